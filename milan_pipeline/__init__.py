@@ -1,0 +1,1 @@
+"""Teacher-free MILAN pretraining of vision transformers from cached CLIP targets."""

@@ -1,0 +1,69 @@
+"""The command group: finds stages through entry points and imports one only when it is called."""
+
+import sys
+import traceback
+from importlib.metadata import entry_points
+
+import click
+
+from milan_pipeline.errors import ConfigError, InterruptedRunError
+from milan_pipeline.options import STAGES_GROUP
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 75
+
+
+class StageGroup(click.Group):
+    """A click group whose commands are the installed stages."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name every installed stage, those of other packages included."""
+        del ctx
+        return sorted({entry.name for entry in entry_points(group=STAGES_GROUP)})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one stage's command."""
+        del ctx
+        for entry in entry_points(group=STAGES_GROUP, name=cmd_name):
+            command = entry.load()
+            if isinstance(command, click.Command):
+                return command
+        return None
+
+
+@click.group(cls=StageGroup)
+@click.version_option(package_name="milan-pipeline")
+def group() -> None:
+    """Pretrain a vision transformer from CLIP targets that were computed once and stored.
+
+    Exit codes: 0 done or nothing to do, 1 failed, 2 wrong usage, 75 interrupted (run it again).
+    """
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit with the documented code; errors are one sentence."""
+    words = sys.argv[1:] if args is None else args
+    try:
+        group.main(args=words, prog_name="milan-pipeline", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted; run the same command again to go on.", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - the one place where errors become exit codes
+        sys.exit(_report(error, debug="--debug" in words))
+
+
+def _report(error: Exception, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, InterruptedRunError):
+        click.echo(f"Interrupted: {reason}", err=True)
+        return EXIT_INTERRUPTED
+    click.echo(f"Error: {reason}", err=True)
+    return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED

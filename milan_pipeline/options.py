@@ -1,0 +1,167 @@
+"""A stage's configuration dataclass is its command line: one field, one option, one YAML key."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import yaml
+
+from milan_pipeline.errors import ConfigError
+
+STAGES_GROUP = "milan_pipeline.stages"
+ConfigT = TypeVar("ConfigT")
+
+
+def option(
+    default: Any = dataclasses.MISSING,
+    *,
+    help: str,  # noqa: A002 - click's own word
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """Declare a configuration field that is also the option `--field-name`.
+
+    Args:
+        default: the field's default; without one the option is required.
+        help: one line for `--help`, with the unit where the value has one.
+        choices: the only values allowed.
+    """
+    metadata = {"kind": "option", "help": help, "choices": choices}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def argument(*, help: str) -> Any:  # noqa: A002 - click's own word
+    """Declare a configuration field that is also a positional argument of the command."""
+    return dataclasses.field(metadata={"kind": "argument", "help": help, "choices": None})
+
+
+def parameters_of(config_class: type) -> list[click.Parameter]:
+    """Build the click parameters of a configuration dataclass, in field order."""
+    hints = typing.get_type_hints(config_class)
+    return [_parameter(field, hints[field.name]) for field in dataclasses.fields(config_class)]
+
+
+def _parameter(field: "dataclasses.Field[Any]", hint: Any) -> click.Parameter:
+    if field.metadata["kind"] == "argument":
+        return click.Argument([field.name], metavar=field.name.upper())
+    flag = f"--{field.name.replace('_', '-')}"
+    required = field.default is dataclasses.MISSING
+    settings: dict[str, Any] = {"help": field.metadata["help"], "required": required}
+    if not required:
+        settings |= {"default": field.default, "show_default": field.default not in (None, "", ())}
+    if hint is bool:
+        return click.Option([f"{flag}/--no-{flag[2:]}"], **settings)
+    settings["multiple"] = typing.get_origin(hint) is tuple
+    choices = field.metadata["choices"]
+    settings["type"] = click.Choice(choices) if choices else _scalar_type(hint)
+    return click.Option([flag], **settings)
+
+
+def _scalar_type(hint: Any) -> type:
+    """The plain type behind `T`, `T | None` or `tuple[T, ...]`."""
+    origin = typing.get_origin(hint)
+    if origin in (types.UnionType, typing.Union, tuple):
+        hint = next(arg for arg in typing.get_args(hint) if arg not in (type(None), Ellipsis))
+    return typing.cast(type, hint)
+
+
+def config_file_option(config_class: type, stage: str) -> click.Option:
+    """Build `--config FILE.yaml`: values for any option of the stage; the command line wins."""
+
+    def load(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
+        if path is not None:
+            ctx.default_map = {**(ctx.default_map or {}), **read_config(path, config_class, stage)}
+
+    return click.Option(
+        ["--config"],
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        is_eager=True,
+        expose_value=False,
+        callback=load,
+        help="YAML file of option values, at the top or under the stage's name; "
+        "the command line wins.",
+    )
+
+
+def read_config(path: Path, config_class: type, stage: str) -> dict[str, Any]:
+    """Read a stage's values from a YAML file.
+
+    Keys are option names. A key that names a stage holds a section: the section of this stage is
+    used, those of others are left to them.
+
+    Raises:
+        ConfigError: the file is not a YAML mapping, or a key is unknown (the nearest is named).
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"--config {path} is not plain YAML ({reason}); correct it") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"--config {path} holds no mapping of option names to values; write one")
+    stages = {entry.name for entry in entry_points(group=STAGES_GROUP)} | {stage}
+    values = {key: value for key, value in document.items() if key not in stages}
+    section = document.get(stage) or {}
+    if not isinstance(section, dict):
+        raise ConfigError(f"--config {path}: section {stage!r} must map option names to values")
+    known = [field.name for field in dataclasses.fields(config_class)]
+    merged = {**values, **section}
+    return {_known_name(str(key), known, path): _plain(merged[key]) for key in merged}
+
+
+def _known_name(key: str, known: list[str], path: Path) -> str:
+    name = key.replace("-", "_")
+    if name in known:
+        return name
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    hint = f"; did you mean {near[0].replace('_', '-')!r}?" if near else ""
+    raise ConfigError(f"--config {path} has the unknown key {key!r}{hint}")
+
+
+def _plain(value: Any) -> Any:
+    """Give click the list itself for repeated options, and text for everything it must convert."""
+    if isinstance(value, list):
+        return [str(item) for item in value]
+    return value if value is None or isinstance(value, bool) else str(value)
+
+
+def stage_command(
+    name: str,
+    config_class: type[ConfigT],
+    *,
+    run: Callable[[ConfigT], None],
+    dry_run: Callable[[ConfigT], None],
+) -> click.Command:
+    """Build a stage's click command; its help text is the docstring of the configuration class."""
+
+    def callback(*, dry_run_asked: bool, **values: Any) -> None:
+        config = config_class(**values)
+        (dry_run if dry_run_asked else run)(config)
+
+    dry_run_option = click.Option(
+        ["--dry-run", "dry_run_asked"],
+        is_flag=True,
+        help="Say what would be done, and do nothing.",
+    )
+    debug_option = click.Option(
+        ["--debug"],
+        is_flag=True,
+        expose_value=False,
+        help="Show the traceback of an error.",
+    )
+    return click.Command(
+        name,
+        callback=callback,
+        params=[
+            *parameters_of(config_class),
+            config_file_option(config_class, name),
+            dry_run_option,
+            debug_option,
+        ],
+        help=config_class.__doc__,
+    )

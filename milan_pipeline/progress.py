@@ -1,0 +1,17 @@
+"""One progress bar for everything that takes more than a few seconds."""
+
+from typing import Any
+
+from tqdm import tqdm
+
+
+def progress_bar(description: str, *, total: int, initial: int = 0) -> "tqdm[Any]":
+    """Open a bar that counts images, shows images/s and the time left; silent off a terminal."""
+    return tqdm(
+        desc=description,
+        total=total,
+        initial=initial,
+        unit="images",
+        dynamic_ncols=True,
+        disable=None,
+    )

@@ -1,0 +1,1 @@
+"""One file per stage: its options, its configuration and its `run()`."""
