@@ -7,7 +7,7 @@ import typing
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 import yaml
@@ -16,6 +16,7 @@ from milan_pipeline.errors import ConfigError
 
 STAGES_GROUP = "milan_pipeline.stages"
 ConfigT = TypeVar("ConfigT")
+Role = Literal["content", "extent", "execution"]
 
 
 def option(
@@ -23,6 +24,7 @@ def option(
     *,
     help: str,  # noqa: A002 - click's own word
     choices: tuple[str, ...] | None = None,
+    role: Role = "content",
 ) -> Any:
     """Declare a configuration field that is also the option `--field-name`.
 
@@ -30,14 +32,21 @@ def option(
         default: the field's default; without one the option is required.
         help: one line for `--help`, with the unit where the value has one.
         choices: the only values allowed.
+        role: "content" shapes the output and must not change between runs into one output;
+            "extent" may grow; "execution" (workers, device) is free.
     """
-    metadata = {"kind": "option", "help": help, "choices": choices}
+    metadata = {"kind": "option", "help": help, "choices": choices, "role": role}
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def argument(*, help: str) -> Any:  # noqa: A002 - click's own word
+def argument(*, role: Role = "execution") -> Any:
     """Declare a configuration field that is also a positional argument of the command."""
-    return dataclasses.field(metadata={"kind": "argument", "help": help, "choices": None})
+    return dataclasses.field(metadata={"kind": "argument", "role": role})
+
+
+def arguments(*, role: Role = "execution") -> Any:
+    """Declare a configuration field that takes all remaining positional arguments."""
+    return dataclasses.field(metadata={"kind": "arguments", "role": role})
 
 
 def parameters_of(config_class: type) -> list[click.Parameter]:
@@ -49,6 +58,8 @@ def parameters_of(config_class: type) -> list[click.Parameter]:
 def _parameter(field: "dataclasses.Field[Any]", hint: Any) -> click.Parameter:
     if field.metadata["kind"] == "argument":
         return click.Argument([field.name], metavar=field.name.upper())
+    if field.metadata["kind"] == "arguments":
+        return click.Argument([field.name], metavar=field.name.upper(), nargs=-1, required=True)
     flag = f"--{field.name.replace('_', '-')}"
     required = field.default is dataclasses.MISSING
     settings: dict[str, Any] = {"help": field.metadata["help"], "required": required}

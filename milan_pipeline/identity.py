@@ -1,0 +1,68 @@
+"""What makes targets what they are: build the identity, hash it, compare it, refuse by field."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from milan_pipeline.errors import MismatchError
+
+Identity = dict[str, Any]
+
+
+def build_identity(
+    *,
+    teacher: Mapping[str, Any],
+    preprocessing: Mapping[str, Any],
+    view_policy: Mapping[str, Any],
+    codec: Mapping[str, Any],
+) -> Identity:
+    """Put together an identity; every part is a flat mapping of JSON values.
+
+    Args:
+        teacher: name, weights hash, precision, grid and target width.
+        preprocessing: the pixel path: size, interpolation, mean and std.
+        view_policy: name and parameters of the crops, the seed included.
+        codec: name and parameters of how targets are stored.
+    """
+    parts = {
+        "teacher": teacher,
+        "preprocessing": preprocessing,
+        "view_policy": view_policy,
+        "codec": codec,
+    }
+    return {name: dict(part) for name, part in parts.items()}
+
+
+def content_hash(document: Mapping[str, Any]) -> str:
+    """Hash any JSON mapping, whatever the order of its keys."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differences(
+    left: Mapping[str, Any], right: Mapping[str, Any], prefix: str = ""
+) -> list[tuple[str, Any, Any]]:
+    """List the fields (dotted paths) in which two nested mappings differ, with both values."""
+    found: list[tuple[str, Any, Any]] = []
+    for name in sorted(set(left) | set(right)):
+        a, b = left.get(name), right.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            found.append((f"{prefix}{name}", a, b))
+    return found
+
+
+def require_same(
+    existing: Mapping[str, Any], wanted: Mapping[str, Any], *, what: str, remedy: str
+) -> None:
+    """Refuse two documents that differ, naming each field and both values.
+
+    Raises:
+        MismatchError: they differ.
+    """
+    found = differences(existing, wanted)
+    if found:
+        listing = ", ".join(f"{name} is {a!r} there and {b!r} here" for name, a, b in found)
+        raise MismatchError(f"{what} was made with other parameters: {listing}; {remedy}")

@@ -1,0 +1,124 @@
+"""Image bytes to pixels: the first half of the ONE pixel path that teacher and student share.
+
+Imports no torch, so that packing images, which only reads headers, starts at once. The second half
+(crop, resize, flip) is `crops.py`.
+"""
+
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+from PIL import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from milan_pipeline.errors import BadImageError
+
+MAX_PIXELS = 1024**3 // 4 // 3
+"""Larger images (about 89 million pixels) are refused: Pillow's own limit for a likely attack."""
+
+
+class _PlainJpegFile(JpegImageFile):
+    """Pillow's JPEG reader without its look into EXIF, which warns on harmless broken metadata."""
+
+    def _read_dpi_from_exif(self) -> None:
+        """Skip it: only the print resolution would be learnt."""
+
+
+def decode_rgb(data: bytes) -> NDArray[np.uint8]:
+    """Decode a JPEG, PNG or WebP image as Pillow's `convert("RGB")` shows it.
+
+    Alpha is dropped, the first frame of an animation is taken, and the EXIF orientation is ignored,
+    as torchvision's `ImageFolder` does. Unlike there, 16-bit grey is scaled down (its high byte),
+    not clipped to white.
+
+    Args:
+        data: the bytes of the whole file.
+
+    Returns:
+        The pixels, (H, W, 3), read-only.
+
+    Raises:
+        BadImageError: the bytes are no such image, lack pixels or are damaged so that Pillow
+            notices, or hold more than `MAX_PIXELS` pixels (found before any pixel is decoded).
+    """
+    try:
+        with _open(data) as image:
+            if image.mode.startswith("I"):
+                return _high_byte_rgb(np.asarray(image))
+            # Without this, Pillow warns that the transparency of a palette is lost: it should be.
+            image.info.pop("transparency", None)
+            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    except (BadImageError, MemoryError):  # a machine out of memory is no fault of the image
+        raise
+    except Exception as error:  # Pillow raises whatever a damaged file leads it to
+        raise _unreadable(error) from error
+
+
+def probe_header(data: bytes) -> tuple[str, int, int]:
+    """Read format and size of an image from its header; no pixel is decoded.
+
+    Args:
+        data: the bytes of the whole file.
+
+    Returns:
+        ("JPEG" | "PNG" | "WEBP", width, height), in pixels.
+
+    Raises:
+        BadImageError: the bytes start as no such image, or promise more than `MAX_PIXELS` pixels.
+    """
+    try:
+        with _open(data) as image:
+            return str(image.format), image.width, image.height
+    except (BadImageError, MemoryError):
+        raise
+    except Exception as error:
+        raise _unreadable(error) from error
+
+
+def digest(data: bytes) -> int:
+    """Hash the bytes of an image: xxh3-64, as an unsigned 64-bit integer."""
+    return xxhash.xxh3_64_intdigest(data)
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    """Read the header.
+
+    `Image.open` is passed over on purpose: it announces a large image by a warning, which threads
+    cannot catch safely, and it parses the EXIF of every JPEG in search of further images.
+    """
+    image = _reader_of(data)(BytesIO(data))
+    if image.width * image.height > MAX_PIXELS:
+        raise BadImageError(
+            f"the image has {image.width} x {image.height} pixels, over the limit of {MAX_PIXELS} "
+            "that guards against decompression bombs; scale it down"
+        )
+    return image
+
+
+def _reader_of(data: bytes) -> type[ImageFile.ImageFile]:
+    if data.startswith(b"\xff\xd8\xff"):
+        return _PlainJpegFile
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return PngImageFile
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return WebPImageFile
+    raise BadImageError(
+        f"the bytes start with {data[:12]!r}: no JPEG, PNG or WebP image; convert it to one"
+        if data
+        else "the image file is empty"
+    )
+
+
+def _high_byte_rgb(grey: NDArray[Any]) -> NDArray[np.uint8]:
+    rgb = np.repeat((grey >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
+    rgb.flags.writeable = False
+    return rgb
+
+
+def _unreadable(error: Exception) -> BadImageError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return BadImageError(f"the image cannot be decoded ({reason}); replace or remove it")

@@ -1,0 +1,121 @@
+"""The record that a stage leaves beside its output, and what it says to the next run.
+
+A record is written as "running" before the work and as "done" after it. Content parameters and
+inputs must not differ between runs into one output; execution parameters (workers, device) may.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from milan_pipeline import storage
+from milan_pipeline.errors import DataError, MissingDataError
+from milan_pipeline.identity import require_same
+
+RECORDED_PACKAGES = (
+    "milan-pipeline",
+    "numpy",
+    "open_clip_torch",
+    "pillow",
+    "timm",
+    "torch",
+    "torchvision",
+    "webdataset",
+    "zarr",
+)
+
+
+def config_by_role(config: Any) -> dict[str, dict[str, Any]]:
+    """Split a stage's configuration into its content, extent and execution parameters."""
+    split: dict[str, dict[str, Any]] = {"content": {}, "extent": {}, "execution": {}}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        split[field.metadata["role"]][field.name] = list(value) if type(value) is tuple else value
+    return split
+
+
+def versions() -> dict[str, str]:
+    """Name the versions of Python and of every package that shapes outputs."""
+    found = {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES}
+    return {"python": platform.python_version(), **found}
+
+
+@dataclasses.dataclass(kw_only=True)
+class StageRecord:
+    """`STAGE.json` in an output folder: resolved configuration, inputs, versions, counts, time."""
+
+    url: str
+    stage: str
+    config: Any
+    inputs: Mapping[str, Any]
+    content: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self._started = time.time()
+        roles = config_by_role(self.config)
+        # Where a stage knows better what its output depends on than its option values, it says so.
+        self._content = dict(roles["content"] if self.content is None else self.content)
+        self._roles = roles
+
+    def previous_state(self) -> str | None:
+        """Return "running" or "done" if an earlier run left a record here, None otherwise.
+
+        Raises:
+            MismatchError: that run had other content parameters or other inputs.
+        """
+        previous = read_record(self.url)
+        if previous is None:
+            return None
+        then = {"options": previous["content"], "inputs": previous["inputs"]}
+        now = {"options": self._content, "inputs": dict(self.inputs)}
+        require_same(
+            then,
+            json.loads(json.dumps(now)),
+            what=storage.folder_of(self.url),
+            remedy="give another output folder, or --overwrite to make it anew",
+        )
+        return str(previous["state"])
+
+    def begin(self) -> None:
+        """Write the record as "running"."""
+        self._write("running", {})
+
+    def finish(self, counts: Mapping[str, Any]) -> None:
+        """Write the record as "done", with what was counted."""
+        self._write("done", counts)
+
+    def _write(self, state: str, counts: Mapping[str, Any]) -> None:
+        document = {
+            "stage": self.stage,
+            "state": state,
+            "content": self._content,
+            "config": {
+                name: value for part in self._roles.values() for name, value in part.items()
+            },
+            "inputs": dict(self.inputs),
+            "versions": versions(),
+            "counts": dict(counts),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
+            "seconds": round(time.time() - self._started, 3),
+        }
+        storage.put_bytes(self.url, (json.dumps(document, indent=1) + "\n").encode())
+
+
+def read_record(url: str) -> dict[str, Any] | None:
+    """Read a record; None where there is none.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        document = json.loads(storage.read_bytes(url))
+        _ = document["state"], document["content"], document["inputs"]
+    except MissingDataError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{url} is damaged ({error}); delete it to start anew") from error
+    return dict(document)

@@ -1,0 +1,226 @@
+"""Tar shards: write one byte-reproducibly, index a foreign one, read samples back verified."""
+
+import dataclasses
+import hashlib
+import io
+import os
+import tarfile
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO, NamedTuple
+
+import xxhash
+
+from milan_pipeline import storage
+from milan_pipeline.errors import DataError
+from milan_pipeline.manifest import Manifest, Shard, index_bytes, index_table
+
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+END_OF_ARCHIVE = bytes(2 * tarfile.BLOCKSIZE)
+OPEN_FILES = 64
+
+
+class Sample(NamedTuple):
+    """A key and its members by extension; the first member is the one that the index points at."""
+
+    key: str
+    members: dict[str, bytes]
+
+
+@dataclasses.dataclass
+class _HashingFile(io.RawIOBase):
+    """Pass bytes through to (or from) a file, hashing and counting them."""
+
+    stream: BinaryIO
+
+    def __post_init__(self) -> None:
+        self.sha256 = hashlib.sha256()
+        self.count = 0
+        self.tail = b""
+
+    def _see(self, data: bytes) -> None:
+        self.sha256.update(data)
+        self.count += len(data)
+        self.tail = (self.tail + data[-len(END_OF_ARCHIVE) :])[-len(END_OF_ARCHIVE) :]
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        self._see(data)
+        return self.stream.write(data)
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.stream.read(size)
+        self._see(data)
+        return data
+
+    def tell(self) -> int:
+        return self.count
+
+
+def write_shard(folder: str, name: str, samples: Iterable[Sample]) -> Shard:
+    """Write `folder/name` and its index, atomically; the same samples give the same bytes.
+
+    Args:
+        folder: the folder of the manifest that will list the shard.
+        name: the tar's path in that folder.
+        samples: keys in order; each sample's members follow one another.
+
+    Raises:
+        DataError: two samples have one key.
+        StorageError: the place cannot be written.
+    """
+    rows: list[tuple[str, int, int, int]] = []
+    with storage.atomic_writer(storage.join(folder, name)) as stream:
+        file = _HashingFile(stream)
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            for sample in samples:
+                payload = next(iter(sample.members.values()))
+                offset = _add_members(tar, sample)
+                rows.append((sample.key, offset, len(payload), xxhash.xxh3_64_intdigest(payload)))
+    _refuse_duplicates([row[0] for row in rows], name)
+    index = index_bytes(index_table(rows))
+    storage.put_bytes(storage.join(folder, name.removesuffix(".tar") + ".index.npy"), index)
+    return _listed(name, len(rows), file, index)
+
+
+def _add_members(tar: tarfile.TarFile, sample: Sample) -> int:
+    """Append a sample's members; return the offset of the first one's bytes."""
+    offsets = []
+    for extension, data in sample.members.items():
+        info = tarfile.TarInfo(f"{sample.key}.{extension}")
+        info.size = len(data)
+        info.mode = 0o644
+        tar.addfile(info, io.BytesIO(data))
+        blocks = -(-len(data) // tarfile.BLOCKSIZE)
+        offsets.append(tar.offset - blocks * tarfile.BLOCKSIZE)
+    return offsets[0]
+
+
+def _listed(name: str, samples: int, file: _HashingFile, index: bytes) -> Shard:
+    return Shard(
+        name=name,
+        samples=samples,
+        bytes=file.count,
+        sha256=file.sha256.hexdigest(),
+        index_sha256=hashlib.sha256(index).hexdigest(),
+    )
+
+
+def index_shard(url: str, folder: str, name: str) -> tuple[Shard, list[dict[str, str]]]:
+    """Stream a foreign tar once: write its index into `folder` and describe it.
+
+    Returns:
+        The shard as the manifest lists it, and the samples left out as `{key, reason}`.
+
+    Raises:
+        DataError: the tar is damaged or truncated, or a key comes twice.
+    """
+    rows: list[tuple[str, int, int, int]] = []
+    skipped: list[dict[str, str]] = []
+    with storage.open_read(url) as stream:
+        file = _HashingFile(stream)
+        for sample, offset in _stream_samples(file, url):
+            extension = next((e for e in IMAGE_EXTENSIONS if e in sample.members), None)
+            if extension is None:
+                skipped.append({"key": sample.key, "reason": "has no image member"})
+                continue
+            data = sample.members[extension]
+            digest = xxhash.xxh3_64_intdigest(data)
+            rows.append((sample.key, offset[extension], len(data), digest))
+    _refuse_duplicates([row[0] for row in rows], url)
+    index = index_bytes(index_table(rows))
+    stem = storage.basename(name).removesuffix(".tar")
+    storage.put_bytes(storage.join(folder, stem + ".index.npy"), index)
+    return _listed(name, len(rows), file, index), skipped
+
+
+def iterate_shard(manifest: Manifest, shard: Shard) -> Iterator[Sample]:
+    """Read a listed shard from end to end, all members, and check its hash at the end.
+
+    Raises:
+        DataError: the tar is not the one that the manifest lists, or it is damaged.
+    """
+    url = manifest.url_of(shard)
+    with storage.open_read(url) as stream:
+        file = _HashingFile(stream)
+        for sample, _ in _stream_samples(file, url):
+            yield sample
+    if file.sha256.hexdigest() != shard.sha256:
+        raise DataError(f"{url} does not match the manifest's sha256; it was changed or damaged")
+
+
+def _stream_samples(file: _HashingFile, url: str) -> Iterator[tuple[Sample, dict[str, int]]]:
+    """Group a tar's consecutive members by key, as WebDataset does: up to the first dot."""
+    current: tuple[Sample, dict[str, int]] | None = None
+    try:
+        with tarfile.open(fileobj=file, mode="r|") as tar:
+            for member in tar:
+                extracted = tar.extractfile(member) if member.isreg() else None
+                if extracted is None:
+                    continue
+                head, _, base = member.name.rpartition("/")
+                stem, _, extension = base.partition(".")
+                key = f"{head}/{stem}" if head else stem
+                if current is None or current[0].key != key:
+                    if current is not None:
+                        yield current
+                    current = (Sample(key, {}), {})
+                current[0].members[extension.lower()] = extracted.read()
+                current[1][extension.lower()] = member.offset_data
+            end = tar.offset
+        while file.read(1 << 20):
+            pass
+    except (tarfile.TarError, EOFError) as error:
+        raise DataError(
+            f"{url} is damaged or truncated ({error}); copy or make it again"
+        ) from error
+    if file.count < end or file.tail != END_OF_ARCHIVE:
+        raise DataError(f"{url} has no end-of-archive mark; it is truncated, copy or make it again")
+    if current is not None:
+        yield current
+
+
+def _refuse_duplicates(keys: list[str], name: str) -> None:
+    if len(set(keys)) == len(keys):
+        return
+    twice = next(key for key in keys if keys.count(key) > 1)
+    raise DataError(f"{name} holds the key {twice!r} twice; rename one of the samples")
+
+
+class SampleReader:
+    """Read single samples by offset from local or remote shards, each checked by its hash.
+
+    Local files stay open, a bounded number at a time. Not for sharing between threads.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[str, BinaryIO] = {}
+
+    def read(self, url: str, offset: int, length: int, digest: int) -> bytes:
+        """Return `length` bytes from `offset`.
+
+        Raises:
+            DataError: the bytes' xxh3-64 is not `digest`, or the shard ends before them.
+        """
+        path = storage.local_path(url)
+        if path is None:
+            data = storage.read_bytes(url, offset, length)
+        else:
+            data = os.pread(self._open(url).fileno(), length, offset)
+        if xxhash.xxh3_64_intdigest(data) != digest:
+            raise DataError(
+                f"{url} is truncated or damaged: the {length} bytes at {offset} do not match the "
+                "index; copy or make the shard again"
+            )
+        return data
+
+    def _open(self, url: str) -> BinaryIO:
+        if url not in self._files:
+            if len(self._files) >= OPEN_FILES:
+                self._files.pop(next(iter(self._files))).close()
+            self._files[url] = storage.open_read(url)
+        return self._files[url]
+
+    def close(self) -> None:
+        """Close every open file."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()

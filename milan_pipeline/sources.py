@@ -1,0 +1,129 @@
+"""Which files make up a dataset: a class-folder tree, a flat folder, or a list file."""
+
+import dataclasses
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from milan_pipeline.errors import ConfigError, DataError
+from milan_pipeline.shards import IMAGE_EXTENSIONS
+
+UNSAFE_IN_KEYS = re.compile(r"[^A-Za-z0-9_-]")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceFile:
+    """One image file, the key of its sample and, where there are classes, its class number."""
+
+    path: Path
+    key: str
+    label: int | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """A dataset's files in order, its class names, and the files that were left out by name."""
+
+    files: list[SourceFile]
+    classes: list[str]
+    ignored: list[str]
+
+    def fingerprint(self) -> str:
+        """Hash names, sizes and times of all files: it changes when the dataset does."""
+        rows = []
+        for file in self.files:
+            stat = file.path.stat()
+            rows.append(f"{file.key}\t{file.label}\t{stat.st_size}\t{stat.st_mtime_ns}")
+        return xxhash.xxh3_128_hexdigest("\n".join(rows).encode())
+
+
+def find_source(path: Path) -> Source:
+    """List a dataset.
+
+    A folder whose images all lie in sub-folders is a class tree: the first folder level is the
+    class, numbered in sorted order. Any other folder is flat (sub-folders included) and has no
+    classes. A file is a list: one path a line, relative to the list, then optionally a tab and a
+    class number.
+
+    Raises:
+        ConfigError: there is no such file or folder, or no image in it.
+        DataError: a line of a list cannot be used.
+    """
+    if path.is_dir():
+        source = _from_folder(path)
+    elif path.is_file():
+        source = _from_list(path)
+    else:
+        raise ConfigError(f"SOURCE {path} does not exist; give a folder or a list file")
+    if not source.files:
+        raise ConfigError(
+            f"SOURCE {path} holds no image (.{', .'.join(IMAGE_EXTENSIONS)}); give another folder"
+        )
+    return source
+
+
+def shuffled(files: list[SourceFile], seed: int) -> list[SourceFile]:
+    """Return the files in an order that depends on nothing but their number and the seed."""
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(files))
+    return [files[index] for index in order]
+
+
+def _from_folder(root: Path) -> Source:
+    found = sorted(path for path in root.rglob("*") if path.is_file())
+    images = [path for path in found if _is_image_name(path)]
+    ignored = [str(path.relative_to(root)) for path in found if not _is_image_name(path)]
+    parts = [path.relative_to(root).parts for path in images]
+    is_tree = all(len(part) > 1 for part in parts)
+    classes = sorted({part[0] for part in parts}) if is_tree else []
+    number = {name: index for index, name in enumerate(classes)}
+    labels = [number[part[0]] if is_tree else None for part in parts]
+    keys = _unique_keys(["/".join(part) for part in parts])
+    return Source(files=_source_files(images, keys, labels), classes=classes, ignored=ignored)
+
+
+def _from_list(path: Path) -> Source:
+    rows: list[tuple[str, int | None]] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        name, _, label = line.partition("\t")
+        if not name.strip():
+            continue
+        if label.strip() and not label.strip().isdigit():
+            raise DataError(f"{path} line {number}: {label!r} is no class number; write 0, 1, ...")
+        if not (path.parent / name).is_file():
+            raise DataError(f"{path} line {number}: {name!r} is no file; correct the list")
+        rows.append((name, int(label) if label.strip() else None))
+    keys = _unique_keys([name for name, _ in rows])
+    files = _source_files([path.parent / name for name, _ in rows], keys, [row[1] for row in rows])
+    return Source(files=files, classes=[], ignored=[])
+
+
+def _source_files(paths: list[Path], keys: list[str], labels: list[int | None]) -> list[SourceFile]:
+    return [
+        SourceFile(path=path, key=key, label=label)
+        for path, key, label in zip(paths, keys, labels, strict=True)
+    ]
+
+
+def _is_image_name(path: Path) -> bool:
+    return path.suffix.lower().lstrip(".") in IMAGE_EXTENSIONS and not path.name.startswith(".")
+
+
+def _unique_keys(names: list[str]) -> list[str]:
+    """Turn relative paths into keys that WebDataset cannot merge.
+
+    A dot would end the key, so unusual characters become `_`; where that changes the name or two
+    names meet, a hash of the original keeps them apart. A key depends on the names alone, so that
+    repacking the same files gives the same keys, hence the same views.
+    """
+    stems = [name.rsplit(".", 1)[0] for name in names]
+    plain = ["/".join(UNSAFE_IN_KEYS.sub("_", part) for part in stem.split("/")) for stem in stems]
+    count = Counter(key.lower() for key in plain)
+    return [
+        key
+        if key == stem and count[key.lower()] == 1
+        else f"{key}-{xxhash.xxh3_64_hexdigest(name.encode())}"
+        for key, stem, name in zip(plain, stems, names, strict=True)
+    ]

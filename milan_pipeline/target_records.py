@@ -1,0 +1,113 @@
+"""One sample of a target shard: a structured 0-d array in `.npy` form, read without a copy.
+
+Legend: N = 1 + L tokens (CLS first), L patches, C code width.
+"""
+
+import dataclasses
+import functools
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from milan_pipeline.codecs import Codec, codec_of
+from milan_pipeline.errors import DataError
+from milan_pipeline.identity import Identity
+from milan_pipeline.manifest import Shard
+from milan_pipeline.shards import Sample, write_shard
+from milan_pipeline.target_store import OUTER_SHARD, open_unit
+from milan_pipeline.units import Mark, Unit
+
+TARGET_EXTENSION = "target.npy"
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordLayout:
+    """The record's type for a codec and a grid, and the fixed `.npy` header before it."""
+
+    codec: Codec
+    patches: int
+    width: int
+
+    @functools.cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """Box (4,), flip, digest, prior (L,), scale (N,) if the codec has one, codes (N, C)."""
+        tokens = 1 + self.patches
+        fields: list[Any] = [
+            ("box", "<f4", (4,)),
+            ("flip", "?"),
+            ("digest", "<u8"),
+            ("prior", "<f4", (self.patches,)),
+        ]
+        if self.codec.has_scale:
+            fields.append(("scale", "<f2", (tokens,)))
+        fields.append(("codes", self.codec.dtype, (tokens, self.codec.code_width(self.width))))
+        return np.dtype(fields)
+
+    @functools.cached_property
+    def header(self) -> bytes:
+        """The bytes before the record."""
+        return self.to_bytes(np.zeros((), dtype=self.dtype))[: -self.dtype.itemsize]
+
+    @property
+    def bytes_per_sample(self) -> int:
+        """The size of one member of a target shard, without tar headers."""
+        return len(self.header) + self.dtype.itemsize
+
+    def to_bytes(self, record: NDArray[np.void]) -> bytes:
+        """Serialise one record as `.npy`."""
+        buffer = io.BytesIO()
+        np.save(buffer, record, allow_pickle=False)
+        return buffer.getvalue()
+
+    def from_bytes(self, data: bytes) -> NDArray[np.void]:
+        """View one record in its bytes.
+
+        Raises:
+            DataError: the bytes are of another layout.
+        """
+        if len(data) != self.bytes_per_sample or not data.startswith(self.header):
+            raise DataError("a target record has another layout than its manifest says; pack again")
+        record: NDArray[np.void] = np.frombuffer(data, self.dtype, 1, len(self.header))
+        return record[0]  # type: ignore[no-any-return]
+
+    def records_of(self, unit: zarr.Group, start: int, stop: int) -> NDArray[np.void]:
+        """Read rows `start:stop` of a unit as records; priors are clamped to be positive."""
+        records = np.zeros(stop - start, dtype=self.dtype)
+        for name in self.dtype.names or ():
+            records[name] = unit[name][start:stop]  # type: ignore[index]
+        # A patch that softmax rounded to zero must stay drawable.
+        records["prior"] = np.maximum(records["prior"], np.finfo(np.float32).tiny)
+        return records
+
+
+def layout_of(identity: Identity) -> RecordLayout:
+    """Return the record layout of targets of an identity."""
+    height, width = identity["teacher"]["grid"]
+    codec = codec_of(identity["codec"])
+    return RecordLayout(codec=codec, patches=height * width, width=identity["teacher"]["width"])
+
+
+def write_target_shard(
+    folder: str, name: str, *, store: str, unit: Unit, mark: Mark, layout: RecordLayout
+) -> Shard:
+    """Write one unit as a target shard, its keys in the image shard's order.
+
+    Raises:
+        DataError: the unit is damaged.
+        StorageError: the place cannot be written.
+    """
+    return write_shard(folder, name, _unit_samples(store, unit, mark, layout))
+
+
+def _unit_samples(store: str, unit: Unit, mark: Mark, layout: RecordLayout) -> Iterator[Sample]:
+    group = open_unit(store, unit, mark)
+    for start in range(0, mark.n, OUTER_SHARD):
+        stop = min(start + OUTER_SHARD, mark.n)
+        records = layout.records_of(group, start, stop)
+        keys = group["key"][start:stop]  # type: ignore[index]
+        for key, record in zip(keys, records, strict=True):  # type: ignore[arg-type]
+            yield Sample(str(key), {TARGET_EXTENSION: layout.to_bytes(record)})

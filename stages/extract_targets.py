@@ -1,0 +1,196 @@
+"""`milan-pipeline extract-targets`: image shards -> target store. CLIP runs here and only here."""
+
+import dataclasses
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import click
+
+from milan_pipeline import storage
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.identity import Identity, build_identity, content_hash, require_same
+from milan_pipeline.interrupts import stop_request
+from milan_pipeline.manifest import Manifest, load_manifest, require_unique_stems
+from milan_pipeline.options import option, stage_command
+from milan_pipeline.provenance import StageRecord
+from milan_pipeline.units import Unit, list_units, read_marks, undone_units
+from milan_pipeline.views import VIEW_POLICIES, ViewPolicy
+
+if TYPE_CHECKING:
+    from milan_pipeline.codecs import Codec
+    from milan_pipeline.teacher import Teacher
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExtractTargets:
+    """Run a CLIP image tower over image shards and store its patch features and mask priors.
+
+    Killed or stopped, run the same command again: finished units are kept. With more --views, or
+    with changed or added shards, only what is missing is done.
+    """
+
+    images: str = option(help="Folder of image shards with manifest.json.", role="extent")
+    out: str = option(help="Target store to write, e.g. targets.zarr.", role="execution")
+    teacher: str = option(help="open_clip model (ViT-B-16), hf-hub:ORG/REPO or local-dir:PATH.")
+    pretrained: str | None = option(None, help="Weights tag (openai) or checkpoint file.")
+    views: int = option(1, help="Views of each image.", role="extent")
+    view_policy: str = option(
+        "random-resized-crop", help="How views are cut.", choices=VIEW_POLICIES
+    )
+    view_seed: int = option(0, help="Seed of the crops.")
+    min_scale: float = option(0.2, help="Smallest share of the image's area that a crop takes.")
+    codec: str = option("float16", help="How targets are stored: float16 or int8.")
+    precision: str = option("fp32", help="Type of the teacher's weights.", choices=("fp32", "bf16"))
+    device: str = option("auto", help="Where the teacher runs: auto, cpu, cuda.", role="execution")
+    batch_size: int = option(64, help="Images in a teacher batch.", role="execution")
+    workers: int = option(2, help="Decoding threads.", role="execution")
+    max_bad_fraction: float = option(
+        0.01,
+        help="Share of unreadable images at which to fail (a single one never fails).",
+        role="execution",
+    )
+    overwrite: bool = option(
+        default=False, help="Replace targets made with other options.", role="execution"
+    )
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.views <= 100:
+            raise ConfigError(f"--views {self.views} is not within 1 to 100; give a number that is")
+        if self.view_policy == "center" and self.views > 1:
+            raise ConfigError(
+                f"--view-policy center gives one view, --views asks for {self.views}; give 1"
+            )
+        if self.batch_size < 1 or self.workers < 0:
+            raise ConfigError(
+                f"--batch-size {self.batch_size} or --workers {self.workers} is too small; "
+                "give at least 1 and 0"
+            )
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise ConfigError(
+                f"--max-bad-fraction {self.max_bad_fraction} is not within 0 to 1; give a share"
+            )
+        _ = self.policy
+
+    @property
+    def policy(self) -> ViewPolicy:
+        """How views are cut."""
+        return ViewPolicy(name=self.view_policy, seed=self.view_seed, scale=(self.min_scale, 1.0))
+
+
+def run(config: ExtractTargets) -> None:
+    """Do every unit that is not done."""
+    from milan_pipeline.codecs import make_codec
+    from milan_pipeline.devices import pick_device
+    from milan_pipeline.extraction import BadImageBudget, ExtractionJob, extract_units
+    from milan_pipeline.target_store import create_root
+    from milan_pipeline.teacher import Teacher
+
+    manifest = _load_images(config)
+    codec = make_codec(config.codec)
+    device = str(pick_device(config.device))
+    teacher = Teacher.load(
+        config.teacher, config.pretrained, precision=config.precision, device=device
+    )
+    identity = _identity(config, teacher, codec)
+    create_root(config.out, identity, overwrite=config.overwrite)
+    identity_hash = content_hash(identity)
+    units = list_units(manifest, config.views)
+    marks = read_marks(config.out, config.views)
+    left = list(undone_units(units, marks, identity_hash))
+    record = _record(config, identity)
+    if not left and record.previous_state() == "done":
+        click.echo(f"{config.out}: nothing to do, {len(units)} units are done")
+        return
+    record.begin()
+    job = ExtractionJob(
+        manifest=manifest,
+        store=config.out,
+        identity_hash=identity_hash,
+        teacher=teacher,
+        policy=config.policy,
+        codec=codec,
+        batch_size=config.batch_size,
+        workers=config.workers,
+    )
+    budget = BadImageBudget(fraction=config.max_bad_fraction, images=_samples(units))
+    done = {unit.mark_path: marks[unit.mark_path] for unit in units if unit not in set(left)}
+    for mark in done.values():
+        budget.add(mark)
+    with stop_request() as stop:
+        for unit, mark in zip(left, extract_units(job, left, budget, stop), strict=True):
+            done[unit.mark_path] = mark
+    counts = {
+        "units": len(units),
+        "units_done_now": len(left),
+        "targets": sum(mark.n for mark in done.values()),
+        "skipped": sum(len(mark.skipped) for mark in done.values()),
+    }
+    record.finish(counts | {"images_manifest_sha256": manifest.sha256})
+    click.echo(f"{config.out}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
+
+
+def dry_run(config: ExtractTargets) -> None:
+    """Say what is left and what it will take, from the teacher's configuration alone."""
+    from milan_pipeline.codecs import make_codec
+    from milan_pipeline.target_store import bytes_per_sample, read_identity
+    from milan_pipeline.teacher import describe_teacher
+
+    manifest = _load_images(config)
+    codec = make_codec(config.codec)
+    shape = describe_teacher(config.teacher)
+    units = list_units(manifest, config.views)
+    left: dict[Unit, str] = dict.fromkeys(units, "not done yet")
+    if storage.exists(storage.join(config.out, "zarr.json")):
+        existing = read_identity(config.out)
+        if not config.overwrite:
+            _refuse_visible_differences(config, existing, codec)
+        marks = read_marks(config.out, config.views)
+        left = undone_units(units, marks, content_hash(existing))
+    size = bytes_per_sample(codec, shape.grid[0] * shape.grid[1], shape.width)
+    click.echo(f"units to do: {len(left)}, done: {len(units) - len(left)}")
+    for reason, count in sorted(Counter(left.values()).items()):
+        click.echo(f"  {count}: {reason}")
+    click.echo(f"images to run through the teacher: {_samples(list(left))}")
+    click.echo(
+        f"bytes to write: about {size * _samples(list(left))} ({size} a target), "
+        f"free: {storage.free_bytes(config.out)}"
+    )
+
+
+def _load_images(config: ExtractTargets) -> Manifest:
+    manifest = load_manifest(config.images, kind="images")
+    require_unique_stems(manifest.shards)
+    return manifest
+
+
+def _samples(units: list[Unit]) -> int:
+    return sum(unit.shard.samples for unit in units)
+
+
+def _identity(config: ExtractTargets, teacher: "Teacher", codec: "Codec") -> Identity:
+    return build_identity(
+        teacher=teacher.identity(),
+        preprocessing={
+            "pixels": "pillow-rgb, bicubic antialiased, uint8",
+            "size": teacher.image_size,
+            "mean": teacher.mean,
+            "std": teacher.std,
+        },
+        view_policy=config.policy.as_dict(),
+        codec=codec.parameters(),
+    )
+
+
+def _refuse_visible_differences(config: ExtractTargets, existing: Identity, codec: "Codec") -> None:
+    """Compare what is known without the teacher's weights."""
+    wanted = {"view_policy": config.policy.as_dict(), "codec": codec.parameters()}
+    there = {name: existing[name] for name in wanted}
+    require_same(there, wanted, what=config.out, remedy="give another --out, or --overwrite")
+
+
+def _record(config: ExtractTargets, identity: Identity) -> StageRecord:
+    url = storage.join(config.out, "extract-targets.json")
+    return StageRecord(url=url, stage="extract-targets", config=config, inputs={}, content=identity)
+
+
+command = stage_command("extract-targets", ExtractTargets, run=run, dry_run=dry_run)

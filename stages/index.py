@@ -1,0 +1,95 @@
+"""`milan-pipeline index`: give WebDataset tars that others made an index and a manifest."""
+
+import dataclasses
+
+import click
+
+from milan_pipeline import storage
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.interrupts import stop_request
+from milan_pipeline.manifest import Manifest, Shard, load_manifest, require_unique_stems
+from milan_pipeline.options import arguments, option, stage_command
+from milan_pipeline.packing import list_as_written, listed_shards
+from milan_pipeline.parallel import ordered_map
+from milan_pipeline.shards import index_shard
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Index:
+    """Stream foreign WebDataset tars once and write their index and manifest.
+
+    URLS are tar files; `{000..127}` and `{a,b}` are expanded. Every tar is read whole, once.
+    """
+
+    urls: tuple[str, ...] = arguments()
+    out: str | None = option(None, help="Folder for manifest and indices; default: the tars' own.")
+    workers: int = option(2, help="Threads, each reading one tar.", role="execution")
+    overwrite: bool = option(default=False, help="Index listed tars again.", role="execution")
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ConfigError(f"--workers {self.workers} is below 0; give 0 or more")
+        folders = {storage.folder_of(url) for url in storage.expand(self.urls)}
+        if self.out is None and len(folders) > 1:
+            raise ConfigError(f"URLS lie in {len(folders)} folders; say by --out where to index")
+
+    @property
+    def folder(self) -> str:
+        """Where the manifest goes."""
+        return self.out or storage.folder_of(storage.expand(self.urls)[0])
+
+    @property
+    def names(self) -> list[str]:
+        """The shards as the manifest names them: beside it by name, elsewhere by URL."""
+        urls = storage.expand(self.urls)
+        return [
+            storage.basename(url) if storage.folder_of(url) == self.folder else _absolute(url)
+            for url in urls
+        ]
+
+
+def _absolute(url: str) -> str:
+    path = storage.local_path(url)
+    return url if path is None else str(path.absolute())
+
+
+def run(config: Index) -> None:
+    """Index every tar that is not listed yet."""
+    listed = {} if config.overwrite else listed_shards(config.folder, "images")
+    names = config.names
+    manifest = Manifest(kind="images", folder=config.folder, shards=tuple(listed.values()))
+    left = [name for name in names if name not in listed]
+    if not left and load_manifest(config.folder, kind="images", allow_unfinished=True).complete:
+        click.echo(f"{config.folder}: nothing to do, {len(listed)} shards are listed")
+        return
+    order = [*listed, *left]
+    indexed = ordered_map(
+        lambda name: _index(manifest, name),
+        left,
+        workers=config.workers,
+        ahead=2 * config.workers,
+    )
+    with stop_request() as stop:
+        manifest = list_as_written(manifest, order=order, written=indexed, stop=stop)
+    require_unique_stems(manifest.shards)
+    skipped = sum(len(shard.details["skipped"]) for shard in manifest.shards)
+    click.echo(
+        f"{config.folder}: {len(manifest.shards)} shards, {manifest.samples} images, "
+        f"{skipped} samples without an image"
+    )
+
+
+def dry_run(config: Index) -> None:
+    """Say how many tars would be read."""
+    listed = listed_shards(config.folder, "images")
+    left = [name for name in config.names if name not in listed]
+    click.echo(f"shards to index: {len(left)}, listed: {len(listed)}")
+
+
+def _index(manifest: Manifest, name: str) -> Shard:
+    place = Shard(name=name, samples=0, bytes=0, sha256="", index_sha256="")
+    shard, skipped = index_shard(manifest.url_of(place), manifest.folder, name)
+    return dataclasses.replace(shard, details={"skipped": skipped})
+
+
+command = stage_command("index", Index, run=run, dry_run=dry_run)

@@ -1,0 +1,161 @@
+"""`milan-pipeline pack-images`: image files -> image shards and their manifest."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from milan_pipeline import storage
+from milan_pipeline.errors import BadImageError, ConfigError
+from milan_pipeline.images import probe_header
+from milan_pipeline.interrupts import stop_request
+from milan_pipeline.manifest import Manifest, Shard
+from milan_pipeline.options import argument, option, stage_command
+from milan_pipeline.packing import list_as_written, listed_shards
+from milan_pipeline.parallel import ordered_map
+from milan_pipeline.progress import progress_bar
+from milan_pipeline.provenance import StageRecord
+from milan_pipeline.shards import Sample, write_shard
+from milan_pipeline.sources import Source, SourceFile, find_source, shuffled
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PackImages:
+    """Pack image files into WebDataset tar shards, bytes unchanged.
+
+    SOURCE is a folder with one sub-folder a class, a flat folder, or a list file (one path a line,
+    then optionally a tab and a class number). DEST is the folder for the shards and manifest.json.
+    """
+
+    source: str = argument()
+    dest: str = argument()
+    prefix: str = option("images", help="First part of the shards' names.")
+    samples_per_shard: int = option(1000, help="Images in each shard.")
+    shuffle: bool = option(default=True, help="Shuffle the files before packing.")
+    seed: int = option(0, help="Seed of the shuffle.")
+    workers: int = option(2, help="Threads, each writing one shard.", role="execution")
+    overwrite: bool = option(
+        default=False, help="Replace shards made with other options.", role="execution"
+    )
+
+    def __post_init__(self) -> None:
+        if self.samples_per_shard < 1:
+            raise ConfigError(f"--samples-per-shard {self.samples_per_shard} is below 1; give more")
+        if self.workers < 0:
+            raise ConfigError(f"--workers {self.workers} is below 0; give 0 or more")
+        if not self.prefix or "/" in self.prefix or "." in self.prefix:
+            raise ConfigError(f"--prefix {self.prefix!r} must be a name without dots and slashes")
+
+
+def run(config: PackImages) -> None:
+    """Write all shards that are not there yet, then complete the manifest."""
+    source = find_source(Path(config.source))
+    record, listed, finished = _compare_with_earlier(config, source)
+    if finished:
+        click.echo(f"{config.dest}: nothing to do, {len(listed)} shards are there")
+        return
+    plan = _plan(config, source)
+    ignored = [{"file": name, "reason": "not an image's file name"} for name in source.ignored]
+    manifest = Manifest(
+        kind="images",
+        folder=config.dest,
+        shards=tuple(listed.values()),
+        complete=False,
+        common={"classes": source.classes, "ignored": ignored},
+    )
+    # In this order: a record must never stand beside a manifest that lists other shards.
+    manifest.save()
+    record.begin()
+    left = [(name, files) for name, files in plan.items() if name not in listed]
+    with stop_request() as stop:
+        written = _written(config, left)
+        manifest = list_as_written(manifest, order=list(plan), written=written, stop=stop)
+    skipped = sum(len(shard.details["skipped"]) for shard in manifest.shards)
+    counts = {
+        "shards": len(manifest.shards),
+        "images": manifest.samples,
+        "skipped": skipped,
+        "ignored": len(ignored),
+        "bytes": sum(shard.bytes for shard in manifest.shards),
+    }
+    record.finish(counts)
+    click.echo(f"{config.dest}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
+
+
+def dry_run(config: PackImages) -> None:
+    """Say how many shards would be written and what they would take."""
+    source = find_source(Path(config.source))
+    _, listed, finished = _compare_with_earlier(config, source)
+    plan = _plan(config, source)
+    left = [] if finished else [name for name in plan if name not in listed]
+    size = sum(file.path.stat().st_size for name in left for file in plan[name])
+    click.echo(f"shards to do: {len(left)}, done: {len(plan) - len(left)}")
+    click.echo(f"images: {len(source.files)}, classes: {len(source.classes)}")
+    click.echo(f"other files left out: {len(source.ignored)}")
+    click.echo(f"bytes to write: about {size}, free: {storage.free_bytes(config.dest)}")
+
+
+def _compare_with_earlier(
+    config: PackImages, source: Source
+) -> tuple[StageRecord, dict[str, Shard], bool]:
+    """Return the stage's record, the shards that stay, and whether nothing is left to do."""
+    record = StageRecord(
+        url=storage.join(config.dest, "pack-images.json"),
+        stage="pack-images",
+        config=config,
+        inputs={"files": source.fingerprint()},
+    )
+    if config.overwrite:
+        return record, {}, False
+    state = record.previous_state()
+    listed = listed_shards(config.dest, "images")
+    if state is None and listed:
+        raise ConfigError(f"DEST {config.dest} holds other shards; give another folder")
+    return record, listed, state == "done"
+
+
+def _plan(config: PackImages, source: Source) -> dict[str, list[SourceFile]]:
+    """Deal the files to shards: name -> files."""
+    files = shuffled(source.files, config.seed) if config.shuffle else source.files
+    starts = range(0, len(files), config.samples_per_shard)
+    return {
+        f"{config.prefix}-{number:06d}.tar": files[start : start + config.samples_per_shard]
+        for number, start in enumerate(starts)
+    }
+
+
+def _written(config: PackImages, plan: list[tuple[str, list[SourceFile]]]) -> Iterator[Shard]:
+    with progress_bar("pack-images", total=sum(len(files) for _, files in plan)) as bar:
+        for shard in ordered_map(
+            lambda item: _write(config.dest, *item),
+            plan,
+            workers=config.workers,
+            ahead=2 * config.workers,
+        ):
+            bar.update(shard.samples)
+            yield shard
+
+
+def _write(dest: str, name: str, files: list[SourceFile]) -> Shard:
+    skipped: list[dict[str, str]] = []
+    shard = write_shard(dest, name, _samples(files, skipped))
+    return dataclasses.replace(shard, details={"skipped": skipped})
+
+
+def _samples(files: list[SourceFile], skipped: list[dict[str, str]]) -> Iterator[Sample]:
+    """Read the files; those whose first bytes are no image go to the ledger."""
+    for file in files:
+        data = file.path.read_bytes()
+        try:
+            probe_header(data)
+        except BadImageError as error:
+            skipped.append({"key": file.key, "file": file.path.name, "reason": str(error)})
+            continue
+        members = {file.path.suffix.lower().lstrip("."): data}
+        if file.label is not None:
+            members["cls"] = str(file.label).encode()
+        yield Sample(file.key, members)
+
+
+command = stage_command("pack-images", PackImages, run=run, dry_run=dry_run)

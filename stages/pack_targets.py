@@ -1,0 +1,179 @@
+"""`milan-pipeline pack-targets`: target store -> target shards that pretrain streams."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from milan_pipeline import storage
+from milan_pipeline.errors import ConfigError, MismatchError, MissingDataError
+from milan_pipeline.identity import Identity, content_hash
+from milan_pipeline.interrupts import stop_request
+from milan_pipeline.manifest import Manifest, Shard
+from milan_pipeline.options import option, stage_command
+from milan_pipeline.packing import list_as_written, listed_shards
+from milan_pipeline.parallel import ordered_map
+from milan_pipeline.progress import progress_bar
+from milan_pipeline.provenance import StageRecord, read_record
+from milan_pipeline.units import Mark, Unit, marked_units, view_name
+
+if TYPE_CHECKING:
+    from milan_pipeline.target_records import RecordLayout
+
+Plan = dict[str, tuple[Unit, Mark]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PackTargets:
+    """Pack a target store into tar shards, one for each image shard and view.
+
+    The same store gives the same bytes. Killed, run it again: listed shards are kept.
+    """
+
+    targets: str = option(help="Target store that extract-targets wrote.", role="execution")
+    out: str = option(help="Folder for the shards and manifest.json.", role="execution")
+    views: int | None = option(None, help="Views to pack; default: all.", role="extent")
+    workers: int = option(2, help="Threads, each writing one shard.", role="execution")
+    allow_unfinished: bool = option(
+        default=False, help="Pack a store whose extraction has not ended.", role="execution"
+    )
+    overwrite: bool = option(
+        default=False, help="Replace shards of other targets.", role="execution"
+    )
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ConfigError(f"--workers {self.workers} is below 0; give 0 or more")
+        if self.views is not None and self.views < 1:
+            raise ConfigError(f"--views {self.views} is below 1; give at least 1")
+
+
+def run(config: PackTargets) -> None:
+    """Write every target shard that is not listed."""
+    from milan_pipeline.target_store import read_identity
+
+    identity = read_identity(config.targets)
+    plan = _plan(config, identity)
+    record = _record(config, identity)
+    state = None if config.overwrite else record.previous_state()
+    listed = {} if config.overwrite else _current(listed_shards(config.out, "targets"), plan)
+    left = {name: unit for name, unit in plan.items() if name not in listed}
+    if not left and state == "done":
+        click.echo(f"{config.out}: nothing to do, {len(listed)} shards are there")
+        return
+    common = {"identity": identity, "identity_hash": content_hash(identity)}
+    manifest = Manifest(
+        kind="targets",
+        folder=config.out,
+        shards=tuple(listed.values()),
+        complete=False,
+        common=common,
+    )
+    # In this order: a record must never stand beside a manifest that lists other targets.
+    manifest.save()
+    record.begin()
+    with stop_request() as stop:
+        written = _written(config, _layout(identity), left)
+        manifest = list_as_written(manifest, order=list(plan), written=written, stop=stop)
+    counts = {
+        "shards": len(manifest.shards),
+        "targets": manifest.samples,
+        "bytes": sum(shard.bytes for shard in manifest.shards),
+    }
+    record.finish(counts)
+    click.echo(f"{config.out}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
+
+
+def dry_run(config: PackTargets) -> None:
+    """Say how many shards would be written and what they would take."""
+    from milan_pipeline.target_store import read_identity
+
+    identity = read_identity(config.targets)
+    plan = _plan(config, identity)
+    listed = {} if config.overwrite else _current(listed_shards(config.out, "targets"), plan)
+    left = [mark for name, (_, mark) in plan.items() if name not in listed]
+    size = 512 + -(-_layout(identity).bytes_per_sample // 512) * 512
+    click.echo(f"shards to do: {len(left)}, done: {len(plan) - len(left)}")
+    click.echo(
+        f"bytes to write: about {size * sum(mark.n for mark in left)} ({size} a target), "
+        f"free: {storage.free_bytes(config.out)}"
+    )
+
+
+def _plan(config: PackTargets, identity: Identity) -> Plan:
+    """List the shards to have: name -> (unit, its mark), view by view."""
+    record = read_record(storage.join(config.targets, "extract-targets.json"))
+    if not config.allow_unfinished and (record is None or record["state"] != "done"):
+        raise MismatchError(
+            f"{config.targets} is not finished; run extract-targets again, or --allow-unfinished"
+        )
+    found = marked_units(config.targets, content_hash(identity))
+    views = 1 + max((unit.view for unit, _ in found), default=-1)
+    wanted = views if config.views is None else config.views
+    if not found or wanted > views:
+        raise MissingDataError(f"{config.targets} holds {views} views; --views asks for {wanted}")
+    return {
+        f"{view_name(unit.view)}/targets-v{unit.view:02d}-{unit.shard.stem}.tar": (unit, mark)
+        for unit, mark in found
+        if unit.view < wanted
+    }
+
+
+def _current(listed: dict[str, Shard], plan: Plan) -> dict[str, Shard]:
+    """Keep the listed shards whose unit is still the one they were made of."""
+    return {
+        name: listed[name]
+        for name, (_, mark) in plan.items()
+        if name in listed and listed[name].details["unit_sha256"] == _unit_sha256(mark)
+    }
+
+
+def _unit_sha256(mark: Mark) -> str:
+    return hashlib.sha256(mark.to_bytes()).hexdigest()
+
+
+def _layout(identity: Identity) -> "RecordLayout":
+    from milan_pipeline.target_records import layout_of
+
+    return layout_of(identity)
+
+
+def _written(config: PackTargets, layout: "RecordLayout", plan: Plan) -> Iterator[Shard]:
+    from milan_pipeline.target_records import write_target_shard
+
+    def write(item: tuple[str, tuple[Unit, Mark]]) -> Shard:
+        name, (unit, mark) = item
+        details = {
+            "view": unit.view,
+            "source": unit.shard.stem,
+            "source_sha256": mark.sha256,
+            "unit_sha256": _unit_sha256(mark),
+            "skipped": mark.skipped,
+        }
+        shard = write_target_shard(
+            config.out, name, store=config.targets, unit=unit, mark=mark, layout=layout
+        )
+        return dataclasses.replace(shard, details=details)
+
+    total = sum(mark.n for _, mark in plan.values())
+    with progress_bar("pack-targets", total=total) as bar:
+        for shard in ordered_map(
+            write, plan.items(), workers=config.workers, ahead=2 * config.workers
+        ):
+            bar.update(shard.samples)
+            yield shard
+
+
+def _record(config: PackTargets, identity: Identity) -> StageRecord:
+    return StageRecord(
+        url=storage.join(config.out, "pack-targets.json"),
+        stage="pack-targets",
+        config=config,
+        inputs={},
+        content=identity,
+    )
+
+
+command = stage_command("pack-targets", PackTargets, run=run, dry_run=dry_run)

@@ -1,0 +1,195 @@
+"""`milan-pipeline probe`: a frozen encoder's k-NN and linear accuracy on labelled shards."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from milan_pipeline import storage
+from milan_pipeline.errors import ConfigError, DataError, MismatchError
+from milan_pipeline.interrupts import StopRequest, stop_request
+from milan_pipeline.manifest import Manifest, load_manifest
+from milan_pipeline.options import argument, option, stage_command
+from milan_pipeline.provenance import StageRecord
+from milan_pipeline.shards import IMAGE_EXTENSIONS, iterate_shard
+
+if TYPE_CHECKING:
+    from milan_pipeline.encoders import FrozenEncoder
+    from milan_pipeline.evaluation import Features, Labels
+
+NAMED_BAD_IMAGES = 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Probe:
+    """Score a frozen encoder by k-NN and by a linear classifier on its features.
+
+    ENCODER is a run folder, a .safetensors file with its .json beside it, open_clip:MODEL/TAG, or
+    pixels. Shards need class numbers (.cls). Scores go to scores.json in the output folder.
+    """
+
+    encoder: str = argument(role="content")
+    train: str = option(help="Folder of labelled image shards to learn from.", role="execution")
+    test: str = option(help="Folder of labelled image shards to score on.", role="execution")
+    out: str = option(help="Folder for scores.json.", role="execution")
+    pool: str = option("cls", help="Which tokens are the feature.", choices=("cls", "mean", "both"))
+    k: int = option(20, help="Neighbours that vote.")
+    temperature: float = option(0.07, help="Temperature of their votes.")
+    random_init: bool = option(default=False, help="Draw the encoder's weights anew: a floor.")
+    seed: int = option(0, help="Seed of --random-init.")
+    batch_size: int = option(64, help="Images in an encoder batch.", role="execution")
+    workers: int = option(2, help="Decoding threads.", role="execution")
+    device: str = option("auto", help="Where the encoder runs: auto, cpu, cuda.", role="execution")
+    max_bad_fraction: float = option(
+        0.01,
+        help="Share of unreadable images at which to fail (a single one never fails).",
+        role="execution",
+    )
+    allow_unfinished: bool = option(
+        default=False, help="Score a run that is not done.", role="execution"
+    )
+    overwrite: bool = option(default=False, help="Replace other scores.", role="execution")
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or self.temperature <= 0:
+            raise ConfigError(f"--k {self.k} and --temperature {self.temperature} must be above 0")
+        if self.batch_size < 1 or self.workers < 0:
+            raise ConfigError(
+                f"--batch-size {self.batch_size} or --workers {self.workers} is too small; "
+                "give at least 1 and 0"
+            )
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise ConfigError(
+                f"--max-bad-fraction {self.max_bad_fraction} is not within 0 to 1; give a share"
+            )
+
+
+def run(config: Probe) -> None:
+    """Extract features of both sets, score them, write scores.json."""
+    from milan_pipeline.devices import pick_device
+    from milan_pipeline.encoders import fingerprint, load_encoder
+    from milan_pipeline.evaluation import knn_accuracy, linear_accuracy
+
+    train, test = _inputs(config)
+    record = StageRecord(
+        url=storage.join(config.out, "probe.json"),
+        stage="probe",
+        config=config,
+        inputs={
+            "encoder": "drawn anew" if config.random_init else fingerprint(config.encoder),
+            "train": train.sha256,
+            "test": test.sha256,
+        },
+    )
+    if not config.overwrite and record.previous_state() == "done":
+        click.echo(f"{config.out}: nothing to do, the scores are there")
+        return
+    device = str(pick_device(config.device))
+    encoder = load_encoder(
+        config.encoder, random_init=config.random_init, seed=config.seed, device=device
+    )
+    record.begin()
+    with stop_request() as stop:
+        train_set, train_bad = _features(config, encoder, train, stop, "train")
+        test_set, test_bad = _features(config, encoder, test, stop, "test")
+        vote = {"k": config.k, "temperature": config.temperature}
+        scores = {
+            "knn": knn_accuracy(*train_set, *test_set, **vote),
+            "linear": linear_accuracy(*train_set, *test_set),
+        }
+    counts = {
+        "train": len(train_set[1]),
+        "test": len(test_set[1]),
+        "skipped": len(train_bad) + len(test_bad),
+    }
+    document = {
+        "encoder": encoder.name,
+        "random_init": config.random_init,
+        "pool": config.pool,
+        **scores,
+        **counts,
+        "bad": train_bad + test_bad,
+    }
+    storage.put_bytes(
+        storage.join(config.out, "scores.json"), (json.dumps(document, indent=1) + "\n").encode()
+    )
+    record.finish(counts)
+    click.echo(
+        f"{config.out}: k-NN {scores['knn']:.2f}%, linear {scores['linear']:.2f}%, "
+        + ", ".join(f"{value} {name}" for name, value in counts.items())
+    )
+
+
+def dry_run(config: Probe) -> None:
+    """Say how many images would be encoded."""
+    train, test = _inputs(config)
+    click.echo(f"images to encode: {train.samples} to learn from, {test.samples} to score on")
+
+
+def _inputs(config: Probe) -> tuple[Manifest, Manifest]:
+    """Load both manifests, and refuse a run that is not done."""
+    state_url = storage.join(config.encoder, "state.json")
+    is_run = not config.encoder.startswith(("pixels", "open_clip:"))
+    if is_run and not config.allow_unfinished and storage.exists(state_url):
+        state = json.loads(storage.read_bytes(state_url)).get("state")
+        if state != "done":
+            raise MismatchError(
+                f"the run {config.encoder} is {state!r}; finish it, or give --allow-unfinished"
+            )
+    return load_manifest(config.train, kind="images"), load_manifest(config.test, kind="images")
+
+
+def _features(
+    config: Probe, encoder: "FrozenEncoder", manifest: Manifest, stop: StopRequest, which: str
+) -> tuple[tuple["Features", "Labels"], list[dict[str, str]]]:
+    """Return a set's features and labels, and its unreadable images as `{shard, key, reason}`."""
+    from milan_pipeline.evaluation import extract_features
+
+    places: list[dict[str, str]] = []
+    features, labels, bad = extract_features(
+        encoder,
+        _labelled_images(manifest, places, stop),
+        total=manifest.samples,
+        batch_size=config.batch_size,
+        workers=config.workers,
+        pool=config.pool,
+        description=f"probe: {which}",
+    )
+    ledger = [places[position] | {"reason": reason} for position, reason in bad]
+    fraction = config.max_bad_fraction
+    allowed = max(1, int(fraction * manifest.samples)) if fraction > 0 else 0
+    if len(ledger) > allowed:
+        named = [f"{row['shard']}:{row['key']}" for row in ledger[:NAMED_BAD_IMAGES]]
+        raise DataError(
+            f"{len(ledger)} of {manifest.samples} {which} images are unreadable, more than "
+            f"--max-bad-fraction {fraction} allows: {', '.join(named)}; mend them or raise it"
+        )
+    return (features, labels), ledger
+
+
+def _labelled_images(
+    manifest: Manifest, places: list[dict[str, str]], stop: StopRequest
+) -> Iterator[tuple[bytes, int]]:
+    """Yield each image's bytes and class number, and note in `places` where it came from."""
+    for shard in manifest.shards:
+        for sample in iterate_shard(manifest, shard):
+            stop.raise_if_asked("no scores were written")
+            extension = next((e for e in IMAGE_EXTENSIONS if e in sample.members), None)
+            if extension is None:
+                continue
+            places.append({"shard": shard.name, "key": sample.key})
+            yield sample.members[extension], _label(sample.members, shard.name, sample.key)
+
+
+def _label(members: dict[str, Any], shard: str, key: str) -> int:
+    try:
+        return int(members["cls"])
+    except (KeyError, ValueError):
+        raise DataError(
+            f"sample {key!r} of {shard} has no class number in a .cls member; give labelled shards"
+        ) from None
+
+
+command = stage_command("probe", Probe, run=run, dry_run=dry_run)

@@ -1,0 +1,102 @@
+"""Small worlds that the tests run in: a tiny CLIP, a folder of pictures, and the stages on them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from milan_pipeline.cli import main
+
+TINY_CLIP = {
+    "embed_dim": 24,
+    "vision_cfg": {
+        "image_size": 32,
+        "layers": 2,
+        "width": 32,
+        "head_width": 16,
+        "patch_size": 8,
+    },
+    "text_cfg": {"context_length": 8, "vocab_size": 32, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+def run_cli(*words: object, code: int = 0) -> None:
+    """Run a command in this process and check its exit code."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in words])
+        raise SystemExit(0)
+    assert (stop.value.code or 0) == code
+
+
+def write_picture(path: Path, seed: int, size: tuple[int, int] = (48, 40)) -> None:
+    """Write a small JPEG of smooth noise."""
+    random = np.random.Generator(np.random.PCG64(seed))
+    coarse = Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse.resize(size, Image.Resampling.BICUBIC).save(path, quality=90)
+
+
+def write_tiny_clip(folder: Path, seed: int = 0) -> Path:
+    """Write a randomly initialised open_clip model in `local-dir:` form."""
+    import open_clip
+    from safetensors.torch import save_file
+
+    torch.manual_seed(seed)
+    model = open_clip.model.CLIP(**TINY_CLIP)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "model_cfg": TINY_CLIP,
+        "preprocess_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny CLIP: 32 px, patch 8, a 4 x 4 grid, 24-dimensional targets."""
+    return write_tiny_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A class-folder tree of 24 JPEGs in 3 classes."""
+    root = tmp_path_factory.mktemp("pictures")
+    for number in range(24):
+        name = ("ant", "bee", "cat")[number % 3]
+        write_picture(root / name / f"{number:03d}.jpg", number, (40 + number, 64 - number))
+    return root
+
+
+@pytest.fixture(scope="session")
+def image_shards(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pictures packed into 3 image shards."""
+    dest = tmp_path_factory.mktemp("shards")
+    run_cli("pack-images", pictures, dest, "--samples-per-shard", 10)
+    return dest
+
+
+@pytest.fixture(scope="session")
+def target_store(
+    image_shards: Path, tiny_clip: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Two views of the pictures' targets, as float16."""
+    out = tmp_path_factory.mktemp("store") / "targets.zarr"
+    teacher = f"local-dir:{tiny_clip}"
+    run_cli(
+        "extract-targets", "--images", image_shards, "--out", out, "--teacher", teacher,
+        "--views", 2, "--batch-size", 4,
+    )  # fmt: skip
+    return out
+
+
+@pytest.fixture(scope="session")
+def target_shards(target_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The target store packed into 6 target shards."""
+    out = tmp_path_factory.mktemp("target-shards")
+    run_cli("pack-targets", "--targets", target_store, "--out", out)
+    return out

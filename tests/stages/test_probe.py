@@ -1,0 +1,136 @@
+"""The probe stage on packed shards: scores, its record, and what it refuses."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+from PIL import Image
+
+from milan_pipeline.errors import ConfigError, DataError, MismatchError
+from milan_pipeline.manifest import Manifest
+from milan_pipeline.shards import Sample, write_shard
+from stages import probe
+from stages.probe import Probe
+
+
+def png(label, rng):
+    rgb = rng.integers(0, 60, (12, 17, 3), dtype=np.uint8)
+    rgb[..., label] += 150
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def shards(folder, count, *, seed, bad=(), labelled=True):
+    """Write labelled images of three colours, in two shards; return their folder."""
+    rng = np.random.default_rng(seed)
+    samples = []
+    for index in range(count):
+        members = {"png": b"broken" if index in bad else png(index % 3, rng)}
+        if labelled:
+            members["cls"] = str(index % 3).encode()
+        samples.append(Sample(f"{index:04d}", members))
+    half = count // 2
+    listed = tuple(
+        write_shard(str(folder), f"images-{number}.tar", part)
+        for number, part in enumerate((samples[:half], samples[half:]))
+    )
+    Manifest(kind="images", folder=str(folder), shards=listed).save()
+    return str(folder)
+
+
+@pytest.fixture
+def options(tmp_path):
+    return {
+        "encoder": "pixels:8",
+        "train": shards(tmp_path / "train", 60, seed=1),
+        "test": shards(tmp_path / "test", 30, seed=2),
+        "out": str(tmp_path / "out"),
+        "device": "cpu",
+    }
+
+
+def scores(options):
+    return json.loads(open_text(options, "scores.json"))
+
+
+def open_text(options, name):
+    with open(f"{options['out']}/{name}", encoding="utf-8") as file:  # noqa: PTH123
+        return file.read()
+
+
+def test_pixels_tell_colours_apart(options, capsys):
+    probe.run(Probe(**options))
+    found = scores(options)
+    assert (found["knn"], found["linear"]) == (100, 100)
+    assert (found["train"], found["test"], found["bad"]) == (60, 30, [])
+    assert "k-NN 100.00%, linear 100.00%" in capsys.readouterr().out
+
+
+def test_a_second_run_has_nothing_to_do(options, capsys):
+    probe.run(Probe(**options))
+    before = open_text(options, "probe.json")
+    probe.run(Probe(**options, workers=0))
+    assert "nothing to do" in capsys.readouterr().out
+    assert open_text(options, "probe.json") == before
+
+
+def test_other_options_are_refused_unless_overwritten(options):
+    probe.run(Probe(**options))
+    with pytest.raises(MismatchError, match="k is 20 there and 5 here"):
+        probe.run(Probe(**options, k=5))
+    probe.run(Probe(**options, k=5, overwrite=True))
+
+
+def test_bad_images_are_listed_and_limited(options, tmp_path):
+    options["train"] = shards(tmp_path / "bad", 60, seed=1, bad={40})
+    probe.run(Probe(**options))
+    (row,) = scores(options)["bad"]
+    assert (row["shard"], row["key"]) == ("images-1.tar", "0040")
+    options["train"] = shards(tmp_path / "worse", 60, seed=1, bad={1, 40})
+    options["out"] = str(tmp_path / "worse-out")
+    with pytest.raises(DataError, match=r"2 of 60 train images .* images-0.tar:0001"):
+        probe.run(Probe(**options))
+
+
+def test_unlabelled_shards_are_refused(options, tmp_path):
+    options["train"] = shards(tmp_path / "plain", 6, seed=1, labelled=False)
+    with pytest.raises(DataError, match="'0000' of images-0.tar has no class number"):
+        probe.run(Probe(**options))
+
+
+def test_unfinished_runs_are_refused(options, tmp_path):
+    arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
+    arguments["model_name"] = "vit_tiny_patch16_224"
+    folder = tmp_path / "run"
+    folder.mkdir()
+    torch.manual_seed(0)
+    model = timm.create_model(**arguments, num_classes=0)
+    safetensors.torch.save_file(model.state_dict(), folder / "encoder.safetensors")
+    document = {"timm": arguments, "mean": [0.5] * 3, "std": [0.5] * 3}
+    (folder / "encoder.json").write_text(json.dumps(document))
+    (folder / "state.json").write_text('{"state": "interrupted"}')
+    options["encoder"] = str(folder)
+    with pytest.raises(MismatchError, match="is 'interrupted'; finish it"):
+        probe.run(Probe(**options))
+    probe.run(Probe(**options, allow_unfinished=True))
+    assert scores(options)["encoder"] == str(folder)
+
+
+def test_dry_run_counts_and_writes_nothing(options, tmp_path, capsys):
+    probe.dry_run(Probe(**options))
+    assert "60 to learn from, 30 to score on" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"k": 0}, {"temperature": 0.0}, {"batch_size": 0}, {"workers": -1}, {"max_bad_fraction": 2.0}],
+)
+def test_wrong_values_are_refused(options, wrong):
+    with pytest.raises(ConfigError, match="--"):
+        Probe(**options, **wrong)
