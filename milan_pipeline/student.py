@@ -77,7 +77,7 @@ def build_encoder(
     """
     if not timm.is_model(name):
         raise ConfigError(
-            f"--encoder {name!r} is no model that timm knows; `timm.list_models('vit*')` names some"
+            f"--student {name!r} is no model that timm knows; `timm.list_models('vit*')` names some"
         )
     arguments = encoder_arguments(
         name, image_size=image_size, patch_size=patch_size, width=width, depth=depth, heads=heads
@@ -87,12 +87,27 @@ def build_encoder(
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
-            f"--encoder {name!r} cannot be built as asked ({reason}); "
+            f"--student {name!r} cannot be built as asked ({reason}); "
             "choose a plain ViT such as 'vit_base_patch16_224' and sizes that divide"
         ) from error
     vit = _require_plain(model, name)
     _initialise(vit)
     return vit
+
+
+def patch_size_of(name: str) -> int:
+    """Return the side of a timm ViT's patches, in pixels, without making its weights.
+
+    Raises:
+        ConfigError: the name is unknown or the model is no plain ViT.
+    """
+    if not timm.is_model(name):
+        raise ConfigError(
+            f"--student {name!r} is no model that timm knows; `timm.list_models('vit*')` names some"
+        )
+    with torch.device("meta"):
+        model = timm.create_model(name, pretrained=False, num_classes=0)
+    return int(_require_plain(model, name).patch_embed.patch_size[0])
 
 
 def _require_plain(model: nn.Module, name: str) -> VisionTransformer:
@@ -103,7 +118,7 @@ def _require_plain(model: nn.Module, name: str) -> VisionTransformer:
         if not reasons:
             return model
     raise ConfigError(
-        f"--encoder {name!r} {reasons[0]}; choose a plain ViT such as 'vit_base_patch16_224'"
+        f"--student {name!r} {reasons[0]}; choose a plain ViT such as 'vit_base_patch16_224'"
     )
 
 

@@ -67,10 +67,9 @@ class Probe:
 
 
 def run(config: Probe) -> None:
-    """Extract features of both sets, score them, write scores.json."""
+    """Score the encoder and write scores.json, unless that was done before."""
     from milan_pipeline.devices import pick_device
     from milan_pipeline.encoders import fingerprint, load_encoder
-    from milan_pipeline.evaluation import knn_accuracy, linear_accuracy
 
     train, test = _inputs(config)
     record = StageRecord(
@@ -92,33 +91,13 @@ def run(config: Probe) -> None:
     )
     record.begin()
     with stop_request() as stop:
-        train_set, train_bad = _features(config, encoder, train, stop, "train")
-        test_set, test_bad = _features(config, encoder, test, stop, "test")
-        vote = {"k": config.k, "temperature": config.temperature}
-        scores = {
-            "knn": knn_accuracy(*train_set, *test_set, **vote),
-            "linear": linear_accuracy(*train_set, *test_set),
-        }
-    counts = {
-        "train": len(train_set[1]),
-        "test": len(test_set[1]),
-        "skipped": len(train_bad) + len(test_bad),
-    }
-    document = {
-        "encoder": encoder.name,
-        "random_init": config.random_init,
-        "pool": config.pool,
-        **scores,
-        **counts,
-        "bad": train_bad + test_bad,
-    }
-    storage.put_bytes(
-        storage.join(config.out, "scores.json"), (json.dumps(document, indent=1) + "\n").encode()
-    )
-    record.finish(counts)
+        scores = _scores(config, encoder, train, test, stop)
+    text = json.dumps(scores, indent=1) + "\n"
+    storage.put_bytes(storage.join(config.out, "scores.json"), text.encode())
+    record.finish({"train": scores["train"], "test": scores["test"], "skipped": len(scores["bad"])})
     click.echo(
         f"{config.out}: k-NN {scores['knn']:.2f}%, linear {scores['linear']:.2f}%, "
-        + ", ".join(f"{value} {name}" for name, value in counts.items())
+        f"{scores['train']} train, {scores['test']} test, {len(scores['bad'])} skipped"
     )
 
 
@@ -130,15 +109,36 @@ def dry_run(config: Probe) -> None:
 
 def _inputs(config: Probe) -> tuple[Manifest, Manifest]:
     """Load both manifests, and refuse a run that is not done."""
-    state_url = storage.join(config.encoder, "state.json")
-    is_run = not config.encoder.startswith(("pixels", "open_clip:"))
-    if is_run and not config.allow_unfinished and storage.exists(state_url):
+    file = config.encoder.endswith(".safetensors")
+    folder = storage.folder_of(config.encoder) if file else config.encoder
+    state_url = storage.join(folder, "state.json")
+    named = config.encoder.partition(":")[0] in ("pixels", "open_clip")
+    if not (named or config.allow_unfinished) and storage.exists(state_url):
         state = json.loads(storage.read_bytes(state_url)).get("state")
         if state != "done":
-            raise MismatchError(
-                f"the run {config.encoder} is {state!r}; finish it, or give --allow-unfinished"
-            )
+            raise MismatchError(f"the run {folder} is {state!r}; finish it or --allow-unfinished")
     return load_manifest(config.train, kind="images"), load_manifest(config.test, kind="images")
+
+
+def _scores(
+    config: Probe, encoder: "FrozenEncoder", train: Manifest, test: Manifest, stop: StopRequest
+) -> dict[str, Any]:
+    """Return what scores.json holds; scores are in per cent."""
+    from milan_pipeline.evaluation import knn_accuracy, linear_accuracy
+
+    train_set, train_bad = _features(config, encoder, train, stop, "train")
+    test_set, test_bad = _features(config, encoder, test, stop, "test")
+    knn = knn_accuracy(*train_set, *test_set, k=config.k, temperature=config.temperature)
+    return {
+        "encoder": encoder.name,
+        "random_init": config.random_init,
+        "pool": config.pool,
+        "knn": knn,
+        "linear": linear_accuracy(*train_set, *test_set),
+        "train": len(train_set[1]),
+        "test": len(test_set[1]),
+        "bad": train_bad + test_bad,
+    }
 
 
 def _features(

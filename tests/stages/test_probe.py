@@ -2,6 +2,7 @@
 
 import io
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,13 +100,13 @@ def test_bad_images_are_listed_and_limited(options, tmp_path):
 
 def test_unlabelled_shards_are_refused(options, tmp_path):
     options["train"] = shards(tmp_path / "plain", 6, seed=1, labelled=False)
-    with pytest.raises(DataError, match="'0000' of images-0.tar has no class number"):
+    with pytest.raises(DataError, match=r"'0000' of images-0.tar has no class number"):
         probe.run(Probe(**options))
 
 
 def test_unfinished_runs_are_refused(options, tmp_path):
-    arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
-    arguments["model_name"] = "vit_tiny_patch16_224"
+    arguments: dict[str, Any] = {"model_name": "vit_tiny_patch16_224", "img_size": 32}
+    arguments |= {"patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
     folder = tmp_path / "run"
     folder.mkdir()
     torch.manual_seed(0)
@@ -117,6 +118,8 @@ def test_unfinished_runs_are_refused(options, tmp_path):
     options["encoder"] = str(folder)
     with pytest.raises(MismatchError, match="is 'interrupted'; finish it"):
         probe.run(Probe(**options))
+    with pytest.raises(MismatchError, match="is 'interrupted'"):
+        probe.run(Probe(**(options | {"encoder": f"{folder}/encoder.safetensors"})))
     probe.run(Probe(**options, allow_unfinished=True))
     assert scores(options)["encoder"] == str(folder)
 

@@ -1,0 +1,149 @@
+"""Join image shards and target shards by (shard, key) before anything is read from them."""
+
+import dataclasses
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from milan_pipeline.errors import MismatchError, MissingDataError
+from milan_pipeline.manifest import Manifest, Shard, load_index, require_unique_stems
+
+JOIN_THREADS = 8
+NAMED_KEYS = 5
+OnMissing = Literal["error", "skip"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardPairs:
+    """The pairs of one image shard and one view, in the image shard's order.
+
+    Rows hold, for each pair, (offset, length, xxh3) of the image's and the target's bytes.
+    """
+
+    view: int
+    image_url: str
+    target_url: str
+    keys: NDArray[np.bytes_]
+    image_rows: NDArray[np.void]
+    target_rows: NDArray[np.void]
+    missing: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairTable:
+    """All pairs: for each view its shards, in the image manifest's order."""
+
+    views: list[list[ShardPairs]]
+
+    def counts(self, view: int) -> NDArray[np.int64]:
+        """Return the number of pairs in each shard of a view."""
+        return np.array([len(shard.keys) for shard in self.views[view]], dtype=np.int64)
+
+    def fingerprint(self) -> str:
+        """Hash keys and digests in order: what the order of training depends on."""
+        digest = xxhash.xxh3_128()
+        for view in self.views:
+            for shard in view:
+                digest.update(f"{shard.view} {len(shard.keys)} {shard.keys.dtype}".encode())
+                digest.update(shard.keys.tobytes())
+                digest.update(np.ascontiguousarray(shard.image_rows["xxh3"]).tobytes())
+                digest.update(np.ascontiguousarray(shard.target_rows["xxh3"]).tobytes())
+        return digest.hexdigest()
+
+    @property
+    def missing(self) -> int:
+        """Samples that have only one side and were left out (`--on-missing skip`)."""
+        return sum(shard.missing for view in self.views for shard in view)
+
+
+def join_pairs(
+    images: Manifest, targets: Manifest, *, views: int, on_missing: OnMissing
+) -> PairTable:
+    """Pair every image with its target, view by view.
+
+    Args:
+        images: manifest of the image shards.
+        targets: manifest of the target shards.
+        views: how many views to use, from view 0.
+        on_missing: what to do with an image without a target or the reverse; a key that the
+            target's unit skipped is neither.
+
+    Raises:
+        MissingDataError: a shard has no counterpart or, with "error", a sample has none.
+        MismatchError: targets were made from another version of an image shard.
+    """
+    require_unique_stems(images.shards)
+    by_unit = {(row.details["view"], row.details["source"]): row for row in targets.shards}
+    known = {shard.stem for shard in images.shards}
+    orphans = sorted({source for view, source in by_unit if view < views} - known)
+    if orphans and on_missing == "error":
+        raise MissingDataError(
+            f"{targets.folder} has targets of the image shard {orphans[0]}.tar, which "
+            f"{images.folder} does not list; give its images or --on-missing skip"
+        )
+    units = [(view, shard) for view in range(views) for shard in images.shards]
+
+    def join(unit: tuple[int, Shard]) -> ShardPairs | None:
+        view, image = unit
+        target = by_unit.get((view, image.stem))
+        if target is None:
+            if on_missing == "skip":
+                return None
+            raise MissingDataError(
+                f"{targets.folder} has no targets for view {view} of {image.name}; extract and "
+                "pack them, or --on-missing skip"
+            )
+        return _join_shard(images, image, targets, target, on_missing)
+
+    with ThreadPoolExecutor(JOIN_THREADS) as pool:
+        joined = list(pool.map(join, units))
+    count = len(images.shards)
+    rows = [joined[view * count : (view + 1) * count] for view in range(views)]
+    return PairTable(views=[[shard for shard in row if shard is not None] for row in rows])
+
+
+def _join_shard(
+    images: Manifest, image: Shard, targets: Manifest, target: Shard, on_missing: OnMissing
+) -> ShardPairs:
+    if target.details["source_sha256"] != image.sha256:
+        raise MismatchError(
+            f"{target.name} was made from another {image.name}: its sha256 was "
+            f"{target.details['source_sha256'][:12]}… and is {image.sha256[:12]}… now; run "
+            "extract-targets and pack-targets again"
+        )
+    image_rows, target_rows = load_index(images, image), load_index(targets, target)
+    skipped = np.array([row["key"].encode() for row in target.details["skipped"]], dtype=np.bytes_)
+    keys, image_at, target_at = np.intersect1d(
+        image_rows["key"], target_rows["key"], assume_unique=True, return_indices=True
+    )
+    lone_images = np.setdiff1d(np.setdiff1d(image_rows["key"], keys), skipped)
+    lone_targets = np.setdiff1d(target_rows["key"], keys)
+    missing = len(lone_images) + len(lone_targets)
+    if missing and on_missing == "error":
+        raise MissingDataError(
+            f"{target.name} and {image.name} do not pair: {_named(lone_images)} without a target, "
+            f"{_named(lone_targets)} without an image; pack again or --on-missing skip"
+        )
+    file_order = np.argsort(image_at, kind="stable")
+    places = ["offset", "length", "xxh3"]
+    return ShardPairs(
+        view=int(target.details["view"]),
+        image_url=images.url_of(image),
+        target_url=targets.url_of(target),
+        keys=keys[file_order],
+        image_rows=image_rows[places][image_at[file_order]],
+        target_rows=target_rows[places][target_at[file_order]],
+        missing=missing,
+    )
+
+
+def _named(keys: NDArray[np.bytes_]) -> str:
+    names: Sequence[bytes] = keys[:NAMED_KEYS].tolist()
+    if not names:
+        return "no key"
+    listing = ", ".join(repr(name.decode()) for name in names)
+    return f"{len(keys)} keys ({listing}{', …' if len(keys) > NAMED_KEYS else ''})"

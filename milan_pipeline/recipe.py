@@ -1,0 +1,48 @@
+"""MILAN's optimiser and learning-rate schedule (arXiv 2208.06049 and its official repository)."""
+
+import math
+
+import torch
+from torch import nn
+
+BASE_BATCH = 256
+BETAS = (0.9, 0.95)
+
+
+def make_optimiser(model: nn.Module, *, weight_decay: float) -> torch.optim.AdamW:
+    """Return fused AdamW with betas (0.9, 0.95).
+
+    Weights of more than one dimension are decayed, the CLS and mask tokens among them, as in the
+    official code; biases and norms are not. The learning rate is set anew at each step.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True)
+
+
+def learning_rate(
+    epoch: float, *, base: float, batch: int, warmup_epochs: float, epochs: float
+) -> float:
+    """Return the learning rate at a fractional epoch: linear warm-up, then half a cosine to 0.
+
+    Args:
+        epoch: how many epochs have passed, fractions included.
+        base: learning rate for a batch of 256; scaled linearly with the batch.
+        batch: pairs in a global batch.
+        warmup_epochs: length of the warm-up.
+        epochs: when the rate reaches 0.
+    """
+    peak = base * batch / BASE_BATCH
+    if epoch < warmup_epochs:
+        return peak * epoch / warmup_epochs
+    progress = (epoch - warmup_epochs) / (epochs - warmup_epochs)
+    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of every group."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate

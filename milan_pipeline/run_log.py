@@ -1,0 +1,73 @@
+"""What a run tells while it trains: `log.jsonl`, TensorBoard events, `state.json`."""
+
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from torch.utils.tensorboard import SummaryWriter
+
+from milan_pipeline import storage
+
+RunState = Literal["running", "interrupted", "done"]
+
+
+class RunLog:
+    """Append each step once; on resume, drop the lines of steps that will be done again."""
+
+    def __init__(self, run: Path, *, resume_step: int) -> None:
+        """Open the log.
+
+        Args:
+            run: the run folder.
+            resume_step: steps that are kept; lines of later ones are dropped.
+        """
+        self._path = run / "log.jsonl"
+        kept = [
+            line
+            for line in (self._path.read_text().splitlines() if self._path.exists() else [])
+            if _step_of(line) <= resume_step
+        ]
+        storage.put_bytes(str(self._path), "".join(f"{line}\n" for line in kept).encode())
+        self._stream = self._path.open("a")
+        self._events = SummaryWriter(str(run / "tensorboard"), purge_step=resume_step + 1)
+
+    def write(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Append steps; each row has `step` (from 1) and numbers."""
+        for row in rows:
+            self._stream.write(json.dumps(row) + "\n")
+            for name, value in row.items():
+                if name != "step":
+                    self._events.add_scalar(name, value, row["step"])
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Flush and close both logs."""
+        self._stream.close()
+        self._events.close()
+
+
+def write_state(run: Path, state: RunState, *, step: int, total_steps: int) -> None:
+    """Write `state.json`: what the run is doing and how far it has come."""
+    document = {
+        "state": state,
+        "step": step,
+        "total_steps": total_steps,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    storage.put_bytes(str(run / "state.json"), (json.dumps(document) + "\n").encode())
+
+
+def read_state(run: Path) -> str | None:
+    """Return a run's state; None where there is no run."""
+    path = run / "state.json"
+    return str(json.loads(path.read_text())["state"]) if path.exists() else None
+
+
+def _step_of(line: str) -> float:
+    """Return a line's step; a line that a kill cut short counts as never written."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

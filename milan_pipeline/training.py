@@ -1,0 +1,264 @@
+"""The training loop: batches -> student -> loss -> step, with resume and exact bookkeeping.
+
+Legend: B batch, K kept patches, N = 1 + L tokens, P pixels of a patch, D target width.
+"""
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from milan_pipeline.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
+from milan_pipeline.codecs import Codec
+from milan_pipeline.errors import DataError, InterruptedRunError
+from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.order import StepClock
+from milan_pipeline.progress import progress_bar
+from milan_pipeline.recipe import learning_rate, make_optimiser, set_learning_rate
+from milan_pipeline.run_log import RunLog, write_state
+from milan_pipeline.stream import Batch
+from milan_pipeline.student import Student, cosine_loss
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """What the loop needs to know.
+
+    Attributes:
+        batch: pairs in a global batch.
+        micro_batch: pairs in one forward pass; the rest of the batch is accumulated.
+        epochs: length of the schedule.
+        warmup_epochs: of the learning rate.
+        base_lr: for a batch of 256.
+        weight_decay: AdamW's.
+        total_steps: where to stop; at most the schedule's own steps.
+        bf16: compute under bfloat16 autocast.
+        checkpoint_every: steps between checkpoints.
+        keep: checkpoints to keep.
+        log_every: steps between looks at the loss, which wait for the device.
+        mean: of the student's pixels, in [0, 1].
+        std: likewise.
+    """
+
+    batch: int
+    micro_batch: int
+    epochs: int
+    warmup_epochs: float
+    base_lr: float
+    weight_decay: float
+    total_steps: int
+    bf16: bool
+    checkpoint_every: int
+    keep: int
+    log_every: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class StudentInput:
+    """Turn encoded batches into what the student takes, on the device."""
+
+    def __init__(self, config: TrainingConfig, codec: Codec, device: torch.device) -> None:
+        self._codec = codec
+        self._device = device
+        self._config = config
+        self._statistics: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def pixels(self, patches_BKP: torch.Tensor) -> torch.Tensor:
+        """Normalise uint8 patches, channel-major, to float32."""
+        if self._statistics is None:
+            per_channel = patches_BKP.shape[-1] // len(self._config.mean)
+            mean = torch.tensor(self._config.mean).repeat_interleave(per_channel) * 255
+            std = torch.tensor(self._config.std).repeat_interleave(per_channel) * 255
+            self._statistics = mean.to(self._device), std.to(self._device)
+        mean_P, std_P = self._statistics
+        return (patches_BKP.to(self._device, non_blocking=True).float() - mean_P) / std_P
+
+    def targets(self, codes_BNC: torch.Tensor, scale_BN: torch.Tensor) -> torch.Tensor:
+        """Decode targets to float32 (B, N, D)."""
+        codes = codes_BNC.to(self._device, non_blocking=True)
+        return self._codec.decode(codes, scale_BN.to(self._device, non_blocking=True))
+
+    def indices(self, indices_BK: torch.Tensor) -> torch.Tensor:
+        """Move patch indices."""
+        return indices_BK.to(self._device, non_blocking=True)
+
+
+class Trainer:
+    """One run: `train` goes on from the newest checkpoint to the last step."""
+
+    def __init__(
+        self, run: Path, student: Student, codec: Codec, config: TrainingConfig, clock: StepClock
+    ) -> None:
+        self._run = run
+        self._student = student
+        self._config = config
+        self._clock = clock
+        self._device = next(student.parameters()).device
+        self._input = StudentInput(config, codec, self._device)
+        self._optimiser = make_optimiser(student, weight_decay=config.weight_decay)
+
+    def train(
+        self, batches_from: Callable[[range], Iterator[Batch]], stop: StopRequest
+    ) -> dict[str, Any]:
+        """Train to the last step.
+
+        Args:
+            batches_from: opens the stream of a range of steps.
+            stop: asked after each step.
+
+        Returns:
+            Counts for the record: steps, images, seconds, images a second, share of waiting.
+
+        Raises:
+            InterruptedRunError: a stop signal came; a checkpoint was written.
+            DataError: the loss is not finite.
+        """
+        first = self._restore()
+        config, run = self._config, self._run
+        write_state(run, "running", step=first, total_steps=config.total_steps)
+        log = RunLog(run, resume_step=first)
+        meter = _Meter(config.batch)
+        total, batch = config.total_steps, config.batch
+        bar = progress_bar("pretrain", total=total * batch, initial=first * batch)
+        try:
+            batches = meter.waiting(batches_from(range(first, total)))
+            for step, data in enumerate(batches, start=first + 1):
+                meter.add(step, self._step(step, data), self._rate(step), data.keys)
+                bar.update(batch)
+                at_end = step == total or stop.signal_name is not None
+                if at_end or step % config.log_every == 0 or step % config.checkpoint_every == 0:
+                    log.write(meter.rows(self._clock, run))
+                if at_end or step % config.checkpoint_every == 0:
+                    save_checkpoint(run, step, self._student, self._optimiser, keep=config.keep)
+                if stop.signal_name is not None and step < total:
+                    write_state(run, "interrupted", step=step, total_steps=total)
+                    raise InterruptedRunError(
+                        f"{stop.signal_name} received; {run} has a checkpoint of step {step}; "
+                        "run the same command to go on"
+                    )
+        finally:
+            bar.close()
+            log.close()
+        return {"steps": total, "steps_done_now": total - first} | meter.summary()
+
+    def _restore(self) -> int:
+        """Load the newest whole checkpoint; return the steps it has seen."""
+        found = newest_checkpoint(self._run)
+        if found is None:
+            return 0
+        step, folder = found
+        load_checkpoint(folder, self._student, self._optimiser)
+        return step
+
+    def _rate(self, step: int) -> float:
+        """Return the learning rate of a step (from 1), as it stands when the step begins."""
+        config = self._config
+        return learning_rate(
+            self._clock.fractional_epoch(step - 1),
+            base=config.base_lr,
+            batch=config.batch,
+            warmup_epochs=config.warmup_epochs,
+            epochs=config.epochs,
+        )
+
+    def _step(self, step: int, data: Batch) -> torch.Tensor:
+        """Take one optimiser step; return the batch's mean loss, still on the device."""
+        set_learning_rate(self._optimiser, self._rate(step))
+        self._optimiser.zero_grad(set_to_none=True)
+        loss_sum = torch.zeros((), device=self._device)
+        pairs = len(data.keys)
+        for start in range(0, pairs, self._config.micro_batch):
+            part = slice(start, min(start + self._config.micro_batch, pairs))
+            share = (part.stop - part.start) / pairs
+            loss = self._loss(data, part) * share
+            loss.backward()  # type: ignore[no-untyped-call]
+            loss_sum += loss.detach()
+        self._optimiser.step()
+        return loss_sum
+
+    def _loss(self, data: Batch, part: slice) -> torch.Tensor:
+        patches_BKP = self._input.pixels(data.patches_BKP[part])
+        targets_BND = self._input.targets(data.codes_BNC[part], data.scale_BN[part])
+        kept_BK = self._input.indices(data.kept_BK[part])
+        masked_BM = self._input.indices(data.masked_BM[part])
+        autocast = (
+            torch.autocast(self._device.type, torch.bfloat16)
+            if self._config.bf16
+            else contextlib.nullcontext()
+        )
+        with autocast:
+            pred_BND = self._student(patches_BKP, kept_BK, masked_BM)
+        return cosine_loss(pred_BND, targets_BND)
+
+
+class _Meter:
+    """Collect what is logged of each step and the time spent waiting for data."""
+
+    def __init__(self, batch: int) -> None:
+        self._batch = batch
+        self._pending: list[tuple[int, torch.Tensor, float, float, list[str]]] = []
+        self._started = self._last = time.monotonic()
+        self._waited = self._waited_in_all = 0.0
+        self._steps = 0
+
+    def waiting(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Pass batches on, timing how long each took to come."""
+        while True:
+            asked = time.monotonic()
+            batch = next(batches, None)
+            self._waited = time.monotonic() - asked
+            self._waited_in_all += self._waited
+            if batch is None:
+                return
+            yield batch
+
+    def add(self, step: int, loss: torch.Tensor, rate: float, keys: list[str]) -> None:
+        """Note a step without waiting for the device."""
+        self._pending.append((step, loss, rate, self._waited, keys))
+        self._steps += 1
+
+    def rows(self, clock: StepClock, run: Path) -> list[dict[str, Any]]:
+        """Return the log rows of the steps since the last call.
+
+        Raises:
+            DataError: a loss is not finite.
+        """
+        rows = []
+        losses = [float(loss) for _, loss, *_ in self._pending]
+        now = time.monotonic()
+        seconds = (now - self._last) / max(1, len(self._pending))
+        self._last = now
+        for value, (step, _, rate, waited, keys) in zip(losses, self._pending, strict=True):
+            if not math.isfinite(value):
+                good = newest_checkpoint(run)
+                raise DataError(
+                    f"the loss of step {step} is {value} (samples {', '.join(keys[:4])}, …); the "
+                    f"last good checkpoint is {good[1] if good else 'none'}; lower --base-lr"
+                )
+            rows.append(
+                {
+                    "step": step,
+                    "epoch": clock.fractional_epoch(step - 1),
+                    "loss": value,
+                    "lr": rate,
+                    "images_per_second": self._batch / seconds,
+                    "data_wait_seconds": waited,
+                }
+            )
+        self._pending.clear()
+        return rows
+
+    def summary(self) -> dict[str, Any]:
+        """Return the totals of this process's part of the run."""
+        seconds = time.monotonic() - self._started
+        return {
+            "images_done_now": self._steps * self._batch,
+            "images_per_second": round(self._steps * self._batch / max(seconds, 1e-9), 1),
+            "data_wait_share": round(self._waited_in_all / max(seconds, 1e-9), 4),
+        }
