@@ -7,7 +7,6 @@ import hashlib
 import json
 from typing import Any, Protocol
 
-import open_clip
 import safetensors.torch
 import timm
 import torch
@@ -84,7 +83,9 @@ def load_encoder(
     if kind == "pixels":
         return PixelEncoder(_pixels_size(rest))
     if kind == "open_clip":
-        return TeacherEncoder(_load_teacher(rest, random_init, seed, device), name=spec)
+        if random_init:
+            raise ConfigError(f"--random-init needs a student's architecture, not {spec!r}")
+        return TeacherEncoder(_load_teacher(rest, device), name=spec)
     return _load_student(spec, random_init, seed, device)
 
 
@@ -179,24 +180,12 @@ def _pixels_size(text: str) -> int:
     return int(text or PIXELS_SIZE)
 
 
-def _load_teacher(rest: str, random_init: bool, seed: int, device: str) -> Teacher:
+def _load_teacher(rest: str, device: str) -> Teacher:
     if rest.startswith(("local-dir:", "hf-hub:")):
         name, tag = rest, None
     else:
         name, _, tag = rest.partition("/")
-    if not random_init:
-        return Teacher.load(name, tag or None, device=device)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            model = open_clip.create_model(name, load_weights=False, pretrained_text=False)
-        except (RuntimeError, ValueError, OSError, KeyError) as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(
-                f"encoder 'open_clip:{rest}' cannot be built ({reason}); check the model's name"
-            ) from error
-    teacher = Teacher(model.visual, name=name, pretrained=None)
-    return teacher.to(device=device, precision="fp32")
+    return Teacher.load(name, tag or None, device=device)
 
 
 def _load_student(spec: str, random_init: bool, seed: int, device: str) -> StudentEncoder:

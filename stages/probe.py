@@ -11,7 +11,7 @@ from milan_pipeline import storage
 from milan_pipeline.errors import ConfigError, DataError, MismatchError
 from milan_pipeline.interrupts import StopRequest, stop_request
 from milan_pipeline.manifest import Manifest, load_manifest
-from milan_pipeline.options import argument, option, stage_command
+from milan_pipeline.options import option, stage_command
 from milan_pipeline.provenance import StageRecord
 from milan_pipeline.shards import IMAGE_EXTENSIONS, iterate_shard
 
@@ -26,14 +26,17 @@ NAMED_BAD_IMAGES = 10
 class Probe:
     """Score a frozen encoder by k-NN and by a linear classifier on its features.
 
-    ENCODER is a run folder, a .safetensors file with its .json beside it, open_clip:MODEL/TAG, or
-    pixels. Shards need class numbers (.cls). Scores go to scores.json in the output folder.
+    Shards need class numbers (.cls). Prints a table and writes scores.json.
     """
 
-    encoder: str = argument(role="content")
+    encoder: str = option(
+        help="Run folder, .safetensors with its .json, open_clip:MODEL/TAG, or pixels."
+    )
     train: str = option(help="Folder of labelled image shards to learn from.", role="execution")
     test: str = option(help="Folder of labelled image shards to score on.", role="execution")
-    out: str = option(help="Folder for scores.json.", role="execution")
+    out: str | None = option(
+        None, help="Folder for scores.json; default: probe/ in the run folder.", role="execution"
+    )
     pool: str = option("cls", help="Which tokens are the feature.", choices=("cls", "mean", "both"))
     k: int = option(20, help="Neighbours that vote.")
     temperature: float = option(0.07, help="Temperature of their votes.")
@@ -64,6 +67,18 @@ class Probe:
             raise ConfigError(
                 f"--max-bad-fraction {self.max_bad_fraction} is not within 0 to 1; give a share"
             )
+        if self.out is None and (self.is_named or self.encoder.endswith(".safetensors")):
+            raise ConfigError(f"--encoder {self.encoder!r} is no run folder; say --out FOLDER")
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the encoder is a name and not a file or folder."""
+        return self.encoder.partition(":")[0] in ("pixels", "open_clip")
+
+    @property
+    def folder(self) -> str:
+        """Where the scores go."""
+        return self.out or storage.join(self.encoder, "probe")
 
 
 def run(config: Probe) -> None:
@@ -73,7 +88,7 @@ def run(config: Probe) -> None:
 
     train, test = _inputs(config)
     record = StageRecord(
-        url=storage.join(config.out, "probe.json"),
+        url=storage.join(config.folder, "probe.json"),
         stage="probe",
         config=config,
         inputs={
@@ -83,7 +98,7 @@ def run(config: Probe) -> None:
         },
     )
     if not config.overwrite and record.previous_state() == "done":
-        click.echo(f"{config.out}: nothing to do, the scores are there")
+        click.echo(f"{config.folder}: nothing to do, the scores are there")
         return
     device = str(pick_device(config.device))
     encoder = load_encoder(
@@ -93,12 +108,9 @@ def run(config: Probe) -> None:
     with stop_request() as stop:
         scores = _scores(config, encoder, train, test, stop)
     text = json.dumps(scores, indent=1) + "\n"
-    storage.put_bytes(storage.join(config.out, "scores.json"), text.encode())
+    storage.put_bytes(storage.join(config.folder, "scores.json"), text.encode())
     record.finish({"train": scores["train"], "test": scores["test"], "skipped": len(scores["bad"])})
-    click.echo(
-        f"{config.out}: k-NN {scores['knn']:.2f}%, linear {scores['linear']:.2f}%, "
-        f"{scores['train']} train, {scores['test']} test, {len(scores['bad'])} skipped"
-    )
+    click.echo(_table(scores))
 
 
 def dry_run(config: Probe) -> None:
@@ -112,12 +124,22 @@ def _inputs(config: Probe) -> tuple[Manifest, Manifest]:
     file = config.encoder.endswith(".safetensors")
     folder = storage.folder_of(config.encoder) if file else config.encoder
     state_url = storage.join(folder, "state.json")
-    named = config.encoder.partition(":")[0] in ("pixels", "open_clip")
-    if not (named or config.allow_unfinished) and storage.exists(state_url):
+    if not (config.is_named or config.allow_unfinished) and storage.exists(state_url):
         state = json.loads(storage.read_bytes(state_url)).get("state")
         if state != "done":
             raise MismatchError(f"the run {folder} is {state!r}; finish it or --allow-unfinished")
     return load_manifest(config.train, kind="images"), load_manifest(config.test, kind="images")
+
+
+def _table(scores: dict[str, Any]) -> str:
+    """Lay the scores out as text."""
+    name = scores["encoder"] + (" (random weights)" if scores["random_init"] else "")
+    width = max(len(name), len("encoder"))
+    return (
+        f"{'encoder':{width}}   k-NN %   linear %   train   test   skipped\n"
+        f"{name:{width}}   {scores['knn']:6.2f}   {scores['linear']:8.2f}   {scores['train']:5d}"
+        f"   {scores['test']:4d}   {len(scores['bad']):7d}"
+    )
 
 
 def _scores(

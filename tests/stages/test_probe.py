@@ -69,7 +69,7 @@ def test_pixels_tell_colours_apart(options, capsys):
     found = scores(options)
     assert (found["knn"], found["linear"]) == (100, 100)
     assert (found["train"], found["test"], found["bad"]) == (60, 30, [])
-    assert "k-NN 100.00%, linear 100.00%" in capsys.readouterr().out
+    assert "100.00     100.00      60     30         0" in capsys.readouterr().out
 
 
 def test_a_second_run_has_nothing_to_do(options, capsys):

@@ -1,0 +1,27 @@
+# Everything runs in .venv, which these targets make themselves: nothing else is to be set up.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow lint clean
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[demo,test]'
+	touch $@
+
+demo: .venv/installed  ## the main job on made-up scenes: demo/results.json, demo/demo.png
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh workflows/demo/run.sh demo
+
+test: .venv/installed  ## the default tests
+	$(BIN)/python -m pytest
+
+test-slow: .venv/installed  ## kills, wheel: what takes tens of seconds each
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv demo build *.egg-info

@@ -1,0 +1,30 @@
+#!/bin/sh
+# The demo: the real commands, one after the other. Run it again and each says "nothing to do".
+set -eu
+out=${1:-demo}
+demo=workflows/demo
+config="--config $demo/demo.yaml"
+
+# Keeping freed memory instead of returning it makes small-model steps on a CPU 15-20% faster.
+export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
+
+python -m workflows.demo.scenes "$out/scenes" --train 8000 --test 2400
+
+milan-pipeline pack-images "$out/scenes/train" "$out/images/train" $config
+milan-pipeline pack-images "$out/scenes/test" "$out/images/test" $config
+milan-pipeline extract-targets --images "$out/images/train" --out "$out/targets.zarr" $config
+milan-pipeline pack-targets --targets "$out/targets.zarr" --out "$out/target-shards"
+milan-pipeline pretrain --images "$out/images/train" --targets "$out/target-shards" \
+    --out "$out/run" $config
+
+probe() {
+    name=$1
+    shift
+    milan-pipeline probe --train "$out/images/train" --test "$out/images/test" \
+        --out "$out/probe/$name" "$@"
+}
+probe random --encoder "$out/run" --random-init
+probe student --encoder "$out/run"
+probe teacher --encoder "open_clip:local-dir:$demo/teacher"
+
+python -m workflows.demo.report "$out"
