@@ -1,0 +1,94 @@
+"""Open a finished run as a whole student, decoder included: to look at what it predicts.
+
+Legend: K kept, M masked patches, N = 1 + L tokens, D target width.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import cast
+
+import timm
+import torch
+from safetensors.torch import load_file
+from timm.models import VisionTransformer
+
+from milan_pipeline import storage
+from milan_pipeline.checkpoints import MODEL, newest_checkpoint
+from milan_pipeline.decoder import PromptingDecoder
+from milan_pipeline.errors import MissingDataError
+from milan_pipeline.masking import kept_count
+from milan_pipeline.provenance import read_record
+from milan_pipeline.student import Student, patchify
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoadedRun:
+    """A run's student and what one must know to feed it.
+
+    Attributes:
+        student: in evaluation mode, on the CPU.
+        grid: rows and columns of patches.
+        patch_size: in pixels.
+        kept: K, the patches that it saw in training.
+        mean: of its pixels, in [0, 1].
+        std: likewise.
+    """
+
+    student: Student
+    grid: tuple[int, int]
+    patch_size: int
+    kept: int
+    mean: list[float]
+    std: list[float]
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of a view, in pixels."""
+        return self.grid[0] * self.patch_size
+
+    @torch.no_grad()
+    def predict(
+        self, view_CHW: torch.Tensor, kept_K: torch.Tensor, masked_M: torch.Tensor
+    ) -> torch.Tensor:
+        """Predict the targets of one uint8 view from its kept patches: (N, D) float32."""
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        patches_LP = patchify((view_CHW.float() / 255 - mean) / std, self.patch_size)
+        pred_1ND: torch.Tensor = self.student(
+            patches_LP[kept_K][None], kept_K[None], masked_M[None]
+        )
+        return pred_1ND[0]
+
+
+def load_run(run: Path) -> LoadedRun:
+    """Load the newest checkpoint of a run that has exported its encoder.
+
+    Raises:
+        MissingDataError: the folder holds no such run.
+    """
+    record, newest = read_record(str(run / "config.json")), newest_checkpoint(run)
+    if record is None or newest is None:
+        raise MissingDataError(f"{run} holds no run with a checkpoint; `pretrain` makes one")
+    description = json.loads(storage.read_bytes(str(run / "encoder.json")))
+    weights = load_file(newest[1] / MODEL)
+    encoder = cast("VisionTransformer", timm.create_model(**description["timm"]))
+    rows, columns = encoder.patch_embed.grid_size or (0, 0)
+    content = record["content"]
+    decoder = PromptingDecoder(
+        encoder.embed_dim,
+        (rows, columns),
+        len(weights["decoder.pred.weight"]),
+        width=content["decoder_width"],
+        depth=content["decoder_depth"],
+        heads=content["decoder_heads"],
+    )
+    student = Student(encoder, decoder)
+    student.load_state_dict(weights, strict=True)
+    return LoadedRun(
+        student=student.eval(),
+        grid=(rows, columns),
+        patch_size=int(encoder.patch_embed.patch_size[0]),
+        kept=kept_count(rows * columns, content["mask_ratio"]),
+        mean=description["mean"],
+        std=description["std"],
+    )

@@ -1,0 +1,37 @@
+"""The demo as `make demo` runs it, from its first command to its figures."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.slow
+def test_demo_reaches_its_figures(tmp_path: Path) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = ["sh", "workflows/demo/run.sh", str(tmp_path / "demo")]
+    subprocess.run(command, cwd=ROOT, env=os.environ | {"PATH": path}, check=True)
+    results = json.loads((tmp_path / "demo/results.json").read_text())
+    random, student, teacher = (
+        results[name]["linear"] for name in ("random", "student", "teacher")
+    )
+    assert random <= 35
+    assert teacher >= 75
+    assert student >= random + 20
+    assert student >= 0.8 * teacher
+    assert (tmp_path / "demo/demo.png").stat().st_size > 10_000
+    again = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"PATH": path},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    # scenes, two image packs, extraction, target pack, training, three probes
+    assert again.stdout.count("nothing to do") == 9

@@ -1,0 +1,139 @@
+"""The demo's end: a table, results.json and one picture. python -m workflows.demo.report FOLDER."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+import zarr
+from matplotlib import pyplot as plt
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+
+from milan_pipeline.codecs import codec_of
+from milan_pipeline.crops import view_pixels
+from milan_pipeline.images import decode_rgb
+from milan_pipeline.manifest import keys_of, load_index, load_manifest
+from milan_pipeline.masking import sample_kept
+from milan_pipeline.runs import LoadedRun, load_run
+from milan_pipeline.shards import SampleReader
+from milan_pipeline.views import Box
+
+ENCODERS = ("random", "student", "teacher")
+SHOWN = 8
+
+
+def main(arguments: list[str]) -> int:
+    """Write FOLDER/results.json and FOLDER/demo.png and print the table."""
+    folder = Path(arguments[0])
+    results = {name: _scores(folder / "probe" / name) for name in ENCODERS}
+    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    print("| encoder | k-NN % | linear % |\n|---|---|---|")
+    for name, scores in results.items():
+        print(f"| {name} | {scores['knn']:.1f} | {scores['linear']:.1f} |")
+    draw(folder)
+    print(
+        f"picture: {folder / 'demo.png'}, store for `codecs` and `inspect`: {folder}/targets.zarr"
+    )
+    return 0
+
+
+def _scores(folder: Path) -> dict[str, float]:
+    scores = json.loads((folder / "scores.json").read_text())
+    return {"knn": scores["knn"], "linear": scores["linear"]}
+
+
+def draw(folder: Path) -> None:
+    """Draw views, priors, masks and the principal components of targets and predictions."""
+    mpl.use("Agg")
+    run = load_run(folder / "run")
+    rows = _samples(folder, run)
+    targets_BLD = np.stack([row["target"] for row in rows])
+    pred_BLD = np.stack([row["prediction"] for row in rows])
+    colours = PCA(3, random_state=0).fit(targets_BLD.reshape(-1, targets_BLD.shape[-1]))
+    height, width = run.grid
+    figure, axes = plt.subplots(5, SHOWN, figsize=(1.5 * SHOWN, 8), layout="constrained")
+    labels = ("view", "mask prior", "kept patches", "target", "prediction")
+    for column, row in enumerate(rows):
+        target, prediction = (
+            _as_colours(colours, tokens_BLD[column], targets_BLD).reshape(height, width, 3)
+            for tokens_BLD in (targets_BLD, pred_BLD)
+        )
+        pictures = (row["view"], row["prior"].reshape(height, width), row["masked_view"])
+        for axis, picture in zip(axes[:, column], (*pictures, target, prediction), strict=True):
+            axis.imshow(picture, cmap="magma")
+            axis.set_xticks([])
+            axis.set_yticks([])
+    for axis, label in zip(axes[:, 0], labels, strict=True):
+        axis.set_ylabel(label)
+    figure.savefig(folder / "demo.png", dpi=110)
+    plt.close(figure)
+
+
+def _as_colours(
+    colours: PCA, tokens_LD: NDArray[np.float32], all_BLD: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Project tokens on three components, scaled so that 96% of all targets are within 0..1."""
+    everything = colours.transform(all_BLD.reshape(-1, all_BLD.shape[-1]))
+    low, high = np.percentile(everything, (2, 98), axis=0)
+    scaled: NDArray[np.float32] = (colours.transform(tokens_LD) - low) / (high - low)
+    return scaled.clip(0, 1)
+
+
+def _samples(folder: Path, run: LoadedRun) -> list[dict[str, Any]]:
+    """Read the first samples of the store's first unit and let the student predict them."""
+    images = load_manifest(str(folder / "images" / "train"), kind="images")
+    shard = images.shards[0]
+    table = load_index(images, shard)
+    place = dict(zip(keys_of(table), table, strict=True))
+    store = zarr.open_group(folder / "targets.zarr", mode="r")
+    unit: Any = store[f"view-00/{shard.stem}"]
+    codec = codec_of(store.attrs["identity"]["codec"])  # type: ignore[index, call-overload, arg-type]
+    reader = SampleReader()
+    rows = []
+    for number in range(SHOWN):
+        key = str(unit["key"][number])
+        found = place[key]
+        data = reader.read(
+            images.url_of(shard), int(found["offset"]), int(found["length"]), int(found["xxh3"])
+        )
+        top, left, height, width = (int(value) for value in unit["box"][number])
+        box = Box(top, left, height, width, bool(unit["flip"][number]))
+        view_CHW = view_pixels(decode_rgb(data), box, run.image_size)
+        codes_1NC = torch.from_numpy(unit["codes"][number : number + 1])
+        scale_1N = torch.from_numpy(unit["scale"][number : number + 1]) if codec.has_scale else None
+        target_ND = codec.decode(codes_1NC, scale_1N)[0]
+        rows.append(_predict(run, view_CHW, target_ND, unit["prior"][number], key))
+    reader.close()
+    return rows
+
+
+def _predict(
+    run: LoadedRun,
+    view_CHW: torch.Tensor,
+    target_ND: torch.Tensor,
+    prior_L: NDArray[np.float32],
+    key: str,
+) -> dict[str, Any]:
+    kept_K, masked_M = sample_kept(prior_L, run.kept, seed=0, epoch=0, key=key)
+    pred_ND = run.predict(view_CHW, torch.from_numpy(kept_K), torch.from_numpy(masked_M))
+    patch = run.patch_size
+    visible = np.zeros(len(prior_L), dtype=np.float32)
+    visible[kept_K] = 1
+    mask_HW = np.kron(visible.reshape(run.grid), np.ones((patch, patch), dtype=np.float32))
+    view_HWC = view_CHW.permute(1, 2, 0).numpy() / 255
+    normal = torch.nn.functional.normalize
+    return {
+        "view": view_HWC,
+        "masked_view": view_HWC * mask_HW[:, :, None] + 0.5 * (1 - mask_HW[:, :, None]),
+        "prior": prior_L,
+        "target": normal(target_ND[1:], dim=-1).numpy(),
+        "prediction": normal(pred_ND[1:], dim=-1).numpy(),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
