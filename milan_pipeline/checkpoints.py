@@ -8,9 +8,10 @@ import uuid
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
+from milan_pipeline import storage
 from milan_pipeline.errors import DataError
 
 MODEL, OPTIMISER, HASHES = "student.safetensors", "optimiser.safetensors", "sha256.json"
@@ -21,38 +22,47 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint under a temporary name, rename it, and drop all but the newest `keep`.
 
+    Those of later steps are dropped too: training went past them once, so they were torn.
+
     Args:
         run: the run folder.
         step: steps that the weights have seen.
         model: its whole state is saved.
         optimiser: its state is saved by parameter name.
         keep: checkpoints to keep.
+
+    Raises:
+        StorageError: the place cannot be written, or it is full.
     """
     folder = run / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(".step-*.tmp"):
         shutil.rmtree(leftover)
     temporary = folder / f".step-{step:08d}.{uuid.uuid4().hex}.tmp"
-    temporary.mkdir()
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary / MODEL)
-    save_file(_optimiser_tensors(model, optimiser), temporary / OPTIMISER)
-    hashes = {name: _sha256(temporary / name) for name in (MODEL, OPTIMISER)}
-    (temporary / HASHES).write_text(json.dumps(hashes, indent=1) + "\n")
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    hashes = {}
+    for name, tensors in ((MODEL, weights), (OPTIMISER, _optimiser_tensors(model, optimiser))):
+        data = save(tensors)
+        storage.put_bytes(str(temporary / name), data)
+        hashes[name] = hashlib.sha256(data).hexdigest()
+    storage.put_bytes(str(temporary / HASHES), (json.dumps(hashes, indent=1) + "\n").encode())
     place = folder / f"step-{step:08d}"
     if place.exists():
         shutil.rmtree(place)
     temporary.rename(place)
-    for old in _by_step(run)[:-keep]:
-        shutil.rmtree(old)
+    steps = _by_step(run)
+    kept = [other for other in steps if other <= step][-keep:]
+    for other in steps.keys() - kept:
+        shutil.rmtree(steps[other])
     return place
 
 
 def newest_checkpoint(run: Path) -> tuple[int, Path] | None:
     """Return (step, folder) of the newest whole checkpoint; torn ones are passed over."""
-    for folder in reversed(_by_step(run)):
+    for step, folder in reversed(_by_step(run).items()):
         with contextlib.suppress(DataError):
             verify_checkpoint(folder)
-            return int(folder.name.removeprefix("step-")), folder
+            return step, folder
     return None
 
 
@@ -102,8 +112,10 @@ def _optimiser_tensors(
     }
 
 
-def _by_step(run: Path) -> list[Path]:
-    return sorted((run / "checkpoints").glob("step-*"))
+def _by_step(run: Path) -> dict[int, Path]:
+    folders = (run / "checkpoints").glob("step-*")
+    found = {int(folder.name[5:]): folder for folder in folders if folder.name[5:].isdigit()}
+    return dict(sorted(found.items()))
 
 
 def _sha256(path: Path) -> str:

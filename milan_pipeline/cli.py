@@ -6,7 +6,7 @@ from importlib.metadata import entry_points
 
 import click
 
-from milan_pipeline.errors import ConfigError, InterruptedRunError
+from milan_pipeline.errors import ConfigError, InterruptedRunError, MilanError
 from milan_pipeline.options import STAGES_GROUP
 
 EXIT_FAILED = 1
@@ -61,9 +61,11 @@ def main(args: list[str] | None = None) -> None:
 def _report(error: Exception, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = " ".join(str(error).split())
     if isinstance(error, InterruptedRunError):
         click.echo(f"Interrupted: {reason}", err=True)
         return EXIT_INTERRUPTED
+    if not isinstance(error, MilanError):
+        reason = f"unexpected {type(error).__name__}: {reason}; --debug shows where it came from"
     click.echo(f"Error: {reason}", err=True)
     return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED

@@ -99,7 +99,7 @@ class Int8:
         _require_encodable(tokens_nND, FLOAT16_MAX * INT8_MAX)
         largest_nN = tokens_nND.abs().amax(dim=-1).to(torch.float32)
         # The codes must be made with the scale as it is stored. Half precision may round it to
-        # zero, which marks a token without length (or of one below 1e-6): all its codes are zero.
+        # zero, which marks a token without length (or of one below 4e-6): all its codes are zero.
         scale_nN = (largest_nN / INT8_MAX).to(torch.float16)
         divisor_nN1 = scale_nN.to(torch.float32).unsqueeze(-1)
         scaled_nND = torch.where(divisor_nN1 > 0, tokens_nND / divisor_nN1, 0.0)
@@ -133,7 +133,7 @@ def codec_of(parameters: dict[str, Any]) -> Codec:
     Raises:
         DataError: this version does not know it.
     """
-    name = parameters.get("name", "")
+    name = str(parameters.get("name"))
     if name not in CODECS or make_codec(name).parameters() != parameters:
         raise DataError(
             f"targets are stored with the codec {parameters!r}, which this version does not know; "

@@ -5,9 +5,10 @@ behind it. A batch never straddles two units, so a unit's bytes do not depend on
 done in the same run.
 """
 
+import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -47,11 +48,14 @@ class ExtractionJob:
 
 @dataclasses.dataclass(kw_only=True)
 class BadImageBudget:
-    """How many images may be unreadable before the stage fails: a fraction, and always one."""
+    """How many images may be unreadable before the stage fails: a fraction, and always one.
+
+    `images` counts images, not views of them: an unreadable one counts once, in however many views.
+    """
 
     fraction: float
     images: int
-    ledger: list[str] = dataclasses.field(default_factory=list)
+    ledger: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def add(self, mark: Mark) -> None:
         """Count a finished unit's skipped images.
@@ -59,13 +63,15 @@ class BadImageBudget:
         Raises:
             DataError: there are more than allowed; the first ten are named.
         """
-        self.ledger += [f"{mark.shard}:{row['key']} ({row['reason']})" for row in mark.skipped]
+        self.ledger |= {f"{mark.shard}:{row['key']}": row["reason"] for row in mark.skipped}
         allowed = max(1, int(self.fraction * self.images)) if self.fraction > 0 else 0
         if len(self.ledger) > allowed:
+            named = itertools.islice(self.ledger.items(), NAMED_BAD_IMAGES)
             raise DataError(
                 f"{len(self.ledger)} of {self.images} images are unreadable, more than "
                 f"--max-bad-fraction {self.fraction} allows: "
-                f"{', '.join(self.ledger[:NAMED_BAD_IMAGES])}; mend them or raise the fraction"
+                f"{', '.join(f'{place} ({reason})' for place, reason in named)}; "
+                "mend them or raise the fraction"
             )
 
 
@@ -83,8 +89,8 @@ class _Decoded(NamedTuple):
 
 def extract_units(
     job: ExtractionJob, units: Sequence[Unit], budget: BadImageBudget, stop: StopRequest
-) -> Iterator[Mark]:
-    """Extract units in order, yielding each one's mark as it is finished.
+) -> Generator[Mark, None, None]:
+    """Extract units, yielding each one's mark as it is finished: empty ones first, then in order.
 
     Raises:
         DataError: a shard is damaged, or more images are unreadable than the budget allows.
@@ -97,10 +103,14 @@ def extract_units(
         workers=job.workers,
         ahead=max(4 * job.batch_size, 64),
     )
-    with progress_bar("extract-targets", total=images) as bar, ThreadPoolExecutor(1) as writing:
-        waiting = {unit: _writer(job, unit) for unit in units if unit.shard.samples == 0}
-        for mark in (writer.finish([]) for writer in waiting.values()):
-            yield mark
+    with (
+        contextlib.closing(decoded),
+        progress_bar("extract-targets", total=images) as bar,
+        ThreadPoolExecutor(1) as writing,
+    ):
+        for unit in units:
+            if unit.shard.samples == 0:
+                yield _writer(job, unit).finish([])
         for unit, samples in itertools.groupby(decoded, key=lambda sample: sample.unit):
             writer = _writer(job, unit)
             skipped: list[dict[str, str]] = []

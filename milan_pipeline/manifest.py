@@ -34,7 +34,7 @@ class Shard:
     bytes: int
     sha256: str
     index_sha256: str
-    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
     @property
     def stem(self) -> str:
@@ -89,7 +89,7 @@ class Manifest:
     def save(self) -> None:
         """Write `manifest.json`, atomically."""
         document = self.content() | {"sha256": self.sha256}
-        text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+        text = json.dumps(document, indent=1) + "\n"
         storage.put_bytes(storage.join(self.folder, MANIFEST_NAME), text.encode())
 
 
@@ -193,5 +193,5 @@ def keys_of(table: NDArray[np.void]) -> list[str]:
 
 
 def _content_sha256(document: Mapping[str, Any]) -> str:
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -106,7 +106,8 @@ def read_config(path: Path, config_class: type, stage: str) -> dict[str, Any]:
     used, those of others are left to them.
 
     Raises:
-        ConfigError: the file is not a YAML mapping, or a key is unknown (the nearest is named).
+        ConfigError: the file is not a YAML mapping, a key is unknown (the nearest is named), or
+            its value is a list or mapping where one value is needed.
     """
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -120,9 +121,15 @@ def read_config(path: Path, config_class: type, stage: str) -> dict[str, Any]:
     section = document.get(stage) or {}
     if not isinstance(section, dict):
         raise ConfigError(f"--config {path}: section {stage!r} must map option names to values")
-    known = [field.name for field in dataclasses.fields(config_class)]
-    merged = {**values, **section}
-    return {_known_name(str(key), known, path): _plain(merged[key]) for key in merged}
+    hints = typing.get_type_hints(config_class)
+    found: dict[str, Any] = {}
+    for key, value in {**values, **section}.items():
+        name = _known_name(str(key), list(hints), path)
+        repeated = typing.get_origin(hints[name]) is tuple
+        if isinstance(value, dict) or (isinstance(value, list) and not repeated):
+            raise ConfigError(f"--config {path}: {key!r} takes one value, not {value!r}")
+        found[name] = _plain([value] if repeated and not isinstance(value, list) else value)
+    return found
 
 
 def _known_name(key: str, known: list[str], path: Path) -> str:

@@ -1,13 +1,13 @@
 """Which sample when: pure numpy, no input or output.
 
-An epoch's pairs stand in one list: the shards in a permuted order, each one's pairs in file order.
-The list is dealt into LANES equal contiguous spans, and each span is shuffled in fixed blocks. A
-global batch takes the same number from every lane. Ranks and loader workers only divide the lanes
+An epoch's pairs stand in one ring: the shards in a permuted order, each one's pairs in file order.
+From a drawn start the ring is dealt into LANES equal contiguous spans (so that other pairs are left
+out each epoch, even of a single shard), and each span is shuffled in fixed blocks. A global batch
+takes the same number from every lane. Ranks and loader workers only divide the lanes
 among themselves, so the sequence of global batches does not depend on how many there are.
 """
 
 import dataclasses
-import functools
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,7 @@ class EpochOrder:
     """The order of one epoch: a pure function of (pairs per shard, config, epoch)."""
 
     def __init__(self, counts: NDArray[np.int64], config: OrderConfig, epoch: int) -> None:
-        """Permute the shards.
+        """Permute the shards and draw where the first lane starts.
 
         Args:
             counts: (shards,) number of pairs in each.
@@ -70,9 +70,11 @@ class EpochOrder:
         generator = keyed_generator("shards", config.seed, epoch)
         # argsort of uniform draws, since numpy may change how it derives a permutation.
         self._shards = np.argsort(generator.random(len(counts)), kind="stable")
-        self._ends = np.cumsum(counts[self._shards])
-        total = int(self._ends[-1]) if len(counts) else 0
-        self._span = total // config.lanes
+        self._bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts[self._shards])])
+        self._total = int(self._bounds[-1])
+        self._start = int(generator.random() * self._total)
+        self._span = self._total // config.lanes
+        self._blocks: dict[int, tuple[int, NDArray[np.int64]]] = {}
 
     @property
     def steps(self) -> int:
@@ -85,10 +87,9 @@ class EpochOrder:
         stop = min(start + self._config.block, self._span)
         draws = keyed_generator("block", self._config.seed, self._epoch, lane, block)
         shuffled = np.argsort(draws.random(max(0, stop - start)), kind="stable")
-        positions = lane * self._span + start + shuffled
-        slots = np.searchsorted(self._ends, positions, side="right")
-        before = np.concatenate([np.zeros(1, dtype=np.int64), self._ends])[slots]
-        return np.stack([self._shards[slots], positions - before], axis=1)
+        positions = (self._start + lane * self._span + start + shuffled) % max(1, self._total)
+        slots = np.searchsorted(self._bounds, positions, side="right") - 1
+        return np.stack([self._shards[slots], positions - self._bounds[slots]], axis=1)
 
     def lane_step(self, lane: int, step: int) -> NDArray[np.int64]:
         """Return what a lane gives to a step: (per_lane, 2) rows of (shard, pair)."""
@@ -98,10 +99,6 @@ class EpochOrder:
         rows = np.concatenate([self._cached_block(lane, b) for b in range(first, last + 1)])
         selected: NDArray[np.int64] = rows[positions - first * size]
         return selected
-
-    @functools.cached_property
-    def _blocks(self) -> dict[int, tuple[int, NDArray[np.int64]]]:
-        return {}
 
     def _cached_block(self, lane: int, block: int) -> NDArray[np.int64]:
         """Keep each lane's latest block, since a block lasts many steps."""
@@ -160,9 +157,11 @@ def lanes_of(part: int, parts: int, lanes: range) -> range:
         ConfigError: the lanes cannot be shared out equally.
     """
     if len(lanes) % parts:
+        below = len(lanes) // parts * parts
+        fits = f"{below} or {below + parts}" if below else f"{parts}"
         raise ConfigError(
-            f"--lanes {len(lanes)} cannot be shared by {parts} processes; "
-            f"take a multiple of {parts}, which must divide --batch-size"
+            f"--lanes {len(lanes)} cannot be shared by {parts} processes; take {fits} lanes, and a "
+            "--batch-size that is a multiple of them"
         )
     share = len(lanes) // parts
     return lanes[part * share : (part + 1) * share]

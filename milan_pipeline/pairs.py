@@ -35,9 +35,13 @@ class ShardPairs:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairTable:
-    """All pairs: for each view its shards, in the image manifest's order."""
+    """All pairs: for each view its shards, in the image manifest's order.
+
+    `missing` counts the samples that have only one side and were left out (`--on-missing skip`).
+    """
 
     views: list[list[ShardPairs]]
+    missing: int
 
     def counts(self, view: int) -> NDArray[np.int64]:
         """Return the number of pairs in each shard of a view."""
@@ -53,11 +57,6 @@ class PairTable:
                 digest.update(np.ascontiguousarray(shard.image_rows["xxh3"]).tobytes())
                 digest.update(np.ascontiguousarray(shard.target_rows["xxh3"]).tobytes())
         return digest.hexdigest()
-
-    @property
-    def missing(self) -> int:
-        """Samples that have only one side and were left out (`--on-missing skip`)."""
-        return sum(shard.missing for view in self.views for shard in view)
 
 
 def join_pairs(
@@ -79,11 +78,13 @@ def join_pairs(
     require_unique_stems(images.shards)
     by_unit = {(row.details["view"], row.details["source"]): row for row in targets.shards}
     known = {shard.stem for shard in images.shards}
-    orphans = sorted({source for view, source in by_unit if view < views} - known)
+    orphans = [
+        row for (view, source), row in by_unit.items() if view < views and source not in known
+    ]
     if orphans and on_missing == "error":
         raise MissingDataError(
-            f"{targets.folder} has targets of the image shard {orphans[0]}.tar, which "
-            f"{images.folder} does not list; give its images or --on-missing skip"
+            f"{targets.folder} has targets of the image shard {orphans[0].details['source']}.tar, "
+            f"which {images.folder} does not list; give its images or --on-missing skip"
         )
     units = [(view, shard) for view in range(views) for shard in images.shards]
 
@@ -103,7 +104,13 @@ def join_pairs(
         joined = list(pool.map(join, units))
     count = len(images.shards)
     rows = [joined[view * count : (view + 1) * count] for view in range(views)]
-    return PairTable(views=[[shard for shard in row if shard is not None] for row in rows])
+    missing = sum(row.samples for row in orphans) + sum(
+        image.samples if pairs is None else pairs.missing
+        for (_, image), pairs in zip(units, joined, strict=True)
+    )
+    return PairTable(
+        views=[[shard for shard in row if shard is not None] for row in rows], missing=missing
+    )
 
 
 def _join_shard(

@@ -1,7 +1,7 @@
 """Map in threads with a bounded look-ahead, keeping the order."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ ResultT = TypeVar("ResultT")
 
 def ordered_map(
     function: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, workers: int, ahead: int
-) -> Iterator[ResultT]:
+) -> Generator[ResultT, None, None]:
     """Yield `function(item)` for each item in order, computing at most `ahead` items in advance.
 
     Args:
@@ -19,6 +19,8 @@ def ordered_map(
         items: consumed lazily, in the calling thread.
         workers: threads; 0 calls the function in place.
         ahead: how many results may wait, which bounds the memory they take.
+
+    Closing the generator drops what no thread has begun, and waits for the rest.
     """
     if workers == 0:
         yield from map(function, items)

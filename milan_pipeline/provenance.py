@@ -4,6 +4,7 @@ A record is written as "running" before the work and as "done" after it. Content
 inputs must not differ between runs into one output; execution parameters (workers, device) may.
 """
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -39,9 +40,12 @@ def config_by_role(config: Any) -> dict[str, dict[str, Any]]:
 
 
 def versions() -> dict[str, str]:
-    """Name the versions of Python and of every package that shapes outputs."""
-    found = {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES}
-    return {"python": platform.python_version(), **found}
+    """Name the versions of Python and of every installed package that shapes outputs."""
+    found = {"python": platform.python_version()}
+    for name in RECORDED_PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -59,10 +59,10 @@ def write_state(run: Path, state: RunState, *, step: int, total_steps: int) -> N
     storage.put_bytes(str(run / "state.json"), (json.dumps(document) + "\n").encode())
 
 
-def read_state(run: Path) -> str | None:
-    """Return a run's state; None where there is no run."""
+def trained_steps(run: Path) -> int:
+    """Return the steps that a run's state tells of; 0 where there is no run."""
     path = run / "state.json"
-    return str(json.loads(path.read_text())["state"]) if path.exists() else None
+    return int(json.loads(path.read_text())["step"]) if path.exists() else 0
 
 
 def _step_of(line: str) -> float:

@@ -1,9 +1,9 @@
 """Tar shards: write one byte-reproducibly, index a foreign one, read samples back verified."""
 
-import dataclasses
 import hashlib
 import io
 import os
+import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
@@ -11,12 +11,14 @@ from typing import BinaryIO, NamedTuple
 import xxhash
 
 from milan_pipeline import storage
-from milan_pipeline.errors import DataError
+from milan_pipeline.errors import DataError, StorageError
 from milan_pipeline.manifest import Manifest, Shard, index_bytes, index_table
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
-END_OF_ARCHIVE = bytes(2 * tarfile.BLOCKSIZE)
+END_OF_ARCHIVE_BYTES = 2 * tarfile.BLOCKSIZE
 OPEN_FILES = 64
+MEMBER_NAME = re.compile(r"((?:.*/)?[^.]+)\.([^/]*)", re.DOTALL)
+"""How WebDataset splits a member's name into key and extension; it passes other names over."""
 
 
 class Sample(NamedTuple):
@@ -26,21 +28,21 @@ class Sample(NamedTuple):
     members: dict[str, bytes]
 
 
-@dataclasses.dataclass
 class _HashingFile(io.RawIOBase):
     """Pass bytes through to (or from) a file, hashing and counting them."""
 
-    stream: BinaryIO
-
-    def __post_init__(self) -> None:
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
         self.sha256 = hashlib.sha256()
         self.count = 0
-        self.tail = b""
+        self.content_end = 0  # behind the last byte that is not zero
 
     def _see(self, data: bytes) -> None:
         self.sha256.update(data)
+        content = data.rstrip(b"\0")
+        if content:
+            self.content_end = self.count + len(content)
         self.count += len(data)
-        self.tail = (self.tail + data[-len(END_OF_ARCHIVE) :])[-len(END_OF_ARCHIVE) :]
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
         self._see(data)
@@ -75,7 +77,7 @@ def write_shard(folder: str, name: str, samples: Iterable[Sample]) -> Shard:
                 payload = next(iter(sample.members.values()))
                 offset = _add_members(tar, sample)
                 rows.append((sample.key, offset, len(payload), xxhash.xxh3_64_intdigest(payload)))
-    _refuse_duplicates([row[0] for row in rows], name)
+        _refuse_duplicates([row[0] for row in rows], name)
     index = index_bytes(index_table(rows))
     storage.put_bytes(storage.join(folder, name.removesuffix(".tar") + ".index.npy"), index)
     return _listed(name, len(rows), file, index)
@@ -122,6 +124,9 @@ def index_shard(url: str, folder: str, name: str) -> tuple[Shard, list[dict[str,
             if extension is None:
                 skipped.append({"key": sample.key, "reason": "has no image member"})
                 continue
+            if not _is_utf8(sample.key):
+                skipped.append({"key": sample.key, "reason": "has a name that is not UTF-8"})
+                continue
             data = sample.members[extension]
             digest = xxhash.xxh3_64_intdigest(data)
             rows.append((sample.key, offset[extension], len(data), digest))
@@ -150,32 +155,52 @@ def iterate_shard(manifest: Manifest, shard: Shard) -> Iterator[Sample]:
 def _stream_samples(file: _HashingFile, url: str) -> Iterator[tuple[Sample, dict[str, int]]]:
     """Group a tar's consecutive members by key, as WebDataset does: up to the first dot."""
     current: tuple[Sample, dict[str, int]] | None = None
+    for name, data, offset in _stream_members(file, url):
+        match = MEMBER_NAME.fullmatch(name)
+        if match is None:
+            continue
+        key, extension = match[1], match[2].lower()
+        if current is None or current[0].key != key:
+            if current is not None:
+                yield current
+            current = (Sample(key, {}), {})
+        if extension in current[0].members:
+            raise DataError(f"{url} holds {name!r} twice; make it again without the older one")
+        current[0].members[extension] = data
+        current[1][extension] = offset
+    if current is not None:
+        yield current
+
+
+def _stream_members(file: _HashingFile, url: str) -> Iterator[tuple[str, bytes, int]]:
+    """Read every regular member of a tar, and the tar to its very end: (name, bytes, offset)."""
     try:
         with tarfile.open(fileobj=file, mode="r|") as tar:
             for member in tar:
                 extracted = tar.extractfile(member) if member.isreg() else None
-                if extracted is None:
-                    continue
-                head, _, base = member.name.rpartition("/")
-                stem, _, extension = base.partition(".")
-                key = f"{head}/{stem}" if head else stem
-                if current is None or current[0].key != key:
-                    if current is not None:
-                        yield current
-                    current = (Sample(key, {}), {})
-                current[0].members[extension.lower()] = extracted.read()
-                current[1][extension.lower()] = member.offset_data
+                if extracted is not None:
+                    yield member.name, extracted.read(), member.offset_data
             end = tar.offset
         while file.read(1 << 20):
             pass
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, ValueError) as error:
         raise DataError(
             f"{url} is damaged or truncated ({error}); copy or make it again"
         ) from error
-    if file.count < end or file.tail != END_OF_ARCHIVE:
-        raise DataError(f"{url} has no end-of-archive mark; it is truncated, copy or make it again")
-    if current is not None:
-        yield current
+    # tarfile ends without an error at the first header that it cannot read.
+    if file.content_end > end or file.count < end + END_OF_ARCHIVE_BYTES:
+        raise DataError(
+            f"{url} is damaged or truncated: its members end at byte {end} of {file.count}, but "
+            "not with the mark of a tar's end; copy or make it again"
+        )
+
+
+def _is_utf8(key: str) -> bool:
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _refuse_duplicates(keys: list[str], name: str) -> None:
@@ -192,19 +217,22 @@ class SampleReader:
     """
 
     def __init__(self) -> None:
-        self._files: dict[str, BinaryIO] = {}
+        self._files: dict[str, BinaryIO | None] = {}
 
     def read(self, url: str, offset: int, length: int, digest: int) -> bytes:
         """Return `length` bytes from `offset`.
 
         Raises:
             DataError: the bytes' xxh3-64 is not `digest`, or the shard ends before them.
+            StorageError: the shard cannot be read.
         """
-        path = storage.local_path(url)
-        if path is None:
+        file = self._local_file(url)
+        try:
+            data = os.pread(file.fileno(), length, offset) if file else None
+        except OSError as error:
+            raise StorageError(f"{url} cannot be read ({error})") from error
+        if data is None:
             data = storage.read_bytes(url, offset, length)
-        else:
-            data = os.pread(self._open(url).fileno(), length, offset)
         if xxhash.xxh3_64_intdigest(data) != digest:
             raise DataError(
                 f"{url} is truncated or damaged: the {length} bytes at {offset} do not match the "
@@ -212,15 +240,21 @@ class SampleReader:
             )
         return data
 
-    def _open(self, url: str) -> BinaryIO:
+    def _local_file(self, url: str) -> BinaryIO | None:
+        """Return the open file of a local URL, None for a remote one; no look-up when it is hot."""
         if url not in self._files:
             if len(self._files) >= OPEN_FILES:
-                self._files.pop(next(iter(self._files))).close()
-            self._files[url] = storage.open_read(url)
+                self._close(next(iter(self._files)))
+            local = storage.local_path(url) is not None
+            self._files[url] = storage.open_read(url) if local else None
         return self._files[url]
+
+    def _close(self, url: str) -> None:
+        file = self._files.pop(url)
+        if file is not None:
+            file.close()
 
     def close(self) -> None:
         """Close every open file."""
-        for file in self._files.values():
-            file.close()
-        self._files.clear()
+        for url in list(self._files):
+            self._close(url)

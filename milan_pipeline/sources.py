@@ -1,6 +1,7 @@
 """Which files make up a dataset: a class-folder tree, a flat folder, or a list file."""
 
 import dataclasses
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -72,7 +73,9 @@ def shuffled(files: list[SourceFile], seed: int) -> list[SourceFile]:
 
 
 def _from_folder(root: Path) -> Source:
-    found = sorted(path for path in root.rglob("*") if path.is_file())
+    # Links to folders are followed, as ImageFolder does: subsets of data sets are made of them.
+    walk = os.walk(root, followlinks=True)
+    found = sorted(Path(folder, name) for folder, _, names in walk for name in names)
     images = [path for path in found if _is_image_name(path)]
     ignored = [str(path.relative_to(root)) for path in found if not _is_image_name(path)]
     parts = [path.relative_to(root).parts for path in images]
@@ -85,18 +88,25 @@ def _from_folder(root: Path) -> Source:
 
 
 def _from_list(path: Path) -> Source:
-    rows: list[tuple[str, int | None]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no list in UTF-8 ({error}); give a list of files") from error
+    labels: dict[str, int | None] = {}
+    for number, line in enumerate(lines, start=1):
         name, _, label = line.partition("\t")
         if not name.strip():
             continue
-        if label.strip() and not label.strip().isdigit():
+        if label.strip() and not label.strip().isdecimal():
             raise DataError(f"{path} line {number}: {label!r} is no class number; write 0, 1, ...")
         if not (path.parent / name).is_file():
             raise DataError(f"{path} line {number}: {name!r} is no file; correct the list")
-        rows.append((name, int(label) if label.strip() else None))
-    keys = _unique_keys([name for name, _ in rows])
-    files = _source_files([path.parent / name for name, _ in rows], keys, [row[1] for row in rows])
+        if name in labels:
+            raise DataError(f"{path} line {number}: {name!r} comes twice; take one line out")
+        labels[name] = int(label) if label.strip() else None
+    names = list(labels)
+    paths = [path.parent / name for name in names]
+    files = _source_files(paths, _unique_keys(names), list(labels.values()))
     return Source(files=files, classes=[], ignored=[])
 
 
@@ -118,12 +128,12 @@ def _unique_keys(names: list[str]) -> list[str]:
     names meet, a hash of the original keeps them apart. A key depends on the names alone, so that
     repacking the same files gives the same keys, hence the same views.
     """
-    stems = [name.rsplit(".", 1)[0] for name in names]
+    stems = [name.rsplit(".", 1)[0].lstrip("/") for name in names]
     plain = ["/".join(UNSAFE_IN_KEYS.sub("_", part) for part in stem.split("/")) for stem in stems]
     count = Counter(key.lower() for key in plain)
     return [
         key
         if key == stem and count[key.lower()] == 1
-        else f"{key}-{xxhash.xxh3_64_hexdigest(name.encode())}"
+        else f"{key}-{xxhash.xxh3_64_hexdigest(os.fsencode(name))}"
         for key, stem, name in zip(plain, stems, names, strict=True)
     ]

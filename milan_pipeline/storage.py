@@ -6,8 +6,8 @@ a dot and ends in `.tmp`; listings leave those out.
 """
 
 import contextlib
-import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,14 +16,14 @@ from typing import BinaryIO, cast
 import fsspec
 from braceexpand import braceexpand
 
-from milan_pipeline.errors import MissingDataError, StorageError
+from milan_pipeline.errors import ConfigError, MilanError, MissingDataError, StorageError
 
 REFUSED_PROTOCOLS = ("pipe", "python", "github", "git", "ssh", "sftp", "reference")
 
 
 def join(base: str, *parts: str) -> str:
     """Append path parts to a URL or local path."""
-    return "/".join([base.rstrip("/") or "/", *parts])
+    return "/".join([base.rstrip("/"), *parts])
 
 
 def basename(url: str) -> str:
@@ -34,12 +34,19 @@ def basename(url: str) -> str:
 def folder_of(url: str) -> str:
     """Return everything before the last part of a URL or path."""
     head, slash, _ = url.rstrip("/").rpartition("/")
-    return head if slash else "."
+    return (head or "/") if slash else "."
 
 
 def expand(patterns: tuple[str, ...]) -> list[str]:
-    """Expand `{000..009}` and `{a,b}` in each pattern, in order."""
-    return [url for pattern in patterns for url in braceexpand(pattern)]
+    """Expand `{000..009}` and `{a,b}` in each pattern, in order.
+
+    Raises:
+        ConfigError: a brace is not closed.
+    """
+    try:
+        return [url for pattern in patterns for url in braceexpand(pattern)]
+    except ValueError as error:
+        raise ConfigError(f"{' '.join(patterns)!r} has unbalanced braces; close them") from error
 
 
 def read_bytes(url: str, start: int = 0, length: int | None = None) -> bytes:
@@ -68,12 +75,15 @@ def open_read(url: str) -> BinaryIO:
 
     Raises:
         MissingDataError: there is no such file.
+        StorageError: it cannot be opened.
     """
     filesystem, path = _resolve(url)
     try:
         return cast(BinaryIO, filesystem.open(path, "rb"))
     except FileNotFoundError as error:
         raise MissingDataError(f"{url} does not exist; check the path") from error
+    except OSError as error:
+        raise StorageError(f"{url} cannot be read ({error})") from error
 
 
 def put_bytes(url: str, data: bytes) -> None:
@@ -86,24 +96,26 @@ def put_bytes(url: str, data: bytes) -> None:
 def atomic_writer(url: str) -> Iterator[BinaryIO]:
     """Open a file that appears under its name only when the block ends without an error.
 
+    Nothing is flushed to the disk itself: whoever reads checks hashes, which tell of a power cut.
+
     Raises:
         StorageError: the place cannot be written, or it is full.
     """
     filesystem, path = _resolve(url)
     local = _is_local(filesystem)
-    target = Path(path) if local else Path(os.environ.get("TMPDIR", "/tmp")) / basename(path)  # noqa: S108
-    temporary = target.with_name(f".{target.name[:80]}.{uuid.uuid4().hex}.tmp")
+    folder = Path(path).parent if local else Path(tempfile.gettempdir())
+    temporary = folder / f".{uuid.uuid4().hex}.tmp"
     try:
         if local:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as stream:
             yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
         if local:
-            temporary.replace(target)
+            temporary.replace(path)
         else:
             filesystem.put_file(str(temporary), path)
+    except MilanError:  # of the block, which knows better what failed
+        raise
     except OSError as error:
         reason = error.strerror or str(error)
         raise StorageError(f"{url} cannot be written ({reason}); make room or fix it") from error

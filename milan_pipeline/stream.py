@@ -3,72 +3,26 @@
 Our source stage emits verified pairs in order; stock WebDataset stages decode and batch them and
 its loader spreads the work over processes. A worker yields its lanes' part of each step, and the
 parts are joined in lane order, so that the batches are the same for any number of workers.
-
-Legend: B batch, K kept and M masked patches, N = 1 + L tokens, P = 3 * p * p pixels of a patch,
-C code width.
 """
 
-import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+import contextlib
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Generator, Iterator
+from typing import Any
 
-import numpy as np
-import torch
 import webdataset as wds
-from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
-from milan_pipeline.crops import view_pixels
-from milan_pipeline.errors import MilanError, MismatchError
-from milan_pipeline.images import decode_rgb
-from milan_pipeline.masking import sample_kept
+from milan_pipeline.errors import MilanError, StorageError
+from milan_pipeline.examples import IMAGE_MEMBER, Batch, ExampleConfig, ToExample, join, stack
+from milan_pipeline.interrupts import STOP_SIGNALS
 from milan_pipeline.order import EpochOrder, OrderConfig, StepClock, lanes_of, usable_workers
 from milan_pipeline.pairs import PairTable
 from milan_pipeline.shards import SampleReader
-from milan_pipeline.student import patchify
-from milan_pipeline.target_records import TARGET_EXTENSION, RecordLayout
-from milan_pipeline.views import Box
-
-IMAGE_MEMBER = "image"
-
-
-class Batch(NamedTuple):
-    """One rank's part of a global batch.
-
-    Attributes:
-        patches_BKP: uint8 pixels of the kept patches.
-        kept_BK: int64 patch indices, ascending.
-        masked_BM: int64 patch indices, ascending.
-        codes_BNC: encoded targets.
-        scale_BN: float16, or an empty tensor where the codec has no scale.
-        keys: the samples.
-    """
-
-    patches_BKP: torch.Tensor
-    kept_BK: torch.Tensor
-    masked_BM: torch.Tensor
-    codes_BNC: torch.Tensor
-    scale_BN: torch.Tensor
-    keys: list[str]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StreamConfig:
-    """What a stream depends on besides the pairs and their order.
-
-    Attributes:
-        image_size: height and width of the student's view, in pixels.
-        patch_size: of the student.
-        kept: K, visible patches.
-        mask_seed: of the mask draws.
-        layout: of the target records.
-    """
-
-    image_size: int
-    patch_size: int
-    kept: int
-    mask_seed: int
-    layout: RecordLayout
+from milan_pipeline.target_records import TARGET_EXTENSION
 
 
 class PairSource(IterableDataset[dict[str, Any]]):
@@ -122,83 +76,45 @@ def step_clock(pairs: PairTable, order: OrderConfig) -> StepClock:
     return StepClock(tuple(EpochOrder(pairs.counts(view), order, 0).steps for view in views))
 
 
-def student_view(
-    image: bytes, record: NDArray[np.void], *, image_size: int, digest: int, key: str
-) -> torch.Tensor:
-    """Cut the view that the teacher saw: (3, S, S) uint8.
-
-    Raises:
-        MismatchError: the target was made from other image bytes.
-    """
-    if int(record["digest"]) != digest:
-        raise MismatchError(
-            f"the target of {key!r} was made from other image bytes (digest "
-            f"{int(record['digest']):016x}, now {digest:016x}); extract and pack it again"
-        )
-    top, left, height, width = (int(value) for value in record["box"])
-    box = Box(top, left, height, width, bool(record["flip"]))
-    return view_pixels(decode_rgb(image), box, image_size)
-
-
-class ToExample:
-    """Turn a raw pair into tensors: visible patches, mask, codes."""
-
-    def __init__(self, config: StreamConfig) -> None:
-        self._config = config
-
-    def __call__(self, sample: dict[str, Any]) -> Batch:
-        """Decode, crop, draw the mask; one example, without a batch dimension."""
-        config, key = self._config, sample["__key__"]
-        record = config.layout.from_bytes(sample[TARGET_EXTENSION])
-        pixels = student_view(
-            sample[IMAGE_MEMBER],
-            record,
-            image_size=config.image_size,
-            digest=sample["digest"],
-            key=key,
-        )
-        kept_K, masked_M = sample_kept(
-            record["prior"], config.kept, seed=config.mask_seed, epoch=sample["epoch"], key=key
-        )
-        kept = torch.from_numpy(kept_K)
-        scale = record["scale"] if config.layout.codec.has_scale else np.empty(0, np.float16)
-        return Batch(
-            patches_BKP=patchify(pixels, config.patch_size)[kept],
-            kept_BK=kept,
-            masked_BM=torch.from_numpy(masked_M),
-            codes_BNC=torch.from_numpy(record["codes"].copy()),
-            scale_BN=torch.from_numpy(scale.copy()),
-            keys=[key],
-        )
-
-
-def stack(examples: list[Batch]) -> Batch:
-    """Make a batch of single examples."""
-    return _combine(examples, torch.stack)
-
-
-def join(parts: list[Batch]) -> Batch:
-    """Join workers' parts in lane order."""
-    return _combine(parts, torch.cat)
-
-
-def _combine(parts: list[Batch], together: Callable[[list[torch.Tensor]], torch.Tensor]) -> Batch:
-    return Batch(
-        patches_BKP=together([part.patches_BKP for part in parts]),
-        kept_BK=together([part.kept_BK for part in parts]),
-        masked_BM=together([part.masked_BM for part in parts]),
-        codes_BNC=together([part.codes_BNC for part in parts]),
-        scale_BN=together([part.scale_BN for part in parts]),
-        keys=[key for part in parts for key in part.keys],
-    )
-
-
 def _carry_errors(parts: Iterator[Batch]) -> Iterator[Batch | MilanError]:
     """Pass our errors on as data: a loader would bury their sentence in a worker's traceback."""
     try:
         yield from parts
     except MilanError as error:
         yield error
+
+
+@contextlib.contextmanager
+def explained_worker_deaths() -> Iterator[None]:
+    """Explain the death of a loader process; torch's signal handler reports it at any line.
+
+    Raises:
+        StorageError: a loader process was killed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, MilanError) or "DataLoader worker" not in str(error):
+            raise
+        # They hold the loader, whose other processes would live on.
+        traceback.clear_frames(error.__traceback__)
+        raise StorageError(
+            f"a loader process died ({error}), most often for want of memory; give fewer --workers "
+            "or more memory, and run the same command again"
+        ) from error
+
+
+def _leave_stop_to_parent(_: int) -> None:
+    """Let a worker heed its parent's signals alone: schedulers send theirs to every process."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    parent = os.getppid()
+
+    def listen() -> None:
+        while signal.sigwaitinfo(STOP_SIGNALS).si_pid != parent:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
 
 
 def _next_part(loader: Iterator[Batch | MilanError]) -> Batch:
@@ -211,14 +127,14 @@ def _next_part(loader: Iterator[Batch | MilanError]) -> Batch:
 def batches(
     pairs: PairTable,
     order: OrderConfig,
-    config: StreamConfig,
+    config: ExampleConfig,
     *,
     steps: range,
     workers: int,
     rank: int = 0,
     world: int = 1,
     pin_memory: bool = False,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Yield this rank's part of each global batch of a range of steps.
 
     Args:
@@ -241,8 +157,14 @@ def batches(
         wds.batched(len(lanes) // parts * order.per_lane, collation_fn=stack, partial=False),
         _carry_errors,
     )
-    loader = iter(
-        wds.WebLoader(pipeline, batch_size=None, num_workers=workers, pin_memory=pin_memory)
+    loader = wds.WebLoader(
+        pipeline,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        worker_init_fn=_leave_stop_to_parent,
     )
-    for _ in steps:
-        yield join([_next_part(loader) for _ in range(parts)])
+    # Closed at once, since workers that wait for the garbage collector outlive an error.
+    with contextlib.closing(iter(loader)) as results:
+        for _ in steps:
+            yield join([_next_part(results) for _ in range(parts)])

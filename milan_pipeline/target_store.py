@@ -8,6 +8,7 @@ Legend: n samples of the unit, N = 1 + L tokens, L patches, C code width.
 """
 
 import dataclasses
+import json
 from typing import Any
 
 import numpy as np
@@ -76,20 +77,25 @@ def read_identity(url: str) -> Identity:
         MissingDataError: there is no store.
         DataError: it is no target store, of another format version, or damaged.
     """
-    if not storage.exists(storage.join(url, "zarr.json")):
-        raise MissingDataError(f"{url} holds no target store; `extract-targets` makes one")
     try:
-        attributes = dict(zarr.open_group(url, mode="r").attrs)
+        attributes = json.loads(storage.read_bytes(storage.join(url, "zarr.json")))["attributes"]
         version, identity = attributes["format_version"], attributes["identity"]
         stated = attributes["identity_hash"]
+    except MissingDataError:
+        remedy = "`milan-pipeline extract-targets` makes one"
+        raise MissingDataError(f"{url} holds no target store; {remedy}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{url} is no target store ({error}); extract the targets again") from error
     if version != FORMAT_VERSION or not isinstance(identity, dict):
         raise DataError(
-            f"{url} has format version {version!r}, this program reads {FORMAT_VERSION}"
+            f"{url} has format version {version!r}, this program reads {FORMAT_VERSION}; use the "
+            "version that wrote it"
         )
     if content_hash(identity) != stated:
-        raise DataError(f"{url}/zarr.json does not match its identity_hash; it is damaged")
+        raise DataError(
+            f"{url}/zarr.json does not match its identity_hash; it is damaged, extract-targets "
+            "--overwrite makes it again"
+        )
     return identity
 
 
@@ -138,7 +144,8 @@ class UnitWriter:
         )
         self._pending: list[NDArray[Any]] = []
         self._written = 0
-        self._blocks: list[UnitBlock] = []
+        # Without a sample, the unit still has every array.
+        self._blocks = [_empty_block(codec, shape)]
 
     def add(self, block: UnitBlock) -> None:
         """Append samples; whole outer shards go to the store at once."""
@@ -181,7 +188,7 @@ class UnitWriter:
     def _write_small_arrays(self) -> None:
         for name in ("scale", "prior", "box", "flip", "size", "digest"):
             parts = [getattr(block, name) for block in self._blocks]
-            if parts and parts[0] is not None:
+            if parts[0] is not None:
                 self._write_array(name, np.concatenate(parts))
         keys = [key for block in self._blocks for key in block.key]
         self._write_array("key", np.array(keys, dtype=object))
@@ -207,6 +214,20 @@ class UnitWriter:
             data = self._memory.pop(path).to_bytes()
             storage.put_bytes(storage.join(self._url, self._unit.path, path), data)
             self._objects[path] = xxhash.xxh3_128_hexdigest(data)
+
+
+def _empty_block(codec: Codec, shape: tuple[int, int]) -> UnitBlock:
+    tokens, _ = shape
+    return UnitBlock(
+        key=[],
+        codes=np.zeros((0, *shape), codec.dtype),
+        scale=np.zeros((0, tokens), np.float16) if codec.has_scale else None,
+        prior=np.zeros((0, tokens - 1), np.float32),
+        box=np.zeros((0, 4), np.float32),
+        flip=np.zeros(0, np.bool_),
+        size=np.zeros((0, 2), np.int32),
+        digest=np.zeros(0, np.uint64),
+    )
 
 
 def open_unit(url: str, unit: Unit, mark: Mark) -> zarr.Group:

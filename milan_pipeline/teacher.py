@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import open_clip
 import torch
+from open_clip.pretrained import get_pretrained_cfg
 from open_clip.transformer import VisionTransformer
 from torch import nn
 from torch.nn import functional as F
@@ -35,19 +36,15 @@ def describe_teacher(name: str) -> TeacherShape:
     Raises:
         ConfigError: open_clip knows no such model, or it is not a plain ViT.
     """
-    config = open_clip.get_model_config(name)
-    if config is None:
+    config = _model_config(name)
+    try:
+        vision = config["vision_cfg"]
+        size, patch = vision.get("image_size", 224), vision["patch_size"]
+        return TeacherShape(size, (size // patch, size // patch), config["embed_dim"])
+    except (KeyError, TypeError) as error:
         raise ConfigError(
-            f"--teacher {name!r} is no open_clip model; see open_clip.list_models(), or give "
-            "hf-hub:ORG/REPO or local-dir:PATH"
-        )
-    vision = config["vision_cfg"]
-    if "patch_size" not in vision or isinstance(vision.get("layers"), list):
-        raise ConfigError(
-            f"--teacher {name!r} is no plain ViT; choose a ViT-* model with a CLS token"
-        )
-    size, patch = vision.get("image_size", 224), vision["patch_size"]
-    return TeacherShape(size, (size // patch, size // patch), config["embed_dim"])
+            f"--teacher {name!r} is no plain square ViT; choose a ViT-* model with a CLS token"
+        ) from error
 
 
 class Teacher:
@@ -68,6 +65,10 @@ class Teacher:
         self.mean = [float(value) for value in visual.preprocess_cfg["mean"]]
         self.std = [float(value) for value in visual.preprocess_cfg["std"]]
         self.weights_sha256 = _weights_sha256(visual)
+        # The weights do not tell these two, which a local folder's configuration may change.
+        last: Any = visual.transformer.resblocks[-1]
+        self.heads = int(last.attn.num_heads)
+        self.activation = type(last.mlp.gelu).__name__
         self.precision = "fp32"
         self._visual = visual.eval().requires_grad_(requires_grad=False)
         self._device = torch.device("cpu")
@@ -90,7 +91,11 @@ class Teacher:
         """
         try:
             model = open_clip.create_model(
-                name, pretrained=pretrained, require_pretrained=True, pretrained_text=False
+                name,
+                pretrained=pretrained,
+                require_pretrained=True,
+                pretrained_text=False,
+                force_quick_gelu=_needs_quick_gelu(name, pretrained),
             )
         except (RuntimeError, ValueError, OSError, KeyError) as error:
             reason = " ".join(str(error).split())
@@ -109,12 +114,13 @@ class Teacher:
         return self
 
     def identity(self) -> dict[str, Any]:
-        """Return the teacher's part of the identity; a folder's path is not part of it."""
-        local = self.name.startswith("local-dir:")
+        """Return the teacher's part of the identity."""
         return {
-            "name": "local-dir" if local else self.name,
+            "name": name_in_identity(self.name),
             "pretrained": self.pretrained,
             "weights_sha256": self.weights_sha256,
+            "heads": self.heads,
+            "activation": self.activation,
             "precision": self.precision,
             "grid": list(self.grid),
             "width": self.width,
@@ -161,6 +167,46 @@ class Teacher:
         mean = torch.tensor(self.mean, device=self._device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=self._device).view(1, 3, 1, 1)
         return ((pixels - mean) / std).to(PRECISIONS[self.precision])
+
+
+def name_in_identity(name: str) -> str:
+    """Return what the identity calls a teacher: the path of a local folder is not part of it."""
+    return "local-dir" if name.startswith("local-dir:") else name
+
+
+def _model_config(name: str) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] | None = open_clip.get_model_config(name)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"--teacher {name!r} has no readable configuration ({reason}); check the name"
+        ) from error
+    if config is None:
+        raise ConfigError(
+            f"--teacher {name!r} is no open_clip model; see open_clip.list_models(), or give "
+            "hf-hub:ORG/REPO or local-dir:PATH"
+        )
+    return config
+
+
+def _needs_quick_gelu(name: str, pretrained: str | None) -> bool:
+    """Tell whether the weights of a tag were trained with QuickGELU, as OpenAI's were.
+
+    open_clip only warns where the model of that name has the other activation (`ViT-B-16` with
+    `openai`), and would compute wrong features.
+
+    Raises:
+        ConfigError: the name asks for QuickGELU and the tag's weights were trained without.
+    """
+    tag = get_pretrained_cfg(name, pretrained) if pretrained and ":" not in name else {}
+    trained_with = bool(tag.get("quick_gelu", False))
+    if tag and not trained_with and _model_config(name).get("quick_gelu", False):
+        raise ConfigError(
+            f"--teacher {name!r} has QuickGELU, which the weights of --pretrained {pretrained!r} "
+            "were trained without; leave -quickgelu away"
+        )
+    return trained_with
 
 
 def _cls_attention(block: nn.Module, x_BNW: torch.Tensor) -> torch.Tensor:

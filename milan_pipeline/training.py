@@ -5,9 +5,7 @@ Legend: B batch, K kept patches, N = 1 + L tokens, P pixels of a patch, D target
 
 import contextlib
 import dataclasses
-import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +13,14 @@ import torch
 
 from milan_pipeline.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
 from milan_pipeline.codecs import Codec
-from milan_pipeline.errors import DataError, InterruptedRunError
+from milan_pipeline.examples import Batch
 from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.meter import Meter
 from milan_pipeline.order import StepClock
 from milan_pipeline.progress import progress_bar
 from milan_pipeline.recipe import learning_rate, make_optimiser, set_learning_rate
 from milan_pipeline.run_log import RunLog, write_state
-from milan_pipeline.stream import Batch
+from milan_pipeline.stream import explained_worker_deaths
 from milan_pipeline.student import Student, cosine_loss
 
 
@@ -104,48 +103,49 @@ class Trainer:
         self._optimiser = make_optimiser(student, weight_decay=config.weight_decay)
 
     def train(
-        self, batches_from: Callable[[range], Iterator[Batch]], stop: StopRequest
+        self, batches_from: Callable[[range], Generator[Batch, None, None]], stop: StopRequest
     ) -> dict[str, Any]:
-        """Train to the last step.
+        """Train to the last step; a run that is past it is left as it is.
 
         Args:
             batches_from: opens the stream of a range of steps.
             stop: asked after each step.
 
         Returns:
-            Counts for the record: steps, images, seconds, images a second, share of waiting.
+            Counts for the record: steps, images, images a second, share of waiting.
 
         Raises:
             InterruptedRunError: a stop signal came; a checkpoint was written.
             DataError: the loss is not finite.
         """
         first = self._restore()
-        config, run = self._config, self._run
-        write_state(run, "running", step=first, total_steps=config.total_steps)
-        log = RunLog(run, resume_step=first)
-        meter = _Meter(config.batch)
-        total, batch = config.total_steps, config.batch
-        bar = progress_bar("pretrain", total=total * batch, initial=first * batch)
-        try:
-            batches = meter.waiting(batches_from(range(first, total)))
-            for step, data in enumerate(batches, start=first + 1):
+        total, batch = max(first, self._config.total_steps), self._config.batch
+        write_state(self._run, "running", step=first, total_steps=total)
+        meter = Meter(batch)
+        with (
+            explained_worker_deaths(),
+            contextlib.closing(RunLog(self._run, resume_step=first)) as log,
+            contextlib.closing(batches_from(range(first, total))) as batches,
+            progress_bar("pretrain", total=total * batch, initial=first * batch) as bar,
+        ):
+            for step, data in enumerate(meter.waiting(batches), start=first + 1):
                 meter.add(step, self._step(step, data), self._rate(step), data.keys)
                 bar.update(batch)
-                at_end = step == total or stop.signal_name is not None
-                if at_end or step % config.log_every == 0 or step % config.checkpoint_every == 0:
-                    log.write(meter.rows(self._clock, run))
-                if at_end or step % config.checkpoint_every == 0:
-                    save_checkpoint(run, step, self._student, self._optimiser, keep=config.keep)
-                if stop.signal_name is not None and step < total:
-                    write_state(run, "interrupted", step=step, total_steps=total)
-                    raise InterruptedRunError(
-                        f"{stop.signal_name} received; {run} has a checkpoint of step {step}; "
-                        "run the same command to go on"
-                    )
-        finally:
-            bar.close()
-            log.close()
+                stopping = stop.signal_name is not None and step < total
+                self._keep(step, log, meter, now=stopping or step == total)
+                if stopping:
+                    write_state(self._run, "interrupted", step=step, total_steps=total)
+                    stop.raise_if_asked(f"{self._run} has a checkpoint of step {step}")
         return {"steps": total, "steps_done_now": total - first} | meter.summary()
+
+    def _keep(self, step: int, log: RunLog, meter: Meter, *, now: bool) -> None:
+        """Write the log and a checkpoint when their turn comes, or now; the log always first."""
+        config = self._config
+        checkpoint = now or step % config.checkpoint_every == 0
+        if checkpoint or step % config.log_every == 0:
+            log.write(meter.rows(self._clock, self._run))
+        if checkpoint:
+            save_checkpoint(self._run, step, self._student, self._optimiser, keep=config.keep)
 
     def _restore(self) -> int:
         """Load the newest whole checkpoint; return the steps it has seen."""
@@ -195,70 +195,3 @@ class Trainer:
         with autocast:
             pred_BND = self._student(patches_BKP, kept_BK, masked_BM)
         return cosine_loss(pred_BND, targets_BND)
-
-
-class _Meter:
-    """Collect what is logged of each step and the time spent waiting for data."""
-
-    def __init__(self, batch: int) -> None:
-        self._batch = batch
-        self._pending: list[tuple[int, torch.Tensor, float, float, list[str]]] = []
-        self._started = self._last = time.monotonic()
-        self._waited = self._waited_in_all = 0.0
-        self._steps = 0
-
-    def waiting(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Pass batches on, timing how long each took to come."""
-        while True:
-            asked = time.monotonic()
-            batch = next(batches, None)
-            self._waited = time.monotonic() - asked
-            self._waited_in_all += self._waited
-            if batch is None:
-                return
-            yield batch
-
-    def add(self, step: int, loss: torch.Tensor, rate: float, keys: list[str]) -> None:
-        """Note a step without waiting for the device."""
-        self._pending.append((step, loss, rate, self._waited, keys))
-        self._steps += 1
-
-    def rows(self, clock: StepClock, run: Path) -> list[dict[str, Any]]:
-        """Return the log rows of the steps since the last call.
-
-        Raises:
-            DataError: a loss is not finite.
-        """
-        rows = []
-        losses = [float(loss) for _, loss, *_ in self._pending]
-        now = time.monotonic()
-        seconds = (now - self._last) / max(1, len(self._pending))
-        self._last = now
-        for value, (step, _, rate, waited, keys) in zip(losses, self._pending, strict=True):
-            if not math.isfinite(value):
-                good = newest_checkpoint(run)
-                raise DataError(
-                    f"the loss of step {step} is {value} (samples {', '.join(keys[:4])}, …); the "
-                    f"last good checkpoint is {good[1] if good else 'none'}; lower --base-lr"
-                )
-            rows.append(
-                {
-                    "step": step,
-                    "epoch": clock.fractional_epoch(step - 1),
-                    "loss": value,
-                    "lr": rate,
-                    "images_per_second": self._batch / seconds,
-                    "data_wait_seconds": waited,
-                }
-            )
-        self._pending.clear()
-        return rows
-
-    def summary(self) -> dict[str, Any]:
-        """Return the totals of this process's part of the run."""
-        seconds = time.monotonic() - self._started
-        return {
-            "images_done_now": self._steps * self._batch,
-            "images_per_second": round(self._steps * self._batch / max(seconds, 1e-9), 1),
-            "data_wait_share": round(self._waited_in_all / max(seconds, 1e-9), 4),
-        }

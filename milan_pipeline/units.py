@@ -21,7 +21,7 @@ class Unit:
     """One view of one image shard."""
 
     view: int
-    shard: Shard = dataclasses.field(hash=False)
+    shard: Shard
 
     @property
     def path(self) -> str:

@@ -18,7 +18,7 @@ from milan_pipeline.views import VIEW_POLICIES, ViewPolicy
 
 if TYPE_CHECKING:
     from milan_pipeline.codecs import Codec
-    from milan_pipeline.teacher import Teacher
+    from milan_pipeline.teacher import Teacher, TeacherShape
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ def run(config: ExtractTargets) -> None:
     identity_hash = content_hash(identity)
     units = list_units(manifest, config.views)
     marks = read_marks(config.out, config.views)
-    left = list(undone_units(units, marks, identity_hash))
+    left = undone_units(units, marks, identity_hash)
     record = _record(config, identity)
     if not left and record.previous_state() == "done":
         click.echo(f"{config.out}: nothing to do, {len(units)} units are done")
@@ -112,18 +112,17 @@ def run(config: ExtractTargets) -> None:
         batch_size=config.batch_size,
         workers=config.workers,
     )
-    budget = BadImageBudget(fraction=config.max_bad_fraction, images=_samples(units))
-    done = {unit.mark_path: marks[unit.mark_path] for unit in units if unit not in set(left)}
-    for mark in done.values():
+    budget = BadImageBudget(fraction=config.max_bad_fraction, images=manifest.samples)
+    done = [marks[unit.mark_path] for unit in units if unit not in left]
+    for mark in done:
         budget.add(mark)
     with stop_request() as stop:
-        for unit, mark in zip(left, extract_units(job, left, budget, stop), strict=True):
-            done[unit.mark_path] = mark
+        done += extract_units(job, list(left), budget, stop)
     counts = {
         "units": len(units),
         "units_done_now": len(left),
-        "targets": sum(mark.n for mark in done.values()),
-        "skipped": sum(len(mark.skipped) for mark in done.values()),
+        "targets": sum(mark.n for mark in done),
+        "skipped": sum(len(mark.skipped) for mark in done),
     }
     record.finish(counts | {"images_manifest_sha256": manifest.sha256})
     click.echo(f"{config.out}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
@@ -139,13 +138,15 @@ def dry_run(config: ExtractTargets) -> None:
     codec = make_codec(config.codec)
     shape = describe_teacher(config.teacher)
     units = list_units(manifest, config.views)
-    left: dict[Unit, str] = dict.fromkeys(units, "not done yet")
+    left = dict.fromkeys(units, "not done yet")
     if storage.exists(storage.join(config.out, "zarr.json")):
         existing = read_identity(config.out)
+        wanted = _visible_identity(config, existing, shape, codec)
         if not config.overwrite:
-            _refuse_visible_differences(config, existing, codec)
+            remedy = "give another --out for these targets, or --overwrite to extract them anew"
+            require_same(existing, wanted, what=config.out, remedy=remedy)
         marks = read_marks(config.out, config.views)
-        left = undone_units(units, marks, content_hash(existing))
+        left = undone_units(units, marks, content_hash(wanted))
     size = bytes_per_sample(codec, shape.grid[0] * shape.grid[1], shape.width)
     click.echo(f"units to do: {len(left)}, done: {len(units) - len(left)}")
     for reason, count in sorted(Counter(left.values()).items()):
@@ -181,11 +182,24 @@ def _identity(config: ExtractTargets, teacher: "Teacher", codec: "Codec") -> Ide
     )
 
 
-def _refuse_visible_differences(config: ExtractTargets, existing: Identity, codec: "Codec") -> None:
-    """Compare what is known without the teacher's weights."""
-    wanted = {"view_policy": config.policy.as_dict(), "codec": codec.parameters()}
-    there = {name: existing[name] for name in wanted}
-    require_same(there, wanted, what=config.out, remedy="give another --out, or --overwrite")
+def _visible_identity(
+    config: ExtractTargets, existing: Identity, shape: "TeacherShape", codec: "Codec"
+) -> Identity:
+    """Put what is known without the teacher's weights into the place of what a store has there."""
+    from milan_pipeline.teacher import name_in_identity
+
+    known = {
+        "name": name_in_identity(config.teacher),
+        "pretrained": config.pretrained,
+        "precision": config.precision,
+        "grid": list(shape.grid),
+        "width": shape.width,
+    }
+    return existing | {
+        "teacher": existing["teacher"] | known,
+        "view_policy": config.policy.as_dict(),
+        "codec": codec.parameters(),
+    }
 
 
 def _record(config: ExtractTargets, identity: Identity) -> StageRecord:

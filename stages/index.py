@@ -7,10 +7,17 @@ import click
 from milan_pipeline import storage
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.interrupts import stop_request
-from milan_pipeline.manifest import Manifest, Shard, load_manifest, require_unique_stems
+from milan_pipeline.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    Shard,
+    load_manifest,
+    require_unique_stems,
+)
 from milan_pipeline.options import arguments, option, stage_command
-from milan_pipeline.packing import list_as_written, listed_shards
+from milan_pipeline.packing import list_as_written
 from milan_pipeline.parallel import ordered_map
+from milan_pipeline.provenance import StageRecord
 from milan_pipeline.shards import index_shard
 
 
@@ -41,7 +48,7 @@ class Index:
     @property
     def names(self) -> list[str]:
         """The shards as the manifest names them: beside it by name, elsewhere by URL."""
-        urls = storage.expand(self.urls)
+        urls = dict.fromkeys(storage.expand(self.urls))
         return [
             storage.basename(url) if storage.folder_of(url) == self.folder else _absolute(url)
             for url in urls
@@ -55,14 +62,15 @@ def _absolute(url: str) -> str:
 
 def run(config: Index) -> None:
     """Index every tar that is not listed yet."""
-    listed = {} if config.overwrite else listed_shards(config.folder, "images")
-    names = config.names
-    manifest = Manifest(kind="images", folder=config.folder, shards=tuple(listed.values()))
-    left = [name for name in names if name not in listed]
-    if not left and load_manifest(config.folder, kind="images", allow_unfinished=True).complete:
-        click.echo(f"{config.folder}: nothing to do, {len(listed)} shards are listed")
+    manifest, left = _plan(config)
+    if not left and manifest.complete:
+        click.echo(f"{config.folder}: nothing to do, {len(manifest.shards)} shards are listed")
         return
-    order = [*listed, *left]
+    order = list(dict.fromkeys([shard.name for shard in manifest.shards] + left))
+    require_unique_stems(tuple(_place(name) for name in order))
+    record = StageRecord(
+        url=storage.join(config.folder, "index.json"), stage="index", config=config, inputs={}
+    )
     indexed = ordered_map(
         lambda name: _index(manifest, name),
         left,
@@ -71,24 +79,42 @@ def run(config: Index) -> None:
     )
     with stop_request() as stop:
         manifest = list_as_written(manifest, order=order, written=indexed, stop=stop)
-    require_unique_stems(manifest.shards)
-    skipped = sum(len(shard.details["skipped"]) for shard in manifest.shards)
+    counts = {
+        "shards": len(manifest.shards),
+        "images": manifest.samples,
+        "samples without an image": sum(
+            len(shard.details.get("skipped", ())) for shard in manifest.shards
+        ),
+    }
+    record.finish(counts)
     click.echo(
-        f"{config.folder}: {len(manifest.shards)} shards, {manifest.samples} images, "
-        f"{skipped} samples without an image"
+        f"{config.folder}: " + ", ".join(f"{value} {name}" for name, value in counts.items())
     )
 
 
 def dry_run(config: Index) -> None:
     """Say how many tars would be read."""
-    listed = listed_shards(config.folder, "images")
-    left = [name for name in config.names if name not in listed]
-    click.echo(f"shards to index: {len(left)}, listed: {len(listed)}")
+    manifest, left = _plan(config)
+    done = {shard.name for shard in manifest.shards} - set(left)
+    click.echo(f"shards to index: {len(left)}, listed: {len(done)}")
+
+
+def _plan(config: Index) -> tuple[Manifest, list[str]]:
+    """Return the manifest as it is and the tars that are to be read."""
+    manifest = Manifest(kind="images", folder=config.folder, shards=(), complete=False)
+    if storage.exists(storage.join(config.folder, MANIFEST_NAME)):
+        manifest = load_manifest(config.folder, kind="images", allow_unfinished=True)
+    listed = set() if config.overwrite else {shard.name for shard in manifest.shards}
+    return manifest, [name for name in config.names if name not in listed]
+
+
+def _place(name: str) -> Shard:
+    """A shard of which only the name is known."""
+    return Shard(name=name, samples=0, bytes=0, sha256="", index_sha256="")
 
 
 def _index(manifest: Manifest, name: str) -> Shard:
-    place = Shard(name=name, samples=0, bytes=0, sha256="", index_sha256="")
-    shard, skipped = index_shard(manifest.url_of(place), manifest.folder, name)
+    shard, skipped = index_shard(manifest.url_of(_place(name)), manifest.folder, name)
     return dataclasses.replace(shard, details={"skipped": skipped})
 
 

@@ -1,13 +1,14 @@
 """`milan-pipeline pack-images`: image files -> image shards and their manifest."""
 
+import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import click
 
 from milan_pipeline import storage
-from milan_pipeline.errors import BadImageError, ConfigError
+from milan_pipeline.errors import BadImageError, ConfigError, StorageError
 from milan_pipeline.images import probe_header
 from milan_pipeline.interrupts import stop_request
 from milan_pipeline.manifest import Manifest, Shard
@@ -42,6 +43,8 @@ class PackImages:
     def __post_init__(self) -> None:
         if self.samples_per_shard < 1:
             raise ConfigError(f"--samples-per-shard {self.samples_per_shard} is below 1; give more")
+        if self.seed < 0:
+            raise ConfigError(f"--seed {self.seed} is below 0; give 0 or more")
         if self.workers < 0:
             raise ConfigError(f"--workers {self.workers} is below 0; give 0 or more")
         if not self.prefix or "/" in self.prefix or "." in self.prefix:
@@ -51,11 +54,12 @@ class PackImages:
 def run(config: PackImages) -> None:
     """Write all shards that are not there yet, then complete the manifest."""
     source = find_source(Path(config.source))
-    record, listed, finished = _compare_with_earlier(config, source)
-    if finished:
+    plan = _plan(config, source)
+    record, listed, state = _compare_with_earlier(config, source)
+    left = {name: files for name, files in plan.items() if name not in listed}
+    if not left and state == "done":
         click.echo(f"{config.dest}: nothing to do, {len(listed)} shards are there")
         return
-    plan = _plan(config, source)
     ignored = [{"file": name, "reason": "not an image's file name"} for name in source.ignored]
     manifest = Manifest(
         kind="images",
@@ -67,7 +71,6 @@ def run(config: PackImages) -> None:
     # In this order: a record must never stand beside a manifest that lists other shards.
     manifest.save()
     record.begin()
-    left = [(name, files) for name, files in plan.items() if name not in listed]
     with stop_request() as stop:
         written = _written(config, left)
         manifest = list_as_written(manifest, order=list(plan), written=written, stop=stop)
@@ -86,9 +89,9 @@ def run(config: PackImages) -> None:
 def dry_run(config: PackImages) -> None:
     """Say how many shards would be written and what they would take."""
     source = find_source(Path(config.source))
-    _, listed, finished = _compare_with_earlier(config, source)
+    _, listed, _ = _compare_with_earlier(config, source)
     plan = _plan(config, source)
-    left = [] if finished else [name for name in plan if name not in listed]
+    left = [name for name in plan if name not in listed]
     size = sum(file.path.stat().st_size for name in left for file in plan[name])
     click.echo(f"shards to do: {len(left)}, done: {len(plan) - len(left)}")
     click.echo(f"images: {len(source.files)}, classes: {len(source.classes)}")
@@ -98,8 +101,8 @@ def dry_run(config: PackImages) -> None:
 
 def _compare_with_earlier(
     config: PackImages, source: Source
-) -> tuple[StageRecord, dict[str, Shard], bool]:
-    """Return the stage's record, the shards that stay, and whether nothing is left to do."""
+) -> tuple[StageRecord, dict[str, Shard], str | None]:
+    """Return the stage's record, the shards that stay, and the state an earlier run left."""
     record = StageRecord(
         url=storage.join(config.dest, "pack-images.json"),
         stage="pack-images",
@@ -107,12 +110,12 @@ def _compare_with_earlier(
         inputs={"files": source.fingerprint()},
     )
     if config.overwrite:
-        return record, {}, False
+        return record, {}, None
     state = record.previous_state()
     listed = listed_shards(config.dest, "images")
     if state is None and listed:
         raise ConfigError(f"DEST {config.dest} holds other shards; give another folder")
-    return record, listed, state == "done"
+    return record, listed, state
 
 
 def _plan(config: PackImages, source: Source) -> dict[str, list[SourceFile]]:
@@ -125,14 +128,16 @@ def _plan(config: PackImages, source: Source) -> dict[str, list[SourceFile]]:
     }
 
 
-def _written(config: PackImages, plan: list[tuple[str, list[SourceFile]]]) -> Iterator[Shard]:
-    with progress_bar("pack-images", total=sum(len(files) for _, files in plan)) as bar:
-        for shard in ordered_map(
-            lambda item: _write(config.dest, *item),
-            plan,
-            workers=config.workers,
-            ahead=2 * config.workers,
-        ):
+def _written(config: PackImages, plan: dict[str, list[SourceFile]]) -> Generator[Shard, None, None]:
+    shards = ordered_map(
+        lambda item: _write(config.dest, *item),
+        plan.items(),
+        workers=config.workers,
+        ahead=2 * config.workers,
+    )
+    total = sum(map(len, plan.values()))
+    with contextlib.closing(shards), progress_bar("pack-images", total=total) as bar:
+        for shard in shards:
             bar.update(shard.samples)
             yield shard
 
@@ -146,7 +151,12 @@ def _write(dest: str, name: str, files: list[SourceFile]) -> Shard:
 def _samples(files: list[SourceFile], skipped: list[dict[str, str]]) -> Iterator[Sample]:
     """Read the files; those whose first bytes are no image go to the ledger."""
     for file in files:
-        data = file.path.read_bytes()
+        try:
+            data = file.path.read_bytes()
+        except OSError as error:
+            raise StorageError(
+                f"{file.path} cannot be read ({error.strerror}); mend or remove it"
+            ) from error
         try:
             probe_header(data)
         except BadImageError as error:

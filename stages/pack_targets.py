@@ -1,8 +1,9 @@
 """`milan-pipeline pack-targets`: target store -> target shards that pretrain streams."""
 
+import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 import click
@@ -140,7 +141,9 @@ def _layout(identity: Identity) -> "RecordLayout":
     return layout_of(identity)
 
 
-def _written(config: PackTargets, layout: "RecordLayout", plan: Plan) -> Iterator[Shard]:
+def _written(
+    config: PackTargets, layout: "RecordLayout", plan: Plan
+) -> Generator[Shard, None, None]:
     from milan_pipeline.target_records import write_target_shard
 
     def write(item: tuple[str, tuple[Unit, Mark]]) -> Shard:
@@ -157,11 +160,10 @@ def _written(config: PackTargets, layout: "RecordLayout", plan: Plan) -> Iterato
         )
         return dataclasses.replace(shard, details=details)
 
+    shards = ordered_map(write, plan.items(), workers=config.workers, ahead=2 * config.workers)
     total = sum(mark.n for _, mark in plan.values())
-    with progress_bar("pack-targets", total=total) as bar:
-        for shard in ordered_map(
-            write, plan.items(), workers=config.workers, ahead=2 * config.workers
-        ):
+    with contextlib.closing(shards), progress_bar("pack-targets", total=total) as bar:
+        for shard in shards:
             bar.update(shard.samples)
             yield shard
 

@@ -1,30 +1,26 @@
 """`milan-pipeline pretrain`: image shards + target shards -> a run. No teacher anywhere."""
 
 import dataclasses
-import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from milan_pipeline import storage
-from milan_pipeline.errors import ConfigError, MismatchError
+from milan_pipeline.errors import ConfigError
 from milan_pipeline.interrupts import stop_request
-from milan_pipeline.manifest import Manifest, load_manifest
 from milan_pipeline.options import option, stage_command
 from milan_pipeline.provenance import StageRecord, read_record
 
 if TYPE_CHECKING:
     import torch
 
-    from milan_pipeline.order import OrderConfig, StepClock
-    from milan_pipeline.pairs import PairTable
-    from milan_pipeline.stream import Batch, StreamConfig
+    from milan_pipeline.examples import Batch
+    from milan_pipeline.pretraining import RunData
     from milan_pipeline.student import Student
     from milan_pipeline.training import TrainingConfig
 
-PUBLISHED_BATCH = 4096
 WARMUP_SHARE = 0.1
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -98,76 +94,101 @@ class Pretrain:
             raise ConfigError(
                 f"--warmup-epochs {self.warmup_epochs} is not below --epochs {self.epochs}"
             )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """A configuration with everything that depends on the data filled in."""
-
-    config: Pretrain
-    targets: Manifest
-    pairs: "PairTable"
-    order: "OrderConfig"
-    clock: "StepClock"
-    total_steps: int
+        if storage.local_path(self.out) is None:
+            raise ConfigError(f"--out {self.out} is no local folder; give one")
 
     @property
-    def run(self) -> Path:
-        return Path(self.config.out)
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        height, width = self.targets.common["identity"]["teacher"]["grid"]
-        return int(height), int(width)
+    def folder(self) -> Path:
+        """The run folder."""
+        return storage.local_path(self.out) or Path(self.out)
 
 
 def run(config: Pretrain) -> None:
     """Train to the last step and export the encoder."""
     from milan_pipeline.devices import pick_device
     from milan_pipeline.export import export_encoder
-    from milan_pipeline.run_log import write_state
+    from milan_pipeline.run_log import trained_steps, write_state
+    from milan_pipeline.stream import batches
     from milan_pipeline.training import Trainer
 
     device = pick_device(config.device)
-    config = _with_frozen_choices(config, device)
-    plan = _plan(config)
-    record = _record(plan)
-    if record.previous_state() == "done" and _trained_steps(plan.run) >= plan.total_steps:
-        click.echo(f"{config.out}: nothing to do, {plan.total_steps} steps are done")
+    config, data = _settled(config, device)
+    training = _training_config(config, data)
+    record, folder, total = _record(config, data), config.folder, training.total_steps
+    if record.previous_state() == "done" and trained_steps(folder) >= total:
+        click.echo(f"{config.out}: nothing to do, {total} steps are done")
         return
+    student, arguments = _student(config, data)
+    examples = data.examples(student, mask_ratio=config.mask_ratio)
+    # Only now, when nothing can be wrong with the options any more, do they become the run's own.
     record.begin()
-    student, arguments = _student(plan)
-    codec = _stream_config(plan).layout.codec
-    trainer = Trainer(plan.run, student.to(device), codec, _training_config(plan), plan.clock)
+
+    def batches_from(steps: range) -> "Generator[Batch, None, None]":
+        on_gpu, workers = device.type == "cuda", config.workers
+        return batches(
+            data.pairs, data.order, examples, steps=steps, workers=workers, pin_memory=on_gpu
+        )
+
+    trainer = Trainer(folder, student.to(device), data.layout.codec, training, data.clock)
     with stop_request() as stop:
-        counts = trainer.train(lambda steps: _batches(plan, steps, device), stop)
-    export_encoder(plan.run, student.encoder, arguments, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-    write_state(plan.run, "done", step=plan.total_steps, total_steps=plan.total_steps)
-    record.finish(counts | {"missing": plan.pairs.missing})
+        counts = trainer.train(batches_from, stop)
+    export_encoder(folder, student.encoder, arguments, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    write_state(folder, "done", step=counts["steps"], total_steps=counts["steps"])
+    record.finish(counts | {"missing": data.pairs.missing})
     click.echo(f"{config.out}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
 
 
 def dry_run(config: Pretrain) -> None:
     """Say how long the run is and what it will read and write."""
+    from milan_pipeline.checkpoints import newest_checkpoint
     from milan_pipeline.devices import pick_device
 
-    config = _with_frozen_choices(config, pick_device(config.device))
-    plan = _plan(config)
-    _record(plan).previous_state()
-    student, _ = _student(plan)
+    config, data = _settled(config, pick_device(config.device))
+    _record(config, data).previous_state()
+    student, _ = _student(config, data)
+    total = _training_config(config, data).total_steps
+    newest = newest_checkpoint(config.folder)
     parameters = sum(parameter.numel() for parameter in student.parameters())
-    pairs = int(plan.pairs.counts(0).sum())
-    views = len(plan.pairs.views)
-    click.echo(f"steps to do: {plan.total_steps - _trained_steps(plan.run)} of {plan.total_steps}")
-    click.echo(f"pairs: {pairs} a view, views: {views}, left out: {plan.pairs.missing}")
-    click.echo(f"batch: {plan.order.batch}, lanes: {plan.order.lanes}, parameters: {parameters}")
+    pairs = int(data.pairs.counts(0).sum())
+    click.echo(f"steps to do: {max(0, total - (newest[0] if newest else 0))} of {total}")
+    click.echo(f"pairs: {pairs} a view, views: {config.views}, left out: {data.pairs.missing}")
+    click.echo(f"batch: {data.order.batch}, lanes: {data.order.lanes}, parameters: {parameters}")
     click.echo(
         f"bytes to write: about {12 * parameters * (config.keep + 1)} (checkpoints), "
         f"free: {storage.free_bytes(config.out)}"
     )
 
 
-def _with_frozen_choices(config: Pretrain, device: "torch.device") -> Pretrain:
+def _settled(config: Pretrain, device: "torch.device") -> tuple[Pretrain, "RunData"]:
+    """Join the pairs; fill in what was left to the data, the machine or an earlier run."""
+    from milan_pipeline.pretraining import open_run_data
+
+    config = _with_frozen_choices(config)
+    data = open_run_data(
+        config.images,
+        config.targets,
+        views=config.views,
+        on_missing="skip" if config.on_missing == "skip" else "error",
+        batch=config.batch_size,
+        lanes=config.lanes,
+        block=config.shuffle_block,
+        seed=config.seed,
+    )
+    precision, warmup = config.precision, config.warmup_epochs
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" else "fp32"
+    settled = dataclasses.replace(
+        config,
+        views=len(data.pairs.views),
+        batch_size=data.order.batch,
+        lanes=data.order.lanes,
+        precision=precision,
+        warmup_epochs=WARMUP_SHARE * config.epochs if warmup is None else warmup,
+    )
+    return settled, data
+
+
+def _with_frozen_choices(config: Pretrain) -> Pretrain:
     """Fill in what an earlier run into this folder chose from its data and machine."""
     previous = read_record(storage.join(config.out, "config.json")) or {"content": {}}
     frozen = {
@@ -175,144 +196,52 @@ def _with_frozen_choices(config: Pretrain, device: "torch.device") -> Pretrain:
         for name in ("views", "batch_size", "lanes", "precision", "warmup_epochs")
         if getattr(config, name) in (None, "auto") and name in previous["content"]
     }
-    config = dataclasses.replace(config, **frozen)
-    if config.precision == "auto":
-        precision = "bf16" if device.type == "cuda" else "fp32"
-        config = dataclasses.replace(config, precision=precision)
-    if config.warmup_epochs is None:
-        config = dataclasses.replace(config, warmup_epochs=WARMUP_SHARE * config.epochs)
-    return config
+    return dataclasses.replace(config, **frozen)
 
 
-def _plan(config: Pretrain) -> _Plan:
-    """Join the pairs and settle batch, lanes and steps.
-
-    Raises:
-        ConfigError: there are fewer pairs than a batch.
-    """
-    from milan_pipeline.order import OrderConfig, default_batch, default_lanes
-    from milan_pipeline.pairs import join_pairs
-    from milan_pipeline.stream import step_clock
-
-    images = load_manifest(config.images, kind="images")
-    targets = load_manifest(config.targets, kind="targets")
-    packed = 1 + max((int(shard.details["view"]) for shard in targets.shards), default=-1)
-    views = config.views or packed
-    if views > packed:
-        raise ConfigError(f"--views {views} is more than the {packed} that {config.targets} holds")
-    skip = config.on_missing == "skip"
-    pairs = join_pairs(images, targets, views=views, on_missing="skip" if skip else "error")
-    least = min(int(pairs.counts(view).sum()) for view in range(views))
-    batch = config.batch_size or default_batch(least, PUBLISHED_BATCH)
-    lanes = config.lanes or default_lanes(batch)
-    order = OrderConfig(seed=config.seed, batch=batch, lanes=lanes, block=config.shuffle_block)
-    clock = step_clock(pairs, order)
-    if not all(clock.steps):
-        raise ConfigError(f"--batch-size {batch} is more than the {least} pairs of a view allow")
-    total = clock.total(config.epochs)
-    config = dataclasses.replace(config, views=views, batch_size=batch, lanes=lanes)
-    return _Plan(
-        config=config,
-        targets=targets,
-        pairs=pairs,
-        order=order,
-        clock=clock,
-        total_steps=min(total, config.max_steps or total),
-    )
-
-
-def _record(plan: _Plan) -> StageRecord:
+def _record(config: Pretrain, data: "RunData") -> StageRecord:
     """Describe the run: `config.json`, with what must not change between its parts."""
     return StageRecord(
-        url=storage.join(plan.config.out, "config.json"),
+        url=storage.join(config.out, "config.json"),
         stage="pretrain",
-        config=plan.config,
+        config=config,
         inputs={
-            "identity_hash": plan.targets.common["identity_hash"],
-            "pairs": plan.pairs.fingerprint(),
+            "identity_hash": data.identity_hash,
+            "identity": data.identity,
+            "pairs": data.pairs.fingerprint(),
         },
     )
 
 
-def _trained_steps(run: Path) -> int:
-    state = run / "state.json"
-    return int(json.loads(state.read_text())["step"]) if state.exists() else 0
+def _student(config: Pretrain, data: "RunData") -> tuple["Student", dict[str, Any]]:
+    from milan_pipeline.pretraining import build_student
 
-
-def _student(plan: _Plan) -> tuple["Student", dict[str, Any]]:
-    """Build the student for the targets' grid, from the seed."""
-    import torch
-
-    from milan_pipeline.decoder import PromptingDecoder
-    from milan_pipeline.student import Student, build_encoder, encoder_arguments
-
-    config = plan.config
-    sizes = {"width": config.width, "depth": config.depth, "heads": config.heads}
-    patch = _patch_size(plan)
-    height, width = plan.grid
-    if height != width:
-        raise MismatchError(f"{config.targets} has a {height}x{width} grid; a square one is needed")
-    torch.manual_seed(config.seed)
-    shape = {"image_size": height * patch, "patch_size": config.patch_size, **sizes}
-    encoder = build_encoder(config.student, **shape)
-    decoder = PromptingDecoder(
-        encoder.embed_dim,
-        plan.grid,
-        int(plan.targets.common["identity"]["teacher"]["width"]),
-        width=config.decoder_width,
-        depth=config.decoder_depth,
-        heads=config.decoder_heads,
-    )
-    return Student(encoder, decoder), encoder_arguments(config.student, **shape)
-
-
-def _patch_size(plan: _Plan) -> int:
-    from milan_pipeline.student import patch_size_of
-
-    return plan.config.patch_size or patch_size_of(plan.config.student)
-
-
-def _stream_config(plan: _Plan) -> "StreamConfig":
-    from milan_pipeline.masking import kept_count
-    from milan_pipeline.stream import StreamConfig
-    from milan_pipeline.target_records import layout_of
-
-    layout = layout_of(plan.targets.common["identity"])
-    patch = _patch_size(plan)
-    return StreamConfig(
-        image_size=plan.grid[0] * patch,
-        patch_size=patch,
-        kept=kept_count(layout.patches, plan.config.mask_ratio),
-        mask_seed=plan.config.seed,
-        layout=layout,
+    return build_student(
+        config.student,
+        data,
+        seed=config.seed,
+        patch_size=config.patch_size,
+        width=config.width,
+        depth=config.depth,
+        heads=config.heads,
+        decoder_width=config.decoder_width,
+        decoder_depth=config.decoder_depth,
+        decoder_heads=config.decoder_heads,
     )
 
 
-def _batches(plan: _Plan, steps: range, device: "torch.device") -> "Iterator[Batch]":
-    from milan_pipeline.stream import batches
-
-    return batches(
-        plan.pairs,
-        plan.order,
-        _stream_config(plan),
-        steps=steps,
-        workers=plan.config.workers,
-        pin_memory=device.type == "cuda",
-    )
-
-
-def _training_config(plan: _Plan) -> "TrainingConfig":
+def _training_config(config: Pretrain, data: "RunData") -> "TrainingConfig":
     from milan_pipeline.training import TrainingConfig
 
-    config = plan.config
+    total = data.clock.total(config.epochs)
     return TrainingConfig(
-        batch=plan.order.batch,
+        batch=data.order.batch,
         micro_batch=config.micro_batch,
         epochs=config.epochs,
         warmup_epochs=config.warmup_epochs or 0.0,
         base_lr=config.base_lr,
         weight_decay=config.weight_decay,
-        total_steps=plan.total_steps,
+        total_steps=min(total, config.max_steps or total),
         bf16=config.precision == "bf16",
         checkpoint_every=config.checkpoint_every,
         keep=config.keep,

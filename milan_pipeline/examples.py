@@ -1,0 +1,148 @@
+"""From the bytes of a pair to tensors, and from single examples to batches.
+
+The student's view is cut from the image by the stored box and flip, through the pixel path that the
+teacher's view went through.
+
+Legend: B batch, K kept and M masked patches, N = 1 + L tokens, P = 3 * p * p pixels of a patch,
+C code width, S side of the view.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from milan_pipeline.crops import view_pixels
+from milan_pipeline.errors import DataError, MismatchError
+from milan_pipeline.images import decode_rgb
+from milan_pipeline.masking import sample_kept
+from milan_pipeline.student import patchify
+from milan_pipeline.target_records import TARGET_EXTENSION, RecordLayout
+from milan_pipeline.views import Box
+
+IMAGE_MEMBER = "image"
+
+
+class Batch(NamedTuple):
+    """One rank's part of a global batch.
+
+    Attributes:
+        patches_BKP: uint8 pixels of the kept patches.
+        kept_BK: int64 patch indices, ascending.
+        masked_BM: int64 patch indices, ascending.
+        codes_BNC: encoded targets.
+        scale_BN: float16, or an empty tensor where the codec has no scale.
+        keys: the samples.
+    """
+
+    patches_BKP: torch.Tensor
+    kept_BK: torch.Tensor
+    masked_BM: torch.Tensor
+    codes_BNC: torch.Tensor
+    scale_BN: torch.Tensor
+    keys: list[str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExampleConfig:
+    """What examples depend on besides the pairs.
+
+    Attributes:
+        image_size: height and width of the student's view, in pixels.
+        patch_size: of the student.
+        kept: K, visible patches.
+        mask_seed: of the mask draws.
+        layout: of the target records.
+    """
+
+    image_size: int
+    patch_size: int
+    kept: int
+    mask_seed: int
+    layout: RecordLayout
+
+
+def student_view(
+    image: bytes, record: NDArray[np.void], *, image_size: int, digest: int, key: str
+) -> torch.Tensor:
+    """Cut the view that the teacher saw: (3, S, S) uint8.
+
+    Raises:
+        MismatchError: the target was made from other image bytes.
+    """
+    if int(record["digest"]) != digest:
+        raise MismatchError(
+            f"the target of {key!r} was made from other image bytes (digest "
+            f"{int(record['digest']):016x}, now {digest:016x}); extract and pack it again"
+        )
+    top, left, height, width = (int(value) for value in record["box"])
+    box = Box(top, left, height, width, bool(record["flip"]))
+    return view_pixels(decode_rgb(image), box, image_size)
+
+
+class ToExample:
+    """Turn a raw pair into tensors: visible patches, mask, codes."""
+
+    def __init__(self, config: ExampleConfig) -> None:
+        self._config = config
+
+    def __call__(self, sample: dict[str, Any]) -> Batch:
+        """Decode, crop, draw the mask; one example, without a batch dimension.
+
+        Raises:
+            DataError: the image or its target cannot be used.
+            MismatchError: the target was made from other image bytes.
+        """
+        try:
+            return self._example(sample, sample["__key__"])
+        except DataError as error:
+            name = f"{sample['__url__']}, sample {sample['__key__']!r}"
+            raise DataError(f"{name}: {error}") from error
+
+    def _example(self, sample: dict[str, Any], key: str) -> Batch:
+        config = self._config
+        record = config.layout.from_bytes(sample[TARGET_EXTENSION])
+        pixels = student_view(
+            sample[IMAGE_MEMBER],
+            record,
+            image_size=config.image_size,
+            digest=sample["digest"],
+            key=key,
+        )
+        kept_K, masked_M = sample_kept(
+            record["prior"], config.kept, seed=config.mask_seed, epoch=sample["epoch"], key=key
+        )
+        kept = torch.from_numpy(kept_K)
+        scale = record["scale"] if config.layout.codec.has_scale else np.empty(0, np.float16)
+        return Batch(
+            patches_BKP=patchify(pixels, config.patch_size)[kept],
+            kept_BK=kept,
+            masked_BM=torch.from_numpy(masked_M),
+            codes_BNC=torch.from_numpy(record["codes"].copy()),
+            scale_BN=torch.from_numpy(scale.copy()),
+            keys=[key],
+        )
+
+
+def stack(examples: list[Batch]) -> Batch:
+    """Make a batch of single examples."""
+    return _combine(examples, torch.stack)
+
+
+def join(parts: list[Batch]) -> Batch:
+    """Join workers' parts in lane order."""
+    return _combine(parts, torch.cat)
+
+
+def _combine(parts: list[Batch], together: Callable[[list[torch.Tensor]], torch.Tensor]) -> Batch:
+    return Batch(
+        patches_BKP=together([part.patches_BKP for part in parts]),
+        kept_BK=together([part.kept_BK for part in parts]),
+        masked_BM=together([part.masked_BM for part in parts]),
+        codes_BNC=together([part.codes_BNC for part in parts]),
+        scale_BN=together([part.scale_BN for part in parts]),
+        keys=[key for part in parts for key in part.keys],
+    )

@@ -1,0 +1,141 @@
+"""index: tars that others made get an index and a manifest."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import webdataset
+
+from milan_pipeline.manifest import load_index, load_manifest
+from milan_pipeline.shards import SampleReader
+from tests.conftest import run_cli, write_picture
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """Two tars of 3 samples each, whose keys start again in each, written by WebDataset."""
+    folder = tmp_path / "foreign"
+    write_picture(tmp_path / "picture.jpg", 0)
+    folder.mkdir()
+    for number in range(2):
+        with webdataset.TarWriter(str(folder / f"web-{number:03d}.tar")) as tar:
+            for key in range(3):
+                picture = (tmp_path / "picture.jpg").read_bytes()
+                tar.write({"__key__": f"{key:04d}", "jpg": picture, "cls": key, "json": {"a": 1}})
+    return folder
+
+
+def names(folder: Path) -> list[str]:
+    return [shard.name for shard in load_manifest(str(folder), kind="images").shards]
+
+
+def test_tars_of_webdataset(foreign: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_cli("index", foreign / "web-{000..001}.tar")
+    assert "2 shards, 6 images, 0 samples without an image" in capsys.readouterr().out
+    assert names(foreign) == ["web-000.tar", "web-001.tar"]
+    manifest = load_manifest(str(foreign), kind="images")
+    reader = SampleReader()
+    for shard in manifest.shards:
+        for row in load_index(manifest, shard):
+            data = reader.read(
+                manifest.url_of(shard), int(row["offset"]), int(row["length"]), int(row["xxh3"])
+            )
+            assert data == (foreign.parent / "picture.jpg").read_bytes()
+    reader.close()
+    record = json.loads((foreign / "index.json").read_text())
+    assert record["state"] == "done"
+    assert record["counts"]["images"] == 6
+
+
+def test_a_tar_of_the_command_line_is_extracted(tmp_path: Path, tiny_clip: Path) -> None:
+    for number in range(3):
+        write_picture(tmp_path / "in" / "deep" / f"{number}.jpeg", number)
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    subprocess.run(["tar", "-cf", shards / "x.tar", "-C", tmp_path / "in", "."], check=True)
+    words = (
+        "extract-targets", "--images", shards, "--out", tmp_path / "t.zarr",
+        "--teacher", f"local-dir:{tiny_clip}",
+    )  # fmt: skip
+    run_cli(*words, code=1)
+    run_cli("index", shards / "x.tar")
+    run_cli(*words)
+    mark = json.loads((tmp_path / "t.zarr" / "done" / "view-00" / "x.json").read_text())
+    assert mark["n"] == 3
+
+
+def test_a_second_run_has_nothing_to_do_and_new_tars_are_added(
+    foreign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_cli("index", foreign / "web-000.tar")
+    first = (foreign / "manifest.json").read_bytes()
+    run_cli("index", foreign / "web-000.tar")
+    assert "nothing to do, 1 shards are listed" in capsys.readouterr().out
+    assert (foreign / "manifest.json").read_bytes() == first
+    run_cli("index", foreign / "web-{000,001}.tar", "--dry-run")
+    assert "shards to index: 1, listed: 1" in capsys.readouterr().out
+    run_cli("index", foreign / "web-001.tar")
+    assert names(foreign) == ["web-000.tar", "web-001.tar"]
+
+
+def test_overwrite_reads_again_what_is_named_and_keeps_the_rest(
+    foreign: Path, tmp_path: Path
+) -> None:
+    run_cli("index", foreign / "web-{000,001}.tar")
+    before = load_manifest(str(foreign), kind="images").shards
+    (foreign / "web-000.tar").write_bytes((foreign / "web-001.tar").read_bytes())
+    with webdataset.TarWriter(str(foreign / "web-000.tar")) as tar:
+        tar.write({"__key__": "new", "jpg": (tmp_path / "picture.jpg").read_bytes()})
+    run_cli("index", foreign / "web-000.tar", "--overwrite")
+    after = load_manifest(str(foreign), kind="images").shards
+    assert [shard.samples for shard in after] == [1, 3]
+    assert after[1] == before[1]
+
+
+def test_a_tar_given_twice_is_listed_once(foreign: Path) -> None:
+    run_cli("index", foreign / "web-000.tar", foreign / "web-{000,001}.tar")
+    assert names(foreign) == ["web-000.tar", "web-001.tar"]
+
+
+def test_tars_elsewhere(foreign: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_cli("index", foreign / "web-{000,001}.tar", "--out", out)
+    assert names(out) == [str(foreign / f"web-00{number}.tar") for number in range(2)]
+    manifest = load_manifest(str(out), kind="images")
+    assert [len(load_index(manifest, shard)) for shard in manifest.shards] == [3, 3]
+    assert sorted(path.name for path in foreign.iterdir()) == ["web-000.tar", "web-001.tar"]
+
+
+def test_tars_of_one_name_are_refused_before_anything_is_written(
+    foreign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(foreign, tmp_path / "other")
+    tars = [folder / "web-000.tar" for folder in (foreign, tmp_path / "other")]
+    run_cli("index", *tars, code=2)
+    assert "URLS lie in 2 folders; say by --out where to index" in capsys.readouterr().err
+    run_cli("index", *tars, "--out", tmp_path / "out", code=1)
+    assert "two shards are called web-000.tar" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_tar_is_named_and_the_others_are_kept(
+    foreign: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = foreign / "web-001.tar"
+    good = path.read_bytes()
+    path.write_bytes(good[: len(good) // 2])
+    run_cli("index", foreign / "web-{000,001}.tar", "--workers", 0, code=1)
+    assert "web-001.tar is damaged or truncated" in capsys.readouterr().err
+    unfinished = load_manifest(str(foreign), kind="images", allow_unfinished=True)
+    assert [shard.name for shard in unfinished.shards] == ["web-000.tar"]
+    path.write_bytes(good)
+    run_cli("index", foreign / "web-{000,001}.tar")
+    assert names(foreign) == ["web-000.tar", "web-001.tar"]
+
+
+@pytest.mark.parametrize("url", ["nowhere/x.tar", "pipe:cat x.tar"])
+def test_what_cannot_be_read(url: str, tmp_path: Path, capsys) -> None:
+    run_cli("index", url, "--out", tmp_path / "out", code=1)
+    assert "x.tar" in capsys.readouterr().err

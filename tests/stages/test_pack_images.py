@@ -1,0 +1,292 @@
+"""pack-images: bytes, labels, ledger, and what a second run does."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from milan_pipeline import storage
+from milan_pipeline.cli import main
+from milan_pipeline.errors import InterruptedRunError, StorageError
+from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.manifest import Manifest, load_manifest
+from milan_pipeline.shards import iterate_shard
+from tests.conftest import run_cli, write_picture
+from tests.kills import files_without, run_and_kill
+
+RECORD = "pack-images.json"
+
+
+def load(folder: Path) -> Manifest:
+    return load_manifest(str(folder), kind="images")
+
+
+def content(folder: Path) -> dict[str, dict[str, bytes]]:
+    manifest = load(folder)
+    return {
+        sample.key: sample.members
+        for shard in manifest.shards
+        for sample in iterate_shard(manifest, shard)
+    }
+
+
+def files_of(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Everything but the record, which holds times: name -> (bytes, time of the last write)."""
+    return {
+        path.name: (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.iterdir()
+        if path.name != "pack-images.json"
+    }
+
+
+def test_bytes_and_classes_are_kept(pictures: Path, image_shards: Path) -> None:
+    classes = ["ant", "bee", "cat"]
+    assert content(image_shards) == {
+        f"{path.parent.name}/{path.stem}": {
+            "jpg": path.read_bytes(),
+            "cls": str(classes.index(path.parent.name)).encode(),
+        }
+        for path in pictures.rglob("*.jpg")
+    }
+    manifest = load(image_shards)
+    assert [shard.name for shard in manifest.shards] == [f"images-00000{n}.tar" for n in range(3)]
+    assert [shard.samples for shard in manifest.shards] == [10, 10, 4]
+    assert manifest.common["classes"] == classes
+
+
+def test_the_order_is_seeded(pictures: Path, tmp_path: Path) -> None:
+    keys = {}
+    options: dict[str, tuple[object, ...]] = {
+        "plain": ("--no-shuffle",),
+        "one": ("--seed", 1),
+        "again": ("--seed", 1, "--workers", 0),
+        "two": ("--seed", 2),
+    }
+    for name, words in options.items():
+        run_cli("pack-images", pictures, tmp_path / name, *words)
+        keys[name] = list(content(tmp_path / name))
+    assert keys["plain"] == sorted(keys["plain"])
+    assert keys["one"] == keys["again"]
+    assert len({tuple(order) for order in keys.values()}) == 3
+    assert sorted(keys["one"]) == sorted(keys["two"]) == keys["plain"]
+    first, second = (tmp_path / name / "images-000000.tar" for name in ("one", "again"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_what_is_no_image_is_in_the_ledger(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "in"
+    write_picture(source / "good.jpg", 0)
+    (source / "text.jpg").write_text("not an image")
+    (source / "empty.png").write_bytes(b"")
+    (source / "notes.txt").write_text("about")
+    run_cli("pack-images", source, tmp_path / "out")
+    assert "1 images, 2 skipped, 1 ignored" in capsys.readouterr().out
+    manifest = load(tmp_path / "out")
+    assert list(content(tmp_path / "out")) == ["good"]
+    ledger = {row["file"]: row for row in manifest.shards[0].details["skipped"]}
+    assert ledger.keys() == {"text.jpg", "empty.png"}
+    assert ledger["text.jpg"]["key"] == "text"
+    assert "no JPEG, PNG or WebP" in ledger["text.jpg"]["reason"]
+    assert ledger["empty.png"]["reason"] == "the image file is empty"
+    assert [row["file"] for row in manifest.common["ignored"]] == ["notes.txt"]
+
+
+def test_a_list_file(pictures: Path, tmp_path: Path) -> None:
+    listing = tmp_path / "list.tsv"
+    listing.write_text(f"{pictures}/ant/000.jpg\t5\n{pictures}/bee/001.jpg\n")
+    run_cli("pack-images", listing, tmp_path / "out", "--no-shuffle", "--prefix", "few")
+    first, second = content(tmp_path / "out").values()
+    assert first["cls"] == b"5"
+    assert first["jpg"] == (pictures / "ant" / "000.jpg").read_bytes()
+    assert "cls" not in second
+    assert load(tmp_path / "out").shards[0].name == "few-000000.tar"
+
+
+def test_a_second_run_has_nothing_to_do(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        run_cli("pack-images", pictures, tmp_path / "out", "--samples-per-shard", 10)
+        before = files_of(tmp_path / "out")
+    output = capsys.readouterr().out
+    assert "nothing to do, 3 shards are there" in output
+    assert files_of(tmp_path / "out") == before
+    record = json.loads((tmp_path / "out" / "pack-images.json").read_text())
+    assert record["state"] == "done"
+    assert record["config"]["samples_per_shard"] == 10
+    assert record["counts"]["images"] == 24
+    assert record["inputs"]["files"]
+    assert record["versions"]["milan-pipeline"]
+
+
+@pytest.mark.parametrize("lost", ["manifest.json", "images-000001.tar", "images-000000.index.npy"])
+def test_a_lost_file_is_made_again(pictures: Path, tmp_path: Path, lost: str) -> None:
+    run_cli("pack-images", pictures, tmp_path / "out", "--samples-per-shard", 10)
+    before = {name: data for name, (data, _) in files_of(tmp_path / "out").items()}
+    (tmp_path / "out" / lost).unlink()
+    run_cli("pack-images", pictures, tmp_path / "out", "--samples-per-shard", 10)
+    assert {name: data for name, (data, _) in files_of(tmp_path / "out").items()} == before
+
+
+def test_other_options_into_one_folder_are_refused_by_name(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    run_cli("pack-images", pictures, out)
+    before = files_of(out)
+    run_cli("pack-images", pictures, out, "--seed", 3, "--samples-per-shard", 7, code=1)
+    error = capsys.readouterr().err
+    assert "options.seed is 0 there and 3 here" in error
+    assert "options.samples_per_shard is 1000 there and 7 here" in error
+    assert error.count("\n") == 1
+    assert files_of(out) == before
+    run_cli("pack-images", pictures, out, "--seed", 3, "--samples-per-shard", 7, "--overwrite")
+    assert [shard.samples for shard in load(out).shards] == [7, 7, 7, 3]
+    assert len(content(out)) == 24
+
+
+def test_changed_files_are_refused(pictures: Path, tmp_path: Path, capsys) -> None:
+    source = tmp_path / "in"
+    shutil.copytree(pictures, source)
+    run_cli("pack-images", source, tmp_path / "out")
+    write_picture(source / "ant" / "000.jpg", 99)
+    run_cli("pack-images", source, tmp_path / "out", code=1)
+    assert "inputs.files is" in capsys.readouterr().err
+
+
+def test_foreign_shards_are_left_alone(image_shards: Path, pictures: Path, tmp_path: Path) -> None:
+    shutil.copytree(image_shards, tmp_path / "out")
+    (tmp_path / "out" / "pack-images.json").unlink()
+    run_cli("pack-images", pictures, tmp_path / "out", code=2)
+
+
+def fill_disk_at(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the writing of one file fail as on a full disk."""
+    put = storage.put_bytes
+
+    def fail(url: str, data: bytes) -> None:
+        if storage.basename(url) == name:
+            raise StorageError(f"{url} cannot be written (No space left on device)")
+        put(url, data)
+
+    monkeypatch.setattr(storage, "put_bytes", fail)
+
+
+def test_a_failed_run_keeps_its_finished_shards(
+    pictures: Path, image_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    out = tmp_path / "out"
+    words = ("pack-images", pictures, out, "--samples-per-shard", 10, "--workers", 0)
+    fill_disk_at("images-000002.index.npy", monkeypatch)
+    run_cli(*words, code=1)
+    assert "No space left" in capsys.readouterr().err
+    unfinished = load_manifest(str(out), kind="images", allow_unfinished=True)
+    assert [shard.samples for shard in unfinished.shards] == [10, 10]
+    assert not unfinished.complete
+    before = files_of(out)
+    monkeypatch.undo()
+    run_cli(*words, "--dry-run")
+    assert "shards to do: 1, done: 2" in capsys.readouterr().out
+    run_cli(*words)
+    after = files_of(out)
+    for name in ("images-000000.tar", "images-000001.tar", "images-000000.index.npy"):
+        assert after[name] == before[name]
+    for path in image_shards.glob("*"):
+        if path.name != "pack-images.json":
+            assert (out / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_stop_signal_is_75_and_goes_on_later(
+    pictures: Path, image_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    asked = iter([False, True])
+
+    def raise_if_asked(request: StopRequest, _: str) -> None:
+        if next(asked):
+            raise InterruptedRunError("SIGTERM received")
+
+    monkeypatch.setattr(StopRequest, "raise_if_asked", raise_if_asked)
+    run_cli("pack-images", pictures, out, "--samples-per-shard", 10, code=75)
+    monkeypatch.undo()
+    assert len(load_manifest(str(out), kind="images", allow_unfinished=True).shards) == 2
+    run_cli("pack-images", pictures, out, "--samples-per-shard", 10)
+    assert load(out).shards == load(image_shards).shards
+
+
+def test_a_file_that_vanishes_is_named(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    read = Path.read_bytes
+
+    def vanish(path: Path) -> bytes:
+        if path.name == "003.jpg":
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", vanish)
+    run_cli("pack-images", pictures, tmp_path / "out", code=1)
+    assert "ant/003.jpg cannot be read (No such file" in capsys.readouterr().err
+
+
+def test_dry_run_says_what_it_would_do(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    size = sum(path.stat().st_size for path in pictures.rglob("*.jpg"))
+    run_cli("pack-images", pictures, tmp_path / "out", "--samples-per-shard", 7, "--dry-run")
+    output = capsys.readouterr().out
+    assert "shards to do: 4, done: 0" in output
+    assert "images: 24, classes: 3" in output
+    assert f"bytes to write: about {size}, free: " in output
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [("--samples-per-shard", 0), ("--workers", -1), ("--seed", -1), ("--prefix", "a.b")]
+)
+def test_values_out_of_range(
+    pictures: Path, tmp_path: Path, words: tuple[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_cli("pack-images", pictures, tmp_path / "out", *words, code=2)
+    assert capsys.readouterr().err.startswith(f"Error: {words[0]}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_cli("pack-images", tmp_path / "nowhere", tmp_path / "out", code=2)
+    assert "nowhere does not exist" in capsys.readouterr().err
+
+
+def test_killed_at_any_write_it_ends_with_the_same_bytes(
+    pictures: Path, image_shards: Path, tmp_path: Path
+) -> None:
+    writes = 0
+    while True:
+        out = tmp_path / str(writes)
+        words = ("pack-images", pictures, out, "--samples-per-shard", 10)
+        killed = run_and_kill(writes, *words)
+        run_cli(*words)
+        assert files_without(out, RECORD) == files_without(image_shards, RECORD)
+        if not killed:
+            break
+        writes += 1
+    assert writes >= 2 * 3 + 4
+
+
+def test_a_killed_overwrite_never_mixes_old_and_new_shards(
+    pictures: Path, image_shards: Path, tmp_path: Path
+) -> None:
+    run_cli("pack-images", pictures, tmp_path / "old", "--samples-per-shard", 10, "--seed", 1)
+    for writes in range(5):
+        out = tmp_path / str(writes)
+        shutil.copytree(tmp_path / "old", out)
+        words = [str(word) for word in ("pack-images", pictures, out, "--samples-per-shard", 10)]
+        assert run_and_kill(writes, *words, "--overwrite")
+        try:
+            main(words)
+        except SystemExit:  # refused, as long as the record is the old one
+            run_cli(*words, "--overwrite")
+        assert files_without(out, RECORD) == files_without(image_shards, RECORD)

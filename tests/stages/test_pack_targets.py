@@ -1,0 +1,233 @@
+"""pack-targets: byte-identical tars, what is stale, what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from milan_pipeline.errors import InterruptedRunError
+from milan_pipeline.identity import content_hash
+from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.manifest import Manifest, load_manifest
+from milan_pipeline.target_records import layout_of
+from milan_pipeline.target_store import read_identity
+from tests.conftest import run_cli, write_picture, write_tiny_clip
+from tests.kills import run_and_kill
+
+
+def load(folder: Path) -> Manifest:
+    return load_manifest(str(folder), kind="targets")
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "pack-targets.json"
+    }
+
+
+def times_of(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.rglob("*.tar")}
+
+
+def pack(store: Path, out: Path, *words: object, code: int = 0) -> None:
+    run_cli("pack-targets", "--targets", store, "--out", out, *words, code=code)
+
+
+def test_one_shard_for_each_image_shard_and_view(
+    target_store: Path, target_shards: Path, image_shards: Path
+) -> None:
+    manifest = load(target_shards)
+    images = load_manifest(str(image_shards), kind="images")
+    assert [shard.name for shard in manifest.shards] == [
+        f"view-0{view}/targets-v0{view}-images-00000{number}.tar"
+        for view in range(2)
+        for number in range(3)
+    ]
+    for position, shard in enumerate(manifest.shards):
+        source = images.shards[position % 3]
+        assert shard.samples == source.samples
+        assert shard.details["view"] == position // 3
+        assert shard.details["source"] == source.stem
+        assert shard.details["source_sha256"] == source.sha256
+        assert shard.details["skipped"] == []
+    identity = read_identity(str(target_store))
+    assert manifest.common["identity"] == identity
+    assert manifest.common["identity_hash"] == content_hash(identity)
+    record = json.loads((target_shards / "pack-targets.json").read_text())
+    assert record["state"] == "done"
+    assert record["counts"]["targets"] == 48
+
+
+def test_the_same_store_gives_the_same_bytes(
+    target_store: Path, target_shards: Path, tmp_path: Path
+) -> None:
+    pack(target_store, tmp_path / "out", "--workers", 0)
+    assert files_of(tmp_path / "out") == files_of(target_shards)
+
+
+def test_a_second_run_has_nothing_to_do_and_more_views_extend(
+    target_store: Path, target_shards: Path, tmp_path: Path, capsys
+) -> None:
+    out = tmp_path / "out"
+    pack(target_store, out, "--views", 1)
+    assert len(load(out).shards) == 3
+    before = times_of(out)
+    pack(target_store, out, "--views", 1)
+    assert "nothing to do, 3 shards are there" in capsys.readouterr().out
+    pack(target_store, out, "--dry-run")
+    assert "shards to do: 3, done: 3" in capsys.readouterr().out
+    pack(target_store, out)
+    assert before.items() < times_of(out).items()
+    assert files_of(out) == files_of(target_shards)
+
+
+def test_a_lost_shard_is_made_again(target_store: Path, target_shards: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    pack(target_store, out)
+    (out / "view-01" / "targets-v01-images-000001.tar").unlink()
+    pack(target_store, out)
+    assert files_of(out) == files_of(target_shards)
+
+
+def test_dry_run_writes_nothing(target_store: Path, tmp_path: Path, capsys) -> None:
+    pack(target_store, tmp_path / "out", "--dry-run")
+    output = capsys.readouterr().out
+    size = 512 + -(-layout_of(read_identity(str(target_store))).bytes_per_sample // 512) * 512
+    assert "shards to do: 6, done: 0" in output
+    assert f"about {48 * size} ({size} a target)" in output
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_dry_run_foretells_is_written(target_shards: Path, target_store: Path) -> None:
+    size = 512 + -(-layout_of(read_identity(str(target_store))).bytes_per_sample // 512) * 512
+    for shard in load(target_shards).shards:
+        assert 0 <= shard.bytes - size * shard.samples <= 10240 + 1024
+
+
+def test_an_unfinished_store_is_refused(target_store: Path, tmp_path: Path, capsys) -> None:
+    store = tmp_path / "targets.zarr"
+    shutil.copytree(target_store, store)
+    record = json.loads((store / "extract-targets.json").read_text())
+    (store / "extract-targets.json").write_text(json.dumps(record | {"state": "running"}))
+    (store / "done" / "view-01" / "images-000002.json").unlink()
+    pack(store, tmp_path / "out", code=1)
+    assert "is not finished; run extract-targets again" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    pack(store, tmp_path / "out", "--allow-unfinished")
+    assert len(load(tmp_path / "out").shards) == 5
+
+
+def test_what_is_no_store_is_refused(tmp_path: Path, target_store: Path, capsys) -> None:
+    pack(tmp_path, tmp_path / "out", code=1)
+    assert "holds no target store" in capsys.readouterr().err
+    pack(target_store, tmp_path / "out", "--views", 3, code=1)
+    assert "holds 2 views; --views asks for 3" in capsys.readouterr().err
+    for words in (("--views", 0), ("--workers", -1)):
+        pack(target_store, tmp_path / "out", *words, code=2)
+
+
+@pytest.mark.parametrize("damage", ["flip", "delete"])
+def test_a_damaged_store_is_named(target_store: Path, tmp_path: Path, damage: str, capsys) -> None:
+    store = tmp_path / "targets.zarr"
+    shutil.copytree(target_store, store)
+    path = store / "view-00" / "images-000001" / "codes" / "c" / "0" / "0" / "0"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    if damage == "flip":
+        path.write_bytes(bytes(data))
+    else:
+        path.unlink()
+    pack(store, tmp_path / "out", "--workers", 0, code=1)
+    assert f"{path} is {'damaged' if damage == 'flip' else 'missing'}" in capsys.readouterr().err
+    unfinished = load_manifest(str(tmp_path / "out"), kind="targets", allow_unfinished=True)
+    assert [shard.details["source"] for shard in unfinished.shards] == ["images-000000"]
+
+
+def test_other_targets_are_refused_or_replace(
+    target_store: Path, image_shards: Path, tmp_path: Path, capsys
+) -> None:
+    other, out = tmp_path / "other.zarr", tmp_path / "out"
+    teacher = write_tiny_clip(tmp_path / "clip", seed=1)
+    run_cli(
+        "extract-targets", "--images", image_shards, "--out", other, "--teacher",
+        f"local-dir:{teacher}", "--codec", "int8",
+    )  # fmt: skip
+    pack(target_store, out)
+    before = files_of(out)
+    pack(other, out, code=1)
+    error = capsys.readouterr().err
+    assert "options.codec.name is 'float16' there and 'int8' here" in error
+    assert "options.teacher.weights_sha256 is" in error
+    assert files_of(out) == before
+    pack(other, out, "--overwrite")
+    manifest = load(out)
+    assert manifest.common["identity"]["codec"] == {"name": "int8"}
+    assert len(manifest.shards) == 3
+
+
+def test_tars_of_units_that_were_extracted_again_are_stale(
+    pictures: Path, tiny_clip: Path, tmp_path: Path, capsys
+) -> None:
+    source, shards, store, out = (tmp_path / name for name in ("in", "shards", "t.zarr", "out"))
+    shutil.copytree(pictures, source)
+    images = ("pack-images", source, shards, "--samples-per-shard", 10, "--no-shuffle")
+    extract = (
+        "extract-targets", "--images", shards, "--out", store, "--teacher",
+        f"local-dir:{tiny_clip}", "--views", 2,
+    )  # fmt: skip
+    run_cli(*images)
+    run_cli(*extract)
+    pack(store, out)
+    before, times = files_of(out), times_of(out)
+    write_picture(source / "ant" / "003.jpg", 99)
+    run_cli(*images, "--overwrite")
+    run_cli(*extract)
+    capsys.readouterr()
+    pack(store, out, "--dry-run")
+    assert "shards to do: 2, done: 4" in capsys.readouterr().out
+    pack(store, out)
+    stale = {f"targets-v0{view}-images-000000.tar" for view in range(2)}
+    assert {name for name, time in times_of(out).items() if time != times[name]} == stale
+    changed = {path for path, data in files_of(out).items() if data != before[path]}
+    assert {path.split("/")[-1] for path in changed if path.endswith(".tar")} == stale
+    digest = load_manifest(str(shards), kind="images").shards[0].sha256
+    assert load(out).shards[0].details["source_sha256"] == digest
+
+
+def test_an_interrupted_run_goes_on(
+    target_store: Path, target_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = iter([False, False, True])
+
+    def raise_if_asked(request: StopRequest, _: str) -> None:
+        if next(asked):
+            raise InterruptedRunError("SIGTERM received")
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(StopRequest, "raise_if_asked", raise_if_asked)
+        pack(target_store, out, "--workers", 0, code=75)
+    unfinished = load_manifest(str(out), kind="targets", allow_unfinished=True)
+    assert len(unfinished.shards) == 3
+    times = times_of(out)
+    pack(target_store, out)
+    assert times.items() < times_of(out).items()
+    assert files_of(out) == files_of(target_shards)
+
+
+def test_killed_at_any_write_it_ends_with_the_same_bytes(
+    target_store: Path, target_shards: Path, tmp_path: Path
+) -> None:
+    writes = 0
+    while True:
+        out = tmp_path / str(writes)
+        killed = run_and_kill(writes, "pack-targets", "--targets", target_store, "--out", out)
+        pack(target_store, out)
+        assert files_of(out) == files_of(target_shards)
+        if not killed:
+            break
+        writes += 1
+    assert writes >= 2 * 6 + 4

@@ -1,0 +1,148 @@
+"""The student's pixels are the teacher's, for every sample and view; other images are refused."""
+
+import numpy as np
+import pytest
+import torch
+
+from milan_pipeline.errors import DataError, MismatchError
+from milan_pipeline.examples import ExampleConfig, ToExample, join, stack, student_view
+from milan_pipeline.images import digest
+from milan_pipeline.manifest import load_manifest
+from milan_pipeline.shards import iterate_shard
+from milan_pipeline.student import patchify
+from milan_pipeline.target_records import layout_of
+from milan_pipeline.teacher import Teacher
+from tests.conftest import run_cli
+from tests.photos import write_photos
+
+VIEWS = 3
+
+
+@pytest.fixture(scope="module")
+def photo_shards(tmp_path_factory):
+    """One picture of every odd kind, in shards of 5."""
+    root = tmp_path_factory.mktemp("odd")
+    write_photos(root / "photos")
+    run_cli("pack-images", root / "photos", root / "shards", "--samples-per-shard", 5)
+    return root / "shards"
+
+
+def extract_and_watch(images, tiny_clip, out, monkeypatch):
+    """Extract and pack targets; return what the teacher was given, view by view, in order."""
+    seen = []
+    plain = Teacher.__call__
+
+    def watched(self, pixels_BCHW):
+        seen.extend(pixels_BCHW.clone())
+        return plain(self, pixels_BCHW)
+
+    monkeypatch.setattr(Teacher, "__call__", watched)
+    run_cli(
+        "extract-targets", "--images", images, "--out", out / "t.zarr", "--views", VIEWS,
+        "--teacher", f"local-dir:{tiny_clip}", "--batch-size", 4,
+    )  # fmt: skip
+    run_cli("pack-targets", "--targets", out / "t.zarr", "--out", out / "targets")
+    return seen
+
+
+def raw_pairs(images, targets):
+    """Read (view, key, image bytes, target bytes) of all pairs, in the order of extraction."""
+    image_manifest = load_manifest(str(images), kind="images")
+    target_manifest = load_manifest(str(targets), kind="targets")
+    by_unit = {
+        (shard.details["view"], shard.details["source"]): shard for shard in target_manifest.shards
+    }
+    for view in range(VIEWS):
+        for shard in image_manifest.shards:
+            targets_of = iterate_shard(target_manifest, by_unit[view, shard.stem])
+            for image, target in zip(iterate_shard(image_manifest, shard), targets_of, strict=True):
+                assert image.key == target.key
+                yield (
+                    view,
+                    image.key,
+                    next(iter(image.members.values())),
+                    target.members["target.npy"],
+                )
+
+
+@pytest.mark.parametrize("shards", ["image_shards", "photo_shards"])
+def test_the_students_pixels_are_the_teachers_for_every_sample_and_view(
+    shards, tiny_clip, tmp_path, monkeypatch, request
+):
+    images = request.getfixturevalue(shards)
+    seen = extract_and_watch(images, tiny_clip, tmp_path, monkeypatch)
+    identity = load_manifest(str(tmp_path / "targets"), kind="targets").common["identity"]
+    config = ExampleConfig(
+        image_size=32, patch_size=8, kept=4, mask_seed=0, layout=layout_of(identity)
+    )
+    pairs = list(raw_pairs(images, tmp_path / "targets"))
+    assert len(pairs) == VIEWS * load_manifest(str(images), kind="images").samples
+    for (view, key, image, target), teachers in zip(pairs, seen, strict=True):
+        record = config.layout.from_bytes(target)
+        ours = student_view(image, record, image_size=32, digest=digest(image), key=key)
+        assert ours.dtype == teachers.dtype == torch.uint8
+        assert torch.equal(ours, teachers), (view, key)
+        example = ToExample(config)(sample_of(key, image, target))
+        assert torch.equal(example.patches_BKP, patchify(teachers, 8)[example.kept_BK])
+        assert sorted([*example.kept_BK, *example.masked_BM]) == list(range(16))
+
+
+def sample_of(key, image, target, epoch=0):
+    return {
+        "__key__": key,
+        "__url__": "images-000000.tar",
+        "epoch": epoch,
+        "image": image,
+        "digest": digest(image),
+        "target.npy": target,
+    }
+
+
+@pytest.fixture(scope="module")
+def one(image_shards, target_shards):
+    """An example configuration and one raw pair of the session's shards."""
+    images = load_manifest(str(image_shards), kind="images")
+    targets = load_manifest(str(target_shards), kind="targets")
+    layout = layout_of(targets.common["identity"])
+    config = ExampleConfig(image_size=32, patch_size=8, kept=4, mask_seed=0, layout=layout)
+    image = next(iterate_shard(images, images.shards[0]))
+    target = next(iterate_shard(targets, targets.shards[0]))
+    return config, sample_of(image.key, image.members["jpg"], target.members["target.npy"])
+
+
+def test_a_target_of_other_image_bytes_is_refused_by_name(one):
+    config, sample = one
+    changed = sample | {"digest": sample["digest"] ^ 1}
+    with pytest.raises(MismatchError, match=f"{sample['__key__']}.*other image bytes"):
+        ToExample(config)(changed)
+
+
+@pytest.mark.parametrize("part", ["image", "target.npy"])
+def test_bytes_that_cannot_be_used_are_refused_by_name(one, part):
+    config, sample = one
+    torn = sample[part][:100]
+    if part == "image":
+        record = config.layout.from_bytes(sample["target.npy"]).copy()
+        record["digest"] = digest(torn)
+        whole = np.zeros((), dtype=config.layout.dtype)
+        whole[()] = record
+        sample = sample | {"target.npy": config.layout.to_bytes(whole), "digest": digest(torn)}
+    with pytest.raises(DataError, match=rf"images-000000\.tar, sample '{sample['__key__']}': "):
+        ToExample(config)(sample | {part: torn})
+
+
+def test_each_epoch_draws_another_mask_from_the_same_pixels(one):
+    config, sample = one
+    first, again, later = (ToExample(config)(sample | {"epoch": epoch}) for epoch in (0, 0, 1))
+    assert torch.equal(first.kept_BK, again.kept_BK)
+    assert not torch.equal(first.kept_BK, later.kept_BK)
+    assert torch.equal(first.codes_BNC, later.codes_BNC)
+
+
+def test_examples_stack_and_parts_join_in_order(one):
+    config, sample = one
+    examples = [ToExample(config)(sample | {"epoch": epoch}) for epoch in range(4)]
+    whole, halves = stack(examples), join([stack(examples[:2]), stack(examples[2:])])
+    assert whole.keys == halves.keys == [sample["__key__"]] * 4
+    for ours, theirs in zip(whole[:-1], halves[:-1], strict=True):
+        assert torch.equal(ours, theirs)

@@ -1,0 +1,157 @@
+"""Manifest and index: round trip, damage of any byte, refusals."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from milan_pipeline import storage
+from milan_pipeline.errors import DataError, MismatchError, MissingDataError
+from milan_pipeline.manifest import (
+    Manifest,
+    Shard,
+    index_bytes,
+    index_table,
+    keys_of,
+    load_index,
+    load_manifest,
+    require_unique_stems,
+)
+
+SHARD = Shard(name="x-0.tar", samples=2, bytes=10, sha256="ab", index_sha256="cd")
+
+
+def a_manifest(folder: Path, *shards: Shard, **more) -> Manifest:
+    return Manifest(kind="images", folder=str(folder), shards=shards or (SHARD,), **more)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    detailed = dataclasses.replace(SHARD, details={"skipped": [{"key": "ä", "reason": "b"}]})
+    manifest = a_manifest(tmp_path, detailed, common={"classes": ["ant", "\udcff"]})
+    manifest.save()
+    loaded = load_manifest(str(tmp_path), kind="images")
+    assert loaded == manifest
+    assert loaded.sha256 == manifest.sha256
+    assert load_manifest(str(tmp_path / "manifest.json"), kind="images") == manifest
+
+
+def test_any_damaged_byte_is_noticed(tmp_path: Path) -> None:
+    manifest = a_manifest(tmp_path, common={"classes": ["ant"]})
+    manifest.save()
+    path = tmp_path / "manifest.json"
+    good = path.read_bytes()
+    refused = 0
+    for position in range(len(good)):
+        damaged = bytearray(good)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(bytes(damaged))
+        try:
+            # What may pass is other white space.
+            assert load_manifest(str(tmp_path), kind="images") == manifest
+        except DataError as error:
+            assert str(path) in str(error)  # noqa: PT017 - passing is allowed, too
+            refused += 1
+    assert refused > 0.9 * len(good)
+
+
+def test_truncation_anywhere_is_noticed(tmp_path: Path) -> None:
+    a_manifest(tmp_path).save()
+    path = tmp_path / "manifest.json"
+    good = path.read_bytes()
+    for length in range(len(good) - 1):  # without the last line break it is whole
+        path.write_bytes(good[:length])
+        with pytest.raises(DataError, match=r"manifest\.json"):
+            load_manifest(str(tmp_path), kind="images")
+
+
+def test_refusals(tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match=r"`milan-pipeline index` makes it"):
+        load_manifest(str(tmp_path), kind="images")
+    with pytest.raises(MissingDataError, match=r"`milan-pipeline pack-targets` makes it"):
+        load_manifest(str(tmp_path), kind="targets")
+    a_manifest(tmp_path, complete=False).save()
+    with pytest.raises(MismatchError, match="'images' shards where 'targets'"):
+        load_manifest(str(tmp_path), kind="targets", allow_unfinished=True)
+    with pytest.raises(MismatchError, match="is not complete"):
+        load_manifest(str(tmp_path), kind="images")
+    assert not load_manifest(str(tmp_path), kind="images", allow_unfinished=True).complete
+
+
+def test_a_newer_format_is_named(tmp_path: Path) -> None:
+    a_manifest(tmp_path).save()
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 2}))
+    with pytest.raises(DataError, match="format version 2"):
+        load_manifest(str(tmp_path), kind="images")
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "index"),
+    [
+        ("x-0.tar", "/data/x-0.tar", "/data/x-0.index.npy"),
+        ("view-00/x.tar", "/data/view-00/x.tar", "/data/view-00/x.index.npy"),
+        ("s3://bucket/y/x.tar", "s3://bucket/y/x.tar", "/data/x.index.npy"),
+        ("/other/x.tar", "/other/x.tar", "/data/x.index.npy"),
+    ],
+)
+def test_where_shard_and_index_lie(name: str, url: str, index: str) -> None:
+    shard = dataclasses.replace(SHARD, name=name)
+    manifest = a_manifest(Path("/data"), shard)
+    assert manifest.url_of(shard) == url
+    assert manifest.index_url_of(shard) == index
+
+
+def test_equal_stems_are_refused() -> None:
+    other = dataclasses.replace(SHARD, name="elsewhere/x-0.tar")
+    require_unique_stems((SHARD, dataclasses.replace(SHARD, name="x-1.tar")))
+    with pytest.raises(MismatchError, match=r"x-0\.tar"):
+        require_unique_stems((SHARD, other))
+
+
+ROW = st.tuples(
+    st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12),
+    st.integers(0, 2**63 - 1),
+    st.integers(0, 2**63 - 1),
+    st.integers(0, 2**64 - 1),
+)
+
+
+def put_index(folder: Path, data: bytes, samples: int) -> tuple[Manifest, Shard]:
+    (folder / "x-0.index.npy").write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    shard = dataclasses.replace(SHARD, samples=samples, index_sha256=digest)
+    return a_manifest(folder, shard), shard
+
+
+@settings(deadline=None, derandomize=True)
+@given(rows=st.lists(ROW, max_size=6))
+def test_index_round_trip(tmp_path_factory: pytest.TempPathFactory, rows) -> None:
+    manifest, shard = put_index(
+        tmp_path_factory.mktemp("i"), index_bytes(index_table(rows)), len(rows)
+    )
+    table = load_index(manifest, shard)
+    assert keys_of(table) == [row[0] for row in rows]
+    for name, column in zip(("offset", "length", "xxh3"), (1, 2, 3), strict=True):
+        assert table[name].tolist() == [row[column] for row in rows]
+
+
+def test_any_damaged_bit_of_an_index_is_noticed(tmp_path: Path) -> None:
+    good = index_bytes(index_table([("a", 512, 3, 7), ("b", 1024, 4, 8)]))
+    manifest, shard = put_index(tmp_path, good, 2)
+    load_index(manifest, shard)
+    for position in range(len(good)):
+        damaged = bytearray(good)
+        damaged[position] ^= 1 << position % 8
+        storage.put_bytes(manifest.index_url_of(shard), bytes(damaged))
+        with pytest.raises(DataError, match=r"x-0\.index\.npy does not match"):
+            load_index(manifest, shard)
+
+
+def test_an_index_of_another_length_is_noticed(tmp_path: Path) -> None:
+    manifest, shard = put_index(tmp_path, index_bytes(index_table([("a", 512, 3, 7)])), 2)
+    with pytest.raises(DataError, match="has 1 rows, the manifest 2"):
+        load_index(manifest, shard)

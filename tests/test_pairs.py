@@ -1,0 +1,236 @@
+"""Images and targets are joined by (shard, key), or refused; never mispaired."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from milan_pipeline.errors import DataError, MismatchError, MissingDataError
+from milan_pipeline.manifest import Manifest, load_manifest
+from milan_pipeline.pairs import join_pairs
+from milan_pipeline.shards import Sample, SampleReader, write_shard
+
+KEYS = ("a", "b", "c", "d")
+SHARDS = ("x", "y")
+
+
+def image_of(shard, key):
+    return f"image {shard} {key}".encode()
+
+
+def target_of(view, shard, key):
+    return f"target {view} {shard} {key}".encode()
+
+
+def write_images(folder, shards=None):
+    """Write image shards: {stem: keys}; the bytes say what they are of."""
+    shards = shards or dict.fromkeys(SHARDS, KEYS)
+    written = [
+        write_shard(
+            str(folder), f"{stem}.tar", [Sample(key, {"jpg": image_of(stem, key)}) for key in keys]
+        )
+        for stem, keys in shards.items()
+    ]
+    return saved(Manifest(kind="images", folder=str(folder), shards=tuple(written)))
+
+
+def write_targets(folder, images, shards=None, *, skipped=(), views=2):
+    """Write target shards of image shards, {stem: keys} of them if given."""
+    shards = shards or dict.fromkeys(SHARDS, KEYS)
+    sha256 = {shard.stem: shard.sha256 for shard in images.shards}
+    written = []
+    for view in range(views):
+        for stem, keys in shards.items():
+            samples = [Sample(key, {"target.npy": target_of(view, stem, key)}) for key in keys]
+            shard = write_shard(str(folder), f"view-{view:02d}/targets-{view}-{stem}.tar", samples)
+            details = {
+                "view": view,
+                "source": stem,
+                "source_sha256": sha256.get(stem, "gone"),
+                "skipped": [{"key": key, "reason": "unreadable"} for key in skipped],
+            }
+            written.append(dataclasses.replace(shard, details=details))
+    return saved(Manifest(kind="targets", folder=str(folder), shards=tuple(written)))
+
+
+def saved(manifest):
+    manifest.save()
+    return load_manifest(manifest.folder, kind=manifest.kind)
+
+
+def joined(images, targets, *, views=2, on_missing="error"):
+    table = join_pairs(images, targets, views=views, on_missing=on_missing)
+    read_and_check(table)
+    return table
+
+
+def read_and_check(table):
+    """Read both sides of every pair; the bytes must be of the same shard, key and view."""
+    reader = SampleReader()
+    for view, shards in enumerate(table.views):
+        for shard in shards:
+            stem = Path(shard.image_url).stem
+            rows = zip(shard.keys.tolist(), shard.image_rows, shard.target_rows, strict=True)
+            for key, image, target in rows:
+                assert shard.view == view
+                assert reader.read(shard.image_url, *image.tolist()) == image_of(stem, key.decode())
+                found = reader.read(shard.target_url, *target.tolist())
+                assert found == target_of(view, stem, key.decode())
+    reader.close()
+
+
+def keys(table, view=0):
+    return [
+        (Path(shard.image_url).stem, key.decode())
+        for shard in table.views[view]
+        for key in shard.keys.tolist()
+    ]
+
+
+ALL = [(shard, key) for shard in SHARDS for key in KEYS]
+
+
+@pytest.fixture
+def images(tmp_path):
+    return write_images(tmp_path / "images")
+
+
+def test_every_image_is_paired_with_its_target_of_each_view(images, tmp_path):
+    table = joined(images, write_targets(tmp_path / "targets", images))
+    assert keys(table, 0) == keys(table, 1) == ALL
+    assert table.missing == 0
+    np.testing.assert_array_equal(table.counts(1), [4, 4])
+
+
+def test_views_that_are_not_asked_for_are_left_alone(images, tmp_path):
+    table = joined(images, write_targets(tmp_path / "targets", images), views=1)
+    assert len(table.views) == 1
+
+
+def test_reordered_targets_are_paired_by_key_in_the_images_order(images, tmp_path):
+    other = {"y": ("d", "b", "a", "c"), "x": ("b", "a", "d", "c")}
+    table = joined(images, write_targets(tmp_path / "targets", images, other))
+    assert keys(table) == ALL
+
+
+def test_keys_of_different_lengths_are_paired(tmp_path):
+    shards = {"x": ("k", "key-longer", "k-")}
+    images = write_images(tmp_path / "images", shards)
+    targets = write_targets(tmp_path / "targets", images, {"x": ("key-longer", "k", "k-")})
+    assert [key for _, key in keys(joined(images, targets))] == list(shards["x"])
+
+
+# ---- one side is missing
+
+MISSING = {
+    "a target key": (None, {"x": KEYS[:3], "y": KEYS}, ["'d'", "without a target"], 2),
+    "an image key": ({"x": KEYS, "y": KEYS[1:]}, None, ["'a'", "without an image"], 2),
+    "a renamed key": (None, {"x": ("a", "b", "c", "D"), "y": KEYS}, ["'d'", "'D'"], 4),
+    "a target shard": (None, {"x": KEYS}, ["no targets for view 0 of y.tar"], 8),
+    "an image shard": ({"x": KEYS}, None, ["y.tar"], 8),
+}
+
+
+@pytest.mark.parametrize("case", MISSING)
+def test_a_missing_side_is_an_error_that_names_it(case, tmp_path):
+    image_keys, target_keys, named, _ = MISSING[case]
+    images = write_images(tmp_path / "images", image_keys)
+    targets = write_targets(tmp_path / "targets", images, target_keys)
+    with pytest.raises(MissingDataError) as error:
+        joined(images, targets)
+    for name in [*named, "--on-missing skip"]:
+        assert name in str(error.value)
+
+
+@pytest.mark.parametrize("case", MISSING)
+def test_a_missing_side_is_left_out_and_counted_on_demand(case, tmp_path):
+    image_keys, target_keys, _, count = MISSING[case]
+    images = write_images(tmp_path / "images", image_keys)
+    targets = write_targets(tmp_path / "targets", images, target_keys)
+    table = joined(images, targets, on_missing="skip")
+    both = [
+        (stem, key)
+        for stem, key in ALL
+        if key in dict(image_keys or dict.fromkeys(SHARDS, KEYS)).get(stem, ())
+        and key in dict(target_keys or dict.fromkeys(SHARDS, KEYS)).get(stem, ())
+    ]
+    assert keys(table, 0) == keys(table, 1) == both
+    assert table.missing == count
+
+
+def test_a_key_that_extraction_skipped_is_not_missing(images, tmp_path):
+    shards = dict.fromkeys(SHARDS, KEYS[:3])
+    table = joined(images, write_targets(tmp_path / "targets", images, shards, skipped=["d"]))
+    assert keys(table) == [(shard, key) for shard in SHARDS for key in KEYS[:3]]
+    assert table.missing == 0
+
+
+def test_a_view_that_lacks_a_shard_is_named(images, tmp_path):
+    targets = write_targets(tmp_path / "targets", images)
+    targets = dataclasses.replace(targets, shards=targets.shards[:3])
+    with pytest.raises(MissingDataError, match=r"view 1 of y\.tar"):
+        joined(images, targets)
+
+
+# ---- the sides are there, but not of each other
+
+
+@pytest.mark.parametrize("on_missing", ["error", "skip"])
+def test_targets_of_an_older_image_shard_are_refused(tmp_path, on_missing):
+    images = write_images(tmp_path / "images")
+    targets = write_targets(tmp_path / "targets", images)
+    changed = write_images(tmp_path / "images", {"x": KEYS, "y": (*KEYS, "e")})
+    with pytest.raises(MismatchError, match=r"made from another y\.tar: its sha256 was"):
+        joined(changed, targets, on_missing=on_missing)
+
+
+def test_swapped_target_shards_are_found_by_their_index(images, tmp_path):
+    targets = write_targets(tmp_path / "targets", images)
+    swap(tmp_path / "targets/view-00", "targets-0-x.index.npy", "targets-0-y.index.npy")
+    with pytest.raises(DataError, match=r"targets-0-x\.index\.npy does not match"):
+        joined(images, targets)
+
+
+def test_swapped_tars_are_found_when_they_are_read(images, tmp_path):
+    targets = write_targets(tmp_path / "targets", images)
+    swap(tmp_path / "targets/view-00", "targets-0-x.tar", "targets-0-y.tar")
+    with pytest.raises(DataError, match=r"targets-0-x\.tar is truncated or damaged"):
+        joined(images, targets)
+
+
+def swap(folder, left, right):
+    kept = (folder / left).read_bytes()
+    (folder / left).write_bytes((folder / right).read_bytes())
+    (folder / right).write_bytes(kept)
+
+
+def test_a_manifest_edited_by_hand_is_refused(images, tmp_path):
+    write_targets(tmp_path / "targets", images)
+    path = tmp_path / "targets/manifest.json"
+    document = json.loads(path.read_text())
+    document["shards"][0]["details"]["source"] = "y"
+    path.write_text(json.dumps(document))
+    with pytest.raises(DataError, match="does not match its own hash"):
+        load_manifest(str(tmp_path / "targets"), kind="targets")
+
+
+def test_two_image_shards_of_one_name_are_refused(images, tmp_path):
+    targets = write_targets(tmp_path / "targets", images)
+    twice = dataclasses.replace(images, shards=(*images.shards, images.shards[0]))
+    with pytest.raises(MismatchError, match=r"two shards are called x\.tar"):
+        joined(twice, targets)
+
+
+# ---- what a resumed run compares
+
+
+def test_the_fingerprint_tells_other_pairs_apart(images, tmp_path):
+    first = joined(images, write_targets(tmp_path / "one", images))
+    again = joined(images, write_targets(tmp_path / "two", images))
+    assert first.fingerprint() == again.fingerprint()
+    fewer = joined(images, write_targets(tmp_path / "three", images), views=1)
+    other = write_images(tmp_path / "other", {"x": KEYS, "y": KEYS[::-1]})
+    reordered = joined(other, write_targets(tmp_path / "four", other))
+    assert len({table.fingerprint() for table in (first, fewer, reordered)}) == 3

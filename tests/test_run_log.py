@@ -1,0 +1,81 @@
+"""`log.jsonl` holds each step once, `state.json` tells how far a run has come."""
+
+import contextlib
+import json
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from milan_pipeline.run_log import RunLog, trained_steps, write_state
+
+
+def write(run, steps, *, resume_step, loss=0.0):
+    with contextlib.closing(RunLog(run, resume_step=resume_step)) as log:
+        log.write({"step": step, "loss": loss + step} for step in steps)
+
+
+def logged(run):
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [(row["step"], row["loss"]) for row in rows]
+
+
+def test_a_resume_drops_the_steps_that_are_done_again(tmp_path):
+    write(tmp_path, range(1, 8), resume_step=0)
+    write(tmp_path, range(5, 9), resume_step=4, loss=0.5)
+    assert logged(tmp_path) == [
+        (1, 1),
+        (2, 2),
+        (3, 3),
+        (4, 4),
+        (5, 5.5),
+        (6, 6.5),
+        (7, 7.5),
+        (8, 8.5),
+    ]
+
+
+@pytest.mark.parametrize(
+    "torn", ['{"step": 3, "lo', "{", '{"loss": 1}', "3", "null", '{"step": "x"}']
+)
+def test_a_line_that_a_kill_cut_short_is_dropped(tmp_path, torn):
+    write(tmp_path, [1, 2], resume_step=0)
+    with (tmp_path / "log.jsonl").open("a") as stream:
+        stream.write(torn)
+    write(tmp_path, [3, 4], resume_step=2)
+    assert logged(tmp_path) == [(1, 1), (2, 2), (3, 3), (4, 4)]
+
+
+def test_lines_are_on_disk_before_the_log_is_closed(tmp_path):
+    with contextlib.closing(RunLog(tmp_path, resume_step=0)) as log:
+        log.write([{"step": 1, "loss": 2.0}])
+        assert logged(tmp_path) == [(1, 2.0)]
+
+
+def test_what_precedes_an_error_is_logged(tmp_path):
+    def rows():
+        yield {"step": 1, "loss": 2.0}
+        raise ValueError("step 2 is not finite")
+
+    with (
+        pytest.raises(ValueError, match="step 2"),
+        contextlib.closing(RunLog(tmp_path, resume_step=0)) as log,
+    ):
+        log.write(rows())
+    assert logged(tmp_path) == [(1, 2.0)]
+
+
+def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path):
+    write(tmp_path, range(1, 5), resume_step=0)
+    write(tmp_path, range(3, 6), resume_step=2, loss=0.5)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("loss")
+    assert [(row.step, row.value) for row in events] == [
+        (1, 1), (2, 2), (3, 3.5), (4, 4.5), (5, 5.5)
+    ]  # fmt: skip
+
+
+def test_the_state_tells_how_far_a_run_has_come(tmp_path):
+    assert trained_steps(tmp_path) == 0
+    write_state(tmp_path, "interrupted", step=7, total_steps=12)
+    assert trained_steps(tmp_path) == 7
+    state = json.loads((tmp_path / "state.json").read_text())
+    assert (state["state"], state["total_steps"]) == ("interrupted", 12)

@@ -1,0 +1,134 @@
+"""Which files make up a dataset, and the keys they get."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from milan_pipeline.errors import ConfigError, DataError
+from milan_pipeline.sources import find_source, shuffled
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode(errors="surrogateescape"))
+
+
+def listing(root: Path) -> list[tuple[str, int | None]]:
+    return [(file.key, file.label) for file in find_source(root).files]
+
+
+def test_a_class_tree(tmp_path: Path) -> None:
+    touch(tmp_path, "dog/b.JPG", "cat/a.jpeg", "cat/deep/c.png", "dog/d.webp", "notes.txt")
+    source = find_source(tmp_path)
+    assert source.classes == ["cat", "dog"]
+    assert source.ignored == ["notes.txt"]
+    assert listing(tmp_path) == [("cat/a", 0), ("cat/deep/c", 0), ("dog/b", 1), ("dog/d", 1)]
+    assert [file.path.read_bytes().decode() for file in source.files] == [
+        "cat/a.jpeg", "cat/deep/c.png", "dog/b.JPG", "dog/d.webp",
+    ]  # fmt: skip
+
+
+def test_a_flat_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "b.jpg", "sub/a.jpg", ".hidden.jpg")
+    assert listing(tmp_path) == [("b", None), ("sub/a", None)]
+    assert find_source(tmp_path).classes == []
+    assert find_source(tmp_path).ignored == [".hidden.jpg"]
+
+
+def test_linked_class_folders_are_followed(tmp_path: Path) -> None:
+    touch(tmp_path / "all", "cat/a.jpg", "dog/b.jpg")
+    (tmp_path / "subset").mkdir()
+    (tmp_path / "subset" / "dog").symlink_to(tmp_path / "all" / "dog")
+    assert listing(tmp_path / "subset") == [("dog/b", 0)]
+
+
+def test_a_list(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "x/b.jpg", "c c.png")
+    (tmp_path / "list.tsv").write_text("\ufeffx/b.jpg\t3\r\na.jpg\n\nc c.png\t0\n", "utf-8")
+    rows = listing(tmp_path / "list.tsv")
+    assert rows[:2] == [("x/b", 3), ("a", None)]
+    assert rows[2][0].startswith("c_c-")
+    assert rows[2][1] == 0
+    (tmp_path / "absolute.tsv").write_text(f"{tmp_path}/a.jpg")
+    assert not listing(tmp_path / "absolute.tsv")[0][0].startswith("/")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.jpg\tdog", r"line 1: 'dog' is no class number"),
+        ("a.jpg\t²", r"line 1: '²' is no class number"),
+        ("a.jpg\t-1", r"line 1: '-1' is no class number"),
+        ("a.jpg\nb.jpg", r"line 2: 'b\.jpg' is no file"),
+        ("a.jpg\na.jpg\t1", r"line 2: 'a\.jpg' comes twice"),
+    ],
+)
+def test_bad_lines_are_named(tmp_path: Path, text: str, message: str) -> None:
+    touch(tmp_path, "a.jpg")
+    (tmp_path / "list.tsv").write_text(text, "utf-8")
+    with pytest.raises(DataError, match=message):
+        find_source(tmp_path / "list.tsv")
+
+
+def test_what_is_no_source(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        find_source(tmp_path / "nowhere")
+    touch(tmp_path, "readme.md")
+    with pytest.raises(ConfigError, match="holds no image"):
+        find_source(tmp_path)
+    (tmp_path / "picture.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(DataError, match="no list in UTF-8"):
+        find_source(tmp_path / "picture.jpg")
+
+
+def test_awkward_names_give_distinct_keys_without_dots(tmp_path: Path) -> None:
+    names = [
+        "a.jpg", "a.png", "A.jpg", "b.c.jpg", "b.d.jpg", "b c.jpg", "b_c.jpg", "ä.jpg", "ö.jpg",
+        "x.y/a.jpg", "x_y/a.jpg", os.fsdecode(b"\xff.jpg"), os.fsdecode(b"\xfe.jpg"),
+    ]  # fmt: skip
+    touch(tmp_path, *names)
+    keys = [key for key, _ in listing(tmp_path)]
+    assert len({key.lower() for key in keys}) == len(names)
+    assert not any("." in key for key in keys)
+    assert all(key.isascii() for key in keys)
+
+
+PART = st.text(st.sampled_from("aAbä .-_²"), min_size=1, max_size=4).filter(
+    lambda part: part.strip(".") != "" and part == part.strip()
+)
+NAME = st.tuples(st.lists(PART, min_size=1, max_size=2), st.sampled_from(["jpg", "png", "JPEG"]))
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(rows=st.lists(NAME, min_size=1, max_size=8))
+def test_keys_are_unique_and_without_dots(tmp_path_factory: pytest.TempPathFactory, rows) -> None:
+    root = tmp_path_factory.mktemp("s")
+    names = dict.fromkeys("/".join(parts) + f".{extension}" for parts, extension in rows)
+    touch(root, *names)
+    (root / "list.tsv").write_text("\n".join(names), "utf-8")
+    keys = [key for key, _ in listing(root / "list.tsv")]
+    assert len({key.lower() for key in keys}) == len(names)
+    assert not any("." in key or key.startswith("/") for key in keys)
+
+
+def test_the_fingerprint_follows_the_files(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "b.jpg")
+    first = find_source(tmp_path).fingerprint()
+    assert find_source(tmp_path).fingerprint() == first
+    os.utime(tmp_path / "a.jpg", ns=(1, 1))
+    second = find_source(tmp_path).fingerprint()
+    touch(tmp_path, "c.jpg")
+    assert len({first, second, find_source(tmp_path).fingerprint()}) == 3
+
+
+def test_shuffling_depends_on_the_seed_alone(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{number}.jpg" for number in range(20)))
+    files = find_source(tmp_path).files
+    first = shuffled(files, 1)
+    assert first == shuffled(files, 1)
+    assert first not in (files, shuffled(files, 2))
+    assert sorted(file.key for file in first) == sorted(file.key for file in files)

@@ -1,0 +1,186 @@
+"""The stream gives the same batches for any number of loader processes, and fails by name."""
+
+import contextlib
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from milan_pipeline.errors import DataError, StorageError
+from milan_pipeline.examples import ExampleConfig, join
+from milan_pipeline.manifest import load_index, load_manifest
+from milan_pipeline.pretraining import open_run_data
+from milan_pipeline.stream import batches, explained_worker_deaths
+
+# torch advises against more loader processes than cores; here they are few samples' worth.
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+
+
+def open_data(images, targets, *, batch=12, lanes=12):
+    return open_run_data(
+        str(images),
+        str(targets),
+        views=None,
+        on_missing="error",
+        batch=batch,
+        lanes=lanes,
+        block=5,
+        seed=0,
+    )
+
+
+@pytest.fixture(scope="module")
+def data(image_shards, target_shards):
+    return open_data(image_shards, target_shards)
+
+
+def stream(data, steps, *, workers=0, **share):
+    config = ExampleConfig(image_size=32, patch_size=8, kept=4, mask_seed=0, layout=data.layout)
+    return batches(data.pairs, data.order, config, steps=steps, workers=workers, **share)
+
+
+def require_equal(ours, theirs):
+    for left, right in zip(ours, theirs, strict=True):
+        assert left.keys == right.keys
+        assert all(torch.equal(a, b) for a, b in zip(left[:-1], right[:-1], strict=True))
+
+
+@pytest.fixture(scope="module")
+def four_epochs(data):
+    """All batches of four epochs (two of each view), read without loader processes."""
+    return list(stream(data, range(8)))
+
+
+def test_each_epoch_shows_every_sample_once(data, four_epochs):
+    assert data.clock.steps == (2, 2)
+    for epoch in range(4):
+        keys = four_epochs[2 * epoch].keys + four_epochs[2 * epoch + 1].keys
+        assert len(keys) == len(set(keys)) == 24
+
+
+def test_epochs_alternate_between_the_views(data, four_epochs):
+    """The codes of a sample are those of view `epoch % 2`, read straight from the target shards."""
+    stored = {
+        (view, key.decode()): data.layout.from_bytes(
+            read_range(shard.target_url, *row.tolist()[:2])
+        )
+        for view, shards in enumerate(data.pairs.views)
+        for shard in shards
+        for key, row in zip(shard.keys, shard.target_rows, strict=True)
+    }
+    for step, batch in enumerate(four_epochs):
+        for key, codes_NC in zip(batch.keys, batch.codes_BNC, strict=True):
+            expected = stored[step // 2 % 2, key]["codes"]
+            assert torch.equal(codes_NC, torch.from_numpy(expected.copy()))
+    assert all((stored[0, key]["box"] != stored[1, key]["box"]).any() for _, key in stored)
+
+
+def read_range(path, offset, length):
+    with Path(path).open("rb") as file:
+        file.seek(offset)
+        return file.read(length)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_batches_do_not_depend_on_the_number_of_workers(data, four_epochs, workers):
+    require_equal(list(stream(data, range(8), workers=workers)), four_epochs)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resume_at_a_step_goes_on_with_the_same_batches(data, four_epochs, workers):
+    for first in (1, 2, 5) if workers == 0 else (3,):
+        require_equal(list(stream(data, range(first, 8), workers=workers)), four_epochs[first:])
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_the_ranks_parts_make_up_the_global_batches(data, four_epochs, world):
+    ranks = [stream(data, range(8), rank=rank, world=world) for rank in range(world)]
+    require_equal([join(list(parts)) for parts in zip(*ranks, strict=True)], four_epochs)
+
+
+# ---- what is left behind
+
+
+def open_files():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_nothing_is_left_running_or_open(data, workers):
+    list(stream(data, range(1), workers=workers))  # what is opened once and for all
+    before = open_files()
+    list(stream(data, range(2), workers=workers))
+    with contextlib.closing(stream(data, range(8), workers=workers)) as abandoned:
+        next(abandoned)
+    assert not multiprocessing.active_children()
+    assert open_files() == before
+
+
+# ---- damage
+
+
+@pytest.fixture
+def damaged(image_shards, target_shards, tmp_path):
+    """A copy of the target shards with one bit flipped in one record; and the tar's name."""
+    folder = tmp_path / "targets"
+    shutil.copytree(target_shards, folder)
+    manifest = load_manifest(str(folder), kind="targets")
+    shard = manifest.shards[1]
+    row = load_index(manifest, shard)[3]
+    path = folder / shard.name
+    data = bytearray(path.read_bytes())
+    data[int(row["offset"] + row["length"]) - 1] ^= 1
+    path.write_bytes(data)
+    return open_data(image_shards, folder), path.name
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_flipped_bit_is_an_error_that_names_the_tar(damaged, workers):
+    data, name = damaged
+    with pytest.raises(DataError) as error:
+        list(stream(data, range(2), workers=workers))
+    assert not multiprocessing.active_children()
+    assert name in str(error.value)
+    assert "damaged" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "Traceback" not in str(error.value)
+
+
+def test_stop_signals_do_not_end_the_workers(data, four_epochs):
+    """A scheduler signals every process of a job; the training process alone decides."""
+    found = []
+    for batch in stream(data, range(8), workers=2):
+        if not found:
+            workers = multiprocessing.active_children()
+            assert len(workers) == 2
+            for name in ("-TERM", "-USR1"):
+                subprocess.run(["kill", name, *(str(worker.pid) for worker in workers)], check=True)
+        found.append(batch)
+    require_equal(found, four_epochs)
+
+
+def kill_a_worker_and_go_on(data):
+    with contextlib.closing(stream(data, range(400), workers=2)) as killed:
+        for number, _ in enumerate(killed):
+            if number == 0:
+                os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+
+def test_a_killed_worker_is_a_clear_error(data):
+    with (
+        pytest.raises(StorageError, match=r"a loader process died .* --workers"),
+        explained_worker_deaths(),
+    ):
+        kill_a_worker_and_go_on(data)
+    assert not multiprocessing.active_children()
+
+
+def test_other_errors_are_not_taken_for_a_workers_death():
+    with pytest.raises(RuntimeError, match="shapes"), explained_worker_deaths():
+        nn.Linear(2, 2)(torch.zeros(1, 3))
