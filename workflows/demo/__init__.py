@@ -1,0 +1,1 @@
+"""A self-contained demo: generated scenes and a small CLIP trained on them."""
