@@ -17,9 +17,10 @@ import torch
 
 from milan_pipeline.codecs import Codec
 from milan_pipeline.crops import view_pixels
-from milan_pipeline.errors import BadImageError, DataError
+from milan_pipeline.errors import BadImageError
 from milan_pipeline.images import decode_rgb
 from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.ledger import BadImageBudget
 from milan_pipeline.manifest import Manifest, keys_of, load_index
 from milan_pipeline.parallel import ordered_map
 from milan_pipeline.progress import progress_bar
@@ -28,8 +29,6 @@ from milan_pipeline.target_store import UnitBlock, UnitWriter
 from milan_pipeline.teacher import Teacher
 from milan_pipeline.units import Mark, Unit
 from milan_pipeline.views import Box, ViewPolicy
-
-NAMED_BAD_IMAGES = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,35 +43,6 @@ class ExtractionJob:
     codec: Codec
     batch_size: int
     workers: int
-
-
-@dataclasses.dataclass(kw_only=True)
-class BadImageBudget:
-    """How many images may be unreadable before the stage fails: a fraction, and always one.
-
-    `images` counts images, not views of them: an unreadable one counts once, in however many views.
-    """
-
-    fraction: float
-    images: int
-    ledger: dict[str, str] = dataclasses.field(default_factory=dict)
-
-    def add(self, mark: Mark) -> None:
-        """Count a finished unit's skipped images.
-
-        Raises:
-            DataError: there are more than allowed; the first ten are named.
-        """
-        self.ledger |= {f"{mark.shard}:{row['key']}": row["reason"] for row in mark.skipped}
-        allowed = max(1, int(self.fraction * self.images)) if self.fraction > 0 else 0
-        if len(self.ledger) > allowed:
-            named = itertools.islice(self.ledger.items(), NAMED_BAD_IMAGES)
-            raise DataError(
-                f"{len(self.ledger)} of {self.images} images are unreadable, more than "
-                f"--max-bad-fraction {self.fraction} allows: "
-                f"{', '.join(f'{place} ({reason})' for place, reason in named)}; "
-                "mend them or raise the fraction"
-            )
 
 
 class _Decoded(NamedTuple):
@@ -126,7 +96,7 @@ def extract_units(
                 written.result()
             mark = writer.finish(skipped)
             yield mark
-            budget.add(mark)
+            budget.add(mark.shard, mark.skipped)
 
 
 def _writer(job: ExtractionJob, unit: Unit) -> UnitWriter:

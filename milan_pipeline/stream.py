@@ -9,7 +9,6 @@ import contextlib
 import os
 import signal
 import threading
-import traceback
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -86,21 +85,21 @@ def _carry_errors(parts: Iterator[Batch]) -> Iterator[Batch | MilanError]:
 
 @contextlib.contextmanager
 def explained_worker_deaths() -> Iterator[None]:
-    """Explain the death of a loader process; torch's signal handler reports it at any line.
+    """Explain the death of a loader process.
+
+    torch's signal handler reports it at any line, or reading what the process was sending fails.
 
     Raises:
         StorageError: a loader process was killed.
     """
     try:
         yield
-    except RuntimeError as error:
-        if isinstance(error, MilanError) or "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
-        # They hold the loader, whose other processes would live on.
-        traceback.clear_frames(error.__traceback__)
         raise StorageError(
-            f"a loader process died ({error}), most often for want of memory; give fewer --workers "
-            "or more memory, and run the same command again"
+            f"a loader process died ({str(error).strip()}), most often for want of memory; give "
+            "fewer --workers or more memory, and run the same command again"
         ) from error
 
 

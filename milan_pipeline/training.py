@@ -5,11 +5,12 @@ Legend: B batch, K kept patches, N = 1 + L tokens, P pixels of a patch, D target
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from milan_pipeline.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
 from milan_pipeline.codecs import Codec
@@ -187,11 +188,18 @@ class Trainer:
         targets_BND = self._input.targets(data.codes_BNC[part], data.scale_BN[part])
         kept_BK = self._input.indices(data.kept_BK[part])
         masked_BM = self._input.indices(data.masked_BM[part])
-        autocast = (
-            torch.autocast(self._device.type, torch.bfloat16)
-            if self._config.bf16
-            else contextlib.nullcontext()
-        )
-        with autocast:
+        with _arithmetic(self._device, bf16=self._config.bf16):
             pred_BND = self._student(patches_BKP, kept_BK, masked_BM)
         return cosine_loss(pred_BND, targets_BND)
+
+
+@contextlib.contextmanager
+def _arithmetic(device: torch.device, *, bf16: bool) -> Iterator[None]:
+    """Compute the forward pass in the run's type, with the attention kernel that suits it."""
+    with contextlib.ExitStack() as stack:
+        if bf16:
+            stack.enter_context(torch.autocast(device.type, torch.bfloat16))
+        if bf16 and device.type == "cpu":
+            # Measured: torch's fused kernel makes whole steps 1.2 to 1.8 times slower here.
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        yield

@@ -81,7 +81,8 @@ def run(config: ExtractTargets) -> None:
     """Do every unit that is not done."""
     from milan_pipeline.codecs import make_codec
     from milan_pipeline.devices import pick_device
-    from milan_pipeline.extraction import BadImageBudget, ExtractionJob, extract_units
+    from milan_pipeline.extraction import ExtractionJob, extract_units
+    from milan_pipeline.ledger import BadImageBudget
     from milan_pipeline.target_store import create_root
     from milan_pipeline.teacher import Teacher
 
@@ -115,7 +116,7 @@ def run(config: ExtractTargets) -> None:
     budget = BadImageBudget(fraction=config.max_bad_fraction, images=manifest.samples)
     done = [marks[unit.mark_path] for unit in units if unit not in left]
     for mark in done:
-        budget.add(mark)
+        budget.add(mark.shard, mark.skipped)
     with stop_request() as stop:
         done += extract_units(job, list(left), budget, stop)
     counts = {

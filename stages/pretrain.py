@@ -71,28 +71,27 @@ class Pretrain:
     device: str = option("auto", help="Where to train: auto, cpu, cuda.", role="execution")
 
     def __post_init__(self) -> None:
-        at_least_one = {
-            name: getattr(self, name)
-            for name in (
-                *("patch_size", "width", "depth", "heads", "decoder_width", "decoder_depth"),
-                *("decoder_heads", "views", "epochs", "batch_size", "lanes", "shuffle_block"),
-                *("max_steps", "micro_batch", "checkpoint_every", "keep", "log_every"),
-            )
-        }
-        for name, value in at_least_one.items():
+        for name in (
+            *("patch_size", "width", "depth", "heads", "decoder_width", "decoder_depth"),
+            *("decoder_heads", "views", "epochs", "batch_size", "lanes", "shuffle_block"),
+            *("max_steps", "micro_batch", "checkpoint_every", "keep", "log_every"),
+        ):
+            value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} {value} is below 1; give more")
         if not 0 < self.mask_ratio < 1:
             raise ConfigError(f"--mask-ratio {self.mask_ratio} is not within 0 to 1; try 0.75")
         if self.workers < 0:
             raise ConfigError(f"--workers {self.workers} is below 0; give 0 or more")
-        if self.base_lr < 0 or self.weight_decay < 0:
+        if not (self.base_lr >= 0 and self.weight_decay >= 0):  # NaN is neither
             raise ConfigError(
-                f"--base-lr {self.base_lr} or --weight-decay {self.weight_decay} is below 0"
+                f"--base-lr {self.base_lr} or --weight-decay {self.weight_decay} is below 0; give "
+                "0 or more"
             )
         if self.warmup_epochs is not None and not 0 <= self.warmup_epochs < self.epochs:
             raise ConfigError(
-                f"--warmup-epochs {self.warmup_epochs} is not below --epochs {self.epochs}"
+                f"--warmup-epochs {self.warmup_epochs} is not within 0 and --epochs {self.epochs}; "
+                "give less"
             )
         if storage.local_path(self.out) is None:
             raise ConfigError(f"--out {self.out} is no local folder; give one")
@@ -146,6 +145,7 @@ def dry_run(config: Pretrain) -> None:
     config, data = _settled(config, pick_device(config.device))
     _record(config, data).previous_state()
     student, _ = _student(config, data)
+    data.examples(student, mask_ratio=config.mask_ratio)  # to refuse what the run would refuse
     total = _training_config(config, data).total_steps
     newest = newest_checkpoint(config.folder)
     parameters = sum(parameter.numel() for parameter in student.parameters())

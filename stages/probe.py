@@ -10,6 +10,7 @@ import click
 from milan_pipeline import storage
 from milan_pipeline.errors import ConfigError, DataError, MismatchError
 from milan_pipeline.interrupts import StopRequest, stop_request
+from milan_pipeline.ledger import BadImageBudget
 from milan_pipeline.manifest import Manifest, load_manifest
 from milan_pipeline.options import option, stage_command
 from milan_pipeline.provenance import StageRecord
@@ -18,8 +19,6 @@ from milan_pipeline.shards import IMAGE_EXTENSIONS, iterate_shard
 if TYPE_CHECKING:
     from milan_pipeline.encoders import FrozenEncoder
     from milan_pipeline.evaluation import Features, Labels
-
-NAMED_BAD_IMAGES = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -180,14 +179,9 @@ def _features(
         description=f"probe: {which}",
     )
     ledger = [places[position] | {"reason": reason} for position, reason in bad]
-    fraction = config.max_bad_fraction
-    allowed = max(1, int(fraction * manifest.samples)) if fraction > 0 else 0
-    if len(ledger) > allowed:
-        named = [f"{row['shard']}:{row['key']}" for row in ledger[:NAMED_BAD_IMAGES]]
-        raise DataError(
-            f"{len(ledger)} of {manifest.samples} {which} images are unreadable, more than "
-            f"--max-bad-fraction {fraction} allows: {', '.join(named)}; mend them or raise it"
-        )
+    budget = BadImageBudget(fraction=config.max_bad_fraction, images=manifest.samples)
+    for row in ledger:
+        budget.add(row["shard"], [row])
     return (features, labels), ledger
 
 

@@ -14,9 +14,10 @@ from milan_pipeline import parallel
 from milan_pipeline.codecs import make_codec
 from milan_pipeline.crops import view_pixels
 from milan_pipeline.errors import DataError, InterruptedRunError
-from milan_pipeline.extraction import BadImageBudget, ExtractionJob, extract_units
+from milan_pipeline.extraction import ExtractionJob, extract_units
 from milan_pipeline.images import decode_rgb, digest
 from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.ledger import BadImageBudget
 from milan_pipeline.manifest import Manifest, load_manifest
 from milan_pipeline.parallel import ordered_map
 from milan_pipeline.shards import Sample, iterate_shard, write_shard
@@ -129,26 +130,6 @@ def test_too_many_unreadable_images_stop_it_after_the_unit(
     assert set(read_marks(job.store, 1)) == {
         "done/view-00/empty.json", "done/view-00/a.json"
     }  # fmt: skip
-
-
-def a_mark(view: int, *keys: str) -> Mark:
-    skipped = [{"key": key, "reason": "r"} for key in keys]
-    return Mark(shard="a", sha256="", identity_hash="", view=view, n=0, skipped=skipped, objects={})
-
-
-def test_one_unreadable_image_never_fails_in_however_many_views() -> None:
-    budget = BadImageBudget(fraction=0.01, images=24)
-    for view in range(3):
-        budget.add(a_mark(view, "k"))
-    with pytest.raises(DataError, match="2 of 24 images are unreadable"):
-        budget.add(a_mark(0, "k", "another"))
-
-
-def test_a_budget_of_nothing() -> None:
-    budget = BadImageBudget(fraction=0, images=24)
-    budget.add(a_mark(0))
-    with pytest.raises(DataError, match="1 of 24"):
-        budget.add(a_mark(0, "k"))
 
 
 def test_a_stop_keeps_finished_units(job: ExtractionJob) -> None:

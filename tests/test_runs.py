@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.runs import load_run
-from tests.stages.test_pretrain import pretrain
+from tests.stages.small_pretrain import pretrain
 
 
 def test_a_run_opens_with_its_decoder(

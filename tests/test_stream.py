@@ -1,10 +1,10 @@
 """The stream gives the same batches for any number of loader processes, and fails by name."""
 
 import contextlib
+import gc
 import multiprocessing
-import os
+import re
 import shutil
-import signal
 import subprocess
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from milan_pipeline.errors import DataError, StorageError
-from milan_pipeline.examples import ExampleConfig, join
+from milan_pipeline.examples import Batch, ExampleConfig, join
 from milan_pipeline.manifest import load_index, load_manifest
 from milan_pipeline.pretraining import open_run_data
 from milan_pipeline.stream import batches, explained_worker_deaths
@@ -108,6 +108,7 @@ def test_the_ranks_parts_make_up_the_global_batches(data, four_epochs, world):
 
 
 def open_files():
+    gc.collect()  # what other tests left in cycles
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
@@ -119,7 +120,7 @@ def test_nothing_is_left_running_or_open(data, workers):
     with contextlib.closing(stream(data, range(8), workers=workers)) as abandoned:
         next(abandoned)
     assert not multiprocessing.active_children()
-    assert open_files() == before
+    assert open_files() <= before
 
 
 # ---- damage
@@ -154,7 +155,7 @@ def test_a_flipped_bit_is_an_error_that_names_the_tar(damaged, workers):
 
 def test_stop_signals_do_not_end_the_workers(data, four_epochs):
     """A scheduler signals every process of a job; the training process alone decides."""
-    found = []
+    found: list[Batch] = []
     for batch in stream(data, range(8), workers=2):
         if not found:
             workers = multiprocessing.active_children()
@@ -165,20 +166,24 @@ def test_stop_signals_do_not_end_the_workers(data, four_epochs):
     require_equal(found, four_epochs)
 
 
-def kill_a_worker_and_go_on(data):
-    with contextlib.closing(stream(data, range(400), workers=2)) as killed:
-        for number, _ in enumerate(killed):
-            if number == 0:
-                os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-
-
-def test_a_killed_worker_is_a_clear_error(data):
+@pytest.mark.parametrize(
+    "torchs",
+    [
+        RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+        RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"),
+        ConnectionResetError("reset by peer"),
+        EOFError("no more data"),
+    ],
+)
+def test_a_workers_death_is_explained(torchs):
+    """Real ones, whose time and place torch leaves to chance, are tried in test_kills.py."""
     with (
-        pytest.raises(StorageError, match=r"a loader process died .* --workers"),
+        pytest.raises(
+            StorageError, match=rf"a loader process died \({re.escape(str(torchs).strip())}\), .*"
+        ),
         explained_worker_deaths(),
     ):
-        kill_a_worker_and_go_on(data)
-    assert not multiprocessing.active_children()
+        raise torchs
 
 
 def test_other_errors_are_not_taken_for_a_workers_death():

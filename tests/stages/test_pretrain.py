@@ -1,42 +1,177 @@
-"""The run folder: what pretrain writes, resumes and refuses."""
+"""The run folder: what pretrain writes, goes on with, and refuses."""
 
 import json
-from pathlib import Path
+import os
+import signal
 
 import pytest
 import timm
+import torch
 from safetensors.torch import load_file
 
-from tests.conftest import run_cli
-
-TINY_STUDENT = (
-    "--student", "vit_tiny_patch16_224", "--patch-size", 8, "--width", 32, "--depth", 2,
-    "--heads", 2, "--decoder-width", 32, "--decoder-depth", 1, "--decoder-heads", 2,
-    "--workers", 0, "--batch-size", 8, "--epochs", 4,
-)  # fmt: skip
+from milan_pipeline.training import Trainer
+from tests.stages.small_pretrain import log, pretrain, state, weights
 
 
-def pretrain(images: Path, targets: Path, out: Path, *more: object, code: int = 0) -> None:
-    run_cli(
-        "pretrain", "--images", images, "--targets", targets, "--out", out, *TINY_STUDENT, *more,
-        code=code,
-    )  # fmt: skip
+@pytest.fixture(scope="session")
+def shards(image_shards, target_shards):
+    """The folders of image and target shards."""
+    return image_shards, target_shards
 
 
-def test_run_folder_is_complete(image_shards: Path, target_shards: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    pretrain(image_shards, target_shards, run)
-    description = json.loads((run / "encoder.json").read_text())
+@pytest.fixture(scope="module")
+def whole(shards, tmp_path_factory):
+    """An undisturbed run of 12 steps."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    pretrain(*shards, run)
+    return run
+
+
+def test_run_folder_is_complete(whole):
+    description = json.loads((whole / "encoder.json").read_text())
     model = timm.create_model(**description["timm"])
-    model.load_state_dict(load_file(run / "encoder.safetensors"), strict=True)
-    steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
-    assert steps == list(range(1, 13))
-    assert json.loads((run / "state.json").read_text())["state"] == "done"
+    model.load_state_dict(load_file(whole / "encoder.safetensors"), strict=True)
+    assert [row["step"] for row in log(whole)] == list(range(1, 13))
+    assert state(whole) == "done"
+    record = json.loads((whole / "config.json").read_text())
+    assert record["state"] == "done"
+    assert record["inputs"]["identity_hash"]
+    assert record["content"]["batch_size"] == 8
+    assert record["counts"]["steps"] == 12
+    assert record["counts"]["missing"] == 0
+    assert list((whole / "tensorboard").iterdir())
+    assert [path.name for path in (whole / "checkpoints").iterdir()] == ["step-00000012"]
 
 
-def test_second_run_has_nothing_to_do(
-    image_shards: Path, target_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pretrain(image_shards, target_shards, tmp_path / "run", "--max-steps", 2)
-    pretrain(image_shards, target_shards, tmp_path / "run", "--max-steps", 2)
+def test_second_run_has_nothing_to_do(whole, shards, capsys):
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
+    pretrain(*shards, whole)
+    assert "nothing to do, 12 steps are done" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
+
+
+# ---- stop, go on, extend
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_stop_signal_exits_with_75_and_a_rerun_ends_the_same(
+    name, whole, shards, tmp_path, capsys
+):
+    plain = Trainer._step
+
+    def signalled(self, step, data):
+        if step == 5:
+            os.kill(os.getpid(), signal.Signals[name])
+        return plain(self, step, data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_step", signalled)
+        pretrain(*shards, tmp_path, code=75)
+    error = capsys.readouterr().err
+    assert error.startswith(f"Interrupted: {name} received; ")
+    assert "step 5" in error
+    assert state(tmp_path) == "interrupted"
+    assert not (tmp_path / "encoder.safetensors").exists()
+    pretrain(*shards, tmp_path)
+    assert state(tmp_path) == "done"
+    assert weights(tmp_path) == weights(whole)
+    assert [row["loss"] for row in log(tmp_path)] == [row["loss"] for row in log(whole)]
+
+
+def test_more_steps_extend_a_run_that_is_done(whole, shards, tmp_path, capsys):
+    pretrain(*shards, tmp_path, "--max-steps", 5)
+    assert state(tmp_path) == "done"
+    assert weights(tmp_path) != weights(whole)
+    pretrain(*shards, tmp_path, "--max-steps", 3)
     assert "nothing to do" in capsys.readouterr().out
+    pretrain(*shards, tmp_path)
+    assert weights(tmp_path) == weights(whole)
+    assert len(log(tmp_path)) == 12
+
+
+def test_options_that_are_free_may_change_between_the_parts_of_a_run(whole, shards, tmp_path):
+    pretrain(*shards, tmp_path, "--max-steps", 5)
+    free = ("--workers", 2, "--checkpoint-every", 3, "--keep", 1, "--log-every", 1)
+    pretrain(*shards, tmp_path, *free)
+    assert weights(tmp_path) == weights(whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("--base-lr 0.001", "options.base_lr is 0.00015 there and 0.001 here"),
+        ("--seed 1", "options.seed is 0 there and 1 here"),
+        ("--epochs 5", "options.epochs is 4 there and 5 here"),
+        ("--depth 3", "options.depth is 2 there and 3 here"),
+        ("--views 1", "options.views is 2 there and 1 here"),
+    ],
+)
+def test_other_content_options_are_refused_by_name(change, named, whole, shards, capsys):
+    before = weights(whole)
+    pretrain(*shards, whole, *change.split(), code=1)
+    assert named in capsys.readouterr().err
+    assert weights(whole) == before
+    assert state(whole) == "done"
+
+
+def test_options_that_cannot_work_leave_no_run_behind(shards, tmp_path):
+    pretrain(*shards, tmp_path / "run", "--heads", 5, code=2)
+    pretrain(*shards, tmp_path / "run", "--mask-ratio", 0.999, code=2)
+    pretrain(*shards, tmp_path / "run", "--max-steps", 1)
+
+
+# ---- values that cannot work
+
+
+def test_a_batch_larger_than_the_data_is_a_clear_error(shards, tmp_path, capsys):
+    pretrain(*shards, tmp_path / "run", "--batch-size", 32, code=2)
+    error = capsys.readouterr().err
+    assert "--batch-size 32 is more than the 24 pairs of a view; give at most 24" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_bfloat16_trains_and_exports_float32(shards, tmp_path):
+    pretrain(*shards, tmp_path, "--precision", "bf16", "--max-steps", 2)
+    exported = load_file(tmp_path / "encoder.safetensors")
+    assert {value.dtype for value in exported.values()} == {torch.float32}
+    assert json.loads((tmp_path / "config.json").read_text())["content"]["precision"] == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--mask-ratio", 1.5), ("--workers", -1), ("--batch-size", 0), ("--base-lr", -1),
+        ("--warmup-epochs", 4), ("--out", "memory://run"), ("--student", "vit_bse"),
+    ],
+)  # fmt: skip
+def test_values_out_of_range_are_wrong_usage(option, value, shards, tmp_path, capsys):
+    pretrain(*shards, tmp_path / "run", option, value, code=2)
+    error = capsys.readouterr().err
+    assert option in error
+    assert str(value) in error
+    assert len(error.splitlines()) == 1
+
+
+# ---- dry run
+
+
+def test_dry_run_says_what_would_be_done_and_writes_nothing(shards, tmp_path, capsys):
+    pretrain(*shards, tmp_path / "run", "--dry-run")
+    said = capsys.readouterr().out
+    assert "steps to do: 12 of 12" in said
+    assert "pairs: 24 a view, views: 2, left out: 0" in said
+    assert "batch: 8, lanes: 8" in said
+    assert "bytes to write: about" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_dry_run_counts_what_is_done(shards, tmp_path, capsys):
+    pretrain(*shards, tmp_path, "--max-steps", 5)
+    pretrain(*shards, tmp_path, "--dry-run")
+    assert "steps to do: 7 of 12" in capsys.readouterr().out
+    assert len(log(tmp_path)) == 5
+
+
+def test_dry_run_refuses_what_the_run_would_refuse(whole, shards, capsys):
+    pretrain(*shards, whole, "--seed", 3, "--dry-run", code=1)
+    assert "options.seed is 0 there and 3 here" in capsys.readouterr().err

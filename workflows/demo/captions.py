@@ -1,16 +1,10 @@
 """English captions for scenes: the main object first, in varied wording."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from workflows.demo.layout import Layout, Thing
 from workflows.demo.paint import PALETTE, TEXTURES
 from workflows.demo.shapes import CLASSES
-
-if TYPE_CHECKING:
-    from workflows.demo.compose import Layout, Thing
 
 NOUNS: dict[str, tuple[str, ...]] = {name: (name,) for name in CLASSES} | {
     "boat": ("boat", "sailboat", "ship"),

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from workflows.demo.captions import caption
+from workflows.demo.layout import Layout, Thing
 from workflows.demo.paint import (
     INK,
     PALETTE,
@@ -23,26 +24,6 @@ Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 SIZE = 96
 """Side of a scene in pixels."""
-
-
-class Thing(NamedTuple):
-    """One object; centre and scale (half its side) are fractions of the image side."""
-
-    name: str
-    colour: str
-    texture: str
-    centre: tuple[float, float]
-    scale: float
-
-
-class Layout(NamedTuple):
-    """What a scene shows, before it is painted."""
-
-    main: Thing
-    others: list[Thing]
-    in_front: int  # the first so many others lie over the main object, the rest behind it
-    backdrop: str
-    backdrop_colours: tuple[str, str]
 
 
 class Scene(NamedTuple):

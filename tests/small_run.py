@@ -1,0 +1,140 @@
+"""A small run, trained part by part in one process, as often as a test likes."""
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from milan_pipeline.checkpoints import newest_checkpoint
+from milan_pipeline.errors import InterruptedRunError
+from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.pretraining import build_student, open_run_data
+from milan_pipeline.stream import batches
+from milan_pipeline.training import Trainer, TrainingConfig
+
+STEPS = 8
+CONFIG = TrainingConfig(
+    batch=8,
+    micro_batch=8,
+    epochs=4,
+    warmup_epochs=1.0,
+    base_lr=0.02,
+    weight_decay=0.05,
+    total_steps=STEPS,
+    bf16=False,
+    checkpoint_every=2,
+    keep=2,
+    log_every=3,
+    mean=(0.5, 0.4, 0.3),
+    std=(0.2, 0.25, 0.3),
+)
+
+
+def open_data(image_shards, target_shards):
+    """Pairs of the session's shards, 24 in each of two views, in batches of 8."""
+    return open_run_data(
+        str(image_shards),
+        str(target_shards),
+        views=None,
+        on_missing="error",
+        batch=8,
+        lanes=4,
+        block=5,
+        seed=0,
+    )
+
+
+def student_for(data):
+    return build_student(
+        "vit_tiny_patch16_224",
+        data,
+        seed=0,
+        patch_size=8,
+        width=16,
+        depth=1,
+        heads=2,
+        decoder_width=16,
+        decoder_depth=1,
+        decoder_heads=2,
+    )[0]
+
+
+def unchanged(_, batch):
+    return batch
+
+
+class Run:
+    """A run folder and the student of its latest part."""
+
+    def __init__(self, data, folder):
+        self.data = data
+        self.folder = folder
+        self.counts: dict[str, Any] = {}
+
+    def train(self, *, change=unchanged, stop=None, workers=0, **changes):
+        """Train in a new trainer, as a new process would; `change` meddles with the batches."""
+        config = dataclasses.replace(CONFIG, **changes)
+        self.student = student_for(self.data)
+        examples = self.data.examples(self.student, mask_ratio=0.75)
+
+        def batches_from(steps):
+            pairs, order = self.data.pairs, self.data.order
+            source = batches(pairs, order, examples, steps=steps, workers=workers)
+            for step, batch in zip(steps, source, strict=True):
+                yield change(step + 1, batch)
+
+        codec, clock = self.data.layout.codec, self.data.clock
+        trainer = Trainer(self.folder, self.student, codec, config, clock)
+        self.counts = trainer.train(batches_from, stop or StopRequest())
+        return self.counts
+
+    def stop_at(self, step, **changes):
+        """Train until a stop signal comes during a step."""
+        stop = StopRequest()
+
+        def signalled(current, batch):
+            stop.signal_name = "SIGUSR1" if current == step else stop.signal_name
+            return batch
+
+        with pytest.raises(InterruptedRunError, match=f"SIGUSR1 received.*step {step};"):
+            self.train(change=signalled, stop=stop, **changes)
+
+    def break_at(self, step, **changes):
+        """Train until something breaks before a step, with no chance to save."""
+
+        def broken(current, batch):
+            if current == step:
+                raise ZeroDivisionError
+            return batch
+
+        with pytest.raises(ZeroDivisionError):
+            self.train(change=broken, **changes)
+
+    @property
+    def newest(self):
+        found = newest_checkpoint(self.folder)
+        return None if found is None else found[0]
+
+    @property
+    def log(self):
+        return [json.loads(line) for line in (self.folder / "log.jsonl").read_text().splitlines()]
+
+    @property
+    def state(self):
+        state = json.loads((self.folder / "state.json").read_text())
+        return state["state"], state["step"]
+
+
+def require_same_weights(ours, theirs):
+    right = theirs.student.state_dict()
+    for name, value in ours.student.state_dict().items():
+        assert torch.equal(value, right[name]), name
+
+
+def require_same_end(ours, theirs):
+    require_same_weights(ours, theirs)
+    assert [row["step"] for row in ours.log] == list(range(1, STEPS + 1))
+    assert [row["loss"] for row in ours.log] == [row["loss"] for row in theirs.log]
+    assert [row["lr"] for row in ours.log] == [row["lr"] for row in theirs.log]

@@ -1,0 +1,140 @@
+"""What pretrain does with targets: any number and kind, none of another identity, no teacher."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from milan_pipeline.manifest import Manifest, load_manifest
+from tests.conftest import run_cli, write_picture
+from tests.stages.small_pretrain import (
+    SHORT,
+    TINY_STUDENT,
+    extract_and_pack,
+    log,
+    pretrain,
+    state,
+    weights,
+)
+
+
+@pytest.fixture(scope="session")
+def shards(image_shards, target_shards):
+    """The folders of image and target shards."""
+    return image_shards, target_shards
+
+
+@pytest.fixture(scope="module")
+def whole(shards, tmp_path_factory):
+    """An undisturbed run of 12 steps."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    pretrain(*shards, run)
+    return run
+
+
+def test_targets_of_another_identity_are_refused_by_field(
+    whole, image_shards, tiny_clip, tmp_path, capsys
+):
+    targets = extract_and_pack(image_shards, tiny_clip, tmp_path, "--views", 2, "--codec", "int8")
+    before = weights(whole)
+    pretrain(image_shards, targets, whole, "--max-steps", 99, code=1)
+    error = capsys.readouterr().err
+    assert "identity.codec.name is 'float16' there and 'int8' here" in error
+    assert len(error.splitlines()) == 1
+    assert weights(whole) == before
+
+
+def test_int8_targets_train(image_shards, tiny_clip, tmp_path):
+    targets = extract_and_pack(image_shards, tiny_clip, tmp_path, "--codec", "int8")
+    pretrain(image_shards, targets, tmp_path / "run", "--max-steps", 2)
+    assert state(tmp_path / "run") == "done"
+
+
+def test_a_run_goes_on_with_its_views_after_another_is_packed(image_shards, tiny_clip, tmp_path):
+    def run(name, views, *more):
+        targets = extract_and_pack(image_shards, tiny_clip, tmp_path, "--views", views)
+        pretrain(image_shards, targets, tmp_path / name, *more)
+
+    run("stopped", 2, "--max-steps", 5)
+    run("undisturbed", 2)
+    run("stopped", 3)
+    run("with-three", 3)
+    record = json.loads((tmp_path / "stopped/config.json").read_text())
+    assert record["content"]["views"] == 2
+    assert weights(tmp_path / "stopped") == weights(tmp_path / "undisturbed")
+    assert weights(tmp_path / "stopped") != weights(tmp_path / "with-three")
+
+
+def test_more_views_than_are_packed_are_refused(shards, target_shards, tmp_path, capsys):
+    pretrain(*shards, tmp_path / "run", "--views", 3, code=2)
+    assert f"--views 3 is more than the 2 that {target_shards} holds" in capsys.readouterr().err
+
+
+def test_targets_without_any_shard_are_a_clear_error(image_shards, target_shards, tmp_path, capsys):
+    whole = load_manifest(str(target_shards), kind="targets")
+    Manifest(kind="targets", folder=str(tmp_path), shards=(), common=whole.common).save()
+    pretrain(image_shards, tmp_path, tmp_path / "run", code=2)
+    assert "--views" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", [1, 10])
+def test_default_sizes_train_on_a_few_pictures(count, tiny_clip, tmp_path):
+    for number in range(count):
+        write_picture(tmp_path / "pictures" / f"{number}.jpg", number)
+    run_cli("pack-images", tmp_path / "pictures", tmp_path / "shards")
+    targets = extract_and_pack(tmp_path / "shards", tiny_clip, tmp_path)
+    more = ("--epochs", 3, "--workers", 2)
+    pretrain(tmp_path / "shards", targets, tmp_path / "run", *more, options=TINY_STUDENT)
+    assert len(log(tmp_path / "run")) == 3
+    assert state(tmp_path / "run") == "done"
+
+
+# ---- damage, and no teacher
+
+
+def test_a_damaged_target_is_one_sentence_that_names_the_tar(
+    image_shards, target_shards, tmp_path, capfd
+):
+    shutil.copytree(target_shards, tmp_path / "targets")
+    for path in (tmp_path / "targets").rglob("*.tar"):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    pretrain(image_shards, tmp_path / "targets", tmp_path / "run", "--workers", 2, code=1)
+    error = capfd.readouterr().err
+    assert error.startswith(f"Error: {tmp_path / 'targets'}/view-00/targets-v00-images-")
+    assert "damaged" in error
+    assert len(error.splitlines()) == 1
+
+
+WITHOUT_TEACHER = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("open_clip", "transformers"):
+            raise AssertionError(f"{name} was imported")
+
+sys.meta_path.insert(0, Refuse())
+from milan_pipeline.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    assert "open_clip" not in sys.modules
+    assert "milan_pipeline.teacher" not in sys.modules
+"""
+
+
+def test_no_teacher_is_loaded_or_read(whole, tiny_clip, image_shards, tmp_path):
+    clip = tmp_path / "clip"
+    shutil.copytree(tiny_clip, clip)
+    targets = extract_and_pack(image_shards, clip, tmp_path, "--views", 2)
+    shutil.rmtree(clip)
+    shutil.rmtree(tmp_path / "t.zarr")
+    words = ("--images", image_shards, "--targets", targets, "--out", tmp_path / "run")
+    command = [sys.executable, "-c", WITHOUT_TEACHER, "pretrain"]
+    options = (*words, *TINY_STUDENT, *SHORT, "--workers", 1)
+    subprocess.run([*command, *map(str, options)], check=True, capture_output=True)
+    assert weights(tmp_path / "run") == weights(whole)
