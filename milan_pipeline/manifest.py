@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
+# np.load parses headers with `ast`, which CPython 3.11 may fail at in several threads at once.
+_READING_HEADER = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -181,7 +184,8 @@ def load_index(manifest: Manifest, shard: Shard) -> NDArray[np.void]:
     data = storage.read_bytes(url)
     if hashlib.sha256(data).hexdigest() != shard.index_sha256:
         raise DataError(f"{url} does not match the manifest's hash; make the index again")
-    table: NDArray[np.void] = np.load(io.BytesIO(data), allow_pickle=False)
+    with _READING_HEADER:
+        table: NDArray[np.void] = np.load(io.BytesIO(data), allow_pickle=False)
     if len(table) != shard.samples:
         raise DataError(f"{url} has {len(table)} rows, the manifest {shard.samples}; index again")
     return table

@@ -74,13 +74,16 @@ class StageRecord:
         previous = read_record(self.url)
         if previous is None:
             return None
+        or_overwrite = (
+            ", or --overwrite to make it anew" if hasattr(self.config, "overwrite") else ""
+        )
         then = {"options": previous["content"], "inputs": previous["inputs"]}
         now = {"options": self._content, "inputs": dict(self.inputs)}
         require_same(
             then,
             json.loads(json.dumps(now)),
             what=storage.folder_of(self.url),
-            remedy="give another output folder, or --overwrite to make it anew",
+            remedy=f"give another output folder{or_overwrite}",
         )
         return str(previous["state"])
 

@@ -94,7 +94,7 @@ def test_bad_images_are_listed_and_limited(options, tmp_path):
     assert (row["shard"], row["key"]) == ("images-1.tar", "0040")
     options["train"] = shards(tmp_path / "worse", 60, seed=1, bad={1, 40})
     options["out"] = str(tmp_path / "worse-out")
-    with pytest.raises(DataError, match=r"2 of 60 train images .* images-0.tar:0001"):
+    with pytest.raises(DataError, match=r"2 of 60 images .* images-0.tar:0001"):
         probe.run(Probe(**options))
 
 
