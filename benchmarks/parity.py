@@ -25,12 +25,11 @@ from torch import Tensor
 
 from milan_pipeline.decoder import PromptingDecoder, sincos_positions
 from milan_pipeline.errors import DataError, MilanError
+from milan_pipeline.official import load_official, official_name
 from milan_pipeline.student import (
     Student,
     build_encoder,
     cosine_loss,
-    load_official,
-    official_name,
     patchify,
 )
 

@@ -4,7 +4,6 @@ Legend: B batch, L patches of the grid, K kept, M = L - K masked, N = 1 + L toke
 encoder tokens, E encoder width, D target width, P = 3 * p * p pixels of one patch.
 """
 
-from collections.abc import Mapping
 from typing import Any, cast
 
 import timm
@@ -20,7 +19,7 @@ from milan_pipeline.decoder import (
     init_linear_and_norm,
     sincos_positions,
 )
-from milan_pipeline.errors import ConfigError, MismatchError
+from milan_pipeline.errors import ConfigError
 
 
 def encoder_arguments(
@@ -259,27 +258,3 @@ def cosine_loss(pred_BND: Tensor, target_BND: Tensor) -> Tensor:
     pred_BND = F.normalize(pred_BND.float(), dim=-1)
     target_BND = F.normalize(target_BND.float(), dim=-1)
     return 2 - 2 * (pred_BND * target_BND).sum(dim=-1).mean()
-
-
-def official_name(name: str) -> str:
-    """Return what the official MILAN code calls a parameter of `Student`."""
-    part, _, rest = name.partition(".")
-    return rest if part == "encoder" or rest == "mask_token" else f"decoder_{rest}"
-
-
-def load_official(student: Student, state: Mapping[str, Tensor]) -> None:
-    """Load weights under official names into `student`, all of them and no others, unchanged.
-
-    Raises:
-        MismatchError: a name is missing or unknown, or a shape differs.
-    """
-    ours = {official_name(name): tensor for name, tensor in student.state_dict().items()}
-    differing = sorted(ours.keys() ^ state.keys()) or sorted(
-        name for name in ours if ours[name].shape != state[name].shape
-    )
-    if differing:
-        raise MismatchError(
-            f"the official state and the student differ in {len(differing)} parameters, the first "
-            f"being {differing[0]!r}; build the student with the sizes of the state"
-        )
-    student.load_state_dict({name: state[official_name(name)] for name in student.state_dict()})

@@ -10,13 +10,12 @@ from safetensors.torch import load, save
 
 from milan_pipeline.decoder import PromptingDecoder, sincos_positions
 from milan_pipeline.errors import ConfigError, MismatchError
+from milan_pipeline.official import load_official, official_name
 from milan_pipeline.student import (
     Student,
     build_encoder,
     cosine_loss,
     encoder_arguments,
-    load_official,
-    official_name,
     patchify,
 )
 
