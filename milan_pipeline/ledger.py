@@ -11,13 +11,18 @@ NAMED_BAD_IMAGES = 10
 
 @dataclasses.dataclass(kw_only=True)
 class BadImageBudget:
-    """A fraction of the images may be unreadable, and always a single one.
+    """A fraction of the images may be unreadable and, if it is not 0, always the first few.
 
-    `images` counts images, not views of them: an unreadable one counts once, in however many views.
+    Attributes:
+        fraction: of the images that may be unreadable.
+        images: how many there are; an unreadable one counts once, in however many views.
+        always: so many are put up with however few images there are, unless the fraction is 0.
+        ledger: the unreadable images so far, each with its reason.
     """
 
     fraction: float
     images: int
+    always: int = 1
     ledger: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def add(self, shard: str, skipped: Iterable[Mapping[str, str]]) -> None:
@@ -27,7 +32,7 @@ class BadImageBudget:
             DataError: there are more than allowed; the first ten are named.
         """
         self.ledger |= {f"{shard}:{row['key']}": row["reason"] for row in skipped}
-        allowed = max(1, int(self.fraction * self.images)) if self.fraction > 0 else 0
+        allowed = max(self.always, int(self.fraction * self.images)) if self.fraction > 0 else 0
         if len(self.ledger) > allowed:
             named = itertools.islice(self.ledger.items(), NAMED_BAD_IMAGES)
             raise DataError(

@@ -114,8 +114,12 @@ def load_manifest(url: str, *, kind: str, allow_unfinished: bool = False) -> Man
     try:
         text = storage.read_bytes(url)
     except MissingDataError:
-        maker = "milan-pipeline index" if kind == "images" else "milan-pipeline pack-targets"
-        raise MissingDataError(f"{url} does not exist; `{maker}` makes it") from None
+        makers = {
+            "images": "`milan-pipeline pack-images` makes one from files, `milan-pipeline index` "
+            "one for tars that are there",
+            "targets": "`milan-pipeline pack-targets` makes it",
+        }
+        raise MissingDataError(f"{url} does not exist; {makers[kind]}") from None
     try:
         document = json.loads(text)
         stated = document.pop("sha256")

@@ -50,13 +50,18 @@ def versions() -> dict[str, str]:
 
 @dataclasses.dataclass(kw_only=True)
 class StageRecord:
-    """`STAGE.json` in an output folder: resolved configuration, inputs, versions, counts, time."""
+    """`STAGE.json` in an output folder: resolved configuration, inputs, versions, counts, time.
+
+    `content` (the content options, unless a stage knows better) and `inputs` must stay the same
+    from run to run; `extent` says how much of them there is, and may differ.
+    """
 
     url: str
     stage: str
     config: Any
     inputs: Mapping[str, Any]
     content: Mapping[str, Any] | None = None
+    extent: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self._started = time.time()
@@ -68,23 +73,21 @@ class StageRecord:
     def previous_state(self) -> str | None:
         """Return "running" or "done" if an earlier run left a record here, None otherwise.
 
+        With `--overwrite`, a record of other content parameters or inputs counts as none.
+
         Raises:
-            MismatchError: that run had other content parameters or other inputs.
+            MismatchError: that run had others, and they are not to be overwritten.
         """
         previous = read_record(self.url)
         if previous is None:
             return None
-        or_overwrite = (
-            ", or --overwrite to make it anew" if hasattr(self.config, "overwrite") else ""
-        )
         then = {"options": previous["content"], "inputs": previous["inputs"]}
-        now = {"options": self._content, "inputs": dict(self.inputs)}
-        require_same(
-            then,
-            json.loads(json.dumps(now)),
-            what=storage.folder_of(self.url),
-            remedy=f"give another output folder{or_overwrite}",
-        )
+        now = json.loads(json.dumps({"options": self._content, "inputs": dict(self.inputs)}))
+        if getattr(self.config, "overwrite", False):
+            return str(previous["state"]) if then == now else None
+        or_anew = ", or --overwrite to make it anew" if hasattr(self.config, "overwrite") else ""
+        remedy = f"give another output folder{or_anew}"
+        require_same(then, now, what=storage.folder_of(self.url), remedy=remedy)
         return str(previous["state"])
 
     def begin(self) -> None:
@@ -104,6 +107,7 @@ class StageRecord:
                 name: value for part in self._roles.values() for name, value in part.items()
             },
             "inputs": dict(self.inputs),
+            "extent": dict(self.extent or {}),
             "versions": versions(),
             "counts": dict(counts),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),

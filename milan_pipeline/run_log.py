@@ -1,14 +1,17 @@
 """What a run tells while it trains: `log.jsonl`, TensorBoard events, `state.json`."""
 
+import contextlib
+import fcntl
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from torch.utils.tensorboard import SummaryWriter
 
 from milan_pipeline import storage
+from milan_pipeline.errors import StorageError
 
 RunState = Literal["running", "interrupted", "done"]
 
@@ -46,6 +49,24 @@ class RunLog:
         """Flush and close both logs."""
         self._stream.close()
         self._events.close()
+
+
+@contextlib.contextmanager
+def run_lock(run: Path) -> Iterator[None]:
+    """Hold a run folder for this process; the system lets go of it when the process ends.
+
+    Raises:
+        StorageError: another process trains into it.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / ".lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageError(
+                f"another process trains into {run}; wait for it or give another --out"
+            ) from error
+        yield
 
 
 def write_state(run: Path, state: RunState, *, step: int, total_steps: int) -> None:

@@ -15,6 +15,7 @@ from milan_pipeline.errors import DataError, StorageError
 from milan_pipeline.manifest import Manifest, Shard, index_bytes, index_table
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 END_OF_ARCHIVE_BYTES = 2 * tarfile.BLOCKSIZE
 OPEN_FILES = 64
 MEMBER_NAME = re.compile(r"((?:.*/)?[^.]+)\.([^/]*)", re.DOTALL)
@@ -35,9 +36,11 @@ class _HashingFile(io.RawIOBase):
         self.stream = stream
         self.sha256 = hashlib.sha256()
         self.count = 0
+        self.head = b""
         self.content_end = 0  # behind the last byte that is not zero
 
     def _see(self, data: bytes) -> None:
+        self.head = self.head or data[:8]
         self.sha256.update(data)
         content = data.rstrip(b"\0")
         if content:
@@ -113,7 +116,7 @@ def index_shard(url: str, folder: str, name: str) -> tuple[Shard, list[dict[str,
         The shard as the manifest lists it, and the samples left out as `{key, reason}`.
 
     Raises:
-        DataError: the tar is damaged or truncated, or a key comes twice.
+        DataError: the tar is damaged, truncated, compressed or sparse, or a key comes twice.
     """
     rows: list[tuple[str, int, int, int]] = []
     skipped: list[dict[str, str]] = []
@@ -177,13 +180,24 @@ def _stream_members(file: _HashingFile, url: str) -> Iterator[tuple[str, bytes, 
     try:
         with tarfile.open(fileobj=file, mode="r|") as tar:
             for member in tar:
+                if member.issparse():
+                    raise DataError(
+                        f"{url} holds {member.name!r} as a sparse file, whose bytes do not lie in "
+                        "one piece; make it again without tar's --sparse"
+                    )
                 extracted = tar.extractfile(member) if member.isreg() else None
                 if extracted is not None:
                     yield member.name, extracted.read(), member.offset_data
             end = tar.offset
         while file.read(1 << 20):
             pass
+    except DataError:
+        raise
     except (tarfile.TarError, EOFError, ValueError) as error:
+        if file.head.startswith(COMPRESSED):
+            raise DataError(
+                f"{url} is compressed, but samples are read at byte offsets; unpack it first"
+            ) from error
         raise DataError(
             f"{url} is damaged or truncated ({error}); copy or make it again"
         ) from error
@@ -230,13 +244,14 @@ class SampleReader:
         try:
             data = os.pread(file.fileno(), length, offset) if file else None
         except OSError as error:
-            raise StorageError(f"{url} cannot be read ({error})") from error
+            raise StorageError(f"{url} cannot be read ({error}); copy it again") from error
         if data is None:
             data = storage.read_bytes(url, offset, length)
         if xxhash.xxh3_64_intdigest(data) != digest:
             raise DataError(
                 f"{url} is truncated or damaged: the {length} bytes at {offset} do not match the "
-                "index; copy or make the shard again"
+                "index; copy the shard again, or index it anew with `milan-pipeline index "
+                "--overwrite` if it was changed on purpose"
             )
         return data
 

@@ -12,6 +12,7 @@ import xxhash
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.shards import IMAGE_EXTENSIONS
 
+EXTENSION = re.compile(r"(?<=[^/])\.[^./]*\Z")
 UNSAFE_IN_KEYS = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -26,11 +27,15 @@ class SourceFile:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """A dataset's files in order, its class names, and the files that were left out by name."""
+    """A dataset's files in order, its class names, and the files that were left out by name.
+
+    `stray` names the images that lie beside sub-folders with images, and so make it no class tree.
+    """
 
     files: list[SourceFile]
     classes: list[str]
     ignored: list[str]
+    stray: list[str]
 
     def fingerprint(self) -> str:
         """Hash names, sizes and times of all files: it changes when the dataset does."""
@@ -81,10 +86,13 @@ def _from_folder(root: Path) -> Source:
     parts = [path.relative_to(root).parts for path in images]
     is_tree = all(len(part) > 1 for part in parts)
     classes = sorted({part[0] for part in parts}) if is_tree else []
+    is_flat = all(len(part) == 1 for part in parts)
+    stray = [] if is_tree or is_flat else [part[0] for part in parts if len(part) == 1]
     number = {name: index for index, name in enumerate(classes)}
     labels = [number[part[0]] if is_tree else None for part in parts]
     keys = _unique_keys(["/".join(part) for part in parts])
-    return Source(files=_source_files(images, keys, labels), classes=classes, ignored=ignored)
+    files = _source_files(images, keys, labels)
+    return Source(files=files, classes=classes, ignored=ignored, stray=stray)
 
 
 def _from_list(path: Path) -> Source:
@@ -107,7 +115,7 @@ def _from_list(path: Path) -> Source:
     names = list(labels)
     paths = [path.parent / name for name in names]
     files = _source_files(paths, _unique_keys(names), list(labels.values()))
-    return Source(files=files, classes=[], ignored=[])
+    return Source(files=files, classes=[], ignored=[], stray=[])
 
 
 def _source_files(paths: list[Path], keys: list[str], labels: list[int | None]) -> list[SourceFile]:
@@ -128,7 +136,7 @@ def _unique_keys(names: list[str]) -> list[str]:
     names meet, a hash of the original keeps them apart. A key depends on the names alone, so that
     repacking the same files gives the same keys, hence the same views.
     """
-    stems = [name.rsplit(".", 1)[0].lstrip("/") for name in names]
+    stems = [EXTENSION.sub("", name).lstrip("/") for name in names]
     plain = ["/".join(UNSAFE_IN_KEYS.sub("_", part) for part in stem.split("/")) for stem in stems]
     count = Counter(key.lower() for key in plain)
     return [

@@ -22,7 +22,7 @@ from milan_pipeline import storage
 from milan_pipeline.codecs import Codec
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.identity import Identity, content_hash, require_same
-from milan_pipeline.units import Mark, Unit, view_name
+from milan_pipeline.units import Mark, Unit, revoked, view_name
 
 FORMAT_VERSION = 1
 OUTER_SHARD = 256
@@ -125,6 +125,10 @@ class UnitWriter:
         """
         self._url = url
         self._unit = unit
+        mark_url = storage.join(url, unit.mark_path)
+        if storage.exists(mark_url):
+            # A stale mark must not vouch for objects of which some are already new.
+            storage.put_bytes(mark_url, revoked(unit).to_bytes())
         self._identity_hash = identity_hash
         self._capacity = max(1, unit.shard.samples)
         self._objects: dict[str, str] = {}

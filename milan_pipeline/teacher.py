@@ -5,6 +5,7 @@ H heads, d = W / H.
 """
 
 import hashlib
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import open_clip
@@ -117,7 +118,7 @@ class Teacher:
         """Return the teacher's part of the identity."""
         return {
             "name": name_in_identity(self.name),
-            "pretrained": self.pretrained,
+            "pretrained": tag_in_identity(self.pretrained),
             "weights_sha256": self.weights_sha256,
             "heads": self.heads,
             "activation": self.activation,
@@ -167,6 +168,11 @@ class Teacher:
         mean = torch.tensor(self.mean, device=self._device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=self._device).view(1, 3, 1, 1)
         return ((pixels - mean) / std).to(PRECISIONS[self.precision])
+
+
+def tag_in_identity(pretrained: str | None) -> str | None:
+    """Return what the identity calls a weights tag: the path of a file is not part of it."""
+    return "file" if pretrained is not None and Path(pretrained).is_file() else pretrained
 
 
 def name_in_identity(name: str) -> str:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from milan_pipeline import storage
-from milan_pipeline.errors import DataError
+from milan_pipeline.errors import DataError, MismatchError
 from milan_pipeline.manifest import Manifest, Shard
 
 LISTING_THREADS = 16
@@ -82,28 +82,59 @@ def read_marks(store_url: str, views: int) -> dict[str, Mark]:
         return dict(zip(paths, marks, strict=True))
 
 
-def marked_units(store_url: str, identity_hash: str) -> list[tuple[Unit, Mark]]:
-    """List every finished unit of a store's identity, view by view, shards by name."""
-    views = len(storage.list_names(storage.join(store_url, "done")))
-    found = []
-    for mark in read_marks(store_url, views).values():
-        if mark.identity_hash != identity_hash:
-            continue
-        shard = Shard(name=mark.shard, samples=mark.n, bytes=0, sha256=mark.sha256, index_sha256="")
-        found.append((Unit(mark.view, shard), mark))
-    return found
+def extent_of(manifest: Manifest, views: int) -> dict[str, Any]:
+    """Describe the full list of units, for the record: so many views of these shards."""
+    shards = {shard.name: shard.sha256 for shard in manifest.shards}
+    return {"images_manifest_sha256": manifest.sha256, "views": views, "shards": shards}
+
+
+def units_of_extent(extent: Mapping[str, Any], views: int) -> list[Unit]:
+    """Rebuild the list of units that `extent_of` described, of its first views."""
+    shards = [
+        Shard(name=name, samples=0, bytes=0, sha256=sha256, index_sha256="")
+        for name, sha256 in extent["shards"].items()
+    ]
+    return [Unit(view, shard) for view in range(views) for shard in shards]
+
+
+def require_same_images(
+    store_url: str, manifest: Manifest, marks: Mapping[str, Mark], remedy: str
+) -> None:
+    """Refuse image shards that only share their names with those the store was made from.
+
+    A shard that changed is extracted again; where none is as it was, it is another data set.
+
+    Raises:
+        MismatchError: no marked unit is of one of these shards as they are.
+    """
+    known = {mark.shard: mark.sha256 for mark in marks.values() if mark.identity_hash}
+    shared = [shard for shard in manifest.shards if shard.name in known]
+    if shared and all(shard.sha256 != known[shard.name] for shard in shared):
+        name, now = shared[0].name, shared[0].sha256
+        raise MismatchError(
+            f"{store_url} holds targets of other images: {name} has the sha256 "
+            f"{known[name][:12]}… there and {now[:12]}… here; {remedy}"
+        )
 
 
 def why_undone(unit: Unit, marks: Mapping[str, Mark], identity_hash: str) -> str | None:
     """Say why a unit must be done for the store's identity, or None where it is done."""
     mark = marks.get(unit.mark_path)
-    if mark is None:
+    if mark is None or mark == revoked(unit):
         return "not done yet"
     if mark.sha256 != unit.shard.sha256:
         return "its image shard has changed"
     if mark.identity_hash != identity_hash:
         return "it was extracted with other parameters"
     return None
+
+
+def revoked(unit: Unit) -> Mark:
+    """Return the mark of a unit that is being written over: no unit is done by it."""
+    return Mark(
+        shard=unit.shard.name, sha256="", identity_hash="", view=unit.view, n=0, skipped=[],
+        objects={},
+    )  # fmt: skip
 
 
 def undone_units(

@@ -9,11 +9,19 @@ import click
 from milan_pipeline import storage
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.identity import Identity, build_identity, content_hash, require_same
-from milan_pipeline.interrupts import stop_request
+from milan_pipeline.interrupts import StopRequest, stop_request
 from milan_pipeline.manifest import Manifest, load_manifest, require_unique_stems
 from milan_pipeline.options import option, stage_command
 from milan_pipeline.provenance import StageRecord
-from milan_pipeline.units import Unit, list_units, read_marks, undone_units
+from milan_pipeline.units import (
+    Mark,
+    Unit,
+    extent_of,
+    list_units,
+    read_marks,
+    require_same_images,
+    undone_units,
+)
 from milan_pipeline.views import VIEW_POLICIES, ViewPolicy
 
 if TYPE_CHECKING:
@@ -46,7 +54,7 @@ class ExtractTargets:
     workers: int = option(2, help="Decoding threads.", role="execution")
     max_bad_fraction: float = option(
         0.01,
-        help="Share of unreadable images at which to fail (a single one never fails).",
+        help="Share of unreadable images that is put up with; above 0, always a single one.",
         role="execution",
     )
     overwrite: bool = option(
@@ -79,6 +87,11 @@ class ExtractTargets:
 
 def run(config: ExtractTargets) -> None:
     """Do every unit that is not done."""
+    with stop_request() as stop:
+        _run(config, stop)
+
+
+def _run(config: ExtractTargets, stop: StopRequest) -> None:
     from milan_pipeline.codecs import make_codec
     from milan_pipeline.devices import pick_device
     from milan_pipeline.extraction import ExtractionJob, extract_units
@@ -96,9 +109,9 @@ def run(config: ExtractTargets) -> None:
     create_root(config.out, identity, overwrite=config.overwrite)
     identity_hash = content_hash(identity)
     units = list_units(manifest, config.views)
-    marks = read_marks(config.out, config.views)
+    marks = _marks(config, manifest)
     left = undone_units(units, marks, identity_hash)
-    record = _record(config, identity)
+    record = _record(config, identity, manifest)
     if not left and record.previous_state() == "done":
         click.echo(f"{config.out}: nothing to do, {len(units)} units are done")
         return
@@ -117,15 +130,14 @@ def run(config: ExtractTargets) -> None:
     done = [marks[unit.mark_path] for unit in units if unit not in left]
     for mark in done:
         budget.add(mark.shard, mark.skipped)
-    with stop_request() as stop:
-        done += extract_units(job, list(left), budget, stop)
+    done += extract_units(job, list(left), budget, stop)
     counts = {
         "units": len(units),
         "units_done_now": len(left),
         "targets": sum(mark.n for mark in done),
         "skipped": sum(len(mark.skipped) for mark in done),
     }
-    record.finish(counts | {"images_manifest_sha256": manifest.sha256})
+    record.finish(counts)
     click.echo(f"{config.out}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
 
 
@@ -146,8 +158,7 @@ def dry_run(config: ExtractTargets) -> None:
         if not config.overwrite:
             remedy = "give another --out for these targets, or --overwrite to extract them anew"
             require_same(existing, wanted, what=config.out, remedy=remedy)
-        marks = read_marks(config.out, config.views)
-        left = undone_units(units, marks, content_hash(wanted))
+        left = undone_units(units, _marks(config, manifest), content_hash(wanted))
     size = bytes_per_sample(codec, shape.grid[0] * shape.grid[1], shape.width)
     click.echo(f"units to do: {len(left)}, done: {len(units) - len(left)}")
     for reason, count in sorted(Counter(left.values()).items()):
@@ -163,6 +174,15 @@ def _load_images(config: ExtractTargets) -> Manifest:
     manifest = load_manifest(config.images, kind="images")
     require_unique_stems(manifest.shards)
     return manifest
+
+
+def _marks(config: ExtractTargets, manifest: Manifest) -> dict[str, Mark]:
+    """Read the store's marks, and refuse a store of other images."""
+    marks = read_marks(config.out, config.views)
+    if not config.overwrite:
+        remedy = "give another --out for these images, or --overwrite to extract them anew"
+        require_same_images(config.out, manifest, marks, remedy)
+    return marks
 
 
 def _samples(units: list[Unit]) -> int:
@@ -187,11 +207,11 @@ def _visible_identity(
     config: ExtractTargets, existing: Identity, shape: "TeacherShape", codec: "Codec"
 ) -> Identity:
     """Put what is known without the teacher's weights into the place of what a store has there."""
-    from milan_pipeline.teacher import name_in_identity
+    from milan_pipeline.teacher import name_in_identity, tag_in_identity
 
     known = {
         "name": name_in_identity(config.teacher),
-        "pretrained": config.pretrained,
+        "pretrained": tag_in_identity(config.pretrained),
         "precision": config.precision,
         "grid": list(shape.grid),
         "width": shape.width,
@@ -203,9 +223,15 @@ def _visible_identity(
     }
 
 
-def _record(config: ExtractTargets, identity: Identity) -> StageRecord:
-    url = storage.join(config.out, "extract-targets.json")
-    return StageRecord(url=url, stage="extract-targets", config=config, inputs={}, content=identity)
+def _record(config: ExtractTargets, identity: Identity, manifest: Manifest) -> StageRecord:
+    return StageRecord(
+        url=storage.join(config.out, "extract-targets.json"),
+        stage="extract-targets",
+        config=config,
+        inputs={},
+        content=identity,
+        extent=extent_of(manifest, config.views),
+    )
 
 
 command = stage_command("extract-targets", ExtractTargets, run=run, dry_run=dry_run)

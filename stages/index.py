@@ -5,7 +5,7 @@ import dataclasses
 import click
 
 from milan_pipeline import storage
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.errors import ConfigError, MissingDataError
 from milan_pipeline.interrupts import stop_request
 from milan_pipeline.manifest import (
     MANIFEST_NAME,
@@ -86,17 +86,22 @@ def run(config: Index) -> None:
             len(shard.details.get("skipped", ())) for shard in manifest.shards
         ),
     }
-    record.finish(counts)
+    record.finish(counts | {"manifest_sha256": manifest.sha256})
     click.echo(
         f"{config.folder}: " + ", ".join(f"{value} {name}" for name, value in counts.items())
     )
 
 
 def dry_run(config: Index) -> None:
-    """Say how many tars would be read."""
+    """Say how many tars would be read, and how large those on local disks are."""
     manifest, left = _plan(config)
     done = {shard.name for shard in manifest.shards} - set(left)
+    sizes = [_local_bytes(manifest.url_of(_place(name))) for name in left]
     click.echo(f"shards to index: {len(left)}, listed: {len(done)}")
+    click.echo(
+        f"bytes to read: {sum(size or 0 for size in sizes)}, and {sizes.count(None)} remote tars; "
+        f"free: {storage.free_bytes(config.folder)}"
+    )
 
 
 def _plan(config: Index) -> tuple[Manifest, list[str]]:
@@ -104,8 +109,34 @@ def _plan(config: Index) -> tuple[Manifest, list[str]]:
     manifest = Manifest(kind="images", folder=config.folder, shards=(), complete=False)
     if storage.exists(storage.join(config.folder, MANIFEST_NAME)):
         manifest = load_manifest(config.folder, kind="images", allow_unfinished=True)
-    listed = set() if config.overwrite else {shard.name for shard in manifest.shards}
-    return manifest, [name for name in config.names if name not in listed]
+    if config.overwrite:
+        return manifest, config.names
+    listed = {shard.name: shard for shard in manifest.shards}
+    there = set(storage.list_names(manifest.folder))
+    left = [
+        name
+        for name in config.names
+        if name not in listed or not _is_intact(manifest, listed[name], there)
+    ]
+    return manifest, left
+
+
+def _is_intact(manifest: Manifest, shard: Shard, there: set[str]) -> bool:
+    """Tell whether a listed tar has the size it had, and an index among the names `there`."""
+    if storage.basename(manifest.index_url_of(shard)) not in there:
+        return False
+    return _local_bytes(manifest.url_of(shard)) in (shard.bytes, None)
+
+
+def _local_bytes(url: str) -> int | None:
+    """Return the size of a local file, None for a remote one."""
+    path = storage.local_path(url)
+    if path is None:
+        return None
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise MissingDataError(f"{url} cannot be read ({error.strerror}); check the path") from None
 
 
 def _place(name: str) -> Shard:

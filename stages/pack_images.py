@@ -11,14 +11,18 @@ from milan_pipeline import storage
 from milan_pipeline.errors import BadImageError, ConfigError, StorageError
 from milan_pipeline.images import probe_header
 from milan_pipeline.interrupts import stop_request
+from milan_pipeline.ledger import BadImageBudget
 from milan_pipeline.manifest import Manifest, Shard
 from milan_pipeline.options import argument, option, stage_command
 from milan_pipeline.packing import list_as_written, listed_shards
 from milan_pipeline.parallel import ordered_map
 from milan_pipeline.progress import progress_bar
 from milan_pipeline.provenance import StageRecord
-from milan_pipeline.shards import Sample, write_shard
+from milan_pipeline.shards import IMAGE_EXTENSIONS, Sample, write_shard
 from milan_pipeline.sources import Source, SourceFile, find_source, shuffled
+
+# A folder of photos holds a few files that only look like images; that alone is no reason to fail.
+STRAY_FILES = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,11 @@ class PackImages:
     shuffle: bool = option(default=True, help="Shuffle the files before packing.")
     seed: int = option(0, help="Seed of the shuffle.")
     workers: int = option(2, help="Threads, each writing one shard.", role="execution")
+    max_bad_fraction: float = option(
+        0.01,
+        help="Share of unreadable images that is put up with; above 0, always ten.",
+        role="execution",
+    )
     overwrite: bool = option(
         default=False, help="Replace shards made with other options.", role="execution"
     )
@@ -47,6 +56,10 @@ class PackImages:
             raise ConfigError(f"--seed {self.seed} is below 0; give 0 or more")
         if self.workers < 0:
             raise ConfigError(f"--workers {self.workers} is below 0; give 0 or more")
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise ConfigError(
+                f"--max-bad-fraction {self.max_bad_fraction} is not within 0 to 1; give a share"
+            )
         if not self.prefix or "/" in self.prefix or "." in self.prefix:
             raise ConfigError(f"--prefix {self.prefix!r} must be a name without dots and slashes")
 
@@ -54,6 +67,12 @@ class PackImages:
 def run(config: PackImages) -> None:
     """Write all shards that are not there yet, then complete the manifest."""
     source = find_source(Path(config.source))
+    if source.stray:
+        click.echo(
+            f"Warning: {len(source.stray)} images beside the sub-folders ({source.stray[0]}, …) "
+            "make this a flat folder without classes; move them to pack a class tree",
+            err=True,
+        )
     plan = _plan(config, source)
     record, listed, state = _compare_with_earlier(config, source)
     left = {name: files for name, files in plan.items() if name not in listed}
@@ -68,15 +87,21 @@ def run(config: PackImages) -> None:
         complete=False,
         common={"classes": source.classes, "ignored": ignored},
     )
+    budget = BadImageBudget(
+        fraction=config.max_bad_fraction, images=len(source.files), always=STRAY_FILES
+    )
+    for shard in listed.values():
+        budget.add(shard.name, shard.details["skipped"])
     # In this order: a record must never stand beside a manifest that lists other shards.
     manifest.save()
     record.begin()
     with stop_request() as stop:
-        written = _written(config, left)
+        written = _written(config, left, budget)
         manifest = list_as_written(manifest, order=list(plan), written=written, stop=stop)
     skipped = sum(len(shard.details["skipped"]) for shard in manifest.shards)
     counts = {
         "shards": len(manifest.shards),
+        "classes": len(source.classes),
         "images": manifest.samples,
         "skipped": skipped,
         "ignored": len(ignored),
@@ -109,9 +134,9 @@ def _compare_with_earlier(
         config=config,
         inputs={"files": source.fingerprint()},
     )
-    if config.overwrite:
-        return record, {}, None
     state = record.previous_state()
+    if state is None and config.overwrite:
+        return record, {}, None
     listed = listed_shards(config.dest, "images")
     if state is None and listed:
         raise ConfigError(f"DEST {config.dest} holds other shards; give another folder")
@@ -128,7 +153,9 @@ def _plan(config: PackImages, source: Source) -> dict[str, list[SourceFile]]:
     }
 
 
-def _written(config: PackImages, plan: dict[str, list[SourceFile]]) -> Generator[Shard, None, None]:
+def _written(
+    config: PackImages, plan: dict[str, list[SourceFile]], budget: BadImageBudget
+) -> Generator[Shard, None, None]:
     shards = ordered_map(
         lambda item: _write(config.dest, *item),
         plan.items(),
@@ -140,6 +167,7 @@ def _written(config: PackImages, plan: dict[str, list[SourceFile]]) -> Generator
         for shard in shards:
             bar.update(shard.samples)
             yield shard
+            budget.add(shard.name, shard.details["skipped"])
 
 
 def _write(dest: str, name: str, files: list[SourceFile]) -> Shard:
@@ -158,11 +186,14 @@ def _samples(files: list[SourceFile], skipped: list[dict[str, str]]) -> Iterator
                 f"{file.path} cannot be read ({error.strerror}); mend or remove it"
             ) from error
         try:
-            probe_header(data)
+            image_format, _, _ = probe_header(data)
         except BadImageError as error:
             skipped.append({"key": file.key, "file": file.path.name, "reason": str(error)})
             continue
-        members = {file.path.suffix.lower().lstrip("."): data}
+        suffix = file.path.suffix.lower().lstrip(".")
+        # What a list names may be called anything; readers know an image by its extension.
+        extension = suffix if suffix in IMAGE_EXTENSIONS else image_format.lower()
+        members = {extension: data}
         if file.label is not None:
             members["cls"] = str(file.label).encode()
         yield Sample(file.key, members)

@@ -18,7 +18,14 @@ from milan_pipeline.packing import list_as_written, listed_shards
 from milan_pipeline.parallel import ordered_map
 from milan_pipeline.progress import progress_bar
 from milan_pipeline.provenance import StageRecord, read_record
-from milan_pipeline.units import Mark, Unit, marked_units, view_name
+from milan_pipeline.units import (
+    Mark,
+    Unit,
+    read_marks,
+    undone_units,
+    units_of_extent,
+    view_name,
+)
 
 if TYPE_CHECKING:
     from milan_pipeline.target_records import RecordLayout
@@ -57,9 +64,9 @@ def run(config: PackTargets) -> None:
 
     identity = read_identity(config.targets)
     plan = _plan(config, identity)
-    record = _record(config, identity)
-    state = None if config.overwrite else record.previous_state()
-    listed = {} if config.overwrite else _current(listed_shards(config.out, "targets"), plan)
+    record = _record(config, identity, plan)
+    state = record.previous_state()
+    listed = _current(listed_shards(config.out, "targets"), plan)
     left = {name: unit for name, unit in plan.items() if name not in listed}
     if not left and state == "done":
         click.echo(f"{config.out}: nothing to do, {len(listed)} shards are there")
@@ -93,7 +100,8 @@ def dry_run(config: PackTargets) -> None:
 
     identity = read_identity(config.targets)
     plan = _plan(config, identity)
-    listed = {} if config.overwrite else _current(listed_shards(config.out, "targets"), plan)
+    _record(config, identity, plan).previous_state()
+    listed = _current(listed_shards(config.out, "targets"), plan)
     left = [mark for name, (_, mark) in plan.items() if name not in listed]
     size = 512 + -(-_layout(identity).bytes_per_sample // 512) * 512
     click.echo(f"shards to do: {len(left)}, done: {len(plan) - len(left)}")
@@ -104,21 +112,38 @@ def dry_run(config: PackTargets) -> None:
 
 
 def _plan(config: PackTargets, identity: Identity) -> Plan:
-    """List the shards to have: name -> (unit, its mark), view by view."""
+    """List the shards to have: name -> (unit, its mark), view by view.
+
+    They are the units of the latest extraction; what else lies in the store was made from other
+    shards, or is a view that nobody finished.
+    """
     record = read_record(storage.join(config.targets, "extract-targets.json"))
-    if not config.allow_unfinished and (record is None or record["state"] != "done"):
+    if record is None or not (config.allow_unfinished or record["state"] == "done"):
         raise MismatchError(
             f"{config.targets} is not finished; run extract-targets again, or --allow-unfinished"
         )
-    found = marked_units(config.targets, content_hash(identity))
-    views = 1 + max((unit.view for unit, _ in found), default=-1)
-    wanted = views if config.views is None else config.views
-    if not found or wanted > views:
-        raise MissingDataError(f"{config.targets} holds {views} views; --views asks for {wanted}")
+    views = int(record["extent"]["views"])
+    wanted = config.views or views
+    if wanted > views:
+        raise MissingDataError(
+            f"--views asks for {wanted}, {config.targets} has {views}; extract more"
+        )
+    units = units_of_extent(record["extent"], wanted)
+    marks = read_marks(config.targets, wanted)
+    left = undone_units(units, marks, content_hash(identity))
+    if left and not config.allow_unfinished:
+        unit, reason = next(iter(left.items()))
+        raise MissingDataError(
+            f"{config.targets} lacks {unit.path} ({reason}) and {len(left) - 1} more units; run "
+            "extract-targets again"
+        )
     return {
-        f"{view_name(unit.view)}/targets-v{unit.view:02d}-{unit.shard.stem}.tar": (unit, mark)
-        for unit, mark in found
-        if unit.view < wanted
+        f"{view_name(unit.view)}/targets-v{unit.view:02d}-{unit.shard.stem}.tar": (
+            unit,
+            marks[unit.mark_path],
+        )
+        for unit in units
+        if unit not in left
     }
 
 
@@ -168,13 +193,14 @@ def _written(
             yield shard
 
 
-def _record(config: PackTargets, identity: Identity) -> StageRecord:
+def _record(config: PackTargets, identity: Identity, plan: Plan) -> StageRecord:
     return StageRecord(
         url=storage.join(config.out, "pack-targets.json"),
         stage="pack-targets",
         config=config,
         inputs={},
         content=identity,
+        extent={"units": {unit.path: _unit_sha256(mark) for unit, mark in plan.values()}},
     )
 
 

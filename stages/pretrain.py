@@ -9,7 +9,7 @@ import click
 
 from milan_pipeline import storage
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.interrupts import stop_request
+from milan_pipeline.interrupts import StopRequest, stop_request
 from milan_pipeline.options import option, stage_command
 from milan_pipeline.provenance import StageRecord, read_record
 
@@ -104,9 +104,14 @@ class Pretrain:
 
 def run(config: Pretrain) -> None:
     """Train to the last step and export the encoder."""
+    with stop_request() as stop:
+        _run(config, stop)
+
+
+def _run(config: Pretrain, stop: StopRequest) -> None:
     from milan_pipeline.devices import pick_device
     from milan_pipeline.export import export_encoder
-    from milan_pipeline.run_log import trained_steps, write_state
+    from milan_pipeline.run_log import run_lock, trained_steps, write_state
     from milan_pipeline.stream import batches
     from milan_pipeline.training import Trainer
 
@@ -119,8 +124,6 @@ def run(config: Pretrain) -> None:
         return
     student, arguments = _student(config, data)
     examples = data.examples(student, mask_ratio=config.mask_ratio)
-    # Only now, when nothing can be wrong with the options any more, do they become the run's own.
-    record.begin()
 
     def batches_from(steps: range) -> "Generator[Batch, None, None]":
         on_gpu, workers = device.type == "cuda", config.workers
@@ -128,12 +131,14 @@ def run(config: Pretrain) -> None:
             data.pairs, data.order, examples, steps=steps, workers=workers, pin_memory=on_gpu
         )
 
-    trainer = Trainer(folder, student.to(device), data.layout.codec, training, data.clock)
-    with stop_request() as stop:
+    with run_lock(folder):
+        # Only now, when nothing can be wrong with the options any more, are they the run's own.
+        record.begin()
+        trainer = Trainer(folder, student.to(device), data.layout.codec, training, data.clock)
         counts = trainer.train(batches_from, stop)
-    export_encoder(folder, student.encoder, arguments, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-    write_state(folder, "done", step=counts["steps"], total_steps=counts["steps"])
-    record.finish(counts | {"missing": data.pairs.missing})
+        export_encoder(folder, student.encoder, arguments, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        write_state(folder, "done", step=counts["steps"], total_steps=counts["steps"])
+        record.finish(counts | {"missing": data.pairs.missing})
     click.echo(f"{config.out}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
 
 

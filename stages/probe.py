@@ -1,6 +1,7 @@
 """`milan-pipeline probe`: a frozen encoder's k-NN and linear accuracy on labelled shards."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ from milan_pipeline.shards import IMAGE_EXTENSIONS, iterate_shard
 if TYPE_CHECKING:
     from milan_pipeline.encoders import FrozenEncoder
     from milan_pipeline.evaluation import Features, Labels
+
+# Scores and record, unless many images are unreadable.
+SCORES_BYTES = 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,21 +87,11 @@ class Probe:
 def run(config: Probe) -> None:
     """Score the encoder and write scores.json, unless that was done before."""
     from milan_pipeline.devices import pick_device
-    from milan_pipeline.encoders import fingerprint, load_encoder
+    from milan_pipeline.encoder_specs import load_encoder
 
     train, test = _inputs(config)
-    record = StageRecord(
-        url=storage.join(config.folder, "probe.json"),
-        stage="probe",
-        config=config,
-        inputs={
-            "encoder": "drawn anew" if config.random_init else fingerprint(config.encoder),
-            "train": train.sha256,
-            "test": test.sha256,
-        },
-    )
-    if not config.overwrite and record.previous_state() == "done":
-        click.echo(f"{config.folder}: nothing to do, the scores are there")
+    record = _record(config, train, test)
+    if _is_done(config, record):
         return
     device = str(pick_device(config.device))
     encoder = load_encoder(
@@ -113,13 +107,43 @@ def run(config: Probe) -> None:
 
 
 def dry_run(config: Probe) -> None:
-    """Say how many images would be encoded."""
+    """Say how many images would be encoded and what the scores would take."""
+    from milan_pipeline.encoder_specs import require_encoder
+
     train, test = _inputs(config)
+    require_encoder(config.encoder, random_init=config.random_init)
+    if _is_done(config, _record(config, train, test)):
+        return
     click.echo(f"images to encode: {train.samples} to learn from, {test.samples} to score on")
+    free = storage.free_bytes(config.folder)
+    click.echo(f"bytes to write: about {SCORES_BYTES}, free: {free}")
+
+
+def _record(config: Probe, train: Manifest, test: Manifest) -> StageRecord:
+    from milan_pipeline.encoder_specs import fingerprint
+
+    return StageRecord(
+        url=storage.join(config.folder, "probe.json"),
+        stage="probe",
+        config=config,
+        inputs={
+            "encoder": fingerprint(config.encoder, random_init=config.random_init),
+            "train": train.sha256,
+            "test": test.sha256,
+        },
+    )
+
+
+def _is_done(config: Probe, record: StageRecord) -> bool:
+    """Tell whether these very scores are there and may stay, and say so."""
+    done = not config.overwrite and record.previous_state() == "done"
+    if done:
+        click.echo(f"{config.folder}: nothing to do, the scores are there")
+    return done
 
 
 def _inputs(config: Probe) -> tuple[Manifest, Manifest]:
-    """Load both manifests, and refuse a run that is not done."""
+    """Load both manifests; refuse a run that is not done, and sets of other class numbers."""
     file = config.encoder.endswith(".safetensors")
     folder = storage.folder_of(config.encoder) if file else config.encoder
     state_url = storage.join(folder, "state.json")
@@ -127,7 +151,23 @@ def _inputs(config: Probe) -> tuple[Manifest, Manifest]:
         state = json.loads(storage.read_bytes(state_url)).get("state")
         if state != "done":
             raise MismatchError(f"the run {folder} is {state!r}; finish it or --allow-unfinished")
-    return load_manifest(config.train, kind="images"), load_manifest(config.test, kind="images")
+    train = load_manifest(config.train, kind="images")
+    test = load_manifest(config.test, kind="images")
+    _require_same_classes(config, train, test)
+    return train, test
+
+
+def _require_same_classes(config: Probe, train: Manifest, test: Manifest) -> None:
+    """Refuse sets whose class folders were numbered apart; foreign shards do not name theirs."""
+    learnt, scored = (list(manifest.common.get("classes", ())) for manifest in (train, test))
+    if not learnt or not scored or learnt == scored:
+        return
+    pairs = enumerate(itertools.zip_longest(learnt, scored))
+    number, (a, b) = next(pair for pair in pairs if pair[1][0] != pair[1][1])
+    raise MismatchError(
+        f"class {number} is {a!r} in --train {config.train} and {b!r} in --test {config.test}; "
+        "pack both from trees with the same class folders"
+    )
 
 
 def _table(scores: dict[str, Any]) -> str:

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from milan_pipeline import evaluation
-from milan_pipeline.encoders import PixelEncoder, load_encoder
+from milan_pipeline.encoder_specs import fingerprint, load_encoder
+from milan_pipeline.encoders import PixelEncoder
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
 from milan_pipeline.evaluation import extract_features, knn_accuracy, linear_accuracy
 
@@ -300,6 +301,43 @@ def test_teacher_features_are_projected_tokens(clip):
         expected = model.encode_image((pixels() / 255 - mean) / std)
     torch.testing.assert_close(encoder.features(pixels()), expected, rtol=1e-4, atol=1e-5)
     assert encoder.features(pixels(), pool="both").shape == (3, 48)
+
+
+def test_a_student_is_told_apart_by_its_files(run):
+    folder, _ = run
+    whole, described = (fingerprint(str(folder), random_init=drawn) for drawn in (False, True))
+    (folder / "encoder.safetensors").write_bytes(b"other")
+    assert fingerprint(str(folder)) != whole
+    assert fingerprint(str(folder), random_init=True) == described
+    (folder / "encoder.json").write_text("{}")
+    assert fingerprint(str(folder), random_init=True) != described
+
+
+def test_a_local_teacher_is_told_apart_by_its_files(tmp_path):
+    spec = f"open_clip:local-dir:{tmp_path}"
+    with pytest.raises(MissingDataError, match="holds no CLIP"):
+        fingerprint(spec)
+    found = []
+    for name, content in (
+        ("open_clip_config.json", "{}"),
+        ("model.safetensors", "a"),
+        ("model.safetensors", "b"),
+        ("open_clip_model.safetensors", "b"),
+    ):
+        (tmp_path / name).write_text(content)
+        found.append(fingerprint(spec))
+    assert len(set(found)) == 4
+    (tmp_path / "scores.txt").touch()
+    assert fingerprint(spec) == found[-1]
+
+
+def test_a_teachers_checkpoint_file_is_hashed(tmp_path):
+    (tmp_path / "a.pt").write_bytes(b"1")
+    spec = f"open_clip:ViT-B-16/{tmp_path}/a.pt"
+    first = fingerprint(spec)
+    (tmp_path / "a.pt").write_bytes(b"2")
+    assert len({first, fingerprint(spec), spec}) == 3
+    assert fingerprint("open_clip:ViT-B-16/openai") == "open_clip:ViT-B-16/openai"
 
 
 def test_a_teacher_has_no_random_floor(clip):

@@ -69,7 +69,7 @@ def test_truncation_anywhere_is_noticed(tmp_path: Path) -> None:
 
 
 def test_refusals(tmp_path: Path) -> None:
-    with pytest.raises(MissingDataError, match=r"`milan-pipeline index` makes it"):
+    with pytest.raises(MissingDataError, match=r"`milan-pipeline index` one for tars"):
         load_manifest(str(tmp_path), kind="images")
     with pytest.raises(MissingDataError, match=r"`milan-pipeline pack-targets` makes it"):
         load_manifest(str(tmp_path), kind="targets")

@@ -2,11 +2,13 @@
 
 import contextlib
 import json
+from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from milan_pipeline.run_log import RunLog, trained_steps, write_state
+from milan_pipeline.errors import StorageError
+from milan_pipeline.run_log import RunLog, run_lock, trained_steps, write_state
 
 
 def write(run, steps, *, resume_step, loss=0.0):
@@ -79,3 +81,14 @@ def test_the_state_tells_how_far_a_run_has_come(tmp_path):
     assert trained_steps(tmp_path) == 7
     state = json.loads((tmp_path / "state.json").read_text())
     assert (state["state"], state["total_steps"]) == ("interrupted", 12)
+
+
+def test_a_run_folder_is_held_by_one_process(tmp_path: Path) -> None:
+    with (
+        run_lock(tmp_path / "run"),
+        pytest.raises(StorageError, match="another process trains into"),
+        run_lock(tmp_path / "run"),
+    ):
+        pass
+    with run_lock(tmp_path / "run"):
+        pass

@@ -135,12 +135,32 @@ def test_tars_put_behind_each_other_are_refused(tmp_path: Path) -> None:
 
 
 def test_no_tar_at_all(tmp_path: Path) -> None:
-    for data in (b"", b"not a tar" * 1000, b"\x1f\x8b" + bytes(2000)):
+    for data in (b"", b"not a tar" * 1000):
         (tmp_path / "x.tar").write_bytes(data)
         with pytest.raises(DataError, match=r"x\.tar is damaged"):
             index_shard(str(tmp_path / "x.tar"), str(tmp_path), "x.tar")
     with pytest.raises(MissingDataError, match=r"y\.tar does not exist"):
         index_shard(str(tmp_path / "y.tar"), str(tmp_path), "y.tar")
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+def test_a_compressed_tar_is_named_as_such(tmp_path: Path, mode: Any) -> None:
+    with tarfile.open(tmp_path / "x.tar", mode) as tar:
+        tar.addfile(tarfile.TarInfo("a.jpg"), io.BytesIO())
+    with pytest.raises(DataError, match=r"x\.tar is compressed.*; unpack it first"):
+        index_shard(str(tmp_path / "x.tar"), str(tmp_path), "x.tar")
+
+
+@pytest.mark.parametrize("form", ["gnu", "posix"])
+def test_a_sparse_member_is_named(tmp_path: Path, form: str) -> None:
+    with (tmp_path / "a.jpg").open("wb") as file:
+        file.truncate(1 << 20)
+        file.seek(1 << 19)
+        file.write(b"picture")
+    tar = ["tar", "--sparse", f"--format={form}", "--directory", str(tmp_path), "-cf"]
+    subprocess.run([*tar, tmp_path / "x.tar", "a.jpg"], check=True)
+    with pytest.raises(DataError, match=r"x\.tar holds 'a\.jpg' as a sparse file"):
+        index_shard(str(tmp_path / "x.tar"), str(tmp_path), "x.tar")
 
 
 def test_duplicate_keys_are_refused(tmp_path: Path) -> None:
@@ -255,7 +275,7 @@ def test_a_range_that_is_not_what_the_index_says(tmp_path: Path) -> None:
         (shard.bytes - 3, place[1], place[2]),
         (place[0], place[1], place[2] ^ 1),
     ):
-        with pytest.raises(DataError, match=r"x\.tar is truncated or damaged"):
+        with pytest.raises(DataError, match=r"x\.tar is truncated or damaged.* index --overwrite"):
             reader.read(url, offset, length, digest)
     assert reader.read(url, *place) == b"B" * 301
     reader.close()

@@ -39,6 +39,16 @@ def test_a_flat_folder(tmp_path: Path) -> None:
     assert find_source(tmp_path).ignored == [".hidden.jpg"]
 
 
+def test_strays_beside_class_folders_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/a.jpg", "dog/b.jpg")
+    assert find_source(tmp_path).stray == []
+    touch(tmp_path, "thumb.jpg", "notes.txt")
+    assert find_source(tmp_path).stray == ["thumb.jpg"]
+    assert find_source(tmp_path).classes == []
+    touch(tmp_path / "flat", "a.jpg", "b.jpg")
+    assert find_source(tmp_path / "flat").stray == []
+
+
 def test_linked_class_folders_are_followed(tmp_path: Path) -> None:
     touch(tmp_path / "all", "cat/a.jpg", "dog/b.jpg")
     (tmp_path / "subset").mkdir()
@@ -55,6 +65,13 @@ def test_a_list(tmp_path: Path) -> None:
     assert rows[2][1] == 0
     (tmp_path / "absolute.tsv").write_text(f"{tmp_path}/a.jpg")
     assert not listing(tmp_path / "absolute.tsv")[0][0].startswith("/")
+
+
+def test_names_of_a_list_without_an_extension_keep_their_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "v1.2/a", "v1.2/b", "c", "d.jfif")
+    (tmp_path / "list.tsv").write_text("v1.2/a\nv1.2/b\n./c\nd.jfif\n", "utf-8")
+    keys = [key for key, _ in listing(tmp_path / "list.tsv")]
+    assert [key.split("-")[0] for key in keys] == ["v1_2/a", "v1_2/b", "_/c", "d"]
 
 
 @pytest.mark.parametrize(

@@ -10,17 +10,24 @@ import webdataset
 from numpy.typing import NDArray
 
 from milan_pipeline.errors import DataError
-from milan_pipeline.identity import content_hash
 from milan_pipeline.manifest import load_manifest
+from milan_pipeline.provenance import read_record
 from milan_pipeline.shards import iterate_shard
 from milan_pipeline.target_records import RecordLayout, layout_of
 from milan_pipeline.target_store import open_unit, read_identity
-from milan_pipeline.units import marked_units
+from milan_pipeline.units import Mark, Unit, read_marks, units_of_extent
 from tests.conftest import values_of
 
 
 def identity(codec: str) -> dict[str, Any]:
     return {"teacher": {"grid": [2, 3], "width": 5}, "codec": {"name": codec}}
+
+
+def finished_units(store: Path) -> list[tuple[Unit, Mark]]:
+    record = read_record(str(store / "extract-targets.json"))
+    assert record is not None
+    marks = read_marks(str(store), 2)
+    return [(unit, marks[unit.mark_path]) for unit in units_of_extent(record["extent"], 2)]
 
 
 def a_record(layout: RecordLayout) -> NDArray[np.void]:
@@ -70,7 +77,7 @@ def test_another_layout_is_refused(damage) -> None:
 
 def test_a_patch_without_attention_stays_drawable(target_store: Path) -> None:
     found = read_identity(str(target_store))
-    unit, mark = marked_units(str(target_store), content_hash(found))[0]
+    unit, mark = finished_units(target_store)[0]
     group = open_unit(str(target_store), unit, mark)
     arrays = {name: values_of(group, name) for name in layout_of(found).dtype.names or ()}
     arrays["prior"][0, :3] = 0
@@ -84,7 +91,7 @@ def test_a_patch_without_attention_stays_drawable(target_store: Path) -> None:
 def test_stock_readers_agree_on_target_shards(target_store: Path, target_shards: Path) -> None:
     found = read_identity(str(target_store))
     layout = layout_of(found)
-    units = {unit.path: pair for pair in marked_units(str(target_store), content_hash(found))
+    units = {unit.path: pair for pair in finished_units(target_store)
              for unit in pair[:1]}  # fmt: skip
     manifest = load_manifest(str(target_shards), kind="targets")
     assert len(manifest.shards) == len(units) == 6

@@ -1,14 +1,25 @@
 """Units and their marks: what is left to do, and why."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
 from milan_pipeline import storage
-from milan_pipeline.errors import DataError
+from milan_pipeline.errors import DataError, MismatchError
 from milan_pipeline.manifest import Manifest, Shard
-from milan_pipeline.units import Mark, Unit, list_units, marked_units, read_marks, undone_units
+from milan_pipeline.units import (
+    Mark,
+    Unit,
+    extent_of,
+    list_units,
+    read_marks,
+    require_same_images,
+    revoked,
+    undone_units,
+    units_of_extent,
+)
 
 SHARDS = tuple(
     Shard(name=f"x-{number}.tar", samples=2, bytes=1, sha256=f"{number}", index_sha256="")
@@ -65,19 +76,33 @@ def test_what_is_left_and_why(tmp_path: Path) -> None:
     }
 
 
-def test_marked_units_are_those_of_the_identity(tmp_path: Path) -> None:
-    assert marked_units(str(tmp_path), "id") == []
-    put(
-        tmp_path,
-        (UNITS[4], mark_of(UNITS[4])),
-        (UNITS[0], mark_of(UNITS[0])),
-        (UNITS[1], mark_of(UNITS[1], "other")),
-    )
-    found = marked_units(str(tmp_path), "id")
-    assert [(unit.path, mark) for unit, mark in found] == [
-        ("view-00/x-0", mark_of(UNITS[0])),
-        ("view-01/x-1", mark_of(UNITS[4])),
-    ]
+MANIFEST = Manifest(kind="images", folder=".", shards=SHARDS)
+
+
+def test_the_list_of_units_is_rebuilt_from_the_record() -> None:
+    rebuilt = units_of_extent(json.loads(json.dumps(extent_of(MANIFEST, 2))), 2)
+    assert [unit.mark_path for unit in rebuilt] == [unit.mark_path for unit in UNITS]
+    assert undone_units(rebuilt, {unit.mark_path: mark_of(unit) for unit in UNITS}, "id") == {}
+    assert len(units_of_extent(extent_of(MANIFEST, 2), 1)) == 3
+
+
+def test_other_images_under_the_same_names_are_refused() -> None:
+    def marks(*changed: int) -> dict[str, Mark]:
+        found = {unit.mark_path: mark_of(unit) for unit in UNITS[:3]}
+        for number in changed:
+            unit = UNITS[number]
+            found[unit.mark_path] = dataclasses.replace(mark_of(unit), sha256="old")
+        return found
+
+    require_same_images("store", MANIFEST, {}, "remedy")
+    require_same_images("store", MANIFEST, marks(0, 1), "remedy")
+    with pytest.raises(MismatchError, match=r"other images: x-0\.tar has the sha256 old.*remedy"):
+        require_same_images("store", MANIFEST, marks(0, 1, 2), "remedy")
+
+
+def test_a_revoked_unit_is_not_done() -> None:
+    marks = {UNITS[0].mark_path: revoked(UNITS[0])}
+    assert undone_units(UNITS[:1], marks, "") == {UNITS[0]: "not done yet"}
 
 
 @pytest.mark.parametrize("damaged", [b"", b"[]", b"{}", b"\xff", b'{"shard": "x"}'])

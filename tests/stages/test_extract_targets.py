@@ -13,6 +13,7 @@ from milan_pipeline.errors import InterruptedRunError
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.manifest import load_manifest
 from milan_pipeline.target_store import read_identity
+from milan_pipeline.teacher import tag_in_identity
 from tests.conftest import run_cli, write_picture, write_tiny_clip
 from tests.kills import files_without, run_and_kill
 
@@ -64,7 +65,7 @@ def test_the_store_says_what_it_is(extract: Extract, image_shards: Path) -> None
     assert record["state"] == "done"
     assert record["counts"]["targets"] == 48
     assert record["counts"]["skipped"] == 0
-    assert record["counts"]["images_manifest_sha256"] == (
+    assert record["extent"]["images_manifest_sha256"] == (
         load_manifest(str(image_shards), kind="images").sha256
     )
     assert record["config"]["batch_size"] == 4
@@ -266,10 +267,49 @@ def test_wrong_values_are_wrong_usage(extract: Extract, words: tuple[object, ...
     assert not extract(*words, code=2).exists()
 
 
+def test_an_interrupted_overwrite_can_be_taken_back(
+    extract: Extract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: data for path, (data, _) in files_of(extract("--views", 2)).items()}
+
+    def interrupted(*_: object) -> None:
+        raise InterruptedRunError("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("milan_pipeline.extraction._targets", interrupted)
+        extract("--views", 2, "--view-seed", 7, "--overwrite", code=75)
+    out = extract("--views", 2, "--overwrite")
+    assert {path: data for path, (data, _) in files_of(out).items()} == before
+    assert json.loads((out / "extract-targets.json").read_text())["state"] == "done"
+    extract("--views", 2)
+
+
+def test_other_images_under_the_same_names_are_refused(
+    extract: Extract, tmp_path: Path, capsys
+) -> None:
+    before = files_of(extract())
+    write_picture(tmp_path / "other/a.jpg", 99)
+    run_cli("pack-images", tmp_path / "other", tmp_path / "other-shards")
+    for more in ((), ("--dry-run",)):
+        extract(*more, images=tmp_path / "other-shards", code=1)
+        error = capsys.readouterr().err
+        assert "holds targets of other images: images-000000.tar" in error
+        assert "--overwrite" in error
+    assert files_of(tmp_path / "targets.zarr") == before
+    extract("--overwrite", images=tmp_path / "other-shards")
+
+
+def test_the_path_of_a_checkpoint_is_not_part_of_the_identity(tmp_path: Path) -> None:
+    (tmp_path / "clip.pt").touch()
+    assert tag_in_identity(str(tmp_path / "clip.pt")) == "file"
+    assert tag_in_identity("openai") == "openai"
+    assert tag_in_identity(None) is None
+
+
 def test_images_without_a_manifest(extract: Extract, tmp_path: Path, capsys) -> None:
     for more in ((), ("--dry-run",)):
         extract(*more, images=tmp_path, code=1)
-        assert "`milan-pipeline index` makes it" in capsys.readouterr().err
+        assert "`milan-pipeline index` one for tars that are there" in capsys.readouterr().err
 
 
 def test_an_unfinished_manifest_is_refused(

@@ -47,6 +47,7 @@ def test_tars_of_webdataset(foreign: Path, capsys: pytest.CaptureFixture[str]) -
     record = json.loads((foreign / "index.json").read_text())
     assert record["state"] == "done"
     assert record["counts"]["images"] == 6
+    assert record["counts"]["manifest_sha256"] == manifest.sha256
 
 
 def test_a_tar_of_the_command_line_is_extracted(tmp_path: Path, tiny_clip: Path) -> None:
@@ -75,7 +76,10 @@ def test_a_second_run_has_nothing_to_do_and_new_tars_are_added(
     assert "nothing to do, 1 shards are listed" in capsys.readouterr().out
     assert (foreign / "manifest.json").read_bytes() == first
     run_cli("index", foreign / "web-{000,001}.tar", "--dry-run")
-    assert "shards to index: 1, listed: 1" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "shards to index: 1, listed: 1" in said
+    assert f"bytes to read: {(foreign / 'web-001.tar').stat().st_size}, " in said
+    assert "free: " in said
     run_cli("index", foreign / "web-001.tar")
     assert names(foreign) == ["web-000.tar", "web-001.tar"]
 
@@ -92,6 +96,27 @@ def test_overwrite_reads_again_what_is_named_and_keeps_the_rest(
     after = load_manifest(str(foreign), kind="images").shards
     assert [shard.samples for shard in after] == [1, 3]
     assert after[1] == before[1]
+
+
+def test_a_tar_that_changed_or_lost_its_index_is_read_again(
+    foreign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_cli("index", foreign / "web-{000,001}.tar")
+    before = load_manifest(str(foreign), kind="images").shards
+    with webdataset.TarWriter(str(foreign / "web-000.tar")) as tar:
+        for key in range(30):
+            tar.write({"__key__": f"{key}", "jpg": (tmp_path / "picture.jpg").read_bytes()})
+    (foreign / "web-001.index.npy").unlink()
+    run_cli("index", foreign / "web-{000,001}.tar", "--dry-run")
+    assert "shards to index: 2, listed: 0" in capsys.readouterr().out
+    run_cli("index", foreign / "web-{000,001}.tar")
+    after = load_manifest(str(foreign), kind="images").shards
+    assert [shard.samples for shard in after] == [30, 3]
+    assert after[1] == before[1]
+    assert (foreign / "web-001.index.npy").exists()
+    (foreign / "web-000.tar").unlink()
+    run_cli("index", foreign / "web-{000,001}.tar", code=1)
+    assert "web-000.tar cannot be read" in capsys.readouterr().err
 
 
 def test_a_tar_given_twice_is_listed_once(foreign: Path) -> None:

@@ -290,3 +290,35 @@ def test_a_killed_overwrite_never_mixes_old_and_new_shards(
         except SystemExit:  # refused, as long as the record is the old one
             run_cli(*words, "--overwrite")
         assert files_without(out, RECORD) == files_without(image_shards, RECORD)
+
+
+def test_too_many_files_that_are_no_images_fail_by_name(tmp_path: Path, capsys) -> None:
+    for number in range(11):
+        write_picture(tmp_path / f"in/good{number:02d}.jpg", number)
+        (tmp_path / f"in/bad{number:02d}.jpg").write_text("text")
+    run_cli("pack-images", tmp_path / "in", tmp_path / "out", "--no-shuffle", code=1)
+    error = capsys.readouterr().err
+    assert "11 of 22 images are unreadable" in error
+    assert error.count("images-000000.tar:bad") == 10
+    run_cli("pack-images", tmp_path / "in", tmp_path / "out", "--no-shuffle",
+            "--max-bad-fraction", 0.5)  # fmt: skip
+    assert "11 images, 11 skipped" in capsys.readouterr().out
+
+
+def test_a_listed_file_gets_the_extension_of_its_format(tmp_path: Path) -> None:
+    write_picture(tmp_path / "picture.jpg", 0)
+    (tmp_path / "picture.jpg").rename(tmp_path / "picture.jfif")
+    (tmp_path / "list.txt").write_text("picture.jfif\t3\n")
+    run_cli("pack-images", tmp_path / "list.txt", tmp_path / "out")
+    manifest = load_manifest(str(tmp_path / "out"), kind="images")
+    (sample,) = iterate_shard(manifest, manifest.shards[0])
+    assert set(sample.members) == {"jpeg", "cls"}
+
+
+def test_images_beside_class_folders_are_pointed_out(tmp_path: Path, capsys) -> None:
+    write_picture(tmp_path / "in/cat/a.jpg", 0)
+    write_picture(tmp_path / "in/cover.jpg", 1)
+    run_cli("pack-images", tmp_path / "in", tmp_path / "out")
+    said = capsys.readouterr()
+    assert "Warning: 1 images beside the sub-folders (cover.jpg" in said.err
+    assert "0 classes, 2 images" in said.out

@@ -120,11 +120,45 @@ def test_an_unfinished_store_is_refused(target_store: Path, tmp_path: Path, caps
     assert len(load(tmp_path / "out").shards) == 5
 
 
+def test_a_view_that_nobody_finished_is_not_packed(
+    image_shards: Path, tiny_clip: Path, target_store: Path, tmp_path: Path
+) -> None:
+    store = shutil.copytree(target_store, tmp_path / "targets.zarr")
+    (store / "done/view-01/images-000002.json").unlink()
+    pack(store, tmp_path / "torn", code=1)  # "done", but for a unit
+    record = store / "extract-targets.json"
+    record.write_text(record.read_text().replace('"state": "done"', '"state": "running"'))
+    pack(store, tmp_path / "torn", code=1)  # killed in its second view
+    run_cli(
+        "extract-targets", "--images", image_shards, "--out", store, "--teacher",
+        f"local-dir:{tiny_clip}", "--batch-size", 4, "--views", 1,
+    )  # fmt: skip
+    pack(store, tmp_path / "whole")
+    names = [shard.name for shard in load_manifest(str(tmp_path / "whole"), kind="targets").shards]
+    assert names == [f"view-00/targets-v00-images-00000{number}.tar" for number in range(3)]
+
+
+def test_units_of_shards_that_are_gone_are_not_packed(
+    pictures: Path, tiny_clip: Path, target_store: Path, tmp_path: Path
+) -> None:
+    """Packed anew into fewer shards and extracted again, the old third shard's unit is left out."""
+    store = shutil.copytree(target_store, tmp_path / "targets.zarr")
+    run_cli("pack-images", pictures, tmp_path / "two", "--samples-per-shard", 12)
+    run_cli(
+        "extract-targets", "--images", tmp_path / "two", "--out", store, "--teacher",
+        f"local-dir:{tiny_clip}", "--batch-size", 4, "--views", 2, "--overwrite",
+    )  # fmt: skip
+    pack(store, tmp_path / "out")
+    assert load_manifest(str(tmp_path / "out"), kind="targets").samples == 48
+    run_cli("pretrain", "--images", tmp_path / "two", "--targets", tmp_path / "out", "--out",
+            tmp_path / "run", "--dry-run")  # fmt: skip
+
+
 def test_what_is_no_store_is_refused(tmp_path: Path, target_store: Path, capsys) -> None:
     pack(tmp_path, tmp_path / "out", code=1)
     assert "holds no target store" in capsys.readouterr().err
     pack(target_store, tmp_path / "out", "--views", 3, code=1)
-    assert "holds 2 views; --views asks for 3" in capsys.readouterr().err
+    assert "--views asks for 3, " in capsys.readouterr().err
     for words in (("--views", 0), ("--workers", -1)):
         pack(target_store, tmp_path / "out", *words, code=2)
 

@@ -11,7 +11,7 @@ import timm
 import torch
 from PIL import Image
 
-from milan_pipeline.errors import ConfigError, DataError, MismatchError
+from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
 from milan_pipeline.manifest import Manifest
 from milan_pipeline.shards import Sample, write_shard
 from stages import probe
@@ -26,7 +26,7 @@ def png(label, rng):
     return buffer.getvalue()
 
 
-def shards(folder, count, *, seed, bad=(), labelled=True):
+def shards(folder, count, *, seed, bad=(), labelled=True, classes=()):
     """Write labelled images of three colours, in two shards; return their folder."""
     rng = np.random.default_rng(seed)
     samples = []
@@ -40,7 +40,8 @@ def shards(folder, count, *, seed, bad=(), labelled=True):
         write_shard(str(folder), f"images-{number}.tar", part)
         for number, part in enumerate((samples[:half], samples[half:]))
     )
-    Manifest(kind="images", folder=str(folder), shards=listed).save()
+    common = {"classes": list(classes)}
+    Manifest(kind="images", folder=str(folder), shards=listed, common=common).save()
     return str(folder)
 
 
@@ -126,8 +127,46 @@ def test_unfinished_runs_are_refused(options, tmp_path):
 
 def test_dry_run_counts_and_writes_nothing(options, tmp_path, capsys):
     probe.dry_run(Probe(**options))
-    assert "60 to learn from, 30 to score on" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "60 to learn from, 30 to score on" in said
+    assert "bytes to write: about 1000, free: " in said
     assert not (tmp_path / "out").exists()
+
+
+def test_dry_run_compares_with_earlier_scores(options, capsys):
+    probe.run(Probe(**options))
+    capsys.readouterr()
+    probe.dry_run(Probe(**options))
+    assert "nothing to do" in capsys.readouterr().out
+    with pytest.raises(MismatchError, match="k is 20 there and 5 here"):
+        probe.dry_run(Probe(**options, k=5))
+    probe.dry_run(Probe(**options, k=5, overwrite=True))
+    assert "images to encode" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("encoder", "error"),
+    [
+        ("nowhere", MissingDataError),
+        ("pixels:x", ConfigError),
+        ("open_clip:No-Such-Model/openai", ConfigError),
+        ("open_clip:local-dir:nowhere", ConfigError),
+    ],
+)
+def test_dry_run_refuses_an_encoder_that_is_not_there(options, encoder, error):
+    with pytest.raises(error):
+        probe.dry_run(Probe(**(options | {"encoder": encoder})))
+
+
+def test_sets_of_other_classes_are_refused(options, tmp_path):
+    options["train"] = shards(tmp_path / "abc", 60, seed=1, classes="abc")
+    probe.run(Probe(**options))  # a set that names no classes is taken at its numbers
+    options["test"] = shards(tmp_path / "acd", 30, seed=2, classes="acd")
+    with pytest.raises(MismatchError, match=r"class 1 is 'b' in .*abc and 'c' in .*acd; pack both"):
+        probe.run(Probe(**options))
+    options["test"] = shards(tmp_path / "ab", 30, seed=2, classes="ab")
+    with pytest.raises(MismatchError, match=r"class 2 is 'c' in .* and None in"):
+        probe.dry_run(Probe(**options))
 
 
 @pytest.mark.parametrize(

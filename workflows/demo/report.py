@@ -35,9 +35,7 @@ def main(arguments: list[str]) -> int:
     for name, scores in results.items():
         print(f"| {name} | {scores['knn']:.1f} | {scores['linear']:.1f} |")
     draw(folder)
-    print(
-        f"picture: {folder / 'demo.png'}, store for `codecs` and `inspect`: {folder}/targets.zarr"
-    )
+    print(f"picture: {folder / 'demo.png'}, target store: {folder / 'targets.zarr'}")
     return 0
 
 
