@@ -37,7 +37,7 @@ def sample_kept(
         kept: K, as `kept_count` gives it.
         seed: of the run.
         epoch: of the draw; each epoch draws anew.
-        key: names the sample; unique in the data set.
+        key: names the sample; samples of one key (in two foreign shards, say) draw alike.
 
     Returns:
         The kept (K,) and the masked (L - K,) patch indices, int64, each in ascending order.
