@@ -23,15 +23,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from milan_pipeline.decoder import PromptingDecoder, sincos_positions
+from milan_pipeline.decoder import PromptingDecoder
 from milan_pipeline.errors import DataError, MilanError
+from milan_pipeline.initial import sincos_positions
+from milan_pipeline.losses import cosine_loss
 from milan_pipeline.official import load_official, official_name
-from milan_pipeline.student import (
-    Student,
-    build_encoder,
-    cosine_loss,
-    patchify,
-)
+from milan_pipeline.student import Student, in_grid_order, patchify
+from milan_pipeline.vit import build_encoder
 
 LOSS_TOLERANCE = 1e-6
 PRED_TOLERANCE = 1e-5
@@ -132,7 +130,7 @@ def compare(case: Case) -> Iterator[Deviation]:
 
     patches_BLP = patchify(case.io["images"], student.encoder.patch_embed.patch_size[0])
     patches_BKP = patches_BLP[torch.arange(len(kept_BK))[:, None], kept_BK]
-    pred_BND = student(patches_BKP, kept_BK, masked_BM)
+    pred_BND = in_grid_order(student(patches_BKP, kept_BK, masked_BM), kept_BK, masked_BM)
     yield _largest("predictions", case.io["pred"], pred_BND.detach(), PRED_TOLERANCE)
     loss = cosine_loss(pred_BND, case.io["targets"])
     official, ours = case.values["loss"], loss.item()

@@ -20,12 +20,12 @@ from milan_pipeline.encoders import (
     TeacherEncoder,
 )
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
-from milan_pipeline.student import build_encoder
 from milan_pipeline.teacher import Teacher, describe_teacher
+from milan_pipeline.vit import FINAL_NORM, build_encoder
 
 WEIGHTS_NAME = "encoder.safetensors"
 TEACHER_SUFFIXES = (".json", ".safetensors", ".bin", ".pth")
-# The arguments of timm that `student.build_encoder` takes, and what it calls them.
+# The arguments of timm that `vit.build_encoder` takes, and what it calls them.
 REBUILDABLE = {
     "model_name": "name",
     "img_size": "image_size",
@@ -34,6 +34,8 @@ REBUILDABLE = {
     "depth": "depth",
     "num_heads": "heads",
 }
+# Those that it finds by itself.
+DERIVED = {"pretrained", "num_classes", *FINAL_NORM}
 
 
 def load_encoder(
@@ -197,7 +199,7 @@ def _trained_student(
 
 def _random_student(arguments: dict[str, Any], seed: int, config_url: str) -> VisionTransformer:
     given = {name: value for name, value in arguments.items() if name in REBUILDABLE}
-    other = sorted(arguments.keys() - given.keys() - {"pretrained", "num_classes"})
+    other = sorted(arguments.keys() - given.keys() - DERIVED)
     if other:
         raise ConfigError(
             f"{config_url} has {other[0]!r}, which a random initialisation cannot reproduce; "

@@ -3,8 +3,8 @@
 The student's view is cut from the image by the stored box and flip, through the pixel path that the
 teacher's view went through.
 
-Legend: B batch, K kept and M masked patches, N = 1 + L tokens, P = 3 * p * p pixels of a patch,
-C code width, S side of the view.
+Legend: B batch, K kept and M masked patches, N = 1 + L tokens, T supervised tokens, P = 3 * p * p
+pixels of a patch, C code width, S side of the view.
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from milan_pipeline.crops import view_pixels
 from milan_pipeline.errors import DataError, MismatchError
 from milan_pipeline.images import decode_rgb
-from milan_pipeline.masking import sample_kept
-from milan_pipeline.student import patchify
+from milan_pipeline.masking import draw_mask
+from milan_pipeline.student import patchify, supervised_slice
 from milan_pipeline.target_records import TARGET_EXTENSION, RecordLayout
 from milan_pipeline.views import Box
 
@@ -33,16 +33,16 @@ class Batch(NamedTuple):
         patches_BKP: uint8 pixels of the kept patches.
         kept_BK: int64 patch indices, ascending.
         masked_BM: int64 patch indices, ascending.
-        codes_BNC: encoded targets.
-        scale_BN: float16, or an empty tensor where the codec has no scale.
+        codes_BTC: encoded targets of the supervised tokens, in student order.
+        scale_BT: float16, likewise, or an empty tensor where the codec has no scale.
         keys: the samples.
     """
 
     patches_BKP: torch.Tensor
     kept_BK: torch.Tensor
     masked_BM: torch.Tensor
-    codes_BNC: torch.Tensor
-    scale_BN: torch.Tensor
+    codes_BTC: torch.Tensor
+    scale_BT: torch.Tensor
     keys: list[str]
 
 
@@ -56,6 +56,8 @@ class ExampleConfig:
         kept: K, visible patches.
         mask_seed: of the mask draws.
         layout: of the target records.
+        masking: how the kept patches are drawn; see `masking.draw_mask`.
+        supervise: whose targets are taken along; see `student.supervised_slice`.
     """
 
     image_size: int
@@ -63,6 +65,14 @@ class ExampleConfig:
     kept: int
     mask_seed: int
     layout: RecordLayout
+    masking: str = "semantic"
+    supervise: str = "all"
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        side = self.image_size // self.patch_size
+        return side, side
 
 
 def student_view(
@@ -84,7 +94,7 @@ def student_view(
 
 
 class ToExample:
-    """Turn a raw pair into tensors: visible patches, mask, codes."""
+    """Turn a raw pair into tensors: visible patches, mask, codes of what is supervised."""
 
     def __init__(self, config: ExampleConfig) -> None:
         self._config = config
@@ -112,17 +122,31 @@ class ToExample:
             digest=sample["digest"],
             key=key,
         )
-        kept_K, masked_M = sample_kept(
-            record["prior"], config.kept, seed=config.mask_seed, epoch=sample["epoch"], key=key
+        kept_K, masked_M = draw_mask(
+            config.masking,
+            record["prior"],
+            config.kept,
+            grid=config.grid,
+            seed=config.mask_seed,
+            epoch=sample["epoch"],
+            key=key,
         )
         kept = torch.from_numpy(kept_K)
-        scale = record["scale"] if config.layout.codec.has_scale else np.empty(0, np.float16)
+        # Gathered here, on the worker, the supervised tokens are all that travels any further.
+        student_order_N = np.concatenate([[0], kept_K + 1, masked_M + 1])
+        patches = config.layout.patches
+        tokens_T = student_order_N[
+            supervised_slice(config.supervise, kept=config.kept, patches=patches)
+        ]
+        scale_T = (
+            record["scale"][tokens_T] if config.layout.codec.has_scale else np.empty(0, np.float16)
+        )
         return Batch(
             patches_BKP=patchify(pixels, config.patch_size)[kept],
             kept_BK=kept,
             masked_BM=torch.from_numpy(masked_M),
-            codes_BNC=torch.from_numpy(record["codes"].copy()),
-            scale_BN=torch.from_numpy(scale.copy()),
+            codes_BTC=torch.from_numpy(record["codes"][tokens_T]),
+            scale_BT=torch.from_numpy(scale_T),
             keys=[key],
         )
 
@@ -142,7 +166,7 @@ def _combine(parts: list[Batch], together: Callable[[list[torch.Tensor]], torch.
         patches_BKP=together([part.patches_BKP for part in parts]),
         kept_BK=together([part.kept_BK for part in parts]),
         masked_BM=together([part.masked_BM for part in parts]),
-        codes_BNC=together([part.codes_BNC for part in parts]),
-        scale_BN=together([part.scale_BN for part in parts]),
+        codes_BTC=together([part.codes_BTC for part in parts]),
+        scale_BT=together([part.scale_BT for part in parts]),
         keys=[key for part in parts for key in part.keys],
     )

@@ -1,10 +1,21 @@
-"""Semantic-aware sampling: patches that CLIP's CLS token attends to are kept more often."""
+"""Which patches stay visible: semantic-aware sampling, and two ways that ignore the image.
+
+Legend: L patches of the grid, K kept.
+"""
+
+import math
 
 import numpy as np
 import numpy.typing as npt
 
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.keyed_random import keyed_generator
+
+Mask = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+
+MASKINGS = ("semantic", "random", "block")
+SMALLEST_BLOCK = 16  # patches
+LEAST_ASPECT = 0.3  # height over width; its inverse is the largest
 
 
 def kept_count(patches: int, mask_ratio: float) -> int:
@@ -22,9 +33,47 @@ def kept_count(patches: int, mask_ratio: float) -> int:
     return kept
 
 
+def draw_mask(
+    masking: str,
+    prior_L: npt.NDArray[np.float32],
+    kept: int,
+    *,
+    grid: tuple[int, int],
+    seed: int,
+    epoch: int,
+    key: str,
+) -> Mask:
+    """Draw the visible patches of one sample, a pure function of the arguments.
+
+    Args:
+        masking: "semantic": by the prior (`sample_kept`). "random": each patch alike (MAE, arXiv
+            2111.06377, section 3). "block": masked in blocks (`sample_outside_blocks`).
+        prior_L: float32, of which "random" and "block" use nothing but the length.
+        kept: K, as `kept_count` gives it.
+        grid: rows and columns of patches; their product is L.
+        seed: of the run.
+        epoch: of the draw; each epoch draws anew.
+        key: names the sample.
+
+    Returns:
+        The kept (K,) and the masked (L - K,) patch indices, int64, each in ascending order.
+
+    Raises:
+        ConfigError: there is no such masking.
+        DataError: a prior is negative or not finite.
+    """
+    if masking == "semantic":
+        return sample_kept(prior_L, kept, seed=seed, epoch=epoch, key=key)
+    if masking == "random":
+        return sample_kept(np.ones_like(prior_L), kept, seed=seed, epoch=epoch, key=key)
+    if masking == "block":
+        return sample_outside_blocks(grid, kept, seed=seed, epoch=epoch, key=key)
+    raise ConfigError(f"--masking {masking!r} is unknown; choose one of {', '.join(MASKINGS)}")
+
+
 def sample_kept(
     prior_L: npt.NDArray[np.float32], kept: int, *, seed: int, epoch: int, key: str
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+) -> Mask:
     """Draw the visible patches of one sample, a pure function of the arguments.
 
     Patches are drawn without replacement, each draw with probability proportional to the prior of
@@ -55,3 +104,34 @@ def sample_kept(
     finish_L = generator.standard_exponential(len(weights_L)) / weights_L
     order_L = np.argsort(finish_L, kind="stable")
     return np.sort(order_L[:kept]), np.sort(order_L[kept:])
+
+
+def sample_outside_blocks(
+    grid: tuple[int, int], kept: int, *, seed: int, epoch: int, key: str
+) -> Mask:
+    """Mask rectangles of patches until exactly all but `kept` are masked.
+
+    (BEiT, arXiv 2106.08254, algorithm 1: a block has 16 patches up to what is left to mask, an
+    aspect ratio of 0.3 to 1 / 0.3, and lies anywhere; blocks may overlap. So that every sample has
+    as many masked patches as the next, a block that would mask too many is cut at its lower end,
+    and at the end of the count blocks may be smaller than 16.)
+
+    Arguments and result are those of `draw_mask`.
+    """
+    rows, columns = grid
+    generator = keyed_generator("mask", seed, epoch, key)
+    masked_HW = np.zeros(grid, dtype=bool)
+    left = rows * columns - kept
+    while left:
+        area = generator.uniform(min(SMALLEST_BLOCK, left), left)
+        aspect = generator.uniform(LEAST_ASPECT, 1 / LEAST_ASPECT)
+        height = min(rows, max(1, round(math.sqrt(area * aspect))))
+        width = min(columns, max(1, round(math.sqrt(area / aspect))))
+        top = generator.integers(rows - height, endpoint=True)
+        start = generator.integers(columns - width, endpoint=True)
+        block_HW = np.zeros_like(masked_HW)
+        block_HW[top : top + height, start : start + width] = True
+        new = np.flatnonzero(block_HW & ~masked_HW)[:left]
+        masked_HW.flat[new] = True
+        left -= len(new)
+    return np.flatnonzero(~masked_HW), np.flatnonzero(masked_HW)

@@ -1,25 +1,22 @@
 """Open a finished run as a whole student, decoder included: to look at what it predicts.
 
-Legend: K kept, M masked patches, N = 1 + L tokens, D target width.
+Legend: K kept, M masked patches, N = 1 + L tokens, T supervised tokens, D target width.
 """
 
 import dataclasses
 import json
 from pathlib import Path
-from typing import cast
 
-import timm
 import torch
 from safetensors.torch import load_file
-from timm.models import VisionTransformer
 
 from milan_pipeline import storage
 from milan_pipeline.checkpoints import MODEL, newest_checkpoint
-from milan_pipeline.decoder import PromptingDecoder
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.masking import kept_count
+from milan_pipeline.pretraining import StudentSpec, build_student
 from milan_pipeline.provenance import read_record
-from milan_pipeline.student import Student, patchify
+from milan_pipeline.student import Student, in_grid_order, patchify, supervised_slice
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,13 +48,20 @@ class LoadedRun:
     def predict(
         self, view_CHW: torch.Tensor, kept_K: torch.Tensor, masked_M: torch.Tensor
     ) -> torch.Tensor:
-        """Predict the targets of one uint8 view from its kept patches: (N, D) float32."""
+        """Predict the targets of one uint8 view from its kept patches.
+
+        Returns:
+            float32 (N, D) in grid order, CLS first; NaN for tokens that the run did not supervise.
+        """
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         patches_LP = patchify((view_CHW.float() / 255 - mean) / std, self.patch_size)
-        pred_1ND: torch.Tensor = self.student(
-            patches_LP[kept_K][None], kept_K[None], masked_M[None]
-        )
-        return pred_1ND[0]
+        kept_1K, masked_1M = kept_K[None], masked_M[None]
+        pred_1TD: torch.Tensor = self.student(patches_LP[kept_1K], kept_1K, masked_1M)
+        tokens, width = 1 + len(patches_LP), pred_1TD.shape[-1]
+        wanted = supervised_slice(self.student.supervise, kept=len(kept_K), patches=tokens - 1)
+        pred_1ND = torch.full((1, tokens, width), torch.nan)
+        pred_1ND[:, wanted] = pred_1TD
+        return in_grid_order(pred_1ND, kept_1K, masked_1M)[0]
 
 
 def load_run(run: Path) -> LoadedRun:
@@ -69,26 +73,21 @@ def load_run(run: Path) -> LoadedRun:
     record, newest = read_record(str(run / "config.json")), newest_checkpoint(run)
     if record is None or newest is None:
         raise MissingDataError(f"{run} holds no run with a checkpoint; `pretrain` makes one")
+    content = record["content"]
     description = json.loads(storage.read_bytes(str(run / "encoder.json")))
     weights = load_file(newest[1] / MODEL)
-    encoder = cast("VisionTransformer", timm.create_model(**description["timm"]))
-    rows, columns = encoder.patch_embed.grid_size or (0, 0)
-    content = record["content"]
-    decoder = PromptingDecoder(
-        encoder.embed_dim,
-        (rows, columns),
-        len(weights["decoder.pred.weight"]),
-        width=content["decoder_width"],
-        depth=content["decoder_depth"],
-        heads=content["decoder_heads"],
-    )
-    student = Student(encoder, decoder)
+    image_size = description["timm"].get("img_size")
+    spec = dataclasses.replace(StudentSpec.from_content(content), image_size=image_size)
+    image_size, patch_size = spec.sizes()
+    grid = (image_size // patch_size,) * 2
+    width = len(weights["decoder.pred.weight"])
+    student, _ = build_student(spec, grid=grid, target_width=width, seed=0)
     student.load_state_dict(weights, strict=True)
     return LoadedRun(
         student=student.eval(),
-        grid=(rows, columns),
-        patch_size=int(encoder.patch_embed.patch_size[0]),
-        kept=kept_count(rows * columns, content["mask_ratio"]),
+        grid=grid,
+        patch_size=patch_size,
+        kept=kept_count(grid[0] * grid[1], content["mask_ratio"]),
         mean=description["mean"],
         std=description["std"],
     )

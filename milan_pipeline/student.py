@@ -1,159 +1,66 @@
-"""The student: a timm encoder on the visible patches, the prompting decoder, and the loss.
+"""The student: a timm encoder on the visible patches, and a decoder that predicts the targets.
 
-Legend: B batch, L patches of the grid, K kept, M = L - K masked, N = 1 + L tokens, S = 1 + K
-encoder tokens, E encoder width, D target width, P = 3 * p * p pixels of one patch.
+Tokens come in *student order*: CLS, the kept patches ascending, the masked patches ascending. What
+is supervised is a contiguous slice of that order, and no step puts tokens back in the grid's.
+
+Legend: B batch, L patches of the grid, K kept, M = L - K masked, N = 1 + L tokens, S tokens of the
+encoder's output, T supervised tokens, R register tokens, E encoder width, D target width, P = 3 *
+p * p pixels of one patch, X any width.
 """
 
-from typing import Any, cast
-
-import timm
 import torch
 import torch.nn.functional as F
-from timm.layers.patch_embed import PatchEmbed
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
-from milan_pipeline.decoder import (
-    TOKEN_STD,
-    PromptingDecoder,
-    init_linear_and_norm,
-    sincos_positions,
-)
+from milan_pipeline.blocks import run_blocks
+from milan_pipeline.decoder import Decoder
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.vit import tokens_of
+
+SUPERVISE = ("all", "masked", "visible")
 
 
-def encoder_arguments(
-    name: str,
-    *,
-    image_size: int | tuple[int, int] | None,
-    patch_size: int | None,
-    width: int | None = None,
-    depth: int | None = None,
-    heads: int | None = None,
-) -> dict[str, Any]:
-    """Return what `timm.create_model(**arguments)` needs to make this architecture again.
-
-    The dict is plain JSON; it belongs beside the exported weights, which load into the model it
-    makes strictly. Arguments are those of `build_encoder`; None leaves timm's own value.
-    """
-    overrides = {
-        "img_size": list(image_size) if isinstance(image_size, tuple) else image_size,
-        "patch_size": patch_size,
-        "embed_dim": width,
-        "depth": depth,
-        "num_heads": heads,
-    }
-    given = {key: value for key, value in overrides.items() if value is not None}
-    return {"model_name": name, "pretrained": False, "num_classes": 0, **given}
-
-
-def build_encoder(
-    name: str,
-    *,
-    image_size: int | tuple[int, int] | None,
-    patch_size: int | None,
-    width: int | None = None,
-    depth: int | None = None,
-    heads: int | None = None,
-) -> VisionTransformer:
-    """Build a timm vision transformer with MILAN's initialisation and fixed positions.
-
-    Weights come from torch's global random state: seed it first.
+def supervised_slice(supervise: str, *, kept: int, patches: int) -> slice:
+    """Return which tokens of student order are supervised.
 
     Args:
-        name: a timm model; it must be a plain ViT with a class token and a final norm.
-        image_size: pixels of a side, or (height, width); None is the model's own.
-        patch_size: pixels of a patch's side; None is the model's own.
-        width: E; None is the model's own, as for the next two.
-        depth: blocks.
-        heads: attention heads of a block.
+        supervise: "all": every token, CLS and visible ones too (MILAN, arXiv 2208.06049, section
+            3.1). "masked": the masked patches alone (MAE, arXiv 2111.06377). "visible": CLS and the
+            kept patches (MaskAlign, arXiv 2211.08887).
+        kept: K.
+        patches: L.
+
+    Raises:
+        ConfigError: there is no such choice.
+    """
+    slices = {
+        "all": slice(0, 1 + patches),
+        "masked": slice(1 + kept, 1 + patches),
+        "visible": slice(0, 1 + kept),
+    }
+    if supervise not in slices:
+        raise ConfigError(
+            f"--supervise {supervise!r} is unknown; choose one of {', '.join(slices)}"
+        )
+    return slices[supervise]
+
+
+def in_grid_order(tokens_BNX: Tensor, kept_BK: Tensor, masked_BM: Tensor) -> Tensor:
+    """Put tokens in student order into grid order: CLS, then the patches row-major.
+
+    Args:
+        tokens_BNX: any dtype.
+        kept_BK: int64 patch indices, in the order of their tokens.
+        masked_BM: likewise.
 
     Returns:
-        The model, without a classifier; its `pos_embed` is not trained.
-
-    Raises:
-        ConfigError: the name is unknown, the model is of another kind, or the sizes do not fit.
+        (B, N, X), same dtype.
     """
-    if not timm.is_model(name):
-        raise ConfigError(
-            f"--student {name!r} is no model that timm knows; `timm.list_models('vit*')` names some"
-        )
-    arguments = encoder_arguments(
-        name, image_size=image_size, patch_size=patch_size, width=width, depth=depth, heads=heads
-    )
-    try:
-        model = timm.create_model(**arguments)
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(
-            f"--student {name!r} cannot be built as asked ({reason}); "
-            "choose a plain ViT such as 'vit_base_patch16_224' and sizes that divide"
-        ) from error
-    vit = _require_plain(model, name)
-    _initialise(vit)
-    return vit
-
-
-def patch_size_of(name: str) -> int:
-    """Return the side of a timm ViT's patches, in pixels, without making its weights.
-
-    Raises:
-        ConfigError: the name is unknown or the model is no plain ViT.
-    """
-    if not timm.is_model(name):
-        raise ConfigError(
-            f"--student {name!r} is no model that timm knows; `timm.list_models('vit*')` names some"
-        )
-    with torch.device("meta"):
-        model = timm.create_model(name, pretrained=False, num_classes=0)
-    return int(_require_plain(model, name).patch_embed.patch_size[0])
-
-
-def _require_plain(model: nn.Module, name: str) -> VisionTransformer:
-    """Return the model if `Student.encode` computes what its own forward would, else raise."""
-    reasons = ["is not a plain VisionTransformer of timm"]
-    if type(model) is VisionTransformer and type(model.patch_embed) is PatchEmbed:
-        reasons = [reason for reason, holds in _peculiarities(model).items() if holds]
-        if not reasons:
-            return model
-    raise ConfigError(
-        f"--student {name!r} {reasons[0]}; choose a plain ViT such as 'vit_base_patch16_224'"
-    )
-
-
-def _peculiarities(vit: VisionTransformer) -> dict[str, bool]:
-    """Map what may be special about a ViT to whether it is."""
-    height, width = vit.patch_embed.img_size or (0, 0)
-    p, q = vit.patch_embed.patch_size
-    before_blocks = (vit.norm_pre, vit.patch_drop, vit.patch_embed.norm)
-    return {
-        "has no class token, or register tokens": vit.num_prefix_tokens != 1
-        or not vit.has_class_token,
-        "lacks positions for the class token or the patches": vit.no_embed_class
-        or vit.pos_embed is None,
-        "does not end in a norm of all tokens": not isinstance(vit.norm, nn.LayerNorm)
-        or not isinstance(vit.fc_norm, nn.Identity),
-        "has a norm or dropout before its blocks": vit.pos_drop.p > 0
-        or not all(isinstance(layer, nn.Identity) for layer in before_blocks),
-        f"cannot cut {height}x{width} pixels into square patches of {p}x{q}": p != q
-        or bool(height % p or width % p),
-    }
-
-
-def _tokens(vit: VisionTransformer) -> tuple[nn.Parameter, nn.Parameter]:
-    """Return the class token and the positions, which `_require_plain` found to be there."""
-    return cast("nn.Parameter", vit.cls_token), cast("nn.Parameter", vit.pos_embed)
-
-
-def _initialise(vit: VisionTransformer) -> None:
-    init_linear_and_norm(vit)
-    projection = vit.patch_embed.proj
-    nn.init.xavier_uniform_(projection.weight.flatten(1))  # a view: a linear layer on patches
-    nn.init.zeros_(projection.bias)
-    cls_token, positions = _tokens(vit)
-    nn.init.normal_(cls_token, std=TOKEN_STD)
-    positions.requires_grad_(False).copy_(
-        sincos_positions(vit.patch_embed.grid_size, vit.embed_dim)
+    # Row 0 is CLS, hence patch i is row i + 1.
+    places_BN = F.pad(torch.cat([kept_BK, masked_BM], dim=1) + 1, (1, 0))
+    return torch.empty_like(tokens_BNX).scatter(
+        1, places_BN[..., None].expand_as(tokens_BNX), tokens_BNX
     )
 
 
@@ -186,50 +93,95 @@ def patchify(images_BCHW: Tensor, patch_size: int) -> Tensor:
 class Student(nn.Module):
     """Encoder and decoder that training sees as one model.
 
+    Parameters that the choice of supervised tokens leaves without any use are not trained.
+
     Args:
         encoder: from `build_encoder`.
         decoder: for the same grid and encoder width.
+        supervise: which tokens are predicted; see `supervised_slice`.
+        checkpoint_blocks: whether blocks are computed again for the gradient rather than kept; an
+            attribute that may be set at any time.
 
     Raises:
         ConfigError: the decoder was made for another grid or width.
     """
 
-    def __init__(self, encoder: VisionTransformer, decoder: PromptingDecoder) -> None:
+    def __init__(
+        self,
+        encoder: VisionTransformer,
+        decoder: Decoder,
+        supervise: str = "all",
+        *,
+        checkpoint_blocks: bool = False,
+    ) -> None:
         super().__init__()
         fits = (tuple(encoder.patch_embed.grid_size), encoder.embed_dim)
-        made_for = (tuple(decoder.grid), decoder.embed.in_features)
+        made_for = (tuple(decoder.grid), decoder.encoder_width)
         if fits != made_for:
             raise ConfigError(
                 f"the decoder was made for grid and encoder width {made_for}, the encoder has "
                 f"{fits}; build the decoder with the encoder's"
             )
+        supervised_slice(supervise, kept=1, patches=2)  # refuses an unknown word
         self.encoder = encoder
         self.decoder = decoder
+        self.supervise = supervise
+        self.checkpoint_blocks = checkpoint_blocks
+        for parameter in decoder.unused(supervise):
+            parameter.requires_grad = False
 
-    def encode(self, patches_BKP: Tensor, kept_BK: Tensor) -> Tensor:
-        """Run the encoder on the kept patches alone.
+    def encode(
+        self,
+        patches_BKP: Tensor,
+        kept_BK: Tensor,
+        masked_BM: Tensor | None = None,
+        mask_token_11E: Tensor | None = None,
+    ) -> Tensor:
+        """Run the encoder on the kept patches, as timm would if there were no others.
 
-        (MILAN, arXiv 2208.06049, section 3; MAE, arXiv 2111.06377, section 3.)
+        (MILAN, arXiv 2208.06049, section 3; MAE, arXiv 2111.06377, section 3.) Register tokens take
+        part and are left out of what is returned.
 
         Args:
             patches_BKP: float, normalised pixels as `patchify` lays them out.
             kept_BK: int64, the patches' indices in the grid.
+            masked_BM: int64, indices of patches in whose place a mask token enters, after the kept.
+            mask_token_11E: that token, needed with `masked_BM`.
 
         Returns:
-            float (B, S, E), CLS first, after the final norm.
+            float (B, S, E) after the final norm: CLS, the kept patches, then the masked if given.
         """
         vit = self.encoder
         projection = vit.patch_embed.proj
         embedded_BKE = F.linear(patches_BKP, projection.weight.flatten(1), projection.bias)
-        cls_token, positions_1NE = _tokens(vit)
-        tokens_BKE = embedded_BKE + positions_1NE[0, kept_BK + 1]
-        cls_11E = cls_token + positions_1NE[:, :1]
-        tokens_BSE = torch.cat([cls_11E.expand(len(tokens_BKE), -1, -1), tokens_BKE], dim=1)
-        latent_BSE: Tensor = vit.norm(vit.blocks(tokens_BSE))
+        prefix_1RE, positions_LE = self._prefix()
+        parts = [
+            prefix_1RE.expand(len(patches_BKP), -1, -1),
+            vit.patch_embed.norm(embedded_BKE) + positions_LE[kept_BK],
+        ]
+        if masked_BM is not None and mask_token_11E is not None:
+            parts.append(mask_token_11E + positions_LE[masked_BM])
+        x_BSE = vit.norm_pre(vit.pos_drop(torch.cat(parts, dim=1)))
+        x_BSE = run_blocks(vit.blocks, x_BSE, checkpointed=self.checkpoint_blocks)
+        if vit.num_reg_tokens:
+            x_BSE = torch.cat([x_BSE[:, :1], x_BSE[:, vit.num_prefix_tokens :]], dim=1)
+        latent_BSE: Tensor = vit.norm(x_BSE)
         return latent_BSE
 
+    def _prefix(self) -> tuple[Tensor, Tensor]:
+        """Return CLS and register tokens (1, 1 + R, E), and the patches' positions (L, E)."""
+        vit = self.encoder
+        cls_token, positions_1NE = tokens_of(vit)
+        prefix_1RE: Tensor = cls_token
+        if vit.reg_token is not None:
+            prefix_1RE = torch.cat([cls_token, vit.reg_token], dim=1)
+        if vit.no_embed_class:
+            return prefix_1RE, positions_1NE[0]
+        prefix = vit.num_prefix_tokens
+        return prefix_1RE + positions_1NE[:, :prefix], positions_1NE[0, prefix:]
+
     def forward(self, patches_BKP: Tensor, kept_BK: Tensor, masked_BM: Tensor) -> Tensor:
-        """Predict the targets of all tokens from the kept patches.
+        """Predict the targets of the supervised tokens from the kept patches.
 
         Args:
             patches_BKP: float, normalised pixels of the kept patches, as `patchify` lays them out.
@@ -237,24 +189,17 @@ class Student(nn.Module):
             masked_BM: int64, all other indices.
 
         Returns:
-            float (B, N, D), CLS first, then the patches row-major; not normalised.
+            float (B, T, D), the supervised slice of student order (the orders in which `kept_BK`
+            and `masked_BM` come); not normalised.
         """
-        pred_BND: Tensor = self.decoder(self.encode(patches_BKP, kept_BK), kept_BK, masked_BM)
-        return pred_BND
-
-
-def cosine_loss(pred_BND: Tensor, target_BND: Tensor) -> Tensor:
-    """Return the mean over all tokens of |p - t|^2 = 2 - 2 cos(p, t), both sides L2-normalised.
-
-    (MILAN, arXiv 2208.06049, section 3.1; CLS and visible tokens count like masked ones.)
-
-    Args:
-        pred_BND: any float dtype; computed in float32.
-        target_BND: the same.
-
-    Returns:
-        float32 scalar, in [0, 4].
-    """
-    pred_BND = F.normalize(pred_BND.float(), dim=-1)
-    target_BND = F.normalize(target_BND.float(), dim=-1)
-    return 2 - 2 * (pred_BND * target_BND).sum(dim=-1).mean()
+        kept = kept_BK.shape[1]
+        wanted = supervised_slice(self.supervise, kept=kept, patches=kept + masked_BM.shape[1])
+        decoder = self.decoder
+        if decoder.masks_enter_encoder and wanted.stop > 1 + kept:
+            latent_BSE = self.encode(patches_BKP, kept_BK, masked_BM, decoder.mask_token)
+        else:
+            latent_BSE = self.encode(patches_BKP, kept_BK)
+        pred_BTD: Tensor = decoder(
+            latent_BSE, kept_BK, masked_BM, wanted, checkpointed=self.checkpoint_blocks
+        )
+        return pred_BTD

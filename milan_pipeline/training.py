@@ -1,6 +1,6 @@
 """The training loop: batches -> student -> loss -> step, with resume and exact bookkeeping.
 
-Legend: B batch, K kept patches, N = 1 + L tokens, P pixels of a patch, D target width.
+Legend: B batch, K kept patches, T supervised tokens, P pixels of a patch, D target width.
 """
 
 import contextlib
@@ -16,13 +16,14 @@ from milan_pipeline.checkpoints import load_checkpoint, newest_checkpoint, save_
 from milan_pipeline.codecs import Codec
 from milan_pipeline.examples import Batch
 from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.losses import make_loss
 from milan_pipeline.meter import Meter
 from milan_pipeline.order import StepClock
 from milan_pipeline.progress import progress_bar
 from milan_pipeline.recipe import learning_rate, make_optimiser, set_learning_rate
 from milan_pipeline.run_log import RunLog, write_state
 from milan_pipeline.stream import explained_worker_deaths
-from milan_pipeline.student import Student, cosine_loss
+from milan_pipeline.student import Student
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,8 @@ class TrainingConfig:
         log_every: steps between looks at the loss, which wait for the device.
         mean: of the student's pixels, in [0, 1].
         std: likewise.
+        loss: see `losses.make_loss`.
+        target_norm: likewise.
     """
 
     batch: int
@@ -58,6 +61,8 @@ class TrainingConfig:
     log_every: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    loss: str = "cosine"
+    target_norm: str = "l2"
 
 
 class StudentInput:
@@ -79,10 +84,10 @@ class StudentInput:
         mean_P, std_P = self._statistics
         return (patches_BKP.to(self._device, non_blocking=True).float() - mean_P) / std_P
 
-    def targets(self, codes_BNC: torch.Tensor, scale_BN: torch.Tensor) -> torch.Tensor:
-        """Decode targets to float32 (B, N, D)."""
-        codes = codes_BNC.to(self._device, non_blocking=True)
-        return self._codec.decode(codes, scale_BN.to(self._device, non_blocking=True))
+    def targets(self, codes_BTC: torch.Tensor, scale_BT: torch.Tensor) -> torch.Tensor:
+        """Decode targets to float32 (B, T, D)."""
+        codes = codes_BTC.to(self._device, non_blocking=True)
+        return self._codec.decode(codes, scale_BT.to(self._device, non_blocking=True))
 
     def indices(self, indices_BK: torch.Tensor) -> torch.Tensor:
         """Move patch indices."""
@@ -101,6 +106,7 @@ class Trainer:
         self._clock = clock
         self._device = next(student.parameters()).device
         self._input = StudentInput(config, codec, self._device)
+        self._loss_of = make_loss(config.loss, config.target_norm)
         self._optimiser = make_optimiser(student, weight_decay=config.weight_decay)
 
     def train(
@@ -185,12 +191,12 @@ class Trainer:
 
     def _loss(self, data: Batch, part: slice) -> torch.Tensor:
         patches_BKP = self._input.pixels(data.patches_BKP[part])
-        targets_BND = self._input.targets(data.codes_BNC[part], data.scale_BN[part])
+        targets_BTD = self._input.targets(data.codes_BTC[part], data.scale_BT[part])
         kept_BK = self._input.indices(data.kept_BK[part])
         masked_BM = self._input.indices(data.masked_BM[part])
         with _arithmetic(self._device, bf16=self._config.bf16):
-            pred_BND = self._student(patches_BKP, kept_BK, masked_BM)
-        return cosine_loss(pred_BND, targets_BND)
+            pred_BTD = self._student(patches_BKP, kept_BK, masked_BM)
+        return self._loss_of(pred_BTD, targets_BTD)
 
 
 @contextlib.contextmanager

@@ -36,14 +36,48 @@ class Pretrain:
     images: str = option(help="Folder of image shards with manifest.json.", role="execution")
     targets: str = option(help="Folder of target shards with manifest.json.", role="execution")
     out: str = option(help="Run folder to write.", role="execution")
-    student: str = option("vit_base_patch16_224", help="timm name of a plain ViT.")
+    student: str = option("vit_base_patch16_224", help="timm name of a ViT.")
+    image_size: int | None = option(
+        None,
+        help="Side of the student's view, in pixels; default: the name's, or with --patch-size "
+        "what fits the targets' grid.",
+    )
     patch_size: int | None = option(None, help="Student's patch, in pixels; default: the name's.")
     width: int | None = option(None, help="Student's width; default: the name's.")
     depth: int | None = option(None, help="Student's blocks; default: the name's.")
     heads: int | None = option(None, help="Student's attention heads; default: the name's.")
-    decoder_width: int = option(512, help="Decoder's width.")
-    decoder_depth: int = option(8, help="Decoder's blocks.")
-    decoder_heads: int = option(16, help="Decoder's attention heads.")
+    decoder: str = option(
+        "prompting",
+        help="Mask tokens prompted by visible ones (MILAN), self-attention over all (MAE), or a "
+        "linear head after an encoder that mask tokens enter (SimMIM, EVA).",
+        choices=("prompting", "mae", "linear"),
+    )
+    decoder_width: int = option(512, help="Decoder's width; a linear one has none.")
+    decoder_depth: int = option(8, help="Decoder's blocks; a linear one has none.")
+    decoder_heads: int = option(16, help="Decoder's attention heads; a linear one has none.")
+    loss: str = option(
+        "cosine",
+        help="2 - 2 cos (MILAN), or smooth L1 of beta 2 from the prediction as it is to the "
+        "normalised target (feature distillation, arXiv 2205.14141).",
+        choices=("cosine", "smooth-l1"),
+    )
+    target_norm: str = option(
+        "l2",
+        help="Targets of length 1 (MILAN), or layer-normed (arXiv 2205.14141, 2210.10615).",
+        choices=("l2", "layer"),
+    )
+    supervise: str = option(
+        "all",
+        help="Tokens with a loss: all (MILAN), masked patches (MAE), or CLS and visible patches "
+        "(MaskAlign, arXiv 2211.08887).",
+        choices=("all", "masked", "visible"),
+    )
+    masking: str = option(
+        "semantic",
+        help="Keep patches that CLIP attends to more often (MILAN), any alike (MAE), or mask "
+        "blocks (BEiT, arXiv 2106.08254).",
+        choices=("semantic", "random", "block"),
+    )
     mask_ratio: float = option(0.75, help="Share of the patches that is masked.")
     views: int | None = option(None, help="Views to use; default: all that are packed.")
     epochs: int = option(400, help="Passes over the images; sets the schedule.")
@@ -72,8 +106,16 @@ class Pretrain:
 
     def __post_init__(self) -> None:
         for name in (
-            *("patch_size", "width", "depth", "heads", "decoder_width", "decoder_depth"),
-            *("decoder_heads", "views", "epochs", "batch_size", "lanes", "shuffle_block"),
+            *("image_size", "patch_size", "width", "depth", "heads", "decoder_width"),
+            *(
+                "decoder_depth",
+                "decoder_heads",
+                "views",
+                "epochs",
+                "batch_size",
+                "lanes",
+                "shuffle_block",
+            ),
             *("max_steps", "micro_batch", "checkpoint_every", "keep", "log_every"),
         ):
             value = getattr(self, name)
@@ -123,7 +165,7 @@ def _run(config: Pretrain, stop: StopRequest) -> None:
         click.echo(f"{config.out}: nothing to do, {total} steps are done")
         return
     student, arguments = _student(config, data)
-    examples = data.examples(student, mask_ratio=config.mask_ratio)
+    examples = data.examples(student, mask_ratio=config.mask_ratio, masking=config.masking)
 
     def batches_from(steps: range) -> "Generator[Batch, None, None]":
         on_gpu, workers = device.type == "cuda", config.workers
@@ -150,7 +192,9 @@ def dry_run(config: Pretrain) -> None:
     config, data = _settled(config, pick_device(config.device))
     _record(config, data).previous_state()
     student, _ = _student(config, data)
-    data.examples(student, mask_ratio=config.mask_ratio)  # to refuse what the run would refuse
+    data.examples(
+        student, mask_ratio=config.mask_ratio, masking=config.masking
+    )  # to refuse what the run would refuse
     total = _training_config(config, data).total_steps
     newest = newest_checkpoint(config.folder)
     parameters = sum(parameter.numel() for parameter in student.parameters())
@@ -219,20 +263,10 @@ def _record(config: Pretrain, data: "RunData") -> StageRecord:
 
 
 def _student(config: Pretrain, data: "RunData") -> tuple["Student", dict[str, Any]]:
-    from milan_pipeline.pretraining import build_student
+    from milan_pipeline.pretraining import StudentSpec, build_student
 
-    return build_student(
-        config.student,
-        data,
-        seed=config.seed,
-        patch_size=config.patch_size,
-        width=config.width,
-        depth=config.depth,
-        heads=config.heads,
-        decoder_width=config.decoder_width,
-        decoder_depth=config.decoder_depth,
-        decoder_heads=config.decoder_heads,
-    )
+    spec = StudentSpec.from_content(dataclasses.asdict(config))
+    return build_student(spec, grid=data.grid, target_width=data.layout.width, seed=config.seed)
 
 
 def _training_config(config: Pretrain, data: "RunData") -> "TrainingConfig":
@@ -253,6 +287,8 @@ def _training_config(config: Pretrain, data: "RunData") -> "TrainingConfig":
         log_every=config.log_every,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
+        loss=config.loss,
+        target_norm=config.target_norm,
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from milan_pipeline.checkpoints import newest_checkpoint
 from milan_pipeline.errors import InterruptedRunError
 from milan_pipeline.interrupts import StopRequest
-from milan_pipeline.pretraining import build_student, open_run_data
+from milan_pipeline.pretraining import StudentSpec, build_student, open_run_data
 from milan_pipeline.stream import batches
 from milan_pipeline.training import Trainer, TrainingConfig
 
@@ -47,10 +47,8 @@ def open_data(image_shards, target_shards):
 
 
 def student_for(data):
-    return build_student(
-        "vit_tiny_patch16_224",
-        data,
-        seed=0,
+    spec = StudentSpec(
+        name="vit_tiny_patch16_224",
         patch_size=8,
         width=16,
         depth=1,
@@ -58,7 +56,8 @@ def student_for(data):
         decoder_width=16,
         decoder_depth=1,
         decoder_heads=2,
-    )[0]
+    )
+    return build_student(spec, grid=data.grid, target_width=data.layout.width, seed=0)[0]
 
 
 def unchanged(_, batch):

@@ -1,14 +1,13 @@
-"""The prompting decoder against the method spelled out, and its fixed positions."""
+"""The prompting decoder against the method spelled out."""
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from milan_pipeline.decoder import PromptingDecoder, sincos_positions
+from milan_pipeline.decoder import PromptingDecoder
 from milan_pipeline.errors import ConfigError
-
-GRID = (4, 6)
+from milan_pipeline.student import in_grid_order
+from tests.tiny_student import GRID, perturbed
 
 
 def spelled_out(decoder, latent_SE, kept_K, masked_M):
@@ -33,28 +32,16 @@ def spelled_out(decoder, latent_SE, kept_K, masked_M):
 
 def test_the_decoder_equals_the_method_spelled_out():
     torch.manual_seed(0)
-    decoder = PromptingDecoder(16, GRID, 12, width=8, depth=2, heads=2)
-    for parameter in decoder.parameters():  # zero biases would hide what they do
-        if parameter.requires_grad:
-            parameter.data.add_(0.1 * torch.randn_like(parameter))
+    decoder = perturbed(PromptingDecoder(16, GRID, 12, width=8, depth=2, heads=2))
     order_BL = torch.rand(2, 24).argsort(dim=1)
     kept_BK, masked_BM = order_BL[:, :6], order_BL[:, 6:]
     latent_BSE = torch.randn(2, 7, 16)
-    pred = decoder(latent_BSE, kept_BK, masked_BM)
+    pred = decoder(latent_BSE, kept_BK, masked_BM, slice(0, 25))
+    pred = in_grid_order(pred, kept_BK, masked_BM)
     assert pred.shape == (2, 25, 12)
     samples = zip(latent_BSE, kept_BK, masked_BM, strict=True)
     expected = torch.stack([spelled_out(decoder, *sample) for sample in samples])
     torch.testing.assert_close(pred, expected, atol=1e-5, rtol=1e-5)
-
-
-def test_positions_of_an_oblong_grid_encode_column_then_row():
-    table = sincos_positions((2, 3), 8)[0]
-    assert table.shape == (7, 8)
-    assert (table[0] == 0).all()
-    row, column = 1, 2
-    angles = {axis: at * np.array([1.0, 10000**-0.5]) for axis, at in (("x", column), ("y", row))}
-    expected = [np.sin(angles["x"]), np.cos(angles["x"]), np.sin(angles["y"]), np.cos(angles["y"])]
-    np.testing.assert_allclose(table[1 + row * 3 + column], np.concatenate(expected), rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,20 @@
 """The student's pixels are the teacher's, for every sample and view; other images are refused."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
+from milan_pipeline.codecs import Int8
 from milan_pipeline.errors import DataError, MismatchError
 from milan_pipeline.examples import ExampleConfig, ToExample, join, stack, student_view
 from milan_pipeline.images import digest
 from milan_pipeline.manifest import load_manifest
+from milan_pipeline.masking import MASKINGS, draw_mask
 from milan_pipeline.shards import iterate_shard
-from milan_pipeline.student import patchify
-from milan_pipeline.target_records import layout_of
+from milan_pipeline.student import SUPERVISE, in_grid_order, patchify, supervised_slice
+from milan_pipeline.target_records import RecordLayout, layout_of
 from milan_pipeline.teacher import Teacher
 from tests.conftest import run_cli
 from tests.photos import write_photos
@@ -136,7 +140,67 @@ def test_each_epoch_draws_another_mask_from_the_same_pixels(one):
     first, again, later = (ToExample(config)(sample | {"epoch": epoch}) for epoch in (0, 0, 1))
     assert torch.equal(first.kept_BK, again.kept_BK)
     assert not torch.equal(first.kept_BK, later.kept_BK)
-    assert torch.equal(first.codes_BNC, later.codes_BNC)
+    in_grid = (in_grid_order(*fields(example)) for example in (first, later))
+    assert torch.equal(*in_grid)
+    assert not torch.equal(first.codes_BTC, later.codes_BTC)
+
+
+def fields(example, tokens=None):
+    """Return codes (or `tokens`), kept and masked patches as a batch of one."""
+    codes = example.codes_BTC if tokens is None else tokens
+    return codes[None], example.kept_BK[None], example.masked_BM[None]
+
+
+@pytest.fixture(scope="module")
+def scaled(one):
+    """The same, its target stored with a scale a token."""
+    config, sample = one
+    record = config.layout.from_bytes(sample["target.npy"])
+    layout = RecordLayout(Int8(), config.layout.patches, config.layout.width)
+    encoded = layout.codec.encode(torch.from_numpy(record["codes"].astype(np.float32)))
+    again = np.zeros((), dtype=layout.dtype)
+    for name in ("box", "flip", "digest", "prior"):
+        again[name] = record[name]
+    again["codes"], again["scale"] = (part.numpy() for part in encoded)
+    config = dataclasses.replace(config, layout=layout)
+    return config, sample | {"target.npy": layout.to_bytes(again)}
+
+
+@pytest.mark.parametrize("masking", MASKINGS)
+def test_codes_and_scale_come_in_student_order(scaled, masking):
+    config, sample = scaled
+    record = config.layout.from_bytes(sample["target.npy"])
+    example = ToExample(dataclasses.replace(config, masking=masking))(sample)
+    codes, kept, masked = fields(example)
+    assert torch.equal(in_grid_order(codes, kept, masked)[0], torch.tensor(record["codes"]))
+    scale = in_grid_order(*fields(example, example.scale_BT[:, None]))
+    assert torch.equal(scale[0, :, 0], torch.tensor(record["scale"]))
+
+
+@pytest.mark.parametrize("supervise", SUPERVISE)
+def test_what_is_not_supervised_is_left_behind(scaled, supervise):
+    config, sample = scaled
+    whole = ToExample(config)(sample)
+    part = ToExample(dataclasses.replace(config, supervise=supervise))(sample)
+    wanted = supervised_slice(supervise, kept=4, patches=16)
+    assert torch.equal(part.codes_BTC, whole.codes_BTC[wanted])
+    assert torch.equal(part.scale_BT, whole.scale_BT[wanted])
+    assert torch.equal(part.patches_BKP, whole.patches_BKP)
+    storage = part.codes_BTC.untyped_storage()
+    assert storage.nbytes() == part.codes_BTC.numel()  # a copy, not a view of the whole record
+
+
+def test_the_masking_asked_for_is_drawn(one):
+    config, sample = one
+    kept = {
+        masking: ToExample(dataclasses.replace(config, masking=masking))(sample).kept_BK.tolist()
+        for masking in MASKINGS
+    }
+    prior = config.layout.from_bytes(sample["target.npy"])["prior"]
+    for masking, found in kept.items():
+        words = {"grid": (4, 4), "seed": 0, "epoch": 0, "key": sample["__key__"]}
+        assert found == draw_mask(masking, prior, 4, **words)[0].tolist()
+    assert len({tuple(found) for found in kept.values()}) == 3
 
 
 def test_examples_stack_and_parts_join_in_order(one):

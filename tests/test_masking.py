@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.keyed_random import keyed_generator
-from milan_pipeline.masking import kept_count, sample_kept
+from milan_pipeline.masking import (
+    MASKINGS,
+    draw_mask,
+    kept_count,
+    sample_kept,
+    sample_outside_blocks,
+)
 
 DRAWS = 4000
 
@@ -116,3 +122,103 @@ def test_keyed_generators_tell_apart_what_only_looks_alike():
     alike = [("a", "b"), ("ab",), ("a,b",), ("a", "b", ""), ('a","b',), (1, 2), ("1", "2"), (12,)]
     firsts = {float(keyed_generator(*parts).random()) for parts in alike}
     assert len(firsts) == len(alike)
+
+
+# ---- other maskings
+
+
+def masked_grid(masking, grid, kept, key, epoch=0, prior=None):
+    """Return (rows, columns) bool, True where masked."""
+    patches = grid[0] * grid[1]
+    prior = np.ones(patches, np.float32) if prior is None else prior
+    _, masked_M = draw_mask(masking, prior, kept, grid=grid, seed=0, epoch=epoch, key=key)
+    masked_L = np.zeros(patches, dtype=bool)
+    masked_L[masked_M] = True
+    return masked_L.reshape(grid)
+
+
+@settings(deadline=None, derandomize=True)
+@given(
+    data=st.data(),
+    masking=st.sampled_from(MASKINGS),
+    grid=st.tuples(st.integers(1, 20), st.integers(2, 20)),
+    seed=st.integers(0, 2**63),
+    key=st.text(),
+)
+def test_every_masking_gives_a_sorted_partition_of_the_asked_size(data, masking, grid, seed, key):
+    patches = grid[0] * grid[1]
+    kept = data.draw(st.integers(1, patches - 1))
+    prior = np.linspace(0.1, 1, patches).astype(np.float32)
+    words: dict[str, Any] = {"grid": grid, "seed": seed, "epoch": 3, "key": key}
+    kept_K, masked_M = draw_mask(masking, prior, kept, **words)
+    assert len(kept_K) == kept
+    assert kept_K.dtype == masked_M.dtype == np.int64
+    assert (np.diff(kept_K) > 0).all()
+    assert (np.diff(masked_M) > 0).all()
+    np.testing.assert_array_equal(np.sort(np.concatenate([kept_K, masked_M])), np.arange(patches))
+    np.testing.assert_array_equal(draw_mask(masking, prior, kept, **words)[0], kept_K)
+
+
+@pytest.mark.parametrize("masking", MASKINGS)
+def test_every_masking_depends_on_seed_epoch_and_key(masking):
+    prior = np.ones(196, np.float32)
+    words: dict[str, Any] = {"grid": (14, 14), "seed": 1, "epoch": 2, "key": "a"}
+    first = draw_mask(masking, prior, 49, **words)[0]
+    changes: list[dict[str, Any]] = [{"seed": 2}, {"epoch": 3}, {"key": "b"}]
+    for change in changes:
+        assert not np.array_equal(first, draw_mask(masking, prior, 49, **(words | change))[0])
+
+
+def test_semantic_masking_is_by_the_prior_and_the_others_ignore_it():
+    prior = np.zeros(16, np.float32)
+    prior[[3, 7, 11, 12]] = 1
+    expected = np.ones((4, 4), dtype=bool)
+    expected.flat[[3, 7, 11, 12]] = False
+    np.testing.assert_array_equal(masked_grid("semantic", (4, 4), 4, "a", prior=prior), expected)
+    for masking in ("random", "block"):
+        np.testing.assert_array_equal(
+            masked_grid(masking, (4, 4), 4, "a", prior=prior), masked_grid(masking, (4, 4), 4, "a")
+        )
+
+
+def test_random_masking_masks_each_patch_alike():
+    share = np.mean([masked_grid("random", (4, 4), 4, f"{i}") for i in range(DRAWS)], axis=0)
+    np.testing.assert_allclose(share, 0.75, atol=4.5 * (0.75 * 0.25 / DRAWS) ** 0.5)
+
+
+def alike_neighbours(masked_HW):
+    """Return the share of neighbouring pairs that are both masked or both not."""
+    across, down = (masked_HW == np.roll(masked_HW, 1, axis=axis) for axis in (1, 0))
+    return (across[:, 1:].mean() + down[1:].mean()) / 2
+
+
+def test_blocks_lie_together():
+    blocks, loose = (
+        np.mean([alike_neighbours(masked_grid(name, (14, 14), 118, f"{i}")) for i in range(200)])
+        for name in ("block", "random")
+    )
+    assert loose == pytest.approx(0.52, abs=0.02)  # 0.6^2 + 0.4^2
+    assert blocks > 0.8
+
+
+def test_a_first_block_that_masks_enough_is_a_rectangle_of_beits_proportions():
+    """With 16 patches to mask the first block has 16, an aspect ratio of 0.3 to 1 / 0.3."""
+    seen = set()
+    for number in range(300):
+        masked_HW = masked_grid("block", (14, 14), 180, f"{number}")
+        rows, columns = (masked_HW.any(axis=axis).sum() for axis in (1, 0))
+        if rows * columns == 16:
+            seen.add((int(rows), int(columns)))
+    # 2 x 8 would be an aspect ratio of 0.25; rounded sides allow 7 x 2 or 5 x 3, of other areas.
+    assert seen == {(4, 4)}
+
+
+@pytest.mark.parametrize("kept", [1, 2, 195])
+def test_block_masking_ends_where_little_is_kept_or_masked(kept):
+    kept_K, masked_M = sample_outside_blocks((14, 14), kept, seed=0, epoch=0, key="a")
+    assert (len(kept_K), len(masked_M)) == (kept, 196 - kept)
+
+
+def test_an_unknown_masking_is_refused():
+    with pytest.raises(ConfigError, match="--masking 'none' is unknown; choose one of semantic"):
+        masked_grid("none", (4, 4), 4, "a")

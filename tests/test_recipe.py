@@ -7,7 +7,8 @@ import torch
 
 from milan_pipeline.decoder import PromptingDecoder
 from milan_pipeline.recipe import learning_rate, make_optimiser, set_learning_rate
-from milan_pipeline.student import Student, build_encoder
+from milan_pipeline.student import Student
+from milan_pipeline.vit import build_encoder
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from milan_pipeline.examples import Batch, ExampleConfig, join
 from milan_pipeline.manifest import load_index, load_manifest
 from milan_pipeline.pretraining import open_run_data
 from milan_pipeline.stream import batches, explained_worker_deaths
+from milan_pipeline.student import in_grid_order
 
 # torch advises against more loader processes than cores; here they are few samples' worth.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -75,7 +76,8 @@ def test_epochs_alternate_between_the_views(data, four_epochs):
         for key, row in zip(shard.keys, shard.target_rows, strict=True)
     }
     for step, batch in enumerate(four_epochs):
-        for key, codes_NC in zip(batch.keys, batch.codes_BNC, strict=True):
+        codes_BNC = in_grid_order(batch.codes_BTC, batch.kept_BK, batch.masked_BM)
+        for key, codes_NC in zip(batch.keys, codes_BNC, strict=True):
             expected = stored[step // 2 % 2, key]["codes"]
             assert torch.equal(codes_NC, torch.from_numpy(expected.copy()))
     assert all((stored[0, key]["box"] != stored[1, key]["box"]).any() for _, key in stored)

@@ -1,135 +1,80 @@
-"""The encoder, the student as a whole, the loss, and the official names."""
+"""The student as a whole: its encoder, its token order, what it computes for what is supervised."""
 
-import json
-from typing import Any
+import itertools
 
 import pytest
-import timm
 import torch
-from safetensors.torch import load, save
 
-from milan_pipeline.decoder import PromptingDecoder, sincos_positions
+from milan_pipeline.decoder import PromptingDecoder
+from milan_pipeline.decoder_choices import DECODERS
 from milan_pipeline.errors import ConfigError, MismatchError
+from milan_pipeline.losses import cosine_loss
 from milan_pipeline.official import load_official, official_name
 from milan_pipeline.student import (
+    SUPERVISE,
     Student,
-    build_encoder,
-    cosine_loss,
-    encoder_arguments,
+    in_grid_order,
     patchify,
+    supervised_slice,
+)
+from milan_pipeline.vit import build_encoder
+from tests.tiny_student import (
+    GRID,
+    NAME,
+    SIZES,
+    gradients,
+    perturbed,
+    take,
+    tiny_batch,
+    tiny_student,
 )
 
-NAME = "vit_base_patch16_224"
-TINY: dict[str, Any] = {
-    "image_size": (16, 24),
-    "patch_size": 4,
-    "width": 16,
-    "depth": 2,
-    "heads": 2,
-}
-GRID = (4, 6)
-
-
-def tiny_student(target_width=12):
-    torch.manual_seed(0)
-    decoder = PromptingDecoder(16, GRID, target_width, width=8, depth=2, heads=2)
-    student = Student(build_encoder(NAME, **TINY), decoder)
-    for parameter in student.parameters():  # zero biases would hide what they do
-        if parameter.requires_grad:
-            parameter.data.add_(0.1 * torch.randn_like(parameter))
-    return student
-
-
-def tiny_batch(kept=6):
-    generator = torch.Generator().manual_seed(1)
-    images = torch.randn(2, 3, 16, 24, generator=generator)
-    order = torch.rand(2, 24, generator=generator).argsort(dim=1)
-    kept_BK, masked_BM = (part.sort(dim=1).values for part in (order[:, :kept], order[:, kept:]))
-    return images, kept_BK, masked_BM
-
-
-def take(patches_BLP, kept_BK):
-    return patches_BLP[torch.arange(len(kept_BK))[:, None], kept_BK]
+# Each has something that a plain ViT lacks.
+ENCODERS = (
+    "vit_base_patch16_224",
+    "vit_huge_patch14_224",
+    "vit_small_patch14_reg4_dinov2",  # register tokens without positions, layer scale
+    "vit_giant_patch14_reg4_dinov2",  # SwiGLU
+    "vit_base_patch14_reg1_tipsv2",
+    "vit_base_patch16_clip_224",  # norm before the blocks, no bias of the patch embedding
+    "vit_base_patch16_clip_quickgelu_224",
+    "deit3_small_patch16_224",  # class token without position, layer scale
+    "eva_large_patch14_196",  # norm after pooling
+    "beit3_base_patch16_224",  # norms within attention and MLP
+    "vit_base_patch16_radio_v3",  # no final norm
+    "vit_intern300m_patch14_448",  # image size open
+    "vit_large_patch14_xp_224",  # parallel blocks, norms of queries and keys, no biases
+    "vit_small_patch16_18x2_224",  # two attentions and two MLPs side by side
+)
 
 
 # ---- encoder
 
 
-def test_with_all_patches_kept_in_any_order_the_encoder_is_timms_own():
-    student = tiny_student()
-    images, order_BL, _ = tiny_batch(kept=24)
-    order_BL = order_BL[:, torch.randperm(24)]
-    latent = student.encode(take(patchify(images, 4), order_BL), order_BL)
-    expected = student.encoder.forward_features(images)
-    torch.testing.assert_close(latent[:, :1], expected[:, :1], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(latent[:, 1:], take(expected[:, 1:], order_BL), atol=1e-5, rtol=1e-5)
+@pytest.mark.parametrize("name", ENCODERS)
+def test_with_all_patches_kept_the_encoder_is_timms_own(name):
+    student = tiny_student(name=name).eval()
+    vit = student.encoder
+    images, all_BL, _ = tiny_batch(kept=24)
+    latent = student.encode(patchify(images, 4), all_BL)
+    expected = vit.forward_features(images)
+    expected = torch.cat([expected[:, :1], expected[:, vit.num_prefix_tokens :]], dim=1)
+    largest = float(expected.detach().abs().max())
+    torch.testing.assert_close(latent, expected, atol=1e-6 * largest, rtol=0)
 
 
-def test_initialisation_is_milans():
-    torch.manual_seed(0)
-    vit = build_encoder(NAME, image_size=16, patch_size=4, width=64, depth=1, heads=2)
-    weights = dict(vit.named_parameters())
-    assert not weights["pos_embed"].requires_grad
-    torch.testing.assert_close(weights["pos_embed"].data, sincos_positions((4, 4), 64))
-    for name, fan in [("patch_embed.proj", 64 + 3 * 4 * 4), ("blocks.0.attn.qkv", 64 + 192)]:
-        bound = (6 / fan) ** 0.5
-        assert 0.98 * bound < weights[f"{name}.weight"].abs().max() <= bound
-    biases = [weight for name, weight in weights.items() if name.endswith("bias")]
-    assert not any(bias.any() for bias in biases)
-    assert torch.equal(weights["norm.weight"], torch.ones(64))
-    assert 0.015 < weights["cls_token"].std() < 0.025
-    assert vit.norm.eps == 1e-6
-
-
-def test_an_exported_encoder_loads_strictly_into_timm():
-    encoder = tiny_student().encoder
-    arguments = json.loads(json.dumps(encoder_arguments(NAME, **TINY)))
-    again = timm.create_model(**arguments)
-    again.load_state_dict(load(save(encoder.state_dict())), strict=True)
-    images, _, _ = tiny_batch()
-    assert torch.equal(again.eval()(images), encoder.eval()(images))
-
-
-def test_without_overrides_the_arguments_leave_everything_to_timm():
-    assert encoder_arguments(NAME, image_size=None, patch_size=None) == {
-        "model_name": NAME,
-        "pretrained": False,
-        "num_classes": 0,
-    }
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("no_such_model", "no model that timm knows"),
-        ("hf-hub:timm/vit_base_patch16_224.augreg", "no model that timm knows"),
-        ("resnet18", "cannot be built as asked"),
-        ("vit_relpos_small_patch16_224", "is not a plain VisionTransformer"),
-        ("vit_base_patch16_siglip_224", "has no class token"),
-        ("vit_base_patch16_reg4_gap_256", "has no class token, or register tokens"),
-        ("deit3_small_patch16_224", "lacks positions"),
-        ("eva_large_patch14_196", "does not end in a norm of all tokens"),
-        ("vit_base_patch16_clip_224", "has a norm or dropout before its blocks"),
-    ],
-)
-def test_another_kind_of_encoder_is_refused_by_name(name, reason):
-    with pytest.raises(ConfigError, match=reason) as caught:
-        build_encoder(name, **(TINY | {"depth": 1}))
-    assert repr(name) in str(caught.value)
-    assert "vit" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"image_size": 18}, "18x18 pixels into square patches of 4x4"),
-        ({"heads": 3}, "cannot be built as asked"),
-        ({"width": 18}, "multiple of 4"),
-    ],
-)
-def test_sizes_that_do_not_fit_are_refused(change, reason):
-    with pytest.raises(ConfigError, match=reason):
-        build_encoder(NAME, **(TINY | change))
+@pytest.mark.parametrize("name", ENCODERS)
+def test_embedding_the_kept_alone_equals_embedding_all_and_gathering(name):
+    student = tiny_student(name=name).eval()
+    vit, (images, kept_BK, _) = student.encoder, tiny_batch()
+    prefix = vit.num_prefix_tokens
+    # A dynamic image size makes timm embed (B, H, W, E), which its `_pos_embed` flattens.
+    tokens = vit._pos_embed(vit.patch_embed(images))
+    tokens = torch.cat([tokens[:, :prefix], take(tokens[:, prefix:], kept_BK)], dim=1)
+    expected = vit.norm(vit.blocks(vit.norm_pre(tokens)))
+    expected = torch.cat([expected[:, :1], expected[:, prefix:]], dim=1)
+    latent = student.encode(take(patchify(images, 4), kept_BK), kept_BK)
+    torch.testing.assert_close(latent, expected, atol=1e-6, rtol=1e-5)
 
 
 # ---- patches
@@ -150,28 +95,107 @@ def test_patchify_refuses_a_remainder():
         patchify(torch.zeros(1, 3, 18, 24), 4)
 
 
-# ---- the whole
+# ---- order
 
 
-def test_token_order_does_not_matter():
-    student = tiny_student()
+def test_grid_order_undoes_student_order():
+    _, kept_BK, masked_BM = tiny_batch()
+    grid_BN = torch.arange(25).expand(2, -1)
+    order_BN = torch.cat([torch.zeros(2, 1, dtype=torch.int64), kept_BK + 1, masked_BM + 1], dim=1)
+    tokens_BNX = torch.stack([order_BN, -order_BN], dim=-1)
+    expected = torch.stack([grid_BN, -grid_BN], dim=-1)
+    assert torch.equal(in_grid_order(tokens_BNX, kept_BK, masked_BM), expected)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_the_order_of_kept_and_masked_does_not_matter(decoder):
+    student = tiny_student(decoder)
     images, kept_BK, masked_BM = tiny_batch()
     patches = patchify(images, 4)
-    pred = student(take(patches, kept_BK), kept_BK, masked_BM)
-    kept_BK, masked_BM = kept_BK.flip(1), masked_BM[:, torch.randperm(18)]
+
+    def predict(kept_BK, masked_BM):
+        pred_BND = student(take(patches, kept_BK), kept_BK, masked_BM)
+        return in_grid_order(pred_BND, kept_BK, masked_BM)
+
+    shuffled = kept_BK.flip(1), masked_BM[:, torch.randperm(18)]
     torch.testing.assert_close(
-        student(take(patches, kept_BK), kept_BK, masked_BM), pred, atol=1e-5, rtol=1e-5
+        predict(*shuffled), predict(kept_BK, masked_BM), atol=1e-5, rtol=1e-5
     )
 
 
-def test_every_trained_parameter_gets_a_gradient_and_no_other():
-    student = tiny_student()
+# ---- what is supervised
+
+
+@pytest.mark.parametrize(
+    ("supervise", "tokens"),
+    [("all", range(25)), ("masked", range(7, 25)), ("visible", range(7))],
+)
+def test_supervised_tokens_are_a_slice(supervise, tokens):
+    wanted = supervised_slice(supervise, kept=6, patches=24)
+    assert list(range(100))[wanted] == list(tokens)
+
+
+def test_an_unknown_choice_of_tokens_is_refused():
+    with pytest.raises(ConfigError, match="--supervise 'none' is unknown; choose one of all"):
+        tiny_student(supervise="none")
+
+
+@pytest.mark.parametrize(
+    ("decoder", "supervise"),
+    # Under "visible" the encoder of a linear decoder sees no mask tokens: another function.
+    sorted(set(itertools.product(DECODERS, SUPERVISE)) - {("linear", "visible")}),
+)
+def test_supervised_predictions_and_their_gradients_are_those_of_the_whole(decoder, supervise):
+    whole, part = tiny_student(decoder), tiny_student(decoder, supervise)
+    part.load_state_dict(whole.state_dict())
+    images, kept_BK, masked_BM = tiny_batch()
+    batch = take(patchify(images, 4), kept_BK), kept_BK, masked_BM
+    wanted = supervised_slice(supervise, kept=6, patches=24)
+    expected, found = whole(*batch)[:, wanted], part(*batch)
+    assert found.shape == (2, len(range(25)[wanted]), 12)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    expected.square().sum().backward()
+    found.square().sum().backward()
+    theirs = gradients(whole)
+    for name, gradient in gradients(part).items():
+        torch.testing.assert_close(gradient, theirs.pop(name), atol=1e-4, rtol=1e-4)
+    assert not any(gradient.any() for gradient in theirs.values())
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("supervise", SUPERVISE)
+@pytest.mark.parametrize("name", [NAME, "vit_small_patch14_reg4_dinov2"])
+def test_every_trained_parameter_gets_a_gradient_and_no_other(name, decoder, supervise):
+    student = tiny_student(decoder, supervise, name=name)
     images, kept_BK, masked_BM = tiny_batch()
     pred = student(take(patchify(images, 4), kept_BK), kept_BK, masked_BM)
     cosine_loss(pred, torch.randn_like(pred)).backward()
-    without = {name for name, p in student.named_parameters() if p.grad is None}
-    assert without == {"encoder.pos_embed", "decoder.pos_embed"}
-    assert all(p.grad.any() for p in student.parameters() if p.grad is not None)
+    trained = {name for name, p in student.named_parameters() if p.requires_grad}
+    assert gradients(student).keys() == trained
+    assert all(gradient.any() for gradient in gradients(student).values())
+    frozen = {name for name, p in student.named_parameters() if not p.requires_grad}
+    assert {name for name in frozen if "pos_embed" in name} >= {"encoder.pos_embed"}
+    if supervise != "visible":
+        assert frozen <= {"encoder.pos_embed", "decoder.pos_embed"}
+
+
+def test_where_visible_tokens_alone_count_no_decoder_block_runs():
+    student = tiny_student("prompting", "visible")
+
+    def fail(*_):
+        raise AssertionError("a block ran")
+
+    for block in student.decoder.blocks:
+        block.register_forward_hook(fail)
+    images, kept_BK, masked_BM = tiny_batch()
+    batch = take(patchify(images, 4), kept_BK), kept_BK, masked_BM
+    assert student(*batch).shape == (2, 7, 12)
+    student.supervise = "all"
+    with pytest.raises(AssertionError, match="a block ran"):
+        student(*batch)
+
+
+# ---- arithmetic
 
 
 def test_bfloat16_autocast_stays_near_float32():
@@ -187,30 +211,31 @@ def test_bfloat16_autocast_stays_near_float32():
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, full, atol=0.02, rtol=0)
     half.backward()
-    assert all(p.grad.isfinite().all() for p in student.parameters() if p.grad is not None)
+    assert all(gradient.isfinite().all() for gradient in gradients(student).values())
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_blocks_computed_again_give_the_same_gradients(decoder):
+    student = tiny_student(decoder)
+    images, kept_BK, masked_BM = tiny_batch()
+    batch = take(patchify(images, 4), kept_BK), kept_BK, masked_BM
+    found, runs = [], []
+    for block in [*student.encoder.blocks, *getattr(student.decoder, "blocks", [])]:
+        block.register_forward_pre_hook(lambda *_: runs[-1].append(1))
+    for student.checkpoint_blocks in (False, True):
+        runs.append([])
+        student.zero_grad()
+        student(*batch).square().sum().backward()
+        found.append(gradients(student))
+    assert len(runs[1]) == 2 * len(runs[0])
+    for name, gradient in found[0].items():
+        assert torch.equal(gradient, found[1][name]), name
 
 
 def test_a_decoder_that_does_not_fit_is_refused():
-    other = PromptingDecoder(16, (6, 4), 12, width=8, depth=1, heads=2)
+    other = PromptingDecoder(24, (6, 4), 12, width=8, depth=1, heads=2)
     with pytest.raises(ConfigError, match="made for grid"):
-        Student(build_encoder(NAME, **TINY), other)
-
-
-# ---- loss
-
-
-def test_the_loss_is_the_mean_over_all_tokens_of_two_minus_two_cosines():
-    target = torch.tensor([[[3.0, 0.0], [0.0, 2.0]], [[1.0, 0.0], [1.0, 1.0]]])
-    pred = torch.tensor([[[1.0, 0.0], [0.0, -5.0]], [[0.0, 9.0], [7.0, 7.0]]])
-    torch.testing.assert_close(cosine_loss(pred, target), torch.tensor((0 + 4 + 2 + 0) / 4))
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_the_loss_is_computed_in_float32(dtype):
-    pred, target = torch.randn(2, 4, 5, 64).to(dtype)
-    loss = cosine_loss(pred, target)
-    assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, cosine_loss(pred.float(), target.float()))
+        Student(build_encoder(NAME, **SIZES), other)
 
 
 # ---- official names
@@ -234,8 +259,8 @@ def test_official_names(ours, official):
 def test_official_weights_load_unchanged_and_only_if_all_fit():
     state = {official_name(name): p.clone() for name, p in tiny_student().state_dict().items()}
     torch.manual_seed(5)
-    decoder = PromptingDecoder(16, GRID, 12, width=8, depth=2, heads=2)
-    student = Student(build_encoder(NAME, **TINY), decoder)
+    decoder = PromptingDecoder(24, GRID, 12, width=8, depth=2, heads=2)
+    student = perturbed(Student(build_encoder(NAME, **SIZES), decoder))
     load_official(student, state)
     loaded = {official_name(name): p for name, p in student.state_dict().items()}
     assert loaded.keys() == state.keys()

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from milan_pipeline.errors import DataError
+from milan_pipeline.losses import cosine_loss
 from milan_pipeline.recipe import learning_rate
 from milan_pipeline.stream import batches
-from milan_pipeline.student import cosine_loss, patchify
+from milan_pipeline.student import patchify
 from milan_pipeline.training import StudentInput
 from tests.small_run import CONFIG, STEPS, Run, open_data, require_same_end, student_for
 
@@ -47,8 +48,8 @@ def test_the_first_loss_is_the_students_on_normalised_pixels_and_decoded_targets
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (CONFIG.mean, CONFIG.std))
     per_pixel = batch.patches_BKP.reshape(-1, 3, 8, 8) / 255
     patches_BKP = ((per_pixel - mean) / std).reshape(batch.patches_BKP.shape)
-    pred_BND = student(patches_BKP, batch.kept_BK, batch.masked_BM)
-    loss = cosine_loss(pred_BND, batch.codes_BNC.float()).detach()
+    pred_BTD = student(patches_BKP, batch.kept_BK, batch.masked_BM)
+    loss = cosine_loss(pred_BTD, batch.codes_BTC.float()).detach()
     assert whole.log[0]["loss"] == pytest.approx(float(loss), rel=1e-6)
 
 
@@ -118,7 +119,7 @@ def spoil(at):
     def change(step, batch):
         if step != at:
             return batch
-        return batch._replace(codes_BNC=torch.full_like(batch.codes_BNC, torch.nan))
+        return batch._replace(codes_BTC=torch.full_like(batch.codes_BTC, torch.nan))
 
     return change
 
