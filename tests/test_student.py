@@ -3,8 +3,8 @@
 import itertools
 
 import pytest
-import timm
 import torch
+from timm.models import VisionTransformer
 
 from milan_pipeline.decoder import PromptingDecoder
 from milan_pipeline.decoder_choices import DECODERS
@@ -18,7 +18,7 @@ from milan_pipeline.student import (
     patchify,
     supervised_slice,
 )
-from milan_pipeline.vit import build_encoder
+from milan_pipeline.vit import build_encoder, tokens_of
 from tests.tiny_student import (
     GRID,
     NAME,
@@ -80,11 +80,10 @@ def test_embedding_the_kept_alone_equals_embedding_all_and_gathering(name):
 
 def test_register_tokens_may_have_positions_too():
     """No name of timm does it today, but its class can."""
-    encoder = timm.create_model(
-        NAME, img_size=(16, 24), patch_size=4, embed_dim=24, depth=2, num_heads=2, num_classes=0,
-        reg_tokens=2,
-    )  # fmt: skip
-    assert encoder.pos_embed.shape == (1, 1 + 2 + 24, 24)
+    encoder = VisionTransformer(
+        img_size=(16, 24), patch_size=4, embed_dim=24, depth=2, num_heads=2, reg_tokens=2
+    )
+    assert tokens_of(encoder)[1].shape == (1, 1 + 2 + 24, 24)
     decoder = PromptingDecoder(24, GRID, 12, width=8, depth=1, heads=2)
     student = perturbed(Student(encoder, decoder)).eval()
     images, all_BL, _ = tiny_batch(kept=24)
