@@ -158,10 +158,11 @@ def scaled(one):
     record = config.layout.from_bytes(sample["target.npy"])
     layout = RecordLayout(Int8(), config.layout.patches, config.layout.width)
     encoded = layout.codec.encode(torch.from_numpy(record["codes"].astype(np.float32)))
+    assert encoded.scale_nN is not None
     again = np.zeros((), dtype=layout.dtype)
     for name in ("box", "flip", "digest", "prior"):
         again[name] = record[name]
-    again["codes"], again["scale"] = (part.numpy() for part in encoded)
+    again["codes"], again["scale"] = encoded.codes_nNC.numpy(), encoded.scale_nN.numpy()
     config = dataclasses.replace(config, layout=layout)
     return config, sample | {"target.npy": layout.to_bytes(again)}
 

@@ -23,11 +23,11 @@ def test_the_loss_is_the_mean_over_all_tokens_of_two_minus_two_cosines():
 def spelled_out(loss, target_norm, pred, target):
     """Token by token, channel by channel."""
     terms = []
-    for p, t in zip(pred.flatten(0, 1).double(), target.flatten(0, 1).double(), strict=True):
+    for p, raw in zip(pred.flatten(0, 1).double(), target.flatten(0, 1).double(), strict=True):
         if target_norm == "l2":
-            t = t / t.square().sum().sqrt()
+            t = raw / raw.square().sum().sqrt()
         else:
-            t = (t - t.mean()) / ((t - t.mean()).square().mean() + 1e-5).sqrt()
+            t = (raw - raw.mean()) / ((raw - raw.mean()).square().mean() + 1e-5).sqrt()
         if loss == "cosine":
             terms.append(2 - 2 * (p @ t) / (p.norm() * t.norm()))
         else:

@@ -127,11 +127,11 @@ def test_keyed_generators_tell_apart_what_only_looks_alike():
 # ---- other maskings
 
 
-def masked_grid(masking, grid, kept, key, epoch=0, prior=None):
+def masked_grid(masking, grid, kept, key, *, prior=None):
     """Return (rows, columns) bool, True where masked."""
     patches = grid[0] * grid[1]
     prior = np.ones(patches, np.float32) if prior is None else prior
-    _, masked_M = draw_mask(masking, prior, kept, grid=grid, seed=0, epoch=epoch, key=key)
+    _, masked_M = draw_mask(masking, prior, kept, grid=grid, seed=0, epoch=0, key=key)
     masked_L = np.zeros(patches, dtype=bool)
     masked_L[masked_M] = True
     return masked_L.reshape(grid)

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from timm.models import VisionTransformer
 
 from milan_pipeline.decoder import PromptingDecoder
 from milan_pipeline.decoder_choices import DECODERS
@@ -17,7 +18,7 @@ from milan_pipeline.student import (
     patchify,
     supervised_slice,
 )
-from milan_pipeline.vit import build_encoder
+from milan_pipeline.vit import build_encoder, tokens_of
 from tests.tiny_student import (
     GRID,
     NAME,
@@ -75,6 +76,21 @@ def test_embedding_the_kept_alone_equals_embedding_all_and_gathering(name):
     expected = torch.cat([expected[:, :1], expected[:, prefix:]], dim=1)
     latent = student.encode(take(patchify(images, 4), kept_BK), kept_BK)
     torch.testing.assert_close(latent, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_register_tokens_may_have_positions_too():
+    """No name of timm does it today, but its class can."""
+    encoder = VisionTransformer(
+        img_size=(16, 24), patch_size=4, embed_dim=24, depth=2, num_heads=2, reg_tokens=2
+    )
+    assert tokens_of(encoder)[1].shape == (1, 1 + 2 + 24, 24)
+    decoder = PromptingDecoder(24, GRID, 12, width=8, depth=1, heads=2)
+    student = perturbed(Student(encoder, decoder)).eval()
+    images, all_BL, _ = tiny_batch(kept=24)
+    expected = encoder.forward_features(images)
+    expected = torch.cat([expected[:, :1], expected[:, 3:]], dim=1)
+    latent = student.encode(patchify(images, 4), all_BL)
+    torch.testing.assert_close(latent, expected, atol=1e-5, rtol=0)
 
 
 # ---- patches
@@ -219,7 +235,8 @@ def test_blocks_computed_again_give_the_same_gradients(decoder):
     student = tiny_student(decoder)
     images, kept_BK, masked_BM = tiny_batch()
     batch = take(patchify(images, 4), kept_BK), kept_BK, masked_BM
-    found, runs = [], []
+    found: list[dict[str, torch.Tensor]] = []
+    runs: list[list[int]] = []
     for block in [*student.encoder.blocks, *getattr(student.decoder, "blocks", [])]:
         block.register_forward_pre_hook(lambda *_: runs[-1].append(1))
     for student.checkpoint_blocks in (False, True):

@@ -10,7 +10,7 @@ from safetensors.torch import load, save
 
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.initial import sincos_positions
-from milan_pipeline.vit import build_encoder, encoder_arguments, own_sizes
+from milan_pipeline.vit import build_encoder, encoder_arguments, own_sizes, tokens_of
 from tests.tiny_student import NAME, SIZES, tiny_batch, tiny_student
 
 
@@ -37,21 +37,11 @@ def test_initialisation_is_milans():
 def test_other_vits_start_with_the_same_positions_and_tokens(name, prefix):
     torch.manual_seed(0)
     vit = build_encoder(name, **(SIZES | {"width": 64}))
-    positions = sincos_positions((4, 6), 64)[:, 1 - prefix :]
-    assert torch.equal(vit.pos_embed.data, positions)
-    assert not vit.pos_embed.requires_grad
+    _, positions = tokens_of(vit)
+    assert torch.equal(positions.data, sincos_positions((4, 6), 64)[:, 1 - prefix :])
+    assert not positions.requires_grad
     for token in (vit.cls_token, vit.reg_token):
         assert token is None or 0.012 < token.std() < 0.028
-
-
-def test_register_tokens_with_positions_of_their_own_have_zeros_there():
-    name = "vit_base_patch14_reg1_tipsv2"
-    vit = build_encoder(name, **SIZES)
-    table = sincos_positions((4, 6), 24)
-    prefix = vit.pos_embed.shape[1] - 24
-    assert prefix in (0, 1, 2)
-    assert torch.equal(vit.pos_embed.data[:, prefix:], table[:, 1:])
-    assert not vit.pos_embed.data[:, :prefix].any()
 
 
 @pytest.mark.parametrize("name", [NAME, "eva_large_patch14_196", "vit_base_patch16_radio_v3"])

@@ -1,0 +1,100 @@
+"""The choices of pretrain train, are frozen in the run, and go on as they began."""
+
+import itertools
+import json
+
+import pytest
+import torch
+
+from milan_pipeline.decoder_choices import DECODERS
+from milan_pipeline.encoder_specs import load_encoder
+from milan_pipeline.losses import LOSSES, TARGET_NORMS
+from milan_pipeline.masking import MASKINGS
+from milan_pipeline.student import SUPERVISE
+from stages.pretrain import Pretrain
+from tests.stages.small_pretrain import SHORT, log, pretrain, state, weights
+
+CHOICES = {
+    "decoder": DECODERS,
+    "loss": LOSSES,
+    "target_norm": TARGET_NORMS,
+    "supervise": SUPERVISE,
+    "masking": MASKINGS,
+}
+
+
+@pytest.fixture(scope="session")
+def shards(image_shards, target_shards):
+    """The folders of image and target shards."""
+    return image_shards, target_shards
+
+
+def options(**choices):
+    return [
+        word for name, value in choices.items() for word in (f"--{name.replace('_', '-')}", value)
+    ]
+
+
+def test_the_options_offer_what_the_library_has():
+    for name, values in CHOICES.items():
+        field = Pretrain.__dataclass_fields__[name]
+        assert field.metadata["choices"] == values
+        assert field.default == values[0]
+        assert field.metadata["role"] == "content"
+
+
+def test_every_choice_makes_another_run(shards, tmp_path):
+    pretrain(*shards, tmp_path / "default", "--max-steps", 2)
+    found = {weights(tmp_path / "default")}
+    others = [(name, value) for name, values in CHOICES.items() for value in values[1:]]
+    for name, value in others:
+        run = tmp_path / f"{name}-{value}"
+        pretrain(*shards, run, "--max-steps", 2, *options(**{name: value}))
+        assert state(run) == "done"
+        assert json.loads((run / "config.json").read_text())["content"][name] == value
+        found.add(weights(run))
+    assert len(found) == 1 + len(others)
+
+
+@pytest.mark.parametrize(("decoder", "supervise"), [*itertools.product(DECODERS[1:], SUPERVISE)])
+def test_decoders_train_on_any_supervised_tokens_and_go_on(decoder, supervise, shards, tmp_path):
+    choices = options(decoder=decoder, supervise=supervise, loss="smooth-l1", target_norm="layer")
+    pretrain(*shards, tmp_path, "--max-steps", 2, *choices)
+    pretrain(*shards, tmp_path, "--max-steps", 4, *choices)
+    assert [row["step"] for row in log(tmp_path)] == [1, 2, 3, 4]
+    assert all(0 < row["loss"] < 10 for row in log(tmp_path))
+
+
+def test_another_choice_is_refused_by_name(shards, tmp_path, capsys):
+    pretrain(*shards, tmp_path, "--max-steps", 1)
+    pretrain(*shards, tmp_path, "--loss", "smooth-l1", code=1)
+    assert "options.loss is 'cosine' there and 'smooth-l1' here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch14_reg4_dinov2", "eva_large_patch14_196"])
+def test_a_vit_of_another_kind_trains_and_loads_for_evaluation(name, shards, tmp_path):
+    sizes = ("--width", 24, "--depth", 1, "--heads", 2, "--decoder-width", 16, "--decoder-heads", 2)
+    words = ("--student", name, "--image-size", 56, *sizes, *SHORT, "--decoder-depth", 1)
+    pretrain(*shards, tmp_path, "--max-steps", 1, options=words)
+    pixels = torch.randint(0, 256, (2, 3, 56, 56), dtype=torch.uint8)
+    trained = load_encoder(str(tmp_path)).features(pixels, pool="both")
+    assert trained.shape == (2, 48)
+    # The first step of a warm-up has a rate of 0: the weights are still those of the run's seed.
+    alike, other = (
+        load_encoder(str(tmp_path), random_init=True, seed=seed).features(pixels, pool="both")
+        for seed in (0, 1)
+    )
+    assert torch.equal(trained, alike)
+    assert not torch.equal(trained, other)
+
+
+def test_a_grid_that_does_not_fit_is_refused_before_anything_is_written(shards, tmp_path, capsys):
+    words = ("--student", "vit_tiny_patch16_224", *SHORT)
+    pretrain(*shards, tmp_path / "run", options=words, code=2)
+    error = capsys.readouterr().err
+    assert "has a 14x14 grid, the targets have 4x4; give --image-size 64" in error
+    assert "or targets of a 14x14 grid" in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+    pretrain(*shards, tmp_path / "run", "--dry-run", options=words, code=2)
+    assert "--image-size 64" in capsys.readouterr().err
