@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from milan_pipeline.attention import attention
 from milan_pipeline.blocks import run_blocks
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.initial import (
@@ -212,7 +213,7 @@ class _PromptedAttention(nn.Module):
         q_BHMd = self._split_heads(self.q(x_BMC))
         context_BNC = torch.cat([prompts_BSC, x_BMC], dim=1)
         k_BHNd, v_BHNd = map(self._split_heads, self.kv(context_BNC).chunk(2, dim=-1))
-        mixed_BHMd = F.scaled_dot_product_attention(q_BHMd, k_BHNd, v_BHNd)
+        mixed_BHMd = attention(q_BHMd, k_BHNd, v_BHNd)
         mixed_BMC: Tensor = self.proj(mixed_BHMd.transpose(1, 2).flatten(2))
         return mixed_BMC
 

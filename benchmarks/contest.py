@@ -1,0 +1,75 @@
+"""Contestants in processes of their own, that take turns: memory apart, noise of the machine shared."""
+
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any
+
+PEAK, STOP = "peak", "stop"
+KIB_PER_MB = 1024
+
+
+class Contestant:
+    """A process that does what it is told, one thing at a time, and says how long it took.
+
+    Use it as a context; it is ready, its first steps done, when the block begins.
+    """
+
+    def __init__(self, name: str, serve: Callable[..., None], **options: Any) -> None:
+        """Start the process.
+
+        Args:
+            name: for the table.
+            serve: a function at the top of a module; it is given its end of the connection and
+                the options, and does what `turns` yields.
+            options: of `serve`; they travel to another process.
+        """
+        self.name = name
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(theirs,), kwargs=options, daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def __enter__(self) -> "Contestant":
+        self._connection.recv()
+        return self
+
+    def seconds(self, what: str) -> float:
+        """Have it do something; return how long that took."""
+        self._connection.send(what)
+        return float(self._connection.recv())
+
+    def peak_mb(self) -> float:
+        """Return the most memory that the process has had, in MB of 2^20 bytes."""
+        return self.seconds(PEAK)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._connection.send(STOP)
+            self._process.join()
+        else:
+            self._process.kill()
+
+
+def turns(connection: "Connection[Any, Any]") -> Iterator[str]:
+    """Yield what to do next, and time it until the next is asked for; the contestant's side."""
+    connection.send("ready")
+    for what in iter(connection.recv, STOP):
+        if what == PEAK:
+            connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB_PER_MB)
+            continue
+        start = time.perf_counter()
+        yield what
+        connection.send(time.perf_counter() - start)
+
+
+def median_ratio(over: list[float], under: list[float]) -> float:
+    """Return the median of the ratios of figures taken in the same rounds."""
+    return statistics.median(a / b for a, b in zip(over, under, strict=True))

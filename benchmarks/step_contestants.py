@@ -1,0 +1,107 @@
+"""Who takes part in `benchmarks.pretrain_step`: our trainer on stored pairs, and the plain step."""
+
+import tempfile
+from collections.abc import Generator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contest import turns
+from benchmarks.plain_step import (
+    GRID,
+    IMAGE_SIZE,
+    KEPT,
+    PATCH_SIZE,
+    PIXEL_MEAN,
+    PIXEL_STD,
+    PlainStep,
+    read_jpegs,
+)
+from benchmarks.stream_data import open_world
+from milan_pipeline.examples import Batch, ExampleConfig
+from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.order import OrderConfig
+from milan_pipeline.pretraining import StudentSpec, build_student
+from milan_pipeline.stream import batches, step_clock
+from milan_pipeline.training import Trainer, TrainingConfig
+
+NEVER = 10**9
+EPOCHS = 10**4
+WARM_UP = 2
+
+
+def serve_ours(
+    connection: "Connection[Any, Any]", *, root: Path, batch: int, target_width: int, bf16: bool
+) -> None:
+    """Train with the trainer as it is, a step a turn; pairs come from disk in whole steps."""
+    world = open_world(root, target_width)
+    order = OrderConfig(seed=0, batch=batch, lanes=batch, block=64)
+    clock = step_clock(world.pairs, order)
+    examples = ExampleConfig(
+        image_size=IMAGE_SIZE,
+        patch_size=PATCH_SIZE,
+        kept=KEPT,
+        mask_seed=0,
+        layout=world.layout,
+    )
+    spec = StudentSpec(name="vit_base_patch16_224")
+    student, _ = build_student(spec, grid=(GRID, GRID), target_width=target_width, seed=0)
+
+    def batches_from(steps: range) -> Generator[Batch, None, None]:
+        stream = batches(world.pairs, order, examples, steps=steps, workers=0)
+        given = next(stream)
+        for _ in range(WARM_UP):
+            yield given
+        for what in turns(connection):
+            yield next(stream) if what == "whole" else given
+
+    with tempfile.TemporaryDirectory() as run:
+        trainer = Trainer(
+            Path(run),
+            student,
+            world.layout.codec,
+            _training(batch, clock.total(EPOCHS), bf16=bf16),
+            clock,
+        )
+        trainer.train(batches_from, StopRequest())
+
+
+def _training(batch: int, total_steps: int, *, bf16: bool) -> TrainingConfig:
+    return TrainingConfig(
+        batch=batch,
+        micro_batch=batch,
+        epochs=EPOCHS,
+        warmup_epochs=0.0,
+        base_lr=1e-4,
+        weight_decay=0.05,
+        total_steps=total_steps,
+        bf16=bf16,
+        checkpoint_every=NEVER,
+        keep=1,
+        log_every=10,
+        mean=PIXEL_MEAN,
+        std=PIXEL_STD,
+    )
+
+
+def serve_plain(
+    connection: "Connection[Any, Any]",
+    *,
+    root: Path,
+    batch: int,
+    teacher: str,
+    teacher_size: int,
+    bf16: bool,
+) -> None:
+    """Take the published step, a turn each: "student" alone, "whole" or "teacher" alone."""
+    step = PlainStep(
+        jpegs=read_jpegs(root / "folder"),
+        batch=batch,
+        teacher=teacher,
+        teacher_size=teacher_size,
+        bf16=bf16,
+    )
+    for _ in range(WARM_UP):
+        step.whole()
+    for what in turns(connection):
+        getattr(step, what)()
