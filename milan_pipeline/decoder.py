@@ -211,11 +211,20 @@ class _PromptedAttention(nn.Module):
 
     def forward(self, x_BMC: Tensor, prompts_BSC: Tensor) -> Tensor:
         q_BHMd = self._split_heads(self.q(x_BMC))
-        context_BNC = torch.cat([prompts_BSC, x_BMC], dim=1)
-        k_BHNd, v_BHNd = map(self._split_heads, self.kv(context_BNC).chunk(2, dim=-1))
+        k_BHNd, v_BHNd = map(self._split_heads, self._keys_and_values(x_BMC, prompts_BSC))
         mixed_BHMd = attention(q_BHMd, k_BHNd, v_BHNd)
         mixed_BMC: Tensor = self.proj(mixed_BHMd.transpose(1, 2).flatten(2))
         return mixed_BMC
+
+    def _keys_and_values(self, x_BMC: Tensor, prompts_BSC: Tensor) -> tuple[Tensor, ...]:
+        """Project prompts and mask tokens: two (B, N, C).
+
+        Each block projects the prompts by weights of its own, so there is nothing to share but
+        the call. One product for all blocks before the first measured the same (fp32 and bf16,
+        batch 8), and would take weights out of blocks that FSDP shards one by one.
+        """
+        both: Tensor = self.kv(torch.cat([prompts_BSC, x_BMC], dim=1))
+        return both.chunk(2, dim=-1)
 
     def _split_heads(self, x_BNC: Tensor) -> Tensor:
         batch, tokens, _ = x_BNC.shape

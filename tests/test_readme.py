@@ -17,8 +17,8 @@ COMMANDS = [
     for line in block.replace("\\\n", " ").splitlines()
 ]
 SMALL_STUDENT = (
-    "vit_tiny_patch16_224 --width 32 --depth 1 --heads 2 --decoder-width 32 --decoder-depth 1 "
-    "--decoder-heads 2 --max-steps 2"
+    "vit_tiny_patch16_224 --patch-size 8 --width 32 --depth 1 --heads 2 --decoder-width 32 "
+    "--decoder-depth 1 --decoder-heads 2 --max-steps 2"
 )
 
 
