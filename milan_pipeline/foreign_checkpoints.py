@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import pickle
+import warnings
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
@@ -68,7 +69,8 @@ def _load_safetensors(url: str, stream: BinaryIO) -> Mapping[str, Any]:
 
 def _load_pickled(url: str, stream: BinaryIO) -> Any:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an unusual pickle protocol either loads or fails
             return torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DataError(

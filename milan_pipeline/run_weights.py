@@ -30,8 +30,15 @@ class RunWeights(NamedTuple):
     sha256: str
 
 
-def require_finished(run: Path, *, allow_unfinished: bool = False) -> None:
+def require_finished(
+    run: Path, *, allow_unfinished: bool = False, remedy: str = "finish it first"
+) -> None:
     """Refuse a folder that holds no run, and one that is not done unless that is allowed.
+
+    Args:
+        run: the folder.
+        allow_unfinished: whether it may be not done.
+        remedy: what the error advises.
 
     Raises:
         MissingDataError: there is no run.
@@ -44,7 +51,7 @@ def require_finished(run: Path, *, allow_unfinished: bool = False) -> None:
         )
     state = json.loads(path.read_text()).get("state")
     if state != "done" and not allow_unfinished:
-        raise MismatchError(f"the run {run} is {state!r}; finish it first")
+        raise MismatchError(f"the run {run} is {state!r}; {remedy}")
 
 
 def student_weights(run: Path) -> RunWeights | None:
@@ -106,7 +113,7 @@ def described_encoder(description: Mapping[str, Any]) -> VisionTransformer:
         reason = " ".join(str(error).split())
         raise DataError(
             f"encoder.json describes no encoder ({reason}); train or import anew"
-        ) from (error)
+        ) from error
     return encoder
 
 

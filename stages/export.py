@@ -85,7 +85,11 @@ def _weights(config: Export) -> "RunWeights":
     """Read what the form is made of."""
     from milan_pipeline.run_weights import encoder_weights, require_finished, student_weights
 
-    require_finished(config.folder, allow_unfinished=config.allow_unfinished)
+    require_finished(
+        config.folder,
+        allow_unfinished=config.allow_unfinished,
+        remedy="finish it or --allow-unfinished",
+    )
     if config.form != "official":
         return encoder_weights(config.folder, ema=config.ema)
     record = read_record(storage.join(config.run, "config.json")) or {"content": {}}
