@@ -1,14 +1,24 @@
-"""Write a trained encoder so that others load it: timm names, safetensors, a description."""
+"""Write weights so that others load them: the encoder for timm and transformers, or all of it."""
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from timm.models import VisionTransformer
+from torch import Tensor
 
 from milan_pipeline import storage
+from milan_pipeline.errors import DataError
+from milan_pipeline.huggingface import preprocessor_config, vit_model_config, vit_model_state
+from milan_pipeline.official import official_state
+from milan_pipeline.run_weights import described_encoder
+
+# What create_model takes beside the arguments of the architecture itself.
+NOT_OF_THE_MODEL = ("model_name", "pretrained", "num_classes", "checkpoint_path")
 
 
 def export_encoder(
@@ -33,5 +43,111 @@ def export_encoder(
     }
     description = {"timm": dict(arguments), "mean": list(mean), "std": list(std)}
     storage.put_bytes(str(run / "encoder.safetensors"), safetensors.torch.save(weights))
-    text = json.dumps(description, indent=1) + "\n"
-    storage.put_bytes(str(run / "encoder.json"), text.encode())
+    _put_json(str(run / "encoder.json"), description)
+
+
+def timm_files(state: Mapping[str, Tensor], description: Mapping[str, Any]) -> dict[str, bytes]:
+    """Lay an encoder out as timm's hub does: `timm.create_model("local-dir:FOLDER", ...)`.
+
+    Args:
+        state: under timm's names.
+        description: as `encoder.json` has it.
+
+    Returns:
+        The bytes of each file, by name.
+
+    Raises:
+        DataError: the weights are not those of the described architecture.
+    """
+    encoder = _encoder(state, description)
+    height, width = encoder.patch_embed.img_size
+    arguments = {k: v for k, v in description["timm"].items() if k not in NOT_OF_THE_MODEL}
+    config = {
+        "architecture": description["timm"]["model_name"],
+        "num_classes": 0,
+        "num_features": encoder.num_features,
+        "global_pool": encoder.global_pool,
+        "model_args": arguments,
+        "pretrained_cfg": {
+            "num_classes": 0,
+            "input_size": [3, height, width],
+            "fixed_input_size": True,
+            "interpolation": "bicubic",
+            "crop_pct": 1.0,
+            "crop_mode": "center",
+            "mean": list(description["mean"]),
+            "std": list(description["std"]),
+            "first_conv": "patch_embed.proj",
+            "classifier": "head",
+        },
+    }
+    return {"model.safetensors": _safetensors(state), "config.json": _json(config)}
+
+
+def huggingface_files(
+    state: Mapping[str, Tensor], description: Mapping[str, Any]
+) -> dict[str, bytes]:
+    """Lay an encoder out as transformers does: `ViTModel.from_pretrained(FOLDER, ...)`.
+
+    Arguments and return value are those of `timm_files`.
+
+    Raises:
+        ConfigError: `ViTModel` cannot express the encoder.
+        DataError: the weights are not those of the described architecture.
+    """
+    encoder = _encoder(state, description)
+    config = vit_model_config(encoder) | {"torch_dtype": "float32"}
+    preprocessor = preprocessor_config(
+        config["image_size"], description["mean"], description["std"]
+    )
+    return {
+        "model.safetensors": _safetensors(vit_model_state(state)),
+        "config.json": _json(config),
+        "preprocessor_config.json": _json(preprocessor),
+    }
+
+
+def official_files(state: Mapping[str, Tensor]) -> dict[str, bytes]:
+    """Lay a student with the prompting decoder out as MILAN's official code saves its own.
+
+    Args:
+        state: under the names of `Student`.
+
+    Returns:
+        The bytes of each file, by name.
+    """
+    buffer = io.BytesIO()
+    # In an order of its own, for equal bytes: that of a safetensors file read anew is any.
+    torch.save({"model": dict(sorted(official_state(state).items()))}, buffer)
+    return {"checkpoint.pth": buffer.getvalue()}
+
+
+def _encoder(state: Mapping[str, Tensor], description: Mapping[str, Any]) -> VisionTransformer:
+    """Make the described encoder with these weights.
+
+    Raises:
+        DataError: they are not its own.
+    """
+    encoder = described_encoder(description)
+    try:
+        encoder.load_state_dict(dict(state), strict=True, assign=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"encoder.json describes another encoder than the weights are of ({reason}); train or "
+            "import anew"
+        ) from error
+    return encoder
+
+
+def _safetensors(state: Mapping[str, Tensor]) -> bytes:
+    weights = {name: tensor.contiguous() for name, tensor in state.items()}
+    return safetensors.torch.save(weights, metadata={"format": "pt"})
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    return (json.dumps(document, indent=1) + "\n").encode()
+
+
+def _put_json(url: str, document: Mapping[str, Any]) -> None:
+    storage.put_bytes(url, _json(document))

@@ -14,19 +14,54 @@ def official_name(name: str) -> str:
     return rest if part == "encoder" or rest == "mask_token" else f"decoder_{rest}"
 
 
+def official_state(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state of a `Student` with the prompting decoder under official names."""
+    return {official_name(name): tensor for name, tensor in weights.items()}
+
+
 def load_official(student: Student, state: Mapping[str, Tensor]) -> None:
     """Load weights under official names into `student`, all of them and no others, unchanged.
 
     Raises:
         MismatchError: a name is missing or unknown, or a shape differs.
     """
-    ours = {official_name(name): tensor for name, tensor in student.state_dict().items()}
-    differing = sorted(ours.keys() ^ state.keys()) or sorted(
-        name for name in ours if ours[name].shape != state[name].shape
-    )
-    if differing:
-        raise MismatchError(
-            f"the official state and the student differ in {len(differing)} parameters, the first "
-            f"being {differing[0]!r}; build the student with the sizes of the state"
-        )
+    require_fitting(official_state(student.state_dict()), state, what="the official state")
     student.load_state_dict({name: state[official_name(name)] for name in student.state_dict()})
+
+
+def require_fitting(
+    wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], *, what: str
+) -> None:
+    """Refuse a state that has not just the wanted names, each in the wanted shape.
+
+    Args:
+        wanted: what the student has.
+        state: what it is to get.
+        what: names the state in the error.
+
+    Raises:
+        MismatchError: it has not; the first names of each kind are in the message.
+    """
+    shapes = [
+        f"{name} of shape {tuple(state[name].shape)} where {tuple(wanted[name].shape)} is needed"
+        for name in sorted(wanted.keys() & state.keys())
+        if state[name].shape != wanted[name].shape
+    ]
+    faults = [
+        f"{verb} {_listing(names)}"
+        for verb, names in (
+            ("lacks", sorted(wanted.keys() - state.keys())),
+            ("has the unknown", sorted(state.keys() - wanted.keys())),
+            ("has", shapes),
+        )
+        if names
+    ]
+    if faults:
+        raise MismatchError(
+            f"{what} {' and '.join(faults)}; build the student with the sizes of the state"
+        )
+
+
+def _listing(names: list[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

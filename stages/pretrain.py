@@ -36,6 +36,9 @@ class Pretrain:
     images: str = option(help="Folder of image shards with manifest.json.", role="execution")
     targets: str = option(help="Folder of target shards with manifest.json.", role="execution")
     out: str = option(help="Run folder to write.", role="execution")
+    init: str | None = option(
+        None, help="Run whose newest weights to begin from; default: random.", role="execution"
+    )
     student: str = option("vit_base_patch16_224", help="timm name of a ViT.")
     image_size: int | None = option(
         None,
@@ -250,6 +253,9 @@ def _with_frozen_choices(config: Pretrain) -> Pretrain:
 
 def _record(config: Pretrain, data: "RunData") -> StageRecord:
     """Describe the run: `config.json`, with what must not change between its parts."""
+    from milan_pipeline.run_weights import initial_weights
+
+    begun = {} if config.init is None else {"init": initial_weights(Path(config.init)).sha256}
     return StageRecord(
         url=storage.join(config.out, "config.json"),
         stage="pretrain",
@@ -258,15 +264,22 @@ def _record(config: Pretrain, data: "RunData") -> StageRecord:
             "identity_hash": data.identity_hash,
             "identity": data.identity,
             "pairs": data.pairs.fingerprint(),
+            **begun,
         },
     )
 
 
 def _student(config: Pretrain, data: "RunData") -> tuple["Student", dict[str, Any]]:
     from milan_pipeline.pretraining import StudentSpec, build_student
+    from milan_pipeline.run_weights import initialise
 
     spec = StudentSpec.from_content(dataclasses.asdict(config))
-    return build_student(spec, grid=data.grid, target_width=data.layout.width, seed=config.seed)
+    student, arguments = build_student(
+        spec, grid=data.grid, target_width=data.layout.width, seed=config.seed
+    )
+    if config.init is not None:
+        initialise(student, Path(config.init), decoder_heads=config.decoder_heads)
+    return student, arguments
 
 
 def _training_config(config: Pretrain, data: "RunData") -> "TrainingConfig":

@@ -26,7 +26,10 @@ from milan_pipeline.errors import (
 from milan_pipeline.interrupts import stop_request
 from tests.conftest import run_cli
 
-STAGES = ("pack-images", "index", "extract-targets", "pack-targets", "pretrain", "probe")
+STAGES = (
+    "pack-images", "index", "extract-targets", "pack-targets", "pretrain", "probe",
+    "import-checkpoint", "export",
+)  # fmt: skip
 NO_HEAVY_IMPORTS = """
 import sys
 from milan_pipeline.cli import main

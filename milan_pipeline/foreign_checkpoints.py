@@ -1,0 +1,104 @@
+"""Read the weights in a checkpoint file of others, without running what a stranger pickled."""
+
+import argparse
+import hashlib
+import pickle
+import warnings
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from milan_pipeline import storage
+from milan_pipeline.errors import DataError
+
+PICKLED = (".pth", ".pt", ".bin")
+NESTS = ("model", "state_dict")
+PREFIX = "module."
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)  # float32 holds the others unchanged
+
+
+def read_weights(url: str) -> tuple[dict[str, Tensor], str]:
+    """Read the tensors of a checkpoint.
+
+    They may lie under `model` or `state_dict`, and all their names may begin with `module.` (as
+    DistributedDataParallel leaves them). Of pickled objects only tensors, plain containers and the
+    `argparse.Namespace` of MAE-like checkpoints are let in.
+
+    Args:
+        url: of a .safetensors, .pth, .pt or .bin file.
+
+    Returns:
+        float tensors by name, and the sha256 of the file.
+
+    Raises:
+        MissingDataError: there is no such file.
+        DataError: it is damaged, needs pickle, or holds no tensors.
+    """
+    with storage.open_read(url) as stream:
+        sha256 = _sha256(stream)
+        stream.seek(0)
+        document = _load_safetensors(url, stream) if _is_safe(url) else _load_pickled(url, stream)
+    return _without_prefix(_named_tensors(url, document)), sha256
+
+
+def _sha256(stream: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while chunk := stream.read(1 << 24):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _is_safe(url: str) -> bool:
+    if not url.endswith((".safetensors", *PICKLED)):
+        raise DataError(
+            f"{url} is no .safetensors, .pth, .pt or .bin file; give the checkpoint in one of them"
+        )
+    return url.endswith(".safetensors")
+
+
+def _load_safetensors(url: str, stream: BinaryIO) -> Mapping[str, Any]:
+    try:
+        return safetensors.torch.load(stream.read())
+    except SafetensorError as error:
+        raise DataError(f"{url} is damaged ({error}); fetch it again") from error
+
+
+def _load_pickled(url: str, stream: BinaryIO) -> Any:
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an unusual pickle protocol either loads or fails
+            return torch.load(stream, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DataError(
+            f"{url} cannot be loaded without running the code pickled in it, or is damaged; "
+            "save its weights alone, best as .safetensors, and give that file"
+        ) from error
+    except (RuntimeError, ValueError, EOFError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{url} is no checkpoint of torch ({reason}); fetch it again") from error
+
+
+def _named_tensors(url: str, document: Any) -> dict[str, Tensor]:
+    """Return the mapping of names to tensors in a checkpoint, wherever it nests."""
+    nest = next((name for name in NESTS if isinstance(document, Mapping) and name in document), "")
+    if nest and isinstance(document[nest], Mapping):
+        return _named_tensors(url, document[nest])
+    if not (isinstance(document, Mapping) and document):
+        raise DataError(f"{url} holds no tensors by name; give a state dict, best as .safetensors")
+    for name, tensor in document.items():
+        if not (isinstance(name, str) and isinstance(tensor, Tensor) and tensor.dtype in FLOATS):
+            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise DataError(
+                f"{url} holds {name!r} of type {kind} among its weights; give a state dict of "
+                "float32, float16 or bfloat16 tensors"
+            )
+    return dict(document)
+
+
+def _without_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    prefixed = all(name.startswith(PREFIX) for name in weights)
+    return {name.removeprefix(PREFIX): w for name, w in weights.items()} if prefixed else weights

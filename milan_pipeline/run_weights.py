@@ -1,0 +1,181 @@
+"""The weights that a run holds, for what begins from them: another run, or an export."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import timm
+import torch
+from safetensors import SafetensorError
+from timm.models import VisionTransformer
+from torch import Tensor
+
+from milan_pipeline import storage
+from milan_pipeline.checkpoints import MODEL, newest_checkpoint
+from milan_pipeline.errors import DataError, MismatchError, MissingDataError
+from milan_pipeline.provenance import read_record
+from milan_pipeline.student import Student
+
+ENCODER, EMA_ENCODER = "encoder.safetensors", "encoder-ema.safetensors"
+ENCODER_PART = "encoder."
+
+
+class RunWeights(NamedTuple):
+    """Weights under the names of `Student`, and the sha256 of the file that they came from."""
+
+    state: dict[str, Tensor]
+    sha256: str
+
+
+def require_finished(
+    run: Path, *, allow_unfinished: bool = False, remedy: str = "finish it first"
+) -> None:
+    """Refuse a folder that holds no run, and one that is not done unless that is allowed.
+
+    Args:
+        run: the folder.
+        allow_unfinished: whether it may be not done.
+        remedy: what the error advises.
+
+    Raises:
+        MissingDataError: there is no run.
+        MismatchError: it is not done.
+    """
+    path = run / "state.json"
+    if not path.exists():
+        raise MissingDataError(
+            f"{run} holds no run; give a folder that pretrain or import-checkpoint wrote"
+        )
+    state = json.loads(path.read_text()).get("state")
+    if state != "done" and not allow_unfinished:
+        raise MismatchError(f"the run {run} is {state!r}; {remedy}")
+
+
+def student_weights(run: Path) -> RunWeights | None:
+    """Read the student of a run's newest whole checkpoint; None where there is no checkpoint."""
+    newest = newest_checkpoint(run)
+    return None if newest is None else _read(newest[1] / MODEL)
+
+
+def encoder_weights(run: Path, *, ema: bool = False) -> RunWeights:
+    """Read a run's finished encoder, under timm's names.
+
+    Args:
+        run: its folder.
+        ema: whether to read the exponential moving average of the weights.
+
+    Raises:
+        MissingDataError: the run wrote none.
+        DataError: it is damaged.
+    """
+    path = run / (EMA_ENCODER if ema else ENCODER)
+    if not path.exists():
+        remedy = "leave out --ema" if ema else "run pretrain to its end, which writes it"
+        raise MissingDataError(f"{run} has no {path.name}; {remedy}")
+    return _read(path)
+
+
+def encoder_description(run: Path) -> dict[str, Any]:
+    """Read `encoder.json`: `timm`, the arguments of `create_model`, and the pixels' mean and std.
+
+    Raises:
+        MissingDataError: the run wrote none.
+        DataError: it is damaged.
+    """
+    url = str(run / "encoder.json")
+    try:
+        document = json.loads(storage.read_bytes(url))
+        return {key: document[key] for key in ("timm", "mean", "std")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{url} describes no encoder ({error!r}); train or import anew") from error
+
+
+def described_encoder(description: Mapping[str, Any]) -> VisionTransformer:
+    """Make the encoder that `encoder.json` describes, on torch's meta device: without weights.
+
+    Raises:
+        DataError: timm cannot make it.
+    """
+    arguments = description["timm"]
+    # The file may come from a stranger: it must not make timm fetch or unpickle anything.
+    harmless = {"pretrained": False, "checkpoint_path": "", "num_classes": 0}
+    try:
+        if not timm.is_model(arguments["model_name"]):
+            raise ValueError(f"timm knows no {arguments['model_name']!r}")
+        with torch.device("meta"):
+            encoder = timm.create_model(**(arguments | harmless))
+        if not isinstance(encoder, VisionTransformer):
+            raise TypeError(f"{arguments['model_name']!r} is no ViT")
+    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"encoder.json describes no encoder ({reason}); train or import anew"
+        ) from error
+    return encoder
+
+
+def initial_weights(run: Path) -> RunWeights:
+    """Read what another run may begin from: the newest student or, failing that, the encoder.
+
+    Raises:
+        MissingDataError: there is no run, or it has no weights.
+        MismatchError: it is not done.
+        DataError: its weights are damaged.
+    """
+    require_finished(run)
+    found = student_weights(run)
+    if found is not None:
+        return found
+    encoder = encoder_weights(run)
+    state = {f"{ENCODER_PART}{name}": tensor for name, tensor in encoder.state.items()}
+    return RunWeights(state, encoder.sha256)
+
+
+def initialise(student: Student, run: Path, *, decoder_heads: int) -> None:
+    """Give the student the weights of a run: all of its own, or those of the encoder alone.
+
+    Args:
+        student: changed in place.
+        run: the folder that `--init` names.
+        decoder_heads: of the student; like the encoder's, no shape tells of them.
+
+    Raises:
+        MismatchError: a parameter is missing or unknown, its shape differs, or the heads do; the
+            first is named.
+        MissingDataError, DataError: as `initial_weights` and `encoder_description` do.
+    """
+    weights, own = initial_weights(run).state, student.state_dict()
+    alone = all(name.startswith(ENCODER_PART) for name in weights)
+    if alone:
+        own = {name: tensor for name, tensor in own.items() if name.startswith(ENCODER_PART)}
+    here, there = ({n: f"of shape {tuple(t.shape)}" for n, t in s.items()} for s in (own, weights))
+    here["--heads"] = _heads(student.encoder)
+    there["--heads"] = _heads(described_encoder(encoder_description(run)))
+    if not alone:
+        content = (read_record(str(run / "config.json")) or {"content": {}})["content"]
+        here["--decoder-heads"] = str(decoder_heads)
+        there["--decoder-heads"] = str(content.get("decoder_heads", decoder_heads))
+    for name in sorted(here.keys() | there.keys()):
+        ours, theirs = here.get(name, "missing"), there.get(name, "missing")
+        if ours != theirs:
+            raise MismatchError(
+                f"--init {run} does not fit the student: {name} is {theirs} there and {ours} "
+                "here; give the student the sizes of that run"
+            )
+    student.load_state_dict(weights, strict=not alone)
+
+
+def _heads(encoder: VisionTransformer) -> str:
+    block: Any = encoder.blocks[0]
+    return str(block.attn.num_heads)
+
+
+def _read(path: Path) -> RunWeights:
+    data = path.read_bytes()
+    try:
+        return RunWeights(safetensors.torch.load(data), hashlib.sha256(data).hexdigest())
+    except SafetensorError as error:
+        raise DataError(f"{path} is damaged ({error}); train or import anew") from error

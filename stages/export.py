@@ -1,0 +1,147 @@
+"""`milan-pipeline export`: a run's weights in the forms that others load."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from milan_pipeline import storage
+from milan_pipeline.errors import ConfigError, MismatchError, MissingDataError
+from milan_pipeline.identity import content_hash
+from milan_pipeline.options import argument, option, stage_command
+from milan_pipeline.provenance import StageRecord, read_record
+
+if TYPE_CHECKING:
+    from milan_pipeline.run_weights import RunWeights
+
+RECORD_NAME = "export.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write the weights of a run for timm, for MILAN's official code or for transformers.
+
+    timm: model.safetensors and config.json for timm.create_model("local-dir:FOLDER",
+    pretrained=True). official: checkpoint.pth, encoder and prompting decoder under the official
+    names. huggingface: the encoder for ViTModel.from_pretrained(FOLDER, add_pooling_layer=False).
+    """
+
+    run: str = argument()
+    form: str = option(
+        help="For whom.", choices=("timm", "official", "huggingface"), role="content"
+    )
+    out: str = option(help="Folder to write.", role="execution")
+    ema: bool = option(default=False, help="The moving average of the encoder's weights.")
+    allow_unfinished: bool = option(
+        default=False, help="Export a run that is not done.", role="execution"
+    )
+    overwrite: bool = option(default=False, help="Replace another export.", role="execution")
+
+    def __post_init__(self) -> None:
+        if self.ema and self.form == "official":
+            raise ConfigError(
+                "--ema has no --form official: the average is of the encoder alone; take --form "
+                "timm or huggingface"
+            )
+        if storage.local_path(self.run) is None:
+            raise ConfigError(f"the run {self.run} is no local folder; give one")
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return storage.local_path(self.run) or Path(self.run)
+
+
+def run(config: Export) -> None:
+    """Write the files of the form, unless they are there."""
+    weights = _weights(config)
+    record = _record(config, weights)
+    if _is_done(config, record):
+        return
+    files = _files(config, weights)
+    _require_no_others(config, record, files)
+    record.begin()
+    for name, data in files.items():
+        storage.put_bytes(storage.join(config.out, name), data)
+    record.finish({"tensors": len(weights.state), "bytes": sum(map(len, files.values()))})
+    click.echo(f"{config.out}: {', '.join(files)}")
+
+
+def dry_run(config: Export) -> None:
+    """Say which files would be written and what they would take."""
+    weights = _weights(config)
+    record = _record(config, weights)
+    if _is_done(config, record):
+        return
+    files = _files(config, weights)
+    _require_no_others(config, record, files)
+    click.echo(f"files to write: {', '.join(files)}")
+    size, free = sum(map(len, files.values())), storage.free_bytes(config.out)
+    click.echo(f"bytes to write: {size}, free: {free}")
+
+
+def _weights(config: Export) -> "RunWeights":
+    """Read what the form is made of."""
+    from milan_pipeline.run_weights import encoder_weights, require_finished, student_weights
+
+    require_finished(
+        config.folder,
+        allow_unfinished=config.allow_unfinished,
+        remedy="finish it or --allow-unfinished",
+    )
+    if config.form != "official":
+        return encoder_weights(config.folder, ema=config.ema)
+    record = read_record(storage.join(config.run, "config.json")) or {"content": {}}
+    found, decoder = student_weights(config.folder), record["content"].get("decoder", "prompting")
+    if found is None:
+        raise MissingDataError(
+            f"{config.run} has no checkpoint with a decoder; export its encoder by --form timm"
+        )
+    if decoder != "prompting":
+        raise MismatchError(
+            f"{config.run} has the {decoder!r} decoder, the official form is the prompting "
+            "decoder's; export its encoder by --form timm"
+        )
+    return found
+
+
+def _files(config: Export, weights: "RunWeights") -> dict[str, bytes]:
+    from milan_pipeline.export import huggingface_files, official_files, timm_files
+    from milan_pipeline.run_weights import encoder_description
+
+    if config.form == "official":
+        return official_files(weights.state)
+    lay_out = timm_files if config.form == "timm" else huggingface_files
+    return lay_out(weights.state, encoder_description(config.folder))
+
+
+def _record(config: Export, weights: "RunWeights") -> StageRecord:
+    from milan_pipeline.run_weights import encoder_description
+
+    inputs = {"weights_sha256": weights.sha256}
+    if config.form != "official":
+        inputs["encoder_sha256"] = content_hash(encoder_description(config.folder))
+    return StageRecord(
+        url=storage.join(config.out, RECORD_NAME), stage="export", config=config, inputs=inputs
+    )
+
+
+def _is_done(config: Export, record: StageRecord) -> bool:
+    done = not config.overwrite and record.previous_state() == "done"
+    if done:
+        click.echo(f"{config.out}: nothing to do, the {config.form} form is there")
+    return done
+
+
+def _require_no_others(config: Export, record: StageRecord, files: dict[str, bytes]) -> None:
+    """Refuse to write over files of other hands, above all over a run's `config.json`."""
+    names = [*(() if storage.exists(record.url) else files), "state.json"]
+    other = [name for name in names if storage.exists(storage.join(config.out, name))]
+    if other:
+        raise MismatchError(
+            f"--out {config.out} holds a {other[0]} that export did not write; give another folder"
+        )
+
+
+command = stage_command("export", Export, run=run, dry_run=dry_run)

@@ -1,0 +1,156 @@
+"""`milan-pipeline import-checkpoint`: weights under official names -> a run at step 0."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from milan_pipeline import storage
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.options import argument, option, stage_command
+from milan_pipeline.provenance import StageRecord
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from milan_pipeline.imported import Architecture
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImportCheckpoint:
+    """Make a run of a checkpoint of MILAN's official code, to probe, export or train it further.
+
+    CHECKPOINT is a .safetensors, .pth, .pt or .bin file with the official names; those of an
+    encoder alone will do for whatever needs no decoder. Sizes are read off the shapes. Positions
+    are kept as they are.
+    """
+
+    checkpoint: str = argument()
+    out: str = option(help="Run folder to write.", role="execution")
+    student: str | None = option(
+        None, help="timm name to build upon; default: the one of these sizes, else ViT-B/16's."
+    )
+    heads: int | None = option(
+        None, help="Encoder's attention heads; default: the timm model's, else width / 64."
+    )
+    decoder_heads: int | None = option(None, help="Decoder's attention heads; default: 16.")
+    mask_ratio: float = option(0.75, help="Share of the patches that was masked, for the record.")
+    mean: tuple[float, ...] = option(
+        IMAGENET_MEAN, help="Mean of its pixels, in [0, 1]: three times, for red, green, blue."
+    )
+    std: tuple[float, ...] = option(IMAGENET_STD, help="Their standard deviation, likewise.")
+
+    def __post_init__(self) -> None:
+        for name in ("heads", "decoder_heads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} {value} is below 1; give more")
+        if not 0 < self.mask_ratio < 1:
+            raise ConfigError(f"--mask-ratio {self.mask_ratio} is not within 0 to 1; try 0.75")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != 3 or not all(0 <= value <= 1 for value in values):
+                raise ConfigError(
+                    f"--{name} {' '.join(map(str, values))} is not 3 values within 0 to 1; give "
+                    f"--{name} three times"
+                )
+        if not all(self.std):
+            raise ConfigError(f"--std {' '.join(map(str, self.std))} has a 0; give more")
+        if storage.local_path(self.out) is None:
+            raise ConfigError(f"--out {self.out} is no local folder; give one")
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return storage.local_path(self.out) or Path(self.out)
+
+
+class _Plan(NamedTuple):
+    state: "dict[str, Tensor]"
+    architecture: "Architecture"
+    record: StageRecord
+
+
+def run(config: ImportCheckpoint) -> None:
+    """Write the run folder, unless it is there."""
+    from milan_pipeline.checkpoints import save_checkpoint
+    from milan_pipeline.export import export_encoder
+    from milan_pipeline.imported import build_imported
+    from milan_pipeline.recipe import make_optimiser
+    from milan_pipeline.run_log import run_lock, write_state
+
+    plan = _plan(config)
+    if plan.record.previous_state() == "done":
+        click.echo(f"{config.out}: nothing to do, the checkpoint is imported")
+        return
+    imported = build_imported(plan.architecture, plan.state)
+    with run_lock(config.folder):
+        plan.record.begin()
+        if imported.student is not None:
+            fresh = make_optimiser(imported.student, weight_decay=0.0)
+            save_checkpoint(config.folder, 0, imported.student, fresh, keep=1)
+        export_encoder(
+            config.folder, imported.encoder, imported.arguments, mean=config.mean, std=config.std
+        )
+        write_state(config.folder, "done", step=0, total_steps=0)
+        plan.record.finish({"steps": 0, "tensors": len(plan.state)})
+    click.echo(f"{config.out}: {_summary(plan)}")
+
+
+def dry_run(config: ImportCheckpoint) -> None:
+    """Say what the checkpoint holds and what the run would take."""
+    plan = _plan(config)
+    if plan.record.previous_state() == "done":
+        click.echo(f"{config.out}: nothing to do, the checkpoint is imported")
+        return
+    size = sum(4 * tensor.numel() for tensor in plan.state.values())
+    click.echo(_summary(plan))
+    click.echo(f"bytes to write: about {2 * size} at most, free: {storage.free_bytes(config.out)}")
+
+
+def _plan(config: ImportCheckpoint) -> _Plan:
+    """Read the checkpoint and settle what its student is."""
+    from milan_pipeline.foreign_checkpoints import read_weights
+    from milan_pipeline.imported import choose_architecture
+    from milan_pipeline.masking import kept_count
+    from milan_pipeline.official_sizes import sizes_of
+
+    state, sha256 = read_weights(config.checkpoint)
+    sizes = sizes_of(state)
+    kept_count(sizes.side**2, config.mask_ratio)  # to refuse what load_run would refuse
+    architecture = choose_architecture(
+        sizes, name=config.student, heads=config.heads, decoder_heads=config.decoder_heads
+    )
+    content = {
+        **architecture.record,
+        "mask_ratio": config.mask_ratio,
+        "mean": list(config.mean),
+        "std": list(config.std),
+    }
+    record = StageRecord(
+        url=storage.join(config.out, "config.json"),
+        stage="import-checkpoint",
+        config=config,
+        inputs={"checkpoint_sha256": sha256},
+        content=content,
+    )
+    return _Plan(state, architecture, record)
+
+
+def _summary(plan: _Plan) -> str:
+    sizes = plan.architecture.sizes
+    whole = (
+        "an encoder alone, for probe and export; there is no decoder to go on from"
+        if sizes.decoder is None
+        else f"with its decoder, {sizes.decoder.depth} blocks of width {sizes.decoder.width}"
+    )
+    return (
+        f"{len(plan.state)} tensors, {plan.architecture.name}: {sizes.depth} blocks of width "
+        f"{sizes.width}, {plan.architecture.heads} heads, {sizes.side}x{sizes.side} patches of "
+        f"{sizes.patch_size} pixels, {whole}"
+    )
+
+
+command = stage_command("import-checkpoint", ImportCheckpoint, run=run, dry_run=dry_run)

@@ -1,0 +1,120 @@
+"""`pretrain --init`: a run begins from another's weights. A rate of 0 leaves them as they were."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from milan_pipeline.checkpoints import MODEL
+from tests.conftest import run_cli
+from tests.small_official import import_checkpoint
+from tests.stages.small_pretrain import pretrain
+
+FROZEN = ("--base-lr", 0, "--max-steps", 1)
+
+
+@pytest.fixture(scope="module")
+def shards(image_shards, target_shards):
+    return image_shards, target_shards
+
+
+@pytest.fixture(scope="module")
+def trained(shards, tmp_path_factory):
+    run = tmp_path_factory.mktemp("trained") / "run"
+    pretrain(*shards, run, "--seed", 5, "--base-lr", 0.1, "--max-steps", 2)
+    return run
+
+
+def weights(run):
+    return load_file(max((run / "checkpoints").iterdir()) / MODEL)
+
+
+def same(left, right, part=""):
+    names = [name for name in left if name.startswith(part)]
+    return left.keys() == right.keys() and all(torch.equal(left[n], right[n]) for n in names)
+
+
+def test_a_run_begins_from_the_newest_weights_of_another(trained, shards, tmp_path):
+    pretrain(*shards, tmp_path / "run", "--init", trained, *FROZEN)
+    assert same(weights(tmp_path / "run"), weights(trained))
+    record = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert len(record["inputs"]["init"]) == 64
+
+
+def test_a_run_begins_from_an_imported_checkpoint(trained, shards, tmp_path):
+    run_cli("export", trained, "--form", "official", "--out", tmp_path / "official")
+    heads = ("--heads", 2, "--decoder-heads", 2)
+    imported = import_checkpoint(
+        tmp_path / "official" / "checkpoint.pth", tmp_path / "imported", *heads
+    )
+    pretrain(*shards, tmp_path / "run", "--init", imported, *FROZEN)
+    assert same(weights(tmp_path / "run"), weights(trained))
+
+
+def test_an_encoder_alone_leaves_the_decoder_to_the_seed(trained, shards, tmp_path):
+    alone = shutil.copytree(trained, tmp_path / "alone")
+    shutil.rmtree(alone / "checkpoints")
+    pretrain(*shards, tmp_path / "run", "--init", alone, *FROZEN)
+    pretrain(*shards, tmp_path / "random", *FROZEN)
+    found, drawn = weights(tmp_path / "run"), weights(tmp_path / "random")
+    assert same(found, weights(trained), part="encoder.")
+    assert same(found, drawn, part="decoder.")
+    assert not same(found, drawn, part="encoder.")
+
+
+def test_a_resume_from_other_weights_is_refused(trained, shards, tmp_path, capsys):
+    run, other = tmp_path / "run", tmp_path / "other"
+    pretrain(*shards, run, "--init", trained, *FROZEN)
+    pretrain(*shards, other, *FROZEN)
+    for more in (("--init", other), ()):
+        pretrain(*shards, run, *more, "--base-lr", 0, "--max-steps", 2, code=1)
+        assert "inputs.init is '" in capsys.readouterr().err
+    moved = shutil.copytree(trained, tmp_path / "moved")
+    pretrain(*shards, run, "--init", moved, "--base-lr", 0, "--max-steps", 2)
+    assert same(weights(run), weights(trained))
+
+
+@pytest.fixture
+def refused_init(trained, shards, tmp_path):
+    """Begin another student from the trained run, in vain; return both folders."""
+
+    def attempt(*change):
+        pretrain(*shards, tmp_path / "run", "--init", trained, *change, code=1)
+        return trained, tmp_path / "run"
+
+    return attempt
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (
+            ("--depth", 3),
+            "encoder.blocks.2.attn.proj.bias is missing there and of shape (32,) here",
+        ),
+        (
+            ("--width", 64),
+            "decoder.embed.weight is of shape (32, 32) there and of shape (32, 64) here",
+        ),
+        (("--heads", 4), "--heads is 2 there and 4 here"),
+        (("--decoder-heads", 4), "--decoder-heads is 2 there and 4 here"),
+        (("--decoder-depth", 2), "decoder.blocks.1.attn.kv.bias is missing there"),
+    ],
+)
+def test_weights_of_another_student_are_refused_by_parameter(change, named, refused_init, capsys):
+    trained, run = refused_init(*change)
+    error = capsys.readouterr().err
+    assert f"--init {trained} does not fit the student: " in error
+    assert named in error
+    assert not run.exists()
+
+
+def test_an_unfinished_run_or_none_is_refused(trained, shards, tmp_path, capsys):
+    unfinished = shutil.copytree(trained, tmp_path / "unfinished")
+    (unfinished / "state.json").write_text('{"state": "interrupted", "step": 1}')
+    pretrain(*shards, tmp_path / "run", "--init", unfinished, code=1)
+    assert "is 'interrupted'; finish it" in capsys.readouterr().err
+    pretrain(*shards, tmp_path / "run", "--init", tmp_path / "nowhere", "--dry-run", code=1)
+    assert "nowhere holds no run" in capsys.readouterr().err
