@@ -151,7 +151,7 @@ def test_units_of_shards_that_are_gone_are_not_packed(
     pack(store, tmp_path / "out")
     assert load_manifest(str(tmp_path / "out"), kind="targets").samples == 48
     run_cli("pretrain", "--images", tmp_path / "two", "--targets", tmp_path / "out", "--out",
-            tmp_path / "run", "--dry-run")  # fmt: skip
+            tmp_path / "run", "--patch-size", 8, "--dry-run")  # fmt: skip
 
 
 def test_what_is_no_store_is_refused(tmp_path: Path, target_store: Path, capsys) -> None:
