@@ -1,4 +1,4 @@
-"""Contestants in processes of their own, that take turns: memory apart, noise of the machine shared."""
+"""Contestants in processes of their own that take turns: memory apart, the machine's noise shared."""
 
 import multiprocessing
 import resource
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 PEAK, STOP = "peak", "stop"
 KIB_PER_MB = 1024
@@ -35,7 +35,7 @@ class Contestant:
         self._process.start()
         theirs.close()
 
-    def __enter__(self) -> "Contestant":
+    def __enter__(self) -> Self:
         self._connection.recv()
         return self
 

@@ -1,4 +1,4 @@
-"""The published training step, teacher in the loop: what a step from stored targets is held against.
+"""The published training step, teacher in the loop: what ours is held against.
 
 Written from the paper (MILAN, arXiv 2208.06049): CLIP sees the whole view in every step and gives
 targets and the attention that the mask is drawn from; the student is `plain_milan`; AdamW is

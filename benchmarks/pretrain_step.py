@@ -99,7 +99,9 @@ def describe(name: str, times: Times, batch: int) -> None:
         rates = sorted(batch / seconds for seconds in times[what])
         middle = statistics.median(rates)
         print(f"  {what:14} {middle:6.2f}  ({rates[0]:.2f}, {rates[-1]:.2f})")
-    print(f"  peak memory, MB: ours {times['ours peak'][0]:.0f}, plain {times['plain peak'][0]:.0f}")
+    print(
+        f"  peak memory, MB: ours {times['ours peak'][0]:.0f}, plain {times['plain peak'][0]:.0f}"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

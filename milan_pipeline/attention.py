@@ -29,11 +29,12 @@ def attention(q_BHMd: Tensor, k_BHNd: Tensor, v_BHNd: Tensor) -> Tensor:
     # Autocast would take the softmax to float32 and back; in bfloat16 it sums in float32 anyway.
     with torch.autocast("cpu", enabled=False):
         scaled_BHMd = q_BHMd * q_BHMd.shape[-1] ** -0.5
-        return (scaled_BHMd @ k_BHNd.transpose(-2, -1)).softmax(dim=-1) @ v_BHNd
+        weights_BHMN: Tensor = (scaled_BHMd @ k_BHNd.transpose(-2, -1)).softmax(dim=-1)
+        return weights_BHMN @ v_BHNd
 
 
 def spell_out_attention(module: nn.Module) -> None:
     """Have every timm attention inside `module` leave the fused kernel alone, in place."""
     for layer in module.modules():
         if isinstance(layer, Attention):
-            layer.fused_attn = False
+            layer.fused_attn = False  # type: ignore[misc]  # final for TorchScript alone

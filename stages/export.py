@@ -20,7 +20,7 @@ RECORD_NAME = "export.json"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write the weights of a run for timm, for MILAN's official code or for transformers.
+    """Write the weights of RUN for timm, for MILAN's official code or for transformers.
 
     timm: model.safetensors and config.json for timm.create_model("local-dir:FOLDER",
     pretrained=True). official: checkpoint.pth, encoder and prompting decoder under the official
