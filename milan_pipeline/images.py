@@ -1,13 +1,16 @@
 """Image bytes to pixels: the first half of the ONE pixel path that teacher and student share.
 
-Imports no torch, so that packing images, which only reads headers, starts at once. The second half
-(crop, resize, flip) is `crops.py`.
+Pillow reads every header and says what is an image; the pixels of a sound JPEG come from
+simplejpeg, which gives the same ones in two thirds of the time (measured). Imports no torch, so
+that packing images, which only reads headers, starts at once. The second half (crop, resize, flip)
+is `crops.py`.
 """
 
 from io import BytesIO
 from typing import Any
 
 import numpy as np
+import simplejpeg
 import xxhash
 from numpy.typing import NDArray
 from PIL import ImageFile
@@ -47,6 +50,9 @@ def decode_rgb(data: bytes) -> NDArray[np.uint8]:
     """
     try:
         with _open(data) as image:
+            rgb = _sound_jpeg_rgb(data, image)
+            if rgb is not None:
+                return rgb
             if image.mode.startswith("I"):
                 return _high_byte_rgb(np.asarray(image))
             # Without this, Pillow warns that the transparency of a palette is lost: it should be.
@@ -56,6 +62,22 @@ def decode_rgb(data: bytes) -> NDArray[np.uint8]:
         raise
     except Exception as error:  # Pillow raises whatever a damaged file leads it to
         raise _unreadable(error) from error
+
+
+def _sound_jpeg_rgb(data: bytes, header: ImageFile.ImageFile) -> NDArray[np.uint8] | None:
+    """Decode a grey or RGB JPEG without any fault; None leaves the rest to Pillow.
+
+    Both decode by libjpeg-turbo, but for CMYK they differ, and at a fault simplejpeg is `strict`
+    while Pillow judges which ones can be borne.
+    """
+    if header.format != "JPEG" or header.mode not in ("L", "RGB"):
+        return None
+    try:
+        rgb: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, strict=True)
+    except ValueError:
+        return None
+    rgb.flags.writeable = False
+    return rgb
 
 
 def probe_header(data: bytes) -> tuple[str, int, int]:
