@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from milan_pipeline.crops import view_pixels
+from milan_pipeline.crops import cut_patches, view_pixels
 from milan_pipeline.errors import DataError, MismatchError
 from milan_pipeline.images import decode_rgb
 from milan_pipeline.masking import sample_kept
-from milan_pipeline.student import patchify
 from milan_pipeline.target_records import TARGET_EXTENSION, RecordLayout
 from milan_pipeline.views import Box
 
@@ -115,11 +114,10 @@ class ToExample:
         kept_K, masked_M = sample_kept(
             record["prior"], config.kept, seed=config.mask_seed, epoch=sample["epoch"], key=key
         )
-        kept = torch.from_numpy(kept_K)
         scale = record["scale"] if config.layout.codec.has_scale else np.empty(0, np.float16)
         return Batch(
-            patches_BKP=patchify(pixels, config.patch_size)[kept],
-            kept_BK=kept,
+            patches_BKP=cut_patches(pixels, config.patch_size, kept_K),
+            kept_BK=torch.from_numpy(kept_K),
             masked_BM=torch.from_numpy(masked_M),
             codes_BNC=torch.from_numpy(record["codes"].copy()),
             scale_BN=torch.from_numpy(scale.copy()),
@@ -134,7 +132,7 @@ def stack(examples: list[Batch]) -> Batch:
 
 def join(parts: list[Batch]) -> Batch:
     """Join workers' parts in lane order."""
-    return _combine(parts, torch.cat)
+    return parts[0] if len(parts) == 1 else _combine(parts, torch.cat)
 
 
 def _combine(parts: list[Batch], together: Callable[[list[torch.Tensor]], torch.Tensor]) -> Batch:

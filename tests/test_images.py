@@ -17,9 +17,10 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from milan_pipeline import images
-from milan_pipeline.crops import view_pixels
+from milan_pipeline.crops import cut_patches, view_pixels
 from milan_pipeline.errors import BadImageError
 from milan_pipeline.images import decode_rgb, digest, probe_header
+from milan_pipeline.student import patchify
 from milan_pipeline.views import Box
 
 RNG = np.random.default_rng(0)
@@ -347,6 +348,16 @@ def test_flip_mirrors_the_same_crop():
     straight = view_pixels(rgb, Box(2, 3, 20, 20, False), 16)
     mirrored = view_pixels(rgb, Box(2, 3, 20, 20, True), 16)
     assert torch.equal(mirrored, straight.flip(-1))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("kept", [[], [0], [15], [1, 4, 5, 14]])
+def test_cut_patches_are_those_of_the_whole_view(flip, kept):
+    view = view_pixels(PIXELS, Box(2, 3, 20, 30, flip), 16)
+    kept_K = np.array(kept, dtype=np.int64)
+    patches_KP = cut_patches(view, 4, kept_K)
+    assert torch.equal(patches_KP, patchify(view, 4)[torch.from_numpy(kept_K)])
+    assert patches_KP.is_contiguous()
 
 
 def test_view_never_aliases_the_image():
