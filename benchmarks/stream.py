@@ -8,8 +8,9 @@
 - ImageFolder: torchvision's, with the published augmentation (boxes of its own) and a DataLoader;
 - webdataset: stock, images and targets joined by key, the targets' boxes cut by Pillow.
 
-The last two need draw no masks, and ImageFolder reads no targets. All files are in the page cache, and
-seconds are the process's own CPU seconds, so that no neighbour on the machine counts. Ratios are medians over rounds. The last line is one JSON object: `floor_share` is ours over floor.
+The last two need draw no masks, and ImageFolder reads no targets. All files are in the page cache;
+seconds are the process's own CPU seconds, so that no neighbour on the machine counts. Ratios are
+medians over rounds. The last line is one JSON object: `floor_share` is ours over the floor.
 """
 
 import argparse
@@ -59,7 +60,9 @@ def boxes_of(world: World) -> list[Box]:
     return found
 
 
-def rates_in_turns(contestants: dict[str, Callable[[], int]], rounds: int) -> list[dict[str, float]]:
+def rates_in_turns(
+    contestants: dict[str, Callable[[], int]], rounds: int
+) -> list[dict[str, float]]:
     """Let each contestant pass once over the images, `rounds` times; images a second."""
     found = []
     for turn in range(rounds):

@@ -42,7 +42,7 @@ def retried(read: Callable[[], ResultT], *, url: str, local: bool) -> ResultT:
         stop=tenacity.stop_after_attempt(TRIES),
         wait=tenacity.wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT),
         retry=tenacity.retry_if_exception(passes),
-        sleep=lambda seconds: _wait(seconds),  # looked up late, for tests
+        sleep=_wait,
     )
     try:
         return attempts(read)

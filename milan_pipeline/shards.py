@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 import xxhash
 
 from milan_pipeline import storage
-from milan_pipeline.errors import DataError, StorageError
+from milan_pipeline.errors import DataError
 from milan_pipeline.manifest import Manifest, Shard, index_bytes, index_table
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")

@@ -16,7 +16,7 @@ import webdataset as wds
 from torch.utils.data import IterableDataset, get_worker_info
 
 from milan_pipeline.errors import MilanError, StorageError
-from milan_pipeline.examples import IMAGE_MEMBER, Batch, ExampleConfig, ToExample, join, stack
+from milan_pipeline.examples import IMAGE_MEMBER, Batch, ExampleConfig, ToExamples, join, stack
 from milan_pipeline.interrupts import STOP_SIGNALS
 from milan_pipeline.order import EpochOrder, OrderConfig, StepClock, lanes_of, usable_workers
 from milan_pipeline.pair_reader import Place, read_pairs
@@ -157,7 +157,7 @@ def batches(
     source = PairSource(pairs, order, lanes=lanes, steps=steps, cache=cache)
     pipeline = wds.DataPipeline(
         source,
-        wds.map(ToExample(config)),
+        ToExamples(config),
         wds.batched(len(lanes) // parts * order.per_lane, collation_fn=stack, partial=False),
         _carry_errors,
     )

@@ -2,6 +2,7 @@
 
 import errno
 
+import fsspec
 import pytest
 
 from milan_pipeline import storage
@@ -79,8 +80,8 @@ def test_of_a_file_only_what_a_server_may_mend_is_tried_again(number, waits):
 def faulty(monkeypatch):
     """A remote file of ten bytes whose reads give what the test lists, then the truth."""
     storage.put_bytes("memory://retries/x", b"0123456789")
-    filesystem, _ = storage.fsspec.core.url_to_fs("memory://retries/x")
-    answers = []
+    filesystem, _ = fsspec.core.url_to_fs("memory://retries/x")
+    answers: list[bytes | Exception] = []
     real = type(filesystem).cat_file
 
     def cat_file(self, path, start=None, end=None):
