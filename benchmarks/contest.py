@@ -1,4 +1,4 @@
-"""Contestants in processes of their own that take turns: memory apart, the machine's noise shared."""
+"""Contestants in processes of their own that take turns, so that they share the noise alone."""
 
 import multiprocessing
 import resource

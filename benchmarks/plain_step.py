@@ -10,7 +10,6 @@ Legend: B batch, L patches, N = 1 + L tokens, E teacher width, D target width.
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import open_clip
 import torch
@@ -130,8 +129,3 @@ class PlainStep:
 def _endless(jpegs: list[bytes]) -> Iterator[bytes]:
     while True:
         yield from jpegs
-
-
-def read_jpegs(folder: Path) -> list[bytes]:
-    """Return the bytes of every JPEG under a folder."""
-    return [path.read_bytes() for path in sorted(folder.rglob("*.jpg"))]

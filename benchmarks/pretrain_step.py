@@ -24,10 +24,11 @@ from benchmarks.contest import Contestant, median_ratio
 from benchmarks.machine import machine_line
 from benchmarks.step_contestants import serve_ours, serve_plain
 from benchmarks.step_table import STEP_MULTIPLY_ADDS, table
-from benchmarks.stream_data import make_world
+from benchmarks.stream_data import World, make_world
 
 Times = dict[str, list[float]]
 PHOTOS = 64
+TARGET_WIDTHS = {"ViT-B-16": 512, "ViT-L-14": 768}
 MATMUL_SHAPE = (768, 3072)  # the encoder's first MLP layer, on a batch's visible tokens
 VISIBLE_TOKENS = 50
 
@@ -45,15 +46,13 @@ def matmul_rate(batch: int, dtype: torch.dtype, seconds: float = 0.4) -> float:
     return count * left.numel() * outer / (time.perf_counter() - start)
 
 
-def contest(
-    root: Path, *, batch: int, rounds: int, teacher: str, size: int, width: int, bf16: bool
-) -> Times:
+def contest(world: World, *, batch: int, rounds: int, teacher: str, size: int, bf16: bool) -> Times:
     """Take turns; return seconds by "who what", the matmul's rate and both peaks of memory."""
     plain = {"teacher": teacher, "teacher_size": size}
-    shared = {"root": root, "batch": batch, "bf16": bf16}
+    shared = {"world": world, "batch": batch, "bf16": bf16}
     times: Times = defaultdict(list)
     with ExitStack() as stack:
-        ours_process = Contestant("ours", serve_ours, target_width=width, **shared)
+        ours_process = Contestant("ours", serve_ours, **shared)
         plain_process = Contestant("plain", serve_plain, **plain, **shared)
         contestants = [stack.enter_context(one) for one in (ours_process, plain_process)]
         name = f"{teacher} {'bf16' if bf16 else 'fp32'}"
@@ -116,13 +115,12 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     print(machine_line("torch", "timm", "open_clip_torch"), flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        for width in (512, 768):
-            make_world(root, PHOTOS, target_width=width)
-        sizes = {"root": root, "batch": options.batch, "rounds": options.rounds}
-        fp32 = contest(**sizes, teacher="ViT-B-16", size=224, width=512, bf16=False)
-        large = contest(**sizes, teacher="ViT-L-14", size=196, width=768, bf16=False)
-        bf16 = contest(**sizes, teacher="ViT-B-16", size=224, width=512, bf16=True)
+        base = make_world(Path(folder) / "b", PHOTOS, TARGET_WIDTHS["ViT-B-16"])
+        wide = make_world(Path(folder) / "l", PHOTOS, TARGET_WIDTHS["ViT-L-14"])
+        sizes = {"batch": options.batch, "rounds": options.rounds}
+        fp32 = contest(base, **sizes, teacher="ViT-B-16", size=224, bf16=False)
+        large = contest(wide, **sizes, teacher="ViT-L-14", size=196, bf16=False)
+        bf16 = contest(base, **sizes, teacher="ViT-B-16", size=224, bf16=True)
     describe("ViT-B/16 student, ViT-B/16 teacher, fp32", fp32, options.batch)
     describe("ViT-B/16 student, ViT-L/14 teacher at 196 px, fp32", large, options.batch)
     describe("ViT-B/16 student, ViT-B/16 teacher, bf16", bf16, options.batch)

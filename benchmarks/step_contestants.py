@@ -15,9 +15,8 @@ from benchmarks.plain_step import (
     PIXEL_MEAN,
     PIXEL_STD,
     PlainStep,
-    read_jpegs,
 )
-from benchmarks.stream_data import open_world
+from benchmarks.stream_data import World
 from milan_pipeline.examples import Batch, ExampleConfig
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.order import OrderConfig
@@ -30,11 +29,8 @@ EPOCHS = 10**4
 WARM_UP = 2
 
 
-def serve_ours(
-    connection: "Connection[Any, Any]", *, root: Path, batch: int, target_width: int, bf16: bool
-) -> None:
+def serve_ours(connection: "Connection[Any, Any]", *, world: World, batch: int, bf16: bool) -> None:
     """Train with the trainer as it is, a step a turn; pairs come from disk in whole steps."""
-    world = open_world(root, target_width)
     order = OrderConfig(seed=0, batch=batch, lanes=batch, block=64)
     clock = step_clock(world.pairs, order)
     examples = ExampleConfig(
@@ -45,7 +41,7 @@ def serve_ours(
         layout=world.layout,
     )
     spec = StudentSpec(name="vit_base_patch16_224")
-    student, _ = build_student(spec, grid=(GRID, GRID), target_width=target_width, seed=0)
+    student, _ = build_student(spec, grid=(GRID, GRID), target_width=world.layout.width, seed=0)
 
     def batches_from(steps: range) -> Generator[Batch, None, None]:
         stream = batches(world.pairs, order, examples, steps=steps, workers=0)
@@ -87,7 +83,7 @@ def _training(batch: int, total_steps: int, *, bf16: bool) -> TrainingConfig:
 def serve_plain(
     connection: "Connection[Any, Any]",
     *,
-    root: Path,
+    world: World,
     batch: int,
     teacher: str,
     teacher_size: int,
@@ -95,7 +91,7 @@ def serve_plain(
 ) -> None:
     """Take the published step, a turn each: "student" alone, "whole" or "teacher" alone."""
     step = PlainStep(
-        jpegs=read_jpegs(root / "folder"),
+        jpegs=world.jpegs,
         batch=batch,
         teacher=teacher,
         teacher_size=teacher_size,

@@ -1,13 +1,13 @@
 """Crop, resize and flip: the second half of the ONE pixel path that teacher and student share.
 
-Shape suffixes: H, W height and width of the source, S size of the result, C = 3 channels.
+Shape suffixes: H, W height and width of the source, S size of the result, C = 3 channels, K kept
+patches, P = 3 * p * p pixels of a patch.
 """
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
+from torch.nn import functional as F
 
 from milan_pipeline.views import Box
 
@@ -29,10 +29,27 @@ def view_pixels(rgb_HWC: NDArray[np.uint8], box: Box, size: int) -> torch.Tensor
     columns = slice(box.left, box.left + box.width)
     # A copy of the crop alone, because decoded images are read-only and torch wants to own memory.
     crop_CHW = torch.from_numpy(rgb_HWC[rows, columns].copy()).permute(2, 0, 1)
-    # Seen channels-last, as decoded: the layout of torch's vectorised uint8 kernel.
-    view_CSS: torch.Tensor = F.resize(
-        crop_CHW, [size, size], interpolation=InterpolationMode.BICUBIC, antialias=True
-    )
+    # Seen channels-last, as decoded: the layout of torch's vectorised uint8 kernel, which is also
+    # what torchvision's `resize` calls, after as much time in Python as a tenth of the work.
+    view_CSS = F.interpolate(crop_CHW[None], (size, size), mode="bicubic", antialias=True)[0]
     if box.flip:
         view_CSS = view_CSS.flip(-1)
     return view_CSS.contiguous()
+
+
+def cut_patches(view_CSS: torch.Tensor, patch_size: int, kept_K: NDArray[np.int64]) -> torch.Tensor:
+    """Cut some patches out of a view: `patchify(view)[kept]` without touching the others.
+
+    Args:
+        view_CSS: (3, S, S) uint8, S a multiple of `patch_size`.
+        patch_size: p, pixels of a patch's side.
+        kept_K: indices of the patches, row-major.
+
+    Returns:
+        (K, 3 * p * p) uint8; a patch is laid out as (channel, row, column).
+    """
+    channels, size, _ = view_CSS.shape
+    side = size // patch_size
+    tiled = view_CSS.numpy().reshape(channels, side, patch_size, side, patch_size)
+    patches_KCpp = tiled.transpose(1, 3, 0, 2, 4)[kept_K // side, kept_K % side]
+    return torch.from_numpy(patches_KCpp.reshape(len(kept_K), channels * patch_size**2))

@@ -1,13 +1,16 @@
 """Image bytes to pixels: the first half of the ONE pixel path that teacher and student share.
 
-Imports no torch, so that packing images, which only reads headers, starts at once. The second half
-(crop, resize, flip) is `crops.py`.
+A sound JPEG is decoded by simplejpeg, to the pixels that Pillow gives but in two thirds of the time
+(measured); all else by Pillow, which also says what is wrong with a damaged file. Imports no torch,
+so that packing images, which only reads headers, starts at once. The second half (crop, resize,
+flip) is `crops.py`.
 """
 
 from io import BytesIO
 from typing import Any
 
 import numpy as np
+import simplejpeg
 import xxhash
 from numpy.typing import NDArray
 from PIL import ImageFile
@@ -17,6 +20,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from milan_pipeline.errors import BadImageError
 
+JPEG_START = b"\xff\xd8\xff"
 MAX_PIXELS = 1024**3 // 4 // 3
 """Larger images (about 89 million pixels) are refused: Pillow's own limit for a likely attack."""
 
@@ -46,6 +50,9 @@ def decode_rgb(data: bytes) -> NDArray[np.uint8]:
             notices, or hold more than `MAX_PIXELS` pixels (found before any pixel is decoded).
     """
     try:
+        rgb = _sound_jpeg_rgb(data)
+        if rgb is not None:
+            return rgb
         with _open(data) as image:
             if image.mode.startswith("I"):
                 return _high_byte_rgb(np.asarray(image))
@@ -56,6 +63,25 @@ def decode_rgb(data: bytes) -> NDArray[np.uint8]:
         raise
     except Exception as error:  # Pillow raises whatever a damaged file leads it to
         raise _unreadable(error) from error
+
+
+def _sound_jpeg_rgb(data: bytes) -> NDArray[np.uint8] | None:
+    """Decode a grey or colour JPEG without any fault; None leaves all others to Pillow.
+
+    Both decode by libjpeg-turbo, but simplejpeg is `strict` at a fault, where Pillow judges which
+    ones can be borne, and CMYK they turn into RGB differently.
+    """
+    if not data.startswith(JPEG_START):
+        return None
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=True)
+        if colours not in ("Gray", "RGB", "YCbCr") or height * width > MAX_PIXELS:
+            return None
+        rgb: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, strict=True)
+    except ValueError:
+        return None
+    rgb.flags.writeable = False
+    return rgb
 
 
 def probe_header(data: bytes) -> tuple[str, int, int]:
@@ -100,7 +126,7 @@ def _open(data: bytes) -> ImageFile.ImageFile:
 
 
 def _reader_of(data: bytes) -> type[ImageFile.ImageFile]:
-    if data.startswith(b"\xff\xd8\xff"):
+    if data.startswith(JPEG_START):
         return _PlainJpegFile
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return PngImageFile

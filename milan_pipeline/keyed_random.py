@@ -1,9 +1,24 @@
 """Random numbers that are a pure function of named values, never of a worker's state."""
 
 import json
+from typing import Any
 
 import numpy as np
 import xxhash
+from numpy.random.bit_generator import ISeedSequence
+from numpy.typing import NDArray
+
+
+class _Key(ISeedSequence):
+    """Hand Philox its key as a seed: `Philox(key=...)` asks the system for entropy all the same."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> NDArray[np.uint64]:
+        """Return the key, whatever is asked for: Philox asks for two 64-bit words."""
+        del n_words, dtype
+        return np.frombuffer(self._key, dtype="<u8").astype(np.uint64)
 
 
 def keyed_generator(*parts: str | int) -> np.random.Generator:
@@ -21,5 +36,6 @@ def keyed_generator(*parts: str | int) -> np.random.Generator:
         form that quotes strings and parts the items, hence no two lists share it).
     """
     text = json.dumps(parts, ensure_ascii=True)
-    digest = xxhash.xxh3_128_intdigest(text.encode("ascii"))
-    return np.random.Generator(np.random.Philox(key=digest))
+    key = xxhash.xxh3_128_digest(text.encode("ascii"))[::-1]
+    # numpy's stubs know its own SeedSequence alone, its documentation every ISeedSequence.
+    return np.random.Generator(np.random.Philox(_Key(key)))  # type: ignore[arg-type]

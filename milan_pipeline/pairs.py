@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from milan_pipeline.errors import MismatchError, MissingDataError
 from milan_pipeline.manifest import Manifest, Shard, load_index, require_unique_stems
+from milan_pipeline.shard_cache import ShardFile
 
 JOIN_THREADS = 8
 NAMED_KEYS = 5
@@ -25,12 +26,22 @@ class ShardPairs:
     """
 
     view: int
-    image_url: str
-    target_url: str
+    image_file: ShardFile
+    target_file: ShardFile
     keys: NDArray[np.bytes_]
     image_rows: NDArray[np.void]
     target_rows: NDArray[np.void]
     missing: int
+
+    @property
+    def image_url(self) -> str:
+        """Where the image shard lies."""
+        return self.image_file.url
+
+    @property
+    def target_url(self) -> str:
+        """Where the target shard lies."""
+        return self.target_file.url
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,8 +150,8 @@ def _join_shard(
     places = ["offset", "length", "xxh3"]
     return ShardPairs(
         view=int(target.details["view"]),
-        image_url=images.url_of(image),
-        target_url=targets.url_of(target),
+        image_file=ShardFile(images.url_of(image), image.bytes, image.sha256),
+        target_file=ShardFile(targets.url_of(target), target.bytes, target.sha256),
         keys=keys[file_order],
         image_rows=image_rows[places][image_at[file_order]],
         target_rows=target_rows[places][target_at[file_order]],

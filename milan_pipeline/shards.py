@@ -5,19 +5,20 @@ import io
 import os
 import re
 import tarfile
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
 import xxhash
 
 from milan_pipeline import storage
-from milan_pipeline.errors import DataError, StorageError
+from milan_pipeline.errors import DataError
 from milan_pipeline.manifest import Manifest, Shard, index_bytes, index_table
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 END_OF_ARCHIVE_BYTES = 2 * tarfile.BLOCKSIZE
-OPEN_FILES = 64
+OPEN_FILES = 256  # each of up to 64 lanes reads an image and a target shard, at times two
 MEMBER_NAME = re.compile(r"((?:.*/)?[^.]+)\.([^/]*)", re.DOTALL)
 """How WebDataset splits a member's name into key and extension; it passes other names over."""
 
@@ -231,7 +232,7 @@ class SampleReader:
     """
 
     def __init__(self) -> None:
-        self._files: dict[str, BinaryIO | None] = {}
+        self._files: OrderedDict[str, BinaryIO | None] = OrderedDict()
 
     def read(self, url: str, offset: int, length: int, digest: int) -> bytes:
         """Return `length` bytes from `offset`.
@@ -243,25 +244,22 @@ class SampleReader:
         file = self._local_file(url)
         try:
             data = os.pread(file.fileno(), length, offset) if file else None
-        except OSError as error:
-            raise StorageError(f"{url} cannot be read ({error}); copy it again") from error
+        except OSError:  # what a file server's trouble leaves stale: read anew, with patience
+            self._close(url)
+            data = None
         if data is None:
             data = storage.read_bytes(url, offset, length)
-        if xxhash.xxh3_64_intdigest(data) != digest:
-            raise DataError(
-                f"{url} is truncated or damaged: the {length} bytes at {offset} do not match the "
-                "index; copy the shard again, or index it anew with `milan-pipeline index "
-                "--overwrite` if it was changed on purpose"
-            )
-        return data
+        return checked(data, url, offset, length, digest)
 
     def _local_file(self, url: str) -> BinaryIO | None:
         """Return the open file of a local URL, None for a remote one; no look-up when it is hot."""
-        if url not in self._files:
-            if len(self._files) >= OPEN_FILES:
-                self._close(next(iter(self._files)))
-            local = storage.local_path(url) is not None
-            self._files[url] = storage.open_read(url) if local else None
+        if url in self._files:
+            self._files.move_to_end(url)
+            return self._files[url]
+        if len(self._files) >= OPEN_FILES:
+            self._close(next(iter(self._files)))
+        local = storage.local_path(url) is not None
+        self._files[url] = storage.open_read(url) if local else None
         return self._files[url]
 
     def _close(self, url: str) -> None:
@@ -273,3 +271,18 @@ class SampleReader:
         """Close every open file."""
         for url in list(self._files):
             self._close(url)
+
+
+def checked(data: bytes, url: str, offset: int, length: int, digest: int) -> bytes:
+    """Return a sample's bytes if they are what the index says.
+
+    Raises:
+        DataError: their xxh3-64 is not `digest`.
+    """
+    if xxhash.xxh3_64_intdigest(data) != digest:
+        raise DataError(
+            f"{url} is truncated or damaged: the {length} bytes at {offset} do not match the "
+            "index; copy the shard again, or index it anew with `milan-pipeline index "
+            "--overwrite` if it was changed on purpose"
+        )
+    return data

@@ -17,6 +17,7 @@ import fsspec
 from braceexpand import braceexpand
 
 from milan_pipeline.errors import ConfigError, MilanError, MissingDataError, StorageError
+from milan_pipeline.retries import retried
 
 REFUSED_PROTOCOLS = ("pipe", "python", "github", "git", "ssh", "sftp", "reference")
 
@@ -54,20 +55,25 @@ def read_bytes(url: str, start: int = 0, length: int | None = None) -> bytes:
 
     Raises:
         MissingDataError: there is no such file.
-        StorageError: reading failed, or the file ends before `start + length`.
+        StorageError: reading failed, also when tried again, or the file ends before
+            `start + length`.
     """
     filesystem, path = _resolve(url)
-    try:
-        if length is None:
-            return cast(bytes, filesystem.cat_file(path, start=start or None))
-        data = cast(bytes, filesystem.cat_file(path, start=start, end=start + length))
-    except FileNotFoundError as error:
-        raise MissingDataError(f"{url} does not exist; check the path") from error
-    except OSError as error:
-        raise StorageError(f"{url} cannot be read ({error})") from error
-    if len(data) != length:
-        raise StorageError(f"{url} ends {length - len(data)} bytes early; it is truncated")
-    return data
+
+    def read() -> bytes:
+        end = None if length is None else start + length
+        data = cast(bytes, filesystem.cat_file(path, start=start or None, end=end))
+        if length is not None and len(data) > length:
+            raise StorageError(
+                f"{url} came whole where a part was asked for; its server must know ranges"
+            )
+        if length is not None and len(data) < length:
+            missing = length - len(data)
+            raise _ShortReadError(f"{url} ends {missing} bytes early; it is truncated")
+        return data
+
+    with _named_errors(url):
+        return retried(read, url=url, local=_is_local(filesystem))
 
 
 def open_read(url: str) -> BinaryIO:
@@ -78,11 +84,30 @@ def open_read(url: str) -> BinaryIO:
         StorageError: it cannot be opened.
     """
     filesystem, path = _resolve(url)
+    with _named_errors(url):
+        return retried(
+            lambda: cast(BinaryIO, filesystem.open(path, "rb")),
+            url=url,
+            local=_is_local(filesystem),
+        )
+
+
+class _ShortReadError(Exception):
+    """Fewer bytes came than asked for: of a remote store, that may pass."""
+
+
+@contextlib.contextmanager
+def _named_errors(url: str) -> Iterator[None]:
+    """Turn what a file system raises while reading into our errors."""
     try:
-        return cast(BinaryIO, filesystem.open(path, "rb"))
+        yield
+    except MilanError:
+        raise
     except FileNotFoundError as error:
         raise MissingDataError(f"{url} does not exist; check the path") from error
-    except OSError as error:
+    except _ShortReadError as error:
+        raise StorageError(str(error)) from error
+    except Exception as error:  # remote stores raise errors of their clients, not only OSError
         raise StorageError(f"{url} cannot be read ({error})") from error
 
 

@@ -16,57 +16,60 @@ import webdataset as wds
 from torch.utils.data import IterableDataset, get_worker_info
 
 from milan_pipeline.errors import MilanError, StorageError
-from milan_pipeline.examples import IMAGE_MEMBER, Batch, ExampleConfig, ToExample, join, stack
+from milan_pipeline.examples import IMAGE_MEMBER, Batch, ExampleConfig, ToExamples, join, stack
 from milan_pipeline.interrupts import STOP_SIGNALS
 from milan_pipeline.order import EpochOrder, OrderConfig, StepClock, lanes_of, usable_workers
+from milan_pipeline.pair_reader import Place, read_pairs
 from milan_pipeline.pairs import PairTable
-from milan_pipeline.shards import SampleReader
+from milan_pipeline.shard_cache import CacheConfig
 from milan_pipeline.target_records import TARGET_EXTENSION
 
 
 class PairSource(IterableDataset[dict[str, Any]]):
-    """The source stage: emits this worker's samples of steps `first` to `last - 1`, in order."""
+    """The source stage: emits this worker's samples of a range of steps, in order."""
 
     def __init__(
-        self, pairs: PairTable, order: OrderConfig, *, lanes: range, first: int, last: int
+        self,
+        pairs: PairTable,
+        order: OrderConfig,
+        *,
+        lanes: range,
+        steps: range,
+        cache: CacheConfig | None = None,
     ) -> None:
         self._pairs = pairs
         self._order = order
         self._lanes = lanes
-        self._steps = range(first, last)
+        self._steps = steps
+        self._cache = cache
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         info = get_worker_info()
         lanes = self._lanes if info is None else lanes_of(info.id, info.num_workers, self._lanes)
-        clock = step_clock(self._pairs, self._order)
-        reader = SampleReader()
-        current: tuple[int, EpochOrder] | None = None
-        try:
-            for step in self._steps:
-                epoch, within = clock.locate(step)
-                view = epoch % len(self._pairs.views)
-                if current is None or current[0] != epoch:
-                    current = (epoch, EpochOrder(self._pairs.counts(view), self._order, epoch))
-                for lane in lanes:
-                    for shard, pair in current[1].lane_step(lane, within).tolist():
-                        yield self._read(reader, view, shard, pair, epoch=epoch)
-        finally:
-            reader.close()
+        with contextlib.closing(read_pairs(self._pairs, self._places(lanes), self._cache)) as read:
+            for place, image, target in read:
+                shard = self._pairs.views[place.view][place.shard]
+                yield {
+                    "__key__": shard.keys[place.pair].decode(),
+                    "__url__": shard.image_url,
+                    "epoch": place.epoch,
+                    IMAGE_MEMBER: image,
+                    "digest": int(shard.image_rows["xxh3"][place.pair]),
+                    TARGET_EXTENSION: target,
+                }
 
-    def _read(
-        self, reader: SampleReader, view: int, shard: int, pair: int, *, epoch: int
-    ) -> dict[str, Any]:
-        pairs = self._pairs.views[view][shard]
-        image = reader.read(pairs.image_url, *pairs.image_rows[pair].tolist())
-        target = reader.read(pairs.target_url, *pairs.target_rows[pair].tolist())
-        return {
-            "__key__": pairs.keys[pair].decode(),
-            "__url__": pairs.image_url,
-            "epoch": epoch,
-            IMAGE_MEMBER: image,
-            "digest": int(pairs.image_rows[pair]["xxh3"]),
-            TARGET_EXTENSION: target,
-        }
+    def _places(self, lanes: range) -> Iterator[Place]:
+        """Yield where this worker's pairs lie: step by step, lane by lane."""
+        clock = step_clock(self._pairs, self._order)
+        current: tuple[int, EpochOrder] | None = None
+        for step in self._steps:
+            epoch, within = clock.locate(step)
+            view = epoch % len(self._pairs.views)
+            if current is None or current[0] != epoch:
+                current = (epoch, EpochOrder(self._pairs.counts(view), self._order, epoch))
+            for lane in lanes:
+                for shard, pair in current[1].lane_step(lane, within).tolist():
+                    yield Place(epoch, view, shard, pair)
 
 
 def step_clock(pairs: PairTable, order: OrderConfig) -> StepClock:
@@ -133,6 +136,7 @@ def batches(
     rank: int = 0,
     world: int = 1,
     pin_memory: bool = False,
+    cache: CacheConfig | None = None,
 ) -> Generator[Batch, None, None]:
     """Yield this rank's part of each global batch of a range of steps.
 
@@ -145,14 +149,15 @@ def batches(
         rank: of this process.
         world: processes that share the lanes.
         pin_memory: copy batches to page-locked memory, for a GPU.
+        cache: keep what is read from the shards in a local folder.
     """
     lanes = lanes_of(rank, world, range(order.lanes))
     workers = usable_workers(workers, len(lanes))
     parts = max(1, workers)
-    source = PairSource(pairs, order, lanes=lanes, first=steps.start, last=steps.stop)
+    source = PairSource(pairs, order, lanes=lanes, steps=steps, cache=cache)
     pipeline = wds.DataPipeline(
         source,
-        wds.map(ToExample(config)),
+        ToExamples(config),
         wds.batched(len(lanes) // parts * order.per_lane, collation_fn=stack, partial=False),
         _carry_errors,
     )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from milan_pipeline.examples import Batch
     from milan_pipeline.pretraining import RunData
+    from milan_pipeline.shard_cache import CacheConfig
     from milan_pipeline.student import Student
     from milan_pipeline.training import TrainingConfig
 
@@ -105,6 +106,10 @@ class Pretrain:
     keep: int = option(2, help="Checkpoints to keep.", role="execution")
     log_every: int = option(10, help="Steps between looks at the loss.", role="execution")
     workers: int = option(2, help="Loader processes.", role="execution")
+    cache: str | None = option(
+        None, help="Local folder that keeps what is read from the shards.", role="execution"
+    )
+    cache_gb: float = option(50.0, help="Gigabytes that --cache may hold.", role="execution")
     device: str = option("auto", help="Where to train: auto, cpu, cuda.", role="execution")
 
     def __post_init__(self) -> None:
@@ -138,8 +143,27 @@ class Pretrain:
                 f"--warmup-epochs {self.warmup_epochs} is not within 0 and --epochs {self.epochs}; "
                 "give less"
             )
+        if self.cache is not None:
+            self.cache_config()  # to refuse what the run would refuse
         if storage.local_path(self.out) is None:
             raise ConfigError(f"--out {self.out} is no local folder; give one")
+
+    def cache_config(self) -> "CacheConfig | None":
+        """Return where shards are cached, if anywhere.
+
+        Raises:
+            ConfigError: it is no local folder, or too small.
+        """
+        from milan_pipeline.shard_cache import CacheConfig
+
+        if self.cache is None:
+            return None
+        folder = storage.local_path(self.cache)
+        if folder is None:
+            raise ConfigError(f"--cache {self.cache} is no local folder; give one")
+        if not 0 < self.cache_gb < float("inf"):
+            raise ConfigError(f"--cache-gb {self.cache_gb} is no size; give gigabytes above 0")
+        return CacheConfig(folder=folder, max_bytes=int(self.cache_gb * 1e9))
 
     @property
     def folder(self) -> Path:
@@ -171,9 +195,14 @@ def _run(config: Pretrain, stop: StopRequest) -> None:
     examples = data.examples(student, mask_ratio=config.mask_ratio, masking=config.masking)
 
     def batches_from(steps: range) -> "Generator[Batch, None, None]":
-        on_gpu, workers = device.type == "cuda", config.workers
         return batches(
-            data.pairs, data.order, examples, steps=steps, workers=workers, pin_memory=on_gpu
+            data.pairs,
+            data.order,
+            examples,
+            steps=steps,
+            workers=config.workers,
+            pin_memory=device.type == "cuda",
+            cache=config.cache_config(),
         )
 
     with run_lock(folder):

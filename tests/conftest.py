@@ -11,6 +11,7 @@ import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
+from milan_pipeline import retries
 from milan_pipeline.cli import main
 
 TINY_CLIP = {
@@ -24,6 +25,14 @@ TINY_CLIP = {
     },
     "text_cfg": {"context_length": 8, "vocab_size": 32, "width": 16, "heads": 2, "layers": 1},
 }
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that retries would have waited; no test does."""
+    seconds: list[float] = []
+    monkeypatch.setattr(retries, "_wait", seconds.append)
+    return seconds
 
 
 def run_cli(*words: object, code: int = 0) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from milan_pipeline.codecs import Int8
 from milan_pipeline.errors import DataError, MismatchError
-from milan_pipeline.examples import ExampleConfig, ToExample, join, stack, student_view
+from milan_pipeline.examples import CHUNK, ExampleConfig, ToExamples, join, stack, student_view
 from milan_pipeline.images import digest
 from milan_pipeline.manifest import load_manifest
 from milan_pipeline.masking import MASKINGS, draw_mask
@@ -86,9 +86,14 @@ def test_the_students_pixels_are_the_teachers_for_every_sample_and_view(
         ours = student_view(image, record, image_size=32, digest=digest(image), key=key)
         assert ours.dtype == teachers.dtype == torch.uint8
         assert torch.equal(ours, teachers), (view, key)
-        example = ToExample(config)(sample_of(key, image, target))
+        example = example_of(config, sample_of(key, image, target))
         assert torch.equal(example.patches_BKP, patchify(teachers, 8)[example.kept_BK])
         assert sorted([*example.kept_BK, *example.masked_BM]) == list(range(16))
+
+
+def example_of(config, sample):
+    (example,) = ToExamples(config)([sample])
+    return example
 
 
 def sample_of(key, image, target, epoch=0):
@@ -118,7 +123,7 @@ def test_a_target_of_other_image_bytes_is_refused_by_name(one):
     config, sample = one
     changed = sample | {"digest": sample["digest"] ^ 1}
     with pytest.raises(MismatchError, match=f"{sample['__key__']}.*other image bytes"):
-        ToExample(config)(changed)
+        example_of(config, changed)
 
 
 @pytest.mark.parametrize("part", ["image", "target.npy"])
@@ -132,12 +137,12 @@ def test_bytes_that_cannot_be_used_are_refused_by_name(one, part):
         whole[()] = record
         sample = sample | {"target.npy": config.layout.to_bytes(whole), "digest": digest(torn)}
     with pytest.raises(DataError, match=rf"images-000000\.tar, sample '{sample['__key__']}': "):
-        ToExample(config)(sample | {part: torn})
+        example_of(config, sample | {part: torn})
 
 
 def test_each_epoch_draws_another_mask_from_the_same_pixels(one):
     config, sample = one
-    first, again, later = (ToExample(config)(sample | {"epoch": epoch}) for epoch in (0, 0, 1))
+    first, again, later = (example_of(config, sample | {"epoch": epoch}) for epoch in (0, 0, 1))
     assert torch.equal(first.kept_BK, again.kept_BK)
     assert not torch.equal(first.kept_BK, later.kept_BK)
     in_grid = (in_grid_order(*fields(example)) for example in (first, later))
@@ -171,7 +176,7 @@ def scaled(one):
 def test_codes_and_scale_come_in_student_order(scaled, masking):
     config, sample = scaled
     record = config.layout.from_bytes(sample["target.npy"])
-    example = ToExample(dataclasses.replace(config, masking=masking))(sample)
+    example = example_of(dataclasses.replace(config, masking=masking), sample)
     codes, kept, masked = fields(example)
     assert torch.equal(in_grid_order(codes, kept, masked)[0], torch.tensor(record["codes"]))
     scale = in_grid_order(*fields(example, example.scale_BT[:, None]))
@@ -181,8 +186,8 @@ def test_codes_and_scale_come_in_student_order(scaled, masking):
 @pytest.mark.parametrize("supervise", SUPERVISE)
 def test_what_is_not_supervised_is_left_behind(scaled, supervise):
     config, sample = scaled
-    whole = ToExample(config)(sample)
-    part = ToExample(dataclasses.replace(config, supervise=supervise))(sample)
+    whole = example_of(config, sample)
+    part = example_of(dataclasses.replace(config, supervise=supervise), sample)
     wanted = supervised_slice(supervise, kept=4, patches=16)
     assert torch.equal(part.codes_BTC, whole.codes_BTC[wanted])
     assert torch.equal(part.scale_BT, whole.scale_BT[wanted])
@@ -194,7 +199,7 @@ def test_what_is_not_supervised_is_left_behind(scaled, supervise):
 def test_the_masking_asked_for_is_drawn(one):
     config, sample = one
     kept = {
-        masking: ToExample(dataclasses.replace(config, masking=masking))(sample).kept_BK.tolist()
+        masking: example_of(dataclasses.replace(config, masking=masking), sample).kept_BK.tolist()
         for masking in MASKINGS
     }
     prior = config.layout.from_bytes(sample["target.npy"])["prior"]
@@ -206,8 +211,18 @@ def test_the_masking_asked_for_is_drawn(one):
 
 def test_examples_stack_and_parts_join_in_order(one):
     config, sample = one
-    examples = [ToExample(config)(sample | {"epoch": epoch}) for epoch in range(4)]
+    examples = [example_of(config, sample | {"epoch": epoch}) for epoch in range(4)]
     whole, halves = stack(examples), join([stack(examples[:2]), stack(examples[2:])])
     assert whole.keys == halves.keys == [sample["__key__"]] * 4
     for ours, theirs in zip(whole[:-1], halves[:-1], strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_chunks_of_samples_give_what_single_samples_give(one):
+    config, sample = one
+    samples = [sample | {"epoch": epoch} for epoch in range(CHUNK + 3)]
+    together = list(ToExamples(config)(iter(samples)))
+    assert len(together) == len(samples)
+    for ours, changed in zip(together, samples, strict=True):
+        alone = example_of(config, changed)
+        assert all(torch.equal(a, b) for a, b in zip(ours[:-1], alone[:-1], strict=True))

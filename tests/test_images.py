@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import simplejpeg
 import torch
 import xxhash
 from PIL import Image, ImageFile
@@ -16,9 +17,10 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from milan_pipeline import images
-from milan_pipeline.crops import view_pixels
+from milan_pipeline.crops import cut_patches, view_pixels
 from milan_pipeline.errors import BadImageError
 from milan_pipeline.images import decode_rgb, digest, probe_header
+from milan_pipeline.student import patchify
 from milan_pipeline.views import Box
 
 RNG = np.random.default_rng(0)
@@ -160,10 +162,11 @@ def test_large_image_decodes():
 )
 @pytest.mark.parametrize("read", [decode_rgb, probe_header])
 def test_bombs_are_refused_before_decoding(data, read, monkeypatch):
-    def never(_self):
+    def never(*_args, **_options):
         pytest.fail("pixels were decoded")
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", never)
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", never)
     with pytest.raises(BadImageError):
         read(data)
 
@@ -232,17 +235,80 @@ def test_whatever_pillow_raises_becomes_one_sentence(raised, monkeypatch):
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
     with pytest.raises(BadImageError, match="cannot be decoded") as caught:
-        decode_rgb(KINDS["jpeg"])
+        decode_rgb(KINDS["rgb png"])
     assert "\n" not in str(caught.value)
 
 
-def test_out_of_memory_is_not_blamed_on_the_image(monkeypatch):
-    def fail(_self):
+@pytest.mark.parametrize("kind", ["jpeg", "rgb png"])
+def test_out_of_memory_is_not_blamed_on_the_image(kind, monkeypatch):
+    def fail(*_args, **_options):
         raise MemoryError
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", fail)
     with pytest.raises(MemoryError):
-        decode_rgb(KINDS["jpeg"])
+        decode_rgb(KINDS[kind])
+
+
+# ---- the fast JPEG decoder gives what Pillow gives, or leaves the file to it
+
+SMOOTH = PICTURE.resize((53, 41), Image.Resampling.BICUBIC)  # no multiple of a block
+JPEGS = {
+    f"{subsampling} {'progressive' if progressive else 'baseline'} {quality}": encode(
+        SMOOTH, "JPEG", subsampling=subsampling, progressive=progressive, quality=quality
+    )
+    for subsampling in ("4:4:4", "4:2:2", "4:2:0")
+    for progressive in (False, True)
+    for quality in (30, 95)
+} | {
+    "grey": encode(SMOOTH.convert("L"), "JPEG"),
+    "grey progressive": encode(SMOOTH.convert("L"), "JPEG", progressive=True),
+    "stored as RGB": encode(SMOOTH, "JPEG", keep_rgb=True),
+    "restarts": encode(SMOOTH, "JPEG", restart_marker_blocks=3),
+    "optimised": encode(SMOOTH, "JPEG", optimize=True),
+    "metadata": encode(SMOOTH, "JPEG", icc_profile=bytes(99), exif=Image.Exif(), comment=b"x"),
+    "bytes behind the end": encode(SMOOTH, "JPEG") + b"more",
+    "large": encode(SMOOTH.resize((1111, 777)), "JPEG"),
+}
+
+
+def by_pillow(data):
+    """The pixels by Pillow alone; None where it refuses the file."""
+    try:
+        with images._open(data) as image:
+            return np.asarray(image.convert("RGB"))
+    except Exception:  # noqa: BLE001 - whatever a damaged file leads it to
+        return None
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_sound_jpeg_is_decoded_fast_and_equal(kind, monkeypatch):
+    expected_HWC = expected(JPEGS[kind])
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _self: pytest.fail("not fast"))
+    rgb_HWC = decode_rgb(JPEGS[kind])
+    np.testing.assert_array_equal(rgb_HWC, expected_HWC)
+    assert not rgb_HWC.flags.writeable
+
+
+@pytest.mark.parametrize("kind", [kind for kind in JPEGS if kind != "large"])
+def test_a_damaged_jpeg_is_judged_as_by_pillow(kind):
+    rng = np.random.default_rng(3)
+    verdicts = set()
+    for trial in range(90):
+        data = bytearray(JPEGS[kind])
+        if trial % 3 == 0:
+            del data[rng.integers(len(data) // 2, len(data)) :]
+        else:  # in headers and tables, or anywhere
+            for position in rng.integers(2, 620 if trial % 3 == 1 else len(data), 2):
+                data[position % len(data)] = rng.integers(256)
+        plain_HWC = by_pillow(bytes(data))
+        verdicts.add(plain_HWC is None)
+        if plain_HWC is None:
+            with pytest.raises(BadImageError):
+                decode_rgb(bytes(data))
+        else:
+            np.testing.assert_array_equal(decode_rgb(bytes(data)), plain_HWC)
+    assert verdicts == {True, False}
 
 
 def test_threads_agree():
@@ -282,6 +348,16 @@ def test_flip_mirrors_the_same_crop():
     straight = view_pixels(rgb, Box(2, 3, 20, 20, False), 16)
     mirrored = view_pixels(rgb, Box(2, 3, 20, 20, True), 16)
     assert torch.equal(mirrored, straight.flip(-1))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("kept", [[], [0], [15], [1, 4, 5, 14]])
+def test_cut_patches_are_those_of_the_whole_view(flip, kept):
+    view = view_pixels(PIXELS, Box(2, 3, 20, 30, flip), 16)
+    kept_K = np.array(kept, dtype=np.int64)
+    patches_KP = cut_patches(view, 4, kept_K)
+    assert torch.equal(patches_KP, patchify(view, 4)[torch.from_numpy(kept_K)])
+    assert patches_KP.is_contiguous()
 
 
 def test_view_never_aliases_the_image():

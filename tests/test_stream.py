@@ -6,17 +6,22 @@ import multiprocessing
 import re
 import shutil
 import subprocess
+import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from milan_pipeline import stream as stream_module
 from milan_pipeline.errors import DataError, StorageError
 from milan_pipeline.examples import Batch, ExampleConfig, join
 from milan_pipeline.manifest import load_index, load_manifest
+from milan_pipeline.order import lanes_of, usable_workers
 from milan_pipeline.pretraining import open_run_data
-from milan_pipeline.stream import batches, explained_worker_deaths
+from milan_pipeline.shard_cache import CacheConfig
+from milan_pipeline.stream import PairSource, batches, explained_worker_deaths
 from milan_pipeline.student import in_grid_order
 
 # torch advises against more loader processes than cores; here they are few samples' worth.
@@ -106,7 +111,89 @@ def test_the_ranks_parts_make_up_the_global_batches(data, four_epochs, world):
     require_equal([join(list(parts)) for parts in zip(*ranks, strict=True)], four_epochs)
 
 
+# ---- every division of the work, in this process
+
+
+def part_keys(data, monkeypatch, steps, *, rank, world, worker, workers):
+    """The keys that one loader worker of one rank emits, as the process that it would be."""
+    lanes = lanes_of(rank, world, range(data.order.lanes))
+    info = SimpleNamespace(id=worker, num_workers=workers) if workers else None
+    monkeypatch.setattr(stream_module, "get_worker_info", lambda: info)
+    source = PairSource(data.pairs, data.order, lanes=lanes, steps=steps)
+    keys = [(sample["__key__"], sample["epoch"]) for sample in source]
+    per_step = len(lanes) // max(1, workers) * data.order.per_lane
+    return [keys[at : at + per_step] for at in range(0, len(keys), per_step)]
+
+
+def global_keys(data, monkeypatch, steps, *, world=1, workers=0):
+    count = usable_workers(workers, data.order.lanes // world)
+    parts = [
+        part_keys(data, monkeypatch, steps, rank=rank, world=world, worker=worker, workers=count)
+        for rank in range(world)
+        for worker in range(max(1, count))
+    ]
+    assert {len(part) for part in parts} == {len(steps)}  # equal steps for each
+    return [[key for part in step for key in part] for step in zip(*parts, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def eight_lanes(image_shards, target_shards):
+    return open_data(image_shards, target_shards, batch=8, lanes=8)
+
+
+@pytest.mark.parametrize("world", [1, 2, 4, 8])
+@pytest.mark.parametrize("workers", [0, 1, 2, 3])
+def test_global_batches_are_the_same_for_every_world_and_worker_count(
+    eight_lanes, monkeypatch, world, workers
+):
+    steps = range(12)  # two epochs of each view
+    whole = [batch.keys for batch in stream(eight_lanes, steps)]
+    divided = global_keys(eight_lanes, monkeypatch, steps, world=world, workers=workers)
+    assert [[key for key, _ in batch] for batch in divided] == whole
+    for epoch in range(4):
+        shown = [pair for batch in divided for pair in batch if pair[1] == epoch]
+        assert len(set(shown)) == len(shown) == 24
+
+
+def test_a_resume_at_every_step_gives_the_remaining_batches(eight_lanes, monkeypatch):
+    whole = global_keys(eight_lanes, monkeypatch, range(9))
+    for first in range(10):
+        for world, workers in ((1, 0), (2, 2)):
+            steps = range(first, 9)
+            rest = global_keys(eight_lanes, monkeypatch, steps, world=world, workers=workers)
+            assert rest == whole[first:]
+
+
+# ---- through a cache
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_cache_does_not_change_the_batches(data, four_epochs, tmp_path, workers):
+    cache = CacheConfig(folder=tmp_path, max_bytes=100_000_000)
+    for _ in range(2):
+        require_equal(list(stream(data, range(8), workers=workers, cache=cache)), four_epochs)
+    assert len(list(tmp_path.glob("*.piece"))) == 9  # of 3 image shards and 6 target shards
+
+
 # ---- what is left behind
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_memory_and_open_files_stay_flat_over_epochs(data, tmp_path, cached):
+    """What later epochs leave allocated is no more than what the first have."""
+    cache = CacheConfig(folder=tmp_path, max_bytes=100_000_000) if cached else None
+    held, files = [], []
+    tracemalloc.start()
+    try:
+        with contextlib.closing(stream(data, range(44), cache=cache)) as running:
+            for step, _ in enumerate(running):
+                if step in (11, 27, 43):
+                    files.append(open_files())
+                    held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert held[2] - held[1] < 20_000  # a batch is more
+    assert files[2] <= files[0]
 
 
 def open_files():

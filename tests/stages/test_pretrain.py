@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 
 import pytest
@@ -48,6 +49,25 @@ def test_second_run_has_nothing_to_do(whole, shards, capsys):
     pretrain(*shards, whole)
     assert "nothing to do, 12 steps are done" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
+
+
+def test_a_cache_changes_nothing_but_where_bytes_come_from(whole, shards, tmp_path):
+    pretrain(*shards, tmp_path / "run", "--cache", tmp_path / "cache", "--cache-gb", 0.1)
+    assert weights(tmp_path / "run") == weights(whole)
+    assert list((tmp_path / "cache").glob("*.piece"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--cache", "s3://bucket/x"), "--cache s3://bucket/x is no local folder"),
+        (("--cache", "x", "--cache-gb", "nan"), "--cache-gb nan is no size"),
+        (("--cache", "x", "--cache-gb", "0.001"), "--cache-gb .* less than two pieces"),
+    ],
+)
+def test_a_cache_that_cannot_be_is_refused(shards, tmp_path, options, message, capsys):
+    pretrain(*shards, tmp_path / "run", *options, code=2)
+    assert re.search(message, capsys.readouterr().err)
 
 
 # ---- stop, go on, extend

@@ -1,0 +1,116 @@
+"""Shards behind real servers: HTTP with ranges, and S3."""
+
+import functools
+import http.server
+import re
+import threading
+
+import fsspec
+import pytest
+
+from milan_pipeline import storage
+from milan_pipeline.errors import MissingDataError, StorageError
+from milan_pipeline.pair_reader import read_pairs
+from milan_pipeline.pairs import PairTable
+from milan_pipeline.retries import TRIES
+from tests.test_pair_reader import EXPECTED, places, write_world
+
+# fsspec leaves its clients' sessions to the garbage collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+class RangeHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves ranges, silently; fails each third request with 503 if `flaky`."""
+
+    flaky = False
+    requests = 0
+
+    def do_GET(self):
+        type(self).requests += 1
+        if self.flaky and self.requests % 3 == 0:
+            self.send_error(503)
+            return
+        match = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if match is None:
+            super().do_GET()
+            return
+        first, last = int(match[1]), int(match[2])
+        with open(self.translate_path(self.path), "rb") as file:  # noqa: PTH123
+            file.seek(first)
+            data = file.read(last - first + 1)
+        self.send_response(206)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format, *args):  # noqa: A002
+        pass
+
+
+@pytest.fixture(params=[False, True], ids=["steady", "flaky"])
+def web(request, tmp_path):
+    pytest.importorskip("aiohttp")
+    handler = type("Handler", (RangeHandler,), {"flaky": request.param})
+    make = functools.partial(handler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), make) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", handler
+        server.shutdown()
+
+
+def moved(pairs, old, new):
+    """The same pairs, said to lie elsewhere."""
+
+    def at(file):
+        return file._replace(url=file.url.replace(old, new))
+
+    (shard,) = pairs.views[0]
+    import dataclasses
+
+    return PairTable(
+        views=[
+            [
+                dataclasses.replace(
+                    shard, image_file=at(shard.image_file), target_file=at(shard.target_file)
+                )
+            ]
+        ],
+        missing=0,
+    )
+
+
+def test_http(web, tmp_path, waits):
+    url, handler = web
+    pairs = moved(write_world(str(tmp_path)), str(tmp_path), url)
+    assert [(image, target) for _, image, target in read_pairs(pairs, places())] == EXPECTED
+    assert bool(waits) == handler.flaky
+    with pytest.raises(MissingDataError, match="nothing does not exist"):
+        storage.read_bytes(f"{url}/nothing")
+
+
+def test_a_web_server_that_is_gone_is_named(tmp_path, waits):
+    pytest.importorskip("aiohttp")
+    with pytest.raises(StorageError, match=f"127.0.0.1:1/x cannot be read, {TRIES} times over"):
+        storage.read_bytes("http://127.0.0.1:1/x", 0, 5)
+
+
+def test_s3(monkeypatch):
+    server = pytest.importorskip("moto.server")
+    pytest.importorskip("s3fs")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    try:
+        host, port = running.get_host_and_port()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("s3://bucket")
+        pairs = write_world("s3://bucket/shards")
+        assert [(image, target) for _, image, target in read_pairs(pairs, places())] == EXPECTED
+        with pytest.raises(MissingDataError, match="nothing does not exist"):
+            storage.read_bytes("s3://bucket/nothing", 0, 1)
+    finally:
+        running.stop()
