@@ -18,6 +18,7 @@ def export_encoder(
     *,
     mean: Sequence[float],
     std: Sequence[float],
+    name: str = "encoder",
 ) -> None:
     """Write `encoder.safetensors` and `encoder.json`, atomically.
 
@@ -27,11 +28,12 @@ def export_encoder(
         arguments: what `timm.create_model` needs to make the architecture again.
         mean: of the pixels that it was trained on, in [0, 1].
         std: likewise.
+        name: of the files, without their endings.
     """
     weights = {
-        name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()
+        key: value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()
     }
     description = {"timm": dict(arguments), "mean": list(mean), "std": list(std)}
-    storage.put_bytes(str(run / "encoder.safetensors"), safetensors.torch.save(weights))
+    storage.put_bytes(str(run / f"{name}.safetensors"), safetensors.torch.save(weights))
     text = json.dumps(description, indent=1) + "\n"
-    storage.put_bytes(str(run / "encoder.json"), text.encode())
+    storage.put_bytes(str(run / f"{name}.json"), text.encode())
