@@ -182,9 +182,9 @@ def _run(config: Pretrain, stop: StopRequest, device: "torch.device", world: "Wo
         # Only now, when nothing can be wrong with the options any more, are they the run's own.
         record.begin()
         counts = trainer.train(batches_from, stop)
-        for averaged in (False, True)[: 1 if config.ema_decay is None else 2]:
+        files = {"encoder": False} | ({} if config.ema_decay is None else {"encoder-ema": True})
+        for name, averaged in files.items():
             encoder = trained_encoder(folder, arguments, averaged=averaged)
-            name = "encoder-ema" if averaged else "encoder"
             export_encoder(
                 folder, encoder, arguments, mean=IMAGENET_MEAN, std=IMAGENET_STD, name=name
             )

@@ -59,9 +59,10 @@ def test_a_failure_is_raised_by_the_next_save_or_wait_or_the_end(tmp_path):
 
 
 def test_an_error_of_training_itself_comes_first(tmp_path):
-    with (
-        pytest.raises(ZeroDivisionError),
-        CheckpointWriter(tmp_path, keep=1, write=full) as writer,
-    ):
-        writer.save(1, snapshot(1.0))
-        raise ZeroDivisionError
+    def train():
+        with CheckpointWriter(tmp_path, keep=1, write=full) as writer:
+            writer.save(1, snapshot(1.0))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train()
