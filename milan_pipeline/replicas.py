@@ -7,10 +7,9 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -25,7 +24,7 @@ def blocks_of(student: Student) -> list[nn.Module]:
     return [block for stack in stacks for block in stack]
 
 
-def replicate(student: Student, world: World, *, fsdp: bool, bf16: bool) -> nn.Module:
+def replicate(student: Student, world: World, *, fsdp: bool) -> nn.Module:
     """Return the module to call in training; its gradients are means over all processes.
 
     Args:
@@ -33,23 +32,19 @@ def replicate(student: Student, world: World, *, fsdp: bool, bf16: bool) -> nn.M
         world: the processes.
         fsdp: shard weights, gradients and optimiser state instead of copying them
             (`torch.distributed.fsdp.fully_shard`, after ZeRO, arXiv 1910.02054).
-        bf16: whether the forward pass runs under bfloat16 autocast.
 
     Raises:
         ConfigError: sharding was asked for without processes to shard over.
     """
     if fsdp and not dist.is_initialized():
-        raise ConfigError("--fsdp shards over processes, and there is one; start it with torchrun")
-    if fsdp:
-        # Blocks travel in the type that they compute in. What is added up stays in float32: the
-        # gradients, and the activations between blocks, whose types autocast chooses as ever.
-        policy = MixedPrecisionPolicy(
-            param_dtype=torch.bfloat16 if bf16 else None,
-            reduce_dtype=torch.float32,
-            cast_forward_inputs=False,
+        raise ConfigError(
+            "--fsdp shards over processes, and there is one; start it with torchrun or give --processes"
         )
+    if fsdp:
+        # No mixed-precision policy: autocast alone decides what is computed in which type, so that
+        # shards and copies give the same numbers.
         for block in blocks_of(student):
-            fully_shard(block, mp_policy=policy)
+            fully_shard(block)
         fully_shard(student)
         return student
     if world.size == 1:
@@ -103,4 +98,4 @@ def like(tensor: Tensor, model: Tensor) -> Tensor:
 def own_part(tensor: Tensor) -> Tensor:
     """Return what this process holds of a tensor, sharing its memory."""
     local: Any = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-    return local.detach()
+    return cast("Tensor", local.detach())

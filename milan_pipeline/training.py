@@ -132,7 +132,7 @@ class Trainer:
         self._device = next(student.parameters()).device
         self._input = StudentInput(config, codec, self._device)
         student.checkpoint_blocks = config.gradient_checkpointing  # type: ignore[assignment]
-        self._replica = replicate(student, self._world, fsdp=config.fsdp, bf16=config.bf16)
+        self._replica = replicate(student, self._world, fsdp=config.fsdp)
         if config.compile:
             # In place, so that names stay; block by block, since sharding acts between blocks.
             for block in blocks_of(student):

@@ -72,6 +72,12 @@ def test_more_processes_see_the_same_batches_and_learn_the_same(runs, name):
         assert float(value.norm()) == pytest.approx(norm, rel=1e-4), tensor
 
 
+def test_shards_and_copies_agree_in_bfloat16(shards, tmp_path):
+    for name, fsdp in (("copied", False), ("sharded", True)):
+        returned(run_world(2, train, shards, tmp_path / name, [{"bf16": True, "fsdp": fsdp}]))
+    assert logged(tmp_path / "sharded") == pytest.approx(logged(tmp_path / "copied"), rel=1e-5)
+
+
 def without_key_biases(tensors):
     """Leave out what has no true gradient, so that all of it is rounding."""
     kept = dict(tensors)
