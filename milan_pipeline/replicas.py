@@ -38,7 +38,8 @@ def replicate(student: Student, world: World, *, fsdp: bool) -> nn.Module:
     """
     if fsdp and not dist.is_initialized():
         raise ConfigError(
-            "--fsdp shards over processes, and there is one; start it with torchrun or give --processes"
+            "--fsdp shards over processes, and there is one; start it with torchrun or give "
+            "--processes"
         )
     if fsdp:
         # No mixed-precision policy: autocast alone decides what is computed in which type, so that
