@@ -1,25 +1,58 @@
 """Checkpoints: `checkpoints/step-%08d/`, whole or not at all, without pickle."""
 
-import contextlib
 import hashlib
 import json
 import shutil
 import uuid
 from pathlib import Path
 
+import click
 import torch
 from safetensors.torch import load_file, save
-from torch import nn
+from torch import Tensor, nn
 
 from milan_pipeline import storage
+from milan_pipeline.ema import MovingAverage
 from milan_pipeline.errors import DataError
+from milan_pipeline.replicas import like, whole
 
-MODEL, OPTIMISER, HASHES = "student.safetensors", "optimiser.safetensors", "sha256.json"
+MODEL, OPTIMISER, AVERAGE = "student.safetensors", "optimiser.safetensors", "ema.safetensors"
+HASHES = "sha256.json"
+
+Snapshot = dict[str, dict[str, Tensor]]  # by file name: whole tensors on the CPU, by name
 
 
-def save_checkpoint(
-    run: Path, step: int, model: nn.Module, optimiser: torch.optim.Optimizer, *, keep: int
-) -> Path:
+def take_snapshot(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: MovingAverage | None = None,
+    *,
+    keeping: bool = True,
+) -> Snapshot:
+    """Copy what a checkpoint holds to the CPU; training may go on at once.
+
+    Sharded tensors are put together, for which every process must come here.
+
+    Args:
+        model: its whole state is copied.
+        optimiser: its state is copied by parameter name.
+        average: of the model's weights, where there is one.
+        keeping: whether this process wants the copy; without it, the result is empty.
+    """
+    states = {MODEL: model.state_dict(), OPTIMISER: _optimiser_tensors(model, optimiser)}
+    if average is not None:
+        states[AVERAGE] = average.state_dict()
+    snapshot: Snapshot = {}
+    for file, tensors in states.items():
+        for name, value in tensors.items():
+            tensor = whole(value.detach())
+            if keeping:
+                copy = tensor.to("cpu", copy=True).contiguous()
+                snapshot.setdefault(file, {})[name] = copy
+    return snapshot
+
+
+def write_checkpoint(run: Path, step: int, snapshot: Snapshot, *, keep: int) -> Path:
     """Write a checkpoint under a temporary name, rename it, and drop all but the newest `keep`.
 
     Those of later steps are dropped too: training went past them once, so they were torn.
@@ -27,8 +60,7 @@ def save_checkpoint(
     Args:
         run: the run folder.
         step: steps that the weights have seen.
-        model: its whole state is saved.
-        optimiser: its state is saved by parameter name.
+        snapshot: what it holds.
         keep: checkpoints to keep.
 
     Raises:
@@ -39,14 +71,13 @@ def save_checkpoint(
     for leftover in folder.glob(".step-*.tmp"):
         shutil.rmtree(leftover)
     temporary = folder / f".step-{step:08d}.{uuid.uuid4().hex}.tmp"
-    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     hashes = {}
-    for name, tensors in ((MODEL, weights), (OPTIMISER, _optimiser_tensors(model, optimiser))):
+    for name, tensors in snapshot.items():
         data = save(tensors)
         storage.put_bytes(str(temporary / name), data)
         hashes[name] = hashlib.sha256(data).hexdigest()
     storage.put_bytes(str(temporary / HASHES), (json.dumps(hashes, indent=1) + "\n").encode())
-    place = folder / f"step-{step:08d}"
+    place = checkpoint_folder(run, step)
     if place.exists():
         shutil.rmtree(place)
     temporary.rename(place)
@@ -57,12 +88,33 @@ def save_checkpoint(
     return place
 
 
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Return where the checkpoint of a step is."""
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
 def newest_checkpoint(run: Path) -> tuple[int, Path] | None:
-    """Return (step, folder) of the newest whole checkpoint; torn ones are passed over."""
+    """Return (step, folder) of the newest whole checkpoint, or None where there is none at all.
+
+    Torn ones are passed over, with a warning on stderr that names them.
+
+    Raises:
+        DataError: there are checkpoints, and all are torn.
+    """
+    torn: list[Path] = []
     for step, folder in reversed(_by_step(run).items()):
-        with contextlib.suppress(DataError):
+        try:
             verify_checkpoint(folder)
-            return step, folder
+        except DataError as error:
+            torn.append(folder)
+            click.echo(f"Warning: {error}", err=True)
+            continue
+        return step, folder
+    if torn:
+        raise DataError(
+            f"no checkpoint of {run} is whole ({', '.join(path.name for path in torn)} are torn); "
+            f"delete {run / 'checkpoints'} to start anew"
+        )
     return None
 
 
@@ -74,39 +126,50 @@ def verify_checkpoint(folder: Path) -> None:
     """
     try:
         hashes: dict[str, str] = json.loads((folder / HASHES).read_text())
-        bad = [name for name in (MODEL, OPTIMISER) if _sha256(folder / name) != hashes[name]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        needed = {MODEL, OPTIMISER} | hashes.keys()
+        bad = [name for name in sorted(needed) if _sha256(folder / name) != hashes[name]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder} is torn ({error}); delete it to go on from the last") from error
     if bad:
         raise DataError(f"{folder / bad[0]} is damaged; delete the checkpoint to go on without it")
 
 
-def load_checkpoint(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+def load_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: MovingAverage | None = None,
+) -> None:
     """Load weights and optimiser state, strictly, after checking the hashes.
+
+    Every process reads the whole tensors and keeps its part of them.
 
     Raises:
         DataError: the checkpoint is damaged.
     """
     verify_checkpoint(folder)
-    model.load_state_dict(load_file(folder / MODEL), strict=True)
+    weights, models = load_file(folder / MODEL), model.state_dict()
+    fitting = {n: like(v, models[n]) if n in models else v for n, v in weights.items()}
+    model.load_state_dict(fitting, strict=True)
+    if average is not None:
+        average.load_state_dict(load_file(folder / AVERAGE))
     tensors = load_file(folder / OPTIMISER)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    state: dict[int, dict[str, torch.Tensor]] = {}
+    state: dict[int, dict[str, Tensor]] = {}
     ordered = [p for group in optimiser.param_groups for p in group["params"]]
     for index, parameter in enumerate(ordered):
         prefix = f"{names[id(parameter)]}:"
         entries = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         if entries:
-            state[index] = entries
+            # Moments have their parameter's shape; the count of steps has none.
+            state[index] = {k: like(v, parameter) if v.ndim else v for k, v in entries.items()}
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": state, "param_groups": groups})
 
 
-def _optimiser_tensors(
-    model: nn.Module, optimiser: torch.optim.Optimizer
-) -> dict[str, torch.Tensor]:
+def _optimiser_tensors(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
-        f"{name}:{field}": value.contiguous()
+        f"{name}:{field}": value
         for name, parameter in model.named_parameters()
         for field, value in optimiser.state.get(parameter, {}).items()
     }

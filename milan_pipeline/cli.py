@@ -69,3 +69,7 @@ def _report(error: Exception, *, debug: bool) -> int:
         reason = f"unexpected {type(error).__name__}: {reason}; --debug shows where it came from"
     click.echo(f"Error: {reason}", err=True)
     return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED
+
+
+if __name__ == "__main__":  # so that `torchrun -m milan_pipeline.cli` reaches it
+    main()

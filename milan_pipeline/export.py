@@ -28,6 +28,7 @@ def export_encoder(
     *,
     mean: Sequence[float],
     std: Sequence[float],
+    name: str = "encoder",
 ) -> None:
     """Write `encoder.safetensors` and `encoder.json`, atomically.
 
@@ -37,13 +38,14 @@ def export_encoder(
         arguments: what `timm.create_model` needs to make the architecture again.
         mean: of the pixels that it was trained on, in [0, 1].
         std: likewise.
+        name: of the files, without their endings.
     """
     weights = {
-        name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()
+        key: value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()
     }
     description = {"timm": dict(arguments), "mean": list(mean), "std": list(std)}
-    storage.put_bytes(str(run / "encoder.safetensors"), safetensors.torch.save(weights))
-    _put_json(str(run / "encoder.json"), description)
+    storage.put_bytes(str(run / f"{name}.safetensors"), safetensors.torch.save(weights))
+    _put_json(str(run / f"{name}.json"), description)
 
 
 def timm_files(state: Mapping[str, Tensor], description: Mapping[str, Any]) -> dict[str, bytes]:

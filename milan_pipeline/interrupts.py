@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from milan_pipeline.errors import InterruptedRunError
@@ -16,6 +16,15 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
+
+    def spread(self, most: Callable[[float], float]) -> None:
+        """Ask for a stop here if any process of the run was asked; every process must come here.
+
+        Args:
+            most: returns the largest of all processes' values.
+        """
+        number = most(signal.Signals[self.signal_name] if self.signal_name else 0)
+        self.signal_name = signal.Signals(int(number)).name if number else None
 
     def raise_if_asked(self, what_is_kept: str) -> None:
         """End the stage if a stop was asked for.
@@ -30,8 +39,13 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def stop_request() -> Iterator[StopRequest]:
-    """Listen for stop signals inside the block (in the main thread; elsewhere none can come)."""
+def stop_request(*, then_ignore: bool = False) -> Iterator[StopRequest]:
+    """Listen for stop signals inside the block (in the main thread; elsewhere none can come).
+
+    Args:
+        then_ignore: turn a deaf ear to them after the block. A process whose launcher signals all
+            that are left when the first one ends shall still end with its own exit code.
+    """
     request = StopRequest()
 
     def note(number: int, _: FrameType | None) -> None:
@@ -45,4 +59,4 @@ def stop_request() -> Iterator[StopRequest]:
         yield request
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if then_ignore else handler)

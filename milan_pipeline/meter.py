@@ -2,13 +2,12 @@
 
 import math
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
 
-from milan_pipeline.checkpoints import newest_checkpoint
+from milan_pipeline.distributed import World
 from milan_pipeline.errors import DataError
 from milan_pipeline.examples import Batch
 from milan_pipeline.order import StepClock
@@ -21,16 +20,23 @@ class _Pending(NamedTuple):
 
     step: int
     loss: torch.Tensor
+    grad_norm: torch.Tensor | None
     rate: float
     waited: float
     keys: list[str]
 
 
 class Meter:
-    """Collect what is logged of each step and the time spent waiting for data."""
+    """Collect what is logged of each step and the time spent waiting for data.
 
-    def __init__(self, batch: int) -> None:
+    Args:
+        batch: pairs in a global batch.
+        world: the processes that share it.
+    """
+
+    def __init__(self, batch: int, world: World) -> None:
         self._batch = batch
+        self._world = world
         self._pending: list[_Pending] = []
         self._started = self._last = time.monotonic()
         self._waited = self._waited_in_all = 0.0
@@ -47,48 +53,74 @@ class Meter:
                 return
             yield batch
 
-    def add(self, step: int, loss: torch.Tensor, rate: float, keys: list[str]) -> None:
+    def add(
+        self,
+        step: int,
+        loss: torch.Tensor,
+        grad_norm: torch.Tensor | None,
+        rate: float,
+        keys: list[str],
+    ) -> None:
         """Note a step without waiting for the device."""
-        self._pending.append(_Pending(step, loss, rate, self._waited, keys))
+        self._pending.append(_Pending(step, loss, grad_norm, rate, self._waited, keys))
         self._steps += 1
 
-    def rows(self, clock: StepClock, run: Path) -> Iterator[dict[str, Any]]:
-        """Yield the log rows of the steps since the last call.
+    def rows(self, clock: StepClock, last_good: Callable[[], str]) -> Iterator[dict[str, Any]]:
+        """Yield the log rows of the steps since the last call; every process must ask for them.
+
+        Args:
+            clock: tells the epoch of a step.
+            last_good: names the last good checkpoint.
 
         Raises:
             DataError: a loss is not finite.
         """
         pending, self._pending = self._pending, []
-        losses = [float(row.loss) for row in pending]
+        # One look at the device and one exchange, however many steps there are.
+        local = torch.stack([row.loss for row in pending]).double().cpu()
+        losses = self._world.mean(local.clone()).tolist()
         now = time.monotonic()
         seconds, self._last = (now - self._last) / max(1, len(pending)), now
-        for loss, row in zip(losses, pending, strict=True):
-            _require_finite(loss, row, run)
+        for loss, own_loss, row in zip(losses, local.tolist(), pending, strict=True):
+            if not math.isfinite(loss):
+                self._refuse(f"the loss of step {row.step} is {loss}", own_loss, row, last_good)
+            norm = {} if row.grad_norm is None else {"grad_norm": float(row.grad_norm)}
             yield {
                 "step": row.step,
                 "epoch": clock.fractional_epoch(row.step - 1),
                 "loss": loss,
+                **norm,
                 "lr": row.rate,
                 "images_per_second": self._batch / seconds,
                 "data_wait_seconds": row.waited,
             }
 
+    def _refuse(
+        self, what: str, own_loss: float, row: _Pending, last_good: Callable[[], str]
+    ) -> None:
+        """Name the samples of the processes whose loss is not finite, in all processes alike."""
+        parts = self._world.gather((math.isfinite(own_loss), row.keys))
+        keys = [key for finite, part in parts if not finite for key in part]
+        named = ", ".join(keys[:NAMED_KEYS]) + (", …" if len(keys) > NAMED_KEYS else "")
+        raise DataError(
+            f"{what} (samples {named}); the last good checkpoint is {last_good()}; start another "
+            "--out with a lower --base-lr"
+        )
+
     def summary(self) -> dict[str, Any]:
-        """Return the totals of this process's part of the run."""
+        """Return the totals of this part of the run; of waiting, that of who waited most."""
         seconds = max(time.monotonic() - self._started, 1e-9)
         return {
             "images_done_now": self._steps * self._batch,
             "images_per_second": round(self._steps * self._batch / seconds, 1),
-            "data_wait_share": round(self._waited_in_all / seconds, 4),
+            "data_wait_share": round(self._world.most(self._waited_in_all / seconds), 4),
         }
 
 
-def _require_finite(loss: float, row: _Pending, run: Path) -> None:
-    if math.isfinite(loss):
-        return
-    keys = ", ".join(row.keys[:NAMED_KEYS]) + (", …" if len(row.keys) > NAMED_KEYS else "")
-    good = newest_checkpoint(run)
-    raise DataError(
-        f"the loss of step {row.step} is {loss} (samples {keys}); the last good checkpoint is "
-        f"{good[1] if good else 'none'}; start another --out with a lower --base-lr"
+def in_words(counts: Mapping[str, Any]) -> str:
+    """Say what `Trainer.train` counted."""
+    return (
+        f"{counts['steps']} steps, {counts['steps_done_now']} of them now; "
+        f"{counts['images_per_second']} images/s; "
+        f"{100 * counts['data_wait_share']:.1f}% of the time waiting for data"
     )

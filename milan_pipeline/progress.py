@@ -5,7 +5,9 @@ from typing import Any
 from tqdm import tqdm
 
 
-def progress_bar(description: str, *, total: int, initial: int = 0) -> "tqdm[Any]":
+def progress_bar(
+    description: str, *, total: int, initial: int = 0, shown: bool = True
+) -> "tqdm[Any]":
     """Open a bar that counts images, shows images/s and the time left; silent off a terminal."""
     return tqdm(
         desc=description,
@@ -13,5 +15,5 @@ def progress_bar(description: str, *, total: int, initial: int = 0) -> "tqdm[Any
         initial=initial,
         unit="images",
         dynamic_ncols=True,
-        disable=None,
+        disable=None if shown else True,
     )

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import nn
 
+from milan_pipeline.replicas import whole
+
 BASE_BATCH = 256
 BETAS = (0.9, 0.95)
 
@@ -40,6 +42,15 @@ def learning_rate(
         return peak * epoch / warmup_epochs
     progress = (epoch - warmup_epochs) / (epochs - warmup_epochs)
     return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def clip_gradients(model: nn.Module, max_norm: float) -> torch.Tensor:
+    """Scale all gradients down to a joint L2 norm of at most `max_norm`; return what it was.
+
+    (Pascanu et al., arXiv 1211.5063, algorithm 1; MILAN itself does not clip.) The norm is over
+    all processes, and stays on the device.
+    """
+    return whole(nn.utils.clip_grad_norm_(model.parameters(), max_norm))
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -49,6 +50,17 @@ class RunLog:
         """Flush and close both logs."""
         self._stream.close()
         self._events.close()
+
+
+class NoLog:
+    """The log of a process that writes none: rows are computed, since all processes must agree."""
+
+    def write(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Drop the rows."""
+        deque(rows, maxlen=0)
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 @contextlib.contextmanager

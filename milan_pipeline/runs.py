@@ -5,13 +5,17 @@ Legend: K kept, M masked patches, N = 1 + L tokens, T supervised tokens, D targe
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
+import timm
 import torch
 from safetensors.torch import load_file
+from timm.models import VisionTransformer
 
 from milan_pipeline import storage
-from milan_pipeline.checkpoints import MODEL, newest_checkpoint
+from milan_pipeline.checkpoints import AVERAGE, MODEL, newest_checkpoint
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.masking import kept_count
 from milan_pipeline.pretraining import StudentSpec, build_student
@@ -91,3 +95,27 @@ def load_run(run: Path) -> LoadedRun:
         mean=description["mean"],
         std=description["std"],
     )
+
+
+def trained_encoder(
+    run: Path, arguments: Mapping[str, Any], *, averaged: bool = False
+) -> VisionTransformer:
+    """Make the encoder of a run's newest checkpoint, which is whole even where training is not.
+
+    Args:
+        run: the run folder.
+        arguments: what `timm.create_model` needs to make it.
+        averaged: take the moving average of its weights.
+
+    Raises:
+        MissingDataError: there is no checkpoint.
+    """
+    newest = newest_checkpoint(run)
+    if newest is None:
+        raise MissingDataError(f"{run} holds no checkpoint; `pretrain` makes one")
+    weights = load_file(newest[1] / (AVERAGE if averaged else MODEL))
+    encoder = cast("VisionTransformer", timm.create_model(**arguments))
+    prefix = "encoder."
+    own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    encoder.load_state_dict(own, strict=True)
+    return encoder

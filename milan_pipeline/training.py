@@ -5,6 +5,7 @@ Legend: B batch, K kept patches, T supervised tokens, P pixels of a patch, D tar
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,23 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from milan_pipeline.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
 from milan_pipeline.codecs import Codec
+from milan_pipeline.distributed import World
+from milan_pipeline.ema import MovingAverage
 from milan_pipeline.examples import Batch
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.losses import make_loss
 from milan_pipeline.meter import Meter
 from milan_pipeline.order import StepClock
 from milan_pipeline.progress import progress_bar
-from milan_pipeline.recipe import learning_rate, make_optimiser, set_learning_rate
-from milan_pipeline.run_log import RunLog, write_state
+from milan_pipeline.recipe import (
+    clip_gradients,
+    learning_rate,
+    make_optimiser,
+    set_learning_rate,
+)
+from milan_pipeline.replicas import accumulating, blocks_of, replicate, settle
+from milan_pipeline.run_folder import OpenRun, RunFolder
 from milan_pipeline.stream import explained_worker_deaths
 from milan_pipeline.student import Student
 
@@ -32,7 +40,7 @@ class TrainingConfig:
 
     Attributes:
         batch: pairs in a global batch.
-        micro_batch: pairs in one forward pass; the rest of the batch is accumulated.
+        micro_batch: pairs in one forward pass of one process; the rest is accumulated.
         epochs: length of the schedule.
         warmup_epochs: of the learning rate.
         base_lr: for a batch of 256.
@@ -46,6 +54,11 @@ class TrainingConfig:
         std: likewise.
         loss: see `losses.make_loss`.
         target_norm: likewise.
+        clip_grad: largest norm of the gradients; None leaves them as they are.
+        ema_decay: of a moving average of the weights; None keeps none.
+        fsdp: shard the student over the processes instead of copying it.
+        compile: compile the student's blocks.
+        gradient_checkpointing: compute blocks again in the backward pass, to save memory.
     """
 
     batch: int
@@ -63,6 +76,11 @@ class TrainingConfig:
     std: tuple[float, ...]
     loss: str = "cosine"
     target_norm: str = "l2"
+    clip_grad: float | None = None
+    ema_decay: float | None = None
+    fsdp: bool = False
+    compile: bool = False
+    gradient_checkpointing: bool = False
 
 
 class StudentInput:
@@ -95,19 +113,39 @@ class StudentInput:
 
 
 class Trainer:
-    """One run: `train` goes on from the newest checkpoint to the last step."""
+    """One run: `train` goes on from the newest checkpoint to the last step.
+
+    Every process of the world has one and calls the same methods; the first writes the folder.
+    """
 
     def __init__(
-        self, run: Path, student: Student, codec: Codec, config: TrainingConfig, clock: StepClock
+        self,
+        run: Path,
+        student: Student,
+        codec: Codec,
+        config: TrainingConfig,
+        clock: StepClock,
+        *,
+        world: World | None = None,
     ) -> None:
         self._run = run
+        self._folder = RunFolder(run, world or World())
         self._student = student
         self._config = config
         self._clock = clock
+        self._world = world or World()
         self._device = next(student.parameters()).device
         self._input = StudentInput(config, codec, self._device)
         self._loss_of = make_loss(config.loss, config.target_norm)
+        student.checkpoint_blocks = config.gradient_checkpointing
+        self._replica = replicate(student, self._world, fsdp=config.fsdp)
+        if config.compile:
+            # In place, so that names stay; block by block, since sharding acts between blocks.
+            for block in blocks_of(student):
+                block.compile()
         self._optimiser = make_optimiser(student, weight_decay=config.weight_decay)
+        decay = config.ema_decay
+        self._average = None if decay is None else MovingAverage(student, decay)
 
     def train(
         self, batches_from: Callable[[range], Generator[Batch, None, None]], stop: StopRequest
@@ -115,53 +153,49 @@ class Trainer:
         """Train to the last step; a run that is past it is left as it is.
 
         Args:
-            batches_from: opens the stream of a range of steps.
+            batches_from: opens the stream of this process's parts of a range of steps.
             stop: asked after each step.
 
         Returns:
             Counts for the record: steps, images, images a second, share of waiting.
 
         Raises:
-            InterruptedRunError: a stop signal came; a checkpoint was written.
-            DataError: the loss is not finite.
+            InterruptedRunError: a stop signal came to any process; a checkpoint was written.
+            DataError: the loss or a weight is not finite.
+            StorageError: a checkpoint cannot be written.
         """
-        first = self._restore()
+        first = self._folder.restore(self._student, self._optimiser, self._average)
         total, batch = max(first, self._config.total_steps), self._config.batch
-        write_state(self._run, "running", step=first, total_steps=total)
-        meter = Meter(batch)
+        meter, first_part = Meter(batch, self._world), slice(0, self._config.micro_batch)
+        bar = progress_bar(
+            "pretrain", total=total * batch, initial=first * batch, shown=self._world.leads
+        )
         with (
             explained_worker_deaths(),
-            contextlib.closing(RunLog(self._run, resume_step=first)) as log,
+            self._folder.opened(first, total, keep=self._config.keep) as folder,
             contextlib.closing(batches_from(range(first, total))) as batches,
-            progress_bar("pretrain", total=total * batch, initial=first * batch) as bar,
+            bar,
         ):
             for step, data in enumerate(meter.waiting(batches), start=first + 1):
-                meter.add(step, self._step(step, data), self._rate(step), data.keys)
+                if step == first + 1:
+                    settle(self._replica, functools.partial(self._loss, data, first_part))
+                meter.add(step, *self._step(step, data), self._rate(step), data.keys)
                 bar.update(batch)
+                stop.spread(self._world.most)
                 stopping = stop.signal_name is not None and step < total
-                self._keep(step, log, meter, now=stopping or step == total)
+                self._keep(step, folder, meter, now=stopping or step == total)
                 if stopping:
-                    write_state(self._run, "interrupted", step=step, total_steps=total)
+                    folder.interrupt(step)
                     stop.raise_if_asked(f"{self._run} has a checkpoint of step {step}")
         return {"steps": total, "steps_done_now": total - first} | meter.summary()
 
-    def _keep(self, step: int, log: RunLog, meter: Meter, *, now: bool) -> None:
+    def _keep(self, step: int, folder: OpenRun, meter: Meter, *, now: bool) -> None:
         """Write the log and a checkpoint when their turn comes, or now; the log always first."""
-        config = self._config
-        checkpoint = now or step % config.checkpoint_every == 0
-        if checkpoint or step % config.log_every == 0:
-            log.write(meter.rows(self._clock, self._run))
+        checkpoint = now or step % self._config.checkpoint_every == 0
+        if checkpoint or step % self._config.log_every == 0:
+            folder.log.write(meter.rows(self._clock, folder.last_good))
         if checkpoint:
-            save_checkpoint(self._run, step, self._student, self._optimiser, keep=config.keep)
-
-    def _restore(self) -> int:
-        """Load the newest whole checkpoint; return the steps it has seen."""
-        found = newest_checkpoint(self._run)
-        if found is None:
-            return 0
-        step, folder = found
-        load_checkpoint(folder, self._student, self._optimiser)
-        return step
+            folder.checkpoint(step, self._student, self._optimiser, self._average)
 
     def _rate(self, step: int) -> float:
         """Return the learning rate of a step (from 1), as it stands when the step begins."""
@@ -174,8 +208,13 @@ class Trainer:
             epochs=config.epochs,
         )
 
-    def _step(self, step: int, data: Batch) -> torch.Tensor:
-        """Take one optimiser step; return the batch's mean loss, still on the device."""
+    def _step(self, step: int, data: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Take one optimiser step.
+
+        Returns:
+            The mean loss of this process's part and, where they are clipped, the norm of the
+            gradients; both still on the device.
+        """
         set_learning_rate(self._optimiser, self._rate(step))
         self._optimiser.zero_grad(set_to_none=True)
         loss_sum = torch.zeros((), device=self._device)
@@ -183,11 +222,16 @@ class Trainer:
         for start in range(0, pairs, self._config.micro_batch):
             part = slice(start, min(start + self._config.micro_batch, pairs))
             share = (part.stop - part.start) / pairs
-            loss = self._loss(data, part) * share
-            loss.backward()  # type: ignore[no-untyped-call]
+            with accumulating(self._replica, last=part.stop == pairs):
+                loss = self._loss(data, part) * share
+                loss.backward()  # type: ignore[no-untyped-call]
             loss_sum += loss.detach()
+        clip = self._config.clip_grad
+        norm = None if clip is None else clip_gradients(self._student, clip)
         self._optimiser.step()
-        return loss_sum
+        if self._average is not None:
+            self._average.update()
+        return loss_sum, norm
 
     def _loss(self, data: Batch, part: slice) -> torch.Tensor:
         patches_BKP = self._input.pixels(data.patches_BKP[part])
@@ -195,7 +239,7 @@ class Trainer:
         kept_BK = self._input.indices(data.kept_BK[part])
         masked_BM = self._input.indices(data.masked_BM[part])
         with _arithmetic(self._device, bf16=self._config.bf16):
-            pred_BTD = self._student(patches_BKP, kept_BK, masked_BM)
+            pred_BTD = self._replica(patches_BKP, kept_BK, masked_BM)
         return self._loss_of(pred_BTD, targets_BTD)
 
 

@@ -1,6 +1,7 @@
 """`milan-pipeline pretrain`: image shards + target shards -> a run. No teacher anywhere."""
 
 import dataclasses
+import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,14 @@ import click
 from milan_pipeline import storage
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.interrupts import StopRequest, stop_request
+from milan_pipeline.launcher import is_launched, launch
 from milan_pipeline.options import option, stage_command
 from milan_pipeline.provenance import StageRecord, read_record
 
 if TYPE_CHECKING:
     import torch
 
+    from milan_pipeline.distributed import World
     from milan_pipeline.examples import Batch
     from milan_pipeline.pretraining import RunData
     from milan_pipeline.shard_cache import CacheConfig
@@ -91,6 +94,12 @@ class Pretrain:
     )
     base_lr: float = option(1.5e-4, help="Learning rate for a batch of 256; scaled to the batch.")
     weight_decay: float = option(0.05, help="AdamW's weight decay.")
+    clip_grad: float | None = option(
+        None, help="Largest norm of the gradients (arXiv 1211.5063); default: not clipped."
+    )
+    ema_decay: float | None = option(
+        None, help="Also keep and export a moving average of the weights, as of arXiv 1703.01780."
+    )
     seed: int = option(0, help="Seed of weights, order and masks.")
     lanes: int | None = option(None, help="Sequences an epoch is dealt into; default: up to 64.")
     shuffle_block: int = option(4096, help="Pairs of a lane that are shuffled together.")
@@ -101,7 +110,16 @@ class Pretrain:
         "error", help="Images without targets or the reverse.", choices=("error", "skip")
     )
     max_steps: int | None = option(None, help="Stop after this many steps.", role="extent")
-    micro_batch: int = option(256, help="Pairs in one forward pass.", role="execution")
+    micro_batch: int = option(
+        256, help="Pairs in one forward pass of one process.", role="execution"
+    )
+    compile: bool = option(False, help="Compile the student's blocks.", role="execution")
+    gradient_checkpointing: bool = option(
+        False, help="Compute blocks again in the backward pass, to save memory.", role="execution"
+    )
+    fsdp: bool = option(
+        False, help="Shard the student over torchrun's processes (FSDP2).", role="execution"
+    )
     checkpoint_every: int = option(500, help="Steps between checkpoints.", role="execution")
     keep: int = option(2, help="Checkpoints to keep.", role="execution")
     log_every: int = option(10, help="Steps between looks at the loss.", role="execution")
@@ -110,21 +128,17 @@ class Pretrain:
         None, help="Local folder that keeps what is read from the shards.", role="execution"
     )
     cache_gb: float = option(50.0, help="Gigabytes that --cache may hold.", role="execution")
+    processes: int | None = option(
+        None, help="Processes to start on this machine, where torchrun does not.", role="execution"
+    )
     device: str = option("auto", help="Where to train: auto, cpu, cuda.", role="execution")
 
     def __post_init__(self) -> None:
         for name in (
             *("image_size", "patch_size", "width", "depth", "heads", "decoder_width"),
-            *(
-                "decoder_depth",
-                "decoder_heads",
-                "views",
-                "epochs",
-                "batch_size",
-                "lanes",
-                "shuffle_block",
-            ),
-            *("max_steps", "micro_batch", "checkpoint_every", "keep", "log_every"),
+            *("decoder_depth", "decoder_heads", "views", "epochs", "batch_size", "lanes"),
+            *("shuffle_block", "max_steps", "micro_batch", "checkpoint_every", "keep"),
+            *("log_every", "processes"),
         ):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -138,6 +152,10 @@ class Pretrain:
                 f"--base-lr {self.base_lr} or --weight-decay {self.weight_decay} is below 0; give "
                 "0 or more"
             )
+        if self.clip_grad is not None and not self.clip_grad > 0:
+            raise ConfigError(f"--clip-grad {self.clip_grad} is not above 0; try 1")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"--ema-decay {self.ema_decay} is not within 0 to 1; try 0.9999")
         if self.warmup_epochs is not None and not 0 <= self.warmup_epochs < self.epochs:
             raise ConfigError(
                 f"--warmup-epochs {self.warmup_epochs} is not within 0 and --epochs {self.epochs}; "
@@ -173,24 +191,34 @@ class Pretrain:
 
 def run(config: Pretrain) -> None:
     """Train to the last step and export the encoder."""
-    with stop_request() as stop:
-        _run(config, stop)
+    if config.processes is not None and not is_launched():
+        sys.exit(launch("pretrain", config, config.processes))
+    with stop_request(then_ignore=is_launched()) as stop:
+        from milan_pipeline.devices import pick_device
+        from milan_pipeline.distributed import joined_world, local_device
+
+        device = local_device(pick_device(config.device))
+        with joined_world(device) as world:
+            _run(config, stop, device, world)
 
 
-def _run(config: Pretrain, stop: StopRequest) -> None:
-    from milan_pipeline.devices import pick_device
+def _run(config: Pretrain, stop: StopRequest, device: "torch.device", world: "World") -> None:
     from milan_pipeline.export import export_encoder
+    from milan_pipeline.meter import in_words
+    from milan_pipeline.order import lanes_of
     from milan_pipeline.run_log import run_lock, trained_steps, write_state
+    from milan_pipeline.runs import trained_encoder
     from milan_pipeline.stream import batches
     from milan_pipeline.training import Trainer
 
-    device = pick_device(config.device)
     config, data = _settled(config, device)
     training = _training_config(config, data)
     record, folder, total = _record(config, data), config.folder, training.total_steps
     if record.previous_state() == "done" and trained_steps(folder) >= total:
-        click.echo(f"{config.out}: nothing to do, {total} steps are done")
+        if world.leads:
+            click.echo(f"{config.out}: nothing to do, {total} steps are done")
         return
+    lanes_of(world.rank, world.size, range(data.order.lanes))  # or say which sizes fit
     student, arguments = _student(config, data)
     examples = data.examples(student, mask_ratio=config.mask_ratio, masking=config.masking)
 
@@ -201,19 +229,31 @@ def _run(config: Pretrain, stop: StopRequest) -> None:
             examples,
             steps=steps,
             workers=config.workers,
+            rank=world.rank,
+            world=world.size,
             pin_memory=device.type == "cuda",
             cache=config.cache_config(),
         )
 
+    codec, clock = data.layout.codec, data.clock
+    trainer = Trainer(folder, student.to(device), codec, training, clock, world=world)
+    world.wait_for_all()  # until all have read what an earlier run left
+    if not world.leads:
+        trainer.train(batches_from, stop)
+        return
     with run_lock(folder):
         # Only now, when nothing can be wrong with the options any more, are they the run's own.
         record.begin()
-        trainer = Trainer(folder, student.to(device), data.layout.codec, training, data.clock)
         counts = trainer.train(batches_from, stop)
-        export_encoder(folder, student.encoder, arguments, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        files = {"encoder": False} | ({} if config.ema_decay is None else {"encoder-ema": True})
+        for name, averaged in files.items():
+            encoder = trained_encoder(folder, arguments, averaged=averaged)
+            export_encoder(
+                folder, encoder, arguments, mean=IMAGENET_MEAN, std=IMAGENET_STD, name=name
+            )
         write_state(folder, "done", step=counts["steps"], total_steps=counts["steps"])
         record.finish(counts | {"missing": data.pairs.missing})
-    click.echo(f"{config.out}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
+    click.echo(f"{config.out}: {in_words(counts)}")
 
 
 def dry_run(config: Pretrain) -> None:
@@ -331,6 +371,11 @@ def _training_config(config: Pretrain, data: "RunData") -> "TrainingConfig":
         std=IMAGENET_STD,
         loss=config.loss,
         target_norm=config.target_norm,
+        clip_grad=config.clip_grad,
+        ema_decay=config.ema_decay,
+        fsdp=config.fsdp,
+        compile=config.compile,
+        gradient_checkpointing=config.gradient_checkpointing,
     )
 
 

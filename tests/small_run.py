@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from milan_pipeline.checkpoints import newest_checkpoint
+from milan_pipeline.distributed import World
 from milan_pipeline.errors import InterruptedRunError
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.pretraining import StudentSpec, build_student, open_run_data
@@ -64,11 +65,18 @@ def unchanged(_, batch):
     return batch
 
 
+def spoiled_codes(batch):
+    """Make a batch's targets not numbers."""
+    name = "codes_BTC"
+    return batch._replace(**{name: torch.full_like(getattr(batch, name), torch.nan)})
+
+
 class Run:
     """A run folder and the student of its latest part."""
 
-    def __init__(self, data, folder):
+    def __init__(self, data, folder, world=None):
         self.data = data
+        self.world = world or World()
         self.folder = folder
         self.counts: dict[str, Any] = {}
 
@@ -80,21 +88,30 @@ class Run:
 
         def batches_from(steps):
             pairs, order = self.data.pairs, self.data.order
-            source = batches(pairs, order, examples, steps=steps, workers=workers)
+            source = batches(
+                pairs,
+                order,
+                examples,
+                steps=steps,
+                workers=workers,
+                rank=self.world.rank,
+                world=self.world.size,
+            )
             for step, batch in zip(steps, source, strict=True):
                 yield change(step + 1, batch)
 
         codec, clock = self.data.layout.codec, self.data.clock
-        trainer = Trainer(self.folder, self.student, codec, config, clock)
+        trainer = Trainer(self.folder, self.student, codec, config, clock, world=self.world)
         self.counts = trainer.train(batches_from, stop or StopRequest())
         return self.counts
 
-    def stop_at(self, step, **changes):
-        """Train until a stop signal comes during a step."""
+    def stop_at(self, step, *, rank=0, **changes):
+        """Train until a stop signal comes to one process during a step."""
         stop = StopRequest()
 
         def signalled(current, batch):
-            stop.signal_name = "SIGUSR1" if current == step else stop.signal_name
+            if (current, self.world.rank) == (step, rank):
+                stop.signal_name = "SIGUSR1"
             return batch
 
         with pytest.raises(InterruptedRunError, match=f"SIGUSR1 received.*step {step};"):

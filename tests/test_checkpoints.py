@@ -12,11 +12,16 @@ from milan_pipeline.checkpoints import (
     OPTIMISER,
     load_checkpoint,
     newest_checkpoint,
-    save_checkpoint,
+    take_snapshot,
     verify_checkpoint,
+    write_checkpoint,
 )
 from milan_pipeline.errors import DataError, StorageError
 from milan_pipeline.recipe import make_optimiser, set_learning_rate
+
+
+def save_checkpoint(run, step, model, optimiser, *, keep):
+    return write_checkpoint(run, step, take_snapshot(model, optimiser), keep=keep)
 
 
 def model_and_optimiser(seed=0):
@@ -114,7 +119,25 @@ def test_a_torn_checkpoint_is_passed_over(tmp_path, name, damage):
 def test_hashes_that_are_no_mapping_are_torn_too(tmp_path):
     saved(tmp_path, [2])
     (tmp_path / "checkpoints/step-00000002" / HASHES).write_text("3\n")
-    assert newest_checkpoint(tmp_path) is None
+    with pytest.raises(DataError, match=r"no checkpoint.*step-00000002.*to start anew"):
+        newest_checkpoint(tmp_path)
+
+
+def test_a_torn_checkpoint_that_is_passed_over_is_named(tmp_path, capsys):
+    saved(tmp_path, [2, 4])
+    truncated(tmp_path / "checkpoints/step-00000004" / MODEL)
+    newest_checkpoint(tmp_path)
+    error = capsys.readouterr().err
+    assert error.startswith("Warning: ")
+    assert "step-00000004" in error
+
+
+def test_where_all_are_torn_nothing_starts_anew_unasked(tmp_path):
+    saved(tmp_path, [2, 4])
+    truncated(tmp_path / "checkpoints/step-00000002" / MODEL)
+    removed(tmp_path / "checkpoints/step-00000004" / HASHES)
+    with pytest.raises(DataError, match=r"step-00000004, step-00000002 are torn.*; delete"):
+        newest_checkpoint(tmp_path)
 
 
 def test_without_a_run_there_is_no_checkpoint(tmp_path):

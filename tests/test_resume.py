@@ -3,9 +3,14 @@
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from milan_pipeline.errors import DataError
 from milan_pipeline.interrupts import StopRequest
 from tests.small_run import STEPS, Run, open_data, require_same_end
+
+LAST = f"checkpoints/step-{STEPS:08d}"
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +72,29 @@ def test_without_any_whole_checkpoint_the_run_starts_anew(run, whole):
     shutil.rmtree(run.folder / "checkpoints")
     run.train()
     require_same_end(run, whole)
+
+
+def test_where_all_checkpoints_are_torn_the_run_refuses_to_start_anew(run):
+    run.break_at(5)
+    for folder in (run.folder / "checkpoints").iterdir():
+        (folder / "student.safetensors").write_bytes(b"torn")
+    with pytest.raises(DataError, match="to start anew"):
+        run.train()
+
+
+def test_the_moving_average_and_clipping_go_on_bit_for_bit(run, whole, data, tmp_path):
+    changes = {"ema_decay": 0.9, "clip_grad": 0.1}
+    other = Run(data, tmp_path / "other")
+    other.train(**changes)
+    run.break_at(4, **changes)
+    run.stop_at(5, **changes)
+    run.train(**changes)
+    require_same_end(run, other)
+    averages = [load_file(each.folder / LAST / "ema.safetensors") for each in (run, other)]
+    assert averages[0].keys() == whole.student.state_dict().keys()
+    assert all(torch.equal(value, averages[1][name]) for name, value in averages[0].items())
+    student = run.student.state_dict()
+    assert any(not torch.equal(value, student[name]) for name, value in averages[0].items())
 
 
 def test_a_stop_during_the_last_step_is_no_interruption(run, whole):

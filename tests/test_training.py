@@ -5,13 +5,23 @@ import multiprocessing
 import pytest
 import torch
 
-from milan_pipeline.errors import DataError
+from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.losses import cosine_loss
+from milan_pipeline.meter import in_words
 from milan_pipeline.recipe import learning_rate
+from milan_pipeline.replicas import blocks_of
 from milan_pipeline.stream import batches
 from milan_pipeline.student import patchify
-from milan_pipeline.training import StudentInput
-from tests.small_run import CONFIG, STEPS, Run, open_data, require_same_end, student_for
+from milan_pipeline.training import StudentInput, Trainer
+from tests.small_run import (
+    CONFIG,
+    STEPS,
+    Run,
+    open_data,
+    require_same_end,
+    spoiled_codes,
+    student_for,
+)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +85,41 @@ def distance(ours, theirs):
     return float(sum((left - right).detach().square().sum() for left, right in pairs)) ** 0.5
 
 
+@pytest.mark.slow
+# The compiler hides this warning of its own making, but not from a filter that makes it an error.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+def test_compiled_blocks_compute_the_same(run, whole):
+    run.train(compile=True, micro_batch=4)
+    losses = [[row["loss"] for row in each.log] for each in (run, whole)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert run.student.state_dict().keys() == whole.student.state_dict().keys()
+    require_compiled(run.student)
+
+
+def require_compiled(student):
+    for block in blocks_of(student):
+        assert block._compiled_call_impl is not None
+
+
+def test_gradients_are_clipped_over_the_whole_batch(run, whole):
+    run.train(clip_grad=1e-3, micro_batch=3)
+    norms = [row["grad_norm"] for row in run.log]
+    assert all(norm > 1e-3 for norm in norms)
+    assert all("grad_norm" not in row for row in whole.log)
+    gradients = [p.grad for p in run.student.parameters() if p.grad is not None]
+    assert float(torch.nn.utils.get_total_norm(gradients)) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_the_student_is_told_to_compute_blocks_again(run):
+    run.train(gradient_checkpointing=True, total_steps=1)
+    assert run.student.checkpoint_blocks is True
+
+
+def test_sharding_needs_processes(run):
+    with pytest.raises(ConfigError, match=r"--fsdp shards over processes.*torchrun"):
+        run.train(fsdp=True)
+
+
 def test_bfloat16_stays_near_float32_and_keeps_float32_weights(run, whole):
     run.train(bf16=True)
     losses = [[row["loss"] for row in each.log] for each in (run, whole)]
@@ -112,16 +157,18 @@ def test_the_summary_counts_what_was_done_now(whole):
     assert 0 <= whole.counts["data_wait_share"] <= 1
 
 
+def test_the_summary_in_words():
+    counts = {"steps": 8, "steps_done_now": 3, "images_per_second": 2.5, "data_wait_share": 0.0312}
+    assert in_words(counts) == (
+        "8 steps, 3 of them now; 2.5 images/s; 3.1% of the time waiting for data"
+    )
+
+
 # ---- a loss that is not finite
 
 
 def spoil(at):
-    def change(step, batch):
-        if step != at:
-            return batch
-        return batch._replace(codes_BTC=torch.full_like(batch.codes_BTC, torch.nan))
-
-    return change
+    return lambda step, batch: spoiled_codes(batch) if step == at else batch
 
 
 def test_a_loss_that_is_not_finite_stops_and_says_where(run, whole):
@@ -142,6 +189,21 @@ def test_a_loss_that_is_not_finite_stops_and_says_where(run, whole):
     assert [row["step"] for row in run.log] == [1, 2, 3, 4, 5]
     run.train()  # with good data again
     require_same_end(run, whole)
+
+
+def test_weights_that_a_gradient_spoilt_are_never_saved(run, monkeypatch):
+    plain = Trainer._step
+
+    def spoilt(self, step, data):
+        result = plain(self, step, data)
+        if step == 4:
+            torch.nn.init.constant_(self._student.decoder.mask_token, torch.inf)
+        return result
+
+    monkeypatch.setattr(Trainer, "_step", spoilt)
+    with pytest.raises(DataError, match=r"weight is not finite after step 4.*step-00000002"):
+        run.train()
+    assert run.newest == 2
 
 
 def test_a_loss_that_is_never_finite_has_no_good_checkpoint(run):

@@ -70,6 +70,24 @@ def test_a_cache_that_cannot_be_is_refused(shards, tmp_path, options, message, c
     assert re.search(message, capsys.readouterr().err)
 
 
+def test_the_end_tells_the_share_of_waiting(shards, tmp_path, capsys):
+    pretrain(*shards, tmp_path, "--max-steps", 1)
+    said = capsys.readouterr().out
+    assert re.search(r"1 steps, 1 of them now; .* images/s; \d+\.\d% of the time waiting", said)
+
+
+def test_a_moving_average_is_exported_beside_the_encoder(shards, tmp_path):
+    pretrain(*shards, tmp_path, "--max-steps", 6, "--ema-decay", 0.5, "--clip-grad", 0.01)
+    description = json.loads((tmp_path / "encoder-ema.json").read_text())
+    model = timm.create_model(**description["timm"])
+    averages = load_file(tmp_path / "encoder-ema.safetensors")
+    model.load_state_dict(averages, strict=True)
+    last = load_file(tmp_path / "encoder.safetensors")
+    assert averages.keys() == last.keys()
+    assert any(not torch.equal(value, last[name]) for name, value in averages.items())
+    assert all(row["grad_norm"] > 0 for row in log(tmp_path))
+
+
 # ---- stop, go on, extend
 
 
@@ -160,6 +178,7 @@ def test_bfloat16_trains_and_exports_float32(shards, tmp_path):
 @pytest.mark.parametrize(
     ("option", "value"),
     [
+        ("--clip-grad", 0.0), ("--ema-decay", 1.0), ("--processes", 0),
         ("--mask-ratio", 1.5), ("--workers", -1), ("--batch-size", 0), ("--base-lr", -1),
         ("--warmup-epochs", 4), ("--out", "memory://run"), ("--student", "vit_bse"),
     ],

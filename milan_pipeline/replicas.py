@@ -1,0 +1,102 @@
+"""One student over several processes: copied whole (DDP) or sharded (FSDP2), and back again.
+
+Checkpoints hold whole tensors either way, so a run may go on with another number of processes.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from milan_pipeline.distributed import World
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.student import Student
+
+
+def blocks_of(student: Student) -> list[nn.Module]:
+    """Return the transformer blocks, the encoder's first: the units of sharding and compiling."""
+    stacks = (student.encoder.blocks, getattr(student.decoder, "blocks", ()))
+    return [block for stack in stacks for block in stack]
+
+
+def replicate(student: Student, world: World, *, fsdp: bool) -> nn.Module:
+    """Return the module to call in training; its gradients are means over all processes.
+
+    Args:
+        student: on its device; with `fsdp`, its parameters become sharded tensors in place.
+        world: the processes.
+        fsdp: shard weights, gradients and optimiser state instead of copying them
+            (`torch.distributed.fsdp.fully_shard`, after ZeRO, arXiv 1910.02054).
+
+    Raises:
+        ConfigError: sharding was asked for without processes to shard over.
+    """
+    if fsdp and not dist.is_initialized():
+        raise ConfigError(
+            "--fsdp shards over processes, and there is one; start it with torchrun or give "
+            "--processes"
+        )
+    if fsdp:
+        # No mixed-precision policy: autocast alone decides what is computed in which type, so that
+        # shards and copies give the same numbers.
+        for block in blocks_of(student):
+            fully_shard(block)
+        fully_shard(student)
+        return student
+    if world.size == 1:
+        return student
+    return DistributedDataParallel(student)
+
+
+def settle(replica: nn.Module, loss: Callable[[], Tensor]) -> None:
+    """Let DDP deal the gradients into buckets for good, by a backward pass that counts for nothing.
+
+    It deals them anew after its first one, in the order in which they came. That changes the order
+    in which they are added up, and with it the last bits: of the second step of an undisturbed
+    run, but of another step of one that goes on from a checkpoint.
+
+    Args:
+        replica: from `replicate`.
+        loss: computes a loss as in training.
+    """
+    if isinstance(replica, DistributedDataParallel):
+        loss().backward()  # type: ignore[no-untyped-call]
+        replica.zero_grad(set_to_none=True)
+
+
+@contextlib.contextmanager
+def accumulating(replica: nn.Module, *, last: bool) -> Iterator[None]:
+    """Run one micro batch; copies exchange gradients in the last one of a step alone.
+
+    Shards do so in each, since whole gradients are what they have no room for.
+    """
+    if last or not isinstance(replica, DistributedDataParallel):
+        yield
+        return
+    with replica.no_sync():
+        yield
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor as it would be without sharding; every process must ask."""
+    full: Any = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return cast("Tensor", full)
+
+
+def like(tensor: Tensor, model: Tensor) -> Tensor:
+    """Return this process's form of a whole tensor: sharded and placed as `model` is."""
+    if not isinstance(model, DTensor):
+        return tensor
+    tensor = tensor.to(model.device)
+    return distribute_tensor(tensor, model.device_mesh, model.placements, src_data_rank=None)
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """Return what this process holds of a tensor, sharing its memory."""
+    local: Any = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return cast("Tensor", local.detach())
