@@ -30,7 +30,7 @@ def view_pixels(rgb_HWC: NDArray[np.uint8], box: Box, size: int) -> torch.Tensor
     # A copy of the crop alone, because decoded images are read-only and torch wants to own memory.
     crop_CHW = torch.from_numpy(rgb_HWC[rows, columns].copy()).permute(2, 0, 1)
     # Seen channels-last, as decoded: the layout of torch's vectorised uint8 kernel, which is also
-    # what torchvision's `resize` calls, after as much time in Python as a tenth of the work.
+    # what torchvision's `resize` calls, but takes 7% longer to (measured).
     view_CSS = F.interpolate(crop_CHW[None], (size, size), mode="bicubic", antialias=True)[0]
     if box.flip:
         view_CSS = view_CSS.flip(-1)
