@@ -24,6 +24,7 @@ def option(
     *,
     help: str,  # noqa: A002 - click's own word
     choices: tuple[str, ...] | None = None,
+    least: float | None = None,
     role: Role = "content",
 ) -> Any:
     """Declare a configuration field that is also the option `--field-name`.
@@ -32,10 +33,11 @@ def option(
         default: the field's default; without one the option is required.
         help: one line for `--help`, with the unit where the value has one.
         choices: the only values allowed.
+        least: the smallest value allowed, which `require_least` checks.
         role: "content" shapes the output and must not change between runs into one output;
             "extent" may grow; "execution" (workers, device) is free.
     """
-    metadata = {"kind": "option", "help": help, "choices": choices, "role": role}
+    metadata = {"kind": "option", "help": help, "choices": choices, "least": least, "role": role}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -47,6 +49,19 @@ def argument(*, role: Role = "execution") -> Any:
 def arguments(*, role: Role = "execution") -> Any:
     """Declare a configuration field that takes all remaining positional arguments."""
     return dataclasses.field(metadata={"kind": "arguments", "role": role})
+
+
+def require_least(config: Any) -> None:
+    """Refuse values below what their options declare as least; None is left out.
+
+    Raises:
+        ConfigError: a value is below it, or is NaN.
+    """
+    for field in dataclasses.fields(config):
+        least, value = field.metadata.get("least"), getattr(config, field.name)
+        if least is not None and value is not None and not value >= least:
+            flag = f"--{field.name.replace('_', '-')}"
+            raise ConfigError(f"{flag} {value} is below {least:g}; give {least:g} or more")
 
 
 def parameters_of(config_class: type) -> list[click.Parameter]:

@@ -6,13 +6,13 @@ Legend: B batch, K kept patches, T supervised tokens, P pixels of a patch, D tar
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from milan_pipeline.attention import spell_out_attention
 from milan_pipeline.codecs import Codec
 from milan_pipeline.distributed import World
 from milan_pipeline.ema import MovingAverage
@@ -138,6 +138,8 @@ class Trainer:
         self._input = StudentInput(config, codec, self._device)
         self._loss_of = make_loss(config.loss, config.target_norm)
         student.checkpoint_blocks = config.gradient_checkpointing
+        if config.bf16 and self._device.type == "cpu":
+            spell_out_attention(student)
         self._replica = replicate(student, self._world, fsdp=config.fsdp)
         if config.compile:
             # In place, so that names stay; block by block, since sharding acts between blocks.
@@ -238,18 +240,6 @@ class Trainer:
         targets_BTD = self._input.targets(data.codes_BTC[part], data.scale_BT[part])
         kept_BK = self._input.indices(data.kept_BK[part])
         masked_BM = self._input.indices(data.masked_BM[part])
-        with _arithmetic(self._device, bf16=self._config.bf16):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.bf16):
             pred_BTD = self._replica(patches_BKP, kept_BK, masked_BM)
         return self._loss_of(pred_BTD, targets_BTD)
-
-
-@contextlib.contextmanager
-def _arithmetic(device: torch.device, *, bf16: bool) -> Iterator[None]:
-    """Compute the forward pass in the run's type, with the attention kernel that suits it."""
-    with contextlib.ExitStack() as stack:
-        if bf16:
-            stack.enter_context(torch.autocast(device.type, torch.bfloat16))
-        if bf16 and device.type == "cpu":
-            # Measured: torch's fused kernel makes whole steps 1.2 to 1.8 times slower here.
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        yield

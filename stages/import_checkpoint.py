@@ -75,7 +75,7 @@ class _Plan(NamedTuple):
 
 def run(config: ImportCheckpoint) -> None:
     """Write the run folder, unless it is there."""
-    from milan_pipeline.checkpoints import save_checkpoint
+    from milan_pipeline.checkpoints import take_snapshot, write_checkpoint
     from milan_pipeline.export import export_encoder
     from milan_pipeline.imported import build_imported
     from milan_pipeline.recipe import make_optimiser
@@ -90,7 +90,8 @@ def run(config: ImportCheckpoint) -> None:
         plan.record.begin()
         if imported.student is not None:
             fresh = make_optimiser(imported.student, weight_decay=0.0)
-            save_checkpoint(config.folder, 0, imported.student, fresh, keep=1)
+            snapshot = take_snapshot(imported.student, fresh)
+            write_checkpoint(config.folder, 0, snapshot, keep=1)
         export_encoder(
             config.folder, imported.encoder, imported.arguments, mean=config.mean, std=config.std
         )

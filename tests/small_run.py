@@ -67,8 +67,7 @@ def unchanged(_, batch):
 
 def spoiled_codes(batch):
     """Make a batch's targets not numbers."""
-    name = "codes_BTC"
-    return batch._replace(**{name: torch.full_like(getattr(batch, name), torch.nan)})
+    return batch._replace(codes_BTC=torch.full_like(batch.codes_BTC, torch.nan))
 
 
 class Run:

@@ -1,0 +1,219 @@
+"""What `pretrain` is about to do, settled before anything is written, and the doing of it."""
+
+import dataclasses
+import functools
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from milan_pipeline import storage
+from milan_pipeline.checkpoints import newest_checkpoint
+from milan_pipeline.distributed import World
+from milan_pipeline.examples import Batch, ExampleConfig
+from milan_pipeline.export import export_encoder
+from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.meter import in_words
+from milan_pipeline.order import lanes_of
+from milan_pipeline.pretraining import RunData, StudentSpec, build_student, open_run_data
+from milan_pipeline.provenance import StageRecord, read_record
+from milan_pipeline.run_log import run_lock, trained_steps, write_state
+from milan_pipeline.run_weights import initial_weights, initialise
+from milan_pipeline.runs import trained_encoder
+from milan_pipeline.stream import batches
+from milan_pipeline.student import Student
+from milan_pipeline.training import Trainer, TrainingConfig
+from stages.pretrain import Pretrain
+
+WARMUP_SHARE = 0.1
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run with nothing left open.
+
+    Attributes:
+        config: what was left to the data, the machine or an earlier run is filled in.
+        data: what the run learns from.
+        record: `config.json`.
+        student: with the weights that the run begins from.
+        encoder_arguments: what timm makes its encoder of.
+        examples: how views are cut and masked.
+    """
+
+    config: Pretrain
+    data: RunData
+    record: StageRecord
+    student: Student
+    encoder_arguments: dict[str, Any]
+    examples: ExampleConfig
+
+    @functools.cached_property
+    def training(self) -> TrainingConfig:
+        """What the loop needs to know; most options are its fields' namesakes."""
+        total = self.data.clock.total(self.config.epochs)
+        settled: dict[str, Any] = {
+            "batch": self.data.order.batch,
+            "total_steps": min(total, self.config.max_steps or total),
+            "bf16": self.config.precision == "bf16",
+            "mean": IMAGENET_MEAN,
+            "std": IMAGENET_STD,
+        }
+        names = {field.name for field in dataclasses.fields(TrainingConfig)} - settled.keys()
+        return TrainingConfig(**settled, **{name: getattr(self.config, name) for name in names})
+
+    @property
+    def is_done(self) -> bool:
+        """Whether an earlier run into this folder did all of it.
+
+        Raises:
+            MismatchError: it was another run.
+        """
+        done = self.record.previous_state() == "done"
+        return done and trained_steps(self.config.folder) >= self.training.total_steps
+
+    def summary(self) -> Iterator[str]:
+        """Yield lines on how long the run is and what it will read and write."""
+        _ = self.is_done  # to refuse what the run would refuse
+        total, newest = self.training.total_steps, newest_checkpoint(self.config.folder)
+        parameters = sum(parameter.numel() for parameter in self.student.parameters())
+        pairs, order = self.data.pairs, self.data.order
+        yield f"steps to do: {max(0, total - (newest[0] if newest else 0))} of {total}"
+        yield (
+            f"pairs: {int(pairs.counts(0).sum())} a view, views: {self.config.views}, "
+            f"left out: {pairs.missing}"
+        )
+        yield f"batch: {order.batch}, lanes: {order.lanes}, parameters: {parameters}"
+        yield (
+            f"bytes to write: about {12 * parameters * (self.config.keep + 1)} (checkpoints), "
+            f"free: {storage.free_bytes(self.config.out)}"
+        )
+
+
+def plan(config: Pretrain, device: torch.device) -> Plan:
+    """Join the pairs, settle what is open, build the student; nothing is written.
+
+    Raises:
+        ConfigError: options do not fit each other or the data.
+        MissingDataError, MismatchError: images, targets and `--init` do not belong together.
+    """
+    config, data = _settled(config, device)
+    spec = StudentSpec.from_content(dataclasses.asdict(config))
+    student, arguments = build_student(
+        spec, grid=data.grid, target_width=data.layout.width, seed=config.seed
+    )
+    if config.init is not None:
+        initialise(student, Path(config.init), decoder_heads=config.decoder_heads)
+    return Plan(
+        config=config,
+        data=data,
+        record=_record(config, data),
+        student=student,
+        encoder_arguments=arguments,
+        examples=data.examples(student, mask_ratio=config.mask_ratio, masking=config.masking),
+    )
+
+
+def train(planned: Plan, device: torch.device, world: World, stop: StopRequest) -> str:
+    """Train to the last step and export the encoder, together with the other processes.
+
+    Returns:
+        What is to be said at the end; nothing in processes other than the first.
+    """
+    config, data, total = planned.config, planned.data, planned.training.total_steps
+    if planned.is_done:
+        return f"{config.out}: nothing to do, {total} steps are done" if world.leads else ""
+    lanes_of(world.rank, world.size, range(data.order.lanes))  # or say which sizes fit
+
+    def batches_from(steps: range) -> Generator[Batch, None, None]:
+        return batches(
+            data.pairs,
+            data.order,
+            planned.examples,
+            steps=steps,
+            workers=config.workers,
+            rank=world.rank,
+            world=world.size,
+            pin_memory=device.type == "cuda",
+            cache=config.cache_config(),
+        )
+
+    student, codec = planned.student.to(device), data.layout.codec
+    trainer = Trainer(config.folder, student, codec, planned.training, data.clock, world=world)
+    world.wait_for_all()  # until all have read what an earlier run left
+    if not world.leads:
+        trainer.train(batches_from, stop)
+        return ""
+    with run_lock(config.folder):
+        # Only now, when nothing can be wrong with the options any more, are they the run's own.
+        planned.record.begin()
+        counts = trainer.train(batches_from, stop)
+        _export(planned)
+        write_state(config.folder, "done", step=counts["steps"], total_steps=counts["steps"])
+        planned.record.finish(counts | {"missing": data.pairs.missing})
+    return f"{config.out}: {in_words(counts)}"
+
+
+def _export(planned: Plan) -> None:
+    """Write the encoder and, where there is one, its moving average."""
+    folder, arguments = planned.config.folder, planned.encoder_arguments
+    averaged_too = planned.config.ema_decay is not None
+    for name in ("encoder", "encoder-ema") if averaged_too else ("encoder",):
+        encoder = trained_encoder(folder, arguments, averaged=name == "encoder-ema")
+        export_encoder(folder, encoder, arguments, mean=IMAGENET_MEAN, std=IMAGENET_STD, name=name)
+
+
+def _settled(config: Pretrain, device: torch.device) -> tuple[Pretrain, RunData]:
+    """Join the pairs; fill in what was left to the data, the machine or an earlier run."""
+    config = _with_frozen_choices(config)
+    data = open_run_data(
+        config.images,
+        config.targets,
+        views=config.views,
+        on_missing="skip" if config.on_missing == "skip" else "error",
+        batch=config.batch_size,
+        lanes=config.lanes,
+        block=config.shuffle_block,
+        seed=config.seed,
+    )
+    precision, warmup = config.precision, config.warmup_epochs
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" else "fp32"
+    settled = dataclasses.replace(
+        config,
+        views=len(data.pairs.views),
+        batch_size=data.order.batch,
+        lanes=data.order.lanes,
+        precision=precision,
+        warmup_epochs=WARMUP_SHARE * config.epochs if warmup is None else warmup,
+    )
+    return settled, data
+
+
+def _with_frozen_choices(config: Pretrain) -> Pretrain:
+    """Fill in what an earlier run into this folder chose from its data and machine."""
+    previous = read_record(storage.join(config.out, "config.json")) or {"content": {}}
+    frozen = {
+        name: previous["content"][name]
+        for name in ("views", "batch_size", "lanes", "precision", "warmup_epochs")
+        if getattr(config, name) in (None, "auto") and name in previous["content"]
+    }
+    return dataclasses.replace(config, **frozen)
+
+
+def _record(config: Pretrain, data: RunData) -> StageRecord:
+    """Describe the run: `config.json`, with what must not change between its parts."""
+    begun = {} if config.init is None else {"init": initial_weights(Path(config.init)).sha256}
+    return StageRecord(
+        url=storage.join(config.out, "config.json"),
+        stage="pretrain",
+        config=config,
+        inputs={
+            "identity_hash": data.identity_hash,
+            "identity": data.identity,
+            "pairs": data.pairs.fingerprint(),
+            **begun,
+        },
+    )
