@@ -42,13 +42,13 @@ def take_snapshot(
     states = {MODEL: model.state_dict(), OPTIMISER: _optimiser_tensors(model, optimiser)}
     if average is not None:
         states[AVERAGE] = average.state_dict()
-    snapshot: Snapshot = {}
+    # A file without tensors is written too: what has not been trained has no optimiser state.
+    snapshot: Snapshot = {file: {} for file in states} if keeping else {}
     for file, tensors in states.items():
         for name, value in tensors.items():
             tensor = whole(value.detach())
             if keeping:
-                copy = tensor.to("cpu", copy=True).contiguous()
-                snapshot.setdefault(file, {})[name] = copy
+                snapshot[file][name] = tensor.to("cpu", copy=True).contiguous()
     return snapshot
 
 

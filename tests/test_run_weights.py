@@ -1,6 +1,7 @@
 """The weights that a run holds, and one sentence where it holds none."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -33,7 +34,10 @@ def test_a_run_begins_from_its_checkpoint_or_else_from_its_encoder(run):
     assert student is not None
     assert whole.sha256 == student.sha256
     assert whole.state.keys() == load_file(checkpoint(run)).keys()
-    checkpoint(run).unlink()  # torn: passed over
+    checkpoint(run).unlink()
+    with pytest.raises(DataError, match="no checkpoint of .* is whole"):
+        initial_weights(run)
+    shutil.rmtree(run / "checkpoints")
     assert student_weights(run) is None
     alone = initial_weights(run)
     assert alone.sha256 == encoder_weights(run).sha256 != whole.sha256
