@@ -35,7 +35,7 @@ def test_a_run_begins_from_its_checkpoint_or_else_from_its_encoder(run):
     assert whole.sha256 == student.sha256
     assert whole.state.keys() == load_file(checkpoint(run)).keys()
     checkpoint(run).unlink()
-    with pytest.raises(DataError, match="no checkpoint of .* is whole"):
+    with pytest.raises(DataError, match=r"no checkpoint of .* is whole"):
         initial_weights(run)
     shutil.rmtree(run / "checkpoints")
     assert student_weights(run) is None
