@@ -14,10 +14,12 @@ import torch
 
 from milan_pipeline.attention import spell_out_attention
 from milan_pipeline.codecs import Codec
+from milan_pipeline.devices import keep_freed_memory
 from milan_pipeline.distributed import World
 from milan_pipeline.ema import MovingAverage
 from milan_pipeline.examples import Batch
 from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.linear import onednn_is_faster, use_onednn
 from milan_pipeline.losses import make_loss
 from milan_pipeline.meter import Meter
 from milan_pipeline.order import StepClock
@@ -138,8 +140,8 @@ class Trainer:
         self._input = StudentInput(config, codec, self._device)
         self._loss_of = make_loss(config.loss, config.target_norm)
         student.checkpoint_blocks = config.gradient_checkpointing
-        if config.bf16 and self._device.type == "cpu":
-            spell_out_attention(student)
+        if self._device.type == "cpu":
+            _suit_cpu(student, bf16=config.bf16)
         self._replica = replicate(student, self._world, fsdp=config.fsdp)
         if config.compile:
             # In place, so that names stay; block by block, since sharding acts between blocks.
@@ -243,3 +245,12 @@ class Trainer:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.bf16):
             pred_BTD = self._replica(patches_BKP, kept_BK, masked_BM)
         return self._loss_of(pred_BTD, targets_BTD)
+
+
+def _suit_cpu(student: Student, *, bf16: bool) -> None:
+    """Have the student compute by what is fastest on this CPU, and keep memory that it frees."""
+    keep_freed_memory()
+    if bf16:
+        spell_out_attention(student)
+    elif onednn_is_faster():
+        use_onednn(student)

@@ -1,0 +1,23 @@
+"""Devices by name, and memory that is kept."""
+
+import pytest
+import torch
+
+from milan_pipeline.devices import keep_freed_memory, pick_device
+from milan_pipeline.errors import ConfigError
+
+
+def test_a_device_that_is_not_there_is_refused():
+    assert pick_device("cpu") == torch.device("cpu")
+    with pytest.raises(ConfigError, match="--device 'nonsense' cannot be used"):
+        pick_device("nonsense")
+
+
+def test_freed_memory_is_kept_and_comes_without_page_faults():
+    resource = pytest.importorskip("resource")
+    keep_freed_memory()
+    torch.ones(4 << 20).add_(1)  # 16 MiB, more than malloc would keep by itself
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(8):
+        torch.ones(4 << 20).add_(1)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 4096  # of 4 KiB: 1 tensor
