@@ -31,7 +31,7 @@ class Pretrain:
     init: str | None = option(
         None, help="Run whose newest weights to begin from; default: random.", role="execution"
     )
-    student: str = option("vit_base_patch16_224", help="timm name of a ViT.")
+    student: str = option("vit_base_patch16_224", help="timm name of a ViT with a class token.")
     image_size: int | None = option(
         None,
         help="Side of the student's view, in pixels; default: the name's, or with --patch-size "
@@ -48,8 +48,9 @@ class Pretrain:
     )
     decoder: str = option(
         "prompting",
-        help="Mask tokens prompted by visible ones (MILAN), self-attention over all (MAE), or a "
-        "linear head after an encoder that mask tokens enter (SimMIM, EVA).",
+        help="Mask tokens prompted by visible ones (MILAN), self-attention over all (MAE, arXiv "
+        "2111.06377), or a linear head after an encoder that mask tokens enter (SimMIM, arXiv "
+        "2111.09886; EVA, 2211.07636).",
         choices=("prompting", "mae", "linear"),
     )
     decoder_width: int = option(512, help="Decoder's width; a linear one has none.", least=1)
@@ -70,20 +71,22 @@ class Pretrain:
     )
     supervise: str = option(
         "all",
-        help="Tokens with a loss: all (MILAN), masked patches (MAE), or CLS and visible patches "
-        "(MaskAlign, arXiv 2211.08887).",
+        help="Tokens with a loss: all (MILAN), masked patches (MAE, arXiv 2111.06377), or CLS and "
+        "visible patches (MaskAlign, arXiv 2211.08887).",
         choices=("all", "masked", "visible"),
     )
     masking: str = option(
         "semantic",
-        help="Keep patches that CLIP attends to more often (MILAN), any alike (MAE), or mask "
-        "blocks (BEiT, arXiv 2106.08254).",
+        help="Keep patches by CLIP's attention to them (MILAN), all alike (MAE, arXiv 2111.06377), "
+        "or mask them in blocks (BEiT, arXiv 2106.08254).",
         choices=("semantic", "random", "block"),
     )
     mask_ratio: float = option(0.75, help="Share of the patches that is masked.")
     views: int | None = option(None, help="Views to use; default: all that are packed.", least=1)
     epochs: int = option(400, help="Passes over the images; sets the schedule.", least=1)
-    warmup_epochs: float | None = option(None, help="Default: a tenth of the epochs.")
+    warmup_epochs: float | None = option(
+        None, help="Epochs in which the learning rate rises; default: a tenth of --epochs."
+    )
     batch_size: int | None = option(
         None,
         help="Pairs in a global batch; default: 4096, for small data less.",
@@ -97,7 +100,9 @@ class Pretrain:
         None, help="Largest norm of the gradients (arXiv 1211.5063); default: not clipped."
     )
     ema_decay: float | None = option(
-        None, help="Also keep and export a moving average of the weights, as of arXiv 1703.01780."
+        None,
+        help="Decay of a moving average of the weights, kept and exported beside them (arXiv "
+        "1703.01780); default: none is kept.",
     )
     seed: int = option(0, help="Seed of weights, order and masks.")
     lanes: int | None = option(
@@ -105,7 +110,9 @@ class Pretrain:
     )
     shuffle_block: int = option(4096, help="Pairs of a lane that are shuffled together.", least=1)
     precision: str = option(
-        "auto", help="Type of the student's arithmetic.", choices=("auto", "fp32", "bf16")
+        "auto",
+        help="Type of the student's arithmetic; auto: bf16 on a GPU, else fp32.",
+        choices=("auto", "fp32", "bf16"),
     )
     on_missing: str = option(
         "error", help="Images without targets or the reverse.", choices=("error", "skip")
@@ -113,7 +120,7 @@ class Pretrain:
     max_steps: int | None = option(None, help="Stop after this many steps.", role="extent", least=1)
     micro_batch: int = option(
         256,
-        help="Pairs in one forward pass of one process.",
+        help="Pairs in one forward pass of one process; gradients of a batch are added up.",
         role="execution",
         least=1,
     )
@@ -122,21 +129,23 @@ class Pretrain:
         False, help="Compute blocks again in the backward pass, to save memory.", role="execution"
     )
     fsdp: bool = option(
-        False, help="Shard the student over torchrun's processes (FSDP2).", role="execution"
+        False, help="Shard the student over the processes (FSDP2).", role="execution"
     )
     checkpoint_every: int = option(
         500, help="Steps between checkpoints.", role="execution", least=1
     )
     keep: int = option(2, help="Checkpoints to keep.", role="execution", least=1)
     log_every: int = option(10, help="Steps between looks at the loss.", role="execution", least=1)
-    workers: int = option(2, help="Loader processes.", role="execution", least=0)
+    workers: int = option(2, help="Loader processes of each process.", role="execution", least=0)
     cache: str | None = option(
-        None, help="Local folder that keeps what is read from the shards.", role="execution"
+        None,
+        help="Local folder that keeps what is read from the shards; default: none.",
+        role="execution",
     )
     cache_gb: float = option(50.0, help="Gigabytes that --cache may hold.", role="execution")
     processes: int | None = option(
         None,
-        help="Processes to start on this machine, where torchrun does not.",
+        help="Processes to start on this machine, where torchrun does not; default: one.",
         role="execution",
         least=1,
     )
