@@ -172,7 +172,7 @@ class ToExamples:
             patches_BKP=cut_patches(view_CSS, config.patch_size, kept_K),
             kept_BK=torch.from_numpy(kept_K),
             masked_BM=torch.from_numpy(masked_M),
-            codes_BTC=torch.from_numpy(record["codes"][tokens_T]),
+            codes_BTC=torch.from_numpy(record["codes"].take(tokens_T, axis=0)),
             scale_BT=torch.from_numpy(scale_T),
             keys=[key],
         )
