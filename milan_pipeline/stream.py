@@ -140,7 +140,7 @@ def _join(parts: list[Batch]) -> Batch:
     tensors = [
         torch.from_numpy(np.concatenate([tensor.numpy() for tensor in field])) for field in fields
     ]
-    return Batch(*tensors, [key for part_keys in keys for key in part_keys])
+    return Batch._make([*tensors, [key for part_keys in keys for key in part_keys]])
 
 
 def batches(
