@@ -7,11 +7,11 @@ from importlib.metadata import entry_points
 import click
 
 from milan_pipeline.errors import ConfigError, InterruptedRunError, MilanError
+from milan_pipeline.interrupts import EXIT_INTERRUPTED
 from milan_pipeline.options import STAGES_GROUP
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-EXIT_INTERRUPTED = 75
 
 
 class StageGroup(click.Group):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from milan_pipeline.errors import ConfigError, StorageError
+from milan_pipeline.errors import ConfigError, MilanError, StorageError
 from milan_pipeline.launcher import is_launched
 
 
@@ -103,7 +103,7 @@ def _explained_deaths() -> Iterator[None]:
         yield
     except RuntimeError as error:
         lost = isinstance(error, dist.DistError) or "gloo/" in str(error)
-        if not lost:
+        if isinstance(error, MilanError) or not lost:
             raise
         raise StorageError(
             "another process of the run ended or cannot be reached; its own message says why; run "

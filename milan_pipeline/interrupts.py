@@ -1,13 +1,20 @@
-"""Stop at a good point when the scheduler asks: SIGTERM and SIGUSR1 set a flag, no more."""
+"""Stop at a good point when the scheduler asks: SIGTERM and SIGUSR1 set a flag, no more.
+
+While there is nothing to keep yet, any point is a good one: see `exiting_at_once`.
+"""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+import click
+
 from milan_pipeline.errors import InterruptedRunError
 
+EXIT_INTERRUPTED = 75
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -17,14 +24,18 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal_name: str | None = None
 
-    def spread(self, most: Callable[[float], float]) -> None:
-        """Ask for a stop here if any process of the run was asked; every process must come here.
+    def agreed(self, most: Callable[[float], float]) -> "StopRequest":
+        """Return the request that all processes of the run know of; every one must come here.
+
+        A signal that comes while they agree waits for the next time, in all of them alike.
 
         Args:
             most: returns the largest of all processes' values.
         """
         number = most(signal.Signals[self.signal_name] if self.signal_name else 0)
-        self.signal_name = signal.Signals(int(number)).name if number else None
+        common = StopRequest()
+        common.signal_name = signal.Signals(int(number)).name if number else None
+        return common
 
     def raise_if_asked(self, what_is_kept: str) -> None:
         """End the stage if a stop was asked for.
@@ -60,3 +71,37 @@ def stop_request(*, then_ignore: bool = False) -> Iterator[StopRequest]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, signal.SIG_IGN if then_ignore else handler)
+
+
+@contextlib.contextmanager
+def exiting_at_once(what_is_kept: str) -> Iterator[None]:
+    """End the process with 75 as soon as a stop signal comes inside the block.
+
+    Python runs its handlers between its own steps alone, and waiting for other processes happens
+    inside a library, so a thread listens to what the signal writes down. Inside `stop_request`.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def listen() -> None:
+        while heard := os.read(reading, 1):
+            if heard[0] in STOP_SIGNALS:
+                name = signal.Signals(heard[0]).name
+                click.echo(f"Interrupted: {name} received; {what_is_kept}", err=True)
+                os._exit(EXIT_INTERRUPTED)
+        os.close(reading)
+
+    if threading.current_thread() is not threading.main_thread():
+        os.close(reading)
+        os.close(writing)
+        yield
+        return
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writing)
+        listener.join()

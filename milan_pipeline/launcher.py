@@ -14,11 +14,13 @@ import time
 from types import FrameType
 from typing import Any
 
-from milan_pipeline.interrupts import STOP_SIGNALS
+import click
+
+from milan_pipeline.interrupts import EXIT_INTERRUPTED, STOP_SIGNALS
 
 GRACE = 30.0  # seconds that the others have to end after one has failed
 POLL = 0.1
-EXIT_FAILED, EXIT_INTERRUPTED = 1, 75
+EXIT_FAILED = 1
 
 
 def launch(stage: str, config: Any, processes: int) -> int:
@@ -30,6 +32,8 @@ def launch(stage: str, config: Any, processes: int) -> int:
         processes: how many; stop signals that come here are passed on to them.
     """
     command = [sys.executable, "-m", "milan_pipeline.cli", stage, *words_of(config)]
+    if "--debug" in sys.argv:
+        command.append("--debug")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -50,6 +54,10 @@ def launch(stage: str, config: Any, processes: int) -> int:
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             started.append(subprocess.Popen(command, env=shared | own))  # noqa: S603
         return _ended(started)
+    except OSError:
+        for process in started:
+            process.kill()
+        raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -69,6 +77,13 @@ def _ended(started: list[subprocess.Popen[bytes]]) -> int:
                 process.kill()
         time.sleep(POLL)
     codes = [process.returncode for process in started]
+    for rank, code in enumerate(codes):
+        if code < 0:
+            click.echo(
+                f"Error: process {rank} was ended by {signal.Signals(-code).name}, most often for "
+                "want of memory; run the same command again to go on",
+                err=True,
+            )
     failed = [code for code in codes if code not in (0, EXIT_INTERRUPTED)]
     return max(EXIT_FAILED, *failed) if failed else max(codes)
 

@@ -185,12 +185,12 @@ class Trainer:
                     settle(self._replica, functools.partial(self._loss, data, first_part))
                 meter.add(step, *self._step(step, data), self._rate(step), data.keys)
                 bar.update(batch)
-                stop.spread(self._world.most)
-                stopping = stop.signal_name is not None and step < total
+                asked = stop.agreed(self._world.most)
+                stopping = asked.signal_name is not None and step < total
                 self._keep(step, folder, meter, now=stopping or step == total)
                 if stopping:
                     folder.interrupt(step)
-                    stop.raise_if_asked(f"{self._run} has a checkpoint of step {step}")
+                    asked.raise_if_asked(f"{self._run} has a checkpoint of step {step}")
         return {"steps": total, "steps_done_now": total - first} | meter.summary()
 
     def _keep(self, step: int, folder: OpenRun, meter: Meter, *, now: bool) -> None:

@@ -1,5 +1,6 @@
 """`milan-pipeline pretrain`: image shards + target shards -> a run. No teacher anywhere."""
 
+import contextlib
 import dataclasses
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import click
 
 from milan_pipeline import storage
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.interrupts import stop_request
+from milan_pipeline.interrupts import exiting_at_once, stop_request
 from milan_pipeline.launcher import is_launched, launch
 from milan_pipeline.options import option, require_least, stage_command
 
@@ -196,14 +197,17 @@ def run(config: Pretrain) -> None:
     """Train to the last step and export the encoder."""
     if config.processes is not None and not is_launched():
         sys.exit(launch("pretrain", config, config.processes))
-    with stop_request(then_ignore=is_launched()) as stop:
+    unbegun = f"nothing was done in {config.out}; run the same command to begin or go on"
+    with stop_request(then_ignore=is_launched()) as stop, contextlib.ExitStack() as preparing:
+        preparing.enter_context(exiting_at_once(unbegun))
         from milan_pipeline.devices import pick_device
         from milan_pipeline.distributed import joined_world, local_device
         from stages.pretrain_plan import plan, train
 
         device = local_device(pick_device(config.device))
         with joined_world(device) as world:
-            said = train(plan(config, device), device, world, stop)
+            planned = plan(config, device)
+            said = train(planned, device, world, stop, prepared=preparing.close)
     if said:
         click.echo(said)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +116,22 @@ def plan(config: Pretrain, device: torch.device) -> Plan:
     )
 
 
-def train(planned: Plan, device: torch.device, world: World, stop: StopRequest) -> str:
+def train(
+    planned: Plan,
+    device: torch.device,
+    world: World,
+    stop: StopRequest,
+    *,
+    prepared: Callable[[], None],
+) -> str:
     """Train to the last step and export the encoder, together with the other processes.
+
+    Args:
+        planned: what to train.
+        device: of this process.
+        world: all processes.
+        stop: asked after each step.
+        prepared: called when all are ready, before the first of them writes anything.
 
     Returns:
         What is to be said at the end; nothing in processes other than the first.
@@ -143,6 +157,7 @@ def train(planned: Plan, device: torch.device, world: World, stop: StopRequest) 
     student, codec = planned.student.to(device), data.layout.codec
     trainer = Trainer(config.folder, student, codec, planned.training, data.clock, world=world)
     world.wait_for_all()  # until all have read what an earlier run left
+    prepared()
     if not world.leads:
         trainer.train(batches_from, stop)
         return ""

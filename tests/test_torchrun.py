@@ -2,7 +2,9 @@
 
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -122,3 +124,31 @@ def test_a_wrong_option_or_a_killed_process_ends_all_processes(shards, tmp_path)
         _, error = process.communicate(timeout=GIVE_UP)
     assert process.returncode == 1
     assert "Error: another process of the run ended" in error
+    assert "Error: process 1 was ended by SIGKILL, most often for want of memory" in error
+
+
+def test_a_stop_that_comes_while_waiting_for_the_others_is_heeded_at_once(shards, tmp_path):
+    alone = os.environ | {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    alone |= {"MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-m", *command(shards, tmp_path)]
+    with subprocess.Popen([str(word) for word in words], env=alone, stderr=subprocess.PIPE) as one:
+        waits_for_others(int(alone["MASTER_PORT"]))
+        one.terminate()
+        _, error = one.communicate(timeout=30)
+    assert one.returncode == 75
+    assert b"SIGTERM received; nothing was done" in error
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def waits_for_others(port):
+    """Return when the first process listens for the others."""
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        select.select([], [], [], POLL)

@@ -1,0 +1,70 @@
+"""Stop signals: agreed on by all processes, and heeded at once while there is nothing to keep."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from milan_pipeline.errors import InterruptedRunError
+from milan_pipeline.interrupts import StopRequest, exiting_at_once, stop_request
+
+
+def test_a_signal_of_any_process_is_everyones():
+    alone, other = StopRequest(), StopRequest()
+    other.signal_name = "SIGUSR1"
+
+    def most(value):
+        return max(value, signal.SIGUSR1)
+
+    for request in (alone, other):
+        with pytest.raises(InterruptedRunError, match="SIGUSR1 received; all is kept"):
+            request.agreed(most).raise_if_asked("all is kept")
+    assert alone.signal_name is None
+
+
+def test_a_signal_that_comes_while_processes_agree_waits_for_the_next_time():
+    request = StopRequest()
+
+    def most(value):
+        request.signal_name = "SIGTERM"
+        return value
+
+    assert request.agreed(most).signal_name is None
+    assert request.agreed(most).signal_name == "SIGTERM"
+
+
+WAITING = """
+import os
+from milan_pipeline.interrupts import exiting_at_once, stop_request
+with stop_request(), exiting_at_once("nothing was done"):
+    print("ready", flush=True)
+    os.read(0, 1)  # as a wait inside a library: Python would call it again after a signal
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_process_that_waits_before_it_begins_ends_at_once(number):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert error == f"Interrupted: {number.name} received; nothing was done\n"
+
+
+def test_after_the_block_a_signal_sets_the_flag_again():
+    with stop_request() as request:
+        with exiting_at_once("nothing"):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert request.signal_name == "SIGTERM"
