@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from milan_pipeline import storage
 from milan_pipeline.ema import MovingAverage
-from milan_pipeline.errors import DataError
+from milan_pipeline.errors import DataError, MismatchError
 from milan_pipeline.replicas import like, whole
 
 MODEL, OPTIMISER, AVERAGE = "student.safetensors", "optimiser.safetensors", "ema.safetensors"
@@ -91,6 +91,19 @@ def write_checkpoint(run: Path, step: int, snapshot: Snapshot, *, keep: int) -> 
 def checkpoint_folder(run: Path, step: int) -> Path:
     """Return where the checkpoint of a step is."""
     return run / "checkpoints" / f"step-{step:08d}"
+
+
+def require_recorded(run: Path) -> None:
+    """Refuse a folder with checkpoints of which no record says what run they are of.
+
+    Raises:
+        MismatchError: it is one; training would go on from them under any options.
+    """
+    if _by_step(run) and not (run / "config.json").exists():
+        raise MismatchError(
+            f"{run} has checkpoints but no config.json; give another --out or delete its "
+            "checkpoints"
+        )
 
 
 def newest_checkpoint(run: Path) -> tuple[int, Path] | None:

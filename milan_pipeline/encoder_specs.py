@@ -20,8 +20,9 @@ from milan_pipeline.encoders import (
     TeacherEncoder,
 )
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
+from milan_pipeline.run_weights import encoder_file, encoder_part
 from milan_pipeline.teacher import Teacher, describe_teacher
-from milan_pipeline.vit import FINAL_NORM, build_encoder
+from milan_pipeline.vit import CANNOT_BUILD, FINAL_NORM, build_encoder
 
 WEIGHTS_NAME = "encoder.safetensors"
 TEACHER_SUFFIXES = (".json", ".safetensors", ".bin", ".pth")
@@ -74,7 +75,7 @@ def require_encoder(spec: str, *, random_init: bool = False) -> None:
     elif kind == "open_clip":
         describe_teacher(_teacher_name(rest)[0])
     else:
-        _read_config(_student_urls(spec)[0])
+        _read_config(_config_url(spec))
 
 
 def fingerprint(spec: str, *, random_init: bool = False) -> str:
@@ -93,7 +94,7 @@ def fingerprint(spec: str, *, random_init: bool = False) -> str:
             content = hashlib.sha256(storage.read_bytes(str(path)))
             digest.update(f"{path.name} {content.hexdigest()}\n".encode())
         return digest.hexdigest() if files else spec
-    for url in _student_urls(spec)[: 1 if random_init else 2]:
+    for url in [_config_url(spec)] + ([] if random_init else [_weights_url(spec)]):
         digest.update(storage.read_bytes(url))
     return digest.hexdigest()
 
@@ -141,19 +142,27 @@ def _teacher_files(rest: str) -> list[Path]:
 
 
 def _load_student(spec: str, random_init: bool, seed: int, device: str) -> StudentEncoder:
-    config_url, weights_url = _student_urls(spec)
+    config_url = _config_url(spec)
     timm_arguments, mean, std = _read_config(config_url)
     if random_init:
         model = _random_student(timm_arguments, seed, config_url)
     else:
-        model = _trained_student(timm_arguments, weights_url, config_url)
+        model = _trained_student(timm_arguments, _weights_url(spec), config_url)
     return StudentEncoder(model.to(device), name=spec, mean=mean, std=std)
 
 
-def _student_urls(spec: str) -> tuple[str, str]:
-    """Return where a student's description and weights lie."""
+def _config_url(spec: str) -> str:
+    """Return where a student's description lies."""
     weights_url = spec if spec.endswith(".safetensors") else storage.join(spec, WEIGHTS_NAME)
-    return weights_url.removesuffix(".safetensors") + ".json", weights_url
+    return weights_url.removesuffix(".safetensors") + ".json"
+
+
+def _weights_url(spec: str) -> str:
+    """Return where a student's weights lie; of a local run that is not done, in a checkpoint."""
+    if spec.endswith(".safetensors"):
+        return spec
+    run = storage.local_path(spec)
+    return storage.join(spec, WEIGHTS_NAME) if run is None else str(encoder_file(run))
 
 
 def _read_config(url: str) -> tuple[dict[str, Any], list[float], list[float]]:
@@ -181,12 +190,12 @@ def _trained_student(
         )
     try:
         model = timm.create_model(**(arguments | harmless))
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+    except CANNOT_BUILD as error:
         raise DataError(f"{config_url} describes no encoder ({error}); export it again") from error
     if not isinstance(model, VisionTransformer) or not model.has_class_token:
         raise ConfigError(f"{config_url} names no ViT with a CLS token; give the run of one")
     try:
-        state = safetensors.torch.load(storage.read_bytes(weights_url))
+        state = encoder_part(safetensors.torch.load(storage.read_bytes(weights_url)))
     except SafetensorError as error:
         raise DataError(f"{weights_url} is damaged ({error}); export it again") from error
     try:

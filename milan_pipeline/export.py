@@ -14,7 +14,7 @@ from torch import Tensor
 from milan_pipeline import storage
 from milan_pipeline.errors import DataError
 from milan_pipeline.huggingface import preprocessor_config, vit_model_config, vit_model_state
-from milan_pipeline.official import official_state
+from milan_pipeline.official import official_state, require_official
 from milan_pipeline.run_weights import described_encoder
 
 # What create_model takes beside the arguments of the architecture itself.
@@ -109,15 +109,20 @@ def huggingface_files(
     }
 
 
-def official_files(state: Mapping[str, Tensor]) -> dict[str, bytes]:
+def official_files(state: Mapping[str, Tensor], encoder: VisionTransformer) -> dict[str, bytes]:
     """Lay a student with the prompting decoder out as MILAN's official code saves its own.
 
     Args:
         state: under the names of `Student`.
+        encoder: the architecture that these weights, or a part of them, are of.
 
     Returns:
         The bytes of each file, by name.
+
+    Raises:
+        ConfigError: the official code has no such encoder.
     """
+    require_official(encoder)
     buffer = io.BytesIO()
     # In an order of its own, for equal bytes: that of a safetensors file read anew is any.
     torch.save({"model": dict(sorted(official_state(state).items()))}, buffer)

@@ -17,6 +17,7 @@ from milan_pipeline.errors import DataError
 
 PICKLED = (".pth", ".pt", ".bin")
 NESTS = ("model", "state_dict")
+DEEPEST = 2  # one within the other
 PREFIX = "module."
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)  # float32 holds the others unchanged
 
@@ -36,7 +37,7 @@ def read_weights(url: str) -> tuple[dict[str, Tensor], str]:
 
     Raises:
         MissingDataError: there is no such file.
-        DataError: it is damaged, needs pickle, or holds no tensors.
+        DataError: it is damaged, needs pickle, or holds other than plain finite tensors.
     """
     with storage.open_read(url) as stream:
         sha256 = _sha256(stream)
@@ -77,16 +78,18 @@ def _load_pickled(url: str, stream: BinaryIO) -> Any:
             f"{url} cannot be loaded without running the code pickled in it, or is damaged; "
             "save its weights alone, best as .safetensors, and give that file"
         ) from error
-    except (RuntimeError, ValueError, EOFError, OSError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{url} is no checkpoint of torch ({reason}); fetch it again") from error
 
 
 def _named_tensors(url: str, document: Any) -> dict[str, Tensor]:
     """Return the mapping of names to tensors in a checkpoint, wherever it nests."""
-    nest = next((name for name in NESTS if isinstance(document, Mapping) and name in document), "")
-    if nest and isinstance(document[nest], Mapping):
-        return _named_tensors(url, document[nest])
+    for _ in range(DEEPEST):
+        nested = [document.get(name) for name in NESTS] if isinstance(document, Mapping) else []
+        document = next((nest for nest in nested if isinstance(nest, Mapping)), document)
     if not (isinstance(document, Mapping) and document):
         raise DataError(f"{url} holds no tensors by name; give a state dict, best as .safetensors")
     for name, tensor in document.items():
@@ -96,7 +99,21 @@ def _named_tensors(url: str, document: Any) -> dict[str, Tensor]:
                 f"{url} holds {name!r} of type {kind} among its weights; give a state dict of "
                 "float32, float16 or bfloat16 tensors"
             )
+        fault = _fault(tensor)
+        if fault:
+            raise DataError(f"{url} holds {name!r}, which {fault}; save its weights anew")
     return dict(document)
+
+
+def _fault(tensor: Tensor) -> str:
+    """Say what keeps a tensor from being weights; nothing where it is fit."""
+    if tensor.layout != torch.strided:
+        return f"is of the layout {tensor.layout}"
+    if tensor.device.type != "cpu":
+        return f"has no values (it is on the device {tensor.device})"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return "has more values than were saved of it"  # strides of 0 may claim any size
+    return "" if torch.isfinite(tensor).all() else "has a value that is not finite"
 
 
 def _without_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:

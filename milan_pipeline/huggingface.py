@@ -7,12 +7,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from timm.layers.mlp import Mlp
 from timm.models import VisionTransformer
-from timm.models.vision_transformer import Block
-from torch import Tensor, nn
+from torch import Tensor
 
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.plain_vit import peculiarities
 
 BICUBIC = 3  # PIL.Image.Resampling's number
 OUTER = {
@@ -37,8 +36,9 @@ def vit_model_config(encoder: VisionTransformer) -> dict[str, Any]:
     Raises:
         ConfigError: `ViTModel` cannot express the encoder; what it lacks is named.
     """
-    _require_expressible(encoder)
-    block = _blocks(encoder)[0]
+    for reason in peculiarities(encoder):
+        raise _inexpressible(reason)
+    block: Any = encoder.blocks[0]
     return {
         "architectures": ["ViTModel"],
         "model_type": "vit",
@@ -106,59 +106,8 @@ def _renamed(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
         raise _inexpressible(f"has the parameter {name!r}")
 
 
-def _require_expressible(encoder: VisionTransformer) -> None:
-    reason = next(_peculiarities(encoder), None)
-    if reason is not None:
-        raise _inexpressible(reason)
-    vit_model_state(encoder.state_dict())
-
-
 def _inexpressible(reason: str) -> ConfigError:
     return ConfigError(
         f"the encoder {reason}, which ViTModel of transformers cannot express; export it by "
         "--form timm"
     )
-
-
-def _peculiarities(vit: VisionTransformer) -> Iterator[str]:
-    """Yield what `ViTModel` cannot express; those after the first may follow from it."""
-    plain = type(vit) is VisionTransformer
-    if not plain or not all(type(block) is Block for block in _blocks(vit)):
-        yield "is no plain VisionTransformer of timm"
-    height, width = vit.patch_embed.img_size
-    p, q = vit.patch_embed.patch_size
-    if height != width or p != q:
-        yield f"sees {height}x{width} pixels in patches of {p}x{q}"
-    if vit.reg_token is not None:
-        yield "has register tokens"
-    if not vit.has_class_token or vit.no_embed_class or vit.pos_embed is None:
-        yield "has no class token with a position"
-    if not all(isinstance(norm, nn.Identity) for norm in (vit.norm_pre, vit.patch_embed.norm)):
-        yield "has a norm before its blocks"
-    if not isinstance(vit.norm, nn.LayerNorm):
-        yield "does not end in a norm of all tokens"
-    yield from _peculiarities_of_blocks(vit)
-
-
-def _peculiarities_of_blocks(vit: VisionTransformer) -> Iterator[str]:
-    blocks = _blocks(vit)
-    if not all(isinstance(block.ls1, nn.Identity) for block in blocks):
-        yield "has layer scale"
-    if not all(isinstance(block.attn.q_norm, nn.Identity) for block in blocks):
-        yield "has norms of queries and keys"
-    if not all(type(block.mlp) is Mlp and _is_gelu(block.mlp.act) for block in blocks):
-        yield "has another MLP than linear, GELU, linear"
-    joined = [block.attn.qkv for block in blocks]  # ViTModel can do without their biases
-    layers = [layer for layer in vit.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-    if any(layer.bias is None for layer in layers if layer not in joined):
-        yield "lacks biases"
-    if len({norm.eps for norm in vit.modules() if isinstance(norm, nn.LayerNorm)}) != 1:
-        yield "has norms of different epsilon"
-
-
-def _blocks(vit: VisionTransformer) -> list[Any]:
-    return list(vit.blocks)
-
-
-def _is_gelu(activation: nn.Module) -> bool:
-    return isinstance(activation, nn.GELU) and activation.approximate == "none"

@@ -1,10 +1,13 @@
 """The names that MILAN's official code gives the student's parameters."""
 
 from collections.abc import Mapping
+from typing import Any
 
+from timm.models import VisionTransformer
 from torch import Tensor
 
-from milan_pipeline.errors import MismatchError
+from milan_pipeline.errors import ConfigError, MismatchError
+from milan_pipeline.plain_vit import peculiarities
 from milan_pipeline.student import Student
 
 
@@ -17,6 +20,22 @@ def official_name(name: str) -> str:
 def official_state(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the state of a `Student` with the prompting decoder under official names."""
     return {official_name(name): tensor for name, tensor in weights.items()}
+
+
+def require_official(encoder: VisionTransformer) -> None:
+    """Refuse an encoder that the official code has no class for.
+
+    Raises:
+        ConfigError: it is one; its peculiarity is named.
+    """
+    # Unlike transformers, the official code cannot do without the biases of the joined qkv.
+    blocks: list[Any] = list(encoder.blocks)
+    unbiased = ["lacks biases"] if any(block.attn.qkv.bias is None for block in blocks) else []
+    for reason in [*peculiarities(encoder), *unbiased]:
+        raise ConfigError(
+            f"the encoder {reason}, which MILAN's official code cannot load; export it by "
+            "--form timm"
+        )
 
 
 def load_official(student: Student, state: Mapping[str, Tensor]) -> None:

@@ -128,5 +128,7 @@ def read_record(url: str) -> dict[str, Any] | None:
     except MissingDataError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{url} is damaged ({error}); delete it to start anew") from error
+        raise DataError(
+            f"{url} is damaged ({error}); restore it or give another output folder"
+        ) from error
     return dict(document)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +15,13 @@ from timm.models import VisionTransformer
 from torch import Tensor
 
 from milan_pipeline import storage
-from milan_pipeline.checkpoints import MODEL, newest_checkpoint
+from milan_pipeline.checkpoints import AVERAGE, MODEL, newest_checkpoint
+from milan_pipeline.decoder import EmbeddingDecoder
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
+from milan_pipeline.pretraining import StudentSpec
 from milan_pipeline.provenance import read_record
 from milan_pipeline.student import Student
+from milan_pipeline.vit import CANNOT_BUILD, encoder_arguments
 
 ENCODER, EMA_ENCODER = "encoder.safetensors", "encoder-ema.safetensors"
 ENCODER_PART = "encoder."
@@ -44,12 +48,11 @@ def require_finished(
         MissingDataError: there is no run.
         MismatchError: it is not done.
     """
-    path = run / "state.json"
-    if not path.exists():
+    state = _state(run)
+    if state is None:
         raise MissingDataError(
             f"{run} holds no run; give a folder that pretrain or import-checkpoint wrote"
         )
-    state = json.loads(path.read_text()).get("state")
     if state != "done" and not allow_unfinished:
         raise MismatchError(f"the run {run} is {state!r}; {remedy}")
 
@@ -61,21 +64,51 @@ def student_weights(run: Path) -> RunWeights | None:
 
 
 def encoder_weights(run: Path, *, ema: bool = False) -> RunWeights:
-    """Read a run's finished encoder, under timm's names.
+    """Read a run's encoder, under timm's names, from `encoder_file`; raises as that does.
 
     Args:
         run: its folder.
         ema: whether to read the exponential moving average of the weights.
 
     Raises:
-        MissingDataError: the run wrote none.
         DataError: it is damaged.
     """
+    found = _read(encoder_file(run, ema=ema))
+    return found._replace(state=encoder_part(found.state))
+
+
+def encoder_file(run: Path, *, ema: bool = False) -> Path:
+    """Return the file with a run's encoder: `encoder.safetensors` or that of a checkpoint.
+
+    While a run that was extended is not done, its `encoder.safetensors` is still that of its
+    earlier end. Then it is the newest checkpoint that counts, which holds the whole student.
+
+    Args:
+        run: its folder.
+        ema: whether the exponential moving average of the weights is meant.
+
+    Raises:
+        MissingDataError: there is no such file.
+        DataError: all checkpoints are torn.
+    """
     path = run / (EMA_ENCODER if ema else ENCODER)
+    if path.exists() and _state(run) not in (None, "done"):
+        newest = newest_checkpoint(run)
+        path = path if newest is None else newest[1] / (AVERAGE if ema else MODEL)
     if not path.exists():
         remedy = "leave out --ema" if ema else "run pretrain to its end, which writes it"
         raise MissingDataError(f"{run} has no {path.name}; {remedy}")
-    return _read(path)
+    return path
+
+
+def encoder_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the encoder's weights, under timm's names, of a student or of an encoder alone."""
+    own = {
+        name.removeprefix(ENCODER_PART): tensor
+        for name, tensor in state.items()
+        if name.startswith(ENCODER_PART)
+    }
+    return own or dict(state)
 
 
 def encoder_description(run: Path) -> dict[str, Any]:
@@ -109,12 +142,40 @@ def described_encoder(description: Mapping[str, Any]) -> VisionTransformer:
             encoder = timm.create_model(**(arguments | harmless))
         if not isinstance(encoder, VisionTransformer):
             raise TypeError(f"{arguments['model_name']!r} is no ViT")
-    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (KeyError, *CANNOT_BUILD) as error:
         reason = " ".join(str(error).split())
         raise DataError(
             f"encoder.json describes no encoder ({reason}); train or import anew"
         ) from error
     return encoder
+
+
+def recorded_encoder(run: Path, state: Mapping[str, Tensor]) -> VisionTransformer:
+    """Make the encoder that a run's record tells of, finished or not, on torch's meta device.
+
+    Args:
+        run: its folder.
+        state: of its student, whose shapes tell the image size.
+
+    Raises:
+        MissingDataError: there is no record.
+        ConfigError: timm cannot make the encoder.
+    """
+    record = read_record(str(run / "config.json"))
+    if record is None:
+        raise MissingDataError(f"{run} has no config.json; restore it")
+    spec = StudentSpec.from_content(record["content"])
+    positions = state[f"{ENCODER_PART}pos_embed"].shape[1]  # tokens that are no patch: a few more
+    patch = state[f"{ENCODER_PART}patch_embed.proj.weight"].shape[-1]
+    arguments = encoder_arguments(
+        spec.name,
+        image_size=math.isqrt(positions) * patch,
+        patch_size=patch,
+        width=spec.width,
+        depth=spec.depth,
+        heads=spec.heads,
+    )
+    return described_encoder({"timm": arguments})
 
 
 def initial_weights(run: Path) -> RunWeights:
@@ -154,7 +215,7 @@ def initialise(student: Student, run: Path, *, decoder_heads: int) -> None:
     here, there = ({n: f"of shape {tuple(t.shape)}" for n, t in s.items()} for s in (own, weights))
     here["--heads"] = _heads(student.encoder)
     there["--heads"] = _heads(described_encoder(encoder_description(run)))
-    if not alone:
+    if not alone and isinstance(student.decoder, EmbeddingDecoder):  # a linear one has no heads
         content = (read_record(str(run / "config.json")) or {"content": {}})["content"]
         here["--decoder-heads"] = str(decoder_heads)
         there["--decoder-heads"] = str(content.get("decoder_heads", decoder_heads))
@@ -166,6 +227,12 @@ def initialise(student: Student, run: Path, *, decoder_heads: int) -> None:
                 "here; give the student the sizes of that run"
             )
     student.load_state_dict(weights, strict=not alone)
+
+
+def _state(run: Path) -> str | None:
+    """Return what `state.json` says the run is; None where there is none."""
+    path = run / "state.json"
+    return str(json.loads(path.read_text()).get("state")) if path.exists() else None
 
 
 def _heads(encoder: VisionTransformer) -> str:

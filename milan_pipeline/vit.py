@@ -16,7 +16,7 @@ from torch import nn
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.initial import TOKEN_STD, init_linear_and_norm, sincos_positions
 
-CANNOT_BUILD = (AssertionError, RuntimeError, TypeError, ValueError)
+CANNOT_BUILD = (AssertionError, RuntimeError, TypeError, ValueError, ZeroDivisionError)
 # A norm of the pooled output would get no gradient in pretraining: it becomes one of all tokens.
 FINAL_NORM = {"final_norm": True, "fc_norm": False}
 

@@ -108,10 +108,10 @@ def _weights(config: Export) -> "RunWeights":
 
 def _files(config: Export, weights: "RunWeights") -> dict[str, bytes]:
     from milan_pipeline.export import huggingface_files, official_files, timm_files
-    from milan_pipeline.run_weights import encoder_description
+    from milan_pipeline.run_weights import encoder_description, recorded_encoder
 
     if config.form == "official":
-        return official_files(weights.state)
+        return official_files(weights.state, recorded_encoder(config.folder, weights.state))
     lay_out = timm_files if config.form == "timm" else huggingface_files
     return lay_out(weights.state, encoder_description(config.folder))
 

@@ -9,14 +9,13 @@ import click
 from milan_pipeline import storage
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.options import argument, option, stage_command
+from milan_pipeline.pixel_statistics import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.provenance import StageRecord
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from milan_pipeline.imported import Architecture
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,11 +112,13 @@ def dry_run(config: ImportCheckpoint) -> None:
 
 def _plan(config: ImportCheckpoint) -> _Plan:
     """Read the checkpoint and settle what its student is."""
+    from milan_pipeline.checkpoints import require_recorded
     from milan_pipeline.foreign_checkpoints import read_weights
     from milan_pipeline.imported import choose_architecture
     from milan_pipeline.masking import kept_count
     from milan_pipeline.official_sizes import sizes_of
 
+    require_recorded(config.folder)
     state, sha256 = read_weights(config.checkpoint)
     sizes = sizes_of(state)
     kept_count(sizes.side**2, config.mask_ratio)  # to refuse what load_run would refuse

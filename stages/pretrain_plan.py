@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from milan_pipeline import storage
-from milan_pipeline.checkpoints import newest_checkpoint
+from milan_pipeline.checkpoints import newest_checkpoint, require_recorded
 from milan_pipeline.distributed import World
 from milan_pipeline.examples import Batch, ExampleConfig
 from milan_pipeline.export import export_encoder
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.meter import in_words
 from milan_pipeline.order import lanes_of
+from milan_pipeline.pixel_statistics import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.pretraining import RunData, StudentSpec, build_student, open_run_data
 from milan_pipeline.provenance import StageRecord, read_record
 from milan_pipeline.run_log import run_lock, trained_steps, write_state
@@ -27,7 +28,6 @@ from milan_pipeline.training import Trainer, TrainingConfig
 from stages.pretrain import Pretrain
 
 WARMUP_SHARE = 0.1
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,8 +97,10 @@ def plan(config: Pretrain, device: torch.device) -> Plan:
 
     Raises:
         ConfigError: options do not fit each other or the data.
-        MissingDataError, MismatchError: images, targets and `--init` do not belong together.
+        MissingDataError, MismatchError: images, targets and `--init` do not belong together, or
+            `--out` has checkpoints of no known run.
     """
+    require_recorded(config.folder)
     config, data = _settled(config, device)
     spec = StudentSpec.from_content(dataclasses.asdict(config))
     student, arguments = build_student(

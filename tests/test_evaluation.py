@@ -256,6 +256,7 @@ def test_weights_of_another_architecture_are_refused(run):
         ({"timm": {}}, DataError),
         ({"timm": {**TINY, "model_name": "hf-hub:someone/something"}}, ConfigError),
         ({"timm": {**TINY, "colour": "red"}}, DataError),
+        ({"timm": {**TINY, "patch_size": 0}}, DataError),
         ({"timm": {"model_name": "resnet18"}}, ConfigError),
         ({"timm": {**TINY, "img_size": [32, 64]}}, (ConfigError, MismatchError)),
     ],

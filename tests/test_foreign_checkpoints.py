@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import pickle
+import struct
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,48 @@ def test_a_file_of_another_kind_or_none_is_named(tmp_path):
         read_weights(str(tmp_path / "x.npz"))
     with pytest.raises(MissingDataError, match=r"y\.pth does not exist"):
         read_weights(str(tmp_path / "y.pth"))
+
+
+def nested(depth):
+    return WEIGHTS if depth == 0 else {"model": nested(depth - 1)}
+
+
+def itself():
+    document: dict[str, object] = {}
+    document["model"] = document
+    return document
+
+
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        (nested(3), "holds 'model' of type dict"),
+        (itself(), "holds 'model' of type dict"),
+        ({"x": torch.eye(2).to_sparse()}, r"'x', which is of the layout torch\.sparse_coo"),
+        ({"x": torch.ones(2, device="meta")}, "'x', which has no values"),
+        ({"x": torch.ones(1).expand(1 << 40)}, "'x', which has more values than were saved"),
+        ({"x": torch.tensor([1.0, torch.nan])}, "'x', which has a value that is not finite"),
+    ],
+    ids=["deep", "endless", "sparse", "meta", "expanded", "nan"],
+)
+def test_what_are_no_plain_weights_is_refused_by_name(document, reason, tmp_path):
+    with pytest.raises(DataError, match=reason):
+        read_weights(saved(tmp_path, document))
+
+
+@pytest.mark.parametrize("error", [KeyError, IndexError, AssertionError, struct.error, TypeError])
+def test_whatever_torch_raises_is_one_sentence(error, tmp_path, monkeypatch):
+    def load(*_, **__):
+        raise error("odd")
+
+    path = saved(tmp_path, WEIGHTS)
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(DataError, match=r"checkpoint\.pth is no checkpoint of torch \(.*odd"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("data", [b"\x80\x02.", b"\x80\x02h\x00.", b"\x80\x02X\xff", b"\x80\x02}."])
+def test_a_short_pickle_is_one_sentence(data, tmp_path):
+    (tmp_path / "x.pth").write_bytes(data)
+    with pytest.raises(DataError, match=r"x\.pth"):
+        read_weights(str(tmp_path / "x.pth"))

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from milan_pipeline.checkpoints import MODEL
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.run_weights import (
+    described_encoder,
     encoder_description,
     encoder_weights,
     initial_weights,
@@ -62,3 +63,9 @@ def test_only_a_finished_run_will_do(run, tmp_path):
     require_finished(run, allow_unfinished=True)
     with pytest.raises(MissingDataError, match="holds no run"):
         require_finished(tmp_path, allow_unfinished=True)
+
+
+def test_a_description_with_patches_of_no_pixels_is_refused():
+    arguments = {"model_name": "vit_tiny_patch16_224", "patch_size": 0}
+    with pytest.raises(DataError, match="describes no encoder"):
+        described_encoder({"timm": arguments})

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import timm
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from timm.data.config import resolve_model_data_config
 
 from milan_pipeline.checkpoints import MODEL
+from milan_pipeline.encoder_specs import fingerprint, load_encoder
+from milan_pipeline.run_weights import EMA_ENCODER, ENCODER
 from milan_pipeline.runs import load_run
 from tests.conftest import run_cli
 from tests.small_official import encoder_only, import_checkpoint, official_weights
@@ -219,3 +221,43 @@ def test_dry_run_names_the_files_and_writes_nothing(trained, tmp_path, capsys):
     assert "files to write: model.safetensors, config.json, preprocessor_config.json" in said
     assert "bytes to write: " in said
     assert not (tmp_path / "out").exists()
+
+
+def test_an_extended_run_that_is_not_done_gives_its_newest_weights(
+    image_shards, target_shards, tmp_path
+):
+    run, rest = tmp_path / "run", ("--ema-decay", 0.5, "--base-lr", 0.1)
+    pretrain(image_shards, target_shards, run, *rest, "--max-steps", 1)
+    stale = {name: (run / name).read_bytes() for name in (ENCODER, EMA_ENCODER)}
+    pretrain(image_shards, target_shards, run, *rest, "--max-steps", 2)
+    final = {name: load((run / name).read_bytes()) for name in stale}
+    for name, data in stale.items():  # as if it had been stopped before its end
+        (run / name).write_bytes(data)
+    (run / "state.json").write_text('{"state": "interrupted", "step": 2}')
+    views = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    assert fingerprint(str(run)) != fingerprint(str(run / ENCODER))
+    features, old = (load_encoder(str(spec)).features(views) for spec in (run, run / ENCODER))
+    assert not torch.equal(features, old)
+    for name, more in ((ENCODER, ()), (EMA_ENCODER, ("--ema",))):
+        out = export(run, "timm", tmp_path / name, "--allow-unfinished", *more)
+        require_equal(load_file(out / "model.safetensors"), final[name])
+
+
+def test_an_encoder_that_is_not_plain_has_no_official_form(
+    image_shards, target_shards, tmp_path, capsys
+):
+    run, peculiar = tmp_path / "run", ("--student", "vit_small_patch14_reg4_dinov2")
+    pretrain(image_shards, target_shards, run, *peculiar, "--max-steps", 1)
+    export(run, "official", tmp_path / "official", code=2)
+    error = capsys.readouterr().err
+    assert "the encoder has register tokens, which MILAN's official code cannot load" in error
+    assert "--form timm" in error
+    assert not (tmp_path / "official").exists()
+
+
+def test_a_run_without_an_encoder_yet_has_an_official_form(run, tmp_path):
+    (run / "state.json").write_text('{"state": "interrupted", "step": 1}')
+    for path in run.glob("encoder.*"):
+        path.unlink()
+    out = export(run, "official", tmp_path / "official", "--allow-unfinished")
+    assert (out / "checkpoint.pth").exists()

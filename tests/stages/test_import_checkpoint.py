@@ -148,3 +148,13 @@ def test_a_model_without_a_class_token_is_refused(checkpoint, tmp_path, capsys):
     options = (*HEADS, "--student", "vit_little_patch16_reg4_gap_256")
     import_checkpoint(checkpoint, tmp_path / "run", *options, code=2)
     assert "has no class token" in capsys.readouterr().err
+
+
+def test_checkpoints_without_a_record_are_not_written_over(checkpoint, tmp_path, capsys):
+    run = import_checkpoint(checkpoint, tmp_path / "run")
+    (run / "config.json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    for more in ((), (*HEADS, "--dry-run")):
+        import_checkpoint(checkpoint, run, *more, code=1)
+        assert "has checkpoints but no config.json; give another --out" in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}

@@ -118,3 +118,23 @@ def test_an_unfinished_run_or_none_is_refused(trained, shards, tmp_path, capsys)
     assert "is 'interrupted'; finish it" in capsys.readouterr().err
     pretrain(*shards, tmp_path / "run", "--init", tmp_path / "nowhere", "--dry-run", code=1)
     assert "nowhere holds no run" in capsys.readouterr().err
+
+
+def test_checkpoints_without_a_record_are_not_gone_on_from(trained, shards, tmp_path, capsys):
+    run = shutil.copytree(trained, tmp_path / "run")
+    (run / "config.json").unlink()
+    for more in ((), ("--dry-run",)):
+        pretrain(*shards, run, *more, code=1)
+        assert "has checkpoints but no config.json; give another --out" in capsys.readouterr().err
+    assert same(weights(run), weights(trained))
+    (run / "config.json").write_text("torn")
+    pretrain(*shards, run, code=1)
+    assert "is damaged" in (said := capsys.readouterr().err)
+    assert "restore it or give another output folder" in said
+
+
+def test_heads_that_a_linear_decoder_does_not_have_may_differ(shards, tmp_path):
+    linear = ("--decoder", "linear", *FROZEN)
+    pretrain(*shards, tmp_path / "first", *linear)
+    pretrain(*shards, tmp_path / "run", *linear, "--init", tmp_path / "first", "--decoder-heads", 4)
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "first"))
