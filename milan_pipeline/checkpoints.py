@@ -1,19 +1,22 @@
 """Checkpoints: `checkpoints/step-%08d/`, whole or not at all, without pickle."""
 
+import contextlib
 import hashlib
 import json
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from milan_pipeline import storage
 from milan_pipeline.ema import MovingAverage
-from milan_pipeline.errors import DataError, MismatchError
+from milan_pipeline.errors import DataError, MismatchError, StorageError
 from milan_pipeline.replicas import like, whole
 
 MODEL, OPTIMISER, AVERAGE = "student.safetensors", "optimiser.safetensors", "ema.safetensors"
@@ -55,7 +58,8 @@ def take_snapshot(
 def write_checkpoint(run: Path, step: int, snapshot: Snapshot, *, keep: int) -> Path:
     """Write a checkpoint under a temporary name, rename it, and drop all but the newest `keep`.
 
-    Those of later steps are dropped too: training went past them once, so they were torn.
+    Those of later steps are dropped too: training went past them once, so they were torn. So are
+    torn ones of earlier steps. What cannot be dropped is named on stderr, and training goes on.
 
     Args:
         run: the run folder.
@@ -66,25 +70,22 @@ def write_checkpoint(run: Path, step: int, snapshot: Snapshot, *, keep: int) -> 
     Raises:
         StorageError: the place cannot be written, or it is full.
     """
-    folder = run / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".step-*.tmp"):
-        shutil.rmtree(leftover)
+    folder, place = run / "checkpoints", checkpoint_folder(run, step)
     temporary = folder / f".step-{step:08d}.{uuid.uuid4().hex}.tmp"
-    hashes = {}
-    for name, tensors in snapshot.items():
-        data = save(tensors)
-        storage.put_bytes(str(temporary / name), data)
-        hashes[name] = hashlib.sha256(data).hexdigest()
-    storage.put_bytes(str(temporary / HASHES), (json.dumps(hashes, indent=1) + "\n").encode())
-    place = checkpoint_folder(run, step)
-    if place.exists():
-        shutil.rmtree(place)
-    temporary.rename(place)
-    steps = _by_step(run)
-    kept = [other for other in steps if other <= step][-keep:]
-    for other in steps.keys() - kept:
-        shutil.rmtree(steps[other])
+    with _named_errors(place):
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(".step-*.tmp"):
+            shutil.rmtree(leftover)
+        hashes = {}
+        for name, tensors in snapshot.items():
+            data = save(tensors)
+            storage.put_bytes(str(temporary / name), data)
+            hashes[name] = hashlib.sha256(data).hexdigest()
+        storage.put_bytes(str(temporary / HASHES), (json.dumps(hashes, indent=1) + "\n").encode())
+        if place.exists():
+            shutil.rmtree(place)
+        temporary.rename(place)
+    _prune(run, step, keep)
     return place
 
 
@@ -175,7 +176,10 @@ def load_checkpoint(
         entries = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         if entries:
             # Moments have their parameter's shape; the count of steps has none.
-            state[index] = {k: like(v, parameter) if v.ndim else v for k, v in entries.items()}
+            # Cloned, or on a CPU they would stay mapped from a file that is deleted one day.
+            state[index] = {
+                k: (like(v, parameter) if v.ndim else v).clone() for k, v in entries.items()
+            }
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": state, "param_groups": groups})
 
@@ -186,6 +190,49 @@ def _optimiser_tensors(model: nn.Module, optimiser: torch.optim.Optimizer) -> di
         for name, parameter in model.named_parameters()
         for field, value in optimiser.state.get(parameter, {}).items()
     }
+
+
+def _prune(run: Path, step: int, keep: int) -> None:
+    """Drop all checkpoints but the newest `keep` up to a step."""
+    steps = _by_step(run)
+    kept = [other for other in steps if other <= step and _is_complete(steps[other])][-keep:]
+    for other in steps.keys() - kept:
+        try:
+            shutil.rmtree(steps[other])
+        except OSError as error:
+            click.echo(
+                f"Warning: {steps[other]} cannot be deleted ({error.strerror or error}); delete it "
+                "to have its space",
+                err=True,
+            )
+
+
+def _is_complete(folder: Path) -> bool:
+    """Tell whether every file that a checkpoint lists is there, with the length that it states.
+
+    Opening a safetensors file compares its length with its header. That finds what a power cut
+    left half written, without hashing gigabytes at each checkpoint; `load_checkpoint` hashes.
+    """
+    try:
+        for name in {MODEL, OPTIMISER} | json.loads((folder / HASHES).read_text()).keys():
+            with safe_open(folder / name, framework="pt"):
+                pass
+    except (OSError, ValueError, AttributeError, SafetensorError):
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _named_errors(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"{place} cannot be written ({error}); mend what is named there, and run the same "
+            "command again"
+        ) from error
 
 
 def _by_step(run: Path) -> dict[int, Path]:

@@ -85,6 +85,7 @@ def student_view(
     """Cut the view that the teacher saw: (3, S, S) uint8.
 
     Raises:
+        DataError: the image cannot be decoded, or the stored box is not inside it.
         MismatchError: the target was made from other image bytes.
     """
     if int(record["digest"]) != digest:
@@ -92,9 +93,23 @@ def student_view(
             f"the target of {key!r} was made from other image bytes (digest "
             f"{int(record['digest']):016x}, now {digest:016x}); extract and pack it again"
         )
-    top, left, height, width = (int(value) for value in record["box"])
-    box = Box(top, left, height, width, bool(record["flip"]))
-    return view_pixels(decode_rgb(image), box, image_size)
+    rgb_HWC = decode_rgb(image)
+    box = _box_inside(record, *rgb_HWC.shape[:2])
+    return view_pixels(rgb_HWC, box, image_size)
+
+
+def _box_inside(record: NDArray[np.void], height: int, width: int) -> Box:
+    """Return the box that a record stores; refuse one that is not inside the image."""
+    stored = [float(value) for value in record["box"]]
+    top, left, rows, columns = stored
+    # Compared as floats, so that what is no number at all is refused too.
+    inside = 0 <= top <= height - rows and 0 <= left <= width - columns
+    if not (inside and rows >= 1 and columns >= 1):
+        raise DataError(
+            f"the target's box {stored} (top, left, height, width) is not inside the image of "
+            f"{height}x{width} pixels; extract and pack it again"
+        )
+    return Box(int(top), int(left), int(rows), int(columns), bool(record["flip"]))
 
 
 class ToExamples:

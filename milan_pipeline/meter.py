@@ -73,7 +73,7 @@ class Meter:
             last_good: names the last good checkpoint.
 
         Raises:
-            DataError: a loss is not finite.
+            DataError: a loss or a norm of gradients is not finite.
         """
         pending, self._pending = self._pending, []
         # One look at the device and one exchange, however many steps there are.
@@ -85,6 +85,10 @@ class Meter:
             if not math.isfinite(loss):
                 self._refuse(f"the loss of step {row.step} is {loss}", own_loss, row, last_good)
             norm = {} if row.grad_norm is None else {"grad_norm": float(row.grad_norm)}
+            for value in norm.values():  # of all processes together, hence the same in each
+                if not math.isfinite(value):
+                    what = f"the gradient norm of step {row.step} is {value}"
+                    self._refuse(what, value, row, last_good)
             yield {
                 "step": row.step,
                 "epoch": clock.fractional_epoch(row.step - 1),
@@ -95,11 +99,9 @@ class Meter:
                 "data_wait_seconds": row.waited,
             }
 
-    def _refuse(
-        self, what: str, own_loss: float, row: _Pending, last_good: Callable[[], str]
-    ) -> None:
-        """Name the samples of the processes whose loss is not finite, in all processes alike."""
-        parts = self._world.gather((math.isfinite(own_loss), row.keys))
+    def _refuse(self, what: str, own: float, row: _Pending, last_good: Callable[[], str]) -> None:
+        """Name the samples of the processes whose own value is not finite, in all alike."""
+        parts = self._world.gather((math.isfinite(own), row.keys))
         keys = [key for finite, part in parts if not finite for key in part]
         named = ", ".join(keys[:NAMED_KEYS]) + (", …" if len(keys) > NAMED_KEYS else "")
         raise DataError(

@@ -58,6 +58,14 @@ class PairTable:
         """Return the number of pairs in each shard of a view."""
         return np.array([len(shard.keys) for shard in self.views[view]], dtype=np.int64)
 
+    def total_bytes(self, view: int) -> int:
+        """Return the bytes of a view's images and targets."""
+        return sum(
+            int(rows["length"].sum())
+            for shard in self.views[view]
+            for rows in (shard.image_rows, shard.target_rows)
+        )
+
     def fingerprint(self) -> str:
         """Hash keys and digests in order: what the order of training depends on."""
         digest = xxhash.xxh3_128()

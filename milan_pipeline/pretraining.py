@@ -38,6 +38,15 @@ class RunData:
         """The layout of the target records."""
         return layout_of(self.identity)
 
+    @functools.cached_property
+    def shuffled_bytes(self) -> int:
+        """About how many bytes of shards all lanes' blocks span: a view's, at most."""
+        together = self.order.lanes * self.order.block
+        return max(
+            int(self.pairs.total_bytes(view) * min(1, together / self.pairs.counts(view).sum()))
+            for view in range(len(self.pairs.views))
+        )
+
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the targets' patches."""

@@ -24,6 +24,19 @@ def blocks_of(student: Student) -> list[nn.Module]:
     return [block for stack in stacks for block in stack]
 
 
+def require_processes(*, fsdp: bool, started: bool) -> None:
+    """Refuse to shard in a process that nobody has started, or will start, as one of several.
+
+    Raises:
+        ConfigError: sharding was asked for without processes to shard over.
+    """
+    if fsdp and not started:
+        raise ConfigError(
+            "--fsdp shards over processes, and there is one; start it with torchrun or give "
+            "--processes"
+        )
+
+
 def replicate(student: Student, world: World, *, fsdp: bool) -> nn.Module:
     """Return the module to call in training; its gradients are means over all processes.
 
@@ -36,11 +49,7 @@ def replicate(student: Student, world: World, *, fsdp: bool) -> nn.Module:
     Raises:
         ConfigError: sharding was asked for without processes to shard over.
     """
-    if fsdp and not dist.is_initialized():
-        raise ConfigError(
-            "--fsdp shards over processes, and there is one; start it with torchrun or give "
-            "--processes"
-        )
+    require_processes(fsdp=fsdp, started=dist.is_initialized())
     if fsdp:
         # No mixed-precision policy: autocast alone decides what is computed in which type, so that
         # shards and copies give the same numbers.

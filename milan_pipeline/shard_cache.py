@@ -124,7 +124,8 @@ class ShardCache:
             except FileNotFoundError:
                 return None
             try:
-                os.utime(descriptor)  # the time of use, by which pieces are evicted
+                with contextlib.suppress(PermissionError):  # of another user's piece
+                    os.utime(descriptor)  # the time of use, by which pieces are evicted
                 data = os.pread(descriptor, length, first)
             finally:
                 os.close(descriptor)

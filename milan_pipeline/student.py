@@ -34,16 +34,12 @@ def supervised_slice(supervise: str, *, kept: int, patches: int) -> slice:
     Raises:
         ConfigError: there is no such choice.
     """
-    slices = {
-        "all": slice(0, 1 + patches),
-        "masked": slice(1 + kept, 1 + patches),
-        "visible": slice(0, 1 + kept),
-    }
-    if supervise not in slices:
+    if supervise not in SUPERVISE:
         raise ConfigError(
-            f"--supervise {supervise!r} is unknown; choose one of {', '.join(slices)}"
+            f"--supervise {supervise!r} is unknown; choose one of {', '.join(SUPERVISE)}"
         )
-    return slices[supervise]
+    start = 1 + kept if supervise == "masked" else 0
+    return slice(start, 1 + (kept if supervise == "visible" else patches))
 
 
 def in_grid_order(tokens_BNX: Tensor, kept_BK: Tensor, masked_BM: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -143,7 +144,7 @@ class Pretrain:
         help="Local folder that keeps what is read from the shards; default: none.",
         role="execution",
     )
-    cache_gb: float = option(50.0, help="Gigabytes that --cache may hold.", role="execution")
+    cache_gb: float = option(50.0, help="Gigabytes kept at most, with --cache.", role="execution")
     processes: int | None = option(
         None,
         help="Processes to start on this machine, where torchrun does not; default: one.",
@@ -193,10 +194,29 @@ class Pretrain:
         return storage.local_path(self.out) or Path(self.out)
 
 
+def count_processes(config: Pretrain) -> int:
+    """Return how many processes train together.
+
+    Raises:
+        ConfigError: torchrun has started them, and `--processes` would start others.
+    """
+    if not is_launched():
+        return config.processes or 1
+    if config.processes is not None:
+        raise ConfigError(
+            f"--processes {config.processes} cannot be given to what torchrun started, which "
+            "settles how many there are; leave it out"
+        )
+    return int(os.environ["WORLD_SIZE"])
+
+
 def run(config: Pretrain) -> None:
     """Train to the last step and export the encoder."""
-    if config.processes is not None and not is_launched():
-        sys.exit(launch("pretrain", config, config.processes))
+    count_processes(config)
+    if config.processes is not None:
+        # To those that it starts, the option would say to start others.
+        alone = dataclasses.replace(config, processes=None)
+        sys.exit(launch("pretrain", alone, config.processes))
     unbegun = f"nothing was done in {config.out}; run the same command to begin or go on"
     with stop_request(then_ignore=is_launched()) as stop, contextlib.ExitStack() as preparing:
         preparing.enter_context(exiting_at_once(unbegun))
@@ -218,8 +238,9 @@ def dry_run(config: Pretrain) -> None:
     from milan_pipeline.order import lanes_of
     from stages.pretrain_plan import plan
 
+    processes = count_processes(config)
     planned = plan(config, pick_device(config.device))
-    lanes_of(0, config.processes or 1, range(planned.data.order.lanes))
+    lanes_of(0, processes, range(planned.data.order.lanes))
     for line in planned.summary():
         click.echo(line)
 

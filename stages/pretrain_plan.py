@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 
 from milan_pipeline import storage
@@ -14,14 +15,17 @@ from milan_pipeline.distributed import World
 from milan_pipeline.examples import Batch, ExampleConfig
 from milan_pipeline.export import export_encoder
 from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.launcher import is_launched
 from milan_pipeline.meter import in_words
 from milan_pipeline.order import lanes_of
 from milan_pipeline.pixel_statistics import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.pretraining import RunData, StudentSpec, build_student, open_run_data
 from milan_pipeline.provenance import StageRecord, read_record
+from milan_pipeline.replicas import require_processes
 from milan_pipeline.run_log import run_lock, trained_steps, write_state
 from milan_pipeline.run_weights import initial_weights, initialise
 from milan_pipeline.runs import trained_encoder
+from milan_pipeline.shard_cache import CacheConfig
 from milan_pipeline.stream import batches
 from milan_pipeline.student import Student
 from milan_pipeline.training import Trainer, TrainingConfig
@@ -86,8 +90,13 @@ class Plan:
             f"left out: {pairs.missing}"
         )
         yield f"batch: {order.batch}, lanes: {order.lanes}, parameters: {parameters}"
+        # float32: weights and AdamW's two moments; with a moving average, each one's average too.
+        averages = self.config.ema_decay is not None
+        checkpoints = (16 if averages else 12) * parameters * (self.config.keep + 1)
+        encoder = sum(parameter.numel() for parameter in self.student.encoder.parameters())
+        exported = (8 if averages else 4) * encoder
         yield (
-            f"bytes to write: about {12 * parameters * (self.config.keep + 1)} (checkpoints), "
+            f"bytes to write: about {checkpoints} (checkpoints) and {exported} (encoder), "
             f"free: {storage.free_bytes(self.config.out)}"
         )
 
@@ -100,6 +109,7 @@ def plan(config: Pretrain, device: torch.device) -> Plan:
         MissingDataError, MismatchError: images, targets and `--init` do not belong together, or
             `--out` has checkpoints of no known run.
     """
+    require_processes(fsdp=config.fsdp, started=is_launched() or config.processes is not None)
     require_recorded(config.folder)
     config, data = _settled(config, device)
     spec = StudentSpec.from_content(dataclasses.asdict(config))
@@ -142,6 +152,9 @@ def train(
     if planned.is_done:
         return f"{config.out}: nothing to do, {total} steps are done" if world.leads else ""
     lanes_of(world.rank, world.size, range(data.order.lanes))  # or say which sizes fit
+    cache = config.cache_config()
+    if cache is not None and world.leads:
+        _warn_of_small_cache(cache, data)
 
     def batches_from(steps: range) -> Generator[Batch, None, None]:
         return batches(
@@ -153,7 +166,7 @@ def train(
             rank=world.rank,
             world=world.size,
             pin_memory=device.type == "cuda",
-            cache=config.cache_config(),
+            cache=cache,
         )
 
     student, codec = planned.student.to(device), data.layout.codec
@@ -171,6 +184,18 @@ def train(
         write_state(config.folder, "done", step=counts["steps"], total_steps=counts["steps"])
         planned.record.finish(counts | {"missing": data.pairs.missing})
     return f"{config.out}: {in_words(counts)}"
+
+
+def _warn_of_small_cache(cache: CacheConfig, data: RunData) -> None:
+    """Say so where pieces will be evicted before the shuffle comes back to them."""
+    if cache.max_bytes < data.shuffled_bytes:
+        click.echo(
+            f"Warning: --cache-gb {cache.max_bytes / 1e9:g} is less than the "
+            f"{data.shuffled_bytes / 1e9:.3g} GB that are shuffled together ({data.order.lanes} "
+            f"lanes of --shuffle-block {data.order.block}), so that shards are read again and "
+            "again; give more",
+            err=True,
+        )
 
 
 def _export(planned: Plan) -> None:

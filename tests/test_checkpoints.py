@@ -1,6 +1,8 @@
 """A checkpoint is whole or not at all; what is loaded is what was saved, bit for bit."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -193,3 +195,43 @@ def test_a_full_disk_is_a_clear_error_and_harms_nothing(tmp_path, monkeypatch):
     with pytest.raises(StorageError, match=r"student\.safetensors cannot be written \(No space"):
         save_checkpoint(tmp_path, 6, model, optimiser, keep=1)
     assert newest_checkpoint(tmp_path) == (4, tmp_path / "checkpoints/step-00000004")
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "checkpoints/step-00000006"])
+def test_a_file_in_the_way_is_named(tmp_path, name):
+    model, optimiser = model_and_optimiser()
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(StorageError, match=rf"step-00000006 cannot be written .*{name}.*run the"):
+        save_checkpoint(tmp_path, 6, model, optimiser, keep=1)
+
+
+def test_an_old_checkpoint_that_cannot_be_deleted_is_named_and_stays(tmp_path, monkeypatch, capsys):
+    model, optimiser = saved(tmp_path, [4])
+
+    def refuse(_):
+        raise OSError(16, "Device or resource busy")
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    save_checkpoint(tmp_path, 6, model, optimiser, keep=1)
+    assert names(tmp_path) == ["step-00000004", "step-00000006"]
+    error = capsys.readouterr().err
+    assert "step-00000004 cannot be deleted (Device or resource busy)" in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("damage", [truncated, removed])
+@pytest.mark.parametrize("name", [MODEL, OPTIMISER, HASHES])
+def test_a_torn_checkpoint_does_not_count_among_those_to_keep(tmp_path, name, damage):
+    model, optimiser = saved(tmp_path, [2, 4])
+    damage(tmp_path / "checkpoints/step-00000004" / name)
+    save_checkpoint(tmp_path, 5, model, optimiser, keep=2)
+    assert names(tmp_path) == ["step-00000002", "step-00000005"]
+
+
+def test_nothing_that_was_loaded_stays_mapped_from_its_file(tmp_path):
+    saved(tmp_path, [4])
+    model, optimiser = model_and_optimiser(seed=1)
+    load_checkpoint(tmp_path / "checkpoints/step-00000004", model, optimiser)
+    assert optimiser.state
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()

@@ -140,6 +140,22 @@ def test_bytes_that_cannot_be_used_are_refused_by_name(one, part):
         example_of(config, sample | {part: torn})
 
 
+@pytest.mark.parametrize(
+    "box",
+    [
+        (-1, 0, 8, 8), (0, -5, 8, 8), (9000, 0, 8, 8), (0, 0, 8, 9000), (0, 0, 0, 8),
+        (0, 0, 8, 0.5), (np.nan, 0, 8, 8), (0, 0, np.inf, 8), (-np.inf, 0, 8, 8),
+    ],
+)  # fmt: skip
+def test_a_box_outside_the_image_is_refused_by_name(one, box):
+    config, sample = one
+    record = np.zeros((), dtype=config.layout.dtype)
+    record[()] = config.layout.from_bytes(sample["target.npy"])
+    record["box"] = box
+    with pytest.raises(DataError, match=rf"{sample['__key__']}.*box .* is not inside the image"):
+        example_of(config, sample | {"target.npy": config.layout.to_bytes(record)})
+
+
 def test_each_epoch_draws_another_mask_from_the_same_pixels(one):
     config, sample = one
     first, again, later = (example_of(config, sample | {"epoch": epoch}) for epoch in (0, 0, 1))

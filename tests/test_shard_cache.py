@@ -188,3 +188,16 @@ def test_errors_of_the_source_are_its_own(tmp_path, source):
 def test_a_cap_below_two_pieces_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="--cache-gb of 199 bytes is less than two pieces"):
         CacheConfig(folder=tmp_path, max_bytes=199)
+
+
+def test_a_piece_of_another_user_is_read_all_the_same(tmp_path, source, monkeypatch):
+    file, reads = source
+    cache = open_cache(tmp_path)
+    cache.read(file, 0, 10)
+
+    def refuse(_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert cache.read(file, 5, 10) == DATA[5:15]
+    assert reads == [0]

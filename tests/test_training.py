@@ -191,6 +191,28 @@ def test_a_loss_that_is_not_finite_stops_and_says_where(run, whole):
     require_same_end(run, whole)
 
 
+def test_a_gradient_norm_that_is_not_finite_stops_at_its_own_step(run, monkeypatch):
+    keys: list[str] = []
+
+    def watched(step, batch):
+        keys.extend(batch.keys if step == 3 else [])
+        return batch
+
+    plain = Trainer._step
+
+    def infinite(self, step, data):
+        loss, norm = plain(self, step, data)
+        assert norm is not None
+        return loss, norm * torch.inf if step == 3 else norm
+
+    monkeypatch.setattr(Trainer, "_step", infinite)
+    with pytest.raises(DataError, match=r"gradient norm of step 3 is inf") as error:
+        run.train(change=watched, clip_grad=1.0)
+    assert len(keys) == 8
+    assert all(key in str(error.value) for key in keys)
+    assert [row["step"] for row in run.log] == [1, 2]
+
+
 def test_weights_that_a_gradient_spoilt_are_never_saved(run, monkeypatch):
     plain = Trainer._step
 

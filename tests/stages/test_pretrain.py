@@ -201,6 +201,7 @@ def test_dry_run_says_what_would_be_done_and_writes_nothing(shards, tmp_path, ca
     assert "pairs: 24 a view, views: 2, left out: 0" in said
     assert "batch: 8, lanes: 8" in said
     assert "bytes to write: about" in said
+    assert "(encoder), free: " in said
     assert not (tmp_path / "run").exists()
 
 
@@ -214,3 +215,45 @@ def test_dry_run_counts_what_is_done(shards, tmp_path, capsys):
 def test_dry_run_refuses_what_the_run_would_refuse(whole, shards, capsys):
     pretrain(*shards, whole, "--seed", 3, "--dry-run", code=1)
     assert "options.seed is 0 there and 3 here" in capsys.readouterr().err
+
+
+def test_fsdp_without_processes_is_refused_by_run_and_dry_run_alike(shards, tmp_path, capsys):
+    for more in ((), ("--dry-run",)):
+        pretrain(*shards, tmp_path / "run", "--fsdp", *more, code=2)
+        assert "--fsdp shards over processes, and there is one" in capsys.readouterr().err
+    pretrain(*shards, tmp_path / "run", "--fsdp", "--processes", 2, "--dry-run")
+
+
+def test_processes_under_torchrun_are_refused(shards, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    for more in ((), ("--dry-run",)):
+        pretrain(*shards, tmp_path / "run", "--processes", 2, *more, code=2)
+        assert "--processes 2 cannot be given to what torchrun started" in capsys.readouterr().err
+    pretrain(*shards, tmp_path / "run", "--dry-run", code=2)
+    assert "--lanes 8 cannot be shared by 3 processes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [(), ("--ema-decay", 0.5)])
+def test_dry_run_says_about_how_much_is_written(more, shards, tmp_path, capsys):
+    pretrain(*shards, tmp_path, "--max-steps", 1, "--keep", 1, *more, "--dry-run")
+    said = re.search(r"about (\d+) \(checkpoints\) and (\d+) \(enc", capsys.readouterr().out)
+    assert said is not None
+    pretrain(*shards, tmp_path, "--max-steps", 1, "--keep", 1, *more)
+    checkpoint = sum(path.stat().st_size for path in tmp_path.glob("checkpoints/*/*.safetensors"))
+    exported = sum(path.stat().st_size for path in tmp_path.glob("encoder*.safetensors"))
+    # What is fixed has no moments, and files have headers.
+    assert 0.9 < int(said[1]) / (2 * checkpoint) < 1.1
+    assert 0.85 < int(said[2]) / exported < 1
+
+
+def test_a_cache_smaller_than_the_shuffle_is_warned_of_once(shards, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("milan_pipeline.shard_cache.PIECE_BYTES", 1000)
+    pretrain(
+        *shards, tmp_path / "run", "--cache", tmp_path / "cache", "--cache-gb", 5e-6,
+        "--max-steps", 1,
+    )  # fmt: skip
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "--cache-gb" in line]
+    assert len(warnings) == 1
+    assert "Warning: --cache-gb 5e-06 is less than the" in warnings[0]
+    assert "(8 lanes of --shuffle-block 4096)" in warnings[0]
