@@ -23,6 +23,7 @@ from milan_pipeline.interrupts import STOP_SIGNALS
 from milan_pipeline.order import EpochOrder, OrderConfig, StepClock, lanes_of, usable_workers
 from milan_pipeline.pair_reader import Place, read_pairs
 from milan_pipeline.pairs import PairTable
+from milan_pipeline.parallel import ordered_map
 from milan_pipeline.shard_cache import CacheConfig
 from milan_pipeline.target_records import TARGET_EXTENSION
 
@@ -187,5 +188,13 @@ def batches(
     )
     # Closed at once, since workers that wait for the garbage collector outlive an error.
     with contextlib.closing(iter(loader)) as results:
-        for _ in steps:
-            yield _join([_next_part(results) for _ in range(parts)])
+
+        def joined(_: int) -> Batch:
+            return _join([_next_part(results) for _ in range(parts)])
+
+        # The first batch is fetched here, since it starts the workers, and only where the main
+        # thread does that torch sees them die at once. A thread fetches the next ones meanwhile.
+        yield from map(joined, steps[:1])
+        threads = min(1, workers)
+        with contextlib.closing(ordered_map(joined, steps[1:], workers=threads, ahead=2)) as later:
+            yield from later
