@@ -12,13 +12,11 @@ import threading
 from collections.abc import Generator, Iterator
 from typing import Any
 
-import numpy as np
-import torch
 import webdataset as wds
 from torch.utils.data import IterableDataset, get_worker_info
 
 from milan_pipeline.errors import MilanError, StorageError
-from milan_pipeline.examples import IMAGE_MEMBER, Batch, ExampleConfig, ToExamples, stack
+from milan_pipeline.examples import IMAGE_MEMBER, Batch, ExampleConfig, ToExamples, join, stack
 from milan_pipeline.interrupts import STOP_SIGNALS
 from milan_pipeline.order import EpochOrder, OrderConfig, StepClock, lanes_of, usable_workers
 from milan_pipeline.pair_reader import Place, read_pairs
@@ -129,21 +127,6 @@ def _next_part(loader: Iterator[Batch | MilanError]) -> Batch:
     return part
 
 
-def _join(parts: list[Batch]) -> Batch:
-    """Join workers' parts in lane order, copying with one thread.
-
-    Torch would copy with all, and wait for those whose cores loader processes have just taken: ten
-    to a hundred milliseconds a batch on two cores, where the copy itself takes two.
-    """
-    if len(parts) == 1:
-        return parts[0]
-    *fields, keys = zip(*parts, strict=True)
-    tensors = [
-        torch.from_numpy(np.concatenate([tensor.numpy() for tensor in field])) for field in fields
-    ]
-    return Batch._make([*tensors, [key for part_keys in keys for key in part_keys]])
-
-
 def batches(
     pairs: PairTable,
     order: OrderConfig,
@@ -190,7 +173,7 @@ def batches(
     with contextlib.closing(iter(loader)) as results:
 
         def joined(_: int) -> Batch:
-            return _join([_next_part(results) for _ in range(parts)])
+            return join([_next_part(results) for _ in range(parts)])
 
         # The first batch is fetched here, since it starts the workers, and only where the main
         # thread does that torch sees them die at once. A thread fetches the next ones meanwhile.

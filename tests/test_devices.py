@@ -20,4 +20,5 @@ def test_freed_memory_is_kept_and_comes_without_page_faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(8):
         torch.ones(4 << 20).add_(1)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 4096  # of 4 KiB: 1 tensor
+    # Pages are of 4 KiB: eight tensors given back each time would cost 32,768 faults.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 8192
