@@ -72,61 +72,7 @@ class Decoder(nn.Module, abc.ABC):
 
 
 class EmbeddingDecoder(Decoder):
-    """The parts that decoders with a width of their own share: embedding, positions, head.
-
-    Args:
-        encoder_width: E, channels of the encoder's output.
-        grid: rows and columns of patches.
-        target_width: D, channels of a target.
-        width: C, channels inside the decoder.
-        heads: attention heads of a block.
-
-    Raises:
-        ConfigError: `width` is no multiple of 4 or of `heads`.
-    """
-
-    def __init__(
-        self, encoder_width: int, grid: tuple[int, int], target_width: int, width: int, heads: int
-    ) -> None:
-        super().__init__(encoder_width, grid)
-        if width % heads:
-            raise ConfigError(
-                f"a decoder width of {width} does not divide into {heads} heads; "
-                "choose a width that is a multiple of the heads"
-            )
-        self.embed = nn.Linear(encoder_width, width)
-        self.mask_token = nn.Parameter(torch.empty(1, 1, width))
-        self.pos_embed = nn.Parameter(sincos_positions(grid, width), requires_grad=False)
-        self.blocks = nn.ModuleList()
-        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        self.pred = nn.Linear(width, target_width)
-
-    def initialise(self) -> None:
-        """Draw the weights, once all modules are there."""
-        init_linear_and_norm(self)
-        nn.init.normal_(self.mask_token, std=TOKEN_STD)
-
-    def embedded(self, latent_BSE: Tensor, kept_BK: Tensor) -> Tensor:
-        """Embed the encoder's tokens and add their positions: (B, S, C)."""
-        # Row 0 of the position table is CLS, hence patch i is row i + 1.
-        embedded_BSC: Tensor = self.embed(latent_BSE)
-        return embedded_BSC + self.pos_embed[0, F.pad(kept_BK + 1, (1, 0))]
-
-    def masks(self, masked_BM: Tensor) -> Tensor:
-        """Return the mask tokens at their positions: (B, M, C)."""
-        return self.mask_token + self.pos_embed[0, masked_BM + 1]
-
-    def head(self, tokens_BTC: Tensor) -> Tensor:
-        """Predict targets from tokens: (B, T, D)."""
-        pred_BTD: Tensor = self.pred(self.norm(tokens_BTC))
-        return pred_BTD
-
-
-class PromptingDecoder(EmbeddingDecoder):
-    """Predict targets; only mask tokens are updated, prompted by the visible ones.
-
-    (MILAN, arXiv 2208.06049, section 3.2, "prompting decoder".) Attention ignores the order of its
-    tokens, so prompts and mask tokens stay apart and come out in student order.
+    """A decoder with a width of its own: embedding, positions, blocks of some kind, head.
 
     Args:
         encoder_width: E, channels of the encoder's output.
@@ -150,9 +96,53 @@ class PromptingDecoder(EmbeddingDecoder):
         depth: int = 8,
         heads: int = 16,
     ) -> None:
-        super().__init__(encoder_width, grid, target_width, width, heads)
-        self.blocks.extend(_PromptedBlock(width, heads) for _ in range(depth))
-        self.initialise()
+        super().__init__(encoder_width, grid)
+        if width % heads:
+            raise ConfigError(
+                f"a decoder width of {width} does not divide into {heads} heads; "
+                "choose a width that is a multiple of the heads"
+            )
+        self.embed = nn.Linear(encoder_width, width)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, width))
+        self.pos_embed = nn.Parameter(sincos_positions(grid, width), requires_grad=False)
+        self.blocks = nn.ModuleList()
+        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.pred = nn.Linear(width, target_width)
+        self.blocks.extend(self.make_block(width, heads) for _ in range(depth))
+        init_linear_and_norm(self)
+        nn.init.normal_(self.mask_token, std=TOKEN_STD)
+
+    @abc.abstractmethod
+    def make_block(self, width: int, heads: int) -> nn.Module:
+        """Build one block."""
+
+    def embedded(self, latent_BSE: Tensor, kept_BK: Tensor) -> Tensor:
+        """Embed the encoder's tokens and add their positions: (B, S, C)."""
+        # Row 0 of the position table is CLS, hence patch i is row i + 1.
+        embedded_BSC: Tensor = self.embed(latent_BSE)
+        return embedded_BSC + self.pos_embed[0, F.pad(kept_BK + 1, (1, 0))]
+
+    def masks(self, masked_BM: Tensor) -> Tensor:
+        """Return the mask tokens at their positions: (B, M, C)."""
+        return self.mask_token + self.pos_embed[0, masked_BM + 1]
+
+    def head(self, tokens_BTC: Tensor) -> Tensor:
+        """Predict targets from tokens: (B, T, D)."""
+        pred_BTD: Tensor = self.pred(self.norm(tokens_BTC))
+        return pred_BTD
+
+
+class PromptingDecoder(EmbeddingDecoder):
+    """Predict targets; only mask tokens are updated, prompted by the visible ones.
+
+    (MILAN, arXiv 2208.06049, section 3.2, "prompting decoder".) Attention ignores the order of its
+    tokens, so prompts and mask tokens stay apart and come out in student order. Arguments
+    and errors are those of `EmbeddingDecoder`.
+    """
+
+    def make_block(self, width: int, heads: int) -> nn.Module:
+        """Build a block that reads the prompts."""
+        return _PromptedBlock(width, heads)
 
     def forward(
         self,

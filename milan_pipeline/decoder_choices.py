@@ -23,23 +23,12 @@ class MaeDecoder(EmbeddingDecoder):
     """Self-attention blocks over all tokens, visible and masked.
 
     (MAE, arXiv 2111.06377, section 3.) Attention ignores the order of its tokens, so they stay in
-    student order. Arguments and errors are those of `PromptingDecoder`.
+    student order. Arguments and errors are those of `EmbeddingDecoder`.
     """
 
-    def __init__(
-        self,
-        encoder_width: int,
-        grid: tuple[int, int],
-        target_width: int,
-        *,
-        width: int = 512,
-        depth: int = 8,
-        heads: int = 16,
-    ) -> None:
-        super().__init__(encoder_width, grid, target_width, width, heads)
-        blocks = (Block(width, heads, qkv_bias=True, norm_layer=LayerNorm) for _ in range(depth))
-        self.blocks.extend(blocks)
-        self.initialise()
+    def make_block(self, width: int, heads: int) -> nn.Module:
+        """Build a block of self-attention."""
+        return Block(width, heads, qkv_bias=True, norm_layer=LayerNorm)
 
     def forward(
         self,

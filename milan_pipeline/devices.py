@@ -7,6 +7,9 @@ import torch
 
 from milan_pipeline.errors import ConfigError
 
+# Of glibc's malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+
 
 def pick_device(name: str) -> torch.device:
     """Return the named device; "auto" takes the first accelerator that is there, else the CPU.
@@ -23,10 +26,6 @@ def pick_device(name: str) -> torch.device:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"--device {name!r} cannot be used ({reason}); try cpu") from error
     return device
-
-
-# Of glibc's malloc.h.
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> None:

@@ -66,9 +66,13 @@ def launch(stage: str, config: Any, processes: int) -> int:
 def _ended(started: list[subprocess.Popen[bytes]]) -> int:
     """Wait for all processes; one that fails takes the others with it."""
     deadline = float("inf")
+    first: list[
+        int | None
+    ] = []  # exit codes at the first failure, before any process is ended here
     while any(process.poll() is None for process in started):
         left = [process for process in started if process.returncode is None]
-        if deadline == float("inf") and any(process.returncode for process in started):
+        if not first and any(process.returncode for process in started):
+            first = [process.returncode for process in started]
             deadline = time.monotonic() + GRACE
             for process in left:
                 process.terminate()
@@ -77,8 +81,8 @@ def _ended(started: list[subprocess.Popen[bytes]]) -> int:
                 process.kill()
         time.sleep(POLL)
     codes = [process.returncode for process in started]
-    for rank, code in enumerate(codes):
-        if code < 0:
+    for rank, code in enumerate(first or codes):
+        if code is not None and code < 0:
             click.echo(
                 f"Error: process {rank} was ended by {signal.Signals(-code).name}, most often for "
                 "want of memory; run the same command again to go on",

@@ -42,17 +42,40 @@ class Plan:
         config: what was left to the data, the machine or an earlier run is filled in.
         data: what the run learns from.
         record: `config.json`.
-        student: with the weights that the run begins from.
-        encoder_arguments: what timm makes its encoder of.
-        examples: how views are cut and masked.
     """
 
     config: Pretrain
     data: RunData
     record: StageRecord
-    student: Student
-    encoder_arguments: dict[str, Any]
-    examples: ExampleConfig
+
+    @functools.cached_property
+    def built(self) -> tuple[Student, dict[str, Any]]:
+        """The student, with the weights that the run begins from, and what timm makes it of.
+
+        Raises:
+            ConfigError: it does not fit the targets.
+            MissingDataError, MismatchError: there is no run at `--init`, or it does not fit.
+        """
+        config, data = self.config, self.data
+        spec = StudentSpec.from_content(dataclasses.asdict(config))
+        student, arguments = build_student(
+            spec, grid=data.grid, target_width=data.layout.width, seed=config.seed
+        )
+        if config.init is not None:
+            initialise(student, Path(config.init), decoder_heads=config.decoder_heads)
+        return student, arguments
+
+    @functools.cached_property
+    def examples(self) -> ExampleConfig:
+        """How views are cut and masked.
+
+        Raises:
+            ConfigError: the ratio keeps or masks nothing.
+        """
+        student, _ = self.built
+        return self.data.examples(
+            student, mask_ratio=self.config.mask_ratio, masking=self.config.masking
+        )
 
     @functools.cached_property
     def training(self) -> TrainingConfig:
@@ -80,9 +103,10 @@ class Plan:
 
     def summary(self) -> Iterator[str]:
         """Yield lines on how long the run is and what it will read and write."""
-        _ = self.is_done  # to refuse what the run would refuse
+        _ = self.is_done, self.examples  # to refuse what the run would refuse
+        student, _ = self.built
         total, newest = self.training.total_steps, newest_checkpoint(self.config.folder)
-        parameters = sum(parameter.numel() for parameter in self.student.parameters())
+        parameters = sum(parameter.numel() for parameter in student.parameters())
         pairs, order = self.data.pairs, self.data.order
         yield f"steps to do: {max(0, total - (newest[0] if newest else 0))} of {total}"
         yield (
@@ -93,7 +117,7 @@ class Plan:
         # float32: weights and AdamW's two moments; with a moving average, each one's average too.
         averages = self.config.ema_decay is not None
         checkpoints = (16 if averages else 12) * parameters * (self.config.keep + 1)
-        encoder = sum(parameter.numel() for parameter in self.student.encoder.parameters())
+        encoder = sum(parameter.numel() for parameter in student.encoder.parameters())
         exported = (8 if averages else 4) * encoder
         yield (
             f"bytes to write: about {checkpoints} (checkpoints) and {exported} (encoder), "
@@ -102,7 +126,7 @@ class Plan:
 
 
 def plan(config: Pretrain, device: torch.device) -> Plan:
-    """Join the pairs, settle what is open, build the student; nothing is written.
+    """Join the pairs and settle what is open; nothing is written, and no student built yet.
 
     Raises:
         ConfigError: options do not fit each other or the data.
@@ -112,20 +136,7 @@ def plan(config: Pretrain, device: torch.device) -> Plan:
     require_processes(fsdp=config.fsdp, started=is_launched() or config.processes is not None)
     require_recorded(config.folder)
     config, data = _settled(config, device)
-    spec = StudentSpec.from_content(dataclasses.asdict(config))
-    student, arguments = build_student(
-        spec, grid=data.grid, target_width=data.layout.width, seed=config.seed
-    )
-    if config.init is not None:
-        initialise(student, Path(config.init), decoder_heads=config.decoder_heads)
-    return Plan(
-        config=config,
-        data=data,
-        record=_record(config, data),
-        student=student,
-        encoder_arguments=arguments,
-        examples=data.examples(student, mask_ratio=config.mask_ratio, masking=config.masking),
-    )
+    return Plan(config=config, data=data, record=_record(config, data))
 
 
 def train(
@@ -152,6 +163,7 @@ def train(
     if planned.is_done:
         return f"{config.out}: nothing to do, {total} steps are done" if world.leads else ""
     lanes_of(world.rank, world.size, range(data.order.lanes))  # or say which sizes fit
+    student, examples = planned.built[0].to(device), planned.examples
     cache = config.cache_config()
     if cache is not None and world.leads:
         _warn_of_small_cache(cache, data)
@@ -160,7 +172,7 @@ def train(
         return batches(
             data.pairs,
             data.order,
-            planned.examples,
+            examples,
             steps=steps,
             workers=config.workers,
             rank=world.rank,
@@ -169,8 +181,8 @@ def train(
             cache=cache,
         )
 
-    student, codec = planned.student.to(device), data.layout.codec
-    trainer = Trainer(config.folder, student, codec, planned.training, data.clock, world=world)
+    codec, clock = data.layout.codec, data.clock
+    trainer = Trainer(config.folder, student, codec, planned.training, clock, world=world)
     world.wait_for_all()  # until all have read what an earlier run left
     prepared()
     if not world.leads:
@@ -200,7 +212,7 @@ def _warn_of_small_cache(cache: CacheConfig, data: RunData) -> None:
 
 def _export(planned: Plan) -> None:
     """Write the encoder and, where there is one, its moving average."""
-    folder, arguments = planned.config.folder, planned.encoder_arguments
+    folder, (_, arguments) = planned.config.folder, planned.built
     averaged_too = planned.config.ema_decay is not None
     for name in ("encoder", "encoder-ema") if averaged_too else ("encoder",):
         encoder = trained_encoder(folder, arguments, averaged=name == "encoder-ema")
