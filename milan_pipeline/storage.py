@@ -64,7 +64,7 @@ def read_bytes(url: str, start: int = 0, length: int | None = None) -> bytes:
         StorageError: reading failed, also when tried again.
         TruncatedError: the file ends before `start + length`, also when asked again.
     """
-    filesystem, path = _resolve(url)
+    filesystem, path = resolve(url)
 
     def read() -> bytes:
         end = None if length is None else start + length
@@ -89,7 +89,7 @@ def open_read(url: str) -> BinaryIO:
         MissingDataError: there is no such file.
         StorageError: it cannot be opened.
     """
-    filesystem, path = _resolve(url)
+    filesystem, path = resolve(url)
     with _named_errors(url):
         return retried(
             lambda: cast(BinaryIO, filesystem.open(path, "rb")),
@@ -126,7 +126,7 @@ def atomic_writer(url: str) -> Iterator[BinaryIO]:
     Raises:
         StorageError: the place cannot be written, or it is full.
     """
-    filesystem, path = _resolve(url)
+    filesystem, path = resolve(url)
     local = _is_local(filesystem)
     folder = Path(path).parent if local else Path(tempfile.gettempdir())
     temporary = folder / f".{uuid.uuid4().hex}.tmp"
@@ -151,13 +151,13 @@ def atomic_writer(url: str) -> Iterator[BinaryIO]:
 
 def exists(url: str) -> bool:
     """Tell whether a file or folder is there."""
-    filesystem, path = _resolve(url)
+    filesystem, path = resolve(url)
     return bool(filesystem.exists(path))
 
 
 def list_names(url: str) -> list[str]:
     """List the names in a folder, sorted; empty where there is no such folder."""
-    filesystem, path = _resolve(url)
+    filesystem, path = resolve(url)
     try:
         # Listings must be fresh: another process may have written since the last one.
         filesystem.invalidate_cache(path)
@@ -170,7 +170,7 @@ def list_names(url: str) -> list[str]:
 
 def free_bytes(url: str) -> int | None:
     """Return the free bytes of the disk that a URL is on; None for object stores."""
-    filesystem, path = _resolve(url)
+    filesystem, path = resolve(url)
     if not _is_local(filesystem):
         return None
     place = Path(path)
@@ -181,7 +181,7 @@ def free_bytes(url: str) -> int | None:
 
 def local_path(url: str) -> Path | None:
     """Return the local path of a URL, or None where it is not a local file."""
-    filesystem, path = _resolve(url)
+    filesystem, path = resolve(url)
     return Path(path) if _is_local(filesystem) else None
 
 
@@ -190,7 +190,7 @@ def _is_local(filesystem: fsspec.AbstractFileSystem) -> bool:
     return "file" in ((protocols,) if isinstance(protocols, str) else protocols)
 
 
-def _resolve(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+def resolve(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Find the filesystem of a URL, refusing those that run programs or reach for code."""
     scheme = url.split(":", 1)[0] if ":" in url else ""
     if scheme in REFUSED_PROTOCOLS or "::" in url:
