@@ -80,6 +80,9 @@ class VerifiedObjects(Store):
             and self._digests == other._digests
         )
 
+    def __hash__(self) -> int:
+        return hash(self._url)
+
     def __repr__(self) -> str:
         return f"VerifiedObjects({self._url!r})"
 

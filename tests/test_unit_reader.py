@@ -13,6 +13,7 @@ from zarr.core.sync import sync
 
 from milan_pipeline import storage, target_store, unit_reader
 from milan_pipeline.errors import DataError, StorageError
+from milan_pipeline.filesystems import resolve
 from milan_pipeline.unit_reader import VerifiedObjects, open_unit
 from tests.conftest import values_of
 from tests.test_target_store import ARRAYS, make_block, write
@@ -89,7 +90,7 @@ def test_a_damaged_or_missing_object_is_named(place: str) -> None:
         storage.put_bytes(url, good[:-1])
         with pytest.raises(DataError, match=f"{name} is damaged"):
             read_all(place, unit, mark)
-        filesystem, path = storage.resolve(url)
+        filesystem, path = resolve(url)
         filesystem.rm(path)
         with pytest.raises(DataError, match=f"{name} is missing; delete .*x.json and run"):
             read_all(place, unit, mark)
@@ -127,7 +128,7 @@ def test_a_unit_without_samples(place: str) -> None:
 def test_a_store_that_is_away_for_a_while(place: str, monkeypatch, waits) -> None:
     block = make_block(3)
     unit, mark = write("memory://away", block)
-    filesystem, _ = storage.resolve("memory://away")
+    filesystem, _ = resolve("memory://away")
     answers: list[Exception] = [ConnectionError("gone"), TimeoutError()]
     real = type(filesystem).cat_file
 
