@@ -1,4 +1,4 @@
-"""The Zarr v3 layout of targets: create the root, write one unit, open one verified.
+"""The Zarr v3 layout of targets: create the root, write one unit. unit_reader.py reads one.
 
 A unit is built in memory by zarr's own pipeline, one outer shard at a time, and each finished
 object is put in its place atomically. So nothing is ever deleted, a rerun writes the same bytes
@@ -232,27 +232,6 @@ def _empty_block(codec: Codec, shape: tuple[int, int]) -> UnitBlock:
         size=np.zeros((0, 2), np.int32),
         digest=np.zeros(0, np.uint64),
     )
-
-
-def open_unit(url: str, unit: Unit, mark: Mark) -> zarr.Group:
-    """Open a finished unit for reading, after checking every one of its objects.
-
-    Raises:
-        DataError: an object is missing or not what was written; a missing chunk is never zeros.
-    """
-    for path, digest in mark.objects.items():
-        place = storage.join(url, unit.path, path)
-        try:
-            found = xxhash.xxh3_128_hexdigest(storage.read_bytes(place))
-        except MissingDataError:
-            found = None
-        if found != digest:
-            state = "is missing" if found is None else "is damaged"
-            raise DataError(
-                f"{place} {state}; delete {storage.join(url, unit.mark_path)} and run "
-                "extract-targets again"
-            )
-    return zarr.open_group(storage.join(url, unit.path), mode="r")
 
 
 def _group_bytes(attributes: dict[str, Any]) -> bytes:
