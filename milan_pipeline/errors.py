@@ -32,5 +32,9 @@ class StorageError(MilanError, OSError):
     """A place that data is read from or written to failed or is not allowed."""
 
 
+class TruncatedError(StorageError):
+    """A file ends before the bytes that were asked of it."""
+
+
 class InterruptedRunError(MilanError, RuntimeError):
     """The stage was asked to stop (SIGTERM, SIGUSR1) and did, at a point it can go on from."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from milan_pipeline.codecs import Codec
 from milan_pipeline.crops import view_pixels
@@ -24,7 +25,7 @@ from milan_pipeline.ledger import BadImageBudget
 from milan_pipeline.manifest import Manifest, keys_of, load_index
 from milan_pipeline.parallel import ordered_map
 from milan_pipeline.progress import progress_bar
-from milan_pipeline.shards import SampleReader
+from milan_pipeline.shard_reading import read_rows
 from milan_pipeline.target_store import UnitBlock, UnitWriter
 from milan_pipeline.teacher import Teacher
 from milan_pipeline.units import Mark, Unit
@@ -109,17 +110,20 @@ def _writer(job: ExtractionJob, unit: Unit) -> UnitWriter:
 
 def _read_rows(job: ExtractionJob, units: Sequence[Unit]) -> Iterator[tuple[Unit, str, int, bytes]]:
     """Read every image of the units in order: (unit, key, digest, image bytes)."""
-    reader = SampleReader()
-    try:
-        for unit in units:
+    # A unit's shard is read while the one before it is handed out: a few are open at a time.
+    tables: dict[int, tuple[list[str], list[int]]] = {}
+
+    def shards() -> Iterator[tuple[str, NDArray[np.void]]]:
+        for number, unit in enumerate(units):
             table = load_index(job.manifest, unit.shard)
-            url = job.manifest.url_of(unit.shard)
-            for key, row in zip(keys_of(table), table, strict=True):
-                digest = int(row["xxh3"])
-                data = reader.read(url, int(row["offset"]), int(row["length"]), digest)
-                yield unit, key, digest, data
-    finally:
-        reader.close()
+            tables[number] = keys_of(table), table["xxh3"].tolist()
+            yield job.manifest.url_of(unit.shard), table
+
+    with contextlib.closing(read_rows(shards())) as rows:
+        for number, row, data in rows:
+            tables.pop(number - 1, None)
+            keys, digests = tables[number]
+            yield units[number], keys[row], digests[row], data
 
 
 def _decode(job: ExtractionJob, unit: Unit, key: str, digest: int, data: bytes) -> _Decoded:

@@ -1,4 +1,4 @@
-"""A read that fails for a passing reason is tried again, ever later, and then fails by name."""
+"""What fails for a passing reason is tried again, ever later, and then fails by name."""
 
 import errno
 import time
@@ -7,12 +7,15 @@ from typing import TypeVar
 
 import tenacity
 
-from milan_pipeline.errors import MilanError, StorageError
+from milan_pipeline.errors import MilanError, StorageError, TruncatedError
 
 ResultT = TypeVar("ResultT")
 
-TRIES = 5
-FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0  # seconds; doubled after each try
+TRIES = 13
+FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0
+"""Seconds; doubled after each try. All together they wait for two minutes."""
+TRIES_OF_SHORT_READS = 5
+"""A file that ends early most often stays so."""
 
 PASSING_LOCAL = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 """What network file systems say while their server is away."""
@@ -23,40 +26,54 @@ LASTING = (
 )
 """What asking a remote store again will not mend."""
 
+LASTING_NAMES = ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError")
+"""Likewise, of clients that we do not import."""
+
 TIMEOUT_STATUS = (408, 429)
 
 
-def retried(read: Callable[[], ResultT], *, url: str, local: bool) -> ResultT:
-    """Call `read` until it returns, `TRIES` times at most; errors that will last pass through.
+def retried(
+    action: Callable[[], ResultT], *, url: str, local: bool, doing: str = "read"
+) -> ResultT:
+    """Call `action` until it returns, `TRIES` times at most; errors that last pass through.
 
     Args:
-        read: reads from `url`.
+        action: reads from or writes to `url`, all anew each time.
         url: for the message.
         local: whether `url` is a file: of its errors few pass, of a remote store's most.
+        doing: for the message: "read" or "written".
 
     Raises:
+        TruncatedError: it was raised `TRIES_OF_SHORT_READS` times.
         StorageError: the last try failed like those before it.
     """
     passes = _passes_local if local else _passes_remote
     attempts = tenacity.Retrying(
-        stop=tenacity.stop_after_attempt(TRIES),
+        stop=_has_tried_enough,
         wait=tenacity.wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT),
         retry=tenacity.retry_if_exception(passes),
         sleep=_wait,
     )
     try:
-        return attempts(read)
+        return attempts(action)
     except tenacity.RetryError as error:
         last = error.last_attempt.exception()
+        if isinstance(last, TruncatedError):
+            raise last from None
         reason = " ".join(str(last).split()) or type(last).__name__
         raise StorageError(
-            f"{url} cannot be read, {TRIES} times over ({reason}); check the network or the store "
-            "that it lies in, and run the same command again"
+            f"{url} cannot be {doing}, {TRIES} times over ({reason}); check the network or the "
+            "store that it lies in, and run the same command again"
         ) from last
 
 
 def _wait(seconds: float) -> None:
     time.sleep(seconds)
+
+
+def _has_tried_enough(state: tenacity.RetryCallState) -> bool:
+    short = state.outcome is not None and isinstance(state.outcome.exception(), TruncatedError)
+    return state.attempt_number >= (TRIES_OF_SHORT_READS if short else TRIES)
 
 
 def _passes_local(error: BaseException) -> bool:
@@ -65,7 +82,11 @@ def _passes_local(error: BaseException) -> bool:
 
 def _passes_remote(error: BaseException) -> bool:
     """Tell what may pass: remote stores raise errors of their clients, not only `OSError`."""
+    if isinstance(error, TruncatedError):
+        return True
     if isinstance(error, (MilanError, *LASTING)) or not isinstance(error, Exception):
+        return False
+    if type(error).__name__ in LASTING_NAMES:
         return False
     status = getattr(error, "status", None)  # of an HTTP answer
     refused = isinstance(status, int) and 400 <= status < 500

@@ -16,7 +16,13 @@ from typing import BinaryIO, cast
 import fsspec
 from braceexpand import braceexpand
 
-from milan_pipeline.errors import ConfigError, MilanError, MissingDataError, StorageError
+from milan_pipeline.errors import (
+    ConfigError,
+    MilanError,
+    MissingDataError,
+    StorageError,
+    TruncatedError,
+)
 from milan_pipeline.retries import retried
 
 REFUSED_PROTOCOLS = ("pipe", "python", "github", "git", "ssh", "sftp", "reference")
@@ -55,8 +61,8 @@ def read_bytes(url: str, start: int = 0, length: int | None = None) -> bytes:
 
     Raises:
         MissingDataError: there is no such file.
-        StorageError: reading failed, also when tried again, or the file ends before
-            `start + length`.
+        StorageError: reading failed, also when tried again.
+        TruncatedError: the file ends before `start + length`, also when asked again.
     """
     filesystem, path = _resolve(url)
 
@@ -69,7 +75,7 @@ def read_bytes(url: str, start: int = 0, length: int | None = None) -> bytes:
             )
         if length is not None and len(data) < length:
             missing = length - len(data)
-            raise _ShortReadError(f"{url} ends {missing} bytes early; it is truncated")
+            raise TruncatedError(f"{url} ends {missing} bytes early; it is truncated")
         return data
 
     with _named_errors(url):
@@ -92,10 +98,6 @@ def open_read(url: str) -> BinaryIO:
         )
 
 
-class _ShortReadError(Exception):
-    """Fewer bytes came than asked for: of a remote store, that may pass."""
-
-
 @contextlib.contextmanager
 def _named_errors(url: str) -> Iterator[None]:
     """Turn what a file system raises while reading into our errors."""
@@ -105,8 +107,6 @@ def _named_errors(url: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise MissingDataError(f"{url} does not exist; check the path") from error
-    except _ShortReadError as error:
-        raise StorageError(str(error)) from error
     except Exception as error:  # remote stores raise errors of their clients, not only OSError
         raise StorageError(f"{url} cannot be read ({error})") from error
 

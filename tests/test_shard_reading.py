@@ -1,0 +1,145 @@
+"""Whole shards read in spans: every row once, in order, with few requests and bounded memory."""
+
+import io
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from milan_pipeline import shard_reading, storage
+from milan_pipeline.errors import DataError, MissingDataError, StorageError
+from milan_pipeline.manifest import index_table
+from milan_pipeline.shard_reading import read_rows
+from milan_pipeline.shards import Sample, write_shard
+
+PLACE = st.tuples(st.integers(0, 400), st.integers(0, 60))
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
+    """What is asked of the storage: (URL, start, length)."""
+    asked: list[tuple[str, int, int]] = []
+    real = storage.read_bytes
+
+    def read_bytes(url: str, start: int = 0, length: int | None = None) -> bytes:
+        asked.append((url, start, length or 0))
+        return real(url, start, length)
+
+    monkeypatch.setattr(storage, "read_bytes", read_bytes)
+    return asked
+
+
+def a_shard(url: str, places: list[tuple[int, int]], seed: int = 0):
+    """Put a file of noise and return it with an index of some of its ranges."""
+    size = max((offset + length for offset, length in places), default=0)
+    data = np.random.Generator(np.random.PCG64(seed)).bytes(size)
+    storage.put_bytes(url, data)
+    rows = [
+        (str(number), offset, length, xxhash.xxh3_64_intdigest(data[offset : offset + length]))
+        for number, (offset, length) in enumerate(places)
+    ]
+    return (url, index_table(rows)), [data[o : o + n] for o, n in places]
+
+
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(st.lists(st.lists(PLACE, max_size=8), max_size=4), st.integers(0, 4), st.booleans())
+def test_every_row_of_any_index_comes_in_order(
+    indices: list[list[tuple[int, int]]], threads: int, sort: bool
+) -> None:
+    shards, expected = [], []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shard_reading, "SPAN_BYTES", 100)
+        patch.setattr(shard_reading, "GAP_BYTES", 10)
+        for number, places in enumerate(indices):
+            ordered = sorted(places) if sort else places
+            shard, content = a_shard(f"memory://rows/{number}.tar", ordered, number)
+            shards.append(shard)
+            expected += [(number, row, data) for row, data in enumerate(content)]
+        assert list(read_rows(iter(shards), threads=threads)) == expected
+
+
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_a_shard_takes_one_request_a_span(place: str, tmp_path: Path, monkeypatch, requests):
+    monkeypatch.setattr(shard_reading, "SPAN_BYTES", 20_000)
+    folder = str(tmp_path) if place == "local" else "memory://spans"
+    samples = [Sample(f"k{i:02d}", {"jpg": bytes([i]) * 3000, "cls": b"1"}) for i in range(20)]
+    shard = write_shard(folder, "x.tar", samples)
+    table = np.load(io.BytesIO(storage.read_bytes(storage.join(folder, "x.index.npy"))))
+    requests.clear()
+    rows = list(read_rows([(storage.join(folder, "x.tar"), table)]))
+    assert [data for _, _, data in rows] == [sample.members["jpg"] for sample in samples]
+    # 3000 bytes, padded, one header, and a .cls member of two blocks: 4608 bytes a sample.
+    assert [length for _, _, length in requests] == [3 * 4608 + 3000] * 5
+    assert shard.bytes > 20 * 4608
+
+
+def test_what_lies_far_apart_or_is_large_is_asked_for_alone(monkeypatch, requests) -> None:
+    monkeypatch.setattr(shard_reading, "SPAN_BYTES", 100)
+    monkeypatch.setattr(shard_reading, "GAP_BYTES", 10)
+    places = [(0, 20), (30, 20), (61, 20), (81, 300), (381, 10), (0, 5)]
+    shard, content = a_shard("memory://far/x.tar", places)
+    assert [data for _, _, data in read_rows([shard], threads=0)] == content
+    assert [at[1:] for at in requests] == [(0, 50), (61, 20), (81, 300), (381, 10), (0, 5)]
+
+
+def test_the_next_shards_are_under_way_but_not_too_many(monkeypatch, requests) -> None:
+    monkeypatch.setattr(shard_reading, "WAITING_SPANS", 1)
+    taken = []
+
+    def shards() -> Iterator[tuple[str, np.ndarray]]:
+        for number in range(9):
+            taken.append(number)
+            yield a_shard(f"memory://ahead/{number}.tar", [(0, 10), (20, 5)])[0]
+
+    rows = read_rows(shards(), threads=2)
+    assert next(rows)[:2] == (0, 0)
+    assert taken == [0, 1, 2]
+    assert [row[0] for row in itertools.islice(rows, 2)] == [0, 1]
+    assert taken == [0, 1, 2, 3]
+    rows.close()
+    assert len(requests) <= 4
+
+
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_damage_is_named_with_the_shard(place: str, tmp_path: Path) -> None:
+    url = storage.join(str(tmp_path) if place == "local" else "memory://damage", "x.tar")
+    shard, content = a_shard(url, [(0, 100), (150, 100)])
+    good = storage.read_bytes(url)
+    storage.put_bytes(url, good[:200] + b"?" + good[201:])
+    rows = read_rows([shard])
+    assert next(rows) == (0, 0, content[0])
+    with pytest.raises(DataError, match=r"x\.tar is truncated or damaged: the 100 bytes at 150"):
+        next(rows)
+    storage.put_bytes(url, good[:-1])
+    with pytest.raises(DataError, match=r"x\.tar is truncated or damaged: it ends before byte 250"):
+        list(read_rows([shard]))
+
+
+def test_a_missing_or_unreadable_shard_is_named(tmp_path: Path) -> None:
+    (url, table), _ = a_shard(str(tmp_path / "x.tar"), [(0, 5)])
+    with pytest.raises(MissingDataError, match="nowhere does not exist"):
+        list(read_rows([(url, table), (str(tmp_path / "nowhere"), table)]))
+    with pytest.raises(StorageError, match="cannot be read"):
+        list(read_rows([(str(tmp_path), table)]))
+
+
+def test_a_read_that_fails_for_a_while_is_tried_again(monkeypatch, waits) -> None:
+    shard, content = a_shard("memory://flaky/x.tar", [(0, 50)])
+    filesystem, _ = fsspec.core.url_to_fs("memory://flaky/x.tar")
+    answers: list[Exception] = [ConnectionError("gone"), TimeoutError()]
+    real = type(filesystem).cat_file
+
+    def cat_file(self, *args, **kwargs):
+        if answers:
+            raise answers.pop(0)
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(filesystem), "cat_file", cat_file)
+    assert list(read_rows([shard])) == [(0, 0, content[0])]
+    assert len(waits) == 2
