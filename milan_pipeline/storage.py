@@ -111,7 +111,7 @@ def _named_errors(url: str) -> Iterator[None]:
         raise StorageError(f"{url} cannot be read ({error})") from error
 
 
-def put_bytes(url: str, data: bytes) -> None:
+def put_bytes(url: str, data: bytes | memoryview) -> None:
     """Write a whole file, atomically."""
     with atomic_writer(url) as stream:
         stream.write(data)

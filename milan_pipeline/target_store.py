@@ -1,14 +1,13 @@
-"""The Zarr v3 layout of targets: create the root, write one unit, open one verified.
+"""The Zarr v3 layout of targets: its root, the arrays of one unit, opening one verified.
 
-A unit is built in memory by zarr's own pipeline, one outer shard at a time, and each finished
-object is put in its place atomically. So nothing is ever deleted, a rerun writes the same bytes
-over the same names, and any URL that storage.py can write to will do.
+What writes a unit is `unit_writer.py`.
 
 Legend: n samples of the unit, N = 1 + L tokens, L patches, C code width.
 """
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -22,10 +21,15 @@ from milan_pipeline import storage
 from milan_pipeline.codecs import Codec
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.identity import Identity, content_hash, require_same
-from milan_pipeline.units import Mark, Unit, revoked, view_name
+from milan_pipeline.units import Mark, Unit
 
 FORMAT_VERSION = 1
 OUTER_SHARD = 256
+"""Samples whose codes make one object."""
+SMALL_CHUNK_BYTES = 16 << 20
+"""Up to so much, each of a unit's other arrays is one object."""
+TEXT_BYTES = 256
+"""What a text in such an array is taken for: few keys are longer."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -105,7 +109,18 @@ def read_identity(url: str) -> Identity:
     return identity
 
 
-def create_codes(group: zarr.Group, rows: int, shape: tuple[int, int], dtype: Any) -> zarr.Array:
+def bytes_per_sample(codec: Codec, patches: int, width: int) -> int:
+    """Return what one sample takes in the store, checksums and chunk index included."""
+    tokens = 1 + patches
+    codes = tokens * codec.code_width(width) * codec.dtype.itemsize
+    crc_and_index, box_flip_size_digest, key = 4 + 16, 16 + 1 + 8 + 8, 24
+    scale = 2 * tokens if codec.has_scale else 0
+    return codes + crc_and_index + scale + 4 * patches + box_flip_size_digest + key
+
+
+def create_codes(
+    group: zarr.Group, rows: int, shape: tuple[int, int], dtype: Any
+) -> zarr.Array[Any]:
     """Create a unit's codes, of `rows` samples of (N, C): a chunk each, in outer shards."""
     return group.create_array(
         "codes",
@@ -121,111 +136,18 @@ def create_codes(group: zarr.Group, rows: int, shape: tuple[int, int], dtype: An
 
 def create_small_array(
     group: zarr.Group, name: str, shape: tuple[int, ...], dtype: Any
-) -> zarr.Array:
-    """Create one of a unit's other arrays, of `shape[0]` samples."""
+) -> zarr.Array[Any]:
+    """Create one of a unit's other arrays, of `shape[0]` samples, in as few chunks as may be."""
+    row_bytes = TEXT_BYTES if dtype is str else math.prod(shape[1:]) * np.dtype(dtype).itemsize
+    rows = min(shape[0], SMALL_CHUNK_BYTES // row_bytes)
     return group.create_array(
         name,
         shape=shape,
-        chunks=(min(OUTER_SHARD, max(1, shape[0])), *shape[1:]),
+        chunks=(max(1, rows), *shape[1:]),
         dtype=dtype,
         compressors=[Crc32cCodec()],
         config={"write_empty_chunks": True},
     )
-
-
-class UnitWriter:
-    """Write one unit: blocks in order, then `finish`, which leaves the mark."""
-
-    def __init__(
-        self, url: str, unit: Unit, *, identity_hash: str, codec: Codec, shape: tuple[int, int]
-    ) -> None:
-        """Start a unit.
-
-        Args:
-            url: the store.
-            unit: what is written; its shard's sample count bounds the number of rows.
-            identity_hash: of the store.
-            codec: how the codes are stored.
-            shape: (N, C) of one sample's codes.
-        """
-        self._url = url
-        self._unit = unit
-        mark_url = storage.join(url, unit.mark_path)
-        if storage.exists(mark_url):
-            # A stale mark must not vouch for objects of which some are already new.
-            storage.put_bytes(mark_url, revoked(unit).to_bytes())
-        self._identity_hash = identity_hash
-        self._capacity = max(1, unit.shard.samples)
-        self._objects: dict[str, str] = {}
-        self._memory: dict[str, Any] = {}
-        self._group = zarr.create_group(MemoryStore(self._memory), zarr_format=3)
-        self._outer = min(OUTER_SHARD, self._capacity)
-        self._codes = create_codes(self._group, self._capacity, shape, codec.dtype)
-        self._pending: list[NDArray[Any]] = []
-        self._written = 0
-        # Without a sample, the unit still has every array.
-        self._blocks = [empty_block(codec, shape)]
-
-    def add(self, block: UnitBlock) -> None:
-        """Append samples; whole outer shards go to the store at once."""
-        self._pending.append(block.codes)
-        # The codes are the bulk: they are not kept, the rest of the block is.
-        self._blocks.append(dataclasses.replace(block, codes=block.codes[:0]))
-        while sum(map(len, self._pending)) >= self._outer:
-            codes = np.concatenate(self._pending)
-            self._write_codes(codes[: self._outer])
-            self._pending = [codes[self._outer :]]
-
-    def finish(self, skipped: list[dict[str, str]]) -> Mark:
-        """Write what is left, the small arrays and, last, the unit's mark."""
-        rest = np.concatenate(self._pending) if self._pending else None
-        count = self._written + (0 if rest is None else len(rest))
-        self._codes.resize((count, *self._codes.shape[1:]))
-        if rest is not None and len(rest):
-            self._write_codes(rest)
-        self._write_small_arrays()
-        self._drain(keep_metadata=False)
-        view_group = storage.join(self._url, view_name(self._unit.view), "zarr.json")
-        storage.put_bytes(view_group, group_bytes({}))
-        mark = Mark(
-            shard=self._unit.shard.name,
-            sha256=self._unit.shard.sha256,
-            identity_hash=self._identity_hash,
-            view=self._unit.view,
-            n=count,
-            skipped=skipped,
-            objects=dict(sorted(self._objects.items())),
-        )
-        storage.put_bytes(storage.join(self._url, self._unit.mark_path), mark.to_bytes())
-        return mark
-
-    def _write_codes(self, codes: NDArray[Any]) -> None:
-        self._codes[self._written : self._written + len(codes)] = codes
-        self._written += len(codes)
-        self._drain(keep_metadata=True)
-
-    def _write_small_arrays(self) -> None:
-        for name in ("scale", "prior", "box", "flip", "size", "digest"):
-            parts = [getattr(block, name) for block in self._blocks]
-            if parts[0] is not None:
-                self._write_array(name, np.concatenate(parts))
-        keys = [key for block in self._blocks for key in block.key]
-        self._write_array("key", np.array(keys, dtype=object))
-
-    def _write_array(self, name: str, values: NDArray[Any]) -> None:
-        dtype = str if values.dtype == object else values.dtype
-        array = create_small_array(self._group, name, values.shape, dtype)
-        if len(values):
-            array[:] = values
-
-    def _drain(self, *, keep_metadata: bool) -> None:
-        """Move finished objects from memory to the store; array metadata goes last."""
-        for path in sorted(self._memory, key=lambda path: (path.endswith("zarr.json"), path)):
-            if keep_metadata and path.endswith("zarr.json"):
-                continue
-            data = self._memory.pop(path).to_bytes()
-            storage.put_bytes(storage.join(self._url, self._unit.path, path), data)
-            self._objects[path] = xxhash.xxh3_128_hexdigest(data)
 
 
 def empty_block(codec: Codec, shape: tuple[int, int]) -> UnitBlock:

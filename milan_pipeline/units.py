@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from milan_pipeline import storage
-from milan_pipeline.errors import DataError, MismatchError
+from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.manifest import Manifest, Shard
 
 LISTING_THREADS = 16
@@ -104,6 +104,18 @@ def read_marks(store_url: str, views: int) -> dict[str, Mark]:
         return dict(zip(paths, marks, strict=True))
 
 
+def read_mark(store_url: str, unit: Unit) -> Mark | None:
+    """Read one unit's mark, if there is one.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        return _read_mark(storage.join(store_url, unit.mark_path))
+    except MissingDataError:
+        return None
+
+
 def extent_of(manifest: Manifest, views: int) -> dict[str, Any]:
     """Describe the full list of units, for the record: so many views of these shards."""
     shards = {shard.name: shard.sha256 for shard in manifest.shards}
@@ -149,6 +161,11 @@ def why_undone(unit: Unit, marks: Mapping[str, Mark], identity_hash: str) -> str
     if mark.identity_hash != identity_hash:
         return "it was extracted with other parameters"
     return None
+
+
+def is_current(mark: Mark, unit: Unit, identity_hash: str) -> bool:
+    """Tell whether a mark vouches for the unit as it is and as the store wants it."""
+    return why_undone(unit, {unit.mark_path: mark}, identity_hash) is None
 
 
 def revoked(unit: Unit) -> Mark:
