@@ -12,7 +12,9 @@ from torch.nn import functional as F
 from milan_pipeline.views import Box
 
 
-def view_pixels(rgb_HWC: NDArray[np.uint8], box: Box, size: int) -> torch.Tensor:
+def view_pixels(
+    rgb_HWC: NDArray[np.uint8], box: Box, size: int, *, out: torch.Tensor | None = None
+) -> torch.Tensor:
     """Cut a view out of an image: crop, antialiased bicubic resize, flip; uint8 throughout.
 
     Normalising is left to the device: as floats the pixels would cost more than all of this.
@@ -21,6 +23,7 @@ def view_pixels(rgb_HWC: NDArray[np.uint8], box: Box, size: int) -> torch.Tensor
         rgb_HWC: the decoded image, (H, W, 3) uint8.
         box: what to cut, inside the image.
         size: height and width of the result, in pixels.
+        out: where to put the view, such as a row of a batch; None makes a tensor.
 
     Returns:
         The view, (3, size, size) uint8, contiguous.
@@ -34,7 +37,7 @@ def view_pixels(rgb_HWC: NDArray[np.uint8], box: Box, size: int) -> torch.Tensor
     view_CSS = F.interpolate(crop_CHW[None], (size, size), mode="bicubic", antialias=True)[0]
     if box.flip:
         view_CSS = view_CSS.flip(-1)
-    return view_CSS.contiguous()
+    return view_CSS.contiguous() if out is None else out.copy_(view_CSS)
 
 
 def cut_patches(view_CSS: torch.Tensor, patch_size: int, kept_K: NDArray[np.int64]) -> torch.Tensor:

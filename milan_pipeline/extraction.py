@@ -1,172 +1,134 @@
 """The extraction loop: read -> decode and crop -> teacher -> encode -> write, overlapped.
 
-Decoding runs in threads ahead of the teacher, across unit boundaries; writing runs in one thread
-behind it. A batch never straddles two units, so a unit's bytes do not depend on which others are
-done in the same run.
+Threads read and decode ahead of the teacher, across units, and write behind it. The main thread
+only hands batches to the device: on a GPU it never waits for a result there, and two batches are
+always under way. A batch never straddles two units, so a unit's bytes do not depend on which others
+are done in the same run.
 """
 
 import contextlib
-import dataclasses
 import itertools
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from milan_pipeline.codecs import Codec
-from milan_pipeline.crops import view_pixels
-from milan_pipeline.errors import BadImageError
-from milan_pipeline.images import decode_rgb
+from milan_pipeline.device_copies import DeviceCopies
+from milan_pipeline.extraction_job import ExtractionJob
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.ledger import BadImageBudget
-from milan_pipeline.manifest import Manifest, keys_of, load_index
-from milan_pipeline.parallel import ordered_map
 from milan_pipeline.progress import progress_bar
-from milan_pipeline.shard_reading import read_rows
-from milan_pipeline.target_store import UnitBlock, UnitWriter
-from milan_pipeline.teacher import Teacher
+from milan_pipeline.target_batches import TargetBatch, compute
+from milan_pipeline.unit_writer import UnitWriter
 from milan_pipeline.units import Mark, Unit
-from milan_pipeline.views import Box, ViewPolicy
+from milan_pipeline.view_batches import PixelBuffers, ViewBatch, view_batches
 
+__all__ = ["ExtractionJob", "extract_units"]
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ExtractionJob:
-    """Everything that the loop needs; the same job on the same unit writes the same bytes."""
-
-    manifest: Manifest
-    store: str
-    identity_hash: str
-    teacher: Teacher
-    policy: ViewPolicy
-    codec: Codec
-    batch_size: int
-    workers: int
-
-
-class _Decoded(NamedTuple):
-    """One image's view, or why there is none."""
-
-    unit: Unit
-    key: str
-    digest: int
-    pixels: torch.Tensor | None
-    box: Box | None
-    size: tuple[int, int]
-    reason: str
+BATCHES_UNDER_WAY = 2
+"""Handed to the device and not yet written: while one is awaited, the next one computes."""
 
 
 def extract_units(
     job: ExtractionJob, units: Sequence[Unit], budget: BadImageBudget, stop: StopRequest
 ) -> Generator[Mark, None, None]:
-    """Extract units, yielding each one's mark as it is finished: empty ones first, then in order.
+    """Extract units, yielding each one's mark as it is finished, in order.
+
+    A unit that another process has finished by the time its turn comes is passed over; its mark is
+    yielded all the same.
 
     Raises:
-        DataError: a shard is damaged, or more images are unreadable than the budget allows.
+        DataError: a shard is damaged, more images are unreadable than the budget allows, or the
+            teacher gave what cannot be encoded.
         InterruptedRunError: a stop signal came; finished units are kept.
+        StorageError: a shard cannot be read or the store cannot be written.
     """
-    images = sum(unit.shard.samples for unit in units)
-    decoded = ordered_map(
-        lambda read: _decode(job, *read),
-        _read_rows(job, units),
-        workers=job.workers,
-        ahead=max(4 * job.batch_size, 64),
-    )
+    size = job.teacher.image_size
+    pinned = job.teacher.device.type == "cuda"
+    buffers = PixelBuffers((job.batch_size, 3, size, size), pinned=pinned)
+    copies = DeviceCopies(job.teacher.device)
     with (
-        contextlib.closing(decoded),
-        progress_bar("extract-targets", total=images) as bar,
-        ThreadPoolExecutor(1) as writing,
+        ThreadPoolExecutor(1) as one,
+        ThreadPoolExecutor(1) as other,
+        contextlib.closing(view_batches(job, units, buffers)) as batches,
+        progress_bar("extract-targets", total=sum(unit.shard.samples for unit in units)) as bar,
     ):
-        for unit in units:
-            if unit.shard.samples == 0:
-                yield _writer(job, unit).finish([])
-        for unit, samples in itertools.groupby(decoded, key=lambda sample: sample.unit):
-            writer = _writer(job, unit)
-            skipped: list[dict[str, str]] = []
-            written: Future[None] | None = None
-            for batch in _batches(samples, job.batch_size, skipped):
-                stop.raise_if_asked("finished units are kept")
-                block = _targets(job, batch)
-                if written is not None:
-                    written.result()
-                written = writing.submit(writer.add, block)
-                bar.update(len(batch))
-            if written is not None:
-                written.result()
-            mark = writer.finish(skipped)
-            yield mark
-            budget.add(mark.shard, mark.skipped)
+        # Each unit is written by another thread than the last: one is finished, the next begins.
+        threads = itertools.cycle((one, other))
+        under_way: deque[Future[None]] = deque()
+        tail: _UnitTail | None = None
+        finishing: Future[Mark] | None = None
+        for batch in batches:
+            # A unit is finished after the one before it, whose mark is out by then.
+            ends = isinstance(batch, Mark) or batch.last
+            if finishing is not None and (ends or finishing.done()):
+                yield from _counted(finishing.result(), budget)
+                finishing = None
+            stop.raise_if_asked("finished units are kept")
+            if isinstance(batch, Mark):
+                yield from _counted(batch, budget)
+                bar.update(batch.n)
+                continue
+            if tail is None:
+                tail = _UnitTail(job, batch.unit, next(threads), buffers)
+            under_way.append(tail.add(batch, copies))
+            while len(under_way) > BATCHES_UNDER_WAY or (under_way and under_way[0].done()):
+                under_way.popleft().result()
+            bar.update(len(batch.keys))
+            if batch.last:
+                finishing, tail = tail.finish(), None
+        if finishing is not None:
+            yield from _counted(finishing.result(), budget)
 
 
-def _writer(job: ExtractionJob, unit: Unit) -> UnitWriter:
-    height, width = job.teacher.grid
-    shape = (1 + height * width, job.codec.code_width(job.teacher.width))
-    return UnitWriter(
-        job.store, unit, identity_hash=job.identity_hash, codec=job.codec, shape=shape
-    )
+def _counted(mark: Mark, budget: BadImageBudget) -> Iterator[Mark]:
+    yield mark
+    budget.add(mark.shard, mark.skipped)
 
 
-def _read_rows(job: ExtractionJob, units: Sequence[Unit]) -> Iterator[tuple[Unit, str, int, bytes]]:
-    """Read every image of the units in order: (unit, key, digest, image bytes)."""
-    # A unit's shard is read while the one before it is handed out: a few are open at a time.
-    tables: dict[int, tuple[list[str], list[int]]] = {}
+class _UnitTail:
+    """A unit that is written in a thread, behind the teacher."""
 
-    def shards() -> Iterator[tuple[str, NDArray[np.void]]]:
-        for number, unit in enumerate(units):
-            table = load_index(job.manifest, unit.shard)
-            tables[number] = keys_of(table), table["xxh3"].tolist()
-            yield job.manifest.url_of(unit.shard), table
+    def __init__(
+        self, job: ExtractionJob, unit: Unit, thread: ThreadPoolExecutor, buffers: PixelBuffers
+    ) -> None:
+        self._job = job
+        self._unit = unit
+        self._thread = thread
+        self._buffers = buffers
+        self._skipped: list[dict[str, str]] = []
+        self._written: list[Future[None]] = []
+        self._writer = thread.submit(self._open)
 
-    with contextlib.closing(read_rows(shards())) as rows:
-        for number, row, data in rows:
-            tables.pop(number - 1, None)
-            keys, digests = tables[number]
-            yield units[number], keys[row], digests[row], data
+    def add(self, views: ViewBatch, copies: DeviceCopies) -> Future[None]:
+        """Have a batch computed, and written when its results are there."""
+        self._skipped += views.skipped()
+        good = views.good_rows()
+        if len(good):
+            results = compute(self._job, views, good, copies)
+            self._written.append(self._thread.submit(self._write, results))
+        else:
+            self._written.append(self._thread.submit(self._buffers.give_back, views.buffer_BCSS))
+        return self._written[-1]
 
+    def finish(self) -> Future[Mark]:
+        """Have the unit finished when all its batches are written."""
+        return self._thread.submit(self._finish)
 
-def _decode(job: ExtractionJob, unit: Unit, key: str, digest: int, data: bytes) -> _Decoded:
-    try:
-        rgb_HWC = decode_rgb(data)
-    except BadImageError as error:
-        return _Decoded(unit, key, digest, None, None, (0, 0), str(error))
-    size = rgb_HWC.shape[0], rgb_HWC.shape[1]
-    box = job.policy.box(*size, key, unit.view)
-    pixels = view_pixels(rgb_HWC, box, job.teacher.image_size)
-    return _Decoded(unit, key, digest, pixels, box, size, "")
+    def _open(self) -> UnitWriter:
+        job = self._job
+        return UnitWriter(
+            job.store,
+            self._unit,
+            identity_hash=job.identity_hash,
+            codec=job.codec,
+            shape=job.code_shape,
+        )
 
+    def _write(self, results: TargetBatch) -> None:
+        self._writer.result().add(results.landed(self._buffers))
 
-def _batches(
-    samples: Iterator[_Decoded], batch_size: int, skipped: list[dict[str, str]]
-) -> Iterator[list[_Decoded]]:
-    """Group readable samples into batches; unreadable ones go to the ledger."""
-    batch: list[_Decoded] = []
-    for sample in samples:
-        if sample.pixels is None:
-            skipped.append({"key": sample.key, "reason": sample.reason})
-            continue
-        batch.append(sample)
-        if len(batch) == batch_size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _targets(job: ExtractionJob, batch: list[_Decoded]) -> UnitBlock:
-    """Run the teacher on a batch and encode its targets before they leave the device."""
-    pixels_BCHW = torch.stack([sample.pixels for sample in batch if sample.pixels is not None])
-    boxes = [sample.box for sample in batch if sample.box is not None]
-    targets_BND, prior_BL = job.teacher(pixels_BCHW)
-    codes_BNC, scale_BN = job.codec.encode(targets_BND)
-    return UnitBlock(
-        key=[sample.key for sample in batch],
-        codes=codes_BNC.cpu().numpy(),
-        scale=None if scale_BN is None else scale_BN.cpu().numpy(),
-        prior=prior_BL.cpu().numpy(),
-        box=np.array([(b.top, b.left, b.height, b.width) for b in boxes], dtype=np.float32),
-        flip=np.array([b.flip for b in boxes], dtype=np.bool_),
-        size=np.array([sample.size for sample in batch], dtype=np.int32),
-        digest=np.array([sample.digest for sample in batch], dtype=np.uint64),
-    )
+    def _finish(self) -> Mark:
+        # One thread does all of this in order: what failed before must not end in a mark.
+        for written in self._written:
+            written.result()
+        return self._writer.result().finish(self._skipped)

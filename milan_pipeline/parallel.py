@@ -1,5 +1,7 @@
 """Map in threads with a bounded look-ahead, keeping the order."""
 
+import contextlib
+import itertools
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,3 +38,24 @@ def ordered_map(
             yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def read_ahead(
+    items: Generator[ItemT, None, None], *, ahead: int, workers: int = 1
+) -> Generator[ItemT, None, None]:
+    """Have a thread run a generator, at most `ahead` items in advance.
+
+    Args:
+        items: yields anything but None; its exceptions are raised here. It is closed in the end.
+        ahead: how many items may wait.
+        workers: 1, or 0 to run it in place.
+    """
+    with contextlib.closing(items):
+        ahead_of_us = ordered_map(
+            lambda _: next(items, None), itertools.count(), workers=workers, ahead=ahead
+        )
+        with contextlib.closing(ahead_of_us):
+            for item in ahead_of_us:
+                if item is None:
+                    return
+                yield item

@@ -151,7 +151,7 @@ def open_read(url: str) -> BinaryIO:
     return open_ranges(lambda start, length: read_bytes(url, start, length), size)
 
 
-def put_bytes(url: str, data: bytes) -> None:
+def put_bytes(url: str, data: bytes | memoryview) -> None:
     """Write a whole file, atomically; to an object store without a copy on the disk.
 
     Raises:
@@ -162,7 +162,7 @@ def put_bytes(url: str, data: bytes) -> None:
         with atomic_writer(url) as stream:
             stream.write(data)
     else:
-        _patiently(lambda: filesystem.pipe_file(path, data), url, filesystem, "written")
+        _patiently(lambda: filesystem.pipe_file(path, bytes(data)), url, filesystem, "written")
 
 
 @contextlib.contextmanager

@@ -1,18 +1,16 @@
-"""The Zarr v3 layout of targets: create the root, write one unit. unit_reader.py reads one.
+"""The Zarr v3 layout of targets: its root and the arrays of one unit.
 
-A unit is built in memory by zarr's own pipeline, one outer shard at a time, and each finished
-object is put in its place atomically. So nothing is ever deleted, a rerun writes the same bytes
-over the same names, and any URL that storage.py can write to will do.
+`unit_writer.py` writes a unit, `unit_reader.py` reads one.
 
 Legend: n samples of the unit, N = 1 + L tokens, L patches, C code width.
 """
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 import numpy as np
-import xxhash
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
@@ -22,10 +20,14 @@ from milan_pipeline import storage
 from milan_pipeline.codecs import Codec
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.identity import Identity, content_hash, require_same
-from milan_pipeline.units import Mark, Unit, revoked, view_name
 
 FORMAT_VERSION = 1
 OUTER_SHARD = 256
+"""Samples whose codes make one object."""
+SMALL_CHUNK_BYTES = 16 << 20
+"""Up to so much, each of a unit's other arrays is one object."""
+TEXT_BYTES = 256
+"""What a text in such an array is taken for: few keys are longer."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -62,12 +64,18 @@ def create_root(url: str, identity: Identity, *, overwrite: bool = False) -> Non
         remedy = "give another --out for these targets, or --overwrite to extract them anew"
         require_same(read_identity(url), identity, what=url, remedy=remedy)
         return
-    attributes = {
-        "format_version": FORMAT_VERSION,
-        "identity": identity,
-        "identity_hash": content_hash(identity),
-    }
-    storage.put_bytes(storage.join(url, "zarr.json"), _group_bytes(attributes))
+    storage.put_bytes(storage.join(url, "zarr.json"), root_bytes(identity))
+
+
+def root_bytes(identity: Identity) -> bytes:
+    """Return the root's `zarr.json`."""
+    return group_bytes(
+        {
+            "format_version": FORMAT_VERSION,
+            "identity": identity,
+            "identity_hash": content_hash(identity),
+        }
+    )
 
 
 def read_identity(url: str) -> Identity:
@@ -108,119 +116,40 @@ def bytes_per_sample(codec: Codec, patches: int, width: int) -> int:
     return codes + crc_and_index + scale + 4 * patches + box_flip_size_digest + key
 
 
-class UnitWriter:
-    """Write one unit: blocks in order, then `finish`, which leaves the mark."""
-
-    def __init__(
-        self, url: str, unit: Unit, *, identity_hash: str, codec: Codec, shape: tuple[int, int]
-    ) -> None:
-        """Start a unit.
-
-        Args:
-            url: the store.
-            unit: what is written; its shard's sample count bounds the number of rows.
-            identity_hash: of the store.
-            codec: how the codes are stored.
-            shape: (N, C) of one sample's codes.
-        """
-        self._url = url
-        self._unit = unit
-        mark_url = storage.join(url, unit.mark_path)
-        if storage.exists(mark_url):
-            # A stale mark must not vouch for objects of which some are already new.
-            storage.put_bytes(mark_url, revoked(unit).to_bytes())
-        self._identity_hash = identity_hash
-        self._capacity = max(1, unit.shard.samples)
-        self._objects: dict[str, str] = {}
-        self._memory: dict[str, Any] = {}
-        self._group = zarr.create_group(MemoryStore(self._memory), zarr_format=3)
-        outer = min(OUTER_SHARD, self._capacity)
-        self._outer = outer
-        self._codes = self._group.create_array(
-            "codes",
-            shape=(self._capacity, *shape),
-            chunks=(1, *shape),
-            shards=(outer, *shape),
-            dtype=codec.dtype,
-            compressors=[Crc32cCodec()],
-            fill_value=0,
-            config={"write_empty_chunks": True},
-        )
-        self._pending: list[NDArray[Any]] = []
-        self._written = 0
-        # Without a sample, the unit still has every array.
-        self._blocks = [_empty_block(codec, shape)]
-
-    def add(self, block: UnitBlock) -> None:
-        """Append samples; whole outer shards go to the store at once."""
-        self._pending.append(block.codes)
-        # The codes are the bulk: they are not kept, the rest of the block is.
-        self._blocks.append(dataclasses.replace(block, codes=block.codes[:0]))
-        while sum(map(len, self._pending)) >= self._outer:
-            codes = np.concatenate(self._pending)
-            self._write_codes(codes[: self._outer])
-            self._pending = [codes[self._outer :]]
-
-    def finish(self, skipped: list[dict[str, str]]) -> Mark:
-        """Write what is left, the small arrays and, last, the unit's mark."""
-        rest = np.concatenate(self._pending) if self._pending else None
-        count = self._written + (0 if rest is None else len(rest))
-        self._codes.resize((count, *self._codes.shape[1:]))
-        if rest is not None and len(rest):
-            self._write_codes(rest)
-        self._write_small_arrays()
-        self._drain(keep_metadata=False)
-        view_group = storage.join(self._url, view_name(self._unit.view), "zarr.json")
-        storage.put_bytes(view_group, _group_bytes({}))
-        mark = Mark(
-            shard=self._unit.shard.name,
-            sha256=self._unit.shard.sha256,
-            identity_hash=self._identity_hash,
-            view=self._unit.view,
-            n=count,
-            skipped=skipped,
-            objects=dict(sorted(self._objects.items())),
-        )
-        storage.put_bytes(storage.join(self._url, self._unit.mark_path), mark.to_bytes())
-        return mark
-
-    def _write_codes(self, codes: NDArray[Any]) -> None:
-        self._codes[self._written : self._written + len(codes)] = codes
-        self._written += len(codes)
-        self._drain(keep_metadata=True)
-
-    def _write_small_arrays(self) -> None:
-        for name in ("scale", "prior", "box", "flip", "size", "digest"):
-            parts = [getattr(block, name) for block in self._blocks]
-            if parts[0] is not None:
-                self._write_array(name, np.concatenate(parts))
-        keys = [key for block in self._blocks for key in block.key]
-        self._write_array("key", np.array(keys, dtype=object))
-
-    def _write_array(self, name: str, values: NDArray[Any]) -> None:
-        rows = min(OUTER_SHARD, max(1, len(values)))
-        array = self._group.create_array(
-            name,
-            shape=values.shape,
-            chunks=(rows, *values.shape[1:]),
-            dtype=str if values.dtype == object else values.dtype,
-            compressors=[Crc32cCodec()],
-            config={"write_empty_chunks": True},
-        )
-        if len(values):
-            array[:] = values
-
-    def _drain(self, *, keep_metadata: bool) -> None:
-        """Move finished objects from memory to the store; array metadata goes last."""
-        for path in sorted(self._memory, key=lambda path: (path.endswith("zarr.json"), path)):
-            if keep_metadata and path.endswith("zarr.json"):
-                continue
-            data = self._memory.pop(path).to_bytes()
-            storage.put_bytes(storage.join(self._url, self._unit.path, path), data)
-            self._objects[path] = xxhash.xxh3_128_hexdigest(data)
+def create_codes(
+    group: zarr.Group, rows: int, shape: tuple[int, int], dtype: Any
+) -> zarr.Array[Any]:
+    """Create a unit's codes, of `rows` samples of (N, C): a chunk each, in outer shards."""
+    return group.create_array(
+        "codes",
+        shape=(rows, *shape),
+        chunks=(1, *shape),
+        shards=(min(OUTER_SHARD, max(1, rows)), *shape),
+        dtype=dtype,
+        compressors=[Crc32cCodec()],
+        fill_value=0,
+        config={"write_empty_chunks": True},
+    )
 
 
-def _empty_block(codec: Codec, shape: tuple[int, int]) -> UnitBlock:
+def create_small_array(
+    group: zarr.Group, name: str, shape: tuple[int, ...], dtype: Any
+) -> zarr.Array[Any]:
+    """Create one of a unit's other arrays, of `shape[0]` samples, in as few chunks as may be."""
+    row_bytes = TEXT_BYTES if dtype is str else math.prod(shape[1:]) * np.dtype(dtype).itemsize
+    rows = min(shape[0], SMALL_CHUNK_BYTES // row_bytes)
+    return group.create_array(
+        name,
+        shape=shape,
+        chunks=(max(1, rows), *shape[1:]),
+        dtype=dtype,
+        compressors=[Crc32cCodec()],
+        config={"write_empty_chunks": True},
+    )
+
+
+def empty_block(codec: Codec, shape: tuple[int, int]) -> UnitBlock:
+    """Return no samples of (N, C) codes: what a unit's arrays are, but for their number of rows."""
     tokens, _ = shape
     return UnitBlock(
         key=[],
@@ -234,7 +163,8 @@ def _empty_block(codec: Codec, shape: tuple[int, int]) -> UnitBlock:
     )
 
 
-def _group_bytes(attributes: dict[str, Any]) -> bytes:
+def group_bytes(attributes: dict[str, Any]) -> bytes:
+    """Return the `zarr.json` of a group."""
     memory: dict[str, Any] = {}
     zarr.create_group(MemoryStore(memory), zarr_format=3, attributes=attributes)
     data: bytes = memory["zarr.json"].to_bytes()

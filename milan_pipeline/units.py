@@ -4,13 +4,14 @@ A unit is one view of one image shard. Its mark is written last; a unit without 
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from milan_pipeline import storage
-from milan_pipeline.errors import DataError, MismatchError
+from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.manifest import Manifest, Shard
 
 LISTING_THREADS = 16
@@ -61,6 +62,27 @@ def view_name(view: int) -> str:
     return f"view-{view:02d}"
 
 
+def target_shard_name(unit: Unit) -> str:
+    """Name a unit's target shard; its basename differs from that of every image shard."""
+    return f"{view_name(unit.view)}/targets-v{unit.view:02d}-{unit.shard.stem}.tar"
+
+
+def unit_sha256(mark: Mark) -> str:
+    """Hash a unit's mark, and by it all that the unit holds."""
+    return hashlib.sha256(mark.to_bytes()).hexdigest()
+
+
+def shard_details(unit: Unit, mark: Mark) -> dict[str, Any]:
+    """Say in the manifest what a target shard was made of."""
+    return {
+        "view": unit.view,
+        "source": unit.shard.stem,
+        "source_sha256": mark.sha256,
+        "unit_sha256": unit_sha256(mark),
+        "skipped": mark.skipped,
+    }
+
+
 def list_units(manifest: Manifest, views: int) -> list[Unit]:
     """Return the full, ordered list of units: view by view, shards in the manifest's order."""
     return [Unit(view, shard) for view in range(views) for shard in manifest.shards]
@@ -80,6 +102,18 @@ def read_marks(store_url: str, views: int) -> dict[str, Mark]:
     with ThreadPoolExecutor(LISTING_THREADS) as pool:
         marks = pool.map(lambda path: _read_mark(storage.join(store_url, path)), paths)
         return dict(zip(paths, marks, strict=True))
+
+
+def read_mark(store_url: str, unit: Unit) -> Mark | None:
+    """Read one unit's mark, if there is one.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        return _read_mark(storage.join(store_url, unit.mark_path))
+    except MissingDataError:
+        return None
 
 
 def extent_of(manifest: Manifest, views: int) -> dict[str, Any]:
@@ -127,6 +161,11 @@ def why_undone(unit: Unit, marks: Mapping[str, Mark], identity_hash: str) -> str
     if mark.identity_hash != identity_hash:
         return "it was extracted with other parameters"
     return None
+
+
+def is_current(mark: Mark, unit: Unit, identity_hash: str) -> bool:
+    """Tell whether a mark vouches for the unit as it is and as the store wants it."""
+    return why_undone(unit, {unit.mark_path: mark}, identity_hash) is None
 
 
 def revoked(unit: Unit) -> Mark:

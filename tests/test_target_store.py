@@ -19,12 +19,12 @@ from milan_pipeline.identity import build_identity
 from milan_pipeline.manifest import Shard
 from milan_pipeline.target_store import (
     UnitBlock,
-    UnitWriter,
     bytes_per_sample,
     create_root,
     read_identity,
 )
 from milan_pipeline.unit_reader import open_unit
+from milan_pipeline.unit_writer import UnitWriter
 from milan_pipeline.units import Mark, Unit
 from tests.conftest import values_of
 

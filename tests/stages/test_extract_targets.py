@@ -275,7 +275,7 @@ def test_an_interrupted_overwrite_can_be_taken_back(
         raise InterruptedRunError("stopped")
 
     with monkeypatch.context() as patch:
-        patch.setattr("milan_pipeline.extraction._targets", interrupted)
+        patch.setattr("milan_pipeline.extraction.compute", interrupted)
         extract("--views", 2, "--view-seed", 7, "--overwrite", code=75)
     out = extract("--views", 2, "--overwrite")
     assert {path: data for path, (data, _) in files_of(out).items()} == before

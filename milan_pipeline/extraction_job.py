@@ -1,0 +1,76 @@
+"""What extraction is told: which images, which teacher, which store."""
+
+import dataclasses
+from typing import Protocol
+
+import torch
+
+from milan_pipeline.codecs import Codec
+from milan_pipeline.manifest import Manifest
+from milan_pipeline.views import ViewPolicy
+
+
+class TargetTeacher(Protocol):
+    """What extraction asks of a teacher; `teacher.Teacher` is one.
+
+    Legend: B batch, L patches, N = 1 + L tokens, D target width, S input size.
+    """
+
+    @property
+    def image_size(self) -> int:
+        """S, in pixels."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches down and across."""
+
+    @property
+    def width(self) -> int:
+        """D."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    def __call__(self, pixels_BCSS: torch.Tensor, /) -> tuple[torch.Tensor, torch.Tensor]:
+        """Turn uint8 views into targets (B, N, D) and priors (B, L), float32, on the device."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExtractionJob:
+    """Everything that the loop needs; the same job on the same unit writes the same bytes.
+
+    Attributes:
+        manifest: of the image shards.
+        store: URL of the target store.
+        identity_hash: of the store.
+        teacher: what targets are made by.
+        policy: how views are cut.
+        codec: how targets are stored.
+        batch_size: the most images that the teacher is given at a time.
+        workers: decoding threads; 0 reads and decodes when a batch's turn comes.
+        padded: give the teacher batches of one shape within a unit, also where the images run out
+            or cannot be read, since what a GPU makes of a row may depend on the shape. None does so
+            everywhere but on the CPU.
+    """
+
+    manifest: Manifest
+    store: str
+    identity_hash: str
+    teacher: TargetTeacher
+    policy: ViewPolicy
+    codec: Codec
+    batch_size: int
+    workers: int
+    padded: bool | None = None
+
+    @property
+    def pads(self) -> bool:
+        """Whether batches are padded."""
+        return self.teacher.device.type != "cpu" if self.padded is None else self.padded
+
+    @property
+    def code_shape(self) -> tuple[int, int]:
+        """(N, C) of one sample's codes."""
+        height, width = self.teacher.grid
+        return 1 + height * width, self.codec.code_width(self.teacher.width)

@@ -1,0 +1,92 @@
+"""Batches of views -> targets: teacher and encoding on the device, results on their way back.
+
+Legend: R rows that the teacher is given, n of them whose results are kept, N = 1 + L tokens,
+L patches, D target width, C code width, S pixels.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from milan_pipeline.codecs import require_encodable
+from milan_pipeline.device_copies import DeviceCopies, Fetched
+from milan_pipeline.extraction_job import ExtractionJob
+from milan_pipeline.target_store import UnitBlock
+from milan_pipeline.view_batches import PixelBuffers, ViewBatch
+
+
+class TargetBatch(NamedTuple):
+    """A batch's results, perhaps still on their way.
+
+    Attributes:
+        views: what they were computed from.
+        good: n rows of the views that could be read.
+        kept: n rows of the results.
+        fetched: codes, prior, verdict and, where the codec has one, scale.
+    """
+
+    views: ViewBatch
+    good: NDArray[np.int64]
+    kept: NDArray[np.int64]
+    fetched: Fetched
+
+    def landed(self, buffers: PixelBuffers) -> UnitBlock:
+        """Wait for the results, give the views' buffer back and return what is to be written.
+
+        Raises:
+            DataError: the teacher gave what cannot be encoded.
+        """
+        codes, prior, fits, *scale = (_rows(tensor, self.kept) for tensor in self.fetched.wait())
+        views = self.views
+        buffers.give_back(views.buffer_BCSS)
+        keys = [views.keys[row] for row in self.good]
+        bad = [key for key, fit in zip(keys, fits, strict=True) if not fit]
+        require_encodable(not bad, f", for one, of {views.unit.shard.name}:{bad[0]}" if bad else "")
+        return UnitBlock(
+            key=keys,
+            codes=codes,
+            scale=scale[0] if scale else None,
+            prior=prior,
+            box=views.box[self.good],
+            flip=views.flip[self.good],
+            size=views.size[self.good],
+            digest=views.digest[self.good],
+        )
+
+
+def compute(
+    job: ExtractionJob, views: ViewBatch, good: NDArray[np.int64], copies: DeviceCopies
+) -> TargetBatch:
+    """Have the device run the teacher and encode its targets; returns before a GPU is through.
+
+    Args:
+        job: has the teacher and the codec.
+        views: the batch.
+        good: its rows that hold a view; at least one.
+        copies: to the device and back.
+    """
+    pixels_RCSS, kept = _input(job, views, good)
+    targets_RND, prior_RL = job.teacher(copies.bring(pixels_RCSS))
+    (codes_RNC, scale_RN), fits_R = job.codec.try_encode(targets_RND)
+    results = [codes_RNC, prior_RL, fits_R, *([] if scale_RN is None else [scale_RN])]
+    return TargetBatch(views, good, kept, copies.fetch(results))
+
+
+def _input(
+    job: ExtractionJob, views: ViewBatch, good: NDArray[np.int64]
+) -> tuple[torch.Tensor, NDArray[np.int64]]:
+    """Return what the teacher is given, and which rows of its results are kept."""
+    pixels_RCSS = views.buffer_BCSS[: views.rows]
+    if job.pads:
+        return pixels_RCSS, good
+    if len(good) == len(views.keys):
+        return pixels_RCSS[: len(good)], good
+    return pixels_RCSS[torch.from_numpy(good)], np.arange(len(good))
+
+
+def _rows(results: torch.Tensor, kept: NDArray[np.int64]) -> NDArray[Any]:
+    """Take rows in ascending order; without a copy where they are the first ones."""
+    values: NDArray[Any] = results.numpy()
+    return values[: len(kept)] if kept[-1] == len(kept) - 1 else values[kept]
