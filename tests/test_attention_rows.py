@@ -1,0 +1,83 @@
+"""No tensor of batch x tokens x tokens where one row is enough."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from milan_pipeline.attention_rows import watched
+from milan_pipeline.teacher import Teacher
+from milan_pipeline.teacher_spec import TeacherSpec
+from tests.tiny_towers import native, pixels, timm_tower
+
+TOKENS = 17
+
+
+class Operations(TorchDispatchMode):
+    """Note the operations that run and the shape of every tensor that they return."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.shapes: set[tuple[int, ...]] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.names.add(str(func))
+        for item in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(item, torch.Tensor):
+                self.shapes.add(tuple(item.shape))
+        return result
+
+    @property
+    def squares(self) -> set[tuple[int, ...]]:
+        """Shapes that have a whole attention matrix for each image of a batch of 3."""
+        return {
+            shape for shape in self.shapes
+            if len(shape) > 2 and shape[0] % 3 == 0 and shape[-2:] in ((17, 17), (16, 16))
+        }  # fmt: skip
+
+
+def operations(visual: Any, prior: str) -> Operations:
+    given = Teacher(visual, TeacherSpec(name="x", prior=prior))
+    with Operations() as seen:
+        given(pixels())
+    return seen
+
+
+@pytest.mark.parametrize("family", ["native", "qk_norm", "coca", "siglip", "eva02", "pe", "relpos"])
+def test_everything_else_takes_fused_attention(family: str) -> None:
+    tower = {
+        "native": lambda: native(),
+        "qk_norm": lambda: native(qk_norm=True),
+        "coca": lambda: native(
+            attentional_pool=True, attn_pooler_heads=2, attn_pooler_queries=5
+        ),
+    }.get(family, lambda: timm_tower(family))()
+    seen = operations(tower, "auto")
+    assert not seen.squares
+    assert any("scaled_dot_product" in name for name in seen.names)
+    assert not any("native_multi_head" in name for name in seen.names)
+
+
+def test_rollout_needs_them_all() -> None:
+    assert operations(native(), "rollout").squares
+
+
+@pytest.mark.parametrize("kdim", [None, 12])
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_rows_of_torchs_attention(kdim: int | None, batch_first: bool) -> None:
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(8, 2, kdim=kdim, vdim=kdim, batch_first=batch_first)
+    query, key = torch.randn(3, 5, 8), torch.randn(3, 7, kdim or 8)
+    if not batch_first:
+        query, key = query.transpose(0, 1), key.transpose(0, 1)
+    expected = attention(query, key, key)[1]
+    for first in (True, False):
+        seen: list[torch.Tensor] = []
+        with watched(attention, seen.append, first=first):
+            attention(query, key, key, need_weights=False)
+        wanted = expected[:, :1] if first else expected
+        torch.testing.assert_close(seen[0], wanted, atol=1e-6, rtol=0)
