@@ -51,9 +51,7 @@ class NativeTower:
                 output_extra_tokens=True,
                 intermediates_only=True,
             )
-        pairs = zip(
-            seen["image_intermediates_prefix"], seen["image_intermediates"], strict=True
-        )
+        pairs = zip(seen["image_intermediates_prefix"], seen["image_intermediates"], strict=True)
         hidden_BNW = mean_of([self._hidden(torch.cat(pair, dim=1)) for pair in pairs])
         return hidden_BNW @ self._visual.proj if space == "projected" else hidden_BNW
 

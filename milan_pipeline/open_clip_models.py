@@ -103,9 +103,7 @@ def known_statistics(spec: TeacherSpec) -> dict[str, list[float]]:
         known = json.loads(path.read_text(encoding="utf-8")).get("preprocess_cfg", {})
     elif ":" not in spec.name and spec.pretrained:
         known = get_pretrained_cfg(spec.name, spec.pretrained)
-    return {
-        key: [float(value) for value in known[key]] for key in ("mean", "std") if key in known
-    }
+    return {key: [float(value) for value in known[key]] for key in ("mean", "std") if key in known}
 
 
 def _blank(name: str, config: dict[str, Any], quick_gelu: bool, size: int | None) -> nn.Module:

@@ -37,9 +37,7 @@ class ResNetTower:
 
     def features(self, pixels_BCHW: torch.Tensor, *, layers: int, space: str) -> torch.Tensor:  # noqa: ARG002
         """Compute the features of images and of their patches; there is one layer and space."""
-        seen = self._visual.forward_intermediates(
-            pixels_BCHW, indices=1, intermediates_only=True
-        )
+        seen = self._visual.forward_intermediates(pixels_BCHW, indices=1, intermediates_only=True)
         map_BChw = seen["image_intermediates"][-1]
         place_LC = self._pool.positional_embedding[1:].to(map_BChw.dtype)
         tokens_BLC = map_BChw.flatten(2).transpose(1, 2) + place_LC

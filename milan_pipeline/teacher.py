@@ -42,17 +42,20 @@ def describe_teacher(spec: TeacherSpec) -> TeacherShape:
 def visible_identity(spec: TeacherSpec) -> dict[str, dict[str, Any]]:
     """Return the teacher's parts of the identity, as far as they are known without its weights.
 
+    Args:
+        spec: with its precision settled.
+
     Raises:
         ConfigError: as `describe_teacher`.
     """
     tower, prior = _settled(blank_visual(spec), spec)
-    teacher = _content(spec, tower, prior)
-    if spec.precision == "auto":
-        del teacher["precision"]
     statistics = known_statistics(spec)
     if spec.norm == "imagenet":
         statistics = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
-    return {"teacher": teacher, "preprocessing": {"size": tower.image_size, **statistics}}
+    return {
+        "teacher": _content(spec, tower, prior),
+        "preprocessing": {"size": tower.image_size, **statistics},
+    }
 
 
 class Teacher:

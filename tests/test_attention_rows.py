@@ -12,7 +12,7 @@ from milan_pipeline.teacher import Teacher
 from milan_pipeline.teacher_spec import TeacherSpec
 from tests.tiny_towers import native, pixels, timm_tower
 
-TOKENS = 17
+SIZE, TOKENS = 48, (36, 37)
 
 
 class Operations(TorchDispatchMode):
@@ -36,26 +36,26 @@ class Operations(TorchDispatchMode):
         """Shapes that have a whole attention matrix for each image of a batch of 3."""
         return {
             shape for shape in self.shapes
-            if len(shape) > 2 and shape[0] % 3 == 0 and shape[-2:] in ((17, 17), (16, 16))
+            if len(shape) > 2 and shape[0] % 3 == 0 and shape[-1] == shape[-2] and shape[-1] in TOKENS
         }  # fmt: skip
 
 
 def operations(visual: Any, prior: str) -> Operations:
     given = Teacher(visual, TeacherSpec(name="x", prior=prior))
     with Operations() as seen:
-        given(pixels())
+        given(pixels(SIZE))
     return seen
 
 
 @pytest.mark.parametrize("family", ["native", "qk_norm", "coca", "siglip", "eva02", "pe", "relpos"])
 def test_everything_else_takes_fused_attention(family: str) -> None:
-    tower = {
-        "native": lambda: native(),
-        "qk_norm": lambda: native(qk_norm=True),
-        "coca": lambda: native(
-            attentional_pool=True, attn_pooler_heads=2, attn_pooler_queries=5
-        ),
-    }.get(family, lambda: timm_tower(family))()
+    coca = {"attentional_pool": True, "attn_pooler_heads": 2, "attn_pooler_queries": 5}
+    changes = {"native": {}, "qk_norm": {"qk_norm": True}, "coca": coca}
+    tower = (
+        native(image_size=SIZE, **changes[family])
+        if family in changes
+        else timm_tower(family, image_size=SIZE)
+    )
     seen = operations(tower, "auto")
     assert not seen.squares
     assert any("scaled_dot_product" in name for name in seen.names)
@@ -63,7 +63,7 @@ def test_everything_else_takes_fused_attention(family: str) -> None:
 
 
 def test_rollout_needs_them_all() -> None:
-    assert operations(native(), "rollout").squares
+    assert operations(native(image_size=SIZE), "rollout").squares
 
 
 @pytest.mark.parametrize("kdim", [None, 12])

@@ -40,7 +40,12 @@ TIMM: dict[str, tuple[str, str, str | None, dict[str, Any]]] = {
         "linear",
         {"depths": (1, 1, 1, 1), "embed_dim": 8, "num_heads": (1, 1, 2, 2), "img_size": 64},
     ),
-    "fastvit": ("fastvit_mci0", "avg", None, {"layers": (1, 1, 1, 1), "embed_dims": (8, 8, 16, 32)}),
+    "fastvit": (
+        "fastvit_mci0",
+        "avg",
+        None,
+        {"layers": (1, 1, 1, 1), "embed_dims": (8, 8, 16, 32)},
+    ),
     "resnet": ("resnet10t", "", "linear", {}),
 }
 TOKEN_TRUNKS = [
