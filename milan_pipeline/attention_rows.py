@@ -88,8 +88,9 @@ def _multihead_rows(
 ) -> torch.Tensor:
     if not attention.batch_first:
         query, key = query.transpose(0, 1), key.transpose(0, 1)
-    weight_q, weight_k = attention.q_proj_weight, attention.k_proj_weight
-    if attention.in_proj_weight is not None:
+    if attention.in_proj_weight is None:  # where keys are of another width
+        weight_q, weight_k = attention.q_proj_weight.data, attention.k_proj_weight.data
+    else:
         weight_q, weight_k, _ = attention.in_proj_weight.chunk(3)
     bias_q, bias_k, _ = attention.in_proj_bias.chunk(3)
     query = query[:, :1] if first else query
@@ -112,4 +113,4 @@ def _mean_query_row(pool: AttentionPool2d, map_BWhw: torch.Tensor) -> torch.Tens
 
 def _split(x_BNW: torch.Tensor, heads: int) -> torch.Tensor:
     """(B, N, W) -> (B, H, N, d)."""
-    return x_BNW.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return x_BNW.reshape(*x_BNW.shape[:2], heads, -1).transpose(1, 2)

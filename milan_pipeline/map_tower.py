@@ -26,8 +26,8 @@ class MapTower:
     pooling: Pooling = "average"
     pool_attention: nn.Module | None = None
     has_cls = False
-    heads = None
-    activation = None
+    heads: int | None = None
+    activation: str | None = None
 
     def __init__(self, visual: TimmModel, name: str) -> None:
         self._trunk: Any = visual.trunk
@@ -50,9 +50,8 @@ class MapTower:
         seen = self._trunk.forward_features(pixels_BCHW)
         tokens_BLC = seen.flatten(1, 2) if self._last else seen.flatten(2).transpose(1, 2)
         pooled_BD = self._through_head(seen, space)
-        each_BLD = self._through_head(self._alone(tokens_BLC), space).unflatten(
-            0, tokens_BLC.shape[:2]
-        )
+        each_BLD = self._through_head(self._alone(tokens_BLC), space)
+        each_BLD = each_BLD.reshape(*tokens_BLC.shape[:2], -1)
         return torch.cat([pooled_BD.unsqueeze(1), each_BLD], dim=1)
 
     def _alone(self, tokens_BLC: torch.Tensor) -> torch.Tensor:

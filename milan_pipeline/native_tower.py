@@ -24,6 +24,8 @@ class NativeTower:
 
     has_cls = True
     pooling: Pooling
+    heads: int | None
+    activation: str | None
     pool_attention: nn.Module | None = None
 
     def __init__(self, visual: VisionTransformer, name: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.pretrained import get_pretrained_cfg
+from open_clip.timm_model import TimmModel
 from torch import nn
 
 from milan_pipeline.errors import ConfigError
@@ -20,8 +21,15 @@ from milan_pipeline.towers import tower_of
 
 # A text tower that costs nothing: only the image tower is wanted.
 NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
-CANNOT_BUILD = (AssertionError, AttributeError, KeyError, NotImplementedError, OSError)
-CANNOT_BUILD += (RuntimeError, TypeError, ValueError)
+CANNOT_BUILD = (
+    AssertionError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def load_visual(spec: TeacherSpec) -> nn.Module:
@@ -64,7 +72,7 @@ def blank_visual(spec: TeacherSpec) -> nn.Module:
     quick_gelu = settle_quick_gelu(spec.name, spec.pretrained, config)
     size = _wanted_size(spec, config)
     visual = _blank(spec.name, config, quick_gelu, size)
-    if size is not None and hasattr(visual, "set_input_size"):
+    if size is not None and isinstance(visual, TimmModel):
         visual.set_input_size(size)
     return visual
 
@@ -134,7 +142,7 @@ def _wanted_size(spec: TeacherSpec, config: dict[str, Any]) -> int | None:
         return None
     if isinstance(tower, ResNetTower):
         raise ConfigError(
-            f"--grid {spec.grid} does not fit --teacher {spec.name!r}, whose pool has positions for "
-            f"{tower.grid[0]}x{tower.grid[1]} only; leave it away or choose another teacher"
+            f"--grid {spec.grid} does not fit --teacher {spec.name!r}, whose pool has positions "
+            f"for {tower.grid[0]}x{tower.grid[1]} only; leave it away or choose another teacher"
         )
     return spec.grid * tower.stride

@@ -23,12 +23,14 @@ class ResNetTower:
     attentions: list[nn.Module] = []  # noqa: RUF012
     pooling: Pooling = "pool"
     has_cls = False
-    activation = None
+    heads: int | None
+    activation: str | None = None
 
-    def __init__(self, visual: ModifiedResNet, name: str) -> None:
+    def __init__(self, visual: ModifiedResNet) -> None:
         self._visual = visual
         pool: Any = visual.attnpool
-        self._pool, self.pool_attention = pool, pool
+        self._pool = pool
+        self.pool_attention: nn.Module | None = pool
         self.image_size = int(visual.image_size)
         self.stride = 32
         self.grid = (self.image_size // self.stride,) * 2

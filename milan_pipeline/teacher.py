@@ -4,7 +4,6 @@ Legend: B batch, C = 3 channels, H, W pixels, N = 1 + L tokens (the image's firs
 row-major, D target width.
 """
 
-import dataclasses
 import hashlib
 from typing import Any, NamedTuple
 
@@ -62,7 +61,12 @@ class Teacher:
     """A frozen CLIP image tower."""
 
     def __init__(
-        self, visual: nn.Module, spec: TeacherSpec, *, device: str = "cpu", compile: bool = False
+        self,
+        visual: nn.Module,
+        spec: TeacherSpec,
+        *,
+        device: str = "cpu",
+        compile: bool = False,  # noqa: A002 - torch's own word
     ) -> None:
         """Take over a tower, whose weights are cast to the precision asked for.
 
@@ -88,7 +92,13 @@ class Teacher:
             self._compile()
 
     @classmethod
-    def load(cls, spec: TeacherSpec, *, device: str = "cpu", compile: bool = False) -> "Teacher":
+    def load(
+        cls,
+        spec: TeacherSpec,
+        *,
+        device: str = "cpu",
+        compile: bool = False,  # noqa: A002 - torch's own word
+    ) -> "Teacher":
         """Load an open_clip model and keep its image tower.
 
         Args:

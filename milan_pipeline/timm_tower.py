@@ -17,6 +17,8 @@ class TimmTower:
     """A `TimmModel` whose trunk is a transformer over all patches; see `tower.Tower`."""
 
     pooling: Pooling
+    heads: int | None
+    activation: str | None
 
     def __init__(self, visual: TimmModel, name: str) -> None:
         trunk: Any = visual.trunk
@@ -83,7 +85,7 @@ class TimmTower:
         return {"hidden": hidden, "projected": int(self._project(probe).shape[-1])}
 
 
-def is_token_trunk(trunk: nn.Module) -> bool:
+def is_token_trunk(trunk: Any) -> bool:
     """Tell whether a timm trunk is a transformer whose patches all attend to each other."""
     parts = ("patch_embed", "num_prefix_tokens", "fc_norm", "head", "blocks")
     if not all(hasattr(trunk, part) for part in parts):

@@ -27,9 +27,11 @@ def tower_of(visual: nn.Module, name: str) -> Tower:
     if isinstance(visual, VisionTransformer):
         return native_tower(visual, name)
     if isinstance(visual, ModifiedResNet):
-        return ResNetTower(visual, name)
+        return ResNetTower(visual)
     if isinstance(visual, TimmModel):
-        return (TimmTower if is_token_trunk(visual.trunk) else MapTower)(visual, name)
+        if is_token_trunk(visual.trunk):
+            return TimmTower(visual, name)
+        return MapTower(visual, name)
     raise ConfigError(
         f"--teacher {name!r} has an image tower of the kind {type(visual).__name__}, which is not "
         "known here; choose one of open_clip's own or timm's, such as ViT-B-16"

@@ -34,15 +34,14 @@ class Operations(TorchDispatchMode):
     @property
     def squares(self) -> set[tuple[int, ...]]:
         """Shapes that have a whole attention matrix for each image of a batch of 3."""
-        return {
-            shape for shape in self.shapes
-            if len(shape) > 2 and shape[0] % 3 == 0 and shape[-1] == shape[-2] and shape[-1] in TOKENS
-        }  # fmt: skip
+        of_images = (shape for shape in self.shapes if len(shape) > 2 and shape[0] % 3 == 0)
+        return {shape for shape in of_images if shape[-1] in TOKENS and shape[-1] == shape[-2]}
 
 
 def operations(visual: Any, prior: str) -> Operations:
     given = Teacher(visual, TeacherSpec(name="x", prior=prior))
-    with Operations() as seen:
+    seen = Operations()
+    with seen:
         given(pixels(SIZE))
     return seen
 
@@ -50,7 +49,7 @@ def operations(visual: Any, prior: str) -> Operations:
 @pytest.mark.parametrize("family", ["native", "qk_norm", "coca", "siglip", "eva02", "pe", "relpos"])
 def test_everything_else_takes_fused_attention(family: str) -> None:
     coca = {"attentional_pool": True, "attn_pooler_heads": 2, "attn_pooler_queries": 5}
-    changes = {"native": {}, "qk_norm": {"qk_norm": True}, "coca": coca}
+    changes: dict[str, dict[str, Any]] = {"native": {}, "qk_norm": {"qk_norm": True}, "coca": coca}
     tower = (
         native(image_size=SIZE, **changes[family])
         if family in changes

@@ -48,7 +48,7 @@ def test_a_position_goes_through_the_head_alone(family: str, space: str) -> None
 
 @pytest.mark.parametrize("prior", ["auto", "cls", "pool", "rollout"])
 def test_they_have_no_attention_to_take_a_prior_from(prior: str) -> None:
-    with pytest.raises(ConfigError, match="choose .*uniform$"):
+    with pytest.raises(ConfigError, match=r"choose .*uniform$"):
         Teacher(timm_tower("convnext"), TeacherSpec(name="x", prior=prior))
 
 

@@ -94,7 +94,8 @@ def reference_cls_row(visual: Any) -> torch.Tensor:
         q, k = (x.unflatten(-1, (2, 16)).transpose(1, 2) for x in (q, k))
         q, k = block.attn.ln_q(q), block.attn.ln_k(k)
         weights_BNN = (q @ k.mT * block.attn.scale).softmax(dim=-1).mean(dim=1)
-    return weights_BNN[:, 0, 1:]
+    row: torch.Tensor = weights_BNN[:, 0, 1:]
+    return row
 
 
 @pytest.mark.parametrize("case", CASES)

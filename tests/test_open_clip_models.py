@@ -14,16 +14,11 @@ from milan_pipeline.open_clip_models import blank_visual, load_visual
 from milan_pipeline.teacher import Teacher, describe_teacher, visible_identity
 from milan_pipeline.teacher_spec import TeacherSpec
 from tests.tiny_towers import (
-    MEAN,
     NATIVE,
-    STD,
-    TEXT,
-    TIMM,
     embedding,
-    finished,
+    folder_of,
     native,
     pixels,
-    size_of,
     smaller,
 )
 
@@ -33,24 +28,6 @@ GRIDS = {
     "relpos": (6, 48), "vitamin": (6, 96), "convnext": (3, 96), "swin": (4, 128),
     "fastvit": (3, 96),
 }  # fmt: skip
-
-
-def folder_of(family: str, folder: Path) -> str:
-    """Write a tiny model of a family in `local-dir:` form."""
-    if family == "native":
-        vision: dict[str, Any] = NATIVE
-    else:
-        name, pool, proj, _ = TIMM[family]
-        vision = {"timm_model_name": name, "timm_pool": pool, "timm_proj": proj}
-        vision |= {"image_size": size_of(family)}
-    config = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": TEXT}
-    torch.manual_seed(0)
-    model = open_clip.CLIP(**config)
-    finished(model.visual)
-    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
-    document = {"model_cfg": config, "preprocess_cfg": {"mean": MEAN, "std": STD}}
-    (folder / "open_clip_config.json").write_text(json.dumps(document))
-    return f"local-dir:{folder}"
 
 
 def shrunk(family: str) -> Any:

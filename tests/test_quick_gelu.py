@@ -54,7 +54,7 @@ def test_the_tag_decides_for_a_plain_name(name: str, tag: str | None, has: bool)
 
 def test_a_tag_that_was_trained_without_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quick_gelu, "get_pretrained_cfg", lambda *_: {"quick_gelu": False})
-    with pytest.raises(ConfigError, match="were trained without; leave -quickgelu away$"):
+    with pytest.raises(ConfigError, match=r"were trained without; leave -quickgelu away$"):
         settled("ViT-B-16-quickgelu", "some-tag")
 
 
@@ -90,7 +90,7 @@ def test_files_of_the_registry_must_fit(place: str, tmp_path: Path) -> None:
     path.write_bytes(b"weights")
     assert trained_with_quick_gelu(path) is True
     assert settled("ViT-B-16-quickgelu", str(path)) is True
-    with pytest.raises(ConfigError, match="QuickGELU; give --teacher ViT-B-16-quickgelu$"):
+    with pytest.raises(ConfigError, match=r"QuickGELU; give --teacher ViT-B-16-quickgelu$"):
         settled("ViT-B-16", str(path))
 
 
@@ -98,7 +98,7 @@ def test_files_of_the_registry_that_were_trained_without(tmp_path: Path) -> None
     path = tmp_path / "vit_b_16-laion400m_e32-55e67d44.pt"
     path.touch()
     assert settled("ViT-B-16", str(path)) is False
-    with pytest.raises(ConfigError, match="trained with plain GELU; give --teacher ViT-B-16$"):
+    with pytest.raises(ConfigError, match=r"trained with plain GELU; give --teacher ViT-B-16$"):
         settled("ViT-B-16-quickgelu", str(path))
 
 
@@ -128,7 +128,7 @@ def test_torchscript_archives_are_refused(name: str, tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for member in ("data.pkl", "constants.pkl", "code/__torch__/model.py"):
             archive.writestr(f"renamed/{member}", "")
-    with pytest.raises(ConfigError, match="TorchScript archive, .* give --pretrained openai"):
+    with pytest.raises(ConfigError, match=r"TorchScript archive, .* give --pretrained openai"):
         settled(name, str(path))
 
 
@@ -153,7 +153,7 @@ def test_a_checkpoint_file_is_loaded_or_refused(tiny_model: str, tmp_path: Path)
     given = Teacher.load(TeacherSpec(name=tiny_model, pretrained=str(path)))
     assert given.identity()["activation"] == "GELU"
     known = shutil.copy(path, tmp_path / "ViT-B-16.pt")
-    with pytest.raises(ConfigError, match="give --teacher tiny-quickgelu$"):
+    with pytest.raises(ConfigError, match=r"give --teacher tiny-quickgelu$"):
         Teacher.load(TeacherSpec(name=tiny_model, pretrained=str(known)))
 
 
@@ -186,7 +186,7 @@ def test_a_folder_that_is_known_otherwise_is_refused(
 
 def test_a_hub_repository_that_is_known_otherwise_is_refused() -> None:
     config: dict[str, Any] = {"vision_cfg": NATIVE}
-    with pytest.raises(ConfigError, match="configured with plain GELU, .* set quick_gelu to true"):
+    with pytest.raises(ConfigError, match=r"configured with plain GELU, .* set quick_gelu to true"):
         settle_quick_gelu(f"hf-hub:timm/{HUB}", None, config)
     assert settle_quick_gelu(f"hf-hub:timm/{HUB}", None, config | {"quick_gelu": True})
     assert not settle_quick_gelu("hf-hub:some/body", None, config)

@@ -50,7 +50,7 @@ def test_the_prior_is_the_row_of_the_mean() -> None:
 
 def test_what_it_has_not_is_refused() -> None:
     visual = native(**RESNET)
-    with pytest.raises(ConfigError, match="--space hidden is not to be had .* choose projected$"):
+    with pytest.raises(ConfigError, match=r"--space hidden is not to be had .* choose projected$"):
         Teacher(visual, TeacherSpec(name="x", space="hidden"))
-    with pytest.raises(ConfigError, match="choose one of pool, uniform$"):
+    with pytest.raises(ConfigError, match=r"choose one of pool, uniform$"):
         Teacher(visual, TeacherSpec(name="x", prior="cls"))

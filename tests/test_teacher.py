@@ -193,11 +193,11 @@ def test_everything_that_is_asked_for_is_in_the_identity(tiny_clip: Path) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["native", "eva02"])
 def test_compiled_blocks_compute_the_same(family: str) -> None:
-    def teacher(compile: bool) -> Teacher:
+    def teacher(*, compiled: bool) -> Teacher:
         visual = native() if family == "native" else timm_tower(family)
-        return Teacher(visual, TeacherSpec(name="x"), compile=compile)
+        return Teacher(visual, TeacherSpec(name="x"), compile=compiled)
 
-    plain, compiled = teacher(compile=False), teacher(compile=True)
+    plain, compiled = teacher(compiled=False), teacher(compiled=True)
     assert compiled.identity() == plain.identity()
     for found, expected in zip(compiled(pixels()), plain(pixels()), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)

@@ -52,7 +52,7 @@ def test_patches_go_through_the_final_norm_and_projection(family: str) -> None:
 @pytest.mark.parametrize("family", TOKEN_TRUNKS)
 def test_the_mean_of_layers_is_that_of_towers_cut_short(family: str) -> None:
     size = size_of(family)
-    given, visual = teacher(family, prior="uniform", space="hidden", layers=2)
+    given, _ = teacher(family, prior="uniform", space="hidden", layers=2)
     whole, _ = teacher(family, prior="uniform", space="hidden")
     shorter = timm_tower(family)
     shorter.trunk.blocks = shorter.trunk.blocks[:-1]

@@ -2,7 +2,9 @@
 
 import contextlib
 import functools
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -10,6 +12,7 @@ import open_clip
 import timm
 import torch
 from open_clip.timm_model import TimmModel
+from safetensors.torch import save_file
 from torch import nn
 
 SHARPENED = ("qkv.weight", "kv.weight", "q_proj.weight", "k_proj.weight", "q.weight")
@@ -117,3 +120,21 @@ def embedding(visual: nn.Module, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         result: Any = visual(normalised(pixels_BCHW))
     found: torch.Tensor = result[0] if isinstance(result, tuple) else result
     return found
+
+
+def folder_of(family: str, folder: Path) -> str:
+    """Write a tiny model of a family in `local-dir:` form."""
+    if family == "native":
+        vision: dict[str, Any] = NATIVE
+    else:
+        name, pool, proj, _ = TIMM[family]
+        vision = {"timm_model_name": name, "timm_pool": pool, "timm_proj": proj}
+        vision |= {"image_size": size_of(family)}
+    config = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": TEXT}
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**config)
+    finished(model.visual)
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    document = {"model_cfg": config, "preprocess_cfg": {"mean": MEAN, "std": STD}}
+    (folder / "open_clip_config.json").write_text(json.dumps(document))
+    return f"local-dir:{folder}"
