@@ -78,7 +78,9 @@ def _weights(
     """Return softmax(q k^T scale + mask), head mean: (B, Q, N) float32."""
     scale = q_BHQd.shape[-1] ** -0.5 if scale is None else scale
     logits_BHQN = q_BHQd.float() @ k_BHNd.float().transpose(-2, -1) * scale
-    if mask is not None:
+    if mask is not None and mask.dtype == torch.bool:
+        logits_BHQN = logits_BHQN.masked_fill(~mask, -torch.inf)
+    elif mask is not None:
         logits_BHQN = logits_BHQN + mask.float()
     return logits_BHQN.softmax(dim=-1).mean(dim=1)
 

@@ -190,12 +190,14 @@ def _settled(visual: nn.Module, spec: TeacherSpec) -> tuple[Tower, str]:
 def _content(spec: TeacherSpec, tower: Tower, prior: str) -> dict[str, Any]:
     """Return what shapes targets, but for the weights.
 
-    Heads and activation are not told by the weights, and a local folder may change them.
+    Heads, activation and pooling are not told by the weights, and a local folder may change them.
     """
     return {
         "name": spec.name_in_identity,
         "pretrained": spec.tag_in_identity,
         "heads": tower.heads,
+        "pooling": tower.pooling,
+        "pool_heads": getattr(tower.pool_attention, "num_heads", None),
         "activation": tower.activation,
         "precision": spec.precision,
         "grid": list(tower.grid),

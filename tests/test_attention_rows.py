@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from milan_pipeline.attention_rows import watched
@@ -80,3 +81,31 @@ def test_rows_of_torchs_attention(kdim: int | None, batch_first: bool) -> None:
             attention(query, key, key, need_weights=False)
         wanted = expected[:, :1] if first else expected
         torch.testing.assert_close(seen[0], wanted, atol=1e-6, rtol=0)
+
+
+class Masked(nn.Module):
+    """Fused attention over tokens of which some are masked."""
+
+    def __init__(self, mask: torch.Tensor) -> None:
+        super().__init__()
+        self.mask = mask
+
+    def forward(self, x_BHNd: torch.Tensor) -> torch.Tensor:
+        return F.scaled_dot_product_attention(
+            x_BHNd, x_BHNd, x_BHNd, attn_mask=self.mask, scale=0.7
+        )
+
+
+@pytest.mark.parametrize("additive", [True, False])
+@pytest.mark.parametrize("first", [True, False])
+def test_masks_and_scales_are_seen(additive: bool, first: bool) -> None:
+    torch.manual_seed(0)
+    x_BHNd = torch.randn(2, 3, 5, 4)
+    allowed = torch.rand(5, 5) > 0.4
+    allowed.fill_diagonal_(True)
+    bias = torch.zeros(5, 5).masked_fill(~allowed, -torch.inf)
+    attention, seen = Masked(bias if additive else allowed), list[torch.Tensor]()
+    with watched(attention, seen.append, first=first):
+        attention(x_BHNd)
+    expected = (x_BHNd @ x_BHNd.mT * 0.7 + bias).softmax(dim=-1).mean(dim=1)
+    torch.testing.assert_close(seen[0], expected[:, :1] if first else expected)

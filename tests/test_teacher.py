@@ -179,8 +179,9 @@ def test_everything_that_is_asked_for_is_in_the_identity(tiny_clip: Path) -> Non
     plain = identity()
     assert plain == {
         "name": "local-dir", "pretrained": None, "weights_sha256": plain["weights_sha256"],
-        "heads": 2, "activation": "GELU", "precision": "fp32", "grid": [4, 4], "layers": 1,
-        "space": "projected", "width": 24, "prior": "cls",
+        "heads": 2, "pooling": "cls", "pool_heads": None, "activation": "GELU",
+        "precision": "fp32", "grid": [4, 4], "layers": 1, "space": "projected", "width": 24,
+        "prior": "cls",
     }  # fmt: skip
     assert identity(prior="cls") == plain
     assert identity(layers=2) == plain | {"layers": 2}
