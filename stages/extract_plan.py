@@ -15,9 +15,11 @@ from milan_pipeline.identity import Identity, build_identity, content_hash, requ
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.ledger import BadImageBudget
 from milan_pipeline.manifest import Manifest, load_manifest, require_unique_stems
+from milan_pipeline.precision import settle_precision
 from milan_pipeline.provenance import StageRecord
 from milan_pipeline.target_store import bytes_per_sample, create_root, read_identity
-from milan_pipeline.teacher import Teacher, TeacherShape, describe_teacher
+from milan_pipeline.teacher import Teacher, describe_teacher, visible_identity
+from milan_pipeline.teacher_spec import TeacherSpec
 from milan_pipeline.units import (
     Mark,
     Unit,
@@ -37,7 +39,8 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
         InterruptedRunError: a stop was asked for; finished units are kept.
     """
     manifest = load_images(config)
-    teacher = Teacher.load(config.teacher_spec, device=str(pick_device(config.device)))
+    device = str(pick_device(config.device))
+    teacher = Teacher.load(_settled(config), device=device, compile=config.compile)
     identity = identity_of(config, teacher)
     create_root(config.out, identity, overwrite=config.overwrite)
     units = list_units(manifest, config.views)
@@ -73,7 +76,7 @@ def describe(config: ExtractTargets) -> None:
     left = dict.fromkeys(units, "not done yet")
     if storage.exists(storage.join(config.out, "zarr.json")):
         existing = read_identity(config.out)
-        wanted = _visible_identity(config, existing, shape, codec)
+        wanted = _visible_identity(config, existing, codec)
         if not config.overwrite:
             remedy = "give another --out for these targets, or --overwrite to extract them anew"
             require_same(existing, wanted, what=config.out, remedy=remedy)
@@ -135,20 +138,19 @@ def _samples(units: list[Unit]) -> int:
     return sum(unit.shard.samples for unit in units)
 
 
-def _visible_identity(
-    config: ExtractTargets, existing: Identity, shape: TeacherShape, codec: Codec
-) -> Identity:
+def _settled(config: ExtractTargets) -> TeacherSpec:
+    """Settle a precision of "auto": an existing store's, unless it is to be overwritten."""
+    goes_on = not config.overwrite and storage.exists(storage.join(config.out, "zarr.json"))
+    existing = read_identity(config.out)["teacher"]["precision"] if goes_on else None
+    return settle_precision(config.teacher_spec, pick_device(config.device), existing=existing)
+
+
+def _visible_identity(config: ExtractTargets, existing: Identity, codec: Codec) -> Identity:
     """Put what is known without the teacher's weights into the place of what a store has there."""
-    spec = config.teacher_spec
-    known = {
-        "name": spec.name_in_identity,
-        "pretrained": spec.tag_in_identity,
-        "precision": spec.precision,
-        "grid": list(shape.grid),
-        "width": shape.width,
-    }
+    known = visible_identity(_settled(config))
     return existing | {
-        "teacher": existing["teacher"] | known,
+        "teacher": existing["teacher"] | known["teacher"],
+        "preprocessing": existing["preprocessing"] | known["preprocessing"],
         "view_policy": config.policy.as_dict(),
         "codec": codec.parameters(),
     }

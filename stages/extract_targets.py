@@ -5,7 +5,7 @@ import dataclasses
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.interrupts import stop_request
 from milan_pipeline.options import option, stage_command
-from milan_pipeline.teacher_spec import PRECISIONS, TeacherSpec
+from milan_pipeline.teacher_spec import NORMS, PRECISIONS, PRIORS, SPACES, TeacherSpec
 from milan_pipeline.views import VIEW_POLICIES, ViewPolicy
 
 
@@ -28,7 +28,27 @@ class ExtractTargets:
     view_seed: int = option(0, help="Seed of the crops.")
     min_scale: float = option(0.2, help="Smallest share of the image's area that a crop takes.")
     codec: str = option("float16", help="How targets are stored: float16 or int8.")
-    precision: str = option("fp32", help="Type of the teacher's weights.", choices=PRECISIONS)
+    precision: str = option(
+        "auto",
+        help="Type of the teacher's weights; auto: bf16 where the device has it, else fp32.",
+        choices=PRECISIONS,
+    )
+    teacher_norm: str = option(
+        "own", help="Mean and std of the teacher's pixels; MILAN's: imagenet.", choices=NORMS
+    )
+    grid: int | None = option(
+        None, help="Tokens along each side, by the teacher's input size; default: its own."
+    )
+    layers: int = option(1, help="Targets are the mean of that many last layers.")
+    space: str = option(
+        "projected", help="Targets before or after the last projection.", choices=SPACES
+    )
+    prior: str = option(
+        "auto", help="Source of the mask prior; auto: what the teacher pools by.", choices=PRIORS
+    )
+    compile: bool = option(
+        default=False, help="Have torch compile the teacher's blocks.", role="execution"
+    )
     device: str = option("auto", help="Where the teacher runs: auto, cpu, cuda.", role="execution")
     batch_size: int = option(64, help="Images in a teacher batch.", role="execution")
     workers: int = option(2, help="Decoding threads.", role="execution")
@@ -62,7 +82,16 @@ class ExtractTargets:
     @property
     def teacher_spec(self) -> TeacherSpec:
         """Which tower, and what is asked of it."""
-        return TeacherSpec(name=self.teacher, pretrained=self.pretrained, precision=self.precision)
+        return TeacherSpec(
+            name=self.teacher,
+            pretrained=self.pretrained,
+            precision=self.precision,
+            norm=self.teacher_norm,
+            grid=self.grid,
+            layers=self.layers,
+            space=self.space,
+            prior=self.prior,
+        )
 
     @property
     def policy(self) -> ViewPolicy:

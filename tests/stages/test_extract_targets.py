@@ -104,7 +104,12 @@ def test_fewer_views_leave_the_others(extract: Extract, capsys) -> None:
         (["--min-scale", 0.5], "view_policy.scale is [0.2, 1.0] there and [0.5, 1.0] here"),
         (["--view-policy", "center"], "view_policy.name is 'random-resized-crop' there"),
         (["--codec", "int8"], "codec.name is 'float16' there and 'int8' here"),
-        (["--precision", "bf16"], "teacher.precision is 'fp32' there and 'bf16' here"),
+        (["--precision", "fp16"], "there and 'fp16' here"),
+        (["--layers", 2], "teacher.layers is 1 there and 2 here"),
+        (["--space", "hidden"], "teacher.space is 'projected' there and 'hidden' here"),
+        (["--prior", "rollout"], "teacher.prior is 'cls' there and 'rollout' here"),
+        (["--grid", 3], "teacher.grid is [4, 4] there and [3, 3] here"),
+        (["--teacher-norm", "imagenet"], "preprocessing.mean is [0.5, 0.4, 0.3] there"),
     ],
 )
 def test_other_content_is_refused_by_name(
