@@ -89,11 +89,14 @@ class Manifest:
         """The hash that stands for everything listed here."""
         return _content_sha256(self.content())
 
+    def to_bytes(self) -> bytes:
+        """Serialise."""
+        document = self.content() | {"sha256": self.sha256}
+        return (json.dumps(document, indent=1) + "\n").encode()
+
     def save(self) -> None:
         """Write `manifest.json`, atomically."""
-        document = self.content() | {"sha256": self.sha256}
-        text = json.dumps(document, indent=1) + "\n"
-        storage.put_bytes(storage.join(self.folder, MANIFEST_NAME), text.encode())
+        storage.put_bytes(storage.join(self.folder, MANIFEST_NAME), self.to_bytes())
 
 
 def load_manifest(url: str, *, kind: str, allow_unfinished: bool = False) -> Manifest:

@@ -19,7 +19,7 @@ from milan_pipeline.identity import Identity
 from milan_pipeline.manifest import Shard
 from milan_pipeline.shards import Sample, write_shard
 from milan_pipeline.target_store import OUTER_SHARD, open_unit
-from milan_pipeline.units import Mark, Unit
+from milan_pipeline.units import Mark, Unit, shard_details
 
 TARGET_EXTENSION = "target.npy"
 
@@ -100,7 +100,8 @@ def write_target_shard(
         DataError: the unit is damaged.
         StorageError: the place cannot be written.
     """
-    return write_shard(folder, name, _unit_samples(store, unit, mark, layout))
+    shard = write_shard(folder, name, _unit_samples(store, unit, mark, layout))
+    return dataclasses.replace(shard, details=shard_details(unit, mark))
 
 
 def _unit_samples(store: str, unit: Unit, mark: Mark, layout: RecordLayout) -> Iterator[Sample]:

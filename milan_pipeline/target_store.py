@@ -62,12 +62,18 @@ def create_root(url: str, identity: Identity, *, overwrite: bool = False) -> Non
         remedy = "give another --out for these targets, or --overwrite to extract them anew"
         require_same(read_identity(url), identity, what=url, remedy=remedy)
         return
-    attributes = {
-        "format_version": FORMAT_VERSION,
-        "identity": identity,
-        "identity_hash": content_hash(identity),
-    }
-    storage.put_bytes(storage.join(url, "zarr.json"), _group_bytes(attributes))
+    storage.put_bytes(storage.join(url, "zarr.json"), root_bytes(identity))
+
+
+def root_bytes(identity: Identity) -> bytes:
+    """Return the root's `zarr.json`."""
+    return group_bytes(
+        {
+            "format_version": FORMAT_VERSION,
+            "identity": identity,
+            "identity_hash": content_hash(identity),
+        }
+    )
 
 
 def read_identity(url: str) -> Identity:
@@ -99,13 +105,32 @@ def read_identity(url: str) -> Identity:
     return identity
 
 
-def bytes_per_sample(codec: Codec, patches: int, width: int) -> int:
-    """Return what one sample takes in the store, checksums and chunk index included."""
-    tokens = 1 + patches
-    codes = tokens * codec.code_width(width) * codec.dtype.itemsize
-    crc_and_index, box_flip_size_digest, key = 4 + 16, 16 + 1 + 8 + 8, 24
-    scale = 2 * tokens if codec.has_scale else 0
-    return codes + crc_and_index + scale + 4 * patches + box_flip_size_digest + key
+def create_codes(group: zarr.Group, rows: int, shape: tuple[int, int], dtype: Any) -> zarr.Array:
+    """Create a unit's codes, of `rows` samples of (N, C): a chunk each, in outer shards."""
+    return group.create_array(
+        "codes",
+        shape=(rows, *shape),
+        chunks=(1, *shape),
+        shards=(min(OUTER_SHARD, max(1, rows)), *shape),
+        dtype=dtype,
+        compressors=[Crc32cCodec()],
+        fill_value=0,
+        config={"write_empty_chunks": True},
+    )
+
+
+def create_small_array(
+    group: zarr.Group, name: str, shape: tuple[int, ...], dtype: Any
+) -> zarr.Array:
+    """Create one of a unit's other arrays, of `shape[0]` samples."""
+    return group.create_array(
+        name,
+        shape=shape,
+        chunks=(min(OUTER_SHARD, max(1, shape[0])), *shape[1:]),
+        dtype=dtype,
+        compressors=[Crc32cCodec()],
+        config={"write_empty_chunks": True},
+    )
 
 
 class UnitWriter:
@@ -134,22 +159,12 @@ class UnitWriter:
         self._objects: dict[str, str] = {}
         self._memory: dict[str, Any] = {}
         self._group = zarr.create_group(MemoryStore(self._memory), zarr_format=3)
-        outer = min(OUTER_SHARD, self._capacity)
-        self._outer = outer
-        self._codes = self._group.create_array(
-            "codes",
-            shape=(self._capacity, *shape),
-            chunks=(1, *shape),
-            shards=(outer, *shape),
-            dtype=codec.dtype,
-            compressors=[Crc32cCodec()],
-            fill_value=0,
-            config={"write_empty_chunks": True},
-        )
+        self._outer = min(OUTER_SHARD, self._capacity)
+        self._codes = create_codes(self._group, self._capacity, shape, codec.dtype)
         self._pending: list[NDArray[Any]] = []
         self._written = 0
         # Without a sample, the unit still has every array.
-        self._blocks = [_empty_block(codec, shape)]
+        self._blocks = [empty_block(codec, shape)]
 
     def add(self, block: UnitBlock) -> None:
         """Append samples; whole outer shards go to the store at once."""
@@ -171,7 +186,7 @@ class UnitWriter:
         self._write_small_arrays()
         self._drain(keep_metadata=False)
         view_group = storage.join(self._url, view_name(self._unit.view), "zarr.json")
-        storage.put_bytes(view_group, _group_bytes({}))
+        storage.put_bytes(view_group, group_bytes({}))
         mark = Mark(
             shard=self._unit.shard.name,
             sha256=self._unit.shard.sha256,
@@ -198,15 +213,8 @@ class UnitWriter:
         self._write_array("key", np.array(keys, dtype=object))
 
     def _write_array(self, name: str, values: NDArray[Any]) -> None:
-        rows = min(OUTER_SHARD, max(1, len(values)))
-        array = self._group.create_array(
-            name,
-            shape=values.shape,
-            chunks=(rows, *values.shape[1:]),
-            dtype=str if values.dtype == object else values.dtype,
-            compressors=[Crc32cCodec()],
-            config={"write_empty_chunks": True},
-        )
+        dtype = str if values.dtype == object else values.dtype
+        array = create_small_array(self._group, name, values.shape, dtype)
         if len(values):
             array[:] = values
 
@@ -220,7 +228,8 @@ class UnitWriter:
             self._objects[path] = xxhash.xxh3_128_hexdigest(data)
 
 
-def _empty_block(codec: Codec, shape: tuple[int, int]) -> UnitBlock:
+def empty_block(codec: Codec, shape: tuple[int, int]) -> UnitBlock:
+    """Return no samples of (N, C) codes: what a unit's arrays are, but for their number of rows."""
     tokens, _ = shape
     return UnitBlock(
         key=[],
@@ -255,7 +264,8 @@ def open_unit(url: str, unit: Unit, mark: Mark) -> zarr.Group:
     return zarr.open_group(storage.join(url, unit.path), mode="r")
 
 
-def _group_bytes(attributes: dict[str, Any]) -> bytes:
+def group_bytes(attributes: dict[str, Any]) -> bytes:
+    """Return the `zarr.json` of a group."""
     memory: dict[str, Any] = {}
     zarr.create_group(MemoryStore(memory), zarr_format=3, attributes=attributes)
     data: bytes = memory["zarr.json"].to_bytes()

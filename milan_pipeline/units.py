@@ -4,6 +4,7 @@ A unit is one view of one image shard. Its mark is written last; a unit without 
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -59,6 +60,27 @@ class Mark:
 def view_name(view: int) -> str:
     """Name a view's group: `view-00`."""
     return f"view-{view:02d}"
+
+
+def target_shard_name(unit: Unit) -> str:
+    """Name a unit's target shard; its basename differs from that of every image shard."""
+    return f"{view_name(unit.view)}/targets-v{unit.view:02d}-{unit.shard.stem}.tar"
+
+
+def unit_sha256(mark: Mark) -> str:
+    """Hash a unit's mark, and by it all that the unit holds."""
+    return hashlib.sha256(mark.to_bytes()).hexdigest()
+
+
+def shard_details(unit: Unit, mark: Mark) -> dict[str, Any]:
+    """Say in the manifest what a target shard was made of."""
+    return {
+        "view": unit.view,
+        "source": unit.shard.stem,
+        "source_sha256": mark.sha256,
+        "unit_sha256": unit_sha256(mark),
+        "skipped": mark.skipped,
+    }
 
 
 def list_units(manifest: Manifest, views: int) -> list[Unit]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
@@ -22,9 +21,10 @@ from milan_pipeline.units import (
     Mark,
     Unit,
     read_marks,
+    target_shard_name,
     undone_units,
+    unit_sha256,
     units_of_extent,
-    view_name,
 )
 
 if TYPE_CHECKING:
@@ -138,12 +138,7 @@ def _plan(config: PackTargets, identity: Identity) -> Plan:
             "extract-targets again"
         )
     return {
-        f"{view_name(unit.view)}/targets-v{unit.view:02d}-{unit.shard.stem}.tar": (
-            unit,
-            marks[unit.mark_path],
-        )
-        for unit in units
-        if unit not in left
+        target_shard_name(unit): (unit, marks[unit.mark_path]) for unit in units if unit not in left
     }
 
 
@@ -152,12 +147,8 @@ def _current(listed: dict[str, Shard], plan: Plan) -> dict[str, Shard]:
     return {
         name: listed[name]
         for name, (_, mark) in plan.items()
-        if name in listed and listed[name].details["unit_sha256"] == _unit_sha256(mark)
+        if name in listed and listed[name].details["unit_sha256"] == unit_sha256(mark)
     }
-
-
-def _unit_sha256(mark: Mark) -> str:
-    return hashlib.sha256(mark.to_bytes()).hexdigest()
 
 
 def _layout(identity: Identity) -> "RecordLayout":
@@ -173,17 +164,9 @@ def _written(
 
     def write(item: tuple[str, tuple[Unit, Mark]]) -> Shard:
         name, (unit, mark) = item
-        details = {
-            "view": unit.view,
-            "source": unit.shard.stem,
-            "source_sha256": mark.sha256,
-            "unit_sha256": _unit_sha256(mark),
-            "skipped": mark.skipped,
-        }
-        shard = write_target_shard(
+        return write_target_shard(
             config.out, name, store=config.targets, unit=unit, mark=mark, layout=layout
         )
-        return dataclasses.replace(shard, details=details)
 
     shards = ordered_map(write, plan.items(), workers=config.workers, ahead=2 * config.workers)
     total = sum(mark.n for _, mark in plan.values())
@@ -200,7 +183,7 @@ def _record(config: PackTargets, identity: Identity, plan: Plan) -> StageRecord:
         config=config,
         inputs={},
         content=identity,
-        extent={"units": {unit.path: _unit_sha256(mark) for unit, mark in plan.values()}},
+        extent={"units": {unit.path: unit_sha256(mark) for unit, mark in plan.values()}},
     )
 
 

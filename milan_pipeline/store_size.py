@@ -1,0 +1,122 @@
+"""What a target store takes, in bytes, before anything is written.
+
+Counts every file as the writer lays it out: the arrays are created in memory, without samples, by
+the functions that the writer calls, so that chunks, checksums and metadata are as they will be.
+
+Legend: N = 1 + L tokens, L patches, C code width.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import zarr
+from zarr.storage import MemoryStore
+
+from milan_pipeline.codecs import Codec, codec_of
+from milan_pipeline.identity import Identity, content_hash
+from milan_pipeline.manifest import Shard
+from milan_pipeline.target_store import (
+    create_codes,
+    create_small_array,
+    empty_block,
+    group_bytes,
+    root_bytes,
+)
+from milan_pipeline.units import Mark, Unit
+
+CRC_BYTES = 4
+INDEX_ENTRY_BYTES = 16  # an outer shard says of each of its chunks where it is and how long
+TEXT_LENGTH_BYTES = 4  # before each text of a chunk, and once for their number
+HASH_LETTERS = 32  # an object's xxh3-128, in a mark
+RECORD_BYTES = 3200  # a stage's record: versions and options vary by a few hundred bytes
+RECORD_ROW_BYTES = 10  # quotes, colon, comma and indentation of a row in it
+
+
+class KeyBytes(NamedTuple):
+    """What the keys of one image shard take as UTF-8.
+
+    Attributes:
+        total: of all keys together.
+        longest: of the longest key.
+        tar_extra: what tar headers take beyond 512 bytes a sample, where names are long.
+    """
+
+    total: int
+    longest: int
+    tar_extra: int = 0
+
+
+class _Layout(NamedTuple):
+    """A unit's objects but for the text of its keys."""
+
+    chunk_bytes: int
+    metadata_bytes: int
+    paths: list[str]
+
+
+class StoreSize:
+    """Counts the bytes of the targets of one identity, no image being skipped."""
+
+    def __init__(self, identity: Identity) -> None:
+        """Take an identity; a hash in it that is not known yet may be any text of its length."""
+        height, width = identity["teacher"]["grid"]
+        self._identity = identity
+        self._codec = codec_of(identity["codec"])
+        self._shape = 1 + height * width, self._codec.code_width(identity["teacher"]["width"])
+        self._layouts: dict[int, _Layout] = {}
+
+    def unit(self, unit: Unit, keys: KeyBytes) -> int:
+        """Count the bytes of one unit's objects and of its mark."""
+        layout = self._layout(unit.shard.samples)
+        mark = Mark(
+            shard=unit.shard.name,
+            sha256=unit.shard.sha256,
+            identity_hash=content_hash(self._identity),
+            view=unit.view,
+            n=unit.shard.samples,
+            skipped=[],
+            objects=dict.fromkeys(layout.paths, "0" * HASH_LETTERS),
+        )
+        return layout.chunk_bytes + layout.metadata_bytes + keys.total + len(mark.to_bytes())
+
+    def units(self, units: Iterable[tuple[Unit, KeyBytes]]) -> int:
+        """Count the bytes of some units."""
+        return sum(self.unit(unit, keys) for unit, keys in units)
+
+    def around(self, shards: Sequence[Shard], views: int) -> int:
+        """Count the bytes of what is not in units: the groups and the stage's record."""
+        groups = len(root_bytes(self._identity)) + views * len(group_bytes({}))
+        rows = sum(len(shard.name) + len(shard.sha256) + RECORD_ROW_BYTES for shard in shards)
+        return groups + RECORD_BYTES + rows
+
+    def _layout(self, samples: int) -> _Layout:
+        if samples not in self._layouts:
+            self._layouts[samples] = _layout_of(self._codec, self._shape, samples)
+        return self._layouts[samples]
+
+
+def _layout_of(codec: Codec, shape: tuple[int, int], samples: int) -> _Layout:
+    """Create a unit's arrays in memory and read from them what their chunks will take."""
+    memory: dict[str, Any] = {}
+    group = zarr.create_group(MemoryStore(memory), zarr_format=3)
+    codes = create_codes(group, samples, shape, codec.dtype)
+    outer = (codes.shards or codes.chunks)[0]
+    pieces = -(-samples // outer)
+    chunk = math.prod(codes.chunks) * codes.dtype.itemsize + CRC_BYTES
+    size = samples * chunk + pieces * (outer * INDEX_ENTRY_BYTES + CRC_BYTES)
+    paths = [f"codes/c/{piece}/0/0" for piece in range(pieces)]
+    for name, values in vars(empty_block(codec, shape)).items():
+        if name == "codes" or values is None:
+            continue
+        is_text = name == "key"
+        inner = () if is_text else values.shape[1:]
+        dtype = str if is_text else values.dtype
+        array = create_small_array(group, name, (samples, *inner), dtype)
+        pieces = -(-samples // array.chunks[0])
+        row = TEXT_LENGTH_BYTES if is_text else math.prod(inner) * values.dtype.itemsize
+        head = CRC_BYTES + (TEXT_LENGTH_BYTES if is_text else 0)
+        size += pieces * (array.chunks[0] * row + head)
+        paths += [f"{name}/c/{piece}" + "/0" * len(inner) for piece in range(pieces)]
+    metadata = {path: len(data.to_bytes()) for path, data in memory.items()}
+    return _Layout(size, sum(metadata.values()), [*paths, *metadata])
