@@ -22,6 +22,7 @@ from milan_pipeline.encoders import (
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
 from milan_pipeline.run_weights import encoder_file, encoder_part
 from milan_pipeline.teacher import Teacher, describe_teacher
+from milan_pipeline.teacher_spec import TeacherSpec
 from milan_pipeline.vit import CANNOT_BUILD, FINAL_NORM, build_encoder
 
 WEIGHTS_NAME = "encoder.safetensors"
@@ -63,7 +64,7 @@ def load_encoder(
     if kind == "pixels":
         return PixelEncoder(_pixels_size(rest))
     if kind == "open_clip":
-        return TeacherEncoder(_load_teacher(rest, device), name=spec)
+        return TeacherEncoder(Teacher.load(_teacher_spec(rest), device=device), name=spec)
     return _load_student(spec, random_init, seed, device)
 
 
@@ -73,7 +74,7 @@ def require_encoder(spec: str, *, random_init: bool = False) -> None:
     if kind == "pixels":
         _pixels_size(rest)
     elif kind == "open_clip":
-        describe_teacher(_teacher_name(rest)[0])
+        describe_teacher(_teacher_spec(rest))
     else:
         _read_config(_config_url(spec))
 
@@ -115,22 +116,18 @@ def _split(spec: str, random_init: bool) -> tuple[str, str]:
     return kind, rest
 
 
-def _load_teacher(rest: str, device: str) -> Teacher:
-    name, tag = _teacher_name(rest)
-    return Teacher.load(name, tag, device=device)
-
-
-def _teacher_name(rest: str) -> tuple[str, str | None]:
+def _teacher_spec(rest: str) -> TeacherSpec:
     """Return what open_clip calls a CLIP, and the tag or file of its weights."""
     if rest.startswith(("local-dir:", "hf-hub:")):
-        return rest, None
+        return TeacherSpec(name=rest)
     name, _, tag = rest.partition("/")
-    return name, tag or None
+    return TeacherSpec(name=name, pretrained=tag or None)
 
 
 def _teacher_files(rest: str) -> list[Path]:
     """List the local files that a CLIP is loaded from: none where it comes from the network."""
-    name, tag = _teacher_name(rest)
+    clip = _teacher_spec(rest)
+    name, tag = clip.name, clip.pretrained
     if not name.startswith("local-dir:"):
         return [Path(tag)] if tag is not None and Path(tag).is_file() else []
     folder = Path(name.removeprefix("local-dir:"))

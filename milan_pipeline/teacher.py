@@ -5,7 +5,6 @@ H heads, d = W / H.
 """
 
 import hashlib
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import open_clip
@@ -16,8 +15,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.teacher_spec import TeacherSpec
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class TeacherShape(NamedTuple):
@@ -28,38 +28,41 @@ class TeacherShape(NamedTuple):
     width: int
 
 
-def describe_teacher(name: str) -> TeacherShape:
+def describe_teacher(spec: TeacherSpec) -> TeacherShape:
     """Read a tower's shape from its configuration alone.
-
-    Args:
-        name: an open_clip model name, `hf-hub:ORG/REPO` or `local-dir:PATH`.
 
     Raises:
         ConfigError: open_clip knows no such model, or it is not a plain ViT.
     """
-    config = _model_config(name)
+    config = _model_config(spec.name)
     try:
         vision = config["vision_cfg"]
         size, patch = vision.get("image_size", 224), vision["patch_size"]
         return TeacherShape(size, (size // patch, size // patch), config["embed_dim"])
     except (KeyError, TypeError) as error:
         raise ConfigError(
-            f"--teacher {name!r} is no plain square ViT; choose a ViT-* model with a CLS token"
+            f"--teacher {spec.name!r} is no plain square ViT; choose a ViT-* model with a CLS token"
         ) from error
 
 
 class Teacher:
     """A frozen CLIP image tower with CLS token and attention blocks."""
 
-    def __init__(self, visual: VisionTransformer, *, name: str, pretrained: str | None) -> None:
-        _require_supported(visual, name)
+    def __init__(
+        self, visual: VisionTransformer, spec: TeacherSpec, *, device: str = "cpu"
+    ) -> None:
+        """Take over a tower, whose weights are cast to the precision asked for.
+
+        Raises:
+            ConfigError: it has no CLS token over plain attention blocks, or its input is no square.
+        """
+        _require_supported(visual, spec.name)
         height, width = visual.image_size
         if height != width:
             raise ConfigError(
-                f"--teacher {name!r} takes {height}x{width} pixels; choose a square one"
+                f"--teacher {spec.name!r} takes {height}x{width} pixels; choose a square one"
             )
-        self.name = name
-        self.pretrained = pretrained
+        self.spec = spec
         self.image_size = int(height)
         self.grid = (int(visual.grid_size[0]), int(visual.grid_size[1]))
         self.width = int(visual.proj.shape[1])
@@ -70,21 +73,17 @@ class Teacher:
         last: Any = visual.transformer.resblocks[-1]
         self.heads = int(last.attn.num_heads)
         self.activation = type(last.mlp.gelu).__name__
-        self.precision = "fp32"
+        self._dtype = DTYPES[spec.precision]
+        self._device = torch.device(device)
         self._visual = visual.eval().requires_grad_(requires_grad=False)
-        self._device = torch.device("cpu")
+        self._visual.to(device=self._device, dtype=self._dtype)
 
     @classmethod
-    def load(
-        cls, name: str, pretrained: str | None, *, precision: str = "fp32", device: str = "cpu"
-    ) -> "Teacher":
+    def load(cls, spec: TeacherSpec, *, device: str = "cpu") -> "Teacher":
         """Load an open_clip model and keep its image tower.
 
         Args:
-            name: `ViT-B-16` and the like with a `pretrained` tag or file, `hf-hub:ORG/REPO`, or
-                `local-dir:PATH`.
-            pretrained: the tag (`openai`) or checkpoint file; None for hf-hub and local-dir.
-            precision: type of weights and activations, "fp32" or "bf16".
+            spec: which one, and what is asked of it.
             device: where the tower runs.
 
         Raises:
@@ -92,39 +91,40 @@ class Teacher:
         """
         try:
             model = open_clip.create_model(
-                name,
-                pretrained=pretrained,
+                spec.name,
+                pretrained=spec.pretrained,
                 require_pretrained=True,
                 pretrained_text=False,
-                force_quick_gelu=_needs_quick_gelu(name, pretrained),
+                force_quick_gelu=_needs_quick_gelu(spec.name, spec.pretrained),
             )
         except (RuntimeError, ValueError, OSError, KeyError) as error:
             reason = " ".join(str(error).split())
             raise ConfigError(
-                f"--teacher {name!r} with --pretrained {pretrained!r} cannot be loaded ({reason}); "
-                "check the name, the tag and that the weights are there"
+                f"--teacher {spec.name!r} with --pretrained {spec.pretrained!r} cannot be loaded "
+                f"({reason}); check the name, the tag and that the weights are there"
             ) from error
-        teacher = cls(model.visual, name=name, pretrained=pretrained)
-        return teacher.to(device=device, precision=precision)
-
-    def to(self, *, device: str, precision: str) -> "Teacher":
-        """Move the tower and cast its weights; returns itself."""
-        self._device = torch.device(device)
-        self.precision = precision
-        self._visual.to(device=self._device, dtype=PRECISIONS[precision])
-        return self
+        return cls(model.visual, spec, device=device)
 
     def identity(self) -> dict[str, Any]:
         """Return the teacher's part of the identity."""
         return {
-            "name": name_in_identity(self.name),
-            "pretrained": tag_in_identity(self.pretrained),
+            "name": self.spec.name_in_identity,
+            "pretrained": self.spec.tag_in_identity,
             "weights_sha256": self.weights_sha256,
             "heads": self.heads,
             "activation": self.activation,
-            "precision": self.precision,
+            "precision": self.spec.precision,
             "grid": list(self.grid),
             "width": self.width,
+        }
+
+    def preprocessing(self) -> dict[str, Any]:
+        """Return the identity's part on what the tower is given."""
+        return {
+            "pixels": "pillow-rgb, bicubic antialiased, uint8",
+            "size": self.image_size,
+            "mean": self.mean,
+            "std": self.std,
         }
 
     @torch.no_grad()  # not inference_mode: on the CPU it slows bfloat16 down several times
@@ -167,17 +167,7 @@ class Teacher:
         pixels = pixels_BCHW.to(self._device).float().div_(255)
         mean = torch.tensor(self.mean, device=self._device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=self._device).view(1, 3, 1, 1)
-        return ((pixels - mean) / std).to(PRECISIONS[self.precision])
-
-
-def tag_in_identity(pretrained: str | None) -> str | None:
-    """Return what the identity calls a weights tag: the path of a file is not part of it."""
-    return "file" if pretrained is not None and Path(pretrained).is_file() else pretrained
-
-
-def name_in_identity(name: str) -> str:
-    """Return what the identity calls a teacher: the path of a local folder is not part of it."""
-    return "local-dir" if name.startswith("local-dir:") else name
+        return ((pixels - mean) / std).to(self._dtype)
 
 
 def _model_config(name: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from milan_pipeline.parallel import ordered_map
 from milan_pipeline.shards import Sample, iterate_shard, write_shard
 from milan_pipeline.target_store import open_unit
 from milan_pipeline.teacher import Teacher
+from milan_pipeline.teacher_spec import TeacherSpec
 from milan_pipeline.units import Mark, Unit, list_units, read_marks
 from milan_pipeline.views import ViewPolicy
 from tests.conftest import values_of
@@ -34,7 +35,7 @@ def job(image_shards: Path, tiny_clip: Path, tmp_path: Path) -> ExtractionJob:
         manifest=load_manifest(str(image_shards), kind="images"),
         store=str(tmp_path / "targets.zarr"),
         identity_hash="id",
-        teacher=Teacher.load(f"local-dir:{tiny_clip}", None),
+        teacher=Teacher.load(TeacherSpec(name=f"local-dir:{tiny_clip}")),
         policy=ViewPolicy(),
         codec=make_codec("float16"),
         batch_size=4,

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from milan_pipeline import teacher as teacher_module
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.teacher import Teacher, describe_teacher
+from milan_pipeline.teacher_spec import TeacherSpec
 from tests.conftest import TINY_CLIP, write_tiny_clip
 
 VISION: dict[str, Any] = TINY_CLIP["vision_cfg"]  # type: ignore[assignment]
@@ -56,7 +57,7 @@ def model(tiny_clip: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def teacher(tiny_clip: Path) -> Teacher:
-    return Teacher.load(f"local-dir:{tiny_clip}", None)
+    return Teacher.load(TeacherSpec(name=f"local-dir:{tiny_clip}"))
 
 
 @torch.no_grad()
@@ -107,7 +108,7 @@ def test_both_layouts_of_the_tower(batch_first: bool) -> None:
     visual.transformer.batch_first = batch_first
     for block in visual.transformer.resblocks:
         block.attn.batch_first = batch_first
-    given = Teacher(visual, name="x", pretrained=None)
+    given = Teacher(visual, TeacherSpec(name="x"))
     targets, prior = given(pixels())
     torch.testing.assert_close(targets[:, 0], visual(normalised(pixels())), atol=1e-5, rtol=0)
     torch.testing.assert_close(prior, reference_prior(visual, pixels()), atol=1e-6, rtol=0)
@@ -154,7 +155,7 @@ def test_a_batch_is_its_samples(teacher: Teacher) -> None:
 
 
 def test_bfloat16_is_near(tiny_clip: Path, teacher: Teacher) -> None:
-    rounded = Teacher.load(f"local-dir:{tiny_clip}", None, precision="bf16")
+    rounded = Teacher.load(TeacherSpec(name=f"local-dir:{tiny_clip}", precision="bf16"))
     targets, prior = rounded(pixels())
     assert targets.dtype == prior.dtype == torch.float32
     exact = teacher(pixels())[0]
@@ -164,7 +165,7 @@ def test_bfloat16_is_near(tiny_clip: Path, teacher: Teacher) -> None:
 
 def test_the_identity_tells_weights_and_architecture_apart(tiny_clip: Path, tmp_path: Path) -> None:
     def identity(folder: Path) -> dict[str, Any]:
-        return Teacher.load(f"local-dir:{folder}", None).identity()
+        return Teacher.load(TeacherSpec(name=f"local-dir:{folder}")).identity()
 
     first = identity(tiny_clip)
     assert first["name"] == "local-dir"
@@ -192,13 +193,13 @@ def test_the_identity_tells_weights_and_architecture_apart(tiny_clip: Path, tmp_
 )
 def test_other_towers_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"^--teacher 'x' has no CLS token over plain") as caught:
-        Teacher(tower(**changes), name="x", pretrained=None)
+        Teacher(tower(**changes), TeacherSpec(name="x"))
     assert str(caught.value).count("\n") == 0
 
 
 def test_a_tower_that_is_not_square_is_refused() -> None:
     with pytest.raises(ConfigError, match="takes 32x40 pixels; choose a square one"):
-        Teacher(tower(image_size=[32, 40]), name="x", pretrained=None)
+        Teacher(tower(image_size=[32, 40]), TeacherSpec(name="x"))
 
 
 @pytest.mark.parametrize(
@@ -213,7 +214,7 @@ def test_a_tower_that_is_not_square_is_refused() -> None:
 )
 def test_unknown_names_and_tags_are_refused(name: str, tag: str | None) -> None:
     with pytest.raises(ConfigError) as caught:
-        Teacher.load(name, tag)
+        Teacher.load(TeacherSpec(name=name, pretrained=tag))
     assert str(caught.value).startswith(f"--teacher {name!r}")
     assert "\n" not in str(caught.value)
 
@@ -222,18 +223,18 @@ def test_a_folder_without_weights_is_refused(tiny_clip: Path, tmp_path: Path) ->
     config = tiny_clip / "open_clip_config.json"
     (tmp_path / "open_clip_config.json").write_text(config.read_text())
     with pytest.raises(ConfigError, match="cannot be loaded"):
-        Teacher.load(f"local-dir:{tmp_path}", None)
+        Teacher.load(TeacherSpec(name=f"local-dir:{tmp_path}"))
 
 
 def test_the_shape_is_known_without_weights(tiny_clip: Path) -> None:
-    assert describe_teacher(f"local-dir:{tiny_clip}") == (32, (4, 4), 24)
-    assert describe_teacher("ViT-B-16") == (224, (14, 14), 512)
+    assert describe_teacher(TeacherSpec(name=f"local-dir:{tiny_clip}")) == (32, (4, 4), 24)
+    assert describe_teacher(TeacherSpec(name="ViT-B-16")) == (224, (14, 14), 512)
 
 
 @pytest.mark.parametrize("name", ["ViT-B-17", "RN50", "local-dir:/nowhere", "vit_medium_patch16"])
 def test_no_shape_is_made_up(name: str) -> None:
     with pytest.raises(ConfigError, match=f"--teacher '{name}'"):
-        describe_teacher(name)
+        describe_teacher(TeacherSpec(name=name))
 
 
 def test_the_weights_choose_the_activation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +253,10 @@ def test_the_weights_choose_the_activation(monkeypatch: pytest.MonkeyPatch) -> N
         ("ViT-B-16-quickgelu", "openai", "QuickGELU"),
         ("local-dir:x", None, "GELU"),
     ):
-        assert Teacher.load(name, tag).identity()["activation"] == activation
+        assert (
+            Teacher.load(TeacherSpec(name=name, pretrained=tag)).identity()["activation"]
+            == activation
+        )
 
 
 def test_an_activation_that_the_weights_do_not_know_is_refused(
@@ -261,4 +265,4 @@ def test_an_activation_that_the_weights_do_not_know_is_refused(
     plain = {"quick_gelu": False, "url": ""}
     monkeypatch.setattr(teacher_module, "get_pretrained_cfg", lambda *_: plain)
     with pytest.raises(ConfigError, match="leave -quickgelu away"):
-        Teacher.load("ViT-B-16-quickgelu", "some-tag")
+        Teacher.load(TeacherSpec(name="ViT-B-16-quickgelu", pretrained="some-tag"))

@@ -13,7 +13,6 @@ from milan_pipeline.errors import InterruptedRunError
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.manifest import load_manifest
 from milan_pipeline.target_store import read_identity
-from milan_pipeline.teacher import tag_in_identity
 from tests.conftest import run_cli, write_picture, write_tiny_clip
 from tests.kills import files_without, run_and_kill
 
@@ -297,13 +296,6 @@ def test_other_images_under_the_same_names_are_refused(
         assert "--overwrite" in error
     assert files_of(tmp_path / "targets.zarr") == before
     extract("--overwrite", images=tmp_path / "other-shards")
-
-
-def test_the_path_of_a_checkpoint_is_not_part_of_the_identity(tmp_path: Path) -> None:
-    (tmp_path / "clip.pt").touch()
-    assert tag_in_identity(str(tmp_path / "clip.pt")) == "file"
-    assert tag_in_identity("openai") == "openai"
-    assert tag_in_identity(None) is None
 
 
 def test_images_without_a_manifest(extract: Extract, tmp_path: Path, capsys) -> None:

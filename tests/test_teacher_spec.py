@@ -1,0 +1,22 @@
+"""What a teacher's specification says before any weight is read."""
+
+from pathlib import Path
+
+import pytest
+
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.teacher_spec import TeacherSpec
+
+
+def test_paths_are_not_part_of_the_identity(tmp_path: Path) -> None:
+    (tmp_path / "clip.pt").touch()
+    for pretrained, known in ((str(tmp_path / "clip.pt"), "file"), ("openai", "openai")):
+        assert TeacherSpec(name="x", pretrained=pretrained).tag_in_identity == known
+    assert TeacherSpec(name="x").tag_in_identity is None
+    assert TeacherSpec(name=f"local-dir:{tmp_path}").name_in_identity == "local-dir"
+    assert TeacherSpec(name="hf-hub:a/b").name_in_identity == "hf-hub:a/b"
+
+
+def test_unknown_precisions_are_refused() -> None:
+    with pytest.raises(ConfigError, match="--precision 'fp8' is unknown"):
+        TeacherSpec(name="x", precision="fp8")
