@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from milan_pipeline.identity import Identity, content_hash
 from milan_pipeline.manifest import Manifest, Shard, index_bytes, index_table
 from milan_pipeline.shards import END_OF_ARCHIVE_BYTES
-from milan_pipeline.store_size import RECORD_BYTES, RECORD_ROW_BYTES, KeyBytes
+from milan_pipeline.store_size import RECORD_ROW_BYTES, KeyBytes
 from milan_pipeline.target_records import TARGET_EXTENSION, layout_of
 from milan_pipeline.units import Mark, Unit, shard_details, target_shard_name
 
-HASH_LETTERS = 64
+HASH_LETTERS = 64  # sha256
+RECORD_BYTES = 1300  # pack-targets.json without its rows, give or take a few hundred bytes
 
 
 def tar_header_bytes(key: str) -> int:

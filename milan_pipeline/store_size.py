@@ -8,13 +8,13 @@ Legend: N = 1 + L tokens, L patches, C code width.
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import zarr
 from zarr.storage import MemoryStore
 
 from milan_pipeline.codecs import Codec, codec_of
-from milan_pipeline.identity import Identity, content_hash
+from milan_pipeline.identity import Identity, build_identity, content_hash
 from milan_pipeline.manifest import Shard
 from milan_pipeline.target_store import (
     create_codes,
@@ -23,14 +23,19 @@ from milan_pipeline.target_store import (
     group_bytes,
     root_bytes,
 )
+from milan_pipeline.teacher_spec import TeacherSpec
 from milan_pipeline.units import Mark, Unit
+from milan_pipeline.views import ViewPolicy
+
+if TYPE_CHECKING:
+    from milan_pipeline.teacher import TeacherShape
 
 CRC_BYTES = 4
 INDEX_ENTRY_BYTES = 16  # an outer shard says of each of its chunks where it is and how long
 TEXT_LENGTH_BYTES = 4  # before each text of a chunk, and once for their number
 HASH_LETTERS = 32  # an object's xxh3-128, in a mark
-RECORD_BYTES = 3200  # a stage's record: versions and options vary by a few hundred bytes
-RECORD_ROW_BYTES = 10  # quotes, colon, comma and indentation of a row in it
+RECORD_BYTES = 2800  # extract-targets.json without its rows, give or take a few hundred bytes
+RECORD_ROW_BYTES = 11  # quotes, colon, comma, indentation and line end of a row in it
 
 
 class KeyBytes(NamedTuple):
@@ -94,6 +99,32 @@ class StoreSize:
         if samples not in self._layouts:
             self._layouts[samples] = _layout_of(self._codec, self._shape, samples)
         return self._layouts[samples]
+
+
+def likely_identity(
+    spec: TeacherSpec, shape: "TeacherShape", policy: ViewPolicy, codec: Codec
+) -> Identity:
+    """Build the identity that a store will have, with stand-ins for what only the weights tell."""
+    return build_identity(
+        teacher={
+            "name": spec.name_in_identity,
+            "pretrained": spec.tag_in_identity,
+            "weights_sha256": "0" * 64,
+            "heads": 12,
+            "activation": "QuickGELU",
+            "precision": spec.precision,
+            "grid": list(shape.grid),
+            "width": shape.width,
+        },
+        preprocessing={
+            "pixels": "pillow-rgb, bicubic antialiased, uint8",
+            "size": shape.image_size,
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+        },
+        view_policy=policy.as_dict(),
+        codec=codec.parameters(),
+    )
 
 
 def _layout_of(codec: Codec, shape: tuple[int, int], samples: int) -> _Layout:

@@ -105,7 +105,9 @@ def read_identity(url: str) -> Identity:
     return identity
 
 
-def create_codes(group: zarr.Group, rows: int, shape: tuple[int, int], dtype: Any) -> zarr.Array:
+def create_codes(
+    group: zarr.Group, rows: int, shape: tuple[int, int], dtype: Any
+) -> zarr.Array[Any]:
     """Create a unit's codes, of `rows` samples of (N, C): a chunk each, in outer shards."""
     return group.create_array(
         "codes",
@@ -121,7 +123,7 @@ def create_codes(group: zarr.Group, rows: int, shape: tuple[int, int], dtype: An
 
 def create_small_array(
     group: zarr.Group, name: str, shape: tuple[int, ...], dtype: Any
-) -> zarr.Array:
+) -> zarr.Array[Any]:
     """Create one of a unit's other arrays, of `shape[0]` samples."""
     return group.create_array(
         name,

@@ -5,6 +5,7 @@ H heads, d = W / H.
 """
 
 import hashlib
+import logging
 from typing import Any, NamedTuple
 
 import open_clip
@@ -103,6 +104,23 @@ class Teacher:
                 f"--teacher {spec.name!r} with --pretrained {spec.pretrained!r} cannot be loaded "
                 f"({reason}); check the name, the tag and that the weights are there"
             ) from error
+        return cls(model.visual, spec, device=device)
+
+    @classmethod
+    def untrained(cls, spec: TeacherSpec, *, device: str = "cpu") -> "Teacher":
+        """Build a tower with random weights, always the same: as fast as the trained one.
+
+        Raises:
+            ConfigError: open_clip knows no such model, or it has no CLS token.
+        """
+        _model_config(spec.name)
+        logging.disable(logging.WARNING)  # that it is untrained
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                model = open_clip.create_model(spec.name, load_weights=False, pretrained_text=False)
+        finally:
+            logging.disable(logging.NOTSET)
         return cls(model.visual, spec, device=device)
 
     def identity(self) -> dict[str, Any]:
