@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from milan_pipeline import storage
-from milan_pipeline.errors import DataError, MismatchError
+from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.manifest import Manifest, Shard
 
 LISTING_THREADS = 16
@@ -102,6 +102,18 @@ def read_marks(store_url: str, views: int) -> dict[str, Mark]:
     with ThreadPoolExecutor(LISTING_THREADS) as pool:
         marks = pool.map(lambda path: _read_mark(storage.join(store_url, path)), paths)
         return dict(zip(paths, marks, strict=True))
+
+
+def read_mark(store_url: str, unit: Unit) -> Mark | None:
+    """Read one unit's mark; None where it has none.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        return _read_mark(storage.join(store_url, unit.mark_path))
+    except MissingDataError:
+        return None
 
 
 def extent_of(manifest: Manifest, views: int) -> dict[str, Any]:
