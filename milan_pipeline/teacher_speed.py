@@ -16,6 +16,8 @@ from milan_pipeline.teacher import Teacher
 from milan_pipeline.teacher_spec import PRECISIONS, TeacherSpec
 
 LEAST_COSINE = 0.999
+MEASURED_PRECISIONS = tuple(name for name in PRECISIONS if name != "auto")
+CPU_BATCHES, OTHER_BATCHES = (8, 32), (64, 256)
 PROBE_IMAGES = 4
 LONGEST_WARM_UP_SECONDS = 5.0
 
@@ -52,7 +54,7 @@ def measure_speeds(
     reference = _tower(spec, "fp32", device)
     pixels = _pixels(PROBE_IMAGES, reference.image_size)
     wanted, _ = reference(pixels)
-    for precision in PRECISIONS:
+    for precision in MEASURED_PRECISIONS:
         teacher = reference if precision == "fp32" else _tower(spec, precision, device)
         found, _ = teacher(pixels)
         cosine = float(F.cosine_similarity(found, wanted, dim=-1).mean())
@@ -64,6 +66,11 @@ def measure_speeds(
             yield TeacherSpeed(precision=precision, batch=batch, rate=rate, cosine=cosine)
             if warm_up > LONGEST_WARM_UP_SECONDS:
                 break
+
+
+def usual_batches(device: str) -> tuple[int, ...]:
+    """Return batch sizes that are worth timing on a device."""
+    return CPU_BATCHES if device == "cpu" else OTHER_BATCHES
 
 
 def fastest(speeds: Sequence[TeacherSpeed]) -> TeacherSpeed:

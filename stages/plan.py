@@ -39,7 +39,9 @@ class PlanTargets:
     measure: bool = option(
         default=False, help="Time the teacher here, with random weights; nothing is fetched."
     )
-    measure_batch: tuple[int, ...] = option((8, 32), help="Batch size to time; again for more.")
+    measure_batch: tuple[int, ...] = option(
+        (), help="Batch size to time; again for more; default: two that suit the device."
+    )
     measure_seconds: float = option(2.0, help="Seconds that each is timed.", least=0)
     device: str = option("auto", help="Where the teacher is timed: auto, cpu, cuda.")
     json: bool = option(default=False, help="Print a JSON object on the last line, too.")
@@ -54,7 +56,7 @@ class PlanTargets:
             value = getattr(self, flag)
             if value is not None and not value > 0:
                 raise ConfigError(f"--{flag.replace('_', '-')} {value} is not above 0; give a rate")
-        if min(self.measure_batch, default=0) < 1:
+        if min(self.measure_batch, default=1) < 1:
             raise ConfigError(f"--measure-batch {self.measure_batch} is below 1; give 1 or more")
         _ = self.teacher_spec
 

@@ -25,7 +25,13 @@ from milan_pipeline.shard_size import ShardSize
 from milan_pipeline.store_size import StoreSize, likely_identity
 from milan_pipeline.target_records import layout_of
 from milan_pipeline.teacher import describe_teacher
-from milan_pipeline.teacher_speed import TeacherSpeed, fastest, measure_speeds, multiply_adds
+from milan_pipeline.teacher_speed import (
+    TeacherSpeed,
+    fastest,
+    measure_speeds,
+    multiply_adds,
+    usual_batches,
+)
 from milan_pipeline.units import Unit
 from milan_pipeline.views import ViewPolicy
 from stages.plan import PlanTargets
@@ -190,10 +196,11 @@ def _dataset(config: PlanTargets) -> DatasetSize:
 
 def _speeds(config: PlanTargets) -> Iterator[TeacherSpeed]:
     if config.measure:
+        device = str(pick_device(config.device))
         yield from measure_speeds(
             config.teacher_spec,
-            device=str(pick_device(config.device)),
-            batches=config.measure_batch,
+            device=device,
+            batches=config.measure_batch or usual_batches(device),
             seconds=config.measure_seconds,
         )
 

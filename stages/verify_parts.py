@@ -40,7 +40,8 @@ class StoreParts:
                 f"{self.url}/extract-targets.json does not exist, which says what the store should "
                 "hold; run extract-targets again"
             )
-        self.extraction = _extraction(config, record["config"])
+        precision = {"precision": self.identity["teacher"]["precision"]}  # as it was settled
+        self.extraction = _extraction(config, record["config"] | precision)
         self.images = self._load_images()
         self.views = int(record["extent"]["views"])
         self._recorded = units_of_extent(record["extent"], self.views)

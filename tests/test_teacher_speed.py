@@ -7,8 +7,15 @@ import torch
 
 from milan_pipeline import teacher_speed
 from milan_pipeline.teacher import Teacher
-from milan_pipeline.teacher_spec import PRECISIONS, TeacherSpec
-from milan_pipeline.teacher_speed import TeacherSpeed, fastest, measure_speeds, multiply_adds
+from milan_pipeline.teacher_spec import TeacherSpec
+from milan_pipeline.teacher_speed import (
+    MEASURED_PRECISIONS,
+    TeacherSpeed,
+    fastest,
+    measure_speeds,
+    multiply_adds,
+    usual_batches,
+)
 from tests.conftest import write_tiny_clip
 
 
@@ -20,7 +27,7 @@ def spec(tiny_clip: Path) -> TeacherSpec:
 def test_every_precision_and_batch_is_timed(spec: TeacherSpec) -> None:
     speeds = list(measure_speeds(spec, device="cpu", batches=[3, 2], seconds=0))
     assert [(speed.precision, speed.batch) for speed in speeds] == [
-        (precision, batch) for precision in PRECISIONS for batch in (2, 3)
+        (precision, batch) for precision in MEASURED_PRECISIONS for batch in (2, 3)
     ]
     assert all(speed.rate > 0 for speed in speeds)
     assert speeds[0].cosine == pytest.approx(1, abs=1e-6)
@@ -30,7 +37,7 @@ def test_every_precision_and_batch_is_timed(spec: TeacherSpec) -> None:
 def test_a_slow_batch_is_the_last(spec: TeacherSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teacher_speed, "LONGEST_WARM_UP_SECONDS", 0)
     speeds = measure_speeds(spec, device="cpu", batches=[2, 3], seconds=0)
-    assert [speed.batch for speed in speeds] == [2] * len(PRECISIONS)
+    assert [speed.batch for speed in speeds] == [2] * len(MEASURED_PRECISIONS)
 
 
 def test_a_batch_beyond_memory_is_passed_over(
@@ -45,7 +52,7 @@ def test_a_batch_beyond_memory_is_passed_over(
 
     monkeypatch.setattr(teacher_speed, "_timed", short_of_memory)
     speeds = measure_speeds(spec, device="cpu", batches=[2, 3], seconds=0)
-    assert [speed.batch for speed in speeds] == [2] * len(PRECISIONS)
+    assert [speed.batch for speed in speeds] == [2] * len(MEASURED_PRECISIONS)
 
 
 def test_the_fastest_must_be_faithful() -> None:
@@ -73,3 +80,7 @@ def test_multiply_adds(spec: TeacherSpec) -> None:
     around = 16 * 192 * 32 + 17 * 32 * 24
     found = multiply_adds(spec)
     assert 2 * block + around <= found <= 1.15 * (2 * block + around)
+
+
+def test_other_devices_are_given_larger_batches() -> None:
+    assert max(usual_batches("cpu")) < min(usual_batches("cuda"))

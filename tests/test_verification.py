@@ -38,9 +38,7 @@ def sound_block(images: Manifest) -> UnitBlock:
         codes=block.codes,
         scale=block.scale,
         prior=np.full((len(keys), 4), 0.2, np.float32),
-        box=np.array([(b.top, b.left, b.height, b.width) for b in boxes], np.float32).reshape(
-            -1, 4
-        ),
+        box=np.array(rows, np.float32).reshape(-1, 4),
         flip=np.array([b.flip for b in boxes], np.bool_),
         size=np.tile(np.array([40, 50], np.int32), (len(keys), 1)),
         digest=table["xxh3"].astype(np.uint64),
