@@ -22,7 +22,7 @@ from milan_pipeline.shards import SampleReader
 from milan_pipeline.target_store import open_unit
 from milan_pipeline.teacher import Teacher
 from milan_pipeline.units import Mark, Unit
-from milan_pipeline.verification import box_of, decoded
+from milan_pipeline.verification import box_of, read_codes
 
 LIVE_BATCH = 16
 
@@ -116,7 +116,7 @@ def stored_targets(
             place = table[row_of[key]]
             data = reader.read(url, *(int(place[at]) for at in ("offset", "length", "xxh3")))
             pixels = view_pixels(decode_rgb(data), box_of(boxes[row], flips[row]), size)
-            tokens_ND = decoded(codec, arrays, slice(row, row + 1))[0]
+            tokens_ND = codec.decode(*read_codes(arrays, slice(row, row + 1)))[0]
             yield Stored(unit, key, tokens_ND, torch.from_numpy(priors[row].copy()), pixels)
 
 

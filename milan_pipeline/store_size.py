@@ -69,21 +69,15 @@ class StoreSize:
         self._identity = identity
         self._codec = codec_of(identity["codec"])
         self._shape = 1 + height * width, self._codec.code_width(identity["teacher"]["width"])
-        self._layouts: dict[int, _Layout] = {}
+        self._known: dict[tuple[object, ...], int] = {}
 
     def unit(self, unit: Unit, keys: KeyBytes) -> int:
         """Count the bytes of one unit's objects and of its mark."""
-        layout = self._layout(unit.shard.samples)
-        mark = Mark(
-            shard=unit.shard.name,
-            sha256=unit.shard.sha256,
-            identity_hash=content_hash(self._identity),
-            view=unit.view,
-            n=unit.shard.samples,
-            skipped=[],
-            objects=dict.fromkeys(layout.paths, "0" * HASH_LETTERS),
-        )
-        return layout.chunk_bytes + layout.metadata_bytes + keys.total + len(mark.to_bytes())
+        shard = unit.shard
+        alike = shard.samples, len(shard.name), len(shard.sha256), unit.view
+        if alike not in self._known:  # as most units are
+            self._known[alike] = self._without_keys(unit)
+        return self._known[alike] + keys.total
 
     def units(self, units: Iterable[tuple[Unit, KeyBytes]]) -> int:
         """Count the bytes of some units."""
@@ -95,10 +89,18 @@ class StoreSize:
         rows = sum(len(shard.name) + len(shard.sha256) + RECORD_ROW_BYTES for shard in shards)
         return groups + RECORD_BYTES + rows
 
-    def _layout(self, samples: int) -> _Layout:
-        if samples not in self._layouts:
-            self._layouts[samples] = _layout_of(self._codec, self._shape, samples)
-        return self._layouts[samples]
+    def _without_keys(self, unit: Unit) -> int:
+        layout = _layout_of(self._codec, self._shape, unit.shard.samples)
+        mark = Mark(
+            shard=unit.shard.name,
+            sha256=unit.shard.sha256,
+            identity_hash=content_hash(self._identity),
+            view=unit.view,
+            n=unit.shard.samples,
+            skipped=[],
+            objects=dict.fromkeys(layout.paths, "0" * HASH_LETTERS),
+        )
+        return layout.chunk_bytes + layout.metadata_bytes + len(mark.to_bytes())
 
 
 def likely_identity(

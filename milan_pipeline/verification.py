@@ -13,16 +13,18 @@ import torch
 import zarr
 from numpy.typing import NDArray
 
-from milan_pipeline.codecs import Codec, codec_of
+from milan_pipeline.codecs import Codec, Encoded, codec_of
 from milan_pipeline.errors import StorageError
 from milan_pipeline.identity import Identity, content_hash
-from milan_pipeline.manifest import Manifest, keys_of, load_index
+from milan_pipeline.manifest import Manifest, Shard, keys_of, load_index
 from milan_pipeline.target_store import OUTER_SHARD, UnitBlock, empty_block, open_unit
 from milan_pipeline.units import Mark, Unit, why_undone
 from milan_pipeline.views import Box, policy_of
 
 PRIOR_SLACK = 1e-3
 """A prior is part of a softmax: its sum is at most 1, but for rounding."""
+
+DECODED_AT_ONCE = 16  # samples, whose floats stay in the cache
 
 DAMAGE = (ValueError, LookupError, TypeError, AttributeError, RuntimeError)
 """What reading may raise when objects that match their hashes are no sound Zarr all the same."""
@@ -74,6 +76,10 @@ class StoreCheck:
         return content_hash(self.identity)
 
     @functools.cached_property
+    def _shards(self) -> frozenset[Shard]:
+        return frozenset(self.images.shards if self.images else ())
+
+    @functools.cached_property
     def _template(self) -> UnitBlock:
         """No samples, in arrays of the types and widths that a unit must have."""
         height, width = self.identity["teacher"]["grid"]
@@ -107,6 +113,10 @@ class StoreCheck:
                 faults.append(f"{name}: the mark does not know of {min(missing)}")
             else:
                 arrays[name] = array
+        known = {path for name, array in arrays.items() for path in _chunk_paths(name, array)}
+        known |= {f"{name}/zarr.json" for name in arrays} | {"zarr.json"}
+        if not faults and (strange := set(mark.objects) - known):
+            faults.append(f"the mark lists {min(strange)}, which is of no array")
         return arrays, faults
 
     def _faults_of_codes(self, arrays: dict[str, zarr.Array[Any]], n: int) -> Iterator[str]:
@@ -115,13 +125,13 @@ class StoreCheck:
         for start in range(0, n, OUTER_SHARD):
             rows = slice(start, min(start + OUTER_SHARD, n))
             try:
-                tokens_nND = decoded(codec, arrays, rows)
+                encoded = read_codes(arrays, rows)
             except StorageError:
                 raise
             except DAMAGE as error:
                 yield f"codes: {_in_words(error)}"
                 return
-            if not bool(tokens_nND.isfinite().all()):
+            if not _are_numbers(codec, encoded):
                 yield f"codes of samples {rows.start} to {rows.stop - 1} decode to no numbers"
 
     def _faults_of_rows(self, unit: Unit, mark: Mark, block: UnitBlock) -> Iterator[str]:
@@ -131,7 +141,7 @@ class StoreCheck:
             yield "key holds a key twice"
         if self.images is None:
             return
-        if unit.shard not in self.images.shards:
+        if unit.shard not in self._shards:
             yield "its image shard is not in the images' manifest"
             return
         table = load_index(self.images, unit.shard)
@@ -166,11 +176,11 @@ def box_of(row: Sequence[float], flip: bool) -> Box:
     return Box(top, left, height, width, bool(flip))
 
 
-def decoded(codec: Codec, arrays: Mapping[str, zarr.Array[Any]], rows: Any) -> torch.Tensor:
-    """Read and decode some of a unit's targets: (len(rows), N, D) float32."""
+def read_codes(arrays: Mapping[str, zarr.Array[Any]], rows: slice) -> Encoded:
+    """Read some rows of a unit's codes and, where it has one, of its scale."""
     codes_nNC = torch.from_numpy(np.asarray(arrays["codes"][rows]))
-    scale_nN = torch.from_numpy(np.asarray(arrays["scale"][rows])) if codec.has_scale else None
-    return codec.decode(codes_nNC, scale_nN)
+    scale_nN = torch.from_numpy(np.asarray(arrays["scale"][rows])) if "scale" in arrays else None
+    return Encoded(codes_nNC, scale_nN)
 
 
 def _read(arrays: dict[str, zarr.Array[Any]], n: int) -> tuple[UnitBlock | None, list[str]]:
@@ -188,6 +198,18 @@ def _read(arrays: dict[str, zarr.Array[Any]], n: int) -> tuple[UnitBlock | None,
         return None, faults
     keys = [str(key) for key in values.pop("key")]
     return UnitBlock(key=keys, codes=np.empty((n, 0)), **values), []
+
+
+def _are_numbers(codec: Codec, encoded: Encoded) -> bool:
+    """Tell whether every component decodes to a finite number."""
+    scale = encoded.scale_nN
+    for first in range(0, len(encoded.codes_nNC), DECODED_AT_ONCE):
+        rows = slice(first, first + DECODED_AT_ONCE)
+        tokens_nND = codec.decode(encoded.codes_nNC[rows], None if scale is None else scale[rows])
+        # One that is not finite makes its token's sum so: half of the time of asking each.
+        if not bool(tokens_nND.sum(dim=-1).isfinite().all()):
+            return False
+    return True
 
 
 def _faults_of_priors(prior_nL: NDArray[np.float32]) -> Iterator[str]:

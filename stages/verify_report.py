@@ -171,7 +171,7 @@ def _structure(
     check = StoreCheck(url=store.url, identity=store.identity, images=store.images)
 
     def checked(unit: Unit) -> tuple[Unit, Mark | None, list[str], int]:
-        stop.raise_if_asked("nothing was changed")
+        stop.raise_if_asked("checking changes nothing")
         try:
             mark = read_mark(store.url, unit)
         except DataError as error:
@@ -217,7 +217,7 @@ def _live(
     total = sum(len(rows) for _, _, rows in sample)
     with progress_bar("recompute", total=total) as bar:
         for unit, mark, rows in sample:
-            stop.raise_if_asked("nothing was changed")
+            stop.raise_if_asked("checking changes nothing")
             try:
                 pending += stored_targets(
                     store.url, images, unit, mark, rows, codec=codec, size=size

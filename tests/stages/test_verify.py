@@ -154,8 +154,17 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     ),
     "mark of other counts": (lambda store: edit_mark(store, n=9), "has the shape (10, 17"),
     "mark without an object": (
-        lambda store: edit_objects(store, "prior/c/0/0"),
+        lambda store: edit_mark(
+            store,
+            objects={
+                path: digest for path, digest in objects_of(store).items() if "prior/c" not in path
+            },
+        ),
         "prior: the mark does not know of prior/c/0/0",
+    ),
+    "mark of a strange object": (
+        lambda store: edit_mark(store, objects=objects_of(store) | {"zzz": "0" * 32}),
+        "zzz",
     ),
     "codes that are no numbers": (
         lambda store: change(store, "scale", set_first(np.nan)),
@@ -203,11 +212,9 @@ def edit_mark(store: Path, **values: Any) -> None:
     place.write_text(json.dumps(json.loads(place.read_text()) | values))
 
 
-def edit_objects(store: Path, left_out: str) -> None:
-    place = store / "done" / f"{UNIT}.json"
-    document = json.loads(place.read_text())
-    del document["objects"][left_out]
-    place.write_text(json.dumps(document))
+def objects_of(store: Path) -> dict[str, str]:
+    found: dict[str, str] = json.loads((store / "done" / f"{UNIT}.json").read_text())["objects"]
+    return found
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
