@@ -1,13 +1,14 @@
 """What a target store takes, in bytes, before anything is written.
 
-Counts every file as the writer lays it out: the arrays are created in memory, without samples, by
-the functions that the writer calls, so that chunks, checksums and metadata are as they will be.
+Counts every file as the writer lays it out, the stage's record excepted: the arrays are created in
+memory, without samples, by the functions that the writer calls, so that chunks, checksums and
+metadata are as they will be.
 
 Legend: N = 1 + L tokens, L patches, C code width.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import zarr
@@ -15,7 +16,6 @@ from zarr.storage import MemoryStore
 
 from milan_pipeline.codecs import Codec, codec_of
 from milan_pipeline.identity import Identity, build_identity, content_hash
-from milan_pipeline.manifest import Shard
 from milan_pipeline.target_store import (
     create_codes,
     create_small_array,
@@ -34,8 +34,6 @@ CRC_BYTES = 4
 INDEX_ENTRY_BYTES = 16  # an outer shard says of each of its chunks where it is and how long
 TEXT_LENGTH_BYTES = 4  # before each text of a chunk, and once for their number
 HASH_LETTERS = 32  # an object's xxh3-128, in a mark
-RECORD_BYTES = 2800  # extract-targets.json without its rows, give or take a few hundred bytes
-RECORD_ROW_BYTES = 11  # quotes, colon, comma, indentation and line end of a row in it
 
 
 class KeyBytes(NamedTuple):
@@ -83,11 +81,9 @@ class StoreSize:
         """Count the bytes of some units."""
         return sum(self.unit(unit, keys) for unit, keys in units)
 
-    def around(self, shards: Sequence[Shard], views: int) -> int:
-        """Count the bytes of what is not in units: the groups and the stage's record."""
-        groups = len(root_bytes(self._identity)) + views * len(group_bytes({}))
-        rows = sum(len(shard.name) + len(shard.sha256) + RECORD_ROW_BYTES for shard in shards)
-        return groups + RECORD_BYTES + rows
+    def groups(self, views: int) -> int:
+        """Count the bytes of the groups around the units of so many views."""
+        return len(root_bytes(self._identity)) + views * len(group_bytes({}))
 
     def _without_keys(self, unit: Unit) -> int:
         layout = _layout_of(self._codec, self._shape, unit.shard.samples)

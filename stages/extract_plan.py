@@ -85,7 +85,8 @@ def describe(config: ExtractTargets) -> None:
     keys = {shard.name: keys for shard, keys in listed_dataset(manifest).shards}
     store = StoreSize(wanted)
     size = store.units((unit, keys[unit.shard.name]) for unit in left)
-    size += store.around(manifest.shards, config.views) if left else 0
+    record = _record(config, wanted, manifest)
+    size += store.groups(config.views) + len(record.to_bytes("done", {})) if left else 0
     click.echo(f"units to do: {len(left)}, done: {len(units) - len(left)}")
     for reason, count in sorted(Counter(left.values()).items()):
         click.echo(f"  {count}: {reason}")

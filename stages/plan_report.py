@@ -11,7 +11,7 @@ from milan_pipeline import storage
 from milan_pipeline.codecs import make_codec
 from milan_pipeline.dataset_size import DatasetSize, assumed_dataset, listed_dataset
 from milan_pipeline.devices import pick_device
-from milan_pipeline.manifest import load_manifest, require_unique_stems
+from milan_pipeline.manifest import Manifest, load_manifest, require_unique_stems
 from milan_pipeline.planning import (
     STUDENT_MULTIPLY_ADDS,
     Bytes,
@@ -21,6 +21,7 @@ from milan_pipeline.planning import (
     make_plan,
     step_ratio,
 )
+from milan_pipeline.provenance import StageRecord
 from milan_pipeline.shard_size import ShardSize
 from milan_pipeline.store_size import StoreSize, likely_identity
 from milan_pipeline.target_records import layout_of
@@ -32,8 +33,10 @@ from milan_pipeline.teacher_speed import (
     multiply_adds,
     usual_batches,
 )
-from milan_pipeline.units import Unit
+from milan_pipeline.units import Unit, extent_of
 from milan_pipeline.views import ViewPolicy
+from stages.extract_targets import ExtractTargets
+from stages.pack_targets import PackTargets
 from stages.plan import PlanTargets
 
 
@@ -61,14 +64,43 @@ class Report:
         views = range(self.config.views)
         units = [(Unit(view, shard), keys) for view in views for shard, keys in self.dataset.shards]
         store, packed = StoreSize(self.identity), ShardSize(self.identity)
-        shards = [shard for shard, _ in self.dataset.shards]
-        out = self.config.out
+        out, records = self.config.out, self._record_bytes([unit for unit, _ in units])
         return Bytes(
-            store=store.units(units) + store.around(shards, self.config.views),
-            shards=packed.units(units) + packed.around(units),
+            store=store.units(units) + store.groups(self.config.views) + records[0],
+            shards=packed.units(units) + packed.manifest(units) + records[1],
             pair=layout_of(self.identity).bytes_per_sample + self.dataset.image_bytes,
             free=None if out is None else storage.free_bytes(out),
         )
+
+    def _record_bytes(self, units: list[Unit]) -> tuple[int, int]:
+        """Count the bytes of the records of extract-targets and pack-targets."""
+        config, shards = self.config, tuple(shard for shard, _ in self.dataset.shards)
+        manifest = Manifest(kind="images", folder="", shards=shards)
+        extraction = StageRecord(
+            url="",
+            stage="extract-targets",
+            config=ExtractTargets(
+                images=config.images or "images",
+                out=config.out or "targets.zarr",
+                teacher=config.teacher,
+                pretrained=config.pretrained,
+                views=config.views,
+                codec=config.codec,
+            ),
+            inputs={},
+            content=self.identity,
+            extent=extent_of(manifest, config.views),
+        )
+        packing = StageRecord(
+            url="",
+            stage="pack-targets",
+            config=PackTargets(targets=config.out or "targets.zarr", out=config.out or "targets"),
+            inputs={},
+            content=self.identity,
+            extent={"units": {unit.path: "0" * 64 for unit in units}},
+        )
+        counts = {"units": 1000, "units_done_now": 1000, "targets": self.targets, "skipped": 0}
+        return len(extraction.to_bytes("done", counts)), len(packing.to_bytes("done", counts))
 
     @functools.cached_property
     def rates(self) -> Rates:
