@@ -14,6 +14,7 @@ from milan_pipeline.manifest import Shard, load_manifest
 from milan_pipeline.teacher import Teacher
 from milan_pipeline.teacher_spec import TeacherSpec
 from milan_pipeline.units import Mark, Unit, list_units, read_mark
+from tests.conftest import run_cli
 
 
 def unit_of(number: int, n: int) -> tuple[Unit, Mark]:
@@ -35,19 +36,30 @@ def test_a_sample_is_drawn_without_replacement(counts: list[int], count: int, se
     assert draw_sample(units, count, seed) == sample
 
 
+@pytest.fixture(scope="module")
+def store(image_shards: Path, tiny_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two views of the pictures' targets in fp32."""
+    out = tmp_path_factory.mktemp("live") / "targets.zarr"
+    run_cli(
+        "extract-targets", "--images", image_shards, "--out", out, "--teacher",
+        f"local-dir:{tiny_clip}", "--views", 2, "--precision", "fp32",
+    )  # fmt: skip
+    return out
+
+
 @pytest.fixture
 def teacher(tiny_clip: Path) -> Teacher:
-    return Teacher.load(TeacherSpec(name=f"local-dir:{tiny_clip}"))
+    return Teacher.load(TeacherSpec(name=f"local-dir:{tiny_clip}", precision="fp32"))
 
 
 @pytest.fixture
-def stored(target_store: Path, image_shards: Path) -> list[Stored]:
+def stored(store: Path, image_shards: Path) -> list[Stored]:
     images = load_manifest(str(image_shards), kind="images")
     unit = list_units(images, 2)[4]
-    mark = read_mark(str(target_store), unit)
+    mark = read_mark(str(store), unit)
     assert mark is not None
     codec = make_codec("float16")
-    return list(stored_targets(str(target_store), images, unit, mark, [1, 7], codec=codec, size=32))
+    return list(stored_targets(str(store), images, unit, mark, [1, 7], codec=codec, size=32))
 
 
 def test_stored_and_live_targets_agree(stored: list[Stored], teacher: Teacher) -> None:

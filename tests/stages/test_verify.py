@@ -29,6 +29,7 @@ def int8_store(
     run_cli(
         "extract-targets", "--images", image_shards, "--out", out, "--teacher",
         f"local-dir:{tiny_clip}", "--views", 2, "--codec", "int8", "--batch-size", 4,
+        "--precision", "fp32",
     )  # fmt: skip
     return out
 
@@ -272,7 +273,7 @@ def test_targets_of_another_teacher(
     strange = tmp_path / "strange.zarr"
     run_cli(
         "extract-targets", "--images", image_shards, "--out", strange, "--teacher",
-        f"local-dir:{other}", "--views", 2, "--codec", "int8",
+        f"local-dir:{other}", "--views", 2, "--codec", "int8", "--precision", "fp32",
     )  # fmt: skip
     for name in ("codes", "scale"):
         shutil.copy(chunk_of(strange, name), chunk_of(store, name))
