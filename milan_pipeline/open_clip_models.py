@@ -4,6 +4,7 @@ open_clip raises errors of many kinds; here they become one sentence each.
 """
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,34 @@ def load_visual(spec: TeacherSpec) -> nn.Module:
             f"--teacher {spec.name!r} with --pretrained {spec.pretrained!r} cannot be loaded "
             f"({reason}); check the name, the tag and that the weights are there"
         ) from error
+    visual: nn.Module = model.visual
+    return visual
+
+
+def untrained_visual(spec: TeacherSpec) -> nn.Module:
+    """Build the image tower of a model with random weights, always the same.
+
+    Raises:
+        ConfigError: open_clip knows no such model, or cannot build it.
+    """
+    config = model_config(spec.name)
+    logging.disable(logging.WARNING)  # open_clip's, that it is untrained
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = open_clip.create_model(
+                spec.name,
+                load_weights=False,
+                pretrained_text=False,
+                force_image_size=_wanted_size(spec, config),
+            )
+    except CANNOT_BUILD as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"--teacher {spec.name!r} cannot be built ({reason}); check the name"
+        ) from error
+    finally:
+        logging.disable(logging.NOTSET)
     visual: nn.Module = model.visual
     return visual
 

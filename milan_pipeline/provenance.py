@@ -98,7 +98,8 @@ class StageRecord:
         """Write the record as "done", with what was counted."""
         self._write("done", counts)
 
-    def _write(self, state: str, counts: Mapping[str, Any]) -> None:
+    def to_bytes(self, state: str, counts: Mapping[str, Any]) -> bytes:
+        """Serialise the record as it is in a state."""
         document = {
             "stage": self.stage,
             "state": state,
@@ -113,7 +114,10 @@ class StageRecord:
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
             "seconds": round(time.time() - self._started, 3),
         }
-        storage.put_bytes(self.url, (json.dumps(document, indent=1) + "\n").encode())
+        return (json.dumps(document, indent=1) + "\n").encode()
+
+    def _write(self, state: str, counts: Mapping[str, Any]) -> None:
+        storage.put_bytes(self.url, self.to_bytes(state, counts))
 
 
 def read_record(url: str) -> dict[str, Any] | None:

@@ -107,15 +107,6 @@ def read_identity(url: str) -> Identity:
     return identity
 
 
-def bytes_per_sample(codec: Codec, patches: int, width: int) -> int:
-    """Return what one sample takes in the store, checksums and chunk index included."""
-    tokens = 1 + patches
-    codes = tokens * codec.code_width(width) * codec.dtype.itemsize
-    crc_and_index, box_flip_size_digest, key = 4 + 16, 16 + 1 + 8 + 8, 24
-    scale = 2 * tokens if codec.has_scale else 0
-    return codes + crc_and_index + scale + 4 * patches + box_flip_size_digest + key
-
-
 def create_codes(
     group: zarr.Group, rows: int, shape: tuple[int, int], dtype: Any
 ) -> zarr.Array[Any]:

@@ -11,7 +11,12 @@ import torch
 from torch import nn
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.open_clip_models import blank_visual, known_statistics, load_visual
+from milan_pipeline.open_clip_models import (
+    blank_visual,
+    known_statistics,
+    load_visual,
+    untrained_visual,
+)
 from milan_pipeline.pixel_statistics import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.precision import DTYPES, settle_precision
 from milan_pipeline.priors import PriorReader, settle_prior
@@ -85,6 +90,11 @@ class Teacher:
         imagenet = spec.norm == "imagenet"
         self.mean = [float(value) for value in (IMAGENET_MEAN if imagenet else own["mean"])]
         self.std = [float(value) for value in (IMAGENET_STD if imagenet else own["std"])]
+        # On the device once and for all: copied there for each batch, they would be waited for.
+        self._mean_C11, self._std_C11 = (
+            torch.tensor(values, device=self._device).view(3, 1, 1)
+            for values in (self.mean, self.std)
+        )
         self.weights_sha256 = _weights_sha256(visual)
         self._dtype = DTYPES[self.spec.precision]
         visual.to(device=self._device, dtype=self._dtype)
@@ -115,6 +125,15 @@ class Teacher:
     def device(self) -> torch.device:
         """Where the tower runs."""
         return self._device
+
+    @classmethod
+    def untrained(cls, spec: TeacherSpec, *, device: str = "cpu") -> "Teacher":
+        """Build a tower with random weights, always the same: as fast as the trained one.
+
+        Raises:
+            ConfigError: open_clip knows no such model, or it cannot give what is asked for.
+        """
+        return cls(untrained_visual(spec), spec, device=device)
 
     def identity(self) -> dict[str, Any]:
         """Return the teacher's part of the identity."""
@@ -152,9 +171,7 @@ class Teacher:
     def normalise(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """Turn uint8 pixels into the tower's input type, with mean and std of `preprocessing`."""
         pixels = pixels_BCHW.to(self._device, non_blocking=True).float().div_(255)
-        mean = torch.tensor(self.mean, device=self._device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=self._device).view(1, 3, 1, 1)
-        return pixels.sub_(mean).div_(std).to(self._dtype)
+        return pixels.sub_(self._mean_C11).div_(self._std_C11).to(self._dtype)
 
     def _compile(self) -> None:
         """Compile the blocks, but for those whose attention is read as Python sees it."""

@@ -9,6 +9,7 @@ import click
 
 from milan_pipeline import storage
 from milan_pipeline.codecs import Codec, make_codec
+from milan_pipeline.dataset_size import listed_dataset
 from milan_pipeline.devices import pick_device
 from milan_pipeline.extraction import ExtractionJob, extract_units
 from milan_pipeline.identity import Identity, build_identity, content_hash, require_same
@@ -17,8 +18,9 @@ from milan_pipeline.ledger import BadImageBudget
 from milan_pipeline.manifest import Manifest, load_manifest, require_unique_stems
 from milan_pipeline.precision import settle_precision
 from milan_pipeline.provenance import StageRecord
-from milan_pipeline.target_store import bytes_per_sample, create_root, read_identity
-from milan_pipeline.teacher import Teacher, describe_teacher, visible_identity
+from milan_pipeline.store_size import StoreSize, likely_identity
+from milan_pipeline.target_store import create_root, read_identity
+from milan_pipeline.teacher import Teacher, visible_identity
 from milan_pipeline.teacher_spec import TeacherSpec
 from milan_pipeline.units import (
     Mark,
@@ -71,7 +73,6 @@ def describe(config: ExtractTargets) -> None:
     """Say what is left and what it will take, from the teacher's configuration alone."""
     manifest = load_images(config)
     codec = make_codec(config.codec)
-    shape = describe_teacher(config.teacher_spec)
     units = list_units(manifest, config.views)
     left = dict.fromkeys(units, "not done yet")
     if storage.exists(storage.join(config.out, "zarr.json")):
@@ -81,13 +82,19 @@ def describe(config: ExtractTargets) -> None:
             remedy = "give another --out for these targets, or --overwrite to extract them anew"
             require_same(existing, wanted, what=config.out, remedy=remedy)
         left = undone_units(units, _marks(config, manifest), content_hash(wanted))
-    size = bytes_per_sample(codec, shape.grid[0] * shape.grid[1], shape.width)
+    else:
+        wanted = likely_identity(visible_identity(_settled(config)), config.policy, codec)
+    keys = {shard.name: keys for shard, keys in listed_dataset(manifest).shards}
+    store = StoreSize(wanted)
+    size = store.units((unit, keys[unit.shard.name]) for unit in left)
+    record = _record(config, wanted, manifest)
+    size += store.groups(config.views) + len(record.to_bytes("done", {})) if left else 0
     click.echo(f"units to do: {len(left)}, done: {len(units) - len(left)}")
     for reason, count in sorted(Counter(left.values()).items()):
         click.echo(f"  {count}: {reason}")
     click.echo(f"images to run through the teacher: {_samples(list(left))}")
     click.echo(
-        f"bytes to write: about {size * _samples(list(left))} ({size} a target), "
+        f"bytes to write: about {size} ({size / max(1, _samples(list(left))):.0f} a target), "
         f"free: {storage.free_bytes(config.out)}"
     )
 
