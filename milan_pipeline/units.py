@@ -176,6 +176,11 @@ def revoked(unit: Unit) -> Mark:
     )  # fmt: skip
 
 
+def revoke(store_url: str, unit: Unit) -> None:
+    """Write a unit's mark over, so that no process takes the unit for done."""
+    storage.put_bytes(storage.join(store_url, unit.mark_path), revoked(unit).to_bytes())
+
+
 def undone_units(
     units: Iterable[Unit], marks: Mapping[str, Mark], identity_hash: str
 ) -> dict[Unit, str]:

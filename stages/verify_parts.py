@@ -21,7 +21,7 @@ from milan_pipeline.provenance import read_record
 from milan_pipeline.target_store import read_identity
 from milan_pipeline.teacher import Teacher
 from milan_pipeline.teacher_spec import TeacherSpec
-from milan_pipeline.units import Unit, units_of_extent
+from milan_pipeline.units import Unit, revoke, units_of_extent
 from stages.extract_plan import identity_of, job_of
 from stages.extract_targets import ExtractTargets
 from stages.verify import Verify
@@ -121,6 +121,8 @@ class StoreParts:
         require_same(self.identity, wanted, what=self.url, remedy=remedy)
         job = job_of(self.extraction, images, self.teacher, self.identity)
         budget = BadImageBudget(fraction=self.extraction.max_bad_fraction, images=images.samples)
+        for unit in left:
+            revoke(self.url, unit)  # or the loop would take it for done
         for _ in extract_units(job, left, budget, stop):
             pass
         return left
