@@ -8,7 +8,7 @@ done in the same run.
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -23,7 +23,6 @@ from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.ledger import BadImageBudget
 from milan_pipeline.manifest import Manifest, keys_of, load_index
 from milan_pipeline.parallel import ordered_map
-from milan_pipeline.progress import progress_bar
 from milan_pipeline.shards import SampleReader
 from milan_pipeline.target_store import UnitBlock, UnitWriter
 from milan_pipeline.teacher import Teacher
@@ -57,27 +56,37 @@ class _Decoded(NamedTuple):
     reason: str
 
 
+def _unwatched(_: int) -> None:
+    """Nobody counts along."""
+
+
 def extract_units(
-    job: ExtractionJob, units: Sequence[Unit], budget: BadImageBudget, stop: StopRequest
+    job: ExtractionJob,
+    units: Sequence[Unit],
+    budget: BadImageBudget,
+    stop: StopRequest,
+    seen: Callable[[int], object] = _unwatched,
 ) -> Generator[Mark, None, None]:
     """Extract units, yielding each one's mark as it is finished: empty ones first, then in order.
+
+    Args:
+        job: how.
+        units: which ones.
+        budget: is told of the images that cannot be read.
+        stop: is asked before each batch.
+        seen: is told how many images each batch had: progress bars and reports count by it.
 
     Raises:
         DataError: a shard is damaged, or more images are unreadable than the budget allows.
         InterruptedRunError: a stop signal came; finished units are kept.
     """
-    images = sum(unit.shard.samples for unit in units)
     decoded = ordered_map(
         lambda read: _decode(job, *read),
         _read_rows(job, units),
         workers=job.workers,
         ahead=max(4 * job.batch_size, 64),
     )
-    with (
-        contextlib.closing(decoded),
-        progress_bar("extract-targets", total=images) as bar,
-        ThreadPoolExecutor(1) as writing,
-    ):
+    with contextlib.closing(decoded), ThreadPoolExecutor(1) as writing:
         for unit in units:
             if unit.shard.samples == 0:
                 yield _writer(job, unit).finish([])
@@ -91,7 +100,7 @@ def extract_units(
                 if written is not None:
                     written.result()
                 written = writing.submit(writer.add, block)
-                bar.update(len(batch))
+                seen(len(batch))
             if written is not None:
                 written.result()
             mark = writer.finish(skipped)
