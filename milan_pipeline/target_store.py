@@ -48,7 +48,10 @@ class UnitBlock:
 
 
 def create_root(url: str, identity: Identity, *, overwrite: bool = False) -> None:
-    """Create the store's root if it is absent; otherwise check that it holds these targets.
+    """Create the store's root if it is absent; then check that it holds these targets.
+
+    Any number of processes may come here at once: those with equal targets write equal bytes.
+    Others are refused here or, if they both were in the same moment, when they come here again.
 
     Args:
         url: the store.
@@ -58,8 +61,8 @@ def create_root(url: str, identity: Identity, *, overwrite: bool = False) -> Non
     Raises:
         MismatchError: the store holds targets of another identity; each field is named.
     """
+    remedy = "give another --out for these targets, or --overwrite to extract them anew"
     if storage.exists(storage.join(url, "zarr.json")) and not overwrite:
-        remedy = "give another --out for these targets, or --overwrite to extract them anew"
         require_same(read_identity(url), identity, what=url, remedy=remedy)
         return
     attributes = {
@@ -68,6 +71,7 @@ def create_root(url: str, identity: Identity, *, overwrite: bool = False) -> Non
         "identity_hash": content_hash(identity),
     }
     storage.put_bytes(storage.join(url, "zarr.json"), _group_bytes(attributes))
+    require_same(read_identity(url), identity, what=url, remedy=remedy)
 
 
 def read_identity(url: str) -> Identity:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from milan_pipeline import storage
@@ -176,24 +177,24 @@ def undone_units(
 
 def _marks_of(folder: str, names: list[str], objects: bool) -> list[Mark]:
     """Read the marks of one listing, in its order."""
-    place = storage.local_path(folder)
 
     def read(name: str) -> Mark:
         url = storage.join(folder, name)
         return _parsed(url, storage.read_bytes(url), objects=objects)
 
-    def read_file(name: str) -> Mark:
-        # What finds a URL's file system and tries again costs ten times as much as reading.
-        try:
-            data = (place / name).read_bytes()
-        except OSError:
-            return read(name)
-        return _parsed(storage.join(folder, name), data, objects=objects)
+    place = storage.local_path(folder)
+    if place is None:
+        with ThreadPoolExecutor(READING_THREADS) as pool:
+            return list(pool.map(read, names))
 
-    if place is not None:
-        return [read_file(name) for name in names]
-    with ThreadPoolExecutor(READING_THREADS) as pool:
-        return list(pool.map(read, names))
+    def read_file(path: Path) -> Mark:
+        # Finding a URL's file system, and being ready to try again, costs more than reading.
+        try:
+            return _parsed(str(path), path.read_bytes(), objects=objects)
+        except OSError:
+            return read(path.name)
+
+    return [read_file(place / name) for name in names]
 
 
 def _parsed(url: str, data: bytes, *, objects: bool) -> Mark:

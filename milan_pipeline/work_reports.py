@@ -96,10 +96,12 @@ class Reporter:
         if self._clock() - self._written >= WRITE_EVERY:
             self._write("running")
 
-    def end(self) -> None:
-        """Put the unit in hand down, done."""
+    def end(self, unit: Unit) -> None:
+        """Count a unit as done."""
         self._units_done += 1
-        self._unit = None
+        self._failed.pop(unit.path, None)
+        if self._unit == unit:
+            self._unit = None
 
     def fail(self, reason: str) -> None:
         """Put the unit in hand down, failed."""

@@ -1,0 +1,157 @@
+"""What a Dask worker process does: load the teacher once, then extract unit after unit.
+
+A unit's bytes depend on the unit alone, so it does not matter which worker did it, or that two did.
+"""
+
+import dataclasses
+import os
+import threading
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from distributed import Worker, get_worker
+
+from milan_pipeline.devices import pick_device
+from milan_pipeline.errors import MilanError, MismatchError, StorageError
+from milan_pipeline.extraction import extract_units
+from milan_pipeline.identity import require_same
+from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.job_spec import JobSpec
+from milan_pipeline.ledger import BadImageBudget
+from milan_pipeline.target_store import read_identity
+from milan_pipeline.teacher import Teacher
+from milan_pipeline.units import Mark, Unit, read_mark, why_undone
+from milan_pipeline.work_reports import Reporter
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What every worker is told.
+
+    Attributes:
+        spec: the extraction.
+        manifest_sha256: of the images that the units were listed from.
+        reports: what the names of the workers' progress reports begin with.
+        local_workers: how many workers share this machine, as processes of a local cluster; None
+            where somebody else has set up the workers and their devices.
+    """
+
+    spec: JobSpec
+    manifest_sha256: str
+    reports: str
+    local_workers: int | None
+
+
+class Outcome(NamedTuple):
+    """What became of a unit: its mark without objects, or why there is none.
+
+    `lasting` says that the worker cannot do any unit, and others most likely neither.
+    """
+
+    unit: Unit
+    mark: Mark | None
+    reason: str = ""
+    lasting: bool = False
+
+
+def do_unit(assignment: Assignment, unit: Unit) -> Outcome:
+    """Extract one unit on this worker, unless its mark is there.
+
+    Raises:
+        StorageError: a store failed for long; it may pass, so Dask is to try again.
+    """
+    worker = get_worker()
+    try:
+        station = _station(assignment, worker)
+    except MilanError as error:
+        reason = (
+            f"worker {worker.address} cannot take part ({error}); every worker must reach the "
+            "images, the store and the teacher under the names that the client was given: use "
+            "URLs or shared folders, and the same versions of packages"
+        )
+        return Outcome(unit, None, reason, lasting=True)
+    return station.do(unit)
+
+
+def end_report(state: str) -> None:
+    """Write this worker's last report; the next unit begins another one."""
+    station = _STATIONS.get(get_worker())
+    if station is not None:
+        station.end_report(state)
+
+
+class _Station:
+    """A worker with its teacher; one unit at a time, however many threads it has."""
+
+    def __init__(self, assignment: Assignment, worker: Worker) -> None:
+        spec = assignment.spec
+        self.assignment = assignment
+        self._worker_name = str(worker.name)
+        self._reporter: Reporter | None = None
+        self._at_work = threading.Lock()
+        manifest = spec.manifest()
+        if manifest.sha256 != assignment.manifest_sha256:
+            raise MismatchError(f"{spec.images} lists other images there than for the client")
+        stored = read_identity(spec.store)
+        teacher = Teacher.load(spec.teacher, device=_device(assignment, self._worker_name))
+        identity = spec.identity(teacher)
+        require_same(stored, identity, what=spec.store, remedy="give all workers the same teacher")
+        self._job = spec.job(manifest, teacher, identity)
+
+    def do(self, unit: Unit) -> Outcome:
+        with self._at_work:
+            done = read_mark(self._job.store, unit)
+            if done and not why_undone(unit, {unit.mark_path: done}, self._job.identity_hash):
+                return Outcome(unit, dataclasses.replace(done, objects={}))
+            reporter = self._open_report()
+            reporter.begin(unit)
+            # Bad images are counted by the client, over all units.
+            budget = BadImageBudget(fraction=1, images=unit.shard.samples)
+            try:
+                (mark,) = extract_units(self._job, [unit], budget, StopRequest(), reporter.images)
+            except Exception as error:
+                reason = " ".join(str(error).split())
+                reporter.fail(reason)
+                if isinstance(error, MilanError) and not isinstance(error, StorageError):
+                    return Outcome(unit, None, reason)
+                raise
+            reporter.end(unit)
+            return Outcome(unit, dataclasses.replace(mark, objects={}))
+
+    def end_report(self, state: str) -> None:
+        if self._reporter is not None:
+            self._reporter.close(state)
+            self._reporter = None
+
+    def _open_report(self) -> Reporter:
+        if self._reporter is None:
+            name = f"{self.assignment.reports}-worker-{self._worker_name}"
+            self._reporter = Reporter(self._job.store, name, units=None)
+        return self._reporter
+
+
+# By worker and not by process: workers of tests are threads of one.
+_STATIONS: "WeakKeyDictionary[Worker, _Station]" = WeakKeyDictionary()
+_SETTING_UP = threading.Lock()
+
+
+def _station(assignment: Assignment, worker: Worker) -> _Station:
+    with _SETTING_UP:
+        station = _STATIONS.get(worker)
+        if station is None or station.assignment != assignment:
+            station = _STATIONS[worker] = _Station(assignment, worker)
+        return station
+
+
+def _device(assignment: Assignment, worker_name: str) -> str:
+    """Pick a worker's device; local workers share out the machine's accelerators or its cores."""
+    device = pick_device(assignment.spec.device)
+    if assignment.local_workers is not None:
+        if device.type == "cuda" and device.index is None:
+            # A local cluster names its workers 0, 1, 2, …, and keeps the name on a restart.
+            device = torch.device("cuda", int(worker_name) % torch.cuda.device_count())
+        elif device.type == "cpu":
+            cores = len(os.sched_getaffinity(0))
+            torch.set_num_threads(max(1, cores // assignment.local_workers))
+    return str(device)
