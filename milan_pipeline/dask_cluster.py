@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 
 import click
+import dask
 from distributed import Client, LocalCluster
 
 from milan_pipeline.errors import MissingDataError
@@ -21,6 +22,7 @@ def connected(*, scheduler: str | None, processes: int | None) -> Iterator[Clien
         MissingDataError: nobody answers at the scheduler's address.
     """
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_quiet())
         if scheduler is None:
             scheduler = stack.enter_context(_local_cluster(processes or 1))
         try:
@@ -32,6 +34,19 @@ def connected(*, scheduler: str | None, processes: int | None) -> Iterator[Clien
             ) from error
         _tell(client)
         yield client
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Have Dask speak of errors alone, here and in processes that it starts from here."""
+    logger = logging.getLogger("distributed")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with dask.config.set({"logging.distributed": "error"}):
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _local_cluster(processes: int) -> LocalCluster:

@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError
 
 from distributed import Client, Future, KilledWorker, wait
 
-from milan_pipeline.dask_station import Assignment, Outcome, do_unit, end_report
+from milan_pipeline.dask_station import Assignment, Outcome, do_unit, end_run
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.units import Unit
@@ -54,7 +54,7 @@ def extract_on_workers(
     finally:
         # The workers may be gone, with whatever made this end.
         with contextlib.suppress(Exception):
-            client.run(end_report, state, on_error="ignore")
+            client.run(end_run, assignment.run, state, on_error="ignore")
     if failed:
         raise DataError(_listing(failed, len(units)))
 

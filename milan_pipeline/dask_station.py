@@ -13,7 +13,7 @@ import torch
 from distributed import Worker, get_worker
 
 from milan_pipeline.devices import pick_device
-from milan_pipeline.errors import MilanError, MismatchError, StorageError
+from milan_pipeline.errors import InterruptedRunError, MilanError, MismatchError, StorageError
 from milan_pipeline.extraction import extract_units
 from milan_pipeline.identity import require_same
 from milan_pipeline.interrupts import StopRequest
@@ -30,6 +30,7 @@ class Assignment:
     """What every worker is told.
 
     Attributes:
+        run: tells the client's run from others.
         spec: the extraction.
         manifest_sha256: of the images that the units were listed from.
         reports: what the names of the workers' progress reports begin with.
@@ -37,6 +38,7 @@ class Assignment:
             where somebody else has set up the workers and their devices.
     """
 
+    run: str
     spec: JobSpec
     manifest_sha256: str
     reports: str
@@ -71,14 +73,15 @@ def do_unit(assignment: Assignment, unit: Unit) -> Outcome:
             "URLs or shared folders, and the same versions of packages"
         )
         return Outcome(unit, None, reason, lasting=True)
-    return station.do(unit)
+    return station.do(assignment, unit)
 
 
-def end_report(state: str) -> None:
-    """Write this worker's last report; the next unit begins another one."""
-    station = _STATIONS.get(get_worker())
+def end_run(run: str, state: str, dask_worker: Worker) -> None:
+    """Have a worker drop what it does for a run, and say in its report how that ended."""
+    _ENDED[dask_worker] = run
+    station = _STATIONS.get(dask_worker)
     if station is not None:
-        station.end_report(state)
+        station.end_run(state)
 
 
 class _Station:
@@ -86,60 +89,68 @@ class _Station:
 
     def __init__(self, assignment: Assignment, worker: Worker) -> None:
         spec = assignment.spec
-        self.assignment = assignment
-        self._worker_name = str(worker.name)
+        self.made_for = spec, assignment.manifest_sha256
+        self._worker = worker
         self._reporter: Reporter | None = None
+        self._stop = StopRequest()
         self._at_work = threading.Lock()
         manifest = spec.manifest()
         if manifest.sha256 != assignment.manifest_sha256:
             raise MismatchError(f"{spec.images} lists other images there than for the client")
         stored = read_identity(spec.store)
-        teacher = Teacher.load(spec.teacher, device=_device(assignment, self._worker_name))
+        teacher = Teacher.load(spec.teacher, device=_device(assignment, str(worker.name)))
         identity = spec.identity(teacher)
         require_same(stored, identity, what=spec.store, remedy="give all workers the same teacher")
         self._job = spec.job(manifest, teacher, identity)
 
-    def do(self, unit: Unit) -> Outcome:
+    def do(self, assignment: Assignment, unit: Unit) -> Outcome:
         with self._at_work:
+            self._stop = StopRequest()
+            if _ENDED.get(self._worker) == assignment.run:
+                return Outcome(unit, None, "the run has ended")
             done = read_mark(self._job.store, unit)
             if done and not why_undone(unit, {unit.mark_path: done}, self._job.identity_hash):
                 return Outcome(unit, dataclasses.replace(done, objects={}))
-            reporter = self._open_report()
-            reporter.begin(unit)
-            # Bad images are counted by the client, over all units.
-            budget = BadImageBudget(fraction=1, images=unit.shard.samples)
-            try:
-                (mark,) = extract_units(self._job, [unit], budget, StopRequest(), reporter.images)
-            except Exception as error:
-                reason = " ".join(str(error).split())
-                reporter.fail(reason)
-                if isinstance(error, MilanError) and not isinstance(error, StorageError):
-                    return Outcome(unit, None, reason)
-                raise
-            reporter.end(unit)
-            return Outcome(unit, dataclasses.replace(mark, objects={}))
+            if self._reporter is None:
+                name = f"{assignment.reports}-worker-{self._worker.name}"
+                self._reporter = Reporter(self._job.store, name, units=None)
+            return self._extract(unit, self._reporter)
 
-    def end_report(self, state: str) -> None:
+    def end_run(self, state: str) -> None:
+        self._stop.signal_name = "the end of the run"
         if self._reporter is not None:
             self._reporter.close(state)
             self._reporter = None
 
-    def _open_report(self) -> Reporter:
-        if self._reporter is None:
-            name = f"{self.assignment.reports}-worker-{self._worker_name}"
-            self._reporter = Reporter(self._job.store, name, units=None)
-        return self._reporter
+    def _extract(self, unit: Unit, reporter: Reporter) -> Outcome:
+        reporter.begin(unit)
+        # Bad images are counted by the client, over all units.
+        budget = BadImageBudget(fraction=1, images=unit.shard.samples)
+        try:
+            (mark,) = extract_units(self._job, [unit], budget, self._stop, reporter.images)
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            if isinstance(error, InterruptedRunError):
+                reporter.close("interrupted")
+            else:
+                reporter.fail(reason)
+            if isinstance(error, MilanError) and not isinstance(error, StorageError):
+                return Outcome(unit, None, reason)
+            raise
+        reporter.end(unit)
+        return Outcome(unit, dataclasses.replace(mark, objects={}))
 
 
 # By worker and not by process: workers of tests are threads of one.
 _STATIONS: "WeakKeyDictionary[Worker, _Station]" = WeakKeyDictionary()
+_ENDED: "WeakKeyDictionary[Worker, str]" = WeakKeyDictionary()
 _SETTING_UP = threading.Lock()
 
 
 def _station(assignment: Assignment, worker: Worker) -> _Station:
     with _SETTING_UP:
         station = _STATIONS.get(worker)
-        if station is None or station.assignment != assignment:
+        if station is None or station.made_for != (assignment.spec, assignment.manifest_sha256):
             station = _STATIONS[worker] = _Station(assignment, worker)
         return station
 

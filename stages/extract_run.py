@@ -5,6 +5,7 @@ does its own units, and whoever then finds that none of the full list is left sa
 """
 
 import contextlib
+import uuid
 
 import click
 
@@ -119,6 +120,7 @@ def _extract_on_dask(
     if not units:
         return
     assignment = Assignment(
+        run=uuid.uuid4().hex,
         spec=spec_of(config),
         manifest_sha256=manifest.sha256,
         reports=_name(config),
