@@ -50,7 +50,10 @@ class UnitBlock:
 
 
 def create_root(url: str, identity: Identity, *, overwrite: bool = False) -> None:
-    """Create the store's root if it is absent; otherwise check that it holds these targets.
+    """Create the store's root if it is absent; then check that it holds these targets.
+
+    Any number of processes may come here at once: those with equal targets write equal bytes.
+    Others are refused here or, if they both were in the same moment, when they come here again.
 
     Args:
         url: the store.
@@ -60,11 +63,12 @@ def create_root(url: str, identity: Identity, *, overwrite: bool = False) -> Non
     Raises:
         MismatchError: the store holds targets of another identity; each field is named.
     """
+    remedy = "give another --out for these targets, or --overwrite to extract them anew"
     if storage.exists(storage.join(url, "zarr.json")) and not overwrite:
-        remedy = "give another --out for these targets, or --overwrite to extract them anew"
         require_same(read_identity(url), identity, what=url, remedy=remedy)
         return
     storage.put_bytes(storage.join(url, "zarr.json"), root_bytes(identity))
+    require_same(read_identity(url), identity, what=url, remedy=remedy)
 
 
 def root_bytes(identity: Identity) -> bytes:

@@ -4,7 +4,8 @@ import dataclasses
 
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.interrupts import stop_request
-from milan_pipeline.options import option, stage_command
+from milan_pipeline.options import option, require_least, stage_command
+from milan_pipeline.parts import Part
 from milan_pipeline.teacher_spec import NORMS, PRECISIONS, PRIORS, SPACES, TeacherSpec
 from milan_pipeline.views import VIEW_POLICIES, ViewPolicy
 
@@ -14,7 +15,8 @@ class ExtractTargets:
     """Run a CLIP image tower over image shards and store its patch features and mask priors.
 
     Killed or stopped, run the same command again: finished units are kept. With more --views, or
-    with changed or added shards, only what is missing is done.
+    with changed or added shards, only what is missing is done. On many machines: --part K/N for
+    job arrays, --scheduler or --processes for Dask; `milan-pipeline status` tells how far they are.
     """
 
     images: str = option(help="Folder of image shards with manifest.json.", role="extent")
@@ -54,11 +56,32 @@ class ExtractTargets:
     workers: int = option(2, help="Decoding threads.", role="execution")
     max_bad_fraction: float = option(
         0.01,
-        help="Share of unreadable images that is put up with; above 0, always a single one.",
+        help="Share of unreadable images that is put up with; above 0, always a single one. With "
+        "--part, of the part's images; who does the last unit checks it over all.",
         role="execution",
     )
     overwrite: bool = option(
         default=False, help="Replace targets made with other options.", role="execution"
+    )
+    init: bool = option(
+        default=False,
+        help="Only create the store and its record; the parts of a job array then share it.",
+        role="execution",
+    )
+    part: str | None = option(
+        None,
+        help="K/N, 0 <= K < N: do units K, K+N, K+2N, … of all, done or not. To submit some parts "
+        "of an array again, give the same N.",
+        role="execution",
+    )
+    scheduler: str | None = option(
+        None, help="Address of a Dask scheduler, whose workers extract.", role="execution"
+    )
+    processes: int | None = option(
+        None,
+        help="Worker processes here (Dask), which share out this machine's GPUs or cores.",
+        role="execution",
+        least=1,
     )
 
     def __post_init__(self) -> None:
@@ -77,7 +100,33 @@ class ExtractTargets:
             raise ConfigError(
                 f"--max-bad-fraction {self.max_bad_fraction} is not within 0 to 1; give a share"
             )
-        _ = self.policy, self.teacher_spec
+        require_least(self)
+        self._require_one_way_to_share()
+        _ = self.policy, self.teacher_spec, self.own_part
+
+    def _require_one_way_to_share(self) -> None:
+        if self.scheduler is not None and self.processes is not None:
+            raise ConfigError("--scheduler and --processes are two ways to extract; give one")
+        if self.init and (self.part or self.scheduler or self.processes):
+            raise ConfigError(
+                "--init does no unit, so --part, --scheduler and --processes are for the runs "
+                "after it; leave them out"
+            )
+        if self.overwrite and self.part:
+            raise ConfigError(
+                "--overwrite with --part would have each part overwrite what others did; run "
+                "`extract-targets --init --overwrite` once, then the parts without --overwrite"
+            )
+
+    @property
+    def own_part(self) -> Part | None:
+        """Which units are this job's; None for all."""
+        return None if self.part is None else Part.parse(self.part)
+
+    @property
+    def on_dask(self) -> bool:
+        """Whether Dask workers extract."""
+        return self.scheduler is not None or self.processes is not None
 
     @property
     def teacher_spec(self) -> TeacherSpec:
@@ -100,8 +149,8 @@ class ExtractTargets:
 
 
 def run(config: ExtractTargets) -> None:
-    """Do every unit that is not done."""
-    from stages.extract_plan import extract
+    """Do every unit that is not done, or this part's."""
+    from stages.extract_run import extract
 
     with stop_request() as stop:
         extract(config, stop)
