@@ -9,14 +9,13 @@ are done in the same run.
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from milan_pipeline.device_copies import DeviceCopies
 from milan_pipeline.extraction_job import ExtractionJob
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.ledger import BadImageBudget
-from milan_pipeline.progress import progress_bar
 from milan_pipeline.target_batches import TargetBatch, compute
 from milan_pipeline.unit_writer import UnitWriter
 from milan_pipeline.units import Mark, Unit
@@ -28,13 +27,28 @@ BATCHES_UNDER_WAY = 2
 """Handed to the device and not yet written: while one is awaited, the next one computes."""
 
 
+def _unwatched(_: int) -> None:
+    """Nobody counts along."""
+
+
 def extract_units(
-    job: ExtractionJob, units: Sequence[Unit], budget: BadImageBudget, stop: StopRequest
+    job: ExtractionJob,
+    units: Sequence[Unit],
+    budget: BadImageBudget,
+    stop: StopRequest,
+    seen: Callable[[int], object] = _unwatched,
 ) -> Generator[Mark, None, None]:
     """Extract units, yielding each one's mark as it is finished, in order.
 
     A unit that another process has finished by the time its turn comes is passed over; its mark is
     yielded all the same.
+
+    Args:
+        job: how.
+        units: which ones.
+        budget: is told of the images that cannot be read.
+        stop: is asked before each batch.
+        seen: is told how many images each batch had: progress bars and reports count by it.
 
     Raises:
         DataError: a shard is damaged, more images are unreadable than the budget allows, or the
@@ -50,7 +64,6 @@ def extract_units(
         ThreadPoolExecutor(1) as one,
         ThreadPoolExecutor(1) as other,
         contextlib.closing(view_batches(job, units, buffers)) as batches,
-        progress_bar("extract-targets", total=sum(unit.shard.samples for unit in units)) as bar,
     ):
         # Each unit is written by another thread than the last: one is finished, the next begins.
         threads = itertools.cycle((one, other))
@@ -66,14 +79,14 @@ def extract_units(
             stop.raise_if_asked("finished units are kept")
             if isinstance(batch, Mark):
                 yield from _counted(batch, budget)
-                bar.update(batch.n)
+                seen(batch.n + len(batch.skipped))
                 continue
             if tail is None:
                 tail = _UnitTail(job, batch.unit, next(threads), buffers)
             under_way.append(tail.add(batch, copies))
             while len(under_way) > BATCHES_UNDER_WAY or (under_way and under_way[0].done()):
                 under_way.popleft().result()
-            bar.update(len(batch.keys))
+            seen(len(batch.keys))
             if batch.last:
                 finishing, tail = tail.finish(), None
         if finishing is not None:

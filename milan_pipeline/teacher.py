@@ -74,9 +74,9 @@ class Teacher:
         self.heads = int(last.attn.num_heads)
         self.activation = type(last.mlp.gelu).__name__
         self._dtype = DTYPES[spec.precision]
-        self.device = torch.device(device)
+        self._device = torch.device(device)
         self._visual = visual.eval().requires_grad_(requires_grad=False)
-        self._visual.to(device=self.device, dtype=self._dtype)
+        self._visual.to(device=self._device, dtype=self._dtype)
 
     @classmethod
     def load(cls, spec: TeacherSpec, *, device: str = "cpu") -> "Teacher":
@@ -104,6 +104,11 @@ class Teacher:
                 f"({reason}); check the name, the tag and that the weights are there"
             ) from error
         return cls(model.visual, spec, device=device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tower runs."""
+        return self._device
 
     def identity(self) -> dict[str, Any]:
         """Return the teacher's part of the identity."""
@@ -164,9 +169,9 @@ class Teacher:
 
     def normalise(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """Turn uint8 pixels into the tower's input type, with the tower's own mean and std."""
-        pixels = pixels_BCHW.to(self.device).float().div_(255)
-        mean = torch.tensor(self.mean, device=self.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=self.device).view(1, 3, 1, 1)
+        pixels = pixels_BCHW.to(self._device).float().div_(255)
+        mean = torch.tensor(self.mean, device=self._device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=self._device).view(1, 3, 1, 1)
         return ((pixels - mean) / std).to(self._dtype)
 
 
