@@ -58,16 +58,23 @@ class Contestant:
             self._process.kill()
 
 
-def turns(connection: "Connection[Any, Any]") -> Iterator[str]:
-    """Yield what to do next, and time it until the next is asked for; the contestant's side."""
+def turns(
+    connection: "Connection[Any, Any]", clock: Callable[[], float] = time.perf_counter
+) -> Iterator[str]:
+    """Yield what to do next, and time it until the next is asked for; the contestant's side.
+
+    Args:
+        connection: to the process that asks.
+        clock: `time.process_time` counts the CPU seconds of all threads instead.
+    """
     connection.send("ready")
     for what in iter(connection.recv, STOP):
         if what == PEAK:
             connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB_PER_MB)
             continue
-        start = time.perf_counter()
+        start = clock()
         yield what
-        connection.send(time.perf_counter() - start)
+        connection.send(clock() - start)
 
 
 def median_ratio(over: list[float], under: list[float]) -> float:

@@ -211,4 +211,4 @@ def _workspace(tokens_nND: torch.Tensor) -> torch.Tensor:
 def _blocks(tokens_nND: torch.Tensor, *others: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
     """Cut tensors of n samples into blocks, side by side."""
     rows = _block_rows(tokens_nND)
-    return zip(*(tensor.split(rows) for tensor in (tokens_nND, *others)), strict=True)
+    return zip(*(torch.split(tensor, rows) for tensor in (tokens_nND, *others)), strict=True)

@@ -79,7 +79,7 @@ def extract_units(
             stop.raise_if_asked("finished units are kept")
             if isinstance(batch, Mark):
                 yield from _counted(batch, budget)
-                seen(batch.n)
+                seen(batch.n + len(batch.skipped))
                 continue
             if tail is None:
                 tail = _UnitTail(job, batch.unit, next(threads), buffers)

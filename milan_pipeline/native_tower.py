@@ -3,9 +3,6 @@
 Legend: B batch, N = 1 + L tokens, CLS first, L patches row-major, W tower width, D target width.
 """
 
-import contextlib
-from collections.abc import Iterator
-
 import torch
 from open_clip.transformer import AttentionalPooler, VisionTransformer
 from torch import nn
@@ -30,6 +27,10 @@ class NativeTower:
 
     def __init__(self, visual: VisionTransformer, name: str) -> None:
         _require_usable(visual, name)
+        # Torch's `MultiheadAttention` has a fast path, which on the CPU makes a (B, H, N, N) tensor.
+        # The switch is the whole process's: turned back after each batch, it would be turned under
+        # the hands of another thread, whose targets would then differ in their last bits.
+        torch.backends.mha.set_fastpath_enabled(False)
         self._visual = visual
         self.image_size = int(visual.image_size[0])
         self.stride = int(visual.patch_size[0])
@@ -45,14 +46,13 @@ class NativeTower:
 
     def features(self, pixels_BCHW: torch.Tensor, *, layers: int, space: str) -> torch.Tensor:
         """Compute the features of images and of their patches; see `tower.Tower.features`."""
-        with _fused_attention():
-            seen = self._visual.forward_intermediates(
-                pixels_BCHW,
-                indices=layers,
-                output_fmt="NLC",
-                output_extra_tokens=True,
-                intermediates_only=True,
-            )
+        seen = self._visual.forward_intermediates(
+            pixels_BCHW,
+            indices=layers,
+            output_fmt="NLC",
+            output_extra_tokens=True,
+            intermediates_only=True,
+        )
         pairs = zip(seen["image_intermediates_prefix"], seen["image_intermediates"], strict=True)
         hidden_BNW = mean_of([self._hidden(torch.cat(pair, dim=1)) for pair in pairs])
         return hidden_BNW @ self._visual.proj if space == "projected" else hidden_BNW
@@ -120,14 +120,3 @@ def _require_usable(visual: VisionTransformer, name: str) -> None:
         raise ConfigError(
             f"--teacher {name!r} {problem}; choose another, such as ViT-B-16 or coca_ViT-B-32"
         )
-
-
-@contextlib.contextmanager
-def _fused_attention() -> Iterator[None]:
-    """Keep torch's `MultiheadAttention` off its fast path, which on the CPU is (B, H, N, N)."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)

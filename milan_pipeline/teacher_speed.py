@@ -81,13 +81,8 @@ def fastest(speeds: Sequence[TeacherSpeed]) -> TeacherSpeed:
 def multiply_adds(spec: TeacherSpec) -> float:
     """Count the multiply-adds of one image's forward."""
     teacher = _tower(spec, "fp32", "cpu")
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(value=False)  # fused, its products are not counted
-    try:
-        with FlopCounterMode(display=False) as counter:
-            teacher(_pixels(1, teacher.image_size))
-    finally:
-        torch.backends.mha.set_fastpath_enabled(value=fast_path)
+    with FlopCounterMode(display=False) as counter:
+        teacher(_pixels(1, teacher.image_size))
     return float(counter.get_total_flops() / 2)
 
 
