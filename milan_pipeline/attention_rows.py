@@ -21,22 +21,19 @@ def watched(attention: nn.Module, keep: Keep, *, first: bool) -> Iterator[None]:
     """Have a module's attention weights handed to `keep` whenever it is called.
 
     Args:
-        attention: torch's `MultiheadAttention`, open_clip's `AttentionPool2d`, or any module that
-            calls `scaled_dot_product_attention` or `softmax`, as those of timm and open_clip do.
+        attention: a module that calls torch's `scaled_dot_product_attention` or `softmax` by
+            itself, as `FusedAttention` and timm's do, or open_clip's `AttentionPool2d`.
         keep: is given (B, Q, N) float32, the mean over the heads.
         first: whether only the first query is wanted (Q = 1); otherwise all are.
     """
     plain = attention.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        if isinstance(attention, nn.MultiheadAttention):
-            keep(_multihead_rows(attention, *args[:2], first=first))
-        elif isinstance(attention, AttentionPool2d):
+        if isinstance(attention, AttentionPool2d):
             keep(_mean_query_row(attention, *args))
-        else:
-            with _Reading(keep, first=first):
-                return plain(*args, **kwargs)
-        return plain(*args, **kwargs)
+            return plain(*args, **kwargs)
+        with _Reading(keep, first=first):
+            return plain(*args, **kwargs)
 
     attention.forward = forward
     try:
@@ -83,23 +80,6 @@ def _weights(
     elif mask is not None:
         logits_BHQN = logits_BHQN + mask.float()
     return logits_BHQN.softmax(dim=-1).mean(dim=1)
-
-
-def _multihead_rows(
-    attention: nn.MultiheadAttention, query: torch.Tensor, key: torch.Tensor, *, first: bool
-) -> torch.Tensor:
-    if not attention.batch_first:
-        query, key = query.transpose(0, 1), key.transpose(0, 1)
-    if attention.in_proj_weight is None:  # where keys are of another width
-        weight_q, weight_k = attention.q_proj_weight.data, attention.k_proj_weight.data
-    else:
-        weight_q, weight_k, _ = attention.in_proj_weight.chunk(3)
-    bias_q, bias_k, _ = attention.in_proj_bias.chunk(3)
-    query = query[:, :1] if first else query
-    return _weights(
-        _split(F.linear(query, weight_q, bias_q), attention.num_heads),
-        _split(F.linear(key, weight_k, bias_k), attention.num_heads),
-    )
 
 
 def _mean_query_row(pool: AttentionPool2d, map_BWhw: torch.Tensor) -> torch.Tensor:

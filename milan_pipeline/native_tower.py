@@ -6,14 +6,14 @@ Legend: B batch, N = 1 + L tokens, CLS first, L patches row-major, W tower width
 import torch
 from open_clip.transformer import AttentionalPooler, VisionTransformer
 from torch import nn
-from torch.nn import functional as F
 
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.fused_attention import FusedAttention
 from milan_pipeline.tower import Pooling, mean_of
 
 
 class NativeTower:
-    """A `VisionTransformer` as open_clip builds it; see `tower.Tower`.
+    """A `VisionTransformer` as open_clip builds it, its attention exchanged; see `tower.Tower`.
 
     Raises:
         ConfigError: it is of a form for which no feature of a single patch is defined.
@@ -40,6 +40,9 @@ class NativeTower:
         )
         self.pooling = "cls" if visual.pool_type == "tok" else "average"
         self.blocks = list(visual.transformer.resblocks)
+        for block in self.blocks:
+            if isinstance(block.attn, nn.MultiheadAttention):
+                block.attn = FusedAttention(block.attn)
         self.attentions = [block.attn for block in self.blocks]
         self.heads = int(self.blocks[-1].attn.num_heads)
         self.activation = type(self.blocks[-1].mlp.gelu).__name__
@@ -82,18 +85,15 @@ class CocaTower(NativeTower):
         super().__init__(visual, name)
         self.pooling = "pool"
         self._pool: AttentionalPooler = visual.attn_pool
+        if isinstance(self._pool.attn, nn.MultiheadAttention):
+            self._pool.attn = FusedAttention(self._pool.attn)
         self.pool_attention = self._pool.attn
 
     def _hidden(self, tokens_BNW: torch.Tensor) -> torch.Tensor:
-        norm, attention = self._visual.ln_post, self._pool.attn
+        norm = self._visual.ln_post
         pooled_B1D = norm(self._pool(tokens_BNW)[:, :1])
-        weight_v = attention.v_proj_weight
-        if attention.in_proj_weight is not None:
-            weight_v = attention.in_proj_weight.chunk(3)[2]
-        values_BLD = F.linear(
-            self._pool.ln_k(tokens_BNW[:, 1:]), weight_v, attention.in_proj_bias.chunk(3)[2]
-        )
-        return torch.cat([pooled_B1D, norm(attention.out_proj(values_BLD))], dim=1)
+        each_BLD = norm(self._pool.attn.alone(self._pool.ln_k(tokens_BNW[:, 1:])))
+        return torch.cat([pooled_B1D, each_BLD], dim=1)
 
 
 def native_tower(visual: VisionTransformer, name: str) -> NativeTower:

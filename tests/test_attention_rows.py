@@ -66,23 +66,6 @@ def test_rollout_needs_them_all() -> None:
     assert operations(native(image_size=SIZE), "rollout").squares
 
 
-@pytest.mark.parametrize("kdim", [None, 12])
-@pytest.mark.parametrize("batch_first", [True, False])
-def test_rows_of_torchs_attention(kdim: int | None, batch_first: bool) -> None:
-    torch.manual_seed(0)
-    attention = nn.MultiheadAttention(8, 2, kdim=kdim, vdim=kdim, batch_first=batch_first)
-    query, key = torch.randn(3, 5, 8), torch.randn(3, 7, kdim or 8)
-    if not batch_first:
-        query, key = query.transpose(0, 1), key.transpose(0, 1)
-    expected = attention(query, key, key)[1]
-    for first in (True, False):
-        seen: list[torch.Tensor] = []
-        with watched(attention, seen.append, first=first):
-            attention(query, key, key, need_weights=False)
-        wanted = expected[:, :1] if first else expected
-        torch.testing.assert_close(seen[0], wanted, atol=1e-6, rtol=0)
-
-
 class Masked(nn.Module):
     """Fused attention over tokens of which some are masked."""
 

@@ -27,8 +27,9 @@ PROJECTS_IN_POOL = "CoCa"
 
 
 def teacher(case: str, **asked: Any) -> tuple[Teacher, Any]:
-    visual = native(**CASES[case])
-    return Teacher(visual, TeacherSpec(name="x", **asked)), visual
+    """The teacher, and a tower of the same weights as open_clip built it."""
+    given = Teacher(native(**CASES[case]), TeacherSpec(name="x", **asked))
+    return given, native(**CASES[case])
 
 
 def tokens_after(visual: Any, layers: int) -> list[torch.Tensor]:
@@ -110,11 +111,12 @@ def test_the_cls_prior_is_the_softmaxed_row(case: str) -> None:
 
 @pytest.mark.parametrize("batch_first", [True, False])
 def test_both_layouts_of_the_tower(batch_first: bool) -> None:
-    visual = native()
-    visual.transformer.batch_first = batch_first
-    for block in visual.transformer.resblocks:
-        block.attn.batch_first = batch_first
-    targets, prior = Teacher(visual, TeacherSpec(name="x"))(pixels())
+    given, visual = native(), native()
+    for tower in (given, visual):
+        tower.transformer.batch_first = batch_first
+        for block in tower.transformer.resblocks:
+            block.attn.batch_first = batch_first
+    targets, prior = Teacher(given, TeacherSpec(name="x"))(pixels())
     torch.testing.assert_close(targets[:, 0], embedding(visual, pixels()), atol=1e-5, rtol=0)
     torch.testing.assert_close(prior, reference_cls_row(visual), atol=1e-6, rtol=0)
 
@@ -156,3 +158,10 @@ def test_forms_without_a_feature_of_a_patch_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=f"^--teacher 'x' {problem}; choose another"):
         Teacher(native(**changes), TeacherSpec(name="x"))
+
+
+def test_a_tower_may_be_taken_over_twice() -> None:
+    visual = native(**CASES[PROJECTS_IN_POOL])
+    first, second = (Teacher(visual, TeacherSpec(name="x")) for _ in range(2))
+    assert first.identity() == second.identity()
+    assert torch.equal(first(pixels())[0], second(pixels())[0])

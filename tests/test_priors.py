@@ -28,7 +28,7 @@ def test_rollout_is_the_product_over_open_clips_blocks() -> None:
         normed = block.ln_1(x_BNW)
         layers.append(block.attn(normed, normed, normed, need_weights=True)[1])
         x_BNW = block(x_BNW)
-    _, prior = Teacher(visual, TeacherSpec(name="x", prior="rollout"))(pixels())
+    _, prior = Teacher(native(), TeacherSpec(name="x", prior="rollout"))(pixels())
     torch.testing.assert_close(prior, rolled_out(layers)[:, 0, 1:], atol=1e-6, rtol=0)
     assert bool((prior.sum(dim=-1) < 1).all())
 
