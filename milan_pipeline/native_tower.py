@@ -27,10 +27,6 @@ class NativeTower:
 
     def __init__(self, visual: VisionTransformer, name: str) -> None:
         _require_usable(visual, name)
-        # Torch's `MultiheadAttention` has a fast path, which on the CPU makes a BxHxNxN tensor.
-        # The switch is the whole process's: turned back after each batch, it would be turned under
-        # the hands of another thread, whose targets would then differ in their last bits.
-        torch.backends.mha.set_fastpath_enabled(False)
         self._visual = visual
         self.image_size = int(visual.image_size[0])
         self.stride = int(visual.patch_size[0])
