@@ -86,6 +86,7 @@ class Float16(Codec):
 
     def try_encode(self, tokens_nND: torch.Tensor) -> Attempt:
         """Round to half precision."""
+        tokens_nND = tokens_nND.to(torch.float32)  # no copy where they are
         codes_nND = torch.empty_like(tokens_nND, dtype=torch.float16)
         largest_nN = torch.empty_like(tokens_nND[..., 0], dtype=torch.float32)
         work_bND = _workspace(tokens_nND)
@@ -118,6 +119,7 @@ class Int8(Codec):
 
     def try_encode(self, tokens_nND: torch.Tensor) -> Attempt:
         """Divide each token by its scale (its largest component over 127) and round."""
+        tokens_nND = tokens_nND.to(torch.float32)  # no copy where they are
         codes_nND = torch.empty_like(tokens_nND, dtype=torch.int8)
         scale_nN = torch.empty_like(tokens_nND[..., 0], dtype=torch.float16)
         largest_nN = torch.empty_like(scale_nN, dtype=torch.float32)
@@ -203,9 +205,9 @@ def _block_rows(tokens_nND: torch.Tensor) -> int:
 
 
 def _workspace(tokens_nND: torch.Tensor) -> torch.Tensor:
-    """Return float32 scratch for one block."""
+    """Return scratch for one block."""
     rows = min(_block_rows(tokens_nND), len(tokens_nND))
-    return tokens_nND.new_empty((rows, *tokens_nND.shape[1:]), dtype=torch.float32)
+    return tokens_nND.new_empty((rows, *tokens_nND.shape[1:]))
 
 
 def _blocks(tokens_nND: torch.Tensor, *others: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:

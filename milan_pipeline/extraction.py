@@ -25,6 +25,7 @@ __all__ = ["ExtractionJob", "extract_units"]
 
 BATCHES_UNDER_WAY = 2
 """Handed to the device and not yet written: while one is awaited, the next one computes."""
+KEPT = "finished units are kept"
 
 
 def _unwatched(_: int) -> None:
@@ -71,23 +72,24 @@ def extract_units(
         tail: _UnitTail | None = None
         finishing: Future[Mark] | None = None
         for batch in batches:
+            stop.raise_if_asked(KEPT)
+            if not isinstance(batch, Mark):
+                if tail is None:
+                    tail = _UnitTail(job, batch.unit, next(threads), buffers)
+                under_way.append(tail.add(batch, copies))
+                while len(under_way) > BATCHES_UNDER_WAY or (under_way and under_way[0].done()):
+                    under_way.popleft().result()
+                seen(len(batch.keys))
             # A unit is finished after the one before it, whose mark is out by then.
             ends = isinstance(batch, Mark) or batch.last
             if finishing is not None and (ends or finishing.done()):
                 yield from _counted(finishing.result(), budget)
                 finishing = None
-            stop.raise_if_asked("finished units are kept")
+                stop.raise_if_asked(KEPT)
             if isinstance(batch, Mark):
-                yield from _counted(batch, budget)
                 seen(batch.n + len(batch.skipped))
-                continue
-            if tail is None:
-                tail = _UnitTail(job, batch.unit, next(threads), buffers)
-            under_way.append(tail.add(batch, copies))
-            while len(under_way) > BATCHES_UNDER_WAY or (under_way and under_way[0].done()):
-                under_way.popleft().result()
-            seen(len(batch.keys))
-            if batch.last:
+                yield from _counted(batch, budget)
+            elif tail is not None and batch.last:
                 finishing, tail = tail.finish(), None
         if finishing is not None:
             yield from _counted(finishing.result(), budget)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from torch import Tensor
 
-from milan_pipeline.codecs import CODECS, Codec, codec_of, make_codec
+from milan_pipeline.codecs import CODECS, CPU_BLOCK, Codec, codec_of, make_codec
 from milan_pipeline.errors import ConfigError, DataError
 
 SHAPES = array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=4)
@@ -116,3 +116,46 @@ def test_unknown_parameters_are_refused(parameters: dict[str, Any]) -> None:
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(ConfigError, match="--codec 'float8' is unknown; choose one of float16"):
         make_codec("float8")
+
+
+def plain_int8(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """The definition, without blocks and without scratch."""
+    scale = (tokens.abs().amax(-1) / 127).half()
+    divisor = scale.float()[..., None]
+    codes = torch.where(divisor > 0, tokens / divisor, 0.0).round().clamp(-127, 127)
+    return codes.to(torch.int8), scale
+
+
+@pytest.mark.parametrize("count", [0, 1, CPU_BLOCK - 1, CPU_BLOCK, 2 * CPU_BLOCK + 1])
+@pytest.mark.parametrize("size", [1.0, 1e-4, 3e-6, 1e-7, 1e5])
+def test_int8_in_blocks_is_int8_at_once(count: int, size: float) -> None:
+    random = torch.Generator().manual_seed(count)
+    tokens = size * torch.randn(count, 7, 24, generator=random)
+    tokens[:, 3] = 0
+    found = make_codec("int8").encode(tokens)
+    codes, scale = plain_int8(tokens)
+    assert torch.equal(found.codes_nNC, codes)
+    assert found.scale_nN is not None
+    assert torch.equal(found.scale_nN, scale)
+
+
+@pytest.mark.parametrize("name", list(CODECS))
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
+def test_the_verdict_is_on_single_samples(name: str, value: float) -> None:
+    codec = make_codec(name)
+    tokens = torch.randn(9, 3, 4, generator=torch.Generator().manual_seed(0))
+    sound = codec.encode(tokens)
+    tokens[6, 2, 3] = value
+    encoded, fits = codec.try_encode(tokens)
+    assert fits.tolist() == [number != 6 for number in range(9)]
+    assert torch.equal(encoded.codes_nNC[fits], sound.codes_nNC[fits])
+
+
+@pytest.mark.parametrize("name", list(CODECS))
+def test_half_precision_tokens_are_encoded_as_floats(name: str) -> None:
+    codec = make_codec(name)
+    tokens = torch.randn(5, 3, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    ours, plain = codec.encode(tokens), codec.encode(tokens.float())
+    assert torch.equal(ours.codes_nNC, plain.codes_nNC)
+    if ours.scale_nN is not None and plain.scale_nN is not None:
+        assert torch.equal(ours.scale_nN, plain.scale_nN)

@@ -351,6 +351,17 @@ def test_flip_mirrors_the_same_crop():
 
 
 @pytest.mark.parametrize("flip", [False, True])
+def test_a_view_goes_where_it_is_told(flip):
+    box = Box(2, 3, 20, 30, flip)
+    batch = torch.zeros((3, 3, 16, 16), dtype=torch.uint8)
+    view = view_pixels(PIXELS, box, 16, out=batch[1])
+    assert view.data_ptr() == batch[1].data_ptr()
+    assert torch.equal(batch[1], view_pixels(PIXELS, box, 16))
+    assert not batch[0].any()
+    assert not batch[2].any()
+
+
+@pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("kept", [[], [0], [15], [1, 4, 5, 14]])
 def test_cut_patches_are_those_of_the_whole_view(flip, kept):
     view = view_pixels(PIXELS, Box(2, 3, 20, 30, flip), 16)

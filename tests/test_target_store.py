@@ -99,7 +99,8 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_any_reader_sees_what_was_put_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str, count: int
 ) -> None:
-    monkeypatch.setattr(target_store, "OUTER_SHARD", 4)
+    for module in ("target_store", "unit_writer"):
+        monkeypatch.setattr(f"milan_pipeline.{module}.OUTER_SHARD", 4)
     block = make_block(count, codec=codec)
     unit, mark = write(tmp_path, block)
     assert mark.n == count
@@ -135,7 +136,8 @@ def test_outer_shards(tmp_path: Path, count: int) -> None:
 def test_bytes_do_not_depend_on_blocks_or_on_reruns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(target_store, "OUTER_SHARD", 4)
+    for module in ("target_store", "unit_writer"):
+        monkeypatch.setattr(f"milan_pipeline.{module}.OUTER_SHARD", 4)
     block = make_block(11, codec="int8")
     unit, mark = write(tmp_path / "a", block, sizes=[11])
     first = files_of(tmp_path / "a")

@@ -1,0 +1,75 @@
+"""Batches through a teacher: padded or not, the same rows; a verdict that travels with them."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from milan_pipeline.codecs import CODECS, make_codec
+from milan_pipeline.errors import DataError
+from milan_pipeline.extraction_job import ExtractionJob
+from milan_pipeline.units import list_units, read_marks
+from tests.small_extraction import RowTeacher, extract, job_on
+from tests.test_target_store import files_of
+
+BAD = ["0/0", "0/5", "0/6", "0/7", "0/8", "1/2"]
+
+
+def variant(
+    job: ExtractionJob, folder: Path, **changes: object
+) -> tuple[ExtractionJob, RowTeacher]:
+    teacher = RowTeacher()
+    values = {"teacher": teacher, "store": str(folder / "targets.zarr"), **changes}
+    return dataclasses.replace(job, **values), teacher  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("codec", list(CODECS))
+@pytest.mark.parametrize("bad", [[], BAD])
+def test_padding_changes_no_byte(tmp_path: Path, bad: list[str], codec: str) -> None:
+    job = job_on(tmp_path, [13, 3, 1, 4], bad=bad, codec=make_codec(codec))
+    units = list_units(job.manifest, 2)
+    plain, teacher = variant(job, tmp_path / "plain", padded=False)
+    marks = extract(plain, units)
+    padded, padding_teacher = variant(job, tmp_path / "padded", padded=True)
+    assert extract(padded, units) == marks
+    assert files_of(tmp_path / "padded") == files_of(tmp_path / "plain")
+    assert sum(teacher.batches) == sum(mark.n for mark in marks)
+    batches_of_view = [4, 4, 4, 4, 3, 1, 4]
+    if not bad:
+        assert padding_teacher.batches == batches_of_view * 2
+        assert teacher.batches == [4, 4, 4, 1, 3, 1, 4] * 2
+    assert set(padding_teacher.batches) <= set(batches_of_view)
+
+
+def test_on_the_cpu_nothing_is_padded(tmp_path: Path) -> None:
+    job, teacher = variant(job_on(tmp_path, [7], batch_size=6), tmp_path)
+    extract(job, list_units(job.manifest, 1))
+    assert not job.pads
+    assert teacher.batches == [4, 3]
+
+
+def test_off_the_cpu_all_is_padded(tmp_path: Path) -> None:
+    job = job_on(tmp_path, [1])
+    teacher = RowTeacher()
+    teacher.device = torch.device("cuda")
+    assert dataclasses.replace(job, teacher=teacher).pads
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
+def test_features_that_cannot_be_stored_stop_it_by_name(
+    tmp_path: Path, value: float, padded: bool
+) -> None:
+    job, teacher = variant(job_on(tmp_path, [4, 6], bad=["1/0"]), tmp_path, padded=padded)
+    teacher.poison = {2: value}  # the second unit's second batch
+    message = r"not finite or too large for the codec, for one, of s001\.tar:k003; use --precision"
+    with pytest.raises(DataError, match=message):
+        extract(job, list_units(job.manifest, 1))
+    assert list(read_marks(job.store, 1)) == ["done/view-00/s000.json"]
+
+
+def test_what_padding_rows_hold_is_nobody_s_fault(tmp_path: Path) -> None:
+    job, teacher = variant(job_on(tmp_path, [3], bad=["0/0"]), tmp_path, padded=True)
+    teacher.poison = {0: float("nan")}  # in the row of an unreadable image
+    assert [mark.n for mark in extract(job, list_units(job.manifest, 1))] == [2]
