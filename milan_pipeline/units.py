@@ -57,7 +57,7 @@ class Mark:
 
     def to_bytes(self) -> bytes:
         """Serialise."""
-        return (json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n").encode()
+        return (json.dumps(vars(self), indent=1, sort_keys=True) + "\n").encode()
 
 
 def view_name(view: int) -> str:

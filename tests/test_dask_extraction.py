@@ -89,16 +89,19 @@ def test_a_part_on_workers(
     }
 
 
+@pytest.fixture
+def shards(image_shards: Path, tmp_path: Path) -> Path:
+    """A copy of the image shards, to be damaged."""
+    return Path(shutil.copytree(image_shards, tmp_path / "shards"))
+
+
 def test_a_unit_that_fails_does_not_stop_the_others(
     scheduler: str,
     extract: Extract,
-    image_shards: Path,
+    shards: Path,
     target_store: Path,
-    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    shards = tmp_path / "shards"
-    shutil.copytree(image_shards, shards)
     damaged = shards / "images-000001.tar"
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[:2000])
@@ -223,6 +226,7 @@ class Kill(WorkerPlugin):
         self.writes = writes
 
     def setup(self, worker: Worker) -> None:
+        del worker
         real = storage.put_bytes
 
         def put_bytes(url: str, data: bytes) -> None:
