@@ -40,8 +40,8 @@ class S3Server:
             self.is_up = False
             self._running.stop()
             # Its socket would go on listening, with nobody to answer.
-            assert self._running._server is not None  # noqa: SLF001
-            self._running._server.server_close()  # noqa: SLF001
+            assert self._running._server is not None
+            self._running._server.server_close()
 
     def start(self) -> None:
         """Answer again, at the same port."""
