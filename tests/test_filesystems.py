@@ -81,8 +81,8 @@ def test_scheme_of() -> None:
     ("error", "doing", "kind", "message"),
     [
         (FileNotFoundError("x"), "read", MissingDataError, "^URL does not exist; check the path$"),
-        (FileNotFoundError("no\nbucket"), "written", StorageError, r"^URL cannot be written \(no "
-         r"bucket\); create its bucket or folder, or correct it$"),
+        (FileNotFoundError("no\nbucket"), "written", StorageError,
+         r"^URL cannot be written \(no bucket\); create its bucket or folder, or correct it$"),
         (PermissionError(13, "Denied"), "read", StorageError, r"read \(Denied\); check who may"),
         (HttpError(403), "listed", StorageError, r"cannot be listed \(status 403\); check who may"),
         (OSError("Forbidden: https://x"), "read", StorageError, "; check who may access it"),

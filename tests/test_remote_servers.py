@@ -124,11 +124,8 @@ def google(monkeypatch):
     """The URL of a bucket on an emulator of Google's storage, to which the environment leads."""
     emulator = pytest.importorskip("gcp_storage_emulator.server")
     core = pytest.importorskip("gcsfs.core")
-    from gcp_storage_emulator.handlers import buckets
-    from gcp_storage_emulator.storage import Storage
-
-    stored = Storage(use_memory_fs=True)
-    buckets.create_bucket("bucket", stored)
+    stored = emulator.Storage(use_memory_fs=True)
+    emulator.buckets.create_bucket("bucket", stored)
     make = functools.partial(emulator.RequestHandler, stored)
     # What gcsfs adds for other kinds of bucket asks Google itself.
     fsspec.register_implementation("gs", core.GCSFileSystem, clobber=True)
@@ -154,7 +151,7 @@ def test_gs(google):
     assert not storage.exists(f"{google}/a/x")
     with pytest.raises(MissingDataError, match="nothing does not exist"):
         storage.read_bytes(f"{google}/nothing", 0, 1)
-    with pytest.raises(StorageError, match="no-bucket/x cannot be written.*create its bucket"):
+    with pytest.raises(StorageError, match=r"no-bucket/x cannot be written.*create its bucket"):
         storage.put_bytes("gs://no-bucket/x", b"1")
 
 

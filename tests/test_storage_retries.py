@@ -1,5 +1,7 @@
 """Everything that is asked of a remote store is tried again, and named where it is refused."""
 
+from typing import Any
+
 import fsspec
 import pytest
 
@@ -15,7 +17,7 @@ def write(url: str) -> None:
         stream.write(b"0123456789")
 
 
-ASKED = {
+ASKED: dict[str, list[tuple[Any, Any]]] = {
     "info": [(storage.exists, True), (storage.size_of, 10)],
     "ls": [(lambda url: storage.list_names(storage.folder_of(url)), ["x"])],
     "pipe_file": [(lambda url: storage.put_bytes(url, b"0123456789"), None)],
