@@ -1,7 +1,8 @@
 """A local S3 server that tests stop in the middle of something, and start again."""
 
+import contextlib
+import http.client
 import threading
-import urllib.request
 from collections.abc import Callable, Iterator
 
 import fsspec
@@ -31,8 +32,10 @@ class S3Server:
 
     def forget(self) -> None:
         """Drop what an earlier test stored: moto keeps it in this process."""
-        request = urllib.request.Request(f"{self.url}/moto-api/reset", method="POST")
-        urllib.request.urlopen(request).close()
+        connection = http.client.HTTPConnection(self._host, self._port)
+        with contextlib.closing(connection):
+            connection.request("POST", "/moto-api/reset")
+            connection.getresponse().read()
 
     def stop(self) -> None:
         """Refuse connections from now on."""

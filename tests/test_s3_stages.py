@@ -63,7 +63,7 @@ def through(outage: Outage):
 
 
 def test_stages_outlast_an_outage_with_the_same_bytes(
-    through, pictures: Path, image_shards: Path, tiny_clip: Path, target_store: Path,
+    *, through, pictures: Path, image_shards: Path, tiny_clip: Path, target_store: Path,
     target_shards: Path, tmp_path: Path,
 ) -> None:  # fmt: skip
     images, targets = f"{BUCKET}/images", f"{BUCKET}/targets"
@@ -95,7 +95,7 @@ def upload(folder: Path, url: str) -> str:
 
 
 def test_dry_runs_say_of_a_server_what_they_say_of_a_disk(
-    s3_server: S3Server, image_shards: Path, tiny_clip: Path, target_store: Path,
+    *, s3_server: S3Server, image_shards: Path, tiny_clip: Path, target_store: Path,
     target_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     remote = (upload(image_shards, f"{BUCKET}/images"), upload(target_store, STORE))
