@@ -7,7 +7,7 @@ import click
 
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.options import option, require_least, stage_command
-from milan_pipeline.teacher_spec import TeacherSpec
+from milan_pipeline.teacher_spec import SPACES, TeacherSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,12 @@ class PlanTargets:
     image_bytes: int = option(110_000, help="Bytes of an image, with --samples.", least=1)
     teacher: str = option(help="open_clip model (ViT-B-16), hf-hub:ORG/REPO or local-dir:PATH.")
     pretrained: str | None = option(None, help="Weights tag (openai) or checkpoint file.")
+    grid: int | None = option(
+        None, help="Tokens along each side, by the teacher's input size; default: its own."
+    )
+    space: str = option(
+        "projected", help="Targets before or after the last projection.", choices=SPACES
+    )
     views: int = option(1, help="Views of each image.", least=1)
     codec: str = option("float16", help="How targets are stored: float16 or int8.")
     epochs: int = option(400, help="Epochs of each student's pretraining.", least=1)
@@ -63,7 +69,13 @@ class PlanTargets:
     @property
     def teacher_spec(self) -> TeacherSpec:
         """Which tower, and what is asked of it."""
-        return TeacherSpec(name=self.teacher, pretrained=self.pretrained)
+        return TeacherSpec(
+            name=self.teacher,
+            pretrained=self.pretrained,
+            precision="fp32",
+            grid=self.grid,
+            space=self.space,
+        )
 
 
 def run(config: PlanTargets) -> None:

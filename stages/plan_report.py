@@ -51,10 +51,8 @@ class Report:
             MissingDataError, DataError: there is no manifest or index, or it is damaged.
         """
         self.config = config
-        spec = config.teacher_spec
-        self.identity = likely_identity(
-            visible_identity(spec), ViewPolicy(), make_codec(config.codec)
-        )
+        visible = visible_identity(config.teacher_spec)
+        self.identity = likely_identity(visible, ViewPolicy(), make_codec(config.codec))
         self.dataset = _dataset(config)
         self.speeds = list(_speeds(config))
 
@@ -84,6 +82,8 @@ class Report:
                 out=config.out or "targets.zarr",
                 teacher=config.teacher,
                 pretrained=config.pretrained,
+                grid=config.grid,
+                space=config.space,
                 views=config.views,
                 codec=config.codec,
             ),
