@@ -229,7 +229,7 @@ class Kill(WorkerPlugin):
         del worker
         real = storage.put_bytes
 
-        def put_bytes(url: str, data: bytes) -> None:
+        def put_bytes(url: str, data: bytes | memoryview) -> None:
             self.writes -= "/view-" in url
             if self.writes == 0 and not self.flag.exists():
                 self.flag.write_text(str(os.getpid()))
