@@ -1,5 +1,6 @@
 """Images and targets are joined by (shard, key), or refused; never mispaired."""
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -68,17 +69,18 @@ def joined(images, targets, *, views=2, on_missing="error"):
 
 def read_and_check(table):
     """Read both sides of every pair; the bytes must be of the same shard, key and view."""
-    reader = SampleReader()
-    for view, shards in enumerate(table.views):
-        for shard in shards:
-            stem = Path(shard.image_url).stem
-            rows = zip(shard.keys.tolist(), shard.image_rows, shard.target_rows, strict=True)
-            for key, image, target in rows:
-                assert shard.view == view
-                assert reader.read(shard.image_url, *image.tolist()) == image_of(stem, key.decode())
-                found = reader.read(shard.target_url, *target.tolist())
-                assert found == target_of(view, stem, key.decode())
-    reader.close()
+    with contextlib.closing(SampleReader()) as reader:
+        for view, shards in enumerate(table.views):
+            for shard in shards:
+                stem = Path(shard.image_url).stem
+                rows = zip(shard.keys.tolist(), shard.image_rows, shard.target_rows, strict=True)
+                for key, image, target in rows:
+                    assert shard.view == view
+                    assert reader.read(shard.image_url, *image.tolist()) == image_of(
+                        stem, key.decode()
+                    )
+                    found = reader.read(shard.target_url, *target.tolist())
+                    assert found == target_of(view, stem, key.decode())
 
 
 def keys(table, view=0):

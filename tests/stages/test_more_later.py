@@ -15,7 +15,9 @@ def times_of(folder: Path) -> dict[str, int]:
     return {
         str(path.relative_to(folder)): path.stat().st_mtime_ns
         for path in folder.rglob("*")
-        if path.is_file() and len(path.relative_to(folder).parts) > 1 and path.parent.name != "done"
+        if path.is_file()
+        and len(path.relative_to(folder).parts) > 1
+        and path.parent.name not in ("done", "progress")
     }
 
 
