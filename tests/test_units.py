@@ -15,6 +15,7 @@ from milan_pipeline.units import (
     Unit,
     extent_of,
     list_units,
+    read_mark,
     read_marks,
     require_same_images,
     revoked,
@@ -111,3 +112,33 @@ def test_a_damaged_mark_is_named(tmp_path: Path, damaged: bytes) -> None:
     storage.put_bytes(storage.join(str(tmp_path), UNITS[0].mark_path), damaged)
     with pytest.raises(DataError, match=r"done/view-00/x-0\.json is damaged"):
         read_marks(str(tmp_path), 1)
+
+
+def test_marks_without_their_objects(tmp_path: Path) -> None:
+    put(tmp_path, *((unit, mark_of(unit)) for unit in UNITS))
+    marks = read_marks(str(tmp_path), 2, objects=False)
+    assert marks == {
+        unit.mark_path: dataclasses.replace(mark_of(unit), objects={}) for unit in UNITS
+    }
+    assert undone_units(UNITS, marks, "id") == {}
+
+
+def test_one_mark(tmp_path: Path) -> None:
+    put(tmp_path, (UNITS[0], mark_of(UNITS[0])))
+    assert read_mark(str(tmp_path), UNITS[0]) == mark_of(UNITS[0])
+    assert read_mark(str(tmp_path), UNITS[1]) is None
+
+
+def test_marks_of_a_store_that_is_no_local_folder() -> None:
+    store = "memory://marks-of-a-store"
+    for unit in UNITS:
+        storage.put_bytes(storage.join(store, unit.mark_path), mark_of(unit).to_bytes())
+    expected = {unit.mark_path: mark_of(unit) for unit in UNITS}
+    assert read_marks(store, 2) == expected
+
+
+def test_the_list_comes_back_with_its_samples() -> None:
+    extent = json.loads(json.dumps(extent_of(MANIFEST, 2)))
+    assert [unit.shard.samples for unit in units_of_extent(extent, 2)] == [2] * 6
+    del extent["samples"]
+    assert [unit.shard.samples for unit in units_of_extent(extent, 2)] == [0] * 6

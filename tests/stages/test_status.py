@@ -1,0 +1,94 @@
+"""status: what the command prints of a store that is done, half done, and none."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import run_cli
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def half_done(image_shards: Path, tiny_clip: Path, tmp_path: Path, capsys: Captured) -> Path:
+    """Part 0 of 2 of two views is done."""
+    out = tmp_path / "targets.zarr"
+    run_cli(
+        "extract-targets", "--images", image_shards, "--out", out, "--teacher",
+        f"local-dir:{tiny_clip}", "--views", 2, "--part", "0/2",
+    )  # fmt: skip
+    capsys.readouterr()
+    return out
+
+
+def test_done(target_store: Path, capsys: Captured) -> None:
+    run_cli("status", target_store)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:5] == [
+        f"{target_store}: done",
+        "units: 6 done, 0 running, 0 failed, 0 stale, 0 missing",
+        "  view-00: 3 done, 0 running, 0 failed, 0 stale, 0 missing",
+        "  view-01: 3 done, 0 running, 0 failed, 0 stale, 0 missing",
+        "images: 0 left, 0/s now, 0/s on average; none left",
+    ]
+    assert lines[5].startswith("targets: 48, about ")
+    assert lines[6:] == ["single: done, 6 of 6 units done"]
+
+
+def test_half_done_with_a_report_from_long_ago(half_done: Path, capsys: Captured) -> None:
+    path = half_done / "progress/part-000-of-002.json"
+    said = json.loads(path.read_text())
+    said |= {"state": "running", "unit": "view-01/images-000002", "heard": "2001-01-01T00:00:00Z"}
+    path.write_text(json.dumps(said | {"failed": {"view-01/images-000000": "it is damaged"}}))
+    run_cli("status", half_done)
+    output = capsys.readouterr().out
+    assert "units: 3 done, 0 running, 1 failed, 0 stale, 2 missing\n" in output
+    assert "  view-01/images-000000: it is damaged\n" in output
+    assert "nobody is at work" in output
+    assert "part-000-of-002: silent since 2001-01-01T00:00:00Z, 3 of 3 units done" in output
+
+
+def test_time_left(half_done: Path, capsys: Captured) -> None:
+    path = half_done / "progress/part-000-of-002.json"
+    said = json.loads(path.read_text())
+    said |= {"state": "running", "unit": "view-01/images-000002", "images_per_second": 0.01}
+    path.write_text(json.dumps(said | {"heard": "2999-01-01T00:00:00Z"}))
+    run_cli("status", half_done)
+    output = capsys.readouterr().out
+    assert "1 running" in output
+    assert "0.01/s now" in output
+    assert ":00 left" in output
+    assert "view-01/images-000002 in hand at 0.01 images/s" in output
+
+
+def test_many_stale_units_are_not_all_named(half_done: Path, capsys: Captured) -> None:
+    record = half_done / "extract-targets.json"
+    document = json.loads(record.read_text())
+    document["extent"] |= {
+        "shards": {f"s-{number}.tar": "new" for number in range(12)},
+        "samples": [1] * 12,
+        "views": 1,
+    }
+    record.write_text(json.dumps(document))
+    mark = json.loads((half_done / "done/view-00/images-000000.json").read_text())
+    for number in range(12):
+        (half_done / f"done/view-00/s-{number}.json").write_text(json.dumps(mark))
+    run_cli("status", half_done)
+    output = capsys.readouterr().out
+    assert output.count("its image shard has changed") == 10
+    assert "  and 2 more\n" in output
+
+
+def test_json(half_done: Path, capsys: Captured) -> None:
+    run_cli("status", half_done, "--json")
+    document = json.loads(capsys.readouterr().out)
+    assert document["state"] == "running"
+    assert document["views"]["view-00"]["done"] == 2
+    assert document["workers"][0]["name"] == "part-000-of-002"
+
+
+def test_no_store(tmp_path: Path, capsys: Captured) -> None:
+    run_cli("status", tmp_path, code=1)
+    assert "holds no target store" in capsys.readouterr().err
+    run_cli("status", tmp_path, "--dry-run", code=2)
