@@ -117,11 +117,11 @@ def _split(spec: str, random_init: bool) -> tuple[str, str]:
 
 
 def _teacher_spec(rest: str) -> TeacherSpec:
-    """Return what open_clip calls a CLIP, and the tag or file of its weights."""
+    """Return what open_clip calls a CLIP, and the tag or file of its weights; no prior is read."""
     if rest.startswith(("local-dir:", "hf-hub:")):
-        return TeacherSpec(name=rest)
+        return TeacherSpec(name=rest, prior="uniform")
     name, _, tag = rest.partition("/")
-    return TeacherSpec(name=name, pretrained=tag or None)
+    return TeacherSpec(name=name, pretrained=tag or None, prior="uniform")
 
 
 def _teacher_files(rest: str) -> list[Path]:

@@ -168,13 +168,21 @@ def stage_command(
     config_class: type[ConfigT],
     *,
     run: Callable[[ConfigT], None],
-    dry_run: Callable[[ConfigT], None],
+    dry_run: Callable[[ConfigT], None] | None,
 ) -> click.Command:
-    """Build a stage's click command; its help text is the docstring of the configuration class."""
+    """Build a stage's click command; its help text is the docstring of the configuration class.
 
-    def callback(*, dry_run_asked: bool, **values: Any) -> None:
+    Args:
+        name: of the command.
+        config_class: its options.
+        run: does the work.
+        dry_run: says what `run` would do; None for a command that only reports, which then has no
+            `--dry-run`.
+    """
+
+    def callback(*, dry_run_asked: bool = False, **values: Any) -> None:
         config = config_class(**values)
-        (dry_run if dry_run_asked else run)(config)
+        (dry_run if dry_run_asked and dry_run is not None else run)(config)
 
     dry_run_option = click.Option(
         ["--dry-run", "dry_run_asked"],
@@ -193,7 +201,7 @@ def stage_command(
         params=[
             *parameters_of(config_class),
             config_file_option(config_class, name),
-            dry_run_option,
+            *([] if dry_run is None else [dry_run_option]),
             debug_option,
         ],
         help=config_class.__doc__,

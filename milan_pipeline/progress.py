@@ -6,14 +6,14 @@ from tqdm import tqdm
 
 
 def progress_bar(
-    description: str, *, total: int, initial: int = 0, shown: bool = True
+    description: str, *, total: int, initial: int = 0, shown: bool = True, unit: str = "images"
 ) -> "tqdm[Any]":
-    """Open a bar that counts images, shows images/s and the time left; silent off a terminal."""
+    """Open a bar that counts, shows the rate and the time left; silent off a terminal."""
     return tqdm(
         desc=description,
         total=total,
         initial=initial,
-        unit="images",
+        unit=unit,
         dynamic_ncols=True,
         disable=None if shown else True,
     )

@@ -4,6 +4,7 @@ A record is written as "running" before the work and as "done" after it. Content
 inputs must not differ between runs into one output; execution parameters (workers, device) may.
 """
 
+import calendar
 import contextlib
 import dataclasses
 import importlib.metadata
@@ -17,6 +18,7 @@ from milan_pipeline import storage
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.identity import require_same
 
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 RECORDED_PACKAGES = (
     "milan-pipeline",
     "numpy",
@@ -94,11 +96,25 @@ class StageRecord:
         """Write the record as "running"."""
         self._write("running", {})
 
+    def join(self) -> None:
+        """Begin, or take part in what other processes have begun; then it keeps their start.
+
+        Any number may come here at once: they write the same, and whoever finishes last says so.
+        """
+        previous = read_record(self.url)
+        if previous is not None and previous["state"] == "running":
+            self._started = timestamp_of(previous["started"])
+            ours = json.loads(json.dumps([self._content, dict(self.extent or {})]))
+            if [previous["content"], previous["extent"]] == ours:
+                return
+        self.begin()
+
     def finish(self, counts: Mapping[str, Any]) -> None:
         """Write the record as "done", with what was counted."""
         self._write("done", counts)
 
-    def _write(self, state: str, counts: Mapping[str, Any]) -> None:
+    def to_bytes(self, state: str, counts: Mapping[str, Any]) -> bytes:
+        """Serialise the record as it is in a state."""
         document = {
             "stage": self.stage,
             "state": state,
@@ -110,10 +126,23 @@ class StageRecord:
             "extent": dict(self.extent or {}),
             "versions": versions(),
             "counts": dict(counts),
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
+            "started": utc_text(self._started),
             "seconds": round(time.time() - self._started, 3),
         }
-        storage.put_bytes(self.url, (json.dumps(document, indent=1) + "\n").encode())
+        return (json.dumps(document, indent=1) + "\n").encode()
+
+    def _write(self, state: str, counts: Mapping[str, Any]) -> None:
+        storage.put_bytes(self.url, self.to_bytes(state, counts))
+
+
+def utc_text(seconds: float) -> str:
+    """Write a moment, in seconds since 1970, as text."""
+    return time.strftime(TIME_FORMAT, time.gmtime(seconds))
+
+
+def timestamp_of(text: str) -> float:
+    """Read `utc_text` back, to the second."""
+    return float(calendar.timegm(time.strptime(text, TIME_FORMAT)))
 
 
 def read_record(url: str) -> dict[str, Any] | None:

@@ -26,10 +26,17 @@ LASTING = (
 )
 """What asking a remote store again will not mend."""
 
-LASTING_NAMES = ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError")
-"""Likewise, of clients that we do not import."""
+LASTING_NUMBERS = (errno.EINVAL, errno.EPERM, errno.ENAMETOOLONG, errno.ENOSYS, errno.EMSGSIZE)
+"""Likewise: what s3fs calls a request that its store finds wrong."""
+
+WANT_OF_CREDENTIALS = (
+    *("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "TokenRetrievalError"),
+    *("UnauthorizedSSOTokenError", "SSOTokenLoadError", "DefaultCredentialsError"),
+)
+"""Errors of botocore and google.auth, which we do not import."""
 
 TIMEOUT_STATUS = (408, 429)
+REFUSAL_STATUS = (401, 403)
 
 
 def retried(
@@ -86,8 +93,31 @@ def _passes_remote(error: BaseException) -> bool:
         return True
     if isinstance(error, (MilanError, *LASTING)) or not isinstance(error, Exception):
         return False
-    if type(error).__name__ in LASTING_NAMES:
+    if lacks_credentials(error) or is_refusal(error):
         return False
-    status = getattr(error, "status", None)  # of an HTTP answer
-    refused = isinstance(status, int) and 400 <= status < 500
-    return not refused or status in TIMEOUT_STATUS
+    if isinstance(error, OSError) and error.errno in LASTING_NUMBERS:
+        return False
+    status = _status(error)
+    return status is None or not 400 <= status < 500 or status in TIMEOUT_STATUS
+
+
+def lacks_credentials(error: BaseException) -> bool:
+    """Tell whether a client found no usable credentials."""
+    return type(error).__name__ in WANT_OF_CREDENTIALS
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Tell whether a store knows the caller's name, but does not let it in."""
+    forbidden = isinstance(error, OSError) and str(error).startswith("Forbidden")  # gcsfs
+    return isinstance(error, PermissionError) or forbidden or _status(error) in REFUSAL_STATUS
+
+
+def _status(error: BaseException) -> int | None:
+    """Return the status of an HTTP answer that an error tells of, as aiohttp or gcsfs has it."""
+    for name in ("status", "code"):
+        status = getattr(error, name, None)
+        if isinstance(status, int):
+            return status
+        if isinstance(status, str) and status.isdigit():
+            return int(status)
+    return None

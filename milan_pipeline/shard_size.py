@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from milan_pipeline.identity import Identity, content_hash
 from milan_pipeline.manifest import Manifest, Shard, index_bytes, index_table
 from milan_pipeline.shards import END_OF_ARCHIVE_BYTES
-from milan_pipeline.store_size import RECORD_BYTES, RECORD_ROW_BYTES, KeyBytes
+from milan_pipeline.store_size import KeyBytes
 from milan_pipeline.target_records import TARGET_EXTENSION, layout_of
 from milan_pipeline.units import Mark, Unit, shard_details, target_shard_name
 
-HASH_LETTERS = 64
+HASH_LETTERS = 64  # sha256
 
 
 def tar_header_bytes(key: str) -> int:
@@ -41,13 +41,12 @@ class ShardSize:
             for unit, keys in units
         )
 
-    def around(self, units: Sequence[tuple[Unit, KeyBytes]]) -> int:
-        """Count the bytes of the manifest and of the stage's record."""
+    def manifest(self, units: Sequence[tuple[Unit, KeyBytes]]) -> int:
+        """Count the bytes of the manifest that lists some units' tars."""
         shards = tuple(self._listed(unit, keys) for unit, keys in units)
         common = {"identity": self._identity, "identity_hash": content_hash(self._identity)}
         manifest = Manifest(kind="targets", folder="", shards=shards, common=common)
-        rows = sum(len(unit.path) + HASH_LETTERS + RECORD_ROW_BYTES for unit, _ in units)
-        return len(manifest.to_bytes()) + RECORD_BYTES + rows
+        return len(manifest.to_bytes())
 
     def _listed(self, unit: Unit, keys: KeyBytes) -> Shard:
         """A shard as the manifest lists it, with stand-ins for its hashes."""

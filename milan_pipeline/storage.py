@@ -1,17 +1,22 @@
 """Every URL through fsspec: read, range read, list, atomic put. Nobody else opens a file of data.
 
-A name without `://` is a local path. Writes are atomic everywhere: a local file is written beside
+A name without `://` is a local path; `s3://` and `gs://` are object stores, with credentials from
+their usual environment alone; `http(s)://` is only read from. What fails for a passing reason is
+tried again, for about two minutes. Writes are atomic everywhere: a local file is written beside
 its place and renamed, an object store gets a single PUT. A left-over temporary name starts with
 a dot and ends in `.tmp`; listings leave those out.
 """
 
 import contextlib
+import functools
+import io
+import itertools
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeVar, cast
 
 import fsspec
 from braceexpand import braceexpand
@@ -23,9 +28,26 @@ from milan_pipeline.errors import (
     StorageError,
     TruncatedError,
 )
+from milan_pipeline.filesystems import (
+    WEB_PROTOCOLS,
+    copied,
+    info_of,
+    is_local,
+    knows_ranges,
+    named_errors,
+    names_in,
+    reason_of,
+    resolve,
+    scheme_of,
+)
+from milan_pipeline.parallel import ordered_map
+from milan_pipeline.range_stream import PIECE_BYTES, open_ranges
 from milan_pipeline.retries import retried
 
-REFUSED_PROTOCOLS = ("pipe", "python", "github", "git", "ssh", "sftp", "reference")
+ResultT = TypeVar("ResultT")
+
+READ_THREADS, READ_AHEAD = 32, 128
+"""Of small remote files that are read together."""
 
 
 def join(base: str, *parts: str) -> str:
@@ -64,11 +86,10 @@ def read_bytes(url: str, start: int = 0, length: int | None = None) -> bytes:
         StorageError: reading failed, also when tried again.
         TruncatedError: the file ends before `start + length`, also when asked again.
     """
-    filesystem, path = _resolve(url)
+    filesystem, path = resolve(url)
 
     def read() -> bytes:
-        end = None if length is None else start + length
-        data = cast(bytes, filesystem.cat_file(path, start=start or None, end=end))
+        data = _cat(filesystem, path, start, length)
         if length is not None and len(data) > length:
             raise StorageError(
                 f"{url} came whole where a part was asked for; its server must know ranges"
@@ -78,43 +99,70 @@ def read_bytes(url: str, start: int = 0, length: int | None = None) -> bytes:
             raise TruncatedError(f"{url} ends {missing} bytes early; it is truncated")
         return data
 
-    with _named_errors(url):
-        return retried(read, url=url, local=_is_local(filesystem))
+    return _patiently(read, url, filesystem)
 
 
-def open_read(url: str) -> BinaryIO:
-    """Open a file for buffered binary reading.
+def _cat(filesystem: fsspec.AbstractFileSystem, path: str, start: int, length: int | None) -> bytes:
+    if is_local(filesystem) and length is None and not start:
+        return Path(path).read_bytes()  # faster, which matters where there are many marks
+    end = None if length is None else start + length
+    return cast(bytes, filesystem.cat_file(path, start=start or None, end=end))
+
+
+def read_many(urls: Iterable[str]) -> Generator[bytes, None, None]:
+    """Yield the bytes of many small files, in order: local ones at once, remote ones ahead.
+
+    Args:
+        urls: of one place; consumed lazily, at most `READ_AHEAD` in advance.
 
     Raises:
         MissingDataError: there is no such file.
-        StorageError: it cannot be opened.
+        StorageError: one cannot be read.
     """
-    filesystem, path = _resolve(url)
-    with _named_errors(url):
-        return retried(
-            lambda: cast(BinaryIO, filesystem.open(path, "rb")),
-            url=url,
-            local=_is_local(filesystem),
-        )
+    rest = iter(urls)
+    first = next(rest, None)
+    if first is None:
+        return
+    workers = READ_THREADS if local_path(first) is None else 0
+    all_urls = itertools.chain([first], rest)
+    contents = ordered_map(read_bytes, all_urls, workers=workers, ahead=READ_AHEAD)
+    with contextlib.closing(contents):
+        yield from contents
 
 
-@contextlib.contextmanager
-def _named_errors(url: str) -> Iterator[None]:
-    """Turn what a file system raises while reading into our errors."""
-    try:
-        yield
-    except MilanError:
-        raise
-    except FileNotFoundError as error:
-        raise MissingDataError(f"{url} does not exist; check the path") from error
-    except Exception as error:  # remote stores raise errors of their clients, not only OSError
-        raise StorageError(f"{url} cannot be read ({error})") from error
+def open_read(url: str) -> BinaryIO:
+    """Open a file for buffered binary reading, with `seek`.
+
+    A remote one is read by ranges, ahead, each tried again where it fails. Where its server knows
+    no ranges or not the file's size, it is first copied to a temporary file on this machine.
+
+    Raises:
+        MissingDataError: there is no such file.
+        StorageError: it cannot be opened; reading from what is returned raises it, too.
+    """
+    filesystem, path = resolve(url)
+    if is_local(filesystem):
+        return _patiently(lambda: Path(path).open("rb"), url, filesystem)
+    size = size_of(url)
+    if size is not None and size <= PIECE_BYTES:
+        return io.BytesIO(read_bytes(url))
+    if size is None or not _patiently(lambda: knows_ranges(filesystem, path), url, filesystem):
+        return _patiently(lambda: copied(filesystem, path), url, filesystem)
+    return open_ranges(lambda start, length: read_bytes(url, start, length), size)
 
 
 def put_bytes(url: str, data: bytes | memoryview) -> None:
-    """Write a whole file, atomically."""
-    with atomic_writer(url) as stream:
-        stream.write(data)
+    """Write a whole file, atomically; to an object store without a copy on the disk.
+
+    Raises:
+        StorageError: the place cannot be written, or it is full.
+    """
+    filesystem, path = _writable(url)
+    if is_local(filesystem):
+        with atomic_writer(url) as stream:
+            stream.write(data)
+    else:
+        _patiently(lambda: filesystem.pipe_file(path, bytes(data)), url, filesystem, "written")
 
 
 @contextlib.contextmanager
@@ -126,8 +174,8 @@ def atomic_writer(url: str) -> Iterator[BinaryIO]:
     Raises:
         StorageError: the place cannot be written, or it is full.
     """
-    filesystem, path = _resolve(url)
-    local = _is_local(filesystem)
+    filesystem, path = _writable(url)
+    local = is_local(filesystem)
     folder = Path(path).parent if local else Path(tempfile.gettempdir())
     temporary = folder / f".{uuid.uuid4().hex}.tmp"
     try:
@@ -138,11 +186,12 @@ def atomic_writer(url: str) -> Iterator[BinaryIO]:
         if local:
             temporary.replace(path)
         else:
-            filesystem.put_file(str(temporary), path)
+            put = functools.partial(filesystem.put_file, str(temporary), path)
+            _patiently(put, url, filesystem, "written")
     except MilanError:  # of the block, which knows better what failed
         raise
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = reason_of(error)
         raise StorageError(f"{url} cannot be written ({reason}); make room or fix it") from error
     finally:
         with contextlib.suppress(OSError):
@@ -150,28 +199,49 @@ def atomic_writer(url: str) -> Iterator[BinaryIO]:
 
 
 def exists(url: str) -> bool:
-    """Tell whether a file or folder is there."""
-    filesystem, path = _resolve(url)
-    return bool(filesystem.exists(path))
+    """Tell whether a file or folder is there.
+
+    Raises:
+        StorageError: its place cannot be asked.
+    """
+    filesystem, path = resolve(url)
+    try:
+        _patiently(lambda: info_of(filesystem, path), url, filesystem)
+    except MissingDataError:
+        return False
+    return True
+
+
+def size_of(url: str) -> int | None:
+    """Return a file's bytes; None where a web server does not tell.
+
+    Raises:
+        MissingDataError: there is no such file.
+        StorageError: its place cannot be asked.
+    """
+    filesystem, path = resolve(url)
+    size = _patiently(lambda: info_of(filesystem, path), url, filesystem)["size"]
+    return None if size is None else int(size)
 
 
 def list_names(url: str) -> list[str]:
-    """List the names in a folder, sorted; empty where there is no such folder."""
-    filesystem, path = _resolve(url)
+    """List the names in a folder, sorted, as they are now; empty where there is no such folder.
+
+    Raises:
+        StorageError: it cannot be listed.
+    """
+    filesystem, path = resolve(url)
     try:
-        # Listings must be fresh: another process may have written since the last one.
-        filesystem.invalidate_cache(path)
-        entries = filesystem.ls(path, detail=False)
-    except FileNotFoundError:
+        names = _patiently(lambda: names_in(filesystem, path), url, filesystem, "listed")
+    except MissingDataError:
         return []
-    names = {basename(str(entry)) for entry in entries}
     return sorted(name for name in names if not (name.startswith(".") and name.endswith(".tmp")))
 
 
 def free_bytes(url: str) -> int | None:
     """Return the free bytes of the disk that a URL is on; None for object stores."""
-    filesystem, path = _resolve(url)
-    if not _is_local(filesystem):
+    filesystem, path = resolve(url)
+    if not is_local(filesystem):
         return None
     place = Path(path)
     while not place.exists():
@@ -181,22 +251,25 @@ def free_bytes(url: str) -> int | None:
 
 def local_path(url: str) -> Path | None:
     """Return the local path of a URL, or None where it is not a local file."""
-    filesystem, path = _resolve(url)
-    return Path(path) if _is_local(filesystem) else None
+    filesystem, path = resolve(url)
+    return Path(path) if is_local(filesystem) else None
 
 
-def _is_local(filesystem: fsspec.AbstractFileSystem) -> bool:
-    protocols = filesystem.protocol
-    return "file" in ((protocols,) if isinstance(protocols, str) else protocols)
+def _writable(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    if scheme_of(url) in WEB_PROTOCOLS:
+        raise StorageError(
+            f"{url} cannot be written: web servers are only read from; give a local folder, "
+            "s3:// or gs://"
+        )
+    return resolve(url)
 
 
-def _resolve(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Find the filesystem of a URL, refusing those that run programs or reach for code."""
-    scheme = url.split(":", 1)[0] if ":" in url else ""
-    if scheme in REFUSED_PROTOCOLS or "::" in url:
-        raise StorageError(f"{url!r} is refused: {scheme or '::'} URLs are not data; give a path")
-    try:
-        filesystem, path = fsspec.core.url_to_fs(url)
-    except (ValueError, ImportError) as error:
-        raise StorageError(f"{url!r} cannot be opened ({error}); check its protocol") from error
-    return filesystem, path
+def _patiently(
+    action: Callable[[], ResultT],
+    url: str,
+    filesystem: fsspec.AbstractFileSystem,
+    doing: str = "read",
+) -> ResultT:
+    """Do something with a URL, trying again what may pass, and name what does not."""
+    with named_errors(url, doing):
+        return retried(action, url=url, local=is_local(filesystem), doing=doing)

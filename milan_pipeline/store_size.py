@@ -1,21 +1,21 @@
 """What a target store takes, in bytes, before anything is written.
 
-Counts every file as the writer lays it out: the arrays are created in memory, without samples, by
-the functions that the writer calls, so that chunks, checksums and metadata are as they will be.
+Counts every file as the writer lays it out, the stage's record excepted: the arrays are created in
+memory, without samples, by the functions that the writer calls, so that chunks, checksums and
+metadata are as they will be.
 
 Legend: N = 1 + L tokens, L patches, C code width.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import zarr
 from zarr.storage import MemoryStore
 
 from milan_pipeline.codecs import Codec, codec_of
-from milan_pipeline.identity import Identity, content_hash
-from milan_pipeline.manifest import Shard
+from milan_pipeline.identity import Identity, build_identity, content_hash
 from milan_pipeline.target_store import (
     create_codes,
     create_small_array,
@@ -24,13 +24,12 @@ from milan_pipeline.target_store import (
     root_bytes,
 )
 from milan_pipeline.units import Mark, Unit
+from milan_pipeline.views import ViewPolicy
 
 CRC_BYTES = 4
 INDEX_ENTRY_BYTES = 16  # an outer shard says of each of its chunks where it is and how long
 TEXT_LENGTH_BYTES = 4  # before each text of a chunk, and once for their number
 HASH_LETTERS = 32  # an object's xxh3-128, in a mark
-RECORD_BYTES = 3200  # a stage's record: versions and options vary by a few hundred bytes
-RECORD_ROW_BYTES = 10  # quotes, colon, comma and indentation of a row in it
 
 
 class KeyBytes(NamedTuple):
@@ -64,11 +63,26 @@ class StoreSize:
         self._identity = identity
         self._codec = codec_of(identity["codec"])
         self._shape = 1 + height * width, self._codec.code_width(identity["teacher"]["width"])
-        self._layouts: dict[int, _Layout] = {}
+        self._known: dict[tuple[object, ...], int] = {}
 
     def unit(self, unit: Unit, keys: KeyBytes) -> int:
         """Count the bytes of one unit's objects and of its mark."""
-        layout = self._layout(unit.shard.samples)
+        shard = unit.shard
+        alike = shard.samples, len(shard.name), len(shard.sha256), unit.view
+        if alike not in self._known:  # as most units are
+            self._known[alike] = self._without_keys(unit)
+        return self._known[alike] + keys.total
+
+    def units(self, units: Iterable[tuple[Unit, KeyBytes]]) -> int:
+        """Count the bytes of some units."""
+        return sum(self.unit(unit, keys) for unit, keys in units)
+
+    def groups(self, views: int) -> int:
+        """Count the bytes of the groups around the units of so many views."""
+        return len(root_bytes(self._identity)) + views * len(group_bytes({}))
+
+    def _without_keys(self, unit: Unit) -> int:
+        layout = _layout_of(self._codec, self._shape, unit.shard.samples)
         mark = Mark(
             shard=unit.shard.name,
             sha256=unit.shard.sha256,
@@ -78,22 +92,27 @@ class StoreSize:
             skipped=[],
             objects=dict.fromkeys(layout.paths, "0" * HASH_LETTERS),
         )
-        return layout.chunk_bytes + layout.metadata_bytes + keys.total + len(mark.to_bytes())
+        return layout.chunk_bytes + layout.metadata_bytes + len(mark.to_bytes())
 
-    def units(self, units: Iterable[tuple[Unit, KeyBytes]]) -> int:
-        """Count the bytes of some units."""
-        return sum(self.unit(unit, keys) for unit, keys in units)
 
-    def around(self, shards: Sequence[Shard], views: int) -> int:
-        """Count the bytes of what is not in units: the groups and the stage's record."""
-        groups = len(root_bytes(self._identity)) + views * len(group_bytes({}))
-        rows = sum(len(shard.name) + len(shard.sha256) + RECORD_ROW_BYTES for shard in shards)
-        return groups + RECORD_BYTES + rows
+def likely_identity(
+    known: Mapping[str, Mapping[str, Any]], policy: ViewPolicy, codec: Codec
+) -> Identity:
+    """Build the identity that a store will have, with stand-ins for what only the weights tell.
 
-    def _layout(self, samples: int) -> _Layout:
-        if samples not in self._layouts:
-            self._layouts[samples] = _layout_of(self._codec, self._shape, samples)
-        return self._layouts[samples]
+    Args:
+        known: the teacher's parts that are known without them: `teacher.visible_identity`.
+        policy: how views will be cut.
+        codec: how targets will be stored.
+    """
+    statistics = {name: [0.5, 0.5, 0.5] for name in ("mean", "std")}
+    pixels = {"pixels": "pillow-rgb, bicubic antialiased, uint8"}
+    return build_identity(
+        teacher={"weights_sha256": "0" * HASH_LETTERS, **known["teacher"]},
+        preprocessing={**pixels, **statistics, **known["preprocessing"]},
+        view_policy=policy.as_dict(),
+        codec=codec.parameters(),
+    )
 
 
 def _layout_of(codec: Codec, shape: tuple[int, int], samples: int) -> _Layout:

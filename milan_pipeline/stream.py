@@ -84,7 +84,9 @@ def _carry_errors(parts: Iterator[Batch]) -> Iterator[Batch | MilanError]:
     try:
         yield from parts
     except MilanError as error:
-        yield error
+        # Anew, without its traceback: where tblib is there (dask brings it along) that would be
+        # pickled, too, and keep alive the frames that unpickle it, and with them the workers.
+        yield type(error)(*error.args)
 
 
 @contextlib.contextmanager

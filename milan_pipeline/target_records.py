@@ -18,7 +18,8 @@ from milan_pipeline.errors import DataError
 from milan_pipeline.identity import Identity
 from milan_pipeline.manifest import Shard
 from milan_pipeline.shards import Sample, write_shard
-from milan_pipeline.target_store import OUTER_SHARD, open_unit
+from milan_pipeline.target_store import OUTER_SHARD
+from milan_pipeline.unit_reader import open_unit
 from milan_pipeline.units import Mark, Unit, shard_details
 
 TARGET_EXTENSION = "target.npy"

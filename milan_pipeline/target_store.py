@@ -1,6 +1,6 @@
-"""The Zarr v3 layout of targets: its root, the arrays of one unit, opening one verified.
+"""The Zarr v3 layout of targets: its root and the arrays of one unit.
 
-What writes a unit is `unit_writer.py`.
+`unit_writer.py` writes a unit, `unit_reader.py` reads one.
 
 Legend: n samples of the unit, N = 1 + L tokens, L patches, C code width.
 """
@@ -11,7 +11,6 @@ import math
 from typing import Any
 
 import numpy as np
-import xxhash
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
@@ -21,7 +20,6 @@ from milan_pipeline import storage
 from milan_pipeline.codecs import Codec
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.identity import Identity, content_hash, require_same
-from milan_pipeline.units import Mark, Unit
 
 FORMAT_VERSION = 1
 OUTER_SHARD = 256
@@ -52,7 +50,10 @@ class UnitBlock:
 
 
 def create_root(url: str, identity: Identity, *, overwrite: bool = False) -> None:
-    """Create the store's root if it is absent; otherwise check that it holds these targets.
+    """Create the store's root if it is absent; then check that it holds these targets.
+
+    Any number of processes may come here at once: those with equal targets write equal bytes.
+    Others are refused here or, if they both were in the same moment, when they come here again.
 
     Args:
         url: the store.
@@ -62,11 +63,12 @@ def create_root(url: str, identity: Identity, *, overwrite: bool = False) -> Non
     Raises:
         MismatchError: the store holds targets of another identity; each field is named.
     """
+    remedy = "give another --out for these targets, or --overwrite to extract them anew"
     if storage.exists(storage.join(url, "zarr.json")) and not overwrite:
-        remedy = "give another --out for these targets, or --overwrite to extract them anew"
         require_same(read_identity(url), identity, what=url, remedy=remedy)
         return
     storage.put_bytes(storage.join(url, "zarr.json"), root_bytes(identity))
+    require_same(read_identity(url), identity, what=url, remedy=remedy)
 
 
 def root_bytes(identity: Identity) -> bytes:
@@ -107,15 +109,6 @@ def read_identity(url: str) -> Identity:
             "--overwrite makes it again"
         )
     return identity
-
-
-def bytes_per_sample(codec: Codec, patches: int, width: int) -> int:
-    """Return what one sample takes in the store, checksums and chunk index included."""
-    tokens = 1 + patches
-    codes = tokens * codec.code_width(width) * codec.dtype.itemsize
-    crc_and_index, box_flip_size_digest, key = 4 + 16, 16 + 1 + 8 + 8, 24
-    scale = 2 * tokens if codec.has_scale else 0
-    return codes + crc_and_index + scale + 4 * patches + box_flip_size_digest + key
 
 
 def create_codes(
@@ -163,27 +156,6 @@ def empty_block(codec: Codec, shape: tuple[int, int]) -> UnitBlock:
         size=np.zeros((0, 2), np.int32),
         digest=np.zeros(0, np.uint64),
     )
-
-
-def open_unit(url: str, unit: Unit, mark: Mark) -> zarr.Group:
-    """Open a finished unit for reading, after checking every one of its objects.
-
-    Raises:
-        DataError: an object is missing or not what was written; a missing chunk is never zeros.
-    """
-    for path, digest in mark.objects.items():
-        place = storage.join(url, unit.path, path)
-        try:
-            found = xxhash.xxh3_128_hexdigest(storage.read_bytes(place))
-        except MissingDataError:
-            found = None
-        if found != digest:
-            state = "is missing" if found is None else "is damaged"
-            raise DataError(
-                f"{place} {state}; delete {storage.join(url, unit.mark_path)} and run "
-                "extract-targets again"
-            )
-    return zarr.open_group(storage.join(url, unit.path), mode="r")
 
 
 def group_bytes(attributes: dict[str, Any]) -> bytes:

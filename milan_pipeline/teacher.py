@@ -1,23 +1,28 @@
-"""CLIP image tower -> (targets, prior). The only module that imports open_clip.
+"""CLIP image tower -> (targets, prior).
 
-Legend: B batch, N = 1 + L tokens (CLS first), L patches row-major, W tower width, D target width,
-H heads, d = W / H.
+Legend: B batch, C = 3 channels, H, W pixels, N = 1 + L tokens (the image's first), L patches
+row-major, D target width.
 """
 
 import hashlib
 from typing import Any, NamedTuple
 
-import open_clip
 import torch
-from open_clip.pretrained import get_pretrained_cfg
-from open_clip.transformer import VisionTransformer
 from torch import nn
-from torch.nn import functional as F
 
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.open_clip_models import (
+    blank_visual,
+    known_statistics,
+    load_visual,
+    untrained_visual,
+)
+from milan_pipeline.pixel_statistics import IMAGENET_MEAN, IMAGENET_STD
+from milan_pipeline.precision import DTYPES, settle_precision
+from milan_pipeline.priors import PriorReader, settle_prior
 from milan_pipeline.teacher_spec import TeacherSpec
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+from milan_pipeline.tower import Tower
+from milan_pipeline.towers import tower_of
 
 
 class TeacherShape(NamedTuple):
@@ -32,96 +37,108 @@ def describe_teacher(spec: TeacherSpec) -> TeacherShape:
     """Read a tower's shape from its configuration alone.
 
     Raises:
-        ConfigError: open_clip knows no such model, or it is not a plain ViT.
+        ConfigError: open_clip knows no such model, or it cannot give what is asked for.
     """
-    config = _model_config(spec.name)
-    try:
-        vision = config["vision_cfg"]
-        size, patch = vision.get("image_size", 224), vision["patch_size"]
-        return TeacherShape(size, (size // patch, size // patch), config["embed_dim"])
-    except (KeyError, TypeError) as error:
-        raise ConfigError(
-            f"--teacher {spec.name!r} is no plain square ViT; choose a ViT-* model with a CLS token"
-        ) from error
+    tower, _ = _settled(blank_visual(spec), spec)
+    return TeacherShape(tower.image_size, tower.grid, tower.widths[spec.space])
+
+
+def visible_identity(spec: TeacherSpec) -> dict[str, dict[str, Any]]:
+    """Return the teacher's parts of the identity, as far as they are known without its weights.
+
+    Args:
+        spec: with its precision settled.
+
+    Raises:
+        ConfigError: as `describe_teacher`.
+    """
+    tower, prior = _settled(blank_visual(spec), spec)
+    statistics = known_statistics(spec)
+    if spec.norm == "imagenet":
+        statistics = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
+    return {
+        "teacher": _content(spec, tower, prior),
+        "preprocessing": {"size": tower.image_size, **statistics},
+    }
 
 
 class Teacher:
-    """A frozen CLIP image tower with CLS token and attention blocks."""
+    """A frozen CLIP image tower."""
 
     def __init__(
-        self, visual: VisionTransformer, spec: TeacherSpec, *, device: str = "cpu"
+        self,
+        visual: nn.Module,
+        spec: TeacherSpec,
+        *,
+        device: str = "cpu",
+        compile: bool = False,  # noqa: A002 - torch's own word
     ) -> None:
         """Take over a tower, whose weights are cast to the precision asked for.
 
         Raises:
-            ConfigError: it has no CLS token over plain attention blocks, or its input is no square.
+            ConfigError: it cannot give what is asked for.
         """
-        _require_supported(visual, spec.name)
-        height, width = visual.image_size
-        if height != width:
-            raise ConfigError(
-                f"--teacher {spec.name!r} takes {height}x{width} pixels; choose a square one"
-            )
-        self.spec = spec
-        self.image_size = int(height)
-        self.grid = (int(visual.grid_size[0]), int(visual.grid_size[1]))
-        self.width = int(visual.proj.shape[1])
-        self.mean = [float(value) for value in visual.preprocess_cfg["mean"]]
-        self.std = [float(value) for value in visual.preprocess_cfg["std"]]
-        self.weights_sha256 = _weights_sha256(visual)
-        # The weights do not tell these two, which a local folder's configuration may change.
-        last: Any = visual.transformer.resblocks[-1]
-        self.heads = int(last.attn.num_heads)
-        self.activation = type(last.mlp.gelu).__name__
-        self._dtype = DTYPES[spec.precision]
         self._device = torch.device(device)
-        self._visual = visual.eval().requires_grad_(requires_grad=False)
-        self._visual.to(device=self._device, dtype=self._dtype)
+        self.spec = settle_precision(spec, self._device)
+        visual.eval().requires_grad_(requires_grad=False)
+        self._tower, self.prior = _settled(visual, spec)
+        self._reader = PriorReader(self._tower, self.prior)
+        self.image_size = self._tower.image_size
+        self.grid = self._tower.grid
+        self.width = self._tower.widths[spec.space]
+        own: Any = getattr(visual, "preprocess_cfg", {})
+        imagenet = spec.norm == "imagenet"
+        self.mean = [float(value) for value in (IMAGENET_MEAN if imagenet else own["mean"])]
+        self.std = [float(value) for value in (IMAGENET_STD if imagenet else own["std"])]
+        # On the device once and for all: copied there for each batch, they would be waited for.
+        self._mean_C11, self._std_C11 = (
+            torch.tensor(values, device=self._device).view(3, 1, 1)
+            for values in (self.mean, self.std)
+        )
+        self.weights_sha256 = _weights_sha256(visual)
+        self._dtype = DTYPES[self.spec.precision]
+        visual.to(device=self._device, dtype=self._dtype)
+        if compile:
+            self._compile()
 
     @classmethod
-    def load(cls, spec: TeacherSpec, *, device: str = "cpu") -> "Teacher":
+    def load(
+        cls,
+        spec: TeacherSpec,
+        *,
+        device: str = "cpu",
+        compile: bool = False,  # noqa: A002 - torch's own word
+    ) -> "Teacher":
         """Load an open_clip model and keep its image tower.
 
         Args:
             spec: which one, and what is asked of it.
             device: where the tower runs.
+            compile: have torch compile its attention blocks: slower to start, and on a GPU faster.
 
         Raises:
-            ConfigError: the model or its weights cannot be had, or it has no CLS token.
+            ConfigError: the model or its weights cannot be had, or it cannot give what is asked.
         """
-        try:
-            model = open_clip.create_model(
-                spec.name,
-                pretrained=spec.pretrained,
-                require_pretrained=True,
-                pretrained_text=False,
-                force_quick_gelu=_needs_quick_gelu(spec.name, spec.pretrained),
-            )
-        except (RuntimeError, ValueError, OSError, KeyError) as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(
-                f"--teacher {spec.name!r} with --pretrained {spec.pretrained!r} cannot be loaded "
-                f"({reason}); check the name, the tag and that the weights are there"
-            ) from error
-        return cls(model.visual, spec, device=device)
+        return cls(load_visual(spec), spec, device=device, compile=compile)
 
     @property
     def device(self) -> torch.device:
         """Where the tower runs."""
         return self._device
 
+    @classmethod
+    def untrained(cls, spec: TeacherSpec, *, device: str = "cpu") -> "Teacher":
+        """Build a tower with random weights, always the same: as fast as the trained one.
+
+        Raises:
+            ConfigError: open_clip knows no such model, or it cannot give what is asked for.
+        """
+        return cls(untrained_visual(spec), spec, device=device)
+
     def identity(self) -> dict[str, Any]:
         """Return the teacher's part of the identity."""
-        return {
-            "name": self.spec.name_in_identity,
-            "pretrained": self.spec.tag_in_identity,
-            "weights_sha256": self.weights_sha256,
-            "heads": self.heads,
-            "activation": self.activation,
-            "precision": self.spec.precision,
-            "grid": list(self.grid),
-            "width": self.width,
-        }
+        content = _content(self.spec, self._tower, self.prior)
+        return content | {"weights_sha256": self.weights_sha256}
 
     def preprocessing(self) -> dict[str, Any]:
         """Return the identity's part on what the tower is given."""
@@ -140,109 +157,72 @@ class Teacher:
             pixels_BCHW: uint8 views of the tower's input size.
 
         Returns:
-            targets_BND: float32, `ln_post` then `@ proj` on all tokens.
-            prior_BL: float32, the last block's softmaxed CLS row, head mean, without CLS column.
+            targets_BND: float32, first of the image, which is CLS where the tower pools by it, then
+                of every patch, through the same final norm and, if asked for, projection.
+            prior_BL: float32, of every patch; see `priors.PriorReader`.
         """
-        visual = self._visual
-        captured: dict[str, torch.Tensor] = {}
-
-        def keep_input(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            captured["last_input"] = args[0]
-
-        def keep_output(_: nn.Module, __: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            captured["tokens"] = output
-
-        hooks = [
-            visual.transformer.resblocks[-1].register_forward_pre_hook(keep_input),
-            visual.transformer.register_forward_hook(keep_output),
-        ]
-        try:
-            visual(self.normalise(pixels_BCHW))
-        finally:
-            for hook in hooks:
-                hook.remove()
-        last_BNW = captured["last_input"]
-        if not visual.transformer.batch_first:
-            last_BNW = last_BNW.transpose(0, 1)
-        targets_BND = visual.ln_post(captured["tokens"]) @ visual.proj
-        return targets_BND.float(), _cls_attention(visual.transformer.resblocks[-1], last_BNW)
+        with self._reader.reading():
+            targets_BND = self._tower.features(
+                self.normalise(pixels_BCHW), layers=self.spec.layers, space=self.spec.space
+            )
+        prior_BL = self._reader.read(len(targets_BND), targets_BND.device)
+        return targets_BND.float(), prior_BL
 
     def normalise(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        """Turn uint8 pixels into the tower's input type, with the tower's own mean and std."""
-        pixels = pixels_BCHW.to(self._device).float().div_(255)
-        mean = torch.tensor(self.mean, device=self._device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=self._device).view(1, 3, 1, 1)
-        return ((pixels - mean) / std).to(self._dtype)
+        """Turn uint8 pixels into the tower's input type, with mean and std of `preprocessing`."""
+        pixels = pixels_BCHW.to(self._device, non_blocking=True).float().div_(255)
+        return pixels.sub_(self._mean_C11).div_(self._std_C11).to(self._dtype)
+
+    def _compile(self) -> None:
+        """Compile the blocks, but for those whose attention is read as Python sees it."""
+        watched = {id(attention) for attention in self._reader.watches}
+        pairs = zip(self._tower.blocks, self._tower.attentions, strict=True)
+        for block, attention in pairs:
+            if id(attention) not in watched:
+                block.compile()
 
 
-def _model_config(name: str) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] | None = open_clip.get_model_config(name)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+def _settled(visual: nn.Module, spec: TeacherSpec) -> tuple[Tower, str]:
+    """Return a tower and the prior it gives, if it can do what is asked of it."""
+    tower = tower_of(visual, spec.name)
+    if spec.grid is not None and tower.grid != (spec.grid, spec.grid):
         raise ConfigError(
-            f"--teacher {name!r} has no readable configuration ({reason}); check the name"
-        ) from error
-    if config is None:
-        raise ConfigError(
-            f"--teacher {name!r} is no open_clip model; see open_clip.list_models(), or give "
-            "hf-hub:ORG/REPO or local-dir:PATH"
+            f"--grid {spec.grid} cannot be had of --teacher {spec.name!r}, whose tokens are "
+            f"{tower.grid[0]}x{tower.grid[1]}; leave --grid away or choose another teacher"
         )
-    return config
+    depth = max(1, len(tower.blocks))
+    if spec.layers > depth:
+        raise ConfigError(
+            f"--layers {spec.layers} is more than --teacher {spec.name!r} has that its final norm "
+            f"fits; give {depth} or less"
+        )
+    if spec.space not in tower.widths:
+        raise ConfigError(
+            f"--space {spec.space} is not to be had of --teacher {spec.name!r}; choose "
+            + " or ".join(tower.widths)
+        )
+    return tower, settle_prior(spec.prior, tower, spec.name)
 
 
-def _needs_quick_gelu(name: str, pretrained: str | None) -> bool:
-    """Tell whether the weights of a tag were trained with QuickGELU, as OpenAI's were.
+def _content(spec: TeacherSpec, tower: Tower, prior: str) -> dict[str, Any]:
+    """Return what shapes targets, but for the weights.
 
-    open_clip only warns where the model of that name has the other activation (`ViT-B-16` with
-    `openai`), and would compute wrong features.
-
-    Raises:
-        ConfigError: the name asks for QuickGELU and the tag's weights were trained without.
+    Heads, activation and pooling are not told by the weights, and a local folder may change them.
     """
-    tag = get_pretrained_cfg(name, pretrained) if pretrained and ":" not in name else {}
-    trained_with = bool(tag.get("quick_gelu", False))
-    if tag and not trained_with and _model_config(name).get("quick_gelu", False):
-        raise ConfigError(
-            f"--teacher {name!r} has QuickGELU, which the weights of --pretrained {pretrained!r} "
-            "were trained without; leave -quickgelu away"
-        )
-    return trained_with
-
-
-def _cls_attention(block: nn.Module, x_BNW: torch.Tensor) -> torch.Tensor:
-    """Compute only the CLS row of a block's attention: (B, L) float32, averaged over heads."""
-    attention: Any = block.attn
-    normed_BNW = block.ln_1(x_BNW)  # type: ignore[operator]
-    width, heads = attention.embed_dim, attention.num_heads
-    weight_q, weight_k, _ = attention.in_proj_weight.split(width)
-    bias_q, bias_k, _ = attention.in_proj_bias.split(width)
-    q_BW = F.linear(normed_BNW[:, 0], weight_q, bias_q)
-    k_BNW = F.linear(normed_BNW, weight_k, bias_k)
-    q_BHd = q_BW.view(len(q_BW), heads, -1)
-    k_BNHd = k_BNW.view(*k_BNW.shape[:2], heads, -1)
-    products_BHN: torch.Tensor = torch.einsum("bhd,bnhd->bhn", q_BHd, k_BNHd)
-    logits_BHN = products_BHN.float() / (width // heads) ** 0.5
-    rows_BN: torch.Tensor = logits_BHN.softmax(dim=-1).mean(dim=1)
-    return rows_BN[:, 1:]
-
-
-def _require_supported(visual: nn.Module, name: str) -> None:
-    supported = (
-        isinstance(visual, VisionTransformer)
-        and visual.attn_pool is None
-        and visual.pool_type == "tok"
-        and visual.proj is not None
-        and not visual.final_ln_after_pool
-        and isinstance(
-            getattr(visual.transformer.resblocks[-1], "attn", None), nn.MultiheadAttention
-        )
-    )
-    if not supported:
-        raise ConfigError(
-            f"--teacher {name!r} has no CLS token over plain attention blocks "
-            f"({type(visual).__name__}); choose a native open_clip ViT such as ViT-B-16"
-        )
+    return {
+        "name": spec.name_in_identity,
+        "pretrained": spec.tag_in_identity,
+        "heads": tower.heads,
+        "pooling": tower.pooling,
+        "pool_heads": getattr(tower.pool_attention, "num_heads", None),
+        "activation": tower.activation,
+        "precision": spec.precision,
+        "grid": list(tower.grid),
+        "layers": spec.layers,
+        "space": spec.space,
+        "width": tower.widths[spec.space],
+        "prior": prior,
+    }
 
 
 def _weights_sha256(visual: nn.Module) -> str:

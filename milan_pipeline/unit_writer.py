@@ -28,7 +28,7 @@ from milan_pipeline.target_store import (
     empty_block,
     group_bytes,
 )
-from milan_pipeline.units import Mark, Unit, is_current, read_mark, revoked, view_name
+from milan_pipeline.units import Mark, Unit, is_current, read_mark, revoke, view_name
 
 PUT_THREADS = 4
 """Objects on their way to a remote store at a time; each holds up to an outer shard of memory."""
@@ -122,8 +122,7 @@ class UnitWriter:
         mark = read_mark(self._url, self._unit)
         if mark is None or is_current(mark, self._unit, self._identity_hash):
             return
-        mark_url = storage.join(self._url, self._unit.mark_path)
-        storage.put_bytes(mark_url, revoked(self._unit).to_bytes())
+        revoke(self._url, self._unit)
 
     def _write_codes(self) -> None:
         rows = slice(self._written, self._written + self._gathered)

@@ -8,13 +8,16 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from milan_pipeline import storage
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.manifest import Manifest, Shard
 
-LISTING_THREADS = 16
+READING_THREADS = 32
+REVOKED = "its mark is revoked: it was, or is, being written over"
+NOT_DONE = "not done yet"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Mark:
 
     def to_bytes(self) -> bytes:
         """Serialise."""
-        return (json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n").encode()
+        return (json.dumps(vars(self), indent=1, sort_keys=True) + "\n").encode()
 
 
 def view_name(view: int) -> str:
@@ -88,45 +91,58 @@ def list_units(manifest: Manifest, views: int) -> list[Unit]:
     return [Unit(view, shard) for view in range(views) for shard in manifest.shards]
 
 
-def read_marks(store_url: str, views: int) -> dict[str, Mark]:
+def read_marks(store_url: str, views: int, *, objects: bool = True) -> dict[str, Mark]:
     """Read all marks of the first `views` views, by mark path; one listing a view.
+
+    Args:
+        store_url: the store.
+        views: how many views to read.
+        objects: keep each unit's list of objects. Most of a mark is that list, which only reading
+            the unit needs; without it, `Mark.objects` is empty.
 
     Raises:
         DataError: a mark is damaged.
     """
-    paths = [
-        f"done/{view_name(view)}/{name}"
-        for view in range(views)
-        for name in storage.list_names(storage.join(store_url, "done", view_name(view)))
-    ]
-    with ThreadPoolExecutor(LISTING_THREADS) as pool:
-        marks = pool.map(lambda path: _read_mark(storage.join(store_url, path)), paths)
-        return dict(zip(paths, marks, strict=True))
+    marks: dict[str, Mark] = {}
+    for view in range(views):
+        folder = f"done/{view_name(view)}"
+        names = storage.list_names(storage.join(store_url, folder))
+        for name, mark in zip(
+            names, _marks_of(storage.join(store_url, folder), names, objects), strict=True
+        ):
+            marks[f"{folder}/{name}"] = mark
+    return marks
 
 
 def read_mark(store_url: str, unit: Unit) -> Mark | None:
-    """Read one unit's mark, if there is one.
+    """Read one unit's mark; None where it has none.
 
     Raises:
         DataError: it is damaged.
     """
+    url = storage.join(store_url, unit.mark_path)
     try:
-        return _read_mark(storage.join(store_url, unit.mark_path))
+        return _parsed(url, storage.read_bytes(url), objects=True)
     except MissingDataError:
         return None
 
 
 def extent_of(manifest: Manifest, views: int) -> dict[str, Any]:
     """Describe the full list of units, for the record: so many views of these shards."""
-    shards = {shard.name: shard.sha256 for shard in manifest.shards}
-    return {"images_manifest_sha256": manifest.sha256, "views": views, "shards": shards}
+    return {
+        "images_manifest_sha256": manifest.sha256,
+        "views": views,
+        "shards": {shard.name: shard.sha256 for shard in manifest.shards},
+        "samples": [shard.samples for shard in manifest.shards],
+    }
 
 
 def units_of_extent(extent: Mapping[str, Any], views: int) -> list[Unit]:
     """Rebuild the list of units that `extent_of` described, of its first views."""
+    samples = extent.get("samples") or [0] * len(extent["shards"])
     shards = [
-        Shard(name=name, samples=0, bytes=0, sha256=sha256, index_sha256="")
-        for name, sha256 in extent["shards"].items()
+        Shard(name=name, samples=count, bytes=0, sha256=sha256, index_sha256="")
+        for (name, sha256), count in zip(extent["shards"].items(), samples, strict=True)
     ]
     return [Unit(view, shard) for view in range(views) for shard in shards]
 
@@ -154,8 +170,10 @@ def require_same_images(
 def why_undone(unit: Unit, marks: Mapping[str, Mark], identity_hash: str) -> str | None:
     """Say why a unit must be done for the store's identity, or None where it is done."""
     mark = marks.get(unit.mark_path)
-    if mark is None or mark == revoked(unit):
-        return "not done yet"
+    if mark is None:
+        return NOT_DONE
+    if not mark.identity_hash:
+        return REVOKED
     if mark.sha256 != unit.shard.sha256:
         return "its image shard has changed"
     if mark.identity_hash != identity_hash:
@@ -176,6 +194,11 @@ def revoked(unit: Unit) -> Mark:
     )  # fmt: skip
 
 
+def revoke(store_url: str, unit: Unit) -> None:
+    """Write a unit's mark over, so that no process takes the unit for done."""
+    storage.put_bytes(storage.join(store_url, unit.mark_path), revoked(unit).to_bytes())
+
+
 def undone_units(
     units: Iterable[Unit], marks: Mapping[str, Mark], identity_hash: str
 ) -> dict[Unit, str]:
@@ -184,10 +207,33 @@ def undone_units(
     return {unit: reason for unit, reason in reasons.items() if reason is not None}
 
 
-def _read_mark(url: str) -> Mark:
-    data = storage.read_bytes(url)
+def _marks_of(folder: str, names: list[str], objects: bool) -> list[Mark]:
+    """Read the marks of one listing, in its order."""
+
+    def read(name: str) -> Mark:
+        url = storage.join(folder, name)
+        return _parsed(url, storage.read_bytes(url), objects=objects)
+
+    place = storage.local_path(folder)
+    if place is None:
+        with ThreadPoolExecutor(READING_THREADS) as pool:
+            return list(pool.map(read, names))
+
+    def read_file(path: Path) -> Mark:
+        # Finding a URL's file system, and being ready to try again, costs more than reading.
+        try:
+            return _parsed(str(path), path.read_bytes(), objects=objects)
+        except OSError:
+            return read(path.name)
+
+    return [read_file(place / name) for name in names]
+
+
+def _parsed(url: str, data: bytes, *, objects: bool) -> Mark:
     try:
         document: dict[str, Any] = json.loads(data)
+        if not objects:
+            document["objects"] = {}
         return Mark(**document)
     except (ValueError, TypeError) as error:
         raise DataError(f"{url} is damaged ({error}); delete it, and its unit is redone") from error

@@ -1,6 +1,7 @@
 """Crop geometry as a pure function of (seed, key, view): no pixels, no files, no torch."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,3 +125,16 @@ class ViewPolicy:
         if self.name == "center":
             return {"name": self.name}
         return {"name": self.name, "seed": self.seed, "scale": list(self.scale)}
+
+
+def policy_of(parameters: Mapping[str, Any]) -> ViewPolicy:
+    """Rebuild the policy that an identity records.
+
+    Raises:
+        ConfigError: this version does not know it.
+    """
+    values = dict(parameters)
+    if "scale" in values:
+        low, high = values["scale"]
+        values["scale"] = (low, high)
+    return ViewPolicy(**values)

@@ -1,24 +1,30 @@
-"""What `extract-targets` settles from its options: the job, what is left of it, and doing it.
+"""What `extract-targets` settles from its options: the job, what is left of it, and why.
 
 Apart from the options because it imports torch, which `--help` must not.
 """
 
 from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import click
 
 from milan_pipeline import storage
 from milan_pipeline.codecs import Codec, make_codec
+from milan_pipeline.dataset_size import listed_dataset
 from milan_pipeline.devices import pick_device
-from milan_pipeline.extraction import ExtractionJob, extract_units
-from milan_pipeline.identity import Identity, build_identity, content_hash, require_same
-from milan_pipeline.interrupts import StopRequest
-from milan_pipeline.ledger import BadImageBudget
-from milan_pipeline.manifest import Manifest, load_manifest, require_unique_stems
-from milan_pipeline.provenance import StageRecord
-from milan_pipeline.target_store import bytes_per_sample, create_root, read_identity
-from milan_pipeline.teacher import Teacher, TeacherShape, describe_teacher
+from milan_pipeline.extraction import ExtractionJob
+from milan_pipeline.identity import Identity, content_hash, require_same
+from milan_pipeline.job_spec import JobSpec
+from milan_pipeline.manifest import Manifest
+from milan_pipeline.precision import settle_precision
+from milan_pipeline.provenance import StageRecord, read_record
+from milan_pipeline.store_size import StoreSize, likely_identity
+from milan_pipeline.target_store import read_identity
+from milan_pipeline.teacher import Teacher, visible_identity
+from milan_pipeline.teacher_spec import TeacherSpec
 from milan_pipeline.units import (
+    NOT_DONE,
     Mark,
     Unit,
     extent_of,
@@ -26,140 +32,167 @@ from milan_pipeline.units import (
     read_marks,
     require_same_images,
     undone_units,
+    view_name,
 )
 from stages.extract_targets import ExtractTargets
 
 
-def extract(config: ExtractTargets, stop: StopRequest) -> None:
-    """Do every unit that is not done.
+class WorkList(NamedTuple):
+    """The full list of units, those that are this process's, all marks, and all that is left."""
 
-    Raises:
-        InterruptedRunError: a stop was asked for; finished units are kept.
-    """
-    manifest = load_images(config)
-    teacher = Teacher.load(config.teacher_spec, device=str(pick_device(config.device)))
-    identity = identity_of(config, teacher)
-    create_root(config.out, identity, overwrite=config.overwrite)
-    units = list_units(manifest, config.views)
-    marks = _marks(config, manifest)
-    left = undone_units(units, marks, content_hash(identity))
-    record = _record(config, identity, manifest)
-    if not left and record.previous_state() == "done":
-        click.echo(f"{config.out}: nothing to do, {len(units)} units are done")
-        return
-    record.begin()
-    job = job_of(config, manifest, teacher, identity)
-    budget = BadImageBudget(fraction=config.max_bad_fraction, images=manifest.samples)
-    done = [marks[unit.mark_path] for unit in units if unit not in left]
-    for mark in done:
-        budget.add(mark.shard, mark.skipped)
-    done += extract_units(job, list(left), budget, stop)
-    counts = {
-        "units": len(units),
-        "units_done_now": len(left),
-        "targets": sum(mark.n for mark in done),
-        "skipped": sum(len(mark.skipped) for mark in done),
-    }
-    record.finish(counts)
-    click.echo(f"{config.out}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
+    units: list[Unit]
+    own: list[Unit]
+    marks: dict[str, Mark]
+    left: dict[Unit, str]
+
+    @property
+    def own_left(self) -> dict[Unit, str]:
+        """This process's units that are left to do, each with the reason."""
+        return {unit: self.left[unit] for unit in self.own if unit in self.left}
 
 
 def describe(config: ExtractTargets) -> None:
     """Say what is left and what it will take, from the teacher's configuration alone."""
     manifest = load_images(config)
     codec = make_codec(config.codec)
-    shape = describe_teacher(config.teacher_spec)
-    units = list_units(manifest, config.views)
-    left = dict.fromkeys(units, "not done yet")
+    identity_hash = ""
     if storage.exists(storage.join(config.out, "zarr.json")):
         existing = read_identity(config.out)
-        wanted = _visible_identity(config, existing, shape, codec)
+        wanted = _visible_identity(config, existing, codec)
         if not config.overwrite:
             remedy = "give another --out for these targets, or --overwrite to extract them anew"
             require_same(existing, wanted, what=config.out, remedy=remedy)
-        left = undone_units(units, _marks(config, manifest), content_hash(wanted))
-    size = bytes_per_sample(codec, shape.grid[0] * shape.grid[1], shape.width)
-    click.echo(f"units to do: {len(left)}, done: {len(units) - len(left)}")
-    for reason, count in sorted(Counter(left.values()).items()):
-        click.echo(f"  {count}: {reason}")
-    click.echo(f"images to run through the teacher: {_samples(list(left))}")
+        identity_hash = content_hash(wanted)
+    else:
+        wanted = likely_identity(visible_identity(settled_teacher(config)), config.policy, codec)
+    work = list_work(config, manifest, identity_hash)
+    left = work.own_left
     click.echo(
-        f"bytes to write: about {size * _samples(list(left))} ({size} a target), "
+        f"units to do: {len(left)}, done: {len(work.own) - len(left)}{_of_all(config, work)}"
+    )
+    for line in _reasons(left):
+        click.echo(f"  {line}")
+    images, size = samples_of(left), _bytes_of(config, manifest, wanted, left)
+    click.echo(f"images to run through the teacher: {images}")
+    click.echo(
+        f"bytes to write: about {size} ({size / max(1, images):.0f} a target), "
         f"free: {storage.free_bytes(config.out)}"
     )
 
 
 def load_images(config: ExtractTargets) -> Manifest:
     """Read the manifest of the image shards, whose names must tell their units apart."""
-    manifest = load_manifest(config.images, kind="images")
-    require_unique_stems(manifest.shards)
-    return manifest
+    return spec_of(config).manifest()
 
 
 def identity_of(config: ExtractTargets, teacher: Teacher) -> Identity:
     """Say what the targets will be."""
-    return build_identity(
-        teacher=teacher.identity(),
-        preprocessing=teacher.preprocessing(),
-        view_policy=config.policy.as_dict(),
-        codec=make_codec(config.codec).parameters(),
-    )
+    return spec_of(config).identity(teacher)
 
 
 def job_of(
     config: ExtractTargets, manifest: Manifest, teacher: Teacher, identity: Identity
 ) -> ExtractionJob:
     """Put together what the loop needs."""
-    return ExtractionJob(
-        manifest=manifest,
+    return spec_of(config).job(manifest, teacher, identity)
+
+
+def spec_of(config: ExtractTargets) -> JobSpec:
+    """Say what is to be extracted, in names and numbers."""
+    return JobSpec(
+        images=config.images,
         store=config.out,
-        identity_hash=content_hash(identity),
-        teacher=teacher,
+        teacher=settled_teacher(config),
         policy=config.policy,
-        codec=make_codec(config.codec),
+        codec=config.codec,
         batch_size=config.batch_size,
         workers=config.workers,
+        device=config.device,
+        compile=config.compile,
     )
 
 
-def _marks(config: ExtractTargets, manifest: Manifest) -> dict[str, Mark]:
-    """Read the store's marks, and refuse a store of other images."""
-    marks = read_marks(config.out, config.views)
-    if not config.overwrite:
-        remedy = "give another --out for these images, or --overwrite to extract them anew"
-        require_same_images(config.out, manifest, marks, remedy)
-    return marks
+def settled_teacher(config: ExtractTargets) -> TeacherSpec:
+    """Settle a precision of "auto": an existing store's, unless it is to be overwritten."""
+    goes_on = not config.overwrite and storage.exists(storage.join(config.out, "zarr.json"))
+    existing = read_identity(config.out)["teacher"]["precision"] if goes_on else None
+    return settle_precision(config.teacher_spec, pick_device(config.device), existing=existing)
 
 
-def _samples(units: list[Unit]) -> int:
-    return sum(unit.shard.samples for unit in units)
-
-
-def _visible_identity(
-    config: ExtractTargets, existing: Identity, shape: TeacherShape, codec: Codec
-) -> Identity:
-    """Put what is known without the teacher's weights into the place of what a store has there."""
-    spec = config.teacher_spec
-    known = {
-        "name": spec.name_in_identity,
-        "pretrained": spec.tag_in_identity,
-        "precision": spec.precision,
-        "grid": list(shape.grid),
-        "width": shape.width,
-    }
-    return existing | {
-        "teacher": existing["teacher"] | known,
-        "view_policy": config.policy.as_dict(),
-        "codec": codec.parameters(),
-    }
-
-
-def _record(config: ExtractTargets, identity: Identity, manifest: Manifest) -> StageRecord:
+def record_of(config: ExtractTargets, identity: Identity, manifest: Manifest) -> StageRecord:
+    """Return the stage's record, not written yet."""
     return StageRecord(
-        url=storage.join(config.out, "extract-targets.json"),
+        url=_record_url(config),
         stage="extract-targets",
         config=config,
         inputs={},
         content=identity,
         extent=extent_of(manifest, config.views),
     )
+
+
+def list_work(config: ExtractTargets, manifest: Manifest, identity_hash: str) -> WorkList:
+    """List all units and what the store holds of them.
+
+    Raises:
+        MismatchError: it is a store of other images, and they are not to be overwritten.
+    """
+    units = list_units(manifest, config.views)
+    marks = read_marks(config.out, config.views, objects=False)
+    record = read_record(_record_url(config))
+    # A record of these very images says that they were looked at before, or are to overwrite.
+    known = record is not None and (
+        record["extent"].get("images_manifest_sha256") == manifest.sha256
+    )
+    if not (config.overwrite or known):
+        remedy = "give another --out for these images, or --overwrite to extract them anew"
+        require_same_images(config.out, manifest, marks, remedy)
+    own = units if config.own_part is None else config.own_part.of(units)
+    return WorkList(units, own, marks, undone_units(units, marks, identity_hash))
+
+
+def samples_of(units: Iterable[Unit]) -> int:
+    """Count the images of units, an image once for each view."""
+    return sum(unit.shard.samples for unit in units)
+
+
+def _of_all(config: ExtractTargets, work: WorkList) -> str:
+    if config.own_part is None:
+        return ""
+    return f" in part {config.part}; in all parts {len(work.left)} of {len(work.units)} to do"
+
+
+def _reasons(left: dict[Unit, str]) -> list[str]:
+    """Name every unit that was done before, with why it is to be done again; count the others."""
+    stale = [f"{unit.path}: {reason}" for unit, reason in left.items() if reason != NOT_DONE]
+    new = Counter(unit.view for unit, reason in left.items() if reason == NOT_DONE)
+    return stale + [f"{view_name(view)}: {count} {NOT_DONE}" for view, count in new.items()]
+
+
+def _record_url(config: ExtractTargets) -> str:
+    return storage.join(config.out, "extract-targets.json")
+
+
+def _bytes_of(
+    config: ExtractTargets, manifest: Manifest, identity: Identity, left: Iterable[Unit]
+) -> int:
+    """Count what units will take in the store, and what is around them."""
+    units = list(left)
+    if not units:
+        return 0
+    keys = {shard.name: keys for shard, keys in listed_dataset(manifest).shards}
+    store = StoreSize(identity)
+    record = record_of(config, identity, manifest).to_bytes("done", {})
+    inside = store.units((unit, keys[unit.shard.name]) for unit in units)
+    return inside + store.groups(config.views) + len(record)
+
+
+def _visible_identity(config: ExtractTargets, existing: Identity, codec: Codec) -> Identity:
+    """Put what is known without the teacher's weights into the place of what a store has there."""
+    known = visible_identity(settled_teacher(config))
+    return existing | {
+        "teacher": existing["teacher"] | known["teacher"],
+        "preprocessing": existing["preprocessing"] | known["preprocessing"],
+        "view_policy": config.policy.as_dict(),
+        "codec": codec.parameters(),
+    }

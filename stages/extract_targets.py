@@ -4,8 +4,9 @@ import dataclasses
 
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.interrupts import stop_request
-from milan_pipeline.options import option, stage_command
-from milan_pipeline.teacher_spec import PRECISIONS, TeacherSpec
+from milan_pipeline.options import option, require_least, stage_command
+from milan_pipeline.parts import Part
+from milan_pipeline.teacher_spec import NORMS, PRECISIONS, PRIORS, SPACES, TeacherSpec
 from milan_pipeline.views import VIEW_POLICIES, ViewPolicy
 
 
@@ -14,7 +15,8 @@ class ExtractTargets:
     """Run a CLIP image tower over image shards and store its patch features and mask priors.
 
     Killed or stopped, run the same command again: finished units are kept. With more --views, or
-    with changed or added shards, only what is missing is done.
+    with changed or added shards, only what is missing is done. On many machines: --part K/N for
+    job arrays, --scheduler or --processes for Dask; `milan-pipeline status` tells how far they are.
     """
 
     images: str = option(help="Folder of image shards with manifest.json.", role="extent")
@@ -28,17 +30,58 @@ class ExtractTargets:
     view_seed: int = option(0, help="Seed of the crops.")
     min_scale: float = option(0.2, help="Smallest share of the image's area that a crop takes.")
     codec: str = option("float16", help="How targets are stored: float16 or int8.")
-    precision: str = option("fp32", help="Type of the teacher's weights.", choices=PRECISIONS)
+    precision: str = option(
+        "auto",
+        help="Type of the teacher's weights; auto: bf16 where the device has it, else fp32.",
+        choices=PRECISIONS,
+    )
+    teacher_norm: str = option(
+        "own", help="Mean and std of the teacher's pixels; MILAN's: imagenet.", choices=NORMS
+    )
+    grid: int | None = option(
+        None, help="Tokens along each side, by the teacher's input size; default: its own."
+    )
+    layers: int = option(1, help="Targets are the mean of that many last layers.")
+    space: str = option(
+        "projected", help="Targets before or after the last projection.", choices=SPACES
+    )
+    prior: str = option(
+        "auto", help="Source of the mask prior; auto: what the teacher pools by.", choices=PRIORS
+    )
+    compile: bool = option(
+        default=False, help="Have torch compile the teacher's blocks.", role="execution"
+    )
     device: str = option("auto", help="Where the teacher runs: auto, cpu, cuda.", role="execution")
     batch_size: int = option(64, help="Images in a teacher batch.", role="execution")
     workers: int = option(2, help="Decoding threads.", role="execution")
     max_bad_fraction: float = option(
         0.01,
-        help="Share of unreadable images that is put up with; above 0, always a single one.",
+        help="Share of unreadable images that is put up with; above 0, always a single one. With "
+        "--part, of the part's images; who does the last unit checks it over all.",
         role="execution",
     )
     overwrite: bool = option(
         default=False, help="Replace targets made with other options.", role="execution"
+    )
+    init: bool = option(
+        default=False,
+        help="Only create the store and its record; the parts of a job array then share it.",
+        role="execution",
+    )
+    part: str | None = option(
+        None,
+        help="K/N, 0 <= K < N: do units K, K+N, K+2N, … of all, done or not. To submit some parts "
+        "of an array again, give the same N.",
+        role="execution",
+    )
+    scheduler: str | None = option(
+        None, help="Address of a Dask scheduler, whose workers extract.", role="execution"
+    )
+    processes: int | None = option(
+        None,
+        help="Worker processes here (Dask), which share out this machine's GPUs or cores.",
+        role="execution",
+        least=1,
     )
 
     def __post_init__(self) -> None:
@@ -57,12 +100,47 @@ class ExtractTargets:
             raise ConfigError(
                 f"--max-bad-fraction {self.max_bad_fraction} is not within 0 to 1; give a share"
             )
-        _ = self.policy, self.teacher_spec
+        require_least(self)
+        self._require_one_way_to_share()
+        _ = self.policy, self.teacher_spec, self.own_part
+
+    def _require_one_way_to_share(self) -> None:
+        if self.scheduler is not None and self.processes is not None:
+            raise ConfigError("--scheduler and --processes are two ways to extract; give one")
+        if self.init and (self.part or self.scheduler or self.processes):
+            raise ConfigError(
+                "--init does no unit, so --part, --scheduler and --processes are for the runs "
+                "after it; leave them out"
+            )
+        if self.overwrite and self.part:
+            raise ConfigError(
+                "--overwrite with --part would have each part overwrite what others did; run "
+                "`extract-targets --init --overwrite` once, then the parts without --overwrite"
+            )
+
+    @property
+    def own_part(self) -> Part | None:
+        """Which units are this job's; None for all."""
+        return None if self.part is None else Part.parse(self.part)
+
+    @property
+    def on_dask(self) -> bool:
+        """Whether Dask workers extract."""
+        return self.scheduler is not None or self.processes is not None
 
     @property
     def teacher_spec(self) -> TeacherSpec:
         """Which tower, and what is asked of it."""
-        return TeacherSpec(name=self.teacher, pretrained=self.pretrained, precision=self.precision)
+        return TeacherSpec(
+            name=self.teacher,
+            pretrained=self.pretrained,
+            precision=self.precision,
+            norm=self.teacher_norm,
+            grid=self.grid,
+            layers=self.layers,
+            space=self.space,
+            prior=self.prior,
+        )
 
     @property
     def policy(self) -> ViewPolicy:
@@ -71,8 +149,8 @@ class ExtractTargets:
 
 
 def run(config: ExtractTargets) -> None:
-    """Do every unit that is not done."""
-    from stages.extract_plan import extract
+    """Do every unit that is not done, or this part's."""
+    from stages.extract_run import extract
 
     with stop_request() as stop:
         extract(config, stop)

@@ -14,15 +14,10 @@ from PIL import Image
 from milan_pipeline import retries
 from milan_pipeline.cli import main
 
+TINY_VISION = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
 TINY_CLIP = {
     "embed_dim": 24,
-    "vision_cfg": {
-        "image_size": 32,
-        "layers": 2,
-        "width": 32,
-        "head_width": 16,
-        "patch_size": 8,
-    },
+    "vision_cfg": TINY_VISION,
     "text_cfg": {"context_length": 8, "vocab_size": 32, "width": 16, "heads": 2, "layers": 1},
 }
 
@@ -60,16 +55,17 @@ def write_picture(path: Path, seed: int, size: tuple[int, int] = (48, 40)) -> No
     coarse.resize(size, Image.Resampling.BICUBIC).save(path, quality=90)
 
 
-def write_tiny_clip(folder: Path, seed: int = 0) -> Path:
+def write_tiny_clip(folder: Path, seed: int = 0, image_size: int = 32) -> Path:
     """Write a randomly initialised open_clip model in `local-dir:` form."""
     import open_clip
     from safetensors.torch import save_file
 
     torch.manual_seed(seed)
-    model = open_clip.model.CLIP(**TINY_CLIP)
+    parts = {"vision_cfg": {**TINY_VISION, "image_size": image_size}}
+    model = open_clip.model.CLIP(**(TINY_CLIP | parts))
     folder.mkdir(parents=True, exist_ok=True)
     config = {
-        "model_cfg": TINY_CLIP,
+        "model_cfg": TINY_CLIP | parts,
         "preprocess_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]},
     }
     (folder / "open_clip_config.json").write_text(json.dumps(config))

@@ -39,9 +39,12 @@ def run_and_kill(writes: int, *words: object) -> bool:
 
 
 def files_without(folder: Path, *names: str) -> dict[str, Any]:
-    """Every file's bytes by path, those of the given names (records, which hold times) aside."""
+    """Every file's bytes by path, those of the given names (records, which hold times) aside.
+
+    Progress reports hold times as well, and are left out of every folder.
+    """
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name not in names
+        if path.is_file() and path.name not in names and path.parent != folder / "progress"
     }

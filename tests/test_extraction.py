@@ -21,9 +21,9 @@ from milan_pipeline.ledger import BadImageBudget
 from milan_pipeline.manifest import Manifest, load_manifest
 from milan_pipeline.parallel import ordered_map
 from milan_pipeline.shards import Sample, iterate_shard, write_shard
-from milan_pipeline.target_store import open_unit
 from milan_pipeline.teacher import Teacher
 from milan_pipeline.teacher_spec import TeacherSpec
+from milan_pipeline.unit_reader import open_unit
 from milan_pipeline.units import Mark, Unit, list_units, read_marks
 from milan_pipeline.views import ViewPolicy
 from tests.conftest import values_of

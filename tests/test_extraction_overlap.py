@@ -13,7 +13,8 @@ from milan_pipeline.errors import DataError, InterruptedRunError, StorageError
 from milan_pipeline.extraction import extract_units
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.ledger import BadImageBudget
-from milan_pipeline.target_store import UnitBlock, open_unit
+from milan_pipeline.target_store import UnitBlock
+from milan_pipeline.unit_reader import open_unit
 from milan_pipeline.unit_writer import UnitWriter
 from milan_pipeline.units import Mark, list_units, read_marks
 from tests.small_extraction import RowTeacher, extract, job_on, threads_of_pools

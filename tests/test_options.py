@@ -76,6 +76,15 @@ def test_dry_run_does_not_run() -> None:
     assert asked == [Bake(flour="rye")]
 
 
+def test_a_command_that_only_reports_has_no_dry_run() -> None:
+    given: list[Bake] = []
+    command = stage_command("bake", Bake, run=given.append, dry_run=None)
+    assert CliRunner().invoke(command, ["rye", "--dry-run"]).exit_code == 2
+    assert not given
+    assert CliRunner().invoke(command, ["rye"]).exit_code == 0
+    assert given == [Bake(flour="rye")]
+
+
 def test_yaml_at_the_top_and_in_the_section(tmp_path: Path) -> None:
     text = """
         batch_size: 7
@@ -162,5 +171,5 @@ def test_every_stage_and_option_is_documented(name: str) -> None:
             assert parameter.help.endswith("."), parameter.name
         else:
             assert parameter.human_readable_name in command.help, parameter.name
-    shared = {"config", "dry_run_asked", "debug"}
+    shared = {"config", "debug"}
     assert shared <= {parameter.name for parameter in command.params}

@@ -1,4 +1,4 @@
-"""Shards behind real servers: HTTP with ranges, and S3."""
+"""Shards and stores behind real servers: HTTP with ranges, GS and S3."""
 
 import functools
 import http.server
@@ -13,6 +13,7 @@ from milan_pipeline.errors import MissingDataError, StorageError
 from milan_pipeline.pair_reader import read_pairs
 from milan_pipeline.pairs import PairTable
 from milan_pipeline.retries import TRIES
+from tests.conftest import run_cli
 from tests.test_pair_reader import EXPECTED, places, write_world
 
 # fsspec leaves its clients' sessions to the garbage collector.
@@ -95,6 +96,63 @@ def test_a_web_server_that_is_gone_is_named(tmp_path, waits):
     pytest.importorskip("aiohttp")
     with pytest.raises(StorageError, match=f"127.0.0.1:1/x cannot be read, {TRIES} times over"):
         storage.read_bytes("http://127.0.0.1:1/x", 0, 5)
+
+
+def test_a_store_on_a_web_server_is_packed(web, target_store, target_shards, tmp_path, waits):
+    url, handler = web
+    (tmp_path / "targets.zarr").symlink_to(target_store)
+    run_cli(
+        "pack-targets", "--targets", f"{url}/targets.zarr", "--out", tmp_path / "out",
+        "--workers", 0,
+    )  # fmt: skip
+    for tar in target_shards.rglob("*.tar"):
+        packed = tmp_path / "out" / tar.relative_to(target_shards)
+        assert packed.read_bytes() == tar.read_bytes()
+    assert bool(waits) == handler.flaky
+    run_cli("pack-targets", "--targets", target_store, "--out", f"{url}/new", code=1)
+
+
+class GoogleServer(http.server.HTTPServer):
+    """Says nothing of clients that close before they have read all, as gcsfs does."""
+
+    def handle_error(self, request, client_address):
+        pass
+
+
+@pytest.fixture
+def google(monkeypatch):
+    """The URL of a bucket on an emulator of Google's storage, to which the environment leads."""
+    emulator = pytest.importorskip("gcp_storage_emulator.server")
+    core = pytest.importorskip("gcsfs.core")
+    stored = emulator.Storage(use_memory_fs=True)
+    emulator.buckets.create_bucket("bucket", stored)
+    make = functools.partial(emulator.RequestHandler, stored)
+    # What gcsfs adds for other kinds of bucket asks Google itself.
+    fsspec.register_implementation("gs", core.GCSFileSystem, clobber=True)
+    with GoogleServer(("127.0.0.1", 0), make) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
+        core.GCSFileSystem.clear_instance_cache()
+        yield "gs://bucket"
+        server.shutdown()
+    core.GCSFileSystem.clear_instance_cache()
+
+
+def test_gs(google):
+    pairs = write_world(f"{google}/shards")
+    assert [(image, target) for _, image, target in read_pairs(pairs, places())] == EXPECTED
+    storage.put_bytes(f"{google}/a/b", b"0123456789")
+    storage.put_bytes(f"{google}/a/c/d", b"")
+    assert storage.read_bytes(f"{google}/a/b", 3, 4) == b"3456"
+    assert storage.list_names(f"{google}/a") == ["b", "c"]
+    assert storage.list_names(f"{google}/nothing") == []
+    assert storage.size_of(f"{google}/a/b") == 10
+    assert storage.exists(f"{google}/a/b")
+    assert not storage.exists(f"{google}/a/x")
+    with pytest.raises(MissingDataError, match="nothing does not exist"):
+        storage.read_bytes(f"{google}/nothing", 0, 1)
+    with pytest.raises(StorageError, match=r"no-bucket/x cannot be written.*create its bucket"):
+        storage.put_bytes("gs://no-bucket/x", b"1")
 
 
 def test_s3(monkeypatch):

@@ -50,9 +50,7 @@ def test_what_may_pass_is_tried_again_ever_later(error, waits):
 @pytest.mark.parametrize("error", PASSING, ids=repr)
 def test_what_does_not_pass_is_named_with_the_number_of_tries(error, waits):
     read = Failing(*[error] * 2 * TRIES)
-    with pytest.raises(
-        StorageError, match=r"^s3://b/x cannot be read, 13 times over \(.+\);"
-    ):
+    with pytest.raises(StorageError, match=r"^s3://b/x cannot be read, 13 times over \(.+\);"):
         retried(read, url="s3://b/x", local=False)
     assert read.calls == TRIES
     assert len(waits) == TRIES - 1

@@ -14,7 +14,8 @@ from milan_pipeline.manifest import load_manifest
 from milan_pipeline.provenance import read_record
 from milan_pipeline.shards import iterate_shard
 from milan_pipeline.target_records import RecordLayout, layout_of
-from milan_pipeline.target_store import open_unit, read_identity
+from milan_pipeline.target_store import read_identity
+from milan_pipeline.unit_reader import open_unit
 from milan_pipeline.units import Mark, Unit, read_marks, units_of_extent
 from tests.conftest import values_of
 

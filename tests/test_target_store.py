@@ -1,4 +1,4 @@
-"""The Zarr layout: what any reader sees, equal bytes, and damage of any object."""
+"""The Zarr layout: what any reader sees, and equal bytes."""
 
 import dataclasses
 import hashlib
@@ -19,11 +19,10 @@ from milan_pipeline.identity import build_identity
 from milan_pipeline.manifest import Shard
 from milan_pipeline.target_store import (
     UnitBlock,
-    bytes_per_sample,
     create_root,
-    open_unit,
     read_identity,
 )
+from milan_pipeline.unit_reader import open_unit
 from milan_pipeline.unit_writer import UnitWriter
 from milan_pipeline.units import Mark, Unit
 from tests.conftest import values_of
@@ -165,24 +164,6 @@ def test_all_zero_codes_are_stored(tmp_path: Path) -> None:
     assert (tmp_path / unit.path / "codes/c/0/0/0").stat().st_size > block.codes.nbytes
 
 
-def test_a_damaged_or_missing_object_is_named(tmp_path: Path) -> None:
-    unit, mark = write(tmp_path, make_block(3, codec="int8"))
-    for name in mark.objects:
-        path = tmp_path / unit.path / name
-        good = path.read_bytes()
-        for position in range(0, len(good), max(1, len(good) // 5)):
-            damaged = bytearray(good)
-            damaged[position] ^= 1 << position % 8
-            path.write_bytes(bytes(damaged))
-            with pytest.raises(DataError, match=f"{name} is damaged; delete .*x.json and run"):
-                open_unit(str(tmp_path), unit, mark)
-        path.unlink()
-        with pytest.raises(DataError, match=f"{name} is missing"):
-            open_unit(str(tmp_path), unit, mark)
-        path.write_bytes(good)
-    open_unit(str(tmp_path), unit, mark)
-
-
 @pytest.mark.parametrize("name", ["codes", "prior", "box", "flip", "size", "digest", "scale"])
 def test_any_reader_notices_a_flipped_bit(tmp_path: Path, name: str) -> None:
     unit, mark = write(tmp_path, make_block(3, codec="int8"))
@@ -194,29 +175,6 @@ def test_any_reader_notices_a_flipped_bit(tmp_path: Path, name: str) -> None:
     group = zarr.open_group(str(tmp_path / unit.path), mode="r")
     with pytest.raises(ValueError, match=r"(?i)checksum"):
         values_of(group, name)
-
-
-def test_a_unit_anywhere_fsspec_reaches() -> None:
-    block = make_block(3)
-    unit, mark = write("memory://store", block)
-    group = open_unit("memory://store", unit, mark)
-    assert np.array_equal(values_of(group, "codes"), block.codes)
-
-
-@pytest.mark.parametrize("codec", ["float16", "int8"])
-def test_bytes_per_sample_foretells_the_size(tmp_path: Path, codec: str) -> None:
-    count, patches, width = 300, 196, 512
-    unit, mark = write(tmp_path, make_block(count, codec=codec, patches=patches, width=width))
-    written = sum(len(data) for data in files_of(tmp_path / unit.path).values())
-    metadata = sum(
-        (tmp_path / unit.path / name).stat().st_size
-        for name in mark.objects
-        if name.endswith("zarr.json")
-    )
-    # An outer shard has a place in its index for each of its 256 samples.
-    expected = count * bytes_per_sample(make_codec(codec), patches, width)
-    assert abs(written - metadata - expected) < 0.02 * expected
-    assert metadata < 16_000
 
 
 def test_the_root_says_what_the_targets_are(tmp_path: Path) -> None:

@@ -1,7 +1,4 @@
-"""The teacher: equal to what open_clip and torch say, or refused.
-
-Legend: B batch, N = 1 + L tokens (CLS first), W tower width, H heads.
-"""
+"""The teacher: loaded by name, it gives what open_clip and torch say."""
 
 import json
 import logging
@@ -12,15 +9,12 @@ from typing import Any
 import open_clip
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from milan_pipeline import teacher as teacher_module
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.teacher import Teacher, describe_teacher
+from milan_pipeline.teacher import Teacher
 from milan_pipeline.teacher_spec import TeacherSpec
 from tests.conftest import TINY_CLIP, write_tiny_clip
-
-VISION: dict[str, Any] = TINY_CLIP["vision_cfg"]  # type: ignore[assignment]
+from tests.tiny_towers import native, normalised, pixels, timm_tower
 
 
 @pytest.fixture(autouse=True)
@@ -29,25 +23,6 @@ def _quiet() -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
-
-
-def pixels(batch: int = 3) -> torch.Tensor:
-    random = torch.Generator().manual_seed(1)
-    return torch.randint(0, 256, (batch, 3, 32, 32), dtype=torch.uint8, generator=random)
-
-
-def normalised(pixels_BCHW: torch.Tensor) -> torch.Tensor:
-    mean = torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)
-    std = torch.tensor([0.2, 0.25, 0.3]).view(3, 1, 1)
-    return (pixels_BCHW / 255 - mean) / std
-
-
-def tower(**changes: Any) -> Any:
-    torch.manual_seed(0)
-    config = TINY_CLIP | {"vision_cfg": VISION | changes}
-    visual = open_clip.model.CLIP(**config).visual.eval()
-    visual.preprocess_cfg = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3)}
-    return visual
 
 
 @pytest.fixture(scope="module")
@@ -102,50 +77,6 @@ def test_priors_are_the_cls_row_of_multihead_attention(teacher: Teacher, model: 
     assert float(prior.std()) > 1e-4
 
 
-@pytest.mark.parametrize("batch_first", [True, False])
-def test_both_layouts_of_the_tower(batch_first: bool) -> None:
-    visual = tower()
-    visual.transformer.batch_first = batch_first
-    for block in visual.transformer.resblocks:
-        block.attn.batch_first = batch_first
-    given = Teacher(visual, TeacherSpec(name="x"))
-    targets, prior = given(pixels())
-    torch.testing.assert_close(targets[:, 0], visual(normalised(pixels())), atol=1e-5, rtol=0)
-    torch.testing.assert_close(prior, reference_prior(visual, pixels()), atol=1e-6, rtol=0)
-
-
-class Shapes(TorchDispatchMode):
-    """Note the shape of every tensor that an operation returns."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: set[tuple[int, ...]] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for item in result if isinstance(result, tuple | list) else [result]:
-            if isinstance(item, torch.Tensor):
-                self.seen.add(tuple(item.shape))
-        return result
-
-
-@torch.no_grad()
-def test_only_the_cls_row_is_computed(teacher: Teacher) -> None:
-    block = teacher._visual.transformer.resblocks[-1]
-    x_BNW = torch.randn(3, 17, 32)
-    with Shapes() as ours:
-        prior = teacher_module._cls_attention(block, x_BNW)
-    with Shapes() as full:
-        block.attn(x_BNW, x_BNW, x_BNW, need_weights=True)
-
-    def has_square(shapes: set[tuple[int, ...]]) -> bool:
-        return any(shape.count(17) >= 2 for shape in shapes)
-
-    assert prior.shape == (3, 16)
-    assert has_square(full.seen)
-    assert not has_square(ours.seen)
-
-
 def test_a_batch_is_its_samples(teacher: Teacher) -> None:
     targets, prior = teacher(pixels())
     for number in range(3):
@@ -180,26 +111,9 @@ def test_the_identity_tells_weights_and_architecture_apart(tiny_clip: Path, tmp_
     assert identity(tmp_path / "same") == first | {"activation": "QuickGELU"}
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"pool_type": "avg"},
-        {"final_ln_after_pool": True, "pool_type": "avg"},
-        {"attentional_pool": True, "attn_pooler_queries": 4, "attn_pooler_heads": 2},
-        {"layers": [1, 1, 1, 1], "width": 8, "head_width": 8},
-        {"timm_model_name": "vit_tiny_patch16_224", "image_size": 32, "timm_pool": "token"},
-        {"block_type": "custom", "qk_norm": True},
-    ],
-)
-def test_other_towers_are_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"^--teacher 'x' has no CLS token over plain") as caught:
-        Teacher(tower(**changes), TeacherSpec(name="x"))
-    assert str(caught.value).count("\n") == 0
-
-
 def test_a_tower_that_is_not_square_is_refused() -> None:
     with pytest.raises(ConfigError, match="takes 32x40 pixels; choose a square one"):
-        Teacher(tower(image_size=[32, 40]), TeacherSpec(name="x"))
+        Teacher(native(image_size=[32, 40]), TeacherSpec(name="x"))
 
 
 @pytest.mark.parametrize(
@@ -226,17 +140,6 @@ def test_a_folder_without_weights_is_refused(tiny_clip: Path, tmp_path: Path) ->
         Teacher.load(TeacherSpec(name=f"local-dir:{tmp_path}"))
 
 
-def test_the_shape_is_known_without_weights(tiny_clip: Path) -> None:
-    assert describe_teacher(TeacherSpec(name=f"local-dir:{tiny_clip}")) == (32, (4, 4), 24)
-    assert describe_teacher(TeacherSpec(name="ViT-B-16")) == (224, (14, 14), 512)
-
-
-@pytest.mark.parametrize("name", ["ViT-B-17", "RN50", "local-dir:/nowhere", "vit_medium_patch16"])
-def test_no_shape_is_made_up(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"--teacher '{name}'"):
-        describe_teacher(TeacherSpec(name=name))
-
-
 def test_the_weights_choose_the_activation(monkeypatch: pytest.MonkeyPatch) -> None:
     made: dict[str, Any] = {}
 
@@ -251,7 +154,6 @@ def test_the_weights_choose_the_activation(monkeypatch: pytest.MonkeyPatch) -> N
         ("ViT-B-16", "openai", "QuickGELU"),
         ("ViT-B-16", "laion2b_s34b_b88k", "GELU"),
         ("ViT-B-16-quickgelu", "openai", "QuickGELU"),
-        ("local-dir:x", None, "GELU"),
     ):
         assert (
             Teacher.load(TeacherSpec(name=name, pretrained=tag)).identity()["activation"]
@@ -259,10 +161,44 @@ def test_the_weights_choose_the_activation(monkeypatch: pytest.MonkeyPatch) -> N
         )
 
 
-def test_an_activation_that_the_weights_do_not_know_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    plain = {"quick_gelu": False, "url": ""}
-    monkeypatch.setattr(teacher_module, "get_pretrained_cfg", lambda *_: plain)
-    with pytest.raises(ConfigError, match="leave -quickgelu away"):
-        Teacher.load(TeacherSpec(name="ViT-B-16-quickgelu", pretrained="some-tag"))
+def test_imagenets_normalisation_is_given_if_asked_for(tiny_clip: Path, model: Any) -> None:
+    given = Teacher.load(TeacherSpec(name=f"local-dir:{tiny_clip}", norm="imagenet"))
+    mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert (given.preprocessing()["mean"], given.preprocessing()["std"]) == ([*mean], [*std])
+    shown = (pixels() / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    with torch.no_grad():
+        expected = model.visual(shown)
+    torch.testing.assert_close(given(pixels())[0][:, 0], expected, atol=1e-5, rtol=0)
+
+
+def test_everything_that_is_asked_for_is_in_the_identity(tiny_clip: Path) -> None:
+    def identity(**asked: Any) -> dict[str, Any]:
+        given = Teacher.load(TeacherSpec(name=f"local-dir:{tiny_clip}", **asked))
+        return given.identity()
+
+    plain = identity()
+    assert plain == {
+        "name": "local-dir", "pretrained": None, "weights_sha256": plain["weights_sha256"],
+        "heads": 2, "pooling": "cls", "pool_heads": None, "activation": "GELU",
+        "precision": "fp32", "grid": [4, 4], "layers": 1, "space": "projected", "width": 24,
+        "prior": "cls",
+    }  # fmt: skip
+    assert identity(prior="cls") == plain
+    assert identity(layers=2) == plain | {"layers": 2}
+    assert identity(space="hidden") == plain | {"space": "hidden", "width": 32}
+    assert identity(prior="rollout") == plain | {"prior": "rollout"}
+    other = identity(grid=3)
+    assert other == plain | {"grid": [3, 3], "weights_sha256": other["weights_sha256"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["native", "eva02"])
+def test_compiled_blocks_compute_the_same(family: str) -> None:
+    def teacher(*, compiled: bool) -> Teacher:
+        visual = native() if family == "native" else timm_tower(family)
+        return Teacher(visual, TeacherSpec(name="x"), compile=compiled)
+
+    plain, compiled = teacher(compiled=False), teacher(compiled=True)
+    assert compiled.identity() == plain.identity()
+    for found, expected in zip(compiled(pixels()), plain(pixels()), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)

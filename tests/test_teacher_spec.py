@@ -1,6 +1,7 @@
 """What a teacher's specification says before any weight is read."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,3 +21,18 @@ def test_paths_are_not_part_of_the_identity(tmp_path: Path) -> None:
 def test_unknown_precisions_are_refused() -> None:
     with pytest.raises(ConfigError, match="--precision 'fp8' is unknown"):
         TeacherSpec(name="x", precision="fp8")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"norm": "mine"}, "--teacher-norm 'mine' is unknown; choose one of own, imagenet"),
+        ({"space": "deep"}, "--space 'deep' is unknown; choose one of projected, hidden"),
+        ({"prior": "rand"}, "--prior 'rand' is unknown; choose one of auto, cls, pool"),
+        ({"grid": 0}, "--grid 0 is below 1; give 1 or more"),
+        ({"layers": 0}, "--layers 0 is below 1; give 1 or more"),
+    ],
+)
+def test_other_values_are_refused(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        TeacherSpec(name="x", **values)

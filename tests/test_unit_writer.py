@@ -12,7 +12,8 @@ from milan_pipeline import storage
 from milan_pipeline.codecs import make_codec
 from milan_pipeline.errors import StorageError
 from milan_pipeline.manifest import Shard
-from milan_pipeline.target_store import UnitBlock, create_codes, create_small_array, open_unit
+from milan_pipeline.target_store import UnitBlock, create_codes, create_small_array
+from milan_pipeline.unit_reader import open_unit
 from milan_pipeline.unit_writer import PUT_THREADS, UnitWriter
 from milan_pipeline.units import Mark, Unit, read_mark, revoked, why_undone
 from tests.conftest import values_of

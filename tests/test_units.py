@@ -10,6 +10,7 @@ from milan_pipeline import storage
 from milan_pipeline.errors import DataError, MismatchError
 from milan_pipeline.manifest import Manifest, Shard
 from milan_pipeline.units import (
+    REVOKED,
     Mark,
     Unit,
     extent_of,
@@ -102,7 +103,7 @@ def test_other_images_under_the_same_names_are_refused() -> None:
 
 def test_a_revoked_unit_is_not_done() -> None:
     marks = {UNITS[0].mark_path: revoked(UNITS[0])}
-    assert undone_units(UNITS[:1], marks, "") == {UNITS[0]: "not done yet"}
+    assert undone_units(UNITS[:1], marks, "") == {UNITS[0]: REVOKED}
 
 
 @pytest.mark.parametrize("damaged", [b"", b"[]", b"{}", b"\xff", b'{"shard": "x"}'])

@@ -1,5 +1,6 @@
 """Crop geometry: inside the image, keyed, and distributed as torchvision's."""
 
+import json
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from torchvision.transforms.v2 import RandomResizedCrop
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.views import Box, ViewPolicy, center_crop, random_resized_crop
+from milan_pipeline.views import Box, ViewPolicy, center_crop, policy_of, random_resized_crop
 
 SIZES = st.integers(1, 3000) | st.integers(1, 8)
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=300)
@@ -127,3 +128,10 @@ def test_identity_holds_what_changes_the_views_and_nothing_else():
 def test_wrong_policies_are_refused(options, text):
     with pytest.raises(ConfigError, match=text):
         ViewPolicy(**options)
+
+
+@pytest.mark.parametrize(
+    "policy", [ViewPolicy(), ViewPolicy(seed=3, scale=(0.5, 0.75)), ViewPolicy(name="center")]
+)
+def test_a_policy_is_rebuilt_from_an_identity(policy: ViewPolicy) -> None:
+    assert policy_of(json.loads(json.dumps(policy.as_dict()))) == policy

@@ -35,11 +35,13 @@ def extract(image_shards: Path, tiny_clip: Path, tmp_path: Path) -> Extract:
 
 
 def files_of(store: Path) -> dict[str, tuple[bytes, int]]:
-    """Everything but the record: path -> (bytes, time of the last write)."""
+    """Everything but the record and reports: path -> (bytes, time of the last write)."""
     return {
         str(path.relative_to(store)): (path.read_bytes(), path.stat().st_mtime_ns)
         for path in store.rglob("*")
-        if path.is_file() and path.name != "extract-targets.json"
+        if path.is_file()
+        and path.name != "extract-targets.json"
+        and path.parent != store / "progress"
     }
 
 
@@ -84,7 +86,7 @@ def test_more_views_extend(extract: Extract, capsys) -> None:
     extract("--views", 2, "--dry-run")
     output = capsys.readouterr().out
     assert "units to do: 3, done: 3" in output
-    assert "3: not done yet" in output
+    assert "view-01: 3 not done yet" in output
     assert "images to run through the teacher: 24" in output
     after = files_of(extract("--views", 2))
     assert {path: after[path] for path in before} == before
@@ -104,7 +106,12 @@ def test_fewer_views_leave_the_others(extract: Extract, capsys) -> None:
         (["--min-scale", 0.5], "view_policy.scale is [0.2, 1.0] there and [0.5, 1.0] here"),
         (["--view-policy", "center"], "view_policy.name is 'random-resized-crop' there"),
         (["--codec", "int8"], "codec.name is 'float16' there and 'int8' here"),
-        (["--precision", "bf16"], "teacher.precision is 'fp32' there and 'bf16' here"),
+        (["--precision", "fp16"], "there and 'fp16' here"),
+        (["--layers", 2], "teacher.layers is 1 there and 2 here"),
+        (["--space", "hidden"], "teacher.space is 'projected' there and 'hidden' here"),
+        (["--prior", "rollout"], "teacher.prior is 'cls' there and 'rollout' here"),
+        (["--grid", 3], "teacher.grid is [4, 4] there and [3, 3] here"),
+        (["--teacher-norm", "imagenet"], "preprocessing.mean is [0.5, 0.4, 0.3] there"),
     ],
 )
 def test_other_content_is_refused_by_name(
@@ -140,7 +147,9 @@ def test_dry_run_of_an_overwrite_counts_everything(extract: Extract, capsys) -> 
     extract("--view-seed", 1, "--overwrite", "--dry-run")
     output = capsys.readouterr().out
     assert "units to do: 3, done: 0" in output
-    assert "3: it was extracted with other parameters" in output
+    for number in range(3):
+        reason = "it was extracted with other parameters"
+        assert f"view-00/images-00000{number}: {reason}\n" in output
 
 
 def test_dry_run_of_nothing(extract: Extract, capsys) -> None:
@@ -166,7 +175,9 @@ def test_a_changed_shard_is_done_again(
     extract("--views", 2, "--dry-run", images=shards)
     output = capsys.readouterr().out
     assert "units to do: 2, done: 4" in output
-    assert "2: its image shard has changed" in output
+    for view in range(2):
+        assert f"  view-0{view}/images-000000: its image shard has changed\n" in output
+    assert "not done yet" not in output
     after = files_of(extract("--views", 2, images=shards))
     changed = {path for path in after if after[path][0] != before[path][0]}
     rewritten = {path for path in after if after[path][1] != before[path][1]}

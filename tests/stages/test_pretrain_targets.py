@@ -1,6 +1,5 @@
 """What pretrain does with targets: any number and kind, none of another identity, no teacher."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -50,21 +49,6 @@ def test_int8_targets_train(image_shards, tiny_clip, tmp_path):
     targets = extract_and_pack(image_shards, tiny_clip, tmp_path, "--codec", "int8")
     pretrain(image_shards, targets, tmp_path / "run", "--max-steps", 2)
     assert state(tmp_path / "run") == "done"
-
-
-def test_a_run_goes_on_with_its_views_after_another_is_packed(image_shards, tiny_clip, tmp_path):
-    def run(name, views, *more):
-        targets = extract_and_pack(image_shards, tiny_clip, tmp_path, "--views", views)
-        pretrain(image_shards, targets, tmp_path / name, *more)
-
-    run("stopped", 2, "--max-steps", 5)
-    run("undisturbed", 2)
-    run("stopped", 3)
-    run("with-three", 3)
-    record = json.loads((tmp_path / "stopped/config.json").read_text())
-    assert record["content"]["views"] == 2
-    assert weights(tmp_path / "stopped") == weights(tmp_path / "undisturbed")
-    assert weights(tmp_path / "stopped") != weights(tmp_path / "with-three")
 
 
 def test_more_views_than_are_packed_are_refused(shards, target_shards, tmp_path, capsys):

@@ -1,0 +1,71 @@
+"""A Dask cluster: one that is there, by its scheduler's address, or one of this machine's own."""
+
+import contextlib
+import importlib.util
+import logging
+from collections.abc import Iterator
+
+import click
+import dask
+from distributed import Client, LocalCluster
+
+from milan_pipeline.errors import MissingDataError
+
+CONNECT_SECONDS = 30
+
+
+@contextlib.contextmanager
+def connected(*, scheduler: str | None, processes: int | None) -> Iterator[Client]:
+    """Connect to a scheduler, or start that many worker processes here and end them afterwards.
+
+    Raises:
+        MissingDataError: nobody answers at the scheduler's address.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_quiet())
+        if scheduler is None:
+            scheduler = stack.enter_context(_local_cluster(processes or 1))
+        try:
+            client = stack.enter_context(Client(scheduler, timeout=CONNECT_SECONDS))
+        except (OSError, ValueError) as error:
+            raise MissingDataError(
+                f"--scheduler {scheduler} does not answer ({error}); start one with `dask "
+                "scheduler`, and its workers with `dask worker`, or correct the address"
+            ) from error
+        _tell(client)
+        yield client
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Have Dask speak of errors alone, here and in processes that it starts from here."""
+    logger = logging.getLogger("distributed")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with dask.config.set({"logging.distributed": "error"}):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _local_cluster(processes: int) -> LocalCluster:
+    return LocalCluster(
+        n_workers=processes,
+        threads_per_worker=1,
+        processes=True,
+        # A worker that is killed for its memory loses a unit; extraction's does not grow.
+        memory_limit=0,
+        # Nobody from outside, and whichever port is free.
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        silence_logs=logging.ERROR,
+    )
+
+
+def _tell(client: Client) -> None:
+    click.echo(
+        f"Dask: {len(client.ncores())} workers; dashboard: {client.dashboard_link}", err=True
+    )
+    if importlib.util.find_spec("bokeh") is None:
+        click.echo("The dashboard needs bokeh: pip install 'milan-pipeline[dashboard]'", err=True)

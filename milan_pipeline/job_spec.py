@@ -1,0 +1,57 @@
+"""What an extraction is, small enough to be sent to another process, and what it becomes there."""
+
+import dataclasses
+
+from milan_pipeline.codecs import make_codec
+from milan_pipeline.extraction import ExtractionJob
+from milan_pipeline.identity import Identity, build_identity, content_hash
+from milan_pipeline.manifest import Manifest, load_manifest, require_unique_stems
+from milan_pipeline.teacher import Teacher
+from milan_pipeline.teacher_spec import TeacherSpec
+from milan_pipeline.views import ViewPolicy
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JobSpec:
+    """An extraction by names and numbers: which images, which teacher, where to.
+
+    `device` is a device's name as torch knows it, or "auto".
+    """
+
+    images: str
+    store: str
+    teacher: TeacherSpec
+    policy: ViewPolicy
+    codec: str
+    batch_size: int
+    workers: int
+    device: str
+    compile: bool
+
+    def manifest(self) -> Manifest:
+        """Read the manifest of the image shards, whose names must tell their units apart."""
+        manifest = load_manifest(self.images, kind="images")
+        require_unique_stems(manifest.shards)
+        return manifest
+
+    def identity(self, teacher: Teacher) -> Identity:
+        """Say what the targets will be."""
+        return build_identity(
+            teacher=teacher.identity(),
+            preprocessing=teacher.preprocessing(),
+            view_policy=self.policy.as_dict(),
+            codec=make_codec(self.codec).parameters(),
+        )
+
+    def job(self, manifest: Manifest, teacher: Teacher, identity: Identity) -> ExtractionJob:
+        """Put together what the loop needs."""
+        return ExtractionJob(
+            manifest=manifest,
+            store=self.store,
+            identity_hash=content_hash(identity),
+            teacher=teacher,
+            policy=self.policy,
+            codec=make_codec(self.codec),
+            batch_size=self.batch_size,
+            workers=self.workers,
+        )

@@ -1,0 +1,111 @@
+"""The mask prior: how much each patch matters, from whichever attention the tower has.
+
+Legend: B batch, N tokens, L patches row-major: always the last L of the tokens.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from milan_pipeline.attention_rows import watched
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.tower import Tower
+
+
+def settle_prior(asked: str, tower: Tower, name: str) -> str:
+    """Return which prior a tower gives: "cls", "pool", "rollout" or "uniform".
+
+    Args:
+        asked: `TeacherSpec.prior`; "auto" is the attention that the tower pools by.
+        tower: which has to give it.
+        name: of the teacher, for errors.
+
+    Raises:
+        ConfigError: it cannot give it.
+    """
+    attends = ", rollout" if tower.attentions else ""
+    can = {
+        "cls": tower.has_cls and bool(tower.attentions),
+        "pool": tower.pool_attention is not None,
+        "rollout": bool(tower.attentions),
+        "uniform": True,
+    }
+    if asked == "auto" and not can.get(tower.pooling):
+        raise ConfigError(
+            f"--teacher {name!r} pools by averaging, so no attention of its own says which patches "
+            f"matter; choose --prior {'rollout or --prior ' if attends else ''}uniform"
+        )
+    prior = tower.pooling if asked == "auto" else asked
+    if not can[prior]:
+        lacks = {"cls": "CLS token", "pool": "attention pooling", "rollout": "global attention"}
+        works = ", ".join(kind for kind, works in can.items() if works)
+        raise ConfigError(
+            f"--prior {prior} needs a tower with {lacks[prior]}, which --teacher {name!r} has not; "
+            f"choose one of {works}"
+        )
+    return prior
+
+
+class PriorReader:
+    """Reads the prior while the tower computes its features.
+
+    "cls": the softmaxed CLS row of the last block's attention, head mean, without the columns of
+    CLS and other prefix tokens (MILAN, arXiv 2208.06049, section 3.3): it sums to less than 1.
+    "pool": the same of the query that pools; sums to 1 where it attends to patches only.
+    "rollout": attention rollout (arXiv 2005.00928): the product over blocks of (A + I) / 2, A the
+    head mean; its CLS row without prefix columns, or without CLS the mean row, which sums to 1.
+    "uniform": 1 / L.
+    """
+
+    def __init__(self, tower: Tower, prior: str) -> None:
+        self.prior = prior
+        self._tower = tower
+        self._patches = tower.grid[0] * tower.grid[1]
+        self._rows_BQN: torch.Tensor | None = None
+
+    @property
+    def watches(self) -> list[torch.nn.Module]:
+        """The modules whose attention is read."""
+        if self.prior == "rollout":
+            return self._tower.attentions
+        if self.prior == "pool" and self._tower.pool_attention is not None:
+            return [self._tower.pool_attention]
+        return self._tower.attentions[-1:] if self.prior == "cls" else []
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Read what the tower attends to within this context."""
+        self._rows_BQN = None
+        roll = self.prior == "rollout"
+        with contextlib.ExitStack() as stack:
+            for attention in self.watches:
+                stack.enter_context(watched(attention, self._keep, first=not roll))
+            yield
+
+    def read(self, batch: int, device: torch.device) -> torch.Tensor:
+        """Return the prior of the images that went through last: (B, L) float32, positive.
+
+        Raises:
+            ConfigError: the tower's attention is computed in a way that cannot be read.
+        """
+        if self.prior == "uniform":
+            return torch.full((batch, self._patches), 1 / self._patches, device=device)
+        if self._rows_BQN is None:
+            raise ConfigError(
+                f"--prior {self.prior} cannot be read from this teacher's attention; choose "
+                "--prior uniform"
+            )
+        rows_BQN, self._rows_BQN = self._rows_BQN, None
+        if self.prior == "rollout" and not self._tower.has_cls:
+            return rows_BQN.mean(dim=1)[:, -self._patches :]
+        return rows_BQN[:, 0, -self._patches :]
+
+    def _keep(self, weights_BQN: torch.Tensor) -> None:
+        if self.prior != "rollout":
+            self._rows_BQN = weights_BQN
+            return
+        eye_NN = torch.eye(weights_BQN.shape[-1], device=weights_BQN.device)
+        mixed_BNN = (weights_BQN + eye_NN) / 2
+        mixed_BNN = mixed_BNN / mixed_BNN.sum(dim=-1, keepdim=True)
+        self._rows_BQN = mixed_BNN if self._rows_BQN is None else mixed_BNN @ self._rows_BQN

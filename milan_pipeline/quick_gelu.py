@@ -1,0 +1,144 @@
+"""Whether a CLIP was trained with QuickGELU, which its weights do not tell and features depend on.
+
+open_clip only warns where a tag's registry entry and the model's configuration differ, and does
+not look at all where weights come from a file or a folder.
+"""
+
+import functools
+import hashlib
+import re
+import zipfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import open_clip
+from open_clip.pretrained import get_pretrained_cfg
+
+from milan_pipeline.errors import ConfigError
+
+WEIGHTS_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
+
+
+def settle_quick_gelu(name: str, pretrained: str | None, config: dict[str, Any]) -> bool:
+    """Tell whether a model must have QuickGELU, as its weights were trained.
+
+    A tag decides by itself for a plain name: `ViT-B-16` with `openai` has QuickGELU. Anything else
+    that is recognised must fit the configuration. timm's towers do not read that flag.
+
+    Raises:
+        ConfigError: the weights are known to have been trained with the other activation.
+    """
+    configured = bool(config.get("quick_gelu", False))
+    if "timm_model_name" in config["vision_cfg"]:
+        return configured
+    if ":" in name:
+        _require_fitting_folder(name, configured)
+        return configured
+    tag = get_pretrained_cfg(name, pretrained) if pretrained else {}
+    if tag:
+        return _settled_by_tag(name, pretrained, configured, bool(tag.get("quick_gelu", False)))
+    if pretrained is not None and Path(pretrained).is_file():
+        _require_fitting_file(name, Path(pretrained), configured)
+    return configured
+
+
+def _settled_by_tag(name: str, pretrained: str | None, configured: bool, trained: bool) -> bool:
+    if name.endswith("-quickgelu") and not trained:
+        raise ConfigError(
+            f"--teacher {name!r} has QuickGELU, which the weights of --pretrained {pretrained!r} "
+            "were trained without; leave -quickgelu away"
+        )
+    return configured or trained
+
+
+def _require_fitting_file(name: str, path: Path, configured: bool) -> None:
+    if _is_torchscript(path):
+        raise ConfigError(
+            f"--pretrained {str(path)!r} is a TorchScript archive, the form of OpenAI's weights, "
+            "which were trained with QuickGELU; give --pretrained openai, or a file of weights"
+        )
+    trained = trained_with_quick_gelu(path)
+    if trained is None or trained == configured:
+        return
+    plain = name.removesuffix("-quickgelu")
+    remedy = plain if configured else f"{plain}-quickgelu"
+    raise ConfigError(
+        f"--teacher {name!r} has {_called(configured)}, but --pretrained {str(path)!r} is known as "
+        f"weights that were trained with {_called(trained)}; give --teacher {remedy}"
+    )
+
+
+def _require_fitting_folder(name: str, configured: bool) -> None:
+    """Refuse a folder or hub repository whose configuration is not that of its weights."""
+    kind, _, place = name.partition(":")
+    if kind == "hf-hub":
+        trained = registered().get(place.strip("/"))
+    else:
+        folder = Path(place)
+        files = sorted(path for path in folder.glob("*") if path.suffix in WEIGHTS_SUFFIXES)
+        known = [trained_with_quick_gelu(path) for path in files]
+        trained = next((answer for answer in known if answer is not None), None)
+    if trained is not None and trained != configured:
+        raise ConfigError(
+            f"--teacher {name!r} is configured with {_called(configured)}, but its weights are "
+            f"known as trained with {_called(trained)}; set quick_gelu to {str(trained).lower()} "
+            "under model_cfg in a local copy of its open_clip_config.json"
+        )
+
+
+def trained_with_quick_gelu(path: Path) -> bool | None:
+    """Tell how a file of weights was trained, if open_clip's registry knows it; None if not.
+
+    It is known by its name, by the hub repository in whose cache or folder it lies, or, as a
+    `.pt`, by its sha256.
+    """
+    known = registered()
+    path = path.absolute()
+    cached = [re.fullmatch(r"models--(.+?)--(.+)", part) for part in path.parts]
+    repositories = [f"{match[1]}/{match[2]}" for match in cached if match]
+    for word in (path.name, *repositories, path.parent.name):
+        if word in known:
+            return known[word]
+    if path.suffix != ".pt":
+        return None
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return known.get(digest, known.get(digest[:8]))
+
+
+@functools.cache
+def registered() -> dict[str, bool]:
+    """What open_clip's registry knows weights by, and whether they were trained with QuickGELU.
+
+    Keys are names of files, hub repositories with and without their owner, sha256 digests in full
+    (OpenAI's are in their addresses) or their first eight digits (of open_clip's releases).
+    """
+    answers: dict[str, set[bool]] = defaultdict(set)
+    for model, tag in open_clip.list_pretrained():
+        entry = get_pretrained_cfg(model, tag)
+        for word in _words(entry.get("url", ""), entry.get("hf_hub", "")):
+            answers[word].add(bool(entry.get("quick_gelu", False)))
+    return {word: found.pop() for word, found in answers.items() if len(found) == 1}
+
+
+def _words(url: str, repository: str) -> list[str]:
+    words = repository.split("/")[:2]
+    words = ["/".join(words), words[1]] if len(words) == 2 else []
+    if url:
+        folder, name = url.rsplit("/", 2)[1:]
+        words.append(name)
+        words += [folder] if re.fullmatch(r"[0-9a-f]{64}", folder) else []
+        words += re.findall(r"-([0-9a-f]{8})\.pth?$", name)
+    return words
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _called(quick_gelu: bool) -> str:
+    return "QuickGELU" if quick_gelu else "plain GELU"

@@ -1,0 +1,175 @@
+"""What `extract-targets` does: its own units, here or on Dask workers, and the store's record.
+
+Any number of processes may do this at once for one store. They share nothing but the store: each
+does its own units, and whoever then finds that none of the full list is left says "done".
+"""
+
+import contextlib
+import uuid
+
+import click
+
+from milan_pipeline.devices import pick_device
+from milan_pipeline.extraction import ExtractionJob, extract_units
+from milan_pipeline.identity import Identity, content_hash
+from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.ledger import BadImageBudget
+from milan_pipeline.manifest import Manifest
+from milan_pipeline.progress import progress_bar
+from milan_pipeline.provenance import StageRecord
+from milan_pipeline.target_store import create_root
+from milan_pipeline.teacher import Teacher
+from milan_pipeline.units import Unit, read_marks, undone_units
+from milan_pipeline.work_reports import Reporter, closing_report
+from stages.extract_plan import (
+    WorkList,
+    identity_of,
+    job_of,
+    list_work,
+    load_images,
+    record_of,
+    samples_of,
+    settled_teacher,
+    spec_of,
+)
+from stages.extract_targets import ExtractTargets
+
+
+def extract(config: ExtractTargets, stop: StopRequest) -> None:
+    """Do every unit that is not done, or those of them that are this part's.
+
+    Raises:
+        DataError: units failed, or too many images cannot be read.
+        InterruptedRunError: a stop was asked for; finished units are kept.
+    """
+    manifest = load_images(config)
+    # Dask workers have teachers of their own: the client only needs to know what theirs must be.
+    device = "cpu" if config.on_dask or config.init else str(pick_device(config.device))
+    teacher = Teacher.load(settled_teacher(config), device=device, compile=config.compile)
+    # A codec that needs fitting is to be fitted here, under --init, before the root is created,
+    # whose identity will hold its hash; parts then refuse a store without a root.
+    identity = identity_of(config, teacher)
+    create_root(config.out, identity, overwrite=config.overwrite)
+    work = list_work(config, manifest, content_hash(identity))
+    record = record_of(config, identity, manifest)
+    if not work.left and record.previous_state() == "done":
+        click.echo(f"{config.out}: nothing to do, {len(work.units)} units are done")
+        return
+    if config.init or config.part:
+        record.join()
+    else:
+        record.begin()
+    if config.init:
+        click.echo(f"{config.out}: ready, {len(work.left)} of {len(work.units)} units to do")
+        return
+    budget = _budget(config, work)
+    if config.on_dask:
+        del teacher
+        _extract_on_dask(config, manifest, list(work.own_left), budget, stop)
+    else:
+        job = job_of(config, manifest, teacher, identity)
+        _extract_here(config, job, list(work.own_left), budget, stop)
+    _finish(config, work, record, identity)
+
+
+def _budget(config: ExtractTargets, work: WorkList) -> BadImageBudget:
+    """Return the budget of this process's units, those that are done counted already."""
+    shards = {unit.shard for unit in work.own}
+    budget = BadImageBudget(
+        fraction=config.max_bad_fraction, images=sum(shard.samples for shard in shards)
+    )
+    for unit in work.own:
+        if unit not in work.left:
+            budget.add(unit.shard.name, work.marks[unit.mark_path].skipped)
+    return budget
+
+
+def _extract_here(
+    config: ExtractTargets,
+    job: ExtractionJob,
+    units: list[Unit],
+    budget: BadImageBudget,
+    stop: StopRequest,
+) -> None:
+    reporter = Reporter(config.out, _name(config), units=len(units))
+    waiting = {(unit.view, unit.shard.name): unit for unit in units}
+    with progress_bar("extract-targets", total=samples_of(units)) as bar, closing_report(reporter):
+
+        def seen(images: int) -> None:
+            bar.update(images)
+            reporter.images(images)
+
+        if units:
+            reporter.begin(units[0])
+        for mark in extract_units(job, units, budget, stop, seen):
+            reporter.end(waiting.pop((mark.view, mark.shard)))
+            if waiting:
+                reporter.begin(next(iter(waiting.values())))
+
+
+def _extract_on_dask(
+    config: ExtractTargets,
+    manifest: Manifest,
+    units: list[Unit],
+    budget: BadImageBudget,
+    stop: StopRequest,
+) -> None:
+    from milan_pipeline.dask_cluster import connected
+    from milan_pipeline.dask_extraction import extract_on_workers
+    from milan_pipeline.dask_station import Assignment
+
+    if not units:
+        return
+    assignment = Assignment(
+        run=uuid.uuid4().hex,
+        spec=spec_of(config),
+        manifest_sha256=manifest.sha256,
+        reports=_name(config),
+        local_workers=config.processes,
+    )
+    with (
+        connected(scheduler=config.scheduler, processes=config.processes) as client,
+        progress_bar("extract-targets", total=samples_of(units)) as bar,
+        contextlib.closing(extract_on_workers(client, assignment, units, stop)) as outcomes,
+    ):
+        for outcome in outcomes:
+            bar.update(outcome.unit.shard.samples)
+            if outcome.mark is not None:
+                budget.add(outcome.mark.shard, outcome.mark.skipped)
+
+
+def _finish(
+    config: ExtractTargets, work: WorkList, record: StageRecord, identity: Identity
+) -> None:
+    """Say what others have yet to do or, if that is nothing, that the store is done.
+
+    Raises:
+        DataError: too many of all images cannot be read.
+        MismatchError: the store was meanwhile taken over for other targets.
+    """
+    create_root(config.out, identity)
+    marks = read_marks(config.out, config.views, objects=False)
+    left = undone_units(work.units, marks, content_hash(identity))
+    own = len(work.own_left)
+    if left:
+        click.echo(
+            f"{config.out}: {own} units_done_now; {len(left)} of all {len(work.units)} units are "
+            "left to others"
+        )
+        return
+    everything = work._replace(own=work.units, marks=marks, left={})
+    _budget(config, everything)
+    done = [marks[unit.mark_path] for unit in work.units]
+    counts = {
+        "units": len(done),
+        "units_done_now": own,
+        "targets": sum(mark.n for mark in done),
+        "skipped": sum(len(mark.skipped) for mark in done),
+    }
+    record.finish(counts)
+    click.echo(f"{config.out}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
+
+
+def _name(config: ExtractTargets) -> str:
+    """Name this process for its report."""
+    return "single" if config.own_part is None else config.own_part.name

@@ -1,0 +1,92 @@
+"""`milan-pipeline plan`: what caching targets takes and saves, before anything is written."""
+
+import dataclasses
+import json
+
+import click
+
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.options import option, require_least, stage_command
+from milan_pipeline.teacher_spec import SPACES, TeacherSpec
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanTargets:
+    """Say what targets of a data set will take, and whether caching them pays. Writes nothing.
+
+    Bytes of the target store and of the target shards, the bandwidth that pretraining needs,
+    teacher hours, and the break-even against a teacher in every training step.
+    """
+
+    images: str | None = option(None, help="Folder of image shards with manifest.json.")
+    samples: int | None = option(None, help="Images, where there are no shards yet.", least=1)
+    samples_per_shard: int = option(1000, help="Images in a shard, with --samples.", least=1)
+    # The mean of ImageNet-1k's: 138 GB of 1.28 million JPEGs.
+    image_bytes: int = option(110_000, help="Bytes of an image, with --samples.", least=1)
+    teacher: str = option(help="open_clip model (ViT-B-16), hf-hub:ORG/REPO or local-dir:PATH.")
+    pretrained: str | None = option(None, help="Weights tag (openai) or checkpoint file.")
+    grid: int | None = option(
+        None, help="Tokens along each side, by the teacher's input size; default: its own."
+    )
+    space: str = option(
+        "projected", help="Targets before or after the last projection.", choices=SPACES
+    )
+    views: int = option(1, help="Views of each image.", least=1)
+    codec: str = option("float16", help="How targets are stored: float16 or int8.")
+    epochs: int = option(400, help="Epochs of each student's pretraining.", least=1)
+    students: int = option(1, help="Students that are pretrained from the targets.", least=1)
+    devices: int = option(1, help="Devices that train one student.", least=1)
+    student_rate: float | None = option(
+        None, help="Images/s of a student without teacher, on all its devices."
+    )
+    teacher_rate: float | None = option(None, help="Images/s of the teacher on one device.")
+    read_bandwidth: float | None = option(None, help="Bytes/s that the storage can give.")
+    out: str | None = option(None, help="Where store and shards would lie, to see if they fit.")
+    measure: bool = option(
+        default=False, help="Time the teacher here, with random weights; nothing is fetched."
+    )
+    measure_batch: tuple[int, ...] = option(
+        (), help="Batch size to time; again for more; default: two that suit the device."
+    )
+    measure_seconds: float = option(2.0, help="Seconds that each is timed.", least=0)
+    device: str = option("auto", help="Where the teacher is timed: auto, cpu, cuda.")
+    json: bool = option(default=False, help="Print a JSON object on the last line, too.")
+
+    def __post_init__(self) -> None:
+        require_least(self)
+        if (self.images is None) == (self.samples is None):
+            raise ConfigError("--images and --samples exclude each other; give one of them")
+        if self.measure and self.teacher_rate is not None:
+            raise ConfigError("--measure and --teacher-rate exclude each other; give one of them")
+        for flag in ("student_rate", "teacher_rate", "read_bandwidth"):
+            value = getattr(self, flag)
+            if value is not None and not value > 0:
+                raise ConfigError(f"--{flag.replace('_', '-')} {value} is not above 0; give a rate")
+        if min(self.measure_batch, default=1) < 1:
+            raise ConfigError(f"--measure-batch {self.measure_batch} is below 1; give 1 or more")
+        _ = self.teacher_spec
+
+    @property
+    def teacher_spec(self) -> TeacherSpec:
+        """Which tower, and what is asked of it."""
+        return TeacherSpec(
+            name=self.teacher,
+            pretrained=self.pretrained,
+            precision="fp32",
+            grid=self.grid,
+            space=self.space,
+        )
+
+
+def run(config: PlanTargets) -> None:
+    """Print the plan."""
+    from stages.plan_report import Report
+
+    report = Report(config)
+    for line in report.lines():
+        click.echo(line)
+    if config.json:
+        click.echo(json.dumps(report.document()))
+
+
+command = stage_command("plan", PlanTargets, run=run, dry_run=None)

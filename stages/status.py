@@ -1,0 +1,94 @@
+"""`milan-pipeline status STORE`: how far an extraction is, whoever is at work on it."""
+
+import dataclasses
+import datetime as dt
+from typing import TYPE_CHECKING
+
+import click
+
+from milan_pipeline.options import argument, option, stage_command
+
+if TYPE_CHECKING:
+    from milan_pipeline.status import Status, Worker
+
+NAMED_UNITS = 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShowStatus:
+    """Say how far an extraction into STORE is: units, speed, time left, unreadable images.
+
+    STORE is any path or URL that extract-targets can write to. Nothing is written.
+    """
+
+    store: str = argument()
+    json: bool = option(default=False, help="Print one JSON document.", role="execution")
+
+
+def run(config: ShowStatus) -> None:
+    """Read the store and print what it says."""
+    import json
+    import time
+
+    from milan_pipeline.status import read_status
+
+    status = read_status(config.store, now=time.time())
+    if config.json:
+        click.echo(json.dumps(dataclasses.asdict(status), indent=1))
+        return
+    for line in [
+        f"{config.store}: {status.state}",
+        *_unit_lines(status),
+        *_progress_lines(status),
+        *_ledger_lines(status),
+        *map(_worker_line, status.workers),
+    ]:
+        click.echo(line)
+
+
+def _unit_lines(status: "Status") -> list[str]:
+    from milan_pipeline.status import STATES
+
+    total = {state: status.count(state) for state in STATES}
+    lines = [
+        f"{name}: " + ", ".join(f"{counts[state]} {state}" for state in STATES)
+        for name, counts in [
+            ("units", total),
+            *((f"  {name}", v) for name, v in status.views.items()),
+        ]
+    ]
+    for units in (status.failed, status.stale):
+        lines += [f"  {path}: {reason}" for path, reason in list(units.items())[:NAMED_UNITS]]
+        if len(units) > NAMED_UNITS:
+            lines.append(f"  and {len(units) - NAMED_UNITS} more")
+    return lines
+
+
+def _progress_lines(status: "Status") -> list[str]:
+    if status.seconds_left is None:
+        time_left = "nobody is at work" if status.images_left else "none left"
+    else:
+        time_left = f"{dt.timedelta(seconds=round(status.seconds_left))} left"
+    speed = (
+        f"{status.images_per_second:g}/s now, {status.images_per_second_on_average:g}/s on average"
+    )
+    return [f"images: {status.images_left} left, {speed}; {time_left}"]
+
+
+def _ledger_lines(status: "Status") -> list[str]:
+    skipped = sum(status.skipped.values())
+    lines = [f"targets: {status.targets}, about {status.bytes} bytes; {skipped} skipped"]
+    lines += [f"  {count}: {reason}" for reason, count in status.skipped.items()]
+    return lines + [f"  {place}" for place in status.first_skipped]
+
+
+def _worker_line(worker: "Worker") -> str:
+    state = f"silent since {worker.heard}" if worker.state == "silent" else worker.state
+    of_all = "" if worker.units is None else f" of {worker.units}"
+    line = f"{worker.name}: {state}, {worker.units_done}{of_all} units done"
+    if worker.unit:
+        line += f", {worker.unit} in hand at {worker.images_per_second:g} images/s"
+    return line
+
+
+command = stage_command("status", ShowStatus, run=run, dry_run=None)

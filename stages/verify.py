@@ -1,0 +1,44 @@
+"""`milan-pipeline verify`: is a target store what it says, object by object, target by target?"""
+
+import dataclasses
+
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.interrupts import stop_request
+from milan_pipeline.options import option, require_least, stage_command
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verify:
+    """Check every object of a target store, and a random sample of its targets by the live teacher.
+
+    Ends with 1 and names the units that are not sound; --repair extracts just those again. What is
+    not given is taken from the store's record: images, teacher, weights.
+    """
+
+    targets: str = option(help="Target store that extract-targets wrote.")
+    images: str | None = option(None, help="Folder of the image shards, if they have moved.")
+    teacher: str | None = option(None, help="The teacher's name or folder, if it has moved.")
+    pretrained: str | None = option(None, help="Weights tag or checkpoint file, if it has moved.")
+    sample: int = option(64, help="Targets that the teacher recomputes; 0: none.", least=0)
+    min_cosine: float = option(0.99, help="Smallest cosine that is accepted, of any token.")
+    seed: int = option(0, help="Seed of the sample.", least=0)
+    device: str = option("auto", help="Where the teacher runs: auto, cpu, cuda.")
+    workers: int = option(2, help="Threads, each checking one unit.", least=0)
+    repair: bool = option(default=False, help="Extract units that are not sound again.")
+    json: bool = option(default=False, help="Print a JSON object on the last line, too.")
+
+    def __post_init__(self) -> None:
+        require_least(self)
+        if not -1 <= self.min_cosine <= 1:
+            raise ConfigError(f"--min-cosine {self.min_cosine} is no cosine; give one up to 1")
+
+
+def run(config: Verify) -> None:
+    """Check, repair if asked to, and fail if anything is left that is not sound."""
+    from stages.verify_report import verify
+
+    with stop_request() as stop:
+        verify(config, stop)
+
+
+command = stage_command("verify", Verify, run=run, dry_run=None)

@@ -1,0 +1,153 @@
+"""What `verify` needs to know of a store: its units, images, teacher, and how to extract again."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from milan_pipeline import storage
+from milan_pipeline.devices import pick_device
+from milan_pipeline.errors import ConfigError, MissingDataError
+from milan_pipeline.extraction import extract_units
+from milan_pipeline.identity import require_same
+from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.ledger import BadImageBudget
+from milan_pipeline.manifest import Manifest, load_manifest
+from milan_pipeline.provenance import read_record
+from milan_pipeline.target_store import read_identity
+from milan_pipeline.teacher import Teacher
+from milan_pipeline.teacher_spec import TeacherSpec
+from milan_pipeline.units import Unit, revoke, units_of_extent
+from stages.extract_plan import identity_of, job_of
+from stages.extract_targets import ExtractTargets
+from stages.verify import Verify
+
+
+class StoreParts:
+    """A store, its units, and what it was made from."""
+
+    def __init__(self, config: Verify) -> None:
+        self.config = config
+        self.url = config.targets
+        self.identity = read_identity(self.url)
+        record = read_record(storage.join(self.url, "extract-targets.json"))
+        if record is None:
+            raise MissingDataError(
+                f"{self.url}/extract-targets.json does not exist, which says what the store should "
+                "hold; run extract-targets again"
+            )
+        precision = {"precision": self.identity["teacher"]["precision"]}  # as it was settled
+        self.extraction = _extraction(config, record["config"] | precision)
+        self.images = self._load_images()
+        self.views = int(record["extent"]["views"])
+        self._recorded = units_of_extent(record["extent"], self.views)
+
+    @functools.cached_property
+    def units(self) -> list[Unit]:
+        """The units of the last extraction; of the image shards as they are now, where known."""
+        now = {shard.stem: shard for shard in self.images.shards} if self.images else {}
+        return [
+            dataclasses.replace(unit, shard=now.get(unit.shard.stem, unit.shard))
+            for unit in self._recorded
+        ]
+
+    @functools.cached_property
+    def spec(self) -> TeacherSpec:
+        """The teacher that the targets were made with.
+
+        Raises:
+            ConfigError: it is a folder or file that is not here.
+        """
+        spec = self.extraction.teacher_spec
+        folder = spec.name.removeprefix("local-dir:")
+        if folder != spec.name and not Path(folder).is_dir():
+            raise ConfigError(
+                f"--teacher {spec.name!r}, which {self.url} was made with, is not here; say "
+                "--teacher local-dir:PATH, or --sample 0 to do without"
+            )
+        was_file = self.identity["teacher"]["pretrained"] == "file"
+        if was_file and not (spec.pretrained and Path(spec.pretrained).is_file()):
+            raise ConfigError(
+                f"--pretrained {spec.pretrained!r}, which {self.url} was made with, is no file "
+                "here; say --pretrained PATH, or --sample 0 to do without"
+            )
+        return spec
+
+    @functools.cached_property
+    def teacher(self) -> Teacher:
+        """The live teacher, in the store's precision.
+
+        Raises:
+            MismatchError: it is another one than the store's; each field is named.
+        """
+        teacher = self._load(self.spec)
+        parts = {name: self.identity[name] for name in ("teacher", "preprocessing")}
+        live = {"teacher": teacher.identity(), "preprocessing": teacher.preprocessing()}
+        live = json.loads(json.dumps(live))
+        remedy = "give the --teacher and --pretrained that the targets were made with"
+        require_same(parts, live, what=self.url, remedy=remedy)
+        return teacher
+
+    @functools.cached_property
+    def reference(self) -> Teacher | None:
+        """The teacher in fp32; None where the store's is that."""
+        if self.spec.precision == "fp32":
+            return None
+        return self._load(dataclasses.replace(self.spec, precision="fp32"))
+
+    def repaired(self, units: Sequence[Unit], stop: StopRequest) -> list[Unit]:
+        """Extract units again; those whose image shard is not as it was are left alone.
+
+        Raises:
+            MissingDataError: the images are not here.
+            MismatchError: the teacher, or the record's options, are not those of the store.
+            InterruptedRunError: a stop was asked for; units repaired so far stay so.
+        """
+        images = self.images
+        if images is None:
+            raise MissingDataError("--repair needs the images; give --images")
+        recorded = {unit.path: unit.shard.sha256 for unit in self._recorded}
+        listed = {shard.stem: shard.sha256 for shard in images.shards}
+        left = [unit for unit in units if listed.get(unit.shard.stem) == recorded[unit.path]]
+        for unit in units:
+            if unit not in left:
+                click.echo(f"{unit.path}: its shard has changed; extract-targets follows that")
+        wanted = json.loads(json.dumps(identity_of(self.extraction, self.teacher)))
+        remedy = "run extract-targets with the options of the store"
+        require_same(self.identity, wanted, what=self.url, remedy=remedy)
+        job = job_of(self.extraction, images, self.teacher, self.identity)
+        budget = BadImageBudget(fraction=self.extraction.max_bad_fraction, images=images.samples)
+        for unit in left:
+            revoke(self.url, unit)  # or the loop would take it for done
+        for _ in extract_units(job, left, budget, stop):
+            pass
+        return left
+
+    def _load(self, spec: TeacherSpec) -> Teacher:
+        return Teacher.load(spec, device=str(pick_device(self.config.device)))
+
+    def _load_images(self) -> Manifest | None:
+        try:
+            return load_manifest(self.extraction.images, kind="images")
+        except MissingDataError:
+            if self.config.images is None and not (self.config.sample or self.config.repair):
+                return None
+            raise MissingDataError(
+                f"--images {self.extraction.images} has no manifest; say where the images are that "
+                "the targets were made from, or --sample 0 to check the store alone"
+            ) from None
+
+
+def _extraction(config: Verify, recorded: dict[str, Any]) -> ExtractTargets:
+    """Rebuild the options of the last extraction, with what was given here in their place."""
+    known = {field.name for field in dataclasses.fields(ExtractTargets)}
+    values = {name: value for name, value in recorded.items() if name in known}
+    if config.teacher is not None:
+        values |= {"teacher": config.teacher, "pretrained": config.pretrained}
+    given = {"images": config.images, "pretrained": config.pretrained, "device": config.device}
+    given = {name: value for name, value in given.items() if value is not None}
+    return ExtractTargets(**(values | given | {"out": config.targets, "overwrite": False}))

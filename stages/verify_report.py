@@ -1,0 +1,238 @@
+"""What `verify` finds, and how it says so.
+
+Apart from the options because it imports torch, which `--help` must not.
+"""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import click
+
+from milan_pipeline.codecs import codec_of
+from milan_pipeline.errors import DataError
+from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.live_check import (
+    LIVE_BATCH,
+    Comparison,
+    Stored,
+    compare,
+    draw_sample,
+    stored_targets,
+)
+from milan_pipeline.parallel import ordered_map
+from milan_pipeline.progress import progress_bar
+from milan_pipeline.store_listing import extra_objects, extra_units, faults_of_groups
+from milan_pipeline.teacher_speed import LEAST_COSINE
+from milan_pipeline.units import Mark, Unit, read_mark
+from milan_pipeline.verification import StoreCheck
+from stages.verify import Verify
+from stages.verify_parts import StoreParts
+
+NAMED_UNITS = 10
+
+Faults = dict[Unit, list[str]]
+
+
+def verify(config: Verify, stop: StopRequest) -> None:
+    """Check a store; repair it if asked to.
+
+    Raises:
+        DataError: something is not sound; every unit and reason was printed before.
+        ConfigError, MissingDataError, MismatchError: images or teacher are not those of the store.
+        InterruptedRunError: a stop was asked for.
+    """
+    store = StoreParts(config)
+    found = _Findings.of(store, store.units, stop)
+    _say(found.lines())
+    repaired: list[Unit] = []
+    if config.repair and found.faults:
+        repaired = store.repaired(list(found.faults), stop)
+        click.echo(f"repaired: {', '.join(unit.path for unit in repaired) or 'nothing'}")
+        again = _Findings.of(store, repaired, stop)
+        _say(again.lines())
+        found = found.after(again, repaired)
+    if config.json:
+        click.echo(json.dumps(found.document() | {"repaired": [unit.path for unit in repaired]}))
+    found.raise_if_unsound(config.targets)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Findings:
+    """What a check of some units found."""
+
+    units: int
+    targets: int
+    faults: Faults
+    extra: int
+    has_images: bool
+    live: list[Comparison]
+    precision: str
+
+    @classmethod
+    def of(cls, store: StoreParts, units: Sequence[Unit], stop: StopRequest) -> "_Findings":
+        """Check the structure of units, then a sample of those that are sound."""
+        faults, marks, extra = _structure(store, units, stop)
+        live, wrong = _live(store, list(marks.items()), stop)
+        for comparison in live:
+            if not comparison.worst >= store.config.min_cosine:
+                wrong.setdefault(comparison.unit, []).append(
+                    f"the target of {comparison.key!r} has a cosine of {comparison.worst:.5f} to "
+                    "the live teacher's"
+                )
+        return cls(
+            units=len(units),
+            targets=sum(mark.n for mark in marks.values()),
+            faults=faults | wrong,
+            extra=extra,
+            has_images=store.images is not None,
+            live=live,
+            precision=store.identity["teacher"]["precision"],
+        )
+
+    @property
+    def fidelity(self) -> float | None:
+        """Mean cosine of the store's precision to fp32; None where that was not compared."""
+        if self.precision == "fp32" or not self.live:
+            return None
+        return sum(comparison.fidelity for comparison in self.live) / len(self.live)
+
+    def after(self, again: "_Findings", repaired: Iterable[Unit]) -> "_Findings":
+        """Return what is left of these findings once some units were repaired and checked again."""
+        left = {unit: why for unit, why in self.faults.items() if unit not in set(repaired)}
+        return dataclasses.replace(
+            self, faults=left | again.faults, targets=self.targets + again.targets,
+            live=[at for at in self.live if at.unit not in self.faults] + again.live,
+        )  # fmt: skip
+
+    def lines(self) -> Iterator[str]:
+        """Yield the findings in words."""
+        for unit, reasons in self.faults.items():
+            for reason in reasons:
+                yield f"{unit.path}: {reason}"
+        yield f"units: {self.units}, not sound: {len(self.faults)}; targets read: {self.targets}"
+        if not self.has_images:
+            yield "keys and digests were not compared with images: there are none here"
+        if self.extra:
+            yield f"harmless: {self.extra} names that no mark lists"
+        if self.live:
+            worst = min(self.live, key=lambda comparison: comparison.worst)
+            numbers = self._numbers()
+            yield (
+                f"live teacher: {len(self.live)} targets, cosine of tokens {numbers['mean']:.6f} "
+                f"in the mean, {numbers['worst']:.6f} at worst ({worst.unit.path} {worst.key}), "
+                f"of CLS {numbers['worst_cls']:.6f}; priors within {numbers['prior_error']:.2g}"
+            )
+        if self.fidelity is not None:
+            yield f"{self.precision} against fp32: mean cosine {self.fidelity:.6f}"
+
+    def document(self) -> dict[str, Any]:
+        """Return the JSON object: counts, reasons by unit, and the sample's figures or null."""
+        return {
+            "units": self.units,
+            "targets": self.targets,
+            "faults": {unit.path: reasons for unit, reasons in self.faults.items()},
+            "extra_names": self.extra,
+            "images_compared": self.has_images,
+            "live": self._numbers() if self.live else None,
+            "fidelity": self.fidelity,
+        }
+
+    def raise_if_unsound(self, url: str) -> None:
+        """Fail if anything is left that is not sound."""
+        if self.faults:
+            named = ", ".join(unit.path for unit in list(self.faults)[:NAMED_UNITS])
+            raise DataError(
+                f"{len(self.faults)} of {self.units} units of {url} are not sound ({named}); "
+                "--repair extracts them again"
+            )
+        if self.fidelity is not None and self.fidelity < LEAST_COSINE:
+            raise DataError(
+                f"--precision {self.precision}, in which {url} was made, has a mean cosine of "
+                f"{self.fidelity:.6f} to fp32, below {LEAST_COSINE}; extract with --precision fp32"
+            )
+
+    def _numbers(self) -> dict[str, float]:
+        return {
+            "targets": len(self.live),
+            "mean": sum(comparison.mean for comparison in self.live) / len(self.live),
+            "worst": min(comparison.worst for comparison in self.live),
+            "worst_cls": min(comparison.cls for comparison in self.live),
+            "prior_error": max(comparison.prior_error for comparison in self.live),
+        }
+
+
+def _structure(
+    store: StoreParts, units: Sequence[Unit], stop: StopRequest
+) -> tuple[Faults, dict[Unit, Mark], int]:
+    """Check units one by one: what is wrong, the marks of sound ones, and names nobody knows."""
+    check = StoreCheck(url=store.url, identity=store.identity, images=store.images)
+
+    def checked(unit: Unit) -> tuple[Unit, Mark | None, list[str], int]:
+        stop.raise_if_asked("checking changes nothing")
+        try:
+            mark = read_mark(store.url, unit)
+        except DataError as error:
+            return unit, None, [str(error).split(";", maxsplit=1)[0]], 0
+        extra = 0 if mark is None else extra_objects(store.url, unit, mark)
+        return unit, mark, check.faults(unit, mark), extra
+
+    faults: Faults = {}
+    marks: dict[Unit, Mark] = {}
+    extra = extra_units(store.url, store.units, store.views)
+    workers = store.config.workers
+    results = ordered_map(checked, units, workers=workers, ahead=2 * workers)
+    with (
+        contextlib.closing(results),
+        progress_bar("verify", total=len(units), unit="units") as bar,
+    ):
+        for unit, mark, reasons, names in results:
+            extra += names
+            bar.update(1)
+            if reasons:
+                faults[unit] = reasons
+            elif mark is not None:
+                marks[unit] = mark
+    for view, reason in faults_of_groups(store.url, store.views).items():
+        first = next((unit for unit in units if unit.view == view), None)
+        if first is not None:
+            faults.setdefault(first, []).append(reason)
+    return faults, {unit: mark for unit, mark in marks.items() if unit not in faults}, extra
+
+
+def _live(
+    store: StoreParts, units: Sequence[tuple[Unit, Mark]], stop: StopRequest
+) -> tuple[list[Comparison], Faults]:
+    """Recompute a sample of targets; what cannot be compared is a fault of its unit."""
+    config, images = store.config, store.images
+    sample = draw_sample(units, config.sample, config.seed)
+    if images is None or not sample:
+        return [], {}
+    codec, size = codec_of(store.identity["codec"]), store.teacher.image_size
+    found: list[Comparison] = []
+    faults: Faults = {}
+    pending: list[Stored] = []
+    total = sum(len(rows) for _, _, rows in sample)
+    with progress_bar("recompute", total=total) as bar:
+        for unit, mark, rows in sample:
+            stop.raise_if_asked("checking changes nothing")
+            try:
+                pending += stored_targets(
+                    store.url, images, unit, mark, rows, codec=codec, size=size
+                )
+            except DataError as error:
+                faults[unit] = [str(error)]
+            while len(pending) >= LIVE_BATCH:
+                found += compare(pending[:LIVE_BATCH], store.teacher, store.reference)
+                pending = pending[LIVE_BATCH:]
+            bar.update(len(rows))
+        if pending:
+            found += compare(pending, store.teacher, store.reference)
+    return found, faults
+
+
+def _say(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(line)

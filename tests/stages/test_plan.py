@@ -1,0 +1,133 @@
+"""plan: its bytes are those that extraction and packing then write; what it says of the rest."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import run_cli, write_picture, write_tiny_clip
+
+
+def document(capsys) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return found
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_the_small_world_takes_what_was_said(
+    image_shards: Path, tiny_clip: Path, target_store: Path, target_shards: Path, capsys
+) -> None:
+    run_cli(
+        "plan", "--images", image_shards, "--teacher", f"local-dir:{tiny_clip}", "--views", 2,
+        "--json",
+    )  # fmt: skip
+    said = document(capsys)
+    assert said["store_bytes"] == pytest.approx(size_of(target_store), rel=0.02)
+    assert said["shard_bytes"] == pytest.approx(size_of(target_shards), rel=0.02)
+
+
+@pytest.fixture(scope="module")
+def hundreds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 images in 2 shards, some with keys that are long or not ASCII once packed."""
+    root = tmp_path_factory.mktemp("hundreds")
+    for number in range(300):
+        folder = f"{'long' * 25}" if number % 7 == 0 else "short"
+        write_picture(root / "in" / folder / f"{number}.jpg", number, (40, 40))
+    run_cli("pack-images", root / "in", root / "shards", "--samples-per-shard", 270)
+    return root / "shards"
+
+
+@pytest.mark.parametrize("codec", ["float16", "int8"])
+@pytest.mark.parametrize("image_size", [16, 56])
+def test_a_plan_comes_true(
+    hundreds: Path, tmp_path: Path, codec: str, image_size: int, capsys
+) -> None:
+    clip = write_tiny_clip(tmp_path / "clip", image_size=image_size)
+    teacher = ("--teacher", f"local-dir:{clip}", "--codec", codec)
+    store, shards = tmp_path / "targets.zarr", tmp_path / "targets"
+    run_cli("plan", "--images", hundreds, *teacher, "--json", "--out", tmp_path)
+    said = document(capsys)
+    run_cli("extract-targets", "--images", hundreds, "--out", store, *teacher, "--dry-run")
+    foretold = int(capsys.readouterr().out.split("about ")[1].split()[0])
+    run_cli("extract-targets", "--images", hundreds, "--out", store, *teacher)
+    run_cli("pack-targets", "--targets", store, "--out", shards)
+    assert said["store_bytes"] == pytest.approx(size_of(store), rel=0.02)
+    assert said["shard_bytes"] == pytest.approx(size_of(shards), rel=0.02)
+    assert said["bytes_per_sample_store"] == said["store_bytes"] / 300
+    assert foretold == pytest.approx(size_of(store), rel=0.02)
+    assert said["fits"]
+    assert said["free_bytes"] > said["store_bytes"]
+
+
+def test_the_table(tiny_clip: Path, tmp_path: Path, capsys) -> None:
+    run_cli(
+        "plan", "--samples", 2500, "--teacher", f"local-dir:{tiny_clip}", "--student-rate", 100,
+        "--teacher-rate", 10, "--epochs", 40, "--views", 4, "--out", tmp_path,
+    )  # fmt: skip
+    output = capsys.readouterr().out
+    assert "targets:              10000 of 17 x 24, float16" in output
+    assert "at 100 images/s" in output
+    assert "teacher, cached:      0.2778 device-hours" in output
+    assert "teacher in the loop:  2.778 device-hours" in output
+    assert "saved:                2.5 device-hours" in output
+    assert "break-even:           4 epochs x students, of 40" in output
+    assert "caching pays\n" in output
+    assert "keys of 24 letters and images of 110000 bytes are assumed" in output
+    assert "each view of an image is trained on 10 times" in output
+    assert "step with teacher" not in output
+
+
+def test_without_rates_multiply_adds_speak(tiny_clip: Path, capsys) -> None:
+    run_cli("plan", "--samples", 5, "--teacher", f"local-dir:{tiny_clip}")
+    assert "by multiply-adds alone" in capsys.readouterr().out
+
+
+def test_what_does_not_pay_is_said(tiny_clip: Path, capsys) -> None:
+    run_cli(
+        "plan", "--samples", 2500, "--teacher", f"local-dir:{tiny_clip}", "--student-rate", 100,
+        "--teacher-rate", 1000, "--epochs", 40, "--views", 40, "--read-bandwidth", 1e6, "--json",
+    )  # fmt: skip
+    output = capsys.readouterr().out
+    assert "does not pay: caching 40 views runs the teacher as often as 40 epochs" in output
+    assert "caching pays" not in output
+    said = json.loads(output.splitlines()[-1])
+    assert said["pays"] is False
+    assert len(said["why"]) == 1
+    assert said["fits"] is None
+    assert said["break_even_epochs"] is None
+
+
+def test_measuring(tiny_clip: Path, capsys) -> None:
+    run_cli(
+        "plan", "--samples", 2500, "--teacher", f"local-dir:{tiny_clip}", "--measure",
+        "--measure-batch", 2, "--measure-seconds", 0, "--device", "cpu", "--json",
+    )  # fmt: skip
+    output = capsys.readouterr().out
+    assert "teacher in fp32, batch 2: " in output
+    assert "teacher in bf16, batch 2: " in output
+    assert "mean cosine to fp32 1.00000" in output
+    said = json.loads(output.splitlines()[-1])
+    assert said["teacher_precision"] in ("fp32", "bf16", "fp16")
+    assert said["teacher_hours"] == pytest.approx(2500 / said["teacher_rate"] / 3600)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("--samples", 5, "--images", "x"),
+        ("--samples", 0),
+        ("--samples", 5, "--views", 0),
+        ("--samples", 5, "--codec", "pq"),
+        ("--samples", 5, "--measure", "--teacher-rate", 3),
+        ("--samples", 5, "--student-rate", 0),
+        ("--samples", 5, "--read-bandwidth", "nan"),
+        ("--samples", 5, "--measure", "--measure-batch", 0),
+    ],
+)
+def test_wrong_values_are_wrong_usage(tiny_clip: Path, words: tuple[object, ...]) -> None:
+    run_cli("plan", "--teacher", f"local-dir:{tiny_clip}", *words, code=2)

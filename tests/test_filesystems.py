@@ -1,0 +1,159 @@
+"""URLs lead to their clients, and what these raise becomes one sentence of ours."""
+
+import importlib
+import sys
+
+import pytest
+
+from milan_pipeline import storage
+from milan_pipeline.errors import DataError, MissingDataError, StorageError
+from milan_pipeline.filesystems import (
+    info_of,
+    is_local,
+    named_errors,
+    names_in,
+    reason_of,
+    resolve,
+    scheme_of,
+)
+
+
+class NoCredentialsError(Exception):
+    """Called as botocore calls it."""
+
+
+class HttpError(Exception):
+    def __init__(self, status: int) -> None:
+        super().__init__(f"status\n{status}")
+        self.status = status
+
+
+@pytest.mark.parametrize(
+    ("url", "protocol", "path"),
+    [
+        ("s3://bucket/a/b", "s3", "bucket/a/b"),
+        ("gs://bucket/a/b", "gs", "bucket/a/b"),
+        ("https://host/a%20b", "https", "https://host/a%20b"),
+        ("file:///a/b", "file", "/a/b"),
+        ("/a/b", "file", "/a/b"),
+    ],
+)
+def test_a_url_leads_to_its_client_which_keeps_no_listings(
+    url: str, protocol: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if protocol == "gs":
+        pytest.importorskip("gcsfs")
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")  # no one is asked
+    if protocol in ("s3", "https"):
+        pytest.importorskip({"s3": "s3fs", "https": "aiohttp"}[protocol])
+    filesystem, found = resolve(url)
+    assert protocol in filesystem.protocol
+    assert found == path
+    assert is_local(filesystem) == (protocol == "file")
+    assert is_local(filesystem) or not filesystem.dircache.use_listings_cache
+
+
+@pytest.mark.parametrize(
+    ("url", "module", "extra"),
+    [
+        ("s3://bucket/x", "s3fs", "s3"),
+        ("gs://bucket/x", "gcsfs", "gs"),
+        ("http://host/x", "fsspec.implementations.http", "http"),
+    ],
+)
+def test_a_client_that_is_not_installed_is_named_with_its_extra(
+    url: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = importlib.import_module("fsspec.registry")._registry
+    monkeypatch.delitem(known, url.split(":", maxsplit=1)[0], raising=False)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(StorageError, match=rf"{url}.*run `pip install 'milan-pipeline\[{extra}\]'"):
+        resolve(url)
+
+
+def test_scheme_of() -> None:
+    assert scheme_of("S3://bucket/x") == "s3"
+    assert scheme_of("pipe:cat x") == "pipe"
+    assert scheme_of("/a/b") == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "doing", "kind", "message"),
+    [
+        (FileNotFoundError("x"), "read", MissingDataError, "^URL does not exist; check the path$"),
+        (FileNotFoundError("no\nbucket"), "written", StorageError,
+         r"^URL cannot be written \(no bucket\); create its bucket or folder, or correct it$"),
+        (PermissionError(13, "Denied"), "read", StorageError, r"read \(Denied\); check who may"),
+        (HttpError(403), "listed", StorageError, r"cannot be listed \(status 403\); check who may"),
+        (OSError("Forbidden: https://x"), "read", StorageError, "; check who may access it"),
+        (NoCredentialsError(), "read", StorageError, r"\(NoCredentialsError\); give credentials"),
+        (OSError(28, "No space"), "written", StorageError, r"\(No space\); make room or fix it$"),
+        (RuntimeError("odd"), "read", StorageError, r"\(odd\); check the path$"),
+        (DataError("ours"), "read", DataError, "^ours$"),
+    ],
+)  # fmt: skip
+def test_what_a_client_raises_becomes_one_sentence(error, doing, kind, message) -> None:
+    with pytest.raises(kind, match=message) as caught, named_errors("URL", doing):
+        raise error
+    assert "\n" not in str(caught.value)
+
+
+def test_reason_of() -> None:
+    assert reason_of(OSError(2, "No such file", "x")) == "No such file"
+    assert reason_of(ValueError("a\n b")) == "a b"
+    assert reason_of(TimeoutError()) == "TimeoutError"
+
+
+class Web:
+    """Calls a file missing whatever it was that failed, as fsspec's HTTP client does."""
+
+    def __init__(self, cause: Exception | None) -> None:
+        self.cause = cause
+
+    def info(self, path: str) -> None:
+        raise FileNotFoundError(path) from self.cause
+
+
+@pytest.mark.parametrize("cause", [HttpError(503), HttpError(403), ConnectionError("gone")])
+def test_a_web_file_is_not_missing_where_its_server_failed(cause: Exception) -> None:
+    with pytest.raises(type(cause)) as caught:
+        info_of(Web(cause), "http://host/x")
+    assert caught.value is cause
+
+
+def test_a_file_that_is_not_there_is_missing() -> None:
+    for filesystem in (Web(HttpError(404)), Web(None)):
+        with pytest.raises(FileNotFoundError):
+            info_of(filesystem, "http://host/x")
+    with pytest.raises(FileNotFoundError):
+        info_of(Web(ConnectionError("gone")), "bucket/x")
+
+
+def test_names_leave_out_the_mark_of_a_folder() -> None:
+    class Store:
+        protocol = ("s3",)
+
+        def ls(self, path: str, *, detail: bool) -> list[str]:  # noqa: ARG002
+            return [path, f"{path}/", f"{path}/a.json", f"{path}/sub/"]
+
+    assert names_in(Store(), "bucket/folder") == {"a.json", "sub"}
+
+
+def test_names_in_a_page_are_unquoted() -> None:
+    class Page:
+        protocol = ("http", "https")
+
+        def ls(self, path: str, *, detail: bool) -> list[str]:  # noqa: ARG002
+            return [f"{path}/a%20b.json", f"{path}/sub/", f"{path}/?C=M;O=A"]
+
+    assert names_in(Page(), "http://host/folder") == {"a b.json", "sub"}
+
+
+def test_a_web_server_is_not_written_to() -> None:
+    with pytest.raises(StorageError, match="http://host/x cannot be written: web servers are only"):
+        storage.put_bytes("http://host/x", b"1")
+    with (
+        pytest.raises(StorageError, match="https://host/x cannot be written"),
+        storage.atomic_writer("https://host/x"),
+    ):
+        pass

@@ -1,0 +1,123 @@
+"""The break-even and its reasons, against the step-by-step sums."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from milan_pipeline.planning import (
+    Bytes,
+    Plan,
+    Rates,
+    Workload,
+    break_even_epochs,
+    make_plan,
+    step_ratio,
+)
+
+SIZES = Bytes(store=100, shards=100, pair=10.0, free=1000)
+WORK = Workload(images=3600, views=2, epochs=10, students=3)
+NONE = Rates()
+counts = st.integers(1, 500)
+rates = st.floats(1, 1e4)
+
+
+def plan(known: Rates = NONE, work: Workload = WORK, sizes: Bytes = SIZES) -> Plan:
+    return make_plan(work, sizes, known)
+
+
+def test_hours_are_forwards_over_the_rate() -> None:
+    found = plan(Rates(teacher=2.0))
+    assert (found.teacher_hours, found.in_loop_hours) == (1.0, 15.0)
+    assert (found.break_even_epochs, found.pays, found.why) == (2.0, True, ())
+
+
+def test_without_rates_there_are_no_hours() -> None:
+    found = plan()
+    assert (found.teacher_hours, found.in_loop_hours, found.read_bytes_per_s) == (None, None, None)
+    assert found.break_even_epochs == 2.0
+    assert any("--teacher-rate" in note for note in found.notes)
+    assert any("--student-rate" in note for note in found.notes)
+
+
+def test_reading() -> None:
+    found = plan(Rates(student=50.0))
+    assert found.read_bytes_per_s == 500
+    assert found.read_bytes == 10 * 3600 * 10
+    assert found.limited_rate is None
+
+
+@pytest.mark.parametrize(("views", "pays"), [(29, True), (30, False), (31, False)])
+def test_as_many_views_as_epochs_do_not_pay(views: int, pays: bool) -> None:
+    found = plan(work=Workload(images=9, views=views, epochs=10, students=3))
+    assert found.pays is pays
+    assert pays or f"caching {views} views" in found.why[0]
+
+
+def test_no_room() -> None:
+    found = plan(sizes=Bytes(store=100, shards=100, pair=1, free=199))
+    assert not found.pays
+    assert found.why == ("store and shards take 200 bytes, the disk has 199",)
+    assert plan(sizes=Bytes(store=100, shards=100, pair=1, free=200)).pays
+    unknown = plan(sizes=Bytes(store=100, shards=100, pair=1))
+    assert unknown.pays
+    assert any("whether there is room cannot be told" in note for note in unknown.notes)
+
+
+def test_slow_storage_is_weighed_against_the_teacher() -> None:
+    # The student alone takes 10 ms an image, reading 20 ms: it waits 10 ms.
+    def slow(teacher: float | None = None) -> Plan:
+        return plan(Rates(student=100, read=500, teacher=teacher))
+
+    found = slow(50)  # the teacher would take 20 ms
+    assert found.limited_rate == 50
+    assert found.break_even_epochs == pytest.approx(2 * 20 / (20 - 10))
+    assert found.pays
+    assert not slow(101.0).pays
+    assert slow(101.0).break_even_epochs is None
+    assert "more than the teacher would" in slow(101.0).why[0]
+    nearly = slow(99.0)
+    assert not nearly.pays
+    assert "even after" in nearly.why[0]
+    assert "needs --teacher-rate or --measure" in slow().why[0]
+
+
+def test_fast_storage_changes_nothing() -> None:
+    assert plan(Rates(student=100.0, read=1000.0)) == plan(Rates(student=100.0))
+
+
+@pytest.mark.parametrize(("views", "said"), [(1, "10 times"), (4, "2.5 times"), (10, None)])
+def test_views_that_come_again_are_noted(views: int, said: str | None) -> None:
+    found = [n for n in plan(work=Workload(images=1, views=views, epochs=10)).notes if "times" in n]
+    assert bool(found) == (said is not None)
+    assert said is None or said in found[0]
+
+
+def test_the_design_s_step_ratios() -> None:
+    assert step_ratio(17.6e9) == pytest.approx(1.68, abs=0.01)
+    assert step_ratio(61e9) == pytest.approx(3.35, abs=0.01)
+
+
+@given(
+    work=st.builds(
+        Workload, images=st.just(7), views=counts, epochs=counts, devices=st.integers(1, 9)
+    ),
+    teacher=rates,
+    student=rates,
+    limited=rates,
+)
+def test_at_the_break_even_both_take_the_same_time(
+    work: Workload, teacher: float, student: float, limited: float
+) -> None:
+    slower = min(limited, 0.99 * student)
+    even = break_even_epochs(work, Rates(teacher=teacher, student=student), slower)
+
+    def seconds(trained: float) -> tuple[float, float]:
+        cached = 7 * (work.views / teacher + trained * work.devices / slower)
+        return cached, 7 * trained * (work.devices / student + 1 / teacher)
+
+    if even is None:
+        cached, in_loop = seconds(1e9)
+        assert cached > in_loop * (1 - 1e-9)
+    else:
+        cached, in_loop = seconds(even)
+        assert cached == pytest.approx(in_loop)
