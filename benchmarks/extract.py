@@ -90,11 +90,11 @@ def compute_bound(
     root: Path, images: int, rounds: int, decoder: str, precision: str
 ) -> dict[str, float]:
     """Measure with a teacher that the CPU computes."""
-    out = root / "computed"
+    out, rows = root / "computed", min(BATCH, -(-images // SHARDS))  # as the stage has them
     with ExitStack() as stack:
         contestants = {
             Contestant("floor", serve_floor, root=root, out=out, decoder=decoder): images,
-            Contestant("teacher", serve_teacher, out=out, precision=precision): BATCH,
+            Contestant("teacher", serve_teacher, out=out, precision=precision, rows=rows): rows,
             Contestant("ours", serve_computed, root=root, out=out, precision=precision): images,
         }
         for contestant in contestants:
@@ -117,9 +117,9 @@ def peaks(root: Path) -> dict[int, int]:
 def main() -> None:
     """Measure, print tables and the ratios."""
     parser = argparse.ArgumentParser(description="Measure what extraction costs.")
-    parser.add_argument("--images", type=int, default=512, help="JPEGs for feeding; at least 100")
-    parser.add_argument("--computed", type=int, default=128, help="images that ViT-B/16 computes")
-    parser.add_argument("--rounds", type=int, default=7, help="turns of feeding; half of computing")
+    parser.add_argument("--images", type=int, default=384, help="JPEGs for feeding; at least 100")
+    parser.add_argument("--computed", type=int, default=64, help="images that ViT-B/16 computes")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of feeding; half of computing")
     parser.add_argument("--precision", default="bf16", help="of ViT-B/16's weights")
     arguments = parser.parse_args()
     if arguments.images < CALIBRATION_IMAGES or min(arguments.computed, arguments.rounds) < 1:

@@ -15,7 +15,6 @@ import torch
 
 from benchmarks.contest import turns
 from benchmarks.extract_data import (
-    BATCH,
     SIZE,
     ReadyMade,
     extract,
@@ -66,10 +65,12 @@ def serve_plain(connection: "Connection[Any, Any]", *, root: Path, out: Path) ->
     _serve(connection, out, lambda: plain_extract(folder, teacher, out))
 
 
-def serve_teacher(connection: "Connection[Any, Any]", *, out: Path, precision: str) -> None:
-    """Run ViT-B/16 on a batch, and nothing else."""
+def serve_teacher(
+    connection: "Connection[Any, Any]", *, out: Path, precision: str, rows: int
+) -> None:
+    """Run ViT-B/16 on a batch of so many rows, and nothing else."""
     teacher = vit_b_16(precision)
-    pixels_BCSS = torch.randint(0, 256, (BATCH, 3, SIZE, SIZE), dtype=torch.uint8)
+    pixels_BCSS = torch.randint(0, 256, (rows, 3, SIZE, SIZE), dtype=torch.uint8)
     _serve(connection, out, lambda: teacher(pixels_BCSS))
 
 
