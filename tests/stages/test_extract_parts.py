@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from milan_pipeline import provenance, storage
-from milan_pipeline.target_store import UnitWriter
+from milan_pipeline.unit_writer import UnitWriter
 from tests.conftest import run_cli, write_picture, write_tiny_clip
 from tests.kills import files_without
 
