@@ -254,7 +254,7 @@ def test_dry_run_names_a_revoked_unit(
         raise OSError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("milan_pipeline.extraction._targets", full)
+        patch.setattr("milan_pipeline.extraction.compute", full)
         extract("--view-seed", 1, "--overwrite", code=1)
     capsys.readouterr()
     extract("--view-seed", 1, "--dry-run")
