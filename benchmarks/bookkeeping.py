@@ -4,8 +4,10 @@
 1,500 images has so many) without any targets, with the manifest of as many image shards, and
 times, in units/s: writing marks, listing them, reading them, telling what is left, and the
 manifest and the record, read and written. `startup_s` is the wall time of the command
-`extract-targets` itself on this store, of which everything is done, with a tiny teacher; the same
-with `status` is `status_s`. Files were just written, so they come from memory and not from a disk.
+`extract-targets` itself on this store, of which everything is done, with a tiny teacher: the median
+of `--repeats`, all of which are printed; the same with `status` is `status_s`. `startup_cpu_s` and
+`status_cpu_s` are the CPU time of those: far below the wall time, the machine was busy with other
+things or waited for its disk. Files were just written, so most come from memory.
 
 `--s3` measures the same against moto's S3 server (pure Python, on this machine: a poor man's S3),
 with `--s3-units` units; `s3_startup_s` is that of so many.
@@ -18,6 +20,7 @@ import hashlib
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -77,7 +80,7 @@ def timed(function: Callable[[], ResultT]) -> tuple[float, ResultT]:
     return time.perf_counter() - started, result
 
 
-def measure(folder: str, clip: Path, units: int, writers: int) -> dict[str, float]:
+def measure(folder: str, clip: Path, units: int, writers: int, repeats: int) -> dict[str, float]:
     """Make the books of so many units in a folder, time them, and rerun the stage on them."""
     config = ExtractTargets(
         images=storage.join(folder, "shards"),
@@ -132,20 +135,31 @@ def measure(folder: str, clip: Path, units: int, writers: int) -> dict[str, floa
         f"{name}_per_s": round(units / spent) for name, spent in seconds.items()
     }
     words = ["--images", config.images, "--out", config.out, "--teacher", config.teacher]
-    figures["startup_s"] = command_seconds("extract-targets", *words)
-    figures["status_s"] = command_seconds("status", config.out)
-    return figures
+    figures |= command_figures("startup", repeats, "extract-targets", *words)
+    return figures | command_figures("status", repeats, "status", config.out)
 
 
-def command_seconds(*words: str) -> float:
-    """Run a command, which must find everything done, and return its wall time."""
+def command_figures(name: str, repeats: int, *words: str) -> dict[str, float]:
+    """Run a command, which must find everything done; return its median wall and CPU seconds."""
     command = [sys.executable, "-m", "milan_pipeline.cli", *words]
-    spent, answer = timed(
-        lambda: subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
-    )
-    if not ("nothing to do" in answer.stdout or " 0 missing" in answer.stdout):
-        raise SystemExit(f"{words[0]} had something to do: {answer.stdout}")
-    return round(spent, 2)
+    wall, cpu = [], []
+    for _ in range(repeats):
+        before = _cpu_of_children()
+        spent, answer = timed(
+            lambda: subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+        )
+        if not ("nothing to do" in answer.stdout or " 0 missing" in answer.stdout):
+            raise SystemExit(f"{words[0]} had something to do: {answer.stdout}")
+        wall.append(round(spent, 2))
+        cpu.append(round(_cpu_of_children() - before, 2))
+    load = os.getloadavg()[0]
+    print(f"{words[0]}: wall {wall} s, CPU {cpu} s, load {load:.1f} at the end")
+    return {f"{name}_s": statistics.median(wall), f"{name}_cpu_s": statistics.median(cpu)}
+
+
+def _cpu_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 @contextlib.contextmanager
@@ -182,16 +196,17 @@ def main() -> None:
         "--s3", action="store_true", help="measure against moto's S3 server as well"
     )
     parser.add_argument("--s3-units", type=int, default=5_000)
+    parser.add_argument("--repeats", type=int, default=5, help="of the commands")
     arguments = parser.parse_args()
     print(machine_line("torch", "fsspec"))
     with tempfile.TemporaryDirectory() as folder:
         clip = write_clip(Path(folder) / "clip")
         print(f"{arguments.units} units in a local folder, {len(OBJECTS)} objects a mark")
-        figures = measure(folder, clip, arguments.units, 1)
+        figures = measure(folder, clip, arguments.units, 1, arguments.repeats)
         if arguments.s3:
             print(f"{arguments.s3_units} units behind moto's S3 server, {WRITERS} writers")
             with s3_folder() as bucket:
-                on_s3 = measure(bucket, clip, arguments.s3_units, WRITERS)
+                on_s3 = measure(bucket, clip, arguments.s3_units, WRITERS, arguments.repeats)
             figures |= {f"s3_{name}": value for name, value in on_s3.items()}
     kilobytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     for name, value in figures.items():
