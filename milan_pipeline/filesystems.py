@@ -4,10 +4,12 @@ Clients raise errors of their own, not only `OSError`; here they become ours, in
 """
 
 import contextlib
+import errno
 import os
 import tempfile
 import urllib.parse
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import fsspec
@@ -67,6 +69,23 @@ def is_local(filesystem: fsspec.AbstractFileSystem) -> bool:
     return "file" in ((protocols,) if isinstance(protocols, str) else protocols)
 
 
+def cat(filesystem: fsspec.AbstractFileSystem, path: str, start: int, length: int | None) -> bytes:
+    """Read a whole file, or at most `length` bytes of it from `start`, by one request."""
+    if length is not None or start:
+        end = None if length is None else start + length
+        return cast(bytes, filesystem.cat_file(path, start=start or None, end=end))
+    if is_local(filesystem):
+        return Path(path).read_bytes()  # faster, which matters where there are many marks
+    # Of what it shall read whole, s3fs first asks for the size; of a range it does not.
+    by_range = "s3" in filesystem.protocol
+    try:
+        return cast(bytes, filesystem.cat_file(path, start=0 if by_range else None))
+    except OSError as error:
+        if not by_range or error.errno != errno.EINVAL:  # which an empty object has no range for
+            raise
+        return cast(bytes, filesystem.cat_file(path))
+
+
 def info_of(filesystem: fsspec.AbstractFileSystem, path: str) -> dict[str, Any]:
     """Return what is known about a file or folder; "size" may be None.
 
@@ -102,10 +121,11 @@ def names_in(filesystem: fsspec.AbstractFileSystem, path: str) -> set[str]:
 
 
 def knows_ranges(filesystem: fsspec.AbstractFileSystem, path: str) -> bool:
-    """Tell whether a part of a file can be read: a web server is asked for a single byte."""
+    """Tell whether parts can be read of a file of several bytes: a web server is asked for one."""
     if scheme_of(path) not in WEB_PROTOCOLS:
         return True
     with filesystem.open(path, "rb", cache_type="none") as file:
+        file.seek(1)  # since without ranges the first byte could be had
         try:
             return len(file.read(1)) == 1
         except ValueError:  # what fsspec says rather than to fetch the whole file

@@ -16,7 +16,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, TypeVar, cast
+from typing import BinaryIO, TypeVar
 
 import fsspec
 from braceexpand import braceexpand
@@ -30,6 +30,7 @@ from milan_pipeline.errors import (
 )
 from milan_pipeline.filesystems import (
     WEB_PROTOCOLS,
+    cat,
     copied,
     info_of,
     is_local,
@@ -89,7 +90,7 @@ def read_bytes(url: str, start: int = 0, length: int | None = None) -> bytes:
     filesystem, path = resolve(url)
 
     def read() -> bytes:
-        data = _cat(filesystem, path, start, length)
+        data = cat(filesystem, path, start, length)
         if length is not None and len(data) > length:
             raise StorageError(
                 f"{url} came whole where a part was asked for; its server must know ranges"
@@ -100,13 +101,6 @@ def read_bytes(url: str, start: int = 0, length: int | None = None) -> bytes:
         return data
 
     return _patiently(read, url, filesystem)
-
-
-def _cat(filesystem: fsspec.AbstractFileSystem, path: str, start: int, length: int | None) -> bytes:
-    if is_local(filesystem) and length is None and not start:
-        return Path(path).read_bytes()  # faster, which matters where there are many marks
-    end = None if length is None else start + length
-    return cast(bytes, filesystem.cat_file(path, start=start or None, end=end))
 
 
 def read_many(urls: Iterable[str]) -> Generator[bytes, None, None]:
@@ -123,11 +117,22 @@ def read_many(urls: Iterable[str]) -> Generator[bytes, None, None]:
     first = next(rest, None)
     if first is None:
         return
-    workers = READ_THREADS if local_path(first) is None else 0
     all_urls = itertools.chain([first], rest)
-    contents = ordered_map(read_bytes, all_urls, workers=workers, ahead=READ_AHEAD)
+    if local_path(first) is not None:
+        yield from map(_read_local, all_urls)
+        return
+    contents = ordered_map(read_bytes, all_urls, workers=READ_THREADS, ahead=READ_AHEAD)
     with contextlib.closing(contents):
         yield from contents
+
+
+def _read_local(url: str) -> bytes:
+    """Read a file without what patience costs, unless it turns out to be needed."""
+    path = local_path(url)
+    with contextlib.suppress(OSError):
+        if path is not None:
+            return path.read_bytes()
+    return read_bytes(url)
 
 
 def open_read(url: str) -> BinaryIO:
