@@ -92,6 +92,30 @@ def test_http(web, tmp_path, waits):
         storage.read_bytes(f"{url}/nothing")
 
 
+class PlainHandler(RangeHandler):
+    """Sends files whole, whatever is asked for."""
+
+    do_GET = http.server.SimpleHTTPRequestHandler.do_GET
+
+
+def test_a_web_server_without_ranges(tmp_path, monkeypatch):
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr(storage, "PIECE_BYTES", 1000)
+    data = bytes(range(256)) * 100
+    (tmp_path / "x").write_bytes(data)
+    make = functools.partial(PlainHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), make) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/x"
+        with storage.open_read(url) as stream:
+            assert stream.read(5) == data[:5]
+            stream.seek(0)
+            assert stream.read() == data
+        with pytest.raises(StorageError, match="its server must know ranges"):
+            storage.read_bytes(url, 3, 4)
+        server.shutdown()
+
+
 def test_a_web_server_that_is_gone_is_named(tmp_path, waits):
     pytest.importorskip("aiohttp")
     with pytest.raises(StorageError, match=f"127.0.0.1:1/x cannot be read, {TRIES} times over"):
