@@ -12,6 +12,7 @@ from torch import nn
 
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.open_clip_models import (
+    architecture_of,
     blank_visual,
     known_statistics,
     load_visual,
@@ -52,12 +53,13 @@ def visible_identity(spec: TeacherSpec) -> dict[str, dict[str, Any]]:
     Raises:
         ConfigError: as `describe_teacher`.
     """
-    tower, prior = _settled(blank_visual(spec), spec)
+    visual = blank_visual(spec)
+    tower, prior = _settled(visual, spec)
     statistics = known_statistics(spec)
     if spec.norm == "imagenet":
         statistics = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
     return {
-        "teacher": _content(spec, tower, prior),
+        "teacher": _content(spec, tower, prior, architecture_of(visual)),
         "preprocessing": {"size": tower.image_size, **statistics},
     }
 
@@ -95,6 +97,7 @@ class Teacher:
             torch.tensor(values, device=self._device).view(3, 1, 1)
             for values in (self.mean, self.std)
         )
+        self._architecture = architecture_of(visual)
         self.weights_sha256 = _weights_sha256(visual)
         self._dtype = DTYPES[self.spec.precision]
         visual.to(device=self._device, dtype=self._dtype)
@@ -137,7 +140,7 @@ class Teacher:
 
     def identity(self) -> dict[str, Any]:
         """Return the teacher's part of the identity."""
-        content = _content(self.spec, self._tower, self.prior)
+        content = _content(self.spec, self._tower, self.prior, self._architecture)
         return content | {"weights_sha256": self.weights_sha256}
 
     def preprocessing(self) -> dict[str, Any]:
@@ -204,14 +207,18 @@ def _settled(visual: nn.Module, spec: TeacherSpec) -> tuple[Tower, str]:
     return tower, settle_prior(spec.prior, tower, spec.name)
 
 
-def _content(spec: TeacherSpec, tower: Tower, prior: str) -> dict[str, Any]:
+def _content(
+    spec: TeacherSpec, tower: Tower, prior: str, architecture: str | None
+) -> dict[str, Any]:
     """Return what shapes targets, but for the weights.
 
     Heads, activation and pooling are not told by the weights, and a local folder may change them.
+    They are named, for people to read; the hash of the architecture tells these and all others.
     """
     return {
         "name": spec.name_in_identity,
         "pretrained": spec.tag_in_identity,
+        "architecture": architecture,
         "heads": tower.heads,
         "pooling": tower.pooling,
         "pool_heads": getattr(tower.pool_attention, "num_heads", None),
