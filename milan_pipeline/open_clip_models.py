@@ -46,6 +46,7 @@ def load_visual(spec: TeacherSpec) -> nn.Module:
     """
     config = model_config(spec.name)
     quick_gelu = settle_quick_gelu(spec.name, spec.pretrained, config)
+    size = _wanted_size(spec, config)
     try:
         model = open_clip.create_model(
             spec.name,
@@ -53,7 +54,7 @@ def load_visual(spec: TeacherSpec) -> nn.Module:
             require_pretrained=True,
             pretrained_text=False,
             force_quick_gelu=quick_gelu,
-            force_image_size=_wanted_size(spec, config),
+            force_image_size=size,
         )
     except CANNOT_BUILD as error:
         reason = " ".join(str(error).split())
@@ -61,6 +62,7 @@ def load_visual(spec: TeacherSpec) -> nn.Module:
             f"--teacher {spec.name!r} with --pretrained {spec.pretrained!r} cannot be loaded "
             f"({reason}); check the name, the tag and that the weights are there"
         ) from error
+    model.visual.resampled = size is not None
     return _labelled(model.visual, config, quick_gelu)
 
 
@@ -104,6 +106,11 @@ def blank_visual(spec: TeacherSpec) -> nn.Module:
     if size is not None and isinstance(visual, TimmModel):
         visual.set_input_size(size)
     return _labelled(visual, config, quick_gelu)
+
+
+def is_resampled(visual: nn.Module) -> bool:
+    """Tell whether a loaded tower's position embeddings are not those of its file."""
+    return bool(getattr(visual, "resampled", False))
 
 
 def architecture_of(visual: nn.Module) -> str | None:

@@ -14,6 +14,7 @@ from milan_pipeline.errors import ConfigError
 from milan_pipeline.open_clip_models import (
     architecture_of,
     blank_visual,
+    is_resampled,
     known_statistics,
     load_visual,
     untrained_visual,
@@ -24,6 +25,9 @@ from milan_pipeline.priors import PriorReader, settle_prior
 from milan_pipeline.teacher_spec import TeacherSpec
 from milan_pipeline.tower import Tower
 from milan_pipeline.towers import tower_of
+
+POSITIONS = ("positional_embedding", "pos_embed", "relative_position")
+"""What the names of position embeddings and of tables of position biases contain."""
 
 
 class TeacherShape(NamedTuple):
@@ -98,7 +102,7 @@ class Teacher:
             for values in (self.mean, self.std)
         )
         self._architecture = architecture_of(visual)
-        self.weights_sha256 = _weights_sha256(visual)
+        self.weights_sha256 = _weights_sha256(visual, resampled=is_resampled(visual))
         self._dtype = DTYPES[self.spec.precision]
         visual.to(device=self._device, dtype=self._dtype)
         if compile:
@@ -232,9 +236,16 @@ def _content(
     }
 
 
-def _weights_sha256(visual: nn.Module) -> str:
+def _weights_sha256(visual: nn.Module, *, resampled: bool) -> str:
+    """Hash a tower's weights, without position embeddings that were resampled for another grid.
+
+    Resampling rounds as the CPU's kernels do, so that one machine's last bits would be another's
+    other weights. The grid is in the identity, and the other weights tell weights apart.
+    """
     digest = hashlib.sha256()
     for key, tensor in sorted(visual.state_dict().items()):
+        if resampled and any(word in key for word in POSITIONS):
+            continue
         digest.update(f"{key} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
     return digest.hexdigest()
