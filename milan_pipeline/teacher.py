@@ -85,6 +85,7 @@ class Teacher:
             ConfigError: it cannot give what is asked for.
         """
         self._device = torch.device(device)
+        _prepare(self._device)
         self.spec = settle_precision(spec, self._device)
         visual.eval().requires_grad_(requires_grad=False)
         self._tower, self.prior = _settled(visual, spec)
@@ -187,6 +188,15 @@ class Teacher:
         for block, attention in pairs:
             if id(attention) not in watched:
                 block.compile()
+
+
+def _prepare(device: torch.device) -> None:
+    """Settle what torch keeps for the whole process."""
+    # By default cuDNN's convolutions round fp32 to 10 bits: fp32 is to be fp32, on every device.
+    torch.backends.cudnn.allow_tf32 = False
+    if device.type == "cuda" and device.index is not None:
+        # Whatever names no device would otherwise take memory on the first one, too.
+        torch.cuda.set_device(device)
 
 
 def _settled(visual: nn.Module, spec: TeacherSpec) -> tuple[Tower, str]:

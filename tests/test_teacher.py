@@ -1,5 +1,6 @@
 """The teacher: loaded by name, it gives what open_clip and torch say."""
 
+import contextlib
 import json
 import logging
 from collections.abc import Iterator
@@ -219,6 +220,21 @@ def test_everything_that_is_asked_for_is_in_the_identity(tiny_clip: Path) -> Non
     assert identity(prior="rollout") == plain | {"prior": "rollout"}
     other = identity(grid=3)
     assert other == plain | {"grid": [3, 3], "weights_sha256": other["weights_sha256"]}
+
+
+def test_a_process_is_told_its_device_and_that_fp32_is_fp32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    Teacher(native(), TeacherSpec(name="x"))
+    assert not torch.backends.cudnn.allow_tf32
+    assert chosen == []
+    # There is no such device here, so the tower is not moved there; by then it is chosen.
+    with contextlib.suppress(RuntimeError, AssertionError):
+        Teacher(native(), TeacherSpec(name="x"), device="cuda:3")
+    assert chosen == [torch.device("cuda:3")]
 
 
 @pytest.mark.slow
