@@ -71,14 +71,7 @@ def visible_identity(spec: TeacherSpec) -> dict[str, dict[str, Any]]:
 class Teacher:
     """A frozen CLIP image tower."""
 
-    def __init__(
-        self,
-        visual: nn.Module,
-        spec: TeacherSpec,
-        *,
-        device: str = "cpu",
-        compile: bool = False,  # noqa: A002 - torch's own word
-    ) -> None:
+    def __init__(self, visual: nn.Module, spec: TeacherSpec, *, device: str = "cpu") -> None:
         """Take over a tower, whose weights are cast to the precision asked for.
 
         Raises:
@@ -106,28 +99,21 @@ class Teacher:
         self.weights_sha256 = _weights_sha256(visual, resampled=is_resampled(visual))
         self._dtype = DTYPES[self.spec.precision]
         visual.to(device=self._device, dtype=self._dtype)
-        if compile:
+        if spec.compile:
             self._compile()
 
     @classmethod
-    def load(
-        cls,
-        spec: TeacherSpec,
-        *,
-        device: str = "cpu",
-        compile: bool = False,  # noqa: A002 - torch's own word
-    ) -> "Teacher":
+    def load(cls, spec: TeacherSpec, *, device: str = "cpu") -> "Teacher":
         """Load an open_clip model and keep its image tower.
 
         Args:
             spec: which one, and what is asked of it.
             device: where the tower runs.
-            compile: have torch compile its attention blocks: slower to start, and on a GPU faster.
 
         Raises:
             ConfigError: the model or its weights cannot be had, or it cannot give what is asked.
         """
-        return cls(load_visual(spec), spec, device=device, compile=compile)
+        return cls(load_visual(spec), spec, device=device)
 
     @property
     def device(self) -> torch.device:
@@ -182,12 +168,15 @@ class Teacher:
         return pixels.sub_(self._mean_C11).div_(self._std_C11).to(self._dtype)
 
     def _compile(self) -> None:
-        """Compile the blocks, but for those whose attention is read as Python sees it."""
+        """Compile the blocks, but for those whose attention is read as Python sees it.
+
+        For each shape by itself: code for any shape would depend on which ones came before.
+        """
         watched = {id(attention) for attention in self._reader.watches}
         pairs = zip(self._tower.blocks, self._tower.attentions, strict=True)
         for block, attention in pairs:
             if id(attention) not in watched:
-                block.compile()
+                block.compile(dynamic=False)
 
 
 def _prepare(device: torch.device) -> None:
@@ -238,6 +227,7 @@ def _content(
         "pool_heads": getattr(tower.pool_attention, "num_heads", None),
         "activation": tower.activation,
         "precision": spec.precision,
+        "compiled": spec.compile,
         "grid": list(tower.grid),
         "layers": spec.layers,
         "space": spec.space,

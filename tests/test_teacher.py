@@ -211,8 +211,8 @@ def test_everything_that_is_asked_for_is_in_the_identity(tiny_clip: Path) -> Non
     assert plain == {
         "name": "local-dir", "pretrained": None, "weights_sha256": plain["weights_sha256"],
         "architecture": plain["architecture"], "heads": 2, "pooling": "cls", "pool_heads": None,
-        "activation": "GELU", "precision": "fp32", "grid": [4, 4], "layers": 1,
-        "space": "projected", "width": 24, "prior": "cls",
+        "activation": "GELU", "precision": "fp32", "compiled": False, "grid": [4, 4],
+        "layers": 1, "space": "projected", "width": 24, "prior": "cls",
     }  # fmt: skip
     assert identity(prior="cls") == plain
     assert identity(layers=2) == plain | {"layers": 2}
@@ -242,9 +242,9 @@ def test_a_process_is_told_its_device_and_that_fp32_is_fp32(
 def test_compiled_blocks_compute_the_same(family: str) -> None:
     def teacher(*, compiled: bool) -> Teacher:
         visual = native() if family == "native" else timm_tower(family)
-        return Teacher(visual, TeacherSpec(name="x"), compile=compiled)
+        return Teacher(visual, TeacherSpec(name="x", compile=compiled))
 
     plain, compiled = teacher(compiled=False), teacher(compiled=True)
-    assert compiled.identity() == plain.identity()
+    assert compiled.identity() == plain.identity() | {"compiled": True}
     for found, expected in zip(compiled(pixels()), plain(pixels()), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
