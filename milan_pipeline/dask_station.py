@@ -99,7 +99,7 @@ class _Station:
             raise MismatchError(f"{spec.images} lists other images there than for the client")
         stored = read_identity(spec.store)
         device = _device(assignment, str(worker.name))
-        teacher = Teacher.load(spec.teacher, device=device, compile=spec.compile)
+        teacher = Teacher.load(spec.teacher, device=device)
         identity = spec.identity(teacher)
         require_same(stored, identity, what=spec.store, remedy="give all workers the same teacher")
         self._job = spec.job(manifest, teacher, identity)

@@ -21,11 +21,25 @@ def pick_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        if device.type == "cuda":
+            _require_gpu(device)
+        else:
+            torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"--device {name!r} cannot be used ({reason}); try cpu") from error
     return device
+
+
+def _require_gpu(device: torch.device) -> None:
+    """Look for a GPU without making a context there, which would take some of its memory.
+
+    Raises:
+        RuntimeError: there is no such GPU.
+    """
+    there = torch.cuda.device_count()
+    if (device.index or 0) >= there:
+        raise RuntimeError(f"torch finds {there} GPUs")
 
 
 def keep_freed_memory() -> None:

@@ -1,6 +1,7 @@
 """What extraction is told: which images, which teacher, which store."""
 
 import dataclasses
+import math
 from typing import Protocol
 
 import torch
@@ -52,6 +53,8 @@ class ExtractionJob:
         padded: give the teacher batches of one shape within a unit, also where the images run out
             or cannot be read, since what a GPU makes of a row may depend on the shape. None does so
             everywhere but on the CPU.
+        whole: pad batches to `batch_size` rows everywhere: a teacher that was compiled for that
+            shape is given no other.
     """
 
     manifest: Manifest
@@ -63,11 +66,22 @@ class ExtractionJob:
     batch_size: int
     workers: int
     padded: bool | None = None
+    whole: bool = False
 
     @property
     def pads(self) -> bool:
         """Whether batches are padded."""
-        return self.teacher.device.type != "cpu" if self.padded is None else self.padded
+        by_itself = self.whole or self.teacher.device.type != "cpu"
+        return by_itself if self.padded is None else self.padded
+
+    def rows_of(self, samples: int) -> int:
+        """Return the rows of each batch of a unit with so many images, at least one.
+
+        Of all ways to do with the fewest batches, an even cut pads the least.
+        """
+        if self.whole:
+            return self.batch_size
+        return math.ceil(samples / math.ceil(samples / self.batch_size))
 
     @property
     def code_shape(self) -> tuple[int, int]:

@@ -26,7 +26,6 @@ class JobSpec:
     batch_size: int
     workers: int
     device: str
-    compile: bool
 
     def manifest(self) -> Manifest:
         """Read the manifest of the image shards, whose names must tell their units apart."""
@@ -54,4 +53,5 @@ class JobSpec:
             codec=make_codec(self.codec),
             batch_size=self.batch_size,
             workers=self.workers,
+            whole=self.teacher.compile,
         )

@@ -15,6 +15,7 @@ from open_clip.timm_model import TimmModel
 from torch import nn
 
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.identity import content_hash
 from milan_pipeline.quick_gelu import settle_quick_gelu
 from milan_pipeline.resnet_tower import ResNetTower
 from milan_pipeline.teacher_spec import TeacherSpec
@@ -37,13 +38,15 @@ def load_visual(spec: TeacherSpec) -> nn.Module:
     """Load the image tower of a model, in fp32, on the CPU.
 
     Its position embeddings are resampled for `spec.grid` as open_clip and timm do for another
-    image size. Its `preprocess_cfg` has the mean and std it was trained with.
+    image size. Its `preprocess_cfg` has the mean and std it was trained with,
+    and `architecture_of` tells what it was built by.
 
     Raises:
         ConfigError: the model or its weights cannot be had, or are known not to fit.
     """
     config = model_config(spec.name)
     quick_gelu = settle_quick_gelu(spec.name, spec.pretrained, config)
+    size = _wanted_size(spec, config)
     try:
         model = open_clip.create_model(
             spec.name,
@@ -51,7 +54,7 @@ def load_visual(spec: TeacherSpec) -> nn.Module:
             require_pretrained=True,
             pretrained_text=False,
             force_quick_gelu=quick_gelu,
-            force_image_size=_wanted_size(spec, config),
+            force_image_size=size,
         )
     except CANNOT_BUILD as error:
         reason = " ".join(str(error).split())
@@ -59,8 +62,8 @@ def load_visual(spec: TeacherSpec) -> nn.Module:
             f"--teacher {spec.name!r} with --pretrained {spec.pretrained!r} cannot be loaded "
             f"({reason}); check the name, the tag and that the weights are there"
         ) from error
-    visual: nn.Module = model.visual
-    return visual
+    model.visual.resampled = size is not None
+    return _labelled(model.visual, config, quick_gelu)
 
 
 def untrained_visual(spec: TeacherSpec) -> nn.Module:
@@ -87,8 +90,7 @@ def untrained_visual(spec: TeacherSpec) -> nn.Module:
         ) from error
     finally:
         logging.disable(logging.NOTSET)
-    visual: nn.Module = model.visual
-    return visual
+    return _labelled(model.visual, config, bool(config.get("quick_gelu", False)))
 
 
 def blank_visual(spec: TeacherSpec) -> nn.Module:
@@ -103,7 +105,17 @@ def blank_visual(spec: TeacherSpec) -> nn.Module:
     visual = _blank(spec.name, config, quick_gelu, size)
     if size is not None and isinstance(visual, TimmModel):
         visual.set_input_size(size)
-    return visual
+    return _labelled(visual, config, quick_gelu)
+
+
+def is_resampled(visual: nn.Module) -> bool:
+    """Tell whether a loaded tower's position embeddings are not those of its file."""
+    return bool(getattr(visual, "resampled", False))
+
+
+def architecture_of(visual: nn.Module) -> str | None:
+    """Return the hash of the configuration that a tower was built by; None where it was by none."""
+    return getattr(visual, "architecture", None)
 
 
 def model_config(name: str) -> dict[str, Any]:
@@ -141,6 +153,24 @@ def known_statistics(spec: TeacherSpec) -> dict[str, list[float]]:
     elif ":" not in spec.name and spec.pretrained:
         known = get_pretrained_cfg(spec.name, spec.pretrained)
     return {key: [float(value) for value in known[key]] for key in ("mean", "std") if key in known}
+
+
+def _labelled(visual: Any, config: dict[str, Any], quick_gelu: bool) -> nn.Module:
+    """Note what a tower was built by, where it stays with it: as open_clip does `preprocess_cfg`.
+
+    Its weights tell neither an epsilon nor an activation's parameters. The input size is left out,
+    since grid and preprocessing tell it, and so is what is at open_clip's default: a default may be
+    written out, and a version of open_clip may bring options.
+    """
+    defaults = vars(open_clip.CLIPVisionCfg())
+    vision = {
+        key: value
+        for key, value in config["vision_cfg"].items()
+        if key != "image_size" and (key not in defaults or value != defaults[key])
+    }
+    visual.architecture = content_hash({"vision_cfg": vision, "quick_gelu": quick_gelu})
+    labelled: nn.Module = visual
+    return labelled
 
 
 def _blank(name: str, config: dict[str, Any], quick_gelu: bool, size: int | None) -> nn.Module:

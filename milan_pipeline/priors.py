@@ -99,7 +99,8 @@ class PriorReader:
         rows_BQN, self._rows_BQN = self._rows_BQN, None
         if self.prior == "rollout" and not self._tower.has_cls:
             return rows_BQN.mean(dim=1)[:, -self._patches :]
-        return rows_BQN[:, 0, -self._patches :]
+        # Of rollout, a view would keep the rows of all tokens for as long as the prior is kept.
+        return rows_BQN[:, 0, -self._patches :].clone()
 
     def _keep(self, weights_BQN: torch.Tensor) -> None:
         if self.prior != "rollout":

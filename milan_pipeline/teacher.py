@@ -12,7 +12,9 @@ from torch import nn
 
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.open_clip_models import (
+    architecture_of,
     blank_visual,
+    is_resampled,
     known_statistics,
     load_visual,
     untrained_visual,
@@ -23,6 +25,9 @@ from milan_pipeline.priors import PriorReader, settle_prior
 from milan_pipeline.teacher_spec import TeacherSpec
 from milan_pipeline.tower import Tower
 from milan_pipeline.towers import tower_of
+
+POSITIONS = ("positional_embedding", "pos_embed", "relative_position")
+"""What the names of position embeddings and of tables of position biases contain."""
 
 
 class TeacherShape(NamedTuple):
@@ -52,12 +57,13 @@ def visible_identity(spec: TeacherSpec) -> dict[str, dict[str, Any]]:
     Raises:
         ConfigError: as `describe_teacher`.
     """
-    tower, prior = _settled(blank_visual(spec), spec)
+    visual = blank_visual(spec)
+    tower, prior = _settled(visual, spec)
     statistics = known_statistics(spec)
     if spec.norm == "imagenet":
         statistics = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
     return {
-        "teacher": _content(spec, tower, prior),
+        "teacher": _content(spec, tower, prior, architecture_of(visual)),
         "preprocessing": {"size": tower.image_size, **statistics},
     }
 
@@ -65,20 +71,14 @@ def visible_identity(spec: TeacherSpec) -> dict[str, dict[str, Any]]:
 class Teacher:
     """A frozen CLIP image tower."""
 
-    def __init__(
-        self,
-        visual: nn.Module,
-        spec: TeacherSpec,
-        *,
-        device: str = "cpu",
-        compile: bool = False,  # noqa: A002 - torch's own word
-    ) -> None:
+    def __init__(self, visual: nn.Module, spec: TeacherSpec, *, device: str = "cpu") -> None:
         """Take over a tower, whose weights are cast to the precision asked for.
 
         Raises:
             ConfigError: it cannot give what is asked for.
         """
         self._device = torch.device(device)
+        _prepare(self._device)
         self.spec = settle_precision(spec, self._device)
         visual.eval().requires_grad_(requires_grad=False)
         self._tower, self.prior = _settled(visual, spec)
@@ -95,31 +95,25 @@ class Teacher:
             torch.tensor(values, device=self._device).view(3, 1, 1)
             for values in (self.mean, self.std)
         )
-        self.weights_sha256 = _weights_sha256(visual)
+        self._architecture = architecture_of(visual)
+        self.weights_sha256 = _weights_sha256(visual, resampled=is_resampled(visual))
         self._dtype = DTYPES[self.spec.precision]
         visual.to(device=self._device, dtype=self._dtype)
-        if compile:
+        if spec.compile:
             self._compile()
 
     @classmethod
-    def load(
-        cls,
-        spec: TeacherSpec,
-        *,
-        device: str = "cpu",
-        compile: bool = False,  # noqa: A002 - torch's own word
-    ) -> "Teacher":
+    def load(cls, spec: TeacherSpec, *, device: str = "cpu") -> "Teacher":
         """Load an open_clip model and keep its image tower.
 
         Args:
             spec: which one, and what is asked of it.
             device: where the tower runs.
-            compile: have torch compile its attention blocks: slower to start, and on a GPU faster.
 
         Raises:
             ConfigError: the model or its weights cannot be had, or it cannot give what is asked.
         """
-        return cls(load_visual(spec), spec, device=device, compile=compile)
+        return cls(load_visual(spec), spec, device=device)
 
     @property
     def device(self) -> torch.device:
@@ -137,7 +131,7 @@ class Teacher:
 
     def identity(self) -> dict[str, Any]:
         """Return the teacher's part of the identity."""
-        content = _content(self.spec, self._tower, self.prior)
+        content = _content(self.spec, self._tower, self.prior, self._architecture)
         return content | {"weights_sha256": self.weights_sha256}
 
     def preprocessing(self) -> dict[str, Any]:
@@ -174,12 +168,24 @@ class Teacher:
         return pixels.sub_(self._mean_C11).div_(self._std_C11).to(self._dtype)
 
     def _compile(self) -> None:
-        """Compile the blocks, but for those whose attention is read as Python sees it."""
+        """Compile the blocks, but for those whose attention is read as Python sees it.
+
+        For each shape by itself: code for any shape would depend on which ones came before.
+        """
         watched = {id(attention) for attention in self._reader.watches}
         pairs = zip(self._tower.blocks, self._tower.attentions, strict=True)
         for block, attention in pairs:
             if id(attention) not in watched:
-                block.compile()
+                block.compile(dynamic=False)
+
+
+def _prepare(device: torch.device) -> None:
+    """Settle what torch keeps for the whole process."""
+    # By default cuDNN's convolutions round fp32 to 10 bits: fp32 is to be fp32, on every device.
+    torch.backends.cudnn.allow_tf32 = False
+    if device.type == "cuda" and device.index is not None:
+        # Whatever names no device would otherwise take memory on the first one, too.
+        torch.cuda.set_device(device)
 
 
 def _settled(visual: nn.Module, spec: TeacherSpec) -> tuple[Tower, str]:
@@ -204,19 +210,24 @@ def _settled(visual: nn.Module, spec: TeacherSpec) -> tuple[Tower, str]:
     return tower, settle_prior(spec.prior, tower, spec.name)
 
 
-def _content(spec: TeacherSpec, tower: Tower, prior: str) -> dict[str, Any]:
+def _content(
+    spec: TeacherSpec, tower: Tower, prior: str, architecture: str | None
+) -> dict[str, Any]:
     """Return what shapes targets, but for the weights.
 
     Heads, activation and pooling are not told by the weights, and a local folder may change them.
+    They are named, for people to read; the hash of the architecture tells these and all others.
     """
     return {
         "name": spec.name_in_identity,
         "pretrained": spec.tag_in_identity,
+        "architecture": architecture,
         "heads": tower.heads,
         "pooling": tower.pooling,
         "pool_heads": getattr(tower.pool_attention, "num_heads", None),
         "activation": tower.activation,
         "precision": spec.precision,
+        "compiled": spec.compile,
         "grid": list(tower.grid),
         "layers": spec.layers,
         "space": spec.space,
@@ -225,9 +236,16 @@ def _content(spec: TeacherSpec, tower: Tower, prior: str) -> dict[str, Any]:
     }
 
 
-def _weights_sha256(visual: nn.Module) -> str:
+def _weights_sha256(visual: nn.Module, *, resampled: bool) -> str:
+    """Hash a tower's weights, without position embeddings that were resampled for another grid.
+
+    Resampling rounds as the CPU's kernels do, so that one machine's last bits would be another's
+    other weights. The grid is in the identity, and the other weights tell weights apart.
+    """
     digest = hashlib.sha256()
     for key, tensor in sorted(visual.state_dict().items()):
+        if resampled and any(word in key for word in POSITIONS):
+            continue
         digest.update(f"{key} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -26,6 +26,8 @@ class TeacherSpec:
         layers: targets are the mean of that many last layers, each through the final norm.
         space: "projected" into the space shared with text, or "hidden", just before.
         prior: where the mask prior comes from; "auto" is the attention that the tower pools by.
+        compile: have torch compile its attention blocks: slower to start, and on a GPU faster. Last
+            bits of targets change by it.
 
     Raises:
         ConfigError: a value is not one of those.
@@ -39,6 +41,7 @@ class TeacherSpec:
     layers: int = 1
     space: str = "projected"
     prior: str = "auto"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for option, value, choices in (

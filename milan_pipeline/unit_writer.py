@@ -74,8 +74,10 @@ class UnitWriter:
         Raises:
             StorageError: the store cannot be written.
         """
-        # The codes are the bulk: they are not kept, the rest of the block is.
-        self._blocks.append(dataclasses.replace(block, codes=block.codes[:0]))
+        # The codes are the bulk: they are not kept, the rest of the block is. An empty slice of
+        # them would keep all of them.
+        nothing = np.empty((0, *block.codes.shape[1:]), block.codes.dtype)
+        self._blocks.append(dataclasses.replace(block, codes=nothing))
         taken = 0
         while taken < len(block.codes):
             rows = min(len(block.codes) - taken, len(self._outer) - self._gathered)

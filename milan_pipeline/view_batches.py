@@ -11,7 +11,6 @@ size.
 import contextlib
 import dataclasses
 import itertools
-import math
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
@@ -168,7 +167,7 @@ def _parts(
         for _, of_unit in itertools.groupby(rows, key=lambda row: row[0]):
             yield from _without_rows(opened, buffers)
             images = (data for _, _, data in of_unit)
-            yield from _parts_of_unit(opened.popleft(), images, buffers, job.batch_size)
+            yield from _parts_of_unit(job, opened.popleft(), images, buffers)
         yield from _without_rows(opened, buffers)
 
 
@@ -194,14 +193,11 @@ def _without_rows(opened: deque[_Opened], buffers: PixelBuffers) -> Iterator[_Pa
 
 
 def _parts_of_unit(
-    at: _Opened, images: Iterator[bytes], buffers: PixelBuffers, batch_size: int
+    job: ExtractionJob, at: _Opened, images: Iterator[bytes], buffers: PixelBuffers
 ) -> Iterator[_Part]:
-    """Cut a unit into batches of one size, and these into parts.
-
-    Of all ways to do with the fewest batches, an even cut pads the least.
-    """
+    """Cut a unit into batches of one size, and these into parts."""
     count = len(at.keys)
-    size = math.ceil(count / math.ceil(count / batch_size))
+    size = job.rows_of(count)
     for start in range(0, count, size):
         batch = _batch(at, range(start, min(start + size, count)), size, buffers)
         for first in range(0, len(batch.keys), DECODED_TOGETHER):

@@ -108,7 +108,6 @@ def spec_of(config: ExtractTargets) -> JobSpec:
         batch_size=config.batch_size,
         workers=config.workers,
         device=config.device,
-        compile=config.compile,
     )
 
 

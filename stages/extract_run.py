@@ -45,7 +45,7 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
     manifest = load_images(config)
     # Dask workers have teachers of their own: the client only needs to know what theirs must be.
     device = "cpu" if config.on_dask or config.init else str(pick_device(config.device))
-    teacher = Teacher.load(settled_teacher(config), device=device, compile=config.compile)
+    teacher = Teacher.load(settled_teacher(config), device=device)
     # A codec that needs fitting is to be fitted here, under --init, before the root is created,
     # whose identity will hold its hash; parts then refuse a store without a root.
     identity = identity_of(config, teacher)

@@ -49,7 +49,7 @@ class ExtractTargets:
         "auto", help="Source of the mask prior; auto: what the teacher pools by.", choices=PRIORS
     )
     compile: bool = option(
-        default=False, help="Have torch compile the teacher's blocks.", role="execution"
+        default=False, help="Have torch compile the teacher's blocks; last bits change by it."
     )
     device: str = option("auto", help="Where the teacher runs: auto, cpu, cuda.", role="execution")
     batch_size: int = option(64, help="Images in a teacher batch.", role="execution")
@@ -140,6 +140,7 @@ class ExtractTargets:
             layers=self.layers,
             space=self.space,
             prior=self.prior,
+            compile=self.compile,
         )
 
     @property

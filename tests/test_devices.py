@@ -14,6 +14,16 @@ def test_a_device_that_is_not_there_is_refused():
     assert pick_device("cpu") == torch.device("cpu")
     with pytest.raises(ConfigError, match="--device 'nonsense' cannot be used"):
         pick_device("nonsense")
+    with pytest.raises(ConfigError, match="--device 'cuda:99' cannot be used"):
+        pick_device("cuda:99")
+
+
+def test_a_gpu_is_looked_for_without_memory_on_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "empty", None)
+    assert pick_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(ConfigError, match="torch finds 2 GPUs"):
+        pick_device("cuda:2")
 
 
 def test_freed_memory_is_kept_and_comes_without_page_faults():

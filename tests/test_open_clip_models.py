@@ -1,5 +1,6 @@
 """Models by name: another grid as open_clip makes it, shapes without weights, clear errors."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,27 @@ def test_another_grid_is_what_open_clip_makes_of_the_image_size(
     targets, _ = given(pixels(size))
     assert targets.shape[1] == 1 + grid * grid
     torch.testing.assert_close(targets[:, 0], embedding(expected, pixels(size)), atol=1e-5, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:torch.searchsorted", "ignore:Using a non-tuple sequence")
+@pytest.mark.parametrize("family", GRIDS)
+def test_resampled_positions_are_not_hashed(family: str, tmp_path: Path) -> None:
+    with shrunk(family):
+        name = folder_of(family, tmp_path)
+        asked = TeacherSpec(name=name, grid=GRIDS[family][0], prior="uniform")
+        own, other = load_visual(dataclasses.replace(asked, grid=None)), load_visual(asked)
+        changed = [
+            key for key, tensor in other.state_dict().items()
+            if not torch.equal(tensor, own.state_dict()[key])
+        ]  # fmt: skip
+        expected = Teacher(other, asked).weights_sha256
+        nudged = load_visual(asked)
+        for key in changed:
+            nudged.state_dict()[key].view(-1)[0] += 1
+        assert Teacher(nudged, asked).weights_sha256 == expected
+        nudged = load_visual(asked)
+        list(nudged.parameters())[-1].data += 1
+        assert Teacher(nudged, asked).weights_sha256 != expected
 
 
 @pytest.mark.parametrize("family", ["native", "siglip", "convnext"])

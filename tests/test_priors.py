@@ -92,3 +92,9 @@ def test_attention_that_cannot_be_read_is_refused() -> None:
 def test_what_a_tower_cannot_give_is_refused(family: str, asked: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         settle_prior(asked, tower_of(timm_tower(family), "x"), "x")
+
+
+@pytest.mark.parametrize("prior", ["cls", "rollout"])
+def test_a_prior_keeps_nothing_else(prior: str) -> None:
+    _, found = Teacher(native(), TeacherSpec(name="x", prior=prior))(pixels())
+    assert found.untyped_storage().nbytes() == found.numel() * found.element_size()

@@ -49,6 +49,16 @@ def test_on_the_cpu_nothing_is_padded(tmp_path: Path) -> None:
     assert teacher.batches == [4, 3]
 
 
+def test_whole_batches_have_all_rows_everywhere(tmp_path: Path) -> None:
+    job = job_on(tmp_path, [9, 0, 1, 4], bad=["0/1", "2/0"])
+    units = list_units(job.manifest, 1)
+    plain, _ = variant(job, tmp_path / "plain")
+    whole, teacher = variant(job, tmp_path / "whole", whole=True)
+    assert extract(whole, units) == extract(plain, units)
+    assert files_of(tmp_path / "whole") == files_of(tmp_path / "plain")
+    assert teacher.batches == [4] * 4  # of the third unit nothing can be read
+
+
 def test_off_the_cpu_all_is_padded(tmp_path: Path) -> None:
     job = job_on(tmp_path, [1])
     teacher = RowTeacher()

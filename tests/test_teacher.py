@@ -1,5 +1,6 @@
 """The teacher: loaded by name, it gives what open_clip and torch say."""
 
+import contextlib
 import json
 import logging
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.teacher import Teacher
+from milan_pipeline.teacher import Teacher, visible_identity
 from milan_pipeline.teacher_spec import TeacherSpec
 from tests.conftest import TINY_CLIP, write_tiny_clip
 from tests.tiny_towers import native, normalised, pixels, timm_tower
@@ -108,7 +109,37 @@ def test_the_identity_tells_weights_and_architecture_apart(tiny_clip: Path, tmp_
     document = json.loads(config.read_text())
     document["model_cfg"]["quick_gelu"] = True
     config.write_text(json.dumps(document))
-    assert identity(tmp_path / "same") == first | {"activation": "QuickGELU"}
+    found = identity(tmp_path / "same")
+    assert found["architecture"] != first["architecture"]
+    assert found == first | {"activation": "QuickGELU", "architecture": found["architecture"]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"norm_kwargs": {"eps": 0.1}},
+        {"final_ln_after_pool": True, "pool_type": "avg"},
+        {"act_kwargs": {"approximate": "tanh"}},
+    ],
+)
+def test_what_weights_do_not_tell_is_in_the_identity(
+    tiny_clip: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    def identity(changes: dict[str, Any]) -> tuple[Any, Any]:
+        document = json.loads((tiny_clip / "open_clip_config.json").read_text())
+        document["model_cfg"]["vision_cfg"] |= changes
+        folder = write_tiny_clip(tmp_path / "tiny")
+        (folder / "open_clip_config.json").write_text(json.dumps(document))
+        spec = TeacherSpec(name=f"local-dir:{folder}", prior="uniform")
+        loaded = Teacher.load(spec).identity()
+        known = visible_identity(spec)["teacher"]
+        assert loaded == known | {"weights_sha256": loaded["weights_sha256"]}
+        return loaded["architecture"], loaded["weights_sha256"]
+
+    plain, other = identity({}), identity(change)
+    assert other[0] != plain[0]
+    assert other[1] == plain[1]
+    assert identity({"output_tokens": False, "norm_kwargs": None}) == plain  # open_clip's defaults
 
 
 def test_a_tower_that_is_not_square_is_refused() -> None:
@@ -179,9 +210,9 @@ def test_everything_that_is_asked_for_is_in_the_identity(tiny_clip: Path) -> Non
     plain = identity()
     assert plain == {
         "name": "local-dir", "pretrained": None, "weights_sha256": plain["weights_sha256"],
-        "heads": 2, "pooling": "cls", "pool_heads": None, "activation": "GELU",
-        "precision": "fp32", "grid": [4, 4], "layers": 1, "space": "projected", "width": 24,
-        "prior": "cls",
+        "architecture": plain["architecture"], "heads": 2, "pooling": "cls", "pool_heads": None,
+        "activation": "GELU", "precision": "fp32", "compiled": False, "grid": [4, 4],
+        "layers": 1, "space": "projected", "width": 24, "prior": "cls",
     }  # fmt: skip
     assert identity(prior="cls") == plain
     assert identity(layers=2) == plain | {"layers": 2}
@@ -191,14 +222,29 @@ def test_everything_that_is_asked_for_is_in_the_identity(tiny_clip: Path) -> Non
     assert other == plain | {"grid": [3, 3], "weights_sha256": other["weights_sha256"]}
 
 
+def test_a_process_is_told_its_device_and_that_fp32_is_fp32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    Teacher(native(), TeacherSpec(name="x"))
+    assert not torch.backends.cudnn.allow_tf32
+    assert chosen == []
+    # There is no such device here, so the tower is not moved there; by then it is chosen.
+    with contextlib.suppress(RuntimeError, AssertionError):
+        Teacher(native(), TeacherSpec(name="x"), device="cuda:3")
+    assert chosen == [torch.device("cuda:3")]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["native", "eva02"])
 def test_compiled_blocks_compute_the_same(family: str) -> None:
     def teacher(*, compiled: bool) -> Teacher:
         visual = native() if family == "native" else timm_tower(family)
-        return Teacher(visual, TeacherSpec(name="x"), compile=compiled)
+        return Teacher(visual, TeacherSpec(name="x", compile=compiled))
 
     plain, compiled = teacher(compiled=False), teacher(compiled=True)
-    assert compiled.identity() == plain.identity()
+    assert compiled.identity() == plain.identity() | {"compiled": True}
     for found, expected in zip(compiled(pixels()), plain(pixels()), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)

@@ -1,6 +1,7 @@
 """Writing a unit: what zarr itself would write, which mark is revoked, what comes last."""
 
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -172,3 +173,13 @@ def test_a_block_may_be_changed_once_it_is_added(tmp_path: Path) -> None:
     block.codes[:] = 0
     mark = writer.finish([])
     assert np.array_equal(values_of(open_unit(str(tmp_path), unit, mark), "codes"), codes)
+
+
+def test_codes_are_let_go_once_they_are_gathered(tmp_path: Path) -> None:
+    block = make_block(3, codec="int8")
+    codes = weakref.ref(block.codes)
+    writer = writer_of(tmp_path, unit_of(3))
+    writer.add(block)
+    del block
+    assert codes() is None
+    assert writer.finish([]).n == 3

@@ -11,6 +11,7 @@ import zarr
 from milan_pipeline.devices import pick_device
 from milan_pipeline.precision import has_bfloat16
 from milan_pipeline.target_store import read_identity
+from milan_pipeline.teacher import Teacher
 from tests.conftest import run_cli, values_of
 from tests.stages.small_pretrain import log, pretrain, state
 from tests.tiny_towers import folder_of, smaller
@@ -89,18 +90,30 @@ def test_an_existing_stores_precision_is_gone_on_with(
     assert read_identity(str(out))["teacher"]["precision"] == own
 
 
-def test_compiling_is_free_to_choose(
+def test_compiling_is_part_of_what_targets_are(
     image_shards: Path, tiny_clip: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled: list[torch.nn.Module] = []
+    rows: set[int] = set()
+    real = Teacher.__call__
 
-    def note(module: torch.nn.Module) -> None:
+    def note(module: torch.nn.Module, *, dynamic: bool) -> None:
+        assert not dynamic
         compiled.append(module)
+
+    def call(teacher: Teacher, pixels_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        rows.add(len(pixels_BCHW))
+        return real(teacher, pixels_BCHW)
 
     monkeypatch.setattr(torch.nn.Module, "compile", note)
     teacher, out = f"local-dir:{tiny_clip}", tmp_path / "t.zarr"
     extract(image_shards, teacher, out)
     assert not compiled
-    extract(image_shards, teacher, out, "--compile")
+    extract(image_shards, teacher, out, "--compile", "--dry-run", code=1)
+    assert "teacher.compiled is False there and True here" in capsys.readouterr().err
+    assert not compiled
+    monkeypatch.setattr(Teacher, "__call__", call)
+    extract(image_shards, teacher, out, "--compile", "--overwrite", "--batch-size", 5)
     assert len(compiled) == 1  # of two blocks: attention is read off the last
-    assert "nothing to do" in capsys.readouterr().out
+    assert rows == {5}  # whatever the shards have
+    assert read_identity(str(out))["teacher"]["compiled"]
