@@ -14,6 +14,7 @@ from distributed import LocalCluster, Worker, WorkerPlugin
 from milan_pipeline import dask_cluster, dask_extraction, dask_station, storage
 from milan_pipeline.errors import MissingDataError, StorageError
 from milan_pipeline.extraction import extract_units
+from milan_pipeline.target_store import read_identity
 from milan_pipeline.teacher import Teacher
 from tests.conftest import run_cli
 from tests.kills import files_without
@@ -34,12 +35,15 @@ def scheduler() -> Iterator[str]:
 
 
 @pytest.fixture
-def extract(image_shards: Path, tiny_clip: Path, tmp_path: Path) -> Extract:
+def extract(image_shards: Path, tiny_clip: Path, target_store: Path, tmp_path: Path) -> Extract:
+    precision = read_identity(str(target_store))["teacher"]["precision"]
+
     def run(*words: object, images: Path = image_shards, code: int = 0) -> Path:
         out = tmp_path / "targets.zarr"
         run_cli(
             "extract-targets", "--images", images, "--out", out, "--teacher",
-            f"local-dir:{tiny_clip}", "--batch-size", 4, "--views", 2, *words, code=code,
+            f"local-dir:{tiny_clip}", "--batch-size", 4, "--views", 2,
+            "--precision", precision, *words, code=code,
         )  # fmt: skip
         return out
 
