@@ -66,7 +66,7 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
     budget = _budget(config, work)
     if config.on_dask:
         del teacher
-        _extract_on_dask(config, spec, manifest, list(work.own_left), budget, stop)
+        _extract_on_dask(config, spec, manifest, list(work.own_left), budget=budget, stop=stop)
     else:
         job = spec.job(manifest, teacher, identity)
         _extract_here(config, job, list(work.own_left), budget, stop)
@@ -113,6 +113,7 @@ def _extract_on_dask(
     spec: JobSpec,
     manifest: Manifest,
     units: list[Unit],
+    *,
     budget: BadImageBudget,
     stop: StopRequest,
 ) -> None:
