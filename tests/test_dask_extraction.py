@@ -171,6 +171,24 @@ def test_a_worker_that_lacks_something_says_so(
     assert "targets.zarr holds no target store); every worker must reach the images" in error
 
 
+def test_a_store_that_is_away_while_workers_set_up_is_asked_again(
+    scheduler: str, extract: Extract, target_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def away_once(url: str) -> Any:
+        asked.append(url)
+        if len(asked) == 1:
+            raise StorageError(f"{url} cannot be read")
+        return read_identity(url)
+
+    monkeypatch.setattr(dask_station, "read_identity", away_once)
+    # Another batch size, so that no worker has loaded a teacher for this yet.
+    out = extract("--scheduler", scheduler, "--batch-size", 3)
+    assert len(asked) > 1
+    assert files_without(out, RECORD).keys() == files_without(target_store, RECORD).keys()
+
+
 def test_a_worker_without_a_package(
     scheduler: str,
     extract: Extract,
