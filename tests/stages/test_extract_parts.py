@@ -305,8 +305,8 @@ def test_two_writers_of_one_unit_do_no_harm(
     """Before every write of one process, another one does the same units from first to last."""
     undisturbed = files_without(target_store, RECORD)
     objects = sum(path.startswith("view-00/images-000000/") for path in undisturbed)
-    # The root, the record, a report, the first unit with its group and mark, and the next report.
-    for number in range(objects + 6):
+    # The root, the record, and the first unit with its group and mark.
+    for number in range(objects + 4):
         out = tmp_path / f"{number}.zarr"
         interleaved([*words, "--views", "1", "--out", str(out)], number)
         files = files_without(out, RECORD)
@@ -316,11 +316,14 @@ def test_two_writers_of_one_unit_do_no_harm(
 
 
 def interleaved(words: list[str], number: int) -> None:
-    """Run a command and, before its write of this number, the same one in another thread."""
+    """Run a command and, before its write of this number, the same one in another thread.
+
+    Reports do not count: they have a thread of their own.
+    """
     real, writes = storage.put_bytes, itertools.count()
 
     def put_bytes(url: str, data: bytes) -> None:
-        if next(writes) == number:
+        if "/progress/" not in url and next(writes) == number:
             with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as pool:
                 patch.setattr(storage, "put_bytes", real)
                 pool.submit(run_cli, *words).result()
