@@ -43,7 +43,7 @@ from milan_pipeline.provenance import read_record
 from milan_pipeline.target_store import create_root
 from milan_pipeline.teacher import Teacher
 from milan_pipeline.units import Mark, list_units, read_marks, undone_units, view_name
-from stages.extract_plan import identity_of, record_of
+from stages.extract_plan import record_of, spec_of
 from stages.extract_targets import ExtractTargets
 
 ResultT = TypeVar("ResultT")
@@ -87,7 +87,8 @@ def measure(folder: str, clip: Path, units: int, writers: int, repeats: int) -> 
         out=storage.join(folder, "targets.zarr"),
         teacher=f"local-dir:{clip}",
     )
-    identity = identity_of(config, Teacher.load(config.teacher_spec))
+    spec = spec_of(config)
+    identity = spec.identity(Teacher.load(spec.teacher))
     create_root(config.out, identity)
     shards = tuple(
         Shard(

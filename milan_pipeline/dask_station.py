@@ -66,6 +66,8 @@ def do_unit(assignment: Assignment, unit: Unit) -> Outcome:
     worker = get_worker()
     try:
         station = _station(assignment, worker)
+    except StorageError:  # which may pass, so nobody else is concerned
+        raise
     except MilanError as error:
         reason = (
             f"worker {worker.address} cannot take part ({error}); every worker must reach the "

@@ -42,10 +42,14 @@ class Workload:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bytes:
-    """What targets take and what a pair costs to read; `free` is None where nobody can tell."""
+    """What targets take, and what an image costs to read, alone and as a pair with its target.
+
+    `free` is None where nobody can tell.
+    """
 
     store: int
     shards: int
+    image: float
     pair: float
     free: int | None = None
 
@@ -77,8 +81,10 @@ class Plan:
     Attributes:
         read_bytes_per_s: that a student at full speed needs.
         read_bytes: of one student's whole run.
-        teacher_hours: of extracting all targets.
-        in_loop_hours: that the teacher takes when it runs in every step of every student.
+        teacher_hours: of the teacher alone, for all targets.
+        in_loop_hours: of the teacher alone, in every step of every student.
+        saved_hours: what all students take less with targets, extraction and waiting for storage
+            counted; below 0 if they take more.
         break_even_epochs: epochs x students from which on caching takes less time; None if it
             never does, or if that cannot be told.
         limited_rate: images/s that reading allows, where that is less than the student's rate.
@@ -91,6 +97,7 @@ class Plan:
     read_bytes: float
     teacher_hours: float | None
     in_loop_hours: float | None
+    saved_hours: float | None
     break_even_epochs: float | None
     limited_rate: float | None
     pays: bool
@@ -101,15 +108,15 @@ class Plan:
 def make_plan(work: Workload, sizes: Bytes, rates: Rates) -> Plan:
     """Weigh caching against a teacher in the loop."""
     needed = None if rates.student is None else rates.student * sizes.pair
-    is_short = needed is not None and rates.read is not None and needed > rates.read
-    limited = rates.read / sizes.pair if is_short and rates.read is not None else None
-    break_even = break_even_epochs(work, rates, limited)
+    limited = limited_rate(sizes, rates)
+    break_even = break_even_epochs(work, sizes, rates)
     why = tuple(_reasons(work, sizes, rates, limited, break_even))
     return Plan(
         read_bytes_per_s=needed,
         read_bytes=sizes.pair * work.images * work.epochs,
         teacher_hours=_hours(work.cached_forwards, rates.teacher),
         in_loop_hours=_hours(work.in_loop_forwards, rates.teacher),
+        saved_hours=_saved_hours(work, sizes, rates),
         break_even_epochs=break_even,
         limited_rate=limited,
         pays=not why,
@@ -118,27 +125,51 @@ def make_plan(work: Workload, sizes: Bytes, rates: Rates) -> Plan:
     )
 
 
-def break_even_epochs(work: Workload, rates: Rates, limited: float | None = None) -> float | None:
+def break_even_epochs(work: Workload, sizes: Bytes, rates: Rates) -> float | None:
     """Return how many epochs x students take as long cached as with the teacher in the loop.
 
-    Of each image, caching costs `views` forwards once; in the loop it costs one in every epoch.
-    Where reading is slower than the student, each epoch also loses what it waits.
+    Of each image, caching costs `views` forwards once, and saves `saved_seconds` in every epoch.
 
     Args:
         work: what is to be trained.
-        rates: of teacher and student.
-        limited: images/s that reading allows, if fewer than the student's rate.
+        sizes: what is read of each image, either way.
+        rates: of teacher, student and storage.
 
     Returns:
-        The number, or None if waiting costs as much as the teacher, or if that cannot be told.
+        The number, or None if caching saves nothing, or if that cannot be told.
     """
-    if limited is None:
+    if limited_rate(sizes, rates) is None:
         return float(work.views)
-    if rates.teacher is None or rates.student is None:
+    saved = saved_seconds(work, sizes, rates)
+    if saved is None or rates.teacher is None:
         return None
-    forward = 1 / rates.teacher
-    wait = work.devices * (1 / limited - 1 / rates.student)
-    return work.views * forward / (forward - wait) if forward > wait else None
+    return work.views / rates.teacher / saved if saved > 0 else None
+
+
+def limited_rate(sizes: Bytes, rates: Rates) -> float | None:
+    """Return the pairs/s that can be read, if that is known to be less than the student's rate."""
+    if rates.student is None or rates.read is None or rates.student * sizes.pair <= rates.read:
+        return None
+    return rates.read / sizes.pair
+
+
+def saved_seconds(work: Workload, sizes: Bytes, rates: Rates) -> float | None:
+    """Return the device-seconds that targets save of each image in each epoch.
+
+    Computing and reading overlap, so the slower one counts: with the teacher in the loop, student
+    and teacher or reading the image; with targets, the student or reading the pair.
+
+    Returns:
+        The seconds, below 0 where reading targets costs more than the teacher; None if that cannot
+        be told.
+    """
+    if rates.teacher is None:
+        return None
+    if rates.student is None or rates.read is None:
+        return 1 / rates.teacher  # whatever the student takes, and nobody waits for storage
+    student = work.devices / rates.student
+    in_loop = max(student + 1 / rates.teacher, work.devices * sizes.image / rates.read)
+    return in_loop - max(student, work.devices * sizes.pair / rates.read)
 
 
 def step_ratio(teacher_multiply_adds: float) -> float:
@@ -168,8 +199,8 @@ def _reasons(
         )
     elif break_even is not None and break_even >= trained:
         reasons.append(
-            f"waiting for storage takes what the teacher would: even after {break_even:.0f} epochs "
-            f"x students, not {trained}"
+            f"waiting for storage takes most of what the teacher would: only {break_even:.0f} "
+            f"epochs x students would make up for extraction, and there are {trained}"
         )
     if sizes.fits is False:
         reasons.append(
@@ -191,6 +222,14 @@ def _notes(work: Workload, sizes: Bytes, rates: Rates) -> list[str]:
         notes.append("bandwidth needs --student-rate R")
     notes.append("hours count the teacher alone: no decoding, no storage, no packing")
     return notes
+
+
+def _saved_hours(work: Workload, sizes: Bytes, rates: Rates) -> float | None:
+    saved = saved_seconds(work, sizes, rates)
+    if saved is None or rates.teacher is None:
+        return None
+    each = work.epochs * work.students * saved - work.views / rates.teacher
+    return work.images * each / SECONDS_PER_HOUR
 
 
 def _hours(forwards: int, rate: float | None) -> float | None:

@@ -3,14 +3,19 @@
 No stage reads a report, and none fails for one: a report that cannot be written is mentioned once
 and the work goes on, since a store that is out of reach stops the work by itself, at its next
 object, and with a better reason. Nothing is claimed, locked or counted by means of reports.
+
+Reports are written by a thread of their own, for a store that is away keeps each write for minutes;
+only the last one is waited for.
 """
 
 import contextlib
 import dataclasses
 import json
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import click
@@ -21,7 +26,7 @@ from milan_pipeline.provenance import timestamp_of, utc_text
 from milan_pipeline.units import Unit
 
 FOLDER = "progress"
-WRITE_EVERY = 30.0  # seconds, within a unit
+WRITE_EVERY = 30.0  # seconds, at least, but for the first and the last
 RATE_SPAN = 10.0  # seconds, at least, that the present speed is measured over
 
 
@@ -77,24 +82,27 @@ class Reporter:
         self._name = re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.")
         self._url = storage.join(store_url, FOLDER, f"{self._name}.json")
         self._clock = clock
-        self._started = self._written = self._rated = clock()
+        self._started = self._rated = clock()
+        self._said: float | None = None
         self._units = units
         self._unit: Unit | None = None
         self._units_done = self._images = self._images_rated = 0
         self._rate = 0.0
         self._failed: dict[str, str] = {}
         self._complained = False
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="report")
+        self._newest: bytes | None = None
+        self._swapping = threading.Lock()
 
     def begin(self, unit: Unit) -> None:
-        """Take a unit in hand."""
+        """Take a unit in hand; at times, say so."""
         self._unit = unit
-        self._write("running")
+        self._say_at_times()
 
     def images(self, count: int) -> None:
         """Count images of the unit in hand; at times, say so."""
         self._images += count
-        if self._clock() - self._written >= WRITE_EVERY:
-            self._write("running")
+        self._say_at_times()
 
     def end(self, unit: Unit) -> None:
         """Count a unit as done."""
@@ -107,21 +115,30 @@ class Reporter:
         """Put the unit in hand down, failed."""
         if self._unit is not None:
             self._failed[self._unit.path] = reason
-        self._write("failed")
+        self._say("failed")
         self._unit = None
 
     def close(self, state: str) -> None:
-        """Say how the work ended: done, interrupted or failed."""
-        self._write("failed" if self._failed else state)
+        """Say how the work ended: done, interrupted or failed; wait until that is written."""
+        self._say("failed" if self._failed else state)
+        self.wait()
 
-    def _write(self, state: str) -> None:
+    def wait(self) -> None:
+        """Wait until what was said last is written, or could not be."""
+        self._writer.submit(self._write).result()
+
+    def _say_at_times(self) -> None:
+        if self._said is None or self._clock() - self._said >= WRITE_EVERY:
+            self._say("running")
+
+    def _say(self, state: str) -> None:
         now = self._clock()
         if now - self._rated >= RATE_SPAN:
             self._rate = (self._images - self._images_rated) / (now - self._rated)
             self._rated, self._images_rated = now, self._images
         elif self._images_rated == 0 and now > self._rated:
             self._rate = self._images / (now - self._rated)
-        self._written = now
+        self._said = now
         report = Report(
             name=self._name,
             state=state,
@@ -134,7 +151,16 @@ class Reporter:
             images_per_second=round(self._rate, 2),
             failed=self._failed,
         )
-        data = (json.dumps(dataclasses.asdict(report), indent=1) + "\n").encode()
+        with self._swapping:
+            self._newest = (json.dumps(dataclasses.asdict(report), indent=1) + "\n").encode()
+        self._writer.submit(self._write)
+
+    def _write(self) -> None:
+        """Write the newest report, unless that is done: one that waited too long is out of date."""
+        with self._swapping:
+            data, self._newest = self._newest, None
+        if data is None:
+            return
         try:
             storage.put_bytes(self._url, data)
         except StorageError as error:
@@ -153,6 +179,7 @@ def closing_report(reporter: Reporter) -> Iterator[Reporter]:
         raise
     except Exception as error:
         reporter.fail(" ".join(str(error).split()))
+        reporter.wait()
         raise
     reporter.close("done")
 

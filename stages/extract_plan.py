@@ -13,7 +13,7 @@ from milan_pipeline import storage
 from milan_pipeline.codecs import Codec, make_codec
 from milan_pipeline.dataset_size import listed_dataset
 from milan_pipeline.devices import pick_device
-from milan_pipeline.extraction import ExtractionJob
+from milan_pipeline.errors import ConfigError
 from milan_pipeline.identity import Identity, content_hash, require_same
 from milan_pipeline.job_spec import JobSpec
 from milan_pipeline.manifest import Manifest
@@ -21,7 +21,7 @@ from milan_pipeline.precision import settle_precision
 from milan_pipeline.provenance import StageRecord, read_record
 from milan_pipeline.store_size import StoreSize, likely_identity
 from milan_pipeline.target_store import read_identity
-from milan_pipeline.teacher import Teacher, visible_identity
+from milan_pipeline.teacher import visible_identity
 from milan_pipeline.teacher_spec import TeacherSpec
 from milan_pipeline.units import (
     NOT_DONE,
@@ -53,18 +53,20 @@ class WorkList(NamedTuple):
 
 def describe(config: ExtractTargets) -> None:
     """Say what is left and what it will take, from the teacher's configuration alone."""
-    manifest = load_images(config)
+    spec = spec_of(config)
+    manifest = spec.manifest()
     codec = make_codec(config.codec)
+    click.echo(teacher_line(config, spec.teacher))
     identity_hash = ""
     if storage.exists(storage.join(config.out, "zarr.json")):
         existing = read_identity(config.out)
-        wanted = _visible_identity(config, existing, codec)
+        wanted = _visible_identity(config, spec.teacher, existing, codec)
         if not config.overwrite:
             remedy = "give another --out for these targets, or --overwrite to extract them anew"
             require_same(existing, wanted, what=config.out, remedy=remedy)
         identity_hash = content_hash(wanted)
     else:
-        wanted = likely_identity(visible_identity(settled_teacher(config)), config.policy, codec)
+        wanted = likely_identity(visible_identity(spec.teacher), config.policy, codec)
     work = list_work(config, manifest, identity_hash)
     left = work.own_left
     click.echo(
@@ -80,25 +82,8 @@ def describe(config: ExtractTargets) -> None:
     )
 
 
-def load_images(config: ExtractTargets) -> Manifest:
-    """Read the manifest of the image shards, whose names must tell their units apart."""
-    return spec_of(config).manifest()
-
-
-def identity_of(config: ExtractTargets, teacher: Teacher) -> Identity:
-    """Say what the targets will be."""
-    return spec_of(config).identity(teacher)
-
-
-def job_of(
-    config: ExtractTargets, manifest: Manifest, teacher: Teacher, identity: Identity
-) -> ExtractionJob:
-    """Put together what the loop needs."""
-    return spec_of(config).job(manifest, teacher, identity)
-
-
 def spec_of(config: ExtractTargets) -> JobSpec:
-    """Say what is to be extracted, in names and numbers."""
+    """Say what is to be extracted, in names and numbers: once, for it asks the store."""
     return JobSpec(
         images=config.images,
         store=config.out,
@@ -112,10 +97,32 @@ def spec_of(config: ExtractTargets) -> JobSpec:
 
 
 def settled_teacher(config: ExtractTargets) -> TeacherSpec:
-    """Settle a precision of "auto": an existing store's, unless it is to be overwritten."""
+    """Settle a precision of "auto": an existing store's, unless it is to be overwritten.
+
+    Raises:
+        ConfigError: this machine's would have to do, but others are to extract.
+    """
+    spec = config.teacher_spec
+    if spec.precision != "auto":
+        return spec
     goes_on = not config.overwrite and storage.exists(storage.join(config.out, "zarr.json"))
+    elsewhere = "--init" if config.init else "--scheduler" if config.scheduler else None
+    if elsewhere and not goes_on:
+        raise ConfigError(
+            f"--precision auto with {elsewhere} would be settled by this machine and not by those "
+            "that extract; give --precision bf16 or --precision fp32"
+        )
     existing = read_identity(config.out)["teacher"]["precision"] if goes_on else None
-    return settle_precision(config.teacher_spec, pick_device(config.device), existing=existing)
+    return settle_precision(spec, pick_device(config.device), existing=existing)
+
+
+def teacher_line(config: ExtractTargets, spec: TeacherSpec) -> str:
+    """Say which teacher runs, in which precision, and where."""
+    if config.init or config.scheduler:
+        where = "the machines that extract"
+    else:
+        where = str(pick_device(config.device))
+    return f"teacher {spec.name} in {spec.precision} on {where}"
 
 
 def record_of(config: ExtractTargets, identity: Identity, manifest: Manifest) -> StageRecord:
@@ -186,9 +193,11 @@ def _bytes_of(
     return inside + store.groups(config.views) + len(record)
 
 
-def _visible_identity(config: ExtractTargets, existing: Identity, codec: Codec) -> Identity:
+def _visible_identity(
+    config: ExtractTargets, teacher: TeacherSpec, existing: Identity, codec: Codec
+) -> Identity:
     """Put what is known without the teacher's weights into the place of what a store has there."""
-    known = visible_identity(settled_teacher(config))
+    known = visible_identity(teacher)
     return existing | {
         "teacher": existing["teacher"] | known["teacher"],
         "preprocessing": existing["preprocessing"] | known["preprocessing"],

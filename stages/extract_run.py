@@ -13,6 +13,7 @@ from milan_pipeline.devices import pick_device
 from milan_pipeline.extraction import ExtractionJob, extract_units
 from milan_pipeline.identity import Identity, content_hash
 from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.job_spec import JobSpec
 from milan_pipeline.ledger import BadImageBudget
 from milan_pipeline.manifest import Manifest
 from milan_pipeline.progress import progress_bar
@@ -23,14 +24,11 @@ from milan_pipeline.units import Unit, read_marks, undone_units
 from milan_pipeline.work_reports import Reporter, closing_report
 from stages.extract_plan import (
     WorkList,
-    identity_of,
-    job_of,
     list_work,
-    load_images,
     record_of,
     samples_of,
-    settled_teacher,
     spec_of,
+    teacher_line,
 )
 from stages.extract_targets import ExtractTargets
 
@@ -39,16 +37,19 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
     """Do every unit that is not done, or those of them that are this part's.
 
     Raises:
+        ConfigError: the precision cannot be settled here.
         DataError: units failed, or too many images cannot be read.
         InterruptedRunError: a stop was asked for; finished units are kept.
     """
-    manifest = load_images(config)
+    spec = spec_of(config)
+    manifest = spec.manifest()
+    click.echo(teacher_line(config, spec.teacher))
     # Dask workers have teachers of their own: the client only needs to know what theirs must be.
     device = "cpu" if config.on_dask or config.init else str(pick_device(config.device))
-    teacher = Teacher.load(settled_teacher(config), device=device)
+    teacher = Teacher.load(spec.teacher, device=device)
     # A codec that needs fitting is to be fitted here, under --init, before the root is created,
     # whose identity will hold its hash; parts then refuse a store without a root.
-    identity = identity_of(config, teacher)
+    identity = spec.identity(teacher)
     create_root(config.out, identity, overwrite=config.overwrite)
     work = list_work(config, manifest, content_hash(identity))
     record = record_of(config, identity, manifest)
@@ -65,9 +66,9 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
     budget = _budget(config, work)
     if config.on_dask:
         del teacher
-        _extract_on_dask(config, manifest, list(work.own_left), budget, stop)
+        _extract_on_dask(config, spec, manifest, list(work.own_left), budget=budget, stop=stop)
     else:
-        job = job_of(config, manifest, teacher, identity)
+        job = spec.job(manifest, teacher, identity)
         _extract_here(config, job, list(work.own_left), budget, stop)
     _finish(config, work, record, identity)
 
@@ -109,8 +110,10 @@ def _extract_here(
 
 def _extract_on_dask(
     config: ExtractTargets,
+    spec: JobSpec,
     manifest: Manifest,
     units: list[Unit],
+    *,
     budget: BadImageBudget,
     stop: StopRequest,
 ) -> None:
@@ -122,7 +125,7 @@ def _extract_on_dask(
         return
     assignment = Assignment(
         run=uuid.uuid4().hex,
-        spec=spec_of(config),
+        spec=spec,
         manifest_sha256=manifest.sha256,
         reports=_name(config),
         local_workers=config.processes,

@@ -7,7 +7,7 @@ import click
 
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.options import option, require_least, stage_command
-from milan_pipeline.teacher_spec import SPACES, TeacherSpec
+from milan_pipeline.teacher_spec import NORMS, PRECISIONS, PRIORS, SPACES, TeacherSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,11 +25,23 @@ class PlanTargets:
     image_bytes: int = option(110_000, help="Bytes of an image, with --samples.", least=1)
     teacher: str = option(help="open_clip model (ViT-B-16), hf-hub:ORG/REPO or local-dir:PATH.")
     pretrained: str | None = option(None, help="Weights tag (openai) or checkpoint file.")
+    precision: str = option(
+        "auto",
+        help="Type of the teacher's weights; auto: bf16 where the device has it, else fp32.",
+        choices=PRECISIONS,
+    )
+    teacher_norm: str = option(
+        "own", help="Mean and std of the teacher's pixels; MILAN's: imagenet.", choices=NORMS
+    )
     grid: int | None = option(
         None, help="Tokens along each side, by the teacher's input size; default: its own."
     )
+    layers: int = option(1, help="Targets are the mean of that many last layers.")
     space: str = option(
         "projected", help="Targets before or after the last projection.", choices=SPACES
+    )
+    prior: str = option(
+        "auto", help="Source of the mask prior; auto: what the teacher pools by.", choices=PRIORS
     )
     views: int = option(1, help="Views of each image.", least=1)
     codec: str = option("float16", help="How targets are stored: float16 or int8.")
@@ -49,7 +61,7 @@ class PlanTargets:
         (), help="Batch size to time; again for more; default: two that suit the device."
     )
     measure_seconds: float = option(2.0, help="Seconds that each is timed.", least=0)
-    device: str = option("auto", help="Where the teacher is timed: auto, cpu, cuda.")
+    device: str = option("auto", help="Where the teacher runs: auto, cpu, cuda.")
     json: bool = option(default=False, help="Print a JSON object on the last line, too.")
 
     def __post_init__(self) -> None:
@@ -72,9 +84,12 @@ class PlanTargets:
         return TeacherSpec(
             name=self.teacher,
             pretrained=self.pretrained,
-            precision="fp32",
+            precision=self.precision,
+            norm=self.teacher_norm,
             grid=self.grid,
+            layers=self.layers,
             space=self.space,
+            prior=self.prior,
         )
 
 

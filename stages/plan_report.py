@@ -21,6 +21,7 @@ from milan_pipeline.planning import (
     make_plan,
     step_ratio,
 )
+from milan_pipeline.precision import settle_precision
 from milan_pipeline.provenance import StageRecord
 from milan_pipeline.shard_size import ShardSize
 from milan_pipeline.store_size import StoreSize, likely_identity
@@ -51,10 +52,12 @@ class Report:
             MissingDataError, DataError: there is no manifest or index, or it is damaged.
         """
         self.config = config
-        visible = visible_identity(config.teacher_spec)
+        self.device = pick_device(config.device)
+        self.teacher = settle_precision(config.teacher_spec, self.device)
+        visible = visible_identity(self.teacher)
         self.identity = likely_identity(visible, ViewPolicy(), make_codec(config.codec))
         self.dataset = _dataset(config)
-        self.speeds = list(_speeds(config))
+        self.speeds = list(self._speeds())
 
     @functools.cached_property
     def sizes(self) -> Bytes:
@@ -66,6 +69,7 @@ class Report:
         return Bytes(
             store=store.units(units) + store.groups(self.config.views) + records[0],
             shards=packed.units(units) + packed.manifest(units) + records[1],
+            image=self.dataset.image_bytes,
             pair=layout_of(self.identity).bytes_per_sample + self.dataset.image_bytes,
             free=None if out is None else storage.free_bytes(out),
         )
@@ -82,8 +86,12 @@ class Report:
                 out=config.out or "targets.zarr",
                 teacher=config.teacher,
                 pretrained=config.pretrained,
+                precision=config.precision,
+                teacher_norm=config.teacher_norm,
                 grid=config.grid,
+                layers=config.layers,
                 space=config.space,
+                prior=config.prior,
                 views=config.views,
                 codec=config.codec,
             ),
@@ -102,12 +110,17 @@ class Report:
         counts = {"units": 1000, "units_done_now": 1000, "targets": self.targets, "skipped": 0}
         return len(extraction.to_bytes("done", counts)), len(packing.to_bytes("done", counts))
 
+    @property
+    def measured(self) -> TeacherSpeed | None:
+        """The best speed in the precision that extract-targets would take; None if not timed."""
+        own = [speed for speed in self.speeds if speed.precision == self.teacher.precision]
+        return max(own, key=lambda speed: speed.rate, default=None)
+
     @functools.cached_property
     def rates(self) -> Rates:
         """What is given or was measured."""
-        measured = fastest(self.speeds).rate if self.speeds else None
         return Rates(
-            teacher=measured or self.config.teacher_rate,
+            teacher=self.measured.rate if self.measured else self.config.teacher_rate,
             student=self.config.student_rate,
             read=self.config.read_bandwidth,
         )
@@ -135,9 +148,10 @@ class Report:
 
         Bytes: store_bytes, shard_bytes, bytes_per_sample_store and bytes_per_sample_shards (of a
         target, all files counted), read_bytes_per_s, read_bytes (a student's run), free_bytes.
-        Device-hours: teacher_hours (all targets, once), in_loop_hours (a teacher in every step).
+        Device-hours: teacher_hours (all targets, once), in_loop_hours (a teacher in every step),
+        saved_hours (of all training, waiting for storage counted; below 0: lost).
         break_even_epochs: epochs x students. fits, pays: whether; why: why not. teacher_rate:
-        images/s; teacher_precision: the measured one. assumed, notes: sentences.
+        images/s, in teacher_precision. assumed, notes: sentences.
         """
         plan, sizes = self.plan, self.sizes
         return {
@@ -148,9 +162,10 @@ class Report:
             "read_bytes_per_s": plan.read_bytes_per_s,
             "read_bytes": plan.read_bytes,
             "teacher_rate": self.rates.teacher,
-            "teacher_precision": fastest(self.speeds).precision if self.speeds else None,
+            "teacher_precision": self.teacher.precision,
             "teacher_hours": plan.teacher_hours,
             "in_loop_hours": plan.in_loop_hours,
+            "saved_hours": plan.saved_hours,
             "break_even_epochs": plan.break_even_epochs,
             "free_bytes": sizes.free,
             "fits": sizes.fits,
@@ -169,9 +184,7 @@ class Report:
                 f"teacher in {speed.precision}, batch {speed.batch}: {speed.rate:.4g} images/s, "
                 f"mean cosine to fp32 {speed.cosine:.5f}{faithful}"
             )
-        if self.speeds:
-            best = fastest(self.speeds)
-            yield f"fastest: --precision {best.precision} (random weights; verify measures yours)"
+        yield from self._precision_lines()
         yield from _rows(self._time_rows())
         for why in self.plan.why:
             yield f"does not pay: {why}"
@@ -179,6 +192,28 @@ class Report:
             yield "caching pays"
         for note in (*self.dataset.assumed, *self.plan.notes):
             yield f"note: {note}"
+
+    def _precision_lines(self) -> Iterator[str]:
+        """Say in which precision the hours are, and which is faster."""
+        if self.measured is None:
+            return
+        best = fastest(self.speeds)
+        yield f"hours: --precision {self.teacher.precision}, as extract-targets settles it here"
+        if best.rate > self.measured.rate:
+            yield (
+                f"faster: --precision {best.precision}, {best.rate:.4g} images/s (random weights; "
+                "verify measures yours)"
+            )
+
+    def _speeds(self) -> Iterator[TeacherSpeed]:
+        config, device = self.config, str(self.device)
+        if config.measure:
+            yield from measure_speeds(
+                self.teacher,
+                device=device,
+                batches=config.measure_batch or usual_batches(device),
+                seconds=config.measure_seconds,
+            )
 
     def _size_rows(self) -> Iterator[tuple[str, str]]:
         sizes, plan, config = self.sizes, self.plan, self.config
@@ -204,9 +239,11 @@ class Report:
         if plan.teacher_hours is not None and plan.in_loop_hours is not None:
             yield "teacher, cached", f"{plan.teacher_hours:.4g} device-hours"
             yield "teacher in the loop", f"{plan.in_loop_hours:.4g} device-hours"
-            yield "saved", f"{plan.in_loop_hours - plan.teacher_hours:.4g} device-hours"
+            if plan.pays and plan.saved_hours is not None:
+                waits = "" if plan.limited_rate is None else ", waiting for storage counted"
+                yield "saved", f"{plan.saved_hours:.4g} device-hours{waits}"
         elif self.rates.student is None:
-            teacher = multiply_adds(config.teacher_spec)
+            teacher = multiply_adds(self.teacher)
             yield (
                 "step with teacher",
                 f"{step_ratio(teacher):.3g} x as long, by multiply-adds alone",
@@ -224,17 +261,6 @@ def _dataset(config: PlanTargets) -> DatasetSize:
         require_unique_stems(manifest.shards)
         return listed_dataset(manifest)
     return assumed_dataset(config.samples or 0, config.samples_per_shard, config.image_bytes)
-
-
-def _speeds(config: PlanTargets) -> Iterator[TeacherSpeed]:
-    if config.measure:
-        device = str(pick_device(config.device))
-        yield from measure_speeds(
-            config.teacher_spec,
-            device=device,
-            batches=config.measure_batch or usual_batches(device),
-            seconds=config.measure_seconds,
-        )
 
 
 def _rows(rows: Iterator[tuple[str, str]]) -> Iterator[str]:

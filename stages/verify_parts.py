@@ -22,7 +22,7 @@ from milan_pipeline.target_store import read_identity
 from milan_pipeline.teacher import Teacher
 from milan_pipeline.teacher_spec import TeacherSpec
 from milan_pipeline.units import Unit, revoke, units_of_extent
-from stages.extract_plan import identity_of, job_of
+from stages.extract_plan import spec_of
 from stages.extract_targets import ExtractTargets
 from stages.verify import Verify
 
@@ -116,10 +116,11 @@ class StoreParts:
         for unit in units:
             if unit not in left:
                 click.echo(f"{unit.path}: its shard has changed; extract-targets follows that")
-        wanted = json.loads(json.dumps(identity_of(self.extraction, self.teacher)))
+        spec = spec_of(self.extraction)
+        wanted = json.loads(json.dumps(spec.identity(self.teacher)))
         remedy = "run extract-targets with the options of the store"
         require_same(self.identity, wanted, what=self.url, remedy=remedy)
-        job = job_of(self.extraction, images, self.teacher, self.identity)
+        job = spec.job(images, self.teacher, self.identity)
         budget = BadImageBudget(fraction=self.extraction.max_bad_fraction, images=images.samples)
         for unit in left:
             revoke(self.url, unit)  # or the loop would take it for done

@@ -14,6 +14,7 @@ from distributed import LocalCluster, Worker, WorkerPlugin
 from milan_pipeline import dask_cluster, dask_extraction, dask_station, storage
 from milan_pipeline.errors import MissingDataError, StorageError
 from milan_pipeline.extraction import extract_units
+from milan_pipeline.target_store import read_identity
 from milan_pipeline.teacher import Teacher
 from tests.conftest import run_cli
 from tests.kills import files_without
@@ -34,12 +35,15 @@ def scheduler() -> Iterator[str]:
 
 
 @pytest.fixture
-def extract(image_shards: Path, tiny_clip: Path, tmp_path: Path) -> Extract:
+def extract(image_shards: Path, tiny_clip: Path, target_store: Path, tmp_path: Path) -> Extract:
+    precision = read_identity(str(target_store))["teacher"]["precision"]
+
     def run(*words: object, images: Path = image_shards, code: int = 0) -> Path:
         out = tmp_path / "targets.zarr"
         run_cli(
             "extract-targets", "--images", images, "--out", out, "--teacher",
-            f"local-dir:{tiny_clip}", "--batch-size", 4, "--views", 2, *words, code=code,
+            f"local-dir:{tiny_clip}", "--batch-size", 4, "--views", 2,
+            "--precision", precision, *words, code=code,
         )  # fmt: skip
         return out
 
@@ -165,6 +169,24 @@ def test_a_worker_that_lacks_something_says_so(
     error = capsys.readouterr().err
     assert "Error: worker inproc://" in error
     assert "targets.zarr holds no target store); every worker must reach the images" in error
+
+
+def test_a_store_that_is_away_while_workers_set_up_is_asked_again(
+    scheduler: str, extract: Extract, target_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def away_once(url: str) -> Any:
+        asked.append(url)
+        if len(asked) == 1:
+            raise StorageError(f"{url} cannot be read")
+        return read_identity(url)
+
+    monkeypatch.setattr(dask_station, "read_identity", away_once)
+    # Another batch size, so that no worker has loaded a teacher for this yet.
+    out = extract("--scheduler", scheduler, "--batch-size", 3)
+    assert len(asked) > 1
+    assert files_without(out, RECORD).keys() == files_without(target_store, RECORD).keys()
 
 
 def test_a_worker_without_a_package(

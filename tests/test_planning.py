@@ -14,7 +14,7 @@ from milan_pipeline.planning import (
     step_ratio,
 )
 
-SIZES = Bytes(store=100, shards=100, pair=10.0, free=1000)
+SIZES = Bytes(store=100, shards=100, image=4.0, pair=10.0, free=1000)
 WORK = Workload(images=3600, views=2, epochs=10, students=3)
 NONE = Rates()
 counts = st.integers(1, 500)
@@ -54,31 +54,48 @@ def test_as_many_views_as_epochs_do_not_pay(views: int, pays: bool) -> None:
 
 
 def test_no_room() -> None:
-    found = plan(sizes=Bytes(store=100, shards=100, pair=1, free=199))
+    found = plan(sizes=Bytes(store=100, shards=100, image=1, pair=1, free=199))
     assert not found.pays
     assert found.why == ("store and shards take 200 bytes, the disk has 199",)
-    assert plan(sizes=Bytes(store=100, shards=100, pair=1, free=200)).pays
-    unknown = plan(sizes=Bytes(store=100, shards=100, pair=1))
+    assert plan(sizes=Bytes(store=100, shards=100, image=1, pair=1, free=200)).pays
+    unknown = plan(sizes=Bytes(store=100, shards=100, image=1, pair=1))
     assert unknown.pays
     assert any("whether there is room cannot be told" in note for note in unknown.notes)
 
 
-def test_slow_storage_is_weighed_against_the_teacher() -> None:
-    # The student alone takes 10 ms an image, reading 20 ms: it waits 10 ms.
-    def slow(teacher: float | None = None) -> Plan:
-        return plan(Rates(student=100, read=500, teacher=teacher))
+def slow(teacher: float | None = None, read: float = 500) -> Plan:
+    """The student alone takes 10 ms an image, reading a pair 20 ms: it waits 10 ms."""
+    return plan(Rates(student=100, read=read, teacher=teacher))
 
+
+def test_slow_storage_is_weighed_against_the_teacher() -> None:
     found = slow(50)  # the teacher would take 20 ms
     assert found.limited_rate == 50
     assert found.break_even_epochs == pytest.approx(2 * 20 / (20 - 10))
     assert found.pays
+    # An hour an epoch for each second an image: 30 times 10 ms, less 2 forwards of 20 ms.
+    assert found.saved_hours == pytest.approx(0.3 - 0.04)
     assert not slow(101.0).pays
     assert slow(101.0).break_even_epochs is None
     assert "more than the teacher would" in slow(101.0).why[0]
     nearly = slow(99.0)
     assert not nearly.pays
-    assert "even after" in nearly.why[0]
+    assert "there are 30" in nearly.why[0]
+    assert nearly.saved_hours is not None
+    assert nearly.saved_hours < 0
     assert "needs --teacher-rate or --measure" in slow().why[0]
+
+
+def test_a_teacher_in_the_loop_waits_for_images_too() -> None:
+    # 10 ms the student and 10 ms the teacher, beside 80 ms of reading an image or 200 ms a pair.
+    assert slow(100, read=50).break_even_epochs is None
+    # The teacher's 50 ms beside 40 ms an image and 100 ms a pair; at 20 ms a pair it is cheaper.
+    assert not slow(20, read=100).pays
+    assert slow(20, read=500).break_even_epochs == pytest.approx(2 * 50 / (60 - 20))
+    # Images that are nearly all of a pair: whoever trains, waits.
+    heavy = Bytes(store=1, shards=1, image=9.0, pair=10.0)
+    found = plan(Rates(student=100, read=100, teacher=20), sizes=heavy)  # 90 ms, 100 ms
+    assert (found.break_even_epochs, found.pays) == (None, False)
 
 
 def test_fast_storage_changes_nothing() -> None:
@@ -103,17 +120,20 @@ def test_the_design_s_step_ratios() -> None:
     ),
     teacher=rates,
     student=rates,
-    limited=rates,
+    read=rates,
+    image=st.floats(0, 10),
 )
 def test_at_the_break_even_both_take_the_same_time(
-    work: Workload, teacher: float, student: float, limited: float
+    work: Workload, teacher: float, student: float, read: float, image: float
 ) -> None:
-    slower = min(limited, 0.99 * student)
-    even = break_even_epochs(work, Rates(teacher=teacher, student=student), slower)
+    sizes = Bytes(store=1, shards=1, image=image, pair=10.0)
+    known = Rates(teacher=teacher, student=student, read=read)
+    even = break_even_epochs(work, sizes, known)
 
     def seconds(trained: float) -> tuple[float, float]:
-        cached = 7 * (work.views / teacher + trained * work.devices / slower)
-        return cached, 7 * trained * (work.devices / student + 1 / teacher)
+        wait = work.devices * max(1 / student, 10 / read)
+        step = work.devices * max(1 / student + 1 / teacher / work.devices, image / read)
+        return work.views / teacher + trained * wait, trained * step
 
     if even is None:
         cached, in_loop = seconds(1e9)
@@ -121,3 +141,6 @@ def test_at_the_break_even_both_take_the_same_time(
     else:
         cached, in_loop = seconds(even)
         assert cached == pytest.approx(in_loop)
+    cached, in_loop = seconds(work.epochs)
+    saved = make_plan(work, sizes, known).saved_hours
+    assert saved == pytest.approx(7 * (in_loop - cached) / 3600, rel=1e-6, abs=1e-6)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from milan_pipeline.teacher_speed import TeacherSpeed
 from tests.conftest import run_cli, write_picture, write_tiny_clip
 
 
@@ -97,22 +98,59 @@ def test_what_does_not_pay_is_said(tiny_clip: Path, capsys) -> None:
     said = json.loads(output.splitlines()[-1])
     assert said["pays"] is False
     assert len(said["why"]) == 1
+    assert "saved:" not in output
+    assert said["saved_hours"] < 0
     assert said["fits"] is None
     assert said["break_even_epochs"] is None
 
 
-def test_measuring(tiny_clip: Path, capsys) -> None:
+@pytest.mark.parametrize("precision", ["auto", "fp32"])
+def test_measuring(
+    tiny_clip: Path, precision: str, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    speeds = [
+        TeacherSpeed(precision=name, batch=batch, rate=rate, cosine=cosine)
+        for name, batch, rate, cosine in (
+            ("fp32", 2, 10.0, 1.0), ("fp32", 4, 12.0, 1.0), ("bf16", 2, 30.0, 0.9999),
+            ("fp16", 2, 40.0, 0.9),
+        )
+    ]  # fmt: skip
+    monkeypatch.setattr("stages.plan_report.measure_speeds", lambda *_, **__: iter(speeds))
+    monkeypatch.setattr("milan_pipeline.precision.has_bfloat16", lambda _: True)
     run_cli(
         "plan", "--samples", 2500, "--teacher", f"local-dir:{tiny_clip}", "--measure",
-        "--measure-batch", 2, "--measure-seconds", 0, "--device", "cpu", "--json",
+        "--precision", precision, "--device", "cpu", "--json",
+    )  # fmt: skip
+    output = capsys.readouterr().out
+    said = json.loads(output.splitlines()[-1])
+    settled, rate = ("bf16", 30.0) if precision == "auto" else ("fp32", 12.0)
+    assert (said["teacher_precision"], said["teacher_rate"]) == (settled, rate)
+    assert said["teacher_hours"] == pytest.approx(2500 / rate / 3600)
+    assert f"hours: --precision {settled}" in output
+    assert ("faster: --precision bf16, 30 images/s" in output) == (precision == "fp32")
+
+
+def test_the_teacher_s_options_change_what_is_planned(tiny_clip: Path, capsys) -> None:
+    words = ("plan", "--samples", 5, "--teacher", f"local-dir:{tiny_clip}", "--json")
+    options = (
+        "--precision", "fp16", "--layers", 2, "--prior", "uniform", "--teacher-norm", "imagenet",
+    )  # fmt: skip
+    run_cli(*words, "--precision", "fp32")
+    plain = document(capsys)
+    run_cli(*words, *options)
+    assert document(capsys)["store_bytes"] != plain["store_bytes"]
+    run_cli(*words, "--layers", 99, code=2)
+
+
+def test_the_tower_is_timed(tiny_clip: Path, capsys) -> None:
+    run_cli(
+        "plan", "--samples", 2500, "--teacher", f"local-dir:{tiny_clip}", "--measure",
+        "--measure-batch", 2, "--measure-seconds", 0, "--device", "cpu",
     )  # fmt: skip
     output = capsys.readouterr().out
     assert "teacher in fp32, batch 2: " in output
     assert "teacher in bf16, batch 2: " in output
     assert "mean cosine to fp32 1.00000" in output
-    said = json.loads(output.splitlines()[-1])
-    assert said["teacher_precision"] in ("fp32", "bf16", "fp16")
-    assert said["teacher_hours"] == pytest.approx(2500 / said["teacher_rate"] / 3600)
 
 
 @pytest.mark.parametrize(
