@@ -168,6 +168,22 @@ def test_ordered_map_keeps_the_order_and_looks_ahead_so_far(workers: int) -> Non
     assert list(results) == [number * number for number in range(1, 20)]
 
 
+def test_ordered_map_looks_ahead_by_cost() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in (1, 1, 5, 9, 1, 1, 1, 1):
+            taken.append(number)
+            yield number
+
+    costly = ordered_map(abs, items(), workers=2, ahead=6, cost=float)
+    seen = []
+    for number in costly:
+        seen.append(number)
+        assert sum(taken[len(seen) - 1 : -1]) < 6  # without what it could not know the cost of
+    assert seen == taken == [1, 1, 5, 9, 1, 1, 1, 1]
+
+
 def test_ordered_map_raises_where_the_error_was() -> None:
     def reciprocal(number: int) -> float:
         return 1 / number
