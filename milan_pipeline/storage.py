@@ -123,11 +123,21 @@ def read_many(urls: Iterable[str]) -> Generator[bytes, None, None]:
     first = next(rest, None)
     if first is None:
         return
-    workers = READ_THREADS if local_path(first) is None else 0
     all_urls = itertools.chain([first], rest)
-    contents = ordered_map(read_bytes, all_urls, workers=workers, ahead=READ_AHEAD)
+    if local_path(first) is not None:
+        yield from map(_read_local, all_urls)
+        return
+    contents = ordered_map(read_bytes, all_urls, workers=READ_THREADS, ahead=READ_AHEAD)
     with contextlib.closing(contents):
         yield from contents
+
+
+def _read_local(url: str) -> bytes:
+    # Finding a URL's file system, and being ready to try again, costs more than reading.
+    try:
+        return Path(url).read_bytes()
+    except OSError:  # such as of a file:// URL, which is no path
+        return read_bytes(url)
 
 
 def open_read(url: str) -> BinaryIO:
