@@ -11,6 +11,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Self
 
 from milan_pipeline.device_copies import DeviceCopies
 from milan_pipeline.extraction_job import ExtractionJob
@@ -57,47 +58,75 @@ def extract_units(
         InterruptedRunError: a stop signal came; finished units are kept.
         StorageError: a shard cannot be read or the store cannot be written.
     """
-    size = job.teacher.image_size
-    pinned = job.teacher.device.type == "cuda"
-    buffers = PixelBuffers((job.batch_size, 3, size, size), pinned=pinned)
-    copies = DeviceCopies(job.teacher.device)
+    buffers = PixelBuffers.of(job, units)
     with (
-        ThreadPoolExecutor(1) as one,
-        ThreadPoolExecutor(1) as other,
+        _Tails(job, buffers) as tails,
         contextlib.closing(view_batches(job, units, buffers)) as batches,
     ):
-        # Each unit is written by another thread than the last: one is finished, the next begins.
-        threads = itertools.cycle((one, other))
-        under_way: deque[Future[None]] = deque()
-        tail: _UnitTail | None = None
-        finishing: Future[Mark] | None = None
         for batch in batches:
             stop.raise_if_asked(KEPT)
-            if not isinstance(batch, Mark):
-                if tail is None:
-                    tail = _UnitTail(job, batch.unit, next(threads), buffers)
-                under_way.append(tail.add(batch, copies))
-                while len(under_way) > BATCHES_UNDER_WAY or (under_way and under_way[0].done()):
-                    under_way.popleft().result()
+            if isinstance(batch, ViewBatch):
+                tails.add(batch)
                 seen(len(batch.keys))
             # A unit is finished after the one before it, whose mark is out by then.
             ends = isinstance(batch, Mark) or batch.last
-            if finishing is not None and (ends or finishing.done()):
-                yield from _counted(finishing.result(), budget)
-                finishing = None
+            for mark in tails.finished(wait=ends):
+                yield from _counted(mark, budget)
                 stop.raise_if_asked(KEPT)
             if isinstance(batch, Mark):
                 seen(batch.n + len(batch.skipped))
                 yield from _counted(batch, budget)
-            elif tail is not None and batch.last:
-                finishing, tail = tail.finish(), None
-        if finishing is not None:
-            yield from _counted(finishing.result(), budget)
+            elif batch.last:
+                tails.finish()
+        for mark in tails.finished(wait=True):
+            yield from _counted(mark, budget)
 
 
 def _counted(mark: Mark, budget: BadImageBudget) -> Iterator[Mark]:
     yield mark
     budget.add(mark.shard, mark.skipped)
+
+
+class _Tails:
+    """The unit that is under way and the one before it, which is being finished meanwhile."""
+
+    def __init__(self, job: ExtractionJob, buffers: PixelBuffers) -> None:
+        self._job = job
+        self._buffers = buffers
+        self._copies = DeviceCopies(job.teacher.device)
+        # Each unit is written by another thread than the last: one is finished, the next begins.
+        self._pools = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        self._threads = itertools.cycle(self._pools)
+        self._under_way: deque[Future[None]] = deque()
+        self._tail: _UnitTail | None = None
+        self._finishing: Future[Mark] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pool in self._pools:
+            pool.shutdown()
+
+    def add(self, batch: ViewBatch) -> None:
+        """Have a batch computed and written; waits while too many are under way."""
+        if self._tail is None:
+            self._tail = _UnitTail(self._job, batch.unit, next(self._threads), self._buffers)
+        under_way = self._under_way
+        under_way.append(self._tail.add(batch, self._copies))
+        while len(under_way) > BATCHES_UNDER_WAY or (under_way and under_way[0].done()):
+            under_way.popleft().result()
+
+    def finished(self, *, wait: bool) -> Iterator[Mark]:
+        """Yield the mark of the unit that is being finished, if there is one and it is there."""
+        if self._finishing is not None and (wait or self._finishing.done()):
+            yield self._finishing.result()
+            self._finishing = None
+
+    def finish(self) -> None:
+        """Have the unit that is under way finished."""
+        if self._tail is not None:
+            self._finishing, self._tail = self._tail.finish(), None
 
 
 class _UnitTail:

@@ -11,8 +11,17 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
+def _one(_: object) -> float:
+    return 1
+
+
 def ordered_map(
-    function: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, workers: int, ahead: int
+    function: Callable[[ItemT], ResultT],
+    items: Iterable[ItemT],
+    *,
+    workers: int,
+    ahead: float,
+    cost: Callable[[ItemT], float] = _one,
 ) -> Generator[ResultT, None, None]:
     """Yield `function(item)` for each item in order, computing at most `ahead` items in advance.
 
@@ -21,21 +30,26 @@ def ordered_map(
         items: consumed lazily, in the calling thread.
         workers: threads; 0 calls the function in place.
         ahead: how many results may wait, which bounds the memory they take.
+        cost: how many items an item counts for.
 
     Closing the generator drops what no thread has begun, and waits for the rest.
     """
     if workers == 0:
         yield from map(function, items)
         return
-    pending: deque[Future[ResultT]] = deque()
+    pending: deque[tuple[Future[ResultT], float]] = deque()
+    waiting = 0.0
     pool = ThreadPoolExecutor(workers)
     try:
         for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) >= ahead:
-                yield pending.popleft().result()
+            pending.append((pool.submit(function, item), cost(item)))
+            waiting += pending[-1][1]
+            while pending and waiting >= ahead:
+                future, counted = pending.popleft()
+                waiting -= counted
+                yield future.result()
         while pending:
-            yield pending.popleft().result()
+            yield pending.popleft()[0].result()
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -127,12 +127,11 @@ def read_many(urls: Iterable[str]) -> Generator[bytes, None, None]:
 
 
 def _read_local(url: str) -> bytes:
-    """Read a file without what patience costs, unless it turns out to be needed."""
-    path = local_path(url)
-    with contextlib.suppress(OSError):
-        if path is not None:
-            return path.read_bytes()
-    return read_bytes(url)
+    # Finding a URL's file system, and being ready to try again, costs more than reading.
+    try:
+        return Path(url).read_bytes()
+    except OSError:  # such as of a file:// URL, which is no path
+        return read_bytes(url)
 
 
 def open_read(url: str) -> BinaryIO:

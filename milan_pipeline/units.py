@@ -3,19 +3,17 @@
 A unit is one view of one image shard. Its mark is written last; a unit without one does not exist.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from milan_pipeline import storage
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.manifest import Manifest, Shard
 
-READING_THREADS = 32
 REVOKED = "its mark is revoked: it was, or is, being written over"
 NOT_DONE = "not done yet"
 
@@ -209,24 +207,11 @@ def undone_units(
 
 def _marks_of(folder: str, names: list[str], objects: bool) -> list[Mark]:
     """Read the marks of one listing, in its order."""
-
-    def read(name: str) -> Mark:
-        url = storage.join(folder, name)
-        return _parsed(url, storage.read_bytes(url), objects=objects)
-
-    place = storage.local_path(folder)
-    if place is None:
-        with ThreadPoolExecutor(READING_THREADS) as pool:
-            return list(pool.map(read, names))
-
-    def read_file(path: Path) -> Mark:
-        # Finding a URL's file system, and being ready to try again, costs more than reading.
-        try:
-            return _parsed(str(path), path.read_bytes(), objects=objects)
-        except OSError:
-            return read(path.name)
-
-    return [read_file(place / name) for name in names]
+    urls = [storage.join(folder, name) for name in names]
+    with contextlib.closing(storage.read_many(urls)) as contents:
+        return [
+            _parsed(url, data, objects=objects) for url, data in zip(urls, contents, strict=True)
+        ]
 
 
 def _parsed(url: str, data: bytes, *, objects: bool) -> Mark:

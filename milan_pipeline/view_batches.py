@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import itertools
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +33,8 @@ DECODED_TOGETHER = 8
 """Images that a thread takes on at a time: handing them over one by one costs more."""
 BATCHES_AHEAD, IMAGES_AHEAD = 2, 64
 """So many batches, and at least so many images, are decoded in advance."""
+MOST_BATCHES = 8
+"""In decoding at a time, or as many as there are threads: of tiny shards, each has few images."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,13 +92,19 @@ class PixelBuffers:
         self._shape = shape
         self._pinned = pinned
         self._free: deque[torch.Tensor] = deque()
-        self.made = 0
+
+    @classmethod
+    def of(cls, job: ExtractionJob, units: Iterable[Unit]) -> "PixelBuffers":
+        """Make them for the largest batch of some units."""
+        counts = {unit.shard.samples for unit in units} - {0}
+        rows = max((job.rows_of(count) for count in counts), default=1)
+        size = job.teacher.image_size
+        return cls((rows, 3, size, size), pinned=job.teacher.device.type == "cuda")
 
     def take(self) -> torch.Tensor:
         """Return one that nobody uses."""
         if self._free:
             return self._free.pop()
-        self.made += 1
         return torch.zeros(self._shape, dtype=torch.uint8, pin_memory=self._pinned)
 
     def give_back(self, buffer_BCSS: torch.Tensor) -> None:
@@ -144,11 +152,20 @@ def _decoded(
 ) -> Generator[ViewBatch | Mark, None, None]:
     """Yield each batch when its last part is decoded; the parts come in order."""
     images = max(BATCHES_AHEAD * job.batch_size, IMAGES_AHEAD)
+    batches = max(MOST_BATCHES, job.workers)
+
+    def cost(item: _Part | Mark) -> float:
+        if isinstance(item, Mark):
+            return 1 / batches
+        of_batch = len(item.images) / max(1, len(item.batch.keys))
+        return max(len(item.images) / images, (of_batch or 1) / batches)
+
     decoded = ordered_map(
         lambda item: item if isinstance(item, Mark) else _decode_part(job, item),
         _parts(job, units, buffers),
         workers=job.workers,
-        ahead=-(-images // DECODED_TOGETHER),
+        ahead=1,
+        cost=cost,
     )
     with contextlib.closing(decoded):
         for item in decoded:

@@ -27,6 +27,7 @@ from milan_pipeline.unit_reader import open_unit
 from milan_pipeline.units import Mark, Unit, list_units, read_marks
 from milan_pipeline.views import ViewPolicy
 from tests.conftest import values_of
+from tests.test_target_store import files_of
 
 
 @pytest.fixture
@@ -118,6 +119,35 @@ def test_unreadable_images_go_to_the_ledger(job: ExtractionJob, tmp_path: Path) 
     assert keys.tolist() == [f"k{number:02d}" for number in range(3, 12)]
 
 
+@pytest.mark.parametrize("size", [4, 64])
+def test_padded_as_on_a_gpu_the_targets_are_the_same(
+    job: ExtractionJob, tmp_path: Path, size: int
+) -> None:
+    # Of three shards one is empty, and of one nothing can be read; of the third, most.
+    job = dataclasses.replace(with_bad_images(job, tmp_path / "bad", 14), batch_size=size)
+    units = list_units(job.manifest, 2)
+    stores = {
+        name: dataclasses.replace(job, store=str(tmp_path / name), padded=padded, workers=workers)
+        for name, padded, workers in (
+            ("plain", False, 0), ("padded", True, 0), ("threads", True, 3)
+        )
+    }  # fmt: skip
+    marks = {name: extract(each, units, fraction=1.0) for name, each in stores.items()}
+    assert [mark.n for mark in marks["padded"]] == [0, 0, 10] * 2
+    assert marks["threads"] == marks["padded"]  # hashes of all bytes among them
+    assert files_of(tmp_path / "threads") == files_of(tmp_path / "padded")
+    for unit, plain, padded in zip(units, marks["plain"], marks["padded"], strict=True):
+        assert padded.skipped == plain.skipped
+        expected = open_unit(stores["plain"].store, unit, plain)
+        found = open_unit(stores["padded"].store, unit, padded)
+        for name in ("key", "box", "flip", "size", "digest"):
+            assert np.array_equal(values_of(found, name), values_of(expected, name))
+        for name in ("codes", "prior"):
+            np.testing.assert_allclose(
+                values_of(found, name), values_of(expected, name), atol=1e-3, rtol=1e-3
+            )
+
+
 def test_too_many_unreadable_images_stop_it_after_the_unit(
     job: ExtractionJob, tmp_path: Path
 ) -> None:
@@ -166,6 +196,22 @@ def test_ordered_map_keeps_the_order_and_looks_ahead_so_far(workers: int) -> Non
     assert next(results) == 0
     assert len(taken) <= 5
     assert list(results) == [number * number for number in range(1, 20)]
+
+
+def test_ordered_map_looks_ahead_by_cost() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in (1, 1, 5, 9, 1, 1, 1, 1):
+            taken.append(number)
+            yield number
+
+    costly = ordered_map(abs, items(), workers=2, ahead=6, cost=float)
+    seen = []
+    for number in costly:
+        seen.append(number)
+        assert sum(taken[len(seen) - 1 : -1]) < 6  # without what it could not know the cost of
+    assert seen == taken == [1, 1, 5, 9, 1, 1, 1, 1]
 
 
 def test_ordered_map_raises_where_the_error_was() -> None:

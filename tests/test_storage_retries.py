@@ -126,6 +126,8 @@ def test_many_files_come_in_order(remote: bool, tmp_path) -> None:
     assert len(asked) == (storage.READ_AHEAD if remote else 1)
     assert list(contents) == [str(number).encode() for number in range(1, 300)]
     assert list(storage.read_many([])) == []
+    if not remote:
+        assert next(storage.read_many([f"file://{urls[7]}"])) == b"7"
     contents = storage.read_many([urls[0], storage.join(folder, "none"), urls[1]])
     assert next(contents) == b"0"
     with pytest.raises(MissingDataError, match="none does not exist"):

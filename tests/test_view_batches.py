@@ -20,8 +20,23 @@ from milan_pipeline.view_batches import PixelBuffers, ViewBatch, view_batches
 from tests.small_extraction import SIZE, extract, job_on, threads_of_pools
 
 
-def buffers_of(job: ExtractionJob) -> PixelBuffers:
-    return PixelBuffers((job.batch_size, 3, SIZE, SIZE), pinned=False)
+class CountedBuffers(PixelBuffers):
+    """Notes which buffers there are, and keeps them, so that each has an address of its own."""
+
+    def __init__(self, shape: tuple[int, int, int, int], *, pinned: bool) -> None:
+        super().__init__(shape, pinned=pinned)
+        self.made: dict[int, torch.Tensor] = {}
+
+    def take(self) -> torch.Tensor:
+        buffer_BCSS = super().take()
+        self.made[buffer_BCSS.data_ptr()] = buffer_BCSS
+        return buffer_BCSS
+
+
+def buffers_of(job: ExtractionJob) -> CountedBuffers:
+    buffers = CountedBuffers.of(job, list_units(job.manifest, 1))
+    assert isinstance(buffers, CountedBuffers)
+    return buffers
 
 
 def batches_of(job: ExtractionJob, units: Sequence[Unit]) -> list[ViewBatch]:
@@ -132,7 +147,7 @@ def peak_of(job: ExtractionJob, units: list[Unit]) -> tuple[int, int]:
         buffers.give_back(batch.buffer_BCSS)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    return buffers.made, peak
+    return len(buffers.made), peak
 
 
 def test_memory_does_not_grow_with_the_number_of_shards(tmp_path: Path) -> None:
@@ -140,9 +155,25 @@ def test_memory_does_not_grow_with_the_number_of_shards(tmp_path: Path) -> None:
     units = list_units(job.manifest, 1)
     peak_of(job, units)  # what is imported or cached once
     few, many = peak_of(job, units[:20]), peak_of(job, units)
-    most = 64 // 5 + 8  # images ahead, in batches of 5 and 4, and what waits for its turn
+    most = 8 + 2 + 2  # in decoding, decoded, and one that is begun and one that is ended
     assert max(few[0], many[0]) <= most
     assert many[1] - few[1] < sum(unit.shard.bytes for unit in units[20:]) / 4
+
+
+@pytest.mark.parametrize("counts", [[1] * 60, [1] * 40 + [40] + [1] * 20])
+def test_tiny_shards_take_few_and_small_buffers(tmp_path: Path, counts: list[int]) -> None:
+    job = job_on(tmp_path, counts, batch_size=256)
+    buffers = buffers_of(job)
+    for batch in view_batches(job, list_units(job.manifest, 1), buffers):
+        assert isinstance(batch, ViewBatch)
+        buffers.give_back(batch.buffer_BCSS)
+    assert len(buffers.made) <= 8 + 2 + 2
+    assert {len(buffer) for buffer in buffers.made.values()} == {max(counts)}
+
+
+def test_whole_batches_have_room(tmp_path: Path) -> None:
+    job = job_on(tmp_path, [1, 3], whole=True, batch_size=6)
+    assert {len(batch.buffer_BCSS) for batch in batches_of(job, list_units(job.manifest, 1))} == {6}
 
 
 def test_the_views_of_bad_rows_are_not_cleared(tmp_path: Path) -> None:
@@ -152,5 +183,5 @@ def test_the_views_of_bad_rows_are_not_cleared(tmp_path: Path) -> None:
         assert isinstance(batch, ViewBatch)
         good = batch.good_rows()
         buffers.give_back(batch.buffer_BCSS)
-    assert buffers.made == 1
+    assert len(buffers.made) == 1
     assert np.array_equal(good, [0, 1, 3])
