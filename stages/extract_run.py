@@ -40,6 +40,7 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
         ConfigError: the precision cannot be settled here.
         DataError: units failed, or too many images cannot be read.
         InterruptedRunError: a stop was asked for; finished units are kept.
+        MismatchError: the store holds other targets, or others do another extent of these.
     """
     spec = spec_of(config)
     manifest = spec.manifest()
@@ -56,8 +57,12 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
     if not work.left and record.previous_state() == "done":
         click.echo(f"{config.out}: nothing to do, {len(work.units)} units are done")
         return
-    if config.init or config.part:
+    if config.part:
+        # Batches of another size would give other bytes to two who do the same unit.
+        record.require_joinable("views", "batch_size")
         record.join()
+    elif config.init:
+        record.begin()
     else:
         record.begin()
     if config.init:
@@ -158,6 +163,11 @@ def _finish(
         click.echo(
             f"{config.out}: {own} units_done_now; {len(left)} of all {len(work.units)} units are "
             "left to others"
+        )
+        return
+    if not record.is_current():
+        click.echo(
+            f"{config.out}: {own} units_done_now; others have begun to extract more, or less"
         )
         return
     everything = work._replace(own=work.units, marks=marks, left={})
