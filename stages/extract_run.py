@@ -26,6 +26,7 @@ from stages.extract_plan import (
     WorkList,
     list_work,
     record_of,
+    require_place,
     samples_of,
     spec_of,
     teacher_line,
@@ -37,11 +38,16 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
     """Do every unit that is not done, or those of them that are this part's.
 
     Raises:
-        ConfigError: the precision cannot be settled here.
+        ConfigError: the precision cannot be settled here, or nothing can be written to --out.
         DataError: units failed, or too many images cannot be read.
         InterruptedRunError: a stop was asked for; finished units are kept.
         MismatchError: the store holds other targets, or others do another extent of these.
     """
+    require_place(config.out)
+    if config.scheduler is not None:
+        from milan_pipeline.dask_cluster import require_address
+
+        require_address(config.scheduler)
     spec = spec_of(config)
     manifest = spec.manifest()
     click.echo(teacher_line(config, spec.teacher))

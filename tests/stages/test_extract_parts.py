@@ -91,6 +91,16 @@ def test_precision_is_not_settled_for_other_machines(extract: Extract, capsys) -
     extract("--precision", "auto", "--init", "--overwrite", code=2)
 
 
+@pytest.mark.parametrize("more", [(), ("--dry-run",), ("--init",)])
+def test_where_no_store_can_be(
+    extract: Extract, image_shards: Path, more: tuple[str, ...], capsys
+) -> None:
+    extract("--out", "http://127.0.0.1:1/targets.zarr", *more, code=1)
+    assert "web servers are only read from" in capsys.readouterr().err
+    extract("--out", image_shards, *more, code=2)
+    assert f"--out {image_shards} is a folder of shards" in capsys.readouterr().err
+
+
 def test_a_part_submitted_again_does_its_own_units_alone(extract: Extract) -> None:
     out = extract("--part", "0/4")
     before = files_without(out, RECORD)
@@ -343,6 +353,9 @@ def test_dry_run_names_a_revoked_unit(
         (["--part", "0/2", "--init"], "--init does no unit"),
         (["--processes", 2, "--init"], "--init does no unit"),
         (["--processes", 2, "--scheduler", "tcp://x:1"], "--scheduler and --processes are two"),
+        (["--scheduler", "nonsense"], "--scheduler nonsense is no address"),
+        (["--scheduler", "tcp://x"], "--scheduler tcp://x is no address"),
+        (["--grid", 1000000], "--grid 1000000 is above 128"),
         (["--processes", 0], "--processes 0 is below 1"),
     ],
 )
