@@ -8,10 +8,28 @@ from collections.abc import Iterator
 import click
 import dask
 from distributed import Client, LocalCluster
+from distributed.comm.addressing import parse_address, parse_host_port
 
-from milan_pipeline.errors import MissingDataError
+from milan_pipeline.errors import ConfigError, MissingDataError
 
 CONNECT_SECONDS = 30
+
+
+def require_address(scheduler: str) -> None:
+    """Refuse what is no address, before any work is done.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        scheme, place = parse_address(scheduler)
+        if scheme != "inproc":  # a cluster of this very process, which has no ports
+            parse_host_port(place)
+    except ValueError as error:
+        raise ConfigError(
+            f"--scheduler {scheduler} is no address ({error}); give the one that `dask scheduler` "
+            "prints, for example tcp://HOST:8786"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -45,6 +45,11 @@ def load_visual(spec: TeacherSpec) -> nn.Module:
         ConfigError: the model or its weights cannot be had, or are known not to fit.
     """
     config = model_config(spec.name)
+    if spec.pretrained is None and ":" not in spec.name:
+        raise ConfigError(
+            f"--teacher {spec.name!r} comes with weights of several kinds; give --pretrained, for "
+            "example openai"
+        )
     quick_gelu = settle_quick_gelu(spec.name, spec.pretrained, config)
     size = _wanted_size(spec, config)
     try:

@@ -25,6 +25,7 @@ def option(
     help: str,  # noqa: A002 - click's own word
     choices: tuple[str, ...] | None = None,
     least: float | None = None,
+    most: float | None = None,
     role: Role = "content",
 ) -> Any:
     """Declare a configuration field that is also the option `--field-name`.
@@ -34,10 +35,12 @@ def option(
         help: one line for `--help`, with the unit where the value has one.
         choices: the only values allowed.
         least: the smallest value allowed, which `require_least` checks.
+        most: the largest value allowed, which `require_least` checks, too.
         role: "content" shapes the output and must not change between runs into one output;
             "extent" may grow; "execution" (workers, device) is free.
     """
-    metadata = {"kind": "option", "help": help, "choices": choices, "least": least, "role": role}
+    metadata: dict[str, Any] = {"kind": "option", "help": help, "choices": choices, "role": role}
+    metadata |= {"least": least, "most": most}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -52,16 +55,19 @@ def arguments(*, role: Role = "execution") -> Any:
 
 
 def require_least(config: Any) -> None:
-    """Refuse values below what their options declare as least; None is left out.
+    """Refuse values below what their options declare as least, or above most; None is left out.
 
     Raises:
-        ConfigError: a value is below it, or is NaN.
+        ConfigError: a value is not within them, or is NaN.
     """
     for field in dataclasses.fields(config):
         least, value = field.metadata.get("least"), getattr(config, field.name)
+        flag = f"--{field.name.replace('_', '-')}"
         if least is not None and value is not None and not value >= least:
-            flag = f"--{field.name.replace('_', '-')}"
             raise ConfigError(f"{flag} {value} is below {least:g}; give {least:g} or more")
+        most = field.metadata.get("most")
+        if most is not None and value is not None and not value <= most:
+            raise ConfigError(f"{flag} {value} is above {most:g}; give {most:g} or less")
 
 
 def parameters_of(config_class: type) -> list[click.Parameter]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from milan_pipeline import storage
-from milan_pipeline.errors import DataError, MissingDataError
+from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.identity import require_same
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
@@ -104,10 +104,45 @@ class StageRecord:
         previous = read_record(self.url)
         if previous is not None and previous["state"] == "running":
             self._started = timestamp_of(previous["started"])
-            ours = json.loads(json.dumps([self._content, dict(self.extent or {})]))
-            if [previous["content"], previous["extent"]] == ours:
+            if self._is_of(previous):
                 return
         self.begin()
+
+    def require_joinable(self, *options: str) -> None:
+        """Refuse to join what others have begun with another extent, or with other options.
+
+        Whoever did less would call everything done once that is.
+
+        Args:
+            options: fields of the configuration that all who join must have alike.
+
+        Raises:
+            MismatchError: they do not; the option and both values are named.
+        """
+        previous = read_record(self.url)
+        if previous is None or previous["state"] != "running":
+            return
+        if previous["content"] != json.loads(json.dumps(self._content)):
+            return
+        ours, folder = self._config(), storage.folder_of(self.url)
+        for name in options:
+            theirs, flag = previous["config"].get(name), f"--{name.replace('_', '-')}"
+            if theirs != ours[name]:
+                raise MismatchError(
+                    f"{flag} {ours[name]} is not what {folder} was begun with, {theirs}; give "
+                    f"{flag} {theirs}, or run `{self.stage} --init` again with {flag} {ours[name]}"
+                )
+        if not self._is_of(previous):
+            raise MismatchError(
+                f"{folder} was begun with images as --images {previous['config'].get('images')} "
+                f"listed them then, --images {ours.get('images')} lists others now; run "
+                f"`{self.stage} --init` again with these"
+            )
+
+    def is_current(self) -> bool:
+        """Tell whether the record is still one of this content and extent: others may begin."""
+        previous = read_record(self.url)
+        return previous is None or self._is_of(previous)
 
     def finish(self, counts: Mapping[str, Any]) -> None:
         """Write the record as "done", with what was counted."""
@@ -119,9 +154,7 @@ class StageRecord:
             "stage": self.stage,
             "state": state,
             "content": self._content,
-            "config": {
-                name: value for part in self._roles.values() for name, value in part.items()
-            },
+            "config": self._config(),
             "inputs": dict(self.inputs),
             "extent": dict(self.extent or {}),
             "versions": versions(),
@@ -130,6 +163,14 @@ class StageRecord:
             "seconds": round(time.time() - self._started, 3),
         }
         return (json.dumps(document, indent=1) + "\n").encode()
+
+    def _config(self) -> dict[str, Any]:
+        return {name: value for part in self._roles.values() for name, value in part.items()}
+
+    def _is_of(self, record: Mapping[str, Any]) -> bool:
+        """Whether a record has this content and extent."""
+        ours = json.loads(json.dumps([self._content, dict(self.extent or {})]))
+        return [record["content"], record["extent"]] == list(ours)
 
     def _write(self, state: str, counts: Mapping[str, Any]) -> None:
         storage.put_bytes(self.url, self.to_bytes(state, counts))

@@ -253,6 +253,22 @@ def free_bytes(url: str) -> int | None:
     return shutil.disk_usage(place).free
 
 
+def free_text(url: str) -> str:
+    """Say how many bytes are free where a URL is."""
+    free = free_bytes(url)
+    return "unknown" if free is None else str(free)
+
+
+def require_writable(url: str) -> None:
+    """Refuse a place of a kind that is never written to, before any work is done.
+
+    Raises:
+        ConfigError: its scheme is not known, or lacks a package.
+        StorageError: it is on a web server.
+    """
+    _writable(url)
+
+
 def local_path(url: str) -> Path | None:
     """Return the local path of a URL, or None where it is not a local file."""
     filesystem, path = resolve(url)

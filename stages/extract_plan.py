@@ -16,7 +16,7 @@ from milan_pipeline.devices import pick_device
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.identity import Identity, content_hash, require_same
 from milan_pipeline.job_spec import JobSpec
-from milan_pipeline.manifest import Manifest
+from milan_pipeline.manifest import MANIFEST_NAME, Manifest
 from milan_pipeline.precision import settle_precision
 from milan_pipeline.provenance import StageRecord, read_record
 from milan_pipeline.store_size import StoreSize, likely_identity
@@ -53,6 +53,7 @@ class WorkList(NamedTuple):
 
 def describe(config: ExtractTargets) -> None:
     """Say what is left and what it will take, from the teacher's configuration alone."""
+    require_place(config.out)
     spec = spec_of(config)
     manifest = spec.manifest()
     codec = make_codec(config.codec)
@@ -78,8 +79,23 @@ def describe(config: ExtractTargets) -> None:
     click.echo(f"images to run through the teacher: {images}")
     click.echo(
         f"bytes to write: about {size} ({size / max(1, images):.0f} a target), "
-        f"free: {storage.free_bytes(config.out)}"
+        f"free: {storage.free_text(config.out)}"
     )
+
+
+def require_place(out: str) -> None:
+    """Refuse, before any work is done, a place where no target store can be.
+
+    Raises:
+        ConfigError: shards lie there.
+        StorageError: it cannot be written to.
+    """
+    storage.require_writable(out)
+    if storage.exists(storage.join(out, MANIFEST_NAME)):
+        raise ConfigError(
+            f"--out {out} is a folder of shards, as it has {MANIFEST_NAME}; give another --out for "
+            "the targets"
+        )
 
 
 def spec_of(config: ExtractTargets) -> JobSpec:

@@ -26,6 +26,7 @@ from stages.extract_plan import (
     WorkList,
     list_work,
     record_of,
+    require_place,
     samples_of,
     spec_of,
     teacher_line,
@@ -37,10 +38,16 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
     """Do every unit that is not done, or those of them that are this part's.
 
     Raises:
-        ConfigError: the precision cannot be settled here.
+        ConfigError: the precision cannot be settled here, or nothing can be written to --out.
         DataError: units failed, or too many images cannot be read.
         InterruptedRunError: a stop was asked for; finished units are kept.
+        MismatchError: the store holds other targets, or others do another extent of these.
     """
+    require_place(config.out)
+    if config.scheduler is not None:
+        from milan_pipeline.dask_cluster import require_address
+
+        require_address(config.scheduler)
     spec = spec_of(config)
     manifest = spec.manifest()
     click.echo(teacher_line(config, spec.teacher))
@@ -56,8 +63,12 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
     if not work.left and record.previous_state() == "done":
         click.echo(f"{config.out}: nothing to do, {len(work.units)} units are done")
         return
-    if config.init or config.part:
+    if config.part:
+        # Batches of another size would give other bytes to two who do the same unit.
+        record.require_joinable("views", "batch_size")
         record.join()
+    elif config.init:
+        record.begin()
     else:
         record.begin()
     if config.init:
@@ -158,6 +169,11 @@ def _finish(
         click.echo(
             f"{config.out}: {own} units_done_now; {len(left)} of all {len(work.units)} units are "
             "left to others"
+        )
+        return
+    if not record.is_current():
+        click.echo(
+            f"{config.out}: {own} units_done_now; others have begun to extract more, or less"
         )
         return
     everything = work._replace(own=work.units, marks=marks, left={})

@@ -9,6 +9,9 @@ from milan_pipeline.parts import Part
 from milan_pipeline.teacher_spec import NORMS, PRECISIONS, PRIORS, SPACES, TeacherSpec
 from milan_pipeline.views import VIEW_POLICIES, ViewPolicy
 
+MOST_TOKENS_A_SIDE = 128
+"""Larger grids are slips of the keyboard: 16,384 tokens take the teacher gigabytes an image."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExtractTargets:
@@ -39,7 +42,9 @@ class ExtractTargets:
         "own", help="Mean and std of the teacher's pixels; MILAN's: imagenet.", choices=NORMS
     )
     grid: int | None = option(
-        None, help="Tokens along each side, by the teacher's input size; default: its own."
+        None,
+        help="Tokens along each side, by the teacher's input size; default: its own.",
+        most=MOST_TOKENS_A_SIDE,
     )
     layers: int = option(1, help="Targets are the mean of that many last layers.")
     space: str = option(

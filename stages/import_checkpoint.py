@@ -107,7 +107,7 @@ def dry_run(config: ImportCheckpoint) -> None:
         return
     size = sum(4 * tensor.numel() for tensor in plan.state.values())
     click.echo(_summary(plan))
-    click.echo(f"bytes to write: about {2 * size} at most, free: {storage.free_bytes(config.out)}")
+    click.echo(f"bytes to write: about {2 * size} at most, free: {storage.free_text(config.out)}")
 
 
 def _plan(config: ImportCheckpoint) -> _Plan:

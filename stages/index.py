@@ -100,7 +100,7 @@ def dry_run(config: Index) -> None:
     click.echo(f"shards to index: {len(left)}, listed: {len(done)}")
     click.echo(
         f"bytes to read: {sum(size or 0 for size in sizes)}, and {sizes.count(None)} remote tars; "
-        f"free: {storage.free_bytes(config.folder)}"
+        f"free: {storage.free_text(config.folder)}"
     )
 
 

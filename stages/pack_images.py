@@ -121,7 +121,7 @@ def dry_run(config: PackImages) -> None:
     click.echo(f"shards to do: {len(left)}, done: {len(plan) - len(left)}")
     click.echo(f"images: {len(source.files)}, classes: {len(source.classes)}")
     click.echo(f"other files left out: {len(source.ignored)}")
-    click.echo(f"bytes to write: about {size}, free: {storage.free_bytes(config.dest)}")
+    click.echo(f"bytes to write: about {size}, free: {storage.free_text(config.dest)}")
 
 
 def _compare_with_earlier(

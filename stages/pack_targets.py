@@ -62,6 +62,7 @@ def run(config: PackTargets) -> None:
     """Write every target shard that is not listed."""
     from milan_pipeline.target_store import read_identity
 
+    storage.require_writable(config.out)
     identity = read_identity(config.targets)
     plan = _plan(config, identity)
     record = _record(config, identity, plan)
@@ -98,6 +99,7 @@ def dry_run(config: PackTargets) -> None:
     """Say how many shards would be written and what they would take."""
     from milan_pipeline.target_store import read_identity
 
+    storage.require_writable(config.out)
     identity = read_identity(config.targets)
     plan = _plan(config, identity)
     _record(config, identity, plan).previous_state()
@@ -107,7 +109,7 @@ def dry_run(config: PackTargets) -> None:
     click.echo(f"shards to do: {len(left)}, done: {len(plan) - len(left)}")
     click.echo(
         f"bytes to write: about {size * sum(mark.n for mark in left)} ({size} a target), "
-        f"free: {storage.free_bytes(config.out)}"
+        f"free: {storage.free_text(config.out)}"
     )
 
 

@@ -8,6 +8,7 @@ import click
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.options import option, require_least, stage_command
 from milan_pipeline.teacher_spec import NORMS, PRECISIONS, PRIORS, SPACES, TeacherSpec
+from stages.extract_targets import MOST_TOKENS_A_SIDE
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,9 @@ class PlanTargets:
         "own", help="Mean and std of the teacher's pixels; MILAN's: imagenet.", choices=NORMS
     )
     grid: int | None = option(
-        None, help="Tokens along each side, by the teacher's input size; default: its own."
+        None,
+        help="Tokens along each side, by the teacher's input size; default: its own.",
+        most=MOST_TOKENS_A_SIDE,
     )
     layers: int = option(1, help="Targets are the mean of that many last layers.")
     space: str = option(

@@ -121,7 +121,7 @@ class Plan:
         exported = (8 if averages else 4) * encoder
         yield (
             f"bytes to write: about {checkpoints} (checkpoints) and {exported} (encoder), "
-            f"free: {storage.free_bytes(self.config.out)}"
+            f"free: {storage.free_text(self.config.out)}"
         )
 
 

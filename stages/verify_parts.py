@@ -110,9 +110,7 @@ class StoreParts:
         images = self.images
         if images is None:
             raise MissingDataError("--repair needs the images; give --images")
-        recorded = {unit.path: unit.shard.sha256 for unit in self._recorded}
-        listed = {shard.stem: shard.sha256 for shard in images.shards}
-        left = [unit for unit in units if listed.get(unit.shard.stem) == recorded[unit.path]]
+        left = self.repairable(units)
         for unit in units:
             if unit not in left:
                 click.echo(f"{unit.path}: its shard has changed; extract-targets follows that")
@@ -122,11 +120,21 @@ class StoreParts:
         require_same(self.identity, wanted, what=self.url, remedy=remedy)
         job = spec.job(images, self.teacher, self.identity)
         budget = BadImageBudget(fraction=self.extraction.max_bad_fraction, images=images.samples)
+        # One by one, so that what ends this leaves the units that follow as they were.
         for unit in left:
+            stop.raise_if_asked("repaired units stay so")
             revoke(self.url, unit)  # or the loop would take it for done
-        for _ in extract_units(job, left, budget, stop):
-            pass
+            for _ in extract_units(job, [unit], budget, stop):
+                pass
         return left
+
+    def repairable(self, units: Sequence[Unit]) -> list[Unit]:
+        """Return the units whose image shard is as it was; all, where the images are not here."""
+        if self.images is None:
+            return list(units)
+        recorded = {unit.path: unit.shard.sha256 for unit in self._recorded}
+        listed = {shard.stem: shard.sha256 for shard in self.images.shards}
+        return [unit for unit in units if listed.get(unit.shard.stem) == recorded[unit.path]]
 
     def _load(self, spec: TeacherSpec) -> Teacher:
         return Teacher.load(spec, device=str(pick_device(self.config.device)))

@@ -32,6 +32,8 @@ from stages.verify import Verify
 from stages.verify_parts import StoreParts
 
 NAMED_UNITS = 10
+ROUNDING = 1e-6
+"""Of cosines in float32: equal vectors may have one below 1."""
 
 Faults = dict[Unit, list[str]]
 
@@ -70,6 +72,7 @@ class _Findings:
     has_images: bool
     live: list[Comparison]
     precision: str
+    repairable: frozenset[Unit]
 
     @classmethod
     def of(cls, store: StoreParts, units: Sequence[Unit], stop: StopRequest) -> "_Findings":
@@ -77,9 +80,9 @@ class _Findings:
         faults, marks, extra = _structure(store, units, stop)
         live, wrong = _live(store, list(marks.items()), stop)
         for comparison in live:
-            if not comparison.worst >= store.config.min_cosine:
+            if not comparison.worst >= store.config.min_cosine - ROUNDING:
                 wrong.setdefault(comparison.unit, []).append(
-                    f"the target of {comparison.key!r} has a cosine of {comparison.worst:.5f} to "
+                    f"the target of {comparison.key!r} has a cosine of {comparison.worst:.7f} to "
                     "the live teacher's"
                 )
         return cls(
@@ -90,6 +93,7 @@ class _Findings:
             has_images=store.images is not None,
             live=live,
             precision=store.identity["teacher"]["precision"],
+            repairable=frozenset(store.repairable(units)),
         )
 
     @property
@@ -146,13 +150,23 @@ class _Findings:
             named = ", ".join(unit.path for unit in list(self.faults)[:NAMED_UNITS])
             raise DataError(
                 f"{len(self.faults)} of {self.units} units of {url} are not sound ({named}); "
-                "--repair extracts them again"
+                f"{self._remedy()}"
             )
         if self.fidelity is not None and self.fidelity < LEAST_COSINE:
             raise DataError(
                 f"--precision {self.precision}, in which {url} was made, has a mean cosine of "
                 f"{self.fidelity:.6f} to fp32, below {LEAST_COSINE}; extract with --precision fp32"
             )
+
+    def _remedy(self) -> str:
+        """Say what mends the faults: of a shard that is not as it was, no unit is repaired."""
+        repaired = len(self.faults.keys() & self.repairable)
+        if repaired == len(self.faults):
+            return "--repair extracts them again"
+        follow = "as image shards have changed or are gone: run extract-targets again"
+        if repaired:
+            return f"--repair extracts {repaired} of them again, but not the others, {follow}"
+        return f"--repair would not extract them again, {follow}"
 
     def _numbers(self) -> dict[str, float]:
         return {

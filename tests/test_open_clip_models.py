@@ -181,3 +181,8 @@ def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be loaded") as caught:
         load_visual(TeacherSpec(name=name))
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_without_a_tag_is_told_to_name_one() -> None:
+    with pytest.raises(ConfigError, match="give --pretrained, for example openai"):
+        load_visual(TeacherSpec(name="ViT-B-16"))

@@ -138,6 +138,8 @@ def test_free_bytes_looks_at_the_nearest_existing_folder(tmp_path: Path) -> None
     assert free is not None
     assert free > 0
     assert storage.free_bytes("memory://x") is None
+    assert storage.free_text("memory://x") == "unknown"
+    assert storage.free_text(str(tmp_path)).isdigit()
 
 
 def test_local_path(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """extract-targets in parts: equal to one process, whoever comes when, and what it refuses."""
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from milan_pipeline import provenance, storage
+from milan_pipeline.manifest import load_manifest
 from milan_pipeline.target_store import read_identity
 from milan_pipeline.unit_writer import UnitWriter
 from tests.conftest import run_cli, write_picture, write_tiny_clip
@@ -89,6 +91,16 @@ def test_precision_is_not_settled_for_other_machines(extract: Extract, capsys) -
     extract("--precision", "auto", "--init", "--overwrite", code=2)
 
 
+@pytest.mark.parametrize("more", [(), ("--dry-run",), ("--init",)])
+def test_where_no_store_can_be(
+    extract: Extract, image_shards: Path, more: tuple[str, ...], capsys
+) -> None:
+    extract("--out", "http://127.0.0.1:1/targets.zarr", *more, code=1)
+    assert "web servers are only read from" in capsys.readouterr().err
+    extract("--out", image_shards, *more, code=2)
+    assert f"--out {image_shards} is a folder of shards" in capsys.readouterr().err
+
+
 def test_a_part_submitted_again_does_its_own_units_alone(extract: Extract) -> None:
     out = extract("--part", "0/4")
     before = files_without(out, RECORD)
@@ -144,6 +156,58 @@ def test_more_views_in_parts_start_the_record_anew(extract: Extract) -> None:
     assert record(out)["state"] == "running"
     assert record(out)["extent"]["views"] == 2
     assert record(extract("--part", "1/2"))["state"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("option", "then", "now"), [("--views", 2, 1), ("--views", 1, 2), ("--batch-size", 4, 3)]
+)
+def test_parts_of_one_run_do_the_same(
+    extract: Extract, option: str, then: int, now: int, capsys
+) -> None:
+    out = extract(option, then, "--part", "0/4")
+    before = (out / RECORD).read_bytes()
+    extract(option, now, "--part", "0/2", code=1)
+    assert (out / RECORD).read_bytes() == before
+    error = capsys.readouterr().err
+    assert f"{option} {now} is not what {out} was begun with, {then}; give {option} {then}" in error
+    assert f"`extract-targets --init` again with {option} {now}" in error
+    assert error.count("\n") == 1
+    extract(option, now, "--init")
+    extract(option, now, "--part", "0/2")
+    assert record(extract(option, now, "--part", "1/2"))["state"] == "done"
+
+
+def test_parts_of_one_run_have_the_same_images(
+    extract: Extract, image_shards: Path, tmp_path: Path, capsys
+) -> None:
+    shutil.copytree(image_shards, tmp_path / "shards")
+    full = load_manifest(str(tmp_path / "shards"), kind="images")
+    images = ("--images", tmp_path / "shards")
+    dataclasses.replace(full, shards=full.shards[:-1]).save()
+    extract(*images, "--part", "0/4")
+    full.save()
+    extract(*images, "--part", "0/4", code=1)
+    assert "lists others now; run `extract-targets --init` again" in capsys.readouterr().err
+    extract(*images, "--init")
+    extract(*images, "--part", "0/4")
+
+
+def test_who_did_less_does_not_call_it_done(
+    extract: Extract, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    real, begun = UnitWriter.finish, threading.Event()
+
+    def finish(self: UnitWriter, skipped: list[dict[str, str]]) -> Any:
+        if not begun.is_set():
+            begun.set()
+            extract("--init")
+        return real(self, skipped)
+
+    monkeypatch.setattr(UnitWriter, "finish", finish)
+    out = extract("--views", 1, "--part", "0/1")
+    assert "others have begun to extract more" in capsys.readouterr().out
+    assert record(out)["state"] == "running"
+    assert record(out)["extent"]["views"] == 2
 
 
 def test_racing_creators_end_with_one_root(
@@ -289,6 +353,9 @@ def test_dry_run_names_a_revoked_unit(
         (["--part", "0/2", "--init"], "--init does no unit"),
         (["--processes", 2, "--init"], "--init does no unit"),
         (["--processes", 2, "--scheduler", "tcp://x:1"], "--scheduler and --processes are two"),
+        (["--scheduler", "nonsense"], "--scheduler nonsense is no address"),
+        (["--scheduler", "tcp://x"], "--scheduler tcp://x is no address"),
+        (["--grid", 1000000], "--grid 1000000 is above 128"),
         (["--processes", 0], "--processes 0 is below 1"),
     ],
 )

@@ -265,3 +265,11 @@ def test_killed_at_any_write_it_ends_with_the_same_bytes(
             break
         writes += 1
     assert writes >= 2 * 6 + 4
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_web_server_is_refused_at_once(
+    target_store: Path, more: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_cli("pack-targets", "--targets", target_store, "--out", "http://x/targets", *more, code=1)
+    assert "web servers are only read from" in capsys.readouterr().err

@@ -160,6 +160,7 @@ def test_the_tower_is_timed(tiny_clip: Path, capsys) -> None:
         ("--samples", 5, "--images", "x"),
         ("--samples", 0),
         ("--samples", 5, "--views", 0),
+        ("--samples", 5, "--grid", 1000000),
         ("--samples", 5, "--codec", "pq"),
         ("--samples", 5, "--measure", "--teacher-rate", 3),
         ("--samples", 5, "--student-rate", 0),
