@@ -50,13 +50,19 @@ def put(store: Path, unit: Unit, **changes: Any) -> None:
     path.write_bytes(Mark(**(vars(mark) | changes)).to_bytes())
 
 
+REPORTERS: list[Reporter] = []  # whose threads write
+
+
 def report(store: Path, name: str, at: float = NOW) -> tuple[Reporter, Callable[[float], None]]:
     """Start a report at a time; the function sets its clock."""
     times = [at]
-    return Reporter(str(store), name, units=4, clock=lambda: times[-1]), times.append
+    REPORTERS.append(Reporter(str(store), name, units=4, clock=lambda: times[-1]))
+    return REPORTERS[-1], times.append
 
 
 def status_of(store: Path) -> Status:
+    for reporter in REPORTERS:
+        reporter.wait()
     return read_status(str(store), now=NOW)
 
 
