@@ -13,10 +13,10 @@ demo: .venv/installed  ## the main job on made-up scenes: demo/results.json, dem
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh workflows/demo/run.sh demo
 
 test: .venv/installed  ## the default tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 test-slow: .venv/installed  ## kills, wheel: what takes tens of seconds each
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 lint: .venv/installed
 	$(BIN)/ruff check .

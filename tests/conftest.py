@@ -15,6 +15,9 @@ from milan_pipeline import retries
 from milan_pipeline.cli import main
 
 TINY_VISION = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
+# Nothing here is large: teams of threads would wait for each other, beside threads of our own.
+torch.set_num_threads(1)
+
 TINY_CLIP = {
     "embed_dim": 24,
     "vision_cfg": TINY_VISION,
