@@ -14,6 +14,10 @@ from milan_pipeline.errors import ConfigError, MissingDataError
 
 CONNECT_SECONDS = 30
 
+UNWATCHED = {"distributed.worker.profile.enabled": False}
+"""Dask looks at its threads' frames 100 times a second, by a call that hung Python 3.11.7 where it
+met the start of a thread (github.com/python/cpython/issues/106883)."""
+
 
 def require_address(scheduler: str) -> None:
     """Refuse what is no address, before any work is done.
@@ -56,12 +60,12 @@ def connected(*, scheduler: str | None, processes: int | None) -> Iterator[Clien
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Have Dask speak of errors alone, here and in processes that it starts from here."""
+    """Have Dask speak of errors alone, and not look into threads, here and in its processes."""
     logger = logging.getLogger("distributed")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with dask.config.set({"logging.distributed": "error"}):
+        with dask.config.set({"logging.distributed": "error", **UNWATCHED}):
             yield
     finally:
         logger.setLevel(level)

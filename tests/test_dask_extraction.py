@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 from distributed import LocalCluster, Worker, WorkerPlugin
 
@@ -27,7 +28,7 @@ RECORD = "extract-targets.json"
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
     """Two workers that are threads of this process, so that tests can look into them."""
-    with LocalCluster(
+    with dask.config.set(dask_cluster.UNWATCHED), LocalCluster(
         n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None,
         silence_logs=50,
     ) as cluster:  # fmt: skip
