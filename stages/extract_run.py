@@ -67,8 +67,6 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
         # Batches of another size would give other bytes to two who do the same unit.
         record.require_joinable("views", "batch_size")
         record.join()
-    elif config.init:
-        record.begin()
     else:
         record.begin()
     if config.init:
