@@ -106,10 +106,9 @@ def likely_identity(
         codec: how targets will be stored.
     """
     statistics = {name: [0.5, 0.5, 0.5] for name in ("mean", "std")}
-    pixels = {"pixels": "pillow-rgb, bicubic antialiased, uint8"}
     return build_identity(
         teacher={"weights_sha256": "0" * HASH_LETTERS, **known["teacher"]},
-        preprocessing={**pixels, **statistics, **known["preprocessing"]},
+        preprocessing={**statistics, **known["preprocessing"]},
         view_policy=policy.as_dict(),
         codec=codec.parameters(),
     )

@@ -29,6 +29,9 @@ from milan_pipeline.towers import tower_of
 POSITIONS = ("positional_embedding", "pos_embed", "relative_position")
 """What the names of position embeddings and of tables of position biases contain."""
 
+PIXEL_PATH = "pillow-rgb, bicubic antialiased, uint8"
+"""What the identity calls how images become views."""
+
 
 class TeacherShape(NamedTuple):
     """What can be known of a tower without its weights: input pixels, token grid, target width."""
@@ -64,7 +67,7 @@ def visible_identity(spec: TeacherSpec) -> dict[str, dict[str, Any]]:
         statistics = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
     return {
         "teacher": _content(spec, tower, prior, architecture_of(visual)),
-        "preprocessing": {"size": tower.image_size, **statistics},
+        "preprocessing": {"pixels": PIXEL_PATH, "size": tower.image_size, **statistics},
     }
 
 
@@ -137,7 +140,7 @@ class Teacher:
     def preprocessing(self) -> dict[str, Any]:
         """Return the identity's part on what the tower is given."""
         return {
-            "pixels": "pillow-rgb, bicubic antialiased, uint8",
+            "pixels": PIXEL_PATH,
             "size": self.image_size,
             "mean": self.mean,
             "std": self.std,
