@@ -17,6 +17,8 @@ pytestmark = pytest.mark.slow
 
 COMMAND = (sys.executable, "-c", "from milan_pipeline.cli import main; main()")
 TIMES = ("started", "seconds")
+OF_TIMES = {"tensorboard", "progress"}
+"""Folders whose files tell of times: events, and the reports that `status` reads."""
 POLL = 0.01
 GIVE_UP = 120.0
 
@@ -105,11 +107,11 @@ def kill_and_rerun(words, progress, *, kills, seed):
 
 
 def files(folder):
-    """Every output file's bytes; recorded times, TensorBoard files and temporaries aside."""
+    """Every output file's bytes; temporaries and what tells of times aside."""
     found = {}
     for path in sorted(Path(folder).rglob("*")):
         name = path.relative_to(folder)
-        if path.is_file() and not path.name.endswith(".tmp") and "tensorboard" not in name.parts:
+        if path.is_file() and not path.name.endswith(".tmp") and not OF_TIMES & set(name.parts):
             found[str(name)] = path.read_bytes()
     return found
 
