@@ -37,6 +37,7 @@ from safetensors.torch import save_file
 
 from benchmarks.machine import machine_line
 from milan_pipeline import storage
+from milan_pipeline.codecs import make_codec
 from milan_pipeline.identity import content_hash
 from milan_pipeline.manifest import Manifest, Shard, load_manifest
 from milan_pipeline.provenance import read_record
@@ -88,7 +89,7 @@ def measure(folder: str, clip: Path, units: int, writers: int, repeats: int) -> 
         teacher=f"local-dir:{clip}",
     )
     spec = spec_of(config)
-    identity = spec.identity(Teacher.load(spec.teacher))
+    identity = spec.identity(Teacher.load(spec.teacher), make_codec(config.codec).parameters())
     create_root(config.out, identity)
     shards = tuple(
         Shard(

@@ -17,6 +17,7 @@ from benchmarks.plain_step import (
     PlainStep,
 )
 from benchmarks.stream_data import World
+from milan_pipeline.codecs import make_codec
 from milan_pipeline.examples import Batch, ExampleConfig
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.order import OrderConfig
@@ -55,7 +56,7 @@ def serve_ours(connection: "Connection[Any, Any]", *, world: World, batch: int, 
         trainer = Trainer(
             Path(run),
             student,
-            world.layout.codec,
+            make_codec("int8"),
             _training(batch, clock.total(EPOCHS), bf16=bf16),
             clock,
         )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from milan_pipeline.codecs import make_codec
+from milan_pipeline.codecs import parse_codec
 from milan_pipeline.images import digest
 from milan_pipeline.manifest import Manifest, Shard
 from milan_pipeline.pairs import PairTable, join_pairs
@@ -44,7 +44,7 @@ def make_world(root: Path, images: int, target_width: int = TARGET_WIDTH) -> Wor
         path = root / "folder" / f"class-{number % 10}" / f"{_key(number)}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    layout = RecordLayout(codec=make_codec("int8"), patches=PATCHES, width=target_width)
+    layout = RecordLayout(codec=parse_codec("int8"), patches=PATCHES, width=target_width)
     parts = np.array_split(np.arange(images), SHARDS)
     image_shards = tuple(
         write_shard(str(root / "images"), f"train-{part:06d}.tar", _image_samples(jpegs, numbers))

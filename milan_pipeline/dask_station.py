@@ -102,7 +102,7 @@ class _Station:
         stored = read_identity(spec.store)
         device = _device(assignment, str(worker.name))
         teacher = Teacher.load(spec.teacher, device=device)
-        identity = spec.identity(teacher)
+        identity = spec.identity(teacher, stored["codec"])
         require_same(stored, identity, what=spec.store, remedy="give all workers the same teacher")
         self._job = spec.job(manifest, teacher, identity)
 

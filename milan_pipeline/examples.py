@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from milan_pipeline.codecs import decode_prior
 from milan_pipeline.crops import cut_patches, view_pixels
 from milan_pipeline.errors import DataError, MismatchError
 from milan_pipeline.images import decode_rgb
@@ -167,7 +168,7 @@ class ToExamples:
         config, key = self._config, sample["__key__"]
         kept_K, masked_M = draw_mask(
             config.masking,
-            record["prior"],
+            decode_prior(record["prior"]),
             config.kept,
             grid=config.grid,
             seed=config.mask_seed,

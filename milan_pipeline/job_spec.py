@@ -1,8 +1,10 @@
 """What an extraction is, small enough to be sent to another process, and what it becomes there."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
-from milan_pipeline.codecs import make_codec
+from milan_pipeline.codec_files import read_store_codec
 from milan_pipeline.extraction import ExtractionJob
 from milan_pipeline.identity import Identity, build_identity, content_hash
 from milan_pipeline.manifest import Manifest, load_manifest, require_unique_stems
@@ -33,24 +35,24 @@ class JobSpec:
         require_unique_stems(manifest.shards)
         return manifest
 
-    def identity(self, teacher: Teacher) -> Identity:
-        """Say what the targets will be."""
+    def identity(self, teacher: Teacher, codec: Mapping[str, Any]) -> Identity:
+        """Say what the targets will be, stored by a codec of these parameters."""
         return build_identity(
             teacher=teacher.identity(),
             preprocessing=teacher.preprocessing(),
             view_policy=self.policy.as_dict(),
-            codec=make_codec(self.codec).parameters(),
+            codec=codec,
         )
 
     def job(self, manifest: Manifest, teacher: Teacher, identity: Identity) -> ExtractionJob:
-        """Put together what the loop needs."""
+        """Put together what the loop needs; the store has its root, and its codec."""
         return ExtractionJob(
             manifest=manifest,
             store=self.store,
             identity_hash=content_hash(identity),
             teacher=teacher,
             policy=self.policy,
-            codec=make_codec(self.codec),
+            codec=read_store_codec(self.store, identity),
             batch_size=self.batch_size,
             workers=self.workers,
             whole=self.teacher.compile,

@@ -13,7 +13,7 @@ import torch
 import zarr
 from torch.nn import functional as F
 
-from milan_pipeline.codecs import Codec
+from milan_pipeline.codecs import Codec, decode_prior
 from milan_pipeline.crops import view_pixels
 from milan_pipeline.errors import DataError
 from milan_pipeline.images import decode_rgb
@@ -117,7 +117,7 @@ def stored_targets(
             data = reader.read(url, *(int(place[at]) for at in ("offset", "length", "xxh3")))
             pixels = view_pixels(decode_rgb(data), box_of(boxes[row], flips[row]), size)
             tokens_ND = codec.decode(*read_codes(arrays, slice(row, row + 1)))[0]
-            yield Stored(unit, key, tokens_ND, torch.from_numpy(priors[row].copy()), pixels)
+            yield Stored(unit, key, tokens_ND, torch.from_numpy(decode_prior(priors[row])), pixels)
 
 
 def compare(

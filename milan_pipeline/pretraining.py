@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from milan_pipeline.codec_files import read_shards_codec
+from milan_pipeline.codecs import Codec
 from milan_pipeline.decoder_choices import make_decoder
 from milan_pipeline.errors import ConfigError, MismatchError
 from milan_pipeline.examples import ExampleConfig
@@ -25,13 +27,14 @@ PUBLISHED_BATCH = 4096
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunData:
-    """The pairs of a run, the order they come in, and what their targets are."""
+    """The pairs of a run, the order they come in, what their targets are and how stored."""
 
     pairs: PairTable
     order: OrderConfig
     clock: StepClock
     identity: Identity
     identity_hash: str
+    codec: Codec
 
     @functools.cached_property
     def layout(self) -> RecordLayout:
@@ -124,6 +127,7 @@ def open_run_data(
         clock=step_clock(pairs, order),
         identity=target_manifest.common["identity"],
         identity_hash=target_manifest.common["identity_hash"],
+        codec=read_shards_codec(targets, target_manifest.common["identity"]),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import zarr
 from zarr.storage import MemoryStore
 
-from milan_pipeline.codecs import Codec, codec_of
+from milan_pipeline.codecs import CodecSpec, spec_of
 from milan_pipeline.identity import Identity, build_identity, content_hash
 from milan_pipeline.target_store import (
     create_codes,
@@ -61,7 +61,7 @@ class StoreSize:
         """Take an identity; a hash in it that is not known yet may be any text of its length."""
         height, width = identity["teacher"]["grid"]
         self._identity = identity
-        self._codec = codec_of(identity["codec"])
+        self._codec = spec_of(identity["codec"])
         self._shape = 1 + height * width, self._codec.code_width(identity["teacher"]["width"])
         self._known: dict[tuple[object, ...], int] = {}
 
@@ -96,25 +96,25 @@ class StoreSize:
 
 
 def likely_identity(
-    known: Mapping[str, Mapping[str, Any]], policy: ViewPolicy, codec: Codec
+    known: Mapping[str, Mapping[str, Any]], policy: ViewPolicy, codec: CodecSpec
 ) -> Identity:
     """Build the identity that a store will have, with stand-ins for what only the weights tell.
 
     Args:
         known: the teacher's parts that are known without them: `teacher.visible_identity`.
         policy: how views will be cut.
-        codec: how targets will be stored.
+        codec: how targets will be stored, its fitted arrays aside.
     """
     statistics = {name: [0.5, 0.5, 0.5] for name in ("mean", "std")}
     return build_identity(
         teacher={"weights_sha256": "0" * HASH_LETTERS, **known["teacher"]},
         preprocessing={**statistics, **known["preprocessing"]},
         view_policy=policy.as_dict(),
-        codec=codec.parameters(),
+        codec=codec.for_width(known["teacher"]["width"]).parameters(),
     )
 
 
-def _layout_of(codec: Codec, shape: tuple[int, int], samples: int) -> _Layout:
+def _layout_of(codec: CodecSpec, shape: tuple[int, int], samples: int) -> _Layout:
     """Create a unit's arrays in memory and read from them what their chunks will take."""
     memory: dict[str, Any] = {}
     group = zarr.create_group(MemoryStore(memory), zarr_format=3)

@@ -13,7 +13,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from milan_pipeline.codecs import Codec, codec_of
+from milan_pipeline.codecs import CodecSpec, decode_prior, spec_of
 from milan_pipeline.errors import DataError
 from milan_pipeline.identity import Identity
 from milan_pipeline.manifest import Shard
@@ -29,7 +29,7 @@ TARGET_EXTENSION = "target.npy"
 class RecordLayout:
     """The record's type for a codec and a grid, and the fixed `.npy` header before it."""
 
-    codec: Codec
+    codec: CodecSpec
     patches: int
     width: int
 
@@ -41,7 +41,7 @@ class RecordLayout:
             ("box", "<f4", (4,)),
             ("flip", "?"),
             ("digest", "<u8"),
-            ("prior", "<f4", (self.patches,)),
+            ("prior", self.codec.prior_dtype, (self.patches,)),
         ]
         if self.codec.has_scale:
             fields.append(("scale", "<f2", (tokens,)))
@@ -80,15 +80,15 @@ class RecordLayout:
         records = np.zeros(stop - start, dtype=self.dtype)
         for name in self.dtype.names or ():
             records[name] = unit[name][start:stop]  # type: ignore[index]
-        # A patch that softmax rounded to zero must stay drawable.
-        records["prior"] = np.maximum(records["prior"], np.finfo(np.float32).tiny)
+        if not self.codec.needs_fit:
+            records["prior"] = decode_prior(records["prior"])
         return records
 
 
 def layout_of(identity: Identity) -> RecordLayout:
     """Return the record layout of targets of an identity."""
     height, width = identity["teacher"]["grid"]
-    codec = codec_of(identity["codec"])
+    codec = spec_of(identity["codec"])
     return RecordLayout(codec=codec, patches=height * width, width=identity["teacher"]["width"])
 
 

@@ -17,7 +17,7 @@ from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
 from milan_pipeline import storage
-from milan_pipeline.codecs import Codec
+from milan_pipeline.codecs import CodecSpec
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.identity import Identity, content_hash, require_same
 
@@ -34,15 +34,15 @@ TEXT_BYTES = 256
 class UnitBlock:
     """Some samples of a unit, in order: what extraction hands to the writer.
 
-    Shapes and types: key n str; codes (n, N, C); scale (n, N) float16 or None; prior (n, L)
-    float32; box (n, 4) float32: top, left, height, width in source pixels; flip (n,) bool;
-    size (n, 2) int32: source height, width; digest (n,) uint64.
+    Shapes and types: key n str; codes (n, N, C); scale (n, N) float16 or None; prior (n, L) of the
+    codec's type for priors; box (n, 4) float32: top, left, height, width in source pixels; flip
+    (n,) bool; size (n, 2) int32: source height, width; digest (n,) uint64.
     """
 
     key: list[str]
     codes: NDArray[Any]
     scale: NDArray[np.float16] | None
-    prior: NDArray[np.float32]
+    prior: NDArray[Any]
     box: NDArray[np.float32]
     flip: NDArray[np.bool_]
     size: NDArray[np.int32]
@@ -143,14 +143,14 @@ def create_small_array(
     )
 
 
-def empty_block(codec: Codec, shape: tuple[int, int]) -> UnitBlock:
+def empty_block(codec: CodecSpec, shape: tuple[int, int]) -> UnitBlock:
     """Return no samples of (N, C) codes: what a unit's arrays are, but for their number of rows."""
     tokens, _ = shape
     return UnitBlock(
         key=[],
         codes=np.zeros((0, *shape), codec.dtype),
         scale=np.zeros((0, tokens), np.float16) if codec.has_scale else None,
-        prior=np.zeros((0, tokens - 1), np.float32),
+        prior=np.zeros((0, tokens - 1), codec.prior_dtype),
         box=np.zeros((0, 4), np.float32),
         flip=np.zeros(0, np.bool_),
         size=np.zeros((0, 2), np.int32),

@@ -61,12 +61,12 @@ class UnitWriter:
         self._objects: dict[str, str] = {}
         self._memory: dict[str, Any] = {}
         self._group = zarr.create_group(MemoryStore(self._memory), zarr_format=3)
-        self._codes = create_codes(self._group, capacity, shape, codec.dtype)
+        self._codes = create_codes(self._group, capacity, shape, codec.spec.dtype)
         # Of codes, an outer shard is gathered; the first `gathered` rows are.
-        self._outer: NDArray[Any] = np.empty((min(OUTER_SHARD, capacity), *shape), codec.dtype)
+        self._outer: NDArray[Any] = np.empty((min(OUTER_SHARD, capacity), *shape), codec.spec.dtype)
         self._gathered = self._written = 0
         # Without a sample, the unit still has every array.
-        self._blocks = [empty_block(codec, shape)]
+        self._blocks = [empty_block(codec.spec, shape)]
 
     def add(self, block: UnitBlock) -> None:
         """Append samples; their codes are copied, and whole outer shards go to the store at once.

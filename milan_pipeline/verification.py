@@ -13,7 +13,9 @@ import torch
 import zarr
 from numpy.typing import NDArray
 
-from milan_pipeline.codecs import Codec, Encoded, codec_of
+from milan_pipeline.codec_files import read_store_codec
+from milan_pipeline.codecs import Codec, Encoded, decode_prior, spec_of
+from milan_pipeline.codecs.prior_codes import LARGEST_FACTOR
 from milan_pipeline.errors import StorageError
 from milan_pipeline.identity import Identity, content_hash
 from milan_pipeline.manifest import Manifest, Shard, keys_of, load_index
@@ -81,10 +83,14 @@ class StoreCheck:
         return frozenset(self.images.shards if self.images else ())
 
     @functools.cached_property
+    def _codec(self) -> Codec:
+        return read_store_codec(self.url, self.identity)
+
+    @functools.cached_property
     def _template(self) -> UnitBlock:
         """No samples, in arrays of the types and widths that a unit must have."""
         height, width = self.identity["teacher"]["grid"]
-        codec = codec_of(self.identity["codec"])
+        codec = spec_of(self.identity["codec"])
         code_width = codec.code_width(self.identity["teacher"]["width"])
         return empty_block(codec, (1 + height * width, code_width))
 
@@ -122,7 +128,6 @@ class StoreCheck:
 
     def _faults_of_codes(self, arrays: dict[str, zarr.Array[Any]], n: int) -> Iterator[str]:
         """Decode all targets, an outer shard at a time."""
-        codec = codec_of(self.identity["codec"])
         for start in range(0, n, OUTER_SHARD):
             rows = slice(start, min(start + OUTER_SHARD, n))
             try:
@@ -132,7 +137,7 @@ class StoreCheck:
             except DAMAGE as error:
                 yield f"codes: {_in_words(error)}"
                 return
-            if not _are_numbers(codec, encoded):
+            if not _are_numbers(self._codec, encoded):
                 yield f"codes of samples {rows.start} to {rows.stop - 1} decode to no numbers"
 
     def _faults_of_rows(self, unit: Unit, mark: Mark, block: UnitBlock) -> Iterator[str]:
@@ -213,7 +218,9 @@ def _are_numbers(codec: Codec, encoded: Encoded) -> bool:
     return True
 
 
-def _faults_of_priors(prior_nL: NDArray[np.float32]) -> Iterator[str]:
+def _faults_of_priors(stored_nL: NDArray[Any]) -> Iterator[str]:
+    is_coded = stored_nL.dtype == np.uint8
+    prior_nL = decode_prior(stored_nL) / LARGEST_FACTOR if is_coded else stored_nL
     sums_n = prior_nL.sum(axis=1, dtype=np.float64)
     # Written so that a NaN, which fails every comparison, is a fault.
     wrong_n = ~((prior_nL >= 0).all(axis=1) & (sums_n > 0) & (sums_n <= 1 + PRIOR_SLACK))

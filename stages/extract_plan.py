@@ -10,7 +10,7 @@ from typing import NamedTuple
 import click
 
 from milan_pipeline import storage
-from milan_pipeline.codecs import Codec, make_codec
+from milan_pipeline.codecs import CodecSpec, parse_codec
 from milan_pipeline.dataset_size import listed_dataset
 from milan_pipeline.devices import pick_device
 from milan_pipeline.errors import ConfigError
@@ -56,7 +56,7 @@ def describe(config: ExtractTargets) -> None:
     require_place(config.out)
     spec = spec_of(config)
     manifest = spec.manifest()
-    codec = make_codec(config.codec)
+    codec = parse_codec(config.codec)
     click.echo(teacher_line(config, spec.teacher))
     identity_hash = ""
     if storage.exists(storage.join(config.out, "zarr.json")):
@@ -210,7 +210,7 @@ def _bytes_of(
 
 
 def _visible_identity(
-    config: ExtractTargets, teacher: TeacherSpec, existing: Identity, codec: Codec
+    config: ExtractTargets, teacher: TeacherSpec, existing: Identity, codec: CodecSpec
 ) -> Identity:
     """Put what is known without the teacher's weights into the place of what a store has there."""
     known = visible_identity(teacher)

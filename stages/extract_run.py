@@ -9,6 +9,7 @@ import uuid
 
 import click
 
+from milan_pipeline.codecs import make_codec
 from milan_pipeline.devices import pick_device
 from milan_pipeline.extraction import ExtractionJob, extract_units
 from milan_pipeline.identity import Identity, content_hash
@@ -56,7 +57,7 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
     teacher = Teacher.load(spec.teacher, device=device)
     # A codec that needs fitting is to be fitted here, under --init, before the root is created,
     # whose identity will hold its hash; parts then refuse a store without a root.
-    identity = spec.identity(teacher)
+    identity = spec.identity(teacher, make_codec(config.codec).parameters())
     create_root(config.out, identity, overwrite=config.overwrite)
     work = list_work(config, manifest, content_hash(identity))
     record = record_of(config, identity, manifest)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from milan_pipeline import storage
-from milan_pipeline.codecs import make_codec
+from milan_pipeline.codecs import parse_codec
 from milan_pipeline.dataset_size import DatasetSize, assumed_dataset, listed_dataset
 from milan_pipeline.devices import pick_device
 from milan_pipeline.manifest import Manifest, load_manifest, require_unique_stems
@@ -55,7 +55,7 @@ class Report:
         self.device = pick_device(config.device)
         self.teacher = settle_precision(config.teacher_spec, self.device)
         visible = visible_identity(self.teacher)
-        self.identity = likely_identity(visible, ViewPolicy(), make_codec(config.codec))
+        self.identity = likely_identity(visible, ViewPolicy(), parse_codec(config.codec))
         self.dataset = _dataset(config)
         self.speeds = list(self._speeds())
 

@@ -181,7 +181,7 @@ def train(
             cache=cache,
         )
 
-    codec, clock = data.layout.codec, data.clock
+    codec, clock = data.codec, data.clock
     trainer = Trainer(config.folder, student, codec, planned.training, clock, world=world)
     world.wait_for_all()  # until all have read what an earlier run left
     prepared()

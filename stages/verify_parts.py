@@ -115,7 +115,7 @@ class StoreParts:
             if unit not in left:
                 click.echo(f"{unit.path}: its shard has changed; extract-targets follows that")
         spec = spec_of(self.extraction)
-        wanted = json.loads(json.dumps(spec.identity(self.teacher)))
+        wanted = json.loads(json.dumps(spec.identity(self.teacher, self.identity["codec"])))
         remedy = "run extract-targets with the options of the store"
         require_same(self.identity, wanted, what=self.url, remedy=remedy)
         job = spec.job(images, self.teacher, self.identity)

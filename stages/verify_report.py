@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from milan_pipeline.codecs import codec_of
+from milan_pipeline.codec_files import read_store_codec
 from milan_pipeline.errors import DataError
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.live_check import (
@@ -224,7 +224,7 @@ def _live(
     sample = draw_sample(units, config.sample, config.seed)
     if images is None or not sample:
         return [], {}
-    codec, size = codec_of(store.identity["codec"]), store.teacher.image_size
+    codec, size = read_store_codec(store.url, store.identity), store.teacher.image_size
     found: list[Comparison] = []
     faults: Faults = {}
     pending: list[Stored] = []

@@ -99,7 +99,7 @@ class Run:
             for step, batch in zip(steps, source, strict=True):
                 yield change(step + 1, batch)
 
-        codec, clock = self.data.layout.codec, self.data.clock
+        codec, clock = self.data.codec, self.data.clock
         trainer = Trainer(self.folder, self.student, codec, config, clock, world=self.world)
         self.counts = trainer.train(batches_from, stop or StopRequest())
         return self.counts

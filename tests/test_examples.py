@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from milan_pipeline.codecs import Int8
+from milan_pipeline.codecs import make_codec
 from milan_pipeline.errors import DataError, MismatchError
 from milan_pipeline.examples import CHUNK, ExampleConfig, ToExamples, join, stack, student_view
 from milan_pipeline.images import digest
@@ -177,8 +177,8 @@ def scaled(one):
     """The same, its target stored with a scale a token."""
     config, sample = one
     record = config.layout.from_bytes(sample["target.npy"])
-    layout = RecordLayout(Int8(), config.layout.patches, config.layout.width)
-    encoded = layout.codec.encode(torch.from_numpy(record["codes"].astype(np.float32)))
+    layout = RecordLayout(make_codec("int8").spec, config.layout.patches, config.layout.width)
+    encoded = make_codec("int8").encode(torch.from_numpy(record["codes"].astype(np.float32)))
     assert encoded.scale_nN is not None
     again = np.zeros((), dtype=layout.dtype)
     for name in ("box", "flip", "digest", "prior"):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from milan_pipeline.codecs import make_codec
+from milan_pipeline.codecs import make_codec, parse_codec
 from milan_pipeline.identity import build_identity
 from milan_pipeline.store_size import KeyBytes, StoreSize, likely_identity
 from milan_pipeline.target_store import create_root
@@ -61,7 +61,7 @@ def test_units_add_up_and_groups_are_counted(tmp_path: Path) -> None:
     identity = likely_identity(
         visible_identity(TeacherSpec(name="ViT-B-16", pretrained="openai")),
         ViewPolicy(),
-        make_codec("int8"),
+        parse_codec("int8"),
     )
     create_root(str(tmp_path), identity)
     root = size_of(tmp_path)

@@ -64,7 +64,7 @@ def test_the_first_loss_is_the_students_on_normalised_pixels_and_decoded_targets
 
 
 def test_pixels_are_normalised_channel_by_channel(data):
-    student_input = StudentInput(CONFIG, data.layout.codec, torch.device("cpu"))
+    student_input = StudentInput(CONFIG, data.codec, torch.device("cpu"))
     image_CHW = torch.arange(3 * 8 * 8, dtype=torch.uint8).reshape(3, 8, 8)
     found = student_input.pixels(patchify(image_CHW, 4)[None])
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CONFIG.mean, CONFIG.std))

@@ -13,13 +13,15 @@ from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
-from milan_pipeline.codecs import codec_of
+from milan_pipeline.codec_files import read_store_codec
+from milan_pipeline.codecs import decode_prior
 from milan_pipeline.crops import view_pixels
 from milan_pipeline.images import decode_rgb
 from milan_pipeline.manifest import keys_of, load_index, load_manifest
 from milan_pipeline.masking import sample_kept
 from milan_pipeline.runs import LoadedRun, load_run
 from milan_pipeline.shards import SampleReader
+from milan_pipeline.target_store import read_identity
 from milan_pipeline.views import Box
 
 ENCODERS = ("random", "student", "teacher")
@@ -87,9 +89,10 @@ def _samples(folder: Path, run: LoadedRun) -> list[dict[str, Any]]:
     shard = images.shards[0]
     table = load_index(images, shard)
     place = dict(zip(keys_of(table), table, strict=True))
-    store = zarr.open_group(folder / "targets.zarr", mode="r")
+    url = str(folder / "targets.zarr")
+    store = zarr.open_group(url, mode="r")
     unit: Any = store[f"view-00/{shard.stem}"]
-    codec = codec_of(store.attrs["identity"]["codec"])  # type: ignore[index, call-overload, arg-type]
+    codec = read_store_codec(url, read_identity(url))
     reader = SampleReader()
     rows = []
     for number in range(SHOWN):
@@ -102,9 +105,11 @@ def _samples(folder: Path, run: LoadedRun) -> list[dict[str, Any]]:
         box = Box(top, left, height, width, bool(unit["flip"][number]))
         view_CHW = view_pixels(decode_rgb(data), box, run.image_size)
         codes_1NC = torch.from_numpy(unit["codes"][number : number + 1])
-        scale_1N = torch.from_numpy(unit["scale"][number : number + 1]) if codec.has_scale else None
+        has_scale = codec.spec.has_scale
+        scale_1N = torch.from_numpy(unit["scale"][number : number + 1]) if has_scale else None
         target_ND = codec.decode(codes_1NC, scale_1N)[0]
-        rows.append(_predict(run, view_CHW, target_ND, unit["prior"][number], key))
+        prior_L = decode_prior(unit["prior"][number])
+        rows.append(_predict(run, view_CHW, target_ND, prior_L, key))
     reader.close()
     return rows
 

@@ -1,0 +1,112 @@
+"""Where the arrays of a fitted codec are kept: in a store as Zarr arrays, beside shards as a file.
+
+A store's `codec/` group is read whole and checked against the identity's hash, so that a missing or
+damaged object is an error, whatever zarr makes of it.
+"""
+
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import zarr
+from zarr.core.buffer import default_buffer_prototype
+from zarr.storage import MemoryStore
+
+from milan_pipeline import storage
+from milan_pipeline.codecs import Codec, codec_of, spec_of
+from milan_pipeline.codecs.component_codec import DTYPES, Arrays, ComponentCodec
+from milan_pipeline.errors import DataError, MissingDataError
+from milan_pipeline.identity import Identity
+from milan_pipeline.target_store import create_small_array
+
+CODEC_FOLDER = "codec"
+CODEC_FILE = "codec.safetensors"
+
+
+def write_store_codec(url: str, codec: Codec) -> None:
+    """Write a fitted codec's arrays into a store, before its root names their hash.
+
+    Raises:
+        StorageError: the store cannot be written.
+    """
+    if isinstance(codec, ComponentCodec):
+        for path, data in store_codec_objects(codec.arrays).items():
+            storage.put_bytes(storage.join(url, CODEC_FOLDER, path), data)
+
+
+def store_codec_objects(arrays: Arrays) -> dict[str, bytes]:
+    """Return the objects of a `codec/` group by their paths in it."""
+    memory: dict[str, Any] = {}
+    group = zarr.create_group(MemoryStore(memory), zarr_format=3)
+    for name, dtype in DTYPES.items():
+        values = np.asarray(arrays[name], dtype)
+        create_small_array(group, name, values.shape, values.dtype)[...] = values
+    return {path: data.to_bytes() for path, data in sorted(memory.items())}
+
+
+def read_store_codec(url: str, identity: Identity) -> Codec:
+    """Return the codec of a store.
+
+    Raises:
+        DataError: its arrays are missing or damaged, or the codec is of a newer version.
+        StorageError: the store cannot be read.
+    """
+    if not spec_of(identity["codec"]).needs_fit:
+        return codec_of(identity["codec"])
+    buffer = default_buffer_prototype().buffer
+    memory: dict[str, Any] = {}
+    for path in ["zarr.json", *(f"{name}/{part}" for name in DTYPES for part in _parts(name))]:
+        place = storage.join(url, CODEC_FOLDER, path)
+        try:
+            memory[path] = buffer.from_bytes(storage.read_bytes(place))
+        except MissingDataError as error:
+            raise DataError(
+                f"{place} is missing, without which no target can be decoded; copy the store again"
+            ) from error
+    try:
+        group = zarr.open_group(MemoryStore(memory), mode="r", zarr_format=3)
+        arrays = {name: np.asarray(group[name][...]) for name in DTYPES}  # type: ignore[index]
+    except (ValueError, LookupError, TypeError, RuntimeError) as error:
+        raise DataError(
+            f"{storage.join(url, CODEC_FOLDER)} is damaged ({error}); copy the store again"
+        ) from error
+    return codec_of(identity["codec"], arrays)
+
+
+def write_shards_codec(folder: str, codec: Codec) -> None:
+    """Write a fitted codec's arrays beside target shards, before their manifest names the hash.
+
+    Raises:
+        StorageError: the place cannot be written.
+    """
+    if isinstance(codec, ComponentCodec):
+        data = safetensors.numpy.save(dict(codec.arrays))
+        storage.put_bytes(storage.join(folder, CODEC_FILE), data)
+
+
+def read_shards_codec(folder: str, identity: Identity) -> Codec:
+    """Return the codec of target shards.
+
+    Raises:
+        DataError: its file is missing or damaged, or the codec is of a newer version.
+        StorageError: it cannot be read.
+    """
+    if not spec_of(identity["codec"]).needs_fit:
+        return codec_of(identity["codec"])
+    place = storage.join(folder, CODEC_FILE)
+    try:
+        arrays = safetensors.numpy.load(storage.read_bytes(place))
+    except MissingDataError as error:
+        raise DataError(
+            f"{place} is missing, without which no target can be decoded; copy the shards again"
+        ) from error
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise DataError(f"{place} is damaged ({error}); copy the shards again") from error
+    return codec_of(identity["codec"], arrays)
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """Name an array's two objects; each is one chunk."""
+    is_vector = name in {"offset", "bits"}
+    return "zarr.json", "c/0" if is_vector else "c/0/0"

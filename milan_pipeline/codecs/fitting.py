@@ -1,0 +1,177 @@
+"""Fit a codec to a sample of targets.
+
+Legend: T tokens, D target width, K components, E centres.
+"""
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
+
+from milan_pipeline.codecs.component_codec import (
+    LEVELS,
+    Arrays,
+    ComponentCodec,
+    TransformCodec,
+    VectorCodec,
+    most_components,
+    nearest,
+)
+from milan_pipeline.codecs.spec import CodecSpec
+from milan_pipeline.codecs.spectrum import directions, fill_water, spectrum_of
+from milan_pipeline.errors import DataError
+
+ROUNDS = 25
+"""Of k-means: more gain nothing that can be measured."""
+BYTE = 8
+Progress = Callable[[int], object]
+
+
+def fit_codec(
+    spec: CodecSpec, tokens_TD: torch.Tensor, progress: Progress = lambda _: None
+) -> ComponentCodec:
+    """Fit a transform or a vector codec; the same sample gives the same codec.
+
+    Args:
+        spec: with `needs_fit`.
+        tokens_TD: float targets, CLS and patches alike.
+        progress: is told of each codebook that is done; there are `codebooks` of them.
+
+    Raises:
+        ConfigError: the codec would take more than int8.
+        DataError: a token is not finite, or there is none.
+    """
+    if not len(tokens_TD) or not bool(tokens_TD.isfinite().all()):
+        raise DataError(
+            f"a codec cannot be fitted to {len(tokens_TD)} targets, or to some that are not "
+            "finite; check the images and the teacher"
+        )
+    spec = spec.for_width(tokens_TD.shape[1])
+    direction_TD = directions(tokens_TD).cpu().numpy()
+    fit = fit_transform if spec.name == "transform" else fit_vector
+    # With several threads k-means adds in the order in which they end, and last bits differ.
+    with threadpool_limits(limits=1):
+        return fit(spec, direction_TD, progress)
+
+
+def codebooks(spec: CodecSpec) -> int:
+    """Return about how many codebooks there are to fit."""
+    size = spec.token_bytes or 0
+    return size if spec.name == "vector" else 4 * size
+
+
+def fit_transform(
+    spec: CodecSpec, direction_TD: NDArray[np.float32], progress: Progress
+) -> TransformCodec:
+    """Fit principal components, bits by reverse water-filling, and Lloyd-Max levels.
+
+    (Goyal, Theoretical foundations of transform coding, 2001; levels: Lloyd 1982, which is k-means
+    in one dimension.)
+    """
+    mean_D, variance_D, component_DD = spectrum_of(direction_TD)
+    size, width = spec.code_width(len(mean_D)), len(mean_D)
+    bits_D = _whole_bits(variance_D, BYTE * size)
+    coded = np.flatnonzero(bits_D)
+    bits_K = bits_D[coded]
+    basis_KD = component_DD[coded]
+    value_TK = ((direction_TD - mean_D) @ basis_KD.T).astype(np.float32)
+    level_K256 = np.full((len(coded), LEVELS), np.inf)
+    for row, bits in enumerate(bits_K.tolist()):
+        levels = np.sort(_centres(value_TK[:, row : row + 1], 2**bits)[:, 0])
+        level_K256[row, : len(levels)] = levels
+        progress(1)
+    arrays = {
+        "centre": mean_D[None],
+        "basis": basis_KD.reshape(-1, width),
+        "level": level_K256,
+        "offset": np.cumsum(bits_K) - bits_K,
+        "bits": bits_K,
+    }
+    return TransformCodec(spec, arrays)
+
+
+def fit_vector(
+    spec: CodecSpec, direction_TD: NDArray[np.float32], progress: Progress
+) -> VectorCodec:
+    """Fit 256 centres, and product codebooks in the rotated space of what they leave.
+
+    A first stage of whole vectors takes what is not Gaussian; the residual is rotated to its
+    principal components, which are dealt to the bytes so that each has as much to say: the
+    parametric solution of optimised product quantisation (Ge et al., arXiv 1311.4055, section 3.2),
+    with bits by reverse water-filling for variances.
+    """
+    size = spec.code_width(direction_TD.shape[1])
+    centre_ED = _padded(_centres(direction_TD, LEVELS))
+    progress(1)
+    centre_T = nearest(torch.from_numpy(direction_TD), torch.from_numpy(centre_ED)).numpy()
+    residual_TD = direction_TD - centre_ED[centre_T]
+    _, variance_D, component_DD = spectrum_of(residual_TD)
+    group_K = _dealt(variance_D[: most_components(spec, len(variance_D))], size - 1)
+    basis_KD = component_DD[: len(group_K)]
+    value_TK = (residual_TD @ basis_KD.T).astype(np.float32)
+    level_K256 = np.zeros((len(group_K), LEVELS))
+    for group in range(size - 1):
+        members = np.flatnonzero(group_K == group)
+        level_K256[members] = _padded(_centres(value_TK[:, members], LEVELS)).T
+        progress(1)
+    arrays: Arrays = {
+        "centre": centre_ED,
+        "basis": basis_KD,
+        "level": level_K256,
+        "offset": BYTE * (1 + group_K),
+        "bits": np.full(len(group_K), BYTE),
+    }
+    return VectorCodec(spec, arrays)
+
+
+def _whole_bits(variance_D: NDArray[np.float64], bits: int) -> NDArray[np.int64]:
+    """Share out whole bits, up to 8 a component: each next bit goes where most error is left.
+
+    Which is reverse water-filling with whole bits: one divides a component's error by four.
+    """
+    bits_D = np.zeros(len(variance_D), np.int64)
+    error_D = variance_D.copy()
+    for _ in range(bits):
+        best = int(error_D.argmax())
+        bits_D[best] += 1
+        error_D[best] = -1.0 if bits_D[best] == BYTE else error_D[best] / 4
+    return bits_D
+
+
+def _dealt(variance_D: NDArray[np.float64], groups: int) -> NDArray[np.int64]:
+    """Deal components, of descending variance, to groups that have as many bits' worth each.
+
+    Returns:
+        The group of each component that is coded (K,); at least one for every group.
+    """
+    bits_D = fill_water(variance_D, BYTE * groups)
+    coded = max(groups, int((bits_D > 0).sum()))
+    filled_G = np.zeros(groups)
+    group_K = np.zeros(coded, np.int64)
+    for component in range(coded):
+        # So that no group stays empty, the first ones are dealt around.
+        group = component if component < groups else int(filled_G.argmin())
+        group_K[component] = group
+        filled_G[group] += bits_D[component]
+    return group_K
+
+
+def _centres(vector_TD: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """Return up to `count` centres of k-means, one a row."""
+    count = min(count, len(vector_TD))
+    means = KMeans(count, n_init=1, max_iter=ROUNDS, random_state=0, copy_x=False)
+    with warnings.catch_warnings():
+        # Fewer different vectors than centres: then some centres are alike.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found: NDArray[np.float32] = means.fit(vector_TD).cluster_centers_
+    return found.astype(np.float32)
+
+
+def _padded(centre_ED: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Repeat the last of fewer than 256 centres; the first of equal ones is found nearest."""
+    return np.pad(centre_ED, ((0, LEVELS - len(centre_ED)), (0, 0)), mode="edge")

@@ -1,0 +1,157 @@
+"""Which codec, with which options: all that is known of it before anything is fitted.
+
+Lossy codecs below a byte a component store directions, since the loss normalises targets: a decoded
+token has the original's direction, nearly, and a length near 1.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from milan_pipeline.errors import ConfigError, DataError
+
+CODE_TYPES = {"float16": "<f2", "bfloat16": "<u2", "int8": "i1", "transform": "u1", "vector": "u1"}
+"""Every codec, and the type of its codes; bfloat16 goes as its bits, numpy having no such type."""
+FITTED = ("transform", "vector")
+LEVELS = {"high": "vector:ratio=12", "compact": "vector:ratio=24", "tiny": "vector:ratio=60"}
+FORMAT_VERSION = 1
+"""Of the fitted codecs."""
+FLOAT16_BYTES = 2
+LEAST_BYTES = 2
+UNFITTED = "0" * 64
+"""Stands for the hash of arrays that are yet to be fitted."""
+OPTION = re.compile(r"(bytes|ratio)=(\d+(?:\.\d+)?)")
+CHOICES = "float16, bfloat16, int8, high, compact, tiny, vector:bytes=N or transform:bytes=N"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodecSpec:
+    """A codec by its options.
+
+    Attributes:
+        name: a key of `CODE_TYPES`.
+        token_bytes: of a fitted codec: bytes a token, or None while only the ratio is known.
+        ratio: of a fitted codec: how many times smaller than float16, if that was given.
+    """
+
+    name: str
+    token_bytes: int | None = None
+    ratio: float | None = None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the codes."""
+        return np.dtype(CODE_TYPES[self.name])
+
+    @property
+    def has_scale(self) -> bool:
+        """Whether each token has a float16 scale beside its codes."""
+        return self.name == "int8"
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether it has arrays that are fitted to a sample of the targets."""
+        return self.name in FITTED
+
+    @property
+    def prior_dtype(self) -> np.dtype[Any]:
+        """How the mask prior is stored: as it is, or in eighths of an octave (`prior_codes`)."""
+        return np.dtype(np.uint8 if self.needs_fit else np.float32)
+
+    def for_width(self, width: int) -> "CodecSpec":
+        """Settle the bytes a token for targets of width D.
+
+        Raises:
+            ConfigError: they are more than int8 takes.
+        """
+        if not self.needs_fit:
+            return self
+        size = self.token_bytes
+        if size is None:
+            assert self.ratio is not None  # noqa: S101 - parse_codec gives one of the two
+            size = max(LEAST_BYTES, int(FLOAT16_BYTES * width / self.ratio))
+        if size > width:
+            raise ConfigError(
+                f"--codec {self.name}:bytes={size} is more than int8 takes for targets of width "
+                f"{width}; give at most {width}, or --codec int8"
+            )
+        return CodecSpec(name=self.name, token_bytes=size)
+
+    def code_width(self, width: int) -> int:
+        """Return C for targets of width D."""
+        return self.for_width(width).token_bytes or width
+
+    def payload_bytes(self, width: int) -> int:
+        """Return what one token takes, its scale included."""
+        return self.code_width(width) * self.dtype.itemsize + FLOAT16_BYTES * self.has_scale
+
+    def parameters(self, arrays: str = UNFITTED) -> dict[str, Any]:
+        """Return what the identity records.
+
+        Args:
+            arrays: hash of the fitted arrays, where there are any.
+        """
+        if not self.needs_fit:
+            return {"name": self.name}
+        return {
+            "name": self.name,
+            "version": FORMAT_VERSION,
+            "bytes": self.token_bytes,
+            "prior": "log8",
+            "arrays": arrays,
+        }
+
+
+def parse_codec(text: str) -> CodecSpec:
+    """Read the value of `--codec`: a level, or a name with `:bytes=N` (a token) or `:ratio=X`.
+
+    Raises:
+        ConfigError: there is no such codec, or it lacks an option.
+    """
+    name, _, given = LEVELS.get(text, text).partition(":")
+    option = OPTION.fullmatch(given)
+    if name not in CODE_TYPES or (given and not option):
+        raise ConfigError(f"--codec {text!r} is unknown; choose one of {CHOICES}")
+    if name not in FITTED:
+        if given:
+            raise ConfigError(f"--codec {text!r}: {name} takes no options; give --codec {name}")
+        return CodecSpec(name=name)
+    if option is None:
+        raise ConfigError(
+            f"--codec {text!r} does not say how small; give {name}:bytes=N, in bytes a token, or "
+            f"{name}:ratio=X, in times smaller than float16"
+        )
+    value = float(option[2])
+    if option[1] == "ratio":
+        if not 2 <= value <= 1000:
+            raise ConfigError(f"--codec {text!r} is not within 2 to 1000; give a ratio that is")
+        return CodecSpec(name=name, ratio=value)
+    if value != int(value) or value < LEAST_BYTES:
+        raise ConfigError(f"--codec {text!r} takes whole bytes, at least {LEAST_BYTES}; give those")
+    return CodecSpec(name=name, token_bytes=int(value))
+
+
+def spec_of(parameters: Mapping[str, Any]) -> CodecSpec:
+    """Rebuild the spec that an identity's codec records.
+
+    Raises:
+        DataError: this version does not know the codec, or not this version of its format.
+    """
+    name, version = str(parameters.get("name")), parameters.get("version")
+    if name in CODE_TYPES and isinstance(version, int) and version > FORMAT_VERSION:
+        raise DataError(
+            f"targets are stored with the codec {name} in its format version {version}, this "
+            f"program reads {FORMAT_VERSION}; use a newer milan-pipeline"
+        )
+    if name in CODE_TYPES:
+        size = parameters.get("bytes")
+        spec = CodecSpec(name=name, token_bytes=size if isinstance(size, int) else None)
+        if spec.parameters(str(parameters.get("arrays"))) == parameters:
+            return spec
+    raise DataError(
+        f"targets are stored with the codec {dict(parameters)!r}, which this version does not "
+        "know; use the version that wrote them"
+    )
