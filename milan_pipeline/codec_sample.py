@@ -36,7 +36,7 @@ def rows_by_hash(
         For each shard of which any is chosen, its rows, ascending.
     """
     order = sorted(
-        (xxhash.xxh3_64_intdigest(f"{stem}/{key}"), stem, row)
+        (xxhash.xxh3_64_intdigest(f"{stem}/{key}".encode()), stem, row)
         for stem, own in keys.items()
         for row, key in enumerate(own)
     )
