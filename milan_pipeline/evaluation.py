@@ -117,15 +117,14 @@ def _batches(
         yield batch
 
 
-def knn_accuracy(
+def knn_answers(
     train_NF: Features,
     train_labels_N: Labels,
     test_NF: Features,
-    test_labels_N: Labels,
     *,
     k: int = 20,
     temperature: float = 0.07,
-) -> float:
+) -> Labels:
     """Classify by the nearest training features, each voting with exp(cosine / temperature).
 
     (The weighted k-NN of Wu et al., arXiv 1805.01978, section 3.4, as DINO, arXiv 2104.14294,
@@ -135,12 +134,11 @@ def knn_accuracy(
         train_NF: features that vote.
         train_labels_N: their labels.
         test_NF: features to classify.
-        test_labels_N: their labels.
         k: neighbours; fewer where there are fewer training samples.
         temperature: of the votes.
 
     Returns:
-        Correct answers in per cent of the test samples.
+        The label given to each test sample.
 
     Raises:
         ConfigError: k or temperature is not positive.
@@ -151,7 +149,7 @@ def knn_accuracy(
             f"k-NN with k {k} and temperature {temperature} is no vote; give both > 0"
         )
     _require_pairs(train_NF, train_labels_N, "training")
-    _require_pairs(test_NF, test_labels_N, "test")
+    _require_any(test_NF)
     classes_Y, train_class_N = np.unique(train_labels_N, return_inverse=True)
     voters_NF = F.normalize(torch.from_numpy(train_NF), dim=1)
     class_N = torch.from_numpy(train_class_N)
@@ -164,13 +162,12 @@ def knn_accuracy(
         votes_BY = torch.zeros(len(test_BF), len(classes_Y))
         votes_BY.scatter_add_(1, class_N[index_BK], weight_BK)
         answers.append(votes_BY.argmax(dim=1))
-    return _per_cent(classes_Y[torch.cat(answers).numpy()], test_labels_N)
+    answers_N: Labels = classes_Y[torch.cat(answers).numpy()]
+    return answers_N
 
 
-def linear_accuracy(
-    train_NF: Features, train_labels_N: Labels, test_NF: Features, test_labels_N: Labels
-) -> float:
-    """Train a linear classifier on standardised features and score it.
+def linear_answers(train_NF: Features, train_labels_N: Labels, test_NF: Features) -> Labels:
+    """Train a linear classifier on standardised features and have it classify others.
 
     Multinomial logistic regression with an L2 penalty, solved by L-BFGS from zero: deterministic.
     Its inverse strength is that of `LINEAR_STRENGTHS` which does best on a held-out tenth of the
@@ -180,27 +177,26 @@ def linear_accuracy(
         train_NF: features to learn from.
         train_labels_N: their labels.
         test_NF: features to classify.
-        test_labels_N: their labels.
 
     Returns:
-        Correct answers in per cent of the test samples.
+        The label given to each test sample.
 
     Raises:
         DataError: there are no samples, their number is not that of the labels, or the training
             labels are all the same.
     """
     _require_pairs(train_NF, train_labels_N, "training")
-    _require_pairs(test_NF, test_labels_N, "test")
+    _require_any(test_NF)
     if len(np.unique(train_labels_N)) < 2:
         raise DataError("the training samples are all of one class; a classifier needs two")
     held_N = _held_out(train_labels_N)
     strength = DEFAULT_STRENGTH
     if held_N.any() and len(np.unique(train_labels_N[~held_N])) > 1:
-        fit = train_NF[~held_N], train_labels_N[~held_N]
-        score = train_NF[held_N], train_labels_N[held_N]
+        fit = train_NF[~held_N], train_labels_N[~held_N], train_NF[held_N]
+        truth = train_labels_N[held_N]
         # The first, most regularised one wins a tie.
-        strength = max(LINEAR_STRENGTHS, key=lambda c: _linear(*fit, *score, strength=c))
-    return _linear(train_NF, train_labels_N, test_NF, test_labels_N, strength=strength)
+        strength = max(LINEAR_STRENGTHS, key=lambda c: per_cent(_linear(*fit, strength=c), truth))
+    return _linear(train_NF, train_labels_N, test_NF, strength=strength)
 
 
 def _held_out(labels_N: Labels) -> NDArray[np.bool_]:
@@ -213,13 +209,8 @@ def _held_out(labels_N: Labels) -> NDArray[np.bool_]:
 
 
 def _linear(
-    train_NF: Features,
-    train_labels_N: Labels,
-    test_NF: Features,
-    test_labels_N: Labels,
-    *,
-    strength: float,
-) -> float:
+    train_NF: Features, train_labels_N: Labels, test_NF: Features, *, strength: float
+) -> Labels:
     regression = LogisticRegression(C=strength, max_iter=MAX_ITERATIONS)
     classifier = make_pipeline(StandardScaler(), regression)
     with warnings.catch_warnings(record=True) as caught:
@@ -231,7 +222,8 @@ def _linear(
             strength,
             regression.n_iter_.max(),
         )
-    return _per_cent(classifier.predict(test_NF), test_labels_N)
+    answers_N: Labels = classifier.predict(test_NF)
+    return answers_N
 
 
 def _require_pairs(features_NF: Features, labels_N: Labels, which: str) -> None:
@@ -242,5 +234,11 @@ def _require_pairs(features_NF: Features, labels_N: Labels, which: str) -> None:
         )
 
 
-def _per_cent(answers_N: NDArray[np.int64], labels_N: Labels) -> float:
+def _require_any(test_NF: Features) -> None:
+    if not len(test_NF):
+        raise DataError("there are no test features to classify; give at least one image")
+
+
+def per_cent(answers_N: Labels, labels_N: Labels) -> float:
+    """Return how many answers are right, in per cent."""
     return 100 * float(np.mean(answers_N == labels_N))

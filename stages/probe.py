@@ -1,6 +1,7 @@
 """`milan-pipeline probe`: a frozen encoder's k-NN and linear accuracy on labelled shards."""
 
 import dataclasses
+import io
 import itertools
 import json
 from collections.abc import Iterator
@@ -23,13 +24,16 @@ if TYPE_CHECKING:
 
 # Scores and record, unless many images are unreadable.
 SCORES_BYTES = 1000
+ANSWERS = "answers.npy"
+ANSWER_BYTES = 24
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Probe:
     """Score a frozen encoder by k-NN and by a linear classifier on its features.
 
-    Shards need class numbers (.cls). Prints a table and writes scores.json.
+    Shards need class numbers (.cls). Prints a table and writes scores.json and, for each test
+    image, its class and both answers: answers.npy.
     """
 
     encoder: str = option(
@@ -116,7 +120,7 @@ def dry_run(config: Probe) -> None:
         return
     click.echo(f"images to encode: {train.samples} to learn from, {test.samples} to score on")
     free = storage.free_bytes(config.folder)
-    click.echo(f"bytes to write: about {SCORES_BYTES}, free: {free}")
+    click.echo(f"bytes to write: about {SCORES_BYTES + ANSWER_BYTES * test.samples}, free: {free}")
 
 
 def _record(config: Probe, train: Manifest, test: Manifest) -> StageRecord:
@@ -185,21 +189,38 @@ def _scores(
     config: Probe, encoder: "FrozenEncoder", train: Manifest, test: Manifest, stop: StopRequest
 ) -> dict[str, Any]:
     """Return what scores.json holds; scores are in per cent."""
-    from milan_pipeline.evaluation import knn_accuracy, linear_accuracy
+    from milan_pipeline.evaluation import knn_answers, linear_answers, per_cent
 
     train_set, train_bad = _features(config, encoder, train, stop, "train")
-    test_set, test_bad = _features(config, encoder, test, stop, "test")
-    knn = knn_accuracy(*train_set, *test_set, k=config.k, temperature=config.temperature)
+    (test_features, truth), test_bad = _features(config, encoder, test, stop, "test")
+    answers = {
+        "label": truth,
+        "knn": knn_answers(*train_set, test_features, k=config.k, temperature=config.temperature),
+        "linear": linear_answers(*train_set, test_features),
+    }
+    storage.put_bytes(storage.join(config.folder, ANSWERS), _npy(answers))
     return {
         "encoder": encoder.name,
         "random_init": config.random_init,
         "pool": config.pool,
-        "knn": knn,
-        "linear": linear_accuracy(*train_set, *test_set),
+        "knn": per_cent(answers["knn"], truth),
+        "linear": per_cent(answers["linear"], truth),
         "train": len(train_set[1]),
-        "test": len(test_set[1]),
+        "test": len(truth),
         "bad": train_bad + test_bad,
     }
+
+
+def _npy(answers: "dict[str, Labels]") -> bytes:
+    """Serialise answers, a row for each test image that could be read, in the shards' order."""
+    import numpy as np
+
+    rows = np.empty(len(answers["label"]), [(name, "<i8") for name in answers])
+    for name, values in answers.items():
+        rows[name] = values
+    buffer = io.BytesIO()
+    np.save(buffer, rows, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _features(

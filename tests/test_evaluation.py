@@ -18,7 +18,7 @@ from milan_pipeline import evaluation
 from milan_pipeline.encoder_specs import fingerprint, load_encoder
 from milan_pipeline.encoders import PixelEncoder
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
-from milan_pipeline.evaluation import extract_features, knn_accuracy, linear_accuracy
+from milan_pipeline.evaluation import extract_features, knn_answers, linear_answers, per_cent
 
 CLASSES = 5
 TINY: dict[str, Any] = {
@@ -61,6 +61,14 @@ def blobs(per_class, *, spread, seed, width=16):
     return features.astype(np.float32), labels
 
 
+def knn_accuracy(train, train_labels, test, test_labels, **options):
+    return per_cent(knn_answers(train, train_labels, test, **options), test_labels)
+
+
+def linear_accuracy(train, train_labels, test, test_labels):
+    return per_cent(linear_answers(train, train_labels, test), test_labels)
+
+
 @pytest.mark.parametrize("score", [knn_accuracy, linear_accuracy])
 class TestScores:
     def test_separable_classes_are_told_apart(self, score):
@@ -93,6 +101,11 @@ class TestScores:
         features, labels = blobs(2, spread=1, seed=0)
         with pytest.raises(DataError, match="no labelled set"):
             score(features[:count], labels[: 2 * count], features, labels)
+
+    def test_nothing_to_classify_is_refused(self, score):
+        features, labels = blobs(2, spread=1, seed=0)
+        with pytest.raises(DataError, match="no test features"):
+            score(features, labels, features[:0], labels[:0])
 
 
 def test_knn_equals_its_definition():

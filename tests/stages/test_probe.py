@@ -70,6 +70,11 @@ def test_pixels_tell_colours_apart(options, capsys):
     found = scores(options)
     assert (found["knn"], found["linear"]) == (100, 100)
     assert (found["train"], found["test"], found["bad"]) == (60, 30, [])
+    answers = np.load(f"{options['out']}/answers.npy", allow_pickle=False)
+    assert len(answers) == 30
+    assert (answers["knn"] == answers["label"]).all()
+    assert (answers["linear"] == answers["label"]).all()
+    assert np.bincount(answers["label"]).tolist() == [10, 10, 10]
     assert "100.00     100.00      60     30         0" in capsys.readouterr().out
 
 
@@ -129,7 +134,7 @@ def test_dry_run_counts_and_writes_nothing(options, tmp_path, capsys):
     probe.dry_run(Probe(**options))
     said = capsys.readouterr().out
     assert "60 to learn from, 30 to score on" in said
-    assert "bytes to write: about 1000, free: " in said
+    assert "bytes to write: about 1720, free: " in said
     assert not (tmp_path / "out").exists()
 
 
