@@ -10,8 +10,8 @@ arrays that say all of it are the same for both codecs, and so is decoding:
     offset (K,) int32        bit of a token's codes at which the index of its group begins
     bits   (K,) uint8        of that index, 1 to 8; bits and bytes go from low to high
 
-Legend: n samples, N and T tokens, D target width, C bytes a token, P = 8 C bits, K components,
-G groups, E centres.
+Legend: n samples, N and T tokens, D target width, C bytes a token, K components, G indices (of the
+centre, if there are several, and of each group), R rows, E centres.
 """
 
 import hashlib
@@ -21,7 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
+from milan_pipeline.codecs.index_packing import IndexPacking
 from milan_pipeline.codecs.interface import Attempt, Codec, Encoded
 from milan_pipeline.codecs.spec import CodecSpec
 from milan_pipeline.codecs.spectrum import directions
@@ -33,20 +35,18 @@ LEVELS = 256
 DTYPES = {"centre": "<f4", "basis": "<f4", "level": "<f4", "offset": "<i4", "bits": "u1"}
 
 
-class _Tensors(NamedTuple):
-    """The arrays, and what follows from them, on one device."""
+class _Held(NamedTuple):
+    """The arrays, and what follows from them, on one device.
+
+    `row_RD` has what each value of each index adds to a token; an index's rows begin at `first_G`.
+    """
 
     centre_ED: torch.Tensor
     basis_KD: torch.Tensor
     level_K256: torch.Tensor
-    first_byte_K: torch.Tensor
-    second_byte_K: torch.Tensor
-    shift_K: torch.Tensor
-    mask_K: torch.Tensor
-    row_K: torch.Tensor
-    group_of_bit_P: torch.Tensor
-    shift_of_bit_P: torch.Tensor
-    bit_value_8: torch.Tensor
+    packing: IndexPacking
+    row_RD: torch.Tensor
+    first_G: torch.Tensor
 
 
 class ComponentCodec(Codec):
@@ -64,7 +64,7 @@ class ComponentCodec(Codec):
         """
         self.spec = spec
         self.arrays = _checked(spec, arrays)
-        self._places: dict[torch.device, _Tensors] = {}
+        self._places: dict[torch.device, _Held] = {}
 
     def parameters(self) -> dict[str, Any]:
         """Return what the identity records."""
@@ -81,21 +81,18 @@ class ComponentCodec(Codec):
         index_TG = self._indices(value_TK, held.level_K256)
         if len(held.centre_ED) > 1:
             index_TG = torch.cat([centre_T[:, None], index_TG], dim=1)
-        codes_TC = _packed(index_TG, held)
-        codes_nNC = codes_TC.reshape(*direction_nND.shape[:-1], -1)
+        codes_TC = held.packing.pack(index_TG)
+        codes_nNC = codes_TC.reshape(*direction_nND.shape[:-1], codes_TC.shape[1])
         return Attempt(Encoded(codes_nNC, None), sound_nN.all(dim=-1))
 
     def decode(self, codes_nNC: torch.Tensor, scale_nN: torch.Tensor | None) -> torch.Tensor:
-        """Look up the levels, multiply by the basis, add the centre."""
+        """Add up the rows that the indices name: a centre, and levels times components."""
         del scale_nN
         held = self._on(codes_nNC.device)
-        codes_nNC = codes_nNC.to(torch.int32)
-        window_nNK = codes_nNC[..., held.first_byte_K] | codes_nNC[..., held.second_byte_K] << 8
-        index_nNK = (window_nNK >> held.shift_K) & held.mask_K
-        value_nNK = held.level_K256.view(-1)[index_nNK + held.row_K]
-        if len(held.centre_ED) == 1:
-            return value_nNK @ held.basis_KD + held.centre_ED[0]
-        return value_nNK @ held.basis_KD + held.centre_ED[codes_nNC[..., 0]]
+        row_TG = (held.packing.unpack(codes_nNC) + held.first_G).flatten(0, -2)
+        # Rows of all components together: a tenth of the time of levels first (measured).
+        token_TD = F.embedding_bag(row_TG, held.row_RD, mode="sum")
+        return token_TD.reshape(*codes_nNC.shape[:-1], token_TD.shape[1])
 
     def _indices(self, value_TK: torch.Tensor, level_K256: torch.Tensor) -> torch.Tensor:
         """Return the indices (T, G) of the nearest levels, groups in the order of their bits."""
@@ -106,10 +103,35 @@ class ComponentCodec(Codec):
         offset_K = self.arrays["offset"]
         return [np.flatnonzero(offset_K == at) for at in np.unique(offset_K)]
 
-    def _on(self, device: torch.device) -> _Tensors:
+    def _on(self, device: torch.device) -> _Held:
         if device not in self._places:
-            self._places[device] = _tensors(self.spec, self.arrays, device)
+            self._places[device] = self._brought(device)
         return self._places[device]
+
+    def _brought(self, device: torch.device) -> _Held:
+        arrays, groups = self.arrays, self.groups()
+        starts, firsts = np.unique(arrays["offset"], return_index=True)
+        bits = arrays["bits"][firsts].astype(np.int64)
+        parts = [
+            arrays["level"][group, : 2**width].T @ arrays["basis"][group]
+            for group, width in zip(groups, bits.tolist(), strict=True)
+        ]
+        if len(arrays["centre"]) > 1:
+            starts, bits = np.append(0, starts), np.append(8, bits)
+            parts.insert(0, arrays["centre"])
+        else:
+            parts[0] = parts[0] + arrays["centre"]
+        size = self.spec.token_bytes or 0
+        first_G = np.cumsum([0, *(len(part) for part in parts[:-1])], dtype=np.int32)
+        tensors = {name: torch.from_numpy(values).to(device) for name, values in arrays.items()}
+        return _Held(
+            centre_ED=tensors["centre"],
+            basis_KD=tensors["basis"],
+            level_K256=tensors["level"],
+            packing=IndexPacking(starts.astype(np.int64), bits, size, device),
+            row_RD=torch.from_numpy(np.concatenate(parts)).to(device),
+            first_G=torch.from_numpy(first_G).to(device),
+        )
 
 
 class TransformCodec(ComponentCodec):
@@ -182,49 +204,3 @@ def _checked(spec: CodecSpec, arrays: Arrays) -> dict[str, NDArray[Any]]:
     if not sound:
         raise DataError(f"the arrays of the codec {spec.name} do not fit together; make it again")
     return held
-
-
-def _tensors(spec: CodecSpec, arrays: Arrays, device: torch.device) -> _Tensors:
-    offset_K = arrays["offset"].astype(np.int64)
-    bits_K = arrays["bits"].astype(np.int64)
-    last_byte = (spec.token_bytes or 1) - 1
-    group_P, shift_P = _bit_map(spec, arrays)
-    held = _Tensors(
-        centre_ED=torch.from_numpy(arrays["centre"]),
-        basis_KD=torch.from_numpy(arrays["basis"]),
-        level_K256=torch.from_numpy(arrays["level"]),
-        first_byte_K=torch.from_numpy(offset_K // 8),
-        second_byte_K=torch.from_numpy(np.minimum(offset_K // 8 + 1, last_byte)),
-        shift_K=torch.from_numpy((offset_K % 8).astype(np.int32)),
-        mask_K=torch.from_numpy(((1 << bits_K) - 1).astype(np.int32)),
-        row_K=torch.from_numpy(np.arange(len(offset_K)) * LEVELS),
-        group_of_bit_P=torch.from_numpy(group_P),
-        shift_of_bit_P=torch.from_numpy(shift_P),
-        bit_value_8=2 ** torch.arange(8),
-    )
-    return _Tensors(*(tensor.to(device) for tensor in held))
-
-
-def _bit_map(spec: CodecSpec, arrays: Arrays) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Say for each bit of a token which index it is of, and which bit of that.
-
-    Bits that no index uses are of a last one more, which is zero.
-    """
-    starts, firsts = np.unique(arrays["offset"], return_index=True)
-    fields = list(zip(starts.tolist(), arrays["bits"][firsts].tolist(), strict=True))
-    if len(arrays["centre"]) > 1:
-        fields.insert(0, (0, 8))
-    size = 8 * (spec.token_bytes or 0)
-    group_P, shift_P = np.full(size, len(fields)), np.zeros(size, np.int64)
-    for number, (start, bits) in enumerate(fields):
-        group_P[start : start + bits] = number
-        shift_P[start : start + bits] = np.arange(bits)
-    return group_P, shift_P
-
-
-def _packed(index_TG: torch.Tensor, held: _Tensors) -> torch.Tensor:
-    """Pack indices into bytes (T, C)."""
-    padded = torch.nn.functional.pad(index_TG, (0, 1))
-    bit_TP = (padded[:, held.group_of_bit_P] >> held.shift_of_bit_P) & 1
-    bit_TC8 = bit_TP.reshape(len(bit_TP), -1, 8)
-    return (bit_TC8 * held.bit_value_8).sum(dim=-1).to(torch.uint8)

@@ -83,7 +83,7 @@ def fit_transform(
     level_K256 = np.full((len(coded), LEVELS), np.inf)
     for row, bits in enumerate(bits_K.tolist()):
         levels = np.sort(_centres(value_TK[:, row : row + 1], 2**bits)[:, 0])
-        level_K256[row, : len(levels)] = levels
+        level_K256[row, : 2**bits] = np.pad(levels, (0, 2**bits - len(levels)), mode="edge")
         progress(1)
     arrays = {
         "centre": mean_D[None],

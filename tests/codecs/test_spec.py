@@ -1,0 +1,72 @@
+"""Values of --codec: what they mean, what is refused, and what identities record."""
+
+import pytest
+
+from milan_pipeline.codecs import parse_codec, spec_of
+from milan_pipeline.codecs.spec import CODE_TYPES, FORMAT_VERSION, LEVELS
+from milan_pipeline.errors import ConfigError, DataError
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "size"),
+    [("high", 512, 85), ("compact", 512, 42), ("tiny", 512, 17), ("high", 128, 21), ("tiny", 8, 2),
+     ("vector:bytes=7", 512, 7), ("transform:bytes=7", 512, 7), ("transform:ratio=16", 128, 16),
+     ("vector:ratio=2.5", 100, 80)],
+)  # fmt: skip
+def test_bytes_a_token_are_known_before_anything_is_fitted(
+    text: str, width: int, size: int
+) -> None:
+    spec = parse_codec(text)
+    assert spec.needs_fit
+    assert spec.code_width(width) == spec.payload_bytes(width) == size
+    assert spec.for_width(width).token_bytes == size
+    assert spec.dtype == "u1"
+    assert not spec.has_scale
+
+
+def test_plain_ones() -> None:
+    sizes = {name: parse_codec(name).payload_bytes(128) for name in ("float16", "bfloat16", "int8")}
+    assert sizes == {"float16": 256, "bfloat16": 256, "int8": 130}
+    assert not any(parse_codec(name).needs_fit for name in sizes)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_level_is_a_vector_codec_of_its_size(level: str) -> None:
+    size = parse_codec(level).code_width(512)
+    assert parse_codec(level).for_width(512) == parse_codec(f"vector:bytes={size}").for_width(512)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("pq", "'pq' is unknown; choose one of float16, bfloat16, int8, high"),
+     ("int8:bytes=4", "int8 takes no options; give --codec int8"),
+     ("vector", "does not say how small; give vector:bytes=N"),
+     ("vector:bits=4", "is unknown; choose one of"), ("vector:bytes=1", "at least 2"),
+     ("vector:bytes=2.5", "whole bytes"), ("vector:ratio=1", "not within 2 to 1000"),
+     ("high:bytes=4", "is unknown"), ("", "is unknown")],
+)  # fmt: skip
+def test_what_is_refused(text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        parse_codec(text)
+
+
+def test_more_than_int8_takes_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"bytes=65 is more than int8 takes .* give at most 64"):
+        parse_codec("vector:bytes=65").for_width(64)
+
+
+@pytest.mark.parametrize("name", CODE_TYPES)
+def test_a_newer_version_is_refused_by_name(name: str) -> None:
+    newer = {"name": name, "version": FORMAT_VERSION + 1, "more": "unknown"}
+    with pytest.raises(DataError, match=f"the codec {name} in its format version 2, this program"):
+        spec_of(newer)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{}, {"name": "pq"}, {"name": "int8", "bits": 4}, {"name": "vector", "bytes": 4},
+     {"name": "vector", "version": 1, "bytes": 4, "prior": "raw", "arrays": "0" * 64}],
+)  # fmt: skip
+def test_what_this_version_does_not_know_is_refused(parameters: dict[str, object]) -> None:
+    with pytest.raises(DataError, match="this version does not know"):
+        spec_of(parameters)
