@@ -10,7 +10,7 @@ from typing import NamedTuple
 import click
 
 from milan_pipeline import storage
-from milan_pipeline.codecs import CodecSpec, parse_codec
+from milan_pipeline.codec_spec import CodecSpec, parse_codec
 from milan_pipeline.dataset_size import listed_dataset
 from milan_pipeline.devices import pick_device
 from milan_pipeline.errors import ConfigError
@@ -34,6 +34,7 @@ from milan_pipeline.units import (
     undone_units,
     view_name,
 )
+from stages.extract_codec import likely_parameters
 from stages.extract_targets import ExtractTargets
 
 
@@ -218,5 +219,7 @@ def _visible_identity(
         "teacher": existing["teacher"] | known["teacher"],
         "preprocessing": existing["preprocessing"] | known["preprocessing"],
         "view_policy": config.policy.as_dict(),
-        "codec": codec.parameters(),
+        "codec": likely_parameters(
+            codec.for_width(existing["teacher"]["width"]), existing["codec"]
+        ),
     }
