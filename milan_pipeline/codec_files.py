@@ -46,7 +46,7 @@ def store_codec_objects(arrays: Arrays) -> dict[str, bytes]:
     return {path: data.to_bytes() for path, data in sorted(memory.items())}
 
 
-def store_codec_bytes(spec: CodecSpec, width: int) -> int:
+def most_store_codec_bytes(spec: CodecSpec, width: int) -> int:
     """Return what the `codec/` group takes at most, for targets of width D; 0 where it has none."""
     if not spec.needs_fit:
         return 0
@@ -93,7 +93,7 @@ def write_shards_codec(folder: str, codec: Codec) -> None:
         storage.put_bytes(storage.join(folder, CODEC_FILE), data)
 
 
-def shards_codec_bytes(spec: CodecSpec, width: int) -> int:
+def most_shards_codec_bytes(spec: CodecSpec, width: int) -> int:
     """Return what the file takes at most, for targets of width D; 0 where there is none."""
     return len(safetensors.numpy.save(_most_arrays(spec, width))) if spec.needs_fit else 0
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from milan_pipeline.codec_files import shards_codec_bytes
+from milan_pipeline.codec_files import most_shards_codec_bytes
 from milan_pipeline.identity import Identity, content_hash
 from milan_pipeline.manifest import Manifest, Shard, index_bytes, index_table
 from milan_pipeline.shards import END_OF_ARCHIVE_BYTES, padded
@@ -85,7 +85,7 @@ class ShardSize:
         shards = tuple(self._listed(unit, keys) for unit, keys in units)
         common = {"identity": self._identity, "identity_hash": content_hash(self._identity)}
         manifest = Manifest(kind="targets", folder="", shards=shards, common=common)
-        codec = shards_codec_bytes(self._layout.codec, self._layout.width)
+        codec = most_shards_codec_bytes(self._layout.codec, self._layout.width)
         return len(manifest.to_bytes()) + codec
 
     def _listed(self, unit: Unit, keys: KeyBytes) -> Shard:

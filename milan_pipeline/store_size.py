@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import zarr
 from zarr.storage import MemoryStore
 
-from milan_pipeline.codec_files import store_codec_bytes
+from milan_pipeline.codec_files import most_store_codec_bytes
 from milan_pipeline.codecs import CodecSpec, spec_of
 from milan_pipeline.identity import Identity, build_identity, content_hash
 from milan_pipeline.target_store import (
@@ -85,7 +85,7 @@ class StoreSize:
 
         The arrays of a codec that needs fitting are among them, with the most components.
         """
-        arrays = store_codec_bytes(self._codec, self._identity["teacher"]["width"])
+        arrays = most_store_codec_bytes(self._codec, self._identity["teacher"]["width"])
         return len(root_bytes(self._identity)) + arrays + views * len(group_bytes({}))
 
     def _without_keys(self, unit: Unit) -> int:

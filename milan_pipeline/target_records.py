@@ -112,10 +112,20 @@ class RecordLayout:
         yield Sample(keys[0], {SHARED_EXTENSION: block, KEYS_EXTENSION: keys_json(keys)}, parts)
 
     def records_of(self, unit: zarr.Group, start: int, stop: int) -> NDArray[np.void]:
-        """Read rows `start:stop` of a unit as records; priors are clamped to be positive."""
+        """Read rows `start:stop` of a unit as records; priors are clamped to be positive.
+
+        Raises:
+            DataError: an object of the unit is damaged, or an array is not of the codec's type.
+        """
         records = np.zeros(stop - start, dtype=self.dtype)
         for name in self.dtype.names or ():
-            records[name] = unit[name][start:stop]  # type: ignore[index]
+            values = np.asarray(unit[name][start:stop])  # type: ignore[index]
+            if values.dtype != records[name].dtype:  # which numpy would convert, not refuse
+                raise DataError(
+                    f"a unit's {name} is {values.dtype}, where its codec has "
+                    f"{records[name].dtype}; extract the targets again"
+                )
+            records[name] = values
         if not self.codec.needs_fit:
             records["prior"] = decode_prior(records["prior"])
         return records

@@ -12,6 +12,7 @@ import pytest
 import webdataset
 from numpy.typing import NDArray
 
+from milan_pipeline.codecs import parse_codec
 from milan_pipeline.errors import DataError
 from milan_pipeline.manifest import Manifest, load_manifest
 from milan_pipeline.provenance import read_record
@@ -90,6 +91,18 @@ def test_a_patch_without_attention_stays_drawable(target_store: Path) -> None:
     records = layout_of(found).records_of(arrays, 0, 2)  # type: ignore[arg-type]
     assert records["prior"].min() > 0
     assert np.array_equal(records["prior"][1], arrays["prior"][1])
+
+
+def test_an_array_of_another_type_is_refused() -> None:
+    """A prior that was not coded would become zeros, which numpy does without a word."""
+    layout = layout_of({"teacher": {"grid": [2, 3], "width": 5},
+                        "codec": parse_codec("vector:bytes=2").parameters()})  # fmt: skip
+    zeros = np.zeros(2, layout.dtype)
+    unit = {name: zeros[name] for name in layout.dtype.names or ()}
+    assert np.array_equal(layout.records_of(unit, 0, 2), zeros)  # type: ignore[arg-type]
+    unit["prior"] = np.full((2, 6), 0.5, np.float32)
+    with pytest.raises(DataError, match=r"prior is float32, where its codec has uint8; extract"):
+        layout.records_of(unit, 0, 2)  # type: ignore[arg-type]
 
 
 def stock_records(path: Path) -> Iterator[tuple[str, NDArray[np.void]]]:

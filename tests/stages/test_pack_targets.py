@@ -95,7 +95,7 @@ def test_a_lost_shard_is_made_again(target_store: Path, target_shards: Path, tmp
 @pytest.mark.parametrize("overhead", [target_records.MOST_OVERHEAD, 1000])
 @pytest.mark.parametrize("views_done", [0, 1])
 def test_a_dry_run_writes_nothing_and_comes_true(
-    target_store: Path, tmp_path: Path, overhead: float, views_done: int, capsys, monkeypatch
+    target_store: Path, tmp_path: Path, *, overhead: float, views_done: int, capsys, monkeypatch
 ) -> None:
     monkeypatch.setattr(target_records, "MOST_OVERHEAD", overhead)
     out = tmp_path / "out"
