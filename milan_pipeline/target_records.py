@@ -107,8 +107,8 @@ class RecordLayout:
                 yield Sample(key, {TARGET_EXTENSION: self.to_bytes(record)})
             return
         block, size = self.to_bytes(records), self.dtype.itemsize
-        head = len(block) - len(keys) * size
-        parts = tuple(Part(key, head + row * size, size) for row, key in enumerate(keys))
+        starts = range(len(block) - records.nbytes, len(block), size)
+        parts = tuple(Part(key, start, size) for key, start in zip(keys, starts, strict=True))
         yield Sample(keys[0], {SHARED_EXTENSION: block, KEYS_EXTENSION: keys_json(keys)}, parts)
 
     def records_of(self, unit: zarr.Group, start: int, stop: int) -> NDArray[np.void]:
