@@ -97,6 +97,8 @@ def run(config: PackTargets) -> None:
 
 def dry_run(config: PackTargets) -> None:
     """Say how many shards would be written and what they would take."""
+    from milan_pipeline.dataset_size import stored_units
+    from milan_pipeline.shard_size import ShardSize
     from milan_pipeline.target_store import read_identity
 
     storage.require_writable(config.out)
@@ -104,11 +106,12 @@ def dry_run(config: PackTargets) -> None:
     plan = _plan(config, identity)
     _record(config, identity, plan).previous_state()
     listed = _current(listed_shards(config.out, "targets"), plan)
-    left = [mark for name, (_, mark) in plan.items() if name not in listed]
-    size = 512 + -(-_layout(identity).bytes_per_sample // 512) * 512
+    left = [unit for name, unit in plan.items() if name not in listed]
+    units = stored_units(config.targets, left, workers=config.workers)
+    size, targets = ShardSize(identity).units(units), sum(mark.n for _, mark in left)
     click.echo(f"shards to do: {len(left)}, done: {len(plan) - len(left)}")
     click.echo(
-        f"bytes to write: about {size * sum(mark.n for mark in left)} ({size} a target), "
+        f"bytes to write: {size} in tars and indices ({size / max(1, targets):.0f} a target), "
         f"free: {storage.free_text(config.out)}"
     )
 
