@@ -14,8 +14,8 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from milan_pipeline import storage
-from milan_pipeline.codecs import Codec, codec_of, spec_of
-from milan_pipeline.codecs.component_codec import DTYPES, Arrays, ComponentCodec
+from milan_pipeline.codecs import Codec, CodecSpec, codec_of, spec_of
+from milan_pipeline.codecs.component_codec import DTYPES, Arrays, ComponentCodec, array_shapes
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.identity import Identity
 from milan_pipeline.target_store import create_small_array
@@ -43,6 +43,15 @@ def store_codec_objects(arrays: Arrays) -> dict[str, bytes]:
         values = np.asarray(arrays[name], dtype)
         create_small_array(group, name, values.shape, values.dtype)[...] = values
     return {path: data.to_bytes() for path, data in sorted(memory.items())}
+
+
+def most_store_codec_bytes(spec: CodecSpec, width: int) -> int:
+    """Return what a codec's arrays take in a store, at most, for targets of width D."""
+    if not spec.needs_fit:
+        return 0
+    shapes = array_shapes(spec, width).items()
+    arrays = {name: np.zeros(shape, DTYPES[name]) for name, shape in shapes}
+    return sum(map(len, store_codec_objects(arrays).values()))
 
 
 def read_store_codec(url: str, identity: Identity) -> Codec:

@@ -6,7 +6,7 @@ Legend: N = 1 + L tokens (CLS first), L patches, C code width.
 import dataclasses
 import functools
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ from milan_pipeline.unit_reader import open_unit
 from milan_pipeline.units import Mark, Unit, shard_details
 
 TARGET_EXTENSION = "target.npy"
+Recode = Callable[[zarr.Group, int, int], Mapping[str, NDArray[Any]]]
+"""Reads some rows of a unit; returns codes, prior and any scale by another codec."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,11 +77,14 @@ class RecordLayout:
         record: NDArray[np.void] = np.frombuffer(data, self.dtype, 1, len(self.header))
         return record[0]  # type: ignore[no-any-return]
 
-    def records_of(self, unit: zarr.Group, start: int, stop: int) -> NDArray[np.void]:
+    def records_of(
+        self, unit: zarr.Group, start: int, stop: int, recode: Recode | None = None
+    ) -> NDArray[np.void]:
         """Read rows `start:stop` of a unit as records; priors are clamped to be positive."""
+        recoded = {} if recode is None else recode(unit, start, stop)
         records = np.zeros(stop - start, dtype=self.dtype)
         for name in self.dtype.names or ():
-            records[name] = unit[name][start:stop]  # type: ignore[index]
+            records[name] = recoded[name] if name in recoded else unit[name][start:stop]  # type: ignore[index]
         if not self.codec.needs_fit:
             records["prior"] = decode_prior(records["prior"])
         return records
@@ -93,23 +98,34 @@ def layout_of(identity: Identity) -> RecordLayout:
 
 
 def write_target_shard(
-    folder: str, name: str, *, store: str, unit: Unit, mark: Mark, layout: RecordLayout
+    folder: str,
+    name: str,
+    *,
+    store: str,
+    unit: Unit,
+    mark: Mark,
+    layout: RecordLayout,
+    recode: Recode | None = None,
 ) -> Shard:
     """Write one unit as a target shard, its keys in the image shard's order.
+
+    Where the layout is of another codec than the store's, `recode` makes the one of the other.
 
     Raises:
         DataError: the unit is damaged.
         StorageError: the place cannot be written.
     """
-    shard = write_shard(folder, name, _unit_samples(store, unit, mark, layout))
+    shard = write_shard(folder, name, _unit_samples(store, unit, mark, layout, recode))
     return dataclasses.replace(shard, details=shard_details(unit, mark))
 
 
-def _unit_samples(store: str, unit: Unit, mark: Mark, layout: RecordLayout) -> Iterator[Sample]:
+def _unit_samples(
+    store: str, unit: Unit, mark: Mark, layout: RecordLayout, recode: Recode | None
+) -> Iterator[Sample]:
     group = open_unit(store, unit, mark)
     for start in range(0, mark.n, OUTER_SHARD):
         stop = min(start + OUTER_SHARD, mark.n)
-        records = layout.records_of(group, start, stop)
+        records = layout.records_of(group, start, stop, recode)
         keys = group["key"][start:stop]  # type: ignore[index]
         for key, record in zip(keys, records, strict=True):  # type: ignore[arg-type]
             yield Sample(str(key), {TARGET_EXTENSION: layout.to_bytes(record)})
