@@ -16,7 +16,7 @@ from zarr.storage import MemoryStore
 
 from milan_pipeline.codec_files import most_store_codec_bytes
 from milan_pipeline.codecs import CodecSpec, spec_of
-from milan_pipeline.identity import Identity, build_identity, content_hash
+from milan_pipeline.identity import TRANSCODED_FROM, Identity, build_identity, content_hash
 from milan_pipeline.target_store import (
     create_codes,
     create_small_array,
@@ -31,6 +31,7 @@ CRC_BYTES = 4
 INDEX_ENTRY_BYTES = 16  # an outer shard says of each of its chunks where it is and how long
 TEXT_LENGTH_BYTES = 4  # before each text of a chunk, and once for their number
 HASH_LETTERS = 32  # an object's xxh3-128, in a mark
+SHA256_LETTERS = 64  # of the unit that another was transcoded from, in a mark
 
 
 class KeyBytes(NamedTuple):
@@ -98,6 +99,7 @@ class StoreSize:
             n=unit.shard.samples,
             skipped=[],
             objects=dict.fromkeys(layout.paths, "0" * HASH_LETTERS),
+            source_unit="0" * SHA256_LETTERS if TRANSCODED_FROM in self._identity else None,
         )
         return layout.chunk_bytes + layout.metadata_bytes + len(mark.to_bytes())
 

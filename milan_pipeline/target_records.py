@@ -14,7 +14,7 @@ import functools
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,8 @@ SHARED_EXTENSION = "targets.npy"
 KEYS_EXTENSION = "keys.json"
 MOST_OVERHEAD = 0.1
 """Of a record: what its tar header, padding and array header may cost at most."""
+Recode = Callable[[zarr.Group, int, int], Mapping[str, NDArray[Any]]]
+"""Reads some rows of a unit; returns codes, prior and any scale by another codec."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,15 +113,19 @@ class RecordLayout:
         parts = tuple(Part(key, start, size) for key, start in zip(keys, starts, strict=True))
         yield Sample(keys[0], {SHARED_EXTENSION: block, KEYS_EXTENSION: keys_json(keys)}, parts)
 
-    def records_of(self, unit: zarr.Group, start: int, stop: int) -> NDArray[np.void]:
+    def records_of(
+        self, unit: zarr.Group, start: int, stop: int, recode: Recode | None = None
+    ) -> NDArray[np.void]:
         """Read rows `start:stop` of a unit as records; priors are clamped to be positive.
 
         Raises:
             DataError: an object of the unit is damaged, or an array is not of the codec's type.
         """
+        recoded = {} if recode is None else recode(unit, start, stop)
         records = np.zeros(stop - start, dtype=self.dtype)
         for name in self.dtype.names or ():
-            values = np.asarray(unit[name][start:stop])  # type: ignore[index]
+            found = recoded[name] if name in recoded else unit[name][start:stop]  # type: ignore[index]
+            values = np.asarray(found)
             if values.dtype != records[name].dtype:  # which numpy would convert, not refuse
                 raise DataError(
                     f"a unit's {name} is {values.dtype}, where its codec has "
@@ -144,22 +150,33 @@ def layout_of(identity: Identity) -> RecordLayout:
 
 
 def write_target_shard(
-    folder: str, name: str, *, store: str, unit: Unit, mark: Mark, layout: RecordLayout
+    folder: str,
+    name: str,
+    *,
+    store: str,
+    unit: Unit,
+    mark: Mark,
+    layout: RecordLayout,
+    recode: Recode | None = None,
 ) -> Shard:
     """Write one unit as a target shard, its keys in the image shard's order.
+
+    Where the layout is of another codec than the store's, `recode` makes the one of the other.
 
     Raises:
         DataError: the unit is damaged.
         StorageError: the place cannot be written.
     """
-    shard = write_shard(folder, name, _unit_samples(store, unit, mark, layout))
+    shard = write_shard(folder, name, _unit_samples(store, unit, mark, layout, recode))
     return dataclasses.replace(shard, details=shard_details(unit, mark))
 
 
-def _unit_samples(store: str, unit: Unit, mark: Mark, layout: RecordLayout) -> Iterator[Sample]:
+def _unit_samples(
+    store: str, unit: Unit, mark: Mark, layout: RecordLayout, recode: Recode | None
+) -> Iterator[Sample]:
     group = open_unit(store, unit, mark)
     for start in range(0, mark.n, OUTER_SHARD):
         stop = min(start + OUTER_SHARD, mark.n)
-        records = layout.records_of(group, start, stop)
+        records = layout.records_of(group, start, stop, recode)
         keys = [str(key) for key in group["key"][start:stop]]  # type: ignore[index, union-attr]
         yield from layout.samples_of(keys, records)
