@@ -86,10 +86,10 @@ def _bound(drawn: Drawn) -> list[tuple[float, float]]:
 
     From half of the fewest bits that a codec takes to the least loss that one has.
     """
+    lossy = [_point(one) for one in drawn.measures if _loss(one) > EXACT]
     total = float(drawn.variance_D.sum())
-    fewest = min(BITS * one.bytes_per_token for one in drawn.measures) / 2
-    losses = [_loss(one) for one in drawn.measures if _loss(one) > EXACT]
-    least = min([1 - (1 - loss) ** 2 for loss in losses], default=total / 100)
+    fewest = min((bits for bits, _ in lossy), default=0) / 2
+    least = min((1 - (1 - loss) ** 2 for _, loss in lossy), default=total / 100)
     points = [
         (gaussian_bound(drawn.variance_D, distortion)[0], float(1 - np.sqrt(1 - distortion)))
         for distortion in np.geomspace(least, min(total, MOST_DISTORTION), BOUND_POINTS)
