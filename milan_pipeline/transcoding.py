@@ -16,6 +16,7 @@ import zarr
 from numpy.typing import NDArray
 
 from milan_pipeline.codec_sample import stored_sample, thinned
+from milan_pipeline.codec_spec import UNFITTED
 from milan_pipeline.codecs import (
     Codec,
     CodecSpec,
@@ -25,7 +26,6 @@ from milan_pipeline.codecs import (
     spec_of,
 )
 from milan_pipeline.codecs.fitting import codebooks, fit_codec
-from milan_pipeline.codec_spec import UNFITTED
 from milan_pipeline.errors import DataError
 from milan_pipeline.identity import Identity, transcoded_identity
 from milan_pipeline.interrupts import StopRequest

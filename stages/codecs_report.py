@@ -13,10 +13,10 @@ import click
 from milan_pipeline import storage
 from milan_pipeline.codec_file_bytes import FileBytes
 from milan_pipeline.codec_measures import CodecMeasures, Measurement
+from milan_pipeline.codec_spec import LEVELS
 from milan_pipeline.codec_targets import stored_targets, synthetic_targets
 from milan_pipeline.codecs import Codec, CodecSpec, make_codec, parse_codec
 from milan_pipeline.codecs.fitting import codebooks, fit_codec
-from milan_pipeline.codecs.spec import LEVELS
 from milan_pipeline.codecs.spectrum import effective_rank
 from milan_pipeline.devices import pick_device
 from milan_pipeline.errors import MismatchError, MissingDataError
