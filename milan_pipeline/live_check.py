@@ -49,6 +49,8 @@ class Comparison:
         cls: the CLS token's cosine.
         prior_error: the largest absolute difference of a prior.
         fidelity: mean cosine of the recomputed tokens to those in fp32.
+        lost: what the mean cosine of the recomputed tokens to themselves, once encoded and decoded,
+            is short of 1; None for a codec that loses next to nothing.
     """
 
     unit: Unit
@@ -58,6 +60,16 @@ class Comparison:
     cls: float
     prior_error: float
     fidelity: float
+    lost: float | None
+
+    @property
+    def cosine(self) -> float:
+        """What a bound on cosines is held against.
+
+        The worst token's. Of a codec that loses much, the mean, with what it loses given back: its
+        single tokens may turn far when an index flips, and by as much the right way as the wrong.
+        """
+        return self.worst if self.lost is None else self.mean + self.lost
 
 
 def draw_sample(
@@ -121,7 +133,10 @@ def stored_targets(
 
 
 def compare(
-    stored: Sequence[Stored], teacher: Teacher, reference: Teacher | None
+    stored: Sequence[Stored],
+    teacher: Teacher,
+    reference: Teacher | None,
+    codec: Codec | None = None,
 ) -> Iterator[Comparison]:
     """Recompute targets, and say how near the stored ones are.
 
@@ -129,13 +144,15 @@ def compare(
         stored: a batch.
         teacher: in the precision of the store.
         reference: the same in fp32; None where the store is in fp32.
+        codec: of the store, if it is one that is fitted.
     """
     pixels_BCHW = torch.stack([target.pixels_CHW for target in stored])
     tokens_BND, prior_BL = (values.cpu() for values in teacher(pixels_BCHW))
     exact_BND = tokens_BND if reference is None else reference(pixels_BCHW)[0].cpu()
     fidelity_B = F.cosine_similarity(tokens_BND, exact_BND, dim=-1).mean(dim=1)
-    for target, tokens_ND, prior_L, fidelity in zip(
-        stored, tokens_BND, prior_BL, fidelity_B.tolist(), strict=True
+    lost_B = [None] * len(stored) if codec is None else _lost(codec, tokens_BND)
+    for target, tokens_ND, prior_L, fidelity, lost in zip(
+        stored, tokens_BND, prior_BL, fidelity_B.tolist(), lost_B, strict=True
     ):
         cosine_N = F.cosine_similarity(target.tokens_ND, tokens_ND, dim=-1)
         yield Comparison(
@@ -146,7 +163,15 @@ def compare(
             cls=float(cosine_N[0]),
             prior_error=float((target.prior_L - prior_L).abs().max()),
             fidelity=fidelity,
+            lost=lost,
         )
+
+
+def _lost(codec: Codec, tokens_BND: torch.Tensor) -> list[float]:
+    decoded_BND = codec.decode(*codec.encode(tokens_BND))
+    cosine_BN = F.cosine_similarity(decoded_BND, tokens_BND, dim=-1)
+    lost_B: list[float] = (1 - cosine_BN.mean(dim=1)).tolist()
+    return lost_B
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:

@@ -36,7 +36,7 @@ from milan_pipeline.unit_writer import UnitWriter
 from milan_pipeline.units import Mark, Unit, unit_sha256
 from milan_pipeline.verification import read_codes
 
-ROWS_AT_ONCE = 16
+ROWS_AT_ONCE = 32
 """Samples that are re-encoded at a time: a divisor of an outer shard, of which a whole one, taken
 to floats and indices, would fill a gigabyte in each thread."""
 

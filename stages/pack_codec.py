@@ -63,12 +63,12 @@ def settle(
     spec = _other_codec(config, source)
     if spec is None:
         return Packing(source, own, None)
-    there = identity_there(config.out)
+    device, there = pick_device(config.device), identity_there(config.out)
     if there == likely_identity(config, source):
         codec = read_shards_codec(config.out, there)
     else:
         codec = new_codec(config.targets, units, own, spec, stop)
-    recode = Recoder(source=own, target=codec, device=pick_device(config.device))
+    recode = Recoder(source=own, target=codec, device=device)
     return Packing(transcoded_identity(source, codec.parameters()), codec, recode)
 
 
@@ -77,8 +77,7 @@ def identity_there(folder: str) -> Identity | None:
     if not storage.exists(storage.join(folder, MANIFEST_NAME)):
         return None
     manifest = load_manifest(folder, kind="targets", allow_unfinished=True)
-    identity: Identity = manifest.common["identity"]
-    return identity
+    return manifest.common.get("identity")
 
 
 def has_codec(folder: str, identity: Identity) -> bool:

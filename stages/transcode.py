@@ -52,7 +52,7 @@ def run(config: Transcode) -> None:
 
 def dry_run(config: Transcode) -> None:
     """Say how many units are left and what they will take."""
-    from stages.transcode_run import describe
+    from stages.transcode_plan import describe
 
     describe(config)
 

@@ -81,10 +81,11 @@ class _Findings:
         faults, marks, extra = _structure(store, units, stop)
         live, wrong = _live(store, list(marks.items()), stop)
         for comparison in live:
-            if not comparison.worst >= store.config.min_cosine - ROUNDING:
+            if not comparison.cosine >= store.config.min_cosine - ROUNDING:
+                given_back = "" if comparison.lost is None else ", its codec's loss given back"
                 wrong.setdefault(comparison.unit, []).append(
-                    f"the target of {comparison.key!r} has a cosine of {comparison.worst:.7f} to "
-                    "the live teacher's"
+                    f"the target of {comparison.key!r} has a cosine of {comparison.cosine:.7f} to "
+                    f"the live teacher's{given_back}"
                 )
         return cls(
             units=len(units),
@@ -131,6 +132,10 @@ class _Findings:
                 f"in the mean, {numbers['worst']:.6f} at worst ({worst.unit.path} {worst.key}), "
                 f"of CLS {numbers['worst_cls']:.6f}; priors within {numbers['prior_error']:.2g}"
             )
+        losses = [comparison.lost for comparison in self.live if comparison.lost is not None]
+        if losses:
+            lost = sum(losses) / len(losses)
+            yield f"the codec alone: cosine of tokens {1 - lost:.6f} in the mean"
         if self.fidelity is not None:
             yield f"{self.precision} against fp32: mean cosine {self.fidelity:.6f}"
 
@@ -229,6 +234,7 @@ def _live(
     if images is None or not sample:
         return [], {}
     codec, size = read_store_codec(store.url, store.identity), store.teacher.image_size
+    lossy = codec if codec.spec.needs_fit else None
     found: list[Comparison] = []
     faults: Faults = {}
     pending: list[Stored] = []
@@ -243,11 +249,11 @@ def _live(
             except DataError as error:
                 faults[unit] = [str(error)]
             while len(pending) >= LIVE_BATCH:
-                found += compare(pending[:LIVE_BATCH], store.teacher, store.reference)
+                found += compare(pending[:LIVE_BATCH], store.teacher, store.reference, lossy)
                 pending = pending[LIVE_BATCH:]
             bar.update(len(rows))
         if pending:
-            found += compare(pending, store.teacher, store.reference)
+            found += compare(pending, store.teacher, store.reference, lossy)
     return found, faults
 
 

@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milan_pipeline.errors import MismatchError
-from milan_pipeline.identity import build_identity, content_hash, differences, require_same
+from milan_pipeline.identity import (
+    build_identity,
+    content_hash,
+    differences,
+    require_same,
+    transcoded_identity,
+)
 
 VALUE = st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.floats(allow_nan=False)
 DOCUMENT = st.dictionaries(
@@ -53,3 +59,16 @@ def test_each_field_is_named_with_both_values() -> None:
         "targets.zarr was made with other parameters: codec.name is None there and 'int8' here, "
         "teacher.name is 'ViT-B-16' there and 'ViT-B-32' here; give another"
     )
+
+
+def test_generations_stay_named() -> None:
+    first = build_identity(teacher={"name": "t"}, preprocessing={}, view_policy={}, codec={"n": 1})
+    second = transcoded_identity(first, {"n": 2})
+    assert second == {**first, "codec": {"n": 2}, "transcoded_from": {"n": 1}}
+    third = transcoded_identity(second, {"n": 3})
+    assert third["transcoded_from"] == {"n": 2, "transcoded_from": {"n": 1}}
+    assert differences(transcoded_identity(first, {"n": 3}), third) == [
+        ("transcoded_from.n", 1, 2),
+        ("transcoded_from.transcoded_from", None, {"n": 1}),
+    ]
+    assert differences(first, second)[1] == ("transcoded_from", None, {"n": 1})

@@ -44,6 +44,10 @@ def pack(store, out):
     return ["pack-targets", "--targets", store, "--out", out, "--workers", 1]
 
 
+def transcode(store, out):
+    return ["transcode", store, out, "--codec", "vector:bytes=4", "--workers", 1]
+
+
 def pretrain(shards, targets, out):
     return [
         "pretrain", "--images", shards, "--targets", targets, "--out", out,
@@ -165,6 +169,18 @@ def test_pack_targets(store, targets, tmp_path):
     assert all(0 < count < total for count in left)
     assert without_times(files(out), "pack-targets.json") == without_times(
         files(targets), "pack-targets.json"
+    )
+
+
+def test_transcode(store, tmp_path):
+    whole, out = tmp_path / "whole.zarr", tmp_path / "targets.zarr"
+    finish(transcode(store, whole))
+    total = written(whole)
+    kills = [2, total // 4, total // 2, 3 * total // 4]
+    left = kill_and_rerun(transcode(store, out), lambda: written(out), kills=kills, seed=4)
+    assert all(0 < count < total for count in left)
+    assert without_times(files(out), "transcode.json") == without_times(
+        files(whole), "transcode.json"
     )
 
 

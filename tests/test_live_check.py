@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milan_pipeline.codecs import make_codec
+from milan_pipeline.codecs import make_codec, parse_codec
+from milan_pipeline.codecs.fitting import fit_codec
 from milan_pipeline.live_check import Stored, compare, draw_sample, stored_targets
 from milan_pipeline.manifest import Shard, load_manifest
 from milan_pipeline.teacher import Teacher
@@ -89,3 +90,20 @@ def test_fidelity_is_of_the_precision_alone(stored: list[Stored], teacher: Teach
     for comparison in compare(strange, Teacher.load(spec), teacher):
         assert comparison.mean < 0.5
         assert 0.999 < comparison.fidelity < 1
+
+
+def test_what_a_fitted_codec_loses_is_given_back(stored: list[Stored], teacher: Teacher) -> None:
+    tokens_BND = torch.stack([target.tokens_ND for target in stored])
+    codec = fit_codec(parse_codec("transform:bytes=2"), tokens_BND.flatten(0, 1))
+    by_codec = codec.decode(*codec.encode(tokens_BND))
+    coded = [
+        target._replace(tokens_ND=tokens_ND)
+        for target, tokens_ND in zip(stored, by_codec, strict=True)
+    ]
+    for comparison in compare(coded, teacher, None, codec):
+        assert comparison.worst <= comparison.mean < 0.999
+        assert comparison.cosine == pytest.approx(1, abs=1e-3)
+    strange = [stored[0]._replace(tokens_ND=by_codec[0].flip(0)), stored[1]]
+    first, second = compare(strange, teacher, None, codec)
+    assert first.cosine < 0.99
+    assert second.cosine > 1  # it was not coded, and so lost nothing

@@ -162,5 +162,5 @@ def test_what_is_no_store(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match="holds no target store"):
         status_of(tmp_path)
     create_root(str(tmp_path), IDENTITY)
-    with pytest.raises(MissingDataError, match=r"has no extract-targets\.json"):
+    with pytest.raises(MissingDataError, match=r"extract-targets\.json does not exist"):
         status_of(tmp_path)

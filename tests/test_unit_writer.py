@@ -183,3 +183,16 @@ def test_codes_are_let_go_once_they_are_gathered(tmp_path: Path) -> None:
     del block
     assert codes() is None
     assert writer.finish([]).n == 3
+
+
+def test_a_mark_of_another_source_is_revoked(tmp_path: Path) -> None:
+    """Its objects may be others, although the store and the image shard are the same."""
+    block, codec, unit = make_block(3, codec="int8"), make_codec("int8"), unit_of(3)
+    for source, known in (("a", None), ("a", "a"), ("b", "")):
+        writer = UnitWriter(
+            str(tmp_path), unit, identity_hash="id", codec=codec, shape=(5, 6), source_unit=source
+        )
+        before = read_mark(str(tmp_path), unit)
+        assert (before and (before.source_unit or "")) == known
+        writer.add(block)
+        assert writer.finish([]).source_unit == source

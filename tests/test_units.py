@@ -20,7 +20,9 @@ from milan_pipeline.units import (
     require_same_images,
     revoked,
     undone_units,
+    unit_sha256,
     units_of_extent,
+    why_not_transcoded,
 )
 
 SHARDS = tuple(
@@ -142,3 +144,15 @@ def test_the_list_comes_back_with_its_samples() -> None:
     assert [unit.shard.samples for unit in units_of_extent(extent, 2)] == [2] * 6
     del extent["samples"]
     assert [unit.shard.samples for unit in units_of_extent(extent, 2)] == [0] * 6
+
+
+def test_a_transcoded_unit_is_stale_when_its_source_is_another() -> None:
+    unit, source = UNITS[0], mark_of(UNITS[0])
+    changed = dataclasses.replace(source, n=2)
+    mark = dataclasses.replace(mark_of(unit, "new"), source_unit=unit_sha256(source))
+    marks = {unit.mark_path: mark}
+    assert why_not_transcoded(unit, marks, "new", source) is None
+    assert "has changed" in str(why_not_transcoded(unit, marks, "new", changed))
+    assert "other parameters" in str(why_not_transcoded(unit, marks, "newer", source))
+    assert Mark(**json.loads(mark.to_bytes())) == mark
+    assert b"source_unit" not in source.to_bytes()

@@ -1,0 +1,150 @@
+"""What `transcode` settles from its options: the stores, the codec, the units that are left.
+
+Apart from the options because it imports torch, which `--help` must not.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import click
+
+from milan_pipeline import storage
+from milan_pipeline.codec_files import most_store_codec_bytes
+from milan_pipeline.codecs import CodecSpec, parse_codec, spec_of
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.identity import Identity, content_hash, require_same
+from milan_pipeline.parallel import ordered_map
+from milan_pipeline.store_record import StoreRecord, finished_units, read_store_record
+from milan_pipeline.store_size import KeyBytes, StoreSize
+from milan_pipeline.target_store import read_identity
+from milan_pipeline.transcoding import likely_identity_of
+from milan_pipeline.unit_reader import open_unit
+from milan_pipeline.units import NOT_DONE, Mark, Unit, read_marks, why_not_transcoded
+from stages.extract_plan import require_place
+from stages.transcode import Transcode
+
+REMEDY = "give another OUT for these targets, or --overwrite to make them anew"
+Done = tuple[Unit, Mark]
+
+
+class Plan(NamedTuple):
+    """What there is and what is wanted.
+
+    Attributes:
+        identity: of the store that is read.
+        record: likewise.
+        units: its finished units, those of the views that are wanted.
+        views: how many those are.
+        spec: the codec that is wanted.
+        existing: identity of the store that is written, to be gone on with; None for a new one.
+        wanted: what it will be, but for the hash of arrays that are not fitted yet.
+    """
+
+    identity: Identity
+    record: StoreRecord
+    units: list[Done]
+    views: int
+    spec: CodecSpec
+    existing: Identity | None
+    wanted: Identity
+
+    @property
+    def extent(self) -> dict[str, object]:
+        """The full list of units, in the record's words."""
+        return {**self.record.extent, "views": self.views}
+
+    def left(self, out: str, identity: Identity) -> dict[Unit, str]:
+        """Say which units are to be done in a store of an identity, and why."""
+        marks, wanted = read_marks(out, self.views, objects=False), content_hash(identity)
+        reasons = {
+            unit: why_not_transcoded(unit, marks, wanted, source) for unit, source in self.units
+        }
+        return {unit: reason for unit, reason in reasons.items() if reason is not None}
+
+
+def describe(config: Transcode) -> None:
+    """Say how many units are left and what they will take."""
+    plan = make_plan(config)
+    left = plan.left(config.out, plan.wanted)
+    click.echo(f"units to do: {len(left)}, done: {len(plan.units) - len(left)}")
+    for unit, reason in left.items():
+        if reason != NOT_DONE:
+            click.echo(f"  {unit.path}: {reason}")
+    left_units = [(unit, mark) for unit, mark in plan.units if unit in left]
+    targets = sum(mark.n for _, mark in left_units)
+    size = _bytes_of(config, plan, left_units)
+    is_exact = plan.existing is not None or not plan.spec.needs_fit
+    about = "" if is_exact and not any(mark.skipped for _, mark in left_units) else "about "
+    click.echo(
+        f"bytes to write: {about}{size} ({size / max(1, targets):.0f} a target), "
+        f"free: {storage.free_text(config.out)}"
+    )
+
+
+def make_plan(config: Transcode) -> Plan:
+    """Settle what is to be done.
+
+    Raises:
+        ConfigError, DataError, MissingDataError, MismatchError: the stores and options do not fit
+            together.
+    """
+    require_place(config.out)
+    if _is_one_place(config.source, config.out):
+        raise ConfigError(f"OUT {config.out} is the store that is read; give another")
+    identity = read_identity(config.source)
+    record = read_store_record(config.source, identity)
+    spec = parse_codec(config.codec).for_width(identity["teacher"]["width"])
+    if spec == spec_of(identity["codec"]):
+        raise ConfigError(
+            f"--codec {config.codec} is what {config.source} is stored by already; give another, "
+            "or take the store as it is"
+        )
+    existing = None
+    if not config.overwrite and storage.exists(storage.join(config.out, "zarr.json")):
+        existing = read_identity(config.out)
+    wanted = likely_identity_of(identity, spec, existing)
+    if existing is not None:
+        require_same(existing, wanted, what=config.out, remedy=REMEDY)
+    units = finished_units(
+        config.source,
+        identity,
+        record,
+        views=config.views,
+        allow_unfinished=config.allow_unfinished,
+    )
+    views = config.views or record.views
+    return Plan(identity, record, units, views, spec, existing, wanted)
+
+
+def _is_one_place(first: str, second: str) -> bool:
+    here, there = storage.local_path(first), storage.local_path(second)
+    if here is None or there is None:
+        return first.rstrip("/") == second.rstrip("/")
+    return here.resolve() == there.resolve()
+
+
+def _bytes_of(config: Transcode, plan: Plan, left: list[Done]) -> int:
+    """Count what units will take in the store, and what is around them."""
+    if not left:
+        return 0
+    store, width = StoreSize(plan.wanted), plan.identity["teacher"]["width"]
+    codec = most_store_codec_bytes(plan.spec, width) if plan.existing is None else 0
+    return store.units(_with_keys(config, left)) + store.groups(plan.views) + codec
+
+
+def _with_keys(config: Transcode, units: list[Done]) -> Iterator[tuple[Unit, KeyBytes]]:
+    """Yield units with what their keys take; a shard's are the same in every view."""
+    one_view = {unit.shard.stem: (unit, mark) for unit, mark in units}
+
+    def measured(item: Done) -> KeyBytes:
+        keys = open_unit(config.source, *item)["key"][:]  # type: ignore[index]
+        lengths = [len(str(key).encode()) for key in keys]  # type: ignore[union-attr]
+        return KeyBytes(sum(lengths), max(lengths, default=0))
+
+    workers = config.workers
+    measures = ordered_map(measured, one_view.values(), workers=workers, ahead=2 * workers)
+    with contextlib.closing(measures):
+        known = dict(zip(one_view, measures, strict=True))
+    for unit, _ in units:
+        yield unit, known[unit.shard.stem]
