@@ -58,7 +58,14 @@ def _draw_frontier(axes: Axes, drawn: Drawn) -> None:
         if ":" not in one.codec:  # a level, or a codec without options
             colour, marker = FAMILIES.get(parse_codec(one.codec).name, OTHERS)
             axes.plot(*_point(one), color=colour, marker=marker, markersize=8, linestyle="none")
-            axes.annotate(one.codec, _point(one), xytext=(6, 6), textcoords="offset points")
+            axes.annotate(
+                one.codec,
+                _point(one),
+                xytext=(-5, -5),
+                textcoords="offset points",
+                horizontalalignment="right",
+                verticalalignment="top",
+            )
     axes.plot(*_columns(_bound(drawn)), color=GREY, linestyle="--", label="Gaussian bound")
     axes.set(title=drawn.title, xlabel="bits a token", ylabel="1 - mean cosine")
     axes.set_xscale("log", base=2)
