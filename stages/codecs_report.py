@@ -4,6 +4,7 @@ Apart from the options because it imports torch, which `--help` must not.
 """
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -71,12 +72,13 @@ def report(config: MeasureCodecs) -> None:
     if config.synthetic is not None:
         sets.append(synthetic_targets(sets[0], config.synthetic))
     found = {one: _measured(one, specs) for one in (Measurement(s, files, device) for s in sets)}
-    storage.put_bytes(config.plot, _picture(found))
-    for line in [*_lines(found), f"picture: {config.plot}"]:
+    for line in _lines(found):
         click.echo(line, err=config.json)
     if config.json:
         rows = [dataclasses.asdict(row) for rows in found.values() for row in rows]
         click.echo(json.dumps(rows, indent=1))
+    storage.put_bytes(config.plot, _picture(found))
+    click.echo(f"picture: {config.plot}", err=config.json)
 
 
 def chosen(texts: Sequence[str], width: int) -> dict[str, CodecSpec]:
@@ -90,9 +92,8 @@ def chosen(texts: Sequence[str], width: int) -> dict[str, CodecSpec]:
     specs = {text: parse_codec(text).for_width(width) for text in texts or NAMED}
     if texts:
         return specs
-    for text in (
-        f"{name}:ratio={ratio}" for name in FRONTIER_FAMILIES for ratio in FRONTIER_RATIOS
-    ):
+    for name, ratio in itertools.product(FRONTIER_FAMILIES, FRONTIER_RATIOS):
+        text = f"{name}:ratio={ratio}"
         spec = parse_codec(text).for_width(width)
         if spec not in specs.values():
             specs[text] = spec

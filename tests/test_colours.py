@@ -10,8 +10,7 @@ from milan_pipeline.colours import TokenColours
 def tokens_of(count: int, width: int) -> NDArray[np.float32]:
     random = np.random.Generator(np.random.PCG64(0))
     deviation = np.array([9.0, 5.0, 2.0, *[0.1] * (width - 3)])
-    tokens = random.standard_normal((count, width), np.float32) * deviation.astype(np.float32)
-    return tokens
+    return random.standard_normal((count, width), np.float32) * deviation.astype(np.float32)
 
 
 def test_colours_follow_the_components_with_the_most_variance() -> None:
