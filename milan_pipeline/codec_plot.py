@@ -53,7 +53,8 @@ def _draw_frontier(axes: Axes, drawn: Drawn) -> None:
     seen = [one for one in drawn.measures if _loss(one) > EXACT]
     for family, (colour, marker) in FAMILIES.items():
         points = sorted(_point(one) for one in seen if parse_codec(one.codec).name == family)
-        axes.plot(*_columns(points), color=colour, marker=marker, markersize=4, label=family)
+        label = family if points else None
+        axes.plot(*_columns(points), color=colour, marker=marker, markersize=4, label=label)
     for one in seen:
         if ":" not in one.codec:  # a level, or a codec without options
             colour, marker = FAMILIES.get(parse_codec(one.codec).name, OTHERS)
@@ -71,7 +72,7 @@ def _draw_frontier(axes: Axes, drawn: Drawn) -> None:
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda bits, _: f"{bits:g}"))
-    axes.margins(x=0.1)
+    axes.margins(0.1)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left")
 
