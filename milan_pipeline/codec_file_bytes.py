@@ -1,6 +1,6 @@
-"""What the files of one view take with each codec: every byte of store or shards, nothing written.
+"""What the files of targets take with each codec: all of store or shards, without writing them.
 
-But for stages' records, and for what ledgers of skipped images take.
+But for stages' records, and for ledgers of skipped images.
 """
 
 import dataclasses
@@ -28,12 +28,14 @@ class FileBytes:
     Attributes:
         url: the store.
         identity: of the store.
-        units: finished units of one view, with their marks.
+        units: finished units of the first view, with their marks.
+        views: how many are counted, each with the images of the first.
     """
 
     url: str
     identity: Identity
     units: Sequence[tuple[Unit, Mark]]
+    views: int = 1
 
     def shards(self, codec: Codec) -> int:
         """Count the bytes of target shards: tars, indices, manifest, and the codec's file."""
@@ -45,7 +47,7 @@ class FileBytes:
         """Count the bytes of a target store: units, marks, groups, and the codec's arrays."""
         size = StoreSize(self._identity_with(codec))
         objects = store_codec_objects(codec.arrays) if isinstance(codec, ComponentCodec) else {}
-        return size.units(self._sized) + size.groups(views=1) + sum(map(len, objects.values()))
+        return size.units(self._sized) + size.groups(self.views) + sum(map(len, objects.values()))
 
     def _identity_with(self, codec: Codec) -> Identity:
         """As extraction would write it with the codec, whatever the store was made from."""
@@ -55,14 +57,11 @@ class FileBytes:
     @functools.cached_property
     def _sized(self) -> list[tuple[Unit, KeyBytes]]:
         """Each unit as if of a shard of just the images that have targets, and its keys."""
-        return [
-            (_without_skipped(unit, mark), _keys_of(self.url, unit, mark))
+        first = [
+            (dataclasses.replace(unit.shard, samples=mark.n), _keys_of(self.url, unit, mark))
             for unit, mark in self.units
         ]
-
-
-def _without_skipped(unit: Unit, mark: Mark) -> Unit:
-    return dataclasses.replace(unit, shard=dataclasses.replace(unit.shard, samples=mark.n))
+        return [(Unit(view, shard), keys) for view in range(self.views) for shard, keys in first]
 
 
 def _keys_of(url: str, unit: Unit, mark: Mark) -> KeyBytes:

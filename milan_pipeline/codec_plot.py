@@ -53,18 +53,26 @@ def _draw_frontier(axes: Axes, drawn: Drawn) -> None:
     seen = [one for one in drawn.measures if _loss(one) > EXACT]
     for family, (colour, marker) in FAMILIES.items():
         points = sorted(_point(one) for one in seen if parse_codec(one.codec).name == family)
-        axes.plot(*_columns(points), color=colour, marker=marker, markersize=4, label=family)
+        label = family if points else None
+        axes.plot(*_columns(points), color=colour, marker=marker, markersize=4, label=label)
     for one in seen:
         if ":" not in one.codec:  # a level, or a codec without options
             colour, marker = FAMILIES.get(parse_codec(one.codec).name, OTHERS)
             axes.plot(*_point(one), color=colour, marker=marker, markersize=8, linestyle="none")
-            axes.annotate(one.codec, _point(one), xytext=(6, 6), textcoords="offset points")
+            axes.annotate(
+                one.codec,
+                _point(one),
+                xytext=(-5, -5),
+                textcoords="offset points",
+                horizontalalignment="right",
+                verticalalignment="top",
+            )
     axes.plot(*_columns(_bound(drawn)), color=GREY, linestyle="--", label="Gaussian bound")
     axes.set(title=drawn.title, xlabel="bits a token", ylabel="1 - mean cosine")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda bits, _: f"{bits:g}"))
-    axes.margins(x=0.1)
+    axes.margins(0.1)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left")
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
+from milan_pipeline import storage
 from milan_pipeline.codec_files import read_store_codec
 from milan_pipeline.codec_sample import SAMPLE_IMAGES, stored_sample, thinned
 from milan_pipeline.errors import DataError
@@ -75,7 +76,7 @@ def stored_targets(
     shape = f"{len(measured_nND)} images of {measured_nND.shape[1]} x {measured_nND.shape[2]}"
     return TargetSet(
         name="store",
-        title=f"{url}: {shape}",
+        title=f"{storage.basename(url)}: {shape}",
         fit_TD=thinned(fit_nND),
         measured_nND=measured_nND,
         notes=notes,

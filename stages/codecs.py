@@ -28,7 +28,7 @@ class MeasureCodecs:
     synthetic: float | None = option(
         None,
         help="Also measure Gaussian tokens of the same shape, whose k-th component has the "
-        "variance k^-X; 1 is slower than what teachers give.",
+        "variance k^-X: by 1, say, a spectrum that falls slowly.",
         least=0,
         most=10,
     )

@@ -4,6 +4,7 @@ Apart from the options because it imports torch, which `--help` must not.
 """
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -64,18 +65,20 @@ def report(config: MeasureCodecs) -> None:
     storage.require_writable(storage.folder_of(config.plot))
     identity = read_identity(config.targets)
     specs = chosen(config.codec, identity["teacher"]["width"])
-    units = _finished_units(config.targets, identity, config.allow_unfinished)
-    files = FileBytes(config.targets, identity, units)
+    record = _record_of(config.targets, allow_unfinished=config.allow_unfinished)
+    units = _finished_units(config, identity, record["extent"])
+    files = FileBytes(config.targets, identity, units, views=int(record["extent"]["views"]))
     sets = [stored_targets(config.targets, identity, units, config.samples)]
     if config.synthetic is not None:
         sets.append(synthetic_targets(sets[0], config.synthetic))
     found = {one: _measured(one, specs) for one in (Measurement(s, files, device) for s in sets)}
-    storage.put_bytes(config.plot, _picture(found))
-    for line in [*_lines(found), f"picture: {config.plot}"]:
+    for line in _lines(found):
         click.echo(line, err=config.json)
     if config.json:
         rows = [dataclasses.asdict(row) for rows in found.values() for row in rows]
         click.echo(json.dumps(rows, indent=1))
+    storage.put_bytes(config.plot, _picture(found))
+    click.echo(f"picture: {config.plot}", err=config.json)
 
 
 def chosen(texts: Sequence[str], width: int) -> dict[str, CodecSpec]:
@@ -89,30 +92,36 @@ def chosen(texts: Sequence[str], width: int) -> dict[str, CodecSpec]:
     specs = {text: parse_codec(text).for_width(width) for text in texts or NAMED}
     if texts:
         return specs
-    for text in (
-        f"{name}:ratio={ratio}" for name in FRONTIER_FAMILIES for ratio in FRONTIER_RATIOS
-    ):
+    for name, ratio in itertools.product(FRONTIER_FAMILIES, FRONTIER_RATIOS):
+        text = f"{name}:ratio={ratio}"
         spec = parse_codec(text).for_width(width)
         if spec not in specs.values():
             specs[text] = spec
     return specs
 
 
-def _finished_units(
-    url: str, identity: Identity, allow_unfinished: bool
-) -> list[tuple[Unit, Mark]]:
-    """List the finished units of a store's first view, with their marks."""
+def _record_of(url: str, *, allow_unfinished: bool) -> dict[str, Any]:
     record = read_record(storage.join(url, "extract-targets.json"))
     if record is None or not (allow_unfinished or record["state"] == "done"):
         raise MismatchError(
             f"{url} is not finished; run extract-targets again, or --allow-unfinished"
         )
-    units = units_of_extent(record["extent"], 1)
-    marks = read_marks(url, 1)
+    return record
+
+
+def _finished_units(
+    config: MeasureCodecs, identity: Identity, extent: Mapping[str, Any]
+) -> list[tuple[Unit, Mark]]:
+    """List the finished units of the store's first view, with their marks."""
+    units = units_of_extent(extent, 1)
+    marks = read_marks(config.targets, 1)
     left = undone_units(units, marks, content_hash(identity))
-    if left and not allow_unfinished:
+    if left and not config.allow_unfinished:
         unit, reason = next(iter(left.items()))
-        raise MissingDataError(f"{url} lacks {unit.path} ({reason}); run extract-targets again")
+        raise MissingDataError(
+            f"{config.targets} lacks {unit.path} ({reason}); run extract-targets again, or "
+            "--allow-unfinished"
+        )
     return [(unit, marks[unit.mark_path]) for unit in units if unit not in left]
 
 

@@ -1,5 +1,6 @@
 """What is measured of codecs, against numbers worked out by hand."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -142,13 +143,16 @@ def size_of(folder: Path, *patterns: str) -> int:
     return sum(path.stat().st_size for path in found)
 
 
-def test_files_are_as_written(target_store: Path, tmp_path: Path) -> None:
-    run_cli("pack-targets", "--targets", target_store, "--out", tmp_path, "--views", 1)
-    files, codec = files_of(target_store), make_codec("float16")
+@pytest.mark.parametrize("views", [1, 2])
+def test_files_are_as_written(target_store: Path, tmp_path: Path, views: int) -> None:
+    run_cli("pack-targets", "--targets", target_store, "--out", tmp_path, "--views", views)
+    files = dataclasses.replace(files_of(target_store), views=views)
+    codec = make_codec("float16")
     packed = size_of(tmp_path, "*") - (tmp_path / "pack-targets.json").stat().st_size
     assert files.shards(codec) == packed
-    view = size_of(target_store / "view-00", "*") + size_of(target_store / "done/view-00", "*")
-    assert files.store(codec) == view + (target_store / "zarr.json").stat().st_size
+    names = [f"{folder}view-0{view}" for view in range(views) for folder in ("", "done/")]
+    units = sum(size_of(target_store / name, "*") for name in names)
+    assert files.store(codec) == units + (target_store / "zarr.json").stat().st_size
 
 
 def test_a_fitted_codec_s_own_arrays_count(target_store: Path, measurement: Measurement) -> None:

@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from milan_pipeline.colours import TokenColours
 
 
-def tokens_of(count: int, width: int, seed: int = 0) -> np.ndarray:
-    random = np.random.Generator(np.random.PCG64(seed))
+def tokens_of(count: int, width: int) -> NDArray[np.float32]:
+    random = np.random.Generator(np.random.PCG64(0))
     deviation = np.array([9.0, 5.0, 2.0, *[0.1] * (width - 3)])
-    return (random.standard_normal((count, width)) * deviation).astype(np.float32)
+    return random.standard_normal((count, width), np.float32) * deviation.astype(np.float32)
 
 
 def test_colours_follow_the_components_with_the_most_variance() -> None:

@@ -51,7 +51,7 @@ def test_the_table(
     monkeypatch.chdir(tmp_path)
     run_cli("codecs", "--targets", target_store, *FEW, "--samples", 5)
     title, note, heading, *table, last = capsys.readouterr().out.splitlines()
-    assert title.startswith(f"{target_store}: 5 images of 17 x 24; effective rank ")
+    assert title.startswith("targets.zarr: 5 images of 17 x 24; effective rank ")
     assert note.startswith("note: a view has 24 images, fewer than 2048")
     assert [line.split()[0] for line in (heading, *table)] == [
         "codec", "float16", "int8", "vector:bytes=3",
