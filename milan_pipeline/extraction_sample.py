@@ -4,10 +4,13 @@ Legend: n images, B of a batch, N tokens, D target width, S pixels.
 """
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from milan_pipeline.codec_sample import SAMPLE_IMAGES, rows_by_hash
 from milan_pipeline.crops import view_pixels
@@ -21,6 +24,9 @@ from milan_pipeline.progress import progress_bar
 from milan_pipeline.shard_reading import read_rows
 from milan_pipeline.views import ViewPolicy
 
+INDEX_THREADS = 8
+"""Indices that are read at a time: each is a round trip to a remote store."""
+
 
 def extracted_sample(
     images: Manifest,
@@ -30,6 +36,7 @@ def extracted_sample(
     batch_size: int,
     workers: int,
     stop: StopRequest,
+    count: int = SAMPLE_IMAGES,
 ) -> torch.Tensor:
     """Run the teacher over view 0 of the first images by hash.
 
@@ -37,9 +44,10 @@ def extracted_sample(
         images: of the image shards.
         teacher: whose targets they are.
         policy: how views are cut.
-        batch_size: images in a teacher batch.
+        batch_size: images in a teacher batch, at most.
         workers: decoding threads.
-        stop: asked after each batch.
+        stop: asked before each batch.
+        count: of images, at most.
 
     Returns:
         Targets (n, N, D), float32, on the CPU; an image that cannot be decoded is passed over.
@@ -49,11 +57,8 @@ def extracted_sample(
         InterruptedRunError: a stop was asked for.
         StorageError: a shard cannot be read.
     """
-    tables = {shard.stem: load_index(images, shard) for shard in images.shards}
-    rows = rows_by_hash({stem: keys_of(table) for stem, table in tables.items()}, 0)
-    urls = {shard.stem: images.url_of(shard) for shard in images.shards}
-    keys = {stem: keys_of(tables[stem][chosen]) for stem, chosen in rows.items()}
-    stems = list(rows)
+    shards = _sampled_rows(images, count)
+    keys = [keys_of(table) for _, table in shards]
 
     def view(row: tuple[int, int, bytes]) -> torch.Tensor | None:
         shard, number, data = row
@@ -62,22 +67,25 @@ def extracted_sample(
         except BadImageError:
             return None
         height, width = rgb_HWC.shape[0], rgb_HWC.shape[1]
-        box = policy.box(height, width, keys[stems[shard]][number], 0)
+        box = policy.box(height, width, keys[shard][number], 0)
         return view_pixels(rgb_HWC, box, teacher.image_size)
 
     found: list[torch.Tensor] = []
-    total = min(SAMPLE_IMAGES, images.samples)
-    read = read_rows((urls[stem], tables[stem][rows[stem]]) for stem in stems)
+    total = min(count, images.samples)
+    rows = min(batch_size, total)
+    read = read_rows(shards)
     decoded = ordered_map(view, read, workers=workers, ahead=2 * batch_size)
     with (
         contextlib.closing(read),
         contextlib.closing(decoded) as views,
         progress_bar("targets to fit the codec to", total=total) as bar,
     ):
-        for batch in _batches(views, batch_size):
+        for batch in _batches(views, rows):
             stop.raise_if_asked("nothing was written yet")
-            pixels_BCSS = torch.stack(batch)
-            found.append(teacher(pixels_BCSS.to(teacher.device))[0].float().cpu())
+            # Of one shape: another would be compiled anew, or give other last bits on a GPU.
+            spare = [torch.zeros_like(batch[0])] * (rows - len(batch))
+            targets_BND, _ = teacher(torch.stack(batch + spare).to(teacher.device))
+            found.append(targets_BND[: len(batch)].float().cpu())
             bar.update(len(batch))
     if not found:
         raise DataError(
@@ -85,6 +93,16 @@ def extracted_sample(
             "give other images, or --codec int8"
         )
     return torch.cat(found)
+
+
+def _sampled_rows(images: Manifest, count: int) -> list[tuple[str, NDArray[np.void]]]:
+    """Return the URLs of shards, and of their indices the rows of the first images by hash."""
+    read = functools.partial(load_index, images)
+    indices = ordered_map(read, images.shards, workers=INDEX_THREADS, ahead=2 * INDEX_THREADS)
+    tables = {shard.stem: table for shard, table in zip(images.shards, indices, strict=True)}
+    rows = rows_by_hash({stem: keys_of(table) for stem, table in tables.items()}, 0, count)
+    urls = {shard.stem: images.url_of(shard) for shard in images.shards}
+    return [(urls[stem], tables[stem][own]) for stem, own in rows.items()]
 
 
 def _batches(views: Iterator[torch.Tensor | None], size: int) -> Iterator[list[torch.Tensor]]:

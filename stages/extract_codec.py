@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from milan_pipeline import storage
-from milan_pipeline.codec_files import write_store_codec
+from milan_pipeline.codec_files import read_store_codec, write_store_codec
 from milan_pipeline.codec_sample import thinned
 from milan_pipeline.codec_spec import CodecSpec, parse_codec, spec_of
 from milan_pipeline.codecs.component_codec import ComponentCodec
 from milan_pipeline.codecs.fitting import codebooks, fit_codec
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.extraction_sample import extracted_sample
 from milan_pipeline.identity import Identity
 from milan_pipeline.interrupts import StopRequest
@@ -57,11 +57,14 @@ def settled_identity(
     if existing is not None:
         identity = spec.identity(teacher, likely_parameters(codec, existing["codec"]))
         # One that differs is refused where the root is created, unless it is to be overwritten.
-        if identity == existing or not config.overwrite:
+        if not config.overwrite or (identity == existing and _has_codec(config.out, existing)):
             return identity
     if not codec.needs_fit:
         return spec.identity(teacher, codec.parameters())
     fitted = _fitted(config, codec, manifest, teacher, stop)
+    if existing is None and storage.exists(storage.join(config.out, "zarr.json")):
+        # Others were faster. Their root names their fit, which another device may make otherwise.
+        return settled_identity(config, spec, manifest, teacher, stop)
     write_store_codec(config.out, fitted)
     return spec.identity(teacher, fitted.parameters())
 
@@ -73,6 +76,15 @@ def likely_parameters(codec: CodecSpec, existing: Mapping[str, Any]) -> Mapping[
         DataError: the existing one is of a newer version.
     """
     return existing if spec_of(existing) == codec else codec.parameters(NOT_FITTED)
+
+
+def _has_codec(store: str, identity: Identity) -> bool:
+    """Tell whether the arrays are those of the root: a killed --overwrite may leave others."""
+    try:
+        read_store_codec(store, identity)
+    except DataError:
+        return False
+    return True
 
 
 def _fitted(

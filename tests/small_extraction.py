@@ -38,7 +38,7 @@ class RowTeacher:
         tokens_BND = torch.cat([means_BLC.mean(1, keepdim=True), means_BLC], 1).repeat(1, 1, 2)
         if number in self.poison:
             tokens_BND[0, 0, 0] = self.poison[number]
-        return tokens_BND - 100, means_BLC.mean(-1)
+        return tokens_BND - 100, means_BLC.mean(-1) / (255 * SIDE**2)
 
 
 def pictures(folder: Path, count: int) -> list[bytes]:

@@ -1,19 +1,26 @@
 """Batches through a teacher: padded or not, the same rows; a verdict that travels with them."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from milan_pipeline.codecs import make_codec
+from milan_pipeline.codecs import Codec, encode_prior, make_codec, parse_codec
+from milan_pipeline.codecs.fitting import fit_codec
 from milan_pipeline.codecs.registry import PLAIN
+from milan_pipeline.device_copies import DeviceCopies
 from milan_pipeline.errors import DataError
 from milan_pipeline.extraction_job import ExtractionJob
+from milan_pipeline.target_batches import compute
 from milan_pipeline.units import list_units, read_marks
-from tests.small_extraction import RowTeacher, extract, job_on
+from milan_pipeline.view_batches import PixelBuffers, ViewBatch, view_batches
+from tests.small_extraction import WIDTH, RowTeacher, extract, job_on
 from tests.test_target_store import files_of
 
+FITTED = ("vector:bytes=2", "transform:bytes=2")
 BAD = ["0/0", "0/5", "0/6", "0/7", "0/8", "1/2"]
 
 
@@ -25,10 +32,18 @@ def variant(
     return dataclasses.replace(job, **values), teacher  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("codec", list(PLAIN))
+@functools.cache
+def codec_of(text: str) -> Codec:
+    if text in PLAIN:
+        return make_codec(text)
+    tokens_TD = torch.randn(300, WIDTH, generator=torch.Generator().manual_seed(0))
+    return fit_codec(parse_codec(text), tokens_TD)
+
+
+@pytest.mark.parametrize("codec", [*PLAIN, *FITTED])
 @pytest.mark.parametrize("bad", [[], BAD])
 def test_padding_changes_no_byte(tmp_path: Path, bad: list[str], codec: str) -> None:
-    job = job_on(tmp_path, [13, 3, 1, 4], bad=bad, codec=make_codec(codec))
+    job = job_on(tmp_path, [13, 3, 1, 4], bad=bad, codec=codec_of(codec))
     units = list_units(job.manifest, 2)
     plain, teacher = variant(job, tmp_path / "plain", padded=False)
     marks = extract(plain, units)
@@ -41,6 +56,22 @@ def test_padding_changes_no_byte(tmp_path: Path, bad: list[str], codec: str) -> 
         assert padding_teacher.batches == batches_of_view * 2
         assert teacher.batches == [4, 4, 4, 1, 3, 1, 4] * 2
     assert set(padding_teacher.batches) <= set(batches_of_view)
+
+
+@pytest.mark.parametrize("text", ["float16", *FITTED])
+def test_priors_are_encoded_where_the_codec_has_codes_of_them(tmp_path: Path, text: str) -> None:
+    codec = codec_of(text)
+    job, teacher = variant(job_on(tmp_path, [5], codec=codec), tmp_path)
+    units = list_units(job.manifest, 1)
+    copies, buffers = DeviceCopies(teacher.device), PixelBuffers.of(job, units)
+    for views in view_batches(job, units, buffers):
+        assert isinstance(views, ViewBatch)
+        _, prior_RL = teacher(views.buffer_BCSS[: len(views.keys)])
+        wanted = encode_prior(prior_RL) if codec.spec.needs_fit else prior_RL
+        written = compute(job, views, views.good_rows(), copies).landed(buffers).prior
+        assert written.dtype == codec.spec.prior_dtype
+        assert np.array_equal(written, wanted.numpy())
+        assert len(np.unique(written)) > 2
 
 
 def test_on_the_cpu_nothing_is_padded(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`extract-targets` with a codec that is fitted: once, before any unit, for every process alike."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,11 @@ import zarr
 
 from milan_pipeline.codec_files import read_store_codec
 from milan_pipeline.codecs import decode_prior
+from milan_pipeline.codecs.fitting import fit_codec
+from milan_pipeline.target_records import layout_of
 from milan_pipeline.target_store import read_identity
 from tests.conftest import run_cli, values_of, write_picture, write_tiny_clip
+from tests.kills import run_and_kill
 
 CODEC = "vector:bytes=4"
 
@@ -145,3 +149,49 @@ def test_unreadable_images_are_passed_over(tiny_clip, tmp_path, capsys):
     run_cli("pack-images", tmp_path / "pictures", tmp_path / "shards", "--samples-per-shard", 5)
     extract(tmp_path / "shards", tiny_clip, tmp_path / "a.zarr", codec="transform:bytes=3")
     assert "4 targets, 1 skipped" in capsys.readouterr().out
+
+
+def test_an_overwrite_that_was_killed_can_be_taken_back(
+    store, image_shards, tiny_clip, tmp_path, capsys
+):
+    for writes in (3, 11):  # of the 11 of a codec
+        out = tmp_path / f"{writes}.zarr"
+        shutil.copytree(store, out)
+        assert run_and_kill(
+            writes, "extract-targets", "--images", image_shards, "--out", out, "--teacher",
+            f"local-dir:{tiny_clip}", "--batch-size", 4, "--precision", "fp32", "--codec", CODEC,
+            "--view-seed", 1, "--overwrite",
+        )  # fmt: skip
+        # The codec is the other's by now, or in part, and the root is not.
+        assert data_of(out)["zarr.json"] == data_of(store)["zarr.json"]
+        assert data_of(out) != data_of(store)
+        extract(image_shards, tiny_clip, out, "--views", 2, code=1)
+        assert "; copy the " in capsys.readouterr().err
+        extract(image_shards, tiny_clip, out, "--overwrite")
+        assert data_of(out) == data_of(store)
+
+
+def test_who_fitted_last_takes_the_codec_of_who_was_first(
+    store, image_shards, tiny_clip, tmp_path, monkeypatch
+):
+    """Two processes find no root, and one has a device that gives other last bits."""
+    out, place = tmp_path / "targets.zarr", "stages.extract_codec.fit_codec"
+
+    def late(spec, tokens_TD, progress):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, fit_codec)
+            extract(image_shards, tiny_clip, out, "--init")
+        return fit_codec(spec, tokens_TD + 0.01, progress)
+
+    monkeypatch.setattr(place, late)
+    extract(image_shards, tiny_clip, out)
+    assert data_of(out) == data_of(store)
+
+
+def test_status_of_a_fitted_store(store, capsys):
+    run_cli("status", store)
+    said = capsys.readouterr().out
+    assert "units: 3 done, 0 running, 0 failed, 0 stale, 0 missing" in said
+    row = layout_of(read_identity(str(store))).dtype.itemsize
+    assert f"targets: 24, about {24 * row} bytes; 0 skipped" in said
+    assert 17 * 4 + 16 < row < 17 * 4 + 16 + 32

@@ -1,11 +1,14 @@
 """plan: its bytes are those that extraction and packing then write; what it says of the rest."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from milan_pipeline.codec_files import most_shards_codec_bytes, most_store_codec_bytes
+from milan_pipeline.codec_spec import parse_codec
 from milan_pipeline.teacher_speed import TeacherSpeed
 from tests.conftest import run_cli, write_picture, write_tiny_clip
 
@@ -62,6 +65,31 @@ def test_a_plan_comes_true(
     assert foretold == pytest.approx(size_of(store), rel=0.02)
     assert said["fits"]
     assert said["free_bytes"] > said["store_bytes"]
+
+
+def test_a_plan_of_a_fitted_codec_comes_true(hundreds: Path, tmp_path: Path, capsys) -> None:
+    """Its arrays are counted as if they had all the components that there can be."""
+    clip = write_tiny_clip(tmp_path / "clip", image_size=16)
+    words = ("--images", hundreds, "--teacher", f"local-dir:{clip}", "--codec", "transform:bytes=3")
+    store, shards = tmp_path / "targets.zarr", tmp_path / "targets"
+    run_cli("plan", *words, "--json")
+    said = document(capsys)
+    foretold = []
+    for more in (("--dry-run",), (), ("--dry-run", "--overwrite", "--view-seed", 1)):
+        run_cli("extract-targets", *words, "--out", store, *more)
+        foretold += re.findall(r"bytes to write: about (\d+)", capsys.readouterr().out)
+    run_cli("pack-targets", "--targets", store, "--out", shards)
+    spec, codec = parse_codec("transform:bytes=3"), size_of(store / "codec")
+    unused = most_store_codec_bytes(spec, 24) - codec
+    assert 0 < unused < codec
+    for size in (said["store_bytes"], *map(int, foretold)):
+        assert size - unused == pytest.approx(size_of(store), rel=0.02)
+    unused = most_shards_codec_bytes(spec, 24) - (shards / "codec.safetensors").stat().st_size
+    assert said["shard_bytes"] - unused == pytest.approx(size_of(shards), rel=0.02)
+    run_cli("extract-targets", *words, "--out", store, "--dry-run")
+    output = capsys.readouterr().out
+    assert "units to do: 0, done: 2" in output
+    assert "bytes to write: about 0 " in output
 
 
 def test_the_table(tiny_clip: Path, tmp_path: Path, capsys) -> None:
