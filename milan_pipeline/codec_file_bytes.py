@@ -1,24 +1,20 @@
 """What the files of targets take with each codec: all of store or shards, without writing them.
 
-But for stages' records, and for ledgers of skipped images.
+But for stages' records, and for ledgers of skipped images; a codec's own arrays at their largest.
 """
 
 import dataclasses
 import functools
 from collections.abc import Sequence
 
-import safetensors.numpy
-
-from milan_pipeline.codec_files import store_codec_objects
 from milan_pipeline.codecs import Codec
-from milan_pipeline.codecs.component_codec import ComponentCodec
-from milan_pipeline.dataset_size import key_bytes
-from milan_pipeline.identity import Identity
-from milan_pipeline.manifest import index_table
+from milan_pipeline.dataset_size import stored_units
+from milan_pipeline.identity import TRANSCODED_FROM, Identity
 from milan_pipeline.shard_size import ShardSize
 from milan_pipeline.store_size import KeyBytes, StoreSize
-from milan_pipeline.unit_reader import open_unit
 from milan_pipeline.units import Mark, Unit
+
+WORKERS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,30 +36,22 @@ class FileBytes:
     def shards(self, codec: Codec) -> int:
         """Count the bytes of target shards: tars, indices, manifest, and the codec's file."""
         size = ShardSize(self._identity_with(codec))
-        own = isinstance(codec, ComponentCodec) and len(safetensors.numpy.save(dict(codec.arrays)))
-        return size.units(self._sized) + size.manifest(self._sized) + own
+        return size.units(self._sized) + size.manifest(self._sized)
 
     def store(self, codec: Codec) -> int:
         """Count the bytes of a target store: units, marks, groups, and the codec's arrays."""
         size = StoreSize(self._identity_with(codec))
-        objects = store_codec_objects(codec.arrays) if isinstance(codec, ComponentCodec) else {}
-        return size.units(self._sized) + size.groups(self.views) + sum(map(len, objects.values()))
+        return size.units(self._sized) + size.groups(self.views)
 
     def _identity_with(self, codec: Codec) -> Identity:
         """As extraction would write it with the codec, whatever the store was made from."""
-        parts = {name: self.identity[name] for name in self.identity if name != "transcoded_from"}
+        parts = {name: self.identity[name] for name in self.identity if name != TRANSCODED_FROM}
         return parts | {"codec": codec.parameters()}
 
     @functools.cached_property
     def _sized(self) -> list[tuple[Unit, KeyBytes]]:
-        """Each unit as if of a shard of just the images that have targets, and its keys."""
-        first = [
-            (dataclasses.replace(unit.shard, samples=mark.n), _keys_of(self.url, unit, mark))
-            for unit, mark in self.units
+        """The units of every view, as if of shards of just the images that have targets."""
+        first = stored_units(self.url, self.units, workers=WORKERS)
+        return [
+            (Unit(view, unit.shard), keys) for view in range(self.views) for unit, keys in first
         ]
-        return [(Unit(view, shard), keys) for view in range(self.views) for shard, keys in first]
-
-
-def _keys_of(url: str, unit: Unit, mark: Mark) -> KeyBytes:
-    keys = open_unit(url, unit, mark)["key"][:]  # type: ignore[index]
-    return key_bytes(index_table([(str(key), 0, 0, 0) for key in keys]))  # type: ignore[union-attr]

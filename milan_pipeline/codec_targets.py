@@ -12,7 +12,7 @@ from milan_pipeline import storage
 from milan_pipeline.codec_files import read_store_codec
 from milan_pipeline.codec_sample import SAMPLE_IMAGES, stored_sample, thinned
 from milan_pipeline.errors import DataError
-from milan_pipeline.identity import Identity
+from milan_pipeline.identity import TRANSCODED_FROM, Identity
 from milan_pipeline.units import Mark, Unit
 
 NEARLY_EXACT = ("float16", "bfloat16")
@@ -69,7 +69,7 @@ def stored_targets(
             f"a view has {images} images, fewer than {2 * SAMPLE_IMAGES}: codecs are fitted to "
             "half of them"
         )
-    if codec.spec.name not in NEARLY_EXACT or "transcoded_from" in identity:
+    if codec.spec.name not in NEARLY_EXACT or TRANSCODED_FROM in identity:
         notes.append(
             f"the store is lossy itself ({codec.spec.name}): figures are relative to what it holds"
         )

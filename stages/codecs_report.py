@@ -20,12 +20,9 @@ from milan_pipeline.codecs import Codec, CodecSpec, make_codec, parse_codec
 from milan_pipeline.codecs.fitting import codebooks, fit_codec
 from milan_pipeline.codecs.spectrum import effective_rank
 from milan_pipeline.devices import pick_device
-from milan_pipeline.errors import MismatchError, MissingDataError
-from milan_pipeline.identity import Identity, content_hash
 from milan_pipeline.progress import progress_bar
-from milan_pipeline.provenance import read_record
+from milan_pipeline.store_record import finished_units, read_store_record
 from milan_pipeline.target_store import read_identity
-from milan_pipeline.units import Mark, Unit, read_marks, undone_units, units_of_extent
 from stages.codecs import MeasureCodecs
 
 NAMED = ("float16", "bfloat16", "int8", *LEVELS)
@@ -65,9 +62,11 @@ def report(config: MeasureCodecs) -> None:
     storage.require_writable(storage.folder_of(config.plot))
     identity = read_identity(config.targets)
     specs = chosen(config.codec, identity["teacher"]["width"])
-    record = _record_of(config.targets, allow_unfinished=config.allow_unfinished)
-    units = _finished_units(config, identity, record["extent"])
-    files = FileBytes(config.targets, identity, units, views=int(record["extent"]["views"]))
+    record = read_store_record(config.targets, identity)
+    units = finished_units(
+        config.targets, identity, record, views=1, allow_unfinished=config.allow_unfinished
+    )
+    files = FileBytes(config.targets, identity, units, views=record.views)
     sets = [stored_targets(config.targets, identity, units, config.samples)]
     if config.synthetic is not None:
         sets.append(synthetic_targets(sets[0], config.synthetic))
@@ -98,31 +97,6 @@ def chosen(texts: Sequence[str], width: int) -> dict[str, CodecSpec]:
         if spec not in specs.values():
             specs[text] = spec
     return specs
-
-
-def _record_of(url: str, *, allow_unfinished: bool) -> dict[str, Any]:
-    record = read_record(storage.join(url, "extract-targets.json"))
-    if record is None or not (allow_unfinished or record["state"] == "done"):
-        raise MismatchError(
-            f"{url} is not finished; run extract-targets again, or --allow-unfinished"
-        )
-    return record
-
-
-def _finished_units(
-    config: MeasureCodecs, identity: Identity, extent: Mapping[str, Any]
-) -> list[tuple[Unit, Mark]]:
-    """List the finished units of the store's first view, with their marks."""
-    units = units_of_extent(extent, 1)
-    marks = read_marks(config.targets, 1)
-    left = undone_units(units, marks, content_hash(identity))
-    if left and not config.allow_unfinished:
-        unit, reason = next(iter(left.items()))
-        raise MissingDataError(
-            f"{config.targets} lacks {unit.path} ({reason}); run extract-targets again, or "
-            "--allow-unfinished"
-        )
-    return [(unit, marks[unit.mark_path]) for unit in units if unit not in left]
 
 
 def _measured(measurement: Measurement, specs: Mapping[str, CodecSpec]) -> list[CodecMeasures]:
