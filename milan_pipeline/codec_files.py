@@ -10,12 +10,13 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 import zarr
+from numpy.typing import NDArray
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from milan_pipeline import storage
-from milan_pipeline.codecs import Codec, codec_of, spec_of
-from milan_pipeline.codecs.component_codec import DTYPES, Arrays, ComponentCodec
+from milan_pipeline.codecs import Codec, CodecSpec, codec_of, spec_of
+from milan_pipeline.codecs.component_codec import DTYPES, Arrays, ComponentCodec, array_shapes
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.identity import Identity
 from milan_pipeline.target_store import create_small_array
@@ -43,6 +44,13 @@ def store_codec_objects(arrays: Arrays) -> dict[str, bytes]:
         values = np.asarray(arrays[name], dtype)
         create_small_array(group, name, values.shape, values.dtype)[...] = values
     return {path: data.to_bytes() for path, data in sorted(memory.items())}
+
+
+def most_store_codec_bytes(spec: CodecSpec, width: int) -> int:
+    """Return what the `codec/` group takes at most, for targets of width D; 0 where it has none."""
+    if not spec.needs_fit:
+        return 0
+    return sum(map(len, store_codec_objects(_most_arrays(spec, width)).values()))
 
 
 def read_store_codec(url: str, identity: Identity) -> Codec:
@@ -85,6 +93,11 @@ def write_shards_codec(folder: str, codec: Codec) -> None:
         storage.put_bytes(storage.join(folder, CODEC_FILE), data)
 
 
+def most_shards_codec_bytes(spec: CodecSpec, width: int) -> int:
+    """Return what the file takes at most, for targets of width D; 0 where there is none."""
+    return len(safetensors.numpy.save(_most_arrays(spec, width))) if spec.needs_fit else 0
+
+
 def read_shards_codec(folder: str, identity: Identity) -> Codec:
     """Return the codec of target shards.
 
@@ -104,6 +117,11 @@ def read_shards_codec(folder: str, identity: Identity) -> Codec:
     except (safetensors.SafetensorError, ValueError) as error:
         raise DataError(f"{place} is damaged ({error}); copy the shards again") from error
     return codec_of(identity["codec"], arrays)
+
+
+def _most_arrays(spec: CodecSpec, width: int) -> dict[str, NDArray[Any]]:
+    shapes = array_shapes(spec, width)
+    return {name: np.zeros(shape, DTYPES[name]) for name, shape in shapes.items()}
 
 
 def _parts(name: str) -> tuple[str, str]:

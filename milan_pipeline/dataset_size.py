@@ -7,9 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from milan_pipeline.manifest import Manifest, Shard, keys_of, load_index
-from milan_pipeline.shard_size import tar_header_bytes
+from milan_pipeline.manifest import Manifest, Shard, index_table, keys_of, load_index
+from milan_pipeline.parallel import ordered_map
+from milan_pipeline.shard_size import shared_key_bytes, tar_header_bytes
 from milan_pipeline.store_size import KeyBytes
+from milan_pipeline.target_store import OUTER_SHARD
+from milan_pipeline.unit_reader import open_unit
+from milan_pipeline.units import Mark, Unit
 
 INDICES_READ = 64  # of one data set at most: what lies there in keys and images is much alike
 ASSUMED_KEY_BYTES = 24
@@ -53,12 +57,19 @@ def listed_dataset(manifest: Manifest) -> DatasetSize:
     rows = max(1, sum(map(len, tables.values())))
     each = sum(keys.total for keys in known.values()) / rows
     extra = sum(keys.tar_extra for keys in known.values()) / rows
+    blocks = max(1, sum(_blocks(len(table)) for table in tables.values()))
+    shared = sum(keys.shared for keys in known.values()) / blocks
     longest = max((keys.longest for keys in known.values()), default=0)
     images = sum(int(table["length"].sum()) for table in tables.values()) / rows
 
     def of(number: int) -> KeyBytes:
         samples = shards[number].samples
-        like_others = KeyBytes(round(each * samples), longest, round(extra * samples))
+        like_others = KeyBytes(
+            round(each * samples),
+            longest,
+            round(extra * samples),
+            round(shared * _blocks(samples)),
+        )
         return known.get(number, like_others)
 
     said = f"keys and images are as in {count} of {len(shards)} indices"
@@ -94,11 +105,39 @@ def assumed_dataset(samples: int, samples_per_shard: int, image_bytes: int) -> D
         )
         for number, count in enumerate(counts)
     ]
+    alike = {count: _bytes_of(["k" * ASSUMED_KEY_BYTES] * count) for count in set(counts)}
     return DatasetSize(
-        shards=[(s, KeyBytes(ASSUMED_KEY_BYTES * s.samples, ASSUMED_KEY_BYTES)) for s in shards],
+        shards=[(shard, alike[shard.samples]) for shard in shards],
         image_bytes=image_bytes,
         assumed=[said],
     )
+
+
+def stored_units(
+    url: str, units: Sequence[tuple[Unit, Mark]], *, workers: int
+) -> list[tuple[Unit, KeyBytes]]:
+    """Read what keys units of a store hold, to tell what packing them takes.
+
+    Args:
+        url: the store.
+        units: finished ones, with their marks.
+        workers: threads that read.
+
+    Returns:
+        Each unit with the samples that it has targets of, and what their keys take.
+
+    Raises:
+        DataError: a unit is damaged.
+        StorageError: the store cannot be read.
+    """
+
+    def read(item: tuple[Unit, Mark]) -> tuple[Unit, KeyBytes]:
+        unit, mark = item
+        keys = open_unit(url, unit, mark)["key"][:]  # type: ignore[index]
+        shard = dataclasses.replace(unit.shard, samples=mark.n)
+        return Unit(unit.view, shard), _bytes_of([str(key) for key in keys])  # type: ignore[union-attr]
+
+    return list(ordered_map(read, units, workers=workers, ahead=2 * workers))
 
 
 def key_bytes(table: NDArray[np.void]) -> KeyBytes:
@@ -108,4 +147,13 @@ def key_bytes(table: NDArray[np.void]) -> KeyBytes:
     letters = np.ascontiguousarray(table["key"]).view(np.uint8).reshape(-1, width)
     unusual = (lengths > PLAIN_NAME_BYTES) | (letters > 127).any(axis=1)
     extra = sum(tar_header_bytes(key) - tarfile.BLOCKSIZE for key in keys_of(table[unusual]))
-    return KeyBytes(int(lengths.sum()), width, extra)
+    return KeyBytes(int(lengths.sum()), width, extra, shared_key_bytes(keys_of(table)))
+
+
+def _bytes_of(keys: Sequence[str]) -> KeyBytes:
+    return key_bytes(index_table([(key, 0, 0, 0) for key in keys]))
+
+
+def _blocks(samples: int) -> int:
+    """Return how many blocks samples that share members make."""
+    return -(-samples // OUTER_SHARD)

@@ -9,6 +9,9 @@ from milan_pipeline.errors import MismatchError
 
 Identity = dict[str, Any]
 
+TRANSCODED_FROM = "transcoded_from"
+"""The part of an identity that targets have which were made of other targets, not by a teacher."""
+
 
 def build_identity(
     *,
@@ -32,6 +35,21 @@ def build_identity(
         "codec": codec,
     }
     return {name: dict(part) for name, part in parts.items()}
+
+
+def transcoded_identity(source: Identity, codec: Mapping[str, Any]) -> Identity:
+    """Build the identity of targets that were decoded and stored again by another codec.
+
+    Each codec loses something, so all that they went through stay named, the last one outermost.
+
+    Args:
+        source: of the targets that were decoded.
+        codec: name and parameters of how they are stored now.
+    """
+    before = dict(source["codec"])
+    if TRANSCODED_FROM in source:
+        before[TRANSCODED_FROM] = source[TRANSCODED_FROM]
+    return source | {"codec": dict(codec), TRANSCODED_FROM: before}
 
 
 def content_hash(document: Mapping[str, Any]) -> str:

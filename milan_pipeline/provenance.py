@@ -55,7 +55,8 @@ class StageRecord:
     """`STAGE.json` in an output folder: resolved configuration, inputs, versions, counts, time.
 
     `content` (the content options, unless a stage knows better) and `inputs` must stay the same
-    from run to run; `extent` says how much of them there is, and may differ.
+    from run to run; `extent` says how much of them there is, and may differ. `source` is what later
+    stages want to know of the stage before.
     """
 
     url: str
@@ -64,6 +65,7 @@ class StageRecord:
     inputs: Mapping[str, Any]
     content: Mapping[str, Any] | None = None
     extent: Mapping[str, Any] | None = None
+    source: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self._started = time.time()
@@ -157,6 +159,7 @@ class StageRecord:
             "config": self._config(),
             "inputs": dict(self.inputs),
             "extent": dict(self.extent or {}),
+            **({} if self.source is None else {"source": dict(self.source)}),
             "versions": versions(),
             "counts": dict(counts),
             "started": utc_text(self._started),

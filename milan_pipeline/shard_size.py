@@ -1,23 +1,47 @@
-"""What target shards take, in bytes, before anything is written: tars, indices and manifest."""
+"""What target shards take, in bytes, before anything is written: tars, indices and manifest.
+
+Legend: n samples of a block.
+"""
 
 import functools
 import tarfile
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
+from milan_pipeline.codec_files import most_shards_codec_bytes
 from milan_pipeline.identity import Identity, content_hash
 from milan_pipeline.manifest import Manifest, Shard, index_bytes, index_table
-from milan_pipeline.shards import END_OF_ARCHIVE_BYTES
+from milan_pipeline.shards import END_OF_ARCHIVE_BYTES, padded
 from milan_pipeline.store_size import KeyBytes
-from milan_pipeline.target_records import TARGET_EXTENSION, layout_of
+from milan_pipeline.target_records import (
+    KEYS_EXTENSION,
+    SHARED_EXTENSION,
+    TARGET_EXTENSION,
+    keys_json,
+    layout_of,
+)
+from milan_pipeline.target_store import OUTER_SHARD
 from milan_pipeline.units import Mark, Unit, shard_details, target_shard_name
 
 HASH_LETTERS = 64  # sha256
 
 
-def tar_header_bytes(key: str) -> int:
+def tar_header_bytes(key: str, extension: str = TARGET_EXTENSION) -> int:
     """Return what the tar header of a sample's target takes: more than 512 for a long name."""
-    info = tarfile.TarInfo(f"{key}.{TARGET_EXTENSION}")
+    info = tarfile.TarInfo(f"{key}.{extension}")
     return len(info.tobuf(tarfile.PAX_FORMAT))
+
+
+def shared_key_bytes(keys: Sequence[str]) -> int:
+    """Return what a tar takes for keys where samples share members: headers and lists of keys."""
+    blocks = (keys[start : start + OUTER_SHARD] for start in range(0, len(keys), OUTER_SHARD))
+    return sum(
+        tar_header_bytes(block[0], SHARED_EXTENSION)
+        + tar_header_bytes(block[0], KEYS_EXTENSION)
+        + padded(len(keys_json(block)))
+        for block in blocks
+    )
 
 
 class ShardSize:
@@ -26,13 +50,25 @@ class ShardSize:
     def __init__(self, identity: Identity) -> None:
         """Take an identity; a hash in it that is not known yet may be any text of its length."""
         self._identity = identity
-        self._record = _padded(layout_of(identity).bytes_per_sample, tarfile.BLOCKSIZE)
+        self._layout = layout_of(identity)
+        self._blocks: dict[int, int] = {}
 
     def tar(self, samples: int, keys: KeyBytes) -> int:
         """Count the bytes of one tar."""
-        member = tarfile.BLOCKSIZE + self._record
-        content = samples * member + keys.tar_extra + END_OF_ARCHIVE_BYTES
-        return _padded(content, tarfile.RECORDSIZE)
+        if self._layout.is_shared:
+            whole, rest = divmod(samples, OUTER_SHARD)
+            content = whole * self._block(OUTER_SHARD) + self._block(rest) + keys.shared
+        else:
+            member = tarfile.BLOCKSIZE + padded(self._layout.bytes_per_sample)
+            content = samples * member + keys.tar_extra
+        return padded(content + END_OF_ARCHIVE_BYTES, tarfile.RECORDSIZE)
+
+    def _block(self, samples: int) -> int:
+        """Count the bytes of the records (n,) that share a member."""
+        if samples not in self._blocks:
+            records = np.zeros(samples, self._layout.dtype)
+            self._blocks[samples] = padded(len(self._layout.to_bytes(records))) if samples else 0
+        return self._blocks[samples]
 
     def units(self, units: Iterable[tuple[Unit, KeyBytes]]) -> int:
         """Count the bytes of some units' tars and indices."""
@@ -42,11 +78,15 @@ class ShardSize:
         )
 
     def manifest(self, units: Sequence[tuple[Unit, KeyBytes]]) -> int:
-        """Count the bytes of the manifest that lists some units' tars."""
+        """Count the bytes of the manifest that lists some units' tars, and of a codec's file.
+
+        A codec that needs fitting is counted with the most components.
+        """
         shards = tuple(self._listed(unit, keys) for unit, keys in units)
         common = {"identity": self._identity, "identity_hash": content_hash(self._identity)}
         manifest = Manifest(kind="targets", folder="", shards=shards, common=common)
-        return len(manifest.to_bytes())
+        codec = most_shards_codec_bytes(self._layout.codec, self._layout.width)
+        return len(manifest.to_bytes()) + codec
 
     def _listed(self, unit: Unit, keys: KeyBytes) -> Shard:
         """A shard as the manifest lists it, with stand-ins for its hashes."""
@@ -74,7 +114,3 @@ class ShardSize:
 def _index_bytes(samples: int, longest: int) -> int:
     table = index_table([("0" * max(1, longest), 0, 0, 0)])[:0]
     return len(index_bytes(table)) + samples * table.dtype.itemsize
-
-
-def _padded(size: int, block: int) -> int:
-    return -(-size // block) * block

@@ -23,11 +23,23 @@ MEMBER_NAME = re.compile(r"((?:.*/)?[^.]+)\.([^/]*)", re.DOTALL)
 """How WebDataset splits a member's name into key and extension; it passes other names over."""
 
 
+class Part(NamedTuple):
+    """Where one of several samples lies in a member that they share, in bytes."""
+
+    key: str
+    start: int
+    length: int
+
+
 class Sample(NamedTuple):
-    """A key and its members by extension; the first member is the one that the index points at."""
+    """A key and its members by extension; the first member is the one that the index points at.
+
+    Where several samples share that member, `parts` says which, and the index points at each.
+    """
 
     key: str
     members: dict[str, bytes]
+    parts: tuple[Part, ...] = ()
 
 
 class _HashingFile(io.RawIOBase):
@@ -67,7 +79,8 @@ def write_shard(folder: str, name: str, samples: Iterable[Sample]) -> Shard:
     Args:
         folder: the folder of the manifest that will list the shard.
         name: the tar's path in that folder.
-        samples: keys in order; each sample's members follow one another.
+        samples: keys in order; each sample's members follow one another. One whose first member
+            several share counts, and has rows in the index, for all of them.
 
     Raises:
         DataError: two samples have one key.
@@ -78,9 +91,7 @@ def write_shard(folder: str, name: str, samples: Iterable[Sample]) -> Shard:
         file = _HashingFile(stream)
         with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
             for sample in samples:
-                payload = next(iter(sample.members.values()))
-                offset = _add_members(tar, sample)
-                rows.append((sample.key, offset, len(payload), xxhash.xxh3_64_intdigest(payload)))
+                rows += _rows_of(sample, offset=_add_members(tar, sample))
         _refuse_duplicates([row[0] for row in rows], name)
     index = index_bytes(index_table(rows))
     storage.put_bytes(storage.join(folder, name.removesuffix(".tar") + ".index.npy"), index)
@@ -95,9 +106,23 @@ def _add_members(tar: tarfile.TarFile, sample: Sample) -> int:
         info.size = len(data)
         info.mode = 0o644
         tar.addfile(info, io.BytesIO(data))
-        blocks = -(-len(data) // tarfile.BLOCKSIZE)
-        offsets.append(tar.offset - blocks * tarfile.BLOCKSIZE)
+        offsets.append(tar.offset - padded(len(data)))
     return offsets[0]
+
+
+def _rows_of(sample: Sample, *, offset: int) -> list[tuple[str, int, int, int]]:
+    """Return the index rows of a sample whose first member begins at `offset`."""
+    member = memoryview(next(iter(sample.members.values())))
+    parts = sample.parts or (Part(sample.key, 0, len(member)),)
+    return [
+        (key, offset + start, length, xxhash.xxh3_64_intdigest(member[start : start + length]))
+        for key, start, length in parts
+    ]
+
+
+def padded(size: int, block: int = tarfile.BLOCKSIZE) -> int:
+    """Return the size of whole blocks that so many bytes take."""
+    return -(-size // block) * block
 
 
 def _listed(name: str, samples: int, file: _HashingFile, index: bytes) -> Shard:

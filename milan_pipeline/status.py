@@ -1,4 +1,4 @@
-"""How far an extraction is: its units by state, its speed, what it could not read.
+"""How far an extraction or transcoding is: its units by state, its speed, what it could not read.
 
 Everything is told from the store alone: the record has the full list of units, the marks say what
 is done and why what was done before must be done again, and the progress reports say who is at
@@ -11,10 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from milan_pipeline import storage
-from milan_pipeline.errors import MissingDataError
 from milan_pipeline.identity import content_hash
-from milan_pipeline.provenance import read_record
+from milan_pipeline.store_record import read_store_record
 from milan_pipeline.target_records import layout_of
 from milan_pipeline.target_store import read_identity
 from milan_pipeline.units import (
@@ -23,7 +21,6 @@ from milan_pipeline.units import (
     Unit,
     read_marks,
     undone_units,
-    units_of_extent,
     view_name,
 )
 from milan_pipeline.work_reports import Report, read_reports
@@ -50,14 +47,14 @@ class Worker:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Status:
-    """How far an extraction is.
+    """How far an extraction or transcoding is.
 
     Attributes:
         state: of the stage's record: running or done.
         views: for each view, how many units are in each of `STATES`.
         stale: units that were done before and must be again, with why.
         failed: units that a process gave up, with why.
-        images_left: to run through the teacher.
+        images_left: to run through the teacher, or to transcode.
         images_per_second: of all running processes together, at present.
         images_per_second_on_average: the same, since they began.
         seconds_left: at the present speed; None while nobody is running.
@@ -88,24 +85,19 @@ class Status:
 
 
 def read_status(store_url: str, *, now: float) -> Status:
-    """Tell how far the extraction into a store is.
+    """Tell how far the extraction, or transcoding, into a store is.
 
     Args:
         store_url: the target store.
         now: seconds since 1970, by a clock like those of the processes at work.
 
     Raises:
-        MissingDataError: there is no store, or extract-targets left no record in it.
+        MissingDataError: there is no store, or its stage left no record in it.
     """
     identity = read_identity(store_url)
-    record = read_record(storage.join(store_url, "extract-targets.json"))
-    if record is None:
-        raise MissingDataError(
-            f"{store_url} has no extract-targets.json, the list of its units; run extract-targets"
-        )
-    views = int(record["extent"]["views"])
-    units = units_of_extent(record["extent"], views)
-    marks = read_marks(store_url, views, objects=False)
+    record = read_store_record(store_url, identity)
+    units = record.units()
+    marks = read_marks(store_url, record.views, objects=False)
     left = undone_units(units, marks, content_hash(identity))
     reports = read_reports(store_url)
     running = [report for report in reports if _is_heard(report, now)]
@@ -122,7 +114,7 @@ def read_status(store_url: str, *, now: float) -> Status:
     images_left = sum(unit.shard.samples for unit in left)
     targets = sum(mark.n for mark in done)
     return Status(
-        state=str(record["state"]),
+        state=record.state,
         views=_by_view(units, by_path, in_hand, failed),
         stale={path: reason for path, reason in by_path.items() if reason != NOT_DONE},
         failed=failed,

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import zarr
 from zarr.storage import MemoryStore
 
+from milan_pipeline.codec_files import most_store_codec_bytes
 from milan_pipeline.codecs import CodecSpec, spec_of
-from milan_pipeline.identity import Identity, build_identity, content_hash
+from milan_pipeline.identity import TRANSCODED_FROM, Identity, build_identity, content_hash
 from milan_pipeline.target_store import (
     create_codes,
     create_small_array,
@@ -30,6 +31,7 @@ CRC_BYTES = 4
 INDEX_ENTRY_BYTES = 16  # an outer shard says of each of its chunks where it is and how long
 TEXT_LENGTH_BYTES = 4  # before each text of a chunk, and once for their number
 HASH_LETTERS = 32  # an object's xxh3-128, in a mark
+SHA256_LETTERS = 64  # of the unit that another was transcoded from, in a mark
 
 
 class KeyBytes(NamedTuple):
@@ -39,11 +41,13 @@ class KeyBytes(NamedTuple):
         total: of all keys together.
         longest: of the longest key.
         tar_extra: what tar headers take beyond 512 bytes a sample, where names are long.
+        shared: what headers and lists of keys take in a tar where samples share members.
     """
 
     total: int
     longest: int
     tar_extra: int = 0
+    shared: int = 0
 
 
 class _Layout(NamedTuple):
@@ -78,8 +82,12 @@ class StoreSize:
         return sum(self.unit(unit, keys) for unit, keys in units)
 
     def groups(self, views: int) -> int:
-        """Count the bytes of the groups around the units of so many views."""
-        return len(root_bytes(self._identity)) + views * len(group_bytes({}))
+        """Count the bytes of the groups around the units of so many views.
+
+        The arrays of a codec that needs fitting are among them, with the most components.
+        """
+        arrays = most_store_codec_bytes(self._codec, self._identity["teacher"]["width"])
+        return len(root_bytes(self._identity)) + arrays + views * len(group_bytes({}))
 
     def _without_keys(self, unit: Unit) -> int:
         layout = _layout_of(self._codec, self._shape, unit.shard.samples)
@@ -91,6 +99,7 @@ class StoreSize:
             n=unit.shard.samples,
             skipped=[],
             objects=dict.fromkeys(layout.paths, "0" * HASH_LETTERS),
+            source_unit="0" * SHA256_LETTERS if TRANSCODED_FROM in self._identity else None,
         )
         return layout.chunk_bytes + layout.metadata_bytes + len(mark.to_bytes())
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from milan_pipeline.codecs import require_encodable
+from milan_pipeline.codecs import encode_prior, require_encodable
 from milan_pipeline.device_copies import DeviceCopies, Fetched
 from milan_pipeline.extraction_job import ExtractionJob
 from milan_pipeline.target_store import UnitBlock
@@ -70,6 +70,8 @@ def compute(
     pixels_RCSS, kept = _input(job, views, good)
     targets_RND, prior_RL = job.teacher(copies.bring(pixels_RCSS))
     (codes_RNC, scale_RN), fits_R = job.codec.try_encode(targets_RND)
+    if job.codec.spec.prior_dtype == np.uint8:
+        prior_RL = encode_prior(prior_RL)
     results = [codes_RNC, prior_RL, fits_R, *([] if scale_RN is None else [scale_RN])]
     return TargetBatch(views, good, kept, copies.fetch(results))
 

@@ -24,6 +24,7 @@ from milan_pipeline.identity import Identity, content_hash, require_same
 FORMAT_VERSION = 1
 OUTER_SHARD = 256
 """Samples whose codes make one object."""
+ANOTHER_STORE = "give another --out for these targets, or --overwrite to extract them anew"
 SMALL_CHUNK_BYTES = 16 << 20
 """Up to so much, each of a unit's other arrays is one object."""
 TEXT_BYTES = 256
@@ -49,7 +50,9 @@ class UnitBlock:
     digest: NDArray[np.uint64]
 
 
-def create_root(url: str, identity: Identity, *, overwrite: bool = False) -> None:
+def create_root(
+    url: str, identity: Identity, *, overwrite: bool = False, remedy: str = ANOTHER_STORE
+) -> None:
     """Create the store's root if it is absent; then check that it holds these targets.
 
     Any number of processes may come here at once: those with equal targets write equal bytes.
@@ -59,11 +62,11 @@ def create_root(url: str, identity: Identity, *, overwrite: bool = False) -> Non
         url: the store.
         identity: what its targets are.
         overwrite: replace another identity; units that were made under it become undone.
+        remedy: of a store that holds others.
 
     Raises:
         MismatchError: the store holds targets of another identity; each field is named.
     """
-    remedy = "give another --out for these targets, or --overwrite to extract them anew"
     if storage.exists(storage.join(url, "zarr.json")) and not overwrite:
         require_same(read_identity(url), identity, what=url, remedy=remedy)
         return

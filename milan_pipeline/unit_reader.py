@@ -42,7 +42,8 @@ def open_unit(url: str, unit: Unit, mark: Mark) -> zarr.Group:
         DataError: the unit's own metadata is missing or damaged.
         StorageError: the store cannot be read.
     """
-    remedy = f"delete {storage.join(url, unit.mark_path)} and run extract-targets again"
+    stage = "extract-targets" if mark.source_unit is None else "transcode"
+    remedy = f"delete {storage.join(url, unit.mark_path)} and run {stage} again"
     objects = VerifiedObjects(storage.join(url, unit.path), mark.objects, remedy=remedy)
     return zarr.open_group(objects, mode="r", zarr_format=3)
 

@@ -41,7 +41,14 @@ class UnitWriter:
     """Write one unit: blocks in order, then `finish`, which leaves the mark."""
 
     def __init__(
-        self, url: str, unit: Unit, *, identity_hash: str, codec: Codec, shape: tuple[int, int]
+        self,
+        url: str,
+        unit: Unit,
+        *,
+        identity_hash: str,
+        codec: Codec,
+        shape: tuple[int, int],
+        source_unit: str | None = None,
     ) -> None:
         """Start a unit.
 
@@ -51,10 +58,12 @@ class UnitWriter:
             identity_hash: of the store.
             codec: how the codes are stored.
             shape: (N, C) of one sample's codes.
+            source_unit: hash of the unit that this one is transcoded from.
         """
         self._url = url
         self._unit = unit
         self._identity_hash = identity_hash
+        self._source_unit = source_unit
         self._revoke_stale_mark()
         capacity = max(1, unit.shard.samples)
         self._puts = _Puts(url)
@@ -112,6 +121,7 @@ class UnitWriter:
             n=count,
             skipped=skipped,
             objects=dict(sorted(self._objects.items())),
+            source_unit=self._source_unit,
         )
         storage.put_bytes(storage.join(self._url, self._unit.mark_path), mark.to_bytes())
         return mark
@@ -122,7 +132,10 @@ class UnitWriter:
         A current one may stay: whoever left it wrote the bytes that are written here.
         """
         mark = read_mark(self._url, self._unit)
-        if mark is None or is_current(mark, self._unit, self._identity_hash):
+        if mark is None or (
+            is_current(mark, self._unit, self._identity_hash)
+            and mark.source_unit == self._source_unit
+        ):
             return
         revoke(self._url, self._unit)
 

@@ -42,7 +42,8 @@ class Mark:
 
     `identity_hash` says what the targets are; `objects` maps the path of every object below the
     unit to its xxh3-128; `skipped` is the ledger: `{key, reason}` for every image of the shard
-    that has no target.
+    that has no target; `source_unit` is the hash of the other store's unit that this one was
+    transcoded from, if it was.
     """
 
     shard: str
@@ -52,10 +53,12 @@ class Mark:
     n: int
     skipped: list[dict[str, str]]
     objects: dict[str, str]
+    source_unit: str | None = None
 
     def to_bytes(self) -> bytes:
         """Serialise."""
-        return (json.dumps(vars(self), indent=1, sort_keys=True) + "\n").encode()
+        known = {name: value for name, value in vars(self).items() if value is not None}
+        return (json.dumps(known, indent=1, sort_keys=True) + "\n").encode()
 
 
 def view_name(view: int) -> str:
@@ -177,6 +180,23 @@ def why_undone(unit: Unit, marks: Mapping[str, Mark], identity_hash: str) -> str
     if mark.identity_hash != identity_hash:
         return "it was extracted with other parameters"
     return None
+
+
+def why_not_transcoded(
+    unit: Unit, marks: Mapping[str, Mark], identity_hash: str, source: Mark
+) -> str | None:
+    """Say why a unit must be made anew of another store's, or None where it is done.
+
+    Args:
+        unit: which one.
+        marks: of the store that is written.
+        identity_hash: of that store.
+        source: mark of the other store's unit.
+    """
+    reason = why_undone(unit, marks, identity_hash)
+    if reason is None and marks[unit.mark_path].source_unit != unit_sha256(source):
+        return "the unit that it was transcoded from has changed"
+    return reason
 
 
 def is_current(mark: Mark, unit: Unit, identity_hash: str) -> bool:

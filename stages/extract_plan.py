@@ -10,17 +10,17 @@ from typing import NamedTuple
 import click
 
 from milan_pipeline import storage
-from milan_pipeline.codecs import CodecSpec, parse_codec
+from milan_pipeline.codec_spec import CodecSpec, parse_codec
 from milan_pipeline.dataset_size import listed_dataset
 from milan_pipeline.devices import pick_device
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.identity import Identity, content_hash, require_same
+from milan_pipeline.identity import TRANSCODED_FROM, Identity, content_hash, require_same
 from milan_pipeline.job_spec import JobSpec
 from milan_pipeline.manifest import MANIFEST_NAME, Manifest
 from milan_pipeline.precision import settle_precision
 from milan_pipeline.provenance import StageRecord, read_record
 from milan_pipeline.store_size import StoreSize, likely_identity
-from milan_pipeline.target_store import read_identity
+from milan_pipeline.target_store import ANOTHER_STORE, read_identity
 from milan_pipeline.teacher import visible_identity
 from milan_pipeline.teacher_spec import TeacherSpec
 from milan_pipeline.units import (
@@ -34,6 +34,7 @@ from milan_pipeline.units import (
     undone_units,
     view_name,
 )
+from stages.extract_codec import likely_parameters
 from stages.extract_targets import ExtractTargets
 
 
@@ -63,8 +64,7 @@ def describe(config: ExtractTargets) -> None:
         existing = read_identity(config.out)
         wanted = _visible_identity(config, spec.teacher, existing, codec)
         if not config.overwrite:
-            remedy = "give another --out for these targets, or --overwrite to extract them anew"
-            require_same(existing, wanted, what=config.out, remedy=remedy)
+            require_same(existing, wanted, what=config.out, remedy=ANOTHER_STORE)
         identity_hash = content_hash(wanted)
     else:
         wanted = likely_identity(visible_identity(spec.teacher), config.policy, codec)
@@ -214,9 +214,12 @@ def _visible_identity(
 ) -> Identity:
     """Put what is known without the teacher's weights into the place of what a store has there."""
     known = visible_identity(teacher)
-    return existing | {
+    extracted = {name: part for name, part in existing.items() if name != TRANSCODED_FROM}
+    return extracted | {
         "teacher": existing["teacher"] | known["teacher"],
         "preprocessing": existing["preprocessing"] | known["preprocessing"],
         "view_policy": config.policy.as_dict(),
-        "codec": codec.parameters(),
+        "codec": likely_parameters(
+            codec.for_width(existing["teacher"]["width"]), existing["codec"]
+        ),
     }

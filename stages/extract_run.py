@@ -9,7 +9,7 @@ import uuid
 
 import click
 
-from milan_pipeline.codecs import make_codec
+from milan_pipeline.codec_spec import parse_codec
 from milan_pipeline.devices import pick_device
 from milan_pipeline.extraction import ExtractionJob, extract_units
 from milan_pipeline.identity import Identity, content_hash
@@ -23,6 +23,7 @@ from milan_pipeline.target_store import create_root
 from milan_pipeline.teacher import Teacher
 from milan_pipeline.units import Unit, read_marks, undone_units
 from milan_pipeline.work_reports import Reporter, closing_report
+from stages.extract_codec import require_fitted, settled_identity
 from stages.extract_plan import (
     WorkList,
     list_work,
@@ -52,12 +53,12 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
     spec = spec_of(config)
     manifest = spec.manifest()
     click.echo(teacher_line(config, spec.teacher))
+    require_fitted(config)
     # Dask workers have teachers of their own: the client only needs to know what theirs must be.
-    device = "cpu" if config.on_dask or config.init else str(pick_device(config.device))
+    elsewhere = config.on_dask or (config.init and not parse_codec(config.codec).needs_fit)
+    device = "cpu" if elsewhere else str(pick_device(config.device))
     teacher = Teacher.load(spec.teacher, device=device)
-    # A codec that needs fitting is to be fitted here, under --init, before the root is created,
-    # whose identity will hold its hash; parts then refuse a store without a root.
-    identity = spec.identity(teacher, make_codec(config.codec).parameters())
+    identity = settled_identity(config, spec, manifest, teacher, stop)
     create_root(config.out, identity, overwrite=config.overwrite)
     work = list_work(config, manifest, content_hash(identity))
     record = record_of(config, identity, manifest)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from milan_pipeline.codec_spec import CODEC_HELP, parse_codec
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.interrupts import stop_request
 from milan_pipeline.options import option, require_least, stage_command
@@ -32,7 +33,7 @@ class ExtractTargets:
     )
     view_seed: int = option(0, help="Seed of the crops.")
     min_scale: float = option(0.2, help="Smallest share of the image's area that a crop takes.")
-    codec: str = option("float16", help="How targets are stored: float16 or int8.")
+    codec: str = option("float16", help=CODEC_HELP)
     precision: str = option(
         "auto",
         help="Type of the teacher's weights; auto: bf16 where the device has it, else fp32.",
@@ -107,7 +108,7 @@ class ExtractTargets:
             )
         require_least(self)
         self._require_one_way_to_share()
-        _ = self.policy, self.teacher_spec, self.own_part
+        _ = self.policy, self.teacher_spec, self.own_part, parse_codec(self.codec)
 
     def _require_one_way_to_share(self) -> None:
         if self.scheduler is not None and self.processes is not None:

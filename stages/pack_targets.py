@@ -8,27 +8,19 @@ from typing import TYPE_CHECKING
 import click
 
 from milan_pipeline import storage
-from milan_pipeline.errors import ConfigError, MismatchError, MissingDataError
+from milan_pipeline.errors import ConfigError
 from milan_pipeline.identity import Identity, content_hash
-from milan_pipeline.interrupts import stop_request
+from milan_pipeline.interrupts import StopRequest, stop_request
 from milan_pipeline.manifest import Manifest, Shard
 from milan_pipeline.options import option, stage_command
 from milan_pipeline.packing import list_as_written, listed_shards
 from milan_pipeline.parallel import ordered_map
 from milan_pipeline.progress import progress_bar
-from milan_pipeline.provenance import StageRecord, read_record
-from milan_pipeline.units import (
-    Mark,
-    Unit,
-    read_marks,
-    target_shard_name,
-    undone_units,
-    unit_sha256,
-    units_of_extent,
-)
+from milan_pipeline.provenance import StageRecord
+from milan_pipeline.units import Mark, Unit, target_shard_name, unit_sha256
 
 if TYPE_CHECKING:
-    from milan_pipeline.target_records import RecordLayout
+    from milan_pipeline.target_records import Recode, RecordLayout
 
 Plan = dict[str, tuple[Unit, Mark]]
 
@@ -40,9 +32,17 @@ class PackTargets:
     The same store gives the same bytes. Killed, run it again: listed shards are kept.
     """
 
-    targets: str = option(help="Target store that extract-targets wrote.", role="execution")
+    targets: str = option(help="Target store.", role="execution")
     out: str = option(help="Folder for the shards and manifest.json.", role="execution")
     views: int | None = option(None, help="Views to pack; default: all.", role="extent")
+    codec: str | None = option(
+        None,
+        help="Re-encode targets: float16, bfloat16, int8, high, compact, tiny, or vector or "
+        "transform with :bytes=N a token or :ratio=X to float16; default: as they are stored.",
+    )
+    device: str = option(
+        "auto", help="Where --codec decodes and encodes: auto, cpu, cuda.", role="execution"
+    )
     workers: int = option(2, help="Threads, each writing one shard.", role="execution")
     allow_unfinished: bool = option(
         default=False, help="Pack a store whose extraction has not ended.", role="execution"
@@ -60,16 +60,26 @@ class PackTargets:
 
 def run(config: PackTargets) -> None:
     """Write every target shard that is not listed."""
+    with stop_request() as stop:
+        _pack(config, stop)
+
+
+def _pack(config: PackTargets, stop: StopRequest) -> None:
+    from milan_pipeline.codec_files import write_shards_codec
     from milan_pipeline.target_store import read_identity
+    from stages.pack_codec import has_codec, likely_identity, settle
 
     storage.require_writable(config.out)
-    identity = read_identity(config.targets)
-    plan = _plan(config, identity)
+    source = read_identity(config.targets)
+    plan = _plan(config, source)
+    # Shards of other targets are refused before a codec is fitted.
+    _record(config, likely_identity(config, source), plan).previous_state()
+    identity, codec, recode = settle(config, source, list(plan.values()), stop)
     record = _record(config, identity, plan)
     state = record.previous_state()
-    listed = _current(listed_shards(config.out, "targets"), plan)
+    listed = _current(config, identity, plan)
     left = {name: unit for name, unit in plan.items() if name not in listed}
-    if not left and state == "done":
+    if not left and state == "done" and has_codec(config.out, identity):
         click.echo(f"{config.out}: nothing to do, {len(listed)} shards are there")
         return
     common = {"identity": identity, "identity_hash": content_hash(identity)}
@@ -80,12 +90,13 @@ def run(config: PackTargets) -> None:
         complete=False,
         common=common,
     )
-    # In this order: a record must never stand beside a manifest that lists other targets.
+    # In this order: a manifest must never name a codec that is not there yet, nor a record stand
+    # beside a manifest that lists other targets.
+    write_shards_codec(config.out, codec)
     manifest.save()
     record.begin()
-    with stop_request() as stop:
-        written = _written(config, _layout(identity), left)
-        manifest = list_as_written(manifest, order=list(plan), written=written, stop=stop)
+    written = _written(config, _layout(identity), left, recode)
+    manifest = list_as_written(manifest, order=list(plan), written=written, stop=stop)
     counts = {
         "shards": len(manifest.shards),
         "targets": manifest.samples,
@@ -97,55 +108,48 @@ def run(config: PackTargets) -> None:
 
 def dry_run(config: PackTargets) -> None:
     """Say how many shards would be written and what they would take."""
+    from milan_pipeline.dataset_size import stored_units
+    from milan_pipeline.shard_size import ShardSize
     from milan_pipeline.target_store import read_identity
+    from stages.pack_codec import likely_identity
 
     storage.require_writable(config.out)
-    identity = read_identity(config.targets)
-    plan = _plan(config, identity)
+    source = read_identity(config.targets)
+    plan = _plan(config, source)
+    identity = likely_identity(config, source)
     _record(config, identity, plan).previous_state()
-    listed = _current(listed_shards(config.out, "targets"), plan)
-    left = [mark for name, (_, mark) in plan.items() if name not in listed]
-    size = 512 + -(-_layout(identity).bytes_per_sample // 512) * 512
+    listed = _current(config, identity, plan)
+    left = [unit for name, unit in plan.items() if name not in listed]
+    units = stored_units(config.targets, left, workers=config.workers)
+    size, targets = ShardSize(identity).units(units), sum(mark.n for _, mark in left)
     click.echo(f"shards to do: {len(left)}, done: {len(plan) - len(left)}")
     click.echo(
-        f"bytes to write: about {size * sum(mark.n for mark in left)} ({size} a target), "
+        f"bytes to write: {size} in tars and indices ({size / max(1, targets):.0f} a target), "
         f"free: {storage.free_text(config.out)}"
     )
 
 
-def _plan(config: PackTargets, identity: Identity) -> Plan:
-    """List the shards to have: name -> (unit, its mark), view by view.
+def _plan(config: PackTargets, source: Identity) -> Plan:
+    """List the shards to have: name -> (unit, its mark), view by view."""
+    from milan_pipeline.store_record import finished_units, read_store_record
 
-    They are the units of the latest extraction; what else lies in the store was made from other
-    shards, or is a view that nobody finished.
-    """
-    record = read_record(storage.join(config.targets, "extract-targets.json"))
-    if record is None or not (config.allow_unfinished or record["state"] == "done"):
-        raise MismatchError(
-            f"{config.targets} is not finished; run extract-targets again, or --allow-unfinished"
-        )
-    views = int(record["extent"]["views"])
-    wanted = config.views or views
-    if wanted > views:
-        raise MissingDataError(
-            f"--views asks for {wanted}, {config.targets} has {views}; extract more"
-        )
-    units = units_of_extent(record["extent"], wanted)
-    marks = read_marks(config.targets, wanted)
-    left = undone_units(units, marks, content_hash(identity))
-    if left and not config.allow_unfinished:
-        unit, reason = next(iter(left.items()))
-        raise MissingDataError(
-            f"{config.targets} lacks {unit.path} ({reason}) and {len(left) - 1} more units; run "
-            "extract-targets again"
-        )
-    return {
-        target_shard_name(unit): (unit, marks[unit.mark_path]) for unit in units if unit not in left
-    }
+    units = finished_units(
+        config.targets,
+        source,
+        read_store_record(config.targets, source),
+        views=config.views,
+        allow_unfinished=config.allow_unfinished,
+    )
+    return {target_shard_name(unit): (unit, mark) for unit, mark in units}
 
 
-def _current(listed: dict[str, Shard], plan: Plan) -> dict[str, Shard]:
-    """Keep the listed shards whose unit is still the one they were made of."""
+def _current(config: PackTargets, identity: Identity, plan: Plan) -> dict[str, Shard]:
+    """Return the listed shards of this identity whose unit is still the one they were made of."""
+    from stages.pack_codec import identity_there
+
+    if identity_there(config.out) != identity:
+        return {}
+    listed = listed_shards(config.out, "targets")
     return {
         name: listed[name]
         for name, (_, mark) in plan.items()
@@ -160,14 +164,20 @@ def _layout(identity: Identity) -> "RecordLayout":
 
 
 def _written(
-    config: PackTargets, layout: "RecordLayout", plan: Plan
+    config: PackTargets, layout: "RecordLayout", plan: Plan, recode: "Recode | None"
 ) -> Generator[Shard, None, None]:
     from milan_pipeline.target_records import write_target_shard
 
     def write(item: tuple[str, tuple[Unit, Mark]]) -> Shard:
         name, (unit, mark) = item
         return write_target_shard(
-            config.out, name, store=config.targets, unit=unit, mark=mark, layout=layout
+            config.out,
+            name,
+            store=config.targets,
+            unit=unit,
+            mark=mark,
+            layout=layout,
+            recode=recode,
         )
 
     shards = ordered_map(write, plan.items(), workers=config.workers, ahead=2 * config.workers)

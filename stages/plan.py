@@ -5,6 +5,7 @@ import json
 
 import click
 
+from milan_pipeline.codec_spec import CODEC_HELP, parse_codec
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.options import option, require_least, stage_command
 from milan_pipeline.teacher_spec import NORMS, PRECISIONS, PRIORS, SPACES, TeacherSpec
@@ -47,7 +48,7 @@ class PlanTargets:
         "auto", help="Source of the mask prior; auto: what the teacher pools by.", choices=PRIORS
     )
     views: int = option(1, help="Views of each image.", least=1)
-    codec: str = option("float16", help="How targets are stored: float16 or int8.")
+    codec: str = option("float16", help=CODEC_HELP)
     epochs: int = option(400, help="Epochs of each student's pretraining.", least=1)
     students: int = option(1, help="Students that are pretrained from the targets.", least=1)
     devices: int = option(1, help="Devices that train one student.", least=1)
@@ -79,7 +80,7 @@ class PlanTargets:
                 raise ConfigError(f"--{flag.replace('_', '-')} {value} is not above 0; give a rate")
         if min(self.measure_batch, default=1) < 1:
             raise ConfigError(f"--measure-batch {self.measure_batch} is below 1; give 1 or more")
-        _ = self.teacher_spec
+        _ = self.teacher_spec, parse_codec(self.codec)
 
     @property
     def teacher_spec(self) -> TeacherSpec:

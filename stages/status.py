@@ -18,7 +18,7 @@ NAMED_UNITS = 10
 class ShowStatus:
     """Say how far an extraction into STORE is: units, speed, time left, unreadable images.
 
-    STORE is any path or URL that extract-targets can write to. Nothing is written.
+    STORE is any path or URL that extract-targets or transcode can write to. Nothing is written.
     """
 
     store: str = argument()

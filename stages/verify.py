@@ -12,10 +12,11 @@ class Verify:
     """Check every object of a target store, and a random sample of its targets by the live teacher.
 
     Ends with 1 and names the units that are not sound; --repair extracts just those again. What is
-    not given is taken from the store's record: images, teacher, weights.
+    not given is taken from the store's record: images, teacher, weights. A transcoded store is not
+    repaired: run transcode again.
     """
 
-    targets: str = option(help="Target store that extract-targets wrote.")
+    targets: str = option(help="Target store.")
     images: str | None = option(None, help="Folder of the image shards, if they have moved.")
     teacher: str | None = option(None, help="The teacher's name or folder, if it has moved.")
     pretrained: str | None = option(None, help="Weights tag or checkpoint file, if it has moved.")

@@ -9,19 +9,18 @@ from typing import Any
 
 import click
 
-from milan_pipeline import storage
 from milan_pipeline.devices import pick_device
-from milan_pipeline.errors import ConfigError, MissingDataError
+from milan_pipeline.errors import ConfigError, MismatchError, MissingDataError
 from milan_pipeline.extraction import extract_units
 from milan_pipeline.identity import require_same
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.ledger import BadImageBudget
 from milan_pipeline.manifest import Manifest, load_manifest
-from milan_pipeline.provenance import read_record
+from milan_pipeline.store_record import read_store_record
 from milan_pipeline.target_store import read_identity
 from milan_pipeline.teacher import Teacher
 from milan_pipeline.teacher_spec import TeacherSpec
-from milan_pipeline.units import Unit, revoke, units_of_extent
+from milan_pipeline.units import Unit, revoke
 from stages.extract_plan import spec_of
 from stages.extract_targets import ExtractTargets
 from stages.verify import Verify
@@ -34,17 +33,19 @@ class StoreParts:
         self.config = config
         self.url = config.targets
         self.identity = read_identity(self.url)
-        record = read_record(storage.join(self.url, "extract-targets.json"))
-        if record is None:
-            raise MissingDataError(
-                f"{self.url}/extract-targets.json does not exist, which says what the store should "
-                "hold; run extract-targets again"
+        record = read_store_record(self.url, self.identity)
+        self.is_transcoded = record.is_transcoded
+        if config.repair and self.is_transcoded:
+            raise MismatchError(
+                f"--repair extracts, and {self.url} was transcoded; without --repair verify names "
+                f"what is not sound, whose marks in {self.url}/done are to be deleted before "
+                "transcode is run again"
             )
         precision = {"precision": self.identity["teacher"]["precision"]}  # as it was settled
-        self.extraction = _extraction(config, record["config"] | precision)
+        self.extraction = _extraction(config, {**record.extraction, **precision})
         self.images = self._load_images()
-        self.views = int(record["extent"]["views"])
-        self._recorded = units_of_extent(record["extent"], self.views)
+        self.views = record.views
+        self._recorded = record.units()
 
     @functools.cached_property
     def units(self) -> list[Unit]:

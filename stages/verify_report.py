@@ -73,6 +73,7 @@ class _Findings:
     live: list[Comparison]
     precision: str
     repairable: frozenset[Unit]
+    is_transcoded: bool
 
     @classmethod
     def of(cls, store: StoreParts, units: Sequence[Unit], stop: StopRequest) -> "_Findings":
@@ -94,6 +95,7 @@ class _Findings:
             live=live,
             precision=store.identity["teacher"]["precision"],
             repairable=frozenset(store.repairable(units)),
+            is_transcoded=store.is_transcoded,
         )
 
     @property
@@ -160,6 +162,8 @@ class _Findings:
 
     def _remedy(self) -> str:
         """Say what mends the faults: of a shard that is not as it was, no unit is repaired."""
+        if self.is_transcoded:
+            return "delete their marks, those in its folder done, and run transcode again"
         repaired = len(self.faults.keys() & self.repairable)
         if repaired == len(self.faults):
             return "--repair extracts them again"

@@ -11,8 +11,10 @@ import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
-from milan_pipeline import retries
+from milan_pipeline import retries, target_records
 from milan_pipeline.cli import main
+from milan_pipeline.manifest import Manifest, Shard, keys_of, load_index
+from milan_pipeline.shard_reading import read_rows
 
 TINY_VISION = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
 # Nothing here is large: teams of threads would wait for each other, beside threads of our own.
@@ -48,6 +50,13 @@ def values_of(group: zarr.Group, name: str) -> NDArray[Any]:
     array = group[name]
     assert isinstance(array, zarr.Array)
     return np.asarray(array[:])
+
+
+def targets_of(manifest: Manifest, shard: Shard) -> list[tuple[str, bytes]]:
+    """Read the key and the record's bytes of each sample of a target shard."""
+    table = load_index(manifest, shard)
+    read = read_rows([(manifest.url_of(shard), table)], threads=0)
+    return [(key, data) for key, (_, _, data) in zip(keys_of(table), read, strict=True)]
 
 
 def write_picture(path: Path, seed: int, size: tuple[int, int] = (48, 40)) -> None:
@@ -116,7 +125,17 @@ def target_store(
 
 @pytest.fixture(scope="session")
 def target_shards(target_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The target store packed into 6 target shards."""
+    """The target store packed into 6 target shards, whose samples share members."""
     out = tmp_path_factory.mktemp("target-shards")
     run_cli("pack-targets", "--targets", target_store, "--out", out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def lone_target_shards(target_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a member a sample, as larger records have it, and as all once had."""
+    out = tmp_path_factory.mktemp("lone-target-shards")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(target_records, "MOST_OVERHEAD", 1000)
+        run_cli("pack-targets", "--targets", target_store, "--out", out)
     return out

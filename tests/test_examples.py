@@ -16,7 +16,7 @@ from milan_pipeline.shards import iterate_shard
 from milan_pipeline.student import SUPERVISE, in_grid_order, patchify, supervised_slice
 from milan_pipeline.target_records import RecordLayout, layout_of
 from milan_pipeline.teacher import Teacher
-from tests.conftest import run_cli
+from tests.conftest import run_cli, targets_of
 from tests.photos import write_photos
 
 VIEWS = 3
@@ -58,15 +58,11 @@ def raw_pairs(images, targets):
     }
     for view in range(VIEWS):
         for shard in image_manifest.shards:
-            targets_of = iterate_shard(target_manifest, by_unit[view, shard.stem])
-            for image, target in zip(iterate_shard(image_manifest, shard), targets_of, strict=True):
-                assert image.key == target.key
-                yield (
-                    view,
-                    image.key,
-                    next(iter(image.members.values())),
-                    target.members["target.npy"],
-                )
+            targets = targets_of(target_manifest, by_unit[view, shard.stem])
+            images = iterate_shard(image_manifest, shard)
+            for image, (key, target) in zip(images, targets, strict=True):
+                assert image.key == key
+                yield view, key, next(iter(image.members.values())), target
 
 
 @pytest.mark.parametrize("shards", ["image_shards", "photo_shards"])
@@ -115,8 +111,8 @@ def one(image_shards, target_shards):
     layout = layout_of(targets.common["identity"])
     config = ExampleConfig(image_size=32, patch_size=8, kept=4, mask_seed=0, layout=layout)
     image = next(iterate_shard(images, images.shards[0]))
-    target = next(iterate_shard(targets, targets.shards[0]))
-    return config, sample_of(image.key, image.members["jpg"], target.members["target.npy"])
+    _, target = targets_of(targets, targets.shards[0])[0]
+    return config, sample_of(image.key, image.members["jpg"], target)
 
 
 def test_a_target_of_other_image_bytes_is_refused_by_name(one):

@@ -1,5 +1,6 @@
 """Tar shards: round trips, byte-identical writing, damage of every kind, agreement with others."""
 
+import contextlib
 import dataclasses
 import io
 import subprocess
@@ -19,7 +20,14 @@ from PIL import Image
 from milan_pipeline import shards, storage
 from milan_pipeline.errors import DataError, MissingDataError, StorageError
 from milan_pipeline.manifest import Manifest, Shard, keys_of, load_index, load_manifest
-from milan_pipeline.shards import Sample, SampleReader, index_shard, iterate_shard, write_shard
+from milan_pipeline.shards import (
+    Part,
+    Sample,
+    SampleReader,
+    index_shard,
+    iterate_shard,
+    write_shard,
+)
 
 KEY = st.text("abcdefgh-_/äé ", min_size=1, max_size=150).filter(
     lambda key: not key.startswith("/") and not key.endswith("/") and "//" not in key
@@ -35,11 +43,10 @@ def listed(folder: Path, shard: Shard) -> Manifest:
     return Manifest(kind="images", folder=str(folder), shards=(shard,))
 
 
-def a_shard(folder: Path, count: int = 3) -> tuple[Manifest, Shard]:
-    samples = [
-        Sample(f"k{number}", {"jpg": bytes([65 + number]) * (300 * number + 1), "cls": b"1"})
-        for number in range(count)
-    ]
+def a_shard(folder: Path, *, is_shared: bool = False) -> tuple[Manifest, Shard]:
+    rows = [(f"k{number}", bytes([65 + number]) * (300 * number + 1)) for number in range(3)]
+    samples = [Sample(key, {"jpg": data, "cls": b"1"}) for key, data in rows]
+    samples = shared(rows, b"head") if is_shared else samples
     shard = write_shard(str(folder), "x.tar", samples)
     return listed(folder, shard), shard
 
@@ -74,6 +81,33 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, rows) -> None:
     assert skipped == []
 
 
+def shared(rows: list[tuple[str, bytes]], head: bytes = b"") -> list[Sample]:
+    """Put samples into one member, behind a head."""
+    ends = [len(head) + sum(len(data) for _, data in rows[: at + 1]) for at in range(len(rows))]
+    parts = tuple(
+        Part(key, end - len(data), len(data)) for (key, data), end in zip(rows, ends, strict=True)
+    )
+    together = head + b"".join(data for _, data in rows)
+    return [Sample(rows[0][0], {"bin": together, "txt": b"7"}, parts)] if rows else []
+
+
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(rows=SAMPLES, more=SAMPLES, head=st.binary(max_size=600))
+def test_samples_that_share_a_member(
+    tmp_path_factory: pytest.TempPathFactory, rows, more, head
+) -> None:
+    folder = tmp_path_factory.mktemp("s")
+    known = {key for key, _ in rows}
+    more = [(key, data) for key, data in more if key not in known]
+    blocks = [*shared(rows, head), *shared(more)]
+    shard = write_shard(str(folder), "x.tar", blocks)
+    manifest = listed(folder, shard)
+    assert shard.samples == len(rows) + len(more)
+    assert keys_of(load_index(manifest, shard)) == [key for key, _ in [*rows, *more]]
+    assert read_all(manifest, shard) == [data for _, data in [*rows, *more]]
+    assert list(iterate_shard(manifest, shard)) == [Sample(key, row) for key, row, _ in blocks]
+
+
 def test_equal_samples_give_equal_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         a_shard(tmp_path / name)
@@ -99,8 +133,9 @@ def test_truncation_anywhere_is_noticed(tmp_path: Path) -> None:
             assert index_shard(str(path), str(tmp_path / "other"), "x.tar")[0].samples == 3
 
 
-def test_any_damaged_byte_is_noticed(tmp_path: Path) -> None:
-    manifest, shard = a_shard(tmp_path)
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_any_damaged_byte_is_noticed(tmp_path: Path, is_shared: bool) -> None:
+    manifest, shard = a_shard(tmp_path, is_shared=is_shared)
     path = tmp_path / "x.tar"
     good = path.read_bytes()
     for position in range(0, len(good), 37):
@@ -109,6 +144,26 @@ def test_any_damaged_byte_is_noticed(tmp_path: Path) -> None:
         path.write_bytes(bytes(damaged))
         with pytest.raises(DataError, match=r"x\.tar"):
             list(iterate_shard(manifest, shard))
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+@pytest.mark.parametrize("damage", ["flip", "cut"])
+def test_damage_is_noticed_by_who_reads_it(tmp_path: Path, damage: str, is_shared: bool) -> None:
+    manifest, shard = a_shard(tmp_path, is_shared=is_shared)
+    path = tmp_path / "x.tar"
+    good = path.read_bytes()
+    rows = load_index(manifest, shard)[["offset", "length", "xxh3"]].tolist()
+    for number, (offset, length, _) in enumerate(rows):
+        at = offset + length - 1
+        torn = good[:at] if damage == "cut" else good[:at] + b"!" + good[at + 1 :]
+        path.write_bytes(torn)
+        with contextlib.closing(SampleReader()) as reader:
+            for other, place in enumerate(rows):
+                if other == number or (damage == "cut" and other > number):
+                    with pytest.raises(DataError, match=r"x\.tar is truncated or damaged"):
+                        reader.read(str(path), *place)
+                else:
+                    assert reader.read(str(path), *place) == bytes([65 + other]) * place[1]
 
 
 def test_a_damaged_header_does_not_end_a_foreign_tar_early(tmp_path: Path) -> None:
@@ -163,8 +218,10 @@ def test_a_sparse_member_is_named(tmp_path: Path, form: str) -> None:
         index_shard(str(tmp_path / "x.tar"), str(tmp_path), "x.tar")
 
 
-def test_duplicate_keys_are_refused(tmp_path: Path) -> None:
-    twice = [Sample("a", {"jpg": b"1"}), Sample("b", {"jpg": b"2"}), Sample("a", {"jpg": b"3"})]
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_duplicate_keys_are_refused(tmp_path: Path, is_shared: bool) -> None:
+    rows = [("a", b"1"), ("b", b"2"), ("a", b"3")]
+    twice = shared(rows) if is_shared else [Sample(key, {"jpg": data}) for key, data in rows]
     with pytest.raises(DataError, match=r"x\.tar holds the key 'a' twice"):
         write_shard(str(tmp_path), "x.tar", twice)
     assert list(tmp_path.iterdir()) == []
@@ -211,7 +268,7 @@ def test_foreign_tars_read_as_webdataset_does(tmp_path: Path, form: int) -> None
     stock = {row["__key__"]: row for row in stock_samples(path)}
     ours = list(iterate_shard(manifest, shard))
     assert [sample.key for sample in ours] == list(stock)
-    for key, members in ours:
+    for key, members, _ in ours:
         assert members == {name: stock[key][name] for name in stock[key] if name[:2] != "__"}
     assert keys_of(load_index(manifest, shard)) == [long, "a.b/c", "./d"]
     assert read_all(manifest, shard) == [b"long", b"c", b"d"]
@@ -253,11 +310,11 @@ def test_stock_readers_agree_on_image_shards(image_shards: Path) -> None:
             names = tar.getnames()
             members = [tar.extractfile(name) for name in names]
             content = [member.read() for member in members if member is not None]
-        assert names == [f"{key}.{name}" for key, row in ours for name in row]
-        assert content == [data for _, row in ours for data in row.values()]
+        assert names == [f"{key}.{name}" for key, row, _ in ours for name in row]
+        assert content == [data for _, row, _ in ours for data in row.values()]
         decoded = list(stock_samples(path, "pil"))
         assert [row["__key__"] for row in decoded] == [sample.key for sample in ours]
-        for (_, row), stock in zip(ours, decoded, strict=True):
+        for (_, row, _), stock in zip(ours, decoded, strict=True):
             with Image.open(io.BytesIO(row["jpg"])) as image:
                 assert np.array_equal(np.asarray(stock["jpg"]), np.asarray(image.convert("RGB")))
             assert stock["cls"] == int(row["cls"])

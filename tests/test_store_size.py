@@ -4,11 +4,15 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 
-from milan_pipeline.codecs import make_codec, parse_codec
+from milan_pipeline.codec_files import write_store_codec
+from milan_pipeline.codecs import parse_codec
+from milan_pipeline.codecs.component_codec import most_components
+from milan_pipeline.codecs.fitting import fit_codec
 from milan_pipeline.identity import build_identity
 from milan_pipeline.store_size import KeyBytes, StoreSize, likely_identity
-from milan_pipeline.target_store import create_root
+from milan_pipeline.target_store import create_root, root_bytes
 from milan_pipeline.teacher import visible_identity
 from milan_pipeline.teacher_spec import TeacherSpec
 from milan_pipeline.units import Unit
@@ -21,7 +25,7 @@ def identity_of(codec: str, patches: int, width: int) -> dict[str, dict[str, obj
         teacher={"grid": [1, patches], "width": width},
         preprocessing={},
         view_policy={},
-        codec=make_codec(codec).parameters(),
+        codec=parse_codec(codec).for_width(width).parameters(),
     )
 
 
@@ -73,3 +77,18 @@ def test_units_add_up_and_groups_are_counted(tmp_path: Path) -> None:
     assert size.units(units) == 2 * size.unit(*units[0])
     view_group = (tmp_path / "view-00" / "zarr.json").stat().st_size
     assert size.groups(3) == root + 3 * view_group
+
+
+@pytest.mark.parametrize("codec", ["vector:bytes=3", "transform:bytes=2"])
+def test_a_fitted_codec_is_counted_at_its_largest(tmp_path: Path, codec: str) -> None:
+    identity = identity_of(codec, 4, 16)
+    fitted = fit_codec(parse_codec(codec), torch.randn(300, 16, generator=torch.manual_seed(0)))
+    write_store_codec(str(tmp_path), fitted)
+    plain = StoreSize(identity_of("float16", 4, 16))
+    root = len(root_bytes(identity)) - len(root_bytes(identity_of("float16", 4, 16)))
+    foretold = StoreSize(identity).groups(2) - plain.groups(2) - root
+    left_out = most_components(fitted.spec, 16) - len(fitted.arrays["bits"])
+    row = 4 * (16 + 256 + 1) + 1
+    digits = foretold - size_of(tmp_path) - left_out * row
+    assert left_out >= 0
+    assert 0 <= digits <= 12  # of the number of components, in metadata

@@ -15,14 +15,17 @@ import torch
 from torch import nn
 
 from milan_pipeline import stream as stream_module
+from milan_pipeline.codecs import decode_prior
 from milan_pipeline.errors import DataError, StorageError
 from milan_pipeline.examples import Batch, ExampleConfig, join
 from milan_pipeline.manifest import load_index, load_manifest
+from milan_pipeline.masking import draw_mask
 from milan_pipeline.order import lanes_of, usable_workers
 from milan_pipeline.pretraining import open_run_data
 from milan_pipeline.shard_cache import CacheConfig
 from milan_pipeline.stream import PairSource, batches, explained_worker_deaths
 from milan_pipeline.student import in_grid_order
+from tests.small_fitted import write_fitted
 
 # torch advises against more loader processes than cores; here they are few samples' worth.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -92,6 +95,12 @@ def read_range(path, offset, length):
     with Path(path).open("rb") as file:
         file.seek(offset)
         return file.read(length)
+
+
+def test_batches_do_not_depend_on_who_shares_a_member(
+    image_shards, lone_target_shards, four_epochs
+):
+    require_equal(list(stream(open_data(image_shards, lone_target_shards), range(8))), four_epochs)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -164,6 +173,36 @@ def test_a_resume_at_every_step_gives_the_remaining_batches(eight_lanes, monkeyp
             assert rest == whole[first:]
 
 
+# ---- targets of a fitted codec
+
+
+@pytest.fixture(scope="module", params=["vector:bytes=3", "transform:bytes=2"])
+def fitted(request, tmp_path_factory):
+    """A fitted codec, a block of such targets, and the folders of images and target shards."""
+    return write_fitted(tmp_path_factory.mktemp("fitted"), request.param)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_targets_of_a_fitted_codec_come_as_they_are_stored(fitted, workers):
+    codec, block, folders = fitted
+    data = open_data(*folders, batch=4, lanes=4)
+    assert data.layout.is_shared
+    stored, priors = torch.from_numpy(block.codes), decode_prior(block.prior)
+    config = ExampleConfig(image_size=16, patch_size=8, kept=2, mask_seed=0, layout=data.layout)
+    steps = range(data.clock.steps[0])
+    seen = list(batches(data.pairs, data.order, config, steps=steps, workers=workers))
+    assert len(seen) == len(steps) >= 2
+    for batch in seen:
+        codes_BNC = in_grid_order(batch.codes_BTC, batch.kept_BK, batch.masked_BM)
+        for key, codes_NC, kept_K in zip(batch.keys, codes_BNC, batch.kept_BK, strict=True):
+            row = block.key.index(key)
+            assert torch.equal(codes_NC, stored[row])
+            drawn, _ = draw_mask("semantic", priors[row], 2, grid=(2, 2), seed=0, epoch=0, key=key)
+            assert kept_K.tolist() == drawn.tolist()
+        decoded = data.codec.decode(batch.codes_BTC, None)
+        assert torch.equal(decoded, codec.decode(batch.codes_BTC, None))
+
+
 # ---- through a cache
 
 
@@ -215,23 +254,31 @@ def test_nothing_is_left_running_or_open(data, workers):
 # ---- damage
 
 
-@pytest.fixture
-def damaged(image_shards, target_shards, tmp_path):
-    """A copy of the target shards with one bit flipped in one record; and the tar's name."""
+@pytest.fixture(
+    params=[
+        ("flip", "target_shards"), ("flip", "lone_target_shards"),
+        ("cut", "target_shards"), ("cut", "lone_target_shards"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def damaged(image_shards, tmp_path, request):
+    """Target shards with one bit flipped in one record, or cut off there; and the tar's name."""
+    damage, packed = request.param
     folder = tmp_path / "targets"
-    shutil.copytree(target_shards, folder)
+    shutil.copytree(request.getfixturevalue(packed), folder)
     manifest = load_manifest(str(folder), kind="targets")
     shard = manifest.shards[1]
     row = load_index(manifest, shard)[3]
     path = folder / shard.name
     data = bytearray(path.read_bytes())
-    data[int(row["offset"] + row["length"]) - 1] ^= 1
-    path.write_bytes(data)
+    last = int(row["offset"] + row["length"]) - 1
+    data[last] ^= 1
+    path.write_bytes(data if damage == "flip" else data[:last])
     return open_data(image_shards, folder), path.name
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_flipped_bit_is_an_error_that_names_the_tar(damaged, workers):
+def test_damage_is_an_error_that_names_the_tar(damaged, workers):
     data, name = damaged
     with pytest.raises(DataError) as error:
         list(stream(data, range(2), workers=workers))

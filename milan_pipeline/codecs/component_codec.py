@@ -23,9 +23,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from milan_pipeline.codec_spec import CodecSpec
 from milan_pipeline.codecs.index_packing import IndexPacking
 from milan_pipeline.codecs.interface import Attempt, Codec, Encoded
-from milan_pipeline.codecs.spec import CodecSpec
 from milan_pipeline.codecs.spectrum import directions
 from milan_pipeline.errors import DataError
 

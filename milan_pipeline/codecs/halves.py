@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from milan_pipeline.codec_spec import CodecSpec
 from milan_pipeline.codecs.cpu_blocks import blocks, workspace
 from milan_pipeline.codecs.interface import Attempt, Codec, Encoded
-from milan_pipeline.codecs.spec import CodecSpec
 
 FLOAT16_MAX = 65504.0
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
+from milan_pipeline.codec_spec import CodecSpec
 from milan_pipeline.codecs.cpu_blocks import blocks, workspace
 from milan_pipeline.codecs.halves import FLOAT16_MAX, all_within
 from milan_pipeline.codecs.interface import Attempt, Codec, Encoded
-from milan_pipeline.codecs.spec import CodecSpec
 from milan_pipeline.errors import DataError
 
 INT8_MAX = 127

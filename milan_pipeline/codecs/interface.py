@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from milan_pipeline.codecs.spec import CodecSpec
+from milan_pipeline.codec_spec import CodecSpec
 from milan_pipeline.errors import DataError
 
 

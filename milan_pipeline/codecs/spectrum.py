@@ -90,3 +90,12 @@ def _bits_above(variance_D: NDArray[np.float64], log_level: float) -> NDArray[np
     log_variance_D = np.log2(np.maximum(variance_D, np.finfo(np.float64).tiny))
     bits_D: NDArray[np.float64] = np.maximum(log_variance_D - log_level, 0) / 2
     return bits_D
+
+
+def effective_rank(variance_D: NDArray[np.float64]) -> float:
+    """Return how many components of equal variance have as much entropy among their shares.
+
+    (Roy and Vetterli, The effective rank, EUSIPCO 2007, of variances.)
+    """
+    share_D = variance_D[variance_D > 0] / variance_D.sum()
+    return float(np.exp(-(share_D * np.log(share_D)).sum()))

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from milan_pipeline import target_records
 from milan_pipeline.errors import InterruptedRunError
 from milan_pipeline.identity import content_hash
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.manifest import Manifest, load_manifest
-from milan_pipeline.target_records import layout_of
 from milan_pipeline.target_store import read_identity
 from tests.conftest import run_cli, write_picture, write_tiny_clip
 from tests.kills import run_and_kill
@@ -92,19 +92,31 @@ def test_a_lost_shard_is_made_again(target_store: Path, target_shards: Path, tmp
     assert files_of(out) == files_of(target_shards)
 
 
-def test_dry_run_writes_nothing(target_store: Path, tmp_path: Path, capsys) -> None:
-    pack(target_store, tmp_path / "out", "--dry-run")
+@pytest.mark.parametrize("overhead", [target_records.MOST_OVERHEAD, 1000])
+@pytest.mark.parametrize("views_done", [0, 1])
+def test_a_dry_run_writes_nothing_and_comes_true(
+    target_store: Path, tmp_path: Path, *, overhead: float, views_done: int, capsys, monkeypatch
+) -> None:
+    monkeypatch.setattr(target_records, "MOST_OVERHEAD", overhead)
+    out = tmp_path / "out"
+    if views_done:
+        pack(target_store, out, "--views", views_done)
+    before = files_of(out)
+    capsys.readouterr()
+    pack(target_store, out, "--dry-run")
     output = capsys.readouterr().out
-    size = 512 + -(-layout_of(read_identity(str(target_store))).bytes_per_sample // 512) * 512
-    assert "shards to do: 6, done: 0" in output
-    assert f"about {48 * size} ({size} a target)" in output
-    assert not (tmp_path / "out").exists()
-
-
-def test_what_a_dry_run_foretells_is_written(target_shards: Path, target_store: Path) -> None:
-    size = 512 + -(-layout_of(read_identity(str(target_store))).bytes_per_sample // 512) * 512
-    for shard in load(target_shards).shards:
-        assert 0 <= shard.bytes - size * shard.samples <= 10240 + 1024
+    assert files_of(out) == before
+    pack(target_store, out)
+    sizes = [
+        len(data)
+        for name, data in files_of(out).items()
+        if name not in before and name.endswith((".tar", ".npy"))
+    ]
+    views = 2 - views_done
+    assert len(sizes) == 2 * 3 * views
+    assert f"shards to do: {3 * views}, done: {3 * views_done}" in output
+    assert f"bytes to write: {sum(sizes)} in tars" in output
+    assert f"({sum(sizes) / (24 * views):.0f} a target)" in output
 
 
 def test_an_unfinished_store_is_refused(target_store: Path, tmp_path: Path, capsys) -> None:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from milan_pipeline.manifest import Manifest, load_manifest
+from milan_pipeline.manifest import Manifest, load_index, load_manifest
 from tests.conftest import run_cli, write_picture
 from tests.stages.small_pretrain import (
     SHORT,
@@ -82,9 +82,11 @@ def test_a_damaged_target_is_one_sentence_that_names_the_tar(
     image_shards, target_shards, tmp_path, capfd
 ):
     shutil.copytree(target_shards, tmp_path / "targets")
-    for path in (tmp_path / "targets").rglob("*.tar"):
+    manifest = load_manifest(str(tmp_path / "targets"), kind="targets")
+    for shard in manifest.shards:
+        path = tmp_path / "targets" / shard.name
         data = bytearray(path.read_bytes())
-        data[len(data) // 2] ^= 1
+        data[load_index(manifest, shard)["offset"][0]] ^= 1
         path.write_bytes(data)
     pretrain(image_shards, tmp_path / "targets", tmp_path / "run", "--workers", 2, code=1)
     error = capfd.readouterr().err

@@ -11,10 +11,10 @@ import torch
 import zarr
 from matplotlib import pyplot as plt
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 
 from milan_pipeline.codec_files import read_store_codec
 from milan_pipeline.codecs import decode_prior
+from milan_pipeline.colours import TokenColours
 from milan_pipeline.crops import view_pixels
 from milan_pipeline.images import decode_rgb
 from milan_pipeline.manifest import keys_of, load_index, load_manifest
@@ -53,13 +53,13 @@ def draw(folder: Path) -> None:
     rows = _samples(folder, run)
     targets_BLD = np.stack([row["target"] for row in rows])
     pred_BLD = np.stack([row["prediction"] for row in rows])
-    colours = PCA(3, random_state=0).fit(targets_BLD.reshape(-1, targets_BLD.shape[-1]))
+    colours = TokenColours(targets_BLD.reshape(-1, targets_BLD.shape[-1]))
     height, width = run.grid
     figure, axes = plt.subplots(5, SHOWN, figsize=(1.5 * SHOWN, 8), layout="constrained")
     labels = ("view", "mask prior", "kept patches", "target", "prediction")
     for column, row in enumerate(rows):
         target, prediction = (
-            _as_colours(colours, tokens_BLD[column], targets_BLD).reshape(height, width, 3)
+            colours(tokens_BLD[column]).reshape(height, width, 3)
             for tokens_BLD in (targets_BLD, pred_BLD)
         )
         pictures = (row["view"], row["prior"].reshape(height, width), row["masked_view"])
@@ -71,16 +71,6 @@ def draw(folder: Path) -> None:
         axis.set_ylabel(label)
     figure.savefig(folder / "demo.png", dpi=110)
     plt.close(figure)
-
-
-def _as_colours(
-    colours: PCA, tokens_LD: NDArray[np.float32], all_BLD: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Project tokens on three components, scaled so that 96% of all targets are within 0..1."""
-    everything = colours.transform(all_BLD.reshape(-1, all_BLD.shape[-1]))
-    low, high = np.percentile(everything, (2, 98), axis=0)
-    scaled: NDArray[np.float32] = (colours.transform(tokens_LD) - low) / (high - low)
-    return scaled.clip(0, 1)
 
 
 def _samples(folder: Path, run: LoadedRun) -> list[dict[str, Any]]:

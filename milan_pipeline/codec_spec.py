@@ -24,6 +24,10 @@ LEAST_BYTES = 2
 UNFITTED = "0" * 64
 """Stands for the hash of arrays that are yet to be fitted."""
 OPTION = re.compile(r"(bytes|ratio)=(\d+(?:\.\d+)?)")
+CODEC_HELP = (
+    "How targets are stored: float16, bfloat16, int8; high, compact or tiny, which are 12, 24 and "
+    "60 times smaller than float16; or vector:bytes=N, transform:bytes=N, bytes a token."
+)
 CHOICES = "float16, bfloat16, int8, high, compact, tiny, vector:bytes=N or transform:bytes=N"
 
 

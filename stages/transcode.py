@@ -1,0 +1,60 @@
+"""`milan-pipeline transcode`: target store -> target store with another codec; no teacher runs."""
+
+import dataclasses
+
+from milan_pipeline.interrupts import stop_request
+from milan_pipeline.options import argument, option, require_least, stage_command
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Transcode:
+    """Decode the targets of the store SOURCE and store them in OUT by another codec.
+
+    No teacher runs. A codec that needs fitting is fitted to the first images by the hash of their
+    keys, and goes into OUT. Killed or stopped, run the same command again: finished units are kept.
+    """
+
+    source: str = argument()
+    out: str = argument()
+    codec: str = option(
+        help="How targets are stored: float16, bfloat16, int8, high, compact, tiny, or vector or "
+        "transform with :bytes=N a token or :ratio=X to float16."
+    )
+    views: int | None = option(
+        None, help="Views to transcode; default: all.", role="extent", least=1
+    )
+    device: str = option(
+        "auto", help="Where targets are decoded and encoded: auto, cpu, cuda.", role="execution"
+    )
+    workers: int = option(2, help="Threads, each doing one unit.", role="execution", least=0)
+    allow_unfinished: bool = option(
+        default=False,
+        help="Take the finished units of a store whose extraction has not ended.",
+        role="execution",
+    )
+    overwrite: bool = option(
+        default=False,
+        help="Replace targets of another codec or source, and fit the codec anew.",
+        role="execution",
+    )
+
+    def __post_init__(self) -> None:
+        require_least(self)
+
+
+def run(config: Transcode) -> None:
+    """Do every unit that is not done."""
+    from stages.transcode_run import transcode
+
+    with stop_request() as stop:
+        transcode(config, stop)
+
+
+def dry_run(config: Transcode) -> None:
+    """Say how many units are left and what they will take."""
+    from stages.transcode_run import describe
+
+    describe(config)
+
+
+command = stage_command("transcode", Transcode, run=run, dry_run=dry_run)

@@ -1,0 +1,123 @@
+"""codecs: its table, its list, its picture; what it refuses, in sentences."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.conftest import run_cli
+
+KEYS = {
+    "codec", "targets", "bytes_per_token", "bytes_per_sample", "compression", "files_compression",
+    "store_compression", "mean_cosine", "p01_cosine", "cls_cosine", "colour_agreement",
+    "bits_over_bound", "encode_per_s", "decode_per_s",
+}  # fmt: skip
+FEW = ("--codec", "float16", "--codec", "int8", "--codec", "vector:bytes=3", "--device", "cpu")
+
+
+def test_the_list(target_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plot = tmp_path / "plots" / "few.png"
+    run_cli("codecs", "--targets", target_store, *FEW, "--plot", plot, "--synthetic", 1, "--json")
+    output = capsys.readouterr()
+    rows = json.loads(output.out)
+    codecs = ["float16", "int8", "vector:bytes=3"]
+    assert [(row["targets"], row["codec"]) for row in rows] == [
+        (targets, codec) for targets in ("store", "synthetic") for codec in codecs
+    ]
+    for row in rows:
+        assert set(row) == KEYS
+        is_exact = row["codec"] == "float16" and row["targets"] == "store"
+        assert (row["bits_over_bound"] is None) == is_exact
+        assert all(
+            type(row[key]) in (int, float)
+            for key in KEYS - {"codec", "targets"}
+            if row[key] is not None
+        )
+        assert row["p01_cosine"] <= row["mean_cosine"] <= 1 + 1e-12
+        assert row["encode_per_s"] > 0
+    assert [row["compression"] for row in rows[:3]] == [1, 48 / 26, 16]
+    assert f"picture: {plot}" in output.err
+    with Image.open(plot) as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 800
+        assert picture.height > 800  # a row for each set
+
+
+def test_the_table(
+    target_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_cli("codecs", "--targets", target_store, *FEW, "--samples", 5)
+    title, note, heading, *table, last = capsys.readouterr().out.splitlines()
+    assert title.startswith(f"{target_store}: 5 images of 17 x 24; effective rank ")
+    assert note.startswith("note: a view has 24 images, fewer than 2048")
+    assert [line.split()[0] for line in (heading, *table)] == [
+        "codec", "float16", "int8", "vector:bytes=3",
+    ]  # fmt: skip
+    assert len({len(line) for line in (heading, *table)}) == 1
+    assert table[1].split()[1:4] == ["26", "442", "1.85x"]
+    assert last == "picture: codecs.png"
+    assert (tmp_path / "codecs.png").stat().st_size > 10_000
+
+
+def test_all_codecs_are_measured_unless_some_are_named() -> None:
+    from stages.codecs_report import chosen
+
+    wide = chosen((), 512)
+    assert list(wide)[:6] == ["float16", "bfloat16", "int8", "high", "compact", "tiny"]
+    assert len(wide) == 6 + 5 + 8  # of the vector codec's eight ratios, three are the levels'
+    assert len(set(wide.values())) == len(wide)
+    narrow = chosen((), 24)
+    assert {"high", "compact", "tiny"} < set(narrow)
+    assert "vector:ratio=96" not in narrow  # nor any that is as long as another
+    assert list(chosen(("int8",), 24)) == ["int8"]
+
+
+def test_a_store_that_loses_nothing_alone_can_be_drawn(target_store: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "float16.png"
+    run_cli("codecs", "--targets", target_store, "--codec", "float16", "--plot", plot)
+    assert plot.stat().st_size > 10_000
+
+
+def test_an_unfinished_store_is_refused_unless_allowed(
+    target_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = shutil.copytree(target_store, tmp_path / "targets.zarr")
+    path = store / "extract-targets.json"
+    path.write_text(path.read_text().replace('"state": "done"', '"state": "running"'))
+    (store / "done/view-00/images-000001.json").unlink()
+    command = ("codecs", "--targets", store, *FEW, "--plot", tmp_path / "x.png")
+    run_cli(*command, code=1)
+    assert f"{store} is not finished; run extract-targets again, or --allow" in read(capsys)
+    run_cli(*command, "--allow-unfinished")
+    assert "14 images" in capsys.readouterr().out
+    path.write_text(path.read_text().replace('"state": "running"', '"state": "done"'))
+    run_cli(*command, code=1)
+    assert f"{store} lacks view-00/images-000001 (not done yet)" in read(capsys)
+
+
+def test_what_is_not_there_or_not_known_is_refused(
+    target_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, plot = ("--targets", target_store), ("--plot", tmp_path / "x.png")
+    run_cli("codecs", "--targets", tmp_path / "none", *plot, code=1)
+    assert "holds no target store; `milan-pipeline extract-targets` makes one" in read(capsys)
+    run_cli("codecs", *store, *plot, "--codec", "mp3", code=2)
+    assert "--codec 'mp3' is unknown; choose one of float16" in read(capsys)
+    run_cli("codecs", *store, *plot, "--codec", "vector:bytes=25", code=2)
+    assert "is more than int8 takes for targets of width 24" in read(capsys)
+    run_cli("codecs", *store, "--plot", "x.pdf", code=2)
+    assert "--plot x.pdf is no name of a PNG; let it end in .png" in read(capsys)
+    run_cli("codecs", *store, *plot, "--synthetic", "nan", code=2)
+    run_cli("codecs", *store, *plot, "--samples", 0, code=2)
+    run_cli("codecs", *store, "--plot", "http://example.com/x.png", code=1)
+    assert not (tmp_path / "x.png").exists()
+
+
+def read(capsys: pytest.CaptureFixture[str]) -> str:
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert len(output.err.splitlines()) == 1
+    return output.err
