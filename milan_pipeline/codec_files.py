@@ -72,14 +72,15 @@ def read_store_codec(url: str, identity: Identity) -> Codec:
             raise DataError(
                 f"{place} is missing, without which no target can be decoded; copy the store again"
             ) from error
+    place, arrays = storage.join(url, CODEC_FOLDER), {}
     try:
         group = zarr.open_group(MemoryStore(memory), mode="r", zarr_format=3)
-        arrays = {name: np.asarray(group[name][...]) for name in DTYPES}  # type: ignore[index]
+        for name in DTYPES:
+            place = storage.join(url, CODEC_FOLDER, name)
+            arrays[name] = np.asarray(group[name][...])  # type: ignore[index]
     except (ValueError, LookupError, TypeError, RuntimeError) as error:
-        raise DataError(
-            f"{storage.join(url, CODEC_FOLDER)} is damaged ({error}); copy the store again"
-        ) from error
-    return codec_of(identity["codec"], arrays)
+        raise DataError(f"{place} is damaged ({error}); copy the store again") from error
+    return _named(storage.join(url, CODEC_FOLDER), identity, arrays)
 
 
 def write_shards_codec(folder: str, codec: Codec) -> None:
@@ -116,7 +117,15 @@ def read_shards_codec(folder: str, identity: Identity) -> Codec:
         ) from error
     except (safetensors.SafetensorError, ValueError) as error:
         raise DataError(f"{place} is damaged ({error}); copy the shards again") from error
-    return codec_of(identity["codec"], arrays)
+    return _named(place, identity, arrays)
+
+
+def _named(place: str, identity: Identity, arrays: Arrays) -> Codec:
+    """Rebuild a codec; say where arrays are from that are not the identity's."""
+    try:
+        return codec_of(identity["codec"], arrays)
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error
 
 
 def _most_arrays(spec: CodecSpec, width: int) -> dict[str, NDArray[Any]]:

@@ -17,7 +17,7 @@ from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
 from milan_pipeline import storage
-from milan_pipeline.codecs import CodecSpec
+from milan_pipeline.codecs import CodecSpec, spec_of
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.identity import Identity, content_hash, require_same
 
@@ -90,7 +90,8 @@ def read_identity(url: str) -> Identity:
 
     Raises:
         MissingDataError: there is no store.
-        DataError: it is no target store, of another format version, or damaged.
+        DataError: it is no target store, of another format version, of a codec that is newer than
+            this program, or damaged.
     """
     try:
         attributes = json.loads(storage.read_bytes(storage.join(url, "zarr.json")))["attributes"]
@@ -111,6 +112,10 @@ def read_identity(url: str) -> Identity:
             f"{url}/zarr.json does not match its identity_hash; it is damaged, extract-targets "
             "--overwrite makes it again"
         )
+    try:
+        spec_of(identity["codec"])
+    except DataError as error:
+        raise DataError(f"{url}: {error}") from error
     return identity
 
 

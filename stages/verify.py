@@ -23,8 +23,9 @@ class Verify:
     sample: int = option(64, help="Targets that the teacher recomputes; 0: none.", least=0)
     min_cosine: float = option(
         0.99,
-        help="Smallest cosine that is accepted, of any token; of a fitted codec, in the mean of a "
-        "target's tokens, what the codec itself loses being added.",
+        help="Smallest cosine that is accepted, of any token. With a fitted codec (high, vector, "
+        "transform, …) a token may be as far from the teacher's as the codec would now put it, and "
+        "farther by the angle of this cosine.",
     )
     seed: int = option(0, help="Seed of the sample.", least=0)
     device: str = option("auto", help="Where the teacher runs: auto, cpu, cuda.")

@@ -9,10 +9,12 @@ from typing import Any
 
 import click
 
+from milan_pipeline.codec_files import read_store_codec
+from milan_pipeline.codec_spec import FITTED
 from milan_pipeline.devices import pick_device
 from milan_pipeline.errors import ConfigError, MismatchError, MissingDataError
 from milan_pipeline.extraction import extract_units
-from milan_pipeline.identity import require_same
+from milan_pipeline.identity import TRANSCODED_FROM, require_same
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.ledger import BadImageBudget
 from milan_pipeline.manifest import Manifest, load_manifest
@@ -33,6 +35,7 @@ class StoreParts:
         self.config = config
         self.url = config.targets
         self.identity = read_identity(self.url)
+        self.codec = read_store_codec(self.url, self.identity)
         record = read_store_record(self.url, self.identity)
         self.is_transcoded = record.is_transcoded
         if config.repair and self.is_transcoded:
@@ -46,6 +49,14 @@ class StoreParts:
         self.images = self._load_images()
         self.views = record.views
         self._recorded = record.units()
+
+    @property
+    def lossy_before(self) -> str | None:
+        """Name the fitted codec that the targets went through before the store's, if they did."""
+        before = self.identity.get(TRANSCODED_FROM)
+        while before is not None and before["name"] not in FITTED:
+            before = before.get(TRANSCODED_FROM)
+        return before and str(before["name"])
 
     @functools.cached_property
     def units(self) -> list[Unit]:

@@ -3,7 +3,6 @@
 Apart from the options because it imports torch, which `--help` must not.
 """
 
-import contextlib
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,31 +10,19 @@ from typing import Any
 
 import click
 
-from milan_pipeline.codec_files import read_store_codec
+from milan_pipeline.codec_spec import FITTED
 from milan_pipeline.errors import DataError
 from milan_pipeline.interrupts import StopRequest
-from milan_pipeline.live_check import (
-    LIVE_BATCH,
-    Comparison,
-    Stored,
-    compare,
-    draw_sample,
-    stored_targets,
-)
-from milan_pipeline.parallel import ordered_map
-from milan_pipeline.progress import progress_bar
-from milan_pipeline.store_listing import extra_objects, extra_units, faults_of_groups
+from milan_pipeline.live_check import Comparison
 from milan_pipeline.teacher_speed import LEAST_COSINE
-from milan_pipeline.units import Mark, Unit, read_mark
-from milan_pipeline.verification import StoreCheck
+from milan_pipeline.units import Unit
 from stages.verify import Verify
+from stages.verify_checks import Faults, check_sample, check_units
 from stages.verify_parts import StoreParts
 
 NAMED_UNITS = 10
 ROUNDING = 1e-6
 """Of cosines in float32: equal vectors may have one below 1."""
-
-Faults = dict[Unit, list[str]]
 
 
 def verify(config: Verify, stop: StopRequest) -> None:
@@ -74,18 +61,19 @@ class _Findings:
     precision: str
     repairable: frozenset[Unit]
     is_transcoded: bool
+    codec: str
+    lossy_before: str | None
 
     @classmethod
     def of(cls, store: StoreParts, units: Sequence[Unit], stop: StopRequest) -> "_Findings":
         """Check the structure of units, then a sample of those that are sound."""
-        faults, marks, extra = _structure(store, units, stop)
-        live, wrong = _live(store, list(marks.items()), stop)
-        for comparison in live:
-            if not comparison.cosine >= store.config.min_cosine - ROUNDING:
-                given_back = "" if comparison.lost is None else ", its codec's loss given back"
+        faults, marks, extra = check_units(store, units, stop)
+        live, wrong = check_sample(store, list(marks.items()), stop)
+        for comparison in [] if store.lossy_before else live:
+            if not comparison.worst >= store.config.min_cosine - ROUNDING:
                 wrong.setdefault(comparison.unit, []).append(
-                    f"the target of {comparison.key!r} has a cosine of {comparison.cosine:.7f} to "
-                    f"the live teacher's{given_back}"
+                    f"the target of {comparison.key!r} has a cosine of {comparison.worst:.7f} to "
+                    "the live teacher's"
                 )
         return cls(
             units=len(units),
@@ -97,6 +85,8 @@ class _Findings:
             precision=store.identity["teacher"]["precision"],
             repairable=frozenset(store.repairable(units)),
             is_transcoded=store.is_transcoded,
+            codec=store.codec.spec.name,
+            lossy_before=store.lossy_before,
         )
 
     @property
@@ -105,6 +95,13 @@ class _Findings:
         if self.precision == "fp32" or not self.live:
             return None
         return sum(comparison.fidelity for comparison in self.live) / len(self.live)
+
+    @property
+    def codec_fidelity(self) -> float | None:
+        """Mean cosine of stored to recomputed targets; None where none was recomputed."""
+        if not self.live:
+            return None
+        return sum(comparison.codec_fidelity for comparison in self.live) / len(self.live)
 
     def after(self, again: "_Findings", repaired: Iterable[Unit]) -> "_Findings":
         """Return what is left of these findings once some units were repaired and checked again."""
@@ -132,10 +129,13 @@ class _Findings:
                 f"in the mean, {numbers['worst']:.6f} at worst ({worst.unit.path} {worst.key}), "
                 f"of CLS {numbers['worst_cls']:.6f}; priors within {numbers['prior_error']:.2g}"
             )
-        losses = [comparison.lost for comparison in self.live if comparison.lost is not None]
-        if losses:
-            lost = sum(losses) / len(losses)
-            yield f"the codec alone: cosine of tokens {1 - lost:.6f} in the mean"
+            above = "; the codec's own error is taken off above" if self.codec in FITTED else ""
+            yield f"{self.codec}: mean cosine {self.codec_fidelity:.6f} to the teacher's{above}"
+            if self.lossy_before:
+                yield (
+                    "no cosine is a fault here: targets went through the codec "
+                    f"{self.lossy_before} before, whose share in it is not known"
+                )
         if self.fidelity is not None:
             yield f"{self.precision} against fp32: mean cosine {self.fidelity:.6f}"
 
@@ -149,6 +149,7 @@ class _Findings:
             "images_compared": self.has_images,
             "live": self._numbers() if self.live else None,
             "fidelity": self.fidelity,
+            "codec_fidelity": self.codec_fidelity,
         }
 
     def raise_if_unsound(self, url: str) -> None:
@@ -185,76 +186,6 @@ class _Findings:
             "worst_cls": min(comparison.cls for comparison in self.live),
             "prior_error": max(comparison.prior_error for comparison in self.live),
         }
-
-
-def _structure(
-    store: StoreParts, units: Sequence[Unit], stop: StopRequest
-) -> tuple[Faults, dict[Unit, Mark], int]:
-    """Check units one by one: what is wrong, the marks of sound ones, and names nobody knows."""
-    check = StoreCheck(url=store.url, identity=store.identity, images=store.images)
-
-    def checked(unit: Unit) -> tuple[Unit, Mark | None, list[str], int]:
-        stop.raise_if_asked("checking changes nothing")
-        try:
-            mark = read_mark(store.url, unit)
-        except DataError as error:
-            return unit, None, [str(error).split(";", maxsplit=1)[0]], 0
-        extra = 0 if mark is None else extra_objects(store.url, unit, mark)
-        return unit, mark, check.faults(unit, mark), extra
-
-    faults: Faults = {}
-    marks: dict[Unit, Mark] = {}
-    extra = extra_units(store.url, store.units, store.views)
-    workers = store.config.workers
-    results = ordered_map(checked, units, workers=workers, ahead=2 * workers)
-    with (
-        contextlib.closing(results),
-        progress_bar("verify", total=len(units), unit="units") as bar,
-    ):
-        for unit, mark, reasons, names in results:
-            extra += names
-            bar.update(1)
-            if reasons:
-                faults[unit] = reasons
-            elif mark is not None:
-                marks[unit] = mark
-    for view, reason in faults_of_groups(store.url, store.views).items():
-        first = next((unit for unit in units if unit.view == view), None)
-        if first is not None:
-            faults.setdefault(first, []).append(reason)
-    return faults, {unit: mark for unit, mark in marks.items() if unit not in faults}, extra
-
-
-def _live(
-    store: StoreParts, units: Sequence[tuple[Unit, Mark]], stop: StopRequest
-) -> tuple[list[Comparison], Faults]:
-    """Recompute a sample of targets; what cannot be compared is a fault of its unit."""
-    config, images = store.config, store.images
-    sample = draw_sample(units, config.sample, config.seed)
-    if images is None or not sample:
-        return [], {}
-    codec, size = read_store_codec(store.url, store.identity), store.teacher.image_size
-    lossy = codec if codec.spec.needs_fit else None
-    found: list[Comparison] = []
-    faults: Faults = {}
-    pending: list[Stored] = []
-    total = sum(len(rows) for _, _, rows in sample)
-    with progress_bar("recompute", total=total) as bar:
-        for unit, mark, rows in sample:
-            stop.raise_if_asked("checking changes nothing")
-            try:
-                pending += stored_targets(
-                    store.url, images, unit, mark, rows, codec=codec, size=size
-                )
-            except DataError as error:
-                faults[unit] = [str(error)]
-            while len(pending) >= LIVE_BATCH:
-                found += compare(pending[:LIVE_BATCH], store.teacher, store.reference, lossy)
-                pending = pending[LIVE_BATCH:]
-            bar.update(len(rows))
-        if pending:
-            found += compare(pending, store.teacher, store.reference, lossy)
-    return found, faults
 
 
 def _say(lines: Iterable[str]) -> None:

@@ -7,14 +7,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
-from milan_pipeline.codecs import make_codec, parse_codec
+from milan_pipeline.codec_spec import parse_codec
+from milan_pipeline.codecs import Codec, decode_prior, encode_prior, make_codec
 from milan_pipeline.codecs.fitting import fit_codec
-from milan_pipeline.live_check import Stored, compare, draw_sample, stored_targets
+from milan_pipeline.live_check import Stored, compare, draw_sample, likeness, stored_targets
 from milan_pipeline.manifest import Shard, load_manifest
 from milan_pipeline.teacher import Teacher
 from milan_pipeline.teacher_spec import TeacherSpec
 from milan_pipeline.units import Mark, Unit, list_units, read_mark
+from tests.codecs.fitted import FITTED, WIDTH, fitted, tokens
 from tests.conftest import run_cli
 
 
@@ -92,18 +95,46 @@ def test_fidelity_is_of_the_precision_alone(stored: list[Stored], teacher: Teach
         assert 0.999 < comparison.fidelity < 1
 
 
-def test_what_a_fitted_codec_loses_is_given_back(stored: list[Stored], teacher: Teacher) -> None:
-    tokens_BND = torch.stack([target.tokens_ND for target in stored])
-    codec = fit_codec(parse_codec("transform:bytes=2"), tokens_BND.flatten(0, 1))
-    by_codec = codec.decode(*codec.encode(tokens_BND))
-    coded = [
-        target._replace(tokens_ND=tokens_ND)
-        for target, tokens_ND in zip(stored, by_codec, strict=True)
-    ]
-    for comparison in compare(coded, teacher, None, codec):
-        assert comparison.worst <= comparison.mean < 0.999
-        assert comparison.cosine == pytest.approx(1, abs=1e-3)
-    strange = [stored[0]._replace(tokens_ND=by_codec[0].flip(0)), stored[1]]
-    first, second = compare(strange, teacher, None, codec)
-    assert first.cosine < 0.99
-    assert second.cosine > 1  # it was not coded, and so lost nothing
+@pytest.mark.parametrize("text", FITTED)
+def test_a_fitted_codec_s_own_error_is_taken_off(text: str) -> None:
+    codec = fitted(text)
+    live_BND = tokens(2000, seed=5).reshape(20, 100, WIDTH)
+    seen_BND = live_BND * (1 + 0.003 * torch.randn(live_BND.shape, generator=torch.manual_seed(0)))
+    stored_BND = codec.decode(*codec.encode(seen_BND))
+    changed_BN = (stored_BND != codec.decode(*codec.encode(live_BND))).any(dim=-1)
+    assert changed_BN.any()
+    likeness_BN = likeness(stored_BND, live_BND, codec)
+    assert 0.99 < float(likeness_BN.min()) <= float(likeness_BN.max()) == 1
+    plain_BN = F.cosine_similarity(stored_BND, live_BND, dim=-1)
+    assert (plain_BN < likeness_BN + 1e-6).all()
+    assert plain_BN.mean() < likeness_BN.mean() - 1e-4
+    # Another image's tokens are farther than any error of the codec.
+    assert likeness(stored_BND.roll(1, 0), live_BND, codec).amin(dim=1).max() < 0.9
+
+
+def test_of_a_plain_codec_nothing_is_taken_off() -> None:
+    live_BND = tokens(30).reshape(3, 10, WIDTH)
+    stored_BND = live_BND + 0.5
+    wanted = F.cosine_similarity(stored_BND, live_BND, dim=-1)
+    assert torch.equal(likeness(stored_BND, live_BND, make_codec("int8")), wanted)
+
+
+def test_what_is_no_number_is_like_nothing() -> None:
+    live_BND = tokens(30).reshape(3, 10, WIDTH)
+    for codec in (make_codec("int8"), fitted("vector:bytes=2")):
+        assert likeness(live_BND * torch.nan, live_BND, codec).isnan().all()
+
+
+def test_a_coded_prior_is_right_within_its_step(stored: list[Stored], teacher: Teacher) -> None:
+    prior_L = stored[0].prior_L
+    coded_L = torch.from_numpy(decode_prior(encode_prior(prior_L).numpy()))
+    target = stored[0]._replace(prior_L=coded_L, codec=coded(stored[0]))
+    assert (coded_L - prior_L).abs().max() > 1e-4
+    (found,) = compare([target], teacher, None)
+    assert found.prior_error < 1e-6
+    (found,) = compare([target._replace(prior_L=coded_L * 1.5)], teacher, None)
+    assert found.prior_error > 0.2 * float(coded_L.max())
+
+
+def coded(target: Stored) -> Codec:
+    return fit_codec(parse_codec("vector:bytes=2"), target.tokens_ND)

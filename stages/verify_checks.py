@@ -1,0 +1,92 @@
+"""The checks of `verify`: every unit's objects, and a sample of targets by the live teacher."""
+
+import contextlib
+from collections.abc import Sequence
+
+from milan_pipeline.errors import DataError
+from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.live_check import (
+    LIVE_BATCH,
+    Comparison,
+    Stored,
+    compare,
+    draw_sample,
+    stored_targets,
+)
+from milan_pipeline.parallel import ordered_map
+from milan_pipeline.progress import progress_bar
+from milan_pipeline.store_listing import extra_objects, extra_units, faults_of_groups
+from milan_pipeline.units import Mark, Unit, read_mark
+from milan_pipeline.verification import StoreCheck
+from stages.verify_parts import StoreParts
+
+Faults = dict[Unit, list[str]]
+
+
+def check_units(
+    store: StoreParts, units: Sequence[Unit], stop: StopRequest
+) -> tuple[Faults, dict[Unit, Mark], int]:
+    """Check units one by one: what is wrong, the marks of sound ones, and names nobody knows."""
+    check = StoreCheck(url=store.url, identity=store.identity, images=store.images)
+
+    def checked(unit: Unit) -> tuple[Unit, Mark | None, list[str], int]:
+        stop.raise_if_asked("checking changes nothing")
+        try:
+            mark = read_mark(store.url, unit)
+        except DataError as error:
+            return unit, None, [str(error).split(";", maxsplit=1)[0]], 0
+        extra = 0 if mark is None else extra_objects(store.url, unit, mark)
+        return unit, mark, check.faults(unit, mark), extra
+
+    faults: Faults = {}
+    marks: dict[Unit, Mark] = {}
+    extra = extra_units(store.url, store.units, store.views)
+    workers = store.config.workers
+    results = ordered_map(checked, units, workers=workers, ahead=2 * workers)
+    with (
+        contextlib.closing(results),
+        progress_bar("verify", total=len(units), unit="units") as bar,
+    ):
+        for unit, mark, reasons, names in results:
+            extra += names
+            bar.update(1)
+            if reasons:
+                faults[unit] = reasons
+            elif mark is not None:
+                marks[unit] = mark
+    for view, reason in faults_of_groups(store.url, store.views).items():
+        first = next((unit for unit in units if unit.view == view), None)
+        if first is not None:
+            faults.setdefault(first, []).append(reason)
+    return faults, {unit: mark for unit, mark in marks.items() if unit not in faults}, extra
+
+
+def check_sample(
+    store: StoreParts, units: Sequence[tuple[Unit, Mark]], stop: StopRequest
+) -> tuple[list[Comparison], Faults]:
+    """Recompute a sample of targets; what cannot be compared is a fault of its unit."""
+    config, images = store.config, store.images
+    sample = draw_sample(units, config.sample, config.seed)
+    if images is None or not sample:
+        return [], {}
+    size = store.teacher.image_size
+    found: list[Comparison] = []
+    faults: Faults = {}
+    pending: list[Stored] = []
+    total = sum(len(rows) for _, _, rows in sample)
+    with progress_bar("recompute", total=total) as bar:
+        for unit, mark, rows in sample:
+            stop.raise_if_asked("checking changes nothing")
+            try:
+                pending += stored_targets(
+                    store.url, images, unit, mark, rows, codec=store.codec, size=size
+                )
+            except DataError as error:
+                faults[unit] = [str(error)]
+            while len(pending) >= LIVE_BATCH:
+                found += compare(pending[:LIVE_BATCH], store.teacher, store.reference)
+                pending = pending[LIVE_BATCH:]
+            bar.update(len(rows))
+        if pending:
+            found += compare(pending, store.teacher, store.reference)
+    return found, faults

@@ -1,0 +1,109 @@
+"""verify and fitted codecs: their arrays, and their own error in the live comparison."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import run_cli, values_of
+from tests.stages.test_extract_targets import files_of
+from tests.stages.test_verify import UNIT, change, flip_bit, open_unit, verify
+
+
+@pytest.fixture(scope="module")
+def vector_store(
+    image_shards: Path, tiny_clip: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Two views of the pictures' targets in two bytes a token."""
+    out = tmp_path_factory.mktemp("vector") / "targets.zarr"
+    run_cli(
+        "extract-targets", "--images", image_shards, "--out", out, "--teacher",
+        f"local-dir:{tiny_clip}", "--views", 2, "--codec", "vector:bytes=2", "--batch-size", 4,
+        "--precision", "fp32",
+    )  # fmt: skip
+    return out
+
+
+@pytest.fixture
+def store(vector_store: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(vector_store, tmp_path / "targets.zarr"))
+
+
+def test_the_codec_s_own_error_is_no_fault(vector_store: Path, capsys) -> None:
+    found, said = verify(vector_store, capsys, "--sample", 48)
+    assert found["faults"] == {}
+    assert 0.999 < found["live"]["worst"] <= found["live"]["mean"] <= 1
+    assert 0.8 < found["codec_fidelity"] < 0.99
+    # Of what its step leaves open, as float16 and int8 have it of rounding.
+    assert found["live"]["prior_error"] < 1e-6
+    assert f"vector: mean cosine {found['codec_fidelity']:.6f} to the teacher's" in said
+
+
+def test_a_few_wrong_tokens_are_found_and_repaired(vector_store: Path, store: Path, capsys) -> None:
+    def swap(codes: np.ndarray) -> np.ndarray:
+        codes[[0, 1], 3] = codes[[1, 0], 3]
+        return codes
+
+    codes = values_of(open_unit(store), "codes")
+    assert not np.array_equal(codes[0, 3], codes[1, 3])
+    change(store, "codes", swap)
+    found, _ = verify(store, capsys, "--sample", 48, code=1)
+    assert list(found["faults"]) == [UNIT]
+    assert len(found["faults"][UNIT]) == 2
+    found, _ = verify(store, capsys, "--sample", 48, "--repair")
+    assert (found["faults"], found["repaired"]) == ({}, [UNIT])
+    repaired, whole = files_of(store), files_of(vector_store)
+    assert {at: data for at, (data, _) in repaired.items()} == {
+        at: data for at, (data, _) in whole.items()
+    }
+
+
+DAMAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "no group": ("zarr.json", Path.unlink, "is missing, without which no target can be decoded"),
+    "no array": ("basis/zarr.json", Path.unlink, "is missing, without which no target"),
+    "no values": ("offset/c/0", Path.unlink, "is missing, without which no target"),
+    "a bit": ("level/c/0/0", flip_bit, "is damaged"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_arrays_that_are_missing_or_damaged_are_named(store: Path, kind: str, capsys) -> None:
+    path, damage, reason = DAMAGES[kind]
+    damage(store / "codec" / path)
+    run_cli("verify", "--targets", store, "--sample", 0, code=1)
+    named = path if reason.startswith("is missing") else path.partition("/")[0]
+    assert f"{store}/codec/{named} {reason}" in capsys.readouterr().err
+
+
+def test_arrays_of_another_codec(target_store: Path, store: Path, tmp_path: Path, capsys) -> None:
+    other = tmp_path / "other.zarr"
+    run_cli("transcode", target_store, other, "--codec", "vector:bytes=3")
+    shutil.rmtree(store / "codec")
+    shutil.copytree(other / "codec", store / "codec")
+    run_cli("verify", "--targets", store, "--sample", 0, code=1)
+    said = capsys.readouterr().err
+    assert f"{store}/codec: the arrays of the codec vector are missing or are not those" in said
+
+
+def test_a_lossy_codec_before_the_store_s(vector_store: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "int8.zarr"
+    run_cli("transcode", vector_store, out, "--codec", "int8")
+    found, said = verify(out, capsys)
+    assert found["faults"] == {}
+    assert found["codec_fidelity"] == pytest.approx(found["live"]["mean"])
+    assert found["live"]["worst"] < found["codec_fidelity"] < 0.99
+    assert "targets went through the codec vector before" in said
+
+
+def test_transcoding_from_a_plain_codec_is_no_loss_unknown(
+    target_store: Path, tmp_path: Path, capsys
+) -> None:
+    out = tmp_path / "transform.zarr"
+    run_cli("transcode", target_store, out, "--codec", "transform:bytes=3")
+    found, said = verify(out, capsys, "--sample", 48)
+    assert found["faults"] == {}
+    assert 0.99 < found["live"]["worst"] <= 1
+    assert found["codec_fidelity"] < 0.99
+    assert "went through" not in said
