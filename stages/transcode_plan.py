@@ -3,23 +3,19 @@
 Apart from the options because it imports torch, which `--help` must not.
 """
 
-import contextlib
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import click
 
 from milan_pipeline import storage
-from milan_pipeline.codec_files import most_store_codec_bytes
 from milan_pipeline.codecs import CodecSpec, parse_codec, spec_of
+from milan_pipeline.dataset_size import stored_units
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.identity import Identity, content_hash, require_same
-from milan_pipeline.parallel import ordered_map
 from milan_pipeline.store_record import StoreRecord, finished_units, read_store_record
-from milan_pipeline.store_size import KeyBytes, StoreSize
+from milan_pipeline.store_size import StoreSize
 from milan_pipeline.target_store import read_identity
 from milan_pipeline.transcoding import likely_identity_of
-from milan_pipeline.unit_reader import open_unit
 from milan_pipeline.units import NOT_DONE, Mark, Unit, read_marks, why_not_transcoded
 from stages.extract_plan import require_place
 from stages.transcode import Transcode
@@ -74,8 +70,8 @@ def describe(config: Transcode) -> None:
     left_units = [(unit, mark) for unit, mark in plan.units if unit in left]
     targets = sum(mark.n for _, mark in left_units)
     size = _bytes_of(config, plan, left_units)
-    is_exact = plan.existing is not None or not plan.spec.needs_fit
-    about = "" if is_exact and not any(mark.skipped for _, mark in left_units) else "about "
+    skipped = any(mark.skipped for _, mark in left_units)
+    about = "about " if left and (plan.spec.needs_fit or skipped) else ""
     click.echo(
         f"bytes to write: {about}{size} ({size / max(1, targets):.0f} a target), "
         f"free: {storage.free_text(config.out)}"
@@ -128,23 +124,5 @@ def _bytes_of(config: Transcode, plan: Plan, left: list[Done]) -> int:
     """Count what units will take in the store, and what is around them."""
     if not left:
         return 0
-    store, width = StoreSize(plan.wanted), plan.identity["teacher"]["width"]
-    codec = most_store_codec_bytes(plan.spec, width) if plan.existing is None else 0
-    return store.units(_with_keys(config, left)) + store.groups(plan.views) + codec
-
-
-def _with_keys(config: Transcode, units: list[Done]) -> Iterator[tuple[Unit, KeyBytes]]:
-    """Yield units with what their keys take; a shard's are the same in every view."""
-    one_view = {unit.shard.stem: (unit, mark) for unit, mark in units}
-
-    def measured(item: Done) -> KeyBytes:
-        keys = open_unit(config.source, *item)["key"][:]  # type: ignore[index]
-        lengths = [len(str(key).encode()) for key in keys]  # type: ignore[union-attr]
-        return KeyBytes(sum(lengths), max(lengths, default=0))
-
-    workers = config.workers
-    measures = ordered_map(measured, one_view.values(), workers=workers, ahead=2 * workers)
-    with contextlib.closing(measures):
-        known = dict(zip(one_view, measures, strict=True))
-    for unit, _ in units:
-        yield unit, known[unit.shard.stem]
+    store, units = StoreSize(plan.wanted), stored_units(config.source, left, workers=config.workers)
+    return store.units(units) + store.groups(plan.views)

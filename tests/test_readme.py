@@ -50,7 +50,7 @@ def test_every_stage_command_runs_in_the_order_of_the_readme(
         with wds.TarWriter(f"tars/train-{number:04d}.tar") as tar:
             tar.write({"__key__": f"{number}", "jpg": (pictures / "ant/000.jpg").read_bytes()})
     stages = [command for command in COMMANDS if command.startswith("milan-pipeline ")]
-    assert len(stages) == 15
+    assert len(stages) == 19
     for command in stages:
         run_cli(*stand_in(command, tiny_clip)[1:])
     assert (tmp_path / "runs/first/encoder.safetensors").exists()

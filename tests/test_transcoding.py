@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from milan_pipeline.codec_spec import UNFITTED
 
+from milan_pipeline.codec_spec import UNFITTED
 from milan_pipeline.codecs import Codec, encode_prior, make_codec, parse_codec
 from milan_pipeline.codecs.fitting import fit_codec
 from milan_pipeline.errors import DataError
