@@ -23,6 +23,8 @@ from milan_pipeline.target_store import create_small_array
 
 CODEC_FOLDER = "codec"
 CODEC_FILE = "codec.safetensors"
+STORE_REMEDY = "copy the store again, or make it again with --overwrite"
+SHARDS_REMEDY = "copy the shards again, or pack them again with --overwrite"
 
 
 def write_store_codec(url: str, codec: Codec) -> None:
@@ -70,7 +72,7 @@ def read_store_codec(url: str, identity: Identity) -> Codec:
             memory[path] = buffer.from_bytes(storage.read_bytes(place))
         except MissingDataError as error:
             raise DataError(
-                f"{place} is missing, without which no target can be decoded; copy the store again"
+                f"{place} is missing, without which no target can be decoded; {STORE_REMEDY}"
             ) from error
     place, arrays = storage.join(url, CODEC_FOLDER), {}
     try:
@@ -79,7 +81,7 @@ def read_store_codec(url: str, identity: Identity) -> Codec:
             place = storage.join(url, CODEC_FOLDER, name)
             arrays[name] = np.asarray(group[name][...])  # type: ignore[index]
     except (ValueError, LookupError, TypeError, RuntimeError) as error:
-        raise DataError(f"{place} is damaged ({error}); copy the store again") from error
+        raise DataError(f"{place} is damaged ({error}); {STORE_REMEDY}") from error
     return _named(storage.join(url, CODEC_FOLDER), identity, arrays)
 
 
@@ -113,10 +115,10 @@ def read_shards_codec(folder: str, identity: Identity) -> Codec:
         arrays = safetensors.numpy.load(storage.read_bytes(place))
     except MissingDataError as error:
         raise DataError(
-            f"{place} is missing, without which no target can be decoded; copy the shards again"
+            f"{place} is missing, without which no target can be decoded; {SHARDS_REMEDY}"
         ) from error
     except (safetensors.SafetensorError, ValueError) as error:
-        raise DataError(f"{place} is damaged ({error}); copy the shards again") from error
+        raise DataError(f"{place} is damaged ({error}); {SHARDS_REMEDY}") from error
     return _named(place, identity, arrays)
 
 
