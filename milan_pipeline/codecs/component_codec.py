@@ -14,6 +14,7 @@ Legend: n samples, N and T tokens, D target width, C bytes a token, K components
 centre, if there are several, and of each group), R rows, E centres.
 """
 
+import abc
 import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -94,9 +95,9 @@ class ComponentCodec(Codec):
         token_TD = F.embedding_bag(row_TG, held.row_RD, mode="sum")
         return token_TD.reshape(*codes_nNC.shape[:-1], token_TD.shape[1])
 
+    @abc.abstractmethod
     def _indices(self, value_TK: torch.Tensor, level_K256: torch.Tensor) -> torch.Tensor:
         """Return the indices (T, G) of the nearest levels, groups in the order of their bits."""
-        raise NotImplementedError
 
     def groups(self) -> list[NDArray[np.int64]]:
         """List the components of each group, groups in the order of their bits."""
