@@ -70,6 +70,19 @@ def require_least(config: Any) -> None:
             raise ConfigError(f"{flag} {value} is above {most:g}; give {most:g} or less")
 
 
+def fields_from(kind: type[ConfigT], config: Any, **settled: Any) -> ConfigT:
+    """Make a configuration of the library from a stage's fields of the same names.
+
+    Args:
+        kind: the class to make; its fields that a stage does not have keep their defaults.
+        config: the stage's configuration.
+        settled: values that do not come from it.
+    """
+    names = [field.name for field in dataclasses.fields(typing.cast("Any", kind))]
+    own = {name: getattr(config, name) for name in names if hasattr(config, name)}
+    return kind(**(own | settled))
+
+
 def parameters_of(config_class: type) -> list[click.Parameter]:
     """Build the click parameters of a configuration dataclass, in field order."""
     hints = typing.get_type_hints(config_class)

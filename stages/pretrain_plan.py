@@ -12,14 +12,17 @@ import torch
 from milan_pipeline import storage
 from milan_pipeline.checkpoints import newest_checkpoint, require_recorded
 from milan_pipeline.distributed import World
-from milan_pipeline.examples import Batch, ExampleConfig
+from milan_pipeline.examples import Batch, ExampleConfig, ToExamples
 from milan_pipeline.export import export_encoder
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.launcher import is_launched
 from milan_pipeline.meter import in_words
+from milan_pipeline.options import fields_from
 from milan_pipeline.order import lanes_of
+from milan_pipeline.pair_reader import PairSamples
 from milan_pipeline.pixel_statistics import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.pretraining import RunData, StudentSpec, build_student, open_run_data
+from milan_pipeline.pretraining_task import Pretraining, PretrainingConfig
 from milan_pipeline.provenance import StageRecord, read_record
 from milan_pipeline.replicas import require_processes
 from milan_pipeline.run_log import run_lock, trained_steps, write_state
@@ -81,15 +84,16 @@ class Plan:
     def training(self) -> TrainingConfig:
         """What the loop needs to know; most options are its fields' namesakes."""
         total = self.data.clock.total(self.config.epochs)
-        settled: dict[str, Any] = {
-            "batch": self.data.order.batch,
-            "total_steps": min(total, self.config.max_steps or total),
-            "bf16": self.config.precision == "bf16",
-            "mean": IMAGENET_MEAN,
-            "std": IMAGENET_STD,
-        }
-        names = {field.name for field in dataclasses.fields(TrainingConfig)} - settled.keys()
-        return TrainingConfig(**settled, **{name: getattr(self.config, name) for name in names})
+        steps = min(total, self.config.max_steps or total)
+        return fields_from(
+            TrainingConfig, self.config, batch=self.data.order.batch, total_steps=steps
+        )
+
+    @property
+    def recipe(self) -> PretrainingConfig:
+        """What is learnt, and how."""
+        bf16 = self.config.precision == "bf16"
+        return fields_from(PretrainingConfig, self.config, batch=self.data.order.batch, bf16=bf16)
 
     @property
     def is_done(self) -> bool:
@@ -170,9 +174,9 @@ def train(
 
     def batches_from(steps: range) -> Generator[Batch, None, None]:
         return batches(
-            data.pairs,
+            PairSamples(data.pairs),
             data.order,
-            examples,
+            ToExamples(examples),
             steps=steps,
             workers=config.workers,
             rank=world.rank,
@@ -182,7 +186,8 @@ def train(
         )
 
     codec, clock = data.codec, data.clock
-    trainer = Trainer(config.folder, student, codec, planned.training, clock, world=world)
+    task = Pretraining(student, codec, planned.recipe)
+    trainer = Trainer(config.folder, task, planned.training, clock, world=world)
     world.wait_for_all()  # until all have read what an earlier run left
     prepared()
     if not world.leads:
