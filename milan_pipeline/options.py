@@ -84,9 +84,13 @@ def fields_from(kind: type[ConfigT], config: Any, **settled: Any) -> ConfigT:
 
 
 def parameters_of(config_class: type) -> list[click.Parameter]:
-    """Build the click parameters of a configuration dataclass, in field order."""
+    """Build the click parameters of a configuration dataclass: its own fields, then inherited."""
     hints = typing.get_type_hints(config_class)
-    return [_parameter(field, hints[field.name]) for field in dataclasses.fields(config_class)]
+    # A stage's own options first, then those that it shares with others.
+    own_first = sorted(
+        dataclasses.fields(config_class), key=lambda f: f.name not in config_class.__annotations__
+    )
+    return [_parameter(field, hints[field.name]) for field in own_first]
 
 
 def _parameter(field: "dataclasses.Field[Any]", hint: Any) -> click.Parameter:

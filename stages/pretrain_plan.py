@@ -25,13 +25,14 @@ from milan_pipeline.pretraining import RunData, StudentSpec, build_student, open
 from milan_pipeline.pretraining_task import Pretraining, PretrainingConfig
 from milan_pipeline.provenance import StageRecord, read_record
 from milan_pipeline.replicas import require_processes
-from milan_pipeline.run_log import run_lock, trained_steps, write_state
+from milan_pipeline.run_log import trained_steps
 from milan_pipeline.run_weights import initial_weights, initialise
 from milan_pipeline.runs import trained_encoder
 from milan_pipeline.shard_cache import CacheConfig
 from milan_pipeline.stream import batches
 from milan_pipeline.student import Student
 from milan_pipeline.training import Trainer, TrainingConfig
+from milan_pipeline.training_run import train_into
 from stages.pretrain import Pretrain
 
 WARMUP_SHARE = 0.1
@@ -144,17 +145,16 @@ def plan(config: Pretrain, device: torch.device) -> Plan:
 
 
 def train(
-    planned: Plan,
+    config: Pretrain,
     device: torch.device,
     world: World,
     stop: StopRequest,
-    *,
     prepared: Callable[[], None],
 ) -> str:
     """Train to the last step and export the encoder, together with the other processes.
 
     Args:
-        planned: what to train.
+        config: what to train.
         device: of this process.
         world: all processes.
         stop: asked after each step.
@@ -163,6 +163,7 @@ def train(
     Returns:
         What is to be said at the end; nothing in processes other than the first.
     """
+    planned = plan(config, device)
     config, data, total = planned.config, planned.data, planned.training.total_steps
     if planned.is_done:
         return f"{config.out}: nothing to do, {total} steps are done" if world.leads else ""
@@ -185,22 +186,23 @@ def train(
             cache=cache,
         )
 
-    codec, clock = data.codec, data.clock
-    task = Pretraining(student, codec, planned.recipe)
-    trainer = Trainer(config.folder, task, planned.training, clock, world=world)
-    world.wait_for_all()  # until all have read what an earlier run left
-    prepared()
-    if not world.leads:
-        trainer.train(batches_from, stop)
-        return ""
-    with run_lock(config.folder):
-        # Only now, when nothing can be wrong with the options any more, are they the run's own.
-        planned.record.begin()
-        counts = trainer.train(batches_from, stop)
+    def finish(counts: dict[str, Any]) -> dict[str, Any]:
         _export(planned)
-        write_state(config.folder, "done", step=counts["steps"], total_steps=counts["steps"])
-        planned.record.finish(counts | {"missing": data.pairs.missing})
-    return f"{config.out}: {in_words(counts)}"
+        return counts | {"missing": data.pairs.missing}
+
+    task = Pretraining(student, data.codec, planned.recipe)
+    trainer = Trainer(config.folder, task, planned.training, data.clock, world=world)
+    counts = train_into(
+        config.folder,
+        trainer,
+        batches_from,
+        stop,
+        world=world,
+        record=planned.record,
+        prepared=prepared,
+        finish=finish,
+    )
+    return f"{config.out}: {in_words(counts)}" if world.leads else ""
 
 
 def _warn_of_small_cache(cache: CacheConfig, data: RunData) -> None:
