@@ -6,9 +6,9 @@ Legend: B batch, C channels, H height, W width, Y classes.
 import dataclasses
 
 import torch
-from timm.data import Mixup
+from timm.data.mixup import Mixup
 from timm.data.random_erasing import RandomErasing
-from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from timm.loss.cross_entropy import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 
 from milan_pipeline.classification_views import LabelledBatch

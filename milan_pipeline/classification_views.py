@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
-from timm.data import create_transform
+from timm.data.transforms_factory import create_transform
 from torch import Tensor
 
 from milan_pipeline.errors import BadImageError, DataError
@@ -73,7 +73,7 @@ class TrainingViews:
         self._transform: Callable[[Image.Image], Tensor] = create_transform(
             config.image_size,
             is_training=True,
-            color_jitter=None,
+            color_jitter=0.0,
             auto_augment=config.augment or None,
             interpolation=INTERPOLATION,
             mean=config.mean,

@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from timm.data import Mixup
+from timm.data.mixup import Mixup
 from timm.data.random_erasing import RandomErasing
 
 from milan_pipeline.classification_task import Classification, ClassificationConfig, Pixels

@@ -1,14 +1,16 @@
 """Which layer learns how fast, and what is decayed: worked out by hand, and as timm has it."""
 
+from typing import Any
+
 import pytest
 import timm
 import torch
-from timm.optim import param_groups_layer_decay
+from timm.optim._param_groups import param_groups_layer_decay
 from torch import nn
 
 from milan_pipeline.layer_decay import fine_tuning_optimiser, layer_decay_groups
 
-VIT = {"depth": 3, "embed_dim": 16, "num_heads": 2, "img_size": 32, "patch_size": 8}
+VIT: dict[str, Any] = {"depth": 3, "embed_dim": 16, "num_heads": 2, "img_size": 32, "patch_size": 8}
 
 
 def vit(name="vit_tiny_patch16_224", pool="avg"):
