@@ -19,7 +19,7 @@ from milan_pipeline.errors import ConfigError, MissingDataError
 from milan_pipeline.headless import assemble
 from milan_pipeline.run_encoders import config_url, read_config, read_run_encoder, weights_url
 from milan_pipeline.teacher import Teacher, describe_teacher
-from milan_pipeline.timm_encoders import is_pretrained, read_timm_encoder, require_timm_name
+from milan_pipeline.timm_encoders import is_pretrained, read_timm_encoder
 
 TEACHER_SUFFIXES = (".json", ".safetensors", ".bin", ".pth")
 
@@ -66,7 +66,7 @@ def require_encoder(spec: str, *, random_init: bool = False) -> None:
     elif kind == "open_clip":
         describe_teacher(clip_spec(rest))
     elif kind == "timm":
-        require_timm_name(rest)
+        read_timm_encoder(rest, random_init=True)
     else:
         read_config(config_url(spec))
 

@@ -156,15 +156,15 @@ def _require_tokens(model: Any, name: str) -> int | list[int]:
 
 
 def _resize(model: Any, image_size: int, origin: str) -> None:
-    patch = max(model.patch_embed.patch_size)
     if not hasattr(model, "set_input_size"):
         raise ConfigError(
             f"--encoder {origin!r} ({type(model).__name__}) takes images of its own size only; "
             f"leave away the {image_size} pixels"
         )
+    patch = max(model.patch_embed.patch_size)
     if image_size % patch:
         raise ConfigError(
-            f"--encoder {origin!r} cannot cut images of {image_size} pixels into patches of {patch}; "
-            "choose a multiple of that"
+            f"--encoder {origin!r} cannot cut images of {image_size} pixels into patches; choose a "
+            f"multiple of {patch}"
         )
     model.set_input_size(img_size=(image_size, image_size))

@@ -23,7 +23,7 @@ def read_timm_encoder(name: str, *, random_init: bool = False) -> Headless:
         MissingDataError: timm knows no such name.
         ConfigError: it knows no such tag, cannot fetch the weights, or it is no transformer.
     """
-    config = require_timm_name(name)
+    config = _known(name)
     try:
         arguments = headless_arguments({"model_name": architecture_of(name)})
     except ConfigError:
@@ -47,13 +47,8 @@ def architecture_of(name: str) -> str:
     return name.partition(".")[0]
 
 
-def require_timm_name(name: str) -> Any:
-    """Return timm's entry on a name's weights: their mean, std and where they are.
-
-    Raises:
-        MissingDataError: timm knows no such name.
-        ConfigError: it knows no such tag.
-    """
+def _known(name: str) -> Any:
+    """Return timm's entry on a name's weights: their mean, std and where they are."""
     if ":" in name or "/" in name or not timm.is_model(name):
         raise MissingDataError(
             f"--encoder {name!r} is neither a run folder, nor a .safetensors, nor a name that timm "
