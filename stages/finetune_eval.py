@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -17,7 +18,7 @@ from milan_pipeline.provenance import StageRecord
 from milan_pipeline.run_log import run_lock
 from milan_pipeline.training_choices import training_precision, with_frozen_choices
 from stages.finetune import Finetune
-from stages.finetune_plan import require_known_classes
+from stages.finetune_plan import require_known_classes, scans_of
 from stages.finetune_run import exam_config, table_of, write_result
 
 
@@ -38,8 +39,12 @@ class EvaluationPlan:
     record: StageRecord
 
 
-def plan_evaluation(config: Finetune) -> EvaluationPlan:
+def plan_evaluation(config: Finetune, *, scans: Path | None = None) -> EvaluationPlan:
     """Open a classifier's description and the images.
+
+    Args:
+        config: the options.
+        scans: see `labelled.open_labelled`.
 
     Raises:
         ConfigError: the images are not of its classes.
@@ -48,7 +53,7 @@ def plan_evaluation(config: Finetune) -> EvaluationPlan:
     description = read_description(config.encoder)
     if config.crop_pct is not None:
         description = dataclasses.replace(description, crop_pct=config.crop_pct)
-    val = open_labelled(config.val, kind="class", scans=config.folder / "labels")
+    val = open_labelled(config.val, kind="class", scans=scans)
     known = dataclasses.replace(val, classes=description.classes)
     require_same_classes(known, val, f"--encoder {config.encoder}", f"--val {config.val}")
     require_known_classes(val, description.arguments["num_classes"], config.val)
@@ -71,8 +76,8 @@ def evaluate_only(
     """Score a classifier, together with the other processes; arguments are those of `train`."""
     config = with_frozen_choices(config, "precision")
     precision = training_precision(config.precision, device)
-    planned = plan_evaluation(dataclasses.replace(config, precision=precision))
-    config = planned.config
+    config = dataclasses.replace(config, precision=precision)
+    planned = plan_evaluation(config, scans=scans_of(config))
     if planned.record.previous_state() == "done":
         return f"{config.out}: nothing to do, the scores are there" if world.leads else ""
     model, bf16 = read_classifier(config.encoder)[0].to(device), precision == "bf16"

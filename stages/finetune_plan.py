@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -144,8 +145,13 @@ class Plan:
         )
 
 
-def plan(config: Finetune, device: torch.device) -> Plan:
+def plan(config: Finetune, device: torch.device, *, remember: bool = False) -> Plan:
     """Open encoder and images and settle what is open; nothing is trained yet.
+
+    Args:
+        config: the options.
+        device: of this process.
+        remember: what was found in shards, in the run folder, for later parts of the run.
 
     Raises:
         ConfigError: options do not fit each other, the encoder or the data.
@@ -155,7 +161,7 @@ def plan(config: Finetune, device: torch.device) -> Plan:
     """
     require_recorded(config.folder)
     config = with_frozen_choices(config, "batch_size", "lanes", "precision")
-    learnt, val = open_tables(config)
+    learnt, val = open_tables(config, scans=scans_of(config) if remember else None)
     order = labelled_order(
         learnt,
         batch=config.batch_size,
@@ -192,14 +198,18 @@ def plan(config: Finetune, device: torch.device) -> Plan:
     )
 
 
-def open_tables(config: Finetune) -> tuple[LabelledTable, LabelledTable]:
+def scans_of(config: Finetune) -> Path:
+    """Return where a run remembers the labels of shards."""
+    return config.folder / "labels"
+
+
+def open_tables(config: Finetune, *, scans: Path | None) -> tuple[LabelledTable, LabelledTable]:
     """Open what is learnt from and what is scored on.
 
     Raises:
         ConfigError: there are no such images, or their classes do not fit each other.
         DataError: images have no labels.
     """
-    scans = config.folder / "labels"
     whole = open_labelled(str(config.train), kind="class", scans=scans)
     val = open_labelled(config.val, kind="class", scans=scans)
     require_same_classes(whole, val, f"--train {config.train}", f"--val {config.val}")

@@ -42,7 +42,7 @@ def train(
     Returns:
         What is to be said at the end; nothing in processes other than the first.
     """
-    planned = plan(config, device)
+    planned = plan(config, device, remember=True)
     total = planned.training.total_steps
     if planned.is_done:
         return f"{config.out}: nothing to do, {total} steps are done" if world.leads else ""

@@ -232,7 +232,8 @@ def _settled(config: Pretrain, device: torch.device) -> tuple[Pretrain, RunData 
     config = with_frozen_choices(
         config, "views", "batch_size", "lanes", "precision", "warmup_epochs"
     )
-    data, warmup = _open_data(config), config.warmup_epochs
+    data = _open_data(config)
+    warmup = config.warmup_epochs
     chosen: dict[str, Any] = dict(config.choices())
     settled = dataclasses.replace(
         config,
