@@ -276,7 +276,7 @@ def test_what_is_no_segmenter_is_refused(whole, data, tmp_path, capsys):
         ("--label-fraction", 0.0), ("--least-scale", 3.0), ("--max-class-share", 0.0),
         ("--drop-path", 1.0), ("--stride", 33), ("--epochs", 3), ("--warmup-steps", 9),
         ("--classes", 256), ("--micro-batch", 1), ("--batch-size", 13), ("--eval-every", 0),
-        ("--ignore-index", 256), ("--encoder", "no-such-vit"), ("--image-size", 33),
+        ("--ignore-index", 256), ("--encoder", "no-such-vit"),
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_refused_in_a_line(option, value, data, tmp_path, capsys):
@@ -287,6 +287,11 @@ def test_values_out_of_range_are_refused_in_a_line(option, value, data, tmp_path
     assert str(value) in error
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_views_must_be_whole_patches(data, tmp_path, capsys):
+    segment(*data, tmp_path / "run", "--image-size", 33, code=2)
+    assert "33 pixels into patches; choose a multiple of 16" in capsys.readouterr().err
 
 
 def test_training_needs_masks_and_scoring_a_segmenter(data, tmp_path, capsys):
