@@ -29,6 +29,22 @@ def test_the_published_schedule(epoch, rate):
     assert found == pytest.approx(rate, rel=1e-12, abs=1e-18)
 
 
+@pytest.mark.parametrize(
+    ("epoch", "rate"),
+    [
+        (0, 0.0),
+        (2.5, 2e-4),  # half of the warm-up
+        (5, 4e-4),  # 1e-4 * 1024 / 256
+        (52.5, 1e-6 + (4e-4 - 1e-6) / 2),  # half of the cosine
+        (100, 1e-6),
+        (101, 1e-6),
+    ],
+)
+def test_the_published_schedule_of_fine_tuning(epoch, rate):
+    found = learning_rate(epoch, base=1e-4, batch=1024, warmup_epochs=5, epochs=100, least=1e-6)
+    assert found == pytest.approx(rate, rel=1e-12, abs=1e-18)
+
+
 def test_without_warm_up_the_rate_starts_at_its_peak():
     assert learning_rate(0, base=1e-3, batch=256, warmup_epochs=0, epochs=4) == 1e-3
 
