@@ -18,10 +18,12 @@ from benchmarks.plain_step import (
 )
 from benchmarks.stream_data import World
 from milan_pipeline.codecs import make_codec
-from milan_pipeline.examples import Batch, ExampleConfig
+from milan_pipeline.examples import Batch, ExampleConfig, ToExamples
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.order import OrderConfig
+from milan_pipeline.pair_reader import PairSamples
 from milan_pipeline.pretraining import StudentSpec, build_student
+from milan_pipeline.pretraining_task import Pretraining, PretrainingConfig
 from milan_pipeline.stream import batches, step_clock
 from milan_pipeline.training import Trainer, TrainingConfig
 
@@ -33,7 +35,8 @@ WARM_UP = 2
 def serve_ours(connection: "Connection[Any, Any]", *, world: World, batch: int, bf16: bool) -> None:
     """Train with the trainer as it is, a step a turn; pairs come from disk in whole steps."""
     order = OrderConfig(seed=0, batch=batch, lanes=batch, block=64)
-    clock = step_clock(world.pairs, order)
+    samples = PairSamples(world.pairs)
+    clock = step_clock(samples, order)
     examples = ExampleConfig(
         image_size=IMAGE_SIZE,
         patch_size=PATCH_SIZE,
@@ -45,7 +48,7 @@ def serve_ours(connection: "Connection[Any, Any]", *, world: World, batch: int, 
     student, _ = build_student(spec, grid=(GRID, GRID), target_width=world.layout.width, seed=0)
 
     def batches_from(steps: range) -> Generator[Batch, None, None]:
-        stream = batches(world.pairs, order, examples, steps=steps, workers=0)
+        stream = batches(samples, order, ToExamples(examples), steps=steps, workers=0)
         given = next(stream)
         for _ in range(WARM_UP):
             yield given
@@ -55,27 +58,32 @@ def serve_ours(connection: "Connection[Any, Any]", *, world: World, batch: int, 
     with tempfile.TemporaryDirectory() as run:
         trainer = Trainer(
             Path(run),
-            student,
-            make_codec("int8"),
-            _training(batch, clock.total(EPOCHS), bf16=bf16),
+            Pretraining(student, make_codec("int8"), _recipe(batch, bf16=bf16)),
+            _training(batch, clock.total(EPOCHS)),
             clock,
         )
         trainer.train(batches_from, StopRequest())
 
 
-def _training(batch: int, total_steps: int, *, bf16: bool) -> TrainingConfig:
+def _training(batch: int, total_steps: int) -> TrainingConfig:
     return TrainingConfig(
         batch=batch,
         micro_batch=batch,
+        total_steps=total_steps,
+        checkpoint_every=NEVER,
+        keep=1,
+        log_every=10,
+    )
+
+
+def _recipe(batch: int, *, bf16: bool) -> PretrainingConfig:
+    return PretrainingConfig(
+        batch=batch,
         epochs=EPOCHS,
         warmup_epochs=0.0,
         base_lr=1e-4,
         weight_decay=0.05,
-        total_steps=total_steps,
         bf16=bf16,
-        checkpoint_every=NEVER,
-        keep=1,
-        log_every=10,
         mean=PIXEL_MEAN,
         std=PIXEL_STD,
     )

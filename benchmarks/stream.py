@@ -26,8 +26,9 @@ import torch
 from benchmarks.machine import machine_line
 from benchmarks.stream_data import HEIGHT, WIDTH, World, make_world
 from benchmarks.stream_rivals import DECODERS, floor, image_folder, stock_webdataset
-from milan_pipeline.examples import ExampleConfig
+from milan_pipeline.examples import ExampleConfig, ToExamples
 from milan_pipeline.order import OrderConfig
+from milan_pipeline.pair_reader import PairSamples
 from milan_pipeline.stream import batches
 from milan_pipeline.views import Box
 
@@ -42,9 +43,11 @@ def our_stream(world: World) -> Callable[[], int]:
     config = ExampleConfig(
         image_size=SIZE, patch_size=PATCH_SIZE, kept=KEPT, mask_seed=0, layout=world.layout
     )
+    samples = PairSamples(world.pairs)
     steps = range(int(world.pairs.counts(0).sum()) // LANES // (BATCH // LANES))
     return lambda: sum(
-        len(batch.keys) for batch in batches(world.pairs, order, config, steps=steps, workers=0)
+        len(batch.keys)
+        for batch in batches(samples, order, ToExamples(config), steps=steps, workers=0)
     )
 
 

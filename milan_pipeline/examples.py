@@ -1,4 +1,4 @@
-"""From the bytes of a pair to tensors, and from single examples to batches.
+"""From the bytes of a pair to tensors: the examples of MILAN's pretraining.
 
 The student's view is cut from the image by the stored box and flip, through the pixel path that the
 teacher's view went through.
@@ -192,24 +192,3 @@ class ToExamples:
             scale_BT=torch.from_numpy(scale_T),
             keys=[key],
         )
-
-
-def stack(examples: list[Batch]) -> Batch:
-    """Make a batch of single examples."""
-    return _combine(examples, np.stack)
-
-
-def join(parts: list[Batch]) -> Batch:
-    """Join workers' parts in lane order."""
-    return parts[0] if len(parts) == 1 else _combine(parts, np.concatenate)
-
-
-def _combine(parts: list[Batch], together: Callable[[list[NDArray[Any]]], NDArray[Any]]) -> Batch:
-    """Put tensors together with one thread.
-
-    Torch would copy with all, and wait for those whose cores loader processes have just taken: ten
-    to a hundred milliseconds a batch on two cores, where the copy itself takes two.
-    """
-    *fields, keys = zip(*parts, strict=True)
-    tensors = [torch.from_numpy(together([part.numpy() for part in field])) for field in fields]
-    return Batch._make([*tensors, [key for part_keys in keys for key in part_keys]])

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from milan_pipeline.batching import BatchT
 from milan_pipeline.distributed import World
 from milan_pipeline.errors import DataError
-from milan_pipeline.examples import Batch
 from milan_pipeline.order import StepClock
 
 NAMED_KEYS = 8
@@ -42,7 +42,7 @@ class Meter:
         self._waited = self._waited_in_all = 0.0
         self._steps = 0
 
-    def waiting(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def waiting(self, batches: Iterator[BatchT]) -> Iterator[BatchT]:
         """Pass batches on, timing how long each took to come."""
         while True:
             asked = time.monotonic()

@@ -70,10 +70,27 @@ def require_least(config: Any) -> None:
             raise ConfigError(f"{flag} {value} is above {most:g}; give {most:g} or less")
 
 
+def fields_from(kind: type[ConfigT], config: Any, **settled: Any) -> ConfigT:
+    """Make a configuration of the library from a stage's fields of the same names.
+
+    Args:
+        kind: the class to make; its fields that a stage does not have keep their defaults.
+        config: the stage's configuration.
+        settled: values that do not come from it.
+    """
+    names = [field.name for field in dataclasses.fields(typing.cast("Any", kind))]
+    own = {name: getattr(config, name) for name in names if hasattr(config, name)}
+    return kind(**(own | settled))
+
+
 def parameters_of(config_class: type) -> list[click.Parameter]:
-    """Build the click parameters of a configuration dataclass, in field order."""
+    """Build the click parameters of a configuration dataclass: its own fields, then inherited."""
     hints = typing.get_type_hints(config_class)
-    return [_parameter(field, hints[field.name]) for field in dataclasses.fields(config_class)]
+    # A stage's own options first, then those that it shares with others.
+    own_first = sorted(
+        dataclasses.fields(config_class), key=lambda f: f.name not in config_class.__annotations__
+    )
+    return [_parameter(field, hints[field.name]) for field in own_first]
 
 
 def _parameter(field: "dataclasses.Field[Any]", hint: Any) -> click.Parameter:

@@ -16,6 +16,7 @@ from milan_pipeline.identity import Identity
 from milan_pipeline.manifest import load_manifest
 from milan_pipeline.masking import kept_count
 from milan_pipeline.order import OrderConfig, StepClock, default_batch, default_lanes
+from milan_pipeline.pair_reader import PairSamples
 from milan_pipeline.pairs import OnMissing, PairTable, join_pairs
 from milan_pipeline.stream import step_clock
 from milan_pipeline.student import Student
@@ -124,7 +125,7 @@ def open_run_data(
     return RunData(
         pairs=pairs,
         order=order,
-        clock=step_clock(pairs, order),
+        clock=step_clock(PairSamples(pairs), order),
         identity=target_manifest.common["identity"],
         identity_hash=target_manifest.common["identity_hash"],
         codec=read_shards_codec(targets, target_manifest.common["identity"]),

@@ -1,4 +1,4 @@
-"""One student over several processes: copied whole (DDP) or sharded (FSDP2), and back again.
+"""One model over several processes: copied whole (DDP) or sharded (FSDP2), and back again.
 
 Checkpoints hold whole tensors either way, so a run may go on with another number of processes.
 """
@@ -15,13 +15,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from milan_pipeline.distributed import World
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.student import Student
 
 
-def blocks_of(student: Student) -> list[nn.Module]:
-    """Return the transformer blocks, the encoder's first: the units of sharding and compiling."""
-    stacks = (student.encoder.blocks, getattr(student.decoder, "blocks", ()))
-    return [block for stack in stacks for block in stack]
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """Return the transformer blocks, in the order of their stacks: units of sharding, compiling.
+
+    A stack is what timm and the decoders alike call `blocks`.
+    """
+    stacks = (part for name, part in model.named_modules() if name.split(".")[-1] == "blocks")
+    return [block for stack in stacks for block in stack.children()]
 
 
 def require_processes(*, fsdp: bool, started: bool) -> None:
@@ -37,11 +39,11 @@ def require_processes(*, fsdp: bool, started: bool) -> None:
         )
 
 
-def replicate(student: Student, world: World, *, fsdp: bool) -> nn.Module:
+def replicate(model: nn.Module, world: World, *, fsdp: bool) -> nn.Module:
     """Return the module to call in training; its gradients are means over all processes.
 
     Args:
-        student: on its device; with `fsdp`, its parameters become sharded tensors in place.
+        model: on its device; with `fsdp`, its parameters become sharded tensors in place.
         world: the processes.
         fsdp: shard weights, gradients and optimiser state instead of copying them
             (`torch.distributed.fsdp.fully_shard`, after ZeRO, arXiv 1910.02054).
@@ -53,13 +55,13 @@ def replicate(student: Student, world: World, *, fsdp: bool) -> nn.Module:
     if fsdp:
         # No mixed-precision policy: autocast alone decides what is computed in which type, so that
         # shards and copies give the same numbers.
-        for block in blocks_of(student):
+        for block in blocks_of(model):
             fully_shard(block)
-        fully_shard(student)
-        return student
+        fully_shard(model)
+        return model
     if world.size == 1:
-        return student
-    return DistributedDataParallel(student)
+        return model
+    return DistributedDataParallel(model)
 
 
 def settle(replica: nn.Module, loss: Callable[[], Tensor]) -> None:

@@ -172,11 +172,16 @@ def iterate_shard(manifest: Manifest, shard: Shard) -> Iterator[Sample]:
     Raises:
         DataError: the tar is not the one that the manifest lists, or it is damaged.
     """
+    for sample, _ in scan_shard(manifest, shard):
+        yield sample
+
+
+def scan_shard(manifest: Manifest, shard: Shard) -> Iterator[tuple[Sample, dict[str, int]]]:
+    """Do as `iterate_shard`, and also yield the byte offset of each member, by extension."""
     url = manifest.url_of(shard)
     with storage.open_read(url) as stream:
         file = _HashingFile(stream)
-        for sample, _ in _stream_samples(file, url):
-            yield sample
+        yield from _stream_samples(file, url)
     if file.sha256.hexdigest() != shard.sha256:
         raise DataError(f"{url} does not match the manifest's sha256; it was changed or damaged")
 

@@ -1,6 +1,6 @@
-"""Order + image shards + target shards -> batches, as a WebDataset pipeline.
+"""Order + shards -> batches, as a WebDataset pipeline.
 
-Our source stage emits verified pairs in order; stock WebDataset stages decode and batch them and
+Our source stage emits verified samples in order; stock WebDataset stages decode and batch them and
 its loader spreads the work over processes. A worker yields its lanes' part of each step, and the
 parts are joined in lane order, so that the batches are the same for any number of workers.
 """
@@ -9,36 +9,34 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 import webdataset as wds
 from torch.utils.data import IterableDataset, get_worker_info
 
+from milan_pipeline.batching import BatchT, join, stack
 from milan_pipeline.errors import MilanError, StorageError
-from milan_pipeline.examples import IMAGE_MEMBER, Batch, ExampleConfig, ToExamples, join, stack
 from milan_pipeline.interrupts import STOP_SIGNALS
 from milan_pipeline.order import EpochOrder, OrderConfig, StepClock, lanes_of, usable_workers
-from milan_pipeline.pair_reader import Place, read_pairs
-from milan_pipeline.pairs import PairTable
 from milan_pipeline.parallel import ordered_map
+from milan_pipeline.sample_table import Place, SampleTable
 from milan_pipeline.shard_cache import CacheConfig
-from milan_pipeline.target_records import TARGET_EXTENSION
 
 
-class PairSource(IterableDataset[dict[str, Any]]):
+class SampleSource(IterableDataset[dict[str, Any]]):
     """The source stage: emits this worker's samples of a range of steps, in order."""
 
     def __init__(
         self,
-        pairs: PairTable,
+        table: SampleTable,
         order: OrderConfig,
         *,
         lanes: range,
         steps: range,
         cache: CacheConfig | None = None,
     ) -> None:
-        self._pairs = pairs
+        self._table = table
         self._order = order
         self._lanes = lanes
         self._steps = steps
@@ -47,39 +45,30 @@ class PairSource(IterableDataset[dict[str, Any]]):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         info = get_worker_info()
         lanes = self._lanes if info is None else lanes_of(info.id, info.num_workers, self._lanes)
-        with contextlib.closing(read_pairs(self._pairs, self._places(lanes), self._cache)) as read:
-            for place, image, target in read:
-                shard = self._pairs.views[place.view][place.shard]
-                yield {
-                    "__key__": shard.keys[place.pair].decode(),
-                    "__url__": shard.image_url,
-                    "epoch": place.epoch,
-                    IMAGE_MEMBER: image,
-                    "digest": int(shard.image_rows["xxh3"][place.pair]),
-                    TARGET_EXTENSION: target,
-                }
+        with contextlib.closing(self._table.read(self._places(lanes), self._cache)) as read:
+            yield from read
 
     def _places(self, lanes: range) -> Iterator[Place]:
-        """Yield where this worker's pairs lie: step by step, lane by lane."""
-        clock = step_clock(self._pairs, self._order)
+        """Yield where this worker's samples lie: step by step, lane by lane."""
+        clock = step_clock(self._table, self._order)
         current: tuple[int, EpochOrder] | None = None
         for step in self._steps:
             epoch, within = clock.locate(step)
-            view = epoch % len(self._pairs.views)
+            view = epoch % self._table.cycle
             if current is None or current[0] != epoch:
-                current = (epoch, EpochOrder(self._pairs.counts(view), self._order, epoch))
+                current = (epoch, EpochOrder(self._table.counts(view), self._order, epoch))
             for lane in lanes:
-                for shard, pair in current[1].lane_step(lane, within).tolist():
-                    yield Place(epoch, view, shard, pair)
+                for shard, row in current[1].lane_step(lane, within).tolist():
+                    yield Place(epoch, view, shard, row)
 
 
-def step_clock(pairs: PairTable, order: OrderConfig) -> StepClock:
+def step_clock(table: SampleTable, order: OrderConfig) -> StepClock:
     """Return how many steps each view's epochs have."""
-    views = range(len(pairs.views))
-    return StepClock(tuple(EpochOrder(pairs.counts(view), order, 0).steps for view in views))
+    views = range(table.cycle)
+    return StepClock(tuple(EpochOrder(table.counts(view), order, 0).steps for view in views))
 
 
-def _carry_errors(parts: Iterator[Batch]) -> Iterator[Batch | MilanError]:
+def _carry_errors(parts: Iterator[BatchT]) -> Iterator[BatchT | MilanError]:
     """Pass our errors on as data: a loader would bury their sentence in a worker's traceback."""
     try:
         yield from parts
@@ -122,7 +111,7 @@ def _leave_stop_to_parent(_: int) -> None:
     threading.Thread(target=listen, daemon=True).start()
 
 
-def _next_part(loader: Iterator[Batch | MilanError]) -> Batch:
+def _next_part(loader: Iterator[BatchT | MilanError]) -> BatchT:
     part = next(loader)
     if isinstance(part, MilanError):
         raise part
@@ -130,9 +119,9 @@ def _next_part(loader: Iterator[Batch | MilanError]) -> Batch:
 
 
 def batches(
-    pairs: PairTable,
+    table: SampleTable,
     order: OrderConfig,
-    config: ExampleConfig,
+    to_examples: Callable[[Iterable[dict[str, Any]]], Iterator[BatchT]],
     *,
     steps: range,
     workers: int,
@@ -140,13 +129,13 @@ def batches(
     world: int = 1,
     pin_memory: bool = False,
     cache: CacheConfig | None = None,
-) -> Generator[Batch, None, None]:
+) -> Generator[BatchT, None, None]:
     """Yield this rank's part of each global batch of a range of steps.
 
     Args:
-        pairs: what there is.
+        table: what there is.
         order: seed and sizes of the order.
-        config: sizes and seeds of the examples.
+        to_examples: turns samples into examples without a batch dimension, on the worker.
         steps: of the run, counted over epochs.
         workers: loader processes at most; fewer where they cannot share the lanes equally.
         rank: of this process.
@@ -157,10 +146,10 @@ def batches(
     lanes = lanes_of(rank, world, range(order.lanes))
     workers = usable_workers(workers, len(lanes))
     parts = max(1, workers)
-    source = PairSource(pairs, order, lanes=lanes, steps=steps, cache=cache)
+    source = SampleSource(table, order, lanes=lanes, steps=steps, cache=cache)
     pipeline = wds.DataPipeline(
         source,
-        ToExamples(config),
+        to_examples,
         wds.batched(len(lanes) // parts * order.per_lane, collation_fn=stack, partial=False),
         _carry_errors,
     )
@@ -174,8 +163,9 @@ def batches(
     # Closed at once, since workers that wait for the garbage collector outlive an error.
     with contextlib.closing(iter(loader)) as results:
 
-        def joined(_: int) -> Batch:
-            return join([_next_part(results) for _ in range(parts)])
+        def joined(_: int) -> BatchT:
+            batch: BatchT = join([_next_part(results) for _ in range(parts)])
+            return batch
 
         # The first batch is fetched here, since it starts the workers, and only where the main
         # thread does that torch sees them die at once. A thread fetches the next ones meanwhile.

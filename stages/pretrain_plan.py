@@ -12,23 +12,27 @@ import torch
 from milan_pipeline import storage
 from milan_pipeline.checkpoints import newest_checkpoint, require_recorded
 from milan_pipeline.distributed import World
-from milan_pipeline.examples import Batch, ExampleConfig
+from milan_pipeline.examples import Batch, ExampleConfig, ToExamples
 from milan_pipeline.export import export_encoder
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.launcher import is_launched
 from milan_pipeline.meter import in_words
+from milan_pipeline.options import fields_from
 from milan_pipeline.order import lanes_of
+from milan_pipeline.pair_reader import PairSamples
 from milan_pipeline.pixel_statistics import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.pretraining import RunData, StudentSpec, build_student, open_run_data
+from milan_pipeline.pretraining_task import Pretraining, PretrainingConfig
 from milan_pipeline.provenance import StageRecord, read_record
 from milan_pipeline.replicas import require_processes
-from milan_pipeline.run_log import run_lock, trained_steps, write_state
+from milan_pipeline.run_log import trained_steps
 from milan_pipeline.run_weights import initial_weights, initialise
 from milan_pipeline.runs import trained_encoder
 from milan_pipeline.shard_cache import CacheConfig
 from milan_pipeline.stream import batches
 from milan_pipeline.student import Student
 from milan_pipeline.training import Trainer, TrainingConfig
+from milan_pipeline.training_run import train_into
 from stages.pretrain import Pretrain
 
 WARMUP_SHARE = 0.1
@@ -81,15 +85,16 @@ class Plan:
     def training(self) -> TrainingConfig:
         """What the loop needs to know; most options are its fields' namesakes."""
         total = self.data.clock.total(self.config.epochs)
-        settled: dict[str, Any] = {
-            "batch": self.data.order.batch,
-            "total_steps": min(total, self.config.max_steps or total),
-            "bf16": self.config.precision == "bf16",
-            "mean": IMAGENET_MEAN,
-            "std": IMAGENET_STD,
-        }
-        names = {field.name for field in dataclasses.fields(TrainingConfig)} - settled.keys()
-        return TrainingConfig(**settled, **{name: getattr(self.config, name) for name in names})
+        steps = min(total, self.config.max_steps or total)
+        return fields_from(
+            TrainingConfig, self.config, batch=self.data.order.batch, total_steps=steps
+        )
+
+    @property
+    def recipe(self) -> PretrainingConfig:
+        """What is learnt, and how."""
+        bf16 = self.config.precision == "bf16"
+        return fields_from(PretrainingConfig, self.config, batch=self.data.order.batch, bf16=bf16)
 
     @property
     def is_done(self) -> bool:
@@ -140,17 +145,16 @@ def plan(config: Pretrain, device: torch.device) -> Plan:
 
 
 def train(
-    planned: Plan,
+    config: Pretrain,
     device: torch.device,
     world: World,
     stop: StopRequest,
-    *,
     prepared: Callable[[], None],
 ) -> str:
     """Train to the last step and export the encoder, together with the other processes.
 
     Args:
-        planned: what to train.
+        config: what to train.
         device: of this process.
         world: all processes.
         stop: asked after each step.
@@ -159,6 +163,7 @@ def train(
     Returns:
         What is to be said at the end; nothing in processes other than the first.
     """
+    planned = plan(config, device)
     config, data, total = planned.config, planned.data, planned.training.total_steps
     if planned.is_done:
         return f"{config.out}: nothing to do, {total} steps are done" if world.leads else ""
@@ -170,9 +175,9 @@ def train(
 
     def batches_from(steps: range) -> Generator[Batch, None, None]:
         return batches(
-            data.pairs,
+            PairSamples(data.pairs),
             data.order,
-            examples,
+            ToExamples(examples),
             steps=steps,
             workers=config.workers,
             rank=world.rank,
@@ -181,21 +186,23 @@ def train(
             cache=cache,
         )
 
-    codec, clock = data.codec, data.clock
-    trainer = Trainer(config.folder, student, codec, planned.training, clock, world=world)
-    world.wait_for_all()  # until all have read what an earlier run left
-    prepared()
-    if not world.leads:
-        trainer.train(batches_from, stop)
-        return ""
-    with run_lock(config.folder):
-        # Only now, when nothing can be wrong with the options any more, are they the run's own.
-        planned.record.begin()
-        counts = trainer.train(batches_from, stop)
+    def finish(counts: dict[str, Any]) -> dict[str, Any]:
         _export(planned)
-        write_state(config.folder, "done", step=counts["steps"], total_steps=counts["steps"])
-        planned.record.finish(counts | {"missing": data.pairs.missing})
-    return f"{config.out}: {in_words(counts)}"
+        return counts | {"missing": data.pairs.missing}
+
+    task = Pretraining(student, data.codec, planned.recipe)
+    trainer = Trainer(config.folder, task, planned.training, data.clock, world=world)
+    counts = train_into(
+        config.folder,
+        trainer,
+        batches_from,
+        stop,
+        world=world,
+        record=planned.record,
+        prepared=prepared,
+        finish=finish,
+    )
+    return f"{config.out}: {in_words(counts)}" if world.leads else ""
 
 
 def _warn_of_small_cache(cache: CacheConfig, data: RunData) -> None:

@@ -10,8 +10,11 @@ import torch
 from milan_pipeline.checkpoints import newest_checkpoint
 from milan_pipeline.distributed import World
 from milan_pipeline.errors import InterruptedRunError
+from milan_pipeline.examples import ToExamples
 from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.pair_reader import PairSamples
 from milan_pipeline.pretraining import StudentSpec, build_student, open_run_data
+from milan_pipeline.pretraining_task import Pretraining, PretrainingConfig
 from milan_pipeline.stream import batches
 from milan_pipeline.training import Trainer, TrainingConfig
 
@@ -19,15 +22,18 @@ STEPS = 8
 CONFIG = TrainingConfig(
     batch=8,
     micro_batch=8,
+    total_steps=STEPS,
+    checkpoint_every=2,
+    keep=2,
+    log_every=3,
+)
+RECIPE = PretrainingConfig(
+    batch=8,
     epochs=4,
     warmup_epochs=1.0,
     base_lr=0.02,
     weight_decay=0.05,
-    total_steps=STEPS,
     bf16=False,
-    checkpoint_every=2,
-    keep=2,
-    log_every=3,
     mean=(0.5, 0.4, 0.3),
     std=(0.2, 0.25, 0.3),
 )
@@ -81,16 +87,18 @@ class Run:
 
     def train(self, *, change=unchanged, stop=None, workers=0, **changes):
         """Train in a new trainer, as a new process would; `change` meddles with the batches."""
-        config = dataclasses.replace(CONFIG, **changes)
+        loop = {field.name for field in dataclasses.fields(TrainingConfig)}
+        config = dataclasses.replace(CONFIG, **{n: changes[n] for n in loop & changes.keys()})
+        recipe = dataclasses.replace(RECIPE, **{n: changes[n] for n in changes.keys() - loop})
         self.student = student_for(self.data)
         examples = self.data.examples(self.student, mask_ratio=0.75)
 
         def batches_from(steps):
             pairs, order = self.data.pairs, self.data.order
             source = batches(
-                pairs,
+                PairSamples(pairs),
                 order,
-                examples,
+                ToExamples(examples),
                 steps=steps,
                 workers=workers,
                 rank=self.world.rank,
@@ -99,8 +107,8 @@ class Run:
             for step, batch in zip(steps, source, strict=True):
                 yield change(step + 1, batch)
 
-        codec, clock = self.data.codec, self.data.clock
-        trainer = Trainer(self.folder, self.student, codec, config, clock, world=self.world)
+        task = Pretraining(self.student, self.data.codec, recipe)
+        trainer = Trainer(self.folder, task, config, self.data.clock, world=self.world)
         self.counts = trainer.train(batches_from, stop or StopRequest())
         return self.counts
 

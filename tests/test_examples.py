@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from milan_pipeline.batching import join, stack
 from milan_pipeline.codecs import make_codec
 from milan_pipeline.errors import DataError, MismatchError
-from milan_pipeline.examples import CHUNK, ExampleConfig, ToExamples, join, stack, student_view
+from milan_pipeline.examples import CHUNK, ExampleConfig, ToExamples, student_view
 from milan_pipeline.images import digest
 from milan_pipeline.manifest import load_manifest
 from milan_pipeline.masking import MASKINGS, draw_mask

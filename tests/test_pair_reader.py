@@ -6,12 +6,13 @@ import threading
 import fsspec
 import pytest
 
-from milan_pipeline import pair_reader, storage
+from milan_pipeline import place_reader, storage
 from milan_pipeline.errors import DataError, StorageError
 from milan_pipeline.manifest import Manifest
-from milan_pipeline.pair_reader import Place, read_pairs
+from milan_pipeline.pair_reader import read_pairs
 from milan_pipeline.pairs import join_pairs
 from milan_pipeline.retries import TRIES
+from milan_pipeline.sample_table import Place
 from milan_pipeline.shard_cache import CacheConfig
 from milan_pipeline.shards import Sample, write_shard
 
@@ -89,7 +90,7 @@ def test_a_damaged_source_is_named_even_behind_a_cache(remote, cache):
 
 def test_reads_of_a_remote_store_run_ahead_and_together(remote, monkeypatch):
     """The first read returns only after two others have begun; no more than the bound begin."""
-    monkeypatch.setattr(pair_reader, "READ_AHEAD", 4)
+    monkeypatch.setattr(place_reader, "READ_AHEAD", 4)
     begun = threading.Semaphore(0)
     started = []
     real = storage.read_bytes

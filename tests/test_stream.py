@@ -15,15 +15,17 @@ import torch
 from torch import nn
 
 from milan_pipeline import stream as stream_module
+from milan_pipeline.batching import join
 from milan_pipeline.codecs import decode_prior
 from milan_pipeline.errors import DataError, StorageError
-from milan_pipeline.examples import Batch, ExampleConfig, join
+from milan_pipeline.examples import Batch, ExampleConfig, ToExamples
 from milan_pipeline.manifest import load_index, load_manifest
 from milan_pipeline.masking import draw_mask
 from milan_pipeline.order import lanes_of, usable_workers
+from milan_pipeline.pair_reader import PairSamples
 from milan_pipeline.pretraining import open_run_data
 from milan_pipeline.shard_cache import CacheConfig
-from milan_pipeline.stream import PairSource, batches, explained_worker_deaths
+from milan_pipeline.stream import SampleSource, batches, explained_worker_deaths
 from milan_pipeline.student import in_grid_order
 from tests.small_fitted import write_fitted
 
@@ -51,7 +53,14 @@ def data(image_shards, target_shards):
 
 def stream(data, steps, *, workers=0, **share):
     config = ExampleConfig(image_size=32, patch_size=8, kept=4, mask_seed=0, layout=data.layout)
-    return batches(data.pairs, data.order, config, steps=steps, workers=workers, **share)
+    return batches(
+        PairSamples(data.pairs),
+        data.order,
+        ToExamples(config),
+        steps=steps,
+        workers=workers,
+        **share,
+    )
 
 
 def require_equal(ours, theirs):
@@ -128,7 +137,7 @@ def part_keys(data, monkeypatch, steps, *, rank, world, worker, workers):
     lanes = lanes_of(rank, world, range(data.order.lanes))
     info = SimpleNamespace(id=worker, num_workers=workers) if workers else None
     monkeypatch.setattr(stream_module, "get_worker_info", lambda: info)
-    source = PairSource(data.pairs, data.order, lanes=lanes, steps=steps)
+    source = SampleSource(PairSamples(data.pairs), data.order, lanes=lanes, steps=steps)
     keys = [(sample["__key__"], sample["epoch"]) for sample in source]
     per_step = len(lanes) // max(1, workers) * data.order.per_lane
     return [keys[at : at + per_step] for at in range(0, len(keys), per_step)]
@@ -190,7 +199,11 @@ def test_targets_of_a_fitted_codec_come_as_they_are_stored(fitted, workers):
     stored, priors = torch.from_numpy(block.codes), decode_prior(block.prior)
     config = ExampleConfig(image_size=16, patch_size=8, kept=2, mask_seed=0, layout=data.layout)
     steps = range(data.clock.steps[0])
-    seen = list(batches(data.pairs, data.order, config, steps=steps, workers=workers))
+    seen = list(
+        batches(
+            PairSamples(data.pairs), data.order, ToExamples(config), steps=steps, workers=workers
+        )
+    )
     assert len(seen) == len(steps) >= 2
     for batch in seen:
         codes_BNC = in_grid_order(batch.codes_BTC, batch.kept_BK, batch.masked_BM)

@@ -6,15 +6,18 @@ import pytest
 import torch
 
 from milan_pipeline.errors import ConfigError, DataError
+from milan_pipeline.examples import ToExamples
 from milan_pipeline.losses import cosine_loss
 from milan_pipeline.meter import in_words
+from milan_pipeline.pair_reader import PairSamples
+from milan_pipeline.pretraining_task import StudentInput
 from milan_pipeline.recipe import learning_rate
 from milan_pipeline.replicas import blocks_of
 from milan_pipeline.stream import batches
 from milan_pipeline.student import patchify
-from milan_pipeline.training import StudentInput, Trainer
+from milan_pipeline.training import Trainer
 from tests.small_run import (
-    CONFIG,
+    RECIPE,
     STEPS,
     Run,
     open_data,
@@ -54,8 +57,12 @@ def test_training_lowers_the_loss(run):
 def test_the_first_loss_is_the_students_on_normalised_pixels_and_decoded_targets(data, whole):
     student = student_for(data)
     examples = data.examples(student, mask_ratio=0.75)
-    batch = next(batches(data.pairs, data.order, examples, steps=range(1), workers=0))
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (CONFIG.mean, CONFIG.std))
+    batch = next(
+        batches(
+            PairSamples(data.pairs), data.order, ToExamples(examples), steps=range(1), workers=0
+        )
+    )
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (RECIPE.mean, RECIPE.std))
     per_pixel = batch.patches_BKP.reshape(-1, 3, 8, 8) / 255
     patches_BKP = ((per_pixel - mean) / std).reshape(batch.patches_BKP.shape)
     pred_BTD = student(patches_BKP, batch.kept_BK, batch.masked_BM)
@@ -64,10 +71,10 @@ def test_the_first_loss_is_the_students_on_normalised_pixels_and_decoded_targets
 
 
 def test_pixels_are_normalised_channel_by_channel(data):
-    student_input = StudentInput(CONFIG, data.codec, torch.device("cpu"))
+    student_input = StudentInput(RECIPE, data.codec, torch.device("cpu"))
     image_CHW = torch.arange(3 * 8 * 8, dtype=torch.uint8).reshape(3, 8, 8)
     found = student_input.pixels(patchify(image_CHW, 4)[None])
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CONFIG.mean, CONFIG.std))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (RECIPE.mean, RECIPE.std))
     expected = patchify((image_CHW.float() / 255 - mean) / std, 4)[None]
     torch.testing.assert_close(found, expected)
 
@@ -219,7 +226,7 @@ def test_weights_that_a_gradient_spoilt_are_never_saved(run, monkeypatch):
     def spoilt(self, step, data):
         result = plain(self, step, data)
         if step == 4:
-            torch.nn.init.constant_(self._student.decoder.mask_token, torch.inf)
+            torch.nn.init.constant_(self._task.model.decoder.mask_token, torch.inf)
         return result
 
     monkeypatch.setattr(Trainer, "_step", spoilt)

@@ -1,0 +1,94 @@
+"""Labelled samples of a folder of image files: class folders, or images and masks beside them."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from milan_pipeline import storage
+from milan_pipeline.errors import ConfigError, MissingDataError
+from milan_pipeline.place_reader import Read
+from milan_pipeline.sources import find_source
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderPart:
+    """Image files of a folder; nothing but the file system vouches for their bytes."""
+
+    root: Path
+    images: list[Path]
+    masks: list[Path]
+    labels: NDArray[np.int64]
+
+    @property
+    def url(self) -> str:
+        """Where the folder lies."""
+        return str(self.root)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def key(self, row: int) -> str:
+        """Return an image's path in the folder."""
+        return self.images[row].relative_to(self.root).as_posix()
+
+    def image(self, row: int, read: Read) -> bytes:
+        """Read an image file."""
+        del read
+        return storage.read_bytes(str(self.images[row]))
+
+    def mask(self, row: int, read: Read) -> bytes:
+        """Read the mask of an image file."""
+        del read
+        return storage.read_bytes(str(self.masks[row]))
+
+    def take(self, rows_n: NDArray[np.int64]) -> "FolderPart":
+        """Return the part with only these files."""
+        images = [self.images[row] for row in rows_n]
+        masks = [self.masks[row] for row in rows_n] if self.masks else []
+        return FolderPart(self.root, images, masks, self.labels[rows_n])
+
+
+def scan_folder(
+    root: Path, *, kind: str, masks: str | None
+) -> tuple[FolderPart, tuple[str, ...], str]:
+    """List a folder of images and their labels; no image is opened.
+
+    Returns:
+        The part, the names of the classes, and the folder's fingerprint.
+
+    Raises:
+        ConfigError: it holds no images, no classes, or nothing says where the masks are.
+        MissingDataError: an image has no mask.
+    """
+    source = find_source(root)
+    images = [file.path for file in source.files]
+    if kind == "mask":
+        folder = _masks_folder(root) if masks is None else Path(masks)
+        found = [(folder / path.relative_to(root)).with_suffix(".png") for path in images]
+        missing = next((path for path in found if not path.is_file()), None)
+        if missing is not None:
+            raise MissingDataError(f"{missing} does not exist, but its image does; add the mask")
+        stats = "".join(f"{p.stat().st_size} {p.stat().st_mtime_ns}\n" for p in found)
+        fingerprint = xxhash.xxh3_128_hexdigest(f"{source.fingerprint()} {stats}".encode())
+        labels = np.zeros(len(images), dtype=np.int64)
+        return FolderPart(root, images, found, labels), (), fingerprint
+    numbers = [file.label for file in source.files]
+    if None in numbers:
+        raise ConfigError(f"{root} has images outside class folders; give one sub-folder a class")
+    part = FolderPart(root, images, [], np.array(numbers, dtype=np.int64))
+    return part, tuple(source.classes), source.fingerprint()
+
+
+def _masks_folder(root: Path) -> Path:
+    """Return where ADE20K keeps the masks of a folder of images: `annotations` for `images`."""
+    parts = root.absolute().parts
+    if "images" not in parts:
+        raise ConfigError(
+            f"{root} does not say where its masks are; give a folder below images/, with masks of "
+            "the same names below annotations/, as ADE20K has them"
+        )
+    at = len(parts) - 1 - parts[::-1].index("images")
+    return Path(*parts[:at], "annotations", *parts[at + 1 :])

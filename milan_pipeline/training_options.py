@@ -1,0 +1,131 @@
+"""Options that every training stage has, and what they must be; loads no torch."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from milan_pipeline import storage
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.launcher import is_launched
+from milan_pipeline.options import option, require_least
+
+if TYPE_CHECKING:
+    from milan_pipeline.shard_cache import CacheConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How a run is computed, logged and kept, whatever it learns."""
+
+    out: str = option(help="Run folder to write.", role="execution")
+    batch_size: int | None = option(
+        None,
+        help="Samples in a global batch; default: the published, for small data less.",
+        least=1,
+    )
+    clip_grad: float | None = option(
+        None, help="Largest norm of the gradients (arXiv 1211.5063); default: not clipped."
+    )
+    ema_decay: float | None = option(
+        None,
+        help="Decay of a moving average of the weights, kept and exported beside them (arXiv "
+        "1703.01780); default: none is kept.",
+    )
+    seed: int = option(0, help="Seed of weights, order and random draws.")
+    lanes: int | None = option(
+        None, help="Sequences an epoch is dealt into; default: up to 64.", least=1
+    )
+    shuffle_block: int = option(4096, help="Samples of a lane that are shuffled together.", least=1)
+    precision: str = option(
+        "auto",
+        help="Type of the model's arithmetic; auto: bf16 on a GPU, else fp32.",
+        choices=("auto", "fp32", "bf16"),
+    )
+    max_steps: int | None = option(None, help="Stop after this many steps.", role="extent", least=1)
+    micro_batch: int = option(
+        256,
+        help="Samples in one forward pass of one process; gradients of a batch are added up.",
+        role="execution",
+        least=1,
+    )
+    compile: bool = option(False, help="Compile the model's blocks.", role="execution")
+    checkpoint_every: int = option(
+        500, help="Steps between checkpoints.", role="execution", least=1
+    )
+    keep: int = option(2, help="Checkpoints to keep.", role="execution", least=1)
+    log_every: int = option(10, help="Steps between looks at the loss.", role="execution", least=1)
+    workers: int = option(2, help="Loader processes of each process.", role="execution", least=0)
+    cache: str | None = option(
+        None,
+        help="Local folder that keeps what is read from the shards; default: none.",
+        role="execution",
+    )
+    cache_gb: float = option(50.0, help="Gigabytes kept at most, with --cache.", role="execution")
+    processes: int | None = option(
+        None,
+        help="Processes to start on this machine, where torchrun does not; default: one.",
+        role="execution",
+        least=1,
+    )
+    device: str = option("auto", help="Where to train: auto, cpu, cuda.", role="execution")
+
+    def __post_init__(self) -> None:
+        require_least(self)
+        if self.clip_grad is not None and not self.clip_grad > 0:
+            raise ConfigError(f"--clip-grad {self.clip_grad} is not above 0; try 1")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"--ema-decay {self.ema_decay} is not within 0 to 1; try 0.9999")
+        if self.cache is not None:
+            self.cache_config()  # to refuse what the run would refuse
+        if storage.local_path(self.out) is None:
+            raise ConfigError(f"--out {self.out} is no local folder; give one")
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return storage.local_path(self.out) or Path(self.out)
+
+    def cache_config(self) -> "CacheConfig | None":
+        """Return where shards are cached, if anywhere.
+
+        Raises:
+            ConfigError: it is no local folder, or too small.
+        """
+        from milan_pipeline.shard_cache import CacheConfig  # noqa: PLC0415 - loads what reads do
+
+        if self.cache is None:
+            return None
+        folder = storage.local_path(self.cache)
+        if folder is None:
+            raise ConfigError(f"--cache {self.cache} is no local folder; give one")
+        if not 0 < self.cache_gb < float("inf"):
+            raise ConfigError(f"--cache-gb {self.cache_gb} is no size; give gigabytes above 0")
+        return CacheConfig(folder=folder, max_bytes=int(self.cache_gb * 1e9))
+
+    def count_processes(self) -> int:
+        """Return how many processes train together.
+
+        Raises:
+            ConfigError: torchrun has started them, and `--processes` would start others.
+        """
+        if not is_launched():
+            return self.processes or 1
+        if self.processes is not None:
+            raise ConfigError(
+                f"--processes {self.processes} cannot be given to what torchrun started, which "
+                "settles how many there are; leave it out"
+            )
+        return int(os.environ["WORLD_SIZE"])
+
+
+def require_warmup(warmup_epochs: float | None, epochs: float) -> None:
+    """Refuse a warm-up that is not within the schedule.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if warmup_epochs is not None and not 0 <= warmup_epochs < epochs:
+        raise ConfigError(
+            f"--warmup-epochs {warmup_epochs} is not within 0 and --epochs {epochs}; give less"
+        )
