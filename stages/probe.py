@@ -5,10 +5,11 @@ import dataclasses
 from milan_pipeline import storage
 from milan_pipeline.encoder_names import is_named
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.linear_protocols import OfficialLinear, Sweep
 from milan_pipeline.options import option, require_least, stage_command
 
 LINEAR = ("logistic", "official", "sweep", "none")
-SWEEP_RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
+OFFICIAL, SWEEP = OfficialLinear(), Sweep()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,8 +43,8 @@ class Probe:
     temperature: float = option(0.07, help="Temperature of their votes.")
     linear: tuple[str, ...] = option(
         ("logistic",),
-        help="Linear classifier; repeatable: logistic regression, MILAN's official protocol (LARS), "
-        "DINOv2's sweep of rates over every pool, or none.",
+        help="Linear classifier; repeatable: logistic regression, MILAN's official protocol with "
+        "LARS, DINOv2's sweep of rates over every pool, or none.",
         choices=LINEAR,
     )
     train_views: int = option(
@@ -52,8 +53,10 @@ class Probe:
         "are that many random crops and flips of each image.",
         least=1,
     )
-    linear_epochs: int = option(100, help="Official: epochs.", least=1)
-    linear_warmup_epochs: float = option(10.0, help="Official: warm-up, in epochs.", least=0)
+    linear_epochs: int = option(OFFICIAL.epochs, help="Official: epochs.", least=1)
+    linear_warmup_epochs: float = option(
+        OFFICIAL.warmup_epochs, help="Official: warm-up, in epochs.", least=0
+    )
     linear_batch: int | None = option(
         None,
         help="Official: batch, by which --linear-lr is scaled; default: 16384 or, of a smaller set "
@@ -66,10 +69,10 @@ class Probe:
         "features on.",
         least=0,
     )
-    sweep_steps: int = option(12_500, help="Sweep: steps.", least=1)
-    sweep_batch: int = option(1024, help="Sweep: batch.", least=1)
+    sweep_steps: int = option(SWEEP.steps, help="Sweep: steps.", least=1)
+    sweep_batch: int = option(SWEEP.batch, help="Sweep: batch.", least=1)
     sweep_lr: tuple[float, ...] = option(
-        SWEEP_RATES, help="Sweep: learning rate to try, for a batch of 256; repeat it.", least=0
+        SWEEP.rates, help="Sweep: learning rate to try, for a batch of 256; repeat it.", least=0
     )
     random_init: bool = option(default=False, help="Draw the encoder's weights anew: a floor.")
     seed: int = option(0, help="Seed of --random-init, of views and of linear classifiers.")
@@ -89,16 +92,16 @@ class Probe:
     overwrite: bool = option(default=False, help="Replace other scores.", role="execution")
 
     def __post_init__(self) -> None:
+        require_least(self)
         for name in ("k", "linear", "sweep_lr"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 flag = f"--{name.replace('_', '-')}"
-                raise ConfigError(f"{flag} {list(values)} must be one or more different values")
-        require_least(self)
+                raise ConfigError(f"{flag} {list(values)} is not one or more different values")
         if self.temperature <= 0:
             raise ConfigError(f"--temperature {self.temperature} must be above 0; give 0.07")
         if "none" in self.linear and len(self.linear) > 1:
-            raise ConfigError("--linear none stands alone; give it or the others")
+            raise ConfigError("--linear none stands beside others; give it alone or leave it out")
         if self.linear_warmup_epochs >= self.linear_epochs:
             raise ConfigError(
                 f"--linear-warmup-epochs {self.linear_warmup_epochs:g} leaves nothing of "

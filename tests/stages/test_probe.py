@@ -68,7 +68,8 @@ def open_text(options, name):
 def test_pixels_tell_colours_apart(options, capsys):
     probe.run(Probe(**options))
     found = scores(options)
-    assert (found["knn"], found["linear"]) == (100, 100)
+    assert found["metrics"] == {f"knn@{k}": 100 for k in (10, 20)} | found["metrics"]
+    assert found["metrics"]["linear"] == 100
     assert (found["train"], found["test"], found["bad"]) == (60, 30, [])
     answers = np.load(f"{options['out']}/answers.npy", allow_pickle=False)
     assert len(answers) == 30
