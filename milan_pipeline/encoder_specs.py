@@ -1,17 +1,13 @@
-"""What `--encoder` may name: find it, tell whether it changed, load it."""
+"""What `--encoder` may name, frozen: find it, tell whether it changed, load it."""
 
 import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
-import safetensors.torch
 import timm
-import torch
-from safetensors import SafetensorError
-from timm.models import VisionTransformer
 
 from milan_pipeline import storage
+from milan_pipeline.converted_towers import clip_spec
+from milan_pipeline.encoder_names import kind_of
 from milan_pipeline.encoders import (
     PIXELS_SIZE,
     FrozenEncoder,
@@ -19,25 +15,13 @@ from milan_pipeline.encoders import (
     StudentEncoder,
     TeacherEncoder,
 )
-from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
-from milan_pipeline.run_weights import encoder_file, encoder_part
+from milan_pipeline.errors import ConfigError, MissingDataError
+from milan_pipeline.headless import assemble
+from milan_pipeline.run_encoders import config_url, read_config, read_run_encoder, weights_url
 from milan_pipeline.teacher import Teacher, describe_teacher
-from milan_pipeline.teacher_spec import TeacherSpec
-from milan_pipeline.vit import CANNOT_BUILD, FINAL_NORM, build_encoder
+from milan_pipeline.timm_encoders import is_pretrained, read_timm_encoder
 
-WEIGHTS_NAME = "encoder.safetensors"
 TEACHER_SUFFIXES = (".json", ".safetensors", ".bin", ".pth")
-# The arguments of timm that `vit.build_encoder` takes, and what it calls them.
-REBUILDABLE = {
-    "model_name": "name",
-    "img_size": "image_size",
-    "patch_size": "patch_size",
-    "embed_dim": "width",
-    "depth": "depth",
-    "num_heads": "heads",
-}
-# Those that it finds by itself.
-DERIVED = {"pretrained", "num_classes", *FINAL_NORM}
 
 
 def load_encoder(
@@ -47,9 +31,10 @@ def load_encoder(
 
     Args:
         spec: a run folder with `encoder.safetensors` and `encoder.json`, or the path of such
-            weights; `open_clip:MODEL/TAG` (or `open_clip:local-dir:PATH`, `open_clip:hf-hub:REPO`)
-            for a CLIP tower; `pixels` or `pixels:SIZE` for the pixels themselves, the floor that
-            any encoder must beat.
+            weights; `timm:NAME` or NAME for timm's model with random weights, NAME.TAG for
+            pretrained ones; `open_clip:MODEL/TAG` (or `open_clip:local-dir:PATH`,
+            `open_clip:hf-hub:REPO`) for a CLIP tower with its projection; `pixels` or `pixels:SIZE`
+            for the pixels themselves, the floor that any encoder must beat.
         random_init: take the architecture only and draw the weights anew.
         seed: of that draw.
         device: where the encoder computes.
@@ -64,8 +49,13 @@ def load_encoder(
     if kind == "pixels":
         return PixelEncoder(_pixels_size(rest))
     if kind == "open_clip":
-        return TeacherEncoder(Teacher.load(_teacher_spec(rest), device=device), name=spec)
-    return _load_student(spec, random_init, seed, device)
+        return TeacherEncoder(Teacher.load(clip_spec(rest), device=device), name=spec)
+    if kind == "timm":
+        parts = read_timm_encoder(rest, random_init=random_init)
+    else:
+        parts = read_run_encoder(spec, random_init=random_init, seed=seed)
+    model, _ = assemble(parts, origin=spec, seed=seed)
+    return StudentEncoder(model.to(device), name=spec, mean=parts.mean, std=parts.std)
 
 
 def require_encoder(spec: str, *, random_init: bool = False) -> None:
@@ -74,20 +64,26 @@ def require_encoder(spec: str, *, random_init: bool = False) -> None:
     if kind == "pixels":
         _pixels_size(rest)
     elif kind == "open_clip":
-        describe_teacher(_teacher_spec(rest))
+        describe_teacher(clip_spec(rest))
+    elif kind == "timm":
+        read_timm_encoder(rest, random_init=True)
     else:
-        _read_config(_config_url(spec))
+        read_config(config_url(spec))
 
 
 def fingerprint(spec: str, *, random_init: bool = False) -> str:
     """Name what stands behind `spec` without loading it: the hash of its files, if it has any.
 
+    Pretrained weights of timm's are told by their name, and by the version that may exchange them.
+
     Raises:
         MissingDataError: the run's files, or those of a CLIP's folder, are not there.
     """
-    kind, _, rest = spec.partition(":")
+    kind, rest = kind_of(spec)
     if kind == "pixels":
         return spec
+    if kind == "timm":
+        return f"{spec} timm {timm.__version__}" if is_pretrained(rest) else spec
     digest = hashlib.sha256()
     if kind == "open_clip":
         files = _teacher_files(rest)
@@ -95,7 +91,7 @@ def fingerprint(spec: str, *, random_init: bool = False) -> str:
             content = hashlib.sha256(storage.read_bytes(str(path)))
             digest.update(f"{path.name} {content.hexdigest()}\n".encode())
         return digest.hexdigest() if files else spec
-    for url in [_config_url(spec)] + ([] if random_init else [_weights_url(spec)]):
+    for url in [config_url(spec)] + ([] if random_init else [weights_url(spec)]):
         digest.update(storage.read_bytes(url))
     return digest.hexdigest()
 
@@ -107,8 +103,8 @@ def _pixels_size(text: str) -> int:
 
 
 def _split(spec: str, random_init: bool) -> tuple[str, str]:
-    """Return a spec's kind and what follows its colon."""
-    kind, _, rest = spec.partition(":")
+    """Return a spec's kind and what it names within it."""
+    kind, rest = kind_of(spec)
     if kind == "open_clip" and random_init:
         raise ConfigError(
             f"--random-init needs a student's architecture, not {spec!r}; give a run folder"
@@ -116,17 +112,9 @@ def _split(spec: str, random_init: bool) -> tuple[str, str]:
     return kind, rest
 
 
-def _teacher_spec(rest: str) -> TeacherSpec:
-    """Return what open_clip calls a CLIP, and the tag or file of its weights; no prior is read."""
-    if rest.startswith(("local-dir:", "hf-hub:")):
-        return TeacherSpec(name=rest, prior="uniform")
-    name, _, tag = rest.partition("/")
-    return TeacherSpec(name=name, pretrained=tag or None, prior="uniform")
-
-
 def _teacher_files(rest: str) -> list[Path]:
     """List the local files that a CLIP is loaded from: none where it comes from the network."""
-    clip = _teacher_spec(rest)
+    clip = clip_spec(rest)
     name, tag = clip.name, clip.pretrained
     if not name.startswith("local-dir:"):
         return [Path(tag)] if tag is not None and Path(tag).is_file() else []
@@ -136,82 +124,3 @@ def _teacher_files(rest: str) -> list[Path]:
     if not files:
         raise MissingDataError(f"--encoder open_clip:{name} holds no CLIP; give its folder")
     return files
-
-
-def _load_student(spec: str, random_init: bool, seed: int, device: str) -> StudentEncoder:
-    config_url = _config_url(spec)
-    timm_arguments, mean, std = _read_config(config_url)
-    if random_init:
-        model = _random_student(timm_arguments, seed, config_url)
-    else:
-        model = _trained_student(timm_arguments, _weights_url(spec), config_url)
-    return StudentEncoder(model.to(device), name=spec, mean=mean, std=std)
-
-
-def _config_url(spec: str) -> str:
-    """Return where a student's description lies."""
-    weights_url = spec if spec.endswith(".safetensors") else storage.join(spec, WEIGHTS_NAME)
-    return weights_url.removesuffix(".safetensors") + ".json"
-
-
-def _weights_url(spec: str) -> str:
-    """Return where a student's weights lie; of a local run that is not done, in a checkpoint."""
-    if spec.endswith(".safetensors"):
-        return spec
-    run = storage.local_path(spec)
-    return storage.join(spec, WEIGHTS_NAME) if run is None else str(encoder_file(run))
-
-
-def _read_config(url: str) -> tuple[dict[str, Any], list[float], list[float]]:
-    """Read `encoder.json`: {"timm": arguments of create_model, "mean": [...], "std": [...]}."""
-    try:
-        document = json.loads(storage.read_bytes(url))
-        mean, std = ([float(value) for value in document[key]] for key in ("mean", "std"))
-        arguments = dict(document["timm"])
-        if not (len(mean) == len(std) == 3 and isinstance(arguments["model_name"], str)):
-            raise ValueError("mean and std need 3 values each, model_name must be text")
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{url} describes no encoder ({error!r}); export it again") from error
-    return arguments, mean, std
-
-
-def _trained_student(
-    arguments: dict[str, Any], weights_url: str, config_url: str
-) -> VisionTransformer:
-    # The file may come from a stranger: it must not make timm fetch or unpickle anything.
-    harmless = {"pretrained": False, "checkpoint_path": "", "num_classes": 0}
-    if not timm.is_model(arguments["model_name"]):
-        raise ConfigError(
-            f"{config_url} names the model {arguments['model_name']!r}, which this timm "
-            "does not have; install the version that trained it"
-        )
-    try:
-        model = timm.create_model(**(arguments | harmless))
-    except CANNOT_BUILD as error:
-        raise DataError(f"{config_url} describes no encoder ({error}); export it again") from error
-    if not isinstance(model, VisionTransformer) or not model.has_class_token:
-        raise ConfigError(f"{config_url} names no ViT with a CLS token; give the run of one")
-    try:
-        state = encoder_part(safetensors.torch.load(storage.read_bytes(weights_url)))
-    except SafetensorError as error:
-        raise DataError(f"{weights_url} is damaged ({error}); export it again") from error
-    try:
-        model.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise MismatchError(f"{weights_url} does not fit {config_url}: {reason}") from error
-    return model
-
-
-def _random_student(arguments: dict[str, Any], seed: int, config_url: str) -> VisionTransformer:
-    given = {name: value for name, value in arguments.items() if name in REBUILDABLE}
-    other = sorted(arguments.keys() - given.keys() - DERIVED)
-    if other:
-        raise ConfigError(
-            f"{config_url} has {other[0]!r}, which a random initialisation cannot reproduce; "
-            "evaluate that run's trained weights only"
-        )
-    sizes: dict[str, Any] = {"image_size": None, "patch_size": None}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build_encoder(**(sizes | {REBUILDABLE[name]: given[name] for name in given}))

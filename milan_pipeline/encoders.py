@@ -3,10 +3,9 @@
 Shape suffixes: B batch, C = 3 channels, H, W pixels, N tokens, E width, F features.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from timm.models import VisionTransformer
 
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.teacher import Teacher
@@ -72,11 +71,9 @@ class TeacherEncoder:
 
 
 class StudentEncoder:
-    """A timm ViT without its head."""
+    """A timm transformer without its head; see `headless`."""
 
-    def __init__(
-        self, model: VisionTransformer, *, name: str, mean: list[float], std: list[float]
-    ) -> None:
+    def __init__(self, model: Any, *, name: str, mean: list[float], std: list[float]) -> None:
         height, width = model.patch_embed.img_size
         if height != width:
             raise ConfigError(
@@ -91,12 +88,13 @@ class StudentEncoder:
     @torch.no_grad()
     def features(self, pixels_BCHW: torch.Tensor, *, pool: str = "cls") -> torch.Tensor:
         """Encode views; see `FrozenEncoder.features`."""
-        weight = self._model.patch_embed.proj.weight
+        if pool != "mean" and getattr(self._model, "cls_token", None) is None:
+            raise ConfigError(f"encoder {self.name!r} has no CLS token; give --pool mean")
+        device = next(self._model.parameters()).device
         mean, std = (
-            torch.tensor(values, device=weight.device).view(1, 3, 1, 1)
-            for values in (self.mean, self.std)
+            torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (self.mean, self.std)
         )
-        pixels_BCHW = pixels_BCHW.to(weight.device).float().div_(255).sub_(mean).div_(std)
+        pixels_BCHW = pixels_BCHW.to(device).float().div_(255).sub_(mean).div_(std)
         tokens_BNE = self._model.forward_features(pixels_BCHW)
         return _pooled(tokens_BNE, self._model.num_prefix_tokens, pool).float().cpu()
 

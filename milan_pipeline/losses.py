@@ -1,4 +1,4 @@
-"""How far predictions are from targets: two losses and two ways to normalise a target.
+"""How far predictions are from targets: three losses and two ways to normalise a target.
 
 Legend: B batch, T supervised tokens, D target width.
 """
@@ -12,7 +12,7 @@ from milan_pipeline.errors import ConfigError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-LOSSES = ("cosine", "smooth-l1")
+LOSSES = ("cosine", "smooth-l1", "mse")
 TARGET_NORMS = ("l2", "layer")
 SMOOTH_L1_BETA = 2.0
 
@@ -27,7 +27,9 @@ def make_loss(loss: str = "cosine", target_norm: str = "l2") -> Loss:
         loss: "cosine": 2 - 2 cos(p, t) (MILAN, arXiv 2208.06049, section 3.1). "smooth-l1": the
             prediction as it is against the normalised target, quadratic up to a difference of
             2.0, linear beyond, mean over channels too (feature distillation, arXiv 2205.14141;
-            data2vec, arXiv 2202.03555).
+            data2vec, arXiv 2202.03555). "mse": likewise, squared (MAE, arXiv 2111.06377, whose
+            "normalised pixels" are patches through the norm "layer", but for its dividing by the
+            square root of the sample's variance, of D - 1 values, and not of D).
         target_norm: "l2": a target of length 1 (MILAN). "layer": of mean 0 and variance 1, layer
             norm without weights (arXiv 2205.14141, "whitening"; MaskDistill, arXiv 2210.10615).
             The cosine is then taken with the layer-normed target.
@@ -44,6 +46,8 @@ def make_loss(loss: str = "cosine", target_norm: str = "l2") -> Loss:
     normalised = l2_normalised if target_norm == "l2" else layer_normalised
     if loss == "smooth-l1":
         return lambda pred_BTD, target_BTD: smooth_l1_loss(pred_BTD, normalised(target_BTD))
+    if loss == "mse":
+        return lambda pred_BTD, target_BTD: F.mse_loss(pred_BTD.float(), normalised(target_BTD))
     if target_norm == "l2":
         return cosine_loss
     return lambda pred_BTD, target_BTD: cosine_loss(pred_BTD, normalised(target_BTD))

@@ -11,7 +11,7 @@ from milan_pipeline.codec_files import read_shards_codec
 from milan_pipeline.codecs import Codec
 from milan_pipeline.decoder_choices import make_decoder
 from milan_pipeline.errors import ConfigError, MismatchError
-from milan_pipeline.examples import ExampleConfig
+from milan_pipeline.examples import ExampleConfig, ToExamples
 from milan_pipeline.identity import Identity
 from milan_pipeline.manifest import load_manifest
 from milan_pipeline.masking import kept_count
@@ -52,10 +52,42 @@ class RunData:
         )
 
     @property
+    def samples(self) -> PairSamples:
+        """The pairs as a table that the order runs over."""
+        return PairSamples(self.pairs)
+
+    @property
+    def missing(self) -> int:
+        """How many samples have one side only, and were left out."""
+        return self.pairs.missing
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the run's record says of its inputs."""
+        return {
+            "identity_hash": self.identity_hash,
+            "identity": self.identity,
+            "pairs": self.pairs.fingerprint(),
+        }
+
+    def target_shape(self, spec: "StudentSpec") -> tuple[tuple[int, int], int]:
+        """Return the grid and the width of the targets, whatever the student."""
+        del spec
+        return self.grid, self.layout.width
+
+    def targets(self) -> Codec:
+        """Return what decodes the targets."""
+        return self.codec
+
+    @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the targets' patches."""
         rows, columns = self.identity["teacher"]["grid"]
         return int(rows), int(columns)
+
+    def to_examples(self, student: Student, *, mask_ratio: float, masking: str) -> ToExamples:
+        """Say how a student's examples are made; raises as `examples` does."""
+        return ToExamples(self.examples(student, mask_ratio=mask_ratio, masking=masking))
 
     def examples(
         self, student: Student, *, mask_ratio: float, masking: str = "semantic"

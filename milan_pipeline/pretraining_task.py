@@ -5,11 +5,11 @@ width, D target width.
 """
 
 import dataclasses
+from typing import Protocol
 
 import torch
 from torch import nn
 
-from milan_pipeline.codecs import Codec
 from milan_pipeline.cpu_training import suit_cpu
 from milan_pipeline.examples import Batch
 from milan_pipeline.losses import make_loss
@@ -49,11 +49,18 @@ class PretrainingConfig:
     gradient_checkpointing: bool = False
 
 
+class Targets(Protocol):
+    """What decodes stored targets: a codec, or `pixel_examples.PixelTargets`."""
+
+    def decode(self, codes_BTC: torch.Tensor, scale_BT: torch.Tensor) -> torch.Tensor:
+        """Return float32 (B, T, D)."""
+
+
 class StudentInput:
     """Turn encoded batches into what the student takes, on the device."""
 
-    def __init__(self, config: PretrainingConfig, codec: Codec, device: torch.device) -> None:
-        self._codec = codec
+    def __init__(self, config: PretrainingConfig, targets: Targets, device: torch.device) -> None:
+        self._targets = targets
         self._device = device
         self._config = config
         self._statistics: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -71,7 +78,7 @@ class StudentInput:
     def targets(self, codes_BTC: torch.Tensor, scale_BT: torch.Tensor) -> torch.Tensor:
         """Decode targets to float32 (B, T, D)."""
         codes = codes_BTC.to(self._device, non_blocking=True)
-        return self._codec.decode(codes, scale_BT.to(self._device, non_blocking=True))
+        return self._targets.decode(codes, scale_BT.to(self._device, non_blocking=True))
 
     def indices(self, indices_BK: torch.Tensor) -> torch.Tensor:
         """Move patch indices."""
@@ -83,15 +90,15 @@ class Pretraining:
 
     Args:
         student: on its device; made to suit it, in place.
-        codec: of the targets.
+        targets: decodes them.
         config: the recipe.
     """
 
-    def __init__(self, student: Student, codec: Codec, config: PretrainingConfig) -> None:
+    def __init__(self, student: Student, targets: Targets, config: PretrainingConfig) -> None:
         self.model: nn.Module = student
         self._config = config
         self._device = next(student.parameters()).device
-        self._input = StudentInput(config, codec, self._device)
+        self._input = StudentInput(config, targets, self._device)
         self._loss_of = make_loss(config.loss, config.target_norm)
         student.checkpoint_blocks = config.gradient_checkpointing
         suit_cpu(student, bf16=config.bf16)

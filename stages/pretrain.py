@@ -1,4 +1,4 @@
-"""`milan-pipeline pretrain`: image shards + target shards -> a run. No teacher anywhere."""
+"""`milan-pipeline pretrain`: image shards, target shards -> a run. No teacher anywhere."""
 
 import dataclasses
 
@@ -6,6 +6,7 @@ import click
 
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.options import option, stage_command
+from milan_pipeline.pretraining_choices import DEFAULTS, TARGETS
 from milan_pipeline.training_options import TrainingOptions, require_warmup
 from milan_pipeline.training_session import Train, run_training
 
@@ -19,7 +20,20 @@ class Pretrain(TrainingOptions):
     """
 
     images: str = option(help="Folder of image shards with manifest.json.", role="execution")
-    targets: str = option(help="Folder of target shards with manifest.json.", role="execution")
+    target: str = option(
+        "features",
+        help="What is predicted: a teacher's features, or the pixels of masked patches (MAE, arXiv "
+        "2111.06377), which need neither a teacher nor --targets.",
+        choices=TARGETS,
+    )
+    targets: str | None = option(
+        None, help="Folder of target shards with manifest.json.", role="execution"
+    )
+    min_scale: float | None = option(
+        None,
+        help="Smallest share of an image's area in a view of --target pixels; default: 0.2. "
+        "Features were extracted of views of their own.",
+    )
     init: str | None = option(
         None, help="Run whose newest weights to begin from; default: random.", role="execution"
     )
@@ -38,11 +52,11 @@ class Pretrain(TrainingOptions):
     heads: int | None = option(
         None, help="Student's attention heads; default: the name's.", least=1
     )
-    decoder: str = option(
-        "prompting",
+    decoder: str | None = option(
+        None,
         help="Mask tokens prompted by visible ones (MILAN), self-attention over all (MAE, arXiv "
         "2111.06377), or a linear head after an encoder that mask tokens enter (SimMIM, arXiv "
-        "2111.09886; EVA, 2211.07636).",
+        "2111.09886; EVA, 2211.07636); default: prompting, of pixels mae.",
         choices=("prompting", "mae", "linear"),
     )
     decoder_width: int = option(512, help="Decoder's width; a linear one has none.", least=1)
@@ -50,27 +64,29 @@ class Pretrain(TrainingOptions):
     decoder_heads: int = option(
         16, help="Decoder's attention heads; a linear one has none.", least=1
     )
-    loss: str = option(
-        "cosine",
+    loss: str | None = option(
+        None,
         help="2 - 2 cos (MILAN), or smooth L1 of beta 2 from the prediction as it is to the "
-        "normalised target (feature distillation, arXiv 2205.14141).",
-        choices=("cosine", "smooth-l1"),
+        "normalised target (feature distillation, arXiv 2205.14141), or squared error (MAE); "
+        "default: cosine, of pixels mse.",
+        choices=("cosine", "smooth-l1", "mse"),
     )
-    target_norm: str = option(
-        "l2",
-        help="Targets of length 1 (MILAN), or layer-normed (arXiv 2205.14141, 2210.10615).",
+    target_norm: str | None = option(
+        None,
+        help="Targets of length 1 (MILAN), or layer-normed (arXiv 2205.14141, 2210.10615); "
+        "default: l2, of pixels layer.",
         choices=("l2", "layer"),
     )
-    supervise: str = option(
-        "all",
+    supervise: str | None = option(
+        None,
         help="Tokens with a loss: all (MILAN), masked patches (MAE, arXiv 2111.06377), or CLS and "
-        "visible patches (MaskAlign, arXiv 2211.08887).",
+        "visible patches (MaskAlign, arXiv 2211.08887); default: all, of pixels masked.",
         choices=("all", "masked", "visible"),
     )
-    masking: str = option(
-        "semantic",
+    masking: str | None = option(
+        None,
         help="Keep patches by CLIP's attention to them (MILAN), all alike (MAE, arXiv 2111.06377), "
-        "or mask them in blocks (BEiT, arXiv 2106.08254).",
+        "or mask them in blocks (BEiT, arXiv 2106.08254); default: semantic, of pixels random.",
         choices=("semantic", "random", "block"),
     )
     mask_ratio: float = option(0.75, help="Share of the patches that is masked.")
@@ -98,6 +114,33 @@ class Pretrain(TrainingOptions):
         if not 0 < self.mask_ratio < 1:
             raise ConfigError(f"--mask-ratio {self.mask_ratio} is not within 0 to 1; try 0.75")
         require_warmup(self.warmup_epochs, self.epochs)
+        if (self.target == "features") != (self.targets is not None):
+            raise ConfigError(
+                f"--target {self.target} and --targets {self.targets} do not fit; give --targets "
+                "for features, and none for pixels"
+            )
+        if self.min_scale is not None and not (self.target == "pixels" and 0 < self.min_scale <= 1):
+            raise ConfigError(
+                f"--min-scale {self.min_scale} is for --target pixels and within 0 to 1; for "
+                "features give it to extract-targets"
+            )
+        choices = self.choices()
+        if self.target == "pixels" and choices["masking"] == "semantic":
+            raise ConfigError(
+                "--masking semantic needs a teacher's attention, which --target pixels does not "
+                "have; give random or block"
+            )
+        if self.target == "pixels" and choices["supervise"] != "masked":
+            raise ConfigError(
+                f"--supervise {choices['supervise']} cannot be had of --target pixels, whose "
+                "objective is the masked patches; leave it out"
+            )
+
+    def choices(self) -> dict[str, str]:
+        """Return the choices, those that were not made as MILAN's or, of pixels, MAE's."""
+        return {
+            name: getattr(self, name) or default for name, default in DEFAULTS[self.target].items()
+        }
 
 
 def run(config: Pretrain) -> None:

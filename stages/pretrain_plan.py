@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,15 @@ import torch
 from milan_pipeline import storage
 from milan_pipeline.checkpoints import newest_checkpoint, require_recorded
 from milan_pipeline.distributed import World
-from milan_pipeline.examples import Batch, ExampleConfig, ToExamples
+from milan_pipeline.examples import Batch
 from milan_pipeline.export import export_encoder
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.launcher import is_launched
 from milan_pipeline.meter import in_words
 from milan_pipeline.options import fields_from
 from milan_pipeline.order import lanes_of
-from milan_pipeline.pair_reader import PairSamples
+from milan_pipeline.pairs import OnMissing
+from milan_pipeline.pixel_data import PixelData, open_pixel_data
 from milan_pipeline.pixel_statistics import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.pretraining import RunData, StudentSpec, build_student, open_run_data
 from milan_pipeline.pretraining_task import Pretraining, PretrainingConfig
@@ -49,7 +50,7 @@ class Plan:
     """
 
     config: Pretrain
-    data: RunData
+    data: RunData | PixelData
     record: StageRecord
 
     @functools.cached_property
@@ -62,23 +63,22 @@ class Plan:
         """
         config, data = self.config, self.data
         spec = StudentSpec.from_content(dataclasses.asdict(config))
-        student, arguments = build_student(
-            spec, grid=data.grid, target_width=data.layout.width, seed=config.seed
-        )
+        grid, width = data.target_shape(spec)
+        student, arguments = build_student(spec, grid=grid, target_width=width, seed=config.seed)
         if config.init is not None:
             initialise(student, Path(config.init), decoder_heads=config.decoder_heads)
         return student, arguments
 
     @functools.cached_property
-    def examples(self) -> ExampleConfig:
+    def to_examples(self) -> Callable[[Iterable[dict[str, Any]]], Iterator[Batch]]:
         """How views are cut and masked.
 
         Raises:
             ConfigError: the ratio keeps or masks nothing.
         """
         student, _ = self.built
-        return self.data.examples(
-            student, mask_ratio=self.config.mask_ratio, masking=self.config.masking
+        return self.data.to_examples(
+            student, mask_ratio=self.config.mask_ratio, masking=self.config.choices()["masking"]
         )
 
     @functools.cached_property
@@ -108,15 +108,15 @@ class Plan:
 
     def summary(self) -> Iterator[str]:
         """Yield lines on how long the run is and what it will read and write."""
-        _ = self.is_done, self.examples  # to refuse what the run would refuse
+        _ = self.is_done, self.to_examples  # to refuse what the run would refuse
         student, _ = self.built
         total, newest = self.training.total_steps, newest_checkpoint(self.config.folder)
         parameters = sum(parameter.numel() for parameter in student.parameters())
-        pairs, order = self.data.pairs, self.data.order
+        order, count = self.data.order, int(self.data.samples.counts(0).sum())
         yield f"steps to do: {max(0, total - (newest[0] if newest else 0))} of {total}"
         yield (
-            f"pairs: {int(pairs.counts(0).sum())} a view, views: {self.config.views}, "
-            f"left out: {pairs.missing}"
+            f"pairs: {count} a view, views: {self.config.views or 'a new one each epoch'}, "
+            f"left out: {self.data.missing}"
         )
         yield f"batch: {order.batch}, lanes: {order.lanes}, parameters: {parameters}"
         # float32: weights and AdamW's two moments; with a moving average, each one's average too.
@@ -168,16 +168,16 @@ def train(
     if planned.is_done:
         return f"{config.out}: nothing to do, {total} steps are done" if world.leads else ""
     lanes_of(world.rank, world.size, range(data.order.lanes))  # or say which sizes fit
-    student, examples = planned.built[0].to(device), planned.examples
+    student, to_examples = planned.built[0].to(device), planned.to_examples
     cache = config.cache_config()
     if cache is not None and world.leads:
         _warn_of_small_cache(cache, data)
 
     def batches_from(steps: range) -> Generator[Batch, None, None]:
         return batches(
-            PairSamples(data.pairs),
+            data.samples,
             data.order,
-            ToExamples(examples),
+            to_examples,
             steps=steps,
             workers=config.workers,
             rank=world.rank,
@@ -188,9 +188,9 @@ def train(
 
     def finish(counts: dict[str, Any]) -> dict[str, Any]:
         _export(planned)
-        return counts | {"missing": data.pairs.missing}
+        return counts | {"missing": data.missing}
 
-    task = Pretraining(student, data.codec, planned.recipe)
+    task = Pretraining(student, data.targets(), planned.recipe)
     trainer = Trainer(config.folder, task, planned.training, data.clock, world=world)
     counts = train_into(
         config.folder,
@@ -205,7 +205,7 @@ def train(
     return f"{config.out}: {in_words(counts)}" if world.leads else ""
 
 
-def _warn_of_small_cache(cache: CacheConfig, data: RunData) -> None:
+def _warn_of_small_cache(cache: CacheConfig, data: RunData | PixelData) -> None:
     """Say so where pieces will be evicted before the shuffle comes back to them."""
     if cache.max_bytes < data.shuffled_bytes:
         click.echo(
@@ -226,31 +226,38 @@ def _export(planned: Plan) -> None:
         export_encoder(folder, encoder, arguments, mean=IMAGENET_MEAN, std=IMAGENET_STD, name=name)
 
 
-def _settled(config: Pretrain, device: torch.device) -> tuple[Pretrain, RunData]:
+def _settled(config: Pretrain, device: torch.device) -> tuple[Pretrain, RunData | PixelData]:
     """Join the pairs; fill in what was left to the data, the machine or an earlier run."""
     config = _with_frozen_choices(config)
-    data = open_run_data(
-        config.images,
-        config.targets,
-        views=config.views,
-        on_missing="skip" if config.on_missing == "skip" else "error",
-        batch=config.batch_size,
-        lanes=config.lanes,
-        block=config.shuffle_block,
-        seed=config.seed,
-    )
+    data = _open_data(config)
     precision, warmup = config.precision, config.warmup_epochs
     if precision == "auto":
         precision = "bf16" if device.type == "cuda" else "fp32"
+    chosen: dict[str, Any] = dict(config.choices())
     settled = dataclasses.replace(
         config,
-        views=len(data.pairs.views),
+        **chosen,
+        views=config.views if isinstance(data, PixelData) else data.samples.cycle,
         batch_size=data.order.batch,
         lanes=data.order.lanes,
         precision=precision,
         warmup_epochs=WARMUP_SHARE * config.epochs if warmup is None else warmup,
     )
     return settled, data
+
+
+def _open_data(config: Pretrain) -> RunData | PixelData:
+    order: dict[str, Any] = {
+        "views": config.views,
+        "batch": config.batch_size,
+        "lanes": config.lanes,
+        "block": config.shuffle_block,
+        "seed": config.seed,
+    }
+    if config.targets is None:
+        return open_pixel_data(config.images, min_scale=config.min_scale, **order)
+    on_missing: OnMissing = "skip" if config.on_missing == "skip" else "error"
+    return open_run_data(config.images, config.targets, on_missing=on_missing, **order)
 
 
 def _with_frozen_choices(config: Pretrain) -> Pretrain:
@@ -264,7 +271,7 @@ def _with_frozen_choices(config: Pretrain) -> Pretrain:
     return dataclasses.replace(config, **frozen)
 
 
-def _record(config: Pretrain, data: RunData) -> StageRecord:
+def _record(config: Pretrain, data: RunData | PixelData) -> StageRecord:
     """Describe the run: `config.json`, with what must not change between its parts."""
     begun = {} if config.init is None else {"init": initial_weights(Path(config.init)).sha256}
     return StageRecord(
@@ -272,9 +279,7 @@ def _record(config: Pretrain, data: RunData) -> StageRecord:
         stage="pretrain",
         config=config,
         inputs={
-            "identity_hash": data.identity_hash,
-            "identity": data.identity,
-            "pairs": data.pairs.fingerprint(),
+            **data.inputs,
             **begun,
         },
     )

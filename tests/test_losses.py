@@ -30,6 +30,8 @@ def spelled_out(loss, target_norm, pred, target):
             t = (raw - raw.mean()) / ((raw - raw.mean()).square().mean() + 1e-5).sqrt()
         if loss == "cosine":
             terms.append(2 - 2 * (p @ t) / (p.norm() * t.norm()))
+        elif loss == "mse":
+            terms.append((p - t).square().mean())
         else:
             d = (p - t).abs()
             terms.append(torch.where(d < 2, d.square() / 4, d - 1).mean())

@@ -10,6 +10,7 @@ import pytest
 import webdataset as wds
 from torch.distributed.run import get_args_parser
 
+from milan_pipeline.pretraining_choices import MILANS
 from stages.pretrain import Pretrain
 from tests.conftest import run_cli
 
@@ -104,7 +105,7 @@ def test_every_stage_benchmark_and_choice_is_in_the_readme() -> None:
         row = re.search(rf"^\| `--{name.replace('_', '-')}` \|(.*)$", README, flags=re.MULTILINE)
         assert row is not None
         default, *others = re.findall(r"`([\w-]+)`", row[1])
-        assert default == options[name].default
+        assert default == MILANS[name]
         assert {default, *others} == set(options[name].metadata["choices"])
     extras = set(re.findall(r"'\.\[(\w+)\]'", README))
     assert extras

@@ -10,6 +10,7 @@ from milan_pipeline.decoder_choices import DECODERS
 from milan_pipeline.encoder_specs import load_encoder
 from milan_pipeline.losses import LOSSES, TARGET_NORMS
 from milan_pipeline.masking import MASKINGS
+from milan_pipeline.pretraining_choices import MAES, MILANS
 from milan_pipeline.student import SUPERVISE
 from stages.pretrain import Pretrain
 from tests.stages.small_pretrain import SHORT, log, pretrain, state, weights
@@ -39,7 +40,8 @@ def test_the_options_offer_what_the_library_has():
     for name, values in CHOICES.items():
         field = Pretrain.__dataclass_fields__[name]
         assert field.metadata["choices"] == values
-        assert field.default == values[0]
+        assert MILANS[name] == values[0]
+        assert MAES[name] in values
         assert field.metadata["role"] == "content"
 
 
