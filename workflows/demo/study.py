@@ -10,8 +10,6 @@ import signal
 import sys
 from pathlib import Path
 
-import torch
-
 from workflows.demo.study_report import report
 from workflows.demo.study_tasks import FULL, QUICK, study_tasks
 from workflows.demo.task_graph import TaskError, locked, run_tasks
@@ -26,30 +24,16 @@ SMALL_MODELS = {
 EXIT_INTERRUPTED = 75
 
 
-def fitting_precision() -> str:
-    """Return bf16 for a CPU that multiplies it, else fp32, which is then ten times faster."""
-    found = torch.cpu.get_capabilities()
-    return "bf16" if found.get("amx_bf16") or found.get("avx512_bf16") else "fp32"
-
-
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns 1 if a command failed or MILAN is not ahead of pixels."""
     parser = argparse.ArgumentParser(description="Compare encoders on the demo's scenes.")
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="commands that run together")
-    parser.add_argument(
-        "--precision", choices=("fp32", "bf16"), help="default: what is faster on this CPU"
-    )
     parser.add_argument("--quick", action="store_true", help="tiny: only to see that it works")
     options = parser.parse_args(arguments)
     out, seeds = options.out, tuple(dict.fromkeys(options.seeds))
-    tasks = study_tasks(
-        out,
-        seeds=seeds,
-        size=QUICK if options.quick else FULL,
-        precision=options.precision or fitting_precision(),
-    )
+    tasks = study_tasks(out, seeds=seeds, size=QUICK if options.quick else FULL)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_INTERRUPTED))
     out.mkdir(parents=True, exist_ok=True)
     try:

@@ -71,21 +71,20 @@ def folder_of(out: Path, seed: int, encoder: str) -> Path:
     return out / f"seed-{seed}" / encoder.lower()
 
 
-def study_tasks(out: Path, *, seeds: tuple[int, ...], size: Size, precision: str) -> list[Task]:
+def study_tasks(out: Path, *, seeds: tuple[int, ...], size: Size) -> list[Task]:
     """List all commands of the study.
 
     Args:
         out: folder of the study.
         seeds: of everything but scenes and targets, which are the same for all.
         size: how much is drawn and trained.
-        precision: of all that is computed: "fp32" or "bf16".
     """
-    tasks = list(_shared(out, size, precision))
+    tasks = list(_shared(out, size))
     for seed in seeds:
-        tasks += _pretrain(out, seed, size, precision)
+        tasks += _pretrain(out, seed, size)
     for seed in seeds:
         for encoder in ENCODERS:
-            tasks += _evaluate(out, seed, encoder, size, precision)
+            tasks += _evaluate(out, seed, encoder, size)
     return tasks
 
 
@@ -94,7 +93,7 @@ def _stage(name: str, *words: object, config: str | None = None) -> tuple[str, .
     return (*STAGE, name, *(str(word) for word in words), *options)
 
 
-def _shared(out: Path, size: Size, precision: str) -> Iterator[Task]:
+def _shared(out: Path, size: Size) -> Iterator[Task]:
     scenes, images = out / "scenes", out / "images"
     numbers = ("--train", str(size.train), "--test", str(size.test))
     draw = (sys.executable, "-m", "workflows.demo.scenes", str(scenes), *numbers)
@@ -105,7 +104,7 @@ def _shared(out: Path, size: Size, precision: str) -> Iterator[Task]:
     extract = ("--images", images / "train", "--out", out / "targets.zarr", "--views", size.views)
     yield Task(
         name="extract-targets",
-        command=_stage("extract-targets", *extract, "--precision", precision, config="demo.yaml"),
+        command=_stage("extract-targets", *extract, config="demo.yaml"),
         needs=("pack-train",),
     )
     yield Task(
@@ -117,7 +116,7 @@ def _shared(out: Path, size: Size, precision: str) -> Iterator[Task]:
     )
 
 
-def _pretrain(out: Path, seed: int, size: Size, precision: str) -> Iterator[Task]:
+def _pretrain(out: Path, seed: int, size: Size) -> Iterator[Task]:
     """Two runs that differ in nothing but the objective.
 
     MILAN's is the demo's. The pixels' is MAE's (arXiv 2111.06377): its decoder, loss and ratio, on
@@ -131,7 +130,7 @@ def _pretrain(out: Path, seed: int, size: Size, precision: str) -> Iterator[Task
     }  # fmt: skip
     common = ("--images", out / "images" / "train", "--epochs", size.epochs, "--seed", seed)
     for encoder, (own, need) in objectives.items():
-        run = ("--out", folder_of(out, seed, encoder) / "run", "--precision", precision)
+        run = ("--out", folder_of(out, seed, encoder) / "run", "--precision")
         yield Task(
             name=f"pretrain-{encoder.lower()}-{seed}",
             command=_stage("pretrain", *common, *own, *run, config="demo.yaml"),
@@ -139,7 +138,7 @@ def _pretrain(out: Path, seed: int, size: Size, precision: str) -> Iterator[Task
         )
 
 
-def _evaluate(out: Path, seed: int, encoder: str, size: Size, precision: str) -> Iterator[Task]:
+def _evaluate(out: Path, seed: int, encoder: str, size: Size) -> Iterator[Task]:
     place = folder_of(out, seed, encoder)
     words, needs = _encoder(out, seed, encoder)
     train, test = (out / "images" / split for split in ("train", "test"))
@@ -150,12 +149,12 @@ def _evaluate(out: Path, seed: int, encoder: str, size: Size, precision: str) ->
     for training in size.finetune:
         yield Task(
             name=f"{training.name}-{tail}",
-            command=_training("finetune", training, place, scored, precision),
+            command=_training("finetune", training, place, scored),
             needs=needs,
         )
     yield Task(
         name=f"segment-{tail}",
-        command=_training("segment", size.segment, place, scored, precision),
+        command=_training("segment", size.segment, place, scored),
         needs=needs,
     )
     probe = (*common, "--test", test, "--out", place / "probe")
@@ -176,8 +175,8 @@ def _encoder(out: Path, seed: int, encoder: str) -> tuple[tuple[object, ...], tu
 
 
 def _training(
-    stage: str, training: Training, place: Path, words: tuple[object, ...], precision: str
+    stage: str, training: Training, place: Path, words: tuple[object, ...]
 ) -> tuple[str, ...]:
     amount = ("--label-fraction", training.fraction, "--epochs", training.epochs)
-    own = (*amount, "--batch-size", training.batch, "--precision", precision)
+    own = (*amount, "--batch-size", training.batch, "--precision")
     return _stage(stage, *words, "--out", place / training.name, *own, config="study.yaml")
