@@ -130,7 +130,7 @@ def _pretrain(out: Path, seed: int, size: Size) -> Iterator[Task]:
     }  # fmt: skip
     common = ("--images", out / "images" / "train", "--epochs", size.epochs, "--seed", seed)
     for encoder, (own, need) in objectives.items():
-        run = ("--out", folder_of(out, seed, encoder) / "run", "--precision")
+        run = ("--out", folder_of(out, seed, encoder) / "run")
         yield Task(
             name=f"pretrain-{encoder.lower()}-{seed}",
             command=_stage("pretrain", *common, *own, *run, config="demo.yaml"),
@@ -178,5 +178,5 @@ def _training(
     stage: str, training: Training, place: Path, words: tuple[object, ...]
 ) -> tuple[str, ...]:
     amount = ("--label-fraction", training.fraction, "--epochs", training.epochs)
-    own = (*amount, "--batch-size", training.batch, "--precision")
+    own = (*amount, "--batch-size", training.batch)
     return _stage(stage, *words, "--out", place / training.name, *own, config="study.yaml")
