@@ -41,16 +41,16 @@ class Size:
 
 
 FULL = Size(
-    train=8000,
-    test=2400,
+    train=4000,
+    test=1200,
     views=4,
-    epochs=14,
+    epochs=12,
     finetune=(
-        Training(name="finetune-1", fraction=0.01, epochs=40, batch=16),
-        Training(name="finetune-10", fraction=0.1, epochs=12, batch=32),
+        Training(name="finetune-1", fraction=0.01, epochs=30, batch=16),
+        Training(name="finetune-10", fraction=0.1, epochs=10, batch=32),
         Training(name="finetune-100", fraction=1.0, epochs=3, batch=64),
     ),
-    segment=Training(name="segment", fraction=0.125, epochs=8, batch=16),
+    segment=Training(name="segment", fraction=0.2, epochs=6, batch=16),
 )
 QUICK = Size(
     train=240,
