@@ -19,7 +19,7 @@ from milan_pipeline.segmentation_model import Segmenter
 from milan_pipeline.segmenter_files import SegmenterDescription, read_segmenter
 from milan_pipeline.training_choices import with_frozen_choices
 from stages.segment import Segment
-from stages.segment_plan import labels_of, scans_of, settled
+from stages.segment_choices import labels_of, scans_of, settled
 from stages.segment_run import PICTURE, exam_config, table_of, write_result
 
 

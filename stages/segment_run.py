@@ -24,7 +24,8 @@ from milan_pipeline.stream import batches
 from milan_pipeline.training import Trainer
 from milan_pipeline.training_run import train_into
 from stages.segment import FACTORS, Segment
-from stages.segment_plan import Plan, labels_of, plan, scale_rule
+from stages.segment_choices import labels_of, scale_rule
+from stages.segment_plan import Plan, plan
 
 PICTURE = "examples.png"
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from milan_pipeline.segmentation_task import Segmentation
 from milan_pipeline.segmenter_files import read_segmenter
 from stages.segment import Segment
-from stages.segment_plan import settled
+from stages.segment_choices import settled
 from tests.conftest import run_cli
 from tests.painted import png, write_ade_tree
 from tests.stages.small_segment import SHORT, TINY_VIT, outcome, record, rows, segment
