@@ -42,11 +42,15 @@ class World:
         dist.all_reduce(shared, dist.ReduceOp.MAX)
         return float(shared)
 
-    def mean(self, values_n: torch.Tensor) -> torch.Tensor:
-        """Return the mean over processes of a float64 (n,) tensor on the CPU."""
+    def total(self, values_n: torch.Tensor) -> torch.Tensor:
+        """Return the sum over processes of a float64 (n,) tensor on the CPU."""
         if self.size > 1:
             dist.all_reduce(values_n)
-        return values_n / self.size
+        return values_n
+
+    def mean(self, values_n: torch.Tensor) -> torch.Tensor:
+        """Return the mean over processes of a float64 (n,) tensor on the CPU."""
+        return self.total(values_n) / self.size
 
     def gather(self, value: Any) -> list[Any]:
         """Return all processes' values, by rank; for rare and small ones: they are pickled."""

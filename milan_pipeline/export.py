@@ -40,10 +40,22 @@ def export_encoder(
         std: likewise.
         name: of the files, without their endings.
     """
-    weights = {
-        key: value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()
-    }
     description = {"timm": dict(arguments), "mean": list(mean), "std": list(std)}
+    put_weights(run, name, encoder.state_dict(), description)
+
+
+def put_weights(
+    run: Path, name: str, state: Mapping[str, Tensor], description: Mapping[str, Any]
+) -> None:
+    """Write `NAME.safetensors` and `NAME.json`, each atomically.
+
+    Args:
+        run: the run folder.
+        name: of the files.
+        state: weights under timm's names.
+        description: as `encoder.json` has it, at least.
+    """
+    weights = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     storage.put_bytes(str(run / f"{name}.safetensors"), safetensors.torch.save(weights))
     _put_json(str(run / f"{name}.json"), description)
 

@@ -1,12 +1,18 @@
 """Random numbers that are a pure function of named values, never of a worker's state."""
 
+import contextlib
 import json
-from typing import Any
+import random
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
 from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
 
 
 class _Key(ISeedSequence):
@@ -39,3 +45,35 @@ def keyed_generator(*parts: str | int) -> np.random.Generator:
     key = xxhash.xxh3_128_digest(text.encode("ascii"))[::-1]
     # numpy's stubs know its own SeedSequence alone, its documentation every ISeedSequence.
     return np.random.Generator(np.random.Philox(_Key(key)))  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def seeded_globals(*parts: str | int, device: "torch.device | None" = None) -> Iterator[None]:
+    """Seed the global random states of Python, numpy and torch by `parts` inside the block.
+
+    For what can draw from nowhere else: timm's augmentations, dropout. Afterwards the states are
+    what they were, so that nothing outside notices.
+
+    Args:
+        parts: as for `keyed_generator`.
+        device: a GPU whose state is seeded too; torch's CPU state always is.
+    """
+    import torch  # noqa: PLC0415 - the order and the views, which this file is for, need none
+
+    python, numpys, torchs = (
+        int(word) for word in (keyed_generator(*parts).random(3) * 2**32).astype(np.uint64)
+    )
+    on_gpu = device is not None and device.type == "cuda"
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        try:
+            random.seed(python)
+            np.random.seed(numpys)  # noqa: NPY002
+            torch.default_generator.manual_seed(torchs)  # `torch.manual_seed` reaches for GPUs
+            if on_gpu:
+                with torch.cuda.device(device):
+                    torch.cuda.manual_seed(torchs)
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002

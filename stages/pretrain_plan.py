@@ -24,7 +24,7 @@ from milan_pipeline.pixel_data import PixelData, open_pixel_data
 from milan_pipeline.pixel_statistics import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.pretraining import RunData, StudentSpec, build_student, open_run_data
 from milan_pipeline.pretraining_task import Pretraining, PretrainingConfig
-from milan_pipeline.provenance import StageRecord, read_record
+from milan_pipeline.provenance import StageRecord
 from milan_pipeline.replicas import require_processes
 from milan_pipeline.run_log import trained_steps
 from milan_pipeline.run_weights import initial_weights, initialise
@@ -33,6 +33,7 @@ from milan_pipeline.shard_cache import CacheConfig
 from milan_pipeline.stream import batches
 from milan_pipeline.student import Student
 from milan_pipeline.training import Trainer, TrainingConfig
+from milan_pipeline.training_choices import training_precision, with_frozen_choices
 from milan_pipeline.training_run import train_into
 from stages.pretrain import Pretrain
 
@@ -228,11 +229,11 @@ def _export(planned: Plan) -> None:
 
 def _settled(config: Pretrain, device: torch.device) -> tuple[Pretrain, RunData | PixelData]:
     """Join the pairs; fill in what was left to the data, the machine or an earlier run."""
-    config = _with_frozen_choices(config)
+    config = with_frozen_choices(
+        config, "views", "batch_size", "lanes", "precision", "warmup_epochs"
+    )
     data = _open_data(config)
-    precision, warmup = config.precision, config.warmup_epochs
-    if precision == "auto":
-        precision = "bf16" if device.type == "cuda" else "fp32"
+    warmup = config.warmup_epochs
     chosen: dict[str, Any] = dict(config.choices())
     settled = dataclasses.replace(
         config,
@@ -240,7 +241,7 @@ def _settled(config: Pretrain, device: torch.device) -> tuple[Pretrain, RunData 
         views=config.views if isinstance(data, PixelData) else data.samples.cycle,
         batch_size=data.order.batch,
         lanes=data.order.lanes,
-        precision=precision,
+        precision=training_precision(config.precision, device),
         warmup_epochs=WARMUP_SHARE * config.epochs if warmup is None else warmup,
     )
     return settled, data
@@ -258,17 +259,6 @@ def _open_data(config: Pretrain) -> RunData | PixelData:
         return open_pixel_data(config.images, min_scale=config.min_scale, **order)
     on_missing: OnMissing = "skip" if config.on_missing == "skip" else "error"
     return open_run_data(config.images, config.targets, on_missing=on_missing, **order)
-
-
-def _with_frozen_choices(config: Pretrain) -> Pretrain:
-    """Fill in what an earlier run into this folder chose from its data and machine."""
-    previous = read_record(storage.join(config.out, "config.json")) or {"content": {}}
-    frozen = {
-        name: previous["content"][name]
-        for name in ("views", "batch_size", "lanes", "precision", "warmup_epochs")
-        if getattr(config, name) in (None, "auto") and name in previous["content"]
-    }
-    return dataclasses.replace(config, **frozen)
 
 
 def _record(config: Pretrain, data: RunData | PixelData) -> StageRecord:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.small_labels import write_coloured
+from tests.stages.small_finetune import TINY_VIT, outcome, record
 from tests.stages.small_pretrain import TINY_STUDENT
 from tests.test_kills import GIVE_UP, POLL, children, ended, files, logged
 
@@ -152,3 +154,26 @@ def waits_for_others(port):
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         select.select([], [], [], POLL)
+
+
+def test_processes_fine_tune_together_stop_in_order_and_go_on(tmp_path):
+    write_coloured(tmp_path / "train", 8)
+    write_coloured(tmp_path / "val", 5, seed=1, noise=300)
+
+    def words(out):
+        return [
+            sys.executable, "-m", "milan_pipeline.cli", "finetune", *TINY_VIT, "--processes", 2,
+            "--train", tmp_path / "train", "--val", tmp_path / "val", "--out", out,
+            "--batch-size", 8, "--epochs", STEPS // 3, "--eval-every", 10, "--micro-batch", 3,
+            "--base-lr", 0.02, "--checkpoint-every", 5, "--log-every", 1, "--workers", 1,
+        ]  # fmt: skip
+
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    said = run_to_the_end(words(whole))
+    assert said.count(f"{STEPS} steps") == said.count("top-5 %") == 1
+    assert record(whole, "scores.json")["val"] == 15
+    code, _ = stop_at(words(run), run, 40, lambda own: own.send_signal(signal.SIGTERM))
+    assert code == 75
+    run_to_the_end(words(run))
+    assert outcome(run) == outcome(whole)
+    assert [row["loss"] for row in logged(run)] == [row["loss"] for row in logged(whole)]

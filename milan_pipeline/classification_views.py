@@ -1,0 +1,127 @@
+"""From a labelled image's bytes to what a classifier is shown, by timm's own transforms.
+
+Pixels stay uint8 here, as with timm's prefetching loader: they are normalised on the device.
+
+Legend: B batch, C channels, H height, W width.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from timm.data.transforms_factory import create_transform
+from torch import Tensor
+
+from milan_pipeline.errors import BadImageError, DataError
+from milan_pipeline.examples import IMAGE_MEMBER
+from milan_pipeline.images import decode_rgb
+from milan_pipeline.keyed_random import seeded_globals
+
+INTERPOLATION = "bicubic"
+CROP_PCT, WHOLE_FROM = 0.875, 224
+
+
+class LabelledBatch(NamedTuple):
+    """One rank's part of a global batch.
+
+    Attributes:
+        images_BCHW: uint8 pixels.
+        labels_B: int64 class numbers.
+        keys: the samples.
+    """
+
+    images_BCHW: Tensor
+    labels_B: Tensor
+    keys: list[str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViewConfig:
+    """What views depend on besides the images.
+
+    Attributes:
+        image_size: height and width of a view, in pixels.
+        mean: of the pixels, in [0, 1]: the colour of what a distortion leaves empty.
+        augment: timm's name of an automatic augmentation; empty is none.
+        crop_pct: share of the resized image's side that evaluation sees.
+        seed: of the augmentation.
+    """
+
+    image_size: int
+    mean: tuple[float, ...]
+    augment: str
+    crop_pct: float
+    seed: int
+
+
+def default_crop_pct(image_size: int) -> float:
+    """Return 224/256 up to 224 pixels, else 1: the official code's."""
+    return CROP_PCT if image_size <= WHOLE_FROM else 1.0
+
+
+class TrainingViews:
+    """Turn samples into augmented examples: random crop, flip, automatic augmentation.
+
+    A stage of a pipeline. What is drawn for a sample is a function of (seed, epoch, key) alone.
+    Erasing and mixing are left to the device.
+    """
+
+    def __init__(self, config: ViewConfig) -> None:
+        self._seed = config.seed
+        self._transform: Callable[[Image.Image], Tensor] = create_transform(
+            config.image_size,
+            is_training=True,
+            color_jitter=0.0,
+            auto_augment=config.augment or None,
+            interpolation=INTERPOLATION,
+            mean=config.mean,
+            use_prefetcher=True,
+        )
+
+    def __call__(self, samples: Iterable[dict[str, Any]]) -> Iterator[LabelledBatch]:
+        """Yield examples without a batch dimension, in the samples' order.
+
+        Raises:
+            DataError: an image cannot be decoded; it is named.
+        """
+        for sample in samples:
+            key, image = sample["__key__"], opened(sample)
+            with seeded_globals("augment", self._seed, sample["epoch"], key):
+                view_CHW = self._transform(image)
+            yield LabelledBatch(view_CHW, torch.tensor(sample["label"]), [key])
+
+
+class EvaluationViews:
+    """Turn a sample into the view that timm's own evaluation shows: resized, centre-cropped."""
+
+    def __init__(self, config: ViewConfig) -> None:
+        self._transform: Callable[[Image.Image], Tensor] = create_transform(
+            config.image_size,
+            interpolation=INTERPOLATION,
+            mean=config.mean,
+            crop_pct=config.crop_pct,
+            use_prefetcher=True,
+        )
+
+    def __call__(self, sample: dict[str, Any]) -> Tensor:
+        """Return uint8 (C, H, W).
+
+        Raises:
+            DataError: the image cannot be decoded; it is named.
+        """
+        return self._transform(opened(sample))
+
+
+def opened(sample: dict[str, Any]) -> Image.Image:
+    """Decode a sample's image.
+
+    Raises:
+        DataError: it cannot be; it is named.
+    """
+    try:
+        return Image.fromarray(decode_rgb(sample[IMAGE_MEMBER]))
+    except BadImageError as error:
+        name = f"{sample['__url__']}, sample {sample['__key__']!r}"
+        raise DataError(f"{name}: {error}") from error

@@ -1,0 +1,144 @@
+"""`milan-pipeline finetune`: an encoder + labelled images -> a classifier and its accuracy."""
+
+import dataclasses
+
+import click
+
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.options import option, stage_command
+from milan_pipeline.training_options import TrainingOptions, require_warmup
+from milan_pipeline.training_session import Train, run_training
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finetune(TrainingOptions):
+    """Fine-tune an encoder to name classes of images, by MILAN's official recipe.
+
+    Defaults are those of a ViT-B; for a ViT-L take --layer-decay 0.75 --drop-path 0.2. Killed or
+    stopped (SIGTERM, SIGUSR1), run the same command again: it goes on from the newest checkpoint
+    and ends with the same weights.
+    """
+
+    encoder: str = option(
+        help="Run folder, .safetensors with its .json, timm name (with its tag: pretrained), or "
+        "open_clip:MODEL/TAG."
+    )
+    train: str | None = option(
+        None,
+        help="Folder of labelled image shards, or of class folders, to learn from.",
+        role="execution",
+    )
+    val: str = option(
+        help="Folder of labelled image shards, or of class folders, to score on.", role="execution"
+    )
+    eval_only: bool = option(
+        False,
+        help="Train nothing: score the classifier in --encoder, a .safetensors of finetune.",
+    )
+    label: str | None = option(
+        None, help="What tables call it; default: --encoder.", role="execution"
+    )
+    label_fraction: float = option(
+        1.0, help="Share of each class's training images to learn from; at least one of each."
+    )
+    random_init: bool = option(False, help="Draw the encoder's weights anew: a baseline.")
+    allow_unfinished: bool = option(
+        False, help="Begin from a run that is not done.", role="execution"
+    )
+    image_size: int | None = option(
+        None, help="Side of the views, in pixels; default: the encoder's.", least=1
+    )
+    pool: str = option(
+        "mean", help="What is classified: the patches' mean or CLS.", choices=("mean", "cls")
+    )
+    crop_pct: float | None = option(
+        None,
+        help="Share of the resized image's side that is scored; default: 0.875 up to 224 pixels, "
+        "else 1.",
+    )
+    drop_path: float = option(0.1, help="Rate of stochastic depth (arXiv 1603.09382).", least=0)
+    epochs: int = option(100, help="Passes over the images; sets the schedule.", least=1)
+    warmup_epochs: float | None = option(
+        None,
+        help="Epochs in which the learning rate rises; default: 5, or a tenth of --epochs if that "
+        "is less.",
+    )
+    base_lr: float = option(
+        1e-4, help="Learning rate for a batch of 256; scaled to the batch.", least=0
+    )
+    min_lr: float = option(1e-6, help="Learning rate at the end.", least=0)
+    layer_decay: float = option(
+        0.65, help="Scale of a layer's learning rate for each layer after it.", least=0, most=1
+    )
+    weight_decay: float = option(0.05, help="AdamW's weight decay.", least=0)
+    augment: str = option(
+        "rand-m9-mstd0.5-inc1",
+        help="timm's name of an augmentation (RandAugment, arXiv 1909.13719); '' is none.",
+    )
+    smoothing: float = option(0.1, help="Label smoothing.", least=0)
+    mixup: float = option(0.8, help="Alpha of mixup (arXiv 1710.09412); 0 is none.", least=0)
+    cutmix: float = option(1.0, help="Alpha of CutMix (arXiv 1905.04899); 0 is none.", least=0)
+    erasing: float = option(
+        0.25, help="Share of the images of which a box is erased (1708.04896).", least=0, most=1
+    )
+    eval_every: int = option(1, help="Epochs between evaluations.", least=1)
+    gradient_checkpointing: bool = option(
+        False, help="Compute blocks again in the backward pass, to save memory.", role="execution"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.train is None and not self.eval_only:
+            raise ConfigError("--train is missing; give labelled images, or --eval-only")
+        if self.eval_only and not self.encoder.endswith(".safetensors"):
+            raise ConfigError(
+                f"--eval-only scores a classifier, and --encoder {self.encoder!r} is no file; "
+                "give RUN/finetuned.safetensors or RUN/best.safetensors"
+            )
+        if not 0 < self.label_fraction <= 1:
+            raise ConfigError(
+                f"--label-fraction {self.label_fraction} is not within 0 to 1; give 1 for all"
+            )
+        if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
+            raise ConfigError(f"--crop-pct {self.crop_pct} is not within 0 to 1; try 0.875")
+        for flag, value in (("--drop-path", self.drop_path), ("--smoothing", self.smoothing)):
+            if not value < 1:
+                raise ConfigError(f"{flag} {value} is not below 1; try 0.1")
+        require_warmup(self.warmup_epochs, self.epochs)
+
+    @property
+    def warmup(self) -> float:
+        """Epochs of warm-up, which the schedule's length settles if nothing else does."""
+        return min(5.0, self.epochs / 10) if self.warmup_epochs is None else self.warmup_epochs
+
+
+def run(config: Finetune) -> None:
+    """Train to the last step, export the classifier and write its scores."""
+
+    def load() -> "Train[Finetune]":
+        from stages.finetune_eval import evaluate_only
+        from stages.finetune_run import train
+
+        return evaluate_only if config.eval_only else train
+
+    run_training("finetune", config, load)
+
+
+def dry_run(config: Finetune) -> None:
+    """Say how long the run is and what it will read and write."""
+    from milan_pipeline.devices import pick_device
+    from milan_pipeline.order import lanes_of
+    from stages.finetune_eval import plan_evaluation
+    from stages.finetune_plan import plan
+
+    processes = config.count_processes()
+    if config.eval_only:
+        click.echo(f"images to score: {plan_evaluation(config).val.samples}")
+        return
+    planned = plan(config, pick_device(config.device))
+    lanes_of(0, processes, range(planned.order.lanes))
+    for line in planned.summary():
+        click.echo(line)
+
+
+command = stage_command("finetune", Finetune, run=run, dry_run=dry_run)

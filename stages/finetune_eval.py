@@ -1,0 +1,98 @@
+"""`finetune --eval-only`: score a classifier that an earlier run has made."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from milan_pipeline import storage
+from milan_pipeline.classification_exam import Examiner
+from milan_pipeline.classifier_files import Description, read_classifier, read_description
+from milan_pipeline.cpu_training import suit_cpu
+from milan_pipeline.distributed import World
+from milan_pipeline.encoder_specs import fingerprint
+from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.labelled import LabelledTable, open_labelled, require_same_classes
+from milan_pipeline.provenance import StageRecord
+from milan_pipeline.run_log import run_lock
+from milan_pipeline.training_choices import training_precision, with_frozen_choices
+from stages.finetune import Finetune
+from stages.finetune_plan import require_known_classes, scans_of
+from stages.finetune_run import exam_config, table_of, write_result
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationPlan:
+    """An evaluation with nothing left open.
+
+    Attributes:
+        config: what was left to the machine is filled in.
+        description: of the classifier.
+        val: the images to score on.
+        record: `config.json`.
+    """
+
+    config: Finetune
+    description: Description
+    val: LabelledTable
+    record: StageRecord
+
+
+def plan_evaluation(config: Finetune, *, scans: Path | None = None) -> EvaluationPlan:
+    """Open a classifier's description and the images.
+
+    Args:
+        config: the options.
+        scans: see `labelled.open_labelled`.
+
+    Raises:
+        ConfigError: the images are not of its classes.
+        MissingDataError, DataError: there is no such classifier, or no labelled images.
+    """
+    description = read_description(config.encoder)
+    if config.crop_pct is not None:
+        description = dataclasses.replace(description, crop_pct=config.crop_pct)
+    val = open_labelled(config.val, kind="class", scans=scans)
+    known = dataclasses.replace(val, classes=description.classes)
+    require_same_classes(known, val, f"--encoder {config.encoder}", f"--val {config.val}")
+    require_known_classes(val, description.arguments["num_classes"], config.val)
+    record = StageRecord(
+        url=storage.join(config.out, "config.json"),
+        stage="finetune",
+        config=config,
+        inputs={"encoder": fingerprint(config.encoder), "val": val.source},
+    )
+    return EvaluationPlan(config=config, description=description, val=val, record=record)
+
+
+def evaluate_only(
+    config: Finetune,
+    device: torch.device,
+    world: World,
+    stop: StopRequest,
+    prepared: Callable[[], None],
+) -> str:
+    """Score a classifier, together with the other processes; arguments are those of `train`."""
+    config = with_frozen_choices(config, "precision")
+    precision = training_precision(config.precision, device)
+    config = dataclasses.replace(config, precision=precision)
+    planned = plan_evaluation(config, scans=scans_of(config))
+    if planned.record.previous_state() == "done":
+        return f"{config.out}: nothing to do, the scores are there" if world.leads else ""
+    model, bf16 = read_classifier(config.encoder)[0].to(device), precision == "bf16"
+    suit_cpu(model, bf16=bf16)
+    examiner = Examiner(model, planned.description, planned.val, exam_config(config, bf16=bf16))
+    world.wait_for_all()  # until all have read what an earlier run left
+    prepared()
+    stop.raise_if_asked("no scores were written")
+    scores = examiner.score(world)
+    if not world.leads:
+        return ""
+    with run_lock(config.folder):
+        planned.record.begin()
+        found = write_result(
+            config, planned.record, scores.per_cent(), {"val": planned.val.samples}
+        )
+        planned.record.finish(scores._asdict())
+    return table_of(found)

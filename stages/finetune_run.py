@@ -1,0 +1,152 @@
+"""The doing of what `finetune` has planned: train, examine, export, and say how good it is."""
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+import torch
+
+from milan_pipeline.classification_exam import ExamConfig, Examiner
+from milan_pipeline.classification_task import Classification
+from milan_pipeline.classification_views import LabelledBatch, TrainingViews
+from milan_pipeline.classifier_files import write_classifier
+from milan_pipeline.distributed import World
+from milan_pipeline.exams import Exams, without_exams
+from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.meter import in_words
+from milan_pipeline.order import lanes_of
+from milan_pipeline.provenance import StageRecord, config_by_role
+from milan_pipeline.results import Result, write_scores
+from milan_pipeline.stream import batches
+from milan_pipeline.training import Trainer
+from milan_pipeline.training_run import train_into
+from stages.finetune import Finetune
+from stages.finetune_plan import Plan, plan
+
+
+def train(
+    config: Finetune,
+    device: torch.device,
+    world: World,
+    stop: StopRequest,
+    prepared: Callable[[], None],
+) -> str:
+    """Train to the last step and export the classifier, together with the other processes.
+
+    Args:
+        config: what to train.
+        device: of this process.
+        world: all processes.
+        stop: asked after each step.
+        prepared: called when all are ready, before the first of them writes anything.
+
+    Returns:
+        What is to be said at the end; nothing in processes other than the first.
+    """
+    planned = plan(config, device, remember=True)
+    total = planned.training.total_steps
+    if planned.is_done:
+        return f"{config.out}: nothing to do, {total} steps are done" if world.leads else ""
+    lanes_of(world.rank, world.size, range(planned.order.lanes))  # or say which sizes fit
+    views, cache = TrainingViews(planned.views), config.cache_config()
+    told: list[str] = []
+
+    def batches_from(steps: range) -> Generator[LabelledBatch, None, None]:
+        return batches(
+            planned.learnt,
+            planned.order,
+            views,
+            steps=steps,
+            workers=config.workers,
+            rank=world.rank,
+            world=world.size,
+            pin_memory=device.type == "cuda",
+            cache=cache,
+        )
+
+    model, classes = planned.built[0].to(device), planned.learnt.class_count
+    task = Classification(model, planned.recipe, classes=classes, rank=world.rank)
+    trainer = Trainer(config.folder, task, planned.training, planned.clock, world=world)
+    exams = _exams(planned, trainer, world)
+
+    def finish(counts: dict[str, Any]) -> dict[str, Any]:
+        counts = without_exams(counts, exams.seconds)
+        metrics = exams.conclude(counts["steps"])
+        extras = {
+            "train": planned.learnt.samples,
+            "val": planned.val.samples,
+            "images_per_second": counts["images_per_second"],
+        }
+        scores = write_result(planned.config, planned.record, metrics, extras)
+        told.extend([f"{config.out}: {in_words(counts)}", table_of(scores)])
+        return counts
+
+    train_into(
+        config.folder,
+        trainer,
+        batches_from,
+        stop,
+        world=world,
+        record=planned.record,
+        prepared=prepared,
+        finish=finish,
+        after_step=exams.after_step,
+    )
+    return "\n".join(told)
+
+
+def write_result(
+    config: Finetune, record: StageRecord, metrics: dict[str, float], extras: dict[str, Any]
+) -> Result:
+    """Write `scores.json`."""
+    return write_scores(
+        config.out,
+        stage="finetune",
+        encoder=config.encoder,
+        random_init=config.random_init,
+        seed=config.seed,
+        metrics=metrics,
+        content=config_by_role(config)["content"],
+        inputs=record.inputs,
+        label=config.label,
+        extras=extras,
+    )
+
+
+def table_of(scores: Result) -> str:
+    """Lay scores out as a table of one line."""
+    width = max(len(scores.name), len("encoder"))
+    best = scores.metrics.get("best-top1", scores.metrics["top1"])
+    return (
+        f"{'encoder':{width}}   top-1 %   top-5 %   best top-1 %      train      val\n"
+        f"{scores.name:{width}}   {scores.metrics['top1']:7.2f}   {scores.metrics['top5']:7.2f}   "
+        f"{best:12.2f}   {scores.extras.get('train', 0):8d}   {scores.extras['val']:6d}"
+    )
+
+
+def exam_config(config: Finetune, *, bf16: bool) -> ExamConfig:
+    """Say how to examine with what training may take."""
+    return ExamConfig(batch=config.micro_batch, threads=max(1, config.workers), bf16=bf16)
+
+
+def _exams(planned: Plan, trainer: Trainer[LabelledBatch], world: World) -> Exams:
+    config, (model, description) = planned.config, planned.built
+    examining = exam_config(config, bf16=config.precision == "bf16")
+    examiner = Examiner(model, description, planned.val, examining)
+
+    def is_due(step: int) -> bool:
+        epoch, within = planned.clock.locate(step)
+        return within == 0 and epoch % config.eval_every == 0
+
+    return Exams(
+        folder=config.folder,
+        model=model,
+        average=trainer.average,
+        score=lambda among, weights: examiner.score(among, weights).per_cent(),
+        write=lambda name, state: write_classifier(config.folder, name, state, description),
+        key="top1",
+        last="finetuned",
+        is_due=is_due,
+        clock=planned.clock,
+        total=planned.training.total_steps,
+        world=world,
+    )

@@ -1,0 +1,331 @@
+"""`finetune`: what it trains, writes, goes on with and refuses."""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+
+from milan_pipeline.classification_task import Classification
+from milan_pipeline.labelled import open_labelled
+from stages.finetune import Finetune
+from tests.conftest import run_cli
+from tests.small_labels import write_coloured
+from tests.stages.small_finetune import SHORT, TINY_VIT, finetune, outcome, record, rows
+
+STEPS = 9
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Twelve pictures to learn from and nine to score on, of three classes."""
+    root = tmp_path_factory.mktemp("labelled")
+    train = write_coloured(root / "train", 4)
+    return train, write_coloured(root / "val", 3, seed=1, noise=120)
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """An undisturbed run of nine steps, three an epoch."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    finetune(*data, run)
+    return run
+
+
+def disturbed(step, happens, *words, code):
+    """Run `finetune`, and have something happen when the loss of a step is asked for."""
+    plain = Classification.loss
+
+    def loss(self, replica, data, part, now):
+        if now == step:
+            happens()
+        return plain(self, replica, data, part, now)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Classification, "loss", loss)
+        finetune(*words, code=code)
+
+
+# ---- what it writes
+
+
+def test_the_recipe_is_the_official_one():
+    """Section 5 of the design; a ViT-L's layer decay and drop path are given by option."""
+    config = Finetune(encoder="x", train="x", val="x", out="x")
+    assert (config.epochs, config.warmup) == (100, 5)
+    assert (config.base_lr, config.min_lr, config.weight_decay) == (1e-4, 1e-6, 0.05)
+    assert (config.layer_decay, config.drop_path) == (0.65, 0.1)
+    assert config.augment == "rand-m9-mstd0.5-inc1"
+    assert (config.smoothing, config.mixup, config.cutmix) == (0.1, 0.8, 1.0)
+    assert (config.erasing, config.pool) == (0.25, "mean")
+    assert dataclasses.replace(config, epochs=10).warmup == 1
+
+
+def test_run_folder_is_complete(whole):
+    assert [row["step"] for row in rows(whole, "log.jsonl")] == list(range(1, STEPS + 1))
+    evaluated = rows(whole, "evaluations.jsonl")
+    assert [(row["step"], row["epoch"]) for row in evaluated] == [(3, 1.0), (6, 2.0), (9, 3.0)]
+    assert record(whole, "state.json")["state"] == "done"
+    config = record(whole)
+    assert config["state"] == "done"
+    assert config["content"]["batch_size"] == 4
+    assert config["counts"]["images_per_second"] > 0
+    scores = record(whole, "scores.json")
+    best = max(row["top1"] for row in evaluated)
+    assert scores["metrics"] == {
+        "top1": evaluated[-1]["top1"], "top5": 100.0, "best-top1": best,
+    }  # fmt: skip
+    assert (scores["stage"], scores["train"], scores["val"]) == ("finetune", 12, 9)
+    assert scores["images_per_second"] == config["counts"]["images_per_second"]
+
+
+@pytest.mark.parametrize("name", ["finetuned", "best"])
+def test_timm_makes_the_classifier_again(whole, name):
+    description = record(whole, f"{name}.json")
+    model = timm.create_model(**description["timm"])
+    model.load_state_dict(load_file(whole / f"{name}.safetensors"), strict=True)
+    assert model.num_classes == 3
+    assert description["classes"] == ["blue", "green", "red"]
+    assert description["crop_pct"] == 0.875
+
+
+def test_it_learns(whole, data, tmp_path):
+    losses = [row["loss"] for row in rows(whole, "log.jsonl")]
+    assert min(losses[-3:]) < losses[0]
+    finetune(*data, tmp_path, "--epochs", 12, "--augment", "", "--mixup", 0, "--cutmix", 0)
+    assert record(tmp_path, "scores.json")["metrics"]["top1"] >= 8 / 9 * 100
+
+
+def test_second_run_has_nothing_to_do(whole, data, capsys):
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
+    finetune(*data, whole)
+    assert "nothing to do, 9 steps are done" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
+
+
+def test_the_end_is_a_line_of_a_table(data, tmp_path, capsys):
+    finetune(*data, tmp_path, "--max-steps", 1, "--label", "tiny one")
+    said = capsys.readouterr().out.splitlines()
+    assert re.search(r"1 steps, 1 of them now; .* images/s", said[0])
+    assert said[1].split("   ")[0].strip() == "encoder"
+    top1 = record(tmp_path, "scores.json")["metrics"]["top1"]
+    assert re.match(rf"tiny one +{top1:.2f} +100\.00 +{top1:.2f} +12 +9$", said[2])
+
+
+def test_a_moving_average_is_what_is_scored_and_kept(data, tmp_path):
+    finetune(*data, tmp_path, "--ema-decay", 0.5, "--clip-grad", 1)
+    newest = tmp_path / f"checkpoints/step-{STEPS:08d}"
+    average, last = (load_file(newest / f"{n}.safetensors") for n in ("ema", "student"))
+    kept = load_file(tmp_path / "finetuned.safetensors")
+    assert all(torch.equal(kept[name], value) for name, value in average.items())
+    assert any(not torch.equal(kept[name], value) for name, value in last.items())
+    run_cli(
+        "finetune", "--eval-only", "--encoder", tmp_path / "finetuned.safetensors",
+        "--val", data[1], "--out", tmp_path / "scored", "--workers", 0,
+    )  # fmt: skip
+    scored = record(tmp_path / "scored", "scores.json")["metrics"]
+    assert scored["top1"] == rows(tmp_path, "evaluations.jsonl")[-1]["top1"]
+
+
+# ---- stop, crash, extend
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_stop_exits_with_75_and_a_rerun_ends_the_same(name, whole, data, tmp_path, capsys):
+    disturbed(5, lambda: os.kill(os.getpid(), signal.Signals[name]), *data, tmp_path, code=75)
+    assert capsys.readouterr().err.startswith(f"Interrupted: {name} received; ")
+    assert record(tmp_path, "state.json") | {"time": 0} == {
+        "state": "interrupted", "step": 5, "total_steps": 9, "time": 0,
+    }  # fmt: skip
+    assert not (tmp_path / "finetuned.safetensors").exists()
+    finetune(*data, tmp_path)
+    assert outcome(tmp_path) == outcome(whole)
+
+
+def test_a_crash_after_an_evaluation_repeats_it_and_ends_the_same(whole, data, tmp_path):
+    disturbed(8, lambda: 1 / 0, *data, tmp_path, "--checkpoint-every", 4, code=1)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000004"]
+    assert len(rows(tmp_path, "evaluations.jsonl")) == 2
+    finetune(*data, tmp_path, "--checkpoint-every", 4)
+    assert outcome(tmp_path) == outcome(whole)
+    assert [row["step"] for row in rows(tmp_path, "log.jsonl")] == list(range(1, STEPS + 1))
+
+
+def test_more_steps_extend_a_run_and_free_options_may_change(whole, data, tmp_path):
+    finetune(*data, tmp_path, "--max-steps", 6)
+    finetune(*data, tmp_path, "--workers", 2, "--keep", 1, "--label", "x")
+    assert outcome(tmp_path) == outcome(whole)
+
+
+def test_a_run_past_its_steps_is_scored_where_it_is(data, tmp_path):
+    disturbed(5, lambda: os.kill(os.getpid(), signal.SIGTERM), *data, tmp_path, code=75)
+    finetune(*data, tmp_path, "--max-steps", 4)
+    assert [row["step"] for row in rows(tmp_path, "evaluations.jsonl")] == [3, 5]
+    assert record(tmp_path, "state.json")["state"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("--base-lr 0.001", "options.base_lr is 0.02 there and 0.001 here"),
+        ("--seed 1", "options.seed is 0 there and 1 here"),
+        ("--label-fraction 0.5", "options.label_fraction is 1.0 there and 0.5 here"),
+        ("--pool cls", "options.pool is 'mean' there and 'cls' here"),
+        ("--eval-every 2", "options.eval_every is 1 there and 2 here"),
+    ],
+)
+def test_other_options_are_refused_by_name(change, named, whole, data, capsys):
+    before = outcome(whole)
+    finetune(*data, whole, *change.split(), code=1)
+    assert named in capsys.readouterr().err
+    assert outcome(whole) == before
+
+
+def test_other_images_are_refused(whole, data, capsys):
+    finetune(data[1], data[1], whole, code=1)
+    assert "inputs.train" in capsys.readouterr().err
+
+
+# ---- data
+
+
+@pytest.fixture(scope="module")
+def shards(data, tmp_path_factory):
+    """The same pictures as image shards."""
+    root = tmp_path_factory.mktemp("shards")
+    for place in data:
+        run_cli("pack-images", place, root / place.name, "--samples-per-shard", 5)
+    return tuple(root / place.name for place in data)
+
+
+def test_class_folders_and_shards_hold_the_same_labels(data, shards):
+    for folder, packed in zip(data, shards, strict=True):
+        tables = [open_labelled(str(place), kind="class") for place in (folder, packed)]
+        images = [
+            sorted((sample["label"], sample["image"]) for sample in table.read(table.places()))
+            for table in tables
+        ]
+        assert images[0] == images[1]
+        assert tables[0].classes == tables[1].classes == ("blue", "green", "red")
+
+
+def test_shards_are_scored_as_folders_are(whole, data, shards, tmp_path):
+    finetune(*shards, tmp_path, "--max-steps", 3)
+    assert record(tmp_path, "scores.json")["train"] == 12
+    for val in (data[1], shards[1]):
+        run_cli(
+            "finetune", "--eval-only", "--encoder", whole / "finetuned.safetensors", "--val", val,
+            "--out", tmp_path / val.parent.name, "--workers", 0,
+        )  # fmt: skip
+        found = record(tmp_path / val.parent.name, "scores.json")["metrics"]
+        assert found["top1"] == record(whole, "scores.json")["metrics"]["top1"]
+
+
+def test_a_share_of_the_labels_has_as_many_of_each_class(data, tmp_path):
+    finetune(*data, tmp_path, "--label-fraction", 0.5, "--max-steps", 1, "--batch-size", 2)
+    assert record(tmp_path, "scores.json")["train"] == 6
+
+
+def test_other_classes_are_refused(data, tmp_path, capsys):
+    other = tmp_path / "other"
+    for name in ("blue", "green", "yellow"):
+        (other / name).mkdir(parents=True)
+        picture = next((data[1] / "red").iterdir())
+        (other / name / "a.jpg").write_bytes(picture.read_bytes())
+    finetune(data[0], other, tmp_path / "run", code=2)
+    assert "class 2 is 'red' in --train" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+# ---- encoders
+
+
+def test_an_encoder_that_is_not_done_is_refused(data, tmp_path, capsys):
+    encoder = tmp_path / "encoder"
+    encoder.mkdir()
+    (encoder / "state.json").write_text(json.dumps({"state": "interrupted"}))
+    finetune(*data, tmp_path / "run", options=("--encoder", encoder, *SHORT), code=1)
+    assert "allow-unfinished" in capsys.readouterr().err
+
+
+def test_a_classifier_is_an_encoder_for_another(whole, data, tmp_path):
+    options = ("--encoder", whole / "best.safetensors", *SHORT, "--max-steps", 1, "--min-lr", 0)
+    best = load_file(whole / "best.safetensors")
+    for name, more, taken in (("a", (), True), ("b", ("--random-init",), False)):
+        finetune(*data, tmp_path / name, "--base-lr", 0, *more, options=options)
+        began = load_file(tmp_path / name / "finetuned.safetensors")
+        assert began.keys() == best.keys()
+        encoder = "blocks.0.attn.qkv.weight"
+        assert torch.equal(began[encoder], best[encoder]) == taken
+        assert not torch.equal(began["head.weight"], best["head.weight"])
+
+
+@pytest.mark.parametrize("pool", ["mean", "cls"])
+def test_both_poolings_train(pool, data, tmp_path):
+    finetune(*data, tmp_path, "--pool", pool, "--max-steps", 1, "--gradient-checkpointing")
+    arguments = record(tmp_path, "finetuned.json")["timm"]
+    assert arguments["global_pool"] == {"mean": "avg", "cls": "token"}[pool]
+
+
+# ---- scoring alone
+
+
+def test_scoring_alone_says_what_the_run_said(whole, data, tmp_path, capsys):
+    words = (
+        "finetune", "--eval-only", "--encoder", whole / "best.safetensors", "--val", data[1],
+        "--out", tmp_path,
+    )  # fmt: skip
+    run_cli(*words, "--dry-run")
+    assert capsys.readouterr().out == "images to score: 9\n"
+    assert not list(tmp_path.iterdir())
+    run_cli(*words)
+    scores = record(tmp_path, "scores.json")
+    assert scores["metrics"]["top1"] == record(whole, "scores.json")["metrics"]["best-top1"]
+    run_cli(*words)
+    assert "nothing to do, the scores are there" in capsys.readouterr().out
+    run_cli(*words, "--crop-pct", 1, code=1)
+    assert "options.crop_pct" in capsys.readouterr().err
+
+
+# ---- values that cannot work, dry run
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--label-fraction", 0.0), ("--label-fraction", 1.5), ("--crop-pct", 0.0),
+        ("--drop-path", 1.0), ("--smoothing", 1.0), ("--layer-decay", 1.5), ("--erasing", 2.0),
+        ("--warmup-epochs", 3.0), ("--eval-every", 0), ("--batch-size", 13),
+        ("--out", "memory://run"), ("--encoder", "no-such-vit"), ("--encoder", "pixels"),
+    ],
+)  # fmt: skip
+def test_values_out_of_range_are_refused_in_a_line(option, value, data, tmp_path, capsys):
+    unknown = 1 if value == "no-such-vit" else 2
+    finetune(*data, tmp_path / "run", option, value, code=unknown)
+    error = capsys.readouterr().err
+    assert option in error
+    assert str(value) in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_needs_images_and_scoring_a_classifier(data, tmp_path, capsys):
+    few = ("finetune", "--val", data[1], "--out", tmp_path)
+    run_cli(*few, *TINY_VIT, code=2)
+    assert "--train is missing" in capsys.readouterr().err
+    run_cli(*few, *TINY_VIT, "--eval-only", code=2)
+    assert "'timm:test_vit' is no file" in capsys.readouterr().err
+
+
+def test_dry_run_says_what_would_be_done_and_writes_nothing(shards, tmp_path, capsys):
+    finetune(*shards, tmp_path / "run", "--dry-run")
+    said = capsys.readouterr().out
+    assert "steps to do: 9 of 9" in said
+    assert "images: 12 to learn from, 9 to score on, classes: 3" in said
+    assert "batch: 4, lanes: 4" in said
+    assert not (tmp_path / "run").exists()

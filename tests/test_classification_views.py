@@ -1,0 +1,84 @@
+"""What a classifier is shown: drawn by seed, epoch and key; in evaluation to timm's last bit."""
+
+import io
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from timm.data.transforms_factory import create_transform
+
+from milan_pipeline.batching import stack
+from milan_pipeline.classification_views import (
+    EvaluationViews,
+    TrainingViews,
+    ViewConfig,
+    default_crop_pct,
+)
+from milan_pipeline.errors import DataError
+from tests.photos import noise, write_photos
+
+CONFIG = ViewConfig(
+    image_size=24, mean=(0.5, 0.4, 0.3), augment="rand-m9-mstd0.5-inc1", crop_pct=0.875, seed=3
+)
+
+
+def sample(key="a", epoch=0, seed=0):
+    buffer = io.BytesIO()
+    noise((45, 38), seed=seed).save(buffer, "JPEG")
+    return {
+        "__key__": key, "__url__": "x.tar", "epoch": epoch, "image": buffer.getvalue(), "label": 2,
+    }  # fmt: skip
+
+
+def view(*samples, config=CONFIG):
+    return [example.images_BCHW for example in TrainingViews(config)(samples)]
+
+
+def test_examples_are_uint8_with_label_and_key():
+    batch = stack(list(TrainingViews(CONFIG)([sample("a"), sample("b")])))
+    assert (batch.images_BCHW.shape, batch.images_BCHW.dtype) == ((2, 3, 24, 24), torch.uint8)
+    assert (batch.labels_B.tolist(), batch.labels_B.dtype) == ([2, 2], torch.int64)
+    assert batch.keys == ["a", "b"]
+
+
+def test_what_is_drawn_depends_on_seed_epoch_and_key_alone():
+    alone = view(sample("b"))[0]
+    random.seed(7)
+    torch.manual_seed(7)
+    np.random.seed(7)  # noqa: NPY002
+    assert torch.equal(view(sample("a"), sample("b"))[1], alone)
+    other = ViewConfig(**(vars(CONFIG) | {"seed": 4}))
+    for changed in (view(sample("a")), view(sample("b", 1)), view(sample("b"), config=other)):
+        assert not torch.equal(changed[0], alone)
+
+
+def test_augmentation_distorts_what_crop_and_flip_leave_alone():
+    plain = ViewConfig(**(vars(CONFIG) | {"augment": ""}))
+    pairs = [(view(sample(k))[0], view(sample(k), config=plain)[0]) for k in "abcdefgh"]
+    assert sum(not torch.equal(one, two) for one, two in pairs) >= 6
+
+
+def test_evaluation_is_timms_own_to_the_last_pixel(tmp_path):
+    names = write_photos(tmp_path / "photos")
+    timms = create_transform(
+        (3, 24, 24), interpolation="bicubic", crop_pct=0.875, use_prefetcher=True
+    )
+    ours = EvaluationViews(CONFIG)
+    for name in sorted(set(names) - {"grey16.png"}):  # which Pillow clips to white
+        path = tmp_path / "photos" / name
+        found = ours({"image": path.read_bytes(), "__key__": name, "__url__": ""})
+        assert torch.equal(found, timms(Image.open(path).convert("RGB"))), name
+
+
+@pytest.mark.parametrize(
+    "views", [EvaluationViews(CONFIG), lambda s: next(TrainingViews(CONFIG)([s]))]
+)
+def test_an_image_that_cannot_be_decoded_is_named(views):
+    with pytest.raises(DataError, match=r"x\.tar, sample 'a': the bytes start with b'junk'"):
+        views(sample() | {"image": b"junk"})
+
+
+def test_the_official_crop_up_to_224_pixels_and_the_whole_image_above():
+    assert [default_crop_pct(size) for size in (64, 224, 225, 384)] == [0.875, 0.875, 1.0, 1.0]
