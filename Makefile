@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo study test test-slow lint clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -11,6 +11,9 @@ BIN := .venv/bin
 
 demo: .venv/installed  ## the main job on made-up scenes: demo/results.json, demo/demo.png
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh workflows/demo/run.sh demo
+
+study: .venv/installed  ## four encoders by seven measures, three seeds: demo-study/study.md, study.png
+	$(BIN)/python -m workflows.demo.study demo-study
 
 test: .venv/installed  ## the default tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
@@ -24,4 +27,4 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv demo build *.egg-info
+	rm -rf .venv demo demo-study build *.egg-info

@@ -8,9 +8,9 @@ import xxhash
 from numpy.typing import NDArray
 
 from milan_pipeline import storage
-from milan_pipeline.errors import ConfigError, MissingDataError
+from milan_pipeline.errors import ConfigError
 from milan_pipeline.place_reader import Read
-from milan_pipeline.sources import find_source
+from milan_pipeline.sources import find_source, masks_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +67,7 @@ def scan_folder(
     images = [file.path for file in source.files]
     if kind == "mask":
         folder = _masks_folder(root) if masks is None else Path(masks)
-        found = [(folder / path.relative_to(root)).with_suffix(".png") for path in images]
-        missing = next((path for path in found if not path.is_file()), None)
-        if missing is not None:
-            raise MissingDataError(f"{missing} does not exist, but its image does; add the mask")
+        found = masks_of(images, root, folder)
         stats = "".join(f"{p.stat().st_size} {p.stat().st_mtime_ns}\n" for p in found)
         fingerprint = xxhash.xxh3_128_hexdigest(f"{source.fingerprint()} {stats}".encode())
         labels = np.zeros(len(images), dtype=np.int64)

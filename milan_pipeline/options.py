@@ -57,17 +57,20 @@ def arguments(*, role: Role = "execution") -> Any:
 def require_least(config: Any) -> None:
     """Refuse values below what their options declare as least, or above most; None is left out.
 
+    Of a repeated option every value is looked at.
+
     Raises:
         ConfigError: a value is not within them, or is NaN.
     """
     for field in dataclasses.fields(config):
-        least, value = field.metadata.get("least"), getattr(config, field.name)
+        least, most = field.metadata.get("least"), field.metadata.get("most")
+        given = getattr(config, field.name)
         flag = f"--{field.name.replace('_', '-')}"
-        if least is not None and value is not None and not value >= least:
-            raise ConfigError(f"{flag} {value} is below {least:g}; give {least:g} or more")
-        most = field.metadata.get("most")
-        if most is not None and value is not None and not value <= most:
-            raise ConfigError(f"{flag} {value} is above {most:g}; give {most:g} or less")
+        for value in given if isinstance(given, tuple) else (given,):
+            if least is not None and value is not None and not value >= least:
+                raise ConfigError(f"{flag} {value} is below {least:g}; give {least:g} or more")
+            if most is not None and value is not None and not value <= most:
+                raise ConfigError(f"{flag} {value} is above {most:g}; give {most:g} or less")
 
 
 def fields_from(kind: type[ConfigT], config: Any, **settled: Any) -> ConfigT:

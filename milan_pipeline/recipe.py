@@ -44,11 +44,34 @@ def learning_rate(
         epochs: when the rate reaches its least.
         least: rate at the end; it is not scaled. The warm-up starts at 0 all the same.
     """
-    peak = base * batch / BASE_BATCH
+    return scheduled_rate(
+        epoch,
+        shape="cosine",
+        peak=base * batch / BASE_BATCH,
+        warmup_epochs=warmup_epochs,
+        epochs=epochs,
+        least=least,
+    )
+
+
+def scheduled_rate(
+    epoch: float, *, shape: str, peak: float, warmup_epochs: float, epochs: float, least: float
+) -> float:
+    """Return the learning rate at a fractional epoch, for a schedule of some shape.
+
+    Args:
+        epoch: how many epochs have passed, fractions included.
+        shape: of the way down: "cosine" (half a period) or "poly" (of power 1: a straight line).
+        peak: rate after the warm-up, which starts at 0 and is a straight line.
+        warmup_epochs: length of the warm-up.
+        epochs: when the rate reaches its least.
+        least: rate at the end.
+    """
     if epoch < warmup_epochs:
         return peak * epoch / warmup_epochs
-    progress = (epoch - warmup_epochs) / (epochs - warmup_epochs)
-    return least + (peak - least) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    progress = min(1.0, (epoch - warmup_epochs) / (epochs - warmup_epochs))
+    left = 1 - progress if shape == "poly" else 0.5 * (1 + math.cos(math.pi * progress))
+    return least + (peak - least) * left
 
 
 def clip_gradients(model: nn.Module, max_norm: float) -> torch.Tensor:

@@ -72,12 +72,25 @@ def settle(replica: nn.Module, loss: Callable[[], Tensor]) -> None:
     run, but of another step of one that goes on from a checkpoint.
 
     Args:
-        replica: from `replicate`.
+        replica: from `replicate`; its buffers (BatchNorm's statistics) stay as they were.
         loss: computes a loss as in training.
     """
     if isinstance(replica, DistributedDataParallel):
+        before = [buffer.clone() for buffer in replica.buffers()]
         loss().backward()  # type: ignore[no-untyped-call]
         replica.zero_grad(set_to_none=True)
+        for buffer, value in zip(replica.buffers(), before, strict=True):
+            buffer.copy_(value)
+
+
+def share_buffers(model: nn.Module, world: World) -> None:
+    """Give every process the first one's buffers, as DDP does before each step.
+
+    Each one's own come of the images that it saw itself (BatchNorm's statistics).
+    """
+    if world.size > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 @contextlib.contextmanager

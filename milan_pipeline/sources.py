@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from milan_pipeline.errors import ConfigError, DataError
+from milan_pipeline.errors import ConfigError, DataError, MissingDataError
 from milan_pipeline.shards import IMAGE_EXTENSIONS
 
 EXTENSION = re.compile(r"(?<=[^/])\.[^./]*\Z")
@@ -18,11 +18,12 @@ UNSAFE_IN_KEYS = re.compile(r"[^A-Za-z0-9_-]")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceFile:
-    """One image file, the key of its sample and, where there are classes, its class number."""
+    """One image file, the key of its sample and, where there are any, its class number and mask."""
 
     path: Path
     key: str
     label: int | None
+    mask: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,8 +42,9 @@ class Source:
         """Hash names, sizes and times of all files: it changes when the dataset does."""
         rows = []
         for file in self.files:
-            stat = file.path.stat()
-            rows.append(f"{file.key}\t{file.label}\t{stat.st_size}\t{stat.st_mtime_ns}")
+            stats = [path.stat() for path in (file.path, file.mask) if path is not None]
+            sizes = (f"{stat.st_size}\t{stat.st_mtime_ns}" for stat in stats)
+            rows.append("\t".join([file.key, str(file.label), *sizes]))
         return xxhash.xxh3_128_hexdigest("\n".join(rows).encode())
 
 
@@ -69,6 +71,32 @@ def find_source(path: Path) -> Source:
             f"SOURCE {path} holds no image (.{', .'.join(IMAGE_EXTENSIONS)}); give another folder"
         )
     return source
+
+
+def with_masks(source: Source, root: Path, masks: Path) -> Source:
+    """Return a source whose files have the masks that lie in a folder; see `masks_of`."""
+    found = masks_of([file.path for file in source.files], root, masks)
+    pairs = zip(source.files, found, strict=True)
+    files = [dataclasses.replace(file, mask=mask) for file, mask in pairs]
+    return dataclasses.replace(source, files=files)
+
+
+def masks_of(images: list[Path], root: Path, masks: Path) -> list[Path]:
+    """Return each image's mask: the same path, below another folder and ending in `.png`.
+
+    Args:
+        images: their paths.
+        root: the folder that they lie in.
+        masks: the folder that takes its place.
+
+    Raises:
+        MissingDataError: an image has no mask; it is named.
+    """
+    found = [(masks / path.relative_to(root)).with_suffix(".png") for path in images]
+    missing = next((path for path in found if not path.is_file()), None)
+    if missing is not None:
+        raise MissingDataError(f"{missing} does not exist, but its image does; add the mask")
+    return found
 
 
 def shuffled(files: list[SourceFile], seed: int) -> list[SourceFile]:

@@ -5,10 +5,12 @@ from typing import Any
 
 import torch
 
-from milan_pipeline.classification_exam import ExamConfig, Examiner, Exams
+from milan_pipeline.classification_exam import ExamConfig, Examiner
 from milan_pipeline.classification_task import Classification
 from milan_pipeline.classification_views import LabelledBatch, TrainingViews
+from milan_pipeline.classifier_files import write_classifier
 from milan_pipeline.distributed import World
+from milan_pipeline.exams import Exams, without_exams
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.meter import in_words
 from milan_pipeline.order import lanes_of
@@ -67,7 +69,7 @@ def train(
     exams = _exams(planned, trainer, world)
 
     def finish(counts: dict[str, Any]) -> dict[str, Any]:
-        counts = _without_exams(counts, exams.seconds)
+        counts = without_exams(counts, exams.seconds)
         metrics = exams.conclude(counts["steps"])
         extras = {
             "train": planned.learnt.samples,
@@ -129,24 +131,22 @@ def exam_config(config: Finetune, *, bf16: bool) -> ExamConfig:
 def _exams(planned: Plan, trainer: Trainer[LabelledBatch], world: World) -> Exams:
     config, (model, description) = planned.config, planned.built
     examining = exam_config(config, bf16=config.precision == "bf16")
+    examiner = Examiner(model, description, planned.val, examining)
+
+    def is_due(step: int) -> bool:
+        epoch, within = planned.clock.locate(step)
+        return within == 0 and epoch % config.eval_every == 0
+
     return Exams(
         folder=config.folder,
         model=model,
         average=trainer.average,
-        description=description,
-        examiner=Examiner(model, description, planned.val, examining),
+        score=lambda among, weights: examiner.score(among, weights).per_cent(),
+        write=lambda name, state: write_classifier(config.folder, name, state, description),
+        key="top1",
+        last="finetuned",
+        is_due=is_due,
         clock=planned.clock,
-        every=config.eval_every,
         total=planned.training.total_steps,
         world=world,
     )
-
-
-def _without_exams(counts: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Return counts whose images a second are those of training alone."""
-    images, rate = counts["images_done_now"], counts["images_per_second"]
-    alone = images / max(images / rate - seconds, 1e-9) if rate else 0.0
-    return counts | {
-        "images_per_second": round(alone, 1),
-        "evaluation_seconds": round(seconds, 3),
-    }

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from milan_pipeline import storage
-from milan_pipeline.errors import BadImageError, ConfigError, StorageError
+from milan_pipeline.errors import BadImageError, ConfigError, DataError, StorageError
 from milan_pipeline.images import probe_header
 from milan_pipeline.interrupts import stop_request
 from milan_pipeline.ledger import BadImageBudget
@@ -19,7 +19,7 @@ from milan_pipeline.parallel import ordered_map
 from milan_pipeline.progress import progress_bar
 from milan_pipeline.provenance import StageRecord
 from milan_pipeline.shards import IMAGE_EXTENSIONS, Sample, write_shard
-from milan_pipeline.sources import Source, SourceFile, find_source, shuffled
+from milan_pipeline.sources import Source, SourceFile, find_source, shuffled, with_masks
 
 # A folder of photos holds a few files that only look like images; that alone is no reason to fail.
 STRAY_FILES = 10
@@ -35,6 +35,12 @@ class PackImages:
 
     source: str = argument()
     dest: str = argument()
+    masks: str | None = option(
+        None,
+        help="Folder with a mask for each image, under the same path but ending in .png, to be "
+        "packed beside it as .mask.png; default: none.",
+        role="execution",  # what is in it counts, by its fingerprint
+    )
     prefix: str = option("images", help="First part of the shards' names.")
     samples_per_shard: int = option(1000, help="Images in each shard.")
     shuffle: bool = option(default=True, help="Shuffle the files before packing.")
@@ -66,7 +72,7 @@ class PackImages:
 
 def run(config: PackImages) -> None:
     """Write all shards that are not there yet, then complete the manifest."""
-    source = find_source(Path(config.source))
+    source = _source(config)
     if source.stray:
         click.echo(
             f"Warning: {len(source.stray)} images beside the sub-folders ({source.stray[0]}, …) "
@@ -113,15 +119,25 @@ def run(config: PackImages) -> None:
 
 def dry_run(config: PackImages) -> None:
     """Say how many shards would be written and what they would take."""
-    source = find_source(Path(config.source))
+    source = _source(config)
     _, listed, _ = _compare_with_earlier(config, source)
     plan = _plan(config, source)
     left = [name for name in plan if name not in listed]
-    size = sum(file.path.stat().st_size for name in left for file in plan[name])
+    files = [file for name in left for file in plan[name]]
+    paths = [path for file in files for path in (file.path, file.mask) if path is not None]
+    size = sum(path.stat().st_size for path in paths)
     click.echo(f"shards to do: {len(left)}, done: {len(plan) - len(left)}")
     click.echo(f"images: {len(source.files)}, classes: {len(source.classes)}")
     click.echo(f"other files left out: {len(source.ignored)}")
     click.echo(f"bytes to write: about {size}, free: {storage.free_text(config.dest)}")
+
+
+def _source(config: PackImages) -> Source:
+    root = Path(config.source)
+    source = find_source(root)
+    if config.masks is None:
+        return source
+    return with_masks(source, root if root.is_dir() else root.parent, Path(config.masks))
 
 
 def _compare_with_earlier(
@@ -179,14 +195,9 @@ def _write(dest: str, name: str, files: list[SourceFile]) -> Shard:
 def _samples(files: list[SourceFile], skipped: list[dict[str, str]]) -> Iterator[Sample]:
     """Read the files; those whose first bytes are no image go to the ledger."""
     for file in files:
+        data = _read(file.path)
         try:
-            data = file.path.read_bytes()
-        except OSError as error:
-            raise StorageError(
-                f"{file.path} cannot be read ({error.strerror}); mend or remove it"
-            ) from error
-        try:
-            image_format, _, _ = probe_header(data)
+            image_format, *size = probe_header(data)
         except BadImageError as error:
             skipped.append({"key": file.key, "file": file.path.name, "reason": str(error)})
             continue
@@ -196,7 +207,29 @@ def _samples(files: list[SourceFile], skipped: list[dict[str, str]]) -> Iterator
         members = {extension: data}
         if file.label is not None:
             members["cls"] = str(file.label).encode()
+        if file.mask is not None:
+            members["mask.png"] = _mask(file.mask, size)
         yield Sample(file.key, members)
+
+
+def _mask(path: Path, size: list[int]) -> bytes:
+    """Read a mask, which must be a PNG as large as its image."""
+    data = _read(path)
+    try:
+        if probe_header(data) != ("PNG", *size):
+            raise BadImageError(f"it is no PNG of {size[0]} x {size[1]} pixels, as its image is")
+    except BadImageError as error:
+        raise DataError(f"{path} cannot be a mask ({error}); replace it") from error
+    return data
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be read ({error.strerror}); mend or remove it"
+        ) from error
 
 
 command = stage_command("pack-images", PackImages, run=run, dry_run=dry_run)

@@ -28,7 +28,7 @@ from tests.conftest import run_cli
 
 STAGES = (
     "pack-images", "index", "extract-targets", "pack-targets", "pretrain", "probe",
-    "import-checkpoint", "export", "codecs", "finetune",
+    "import-checkpoint", "export", "codecs", "finetune", "compare",
 )  # fmt: skip
 NO_HEAVY_IMPORTS = """
 import sys

@@ -18,7 +18,8 @@ from milan_pipeline import evaluation
 from milan_pipeline.encoder_specs import fingerprint, load_encoder
 from milan_pipeline.encoders import PixelEncoder
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
-from milan_pipeline.evaluation import extract_features, knn_answers, linear_answers, per_cent
+from milan_pipeline.evaluation import knn_answers, linear_answers, per_cent
+from milan_pipeline.features import extract_features
 
 CLASSES = 5
 TINY: dict[str, Any] = {
@@ -61,8 +62,8 @@ def blobs(per_class, *, spread, seed, width=16):
     return features.astype(np.float32), labels
 
 
-def knn_accuracy(train, train_labels, test, test_labels, **options):
-    return per_cent(knn_answers(train, train_labels, test, **options), test_labels)
+def knn_accuracy(train, train_labels, test, test_labels, *, k=20, **options):
+    return per_cent(knn_answers(train, train_labels, test, ks=(k,), **options)[k], test_labels)
 
 
 def linear_accuracy(train, train_labels, test, test_labels):
@@ -128,6 +129,15 @@ def test_knn_takes_fewer_neighbours_and_chunks(monkeypatch):
     assert knn_accuracy(*sets, k=500) == whole
 
 
+def test_every_k_gets_its_own_vote():
+    (train, train_labels), (test, _) = (blobs(9, spread=2, seed=s) for s in (1, 2))
+    found = knn_answers(train, train_labels, test, ks=(7, 1, 500))
+    assert list(found) == [7, 1, 500]
+    for k, answers in found.items():
+        (alone,) = knn_answers(train, train_labels, test, ks=(k,)).values()
+        np.testing.assert_array_equal(answers, alone)
+
+
 @pytest.mark.parametrize("options", [{"k": 0}, {"temperature": 0.0}])
 def test_knn_refuses_a_vote_of_nobody(options):
     sets = (*blobs(3, spread=0.1, seed=1), *blobs(7, spread=0.1, seed=2))
@@ -160,23 +170,23 @@ def png(rgb):
 
 
 def images(count, seed=0):
-    """Return labelled images, (bytes, label), whose label is their colour."""
+    """Return labelled images, (bytes, label, name), whose label is their colour."""
     rng = np.random.default_rng(seed)
     for index in range(count):
         rgb = rng.integers(0, 60, (12, 17, 3), dtype=np.uint8)
         rgb[..., index % 3] += 150
-        yield png(rgb), index % 3
+        yield png(rgb), index % 3, str(index)
 
 
 def test_features_keep_order_and_report_bad_images():
     samples = list(images(11))
-    samples[4] = (b"nothing", 1)
+    samples[4] = (b"nothing", 1, "4")
     encoder = PixelEncoder(8)
     features, labels, bad = extract_features(encoder, samples, total=11, batch_size=4, pool="cls")
     assert features.shape == (10, 3 * 8 * 8)
     assert features.dtype == np.float32
     assert labels.dtype == np.int64
-    assert labels.tolist() == [label for i, (_, label) in enumerate(samples) if i != 4]
+    assert labels.tolist() == [label for i, (_, label, _) in enumerate(samples) if i != 4]
     assert [position for position, _ in bad] == [4]
     assert "no JPEG, PNG or WebP" in bad[0][1]
     alone, _, _ = extract_features(encoder, samples[10:], total=1, workers=0)
@@ -193,7 +203,7 @@ def test_pixels_tell_colours_apart():
 
 def test_only_bad_images_is_an_error():
     with pytest.raises(DataError, match="none of 2 images"):
-        extract_features(PixelEncoder(), [(b"", 0), (b"x", 1)], total=2)
+        extract_features(PixelEncoder(), [(b"", 0, "a"), (b"x", 1, "b")], total=2)
 
 
 def test_diverged_encoder_is_an_error(monkeypatch):

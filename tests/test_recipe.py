@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from milan_pipeline.decoder import PromptingDecoder
-from milan_pipeline.recipe import learning_rate, make_optimiser, set_learning_rate
+from milan_pipeline.recipe import learning_rate, make_optimiser, scheduled_rate, set_learning_rate
 from milan_pipeline.student import Student
 from milan_pipeline.vit import build_encoder
 
@@ -42,6 +42,15 @@ def test_the_published_schedule(epoch, rate):
 )
 def test_the_published_schedule_of_fine_tuning(epoch, rate):
     found = learning_rate(epoch, base=1e-4, batch=1024, warmup_epochs=5, epochs=100, least=1e-6)
+    assert found == pytest.approx(rate, rel=1e-12, abs=1e-18)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "rate"),
+    [(0, 0.0), (1, 0.5), (2, 1.0), (4, 0.775), (6, 0.55), (10, 0.1), (11, 0.1)],
+)
+def test_a_poly_schedule_is_a_straight_line_down(epoch, rate):
+    found = scheduled_rate(epoch, shape="poly", peak=1.0, warmup_epochs=2, epochs=10, least=0.1)
     assert found == pytest.approx(rate, rel=1e-12, abs=1e-18)
 
 

@@ -10,10 +10,12 @@ from milan_pipeline import storage
 from milan_pipeline.cli import main
 from milan_pipeline.errors import InterruptedRunError, StorageError
 from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.labelled import open_labelled
 from milan_pipeline.manifest import Manifest, load_manifest
 from milan_pipeline.shards import iterate_shard
 from tests.conftest import run_cli, write_picture
 from tests.kills import files_without, run_and_kill
+from tests.painted import labels, png, write_ade_tree
 
 RECORD = "pack-images.json"
 
@@ -322,3 +324,38 @@ def test_images_beside_class_folders_are_pointed_out(tmp_path: Path, capsys) -> 
     said = capsys.readouterr()
     assert "Warning: 1 images beside the sub-folders (cover.jpg" in said.err
     assert "0 classes, 2 images" in said.out
+
+
+def test_masks_go_behind_their_images_and_come_back_with_them(tmp_path: Path) -> None:
+    tree = write_ade_tree(tmp_path / "ade", {"training": 5})
+    images, masks = tree / "images" / "training", tree / "annotations" / "training"
+    out = tmp_path / "shards"
+    run_cli("pack-images", images, out, "--masks", masks, "--samples-per-shard", 3)
+    for key, members in content(out).items():
+        assert list(members) == ["jpg", "mask.png"]
+        assert members["jpg"] == (images / f"{key}.jpg").read_bytes()
+        assert members["mask.png"] == (masks / f"{key}.png").read_bytes()
+    of_shards = open_labelled(str(out), kind="mask")
+    of_tree = open_labelled(str(images), kind="mask")
+    assert {s["image"]: s["mask"] for s in of_shards.read(of_shards.places())} == {
+        s["image"]: s["mask"] for s in of_tree.read(of_tree.places())
+    }
+
+
+def test_masks_must_be_there_and_fit_and_count_as_input(tmp_path: Path, capsys) -> None:
+    tree = write_ade_tree(tmp_path / "ade", {"training": 3})
+    images, masks = tree / "images" / "training", tree / "annotations" / "training"
+    command = ("pack-images", images, tmp_path / "shards", "--masks", masks)
+    mask = masks / "ADE_training_00000001.png"
+    whole = mask.read_bytes()
+    mask.unlink()
+    run_cli(*command, code=1)
+    assert f"{mask} does not exist" in capsys.readouterr().err
+    mask.write_bytes(png(labels(0, (8, 8))))
+    run_cli(*command, code=1)
+    assert "no PNG of 52 x 40 pixels" in capsys.readouterr().err
+    mask.write_bytes(whole)
+    run_cli(*command)
+    mask.write_bytes(whole + b"\0")
+    run_cli(*command, code=1)
+    assert "files" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import timm
 import torch
 from PIL import Image
 
+from milan_pipeline.encoders import PixelEncoder
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
 from milan_pipeline.manifest import Manifest
 from milan_pipeline.shards import Sample, write_shard
@@ -68,14 +69,21 @@ def open_text(options, name):
 def test_pixels_tell_colours_apart(options, capsys):
     probe.run(Probe(**options))
     found = scores(options)
-    assert (found["knn"], found["linear"]) == (100, 100)
+    assert list(found["metrics"]) == ["knn@10", "knn@20", "knn@100", "knn@200", "linear"]
+    assert all(found["metrics"][name] == 100 for name in ("knn@10", "knn@20", "linear"))
+    assert (found["stage"], found["encoder"], found["label"]) == ("probe", "pixels:8", None)
     assert (found["train"], found["test"], found["bad"]) == (60, 30, [])
     answers = np.load(f"{options['out']}/answers.npy", allow_pickle=False)
     assert len(answers) == 30
     assert (answers["knn"] == answers["label"]).all()
     assert (answers["linear"] == answers["label"]).all()
     assert np.bincount(answers["label"]).tolist() == [10, 10, 10]
-    assert "100.00     100.00      60     30         0" in capsys.readouterr().out
+    head, row = capsys.readouterr().out.splitlines()
+    assert " ".join(head.split()) == (
+        "encoder knn@10 % knn@20 % knn@100 % knn@200 % linear % train test skipped"
+    )
+    assert row.split()[:3] == ["pixels:8", "100.00", "100.00"]
+    assert row.split()[-4:] == ["100.00", "60", "30", "0"]
 
 
 def test_a_second_run_has_nothing_to_do(options, capsys):
@@ -88,9 +96,9 @@ def test_a_second_run_has_nothing_to_do(options, capsys):
 
 def test_other_options_are_refused_unless_overwritten(options):
     probe.run(Probe(**options))
-    with pytest.raises(MismatchError, match="k is 20 there and 5 here"):
-        probe.run(Probe(**options, k=5))
-    probe.run(Probe(**options, k=5, overwrite=True))
+    with pytest.raises(MismatchError, match=r"k is \[10, 20, 100, 200\] there and \[5\] here"):
+        probe.run(Probe(**options, k=(5,)))
+    probe.run(Probe(**options, k=(5,), overwrite=True))
 
 
 def test_bad_images_are_listed_and_limited(options, tmp_path):
@@ -134,7 +142,7 @@ def test_dry_run_counts_and_writes_nothing(options, tmp_path, capsys):
     probe.dry_run(Probe(**options))
     said = capsys.readouterr().out
     assert "60 to learn from, 30 to score on" in said
-    assert "bytes to write: about 1720, free: " in said
+    assert "bytes to write: about 3720 and, for each image to encode, 8 times" in said
     assert not (tmp_path / "out").exists()
 
 
@@ -143,9 +151,9 @@ def test_dry_run_compares_with_earlier_scores(options, capsys):
     capsys.readouterr()
     probe.dry_run(Probe(**options))
     assert "nothing to do" in capsys.readouterr().out
-    with pytest.raises(MismatchError, match="k is 20 there and 5 here"):
-        probe.dry_run(Probe(**options, k=5))
-    probe.dry_run(Probe(**options, k=5, overwrite=True))
+    with pytest.raises(MismatchError, match=r"k is \[10, 20, 100, 200\] there and \[5\] here"):
+        probe.dry_run(Probe(**options, k=(5,)))
+    probe.dry_run(Probe(**options, k=(5,), overwrite=True))
     assert "images to encode" in capsys.readouterr().out
 
 
@@ -176,8 +184,96 @@ def test_sets_of_other_classes_are_refused(options, tmp_path):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"k": 0}, {"temperature": 0.0}, {"batch_size": 0}, {"workers": -1}, {"max_bad_fraction": 2.0}],
+    [
+        {"k": (0,)},
+        {"k": ()},
+        {"k": (5, 5)},
+        {"temperature": 0.0},
+        {"linear": ("none", "sweep")},
+        {"linear_epochs": 10},
+        {"linear_batch": 1},
+        {"train_views": 0},
+        {"sweep_lr": (-1.0,)},
+        {"batch_size": 0},
+        {"workers": -1},
+        {"max_bad_fraction": 2.0},
+    ],
 )
 def test_wrong_values_are_refused(options, wrong):
     with pytest.raises(ConfigError, match="--"):
         Probe(**options, **wrong)
+
+
+SHORT: dict[str, Any] = {
+    "linear": ("sweep", "official"),
+    "linear_epochs": 6,
+    "linear_warmup_epochs": 1.0,
+    "sweep_steps": 40,
+    "sweep_batch": 20,
+}
+
+
+def test_every_linear_protocol_has_its_metric_and_repeats(options, tmp_path):
+    probe.run(Probe(**options, **SHORT, label="colours"))
+    first = scores(options)
+    names = list(first["metrics"])
+    assert names[-2:] == ["linear-official", "linear-sweep"]
+    assert first["metrics"]["linear-sweep"] == 100
+    assert first["sweep"]["pool"] == "cls"
+    assert first["label"] == "colours"
+    options["out"] = str(tmp_path / "again")
+    probe.run(Probe(**options, **SHORT))
+    second = scores(options)
+    assert second["metrics"] == first["metrics"]
+    assert second["config_hash"] == first["config_hash"]
+    answers = np.load(tmp_path / "again/answers.npy", allow_pickle=False)
+    right = 100 * float(np.mean(answers["linear"] == answers["label"]))
+    assert right == first["metrics"]["linear-official"]
+
+
+def test_without_a_linear_classifier_there_are_its_neighbours_alone(options):
+    probe.run(Probe(**options, k=(3, 7), linear=("none",)))
+    assert list(scores(options)["metrics"]) == ["knn@3", "knn@7"]
+    answers = np.load(f"{options['out']}/answers.npy", allow_pickle=False)
+    assert answers.dtype.names == ("label", "knn")
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """Count the images that the encoder is given."""
+    counts: list[int] = []
+    features = PixelEncoder.features
+
+    def counting(self, pixels_BCHW, *, pool):
+        counts.append(len(pixels_BCHW))
+        return features(self, pixels_BCHW, pool=pool)
+
+    monkeypatch.setattr(PixelEncoder, "features", counting)
+    return counts
+
+
+def test_features_are_shared_between_probes(options, tmp_path, encoded, capsys):
+    options["features"] = str(tmp_path / "features")
+    probe.run(Probe(**options))
+    assert sum(encoded) >= 90
+    first = scores(options)["metrics"]
+    encoded.clear()
+    options["out"] = str(tmp_path / "other")
+    capsys.readouterr()
+    probe.dry_run(Probe(**options, pool="mean"))
+    assert "0 to learn from, 0 to score on" in capsys.readouterr().out
+    probe.run(Probe(**options, pool="mean"))
+    assert encoded == []
+    assert scores(options)["metrics"] == first
+
+
+def test_random_views_are_added_to_what_is_there(options, tmp_path, encoded):
+    options["features"] = str(tmp_path / "features")
+    probe.run(Probe(**options, **SHORT))
+    encoded.clear()
+    options["out"] = str(tmp_path / "views")
+    probe.run(Probe(**options, **SHORT, train_views=2))
+    # Two views of 60 images, and two black images for each set that is extracted.
+    assert sum(encoded) == 2 * 60 + 2 * 2
+    assert len(list((tmp_path / "features").glob("*.safetensors"))) == 4
+    assert scores(options)["metrics"]["linear-sweep"] > 90

@@ -19,6 +19,7 @@ from milan_pipeline.crops import view_pixels
 from milan_pipeline.images import decode_rgb
 from milan_pipeline.manifest import keys_of, load_index, load_manifest
 from milan_pipeline.masking import sample_kept
+from milan_pipeline.results import read_scores
 from milan_pipeline.runs import LoadedRun, load_run
 from milan_pipeline.shards import SampleReader
 from milan_pipeline.target_store import read_identity
@@ -42,8 +43,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _scores(folder: Path) -> dict[str, float]:
-    scores = json.loads((folder / "scores.json").read_text())
-    return {"knn": scores["knn"], "linear": scores["linear"]}
+    metrics = read_scores(str(folder)).metrics
+    return {"knn": metrics["knn@20"], "linear": metrics["linear"]}
 
 
 def draw(folder: Path) -> None:

@@ -1,0 +1,107 @@
+"""The linear protocol of MILAN's repository, which is MAE's (arXiv 2111.06377, appendix A.1).
+
+BatchNorm without affine parameters and a linear layer, trained by LARS (arXiv 1708.03888) for 100
+epochs of batch 16384. The official code augments each image anew in each epoch; here an epoch
+learns from one of a few views whose features are cached, by default from the central one alone.
+
+LARS is timm's. Like the official one it takes a step relative to the weights for the matrix, hence
+`always_adapt`, without which timm does so only where weights decay; the bias learns by plain SGD.
+
+Legend: N samples, B samples at a time, F features, Y classes.
+"""
+
+import numpy as np
+import torch
+from timm.optim.lars import Lars
+from torch import nn
+
+from milan_pipeline.evaluation import require_any
+from milan_pipeline.features import Features, Labels
+from milan_pipeline.linear_heads import (
+    MOMENTUM,
+    TrainingSet,
+    draw_head,
+    numbered,
+    shuffled_batches,
+)
+from milan_pipeline.linear_protocols import (
+    BASE_BATCH,
+    BASE_RATE,
+    BATCH,
+    LARGE_BASE_RATE,
+    LARGE_WIDTH,
+    OfficialLinear,
+)
+from milan_pipeline.progress import progress_bar
+from milan_pipeline.recipe import learning_rate
+
+TRUST = 0.001
+NORM_EPS = 1e-6
+TEST_CHUNK = 4096
+
+
+def peak_rate(protocol: OfficialLinear, *, batch: int, width: int) -> float:
+    """Return the learning rate after warm-up, for a batch and F = `width` features."""
+    usual = LARGE_BASE_RATE if width >= LARGE_WIDTH else BASE_RATE
+    base = usual if protocol.base_rate is None else protocol.base_rate
+    return base * (BATCH if protocol.batch is None else batch) / BASE_BATCH
+
+
+def make_lars(head: nn.Linear) -> torch.optim.Optimizer:
+    """Return LARS as the official code has it; the learning rate is set anew at each step."""
+    groups = [{"params": [head.weight], "always_adapt": True}, {"params": [head.bias]}]
+    lars: torch.optim.Optimizer = Lars(groups, lr=0.0, momentum=MOMENTUM, trust_coeff=TRUST)
+    return lars
+
+
+def official_answers(train: TrainingSet, test_NF: Features, protocol: OfficialLinear) -> Labels:
+    """Train the official linear classifier and have it classify others.
+
+    Args:
+        train: what to learn from.
+        test_NF: features to classify.
+        protocol: how.
+
+    Returns:
+        The label given to each test sample; the same on each call.
+
+    Raises:
+        ConfigError: the batch has no statistics.
+        DataError: there are no samples, or the training labels are all the same.
+    """
+    require_any(test_NF)
+    classes_Y, class_N = numbered(train.labels_N)
+    width, device = test_NF.shape[1], torch.device(protocol.device)
+    head = draw_head(width, len(classes_Y), seed=protocol.seed)
+    model = nn.Sequential(nn.BatchNorm1d(width, affine=False, eps=NORM_EPS), head).to(device)
+    optimiser = make_lars(head)
+    rows, batch = np.arange(len(class_N)), protocol.batch_of(len(class_N))
+    peak, steps = peak_rate(protocol, batch=batch, width=width), len(rows) // batch
+    with progress_bar("linear: official", total=protocol.epochs) as bar:
+        for epoch in range(protocol.epochs):
+            features_NF = train.of_epoch(epoch)
+            order = shuffled_batches(rows, batch, seed=protocol.seed, epoch=epoch)
+            for step, rows_B in enumerate(order):
+                rate = learning_rate(
+                    epoch + step / steps,
+                    base=peak,
+                    batch=BASE_BATCH,
+                    warmup_epochs=protocol.warmup_epochs,
+                    epochs=protocol.epochs,
+                )
+                for group in optimiser.param_groups:
+                    group["lr"] = rate
+                logits_BY = model(features_NF[rows_B].to(device))
+                loss = nn.functional.cross_entropy(logits_BY, class_N[rows_B].to(device))
+                optimiser.zero_grad()
+                torch.autograd.backward(loss)
+                optimiser.step()
+            bar.update(1)
+    return classes_Y[_classify(model.eval(), test_NF, device)]
+
+
+@torch.no_grad()
+def _classify(model: nn.Module, test_NF: Features, device: torch.device) -> Labels:
+    chunks = torch.split(torch.from_numpy(test_NF), TEST_CHUNK)
+    answers_N: Labels = torch.cat([model(c.to(device)).argmax(dim=1).cpu() for c in chunks]).numpy()
+    return answers_N

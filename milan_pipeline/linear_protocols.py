@@ -1,0 +1,75 @@
+"""The numbers of the linear protocols; no torch, so that options can take their defaults from here.
+
+MILAN's repository follows MAE (arXiv 2111.06377, appendix A.1), the sweep is DINOv2's (arXiv
+2304.07193, appendix B.3, and its repository's linear evaluation).
+"""
+
+import dataclasses
+
+from milan_pipeline.errors import ConfigError
+
+BATCH = 16384
+BASE_BATCH = 256
+STEPS_PER_EPOCH = 78
+"""Of ImageNet-1K's 1,281,167 images in batches of 16384."""
+SMALLEST_BATCH = 16
+BASE_RATE, LARGE_BASE_RATE, LARGE_WIDTH = 0.05, 0.02, 1024
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OfficialLinear:
+    """MILAN's.
+
+    Attributes:
+        epochs: of training.
+        warmup_epochs: in which the rate rises from 0.
+        batch: samples a step, with the rate scaled by it; None takes what suits the set:
+            16384, or of a smaller set than ImageNet a 78th, so that an epoch has as many steps as
+            there, with the rate of 16384: LARS measures its steps by the weights, and with fewer or
+            shorter ones it would end long before the optimum.
+        base_rate: for a batch of 256; None takes 0.05, or 0.02 (ViT-L's) from 1024 features on.
+        seed: of the first weights and the order.
+        device: where to compute.
+    """
+
+    epochs: int = 100
+    warmup_epochs: float = 10.0
+    batch: int | None = None
+    base_rate: float | None = None
+    seed: int = 0
+    device: str = "cpu"
+
+    def batch_of(self, samples: int) -> int:
+        """Return the batch for a set of so many samples, at most all of them.
+
+        Raises:
+            ConfigError: it is less than two, of which no statistics can be taken.
+        """
+        suits = min(BATCH, max(samples // STEPS_PER_EPOCH, SMALLEST_BATCH))
+        batch = min(samples, suits if self.batch is None else self.batch)
+        if batch < 2:
+            raise ConfigError(
+                f"--linear-batch {batch} has no statistics to normalise by; give 2 or more"
+            )
+        return batch
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """DINOv2's.
+
+    Attributes:
+        rates: learning rates to try, for a batch of 256; scaled linearly with the batch.
+        steps: of training.
+        batch: samples a step; all of a smaller set.
+        seed: of the first weights and the order.
+        device: where to compute.
+    """
+
+    rates: tuple[float, ...] = (
+        1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1,
+    )  # fmt: skip
+    steps: int = 12_500
+    batch: int = 1024
+    seed: int = 0
+    device: str = "cpu"

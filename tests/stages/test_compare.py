@@ -1,0 +1,70 @@
+"""`compare` on written results, through the command line."""
+
+import json
+import sys
+
+import pytest
+
+from milan_pipeline.results import write_scores
+from tests.conftest import run_cli
+from tests.test_cli import NO_HEAVY_IMPORTS
+from tests.test_comparison import result
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Return a folder with results of two runs, probed, and one of them fine-tuned."""
+    given = [
+        result("runs/a", label="MILAN", metrics={"knn@20": 70.0}),
+        result("runs/b", label="MILAN", metrics={"knn@20": 72.0}),
+        result("runs/a", stage="finetune", metrics={"top1": 80.0}),
+    ]
+    for found in given:
+        write_scores(
+            str(tmp_path / found.folder),
+            stage=found.stage,
+            encoder=found.encoder,
+            random_init=False,
+            seed=found.seed,
+            metrics=found.metrics,
+            content=found.content,
+            inputs=found.inputs,
+            label=found.label,
+        )
+    return tmp_path
+
+
+def test_one_table_of_all(project, capsys):
+    run_cli("compare", str(project))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "| encoder | stage | seed | knn@20 | top1 | config | folder |"
+    assert len(lines) == 5
+    assert lines[4].startswith("| runs/a | finetune | 0 |  | 80.00 | ")
+    assert lines[4].endswith(f"| {project}/runs/a/finetune/0 |")
+
+
+def test_means_over_seeds(project, capsys):
+    run_cli("compare", str(project), "--over-seeds")
+    assert "| MILAN | probe | 0 | 71.00 ± 1.41 (2) |  |" in capsys.readouterr().out
+
+
+def test_json_goes_to_a_file_too(project, capsys):
+    out = project / "tables" / "all.json"
+    run_cli("compare", str(project / "runs/a"), "--format", "json", "--out", str(out))
+    text = capsys.readouterr().out
+    assert out.read_text() == text
+    assert [row["metrics"] for row in json.loads(text)] == [{"knn@20": 70}, {"top1": 80}]
+
+
+def test_a_folder_without_results_is_an_error(project, capsys):
+    (project / "empty").mkdir()
+    run_cli("compare", str(project), str(project / "empty"), code=1)
+    assert "empty holds no scores.json" in capsys.readouterr().err
+
+
+def test_comparing_imports_nothing_heavy(project):
+    import subprocess
+
+    command = [sys.executable, "-c", NO_HEAVY_IMPORTS, "compare", str(project)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "| MILAN | probe |" in done.stdout

@@ -1,0 +1,134 @@
+"""Run commands that need each other, some at a time, each into its own log.
+
+What was finished before is the commands' own business: every stage says "nothing to do".
+"""
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import time
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+POLL = 0.2  # seconds between looks at the commands that run
+LAST_LINES = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One command; `needs` names the tasks that must be finished before it starts."""
+
+    name: str
+    command: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+
+
+class TaskError(RuntimeError):
+    """A command failed; the message names it and ends with its last words."""
+
+
+@dataclass
+class _Running:
+    task: Task
+    process: subprocess.Popen[bytes]
+    began: float
+
+
+def run_tasks(
+    tasks: Iterable[Task], *, logs: Path, jobs: int, environment: Mapping[str, str] | None = None
+) -> None:
+    """Run all tasks, at most `jobs` at a time, and print a line for each that is finished.
+
+    Args:
+        tasks: in the order of preference among those whose needs are met.
+        logs: folder for `<task>.log`, to which a command's output is added.
+        jobs: commands that run together.
+        environment: variables for the commands, beside this process's own.
+
+    Raises:
+        ValueError: tasks need each other in a circle.
+        TaskError: a command failed; those that ran beside it were stopped.
+    """
+    by_name = {task.name: task for task in tasks}
+    sorter = TopologicalSorter({task.name: task.needs for task in by_name.values()})
+    sorter.prepare()
+    logs.mkdir(parents=True, exist_ok=True)
+    waiting: list[str] = []
+    running: list[_Running] = []
+    finished = 0
+    with _stopping(running):
+        while sorter.is_active():
+            waiting += sorter.get_ready()
+            while waiting and len(running) < jobs:
+                running.append(_start(by_name[waiting.pop(0)], logs, environment or {}))
+            ended = [one for one in running if one.process.poll() is not None]
+            for one in ended:
+                running.remove(one)
+                _require_success(one, logs)
+                finished += 1
+                seconds = time.monotonic() - one.began
+                print(f"[{finished}/{len(by_name)}] {one.task.name}: {seconds:.0f} s", flush=True)
+                sorter.done(one.task.name)
+            if not ended:
+                time.sleep(POLL)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Generator[None, None, None]:
+    """Keep a folder to this process and the commands it starts, for as long as any of them lives.
+
+    Raises:
+        TaskError: another has it, or a command that a killed one left running.
+    """
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise TaskError(
+                f"{folder} is in use by another process, or by a command that a killed one left "
+                "running; wait for it to end"
+            ) from error
+        os.set_inheritable(file.fileno(), True)
+        yield
+
+
+@contextlib.contextmanager
+def _stopping(running: list[_Running]) -> Generator[None, None, None]:
+    """Stop what still runs when the block ends, and wait for it: stages stop in order."""
+    try:
+        yield
+    finally:
+        for one in running:
+            one.process.terminate()
+        for one in running:
+            one.process.wait()
+
+
+def _start(task: Task, logs: Path, environment: Mapping[str, str]) -> _Running:
+    with (logs / f"{task.name}.log").open("ab") as log:
+        process = subprocess.Popen(  # noqa: S603 - our own commands
+            task.command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | dict(environment),
+            close_fds=False,  # so that `locked` lasts as long as the command
+        )
+    return _Running(task, process, time.monotonic())
+
+
+def _require_success(one: _Running, logs: Path) -> None:
+    if one.process.returncode == 0:
+        return
+    log = logs / f"{one.task.name}.log"
+    last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
+    raise TaskError(
+        f"{one.task.name} failed (exit code {one.process.returncode}): "
+        + " ".join(one.task.command)
+        + "\n"
+        + "\n".join(f"  {line}" for line in last)
+        + f"\nall of it: {log}; run the study again to go on from here"
+    )
