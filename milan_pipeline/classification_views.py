@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
+from timm.data import auto_augment
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
+from torchvision.transforms import Compose
 
 from milan_pipeline.errors import BadImageError, DataError
 from milan_pipeline.examples import IMAGE_MEMBER
@@ -70,7 +72,7 @@ class TrainingViews:
 
     def __init__(self, config: ViewConfig) -> None:
         self._seed = config.seed
-        self._transform: Callable[[Image.Image], Tensor] = create_transform(
+        transform = create_transform(
             config.image_size,
             is_training=True,
             color_jitter=0.0,
@@ -79,6 +81,10 @@ class TrainingViews:
             mean=config.mean,
             use_prefetcher=True,
         )
+        for operation in _operations(transform):
+            if operation.aug_fn is auto_augment.posterize:
+                operation.aug_fn = posterise
+        self._transform: Callable[[Image.Image], Tensor] = transform
 
     def __call__(self, samples: Iterable[dict[str, Any]]) -> Iterator[LabelledBatch]:
         """Yield examples without a batch dimension, in the samples' order.
@@ -112,6 +118,24 @@ class EvaluationViews:
             DataError: the image cannot be decoded; it is named.
         """
         return self._transform(opened(sample))
+
+
+def posterise(image: Image.Image, bits: int, **_: object) -> Image.Image:
+    """Keep some bits of each channel, as timm's `posterize` does; none are none: black.
+
+    RandAugment of magnitude 9 ± 0.5 asks for that now and then, and Pillow 13 refuses it.
+    """
+    if bits >= 8:
+        return image
+    return ImageOps.posterize(image, bits) if bits > 0 else image.point(lambda _: 0)
+
+
+def _operations(transform: Compose) -> Iterator[Any]:
+    """Yield what timm's automatic augmentations are made of: RandAugment's, or a policy's."""
+    for step in transform.transforms:
+        yield from getattr(step, "ops", ())
+        for together in getattr(step, "policy", ()):
+            yield from together
 
 
 def opened(sample: dict[str, Any]) -> Image.Image:

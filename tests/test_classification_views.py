@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.data import auto_augment
 from timm.data.transforms_factory import create_transform
 
 from milan_pipeline.batching import stack
@@ -15,6 +16,7 @@ from milan_pipeline.classification_views import (
     TrainingViews,
     ViewConfig,
     default_crop_pct,
+    posterise,
 )
 from milan_pipeline.errors import DataError
 from tests.photos import noise, write_photos
@@ -58,6 +60,22 @@ def test_augmentation_distorts_what_crop_and_flip_leave_alone():
     plain = ViewConfig(**(vars(CONFIG) | {"augment": ""}))
     pairs = [(view(sample(k))[0], view(sample(k), config=plain)[0]) for k in "abcdefgh"]
     assert sum(not torch.equal(one, two) for one, two in pairs) >= 6
+
+
+def test_posterising_is_timms_and_to_no_bits_black():
+    image = noise((20, 20))
+    for bits in (1, 4, 8):
+        ours, timms = (np.asarray(f(image, bits)) for f in (posterise, auto_augment.posterize))
+        assert (ours == timms).all()
+    assert not np.asarray(posterise(image, 0)).any()
+    assert posterise(image, 0).mode == "RGB"
+
+
+@pytest.mark.parametrize("augment", ["rand-m10-inc1-n8", "original", "augmix-m5"])
+def test_no_strength_of_an_augmentation_stops_training(augment):
+    """Of the first, each operation comes with a magnitude that keeps no bits."""
+    config = ViewConfig(**(vars(CONFIG) | {"augment": augment}))
+    assert len(view(*(sample(str(n)) for n in range(20)), config=config)) == 20
 
 
 def test_evaluation_is_timms_own_to_the_last_pixel(tmp_path):
