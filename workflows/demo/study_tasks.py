@@ -15,6 +15,9 @@ from workflows.demo.task_graph import Task
 DEMO = "workflows/demo"
 TEACHER = f"open_clip:local-dir:{DEMO}/teacher"
 ENCODERS = ("random", "pixels", "MILAN", "teacher")
+IMAGE_SIZE = 64
+"""Of the teacher, and so of every encoder here."""
+
 STAGE = (sys.executable, "-m", "milan_pipeline.cli")
 
 
@@ -128,7 +131,9 @@ def _pretrain(out: Path, seed: int, size: Size) -> Iterator[Task]:
         ),
         "MILAN": (("--targets", out / "target-shards"), "pack-targets"),
     }  # fmt: skip
-    common = ("--images", out / "images" / "train", "--epochs", size.epochs, "--seed", seed)
+    # Pixels have no grid of targets that would say how large a view is.
+    shape = ("--image-size", IMAGE_SIZE, "--epochs", size.epochs)
+    common = ("--images", out / "images" / "train", *shape, "--seed", seed)
     for encoder, (own, need) in objectives.items():
         run = ("--out", folder_of(out, seed, encoder) / "run")
         yield Task(
