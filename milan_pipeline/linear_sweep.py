@@ -143,9 +143,9 @@ def _repeated(head: nn.Linear, times: int) -> nn.Linear:
 
 def _losses(logits: Tensor, truth_B: Tensor, rates: int) -> Tensor:
     """Return each classifier's mean cross entropy, (R,), from logits (B, R * Y)."""
-    logits_BYR = logits.view(len(logits), rates, -1).transpose(1, 2)
-    truth_BR = truth_B[:, None].expand(-1, rates)
-    return nn.functional.cross_entropy(logits_BYR, truth_BR, reduction="none").mean(dim=0)
+    # A row each: softmax is quicker over classes that are neighbours in memory.
+    each = logits.view(len(logits) * rates, -1), truth_B.repeat_interleave(rates)
+    return nn.functional.cross_entropy(*each, reduction="none").view(-1, rates).mean(dim=0)
 
 
 @torch.no_grad()

@@ -50,7 +50,8 @@ class Sets:
         train: central view of the training images.
         test: central view of the test images.
         views: how many views of the training images the trained classifiers take in turn.
-        view: returns one of them; each is kept in memory once an epoch has wanted it.
+        view: returns one of them. What a classifier looks at of it is kept in memory from its first
+            epoch on, 4 bytes a feature: of 10 views of ImageNet's CLS tokens by a ViT-B, 39 GB.
         stop: asked before each epoch.
     """
 

@@ -129,6 +129,11 @@ class Segmenter(nn.Module):
         else:
             self.head = LinearHead(width, spec.classes)
 
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch, in pixels: the images' sides must be multiples of it."""
+        return int(max(self.encoder.patch_embed.patch_size))
+
     def forward(self, images_BCHW: Tensor) -> Logits:
         """Return what is said of each pixel."""
         maps = self.encoder.forward_intermediates(

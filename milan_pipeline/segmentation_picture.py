@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from milan_pipeline.segmentation_masks import IGNORED
 
 TITLES = ("image", "truth", "prediction")
-INCHES = 2.2
+INCHES, TITLE_INCHES = 2.2, 0.3
 GOLDEN = (5**0.5 - 1) / 2  # steps around the hues that keep any number of them apart
 
 
@@ -47,8 +47,13 @@ def draw_segmentations(
         classes: Y.
     """
     colours, rows = class_colours(classes), len(images_CHW)
-    figure = Figure(figsize=(INCHES * len(TITLES), INCHES * rows + 0.3), layout="constrained")
-    axes = figure.subplots(rows, len(TITLES), squeeze=False)
+    height = INCHES * rows + TITLE_INCHES
+    figure = Figure(figsize=(INCHES * len(TITLES), height))
+    # In fixed places: a layout that is fitted takes longer than all the rest.
+    edges = {"left": 0, "right": 1, "bottom": 0, "top": 1 - TITLE_INCHES / height}
+    axes = figure.subplots(
+        rows, len(TITLES), squeeze=False, gridspec_kw=edges | {"wspace": 0.03, "hspace": 0.03}
+    )
     parts = zip(axes, images_CHW, truths_HW, answers_HW, strict=True)
     for row, image_CHW, truth_HW, answer_HW in parts:
         seen_HW = np.where(truth_HW == IGNORED, np.uint8(IGNORED), answer_HW)

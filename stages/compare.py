@@ -1,4 +1,4 @@
-"""`milan-pipeline compare FOLDER...`: one table of all results below the folders."""
+"""`milan-pipeline compare FOLDERS...`: one table of all results below the folders."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from milan_pipeline.results import find_results
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compare:
-    """Show the results of probe, finetune and segment below each FOLDER as one table.
+    """Show the results of probe, finetune and segment in and below FOLDERS as one table.
 
     A row has the encoder, the stage, the seed, the metrics in per cent, the hash of all that the
     figures depend on, and the folder; where a stage's results differ in other options, those too.

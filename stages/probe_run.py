@@ -173,7 +173,6 @@ def _sets(
     )
     views = _train_views(config)
 
-    @functools.cache
     def view(number: int) -> FeatureSet:
         if views[number] == CENTRAL:
             return train

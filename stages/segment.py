@@ -140,31 +140,12 @@ class Segment(TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.eval_only:
-            if not self.encoder.endswith(".safetensors"):
-                raise ConfigError(
-                    f"--eval-only scores a segmenter and --encoder {self.encoder!r} is no file of "
-                    "one; give RUN/segmenter.safetensors or RUN/best.safetensors"
-                )
-        elif self.train is None:
-            raise ConfigError("--train is missing; give images with masks, or --eval-only")
-        elif self.classes is None:
-            raise ConfigError("--classes is missing; say how many the masks have (ADE20K: 150)")
+        self._require_task()
+        self._require_views()
         if self.epochs is not None and self.steps is not None:
             raise ConfigError(
                 f"--epochs {self.epochs} and --steps {self.steps} both set the schedule; give one"
             )
-        if not 0 < self.label_fraction <= 1:
-            raise ConfigError(
-                f"--label-fraction {self.label_fraction} is not within 0 to 1; give 1 for all"
-            )
-        if not 0 < self.least_scale <= self.most_scale:
-            raise ConfigError(
-                f"--least-scale {self.least_scale} is not above 0 and at most --most-scale "
-                f"{self.most_scale}; give less"
-            )
-        if not self.max_class_share > 0:
-            raise ConfigError(f"--max-class-share {self.max_class_share} is not above 0; try 0.75")
         if self.drop_path is not None and not self.drop_path < 1:
             raise ConfigError(f"--drop-path {self.drop_path} is not below 1; try 0.1")
         if self.freeze and self.drop_path:
@@ -176,6 +157,32 @@ class Segment(TrainingOptions):
                 f"--stride {self.stride} is more than --image-size {self.image_size}, which would "
                 "leave gaps; give less"
             )
+
+    def _require_task(self) -> None:
+        """Refuse to train without data, or to score what is no segmenter."""
+        if self.eval_only and not self.encoder.endswith(".safetensors"):
+            raise ConfigError(
+                f"--eval-only scores a segmenter and --encoder {self.encoder!r} is no file of one; "
+                "give RUN/segmenter.safetensors or RUN/best.safetensors"
+            )
+        if self.train is None and not self.eval_only:
+            raise ConfigError("--train is missing; give images with masks, or --eval-only")
+        if self.classes is None and not self.eval_only:
+            raise ConfigError("--classes is missing; say how many the masks have (ADE20K: 150)")
+        if not 0 < self.label_fraction <= 1:
+            raise ConfigError(
+                f"--label-fraction {self.label_fraction} is not within 0 to 1; give 1 for all"
+            )
+
+    def _require_views(self) -> None:
+        """Refuse views that cannot be cut."""
+        if not 0 < self.least_scale <= self.most_scale:
+            raise ConfigError(
+                f"--least-scale {self.least_scale} is not above 0 and at most --most-scale "
+                f"{self.most_scale}; give less"
+            )
+        if not self.max_class_share > 0:
+            raise ConfigError(f"--max-class-share {self.max_class_share} is not above 0; try 0.75")
 
 
 def run(config: Segment) -> None:

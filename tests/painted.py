@@ -8,11 +8,11 @@ from PIL import Image
 COLOURS = np.array([(230, 30, 30), (30, 230, 30), (30, 30, 230)], dtype=np.uint8)
 
 
-def labels(seed, size=(40, 52), classes=3):
-    """Draw blocks of classes, each of 8 by 8 pixels."""
-    rows, columns = (-(-side // 8) for side in size)
-    blocks = np.random.default_rng(seed).integers(classes, size=(rows, columns), dtype=np.uint8)
-    return blocks.repeat(8, axis=0).repeat(8, axis=1)[: size[0], : size[1]]
+def labels(seed, size=(40, 52), block=8):
+    """Draw blocks of the three classes, so many pixels wide and high."""
+    rows, columns = (-(-side // block) for side in size)
+    blocks = np.random.default_rng(seed).integers(3, size=(rows, columns), dtype=np.uint8)
+    return blocks.repeat(block, axis=0).repeat(block, axis=1)[: size[0], : size[1]]
 
 
 def png(pixels, palette=False):
@@ -36,11 +36,11 @@ def sample(seed=0, *, key="a", epoch=0, size=(40, 52), mask=None):
     }
 
 
-def write_ade_tree(root, counts, *, size=(40, 52), first=0):
+def write_ade_tree(root, counts, *, size=(40, 52), block=8, first=0):
     """Write ADE20K's layout; counts: images of each part. Masks have 0 for what is ignored."""
     for part, count in counts.items():
         for number in range(count):
-            drawn = labels(1000 * len(part) + number, size)
+            drawn = labels(1000 * len(part) + number, size, block)
             name = f"ADE_{part}_{number:08d}"
             image = root / "images" / part / f"{name}.jpg"
             mask = root / "annotations" / part / f"{name}.png"

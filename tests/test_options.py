@@ -10,7 +10,14 @@ from click.testing import CliRunner
 
 from milan_pipeline.cli import group
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.options import argument, arguments, option, read_config, stage_command
+from milan_pipeline.options import (
+    argument,
+    arguments,
+    option,
+    read_config,
+    require_least,
+    stage_command,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +37,24 @@ class Eat:
     """Eat cakes."""
 
     cakes: tuple[str, ...] = arguments()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stack:
+    """Stack cakes."""
+
+    heights: tuple[int, ...] = option((1, 2), help="Heights; again for more.", least=1, most=9)
+
+
+@pytest.mark.parametrize(
+    ("heights", "said"), [((3, 0), "--heights 0 is below 1"), ((10, 3), "--heights 10 is above 9")]
+)
+def test_every_value_of_a_repeated_option_has_its_limits(
+    heights: tuple[int, ...], said: str
+) -> None:
+    require_least(Stack())
+    with pytest.raises(ConfigError, match=said):
+        require_least(Stack(heights=heights))
 
 
 def invoke(config_class: type, *words: object) -> Any:

@@ -1,5 +1,7 @@
 """Images seen whole or by windows, at several scales, mirrored: the averages are right."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -18,8 +20,8 @@ MEANING = Labels(LabelConfig(classes=3, ignore_index=255, reduce_zero_label=Fals
 PIXELS = Pixels((0.5,) * 3, (0.25,) * 3, torch.device("cpu"))
 
 
-def config(**changes):
-    usual = {
+def config(**changes: Any):
+    usual: dict[str, Any] = {
         "scale": ScaleRule(short_side=32, long_side=0),
         "factors": (1.0,),
         "flip": False,
@@ -60,7 +62,7 @@ def test_windows_see_what_the_whole_shows():
 
 
 def test_windows_are_averaged():
-    calls = []
+    calls: list[torch.Tensor] = []
 
     def numbered(images_BChw):
         """Give the n-th window the logit n."""

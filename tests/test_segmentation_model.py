@@ -1,5 +1,7 @@
 """A head on a ViT: shapes, depths, what is trained, and any size of image."""
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -8,7 +10,7 @@ from milan_pipeline.errors import ConfigError
 from milan_pipeline.layer_decay import layer_decay_groups
 from milan_pipeline.segmentation_model import HeadSpec, Pyramid, depths_of, make_segmenter
 
-VIT = {
+VIT: dict[str, Any] = {
     "model_name": "vit_tiny_patch16_224", "depth": 4, "embed_dim": 16, "num_heads": 2,
     "img_size": 32, "patch_size": 8, "num_classes": 0, "global_pool": "token",
 }  # fmt: skip

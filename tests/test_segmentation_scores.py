@@ -1,5 +1,7 @@
 """mIoU, mAcc and aAcc equal those of a confusion matrix that is counted pixel by pixel."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -57,7 +59,8 @@ def by_hand(matrix):
 
 def test_scores_equal_a_matrix_counted_by_hand(tmp_path):
     tree = write_ade_tree(tmp_path, {"validation": 7})
-    table, drawn = open_labelled(str(tree / "images" / "validation"), kind="mask"), Answers()
+    table = open_labelled(str(tree / "images" / "validation"), kind="mask")
+    drawn: Any = Answers()
     found = score(drawn, drawn, table, classes=CLASSES, batch=2, threads=0)
     matrix = counted(drawn.shown, drawn.answered)
     assert found.confusion_YY.tolist() == matrix.tolist()

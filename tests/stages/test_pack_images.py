@@ -355,7 +355,7 @@ def test_masks_must_be_there_and_fit_and_count_as_input(tmp_path: Path, capsys) 
     run_cli(*command, code=1)
     assert "no PNG of 52 x 40 pixels" in capsys.readouterr().err
     mask.write_bytes(whole)
-    run_cli(*command)
+    run_cli(*command, "--overwrite")
     mask.write_bytes(whole + b"\0")
     run_cli(*command, code=1)
     assert "files" in capsys.readouterr().err

@@ -60,7 +60,7 @@ def test_encoders_of_a_seed_are_trained_alike() -> None:
             alike.add(tuple(word for word in command if word not in differing))
         assert len(alike) == 1
     objectives = [tasks[f"pretrain-{name}-1"].command for name in ("milan", "pixels")]
-    for option in ("--images", "--epochs", "--seed", "--config"):
+    for option in ("--images", "--image-size", "--epochs", "--seed", "--config"):
         assert len({_value(command, option) for command in objectives}) == 1
 
 

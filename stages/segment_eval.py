@@ -1,0 +1,102 @@
+"""`segment --eval-only`: score a segmenter that an earlier run has made."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from milan_pipeline import storage
+from milan_pipeline.cpu_training import suit_cpu
+from milan_pipeline.distributed import World
+from milan_pipeline.encoder_specs import fingerprint
+from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.labelled import LabelledTable, open_labelled
+from milan_pipeline.provenance import StageRecord
+from milan_pipeline.run_log import run_lock
+from milan_pipeline.segmentation_exam import SegmentationExaminer
+from milan_pipeline.segmentation_model import Segmenter
+from milan_pipeline.segmenter_files import SegmenterDescription, read_segmenter
+from milan_pipeline.training_choices import with_frozen_choices
+from stages.segment import Segment
+from stages.segment_choices import labels_of, scans_of, settled
+from stages.segment_run import PICTURE, exam_config, table_of, write_result
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationPlan:
+    """An evaluation with nothing left open.
+
+    Attributes:
+        config: what was left to the machine or the segmenter is filled in.
+        model: the segmenter.
+        description: of it.
+        val: the images and masks to score on.
+        record: `config.json`.
+    """
+
+    config: Segment
+    model: Segmenter
+    description: SegmenterDescription
+    val: LabelledTable
+    record: StageRecord
+
+
+def plan_evaluation(
+    config: Segment, device: torch.device, *, scans: Path | None = None
+) -> EvaluationPlan:
+    """Open a segmenter, images and masks.
+
+    Args:
+        config: the options; the segmenter itself says how many classes it knows.
+        device: to score on.
+        scans: see `labelled.open_labelled`.
+
+    Raises:
+        MissingDataError, DataError, MismatchError: there is no such segmenter, or no masks.
+    """
+    model, description = read_segmenter(config.encoder)
+    config = with_frozen_choices(config, "precision")
+    config = settled(config, device, image_size=description.image_size)
+    config = dataclasses.replace(config, **dataclasses.asdict(description.spec))
+    val = open_labelled(config.val, kind="mask", scans=scans)
+    record = StageRecord(
+        url=storage.join(config.out, "config.json"),
+        stage="segment",
+        config=config,
+        inputs={"encoder": fingerprint(config.encoder), "val": val.source},
+    )
+    return EvaluationPlan(
+        config=config, model=model, description=description, val=val, record=record
+    )
+
+
+def evaluate_only(
+    config: Segment,
+    device: torch.device,
+    world: World,
+    stop: StopRequest,
+    prepared: Callable[[], None],
+) -> str:
+    """Score a segmenter, together with the other processes; arguments are those of `train`."""
+    planned = plan_evaluation(config, device, scans=scans_of(config))
+    config = planned.config
+    if planned.record.previous_state() == "done":
+        return f"{config.out}: nothing to do, the scores are there" if world.leads else ""
+    model = planned.model.to(device)
+    suit_cpu(model, bf16=config.precision == "bf16")
+    how = exam_config(config, model, planned.description)
+    examiner = SegmentationExaminer(model, planned.val, labels_of(config), how)
+    world.wait_for_all()  # until all have read what an earlier run left
+    prepared()
+    stop.raise_if_asked("no scores were written")
+    scores = examiner.score(world)
+    if not world.leads:
+        return ""
+    with run_lock(config.folder):
+        planned.record.begin()
+        storage.put_bytes(storage.join(config.out, PICTURE), examiner.draw())
+        extras = {"val": planned.val.samples}
+        found = write_result(config, planned.record, scores.per_cent(), extras)
+        planned.record.finish({"images": scores.images})
+    return table_of(found)

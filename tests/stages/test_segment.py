@@ -1,0 +1,314 @@
+"""`segment`: what it trains, writes, goes on with and refuses."""
+
+import os
+import re
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from milan_pipeline.segmentation_task import Segmentation
+from milan_pipeline.segmenter_files import read_segmenter
+from stages.segment import Segment
+from stages.segment_choices import settled
+from tests.conftest import run_cli
+from tests.painted import png, write_ade_tree
+from tests.stages.small_segment import SHORT, TINY_VIT, outcome, record, rows, segment
+
+STEPS = 9
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """ADE20K's layout: twelve images to learn from and five to score on."""
+    root = tmp_path_factory.mktemp("ade")
+    images = write_ade_tree(root, {"training": 12, "validation": 5}, first=1) / "images"
+    return images / "training", images / "validation"
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """An undisturbed run of nine steps, three an epoch."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    segment(*data, run)
+    return run
+
+
+def disturbed(step, happens, *words, code):
+    """Run `segment`, and have something happen when the loss of a step is asked for."""
+    plain = Segmentation.loss
+
+    def loss(self, replica, data, part, now):
+        if now == step:
+            happens()
+        return plain(self, replica, data, part, now)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Segmentation, "loss", loss)
+        segment(*words, code=code)
+
+
+# ---- what it writes
+
+
+def test_the_recipe_is_the_published_one():
+    """MAE's ViT-B with UPerNet on ADE20K, as mmsegmentation trains it."""
+    config = settled(
+        Segment(encoder="x", train="x", val="x", out="x", classes=150), torch.device("cpu")
+    )
+    assert (config.base_lr, config.min_lr, config.weight_decay) == (1e-4, 0.0, 0.05)
+    assert (config.layer_decay, config.drop_path, config.schedule) == (0.65, 0.1, "poly")
+    assert (config.image_size, config.short_side, config.long_side) == (512, 512, 2048)
+    assert (config.least_scale, config.most_scale, config.max_class_share) == (0.5, 2.0, 0.75)
+    assert (config.evaluate, config.stride, config.head) == ("slide", 341, "upernet")
+
+
+def test_run_folder_is_complete(whole):
+    assert [row["step"] for row in rows(whole, "log.jsonl")] == list(range(1, STEPS + 1))
+    evaluated = rows(whole, "evaluations.jsonl")
+    assert [(row["step"], row["epoch"]) for row in evaluated] == [(3, 1.0), (6, 2.0), (9, 3.0)]
+    assert record(whole, "state.json")["state"] == "done"
+    config = record(whole)
+    assert config["state"] == "done"
+    assert config["content"]["stride"] == 21
+    scores = record(whole, "scores.json")
+    last = evaluated[-1]
+    assert scores["metrics"] == {
+        "miou": last["miou"], "macc": last["macc"], "aacc": last["aacc"],
+        "best-miou": max(row["miou"] for row in evaluated),
+    }  # fmt: skip
+    assert (scores["stage"], scores["train"], scores["val"]) == ("segment", 12, 5)
+    assert (whole / "examples.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_schedule_is_the_published_one(whole):
+    rates = [row["lr"] for row in rows(whole, "log.jsonl")]
+    peak = 0.01 * 4 / 16  # scaled from a batch of 16; no warm-up, since a tenth of 9 steps is none
+    assert rates == pytest.approx([peak * (1 - step / STEPS) for step in range(STEPS)])
+
+
+def test_it_learns(tmp_path):
+    tree = write_ade_tree(tmp_path, {"training": 24, "validation": 8}, size=(64, 64), block=32)
+    places = (tree / "images" / "training", tree / "images" / "validation", tmp_path / "run")
+    more = ("--no-reduce-zero-label", "--no-photometric", "--least-scale", 1, "--most-scale", 1)
+    segment(*places, *more, "--steps", 30, "--eval-every", 30, "--base-lr", 0.02)
+    losses = [row["loss"] for row in rows(tmp_path / "run", "log.jsonl")]
+    assert sum(losses[-5:]) < 0.85 * sum(losses[:5])
+    assert record(tmp_path / "run", "scores.json")["metrics"]["aacc"] > 80  # a third is chance
+
+
+def test_second_run_has_nothing_to_do(whole, data, capsys):
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
+    segment(*data, whole)
+    assert "nothing to do, 9 steps are done" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
+
+
+def test_the_end_is_a_line_of_a_table(data, tmp_path, capsys):
+    segment(*data, tmp_path, "--max-steps", 1, "--label", "tiny one")
+    said = capsys.readouterr().out.splitlines()
+    assert re.search(r"1 steps, 1 of them now; .* images/s", said[0])
+    miou, macc, aacc = (
+        record(tmp_path, "scores.json")["metrics"][n] for n in said[1].lower().split()[1:6:2]
+    )
+    assert re.match(rf"tiny one +{miou:.2f} +{macc:.2f} +{aacc:.2f} +12 +5$", said[2])
+
+
+def test_a_moving_average_is_what_is_scored_and_kept(data, tmp_path):
+    segment(*data, tmp_path, "--ema-decay", 0.5, "--clip-grad", 1, "--max-steps", 2)
+    newest = tmp_path / "checkpoints/step-00000002"
+    average, last = (load_file(newest / f"{n}.safetensors") for n in ("ema", "student"))
+    kept = load_file(tmp_path / "segmenter.safetensors")
+    assert all(torch.equal(kept[name], value) for name, value in average.items())
+    assert any(not torch.equal(kept[name], value) for name, value in last.items())
+
+
+def test_a_frozen_encoder_stays_as_it_was(data, tmp_path):
+    more = ("--head", "linear", "--freeze", "--max-steps", 3, "--evaluate", "whole")
+    segment(*data, tmp_path, *more)
+    segment(*data, tmp_path / "more", *more, "--base-lr", 0.5)
+    one, two = (load_file(p / "segmenter.safetensors") for p in (tmp_path, tmp_path / "more"))
+    encoder = [name for name in one if name.startswith("encoder.")]
+    assert all(torch.equal(one[name], two[name]) for name in encoder)
+    assert not torch.equal(one["head.classifier.weight"], two["head.classifier.weight"])
+
+
+# ---- stop, crash, extend
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_stop_exits_with_75_and_a_rerun_ends_the_same(name, whole, data, tmp_path, capsys):
+    disturbed(5, lambda: os.kill(os.getpid(), signal.Signals[name]), *data, tmp_path, code=75)
+    assert capsys.readouterr().err.startswith(f"Interrupted: {name} received; ")
+    assert record(tmp_path, "state.json")["state"] == "interrupted"
+    assert not (tmp_path / "segmenter.safetensors").exists()
+    segment(*data, tmp_path)
+    assert outcome(tmp_path) == outcome(whole)
+
+
+def test_a_crash_after_an_evaluation_repeats_it_and_ends_the_same(whole, data, tmp_path):
+    disturbed(8, lambda: 1 / 0, *data, tmp_path, "--checkpoint-every", 4, code=1)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000004"]
+    assert len(rows(tmp_path, "evaluations.jsonl")) == 2
+    segment(*data, tmp_path, "--checkpoint-every", 4)
+    assert outcome(tmp_path) == outcome(whole)
+
+
+def test_more_steps_extend_a_run_and_free_options_may_change(whole, data, tmp_path):
+    segment(*data, tmp_path, "--max-steps", 6)
+    segment(*data, tmp_path, "--workers", 2, "--keep", 1, "--label", "x")
+    assert outcome(tmp_path) == outcome(whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("--base-lr 0.001", "options.base_lr is 0.01 there and 0.001 here"),
+        ("--head linear", "options.head is 'upernet' there and 'linear' here"),
+        ("--classes 4", "options.classes is 3 there and 4 here"),
+        ("--stride 16", "options.stride is 21 there and 16 here"),
+    ],
+)
+def test_other_options_are_refused_by_name(change, named, whole, data, capsys):
+    before = outcome(whole)
+    segment(*data, whole, *change.split(), code=1)
+    assert named in capsys.readouterr().err
+    assert outcome(whole) == before
+
+
+def test_other_masks_are_refused(whole, data, capsys):
+    segment(data[0], data[0], whole, code=1)
+    assert "inputs.val" in capsys.readouterr().err
+
+
+# ---- data
+
+
+def test_shards_are_scored_as_folders_are(whole, data, tmp_path):
+    masks = data[1].parent.parent / "annotations" / "validation"
+    run_cli("pack-images", data[1], tmp_path / "shards", "--masks", masks, "--samples-per-shard", 2)
+    for number, val in enumerate((data[1], tmp_path / "shards")):
+        run_cli(
+            "segment", "--eval-only", "--encoder", whole / "segmenter.safetensors", "--val", val,
+            "--out", tmp_path / str(number), "--reduce-zero-label", "--workers", 0,
+        )  # fmt: skip
+        found = record(tmp_path / str(number), "scores.json")["metrics"]
+        ours = record(whole, "scores.json")["metrics"]
+        assert found == {name: ours[name] for name in found}
+
+
+def test_a_share_of_the_labels_is_taken(data, tmp_path):
+    segment(*data, tmp_path, "--label-fraction", 0.5, "--max-steps", 1)
+    assert record(tmp_path, "scores.json")["train"] == 6
+
+
+def test_masks_of_other_values_end_the_run_by_name(data, tmp_path, capsys):
+    segment(*data, tmp_path / "run", "--no-reduce-zero-label", code=1)
+    said = capsys.readouterr().err
+    assert "has the value 3, which is none of the 3 classes" in said
+    assert "ADE_training_" in said
+
+
+def test_an_image_without_a_mask_is_refused(tmp_path, capsys):
+    images = write_ade_tree(tmp_path, {"training": 4}) / "images" / "training"
+    (images / "alone.png").write_bytes(png(torch.zeros(8, 8, 3).byte().numpy()))
+    segment(images, images, tmp_path / "run", code=1)
+    assert "alone.png does not exist" in capsys.readouterr().err
+
+
+# ---- scoring alone
+
+
+def test_scoring_alone_says_what_the_run_said(whole, data, tmp_path, capsys):
+    words = (
+        "segment", "--eval-only", "--encoder", whole / "best.safetensors", "--val", data[1],
+        "--reduce-zero-label", "--out", tmp_path,
+    )  # fmt: skip
+    run_cli(*words, "--dry-run")
+    assert capsys.readouterr().out == "images to score: 5\n"
+    assert not list(tmp_path.iterdir())
+    run_cli(*words)
+    scores = record(tmp_path, "scores.json")
+    assert scores["metrics"]["miou"] == record(whole, "scores.json")["metrics"]["best-miou"]
+    run_cli(*words)
+    assert "nothing to do, the scores are there" in capsys.readouterr().out
+    run_cli(*words, "--multi-scale", code=1)
+    assert "options.multi_scale" in capsys.readouterr().err
+
+
+def test_many_scales_and_whole_images_score_too(whole, data, tmp_path):
+    found = []
+    for number, more in enumerate((("--multi-scale",), ("--evaluate", "whole"))):
+        run_cli(
+            "segment", "--eval-only", "--encoder", whole / "segmenter.safetensors", "--val",
+            data[1], "--reduce-zero-label", "--out", tmp_path / str(number), *more,
+        )  # fmt: skip
+        found.append(record(tmp_path / str(number), "scores.json")["metrics"])
+    assert found[0] != found[1]
+    assert all(0 <= value <= 100 for metrics in found for value in metrics.values())
+
+
+def test_a_segmenter_comes_back_from_its_files(whole):
+    model, description = read_segmenter(str(whole / "segmenter.safetensors"))
+    weights = load_file(whole / "segmenter.safetensors")
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+    assert (description.spec.classes, description.image_size) == (3, 32)
+    assert model.eval()(torch.zeros(1, 3, 48, 32)).main_BYHW.shape == (1, 3, 48, 32)
+
+
+def test_what_is_no_segmenter_is_refused(whole, data, tmp_path, capsys):
+    (tmp_path / "x.safetensors").write_bytes((whole / "segmenter.safetensors").read_bytes())
+    (tmp_path / "x.json").write_text('{"timm": {}}')
+    run_cli(
+        "segment", "--eval-only", "--encoder", tmp_path / "x.safetensors", "--val", data[1],
+        "--out", tmp_path / "run", code=1,
+    )  # fmt: skip
+    assert "describes no segmenter" in capsys.readouterr().err
+
+
+# ---- values that cannot work, dry run
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--label-fraction", 0.0), ("--least-scale", 3.0), ("--max-class-share", 0.0),
+        ("--drop-path", 1.0), ("--stride", 33), ("--epochs", 3), ("--warmup-steps", 9),
+        ("--classes", 256), ("--micro-batch", 1), ("--batch-size", 13), ("--eval-every", 0),
+        ("--ignore-index", 256), ("--encoder", "no-such-vit"),
+    ],
+)  # fmt: skip
+def test_values_out_of_range_are_refused_in_a_line(option, value, data, tmp_path, capsys):
+    unknown = 1 if value == "no-such-vit" else 2
+    segment(*data, tmp_path / "run", option, value, code=unknown)
+    error = capsys.readouterr().err
+    assert option.removeprefix("--") in error
+    assert str(value) in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_views_must_be_whole_patches(data, tmp_path, capsys):
+    segment(*data, tmp_path / "run", "--image-size", 33, code=2)
+    assert "33 pixels into patches; choose a multiple of 16" in capsys.readouterr().err
+
+
+def test_training_needs_masks_and_scoring_a_segmenter(data, tmp_path, capsys):
+    few = ("segment", "--val", data[1], "--out", tmp_path, *TINY_VIT)
+    run_cli(*few, code=2)
+    assert "--train is missing" in capsys.readouterr().err
+    run_cli(*few, "--train", data[0], code=2)
+    assert "--classes is missing" in capsys.readouterr().err
+    run_cli(*few, "--eval-only", code=2)
+    assert "'timm:test_vit' is no file" in capsys.readouterr().err
+
+
+def test_dry_run_says_what_would_be_done_and_writes_nothing(data, tmp_path, capsys):
+    options = (*TINY_VIT, *SHORT)
+    segment(*data, tmp_path / "run", "--dry-run", options=options)
+    said = capsys.readouterr().out
+    assert "steps to do: 9 of 9" in said
+    assert "images: 12 to learn from, 5 to score on, classes: 3" in said
+    assert "batch: 4, lanes: 4" in said
+    assert not (tmp_path / "run").exists()
