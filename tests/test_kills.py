@@ -243,20 +243,20 @@ def test_pretrain_stops_in_order_when_all_its_processes_are_signalled(
 def finetune(root, out):
     return [
         "finetune", *TINY_VIT, "--train", root / "train", "--val", root / "val", "--out", out,
-        "--batch-size", 4, "--epochs", 30, "--eval-every", 2, "--checkpoint-every", 5,
+        "--batch-size", 4, "--epochs", 20, "--eval-every", 2, "--checkpoint-every", 5,
         "--log-every", 1, "--base-lr", 0.02, "--workers", 1,
     ]  # fmt: skip
 
 
 def test_finetune(tmp_path):
-    """Of 90 steps, with an evaluation each 6 of them and a checkpoint each 5."""
+    """Of 60 steps, with an evaluation each 6 of them and a checkpoint each 5."""
     write_coloured(tmp_path / "train", 4)
     write_coloured(tmp_path / "val", 3, seed=1, noise=300)
     whole, out = tmp_path / "whole", tmp_path / "run"
     finish(finetune(tmp_path, whole))
     words = finetune(tmp_path, out)
-    left = kill_and_rerun(words, lambda: len(logged(out)), kills=[1, 30, 77], seed=5)
-    assert all(0 < count < 90 for count in left)
+    left = kill_and_rerun(words, lambda: len(logged(out)), kills=[1, 20, 47], seed=5)
+    assert all(0 < count < 60 for count in left)
     assert outcome(out) == outcome(whole)
     assert [row["loss"] for row in logged(out)] == [row["loss"] for row in logged(whole)]
 

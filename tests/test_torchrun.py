@@ -164,15 +164,15 @@ def test_processes_fine_tune_together_stop_in_order_and_go_on(tmp_path):
         return [
             sys.executable, "-m", "milan_pipeline.cli", "finetune", *TINY_VIT, "--processes", 2,
             "--train", tmp_path / "train", "--val", tmp_path / "val", "--out", out,
-            "--batch-size", 8, "--epochs", STEPS // 3, "--eval-every", 10, "--micro-batch", 3,
+            "--batch-size", 8, "--epochs", 12, "--eval-every", 5, "--micro-batch", 3,
             "--base-lr", 0.02, "--checkpoint-every", 5, "--log-every", 1, "--workers", 1,
         ]  # fmt: skip
 
     whole, run = tmp_path / "whole", tmp_path / "run"
     said = run_to_the_end(words(whole))
-    assert said.count(f"{STEPS} steps") == said.count("top-5 %") == 1
+    assert said.count("36 steps") == said.count("top-5 %") == 1
     assert record(whole, "scores.json")["val"] == 15
-    code, _ = stop_at(words(run), run, 40, lambda own: own.send_signal(signal.SIGTERM))
+    code, _ = stop_at(words(run), run, 12, lambda own: own.send_signal(signal.SIGTERM))
     assert code == 75
     run_to_the_end(words(run))
     assert outcome(run) == outcome(whole)
