@@ -14,6 +14,7 @@ from typing import Any
 from milan_pipeline import storage
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.identity import content_hash
+from milan_pipeline.provenance import StageRecord, config_by_role
 
 SCORES = "scores.json"
 HASH_DIGITS = 12
@@ -116,6 +117,34 @@ def write_scores(
     text = json.dumps(document, indent=1) + "\n"
     storage.put_bytes(storage.join(folder, SCORES), text.encode())
     return found
+
+
+def write_stage_scores(
+    record: StageRecord, metrics: Mapping[str, float], extras: Mapping[str, Any]
+) -> Result:
+    """Write the scores of a training stage beside its record, by the options that it records.
+
+    Args:
+        record: its configuration has `encoder`, `random_init`, `seed` and `label`.
+        metrics: see `Result`, as for the next.
+        extras: what else the stage tells.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    config = record.config
+    return write_scores(
+        storage.folder_of(record.url),
+        stage=record.stage,
+        encoder=config.encoder,
+        random_init=config.random_init,
+        seed=config.seed,
+        metrics=metrics,
+        content=config_by_role(config)["content"],
+        inputs=record.inputs,
+        label=config.label,
+        extras=extras,
+    )
 
 
 def read_scores(folder: str) -> Result:

@@ -15,11 +15,12 @@ from milan_pipeline.encoder_specs import fingerprint
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.labelled import LabelledTable, open_labelled, require_same_classes
 from milan_pipeline.provenance import StageRecord
+from milan_pipeline.results import write_stage_scores
 from milan_pipeline.run_log import run_lock
 from milan_pipeline.training_choices import training_precision, with_frozen_choices
 from stages.finetune import Finetune
 from stages.finetune_plan import require_known_classes, scans_of
-from stages.finetune_run import exam_config, table_of, write_result
+from stages.finetune_run import exam_config, table_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,8 +92,7 @@ def evaluate_only(
         return ""
     with run_lock(config.folder):
         planned.record.begin()
-        found = write_result(
-            config, planned.record, scores.per_cent(), {"val": planned.val.samples}
-        )
+        extras = {"val": planned.val.samples}
+        found = write_stage_scores(planned.record, scores.per_cent(), extras)
         planned.record.finish(scores._asdict())
     return table_of(found)

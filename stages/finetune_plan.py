@@ -10,7 +10,7 @@ from torch import nn
 
 from milan_pipeline import storage
 from milan_pipeline.backbones import Backbone, load_backbone
-from milan_pipeline.checkpoints import newest_checkpoint, require_recorded
+from milan_pipeline.checkpoints import require_recorded
 from milan_pipeline.classification_task import ClassificationConfig
 from milan_pipeline.classification_views import ViewConfig, default_crop_pct
 from milan_pipeline.classifier_files import Description
@@ -22,10 +22,10 @@ from milan_pipeline.labelled_order import labelled_order
 from milan_pipeline.options import fields_from
 from milan_pipeline.order import OrderConfig, StepClock
 from milan_pipeline.provenance import StageRecord
-from milan_pipeline.run_log import trained_steps
 from milan_pipeline.stream import step_clock
 from milan_pipeline.training import TrainingConfig
 from milan_pipeline.training_choices import training_precision, with_frozen_choices
+from milan_pipeline.training_run import has_ended, steps_to_do
 from stages.finetune import Finetune
 
 PUBLISHED_BATCH = 1024
@@ -122,16 +122,14 @@ class Plan:
         Raises:
             MismatchError: it was another run.
         """
-        done = self.record.previous_state() == "done"
-        return done and trained_steps(self.config.folder) >= self.training.total_steps
+        return has_ended(self.record, self.config.folder, self.training.total_steps)
 
     def summary(self) -> Iterator[str]:
         """Yield lines on how long the run is and what it will read and write."""
         _ = self.is_done  # to refuse what the run would refuse
         model, _ = self.built
-        total, newest = self.training.total_steps, newest_checkpoint(self.config.folder)
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        yield f"steps to do: {max(0, total - (newest[0] if newest else 0))} of {total}"
+        yield steps_to_do(self.config.folder, self.training.total_steps)
         yield (
             f"images: {self.learnt.samples} to learn from, {self.val.samples} to score on, "
             f"classes: {self.learnt.class_count}"

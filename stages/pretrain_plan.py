@@ -10,7 +10,7 @@ import click
 import torch
 
 from milan_pipeline import storage
-from milan_pipeline.checkpoints import newest_checkpoint, require_recorded
+from milan_pipeline.checkpoints import require_recorded
 from milan_pipeline.distributed import World
 from milan_pipeline.examples import Batch
 from milan_pipeline.export import export_encoder
@@ -26,7 +26,6 @@ from milan_pipeline.pretraining import RunData, StudentSpec, build_student, open
 from milan_pipeline.pretraining_task import Pretraining, PretrainingConfig
 from milan_pipeline.provenance import StageRecord
 from milan_pipeline.replicas import require_processes
-from milan_pipeline.run_log import trained_steps
 from milan_pipeline.run_weights import initial_weights, initialise
 from milan_pipeline.runs import trained_encoder
 from milan_pipeline.shard_cache import CacheConfig
@@ -34,7 +33,7 @@ from milan_pipeline.stream import batches
 from milan_pipeline.student import Student
 from milan_pipeline.training import Trainer, TrainingConfig
 from milan_pipeline.training_choices import training_precision, with_frozen_choices
-from milan_pipeline.training_run import train_into
+from milan_pipeline.training_run import has_ended, steps_to_do, train_into
 from stages.pretrain import Pretrain
 
 WARMUP_SHARE = 0.1
@@ -104,17 +103,15 @@ class Plan:
         Raises:
             MismatchError: it was another run.
         """
-        done = self.record.previous_state() == "done"
-        return done and trained_steps(self.config.folder) >= self.training.total_steps
+        return has_ended(self.record, self.config.folder, self.training.total_steps)
 
     def summary(self) -> Iterator[str]:
         """Yield lines on how long the run is and what it will read and write."""
         _ = self.is_done, self.to_examples  # to refuse what the run would refuse
         student, _ = self.built
-        total, newest = self.training.total_steps, newest_checkpoint(self.config.folder)
         parameters = sum(parameter.numel() for parameter in student.parameters())
         order, count = self.data.order, int(self.data.samples.counts(0).sum())
-        yield f"steps to do: {max(0, total - (newest[0] if newest else 0))} of {total}"
+        yield steps_to_do(self.config.folder, self.training.total_steps)
         yield (
             f"pairs: {count} a view, views: {self.config.views or 'a new one each epoch'}, "
             f"left out: {self.data.missing}"

@@ -13,6 +13,7 @@ from milan_pipeline.encoder_specs import fingerprint
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.labelled import LabelledTable, open_labelled
 from milan_pipeline.provenance import StageRecord
+from milan_pipeline.results import write_stage_scores
 from milan_pipeline.run_log import run_lock
 from milan_pipeline.segmentation_exam import SegmentationExaminer
 from milan_pipeline.segmentation_model import Segmenter
@@ -20,7 +21,7 @@ from milan_pipeline.segmenter_files import SegmenterDescription, read_segmenter
 from milan_pipeline.training_choices import with_frozen_choices
 from stages.segment import Segment
 from stages.segment_choices import labels_of, scans_of, settled
-from stages.segment_run import PICTURE, exam_config, table_of, write_result
+from stages.segment_run import PICTURE, exam_config, table_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,6 +98,6 @@ def evaluate_only(
         planned.record.begin()
         storage.put_bytes(storage.join(config.out, PICTURE), examiner.draw())
         extras = {"val": planned.val.samples}
-        found = write_result(config, planned.record, scores.per_cent(), extras)
+        found = write_stage_scores(planned.record, scores.per_cent(), extras)
         planned.record.finish({"images": scores.images})
     return table_of(found)

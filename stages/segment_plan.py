@@ -8,7 +8,7 @@ import torch
 
 from milan_pipeline import storage
 from milan_pipeline.backbones import Backbone, load_backbone
-from milan_pipeline.checkpoints import newest_checkpoint, require_recorded
+from milan_pipeline.checkpoints import require_recorded
 from milan_pipeline.encoder_specs import fingerprint
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.labelled import LabelledTable, open_labelled
@@ -16,7 +16,6 @@ from milan_pipeline.labelled_order import labelled_order
 from milan_pipeline.options import fields_from
 from milan_pipeline.order import OrderConfig, StepClock
 from milan_pipeline.provenance import StageRecord
-from milan_pipeline.run_log import trained_steps
 from milan_pipeline.segmentation_model import HeadSpec, Segmenter, make_segmenter
 from milan_pipeline.segmentation_task import PUBLISHED_BATCH, SegmentationConfig
 from milan_pipeline.segmentation_views import MaskedViewConfig
@@ -24,6 +23,7 @@ from milan_pipeline.segmenter_files import SegmenterDescription
 from milan_pipeline.stream import step_clock
 from milan_pipeline.training import TrainingConfig
 from milan_pipeline.training_choices import with_frozen_choices
+from milan_pipeline.training_run import has_ended, steps_to_do
 from stages.segment import STEPS, WARMUP_STEPS, Segment
 from stages.segment_choices import labels_of, scale_rule, scans_of, settled
 
@@ -134,8 +134,7 @@ class Plan:
         Raises:
             MismatchError: it was another run.
         """
-        done = self.record.previous_state() == "done"
-        return done and trained_steps(self.config.folder) >= self.training.total_steps
+        return has_ended(self.record, self.config.folder, self.training.total_steps)
 
     def require_pairs(self, processes: int) -> None:
         """Refuse to train on single images, which BatchNorm has no statistics of.
@@ -154,10 +153,9 @@ class Plan:
         """Yield lines on how long the run is and what it will read and write."""
         _ = self.is_done, self.recipe  # to refuse what the run would refuse
         model, _ = self.built
-        total, newest = self.training.total_steps, newest_checkpoint(self.config.folder)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        yield f"steps to do: {max(0, total - (newest[0] if newest else 0))} of {total}"
+        yield steps_to_do(self.config.folder, self.training.total_steps)
         yield (
             f"images: {self.learnt.samples} to learn from, {self.val.samples} to score on, "
             f"classes: {self.config.classes}"

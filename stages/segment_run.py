@@ -12,8 +12,7 @@ from milan_pipeline.exams import Exams, without_exams
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.meter import in_words
 from milan_pipeline.order import lanes_of
-from milan_pipeline.provenance import StageRecord, config_by_role
-from milan_pipeline.results import Result, write_scores
+from milan_pipeline.results import Result, write_stage_scores
 from milan_pipeline.segmentation_exam import SegmentationExamConfig, SegmentationExaminer
 from milan_pipeline.segmentation_inference import InferenceConfig
 from milan_pipeline.segmentation_model import Segmenter
@@ -92,7 +91,7 @@ def train(
             "val": planned.val.samples,
             "images_per_second": counts["images_per_second"],
         }
-        scores = write_result(config, planned.record, metrics, extras)
+        scores = write_stage_scores(planned.record, metrics, extras)
         told.extend([f"{config.out}: {in_words(counts)}", table_of(scores)])
         return counts
 
@@ -108,24 +107,6 @@ def train(
         after_step=exams.after_step,
     )
     return "\n".join(told)
-
-
-def write_result(
-    config: Segment, record: StageRecord, metrics: dict[str, float], extras: dict[str, Any]
-) -> Result:
-    """Write `scores.json`."""
-    return write_scores(
-        config.out,
-        stage="segment",
-        encoder=config.encoder,
-        random_init=config.random_init,
-        seed=config.seed,
-        metrics=metrics,
-        content=config_by_role(config)["content"],
-        inputs=record.inputs,
-        label=config.label,
-        extras=extras,
-    )
 
 
 def table_of(scores: Result) -> str:

@@ -3,11 +3,13 @@
 import dataclasses
 import re
 import shlex
+import shutil
 import tomllib
 from pathlib import Path
 
 import pytest
 import webdataset as wds
+from PIL import Image
 from torch.distributed.run import get_args_parser
 
 from milan_pipeline.pretraining_choices import MILANS
@@ -27,13 +29,17 @@ SMALL_STUDENT = (
     "vit_tiny_patch16_224 --patch-size 8 --width 32 --depth 1 --heads 2 --decoder-width 32 "
     "--decoder-depth 1 --decoder-heads 2 --max-steps 2"
 )
-SMALL_HEADS = " --heads 2 --decoder-heads 2"  # which no checkpoint tells
+SHORT = {
+    "import-checkpoint": " --heads 2 --decoder-heads 2",  # which no checkpoint tells
+    "probe": " --linear-epochs 2 --sweep-steps 2",
+    "finetune": " --max-steps 2 --workers 0",
+    "segment": " --max-steps 2 --workers 0 --image-size 32 --channels 8",
+}
 
 
 def stand_in(command: str, tiny_clip: Path) -> list[str]:
     """Replace the real teacher by a tiny one and the ViT-B by a small ViT; nothing else."""
-    if command.startswith("milan-pipeline import-checkpoint"):
-        command += SMALL_HEADS
+    command += next((more for stage, more in SHORT.items() if f"pipeline {stage} " in command), "")
     command = command.replace(
         "--teacher ViT-B-16 --pretrained openai", f"--teacher local-dir:{tiny_clip}"
     )
@@ -50,8 +56,9 @@ def test_every_stage_command_runs_in_the_order_of_the_readme(
     for number in range(4):
         with wds.TarWriter(f"tars/train-{number:04d}.tar") as tar:
             tar.write({"__key__": f"{number}", "jpg": (pictures / "ant/000.jpg").read_bytes()})
+    write_ade20k(tmp_path / "ADE20K", pictures)
     stages = [command for command in COMMANDS if command.startswith("milan-pipeline ")]
-    assert len(stages) == 19
+    assert len(stages) == 23
     for command in stages:
         run_cli(*stand_in(command, tiny_clip)[1:])
     assert (tmp_path / "runs/first/encoder.safetensors").exists()
@@ -61,6 +68,20 @@ def test_every_stage_command_runs_in_the_order_of_the_readme(
     for command in (command for command in COMMANDS if command.startswith("torchrun ")):
         run_as_one_process(stand_in(command, tiny_clip))
     assert (tmp_path / "runs/wide/encoder.safetensors").exists()
+
+
+def write_ade20k(root: Path, pictures: Path) -> None:
+    """Write a tiny tree of ADE20K's layout: three pictures and masks a split."""
+    for split in ("training", "validation"):
+        for number in range(3):
+            (root / "images" / split).mkdir(parents=True, exist_ok=True)
+            (root / "annotations" / split).mkdir(parents=True, exist_ok=True)
+            picture = pictures / f"ant/{number:03d}.jpg"
+            shutil.copy(picture, root / "images" / split / f"{number}.jpg")
+            with Image.open(picture) as image:
+                mask = Image.new("L", image.size, color=150)
+            mask.paste(number, (0, 0, 5, 5))
+            mask.save(root / "annotations" / split / f"{number}.png")
 
 
 def run_as_one_process(words: list[str]) -> None:
@@ -80,9 +101,12 @@ def test_every_other_command_is_a_make_target() -> None:
     assert [shlex.split(command, comments=True) for command in others] == [
         ["make", "demo"],
         ["make", "test"],
+        ["make", "study"],
     ]
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert {"demo", "test"} <= set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+    assert {"demo", "test", "study"} <= set(
+        re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE)
+    )
 
 
 def test_every_option_named_in_the_readme_exists(capsys: pytest.CaptureFixture[str]) -> None:
