@@ -179,7 +179,9 @@ def test_the_study_runs_goes_on_and_has_nothing_to_do(tmp_path: Path) -> None:
     for _ in range(2):
         subprocess.run(command, cwd=ROOT, env=environment, check=True)
     table = read_table(out, (0,))
-    assert set(table) == set(ENCODERS)
+    # A few steps make three different encoders of one that is drawn at random.
+    weights = {(cells["linear"], cells["linear, official"]) for cells in table.values()}
+    assert len(weights) == len(ENCODERS)
     tasks = study_tasks(out, seeds=(0,), size=QUICK)
     logs = [(out / "logs" / f"{task.name}.log").read_text().splitlines() for task in tasks]
     assert all("nothing to do" in lines[-1] for lines in logs)

@@ -61,7 +61,7 @@ QUICK = Size(
     train=240,
     test=48,
     views=1,
-    epochs=1,
+    epochs=3,
     finetune=tuple(
         Training(name=f"finetune-{100 * fraction:g}", fraction=fraction, epochs=1, batch=12)
         for fraction in (0.01, 0.1, 1.0)
