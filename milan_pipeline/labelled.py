@@ -92,7 +92,8 @@ class LabelledTable:
     def subset(self, fraction: float, seed: int) -> "LabelledTable":
         """Take a share of each class, at least one sample, drawn by the hash of the keys.
 
-        Of masks, a share of all. A smaller share of the same seed is part of a larger one.
+        Of masks, a share of all. A smaller share of the same seed is part of a larger one. The
+        source stays the same: which share it is, share and seed say.
 
         Raises:
             ConfigError: the share is not within 0 to 1.
@@ -119,8 +120,7 @@ class LabelledTable:
             part.take(np.array([row for at, row in kept if at == number], dtype=np.int64))
             for number, part in enumerate(self.parts)
         ]
-        source = xxhash.xxh3_128_hexdigest(f"{self.source} {fraction} {seed}".encode())
-        return dataclasses.replace(self, parts=parts, source=source)
+        return dataclasses.replace(self, parts=parts)
 
 
 def open_labelled(
