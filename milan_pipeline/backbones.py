@@ -32,6 +32,21 @@ class Backbone:
     mean: list[float]
     std: list[float]
 
+    @property
+    def image_size(self) -> int:
+        """Side of the images that it takes, in pixels.
+
+        Raises:
+            ConfigError: they are not square, as views are.
+        """
+        size = self.arguments["img_size"]
+        if not isinstance(size, int):
+            raise ConfigError(
+                f"--encoder {self.name!r} takes {size[0]}x{size[1]} pixels and views are square; "
+                "give --image-size"
+            )
+        return size
+
 
 def load_backbone(
     spec: str,

@@ -181,7 +181,7 @@ def plan(config: Finetune, device: torch.device, *, remember: bool = False) -> P
         lanes=order.lanes,
         precision=training_precision(config.precision, device),
         warmup_epochs=config.warmup,
-        image_size=int(backbone.arguments["img_size"]),
+        image_size=backbone.image_size,
     )
     inputs = {
         "encoder": fingerprint(config.encoder, random_init=config.random_init),

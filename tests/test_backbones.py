@@ -174,3 +174,10 @@ def test_an_encoder_without_a_class_token_gives_the_mean_alone():
     assert encoder.features(pixels(160), pool="mean").shape == (3, 64)
     with pytest.raises(ConfigError, match="no CLS token; give --pool mean"):
         encoder.features(pixels(160), pool="cls")
+
+
+def test_views_are_square_and_so_must_be_what_takes_them(tmp_path):
+    saved(tmp_path, img_size=[32, 48])
+    with pytest.raises(ConfigError, match=r"takes 32x48 pixels.*give --image-size"):
+        _ = load_backbone(str(tmp_path)).image_size
+    assert load_backbone(str(tmp_path), image_size=32).image_size == 32
