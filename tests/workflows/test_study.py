@@ -54,7 +54,9 @@ def test_encoders_of_a_seed_are_trained_alike() -> None:
             command = tasks[f"{measure}-{encoder.lower()}-1"].command
             assert _value(command, "--label") == encoder
             assert _value(command, "--seed") == "1"
-            differing = {"--random-init"} | {
+            if measure.startswith("finetune"):
+                assert _value(command, "--pool") == ("cls" if encoder == "teacher" else "mean")
+            differing = {"--random-init", "cls", "mean"} | {
                 _value(command, option) for option in ("--encoder", "--label", "--out")
             }
             alike.add(tuple(word for word in command if word not in differing))
@@ -75,6 +77,17 @@ def test_tasks_run_after_what_they_need_and_add_to_their_logs(tmp_path: Path) ->
         run_tasks(tasks, logs=tmp_path / "logs", jobs=2)
     assert two.exists()
     assert (tmp_path / "logs" / "first.log").read_text().split() == ["hello", "hello"]
+
+
+def test_of_those_that_may_start_the_first_in_the_list_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needs = {"b": ("a",), "c": ("a",), "d": (), "a": ()}
+    tasks = [Task(name=name, command=_python("pass"), needs=needs[name]) for name in "abcd"]
+    run_tasks(tasks, logs=tmp_path / "logs", jobs=1)
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == [
+        "a:", "b:", "c:", "d:",
+    ]  # fmt: skip
 
 
 def test_a_failing_command_is_named_and_others_are_stopped(

@@ -56,12 +56,13 @@ def run_tasks(
     sorter = TopologicalSorter({task.name: task.needs for task in by_name.values()})
     sorter.prepare()
     logs.mkdir(parents=True, exist_ok=True)
+    preference = list(by_name)
     waiting: list[str] = []
     running: list[_Running] = []
     finished = 0
     with _stopping(running):
         while sorter.is_active():
-            waiting += sorter.get_ready()
+            waiting = sorted([*waiting, *sorter.get_ready()], key=preference.index)
             while waiting and len(running) < jobs:
                 running.append(_start(by_name[waiting.pop(0)], logs, environment or {}))
             ended = [one for one in running if one.process.poll() is not None]
