@@ -9,6 +9,7 @@ import torch
 from milan_pipeline.decoder_choices import DECODERS
 from milan_pipeline.errors import ConfigError, MismatchError
 from milan_pipeline.pretraining import StudentSpec, build_student
+from milan_pipeline.pretraining_choices import MILANS
 
 TINY = StudentSpec(
     name="vit_tiny_patch16_224",
@@ -103,7 +104,7 @@ def test_options_of_pretrain_describe_the_whole_student():
     options = {field.name for field in dataclasses.fields(Pretrain)}
     spec = {field.name for field in dataclasses.fields(StudentSpec)} - {"name"}
     assert spec <= options
-    defaults = {f.name: f.default for f in dataclasses.fields(Pretrain)}
+    defaults = {f.name: f.default for f in dataclasses.fields(Pretrain)} | MILANS
     for field in dataclasses.fields(StudentSpec):
         if field.name != "name":
             assert field.default == defaults[field.name]

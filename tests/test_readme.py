@@ -31,7 +31,7 @@ SMALL_STUDENT = (
 )
 SHORT = {
     "import-checkpoint": " --heads 2 --decoder-heads 2",  # which no checkpoint tells
-    "probe": " --linear-epochs 2 --sweep-steps 2",
+    "probe": " --linear-epochs 2 --linear-warmup-epochs 1 --sweep-steps 2",
     "finetune": " --max-steps 2 --workers 0",
     "segment": " --max-steps 2 --workers 0 --image-size 32 --channels 8",
 }

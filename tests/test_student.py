@@ -75,7 +75,8 @@ def test_embedding_the_kept_alone_equals_embedding_all_and_gathering(name):
     expected = vit.norm(vit.blocks(vit.norm_pre(tokens)))
     expected = torch.cat([expected[:, :1], expected[:, prefix:]], dim=1)
     latent = student.encode(take(patchify(images, 4), kept_BK), kept_BK)
-    torch.testing.assert_close(latent, expected, atol=1e-6, rtol=1e-5)
+    largest = float(expected.detach().abs().max())
+    torch.testing.assert_close(latent, expected, atol=1e-6 * largest, rtol=1e-5)
 
 
 def test_register_tokens_may_have_positions_too():
