@@ -14,7 +14,7 @@ from workflows.demo.task_graph import Task
 
 DEMO = "workflows/demo"
 TEACHER = f"open_clip:local-dir:{DEMO}/teacher"
-# Two thirds of the demo's student, and half its scenes: the same machine trains 42 models here.
+# Two thirds of the demo's student, and half its scenes: one machine trains 54 models here.
 DEPTH = 4
 ENCODERS = ("random", "pixels", "MILAN", "teacher")
 IMAGE_SIZE = 64
