@@ -129,6 +129,22 @@ def dry_run(config: PackTargets) -> None:
     )
 
 
+def is_done(config: PackTargets) -> bool:
+    """Tell whether every shard of a finished store is listed.
+
+    Raises:
+        MissingDataError, MismatchError: there is no such store, or shards of other targets.
+    """
+    from milan_pipeline.target_store import read_identity
+    from stages.pack_codec import has_codec, likely_identity
+
+    source = read_identity(config.targets)
+    plan, identity = _plan(config, source), likely_identity(config, source)
+    state = _record(config, identity, plan).previous_state()
+    listed = _current(config, identity, plan)
+    return state == "done" and listed.keys() == plan.keys() and has_codec(config.out, identity)
+
+
 def _plan(config: PackTargets, source: Identity) -> Plan:
     """List the shards to have: name -> (unit, its mark), view by view."""
     from milan_pipeline.store_record import finished_units, read_store_record
