@@ -8,7 +8,7 @@ import click
 
 from milan_pipeline.errors import ConfigError, InterruptedRunError, MilanError
 from milan_pipeline.interrupts import EXIT_INTERRUPTED
-from milan_pipeline.options import STAGES_GROUP
+from milan_pipeline.stage_names import STAGES_GROUP, stage_names
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -20,7 +20,7 @@ class StageGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name every installed stage, those of other packages included."""
         del ctx
-        return sorted({entry.name for entry in entry_points(group=STAGES_GROUP)})
+        return stage_names()
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return one stage's command."""

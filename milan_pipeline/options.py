@@ -5,16 +5,15 @@ import difflib
 import types
 import typing
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import click
-import yaml
 
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.recipes import find_recipe, read_document, section_of
+from milan_pipeline.stage_names import stage_names
 
-STAGES_GROUP = "milan_pipeline.stages"
 ConfigT = TypeVar("ConfigT")
 Role = Literal["content", "extent", "execution"]
 
@@ -123,20 +122,21 @@ def _scalar_type(hint: Any) -> type:
 
 
 def config_file_option(config_class: type, stage: str) -> click.Option:
-    """Build `--config FILE.yaml`: values for any option of the stage; the command line wins."""
+    """Build `--config RECIPE`: values for any option of the stage; the command line wins."""
 
-    def load(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
-        if path is not None:
-            ctx.default_map = {**(ctx.default_map or {}), **read_config(path, config_class, stage)}
+    def load(ctx: click.Context, _param: click.Parameter, name: str | None) -> None:
+        if name is not None:
+            values = read_config(find_recipe(name), config_class, stage)
+            ctx.default_map = {**(ctx.default_map or {}), **values}
 
     return click.Option(
         ["--config"],
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="RECIPE",
         is_eager=True,
         expose_value=False,
         callback=load,
-        help="YAML file of option values, at the top or under the stage's name; "
-        "the command line wins.",
+        help="YAML file, or name of an installed recipe, with option values at the top or under "
+        "the stage's name; the command line wins.",
     )
 
 
@@ -150,18 +150,10 @@ def read_config(path: Path, config_class: type, stage: str) -> dict[str, Any]:
         ConfigError: the file is not a YAML mapping, a key is unknown (the nearest is named), or
             its value is a list or mapping where one value is needed.
     """
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"--config {path} is not plain YAML ({reason}); correct it") from error
-    if not isinstance(document, dict):
-        raise ConfigError(f"--config {path} holds no mapping of option names to values; write one")
-    stages = {entry.name for entry in entry_points(group=STAGES_GROUP)} | {stage}
+    document = read_document(path)
+    stages = {*stage_names(), stage}
     values = {key: value for key, value in document.items() if key not in stages}
-    section = document.get(stage) or {}
-    if not isinstance(section, dict):
-        raise ConfigError(f"--config {path}: section {stage!r} must map option names to values")
+    section = section_of(path, stage, document.get(stage))
     hints = typing.get_type_hints(config_class)
     found: dict[str, Any] = {}
     for key, value in {**values, **section}.items():
