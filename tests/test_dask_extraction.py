@@ -12,7 +12,7 @@ import dask
 import pytest
 from distributed import LocalCluster, Worker, WorkerPlugin
 
-from milan_pipeline import dask_cluster, dask_extraction, dask_station, storage
+from milan_pipeline import dask_cluster, dask_extraction, extraction_work, storage
 from milan_pipeline.errors import MissingDataError, StorageError
 from milan_pipeline.extraction import extract_units
 from milan_pipeline.target_store import read_identity
@@ -143,7 +143,7 @@ def test_what_may_pass_is_tried_again(
             raise error
         return extract_units(*args)
 
-    monkeypatch.setattr(dask_station, "extract_units", flaky)
+    monkeypatch.setattr(extraction_work, "extract_units", flaky)
     out = extract("--scheduler", scheduler)
     assert next(failures, None) is None
     assert files_without(out, RECORD) == files_without(target_store, RECORD)
@@ -159,7 +159,7 @@ def test_what_fails_again_and_again_ends_the_run(
     def broken(*_: object) -> Any:
         raise StorageError("the disk is full")
 
-    monkeypatch.setattr(dask_station, "extract_units", broken)
+    monkeypatch.setattr(extraction_work, "extract_units", broken)
     monkeypatch.setattr(dask_extraction, "FAILURES_IN_A_ROW", 3)
     extract("--scheduler", scheduler, code=1)
     assert "of 6 units failed: view-0" in capsys.readouterr().err
@@ -174,7 +174,7 @@ def test_a_worker_that_lacks_something_says_so(
     def missing(url: str) -> Any:
         raise MissingDataError(f"{url} holds no target store")
 
-    monkeypatch.setattr(dask_station, "read_identity", missing)
+    monkeypatch.setattr(extraction_work, "read_identity", missing)
     # Another batch size, so that no worker has loaded a teacher for this yet.
     extract("--scheduler", scheduler, "--batch-size", 5, code=1)
     error = capsys.readouterr().err
@@ -193,7 +193,7 @@ def test_a_store_that_is_away_while_workers_set_up_is_asked_again(
             raise StorageError(f"{url} cannot be read")
         return read_identity(url)
 
-    monkeypatch.setattr(dask_station, "read_identity", away_once)
+    monkeypatch.setattr(extraction_work, "read_identity", away_once)
     # Another batch size, so that no worker has loaded a teacher for this yet.
     out = extract("--scheduler", scheduler, "--batch-size", 3)
     assert len(asked) > 1
@@ -209,7 +209,7 @@ def test_a_worker_without_a_package(
     def lacking(*_: object) -> Any:
         raise ModuleNotFoundError("No module named 'timm'")
 
-    monkeypatch.setattr(dask_station, "extract_units", lacking)
+    monkeypatch.setattr(extraction_work, "extract_units", lacking)
     extract("--scheduler", scheduler, code=1)
     assert "a worker lacks a package (No module named 'timm')" in capsys.readouterr().err
 
@@ -231,7 +231,7 @@ def test_a_stop_is_heeded_and_the_run_goes_on(
         return extract_units(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(dask_station, "extract_units", signalling)
+        patch.setattr(extraction_work, "extract_units", signalling)
         out = extract("--scheduler", scheduler, code=75)
     assert "SIGUSR1 received; finished units are kept" in capsys.readouterr().err
     assert len(list(out.glob("done/*/*.json"))) < 6
