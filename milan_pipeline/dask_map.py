@@ -27,6 +27,8 @@ RETRIES = 2
 
 POLL_SECONDS = 0.5
 
+KEPT = "finished units are kept"
+
 
 class Ended(NamedTuple, Generic[ItemT, ResultT]):
     """An item with its result, or with the error that it ended in."""
@@ -71,14 +73,17 @@ def map_on_workers(
     running: dict[Future[ResultT | MilanError], ItemT] = {}
     try:
         while True:
-            stop.raise_if_asked("finished units are kept")
+            stop.raise_if_asked(KEPT)
             room = ITEMS_AHEAD * max(1, sum(client.nthreads().values())) - len(running)
             for item in itertools.islice(waiting, max(0, room)):
                 running[client.submit(task, item, retries=RETRIES, pure=False)] = item
             if not running:
                 break
             for future in _finished(running):
-                yield _ended(future, running.pop(future))
+                ended = _ended(future, running.pop(future))
+                if ended.error is not None:  # by what asked for a stop, as workers here get it, too
+                    stop.raise_if_asked(KEPT)
+                yield ended
         state = "done"
     except CancelledError as error:
         raise MissingDataError(

@@ -4,35 +4,25 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import dask
 import pytest
-from distributed import LocalCluster, Worker, WorkerPlugin
+from distributed import LocalCluster
 
-from milan_pipeline import dask_cluster, dask_extraction, extraction_work, storage
+from milan_pipeline import dask_cluster, dask_extraction, extraction_work
 from milan_pipeline.errors import MissingDataError, StorageError
 from milan_pipeline.extraction import extract_units
 from milan_pipeline.target_store import read_identity
 from milan_pipeline.teacher import Teacher
+from tests.clusters import Kill
 from tests.conftest import run_cli
 from tests.kills import files_without
 
 Extract = Callable[..., Path]
 
 RECORD = "extract-targets.json"
-
-
-@pytest.fixture(scope="module")
-def scheduler() -> Iterator[str]:
-    """Two workers that are threads of this process, so that tests can look into them."""
-    with dask.config.set(dask_cluster.UNWATCHED), LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None,
-        silence_logs=50,
-    ) as cluster:  # fmt: skip
-        yield cluster.scheduler_address
 
 
 @pytest.fixture
@@ -249,27 +239,6 @@ def test_nobody_at_the_address(
     error = capsys.readouterr().err
     assert "--scheduler tcp://127.0.0.1:1 does not answer" in error
     assert error.count("\n") == 1
-
-
-class Kill(WorkerPlugin):
-    """Kill one worker process, once, when it is about to write a unit's n-th object."""
-
-    def __init__(self, flag: Path, writes: int) -> None:
-        self.flag = flag
-        self.writes = writes
-
-    def setup(self, worker: Worker) -> None:
-        del worker
-        real = storage.put_bytes
-
-        def put_bytes(url: str, data: bytes | memoryview) -> None:
-            self.writes -= "/view-" in url
-            if self.writes == 0 and not self.flag.exists():
-                self.flag.write_text(str(os.getpid()))
-                os.kill(os.getpid(), signal.SIGKILL)
-            real(url, data)
-
-        storage.put_bytes = put_bytes
 
 
 @pytest.mark.slow
