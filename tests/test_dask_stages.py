@@ -11,7 +11,13 @@ from typing import Any, NamedTuple
 import pytest
 from distributed import LocalCluster
 
-from milan_pipeline import checking_work, dask_cluster, packing_work, transcoding_work
+from milan_pipeline import (
+    checking_work,
+    dask_cluster,
+    packing_work,
+    target_records,
+    transcoding_work,
+)
 from milan_pipeline.errors import StorageError
 from milan_pipeline.manifest import load_manifest
 from milan_pipeline.packing_work import Packing
@@ -32,7 +38,9 @@ def command(stage: str, store: Path, out: Path) -> tuple[object, ...]:
 
 
 def content(folder: Path) -> dict[str, Any]:
-    return files_without(folder, *RECORDS)
+    """Every file, but for records and what a worker, after a stop, may be about to write."""
+    found = files_without(folder, *RECORDS)
+    return {path: data for path, data in found.items() if not path.endswith(".tmp")}
 
 
 class Case(NamedTuple):
@@ -107,7 +115,7 @@ def test_a_stop_is_heeded_and_the_run_goes_on(
         patch.setattr(work, "do", signalling)
         case.run(out, "--scheduler", scheduler, code=75)
     assert "received; finished units are kept" in capsys.readouterr().err
-    assert content(out).keys() < content(case.alone).keys()
+    assert content(case.alone).keys() - content(out).keys()
     if case.stage == "pack-targets":
         listed = load_manifest(str(out), kind="targets", allow_unfinished=True)
         assert not listed.complete
@@ -123,16 +131,14 @@ def test_a_store_that_is_away_is_asked_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     failures = iter([StorageError("away"), StorageError("away")])
-    place = (
-        "transcoding_work.open_unit" if case.stage == "transcode" else "target_records.open_unit"
-    )
+    module = transcoding_work if case.stage == "transcode" else target_records
 
     def flaky(*args: Any) -> Any:
         for error in failures:
             raise error
         return open_unit(*args)
 
-    monkeypatch.setattr(f"milan_pipeline.{place}", flaky)
+    monkeypatch.setattr(module, "open_unit", flaky)
     out = tmp_path / "out"
     case.run(out, "--scheduler", scheduler)
     assert content(out) == content(case.alone)
