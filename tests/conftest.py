@@ -151,7 +151,7 @@ def scheduler() -> Iterator[str]:
     from milan_pipeline.dask_cluster import UNWATCHED
 
     with dask.config.set(UNWATCHED), LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None,
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0",
         silence_logs=50,
     ) as cluster:  # fmt: skip
         yield cluster.scheduler_address

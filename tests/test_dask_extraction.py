@@ -248,7 +248,7 @@ def test_a_killed_worker_costs_nothing(
     flag = tmp_path / "killed"
     with (
         LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
             silence_logs=50,
         ) as cluster,
         cluster.get_client() as client,

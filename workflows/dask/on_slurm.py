@@ -17,7 +17,7 @@ from typing import Protocol
 
 import click
 import dask
-from dask_jobqueue import SLURMCluster
+from dask_jobqueue.slurm import SLURMCluster
 
 from milan_pipeline.cli import EXIT_FAILED, exit_with
 from milan_pipeline.dask_cluster import UNWATCHED
@@ -87,8 +87,13 @@ class OnSlurm:
 class Cluster(Protocol):
     """What is asked of a Dask cluster; `SLURMCluster` and `LocalCluster` are such."""
 
-    scheduler_address: str
-    dashboard_link: str
+    @property
+    def scheduler_address(self) -> str:
+        """Where clients and workers find it."""
+
+    @property
+    def dashboard_link(self) -> str:
+        """Where a browser does."""
 
 
 @contextlib.contextmanager
