@@ -1,6 +1,7 @@
 """Small worlds that the tests run in: a tiny CLIP, a folder of pictures, and the stages on them."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +140,18 @@ def lone_target_shards(target_store: Path, tmp_path_factory: pytest.TempPathFact
         patch.setattr(target_records, "MOST_OVERHEAD", 1000)
         run_cli("pack-targets", "--targets", target_store, "--out", out)
     return out
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    """The address of a Dask cluster: two workers that are threads of this process."""
+    import dask
+    from distributed import LocalCluster
+
+    from milan_pipeline.dask_cluster import UNWATCHED
+
+    with dask.config.set(UNWATCHED), LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0",
+        silence_logs=50,
+    ) as cluster:  # fmt: skip
+        yield cluster.scheduler_address
