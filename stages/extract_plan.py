@@ -200,6 +200,7 @@ def _reasons(left: dict[Unit, str]) -> list[str]:
 
 
 def record_url(config: ExtractTargets) -> str:
+    """Return where the stage's record is."""
     return storage.join(config.out, "extract-targets.json")
 
 

@@ -60,9 +60,15 @@ class Submit:
         for given in self.sbatch:
             if WORD.fullmatch(given) is None:
                 raise ConfigError(
-                    f"--sbatch {given!r} is no option of sbatch; give --WORD=VALUE for all jobs, or "
-                    f"JOB:--WORD=VALUE for one of {', '.join(JOBS)}"
+                    f"--sbatch {given!r} is no option of sbatch; give --WORD=VALUE for all jobs, "
+                    f"or JOB:--WORD=VALUE for one of {', '.join(JOBS)}"
                 )
+        if self.time is not None and not {":", "-"} & set(self.time):
+            # YAML takes 24:00:00 for a number of seconds, Slurm takes a number for minutes.
+            raise ConfigError(
+                f"--time {self.time} has neither ':' nor '-'; give it as 24:00:00 or 2-00, within "
+                "quotes where it stands in a YAML file"
+            )
         try:
             shlex.split(self.container or "")
         except ValueError as error:

@@ -81,16 +81,28 @@ def _links(config: Submit, sections: dict[str, Any]) -> Iterator[Link]:
     yield _extraction(config)
     yield _packing(config)
     images, run = absolute(config.images), str(config.folder / "run")
-    words = ("--images", images, "--targets", config.shards, "--out", run)
-    yield _training(config, Pretrain, pretrain.command, words, plan_pretrain)
+    yield _training(
+        config,
+        kind=Pretrain,
+        command=pretrain.command,
+        run=run,
+        words=("--images", images, "--targets", config.shards),
+        plan=plan_pretrain,
+    )
     if "finetune" not in sections:
         return
     if config.val is None:
         click.echo("no --val: nothing is fine-tuned", err=True)
         return
     data = ("--train", images, "--val", absolute(config.val))
-    words = ("--encoder", run, *data, "--out", str(config.folder / "finetune"))
-    yield _training(config, Finetune, finetune.command, words, plan_finetune)
+    yield _training(
+        config,
+        kind=Finetune,
+        command=finetune.command,
+        run=str(config.folder / "finetune"),
+        words=("--encoder", run, *data),
+        plan=plan_finetune,
+    )
 
 
 def _extraction(config: Submit) -> Link:
@@ -136,11 +148,14 @@ def _packing(config: Submit) -> Link:
 
 def _training(
     config: Submit,
+    *,
     kind: type[ConfigT],
     command: click.Command,
+    run: str,
     words: tuple[str, ...],
     plan: Callable[..., Any],
 ) -> Link:
+    words = (*words, "--out", run)
     wanted = _configured(config, kind, command, words)
 
     def is_done() -> bool:
@@ -148,7 +163,6 @@ def _training(
         lanes_of(0, config.nodes * config.processes, range(planned.config.lanes))
         return bool(planned.is_done)
 
-    run = words[-1]
     return lambda: [Job(name=str(command.name), options=words, on_gpu=True, run=run)], is_done
 
 

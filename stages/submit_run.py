@@ -1,5 +1,7 @@
 """What `submit` does: writes the scripts and hands Slurm those of jobs that are left."""
 
+import shlex
+
 import click
 
 from milan_pipeline import storage
@@ -85,6 +87,6 @@ def _of_parts(job: Job, tasks: tuple[int, ...] | None) -> str:
 def _where_to_look(config: Submit, ids: list[str]) -> list[str]:
     return [
         f"queue: squeue --jobs {','.join(ids)}",
-        f"extraction: milan-pipeline status {config.store}",
+        f"extraction: milan-pipeline status {shlex.quote(config.store)}",
         f"logs: {log_folder(config)}",
     ]

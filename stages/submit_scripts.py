@@ -42,7 +42,9 @@ def log_folder(config: Submit) -> Path:
 def batch_script(config: Submit, job: Job) -> str:
     """Write out a job's script."""
     values = {
-        "directives": "\n".join(f"#SBATCH {word}" for word in _directives(config, job)),
+        "directives": "\n".join(
+            f"#SBATCH {shlex.quote(word)}" for word in _directives(config, job)
+        ),
         "setup": "\n".join(config.setup),
         "container": shlex.join(shlex.split(config.container or "")),
         "options": shlex.join(("--config", str(recipe_copy(config)), *job.options)),

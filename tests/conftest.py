@@ -1,6 +1,7 @@
 """Small worlds that the tests run in: a tiny CLIP, a folder of pictures, and the stages on them."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from milan_pipeline import retries, target_records
 from milan_pipeline.cli import main
 from milan_pipeline.manifest import Manifest, Shard, keys_of, load_index
 from milan_pipeline.shard_reading import read_rows
+from tests.fake_slurm import FakeSlurm
 
 TINY_VISION = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
 # Nothing here is large: teams of threads would wait for each other, beside threads of our own.
@@ -84,6 +86,16 @@ def write_tiny_clip(folder: Path, seed: int = 0, image_size: int = 32) -> Path:
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")
     return folder
+
+
+@pytest.fixture
+def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    """Stand-ins for Slurm's commands, found first."""
+    folder = tmp_path / "slurm-commands"
+    folder.mkdir()
+    monkeypatch.setenv("FAKE_SLURM", str(folder))
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return FakeSlurm(folder)
 
 
 @pytest.fixture(scope="session")

@@ -64,7 +64,7 @@ def run_here(recipe: Path, images: Path, out: Path) -> None:
 
 def outputs(out: Path) -> dict[str, bytes]:
     """Every byte that must not depend on who ran the chain: not records, which tell of times."""
-    found = {}
+    found: dict[str, bytes] = {}
     for folder in ("targets.zarr", "target-shards"):
         found |= {f"{folder}/{name}": data for name, data in files(out / folder).items()}
     last = f"checkpoints/step-{STEPS:08d}"

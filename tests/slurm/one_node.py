@@ -39,7 +39,8 @@ SelectTypeParameters=CR_Core
 # Jobs begin at once instead of at the scheduler's next round; those that ended stay listed.
 SchedulerParameters=sched_interval=1,batch_sched_delay=0,sched_min_interval=0,bf_interval=1
 MinJobAge=86400
-ReturnToService=2
+# A node that was set down stays so until it is told to come back.
+ReturnToService=0
 KillWait=120
 UnkillableStepTimeout=180
 SlurmdParameters=config_overrides

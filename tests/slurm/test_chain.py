@@ -50,11 +50,11 @@ def submit(cluster, world, name):
     words = [
         *MILAN, "submit", world / "recipe.yaml", "--images", world / "train",
         "--val", world / "test", "--out", world / name, "--parts", PARTS, "--gpus", 0,
-        "--processes-per-node", 2, "--sbatch=--cpus-per-task=2", "--sbatch=extract:--cpus-per-task=1",
+        "--processes-per-node", 2, "--sbatch=--cpus-per-task=2",
+        "--sbatch=extract:--cpus-per-task=1",
     ]  # fmt: skip
-    answer = subprocess.run(
-        [str(word) for word in words], env=cluster, capture_output=True, text=True
-    )
+    command = [str(word) for word in words]
+    answer = subprocess.run(command, env=cluster, check=False, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     return answer.stdout, dict(re.findall(r"^(\w+): (\d+)(?:,.*)?$", answer.stdout, re.MULTILINE))
 
@@ -66,16 +66,16 @@ def require_same(world, name):
 
 
 def test_the_chain_ends_as_a_local_run_does_and_is_submitted_once(cluster, world):
-    said, jobs = submit(cluster, world, "slurm")
+    said, jobs = submit(cluster, world, "by slurm")
     assert tuple(jobs) == JOBS
     assert f"extract: {jobs['extract']}, tasks 0-2 of 3" in said
-    assert f"milan-pipeline status {world}/slurm/targets.zarr" in said
-    again, none = submit(cluster, world, "slurm")
+    assert f"milan-pipeline status '{world}/by slurm/targets.zarr'" in said
+    again, none = submit(cluster, world, "by slurm")
     assert (again.count("is in the queue already"), none) == (len(JOBS), {})
     wait_for_all(cluster, list(jobs.values()))
     assert states_of(cluster, list(jobs.values())) == {"COMPLETED"}
-    require_same(world, "slurm")
-    again, none = submit(cluster, world, "slurm")
+    require_same(world, "by slurm")
+    again, none = submit(cluster, world, "by slurm")
     assert "nothing to do, every stage is done" in again
     assert none == {}
 
@@ -84,9 +84,7 @@ def test_kills_a_lost_node_and_two_requeues_change_nothing(cluster, world):
     _, jobs = submit(cluster, world, "disturbed")
     out, array = world / "disturbed", jobs["extract"]
     in_hand = out / "targets.zarr/progress"
-    wait_until(
-        lambda: in_hand.exists() and any("part-001" in p.name for p in in_hand.iterdir()), cluster
-    )
+    wait_until(lambda: any(in_hand.glob("part-001*")), cluster)
     slurm(cluster, "scancel", "--signal=KILL", "--full", f"{array}_1")
     wait_for_all(cluster, [jobs["finetune"]])
     # What waited for the task that was killed was cancelled; the other tasks go on.
@@ -95,12 +93,17 @@ def test_kills_a_lost_node_and_two_requeues_change_nothing(cluster, world):
     assert f"extract: {jobs['extract']}, tasks 1 of 3" in said
     lose_the_node(cluster, jobs["extract"])
     for steps in (STEPS // 6, STEPS // 2):
-        wait_until(lambda steps=steps: steps_of(out / "run") > steps, cluster)
-        slurm(cluster, "scontrol", "requeue", jobs["pretrain"])
-        wait_until(lambda: state(out / "run") == "interrupted", cluster)
+        requeue_after(cluster, jobs["pretrain"], out / "run", steps)
     wait_for_all(cluster, list(jobs.values()))
     assert states_of(cluster, list(jobs.values())) == {"COMPLETED"}
     require_same(world, "disturbed")
+
+
+def requeue_after(cluster, job, run, steps):
+    """Take a training job back when it has done so many steps."""
+    wait_until(lambda: steps_of(run) > steps, cluster)
+    slurm(cluster, "scontrol", "requeue", job)
+    wait_until(lambda: state(run) == "interrupted", cluster)
 
 
 def state(run: Path) -> str:
