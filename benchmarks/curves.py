@@ -18,8 +18,8 @@ from pathlib import Path
 from benchmarks.machine import machine_line
 
 ROOT = Path(__file__).parent.parent
-CONFIG = ("--config", "workflows/demo/demo.yaml")
-BATCH = 128  # demo.yaml's, given so that four micro batches divide it
+CONFIG = ("--config", "demo")
+BATCH = 128  # the recipe's, given so that four micro batches divide it
 WAYS: dict[str, tuple[str, ...]] = {
     "compile": ("--compile",),
     "processes_2": ("--processes", "2"),

@@ -5,7 +5,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
+from inspect import getsource
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +26,9 @@ from milan_pipeline.errors import (
     StorageError,
 )
 from milan_pipeline.interrupts import stop_request
+from milan_pipeline.recipes import find_recipe, read_sections, recipe_names
+from milan_pipeline.stage_names import STAGES_GROUP
+from tests import configured
 from tests.conftest import run_cli
 
 STAGES = (
@@ -39,6 +44,13 @@ except SystemExit as stop:
     assert not stop.code, stop.code
 heavy = sorted({name.split(".")[0] for name in sys.modules} & {"torch", "open_clip", "timm"})
 assert not heavy, heavy
+"""
+VALIDATE_RECIPES = """
+from milan_pipeline.recipes import find_recipe, read_sections, recipe_names
+for name in recipe_names():
+    for stage in read_sections(find_recipe(name)):
+        configured(stage, "--config", name, *PLACES[stage])
+        print(name, stage)
 """
 
 
@@ -182,7 +194,8 @@ def test_a_wheel_runs_outside_the_checkout(
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    for stage in STAGES:
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for stage in project["entry-points"][STAGES_GROUP]:
         assert run(NO_HEAVY_IMPORTS, stage, "--help").startswith("Usage: milan-pipeline")
     packed = run(NO_HEAVY_IMPORTS, "pack-images", pictures, "dest", "--dry-run")
     assert "shards to do: 1" in packed
@@ -192,4 +205,14 @@ def test_a_wheel_runs_outside_the_checkout(
         f"local-dir:{tiny_clip}", "--dry-run",
     )  # fmt: skip
     assert "units to do: 3, done: 0" in extracted
+    validated = run(getsource(configured) + VALIDATE_RECIPES)
+    recipes = {name: read_sections(find_recipe(name)) for name in recipe_names()}
+    assert validated.splitlines() == [
+        f"{name} {stage}" for name in recipes for stage in recipes[name]
+    ]
+    assert "units to do: 12, done: 0" in run(
+        plain, "extract-targets", "--config", "imagenet1k-vit-b16", "--images", image_shards,
+        "--out", "targets.zarr", "--dry-run",
+    )  # fmt: skip
+    assert not list(site.rglob("*open_clip_model*"))  # the demo's teacher stays in the checkout
     assert list(scratch.iterdir()) == []

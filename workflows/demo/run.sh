@@ -3,7 +3,7 @@
 set -eu
 out=${1:-demo}
 demo=workflows/demo
-config="--config $demo/demo.yaml"
+config="--config demo"  # workflows/recipes/demo.yaml
 
 # Keeping freed memory instead of returning it makes small-model steps on a CPU 15-20% faster.
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000

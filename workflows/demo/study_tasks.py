@@ -14,6 +14,7 @@ from workflows.demo.task_graph import Task
 
 DEMO = "workflows/demo"
 TEACHER = f"open_clip:local-dir:{DEMO}/teacher"
+CONFIG = f"{DEMO}/study.yaml"
 # Two thirds of the demo's student, and half its scenes: one machine trains 54 models here.
 DEPTH = 4
 ENCODERS = ("random", "pixels", "MILAN", "teacher")
@@ -93,7 +94,7 @@ def study_tasks(out: Path, *, seeds: tuple[int, ...], size: Size) -> list[Task]:
 
 
 def _stage(name: str, *words: object, config: str | None = None) -> tuple[str, ...]:
-    options = ("--config", f"{DEMO}/{config}") if config else ()
+    options = ("--config", config) if config else ()
     return (*STAGE, name, *(str(word) for word in words), *options)
 
 
@@ -108,7 +109,7 @@ def _shared(out: Path, size: Size) -> Iterator[Task]:
     extract = ("--images", images / "train", "--out", out / "targets.zarr", "--views", size.views)
     yield Task(
         name="extract-targets",
-        command=_stage("extract-targets", *extract, config="demo.yaml"),
+        command=_stage("extract-targets", *extract, config="demo"),
         needs=("pack-train",),
     )
     yield Task(
@@ -140,7 +141,7 @@ def _pretrain(out: Path, seed: int, size: Size) -> Iterator[Task]:
         run = ("--out", folder_of(out, seed, encoder) / "run")
         yield Task(
             name=f"pretrain-{encoder.lower()}-{seed}",
-            command=_stage("pretrain", *common, *own, *run, config="demo.yaml"),
+            command=_stage("pretrain", *common, *own, *run, config="demo"),
             needs=(need,),
         )
 
@@ -167,9 +168,7 @@ def _evaluate(out: Path, seed: int, encoder: str, size: Size) -> Iterator[Task]:
         needs=needs,
     )
     probe = (*common, "--test", test, "--out", place / "probe")
-    yield Task(
-        name=f"probe-{tail}", command=_stage("probe", *probe, config="study.yaml"), needs=needs
-    )
+    yield Task(name=f"probe-{tail}", command=_stage("probe", *probe, config=CONFIG), needs=needs)
 
 
 def _encoder(out: Path, seed: int, encoder: str) -> tuple[tuple[object, ...], tuple[str, ...]]:
@@ -188,4 +187,4 @@ def _training(
 ) -> tuple[str, ...]:
     amount = ("--label-fraction", training.fraction, "--epochs", training.epochs)
     own = (*amount, "--batch-size", training.batch)
-    return _stage(stage, *words, "--out", place / training.name, *own, config="study.yaml")
+    return _stage(stage, *words, "--out", place / training.name, *own, config=CONFIG)
