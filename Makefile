@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo study test test-slow lint clean
+.PHONY: demo study test test-slow test-slurm lint clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -20,6 +20,11 @@ test: .venv/installed  ## the default tests
 
 test-slow: .venv/installed  ## kills, wheel: what takes tens of seconds each
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+test-slurm: .venv/installed  ## Slurm as Debian has it, on one node of its own; root installs it
+	command -v sbatch slurmctld slurmd munged > /dev/null || \
+	    { apt-get update -q && apt-get install -y -q --no-install-recommends slurm-wlm munge; }
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm
 
 lint: .venv/installed
 	$(BIN)/ruff check .

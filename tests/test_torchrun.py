@@ -103,6 +103,19 @@ def test_processes_of_torchrun_stop_in_order_and_go_on(shards, whole, tmp_path):
     require_same(tmp_path, whole)
 
 
+def test_two_nodes_meet_and_end_as_two_processes_of_one(shards, whole, tmp_path):
+    meet = ("--rdzv-backend", "c10d", "--rdzv-id", 1)
+    words = [
+        sys.executable, "-m", "torch.distributed.run", "--nnodes", 2, "--nproc-per-node", 1, *meet,
+        "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "-m", *command(shards, tmp_path),
+    ]  # fmt: skip
+    with start(words) as first, start(words) as second:
+        ends = [node.communicate(timeout=GIVE_UP) for node in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), ends
+    assert sum(said.count(f"{STEPS} steps") for said, _ in ends) == 1
+    require_same(tmp_path, whole)
+
+
 def test_the_launcher_exits_as_its_processes_do(shards, whole, tmp_path):
     words = [sys.executable, "-m", *command(shards, tmp_path), "--processes", 2]
     code, error = stop_at(words, tmp_path, 20, lambda own: own.send_signal(signal.SIGUSR1))

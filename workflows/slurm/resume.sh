@@ -3,12 +3,13 @@
 # where it stopped. SIGTERM is passed on, too, but the job is left to whoever sent it: Slurm, which
 # starts what it preempted or requeued again, or somebody who cancelled it.
 to_the_end() {
-    local before code command signal="" last
+    local before code command="" signal="" last=""
     before=$(run_state)
-    "$@" &
-    command=$!
     trap 'last=USR1; kill -USR1 "$command" 2>/dev/null || true' USR1
     trap 'last=TERM; kill -USR1 "$command" 2>/dev/null || true' TERM
+    "$@" &
+    command=$!
+    [ -z "$last" ] || kill -"$last" $$ # it came too early to be passed on
     while :; do # a signal ends `wait`, but not the command
         last="" code=0
         wait "$command" || code=$?

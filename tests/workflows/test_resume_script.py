@@ -1,0 +1,95 @@
+"""The shell around every job: signals are passed on, and what stopped in order is requeued."""
+
+import signal
+import subprocess
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from tests.fake_slurm import FakeSlurm
+
+RESUME = files("workflows").joinpath("slurm", "resume.sh").read_text(encoding="utf-8")
+LISTENER = """
+end() {{
+    {end}
+}}
+tail -f /dev/null > /dev/null &
+trap 'kill $!; echo heard; end' USR1
+echo ready
+wait
+"""
+"""A command that says when it listens, and ends as it is told when the signal comes."""
+
+
+def job(tmp_path: Path, command: str, run: Path | None = None) -> "subprocess.Popen[str]":
+    """Start a job's shell with a command of our own."""
+    child = tmp_path / "command.sh"
+    child.write_text(command)
+    given = "" if run is None else f"run='{run}'\n"
+    script = f"set -euo pipefail\nSLURM_JOB_ID=7\n{given}{RESUME}\nto_the_end bash {child}\n"
+    pipe = subprocess.PIPE
+    return subprocess.Popen(["bash", "-c", script], text=True, stdout=pipe, stderr=pipe)
+
+
+def stopped(shell: "subprocess.Popen[str]", number: signal.Signals) -> tuple[int, str]:
+    """Send a signal to the shell alone once its command listens; return how both ended."""
+    with shell:
+        assert shell.stdout is not None
+        assert shell.stdout.readline() == "ready\n"
+        shell.send_signal(number)
+        said, error = shell.communicate(timeout=60)
+    assert error == ""
+    return shell.returncode, said
+
+
+@pytest.mark.parametrize(
+    ("number", "requeued"),
+    [(signal.SIGUSR1, ["scontrol requeue 7"]), (signal.SIGTERM, [])],
+)
+def test_only_a_job_whose_time_runs_out_is_put_back(
+    tmp_path: Path, fake_slurm: FakeSlurm, number: signal.Signals, requeued: list[str]
+) -> None:
+    shell = job(tmp_path, LISTENER.format(end="exit 75"))
+    assert stopped(shell, number) == (75, "heard\n")
+    assert fake_slurm.calls == requeued
+
+
+def test_a_stop_that_fails_is_a_failure(tmp_path: Path, fake_slurm: FakeSlurm) -> None:
+    assert stopped(job(tmp_path, LISTENER.format(end="exit 1")), signal.SIGUSR1)[0] == 1
+    assert fake_slurm.calls == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "requeued"),
+    [
+        ("running", "interrupted", True),
+        (None, "interrupted", True),
+        ("running", "running", True),  # nothing was begun when the signal came
+        ("interrupted", "broken", False),
+    ],
+)
+def test_a_run_says_itself_how_it_ended_where_torchrun_does_not(
+    tmp_path: Path, fake_slurm: FakeSlurm, before: str | None, after: str, *, requeued: bool
+) -> None:
+    run = tmp_path / "a run"
+    run.mkdir()
+    state = run / "state.json"
+    if before is not None:
+        state.write_text(f'{{"state": "{before}"}}')
+    end = f"""printf '{{"state": "{after}"}}' > '{state}'; exit 1"""
+    shell = job(tmp_path, LISTENER.format(end=end), run)
+    assert stopped(shell, signal.SIGUSR1)[0] == 1
+    assert fake_slurm.calls == (["scontrol requeue 7"] if requeued else [])
+
+
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_a_command_that_ends_by_itself_speaks_for_the_job(
+    tmp_path: Path, fake_slurm: FakeSlurm, code: int
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "state.json").write_text('{"state": "interrupted"}')
+    with job(tmp_path, f"exit {code}", run) as shell:
+        assert shell.wait(timeout=60) == code
+    assert fake_slurm.calls == []
