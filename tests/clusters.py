@@ -1,12 +1,16 @@
-"""A Dask cluster's workers that are killed at work."""
+"""A Dask cluster of processes, and how to kill one of them at work."""
 
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
-from distributed import Worker, WorkerPlugin
+import dask
+from distributed import LocalCluster, Worker, WorkerPlugin
 
 from milan_pipeline import storage
+from milan_pipeline.dask_cluster import UNWATCHED
 
 
 class Kill(WorkerPlugin):
@@ -28,3 +32,18 @@ class Kill(WorkerPlugin):
             real(url, data)
 
         storage.put_bytes = put_bytes
+
+
+@contextlib.contextmanager
+def losing_a_worker(flag: Path, writes: int) -> Iterator[str]:
+    """Start two worker processes, one of which will be killed; yield the scheduler's address."""
+    with (
+        dask.config.set(UNWATCHED),
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
+            silence_logs=50,
+        ) as cluster,
+        cluster.get_client() as client,
+    ):  # fmt: skip
+        client.register_plugin(Kill(flag, writes))
+        yield cluster.scheduler_address

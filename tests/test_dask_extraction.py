@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed import LocalCluster
 
 from milan_pipeline import dask_cluster, dask_extraction, extraction_work
 from milan_pipeline.errors import MissingDataError, StorageError
 from milan_pipeline.extraction import extract_units
 from milan_pipeline.target_store import read_identity
 from milan_pipeline.teacher import Teacher
-from tests.clusters import Kill
+from tests.clusters import losing_a_worker
 from tests.conftest import run_cli
 from tests.kills import files_without
 
@@ -246,15 +245,8 @@ def test_a_killed_worker_costs_nothing(
     extract: Extract, target_store: Path, tmp_path: Path
 ) -> None:
     flag = tmp_path / "killed"
-    with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
-            silence_logs=50,
-        ) as cluster,
-        cluster.get_client() as client,
-    ):  # fmt: skip
-        client.register_plugin(Kill(flag, writes=5))
-        out = extract("--scheduler", cluster.scheduler_address)
+    with losing_a_worker(flag, writes=5) as address:
+        out = extract("--scheduler", address)
     assert flag.exists()
     assert files_without(out, RECORD) == files_without(target_store, RECORD)
     assert json.loads((out / RECORD).read_text())["state"] == "done"

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from distributed import LocalCluster
 
 from milan_pipeline import (
     checking_work,
@@ -23,7 +22,7 @@ from milan_pipeline.manifest import load_manifest
 from milan_pipeline.packing_work import Packing
 from milan_pipeline.transcoding_work import Transcoding
 from milan_pipeline.unit_reader import open_unit
-from tests.clusters import Kill
+from tests.clusters import losing_a_worker
 from tests.conftest import run_cli
 from tests.kills import files_without
 
@@ -236,15 +235,8 @@ def test_schedulers_that_cannot_be(
 @pytest.mark.slow
 def test_a_killed_worker_costs_nothing(case: Case, tmp_path: Path) -> None:
     flag, out = tmp_path / "killed", tmp_path / "out"
-    with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
-            silence_logs=50,
-        ) as cluster,
-        cluster.get_client() as client,
-    ):  # fmt: skip
-        client.register_plugin(Kill(flag, writes=2))
-        case.run(out, "--scheduler", cluster.scheduler_address)
+    with losing_a_worker(flag, writes=2) as address:
+        case.run(out, "--scheduler", address)
     assert flag.exists()
     assert content(out) == content(case.alone)
 
