@@ -11,38 +11,18 @@ from tests.slurm.chain import (
     MILAN,
     PARTS,
     STEPS,
-    environment_of,
     losses,
     outputs,
-    run_here,
     slurm,
     states_of,
     steps_of,
     wait_for_all,
     wait_until,
-    write_images,
-    write_recipe,
 )
-from tests.slurm.one_node import NODE, slurm_cluster
+from tests.slurm.one_node import NODE
 
 pytestmark = pytest.mark.slurm
 JOBS = ("init", "extract", "pack", "pretrain", "finetune")
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """Images, a recipe, and what the stages make of them when they are run here."""
-    root = tmp_path_factory.mktemp("chain")
-    write_images(root)
-    run_here(write_recipe(root / "recipe.yaml"), root, root / "here")
-    return root
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """The environment in which Slurm's commands find the cluster."""
-    with slurm_cluster(tmp_path_factory.mktemp("slurm")) as environment:
-        yield environment_of(environment)
 
 
 def submit(cluster, world, name):
