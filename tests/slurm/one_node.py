@@ -8,11 +8,13 @@ import contextlib
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 MUNGED, SLURMCTLD, SLURMD = "/usr/sbin/munged", "/usr/sbin/slurmctld", "/usr/sbin/slurmd"
 NODE = "node1"
+PATIENCE = 150.0
 CONFIG = """\
 ClusterName=milan
 SlurmctldHost={host}(127.0.0.1)
@@ -74,8 +76,12 @@ def slurm_cluster(root: Path) -> Iterator[dict[str, str]]:
         stack.enter_context(
             _daemon([SLURMD, "-D", "-N", NODE, "-f", str(config)], environment, root / "slurmd.out")
         )
-        _wait_for_answer(environment)
-        yield environment
+        # Whoever asks before all daemons are there is made to wait by Slurm itself.
+        subprocess.run(["sinfo"], env=environment, check=True, timeout=60)
+        try:
+            yield environment
+        finally:
+            _cancel_all(environment)
 
 
 def _munged(root: Path) -> Iterator[str]:
@@ -98,9 +104,13 @@ def _daemon(command: list[str], environment: dict[str, str], log: Path) -> Itera
         process.wait(timeout=60)
 
 
-def _wait_for_answer(environment: dict[str, str]) -> None:
-    """Run an empty job: whoever asks before all daemons are there is made to wait by Slurm."""
-    subprocess.run(["sinfo"], env=environment, check=True, timeout=60)
+def _cancel_all(environment: dict[str, str]) -> None:
+    """End what runs: without a controller, what a node's daemon started is never told to."""
+    subprocess.run(["scancel", "--me"], env=environment, check=True)
+    queue = ["squeue", "--noheader"]
+    end = time.monotonic() + PATIENCE
+    while subprocess.run(queue, env=environment, check=True, capture_output=True).stdout:
+        assert time.monotonic() < end, "jobs do not end"
 
 
 def _free_ports(count: int) -> list[int]:
