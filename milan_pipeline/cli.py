@@ -43,9 +43,19 @@ def group() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with the documented code; errors are one sentence."""
-    words = sys.argv[1:] if args is None else args
+    exit_with(group, sys.argv[1:] if args is None else args, "milan-pipeline")
+
+
+def exit_with(command: click.Command, words: list[str], name: str) -> None:
+    """Run any command and exit with the documented code.
+
+    Args:
+        command: to be run.
+        words: of its command line.
+        name: that it goes by.
+    """
     try:
-        group.main(args=words, prog_name="milan-pipeline", standalone_mode=False)
+        command.main(args=words, prog_name=name, standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:

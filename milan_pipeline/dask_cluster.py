@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import logging
+import os
 from collections.abc import Iterator
 
 import click
@@ -72,17 +73,22 @@ def _quiet() -> Iterator[None]:
 
 
 def _local_cluster(processes: int) -> LocalCluster:
-    return LocalCluster(
-        n_workers=processes,
-        threads_per_worker=1,
-        processes=True,
-        # A worker that is killed for its memory loses a unit; extraction's does not grow.
-        memory_limit=0,
-        # Nobody from outside, and whichever port is free.
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-        silence_logs=logging.ERROR,
-    )
+    # Dask would give each process one thread. Whoever set these in the environment is heeded.
+    threads = max(1, len(os.sched_getaffinity(0)) // processes)
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    share = {f"distributed.nanny.pre-spawn-environ.{name}": threads for name in names}
+    with dask.config.set(share):
+        return LocalCluster(
+            n_workers=processes,
+            threads_per_worker=1,
+            processes=True,
+            # A worker that is killed for its memory loses a unit; ours do not grow.
+            memory_limit=0,
+            # Nobody from outside, and whichever port is free.
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.ERROR,
+        )
 
 
 def _tell(client: Client) -> None:

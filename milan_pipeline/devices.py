@@ -11,8 +11,12 @@ from milan_pipeline.errors import ConfigError
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str, number: int | None = None) -> torch.device:
     """Return the named device; "auto" takes the first accelerator that is there, else the CPU.
+
+    Args:
+        name: as torch knows it, or "auto".
+        number: of this process among those that share out the GPUs, where no one GPU is named.
 
     Raises:
         ConfigError: there is no such device here.
@@ -23,6 +27,8 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         if device.type == "cuda":
             _require_gpu(device)
+            if number is not None and device.index is None:
+                device = torch.device("cuda", number % torch.cuda.device_count())
         else:
             torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -84,3 +84,21 @@ def require_same(
     if found:
         listing = ", ".join(f"{name} is {a!r} there and {b!r} here" for name, a, b in found)
         raise MismatchError(f"{what} was made with other parameters: {listing}; {remedy}")
+
+
+def require_hash(identity: Identity, wanted: str, *, what: str) -> None:
+    """Refuse what another process calls by the same name, but which is not what it means.
+
+    Args:
+        identity: of the targets that lie here.
+        wanted: hash of the identity that is meant.
+        what: where they lie.
+
+    Raises:
+        MismatchError: they differ.
+    """
+    if content_hash(identity) != wanted:
+        raise MismatchError(
+            f"{what} holds other targets here than for the process that asks for them; give a URL "
+            "or a folder that all machines share"
+        )

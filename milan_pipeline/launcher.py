@@ -4,6 +4,7 @@
 the exit code is theirs: 75 where they stopped in order.
 """
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -41,6 +43,21 @@ def launch(stage: str, config: Any, processes: int) -> int:
     shared = {"OMP_NUM_THREADS": str(threads)} | os.environ | {"WORLD_SIZE": str(processes)}
     shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     started: list[subprocess.Popen[bytes]] = []
+    with passing_signals_on(started):
+        try:
+            for rank in range(processes):
+                own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+                started.append(subprocess.Popen(command, env=shared | own))  # noqa: S603
+            return _ended(started)
+        except OSError:
+            for process in started:
+                process.kill()
+            raise
+
+
+@contextlib.contextmanager
+def passing_signals_on(started: list[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Pass stop signals that come inside the block on to processes, which may yet be added."""
 
     def pass_on(number: int, _: FrameType | None) -> None:
         for process in started:
@@ -50,14 +67,7 @@ def launch(stage: str, config: Any, processes: int) -> int:
     # The terminal sends this one to all; here it must not end the wait for the others.
     previous[signal.SIGINT] = signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        for rank in range(processes):
-            own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            started.append(subprocess.Popen(command, env=shared | own))  # noqa: S603
-        return _ended(started)
-    except OSError:
-        for process in started:
-            process.kill()
-        raise
+        yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

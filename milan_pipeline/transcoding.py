@@ -30,17 +30,12 @@ from milan_pipeline.errors import DataError
 from milan_pipeline.identity import Identity, transcoded_identity
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.progress import progress_bar
-from milan_pipeline.target_store import OUTER_SHARD, UnitBlock
-from milan_pipeline.unit_reader import open_unit
-from milan_pipeline.unit_writer import UnitWriter
-from milan_pipeline.units import Mark, Unit, unit_sha256
+from milan_pipeline.units import Mark, Unit
 from milan_pipeline.verification import read_codes
 
 ROWS_AT_ONCE = 32
 """Samples that are re-encoded at a time: a divisor of an outer shard, of which a whole one, taken
 to floats and indices, would fill a gigabyte in each thread."""
-
-KEPT = "finished units are kept"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,67 +95,6 @@ class Recoder:
             return decode_prior(prior_nL)
         codes_nL: NDArray[Any] = encode_prior(torch.from_numpy(prior_nL)).numpy()
         return codes_nL
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Transcoding:
-    """From one store to another.
-
-    Attributes:
-        source: URL of the store that is read.
-        dest: URL of the one that is written; it has its root, and its codec.
-        identity_hash: of the latter.
-        recoder: from the one's codec to the other's.
-        shape: (N, C) of one sample's new codes.
-    """
-
-    source: str
-    dest: str
-    identity_hash: str
-    recoder: Recoder
-    shape: tuple[int, int]
-
-    def unit(self, unit: Unit, mark: Mark, stop: StopRequest) -> Mark:
-        """Transcode one unit and return its new mark.
-
-        Args:
-            unit: which one.
-            mark: of the unit in the store that is read.
-            stop: is asked before each outer shard.
-
-        Raises:
-            DataError: the unit is damaged, or cannot be encoded.
-            InterruptedRunError: a stop was asked for.
-            StorageError: a store cannot be read or written.
-        """
-        group = open_unit(self.source, unit, mark)
-        writer = UnitWriter(
-            self.dest,
-            unit,
-            identity_hash=self.identity_hash,
-            codec=self.recoder.target,
-            shape=self.shape,
-            source_unit=unit_sha256(mark),
-        )
-        for start in range(0, mark.n, OUTER_SHARD):
-            stop.raise_if_asked(KEPT)
-            writer.add(self._block(group, start, min(start + OUTER_SHARD, mark.n)))
-        return writer.finish(mark.skipped)
-
-    def _block(self, group: zarr.Group, start: int, stop: int) -> UnitBlock:
-        values = {
-            name: np.asarray(group[name][start:stop])  # type: ignore[index]
-            for name in ("box", "flip", "size", "digest")
-        }
-        keys = [str(key) for key in group["key"][start:stop]]  # type: ignore[index, union-attr]
-        recoded = self.recoder(group, start, stop)
-        return UnitBlock(
-            key=keys,
-            codes=recoded["codes"],
-            scale=recoded.get("scale"),
-            prior=recoded["prior"],
-            **values,
-        )
 
 
 def code_shape(identity: Identity) -> tuple[int, int]:

@@ -54,21 +54,9 @@ class WorkList(NamedTuple):
 
 def describe(config: ExtractTargets) -> None:
     """Say what is left and what it will take, from the teacher's configuration alone."""
-    require_place(config.out)
     spec = spec_of(config)
-    manifest = spec.manifest()
-    codec = parse_codec(config.codec)
+    manifest, work, wanted = survey(config, spec)
     click.echo(teacher_line(config, spec.teacher))
-    identity_hash = ""
-    if storage.exists(storage.join(config.out, "zarr.json")):
-        existing = read_identity(config.out)
-        wanted = _visible_identity(config, spec.teacher, existing, codec)
-        if not config.overwrite:
-            require_same(existing, wanted, what=config.out, remedy=ANOTHER_STORE)
-        identity_hash = content_hash(wanted)
-    else:
-        wanted = likely_identity(visible_identity(spec.teacher), config.policy, codec)
-    work = list_work(config, manifest, identity_hash)
     left = work.own_left
     click.echo(
         f"units to do: {len(left)}, done: {len(work.own) - len(left)}{_of_all(config, work)}"
@@ -81,6 +69,26 @@ def describe(config: ExtractTargets) -> None:
         f"bytes to write: about {size} ({size / max(1, images):.0f} a target), "
         f"free: {storage.free_text(config.out)}"
     )
+
+
+def survey(config: ExtractTargets, spec: JobSpec) -> tuple[Manifest, WorkList, Identity]:
+    """List what is left of which images, and what targets will be, without a teacher's weights.
+
+    Raises:
+        ConfigError, StorageError: no target store can be at --out.
+        MismatchError: the store there is of other targets or images.
+    """
+    require_place(config.out)
+    manifest, codec, identity_hash = spec.manifest(), parse_codec(config.codec), ""
+    if storage.exists(storage.join(config.out, "zarr.json")):
+        existing = read_identity(config.out)
+        wanted = _visible_identity(config, spec.teacher, existing, codec)
+        if not config.overwrite:
+            require_same(existing, wanted, what=config.out, remedy=ANOTHER_STORE)
+        identity_hash = content_hash(wanted)
+    else:
+        wanted = likely_identity(visible_identity(spec.teacher), config.policy, codec)
+    return manifest, list_work(config, manifest, identity_hash), wanted
 
 
 def require_place(out: str) -> None:
@@ -144,7 +152,7 @@ def teacher_line(config: ExtractTargets, spec: TeacherSpec) -> str:
 def record_of(config: ExtractTargets, identity: Identity, manifest: Manifest) -> StageRecord:
     """Return the stage's record, not written yet."""
     return StageRecord(
-        url=_record_url(config),
+        url=record_url(config),
         stage="extract-targets",
         config=config,
         inputs={},
@@ -161,7 +169,7 @@ def list_work(config: ExtractTargets, manifest: Manifest, identity_hash: str) ->
     """
     units = list_units(manifest, config.views)
     marks = read_marks(config.out, config.views, objects=False)
-    record = read_record(_record_url(config))
+    record = read_record(record_url(config))
     # A record of these very images says that they were looked at before, or are to overwrite.
     known = record is not None and (
         record["extent"].get("images_manifest_sha256") == manifest.sha256
@@ -191,7 +199,8 @@ def _reasons(left: dict[Unit, str]) -> list[str]:
     return stale + [f"{view_name(view)}: {count} {NOT_DONE}" for view, count in new.items()]
 
 
-def _record_url(config: ExtractTargets) -> str:
+def record_url(config: ExtractTargets) -> str:
+    """Return where the stage's record is."""
     return storage.join(config.out, "extract-targets.json")
 
 

@@ -5,7 +5,6 @@ does its own units, and whoever then finds that none of the full list is left sa
 """
 
 import contextlib
-import uuid
 
 import click
 
@@ -46,10 +45,6 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
         MismatchError: the store holds other targets, or others do another extent of these.
     """
     require_place(config.out)
-    if config.scheduler is not None:
-        from milan_pipeline.dask_cluster import require_address
-
-        require_address(config.scheduler)
     spec = spec_of(config)
     manifest = spec.manifest()
     click.echo(teacher_line(config, spec.teacher))
@@ -130,21 +125,18 @@ def _extract_on_dask(
 ) -> None:
     from milan_pipeline.dask_cluster import connected
     from milan_pipeline.dask_extraction import extract_on_workers
-    from milan_pipeline.dask_station import Assignment
+    from milan_pipeline.extraction_work import ExtractionSpec
 
     if not units:
         return
-    assignment = Assignment(
-        run=uuid.uuid4().hex,
-        spec=spec,
-        manifest_sha256=manifest.sha256,
-        reports=_name(config),
-        local_workers=config.processes,
-    )
+    work = ExtractionSpec(job=spec, manifest_sha256=manifest.sha256, reports=_name(config))
+    shared = config.processes is not None
     with (
         connected(scheduler=config.scheduler, processes=config.processes) as client,
         progress_bar("extract-targets", total=samples_of(units)) as bar,
-        contextlib.closing(extract_on_workers(client, assignment, units, stop)) as outcomes,
+        contextlib.closing(
+            extract_on_workers(client, work, units, stop, share_machine=shared)
+        ) as outcomes,
     ):
         for outcome in outcomes:
             bar.update(outcome.unit.shard.samples)

@@ -3,9 +3,10 @@
 import dataclasses
 
 from milan_pipeline.codec_spec import CODEC_HELP, parse_codec
+from milan_pipeline.dask_options import DaskOptions
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.interrupts import stop_request
-from milan_pipeline.options import option, require_least, stage_command
+from milan_pipeline.options import option, stage_command
 from milan_pipeline.parts import Part
 from milan_pipeline.teacher_spec import NORMS, PRECISIONS, PRIORS, SPACES, TeacherSpec
 from milan_pipeline.views import VIEW_POLICIES, ViewPolicy
@@ -15,7 +16,7 @@ MOST_TOKENS_A_SIDE = 128
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExtractTargets:
+class ExtractTargets(DaskOptions):
     """Run a CLIP image tower over image shards and store its patch features and mask priors.
 
     Killed or stopped, run the same command again: finished units are kept. With more --views, or
@@ -80,15 +81,6 @@ class ExtractTargets:
         "of an array again, give the same N.",
         role="execution",
     )
-    scheduler: str | None = option(
-        None, help="Address of a Dask scheduler, whose workers extract.", role="execution"
-    )
-    processes: int | None = option(
-        None,
-        help="Worker processes here (Dask), which share out this machine's GPUs or cores.",
-        role="execution",
-        least=1,
-    )
 
     def __post_init__(self) -> None:
         if not 1 <= self.views <= 100:
@@ -106,14 +98,12 @@ class ExtractTargets:
             raise ConfigError(
                 f"--max-bad-fraction {self.max_bad_fraction} is not within 0 to 1; give a share"
             )
-        require_least(self)
+        super().__post_init__()
         self._require_one_way_to_share()
         _ = self.policy, self.teacher_spec, self.own_part, parse_codec(self.codec)
 
     def _require_one_way_to_share(self) -> None:
-        if self.scheduler is not None and self.processes is not None:
-            raise ConfigError("--scheduler and --processes are two ways to extract; give one")
-        if self.init and (self.part or self.scheduler or self.processes):
+        if self.init and (self.part or self.on_dask):
             raise ConfigError(
                 "--init does no unit, so --part, --scheduler and --processes are for the runs "
                 "after it; leave them out"
@@ -128,11 +118,6 @@ class ExtractTargets:
     def own_part(self) -> Part | None:
         """Which units are this job's; None for all."""
         return None if self.part is None else Part.parse(self.part)
-
-    @property
-    def on_dask(self) -> bool:
-        """Whether Dask workers extract."""
-        return self.scheduler is not None or self.processes is not None
 
     @property
     def teacher_spec(self) -> TeacherSpec:

@@ -13,21 +13,16 @@ from milan_pipeline.devices import pick_device
 from milan_pipeline.identity import Identity, transcoded_identity
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.manifest import MANIFEST_NAME, load_manifest
-from milan_pipeline.target_records import Recode
-from milan_pipeline.transcoding import Recoder, likely_identity_of, new_codec
+from milan_pipeline.transcoding import likely_identity_of, new_codec
 from milan_pipeline.units import Mark, Unit
 from stages.pack_targets import PackTargets
 
 
-class Packing(NamedTuple):
-    """What shards will be: their identity, their codec, and how targets come to it, if they must.
-
-    The same as transcoding to that codec and packing the result would give.
-    """
+class Shards(NamedTuple):
+    """What shards will be: the same as transcoding to a codec and packing the result would give."""
 
     identity: Identity
     codec: Codec
-    recode: Recode | None
 
 
 def likely_identity(config: PackTargets, source: Identity) -> Identity:
@@ -46,7 +41,7 @@ def likely_identity(config: PackTargets, source: Identity) -> Identity:
 
 def settle(
     config: PackTargets, source: Identity, units: Sequence[tuple[Unit, Mark]], stop: StopRequest
-) -> Packing:
+) -> Shards:
     """Read the codec of the store or of shards that are there, or fit one.
 
     Args:
@@ -62,14 +57,15 @@ def settle(
     own = read_store_codec(config.targets, source)
     spec = _other_codec(config, source)
     if spec is None:
-        return Packing(source, own, None)
-    device, there = pick_device(config.device), identity_there(config.out)
+        return Shards(source, own)
+    if not config.on_dask:  # whose workers have devices of their own
+        pick_device(config.device)  # to refuse one that is not there before anything is written
+    there = identity_there(config.out)
     if there == likely_identity(config, source):
         codec = read_shards_codec(config.out, there)
     else:
         codec = new_codec(config.targets, units, own, spec, stop)
-    recode = Recoder(source=own, target=codec, device=device)
-    return Packing(transcoded_identity(source, codec.parameters()), codec, recode)
+    return Shards(transcoded_identity(source, codec.parameters()), codec)
 
 
 def identity_there(folder: str) -> Identity | None:

@@ -3,38 +3,35 @@
 import contextlib
 import dataclasses
 from collections.abc import Generator
-from typing import TYPE_CHECKING
 
 import click
 
 from milan_pipeline import storage
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.dask_options import DaskOptions
 from milan_pipeline.identity import Identity, content_hash
 from milan_pipeline.interrupts import StopRequest, stop_request
 from milan_pipeline.manifest import Manifest, Shard
 from milan_pipeline.options import option, stage_command
 from milan_pipeline.packing import list_as_written, listed_shards
-from milan_pipeline.parallel import ordered_map
 from milan_pipeline.progress import progress_bar
 from milan_pipeline.provenance import StageRecord
 from milan_pipeline.units import Mark, Unit, target_shard_name, unit_sha256
 
-if TYPE_CHECKING:
-    from milan_pipeline.target_records import Recode, RecordLayout
-
-Plan = dict[str, tuple[Unit, Mark]]
+Done = tuple[Unit, Mark]
+Plan = dict[str, Done]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PackTargets:
+class PackTargets(DaskOptions):
     """Pack a target store into tar shards, one for each image shard and view.
 
-    The same store gives the same bytes. Killed, run it again: listed shards are kept.
+    The same store gives the same bytes. Killed, run it again: listed shards are kept. --scheduler
+    or --processes have Dask workers write them.
     """
 
     targets: str = option(help="Target store.", role="execution")
     out: str = option(help="Folder for the shards and manifest.json.", role="execution")
-    views: int | None = option(None, help="Views to pack; default: all.", role="extent")
+    views: int | None = option(None, help="Views to pack; default: all.", role="extent", least=1)
     codec: str | None = option(
         None,
         help="Re-encode targets: float16, bfloat16, int8, high, compact, tiny, or vector or "
@@ -43,19 +40,13 @@ class PackTargets:
     device: str = option(
         "auto", help="Where --codec decodes and encodes: auto, cpu, cuda.", role="execution"
     )
-    workers: int = option(2, help="Threads, each writing one shard.", role="execution")
+    workers: int = option(2, help="Threads, each writing one shard.", role="execution", least=0)
     allow_unfinished: bool = option(
         default=False, help="Pack a store whose extraction has not ended.", role="execution"
     )
     overwrite: bool = option(
         default=False, help="Replace shards of other targets.", role="execution"
     )
-
-    def __post_init__(self) -> None:
-        if self.workers < 0:
-            raise ConfigError(f"--workers {self.workers} is below 0; give 0 or more")
-        if self.views is not None and self.views < 1:
-            raise ConfigError(f"--views {self.views} is below 1; give at least 1")
 
 
 def run(config: PackTargets) -> None:
@@ -74,7 +65,7 @@ def _pack(config: PackTargets, stop: StopRequest) -> None:
     plan = _plan(config, source)
     # Shards of other targets are refused before a codec is fitted.
     _record(config, likely_identity(config, source), plan).previous_state()
-    identity, codec, recode = settle(config, source, list(plan.values()), stop)
+    identity, codec = settle(config, source, list(plan.values()), stop)
     record = _record(config, identity, plan)
     state = record.previous_state()
     listed = _current(config, identity, plan)
@@ -95,7 +86,7 @@ def _pack(config: PackTargets, stop: StopRequest) -> None:
     write_shards_codec(config.out, codec)
     manifest.save()
     record.begin()
-    written = _written(config, _layout(identity), left, recode)
+    written = _written(config, source, identity, list(left.values()), stop)
     manifest = list_as_written(manifest, order=list(plan), written=written, stop=stop)
     counts = {
         "shards": len(manifest.shards),
@@ -129,6 +120,22 @@ def dry_run(config: PackTargets) -> None:
     )
 
 
+def is_done(config: PackTargets) -> bool:
+    """Tell whether every shard of a finished store is listed.
+
+    Raises:
+        MissingDataError, MismatchError: there is no such store, or shards of other targets.
+    """
+    from milan_pipeline.target_store import read_identity
+    from stages.pack_codec import has_codec, likely_identity
+
+    source = read_identity(config.targets)
+    plan, identity = _plan(config, source), likely_identity(config, source)
+    state = _record(config, identity, plan).previous_state()
+    listed = _current(config, identity, plan)
+    return state == "done" and listed.keys() == plan.keys() and has_codec(config.out, identity)
+
+
 def _plan(config: PackTargets, source: Identity) -> Plan:
     """List the shards to have: name -> (unit, its mark), view by view."""
     from milan_pipeline.store_record import finished_units, read_store_record
@@ -157,33 +164,24 @@ def _current(config: PackTargets, identity: Identity, plan: Plan) -> dict[str, S
     }
 
 
-def _layout(identity: Identity) -> "RecordLayout":
-    from milan_pipeline.target_records import layout_of
-
-    return layout_of(identity)
-
-
 def _written(
-    config: PackTargets, layout: "RecordLayout", plan: Plan, recode: "Recode | None"
+    config: PackTargets, source: Identity, identity: Identity, units: list[Done], stop: StopRequest
 ) -> Generator[Shard, None, None]:
-    from milan_pipeline.target_records import write_target_shard
+    """Have shards written, here or on workers, and yield each to be listed."""
+    from milan_pipeline.packing_work import PackingSpec
+    from stages.spread import spread
 
-    def write(item: tuple[str, tuple[Unit, Mark]]) -> Shard:
-        name, (unit, mark) = item
-        return write_target_shard(
-            config.out,
-            name,
-            store=config.targets,
-            unit=unit,
-            mark=mark,
-            layout=layout,
-            recode=recode,
-        )
-
-    shards = ordered_map(write, plan.items(), workers=config.workers, ahead=2 * config.workers)
-    total = sum(mark.n for _, mark in plan.values())
+    spec = PackingSpec(
+        store=config.targets,
+        store_hash=content_hash(source),
+        folder=config.out,
+        folder_hash=content_hash(identity),
+        device=config.device,
+    )
+    shards = spread(config, spec, units, stop, threads=config.workers)
+    total = sum(mark.n for _, mark in units)
     with contextlib.closing(shards), progress_bar("pack-targets", total=total) as bar:
-        for shard in shards:
+        for _, shard in shards:
             bar.update(shard.samples)
             yield shard
 

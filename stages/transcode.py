@@ -2,16 +2,18 @@
 
 import dataclasses
 
+from milan_pipeline.dask_options import DaskOptions
 from milan_pipeline.interrupts import stop_request
-from milan_pipeline.options import argument, option, require_least, stage_command
+from milan_pipeline.options import argument, option, stage_command
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Transcode:
+class Transcode(DaskOptions):
     """Decode the targets of the store SOURCE and store them in OUT by another codec.
 
     No teacher runs. A codec that needs fitting is fitted to the first images by the hash of their
     keys, and goes into OUT. Killed or stopped, run the same command again: finished units are kept.
+    --scheduler or --processes have Dask workers do the units.
     """
 
     source: str = argument()
@@ -37,9 +39,6 @@ class Transcode:
         help="Replace targets of another codec or source, and fit the codec anew.",
         role="execution",
     )
-
-    def __post_init__(self) -> None:
-        require_least(self)
 
 
 def run(config: Transcode) -> None:

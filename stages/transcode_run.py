@@ -12,13 +12,14 @@ from milan_pipeline.devices import pick_device
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.identity import Identity, content_hash, transcoded_identity
 from milan_pipeline.interrupts import StopRequest
-from milan_pipeline.parallel import ordered_map
 from milan_pipeline.progress import progress_bar
 from milan_pipeline.provenance import StageRecord
 from milan_pipeline.store_record import read_store_record, record_url
 from milan_pipeline.target_store import create_root
-from milan_pipeline.transcoding import KEPT, Recoder, Transcoding, code_shape, new_codec
+from milan_pipeline.transcoding import new_codec
+from milan_pipeline.transcoding_work import KEPT, TranscodingSpec
 from milan_pipeline.work_reports import Reporter, closing_report
+from stages.spread import spread
 from stages.transcode import Transcode
 from stages.transcode_plan import REMEDY, Done, Plan, make_plan
 
@@ -35,7 +36,8 @@ def transcode(config: Transcode, stop: StopRequest) -> None:
     if plan.existing is not None and _nothing_to_do(config, plan):
         click.echo(f"{config.out}: nothing to do, {len(plan.units)} units are done")
         return
-    device = pick_device(config.device)
+    if not config.on_dask:  # whose workers have devices of their own
+        pick_device(config.device)  # to refuse one that is not there before anything is written
     source = read_store_codec(config.source, plan.identity)
     if plan.existing is None:
         codec = new_codec(config.source, plan.units, source, plan.spec, stop)
@@ -47,14 +49,14 @@ def transcode(config: Transcode, stop: StopRequest) -> None:
     record = _record(config, plan, identity)
     record.begin()
     left = plan.left(config.out, identity)
-    job = Transcoding(
+    spec = TranscodingSpec(
         source=config.source,
+        source_hash=content_hash(plan.identity),
         dest=config.out,
-        identity_hash=content_hash(identity),
-        recoder=Recoder(source=source, target=codec, device=device),
-        shape=code_shape(identity),
+        dest_hash=content_hash(identity),
+        device=config.device,
     )
-    _do(config, job, [(unit, mark) for unit, mark in plan.units if unit in left], stop)
+    _do(config, spec, [(unit, mark) for unit, mark in plan.units if unit in left], stop)
     _finish(config, plan, record, done_now=len(left))
 
 
@@ -80,21 +82,20 @@ def _record(config: Transcode, plan: Plan, identity: Identity) -> StageRecord:
     )
 
 
-def _do(config: Transcode, job: Transcoding, units: list[Done], stop: StopRequest) -> None:
-    """Transcode units in threads."""
+def _do(config: Transcode, spec: TranscodingSpec, units: list[Done], stop: StopRequest) -> None:
+    """Transcode units, here or on workers."""
     reporter = Reporter(config.out, "transcode", units=len(units))
-    marks = ordered_map(
-        lambda item: job.unit(*item, stop), units, workers=config.workers, ahead=2 * config.workers
-    )
+    done = spread(config, spec, units, stop, threads=config.workers)
     total = sum(mark.n for _, mark in units)
     with (
         progress_bar("transcode", total=total, unit="targets") as bar,
         closing_report(reporter),
-        contextlib.closing(marks),
+        contextlib.closing(done),
     ):
-        for unit, _ in units:
+        if units:
+            reporter.begin(units[0][0])
+        for (unit, _), mark in done:
             reporter.begin(unit)
-            mark = next(marks)
             bar.update(mark.n)
             reporter.images(mark.n)
             reporter.end(unit)

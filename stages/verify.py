@@ -2,18 +2,20 @@
 
 import dataclasses
 
+from milan_pipeline.dask_options import DaskOptions
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.interrupts import stop_request
-from milan_pipeline.options import option, require_least, stage_command
+from milan_pipeline.options import option, stage_command
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Verify:
+class Verify(DaskOptions):
     """Check every object of a target store, and a random sample of its targets by the live teacher.
 
     Ends with 1 and names the units that are not sound; --repair extracts just those again. What is
     not given is taken from the store's record: images, teacher, weights. A transcoded store is not
-    repaired: run transcode again.
+    repaired: run transcode again. --scheduler or --processes have Dask workers check units; what
+    the teacher does is done here.
     """
 
     targets: str = option(help="Target store.")
@@ -34,7 +36,7 @@ class Verify:
     json: bool = option(default=False, help="Print a JSON object on the last line, too.")
 
     def __post_init__(self) -> None:
-        require_least(self)
+        super().__post_init__()
         if not -1 <= self.min_cosine <= 1:
             raise ConfigError(f"--min-cosine {self.min_cosine} is no cosine; give one up to 1")
 

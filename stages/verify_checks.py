@@ -3,7 +3,9 @@
 import contextlib
 from collections.abc import Sequence
 
+from milan_pipeline.checking_work import CheckingSpec, Finding
 from milan_pipeline.errors import DataError
+from milan_pipeline.identity import content_hash
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.live_check import (
     LIVE_BATCH,
@@ -13,11 +15,10 @@ from milan_pipeline.live_check import (
     draw_sample,
     stored_targets,
 )
-from milan_pipeline.parallel import ordered_map
 from milan_pipeline.progress import progress_bar
-from milan_pipeline.store_listing import extra_objects, extra_units, faults_of_groups
-from milan_pipeline.units import Mark, Unit, read_mark
-from milan_pipeline.verification import StoreCheck
+from milan_pipeline.store_listing import extra_units, faults_of_groups
+from milan_pipeline.units import Mark, Unit
+from stages.spread import spread
 from stages.verify_parts import StoreParts
 
 Faults = dict[Unit, list[str]]
@@ -27,33 +28,27 @@ def check_units(
     store: StoreParts, units: Sequence[Unit], stop: StopRequest
 ) -> tuple[Faults, dict[Unit, Mark], int]:
     """Check units one by one: what is wrong, the marks of sound ones, and names nobody knows."""
-    check = StoreCheck(url=store.url, identity=store.identity, images=store.images)
-
-    def checked(unit: Unit) -> tuple[Unit, Mark | None, list[str], int]:
-        stop.raise_if_asked("checking changes nothing")
-        try:
-            mark = read_mark(store.url, unit)
-        except DataError as error:
-            return unit, None, [str(error).split(";", maxsplit=1)[0]], 0
-        extra = 0 if mark is None else extra_objects(store.url, unit, mark)
-        return unit, mark, check.faults(unit, mark), extra
-
-    faults: Faults = {}
-    marks: dict[Unit, Mark] = {}
-    extra = extra_units(store.url, store.units, store.views)
-    workers = store.config.workers
-    results = ordered_map(checked, units, workers=workers, ahead=2 * workers)
+    images, config = store.images, store.config
+    spec = CheckingSpec(
+        store=store.url,
+        store_hash=content_hash(store.identity),
+        images=None if images is None else store.extraction.images,
+        images_sha256=None if images is None else images.sha256,
+    )
+    found: dict[Unit, Finding] = {}
+    results = spread(config, spec, units, stop, threads=config.workers)
     with (
         contextlib.closing(results),
         progress_bar("verify", total=len(units), unit="units") as bar,
     ):
-        for unit, mark, reasons, names in results:
-            extra += names
+        for unit, finding in results:
+            found[unit] = finding
             bar.update(1)
-            if reasons:
-                faults[unit] = reasons
-            elif mark is not None:
-                marks[unit] = mark
+    # In the order of units, whoever was done first.
+    faults = {unit: list(found[unit].faults) for unit in units if found[unit].faults}
+    marks = {unit: mark for unit in units if (mark := found[unit].mark) is not None}
+    extra = extra_units(store.url, store.units, store.views)
+    extra += sum(finding.extra for finding in found.values())
     for view, reason in faults_of_groups(store.url, store.views).items():
         first = next((unit for unit in units if unit.view == view), None)
         if first is not None:

@@ -1,6 +1,8 @@
 """Small worlds that the tests run in: a tiny CLIP, a folder of pictures, and the stages on them."""
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from milan_pipeline import retries, target_records
 from milan_pipeline.cli import main
 from milan_pipeline.manifest import Manifest, Shard, keys_of, load_index
 from milan_pipeline.shard_reading import read_rows
+from tests.fake_slurm import FakeSlurm
 
 TINY_VISION = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
 # Nothing here is large: teams of threads would wait for each other, beside threads of our own.
@@ -85,6 +88,16 @@ def write_tiny_clip(folder: Path, seed: int = 0, image_size: int = 32) -> Path:
     return folder
 
 
+@pytest.fixture
+def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    """Stand-ins for Slurm's commands, found first."""
+    folder = tmp_path / "slurm-commands"
+    folder.mkdir()
+    monkeypatch.setenv("FAKE_SLURM", str(folder))
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return FakeSlurm(folder)
+
+
 @pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny CLIP: 32 px, patch 8, a 4 x 4 grid, 24-dimensional targets."""
@@ -139,3 +152,18 @@ def lone_target_shards(target_store: Path, tmp_path_factory: pytest.TempPathFact
         patch.setattr(target_records, "MOST_OVERHEAD", 1000)
         run_cli("pack-targets", "--targets", target_store, "--out", out)
     return out
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    """The address of a Dask cluster: two workers that are threads of this process."""
+    import dask
+    from distributed import LocalCluster
+
+    from milan_pipeline.dask_cluster import UNWATCHED
+
+    with dask.config.set(UNWATCHED), LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0",
+        silence_logs=50,
+    ) as cluster:  # fmt: skip
+        yield cluster.scheduler_address

@@ -4,35 +4,25 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import dask
 import pytest
-from distributed import LocalCluster, Worker, WorkerPlugin
+from distributed import LocalCluster
 
-from milan_pipeline import dask_cluster, dask_extraction, dask_station, storage
+from milan_pipeline import dask_cluster, dask_extraction, extraction_work
 from milan_pipeline.errors import MissingDataError, StorageError
 from milan_pipeline.extraction import extract_units
 from milan_pipeline.target_store import read_identity
 from milan_pipeline.teacher import Teacher
+from tests.clusters import Kill
 from tests.conftest import run_cli
 from tests.kills import files_without
 
 Extract = Callable[..., Path]
 
 RECORD = "extract-targets.json"
-
-
-@pytest.fixture(scope="module")
-def scheduler() -> Iterator[str]:
-    """Two workers that are threads of this process, so that tests can look into them."""
-    with dask.config.set(dask_cluster.UNWATCHED), LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None,
-        silence_logs=50,
-    ) as cluster:  # fmt: skip
-        yield cluster.scheduler_address
 
 
 @pytest.fixture
@@ -143,7 +133,7 @@ def test_what_may_pass_is_tried_again(
             raise error
         return extract_units(*args)
 
-    monkeypatch.setattr(dask_station, "extract_units", flaky)
+    monkeypatch.setattr(extraction_work, "extract_units", flaky)
     out = extract("--scheduler", scheduler)
     assert next(failures, None) is None
     assert files_without(out, RECORD) == files_without(target_store, RECORD)
@@ -159,7 +149,7 @@ def test_what_fails_again_and_again_ends_the_run(
     def broken(*_: object) -> Any:
         raise StorageError("the disk is full")
 
-    monkeypatch.setattr(dask_station, "extract_units", broken)
+    monkeypatch.setattr(extraction_work, "extract_units", broken)
     monkeypatch.setattr(dask_extraction, "FAILURES_IN_A_ROW", 3)
     extract("--scheduler", scheduler, code=1)
     assert "of 6 units failed: view-0" in capsys.readouterr().err
@@ -174,7 +164,7 @@ def test_a_worker_that_lacks_something_says_so(
     def missing(url: str) -> Any:
         raise MissingDataError(f"{url} holds no target store")
 
-    monkeypatch.setattr(dask_station, "read_identity", missing)
+    monkeypatch.setattr(extraction_work, "read_identity", missing)
     # Another batch size, so that no worker has loaded a teacher for this yet.
     extract("--scheduler", scheduler, "--batch-size", 5, code=1)
     error = capsys.readouterr().err
@@ -193,7 +183,7 @@ def test_a_store_that_is_away_while_workers_set_up_is_asked_again(
             raise StorageError(f"{url} cannot be read")
         return read_identity(url)
 
-    monkeypatch.setattr(dask_station, "read_identity", away_once)
+    monkeypatch.setattr(extraction_work, "read_identity", away_once)
     # Another batch size, so that no worker has loaded a teacher for this yet.
     out = extract("--scheduler", scheduler, "--batch-size", 3)
     assert len(asked) > 1
@@ -209,7 +199,7 @@ def test_a_worker_without_a_package(
     def lacking(*_: object) -> Any:
         raise ModuleNotFoundError("No module named 'timm'")
 
-    monkeypatch.setattr(dask_station, "extract_units", lacking)
+    monkeypatch.setattr(extraction_work, "extract_units", lacking)
     extract("--scheduler", scheduler, code=1)
     assert "a worker lacks a package (No module named 'timm')" in capsys.readouterr().err
 
@@ -231,7 +221,7 @@ def test_a_stop_is_heeded_and_the_run_goes_on(
         return extract_units(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(dask_station, "extract_units", signalling)
+        patch.setattr(extraction_work, "extract_units", signalling)
         out = extract("--scheduler", scheduler, code=75)
     assert "SIGUSR1 received; finished units are kept" in capsys.readouterr().err
     assert len(list(out.glob("done/*/*.json"))) < 6
@@ -251,27 +241,6 @@ def test_nobody_at_the_address(
     assert error.count("\n") == 1
 
 
-class Kill(WorkerPlugin):
-    """Kill one worker process, once, when it is about to write a unit's n-th object."""
-
-    def __init__(self, flag: Path, writes: int) -> None:
-        self.flag = flag
-        self.writes = writes
-
-    def setup(self, worker: Worker) -> None:
-        del worker
-        real = storage.put_bytes
-
-        def put_bytes(url: str, data: bytes | memoryview) -> None:
-            self.writes -= "/view-" in url
-            if self.writes == 0 and not self.flag.exists():
-                self.flag.write_text(str(os.getpid()))
-                os.kill(os.getpid(), signal.SIGKILL)
-            real(url, data)
-
-        storage.put_bytes = put_bytes
-
-
 @pytest.mark.slow
 def test_a_killed_worker_costs_nothing(
     extract: Extract, target_store: Path, tmp_path: Path
@@ -279,7 +248,7 @@ def test_a_killed_worker_costs_nothing(
     flag = tmp_path / "killed"
     with (
         LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
             silence_logs=50,
         ) as cluster,
         cluster.get_client() as client,

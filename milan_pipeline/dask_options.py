@@ -1,0 +1,36 @@
+"""Options of every stage whose units Dask workers can do; loads no torch, and Dask where asked."""
+
+import dataclasses
+
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.options import option, require_least
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DaskOptions:
+    """Who does the units, if not this process."""
+
+    scheduler: str | None = option(
+        None, help="Address of a Dask scheduler, whose workers do the units.", role="execution"
+    )
+    processes: int | None = option(
+        None,
+        help="Worker processes here (Dask), which share out this machine's GPUs or cores.",
+        role="execution",
+        least=1,
+    )
+
+    def __post_init__(self) -> None:
+        require_least(self)
+        if self.scheduler is None:
+            return
+        if self.processes is not None:
+            raise ConfigError("--scheduler and --processes are two ways to do units; give one")
+        from milan_pipeline.dask_cluster import require_address  # noqa: PLC0415 - loads Dask
+
+        require_address(self.scheduler)
+
+    @property
+    def on_dask(self) -> bool:
+        """Whether Dask workers do the units."""
+        return self.scheduler is not None or self.processes is not None

@@ -1,0 +1,198 @@
+"""`submit`: which jobs a recipe makes, what is left of them, and what Slurm is told."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import run_cli
+from tests.fake_slurm import FakeSlurm
+from tests.stages.small_pretrain import TINY_STUDENT
+
+STUDENT = {
+    word.removeprefix("--"): value
+    for word, value in zip(map(str, TINY_STUDENT[::2]), TINY_STUDENT[1::2], strict=True)
+}
+TRAINING = {"batch-size": 8, "epochs": 1, "workers": 0}
+
+
+@pytest.fixture
+def recipe(tiny_clip: Path, tmp_path: Path) -> Path:
+    document = {
+        "extract-targets": {
+            "teacher": f"local-dir:{tiny_clip}",
+            "views": 2,
+            "precision": "fp32",
+            "batch-size": 4,
+        },
+        "pretrain": STUDENT | TRAINING,
+        "finetune": TRAINING,
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+@pytest.fixture
+def packed(recipe, image_shards, target_store, target_shards, tmp_path) -> tuple[object, ...]:
+    """Words of a submission for which nothing but training is left."""
+    there = ("--targets", target_store, "--target-shards", target_shards)
+    return (recipe, "--images", image_shards, "--out", tmp_path / "out", *there)
+
+
+def submit(recipe: Path, images: Path, out: Path, *more: object, code: int = 0) -> None:
+    run_cli("submit", recipe, "--images", images, "--out", out, *more, code=code)
+
+
+def told(fake_slurm: FakeSlurm) -> list[str]:
+    """What sbatch was told: the script's name, then the options that say when and how often."""
+    lines = []
+    for call in fake_slurm.calls:
+        words = call.split()
+        if words[0] == "sbatch":
+            options = [word for word in words[2:-1] if not word.startswith("--kill")]
+            lines.append(" ".join([Path(words[-1]).stem, *options]))
+    return lines
+
+
+def test_the_chain_is_submitted_each_job_after_the_one_before(
+    recipe: Path, image_shards: Path, tmp_path: Path, fake_slurm: FakeSlurm
+) -> None:
+    submit(recipe, image_shards, tmp_path / "out", "--val", image_shards, "--parts", 4)
+    assert told(fake_slurm) == [
+        "init",
+        "extract --dependency=afterok:101 --array=0-3",
+        "pack --dependency=afterok:102",
+        "pretrain --dependency=afterok:103",
+        "finetune --dependency=afterok:104",
+    ]
+    folder = tmp_path / "out/slurm"
+    assert (folder / "recipe.yaml").read_bytes() == recipe.read_bytes()
+    assert sorted(path.stem for path in folder.glob("*.sbatch")) == [
+        "extract", "finetune", "init", "pack", "pretrain",
+    ]  # fmt: skip
+    assert (folder / "logs").is_dir()  # which sbatch does not make
+
+
+def test_only_what_is_left_is_submitted(
+    recipe: Path, image_shards: Path, tmp_path: Path, fake_slurm: FakeSlurm,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    out, images = tmp_path / "out", ("--images", image_shards)
+    store, shards, run = out / "targets.zarr", out / "target-shards", out / "run"
+    # Of six units the second of three parts has 1 and 4.
+    for part in ("0/3", "2/3"):
+        run_cli("extract-targets", "--config", recipe, *images, "--out", store, "--part", part)
+    submit(recipe, image_shards, out, "--parts", 3)
+    assert told(fake_slurm)[:2] == ["init", "extract --dependency=afterok:101 --array=1"]
+
+    run_cli("extract-targets", "--config", recipe, *images, "--out", store)
+    submit(recipe, image_shards, out)
+    assert told(fake_slurm)[4:] == ["pack", "pretrain --dependency=afterok:105"]
+
+    run_cli("pack-targets", "--targets", store, "--out", shards)
+    words = (*images, "--targets", shards, "--out", run)
+    run_cli("pretrain", "--config", recipe, *words)
+    capsys.readouterr()
+    submit(recipe, image_shards, out)
+    assert "nothing to do, every stage is done" in capsys.readouterr().out
+    assert len(told(fake_slurm)) == 6
+
+    other = tmp_path / "other.yaml"
+    other.write_text(recipe.read_text().replace("epochs: 1", "epochs: 2"))
+    submit(other, image_shards, out, code=1)
+    assert "options.epochs is 1 there and 2 here" in capsys.readouterr().err
+
+
+def test_what_is_in_the_queue_is_not_submitted_again(
+    recipe: Path, image_shards: Path, tmp_path: Path, fake_slurm: FakeSlurm,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    out = tmp_path / "out"
+    submit(recipe, image_shards, out, "--parts", 3)
+    names = {
+        path.stem: path.read_text().partition("--job-name=")[2].partition("\n")[0]
+        for path in (out / "slurm").glob("*.sbatch")
+    }
+    # Task 1 has failed, so what waited for the array was cancelled.
+    fake_slurm.queue = [f"102|0|{names['extract']}", f"102|2|{names['extract']}"]
+    submit(recipe, image_shards, out, "--parts", 3)
+    assert told(fake_slurm)[4:] == [
+        "extract --array=1",
+        "pack --dependency=afterok:105,afterany:102",
+        "pretrain --dependency=afterok:106",
+    ]
+    fake_slurm.queue = [f"104|N/A|{names['pretrain']}"]
+    capsys.readouterr()
+    submit(recipe, image_shards, out, "--parts", 3)
+    assert len(told(fake_slurm)) == 7
+    assert "pretrain: 104 is in the queue already" in capsys.readouterr().out
+
+
+def test_a_dry_run_prints_the_scripts_with_the_sites_options(
+    recipe: Path, image_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = tmp_path / "site.yaml"
+    site.write_text(
+        "account: vision\npartition: gpu\ntime: '24:00:00'\ngpus: 4\nnodes: 2\n"
+        "sbatch: [--qos=low, 'pretrain:--time=48:00:00']\n"
+        "container: apptainer exec --nv milan.sif\nsetup: [module load cuda]\n"
+    )
+    out = tmp_path / "an out"
+    submit(recipe, image_shards, out, "--config", site, "--dry-run")
+    said = capsys.readouterr().out
+    assert not out.exists()
+    scripts = {
+        script.partition("/slurm/")[2].partition(".sbatch")[0]: script
+        for script in said.split(f"# {out.parent}")[1:]
+    }
+    assert list(scripts) == ["init", "extract", "pack", "pretrain"]
+    for job, script in scripts.items():
+        syntax = subprocess.run(
+            ["bash", "-n"], check=False, input=script, text=True, capture_output=True
+        )
+        assert syntax.stderr == ""
+        for word in ("--account=vision", "--partition=gpu", "--qos=low", "--time=24:00:00"):
+            assert f"#SBATCH {word}\n" in script
+        assert "\nmodule load cuda\n" in script
+        assert "apptainer exec --nv milan.sif" in script
+        assert ("#SBATCH --time=48:00:00\n" in script) == (job == "pretrain")
+        assert ("--gpus-per-node=1" in script) == (job == "extract")
+        assert f"--config '{out}/slurm/recipe.yaml'" in script
+    assert "#SBATCH --gpus-per-node=4\n" in scripts["pretrain"]
+    assert "#SBATCH --nodes=2\n" in scripts["pretrain"]
+    assert "--nproc-per-node=4" in scripts["pretrain"]
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("--sbatch", "qos=low"), "--sbatch 'qos=low' is no option of sbatch"),
+        (("--sbatch", "probe:--time=1"), "for one of init, extract, pack, pretrain, finetune"),
+        (("--out", "s3://bucket/out"), "--out s3://bucket/out is no local folder"),
+        (("--time", "86400"), "within quotes where it stands in a YAML file"),
+        (("--parts", 0), "--parts 0 is below 1"),
+        (("--container", "apptainer 'exec"), "No closing quotation"),
+        (("--nodes", 3), "cannot be shared by 3 processes"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_submitted(
+    packed, fake_slurm, words, error, capsys
+):
+    run_cli("submit", *packed, *words, code=2)
+    assert error in capsys.readouterr().err
+    assert told(fake_slurm) == []
+
+
+def test_a_recipe_without_pretraining_and_a_machine_without_slurm_are_refused(
+    recipe: Path, image_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    less = tmp_path / "less.yaml"
+    less.write_text(yaml.safe_dump({"extract-targets": {"teacher": "ViT-B-16"}}))
+    submit(less, image_shards, tmp_path / "out", "--dry-run", code=2)
+    assert "has no section 'pretrain'" in capsys.readouterr().err
+    monkeypatch.setenv("PATH", str(tmp_path))
+    submit(recipe, image_shards, tmp_path / "out", code=1)
+    assert "sbatch is not on this machine's PATH" in capsys.readouterr().err

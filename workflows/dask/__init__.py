@@ -1,0 +1,1 @@
+"""Stages on Dask workers that a batch system starts."""

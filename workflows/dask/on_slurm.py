@@ -1,0 +1,164 @@
+"""Run a stage on Dask workers that are Slurm jobs, as many as it has work for.
+
+    python -m workflows.dask.on_slurm --config site.yaml --most 16 -- \
+        milan-pipeline extract-targets --images s3://… --out s3://… --teacher …
+
+The command gets `--scheduler ADDRESS` behind its own words. The scheduler runs in this process; its
+jobs are submitted while units wait, and cancelled when the command ends. What they need to know of
+the site is in the YAML file, or given as options.
+"""
+
+import contextlib
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Protocol
+
+import click
+import dask
+from dask_jobqueue.slurm import SLURMCluster
+
+from milan_pipeline.cli import EXIT_FAILED, exit_with
+from milan_pipeline.dask_cluster import UNWATCHED
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.launcher import passing_signals_on
+from milan_pipeline.options import arguments, option, require_least, stage_command
+
+TARGET_SECONDS = "1s"
+"""The less, the sooner Dask asks for more jobs: it sees two units for each worker, not all."""
+
+PROLOGUE = tuple(
+    f"export DASK_{name.upper().replace('.', '__').replace('-', '_')}={value}"
+    for name, value in UNWATCHED.items()
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnSlurm:
+    """Run COMMAND, a stage that has --scheduler, on Dask workers that are Slurm jobs.
+
+    Its own options are behind two dashes. The exit code is the command's. --dry-run shows the job
+    script and submits nothing.
+    """
+
+    command: tuple[str, ...] = arguments()
+    most: int = option(8, help="Jobs at a time, at most.", least=1)
+    fewest: int = option(0, help="Jobs to keep while there is nothing to do.", least=0)
+    queue: str | None = option(None, help="Partition; default: the site's.")
+    account: str | None = option(None, help="Account that pays; default: the site's.")
+    cores: int = option(4, help="CPU cores of a job.", least=1)
+    processes: int = option(
+        1, help="Workers in a job, which share its cores and memory; with GPUs one.", least=1
+    )
+    memory: str = option("16GB", help="Memory of a job.")
+    gpus: int = option(0, help="GPUs of a job; a worker uses one.", least=0)
+    walltime: str = option("04:00:00", help="Time limit of a job; a unit must fit well into it.")
+    directive: tuple[str, ...] = option(
+        (), help="Another #SBATCH line of the job script, e.g. --qos=long; repeat it for more."
+    )
+    prologue: tuple[str, ...] = option(
+        (), help="Line of the job script before the worker starts; repeat it for more."
+    )
+    python: str = option(sys.executable, help="Python on the compute nodes.")
+    interface: str | None = option(
+        None, help="Network interface that workers and scheduler meet on, e.g. ib0."
+    )
+    host: str | None = option(
+        None, help="Address that the scheduler listens on, if not that of --interface."
+    )
+    dashboard_port: int = option(8787, help="Port of the dashboard; 0: any that is free.", least=0)
+    log_directory: str = option("slurm-logs", help="Folder for the output of jobs.")
+    local_directory: str | None = option(None, help="Folder on a node's own disk for Dask.")
+
+    def __post_init__(self) -> None:
+        require_least(self)
+        if self.fewest > self.most:
+            raise ConfigError(f"--fewest {self.fewest} is above --most {self.most}; give less")
+        if self.gpus and self.processes > 1:
+            raise ConfigError(
+                f"--processes {self.processes} with --gpus would all use the first GPU; leave it "
+                "out, and ask for more jobs by --most"
+            )
+        if any(word.split("=")[0] in {"--scheduler", "--processes"} for word in self.command):
+            raise ConfigError("the command gets its --scheduler here; leave out who does units")
+
+
+class Cluster(Protocol):
+    """What is asked of a Dask cluster; `SLURMCluster` and `LocalCluster` are such."""
+
+    @property
+    def scheduler_address(self) -> str:
+        """Where clients and workers find it."""
+
+    @property
+    def dashboard_link(self) -> str:
+        """Where a browser does."""
+
+
+@contextlib.contextmanager
+def slurm_cluster(config: OnSlurm) -> Iterator[SLURMCluster]:
+    """Start a scheduler here that submits no job yet; cancel its jobs in the end."""
+    scheduler = {"dashboard_address": f":{config.dashboard_port}"}
+    if config.host is not None:
+        scheduler["host"] = config.host
+    gpus = [f"--gres=gpu:{config.gpus}"] if config.gpus else []
+    with (
+        dask.config.set(UNWATCHED),
+        SLURMCluster(
+            queue=config.queue,
+            account=config.account,
+            cores=config.cores,
+            processes=config.processes,
+            memory=config.memory,
+            walltime=config.walltime,
+            job_extra_directives=[*gpus, *config.directive],
+            job_script_prologue=[*PROLOGUE, *config.prologue],
+            python=config.python,
+            interface=config.interface,
+            scheduler_options=scheduler,
+            log_directory=config.log_directory,
+            local_directory=config.local_directory,
+        ) as cluster,
+    ):
+        yield cluster
+
+
+def run_command(command: tuple[str, ...], cluster: Cluster) -> int:
+    """Run a stage on a cluster and return its exit code; stop signals are passed on to it.
+
+    Raises:
+        ConfigError: there is no such command.
+    """
+    click.echo(f"Dask's dashboard: {cluster.dashboard_link}", err=True)
+    started: list[subprocess.Popen[bytes]] = []
+    with passing_signals_on(started):
+        try:
+            words = [*command, "--scheduler", cluster.scheduler_address]
+            started.append(subprocess.Popen(words))  # noqa: S603 - what we were told to run
+        except OSError as error:
+            raise ConfigError(f"{command[0]} cannot be run ({error}); name a command") from error
+        code = started[0].wait()
+    return code if code >= 0 else EXIT_FAILED
+
+
+def run(config: OnSlurm) -> None:
+    """Run the command and exit as it does."""
+    with slurm_cluster(config) as cluster:
+        cluster.adapt(
+            minimum_jobs=config.fewest, maximum_jobs=config.most, target_duration=TARGET_SECONDS
+        )
+        code = run_command(config.command, cluster)
+    sys.exit(code)
+
+
+def dry_run(config: OnSlurm) -> None:
+    """Show the job script."""
+    with slurm_cluster(config) as cluster:
+        click.echo(cluster.job_script())
+
+
+command = stage_command("on-slurm", OnSlurm, run=run, dry_run=dry_run)
+
+if __name__ == "__main__":
+    exit_with(command, sys.argv[1:], "python -m workflows.dask.on_slurm")

@@ -1,0 +1,15 @@
+# Become srun, which starts a training stage in as many processes on each of the job's nodes.
+on_all_nodes() {
+    local first=localhost
+    if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
+        first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+    fi
+    # srun does not take this from the job by itself.
+    export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
+    exec srun --ntasks-per-node=1 --kill-on-bad-exit=1 @@container torchrun \
+        --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node=@@processes \
+        --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" \
+        --rdzv-endpoint="$first:$((20000 + SLURM_JOB_ID % 10000))" \
+        --signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 --shutdown-timeout=120 \
+        -m milan_pipeline.cli "$@"
+}
