@@ -75,6 +75,7 @@ def test_one_more_view_costs_one_view(finished: Path) -> None:
     assert json.loads(Path("runs/five-views/config.json").read_text())["config"]["views"] == 5
 
 
+@pytest.mark.slow
 def test_a_second_student_needs_no_teacher(finished: Path) -> None:
     commands = stories(finished)[1]
     shutil.rmtree(finished)
