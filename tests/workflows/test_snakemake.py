@@ -38,7 +38,7 @@ if "--part" in sys.orig_argv:
 
 def snakemake(folder: Path, *words: object, code: int = 0, first: Path | None = None) -> str:
     """Run Snakemake in a folder; `first` is a folder of modules that come before all others."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", SNAKEFILE, "--cores", 2, *words]
+    command = [sys.executable, "-m", "snakemake", "-s", SNAKEFILE, "-c", 2, *words]
     paths = [str(first)] * (first is not None) + [path for path in sys.path if path]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(
@@ -92,10 +92,14 @@ def test_the_demo_is_the_default(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_slurm_profile_is_one_that_snakemake_takes(tmp_path: Path) -> None:
+    profile = ("--workflow-profile", SNAKEFILE.parent / "profiles" / "slurm")
+    assert planned(tmp_path, *profile) == ALL | {"scenes": 1}
+
+
+@pytest.mark.slow
 def test_what_is_killed_goes_on_and_what_is_touched_reruns_alone(world: Path) -> None:
     config = ("--configfile", "snakemake.yaml")
-    assert planned(world, *config) == ALL
-
     killer = world / "killer"
     killer.mkdir()
     (killer / "sitecustomize.py").write_text(KILL_A_PART)
