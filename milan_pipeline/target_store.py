@@ -18,8 +18,9 @@ from zarr.storage import MemoryStore
 
 from milan_pipeline import storage
 from milan_pipeline.codecs import CodecSpec, spec_of
-from milan_pipeline.errors import DataError, MissingDataError
+from milan_pipeline.errors import ConfigError, DataError, MissingDataError
 from milan_pipeline.identity import Identity, content_hash, require_same
+from milan_pipeline.manifest import MANIFEST_NAME
 
 FORMAT_VERSION = 1
 OUTER_SHARD = 256
@@ -48,6 +49,21 @@ class UnitBlock:
     flip: NDArray[np.bool_]
     size: NDArray[np.int32]
     digest: NDArray[np.uint64]
+
+
+def require_place(out: str) -> None:
+    """Refuse, before any work is done, a place where no target store can be.
+
+    Raises:
+        ConfigError: shards lie there.
+        StorageError: it cannot be written to.
+    """
+    storage.require_writable(out)
+    if storage.exists(storage.join(out, MANIFEST_NAME)):
+        raise ConfigError(
+            f"--out {out} is a folder of shards, as it has {MANIFEST_NAME}; give another --out for "
+            "the targets"
+        )
 
 
 def create_root(

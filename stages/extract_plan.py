@@ -16,11 +16,11 @@ from milan_pipeline.devices import pick_device
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.identity import TRANSCODED_FROM, Identity, content_hash, require_same
 from milan_pipeline.job_spec import JobSpec
-from milan_pipeline.manifest import MANIFEST_NAME, Manifest
+from milan_pipeline.manifest import Manifest
 from milan_pipeline.precision import settle_precision
 from milan_pipeline.provenance import StageRecord, read_record
 from milan_pipeline.store_size import StoreSize, likely_identity
-from milan_pipeline.target_store import ANOTHER_STORE, read_identity
+from milan_pipeline.target_store import ANOTHER_STORE, read_identity, require_place
 from milan_pipeline.teacher import visible_identity
 from milan_pipeline.teacher_spec import TeacherSpec
 from milan_pipeline.units import (
@@ -89,21 +89,6 @@ def survey(config: ExtractTargets, spec: JobSpec) -> tuple[Manifest, WorkList, I
     else:
         wanted = likely_identity(visible_identity(spec.teacher), config.policy, codec)
     return manifest, list_work(config, manifest, identity_hash), wanted
-
-
-def require_place(out: str) -> None:
-    """Refuse, before any work is done, a place where no target store can be.
-
-    Raises:
-        ConfigError: shards lie there.
-        StorageError: it cannot be written to.
-    """
-    storage.require_writable(out)
-    if storage.exists(storage.join(out, MANIFEST_NAME)):
-        raise ConfigError(
-            f"--out {out} is a folder of shards, as it has {MANIFEST_NAME}; give another --out for "
-            "the targets"
-        )
 
 
 def spec_of(config: ExtractTargets) -> JobSpec:

@@ -18,7 +18,7 @@ from milan_pipeline.ledger import BadImageBudget
 from milan_pipeline.manifest import Manifest
 from milan_pipeline.progress import progress_bar
 from milan_pipeline.provenance import StageRecord
-from milan_pipeline.target_store import create_root
+from milan_pipeline.target_store import create_root, require_place
 from milan_pipeline.teacher import Teacher
 from milan_pipeline.units import Unit, read_marks, undone_units
 from milan_pipeline.work_reports import Reporter, closing_report
@@ -27,7 +27,6 @@ from stages.extract_plan import (
     WorkList,
     list_work,
     record_of,
-    require_place,
     samples_of,
     spec_of,
     teacher_line,

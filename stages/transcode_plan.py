@@ -14,10 +14,9 @@ from milan_pipeline.errors import ConfigError
 from milan_pipeline.identity import Identity, content_hash, require_same
 from milan_pipeline.store_record import StoreRecord, finished_units, read_store_record
 from milan_pipeline.store_size import StoreSize
-from milan_pipeline.target_store import read_identity
+from milan_pipeline.target_store import read_identity, require_place
 from milan_pipeline.transcoding import likely_identity_of
 from milan_pipeline.units import NOT_DONE, Mark, Unit, read_marks, why_not_transcoded
-from stages.extract_plan import require_place
 from stages.transcode import Transcode
 
 REMEDY = "give another OUT for these targets, or --overwrite to make them anew"

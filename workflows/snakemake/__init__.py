@@ -1,0 +1,1 @@
+"""The stages as Snakemake rules: `Snakefile`, its `config.yaml`, and a profile for Slurm."""
