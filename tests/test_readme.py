@@ -58,7 +58,7 @@ def test_every_stage_command_runs_in_the_order_of_the_readme(
             tar.write({"__key__": f"{number}", "jpg": (pictures / "ant/000.jpg").read_bytes()})
     write_ade20k(tmp_path / "ADE20K", pictures)
     stages = [command for command in COMMANDS if command.startswith("milan-pipeline ")]
-    assert len(stages) == 23
+    assert len(stages) == 24
     for command in stages:
         run_cli(*stand_in(command, tiny_clip)[1:])
     assert (tmp_path / "runs/first/encoder.safetensors").exists()
