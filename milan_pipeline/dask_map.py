@@ -23,7 +23,8 @@ ITEMS_AHEAD = 2
 """With the scheduler for each worker thread: enough that none waits, few to call back."""
 
 RETRIES = 2
-"""Of an item that failed for a reason that may pass. A worker's death costs none of them."""
+"""Of an item that failed for a reason that may pass. A worker's death costs none of them; of these
+the scheduler allows some (`distributed.scheduler.allowed-failures`)."""
 
 POLL_SECONDS = 0.5
 
@@ -121,7 +122,8 @@ def _ended(future: Future[ResultT | MilanError], item: ItemT) -> Ended[ItemT, Re
     if isinstance(error, KilledWorker):
         last = "" if error.last_worker is None else f", at last {error.last_worker.address}"
         error = MissingDataError(
-            f"every worker that took this unit on died{last}; give workers more memory"
+            f"every worker that took this unit on died{last}; give workers more memory, or "
+            "run the same command again where they were preempted"
         )
     if error is not None:
         return Ended(item, None, error)

@@ -3,7 +3,7 @@
 import dataclasses
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from milan_pipeline.errors import MissingDataError, StorageError
@@ -24,25 +24,26 @@ def require_slurm() -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Queued:
-    """A job that waits or runs: its id and, of an array, the tasks that do."""
+    """What waits or runs under one name: jobs' ids and, of arrays, their tasks."""
 
-    job: str
+    jobs: tuple[str, ...]
     tasks: frozenset[int] = frozenset()
 
 
-def queued_jobs(names: Iterable[str]) -> dict[str, Queued]:
-    """Ask which of this user's jobs of these names wait or run; of several the last is told.
+def queued_jobs(ending: str) -> dict[str, Queued]:
+    """Ask which of this user's jobs wait or run whose names end so; tell them by name.
 
     Raises:
         StorageError: Slurm does not answer.
     """
-    query = ["squeue", "--me", "--noheader", "--array", "--format=%F|%K|%j"]
+    listing = _told(["squeue", "--me", "--noheader", "--array", "--format=%F|%K|%j"])
     found: dict[str, Queued] = {}
-    for line in _told([*query, f"--name={','.join(names)}"]).splitlines():
+    for line in listing.splitlines():
         job, task, name = line.split("|", 2)
-        before = found.get(name)
-        tasks = before.tasks if before is not None else frozenset()
-        found[name] = Queued(job, tasks | ({int(task)} if task.isdecimal() else set()))
+        if name.endswith(ending):
+            before = found.get(name, Queued(()))
+            tasks = before.tasks | ({int(task)} if task.isdecimal() else set())
+            found[name] = Queued(tuple(dict.fromkeys((*before.jobs, job))), tasks)
     return found
 
 

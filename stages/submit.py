@@ -38,6 +38,9 @@ class Submit:
     processes_per_node: int | None = option(
         None, help="Training processes on each node; default: one a GPU, or one.", least=1
     )
+    cpus_per_task: int | None = option(
+        None, help="CPU cores of a job on each of its nodes; default: the site's.", least=1
+    )
     account: str | None = option(None, help="Slurm account that pays.")
     partition: str | None = option(None, help="Slurm partition, or several, with commas.")
     time: str | None = option(None, help="Time limit of a job, as sbatch takes it: 24:00:00.")

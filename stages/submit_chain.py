@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import click
+from torch.distributed.run import get_args_parser
 
+from milan_pipeline import storage
 from milan_pipeline.codec_spec import parse_codec
 from milan_pipeline.devices import pick_device
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.order import lanes_of
+from milan_pipeline.order import default_lanes, lanes_of
 from milan_pipeline.provenance import read_record
 from milan_pipeline.recipes import read_sections
+from milan_pipeline.training_options import TrainingOptions
 from stages import extract_targets, finetune, pack_targets, pretrain
 from stages.extract_plan import WorkList, record_url, spec_of, survey
 from stages.extract_targets import ExtractTargets
@@ -26,6 +29,7 @@ from stages.pretrain_plan import plan as plan_pretrain
 from stages.submit import Submit, absolute
 
 ConfigT = TypeVar("ConfigT")
+TrainingT = TypeVar("TrainingT", bound=TrainingOptions)
 NEEDED = ("extract-targets", "pretrain")
 
 
@@ -59,6 +63,7 @@ def jobs_left(config: Submit) -> list[Job]:
         ConfigError: the recipe lacks a stage, or options do not fit.
         MismatchError: outputs of other options are there.
     """
+    _require_torchrun()
     sections = read_sections(config.recipe_file)
     for stage in NEEDED:
         if stage not in sections:
@@ -71,6 +76,20 @@ def jobs_left(config: Submit) -> list[Job]:
         if not is_done():
             return [job for jobs, _ in links[number:] for job in jobs()]
     return []
+
+
+def _require_torchrun() -> None:
+    """Refuse a torchrun that would end at options which the scripts give it.
+
+    Raises:
+        ConfigError: it is too old.
+    """
+    known = get_args_parser().format_help()
+    for flag in ("--signals-to-handle", "--shutdown-timeout"):
+        if flag not in known:
+            raise ConfigError(
+                f"torchrun here has no {flag}, by which jobs stop in order; install a newer torch"
+            )
 
 
 Link = tuple[Callable[[], list[Job]], Callable[[], bool]]
@@ -109,6 +128,12 @@ def _extraction(config: Submit) -> Link:
     words = ("--images", absolute(config.images), "--out", config.store)
     # As the first of its jobs, where what a machine would settle for itself must be settled.
     wanted = _configured(config, ExtractTargets, extract_targets.command, (*words, "--init"))
+
+    if wanted.precision == "auto" and not storage.exists(storage.join(wanted.out, "zarr.json")):
+        raise ConfigError(
+            f"recipe {config.recipe} leaves the teacher's precision to the machine, and many "
+            "machines may extract; put precision: bf16 or fp32 into its section extract-targets"
+        )
 
     def work() -> WorkList:
         return survey(wanted, spec_of(wanted))[1]
@@ -149,18 +174,26 @@ def _packing(config: Submit) -> Link:
 def _training(
     config: Submit,
     *,
-    kind: type[ConfigT],
+    kind: type[TrainingT],
     command: click.Command,
     run: str,
     words: tuple[str, ...],
     plan: Callable[..., Any],
 ) -> Link:
-    words = (*words, "--out", run)
+    words, processes = (*words, "--out", run), config.nodes * config.processes
     wanted = _configured(config, kind, command, words)
+    if wanted.processes is not None:
+        raise ConfigError(
+            f"recipe {config.recipe} has processes: {wanted.processes} for {command.name}, which "
+            "torchrun starts in a job; take it out, and give --processes-per-node"
+        )
+    wanted = dataclasses.replace(wanted, processes=processes)
+    if wanted.batch_size is not None:  # else the data settle it
+        lanes_of(0, processes, range(wanted.lanes or default_lanes(wanted.batch_size)))
 
     def is_done() -> bool:
         planned = plan(wanted, pick_device("auto"))
-        lanes_of(0, config.nodes * config.processes, range(planned.config.lanes))
+        lanes_of(0, processes, range(planned.config.lanes))
         return bool(planned.is_done)
 
     return lambda: [Job(name=str(command.name), options=words, on_gpu=True, run=run)], is_done

@@ -5,6 +5,7 @@ import shlex
 import click
 
 from milan_pipeline import storage
+from milan_pipeline.errors import ConfigError
 from milan_pipeline.slurm import Queued, in_ranges, queued_jobs, require_slurm, submit_script
 from stages.submit import Submit
 from stages.submit_chain import Job, jobs_left
@@ -12,6 +13,7 @@ from stages.submit_scripts import (
     batch_script,
     job_name,
     log_folder,
+    name_ending,
     recipe_copy,
     script_path,
 )
@@ -30,28 +32,30 @@ def submit(config: Submit) -> None:
     if not jobs:
         click.echo(f"{config.out}: nothing to do, every stage is done")
         return
-    names = [job_name(config, job.name) for job in jobs]
-    queued = queued_jobs(names)
+    names, queued = [job_name(config, job) for job in jobs], queued_jobs(name_ending(config))
+    _refuse_other_parts(jobs, set(queued).difference(names))
     # What waits in the queue waits for what is before it, or has seen it end well.
     last = max((number for number, name in enumerate(names) if name in queued), default=0)
     _write(config, jobs)
     ids: list[str] = []
-    after: list[str] = []
-    after_any: list[str] = []
+    after: tuple[str, ...] = ()
+    after_any: tuple[str, ...] = ()
     for number, (job, name) in enumerate(zip(jobs, names, strict=True)):
-        there = queued.get(name)
-        if number < last or (there and not _tasks_left(job, there)):
-            waits = there.job if there else "what waits for it"
-            click.echo(f"{job.name}: {waits} is in the queue already")
-            after, after_any = [there.job] if there else [], []
+        there = queued.get(name, Queued(()))
+        tasks = _tasks_left(job, there)
+        if number < last and not there.jobs:
+            click.echo(f"{job.name}: not submitted, as {names[last]} is in the queue")
+        elif number < last or (there.jobs and not tasks):
+            click.echo(f"{job.name}: {', '.join(there.jobs)} is in the queue already")
+            # An array that has lost a task never succeeds as a whole. What follows refuses what is
+            # not done.
+            after, after_any = ((), there.jobs) if tasks is not None else (there.jobs, ())
         else:
-            tasks = _tasks_left(job, there)
             script = script_path(config, job.name)
             new = submit_script(script, after=after, after_any=after_any, array=tasks)
             click.echo(f"{job.name}: {new}{_of_parts(job, tasks)}")
-            # Tasks of an array that has lost some: they no longer succeed as a whole.
-            after, after_any = [new], [there.job] if there else []
-        ids += after + after_any
+            after, after_any = (new,), there.jobs
+        ids += [job for job in (*after, *after_any) if job not in ids]
     for line in _where_to_look(config, ids):
         click.echo(line)
 
@@ -65,6 +69,21 @@ def describe(config: Submit) -> None:
     click.echo(f"{config.out}: {len(jobs)} jobs to submit")
 
 
+def _refuse_other_parts(jobs: list[Job], others: set[str]) -> None:
+    """Refuse to divide anew what tasks in the queue do by another division.
+
+    Raises:
+        ConfigError: there are such tasks.
+    """
+    parts = next((job.parts for job in jobs if job.parts is not None), None)
+    for name in others:
+        if parts is not None and "-extract-of-" in name:
+            raise ConfigError(
+                f"--parts {parts} is not what {name} in the queue has; give its number, or submit "
+                "again when it has ended"
+            )
+
+
 def _write(config: Submit, jobs: list[Job]) -> None:
     log_folder(config).mkdir(parents=True, exist_ok=True)
     storage.put_bytes(str(recipe_copy(config)), config.recipe_file.read_bytes())
@@ -73,11 +92,11 @@ def _write(config: Submit, jobs: list[Job]) -> None:
         storage.put_bytes(str(script_path(config, job.name)), text.encode())
 
 
-def _tasks_left(job: Job, there: Queued | None) -> tuple[int, ...] | None:
+def _tasks_left(job: Job, there: Queued) -> tuple[int, ...] | None:
     """Return the tasks of an array that are not in the queue; None for a single job."""
     if job.tasks is None:
         return None
-    return tuple(task for task in job.tasks if there is None or task not in there.tasks)
+    return tuple(task for task in job.tasks if task not in there.tasks)
 
 
 def _of_parts(job: Job, tasks: tuple[int, ...] | None) -> str:

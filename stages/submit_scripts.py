@@ -1,5 +1,6 @@
 """Batch scripts out of the templates in `workflows/slurm`, which hold all that is no option."""
 
+import hashlib
 import shlex
 import string
 from importlib.resources import files
@@ -19,9 +20,15 @@ class BatchTemplate(string.Template):
     delimiter = "@@"
 
 
-def job_name(config: Submit, job: str) -> str:
-    """Name a job in Slurm, the same for the same output folder only."""
-    return f"milan-{job}-{content_hash({'out': str(config.folder)})[:8]}"
+def name_ending(config: Submit) -> str:
+    """Return what the names of all jobs of an output folder end in, and no others'."""
+    return f"-{content_hash({'out': str(config.folder)})[:8]}"
+
+
+def job_name(config: Submit, job: Job) -> str:
+    """Name a job in Slurm; tasks of another number of parts are other tasks."""
+    parts = "" if job.parts is None else f"-of-{job.parts}"
+    return f"milan-{job.name}{parts}{name_ending(config)}"
 
 
 def script_path(config: Submit, job: str) -> Path:
@@ -30,8 +37,9 @@ def script_path(config: Submit, job: str) -> Path:
 
 
 def recipe_copy(config: Submit) -> Path:
-    """Return where the recipe is kept for the jobs, whatever becomes of the one that was given."""
-    return config.folder / "slurm" / "recipe.yaml"
+    """Return where the recipe is kept for its jobs, whatever becomes of the one that was given."""
+    digest = hashlib.sha256(config.recipe_file.read_bytes()).hexdigest()[:8]
+    return config.folder / "slurm" / f"recipe-{digest}.yaml"
 
 
 def log_folder(config: Submit) -> Path:
@@ -64,7 +72,7 @@ def _filled(template: str, values: dict[str, str]) -> str:
 def _directives(config: Submit, job: Job) -> list[str]:
     each = "%x-%A-%a" if job.tasks is not None else "%x-%j"
     words = [
-        f"--job-name={job_name(config, job.name)}",
+        f"--job-name={job_name(config, job)}",
         f"--output={log_folder(config)}/{each}.out",
         "--open-mode=append",
         "--requeue",
@@ -72,9 +80,9 @@ def _directives(config: Submit, job: Job) -> list[str]:
         f"--nodes={config.nodes if job.run else 1}",
         "--ntasks-per-node=1",
     ]
-    for name in ("account", "partition", "time"):
+    for name in ("account", "partition", "time", "cpus_per_task"):
         value = getattr(config, name)
-        words += [f"--{name}={value}"] if value else []
+        words += [f"--{name.replace('_', '-')}={value}"] if value else []
     if job.on_gpu and config.gpus:
         words.append(f"--gpus-per-node={config.gpus if job.run else 1}")
     return words + config.words_for(job.name)

@@ -214,5 +214,10 @@ def test_a_wheel_runs_outside_the_checkout(
         plain, "extract-targets", "--config", "imagenet1k-vit-b16", "--images", image_shards,
         "--out", "targets.zarr", "--dry-run",
     )  # fmt: skip
+    assert "4 jobs to submit" in run(
+        plain, "submit", "imagenet1k-vit-b16", "--images", image_shards, "--out", "milan",
+        "--dry-run",
+    )  # fmt: skip
+    assert (site / "workflows/dask/site.yaml").exists()
     assert not list(site.rglob("*open_clip_model*"))  # the demo's teacher stays in the checkout
     assert list(scratch.iterdir()) == []

@@ -22,13 +22,14 @@ def test_ranges_name_each_number_once(numbers: set[int]) -> None:
 
 
 def test_the_queue_is_told_by_name_with_an_arrays_tasks(fake_slurm: FakeSlurm) -> None:
-    fake_slurm.queue = ["7|N/A|milan-pack-x", "6|1|milan-extract-x", "6|4|milan-extract-x"]
-    found = queued_jobs(["milan-extract-x", "milan-pack-x"])
-    assert found == {
-        "milan-pack-x": Queued("7"),
-        "milan-extract-x": Queued("6", frozenset({1, 4})),
+    fake_slurm.queue = [
+        "7|N/A|milan-pack-x", "6|1|milan-extract-x", "6|4|milan-extract-x", "9|2|milan-extract-x",
+        "5|N/A|milan-pack-y", "4|N/A|bash",
+    ]  # fmt: skip
+    assert queued_jobs("-x") == {
+        "milan-pack-x": Queued(("7",)),
+        "milan-extract-x": Queued(("6", "9"), frozenset({1, 2, 4})),
     }
-    assert "--name=milan-extract-x,milan-pack-x" in fake_slurm.calls[-1]
 
 
 def test_jobs_wait_for_each_other(fake_slurm: FakeSlurm, tmp_path: Path) -> None:

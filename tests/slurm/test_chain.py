@@ -22,6 +22,7 @@ from tests.slurm.chain import (
 from tests.slurm.one_node import NODE
 
 pytestmark = pytest.mark.slurm
+REQUEUE = ("scontrol", "requeue")
 JOBS = ("init", "extract", "pack", "pretrain", "finetune")
 
 
@@ -60,7 +61,7 @@ def test_the_chain_ends_as_a_local_run_does_and_is_submitted_once(cluster, world
     assert none == {}
 
 
-def test_kills_a_lost_node_and_two_requeues_change_nothing(cluster, world):
+def test_kills_a_lost_node_and_three_requeues_change_nothing(cluster, world):
     _, jobs = submit(cluster, world, "disturbed")
     out, array = world / "disturbed", jobs["extract"]
     in_hand = out / "targets.zarr/progress"
@@ -72,17 +73,18 @@ def test_kills_a_lost_node_and_two_requeues_change_nothing(cluster, world):
     said, jobs = submit(cluster, world, "disturbed")
     assert f"extract: {jobs['extract']}, tasks 1 of 3" in said
     lose_the_node(cluster, jobs["extract"])
-    for steps in (STEPS // 6, STEPS // 2):
-        requeue_after(cluster, jobs["pretrain"], out / "run", steps)
+    own = ("scancel", "--batch", "--signal=USR1")  # as when time runs out: the job requeues itself
+    for steps, words in ((10, REQUEUE), (STEPS // 3, own), (2 * STEPS // 3, REQUEUE)):
+        stop_after(cluster, words, jobs["pretrain"], out / "run", steps)
     wait_for_all(cluster, list(jobs.values()))
     assert states_of(cluster, list(jobs.values())) == {"COMPLETED"}
     require_same(world, "disturbed")
 
 
-def requeue_after(cluster, job, run, steps):
-    """Take a training job back when it has done so many steps."""
+def stop_after(cluster, words, job, run, steps):
+    """Have a training job taken back when it has done so many steps."""
     wait_until(lambda: steps_of(run) > steps, cluster)
-    slurm(cluster, "scontrol", "requeue", job)
+    slurm(cluster, *words, job)
     wait_until(lambda: state(run) == "interrupted", cluster)
 
 

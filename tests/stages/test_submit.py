@@ -1,5 +1,6 @@
 """`submit`: which jobs a recipe makes, what is left of them, and what Slurm is told."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -35,10 +36,15 @@ def recipe(tiny_clip: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def packed(recipe, image_shards, target_store, target_shards, tmp_path) -> tuple[object, ...]:
+def unpacked(recipe, image_shards, tmp_path) -> tuple[object, ...]:
+    """Words of a submission of everything."""
+    return (recipe, "--images", image_shards, "--out", tmp_path / "out")
+
+
+@pytest.fixture
+def packed(unpacked, target_store, target_shards) -> tuple[object, ...]:
     """Words of a submission for which nothing but training is left."""
-    there = ("--targets", target_store, "--target-shards", target_shards)
-    return (recipe, "--images", image_shards, "--out", tmp_path / "out", *there)
+    return (*unpacked, "--targets", target_store, "--target-shards", target_shards)
 
 
 def submit(recipe: Path, images: Path, out: Path, *more: object, code: int = 0) -> None:
@@ -68,7 +74,8 @@ def test_the_chain_is_submitted_each_job_after_the_one_before(
         "finetune --dependency=afterok:104",
     ]
     folder = tmp_path / "out/slurm"
-    assert (folder / "recipe.yaml").read_bytes() == recipe.read_bytes()
+    (kept,) = folder.glob("recipe-*.yaml")
+    assert kept.read_bytes() == recipe.read_bytes()
     assert sorted(path.stem for path in folder.glob("*.sbatch")) == [
         "extract", "finetune", "init", "pack", "pretrain",
     ]  # fmt: skip
@@ -123,11 +130,25 @@ def test_what_is_in_the_queue_is_not_submitted_again(
         "pack --dependency=afterok:105,afterany:102",
         "pretrain --dependency=afterok:106",
     ]
-    fake_slurm.queue = [f"104|N/A|{names['pretrain']}"]
-    capsys.readouterr()
+    # Its units are done by others, but an array with a failed task never succeeds as a whole.
+    store = out / "targets.zarr"
+    words = ("--images", image_shards, "--out", store, "--part", "1/3")
+    run_cli("extract-targets", "--config", recipe, *words)
     submit(recipe, image_shards, out, "--parts", 3)
-    assert len(told(fake_slurm)) == 7
-    assert "pretrain: 104 is in the queue already" in capsys.readouterr().out
+    assert told(fake_slurm)[7:] == [
+        "pack --dependency=afterany:102",
+        "pretrain --dependency=afterok:108",
+    ]
+    capsys.readouterr()
+    submit(recipe, image_shards, out, "--parts", 2, code=2)
+    assert f"--parts 2 is not what {names['extract']} in the queue has" in capsys.readouterr().err
+
+    fake_slurm.queue = [f"104|N/A|{names['pretrain']}"]
+    submit(recipe, image_shards, out, "--parts", 3)
+    assert len(told(fake_slurm)) == 9
+    said = capsys.readouterr().out
+    assert "pretrain: 104 is in the queue already" in said
+    assert f"pack: not submitted, as {names['pretrain']} is in the queue" in said
 
 
 def test_a_dry_run_prints_the_scripts_with_the_sites_options(
@@ -135,7 +156,7 @@ def test_a_dry_run_prints_the_scripts_with_the_sites_options(
 ) -> None:
     site = tmp_path / "site.yaml"
     site.write_text(
-        "account: vision\npartition: gpu\ntime: '24:00:00'\ngpus: 4\nnodes: 2\n"
+        "account: vision\npartition: gpu\ncpus-per-task: 8\ntime: '24:00:00'\ngpus: 4\nnodes: 2\n"
         "sbatch: [--qos=low, 'pretrain:--time=48:00:00']\n"
         "container: apptainer exec --nv milan.sif\nsetup: [module load cuda]\n"
     )
@@ -153,13 +174,19 @@ def test_a_dry_run_prints_the_scripts_with_the_sites_options(
             ["bash", "-n"], check=False, input=script, text=True, capture_output=True
         )
         assert syntax.stderr == ""
-        for word in ("--account=vision", "--partition=gpu", "--qos=low", "--time=24:00:00"):
+        for word in (
+            "--account=vision",
+            "--partition=gpu",
+            "--qos=low",
+            "--time=24:00:00",
+            "--cpus-per-task=8",
+        ):
             assert f"#SBATCH {word}\n" in script
         assert "\nmodule load cuda\n" in script
         assert "apptainer exec --nv milan.sif" in script
         assert ("#SBATCH --time=48:00:00\n" in script) == (job == "pretrain")
         assert ("--gpus-per-node=1" in script) == (job == "extract")
-        assert f"--config '{out}/slurm/recipe.yaml'" in script
+        assert re.search(rf"--config '{out}/slurm/recipe-\w{{8}}\.yaml'", script)
     assert "#SBATCH --gpus-per-node=4\n" in scripts["pretrain"]
     assert "#SBATCH --nodes=2\n" in scripts["pretrain"]
     assert "--nproc-per-node=4" in scripts["pretrain"]
@@ -183,6 +210,36 @@ def test_wrong_options_are_refused_before_anything_is_submitted(
     run_cli("submit", *packed, *words, code=2)
     assert error in capsys.readouterr().err
     assert told(fake_slurm) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (("pretrain", {"processes": 2}), "has processes: 2 for pretrain, which torchrun starts"),
+        (
+            ("extract-targets", {"precision": "auto"}),
+            "put precision: bf16 or fp32 into its section",
+        ),
+        (("pretrain", {"batch-size": 9}), "--lanes 1 cannot be shared by 2 processes"),
+    ],
+)
+def test_a_recipe_that_jobs_would_refuse_is_refused_before_the_first(
+    unpacked, recipe, change, error, capsys
+) -> None:
+    stage, options = change
+    document = yaml.safe_load(recipe.read_text())
+    document[stage] |= options
+    recipe.write_text(yaml.safe_dump(document))
+    run_cli("submit", *unpacked, "--gpus", 2, "--dry-run", code=2)
+    assert error in capsys.readouterr().err
+
+
+def test_sharding_over_processes_is_known_to_be_started(packed, recipe, fake_slurm) -> None:
+    document = yaml.safe_load(recipe.read_text())
+    document["pretrain"]["fsdp"] = True
+    recipe.write_text(yaml.safe_dump(document))
+    run_cli("submit", *packed, "--gpus", 2)
+    assert told(fake_slurm) == ["pretrain"]
 
 
 def test_a_recipe_without_pretraining_and_a_machine_without_slurm_are_refused(

@@ -22,12 +22,15 @@ wait
 """A command that says when it listens, and ends as it is told when the signal comes."""
 
 
-def job(tmp_path: Path, command: str, run: Path | None = None) -> "subprocess.Popen[str]":
+def job(
+    tmp_path: Path, command: str, run: Path | None = None, variables: str = ""
+) -> "subprocess.Popen[str]":
     """Start a job's shell with a command of our own."""
     child = tmp_path / "command.sh"
     child.write_text(command)
     given = "" if run is None else f"run='{run}'\n"
-    script = f"set -euo pipefail\nSLURM_JOB_ID=7\n{given}{RESUME}\nto_the_end bash {child}\n"
+    before = f"set -euo pipefail\nSLURM_JOB_ID=7\n{variables}\n{given}"
+    script = f"{before}{RESUME}\nto_the_end bash {child}\n"
     pipe = subprocess.PIPE
     return subprocess.Popen(["bash", "-c", script], text=True, stdout=pipe, stderr=pipe)
 
@@ -53,6 +56,14 @@ def test_only_a_job_whose_time_runs_out_is_put_back(
     shell = job(tmp_path, LISTENER.format(end="exit 75"))
     assert stopped(shell, number) == (75, "heard\n")
     assert fake_slurm.calls == requeued
+
+
+def test_a_task_is_put_back_without_its_array(tmp_path: Path, fake_slurm: FakeSlurm) -> None:
+    """The last task of an array has the array's own id."""
+    array = "SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=3"
+    shell = job(tmp_path, LISTENER.format(end="exit 75"), variables=array)
+    assert stopped(shell, signal.SIGUSR1)[0] == 75
+    assert fake_slurm.calls == ["scontrol requeue 7_3"]
 
 
 def test_a_stop_that_fails_is_a_failure(tmp_path: Path, fake_slurm: FakeSlurm) -> None:

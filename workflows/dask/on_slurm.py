@@ -28,6 +28,9 @@ from milan_pipeline.options import arguments, option, require_least, stage_comma
 TARGET_SECONDS = "1s"
 """The less, the sooner Dask asks for more jobs: it sees two units for each worker, not all."""
 
+PREEMPTED = {"distributed.scheduler.allowed-failures": 100}
+"""Deaths of workers with it that a unit survives: of jobs that may be preempted, three are few."""
+
 PROLOGUE = tuple(
     f"export DASK_{name.upper().replace('.', '__').replace('-', '_')}={value}"
     for name, value in UNWATCHED.items()
@@ -103,8 +106,10 @@ def slurm_cluster(config: OnSlurm) -> Iterator[SLURMCluster]:
     if config.host is not None:
         scheduler["host"] = config.host
     gpus = [f"--gres=gpu:{config.gpus}"] if config.gpus else []
+    # A GPU does one unit at a time: others are for other workers, and make Dask ask for more jobs.
+    threads = ["--nthreads", "1"] if config.gpus else []
     with (
-        dask.config.set(UNWATCHED),
+        dask.config.set({**UNWATCHED, **PREEMPTED}),
         SLURMCluster(
             queue=config.queue,
             account=config.account,
@@ -115,6 +120,7 @@ def slurm_cluster(config: OnSlurm) -> Iterator[SLURMCluster]:
             job_extra_directives=[*gpus, *config.directive],
             job_script_prologue=[*PROLOGUE, *config.prologue],
             python=config.python,
+            worker_extra_args=threads,
             interface=config.interface,
             scheduler_options=scheduler,
             log_directory=config.log_directory,

@@ -3,13 +3,12 @@
 # where it stopped. SIGTERM is passed on, too, but the job is left to whoever sent it: Slurm, which
 # starts what it preempted or requeued again, or somebody who cancelled it.
 to_the_end() {
-    local before code command="" signal="" last=""
+    local before code command signal="" last=""
     before=$(run_state)
-    trap 'last=USR1; kill -USR1 "$command" 2>/dev/null || true' USR1
-    trap 'last=TERM; kill -USR1 "$command" 2>/dev/null || true' TERM
     "$@" &
     command=$!
-    [ -z "$last" ] || kill -"$last" $$ # it came too early to be passed on
+    trap 'last=USR1; kill -USR1 "$command" 2>/dev/null || true' USR1
+    trap 'last=TERM; kill -USR1 "$command" 2>/dev/null || true' TERM
     while :; do # a signal ends `wait`, but not the command
         last="" code=0
         wait "$command" || code=$?
@@ -18,9 +17,16 @@ to_the_end() {
     done
     trap - USR1 TERM
     if [ "$code" -ne 0 ] && [ "$signal" != TERM ] && was_interrupted "$code" "$before" "$signal"; then
-        scontrol requeue "$SLURM_JOB_ID"
+        requeue
     fi
     return "$code"
+}
+
+requeue() {
+    # By its own id the last task of an array would name the whole.
+    local job=$SLURM_JOB_ID
+    [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
+    scontrol requeue "$job"
 }
 
 # Whether a command that failed had stopped in order: it says so (75), the signal came before it

@@ -5,8 +5,12 @@ on_all_nodes() {
         first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
     fi
     # srun does not take this from the job by itself.
-    export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
-    exec srun --ntasks-per-node=1 --kill-on-bad-exit=1 @@container torchrun \
+    [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+    # A node need not know itself by Slurm's name for it, so the first is told to be the meeting
+    # place, by torchrun's environment.
+    exec srun --ntasks-per-node=1 --cpu-bind=none --kill-on-bad-exit=1 bash -c \
+        'export PET_RDZV_CONF="is_host=$((SLURM_NODEID == 0))"; exec "$@"' on-node \
+        @@container torchrun \
         --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node=@@processes \
         --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" \
         --rdzv-endpoint="$first:$((20000 + SLURM_JOB_ID % 10000))" \

@@ -1,0 +1,1 @@
+"""Templates of batch scripts, which `milan-pipeline submit` fills."""
