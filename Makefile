@@ -1,6 +1,9 @@
 # Everything runs in .venv, which these targets make themselves: nothing else is to be set up.
 PYTHON ?= python3
 BIN := .venv/bin
+# A process a core, each with one thread and whole files; all must list the tests in the same order.
+PYTEST := OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/python -m pytest
+SHARED := --numprocesses auto --maxprocesses 8 --dist loadfile
 
 .PHONY: demo study test test-slow test-slurm lint clean
 
@@ -16,15 +19,15 @@ study: .venv/installed  ## four encoders by seven measures, three seeds: demo-st
 	$(BIN)/python -m workflows.demo.study demo-study
 
 test: .venv/installed  ## the default tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	$(PYTEST) $(SHARED)
 
 test-slow: .venv/installed  ## kills, wheel: what takes tens of seconds each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+	$(PYTEST) $(SHARED) -m slow
 
 test-slurm: .venv/installed  ## Slurm as Debian has it, on one node of its own; root installs it
 	command -v sbatch slurmctld slurmd munged > /dev/null || \
 	    { apt-get update -q && apt-get install -y -q --no-install-recommends slurm-wlm munge; }
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm
+	$(PYTEST) -m slurm
 
 lint: .venv/installed
 	$(BIN)/ruff check .
