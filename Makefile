@@ -25,7 +25,7 @@ test-slow: .venv/installed  ## kills, wheel: what takes tens of seconds each
 	$(PYTEST) $(SHARED) -m slow
 
 test-slurm: .venv/installed  ## Slurm as Debian has it, on one node of its own; root installs it
-	command -v sbatch slurmctld slurmd munged > /dev/null || \
+	dpkg -s slurm-wlm munge > /dev/null 2>&1 || \
 	    { apt-get update -q && apt-get install -y -q --no-install-recommends slurm-wlm munge; }
 	$(PYTEST) -m slurm
 
