@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo study test test-slow test-slurm lint clean
+.PHONY: demo study test test-slow test-slurm faults lint clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -25,6 +25,9 @@ test-slurm: .venv/installed  ## Slurm as Debian has it, on one node of its own; 
 	command -v sbatch slurmctld slurmd munged > /dev/null || \
 	    { apt-get update -q && apt-get install -y -q --no-install-recommends slurm-wlm munge; }
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm
+
+faults: .venv/installed  ## breaks things on purpose: a slice of it, or all by FAULTS=whole
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults tests/faults
 
 lint: .venv/installed
 	$(BIN)/ruff check .
