@@ -137,7 +137,7 @@ def load_manifest(url: str, *, kind: str, allow_unfinished: bool = False) -> Man
             raise DataError(f"{url} does not match its own hash; it is damaged, make it again")
         found, complete = document.pop("kind"), document.pop("complete")
         shards = tuple(Shard(**row) for row in document.pop("shards"))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{url} is no manifest ({error}); make it again") from error
@@ -193,8 +193,11 @@ def load_index(manifest: Manifest, shard: Shard) -> NDArray[np.void]:
     data = storage.read_bytes(url)
     if hashlib.sha256(data).hexdigest() != shard.index_sha256:
         raise DataError(f"{url} does not match the manifest's hash; make the index again")
-    with _READING_HEADER:
-        table: NDArray[np.void] = np.load(io.BytesIO(data), allow_pickle=False)
+    try:
+        with _READING_HEADER:
+            table: NDArray[np.void] = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{url} is no table ({error}); make the index again") from error
     if len(table) != shard.samples:
         raise DataError(f"{url} has {len(table)} rows, the manifest {shard.samples}; index again")
     return table
