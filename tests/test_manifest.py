@@ -174,3 +174,12 @@ def test_an_index_that_is_pickled_is_refused(tmp_path):
     manifest = Manifest(kind="images", folder=str(tmp_path), shards=(shard,))
     with pytest.raises(DataError, match=r"x\.index\.npy is no table .*make the index again"):
         load_index(manifest, shard)
+
+
+def test_a_shard_of_a_wrong_type_is_named(tmp_path):
+    row = dataclasses.replace(SHARD, name=["x"])
+    Manifest(kind="images", folder=str(tmp_path), shards=(row,)).save()
+    with pytest.raises(
+        DataError, match=r"manifest\.json is no manifest .a shard's name is \['x'\]"
+    ):
+        load_manifest(str(tmp_path), kind="images")

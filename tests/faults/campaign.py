@@ -102,7 +102,7 @@ def scaled(whole: int, part: int) -> int:
 
 def chance(kind: str) -> random.Random:
     """Return the source of randomness of a kind."""
-    return random.Random(f"{SEED} {kind}")  # noqa: S311 - no secret is made of it
+    return random.Random(f"{SEED} {kind}")
 
 
 @contextlib.contextmanager
