@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/python -m pytest
 SHARED := --numprocesses auto --maxprocesses 8 --dist loadfile
 
-.PHONY: demo study test test-slow test-slurm lint clean
+.PHONY: demo study test test-slow test-slurm faults lint clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -28,6 +28,9 @@ test-slurm: .venv/installed  ## Slurm as Debian has it, on one node of its own; 
 	dpkg -s slurm-wlm munge > /dev/null 2>&1 || \
 	    { apt-get update -q && apt-get install -y -q --no-install-recommends slurm-wlm munge; }
 	$(PYTEST) -m slurm
+
+faults: .venv/installed  ## breaks things on purpose: a slice of it, or all by FAULTS=whole
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults tests/faults
 
 lint: .venv/installed
 	$(BIN)/ruff check .

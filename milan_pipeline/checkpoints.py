@@ -142,7 +142,7 @@ def verify_checkpoint(folder: Path) -> None:
         hashes: dict[str, str] = json.loads((folder / HASHES).read_text())
         needed = {MODEL, OPTIMISER} | hashes.keys()
         bad = [name for name in sorted(needed) if _sha256(folder / name) != hashes[name]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{folder} is torn ({error}); delete it to go on from the last") from error
     if bad:
         raise DataError(f"{folder / bad[0]} is damaged; delete the checkpoint to go on without it")
@@ -217,7 +217,7 @@ def _is_complete(folder: Path) -> bool:
         for name in {MODEL, OPTIMISER} | json.loads((folder / HASHES).read_text()).keys():
             with safe_open(folder / name, framework="pt"):
                 pass
-    except (OSError, ValueError, AttributeError, SafetensorError):
+    except (OSError, ValueError, AttributeError, RecursionError, SafetensorError):
         return False
     return True
 

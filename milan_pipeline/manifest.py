@@ -21,6 +21,7 @@ from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
+_ROW = {"name": str, "samples": int, "bytes": int, "sha256": str, "index_sha256": str}
 # np.load parses headers with `ast`, which CPython 3.11 may fail at in several threads at once.
 _READING_HEADER = threading.Lock()
 
@@ -136,8 +137,8 @@ def load_manifest(url: str, *, kind: str, allow_unfinished: bool = False) -> Man
         if stated != _content_sha256(document):
             raise DataError(f"{url} does not match its own hash; it is damaged, make it again")
         found, complete = document.pop("kind"), document.pop("complete")
-        shards = tuple(Shard(**row) for row in document.pop("shards"))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        shards = tuple(_shard_of(row) for row in document.pop("shards"))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{url} is no manifest ({error}); make it again") from error
@@ -153,6 +154,14 @@ def load_manifest(url: str, *, kind: str, allow_unfinished: bool = False) -> Man
         complete=complete,
         common=document,
     )
+
+
+def _shard_of(row: dict[str, Any]) -> Shard:
+    shard = Shard(**row)
+    for field, kind in _ROW.items():
+        if type(getattr(shard, field)) is not kind:
+            raise TypeError(f"a shard's {field} is {getattr(shard, field)!r:.80}")
+    return shard
 
 
 def require_unique_stems(shards: tuple[Shard, ...]) -> None:
@@ -193,8 +202,11 @@ def load_index(manifest: Manifest, shard: Shard) -> NDArray[np.void]:
     data = storage.read_bytes(url)
     if hashlib.sha256(data).hexdigest() != shard.index_sha256:
         raise DataError(f"{url} does not match the manifest's hash; make the index again")
-    with _READING_HEADER:
-        table: NDArray[np.void] = np.load(io.BytesIO(data), allow_pickle=False)
+    try:
+        with _READING_HEADER:
+            table: NDArray[np.void] = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{url} is no table ({error}); make the index again") from error
     if len(table) != shard.samples:
         raise DataError(f"{url} has {len(table)} rows, the manifest {shard.samples}; index again")
     return table

@@ -200,7 +200,7 @@ def read_record(url: str) -> dict[str, Any] | None:
         _ = document["state"], document["content"], document["inputs"]
     except MissingDataError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"{url} is damaged ({error}); restore it or give another output folder"
         ) from error

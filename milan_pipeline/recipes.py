@@ -59,7 +59,8 @@ def read_document(path: Path) -> dict[Any, Any]:
     """
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # A date that does not exist is a ValueError, as what is no UTF-8 is.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path} is not plain YAML ({reason}); correct it") from error
     except OSError as error:

@@ -21,6 +21,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from milan_pipeline import storage
 from milan_pipeline.codecs import CodecSpec, decode_prior, spec_of
 from milan_pipeline.errors import DataError
 from milan_pipeline.identity import Identity
@@ -175,6 +176,12 @@ def _unit_samples(
     store: str, unit: Unit, mark: Mark, layout: RecordLayout, recode: Recode | None
 ) -> Iterator[Sample]:
     group = open_unit(store, unit, mark)
+    there = group["key"].shape[0]  # type: ignore[union-attr]
+    if there != mark.n:
+        place = storage.join(store, unit.mark_path)
+        raise DataError(
+            f"{place} says {mark.n} samples, its unit has {there}; delete it and extract again"
+        )
     for start in range(0, mark.n, OUTER_SHARD):
         stop = min(start + OUTER_SHARD, mark.n)
         records = layout.records_of(group, start, stop, recode)

@@ -116,7 +116,7 @@ def read_identity(url: str) -> Identity:
     except MissingDataError:
         remedy = "`milan-pipeline extract-targets` makes one"
         raise MissingDataError(f"{url} holds no target store; {remedy}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{url} is no target store ({error}); extract the targets again") from error
     if version != FORMAT_VERSION or not isinstance(identity, dict):
         raise DataError(

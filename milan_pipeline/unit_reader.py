@@ -142,8 +142,11 @@ class VerifiedObjects(Store):
         self._check_writable()
 
     def _must_exist(self, key: str) -> bool:
-        """Tell an object from what zarr only asks for; a chunk is never only asked for."""
-        return key in self._digests or key == "zarr.json" or "/c/" in key
+        """Tell an object from what zarr only asks for; a chunk or its array's metadata never is."""
+        if key in self._digests or key == "zarr.json" or "/c/" in key:
+            return True
+        chunks = key.removesuffix("zarr.json") + "c/"
+        return key.endswith("/zarr.json") and any(path.startswith(chunks) for path in self._digests)
 
     def _fetch(self, key: str) -> bytes:
         place = storage.join(self._url, key)

@@ -240,5 +240,5 @@ def _parsed(url: str, data: bytes, *, objects: bool) -> Mark:
         if not objects:
             document["objects"] = {}
         return Mark(**document)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{url} is damaged ({error}); delete it, and its unit is redone") from error

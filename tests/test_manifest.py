@@ -2,9 +2,11 @@
 
 import dataclasses
 import hashlib
+import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -155,3 +157,29 @@ def test_an_index_of_another_length_is_noticed(tmp_path: Path) -> None:
     manifest, shard = put_index(tmp_path, index_bytes(index_table([("a", 512, 3, 7)])), 2)
     with pytest.raises(DataError, match="has 1 rows, the manifest 2"):
         load_index(manifest, shard)
+
+
+def test_json_that_nests_too_deeply_is_named(tmp_path):
+    (tmp_path / "manifest.json").write_text("[" * 100_000)
+    with pytest.raises(DataError, match=r"manifest\.json is no manifest"):
+        load_manifest(str(tmp_path), kind="images")
+
+
+def test_an_index_that_is_pickled_is_refused(tmp_path):
+    data = io.BytesIO()
+    np.save(data, np.array([{}]), allow_pickle=True)
+    (tmp_path / "x.index.npy").write_bytes(data.getvalue())
+    digest = hashlib.sha256(data.getvalue()).hexdigest()
+    shard = Shard(name="x.tar", samples=1, bytes=1, sha256="", index_sha256=digest)
+    manifest = Manifest(kind="images", folder=str(tmp_path), shards=(shard,))
+    with pytest.raises(DataError, match=r"x\.index\.npy is no table .*make the index again"):
+        load_index(manifest, shard)
+
+
+def test_a_shard_of_a_wrong_type_is_named(tmp_path):
+    row = dataclasses.replace(SHARD, name=["x"])
+    Manifest(kind="images", folder=str(tmp_path), shards=(row,)).save()
+    with pytest.raises(
+        DataError, match=r"manifest\.json is no manifest .a shard's name is \['x'\]"
+    ):
+        load_manifest(str(tmp_path), kind="images")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.recipes import find_recipe, read_sections, recipe_names
+from milan_pipeline.recipes import find_recipe, read_document, read_sections, recipe_names
 
 
 def test_installed_recipes_are_found_by_name() -> None:
@@ -60,3 +60,11 @@ def test_values_are_those_of_the_yaml(tmp_path: Path) -> None:
         "probe": {"k": [1, 2]},
         "index": {},
     }
+
+
+@pytest.mark.parametrize("text", ["a: 2001-99-99", "[" * 5000])
+def test_whatever_yaml_raises_is_one_sentence(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "strange.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"strange\.yaml is not plain YAML"):
+        read_document(path)

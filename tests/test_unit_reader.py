@@ -110,7 +110,9 @@ def test_a_sample_of_a_damaged_outer_shard_is_not_handed_out(place: str) -> None
             codes[row]
 
 
-@pytest.mark.parametrize("name", ["codes/c/0/0/0", "prior/c/0/0", "key/c/0", "zarr.json"])
+@pytest.mark.parametrize(
+    "name", ["codes/c/0/0/0", "prior/c/0/0", "key/c/0", "zarr.json", "codes/zarr.json"]
+)
 def test_what_a_mark_leaves_out_is_missing_and_not_zero(place: str, name: str) -> None:
     unit, mark = write(place, make_block(3))
     objects = {path: digest for path, digest in mark.objects.items() if path != name}

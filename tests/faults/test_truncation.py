@@ -1,0 +1,55 @@
+"""A shard that ends early is named by whoever reads it, unless only the tar's padding is gone."""
+
+from pathlib import Path
+
+import pytest
+
+from milan_pipeline.manifest import load_index, load_manifest
+from tests.faults.campaign import COUNTS, attempt, broken, scaled
+from tests.faults.consumers import extracted_from, indexed, listed, trained_on
+
+CUTS = scaled(400, 40)
+
+
+def cut_and_read(kind, tar, consume):
+    """Cut a tar at evenly spaced places; the consumer reads it each time."""
+    good, expected = tar.read_bytes(), consume()
+    for number in range(CUTS):
+        end = len(good) * number // CUTS
+        with broken(tar, good[:end]):
+            attempt(
+                kind, f"{tar.name} cut at byte {end}", consume, names=[tar.name], expected=expected
+            )
+    COUNTS[kind].require_none_failed()
+
+
+def first(folder: Path, kind: str) -> Path:
+    return folder / load_manifest(str(folder), kind=kind).shards[0].name
+
+
+@pytest.mark.parametrize("kind", ["images", "targets"])
+def test_a_cut_shard_is_not_the_listed_one(world, kind) -> None:
+    """Not one cut passes a reading from end to end, not even of padding."""
+    folder = getattr(world, kind)
+    name = f"{kind[:-1]} shard cut, read whole"
+    cut_and_read(name, first(folder, kind), lambda: listed(folder, kind))
+    assert COUNTS[name].detected == CUTS
+
+
+def test_a_cut_tar_of_others_is_not_indexed(world, tmp_path: Path) -> None:
+    tar = first(world.images, "images")
+    cut_and_read("image shard cut, indexed as foreign", tar, lambda: indexed(tar, tmp_path))
+
+
+def test_a_cut_image_shard_in_extraction(world) -> None:
+    manifest = load_manifest(str(world.images), kind="images")
+    table, tar = load_index(manifest, manifest.shards[0]), first(world.images, "images")
+    cut_and_read("image shard cut, extracted from", tar, lambda: extracted_from(tar, table))
+
+
+@pytest.mark.parametrize("kind", ["images", "targets"])
+def test_a_cut_shard_in_training(world, kind) -> None:
+    tar = first(getattr(world, kind), kind)
+    cut_and_read(
+        f"{kind[:-1]} shard cut, trained on", tar, lambda: trained_on(world.images, world.targets)
+    )
