@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,7 +178,8 @@ def test_an_index_that_is_pickled_is_refused(tmp_path):
 
 
 def test_a_shard_of_a_wrong_type_is_named(tmp_path):
-    row = dataclasses.replace(SHARD, name=["x"])
+    wrong: Any = ["x"]
+    row = dataclasses.replace(SHARD, name=wrong)
     Manifest(kind="images", folder=str(tmp_path), shards=(row,)).save()
     with pytest.raises(
         DataError, match=r"manifest\.json is no manifest .a shard's name is \['x'\]"
