@@ -219,5 +219,7 @@ def test_a_wheel_runs_outside_the_checkout(
         "--dry-run",
     )  # fmt: skip
     assert (site / "workflows/dask/site.yaml").exists()
-    assert not list(site.rglob("*open_clip_model*"))  # the demo's teacher stays in the checkout
+    assert (site / "workflows/snakemake/Snakefile").exists()
+    assert (site / "workflows/snakemake/profiles/slurm/config.yaml").exists()
+    assert not list(site.rglob("*.safetensors"))  # the demo's teacher stays in the checkout
     assert list(scratch.iterdir()) == []
