@@ -13,7 +13,7 @@ import yaml
 from milan_pipeline.recipes import find_recipe
 from tests.test_kills import files
 
-PATIENCE = 300.0
+PATIENCE = 900.0
 SMALL = {
     "extract-targets": {"views": 2, "precision": "fp32", "batch-size": 10, "workers": 1},
     "pretrain": {
