@@ -47,7 +47,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tuple[An
 # None where the tar must be refused.
 TARS: dict[str, tuple[list[tuple[Any, bytes]], int | None]] = {
     "a path that leads out": ([member("../../outside.jpg")], 2),
-    "an absolute path": ([member("/tmp/outside.jpg")], 2),  # noqa: S108 - never written
+    "an absolute path": ([member("/outside.jpg")], 2),
     "a link": ([member("link.jpg", tarfile.SYMTYPE, "/etc/passwd")], 1),
     "a hard link": ([member("hard.jpg", tarfile.LNKTYPE, "good.jpg")], 1),
     "a device": ([member("device.jpg", tarfile.CHRTYPE)], 1),
@@ -86,7 +86,7 @@ def test_tars_of_strangers(case: str, tmp_path: Path) -> None:
     COUNTS[kind].require_none_failed()
     outside = {path.relative_to(tmp_path).parts[0] for path in tmp_path.iterdir()}
     assert outside <= {"in", "out"}
-    assert not Path("/tmp/outside.jpg").exists()  # noqa: S108 - looked for, never written
+    assert not Path("/outside.jpg").exists()
 
 
 WRONG: list[Any] = [None, True, -1, 1e400, "text", "\x00", [[]], {}, {"a": 1}, "9" * 5000]
