@@ -8,7 +8,7 @@ import click
 
 from milan_pipeline.errors import ConfigError, InterruptedRunError, MilanError
 from milan_pipeline.interrupts import EXIT_INTERRUPTED
-from milan_pipeline.stage_names import STAGES_GROUP, stage_names
+from milan_pipeline.stage_names import STAGES_GROUP, in_pipeline_order, stage_names
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -18,9 +18,9 @@ class StageGroup(click.Group):
     """A click group whose commands are the installed stages."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name every installed stage, those of other packages included."""
+        """Name every installed stage as a pipeline has them, those of other packages last."""
         del ctx
-        return stage_names()
+        return in_pipeline_order(stage_names())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return one stage's command."""

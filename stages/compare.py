@@ -6,8 +6,9 @@ import click
 
 from milan_pipeline import storage
 from milan_pipeline.comparison import rows_of, to_json, to_markdown
-from milan_pipeline.options import arguments, option, stage_command
+from milan_pipeline.options import arguments, option
 from milan_pipeline.results import find_results
+from milan_pipeline.stage_commands import stage_command
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,17 +20,18 @@ class Compare:
     """
 
     folders: tuple[str, ...] = arguments()
-    format: str = option(
-        "markdown", help="Form of the table.", choices=("markdown", "json"), role="execution"
-    )
     out: str | None = option(
-        None, help="File to write the table to, too, beside printing it.", role="execution"
+        None,
+        help="File to write the table to, too, beside printing it.",
+        role="execution",
+        group="Output",
     )
     over_seeds: bool = option(
         default=False,
         help="One row, mean ± sample standard deviation (number), for results that differ in seed "
         "only: their own, or that of runs with one --label.",
         role="execution",
+        group="Output",
     )
 
 

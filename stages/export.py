@@ -9,8 +9,9 @@ import click
 from milan_pipeline import storage
 from milan_pipeline.errors import ConfigError, MismatchError, MissingDataError
 from milan_pipeline.identity import content_hash
-from milan_pipeline.options import argument, option, stage_command
+from milan_pipeline.options import argument, option
 from milan_pipeline.provenance import StageRecord, read_record
+from milan_pipeline.stage_commands import stage_command
 
 if TYPE_CHECKING:
     from milan_pipeline.run_weights import RunWeights
@@ -29,14 +30,21 @@ class Export:
 
     run: str = argument()
     form: str = option(
-        help="For whom.", choices=("timm", "official", "huggingface"), role="content"
+        help="For whom.",
+        choices=("timm", "official", "huggingface"),
+        role="content",
+        group="Output",
     )
-    out: str = option(help="Folder to write.", role="execution")
-    ema: bool = option(default=False, help="The moving average of the encoder's weights.")
+    out: str = option(help="Folder to write.", role="execution", group="Output")
+    ema: bool = option(
+        default=False, help="The moving average of the encoder's weights.", group="Input"
+    )
     allow_unfinished: bool = option(
-        default=False, help="Export a run that is not done.", role="execution"
+        default=False, help="Export a run that is not done.", role="execution", group="Input"
     )
-    overwrite: bool = option(default=False, help="Replace another export.", role="execution")
+    overwrite: bool = option(
+        default=False, help="Replace another export.", role="execution", group="Output"
+    )
 
     def __post_init__(self) -> None:
         if self.ema and self.form == "official":

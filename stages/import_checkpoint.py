@@ -8,9 +8,10 @@ import click
 
 from milan_pipeline import storage
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.options import argument, option, stage_command
+from milan_pipeline.options import argument, option
 from milan_pipeline.pixel_statistics import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.provenance import StageRecord
+from milan_pipeline.stage_commands import stage_command
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,19 +29,36 @@ class ImportCheckpoint:
     """
 
     checkpoint: str = argument()
-    out: str = option(help="Run folder to write.", role="execution")
+    out: str = option(help="Run folder to write.", role="execution", group="Output")
     student: str | None = option(
-        None, help="timm name to build upon; default: the one of these sizes, else ViT-B/16's."
+        None,
+        help="timm name to build upon; default: the one of these sizes, else ViT-B/16's.",
+        group="Student",
     )
     heads: int | None = option(
-        None, help="Encoder's attention heads; default: the timm model's, else width / 64."
+        None,
+        help="Encoder's attention heads; default: the timm model's, else width / 64.",
+        group="Student",
+        unit="heads",
     )
-    decoder_heads: int | None = option(None, help="Decoder's attention heads; default: 16.")
-    mask_ratio: float = option(0.75, help="Share of the patches that was masked, for the record.")
+    decoder_heads: int | None = option(
+        None, help="Decoder's attention heads; default: 16.", group="Decoder", unit="heads"
+    )
+    mask_ratio: float = option(
+        0.75,
+        help="Share of the patches that was masked, for the record.",
+        group="Objective",
+        unit="share",
+    )
     mean: tuple[float, ...] = option(
-        IMAGENET_MEAN, help="Mean of its pixels, in [0, 1]: three times, for red, green, blue."
+        IMAGENET_MEAN,
+        help="Mean of its pixels, in [0, 1]: three times, for red, green, blue.",
+        group="Input",
+        unit="share",
     )
-    std: tuple[float, ...] = option(IMAGENET_STD, help="Their standard deviation, likewise.")
+    std: tuple[float, ...] = option(
+        IMAGENET_STD, help="Their standard deviation, likewise.", group="Input", unit="share"
+    )
 
     def __post_init__(self) -> None:
         for name in ("heads", "decoder_heads"):

@@ -14,11 +14,12 @@ from milan_pipeline.manifest import (
     load_manifest,
     require_unique_stems,
 )
-from milan_pipeline.options import arguments, option, stage_command
+from milan_pipeline.options import arguments, option
 from milan_pipeline.packing import list_as_written
 from milan_pipeline.parallel import ordered_map
 from milan_pipeline.provenance import StageRecord
 from milan_pipeline.shards import index_shard
+from milan_pipeline.stage_commands import stage_command
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,9 +30,19 @@ class Index:
     """
 
     urls: tuple[str, ...] = arguments()
-    out: str | None = option(None, help="Folder for manifest and indices; default: the tars' own.")
-    workers: int = option(2, help="Threads, each reading one tar.", role="execution")
-    overwrite: bool = option(default=False, help="Index listed tars again.", role="execution")
+    out: str | None = option(
+        None, help="Folder for manifest and indices; default: the tars' own.", group="Output"
+    )
+    workers: int = option(
+        2,
+        help="Threads, each reading one tar.",
+        role="execution",
+        group="This machine",
+        unit="threads",
+    )
+    overwrite: bool = option(
+        default=False, help="Index listed tars again.", role="execution", group="Output"
+    )
 
     def __post_init__(self) -> None:
         if self.workers < 0:

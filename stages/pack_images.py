@@ -13,13 +13,14 @@ from milan_pipeline.images import probe_header
 from milan_pipeline.interrupts import stop_request
 from milan_pipeline.ledger import BadImageBudget
 from milan_pipeline.manifest import Manifest, Shard
-from milan_pipeline.options import argument, option, stage_command
+from milan_pipeline.options import argument, option
 from milan_pipeline.packing import list_as_written, listed_shards
 from milan_pipeline.parallel import ordered_map
 from milan_pipeline.progress import progress_bar
 from milan_pipeline.provenance import StageRecord
 from milan_pipeline.shards import IMAGE_EXTENSIONS, Sample, write_shard
 from milan_pipeline.sources import Source, SourceFile, find_source, shuffled, with_masks
+from milan_pipeline.stage_commands import stage_command
 
 # A folder of photos holds a few files that only look like images; that alone is no reason to fail.
 STRAY_FILES = 10
@@ -40,20 +41,20 @@ class PackImages:
         help="Folder with a mask for each image, under the same path but ending in .png, to be "
         "packed beside it as .mask.png; default: none.",
         role="execution",  # what is in it counts, by its fingerprint
-    )
-    prefix: str = option("images", help="First part of the shards' names.")
-    samples_per_shard: int = option(1000, help="Images in each shard.")
-    shuffle: bool = option(default=True, help="Shuffle the files before packing.")
-    seed: int = option(0, help="Seed of the shuffle.")
-    workers: int = option(2, help="Threads, each writing one shard.", role="execution")
+    , group="Input")
+    prefix: str = option("images", help="First part of the shards' names.", group="Output")
+    samples_per_shard: int = option(1000, help="Images in each shard.", group="Output", unit="images")
+    shuffle: bool = option(default=True, help="Shuffle the files before packing.", group="Output")
+    seed: int = option(0, help="Seed of the shuffle.", group="Output", unit="number")
+    workers: int = option(2, help="Threads, each writing one shard.", role="execution", group="This machine", unit="threads")
     max_bad_fraction: float = option(
         0.01,
         help="Share of unreadable images that is put up with; above 0, always ten.",
         role="execution",
-    )
+    group="Input", unit="share",)
     overwrite: bool = option(
         default=False, help="Replace shards made with other options.", role="execution"
-    )
+    , group="Output")
 
     def __post_init__(self) -> None:
         if self.samples_per_shard < 1:

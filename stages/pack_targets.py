@@ -11,10 +11,11 @@ from milan_pipeline.dask_options import DaskOptions
 from milan_pipeline.identity import Identity, content_hash
 from milan_pipeline.interrupts import StopRequest, stop_request
 from milan_pipeline.manifest import Manifest, Shard
-from milan_pipeline.options import option, stage_command
+from milan_pipeline.options import option
 from milan_pipeline.packing import list_as_written, listed_shards
 from milan_pipeline.progress import progress_bar
 from milan_pipeline.provenance import StageRecord
+from milan_pipeline.stage_commands import stage_command
 from milan_pipeline.units import Mark, Unit, target_shard_name, unit_sha256
 
 Done = tuple[Unit, Mark]
@@ -29,23 +30,46 @@ class PackTargets(DaskOptions):
     or --processes have Dask workers write them.
     """
 
-    targets: str = option(help="Target store.", role="execution")
-    out: str = option(help="Folder for the shards and manifest.json.", role="execution")
-    views: int | None = option(None, help="Views to pack; default: all.", role="extent", least=1)
+    targets: str = option(help="Target store.", role="execution", group="Input")
+    out: str = option(
+        help="Folder for the shards and manifest.json.", role="execution", group="Output"
+    )
+    views: int | None = option(
+        None,
+        help="Views to pack; default: all.",
+        role="extent",
+        least=1,
+        group="Input",
+        unit="views",
+    )
     codec: str | None = option(
         None,
         help="Re-encode targets: float16, bfloat16, int8, high, compact, tiny, or vector or "
         "transform with :bytes=N a token or :ratio=X to float16; default: as they are stored.",
+        group="Targets",
     )
     device: str = option(
-        "auto", help="Where --codec decodes and encodes: auto, cpu, cuda.", role="execution"
+        "auto",
+        help="Where --codec decodes and encodes: auto, cpu, cuda.",
+        role="execution",
+        group="This machine",
     )
-    workers: int = option(2, help="Threads, each writing one shard.", role="execution", least=0)
+    workers: int = option(
+        2,
+        help="Threads, each writing one shard.",
+        role="execution",
+        least=0,
+        group="This machine",
+        unit="threads",
+    )
     allow_unfinished: bool = option(
-        default=False, help="Pack a store whose extraction has not ended.", role="execution"
+        default=False,
+        help="Pack a store whose extraction has not ended.",
+        role="execution",
+        group="Input",
     )
     overwrite: bool = option(
-        default=False, help="Replace shards of other targets.", role="execution"
+        default=False, help="Replace shards of other targets.", role="execution", group="Output"
     )
 
 

@@ -7,7 +7,8 @@ import click
 
 from milan_pipeline.codec_spec import CODEC_HELP, parse_codec
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.options import option, require_least, stage_command
+from milan_pipeline.options import option, require_least
+from milan_pipeline.stage_commands import stage_command
 from milan_pipeline.teacher_spec import NORMS, PRECISIONS, PRIORS, SPACES, TeacherSpec
 from stages.extract_targets import MOST_TOKENS_A_SIDE
 
@@ -20,53 +21,106 @@ class PlanTargets:
     teacher hours, and the break-even against a teacher in every training step.
     """
 
-    images: str | None = option(None, help="Folder of image shards with manifest.json.")
-    samples: int | None = option(None, help="Images, where there are no shards yet.", least=1)
-    samples_per_shard: int = option(1000, help="Images in a shard, with --samples.", least=1)
+    images: str | None = option(
+        None, help="Folder of image shards with manifest.json.", group="Input"
+    )
+    samples: int | None = option(
+        None, help="Images, where there are no shards yet.", least=1, group="Input", unit="images"
+    )
+    samples_per_shard: int = option(
+        1000, help="Images in a shard, with --samples.", least=1, group="Input", unit="images"
+    )
     # The mean of ImageNet-1k's: 138 GB of 1.28 million JPEGs.
-    image_bytes: int = option(110_000, help="Bytes of an image, with --samples.", least=1)
-    teacher: str = option(help="open_clip model (ViT-B-16), hf-hub:ORG/REPO or local-dir:PATH.")
-    pretrained: str | None = option(None, help="Weights tag (openai) or checkpoint file.")
+    image_bytes: int = option(
+        110_000, help="Bytes of an image, with --samples.", least=1, group="Input", unit="bytes"
+    )
+    teacher: str = option(
+        help="open_clip model (ViT-B-16), hf-hub:ORG/REPO or local-dir:PATH.", group="Teacher"
+    )
+    pretrained: str | None = option(
+        None, help="Weights tag (openai) or checkpoint file.", group="Teacher"
+    )
     precision: str = option(
         "auto",
         help="Type of the teacher's weights; auto: bf16 where the device has it, else fp32.",
         choices=PRECISIONS,
+        group="Teacher",
     )
     teacher_norm: str = option(
-        "own", help="Mean and std of the teacher's pixels; MILAN's: imagenet.", choices=NORMS
+        "own",
+        help="Mean and std of the teacher's pixels; MILAN's: imagenet.",
+        choices=NORMS,
+        group="Teacher",
     )
     grid: int | None = option(
         None,
         help="Tokens along each side, by the teacher's input size; default: its own.",
         most=MOST_TOKENS_A_SIDE,
+        group="Teacher",
+        unit="tokens",
     )
-    layers: int = option(1, help="Targets are the mean of that many last layers.")
+    layers: int = option(
+        1, help="Targets are the mean of that many last layers.", group="Teacher", unit="layers"
+    )
     space: str = option(
-        "projected", help="Targets before or after the last projection.", choices=SPACES
+        "projected",
+        help="Targets before or after the last projection.",
+        choices=SPACES,
+        group="Teacher",
     )
     prior: str = option(
-        "auto", help="Source of the mask prior; auto: what the teacher pools by.", choices=PRIORS
+        "auto",
+        help="Source of the mask prior; auto: what the teacher pools by.",
+        choices=PRIORS,
+        group="Teacher",
     )
-    views: int = option(1, help="Views of each image.", least=1)
-    codec: str = option("float16", help=CODEC_HELP)
-    epochs: int = option(400, help="Epochs of each student's pretraining.", least=1)
-    students: int = option(1, help="Students that are pretrained from the targets.", least=1)
-    devices: int = option(1, help="Devices that train one student.", least=1)
+    views: int = option(1, help="Views of each image.", least=1, group="Views", unit="views")
+    codec: str = option("float16", help=CODEC_HELP, group="Targets")
+    epochs: int = option(
+        400, help="Epochs of each student's pretraining.", least=1, group="Schedule", unit="epochs"
+    )
+    students: int = option(
+        1,
+        help="Students that are pretrained from the targets.",
+        least=1,
+        group="Schedule",
+        unit="students",
+    )
+    devices: int = option(
+        1, help="Devices that train one student.", least=1, group="Schedule", unit="devices"
+    )
     student_rate: float | None = option(
-        None, help="Images/s of a student without teacher, on all its devices."
+        None,
+        help="Images/s of a student without teacher, on all its devices.",
+        group="Rates",
+        unit="images/s",
     )
-    teacher_rate: float | None = option(None, help="Images/s of the teacher on one device.")
-    read_bandwidth: float | None = option(None, help="Bytes/s that the storage can give.")
-    out: str | None = option(None, help="Where store and shards would lie, to see if they fit.")
+    teacher_rate: float | None = option(
+        None, help="Images/s of the teacher on one device.", group="Rates", unit="images/s"
+    )
+    read_bandwidth: float | None = option(
+        None, help="Bytes/s that the storage can give.", group="Rates", unit="bytes/s"
+    )
+    out: str | None = option(
+        None, help="Where store and shards would lie, to see if they fit.", group="Output"
+    )
     measure: bool = option(
-        default=False, help="Time the teacher here, with random weights; nothing is fetched."
+        default=False,
+        help="Time the teacher here, with random weights; nothing is fetched.",
+        group="Rates",
     )
     measure_batch: tuple[int, ...] = option(
-        (), help="Batch size to time; again for more; default: two that suit the device."
+        (),
+        help="Batch size to time; again for more; default: two that suit the device.",
+        group="Rates",
+        unit="images",
     )
-    measure_seconds: float = option(2.0, help="Seconds that each is timed.", least=0)
-    device: str = option("auto", help="Where the teacher runs: auto, cpu, cuda.")
-    json: bool = option(default=False, help="Print a JSON object on the last line, too.")
+    measure_seconds: float = option(
+        2.0, help="Seconds that each is timed.", least=0, group="Rates", unit="seconds"
+    )
+    device: str = option(
+        "auto", help="Where the teacher runs: auto, cpu, cuda.", group="This machine"
+    )
 
     def __post_init__(self) -> None:
         require_least(self)

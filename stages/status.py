@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from milan_pipeline.options import argument, option, stage_command
+from milan_pipeline.options import argument, option
+from milan_pipeline.stage_commands import stage_command
 
 if TYPE_CHECKING:
     from milan_pipeline.status import Status, Worker

@@ -10,14 +10,9 @@ from click.testing import CliRunner
 
 from milan_pipeline.cli import group
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.options import (
-    argument,
-    arguments,
-    option,
-    read_config,
-    require_least,
-    stage_command,
-)
+from milan_pipeline.option_files import read_config
+from milan_pipeline.options import argument, arguments, option, require_least
+from milan_pipeline.stage_commands import stage_command
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -196,5 +191,5 @@ def test_every_stage_and_option_is_documented(name: str) -> None:
             assert parameter.help.endswith("."), parameter.name
         else:
             assert parameter.human_readable_name in command.help, parameter.name
-    shared = {"config", "debug"}
+    shared = {"config", "as_json", "quiet", "verbose", "debug"}
     assert shared <= {parameter.name for parameter in command.params}
