@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from milan_pipeline import storage
 from milan_pipeline.ema import MovingAverage
 from milan_pipeline.errors import DataError, MismatchError, StorageError
+from milan_pipeline.messages import warn
 from milan_pipeline.replicas import like, whole
 
 MODEL, OPTIMISER, AVERAGE = "student.safetensors", "optimiser.safetensors", "ema.safetensors"
@@ -121,7 +121,7 @@ def newest_checkpoint(run: Path) -> tuple[int, Path] | None:
             verify_checkpoint(folder)
         except DataError as error:
             torn.append(folder)
-            click.echo(f"Warning: {error}", err=True)
+            warn(str(error))
             continue
         return step, folder
     if torn:
@@ -200,10 +200,9 @@ def _prune(run: Path, step: int, keep: int) -> None:
         try:
             shutil.rmtree(steps[other])
         except OSError as error:
-            click.echo(
-                f"Warning: {steps[other]} cannot be deleted ({error.strerror or error}); delete it "
-                "to have its space",
-                err=True,
+            warn(
+                f"{steps[other]} cannot be deleted ({error.strerror or error}); delete it to have "
+                "its space"
             )
 
 

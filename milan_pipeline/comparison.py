@@ -82,14 +82,13 @@ def metric_names(rows: Iterable[Row]) -> list[str]:
     return sorted(names, key=_metric_place)
 
 
-def to_json(rows: Sequence[Row], *, over_seeds: bool = False) -> str:
-    """Write rows as a JSON list, a mapping each.
+def to_documents(rows: Sequence[Row], *, over_seeds: bool = False) -> list[dict[str, Any]]:
+    """Return each row as a JSON object.
 
     With `over_seeds` seeds, hashes and folders are lists, and a metric is {"mean", "std", "n"}; of
     a single value the sample standard deviation is null.
     """
-    documents = [_document_over_seeds(row) if over_seeds else _document(row) for row in rows]
-    return json.dumps(documents, indent=1) + "\n"
+    return [_document_over_seeds(row) if over_seeds else _document(row) for row in rows]
 
 
 def _document(row: Row) -> dict[str, Any]:

@@ -83,11 +83,21 @@ def say_counts(place: str, counts: Mapping[str, Any]) -> None:
     say(f"{place}: {', '.join(words)}", out=place, **counts)
 
 
-def report(lines: Iterable[str], document: Any) -> None:
-    """Print what a command is there to print: its lines or, with --json, its one document."""
-    text = json.dumps(document, indent=1) if _manner.as_json else "\n".join(lines)
-    if text:
-        _print(text)
+def say_nothing_to_do(place: str, why: str) -> None:
+    """Say that a place holds already what it is to hold."""
+    say(f"{place}: nothing to do, {why}", out=place, nothing_to_do=True)
+
+
+def report(lines: Iterable[str] = (), document: Any = None) -> None:
+    """Print what a command is there to print: its lines or, with --json, its one document.
+
+    Lines may come in several calls, the document in the last of them.
+    """
+    if not _manner.as_json:
+        for line in lines:
+            _print(line)
+    elif document is not None:
+        _print(json.dumps(document, indent=1))
 
 
 def note(text: str) -> None:

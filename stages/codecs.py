@@ -55,9 +55,9 @@ class MeasureCodecs:
 
 def run(config: MeasureCodecs) -> None:
     """Measure, print and draw."""
-    from stages.codecs_report import report
+    from stages.codecs_report import measure
 
-    report(config)
+    measure(config)
 
 
 command = stage_command("codecs", MeasureCodecs, run=run, dry_run=None)

@@ -1,11 +1,11 @@
 """`milan-pipeline compare FOLDERS...`: one table of all results below the folders."""
 
 import dataclasses
-
-import click
+import json
 
 from milan_pipeline import storage
-from milan_pipeline.comparison import rows_of, to_json, to_markdown
+from milan_pipeline.comparison import rows_of, to_documents, to_markdown
+from milan_pipeline.messages import is_json, report
 from milan_pipeline.options import arguments, option
 from milan_pipeline.results import find_results
 from milan_pipeline.stage_commands import stage_command
@@ -38,11 +38,12 @@ class Compare:
 def run(config: Compare) -> None:
     """Find the results and print their table."""
     rows = rows_of(find_results(config.folders), over_seeds=config.over_seeds)
-    write = to_json if config.format == "json" else to_markdown
-    text = write(rows, over_seeds=config.over_seeds)
+    text = to_markdown(rows, over_seeds=config.over_seeds)
+    document = to_documents(rows, over_seeds=config.over_seeds)
     if config.out is not None:
-        storage.put_bytes(config.out, text.encode())
-    click.echo(text, nl=False)
+        kept = json.dumps(document, indent=1) + "\n" if is_json() else text
+        storage.put_bytes(config.out, kept.encode())
+    report(text.splitlines(), document)
 
 
 command = stage_command("compare", Compare, run=run, dry_run=None)

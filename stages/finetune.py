@@ -2,9 +2,8 @@
 
 import dataclasses
 
-import click
-
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.messages import say
 from milan_pipeline.options import option
 from milan_pipeline.stage_commands import stage_command
 from milan_pipeline.training_options import TrainingOptions, require_warmup
@@ -203,12 +202,12 @@ def dry_run(config: Finetune) -> None:
 
     processes = config.count_processes()
     if config.eval_only:
-        click.echo(f"images to score: {plan_evaluation(config).val.samples}")
+        images = plan_evaluation(config).val.samples
+        say(f"images to score: {images}", images_to_score=images)
         return
     planned = plan(config, pick_device(config.device))
     lanes_of(0, processes, range(planned.order.lanes))
-    for line in planned.summary():
-        click.echo(line)
+    planned.describe()
 
 
 command = stage_command("finetune", Finetune, run=run, dry_run=dry_run)

@@ -2,15 +2,15 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-import click
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from milan_pipeline import storage
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.messages import say, say_nothing_to_do
 from milan_pipeline.options import argument, option
 from milan_pipeline.pixel_statistics import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.provenance import StageRecord
+from milan_pipeline.quantities import bytes_text
 from milan_pipeline.stage_commands import stage_command
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def run(config: ImportCheckpoint) -> None:
 
     plan = _plan(config)
     if plan.record.previous_state() == "done":
-        click.echo(f"{config.out}: nothing to do, the checkpoint is imported")
+        say_nothing_to_do(config.out, "the checkpoint is imported")
         return
     imported = build_imported(plan.architecture, plan.state)
     with run_lock(config.folder):
@@ -114,18 +114,23 @@ def run(config: ImportCheckpoint) -> None:
         )
         write_state(config.folder, "done", step=0, total_steps=0)
         plan.record.finish({"steps": 0, "tensors": len(plan.state)})
-    click.echo(f"{config.out}: {_summary(plan)}")
+    say(f"{config.out}: {_summary(plan)}", out=config.out, **_facts(plan))
 
 
 def dry_run(config: ImportCheckpoint) -> None:
     """Say what the checkpoint holds and what the run would take."""
     plan = _plan(config)
     if plan.record.previous_state() == "done":
-        click.echo(f"{config.out}: nothing to do, the checkpoint is imported")
+        say_nothing_to_do(config.out, "the checkpoint is imported")
         return
     size = sum(4 * tensor.numel() for tensor in plan.state.values())
-    click.echo(_summary(plan))
-    click.echo(f"bytes to write: about {2 * size} at most, free: {storage.free_text(config.out)}")
+    say(_summary(plan), **_facts(plan))
+    say(
+        f"bytes to write: about {bytes_text(2 * size)} at most, "
+        f"free: {storage.free_text(config.out)}",
+        bytes_to_write=2 * size,
+        free_bytes=storage.free_bytes(config.out),
+    )
 
 
 def _plan(config: ImportCheckpoint) -> _Plan:
@@ -157,6 +162,11 @@ def _plan(config: ImportCheckpoint) -> _Plan:
         content=content,
     )
     return _Plan(state, architecture, record)
+
+
+def _facts(plan: _Plan) -> dict[str, Any]:
+    sizes = dataclasses.asdict(plan.architecture.sizes)
+    return {"tensors": len(plan.state), "student": plan.architecture.name, **sizes}
 
 
 def _summary(plan: _Plan) -> str:

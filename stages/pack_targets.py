@@ -4,17 +4,17 @@ import contextlib
 import dataclasses
 from collections.abc import Generator
 
-import click
-
 from milan_pipeline import storage
 from milan_pipeline.dask_options import DaskOptions
 from milan_pipeline.identity import Identity, content_hash
 from milan_pipeline.interrupts import StopRequest, stop_request
 from milan_pipeline.manifest import Manifest, Shard
+from milan_pipeline.messages import say, say_counts, say_nothing_to_do
 from milan_pipeline.options import option
 from milan_pipeline.packing import list_as_written, listed_shards
 from milan_pipeline.progress import progress_bar
 from milan_pipeline.provenance import StageRecord
+from milan_pipeline.quantities import bytes_text
 from milan_pipeline.stage_commands import stage_command
 from milan_pipeline.units import Mark, Unit, target_shard_name, unit_sha256
 
@@ -95,7 +95,7 @@ def _pack(config: PackTargets, stop: StopRequest) -> None:
     listed = _current(config, identity, plan)
     left = {name: unit for name, unit in plan.items() if name not in listed}
     if not left and state == "done" and has_codec(config.out, identity):
-        click.echo(f"{config.out}: nothing to do, {len(listed)} shards are there")
+        say_nothing_to_do(config.out, f"{len(listed)} shards are there")
         return
     common = {"identity": identity, "identity_hash": content_hash(identity)}
     manifest = Manifest(
@@ -118,7 +118,7 @@ def _pack(config: PackTargets, stop: StopRequest) -> None:
         "bytes": sum(shard.bytes for shard in manifest.shards),
     }
     record.finish(counts)
-    click.echo(f"{config.out}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
+    say_counts(config.out, counts)
 
 
 def dry_run(config: PackTargets) -> None:
@@ -137,10 +137,14 @@ def dry_run(config: PackTargets) -> None:
     left = [unit for name, unit in plan.items() if name not in listed]
     units = stored_units(config.targets, left, workers=config.workers)
     size, targets = ShardSize(identity).units(units), sum(mark.n for _, mark in left)
-    click.echo(f"shards to do: {len(left)}, done: {len(plan) - len(left)}")
-    click.echo(
-        f"bytes to write: {size} in tars and indices ({size / max(1, targets):.0f} a target), "
-        f"free: {storage.free_text(config.out)}"
+    done = len(plan) - len(left)
+    say(f"shards to do: {len(left)}, done: {done}", shards_to_do=len(left), shards_done=done)
+    say(
+        f"bytes to write: {bytes_text(size)} in tars and indices, {size / max(1, targets):.0f} a "
+        f"target; free: {storage.free_text(config.out)}",
+        bytes_to_write=size,
+        targets=targets,
+        free_bytes=storage.free_bytes(config.out),
     )
 
 

@@ -1,12 +1,10 @@
 """`milan-pipeline plan`: what caching targets takes and saves, before anything is written."""
 
 import dataclasses
-import json
-
-import click
 
 from milan_pipeline.codec_spec import CODEC_HELP, parse_codec
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.messages import report
 from milan_pipeline.options import option, require_least
 from milan_pipeline.stage_commands import stage_command
 from milan_pipeline.teacher_spec import NORMS, PRECISIONS, PRIORS, SPACES, TeacherSpec
@@ -155,11 +153,8 @@ def run(config: PlanTargets) -> None:
     """Print the plan."""
     from stages.plan_report import Report
 
-    report = Report(config)
-    for line in report.lines():
-        click.echo(line)
-    if config.json:
-        click.echo(json.dumps(report.document()))
+    found = Report(config)
+    report(found.lines(), found.document())
 
 
 command = stage_command("plan", PlanTargets, run=run, dry_run=None)

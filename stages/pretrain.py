@@ -2,8 +2,6 @@
 
 import dataclasses
 
-import click
-
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.options import option
 from milan_pipeline.pretraining_choices import DEFAULTS, TARGETS
@@ -241,8 +239,7 @@ def dry_run(config: Pretrain) -> None:
     processes = config.count_processes()
     planned = plan(config, pick_device(config.device))
     lanes_of(0, processes, range(planned.data.order.lanes))
-    for line in planned.summary():
-        click.echo(line)
+    planned.describe()
 
 
 command = stage_command("pretrain", Pretrain, run=run, dry_run=dry_run)

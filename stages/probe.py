@@ -22,7 +22,7 @@ class Probe:
     """
 
     encoder: str = option(
-        help="Run folder, .safetensors with its .json, timm's name, open_clip:MODEL/TAG, or pixels.",
+        help="Run folder, .safetensors with its .json, timm name, open_clip:MODEL/TAG, or pixels.",
         group="Encoder",
     )
     train: str = option(

@@ -2,9 +2,8 @@
 
 import dataclasses
 
-import click
-
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.messages import say
 from milan_pipeline.options import option
 from milan_pipeline.stage_commands import stage_command
 from milan_pipeline.training_options import TrainingOptions
@@ -284,12 +283,12 @@ def dry_run(config: Segment) -> None:
 
     processes, device = config.count_processes(), pick_device(config.device)
     if config.eval_only:
-        click.echo(f"images to score: {plan_evaluation(config, device).val.samples}")
+        images = plan_evaluation(config, device).val.samples
+        say(f"images to score: {images}", images_to_score=images)
         return
     planned = plan(config, device)
     lanes_of(0, processes, range(planned.order.lanes))
-    for line in planned.summary():
-        click.echo(line)
+    planned.describe()
 
 
 command = stage_command("segment", Segment, run=run, dry_run=dry_run)
