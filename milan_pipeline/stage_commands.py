@@ -50,13 +50,16 @@ class StageCommand(click.Command):
     """A command whose help has options in groups and an example, and that speaks as it is told.
 
     Args:
+        config_class: what its options make.
         example: one command line that works, of as many lines as it needs.
         settings: those of `click.Command`.
     """
 
-    def __init__(self, *args: Any, example: str | None = None, **settings: Any) -> None:
+    def __init__(
+        self, *args: Any, config_class: type, example: str | None = None, **settings: Any
+    ) -> None:
         super().__init__(*args, **settings)
-        self.example = example
+        self.config_class, self.example = config_class, example
 
     def option_groups(self) -> dict[str, list[click.Option]]:
         """Return the options under the headings of their groups, in the order of `GROUPS`."""
@@ -134,6 +137,7 @@ def stage_command(
             *general_options(dry_run=dry_run is not None),
         ],
         help=config_class.__doc__,
+        config_class=config_class,
         example=example,
     )
 

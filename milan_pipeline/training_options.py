@@ -64,7 +64,7 @@ class TrainingOptions:
     )
     max_steps: int | None = option(
         None,
-        help="Stop after this many steps.",
+        help="Stop after this many steps; default: at the end of the schedule.",
         role="extent",
         least=1,
         group="Schedule",

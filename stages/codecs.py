@@ -33,7 +33,7 @@ class MeasureCodecs:
     synthetic: float | None = option(
         None,
         help="Also measure Gaussian tokens of the same shape, whose k-th component has the "
-        "variance k^-X: by 1, say, a spectrum that falls slowly.",
+        "variance k^-POWER: by 1, say, a spectrum that falls slowly; default: no such tokens.",
         least=0,
         most=10,
         group="Input",
@@ -60,4 +60,10 @@ def run(config: MeasureCodecs) -> None:
     measure(config)
 
 
-command = stage_command("codecs", MeasureCodecs, run=run, dry_run=None)
+command = stage_command(
+    "codecs",
+    MeasureCodecs,
+    run=run,
+    dry_run=None,
+    example="milan-pipeline codecs --targets targets.zarr --codec int8 --codec tiny",
+)

@@ -22,7 +22,7 @@ class Compare:
     folders: tuple[str, ...] = arguments()
     out: str | None = option(
         None,
-        help="File to write the table to, too, beside printing it.",
+        help="File to write the table to, too, beside printing it; default: none.",
         role="execution",
         group="Output",
     )
@@ -46,4 +46,10 @@ def run(config: Compare) -> None:
     report(text.splitlines(), document)
 
 
-command = stage_command("compare", Compare, run=run, dry_run=None)
+command = stage_command(
+    "compare",
+    Compare,
+    run=run,
+    dry_run=None,
+    example="milan-pipeline compare runs --over-seeds",
+)

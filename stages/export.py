@@ -30,7 +30,7 @@ class Export:
 
     run: str = argument()
     form: str = option(
-        help="For whom.",
+        help="For whom to write: the program that is to load the weights.",
         choices=("timm", "official", "huggingface"),
         role="content",
         group="Output",
@@ -156,4 +156,10 @@ def _require_no_others(config: Export, record: StageRecord, files: dict[str, byt
         )
 
 
-command = stage_command("export", Export, run=run, dry_run=dry_run)
+command = stage_command(
+    "export",
+    Export,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline export runs/first --form timm --out exports/first",
+)

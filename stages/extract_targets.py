@@ -35,7 +35,9 @@ class ExtractTargets(DaskOptions):
         help="open_clip model (ViT-B-16), hf-hub:ORG/REPO or local-dir:PATH.", group="Teacher"
     )
     pretrained: str | None = option(
-        None, help="Weights tag (openai) or checkpoint file.", group="Teacher"
+        None,
+        help="Weights tag (openai) or checkpoint file; default: those of --teacher.",
+        group="Teacher",
     )
     views: int = option(1, help="Views of each image.", role="extent", group="Views", unit="views")
     view_policy: str = option(
@@ -123,7 +125,7 @@ class ExtractTargets(DaskOptions):
     part: str | None = option(
         None,
         help="K/N, 0 <= K < N: do units K, K+N, K+2N, … of all, done or not. To submit some parts "
-        "of an array again, give the same N.",
+        "of an array again, give the same N; default: all units.",
         role="execution",
         group="Several machines",
     )
@@ -201,4 +203,11 @@ def dry_run(config: ExtractTargets) -> None:
     describe(config)
 
 
-command = stage_command("extract-targets", ExtractTargets, run=run, dry_run=dry_run)
+command = stage_command(
+    "extract-targets",
+    ExtractTargets,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline extract-targets --images images/train --out targets.zarr \\\n"
+    "    --teacher ViT-B-16 --pretrained openai",
+)

@@ -26,7 +26,8 @@ class Finetune(TrainingOptions):
     )
     train: str | None = option(
         None,
-        help="Folder of labelled image shards, or of class folders, to learn from.",
+        help="Folder of labelled image shards, or of class folders, to learn from; default: none, "
+        "for --eval-only alone.",
         role="execution",
         group="Input",
     )
@@ -210,4 +211,11 @@ def dry_run(config: Finetune) -> None:
     planned.describe()
 
 
-command = stage_command("finetune", Finetune, run=run, dry_run=dry_run)
+command = stage_command(
+    "finetune",
+    Finetune,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline finetune --encoder runs/first --train images/train \\\n"
+    "    --val images/val --out runs/first-classes",
+)

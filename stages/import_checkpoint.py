@@ -183,4 +183,10 @@ def _summary(plan: _Plan) -> str:
     )
 
 
-command = stage_command("import-checkpoint", ImportCheckpoint, run=run, dry_run=dry_run)
+command = stage_command(
+    "import-checkpoint",
+    ImportCheckpoint,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline import-checkpoint milan-base.pth --out runs/official",
+)

@@ -163,4 +163,10 @@ def _index(manifest: Manifest, name: str) -> Shard:
     return dataclasses.replace(shard, details={"skipped": skipped})
 
 
-command = stage_command("index", Index, run=run, dry_run=dry_run)
+command = stage_command(
+    "index",
+    Index,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline index 'shards/train-{000000..000127}.tar' --workers 8",
+)

@@ -251,4 +251,10 @@ def _read(path: Path) -> bytes:
         ) from error
 
 
-command = stage_command("pack-images", PackImages, run=run, dry_run=dry_run)
+command = stage_command(
+    "pack-images",
+    PackImages,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline pack-images photos images/train",
+)

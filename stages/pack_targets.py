@@ -225,4 +225,10 @@ def _record(config: PackTargets, identity: Identity, plan: Plan) -> StageRecord:
     )
 
 
-command = stage_command("pack-targets", PackTargets, run=run, dry_run=dry_run)
+command = stage_command(
+    "pack-targets",
+    PackTargets,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline pack-targets --targets targets.zarr --out target-shards",
+)

@@ -20,10 +20,16 @@ class PlanTargets:
     """
 
     images: str | None = option(
-        None, help="Folder of image shards with manifest.json.", group="Input"
+        None,
+        help="Folder of image shards with manifest.json; default: none, see --samples.",
+        group="Input",
     )
     samples: int | None = option(
-        None, help="Images, where there are no shards yet.", least=1, group="Input", unit="images"
+        None,
+        help="Images, where there are no shards yet; default: those of --images.",
+        least=1,
+        group="Input",
+        unit="images",
     )
     samples_per_shard: int = option(
         1000, help="Images in a shard, with --samples.", least=1, group="Input", unit="images"
@@ -36,7 +42,9 @@ class PlanTargets:
         help="open_clip model (ViT-B-16), hf-hub:ORG/REPO or local-dir:PATH.", group="Teacher"
     )
     pretrained: str | None = option(
-        None, help="Weights tag (openai) or checkpoint file.", group="Teacher"
+        None,
+        help="Weights tag (openai) or checkpoint file; default: those of --teacher.",
+        group="Teacher",
     )
     precision: str = option(
         "auto",
@@ -89,18 +97,26 @@ class PlanTargets:
     )
     student_rate: float | None = option(
         None,
-        help="Images/s of a student without teacher, on all its devices.",
+        help="Images/s of a student without teacher, on all its devices; default: unknown.",
         group="Rates",
         unit="images/s",
     )
     teacher_rate: float | None = option(
-        None, help="Images/s of the teacher on one device.", group="Rates", unit="images/s"
+        None,
+        help="Images/s of the teacher on one device; default: unknown, or by --measure.",
+        group="Rates",
+        unit="images/s",
     )
     read_bandwidth: float | None = option(
-        None, help="Bytes/s that the storage can give.", group="Rates", unit="bytes/s"
+        None,
+        help="Bytes/s that the storage can give; default: as many as are read.",
+        group="Rates",
+        unit="bytes/s",
     )
     out: str | None = option(
-        None, help="Where store and shards would lie, to see if they fit.", group="Output"
+        None,
+        help="Where store and shards would lie, to see if they fit; default: not looked at.",
+        group="Output",
     )
     measure: bool = option(
         default=False,
@@ -157,4 +173,11 @@ def run(config: PlanTargets) -> None:
     report(found.lines(), found.document())
 
 
-command = stage_command("plan", PlanTargets, run=run, dry_run=None)
+command = stage_command(
+    "plan",
+    PlanTargets,
+    run=run,
+    dry_run=None,
+    example="milan-pipeline plan --samples 1281167 --teacher ViT-B-16 --pretrained openai \\\n"
+    "    --codec tiny --student-rate 1500",
+)

@@ -29,7 +29,11 @@ class Pretrain(TrainingOptions):
         group="Objective",
     )
     targets: str | None = option(
-        None, help="Folder of target shards with manifest.json.", role="execution", group="Input"
+        None,
+        help="Folder of target shards with manifest.json; default: none, for --target "
+        "pixels alone.",
+        role="execution",
+        group="Input",
     )
     min_scale: float | None = option(
         None,
@@ -242,4 +246,11 @@ def dry_run(config: Pretrain) -> None:
     planned.describe()
 
 
-command = stage_command("pretrain", Pretrain, run=run, dry_run=dry_run)
+command = stage_command(
+    "pretrain",
+    Pretrain,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline pretrain --images images/train --targets target-shards \\\n"
+    "    --out runs/first",
+)

@@ -202,4 +202,10 @@ def dry_run(config: Probe) -> None:
     say_what_is_left(config)
 
 
-command = stage_command("probe", Probe, run=run, dry_run=dry_run)
+command = stage_command(
+    "probe",
+    Probe,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline probe --encoder runs/first --train images/train --test images/val",
+)

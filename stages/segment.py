@@ -34,7 +34,7 @@ class Segment(TrainingOptions):
     train: str | None = option(
         None,
         help="Folder of image shards with .mask.png members, or of images below images/ whose "
-        "masks lie below annotations/, as ADE20K has them.",
+        "masks lie below annotations/, as ADE20K has them; default: none, for --eval-only alone.",
         role="execution",
         group="Input",
     )
@@ -57,7 +57,11 @@ class Segment(TrainingOptions):
         False, help="Begin from a run that is not done.", role="execution", group="Encoder"
     )
     classes: int | None = option(
-        None, help="Number of classes in the masks.", least=1, group="Input", unit="classes"
+        None,
+        help="Number of classes in the masks; default: with --eval-only, the segmenter's.",
+        least=1,
+        group="Input",
+        unit="classes",
     )
     ignore_index: int = option(
         255,
@@ -135,7 +139,7 @@ class Segment(TrainingOptions):
     )
     epochs: int | None = option(
         None,
-        help="Passes over the images; sets the schedule in place of --steps.",
+        help="Passes over the images; sets the schedule in place of --steps; default: by --steps.",
         least=1,
         group="Schedule",
         unit="epochs",
@@ -291,4 +295,11 @@ def dry_run(config: Segment) -> None:
     planned.describe()
 
 
-command = stage_command("segment", Segment, run=run, dry_run=dry_run)
+command = stage_command(
+    "segment",
+    Segment,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline segment --encoder runs/first --train ade20k/training \\\n"
+    "    --val ade20k/validation --classes 150 --reduce-zero-label --out runs/first-ade20k",
+)

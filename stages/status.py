@@ -5,7 +5,7 @@ import datetime as dt
 from typing import TYPE_CHECKING
 
 from milan_pipeline.messages import report
-from milan_pipeline.options import argument, option
+from milan_pipeline.options import argument
 from milan_pipeline.quantities import bytes_text
 from milan_pipeline.stage_commands import stage_command
 
@@ -23,7 +23,6 @@ class ShowStatus:
     """
 
     store: str = argument()
-    json: bool = option(default=False, help="Print one JSON document.", role="execution")
 
 
 def run(config: ShowStatus) -> None:
@@ -89,4 +88,10 @@ def _worker_line(worker: "Worker") -> str:
     return line
 
 
-command = stage_command("status", ShowStatus, run=run, dry_run=None)
+command = stage_command(
+    "status",
+    ShowStatus,
+    run=run,
+    dry_run=None,
+    example="milan-pipeline status targets.zarr",
+)

@@ -32,7 +32,9 @@ class Submit:
         group="Output",
     )
     val: str | None = option(
-        None, help="Labelled images to score on; without them nothing is fine-tuned.", group="Input"
+        None,
+        help="Labelled images to score on; default: none, and nothing is fine-tuned.",
+        group="Input",
     )
     targets: str | None = option(
         None, help="Target store; default: OUT/targets.zarr.", group="Output"
@@ -71,27 +73,32 @@ class Submit:
         group="Several machines",
         unit="cores",
     )
-    account: str | None = option(None, help="Slurm account that pays.", group="Slurm")
+    account: str | None = option(
+        None, help="Slurm account that pays; default: the user's.", group="Slurm"
+    )
     partition: str | None = option(
-        None, help="Slurm partition, or several, with commas.", group="Slurm"
+        None, help="Slurm partition, or several, with commas; default: the site's.", group="Slurm"
     )
     time: str | None = option(
-        None, help="Time limit of a job, as sbatch takes it: 24:00:00.", group="Slurm"
+        None,
+        help="Time limit of a job, as sbatch takes it: 24:00:00; default: the partition's.",
+        group="Slurm",
     )
     sbatch: tuple[str, ...] = option(
         (),
         help="Another option of sbatch, for all jobs (--qos=low) or for one: "
-        "pretrain:--time=48:00:00. Repeat for more.",
+        "pretrain:--time=48:00:00. Repeat for more; default: none.",
         group="Slurm",
     )
     container: str | None = option(
         None,
-        help="Words that run a command in a container: 'apptainer exec --nv IMAGE'.",
+        help="Words that run a command in a container: 'apptainer exec --nv IMAGE'; default: none.",
         group="Slurm",
     )
     setup: tuple[str, ...] = option(
         (),
-        help="A line of shell at the start of each job: 'module load cuda'. Repeat for more.",
+        help="A line of shell at the start of each job: 'module load cuda'. Repeat for more; "
+        "default: none.",
         group="Slurm",
     )
 
@@ -172,4 +179,11 @@ def dry_run(config: Submit) -> None:
     describe(config)
 
 
-command = stage_command("submit", Submit, run=run, dry_run=dry_run)
+command = stage_command(
+    "submit",
+    Submit,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline submit imagenet1k-vit-b16 --images images/train --val images/val \\\n"
+    "    --out /shared/milan --parts 32 --gpus 8 --time 24:00:00",
+)

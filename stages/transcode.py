@@ -75,4 +75,10 @@ def dry_run(config: Transcode) -> None:
     describe(config)
 
 
-command = stage_command("transcode", Transcode, run=run, dry_run=dry_run)
+command = stage_command(
+    "transcode",
+    Transcode,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline transcode targets.zarr tiny.zarr --codec tiny",
+)

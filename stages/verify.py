@@ -21,13 +21,19 @@ class Verify(DaskOptions):
 
     targets: str = option(help="Target store.", group="Input")
     images: str | None = option(
-        None, help="Folder of the image shards, if they have moved.", group="Input"
+        None,
+        help="Folder of the image shards, if they have moved; default: as recorded.",
+        group="Input",
     )
     teacher: str | None = option(
-        None, help="The teacher's name or folder, if it has moved.", group="Teacher"
+        None,
+        help="The teacher's name or folder, if it has moved; default: as recorded.",
+        group="Teacher",
     )
     pretrained: str | None = option(
-        None, help="Weights tag or checkpoint file, if it has moved.", group="Teacher"
+        None,
+        help="Weights tag or checkpoint file, if it has moved; default: as recorded.",
+        group="Teacher",
     )
     sample: int = option(
         64,
@@ -69,4 +75,10 @@ def run(config: Verify) -> None:
         verify(config, stop)
 
 
-command = stage_command("verify", Verify, run=run, dry_run=None)
+command = stage_command(
+    "verify",
+    Verify,
+    run=run,
+    dry_run=None,
+    example="milan-pipeline verify --targets targets.zarr --sample 256",
+)
