@@ -4,7 +4,7 @@
     --quiet       the report of a command that reports; beside it errors
     --verbose     also what is done to each unit and shard, by Python's logging
     --debug       also what is read and written, and the traceback of an error
-    --json        one JSON document in place of summary or report
+    --json        one JSON document on standard output, and beside it the lines, unless --quiet
 
 Library and stages say nothing but through here, and log by `logging.getLogger(__name__)`.
 """
@@ -61,7 +61,7 @@ def speaking(loudness: Loudness, *, as_json: bool = False) -> Iterator[None]:
     try:
         with _logging(LEVELS[loudness]):
             yield
-        if _manner.facts:
+        if as_json and _manner.facts:
             _print(json.dumps(_manner.facts, indent=1))
     finally:
         _manner.loudness, _manner.as_json, _manner.facts = (
@@ -70,11 +70,10 @@ def speaking(loudness: Loudness, *, as_json: bool = False) -> Iterator[None]:
 
 
 def say(text: str, **facts: Any) -> None:
-    """Say a line of a summary; with --json, its facts join the document in its place."""
-    if _manner.as_json:
-        _manner.facts |= facts
-    elif not is_quiet():
-        _print(text)
+    """Say a line of a summary; with --json, its facts join the document."""
+    if not is_quiet():
+        _print(text, err=_manner.as_json)
+    _manner.facts |= facts
 
 
 def say_counts(place: str, counts: Mapping[str, Any]) -> None:
@@ -89,14 +88,14 @@ def say_nothing_to_do(place: str, why: str) -> None:
 
 
 def report(lines: Iterable[str] = (), document: Any = None) -> None:
-    """Print what a command is there to print: its lines or, with --json, its one document.
+    """Print what a command is there to print: its lines and, with --json, its one document.
 
     Lines may come in several calls, the document in the last of them.
     """
-    if not _manner.as_json:
+    if not (_manner.as_json and is_quiet()):
         for line in lines:
-            _print(line)
-    elif document is not None:
+            _print(line, err=_manner.as_json)
+    if _manner.as_json and document is not None:
         _print(json.dumps(document, indent=1))
 
 

@@ -147,7 +147,7 @@ def general_options(*, dry_run: bool) -> Iterator[click.Option]:
     if dry_run:
         said = "Say what would be done, and do nothing."
         yield StageOption(["--dry-run", "dry_run_asked"], is_flag=True, help=said)
-    said = "Print one JSON document in place of the summary or report."
+    said = "Print one JSON document; the summary or report goes to standard error."
     yield StageOption(["--json", "as_json"], is_flag=True, help=said)
     for name, said in LOUDNESS.items():
         yield StageOption([f"--{name}"], is_flag=True, help=said)

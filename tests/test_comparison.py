@@ -1,13 +1,12 @@
 """The table of results: its rows, their order, and means over seeds."""
 
-import json
 import math
 import statistics
 from typing import Any
 
 import pytest
 
-from milan_pipeline.comparison import metric_names, rows_of, to_json, to_markdown
+from milan_pipeline.comparison import metric_names, rows_of, to_documents, to_markdown
 from milan_pipeline.results import Result, config_hash
 
 
@@ -60,7 +59,7 @@ def test_runs_of_several_seeds_with_one_label_are_one_row():
         result(f"runs/{seed}", label="MILAN", metrics={"linear": value})
         for seed, value in enumerate((80.0, 82.0, 87.0))
     ]
-    (row,) = json.loads(to_json(rows_of(results, over_seeds=True), over_seeds=True))
+    (row,) = to_documents(rows_of(results, over_seeds=True), over_seeds=True)
     assert row["encoder"] == "MILAN"
     assert row["metrics"]["linear"]["mean"] == 83
     # Deviations of -3, -1 and 4: 26 in squares, over n - 1.
@@ -120,12 +119,12 @@ def test_settings_that_differ_are_shown():
 def test_one_seed_has_no_spread():
     rows = rows_of([result("a")], over_seeds=True)
     assert "| 50.00 (1) |" in to_markdown(rows, over_seeds=True)
-    (row,) = json.loads(to_json(rows, over_seeds=True))
+    (row,) = to_documents(rows, over_seeds=True)
     assert row["metrics"]["knn@20"] == {"mean": 50, "std": None, "n": 1}
 
 
 def test_json_of_single_results():
-    (row,) = json.loads(to_json(rows_of([result("a", 2)])))
+    (row,) = to_documents(rows_of([result("a", 2)]))
     assert row == {
         "encoder": "a",
         "stage": "probe",

@@ -56,5 +56,5 @@ def test_the_script_is_printed(shell: str, capsys: pytest.CaptureFixture[str]) -
 def test_a_shell_asks_the_program_itself() -> None:
     command = [sys.executable, "-c", "from milan_pipeline.cli import main; main()"]
     asked = {COMPLETION: "bash_complete", "COMP_WORDS": "milan-pipeline verif", "COMP_CWORD": "1"}
-    done = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True)
-    assert done.stdout == "plain,verify\n"
+    said = subprocess.check_output(command, env=os.environ | asked, text=True)
+    assert said == "plain,verify\n"

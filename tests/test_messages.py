@@ -77,9 +77,12 @@ def test_logs_are_shown_on_demand(flag: str, logged: list[str]) -> None:
 
 def test_json_is_one_document() -> None:
     facts = {"cakes": 2, "wanted": 3, "out": "shop", "cakes_done_now": 1}
-    assert json.loads(told("--json").stdout) == facts
+    both = told("--json")
+    assert json.loads(both.stdout) == facts
+    assert "cakes: 2 of 3\n" in both.stderr
     assert json.loads(told("--json", "--quiet").output) == facts
     assert json.loads(told("--json", run=weigh).stdout) == [1, 2, 3]
+    assert json.loads(told("--json", "--quiet", run=weigh).output) == [1, 2, 3]
     failed = told("--json", "--burn")
     assert isinstance(failed.exception, DataError)
     assert failed.stdout == ""  # half a document is none

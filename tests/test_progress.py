@@ -1,5 +1,6 @@
 """A bar is one line on a terminal of any width, and nothing elsewhere."""
 
+import contextlib
 import fcntl
 import os
 import re
@@ -24,12 +25,12 @@ def seen(monkeypatch: pytest.MonkeyPatch, columns: int, loudness: Loudness) -> s
             bar.update(4096)
             bar.refresh()
             messages.note("a note in between")
-    try:
-        return os.read(ours, 1 << 16).decode()
-    except OSError:  # of a terminal that has heard nothing
-        return ""
-    finally:
-        os.close(ours)
+    heard = bytearray()
+    with contextlib.suppress(OSError):  # which is how a terminal ends
+        while part := os.read(ours, 1 << 16):
+            heard += part
+    os.close(ours)
+    return heard.decode()
 
 
 @pytest.mark.parametrize("columns", [200, 80, 40, 20])

@@ -50,7 +50,7 @@ def test_means_over_seeds(project, capsys):
 
 def test_json_goes_to_a_file_too(project, capsys):
     out = project / "tables" / "all.json"
-    run_cli("compare", str(project / "runs/a"), "--format", "json", "--out", str(out))
+    run_cli("compare", str(project / "runs/a"), "--json", "--out", str(out))
     text = capsys.readouterr().out
     assert out.read_text() == text
     assert [row["metrics"] for row in json.loads(text)] == [{"knn@20": 70}, {"top1": 80}]

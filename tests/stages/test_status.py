@@ -32,7 +32,7 @@ def test_done(target_store: Path, capsys: Captured) -> None:
         "  view-01: 3 done, 0 running, 0 failed, 0 stale, 0 missing",
         "images: 0 left, 0/s now, 0/s on average; none left",
     ]
-    assert lines[5].startswith("targets: 48, about ")
+    assert lines[5].startswith("targets: 48, bytes: about ")
     assert lines[6:] == ["single: done, 6 of 6 units done"]
 
 
