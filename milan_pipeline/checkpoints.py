@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import logging
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from milan_pipeline.ema import MovingAverage
 from milan_pipeline.errors import DataError, MismatchError, StorageError
 from milan_pipeline.messages import warn
 from milan_pipeline.replicas import like, whole
+
+logger = logging.getLogger(__name__)
 
 MODEL, OPTIMISER, AVERAGE = "student.safetensors", "optimiser.safetensors", "ema.safetensors"
 HASHES = "sha256.json"
@@ -85,6 +88,7 @@ def write_checkpoint(run: Path, step: int, snapshot: Snapshot, *, keep: int) -> 
         if place.exists():
             shutil.rmtree(place)
         temporary.rename(place)
+    logger.info("step %d: checkpoint in %s", step, place)
     _prune(run, step, keep)
     return place
 

@@ -14,6 +14,8 @@ import dataclasses
 import enum
 import json
 import logging
+import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -118,6 +120,13 @@ def is_quiet() -> bool:
 def is_json() -> bool:
     """Tell whether a JSON document is to be printed in place of lines."""
     return _manner.as_json
+
+
+def fits_terminal(text: str) -> bool:
+    """Tell whether no line is wider than the terminal that it is for; off a terminal none is."""
+    if not sys.stdout.isatty():
+        return True
+    return max(map(len, text.splitlines())) <= shutil.get_terminal_size().columns
 
 
 def manner_words() -> list[str]:

@@ -4,8 +4,8 @@ import dataclasses
 import json
 
 from milan_pipeline import storage
-from milan_pipeline.comparison import rows_of, to_documents, to_markdown
-from milan_pipeline.messages import is_json, report
+from milan_pipeline.comparison import rows_of, to_blocks, to_documents, to_markdown
+from milan_pipeline.messages import fits_terminal, is_json, report
 from milan_pipeline.options import arguments, option
 from milan_pipeline.results import find_results
 from milan_pipeline.stage_commands import stage_command
@@ -17,6 +17,7 @@ class Compare:
 
     A row has the encoder, the stage, the seed, the metrics in per cent, the hash of all that the
     figures depend on, and the folder; where a stage's results differ in other options, those too.
+    On a terminal that the table is too wide for, rows are written one below the other.
     """
 
     folders: tuple[str, ...] = arguments()
@@ -43,6 +44,8 @@ def run(config: Compare) -> None:
     if config.out is not None:
         kept = json.dumps(document, indent=1) + "\n" if is_json() else text
         storage.put_bytes(config.out, kept.encode())
+    if not fits_terminal(text):
+        text = to_blocks(rows, over_seeds=config.over_seeds)
     report(text.splitlines(), document)
 
 

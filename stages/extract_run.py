@@ -5,6 +5,7 @@ does its own units, and whoever then finds that none of the full list is left sa
 """
 
 import contextlib
+import logging
 
 from milan_pipeline.codec_spec import parse_codec
 from milan_pipeline.devices import pick_device
@@ -31,6 +32,8 @@ from stages.extract_plan import (
     spec_of,
 )
 from stages.extract_targets import ExtractTargets
+
+logger = logging.getLogger(__name__)
 
 
 def extract(config: ExtractTargets, stop: StopRequest) -> None:
@@ -140,6 +143,7 @@ def _extract_on_dask(
     ):
         for outcome in outcomes:
             bar.update(outcome.unit.shard.samples)
+            logger.info("%s: %s", outcome.unit.path, "done" if outcome.mark else "failed")
             if outcome.mark is not None:
                 budget.add(outcome.mark.shard, outcome.mark.skipped)
 

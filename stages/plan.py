@@ -10,13 +10,20 @@ from milan_pipeline.stage_commands import stage_command
 from milan_pipeline.teacher_spec import NORMS, PRECISIONS, PRIORS, SPACES, TeacherSpec
 from stages.extract_targets import MOST_TOKENS_A_SIDE
 
+TEACHER = (
+    *("teacher", "pretrained", "precision", "teacher_norm"),
+    *("grid", "layers", "space", "prior"),
+)
+"""Options of extract-targets that say which teacher runs."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanTargets:
     """Say what targets of a data set will take, and whether caching them pays. Writes nothing.
 
     Bytes of the target store and of the target shards, the bandwidth that pretraining needs,
-    teacher hours, and the break-even against a teacher in every training step.
+    teacher hours, and the break-even against a teacher in every training step. Of a recipe
+    (--config) it takes the teacher, views, codec and epochs that the recipe's stages have.
     """
 
     images: str | None = option(
@@ -178,6 +185,10 @@ command = stage_command(
     PlanTargets,
     run=run,
     dry_run=None,
+    borrowed={
+        "extract-targets": (*TEACHER, "images", "views", "codec", "device"),
+        "pretrain": ("epochs",),
+    },
     example="milan-pipeline plan --samples 1281167 --teacher ViT-B-16 --pretrained openai \\\n"
     "    --codec tiny --student-rate 1500",
 )

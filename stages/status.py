@@ -34,6 +34,7 @@ def run(config: ShowStatus) -> None:
     status = read_status(config.store, now=time.time())
     lines = [
         f"{config.store}: {status.state}",
+        f"teacher: {status.teacher} in {status.precision}, codec: {status.codec}",
         *_unit_lines(status),
         *_progress_lines(status),
         *_ledger_lines(status),

@@ -4,6 +4,7 @@ Apart from the options because it imports torch, which `--help` must not.
 """
 
 import contextlib
+import logging
 
 from milan_pipeline.codec_files import read_store_codec, write_store_codec
 from milan_pipeline.devices import pick_device
@@ -21,6 +22,8 @@ from milan_pipeline.work_reports import Reporter, closing_report
 from stages.spread import spread
 from stages.transcode import Transcode
 from stages.transcode_plan import REMEDY, Done, Plan, make_plan
+
+logger = logging.getLogger(__name__)
 
 
 def transcode(config: Transcode, stop: StopRequest) -> None:
@@ -95,6 +98,7 @@ def _do(config: Transcode, spec: TranscodingSpec, units: list[Done], stop: StopR
             reporter.begin(units[0][0])
         for (unit, _), mark in done:
             reporter.begin(unit)
+            logger.info("%s: %d targets", unit.path, mark.n)
             bar.update(mark.n)
             reporter.images(mark.n)
             reporter.end(unit)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from milan_pipeline.comparison import metric_names, rows_of, to_documents, to_markdown
+from milan_pipeline.comparison import metric_names, rows_of, to_blocks, to_documents, to_markdown
 from milan_pipeline.results import Result, config_hash
 
 
@@ -107,6 +107,17 @@ def test_the_markdown_table_has_the_union_of_metrics():
         rf"| a\|b | probe | 0 | 50.00 | 60.00 |  | {hashes[0]} | a\|b/probe/0 |"
     )  # fmt: skip
     assert second == f"| c | segment | 0 |  |  | 12.35 | {hashes[1]} | c/segment/0 |"
+
+
+def test_blocks_leave_out_what_is_not_there():
+    rows = rows_of([result("a"), result("c", stage="segment", metrics={"miou": 12.345})])
+    hashes = [row.results[0].config_hash for row in rows]
+    assert to_blocks(rows) == (
+        "encoder  a\nstage    probe\nseed     0\nknn@20   50.00\nlinear   60.00\n"
+        f"config   {hashes[0]}\nfolder   a/probe/0\n\n"
+        "encoder  c\nstage    segment\nseed     0\nmiou     12.35\n"
+        f"config   {hashes[1]}\nfolder   c/segment/0\n"
+    )
 
 
 def test_settings_that_differ_are_shown():

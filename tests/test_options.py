@@ -118,6 +118,14 @@ def test_yaml_at_the_top_and_in_the_section(tmp_path: Path) -> None:
     )
 
 
+def test_options_are_borrowed_from_sections_of_other_stages(tmp_path: Path) -> None:
+    path = tmp_path / "bake.yaml"
+    path.write_text("{index: {heat: 200, kind: nut, flour: rye}, bake: {kind: plain}}")
+    borrowed = {"index": ("heat", "kind"), "probe": ("cover",)}
+    assert read_config(path, Bake, "bake", borrowed=borrowed) == {"heat": "200", "kind": "plain"}
+    assert read_config(path, Bake, "bake") == {"kind": "plain"}
+
+
 def test_the_command_line_wins(tmp_path: Path) -> None:
     text = "{batch-size: 7, cover: false, spice: [a], kind: nut}"
     assert bake(

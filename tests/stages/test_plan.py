@@ -115,6 +115,21 @@ def test_without_rates_multiply_adds_speak(tiny_clip: Path, capsys) -> None:
     assert "by multiply-adds alone" in capsys.readouterr().out
 
 
+def test_a_recipe_of_other_stages_is_enough(tiny_clip: Path, tmp_path: Path, capsys) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"extract-targets: {{teacher: 'local-dir:{tiny_clip}', views: 3, precision: fp16, "
+        "codec: int8, min-scale: 0.4}\npretrain: {epochs: 7, precision: bf16}\n"
+    )
+    run_cli("plan", "--config", recipe, "--samples", 5, "--json")
+    said = document(capsys)
+    assert said["teacher_precision"] == "fp16"
+    words = ("--views", 3, "--precision", "fp16", "--codec", "int8", "--epochs", 7)
+    teacher = ("--teacher", f"local-dir:{tiny_clip}")
+    run_cli("plan", *teacher, *words, "--samples", 5, "--json")
+    assert said == document(capsys)
+
+
 def test_what_does_not_pay_is_said(tiny_clip: Path, capsys) -> None:
     run_cli(
         "plan", "--samples", 2500, "--teacher", f"local-dir:{tiny_clip}", "--student-rate", 100,
