@@ -11,7 +11,8 @@ from tests.stand_ins import run_command, write_world
 FIRST = DOCS / "own-images.md"
 # What a page takes for given, beside the world; those that take long are slow tests.
 AFTER_FIRST = ("python.md",)
-SLOW = ("imagenet.md", "targets.md", "views-and-codecs.md", "evaluation.md", "README.md")
+SLOW_AFTER_FIRST = ("views-and-codecs.md", "evaluation.md")
+SLOW = ("imagenet.md", "targets.md", "README.md")
 OTHERS = ("rerunning.md",)  # tests/test_rerunning.py tells its two stories
 
 
@@ -44,7 +45,7 @@ def runnable(page: Path) -> list[Block]:
 
 
 def test_every_page_with_something_to_run_is_told() -> None:
-    told = {FIRST.name, *AFTER_FIRST, *SLOW, *OTHERS}
+    told = {FIRST.name, *AFTER_FIRST, *SLOW_AFTER_FIRST, *SLOW, *OTHERS}
     pages = [ROOT / "README.md", *DOCS.glob("*.md")]
     assert {page.name for page in pages if runnable(page)} <= told
     assert told <= {page.name for page in pages}
@@ -56,8 +57,10 @@ def test_the_first_fifteen_minutes(first_results: Path) -> None:
     assert (first_results / "runs/clip-probe/scores.json").exists()
 
 
-@pytest.mark.parametrize("page", AFTER_FIRST)
-def test_snippets_run_on_the_results(
+@pytest.mark.parametrize(
+    "page", [*AFTER_FIRST, *(pytest.param(page, marks=pytest.mark.slow) for page in SLOW_AFTER_FIRST)]
+)
+def test_what_follows_runs_on_the_results(
     first_results: Path, tiny_clip: Path, monkeypatch: pytest.MonkeyPatch, page: str
 ) -> None:
     monkeypatch.chdir(first_results)
