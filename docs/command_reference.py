@@ -46,7 +46,9 @@ def _grouped(command: click.Command) -> dict[str, list[click.Option]]:
 def _row(option: click.Option, context: click.Context) -> str:
     flags = "/".join([*option.opts, *option.secondary_opts])
     takes = "" if option.is_flag else f" {option.make_metavar(context)}"
-    return f"| `{_cell(flags + takes)}` | {_default(option)} | {_cell(_escaped(option.help or ''))} |"
+    return (
+        f"| `{_cell(flags + takes)}` | {_default(option)} | {_cell(_escaped(option.help or ''))} |"
+    )
 
 
 def _default(option: click.Option) -> str:

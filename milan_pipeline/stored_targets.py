@@ -115,7 +115,5 @@ def open_targets(url: str) -> StoredTargets:
 
 
 def _unit_of(mark: Mark) -> Unit:
-    shard = Shard(
-        name=mark.shard, samples=mark.n, bytes=0, sha256=mark.sha256, index_sha256=""
-    )
+    shard = Shard(name=mark.shard, samples=mark.n, bytes=0, sha256=mark.sha256, index_sha256="")
     return Unit(mark.view, shard)

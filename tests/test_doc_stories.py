@@ -58,7 +58,8 @@ def test_the_first_fifteen_minutes(first_results: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [*AFTER_FIRST, *(pytest.param(page, marks=pytest.mark.slow) for page in SLOW_AFTER_FIRST)]
+    "page",
+    [*AFTER_FIRST, *(pytest.param(page, marks=pytest.mark.slow) for page in SLOW_AFTER_FIRST)],
 )
 def test_what_follows_runs_on_the_results(
     first_results: Path, tiny_clip: Path, monkeypatch: pytest.MonkeyPatch, page: str

@@ -107,7 +107,11 @@ def test_options_and_make_targets_that_are_named_exist() -> None:
     known = set(re.findall(r"--[a-z][a-z-]+", get_args_parser().format_help())) | NOT_OURS
     for command in commands:
         assert command is not None
-        known |= {flag for each in command.get_params(context) for flag in (*each.opts, *each.secondary_opts)}
+        known |= {
+            flag
+            for each in command.get_params(context)
+            for flag in (*each.opts, *each.secondary_opts)
+        }
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
