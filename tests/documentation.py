@@ -4,7 +4,7 @@ A block of commands (`sh`) or `python` runs in a test unless an HTML comment rig
 otherwise; any other block needs such a mark:
 
     <!-- not run: why -->                 a person has to believe it, and is told why
-    <!-- quoted from: PATH -->            it stands in that file, but for indentation and "..." lines
+    <!-- quoted from: PATH -->            it stands there, but for indentation and "..." lines
     <!-- checked by: tests/test_x.py -->  that test reads it from the page
 """
 
@@ -20,7 +20,8 @@ RUN = ("sh", "python")
 MARKS = ("not run", "quoted from", "checked by")
 BLOCK = re.compile(
     r"(?:^[ ]*<!--(?P<mark>(?:(?!-->).)*)-->[ ]*\n)?"
-    r"^(?P<indent>[ ]*)(?P<fence>`{3,}|~{3,})(?P<language>[^\n]*)\n(?P<text>.*?)^(?P=indent)(?P=fence)[ ]*$",
+    r"^(?P<indent>[ ]*)(?P<fence>`{3,}|~{3,})(?P<language>[^\n]*)\n"
+    r"(?P<text>.*?)^(?P=indent)(?P=fence)[ ]*$",
     flags=re.MULTILINE | re.DOTALL,
 )
 ELLIPSIS = "..."

@@ -153,12 +153,12 @@ def record_type(identity: dict[str, Any]) -> "np.dtype[Any]":
     patches, codec = rows * columns, identity["codec"]
     width = codec.get("bytes", identity["teacher"]["width"])
     prior = "u1" if codec["name"] in ("transform", "vector") else "<f4"
-    scale = [("scale", "<f2", (1 + patches,))] if codec["name"] == "int8" else []
-    layout = np.dtype(
-        [("box", "<f4", (4,)), ("flip", "?"), ("digest", "<u8"), ("prior", prior, (patches,))]
-        + scale
-        + [("codes", CODE_TYPES[codec["name"]], (1 + patches, width))]
-    )
+    fields: list[Any] = [("box", "<f4", (4,)), ("flip", "?"), ("digest", "<u8")]
+    fields.append(("prior", prior, (patches,)))
+    if codec["name"] == "int8":
+        fields.append(("scale", "<f2", (1 + patches,)))
+    fields.append(("codes", CODE_TYPES[codec["name"]], (1 + patches, width)))
+    layout = np.dtype(fields)
     assert layout.fields is not None
     assert [layout.fields[name][1] for name in ("flip", "digest", "prior")] == [16, 17, 25]
     return layout
@@ -184,9 +184,7 @@ def decoded(codec: dict[str, Any], fitted: dict[str, Any], codes: Any, scale: An
     if codec["name"] == "int8":
         return codes.astype("<f4") * scale.astype("<f4")[..., None]
     assert codec["arrays"] == codec_hash(fitted)
-    first = (
-        codes[..., 0].astype(int) if codec["name"] == "vector" else 0 * codes[..., 0].astype(int)
-    )
+    first = codes[..., 0] if codec["name"] == "vector" else np.zeros_like(codes[..., 0])
     tokens = fitted["centre"][first]
     for k, (offset, bits) in enumerate(zip(fitted["offset"], fitted["bits"], strict=True)):
         index = sum(
@@ -216,12 +214,11 @@ def read_safetensors(path: Path) -> dict[str, Any]:
     length = int.from_bytes(data[:8], "little")
     header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
     header.pop("__metadata__", None)
-    return {
-        name: np.frombuffer(
-            body[slice(*entry["data_offsets"])], SAFE_TYPES[entry["dtype"]]
-        ).reshape(entry["shape"])
-        for name, entry in header.items()
-    }
+    found = {}
+    for name, entry in header.items():
+        values = np.frombuffer(body[slice(*entry["data_offsets"])], SAFE_TYPES[entry["dtype"]])
+        found[name] = values.reshape(entry["shape"])
+    return found
 
 
 def whole_checkpoint(folder: Path) -> dict[str, dict[str, Any]]:

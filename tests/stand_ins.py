@@ -75,7 +75,7 @@ def what_torchrun_runs(words: list[str]) -> list[str]:
 
 
 def write_world(folder: Path, pictures: Path, tiny_clip: Path) -> None:
-    """Write what the documentation's commands take for given: photographs, tars, ADE20K, recipes."""
+    """Write what the pages take for given: photographs, tars, ADE20K, a recipe."""
     for name in ("photos", "photos-held-out", "ILSVRC2012/train", "ILSVRC2012/val"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).symlink_to(pictures)

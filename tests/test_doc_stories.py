@@ -16,6 +16,11 @@ SLOW = ("imagenet.md", "targets.md", "README.md")
 OTHERS = ("rerunning.md",)  # tests/test_rerunning.py tells its two stories
 
 
+def slowly(page: str) -> Any:
+    """A page whose test is a slow one."""
+    return pytest.param(page, marks=pytest.mark.slow)
+
+
 @pytest.fixture(scope="module")
 def first_results(
     tiny_clip: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory
@@ -57,10 +62,7 @@ def test_the_first_fifteen_minutes(first_results: Path) -> None:
     assert (first_results / "runs/clip-probe/scores.json").exists()
 
 
-@pytest.mark.parametrize(
-    "page",
-    [*AFTER_FIRST, *(pytest.param(page, marks=pytest.mark.slow) for page in SLOW_AFTER_FIRST)],
-)
+@pytest.mark.parametrize("page", [*AFTER_FIRST, *map(slowly, SLOW_AFTER_FIRST)])
 def test_what_follows_runs_on_the_results(
     first_results: Path, tiny_clip: Path, monkeypatch: pytest.MonkeyPatch, page: str
 ) -> None:
