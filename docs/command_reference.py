@@ -1,7 +1,6 @@
-"""Sphinx directive `commands`: every command's purpose, usage, options and example, from click."""
+"""Sphinx directive `commands`: every command's purpose, usage, example and options, from click."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import click
 from docutils import nodes
@@ -9,57 +8,60 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from milan_pipeline.cli import group
+from milan_pipeline.stage_commands import GENERAL, StageCommand
 
 
 def reference(commands: click.Group) -> str:
-    """Return the reference of a group's commands in Markdown: a section each."""
+    """Return the reference of a group's stages in Markdown: a section each, in their order.
+
+    Options that every command has come first, once.
+    """
     context = click.Context(commands, info_name="milan-pipeline")
     found = {name: commands.get_command(context, name) for name in commands.list_commands(context)}
-    sections = [
-        _section(name, command, context) for name, command in found.items() if command is not None
-    ]
-    return "\n\n".join(sections)
+    stages = {name: stage for name, stage in found.items() if isinstance(stage, StageCommand)}
+    general = {
+        option.opts[0]: option
+        for stage in stages.values()
+        for option in stage.option_groups().get(GENERAL, [])
+    }
+    shared = "\n\n".join(["## Every command", *_table("", general.values(), context)])
+    return "\n\n".join([shared, *(_section(*item, context) for item in stages.items())])
 
 
-def _section(name: str, command: click.Command, parent: click.Context) -> str:
-    context = click.Context(command, info_name=name, parent=parent)
-    usage = f"{context.command_path} {' '.join(command.collect_usage_pieces(context))}"
-    parts = [f"## {name}", _escaped(command.help or ""), _code(usage)]
-    for title, options in _grouped(command).items():
-        rows = [_row(option, context) for option in options]
-        head = ["| option | default | what |", "|---|---|---|"]
-        parts.append("\n".join([f"*{title}*", "", *head, *rows]))
-    if example := getattr(command, "example", None):
-        parts.append(_code(example))
+def _section(name: str, stage: StageCommand, parent: click.Context) -> str:
+    context = click.Context(stage, info_name=name, parent=parent)
+    usage = f"{context.command_path} {' '.join(stage.collect_usage_pieces(context))}"
+    parts = [f"## {name}", _escaped(stage.help or ""), _code(usage)]
+    if stage.example is not None:
+        parts += ["For example:", _code(stage.example)]
+    for title, options in stage.option_groups().items():
+        if title != GENERAL:
+            parts += _table(f"**{title}**", options, context)
     return "\n\n".join(parts)
 
 
-def _grouped(command: click.Command) -> dict[str, list[click.Option]]:
-    """Return a command's options by the titles that its help has them under, in its order."""
-    groups: dict[str, list[click.Option]] = {}
-    for parameter in command.params:
-        if isinstance(parameter, click.Option):
-            groups.setdefault(getattr(parameter, "group", "Options"), []).append(parameter)
-    return groups
+def _table(title: str, options: Iterable[click.Option], context: click.Context) -> list[str]:
+    rows = [_row(option, context) for option in options]
+    return [title, "\n".join(["| option | default | what |", "|---|---|---|", *rows])]
 
 
 def _row(option: click.Option, context: click.Context) -> str:
     flags = "/".join([*option.opts, *option.secondary_opts])
     takes = "" if option.is_flag else f" {option.make_metavar(context)}"
-    return (
-        f"| `{_cell(flags + takes)}` | {_default(option)} | {_cell(_escaped(option.help or ''))} |"
-    )
+    what = _cell(_escaped(option.help or ""))
+    return f"| `{_cell(flags + takes)}` | {_default(option)} | {what} |"
 
 
 def _default(option: click.Option) -> str:
     """Say what an option is that is not given; the empty text where its help says it."""
     if option.required:
         return "required"
-    value: Any = option.default
+    if option.secondary_opts:
+        return f"`{(option.opts if option.default else option.secondary_opts)[0]}`"
     if option.is_flag or not option.show_default:
         return ""
-    values = value if isinstance(value, tuple | list) else [value]
-    return ", ".join(f"`{item}`" for item in values)
+    values = option.default if isinstance(option.default, tuple | list) else [option.default]
+    return ", ".join(f"`{value}`" for value in values)
 
 
 def _code(text: str) -> str:

@@ -11,6 +11,7 @@ from torch.distributed.run import get_args_parser
 
 from docs.command_reference import reference
 from milan_pipeline.cli import group
+from milan_pipeline.stage_commands import GENERAL, StageCommand
 from tests.documentation import (
     DOCS,
     PAGES,
@@ -116,14 +117,18 @@ def test_options_and_make_targets_that_are_named_exist() -> None:
 
 
 def test_the_command_reference_has_every_command_and_option() -> None:
-    text = reference(group)
+    """Those of all commands once, in its first section."""
+    first, *sections = reference(group).split("\n## ")
+    stages = {section.partition("\n")[0]: section for section in sections}
     context = click.Context(group)
-    for name in group.list_commands(context):
+    assert list(stages) == group.list_commands(context)
+    for name, section in stages.items():
         command = group.get_command(context, name)
-        assert command is not None
-        section = text.split(f"## {name}\n")[1].split("\n## ")[0]
-        for parameter in command.params:
-            assert (parameter.opts[0] in section) or isinstance(parameter, click.Argument)
+        assert isinstance(command, StageCommand)
+        assert (command.example or "no example") in section
+        for title, options in command.option_groups().items():
+            place = first if title == GENERAL else section
+            assert [option for option in options if f"`{option.opts[0]}" not in place] == []
 
 
 @pytest.mark.slow
