@@ -1,5 +1,6 @@
 """Sphinx directive `commands`: every command's purpose, usage, example and options, from click."""
 
+import inspect
 from collections.abc import Iterable, Iterator
 
 import click
@@ -31,7 +32,7 @@ def reference(commands: click.Group) -> str:
 def _section(name: str, stage: StageCommand, parent: click.Context) -> str:
     context = click.Context(stage, info_name=name, parent=parent)
     usage = f"{context.command_path} {' '.join(stage.collect_usage_pieces(context))}"
-    parts = [f"## {name}", _escaped(stage.help or ""), _code(usage)]
+    parts = [f"## {name}", _escaped(inspect.cleandoc(stage.help or "")), _code(usage)]
     if stage.example is not None:
         parts += ["For example:", _code(stage.example)]
     for title, options in stage.option_groups().items():
