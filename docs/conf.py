@@ -4,16 +4,15 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 project = "milan-pipeline"
 author = "the authors of milan-pipeline"
 release = metadata.version(project)
-extensions = ["myst_parser", "command_reference"]
+extensions = ["myst_parser", "docs.command_reference"]
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
+smartquotes = False  # `--views` stays as it is
 html_theme = "furo"
 html_title = project
-smartquotes = False  # `--views` stays as it is

@@ -1,8 +1,8 @@
 """An encoder that was trained here as a plain model of timm, for code that knows timm alone."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from torch import nn
+from timm.models import VisionTransformer
 
 from milan_pipeline.headless import assemble
 from milan_pipeline.run_encoders import read_run_encoder
@@ -11,7 +11,7 @@ from milan_pipeline.run_encoders import read_run_encoder
 class TimmModel(NamedTuple):
     """A model of timm, in evaluation mode, and what its pixels in [0, 1] are normalised by."""
 
-    model: nn.Module
+    model: VisionTransformer
     mean: list[float]
     std: list[float]
 
@@ -30,4 +30,4 @@ def load_timm_model(spec: str) -> TimmModel:
     """
     parts = read_run_encoder(spec)
     model, _ = assemble(parts, origin=spec)
-    return TimmModel(model.eval(), parts.mean, parts.std)
+    return TimmModel(cast("VisionTransformer", model).eval(), parts.mean, parts.std)

@@ -133,10 +133,9 @@ def test_the_command_reference_has_every_command_and_option() -> None:
 
 @pytest.mark.slow
 def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-d", tmp_path / "trees"]
-    done = subprocess.run(
-        [*command, DOCS, tmp_path / "site"], capture_output=True, text=True, check=False
-    )
+    site, trees = str(tmp_path / "site"), str(tmp_path / "trees")
+    build = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-d", trees]
+    done = subprocess.run([*build, str(DOCS), site], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     pages = {path.stem for path in (tmp_path / "site").glob("*.html")}
     assert pages >= {path.stem for path in DOCS.glob("*.md")}
