@@ -1,17 +1,18 @@
 """An encoder that was trained here as a plain model of timm, for code that knows timm alone."""
 
-from typing import NamedTuple, cast
-
-from timm.models import VisionTransformer
+from typing import Any, NamedTuple
 
 from milan_pipeline.headless import assemble
 from milan_pipeline.run_encoders import read_run_encoder
 
 
 class TimmModel(NamedTuple):
-    """A model of timm, in evaluation mode, and what its pixels in [0, 1] are normalised by."""
+    """A model of timm, in evaluation mode, and what its pixels in [0, 1] are normalised by.
 
-    model: VisionTransformer
+    Its type is that of `timm.create_model`: a module with `forward_features`.
+    """
+
+    model: Any
     mean: list[float]
     std: list[float]
 
@@ -30,4 +31,4 @@ def load_timm_model(spec: str) -> TimmModel:
     """
     parts = read_run_encoder(spec)
     model, _ = assemble(parts, origin=spec)
-    return TimmModel(cast("VisionTransformer", model).eval(), parts.mean, parts.std)
+    return TimmModel(model.eval(), parts.mean, parts.std)

@@ -23,7 +23,6 @@ SHORT = {
     "probe": "--linear-epochs 2 --linear-warmup-epochs 1 --sweep-steps 2",
     "finetune": "--max-steps 2 --workers 0",
     "segment": "--max-steps 2 --workers 0 --image-size 32 --channels 8",
-    "plan": "--measure-seconds 0 --measure-batch 1",
 }
 SMALL_RECIPE = """
 extract-targets: {{teacher: "local-dir:{clip}", views: 2, precision: fp32}}
