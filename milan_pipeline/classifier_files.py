@@ -11,10 +11,10 @@ import timm
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from milan_pipeline import storage
 from milan_pipeline.classification_views import INTERPOLATION
 from milan_pipeline.errors import ConfigError, DataError, MismatchError
 from milan_pipeline.export import put_weights
+from milan_pipeline.sums import read_checked
 from milan_pipeline.vit import CANNOT_BUILD
 
 
@@ -66,7 +66,7 @@ def read_description(weights: str) -> Description:
     """
     url = weights.removesuffix(".safetensors") + ".json"
     try:
-        document = json.loads(storage.read_bytes(url))
+        document = json.loads(read_checked(url))
         found = Description(
             arguments=dict(document["timm"]) | {"pretrained": False, "checkpoint_path": ""},
             mean=tuple(float(value) for value in document["mean"]),
@@ -101,7 +101,7 @@ def read_classifier(weights: str) -> tuple[nn.Module, Description]:
         )
     try:
         model: nn.Module = timm.create_model(**description.arguments)
-        model.load_state_dict(safetensors.torch.load(storage.read_bytes(weights)), strict=True)
+        model.load_state_dict(safetensors.torch.load(read_checked(weights)), strict=True)
     except SafetensorError as error:
         raise DataError(f"{weights} is damaged ({error}); fine-tune again") from error
     except CANNOT_BUILD as error:

@@ -19,6 +19,7 @@ from milan_pipeline.headless import (
     headless_arguments,
 )
 from milan_pipeline.run_weights import encoder_file, encoder_part
+from milan_pipeline.sums import read_checked
 from milan_pipeline.vit import CANNOT_BUILD, build_encoder
 
 WEIGHTS_NAME = "encoder.safetensors"
@@ -92,7 +93,7 @@ def read_config(url: str) -> tuple[dict[str, Any], list[float], list[float]]:
         DataError: it says something else.
     """
     try:
-        document = json.loads(storage.read_bytes(url))
+        document = json.loads(read_checked(url))
         mean, std = ([float(value) for value in document[key]] for key in ("mean", "std"))
         arguments = dict(document["timm"])
         if not (len(mean) == len(std) == 3 and isinstance(arguments["model_name"], str)):
@@ -104,7 +105,7 @@ def read_config(url: str) -> tuple[dict[str, Any], list[float], list[float]]:
 
 def _read(url: str) -> dict[str, Tensor]:
     try:
-        return encoder_part(safetensors.torch.load(storage.read_bytes(url)))
+        return encoder_part(safetensors.torch.load(read_checked(url)))
     except SafetensorError as error:
         raise DataError(f"{url} is damaged ({error}); export it again") from error
 

@@ -14,13 +14,13 @@ from safetensors import SafetensorError
 from timm.models import VisionTransformer
 from torch import Tensor
 
-from milan_pipeline import storage
 from milan_pipeline.checkpoints import AVERAGE, MODEL, newest_checkpoint
 from milan_pipeline.decoder import EmbeddingDecoder
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.pretraining import StudentSpec
 from milan_pipeline.provenance import read_record
 from milan_pipeline.student import Student
+from milan_pipeline.sums import read_checked
 from milan_pipeline.vit import CANNOT_BUILD, encoder_arguments
 
 ENCODER, EMA_ENCODER = "encoder.safetensors", "encoder-ema.safetensors"
@@ -120,7 +120,7 @@ def encoder_description(run: Path) -> dict[str, Any]:
     """
     url = str(run / "encoder.json")
     try:
-        document = json.loads(storage.read_bytes(url))
+        document = json.loads(read_checked(url))
         return {key: document[key] for key in ("timm", "mean", "std")}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{url} describes no encoder ({error!r}); train or import anew") from error
@@ -241,7 +241,7 @@ def _heads(encoder: VisionTransformer) -> str:
 
 
 def _read(path: Path) -> RunWeights:
-    data = path.read_bytes()
+    data = read_checked(str(path))
     try:
         return RunWeights(safetensors.torch.load(data), hashlib.sha256(data).hexdigest())
     except SafetensorError as error:

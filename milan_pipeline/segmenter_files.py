@@ -11,10 +11,10 @@ import timm
 from safetensors import SafetensorError
 from torch import Tensor
 
-from milan_pipeline import storage
 from milan_pipeline.errors import ConfigError, DataError, MismatchError
 from milan_pipeline.export import put_weights
 from milan_pipeline.segmentation_model import HEADS, HeadSpec, Segmenter, make_segmenter
+from milan_pipeline.sums import read_checked
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ def read_segmenter(weights: str) -> tuple[Segmenter, SegmenterDescription]:
         )
     model = make_segmenter(description.arguments, description.spec)
     try:
-        model.load_state_dict(safetensors.torch.load(storage.read_bytes(weights)), strict=True)
+        model.load_state_dict(safetensors.torch.load(read_checked(weights)), strict=True)
     except SafetensorError as error:
         raise DataError(f"{weights} is damaged ({error}); train again") from error
     except RuntimeError as error:
@@ -83,7 +83,7 @@ def read_segmenter(weights: str) -> tuple[Segmenter, SegmenterDescription]:
 
 def _read_description(url: str) -> SegmenterDescription:
     try:
-        document = json.loads(storage.read_bytes(url))
+        document = json.loads(read_checked(url))
         # A description may come from a stranger: it must not make timm fetch or unpickle anything.
         found = SegmenterDescription(
             arguments=dict(document["timm"]) | {"pretrained": False, "checkpoint_path": ""},
