@@ -106,7 +106,7 @@ class ShardSize:
             bytes=self.tar(unit.shard.samples, keys),
             sha256=hashed,
             index_sha256=hashed,
-            details=shard_details(unit, mark),
+            details=shard_details(unit, mark, hashed),
         )
 
 

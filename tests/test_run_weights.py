@@ -54,7 +54,7 @@ def test_damaged_files_are_named(run):
     with pytest.raises(DataError, match=r"encoder\.safetensors is damaged"):
         encoder_weights(run)
     (run / "encoder.json").write_text(json.dumps({"timm": {}}))
-    with pytest.raises(DataError, match=r"encoder\.json describes no encoder .*'mean'"):
+    with pytest.raises(DataError, match=r"encoder\.json describes no encoder .*`model_name`"):
         encoder_description(run)
 
 

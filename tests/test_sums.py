@@ -12,6 +12,7 @@ from milan_pipeline.sums import put_with_sums, read_checked
 from milan_pipeline.vit import build_encoder, encoder_arguments
 
 FILES = {"encoder.safetensors": b"weights", "encoder.json": b"{}"}
+GREY = [0.5, 0.5, 0.5]
 SIZES = {"image_size": 32, "patch_size": 8, "width": 16, "depth": 1, "heads": 2}
 
 
@@ -25,8 +26,7 @@ def folder(tmp_path: Path) -> Path:
 def exported(tmp_path: Path) -> Path:
     name = "vit_tiny_patch16_224"
     arguments = encoder_arguments(name, **SIZES)
-    mean_std = {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
-    export_encoder(tmp_path, build_encoder(name, **SIZES), arguments, **mean_std)
+    export_encoder(tmp_path, build_encoder(name, **SIZES), arguments, mean=GREY, std=GREY)
     return tmp_path
 
 
