@@ -35,7 +35,8 @@ def store(tmp_path: Path) -> Path:
     """A store with a root and a record of two views of four shards, and nothing in it."""
     create_root(str(tmp_path), IDENTITY)
     record = {
-        "state": "running", "content": {}, "inputs": {}, "config": {}, "started": "2020-01-01T00:00:00Z",
+        "state": "running", "started": "2020-01-01T00:00:00Z",
+        "content": {}, "inputs": {}, "config": {},
         "extent": extent_of(MANIFEST, 2),
     }  # fmt: skip
     (tmp_path / "extract-targets.json").write_text(json.dumps(record))
