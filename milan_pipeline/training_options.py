@@ -56,6 +56,14 @@ class TrainingOptions:
     keep: int = option(2, help="Checkpoints to keep.", role="execution", least=1)
     log_every: int = option(10, help="Steps between looks at the loss.", role="execution", least=1)
     workers: int = option(2, help="Loader processes of each process.", role="execution", least=0)
+    max_bad_fraction: float = option(
+        0.01,
+        help="Share of unreadable images at which to fail (a single one never fails); others stand "
+        "in for them. Of images with targets, none may be.",
+        role="execution",
+        least=0,
+        most=1,
+    )
     cache: str | None = option(
         None,
         help="Local folder that keeps what is read from the shards; default: none.",
