@@ -87,7 +87,7 @@ def image_of(members: dict[str, bytes]) -> bytes:
 
 
 def read_root(store: Path) -> dict[str, Any]:
-    attributes = zarr.open_group(str(store), mode="r").attrs.asdict()
+    attributes: dict[str, Any] = zarr.open_group(str(store), mode="r").attrs.asdict()
     assert attributes["format_version"] == 1
     assert attributes["identity_hash"] == json_hash(attributes["identity"])
     identity: dict[str, Any] = attributes["identity"]
