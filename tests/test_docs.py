@@ -133,7 +133,8 @@ def test_the_command_reference_has_every_command_and_option() -> None:
 
 @pytest.mark.slow
 def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-d", str(tmp_path / "trees")]
+    trees = str(tmp_path / "trees")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-d", trees]
     done = subprocess.run(
         [*command, DOCS, tmp_path / "site"], capture_output=True, text=True, check=False
     )
