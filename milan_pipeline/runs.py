@@ -4,7 +4,6 @@ Legend: K kept, M masked patches, N = 1 + L tokens, T supervised tokens, D targe
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -14,12 +13,12 @@ import torch
 from safetensors.torch import load_file
 from timm.models import VisionTransformer
 
-from milan_pipeline import storage
 from milan_pipeline.checkpoints import AVERAGE, MODEL, newest_checkpoint
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.masking import kept_count
 from milan_pipeline.pretraining import StudentSpec, build_student
 from milan_pipeline.provenance import read_record
+from milan_pipeline.run_weights import encoder_description
 from milan_pipeline.student import Student, in_grid_order, patchify, supervised_slice
 
 
@@ -78,7 +77,7 @@ def load_run(run: Path) -> LoadedRun:
     if record is None or newest is None:
         raise MissingDataError(f"{run} holds no run with a checkpoint; `pretrain` makes one")
     content = record["content"]
-    description = json.loads(storage.read_bytes(str(run / "encoder.json")))
+    description = encoder_description(run)
     weights = load_file(newest[1] / MODEL)
     image_size = description["timm"].get("img_size")
     spec = dataclasses.replace(StudentSpec.from_content(content), image_size=image_size)
