@@ -1,0 +1,190 @@
+"""The page of one run, or of several on shared axes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from milan_pipeline.comparison import rows_of
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.report.facts import Facts, flattened, text_of, words_of
+from milan_pipeline.report.page import Page, Table, shown
+from milan_pipeline.report.predictions import Predictions, predict, require_same_targets
+from milan_pipeline.report.run_facts import RunReport
+from milan_pipeline.report.run_plots import MOST_RUNS, plot_runs
+from milan_pipeline.report.target_rows import read_target_rows
+from milan_pipeline.report.view_source import ViewSource
+from milan_pipeline.runs import load_run
+
+SHOWN = 12
+"""Views that are predicted, at most: each takes a pass of every run's student."""
+HIGHLIGHTS = {
+    "loss": "loss",
+    "images_per_second": "images/s",
+    "data_wait_share": "waiting for data",
+    "memory_bytes": "peak memory",
+}
+
+
+def run_page(
+    runs: Sequence[RunReport],
+    *,
+    images: str | None,
+    targets: str | None,
+    gallery: int,
+    seed: int,
+) -> Page:
+    """Make the page of runs; with images and targets, of their predictions, too.
+
+    Args:
+        runs: one or more.
+        images: folder of image shards, or None.
+        targets: target store or shards of these images, or None.
+        gallery: views to predict, of which `SHOWN` are taken at most.
+        seed: of which views those are, and of the masks.
+
+    Raises:
+        ConfigError: there are more runs than can be told apart.
+        MissingDataError, MismatchError: images, targets and runs do not belong together.
+    """
+    if len(runs) > MOST_RUNS:
+        raise ConfigError(
+            f"{len(runs)} runs are more than a plot can tell apart; give {MOST_RUNS} at most"
+        )
+    predictions = (
+        _predictions(runs, images, targets, min(gallery, SHOWN), seed) if images and targets else []
+    )
+    first = runs[0].facts()["run"]
+    names = [run.name for run in runs]
+    return Page(
+        title=", ".join(names),
+        kind="run" if len(runs) == 1 else f"{len(runs)} runs",
+        state=str(first["state"]) if len(runs) == 1 else "compared",
+        paths=[str(run.folder) for run in runs],
+        highlights=_highlights(runs, predictions),
+        facts=shown(_facts(runs)),
+        notes=_notes(runs, predictions),
+        plots=plot_runs(runs),
+        plots_title="Training",
+        plots_words="Each point is the mean of neighbouring steps; "
+        + (
+            "lines differ in colour and in dashes."
+            if len(runs) > 1
+            else "epochs from left to right."
+        ),
+        predictions=predictions,
+        tables=[*_results(runs), *_differences(runs)],
+    )
+
+
+def _predictions(
+    runs: Sequence[RunReport], images: str, targets: str, count: int, seed: int
+) -> list[Predictions]:
+    rows, source = read_target_rows(targets, count, seed), ViewSource(images)
+    found = []
+    for run in runs:
+        require_same_targets(run, rows, targets)
+        size = load_run(run.folder).image_size
+        found.append(predict(run, rows, list(source.views(rows, size)), seed=seed))
+    return found
+
+
+def _facts(runs: Sequence[RunReport]) -> Facts:
+    if len(runs) == 1:
+        return runs[0].facts()
+    return {
+        f"{run.name}: {section}": part
+        for run in runs
+        for section, part in run.facts().items()
+        if section in ("run", "latest steps")
+    }
+
+
+def _highlights(
+    runs: Sequence[RunReport], predictions: Sequence[Predictions]
+) -> list[tuple[str, str]]:
+    tiles = []
+    for number, run in enumerate(runs):
+        facts, of = run.facts(), f" of {run.name}" if len(runs) > 1 else ""
+        step, total = facts["run"]["step"], facts["run"]["total_steps"]
+        if len(runs) == 1:
+            tiles.append(("steps done", f"{step:,}" + (f" of {total:,}" if total else "")))
+        wanted = HIGHLIGHTS if len(runs) == 1 else {"loss": "loss"}
+        found = facts["latest steps"]
+        tiles += [
+            (f"{label}{of}", text_of(n, _short(found[n])))
+            for n, label in wanted.items()
+            if n in found
+        ]
+        if predictions:
+            tiles.append(
+                (f"cosine of masked patches{of}", f"{predictions[number].masked_cosine:.3f}")
+            )
+    return tiles
+
+
+def _short(value: Any) -> Any:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def _results(runs: Sequence[RunReport]) -> list[Table]:
+    named = [(run.name, result) for run in runs for result in run.results]
+    if not named:
+        return []
+    rows = [
+        [
+            name,
+            row.stage,
+            metric,
+            f"{value:.2f} %",
+            ", ".join(f"{key}={found}" for key, found in row.settings.items()) or "as the others",
+        ]
+        for name, result in named
+        for row in rows_of([result])
+        for metric, value in result.metrics.items()
+    ]
+    return [
+        Table(
+            anchor="results",
+            title="Results",
+            columns=("run", "stage", "measure", "result", "settings"),
+            rows=rows,
+            words="Measured of these runs' own weights, which their fingerprint tells.",
+        )
+    ]
+
+
+def _differences(runs: Sequence[RunReport]) -> list[Table]:
+    """Tell the options and inputs in which runs differ."""
+    if len(runs) == 1:
+        return []
+    options = [dict(flattened({k: run.record[k] for k in ("content", "inputs")})) for run in runs]
+    names = [name for name in dict.fromkeys(n for one in options for n in one)]
+    rows = [
+        [words_of(name.partition(".")[2]), *(text_of(name, one.get(name)) for one in options)]
+        for name in names
+        if any(one.get(name) != options[0].get(name) for one in options)
+    ]
+    return [
+        Table(
+            anchor="differences",
+            title="What the runs differ in",
+            columns=("option or input", *(run.name for run in runs)),
+            rows=rows or [["nothing", *("" for _ in runs)]],
+        )
+    ]
+
+
+def _notes(runs: Sequence[RunReport], predictions: Sequence[Predictions]) -> list[str]:
+    steps = ", ".join(f"{len(run.history.get('step', ()))} of {run.name}" for run in runs)
+    notes = [
+        f"Steps that are logged: {steps}. “Latest steps” are means of the last 100, memory the most.",
+        "Memory is that of the first process alone, without the loader's workers; runs of older "
+        "versions did not log it.",
+    ]
+    if predictions:
+        notes.append(
+            f"{len(predictions[0].views)} views were predicted by the newest checkpoint, once each, "
+            "from the patches that one draw of the run's masking kept."
+        )
+    else:
+        notes.append("Predictions need --images and --targets, of views that were held out.")
+    return notes
