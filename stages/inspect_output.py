@@ -55,11 +55,13 @@ def run(config: InspectOutput) -> None:
     found = inspect_places(config.path, config.results)
     click.echo(found.to_json() if config.json else found.to_text())
     if config.html is not None:
-        page = found.page(
-            images=config.images, targets=config.targets, gallery=config.gallery, seed=config.seed
-        )
-        storage.put_bytes(config.html, page.encode())
-        click.echo(f"{config.html}: {len(page.encode())} bytes", err=True)
+        from milan_pipeline.report.page import render
+        from milan_pipeline.report.pages import page_of
+
+        chosen = {name: getattr(config, name) for name in ("images", "targets", "gallery", "seed")}
+        data = render(page_of(found, **chosen)).encode()
+        storage.put_bytes(config.html, data)
+        click.echo(f"{config.html}: {len(data)} bytes", err=True)
 
 
 command = stage_command("inspect", InspectOutput, run=run, dry_run=None)

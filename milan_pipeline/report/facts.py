@@ -31,26 +31,27 @@ def words_of(name: str) -> str:
 
 def text_of(name: str, value: Any) -> str:
     """Write a fact's value for people, with its unit."""
-    if value is None:
-        return "not known"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int | float) and name.endswith("_share"):
-        return f"{100 * value:.3g}%"
-    if isinstance(value, int) and name.endswith("bytes"):
-        return in_bytes(value)
-    if isinstance(value, int | float) and name.endswith("_seconds"):
-        return in_time(value)
-    if isinstance(value, int):
-        return f"{value:,}" if abs(value) >= 10_000 and "seed" not in name else str(value)
-    if isinstance(value, float):
-        return f"{value:.6g}"
+    if isinstance(value, int | float):
+        return _number(name, value)
     if isinstance(value, Mapping):
-        parts = [f"{inner}: {text_of(inner, found)}" for inner, found in value.items()]
-        return _listed(parts) if parts else "none"
+        value = [f"{inner}: {text_of(inner, found)}" for inner, found in value.items()]
     if isinstance(value, list | tuple):
         return _listed([text_of("", item) for item in value]) if value else "none"
-    return str(value)
+    return "none" if value is None else str(value)
+
+
+def _number(name: str, value: float) -> str:
+    if name.endswith("_share"):
+        return f"{100 * value:.3g}%"
+    if name.endswith("bytes"):
+        return in_bytes(int(value))
+    if name.endswith("_seconds"):
+        return in_time(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"{value:,}" if abs(value) >= 10_000 and "seed" not in name else str(value)
 
 
 def in_bytes(count: int) -> str:

@@ -34,12 +34,12 @@ def fidelity_facts(rows: TargetRows) -> dict[str, Any]:
     elif spec.name == "int8":
         known |= _int8_facts(tokens_nND)
     else:
-        known["cosine_to_the_original"] = None
+        known["cosine_to_the_original"] = "not known: `milan-pipeline codecs` measures it"
     return known
 
 
 def _int8_facts(tokens_nND: torch.Tensor) -> dict[str, float]:
-    """Rounding errors are within half a step of a component, and evenly spread there if nothing else is known."""
+    """A component is rounded by half a step at most; likely, evenly anywhere within that."""
     scale_nN = make_codec("int8").encode(tokens_nND).scale_nN
     assert scale_nN is not None  # noqa: S101 - int8 has one
     width, step_nN = tokens_nND.shape[-1], scale_nN.float()

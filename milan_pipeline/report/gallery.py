@@ -90,7 +90,7 @@ def _entry(
         source=rows.source[number],
         view=rows.view[number],
         crop=(
-            f"{box.width} × {box.height} pixels from {box.left}, {box.top}"
+            f"{box.width} by {box.height} pixels from {box.left}, {box.top}"
             + (", flipped" if box.flip else "")
         ),
         pixels=None if pixels is None else jpeg_uri(pixels),
@@ -110,7 +110,6 @@ def _mask(
 
 def _coloured(patches_LD: torch.Tensor, colours: TokenColours | None, grid: tuple[int, int]) -> str:
     direction_LD = directions(patches_LD).numpy()
-    found = (
-        np.zeros((len(direction_LD), 3), np.float32) if colours is None else colours(direction_LD)
-    )
-    return colours_uri(found.reshape(*grid, 3))
+    black_L3 = np.zeros((len(direction_LD), 3), np.float32)
+    found_L3 = black_L3 if colours is None else colours(direction_LD)
+    return colours_uri(found_L3.reshape(*grid, 3))

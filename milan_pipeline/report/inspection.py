@@ -1,4 +1,4 @@
-"""Look at one place, or at several runs: facts first, then a page if one is wanted."""
+"""Look at one place, or at several runs, and tell the facts."""
 
 import dataclasses
 import json
@@ -41,32 +41,6 @@ class Inspection:
     def to_text(self) -> str:
         """Return aligned lines."""
         return "\n\n".join("\n".join(lines_of(facts)) for facts in self.facts)
-
-    def page(self, *, images: str | None, targets: str | None, gallery: int, seed: int) -> str:
-        """Make the page; see `target_page`, `image_page` and `run_page`.
-
-        Raises:
-            ConfigError: an option is for places of another kind.
-            DataError, MissingDataError, MismatchError: what is there cannot be shown.
-        """
-        # Only now: matplotlib takes a second.
-        from milan_pipeline.report.image_page import image_page
-        from milan_pipeline.report.page import render
-        from milan_pipeline.report.run_page import run_page
-        from milan_pipeline.report.target_page import target_page
-
-        if targets is not None and self.kind != "run":
-            raise ConfigError(
-                f"--targets {targets} is for a run, not for {self.kind}; leave it out"
-            )
-        place, facts = self.places[0], self.facts[0]
-        if self.kind == "run":
-            page = run_page(self.runs, images=images, targets=targets, gallery=gallery, seed=seed)
-        elif self.kind == "image shards":
-            page = image_page(place, facts, gallery=gallery, seed=seed)
-        else:
-            page = target_page(place, facts, images=images, gallery=gallery, seed=seed)
-        return render(page)
 
 
 def inspect_places(places: Sequence[str], results: tuple[str, ...] = ()) -> Inspection:

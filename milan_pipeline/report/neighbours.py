@@ -75,7 +75,7 @@ def _measured(
     full_pP, reduced_pP = full_PD[probes] @ full_PD.T, reduced_PR[probes] @ reduced_PR.T
     error = float(np.abs(full_pP - reduced_pP).mean())
     own_pP = (probes // patches)[:, None] == np.arange(len(full_PD))[None] // patches
-    nearest = [
+    nearest_p, found_p = (
         np.where(own_pP, -np.inf, cosine_pP).argmax(axis=1) for cosine_pP in (full_pP, reduced_pP)
-    ]
-    return error, float((nearest[0] == nearest[1]).mean())
+    )
+    return error, float((nearest_p == found_p).mean())

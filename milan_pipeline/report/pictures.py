@@ -1,4 +1,4 @@
-"""Pictures as data URIs: views as small JPEGs, what has a value a patch as a PNG of a pixel a patch.
+"""Pictures as data URIs: views as small JPEGs, values of patches as PNGs of a pixel a patch.
 
 Legend: H, W rows and columns of patches; S side of a view in pixels.
 """
@@ -22,10 +22,15 @@ def jpeg_uri(pixels_SSC: NDArray[np.uint8]) -> str:
     return _uri(Image.fromarray(pixels_SSC), "JPEG", quality=JPEG_QUALITY, optimize=True)
 
 
-def heat_uri(values_HW: NDArray[np.float32]) -> str:
-    """Return values as colours, from their least, dark, to their most, bright."""
-    low, high = float(values_HW.min()), float(values_HW.max())
-    scaled = (values_HW - low) / (high - low if high > low else 1)
+def heat_uri(values_HW: NDArray[np.float32], ends: tuple[float, float] | None = None) -> str:
+    """Return values as colours from dark to bright.
+
+    Args:
+        values_HW: finite.
+        ends: what is darkest and what brightest; None takes the values' own least and most.
+    """
+    low, high = ends or (float(values_HW.min()), float(values_HW.max()))
+    scaled = ((values_HW - low) / (high - low if high > low else 1)).clip(0, 1)
     return _png((255 * HEAT(scaled)[..., :3]).round().astype(np.uint8))
 
 

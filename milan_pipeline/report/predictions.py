@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from milan_pipeline.checkpoints import newest_checkpoint
 from milan_pipeline.codecs.spectrum import directions
 from milan_pipeline.errors import MilanError, MismatchError
 from milan_pipeline.identity import differences
@@ -47,7 +48,7 @@ class Predictions:
     """Of a run: its predictions, their means, and whether it learnt from these very images."""
 
     run: str
-    step: int | None
+    step: int
     seen: str
     views: list[Prediction]
 
@@ -101,7 +102,8 @@ def predict(
     target_nLD = directions(rows.tokens_nND[:, 1:])
     masking = run.record["content"].get("masking") or DEFAULTS["features"]["masking"]
     pairs = [
-        _predicted(loaded, masking, rows, number, view, seed) for number, view in enumerate(views)
+        _predicted(loaded, masking, rows, number, view, seed=seed)
+        for number, view in enumerate(views)
     ]
     colours = token_colours(target_nLD)
     found = []
@@ -121,13 +123,17 @@ def predict(
                 mask=mask_uri(kept_K, rows.grid),
                 target=pictures[0],
                 predicted=pictures[1],
-                agreement=heat_uri(np.nan_to_num(cosine_L).clip(0, 1).reshape(rows.grid)),
+                agreement=heat_uri(np.nan_to_num(cosine_L).reshape(rows.grid), ends=(0, 1)),
                 masked_cosine=_mean(cosine_L[~visible_L]),
                 visible_cosine=_mean(cosine_L[visible_L]),
             )
         )
+    newest = newest_checkpoint(run.folder)
     return Predictions(
-        run=run.name, step=run.state.get("step"), seen=seen_in_training(run, rows), views=found
+        run=run.name,
+        step=newest[0] if newest else 0,
+        seen=seen_in_training(run, rows),
+        views=found,
     )
 
 
@@ -149,20 +155,21 @@ def seen_in_training(run: RunReport, rows: TargetRows) -> str:
 
 
 def _predicted(
-    run: LoadedRun,
+    loaded: LoadedRun,
     masking: str,
     rows: TargetRows,
     number: int,
     view_SSC: NDArray[np.uint8],
+    *,
     seed: int,
 ) -> tuple[NDArray[np.int64], torch.Tensor]:
     """Return the patches kept (K,) and the prediction of all patches (L, D)."""
     kept_K, masked_M = draw_mask(
-        masking, rows.prior_nL[number], run.kept, grid=rows.grid, seed=seed, epoch=0,
+        masking, rows.prior_nL[number], loaded.kept, grid=rows.grid, seed=seed, epoch=0,
         key=rows.key[number],
     )  # fmt: skip
     view_CSS = torch.from_numpy(view_SSC).permute(2, 0, 1)
-    pred_ND = run.predict(view_CSS, torch.from_numpy(kept_K), torch.from_numpy(masked_M))
+    pred_ND = loaded.predict(view_CSS, torch.from_numpy(kept_K), torch.from_numpy(masked_M))
     return kept_K, pred_ND[1:]
 
 

@@ -35,6 +35,12 @@ class RunReport:
     history: History
     results: list[Result]
 
+    @property
+    def step(self) -> int:
+        """Steps that are done: by its log, as its state is written when it begins and ends."""
+        logged = self.history.get("step", ())
+        return max(int(self.state.get("step", 0)), int(max(logged, default=0)))
+
     def facts(self) -> Facts:
         """Tell it for a terminal; keys are those of the record and the log."""
         newest = newest_checkpoint(self.folder)
@@ -43,7 +49,7 @@ class RunReport:
                 "path": str(self.folder),
                 "stage": self.record["stage"],
                 "state": self.state.get("state", self.record["state"]),
-                "step": self.state.get("step", 0),
+                "step": self.step,
                 "total_steps": self.state.get("total_steps"),
                 "newest_checkpoint": None if newest is None else newest[1].name,
                 "encoder_exported": (self.folder / "encoder.safetensors").exists(),

@@ -64,12 +64,8 @@ def run_page(
         notes=_notes(runs, predictions),
         plots=plot_runs(runs),
         plots_title="Training",
-        plots_words="Each point is the mean of neighbouring steps; "
-        + (
-            "lines differ in colour and in dashes."
-            if len(runs) > 1
-            else "epochs from left to right."
-        ),
+        plots_words="Against epochs; each point is the mean of neighbouring steps."
+        + (" Runs differ in colour and in dashes." if len(runs) > 1 else ""),
         predictions=predictions,
         tables=[*_results(runs), *_differences(runs)],
     )
@@ -110,14 +106,13 @@ def _highlights(
         wanted = HIGHLIGHTS if len(runs) == 1 else {"loss": "loss"}
         found = facts["latest steps"]
         tiles += [
-            (f"{label}{of}", text_of(n, _short(found[n])))
-            for n, label in wanted.items()
-            if n in found
+            (f"{label}{of}", text_of(name, _short(found[name])))
+            for name, label in wanted.items()
+            if name in found
         ]
         if predictions:
-            tiles.append(
-                (f"cosine of masked patches{of}", f"{predictions[number].masked_cosine:.3f}")
-            )
+            cosine = predictions[number].masked_cosine
+            tiles.append((f"cosine of masked patches{of}", f"{cosine:.3f}"))
     return tiles
 
 
@@ -157,7 +152,7 @@ def _differences(runs: Sequence[RunReport]) -> list[Table]:
     if len(runs) == 1:
         return []
     options = [dict(flattened({k: run.record[k] for k in ("content", "inputs")})) for run in runs]
-    names = [name for name in dict.fromkeys(n for one in options for n in one)]
+    names = dict.fromkeys(name for one in options for name in one)
     rows = [
         [words_of(name.partition(".")[2]), *(text_of(name, one.get(name)) for one in options)]
         for name in names
@@ -175,16 +170,18 @@ def _differences(runs: Sequence[RunReport]) -> list[Table]:
 
 def _notes(runs: Sequence[RunReport], predictions: Sequence[Predictions]) -> list[str]:
     steps = ", ".join(f"{len(run.history.get('step', ()))} of {run.name}" for run in runs)
-    notes = [
-        f"Steps that are logged: {steps}. “Latest steps” are means of the last 100, memory the most.",
+    logged = (
+        f"Steps that are logged: {steps}. Figures of the latest steps are means of the last 100, "
+        "of memory the most."
+    )
+    memory = (
         "Memory is that of the first process alone, without the loader's workers; runs of older "
-        "versions did not log it.",
-    ]
-    if predictions:
-        notes.append(
-            f"{len(predictions[0].views)} views were predicted by the newest checkpoint, once each, "
-            "from the patches that one draw of the run's masking kept."
-        )
-    else:
-        notes.append("Predictions need --images and --targets, of views that were held out.")
-    return notes
+        "versions did not log it."
+    )
+    predicted = (
+        f"{len(predictions[0].views)} views were predicted by the newest checkpoint, once each, "
+        "from the patches that one draw of the run's masking kept."
+        if predictions
+        else "Predictions need --images and --targets, best of images that were held out."
+    )
+    return [logged, memory, predicted]

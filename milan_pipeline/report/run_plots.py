@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from milan_pipeline.report.facts import in_bytes
@@ -17,6 +17,8 @@ from milan_pipeline.report.svg import DASHES, SERIES, Plot, draw
 
 BUCKETS = 300
 MOST_RUNS = len(SERIES)
+Line = tuple[int, str, NDArray[np.float64], NDArray[np.float64]]
+"""A run's number, its name, and where its line goes."""
 Column = Callable[[History], NDArray[np.float64]]
 
 
@@ -38,14 +40,13 @@ def plot_runs(runs: Sequence[RunReport]) -> list[Plot]:
 def bucketed(
     x_S: NDArray[np.float64], y_S: NDArray[np.float64], buckets: int = BUCKETS
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return means of equally many neighbouring steps, (B,) of each; what is not finite is left out."""
+    """Return means (B,) of equally many neighbouring steps; what is not finite is left out."""
     finite_S = np.isfinite(x_S) & np.isfinite(y_S)
     x_S, y_S = x_S[finite_S], y_S[finite_S]
     parts = np.array_split(np.arange(len(x_S)), max(1, min(buckets, len(x_S))))
     parts = [part for part in parts if len(part)]
-    return np.array([x_S[part].mean() for part in parts]), np.array(
-        [y_S[part].mean() for part in parts]
-    )
+    x_B, y_B = (np.array([all_S[part].mean() for part in parts]) for all_S in (x_S, y_S))
+    return x_B, y_B
 
 
 def _column(name: str) -> Column:
@@ -55,7 +56,7 @@ def _column(name: str) -> Column:
 def _plot(
     runs: Sequence[RunReport], title: str, label: str, unit: str, column: Column
 ) -> Plot | None:
-    lines = []
+    lines: list[Line] = []
     for number, run in enumerate(runs):
         values_S = column(run.history)
         if len(values_S) and np.isfinite(values_S).any():
@@ -66,23 +67,16 @@ def _plot(
 
     def onto(axes: Axes) -> None:
         for number, name, x_B, y_B in lines:
-            marker = "o" if len(x_B) == 1 else ""
             axes.plot(
-                x_B,
-                y_B,
-                label=_plain(name),
-                color=SERIES[number],
-                linestyle=DASHES[number],
-                marker=marker,
-            )
+                x_B, y_B, label=_plain(name), color=SERIES[number], linestyle=DASHES[number],
+                marker="o" if len(x_B) == 1 else "",
+            )  # fmt: skip
         axes.set(xlabel="epoch", ylabel=label)
         if unit == "%":
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
             axes.set_ylim(0, None)
         elif unit == "bytes":
-            axes.yaxis.set_major_formatter(
-                FuncFormatter(lambda size, _: in_bytes(max(0, int(size))))
-            )
+            axes.yaxis.set_major_formatter(lambda size, _: in_bytes(max(0, int(size))))
             axes.set_ylim(0, None)
         if len(runs) > 1:
             axes.legend()
@@ -90,16 +84,15 @@ def _plot(
     return draw(title, _words(title, unit, lines), onto)
 
 
-def _words(
-    title: str,
-    unit: str,
-    lines: Sequence[tuple[int, str, NDArray[np.float64], NDArray[np.float64]]],
-) -> str:
-    parts = []
-    for _, name, _, y_B in lines:
-        first, last = (_value(float(value), unit) for value in (y_B[0], y_B[-1]))
-        parts.append(f"{name}: from {first} to {last}")
-    return f"{title} over epochs. {'; '.join(parts)}."
+def _words(title: str, unit: str, lines: Sequence[Line]) -> str:
+    ends = [
+        (name, *(_value(float(value), unit) for value in (y_B[0], y_B[-1])))
+        for _, name, _, y_B in lines
+    ]
+    if len(ends) == 1:
+        return f"{title} over epochs: from {ends[0][1]} to {ends[0][2]}."
+    told = "; ".join(f"{name} from {first} to {last}" for name, first, last in ends)
+    return f"{title} over epochs: {told}."
 
 
 def _value(value: float, unit: str) -> str:

@@ -19,7 +19,7 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 VARIABLES = {TEXT: "--ink", GRID: "--rule"} | {
     colour: f"--series-{number}" for number, colour in enumerate(SERIES, start=1)
 }
-INCHES = (4.2, 2.7)
+INCHES = (3.5, 2.4)
 STYLE = {
     "svg.fonttype": "none",
     "font.size": 8,

@@ -5,7 +5,6 @@ Legend: n samples, L patches, D target width.
 
 import base64
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -103,41 +102,43 @@ def _data(rows: TargetRows, near: Neighbours) -> dict[str, Any]:
 
 def _highlights(facts: Facts) -> list[tuple[str, str]]:
     counts, sizes, codec = facts["counts"], facts["sizes"], facts["codec"]
-    everything = "all_targets_bytes" if "all_targets_bytes" in sizes else "all_shards_bytes"
-    wanted: Sequence[tuple[str, str, Any]] = [
-        ("targets", "targets", counts["targets"]),
-        ("views", "views", counts["views"]),
-        ("in all", everything, sizes[everything]),
-        ("a target", "one_target_bytes", sizes["one_target_bytes"]),
-        (f"smaller than float16, by {codec['name']}", "", codec["smaller_than_float16"]),
-        ("images skipped", "skipped", facts["ledger"]["skipped"]),
+    everything = sizes.get("all_targets_bytes", sizes.get("all_shards_bytes"))
+    return [
+        ("targets", text_of("", counts["targets"])),
+        ("views", text_of("", counts["views"])),
+        ("in all", text_of("bytes", everything)),
+        ("a target", text_of("bytes", sizes["one_target_bytes"])),
+        ("codec", str(codec["name"])),
+        ("float16 would be larger by", f"{codec['smaller_than_float16']:.3g} times"),
+        ("images skipped", text_of("", facts["ledger"]["skipped"])),
     ]
-    texts = [(label, text_of(name, value)) for label, name, value in wanted]
-    texts[4] = (texts[4][0], f"{codec['smaller_than_float16']:.3g} ×")
-    return texts
 
 
 def _notes(
     rows: TargetRows, chosen: TargetRows, near: Neighbours, *, images: str | None, seed: int
 ) -> list[str]:
     blocks = "" if rows.blocks is None else f", out of {rows.blocks} blocks of neighbours"
+    sampled = (
+        f"Histograms, norms and spectrum are of {len(rows)} of {rows.total:,} targets{blocks}; the "
+        f"gallery shows {len(chosen)} of those. Both were drawn by the seed {seed}. Counts, sizes "
+        "and the ledger are of everything."
+    )
     pixels = (
         "No pixels were read; --images gives them."
         if images is None
-        else "Views were cut from the image shards as the teacher saw them; each image's bytes were "
-        "checked against the hash that is stored with its target."
+        else "Views were cut from the image shards as the teacher saw them; each image's bytes "
+        "were checked against the hash that is stored with its target."
     )
-    return [
-        f"Histograms, norms and spectrum are of {len(rows)} of {rows.total:,} targets{blocks}; the "
-        f"gallery shows {len(chosen)} of those. Both were drawn by the seed {seed}. Counts, sizes "
-        "and the ledger are of everything.",
-        pixels,
-        "Masks are drawn as in training, by the prior, but each run and epoch draws others.",
-        "The page finds nearest patches by features that are reduced to "
-        f"{len(near.weights)} principal axes and one byte each. Against the whole targets, its "
-        f"cosines are off by {near.error:.4f} on average, and {near.agreement:.0%} of patches have "
-        "the same nearest patch in another view.",
-        "What the codec lost cannot be told from a store, as the originals are not kept: what is "
-        "known for certain is under “fidelity of the codec”; `milan-pipeline codecs` measures it "
-        "by encoding targets anew.",
-    ]
+    masks = "Masks are drawn by the prior as in training, where each run and epoch draws its own."
+    nearest = (
+        f"The page finds nearest patches by {len(near.weights)} principal axes of the targets' "
+        "directions, a byte each. Against whole targets its cosines are off by "
+        f"{near.error:.4f} on average, and {near.agreement:.0%} of patches have the same nearest "
+        "patch in another view."
+    )
+    fidelity = (
+        "What the codec lost cannot be told from what is stored, as the originals are not kept; "
+        "what is certain all the same is among the facts. `milan-pipeline codecs` measures codecs "
+        "on these targets."
+    )
+    return [sampled, pixels, masks, nearest, fidelity]

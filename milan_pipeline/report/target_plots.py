@@ -60,17 +60,14 @@ def _prior_plot(relative_nL: NDArray[np.float32]) -> Plot:
         weights = np.full(relative_nL.size, 1 / relative_nL.size)
         axes.hist(relative_nL.ravel(), bins=list(edges), weights=weights, color=SERIES[0])
         axes.axvline(1, color=SERIES[1], linestyle="--")
-        axes.annotate(
-            "uniform", (1, 1), xycoords=("data", "axes fraction"), va="bottom", ha="center"
-        )
+        place = ("data", "axes fraction")
+        axes.annotate("uniform", (1, 1), xycoords=place, va="bottom", ha="center")
         axes.set_xscale("log")
         axes.set(xlabel="prior of a patch, times the uniform one", ylabel="share of patches")
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 
     middle = float(np.median(relative_nL))
-    words = (
-        f"Histogram of mask priors on a logarithmic axis; the median is {middle:.2g} times uniform."
-    )
+    words = f"Histogram of mask priors, logarithmic; the median is {middle:.2g} times uniform."
     return draw("Mask prior", words, onto)
 
 
@@ -93,9 +90,7 @@ def _share_plot(relative_nL: NDArray[np.float32]) -> Plot:
     def onto(axes: Axes) -> None:
         axes.plot(place_L, held_L, color=SERIES[0], label="these targets")
         axes.plot([0, 1], [0, 1], color=SERIES[1], linestyle="--", label="uniform prior")
-        axes.set(
-            xlabel="share of a view's patches, by prior", ylabel="share of the prior they hold"
-        )
+        axes.set(xlabel="share of a view's patches, best first", ylabel="share of the prior")
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.legend(loc="lower right")
@@ -121,11 +116,7 @@ def _norm_plot(norm_nN: NDArray[np.float32], *, fitted: bool) -> Plot:
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.legend()
 
-    ends = (
-        " This codec stores directions: decoded norms are near 1 whatever they were."
-        if fitted
-        else ""
-    )
+    ends = " The codec stores directions: decoded, all are about 1 long." if fitted else ""
     words = (
         f"Histogram of norms: patches {norm_nN[:, 1:].mean():.3g} on average, CLS tokens "
         f"{norm_nN[:, 0].mean():.3g}.{ends}"
