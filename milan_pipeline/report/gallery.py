@@ -52,6 +52,11 @@ def view_side(grid: tuple[int, int]) -> int:
     return max(1, LARGEST_SIDE // max(grid)) * max(grid)
 
 
+def fitting_ratios(patches: int) -> list[float]:
+    """Return the mask ratios that keep at least one of so many patches."""
+    return [ratio for ratio in RATIOS if int(patches * (1 - ratio)) >= 1]
+
+
 def token_colours(patches_nLD: torch.Tensor) -> TokenColours | None:
     """Find the colours of the directions of patches; None for fewer than three components."""
     flat = directions(patches_nLD.flatten(0, 1)).numpy()
@@ -84,6 +89,7 @@ def _entry(
     seed: int,
 ) -> Entry:
     prior_L, box, grid = rows.prior_nL[number], rows.box_n[number], rows.grid
+    ratios = fitting_ratios(len(prior_L))
     best = divmod(int(prior_L.argmax()), grid[1])
     return Entry(
         key=rows.key[number],
@@ -96,7 +102,7 @@ def _entry(
         pixels=None if pixels is None else jpeg_uri(pixels),
         prior=heat_uri(prior_L.reshape(grid)),
         most_attended=(best[0] + 1, best[1] + 1),
-        masks={ratio: _mask(prior_L, ratio, grid, seed, rows.key[number]) for ratio in RATIOS},
+        masks={ratio: _mask(prior_L, ratio, grid, seed, rows.key[number]) for ratio in ratios},
         colours=_coloured(rows.tokens_nND[number, 1:], colours, grid),
     )
 

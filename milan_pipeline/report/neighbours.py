@@ -1,7 +1,7 @@
 """Patch features small enough for a page, so that it can find a patch's nearest ones by itself.
 
 Directions are projected on their first principal axes (about the origin, so that inner products
-stay cosines) and stored as int8 with a scale an axis. What that loses is measured, not assumed.
+stay cosines) and stored as uint8 between an axis's least and most. What that loses is measured.
 
 Legend: P patches of all views, L of one, D target width, R axes kept.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from milan_pipeline.codecs.spectrum import directions
 
 AXES = 48
-INT8_MAX = 127
+STEPS = 255
 PROBES = 400
 
 
@@ -26,20 +26,22 @@ class Neighbours:
     """What the page gets.
 
     Attributes:
-        features: base64 of int8 (P, R), view by view.
-        weights: of each axis, its squared scale: the cosine is their sum times both features.
+        features: base64 of uint8 (P, R), view by view.
+        low: of each axis, what 0 stands for.
+        step: of each axis, between two values.
         error: mean absolute difference between the page's cosines and those of the full targets.
         agreement: share of patches whose nearest patch in another view is the same by both.
     """
 
     features: str
-    weights: list[float]
+    low: list[float]
+    step: list[float]
     error: float
     agreement: float
 
     def for_page(self) -> dict[str, Any]:
         """Return what its script reads."""
-        return {"features": self.features, "weights": self.weights}
+        return {"features": self.features, "low": self.low, "step": self.step}
 
 
 def find_neighbours(patches_nLD: torch.Tensor, seed: int) -> Neighbours:
@@ -54,13 +56,15 @@ def find_neighbours(patches_nLD: torch.Tensor, seed: int) -> Neighbours:
     moment_DD = (direction_PD.T @ direction_PD).double().numpy()
     axes_RD = np.linalg.eigh(moment_DD)[1][:, ::-1].T[:AXES]
     value_PR = direction_PD.numpy() @ axes_RD.T.astype(np.float32)
-    scale_R = np.maximum(np.abs(value_PR).max(axis=0) / INT8_MAX, np.finfo(np.float32).tiny)
-    codes_PR = np.round(value_PR / scale_R).astype(np.int8)
-    reduced_PR = codes_PR * scale_R
+    low_R, spread_R = value_PR.min(axis=0), np.ptp(value_PR, axis=0)
+    step_R = np.where(spread_R > 0, spread_R, 1) / STEPS
+    codes_PR = np.round((value_PR - low_R) / step_R).astype(np.uint8)
+    reduced_PR = low_R + codes_PR * step_R
     error, agreement = _measured(direction_PD.numpy(), reduced_PR, patches, seed)
     return Neighbours(
         features=base64.b64encode(codes_PR.tobytes()).decode(),
-        weights=[float(f"{scale**2:.6g}") for scale in scale_R],
+        low=[float(f"{value:.6g}") for value in low_R],
+        step=[float(f"{value:.6g}") for value in step_R],
         error=error,
         agreement=agreement if views > 1 else 1.0,
     )

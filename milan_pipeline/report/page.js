@@ -1,6 +1,6 @@
 "use strict";
 // The gallery of one page: layers, a picker of patches, and what is nearest to the picked one.
-// Nothing is fetched: features lie in the page as int8, row by row, view by view.
+// Nothing is fetched: features lie in the page, a byte an axis, view by view.
 
 (() => {
   const source = document.getElementById("gallery-data");
@@ -14,16 +14,17 @@
     [40, 174, 128], [94, 201, 98], [173, 220, 48], [253, 231, 37],
   ];
 
-  const bytes = (text, Kind) => {
-    const raw = atob(text);
-    const found = new Kind(raw.length);
-    for (let at = 0; at < raw.length; at += 1) found[at] = raw.charCodeAt(at);
-    return found;
-  };
-  const features = bytes(data.features, Int8Array);
-  const priors = bytes(data.priors, Uint8Array);
-  const weights = Float32Array.from(data.weights);
-  const axes = weights.length;
+  const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const priors = bytes(data.priors);
+  const axes = data.step.length;
+  // Of length 1, so that inner products are cosines.
+  const features = Float32Array.from(
+    bytes(data.features), (code, at) => data.low[at % axes] + code * data.step[at % axes]);
+  for (let start = 0; start < features.length; start += axes) {
+    const own = features.subarray(start, start + axes);
+    const norm = Math.hypot(...own) || 1;
+    own.forEach((value, k) => { own[k] = value / norm; });
+  }
   const thumbs = [...document.querySelectorAll(".thumb")];
   const grid = document.getElementById("patch-grid");
   const stage = document.getElementById("stage-stack");
@@ -31,25 +32,12 @@
   const list = document.getElementById("nearest");
   const state = { view: 0, patch: 0, layer: "plain" };
 
-  const weighted = (patch) => {
-    const found = new Float32Array(axes);
-    for (let k = 0; k < axes; k += 1) found[k] = features[patch * axes + k] * weights[k];
-    return found;
-  };
-  const product = (left, patch) => {
-    let sum = 0;
-    for (let k = 0; k < axes; k += 1) sum += left[k] * features[patch * axes + k];
-    return sum;
-  };
-  const norms = new Float32Array(thumbs.length * patches);
-  for (let p = 0; p < norms.length; p += 1) norms[p] = Math.sqrt(product(weighted(p), p)) || 1;
-
   // The cosine of every patch of the gallery to one of them.
   const cosines = (chosen) => {
-    const left = weighted(chosen);
-    const found = new Float32Array(norms.length);
+    const left = features.subarray(chosen * axes, (chosen + 1) * axes);
+    const found = new Float32Array(thumbs.length * patches);
     for (let p = 0; p < found.length; p += 1) {
-      found[p] = product(left, p) / (norms[p] * norms[chosen]);
+      for (let k = 0; k < axes; k += 1) found[p] += left[k] * features[p * axes + k];
     }
     return found;
   };

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from milan_pipeline import storage
 from milan_pipeline.report.facts import Facts, text_of
 from milan_pipeline.report.fidelity import fidelity_facts
-from milan_pipeline.report.gallery import RATIOS, entries, view_side
+from milan_pipeline.report.gallery import entries, fitting_ratios, view_side
 from milan_pipeline.report.neighbours import Neighbours, find_neighbours
 from milan_pipeline.report.page import Gallery, Page, shown
 from milan_pipeline.report.target_plots import plot_targets
@@ -63,7 +63,7 @@ def target_page(url: str, facts: Facts, *, images: str | None, gallery: int, see
         gallery=Gallery(
             entries=entries(chosen, views, seed=seed),
             grid=rows.grid,
-            ratios=RATIOS,
+            ratios=fitting_ratios(rows.prior_nL.shape[1]),
             data=_data(chosen, near),
         ),
         plots=plots.plots,
@@ -131,7 +131,7 @@ def _notes(
     )
     masks = "Masks are drawn by the prior as in training, where each run and epoch draws its own."
     nearest = (
-        f"The page finds nearest patches by {len(near.weights)} principal axes of the targets' "
+        f"The page finds nearest patches by {len(near.step)} principal axes of the targets' "
         "directions, a byte each. Against whole targets its cosines are off by "
         f"{near.error:.4f} on average, and {near.agreement:.0%} of patches have the same nearest "
         "patch in another view."
