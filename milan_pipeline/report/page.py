@@ -53,7 +53,7 @@ class Page:
     Attributes:
         title: at the top.
         kind: what it is of, above the title.
-        state: such as "done".
+        state: such as "done"; empty where there is none.
         paths: of what it shows.
         highlights: the few figures that one wants first, by name.
         facts: all that is known, by section.

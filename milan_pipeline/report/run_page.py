@@ -57,7 +57,7 @@ def run_page(
     return Page(
         title=", ".join(names),
         kind="run" if len(runs) == 1 else f"{len(runs)} runs",
-        state=str(first["state"]) if len(runs) == 1 else "compared",
+        state=str(first["state"]) if len(runs) == 1 else "",
         paths=[str(run.folder) for run in runs],
         highlights=_highlights(runs, predictions),
         facts=shown(_facts(runs)),
@@ -121,30 +121,28 @@ def _short(value: Any) -> Any:
 
 
 def _results(runs: Sequence[RunReport]) -> list[Table]:
-    named = [(run.name, result) for run in runs for result in run.results]
-    if not named:
+    names = {result.folder: run.name for run in runs for result in run.results}
+    found = rows_of(result for run in runs for result in run.results)
+    if not found:
         return []
-    rows = [
-        [
-            name,
-            row.stage,
-            metric,
-            f"{value:.2f} %",
-            ", ".join(f"{key}={found}" for key, found in row.settings.items()) or "as the others",
+    settings = any(row.settings for row in found)
+    rows = []
+    for row in found:
+        (result,) = row.results
+        told = ", ".join(f"{name}={value}" for name, value in row.settings.items())
+        rows += [
+            [
+                names[result.folder],
+                row.stage,
+                metric,
+                f"{value:.2f} %",
+                *([told] if settings else []),
+            ]
+            for metric, value in result.metrics.items()
         ]
-        for name, result in named
-        for row in rows_of([result])
-        for metric, value in result.metrics.items()
-    ]
-    return [
-        Table(
-            anchor="results",
-            title="Results",
-            columns=("run", "stage", "measure", "result", "settings"),
-            rows=rows,
-            words="Measured of these runs' own weights, which their fingerprint tells.",
-        )
-    ]
+    columns = ["run", "stage", "measure", "result", *(["settings"] if settings else [])]
+    words = "Of these runs' own weights, as their fingerprint tells."
+    return [Table(anchor="results", title="Results", columns=columns, rows=rows, words=words)]
 
 
 def _differences(runs: Sequence[RunReport]) -> list[Table]:

@@ -19,10 +19,10 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 VARIABLES = {TEXT: "--ink", GRID: "--rule"} | {
     colour: f"--series-{number}" for number, colour in enumerate(SERIES, start=1)
 }
-INCHES = (3.5, 2.4)
+INCHES = (3.5, 2.5)
 STYLE = {
     "svg.fonttype": "none",
-    "font.size": 8,
+    "font.size": 9,
     "font.family": "sans-serif",
     "text.color": TEXT,
     "axes.labelcolor": TEXT,

@@ -58,11 +58,15 @@ def _prior_plot(relative_nL: NDArray[np.float32]) -> Plot:
         low, high = np.quantile(relative_nL, [0.0005, 0.9995])
         edges = np.geomspace(max(low, 1e-4), max(high, 2e-4) * 1.01, BINS)
         weights = np.full(relative_nL.size, 1 / relative_nL.size)
-        axes.hist(relative_nL.ravel(), bins=list(edges), weights=weights, color=SERIES[0])
+        axes.hist(
+            relative_nL.ravel(), bins=list(edges), weights=weights, histtype="stepfilled",
+            color=SERIES[0],
+        )  # fmt: skip
         axes.axvline(1, color=SERIES[1], linestyle="--")
         place = ("data", "axes fraction")
         axes.annotate("uniform", (1, 1), xycoords=place, va="bottom", ha="center")
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda times, _: f"{times:g}")
         axes.set(xlabel="prior of a patch, times the uniform one", ylabel="share of patches")
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 

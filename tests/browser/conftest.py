@@ -23,7 +23,8 @@ def chromium() -> Iterator[Chromium]:
 @pytest.fixture(scope="session")
 def large(tmp_path_factory: pytest.TempPathFactory) -> MadeStore:
     """A store of 10,000 images with the grid of a ViT-B/16, and narrow targets."""
-    return make_store(tmp_path_factory.mktemp("large"), images=IMAGES, width=32)
+    key = ("a-folder-whose-name-has-no-end/" * 3 + "{:06d}").format
+    return make_store(tmp_path_factory.mktemp("large"), images=IMAGES, width=32, key=key)
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +43,7 @@ def pages(
         "store": (large.store, "--images", large.images),
         "full": (large.store, "--images", large.images, "--gallery", 150),
         "shards": (target_shards,),
-        "images": (image_shards,),
+        "images": (large.images,),
         "run": (folder / "one", *pixels, *targets),
         "runs": (folder / "one", folder / "two", *pixels, *targets),
     }
