@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/python -m pytest
 SHARED := --numprocesses auto --maxprocesses 8 --dist loadfile
 
-.PHONY: demo study test test-slow test-slurm faults lint docs clean
+.PHONY: demo study test test-slow test-slurm test-browser faults lint docs clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -28,6 +28,11 @@ test-slurm: .venv/installed  ## Slurm as Debian has it, on one node of its own; 
 	dpkg -s slurm-wlm munge > /dev/null 2>&1 || \
 	    { apt-get update -q && apt-get install -y -q --no-install-recommends slurm-wlm munge; }
 	$(PYTEST) -m slurm
+
+test-browser: .venv/installed  ## the pages of `inspect` in Debian's Chromium; root installs it
+	dpkg -s chromium chromium-driver > /dev/null 2>&1 || \
+	    { apt-get update -q && apt-get install -y -q --no-install-recommends chromium chromium-driver; }
+	$(PYTEST) -m browser tests/browser
 
 faults: .venv/installed  ## breaks things on purpose: a slice of it, or all by FAULTS=whole
 	$(PYTEST) -m faults tests/faults
