@@ -11,6 +11,8 @@ START_OF_SCAN = b"\xff\xda"
 SEQUENTIAL = (0xC0, 0xC1, 0xC9)
 FRAMES = (*SEQUENTIAL, 0xC2, 0xCA)
 MOST_FRAMES = 2**31
+LEAST_ACTL = 20
+"""Bytes of a whole announcement of an animation; a shorter one is a damage."""
 SMALL = 2**18
 """A scan of fewer pixels costs as much as of so many."""
 
@@ -49,21 +51,23 @@ def plain_png(data: bytes) -> bytes:
     profiles but the first, each of which may unfold to a megabyte. The rest is left as it is,
     damages included.
     """
-    animations, late, profiles, pixels = [], [], [], False
+    found: dict[str, list[tuple[int, int]]] = {"early": [], "late": [], "profiles": []}
+    when = "early"
     for kind, at, end in _chunks(data):
-        pixels = pixels or kind == b"IDAT"
-        if kind == b"acTL" and end - at >= 20:
-            (late if pixels else animations).append((at, end))
+        if kind == b"IDAT":
+            when = "late"
+        elif kind == b"acTL" and end - at >= LEAST_ACTL:
+            found[when].append((at, end))
         elif kind == b"iCCP":
-            profiles.append((at, end))
-    if len(animations) == 1 and 0 < _frames_at(data, animations[0][0]) <= MOST_FRAMES:
-        animations = []
-    left_out = sorted([*animations, *late, *profiles[1:]])
-    if not left_out:
-        return data
-    starts, ends = zip(*left_out, strict=True)
-    kept = zip((0, *ends), (*starts, len(data)), strict=True)
-    return b"".join(data[start:end] for start, end in kept)
+            found["profiles"].append((at, end))
+    early = found["early"]
+    if len(early) == 1 and 0 < _frames_at(data, early[0][0]) <= MOST_FRAMES:
+        early = []
+    kept, start = [], 0
+    for at, end in sorted([*early, *found["late"], *found["profiles"][1:]]):
+        kept.append(data[start:at])
+        start = end
+    return b"".join([*kept, data[start:]]) if kept else data
 
 
 def _frames_at(data: bytes, announcement: int) -> int:

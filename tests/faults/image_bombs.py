@@ -26,7 +26,7 @@ def _chunk(part: tuple[bytes, bytes]) -> bytes:
 
 def png_bombs() -> Iterator[tuple[str, bytes]]:
     """Yield PNGs."""
-    zeros = zlib.compress(bytes(256 * MEGABYTE), 9)
+    zeros = zlib.compress(bytes(64 * MEGABYTE), 9)
     small = zlib.compress(bytes(MEGABYTE - 1), 9)
     profile, text = b"icc\0\0" + zeros, b"a\0\0" + zeros
     international = b"a\0\1\0\0\0" + zeros
@@ -35,21 +35,19 @@ def png_bombs() -> Iterator[tuple[str, bytes]]:
     for name, chunk in (
         ("iCCP", (b"iCCP", profile)), ("zTXt", (b"zTXt", text)), ("iTXt", (b"iTXt", international)),
     ):  # fmt: skip
-        yield f"PNG: {name} of 256 MB", png(chunk)
-        yield f"PNG: ten times {name} of 256 MB", png(*[chunk] * 10)
+        yield f"PNG: {name} of 64 MB", png(chunk)
+        yield f"PNG: ten times {name} of 64 MB", png(*[chunk] * 10)
     yield "PNG: 5,000 times iCCP of 1 MB", png(*[(b"iCCP", b"icc\0\0" + small)] * 5000)
     yield "PNG: 5,000 times zTXt of 1 MB", png(*[(b"zTXt", b"a\0\0" + small)] * 5000)
     yield "PNG: 200,000 chunks", png(*[(b"abCd", b"")] * 200_000)
     whole = png()
     body = SIGNATURE + _chunk((b"IHDR", struct.pack(">IIBBBBB", 48, 40, 8, 0, 0, 0, 0)))
-    yield "PNG: pixels of 256 MB", body + _chunk((b"IDAT", zeros)) + _chunk((b"IEND", b""))
-    for frames in (0, 2**31):
+    yield "PNG: pixels of 64 MB", body + _chunk((b"IDAT", zeros)) + _chunk((b"IEND", b""))
+    for frames in (0, 2**32 - 1):
         control = (b"acTL", struct.pack(">II", frames, 0))
         yield f"APNG: {frames} frames", png(control)
-        yield (
-            f"APNG: {frames} frames, said after the pixels",
-            whole[:-12] + _chunk(control) + whole[-12:],
-        )
+        late = whole[:-12] + _chunk(control) + whole[-12:]
+        yield f"APNG: {frames} frames, said after the pixels", late
     twice = (b"acTL", struct.pack(">II", 2, 0))
     yield "APNG: announced twice", png(twice, twice)
 
@@ -72,11 +70,14 @@ def jpeg_bombs() -> Iterator[tuple[str, bytes]]:
 def webp_bombs() -> Iterator[tuple[str, bytes]]:
     """Yield WebPs."""
     image = encoded(Image.new("RGB", (64, 64)), "WEBP", lossless=True)[12:]
-    for width, height in ((2**24, 2**24), (16384, 16384), (9000, 9900), (9000, 9000)):
+    frame = bytes(6) + 2 * (63).to_bytes(3, "little") + bytes(4) + image
+    animated = b"ANIM" + struct.pack("<I", 6) + bytes(6)
+    animated += b"ANMF" + struct.pack("<I", len(frame)) + frame
+    for width, height in ((2**24, 2**24), (16384, 16384), (9000, 9900), (64, 64)):
         canvas = bytes(4) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
-        for flags, kind in ((0, "still"), (2, "animated")):
+        for flags, kind, body in ((0, "still", image), (2, "animated", animated)):
             extended = b"VP8X" + struct.pack("<I", 10) + bytes([flags]) + canvas[1:]
-            yield f"WebP: {kind}, canvas of {width} x {height}", _riff(extended + image)
+            yield f"WebP: {kind}, canvas of {width} x {height}", _riff(extended + body)
     pixels = b"VP8L" + struct.pack("<I", 10) + b"\x2f" + struct.pack("<I", 0x0FFFFFFF) + bytes(5)
     yield "WebP: lossless, declared as 16384 x 16384", _riff(pixels)
     sound = encoded(picture(), "WEBP")

@@ -32,9 +32,10 @@ def decoder(tmp_path: Path) -> Iterator[Decoder]:
     assert errors.read_text() == ""
 
 
-def judged(
-    kind: str, images: Iterable[tuple[str, bytes]], decoder: Decoder, *, compare: bool
-) -> None:
+Images = Iterable[tuple[str, bytes]]
+
+
+def judged(kind: str, images: Images, decoder: Decoder, *, compare: bool) -> None:
     """Count what becomes of images.
 
     Refused with a reason is detected; decoded is harmless if Pillow by itself has the same pixels.
@@ -80,7 +81,7 @@ def test_bombs(decoder) -> None:
 
 
 def verdict(data: bytes) -> str:
-    """Say where an image must end: "packed away" by its header, "skipped" for its pixels, "kept"."""
+    """Say what must become of an image: packed away by its header, skipped by its pixels, kept."""
     try:
         probe_header(data)
     except BadImageError:
