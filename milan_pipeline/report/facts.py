@@ -25,7 +25,7 @@ def flattened(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
 
 def words_of(name: str) -> str:
     """Write a fact's name for people."""
-    for end in ("_bytes", "_seconds", "_share"):
+    for end in ("_bytes", "_seconds"):
         name = name.removesuffix(end)
     return name.replace("_", " ")
 

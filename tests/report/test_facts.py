@@ -44,4 +44,5 @@ def test_lines_are_aligned_and_have_every_fact() -> None:
         "  skipped     0",
     ]
     assert json.loads(json.dumps(facts)) == facts
-    assert words_of("data_wait_share") == "data wait"
+    assert words_of("data_wait_share") == "data wait share"
+    assert words_of("data_wait_seconds") == "data wait"

@@ -137,8 +137,8 @@ def test_results_are_those_of_the_runs_weights(runs, tmp_path: Path) -> None:
             str(tmp_path / name), encoder="x", metrics={"linear": value}, inputs=inputs, **common
         )
     page = require_self_contained(made(runs[0], results=(str(tmp_path),)))
-    assert "12.50 %" in page.texts["td"]
-    assert "99.50 %" not in page.texts["td"]
+    assert "12.50%" in page.texts["td"]
+    assert "99.50%" not in page.texts["td"]
     with pytest.raises(MissingDataError, match=r"holds no scores\.json"):
         inspect_places([str(runs[0])], (str(tmp_path / "none"),))
 
