@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/python -m pytest
 SHARED := --numprocesses auto --maxprocesses 8 --dist loadfile
 
-.PHONY: demo study test test-slow test-slurm test-browser faults lint clean
+.PHONY: demo study test test-slow test-slurm test-browser faults lint docs clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -42,5 +42,8 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/installed  ## the documentation as pages: docs/_build/index.html
+	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build
+
 clean:
-	rm -rf .venv demo demo-study build *.egg-info
+	rm -rf .venv demo demo-study build docs/_build *.egg-info

@@ -113,6 +113,16 @@ class TrainingOptions:
         group="This machine",
         unit="processes",
     )
+    max_bad_fraction: float = option(
+        0.01,
+        help="Share of unreadable images at which to fail (a single one never fails); others stand "
+        "in for them. Of images with targets, none may be.",
+        role="execution",
+        least=0,
+        most=1,
+        group="This machine",
+        unit="share",
+    )
     cache: str | None = option(
         None,
         help="Local folder that keeps what is read from the shards; default: none.",

@@ -8,7 +8,8 @@ from milan_pipeline.batching import BatchT
 from milan_pipeline.distributed import World
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.provenance import StageRecord
-from milan_pipeline.run_log import run_lock, trained_steps, write_state
+from milan_pipeline.run_log import run_lock
+from milan_pipeline.run_state import trained_steps, write_state
 from milan_pipeline.training import Trainer
 
 

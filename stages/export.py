@@ -62,7 +62,9 @@ class Export:
 
 
 def run(config: Export) -> None:
-    """Write the files of the form, unless they are there."""
+    """Write the files of the form and their hashes, unless they are there."""
+    from milan_pipeline.sums import put_with_sums
+
     weights = _weights(config)
     record = _record(config, weights)
     if _is_done(config, record):
@@ -70,8 +72,7 @@ def run(config: Export) -> None:
     files = _files(config, weights)
     _require_no_others(config, record, files)
     record.begin()
-    for name, data in files.items():
-        storage.put_bytes(storage.join(config.out, name), data)
+    put_with_sums(config.out, files)
     record.finish({"tensors": len(weights.state), "bytes": sum(map(len, files.values()))})
     say(f"{config.out}: {', '.join(files)}", out=config.out, files=list(files))
 

@@ -16,8 +16,10 @@ from milan_pipeline.messages import say, say_nothing_to_do
 from milan_pipeline.meter import in_words
 from milan_pipeline.order import lanes_of
 from milan_pipeline.results import Result, write_stage_scores
+from milan_pipeline.run_ledger import RunLedger
 from milan_pipeline.stream import batches
 from milan_pipeline.training import Trainer
+from milan_pipeline.training_choices import ledger_of
 from milan_pipeline.training_run import train_into
 from stages.finetune import Finetune
 from stages.finetune_plan import Plan, plan
@@ -47,6 +49,8 @@ def train(
         return
     lanes_of(world.rank, world.size, range(planned.order.lanes))  # or say which sizes fit
     views, cache = TrainingViews(planned.views), config.cache_config()
+    ledger = ledger_of(config, "train", planned.learnt.samples)
+    val_ledger = ledger_of(config, "val", planned.val.samples)
     scores: list[Result] = []
 
     def batches_from(steps: range) -> Generator[LabelledBatch, None, None]:
@@ -60,12 +64,15 @@ def train(
             world=world.size,
             pin_memory=device.type == "cuda",
             cache=cache,
+            ledger=ledger,
         )
 
     model, classes = planned.built[0].to(device), planned.learnt.class_count
     task = Classification(model, planned.recipe, classes=classes, rank=world.rank)
-    trainer = Trainer(config.folder, task, planned.training, planned.clock, world=world)
-    exams = _exams(planned, trainer, world)
+    trainer = Trainer(
+        config.folder, task, planned.training, planned.clock, world=world, ledger=ledger
+    )
+    exams = _exams(planned, trainer, val_ledger, world)
 
     def finish(counts: dict[str, Any]) -> dict[str, Any]:
         counts = without_exams(counts, exams.seconds)
@@ -73,10 +80,11 @@ def train(
         extras = {
             "train": planned.learnt.samples,
             "val": planned.val.samples,
+            "unreadable": {"train": ledger.count, "val": val_ledger.count},
             "images_per_second": counts["images_per_second"],
         }
         scores.append(write_stage_scores(planned.record, metrics, extras))
-        return counts
+        return counts | {"unreadable": extras["unreadable"]}
 
     counts = train_into(
         config.folder,
@@ -99,9 +107,10 @@ def table_of(scores: Result) -> str:
     width = max(len(scores.name), len("encoder"))
     best = scores.metrics.get("best-top1", scores.metrics["top1"])
     return (
-        f"{'encoder':{width}}   top-1 %   top-5 %   best top-1 %      train      val\n"
+        f"{'encoder':{width}}   top-1 %   top-5 %   best top-1 %      train      val   skipped\n"
         f"{scores.name:{width}}   {scores.metrics['top1']:7.2f}   {scores.metrics['top5']:7.2f}   "
-        f"{best:12.2f}   {scores.extras.get('train', 0):8d}   {scores.extras['val']:6d}"
+        f"{best:12.2f}   {scores.extras.get('train', 0):8d}   {scores.extras['val']:6d}   "
+        f"{sum(scores.extras['unreadable'].values()):7d}"
     )
 
 
@@ -110,10 +119,12 @@ def exam_config(config: Finetune, *, bf16: bool) -> ExamConfig:
     return ExamConfig(batch=config.micro_batch, threads=max(1, config.workers), bf16=bf16)
 
 
-def _exams(planned: Plan, trainer: Trainer[LabelledBatch], world: World) -> Exams:
+def _exams(
+    planned: Plan, trainer: Trainer[LabelledBatch], ledger: RunLedger, world: World
+) -> Exams:
     config, (model, description) = planned.config, planned.built
     examining = exam_config(config, bf16=config.precision == "bf16")
-    examiner = Examiner(model, description, planned.val, examining)
+    examiner = Examiner(model, description, planned.val, ledger, examining)
 
     def is_due(step: int) -> bool:
         epoch, within = planned.clock.locate(step)

@@ -96,7 +96,8 @@ def run(config: ImportCheckpoint) -> None:
     from milan_pipeline.export import export_encoder
     from milan_pipeline.imported import build_imported
     from milan_pipeline.recipe import make_optimiser
-    from milan_pipeline.run_log import run_lock, write_state
+    from milan_pipeline.run_log import run_lock
+    from milan_pipeline.run_state import write_state
 
     plan = _plan(config)
     if plan.record.previous_state() == "done":

@@ -16,7 +16,7 @@ from milan_pipeline.progress import progress_bar
 from milan_pipeline.provenance import StageRecord
 from milan_pipeline.quantities import bytes_text
 from milan_pipeline.stage_commands import stage_command
-from milan_pipeline.units import Mark, Unit, target_shard_name, unit_sha256
+from milan_pipeline.units import Mark, Unit, shard_details, target_shard_name, unit_sha256
 
 Done = tuple[Unit, Mark]
 Plan = dict[str, Done]
@@ -184,11 +184,11 @@ def _current(config: PackTargets, identity: Identity, plan: Plan) -> dict[str, S
 
     if identity_there(config.out) != identity:
         return {}
-    listed = listed_shards(config.out, "targets")
+    listed, known = listed_shards(config.out, "targets"), content_hash(identity)
     return {
         name: listed[name]
-        for name, (_, mark) in plan.items()
-        if name in listed and listed[name].details["unit_sha256"] == unit_sha256(mark)
+        for name, (unit, mark) in plan.items()
+        if name in listed and listed[name].details == shard_details(unit, mark, known)
     }
 
 

@@ -32,7 +32,7 @@ from milan_pipeline.shard_cache import CacheConfig
 from milan_pipeline.stream import batches
 from milan_pipeline.student import Student
 from milan_pipeline.training import Trainer, TrainingConfig
-from milan_pipeline.training_choices import training_precision, with_frozen_choices
+from milan_pipeline.training_choices import ledger_of, training_precision, with_frozen_choices
 from milan_pipeline.training_plan import say_sizes, say_space, say_steps_to_do
 from milan_pipeline.training_run import has_ended, train_into
 from stages.pretrain import Pretrain
@@ -169,6 +169,10 @@ def train(
     if cache is not None and world.leads:
         _warn_of_small_cache(cache, data)
 
+    ledger = None  # an image that has targets could be decoded once: it must have changed
+    if isinstance(data, PixelData):
+        ledger = ledger_of(config, "train", int(data.samples.counts(0).sum()))
+
     def batches_from(steps: range) -> Generator[Batch, None, None]:
         return batches(
             data.samples,
@@ -180,14 +184,16 @@ def train(
             world=world.size,
             pin_memory=device.type == "cuda",
             cache=cache,
+            ledger=ledger,
         )
 
     def finish(counts: dict[str, Any]) -> dict[str, Any]:
         _export(planned)
-        return counts | {"missing": data.missing}
+        unreadable = 0 if ledger is None else ledger.count
+        return counts | {"missing": data.missing, "unreadable": unreadable}
 
     task = Pretraining(student, data.targets(), planned.recipe)
-    trainer = Trainer(config.folder, task, planned.training, data.clock, world=world)
+    trainer = Trainer(config.folder, task, planned.training, data.clock, world=world, ledger=ledger)
     counts = train_into(
         config.folder,
         trainer,

@@ -19,7 +19,7 @@ from milan_pipeline.run_log import run_lock
 from milan_pipeline.segmentation_exam import SegmentationExaminer
 from milan_pipeline.segmentation_model import Segmenter
 from milan_pipeline.segmenter_files import SegmenterDescription, read_segmenter
-from milan_pipeline.training_choices import with_frozen_choices
+from milan_pipeline.training_choices import ledger_of, with_frozen_choices
 from stages.segment import Segment
 from stages.segment_choices import labels_of, scans_of, settled
 from stages.segment_run import PICTURE, exam_config, table_of
@@ -90,7 +90,8 @@ def evaluate_only(
     model = planned.model.to(device)
     suit_cpu(model, bf16=config.precision == "bf16")
     how = exam_config(config, model, planned.description)
-    examiner = SegmentationExaminer(model, planned.val, labels_of(config), how)
+    ledger = ledger_of(config, "val", planned.val.samples)
+    examiner = SegmentationExaminer(model, planned.val, ledger, labels_of(config), how)
     world.wait_for_all()  # until all have read what an earlier run left
     prepared()
     stop.raise_if_asked("no scores were written")
@@ -100,7 +101,7 @@ def evaluate_only(
     with run_lock(config.folder):
         planned.record.begin()
         storage.put_bytes(storage.join(config.out, PICTURE), examiner.draw())
-        extras = {"val": planned.val.samples}
+        extras = {"val": planned.val.samples, "unreadable": {"val": ledger.count}}
         found = write_stage_scores(planned.record, scores.per_cent(), extras)
-        planned.record.finish({"images": scores.images})
+        planned.record.finish({"images": scores.images, "unreadable": ledger.count})
     say(table_of(found), out=config.out, metrics=found.metrics)
