@@ -6,6 +6,7 @@ so where an error can still be passed on.
 """
 
 import contextlib
+import errno
 import os
 import signal
 import threading
@@ -76,6 +77,23 @@ def _share(batch: BatchT) -> None:
         raise StorageError(
             f"a loader process finds no room in /dev/shm for {size} bytes of a batch "
             f"({' '.join(str(error).split())}); {MORE_SHARED_MEMORY}"
+        ) from error
+
+
+@contextlib.contextmanager
+def explained_start() -> Iterator[None]:
+    """Explain that loader processes cannot be started.
+
+    Raises:
+        StorageError: /dev/shm has no room even for what they count on.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise StorageError(
+            f"loader processes cannot be started ({error}): /dev/shm is full; {MORE_SHARED_MEMORY}"
         ) from error
 
 

@@ -14,7 +14,13 @@ import webdataset as wds
 from torch.utils.data import IterableDataset, get_worker_info
 
 from milan_pipeline.batching import BatchT, join, stack
-from milan_pipeline.loader_processes import Part, carry_errors, leave_stop_to_parent, next_part
+from milan_pipeline.loader_processes import (
+    Part,
+    carry_errors,
+    explained_start,
+    leave_stop_to_parent,
+    next_part,
+)
 from milan_pipeline.order import EpochOrder, OrderConfig, StepClock, lanes_of, usable_workers
 from milan_pipeline.parallel import ordered_map
 from milan_pipeline.run_ledger import RunLedger
@@ -129,7 +135,9 @@ def batches(
         worker_init_fn=leave_stop_to_parent,
     )
     # Closed at once, since workers that wait for the garbage collector outlive an error.
-    with contextlib.closing(iter(loader)) as results:
+    with explained_start():
+        started = iter(loader)
+    with contextlib.closing(started) as results:
 
         def joined(_: int) -> BatchT:
             found = [next_part(results) for _ in range(parts)]

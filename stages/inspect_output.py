@@ -1,42 +1,63 @@
-"""`milan-pipeline inspect PATH`: what a store, shards or runs hold, in a terminal or as a page."""
+"""`milan-pipeline inspect PATHS`: what a store, shards or runs hold, in a terminal or as a page."""
 
 import dataclasses
 
-import click
-
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.options import arguments, option, require_least, stage_command
+from milan_pipeline.messages import note, report
+from milan_pipeline.options import arguments, option, require_least
+from milan_pipeline.stage_commands import stage_command
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InspectOutput:
-    """Look at a target store, at target or image shards, or at a run; several runs are compared.
+    """Look at a target store, at target or image shards, or at runs, which are compared.
 
     Prints what is there; with --html also writes one page that opens from disk, without network:
     a gallery of targets with masks and nearest patches, histograms, or the curves of training.
     Nothing that is looked at is written to.
     """
 
-    path: tuple[str, ...] = arguments()
-    html: str | None = option(None, help="File to write the page to.", role="execution")
+    paths: tuple[str, ...] = arguments()
+    html: str | None = option(
+        None, help="File to write the page to; default: no page.", group="Output", role="execution"
+    )
     images: str | None = option(
-        None, help="Folder of image shards, for the page's pixels.", role="execution"
+        None,
+        help="Folder of image shards, for the page's pixels; default: no pixels.",
+        group="Input",
+        role="execution",
     )
     targets: str | None = option(
         None,
-        help="Target store or shards of held-out images, for a run's predictions on the page.",
+        help="Target store or shards of those images, best held out, for what runs predict on the "
+        "page; default: no predictions.",
+        group="Input",
         role="execution",
     )
     results: tuple[str, ...] = option(
         (),
-        help="Folder that probe, finetune or segment wrote to, or one above; again for more.",
+        help="Folder that probe, finetune or segment wrote to, or one above, for the results of "
+        "runs; again for more; default: those within a run.",
+        group="Input",
         role="execution",
     )
     gallery: int = option(
-        24, help="Views, or images, that the page shows.", least=1, most=150, role="execution"
+        24,
+        help="Views, or images, that the page shows; of predictions, 12 at most.",
+        group="Output",
+        unit="views",
+        least=1,
+        most=150,
+        role="execution",
     )
-    seed: int = option(0, help="Of which targets are looked at.", least=0, role="execution")
-    json: bool = option(default=False, help="Print one JSON document.", role="execution")
+    seed: int = option(
+        0,
+        help="Of which targets are looked at, and of masks.",
+        group="Output",
+        unit="number",
+        least=0,
+        role="execution",
+    )
 
     def __post_init__(self) -> None:
         require_least(self)
@@ -50,10 +71,11 @@ class InspectOutput:
 def run(config: InspectOutput) -> None:
     """Tell the facts, and write the page if one is wanted."""
     from milan_pipeline import storage
+    from milan_pipeline.quantities import short_bytes
     from milan_pipeline.report.inspection import inspect_places
 
-    found = inspect_places(config.path, config.results)
-    click.echo(found.to_json() if config.json else found.to_text())
+    found = inspect_places(config.paths, config.results)
+    report(found.lines, found.document)
     if config.html is not None:
         from milan_pipeline.report.page import render
         from milan_pipeline.report.pages import page_of
@@ -61,7 +83,13 @@ def run(config: InspectOutput) -> None:
         chosen = {name: getattr(config, name) for name in ("images", "targets", "gallery", "seed")}
         data = render(page_of(found, **chosen)).encode()
         storage.put_bytes(config.html, data)
-        click.echo(f"{config.html}: {len(data)} bytes", err=True)
+        note(f"{config.html}: {short_bytes(len(data))}")
 
 
-command = stage_command("inspect", InspectOutput, run=run, dry_run=None)
+command = stage_command(
+    "inspect",
+    InspectOutput,
+    run=run,
+    dry_run=None,
+    example="milan-pipeline inspect targets.zarr --images images --html targets.html",
+)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from milan_pipeline.errors import StorageError
-from milan_pipeline.loader_processes import explained_worker_deaths
+from milan_pipeline.loader_processes import explained_start, explained_worker_deaths
 from tests.test_stream import open_data, stream
 
 # torch advises against more loader processes than cores; here they are few samples' worth.
@@ -69,3 +69,11 @@ def test_a_page_without_room_is_explained():
         explained_worker_deaths(),
     ):
         raise RuntimeError(killed)
+
+
+def test_loader_processes_that_cannot_be_started_are_explained():
+    said = r"\[Errno 28\] .* is full; give --workers 0"
+    with pytest.raises(StorageError, match=said), explained_start():
+        raise OSError(28, "No space left on device")
+    with pytest.raises(PermissionError), explained_start():
+        raise PermissionError(13, "Permission denied")

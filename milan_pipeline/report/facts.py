@@ -6,11 +6,12 @@ A name's end says the unit: `..._bytes`, `..._seconds`; a `..._share` is a part 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from milan_pipeline.quantities import short_bytes
+
 Facts = dict[str, dict[str, Any]]
 """By section, then by name: plain JSON values."""
 
 MOST_ITEMS = 5
-UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
 
 def flattened(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -24,7 +25,7 @@ def flattened(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
 
 def words_of(name: str) -> str:
     """Write a fact's name for people."""
-    for end in ("_bytes", "_seconds", "_share"):
+    for end in ("_bytes", "_seconds"):
         name = name.removesuffix(end)
     return name.replace("_", " ")
 
@@ -46,20 +47,12 @@ def _number(name: str, value: float) -> str:
     if name.endswith("_share"):
         return f"{100 * value:.3g}%"
     if name.endswith("bytes"):
-        return in_bytes(int(value))
+        return short_bytes(value)
     if name.endswith("_seconds"):
         return in_time(value)
     if isinstance(value, float):
         return f"{value:.6g}"
     return f"{value:,}" if abs(value) >= 10_000 and "seed" not in name else str(value)
-
-
-def in_bytes(count: int) -> str:
-    """Write a number of bytes with three digits: powers of 1,000, as disks are sold."""
-    size, unit = float(count), 0
-    while size >= 999.5 and unit + 1 < len(UNITS):
-        size, unit = size / 1000, unit + 1
-    return f"{size:.3g} {UNITS[unit]}"
 
 
 def in_time(seconds: float) -> str:

@@ -1,7 +1,6 @@
 """Look at one place, or at several runs, and tell the facts."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 
 from milan_pipeline.errors import ConfigError
@@ -34,13 +33,16 @@ class Inspection:
     facts: Sequence[Facts]
     runs: Sequence[RunReport]
 
-    def to_json(self) -> str:
-        """Return the facts of the one place, or a list of several runs'."""
-        return json.dumps(self.facts[0] if len(self.facts) == 1 else list(self.facts), indent=1)
+    @property
+    def document(self) -> Facts | list[Facts]:
+        """The facts of the one place, or a list of several runs'."""
+        return self.facts[0] if len(self.facts) == 1 else list(self.facts)
 
-    def to_text(self) -> str:
-        """Return aligned lines."""
-        return "\n\n".join("\n".join(lines_of(facts)) for facts in self.facts)
+    @property
+    def lines(self) -> list[str]:
+        """The same for a terminal, places parted by an empty line."""
+        parts = [list(lines_of(facts)) for facts in self.facts]
+        return [line for part in parts for line in ("", *part)][1:]
 
 
 def inspect_places(places: Sequence[str], results: tuple[str, ...] = ()) -> Inspection:

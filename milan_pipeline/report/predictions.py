@@ -74,8 +74,11 @@ def require_same_targets(run: RunReport, rows: TargetRows, targets: str) -> None
         raise MismatchError(
             f"{run.folder} did not learn targets of a teacher; leave out --targets {targets}"
         )
-    parts = [{k: v for k, v in one.items() if k not in ABOUT_STORAGE} for one in (theirs, ours)]
-    found = differences(*parts)
+    there, here = (
+        {name: part for name, part in one.items() if name not in ABOUT_STORAGE}
+        for one in (theirs, ours)
+    )
+    found = differences(there, here)
     if found:
         listing = ", ".join(f"{name} is {a!r} there and {b!r} here" for name, a, b in found)
         raise MismatchError(

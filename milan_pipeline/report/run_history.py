@@ -38,7 +38,9 @@ def latest(history: History) -> dict[str, Any]:
     }
     found: dict[str, Any] = {}
     for name, column in last.items():
-        if name in ("step", "epoch", "lr"):
+        if name == "step_seconds":
+            found["one_step_seconds"] = float(column.mean())
+        elif name in ("step", "epoch", "lr"):
             found[name] = float(column[-1])
         elif name.endswith("memory_bytes"):
             found[name] = int(column.max())

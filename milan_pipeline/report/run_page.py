@@ -87,7 +87,7 @@ def _facts(runs: Sequence[RunReport]) -> Facts:
     if len(runs) == 1:
         return runs[0].facts()
     return {
-        f"{run.name}: {section}": part
+        f"{'state' if section == 'run' else section} of {run.name}": part
         for run in runs
         for section, part in run.facts().items()
         if section in ("run", "latest steps")
@@ -135,7 +135,7 @@ def _results(runs: Sequence[RunReport]) -> list[Table]:
                 names[result.folder],
                 row.stage,
                 metric,
-                f"{value:.2f} %",
+                f"{value:.2f}%",
                 *([told] if settings else []),
             ]
             for metric, value in result.metrics.items()

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from milan_pipeline.report.facts import in_bytes
+from milan_pipeline.quantities import short_bytes
 from milan_pipeline.report.run_facts import RunReport
 from milan_pipeline.report.run_history import History, data_wait_share
 from milan_pipeline.report.svg import DASHES, SERIES, Plot, draw
@@ -76,7 +76,7 @@ def _plot(
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
             axes.set_ylim(0, None)
         elif unit == "bytes":
-            axes.yaxis.set_major_formatter(lambda size, _: in_bytes(max(0, int(size))))
+            axes.yaxis.set_major_formatter(lambda size, _: short_bytes(max(0, size)))
             axes.set_ylim(0, None)
         if len(runs) > 1:
             axes.legend()
@@ -98,7 +98,7 @@ def _words(title: str, unit: str, lines: Sequence[Line]) -> str:
 def _value(value: float, unit: str) -> str:
     if unit == "%":
         return f"{value:.1%}"
-    return in_bytes(int(value)) if unit == "bytes" else f"{value:.4g}"
+    return short_bytes(value) if unit == "bytes" else f"{value:.4g}"
 
 
 def _plain(name: str) -> str:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -129,15 +130,15 @@ def test_runs_share_their_axes(runs, image_shards: Path, target_shards: Path) ->
 def test_results_are_those_of_the_runs_weights(runs, tmp_path: Path) -> None:
     from milan_pipeline.encoder_specs import fingerprint
 
-    common = {"stage": "probe", "random_init": False, "seed": 0, "content": {}}
+    common: dict[str, Any] = {"stage": "probe", "random_init": False, "seed": 0, "content": {}}
     ours, others = {"encoder": fingerprint(str(runs[0]))}, {"encoder": "other"}
     for name, inputs, value in (("a", ours, 12.5), ("b", others, 99.5)):
         write_scores(
             str(tmp_path / name), encoder="x", metrics={"linear": value}, inputs=inputs, **common
         )
     page = require_self_contained(made(runs[0], results=(str(tmp_path),)))
-    assert "12.50 %" in page.texts["td"]
-    assert "99.50 %" not in page.texts["td"]
+    assert "12.50%" in page.texts["td"]
+    assert "99.50%" not in page.texts["td"]
     with pytest.raises(MissingDataError, match=r"holds no scores\.json"):
         inspect_places([str(runs[0])], (str(tmp_path / "none"),))
 
