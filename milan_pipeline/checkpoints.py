@@ -3,21 +3,25 @@
 import contextlib
 import hashlib
 import json
+import logging
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from milan_pipeline import storage
+from milan_pipeline.documents import MISSHAPEN, parsed
 from milan_pipeline.ema import MovingAverage
 from milan_pipeline.errors import DataError, MismatchError, StorageError
+from milan_pipeline.messages import warn
 from milan_pipeline.replicas import like, whole
+
+logger = logging.getLogger(__name__)
 
 MODEL, OPTIMISER, AVERAGE = "student.safetensors", "optimiser.safetensors", "ema.safetensors"
 HASHES = "sha256.json"
@@ -85,6 +89,7 @@ def write_checkpoint(run: Path, step: int, snapshot: Snapshot, *, keep: int) -> 
         if place.exists():
             shutil.rmtree(place)
         temporary.rename(place)
+    logger.info("step %d: checkpoint in %s", step, place)
     _prune(run, step, keep)
     return place
 
@@ -121,7 +126,7 @@ def newest_checkpoint(run: Path) -> tuple[int, Path] | None:
             verify_checkpoint(folder)
         except DataError as error:
             torn.append(folder)
-            click.echo(f"Warning: {error}", err=True)
+            warn(str(error))
             continue
         return step, folder
     if torn:
@@ -139,10 +144,9 @@ def verify_checkpoint(folder: Path) -> None:
         DataError: a file is missing or damaged.
     """
     try:
-        hashes: dict[str, str] = json.loads((folder / HASHES).read_text())
-        needed = {MODEL, OPTIMISER} | hashes.keys()
-        bad = [name for name in sorted(needed) if _sha256(folder / name) != hashes[name]]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        hashes = _hashes(folder)
+        bad = [name for name in sorted(hashes) if _sha256(folder / name) != hashes[name]]
+    except (OSError, *MISSHAPEN) as error:
         raise DataError(f"{folder} is torn ({error}); delete it to go on from the last") from error
     if bad:
         raise DataError(f"{folder / bad[0]} is damaged; delete the checkpoint to go on without it")
@@ -200,10 +204,9 @@ def _prune(run: Path, step: int, keep: int) -> None:
         try:
             shutil.rmtree(steps[other])
         except OSError as error:
-            click.echo(
-                f"Warning: {steps[other]} cannot be deleted ({error.strerror or error}); delete it "
-                "to have its space",
-                err=True,
+            warn(
+                f"{steps[other]} cannot be deleted ({error.strerror or error}); delete it to have "
+                "its space"
             )
 
 
@@ -214,12 +217,26 @@ def _is_complete(folder: Path) -> bool:
     left half written, without hashing gigabytes at each checkpoint; `load_checkpoint` hashes.
     """
     try:
-        for name in {MODEL, OPTIMISER} | json.loads((folder / HASHES).read_text()).keys():
+        for name in _hashes(folder):
             with safe_open(folder / name, framework="pt"):
                 pass
-    except (OSError, ValueError, AttributeError, RecursionError, SafetensorError):
+    except (OSError, SafetensorError, *MISSHAPEN):
         return False
     return True
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Return the hashes of a checkpoint's files, by name: of all that are there, of no others.
+
+    Raises:
+        MISSHAPEN: the list is damaged; a name in it may lead anywhere, so that none is followed.
+        OSError: it cannot be read.
+    """
+    hashes = parsed((folder / HASHES).read_bytes(), dict[str, str])
+    wanted = {MODEL, OPTIMISER} | {name for name in (AVERAGE,) if (folder / name).exists()}
+    if wanted != hashes.keys():
+        raise KeyError(f"{HASHES} lists {sorted(hashes)!r:.200} where {sorted(wanted)} are needed")
+    return hashes
 
 
 @contextlib.contextmanager

@@ -12,9 +12,10 @@ import json
 import platform
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from milan_pipeline import storage
+from milan_pipeline.documents import MISSHAPEN, conforming
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.identity import require_same
 
@@ -30,6 +31,18 @@ RECORDED_PACKAGES = (
     "webdataset",
     "zarr",
 )
+
+
+class _Record(TypedDict):
+    """What is relied on of a record by whoever reads one."""
+
+    state: str
+    content: dict[str, Any]
+    inputs: dict[str, Any]
+    config: dict[str, Any]
+    extent: dict[str, Any]
+    source: NotRequired[dict[str, Any]]
+    started: str
 
 
 def config_by_role(config: Any) -> dict[str, dict[str, Any]]:
@@ -196,12 +209,12 @@ def read_record(url: str) -> dict[str, Any] | None:
         DataError: it is damaged.
     """
     try:
-        document = json.loads(storage.read_bytes(url))
-        _ = document["state"], document["content"], document["inputs"]
+        document: dict[str, Any] = json.loads(storage.read_bytes(url))
+        timestamp_of(conforming(document, _Record)["started"])
     except MissingDataError:
         return None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except MISSHAPEN as error:
         raise DataError(
             f"{url} is damaged ({error}); restore it or give another output folder"
         ) from error
-    return dict(document)
+    return document

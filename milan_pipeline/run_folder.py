@@ -19,7 +19,8 @@ from milan_pipeline.distributed import World
 from milan_pipeline.ema import MovingAverage
 from milan_pipeline.errors import DataError
 from milan_pipeline.replicas import whole
-from milan_pipeline.run_log import NoLog, RunLog, RunState, write_state
+from milan_pipeline.run_log import NoLog, RunLog
+from milan_pipeline.run_state import RunState, write_state
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from milan_pipeline import storage
 from milan_pipeline.distributed import World
 from milan_pipeline.exams import Exams, without_exams
 from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.messages import say, say_nothing_to_do
 from milan_pipeline.meter import in_words
 from milan_pipeline.order import lanes_of
 from milan_pipeline.results import Result, write_stage_scores
@@ -36,7 +37,7 @@ def train(
     world: World,
     stop: StopRequest,
     prepared: Callable[[], None],
-) -> str:
+) -> None:
     """Train to the last step and export the segmenter, together with the other processes.
 
     Args:
@@ -45,20 +46,19 @@ def train(
         world: all processes.
         stop: asked after each step.
         prepared: called when all are ready, before the first of them writes anything.
-
-    Returns:
-        What is to be said at the end; nothing in processes other than the first.
     """
     planned = plan(config, device, remember=True)
     config, total = planned.config, planned.training.total_steps
     if planned.is_done:
-        return f"{config.out}: nothing to do, {total} steps are done" if world.leads else ""
+        if world.leads:
+            say_nothing_to_do(config.out, f"{total} steps are done")
+        return
     lanes_of(world.rank, world.size, range(planned.order.lanes))  # or say which sizes fit
     planned.require_pairs(world.size)
     views, cache = MaskedViews(planned.views, labels_of(config)), config.cache_config()
     ledger = ledger_of(config, "train", planned.learnt.samples)
     val_ledger = ledger_of(config, "val", planned.val.samples)
-    told: list[str] = []
+    scores: list[Result] = []
 
     def batches_from(steps: range) -> Generator[MaskedBatch, None, None]:
         return batches(
@@ -98,11 +98,10 @@ def train(
             "unreadable": {"train": ledger.count, "val": val_ledger.count},
             "images_per_second": counts["images_per_second"],
         }
-        scores = write_stage_scores(planned.record, metrics, extras)
-        told.extend([f"{config.out}: {in_words(counts)}", table_of(scores)])
+        scores.append(write_stage_scores(planned.record, metrics, extras))
         return counts | {"unreadable": extras["unreadable"]}
 
-    train_into(
+    counts = train_into(
         config.folder,
         trainer,
         batches_from,
@@ -113,7 +112,9 @@ def train(
         finish=finish,
         after_step=exams.after_step,
     )
-    return "\n".join(told)
+    if world.leads:
+        say(f"{config.out}: {in_words(counts)}", out=config.out, **counts)
+        say(table_of(scores[0]), metrics=scores[0].metrics)
 
 
 def table_of(scores: Result) -> str:

@@ -12,6 +12,7 @@ import torch
 from milan_pipeline.checkpoints import load_checkpoint
 from milan_pipeline.codec_files import read_shards_codec
 from milan_pipeline.examples import ExampleConfig, ToExamples
+from milan_pipeline.identity import content_hash
 from milan_pipeline.manifest import Shard, load_manifest
 from milan_pipeline.pairs import OnMissing
 from milan_pipeline.pretraining import open_run_data
@@ -49,7 +50,7 @@ def packed(store: Path, scratch: Path, only: str = "") -> list[Shard]:
     return [
         write_target_shard(
             str(scratch), target_shard_name(unit), store=str(store), unit=unit, mark=mark,
-            layout=layout_of(identity),
+            layout=layout_of(identity), identity_hash=content_hash(identity),
         )
         for unit, mark in units
         if only in unit.path

@@ -23,7 +23,8 @@ from milan_pipeline.cli import EXIT_FAILED, exit_with
 from milan_pipeline.dask_cluster import UNWATCHED
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.launcher import passing_signals_on
-from milan_pipeline.options import arguments, option, require_least, stage_command
+from milan_pipeline.options import arguments, option, require_least
+from milan_pipeline.stage_commands import stage_command
 
 TARGET_SECONDS = "1s"
 """The less, the sooner Dask asks for more jobs: it sees two units for each worker, not all."""
