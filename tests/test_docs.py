@@ -101,6 +101,15 @@ def test_links_lead_somewhere() -> None:
     assert missing == []
 
 
+def test_links_into_a_page_lead_to_its_headings() -> None:
+    links = re.findall(r"\]\((docs/[\w-]+\.md)#([\w-]+)\)", (ROOT / "README.md").read_text("utf-8"))
+    assert links
+    for page, anchor in links:
+        headings = re.findall(r"^#+ (.*)$", (ROOT / page).read_text("utf-8"), re.MULTILINE)
+        anchors = {re.sub(r"[^\w -]", "", text).lower().replace(" ", "-") for text in headings}
+        assert anchor in anchors, page
+
+
 def test_options_and_make_targets_that_are_named_exist() -> None:
     context = click.Context(group)
     commands = [group.get_command(context, name) for name in group.list_commands(context)]
