@@ -82,7 +82,7 @@ def _share(batch: BatchT) -> None:
 
 @contextlib.contextmanager
 def explained_start() -> Iterator[None]:
-    """Explain that loader processes cannot be started.
+    """Explain that loader processes cannot be started, which the first batch does.
 
     Raises:
         StorageError: /dev/shm has no room even for what they count on.

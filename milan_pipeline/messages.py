@@ -63,7 +63,7 @@ def speaking(loudness: Loudness, *, as_json: bool = False) -> Iterator[None]:
     try:
         with _logging(LEVELS[loudness]):
             yield
-        if as_json and _manner.facts:
+        if _manner.facts:
             _print(json.dumps(_manner.facts, indent=1))
     finally:
         _manner.loudness, _manner.as_json, _manner.facts = (
@@ -75,7 +75,8 @@ def say(text: str, **facts: Any) -> None:
     """Say a line of a summary; with --json, its facts join the document."""
     if not is_quiet():
         _print(text, err=_manner.as_json)
-    _manner.facts |= facts
+    if _manner.as_json:
+        _manner.facts |= facts
 
 
 def say_counts(place: str, counts: Mapping[str, Any]) -> None:

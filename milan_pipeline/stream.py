@@ -135,9 +135,7 @@ def batches(
         worker_init_fn=leave_stop_to_parent,
     )
     # Closed at once, since workers that wait for the garbage collector outlive an error.
-    with explained_start():
-        started = iter(loader)
-    with contextlib.closing(started) as results:
+    with contextlib.closing(iter(loader)) as results:
 
         def joined(_: int) -> BatchT:
             found = [next_part(results) for _ in range(parts)]
@@ -146,9 +144,13 @@ def batches(
             batch: BatchT = join([part.batch for part in found])
             return batch
 
+        def begun(step: int) -> BatchT:
+            with explained_start():
+                return joined(step)
+
         # The first batch is fetched here, since it starts the workers, and only where the main
         # thread does that torch sees them die at once. A thread fetches the next ones meanwhile.
-        yield from map(joined, steps[:1])
+        yield from map(begun, steps[:1])
         threads = min(1, workers)
         with contextlib.closing(ordered_map(joined, steps[1:], workers=threads, ahead=2)) as later:
             yield from later

@@ -120,7 +120,7 @@ class TrainingOptions:
         role="execution",
         least=0,
         most=1,
-        group="This machine",
+        group="Input",
         unit="share",
     )
     cache: str | None = option(

@@ -10,7 +10,7 @@ from milan_pipeline.stage_commands import stage_command
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InspectOutput:
-    """Look at a target store, at target or image shards, or at runs, which are compared.
+    """Look at PATHS: a target store, target or image shards, or runs, which are compared.
 
     Prints what is there; with --html also writes one page that opens from disk, without network:
     a gallery of targets with masks and nearest patches, histograms, or the curves of training.

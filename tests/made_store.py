@@ -18,6 +18,7 @@ from milan_pipeline.crops import view_pixels
 from milan_pipeline.identity import build_identity, content_hash
 from milan_pipeline.images import decode_rgb, digest
 from milan_pipeline.manifest import Manifest
+from milan_pipeline.provenance import utc_text
 from milan_pipeline.shards import Sample, write_shard
 from milan_pipeline.target_store import UnitBlock, create_root
 from milan_pipeline.unit_writer import UnitWriter
@@ -74,7 +75,13 @@ def make_store(
     manifest = Manifest(kind="images", folder=str(folder / "images"), shards=shards)
     manifest.save()
     identity = build_identity(
-        teacher={"name": "made-up", "grid": [side, side], "width": width, "prior": "cls"},
+        teacher={
+            "name": "made-up",
+            "grid": [side, side],
+            "width": width,
+            "prior": "cls",
+            "precision": "fp32",
+        },
         preprocessing={"size": side * 4},
         view_policy={"name": "whole"},
         codec=codec.parameters(),
@@ -92,10 +99,9 @@ def make_store(
             writer.add(_block(rows, pictures, known, codec, key))
         writer.finish(list(skipped) if part.start == 0 else [])
     record = {
+        **{name: {} for name in ("content", "inputs", "config")},
         "state": "done",
-        "content": {},
-        "inputs": {},
-        "config": {},
+        "started": utc_text(0),
         "extent": extent_of(manifest, 1),
     }
     (folder / "made.zarr" / "extract-targets.json").write_text(json.dumps(record))

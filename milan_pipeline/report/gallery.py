@@ -88,23 +88,26 @@ def _entry(
     colours: TokenColours | None,
     seed: int,
 ) -> Entry:
-    prior_L, box, grid = rows.prior_nL[number], rows.box_n[number], rows.grid
+    prior_L, record, grid = rows.prior_nL[number], rows.records[number], rows.grid
     ratios = fitting_ratios(len(prior_L))
     best = divmod(int(prior_L.argmax()), grid[1])
     return Entry(
         key=rows.key[number],
         source=rows.source[number],
         view=rows.view[number],
-        crop=(
-            f"{box.width} by {box.height} pixels from {box.left}, {box.top}"
-            + (", flipped" if box.flip else "")
-        ),
+        crop=_crop(record),
         pixels=None if pixels is None else jpeg_uri(pixels),
         prior=heat_uri(prior_L.reshape(grid)),
         most_attended=(best[0] + 1, best[1] + 1),
         masks={ratio: _mask(prior_L, ratio, grid, seed, rows.key[number]) for ratio in ratios},
         colours=_coloured(rows.tokens_nND[number, 1:], colours, grid),
     )
+
+
+def _crop(record: NDArray[np.void]) -> str:
+    top, left, height, width = record["box"]
+    flipped = ", flipped" if record["flip"] else ""
+    return f"{width:.0f} by {height:.0f} pixels from {left:.0f}, {top:.0f}{flipped}"
 
 
 def _mask(

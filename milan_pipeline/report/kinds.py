@@ -4,6 +4,7 @@ import json
 from typing import Literal
 
 from milan_pipeline import storage
+from milan_pipeline.documents import MISSHAPEN
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.manifest import MANIFEST_NAME
 
@@ -25,7 +26,7 @@ def kind_of(url: str) -> Kind:
     if storage.exists(manifest):
         try:
             return SHARDS[json.loads(storage.read_bytes(manifest))["kind"]]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except MISSHAPEN as error:
             raise DataError(f"{manifest} is no manifest ({error!r}); make it again") from error
     if storage.exists(storage.join(url, "config.json")):
         return "run"

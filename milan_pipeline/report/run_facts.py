@@ -1,18 +1,35 @@
 """Facts of a run: what it trains, how far it is, how fast, and what was measured of it."""
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from milan_pipeline import storage
 from milan_pipeline.checkpoints import newest_checkpoint
+from milan_pipeline.documents import MISSHAPEN, Count, parsed
 from milan_pipeline.encoder_specs import fingerprint
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError
 from milan_pipeline.provenance import read_record
 from milan_pipeline.report.facts import Facts, flattened
 from milan_pipeline.report.run_history import History, latest, read_history, with_step_seconds
 from milan_pipeline.results import Result, find_results
+from milan_pipeline.run_state import STATE_NAME
+
+NAMED = 5
+
+
+class State(TypedDict, total=False):
+    """What a run's `state.json` says."""
+
+    state: str
+    step: Count
+    total_steps: Count
+
+
+class _Unreadable(TypedDict):
+    shard: str
+    key: str
+    reason: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +48,7 @@ class RunReport:
     folder: Path
     name: str
     record: dict[str, Any]
-    state: dict[str, Any]
+    state: State
     history: History
     results: list[Result]
 
@@ -43,7 +60,7 @@ class RunReport:
 
     def facts(self) -> Facts:
         """Tell it for a terminal; keys are those of the record and the log."""
-        newest = newest_checkpoint(self.folder)
+        newest, unreadable = newest_checkpoint(self.folder), _unreadable(self.folder)
         return {
             "run": {
                 "path": str(self.folder),
@@ -61,6 +78,7 @@ class RunReport:
                 if not name.startswith("identity.")
             },
             "latest steps": latest(self.history),
+            "ledger": {"unreadable_images": len(unreadable), "first": unreadable[:NAMED]},
             "results": {
                 f"{result.stage} {metric} ({result.name}), %": value
                 for result in self.results
@@ -99,12 +117,23 @@ def read_run(url: str, results: tuple[str, ...] = ()) -> RunReport:
     )
 
 
-def _state_of(folder: Path) -> dict[str, Any]:
-    path = folder / "state.json"
+def _state_of(folder: Path) -> State:
+    path = folder / STATE_NAME
     try:
-        return dict(json.loads(path.read_text())) if path.exists() else {}
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({error}); restore it from the checkpoints") from error
+        return parsed(path.read_bytes(), State) if path.exists() else {}
+    except MISSHAPEN as error:
+        raise DataError(f"{path} is damaged ({error}); run its stage again") from error
+
+
+def _unreadable(folder: Path) -> list[str]:
+    """Say which images a run could not decode, and why."""
+    rows = []
+    for path in (folder / f"unreadable-{what}.json" for what in ("train", "val")):
+        try:
+            rows += parsed(path.read_bytes(), list[_Unreadable]) if path.exists() else []
+        except MISSHAPEN as error:
+            raise DataError(f"{path} is damaged ({error}); remove it") from error
+    return [f"{row['shard']}:{row['key']} ({row['reason']})" for row in rows]
 
 
 def _results_of(folder: Path, places: tuple[str, ...]) -> list[Result]:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from milan_pipeline.documents import MISSHAPEN
+
 History = dict[str, NDArray[np.float64]]
 """Columns (S,) by the names of `log.jsonl`; NaN where a step does not tell."""
 
@@ -76,6 +78,6 @@ def with_step_seconds(history: History, batch: int | None) -> History:
 def _row_of(line: str) -> dict[str, float] | None:
     try:
         row = {str(name): float(value) for name, value in json.loads(line).items()}
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except MISSHAPEN:
         return None
     return row if "step" in row else None

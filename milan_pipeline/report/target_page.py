@@ -83,8 +83,7 @@ def some_of(rows: TargetRows, count: int, seed: int) -> TargetRows:
         view=[rows.view[number] for number in chosen],
         prior_nL=rows.prior_nL[chosen],
         tokens_nND=rows.tokens_nND[torch.from_numpy(chosen)],
-        box_n=[rows.box_n[number] for number in chosen],
-        digest_n=[rows.digest_n[number] for number in chosen],
+        records=rows.records[chosen],
     )
 
 

@@ -28,7 +28,6 @@ from milan_pipeline.target_records import layout_of
 from milan_pipeline.target_store import OUTER_SHARD, read_identity
 from milan_pipeline.unit_reader import open_unit
 from milan_pipeline.units import Mark, Unit, read_marks, undone_units
-from milan_pipeline.views import Box
 
 BLOCKS = 24
 """Blocks of a store that are read: 26 MB each of a ViT-B/16's targets as int8."""
@@ -49,8 +48,7 @@ class TargetRows:
         view: of each.
         prior_nL: float32.
         tokens_nND: float32, decoded.
-        box_n: the view's crop and flip.
-        digest_n: uint64, xxh3-64 of the image's bytes.
+        records: (n,), as `RecordLayout.dtype` has them: box, flip and digest beside all that.
     """
 
     identity: Identity
@@ -63,8 +61,7 @@ class TargetRows:
     view: list[int]
     prior_nL: NDArray[np.float32]
     tokens_nND: torch.Tensor
-    box_n: list[Box]
-    digest_n: list[int]
+    records: NDArray[np.void]
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -191,8 +188,7 @@ def _rows_of(
         view=_repeated([place.view for place in places], counts),
         prior_nL=decode_prior(np.ascontiguousarray(records["prior"])),
         tokens_nND=_decoded(codec, records),
-        box_n=[_box_of(record) for record in records],
-        digest_n=[int(digest) for digest in records["digest"]],
+        records=records,
     )
 
 
@@ -202,11 +198,6 @@ def _decoded(codec: Codec, records: NDArray[np.void]) -> torch.Tensor:
         torch.from_numpy(np.ascontiguousarray(records["scale"])) if codec.spec.has_scale else None
     )
     return codec.decode(codes_nNC, scale_nN)
-
-
-def _box_of(record: Any) -> Box:
-    top, left, height, width = (int(value) for value in record["box"])
-    return Box(top, left, height, width, bool(record["flip"]))
 
 
 def _repeated(values: Sequence[Any], counts: Sequence[int]) -> list[Any]:

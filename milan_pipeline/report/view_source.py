@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from milan_pipeline.crops import view_pixels
-from milan_pipeline.errors import MismatchError, MissingDataError
-from milan_pipeline.images import decode_rgb, digest
+from milan_pipeline.errors import MissingDataError
+from milan_pipeline.examples import student_view
+from milan_pipeline.images import digest
 from milan_pipeline.manifest import load_index, load_manifest
 from milan_pipeline.report.target_rows import TargetRows
 from milan_pipeline.shards import SampleReader
@@ -26,7 +26,7 @@ class ViewSource:
         """
         self._manifest = load_manifest(images, kind="images")
         self._shards = {shard.stem: shard for shard in self._manifest.shards}
-        self._places: dict[str, dict[bytes, NDArray[np.void]]] = {}
+        self._places: dict[str, dict[bytes, np.void]] = {}
 
     def views(self, rows: TargetRows, size: int) -> Iterator[NDArray[np.uint8]]:
         """Yield the view (size, size, 3) of each target, as its teacher saw it.
@@ -34,19 +34,16 @@ class ViewSource:
         Raises:
             MissingDataError: there is no such image here.
             MismatchError: its bytes are not those that the teacher saw.
-            BadImageError: it cannot be decoded.
+            DataError: it cannot be decoded, or the stored box is not inside it.
         """
         with contextlib.closing(SampleReader()) as reader:
             for number in range(len(rows)):
-                data = self._read(reader, rows.source[number], rows.key[number])
-                if digest(data) != rows.digest_n[number]:
-                    raise MismatchError(
-                        f"--images {self._manifest.folder}: the image {rows.key[number]!r} of "
-                        f"{rows.source[number]}.tar is not the one that the targets were made of; "
-                        "give the folder that extract-targets read"
-                    )
-                pixels = view_pixels(decode_rgb(data), rows.box_n[number], size)
-                yield np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
+                key = rows.key[number]
+                data = self._read(reader, rows.source[number], key)
+                view_CSS = student_view(
+                    data, rows.records[number], image_size=size, digest=digest(data), key=key
+                )
+                yield np.ascontiguousarray(view_CSS.permute(1, 2, 0).numpy())
 
     def _read(self, reader: SampleReader, source: str, key: str) -> bytes:
         shard = self._shards.get(source)
