@@ -82,9 +82,7 @@ def run(config: Index) -> None:
     counts = {
         "shards": len(manifest.shards),
         "images": manifest.samples,
-        "samples without an image": sum(
-            len(shard.details.get("skipped", ())) for shard in manifest.shards
-        ),
+        "left out": sum(len(shard.details.get("skipped", ())) for shard in manifest.shards),
     }
     record.finish(counts | {"manifest_sha256": manifest.sha256})
     click.echo(
