@@ -30,7 +30,7 @@ test-slurm: .venv/installed  ## Slurm as Debian has it, on one node of its own; 
 	$(PYTEST) -m slurm
 
 faults: .venv/installed  ## breaks things on purpose: a slice of it, or all by FAULTS=whole
-	$(PYTEST) -m faults tests/faults
+	$(PYTEST) $(SHARED) -m faults tests/faults
 
 lint: .venv/installed
 	$(BIN)/ruff check .
