@@ -5,16 +5,17 @@ import json
 from typing import Any
 
 WRONG: list[Any] = [
-    None, True, -1, 0, 1.5, 1e400, 2**70, "text", "\x00", "../..", [], [[]], {}, {"a": 1}, "9" * 5000,
+    None, True, -1, 0, 1.5, 1e400, 2**70, "text", "\x00", "../..", [], [[]], {}, {"a": 1},
+    "9" * 5000,
 ]  # fmt: skip
 
 
 def mutated(document: Any, random: Any) -> Any:
-    """Return a document with one value, at any depth, replaced, left out or put beside another."""
+    """Return a document with one value, at any depth, replaced, or a field left out or added."""
     if isinstance(document, dict | list) and document and random.random() < 0.85:
         places = list(document) if isinstance(document, dict) else range(len(document))
         at, copy = random.choice(places), document.copy()
-        if random.random() < 0.1:
+        if isinstance(document, dict) and random.random() < 0.1:
             del copy[at]
         elif isinstance(document, dict) and random.random() < 0.05:
             copy["unknown"] = random.choice(WRONG)

@@ -175,7 +175,8 @@ def test_cached_features_under_their_right_hash(tmp_path: Path) -> None:
     good = {"features": np.zeros((3, 2), np.float32), "labels": np.zeros(3, np.int64), "note": note}
     notes = [np.frombuffer(json.dumps(wrong).encode(), np.uint8) for wrong in WRONG]
     changes: list[tuple[str, Any]] = [(name, None) for name in good]
-    changes += [(name, array) for name in ("features", "labels") for array in ARRAYS[:4]]
+    changes += [("features", array) for array in ARRAYS]
+    changes += [("labels", array) for array in ARRAYS if array.dtype != np.int64]
     changes += [("note", array) for array in (*ARRAYS, *notes)]
     for name, array in changes:
         arrays = {k: v for k, v in good.items() if k != name}
@@ -234,7 +235,7 @@ YAMLS = [
     "- a\n- b", "a: &a [*a]", "? [1]\n: 2", "\x00", "a: !unknown 3", "%YAML 9.9\n---\na: 1",
     "a: 2001-99-99", "[" * 5000, "batch-size: [1, 2]", "batch-size: {a: 1}", "batch-size: .inf",
     "batch-size: -3", "seed: 1e400", "epochs: 2001-01-01", "? pretrain\n: 3", "pretrain: [1]",
-    "images: !!binary aGFsbG8=", "images: '{a'", "batch-size: '" + "9" * 5000 + "'",
+    "batch-size: '" + "9" * 5000 + "'",
 ]  # fmt: skip
 
 
