@@ -3,12 +3,12 @@
 import contextlib
 import hashlib
 import json
+import logging
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -18,7 +18,10 @@ from milan_pipeline import storage
 from milan_pipeline.documents import MISSHAPEN, parsed
 from milan_pipeline.ema import MovingAverage
 from milan_pipeline.errors import DataError, MismatchError, StorageError
+from milan_pipeline.messages import warn
 from milan_pipeline.replicas import whole
+
+logger = logging.getLogger(__name__)
 
 MODEL, OPTIMISER, AVERAGE = "student.safetensors", "optimiser.safetensors", "ema.safetensors"
 HASHES = "sha256.json"
@@ -86,6 +89,7 @@ def write_checkpoint(run: Path, step: int, snapshot: Snapshot, *, keep: int) -> 
         if place.exists():
             shutil.rmtree(place)
         temporary.rename(place)
+    logger.info("step %d: checkpoint in %s", step, place)
     _prune(run, step, keep)
     return place
 
@@ -122,7 +126,7 @@ def newest_checkpoint(run: Path) -> tuple[int, Path] | None:
             verify_checkpoint(folder)
         except DataError as error:
             torn.append(folder)
-            click.echo(f"Warning: {error}", err=True)
+            warn(str(error))
             continue
         return step, folder
     if torn:
@@ -164,10 +168,9 @@ def _prune(run: Path, step: int, keep: int) -> None:
         try:
             shutil.rmtree(steps[other])
         except OSError as error:
-            click.echo(
-                f"Warning: {steps[other]} cannot be deleted ({error.strerror or error}); delete it "
-                "to have its space",
-                err=True,
+            warn(
+                f"{steps[other]} cannot be deleted ({error.strerror or error}); delete it to have "
+                "its space"
             )
 
 

@@ -72,7 +72,9 @@ def run_lock(run: Path) -> Iterator[None]:
     run.mkdir(parents=True, exist_ok=True)
     with (run / ".lock").open("w") as stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Not flock, which forked loader processes would share: those of a run that was killed
+            # outlive it by seconds, and it could not be run again at once.
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StorageError(
                 f"another process trains into {run}; wait for it or give another --out"

@@ -9,10 +9,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-import click
-
 from milan_pipeline import storage
 from milan_pipeline.errors import DataError, MissingDataError
+from milan_pipeline.messages import note
 
 SUFFIX = ".sha256"
 CHECKPOINT_SUMS = "sha256.json"
@@ -90,7 +89,7 @@ def _stated(url: str) -> dict[str, str] | None:
 @functools.cache
 def _say_unchecked(url: str) -> None:
     """Say that a file has no hash; the cache is what keeps it from being said twice."""
-    click.echo(f"Note: {url} has no hash beside it, so that it is whole is not checked", err=True)
+    note(f"Note: {url} has no hash beside it, so that it is whole is not checked")
 
 
 def _sha256(data: bytes) -> str:

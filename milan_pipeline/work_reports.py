@@ -17,11 +17,10 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import click
-
 from milan_pipeline import storage
 from milan_pipeline.documents import MISSHAPEN, parsed
 from milan_pipeline.errors import InterruptedRunError, StorageError
+from milan_pipeline.messages import note
 from milan_pipeline.provenance import timestamp_of, utc_text
 from milan_pipeline.units import Unit
 
@@ -165,7 +164,7 @@ class Reporter:
             storage.put_bytes(self._url, data)
         except StorageError as error:
             if not self._complained:
-                click.echo(f"Note: {error}; `status` will not know of this process", err=True)
+                note(f"Note: {error}; `status` will not know of this process")
             self._complained = True
 
 

@@ -16,7 +16,7 @@ from milan_pipeline.units import Mark, Unit, extent_of, list_units, revoked
 from milan_pipeline.work_reports import Reporter
 
 IDENTITY = {
-    "teacher": {"grid": [2, 2], "width": 8},
+    "teacher": {"name": "ViT-B-16", "precision": "fp32", "grid": [2, 2], "width": 8},
     "preprocessing": {},
     "view_policy": {},
     "codec": {"name": "float16"},

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.faults import campaign
+from tests.faults.jobs import Inputs
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -61,3 +62,9 @@ def world(image_shards: Path, target_shards: Path, target_store: Path, tmp_path_
     for source, place in zip((image_shards, target_shards, target_store), places, strict=True):
         shutil.copytree(source, place)
     return places
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    """What stages read that are disturbed while they run; made when it is asked for."""
+    return Inputs(tmp_path_factory.mktemp("inputs"))

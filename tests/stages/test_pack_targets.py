@@ -13,6 +13,7 @@ from milan_pipeline.identity import content_hash
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.manifest import Manifest, load_manifest
 from milan_pipeline.provenance import record_bytes
+from milan_pipeline.quantities import bytes_text
 from milan_pipeline.target_store import read_identity
 from tests.conftest import run_cli, write_picture, write_tiny_clip
 from tests.kills import run_and_kill
@@ -117,8 +118,8 @@ def test_a_dry_run_writes_nothing_and_comes_true(
     views = 2 - views_done
     assert len(sizes) == 2 * 3 * views
     assert f"shards to do: {3 * views}, done: {3 * views_done}" in output
-    assert f"bytes to write: {sum(sizes)} in tars" in output
-    assert f"({sum(sizes) / (24 * views):.0f} a target)" in output
+    assert f"bytes to write: {bytes_text(sum(sizes))} in tars" in output
+    assert f", {sum(sizes) / (24 * views):.0f} a target; free: " in output
 
 
 def test_an_unfinished_store_is_refused(target_store: Path, tmp_path: Path, capsys) -> None:

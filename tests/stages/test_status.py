@@ -1,6 +1,7 @@
 """status: what the command prints of a store that is done, half done, and none."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -26,14 +27,15 @@ def half_done(image_shards: Path, tiny_clip: Path, tmp_path: Path, capsys: Captu
 def test_done(target_store: Path, capsys: Captured) -> None:
     run_cli("status", target_store)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:5] == [
-        f"{target_store}: done",
+    assert lines[0] == f"{target_store}: done"
+    assert re.fullmatch(r"teacher: local-dir:.*/clip0 in fp32, codec: float16", lines.pop(1))
+    assert lines[1:5] == [
         "units: 6 done, 0 running, 0 failed, 0 stale, 0 missing",
         "  view-00: 3 done, 0 running, 0 failed, 0 stale, 0 missing",
         "  view-01: 3 done, 0 running, 0 failed, 0 stale, 0 missing",
         "images: 0 left, 0/s now, 0/s on average; none left",
     ]
-    assert lines[5].startswith("targets: 48, about ")
+    assert lines[5].startswith("targets: 48, bytes: about ")
     assert lines[6:] == ["single: done, 6 of 6 units done"]
 
 

@@ -89,7 +89,7 @@ def verify(store: Path, capsys, *words: object, code: int = 0) -> tuple[dict[str
     capsys.readouterr()
     run_cli("verify", "--targets", store, "--sample", 8, "--json", *words, code=code)
     output = capsys.readouterr()
-    return json.loads(output.out.splitlines()[-1]), output.out + output.err
+    return json.loads(output.out), output.out + output.err
 
 
 def test_a_sound_store(store: Path, capsys) -> None:
