@@ -98,7 +98,7 @@ def resumed(checkpoint: Path) -> dict[str, bytes]:
 def encoder_of(folder: Path) -> list[Any]:
     """Read an exported encoder: all that one needs to make and feed it."""
     found = read_run_encoder(str(folder))
-    weights = {name: _bytes(tensor) for name, tensor in sorted(found.state.items())}
+    weights = {name: _bytes(tensor) for name, tensor in sorted((found.state or {}).items())}
     return [found.arguments, found.mean, found.std, weights]
 
 

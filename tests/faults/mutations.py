@@ -14,7 +14,8 @@ def mutated(document: Any, random: Any) -> Any:
     """Return a document with one value, at any depth, replaced, or a field left out or added."""
     if isinstance(document, dict | list) and document and random.random() < 0.85:
         places = list(document) if isinstance(document, dict) else range(len(document))
-        at, copy = random.choice(places), document.copy()
+        at = random.choice(places)
+        copy: Any = document.copy()
         if isinstance(document, dict) and random.random() < 0.1:
             del copy[at]
         elif isinstance(document, dict) and random.random() < 0.05:
@@ -32,7 +33,8 @@ def of_another_kind(document: Any, random: Any) -> Any:
     """
     if isinstance(document, dict | list) and document and random.random() < 0.85:
         places = list(document) if isinstance(document, dict) else range(len(document))
-        at, copy = random.choice(places), document.copy()
+        at = random.choice(places)
+        copy: Any = document.copy()
         copy[at] = of_another_kind(document[at], random)
         return copy
     return random.choice([wrong for wrong in WRONG if _kind(wrong) != _kind(document)])

@@ -133,8 +133,8 @@ def test_headers_that_are_damaged_but_add_up(tmp_path: Path) -> None:
         data = bytearray(good)
         start = 1024 * random.randrange(4)
         data[start + random.randrange(512)] = random.choice(b"\0\x01 /.7L9xgS\xff\x80")
-        header = tarfile.calc_chksums(bytes(data[start : start + 512]))[0]
-        data[start + 148 : start + 156] = b"%06o\0 " % header
+        data[start + 148 : start + 156] = b" " * 8  # which a checksum counts itself as
+        data[start + 148 : start + 156] = b"%06o\0 " % sum(data[start : start + 512])
         read_strange(DAMAGED, bytes(data), tmp_path)
     COUNTS[DAMAGED].require_none_failed()
 
