@@ -35,7 +35,7 @@ test-browser: .venv/installed  ## the pages of `inspect` in Debian's Chromium; r
 	$(PYTEST) -m browser tests/browser
 
 faults: .venv/installed  ## breaks things on purpose: a slice of it, or all by FAULTS=whole
-	$(PYTEST) -m faults tests/faults
+	$(PYTEST) $(SHARED) -m faults tests/faults
 
 lint: .venv/installed
 	$(BIN)/ruff check .

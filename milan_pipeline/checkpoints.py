@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from milan_pipeline import storage
@@ -19,7 +19,7 @@ from milan_pipeline.documents import MISSHAPEN, parsed
 from milan_pipeline.ema import MovingAverage
 from milan_pipeline.errors import DataError, MismatchError, StorageError
 from milan_pipeline.messages import warn
-from milan_pipeline.replicas import like, whole
+from milan_pipeline.replicas import whole
 
 logger = logging.getLogger(__name__)
 
@@ -150,42 +150,6 @@ def verify_checkpoint(folder: Path) -> None:
         raise DataError(f"{folder} is torn ({error}); delete it to go on from the last") from error
     if bad:
         raise DataError(f"{folder / bad[0]} is damaged; delete the checkpoint to go on without it")
-
-
-def load_checkpoint(
-    folder: Path,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    average: MovingAverage | None = None,
-) -> None:
-    """Load weights and optimiser state, strictly, after checking the hashes.
-
-    Every process reads the whole tensors and keeps its part of them.
-
-    Raises:
-        DataError: the checkpoint is damaged.
-    """
-    verify_checkpoint(folder)
-    weights, models = load_file(folder / MODEL), model.state_dict()
-    fitting = {n: like(v, models[n]) if n in models else v for n, v in weights.items()}
-    model.load_state_dict(fitting, strict=True)
-    if average is not None:
-        average.load_state_dict(load_file(folder / AVERAGE))
-    tensors = load_file(folder / OPTIMISER)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    state: dict[int, dict[str, Tensor]] = {}
-    ordered = [p for group in optimiser.param_groups for p in group["params"]]
-    for index, parameter in enumerate(ordered):
-        prefix = f"{names[id(parameter)]}:"
-        entries = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        if entries:
-            # Moments have their parameter's shape; the count of steps has none.
-            # Cloned, or on a CPU they would stay mapped from a file that is deleted one day.
-            state[index] = {
-                k: (like(v, parameter) if v.ndim else v).clone() for k, v in entries.items()
-            }
-    groups = optimiser.state_dict()["param_groups"]
-    optimiser.load_state_dict({"state": state, "param_groups": groups})
 
 
 def _optimiser_tensors(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -194,6 +194,7 @@ def _read(url: str) -> FeatureSet | None:
         )
         samples, width = found.stored_NF.shape
         fits = width > 0 and found.labels_N.shape == (samples,)
+        fits = fits and found.stored_NF.dtype.kind == "f" and found.labels_N.dtype == np.int64
     except (SafetensorError, *MISSHAPEN):
         return None
     return found if fits else None

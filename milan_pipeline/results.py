@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from milan_pipeline import storage
-from milan_pipeline.documents import MISSHAPEN, parsed
+from milan_pipeline.documents import MISSHAPEN, conforming, parsed
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.identity import content_hash
 from milan_pipeline.provenance import StageRecord, config_by_role
@@ -160,15 +160,12 @@ def read_scores(folder: str) -> Result:
     try:
         document = parsed(data, dict[str, Any])
         values = {name: document.pop(name) for name in STORED}
-        values["metrics"] = {str(k): float(v) for k, v in dict(values["metrics"]).items()}
-        values |= {name: dict(values[name]) for name in ("content", "inputs")}
-        values["seed"] = int(values["seed"])
+        return conforming({"folder": folder, "extras": document, **values}, Result)
     except MISSHAPEN as error:
         raise DataError(
             f"{url} holds no scores of this version ({error!r}); run its stage again with "
             "--overwrite, or move it away"
         ) from error
-    return Result(folder=folder, extras=document, **values)
 
 
 def find_results(folders: Iterable[str]) -> list[Result]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from milan_pipeline.checkpoint_loading import load_checkpoint
 from milan_pipeline.checkpoint_writer import CheckpointWriter
 from milan_pipeline.checkpoints import (
     checkpoint_folder,
-    load_checkpoint,
     newest_checkpoint,
     take_snapshot,
 )

@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import timm
 import torch
-from safetensors.torch import load_file
 from timm.models import VisionTransformer
 
+from milan_pipeline.checkpoint_loading import read_tensors
 from milan_pipeline.checkpoints import AVERAGE, MODEL, newest_checkpoint
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.masking import kept_count
@@ -77,7 +77,7 @@ def load_run(run: Path) -> LoadedRun:
     if record is None or newest is None:
         raise MissingDataError(f"{run} holds no run with a checkpoint; `pretrain` makes one")
     content, identity = record["content"], record["inputs"].get("identity")
-    weights = load_file(newest[1] / MODEL)
+    weights = read_tensors(newest[1] / MODEL)
     targets_grid = None if identity is None else tuple(identity["teacher"]["grid"])
     spec = StudentSpec.from_content(content)
     image_size, patch_size = spec.sizes(targets_grid)
@@ -111,7 +111,7 @@ def trained_encoder(
     newest = newest_checkpoint(run)
     if newest is None:
         raise MissingDataError(f"{run} holds no checkpoint; `pretrain` makes one")
-    weights = load_file(newest[1] / (AVERAGE if averaged else MODEL))
+    weights = read_tensors(newest[1] / (AVERAGE if averaged else MODEL))
     encoder = cast("VisionTransformer", timm.create_model(**arguments))
     prefix = "encoder."
     own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}

@@ -12,6 +12,7 @@ from typing import BinaryIO, NamedTuple
 import xxhash
 
 from milan_pipeline import storage
+from milan_pipeline.documents import Skipped
 from milan_pipeline.errors import DataError
 from milan_pipeline.manifest import Manifest, Shard, index_bytes, index_table
 from milan_pipeline.tar_reading import HashingFile, stream_members
@@ -103,20 +104,20 @@ def _listed(name: str, samples: int, file: HashingFile, index: bytes) -> Shard:
     )
 
 
-def index_shard(url: str, folder: str, name: str) -> tuple[Shard, list[dict[str, str]]]:
+def index_shard(url: str, folder: str, name: str) -> tuple[Shard, list[Skipped]]:
     """Stream a foreign tar once: write its index into `folder` and describe it.
 
     Returns:
-        The shard as the manifest lists it, and the samples left out as `{key, reason}`.
+        The shard as the manifest lists it, and what of it was left out.
 
     Raises:
         DataError: the tar is damaged, truncated, compressed or sparse, or a key comes twice.
     """
     rows: list[tuple[str, int, int, int]] = []
-    skipped: list[dict[str, str]] = []
+    skipped: list[Skipped] = []
     with storage.open_read(url) as stream:
         file = HashingFile(stream)
-        for sample, offset in _stream_samples(file, url):
+        for sample, offset in _stream_samples(file, url, skipped):
             extension = next((e for e in IMAGE_EXTENSIONS if e in sample.members), None)
             if extension is None:
                 skipped.append({"key": sample.key, "reason": "has no image member"})
@@ -149,17 +150,23 @@ def scan_shard(manifest: Manifest, shard: Shard) -> Iterator[tuple[Sample, dict[
     url = manifest.url_of(shard)
     with storage.open_read(url) as stream:
         file = HashingFile(stream)
-        yield from _stream_samples(file, url)
+        yield from _stream_samples(file, url, [])
     if file.sha256.hexdigest() != shard.sha256:
         raise DataError(f"{url} does not match the manifest's sha256; it was changed or damaged")
 
 
-def _stream_samples(file: HashingFile, url: str) -> Iterator[tuple[Sample, dict[str, int]]]:
-    """Group a tar's consecutive members by key, as WebDataset does: up to the first dot."""
+def _stream_samples(
+    file: HashingFile, url: str, passed: list[Skipped]
+) -> Iterator[tuple[Sample, dict[str, int]]]:
+    """Group a tar's consecutive members by key, as WebDataset does: up to the first dot.
+
+    What is passed over is noted in `passed`.
+    """
     current: tuple[Sample, dict[str, int]] | None = None
-    for name, data, offset in stream_members(file, url):
+    for name, data, offset in stream_members(file, url, passed):
         match = MEMBER_NAME.fullmatch(name)
         if match is None:
+            passed.append({"key": name, "reason": "has no key and ending in its name"})
             continue
         key, extension = match[1], match[2].lower()
         if current is None or current[0].key != key:

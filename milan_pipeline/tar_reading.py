@@ -6,9 +6,16 @@ import tarfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from milan_pipeline.documents import Skipped
 from milan_pipeline.errors import DataError
 
 COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
+KINDS = {
+    (tarfile.SYMTYPE, tarfile.LNKTYPE): "a link",
+    (tarfile.CHRTYPE, tarfile.BLKTYPE): "a device",
+    (tarfile.FIFOTYPE,): "a pipe",
+}
+"""Of members that are no files, by their types."""
 END_OF_ARCHIVE_BYTES = 2 * tarfile.BLOCKSIZE
 
 
@@ -46,11 +53,27 @@ class HashingFile(io.RawIOBase):
         return self.count
 
 
-def stream_members(file: HashingFile, url: str) -> Iterator[tuple[str, bytes, int]]:
-    """Read every regular member of a tar, and the tar to its very end: (name, bytes, offset)."""
+def stream_members(
+    file: HashingFile, url: str, passed: list[Skipped]
+) -> Iterator[tuple[str, bytes, int]]:
+    """Read every regular member of a tar, and the tar to its very end.
+
+    Args:
+        file: the tar.
+        url: of it, for messages.
+        passed: gets a line for each link, device and pipe, which are passed over; folders, which
+            hold nothing by themselves, are not worth one.
+
+    Yields:
+        Name, bytes, and where in the tar they begin.
+
+    Raises:
+        DataError: the tar is damaged, truncated or compressed, or has a sparse member.
+    """
     try:
         with tarfile.open(fileobj=file, mode="r|") as tar:
             for member in tar:
+                passed += _reasons_against(member)
                 if member.issparse():
                     raise DataError(
                         f"{url} holds {member.name!r} as a sparse file, whose bytes do not lie in "
@@ -78,3 +101,11 @@ def stream_members(file: HashingFile, url: str) -> Iterator[tuple[str, bytes, in
             f"{url} is damaged or truncated: its members end at byte {end} of {file.count}, but "
             "not with the mark of a tar's end; copy or make it again"
         )
+
+
+def _reasons_against(member: tarfile.TarInfo) -> list[Skipped]:
+    """Say why a member, which is no file, is passed over."""
+    if member.isreg() or member.isdir():
+        return []
+    kind = next((word for types, word in KINDS.items() if member.type in types), "no file")
+    return [{"key": member.name, "reason": f"is {kind}, which is not followed"}]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NotRequired, TypedDict
 
 from milan_pipeline import storage
-from milan_pipeline.documents import MISSHAPEN, Count, Skipped, conforming
+from milan_pipeline.documents import MISSHAPEN, Count, Positive, Skipped, conforming
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.manifest import Manifest, Shard
 
@@ -141,7 +141,7 @@ def extent_of(manifest: Manifest, views: int) -> dict[str, Any]:
 
 
 class _Extent(TypedDict):
-    views: Count
+    views: Positive
     shards: dict[str, str]
     samples: NotRequired[list[Count]]
 

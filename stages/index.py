@@ -93,9 +93,7 @@ def run(config: Index) -> None:
     counts = {
         "shards": len(manifest.shards),
         "images": manifest.samples,
-        "samples_without_an_image": sum(
-            len(shard.details.get("skipped", ())) for shard in manifest.shards
-        ),
+        "left_out": sum(len(shard.details.get("skipped", ())) for shard in manifest.shards),
     }
     record.finish(counts | {"manifest_sha256": manifest.sha256})
     say_counts(config.folder, counts)

@@ -24,10 +24,15 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def exported(tmp_path: Path) -> Path:
-    name = "vit_tiny_patch16_224"
-    arguments = encoder_arguments(name, **SIZES)
-    export_encoder(tmp_path, build_encoder(name, **SIZES), arguments, mean=GREY, std=GREY)
+    write_encoder(tmp_path)
     return tmp_path
+
+
+def write_encoder(folder: Path) -> None:
+    """Export a tiny encoder."""
+    name = "vit_tiny_patch16_224"
+    encoder, arguments = build_encoder(name, **SIZES), encoder_arguments(name, **SIZES)
+    export_encoder(folder, encoder, arguments, mean=GREY, std=GREY)
 
 
 def flip(path: Path) -> None:

@@ -14,6 +14,7 @@ from timm.data.config import resolve_model_data_config
 
 from milan_pipeline.checkpoints import MODEL
 from milan_pipeline.encoder_specs import fingerprint, load_encoder
+from milan_pipeline.provenance import record_bytes
 from milan_pipeline.run_weights import EMA_ENCODER, ENCODER
 from milan_pipeline.runs import load_run
 from tests.conftest import run_cli
@@ -195,7 +196,7 @@ def test_an_encoder_alone_has_no_official_form(tmp_path, capsys):
 def test_another_decoder_has_no_official_form(run, tmp_path, capsys):
     record = json.loads((run / "config.json").read_text())
     record["content"]["decoder"] = "linear"
-    (run / "config.json").write_text(json.dumps(record))
+    (run / "config.json").write_bytes(record_bytes(record))
     export(run, "official", tmp_path / "official", code=1)
     assert "has the 'linear' decoder" in capsys.readouterr().err
 

@@ -12,6 +12,7 @@ from milan_pipeline.errors import InterruptedRunError
 from milan_pipeline.identity import content_hash
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.manifest import Manifest, load_manifest
+from milan_pipeline.provenance import record_bytes
 from milan_pipeline.quantities import bytes_text
 from milan_pipeline.target_store import read_identity
 from tests.conftest import run_cli, write_picture, write_tiny_clip
@@ -125,7 +126,7 @@ def test_an_unfinished_store_is_refused(target_store: Path, tmp_path: Path, caps
     store = tmp_path / "targets.zarr"
     shutil.copytree(target_store, store)
     record = json.loads((store / "extract-targets.json").read_text())
-    (store / "extract-targets.json").write_text(json.dumps(record | {"state": "running"}))
+    (store / "extract-targets.json").write_bytes(record_bytes(record | {"state": "running"}))
     (store / "done" / "view-01" / "images-000002.json").unlink()
     pack(store, tmp_path / "out", code=1)
     assert "is not finished; run extract-targets again" in capsys.readouterr().err
@@ -141,7 +142,7 @@ def test_a_view_that_nobody_finished_is_not_packed(
     (store / "done/view-01/images-000002.json").unlink()
     pack(store, tmp_path / "torn", code=1)  # "done", but for a unit
     record = store / "extract-targets.json"
-    record.write_text(record.read_text().replace('"state": "done"', '"state": "running"'))
+    record.write_bytes(record_bytes(json.loads(record.read_text()) | {"state": "running"}))
     pack(store, tmp_path / "torn", code=1)  # killed in its second view
     run_cli(
         "extract-targets", "--images", image_shards, "--out", store, "--teacher",

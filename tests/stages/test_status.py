@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from milan_pipeline.provenance import record_bytes
 from tests.conftest import run_cli
 
 Captured = pytest.CaptureFixture[str]
@@ -72,7 +73,7 @@ def test_many_stale_units_are_not_all_named(half_done: Path, capsys: Captured) -
         "samples": [1] * 12,
         "views": 1,
     }
-    record.write_text(json.dumps(document))
+    record.write_bytes(record_bytes(document))
     mark = json.loads((half_done / "done/view-00/images-000000.json").read_text())
     for number in range(12):
         (half_done / f"done/view-00/s-{number}.json").write_text(json.dumps(mark))

@@ -14,6 +14,7 @@ from milan_pipeline.codec_files import read_store_codec
 from milan_pipeline.codecs import Codec, decode_prior
 from milan_pipeline.errors import InterruptedRunError
 from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.provenance import record_bytes
 from milan_pipeline.store_record import finished_units, read_store_record
 from milan_pipeline.target_store import read_identity
 from milan_pipeline.unit_reader import open_unit
@@ -179,7 +180,7 @@ def test_the_codec_of_an_unfinished_store_is_not_fitted_again(
 ) -> None:
     """Neither do its units change when the other store grows; what is new joins them."""
     record = source / "extract-targets.json"
-    record.write_text(record.read_text().replace('"state": "done"', '"state": "running"'))
+    record.write_bytes(record_bytes(json.loads(record.read_text()) | {"state": "running"}))
     mark = source / "done/view-00/images-000002.json"
     late = mark.read_bytes()
     mark.unlink()
@@ -194,7 +195,7 @@ def test_the_codec_of_an_unfinished_store_is_not_fitted_again(
     assert "is not finished; run transcode again" in capsys.readouterr().err
     first = content(out)
     mark.write_bytes(late)
-    record.write_text(record.read_text().replace('"state": "running"', '"state": "done"'))
+    record.write_bytes(record_bytes(json.loads(record.read_text()) | {"state": "done"}))
     transcode(source, out)
     assert "1 units done now" in capsys.readouterr().out
     assert first.items() <= content(out).items()
