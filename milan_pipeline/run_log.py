@@ -73,8 +73,8 @@ def run_lock(run: Path) -> Iterator[None]:
     run.mkdir(parents=True, exist_ok=True)
     with (run / ".lock").open("w") as stream:
         try:
-            # Not by flock, which forked loader processes would share: those of a run that was killed
-            # outlive it by seconds, and it could not be run again at once.
+            # Not by flock, which forked loader processes would share: those of a killed run outlive
+            # it by a moment, in which it could not be run again.
             fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StorageError(
