@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/python -m pytest
 SHARED := --numprocesses auto --maxprocesses 8 --dist loadfile
 
-.PHONY: demo study test test-slow test-slurm test-browser faults lint docs clean
+.PHONY: demo study test test-slow test-slurm test-browser faults soak lint docs clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -36,6 +36,9 @@ test-browser: .venv/installed  ## the pages of `inspect` in Debian's Chromium; r
 
 faults: .venv/installed  ## breaks things on purpose: a slice of it, or all by FAULTS=whole
 	$(PYTEST) $(SHARED) -m faults tests/faults
+
+soak: .venv/installed  ## extract and pretrain, killed every 20 to 60 s, for SOAK_MINUTES (60)
+	OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/python -m tests.faults.soak
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -82,6 +82,7 @@ def _local_cluster(processes: int) -> LocalCluster:
             n_workers=processes,
             threads_per_worker=1,
             processes=True,
+            preload="milan_pipeline.dask_worker",
             # A worker that is killed for its memory loses a unit; ours do not grow.
             memory_limit=0,
             # Nobody from outside, and whichever port is free.

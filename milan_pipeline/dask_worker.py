@@ -3,6 +3,7 @@
 What is raised here Dask tries again, so errors that would only come again are returned.
 """
 
+import signal
 import threading
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,6 +19,14 @@ ENDED = "the end of the run"
 
 class UnfitWorkerError(MissingDataError):
     """A worker lacks what every item needs, and others most likely do, too."""
+
+
+def dask_setup(_: Worker) -> None:
+    """Leave Ctrl-C, which a terminal sends to every process, to the client of a local cluster.
+
+    Dask calls this in each of its workers before they begin.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def do_item(

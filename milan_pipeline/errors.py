@@ -37,4 +37,4 @@ class TruncatedError(StorageError):
 
 
 class InterruptedRunError(MilanError, RuntimeError):
-    """The stage was asked to stop (SIGTERM, SIGUSR1) and did, at a point it can go on from."""
+    """The stage was asked to stop (Ctrl-C, SIGTERM, SIGUSR1) and did, where it can go on from."""

@@ -1,6 +1,7 @@
-"""Stop at a good point when the scheduler asks: SIGTERM and SIGUSR1 set a flag, no more.
+"""Stop at a good point when asked: a first Ctrl-C, SIGTERM and SIGUSR1 set a flag, no more.
 
-While there is nothing to keep yet, any point is a good one: see `exiting_at_once`.
+A second Ctrl-C kills: outputs are such that this does them no harm. While there is nothing to keep
+yet, any point is a good one: see `exiting_at_once`.
 """
 
 import contextlib
@@ -15,7 +16,8 @@ import click
 from milan_pipeline.errors import InterruptedRunError
 
 EXIT_INTERRUPTED = 75
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SECOND_KILLS = b"Stopping at the next good point; Ctrl-C again stops at once.\n"
 
 
 class StopRequest:
@@ -61,6 +63,9 @@ def stop_request(*, then_ignore: bool = False) -> Iterator[StopRequest]:
 
     def note(number: int, _: FrameType | None) -> None:
         request.signal_name = signal.Signals(number).name
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.write(2, SECOND_KILLS)  # not by a stream, in whose midst this may come
 
     if threading.current_thread() is not threading.main_thread():
         yield request

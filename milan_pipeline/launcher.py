@@ -60,12 +60,11 @@ def passing_signals_on(started: list[subprocess.Popen[bytes]]) -> Iterator[None]
     """Pass stop signals that come inside the block on to processes, which may yet be added."""
 
     def pass_on(number: int, _: FrameType | None) -> None:
-        for process in started:
+        # The terminal sends SIGINT to all; here it must only not end the wait for the others.
+        for process in started if number != signal.SIGINT else []:
             process.send_signal(number)
 
     previous = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
-    # The terminal sends this one to all; here it must not end the wait for the others.
-    previous[signal.SIGINT] = signal.signal(signal.SIGINT, lambda *_: None)
     try:
         yield
     finally:

@@ -26,6 +26,9 @@ MORE_SHARED_MEMORY = (
     "again"
 )
 
+PARENT_SECONDS = 0.5
+"""How often a loader process looks whether its parent is still there."""
+
 
 class Part(NamedTuple):
     """What a loader process has made of its lanes' part of a step.
@@ -121,13 +124,18 @@ def explained_worker_deaths() -> Iterator[None]:
 
 
 def leave_stop_to_parent(_: int) -> None:
-    """Let a worker heed its parent's signals alone: schedulers send theirs to every process."""
+    """Let a worker heed its parent alone: schedulers, and terminals, signal every process.
+
+    It ends when its parent has: torch would look for that every five seconds.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     parent = os.getppid()
 
     def listen() -> None:
-        while signal.sigwaitinfo(STOP_SIGNALS).si_pid != parent:
-            pass
+        while os.getppid() == parent:
+            heard = signal.sigtimedwait(STOP_SIGNALS, PARENT_SECONDS)
+            if heard is not None and heard.si_pid == parent:
+                break
         os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()

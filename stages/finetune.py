@@ -15,8 +15,8 @@ class Finetune(TrainingOptions):
     """Fine-tune an encoder to name classes of images, by MILAN's official recipe.
 
     Defaults are those of a ViT-B; for a ViT-L take --layer-decay 0.75 --drop-path 0.2. Killed or
-    stopped (SIGTERM, SIGUSR1), run the same command again: it goes on from the newest checkpoint
-    and ends with the same weights.
+    stopped (Ctrl-C, SIGTERM, SIGUSR1), run the same command again: it goes on from the newest
+    checkpoint and ends with the same weights.
     """
 
     encoder: str = option(

@@ -14,8 +14,8 @@ from milan_pipeline.training_session import Train, run_training
 class Pretrain(TrainingOptions):
     """Pretrain a vision transformer on stored targets, as MILAN does but without its teacher.
 
-    Killed or stopped (SIGTERM, SIGUSR1), run the same command again: it goes on from the newest
-    checkpoint and ends with the same weights.
+    Killed or stopped (Ctrl-C, SIGTERM, SIGUSR1), run the same command again: it goes on from the
+    newest checkpoint and ends with the same weights.
     """
 
     images: str = option(

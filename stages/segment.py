@@ -22,8 +22,8 @@ class Segment(TrainingOptions):
     --classes 150 --reduce-zero-label; for a ViT-L, --drop-path 0.2. For a frozen encoder with a
     linear head as DINOv2 has it (2304.07193): --head linear --freeze.
 
-    Killed or stopped (SIGTERM, SIGUSR1), run the same command again: it goes on from the newest
-    checkpoint and ends with the same weights.
+    Killed or stopped (Ctrl-C, SIGTERM, SIGUSR1), run the same command again: it goes on from the
+    newest checkpoint and ends with the same weights.
     """
 
     encoder: str = option(

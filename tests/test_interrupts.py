@@ -62,6 +62,41 @@ def test_a_process_that_waits_before_it_begins_ends_at_once(number):
     assert error == f"Interrupted: {number.name} received; nothing was done\n"
 
 
+AT_WORK = """
+import os
+from milan_pipeline.interrupts import stop_request
+with stop_request() as request:
+    print("ready", flush=True)
+    os.read(0, 1)
+"""
+
+
+def test_a_first_ctrl_c_asks_and_a_second_one_kills():
+    process = subprocess.Popen(
+        [sys.executable, "-c", AT_WORK],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert "Ctrl-C again stops at once" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(600) == -signal.SIGINT
+
+
+def test_after_a_block_ctrl_c_is_what_it_was():
+    with stop_request() as request:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert request.signal_name == "SIGINT"
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_after_the_block_a_signal_sets_the_flag_again():
     with stop_request() as request:
         with exiting_at_once("nothing"):

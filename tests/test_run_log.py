@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from milan_pipeline.errors import StorageError
 from milan_pipeline.run_log import RunLog, run_lock
 from milan_pipeline.run_state import trained_steps, write_state
+
+FORK, SPAWN = map(multiprocessing.get_context, ("fork", "spawn"))
+
+
+def held(run: Path) -> None:
+    with run_lock(run):
+        pass
 
 
 def write(run, steps, *, resume_step, loss=0.0):
@@ -85,11 +94,17 @@ def test_the_state_tells_how_far_a_run_has_come(tmp_path):
 
 
 def test_a_run_folder_is_held_by_one_process(tmp_path: Path) -> None:
-    with (
-        run_lock(tmp_path / "run"),
-        pytest.raises(StorageError, match="another process trains into"),
-        run_lock(tmp_path / "run"),
-    ):
-        pass
-    with run_lock(tmp_path / "run"):
-        pass
+    with run_lock(tmp_path / "run"), ProcessPoolExecutor(1, mp_context=SPAWN) as other:
+        refused = other.submit(held, tmp_path / "run").exception()
+    assert isinstance(refused, StorageError)
+    assert "another process trains into" in str(refused)
+    held(tmp_path / "run")
+
+
+def test_a_child_does_not_hold_the_folder_of_a_run_that_has_ended(tmp_path: Path) -> None:
+    """Loader processes may outlive a run that was killed."""
+    with ProcessPoolExecutor(1, mp_context=FORK) as child:
+        with run_lock(tmp_path / "run"):
+            child.submit(int).result()  # starts it
+        with ProcessPoolExecutor(1, mp_context=SPAWN) as other:
+            other.submit(held, tmp_path / "run").result()

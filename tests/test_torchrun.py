@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.sameness import files
 from tests.small_labels import spoil, write_coloured
 from tests.stages.small_finetune import TINY_VIT, outcome, record
 from tests.stages.small_pretrain import TINY_STUDENT
-from tests.test_kills import GIVE_UP, POLL, children, ended, files, logged
+from tests.watched import GIVE_UP, POLL, children, ended, logged
 
 pytestmark = pytest.mark.slow
 

@@ -114,18 +114,20 @@ class Inputs:
         return Undisturbed(out, time.monotonic() - started, job.outcome(out))
 
 
-def _extract(inputs: Inputs, out: Path, *more: object) -> Words:
+def extract_words(inputs: Inputs, out: Path, *more: object) -> Words:
+    """Return the words of an extraction."""
     return [
         "extract-targets", "--images", inputs.shards, "--out", out, "--views", 3, "--workers", 1,
         "--teacher", f"local-dir:{inputs.clip}", "--batch-size", 1, "--precision", "fp32", *more,
     ]  # fmt: skip
 
 
-def _pretrain(inputs: Inputs, out: Path) -> Words:
+def pretrain_words(shards: Path, targets: Path, out: Path, *more: object) -> Words:
+    """Return the words of a pretraining of 120 steps."""
     return [
-        "pretrain", "--images", inputs.shards, "--targets", inputs.targets, "--out", out,
+        "pretrain", "--images", shards, "--targets", targets, "--out", out,
         *TINY_STUDENT, "--batch-size", 8, "--epochs", 24, "--checkpoint-every", 5, "--log-every", 1,
-        "--workers", 1,
+        "--workers", 1, *more,
     ]  # fmt: skip
 
 
@@ -154,17 +156,17 @@ PACK_IMAGES = Job(
         ["pack-images", inputs.pictures, out, "--samples-per-shard", 5, "--workers", 1]
     ],
 )
-EXTRACT = Job(name="extract-targets", commands=lambda inputs, out: [_extract(inputs, out)])
+EXTRACT = Job(name="extract-targets", commands=lambda inputs, out: [extract_words(inputs, out)])
 EXTRACT_PARTS = Job(
     name="extract-targets in two parts",
-    begin=lambda inputs, out: _extract(inputs, out, "--init"),
+    begin=lambda inputs, out: extract_words(inputs, out, "--init"),
     commands=lambda inputs, out: [
-        _extract(inputs, out, "--part", f"{part}/2") for part in range(2)
+        extract_words(inputs, out, "--part", f"{part}/2") for part in range(2)
     ],
 )
 EXTRACT_DASK = Job(
     name="extract-targets on Dask",
-    commands=lambda inputs, out: [_extract(inputs, out, "--processes", 2)],
+    commands=lambda inputs, out: [extract_words(inputs, out, "--processes", 2)],
 )
 PACK_TARGETS = Job(
     name="pack-targets",
@@ -180,7 +182,7 @@ TRANSCODE = Job(
 )
 PRETRAIN = Job(
     name="pretrain",
-    commands=lambda inputs, out: [_pretrain(inputs, out)],
+    commands=lambda inputs, out: [pretrain_words(inputs.shards, inputs.targets, out)],
     outcome=sameness.run,
 )
 FINETUNE = Job(

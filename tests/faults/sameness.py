@@ -1,6 +1,7 @@
 """What of an output must be the same, byte for byte, however often its stage was killed."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,13 @@ def run(folder: Path) -> dict[str, Any]:
     }
     state = json.loads((folder / "state.json").read_text())["state"]
     return kept | {"losses": [(row["step"], row["loss"]) for row in rows], "state": state}
+
+
+def progress(folder: Path) -> int:
+    """Return how far a stage has come: files and logged steps, half-written ones included."""
+    written = sum(len(names) for _, _, names in os.walk(folder))  # heedless of what goes meanwhile
+    log = folder / "log.jsonl"
+    return written + (log.read_bytes().count(b"\n") if log.exists() else 0)
 
 
 def difference(found: dict[str, Any], right: dict[str, Any]) -> str:

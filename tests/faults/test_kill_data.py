@@ -10,7 +10,6 @@ KILLS = [
     (jobs.PACK_IMAGES, scaled(60, 2)),
     (jobs.EXTRACT, scaled(60, 2)),
     (jobs.EXTRACT_PARTS, scaled(40, 1)),
-    (jobs.EXTRACT_DASK, scaled(15, 1)),
     (jobs.PACK_TARGETS, scaled(50, 1)),
     (jobs.TRANSCODE, scaled(40, 1)),
 ]

@@ -8,11 +8,12 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+POLL = 0.01
 PATIENCE = 600.0
 """Seconds that an undisturbed process may take, on a machine that is busy with other things."""
 
@@ -51,6 +52,11 @@ class Victims:
         for process in self._processes:
             process.join(max(0.0, deadline - time.monotonic()))
         return all(process.exitcode is not None for process in self._processes)
+
+    def at_work(self, reached: Callable[[], bool]) -> None:
+        """Return when something is so, or all have ended."""
+        while not self.ended(POLL) and not reached():
+            pass
 
     def signal(self, number: int) -> None:
         """Send a signal to all processes of each group, as a terminal does."""
@@ -99,18 +105,26 @@ def warm(log: Path) -> None:
 
 
 def run_command(words: list[str], log: str) -> None:
-    """Run a command line in this process, as the leader of a group, writing to a file."""
+    """Run a command line in this process, which was forked from the server."""
+    from milan_pipeline.cli import main
+
+    as_a_command(log)
+    main(words)
+
+
+def as_a_command(log: str) -> None:
+    """Make a process that was forked from the server like one that a shell has started.
+
+    Args:
+        log: file for what it says.
+    """
+    import torch
+
     os.setsid()
     stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for standard in (1, 2):
         os.dup2(stream, standard)
     os.close(stream)
-    # The server's, which started beside pytest, may leave it ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    multiprocessing.set_start_method("fork", force=True)  # as it is where no server is
-    import torch
-
-    from milan_pipeline.cli import main
-
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which the server ignores
+    multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)
-    main(words)

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from milan_pipeline.recipes import find_recipe
-from tests.test_kills import files
+from tests.faults.sameness import files
 
 PATIENCE = 900.0
 SMALL = {

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from tests.faults.sameness import files
 from tests.slurm.chain import MILAN, PATIENCE, slurm
-from tests.test_kills import files
 
 pytestmark = pytest.mark.slurm
 SITE = """\
