@@ -155,13 +155,15 @@ def _logging(level: int) -> Iterator[None]:
     handler = _BesideBars()
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
     loggers = [logging.getLogger(name) for name in LOGGERS]
-    levels = [logger.level for logger in loggers]
+    before = [(logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:
         logger.addHandler(handler)
         logger.setLevel(level)
+        logger.propagate = False  # or handlers that other packages give the root say it again
     try:
         yield
     finally:
-        for logger, before in zip(loggers, levels, strict=True):
+        for logger, (old_level, propagated) in zip(loggers, before, strict=True):
             logger.removeHandler(handler)
-            logger.setLevel(before)
+            logger.setLevel(old_level)
+            logger.propagate = propagated

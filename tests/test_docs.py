@@ -30,6 +30,7 @@ b = 2
 d = 4
 ```
 """
+FETCHED = re.compile(r'<(?:script|img|link)[^>]*(?:src|href)="https?:')
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
 
 
@@ -146,5 +147,7 @@ def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-d", trees]
     done = subprocess.run([*build, str(DOCS), site], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    pages = {path.stem for path in (tmp_path / "site").glob("*.html")}
-    assert pages >= {path.stem for path in DOCS.glob("*.md")}
+    pages = {path.stem: path.read_text("utf-8") for path in (tmp_path / "site").glob("*.html")}
+    assert pages.keys() >= {path.stem for path in DOCS.glob("*.md")}
+    assert [name for name, text in pages.items() if FETCHED.search(text)] == []
+    assert "<math" in pages["method"]

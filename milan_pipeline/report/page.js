@@ -111,8 +111,10 @@
       const number = document.createElement("b");
       number.textContent = one.cosine.toFixed(3);
       const key = document.createElement("span");
-      key.className = "near-key";
-      key.textContent = keyOf(one.view);
+      key.className = "near-key tail";
+      const upright = document.createElement("bdi");
+      upright.textContent = keyOf(one.view);
+      key.append(upright);
       words.append(number, key);
       button.append(cutout(one.view, one.patch), words);
       button.setAttribute(

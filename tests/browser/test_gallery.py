@@ -141,7 +141,7 @@ def test_similarity_is_brightest_at_the_picked_patch(page: Chromium) -> None:
 
 def test_a_thumbnail_picks_where_it_is_clicked(page: Chromium) -> None:
     thumb = page.all(".thumb")[4]
-    page.run("arguments[0].scrollIntoView({block: 'center'})", thumb)
+    page.run("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", thumb)
     stack = thumb.find_element("css selector", ".stack")
     size = stack.size
     right, down = size["width"] * (10.5 / SIDE - 0.5), size["height"] * (3.5 / SIDE - 0.5)

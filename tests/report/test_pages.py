@@ -85,7 +85,7 @@ def test_hostile_keys_and_reasons_are_text(tmp_path: Path) -> None:
     assert page.values("onerror") == []
     assert HOSTILE(2) in page.texts["dd"]
     shown = require_self_contained(made(images, gallery=6))
-    assert HOSTILE(0) in shown.texts["figcaption"]
+    assert HOSTILE(0) in shown.texts["bdi"]
 
 
 def test_a_runs_page(runs, image_shards: Path, target_store: Path, tmp_path: Path) -> None:
