@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 WRONG: list[Any] = [
-    None, True, -1, 0, 1.5, 1e400, 2**70, "text", "\x00", "../..", [], [[]], {}, {"a": 1},
+    None, True, -1, 0, 1.5, 1e400, 2**70, "text", "\x00", "../..", [[]], {}, {"a": 1},
     "9" * 5000,
 ]  # fmt: skip
 

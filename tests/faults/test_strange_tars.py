@@ -161,7 +161,8 @@ def members_by_key(data: bytes) -> dict[str, bytes]:
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         found = {}
         for info in tar:
-            match, file = MEMBER_NAME.fullmatch(info.name), tar.extractfile(info)
-            if info.isreg() and file and match and match[2].lower() in IMAGE_EXTENSIONS:
+            match = MEMBER_NAME.fullmatch(info.name)
+            file = tar.extractfile(info) if info.isreg() else None
+            if file and match and match[2].lower() in IMAGE_EXTENSIONS:
                 found[match[1]] = file.read()
         return found
