@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from milan_pipeline import storage
 from milan_pipeline.documents import MISSHAPEN, Count, parsed
 from milan_pipeline.errors import StorageError
+from milan_pipeline.filesystems import named_errors
 
 
 class _Row(TypedDict):
@@ -33,22 +34,36 @@ class RunLog:
         text = self._path.read_text(errors="replace") if self._path.exists() else ""
         kept = [line for line in text.splitlines() if _step_of(line) <= resume_step]
         storage.put_bytes(str(self._path), "".join(f"{line}\n" for line in kept).encode())
-        self._stream = self._path.open("a")
-        self._events = SummaryWriter(str(run / "tensorboard"), purge_step=resume_step + 1)
+        with named_errors(str(run), "written"):
+            self._stream = self._path.open("a")
+            self._events = SummaryWriter(str(run / "tensorboard"), purge_step=resume_step + 1)
 
     def write(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Append steps; each row has `step` (from 1) and numbers."""
+        """Append steps; each row has `step` (from 1) and numbers.
+
+        Raises:
+            StorageError: the disk is full, or fails.
+        """
         for row in rows:
-            self._stream.write(json.dumps(row) + "\n")
-            for name, value in row.items():
-                if name != "step":
-                    self._events.add_scalar(name, value, row["step"])
-        self._stream.flush()
+            with named_errors(str(self._path), "written"):
+                self._stream.write(json.dumps(row) + "\n")
+                for name, value in row.items():
+                    if name != "step":
+                        self._events.add_scalar(name, value, row["step"])
+        with named_errors(str(self._path), "written"):
+            self._stream.flush()
 
     def close(self) -> None:
-        """Flush and close both logs."""
-        self._stream.close()
-        self._events.close()
+        """Flush and close both logs.
+
+        Raises:
+            StorageError: the disk is full, or fails.
+        """
+        with named_errors(str(self._path), "written"):
+            try:
+                self._stream.close()
+            finally:
+                self._events.close()
 
 
 class NoLog:
@@ -67,10 +82,12 @@ def run_lock(run: Path) -> Iterator[None]:
     """Hold a run folder for this process; the system lets go of it when the process ends.
 
     Raises:
-        StorageError: another process trains into it.
+        StorageError: another process trains into it, or it cannot be written.
     """
-    run.mkdir(parents=True, exist_ok=True)
-    with (run / ".lock").open("w") as stream:
+    with named_errors(str(run), "written"):
+        run.mkdir(parents=True, exist_ok=True)
+        lock = (run / ".lock").open("w")
+    with lock as stream:
         try:
             # Not flock, which forked loader processes would share: those of a run that was killed
             # outlive it by seconds, and it could not be run again at once.

@@ -108,3 +108,15 @@ def test_a_child_does_not_hold_the_folder_of_a_run_that_has_ended(tmp_path: Path
             child.submit(int).result()  # starts it
         with ProcessPoolExecutor(1, mp_context=SPAWN) as other:
             other.submit(held, tmp_path / "run").result()
+
+
+def test_a_log_on_a_full_disk_says_so(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, resume_step=0)
+    log._stream.close()
+    log._stream = Path("/dev/full").open("w")  # noqa: SIM115 - is closed by the log
+    full = r"log.jsonl cannot be written \(No space left"
+    with pytest.raises(StorageError, match=full):
+        log.write([{"step": 1}])
+    with pytest.raises(StorageError, match=full):
+        log.close()
+    assert log._stream.closed
