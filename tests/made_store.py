@@ -4,7 +4,6 @@ Pictures are a few, repeated; targets are their patches' mean colours, turned by
 plus noise of the row; priors prefer patches that differ from the picture's mean.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +17,7 @@ from milan_pipeline.crops import view_pixels
 from milan_pipeline.identity import build_identity, content_hash
 from milan_pipeline.images import decode_rgb, digest
 from milan_pipeline.manifest import Manifest
-from milan_pipeline.provenance import utc_text
+from milan_pipeline.provenance import record_bytes, utc_text
 from milan_pipeline.shards import Sample, write_shard
 from milan_pipeline.target_store import UnitBlock, create_root
 from milan_pipeline.unit_writer import UnitWriter
@@ -104,7 +103,7 @@ def make_store(
         "started": utc_text(0),
         "extent": extent_of(manifest, 1),
     }
-    (folder / "made.zarr" / "extract-targets.json").write_text(json.dumps(record))
+    (folder / "made.zarr" / "extract-targets.json").write_bytes(record_bytes(record))
     return MadeStore(url, str(folder / "images"))
 
 

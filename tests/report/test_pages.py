@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from milan_pipeline.errors import ConfigError, MismatchError, MissingDataError
+from milan_pipeline.provenance import record_bytes
 from milan_pipeline.report.inspection import inspect_places
 from milan_pipeline.report.page import render
 from milan_pipeline.report.pages import page_of
@@ -105,11 +106,11 @@ def test_held_out_views_are_told(runs, image_shards: Path, target_store: Path, t
     other = make_store(tmp_path, images=4, side=4)
     record = json.loads((run / "config.json").read_text())
     record["config"]["images"] = other.images
-    (run / "config.json").write_text(json.dumps(record))
+    (run / "config.json").write_bytes(record_bytes(record))
     text = made(run, images=image_shards, targets=target_store)
     assert "Held out: none of these views" in text
     record["config"]["images"] = str(tmp_path / "gone")
-    (run / "config.json").write_text(json.dumps(record))
+    (run / "config.json").write_bytes(record_bytes(record))
     assert "Not known, as the images" in made(run, images=image_shards, targets=target_store)
     with pytest.raises(MismatchError, match=r"teacher\.width is 24 there and 64 here"):
         made(run, images=other.images, targets=other.store)
