@@ -221,5 +221,6 @@ def test_a_wheel_runs_outside_the_checkout(
     assert (site / "workflows/dask/site.yaml").exists()
     assert (site / "workflows/snakemake/Snakefile").exists()
     assert (site / "workflows/snakemake/profiles/slurm/config.yaml").exists()
+    assert (site / "milan_pipeline/report/page.html").exists()
     assert not list(site.rglob("*.safetensors"))  # the demo's teacher stays in the checkout
     assert list(scratch.iterdir()) == []
