@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/python -m pytest
 SHARED := --numprocesses auto --maxprocesses 8 --dist loadfile
 
-.PHONY: demo study test test-slow test-slurm faults soak lint clean
+.PHONY: demo study test test-slow test-slurm test-browser faults soak lint docs clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -29,8 +29,13 @@ test-slurm: .venv/installed  ## Slurm as Debian has it, on one node of its own; 
 	    { apt-get update -q && apt-get install -y -q --no-install-recommends slurm-wlm munge; }
 	$(PYTEST) -m slurm
 
+test-browser: .venv/installed  ## the pages of `inspect` in Debian's Chromium; root installs it
+	dpkg -s chromium chromium-driver > /dev/null 2>&1 || \
+	    { apt-get update -q && apt-get install -y -q --no-install-recommends chromium chromium-driver; }
+	$(PYTEST) -m browser tests/browser
+
 faults: .venv/installed  ## breaks things on purpose: a slice of it, or all by FAULTS=whole
-	$(PYTEST) -m faults tests/faults
+	$(PYTEST) $(SHARED) -m faults tests/faults
 
 soak: .venv/installed  ## extract and pretrain, killed every 20 to 60 s, for SOAK_MINUTES (60)
 	OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/python -m tests.faults.soak
@@ -40,5 +45,8 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/installed  ## the documentation as pages: docs/_build/index.html
+	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build
+
 clean:
-	rm -rf .venv demo demo-study build *.egg-info
+	rm -rf .venv demo demo-study build docs/_build *.egg-info

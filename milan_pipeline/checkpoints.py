@@ -3,21 +3,25 @@
 import contextlib
 import hashlib
 import json
+import logging
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from milan_pipeline import storage
+from milan_pipeline.documents import MISSHAPEN, parsed
 from milan_pipeline.ema import MovingAverage
 from milan_pipeline.errors import DataError, MismatchError, StorageError
-from milan_pipeline.replicas import like, whole
+from milan_pipeline.messages import warn
+from milan_pipeline.replicas import whole
+
+logger = logging.getLogger(__name__)
 
 MODEL, OPTIMISER, AVERAGE = "student.safetensors", "optimiser.safetensors", "ema.safetensors"
 HASHES = "sha256.json"
@@ -85,6 +89,7 @@ def write_checkpoint(run: Path, step: int, snapshot: Snapshot, *, keep: int) -> 
         if place.exists():
             shutil.rmtree(place)
         temporary.rename(place)
+    logger.info("step %d: checkpoint in %s", step, place)
     _prune(run, step, keep)
     return place
 
@@ -121,7 +126,7 @@ def newest_checkpoint(run: Path) -> tuple[int, Path] | None:
             verify_checkpoint(folder)
         except DataError as error:
             torn.append(folder)
-            click.echo(f"Warning: {error}", err=True)
+            warn(str(error))
             continue
         return step, folder
     if torn:
@@ -139,49 +144,12 @@ def verify_checkpoint(folder: Path) -> None:
         DataError: a file is missing or damaged.
     """
     try:
-        hashes: dict[str, str] = json.loads((folder / HASHES).read_text())
-        needed = {MODEL, OPTIMISER} | hashes.keys()
-        bad = [name for name in sorted(needed) if _sha256(folder / name) != hashes[name]]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        hashes = _hashes(folder)
+        bad = [name for name in sorted(hashes) if _sha256(folder / name) != hashes[name]]
+    except (OSError, *MISSHAPEN) as error:
         raise DataError(f"{folder} is torn ({error}); delete it to go on from the last") from error
     if bad:
         raise DataError(f"{folder / bad[0]} is damaged; delete the checkpoint to go on without it")
-
-
-def load_checkpoint(
-    folder: Path,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    average: MovingAverage | None = None,
-) -> None:
-    """Load weights and optimiser state, strictly, after checking the hashes.
-
-    Every process reads the whole tensors and keeps its part of them.
-
-    Raises:
-        DataError: the checkpoint is damaged.
-    """
-    verify_checkpoint(folder)
-    weights, models = load_file(folder / MODEL), model.state_dict()
-    fitting = {n: like(v, models[n]) if n in models else v for n, v in weights.items()}
-    model.load_state_dict(fitting, strict=True)
-    if average is not None:
-        average.load_state_dict(load_file(folder / AVERAGE))
-    tensors = load_file(folder / OPTIMISER)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    state: dict[int, dict[str, Tensor]] = {}
-    ordered = [p for group in optimiser.param_groups for p in group["params"]]
-    for index, parameter in enumerate(ordered):
-        prefix = f"{names[id(parameter)]}:"
-        entries = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        if entries:
-            # Moments have their parameter's shape; the count of steps has none.
-            # Cloned, or on a CPU they would stay mapped from a file that is deleted one day.
-            state[index] = {
-                k: (like(v, parameter) if v.ndim else v).clone() for k, v in entries.items()
-            }
-    groups = optimiser.state_dict()["param_groups"]
-    optimiser.load_state_dict({"state": state, "param_groups": groups})
 
 
 def _optimiser_tensors(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -200,10 +168,9 @@ def _prune(run: Path, step: int, keep: int) -> None:
         try:
             shutil.rmtree(steps[other])
         except OSError as error:
-            click.echo(
-                f"Warning: {steps[other]} cannot be deleted ({error.strerror or error}); delete it "
-                "to have its space",
-                err=True,
+            warn(
+                f"{steps[other]} cannot be deleted ({error.strerror or error}); delete it to have "
+                "its space"
             )
 
 
@@ -214,12 +181,26 @@ def _is_complete(folder: Path) -> bool:
     left half written, without hashing gigabytes at each checkpoint; `load_checkpoint` hashes.
     """
     try:
-        for name in {MODEL, OPTIMISER} | json.loads((folder / HASHES).read_text()).keys():
+        for name in _hashes(folder):
             with safe_open(folder / name, framework="pt"):
                 pass
-    except (OSError, ValueError, AttributeError, RecursionError, SafetensorError):
+    except (OSError, SafetensorError, *MISSHAPEN):
         return False
     return True
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Return the hashes of a checkpoint's files, by name: of all that are there, of no others.
+
+    Raises:
+        MISSHAPEN: the list is damaged; a name in it may lead anywhere, so that none is followed.
+        OSError: it cannot be read.
+    """
+    hashes = parsed((folder / HASHES).read_bytes(), dict[str, str])
+    wanted = {MODEL, OPTIMISER} | {name for name in (AVERAGE,) if (folder / name).exists()}
+    if wanted != hashes.keys():
+        raise KeyError(f"{HASHES} lists {sorted(hashes)!r:.200} where {sorted(wanted)} are needed")
+    return hashes
 
 
 @contextlib.contextmanager

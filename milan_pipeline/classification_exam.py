@@ -16,6 +16,7 @@ from milan_pipeline.classifier_files import Description
 from milan_pipeline.distributed import World
 from milan_pipeline.exams import evaluating
 from milan_pipeline.labelled import LabelledTable
+from milan_pipeline.run_ledger import RunLedger
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,12 +35,13 @@ class ExamConfig:
 
 
 class Examiner:
-    """Score a classifier on all validation images.
+    """Score a classifier on all validation images that can be decoded.
 
     Args:
         model: on its device.
         description: what it is given.
         table: the validation images.
+        ledger: of them.
         config: how.
     """
 
@@ -48,10 +50,12 @@ class Examiner:
         model: nn.Module,
         description: Description,
         table: LabelledTable,
+        ledger: RunLedger,
         config: ExamConfig,
     ) -> None:
         self._model = model
         self._table = table
+        self._ledger = ledger
         self._config = config
         shown = ViewConfig(
             image_size=description.image_size,
@@ -80,6 +84,7 @@ class Examiner:
                 self._pixels,
                 batch=self._config.batch,
                 threads=self._config.threads,
+                ledger=self._ledger,
                 bf16=self._config.bf16,
                 world=world,
             )

@@ -16,7 +16,6 @@ from timm.data.transforms_factory import create_transform
 from torch import Tensor
 from torchvision.transforms import Compose
 
-from milan_pipeline.errors import BadImageError, DataError
 from milan_pipeline.examples import IMAGE_MEMBER
 from milan_pipeline.images import decode_rgb
 from milan_pipeline.keyed_random import seeded_globals
@@ -90,7 +89,7 @@ class TrainingViews:
         """Yield examples without a batch dimension, in the samples' order.
 
         Raises:
-            DataError: an image cannot be decoded; it is named.
+            BadImageError: an image cannot be decoded.
         """
         for sample in samples:
             key, image = sample["__key__"], opened(sample)
@@ -115,7 +114,7 @@ class EvaluationViews:
         """Return uint8 (C, H, W).
 
         Raises:
-            DataError: the image cannot be decoded; it is named.
+            BadImageError: the image cannot be decoded.
         """
         return self._transform(opened(sample))
 
@@ -142,10 +141,6 @@ def opened(sample: dict[str, Any]) -> Image.Image:
     """Decode a sample's image.
 
     Raises:
-        DataError: it cannot be; it is named.
+        BadImageError: it cannot be.
     """
-    try:
-        return Image.fromarray(decode_rgb(sample[IMAGE_MEMBER]))
-    except BadImageError as error:
-        name = f"{sample['__url__']}, sample {sample['__key__']!r}"
-        raise DataError(f"{name}: {error}") from error
+    return Image.fromarray(decode_rgb(sample[IMAGE_MEMBER]))

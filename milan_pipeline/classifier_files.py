@@ -1,21 +1,35 @@
 """A fine-tuned classifier in a run folder: written so that timm makes it again, and read back."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import safetensors.torch
 import timm
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from milan_pipeline import storage
 from milan_pipeline.classification_views import INTERPOLATION
+from milan_pipeline.descriptions import Arguments, Channels, read_document
+from milan_pipeline.documents import Positive
 from milan_pipeline.errors import ConfigError, DataError, MismatchError
 from milan_pipeline.export import put_weights
+from milan_pipeline.sums import read_checked
 from milan_pipeline.vit import CANNOT_BUILD
+
+
+class _Arguments(Arguments):
+    num_classes: Positive
+    img_size: Positive
+
+
+class _Stored(TypedDict):
+    timm: _Arguments
+    mean: Channels
+    std: Channels
+    crop_pct: float
+    classes: list[str]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,22 +79,14 @@ def read_description(weights: str) -> Description:
         DataError: it describes no classifier.
     """
     url = weights.removesuffix(".safetensors") + ".json"
-    try:
-        document = json.loads(storage.read_bytes(url))
-        found = Description(
-            arguments=dict(document["timm"]) | {"pretrained": False, "checkpoint_path": ""},
-            mean=tuple(float(value) for value in document["mean"]),
-            std=tuple(float(value) for value in document["std"]),
-            crop_pct=float(document["crop_pct"]),
-            classes=tuple(str(name) for name in document["classes"]),
-        )
-        if not (found.arguments["num_classes"] > 0 and found.image_size > 0):
-            raise ValueError("num_classes and img_size must be above 0")
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{url} describes no classifier ({error!r}); give one that finetune wrote"
-        ) from error
-    return found
+    document = read_document(url, _Stored, what="classifier", remedy="give one that finetune wrote")
+    return Description(
+        arguments=document["timm"] | {"pretrained": False, "checkpoint_path": ""},
+        mean=tuple(document["mean"]),
+        std=tuple(document["std"]),
+        crop_pct=document["crop_pct"],
+        classes=tuple(document["classes"]),
+    )
 
 
 def read_classifier(weights: str) -> tuple[nn.Module, Description]:
@@ -101,7 +107,7 @@ def read_classifier(weights: str) -> tuple[nn.Module, Description]:
         )
     try:
         model: nn.Module = timm.create_model(**description.arguments)
-        model.load_state_dict(safetensors.torch.load(storage.read_bytes(weights)), strict=True)
+        model.load_state_dict(safetensors.torch.load(read_checked(weights)), strict=True)
     except SafetensorError as error:
         raise DataError(f"{weights} is damaged ({error}); fine-tune again") from error
     except CANNOT_BUILD as error:

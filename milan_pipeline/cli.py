@@ -5,11 +5,15 @@ import traceback
 from importlib.metadata import entry_points
 
 import click
+from click.shell_completion import get_completion_class
 
 from milan_pipeline.errors import ConfigError, InterruptedRunError, MilanError
 from milan_pipeline.interrupts import EXIT_INTERRUPTED
-from milan_pipeline.stage_names import STAGES_GROUP, stage_names
+from milan_pipeline.stage_names import STAGES_GROUP, in_pipeline_order, stage_names
 
+PROGRAM = "milan-pipeline"
+COMPLETION = "_MILAN_PIPELINE_COMPLETE"
+"""Variable by which a shell asks for completions."""
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
@@ -18,9 +22,9 @@ class StageGroup(click.Group):
     """A click group whose commands are the installed stages."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name every installed stage, those of other packages included."""
+        """Name every installed stage as a pipeline has them, those of other packages last."""
         del ctx
-        return stage_names()
+        return in_pipeline_order(stage_names())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return one stage's command."""
@@ -31,9 +35,37 @@ class StageGroup(click.Group):
                 return command
         return None
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each command's purpose, all of it."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands, in the order of a pipeline"):
+            formatter.write_dl(
+                [
+                    (name, command.get_short_help_str(limit=200))
+                    for name, command in found
+                    if command
+                ]
+            )
+
+
+def _print_completion(ctx: click.Context, _param: click.Parameter, shell: str | None) -> None:
+    kind = None if shell is None else get_completion_class(shell)
+    if kind is not None:
+        click.echo(kind(group, {}, PROGRAM, COMPLETION).source())
+        ctx.exit()
+
 
 @click.group(cls=StageGroup)
-@click.version_option(package_name="milan-pipeline")
+@click.version_option(package_name=PROGRAM)
+@click.option(
+    "--completion",
+    type=click.Choice(("bash", "zsh", "fish")),
+    is_eager=True,
+    expose_value=False,
+    callback=_print_completion,
+    help='Print what has a shell complete commands and options: eval "$(milan-pipeline '
+    '--completion bash)" in ~/.bashrc.',
+)
 def group() -> None:
     """Pretrain a vision transformer from CLIP targets that were computed once and stored.
 
@@ -43,7 +75,7 @@ def group() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with the documented code; errors are one sentence."""
-    exit_with(group, sys.argv[1:] if args is None else args, "milan-pipeline")
+    exit_with(group, sys.argv[1:] if args is None else args, PROGRAM)
 
 
 def exit_with(command: click.Command, words: list[str], name: str) -> None:

@@ -17,6 +17,7 @@ from zarr.storage import MemoryStore
 from milan_pipeline import storage
 from milan_pipeline.codecs import Codec, CodecSpec, codec_of, spec_of
 from milan_pipeline.codecs.component_codec import DTYPES, Arrays, ComponentCodec, array_shapes
+from milan_pipeline.documents import MISSHAPEN
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.identity import Identity
 from milan_pipeline.target_store import create_small_array
@@ -80,7 +81,7 @@ def read_store_codec(url: str, identity: Identity) -> Codec:
         for name in DTYPES:
             place = storage.join(url, CODEC_FOLDER, name)
             arrays[name] = np.asarray(group[name][...])  # type: ignore[index]
-    except (ValueError, LookupError, TypeError, RuntimeError) as error:
+    except (*MISSHAPEN, RuntimeError) as error:
         raise DataError(f"{place} is damaged ({error}); {STORE_REMEDY}") from error
     return _named(storage.join(url, CODEC_FOLDER), identity, arrays)
 
@@ -117,7 +118,7 @@ def read_shards_codec(folder: str, identity: Identity) -> Codec:
         raise DataError(
             f"{place} is missing, without which no target can be decoded; {SHARDS_REMEDY}"
         ) from error
-    except (safetensors.SafetensorError, ValueError) as error:
+    except (safetensors.SafetensorError, *MISSHAPEN) as error:
         raise DataError(f"{place} is damaged ({error}); {SHARDS_REMEDY}") from error
     return _named(place, identity, arrays)
 
@@ -128,6 +129,8 @@ def _named(place: str, identity: Identity, arrays: Arrays) -> Codec:
         return codec_of(identity["codec"], arrays)
     except DataError as error:
         raise DataError(f"{place}: {error}") from error
+    except MISSHAPEN as error:
+        raise DataError(f"{place} holds no codec ({error!r}); copy or make it again") from error
 
 
 def _most_arrays(spec: CodecSpec, width: int) -> dict[str, NDArray[Any]]:

@@ -82,14 +82,13 @@ def metric_names(rows: Iterable[Row]) -> list[str]:
     return sorted(names, key=_metric_place)
 
 
-def to_json(rows: Sequence[Row], *, over_seeds: bool = False) -> str:
-    """Write rows as a JSON list, a mapping each.
+def to_documents(rows: Sequence[Row], *, over_seeds: bool = False) -> list[dict[str, Any]]:
+    """Return each row as a JSON object.
 
     With `over_seeds` seeds, hashes and folders are lists, and a metric is {"mean", "std", "n"}; of
     a single value the sample standard deviation is null.
     """
-    documents = [_document_over_seeds(row) if over_seeds else _document(row) for row in rows]
-    return json.dumps(documents, indent=1) + "\n"
+    return [_document_over_seeds(row) if over_seeds else _document(row) for row in rows]
 
 
 def _document(row: Row) -> dict[str, Any]:
@@ -122,6 +121,30 @@ def to_markdown(rows: Sequence[Row], *, over_seeds: bool = False) -> str:
 
     With `over_seeds` a metric is "mean ± sample standard deviation (number of results)".
     """
+    columns = _columns(rows, over_seeds=over_seeds)
+    lines = [list(columns), ["---"] * len(columns), *map(list, zip(*columns.values(), strict=True))]
+    cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+def to_blocks(rows: Sequence[Row], *, over_seeds: bool = False) -> str:
+    """Write rows one below the other, a line a cell: for a terminal that the table is too wide for.
+
+    What a row has no value of is left out.
+    """
+    columns = _columns(rows, over_seeds=over_seeds)
+    width = max(map(len, columns))
+    blocks = (
+        "".join(
+            f"{name:<{width}}  {values[row]}\n" for name, values in columns.items() if values[row]
+        )
+        for row in range(len(rows))
+    )
+    return "\n".join(blocks)
+
+
+def _columns(rows: Sequence[Row], *, over_seeds: bool) -> dict[str, list[str]]:
+    """Return the cells under each heading."""
     columns: dict[str, list[str]] = {
         "encoder": [row.encoder for row in rows],
         "stage": [row.stage for row in rows],
@@ -136,9 +159,7 @@ def to_markdown(rows: Sequence[Row], *, over_seeds: bool = False) -> str:
         columns[metric] = [_cell(row.values(metric), over_seeds) for row in rows]
     columns["config"] = [_listed(result.config_hash for result in row.results) for row in rows]
     columns["folder"] = [_listed(result.folder for result in row.results) for row in rows]
-    lines = [list(columns), ["---"] * len(columns), *map(list, zip(*columns.values(), strict=True))]
-    cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
-    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+    return columns
 
 
 def _listed(texts: Iterable[str]) -> str:

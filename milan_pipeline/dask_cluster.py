@@ -6,12 +6,12 @@ import logging
 import os
 from collections.abc import Iterator
 
-import click
 import dask
 from distributed import Client, LocalCluster
 from distributed.comm.addressing import parse_address, parse_host_port
 
 from milan_pipeline.errors import ConfigError, MissingDataError
+from milan_pipeline.messages import note
 
 CONNECT_SECONDS = 30
 
@@ -93,8 +93,6 @@ def _local_cluster(processes: int) -> LocalCluster:
 
 
 def _tell(client: Client) -> None:
-    click.echo(
-        f"Dask: {len(client.ncores())} workers; dashboard: {client.dashboard_link}", err=True
-    )
+    note(f"Dask: {len(client.ncores())} workers; dashboard: {client.dashboard_link}")
     if importlib.util.find_spec("bokeh") is None:
-        click.echo("The dashboard needs bokeh: pip install 'milan-pipeline[dashboard]'", err=True)
+        note("The dashboard needs bokeh: pip install 'milan-pipeline[dashboard]'")

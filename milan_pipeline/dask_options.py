@@ -11,13 +11,19 @@ class DaskOptions:
     """Who does the units, if not this process."""
 
     scheduler: str | None = option(
-        None, help="Address of a Dask scheduler, whose workers do the units.", role="execution"
+        None,
+        help="Address of a Dask scheduler, whose workers do the units; default: none.",
+        role="execution",
+        group="Several machines",
     )
     processes: int | None = option(
         None,
-        help="Worker processes here (Dask), which share out this machine's GPUs or cores.",
+        help="Worker processes here (Dask), which share out this machine's GPUs or cores; default: "
+        "none, this process does the units.",
         role="execution",
         least=1,
+        group="Several machines",
+        unit="processes",
     )
 
     def __post_init__(self) -> None:

@@ -1,10 +1,10 @@
 """What `--encoder` names, told from its text and the files there: nothing is loaded or imported."""
 
-import json
 from pathlib import Path
 
 from milan_pipeline import storage
 from milan_pipeline.errors import MismatchError
+from milan_pipeline.run_state import state_of
 
 KINDS = ("pixels", "open_clip", "timm")
 FILES = "files"
@@ -43,9 +43,6 @@ def require_done(spec: str, *, allow_unfinished: bool = False) -> None:
     if allow_unfinished or is_named(spec):
         return
     folder = storage.folder_of(spec) if spec.endswith(".safetensors") else spec
-    url = storage.join(folder, "state.json")
-    if not storage.exists(url):
-        return
-    state = json.loads(storage.read_bytes(url)).get("state")
-    if state != "done":
+    state = state_of(folder)
+    if state not in (None, "done"):
         raise MismatchError(f"the run {folder} is {state!r}; finish it or --allow-unfinished")

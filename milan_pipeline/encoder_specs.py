@@ -18,6 +18,7 @@ from milan_pipeline.encoders import (
 from milan_pipeline.errors import ConfigError, MissingDataError
 from milan_pipeline.headless import assemble
 from milan_pipeline.run_encoders import config_url, read_config, read_run_encoder, weights_url
+from milan_pipeline.sums import read_checked
 from milan_pipeline.teacher import Teacher, describe_teacher
 from milan_pipeline.timm_encoders import is_pretrained, read_timm_encoder
 
@@ -92,7 +93,7 @@ def fingerprint(spec: str, *, random_init: bool = False) -> str:
             digest.update(f"{path.name} {content.hexdigest()}\n".encode())
         return digest.hexdigest() if files else spec
     for url in [config_url(spec)] + ([] if random_init else [weights_url(spec)]):
-        digest.update(storage.read_bytes(url))
+        digest.update(read_checked(url))
     return digest.hexdigest()
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from milan_pipeline import storage
+from milan_pipeline.documents import MISSHAPEN, Count, conforming, parsed
+from milan_pipeline.errors import DataError
 
 
 class Evaluations:
@@ -24,9 +26,21 @@ class Evaluations:
         self._key = key
 
     def rows(self, *, before: float = float("inf")) -> list[dict[str, Any]]:
-        """Return the rows of all steps before one."""
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        return [row for row in map(json.loads, lines) if row["step"] < before]
+        """Return the rows of all steps before one.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        try:
+            lines = self._path.read_bytes().splitlines() if self._path.exists() else []
+            rows = [parsed(line, dict[str, Any]) for line in lines]
+            for row in rows:
+                conforming([row["step"], row[self._key]], tuple[Count, float])
+        except MISSHAPEN as error:
+            raise DataError(
+                f"{self._path} is damaged ({error}); restore it, or give another output folder"
+            ) from error
+        return [row for row in rows if row["step"] < before]
 
     def best(self, *, before: float = float("inf")) -> dict[str, Any] | None:
         """Return the best row of all steps before one, the first of equals; None of none."""

@@ -11,11 +11,11 @@ import torch
 from timm.models import VisionTransformer
 from torch import Tensor
 
-from milan_pipeline import storage
 from milan_pipeline.errors import DataError
 from milan_pipeline.huggingface import preprocessor_config, vit_model_config, vit_model_state
 from milan_pipeline.official import official_state, require_official
 from milan_pipeline.run_weights import described_encoder
+from milan_pipeline.sums import put_with_sums
 
 # What create_model takes beside the arguments of the architecture itself.
 NOT_OF_THE_MODEL = ("model_name", "pretrained", "num_classes", "checkpoint_path")
@@ -30,7 +30,7 @@ def export_encoder(
     std: Sequence[float],
     name: str = "encoder",
 ) -> None:
-    """Write `encoder.safetensors` and `encoder.json`, atomically.
+    """Write `encoder.safetensors`, `encoder.json` and their hashes, `encoder.sha256`.
 
     Args:
         run: the run folder.
@@ -47,7 +47,7 @@ def export_encoder(
 def put_weights(
     run: Path, name: str, state: Mapping[str, Tensor], description: Mapping[str, Any]
 ) -> None:
-    """Write `NAME.safetensors` and `NAME.json`, each atomically.
+    """Write `NAME.safetensors`, `NAME.json` and their hashes, `NAME.sha256`, each atomically.
 
     Args:
         run: the run folder.
@@ -56,8 +56,11 @@ def put_weights(
         description: as `encoder.json` has it, at least.
     """
     weights = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    storage.put_bytes(str(run / f"{name}.safetensors"), safetensors.torch.save(weights))
-    _put_json(str(run / f"{name}.json"), description)
+    files = {
+        f"{name}.safetensors": safetensors.torch.save(weights),
+        f"{name}.json": _json(description),
+    }
+    put_with_sums(str(run), files)
 
 
 def timm_files(state: Mapping[str, Tensor], description: Mapping[str, Any]) -> dict[str, bytes]:
@@ -166,7 +169,3 @@ def _safetensors(state: Mapping[str, Tensor]) -> bytes:
 
 def _json(document: Mapping[str, Any]) -> bytes:
     return (json.dumps(document, indent=1) + "\n").encode()
-
-
-def _put_json(url: str, document: Mapping[str, Any]) -> None:
-    storage.put_bytes(url, _json(document))

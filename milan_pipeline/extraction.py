@@ -8,6 +8,7 @@ are done in the same run.
 
 import contextlib
 import itertools
+import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,8 +20,10 @@ from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.ledger import BadImageBudget
 from milan_pipeline.target_batches import TargetBatch, compute
 from milan_pipeline.unit_writer import UnitWriter
-from milan_pipeline.units import Mark, Unit
+from milan_pipeline.units import Mark, Unit, view_name
 from milan_pipeline.view_batches import PixelBuffers, ViewBatch, view_batches
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["ExtractionJob", "extract_units"]
 
@@ -83,6 +86,8 @@ def extract_units(
 
 
 def _counted(mark: Mark, budget: BadImageBudget) -> Iterator[Mark]:
+    unit = f"{view_name(mark.view)}/{mark.shard}"
+    logger.info("%s: %d targets, %d skipped", unit, mark.n, len(mark.skipped))
     yield mark
     budget.add(mark.shard, mark.skipped)
 

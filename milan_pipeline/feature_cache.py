@@ -11,14 +11,16 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import safetensors.numpy
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from milan_pipeline import storage
+from milan_pipeline.documents import MISSHAPEN, parsed
 from milan_pipeline.encoders import FrozenEncoder
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError
 from milan_pipeline.features import Cut, Features, Labels, central, extract_features
@@ -31,6 +33,11 @@ from milan_pipeline.views import random_resized_crop
 FORMAT = 1
 CROP_SCALE = (0.08, 1.0)
 """Bounds of a random view's share of the image, as in the linear protocols of MAE and MILAN."""
+
+
+class _Note(TypedDict):
+    pools: list[str]
+    bad: list[dict[str, str]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -176,14 +183,21 @@ def _read(url: str) -> FeatureSet | None:
         return None
     if hashlib.sha256(data).hexdigest().encode() != digest.strip():
         return None
-    arrays = safetensors.numpy.load(data)
-    note = json.loads(arrays["note"].tobytes())
-    return FeatureSet(
-        stored_NF=arrays["features"],
-        labels_N=arrays["labels"],
-        pools=tuple(note["pools"]),
-        bad=tuple(note["bad"]),
-    )
+    try:
+        arrays = safetensors.numpy.load(data)
+        note = parsed(arrays["note"].tobytes(), _Note)
+        found = FeatureSet(
+            stored_NF=arrays["features"],
+            labels_N=arrays["labels"],
+            pools=tuple(note["pools"]),
+            bad=tuple(note["bad"]),
+        )
+        samples, width = found.stored_NF.shape
+        fits = width > 0 and found.labels_N.shape == (samples,)
+        fits = fits and found.stored_NF.dtype.kind == "f" and found.labels_N.dtype == np.int64
+    except (SafetensorError, *MISSHAPEN):
+        return None
+    return found if fits else None
 
 
 def _write(url: str, found: FeatureSet) -> None:

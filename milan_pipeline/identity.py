@@ -3,11 +3,31 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
-from milan_pipeline.errors import MismatchError
+from milan_pipeline.documents import MISSHAPEN, Count, conforming
+from milan_pipeline.errors import DataError, MismatchError
 
 Identity = dict[str, Any]
+
+
+class _Teacher(TypedDict):
+    grid: tuple[Count, Count]
+    width: Count
+
+
+class _Codec(TypedDict):
+    name: str
+
+
+class _Parts(TypedDict):
+    """What is relied on of an identity; all else in it is only hashed and compared."""
+
+    teacher: _Teacher
+    preprocessing: dict[str, Any]
+    view_policy: dict[str, Any]
+    codec: _Codec
+
 
 TRANSCODED_FROM = "transcoded_from"
 """The part of an identity that targets have which were made of other targets, not by a teacher."""
@@ -56,6 +76,32 @@ def content_hash(document: Mapping[str, Any]) -> str:
     """Hash any JSON mapping, whatever the order of its keys."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def stated_identity(document: Mapping[str, Any], *, what: str) -> Identity:
+    """Return the identity in what a store's root or a manifest says, checked against its hash.
+
+    Args:
+        document: has `identity` and `identity_hash`.
+        what: where it lies.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
+    try:
+        identity: Identity = document["identity"]
+        conforming(identity, _Parts)
+        fits = content_hash(identity) == document["identity_hash"]
+    except MISSHAPEN as error:
+        raise DataError(
+            f"{what} does not say what its targets are ({error}); make it again"
+        ) from error
+    if not fits:
+        raise DataError(
+            f"{what} does not match its identity_hash; it is damaged, make it again with "
+            "--overwrite"
+        )
+    return identity
 
 
 def differences(

@@ -19,10 +19,13 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from milan_pipeline.errors import BadImageError
+from milan_pipeline.image_bombs import PNG_START, SMALL, plain_png, scans_of_jpeg
 
 JPEG_START = b"\xff\xd8\xff"
 MAX_PIXELS = 1024**3 // 4 // 3
 """Larger images (about 89 million pixels) are refused: Pillow's own limit for a likely attack."""
+MAX_SCANNED = 12 * MAX_PIXELS
+"""Pixels that all scans of a JPEG may pass over; the usual progressive one has ten scans."""
 
 
 class _PlainJpegFile(JpegImageFile):
@@ -47,7 +50,8 @@ def decode_rgb(data: bytes) -> NDArray[np.uint8]:
 
     Raises:
         BadImageError: the bytes are no such image, lack pixels or are damaged so that Pillow
-            notices, or hold more than `MAX_PIXELS` pixels (found before any pixel is decoded).
+            notices, or hold more than `MAX_PIXELS` pixels or, of a JPEG, scans of
+            more than `MAX_SCANNED` (both found before any pixel is decoded).
     """
     try:
         rgb = _sound_jpeg_rgb(data)
@@ -77,6 +81,8 @@ def _sound_jpeg_rgb(data: bytes) -> NDArray[np.uint8] | None:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=True)
         if colours not in ("Gray", "RGB", "YCbCr") or height * width > MAX_PIXELS:
             return None
+        if scans_of_jpeg(data) * max(SMALL, height * width) > MAX_SCANNED:
+            return None
         rgb: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, strict=True)
     except ValueError:
         return None
@@ -94,7 +100,8 @@ def probe_header(data: bytes) -> tuple[str, int, int]:
         ("JPEG" | "PNG" | "WEBP", width, height), in pixels.
 
     Raises:
-        BadImageError: the bytes start as no such image, or promise more than `MAX_PIXELS` pixels.
+        BadImageError: the bytes start as no such image, or promise more pixels or scans
+            than `decode_rgb` takes.
     """
     try:
         with _open(data) as image:
@@ -116,19 +123,31 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     `Image.open` is passed over on purpose: it announces a large image by a warning, which threads
     cannot catch safely, and it parses the EXIF of every JPEG in search of further images.
     """
-    image = _reader_of(data)(BytesIO(data))
+    reader = _reader_of(data)
+    image = reader(BytesIO(plain_png(data) if reader is PngImageFile else data))
     if image.width * image.height > MAX_PIXELS:
         raise BadImageError(
             f"the image has {image.width} x {image.height} pixels, over the limit of {MAX_PIXELS} "
             "that guards against decompression bombs; scale it down"
         )
+    if isinstance(image, JpegImageFile):
+        _require_few_scans(data, image.width * image.height)
     return image
+
+
+def _require_few_scans(data: bytes, pixels: int) -> None:
+    scans, most = scans_of_jpeg(data), MAX_SCANNED // max(SMALL, pixels)
+    if scans > most:
+        raise BadImageError(
+            f"the JPEG has {scans} scans, and of its size may have {most}, which guards against "
+            "files that take for ever; save it again"
+        )
 
 
 def _reader_of(data: bytes) -> type[ImageFile.ImageFile]:
     if data.startswith(JPEG_START):
         return _PlainJpegFile
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+    if data.startswith(PNG_START):
         return PngImageFile
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return WebPImageFile

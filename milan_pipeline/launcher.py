@@ -19,6 +19,7 @@ from typing import Any
 import click
 
 from milan_pipeline.interrupts import EXIT_INTERRUPTED, STOP_SIGNALS
+from milan_pipeline.messages import manner_words
 
 GRACE = 30.0  # seconds that the others have to end after one has failed
 POLL = 0.1
@@ -33,9 +34,8 @@ def launch(stage: str, config: Any, processes: int) -> int:
         config: its configuration, given to each.
         processes: how many; stop signals that come here are passed on to them.
     """
-    command = [sys.executable, "-m", "milan_pipeline.cli", stage, *words_of(config)]
-    if "--debug" in sys.argv:
-        command.append("--debug")
+    words = [*words_of(config), *manner_words()]
+    command = [sys.executable, "-m", "milan_pipeline.cli", stage, *words]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -8,6 +8,9 @@ from milan_pipeline.errors import DataError
 
 NAMED_BAD_IMAGES = 10
 
+LedgerRow = dict[str, str]
+"""An unreadable image: `{shard, key, reason}`."""
+
 
 @dataclasses.dataclass(kw_only=True)
 class BadImageBudget:
@@ -31,7 +34,19 @@ class BadImageBudget:
         Raises:
             DataError: there are more than allowed; the first ten are named.
         """
+        self.note(shard, skipped)
+        self.require_within()
+
+    def note(self, shard: str, skipped: Iterable[Mapping[str, str]]) -> None:
+        """Count skipped images as `add` does, and look later at how many there are."""
         self.ledger |= {f"{shard}:{row['key']}": row["reason"] for row in skipped}
+
+    def require_within(self) -> None:
+        """Refuse more unreadable images than are allowed.
+
+        Raises:
+            DataError: there are; the first ten are named.
+        """
         allowed = max(self.always, int(self.fraction * self.images)) if self.fraction > 0 else 0
         if len(self.ledger) > allowed:
             named = itertools.islice(self.ledger.items(), NAMED_BAD_IMAGES)

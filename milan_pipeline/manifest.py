@@ -11,19 +11,39 @@ import io
 import json
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milan_pipeline import storage
-from milan_pipeline.errors import DataError, MismatchError, MissingDataError
+from milan_pipeline.documents import MISSHAPEN, Count, Skipped, conforming
+from milan_pipeline.errors import DataError, MilanError, MismatchError, MissingDataError
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
-_ROW = {"name": str, "samples": int, "bytes": int, "sha256": str, "index_sha256": str}
 # np.load parses headers with `ast`, which CPython 3.11 may fail at in several threads at once.
 _READING_HEADER = threading.Lock()
+
+
+class ImageDetails(TypedDict):
+    """What is known of an image shard."""
+
+    skipped: NotRequired[list[Skipped]]
+
+
+class TargetDetails(TypedDict):
+    """What a target shard was made of, and of what identity its targets are."""
+
+    view: Count
+    source: str
+    source_sha256: str
+    skipped: list[Skipped]
+    unit_sha256: NotRequired[str]
+    identity_hash: NotRequired[str]  # which shards that were packed earlier do not have
+
+
+_DETAILS = {"images": ImageDetails, "targets": TargetDetails}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,11 +55,17 @@ class Shard:
     """
 
     name: str
-    samples: int
-    bytes: int
+    samples: Count
+    bytes: Count
     sha256: str
     index_sha256: str
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+
+    @classmethod
+    def from_row(cls, row: Any, kind: str) -> "Shard":
+        """Read what a manifest of a kind of shards has of one; raises `MISSHAPEN`."""
+        conforming(row.get("details", {}), _DETAILS[kind])
+        return conforming(row, cls)
 
     @property
     def stem(self) -> str:
@@ -136,32 +162,27 @@ def load_manifest(url: str, *, kind: str, allow_unfinished: bool = False) -> Man
             )
         if stated != _content_sha256(document):
             raise DataError(f"{url} does not match its own hash; it is damaged, make it again")
-        found, complete = document.pop("kind"), document.pop("complete")
-        shards = tuple(_shard_of(row) for row in document.pop("shards"))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        if isinstance(error, DataError):
-            raise
+        found, complete = document.pop("kind"), conforming(document.pop("complete"), bool)
+        if found != kind:
+            raise MismatchError(
+                f"{url} lists {found!r:.80} shards where {kind!r} are needed; give those"
+            )
+        rows = conforming(document.pop("shards"), list[dict[str, Any]])
+        shards = tuple(Shard.from_row(row, kind) for row in rows)
+    except MilanError:
+        raise
+    except MISSHAPEN as error:
         raise DataError(f"{url} is no manifest ({error}); make it again") from error
-    if found != kind:
-        raise MismatchError(f"{url} lists {found!r} shards where {kind!r} are needed; give those")
     if not (complete or allow_unfinished):
         raise MismatchError(f"{url} is not complete; run the stage that writes it again")
     document.pop("format_version")
     return Manifest(
-        kind=found,
+        kind=kind,
         folder=storage.folder_of(url),
         shards=shards,
         complete=complete,
         common=document,
     )
-
-
-def _shard_of(row: dict[str, Any]) -> Shard:
-    shard = Shard(**row)
-    for field, kind in _ROW.items():
-        if type(getattr(shard, field)) is not kind:
-            raise TypeError(f"a shard's {field} is {getattr(shard, field)!r:.80}")
-    return shard
 
 
 def require_unique_stems(shards: tuple[Shard, ...]) -> None:
@@ -205,7 +226,7 @@ def load_index(manifest: Manifest, shard: Shard) -> NDArray[np.void]:
     try:
         with _READING_HEADER:
             table: NDArray[np.void] = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except (*MISSHAPEN, EOFError) as error:
         raise DataError(f"{url} is no table ({error}); make the index again") from error
     if len(table) != shard.samples:
         raise DataError(f"{url} has {len(table)} rows, the manifest {shard.samples}; index again")

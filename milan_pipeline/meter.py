@@ -1,4 +1,4 @@
-"""What is measured of each training step: loss, learning rate, speed, and waiting for data."""
+"""What is measured of each training step: loss, rate, speed, waiting for data, memory."""
 
 import math
 import time
@@ -10,6 +10,7 @@ import torch
 from milan_pipeline.batching import BatchT
 from milan_pipeline.distributed import World
 from milan_pipeline.errors import DataError
+from milan_pipeline.memory import peak_memory
 from milan_pipeline.order import StepClock
 
 NAMED_KEYS = 8
@@ -76,6 +77,7 @@ class Meter:
             DataError: a loss or a norm of gradients is not finite.
         """
         pending, self._pending = self._pending, []
+        memory = peak_memory(pending[0].loss.device) if pending else {}
         # One look at the device and one exchange, however many steps there are.
         local = torch.stack([row.loss for row in pending]).double().cpu()
         losses = self._world.mean(local.clone()).tolist()
@@ -97,6 +99,7 @@ class Meter:
                 "lr": row.rate,
                 "images_per_second": self._batch / seconds,
                 "data_wait_seconds": row.waited,
+                **memory,
             }
 
     def _refuse(self, what: str, own: float, row: _Pending, last_good: Callable[[], str]) -> None:

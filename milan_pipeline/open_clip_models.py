@@ -3,10 +3,9 @@
 open_clip raises errors of many kinds; here they become one sentence each.
 """
 
-import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import open_clip
 import torch
@@ -14,6 +13,7 @@ from open_clip.pretrained import get_pretrained_cfg
 from open_clip.timm_model import TimmModel
 from torch import nn
 
+from milan_pipeline.documents import MISSHAPEN, conforming, parsed
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.identity import content_hash
 from milan_pipeline.quick_gelu import settle_quick_gelu
@@ -149,12 +149,29 @@ def model_config(name: str) -> dict[str, Any]:
     return config
 
 
+class _Statistics(TypedDict, total=False):
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
 def known_statistics(spec: TeacherSpec) -> dict[str, list[float]]:
-    """Return the mean and std that a model's weights come with, as far as no weights are needed."""
+    """Return the mean and std that a model's weights come with, as far as no weights are needed.
+
+    Raises:
+        ConfigError: a local folder's configuration says something else.
+    """
     known: dict[str, Any] = {}
     if spec.name.startswith("local-dir:"):
         path = Path(spec.name.removeprefix("local-dir:")) / "open_clip_config.json"
-        known = json.loads(path.read_text(encoding="utf-8")).get("preprocess_cfg", {})
+        try:
+            document = parsed(path.read_bytes(), dict[str, Any])
+            known = document.get("preprocess_cfg", {})
+            conforming(known, _Statistics)
+        except MISSHAPEN as error:
+            raise ConfigError(
+                f"--teacher {spec.name!r} has a configuration with no mean and std as they must be "
+                f"({error}); fix {path}"
+            ) from error
     elif ":" not in spec.name and spec.pretrained:
         known = get_pretrained_cfg(spec.name, spec.pretrained)
     return {key: [float(value) for value in known[key]] for key in ("mean", "std") if key in known}

@@ -2,12 +2,15 @@
 
 import contextlib
 import dataclasses
+import logging
 import time
 from collections.abc import Generator
 
 from milan_pipeline import storage
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.manifest import MANIFEST_NAME, Manifest, Shard, load_manifest
+
+logger = logging.getLogger(__name__)
 
 # Rewriting the manifest may take this share of the time at most: with many shards it is long.
 MANIFEST_TIME_SHARE = 0.1
@@ -58,6 +61,7 @@ def list_as_written(
         with contextlib.closing(written):
             for shard in written:
                 listed[shard.name] = shard
+                logger.info("%s: %d samples, %d bytes", shard.name, shard.samples, shard.bytes)
                 if (time.monotonic() - saved_at) * MANIFEST_TIME_SHARE >= save_seconds:
                     started = time.monotonic()
                     _saved(manifest, listed, order, complete=False)

@@ -4,7 +4,7 @@ import dataclasses
 
 from milan_pipeline.codec_files import read_shards_codec, read_store_codec
 from milan_pipeline.devices import pick_device
-from milan_pipeline.identity import require_hash
+from milan_pipeline.identity import require_hash, stated_identity
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.manifest import Shard, load_manifest
 from milan_pipeline.target_records import Recode, RecordLayout, layout_of, write_target_shard
@@ -44,7 +44,7 @@ class PackingSpec:
         source = read_identity(self.store)
         require_hash(source, self.store_hash, what=self.store)
         manifest = load_manifest(self.folder, kind="targets", allow_unfinished=True)
-        identity = manifest.common["identity"]
+        identity = stated_identity(manifest.common, what=self.folder)
         require_hash(identity, self.folder_hash, what=self.folder)
         recode = None
         if self.folder_hash != self.store_hash:
@@ -80,5 +80,6 @@ class Packing(Work[tuple[Unit, Mark], Shard]):
             unit=unit,
             mark=mark,
             layout=self._layout,
+            identity_hash=self._spec.folder_hash,
             recode=self._recode,
         )

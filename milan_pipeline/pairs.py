@@ -92,9 +92,11 @@ def join_pairs(
 
     Raises:
         MissingDataError: a shard has no counterpart or, with "error", a sample has none.
-        MismatchError: targets were made from another version of an image shard.
+        MismatchError: targets were made from another version of an image shard, or under another
+            identity than their manifest's.
     """
     require_unique_stems(images.shards)
+    _require_one_identity(targets)
     by_unit = {(row.details["view"], row.details["source"]): row for row in targets.shards}
     known = {shard.stem for shard in images.shards}
     orphans = [
@@ -130,6 +132,23 @@ def join_pairs(
     return PairTable(
         views=[[shard for shard in row if shard is not None] for row in rows], missing=missing
     )
+
+
+def _require_one_identity(targets: Manifest) -> None:
+    """Refuse shards of other targets than those that their manifest is of."""
+    wanted = targets.common.get("identity_hash")
+    for shard in targets.shards:
+        found = shard.details.get("identity_hash")
+        if found is None and wanted is not None:
+            raise MismatchError(
+                f"{targets.folder} lists {shard.name} without the identity_hash of its targets, as "
+                "it was packed by an earlier version; run pack-targets again"
+            )
+        if found != wanted:
+            raise MismatchError(
+                f"{targets.folder} mixes targets: the identity_hash of {shard.name} is {found!r} "
+                f"and {wanted!r} that of the manifest; run pack-targets again"
+            )
 
 
 def _join_shard(

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from milan_pipeline.crops import cut_patches, view_pixels
-from milan_pipeline.errors import DataError
 from milan_pipeline.examples import IMAGE_MEMBER, Batch
 from milan_pipeline.images import decode_rgb
 from milan_pipeline.masking import draw_mask
@@ -48,17 +47,14 @@ class ToPixelExamples:
         """Decode, crop, draw masks: examples without a batch dimension, in the samples' order.
 
         Raises:
-            DataError: an image cannot be decoded.
+            BadImageError: an image cannot be decoded.
         """
         policy = ViewPolicy(seed=self.seed, scale=(self.min_scale, 1.0))
         side = self.image_size // self.patch_size
         no_prior_L = np.ones(side * side, dtype=np.float32)
         for sample in samples:
             key, epoch = sample["__key__"], sample["epoch"]
-            try:
-                rgb_HWC = decode_rgb(sample[IMAGE_MEMBER])
-            except DataError as error:
-                raise DataError(f"{sample['__url__']}, sample {key!r}: {error}") from error
+            rgb_HWC = decode_rgb(sample[IMAGE_MEMBER])
             height, width = rgb_HWC.shape[:2]
             view = epoch if self.views is None else epoch % self.views
             box = policy.box(height, width, key, view)

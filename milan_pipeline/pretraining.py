@@ -12,7 +12,7 @@ from milan_pipeline.codecs import Codec
 from milan_pipeline.decoder_choices import make_decoder
 from milan_pipeline.errors import ConfigError, MismatchError
 from milan_pipeline.examples import ExampleConfig, ToExamples
-from milan_pipeline.identity import Identity
+from milan_pipeline.identity import Identity, stated_identity
 from milan_pipeline.manifest import load_manifest
 from milan_pipeline.masking import kept_count
 from milan_pipeline.order import OrderConfig, StepClock, default_batch, default_lanes
@@ -138,12 +138,14 @@ def open_run_data(
     """
     image_manifest = load_manifest(images, kind="images")
     target_manifest = load_manifest(targets, kind="targets")
+    identity = stated_identity(target_manifest.common, what=targets)
     packed = 1 + max((int(shard.details["view"]) for shard in target_manifest.shards), default=-1)
     views = views or packed
     if not 1 <= views <= packed:
         raise ConfigError(
             f"--views {views} is more than the {packed} that {targets} holds; pack more views"
         )
+    codec = read_shards_codec(targets, identity)
     pairs = join_pairs(image_manifest, target_manifest, views=views, on_missing=on_missing)
     least = min(int(pairs.counts(view).sum()) for view in range(views))
     batch = batch or default_batch(least, PUBLISHED_BATCH)
@@ -158,9 +160,9 @@ def open_run_data(
         pairs=pairs,
         order=order,
         clock=step_clock(PairSamples(pairs), order),
-        identity=target_manifest.common["identity"],
+        identity=identity,
         identity_hash=target_manifest.common["identity_hash"],
-        codec=read_shards_codec(targets, target_manifest.common["identity"]),
+        codec=codec,
     )
 
 

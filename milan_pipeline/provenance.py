@@ -12,11 +12,12 @@ import json
 import platform
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from milan_pipeline import storage
+from milan_pipeline.documents import MISSHAPEN, conforming
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
-from milan_pipeline.identity import require_same
+from milan_pipeline.identity import content_hash, require_same
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 RECORDED_PACKAGES = (
@@ -30,6 +31,18 @@ RECORDED_PACKAGES = (
     "webdataset",
     "zarr",
 )
+
+
+class _Record(TypedDict):
+    """What is relied on of a record by whoever reads one."""
+
+    state: str
+    content: dict[str, Any]
+    inputs: dict[str, Any]
+    config: dict[str, Any]
+    extent: dict[str, Any]
+    source: NotRequired[dict[str, Any]]
+    started: str
 
 
 def config_by_role(config: Any) -> dict[str, dict[str, Any]]:
@@ -165,7 +178,7 @@ class StageRecord:
             "started": utc_text(self._started),
             "seconds": round(time.time() - self._started, 3),
         }
-        return (json.dumps(document, indent=1) + "\n").encode()
+        return record_bytes(document)
 
     def _config(self) -> dict[str, Any]:
         return {name: value for part in self._roles.values() for name, value in part.items()}
@@ -189,6 +202,12 @@ def timestamp_of(text: str) -> float:
     return float(calendar.timegm(time.strptime(text, TIME_FORMAT)))
 
 
+def record_bytes(document: Mapping[str, Any]) -> bytes:
+    """Serialise a record with its own hash, in the place of any that it has."""
+    plain = json.loads(json.dumps({k: v for k, v in document.items() if k != "sha256"}))
+    return (json.dumps(plain | {"sha256": content_hash(plain)}, indent=1) + "\n").encode()
+
+
 def read_record(url: str) -> dict[str, Any] | None:
     """Read a record; None where there is none.
 
@@ -196,12 +215,16 @@ def read_record(url: str) -> dict[str, Any] | None:
         DataError: it is damaged.
     """
     try:
-        document = json.loads(storage.read_bytes(url))
-        _ = document["state"], document["content"], document["inputs"]
+        document: dict[str, Any] = json.loads(storage.read_bytes(url))
+        # Records of earlier versions have no hash of their own.
+        stated = document.pop("sha256", None)
+        if stated not in (None, content_hash(document)):
+            raise ValueError("it does not match its own hash")
+        timestamp_of(conforming(document, _Record)["started"])
     except MissingDataError:
         return None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except MISSHAPEN as error:
         raise DataError(
             f"{url} is damaged ({error}); restore it or give another output folder"
         ) from error
-    return dict(document)
+    return document

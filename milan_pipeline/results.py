@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from milan_pipeline import storage
+from milan_pipeline.documents import MISSHAPEN, conforming, parsed
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.identity import content_hash
 from milan_pipeline.provenance import StageRecord, config_by_role
@@ -155,18 +156,16 @@ def read_scores(folder: str) -> Result:
         DataError: it is damaged, or no stage of this version wrote it.
     """
     url = storage.join(folder, SCORES)
+    data = storage.read_bytes(url)
     try:
-        document = dict(json.loads(storage.read_bytes(url)))
+        document = parsed(data, dict[str, Any])
         values = {name: document.pop(name) for name in STORED}
-        values["metrics"] = {str(k): float(v) for k, v in dict(values["metrics"]).items()}
-        values |= {name: dict(values[name]) for name in ("content", "inputs")}
-        values["seed"] = int(values["seed"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return conforming({"folder": folder, "extras": document, **values}, Result)
+    except MISSHAPEN as error:
         raise DataError(
             f"{url} holds no scores of this version ({error!r}); run its stage again with "
             "--overwrite, or move it away"
         ) from error
-    return Result(folder=folder, extras=document, **values)
 
 
 def find_results(folders: Iterable[str]) -> list[Result]:

@@ -1,6 +1,7 @@
 """What fails for a passing reason is tried again, ever later, and then fails by name."""
 
 import errno
+import logging
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -8,6 +9,8 @@ from typing import TypeVar
 import tenacity
 
 from milan_pipeline.errors import MilanError, StorageError, TruncatedError
+
+logger = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
 
@@ -60,7 +63,9 @@ def retried(
         wait=tenacity.wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT),
         retry=tenacity.retry_if_exception(passes),
         sleep=_wait,
+        before_sleep=_say_what_failed(url),
     )
+    logger.debug("%s is being %s", url, doing)
     try:
         return attempts(action)
     except tenacity.RetryError as error:
@@ -72,6 +77,15 @@ def retried(
             f"{url} cannot be {doing}, {TRIES} times over ({reason}); check the network or the "
             "store that it lies in, and run the same command again"
         ) from last
+
+
+def _say_what_failed(url: str) -> Callable[[tenacity.RetryCallState], None]:
+    def log(state: tenacity.RetryCallState) -> None:
+        error = state.outcome and state.outcome.exception()
+        said = "%s: try %d of %d failed (%s); trying again"
+        logger.info(said, url, state.attempt_number, TRIES, error)
+
+    return log
 
 
 def _wait(seconds: float) -> None:

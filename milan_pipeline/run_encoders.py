@@ -1,6 +1,5 @@
 """Encoders in files: a run folder, or a `.safetensors` with the `.json` that describes it."""
 
-import json
 from typing import Any
 
 import safetensors.torch
@@ -10,6 +9,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from milan_pipeline import storage
+from milan_pipeline.descriptions import Description, read_document
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.headless import (
     ALONE,
@@ -19,6 +19,7 @@ from milan_pipeline.headless import (
     headless_arguments,
 )
 from milan_pipeline.run_weights import encoder_file, encoder_part
+from milan_pipeline.sums import read_checked
 from milan_pipeline.vit import CANNOT_BUILD, build_encoder
 
 WEIGHTS_NAME = "encoder.safetensors"
@@ -91,20 +92,14 @@ def read_config(url: str) -> tuple[dict[str, Any], list[float], list[float]]:
         MissingDataError: it is not there.
         DataError: it says something else.
     """
-    try:
-        document = json.loads(storage.read_bytes(url))
-        mean, std = ([float(value) for value in document[key]] for key in ("mean", "std"))
-        arguments = dict(document["timm"])
-        if not (len(mean) == len(std) == 3 and isinstance(arguments["model_name"], str)):
-            raise ValueError("mean and std need 3 values each, model_name must be text")
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{url} describes no encoder ({error!r}); export it again") from error
-    return arguments, mean, std
+    document = read_document(url, Description, what="encoder", remedy="export it again")
+    mean, std = ([float(value) for value in document[key]] for key in ("mean", "std"))
+    return document["timm"], mean, std
 
 
 def _read(url: str) -> dict[str, Tensor]:
     try:
-        return encoder_part(safetensors.torch.load(storage.read_bytes(url)))
+        return encoder_part(safetensors.torch.load(read_checked(url)))
     except SafetensorError as error:
         raise DataError(f"{url} is damaged ({error}); export it again") from error
 

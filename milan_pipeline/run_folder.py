@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from milan_pipeline.checkpoint_loading import load_checkpoint
 from milan_pipeline.checkpoint_writer import CheckpointWriter
 from milan_pipeline.checkpoints import (
     checkpoint_folder,
-    load_checkpoint,
     newest_checkpoint,
     take_snapshot,
 )
@@ -19,7 +19,8 @@ from milan_pipeline.distributed import World
 from milan_pipeline.ema import MovingAverage
 from milan_pipeline.errors import DataError
 from milan_pipeline.replicas import whole
-from milan_pipeline.run_log import NoLog, RunLog, RunState, write_state
+from milan_pipeline.run_log import NoLog, RunLog
+from milan_pipeline.run_state import RunState, write_state
 
 
 @dataclasses.dataclass(frozen=True)

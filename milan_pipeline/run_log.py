@@ -1,21 +1,23 @@
-"""What a run tells while it trains: `log.jsonl`, TensorBoard events, `state.json`."""
+"""What a run tells while it trains: `log.jsonl` and TensorBoard events."""
 
 import contextlib
 import fcntl
 import json
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypedDict
 
 from torch.utils.tensorboard import SummaryWriter
 
 from milan_pipeline import storage
+from milan_pipeline.documents import MISSHAPEN, Count, parsed
 from milan_pipeline.errors import StorageError
 from milan_pipeline.filesystems import named_errors
 
-RunState = Literal["running", "interrupted", "done"]
+
+class _Row(TypedDict):
+    step: Count
 
 
 class RunLog:
@@ -29,11 +31,8 @@ class RunLog:
             resume_step: steps that are kept; lines of later ones are dropped.
         """
         self._path = run / "log.jsonl"
-        kept = [
-            line
-            for line in (self._path.read_text().splitlines() if self._path.exists() else [])
-            if _step_of(line) <= resume_step
-        ]
+        text = self._path.read_text(errors="replace") if self._path.exists() else ""
+        kept = [line for line in text.splitlines() if _step_of(line) <= resume_step]
         storage.put_bytes(str(self._path), "".join(f"{line}\n" for line in kept).encode())
         with named_errors(str(run), "written"):
             self._stream = self._path.open("a")
@@ -90,8 +89,8 @@ def run_lock(run: Path) -> Iterator[None]:
         lock = (run / ".lock").open("w")
     with lock as stream:
         try:
-            # Not by flock, which forked loader processes would share: those of a killed run outlive
-            # it by a moment, in which it could not be run again.
+            # Not flock, which forked loader processes would share: those of a run that was killed
+            # outlive it by seconds, and it could not be run again at once.
             fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StorageError(
@@ -100,26 +99,9 @@ def run_lock(run: Path) -> Iterator[None]:
         yield
 
 
-def write_state(run: Path, state: RunState, *, step: int, total_steps: int) -> None:
-    """Write `state.json`: what the run is doing and how far it has come."""
-    document = {
-        "state": state,
-        "step": step,
-        "total_steps": total_steps,
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-    storage.put_bytes(str(run / "state.json"), (json.dumps(document) + "\n").encode())
-
-
-def trained_steps(run: Path) -> int:
-    """Return the steps that a run's state tells of; 0 where there is no run."""
-    path = run / "state.json"
-    return int(json.loads(path.read_text())["step"]) if path.exists() else 0
-
-
 def _step_of(line: str) -> float:
-    """Return a line's step; a line that a kill cut short counts as never written."""
+    """Return a line's step; a line that is cut short or damaged counts as never written."""
     try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+        return parsed(line, _Row)["step"]
+    except MISSHAPEN:
         return float("inf")

@@ -1,7 +1,6 @@
 """The weights that a run holds, for what begins from them: another run, or an export."""
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +13,15 @@ from safetensors import SafetensorError
 from timm.models import VisionTransformer
 from torch import Tensor
 
-from milan_pipeline import storage
 from milan_pipeline.checkpoints import AVERAGE, MODEL, newest_checkpoint
 from milan_pipeline.decoder import EmbeddingDecoder
+from milan_pipeline.descriptions import Description, read_document
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.pretraining import StudentSpec
 from milan_pipeline.provenance import read_record
+from milan_pipeline.run_state import state_of
 from milan_pipeline.student import Student
+from milan_pipeline.sums import read_checked
 from milan_pipeline.vit import CANNOT_BUILD, encoder_arguments
 
 ENCODER, EMA_ENCODER = "encoder.safetensors", "encoder-ema.safetensors"
@@ -48,7 +49,7 @@ def require_finished(
         MissingDataError: there is no run.
         MismatchError: it is not done.
     """
-    state = _state(run)
+    state = state_of(str(run))
     if state is None:
         raise MissingDataError(
             f"{run} holds no run; give a folder that pretrain or import-checkpoint wrote"
@@ -92,7 +93,7 @@ def encoder_file(run: Path, *, ema: bool = False) -> Path:
         DataError: all checkpoints are torn.
     """
     path = run / (EMA_ENCODER if ema else ENCODER)
-    if path.exists() and _state(run) not in (None, "done"):
+    if path.exists() and state_of(str(run)) not in (None, "done"):
         newest = newest_checkpoint(run)
         path = path if newest is None else newest[1] / (AVERAGE if ema else MODEL)
     if not path.exists():
@@ -118,12 +119,10 @@ def encoder_description(run: Path) -> dict[str, Any]:
         MissingDataError: the run wrote none.
         DataError: it is damaged.
     """
-    url = str(run / "encoder.json")
-    try:
-        document = json.loads(storage.read_bytes(url))
-        return {key: document[key] for key in ("timm", "mean", "std")}
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{url} describes no encoder ({error!r}); train or import anew") from error
+    document = read_document(
+        str(run / "encoder.json"), Description, what="encoder", remedy="train or import anew"
+    )
+    return {key: document[key] for key in ("timm", "mean", "std")}
 
 
 def described_encoder(description: Mapping[str, Any]) -> VisionTransformer:
@@ -229,19 +228,13 @@ def initialise(student: Student, run: Path, *, decoder_heads: int) -> None:
     student.load_state_dict(weights, strict=not alone)
 
 
-def _state(run: Path) -> str | None:
-    """Return what `state.json` says the run is; None where there is none."""
-    path = run / "state.json"
-    return str(json.loads(path.read_text()).get("state")) if path.exists() else None
-
-
 def _heads(encoder: VisionTransformer) -> str:
     block: Any = encoder.blocks[0]
     return str(block.attn.num_heads)
 
 
 def _read(path: Path) -> RunWeights:
-    data = path.read_bytes()
+    data = read_checked(str(path))
     try:
         return RunWeights(safetensors.torch.load(data), hashlib.sha256(data).hexdigest())
     except SafetensorError as error:

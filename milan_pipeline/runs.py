@@ -1,23 +1,22 @@
-"""Open a finished run as a whole student, decoder included: to look at what it predicts.
+"""Open a run as a whole student, decoder included: to look at what it predicts.
 
 Legend: K kept, M masked patches, N = 1 + L tokens, T supervised tokens, D target width.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import timm
 import torch
-from safetensors.torch import load_file
 from timm.models import VisionTransformer
 
-from milan_pipeline import storage
+from milan_pipeline.checkpoint_loading import read_tensors
 from milan_pipeline.checkpoints import AVERAGE, MODEL, newest_checkpoint
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.masking import kept_count
+from milan_pipeline.pixel_statistics import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.pretraining import StudentSpec, build_student
 from milan_pipeline.provenance import read_record
 from milan_pipeline.student import Student, in_grid_order, patchify, supervised_slice
@@ -69,7 +68,7 @@ class LoadedRun:
 
 
 def load_run(run: Path) -> LoadedRun:
-    """Load the newest checkpoint of a run that has exported its encoder.
+    """Load the newest checkpoint of a run, whether it has ended or not.
 
     Raises:
         MissingDataError: the folder holds no such run.
@@ -77,12 +76,11 @@ def load_run(run: Path) -> LoadedRun:
     record, newest = read_record(str(run / "config.json")), newest_checkpoint(run)
     if record is None or newest is None:
         raise MissingDataError(f"{run} holds no run with a checkpoint; `pretrain` makes one")
-    content = record["content"]
-    description = json.loads(storage.read_bytes(str(run / "encoder.json")))
-    weights = load_file(newest[1] / MODEL)
-    image_size = description["timm"].get("img_size")
-    spec = dataclasses.replace(StudentSpec.from_content(content), image_size=image_size)
-    image_size, patch_size = spec.sizes()
+    content, identity = record["content"], record["inputs"].get("identity")
+    weights = read_tensors(newest[1] / MODEL)
+    targets_grid = None if identity is None else tuple(identity["teacher"]["grid"])
+    spec = StudentSpec.from_content(content)
+    image_size, patch_size = spec.sizes(targets_grid)
     grid = (image_size // patch_size,) * 2
     width = len(weights["decoder.pred.weight"])
     student, _ = build_student(spec, grid=grid, target_width=width, seed=0)
@@ -92,8 +90,8 @@ def load_run(run: Path) -> LoadedRun:
         grid=grid,
         patch_size=patch_size,
         kept=kept_count(grid[0] * grid[1], content["mask_ratio"]),
-        mean=description["mean"],
-        std=description["std"],
+        mean=list(IMAGENET_MEAN),
+        std=list(IMAGENET_STD),
     )
 
 
@@ -113,7 +111,7 @@ def trained_encoder(
     newest = newest_checkpoint(run)
     if newest is None:
         raise MissingDataError(f"{run} holds no checkpoint; `pretrain` makes one")
-    weights = load_file(newest[1] / (AVERAGE if averaged else MODEL))
+    weights = read_tensors(newest[1] / (AVERAGE if averaged else MODEL))
     encoder = cast("VisionTransformer", timm.create_model(**arguments))
     prefix = "encoder."
     own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}

@@ -14,10 +14,12 @@ from PIL import Image
 from torch import Tensor
 from torch.func import functional_call
 
+from milan_pipeline.classification_scores import readable
 from milan_pipeline.classification_task import Pixels
 from milan_pipeline.distributed import World
 from milan_pipeline.exams import evaluating
 from milan_pipeline.labelled import LabelledTable
+from milan_pipeline.run_ledger import RunLedger
 from milan_pipeline.segmentation_inference import Exhibits, Inference, InferenceConfig
 from milan_pipeline.segmentation_masks import Labels
 from milan_pipeline.segmentation_model import Logits, Segmenter
@@ -49,11 +51,12 @@ class SegmentationExamConfig:
 
 
 class SegmentationExaminer:
-    """Score a segmenter on all validation images, and draw what it makes of the first few.
+    """Score a segmenter on all validation images that can be decoded, and draw the first few.
 
     Args:
         model: on its device.
         table: of the validation images and masks.
+        ledger: of them.
         labels: decodes masks.
         config: how.
     """
@@ -62,11 +65,13 @@ class SegmentationExaminer:
         self,
         model: Segmenter,
         table: LabelledTable,
+        ledger: RunLedger,
         labels: Labels,
         config: SegmentationExamConfig,
     ) -> None:
         self._model = model
         self._table = table
+        self._ledger = ledger
         self._config = config
         self._exhibits = Exhibits(config.inference, labels)
         self._device = next(model.parameters()).device
@@ -84,14 +89,15 @@ class SegmentationExaminer:
                 classes=self._config.classes,
                 batch=self._config.inference.batch,
                 threads=self._config.threads,
+                ledger=self._ledger,
                 world=world,
             )
 
     def draw(self, weights: Mapping[str, Tensor] | None = None) -> bytes:
         """Draw the first images, their masks and the model's answers, as a PNG."""
-        places = itertools.islice(self._table.places(), PICTURED)
-        with contextlib.closing(self._table.read(places)) as samples:
-            exhibits = [self._exhibits(sample) for sample in samples]
+        show = self._ledger.noting(self._exhibits)
+        with contextlib.closing(self._table.read(self._table.places())) as samples:
+            exhibits = list(itertools.islice(readable(map(show, samples)), PICTURED))
         with evaluating(self._model):
             inference = self._inference(weights)
             answers = [inference.labels([exhibit])[0].byte().cpu().numpy() for exhibit in exhibits]

@@ -73,7 +73,8 @@ class Exhibits:
         """Scale an image; its mask stays as it is.
 
         Raises:
-            DataError: one of them cannot be used; it is named.
+            BadImageError: the image cannot be decoded.
+            DataError: the mask cannot be used; it is named.
         """
         image = opened(sample)
         width, height = image.size

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL.PngImagePlugin import PngImageFile
 
 from milan_pipeline.errors import ConfigError, DataError
+from milan_pipeline.image_bombs import plain_png
 from milan_pipeline.images import MAX_PIXELS
 
 IGNORED = 255
@@ -85,7 +86,7 @@ class Labels:
 def _values(data: bytes, name: str) -> NDArray[np.uint8]:
     """Decode a PNG whose pixels are numbers; a palette is passed over."""
     try:
-        with PngImageFile(BytesIO(data)) as image:
+        with PngImageFile(BytesIO(plain_png(data))) as image:
             mode, pixels = image.mode, image.width * image.height
             if mode in MODES and pixels <= MAX_PIXELS:
                 return np.asarray(image)

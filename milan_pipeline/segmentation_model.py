@@ -20,6 +20,7 @@ from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from milan_pipeline.documents import Positive
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.vit import CANNOT_BUILD
 
@@ -52,8 +53,8 @@ class HeadSpec:
     """
 
     head: str
-    channels: int
-    classes: int
+    channels: Positive
+    classes: Positive
 
 
 class Pyramid(nn.ModuleList):

@@ -13,10 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from milan_pipeline.classification_scores import NONE_READABLE, readable
 from milan_pipeline.distributed import World
+from milan_pipeline.errors import DataError
 from milan_pipeline.labelled import LabelledTable
 from milan_pipeline.parallel import ordered_map
 from milan_pipeline.progress import progress_bar
+from milan_pipeline.run_ledger import RunLedger
 from milan_pipeline.segmentation_inference import Exhibit, Exhibits, Inference
 from milan_pipeline.segmentation_masks import IGNORED
 
@@ -65,9 +68,12 @@ def score(
     classes: int,
     batch: int,
     threads: int,
+    ledger: RunLedger,
     world: World | None = None,
 ) -> SegmentationScores:
     """Score a segmenter on all images of a table, together with the other processes.
+
+    What cannot be decoded is left out and noted in the ledger.
 
     Args:
         inference: the segmenter, in evaluation mode.
@@ -76,18 +82,20 @@ def score(
         classes: Y.
         batch: images that are looked at together, where they are of one size.
         threads: that decode.
+        ledger: of the images.
         world: the processes, each of which must come here.
 
     Raises:
-        DataError: an image or mask cannot be used.
+        DataError: a mask cannot be used, or more images than the ledger puts up with cannot be
+            decoded, or all.
     """
     world = world or World()
     confusion_YY = torch.zeros(classes, classes, dtype=torch.float64)
     samples = table.read(table.places(world.rank, world.size))
-    shown = ordered_map(exhibits, samples, workers=threads, ahead=2 * batch)
+    shown = ordered_map(ledger.noting(exhibits), samples, workers=threads, ahead=2 * batch)
     bar = progress_bar("evaluate", total=table.samples, shown=world.leads)
     with contextlib.closing(samples), contextlib.closing(shown), bar:
-        for some in _alike(shown, batch):
+        for some in _alike(readable(shown), batch):
             answers_BHW = inference.labels(some)
             labels_BHW = torch.stack([exhibit.labels_HW for exhibit in some]).long()
             confusion_YY += multiclass_confusion_matrix(
@@ -98,9 +106,12 @@ def score(
                 validate_args=False,  # labels were checked when they were decoded
             ).cpu()
             bar.update(len(some) * world.size)
+    ledger.settle(world)
+    if ledger.count == table.samples:
+        raise DataError(NONE_READABLE)
     # float64 counts exactly up to 2^53 pixels.
     whole = world.total(confusion_YY).round().to(torch.int64)
-    return SegmentationScores(whole.numpy(), table.samples)
+    return SegmentationScores(whole.numpy(), table.samples - ledger.count)
 
 
 def _alike(shown: Iterator[Exhibit], size: int) -> Iterator[list[Exhibit]]:

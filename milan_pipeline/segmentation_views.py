@@ -119,7 +119,8 @@ class MaskedViews:
         """Yield examples without a batch dimension, in the samples' order.
 
         Raises:
-            DataError: an image or mask cannot be used; it is named.
+            BadImageError: an image cannot be decoded.
+            DataError: a mask cannot be used; it is named.
         """
         for sample in samples:
             image = opened(sample)

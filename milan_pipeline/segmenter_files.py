@@ -1,20 +1,32 @@
 """A segmenter in a run folder: `NAME.safetensors` and `NAME.json`, written and read back."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import safetensors.torch
 import timm
 from safetensors import SafetensorError
 from torch import Tensor
 
-from milan_pipeline import storage
+from milan_pipeline.descriptions import Arguments, Channels, read_document
+from milan_pipeline.documents import MISSHAPEN, Positive, conforming
 from milan_pipeline.errors import ConfigError, DataError, MismatchError
 from milan_pipeline.export import put_weights
 from milan_pipeline.segmentation_model import HEADS, HeadSpec, Segmenter, make_segmenter
+from milan_pipeline.sums import read_checked
+
+
+class _Arguments(Arguments):
+    img_size: Positive
+
+
+class _Stored(TypedDict):
+    timm: _Arguments
+    mean: Channels
+    std: Channels
+    segmenter: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,7 +82,7 @@ def read_segmenter(weights: str) -> tuple[Segmenter, SegmenterDescription]:
         )
     model = make_segmenter(description.arguments, description.spec)
     try:
-        model.load_state_dict(safetensors.torch.load(storage.read_bytes(weights)), strict=True)
+        model.load_state_dict(safetensors.torch.load(read_checked(weights)), strict=True)
     except SafetensorError as error:
         raise DataError(f"{weights} is damaged ({error}); train again") from error
     except RuntimeError as error:
@@ -82,19 +94,18 @@ def read_segmenter(weights: str) -> tuple[Segmenter, SegmenterDescription]:
 
 
 def _read_description(url: str) -> SegmenterDescription:
+    remedy = "give one that segment wrote"
+    document = read_document(url, _Stored, what="segmenter", remedy=remedy)
     try:
-        document = json.loads(storage.read_bytes(url))
-        # A description may come from a stranger: it must not make timm fetch or unpickle anything.
-        found = SegmenterDescription(
-            arguments=dict(document["timm"]) | {"pretrained": False, "checkpoint_path": ""},
-            mean=tuple(float(value) for value in document["mean"]),
-            std=tuple(float(value) for value in document["std"]),
-            spec=HeadSpec(**document["segmenter"]),
-        )
-        if found.spec.head not in HEADS or found.image_size < 1:
-            raise ValueError("no such head or image size")
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{url} describes no segmenter ({error!r}); give one that segment wrote"
-        ) from error
-    return found
+        spec = conforming(document["segmenter"], HeadSpec)
+        if spec.head not in HEADS:
+            raise ValueError(f"there is no head {spec.head!r:.80}")
+    except MISSHAPEN as error:
+        raise DataError(f"{url} describes no segmenter ({error}); {remedy}") from error
+    # A description may come from a stranger: it must not make timm fetch or unpickle anything.
+    return SegmenterDescription(
+        arguments=document["timm"] | {"pretrained": False, "checkpoint_path": ""},
+        mean=tuple(document["mean"]),
+        std=tuple(document["std"]),
+        spec=spec,
+    )

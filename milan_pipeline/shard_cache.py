@@ -28,6 +28,8 @@ KEPT_SHARE = 0.9
 
 LOCK_NAME, TEMPORARY_NAME, SUFFIX = ".lock", ".piece.tmp", ".piece"
 FETCH_LOCKS = 64
+MOST_DIGITS = 20
+"""Of the count of bytes; a longer one is damaged, and counted anew."""
 
 
 class ShardFile(NamedTuple):
@@ -136,8 +138,9 @@ class ShardCache:
         temporary = self._config.folder / TEMPORARY_NAME
         with self._writing, (self._config.folder / LOCK_NAME).open("r+b") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            text = lock.read()
-            total = int(text) if text.isdigit() else self._config.max_bytes
+            text = lock.read(MOST_DIGITS + 1)
+            known = text.isdigit() and len(text) <= MOST_DIGITS
+            total = int(text) if known else self._config.max_bytes
             if total + len(piece) > self._config.max_bytes:
                 total = self._evict(len(piece))
             # Counted before it is there: a kill between the two makes the count too high, which

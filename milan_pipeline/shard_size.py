@@ -12,8 +12,9 @@ import numpy as np
 from milan_pipeline.codec_files import most_shards_codec_bytes
 from milan_pipeline.identity import Identity, content_hash
 from milan_pipeline.manifest import Manifest, Shard, index_bytes, index_table
-from milan_pipeline.shards import END_OF_ARCHIVE_BYTES, padded
+from milan_pipeline.shards import padded
 from milan_pipeline.store_size import KeyBytes
+from milan_pipeline.tar_reading import END_OF_ARCHIVE_BYTES
 from milan_pipeline.target_records import (
     KEYS_EXTENSION,
     SHARED_EXTENSION,
@@ -106,7 +107,7 @@ class ShardSize:
             bytes=self.tar(unit.shard.samples, keys),
             sha256=hashed,
             index_sha256=hashed,
-            details=shard_details(unit, mark),
+            details=shard_details(unit, mark, hashed),
         )
 
 

@@ -12,12 +12,12 @@ from typing import BinaryIO, NamedTuple
 import xxhash
 
 from milan_pipeline import storage
+from milan_pipeline.documents import Skipped
 from milan_pipeline.errors import DataError
 from milan_pipeline.manifest import Manifest, Shard, index_bytes, index_table
+from milan_pipeline.tar_reading import HashingFile, stream_members
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
-COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
-END_OF_ARCHIVE_BYTES = 2 * tarfile.BLOCKSIZE
 OPEN_FILES = 256  # each of up to 64 lanes reads an image and a target shard, at times two
 MEMBER_NAME = re.compile(r"((?:.*/)?[^.]+)\.([^/]*)", re.DOTALL)
 """How WebDataset splits a member's name into key and extension; it passes other names over."""
@@ -42,37 +42,6 @@ class Sample(NamedTuple):
     parts: tuple[Part, ...] = ()
 
 
-class _HashingFile(io.RawIOBase):
-    """Pass bytes through to (or from) a file, hashing and counting them."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self.stream = stream
-        self.sha256 = hashlib.sha256()
-        self.count = 0
-        self.head = b""
-        self.content_end = 0  # behind the last byte that is not zero
-
-    def _see(self, data: bytes) -> None:
-        self.head = self.head or data[:8]
-        self.sha256.update(data)
-        content = data.rstrip(b"\0")
-        if content:
-            self.content_end = self.count + len(content)
-        self.count += len(data)
-
-    def write(self, data: bytes) -> int:  # type: ignore[override]
-        self._see(data)
-        return self.stream.write(data)
-
-    def read(self, size: int = -1) -> bytes:
-        data = self.stream.read(size)
-        self._see(data)
-        return data
-
-    def tell(self) -> int:
-        return self.count
-
-
 def write_shard(folder: str, name: str, samples: Iterable[Sample]) -> Shard:
     """Write `folder/name` and its index, atomically; the same samples give the same bytes.
 
@@ -88,7 +57,7 @@ def write_shard(folder: str, name: str, samples: Iterable[Sample]) -> Shard:
     """
     rows: list[tuple[str, int, int, int]] = []
     with storage.atomic_writer(storage.join(folder, name)) as stream:
-        file = _HashingFile(stream)
+        file = HashingFile(stream)
         with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
             for sample in samples:
                 rows += _rows_of(sample, offset=_add_members(tar, sample))
@@ -125,7 +94,7 @@ def padded(size: int, block: int = tarfile.BLOCKSIZE) -> int:
     return -(-size // block) * block
 
 
-def _listed(name: str, samples: int, file: _HashingFile, index: bytes) -> Shard:
+def _listed(name: str, samples: int, file: HashingFile, index: bytes) -> Shard:
     return Shard(
         name=name,
         samples=samples,
@@ -135,20 +104,20 @@ def _listed(name: str, samples: int, file: _HashingFile, index: bytes) -> Shard:
     )
 
 
-def index_shard(url: str, folder: str, name: str) -> tuple[Shard, list[dict[str, str]]]:
+def index_shard(url: str, folder: str, name: str) -> tuple[Shard, list[Skipped]]:
     """Stream a foreign tar once: write its index into `folder` and describe it.
 
     Returns:
-        The shard as the manifest lists it, and the samples left out as `{key, reason}`.
+        The shard as the manifest lists it, and what of it was left out.
 
     Raises:
         DataError: the tar is damaged, truncated, compressed or sparse, or a key comes twice.
     """
     rows: list[tuple[str, int, int, int]] = []
-    skipped: list[dict[str, str]] = []
+    skipped: list[Skipped] = []
     with storage.open_read(url) as stream:
-        file = _HashingFile(stream)
-        for sample, offset in _stream_samples(file, url):
+        file = HashingFile(stream)
+        for sample, offset in _stream_samples(file, url, skipped):
             extension = next((e for e in IMAGE_EXTENSIONS if e in sample.members), None)
             if extension is None:
                 skipped.append({"key": sample.key, "reason": "has no image member"})
@@ -180,18 +149,24 @@ def scan_shard(manifest: Manifest, shard: Shard) -> Iterator[tuple[Sample, dict[
     """Do as `iterate_shard`, and also yield the byte offset of each member, by extension."""
     url = manifest.url_of(shard)
     with storage.open_read(url) as stream:
-        file = _HashingFile(stream)
-        yield from _stream_samples(file, url)
+        file = HashingFile(stream)
+        yield from _stream_samples(file, url, [])
     if file.sha256.hexdigest() != shard.sha256:
         raise DataError(f"{url} does not match the manifest's sha256; it was changed or damaged")
 
 
-def _stream_samples(file: _HashingFile, url: str) -> Iterator[tuple[Sample, dict[str, int]]]:
-    """Group a tar's consecutive members by key, as WebDataset does: up to the first dot."""
+def _stream_samples(
+    file: HashingFile, url: str, passed: list[Skipped]
+) -> Iterator[tuple[Sample, dict[str, int]]]:
+    """Group a tar's consecutive members by key, as WebDataset does: up to the first dot.
+
+    What is passed over is noted in `passed`.
+    """
     current: tuple[Sample, dict[str, int]] | None = None
-    for name, data, offset in _stream_members(file, url):
+    for name, data, offset in stream_members(file, url, passed):
         match = MEMBER_NAME.fullmatch(name)
         if match is None:
+            passed.append({"key": name, "reason": "has no key and ending in its name"})
             continue
         key, extension = match[1], match[2].lower()
         if current is None or current[0].key != key:
@@ -204,40 +179,6 @@ def _stream_samples(file: _HashingFile, url: str) -> Iterator[tuple[Sample, dict
         current[1][extension] = offset
     if current is not None:
         yield current
-
-
-def _stream_members(file: _HashingFile, url: str) -> Iterator[tuple[str, bytes, int]]:
-    """Read every regular member of a tar, and the tar to its very end: (name, bytes, offset)."""
-    try:
-        with tarfile.open(fileobj=file, mode="r|") as tar:
-            for member in tar:
-                if member.issparse():
-                    raise DataError(
-                        f"{url} holds {member.name!r} as a sparse file, whose bytes do not lie in "
-                        "one piece; make it again without tar's --sparse"
-                    )
-                extracted = tar.extractfile(member) if member.isreg() else None
-                if extracted is not None:
-                    yield member.name, extracted.read(), member.offset_data
-            end = tar.offset
-        while file.read(1 << 20):
-            pass
-    except DataError:
-        raise
-    except (tarfile.TarError, EOFError, ValueError) as error:
-        if file.head.startswith(COMPRESSED):
-            raise DataError(
-                f"{url} is compressed, but samples are read at byte offsets; unpack it first"
-            ) from error
-        raise DataError(
-            f"{url} is damaged or truncated ({error}); copy or make it again"
-        ) from error
-    # tarfile ends without an error at the first header that it cannot read.
-    if file.content_end > end or file.count < end + END_OF_ARCHIVE_BYTES:
-        raise DataError(
-            f"{url} is damaged or truncated: its members end at byte {end} of {file.count}, but "
-            "not with the mark of a tar's end; copy or make it again"
-        )
 
 
 def _is_utf8(key: str) -> bool:

@@ -51,6 +51,9 @@ class Status:
 
     Attributes:
         state: of the stage's record: running or done.
+        teacher: as --teacher named it when the targets were extracted.
+        precision: of the teacher.
+        codec: how the store keeps targets.
         views: for each view, how many units are in each of `STATES`.
         stale: units that were done before and must be again, with why.
         failed: units that a process gave up, with why.
@@ -66,6 +69,9 @@ class Status:
     """
 
     state: str
+    teacher: str
+    precision: str
+    codec: str
     views: dict[str, dict[str, int]]
     stale: dict[str, str]
     failed: dict[str, str]
@@ -115,6 +121,9 @@ def read_status(store_url: str, *, now: float) -> Status:
     targets = sum(mark.n for mark in done)
     return Status(
         state=record.state,
+        teacher=str(record.extraction.get("teacher", identity["teacher"]["name"])),
+        precision=identity["teacher"]["precision"],
+        codec=identity["codec"]["name"],
         views=_by_view(units, by_path, in_hand, failed),
         stale={path: reason for path, reason in by_path.items() if reason != NOT_DONE},
         failed=failed,

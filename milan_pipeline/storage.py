@@ -42,6 +42,7 @@ from milan_pipeline.filesystems import (
     scheme_of,
 )
 from milan_pipeline.parallel import ordered_map
+from milan_pipeline.quantities import bytes_text
 from milan_pipeline.range_stream import PIECE_BYTES, open_ranges
 from milan_pipeline.retries import retried
 
@@ -256,7 +257,7 @@ def free_bytes(url: str) -> int | None:
 def free_text(url: str) -> str:
     """Say how many bytes are free where a URL is."""
     free = free_bytes(url)
-    return "unknown" if free is None else str(free)
+    return "unknown" if free is None else bytes_text(free)
 
 
 def require_writable(url: str) -> None:

@@ -1,13 +1,25 @@
 """The record of a target store, whichever stage wrote it, and the finished units that it lists."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from milan_pipeline import storage
-from milan_pipeline.errors import MismatchError, MissingDataError
+from milan_pipeline.documents import MISSHAPEN, conforming
+from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.identity import TRANSCODED_FROM, Identity, content_hash
 from milan_pipeline.provenance import read_record
-from milan_pipeline.units import Mark, Unit, read_marks, undone_units, units_of_extent
+from milan_pipeline.units import (
+    Mark,
+    Unit,
+    read_marks,
+    require_extent,
+    undone_units,
+    units_of_extent,
+)
+
+
+class _Source(TypedDict):
+    extraction: dict[str, Any]
 
 
 class StoreRecord(NamedTuple):
@@ -68,7 +80,15 @@ def read_store_record(url: str, identity: Identity) -> StoreRecord:
             f"{place} does not exist, which says what the store should hold; run {stage} again"
         )
     source = record.get("source", {"extraction": record.get("config", {})})
-    return StoreRecord(stage, str(record["state"]), record["extent"], source["extraction"])
+    try:
+        extent = require_extent(record["extent"])
+        return StoreRecord(
+            stage, record["state"], extent, conforming(source, _Source)["extraction"]
+        )
+    except MISSHAPEN as error:
+        raise DataError(
+            f"{place} does not say what the store should hold ({error}); run {stage} again"
+        ) from error
 
 
 def finished_units(

@@ -6,9 +6,7 @@ parts are joined in lane order, so that the batches are the same for any number 
 """
 
 import contextlib
-import os
-import signal
-import threading
+import functools
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
@@ -16,15 +14,19 @@ import webdataset as wds
 from torch.utils.data import IterableDataset, get_worker_info
 
 from milan_pipeline.batching import BatchT, join, stack
-from milan_pipeline.errors import MilanError, StorageError
-from milan_pipeline.interrupts import STOP_SIGNALS
+from milan_pipeline.loader_processes import (
+    Part,
+    carry_errors,
+    explained_start,
+    leave_stop_to_parent,
+    next_part,
+)
 from milan_pipeline.order import EpochOrder, OrderConfig, StepClock, lanes_of, usable_workers
 from milan_pipeline.parallel import ordered_map
+from milan_pipeline.run_ledger import RunLedger
 from milan_pipeline.sample_table import Place, SampleTable
 from milan_pipeline.shard_cache import CacheConfig
-
-PARENT_SECONDS = 0.5
-"""How often a loader process looks whether its parent is still there."""
+from milan_pipeline.spares import WithSpares
 
 
 class SampleSource(IterableDataset[dict[str, Any]]):
@@ -71,59 +73,10 @@ def step_clock(table: SampleTable, order: OrderConfig) -> StepClock:
     return StepClock(tuple(EpochOrder(table.counts(view), order, 0).steps for view in views))
 
 
-def _carry_errors(parts: Iterator[BatchT]) -> Iterator[BatchT | MilanError]:
-    """Pass our errors on as data: a loader would bury their sentence in a worker's traceback."""
-    try:
-        yield from parts
-    except MilanError as error:
-        # Anew, without its traceback: where tblib is there (dask brings it along) that would be
-        # pickled, too, and keep alive the frames that unpickle it, and with them the workers.
-        yield type(error)(*error.args)
-
-
-@contextlib.contextmanager
-def explained_worker_deaths() -> Iterator[None]:
-    """Explain the death of a loader process.
-
-    torch's signal handler reports it at any line, or reading what the process was sending fails.
-
-    Raises:
-        StorageError: a loader process was killed.
-    """
-    try:
-        yield
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-            raise
-        raise StorageError(
-            f"a loader process died ({str(error).strip()}), most often for want of memory; give "
-            "fewer --workers or more memory, and run the same command again"
-        ) from error
-
-
-def _leave_stop_to_parent(_: int) -> None:
-    """Let a worker heed its parent alone: schedulers, and terminals, signal every process.
-
-    It ends when its parent has: torch would look for that every five seconds.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    parent = os.getppid()
-
-    def listen() -> None:
-        while os.getppid() == parent:
-            heard = signal.sigtimedwait(STOP_SIGNALS, PARENT_SECONDS)
-            if heard is not None and heard.si_pid == parent:
-                break
-        os._exit(0)
-
-    threading.Thread(target=listen, daemon=True).start()
-
-
-def _next_part(loader: Iterator[BatchT | MilanError]) -> BatchT:
-    part = next(loader)
-    if isinstance(part, MilanError):
-        raise part
-    return part
+def _told(spares: WithSpares[BatchT] | None, batches: Iterator[BatchT]) -> Iterator[Part]:
+    """Send what could not be decoded along with the batch that lacks it."""
+    for batch in batches:
+        yield Part(batch, [] if spares is None else spares.untold())
 
 
 def batches(
@@ -137,6 +90,7 @@ def batches(
     world: int = 1,
     pin_memory: bool = False,
     cache: CacheConfig | None = None,
+    ledger: RunLedger | None = None,
 ) -> Generator[BatchT, None, None]:
     """Yield this rank's part of each global batch of a range of steps.
 
@@ -150,34 +104,53 @@ def batches(
         world: processes that share the lanes.
         pin_memory: copy batches to page-locked memory, for a GPU.
         cache: keep what is read from the shards in a local folder.
+        ledger: told of images that cannot be decoded, in whose place others come (`spares.py`);
+            without one they are errors.
+
+    Raises:
+        DataError: an image cannot be decoded, or more cannot than the ledger puts up with.
+        StorageError: a loader process has no room for a batch.
     """
     lanes = lanes_of(rank, world, range(order.lanes))
     workers = usable_workers(workers, len(lanes))
     parts = max(1, workers)
     source = SampleSource(table, order, lanes=lanes, steps=steps, cache=cache)
+    spares = None
+    if ledger is not None:
+        spares = WithSpares(
+            to_examples, table, seed=order.seed, cache=cache, budget=ledger.budget()
+        )
     pipeline = wds.DataPipeline(
         source,
-        to_examples,
+        spares or to_examples,
         wds.batched(len(lanes) // parts * order.per_lane, collation_fn=stack, partial=False),
-        _carry_errors,
+        functools.partial(_told, spares),
+        carry_errors,
     )
     loader = wds.WebLoader(
         pipeline,
         batch_size=None,
         num_workers=workers,
         pin_memory=pin_memory,
-        worker_init_fn=_leave_stop_to_parent,
+        worker_init_fn=leave_stop_to_parent,
     )
     # Closed at once, since workers that wait for the garbage collector outlive an error.
     with contextlib.closing(iter(loader)) as results:
 
         def joined(_: int) -> BatchT:
-            batch: BatchT = join([_next_part(results) for _ in range(parts)])
+            found = [next_part(results) for _ in range(parts)]
+            if ledger is not None:
+                ledger.add(row for part in found for row in part.unreadable)
+            batch: BatchT = join([part.batch for part in found])
             return batch
+
+        def begun(step: int) -> BatchT:
+            with explained_start():
+                return joined(step)
 
         # The first batch is fetched here, since it starts the workers, and only where the main
         # thread does that torch sees them die at once. A thread fetches the next ones meanwhile.
-        yield from map(joined, steps[:1])
+        yield from map(begun, steps[:1])
         threads = min(1, workers)
         with contextlib.closing(ordered_map(joined, steps[1:], workers=threads, ahead=2)) as later:
             yield from later

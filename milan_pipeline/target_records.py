@@ -158,18 +158,20 @@ def write_target_shard(
     unit: Unit,
     mark: Mark,
     layout: RecordLayout,
+    identity_hash: str,
     recode: Recode | None = None,
 ) -> Shard:
     """Write one unit as a target shard, its keys in the image shard's order.
 
-    Where the layout is of another codec than the store's, `recode` makes the one of the other.
+    Where layout and identity are of another codec than the store's, `recode` makes the one of the
+    other.
 
     Raises:
         DataError: the unit is damaged.
         StorageError: the place cannot be written.
     """
     shard = write_shard(folder, name, _unit_samples(store, unit, mark, layout, recode))
-    return dataclasses.replace(shard, details=shard_details(unit, mark))
+    return dataclasses.replace(shard, details=shard_details(unit, mark, identity_hash))
 
 
 def _unit_samples(

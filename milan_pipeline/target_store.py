@@ -18,8 +18,9 @@ from zarr.storage import MemoryStore
 
 from milan_pipeline import storage
 from milan_pipeline.codecs import CodecSpec, spec_of
+from milan_pipeline.documents import MISSHAPEN
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError
-from milan_pipeline.identity import Identity, content_hash, require_same
+from milan_pipeline.identity import Identity, content_hash, require_same, stated_identity
 from milan_pipeline.manifest import MANIFEST_NAME
 
 FORMAT_VERSION = 1
@@ -111,23 +112,18 @@ def read_identity(url: str) -> Identity:
     """
     try:
         attributes = json.loads(storage.read_bytes(storage.join(url, "zarr.json")))["attributes"]
-        version, identity = attributes["format_version"], attributes["identity"]
-        stated = attributes["identity_hash"]
+        version = attributes["format_version"]
     except MissingDataError:
         remedy = "`milan-pipeline extract-targets` makes one"
         raise MissingDataError(f"{url} holds no target store; {remedy}") from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except MISSHAPEN as error:
         raise DataError(f"{url} is no target store ({error}); extract the targets again") from error
-    if version != FORMAT_VERSION or not isinstance(identity, dict):
+    if version != FORMAT_VERSION:
         raise DataError(
             f"{url} has format version {version!r}, this program reads {FORMAT_VERSION}; use the "
             "version that wrote it"
         )
-    if content_hash(identity) != stated:
-        raise DataError(
-            f"{url}/zarr.json does not match its identity_hash; it is damaged, extract-targets "
-            "--overwrite makes it again"
-        )
+    identity = stated_identity(attributes, what=storage.join(url, "zarr.json"))
     try:
         spec_of(identity["codec"])
     except DataError as error:

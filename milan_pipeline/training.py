@@ -14,13 +14,14 @@ from milan_pipeline.batching import BatchT, BatchT_contra
 from milan_pipeline.distributed import World
 from milan_pipeline.ema import MovingAverage
 from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.loader_processes import explained_worker_deaths
 from milan_pipeline.meter import Meter
 from milan_pipeline.order import StepClock
 from milan_pipeline.progress import progress_bar
 from milan_pipeline.recipe import clip_gradients, set_learning_rate
 from milan_pipeline.replicas import accumulating, blocks_of, replicate, settle
 from milan_pipeline.run_folder import OpenRun, RunFolder
-from milan_pipeline.stream import explained_worker_deaths
+from milan_pipeline.run_ledger import RunLedger
 
 
 class Task(Protocol[BatchT_contra]):
@@ -83,7 +84,8 @@ class TrainingConfig:
 class Trainer(Generic[BatchT]):
     """One run: `train` goes on from the newest checkpoint to the last step.
 
-    Every process of the world has one and calls the same methods; the first writes the folder.
+    Every process of the world has one and calls the same methods; the first writes the folder, and
+    before each checkpoint the ledger, where there is one.
 
     Attributes:
         average: the moving average of the weights, where there is one.
@@ -97,6 +99,7 @@ class Trainer(Generic[BatchT]):
         clock: StepClock,
         *,
         world: World | None = None,
+        ledger: RunLedger | None = None,
     ) -> None:
         self._run = run
         self._folder = RunFolder(run, world or World())
@@ -104,6 +107,7 @@ class Trainer(Generic[BatchT]):
         self._config = config
         self._clock = clock
         self._world = world or World()
+        self._ledger = ledger
         self._device = next(task.model.parameters()).device
         self._replica = replicate(task.model, self._world, fsdp=config.fsdp)
         if config.compile:
@@ -134,7 +138,7 @@ class Trainer(Generic[BatchT]):
 
         Raises:
             InterruptedRunError: a stop signal came to any process; a checkpoint was written.
-            DataError: the loss or a weight is not finite.
+            DataError: the loss or a weight is not finite, or too many images are unreadable.
             StorageError: a checkpoint cannot be written.
         """
         first = self._folder.restore(self._task.model, self._optimiser, self.average)
@@ -170,6 +174,8 @@ class Trainer(Generic[BatchT]):
         checkpoint = now or step % self._config.checkpoint_every == 0
         if checkpoint or step % self._config.log_every == 0:
             folder.log.write(meter.rows(self._clock, folder.last_good))
+        if checkpoint and self._ledger is not None:
+            self._ledger.settle(self._world)
         if checkpoint:
             folder.checkpoint(step, self._task.model, self._optimiser, self.average)
 

@@ -7,6 +7,7 @@ import torch
 
 from milan_pipeline import storage
 from milan_pipeline.provenance import read_record
+from milan_pipeline.run_ledger import RunLedger
 from milan_pipeline.training_options import TrainingOptions
 
 ConfigT = TypeVar("ConfigT", bound=TrainingOptions)
@@ -33,3 +34,8 @@ def training_precision(precision: str, device: torch.device) -> str:
     if precision != "auto":
         return precision
     return "bf16" if device.type == "cuda" else "fp32"
+
+
+def ledger_of(config: TrainingOptions, what: str, images: int) -> RunLedger:
+    """Return where a run notes which of its images cannot be decoded; see `RunLedger`."""
+    return RunLedger(config.folder, what, images=images, fraction=config.max_bad_fraction)

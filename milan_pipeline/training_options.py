@@ -18,57 +18,135 @@ if TYPE_CHECKING:
 class TrainingOptions:
     """How a run is computed, logged and kept, whatever it learns."""
 
-    out: str = option(help="Run folder to write.", role="execution")
+    out: str = option(help="Run folder to write.", role="execution", group="Output")
     batch_size: int | None = option(
         None,
         help="Samples in a global batch; default: the published, for small data less.",
         least=1,
+        group="Schedule",
+        unit="samples",
     )
     clip_grad: float | None = option(
-        None, help="Largest norm of the gradients (arXiv 1211.5063); default: not clipped."
+        None,
+        help="Largest norm of the gradients (arXiv 1211.5063); default: not clipped.",
+        group="Schedule",
+        unit="norm",
     )
     ema_decay: float | None = option(
         None,
         help="Decay of a moving average of the weights, kept and exported beside them (arXiv "
         "1703.01780); default: none is kept.",
+        group="Schedule",
+        unit="share",
     )
-    seed: int = option(0, help="Seed of weights, order and random draws.")
+    seed: int = option(
+        0, help="Seed of weights, order and random draws.", group="Schedule", unit="number"
+    )
     lanes: int | None = option(
-        None, help="Sequences an epoch is dealt into; default: up to 64.", least=1
+        None,
+        help="Sequences an epoch is dealt into; default: up to 64.",
+        least=1,
+        group="Schedule",
+        unit="lanes",
     )
-    shuffle_block: int = option(4096, help="Samples of a lane that are shuffled together.", least=1)
+    shuffle_block: int = option(
+        4096,
+        help="Samples of a lane that are shuffled together.",
+        least=1,
+        group="Schedule",
+        unit="samples",
+    )
     precision: str = option(
         "auto",
         help="Type of the model's arithmetic; auto: bf16 on a GPU, else fp32.",
         choices=("auto", "fp32", "bf16"),
+        group="This machine",
     )
-    max_steps: int | None = option(None, help="Stop after this many steps.", role="extent", least=1)
+    max_steps: int | None = option(
+        None,
+        help="Stop after this many steps; default: at the end of the schedule.",
+        role="extent",
+        least=1,
+        group="Schedule",
+        unit="steps",
+    )
     micro_batch: int = option(
         256,
         help="Samples in one forward pass of one process; gradients of a batch are added up.",
         role="execution",
         least=1,
+        group="This machine",
+        unit="samples",
     )
-    compile: bool = option(False, help="Compile the model's blocks.", role="execution")
+    compile: bool = option(
+        False, help="Compile the model's blocks.", role="execution", group="This machine"
+    )
     checkpoint_every: int = option(
-        500, help="Steps between checkpoints.", role="execution", least=1
+        500,
+        help="Steps between checkpoints.",
+        role="execution",
+        least=1,
+        group="Checkpoints and log",
+        unit="steps",
     )
-    keep: int = option(2, help="Checkpoints to keep.", role="execution", least=1)
-    log_every: int = option(10, help="Steps between looks at the loss.", role="execution", least=1)
-    workers: int = option(2, help="Loader processes of each process.", role="execution", least=0)
+    keep: int = option(
+        2,
+        help="Checkpoints to keep.",
+        role="execution",
+        least=1,
+        group="Checkpoints and log",
+        unit="checkpoints",
+    )
+    log_every: int = option(
+        10,
+        help="Steps between looks at the loss.",
+        role="execution",
+        least=1,
+        group="Checkpoints and log",
+        unit="steps",
+    )
+    workers: int = option(
+        2,
+        help="Loader processes of each process.",
+        role="execution",
+        least=0,
+        group="This machine",
+        unit="processes",
+    )
+    max_bad_fraction: float = option(
+        0.01,
+        help="Share of unreadable images at which to fail (a single one never fails); others stand "
+        "in for them. Of images with targets, none may be.",
+        role="execution",
+        least=0,
+        most=1,
+        group="Input",
+        unit="share",
+    )
     cache: str | None = option(
         None,
         help="Local folder that keeps what is read from the shards; default: none.",
         role="execution",
+        group="This machine",
     )
-    cache_gb: float = option(50.0, help="Gigabytes kept at most, with --cache.", role="execution")
+    cache_gb: float = option(
+        50.0,
+        help="Gigabytes kept at most, with --cache.",
+        role="execution",
+        group="This machine",
+        unit="GB",
+    )
     processes: int | None = option(
         None,
         help="Processes to start on this machine, where torchrun does not; default: one.",
         role="execution",
         least=1,
+        group="Several machines",
+        unit="processes",
     )
-    device: str = option("auto", help="Where to train: auto, cpu, cuda.", role="execution")
+    device: str = option(
+        "auto", help="Where to train: auto, cpu, cuda.", role="execution", group="This machine"
+    )
 
     def __post_init__(self) -> None:
         require_least(self)

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from milan_pipeline.batching import BatchT
-from milan_pipeline.checkpoints import newest_checkpoint
 from milan_pipeline.distributed import World
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.provenance import StageRecord
-from milan_pipeline.run_log import run_lock, trained_steps, write_state
+from milan_pipeline.run_log import run_lock
+from milan_pipeline.run_state import trained_steps, write_state
 from milan_pipeline.training import Trainer
 
 
@@ -20,12 +20,6 @@ def has_ended(record: StageRecord, folder: Path, total_steps: int) -> bool:
         MismatchError: it was another run.
     """
     return record.previous_state() == "done" and trained_steps(folder) >= total_steps
-
-
-def steps_to_do(folder: Path, total_steps: int) -> str:
-    """Say how many steps are left from the newest checkpoint on."""
-    newest = newest_checkpoint(folder)
-    return f"steps to do: {max(0, total_steps - (newest[0] if newest else 0))} of {total_steps}"
 
 
 def train_into(

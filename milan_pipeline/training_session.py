@@ -9,8 +9,6 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-import click
-
 from milan_pipeline.interrupts import StopRequest, exiting_at_once, stop_request
 from milan_pipeline.launcher import is_launched, launch
 from milan_pipeline.training_options import TrainingOptions
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     from milan_pipeline.distributed import World
 
 ConfigT = TypeVar("ConfigT", bound=TrainingOptions)
-Train = Callable[[ConfigT, "torch.device", "World", StopRequest, Callable[[], None]], str]
+Train = Callable[[ConfigT, "torch.device", "World", StopRequest, Callable[[], None]], None]
 
 
 def run_training(stage: str, config: ConfigT, load: Callable[[], Train[ConfigT]]) -> None:
@@ -31,8 +29,7 @@ def run_training(stage: str, config: ConfigT, load: Callable[[], Train[ConfigT]]
         stage: the command.
         config: its configuration.
         load: imports and returns the function that trains: given the configuration, the device, all
-            processes, the request to stop, and what to call before anything is written, it returns
-            what is to be said.
+            processes, the request to stop, and what to call before anything is written.
     """
     config.count_processes()
     if config.processes is not None:
@@ -47,6 +44,4 @@ def run_training(stage: str, config: ConfigT, load: Callable[[], Train[ConfigT]]
 
         train, device = load(), local_device(pick_device(config.device))
         with joined_world(device) as world:
-            said = train(config, device, world, stop, preparing.close)
-    if said:
-        click.echo(said)
+            train(config, device, world, stop, preparing.close)

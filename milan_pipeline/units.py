@@ -8,9 +8,10 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from milan_pipeline import storage
+from milan_pipeline.documents import MISSHAPEN, Count, Positive, Skipped, conforming
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.manifest import Manifest, Shard
 
@@ -49,8 +50,8 @@ class Mark:
     shard: str
     sha256: str
     identity_hash: str
-    view: int
-    n: int
+    view: Count
+    n: Count
     skipped: list[dict[str, str]]
     objects: dict[str, str]
     source_unit: str | None = None
@@ -76,13 +77,14 @@ def unit_sha256(mark: Mark) -> str:
     return hashlib.sha256(mark.to_bytes()).hexdigest()
 
 
-def shard_details(unit: Unit, mark: Mark) -> dict[str, Any]:
-    """Say in the manifest what a target shard was made of."""
+def shard_details(unit: Unit, mark: Mark, identity_hash: str) -> dict[str, Any]:
+    """Say in the manifest what a target shard was made of, and of what identity it is now."""
     return {
         "view": unit.view,
         "source": unit.shard.stem,
         "source_sha256": mark.sha256,
         "unit_sha256": unit_sha256(mark),
+        "identity_hash": identity_hash,
         "skipped": mark.skipped,
     }
 
@@ -136,6 +138,20 @@ def extent_of(manifest: Manifest, views: int) -> dict[str, Any]:
         "shards": {shard.name: shard.sha256 for shard in manifest.shards},
         "samples": [shard.samples for shard in manifest.shards],
     }
+
+
+class _Extent(TypedDict):
+    views: Positive
+    shards: dict[str, str]
+    samples: NotRequired[list[Count]]
+
+
+def require_extent(document: Any) -> dict[str, Any]:
+    """Return what may be an extent, if it is one; raises `MISSHAPEN`."""
+    found = conforming(document, _Extent)
+    if len(found.get("samples") or found["shards"]) != len(found["shards"]):
+        raise ValueError("it has not as many samples as shards")
+    return document  # type: ignore[no-any-return]
 
 
 def units_of_extent(extent: Mapping[str, Any], views: int) -> list[Unit]:
@@ -236,9 +252,10 @@ def _marks_of(folder: str, names: list[str], objects: bool) -> list[Mark]:
 
 def _parsed(url: str, data: bytes, *, objects: bool) -> Mark:
     try:
-        document: dict[str, Any] = json.loads(data)
+        document = json.loads(data)
         if not objects:
             document["objects"] = {}
-        return Mark(**document)
-    except (ValueError, TypeError, RecursionError) as error:
+        conforming(document["skipped"], list[Skipped])
+        return conforming(document, Mark)
+    except MISSHAPEN as error:
         raise DataError(f"{url} is damaged ({error}); delete it, and its unit is redone") from error

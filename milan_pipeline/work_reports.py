@@ -16,12 +16,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-
-import click
 
 from milan_pipeline import storage
+from milan_pipeline.documents import MISSHAPEN, parsed
 from milan_pipeline.errors import InterruptedRunError, StorageError
+from milan_pipeline.messages import note
 from milan_pipeline.provenance import timestamp_of, utc_text
 from milan_pipeline.units import Unit
 
@@ -165,7 +164,7 @@ class Reporter:
             storage.put_bytes(self._url, data)
         except StorageError as error:
             if not self._complained:
-                click.echo(f"Note: {error}; `status` will not know of this process", err=True)
+                note(f"Note: {error}; `status` will not know of this process")
             self._complained = True
 
 
@@ -189,7 +188,8 @@ def read_reports(store_url: str) -> list[Report]:
     folder = storage.join(store_url, FOLDER)
     reports = []
     for name in storage.list_names(folder):
-        with contextlib.suppress(ValueError, TypeError, LookupError):
-            document: dict[str, Any] = json.loads(storage.read_bytes(storage.join(folder, name)))
-            reports.append(Report(**document))
+        with contextlib.suppress(*MISSHAPEN):
+            report = parsed(storage.read_bytes(storage.join(folder, name)), Report)
+            _ = report.seconds  # two moments that can be read
+            reports.append(report)
     return reports

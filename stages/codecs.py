@@ -3,7 +3,8 @@
 import dataclasses
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.options import option, require_least, stage_command
+from milan_pipeline.options import option, require_least
+from milan_pipeline.stage_commands import stage_command
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,24 +21,31 @@ class MeasureCodecs:
     rate-distortion bound; images/s.
     """
 
-    targets: str = option(help="Target store that extract-targets wrote.")
+    targets: str = option(help="Target store that extract-targets wrote.", group="Input")
     codec: tuple[str, ...] = option(
-        (), help="Codec to measure; again for more; default: all levels and a range of ratios."
+        (),
+        help="Codec to measure; again for more; default: all levels and a range of ratios.",
+        group="Targets",
     )
-    samples: int = option(1024, help="Images that are measured.", least=1)
+    samples: int = option(
+        1024, help="Images that are measured.", least=1, group="Input", unit="images"
+    )
     synthetic: float | None = option(
         None,
         help="Also measure Gaussian tokens of the same shape, whose k-th component has the "
-        "variance k^-X: by 1, say, a spectrum that falls slowly.",
+        "variance k^-POWER: by 1, say, a spectrum that falls slowly; default: no such tokens.",
         least=0,
         most=10,
+        group="Input",
+        unit="power",
     )
-    plot: str = option("codecs.png", help="Where the picture (PNG) is written.")
-    device: str = option("auto", help="Where targets are encoded and decoded: auto, cpu, cuda.")
+    plot: str = option("codecs.png", help="Where the picture (PNG) is written.", group="Output")
+    device: str = option(
+        "auto", help="Where targets are encoded and decoded: auto, cpu, cuda.", group="This machine"
+    )
     allow_unfinished: bool = option(
-        default=False, help="Measure a store whose extraction has not ended."
+        default=False, help="Measure a store whose extraction has not ended.", group="Input"
     )
-    json: bool = option(default=False, help="Print nothing but a JSON list, one object a codec.")
 
     def __post_init__(self) -> None:
         require_least(self)
@@ -47,9 +55,15 @@ class MeasureCodecs:
 
 def run(config: MeasureCodecs) -> None:
     """Measure, print and draw."""
-    from stages.codecs_report import report
+    from stages.codecs_report import measure
 
-    report(config)
+    measure(config)
 
 
-command = stage_command("codecs", MeasureCodecs, run=run, dry_run=None)
+command = stage_command(
+    "codecs",
+    MeasureCodecs,
+    run=run,
+    dry_run=None,
+    example="milan-pipeline codecs --targets targets.zarr --codec int8 --codec tiny",
+)

@@ -5,11 +5,8 @@ Apart from the options because it imports torch, which `--help` must not.
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-
-import click
 
 from milan_pipeline import storage
 from milan_pipeline.codec_file_bytes import FileBytes
@@ -20,6 +17,7 @@ from milan_pipeline.codecs import Codec, CodecSpec, make_codec, parse_codec
 from milan_pipeline.codecs.fitting import codebooks, fit_codec
 from milan_pipeline.codecs.spectrum import effective_rank
 from milan_pipeline.devices import pick_device
+from milan_pipeline.messages import report
 from milan_pipeline.progress import progress_bar
 from milan_pipeline.store_record import finished_units, read_store_record
 from milan_pipeline.target_store import read_identity
@@ -46,7 +44,7 @@ COLUMNS = {
 """Of the table: for each key of the JSON objects a heading and a format."""
 
 
-def report(config: MeasureCodecs) -> None:
+def measure(config: MeasureCodecs) -> None:
     """Measure, print a table or a JSON list, and draw.
 
     Raises:
@@ -71,13 +69,9 @@ def report(config: MeasureCodecs) -> None:
     if config.synthetic is not None:
         sets.append(synthetic_targets(sets[0], config.synthetic))
     found = {one: _measured(one, specs) for one in (Measurement(s, files, device) for s in sets)}
-    for line in _lines(found):
-        click.echo(line, err=config.json)
-    if config.json:
-        rows = [dataclasses.asdict(row) for rows in found.values() for row in rows]
-        click.echo(json.dumps(rows, indent=1))
     storage.put_bytes(config.plot, _picture(found))
-    click.echo(f"picture: {config.plot}", err=config.json)
+    rows = [dataclasses.asdict(row) for rows in found.values() for row in rows]
+    report([*_lines(found), f"picture: {config.plot}"], rows)
 
 
 def chosen(texts: Sequence[str], width: int) -> dict[str, CodecSpec]:

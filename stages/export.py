@@ -4,13 +4,14 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from milan_pipeline import storage
 from milan_pipeline.errors import ConfigError, MismatchError, MissingDataError
 from milan_pipeline.identity import content_hash
-from milan_pipeline.options import argument, option, stage_command
+from milan_pipeline.messages import say, say_nothing_to_do
+from milan_pipeline.options import argument, option
 from milan_pipeline.provenance import StageRecord, read_record
+from milan_pipeline.quantities import bytes_text
+from milan_pipeline.stage_commands import stage_command
 
 if TYPE_CHECKING:
     from milan_pipeline.run_weights import RunWeights
@@ -29,14 +30,21 @@ class Export:
 
     run: str = argument()
     form: str = option(
-        help="For whom.", choices=("timm", "official", "huggingface"), role="content"
+        help="For whom to write: the program that is to load the weights.",
+        choices=("timm", "official", "huggingface"),
+        role="content",
+        group="Output",
     )
-    out: str = option(help="Folder to write.", role="execution")
-    ema: bool = option(default=False, help="The moving average of the encoder's weights.")
+    out: str = option(help="Folder to write.", role="execution", group="Output")
+    ema: bool = option(
+        default=False, help="The moving average of the encoder's weights.", group="Input"
+    )
     allow_unfinished: bool = option(
-        default=False, help="Export a run that is not done.", role="execution"
+        default=False, help="Export a run that is not done.", role="execution", group="Input"
     )
-    overwrite: bool = option(default=False, help="Replace another export.", role="execution")
+    overwrite: bool = option(
+        default=False, help="Replace another export.", role="execution", group="Output"
+    )
 
     def __post_init__(self) -> None:
         if self.ema and self.form == "official":
@@ -54,7 +62,9 @@ class Export:
 
 
 def run(config: Export) -> None:
-    """Write the files of the form, unless they are there."""
+    """Write the files of the form and their hashes, unless they are there."""
+    from milan_pipeline.sums import put_with_sums
+
     weights = _weights(config)
     record = _record(config, weights)
     if _is_done(config, record):
@@ -62,10 +72,9 @@ def run(config: Export) -> None:
     files = _files(config, weights)
     _require_no_others(config, record, files)
     record.begin()
-    for name, data in files.items():
-        storage.put_bytes(storage.join(config.out, name), data)
+    put_with_sums(config.out, files)
     record.finish({"tensors": len(weights.state), "bytes": sum(map(len, files.values()))})
-    click.echo(f"{config.out}: {', '.join(files)}")
+    say(f"{config.out}: {', '.join(files)}", out=config.out, files=list(files))
 
 
 def dry_run(config: Export) -> None:
@@ -76,9 +85,13 @@ def dry_run(config: Export) -> None:
         return
     files = _files(config, weights)
     _require_no_others(config, record, files)
-    click.echo(f"files to write: {', '.join(files)}")
-    size, free = sum(map(len, files.values())), storage.free_bytes(config.out)
-    click.echo(f"bytes to write: {size}, free: {free}")
+    say(f"files to write: {', '.join(files)}", files=list(files))
+    size = sum(map(len, files.values()))
+    say(
+        f"bytes to write: {bytes_text(size)}, free: {storage.free_text(config.out)}",
+        bytes_to_write=size,
+        free_bytes=storage.free_bytes(config.out),
+    )
 
 
 def _weights(config: Export) -> "RunWeights":
@@ -130,7 +143,7 @@ def _record(config: Export, weights: "RunWeights") -> StageRecord:
 def _is_done(config: Export, record: StageRecord) -> bool:
     done = not config.overwrite and record.previous_state() == "done"
     if done:
-        click.echo(f"{config.out}: nothing to do, the {config.form} form is there")
+        say_nothing_to_do(config.out, f"the {config.form} form is there")
     return done
 
 
@@ -144,4 +157,10 @@ def _require_no_others(config: Export, record: StageRecord, files: dict[str, byt
         )
 
 
-command = stage_command("export", Export, run=run, dry_run=dry_run)
+command = stage_command(
+    "export",
+    Export,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline export runs/first --form timm --out exports/first",
+)

@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import click
-
 from milan_pipeline import storage
 from milan_pipeline.codec_spec import CodecSpec, parse_codec
 from milan_pipeline.dataset_size import listed_dataset
@@ -17,8 +15,10 @@ from milan_pipeline.errors import ConfigError
 from milan_pipeline.identity import TRANSCODED_FROM, Identity, content_hash, require_same
 from milan_pipeline.job_spec import JobSpec
 from milan_pipeline.manifest import Manifest
+from milan_pipeline.messages import say
 from milan_pipeline.precision import settle_precision
 from milan_pipeline.provenance import StageRecord, read_record
+from milan_pipeline.quantities import bytes_text
 from milan_pipeline.store_size import StoreSize, likely_identity
 from milan_pipeline.target_store import ANOTHER_STORE, read_identity, require_place
 from milan_pipeline.teacher import visible_identity
@@ -56,18 +56,21 @@ def describe(config: ExtractTargets) -> None:
     """Say what is left and what it will take, from the teacher's configuration alone."""
     spec = spec_of(config)
     manifest, work, wanted = survey(config, spec)
-    click.echo(teacher_line(config, spec.teacher))
+    say_teacher(config, spec.teacher)
     left = work.own_left
-    click.echo(
-        f"units to do: {len(left)}, done: {len(work.own) - len(left)}{_of_all(config, work)}"
-    )
-    for line in _reasons(left):
-        click.echo(f"  {line}")
+    done, all_left = len(work.own) - len(left), len(work.left)
+    said = f"units to do: {len(left)}, done: {done}{_of_all(config, work)}"
+    say(said, units_to_do=len(left), units_done=done, units_to_do_in_all_parts=all_left)
+    reasons = _reasons(left)
+    for line in reasons:
+        say(f"  {line}", reasons=reasons)
     images, size = samples_of(left), _bytes_of(config, manifest, wanted, left)
-    click.echo(f"images to run through the teacher: {images}")
-    click.echo(
-        f"bytes to write: about {size} ({size / max(1, images):.0f} a target), "
-        f"free: {storage.free_text(config.out)}"
+    say(f"images to run through the teacher: {images}", images_to_do=images)
+    say(
+        f"bytes to write: about {bytes_text(size)}, {size / max(1, images):.0f} a target; "
+        f"free: {storage.free_text(config.out)}",
+        bytes_to_write=size,
+        free_bytes=storage.free_bytes(config.out),
     )
 
 
@@ -125,13 +128,14 @@ def settled_teacher(config: ExtractTargets) -> TeacherSpec:
     return settle_precision(spec, pick_device(config.device), existing=existing)
 
 
-def teacher_line(config: ExtractTargets, spec: TeacherSpec) -> str:
+def say_teacher(config: ExtractTargets, spec: TeacherSpec) -> None:
     """Say which teacher runs, in which precision, and where."""
     if config.init or config.scheduler:
         where = "the machines that extract"
     else:
         where = str(pick_device(config.device))
-    return f"teacher {spec.name} in {spec.precision} on {where}"
+    said = f"teacher {spec.name} in {spec.precision} on {where}"
+    say(said, teacher=spec.name, precision=spec.precision, device=where)
 
 
 def record_of(config: ExtractTargets, identity: Identity, manifest: Manifest) -> StageRecord:

@@ -5,8 +5,7 @@ does its own units, and whoever then finds that none of the full list is left sa
 """
 
 import contextlib
-
-import click
+import logging
 
 from milan_pipeline.codec_spec import parse_codec
 from milan_pipeline.devices import pick_device
@@ -16,6 +15,7 @@ from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.job_spec import JobSpec
 from milan_pipeline.ledger import BadImageBudget
 from milan_pipeline.manifest import Manifest
+from milan_pipeline.messages import say, say_counts, say_nothing_to_do
 from milan_pipeline.progress import progress_bar
 from milan_pipeline.provenance import StageRecord
 from milan_pipeline.target_store import create_root, require_place
@@ -28,10 +28,12 @@ from stages.extract_plan import (
     list_work,
     record_of,
     samples_of,
+    say_teacher,
     spec_of,
-    teacher_line,
 )
 from stages.extract_targets import ExtractTargets
+
+logger = logging.getLogger(__name__)
 
 
 def extract(config: ExtractTargets, stop: StopRequest) -> None:
@@ -46,7 +48,7 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
     require_place(config.out)
     spec = spec_of(config)
     manifest = spec.manifest()
-    click.echo(teacher_line(config, spec.teacher))
+    say_teacher(config, spec.teacher)
     require_fitted(config)
     # Dask workers have teachers of their own: the client only needs to know what theirs must be.
     elsewhere = config.on_dask or (config.init and not parse_codec(config.codec).needs_fit)
@@ -57,7 +59,7 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
     work = list_work(config, manifest, content_hash(identity))
     record = record_of(config, identity, manifest)
     if not work.left and record.previous_state() == "done":
-        click.echo(f"{config.out}: nothing to do, {len(work.units)} units are done")
+        say_nothing_to_do(config.out, f"{len(work.units)} units are done")
         return
     if config.part:
         # Batches of another size would give other bytes to two who do the same unit.
@@ -66,7 +68,9 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
     else:
         record.begin()
     if config.init:
-        click.echo(f"{config.out}: ready, {len(work.left)} of {len(work.units)} units to do")
+        left, units = len(work.left), len(work.units)
+        said = f"{config.out}: ready, {left} of {units} units to do"
+        say(said, out=config.out, units_to_do=left, units=units)
         return
     budget = _budget(config, work)
     if config.on_dask:
@@ -139,6 +143,7 @@ def _extract_on_dask(
     ):
         for outcome in outcomes:
             bar.update(outcome.unit.shard.samples)
+            logger.info("%s: %s", outcome.unit.path, "done" if outcome.mark else "failed")
             if outcome.mark is not None:
                 budget.add(outcome.mark.shard, outcome.mark.skipped)
 
@@ -157,15 +162,15 @@ def _finish(
     left = undone_units(work.units, marks, content_hash(identity))
     own = len(work.own_left)
     if left:
-        click.echo(
-            f"{config.out}: {own} units_done_now; {len(left)} of all {len(work.units)} units are "
-            "left to others"
-        )
+        say(
+            f"{config.out}: {own} units done now; {len(left)} of all {len(work.units)} units are "
+            "left to others",
+            out=config.out, units_done_now=own, units_to_do=len(left), units=len(work.units),
+        )  # fmt: skip
         return
     if not record.is_current():
-        click.echo(
-            f"{config.out}: {own} units_done_now; others have begun to extract more, or less"
-        )
+        said = f"{config.out}: {own} units done now; others have begun to extract more, or less"
+        say(said, out=config.out, units_done_now=own)
         return
     everything = work._replace(own=work.units, marks=marks, left={})
     _budget(config, everything)
@@ -177,7 +182,7 @@ def _finish(
         "skipped": sum(len(mark.skipped) for mark in done),
     }
     record.finish(counts)
-    click.echo(f"{config.out}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
+    say_counts(config.out, counts)
 
 
 def _name(config: ExtractTargets) -> str:

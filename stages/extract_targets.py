@@ -6,8 +6,9 @@ from milan_pipeline.codec_spec import CODEC_HELP, parse_codec
 from milan_pipeline.dask_options import DaskOptions
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.interrupts import stop_request
-from milan_pipeline.options import option, stage_command
+from milan_pipeline.options import option
 from milan_pipeline.parts import Part
+from milan_pipeline.stage_commands import stage_command
 from milan_pipeline.teacher_spec import NORMS, PRECISIONS, PRIORS, SPACES, TeacherSpec
 from milan_pipeline.views import VIEW_POLICIES, ViewPolicy
 
@@ -24,62 +25,109 @@ class ExtractTargets(DaskOptions):
     job arrays, --scheduler or --processes for Dask; `milan-pipeline status` tells how far they are.
     """
 
-    images: str = option(help="Folder of image shards with manifest.json.", role="extent")
-    out: str = option(help="Target store to write, e.g. targets.zarr.", role="execution")
-    teacher: str = option(help="open_clip model (ViT-B-16), hf-hub:ORG/REPO or local-dir:PATH.")
-    pretrained: str | None = option(None, help="Weights tag (openai) or checkpoint file.")
-    views: int = option(1, help="Views of each image.", role="extent")
-    view_policy: str = option(
-        "random-resized-crop", help="How views are cut.", choices=VIEW_POLICIES
+    images: str = option(
+        help="Folder of image shards with manifest.json.", role="extent", group="Input"
     )
-    view_seed: int = option(0, help="Seed of the crops.")
-    min_scale: float = option(0.2, help="Smallest share of the image's area that a crop takes.")
-    codec: str = option("float16", help=CODEC_HELP)
+    out: str = option(
+        help="Target store to write, e.g. targets.zarr.", role="execution", group="Output"
+    )
+    teacher: str = option(
+        help="open_clip model (ViT-B-16), hf-hub:ORG/REPO or local-dir:PATH.", group="Teacher"
+    )
+    pretrained: str | None = option(
+        None,
+        help="Weights tag (openai) or checkpoint file; default: those of --teacher.",
+        group="Teacher",
+    )
+    views: int = option(1, help="Views of each image.", role="extent", group="Views", unit="views")
+    view_policy: str = option(
+        "random-resized-crop", help="How views are cut.", choices=VIEW_POLICIES, group="Views"
+    )
+    view_seed: int = option(0, help="Seed of the crops.", group="Views", unit="number")
+    min_scale: float = option(
+        0.2,
+        help="Smallest share of the image's area that a crop takes.",
+        group="Views",
+        unit="share",
+    )
+    codec: str = option("float16", help=CODEC_HELP, group="Targets")
     precision: str = option(
         "auto",
         help="Type of the teacher's weights; auto: bf16 where the device has it, else fp32.",
         choices=PRECISIONS,
+        group="Teacher",
     )
     teacher_norm: str = option(
-        "own", help="Mean and std of the teacher's pixels; MILAN's: imagenet.", choices=NORMS
+        "own",
+        help="Mean and std of the teacher's pixels; MILAN's: imagenet.",
+        choices=NORMS,
+        group="Teacher",
     )
     grid: int | None = option(
         None,
         help="Tokens along each side, by the teacher's input size; default: its own.",
         most=MOST_TOKENS_A_SIDE,
+        group="Teacher",
+        unit="tokens",
     )
-    layers: int = option(1, help="Targets are the mean of that many last layers.")
+    layers: int = option(
+        1, help="Targets are the mean of that many last layers.", group="Teacher", unit="layers"
+    )
     space: str = option(
-        "projected", help="Targets before or after the last projection.", choices=SPACES
+        "projected",
+        help="Targets before or after the last projection.",
+        choices=SPACES,
+        group="Teacher",
     )
     prior: str = option(
-        "auto", help="Source of the mask prior; auto: what the teacher pools by.", choices=PRIORS
+        "auto",
+        help="Source of the mask prior; auto: what the teacher pools by.",
+        choices=PRIORS,
+        group="Teacher",
     )
     compile: bool = option(
-        default=False, help="Have torch compile the teacher's blocks; last bits change by it."
+        default=False,
+        help="Have torch compile the teacher's blocks; last bits change by it.",
+        group="Teacher",
     )
-    device: str = option("auto", help="Where the teacher runs: auto, cpu, cuda.", role="execution")
-    batch_size: int = option(64, help="Images in a teacher batch.", role="execution")
-    workers: int = option(2, help="Decoding threads.", role="execution")
+    device: str = option(
+        "auto",
+        help="Where the teacher runs: auto, cpu, cuda.",
+        role="execution",
+        group="This machine",
+    )
+    batch_size: int = option(
+        64, help="Images in a teacher batch.", role="execution", group="This machine", unit="images"
+    )
+    workers: int = option(
+        2, help="Decoding threads.", role="execution", group="This machine", unit="threads"
+    )
     max_bad_fraction: float = option(
         0.01,
         help="Share of unreadable images that is put up with; above 0, always a single one. With "
         "--part, of the part's images; who does the last unit checks it over all.",
         role="execution",
+        group="Input",
+        unit="share",
     )
     overwrite: bool = option(
-        default=False, help="Replace targets made with other options.", role="execution"
+        default=False,
+        help="Replace targets made with other options.",
+        role="execution",
+        group="Output",
     )
     init: bool = option(
         default=False,
         help="Only create the store and its record; the parts of a job array then share it.",
         role="execution",
+        group="Several machines",
     )
     part: str | None = option(
         None,
         help="K/N, 0 <= K < N: do units K, K+N, K+2N, … of all, done or not. To submit some parts "
-        "of an array again, give the same N.",
+        "of an array again, give the same N; default: all units.",
         role="execution",
+        group="Several machines",
     )
 
     def __post_init__(self) -> None:
@@ -155,4 +203,11 @@ def dry_run(config: ExtractTargets) -> None:
     describe(config)
 
 
-command = stage_command("extract-targets", ExtractTargets, run=run, dry_run=dry_run)
+command = stage_command(
+    "extract-targets",
+    ExtractTargets,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline extract-targets --images images/train --out targets.zarr \\\n"
+    "    --teacher ViT-B-16 --pretrained openai",
+)

@@ -2,10 +2,10 @@
 
 import dataclasses
 
-import click
-
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.options import option, stage_command
+from milan_pipeline.messages import say
+from milan_pipeline.options import option
+from milan_pipeline.stage_commands import stage_command
 from milan_pipeline.training_options import TrainingOptions, require_warmup
 from milan_pipeline.training_session import Train, run_training
 
@@ -21,69 +21,139 @@ class Finetune(TrainingOptions):
 
     encoder: str = option(
         help="Run folder, .safetensors with its .json, timm name (with its tag: pretrained), or "
-        "open_clip:MODEL/TAG."
+        "open_clip:MODEL/TAG.",
+        group="Encoder",
     )
     train: str | None = option(
         None,
-        help="Folder of labelled image shards, or of class folders, to learn from.",
+        help="Folder of labelled image shards, or of class folders, to learn from; default: none, "
+        "for --eval-only alone.",
         role="execution",
+        group="Input",
     )
     val: str = option(
-        help="Folder of labelled image shards, or of class folders, to score on.", role="execution"
+        help="Folder of labelled image shards, or of class folders, to score on.",
+        role="execution",
+        group="Input",
     )
     eval_only: bool = option(
         False,
         help="Train nothing: score the classifier in --encoder, a .safetensors of finetune.",
+        group="Scoring",
     )
     label: str | None = option(
-        None, help="What tables call it; default: --encoder.", role="execution"
+        None, help="What tables call it; default: --encoder.", role="execution", group="Scoring"
     )
     label_fraction: float = option(
-        1.0, help="Share of each class's training images to learn from; at least one of each."
+        1.0,
+        help="Share of each class's training images to learn from; at least one of each.",
+        group="Input",
+        unit="share",
     )
-    random_init: bool = option(False, help="Draw the encoder's weights anew: a baseline.")
+    random_init: bool = option(
+        False, help="Draw the encoder's weights anew: a baseline.", group="Encoder"
+    )
     allow_unfinished: bool = option(
-        False, help="Begin from a run that is not done.", role="execution"
+        False, help="Begin from a run that is not done.", role="execution", group="Encoder"
     )
     image_size: int | None = option(
-        None, help="Side of the views, in pixels; default: the encoder's.", least=1
+        None,
+        help="Side of the views, in pixels; default: the encoder's.",
+        least=1,
+        group="Input",
+        unit="pixels",
     )
     pool: str = option(
-        "mean", help="What is classified: the patches' mean or CLS.", choices=("mean", "cls")
+        "mean",
+        help="What is classified: the patches' mean or CLS.",
+        choices=("mean", "cls"),
+        group="Encoder",
     )
     crop_pct: float | None = option(
         None,
         help="Share of the resized image's side that is scored; default: 0.875 up to 224 pixels, "
         "else 1.",
+        group="Scoring",
+        unit="share",
     )
-    drop_path: float = option(0.1, help="Rate of stochastic depth (arXiv 1603.09382).", least=0)
-    epochs: int = option(100, help="Passes over the images; sets the schedule.", least=1)
+    drop_path: float = option(
+        0.1,
+        help="Rate of stochastic depth (arXiv 1603.09382).",
+        least=0,
+        group="Encoder",
+        unit="rate",
+    )
+    epochs: int = option(
+        100,
+        help="Passes over the images; sets the schedule.",
+        least=1,
+        group="Schedule",
+        unit="epochs",
+    )
     warmup_epochs: float | None = option(
         None,
         help="Epochs in which the learning rate rises; default: 5, or a tenth of --epochs if that "
         "is less.",
+        group="Schedule",
+        unit="epochs",
     )
     base_lr: float = option(
-        1e-4, help="Learning rate for a batch of 256; scaled to the batch.", least=0
+        1e-4,
+        help="Learning rate for a batch of 256; scaled to the batch.",
+        least=0,
+        group="Schedule",
+        unit="rate",
     )
-    min_lr: float = option(1e-6, help="Learning rate at the end.", least=0)
+    min_lr: float = option(
+        1e-6, help="Learning rate at the end.", least=0, group="Schedule", unit="rate"
+    )
     layer_decay: float = option(
-        0.65, help="Scale of a layer's learning rate for each layer after it.", least=0, most=1
+        0.65,
+        help="Scale of a layer's learning rate for each layer after it.",
+        least=0,
+        most=1,
+        group="Schedule",
+        unit="factor",
     )
-    weight_decay: float = option(0.05, help="AdamW's weight decay.", least=0)
+    weight_decay: float = option(
+        0.05, help="AdamW's weight decay.", least=0, group="Schedule", unit="factor"
+    )
     augment: str = option(
         "rand-m9-mstd0.5-inc1",
         help="timm's name of an augmentation (RandAugment, arXiv 1909.13719); '' is none.",
+        group="Augmentation",
     )
-    smoothing: float = option(0.1, help="Label smoothing.", least=0)
-    mixup: float = option(0.8, help="Alpha of mixup (arXiv 1710.09412); 0 is none.", least=0)
-    cutmix: float = option(1.0, help="Alpha of CutMix (arXiv 1905.04899); 0 is none.", least=0)
+    smoothing: float = option(0.1, help="Label smoothing.", least=0, group="Schedule", unit="share")
+    mixup: float = option(
+        0.8,
+        help="Alpha of mixup (arXiv 1710.09412); 0 is none.",
+        least=0,
+        group="Augmentation",
+        unit="alpha",
+    )
+    cutmix: float = option(
+        1.0,
+        help="Alpha of CutMix (arXiv 1905.04899); 0 is none.",
+        least=0,
+        group="Augmentation",
+        unit="alpha",
+    )
     erasing: float = option(
-        0.25, help="Share of the images of which a box is erased (1708.04896).", least=0, most=1
+        0.25,
+        help="Share of the images of which a box is erased (1708.04896).",
+        least=0,
+        most=1,
+        group="Augmentation",
+        unit="share",
     )
-    eval_every: int = option(1, help="Epochs between evaluations.", least=1)
+    eval_every: int = option(
+        1, help="Epochs between evaluations.", least=1, group="Scoring", unit="epochs"
+    )
     gradient_checkpointing: bool = option(
-        False, help="Compute blocks again in the backward pass, to save memory.", role="execution"
+        False,
+        help="Compute blocks again in the backward pass, to save memory.",
+        role="execution",
+        group="This machine",
     )
 
     def __post_init__(self) -> None:
@@ -133,12 +203,19 @@ def dry_run(config: Finetune) -> None:
 
     processes = config.count_processes()
     if config.eval_only:
-        click.echo(f"images to score: {plan_evaluation(config).val.samples}")
+        images = plan_evaluation(config).val.samples
+        say(f"images to score: {images}", images_to_score=images)
         return
     planned = plan(config, pick_device(config.device))
     lanes_of(0, processes, range(planned.order.lanes))
-    for line in planned.summary():
-        click.echo(line)
+    planned.describe()
 
 
-command = stage_command("finetune", Finetune, run=run, dry_run=dry_run)
+command = stage_command(
+    "finetune",
+    Finetune,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline finetune --encoder runs/first --train images/train \\\n"
+    "    --val images/val --out runs/first-classes",
+)

@@ -14,10 +14,11 @@ from milan_pipeline.distributed import World
 from milan_pipeline.encoder_specs import fingerprint
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.labelled import LabelledTable, open_labelled, require_same_classes
+from milan_pipeline.messages import say, say_nothing_to_do
 from milan_pipeline.provenance import StageRecord
 from milan_pipeline.results import write_stage_scores
 from milan_pipeline.run_log import run_lock
-from milan_pipeline.training_choices import training_precision, with_frozen_choices
+from milan_pipeline.training_choices import ledger_of, training_precision, with_frozen_choices
 from stages.finetune import Finetune
 from stages.finetune_plan import require_known_classes, scans_of
 from stages.finetune_run import exam_config, table_of
@@ -73,26 +74,29 @@ def evaluate_only(
     world: World,
     stop: StopRequest,
     prepared: Callable[[], None],
-) -> str:
+) -> None:
     """Score a classifier, together with the other processes; arguments are those of `train`."""
     config = with_frozen_choices(config, "precision")
     precision = training_precision(config.precision, device)
     config = dataclasses.replace(config, precision=precision)
     planned = plan_evaluation(config, scans=scans_of(config))
     if planned.record.previous_state() == "done":
-        return f"{config.out}: nothing to do, the scores are there" if world.leads else ""
+        if world.leads:
+            say_nothing_to_do(config.out, "the scores are there")
+        return
     model, bf16 = read_classifier(config.encoder)[0].to(device), precision == "bf16"
     suit_cpu(model, bf16=bf16)
-    examiner = Examiner(model, planned.description, planned.val, exam_config(config, bf16=bf16))
+    ledger, how = ledger_of(config, "val", planned.val.samples), exam_config(config, bf16=bf16)
+    examiner = Examiner(model, planned.description, planned.val, ledger, how)
     world.wait_for_all()  # until all have read what an earlier run left
     prepared()
     stop.raise_if_asked("no scores were written")
     scores = examiner.score(world)
     if not world.leads:
-        return ""
+        return
     with run_lock(config.folder):
         planned.record.begin()
-        extras = {"val": planned.val.samples}
+        extras = {"val": planned.val.samples, "unreadable": {"val": ledger.count}}
         found = write_stage_scores(planned.record, scores.per_cent(), extras)
-        planned.record.finish(scores._asdict())
-    return table_of(found)
+        planned.record.finish(scores._asdict() | {"unreadable": ledger.count})
+    say(table_of(found), out=config.out, metrics=found.metrics)

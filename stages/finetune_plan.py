@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -25,7 +24,8 @@ from milan_pipeline.provenance import StageRecord
 from milan_pipeline.stream import step_clock
 from milan_pipeline.training import TrainingConfig
 from milan_pipeline.training_choices import training_precision, with_frozen_choices
-from milan_pipeline.training_run import has_ended, steps_to_do
+from milan_pipeline.training_plan import say_images, say_sizes, say_space, say_steps_to_do
+from milan_pipeline.training_run import has_ended
 from stages.finetune import Finetune
 
 PUBLISHED_BATCH = 1024
@@ -124,23 +124,19 @@ class Plan:
         """
         return has_ended(self.record, self.config.folder, self.training.total_steps)
 
-    def summary(self) -> Iterator[str]:
-        """Yield lines on how long the run is and what it will read and write."""
+    def describe(self) -> None:
+        """Say how long the run is and what it will read and write."""
         _ = self.is_done  # to refuse what the run would refuse
         model, _ = self.built
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        yield steps_to_do(self.config.folder, self.training.total_steps)
-        yield (
-            f"images: {self.learnt.samples} to learn from, {self.val.samples} to score on, "
-            f"classes: {self.learnt.class_count}"
-        )
-        yield f"batch: {self.order.batch}, lanes: {self.order.lanes}, parameters: {parameters}"
+        say_steps_to_do(self.config.folder, self.training.total_steps)
+        classes = self.learnt.class_count
+        say_images(self.learnt.samples, self.val.samples, classes)
+        say_sizes(self.order.batch, self.order.lanes, parameters)
         # float32: weights and AdamW's two moments; with a moving average, each one's average too.
         copies = 12 if self.config.ema_decay is None else 16
-        yield (
-            f"bytes to write: about {copies * parameters * (self.config.keep + 1)} (checkpoints) "
-            f"and {8 * parameters} (classifiers), free: {storage.free_text(self.config.out)}"
-        )
+        checkpoints = copies * parameters * (self.config.keep + 1)
+        say_space(self.config.out, checkpoints=checkpoints, classifiers=8 * parameters)
 
 
 def plan(config: Finetune, device: torch.device, *, remember: bool = False) -> Plan:

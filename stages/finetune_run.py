@@ -12,11 +12,14 @@ from milan_pipeline.classifier_files import write_classifier
 from milan_pipeline.distributed import World
 from milan_pipeline.exams import Exams, without_exams
 from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.messages import say, say_nothing_to_do
 from milan_pipeline.meter import in_words
 from milan_pipeline.order import lanes_of
 from milan_pipeline.results import Result, write_stage_scores
+from milan_pipeline.run_ledger import RunLedger
 from milan_pipeline.stream import batches
 from milan_pipeline.training import Trainer
+from milan_pipeline.training_choices import ledger_of
 from milan_pipeline.training_run import train_into
 from stages.finetune import Finetune
 from stages.finetune_plan import Plan, plan
@@ -28,7 +31,7 @@ def train(
     world: World,
     stop: StopRequest,
     prepared: Callable[[], None],
-) -> str:
+) -> None:
     """Train to the last step and export the classifier, together with the other processes.
 
     Args:
@@ -37,17 +40,18 @@ def train(
         world: all processes.
         stop: asked after each step.
         prepared: called when all are ready, before the first of them writes anything.
-
-    Returns:
-        What is to be said at the end; nothing in processes other than the first.
     """
     planned = plan(config, device, remember=True)
     total = planned.training.total_steps
     if planned.is_done:
-        return f"{config.out}: nothing to do, {total} steps are done" if world.leads else ""
+        if world.leads:
+            say_nothing_to_do(config.out, f"{total} steps are done")
+        return
     lanes_of(world.rank, world.size, range(planned.order.lanes))  # or say which sizes fit
     views, cache = TrainingViews(planned.views), config.cache_config()
-    told: list[str] = []
+    ledger = ledger_of(config, "train", planned.learnt.samples)
+    val_ledger = ledger_of(config, "val", planned.val.samples)
+    scores: list[Result] = []
 
     def batches_from(steps: range) -> Generator[LabelledBatch, None, None]:
         return batches(
@@ -60,12 +64,15 @@ def train(
             world=world.size,
             pin_memory=device.type == "cuda",
             cache=cache,
+            ledger=ledger,
         )
 
     model, classes = planned.built[0].to(device), planned.learnt.class_count
     task = Classification(model, planned.recipe, classes=classes, rank=world.rank)
-    trainer = Trainer(config.folder, task, planned.training, planned.clock, world=world)
-    exams = _exams(planned, trainer, world)
+    trainer = Trainer(
+        config.folder, task, planned.training, planned.clock, world=world, ledger=ledger
+    )
+    exams = _exams(planned, trainer, val_ledger, world)
 
     def finish(counts: dict[str, Any]) -> dict[str, Any]:
         counts = without_exams(counts, exams.seconds)
@@ -73,13 +80,13 @@ def train(
         extras = {
             "train": planned.learnt.samples,
             "val": planned.val.samples,
+            "unreadable": {"train": ledger.count, "val": val_ledger.count},
             "images_per_second": counts["images_per_second"],
         }
-        scores = write_stage_scores(planned.record, metrics, extras)
-        told.extend([f"{config.out}: {in_words(counts)}", table_of(scores)])
-        return counts
+        scores.append(write_stage_scores(planned.record, metrics, extras))
+        return counts | {"unreadable": extras["unreadable"]}
 
-    train_into(
+    counts = train_into(
         config.folder,
         trainer,
         batches_from,
@@ -90,7 +97,9 @@ def train(
         finish=finish,
         after_step=exams.after_step,
     )
-    return "\n".join(told)
+    if world.leads:
+        say(f"{config.out}: {in_words(counts)}", out=config.out, **counts)
+        say(table_of(scores[0]), metrics=scores[0].metrics)
 
 
 def table_of(scores: Result) -> str:
@@ -98,9 +107,10 @@ def table_of(scores: Result) -> str:
     width = max(len(scores.name), len("encoder"))
     best = scores.metrics.get("best-top1", scores.metrics["top1"])
     return (
-        f"{'encoder':{width}}   top-1 %   top-5 %   best top-1 %      train      val\n"
+        f"{'encoder':{width}}   top-1 %   top-5 %   best top-1 %      train      val   skipped\n"
         f"{scores.name:{width}}   {scores.metrics['top1']:7.2f}   {scores.metrics['top5']:7.2f}   "
-        f"{best:12.2f}   {scores.extras.get('train', 0):8d}   {scores.extras['val']:6d}"
+        f"{best:12.2f}   {scores.extras.get('train', 0):8d}   {scores.extras['val']:6d}   "
+        f"{sum(scores.extras['unreadable'].values()):7d}"
     )
 
 
@@ -109,10 +119,12 @@ def exam_config(config: Finetune, *, bf16: bool) -> ExamConfig:
     return ExamConfig(batch=config.micro_batch, threads=max(1, config.workers), bf16=bf16)
 
 
-def _exams(planned: Plan, trainer: Trainer[LabelledBatch], world: World) -> Exams:
+def _exams(
+    planned: Plan, trainer: Trainer[LabelledBatch], ledger: RunLedger, world: World
+) -> Exams:
     config, (model, description) = planned.config, planned.built
     examining = exam_config(config, bf16=config.precision == "bf16")
-    examiner = Examiner(model, description, planned.val, examining)
+    examiner = Examiner(model, description, planned.val, ledger, examining)
 
     def is_due(step: int) -> bool:
         epoch, within = planned.clock.locate(step)

@@ -2,15 +2,16 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-import click
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from milan_pipeline import storage
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.options import argument, option, stage_command
+from milan_pipeline.messages import say, say_nothing_to_do
+from milan_pipeline.options import argument, option
 from milan_pipeline.pixel_statistics import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.provenance import StageRecord
+from milan_pipeline.quantities import bytes_text
+from milan_pipeline.stage_commands import stage_command
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,19 +29,36 @@ class ImportCheckpoint:
     """
 
     checkpoint: str = argument()
-    out: str = option(help="Run folder to write.", role="execution")
+    out: str = option(help="Run folder to write.", role="execution", group="Output")
     student: str | None = option(
-        None, help="timm name to build upon; default: the one of these sizes, else ViT-B/16's."
+        None,
+        help="timm name to build upon; default: the one of these sizes, else ViT-B/16's.",
+        group="Student",
     )
     heads: int | None = option(
-        None, help="Encoder's attention heads; default: the timm model's, else width / 64."
+        None,
+        help="Encoder's attention heads; default: the timm model's, else width / 64.",
+        group="Student",
+        unit="heads",
     )
-    decoder_heads: int | None = option(None, help="Decoder's attention heads; default: 16.")
-    mask_ratio: float = option(0.75, help="Share of the patches that was masked, for the record.")
+    decoder_heads: int | None = option(
+        None, help="Decoder's attention heads; default: 16.", group="Decoder", unit="heads"
+    )
+    mask_ratio: float = option(
+        0.75,
+        help="Share of the patches that was masked, for the record.",
+        group="Objective",
+        unit="share",
+    )
     mean: tuple[float, ...] = option(
-        IMAGENET_MEAN, help="Mean of its pixels, in [0, 1]: three times, for red, green, blue."
+        IMAGENET_MEAN,
+        help="Mean of its pixels, in [0, 1]: three times, for red, green, blue.",
+        group="Input",
+        unit="share",
     )
-    std: tuple[float, ...] = option(IMAGENET_STD, help="Their standard deviation, likewise.")
+    std: tuple[float, ...] = option(
+        IMAGENET_STD, help="Their standard deviation, likewise.", group="Input", unit="share"
+    )
 
     def __post_init__(self) -> None:
         for name in ("heads", "decoder_heads"):
@@ -78,11 +96,12 @@ def run(config: ImportCheckpoint) -> None:
     from milan_pipeline.export import export_encoder
     from milan_pipeline.imported import build_imported
     from milan_pipeline.recipe import make_optimiser
-    from milan_pipeline.run_log import run_lock, write_state
+    from milan_pipeline.run_log import run_lock
+    from milan_pipeline.run_state import write_state
 
     plan = _plan(config)
     if plan.record.previous_state() == "done":
-        click.echo(f"{config.out}: nothing to do, the checkpoint is imported")
+        say_nothing_to_do(config.out, "the checkpoint is imported")
         return
     imported = build_imported(plan.architecture, plan.state)
     with run_lock(config.folder):
@@ -96,18 +115,23 @@ def run(config: ImportCheckpoint) -> None:
         )
         write_state(config.folder, "done", step=0, total_steps=0)
         plan.record.finish({"steps": 0, "tensors": len(plan.state)})
-    click.echo(f"{config.out}: {_summary(plan)}")
+    say(f"{config.out}: {_summary(plan)}", out=config.out, **_facts(plan))
 
 
 def dry_run(config: ImportCheckpoint) -> None:
     """Say what the checkpoint holds and what the run would take."""
     plan = _plan(config)
     if plan.record.previous_state() == "done":
-        click.echo(f"{config.out}: nothing to do, the checkpoint is imported")
+        say_nothing_to_do(config.out, "the checkpoint is imported")
         return
     size = sum(4 * tensor.numel() for tensor in plan.state.values())
-    click.echo(_summary(plan))
-    click.echo(f"bytes to write: about {2 * size} at most, free: {storage.free_text(config.out)}")
+    say(_summary(plan), **_facts(plan))
+    say(
+        f"bytes to write: about {bytes_text(2 * size)} at most, "
+        f"free: {storage.free_text(config.out)}",
+        bytes_to_write=2 * size,
+        free_bytes=storage.free_bytes(config.out),
+    )
 
 
 def _plan(config: ImportCheckpoint) -> _Plan:
@@ -141,6 +165,11 @@ def _plan(config: ImportCheckpoint) -> _Plan:
     return _Plan(state, architecture, record)
 
 
+def _facts(plan: _Plan) -> dict[str, Any]:
+    sizes = dataclasses.asdict(plan.architecture.sizes)
+    return {"tensors": len(plan.state), "student": plan.architecture.name, **sizes}
+
+
 def _summary(plan: _Plan) -> str:
     sizes = plan.architecture.sizes
     whole = (
@@ -155,4 +184,10 @@ def _summary(plan: _Plan) -> str:
     )
 
 
-command = stage_command("import-checkpoint", ImportCheckpoint, run=run, dry_run=dry_run)
+command = stage_command(
+    "import-checkpoint",
+    ImportCheckpoint,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline import-checkpoint milan-base.pth --out runs/official",
+)

@@ -2,8 +2,6 @@
 
 import dataclasses
 
-import click
-
 from milan_pipeline import storage
 from milan_pipeline.errors import ConfigError, MissingDataError
 from milan_pipeline.interrupts import stop_request
@@ -14,11 +12,14 @@ from milan_pipeline.manifest import (
     load_manifest,
     require_unique_stems,
 )
-from milan_pipeline.options import arguments, option, stage_command
+from milan_pipeline.messages import say, say_counts, say_nothing_to_do
+from milan_pipeline.options import arguments, option
 from milan_pipeline.packing import list_as_written
 from milan_pipeline.parallel import ordered_map
 from milan_pipeline.provenance import StageRecord
+from milan_pipeline.quantities import bytes_text
 from milan_pipeline.shards import index_shard
+from milan_pipeline.stage_commands import stage_command
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,9 +30,19 @@ class Index:
     """
 
     urls: tuple[str, ...] = arguments()
-    out: str | None = option(None, help="Folder for manifest and indices; default: the tars' own.")
-    workers: int = option(2, help="Threads, each reading one tar.", role="execution")
-    overwrite: bool = option(default=False, help="Index listed tars again.", role="execution")
+    out: str | None = option(
+        None, help="Folder for manifest and indices; default: the tars' own.", group="Output"
+    )
+    workers: int = option(
+        2,
+        help="Threads, each reading one tar.",
+        role="execution",
+        group="This machine",
+        unit="threads",
+    )
+    overwrite: bool = option(
+        default=False, help="Index listed tars again.", role="execution", group="Output"
+    )
 
     def __post_init__(self) -> None:
         if self.workers < 0:
@@ -64,7 +75,7 @@ def run(config: Index) -> None:
     """Index every tar that is not listed yet."""
     manifest, left = _plan(config)
     if not left and manifest.complete:
-        click.echo(f"{config.folder}: nothing to do, {len(manifest.shards)} shards are listed")
+        say_nothing_to_do(config.folder, f"{len(manifest.shards)} shards are listed")
         return
     order = list(dict.fromkeys([shard.name for shard in manifest.shards] + left))
     require_unique_stems(tuple(_place(name) for name in order))
@@ -82,14 +93,10 @@ def run(config: Index) -> None:
     counts = {
         "shards": len(manifest.shards),
         "images": manifest.samples,
-        "samples without an image": sum(
-            len(shard.details.get("skipped", ())) for shard in manifest.shards
-        ),
+        "left_out": sum(len(shard.details.get("skipped", ())) for shard in manifest.shards),
     }
     record.finish(counts | {"manifest_sha256": manifest.sha256})
-    click.echo(
-        f"{config.folder}: " + ", ".join(f"{value} {name}" for name, value in counts.items())
-    )
+    say_counts(config.folder, counts)
 
 
 def dry_run(config: Index) -> None:
@@ -97,10 +104,15 @@ def dry_run(config: Index) -> None:
     manifest, left = _plan(config)
     done = {shard.name for shard in manifest.shards} - set(left)
     sizes = [_local_bytes(manifest.url_of(_place(name))) for name in left]
-    click.echo(f"shards to index: {len(left)}, listed: {len(done)}")
-    click.echo(
-        f"bytes to read: {sum(size or 0 for size in sizes)}, and {sizes.count(None)} remote tars; "
-        f"free: {storage.free_text(config.folder)}"
+    size, remote = sum(size or 0 for size in sizes), sizes.count(None)
+    said = f"shards to index: {len(left)}, listed: {len(done)}"
+    say(said, shards_to_do=len(left), shards_done=len(done))
+    say(
+        f"bytes to read: {bytes_text(size)}, and {remote} remote tars; "
+        f"free: {storage.free_text(config.folder)}",
+        bytes_to_read=size,
+        remote_tars=remote,
+        free_bytes=storage.free_bytes(config.folder),
     )
 
 
@@ -149,4 +161,10 @@ def _index(manifest: Manifest, name: str) -> Shard:
     return dataclasses.replace(shard, details={"skipped": skipped})
 
 
-command = stage_command("index", Index, run=run, dry_run=dry_run)
+command = stage_command(
+    "index",
+    Index,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline index 'shards/train-{000000..000127}.tar' --workers 8",
+)

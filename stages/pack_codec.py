@@ -10,7 +10,7 @@ from milan_pipeline import storage
 from milan_pipeline.codec_files import CODEC_FILE, read_shards_codec, read_store_codec
 from milan_pipeline.codecs import Codec, CodecSpec, parse_codec, spec_of
 from milan_pipeline.devices import pick_device
-from milan_pipeline.identity import Identity, transcoded_identity
+from milan_pipeline.identity import Identity, stated_identity, transcoded_identity
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.manifest import MANIFEST_NAME, load_manifest
 from milan_pipeline.transcoding import likely_identity_of, new_codec
@@ -73,7 +73,7 @@ def identity_there(folder: str) -> Identity | None:
     if not storage.exists(storage.join(folder, MANIFEST_NAME)):
         return None
     manifest = load_manifest(folder, kind="targets", allow_unfinished=True)
-    return manifest.common.get("identity")
+    return stated_identity(manifest.common, what=folder)
 
 
 def has_codec(folder: str, identity: Identity) -> bool:

@@ -5,21 +5,22 @@ import dataclasses
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-import click
-
 from milan_pipeline import storage
 from milan_pipeline.errors import BadImageError, ConfigError, DataError, StorageError
 from milan_pipeline.images import probe_header
 from milan_pipeline.interrupts import stop_request
 from milan_pipeline.ledger import BadImageBudget
 from milan_pipeline.manifest import Manifest, Shard
-from milan_pipeline.options import argument, option, stage_command
+from milan_pipeline.messages import say, say_counts, say_nothing_to_do, warn
+from milan_pipeline.options import argument, option
 from milan_pipeline.packing import list_as_written, listed_shards
 from milan_pipeline.parallel import ordered_map
 from milan_pipeline.progress import progress_bar
 from milan_pipeline.provenance import StageRecord
+from milan_pipeline.quantities import bytes_text
 from milan_pipeline.shards import IMAGE_EXTENSIONS, Sample, write_shard
 from milan_pipeline.sources import Source, SourceFile, find_source, shuffled, with_masks
+from milan_pipeline.stage_commands import stage_command
 
 # A folder of photos holds a few files that only look like images; that alone is no reason to fail.
 STRAY_FILES = 10
@@ -40,19 +41,33 @@ class PackImages:
         help="Folder with a mask for each image, under the same path but ending in .png, to be "
         "packed beside it as .mask.png; default: none.",
         role="execution",  # what is in it counts, by its fingerprint
+        group="Input",
     )
-    prefix: str = option("images", help="First part of the shards' names.")
-    samples_per_shard: int = option(1000, help="Images in each shard.")
-    shuffle: bool = option(default=True, help="Shuffle the files before packing.")
-    seed: int = option(0, help="Seed of the shuffle.")
-    workers: int = option(2, help="Threads, each writing one shard.", role="execution")
+    prefix: str = option("images", help="First part of the shards' names.", group="Output")
+    samples_per_shard: int = option(
+        1000, help="Images in each shard.", group="Output", unit="images"
+    )
+    shuffle: bool = option(default=True, help="Shuffle the files before packing.", group="Output")
+    seed: int = option(0, help="Seed of the shuffle.", group="Output", unit="number")
+    workers: int = option(
+        2,
+        help="Threads, each writing one shard.",
+        role="execution",
+        group="This machine",
+        unit="threads",
+    )
     max_bad_fraction: float = option(
         0.01,
         help="Share of unreadable images that is put up with; above 0, always ten.",
         role="execution",
+        group="Input",
+        unit="share",
     )
     overwrite: bool = option(
-        default=False, help="Replace shards made with other options.", role="execution"
+        default=False,
+        help="Replace shards made with other options.",
+        role="execution",
+        group="Output",
     )
 
     def __post_init__(self) -> None:
@@ -74,16 +89,15 @@ def run(config: PackImages) -> None:
     """Write all shards that are not there yet, then complete the manifest."""
     source = _source(config)
     if source.stray:
-        click.echo(
-            f"Warning: {len(source.stray)} images beside the sub-folders ({source.stray[0]}, …) "
-            "make this a flat folder without classes; move them to pack a class tree",
-            err=True,
+        warn(
+            f"{len(source.stray)} images beside the sub-folders ({source.stray[0]}, …) make this "
+            "a flat folder without classes; move them to pack a class tree"
         )
     plan = _plan(config, source)
     record, listed, state = _compare_with_earlier(config, source)
     left = {name: files for name, files in plan.items() if name not in listed}
     if not left and state == "done":
-        click.echo(f"{config.dest}: nothing to do, {len(listed)} shards are there")
+        say_nothing_to_do(config.dest, f"{len(listed)} shards are there")
         return
     ignored = [{"file": name, "reason": "not an image's file name"} for name in source.ignored]
     manifest = Manifest(
@@ -114,7 +128,7 @@ def run(config: PackImages) -> None:
         "bytes": sum(shard.bytes for shard in manifest.shards),
     }
     record.finish(counts)
-    click.echo(f"{config.dest}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
+    say_counts(config.dest, counts)
 
 
 def dry_run(config: PackImages) -> None:
@@ -126,10 +140,15 @@ def dry_run(config: PackImages) -> None:
     files = [file for name in left for file in plan[name]]
     paths = [path for file in files for path in (file.path, file.mask) if path is not None]
     size = sum(path.stat().st_size for path in paths)
-    click.echo(f"shards to do: {len(left)}, done: {len(plan) - len(left)}")
-    click.echo(f"images: {len(source.files)}, classes: {len(source.classes)}")
-    click.echo(f"other files left out: {len(source.ignored)}")
-    click.echo(f"bytes to write: about {size}, free: {storage.free_text(config.dest)}")
+    done, images, classes = len(plan) - len(left), len(source.files), len(source.classes)
+    say(f"shards to do: {len(left)}, done: {done}", shards_to_do=len(left), shards_done=done)
+    say(f"images: {images}, classes: {classes}", images=images, classes=classes)
+    say(f"other files left out: {len(source.ignored)}", ignored=len(source.ignored))
+    say(
+        f"bytes to write: about {bytes_text(size)}, free: {storage.free_text(config.dest)}",
+        bytes_to_write=size,
+        free_bytes=storage.free_bytes(config.dest),
+    )
 
 
 def _source(config: PackImages) -> Source:
@@ -232,4 +251,10 @@ def _read(path: Path) -> bytes:
         ) from error
 
 
-command = stage_command("pack-images", PackImages, run=run, dry_run=dry_run)
+command = stage_command(
+    "pack-images",
+    PackImages,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline pack-images photos images/train",
+)

@@ -4,18 +4,19 @@ import contextlib
 import dataclasses
 from collections.abc import Generator
 
-import click
-
 from milan_pipeline import storage
 from milan_pipeline.dask_options import DaskOptions
 from milan_pipeline.identity import Identity, content_hash
 from milan_pipeline.interrupts import StopRequest, stop_request
 from milan_pipeline.manifest import Manifest, Shard
-from milan_pipeline.options import option, stage_command
+from milan_pipeline.messages import say, say_counts, say_nothing_to_do
+from milan_pipeline.options import option
 from milan_pipeline.packing import list_as_written, listed_shards
 from milan_pipeline.progress import progress_bar
 from milan_pipeline.provenance import StageRecord
-from milan_pipeline.units import Mark, Unit, target_shard_name, unit_sha256
+from milan_pipeline.quantities import bytes_text
+from milan_pipeline.stage_commands import stage_command
+from milan_pipeline.units import Mark, Unit, shard_details, target_shard_name, unit_sha256
 
 Done = tuple[Unit, Mark]
 Plan = dict[str, Done]
@@ -29,23 +30,46 @@ class PackTargets(DaskOptions):
     or --processes have Dask workers write them.
     """
 
-    targets: str = option(help="Target store.", role="execution")
-    out: str = option(help="Folder for the shards and manifest.json.", role="execution")
-    views: int | None = option(None, help="Views to pack; default: all.", role="extent", least=1)
+    targets: str = option(help="Target store.", role="execution", group="Input")
+    out: str = option(
+        help="Folder for the shards and manifest.json.", role="execution", group="Output"
+    )
+    views: int | None = option(
+        None,
+        help="Views to pack; default: all.",
+        role="extent",
+        least=1,
+        group="Input",
+        unit="views",
+    )
     codec: str | None = option(
         None,
         help="Re-encode targets: float16, bfloat16, int8, high, compact, tiny, or vector or "
         "transform with :bytes=N a token or :ratio=X to float16; default: as they are stored.",
+        group="Targets",
     )
     device: str = option(
-        "auto", help="Where --codec decodes and encodes: auto, cpu, cuda.", role="execution"
+        "auto",
+        help="Where --codec decodes and encodes: auto, cpu, cuda.",
+        role="execution",
+        group="This machine",
     )
-    workers: int = option(2, help="Threads, each writing one shard.", role="execution", least=0)
+    workers: int = option(
+        2,
+        help="Threads, each writing one shard.",
+        role="execution",
+        least=0,
+        group="This machine",
+        unit="threads",
+    )
     allow_unfinished: bool = option(
-        default=False, help="Pack a store whose extraction has not ended.", role="execution"
+        default=False,
+        help="Pack a store whose extraction has not ended.",
+        role="execution",
+        group="Input",
     )
     overwrite: bool = option(
-        default=False, help="Replace shards of other targets.", role="execution"
+        default=False, help="Replace shards of other targets.", role="execution", group="Output"
     )
 
 
@@ -71,7 +95,7 @@ def _pack(config: PackTargets, stop: StopRequest) -> None:
     listed = _current(config, identity, plan)
     left = {name: unit for name, unit in plan.items() if name not in listed}
     if not left and state == "done" and has_codec(config.out, identity):
-        click.echo(f"{config.out}: nothing to do, {len(listed)} shards are there")
+        say_nothing_to_do(config.out, f"{len(listed)} shards are there")
         return
     common = {"identity": identity, "identity_hash": content_hash(identity)}
     manifest = Manifest(
@@ -94,7 +118,7 @@ def _pack(config: PackTargets, stop: StopRequest) -> None:
         "bytes": sum(shard.bytes for shard in manifest.shards),
     }
     record.finish(counts)
-    click.echo(f"{config.out}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
+    say_counts(config.out, counts)
 
 
 def dry_run(config: PackTargets) -> None:
@@ -113,10 +137,14 @@ def dry_run(config: PackTargets) -> None:
     left = [unit for name, unit in plan.items() if name not in listed]
     units = stored_units(config.targets, left, workers=config.workers)
     size, targets = ShardSize(identity).units(units), sum(mark.n for _, mark in left)
-    click.echo(f"shards to do: {len(left)}, done: {len(plan) - len(left)}")
-    click.echo(
-        f"bytes to write: {size} in tars and indices ({size / max(1, targets):.0f} a target), "
-        f"free: {storage.free_text(config.out)}"
+    done = len(plan) - len(left)
+    say(f"shards to do: {len(left)}, done: {done}", shards_to_do=len(left), shards_done=done)
+    say(
+        f"bytes to write: {bytes_text(size)} in tars and indices, {size / max(1, targets):.0f} a "
+        f"target; free: {storage.free_text(config.out)}",
+        bytes_to_write=size,
+        targets=targets,
+        free_bytes=storage.free_bytes(config.out),
     )
 
 
@@ -156,11 +184,11 @@ def _current(config: PackTargets, identity: Identity, plan: Plan) -> dict[str, S
 
     if identity_there(config.out) != identity:
         return {}
-    listed = listed_shards(config.out, "targets")
+    listed, known = listed_shards(config.out, "targets"), content_hash(identity)
     return {
         name: listed[name]
-        for name, (_, mark) in plan.items()
-        if name in listed and listed[name].details["unit_sha256"] == unit_sha256(mark)
+        for name, (unit, mark) in plan.items()
+        if name in listed and listed[name].details == shard_details(unit, mark, known)
     }
 
 
@@ -197,4 +225,10 @@ def _record(config: PackTargets, identity: Identity, plan: Plan) -> StageRecord:
     )
 
 
-command = stage_command("pack-targets", PackTargets, run=run, dry_run=dry_run)
+command = stage_command(
+    "pack-targets",
+    PackTargets,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline pack-targets --targets targets.zarr --out target-shards",
+)

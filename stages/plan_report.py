@@ -23,6 +23,7 @@ from milan_pipeline.planning import (
 )
 from milan_pipeline.precision import settle_precision
 from milan_pipeline.provenance import StageRecord
+from milan_pipeline.quantities import short_bytes
 from milan_pipeline.shard_size import ShardSize
 from milan_pipeline.store_size import StoreSize, likely_identity
 from milan_pipeline.target_records import layout_of
@@ -224,13 +225,13 @@ class Report:
         yield "target shards", _size(sizes.shards, self.targets)
         if sizes.free is not None:
             room = "enough" if sizes.fits else "too little"
-            yield "free", f"{_bytes(sizes.free)}: {room} for both"
+            yield "free", f"{short_bytes(sizes.free)}: {room} for both"
         if plan.read_bytes_per_s is not None:
             yield (
                 "reading",
-                f"{_bytes(plan.read_bytes_per_s)}/s at {config.student_rate:g} images/s",
+                f"{short_bytes(plan.read_bytes_per_s)}/s at {config.student_rate:g} images/s",
             )
-        yield "read in a run", f"{_bytes(plan.read_bytes)} ({sizes.pair:.0f} a pair)"
+        yield "read in a run", f"{short_bytes(plan.read_bytes)} ({sizes.pair:.0f} a pair)"
         if plan.limited_rate is not None:
             yield "limited to", f"{plan.limited_rate:.4g} images/s by --read-bandwidth"
 
@@ -268,12 +269,4 @@ def _rows(rows: Iterator[tuple[str, str]]) -> Iterator[str]:
 
 
 def _size(size: int, targets: int) -> str:
-    return f"{_bytes(size)} ({size / targets:.0f} a target)"
-
-
-def _bytes(size: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.4g} {unit}"
-        size /= 1000
-    return f"{size:.4g} TB"
+    return f"{short_bytes(size)} ({size / targets:.0f} a target)"

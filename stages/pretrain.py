@@ -2,11 +2,10 @@
 
 import dataclasses
 
-import click
-
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.options import option, stage_command
+from milan_pipeline.options import option
 from milan_pipeline.pretraining_choices import DEFAULTS, TARGETS
+from milan_pipeline.stage_commands import stage_command
 from milan_pipeline.training_options import TrainingOptions, require_warmup
 from milan_pipeline.training_session import Train, run_training
 
@@ -19,38 +18,70 @@ class Pretrain(TrainingOptions):
     newest checkpoint and ends with the same weights.
     """
 
-    images: str = option(help="Folder of image shards with manifest.json.", role="execution")
+    images: str = option(
+        help="Folder of image shards with manifest.json.", role="execution", group="Input"
+    )
     target: str = option(
         "features",
         help="What is predicted: a teacher's features, or the pixels of masked patches (MAE, arXiv "
         "2111.06377), which need neither a teacher nor --targets.",
         choices=TARGETS,
+        group="Objective",
     )
     targets: str | None = option(
-        None, help="Folder of target shards with manifest.json.", role="execution"
+        None,
+        help="Folder of target shards with manifest.json; default: none, for --target "
+        "pixels alone.",
+        role="execution",
+        group="Input",
     )
     min_scale: float | None = option(
         None,
         help="Smallest share of an image's area in a view of --target pixels; default: 0.2. "
         "Features were extracted of views of their own.",
+        group="Objective",
+        unit="share",
     )
     init: str | None = option(
-        None, help="Run whose newest weights to begin from; default: random.", role="execution"
+        None,
+        help="Run whose newest weights to begin from; default: random.",
+        role="execution",
+        group="Student",
     )
-    student: str = option("vit_base_patch16_224", help="timm name of a ViT with a class token.")
+    student: str = option(
+        "vit_base_patch16_224", help="timm name of a ViT with a class token.", group="Student"
+    )
     image_size: int | None = option(
         None,
         help="Side of the student's view, in pixels; default: the name's, or with --patch-size "
         "what fits the targets' grid.",
         least=1,
+        group="Student",
+        unit="pixels",
     )
     patch_size: int | None = option(
-        None, help="Student's patch, in pixels; default: the name's.", least=1
+        None,
+        help="Student's patch, in pixels; default: the name's.",
+        least=1,
+        group="Student",
+        unit="pixels",
     )
-    width: int | None = option(None, help="Student's width; default: the name's.", least=1)
-    depth: int | None = option(None, help="Student's blocks; default: the name's.", least=1)
+    width: int | None = option(
+        None,
+        help="Student's width; default: the name's.",
+        least=1,
+        group="Student",
+        unit="channels",
+    )
+    depth: int | None = option(
+        None, help="Student's blocks; default: the name's.", least=1, group="Student", unit="blocks"
+    )
     heads: int | None = option(
-        None, help="Student's attention heads; default: the name's.", least=1
+        None,
+        help="Student's attention heads; default: the name's.",
+        least=1,
+        group="Student",
+        unit="heads",
     )
     decoder: str | None = option(
         None,
@@ -58,11 +89,24 @@ class Pretrain(TrainingOptions):
         "2111.06377), or a linear head after an encoder that mask tokens enter (SimMIM, arXiv "
         "2111.09886; EVA, 2211.07636); default: prompting, of pixels mae.",
         choices=("prompting", "mae", "linear"),
+        group="Decoder",
     )
-    decoder_width: int = option(512, help="Decoder's width; a linear one has none.", least=1)
-    decoder_depth: int = option(8, help="Decoder's blocks; a linear one has none.", least=1)
+    decoder_width: int = option(
+        512,
+        help="Decoder's width; a linear one has none.",
+        least=1,
+        group="Decoder",
+        unit="channels",
+    )
+    decoder_depth: int = option(
+        8, help="Decoder's blocks; a linear one has none.", least=1, group="Decoder", unit="blocks"
+    )
     decoder_heads: int = option(
-        16, help="Decoder's attention heads; a linear one has none.", least=1
+        16,
+        help="Decoder's attention heads; a linear one has none.",
+        least=1,
+        group="Decoder",
+        unit="heads",
     )
     loss: str | None = option(
         None,
@@ -70,43 +114,79 @@ class Pretrain(TrainingOptions):
         "normalised target (feature distillation, arXiv 2205.14141), or squared error (MAE); "
         "default: cosine, of pixels mse.",
         choices=("cosine", "smooth-l1", "mse"),
+        group="Objective",
     )
     target_norm: str | None = option(
         None,
         help="Targets of length 1 (MILAN), or layer-normed (arXiv 2205.14141, 2210.10615); "
         "default: l2, of pixels layer.",
         choices=("l2", "layer"),
+        group="Objective",
     )
     supervise: str | None = option(
         None,
         help="Tokens with a loss: all (MILAN), masked patches (MAE, arXiv 2111.06377), or CLS and "
         "visible patches (MaskAlign, arXiv 2211.08887); default: all, of pixels masked.",
         choices=("all", "masked", "visible"),
+        group="Objective",
     )
     masking: str | None = option(
         None,
         help="Keep patches by CLIP's attention to them (MILAN), all alike (MAE, arXiv 2111.06377), "
         "or mask them in blocks (BEiT, arXiv 2106.08254); default: semantic, of pixels random.",
         choices=("semantic", "random", "block"),
+        group="Objective",
     )
-    mask_ratio: float = option(0.75, help="Share of the patches that is masked.")
-    views: int | None = option(None, help="Views to use; default: all that are packed.", least=1)
-    epochs: int = option(400, help="Passes over the images; sets the schedule.", least=1)
+    mask_ratio: float = option(
+        0.75, help="Share of the patches that is masked.", group="Objective", unit="share"
+    )
+    views: int | None = option(
+        None,
+        help="Views to use; default: all that are packed.",
+        least=1,
+        group="Input",
+        unit="views",
+    )
+    epochs: int = option(
+        400,
+        help="Passes over the images; sets the schedule.",
+        least=1,
+        group="Schedule",
+        unit="epochs",
+    )
     warmup_epochs: float | None = option(
-        None, help="Epochs in which the learning rate rises; default: a tenth of --epochs."
+        None,
+        help="Epochs in which the learning rate rises; default: a tenth of --epochs.",
+        group="Schedule",
+        unit="epochs",
     )
     base_lr: float = option(
-        1.5e-4, help="Learning rate for a batch of 256; scaled to the batch.", least=0
+        1.5e-4,
+        help="Learning rate for a batch of 256; scaled to the batch.",
+        least=0,
+        group="Schedule",
+        unit="rate",
     )
-    weight_decay: float = option(0.05, help="AdamW's weight decay.", least=0)
+    weight_decay: float = option(
+        0.05, help="AdamW's weight decay.", least=0, group="Schedule", unit="factor"
+    )
     on_missing: str = option(
-        "error", help="Images without targets or the reverse.", choices=("error", "skip")
+        "error",
+        help="Images without targets or the reverse.",
+        choices=("error", "skip"),
+        group="Input",
     )
     gradient_checkpointing: bool = option(
-        False, help="Compute blocks again in the backward pass, to save memory.", role="execution"
+        False,
+        help="Compute blocks again in the backward pass, to save memory.",
+        role="execution",
+        group="This machine",
     )
     fsdp: bool = option(
-        False, help="Shard the student over the processes (FSDP2).", role="execution"
+        False,
+        help="Shard the student over the processes (FSDP2).",
+        role="execution",
+        group="Several machines",
     )
 
     def __post_init__(self) -> None:
@@ -163,8 +243,14 @@ def dry_run(config: Pretrain) -> None:
     processes = config.count_processes()
     planned = plan(config, pick_device(config.device))
     lanes_of(0, processes, range(planned.data.order.lanes))
-    for line in planned.summary():
-        click.echo(line)
+    planned.describe()
 
 
-command = stage_command("pretrain", Pretrain, run=run, dry_run=dry_run)
+command = stage_command(
+    "pretrain",
+    Pretrain,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline pretrain --images images/train --targets target-shards \\\n"
+    "    --out runs/first",
+)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import torch
 
 from milan_pipeline import storage
@@ -16,6 +15,7 @@ from milan_pipeline.examples import Batch
 from milan_pipeline.export import export_encoder
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.launcher import is_launched
+from milan_pipeline.messages import say, say_nothing_to_do, warn
 from milan_pipeline.meter import in_words
 from milan_pipeline.options import fields_from
 from milan_pipeline.order import lanes_of
@@ -32,8 +32,9 @@ from milan_pipeline.shard_cache import CacheConfig
 from milan_pipeline.stream import batches
 from milan_pipeline.student import Student
 from milan_pipeline.training import Trainer, TrainingConfig
-from milan_pipeline.training_choices import training_precision, with_frozen_choices
-from milan_pipeline.training_run import has_ended, steps_to_do, train_into
+from milan_pipeline.training_choices import ledger_of, training_precision, with_frozen_choices
+from milan_pipeline.training_plan import say_sizes, say_space, say_steps_to_do
+from milan_pipeline.training_run import has_ended, train_into
 from stages.pretrain import Pretrain
 
 WARMUP_SHARE = 0.1
@@ -105,27 +106,25 @@ class Plan:
         """
         return has_ended(self.record, self.config.folder, self.training.total_steps)
 
-    def summary(self) -> Iterator[str]:
-        """Yield lines on how long the run is and what it will read and write."""
+    def describe(self) -> None:
+        """Say how long the run is and what it will read and write."""
         _ = self.is_done, self.to_examples  # to refuse what the run would refuse
         student, _ = self.built
         parameters = sum(parameter.numel() for parameter in student.parameters())
         order, count = self.data.order, int(self.data.samples.counts(0).sum())
-        yield steps_to_do(self.config.folder, self.training.total_steps)
-        yield (
+        say_steps_to_do(self.config.folder, self.training.total_steps)
+        say(
             f"pairs: {count} a view, views: {self.config.views or 'a new one each epoch'}, "
-            f"left out: {self.data.missing}"
-        )
-        yield f"batch: {order.batch}, lanes: {order.lanes}, parameters: {parameters}"
+            f"left out: {self.data.missing}",
+            pairs=count, views=self.config.views, left_out=self.data.missing,
+        )  # fmt: skip
+        say_sizes(order.batch, order.lanes, parameters)
         # float32: weights and AdamW's two moments; with a moving average, each one's average too.
         averages = self.config.ema_decay is not None
         checkpoints = (16 if averages else 12) * parameters * (self.config.keep + 1)
         encoder = sum(parameter.numel() for parameter in student.encoder.parameters())
         exported = (8 if averages else 4) * encoder
-        yield (
-            f"bytes to write: about {checkpoints} (checkpoints) and {exported} (encoder), "
-            f"free: {storage.free_text(self.config.out)}"
-        )
+        say_space(self.config.out, checkpoints=checkpoints, encoder=exported)
 
 
 def plan(config: Pretrain, device: torch.device) -> Plan:
@@ -148,7 +147,7 @@ def train(
     world: World,
     stop: StopRequest,
     prepared: Callable[[], None],
-) -> str:
+) -> None:
     """Train to the last step and export the encoder, together with the other processes.
 
     Args:
@@ -157,19 +156,22 @@ def train(
         world: all processes.
         stop: asked after each step.
         prepared: called when all are ready, before the first of them writes anything.
-
-    Returns:
-        What is to be said at the end; nothing in processes other than the first.
     """
     planned = plan(config, device)
     config, data, total = planned.config, planned.data, planned.training.total_steps
     if planned.is_done:
-        return f"{config.out}: nothing to do, {total} steps are done" if world.leads else ""
+        if world.leads:
+            say_nothing_to_do(config.out, f"{total} steps are done")
+        return
     lanes_of(world.rank, world.size, range(data.order.lanes))  # or say which sizes fit
     student, to_examples = planned.built[0].to(device), planned.to_examples
     cache = config.cache_config()
     if cache is not None and world.leads:
         _warn_of_small_cache(cache, data)
+
+    ledger = None  # an image that has targets could be decoded once: it must have changed
+    if isinstance(data, PixelData):
+        ledger = ledger_of(config, "train", int(data.samples.counts(0).sum()))
 
     def batches_from(steps: range) -> Generator[Batch, None, None]:
         return batches(
@@ -182,14 +184,16 @@ def train(
             world=world.size,
             pin_memory=device.type == "cuda",
             cache=cache,
+            ledger=ledger,
         )
 
     def finish(counts: dict[str, Any]) -> dict[str, Any]:
         _export(planned)
-        return counts | {"missing": data.missing}
+        unreadable = 0 if ledger is None else ledger.count
+        return counts | {"missing": data.missing, "unreadable": unreadable}
 
     task = Pretraining(student, data.targets(), planned.recipe)
-    trainer = Trainer(config.folder, task, planned.training, data.clock, world=world)
+    trainer = Trainer(config.folder, task, planned.training, data.clock, world=world, ledger=ledger)
     counts = train_into(
         config.folder,
         trainer,
@@ -200,18 +204,18 @@ def train(
         prepared=prepared,
         finish=finish,
     )
-    return f"{config.out}: {in_words(counts)}" if world.leads else ""
+    if world.leads:
+        say(f"{config.out}: {in_words(counts)}", out=config.out, **counts)
 
 
 def _warn_of_small_cache(cache: CacheConfig, data: RunData | PixelData) -> None:
     """Say so where pieces will be evicted before the shuffle comes back to them."""
     if cache.max_bytes < data.shuffled_bytes:
-        click.echo(
-            f"Warning: --cache-gb {cache.max_bytes / 1e9:g} is less than the "
+        warn(
+            f"--cache-gb {cache.max_bytes / 1e9:g} is less than the "
             f"{data.shuffled_bytes / 1e9:.3g} GB that are shuffled together ({data.order.lanes} "
             f"lanes of --shuffle-block {data.order.block}), so that shards are read again and "
-            "again; give more",
-            err=True,
+            "again; give more"
         )
 
 

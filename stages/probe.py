@@ -6,7 +6,8 @@ from milan_pipeline import storage
 from milan_pipeline.encoder_names import is_named
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.linear_protocols import OfficialLinear, Sweep
-from milan_pipeline.options import option, require_least, stage_command
+from milan_pipeline.options import option, require_least
+from milan_pipeline.stage_commands import stage_command
 
 LINEAR = ("logistic", "official", "sweep", "none")
 OFFICIAL, SWEEP = OfficialLinear(), Sweep()
@@ -21,75 +22,141 @@ class Probe:
     """
 
     encoder: str = option(
-        help="Run folder, .safetensors with its .json, timm's name, open_clip:MODEL/TAG, or pixels."
+        help="Run folder, .safetensors with its .json, timm name, open_clip:MODEL/TAG, or pixels.",
+        group="Encoder",
     )
-    train: str = option(help="Folder of labelled image shards to learn from.", role="execution")
-    test: str = option(help="Folder of labelled image shards to score on.", role="execution")
+    train: str = option(
+        help="Folder of labelled image shards to learn from.", role="execution", group="Input"
+    )
+    test: str = option(
+        help="Folder of labelled image shards to score on.", role="execution", group="Input"
+    )
     out: str | None = option(
-        None, help="Folder for scores.json; default: probe/ in the run folder.", role="execution"
+        None,
+        help="Folder for scores.json; default: probe/ in the run folder.",
+        role="execution",
+        group="Output",
     )
     label: str | None = option(
-        None, help="What tables call the encoder; default: as --encoder does.", role="execution"
+        None,
+        help="What tables call the encoder; default: as --encoder does.",
+        role="execution",
+        group="Output",
     )
     features: str | None = option(
         None,
         help="Folder where features are kept, shared by any probes; default: features/ in --out.",
         role="execution",
+        group="Output",
     )
-    pool: str = option("cls", help="Which tokens are the feature.", choices=("cls", "mean", "both"))
+    pool: str = option(
+        "cls",
+        help="Which tokens are the feature.",
+        choices=("cls", "mean", "both"),
+        group="Encoder",
+    )
     k: tuple[int, ...] = option(
-        (10, 20, 100, 200), help="Neighbours that vote; repeat it for several scores.", least=1
+        (10, 20, 100, 200),
+        help="Neighbours that vote; repeat it for several scores.",
+        least=1,
+        group="Scoring",
+        unit="neighbours",
     )
-    temperature: float = option(0.07, help="Temperature of their votes.")
+    temperature: float = option(
+        0.07, help="Temperature of their votes.", group="Scoring", unit="temperature"
+    )
     linear: tuple[str, ...] = option(
         ("logistic",),
         help="Linear classifier; repeatable: logistic regression, MILAN's official protocol with "
         "LARS, DINOv2's sweep of rates over every pool, or none.",
         choices=LINEAR,
+        group="Scoring",
     )
     train_views: int = option(
         1,
         help="Views that the epochs of official and sweep take in turn: 1 is the central one, more "
         "are that many random crops and flips of each image.",
         least=1,
+        group="Scoring",
+        unit="views",
     )
-    linear_epochs: int = option(OFFICIAL.epochs, help="Official: epochs.", least=1)
+    linear_epochs: int = option(
+        OFFICIAL.epochs, help="Official: epochs.", least=1, group="Scoring", unit="epochs"
+    )
     linear_warmup_epochs: float = option(
-        OFFICIAL.warmup_epochs, help="Official: warm-up, in epochs.", least=0
+        OFFICIAL.warmup_epochs,
+        help="Official: warm-up, in epochs.",
+        least=0,
+        group="Scoring",
+        unit="epochs",
     )
     linear_batch: int | None = option(
         None,
         help="Official: batch, by which --linear-lr is scaled; default: 16384 or, of a smaller set "
         "than ImageNet, a 78th, with the rate of 16384.",
         least=2,
+        group="Scoring",
+        unit="images",
     )
     linear_lr: float | None = option(
         None,
         help="Official: learning rate for a batch of 256; default: 0.05, or 0.02 from 1024 "
         "features on.",
         least=0,
+        group="Scoring",
+        unit="rate",
     )
-    sweep_steps: int = option(SWEEP.steps, help="Sweep: steps.", least=1)
-    sweep_batch: int = option(SWEEP.batch, help="Sweep: batch.", least=1)
+    sweep_steps: int = option(
+        SWEEP.steps, help="Sweep: steps.", least=1, group="Scoring", unit="steps"
+    )
+    sweep_batch: int = option(
+        SWEEP.batch, help="Sweep: batch.", least=1, group="Scoring", unit="images"
+    )
     sweep_lr: tuple[float, ...] = option(
-        SWEEP.rates, help="Sweep: learning rate to try, for a batch of 256; repeat it.", least=0
+        SWEEP.rates,
+        help="Sweep: learning rate to try, for a batch of 256; repeat it.",
+        least=0,
+        group="Scoring",
+        unit="rate",
     )
-    random_init: bool = option(default=False, help="Draw the encoder's weights anew: a floor.")
-    seed: int = option(0, help="Seed of --random-init, of views and of linear classifiers.")
-    batch_size: int = option(64, help="Images in an encoder batch.", role="execution", least=1)
-    workers: int = option(2, help="Decoding threads.", role="execution", least=0)
-    device: str = option("auto", help="Where to compute: auto, cpu, cuda.", role="execution")
+    random_init: bool = option(
+        default=False, help="Draw the encoder's weights anew: a floor.", group="Encoder"
+    )
+    seed: int = option(
+        0,
+        help="Seed of --random-init, of views and of linear classifiers.",
+        group="Scoring",
+        unit="number",
+    )
+    batch_size: int = option(
+        64,
+        help="Images in an encoder batch.",
+        role="execution",
+        least=1,
+        group="This machine",
+        unit="images",
+    )
+    workers: int = option(
+        2, help="Decoding threads.", role="execution", least=0, group="This machine", unit="threads"
+    )
+    device: str = option(
+        "auto", help="Where to compute: auto, cpu, cuda.", role="execution", group="This machine"
+    )
     max_bad_fraction: float = option(
         0.01,
         help="Share of unreadable images at which to fail (a single one never fails).",
         role="execution",
         least=0,
         most=1,
+        group="Input",
+        unit="share",
     )
     allow_unfinished: bool = option(
-        default=False, help="Score a run that is not done.", role="execution"
+        default=False, help="Score a run that is not done.", role="execution", group="Encoder"
     )
-    overwrite: bool = option(default=False, help="Replace other scores.", role="execution")
+    overwrite: bool = option(
+        default=False, help="Replace other scores.", role="execution", group="Output"
+    )
 
     def __post_init__(self) -> None:
         require_least(self)
@@ -135,4 +202,10 @@ def dry_run(config: Probe) -> None:
     say_what_is_left(config)
 
 
-command = stage_command("probe", Probe, run=run, dry_run=dry_run)
+command = stage_command(
+    "probe",
+    Probe,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline probe --encoder runs/first --train images/train --test images/val",
+)

@@ -4,8 +4,6 @@ import functools
 import itertools
 from typing import Any
 
-import click
-
 from milan_pipeline import storage
 from milan_pipeline.devices import pick_device
 from milan_pipeline.encoder_names import require_done
@@ -23,8 +21,10 @@ from milan_pipeline.interrupts import StopRequest, stop_request
 from milan_pipeline.ledger import BadImageBudget
 from milan_pipeline.linear_protocols import OfficialLinear, Sweep
 from milan_pipeline.manifest import Manifest, load_manifest
+from milan_pipeline.messages import say, say_nothing_to_do
 from milan_pipeline.probing import Classifiers, Sets, answers_npy, classify, metrics_of
 from milan_pipeline.provenance import StageRecord, config_by_role
+from milan_pipeline.quantities import bytes_text
 from milan_pipeline.results import Result, write_scores
 from stages.probe import Probe
 
@@ -48,7 +48,8 @@ def run(config: Probe) -> None:
         result = _score(config, record, sets, device)
     counts = {name: result.extras[name] for name in ("train", "test")}
     record.finish(counts | {"skipped": len(result.extras["bad"])})
-    click.echo(_table(result))
+    facts = {"metrics": result.metrics, **counts, "skipped": len(result.extras["bad"])}
+    say(_table(result), out=config.folder, encoder=result.name, **facts)
 
 
 def dry_run(config: Probe) -> None:
@@ -70,11 +71,14 @@ def dry_run(config: Probe) -> None:
             ("test", test, [CENTRAL]),
         )
     }
-    click.echo(f"images to encode: {left['train']} to learn from, {left['test']} to score on")
-    free = storage.free_bytes(config.folder)
-    click.echo(
-        f"bytes to write: about {SCORES_BYTES + ANSWER_BYTES * test.samples} and, for each image "
-        f"to encode, 8 times the encoder's width; free: {free}"
+    said = f"images to encode: {left['train']} to learn from, {left['test']} to score on"
+    say(said, images_to_encode=left)
+    size = SCORES_BYTES + ANSWER_BYTES * test.samples
+    say(
+        f"bytes to write: about {bytes_text(size)} and, for each image to encode, 8 times the "
+        f"encoder's width; free: {storage.free_text(config.folder)}",
+        bytes_to_write=size,
+        free_bytes=storage.free_bytes(config.folder),
     )
 
 
@@ -126,7 +130,7 @@ def _is_done(config: Probe, record: StageRecord) -> bool:
     """Tell whether these very scores are there and may stay, and say so."""
     done = not config.overwrite and record.previous_state() == "done"
     if done:
-        click.echo(f"{config.folder}: nothing to do, the scores are there")
+        say_nothing_to_do(config.folder, "the scores are there")
     return done
 
 

@@ -12,13 +12,14 @@ from milan_pipeline.distributed import World
 from milan_pipeline.encoder_specs import fingerprint
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.labelled import LabelledTable, open_labelled
+from milan_pipeline.messages import say, say_nothing_to_do
 from milan_pipeline.provenance import StageRecord
 from milan_pipeline.results import write_stage_scores
 from milan_pipeline.run_log import run_lock
 from milan_pipeline.segmentation_exam import SegmentationExaminer
 from milan_pipeline.segmentation_model import Segmenter
 from milan_pipeline.segmenter_files import SegmenterDescription, read_segmenter
-from milan_pipeline.training_choices import with_frozen_choices
+from milan_pipeline.training_choices import ledger_of, with_frozen_choices
 from stages.segment import Segment
 from stages.segment_choices import labels_of, scans_of, settled
 from stages.segment_run import PICTURE, exam_config, table_of
@@ -78,26 +79,29 @@ def evaluate_only(
     world: World,
     stop: StopRequest,
     prepared: Callable[[], None],
-) -> str:
+) -> None:
     """Score a segmenter, together with the other processes; arguments are those of `train`."""
     planned = plan_evaluation(config, device, scans=scans_of(config))
     config = planned.config
     if planned.record.previous_state() == "done":
-        return f"{config.out}: nothing to do, the scores are there" if world.leads else ""
+        if world.leads:
+            say_nothing_to_do(config.out, "the scores are there")
+        return
     model = planned.model.to(device)
     suit_cpu(model, bf16=config.precision == "bf16")
     how = exam_config(config, model, planned.description)
-    examiner = SegmentationExaminer(model, planned.val, labels_of(config), how)
+    ledger = ledger_of(config, "val", planned.val.samples)
+    examiner = SegmentationExaminer(model, planned.val, ledger, labels_of(config), how)
     world.wait_for_all()  # until all have read what an earlier run left
     prepared()
     stop.raise_if_asked("no scores were written")
     scores = examiner.score(world)
     if not world.leads:
-        return ""
+        return
     with run_lock(config.folder):
         planned.record.begin()
         storage.put_bytes(storage.join(config.out, PICTURE), examiner.draw())
-        extras = {"val": planned.val.samples}
+        extras = {"val": planned.val.samples, "unreadable": {"val": ledger.count}}
         found = write_stage_scores(planned.record, scores.per_cent(), extras)
-        planned.record.finish({"images": scores.images})
-    return table_of(found)
+        planned.record.finish({"images": scores.images, "unreadable": ledger.count})
+    say(table_of(found), out=config.out, metrics=found.metrics)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator
 
 import torch
 
@@ -23,7 +22,8 @@ from milan_pipeline.segmenter_files import SegmenterDescription
 from milan_pipeline.stream import step_clock
 from milan_pipeline.training import TrainingConfig
 from milan_pipeline.training_choices import with_frozen_choices
-from milan_pipeline.training_run import has_ended, steps_to_do
+from milan_pipeline.training_plan import say_images, say_sizes, say_space, say_steps_to_do
+from milan_pipeline.training_run import has_ended
 from stages.segment import STEPS, WARMUP_STEPS, Segment
 from stages.segment_choices import labels_of, scale_rule, scans_of, settled
 
@@ -149,29 +149,21 @@ class Plan:
                 f"{most} leaves a forward pass one image, which BatchNorm cannot norm; give others"
             )
 
-    def summary(self) -> Iterator[str]:
-        """Yield lines on how long the run is and what it will read and write."""
+    def describe(self) -> None:
+        """Say how long the run is and what it will read and write."""
         _ = self.is_done, self.recipe  # to refuse what the run would refuse
         model, _ = self.built
         parameters = sum(parameter.numel() for parameter in model.parameters())
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        yield steps_to_do(self.config.folder, self.training.total_steps)
-        yield (
-            f"images: {self.learnt.samples} to learn from, {self.val.samples} to score on, "
-            f"classes: {self.config.classes}"
-        )
-        yield (
-            f"batch: {self.order.batch}, lanes: {self.order.lanes}, parameters: {parameters}, of "
-            f"which trained: {trained}"
-        )
+        say_steps_to_do(self.config.folder, self.training.total_steps)
+        say_images(self.learnt.samples, self.val.samples, self.config.classes)
+        say_sizes(self.order.batch, self.order.lanes, parameters, trained=trained)
         # float32: all weights, and of those that are trained AdamW's two moments and, with a moving
         # average, one copy of all.
         copies = 1 if self.config.ema_decay is None else 2
         checkpoint = 4 * (copies * parameters + 2 * trained)
-        yield (
-            f"bytes to write: about {checkpoint * (self.config.keep + 1)} (checkpoints) and "
-            f"{8 * parameters} (segmenters), free: {storage.free_text(self.config.out)}"
-        )
+        checkpoints = checkpoint * (self.config.keep + 1)
+        say_space(self.config.out, checkpoints=checkpoints, segmenters=8 * parameters)
 
 
 def plan(config: Segment, device: torch.device, *, remember: bool = False) -> Plan:

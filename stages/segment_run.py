@@ -10,6 +10,7 @@ from milan_pipeline import storage
 from milan_pipeline.distributed import World
 from milan_pipeline.exams import Exams, without_exams
 from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.messages import say, say_nothing_to_do
 from milan_pipeline.meter import in_words
 from milan_pipeline.order import lanes_of
 from milan_pipeline.results import Result, write_stage_scores
@@ -21,6 +22,7 @@ from milan_pipeline.segmentation_views import MaskedBatch, MaskedViews
 from milan_pipeline.segmenter_files import SegmenterDescription, write_segmenter
 from milan_pipeline.stream import batches
 from milan_pipeline.training import Trainer
+from milan_pipeline.training_choices import ledger_of
 from milan_pipeline.training_run import train_into
 from stages.segment import FACTORS, Segment
 from stages.segment_choices import labels_of, scale_rule
@@ -35,7 +37,7 @@ def train(
     world: World,
     stop: StopRequest,
     prepared: Callable[[], None],
-) -> str:
+) -> None:
     """Train to the last step and export the segmenter, together with the other processes.
 
     Args:
@@ -44,18 +46,19 @@ def train(
         world: all processes.
         stop: asked after each step.
         prepared: called when all are ready, before the first of them writes anything.
-
-    Returns:
-        What is to be said at the end; nothing in processes other than the first.
     """
     planned = plan(config, device, remember=True)
     config, total = planned.config, planned.training.total_steps
     if planned.is_done:
-        return f"{config.out}: nothing to do, {total} steps are done" if world.leads else ""
+        if world.leads:
+            say_nothing_to_do(config.out, f"{total} steps are done")
+        return
     lanes_of(world.rank, world.size, range(planned.order.lanes))  # or say which sizes fit
     planned.require_pairs(world.size)
     views, cache = MaskedViews(planned.views, labels_of(config)), config.cache_config()
-    told: list[str] = []
+    ledger = ledger_of(config, "train", planned.learnt.samples)
+    val_ledger = ledger_of(config, "val", planned.val.samples)
+    scores: list[Result] = []
 
     def batches_from(steps: range) -> Generator[MaskedBatch, None, None]:
         return batches(
@@ -68,6 +71,7 @@ def train(
             world=world.size,
             pin_memory=device.type == "cuda",
             cache=cache,
+            ledger=ledger,
         )
 
     model, description = planned.built
@@ -75,9 +79,11 @@ def train(
         # In place of each BatchNorm, under its names: statistics of all processes' images.
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     task = Segmentation(model.to(device), planned.recipe, rank=world.rank)
-    trainer = Trainer(config.folder, task, planned.training, planned.clock, world=world)
+    trainer = Trainer(
+        config.folder, task, planned.training, planned.clock, world=world, ledger=ledger
+    )
     examiner = SegmentationExaminer(
-        model, planned.val, labels_of(config), exam_config(config, model, description)
+        model, planned.val, val_ledger, labels_of(config), exam_config(config, model, description)
     )
     exams = _exams(planned, trainer, examiner, world)
 
@@ -89,13 +95,13 @@ def train(
         extras = {
             "train": planned.learnt.samples,
             "val": planned.val.samples,
+            "unreadable": {"train": ledger.count, "val": val_ledger.count},
             "images_per_second": counts["images_per_second"],
         }
-        scores = write_stage_scores(planned.record, metrics, extras)
-        told.extend([f"{config.out}: {in_words(counts)}", table_of(scores)])
-        return counts
+        scores.append(write_stage_scores(planned.record, metrics, extras))
+        return counts | {"unreadable": extras["unreadable"]}
 
-    train_into(
+    counts = train_into(
         config.folder,
         trainer,
         batches_from,
@@ -106,7 +112,9 @@ def train(
         finish=finish,
         after_step=exams.after_step,
     )
-    return "\n".join(told)
+    if world.leads:
+        say(f"{config.out}: {in_words(counts)}", out=config.out, **counts)
+        say(table_of(scores[0]), metrics=scores[0].metrics)
 
 
 def table_of(scores: Result) -> str:
@@ -114,9 +122,10 @@ def table_of(scores: Result) -> str:
     width = max(len(scores.name), len("encoder"))
     miou, macc, aacc = (scores.metrics[name] for name in ("miou", "macc", "aacc"))
     return (
-        f"{'encoder':{width}}   mIoU %   mAcc %   aAcc %    train      val\n"
+        f"{'encoder':{width}}   mIoU %   mAcc %   aAcc %    train      val   skipped\n"
         f"{scores.name:{width}}   {miou:6.2f}   {macc:6.2f}   {aacc:6.2f}   "
-        f"{scores.extras.get('train', 0):6d}   {scores.extras['val']:6d}"
+        f"{scores.extras.get('train', 0):6d}   {scores.extras['val']:6d}   "
+        f"{sum(scores.extras['unreadable'].values()):7d}"
     )
 
 

@@ -4,9 +4,10 @@ import dataclasses
 import datetime as dt
 from typing import TYPE_CHECKING
 
-import click
-
-from milan_pipeline.options import argument, option, stage_command
+from milan_pipeline.messages import report
+from milan_pipeline.options import argument
+from milan_pipeline.quantities import bytes_text
+from milan_pipeline.stage_commands import stage_command
 
 if TYPE_CHECKING:
     from milan_pipeline.status import Status, Worker
@@ -22,28 +23,24 @@ class ShowStatus:
     """
 
     store: str = argument()
-    json: bool = option(default=False, help="Print one JSON document.", role="execution")
 
 
 def run(config: ShowStatus) -> None:
     """Read the store and print what it says."""
-    import json
     import time
 
     from milan_pipeline.status import read_status
 
     status = read_status(config.store, now=time.time())
-    if config.json:
-        click.echo(json.dumps(dataclasses.asdict(status), indent=1))
-        return
-    for line in [
+    lines = [
         f"{config.store}: {status.state}",
+        f"teacher: {status.teacher} in {status.precision}, codec: {status.codec}",
         *_unit_lines(status),
         *_progress_lines(status),
         *_ledger_lines(status),
         *map(_worker_line, status.workers),
-    ]:
-        click.echo(line)
+    ]
+    report(lines, dataclasses.asdict(status))
 
 
 def _unit_lines(status: "Status") -> list[str]:
@@ -77,7 +74,8 @@ def _progress_lines(status: "Status") -> list[str]:
 
 def _ledger_lines(status: "Status") -> list[str]:
     skipped = sum(status.skipped.values())
-    lines = [f"targets: {status.targets}, about {status.bytes} bytes; {skipped} skipped"]
+    size = bytes_text(status.bytes)
+    lines = [f"targets: {status.targets}, bytes: about {size}; {skipped} skipped"]
     lines += [f"  {count}: {reason}" for reason, count in status.skipped.items()]
     return lines + [f"  {place}" for place in status.first_skipped]
 
@@ -91,4 +89,10 @@ def _worker_line(worker: "Worker") -> str:
     return line
 
 
-command = stage_command("status", ShowStatus, run=run, dry_run=None)
+command = stage_command(
+    "status",
+    ShowStatus,
+    run=run,
+    dry_run=None,
+    example="milan-pipeline status targets.zarr",
+)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from milan_pipeline import storage
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.options import argument, option, require_least, stage_command
+from milan_pipeline.options import argument, option, require_least
 from milan_pipeline.recipes import find_recipe
+from milan_pipeline.stage_commands import stage_command
 
 JOBS = ("init", "extract", "pack", "pretrain", "finetune")
 WORD = re.compile(rf"(?:({'|'.join(JOBS)}):)?(-\S+)")
@@ -25,35 +26,80 @@ class Submit:
     """
 
     recipe: str = argument()
-    images: str = option(help="Folder of image shards with manifest.json.")
-    out: str = option(help="Folder for scripts, logs, targets, shards and runs; on shared storage.")
-    val: str | None = option(
-        None, help="Labelled images to score on; without them nothing is fine-tuned."
+    images: str = option(help="Folder of image shards with manifest.json.", group="Input")
+    out: str = option(
+        help="Folder for scripts, logs, targets, shards and runs; on shared storage.",
+        group="Output",
     )
-    targets: str | None = option(None, help="Target store; default: OUT/targets.zarr.")
-    target_shards: str | None = option(None, help="Target shards; default: OUT/target-shards.")
-    parts: int = option(16, help="Tasks of the extraction's array, at most.", least=1)
-    nodes: int = option(1, help="Nodes that train together.", least=1)
-    gpus: int = option(1, help="GPUs on each node of what needs them; 0: none.", least=0)
+    val: str | None = option(
+        None,
+        help="Labelled images to score on; default: none, and nothing is fine-tuned.",
+        group="Input",
+    )
+    targets: str | None = option(
+        None, help="Target store; default: OUT/targets.zarr.", group="Output"
+    )
+    target_shards: str | None = option(
+        None, help="Target shards; default: OUT/target-shards.", group="Output"
+    )
+    parts: int = option(
+        16,
+        help="Tasks of the extraction's array, at most.",
+        least=1,
+        group="Several machines",
+        unit="tasks",
+    )
+    nodes: int = option(
+        1, help="Nodes that train together.", least=1, group="Several machines", unit="nodes"
+    )
+    gpus: int = option(
+        1,
+        help="GPUs on each node of what needs them; 0: none.",
+        least=0,
+        group="Several machines",
+        unit="GPUs",
+    )
     processes_per_node: int | None = option(
-        None, help="Training processes on each node; default: one a GPU, or one.", least=1
+        None,
+        help="Training processes on each node; default: one a GPU, or one.",
+        least=1,
+        group="Several machines",
+        unit="processes",
     )
     cpus_per_task: int | None = option(
-        None, help="CPU cores of a job on each of its nodes; default: the site's.", least=1
+        None,
+        help="CPU cores of a job on each of its nodes; default: the site's.",
+        least=1,
+        group="Several machines",
+        unit="cores",
     )
-    account: str | None = option(None, help="Slurm account that pays.")
-    partition: str | None = option(None, help="Slurm partition, or several, with commas.")
-    time: str | None = option(None, help="Time limit of a job, as sbatch takes it: 24:00:00.")
+    account: str | None = option(
+        None, help="Slurm account that pays; default: the user's.", group="Slurm"
+    )
+    partition: str | None = option(
+        None, help="Slurm partition, or several, with commas; default: the site's.", group="Slurm"
+    )
+    time: str | None = option(
+        None,
+        help="Time limit of a job, as sbatch takes it: 24:00:00; default: the partition's.",
+        group="Slurm",
+    )
     sbatch: tuple[str, ...] = option(
         (),
         help="Another option of sbatch, for all jobs (--qos=low) or for one: "
-        "pretrain:--time=48:00:00. Repeat for more.",
+        "pretrain:--time=48:00:00. Repeat for more; default: none.",
+        group="Slurm",
     )
     container: str | None = option(
-        None, help="Words that run a command in a container: 'apptainer exec --nv IMAGE'."
+        None,
+        help="Words that run a command in a container: 'apptainer exec --nv IMAGE'; default: none.",
+        group="Slurm",
     )
     setup: tuple[str, ...] = option(
-        (), help="A line of shell at the start of each job: 'module load cuda'. Repeat for more."
+        (),
+        help="A line of shell at the start of each job: 'module load cuda'. Repeat for more; "
+        "default: none.",
+        group="Slurm",
     )
 
     def __post_init__(self) -> None:
@@ -133,4 +179,11 @@ def dry_run(config: Submit) -> None:
     describe(config)
 
 
-command = stage_command("submit", Submit, run=run, dry_run=dry_run)
+command = stage_command(
+    "submit",
+    Submit,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline submit imagenet1k-vit-b16 --images images/train --val images/val \\\n"
+    "    --out /shared/milan --parts 32 --gpus 8 --time 24:00:00",
+)

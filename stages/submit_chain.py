@@ -14,6 +14,7 @@ from milan_pipeline import storage
 from milan_pipeline.codec_spec import parse_codec
 from milan_pipeline.devices import pick_device
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.messages import note
 from milan_pipeline.order import default_lanes, lanes_of
 from milan_pipeline.provenance import read_record
 from milan_pipeline.recipes import read_sections
@@ -111,7 +112,7 @@ def _links(config: Submit, sections: dict[str, Any]) -> Iterator[Link]:
     if "finetune" not in sections:
         return
     if config.val is None:
-        click.echo("no --val: nothing is fine-tuned", err=True)
+        note("no --val: nothing is fine-tuned")
         return
     data = ("--train", images, "--val", absolute(config.val))
     yield _training(

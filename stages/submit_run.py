@@ -2,10 +2,9 @@
 
 import shlex
 
-import click
-
 from milan_pipeline import storage
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.messages import say, say_nothing_to_do
 from milan_pipeline.slurm import Queued, in_ranges, queued_jobs, require_slurm, submit_script
 from stages.submit import Submit
 from stages.submit_chain import Job, jobs_left
@@ -30,7 +29,7 @@ def submit(config: Submit) -> None:
     require_slurm()
     jobs = jobs_left(config)
     if not jobs:
-        click.echo(f"{config.out}: nothing to do, every stage is done")
+        say_nothing_to_do(config.out, "every stage is done")
         return
     names, queued = [job_name(config, job) for job in jobs], queued_jobs(name_ending(config))
     _refuse_other_parts(jobs, set(queued).difference(names))
@@ -38,35 +37,42 @@ def submit(config: Submit) -> None:
     last = max((number for number, name in enumerate(names) if name in queued), default=0)
     _write(config, jobs)
     ids: list[str] = []
+    submitted: dict[str, str] = {}
+    queueing: dict[str, list[str]] = {}
     after: tuple[str, ...] = ()
     after_any: tuple[str, ...] = ()
     for number, (job, name) in enumerate(zip(jobs, names, strict=True)):
         there = queued.get(name, Queued(()))
         tasks = _tasks_left(job, there)
         if number < last and not there.jobs:
-            click.echo(f"{job.name}: not submitted, as {names[last]} is in the queue")
+            say(f"{job.name}: not submitted, as {names[last]} is in the queue")
         elif number < last or (there.jobs and not tasks):
-            click.echo(f"{job.name}: {', '.join(there.jobs)} is in the queue already")
+            say(f"{job.name}: {', '.join(there.jobs)} is in the queue already")
+            queueing[job.name] = list(there.jobs)
             # An array that has lost a task never succeeds as a whole. What follows refuses what is
             # not done.
             after, after_any = ((), there.jobs) if tasks is not None else (there.jobs, ())
         else:
             script = script_path(config, job.name)
             new = submit_script(script, after=after, after_any=after_any, array=tasks)
-            click.echo(f"{job.name}: {new}{_of_parts(job, tasks)}")
+            say(f"{job.name}: {new}{_of_parts(job, tasks)}")
+            submitted[job.name] = new
             after, after_any = (new,), there.jobs
         ids += [job for job in (*after, *after_any) if job not in ids]
-    for line in _where_to_look(config, ids):
-        click.echo(line)
+    say(
+        "\n".join(_where_to_look(config, ids)),
+        out=config.out, submitted=submitted, in_queue=queueing, logs=str(log_folder(config)),
+    )  # fmt: skip
 
 
 def describe(config: Submit) -> None:
     """Print the scripts of the jobs that are left."""
     jobs = jobs_left(config)
+    scripts = {job.name: batch_script(config, job) for job in jobs}
     for job in jobs:
-        click.echo(f"# {script_path(config, job.name)}{_of_parts(job, job.tasks)}")
-        click.echo(batch_script(config, job))
-    click.echo(f"{config.out}: {len(jobs)} jobs to submit")
+        say(f"# {script_path(config, job.name)}{_of_parts(job, job.tasks)}")
+        say(scripts[job.name])
+    say(f"{config.out}: {len(jobs)} jobs to submit", out=config.out, jobs=scripts)
 
 
 def _refuse_other_parts(jobs: list[Job], others: set[str]) -> None:

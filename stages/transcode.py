@@ -4,7 +4,8 @@ import dataclasses
 
 from milan_pipeline.dask_options import DaskOptions
 from milan_pipeline.interrupts import stop_request
-from milan_pipeline.options import argument, option, stage_command
+from milan_pipeline.options import argument, option
+from milan_pipeline.stage_commands import stage_command
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,24 +21,42 @@ class Transcode(DaskOptions):
     out: str = argument()
     codec: str = option(
         help="How targets are stored: float16, bfloat16, int8, high, compact, tiny, or vector or "
-        "transform with :bytes=N a token or :ratio=X to float16."
+        "transform with :bytes=N a token or :ratio=X to float16.",
+        group="Targets",
     )
     views: int | None = option(
-        None, help="Views to transcode; default: all.", role="extent", least=1
+        None,
+        help="Views to transcode; default: all.",
+        role="extent",
+        least=1,
+        group="Input",
+        unit="views",
     )
     device: str = option(
-        "auto", help="Where targets are decoded and encoded: auto, cpu, cuda.", role="execution"
+        "auto",
+        help="Where targets are decoded and encoded: auto, cpu, cuda.",
+        role="execution",
+        group="This machine",
     )
-    workers: int = option(2, help="Threads, each doing one unit.", role="execution", least=0)
+    workers: int = option(
+        2,
+        help="Threads, each doing one unit.",
+        role="execution",
+        least=0,
+        group="This machine",
+        unit="threads",
+    )
     allow_unfinished: bool = option(
         default=False,
         help="Take the finished units of a store whose extraction has not ended.",
         role="execution",
+        group="Input",
     )
     overwrite: bool = option(
         default=False,
         help="Replace targets of another codec or source, and fit the codec anew.",
         role="execution",
+        group="Output",
     )
 
 
@@ -56,4 +75,10 @@ def dry_run(config: Transcode) -> None:
     describe(config)
 
 
-command = stage_command("transcode", Transcode, run=run, dry_run=dry_run)
+command = stage_command(
+    "transcode",
+    Transcode,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline transcode targets.zarr tiny.zarr --codec tiny",
+)

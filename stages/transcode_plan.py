@@ -5,13 +5,13 @@ Apart from the options because it imports torch, which `--help` must not.
 
 from typing import NamedTuple
 
-import click
-
 from milan_pipeline import storage
 from milan_pipeline.codecs import CodecSpec, parse_codec, spec_of
 from milan_pipeline.dataset_size import stored_units
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.identity import Identity, content_hash, require_same
+from milan_pipeline.messages import say
+from milan_pipeline.quantities import bytes_text
 from milan_pipeline.store_record import StoreRecord, finished_units, read_store_record
 from milan_pipeline.store_size import StoreSize
 from milan_pipeline.target_store import read_identity, require_place
@@ -62,18 +62,22 @@ def describe(config: Transcode) -> None:
     """Say how many units are left and what they will take."""
     plan = make_plan(config)
     left = plan.left(config.out, plan.wanted)
-    click.echo(f"units to do: {len(left)}, done: {len(plan.units) - len(left)}")
-    for unit, reason in left.items():
-        if reason != NOT_DONE:
-            click.echo(f"  {unit.path}: {reason}")
+    done = len(plan.units) - len(left)
+    say(f"units to do: {len(left)}, done: {done}", units_to_do=len(left), units_done=done)
+    stale = {unit.path: reason for unit, reason in left.items() if reason != NOT_DONE}
+    for path, reason in stale.items():
+        say(f"  {path}: {reason}", stale=stale)
     left_units = [(unit, mark) for unit, mark in plan.units if unit in left]
     targets = sum(mark.n for _, mark in left_units)
     size = _bytes_of(config, plan, left_units)
     skipped = any(mark.skipped for _, mark in left_units)
     about = "about " if left and (plan.spec.needs_fit or skipped) else ""
-    click.echo(
-        f"bytes to write: {about}{size} ({size / max(1, targets):.0f} a target), "
-        f"free: {storage.free_text(config.out)}"
+    say(
+        f"bytes to write: {about}{bytes_text(size)}, {size / max(1, targets):.0f} a target; "
+        f"free: {storage.free_text(config.out)}",
+        bytes_to_write=size,
+        targets=targets,
+        free_bytes=storage.free_bytes(config.out),
     )
 
 

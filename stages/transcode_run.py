@@ -4,14 +4,14 @@ Apart from the options because it imports torch, which `--help` must not.
 """
 
 import contextlib
-
-import click
+import logging
 
 from milan_pipeline.codec_files import read_store_codec, write_store_codec
 from milan_pipeline.devices import pick_device
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.identity import Identity, content_hash, transcoded_identity
 from milan_pipeline.interrupts import StopRequest
+from milan_pipeline.messages import say, say_counts, say_nothing_to_do
 from milan_pipeline.progress import progress_bar
 from milan_pipeline.provenance import StageRecord
 from milan_pipeline.store_record import read_store_record, record_url
@@ -22,6 +22,8 @@ from milan_pipeline.work_reports import Reporter, closing_report
 from stages.spread import spread
 from stages.transcode import Transcode
 from stages.transcode_plan import REMEDY, Done, Plan, make_plan
+
+logger = logging.getLogger(__name__)
 
 
 def transcode(config: Transcode, stop: StopRequest) -> None:
@@ -34,7 +36,7 @@ def transcode(config: Transcode, stop: StopRequest) -> None:
     """
     plan = make_plan(config)
     if plan.existing is not None and _nothing_to_do(config, plan):
-        click.echo(f"{config.out}: nothing to do, {len(plan.units)} units are done")
+        say_nothing_to_do(config.out, f"{len(plan.units)} units are done")
         return
     if not config.on_dask:  # whose workers have devices of their own
         pick_device(config.device)  # to refuse one that is not there before anything is written
@@ -96,6 +98,7 @@ def _do(config: Transcode, spec: TranscodingSpec, units: list[Done], stop: StopR
             reporter.begin(units[0][0])
         for (unit, _), mark in done:
             reporter.begin(unit)
+            logger.info("%s: %d targets", unit.path, mark.n)
             bar.update(mark.n)
             reporter.images(mark.n)
             reporter.end(unit)
@@ -106,10 +109,8 @@ def _finish(config: Transcode, plan: Plan, record: StageRecord, *, done_now: int
     """Say that the store is done or, where the one that was read is not, what is missing."""
     missing = len(plan.record.units(plan.views)) - len(plan.units)
     if missing:
-        click.echo(
-            f"{config.out}: {done_now} units_done_now; {missing} units are not in {config.source} "
-            "yet"
-        )
+        said = f"{done_now} units done now; {missing} units are not in {config.source} yet"
+        say(f"{config.out}: {said}", out=config.out, units_done_now=done_now, missing=missing)
         return
     counts = {
         "units": len(plan.units),
@@ -118,4 +119,4 @@ def _finish(config: Transcode, plan: Plan, record: StageRecord, *, done_now: int
         "skipped": sum(len(mark.skipped) for _, mark in plan.units),
     }
     record.finish(counts)
-    click.echo(f"{config.out}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
+    say_counts(config.out, counts)

@@ -5,7 +5,8 @@ import dataclasses
 from milan_pipeline.dask_options import DaskOptions
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.interrupts import stop_request
-from milan_pipeline.options import option, stage_command
+from milan_pipeline.options import option
+from milan_pipeline.stage_commands import stage_command
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,22 +19,47 @@ class Verify(DaskOptions):
     the teacher does is done here.
     """
 
-    targets: str = option(help="Target store.")
-    images: str | None = option(None, help="Folder of the image shards, if they have moved.")
-    teacher: str | None = option(None, help="The teacher's name or folder, if it has moved.")
-    pretrained: str | None = option(None, help="Weights tag or checkpoint file, if it has moved.")
-    sample: int = option(64, help="Targets that the teacher recomputes; 0: none.", least=0)
+    targets: str = option(help="Target store.", group="Input")
+    images: str | None = option(
+        None,
+        help="Folder of the image shards, if they have moved; default: as recorded.",
+        group="Input",
+    )
+    teacher: str | None = option(
+        None,
+        help="The teacher's name or folder, if it has moved; default: as recorded.",
+        group="Teacher",
+    )
+    pretrained: str | None = option(
+        None,
+        help="Weights tag or checkpoint file, if it has moved; default: as recorded.",
+        group="Teacher",
+    )
+    sample: int = option(
+        64,
+        help="Targets that the teacher recomputes; 0: none.",
+        least=0,
+        group="Scoring",
+        unit="targets",
+    )
     min_cosine: float = option(
         0.99,
         help="Smallest cosine that is accepted, of any token. With a fitted codec (high, vector, "
         "transform, …) a token may be as far from the teacher's as the codec would now put it, and "
         "farther by the angle of this cosine.",
+        group="Scoring",
+        unit="cosine",
     )
-    seed: int = option(0, help="Seed of the sample.", least=0)
-    device: str = option("auto", help="Where the teacher runs: auto, cpu, cuda.")
-    workers: int = option(2, help="Threads, each checking one unit.", least=0)
-    repair: bool = option(default=False, help="Extract units that are not sound again.")
-    json: bool = option(default=False, help="Print a JSON object on the last line, too.")
+    seed: int = option(0, help="Seed of the sample.", least=0, group="Scoring", unit="number")
+    device: str = option(
+        "auto", help="Where the teacher runs: auto, cpu, cuda.", group="This machine"
+    )
+    workers: int = option(
+        2, help="Threads, each checking one unit.", least=0, group="This machine", unit="threads"
+    )
+    repair: bool = option(
+        default=False, help="Extract units that are not sound again.", group="Output"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,4 +75,10 @@ def run(config: Verify) -> None:
         verify(config, stop)
 
 
-command = stage_command("verify", Verify, run=run, dry_run=None)
+command = stage_command(
+    "verify",
+    Verify,
+    run=run,
+    dry_run=None,
+    example="milan-pipeline verify --targets targets.zarr --sample 256",
+)

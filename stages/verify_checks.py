@@ -1,6 +1,7 @@
 """The checks of `verify`: every unit's objects, and a sample of targets by the live teacher."""
 
 import contextlib
+import logging
 from collections.abc import Sequence
 
 from milan_pipeline.checking_work import CheckingSpec, Finding
@@ -20,6 +21,8 @@ from milan_pipeline.store_listing import extra_units, faults_of_groups
 from milan_pipeline.units import Mark, Unit
 from stages.spread import spread
 from stages.verify_parts import StoreParts
+
+logger = logging.getLogger(__name__)
 
 Faults = dict[Unit, list[str]]
 
@@ -43,6 +46,7 @@ def check_units(
     ):
         for unit, finding in results:
             found[unit] = finding
+            logger.info("%s: %s", unit.path, "; ".join(finding.faults) or "sound")
             bar.update(1)
     # In the order of units, whoever was done first.
     faults = {unit: list(found[unit].faults) for unit in units if found[unit].faults}

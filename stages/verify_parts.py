@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import click
-
 from milan_pipeline.codec_files import read_store_codec
 from milan_pipeline.codec_spec import FITTED
 from milan_pipeline.devices import pick_device
@@ -18,6 +16,7 @@ from milan_pipeline.identity import TRANSCODED_FROM, require_same
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.ledger import BadImageBudget
 from milan_pipeline.manifest import Manifest, load_manifest
+from milan_pipeline.messages import note
 from milan_pipeline.store_record import read_store_record
 from milan_pipeline.target_store import read_identity
 from milan_pipeline.teacher import Teacher
@@ -125,7 +124,7 @@ class StoreParts:
         left = self.repairable(units)
         for unit in units:
             if unit not in left:
-                click.echo(f"{unit.path}: its shard has changed; extract-targets follows that")
+                note(f"{unit.path}: its shard has changed; extract-targets follows that")
         spec = spec_of(self.extraction)
         wanted = json.loads(json.dumps(spec.identity(self.teacher, self.identity["codec"])))
         remedy = "run extract-targets with the options of the store"

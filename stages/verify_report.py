@@ -4,16 +4,14 @@ Apart from the options because it imports torch, which `--help` must not.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
-
-import click
 
 from milan_pipeline.codec_spec import FITTED
 from milan_pipeline.errors import DataError
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.live_check import Comparison
+from milan_pipeline.messages import report
 from milan_pipeline.teacher_speed import LEAST_COSINE
 from milan_pipeline.units import Unit
 from stages.verify import Verify
@@ -35,16 +33,15 @@ def verify(config: Verify, stop: StopRequest) -> None:
     """
     store = StoreParts(config)
     found = _Findings.of(store, store.units, stop)
-    _say(found.lines())
+    report(found.lines())
     repaired: list[Unit] = []
     if config.repair and found.faults:
         repaired = store.repaired(list(found.faults), stop)
-        click.echo(f"repaired: {', '.join(unit.path for unit in repaired) or 'nothing'}")
+        report([f"repaired: {', '.join(unit.path for unit in repaired) or 'nothing'}"])
         again = _Findings.of(store, repaired, stop)
-        _say(again.lines())
+        report(again.lines())
         found = found.after(again, repaired)
-    if config.json:
-        click.echo(json.dumps(found.document() | {"repaired": [unit.path for unit in repaired]}))
+    report(document=found.document() | {"repaired": [unit.path for unit in repaired]})
     found.raise_if_unsound(config.targets)
 
 
@@ -186,8 +183,3 @@ class _Findings:
             "worst_cls": min(comparison.cls for comparison in self.live),
             "prior_error": max(comparison.prior_error for comparison in self.live),
         }
-
-
-def _say(lines: Iterable[str]) -> None:
-    for line in lines:
-        click.echo(line)

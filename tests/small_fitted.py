@@ -51,6 +51,7 @@ def write_fitted(folder: Path, codec: str) -> tuple[Codec, UnitBlock, tuple[Path
         unit=unit,
         mark=writer.finish([]),
         layout=layout_of(identity),
+        identity_hash=known,
     )
     write_shards_codec(str(targets), fitted)
     common = {"identity": identity, "identity_hash": known}

@@ -19,3 +19,9 @@ def write_coloured(root: Path, each: int, *, seed: int = 0, noise: float = 60) -
             path = root / name / f"{number:03d}.jpg"
             small.resize((44, 38), Image.Resampling.BICUBIC).save(path, quality=90)
     return root
+
+
+def spoil(path: Path) -> None:
+    """Cut a picture off in its middle: the header is sound, and it cannot be decoded."""
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])

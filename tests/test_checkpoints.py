@@ -1,5 +1,6 @@
 """A checkpoint is whole or not at all; what is loaded is what was saved, bit for bit."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -8,11 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from milan_pipeline.checkpoint_loading import load_checkpoint
 from milan_pipeline.checkpoints import (
+    AVERAGE,
     HASHES,
     MODEL,
     OPTIMISER,
-    load_checkpoint,
+    checkpoint_folder,
     newest_checkpoint,
     take_snapshot,
     verify_checkpoint,
@@ -235,3 +238,50 @@ def test_nothing_that_was_loaded_stays_mapped_from_its_file(tmp_path):
     load_checkpoint(tmp_path / "checkpoints/step-00000004", model, optimiser)
     assert optimiser.state
     assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda hashes: hashes | {"../../config.json": "0" * 64},
+        lambda hashes: {name: hashes[name] for name in hashes if name != MODEL},
+        lambda hashes: dict.fromkeys(hashes, 1),
+        lambda hashes: [*hashes],
+    ],
+)
+def test_a_list_of_hashes_of_other_files_is_refused(tmp_path, change):
+    saved(tmp_path, [3])
+    folder = checkpoint_folder(tmp_path, 3)
+    hashes = change(json.loads((folder / HASHES).read_text()))
+    (folder / HASHES).write_text(json.dumps(hashes))
+    with pytest.raises(DataError, match="step-00000003 is torn"):
+        verify_checkpoint(folder)
+
+
+def test_an_average_without_a_hash_is_refused(tmp_path):
+    saved(tmp_path, [3])
+    folder = checkpoint_folder(tmp_path, 3)
+    shutil.copy(folder / MODEL, folder / AVERAGE)
+    with pytest.raises(DataError, match="step-00000003 is torn"):
+        verify_checkpoint(folder)
+
+
+def test_what_is_no_checkpoint_under_its_right_hash_is_named(tmp_path):
+    saved(tmp_path, [3])
+    folder = checkpoint_folder(tmp_path, 3)
+    (folder / MODEL).write_bytes(b"12345678 no tensors")
+    hashes = json.loads((folder / HASHES).read_text())
+    hashes[MODEL] = hashlib.sha256((folder / MODEL).read_bytes()).hexdigest()
+    (folder / HASHES).write_text(json.dumps(hashes))
+    with pytest.raises(DataError, match=f"{MODEL} holds no tensors"):
+        load_checkpoint(folder, *model_and_optimiser())
+
+
+def test_a_checkpoint_of_another_model_is_refused_in_a_line(tmp_path):
+    saved(tmp_path, [3])
+    model = nn.Linear(5, 8)
+    with pytest.raises(DataError, match="step-00000003 does not fit what is trained") as refused:
+        load_checkpoint(
+            checkpoint_folder(tmp_path, 3), model, make_optimiser(model, weight_decay=0.05)
+        )
+    assert "\n" not in str(refused.value)

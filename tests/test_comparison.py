@@ -1,13 +1,12 @@
 """The table of results: its rows, their order, and means over seeds."""
 
-import json
 import math
 import statistics
 from typing import Any
 
 import pytest
 
-from milan_pipeline.comparison import metric_names, rows_of, to_json, to_markdown
+from milan_pipeline.comparison import metric_names, rows_of, to_blocks, to_documents, to_markdown
 from milan_pipeline.results import Result, config_hash
 
 
@@ -60,7 +59,7 @@ def test_runs_of_several_seeds_with_one_label_are_one_row():
         result(f"runs/{seed}", label="MILAN", metrics={"linear": value})
         for seed, value in enumerate((80.0, 82.0, 87.0))
     ]
-    (row,) = json.loads(to_json(rows_of(results, over_seeds=True), over_seeds=True))
+    (row,) = to_documents(rows_of(results, over_seeds=True), over_seeds=True)
     assert row["encoder"] == "MILAN"
     assert row["metrics"]["linear"]["mean"] == 83
     # Deviations of -3, -1 and 4: 26 in squares, over n - 1.
@@ -110,6 +109,17 @@ def test_the_markdown_table_has_the_union_of_metrics():
     assert second == f"| c | segment | 0 |  |  | 12.35 | {hashes[1]} | c/segment/0 |"
 
 
+def test_blocks_leave_out_what_is_not_there():
+    rows = rows_of([result("a"), result("c", stage="segment", metrics={"miou": 12.345})])
+    hashes = [row.results[0].config_hash for row in rows]
+    assert to_blocks(rows) == (
+        "encoder  a\nstage    probe\nseed     0\nknn@20   50.00\nlinear   60.00\n"
+        f"config   {hashes[0]}\nfolder   a/probe/0\n\n"
+        "encoder  c\nstage    segment\nseed     0\nmiou     12.35\n"
+        f"config   {hashes[1]}\nfolder   c/segment/0\n"
+    )
+
+
 def test_settings_that_differ_are_shown():
     rows = rows_of([result("a"), result("a", content={"pool": "mean", "k": [1, 2]})])
     text = to_markdown(rows)
@@ -120,12 +130,12 @@ def test_settings_that_differ_are_shown():
 def test_one_seed_has_no_spread():
     rows = rows_of([result("a")], over_seeds=True)
     assert "| 50.00 (1) |" in to_markdown(rows, over_seeds=True)
-    (row,) = json.loads(to_json(rows, over_seeds=True))
+    (row,) = to_documents(rows, over_seeds=True)
     assert row["metrics"]["knn@20"] == {"mean": 50, "std": None, "n": 1}
 
 
 def test_json_of_single_results():
-    (row,) = json.loads(to_json(rows_of([result("a", 2)])))
+    (row,) = to_documents(rows_of([result("a", 2)]))
     assert row == {
         "encoder": "a",
         "stage": "probe",

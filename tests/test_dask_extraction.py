@@ -62,7 +62,7 @@ def test_any_worker_gives_the_same_bytes(
     out = extract("--scheduler", scheduler)
     assert files_without(out, RECORD) == files_without(target_store, RECORD)
     captured = capsys.readouterr()
-    assert "6 units, 6 units_done_now, 48 targets, 0 skipped" in captured.out
+    assert "6 units, 6 units done now, 48 targets, 0 skipped" in captured.out
     assert "Dask: 2 workers; dashboard: " in captured.err
     said = reports(out)
     assert len(loaded) == 1 + len(said)  # the client's, and each worker's
@@ -77,7 +77,7 @@ def test_a_part_on_workers(
     scheduler: str, extract: Extract, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = extract("--scheduler", scheduler, "--part", "1/4")
-    assert "2 units_done_now; 4 of all 6 units are left to others" in capsys.readouterr().out
+    assert "2 units done now; 4 of all 6 units are left to others" in capsys.readouterr().out
     assert {report["name"].rsplit("-", 1)[0] for report in reports(out)} == {
         "part-001-of-004-worker"
     }

@@ -177,7 +177,7 @@ def faults(store: Path, capsys: pytest.CaptureFixture[str], *words: object) -> d
     """Verify a damaged store and return what was found."""
     capsys.readouterr()
     run_cli("verify", "--targets", store, "--sample", 8, "--json", *words, code=1)
-    found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
 
 

@@ -182,6 +182,6 @@ def test_a_shard_of_a_wrong_type_is_named(tmp_path):
     row = dataclasses.replace(SHARD, name=wrong)
     Manifest(kind="images", folder=str(tmp_path), shards=(row,)).save()
     with pytest.raises(
-        DataError, match=r"manifest\.json is no manifest .a shard's name is \['x'\]"
+        DataError, match=r"json is no manifest \(Expected `str`, got `array` - at `\$\.name`\)"
     ):
         load_manifest(str(tmp_path), kind="images")

@@ -10,14 +10,9 @@ from click.testing import CliRunner
 
 from milan_pipeline.cli import group
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.options import (
-    argument,
-    arguments,
-    option,
-    read_config,
-    require_least,
-    stage_command,
-)
+from milan_pipeline.option_files import read_config
+from milan_pipeline.options import argument, arguments, option, require_least
+from milan_pipeline.stage_commands import stage_command
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,6 +118,14 @@ def test_yaml_at_the_top_and_in_the_section(tmp_path: Path) -> None:
     )
 
 
+def test_options_are_borrowed_from_sections_of_other_stages(tmp_path: Path) -> None:
+    path = tmp_path / "bake.yaml"
+    path.write_text("{index: {heat: 200, kind: nut, flour: rye}, bake: {kind: plain}}")
+    borrowed = {"index": ("heat", "kind"), "probe": ("cover",)}
+    assert read_config(path, Bake, "bake", borrowed=borrowed) == {"heat": "200", "kind": "plain"}
+    assert read_config(path, Bake, "bake") == {"kind": "plain"}
+
+
 def test_the_command_line_wins(tmp_path: Path) -> None:
     text = "{batch-size: 7, cover: false, spice: [a], kind: nut}"
     assert bake(
@@ -196,5 +199,5 @@ def test_every_stage_and_option_is_documented(name: str) -> None:
             assert parameter.help.endswith("."), parameter.name
         else:
             assert parameter.human_readable_name in command.help, parameter.name
-    shared = {"config", "debug"}
+    shared = {"config", "as_json", "quiet", "verbose", "debug"}
     assert shared <= {parameter.name for parameter in command.params}

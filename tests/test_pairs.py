@@ -188,6 +188,25 @@ def test_targets_of_an_older_image_shard_are_refused(tmp_path, on_missing):
         joined(changed, targets, on_missing=on_missing)
 
 
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        ("other", "the identity_hash of view-01/targets-1-y.tar is 'other' and 'ours' that of"),
+        (None, "lists view-01/targets-1-y.tar without the identity_hash of its targets"),
+    ],
+)
+def test_targets_of_another_identity_are_refused(images, tmp_path, found, reason):
+    targets = write_targets(tmp_path / "targets", images)
+    hashes = ["ours"] * (len(targets.shards) - 1) + [found]
+    shards = tuple(
+        dataclasses.replace(shard, details={**shard.details, **({"identity_hash": h} if h else {})})
+        for shard, h in zip(targets.shards, hashes, strict=True)
+    )
+    mixed = dataclasses.replace(targets, shards=shards, common={"identity_hash": "ours"})
+    with pytest.raises(MismatchError, match=f"{reason}.*run pack-targets again"):
+        joined(images, saved(mixed))
+
+
 def test_swapped_target_shards_are_found_by_their_index(images, tmp_path):
     targets = write_targets(tmp_path / "targets", images)
     swap(tmp_path / "targets/view-00", "targets-0-x.index.npy", "targets-0-y.index.npy")

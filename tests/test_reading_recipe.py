@@ -1,4 +1,4 @@
-"""docs/reading-targets.md: its code reads stores of every codec, without this package."""
+"""docs/formats.md: its code reads stores of every codec, without this package."""
 
 import ast
 import re
@@ -15,7 +15,7 @@ from milan_pipeline.codecs import decode_prior
 from milan_pipeline.target_store import read_identity
 from tests.conftest import run_cli, values_of
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "reading-targets.md"
+DOCUMENT = Path(__file__).parent.parent / "docs" / "formats.md"
 CODECS = ("float16", "bfloat16", "int8", "vector:bytes=4", "transform:bytes=3")
 
 

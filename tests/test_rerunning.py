@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import run_cli
-from tests.test_readme import stand_in
+from tests.stand_ins import stand_in
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "rerunning.md"
 # A machine without a teacher: to import open_clip is an error.

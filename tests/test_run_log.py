@@ -10,7 +10,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from milan_pipeline.errors import StorageError
-from milan_pipeline.run_log import RunLog, run_lock, trained_steps, write_state
+from milan_pipeline.run_log import RunLog, run_lock
+from milan_pipeline.run_state import trained_steps, write_state
 
 FORK, SPAWN = map(multiprocessing.get_context, ("fork", "spawn"))
 

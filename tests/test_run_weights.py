@@ -48,10 +48,13 @@ def test_a_run_begins_from_its_checkpoint_or_else_from_its_encoder(run):
 
 def test_damaged_files_are_named(run):
     (run / "encoder.safetensors").write_bytes(b"torn")
+    with pytest.raises(DataError, match=r"encoder\.safetensors is not the file that .*\.sha256"):
+        encoder_weights(run)
+    (run / "encoder.sha256").unlink()
     with pytest.raises(DataError, match=r"encoder\.safetensors is damaged"):
         encoder_weights(run)
     (run / "encoder.json").write_text(json.dumps({"timm": {}}))
-    with pytest.raises(DataError, match=r"encoder\.json describes no encoder .*'mean'"):
+    with pytest.raises(DataError, match=r"encoder\.json describes no encoder .*`model_name`"):
         encoder_description(run)
 
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from milan_pipeline.decoder import PromptingDecoder
 from milan_pipeline.errors import MissingDataError
+from milan_pipeline.provenance import record_bytes
 from milan_pipeline.runs import load_run
 from tests.stages.small_pretrain import pretrain
 
@@ -62,7 +63,7 @@ def test_a_run_from_before_the_choices_opens_as_milans(
     record = json.loads(path.read_text())
     for name in ("image_size", "decoder", "loss", "target_norm", "supervise", "masking"):
         del record["content"][name]
-    path.write_text(json.dumps(record))
+    path.write_bytes(record_bytes(record))
     run = load_run(tmp_path / "run")
     assert run.student.supervise == "all"
     assert type(run.student.decoder) is PromptingDecoder

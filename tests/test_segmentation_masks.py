@@ -1,5 +1,7 @@
 """What a mask's values mean, and which masks are refused."""
 
+import struct
+
 import numpy as np
 import pytest
 
@@ -54,3 +56,10 @@ def test_other_masks_are_refused_by_name(changes, said):
 def test_more_classes_than_bytes_can_tell_apart_are_refused():
     with pytest.raises(ConfigError, match="--classes 256"):
         decode(classes=256)
+
+
+def test_a_wrong_announcement_of_an_animation_does_no_harm():
+    """Pillow would warn of it; warnings are errors here."""
+    mask = png(VALUES)
+    announced = mask[:33] + struct.pack(">I4sIII", 8, b"acTL", 0, 0, 0x2A4FFA86) + mask[33:]
+    assert decode(data=announced).tolist() == decode().tolist()

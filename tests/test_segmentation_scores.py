@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from milan_pipeline.labelled import open_labelled
+from milan_pipeline.run_ledger import RunLedger
 from milan_pipeline.segmentation_inference import Exhibit
 from milan_pipeline.segmentation_masks import IGNORED, LabelConfig, Labels
 from milan_pipeline.segmentation_scores import SegmentationScores, score
@@ -61,7 +62,8 @@ def test_scores_equal_a_matrix_counted_by_hand(tmp_path):
     tree = write_ade_tree(tmp_path, {"validation": 7})
     table = open_labelled(str(tree / "images" / "validation"), kind="mask")
     drawn: Any = Answers()
-    found = score(drawn, drawn, table, classes=CLASSES, batch=2, threads=0)
+    ledger = RunLedger(tmp_path, "val", images=7, fraction=0)
+    found = score(drawn, drawn, table, classes=CLASSES, batch=2, threads=0, ledger=ledger)
     matrix = counted(drawn.shown, drawn.answered)
     assert found.confusion_YY.tolist() == matrix.tolist()
     assert found.per_cent() == pytest.approx(by_hand(matrix), rel=1e-12)

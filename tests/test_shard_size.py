@@ -125,6 +125,7 @@ def test_the_manifest_takes_what_was_said(tmp_path: Path, codec: str) -> None:
                 "source": "i",
                 "source_sha256": "5" * 64,
                 "unit_sha256": "3" * 64,
+                "identity_hash": "4" * 64,
                 "skipped": [],
             },
         )

@@ -272,7 +272,11 @@ def test_foreign_tars_read_as_webdataset_does(tmp_path: Path, form: int) -> None
         assert members == {name: stock[key][name] for name in stock[key] if name[:2] != "__"}
     assert keys_of(load_index(manifest, shard)) == [long, "a.b/c", "./d"]
     assert read_all(manifest, shard) == [b"long", b"c", b"d"]
-    assert skipped == [{"key": "e", "reason": "has no image member"}]
+    assert {line["key"]: line["reason"] for line in skipped} == {
+        "noextension": "has no key and ending in its name",
+        ".hidden": "has no key and ending in its name",
+        "e": "has no image member",
+    }
 
 
 def test_a_tar_of_the_command_line(tmp_path: Path) -> None:
@@ -283,6 +287,28 @@ def test_a_tar_of_the_command_line(tmp_path: Path) -> None:
     subprocess.run([*tar, tmp_path / "x.tar", "."], check=True)
     shard, _ = index_shard(str(tmp_path / "x.tar"), str(tmp_path), "x.tar")
     assert read_all(listed(tmp_path, shard), shard) == [b"a", b"b" * 2000]
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (tarfile.SYMTYPE, "is a link, which is not followed"),
+        (tarfile.LNKTYPE, "is a link, which is not followed"),
+        (tarfile.CHRTYPE, "is a device, which is not followed"),
+        (tarfile.BLKTYPE, "is a device, which is not followed"),
+        (tarfile.FIFOTYPE, "is a pipe, which is not followed"),
+        (tarfile.DIRTYPE, None),
+    ],
+)
+def test_what_is_no_file_goes_to_the_ledger(tmp_path: Path, kind: bytes, reason: str) -> None:
+    strange = tarfile.TarInfo("strange.jpg")
+    strange.type, strange.linkname = kind, "a.jpg"
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for info in (tarfile.TarInfo("a.jpg"), strange, tarfile.TarInfo("b.jpg")):
+            tar.addfile(info)
+    shard, skipped = index_shard(str(tmp_path / "x.tar"), str(tmp_path), "x.tar")
+    assert shard.samples == 2
+    assert skipped == ([{"key": "strange.jpg", "reason": reason}] if reason else [])
 
 
 def test_a_name_that_is_no_text_goes_to_the_ledger(tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ from milan_pipeline.units import Mark, Unit, extent_of, list_units, revoked
 from milan_pipeline.work_reports import Reporter
 
 IDENTITY = {
-    "teacher": {"grid": [2, 2], "width": 8},
+    "teacher": {"name": "ViT-B-16", "precision": "fp32", "grid": [2, 2], "width": 8},
+    "preprocessing": {},
+    "view_policy": {},
     "codec": {"name": "float16"},
 }
 NOW = 1_000_000.0
@@ -33,7 +35,9 @@ def store(tmp_path: Path) -> Path:
     """A store with a root and a record of two views of four shards, and nothing in it."""
     create_root(str(tmp_path), IDENTITY)
     record = {
-        "state": "running", "content": {}, "inputs": {}, "extent": extent_of(MANIFEST, 2),
+        "state": "running", "started": "2020-01-01T00:00:00Z",
+        "content": {}, "inputs": {}, "config": {},
+        "extent": extent_of(MANIFEST, 2),
     }  # fmt: skip
     (tmp_path / "extract-targets.json").write_text(json.dumps(record))
     return tmp_path

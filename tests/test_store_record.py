@@ -14,7 +14,10 @@ EXTENT = {"views": 2, "shards": {"a.tar": "1", "b.tar": "2"}, "samples": [3, 4]}
 
 
 def write(folder: Path, stage: str, **more: object) -> None:
-    document = {"state": "done", "content": {}, "inputs": {}, "extent": EXTENT, **more}
+    document = {
+        "state": "done", "content": {}, "inputs": {}, "config": {}, "extent": EXTENT,
+        "started": "2020-01-01T00:00:00Z", **more,
+    }  # fmt: skip
     (folder / f"{stage}.json").write_text(json.dumps(document))
 
 

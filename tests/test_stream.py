@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import multiprocessing
-import re
 import shutil
 import subprocess
 import tracemalloc
@@ -12,12 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
 
 from milan_pipeline import stream as stream_module
 from milan_pipeline.batching import join
 from milan_pipeline.codecs import decode_prior
-from milan_pipeline.errors import DataError, StorageError
+from milan_pipeline.errors import DataError
 from milan_pipeline.examples import Batch, ExampleConfig, ToExamples
 from milan_pipeline.manifest import load_index, load_manifest
 from milan_pipeline.masking import draw_mask
@@ -25,7 +23,7 @@ from milan_pipeline.order import lanes_of, usable_workers
 from milan_pipeline.pair_reader import PairSamples
 from milan_pipeline.pretraining import open_run_data
 from milan_pipeline.shard_cache import CacheConfig
-from milan_pipeline.stream import SampleSource, batches, explained_worker_deaths
+from milan_pipeline.stream import SampleSource, batches
 from milan_pipeline.student import in_grid_order
 from tests.small_fitted import write_fitted
 
@@ -313,28 +311,3 @@ def test_stop_signals_do_not_end_the_workers(data, four_epochs):
                 subprocess.run(["kill", name, *(str(worker.pid) for worker in workers)], check=True)
         found.append(batch)
     require_equal(found, four_epochs)
-
-
-@pytest.mark.parametrize(
-    "torchs",
-    [
-        RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
-        RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"),
-        ConnectionResetError("reset by peer"),
-        EOFError("no more data"),
-    ],
-)
-def test_a_workers_death_is_explained(torchs):
-    """Real ones, whose time and place torch leaves to chance, are tried in faults/test_stops.py."""
-    with (
-        pytest.raises(
-            StorageError, match=rf"a loader process died \({re.escape(str(torchs).strip())}\), .*"
-        ),
-        explained_worker_deaths(),
-    ):
-        raise torchs
-
-
-def test_other_errors_are_not_taken_for_a_workers_death():
-    with pytest.raises(RuntimeError, match="shapes"), explained_worker_deaths():
-        nn.Linear(2, 2)(torch.zeros(1, 3))

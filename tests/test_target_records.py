@@ -160,8 +160,9 @@ def test_samples_share_members_in_blocks(tmp_path: Path) -> None:
     unit, mark = write(tmp_path / "store", block)
     layout = layout_of(identity("float16", patches=4, width=6))
     shard = write_target_shard(
-        str(tmp_path), "t.tar", store=str(tmp_path / "store"), unit=unit, mark=mark, layout=layout
-    )
+        str(tmp_path), "t.tar", store=str(tmp_path / "store"), unit=unit, mark=mark, layout=layout,
+        identity_hash=mark.identity_hash,
+    )  # fmt: skip
     manifest = Manifest(kind="targets", folder=str(tmp_path), shards=(shard,))
     with tarfile.open(tmp_path / "t.tar") as tar:
         assert tar.getnames() == [

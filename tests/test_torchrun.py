@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.sameness import files
-from tests.small_labels import write_coloured
+from tests.small_labels import spoil, write_coloured
 from tests.stages.small_finetune import TINY_VIT, outcome, record
 from tests.stages.small_pretrain import TINY_STUDENT
 from tests.watched import GIVE_UP, POLL, children, ended, logged
@@ -173,6 +173,8 @@ def waits_for_others(port):
 def test_processes_fine_tune_together_stop_in_order_and_go_on(tmp_path):
     write_coloured(tmp_path / "train", 8)
     write_coloured(tmp_path / "val", 5, seed=1, noise=300)
+    for name in ("train/red/003.jpg", "val/blue/001.jpg"):
+        spoil(tmp_path / name)
 
     def words(out):
         return [
@@ -185,9 +187,12 @@ def test_processes_fine_tune_together_stop_in_order_and_go_on(tmp_path):
     whole, run = tmp_path / "whole", tmp_path / "run"
     said = run_to_the_end(words(whole))
     assert said.count("36 steps") == said.count("top-5 %") == 1
-    assert record(whole, "scores.json")["val"] == 15
+    scores = record(whole, "scores.json")
+    assert (scores["val"], scores["unreadable"]) == (15, {"train": 1, "val": 1})
     code, _ = stop_at(words(run), run, 12, lambda own: own.send_signal(signal.SIGTERM))
     assert code == 75
     run_to_the_end(words(run))
     assert outcome(run) == outcome(whole)
+    for name in ("unreadable-train.json", "unreadable-val.json"):
+        assert record(run, name) == record(whole, name)
     assert [row["loss"] for row in logged(run)] == [row["loss"] for row in logged(whole)]

@@ -144,10 +144,12 @@ def test_loader_processes_change_nothing(run, whole):
 # ---- what is logged
 
 
-def test_the_log_tells_loss_rate_speed_and_waiting(data, whole):
+def test_the_log_tells_loss_rate_speed_waiting_and_memory(data, whole):
     fields = {"step", "epoch", "loss", "lr", "images_per_second", "data_wait_seconds"}
+    fields.add("memory_bytes")
     assert all(row.keys() == fields for row in whole.log)
     assert all(row["images_per_second"] > 0 <= row["data_wait_seconds"] for row in whole.log)
+    assert all(row["memory_bytes"] > 1_000_000 for row in whole.log)
     assert data.clock.steps == (3, 3)
     for row in whole.log:
         assert row["epoch"] == pytest.approx((row["step"] - 1) / 3)

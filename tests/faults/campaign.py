@@ -1,7 +1,8 @@
 """How the campaign counts: each fault is detected by name, shown to be harmless, or a failure.
 
 Randomness comes from `FAULTS_SEED` (default 0) and a kind's name alone. `FAULTS=slice` (default)
-tries a part of the cases, spread evenly, in about two minutes; `FAULTS=whole` tries all.
+tries a part of the cases, spread evenly, in about a minute; `FAULTS=whole` tries all. Each process
+of pytest-xdist counts for itself; `merge` adds them up.
 """
 
 import collections
@@ -56,7 +57,7 @@ class Count:
 
 
 COUNTS: collections.defaultdict[str, Count] = collections.defaultdict(Count)
-"""Of this run, by kind, in the order in which they were tried."""
+"""Of this process, and of those whose counts were merged, by kind."""
 
 
 def attempt(
@@ -95,13 +96,26 @@ def attempt(
             count.fail(case, "no error, and another result", silent=True)
 
 
+def compare(kind: str, read: Callable[[], Any], *, expected: Any) -> None:
+    """Count what becomes of a fault in a reader of others, to set beside ours: nothing may fail."""
+    count = COUNTS[kind]
+    count.tried += 1
+    try:
+        found = read()
+    except Exception:  # noqa: BLE001 - of whatever kind, it tells of the fault
+        count.detected += 1
+        return
+    count.harmless += found == expected
+    count.silent += found != expected
+
+
 def scaled(whole: int, part: int) -> int:
     """Return how many cases to try: all, or what a slice has of them."""
     return whole if SCALE == "whole" else part
 
 
 def chance(kind: str) -> random.Random:
-    """Return the source of randomness of a kind."""
+    """Return a source of randomness of a kind's own."""
     return random.Random(f"{SEED} {kind}")
 
 
@@ -128,14 +142,23 @@ def flipped(data: bytes, bit: int) -> bytes:
 
 def table() -> list[str]:
     """Write the counts as a Markdown table."""
-    rows = [f"| {kind} | " + " | ".join(_figures(count)) + " |" for kind, count in COUNTS.items()]
+    counts = sorted(COUNTS.items())
+    rows = [f"| {kind} | " + " | ".join(_figures(count)) + " |" for kind, count in counts]
     return ["| broken | " + " | ".join(COUNTED) + " |", "|---|" + "--:|" * len(COUNTED), *rows]
 
 
 def document() -> dict[str, Any]:
     """Return the counts, their scale and seed as a JSON document."""
-    kinds = {kind: dataclasses.asdict(count) for kind, count in COUNTS.items()}
+    kinds = {kind: dataclasses.asdict(count) for kind, count in sorted(COUNTS.items())}
     return {"scale": SCALE, "seed": SEED, "kinds": kinds}
+
+
+def merge(other: dict[str, Any]) -> None:
+    """Add the counts in another process's `document`."""
+    for kind, counts in other["kinds"].items():
+        ours = COUNTS[kind]
+        for name, value in counts.items():
+            setattr(ours, name, getattr(ours, name) + value)
 
 
 def _figures(count: Count) -> list[str]:

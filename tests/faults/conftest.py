@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -18,6 +18,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker("faults")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the counts of a process of pytest-xdist to the one that prints."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["faults"] = json.dumps(campaign.document())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Add up the counts of such processes."""
+    counts = getattr(node, "workeroutput", {}).get("faults")
+    if counts is not None:
+        campaign.merge(json.loads(counts))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from milan_pipeline.checkpoints import load_checkpoint
+from milan_pipeline.checkpoint_loading import load_checkpoint
 from milan_pipeline.codec_files import read_shards_codec
 from milan_pipeline.examples import ExampleConfig, ToExamples
+from milan_pipeline.identity import content_hash
 from milan_pipeline.manifest import Shard, load_manifest
 from milan_pipeline.pairs import OnMissing
 from milan_pipeline.pretraining import open_run_data
+from milan_pipeline.run_encoders import read_run_encoder
 from milan_pipeline.shard_reading import read_rows
 from milan_pipeline.shards import index_shard, iterate_shard
 from milan_pipeline.store_record import finished_units, read_store_record
@@ -49,7 +51,7 @@ def packed(store: Path, scratch: Path, only: str = "") -> list[Shard]:
     return [
         write_target_shard(
             str(scratch), target_shard_name(unit), store=str(store), unit=unit, mark=mark,
-            layout=layout_of(identity),
+            layout=layout_of(identity), identity_hash=content_hash(identity),
         )
         for unit, mark in units
         if only in unit.path
@@ -91,6 +93,13 @@ def resumed(checkpoint: Path) -> dict[str, bytes]:
         moments = optimiser.state.get(parameter, {})
         state |= {f"{name}:{field}": _bytes(value) for field, value in moments.items()}
     return state
+
+
+def encoder_of(folder: Path) -> list[Any]:
+    """Read an exported encoder: all that one needs to make and feed it."""
+    found = read_run_encoder(str(folder))
+    weights = {name: _bytes(tensor) for name, tensor in sorted((found.state or {}).items())}
+    return [found.arguments, found.mean, found.std, weights]
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:

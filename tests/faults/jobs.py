@@ -83,7 +83,8 @@ class Inputs:
     @functools.cached_property
     def painted(self) -> Path:
         """Pictures with masks."""
-        return write_ade_tree(self.root, {"training": 12, "validation": 3}) / "images"
+        tree: Path = write_ade_tree(self.root, {"training": 12, "validation": 3})
+        return tree / "images"
 
     @property
     def shards(self) -> Path:

@@ -13,7 +13,7 @@ from tests.conftest import run_cli, write_tiny_clip
 from tests.faults.campaign import COUNTS, attempt
 from tests.faults.consumers import trained_on
 
-KIND = "one side of a pair"
+KIND = "pair: one side of it"
 Change = Callable[[Manifest], list[Shard]]
 
 
@@ -77,6 +77,12 @@ def consume(world, expected, named, side, *, case, change) -> None:
         )  # fmt: skip
 
 
+def mixed_in(targets: Path, others: Path) -> None:
+    """List the first of other shards, which lies here already, in the place of one's own."""
+    ours, theirs = (load_manifest(str(folder), kind="targets") for folder in (targets, others))
+    dataclasses.replace(ours, shards=(theirs.shards[0], *ours.shards[1:])).save()
+
+
 class kept:  # noqa: N801 - reads as the context that it is
     """Puts a folder back as it was."""
 
@@ -130,6 +136,30 @@ def test_files_are_missing_swapped_or_doubled(world, side, suffix) -> None:
     COUNTS[KIND].require_none_failed()
 
 
+def test_images_are_exchanged_behind_every_hash_but_their_own(world) -> None:
+    """A stale digest: the targets' manifest is made to name the changed shard, too."""
+    expected = trained_on(world.images, world.targets)
+    with kept(world.images), kept(world.targets):
+        images = load_manifest(str(world.images), kind="images")
+        shards = repacked(images, exchanged)
+        dataclasses.replace(images, shards=tuple(shards)).save()
+        targets = load_manifest(str(world.targets), kind="targets")
+        known = {shard.stem: shard.sha256 for shard in shards}
+        fitting = (
+            dataclasses.replace(
+                shard, details={**shard.details, "source_sha256": known[shard.details["source"]]}
+            )
+            for shard in targets.shards
+        )
+        dataclasses.replace(targets, shards=tuple(fitting)).save()
+        attempt(
+            KIND, "images: two are exchanged, and the targets' manifest fits",
+            lambda: trained_on(world.images, world.targets),
+            names=["was made from other image bytes"], expected=expected,
+        )  # fmt: skip
+    COUNTS[KIND].require_none_failed()
+
+
 def test_targets_of_another_seed_or_teacher(world, image_shards, tiny_clip, tmp_path) -> None:
     """Their files under the names of the right ones; and the stages, asked to mix them."""
     expected = trained_on(world.images, world.targets)
@@ -148,6 +178,12 @@ def test_targets_of_another_seed_or_teacher(world, image_shards, tiny_clip, tmp_
                     names=[Path(first).stem], expected=expected,
                 )  # fmt: skip
             run_cli("pack-targets", "--targets", store, "--out", world.targets, code=1)
+            mixed_in(world.targets, packs)
+            attempt(
+                KIND, f"a shard of {case}, listed with its right hashes",
+                lambda: trained_on(world.images, world.targets),
+                names=["identity_hash"], expected=expected,
+            )  # fmt: skip
         with kept(world.store):
             run_cli("extract-targets", *words, "--out", world.store, "--view-seed", seed, code=1)
     COUNTS[KIND].require_none_failed()

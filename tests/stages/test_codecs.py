@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from milan_pipeline.provenance import record_bytes
 from tests.conftest import run_cli
 
 KEYS = {
@@ -86,14 +87,14 @@ def test_an_unfinished_store_is_refused_unless_allowed(
 ) -> None:
     store = shutil.copytree(target_store, tmp_path / "targets.zarr")
     path = store / "extract-targets.json"
-    path.write_text(path.read_text().replace('"state": "done"', '"state": "running"'))
+    path.write_bytes(record_bytes(json.loads(path.read_text()) | {"state": "running"}))
     (store / "done/view-00/images-000001.json").unlink()
     command = ("codecs", "--targets", store, *FEW, "--plot", tmp_path / "x.png")
     run_cli(*command, code=1)
     assert f"{store} is not finished; run extract-targets again, or --allow" in read(capsys)
     run_cli(*command, "--allow-unfinished")
     assert "14 images" in capsys.readouterr().out
-    path.write_text(path.read_text().replace('"state": "running"', '"state": "done"'))
+    path.write_bytes(record_bytes(json.loads(path.read_text()) | {"state": "done"}))
     run_cli(*command, code=1)
     assert f"{store} lacks view-00/images-000001 (not done yet)" in read(capsys)
 

@@ -43,6 +43,16 @@ def test_one_table_of_all(project, capsys):
     assert lines[4].endswith(f"| {project}/runs/a/finetune/0 |")
 
 
+@pytest.mark.parametrize(("columns", "first"), [(40, "encoder  MILAN"), (400, "| encoder | stage")])
+def test_a_terminal_too_narrow_has_rows_below_each_other(
+    project, capsys, monkeypatch, columns, first
+):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    run_cli("compare", str(project))
+    assert capsys.readouterr().out.startswith(first)
+
+
 def test_means_over_seeds(project, capsys):
     run_cli("compare", str(project), "--over-seeds")
     assert "| MILAN | probe | 0 | 71.00 ± 1.41 (2) |  |" in capsys.readouterr().out
@@ -50,7 +60,7 @@ def test_means_over_seeds(project, capsys):
 
 def test_json_goes_to_a_file_too(project, capsys):
     out = project / "tables" / "all.json"
-    run_cli("compare", str(project / "runs/a"), "--format", "json", "--out", str(out))
+    run_cli("compare", str(project / "runs/a"), "--json", "--out", str(out))
     text = capsys.readouterr().out
     assert out.read_text() == text
     assert [row["metrics"] for row in json.loads(text)] == [{"knn@20": 70}, {"top1": 80}]

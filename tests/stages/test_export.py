@@ -3,6 +3,7 @@
 import importlib
 import json
 import shutil
+import subprocess
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from timm.data.config import resolve_model_data_config
 
 from milan_pipeline.checkpoints import MODEL
 from milan_pipeline.encoder_specs import fingerprint, load_encoder
+from milan_pipeline.provenance import record_bytes
 from milan_pipeline.run_weights import EMA_ENCODER, ENCODER
 from milan_pipeline.runs import load_run
 from tests.conftest import run_cli
@@ -50,6 +52,12 @@ def require_equal(found, expected):
 def weights_of(run):
     (checkpoint,) = (run / "checkpoints").iterdir()
     return load_file(checkpoint / MODEL)
+
+
+@pytest.mark.parametrize(("form", "name"), [("timm", "model"), ("official", "checkpoint")])
+def test_hashes_lie_beside_what_is_written(form, name, trained, tmp_path):
+    out = export(trained, form, tmp_path / form)
+    subprocess.run(["sha256sum", "--check", "--strict", f"{name}.sha256"], cwd=out, check=True)
 
 
 # ---- round trips
@@ -188,7 +196,7 @@ def test_an_encoder_alone_has_no_official_form(tmp_path, capsys):
 def test_another_decoder_has_no_official_form(run, tmp_path, capsys):
     record = json.loads((run / "config.json").read_text())
     record["content"]["decoder"] = "linear"
-    (run / "config.json").write_text(json.dumps(record))
+    (run / "config.json").write_bytes(record_bytes(record))
     export(run, "official", tmp_path / "official", code=1)
     assert "has the 'linear' decoder" in capsys.readouterr().err
 
@@ -205,6 +213,9 @@ def test_a_description_of_another_encoder_is_refused(change, reason, run, tmp_pa
     document = json.loads((run / "encoder.json").read_text())
     document["timm"] |= change
     (run / "encoder.json").write_text(json.dumps(document))
+    export(run, "timm", tmp_path / "out", code=1)
+    assert "encoder.json is not the file that" in capsys.readouterr().err
+    (run / "encoder.sha256").unlink()
     export(run, "timm", tmp_path / "out", code=1)
     assert reason in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -228,9 +239,9 @@ def test_an_extended_run_that_is_not_done_gives_its_newest_weights(
 ):
     run, rest = tmp_path / "run", ("--ema-decay", 0.5, "--base-lr", 0.1)
     pretrain(image_shards, target_shards, run, *rest, "--max-steps", 1)
-    stale = {name: (run / name).read_bytes() for name in (ENCODER, EMA_ENCODER)}
+    stale = {path.name: path.read_bytes() for path in run.glob("encoder*")}
     pretrain(image_shards, target_shards, run, *rest, "--max-steps", 2)
-    final = {name: load((run / name).read_bytes()) for name in stale}
+    final = {name: load((run / name).read_bytes()) for name in (ENCODER, EMA_ENCODER)}
     for name, data in stale.items():  # as if it had been stopped before its end
         (run / name).write_bytes(data)
     (run / "state.json").write_text('{"state": "interrupted", "step": 2}')

@@ -193,5 +193,5 @@ def test_status_of_a_fitted_store(store, capsys):
     said = capsys.readouterr().out
     assert "units: 3 done, 0 running, 0 failed, 0 stale, 0 missing" in said
     row = layout_of(read_identity(str(store))).dtype.itemsize
-    assert f"targets: 24, about {24 * row} bytes; 0 skipped" in said
+    assert f"targets: 24, bytes: about {24 * row} (" in said
     assert 17 * 4 + 16 < row < 17 * 4 + 16 + 32

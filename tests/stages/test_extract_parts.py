@@ -62,12 +62,12 @@ def test_parts_give_what_one_process_gives(extract: Extract, target_store: Path,
     assert "ready, 6 of 6 units to do" in capsys.readouterr().out
     for part, left in (("2/3", 4), ("0/3", 2)):
         out = extract("--part", part)
-        said = f"2 units_done_now; {left} of all 6 units are left to others"
+        said = f"2 units done now; {left} of all 6 units are left to others"
         assert said in capsys.readouterr().out
         assert record(out)["state"] == "running"
     started = record(out)["started"]
     extract("--part", "1/3")
-    assert "6 units, 2 units_done_now, 48 targets, 0 skipped" in capsys.readouterr().out
+    assert "6 units, 2 units done now, 48 targets, 0 skipped" in capsys.readouterr().out
     assert files_without(out, RECORD) == files_without(target_store, RECORD)
     assert record(out)["state"] == "done"
     assert record(out)["counts"]["targets"] == 48

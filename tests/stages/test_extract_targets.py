@@ -74,7 +74,7 @@ def test_the_store_says_what_it_is(extract: Extract, image_shards: Path) -> None
 
 def test_a_second_run_has_nothing_to_do(extract: Extract, capsys) -> None:
     before = files_of(extract())
-    assert "3 units, 3 units_done_now, 24 targets, 0 skipped" in capsys.readouterr().out
+    assert "3 units, 3 units done now, 24 targets, 0 skipped" in capsys.readouterr().out
     # Execution parameters are free.
     assert files_of(extract("--workers", 0, "--batch-size", 24)) == before
     assert "nothing to do, 3 units are done" in capsys.readouterr().out
@@ -219,7 +219,7 @@ def test_a_deleted_mark_makes_its_unit_again(extract: Extract, capsys) -> None:
     (out / "done" / "view-00" / "images-000001.json").unlink()
     (out / "view-00" / "images-000001" / "prior" / "c" / "0" / "0").unlink()
     extract()
-    assert "1 units_done_now" in capsys.readouterr().out
+    assert "1 units done now" in capsys.readouterr().out
     assert {path: data for path, (data, _) in files_of(out).items()} == before
 
 

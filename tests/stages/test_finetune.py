@@ -114,7 +114,7 @@ def test_the_end_is_a_line_of_a_table(data, tmp_path, capsys):
     assert re.search(r"1 steps, 1 of them now; .* images/s", said[0])
     assert said[1].split("   ")[0].strip() == "encoder"
     top1 = record(tmp_path, "scores.json")["metrics"]["top1"]
-    assert re.match(rf"tiny one +{top1:.2f} +100\.00 +{top1:.2f} +12 +9$", said[2])
+    assert re.match(rf"tiny one +{top1:.2f} +100\.00 +{top1:.2f} +12 +9 +0$", said[2])
 
 
 def test_a_moving_average_is_what_is_scored_and_kept(data, tmp_path):

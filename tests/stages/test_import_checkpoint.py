@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from milan_pipeline.encoder_specs import load_encoder
 from milan_pipeline.initial import sincos_positions
 from milan_pipeline.official import official_name
+from milan_pipeline.provenance import record_bytes
 from milan_pipeline.runs import load_run
 from milan_pipeline.student import in_grid_order, patchify
 from tests.small_official import CASE, HEADS, encoder_only, import_checkpoint, official_weights
@@ -81,7 +82,7 @@ def test_a_second_run_has_nothing_to_do_and_other_options_are_refused(checkpoint
 def test_an_import_that_was_killed_is_done_again(checkpoint, tmp_path):
     run = import_checkpoint(checkpoint, tmp_path / "run")
     record = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps(record | {"state": "running"}))
+    (run / "config.json").write_bytes(record_bytes(record | {"state": "running"}))
     (run / "encoder.json").unlink()
     import_checkpoint(checkpoint, run)
     require_weights(run, official_weights())

@@ -12,6 +12,7 @@ from milan_pipeline.errors import InterruptedRunError, StorageError
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.labelled import open_labelled
 from milan_pipeline.manifest import Manifest, load_manifest
+from milan_pipeline.quantities import bytes_text
 from milan_pipeline.shards import iterate_shard
 from tests.conftest import run_cli, write_picture
 from tests.kills import files_without, run_and_kill
@@ -242,7 +243,7 @@ def test_dry_run_says_what_it_would_do(
     output = capsys.readouterr().out
     assert "shards to do: 4, done: 0" in output
     assert "images: 24, classes: 3" in output
-    assert f"bytes to write: about {size}, free: " in output
+    assert f"bytes to write: about {bytes_text(size)}, free: " in output
     assert not (tmp_path / "out").exists()
 
 

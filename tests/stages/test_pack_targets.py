@@ -1,5 +1,6 @@
 """pack-targets: byte-identical tars, what is stale, what is refused."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +12,8 @@ from milan_pipeline.errors import InterruptedRunError
 from milan_pipeline.identity import content_hash
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.manifest import Manifest, load_manifest
+from milan_pipeline.provenance import record_bytes
+from milan_pipeline.quantities import bytes_text
 from milan_pipeline.target_store import read_identity
 from tests.conftest import run_cli, write_picture, write_tiny_clip
 from tests.kills import run_and_kill
@@ -115,15 +118,15 @@ def test_a_dry_run_writes_nothing_and_comes_true(
     views = 2 - views_done
     assert len(sizes) == 2 * 3 * views
     assert f"shards to do: {3 * views}, done: {3 * views_done}" in output
-    assert f"bytes to write: {sum(sizes)} in tars" in output
-    assert f"({sum(sizes) / (24 * views):.0f} a target)" in output
+    assert f"bytes to write: {bytes_text(sum(sizes))} in tars" in output
+    assert f", {sum(sizes) / (24 * views):.0f} a target; free: " in output
 
 
 def test_an_unfinished_store_is_refused(target_store: Path, tmp_path: Path, capsys) -> None:
     store = tmp_path / "targets.zarr"
     shutil.copytree(target_store, store)
     record = json.loads((store / "extract-targets.json").read_text())
-    (store / "extract-targets.json").write_text(json.dumps(record | {"state": "running"}))
+    (store / "extract-targets.json").write_bytes(record_bytes(record | {"state": "running"}))
     (store / "done" / "view-01" / "images-000002.json").unlink()
     pack(store, tmp_path / "out", code=1)
     assert "is not finished; run extract-targets again" in capsys.readouterr().err
@@ -139,7 +142,7 @@ def test_a_view_that_nobody_finished_is_not_packed(
     (store / "done/view-01/images-000002.json").unlink()
     pack(store, tmp_path / "torn", code=1)  # "done", but for a unit
     record = store / "extract-targets.json"
-    record.write_text(record.read_text().replace('"state": "done"', '"state": "running"'))
+    record.write_bytes(record_bytes(json.loads(record.read_text()) | {"state": "running"}))
     pack(store, tmp_path / "torn", code=1)  # killed in its second view
     run_cli(
         "extract-targets", "--images", image_shards, "--out", store, "--teacher",
@@ -212,6 +215,27 @@ def test_other_targets_are_refused_or_replace(
     manifest = load(out)
     assert manifest.common["identity"]["codec"] == {"name": "int8"}
     assert len(manifest.shards) == 3
+
+
+def test_shards_that_name_no_identity_are_packed_again(
+    target_store: Path, target_shards: Path, image_shards: Path, tmp_path: Path, capsys
+) -> None:
+    """As an earlier version wrote them."""
+    out = tmp_path / "out"
+    shutil.copytree(target_shards, out)
+    manifest = load(out)
+    earlier = tuple(
+        dataclasses.replace(
+            shard, details={k: v for k, v in shard.details.items() if k != "identity_hash"}
+        )
+        for shard in manifest.shards
+    )
+    dataclasses.replace(manifest, shards=earlier).save()
+    words = ("--images", image_shards, "--targets", out, "--out", tmp_path / "run")
+    run_cli("pretrain", *words, code=1)
+    assert "packed by an earlier version; run pack-targets again" in capsys.readouterr().err
+    pack(target_store, out)
+    assert files_of(out) == files_of(target_shards)
 
 
 def test_tars_of_units_that_were_extracted_again_are_stale(

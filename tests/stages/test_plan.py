@@ -14,7 +14,7 @@ from tests.conftest import run_cli, write_picture, write_tiny_clip
 
 
 def document(capsys) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
 
 
@@ -89,7 +89,7 @@ def test_a_plan_of_a_fitted_codec_comes_true(hundreds: Path, tmp_path: Path, cap
     run_cli("extract-targets", *words, "--out", store, "--dry-run")
     output = capsys.readouterr().out
     assert "units to do: 0, done: 2" in output
-    assert "bytes to write: about 0 " in output
+    assert "bytes to write: about 0, " in output
 
 
 def test_the_table(tiny_clip: Path, tmp_path: Path, capsys) -> None:
@@ -115,15 +115,30 @@ def test_without_rates_multiply_adds_speak(tiny_clip: Path, capsys) -> None:
     assert "by multiply-adds alone" in capsys.readouterr().out
 
 
+def test_a_recipe_of_other_stages_is_enough(tiny_clip: Path, tmp_path: Path, capsys) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"extract-targets: {{teacher: 'local-dir:{tiny_clip}', views: 3, precision: fp16, "
+        "codec: int8, min-scale: 0.4}\npretrain: {epochs: 7, precision: bf16}\n"
+    )
+    run_cli("plan", "--config", recipe, "--samples", 5, "--json")
+    said = document(capsys)
+    assert said["teacher_precision"] == "fp16"
+    words = ("--views", 3, "--precision", "fp16", "--codec", "int8", "--epochs", 7)
+    teacher = ("--teacher", f"local-dir:{tiny_clip}")
+    run_cli("plan", *teacher, *words, "--samples", 5, "--json")
+    assert said == document(capsys)
+
+
 def test_what_does_not_pay_is_said(tiny_clip: Path, capsys) -> None:
     run_cli(
         "plan", "--samples", 2500, "--teacher", f"local-dir:{tiny_clip}", "--student-rate", 100,
         "--teacher-rate", 1000, "--epochs", 40, "--views", 40, "--read-bandwidth", 1e6, "--json",
     )  # fmt: skip
-    output = capsys.readouterr().out
+    heard = capsys.readouterr()
+    output, said = heard.err, json.loads(heard.out)
     assert "does not pay: caching 40 views runs the teacher as often as 40 epochs" in output
     assert "caching pays" not in output
-    said = json.loads(output.splitlines()[-1])
     assert said["pays"] is False
     assert len(said["why"]) == 1
     assert "saved:" not in output
@@ -149,8 +164,8 @@ def test_measuring(
         "plan", "--samples", 2500, "--teacher", f"local-dir:{tiny_clip}", "--measure",
         "--precision", precision, "--device", "cpu", "--json",
     )  # fmt: skip
-    output = capsys.readouterr().out
-    said = json.loads(output.splitlines()[-1])
+    heard = capsys.readouterr()
+    output, said = heard.err, json.loads(heard.out)
     settled, rate = ("bf16", 30.0) if precision == "auto" else ("fp32", 12.0)
     assert (said["teacher_precision"], said["teacher_rate"]) == (settled, rate)
     assert said["teacher_hours"] == pytest.approx(2500 / rate / 3600)

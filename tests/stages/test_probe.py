@@ -142,7 +142,7 @@ def test_dry_run_counts_and_writes_nothing(options, tmp_path, capsys):
     probe.dry_run(Probe(**options))
     said = capsys.readouterr().out
     assert "60 to learn from, 30 to score on" in said
-    assert "bytes to write: about 3720 and, for each image to encode, 8 times" in said
+    assert "bytes to write: about 3720 (3.72 kB) and, for each image to encode, 8 times" in said
     assert not (tmp_path / "out").exists()
 
 

@@ -112,7 +112,7 @@ def test_the_end_is_a_line_of_a_table(data, tmp_path, capsys):
     miou, macc, aacc = (
         record(tmp_path, "scores.json")["metrics"][n] for n in said[1].lower().split()[1:6:2]
     )
-    assert re.match(rf"tiny one +{miou:.2f} +{macc:.2f} +{aacc:.2f} +12 +5$", said[2])
+    assert re.match(rf"tiny one +{miou:.2f} +{macc:.2f} +{aacc:.2f} +12 +5 +0$", said[2])
 
 
 def test_a_moving_average_is_what_is_scored_and_kept(data, tmp_path):

@@ -1,10 +1,12 @@
 """status: what the command prints of a store that is done, half done, and none."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from milan_pipeline.provenance import record_bytes
 from tests.conftest import run_cli
 
 Captured = pytest.CaptureFixture[str]
@@ -25,14 +27,15 @@ def half_done(image_shards: Path, tiny_clip: Path, tmp_path: Path, capsys: Captu
 def test_done(target_store: Path, capsys: Captured) -> None:
     run_cli("status", target_store)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:5] == [
-        f"{target_store}: done",
+    assert lines[0] == f"{target_store}: done"
+    assert re.fullmatch(r"teacher: local-dir:.*/clip0 in fp32, codec: float16", lines.pop(1))
+    assert lines[1:5] == [
         "units: 6 done, 0 running, 0 failed, 0 stale, 0 missing",
         "  view-00: 3 done, 0 running, 0 failed, 0 stale, 0 missing",
         "  view-01: 3 done, 0 running, 0 failed, 0 stale, 0 missing",
         "images: 0 left, 0/s now, 0/s on average; none left",
     ]
-    assert lines[5].startswith("targets: 48, about ")
+    assert lines[5].startswith("targets: 48, bytes: about ")
     assert lines[6:] == ["single: done, 6 of 6 units done"]
 
 
@@ -70,7 +73,7 @@ def test_many_stale_units_are_not_all_named(half_done: Path, capsys: Captured) -
         "samples": [1] * 12,
         "views": 1,
     }
-    record.write_text(json.dumps(document))
+    record.write_bytes(record_bytes(document))
     mark = json.loads((half_done / "done/view-00/images-000000.json").read_text())
     for number in range(12):
         (half_done / f"done/view-00/s-{number}.json").write_text(json.dumps(mark))

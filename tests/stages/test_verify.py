@@ -12,6 +12,7 @@ import xxhash
 import zarr
 
 from milan_pipeline.errors import StorageError
+from milan_pipeline.provenance import record_bytes
 from milan_pipeline.units import Mark
 from tests.conftest import run_cli, values_of, write_tiny_clip
 from tests.stages.test_extract_targets import files_of
@@ -88,7 +89,7 @@ def verify(store: Path, capsys, *words: object, code: int = 0) -> tuple[dict[str
     capsys.readouterr()
     run_cli("verify", "--targets", store, "--sample", 8, "--json", *words, code=code)
     output = capsys.readouterr()
-    return json.loads(output.out.splitlines()[-1]), output.out + output.err
+    return json.loads(output.out), output.out + output.err
 
 
 def test_a_sound_store(store: Path, capsys) -> None:
@@ -372,7 +373,7 @@ def moved(store: Path, tmp_path: Path) -> Path:
     place = store / "extract-targets.json"
     record = json.loads(place.read_text())
     gone = {"images": str(tmp_path / "gone"), "teacher": f"local-dir:{tmp_path}/gone"}
-    place.write_text(json.dumps(record | {"config": record["config"] | gone}))
+    place.write_bytes(record_bytes(record | {"config": record["config"] | gone}))
     return store
 
 
@@ -432,7 +433,7 @@ def test_an_image_shard_that_is_gone(
 def test_options_that_are_not_the_store_s_repair_nothing(store: Path, capsys) -> None:
     place = store / "extract-targets.json"
     record = json.loads(place.read_text())
-    place.write_text(json.dumps(record | {"config": record["config"] | {"view_seed": 7}}))
+    place.write_bytes(record_bytes(record | {"config": record["config"] | {"view_seed": 7}}))
     flip_bit(chunk_of(store, "prior"))
     before = files_of(store)
     run_cli("verify", "--targets", store, "--repair", code=1)

@@ -15,7 +15,6 @@ import sys
 from collections.abc import Iterator
 from typing import Protocol
 
-import click
 import dask
 from dask_jobqueue.slurm import SLURMCluster
 
@@ -23,7 +22,9 @@ from milan_pipeline.cli import EXIT_FAILED, exit_with
 from milan_pipeline.dask_cluster import UNWATCHED
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.launcher import passing_signals_on
-from milan_pipeline.options import arguments, option, require_least, stage_command
+from milan_pipeline.messages import note, report
+from milan_pipeline.options import arguments, option, require_least
+from milan_pipeline.stage_commands import stage_command
 
 TARGET_SECONDS = "1s"
 """The less, the sooner Dask asks for more jobs: it sees two units for each worker, not all."""
@@ -136,7 +137,7 @@ def run_command(command: tuple[str, ...], cluster: Cluster) -> int:
     Raises:
         ConfigError: there is no such command.
     """
-    click.echo(f"Dask's dashboard: {cluster.dashboard_link}", err=True)
+    note(f"Dask's dashboard: {cluster.dashboard_link}")
     started: list[subprocess.Popen[bytes]] = []
     with passing_signals_on(started):
         try:
@@ -161,7 +162,7 @@ def run(config: OnSlurm) -> None:
 def dry_run(config: OnSlurm) -> None:
     """Show the job script."""
     with slurm_cluster(config) as cluster:
-        click.echo(cluster.job_script())
+        report([cluster.job_script()])
 
 
 command = stage_command("on-slurm", OnSlurm, run=run, dry_run=dry_run)

@@ -53,8 +53,8 @@ def cached(folder: Path, seed: int, split: Split, count: int, workers: int) -> P
         (part / "captions.json").write_text(json.dumps(pool.captions))
         part.rename(path)
     return Pool(
-        np.load(path / "pixels.npy", mmap_mode="r"),
-        np.load(path / "labels.npy"),
+        np.load(path / "pixels.npy", mmap_mode="r", allow_pickle=False),
+        np.load(path / "labels.npy", allow_pickle=False),
         json.loads((path / "captions.json").read_text()),
     )
 

@@ -1,0 +1,1 @@
+"""The documentation, and how it is built."""

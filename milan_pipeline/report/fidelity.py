@@ -1,0 +1,52 @@
+"""What can be said of a codec's fidelity from stored targets alone, the originals being gone.
+
+Legend: n samples, N tokens, D target width.
+"""
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from milan_pipeline.codecs import make_codec
+from milan_pipeline.report.target_rows import TargetRows
+
+HALF_ULP = {"float16": 2.0**-11, "bfloat16": 2.0**-9}
+"""The most that rounding changes a component by, relative to it (subnormal ones apart)."""
+
+
+def fidelity_facts(rows: TargetRows) -> dict[str, Any]:
+    """Say what is known: a bound of the plain codecs' loss, and whether codes are reproduced.
+
+    Encoding what was decoded once more tells that the codec's arrays fit the codes, and how far a
+    second pass would drift; it does not tell what the first pass lost.
+    """
+    spec, tokens_nND = rows.codec.spec, rows.tokens_nND
+    again_nND = rows.codec.decode(*rows.codec.encode(tokens_nND))
+    cosine_nN = F.cosine_similarity(tokens_nND, again_nND, dim=-1)
+    known: dict[str, Any] = {
+        "all_components_finite": bool(tokens_nND.isfinite().all()),
+        "cosine_of_decoded_to_encoded_again": float(cosine_nN.mean()),
+        "least_such_cosine": float(cosine_nN.min()),
+    }
+    if spec.name in HALF_ULP:
+        known["least_possible_cosine_to_the_original"] = (1 - HALF_ULP[spec.name] ** 2) ** 0.5
+    elif spec.name == "int8":
+        known |= _int8_facts(tokens_nND)
+    else:
+        known["cosine_to_the_original"] = "not known: `milan-pipeline codecs` measures it"
+    return known
+
+
+def _int8_facts(tokens_nND: torch.Tensor) -> dict[str, float]:
+    """A component is rounded by half a step at most; likely, evenly anywhere within that."""
+    scale_nN = make_codec("int8").encode(tokens_nND).scale_nN
+    assert scale_nN is not None  # noqa: S101 - int8 has one
+    width, step_nN = tokens_nND.shape[-1], scale_nN.float()
+    norm_nN = torch.linalg.vector_norm(tokens_nND, dim=-1).clamp_min(1e-12)
+    most_nN = (step_nN / 2 * width**0.5 / norm_nN).clamp_max(1)
+    likely_nN = step_nN * (width / 12) ** 0.5 / norm_nN
+    return {
+        "least_possible_cosine_to_the_original": float((1 - most_nN.square()).sqrt().min()),
+        "expected_cosine_to_the_original": float((1 + likely_nN.square()).rsqrt().mean()),
+    }

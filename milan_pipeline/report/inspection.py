@@ -1,0 +1,70 @@
+"""Look at one place, or at several runs, and tell the facts."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.report.facts import Facts, lines_of
+from milan_pipeline.report.kinds import Kind, kind_of
+from milan_pipeline.report.run_facts import RunReport, read_run
+from milan_pipeline.report.shard_facts import image_shard_facts, target_shard_facts
+from milan_pipeline.report.store_facts import store_facts
+
+FACTS_OF = {
+    "target store": store_facts,
+    "target shards": target_shard_facts,
+    "image shards": image_shard_facts,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What was found.
+
+    Attributes:
+        kind: of all places.
+        places: a run each, or one of another kind.
+        facts: of each place.
+        runs: those that are runs.
+    """
+
+    kind: Kind
+    places: Sequence[str]
+    facts: Sequence[Facts]
+    runs: Sequence[RunReport]
+
+    @property
+    def document(self) -> Facts | list[Facts]:
+        """The facts of the one place, or a list of several runs'."""
+        return self.facts[0] if len(self.facts) == 1 else list(self.facts)
+
+    @property
+    def lines(self) -> list[str]:
+        """The same for a terminal, places parted by an empty line."""
+        parts = [list(lines_of(facts)) for facts in self.facts]
+        return [line for part in parts for line in ("", *part)][1:]
+
+
+def inspect_places(places: Sequence[str], results: tuple[str, ...] = ()) -> Inspection:
+    """Find out what lies at one place, or at several that are all runs.
+
+    Args:
+        places: paths or URLs.
+        results: folders in and below which the runs' results lie, beside their own.
+
+    Raises:
+        ConfigError: several places are not all runs, or `results` are for none.
+        MissingDataError: a place holds nothing that is known.
+        DataError: it is damaged.
+    """
+    kinds = [kind_of(place) for place in places]
+    kind = kinds[0]
+    if len(places) > 1 and set(kinds) != {"run"}:
+        other = next((p for p, k in zip(places, kinds, strict=True) if k != "run"), places[0])
+        raise ConfigError(f"{other} is no run, and only runs are compared; inspect it by itself")
+    if kind == "run":
+        runs = [read_run(place, results) for place in places]
+        return Inspection(kind=kind, places=places, facts=[r.facts() for r in runs], runs=runs)
+    if results:
+        raise ConfigError(f"--results {results[0]} is for a run, not for {kind}; leave it out")
+    return Inspection(kind=kind, places=places, facts=[FACTS_OF[kind](places[0])], runs=[])

@@ -1,0 +1,182 @@
+"""What a run predicts of some views, beside their targets.
+
+Legend: n views, N = 1 + L tokens, L patches, K kept, D target width.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from milan_pipeline.checkpoints import newest_checkpoint
+from milan_pipeline.codecs.spectrum import directions
+from milan_pipeline.errors import MilanError, MismatchError
+from milan_pipeline.identity import differences
+from milan_pipeline.manifest import load_manifest
+from milan_pipeline.masking import draw_mask
+from milan_pipeline.pretraining_choices import DEFAULTS
+from milan_pipeline.report.gallery import token_colours
+from milan_pipeline.report.pictures import colours_uri, heat_uri, jpeg_uri, mask_uri
+from milan_pipeline.report.run_facts import RunReport
+from milan_pipeline.report.target_rows import TargetRows
+from milan_pipeline.runs import LoadedRun, load_run
+
+ABOUT_STORAGE = ("codec", "transcoded_from", "view_policy")
+"""Parts of an identity in which targets may differ from those that a run learnt, and still be
+predicted: how they are stored, and which views they are of."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One view: pictures as data URIs, and the mean cosine of masked and of visible patches."""
+
+    key: str
+    pixels: str
+    mask: str
+    target: str
+    predicted: str
+    agreement: str
+    masked_cosine: float
+    visible_cosine: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """Of a run: its predictions, their means, and whether it learnt from these very images."""
+
+    run: str
+    step: int
+    seen: str
+    views: list[Prediction]
+
+    @property
+    def masked_cosine(self) -> float:
+        """The mean over views, and over their masked patches."""
+        return float(np.nanmean([view.masked_cosine for view in self.views]))
+
+    @property
+    def visible_cosine(self) -> float:
+        """Likewise of visible patches."""
+        return float(np.nanmean([view.visible_cosine for view in self.views]))
+
+
+def require_same_targets(run: RunReport, rows: TargetRows, targets: str) -> None:
+    """Refuse targets of another teacher than the run's.
+
+    Raises:
+        MismatchError: they are; fields are named.
+    """
+    theirs, ours = run.record["inputs"].get("identity"), rows.identity
+    if theirs is None:
+        raise MismatchError(
+            f"{run.folder} did not learn targets of a teacher; leave out --targets {targets}"
+        )
+    there, here = (
+        {name: part for name, part in one.items() if name not in ABOUT_STORAGE}
+        for one in (theirs, ours)
+    )
+    found = differences(there, here)
+    if found:
+        listing = ", ".join(f"{name} is {a!r} there and {b!r} here" for name, a, b in found)
+        raise MismatchError(
+            f"{run.folder} learnt other targets than --targets {targets}: {listing}; give targets "
+            "of its teacher"
+        )
+
+
+def predict(
+    run: RunReport, rows: TargetRows, views: Sequence[NDArray[np.uint8]], *, seed: int
+) -> Predictions:
+    """Let a run's newest checkpoint predict views from the patches that it keeps.
+
+    Args:
+        run: pretraining's, finished or not.
+        rows: targets of its teacher.
+        views: their pixels (S, S, 3), S of the student.
+        seed: of the masks.
+
+    Raises:
+        MissingDataError: the run has no checkpoint yet.
+    """
+    loaded = load_run(run.folder)
+    target_nLD = directions(rows.tokens_nND[:, 1:])
+    masking = run.record["content"].get("masking") or DEFAULTS["features"]["masking"]
+    pairs = [
+        _predicted(loaded, masking, rows, number, view, seed=seed)
+        for number, view in enumerate(views)
+    ]
+    colours = token_colours(target_nLD)
+    found = []
+    for number, (kept_K, pred_LD) in enumerate(pairs):
+        cosine_L = F.cosine_similarity(pred_LD, target_nLD[number], dim=-1).numpy()
+        visible_L = np.zeros(len(cosine_L), dtype=bool)
+        visible_L[kept_K] = True
+        known_LD = directions(pred_LD.nan_to_num())
+        pictures = [
+            colours_uri(colours(part.numpy()).reshape(*rows.grid, 3)) if colours else ""
+            for part in (target_nLD[number], known_LD)
+        ]
+        found.append(
+            Prediction(
+                key=rows.key[number],
+                pixels=jpeg_uri(views[number]),
+                mask=mask_uri(kept_K, rows.grid),
+                target=pictures[0],
+                predicted=pictures[1],
+                agreement=heat_uri(np.nan_to_num(cosine_L).reshape(rows.grid), ends=(0, 1)),
+                masked_cosine=_mean(cosine_L[~visible_L]),
+                visible_cosine=_mean(cosine_L[visible_L]),
+            )
+        )
+    newest = newest_checkpoint(run.folder)
+    return Predictions(
+        run=run.name,
+        step=newest[0] if newest else 0,
+        seen=seen_in_training(run, rows),
+        views=found,
+    )
+
+
+def seen_in_training(run: RunReport, rows: TargetRows) -> str:
+    """Say whether the run learnt from the image shards that these views are of, if it is known.
+
+    Its record has the folder of its image shards, and shards are told by their sha256.
+    """
+    folder = run.record["config"].get("images")
+    try:
+        manifest = load_manifest(str(folder), kind="images", allow_unfinished=True)
+    except MilanError:
+        return "not known, as the images that the run learnt from are not where they were"
+    learnt = {shard.sha256 for shard in manifest.shards}
+    seen = sum(sha256 in learnt for sha256 in rows.source_sha256)
+    if not seen:
+        return "held out: none of these views is of an image shard that the run learnt from"
+    return f"{seen} of {len(rows)} views are of image shards that the run learnt from: not held out"
+
+
+def _predicted(
+    loaded: LoadedRun,
+    masking: str,
+    rows: TargetRows,
+    number: int,
+    view_SSC: NDArray[np.uint8],
+    *,
+    seed: int,
+) -> tuple[NDArray[np.int64], torch.Tensor]:
+    """Return the patches kept (K,) and the prediction of all patches (L, D)."""
+    kept_K, masked_M = draw_mask(
+        masking, rows.prior_nL[number], loaded.kept, grid=rows.grid, seed=seed, epoch=0,
+        key=rows.key[number],
+    )  # fmt: skip
+    view_CSS = torch.from_numpy(view_SSC).permute(2, 0, 1)
+    pred_ND = loaded.predict(view_CSS, torch.from_numpy(kept_K), torch.from_numpy(masked_M))
+    return kept_K, pred_ND[1:]
+
+
+def _mean(values: NDArray[np.float32]) -> float:
+    """NaN where the run did not supervise any of them."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else float("nan")

@@ -1,0 +1,152 @@
+"""Facts of a run: what it trains, how far it is, how fast, and what was measured of it."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, TypedDict
+
+from milan_pipeline import storage
+from milan_pipeline.checkpoints import newest_checkpoint
+from milan_pipeline.documents import MISSHAPEN, Count, parsed
+from milan_pipeline.encoder_specs import fingerprint
+from milan_pipeline.errors import ConfigError, DataError, MissingDataError
+from milan_pipeline.provenance import read_record
+from milan_pipeline.report.facts import Facts, flattened
+from milan_pipeline.report.run_history import History, latest, read_history, with_step_seconds
+from milan_pipeline.results import Result, find_results
+from milan_pipeline.run_state import STATE_NAME
+
+NAMED = 5
+
+
+class State(TypedDict, total=False):
+    """What a run's `state.json` says."""
+
+    state: str
+    step: Count
+    total_steps: Count
+
+
+class _Unreadable(TypedDict):
+    shard: str
+    key: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """A run as its folder tells of it.
+
+    Attributes:
+        folder: of the run.
+        name: what plots and tables call it.
+        record: its `config.json`.
+        state: its `state.json`; empty before the first step.
+        history: its log.
+        results: what `probe`, `finetune` and `segment` measured of its encoder.
+    """
+
+    folder: Path
+    name: str
+    record: dict[str, Any]
+    state: State
+    history: History
+    results: list[Result]
+
+    @property
+    def step(self) -> int:
+        """Steps that are done: by its log, as its state is written when it begins and ends."""
+        logged = self.history.get("step", ())
+        return max(int(self.state.get("step", 0)), int(max(logged, default=0)))
+
+    def facts(self) -> Facts:
+        """Tell it for a terminal; keys are those of the record and the log."""
+        newest, unreadable = newest_checkpoint(self.folder), _unreadable(self.folder)
+        return {
+            "run": {
+                "path": str(self.folder),
+                "stage": self.record["stage"],
+                "state": self.state.get("state", self.record["state"]),
+                "step": self.step,
+                "total_steps": self.state.get("total_steps"),
+                "newest_checkpoint": None if newest is None else newest[1].name,
+                "encoder_exported": (self.folder / "encoder.safetensors").exists(),
+            },
+            "options": dict(flattened(self.record["content"])),
+            "inputs": {
+                name: value
+                for name, value in flattened(self.record["inputs"])
+                if not name.startswith("identity.")
+            },
+            "latest steps": latest(self.history),
+            "ledger": {"unreadable_images": len(unreadable), "first": unreadable[:NAMED]},
+            "results": {
+                f"{result.stage} {metric} ({result.name}), %": value
+                for result in self.results
+                for metric, value in result.metrics.items()
+            },
+        }
+
+
+def read_run(url: str, results: tuple[str, ...] = ()) -> RunReport:
+    """Read what a run folder tells.
+
+    Args:
+        url: a local folder.
+        results: folders in and below which its results lie, beside its own.
+
+    Raises:
+        ConfigError: the folder is not local.
+        MissingDataError: it holds no run, or a folder of `results` no result at all.
+        DataError: it is damaged.
+    """
+    place = storage.local_path(url)
+    if place is None:
+        raise ConfigError(f"{url} is no local folder; copy the run to this machine")
+    folder = Path(place)
+    record = read_record(str(folder / "config.json"))
+    if record is None:
+        raise MissingDataError(f"{url} holds no run; `pretrain` makes one")
+    batch = record.get("config", {}).get("batch_size")
+    return RunReport(
+        folder=folder,
+        name=folder.name,
+        record=record,
+        state=_state_of(folder),
+        history=with_step_seconds(read_history(folder), batch),
+        results=_results_of(folder, results),
+    )
+
+
+def _state_of(folder: Path) -> State:
+    path = folder / STATE_NAME
+    try:
+        return parsed(path.read_bytes(), State) if path.exists() else {}
+    except MISSHAPEN as error:
+        raise DataError(f"{path} is damaged ({error}); run its stage again") from error
+
+
+def _unreadable(folder: Path) -> list[str]:
+    """Say which images a run could not decode, and why."""
+    rows = []
+    for path in (folder / f"unreadable-{what}.json" for what in ("train", "val")):
+        try:
+            rows += parsed(path.read_bytes(), list[_Unreadable]) if path.exists() else []
+        except MISSHAPEN as error:
+            raise DataError(f"{path} is damaged ({error}); remove it") from error
+    return [f"{row['shard']}:{row['key']} ({row['reason']})" for row in rows]
+
+
+def _results_of(folder: Path, places: tuple[str, ...]) -> list[Result]:
+    """Find results below the run, and elsewhere those of an encoder with its very weights."""
+    own, others = _found(str(folder)), find_results(places) if places else []
+    ours = fingerprint(str(folder)) if (folder / "encoder.safetensors").exists() else None
+    matching = [result for result in others if result.inputs.get("encoder") == ours]
+    return list({result.folder: result for result in own + matching}.values())
+
+
+def _found(folder: str) -> list[Result]:
+    """Results below a run are optional."""
+    try:
+        return find_results([folder])
+    except MissingDataError:
+        return []

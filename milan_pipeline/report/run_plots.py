@@ -1,0 +1,106 @@
+"""Plots of what runs have logged, several runs on shared axes.
+
+Legend: S logged steps, B buckets of them.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
+
+from milan_pipeline.quantities import short_bytes
+from milan_pipeline.report.run_facts import RunReport
+from milan_pipeline.report.run_history import History, data_wait_share
+from milan_pipeline.report.svg import DASHES, SERIES, Plot, draw
+
+BUCKETS = 300
+MOST_RUNS = len(SERIES)
+Line = tuple[int, str, NDArray[np.float64], NDArray[np.float64]]
+"""A run's number, its name, and where its line goes."""
+Column = Callable[[History], NDArray[np.float64]]
+
+
+def plot_runs(runs: Sequence[RunReport]) -> list[Plot]:
+    """Plot loss, rate, speed, waiting and memory against epochs; what no run tells is left out."""
+    wanted: list[tuple[str, str, str, Column]] = [
+        ("Loss", "loss", "", _column("loss")),
+        ("Learning rate", "learning rate", "", _column("lr")),
+        ("Throughput", "images/s", "", _column("images_per_second")),
+        ("Waiting for data", "share of a step's time", "%", data_wait_share),
+        ("Memory of the first process", "peak so far", "bytes", _column("memory_bytes")),
+        ("GPU memory of the first process", "peak so far", "bytes", _column("cuda_memory_bytes")),
+        ("Gradient norm", "before clipping", "", _column("grad_norm")),
+    ]
+    plots = [_plot(runs, *one) for one in wanted]
+    return [plot for plot in plots if plot is not None]
+
+
+def bucketed(
+    x_S: NDArray[np.float64], y_S: NDArray[np.float64], buckets: int = BUCKETS
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return means (B,) of equally many neighbouring steps; what is not finite is left out."""
+    finite_S = np.isfinite(x_S) & np.isfinite(y_S)
+    x_S, y_S = x_S[finite_S], y_S[finite_S]
+    parts = np.array_split(np.arange(len(x_S)), max(1, min(buckets, len(x_S))))
+    parts = [part for part in parts if len(part)]
+    x_B, y_B = (np.array([all_S[part].mean() for part in parts]) for all_S in (x_S, y_S))
+    return x_B, y_B
+
+
+def _column(name: str) -> Column:
+    return lambda history: history.get(name, np.zeros(0))
+
+
+def _plot(
+    runs: Sequence[RunReport], title: str, label: str, unit: str, column: Column
+) -> Plot | None:
+    lines: list[Line] = []
+    for number, run in enumerate(runs):
+        values_S = column(run.history)
+        if len(values_S) and np.isfinite(values_S).any():
+            x_S = run.history.get("epoch", run.history["step"])
+            lines.append((number, run.name, *bucketed(x_S, values_S)))
+    if not lines:
+        return None
+
+    def onto(axes: Axes) -> None:
+        for number, name, x_B, y_B in lines:
+            axes.plot(
+                x_B, y_B, label=_plain(name), color=SERIES[number], linestyle=DASHES[number],
+                marker="o" if len(x_B) == 1 else "",
+            )  # fmt: skip
+        axes.set(xlabel="epoch", ylabel=label)
+        if unit == "%":
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            axes.set_ylim(0, None)
+        elif unit == "bytes":
+            axes.yaxis.set_major_formatter(lambda size, _: short_bytes(max(0, size)))
+            axes.set_ylim(0, None)
+        if len(runs) > 1:
+            axes.legend()
+
+    return draw(title, _words(title, unit, lines), onto)
+
+
+def _words(title: str, unit: str, lines: Sequence[Line]) -> str:
+    ends = [
+        (name, *(_value(float(value), unit) for value in (y_B[0], y_B[-1])))
+        for _, name, _, y_B in lines
+    ]
+    if len(ends) == 1:
+        return f"{title} over epochs: from {ends[0][1]} to {ends[0][2]}."
+    told = "; ".join(f"{name} from {first} to {last}" for name, first, last in ends)
+    return f"{title} over epochs: {told}."
+
+
+def _value(value: float, unit: str) -> str:
+    if unit == "%":
+        return f"{value:.1%}"
+    return short_bytes(value) if unit == "bytes" else f"{value:.4g}"
+
+
+def _plain(name: str) -> str:
+    """Keep matplotlib from reading a name as mathematics or as no label."""
+    return name.replace("$", r"\$").lstrip("_") or "run"

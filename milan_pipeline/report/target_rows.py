@@ -1,0 +1,204 @@
+"""A seeded sample of the targets of a store or of target shards, decoded.
+
+Targets of a store lie in blocks, each an object that is fetched and checked whole; so the sample
+comes from a few blocks, drawn at random, wherever the store is and however large. Target shards are
+read record by record.
+
+Legend: n samples, N = 1 + L tokens (CLS first), L patches, D target width, C code width.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from milan_pipeline.codec_files import read_shards_codec, read_store_codec
+from milan_pipeline.codecs import Codec, decode_prior
+from milan_pipeline.errors import MissingDataError
+from milan_pipeline.identity import Identity, content_hash
+from milan_pipeline.manifest import keys_of, load_index, load_manifest
+from milan_pipeline.report.kinds import kind_of
+from milan_pipeline.shards import SampleReader
+from milan_pipeline.store_record import read_store_record
+from milan_pipeline.target_records import layout_of
+from milan_pipeline.target_store import OUTER_SHARD, read_identity
+from milan_pipeline.unit_reader import open_unit
+from milan_pipeline.units import Mark, Unit, read_marks, undone_units
+
+BLOCKS = 24
+"""Blocks of a store that are read: 26 MB each of a ViT-B/16's targets as int8."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TargetRows:
+    """Some targets, in no order.
+
+    Attributes:
+        identity: of all of them.
+        codec: of what they are stored by.
+        total: how many there are, of which these are a sample.
+        blocks: out of how many blocks they come; None where they were drawn one by one.
+        source: stem of the image shard of each.
+        source_sha256: of that shard as it was when the targets were made.
+        key: of each, in that shard.
+        view: of each.
+        prior_nL: float32.
+        tokens_nND: float32, decoded.
+        records: (n,), as `RecordLayout.dtype` has them: box, flip and digest beside all that.
+    """
+
+    identity: Identity
+    codec: Codec
+    total: int
+    blocks: int | None
+    source: list[str]
+    source_sha256: list[str]
+    key: list[str]
+    view: list[int]
+    prior_nL: NDArray[np.float32]
+    tokens_nND: torch.Tensor
+    records: NDArray[np.void]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        rows, columns = self.identity["teacher"]["grid"]
+        return int(rows), int(columns)
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+
+class _Place(NamedTuple):
+    """Where some rows are from, and their records (n,), as target shards have them."""
+
+    source: str
+    source_sha256: str
+    view: int
+    keys: list[str]
+    records: NDArray[np.void]
+
+
+def read_target_rows(url: str, count: int, seed: int) -> TargetRows:
+    """Read a sample of the finished targets at a place.
+
+    Args:
+        url: a target store or a folder of target shards, finished or not.
+        count: how many; fewer where there are fewer.
+        seed: of the sample.
+
+    Raises:
+        MissingDataError: there is no finished target.
+        DataError: what is read is damaged.
+        StorageError: it cannot be read.
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    if kind_of(url) == "target store":
+        identity = read_identity(url)
+        return _rows_of(
+            identity, read_store_codec(url, identity), *_from_store(url, identity, count, generator)
+        )
+    manifest = load_manifest(url, kind="targets", allow_unfinished=True)
+    identity = manifest.common["identity"]
+    places = list(_from_shards(url, count, generator))
+    return _rows_of(identity, read_shards_codec(url, identity), places, manifest.samples, None)
+
+
+def spread(total: int, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Draw `count` of `total` numbers, or all where they are fewer; ascending."""
+    drawn: NDArray[np.int64] = generator.choice(total, size=min(count, total), replace=False)
+    return np.sort(drawn)
+
+
+def _from_store(
+    url: str, identity: Identity, count: int, generator: np.random.Generator
+) -> tuple[list[_Place], int, int]:
+    """Return places, the number of all targets, and out of how many blocks these come."""
+    record = read_store_record(url, identity)
+    units, marks = record.units(), read_marks(url, record.views)
+    left = undone_units(units, marks, content_hash(identity))
+    done = [(unit, marks[unit.mark_path]) for unit in units if unit not in left]
+    blocks = [(unit, mark, start) for unit, mark in done for start in range(0, mark.n, OUTER_SHARD)]
+    chosen = [blocks[number] for number in spread(len(blocks), BLOCKS, generator)]
+    sizes = np.array([min(OUTER_SHARD, mark.n - start) for _, mark, start in chosen], dtype=int)
+    drawn = spread(int(sizes.sum()), count, generator)
+    ends = np.cumsum(sizes)
+    places = []
+    for (unit, mark, start), size, end in zip(chosen, sizes, ends, strict=True):
+        mine = drawn[(drawn >= end - size) & (drawn < end)] - (end - size) + start
+        if len(mine):
+            places.append(_from_unit(url, identity, unit, mark, mine))
+    return places, sum(mark.n for _, mark in done), len(chosen)
+
+
+def _from_unit(
+    url: str, identity: Identity, unit: Unit, mark: Mark, rows: NDArray[np.int64]
+) -> _Place:
+    """Read rows of one block."""
+    group, layout = open_unit(url, unit, mark), layout_of(identity)
+    first = int(rows[0])
+    records = layout.records_of(group, first, int(rows[-1]) + 1)[rows - first]
+    keys = np.asarray(group["key"][first : int(rows[-1]) + 1])[rows - first]  # type: ignore[index]
+    return _Place(unit.shard.stem, mark.sha256, unit.view, [str(key) for key in keys], records)
+
+
+def _from_shards(url: str, count: int, generator: np.random.Generator) -> Iterator[_Place]:
+    manifest = load_manifest(url, kind="targets", allow_unfinished=True)
+    layout = layout_of(manifest.common["identity"])
+    drawn, first = spread(manifest.samples, count, generator), 0
+    with contextlib.closing(SampleReader()) as reader:
+        for shard in manifest.shards:
+            mine = drawn[(drawn >= first) & (drawn < first + shard.samples)] - first
+            first += shard.samples
+            if not len(mine):
+                continue
+            table, place = load_index(manifest, shard)[mine], manifest.url_of(shard)
+            data = [
+                reader.read(place, int(row["offset"]), int(row["length"]), int(row["xxh3"]))
+                for row in table
+            ]
+            yield _Place(
+                shard.details["source"],
+                shard.details["source_sha256"],
+                int(shard.details["view"]),
+                keys_of(table),
+                np.array([layout.from_bytes(one) for one in data], layout.dtype),
+            )
+
+
+def _rows_of(
+    identity: Identity, codec: Codec, places: Sequence[_Place], total: int, blocks: int | None
+) -> TargetRows:
+    if not places:
+        raise MissingDataError("there is no finished target to look at; extract some first")
+    records = np.concatenate([place.records for place in places])
+    counts = [len(place.keys) for place in places]
+    return TargetRows(
+        identity=identity,
+        codec=codec,
+        total=total,
+        blocks=blocks,
+        source=_repeated([place.source for place in places], counts),
+        source_sha256=_repeated([place.source_sha256 for place in places], counts),
+        key=[key for place in places for key in place.keys],
+        view=_repeated([place.view for place in places], counts),
+        prior_nL=decode_prior(np.ascontiguousarray(records["prior"])),
+        tokens_nND=_decoded(codec, records),
+        records=records,
+    )
+
+
+def _decoded(codec: Codec, records: NDArray[np.void]) -> torch.Tensor:
+    codes_nNC = torch.from_numpy(np.ascontiguousarray(records["codes"]))
+    scale_nN = (
+        torch.from_numpy(np.ascontiguousarray(records["scale"])) if codec.spec.has_scale else None
+    )
+    return codec.decode(codes_nNC, scale_nN)
+
+
+def _repeated(values: Sequence[Any], counts: Sequence[int]) -> list[Any]:
+    return [value for value, count in zip(values, counts, strict=True) for _ in range(count)]

@@ -1,0 +1,53 @@
+"""What a run logged: torn lines, columns that begin late, buckets that average."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from milan_pipeline.report.run_history import (
+    data_wait_share,
+    latest,
+    read_history,
+    with_step_seconds,
+)
+from milan_pipeline.report.run_plots import bucketed
+
+
+def write(folder: Path, *lines: str) -> Path:
+    (folder / "log.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    return folder
+
+
+def test_columns(tmp_path: Path) -> None:
+    rows = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5, "memory_bytes": 7}]
+    torn = ['{"step": 3, "lo', "[1]", '{"loss": 1}', '{"step": "x"}', "null"]
+    history = read_history(write(tmp_path, *map(json.dumps, rows), *torn))
+    assert history["step"].tolist() == [1, 2]
+    assert history["loss"].tolist() == [2, 1.5]
+    assert np.isnan(history["memory_bytes"][0])
+    assert latest(history) == {"step": 2, "loss": 1.75, "memory_bytes": 7}
+
+
+def test_no_log_tells_nothing(tmp_path: Path) -> None:
+    assert read_history(tmp_path) == {}
+    assert latest({}) == {}
+
+
+def test_waiting_is_a_share_of_a_steps_time(tmp_path: Path) -> None:
+    row = {"step": 1, "images_per_second": 64.0, "data_wait_seconds": 0.5}
+    history = read_history(write(tmp_path, json.dumps(row)))
+    assert len(data_wait_share(history)) == 0
+    told = with_step_seconds(history, 128)
+    assert data_wait_share(told).tolist() == [0.25]
+    assert latest(told)["data_wait_share"] == 0.25
+    assert with_step_seconds(history, None) == history
+
+
+def test_buckets_are_means_of_neighbours() -> None:
+    x, y = np.arange(10.0), np.array([1.0, 3, np.nan, 5, 7, 9, 11, 13, 15, 17])
+    x_B, y_B = bucketed(x, y, buckets=3)
+    assert x_B.tolist() == [pytest.approx(4 / 3), 5, 8]
+    assert y_B.tolist() == [3, 9, 15]
+    assert [len(part) for part in bucketed(x[:0], y[:0])] == [0, 0]

@@ -1,0 +1,97 @@
+"""What asks too much of a decoder is refused or left out; what does not is left as it is."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from milan_pipeline.errors import BadImageError
+from milan_pipeline.image_bombs import PNG_START, plain_png, scans_of_jpeg
+from milan_pipeline.images import decode_rgb, probe_header
+
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8))
+
+
+def encode(image, fmt, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, fmt, **options)
+    return buffer.getvalue()
+
+
+def chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def with_chunks(*chunks, late=False):
+    """A PNG with some chunks before its pixels, or after them."""
+    data = encode(PICTURE, "PNG")
+    at = -12 if late else len(PNG_START) + 25
+    return data[:at] + b"".join(chunk(*each) for each in chunks) + data[at:]
+
+
+def announced(*frames, late=False):
+    return with_chunks(*((b"acTL", struct.pack(">II", each, 0)) for each in frames), late=late)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_scans_are_counted_where_there_may_be_several(mode):
+    image = PICTURE.convert(mode)
+    assert scans_of_jpeg(encode(image, "JPEG")) == 1
+    assert scans_of_jpeg(encode(image, "JPEG", restart_marker_rows=1)) == 1
+    progressive = encode(image, "JPEG", progressive=True)
+    assert scans_of_jpeg(progressive) == progressive.count(b"\xff\xda") > 1
+
+
+@pytest.mark.parametrize("length", [0, 2, 3, 5, 100, 162, 400])
+def test_a_cut_off_header_is_no_trouble(length):
+    assert scans_of_jpeg(encode(PICTURE, "JPEG")[:length]) == 1
+
+
+def test_a_sequential_jpeg_may_have_a_scan_a_colour():
+    """Its first scan said to be of one colour of three: a decoder would wait for more scans."""
+    data = bytearray(encode(PICTURE, "JPEG"))
+    data[data.index(b"\xff\xda") + 4] = 1
+    assert scans_of_jpeg(bytes(data) + 3 * b"\xff\xda") == 4
+
+
+def test_a_jpeg_of_endless_scans_is_refused_by_its_header():
+    data = encode(PICTURE, "JPEG", progressive=True)
+    endless = data[:-2] + 5000 * data[data.rindex(b"\xff\xda") : -2] + data[-2:]
+    for read in (decode_rgb, probe_header):
+        with pytest.raises(BadImageError, match=r"the JPEG has 5\d{3} scans, .* may have 4095"):
+            read(endless)
+    assert decode_rgb(data).shape == (24, 40, 3)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [announced(0), announced(2**31 + 1), announced(2, 2), announced(1, late=True),
+     announced(0, late=True)],
+)  # fmt: skip
+def test_a_wrong_announcement_of_an_animation_is_left_out(data):
+    """Pillow would warn, and take the picture that there is; warnings are errors here."""
+    assert plain_png(data) == encode(PICTURE, "PNG")
+    np.testing.assert_array_equal(decode_rgb(data), np.asarray(PICTURE))
+
+
+@pytest.mark.parametrize("options", [{}, {"save_all": True, "append_images": [PICTURE] * 2}])
+def test_a_sound_png_is_left_as_it_is(options):
+    data = encode(PICTURE, "PNG", icc_profile=b"any", **options)
+    assert plain_png(data) is data
+
+
+def test_of_many_colour_profiles_the_first_is_kept():
+    body = b"icc\0\0" + zlib.compress(b"any")
+    assert plain_png(with_chunks(*[(b"iCCP", body)] * 3)) == with_chunks((b"iCCP", body))
+
+
+def test_damages_are_left_to_pillow():
+    short = with_chunks((b"acTL", b"abc"))
+    torn = announced(0)[:60]
+    assert plain_png(short) is short
+    for data in (short, torn):
+        with pytest.raises(BadImageError):
+            decode_rgb(data)

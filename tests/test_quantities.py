@@ -1,0 +1,22 @@
+"""Sizes in words."""
+
+import pytest
+
+from milan_pipeline.quantities import bytes_text, short_bytes
+
+
+@pytest.mark.parametrize(
+    ("size", "short"),
+    [
+        (0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (1_312_345_678, "1.31 GB"),
+        (999_999, "1 MB"), (64_600_000_000, "64.6 GB"), (258_000_000_000, "258 GB"),
+        (5_000_000_000_000_000_000, "5000 PB"),
+    ],
+)  # fmt: skip
+def test_short_sizes(size: int, short: str) -> None:
+    assert short_bytes(size) == short
+
+
+def test_exact_sizes() -> None:
+    assert bytes_text(512) == "512"
+    assert bytes_text(1_312_345_678) == "1312345678 (1.31 GB)"
