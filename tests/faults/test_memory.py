@@ -8,6 +8,7 @@ from tests.conftest import write_picture
 from tests.faults.campaign import SCALE, scaled
 from tests.faults.jobs import pretrain_words
 from tests.faults.measured import peak_bytes
+from tests.faults.victims import Words
 
 FEW, MANY = scaled(10, 5), scaled(200, 40)
 EACH = 8
@@ -17,7 +18,7 @@ PADDING = bytes(300_000)
 MOST_GROWTH = 1.05
 
 
-def words_by_stage(root: Path, clip: Path) -> dict[str, list[object]]:
+def words_by_stage(root: Path, clip: Path) -> dict[str, Words]:
     """Return each stage's command; each reads what the one before it has written."""
     shards, store, targets = root / "shards", root / "targets.zarr", root / "targets"
     return {
