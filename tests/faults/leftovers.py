@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def files_open_after(commands: list[list[str]], answer: Connection) -> None:
     counts = []
     for words in commands:
         out = Path(words[words.index("--out") + 1])
-        with _ctrl_c_when(lambda out=out: progress(out) >= 20):
+        with _ctrl_c_at_work(out):
             try:
                 main(words)
             except SystemExit as stop:
@@ -59,12 +59,12 @@ def files_open_after(commands: list[list[str]], answer: Connection) -> None:
 
 
 @contextlib.contextmanager
-def _ctrl_c_when(reached: Callable[[], bool]) -> Iterator[None]:
-    """Send this process a SIGINT when something is so, from a thread."""
+def _ctrl_c_at_work(out: Path) -> Iterator[None]:
+    """Send this process a SIGINT when it has written something, from a thread."""
 
     def watch() -> None:
         while not over.wait(POLL):
-            if reached():
+            if progress(out) >= 20:
                 os.kill(os.getpid(), signal.SIGINT)
                 return
 

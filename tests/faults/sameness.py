@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from milan_pipeline.provenance import read_record
+
 OF_TIMES = {"tensorboard", "progress"}
 """Folders whose files tell of times: events, and the reports that `status` reads."""
 OF_THIS_RUN = ("started", "seconds", "counts")
@@ -26,7 +28,7 @@ def data_set(folder: Path) -> dict[str, Any]:
     """Return all that a stage on data has written: no file more, none less, of the same bytes."""
     found: dict[str, Any] = files(folder)
     for record in [name for name in found if "/" not in name and name in _RECORDS]:
-        document = json.loads(found[record])
+        document = read_record(str(folder / record)) or {}
         for name in OF_THIS_RUN:
             document.pop(name)
         for name in ("out", "dest", "part", "init"):

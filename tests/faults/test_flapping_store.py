@@ -27,8 +27,7 @@ TRAINING = (*TINY_STUDENT, "--batch-size", 8, "--epochs", 8, "--max-steps", 20, 
 @pytest.fixture
 def proxy(s3_server, monkeypatch):
     """What stands before the server."""
-    import s3fs
-
+    s3fs = pytest.importorskip("s3fs")
     with flapping(s3_server.url, chance("flapping")) as found:
         monkeypatch.setenv("AWS_ENDPOINT_URL", found.url)
         monkeypatch.setitem(
