@@ -42,8 +42,8 @@ def can_mount(folder: Path) -> bool:
 
 def pages_of(folder: Path) -> int:
     """Return the bytes that a folder takes on such a disk."""
-    sizes = [path.stat().st_size if path.is_file() else 0 for path in folder.rglob("*")]
-    return sum(max(1, -(-size // PAGE)) * PAGE for size in sizes)
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    return sum(-(-size // PAGE) * PAGE for size in sizes)
 
 
 def _run(*words: str) -> None:

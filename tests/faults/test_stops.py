@@ -43,7 +43,7 @@ def test_ctrl_c_leaves_no_file_open(job, inputs, tmp_path) -> None:
     codes, counts = ours.recv()
     process.join(PATIENCE)
     assert codes == [75, 75, 75]
-    assert counts[1] == counts[2]
+    assert counts[2] <= counts[1]
 
 
 def test_a_killed_loader_process_ends_a_run_that_goes_on_when_run_again(inputs, tmp_path) -> None:
