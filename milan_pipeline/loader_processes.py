@@ -55,8 +55,15 @@ def carry_errors(parts: Iterator[Part]) -> Iterator[Part | MilanError]:
 
 
 def next_part(loader: Iterator[Part | MilanError]) -> Part:
-    """Return what a loader process has sent, or raise it."""
-    part = next(loader)
+    """Return what a loader process has sent, or raise it.
+
+    Raises:
+        RuntimeError: there is no more. Left alone, `StopIteration` would end the callers' own
+            loops, and training with them, as if all steps were done.
+    """
+    part = next(loader, None)
+    if part is None:
+        raise RuntimeError("the loader ended before the steps did")
     if isinstance(part, MilanError):
         raise part
     return part
@@ -112,6 +119,9 @@ def explained_worker_deaths() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:
+        # A living process's own error is sent on with this in it, and its traceback.
+        if "in DataLoader worker process" in str(error):
+            raise
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         what = f"a loader process died ({' '.join(str(error).split())})"

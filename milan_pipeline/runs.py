@@ -90,8 +90,9 @@ def load_run(run: Path) -> LoadedRun:
         grid=grid,
         patch_size=patch_size,
         kept=kept_count(grid[0] * grid[1], content["mask_ratio"]),
-        mean=list(IMAGENET_MEAN),
-        std=list(IMAGENET_STD),
+        # Imported ones may have been given other pixels than all that are trained here.
+        mean=list(content.get("mean", IMAGENET_MEAN)),
+        std=list(content.get("std", IMAGENET_STD)),
     )
 
 

@@ -115,8 +115,8 @@ class TrainingOptions:
     )
     max_bad_fraction: float = option(
         0.01,
-        help="Share of unreadable images at which to fail (a single one never fails); others stand "
-        "in for them. Of images with targets, none may be.",
+        help="Share of unreadable images that is put up with; above 0, always a single one. Others "
+        "stand in for them. Of images with targets, none may be.",
         role="execution",
         least=0,
         most=1,

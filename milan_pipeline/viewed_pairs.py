@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from milan_pipeline.codec_files import read_shards_codec
 from milan_pipeline.codecs import Codec, decode_prior
 from milan_pipeline.examples import student_view
+from milan_pipeline.identity import stated_identity
 from milan_pipeline.manifest import load_manifest
 from milan_pipeline.pair_reader import read_pairs
 from milan_pipeline.pairs import PairTable, join_pairs
@@ -59,7 +60,7 @@ def iterate_pairs(
         DataError: something read is damaged.
     """
     target_manifest = load_manifest(targets, kind="targets")
-    identity = target_manifest.common["identity"]
+    identity = stated_identity(target_manifest.common, what=targets)
     pairs = join_pairs(
         load_manifest(images, kind="images"), target_manifest, views=views, on_missing="error"
     )

@@ -144,7 +144,7 @@ class Probe:
     )
     max_bad_fraction: float = option(
         0.01,
-        help="Share of unreadable images at which to fail (a single one never fails).",
+        help="Share of unreadable images that is put up with; above 0, always a single one.",
         role="execution",
         least=0,
         most=1,

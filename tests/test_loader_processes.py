@@ -7,7 +7,11 @@ import torch
 from torch import nn
 
 from milan_pipeline.errors import StorageError
-from milan_pipeline.loader_processes import explained_start, explained_worker_deaths
+from milan_pipeline.loader_processes import (
+    explained_start,
+    explained_worker_deaths,
+    next_part,
+)
 from tests.test_stream import open_data, stream
 
 # torch advises against more loader processes than cores; here they are few samples' worth.
@@ -37,6 +41,13 @@ def test_a_workers_death_is_explained(torchs):
 def test_other_errors_are_not_taken_for_a_workers_death():
     with pytest.raises(RuntimeError, match="shapes"), explained_worker_deaths():
         nn.Linear(2, 2)(torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, EOFError, ConnectionResetError])
+def test_an_error_that_a_living_process_sends_on_is_not_taken_for_its_death(kind):
+    sent = f"Caught {kind.__name__} in DataLoader worker process 0.\nOriginal Traceback ..."
+    with pytest.raises(kind, match="Original"), explained_worker_deaths():
+        raise kind(sent)
 
 
 def test_a_batch_that_has_no_room_in_shared_memory_ends_the_run(
@@ -77,3 +88,8 @@ def test_loader_processes_that_cannot_be_started_are_explained():
         raise OSError(28, "No space left on device")
     with pytest.raises(PermissionError), explained_start():
         raise PermissionError(13, "Permission denied")
+
+
+def test_a_loader_that_ends_early_is_an_error_inside_a_loop_too():
+    with pytest.raises(RuntimeError, match="before the steps did"):
+        list(map(next_part, [iter(())]))

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from milan_pipeline.codecs import make_codec
 from milan_pipeline.report.target_rows import TargetRows
 
-HALF_ULP = {"float16": 2.0**-11, "bfloat16": 2.0**-9}
+HALF_ULP = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 """The most that rounding changes a component by, relative to it (subnormal ones apart)."""
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Any
 
+from milan_pipeline.identity import stated_identity
 from milan_pipeline.manifest import Manifest, load_manifest
 from milan_pipeline.report.facts import Facts, flattened
 from milan_pipeline.report.store_facts import (
@@ -23,7 +24,7 @@ def target_shard_facts(url: str) -> Facts:
         DataError: it is damaged.
     """
     manifest = load_manifest(url, kind="targets", allow_unfinished=True)
-    identity = manifest.common["identity"]
+    identity = stated_identity(manifest.common, what=url)
     skipped = [
         (shard.details["source"], row)
         for shard in manifest.shards

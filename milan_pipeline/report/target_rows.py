@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from milan_pipeline.codec_files import read_shards_codec, read_store_codec
 from milan_pipeline.codecs import Codec, decode_prior
 from milan_pipeline.errors import MissingDataError
-from milan_pipeline.identity import Identity, content_hash
+from milan_pipeline.identity import Identity, content_hash, stated_identity
 from milan_pipeline.manifest import keys_of, load_index, load_manifest
 from milan_pipeline.report.kinds import kind_of
 from milan_pipeline.shards import SampleReader
@@ -103,7 +103,7 @@ def read_target_rows(url: str, count: int, seed: int) -> TargetRows:
             identity, read_store_codec(url, identity), *_from_store(url, identity, count, generator)
         )
     manifest = load_manifest(url, kind="targets", allow_unfinished=True)
-    identity = manifest.common["identity"]
+    identity = stated_identity(manifest.common, what=url)
     places = list(_from_shards(url, count, generator))
     return _rows_of(identity, read_shards_codec(url, identity), places, manifest.samples, None)
 

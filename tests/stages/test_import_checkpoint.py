@@ -44,6 +44,14 @@ def test_the_run_predicts_what_the_official_code_did(checkpoint, tmp_path):
     torch.testing.assert_close(pred_BND, case["io/pred"], atol=1e-5, rtol=0)
 
 
+def test_the_run_is_shown_pixels_by_the_statistics_that_it_was_imported_with(checkpoint, tmp_path):
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+    words = [word for value in mean for word in ("--mean", value)]
+    words += [word for value in std for word in ("--std", value)]
+    run = load_run(import_checkpoint(checkpoint, tmp_path / "run", *HEADS, *words))
+    assert (tuple(run.mean), tuple(run.std)) == (mean, std)
+
+
 def test_every_tensor_is_kept_to_the_bit_positions_included(tmp_path):
     weights = official_weights()
     weights["pos_embed"] = torch.randn_like(weights["pos_embed"])  # of no known construction
