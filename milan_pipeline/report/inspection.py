@@ -64,7 +64,7 @@ def inspect_places(places: Sequence[str], results: tuple[str, ...] = ()) -> Insp
         raise ConfigError(f"{other} is no run, and only runs are compared; inspect it by itself")
     if kind == "run":
         runs = [read_run(place, results) for place in places]
-        return Inspection(kind=kind, places=places, facts=[r.facts() for r in runs], runs=runs)
+        return Inspection(kind=kind, places=places, facts=[r.facts for r in runs], runs=runs)
     if results:
         raise ConfigError(f"--results {results[0]} is for a run, not for {kind}; leave it out")
     return Inspection(kind=kind, places=places, facts=[FACTS_OF[kind](places[0])], runs=[])

@@ -1,6 +1,7 @@
 """Facts of a run: what it trains, how far it is, how fast, and what was measured of it."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -58,8 +59,9 @@ class RunReport:
         logged = self.history.get("step", ())
         return max(int(self.state.get("step", 0)), int(max(logged, default=0)))
 
+    @functools.cached_property  # the newest checkpoint is found by its hashes: gigabytes are read
     def facts(self) -> Facts:
-        """Tell it for a terminal; keys are those of the record and the log."""
+        """All of it for a terminal; keys are those of the record and the log."""
         newest, unreadable = newest_checkpoint(self.folder), _unreadable(self.folder)
         return {
             "run": {

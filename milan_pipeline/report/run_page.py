@@ -52,7 +52,7 @@ def run_page(
     predictions = (
         _predictions(runs, images, targets, min(gallery, SHOWN), seed) if images and targets else []
     )
-    first = runs[0].facts()["run"]
+    first = runs[0].facts["run"]
     names = [run.name for run in runs]
     return Page(
         title=", ".join(names),
@@ -85,11 +85,11 @@ def _predictions(
 
 def _facts(runs: Sequence[RunReport]) -> Facts:
     if len(runs) == 1:
-        return runs[0].facts()
+        return runs[0].facts
     return {
         f"{'state' if section == 'run' else section} of {run.name}": part
         for run in runs
-        for section, part in run.facts().items()
+        for section, part in run.facts.items()
         if section in ("run", "latest steps")
     }
 
@@ -99,7 +99,7 @@ def _highlights(
 ) -> list[tuple[str, str]]:
     tiles = []
     for number, run in enumerate(runs):
-        facts, of = run.facts(), f" of {run.name}" if len(runs) > 1 else ""
+        facts, of = run.facts, f" of {run.name}" if len(runs) > 1 else ""
         step, total = facts["run"]["step"], facts["run"]["total_steps"]
         if len(runs) == 1:
             tiles.append(("steps done", f"{step:,}" + (f" of {total:,}" if total else "")))
