@@ -21,7 +21,7 @@ study: .venv/installed  ## four encoders by seven measures, three seeds: demo-st
 test: .venv/installed  ## the default tests
 	$(PYTEST) $(SHARED)
 
-test-slow: .venv/installed  ## kills, wheel: what takes tens of seconds each
+test-slow: .venv/installed  ## torchrun, wheel, pages: what takes tens of seconds each
 	$(PYTEST) $(SHARED) -m slow
 
 test-slurm: .venv/installed  ## Slurm as Debian has it, on one node of its own; root installs it

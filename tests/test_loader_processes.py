@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
     ],
 )
 def test_a_workers_death_is_explained(torchs):
-    """Real ones, whose time and place torch leaves to chance, are tried in test_kills.py."""
+    """Real ones, whose time and place torch leaves to chance, are tried in faults/test_stops.py."""
     with (
         pytest.raises(
             StorageError, match=rf"a loader process died \({re.escape(str(torchs).strip())}\), .*"

@@ -1,7 +1,7 @@
 """How the campaign counts: each fault is detected by name, shown to be harmless, or a failure.
 
 Randomness comes from `FAULTS_SEED` (default 0) and a kind's name alone. `FAULTS=slice` (default)
-tries a part of the cases, spread evenly, in about a minute; `FAULTS=whole` tries all. Each process
+tries a part of the cases, spread evenly; `FAULTS=whole` tries all. Each process
 of pytest-xdist counts for itself; `merge` adds them up.
 """
 

@@ -26,9 +26,13 @@ from milan_pipeline.crops import view_pixels
 from milan_pipeline.errors import BadImageError
 from milan_pipeline.images import decode_rgb, probe_header
 from milan_pipeline.views import ViewPolicy
+from tests.faults.campaign import scaled
 
-SECONDS = 5.0
-"""Of an image's own; a process that waits for others longer than `PATIENCE` hangs, too."""
+SECONDS = scaled(5, 20)
+"""Of an image's own; a slice, which runs on machines of any speed, grants more.
+
+A process that waits for others longer than `PATIENCE` hangs, too.
+"""
 PATIENCE = 120.0
 MEMORY = 3 * 2**30
 """Bytes beyond what the process has when it starts: an image of the largest size takes 1.6 GB."""

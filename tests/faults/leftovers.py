@@ -33,9 +33,9 @@ def processes_of(leaders: list[int]) -> dict[int, str]:
 
 
 def shared_memory_of(pids: set[int]) -> list[str]:
-    """Return the segments that are named after processes, as torch's are."""
+    """Return the segments that are named after processes: the first number of torch's is one's."""
     names = [path.name for path in SHARED_MEMORY.iterdir()]
-    return [name for name in names if pids & set(map(int, re.findall(r"\d+", name)))]
+    return [name for name in names if pids & set(map(int, re.findall(r"\d+", name)[:1]))]
 
 
 def files_open_after(commands: list[list[str]], answer: Connection) -> None:

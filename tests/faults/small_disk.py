@@ -28,7 +28,7 @@ def small_disk(folder: Path, size: int) -> Iterator[SmallDisk]:
     try:
         yield SmallDisk(folder)
     finally:
-        _run("umount", str(folder))
+        _run("umount", "--lazy", str(folder))  # helpers of what wrote may end a moment later
 
 
 def can_mount(folder: Path) -> bool:

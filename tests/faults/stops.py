@@ -16,9 +16,10 @@ EXIT_INTERRUPTED = 75
 def stop_and_go_on(job: Job, number: signal.Signals, inputs: Inputs, out: Path) -> None:
     """Signal all processes of a job half-way, as a terminal or a scheduler does, and count."""
     kind, right = f"{number.name}, {job.name}", inputs.undisturbed(job)
+    half = progress(right.out) / 2
     COUNTS[kind].tried += 1
     with job.start(inputs, out) as victims:
-        victims.at_work(lambda: progress(out) >= progress(right.out) / 2)
+        victims.at_work(lambda: progress(out) >= half)
         pids = {*victims.pids, *processes_of(victims.pids)}
         victims.signal(number)
         problems = [*_unorderly(victims), *_left_behind(victims.pids, pids)]

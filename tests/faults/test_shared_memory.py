@@ -7,10 +7,10 @@ import sys
 import pytest
 
 from tests.faults.campaign import COUNTS
+from tests.faults.victims import PATIENCE
 from tests.stages.small_pretrain import TINY_STUDENT
 
 KIND = "no room in shared memory"
-PATIENCE = 120  # seconds; the run itself takes a few
 SHARED = "dev/shm"
 SMALL = 'mount -t tmpfs -o size="$0" tmpfs /dev/shm && exec "$@"'
 ISOLATED = ("unshare", "--mount", "--map-root-user", "sh", "-c", SMALL)
@@ -25,7 +25,12 @@ def may_mount() -> bool:
     )
 
 
-@pytest.mark.skipif(not may_mount(), reason="the system lets no one mount a file system")
+@pytest.fixture(scope="module", autouse=True)
+def _mounts() -> None:
+    if not may_mount():
+        pytest.skip("the system lets no one mount a file system")
+
+
 @pytest.mark.parametrize("size", ["8k", "64k", "128k"])
 def test_a_full_one_ends_training(image_shards, tmp_path, size):
     command = [

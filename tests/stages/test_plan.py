@@ -2,11 +2,14 @@
 
 import json
 import re
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from milan_pipeline import provenance
 from milan_pipeline.codec_files import most_shards_codec_bytes, most_store_codec_bytes
 from milan_pipeline.codec_spec import parse_codec
 from milan_pipeline.teacher_speed import TeacherSpeed
@@ -115,7 +118,12 @@ def test_without_rates_multiply_adds_speak(tiny_clip: Path, capsys) -> None:
     assert "by multiply-adds alone" in capsys.readouterr().out
 
 
-def test_a_recipe_of_other_stages_is_enough(tiny_clip: Path, tmp_path: Path, capsys) -> None:
+def test_a_recipe_of_other_stages_is_enough(
+    tiny_clip: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A record's size has the digits of the seconds that have passed.
+    clock = SimpleNamespace(time=lambda: 0.0, gmtime=time.gmtime, strftime=time.strftime)
+    monkeypatch.setattr(provenance, "time", clock)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"extract-targets: {{teacher: 'local-dir:{tiny_clip}', views: 3, precision: fp16, "

@@ -28,7 +28,9 @@ def test_done(target_store: Path, capsys: Captured) -> None:
     run_cli("status", target_store)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{target_store}: done"
-    assert re.fullmatch(r"teacher: local-dir:.*/clip0 in fp32, codec: float16", lines.pop(1))
+    assert re.fullmatch(
+        r"teacher: local-dir:.*/clip\d+ in (fp32|bf16), codec: float16", lines.pop(1)
+    )
     assert lines[1:5] == [
         "units: 6 done, 0 running, 0 failed, 0 stale, 0 missing",
         "  view-00: 3 done, 0 running, 0 failed, 0 stale, 0 missing",
