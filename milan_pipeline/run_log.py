@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from milan_pipeline import storage
 from milan_pipeline.documents import MISSHAPEN, Count, parsed
 from milan_pipeline.errors import StorageError
-from milan_pipeline.filesystems import named_errors
+from milan_pipeline.filesystems import reason_of
 
 
 class _Row(TypedDict):
@@ -34,7 +34,7 @@ class RunLog:
         text = self._path.read_text(errors="replace") if self._path.exists() else ""
         kept = [line for line in text.splitlines() if _step_of(line) <= resume_step]
         storage.put_bytes(str(self._path), "".join(f"{line}\n" for line in kept).encode())
-        with named_errors(str(run), "written"):
+        with _on_disk(run):
             self._stream = self._path.open("a")
             self._events = SummaryWriter(str(run / "tensorboard"), purge_step=resume_step + 1)
 
@@ -45,12 +45,12 @@ class RunLog:
             StorageError: the disk is full, or fails.
         """
         for row in rows:
-            with named_errors(str(self._path), "written"):
+            with _on_disk(self._path):
                 self._stream.write(json.dumps(row) + "\n")
                 for name, value in row.items():
                     if name != "step":
                         self._events.add_scalar(name, value, row["step"])
-        with named_errors(str(self._path), "written"):
+        with _on_disk(self._path):
             self._stream.flush()
 
     def close(self) -> None:
@@ -59,11 +59,22 @@ class RunLog:
         Raises:
             StorageError: the disk is full, or fails.
         """
-        with named_errors(str(self._path), "written"):
+        with _on_disk(self._path):
             try:
                 self._stream.close()
             finally:
                 self._events.close()
+
+
+@contextlib.contextmanager
+def _on_disk(path: Path) -> Iterator[None]:
+    """Name the file of a disk's error alone: a loader process's death is told at any line."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be written ({reason_of(error)}); make room or fix it"
+        ) from error
 
 
 class NoLog:
@@ -84,7 +95,7 @@ def run_lock(run: Path) -> Iterator[None]:
     Raises:
         StorageError: another process trains into it, or it cannot be written.
     """
-    with named_errors(str(run), "written"):
+    with _on_disk(run):
         run.mkdir(parents=True, exist_ok=True)
         lock = (run / ".lock").open("w")
     with lock as stream:

@@ -120,3 +120,11 @@ def test_a_log_on_a_full_disk_says_so(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=full):
         log.close()
     assert log._stream.closed
+
+
+def test_only_a_disks_errors_are_blamed_on_the_disk(tmp_path: Path) -> None:
+    """The death of a loader process is told by whichever line runs then."""
+    log = RunLog(tmp_path, resume_step=0)
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        log.write([{"step": 1, "loss": object()}])
+    log.close()

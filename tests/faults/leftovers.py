@@ -38,19 +38,22 @@ def shared_memory_of(pids: set[int]) -> list[str]:
     return [name for name in names if pids & set(map(int, re.findall(r"\d+", name)[:1]))]
 
 
-def files_open_after(commands: list[list[str]], answer: Connection) -> None:
+def files_open_after(
+    commands: list[list[str]], outs: list[Path], begun: int, answer: Connection
+) -> None:
     """Run commands in this process, each stopped by Ctrl-C as soon as it has written something.
 
     Args:
-        commands: words of each; what follows `--out` tells when it has begun.
+        commands: words of each.
+        outs: what each writes.
+        begun: what `progress` says of it when it is to be stopped.
         answer: gets the exit codes, and after each command the number of open file descriptors.
     """
     as_a_command("/dev/null")
     codes: list[Any] = []
     counts = []
-    for words in commands:
-        out = Path(words[words.index("--out") + 1])
-        with _ctrl_c_at_work(out):
+    for words, out in zip(commands, outs, strict=True):
+        with _ctrl_c_at_work(out, begun):
             try:
                 main(words)
             except SystemExit as stop:
@@ -61,12 +64,12 @@ def files_open_after(commands: list[list[str]], answer: Connection) -> None:
 
 
 @contextlib.contextmanager
-def _ctrl_c_at_work(out: Path) -> Iterator[None]:
+def _ctrl_c_at_work(out: Path, begun: int) -> Iterator[None]:
     """Send this process a SIGINT when it has written something, from a thread."""
 
     def watch() -> None:
         while not over.wait(POLL):
-            if progress(out) >= 20:
+            if progress(out) >= begun:
                 os.kill(os.getpid(), signal.SIGINT)
                 return
 

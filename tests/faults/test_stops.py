@@ -35,8 +35,9 @@ def test_ctrl_c_leaves_no_file_open(job, inputs, tmp_path) -> None:
     """
     outs = [tmp_path / str(number) for number in range(3)]
     commands = [[str(word) for word in job.commands(inputs, out)[0]] for out in outs]
+    begun = min(20, progress(inputs.undisturbed(job).out) // 3)
     ours, theirs = CONTEXT.Pipe()
-    process = CONTEXT.Process(target=files_open_after, args=(commands, theirs))
+    process = CONTEXT.Process(target=files_open_after, args=(commands, outs, begun, theirs))
     process.start()
     theirs.close()
     assert ours.poll(PATIENCE), "it hangs"
