@@ -2,7 +2,9 @@
 
 import contextlib
 import fcntl
+import functools
 import json
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +16,9 @@ from milan_pipeline import storage
 from milan_pipeline.documents import MISSHAPEN, Count, parsed
 from milan_pipeline.errors import StorageError
 from milan_pipeline.filesystems import reason_of
+
+EVENT_THREADS = "tensorboard.summary.writer.event_file_writer"
+"""The module of their class."""
 
 
 class _Row(TypedDict):
@@ -34,6 +39,7 @@ class RunLog:
         text = self._path.read_text(errors="replace") if self._path.exists() else ""
         kept = [line for line in text.splitlines() if _step_of(line) <= resume_step]
         storage.put_bytes(str(self._path), "".join(f"{line}\n" for line in kept).encode())
+        _hush_event_threads()
         with _on_disk(run):
             self._stream = self._path.open("a")
             self._events = SummaryWriter(str(run / "tensorboard"), purge_step=resume_step + 1)
@@ -75,6 +81,19 @@ def _on_disk(path: Path) -> Iterator[None]:
         raise StorageError(
             f"{path} cannot be written ({reason_of(error)}); make room or fix it"
         ) from error
+
+
+@functools.cache
+def _hush_event_threads() -> None:
+    """Keep the thread that writes events from printing a disk's error: the next write raises it."""
+    otherwise = threading.excepthook
+
+    def hook(what: threading.ExceptHookArgs) -> None:
+        written_by = type(what.thread).__module__
+        if not (issubclass(what.exc_type, OSError) and written_by == EVENT_THREADS):
+            otherwise(what)
+
+    threading.excepthook = hook
 
 
 class NoLog:
