@@ -30,7 +30,7 @@ def load_checkpoint(
     verify_checkpoint(folder)
     try:
         _load_verified(folder, model, optimiser, average)
-    except DataError:
+    except (DataError, torch.OutOfMemoryError):  # which says nothing of what fits
         raise
     except (OSError, RuntimeError, *MISSHAPEN) as error:
         reason = " ".join(str(error).split())

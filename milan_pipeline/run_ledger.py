@@ -9,15 +9,22 @@ import json
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from milan_pipeline import storage
 from milan_pipeline.distributed import World
+from milan_pipeline.documents import MISSHAPEN, parsed
 from milan_pipeline.errors import BadImageError, DataError
 from milan_pipeline.ledger import BadImageBudget, LedgerRow
 from milan_pipeline.spares import ledger_row
 
 ResultT = TypeVar("ResultT")
+
+
+class _Row(TypedDict):
+    shard: str
+    key: str
+    reason: str
 
 
 class RunLedger:
@@ -40,7 +47,7 @@ class RunLedger:
         self._budget = self.budget()
         self._reasons: dict[tuple[str, str], str] = {}
         self._lock = threading.Lock()
-        self._written = self._read()
+        self._written = unreadable_images(folder, what)
         self.add(self._written)
 
     def budget(self) -> BadImageBudget:
@@ -94,11 +101,20 @@ class RunLedger:
             reasons = sorted(self._reasons.items())
         return [{"shard": shard, "key": key, "reason": reason} for (shard, key), reason in reasons]
 
-    def _read(self) -> list[LedgerRow]:
-        try:
-            rows = json.loads(self._path.read_bytes())
-            return [{name: str(row[name]) for name in ("shard", "key", "reason")} for row in rows]
-        except FileNotFoundError:
-            return []
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DataError(f"{self._path} is damaged ({error}); remove it") from error
+
+def unreadable_images(folder: Path, what: str) -> list[LedgerRow]:
+    """Read which images a run could not decode.
+
+    Args:
+        folder: of the run.
+        what: "train" or "val".
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = folder / f"unreadable-{what}.json"
+    try:
+        rows = parsed(path.read_bytes(), list[_Row]) if path.exists() else []
+    except MISSHAPEN as error:
+        raise DataError(f"{path} is damaged ({error}); remove it") from error
+    return [{"shard": row["shard"], "key": row["key"], "reason": row["reason"]} for row in rows]

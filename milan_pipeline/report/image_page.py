@@ -59,7 +59,9 @@ def _pictures(url: str, count: int, seed: int) -> tuple[list[tuple[str, str]], i
         for shard in manifest.shards:
             mine = drawn[(drawn >= first) & (drawn < first + shard.samples)] - first
             first += shard.samples
-            table = load_index(manifest, shard)[mine] if len(mine) else np.zeros(0, [("key", "S1")])
+            if not len(mine):
+                continue
+            table = load_index(manifest, shard)[mine]
             for key, row in zip(keys_of(table), table, strict=True):
                 place = (int(row["offset"]), int(row["length"]), int(row["xxh3"]))
                 try:

@@ -14,6 +14,7 @@ from milan_pipeline.provenance import read_record
 from milan_pipeline.report.facts import Facts, flattened
 from milan_pipeline.report.run_history import History, latest, read_history, with_step_seconds
 from milan_pipeline.results import Result, find_results
+from milan_pipeline.run_ledger import unreadable_images
 from milan_pipeline.run_state import STATE_NAME
 
 NAMED = 5
@@ -25,12 +26,6 @@ class State(TypedDict, total=False):
     state: str
     step: Count
     total_steps: Count
-
-
-class _Unreadable(TypedDict):
-    shard: str
-    key: str
-    reason: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,12 +124,7 @@ def _state_of(folder: Path) -> State:
 
 def _unreadable(folder: Path) -> list[str]:
     """Say which images a run could not decode, and why."""
-    rows = []
-    for path in (folder / f"unreadable-{what}.json" for what in ("train", "val")):
-        try:
-            rows += parsed(path.read_bytes(), list[_Unreadable]) if path.exists() else []
-        except MISSHAPEN as error:
-            raise DataError(f"{path} is damaged ({error}); remove it") from error
+    rows = [row for what in ("train", "val") for row in unreadable_images(folder, what)]
     return [f"{row['shard']}:{row['key']} ({row['reason']})" for row in rows]
 
 
