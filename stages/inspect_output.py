@@ -7,6 +7,9 @@ from milan_pipeline.messages import note, report
 from milan_pipeline.options import arguments, option, require_least
 from milan_pipeline.stage_commands import stage_command
 
+FOR_THE_PAGE = ("images", "targets", "originals")
+"""Options that name what only the page needs."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InspectOutput:
@@ -31,6 +34,13 @@ class InspectOutput:
         None,
         help="Target store or shards of those images, best held out, for what runs predict on the "
         "page; default: no predictions.",
+        group="Input",
+        role="execution",
+    )
+    originals: str | None = option(
+        None,
+        help="Target store that these targets were made of by another codec, for what the codec "
+        "lost; default: no more than can be told without.",
         group="Input",
         role="execution",
     )
@@ -61,9 +71,11 @@ class InspectOutput:
 
     def __post_init__(self) -> None:
         require_least(self)
-        if self.html is None and (self.images or self.targets):
-            flag = "--images" if self.images else "--targets"
-            raise ConfigError(f"{flag} is for the page; give --html FILE, too, or leave it out")
+        for name in FOR_THE_PAGE:
+            if self.html is None and getattr(self, name) is not None:
+                raise ConfigError(
+                    f"--{name} is for the page; give --html FILE, too, or leave it out"
+                )
         if self.targets is not None and self.images is None:
             raise ConfigError(f"--targets {self.targets} needs pixels, too; give --images")
 
@@ -80,7 +92,7 @@ def run(config: InspectOutput) -> None:
         from milan_pipeline.report.page import render
         from milan_pipeline.report.pages import page_of
 
-        chosen = {name: getattr(config, name) for name in ("images", "targets", "gallery", "seed")}
+        chosen = {name: getattr(config, name) for name in (*FOR_THE_PAGE, "gallery", "seed")}
         data = render(page_of(found, **chosen)).encode()
         storage.put_bytes(config.html, data)
         note(f"{config.html}: {short_bytes(len(data))}")

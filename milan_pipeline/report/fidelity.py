@@ -1,4 +1,4 @@
-"""What can be said of a codec's fidelity from stored targets alone, the originals being gone.
+"""What can be said of a codec's fidelity: from stored targets alone, or beside their originals.
 
 Legend: n samples, N tokens, D target width.
 """
@@ -34,8 +34,27 @@ def fidelity_facts(rows: TargetRows) -> dict[str, Any]:
     elif spec.name == "int8":
         known |= _int8_facts(tokens_nND)
     else:
-        known["cosine_to_the_original"] = "not known: `milan-pipeline codecs` measures it"
+        known["cosine_to_the_original"] = "not known: --originals measures it, or verify"
     return known
+
+
+def measured_facts(
+    tokens_nND: torch.Tensor, codec: str, originals_nND: torch.Tensor
+) -> dict[str, Any]:
+    """Say how near targets are to those that they were made of.
+
+    Args:
+        tokens_nND: the targets, decoded.
+        codec: that the originals were stored by, and are decoded from.
+        originals_nND: theirs, row by row.
+    """
+    cosine_nN = F.cosine_similarity(tokens_nND.double(), originals_nND.double(), dim=-1)
+    return {
+        "codec_of_the_originals": codec,
+        "mean_cosine_to_the_originals": float(cosine_nN.mean()),
+        "first_percentile": float(torch.quantile(cosine_nN, 0.01)),
+        "mean_of_class_tokens": float(cosine_nN[:, 0].mean()),
+    }
 
 
 def _int8_facts(tokens_nND: torch.Tensor) -> dict[str, float]:

@@ -9,7 +9,13 @@ from milan_pipeline.report.target_page import target_page
 
 
 def page_of(
-    found: Inspection, *, images: str | None, targets: str | None, gallery: int, seed: int
+    found: Inspection,
+    *,
+    images: str | None,
+    targets: str | None,
+    originals: str | None,
+    gallery: int,
+    seed: int,
 ) -> Page:
     """Look closer and make the page; see `target_page`, `image_page` and `run_page`.
 
@@ -19,9 +25,11 @@ def page_of(
     """
     if targets is not None and found.kind != "run":
         raise ConfigError(f"--targets {targets} is for a run, not {found.kind}; leave it out")
+    if originals is not None and not found.kind.startswith("target"):
+        raise ConfigError(f"--originals {originals} is for targets, not {found.kind}; leave it out")
     if found.kind == "run":
         return run_page(found.runs, images=images, targets=targets, gallery=gallery, seed=seed)
     place, facts = found.places[0], found.facts[0]
     if found.kind == "image shards":
         return image_page(place, facts, gallery=gallery, seed=seed)
-    return target_page(place, facts, images=images, gallery=gallery, seed=seed)
+    return target_page(place, facts, images=images, originals=originals, gallery=gallery, seed=seed)

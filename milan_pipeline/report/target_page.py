@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from milan_pipeline import storage
 from milan_pipeline.report.facts import Facts, text_of
-from milan_pipeline.report.fidelity import fidelity_facts
+from milan_pipeline.report.fidelity import fidelity_facts, measured_facts
 from milan_pipeline.report.gallery import entries, fitting_ratios, view_side
 from milan_pipeline.report.neighbours import Neighbours, find_neighbours
+from milan_pipeline.report.originals import read_originals
 from milan_pipeline.report.page import Gallery, Page, shown
 from milan_pipeline.report.target_plots import plot_targets
 from milan_pipeline.report.target_rows import TargetRows, read_target_rows, spread
@@ -27,19 +28,28 @@ PRIOR_STEPS = 8
 """Of the priors that the page has: eighths of the uniform one, up to 255 of them."""
 
 
-def target_page(url: str, facts: Facts, *, images: str | None, gallery: int, seed: int) -> Page:
+def target_page(
+    url: str,
+    facts: Facts,
+    *,
+    images: str | None,
+    originals: str | None,
+    gallery: int,
+    seed: int,
+) -> Page:
     """Look at some targets and make their page.
 
     Args:
         url: a target store or a folder of target shards.
         facts: of it.
         images: folder of the image shards that they were made of, or None.
+        originals: store of the targets that they were made of by another codec, or None.
         gallery: views to show.
         seed: of what is looked at, and of the masks.
 
     Raises:
         MissingDataError: there is no finished target, or an image is not there.
-        MismatchError: the images are not those that the targets were made of.
+        MismatchError: images or originals are not those that the targets were made of.
         DataError: what is read is damaged.
     """
     rows = read_target_rows(url, max(SAMPLE, gallery), seed)
@@ -47,8 +57,11 @@ def target_page(url: str, facts: Facts, *, images: str | None, gallery: int, see
     chosen = some_of(rows, gallery, seed)
     views = None if images is None else list(ViewSource(images).views(chosen, view_side(rows.grid)))
     near = find_neighbours(chosen.tokens_nND[:, 1:], seed)
+    fidelity = fidelity_facts(rows)
+    if originals is not None:
+        fidelity = measured_facts(rows.tokens_nND, *read_originals(originals, rows)) | fidelity
     found = facts | {
-        "fidelity of the codec": fidelity_facts(rows),
+        "fidelity of the codec": fidelity,
         "sampled targets": plots.figures,
     }
     kind = next(iter(facts))
@@ -59,7 +72,7 @@ def target_page(url: str, facts: Facts, *, images: str | None, gallery: int, see
         paths=[url],
         highlights=_highlights(facts),
         facts=shown(found),
-        notes=_notes(rows, chosen, near, images=images, seed=seed),
+        notes=_notes(rows, chosen, near, images=images, originals=originals, seed=seed),
         gallery=Gallery(
             entries=entries(chosen, views, seed=seed),
             grid=rows.grid,
@@ -114,7 +127,13 @@ def _highlights(facts: Facts) -> list[tuple[str, str]]:
 
 
 def _notes(
-    rows: TargetRows, chosen: TargetRows, near: Neighbours, *, images: str | None, seed: int
+    rows: TargetRows,
+    chosen: TargetRows,
+    near: Neighbours,
+    *,
+    images: str | None,
+    originals: str | None,
+    seed: int,
 ) -> list[str]:
     blocks = "" if rows.blocks is None else f", out of {rows.blocks} blocks of neighbours"
     sampled = (
@@ -137,7 +156,9 @@ def _notes(
     )
     fidelity = (
         "What the codec lost cannot be told from what is stored, as the originals are not kept; "
-        "what is certain all the same is among the facts. `milan-pipeline codecs` measures codecs "
-        "on these targets."
+        "what is certain all the same is among the facts. --originals measures it where a store "
+        "still has them, `milan-pipeline verify` against the teacher."
+        if originals is None
+        else "Cosines to the originals are of all tokens of the sampled targets."
     )
     return [sampled, pixels, masks, nearest, fidelity]

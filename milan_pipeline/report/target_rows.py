@@ -108,6 +108,15 @@ def read_target_rows(url: str, count: int, seed: int) -> TargetRows:
     return _rows_of(identity, read_shards_codec(url, identity), places, manifest.samples, None)
 
 
+def decoded(codec: Codec, records: NDArray[np.void]) -> torch.Tensor:
+    """Return the targets (n, N, D), float32, of some records (n,)."""
+    codes_nNC = torch.from_numpy(np.ascontiguousarray(records["codes"]))
+    scale_nN = (
+        torch.from_numpy(np.ascontiguousarray(records["scale"])) if codec.spec.has_scale else None
+    )
+    return codec.decode(codes_nNC, scale_nN)
+
+
 def spread(total: int, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
     """Draw `count` of `total` numbers, or all where they are fewer; ascending."""
     drawn: NDArray[np.int64] = generator.choice(total, size=min(count, total), replace=False)
@@ -187,17 +196,9 @@ def _rows_of(
         key=[key for place in places for key in place.keys],
         view=_repeated([place.view for place in places], counts),
         prior_nL=decode_prior(np.ascontiguousarray(records["prior"])),
-        tokens_nND=_decoded(codec, records),
+        tokens_nND=decoded(codec, records),
         records=records,
     )
-
-
-def _decoded(codec: Codec, records: NDArray[np.void]) -> torch.Tensor:
-    codes_nNC = torch.from_numpy(np.ascontiguousarray(records["codes"]))
-    scale_nN = (
-        torch.from_numpy(np.ascontiguousarray(records["scale"])) if codec.spec.has_scale else None
-    )
-    return codec.decode(codes_nNC, scale_nN)
 
 
 def _repeated(values: Sequence[Any], counts: Sequence[int]) -> list[Any]:

@@ -21,8 +21,9 @@ HOSTILE = "</script></style><script>alert(1)</script><img src=x onerror=alert(2)
 
 
 def made(*places: object, results=(), **changes) -> str:
-    options = {"images": None, "targets": None, "gallery": 5, "seed": 0} | changes
-    options |= {name: str(options[name]) for name in ("images", "targets") if options[name]}
+    places_of = dict.fromkeys(("images", "targets", "originals"))
+    options: dict[str, Any] = places_of | {"gallery": 5, "seed": 0} | changes
+    options |= {name: str(options[name]) for name in places_of if options[name]}
     return render(page_of(inspect_places([str(place) for place in places], results), **options))
 
 
