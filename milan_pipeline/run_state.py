@@ -13,9 +13,12 @@ STATE_NAME = "state.json"
 RunState = Literal["running", "interrupted", "done"]
 
 
-class _State(TypedDict):
+class State(TypedDict):
+    """What the file says; `time`, when it was written, is for people."""
+
     state: RunState
     step: NotRequired[Count]
+    total_steps: NotRequired[Count]
 
 
 def write_state(run: Path, state: RunState, *, step: int, total_steps: int) -> None:
@@ -29,13 +32,28 @@ def write_state(run: Path, state: RunState, *, step: int, total_steps: int) -> N
     storage.put_bytes(str(run / STATE_NAME), (json.dumps(document) + "\n").encode())
 
 
+def read_state(run: str) -> State | None:
+    """Read what a run, a folder or URL, says of itself; None where nothing tells of it.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    url = storage.join(run, STATE_NAME)
+    try:
+        return parsed(storage.read_bytes(url), State)
+    except MissingDataError:
+        return None
+    except MISSHAPEN as error:
+        raise DataError(f"{url} is damaged ({error}); run its stage again") from error
+
+
 def state_of(run: str) -> RunState | None:
     """Return what a run, a folder or URL, is said to be; None where nothing tells of it.
 
     Raises:
         DataError: the file is damaged.
     """
-    found = _read(run)
+    found = read_state(run)
     return None if found is None else found["state"]
 
 
@@ -45,15 +63,5 @@ def trained_steps(run: Path) -> int:
     Raises:
         DataError: the file is damaged.
     """
-    found = _read(str(run))
+    found = read_state(str(run))
     return 0 if found is None else found.get("step", 0)
-
-
-def _read(run: str) -> _State | None:
-    url = storage.join(run, STATE_NAME)
-    try:
-        return parsed(storage.read_bytes(url), _State)
-    except MissingDataError:
-        return None
-    except MISSHAPEN as error:
-        raise DataError(f"{url} is damaged ({error}); run its stage again") from error

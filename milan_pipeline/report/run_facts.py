@@ -3,29 +3,20 @@
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from milan_pipeline import storage
 from milan_pipeline.checkpoints import newest_checkpoint
-from milan_pipeline.documents import MISSHAPEN, Count, parsed
 from milan_pipeline.encoder_specs import fingerprint
-from milan_pipeline.errors import ConfigError, DataError, MissingDataError
+from milan_pipeline.errors import ConfigError, MissingDataError
 from milan_pipeline.provenance import read_record
 from milan_pipeline.report.facts import Facts, flattened
 from milan_pipeline.report.run_history import History, latest, read_history, with_step_seconds
 from milan_pipeline.results import Result, find_results
 from milan_pipeline.run_ledger import unreadable_images
-from milan_pipeline.run_state import STATE_NAME
+from milan_pipeline.run_state import State, read_state
 
 NAMED = 5
-
-
-class State(TypedDict, total=False):
-    """What a run's `state.json` says."""
-
-    state: str
-    step: Count
-    total_steps: Count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +27,7 @@ class RunReport:
         folder: of the run.
         name: what plots and tables call it.
         record: its `config.json`.
-        state: its `state.json`; empty before the first step.
+        state: its `state.json`; None before the first step.
         history: its log.
         results: what `probe`, `finetune` and `segment` measured of its encoder.
     """
@@ -44,7 +35,7 @@ class RunReport:
     folder: Path
     name: str
     record: dict[str, Any]
-    state: State
+    state: State | None
     history: History
     results: list[Result]
 
@@ -52,19 +43,21 @@ class RunReport:
     def step(self) -> int:
         """Steps that are done: by its log, as its state is written when it begins and ends."""
         logged = self.history.get("step", ())
-        return max(int(self.state.get("step", 0)), int(max(logged, default=0)))
+        stated = 0 if self.state is None else self.state.get("step", 0)
+        return max(stated, int(max(logged, default=0)))
 
     @functools.cached_property  # the newest checkpoint is found by its hashes: gigabytes are read
     def facts(self) -> Facts:
         """All of it for a terminal; keys are those of the record and the log."""
         newest, unreadable = newest_checkpoint(self.folder), _unreadable(self.folder)
+        state = self.state or {"state": self.record["state"]}
         return {
             "run": {
                 "path": str(self.folder),
                 "stage": self.record["stage"],
-                "state": self.state.get("state", self.record["state"]),
+                "state": state["state"],
                 "step": self.step,
-                "total_steps": self.state.get("total_steps"),
+                "total_steps": state.get("total_steps"),
                 "newest_checkpoint": None if newest is None else newest[1].name,
                 "encoder_exported": (self.folder / "encoder.safetensors").exists(),
             },
@@ -108,18 +101,10 @@ def read_run(url: str, results: tuple[str, ...] = ()) -> RunReport:
         folder=folder,
         name=folder.name,
         record=record,
-        state=_state_of(folder),
+        state=read_state(str(folder)),
         history=with_step_seconds(read_history(folder), batch),
         results=_results_of(folder, results),
     )
-
-
-def _state_of(folder: Path) -> State:
-    path = folder / STATE_NAME
-    try:
-        return parsed(path.read_bytes(), State) if path.exists() else {}
-    except MISSHAPEN as error:
-        raise DataError(f"{path} is damaged ({error}); run its stage again") from error
 
 
 def _unreadable(folder: Path) -> list[str]:
