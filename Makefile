@@ -4,8 +4,9 @@ BIN := .venv/bin
 # A process a core, each with one thread and whole files; all must list the tests in the same order.
 PYTEST := OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/python -m pytest
 SHARED := --numprocesses auto --maxprocesses 8 --dist loadfile
+FUZZ_SECONDS ?= 600
 
-.PHONY: demo study test test-slow test-slurm test-browser faults soak lint docs clean
+.PHONY: demo study test test-slow test-slurm test-browser faults fuzz soak lint docs clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -37,6 +38,12 @@ test-browser: .venv/installed  ## the pages of `inspect` in Debian's Chromium; r
 faults: .venv/installed  ## breaks things on purpose: a slice of it, or all by FAULTS=whole
 	$(PYTEST) $(SHARED) -m faults tests/faults
 
+fuzz: .venv/installed  ## tars, then images, guided by coverage, FUZZ_SECONDS (600) each; Linux alone
+	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
+	mkdir -p fuzz
+	$(BIN)/python -m tests.faults.guided tars fuzz -max_total_time=$(FUZZ_SECONDS)
+	$(BIN)/python -m tests.faults.guided images fuzz -max_total_time=$(FUZZ_SECONDS)
+
 soak: .venv/installed  ## extract and pretrain, killed every 20 to 60 s, for SOAK_MINUTES (60)
 	OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/python -m tests.faults.soak
 
@@ -49,4 +56,4 @@ docs: .venv/installed  ## the documentation as pages: docs/_build/index.html
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build
 
 clean:
-	rm -rf .venv demo demo-study build docs/_build *.egg-info
+	rm -rf .venv demo demo-study fuzz build docs/_build *.egg-info

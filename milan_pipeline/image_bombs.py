@@ -53,7 +53,7 @@ def plain_png(data: bytes) -> bytes:
     """
     found: dict[str, list[tuple[int, int]]] = {"early": [], "late": [], "profiles": []}
     when = "early"
-    for kind, at, end in _chunks(data):
+    for kind, at, end in chunks(data):
         if kind == b"IDAT":
             when = "late"
         elif kind == b"acTL" and end - at >= LEAST_ACTL:
@@ -74,7 +74,7 @@ def _frames_at(data: bytes, announcement: int) -> int:
     return int.from_bytes(data[announcement + 8 : announcement + 12])
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield kind, start and end of each whole chunk of a PNG."""
     at = len(PNG_START)
     while at + 12 <= len(data):

@@ -68,7 +68,8 @@ def stream_members(
         Name, bytes, and where in the tar they begin.
 
     Raises:
-        DataError: the tar is damaged, truncated or compressed, or has a sparse member.
+        DataError: the tar is damaged, truncated or compressed, has a sparse member, or hundreds of
+            headers that are of the next one alone, each of which tarfile reads within the last.
     """
     try:
         with tarfile.open(fileobj=file, mode="r|") as tar:
@@ -87,7 +88,7 @@ def stream_members(
             pass
     except DataError:
         raise
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except (tarfile.TarError, EOFError, ValueError, RecursionError) as error:
         if file.head.startswith(COMPRESSED):
             raise DataError(
                 f"{url} is compressed, but samples are read at byte offsets; unpack it first"

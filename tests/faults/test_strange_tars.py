@@ -51,6 +51,8 @@ TARS: dict[str, tuple[list[Member], int | None]] = {
     "an empty key": ([member(".jpg")], 2),
     "no ending": ([member("README")], 2),
     "a name with a line break": ([member("two\nlines.jpg")], 2),
+    "a thousand long names of one member": ([member("x", tarfile.GNUTYPE_LONGNAME)] * 1000, None),
+    "a thousand pax headers of one member": ([member("x", tarfile.XHDTYPE)] * 1000, None),
     "a key twice": ([member("good.jpg")], None),
     "a key twice, apart": ([member("other.jpg"), member("good.jpg")], None),
 }
