@@ -65,7 +65,8 @@ def load_visual(spec: TeacherSpec) -> nn.Module:
         reason = " ".join(str(error).split())
         raise ConfigError(
             f"--teacher {spec.name!r} with --pretrained {spec.pretrained!r} cannot be loaded "
-            f"({reason}); check the name, the tag and that the weights are there"
+            f"({reason}); check the name, the tag and the network, or give weights that are "
+            "here: --pretrained FILE, or --teacher local-dir:FOLDER"
         ) from error
     model.visual.resampled = size is not None
     return _labelled(model.visual, config, quick_gelu)
