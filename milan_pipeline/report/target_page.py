@@ -115,13 +115,15 @@ def _data(rows: TargetRows, near: Neighbours) -> dict[str, Any]:
 def _highlights(facts: Facts) -> list[tuple[str, str]]:
     counts, sizes, codec = facts["counts"], facts["sizes"], facts["codec"]
     everything = sizes.get("all_targets_bytes", sizes.get("all_shards_bytes"))
+    smaller = codec["smaller_than_float16"]
+    saved = [("float16 would be larger by", f"{smaller:.3g} times")] if smaller > 1 else []
     return [
         ("targets", text_of("", counts["targets"])),
         ("views", text_of("", counts["views"])),
         ("in all", text_of("bytes", everything)),
         ("a target", text_of("bytes", sizes["one_target_bytes"])),
         ("codec", str(codec["name"])),
-        ("float16 would be larger by", f"{codec['smaller_than_float16']:.3g} times"),
+        *saved,
         ("images skipped", text_of("", facts["ledger"]["skipped"])),
     ]
 
