@@ -11,8 +11,10 @@ START_OF_SCAN = b"\xff\xda"
 SEQUENTIAL = (0xC0, 0xC1, 0xC9)
 FRAMES = (*SEQUENTIAL, 0xC2, 0xCA)
 MOST_FRAMES = 2**31
-LEAST_ACTL = 20
-"""Bytes of a whole announcement of an animation; a shorter one is a damage."""
+LEAST_ACTL = 8
+"""Bytes that an announcement of an animation has to say; a shorter one is a damage."""
+AROUND, CHECKSUM = 12, 4
+"""Bytes of a chunk of a PNG beside its content: length, kind and checksum; and of the latter."""
 SMALL = 2**18
 """A scan of fewer pixels costs as much as of so many."""
 
@@ -53,13 +55,13 @@ def plain_png(data: bytes) -> bytes:
     """
     found: dict[str, list[tuple[int, int]]] = {"early": [], "late": [], "profiles": []}
     when = "early"
-    for kind, at, end in chunks(data):
+    for kind, at, length in chunks(data):
         if kind == b"IDAT":
             when = "late"
-        elif kind == b"acTL" and end - at >= LEAST_ACTL:
-            found[when].append((at, end))
+        elif kind == b"acTL" and length >= LEAST_ACTL:
+            found[when].append((at, at + AROUND + length))
         elif kind == b"iCCP":
-            found["profiles"].append((at, end))
+            found["profiles"].append((at, at + AROUND + length))
     early = found["early"]
     if len(early) == 1 and 0 < _frames_at(data, early[0][0]) <= MOST_FRAMES:
         early = []
@@ -75,12 +77,14 @@ def _frames_at(data: bytes, announcement: int) -> int:
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield kind, start and end of each whole chunk of a PNG."""
+    """Yield kind, start and length of the content of each chunk of a PNG.
+
+    The last one may lack its checksum: decoders look at the content before that.
+    """
     at = len(PNG_START)
-    while at + 12 <= len(data):
+    while at + AROUND <= len(data) + CHECKSUM:
         length, kind = struct.unpack_from(">I4s", data, at)
-        end = at + 12 + length
-        if end > len(data):
+        if at + AROUND + length > len(data) + CHECKSUM:
             return
-        yield kind, at, end
-        at = end
+        yield kind, at, length
+        at += AROUND + length

@@ -95,3 +95,13 @@ def test_damages_are_left_to_pillow():
     for data in (short, torn):
         with pytest.raises(BadImageError):
             decode_rgb(data)
+
+
+@pytest.mark.parametrize("left", [0, 1, 3])
+def test_an_announcement_without_its_whole_checksum_does_not_warn(left: int) -> None:
+    whole = announced(0)
+    end = whole.index(b"acTL") + len("acTL") + 8
+    torn = whole[: end + left]
+    assert plain_png(torn) == whole[: whole.index(b"acTL") - 4]
+    with pytest.raises(BadImageError):
+        decode_rgb(torn)

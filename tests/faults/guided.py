@@ -100,13 +100,15 @@ def judge_image(data: bytes) -> None:
 
 def mend_image(data: bytes) -> bytes:
     """Make the checksums of a PNG's whole chunks fit."""
-    from milan_pipeline.image_bombs import PNG_START, chunks
+    from milan_pipeline.image_bombs import AROUND, PNG_START, chunks
 
     if not data.startswith(PNG_START):
         return data
     whole = bytearray(data)
-    for _, start, end in chunks(data):
-        whole[end - 4 : end] = struct.pack(">I", binascii.crc32(whole[start + 4 : end - 4]))
+    for _, start, length in chunks(data):
+        end = start + AROUND + length
+        if end <= len(data):
+            whole[end - 4 : end] = struct.pack(">I", binascii.crc32(whole[start + 4 : end - 4]))
     return bytes(whole)
 
 
