@@ -150,7 +150,7 @@ def test_a_stop_that_comes_while_waiting_for_the_others_is_heeded_at_once(shards
     with subprocess.Popen([str(word) for word in words], env=alone, stderr=subprocess.PIPE) as one:
         waits_for_others(int(alone["MASTER_PORT"]))
         one.terminate()
-        _, error = one.communicate(timeout=30)
+        _, error = one.communicate(timeout=GIVE_UP)
     assert one.returncode == 75
     assert b"SIGTERM received; nothing was done" in error
 
