@@ -42,8 +42,11 @@ def unpacked(recipe, image_shards, tmp_path) -> tuple[object, ...]:
 
 
 @pytest.fixture
-def packed(unpacked, target_store, target_shards) -> tuple[object, ...]:
+def packed(recipe, unpacked, target_store, target_shards) -> tuple[object, ...]:
     """Words of a submission for which nothing but training is left."""
+    document = yaml.safe_load(recipe.read_text())
+    document["extract-targets"]["precision"] = "auto"  # the store's, whichever it was made in
+    recipe.write_text(yaml.safe_dump(document))
     return (*unpacked, "--targets", target_store, "--target-shards", target_shards)
 
 
