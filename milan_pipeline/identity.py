@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypedDict
 
 from milan_pipeline.documents import MISSHAPEN, Count, conforming
@@ -102,6 +102,11 @@ def stated_identity(document: Mapping[str, Any], *, what: str) -> Identity:
             "--overwrite"
         )
     return identity
+
+
+def without(identity: Mapping[str, Any], parts: Collection[str]) -> dict[str, Any]:
+    """Return an identity but for some of its parts, in which it may differ from another."""
+    return {name: part for name, part in identity.items() if name not in parts}
 
 
 def differences(

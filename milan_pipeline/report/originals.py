@@ -10,13 +10,12 @@ import torch
 
 from milan_pipeline.codec_files import read_store_codec
 from milan_pipeline.errors import MismatchError
-from milan_pipeline.identity import TRANSCODED_FROM, content_hash, require_same
+from milan_pipeline.identity import TRANSCODED_FROM, require_same, without
 from milan_pipeline.report.target_rows import TargetRows, decoded
-from milan_pipeline.store_record import read_store_record
+from milan_pipeline.store_record import finished_units, read_store_record
 from milan_pipeline.target_records import layout_of
 from milan_pipeline.target_store import read_identity
 from milan_pipeline.unit_reader import open_unit
-from milan_pipeline.units import read_marks, undone_units
 
 OF_THE_CODEC = ("codec", TRANSCODED_FROM)
 """Parts of an identity in which targets differ from those that they were made of."""
@@ -41,24 +40,19 @@ def read_originals(url: str, rows: TargetRows) -> tuple[str, torch.Tensor]:
         StorageError: it cannot be read.
     """
     identity = read_identity(url)
-    there, here = (
-        {name: part for name, part in one.items() if name not in OF_THE_CODEC}
-        for one in (identity, rows.identity)
-    )
+    there, here = (without(one, OF_THE_CODEC) for one in (identity, rows.identity))
     require_same(there, here, what=f"--originals {url}", remedy=REMEDY)
     record = read_store_record(url, identity)
-    units, marks = record.units(), read_marks(url, record.views)
-    left = undone_units(units, marks, content_hash(identity))
-    unit_of = {(unit.shard.stem, unit.view): unit for unit in units if unit not in left}
+    finished = finished_units(url, identity, record, views=None, allow_unfinished=True)
+    unit_of = {(unit.shard.stem, unit.view): (unit, mark) for unit, mark in finished}
     layout = layout_of(identity)
     records = np.zeros(len(rows), layout.dtype)
     for (source, view), numbers in _by_unit(rows).items():
-        unit = unit_of.get((source, view))
-        if unit is None:
+        if (source, view) not in unit_of:
             raise MismatchError(
                 f"--originals {url} has no finished view {view} of {source}; {REMEDY}"
             )
-        group = open_unit(url, unit, marks[unit.mark_path])
+        group = open_unit(url, *unit_of[source, view])
         row_of = {str(key): row for row, key in enumerate(group["key"][:])}  # type: ignore[arg-type, index]
         for number in numbers:
             row, ours = row_of.get(rows.key[number]), rows.records[number]

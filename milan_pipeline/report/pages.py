@@ -25,7 +25,7 @@ def page_of(
     """
     if targets is not None and found.kind != "run":
         raise ConfigError(f"--targets {targets} is for a run, not {found.kind}; leave it out")
-    if originals is not None and not found.kind.startswith("target"):
+    if originals is not None and found.kind in ("run", "image shards"):
         raise ConfigError(f"--originals {originals} is for targets, not {found.kind}; leave it out")
     if found.kind == "run":
         return run_page(found.runs, images=images, targets=targets, gallery=gallery, seed=seed)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from milan_pipeline.checkpoints import newest_checkpoint
 from milan_pipeline.codecs.spectrum import directions
 from milan_pipeline.errors import MilanError, MismatchError
-from milan_pipeline.identity import differences
+from milan_pipeline.identity import differences, without
 from milan_pipeline.manifest import load_manifest
 from milan_pipeline.masking import draw_mask
 from milan_pipeline.pretraining_choices import DEFAULTS
@@ -74,11 +74,7 @@ def require_same_targets(run: RunReport, rows: TargetRows, targets: str) -> None
         raise MismatchError(
             f"{run.folder} did not learn targets of a teacher; leave out --targets {targets}"
         )
-    there, here = (
-        {name: part for name, part in one.items() if name not in ABOUT_STORAGE}
-        for one in (theirs, ours)
-    )
-    found = differences(there, here)
+    found = differences(without(theirs, ABOUT_STORAGE), without(ours, ABOUT_STORAGE))
     if found:
         listing = ", ".join(f"{name} is {a!r} there and {b!r} here" for name, a, b in found)
         raise MismatchError(

@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from milan_pipeline.codec_files import read_shards_codec, read_store_codec
 from milan_pipeline.codecs import Codec, decode_prior
 from milan_pipeline.errors import MissingDataError
-from milan_pipeline.identity import Identity, content_hash, stated_identity
+from milan_pipeline.identity import Identity, stated_identity
 from milan_pipeline.manifest import keys_of, load_index, load_manifest
 from milan_pipeline.report.kinds import kind_of
 from milan_pipeline.shards import SampleReader
-from milan_pipeline.store_record import read_store_record
+from milan_pipeline.store_record import finished_units, read_store_record
 from milan_pipeline.target_records import layout_of
 from milan_pipeline.target_store import OUTER_SHARD, read_identity
 from milan_pipeline.unit_reader import open_unit
-from milan_pipeline.units import Mark, Unit, read_marks, undone_units
+from milan_pipeline.units import Mark, Unit
 
 BLOCKS = 24
 """Blocks of a store that are read: 26 MB each of a ViT-B/16's targets as int8."""
@@ -128,9 +128,7 @@ def _from_store(
 ) -> tuple[list[_Place], int, int]:
     """Return places, the number of all targets, and out of how many blocks these come."""
     record = read_store_record(url, identity)
-    units, marks = record.units(), read_marks(url, record.views)
-    left = undone_units(units, marks, content_hash(identity))
-    done = [(unit, marks[unit.mark_path]) for unit in units if unit not in left]
+    done = finished_units(url, identity, record, views=None, allow_unfinished=True)
     blocks = [(unit, mark, start) for unit, mark in done for start in range(0, mark.n, OUTER_SHARD)]
     chosen = [blocks[number] for number in spread(len(blocks), BLOCKS, generator)]
     sizes = np.array([min(OUTER_SHARD, mark.n - start) for _, mark, start in chosen], dtype=int)

@@ -37,6 +37,8 @@ PATIENCE = 120.0
 MEMORY = 3 * 2**30
 """Bytes beyond what the process has when it starts: an image of the largest size takes 1.6 GB."""
 READY = b"ready\n"
+LIMIT = "which guards against"
+"""Said where an image is refused that Pillow by itself would decode."""
 
 
 class Decoder:

@@ -15,12 +15,11 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 BLOCK = tarfile.BLOCKSIZE
 CHECKSUM = slice(148, 156)
 MAGIC = slice(257, 262)
-LIMIT = "which guards against"
 
 
 class Target(NamedTuple):
@@ -88,7 +87,7 @@ def tar_seeds() -> dict[str, bytes]:
 
 def judge_image(data: bytes) -> None:
     """Require that an image is refused with a reason, or decoded to Pillow's own pixels."""
-    from tests.faults.decoding import judge
+    from tests.faults.decoding import LIMIT, judge
 
     found = judge(data, compare=True)
     reason, like = found["reason"], found["as"]
@@ -147,12 +146,9 @@ def main(name: str, folder: str, *options: str) -> None:
         mutated = atheris.Mutate(data, most)
         return target.mend(mutated) if seed % 4 else mutated  # some stay wrong
 
-    def judge(data: bytes) -> Any:
-        target.judge(data)
-
     limits = ("-timeout=5", "-rss_limit_mb=6000", f"-max_len={target.most}")
     words = [sys.argv[0], *limits, f"-artifact_prefix={folder}/", *options, str(corpus)]
-    atheris.Setup(words, judge, custom_mutator=mutate)
+    atheris.Setup(words, target.judge, custom_mutator=mutate)
     atheris.Fuzz()
 
 

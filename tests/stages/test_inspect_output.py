@@ -60,8 +60,9 @@ def test_a_run(image_shards: Path, target_shards: Path, tmp_path: Path, capsys: 
 def test_what_is_refused(target_store: Path, tmp_path: Path, capsys: Captured) -> None:
     run_cli("inspect", tmp_path, code=1)
     assert "is no target store (zarr.json)" in capsys.readouterr().err
-    run_cli("inspect", target_store, "--images", tmp_path, code=2)
-    assert "--images is for the page; give --html FILE, too" in capsys.readouterr().err
+    for option in ("--images", "--targets", "--originals"):
+        run_cli("inspect", target_store, option, tmp_path, code=2)
+        assert f"{option} is for the page; give --html FILE, too" in capsys.readouterr().err
     run_cli("inspect", target_store, "--html", tmp_path / "x", "--targets", tmp_path, code=2)
     assert "needs pixels, too; give --images" in capsys.readouterr().err
     run_cli("inspect", target_store, "--results", tmp_path, code=2)
