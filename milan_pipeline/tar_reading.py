@@ -16,6 +16,10 @@ KINDS = {
     (tarfile.FIFOTYPE,): "a pipe",
 }
 """Of members that are no files, by their types."""
+TARFILE_RAISES = (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError)
+"""At damaged headers."""
+READS_PAST_END = 16
+"""Of a stream, at most: tarfile would read a member that is said to have exabytes to its end."""
 END_OF_ARCHIVE_BYTES = 2 * tarfile.BLOCKSIZE
 
 
@@ -28,6 +32,7 @@ class HashingFile(io.RawIOBase):
         self.count = 0
         self.head = b""
         self.content_end = 0  # behind the last byte that is not zero
+        self._past_end = 0
 
     def _see(self, data: bytes) -> None:
         self.head = self.head or data[:8]
@@ -43,9 +48,16 @@ class HashingFile(io.RawIOBase):
         return self.stream.write(data)
 
     def read(self, size: int = -1) -> bytes:
-        """Read at most so many bytes."""
+        """Read at most so many bytes.
+
+        Raises:
+            EOFError: the end was reached, and yet more is asked for again and again.
+        """
         data = self.stream.read(size)
         self._see(data)
+        self._past_end += not data
+        if self._past_end > READS_PAST_END:
+            raise EOFError("a member is longer than what follows")
         return data
 
     def tell(self) -> int:
@@ -68,8 +80,9 @@ def stream_members(
         Name, bytes, and where in the tar they begin.
 
     Raises:
-        DataError: the tar is damaged, truncated or compressed, has a sparse member, or hundreds of
-            headers that are of the next one alone, each of which tarfile reads within the last.
+        DataError: the tar is damaged, truncated or compressed, has a sparse member, a size beyond
+            all files, or hundreds of headers that are of the next one alone, each of which tarfile
+            reads within the last.
     """
     try:
         with tarfile.open(fileobj=file, mode="r|") as tar:
@@ -88,7 +101,7 @@ def stream_members(
             pass
     except DataError:
         raise
-    except (tarfile.TarError, EOFError, ValueError, RecursionError) as error:
+    except TARFILE_RAISES as error:
         if file.head.startswith(COMPRESSED):
             raise DataError(
                 f"{url} is compressed, but samples are read at byte offsets; unpack it first"

@@ -141,6 +141,20 @@ def test_headers_that_are_damaged_but_add_up(tmp_path: Path) -> None:
     COUNTS[DAMAGED].require_none_failed()
 
 
+@pytest.mark.parametrize("size", [10**5, 2**40, 2**62, 2**70])
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.XHDTYPE])
+def test_sizes_beyond_the_tar(size: int, kind: bytes, tmp_path: Path) -> None:
+    """They are refused at once: tarfile by itself would read on at the end, for years."""
+    info = tarfile.TarInfo("a.jpg")
+    info.type, info.size = kind, size
+    read_strange(DAMAGED, info.tobuf(tarfile.GNU_FORMAT) + PICTURE, tmp_path)
+    pax = tarfile.TarInfo("pax")
+    record = b"%d path=b.jpg\n" % size
+    pax.type, pax.size = tarfile.XHDTYPE, len(record)
+    members = bytes_of_tar([(pax, record)])
+    read_strange(DAMAGED, members, tmp_path)
+
+
 def read_strange(kind: str, data: bytes, folder: Path) -> None:
     """Index a tar, which must either be refused or give the images that tarfile finds in it."""
     tar, out = folder / "strange.tar", folder / "out"
