@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from milan_pipeline.documents import Skipped
-from milan_pipeline.errors import DataError
+from milan_pipeline.errors import DataError, MilanError
 
 COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 KINDS = {
@@ -16,8 +16,6 @@ KINDS = {
     (tarfile.FIFOTYPE,): "a pipe",
 }
 """Of members that are no files, by their types."""
-TARFILE_RAISES = (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError)
-"""At damaged headers."""
 READS_PAST_END = 16
 """Of a stream, at most: tarfile would read a member that is said to have exabytes to its end."""
 END_OF_ARCHIVE_BYTES = 2 * tarfile.BLOCKSIZE
@@ -99,9 +97,9 @@ def stream_members(
             end = tar.offset
         while file.read(1 << 20):
             pass
-    except DataError:
+    except (MilanError, OSError, MemoryError):
         raise
-    except TARFILE_RAISES as error:
+    except Exception as error:  # tarfile raises whatever a damaged header leads it to
         if file.head.startswith(COMPRESSED):
             raise DataError(
                 f"{url} is compressed, but samples are read at byte offsets; unpack it first"

@@ -155,6 +155,16 @@ def test_sizes_beyond_the_tar(size: int, kind: bytes, tmp_path: Path) -> None:
     read_strange(DAMAGED, members, tmp_path)
 
 
+def test_a_sparse_map_that_breaks_off(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("a.jpg")
+    info.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[482] = 1  # the map goes on in a block that does not come
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    read_strange(DAMAGED, bytes(header), tmp_path)
+
+
 def read_strange(kind: str, data: bytes, folder: Path) -> None:
     """Index a tar, which must either be refused or give the images that tarfile finds in it."""
     tar, out = folder / "strange.tar", folder / "out"
