@@ -84,6 +84,9 @@ def clip_gradients(model: nn.Module, max_norm: float) -> torch.Tensor:
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of every group."""
+    """Set the learning rate of every group: the rate, times the group's `lr_scale` if it has one.
+
+    As `lr_sched.py` of the official repository does at each step.
+    """
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("lr_scale", 1.0)
