@@ -46,6 +46,7 @@ class ViewConfig:
         image_size: height and width of a view, in pixels.
         mean: of the pixels, in [0, 1]: the colour of what a distortion leaves empty.
         augment: timm's name of an automatic augmentation; empty is none.
+        min_scale: smallest share of an image's area that a training view shows.
         crop_pct: share of the resized image's side that evaluation sees.
         seed: of the augmentation.
     """
@@ -53,6 +54,7 @@ class ViewConfig:
     image_size: int
     mean: tuple[float, ...]
     augment: str
+    min_scale: float = 0.08
     crop_pct: float
     seed: int
 
@@ -74,6 +76,7 @@ class TrainingViews:
         transform = create_transform(
             config.image_size,
             is_training=True,
+            scale=(config.min_scale, 1.0),
             color_jitter=0.0,
             auto_augment=config.augment or None,
             interpolation=INTERPOLATION,

@@ -123,6 +123,15 @@ class Finetune(TrainingOptions):
         help="timm's name of an augmentation (RandAugment, arXiv 1909.13719); '' is none.",
         group="Augmentation",
     )
+    min_scale: float = option(
+        0.08,
+        help="Smallest share of an image's area that a training view shows; raise it where the "
+        "object is small.",
+        least=0,
+        most=1,
+        group="Augmentation",
+        unit="share",
+    )
     smoothing: float = option(0.1, help="Label smoothing.", least=0, group="Schedule", unit="share")
     mixup: float = option(
         0.8,

@@ -111,6 +111,7 @@ class Plan:
             image_size=description.image_size,
             mean=description.mean,
             augment=self.config.augment,
+            min_scale=self.config.min_scale,
             crop_pct=description.crop_pct,
             seed=self.config.seed,
         )
