@@ -54,7 +54,7 @@ FULL = Size(
     finetune=(
         Training(name="finetune-1", fraction=0.01, epochs=40, batch=16),
         Training(name="finetune-10", fraction=0.1, epochs=20, batch=16),
-        Training(name="finetune-100", fraction=1.0, epochs=3, batch=32),
+        Training(name="finetune-100", fraction=1.0, epochs=8, batch=32),
     ),
     segment=Training(name="segment", fraction=0.2, epochs=12, batch=16),
 )
