@@ -2,7 +2,7 @@
 
 BatchNorm without affine parameters and a linear layer, trained by LARS (arXiv 1708.03888) for 100
 epochs of batch 16384. The official code augments each image anew in each epoch; here an epoch
-learns from one of a few views whose features are cached, by default from what evaluation shows alone.
+learns from one of a few views whose features are cached, by default from the one that is scored.
 
 LARS is timm's. Like the official one it takes a step relative to the weights for the matrix, hence
 `always_adapt`, without which timm does so only where weights decay; the bias learns by plain SGD.

@@ -99,7 +99,7 @@ def test_the_same_size_changes_nothing(tmp_path):
 
 
 def enlarged(table, size):
-    """Positions of a 4 x 4 grid and CLS for another grid, as the official code interpolates them."""
+    """Positions of a 4 x 4 grid and CLS for another grid, as officially interpolated."""
     cls, grid = table.detach()[:, :1], table.detach()[:, 1:].reshape(1, 4, 4, -1)
     grid = F.interpolate(grid.permute(0, 3, 1, 2), size, mode="bicubic", align_corners=False)
     return torch.cat([cls, grid.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)

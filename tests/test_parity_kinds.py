@@ -89,15 +89,16 @@ def test_other_positions_and_views_are_noticed(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "tensor", "change", "missed"),
+    ("tensor", "change", "missed"),
     [
-        ("knn-tiny", "out/answers_20", lambda t: t.roll(1), "answers of 20"),
-        ("knn-tiny", "io/train_labels", lambda t: t.roll(1), "votes of 10"),
-        ("linprobe-tiny", "io/rows", lambda t: t.flip(0), "head.1.weight moved by"),
-        ("linprobe-tiny", "out/lr", lambda t: t * (1 + 1e-8), "rates"),
+        ("knn-tiny/out/answers_20", lambda t: t.roll(1), "answers of 20"),
+        ("knn-tiny/io/train_labels", lambda t: t.roll(1), "votes of 10"),
+        ("linprobe-tiny/io/rows", lambda t: t.flip(0), "head.1.weight moved by"),
+        ("linprobe-tiny/out/lr", lambda t: t * (1 + 1e-8), "rates"),
     ],
 )
-def test_other_numbers_are_noticed(copied, name, tensor, change, missed, capsys):
+def test_other_numbers_are_noticed(copied, tensor, change, missed, capsys):
+    name, _, tensor = tensor.partition("/")
     case = copied(name)
     change_tensor(case, tensor, change)
     assert main([str(case)]) == 1

@@ -8,7 +8,7 @@ import timm
 import torch
 from timm.models import _builder
 
-from milan_pipeline.encoder_specs import fingerprint, load_encoder, image_size_of
+from milan_pipeline.encoder_specs import fingerprint, image_size_of, load_encoder
 from milan_pipeline.errors import ConfigError, MissingDataError
 from milan_pipeline.headless import assemble
 from milan_pipeline.timm_encoders import read_timm_encoder

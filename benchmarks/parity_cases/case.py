@@ -31,7 +31,7 @@ class Deviation(NamedTuple):
 
 
 class Case(NamedTuple):
-    """A recorded case: its tensors by part (`state`, `io`, `out`, `final`), and the JSON's values."""
+    """A recorded case: tensors by part (`state`, `io`, `out`, `final`), and the JSON's values."""
 
     tensors: dict[str, dict[str, Tensor]]
     values: dict[str, Any]
@@ -150,6 +150,6 @@ def moved(what: str, start: Tensor, official: Tensor, ours: Tensor, tolerance: f
 def _require_shape(what: str, official: Tensor, ours: Tensor) -> None:
     if official.shape != ours.shape:
         raise DataError(
-            f"{what} is of shape {tuple(official.shape)} there and {tuple(ours.shape)} here; record "
-            "the case again"
+            f"{what} is of shape {tuple(official.shape)} there and {tuple(ours.shape)} here; "
+            "record the case again"
         )

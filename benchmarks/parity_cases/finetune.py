@@ -52,7 +52,7 @@ class Watched(Classification):
         self.norms: list[Tensor] = []
 
     def optimiser(self) -> torch.optim.Optimizer:
-        """Return ours, which notes its steps; a case of other moments than the official gets them."""
+        """Return ours, noting its steps; a case of other moments than the official gets them."""
         optimiser = super().optimiser()
         if self._adamw != OFFICIAL_ADAMW:
             for group in optimiser.param_groups:
@@ -211,7 +211,7 @@ def _ways(case: Case, model: nn.Module) -> Iterator[Deviation]:
     for name, official in case.final.items():
         start, ours = case.state[name], own[name].detach()
         if name.endswith("attn.qkv.bias"):
-            E = len(official) // 3  # noqa: N806
+            E = len(official) // 3
             keys = float((ours - start)[E : 2 * E].norm())
             recorded = float((official - start)[E : 2 * E].norm())
             allowed = case.tolerance("key_biases")

@@ -46,14 +46,13 @@ def compare(case: Case) -> Iterator[Deviation]:
         model.train(), optimiser, batches, protocol=protocol, peak=peak, steps=steps
     )
     losses = list(trained)
-    own = torch.tensor(rates, dtype=torch.float64)
-    yield most_relative("rates", case.out["lr"], own, case.tolerance("lr"))
+    own_S = torch.tensor(rates, dtype=torch.float64)
+    yield most_relative("rates", case.out["lr"], own_S, case.tolerance("lr"))
     yield largest("losses", case.out["loss"], torch.stack(losses), case.tolerance("loss"))
     for name, parameter in head.named_parameters():
-        official, own = (case.out[f"momentum.{name}"], optimiser.state[parameter]["momentum_buffer"])
-        yield moved(
-            f"momentum of {name}", torch.zeros_like(official), official, own, case.tolerance(name)
-        )
+        official, start = case.out[f"momentum.{name}"], torch.zeros_like(parameter)
+        momentum = optimiser.state[parameter]["momentum_buffer"]
+        yield moved(f"momentum of {name}", start, official, momentum, case.tolerance(name))
     if "test_features" in case.io and "test_logits" in case.out:
         with torch.no_grad():
             logits_NY = model.eval()(case.io["test_features"])

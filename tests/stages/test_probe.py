@@ -314,5 +314,5 @@ def test_scores_of_another_view_are_refused_by_name(options):
     assert scores(options)["content"]["crop_pct"] == 0.875
     with pytest.raises(MismatchError, match=r"crop_pct is 0.875 there and 1.0 here"):
         probe.run(Probe(**options, crop_pct=1.0))
-    with pytest.raises(ConfigError, match="--crop-pct 1.5"):
+    with pytest.raises(ConfigError, match=r"--crop-pct 1\.5"):
         Probe(**options, crop_pct=1.5)

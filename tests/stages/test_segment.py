@@ -107,7 +107,9 @@ def test_layer_decay_slows_the_first_layers_and_not_the_head(data, tmp_path):
         found[decay] = load_file(tmp_path / str(decay) / "segmenter.safetensors")
     slow, fast = found[0.5], found[1]
     assert torch.equal(slow["head.classifier.weight"], fast["head.classifier.weight"])
-    assert not torch.equal(slow["encoder.patch_embed.proj.weight"], fast["encoder.patch_embed.proj.weight"])
+    assert not torch.equal(
+        slow["encoder.patch_embed.proj.weight"], fast["encoder.patch_embed.proj.weight"]
+    )
 
 
 def test_second_run_has_nothing_to_do(whole, data, capsys):
