@@ -5,7 +5,7 @@ Legend: N samples, F features, B test samples at a time, K neighbours, Y classes
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -60,20 +60,42 @@ def knn_answers(
         )
     require_pairs(train_NF, train_labels_N)
     require_any(test_NF)
+    classes_Y = np.unique(train_labels_N)
+    answers: dict[int, list[torch.Tensor]] = {k: [] for k in ks}
+    for votes in knn_votes(train_NF, train_labels_N, test_NF, ks=ks, temperature=temperature):
+        for k, votes_BY in votes.items():
+            answers[k].append(votes_BY.argmax(dim=1))
+    return {k: classes_Y[torch.cat(found).numpy()] for k, found in answers.items()}
+
+
+def knn_votes(
+    train_NF: Features,
+    train_labels_N: Labels,
+    test_NF: Features,
+    *,
+    ks: Sequence[int],
+    temperature: float,
+) -> Iterator[dict[int, torch.Tensor]]:
+    """Yield the votes that `knn_answers` counts, of some test samples at a time.
+
+    Yields:
+        For each k, float32 (B, Y): Σ exp((cosine - 1) / temperature) of each class among the k
+        nearest; classes in the order of their labels.
+    """
     classes_Y, train_class_N = np.unique(train_labels_N, return_inverse=True)
     voters_NF = F.normalize(torch.from_numpy(train_NF), dim=1)
     class_N = torch.from_numpy(train_class_N)
     most = min(max(ks), len(voters_NF))
-    answers: dict[int, list[torch.Tensor]] = {k: [] for k in ks}
     for test_BF in torch.split(torch.from_numpy(test_NF), KNN_CHUNK):
         cosine_BK, index_BK = (F.normalize(test_BF, dim=1) @ voters_NF.T).topk(most, dim=1)
         # Shifted by the largest cosine, which no argmax notices, so that none can overflow.
         weight_BK = torch.exp((cosine_BK - 1) / temperature)
-        for k, found in answers.items():
-            votes_BY = torch.zeros(len(test_BF), len(classes_Y))
-            votes_BY.scatter_add_(1, class_N[index_BK[:, :k]], weight_BK[:, :k])
-            found.append(votes_BY.argmax(dim=1))
-    return {k: classes_Y[torch.cat(found).numpy()] for k, found in answers.items()}
+        yield {
+            k: torch.zeros(len(test_BF), len(classes_Y)).scatter_add_(
+                1, class_N[index_BK[:, :k]], weight_BK[:, :k]
+            )
+            for k in ks
+        }
 
 
 def linear_answers(train_NF: Features, train_labels_N: Labels, test_NF: Features) -> Labels:

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from milan_pipeline.documents import Positive
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.positions import positions_for
 from milan_pipeline.vit import CANNOT_BUILD
 
 DEPTHS = (1 / 3, 1 / 2, 2 / 3, 1.0)  # blocks 3, 5, 7, 11 of 12 and 7, 11, 15, 23 of 24, from 0
@@ -137,16 +138,18 @@ class Segmenter(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Logits:
         """Return what is said of each pixel."""
-        maps = self.encoder.forward_intermediates(
-            images_BCHW,
-            indices=sorted(set(self._blocks)),
-            norm=not self._deep,
-            output_fmt="NCHW",
-            intermediates_only=True,
-        )
+        height, width = images_BCHW.shape[-2:]
+        with positions_for(self.encoder, (height // self.patch_size, width // self.patch_size)):
+            maps = self.encoder.forward_intermediates(
+                images_BCHW,
+                indices=sorted(set(self._blocks)),
+                norm=not self._deep,
+                output_fmt="NCHW",
+                intermediates_only=True,
+            )
         of_block = dict(zip(sorted(set(self._blocks)), maps, strict=True))
         main, auxiliary = self.head([of_block[block] for block in self._blocks])
-        size = tuple(images_BCHW.shape[-2:])
+        size = (height, width)
         return Logits(
             _enlarged(main, size), None if auxiliary is None else _enlarged(auxiliary, size)
         )
@@ -177,7 +180,8 @@ def make_segmenter(
         seed: of the head's weights; torch's global random state is left as it was.
 
     Returns:
-        The segmenter, on the CPU. It takes images of any size: positions are resampled as needed.
+        The segmenter, on the CPU. It takes images of any size: positions are resampled as needed,
+        as the official code does for its one size (see `positions`).
 
     Raises:
         ConfigError: the encoder cannot give maps of its patches.

@@ -11,11 +11,12 @@ from milan_pipeline import storage
 from milan_pipeline.backbones import Backbone, load_backbone
 from milan_pipeline.checkpoints import require_recorded
 from milan_pipeline.classification_task import ClassificationConfig
-from milan_pipeline.classification_views import ViewConfig, default_crop_pct
+from milan_pipeline.classification_views import ViewConfig
 from milan_pipeline.classifier_files import Description
 from milan_pipeline.classifiers import make_classifier
 from milan_pipeline.encoder_specs import fingerprint
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.evaluation_view import default_crop_pct
 from milan_pipeline.labelled import LabelledTable, open_labelled, require_same_classes
 from milan_pipeline.labelled_order import labelled_order
 from milan_pipeline.options import fields_from

@@ -15,10 +15,10 @@ from milan_pipeline.classification_views import (
     EvaluationViews,
     TrainingViews,
     ViewConfig,
-    default_crop_pct,
     posterise,
 )
 from milan_pipeline.errors import BadImageError
+from milan_pipeline.evaluation_view import default_crop_pct
 from tests.photos import noise, write_photos
 
 CONFIG = ViewConfig(

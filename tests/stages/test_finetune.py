@@ -101,6 +101,18 @@ def test_it_learns(whole, data, tmp_path):
     assert record(tmp_path, "scores.json")["metrics"]["top1"] >= 8 / 9 * 100
 
 
+def test_layer_decay_slows_the_first_layers_and_not_the_head(data, tmp_path):
+    """One step, of which two values of the option make other weights."""
+    found = {}
+    for decay in (0.5, 1):
+        words = ("--max-steps", 1, "--warmup-epochs", 0, "--layer-decay", decay)
+        finetune(*data, tmp_path / str(decay), *words)
+        found[decay] = load_file(tmp_path / str(decay) / "finetuned.safetensors")
+    slow, fast = found[0.5], found[1]
+    assert torch.equal(slow["head.weight"], fast["head.weight"])
+    assert not torch.equal(slow["patch_embed.proj.weight"], fast["patch_embed.proj.weight"])
+
+
 def test_second_run_has_nothing_to_do(whole, data, capsys):
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
     finetune(*data, whole)

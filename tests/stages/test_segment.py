@@ -98,6 +98,20 @@ def test_it_learns(tmp_path):
     assert record(tmp_path / "run", "scores.json")["metrics"]["aacc"] > 80  # a third is chance
 
 
+def test_layer_decay_slows_the_first_layers_and_not_the_head(data, tmp_path):
+    """One step, of which two values of the option make other weights."""
+    found = {}
+    for decay in (0.5, 1):
+        words = ("--max-steps", 1, "--warmup-steps", 0, "--head", "linear", "--layer-decay", decay)
+        segment(*data, tmp_path / str(decay), *words)
+        found[decay] = load_file(tmp_path / str(decay) / "segmenter.safetensors")
+    slow, fast = found[0.5], found[1]
+    assert torch.equal(slow["head.classifier.weight"], fast["head.classifier.weight"])
+    assert not torch.equal(
+        slow["encoder.patch_embed.proj.weight"], fast["encoder.patch_embed.proj.weight"]
+    )
+
+
 def test_second_run_has_nothing_to_do(whole, data, capsys):
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
     segment(*data, whole)
