@@ -41,8 +41,8 @@ class ClassOrder:
         """Say so where sorted samples are more than training mixes."""
         if self._counts.total() > MIXED and self.is_sorted:
             warn(
-                f"the tars of {folder} are sorted by class, and training mixes {MIXED} samples at a "
-                "time unless told otherwise, so that its batches would have few classes; unpack "
+                f"the tars of {folder} are sorted by class, and training mixes {MIXED} samples at "
+                "a time unless told otherwise, so that its batches would have few classes; unpack "
                 "them and let `milan-pipeline pack-images` shuffle, or train with more --lanes and "
                 "a larger --shuffle-block"
             )

@@ -136,12 +136,14 @@ class Plan:
         """
         return has_ended(self.record, self.config.folder, self.training.total_steps)
 
-    def require_pairs(self, processes: int) -> None:
+    def require_pairs(self, processes: int, device: torch.device) -> None:
         """Refuse to train on single images, which BatchNorm has no statistics of.
 
         Raises:
-            ConfigError: a forward pass would have one image.
+            ConfigError: a norm would see one image.
         """
+        if norms_are_shared(processes, device):
+            return
         own, most = self.order.batch // processes, self.config.micro_batch
         if most == 1 or own % most == 1 or own == 1:
             raise ConfigError(
@@ -164,6 +166,11 @@ class Plan:
         checkpoint = 4 * (copies * parameters + 2 * trained)
         checkpoints = checkpoint * (self.config.keep + 1)
         say_space(self.config.out, checkpoints=checkpoints, segmenters=8 * parameters)
+
+
+def norms_are_shared(processes: int, device: torch.device) -> bool:
+    """Tell whether BatchNorm takes its statistics of all processes' images together."""
+    return device.type == "cuda" and processes > 1
 
 
 def plan(config: Segment, device: torch.device, *, remember: bool = False) -> Plan:
