@@ -25,7 +25,7 @@ class Segment(TrainingOptions):
     with a linear head as DINOv2 has it (2304.07193): --head linear --freeze.
 
     Killed or stopped (Ctrl-C, SIGTERM, SIGUSR1), run the same command again: it goes on from the
-    newest checkpoint and ends with the same weights.
+    newest checkpoint and ends, on CPUs, with the same weights.
     """
 
     encoder: str = option(
