@@ -1,5 +1,7 @@
 """A moving average of the student's weights, kept beside them."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -59,4 +61,4 @@ def decay_of(step: int, most: float) -> float:
         step: that was taken, from 1.
         most: the decay after the warm-up.
     """
-    return min(most, 1 - step**-WARMUP_POWER)
+    return min(most, 1 - math.pow(step, -WARMUP_POWER))

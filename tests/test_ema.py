@@ -1,7 +1,7 @@
 """The moving average holds the weights that timm's holds, from the first step on."""
 
-import timm.utils
 import torch
+from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
 from milan_pipeline.ema import MovingAverage, decay_of
@@ -27,7 +27,7 @@ def walk(student, steps):
 def test_over_many_steps_it_holds_the_weights_of_timms():
     student = model()
     ours = MovingAverage(student, 0.98)  # warmed up at step 354
-    theirs = timm.utils.ModelEmaV3(student, decay=0.98, use_warmup=True)
+    theirs = ModelEmaV3(student, decay=0.98, use_warmup=True)
     for step in walk(student, range(1, 601)):
         ours.update(step)
         theirs.update(student, step=step)

@@ -1,6 +1,7 @@
 """Colours change by mmsegmentation's amounts, each change with probability one half."""
 
 import colorsys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,8 @@ def constant(colour=ORANGE):
 
 def changed(*does, at, last=False, colour=ORANGE):
     """Return the one colour that a constant image gets."""
-    view = distorted(constant(colour), Scripted(*does, at=at, last=last))
+    draws: Any = Scripted(*does, at=at, last=last)
+    view = distorted(constant(colour), draws)
     assert view.dtype == torch.uint8
     assert (view == view[:, :1, :1]).all()
     return np.array(view[:, 0, 0].tolist())
@@ -124,8 +126,9 @@ def test_amounts_are_drawn_evenly(name):
         def uniform(self, *bounds):
             return draws.uniform(*bounds)
 
+    alone: Any = OneAlone()
     for _ in range(100):
-        after = np.array(distorted(constant(), OneAlone())[:, 0, 0].tolist())
+        after = np.array(distorted(constant(), alone)[:, 0, 0].tolist())
         low, high = low + (measure(after) < 0), high + (measure(after) > 0)
     assert 35 <= low <= 65
     assert low + high >= 95

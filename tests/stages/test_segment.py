@@ -285,8 +285,10 @@ def test_what_is_no_segmenter_is_refused(whole, data, tmp_path, capsys):
 def test_one_image_a_process_is_refused_where_batch_norm_sees_it_alone(
     device, processes, micro, refused, data
 ):
-    words = ("--encoder", "timm:test_vit", "--image-size", "32", "--classes", "3", "--train")
-    words += (str(data[0]), "--val", str(data[1]), "--out", "run", "--batch-size", "4")
+    words = [
+        "--encoder", "timm:test_vit", "--image-size", "32", "--classes", "3", "--train",
+        str(data[0]), "--val", str(data[1]), "--out", "run", "--batch-size", "4",
+    ]  # fmt: skip
     config = configured("segment", *words, "--micro-batch", str(micro))
     planned = plan(config, torch.device("cpu"))
     context = pytest.raises(ConfigError, match="cannot norm") if refused else nullcontext()
