@@ -192,7 +192,8 @@ def plan(config: Segment, device: torch.device, *, remember: bool = False) -> Pl
     labels_of(config)  # or say what is wrong with --classes
     scans = scans_of(config) if remember else None
     whole = open_labelled(str(config.train), kind="mask", scans=scans)
-    learnt = whole.subset(config.label_fraction, config.seed).shuffled(config.seed)
+    learnt = whole.subset(config.label_fraction, config.seed)
+    learnt = learnt.shuffled(config.seed)
     val = open_labelled(config.val, kind="mask", scans=scans)
     order = labelled_order(
         learnt,

@@ -53,6 +53,12 @@ def disturbed(step, happens, *words, code):
         segment(*words, code=code)
 
 
+def planned_run(data, *more):
+    """Settle a run without beginning it."""
+    words = (*TINY_VIT, *SHORT, *more, "--train", data[0], "--val", data[1], "--out", "run")
+    return plan(configured("segment", *map(str, words)), torch.device("cpu"))
+
+
 # ---- what it writes
 
 
@@ -203,6 +209,15 @@ def test_shards_are_scored_as_folders_are(whole, data, tmp_path):
         assert found == {name: ours[name] for name in found}
 
 
+def test_a_folder_is_mixed_to_learn_from_with_its_masks_and_not_to_score_on(data):
+    planned = planned_run(data)
+    (learnt,), (scored,) = planned.learnt.parts, planned.val.parts
+    names = [learnt.key(row) for row in range(len(learnt))]
+    assert names != sorted(names)
+    assert [path.stem for path in learnt.masks] == [name.removesuffix(".jpg") for name in names]
+    assert scored.images == sorted(scored.images)
+
+
 def test_a_share_of_the_labels_is_taken(data, tmp_path):
     segment(*data, tmp_path, "--label-fraction", 0.5, "--max-steps", 1)
     assert record(tmp_path, "scores.json")["train"] == 6
@@ -285,12 +300,7 @@ def test_what_is_no_segmenter_is_refused(whole, data, tmp_path, capsys):
 def test_one_image_a_process_is_refused_where_batch_norm_sees_it_alone(
     device, processes, micro, refused, data
 ):
-    words = [
-        "--encoder", "timm:test_vit", "--image-size", "32", "--classes", "3", "--train",
-        str(data[0]), "--val", str(data[1]), "--out", "run", "--batch-size", "4",
-    ]  # fmt: skip
-    config = configured("segment", *words, "--micro-batch", str(micro))
-    planned = plan(config, torch.device("cpu"))
+    planned = planned_run(data, "--micro-batch", micro)
     context = pytest.raises(ConfigError, match="cannot norm") if refused else nullcontext()
     with context:
         planned.require_pairs(processes, torch.device(device))
