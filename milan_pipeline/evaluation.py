@@ -18,11 +18,17 @@ from torch.nn import functional as F
 
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.features import Features, Labels
+from milan_pipeline.messages import warn
 
 KNN_CHUNK = 512
 LINEAR_STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 DEFAULT_STRENGTH = 0.01
 MAX_ITERATIONS = 1000
+LONG = 10**10
+"""Samples times features times classes from which logistic regression takes long.
+
+An iteration takes four operations for each, so a second at 40 GFLOP/s; there are up to 5,000.
+"""
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +109,8 @@ def linear_answers(train_NF: Features, train_labels_N: Labels, test_NF: Features
 
     Multinomial logistic regression with an L2 penalty, solved by L-BFGS from zero: deterministic.
     Its inverse strength is that of `LINEAR_STRENGTHS` which does best on a held-out tenth of the
-    training samples; the classifier is then trained on all of them. For sets that fit in memory.
+    training samples; the classifier is then trained on all of them. For sets that fit in memory;
+    a large one is warned of.
 
     Args:
         train_NF: features to learn from.
@@ -120,6 +127,7 @@ def linear_answers(train_NF: Features, train_labels_N: Labels, test_NF: Features
     require_pairs(train_NF, train_labels_N)
     require_any(test_NF)
     require_classes(train_labels_N)
+    _warn_of_long(*train_NF.shape, classes=len(np.unique(train_labels_N)))
     held_N = held_out(train_labels_N)
     strength = DEFAULT_STRENGTH
     if held_N.any() and len(np.unique(train_labels_N[~held_N])) > 1:
@@ -128,6 +136,15 @@ def linear_answers(train_NF: Features, train_labels_N: Labels, test_NF: Features
         # The first, most regularised one wins a tie.
         strength = max(LINEAR_STRENGTHS, key=lambda c: per_cent(_linear(*fit, strength=c), truth))
     return _linear(train_NF, train_labels_N, test_NF, strength=strength)
+
+
+def _warn_of_long(samples: int, features: int, *, classes: int) -> None:
+    if samples * features * classes > LONG:
+        warn(
+            f"--linear logistic of {samples} samples, {features} features and {classes} classes "
+            "may take hours on the CPU, and cannot be stopped meanwhile; --linear official is made "
+            "for such sets"
+        )
 
 
 def held_out(labels_N: Labels) -> NDArray[np.bool_]:

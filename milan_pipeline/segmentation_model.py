@@ -27,7 +27,7 @@ from milan_pipeline.vit import CANNOT_BUILD
 
 DEPTHS = (1 / 3, 1 / 2, 2 / 3, 1.0)  # blocks 3, 5, 7, 11 of 12 and 7, 11, 15, 23 of 24, from 0
 AUXILIARY_AT = 2
-DROPOUT, HEAD_STD = 0.1, 0.01  # mmsegmentation's
+DROPOUT, HEAD_STD, AUXILIARY_CHANNELS = 0.1, 0.01, 256  # mmsegmentation's
 HEADS = ("upernet", "linear")
 
 
@@ -78,7 +78,10 @@ class Pyramid(nn.ModuleList):
 
 
 class UPerNetHead(nn.Module):
-    """UPerNet on a plain ViT's maps, with an auxiliary head on the third in training."""
+    """UPerNet on a plain ViT's maps, with an auxiliary head on the third in training.
+
+    The auxiliary head is 256 wide, or as UPerNet where that is narrower.
+    """
 
     def __init__(self, width: int, channels: int, classes: int) -> None:
         super().__init__()
@@ -86,7 +89,7 @@ class UPerNetHead(nn.Module):
         # The decoder reads the channels from its third map on: the first two have no use in it.
         self.decoder = UPerNetDecoder([width] * 6, decoder_channels=channels)
         self.classifier = _classifier(channels, classes)
-        inner = max(1, channels // 2)
+        inner = min(AUXILIARY_CHANNELS, channels)
         self.auxiliary = nn.Sequential(
             Conv2dReLU(width, inner, kernel_size=3, padding=1), *_classifier(inner, classes)
         )

@@ -16,7 +16,7 @@ class Finetune(TrainingOptions):
 
     Defaults are those of a ViT-B; for a ViT-L take --layer-decay 0.75 --drop-path 0.2. Killed or
     stopped (Ctrl-C, SIGTERM, SIGUSR1), run the same command again: it goes on from the newest
-    checkpoint and ends with the same weights.
+    checkpoint and ends, on CPUs, with the same weights.
     """
 
     encoder: str = option(

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from milan_pipeline.classification_task import Classification
 from milan_pipeline.labelled import open_labelled
 from stages.finetune import Finetune
+from stages.finetune_plan import open_tables
 from tests.conftest import run_cli
 from tests.small_labels import write_coloured
 from tests.stages.small_finetune import SHORT, TINY_VIT, finetune, outcome, record, rows
@@ -236,6 +237,21 @@ def test_shards_are_scored_as_folders_are(whole, data, shards, tmp_path):
         )  # fmt: skip
         found = record(tmp_path / val.parent.name, "scores.json")["metrics"]
         assert found["top1"] == record(whole, "scores.json")["metrics"]["top1"]
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+def test_class_folders_are_mixed_to_learn_from_and_not_to_score_on(fraction, data):
+    train, val = map(str, data)
+    config = Finetune(encoder="x", train=train, val=val, out="x", label_fraction=fraction, seed=2)
+    learnt, scored = open_tables(config, scans=None)
+    listed = open_labelled(train, kind="class").subset(fraction, 2).parts[0]
+    keys = [part.key(row) for part in (listed, *learnt.parts) for row in range(len(listed))]
+    before, after = keys[: len(listed)], keys[len(listed) :]
+    assert before != after
+    assert before == sorted(after)
+    assert learnt.class_count == 3
+    assert len({*learnt.parts[0].labels[:3].tolist()}) > 1
+    assert (scored.parts[0].labels == sorted(scored.parts[0].labels)).all()
 
 
 def test_a_share_of_the_labels_has_as_many_of_each_class(data, tmp_path):
