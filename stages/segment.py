@@ -18,11 +18,9 @@ class Segment(TrainingOptions):
     """Train an encoder to name the class of each pixel, and measure mIoU, mAcc and aAcc.
 
     Defaults are the values of MAE with UPerNet on ADE20K, as mmsegmentation has them for a ViT-B
-    (its configs/mae): BEiT's protocol (arXiv 2106.08254), which MILAN reports by. The model differs
-    in two ways: mmsegmentation adds relative position biases and layer scale to the encoder, and
-    UPerNet is segmentation_models_pytorch's here, which norms the maps it is given. For ADE20K
-    itself add --classes 150 --reduce-zero-label; for a ViT-L, --drop-path 0.2. For a frozen encoder
-    with a linear head as DINOv2 has it (2304.07193): --head linear --freeze.
+    (its configs/mae): BEiT's protocol (arXiv 2106.08254), which MILAN reports by. For ADE20K itself
+    add --classes 150 --reduce-zero-label; for a ViT-L, --drop-path 0.2. For a frozen encoder with a
+    linear head as DINOv2 has it (2304.07193): --head linear --freeze.
 
     Killed or stopped (Ctrl-C, SIGTERM, SIGUSR1), run the same command again: it goes on from the
     newest checkpoint and ends, on CPUs, with the same weights.
