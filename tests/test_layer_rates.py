@@ -33,7 +33,7 @@ COMMON: dict[str, Any] = {
 
 def classification():
     model = timm.create_model(**(VIT | {"num_classes": 5, "global_pool": "avg"}))
-    more = {"smoothing": 0.0, "mixup": 0.0, "cutmix": 0.0, "erasing": 0.0}
+    more: dict[str, Any] = {"smoothing": 0.0, "mixup": 0.0, "cutmix": 0.0, "erasing": 0.0}
     config = ClassificationConfig(**COMMON, **more, epochs=2, base_lr=PEAK * 256 / BATCH)
     return Classification(model, config, classes=5), ""
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from timm.data.transforms_factory import create_transform
+from timm.layers.pos_embed import resample_abs_pos_embed
 
 from benchmarks.parity import main
 from milan_pipeline import evaluation_view, positions, training
@@ -75,7 +77,7 @@ def test_betas_that_are_not_the_official_ones_are_noticed(monkeypatch, capsys):
 
 
 def test_other_positions_and_views_are_noticed(monkeypatch):
-    timms, view = positions.resample_abs_pos_embed, evaluation_view.create_transform
+    timms, view = resample_abs_pos_embed, create_transform
     with monkeypatch.context() as patch:
         patch.setattr(positions, "resample_abs_pos_embed", lambda *a, **k: timms(
             *a, **(k | {"antialias": True})

@@ -45,7 +45,8 @@ def _loaded(arguments: dict[str, Any], table_1NE: Tensor, grid: int) -> Tensor:
     state = timm.create_model(**arguments).state_dict() | {"pos_embed": table_1NE}
     parts = Headless(dict(arguments), state, GREY, GREY)
     vit: Any = assemble(parts, origin="the case", image_size=grid * PATCH)[0]
-    return vit.pos_embed.detach()
+    found: Tensor = vit.pos_embed.detach()
+    return found
 
 
 def _seen(arguments: dict[str, Any], table_1NE: Tensor, grid: int) -> Tensor:
@@ -53,4 +54,5 @@ def _seen(arguments: dict[str, Any], table_1NE: Tensor, grid: int) -> Tensor:
     vit: Any = timm.create_model(**arguments, dynamic_img_size=True)
     vit.load_state_dict({"pos_embed": table_1NE}, strict=False)
     with positions_for(vit, (grid, grid)):
-        return vit.pos_embed.detach()
+        found: Tensor = vit.pos_embed.detach()
+    return found
