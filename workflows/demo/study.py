@@ -25,7 +25,7 @@ EXIT_INTERRUPTED = 75
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns 1 if a command failed or one of the report's checks does not hold."""
+    """The command line; returns 1 if a command failed or a check of the report does not hold."""
     parser = argparse.ArgumentParser(description="Compare encoders on the demo's scenes.")
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -4,7 +4,7 @@ import json
 import math
 import statistics
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
@@ -135,9 +135,7 @@ def check(ahead: str, one: Cell, behind: str, other: Cell) -> Check:
 def checks_of(table: Table) -> list[Check]:
     """Check MILAN against pixels in every column, and fine-tuning against linear classifiers."""
     milan, pixels = table["MILAN"], table["pixels"]
-    checks = [
-        check(f"{title}: MILAN", milan[title], "pixels", pixels[title]) for title in COLUMNS
-    ]
+    checks = [check(f"{title}: MILAN", milan[title], "pixels", pixels[title]) for title in COLUMNS]
     for encoder in ("MILAN", "teacher"):
         cells = table[encoder]
         # The better classifier of frozen features is the one to beat.
