@@ -27,8 +27,7 @@ def main(stages: tuple[str, ...], *, only: str, whole: bool) -> None:
         except (OSError, ValueError) as error:
             raise click.ClickException(str(error)) from error
     survivors, caught_by = 0, set()
-    with tempfile.TemporaryDirectory() as folder:
-        trials = Trials(ROOT, Path(folder) / "copy")
+    with tempfile.TemporaryDirectory() as folder, Trials(ROOT, Path(folder)) as trials:
         for stage, rows in chosen.items():
             for mutation in rows:
                 test = trials.catcher(mutation, whole=whole)

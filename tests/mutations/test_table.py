@@ -49,11 +49,11 @@ def test_what_a_test_notices_is_caught_and_the_working_tree_stays_as_it_is(tmp_p
         "def test_one():\n    assert double(1) == 2\n"
     )
     before = (root / "code.py").read_text()
-    trials = Trials(root, tmp_path / "copy")
-    assert trials.catcher(DOUBLE) == "test_code.py::test_one"
-    assert trials.failing(()) == []
-    (tmp_path / "copy" / "test_code.py").write_text("def test_nothing():\n    pass\n")
-    assert trials.catcher(DOUBLE) is None
-    with pytest.raises(RuntimeError, match=r"no_test.py"):
-        trials.failing(["no_test.py"])
+    with Trials(root, tmp_path, libraries=()) as trials:
+        assert trials.catcher(DOUBLE) == "test_code.py::test_one"
+        assert trials.failing(()) == []
+        (tmp_path / "copy" / "test_code.py").write_text("def test_nothing():\n    pass\n")
+        assert trials.catcher(DOUBLE) is None
+        with pytest.raises(RuntimeError, match=r"no_test.py exits with 4"):
+            trials.failing(["no_test.py"])
     assert (root / "code.py").read_text() == before

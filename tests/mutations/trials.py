@@ -1,6 +1,7 @@
 """Try mutations in a copy of the checkout: the working tree is never touched."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -15,19 +16,48 @@ LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__", "_
 FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 # What pytest exits with when tests pass, when some fail, and when a file cannot be imported.
 PASSED, ENDS = 0, (0, 1, 2)
+FORKS = Path(__file__).parent / "forks.py"
+LIBRARIES = (
+    "matplotlib.pyplot", "open_clip", "segmentation_models_pytorch", "sklearn.linear_model",
+    "timm.data.mixup", "torch.utils.tensorboard", "torchmetrics.functional.classification",
+    "torchvision.transforms.v2", "webdataset", "zarr",
+)  # fmt: skip
+SETTINGS = {
+    "OMP_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
+    # Compiled files are told apart by second and size, which a mutation may both keep.
+    "PYTHONDONTWRITEBYTECODE": "1",
+    # No test needs a plugin, and to load them takes longer than many a test.
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+}
 
 
 class Trials:
-    """Mutate a copy and run tests in it.
+    """Mutate a copy and run tests in it; a context manager.
 
     Args:
         root: the checkout.
-        folder: where to copy it to; not there yet.
+        folder: where the copy and pytest's output may lie.
+        libraries: what is loaded once for all trials.
     """
 
-    def __init__(self, root: Path, folder: Path) -> None:
-        self._folder = folder
-        shutil.copytree(root, folder, ignore=LEFT_OUT)
+    def __init__(self, root: Path, folder: Path, libraries: Sequence[str] = LIBRARIES) -> None:
+        self._copy, self._output = folder / "copy", folder / "output.txt"
+        shutil.copytree(root, self._copy, ignore=LEFT_OUT)
+        self._pytest = subprocess.Popen(
+            [sys.executable, FORKS, self._output, *libraries],
+            cwd=self._copy,
+            env=os.environ | SETTINGS | {"PYTHONPATH": str(self._copy)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> "Trials":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pytest.communicate()
 
     def catcher(self, mutation: Mutation, *, whole: bool = False) -> str | None:
         """Return the first test that fails with a mutation, or None: it survives.
@@ -52,28 +82,25 @@ class Trials:
         Raises:
             RuntimeError: pytest could not run them.
         """
-        words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-        words += [f"--maxfail={most}", *tests]
-        environment = os.environ | {
-            "PYTHONPATH": str(self._folder),
-            "OMP_NUM_THREADS": "1",
-            "PYTHONHASHSEED": "0",
-            # Compiled files are told apart by second and size, which a mutation may both keep.
-            "PYTHONDONTWRITEBYTECODE": "1",
-            # No test needs a plugin, and to load them takes longer than many a test.
-            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-        }
-        done = subprocess.run(
-            words, cwd=self._folder, env=environment, capture_output=True, text=True, check=False
-        )
-        failed = FAILED.findall(done.stdout)
-        if done.returncode not in ENDS or (done.returncode == PASSED) == bool(failed):
-            raise RuntimeError(f"{' '.join(words)}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+        words = ["-q", "-p", "no:cacheprovider", f"--maxfail={most}", *tests]
+        code, said = self._run(words)
+        failed = FAILED.findall(said)
+        if code not in ENDS or (code == PASSED) == bool(failed):
+            raise RuntimeError(f"pytest {' '.join(words)} exits with {code}: {said[-3000:]}")
         return failed
+
+    def _run(self, words: list[str]) -> tuple[int, str]:
+        requests, answers = self._pytest.stdin, self._pytest.stdout
+        assert requests is not None
+        assert answers is not None
+        requests.write(json.dumps(words) + "\n")
+        requests.flush()
+        code = int(answers.readline())
+        return code, self._output.read_text(encoding="utf-8")
 
     @contextlib.contextmanager
     def _mutated(self, mutation: Mutation) -> Iterator[None]:
-        path = self._folder / mutation.file
+        path = self._copy / mutation.file
         source = path.read_text(encoding="utf-8")
         path.write_text(mutation.applied(source), encoding="utf-8")
         try:
