@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+
 def main(output: Path, libraries: list[str]) -> None:
     """Serve until the input ends; what pytest writes goes to a file, anew each time."""
     for name in libraries:

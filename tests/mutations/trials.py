@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
 from tests.mutations.table import Mutation
 
@@ -53,7 +54,7 @@ class Trials:
             text=True,
         )
 
-    def __enter__(self) -> "Trials":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
