@@ -1,5 +1,6 @@
 """The loop: what it computes and logs, and when it stops of its own accord."""
 
+import dataclasses
 import multiprocessing
 
 import pytest
@@ -69,6 +70,17 @@ def test_the_first_loss_is_the_students_on_normalised_pixels_and_decoded_targets
     pred_BTD = student(patches_BKP, batch.kept_BK, batch.masked_BM)
     loss = cosine_loss(pred_BTD, batch.codes_BTC.float()).detach()
     assert whole.log[0]["loss"] == pytest.approx(float(loss), rel=1e-6)
+
+
+def test_another_seed_draws_other_masks(data):
+    student, kept = student_for(data), []
+    for seed in (0, 0, 1):
+        ours = dataclasses.replace(data, order=dataclasses.replace(data.order, seed=seed))
+        to_examples = ToExamples(ours.examples(student, mask_ratio=0.75))
+        source = batches(data.samples, data.order, to_examples, steps=range(1), workers=0)
+        kept.append(next(source).kept_BK)
+    assert torch.equal(kept[0], kept[1])
+    assert not torch.equal(kept[0], kept[2])
 
 
 def test_pixels_are_normalised_channel_by_channel(data):
