@@ -17,7 +17,7 @@ class Mutation:
         file: path from the checkout's root.
         old: the line as it stands there, exactly once, without its indentation.
         new: what is put in its place.
-        tests: files whose tests may notice, the likeliest first.
+        tests: what may notice, the likeliest first: files, or single tests of files that take long.
     """
 
     means: str
