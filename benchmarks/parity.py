@@ -1,168 +1,44 @@
-"""Hold our student against numbers that the official MILAN code produced once.
+"""Hold our code against numbers that official code produced once.
 
-`python -m benchmarks.parity CASE.safetensors` reads the case and CASE.json beside it, loads the
-official weights, replays the recorded mask and prints a table of deviations. It exits 0 if all are
-within tolerance, 1 if one is not, 2 if the case cannot be read.
-
-A key bias shifts all logits of a query alike, so softmax ignores it and its true gradient is zero.
-It never stands alone here: the official parameters hold it together with the value bias (`qkv`,
-`kv`), whose gradient is not zero, and a norm is compared whole. In general a recorded norm below
-`NOISE` of the largest is the rounding of fp32 sums rather than a number to be reproduced: ours
-must then merely be as small.
+`python -m benchmarks.parity CASE.safetensors` reads the case and CASE.json beside it, whose `kind`
+says what was recorded: nothing is a pretraining step, `finetune`, `linprobe` and `knn` are what
+follows it, `posembed` are positions for another grid, `views` the pixels of the evaluation view.
+Our own code computes the same, in the case's sizes and settings, and a table of deviations is
+printed. It exits 0 if all are within tolerance, 1 if one is not, 2 if the case cannot be read.
 """
 
 import argparse
-import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
-
-from milan_pipeline.decoder import PromptingDecoder
+from benchmarks.parity_cases import finetune, knn, linprobe, posembed, pretraining, views
+from benchmarks.parity_cases.case import Case, Deviation, read_case
+from milan_pipeline.documents import MISSHAPEN
 from milan_pipeline.errors import DataError, MilanError
-from milan_pipeline.initial import sincos_positions
-from milan_pipeline.losses import cosine_loss
-from milan_pipeline.official import load_official, official_name
-from milan_pipeline.student import Student, in_grid_order, patchify
-from milan_pipeline.vit import build_encoder
 
-LOSS_TOLERANCE = 1e-6
-PRED_TOLERANCE = 1e-5
-GRADIENT_TOLERANCE = 1e-4
-NOISE = torch.finfo(torch.float32).eps
 FAILED, UNREADABLE = 1, 2
-
-
-class Deviation(NamedTuple):
-    """One line of the table."""
-
-    what: str
-    official: float
-    ours: float
-    kind: str  # "abs" or "rel"
-    deviation: float
-    tolerance: float
-
-    @property
-    def within(self) -> bool:
-        """Whether the line is within tolerance; NaN is not."""
-        return self.deviation <= self.tolerance
-
-
-class Case(NamedTuple):
-    """A recorded case: `state` under official names, `io`, and the JSON's values."""
-
-    state: dict[str, Tensor]
-    io: dict[str, Tensor]
-    values: dict[str, Any]
-
-
-def read_case(path: Path) -> Case:
-    """Read CASE.safetensors and CASE.json.
-
-    Raises:
-        DataError: a file is missing or not of the format.
-    """
-    try:
-        tensors = load_file(path)
-        values = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, SafetensorError, ValueError) as error:
-        raise DataError(
-            f"{path} and the .json beside it are no parity case ({error}); name the .safetensors"
-        ) from error
-    parts: dict[str, dict[str, Tensor]] = {"state": {}, "io": {}}
-    for name, tensor in tensors.items():
-        part, _, rest = name.partition("/")
-        parts.setdefault(part, {})[rest] = tensor
-    return Case(parts["state"], parts["io"], values)
-
-
-def build_student(case: Case) -> Student:
-    """Build our student in the sizes of the case and give it the official weights.
-
-    Raises:
-        MilanError: the sizes do not fit each other or the weights.
-    """
-    config = case.values["config"]
-    image_size = config["img_size"]
-    encoder = build_encoder(
-        "vit_base_patch16_224",
-        image_size=image_size if isinstance(image_size, int) else tuple(image_size),
-        patch_size=config["patch_size"],
-        width=config["embed_dim"],
-        depth=config["depth"],
-        heads=config["num_heads"],
-    )
-    decoder = PromptingDecoder(
-        config["embed_dim"],
-        encoder.patch_embed.grid_size,
-        case.io["targets"].shape[-1],
-        width=config["decoder_embed_dim"],
-        depth=config["decoder_depth"],
-        heads=config["decoder_num_heads"],
-    )
-    student = Student(encoder, decoder)
-    load_official(student, case.state)
-    return student.eval()
+KINDS: dict[str | None, Callable[[Case], Iterator[Deviation]]] = {
+    None: pretraining.compare,
+    "finetune": finetune.compare,
+    "linprobe": linprobe.compare,
+    "knn": knn.compare,
+    "posembed": posembed.compare,
+    "views": views.compare,
+}
 
 
 def compare(case: Case) -> Iterator[Deviation]:
-    """Yield a deviation for the mask, the positions, the predictions, the loss and each gradient.
+    """Replay a case and yield how far ours is from it, number by number.
 
     Raises:
-        MilanError: the case's sizes do not fit each other or its weights.
+        MilanError: its kind is unknown, or its parts do not fit each other.
     """
-    student = build_student(case)
-    kept = case.values["num_kept"]
-    kept_BK = case.io["ids_shuffle"][:, :kept].sort(dim=1).values
-    masked_BM = case.io["ids_shuffle"][:, kept:].sort(dim=1).values
-    mask_BL = torch.ones_like(case.io["mask"]).scatter(1, kept_BK, 0.0)
-    yield _largest("mask", case.io["mask"], mask_BL, 0.0)
-    for name in ("pos_embed", "decoder_pos_embed"):
-        table = case.state[name]
-        positions = sincos_positions(student.decoder.grid, table.shape[-1])
-        yield _largest(name, table, positions, 0.0)
-
-    patches_BLP = patchify(case.io["images"], student.encoder.patch_embed.patch_size[0])
-    patches_BKP = patches_BLP[torch.arange(len(kept_BK))[:, None], kept_BK]
-    pred_BND = in_grid_order(student(patches_BKP, kept_BK, masked_BM), kept_BK, masked_BM)
-    yield _largest("predictions", case.io["pred"], pred_BND.detach(), PRED_TOLERANCE)
-    loss = cosine_loss(pred_BND, case.io["targets"])
-    official, ours = case.values["loss"], loss.item()
-    yield Deviation("loss", official, ours, "abs", abs(ours - official), LOSS_TOLERANCE)
-    loss.backward()  # type: ignore[no-untyped-call]
-    yield from _gradients(student, case.values["grad_norms"])
-
-
-def _largest(what: str, official: Tensor, ours: Tensor, tolerance: float) -> Deviation:
-    """Compare two tensors where they differ most."""
-    difference = (ours - official).abs().flatten()
-    place = difference.argmax()
-    theirs, own = (float(tensor.flatten()[place]) for tensor in (official, ours))
-    return Deviation(what, theirs, own, "abs", float(difference[place]), tolerance)
-
-
-def _gradients(student: Student, norms: dict[str, float]) -> Iterator[Deviation]:
-    """Compare gradient norms; a parameter without one on one side must have none on the other."""
-    noise = NOISE * max(norms.values())
-    missing = float("nan")
-    ours = {
-        official_name(name): parameter.grad.norm().item()
-        for name, parameter in student.named_parameters()
-        if parameter.grad is not None
-    }
-    for name in [*norms, *(ours.keys() - norms.keys())]:
-        official, own = norms.get(name, missing), ours.get(name, missing)
-        difference, what = abs(own - official), f"gradient of {name}"
-        if official < noise:
-            yield Deviation(what, official, own, "abs", difference, noise)
-        else:
-            yield Deviation(what, official, own, "rel", difference / official, GRADIENT_TOLERANCE)
+    kind = case.values.get("kind")
+    if kind not in KINDS:
+        known = ", ".join(name for name in KINDS if name)
+        raise DataError(f"kind {kind!r} is unknown; leave it out or take one of {known}")
+    yield from KINDS[kind](case)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -178,6 +54,10 @@ def main(argv: list[str] | None = None) -> int:
         return UNREADABLE
     except KeyError as error:
         print(f"Error: {path} lacks {error}; record the case again", file=sys.stderr)
+        return UNREADABLE
+    except (*MISSHAPEN, RuntimeError) as error:  # the last is torch's, of shapes
+        reason = " ".join(str(error).split())
+        print(f"Error: {path} does not fit together ({reason}); record it again", file=sys.stderr)
         return UNREADABLE
     print(f"{'':56} {'official':>14} {'ours':>14}     {'deviation':>9} {'allowed':>8}")
     for line in deviations:

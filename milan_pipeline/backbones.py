@@ -65,7 +65,8 @@ def load_backbone(
             timm's model with random weights, NAME.TAG for pretrained ones; `open_clip:MODEL/TAG`
             (or `open_clip:local-dir:PATH`, `open_clip:hf-hub:REPO`) for a CLIP tower without its
             projection.
-        image_size: pixels of a side; positions are resampled by timm. None is the encoder's own.
+        image_size: pixels of a side; positions are resampled as the official code does (see
+            `positions`). None is the encoder's own.
         drop_path: rate of stochastic depth.
         random_init: take the architecture only and draw the weights: a run's as pretraining does,
             others as timm does.

@@ -16,12 +16,10 @@ from timm.data.transforms_factory import create_transform
 from torch import Tensor
 from torchvision.transforms import Compose
 
+from milan_pipeline.evaluation_view import INTERPOLATION, evaluation_view
 from milan_pipeline.examples import IMAGE_MEMBER
 from milan_pipeline.images import decode_rgb
 from milan_pipeline.keyed_random import seeded_globals
-
-INTERPOLATION = "bicubic"
-CROP_PCT, WHOLE_FROM = 0.875, 224
 
 
 class LabelledBatch(NamedTuple):
@@ -46,6 +44,7 @@ class ViewConfig:
         image_size: height and width of a view, in pixels.
         mean: of the pixels, in [0, 1]: the colour of what a distortion leaves empty.
         augment: timm's name of an automatic augmentation; empty is none.
+        min_scale: smallest share of an image's area that a training view shows.
         crop_pct: share of the resized image's side that evaluation sees.
         seed: of the augmentation.
     """
@@ -53,13 +52,9 @@ class ViewConfig:
     image_size: int
     mean: tuple[float, ...]
     augment: str
+    min_scale: float = 0.08
     crop_pct: float
     seed: int
-
-
-def default_crop_pct(image_size: int) -> float:
-    """Return 224/256 up to 224 pixels, else 1: the official code's."""
-    return CROP_PCT if image_size <= WHOLE_FROM else 1.0
 
 
 class TrainingViews:
@@ -74,6 +69,7 @@ class TrainingViews:
         transform = create_transform(
             config.image_size,
             is_training=True,
+            scale=(config.min_scale, 1.0),
             color_jitter=0.0,
             auto_augment=config.augment or None,
             interpolation=INTERPOLATION,
@@ -99,16 +95,10 @@ class TrainingViews:
 
 
 class EvaluationViews:
-    """Turn a sample into the view that timm's own evaluation shows: resized, centre-cropped."""
+    """Turn a sample into the view that evaluation shows; see `evaluation_view`."""
 
     def __init__(self, config: ViewConfig) -> None:
-        self._transform: Callable[[Image.Image], Tensor] = create_transform(
-            config.image_size,
-            interpolation=INTERPOLATION,
-            mean=config.mean,
-            crop_pct=config.crop_pct,
-            use_prefetcher=True,
-        )
+        self._view = evaluation_view(config.image_size, config.crop_pct)
 
     def __call__(self, sample: dict[str, Any]) -> Tensor:
         """Return uint8 (C, H, W).
@@ -116,7 +106,7 @@ class EvaluationViews:
         Raises:
             BadImageError: the image cannot be decoded.
         """
-        return self._transform(opened(sample))
+        return self._view(opened(sample))
 
 
 def posterise(image: Image.Image, bits: int, **_: object) -> Image.Image:

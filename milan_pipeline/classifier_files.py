@@ -10,10 +10,10 @@ import timm
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from milan_pipeline.classification_views import INTERPOLATION
 from milan_pipeline.descriptions import Arguments, Channels, read_document
 from milan_pipeline.documents import Positive
 from milan_pipeline.errors import ConfigError, DataError, MismatchError
+from milan_pipeline.evaluation_view import INTERPOLATION
 from milan_pipeline.export import put_weights
 from milan_pipeline.sums import read_checked
 from milan_pipeline.vit import CANNOT_BUILD

@@ -10,7 +10,7 @@ from milan_pipeline.backbones import Backbone
 from milan_pipeline.errors import ConfigError, MismatchError
 from milan_pipeline.vit import CANNOT_BUILD
 
-HEAD_STD = 2e-5
+HEAD_STD = 0.02
 POOLS = {"mean": "avg", "cls": "token"}
 # How timm's families are told to norm the mean of the tokens, in place of the tokens.
 NORMS_OF_MEAN = {"fc_norm": True, "use_fc_norm": True, "use_post_transformer_norm": False}
@@ -20,11 +20,12 @@ DRAWN = ("head.", "fc_norm.")
 def make_classifier(
     backbone: Backbone, *, classes: int, pool: str, drop_path: float, seed: int
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Put a head on an encoder, as MAE's and MILAN's official fine-tuning does.
+    """Put a head on an encoder, as MILAN's official fine-tuning does.
 
     With `pool` "mean", the mean of the patch tokens is normed by a new LayerNorm in place of the
-    encoder's own, which was trained to norm single tokens: so does the official code, of which this
-    is to be the protocol. The head starts close to zero (truncated normal, std 2e-5).
+    encoder's own, which was trained to norm single tokens: so do MILAN's and MAE's `models_vit.py`.
+    The head starts as a truncated normal of std 0.02, with zero biases: in MILAN's
+    `main_finetune.py` the line of MAE's that makes it 2e-5 is commented out.
 
     Args:
         backbone: the encoder; its weights are copied.

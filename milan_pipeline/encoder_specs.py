@@ -17,7 +17,7 @@ from milan_pipeline.encoders import (
 )
 from milan_pipeline.errors import ConfigError, MissingDataError
 from milan_pipeline.headless import assemble
-from milan_pipeline.run_encoders import config_url, read_config, read_run_encoder, weights_url
+from milan_pipeline.run_encoders import config_url, read_architecture, read_run_encoder, weights_url
 from milan_pipeline.sums import read_checked
 from milan_pipeline.teacher import Teacher, describe_teacher
 from milan_pipeline.timm_encoders import is_pretrained, read_timm_encoder
@@ -59,17 +59,23 @@ def load_encoder(
     return StudentEncoder(model.to(device), name=spec, mean=parts.mean, std=parts.std)
 
 
-def require_encoder(spec: str, *, random_init: bool = False) -> None:
-    """Refuse a spec that names nothing, without loading weights; raises as `load_encoder` does."""
+def image_size_of(spec: str, *, random_init: bool = False) -> int:
+    """Return the height of an encoder's input, in pixels, without loading weights.
+
+    Raises:
+        As `load_encoder` does, where the spec names nothing.
+    """
     kind, rest = _split(spec, random_init)
     if kind == "pixels":
-        _pixels_size(rest)
-    elif kind == "open_clip":
-        describe_teacher(clip_spec(rest))
-    elif kind == "timm":
-        read_timm_encoder(rest, random_init=True)
+        return _pixels_size(rest)
+    if kind == "open_clip":
+        return describe_teacher(clip_spec(rest)).image_size
+    if kind == "timm":
+        arguments = read_timm_encoder(rest, random_init=True).arguments
     else:
-        read_config(config_url(spec))
+        arguments, _, _ = read_architecture(config_url(spec))
+    size = arguments["img_size"]
+    return int(size if isinstance(size, int) else size[0])
 
 
 def fingerprint(spec: str, *, random_init: bool = False) -> str:

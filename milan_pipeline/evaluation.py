@@ -5,7 +5,7 @@ Legend: N samples, F features, B test samples at a time, K neighbours, Y classes
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -18,11 +18,17 @@ from torch.nn import functional as F
 
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.features import Features, Labels
+from milan_pipeline.messages import warn
 
 KNN_CHUNK = 512
 LINEAR_STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 DEFAULT_STRENGTH = 0.01
 MAX_ITERATIONS = 1000
+LONG = 10**10
+"""Samples times features times classes from which logistic regression takes long.
+
+An iteration takes four operations for each, so a second at 40 GFLOP/s; there are up to 5,000.
+"""
 
 logger = logging.getLogger(__name__)
 
@@ -60,20 +66,42 @@ def knn_answers(
         )
     require_pairs(train_NF, train_labels_N)
     require_any(test_NF)
+    classes_Y = np.unique(train_labels_N)
+    answers: dict[int, list[torch.Tensor]] = {k: [] for k in ks}
+    for votes in knn_votes(train_NF, train_labels_N, test_NF, ks=ks, temperature=temperature):
+        for k, votes_BY in votes.items():
+            answers[k].append(votes_BY.argmax(dim=1))
+    return {k: classes_Y[torch.cat(found).numpy()] for k, found in answers.items()}
+
+
+def knn_votes(
+    train_NF: Features,
+    train_labels_N: Labels,
+    test_NF: Features,
+    *,
+    ks: Sequence[int],
+    temperature: float,
+) -> Iterator[dict[int, torch.Tensor]]:
+    """Yield the votes that `knn_answers` counts, of some test samples at a time.
+
+    Yields:
+        For each k, float32 (B, Y): Σ exp((cosine - 1) / temperature) of each class among the k
+        nearest; classes in the order of their labels.
+    """
     classes_Y, train_class_N = np.unique(train_labels_N, return_inverse=True)
     voters_NF = F.normalize(torch.from_numpy(train_NF), dim=1)
     class_N = torch.from_numpy(train_class_N)
     most = min(max(ks), len(voters_NF))
-    answers: dict[int, list[torch.Tensor]] = {k: [] for k in ks}
     for test_BF in torch.split(torch.from_numpy(test_NF), KNN_CHUNK):
         cosine_BK, index_BK = (F.normalize(test_BF, dim=1) @ voters_NF.T).topk(most, dim=1)
         # Shifted by the largest cosine, which no argmax notices, so that none can overflow.
         weight_BK = torch.exp((cosine_BK - 1) / temperature)
-        for k, found in answers.items():
-            votes_BY = torch.zeros(len(test_BF), len(classes_Y))
-            votes_BY.scatter_add_(1, class_N[index_BK[:, :k]], weight_BK[:, :k])
-            found.append(votes_BY.argmax(dim=1))
-    return {k: classes_Y[torch.cat(found).numpy()] for k, found in answers.items()}
+        yield {
+            k: torch.zeros(len(test_BF), len(classes_Y)).scatter_add_(
+                1, class_N[index_BK[:, :k]], weight_BK[:, :k]
+            )
+            for k in ks
+        }
 
 
 def linear_answers(train_NF: Features, train_labels_N: Labels, test_NF: Features) -> Labels:
@@ -81,7 +109,8 @@ def linear_answers(train_NF: Features, train_labels_N: Labels, test_NF: Features
 
     Multinomial logistic regression with an L2 penalty, solved by L-BFGS from zero: deterministic.
     Its inverse strength is that of `LINEAR_STRENGTHS` which does best on a held-out tenth of the
-    training samples; the classifier is then trained on all of them. For sets that fit in memory.
+    training samples; the classifier is then trained on all of them. For sets that fit in memory;
+    a large one is warned of.
 
     Args:
         train_NF: features to learn from.
@@ -98,6 +127,7 @@ def linear_answers(train_NF: Features, train_labels_N: Labels, test_NF: Features
     require_pairs(train_NF, train_labels_N)
     require_any(test_NF)
     require_classes(train_labels_N)
+    _warn_of_long(*train_NF.shape, classes=len(np.unique(train_labels_N)))
     held_N = held_out(train_labels_N)
     strength = DEFAULT_STRENGTH
     if held_N.any() and len(np.unique(train_labels_N[~held_N])) > 1:
@@ -106,6 +136,15 @@ def linear_answers(train_NF: Features, train_labels_N: Labels, test_NF: Features
         # The first, most regularised one wins a tie.
         strength = max(LINEAR_STRENGTHS, key=lambda c: per_cent(_linear(*fit, strength=c), truth))
     return _linear(train_NF, train_labels_N, test_NF, strength=strength)
+
+
+def _warn_of_long(samples: int, features: int, *, classes: int) -> None:
+    if samples * features * classes > LONG:
+        warn(
+            f"--linear logistic of {samples} samples, {features} features and {classes} classes "
+            "may take hours on the CPU, and cannot be stopped meanwhile; --linear official is made "
+            "for such sets"
+        )
 
 
 def held_out(labels_N: Labels) -> NDArray[np.bool_]:

@@ -41,6 +41,8 @@ class TargetTeacher(Protocol):
 class ExtractionJob:
     """Everything that the loop needs; the same job on the same unit writes the same bytes.
 
+    So it is of CPUs of one kind, where it is tested; on a GPU the batch is fixed to that end.
+
     Attributes:
         manifest: of the image shards.
         store: URL of the target store.

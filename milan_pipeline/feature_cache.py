@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from milan_pipeline import storage
+from milan_pipeline.crops import view_pixels
 from milan_pipeline.documents import MISSHAPEN, parsed
 from milan_pipeline.encoders import FrozenEncoder
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError
-from milan_pipeline.features import Cut, Features, Labels, central, extract_features
+from milan_pipeline.evaluation_view import CROP_PCT
+from milan_pipeline.features import Features, Labels, Show, evaluated, extract_features
 from milan_pipeline.identity import content_hash
 from milan_pipeline.interrupts import StopRequest
 from milan_pipeline.manifest import Manifest
@@ -80,29 +82,39 @@ class FeatureSet:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class View:
-    """Which view is encoded: the central one, or random crop and flip number `number`."""
+    """Which view is encoded: what evaluation shows, or random crop and flip number `number`.
+
+    Attributes:
+        number: of the random view; None is that of evaluation.
+        seed: of random views.
+        crop_pct: of evaluation's.
+    """
 
     number: int | None = None
     seed: int = 0
+    crop_pct: float = CROP_PCT
 
-    def cut(self) -> Cut:
-        """Return what cuts it: a function of (height, width, the sample's name)."""
+    def shown(self, image_size: int) -> Show:
+        """Return what makes an encoder's input of an image and the sample's name."""
         number = self.number
         if number is None:
-            return central
-        return lambda height, width, name: random_resized_crop(
-            height, width, seed=self.seed, key=name, view=number, scale=CROP_SCALE
-        )
+            return evaluated(image_size, self.crop_pct)
+
+        def show(rgb_HWC: NDArray[np.uint8], name: str) -> torch.Tensor:
+            height, width, _ = rgb_HWC.shape
+            box = random_resized_crop(
+                height, width, seed=self.seed, key=name, view=number, scale=CROP_SCALE
+            )
+            return view_pixels(rgb_HWC, box, image_size)
+
+        return show
 
     def describe(self) -> dict[str, Any]:
         """Say what the view depends on."""
         if self.number is None:
-            return {"name": "center"}
+            return {"name": "resized-center", "crop_pct": self.crop_pct}
         crop = {"seed": self.seed, "scale": list(CROP_SCALE), "number": self.number}
         return {"name": "random-resized-crop"} | crop
-
-
-CENTRAL = View()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,12 +137,12 @@ class FeatureCache:
     workers: int
     stop: StopRequest
 
-    def get(self, manifest: Manifest, view: View = CENTRAL, *, what: str) -> FeatureSet:
+    def get(self, manifest: Manifest, view: View, *, what: str) -> FeatureSet:
         """Return the features of a set's view: those in the folder, or new ones that go there.
 
         Args:
             manifest: of labelled image shards.
-            view: which to cut from each image.
+            view: which to show of each image.
             what: beside the progress bar.
 
         Raises:
@@ -156,7 +168,7 @@ class FeatureCache:
             batch_size=self.batch_size,
             workers=self.workers,
             pool="mean" if pools == ("mean",) else "both",
-            cut=view.cut(),
+            show=view.shown(encoder.image_size),
             description=what,
         )
         ledger = tuple(places[position] | {"reason": reason} for position, reason in bad)

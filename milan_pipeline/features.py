@@ -8,25 +8,30 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
-from milan_pipeline.crops import view_pixels
 from milan_pipeline.encoders import FrozenEncoder
 from milan_pipeline.errors import BadImageError, DataError
+from milan_pipeline.evaluation_view import default_crop_pct, evaluation_view
 from milan_pipeline.images import decode_rgb
 from milan_pipeline.parallel import ordered_map
 from milan_pipeline.progress import progress_bar
-from milan_pipeline.views import Box, center_crop
 
 Features = NDArray[np.float32]
 Labels = NDArray[np.int64]
 Bad = tuple[int, str]
-Cut = Callable[[int, int, str], Box]
+Show = Callable[[NDArray[np.uint8], str], torch.Tensor]
 
 
-def central(height: int, width: int, key: str) -> Box:
-    """Cut the largest central square, whatever the sample."""
-    del key
-    return center_crop(height, width)
+def evaluated(image_size: int, crop_pct: float | None = None) -> Show:
+    """Return what shows of an image what evaluation does, whatever its name.
+
+    Args:
+        image_size: height and width of the view, in pixels.
+        crop_pct: see `evaluation_view`; None is the official code's.
+    """
+    view = evaluation_view(image_size, crop_pct or default_crop_pct(image_size))
+    return lambda rgb_HWC, _: view(Image.fromarray(rgb_HWC))
 
 
 def extract_features(
@@ -37,7 +42,7 @@ def extract_features(
     batch_size: int = 64,
     workers: int = 2,
     pool: str = "cls",
-    cut: Cut = central,
+    show: Show | None = None,
     description: str = "features",
 ) -> tuple[Features, Labels, list[Bad]]:
     """Encode one view of every image; threads decode ahead while the encoder computes.
@@ -49,7 +54,8 @@ def extract_features(
         batch_size: images at a time; the features do not depend on it but for rounding.
         workers: decoding threads; 0 decodes in between.
         pool: one of `encoders.POOLS`.
-        cut: what to show the encoder of an image of (height, width, name).
+        show: what makes the encoder's input of an image, (H, W, 3) uint8, and its name; None shows
+            what evaluation does.
         description: beside the progress bar.
 
     Returns:
@@ -62,8 +68,9 @@ def extract_features(
     bad: list[Bad] = []
     labels: list[int] = []
     batches: list[torch.Tensor] = []
+    shown = evaluated(encoder.image_size) if show is None else show
     views = ordered_map(
-        lambda sample: (_view(sample[0], sample[2], cut, encoder.image_size), sample[1]),
+        lambda sample: (_view(sample[0], sample[2], shown), sample[1]),
         samples,
         workers=workers,
         ahead=2 * batch_size,
@@ -82,14 +89,13 @@ def extract_features(
     return features_NF, np.array(labels, dtype=np.int64), bad
 
 
-def _view(data: bytes, name: str, cut: Cut, size: int) -> torch.Tensor | str:
+def _view(data: bytes, name: str, show: Show) -> torch.Tensor | str:
     """Return the view, or why there is none."""
     try:
         rgb_HWC = decode_rgb(data)
     except BadImageError as error:
         return str(error)
-    height, width, _ = rgb_HWC.shape
-    return view_pixels(rgb_HWC, cut(height, width, name), size)
+    return show(rgb_HWC, name)
 
 
 def _batches(

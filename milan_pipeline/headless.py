@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from milan_pipeline.errors import ConfigError, MismatchError
+from milan_pipeline.positions import resample_positions
 from milan_pipeline.vit import CANNOT_BUILD
 
 # A description may come from a stranger: it must not make timm fetch or unpickle anything.
@@ -96,8 +97,8 @@ def assemble(
     Args:
         parts: what it is made of.
         origin: what errors call it.
-        image_size: pixels of a side; positions are resampled as timm does (bicubic, antialiased).
-            None is its own.
+        image_size: pixels of a side; positions are resampled as the official code does (see
+            `positions`). None is its own.
         drop_path: rate of stochastic depth at the last block.
         seed: of weights to be drawn; torch's global random state stays as it is.
 
@@ -167,4 +168,8 @@ def _resize(model: Any, image_size: int, origin: str) -> None:
             f"--encoder {origin!r} cannot cut images of {image_size} pixels into patches; choose a "
             f"multiple of {patch}"
         )
+    grid, table_1NE = model.patch_embed.grid_size, getattr(model, "pos_embed", None)
     model.set_input_size(img_size=(image_size, image_size))
+    if table_1NE is not None:  # in place of timm's, which are antialiased
+        resampled_1NE = resample_positions(table_1NE.detach(), grid, model.patch_embed.grid_size)
+        model.pos_embed = nn.Parameter(resampled_1NE, requires_grad=table_1NE.requires_grad)

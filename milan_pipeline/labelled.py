@@ -122,6 +122,13 @@ class LabelledTable:
         ]
         return dataclasses.replace(self, parts=parts)
 
+    def shuffled(self, seed: int) -> "LabelledTable":
+        """Permute the files of a folder, so that `order`, which shuffles nearby samples, mixes all.
+
+        Image shards stay as they are: `pack-images` has shuffled them.
+        """
+        return dataclasses.replace(self, parts=[part.shuffled(seed) for part in self.parts])
+
 
 def open_labelled(
     place: str, *, kind: Kind, scans: Path | None = None, masks: str | None = None

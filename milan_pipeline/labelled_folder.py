@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from milan_pipeline import storage
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.keyed_random import keyed_generator
 from milan_pipeline.place_reader import Read
 from milan_pipeline.sources import find_source, masks_of
 
@@ -49,6 +50,14 @@ class FolderPart:
         images = [self.images[row] for row in rows_n]
         masks = [self.masks[row] for row in rows_n] if self.masks else []
         return FolderPart(self.root, images, masks, self.labels[rows_n])
+
+    def shuffled(self, seed: int) -> "FolderPart":
+        """Return the part in an order that depends on the number of files and the seed alone.
+
+        Files are listed class after class, and each is a read of its own wherever it stands.
+        """
+        draws = keyed_generator("folder", seed).random(len(self))
+        return self.take(np.argsort(draws, kind="stable"))
 
 
 def scan_folder(

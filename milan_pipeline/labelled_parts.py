@@ -34,3 +34,6 @@ class LabelledPart(Protocol):
 
     def take(self, rows_n: NDArray[np.int64]) -> "LabelledPart":
         """Return the part with only these samples, in this order."""
+
+    def shuffled(self, seed: int) -> "LabelledPart":
+        """Return the part in a drawn order if it is as fast to read in any, else as it is."""

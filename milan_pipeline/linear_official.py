@@ -2,7 +2,7 @@
 
 BatchNorm without affine parameters and a linear layer, trained by LARS (arXiv 1708.03888) for 100
 epochs of batch 16384. The official code augments each image anew in each epoch; here an epoch
-learns from one of a few views whose features are cached, by default from the central one alone.
+learns from one of a few views whose features are cached, by default from the one that is scored.
 
 LARS is timm's. Like the official one it takes a step relative to the weights for the matrix, hence
 `always_adapt`, without which timm does so only where weights decay; the bias learns by plain SGD.
@@ -10,10 +10,12 @@ LARS is timm's. Like the official one it takes a step relative to the weights fo
 Legend: N samples, B samples at a time, F features, Y classes.
 """
 
+from collections.abc import Callable, Iterable, Iterator
+
 import numpy as np
 import torch
 from timm.optim.lars import Lars
-from torch import nn
+from torch import Tensor, nn
 
 from milan_pipeline.evaluation import require_any
 from milan_pipeline.features import Features, Labels
@@ -33,7 +35,7 @@ from milan_pipeline.linear_protocols import (
     OfficialLinear,
 )
 from milan_pipeline.progress import progress_bar
-from milan_pipeline.recipe import learning_rate
+from milan_pipeline.recipe import learning_rate, set_learning_rate
 
 TRUST = 0.001
 NORM_EPS = 1e-6
@@ -72,32 +74,68 @@ def official_answers(train: TrainingSet, test_NF: Features, protocol: OfficialLi
     require_any(test_NF)
     classes_Y, class_N = numbered(train.labels_N)
     width, device = test_NF.shape[1], torch.device(protocol.device)
-    head = draw_head(width, len(classes_Y), seed=protocol.seed)
-    model = nn.Sequential(nn.BatchNorm1d(width, affine=False, eps=NORM_EPS), head).to(device)
-    optimiser = make_lars(head)
+    model = official_model(draw_head(width, len(classes_Y), seed=protocol.seed)).to(device)
     rows, batch = np.arange(len(class_N)), protocol.batch_of(len(class_N))
-    peak, steps = peak_rate(protocol, batch=batch, width=width), len(rows) // batch
-    with progress_bar("linear: official", total=protocol.epochs) as bar:
-        for epoch in range(protocol.epochs):
-            features_NF = train.of_epoch(epoch)
-            order = shuffled_batches(rows, batch, seed=protocol.seed, epoch=epoch)
-            for step, rows_B in enumerate(order):
-                rate = learning_rate(
-                    epoch + step / steps,
-                    base=peak,
-                    batch=BASE_BATCH,
-                    warmup_epochs=protocol.warmup_epochs,
-                    epochs=protocol.epochs,
-                )
-                for group in optimiser.param_groups:
-                    group["lr"] = rate
-                logits_BY = model(features_NF[rows_B].to(device))
-                loss = nn.functional.cross_entropy(logits_BY, class_N[rows_B].to(device))
-                optimiser.zero_grad()
-                torch.autograd.backward(loss)
-                optimiser.step()
+    steps = len(rows) // batch
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        features_NF = train.of_epoch(epoch)
+        for rows_B in shuffled_batches(rows, batch, seed=protocol.seed, epoch=epoch):
+            yield features_NF[rows_B].to(device), class_N[rows_B].to(device)
+
+    trained = official_steps(
+        model,
+        make_lars(model[1]),
+        batches,
+        protocol=protocol,
+        peak=peak_rate(protocol, batch=batch, width=width),
+        steps=steps,
+    )
+    with progress_bar("linear: official", total=protocol.epochs * steps) as bar:
+        for _ in trained:
             bar.update(1)
     return classes_Y[_classify(model.eval(), test_NF, device)]
+
+
+def official_model(head: nn.Linear) -> nn.Sequential:
+    """Put BatchNorm without affine parameters before a linear layer: features to logits."""
+    return nn.Sequential(nn.BatchNorm1d(head.in_features, affine=False, eps=NORM_EPS), head)
+
+
+def official_steps(
+    model: nn.Sequential,
+    optimiser: torch.optim.Optimizer,
+    batches: Callable[[int], Iterable[tuple[Tensor, Tensor]]],
+    *,
+    protocol: OfficialLinear,
+    peak: float,
+    steps: int,
+) -> Iterator[Tensor]:
+    """Train, and yield the loss of each step once it is taken; not to be left before the end.
+
+    Args:
+        model: of `official_model`, on its device.
+        optimiser: of `make_lars`.
+        batches: returns an epoch's batches: features (B, F) and classes (B,) on the device.
+        protocol: epochs and warm-up.
+        peak: learning rate after the warm-up.
+        steps: batches in an epoch.
+    """
+    for epoch in range(protocol.epochs):
+        for step, (features_BF, class_B) in enumerate(batches(epoch)):
+            rate = learning_rate(
+                epoch + step / steps,
+                base=peak,
+                batch=BASE_BATCH,
+                warmup_epochs=protocol.warmup_epochs,
+                epochs=protocol.epochs,
+            )
+            set_learning_rate(optimiser, rate)
+            loss = nn.functional.cross_entropy(model(features_BF), class_B)
+            optimiser.zero_grad()
+            torch.autograd.backward(loss)
+            optimiser.step()
+            yield loss.detach()
 
 
 @torch.no_grad()

@@ -56,7 +56,7 @@ def sweep_answers(
 
     Args:
         train: what to learn from, by kind of features; of the same samples and labels.
-        central: the same samples' central view, (N, F) by kind, to choose on.
+        central: what evaluation shows of the same samples, (N, F) by kind, to choose on.
         test: features to classify, (N, F) by kind.
         protocol: how.
 

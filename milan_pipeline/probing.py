@@ -47,8 +47,8 @@ class Sets:
     """Features to learn from and to score on.
 
     Attributes:
-        train: central view of the training images.
-        test: central view of the test images.
+        train: what evaluation shows of the training images.
+        test: what it shows of the test images.
         views: how many views of the training images the trained classifiers take in turn.
         view: returns one of them. What a classifier looks at of it is kept in memory from its first
             epoch on, 4 bytes a feature: of 10 views of ImageNet's CLS tokens by a ViT-B, 39 GB.

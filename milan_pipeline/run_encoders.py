@@ -51,6 +51,19 @@ def read_run_encoder(spec: str, *, random_init: bool = False, seed: int = 0) -> 
         ConfigError: this timm does not have the model, or it is no transformer.
     """
     url = config_url(spec)
+    arguments, mean, std = read_architecture(url)
+    state = _drawn(read_config(url)[0], seed, url) if random_init else _read(weights_url(spec))
+    return Headless(arguments, state, mean, std)
+
+
+def read_architecture(url: str) -> tuple[dict[str, Any], list[float], list[float]]:
+    """Read an encoder's description: what makes it without a head, and its pixels' mean and std.
+
+    Raises:
+        MissingDataError: it is not there.
+        DataError: it is damaged.
+        ConfigError: this timm does not have the model, or it is no transformer.
+    """
     described, mean, std = read_config(url)
     if not timm.is_model(described["model_name"]):
         raise ConfigError(
@@ -58,13 +71,11 @@ def read_run_encoder(spec: str, *, random_init: bool = False, seed: int = 0) -> 
             "does not have; install the version that trained it"
         )
     try:
-        arguments = headless_arguments(described)
+        return headless_arguments(described), mean, std
     except ConfigError:
         raise
     except CANNOT_BUILD as error:
         raise DataError(f"{url} describes no encoder ({error}); export it again") from error
-    state = _drawn(described, seed, url) if random_init else _read(weights_url(spec))
-    return Headless(arguments, state, mean, std)
 
 
 def config_url(spec: str) -> str:

@@ -22,11 +22,12 @@ from torch.nn import functional as F
 
 from milan_pipeline.documents import Positive
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.positions import positions_for
 from milan_pipeline.vit import CANNOT_BUILD
 
 DEPTHS = (1 / 3, 1 / 2, 2 / 3, 1.0)  # blocks 3, 5, 7, 11 of 12 and 7, 11, 15, 23 of 24, from 0
 AUXILIARY_AT = 2
-DROPOUT, HEAD_STD = 0.1, 0.01  # mmsegmentation's
+DROPOUT, HEAD_STD, AUXILIARY_CHANNELS = 0.1, 0.01, 256  # mmsegmentation's
 HEADS = ("upernet", "linear")
 
 
@@ -77,7 +78,10 @@ class Pyramid(nn.ModuleList):
 
 
 class UPerNetHead(nn.Module):
-    """UPerNet on a plain ViT's maps, with an auxiliary head on the third in training."""
+    """UPerNet on a plain ViT's maps, with an auxiliary head on the third in training.
+
+    The auxiliary head is 256 wide, or as UPerNet where that is narrower.
+    """
 
     def __init__(self, width: int, channels: int, classes: int) -> None:
         super().__init__()
@@ -85,7 +89,7 @@ class UPerNetHead(nn.Module):
         # The decoder reads the channels from its third map on: the first two have no use in it.
         self.decoder = UPerNetDecoder([width] * 6, decoder_channels=channels)
         self.classifier = _classifier(channels, classes)
-        inner = max(1, channels // 2)
+        inner = min(AUXILIARY_CHANNELS, channels)
         self.auxiliary = nn.Sequential(
             Conv2dReLU(width, inner, kernel_size=3, padding=1), *_classifier(inner, classes)
         )
@@ -137,16 +141,18 @@ class Segmenter(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Logits:
         """Return what is said of each pixel."""
-        maps = self.encoder.forward_intermediates(
-            images_BCHW,
-            indices=sorted(set(self._blocks)),
-            norm=not self._deep,
-            output_fmt="NCHW",
-            intermediates_only=True,
-        )
+        height, width = images_BCHW.shape[-2:]
+        with positions_for(self.encoder, (height // self.patch_size, width // self.patch_size)):
+            maps = self.encoder.forward_intermediates(
+                images_BCHW,
+                indices=sorted(set(self._blocks)),
+                norm=not self._deep,
+                output_fmt="NCHW",
+                intermediates_only=True,
+            )
         of_block = dict(zip(sorted(set(self._blocks)), maps, strict=True))
         main, auxiliary = self.head([of_block[block] for block in self._blocks])
-        size = tuple(images_BCHW.shape[-2:])
+        size = (height, width)
         return Logits(
             _enlarged(main, size), None if auxiliary is None else _enlarged(auxiliary, size)
         )
@@ -177,7 +183,8 @@ def make_segmenter(
         seed: of the head's weights; torch's global random state is left as it was.
 
     Returns:
-        The segmenter, on the CPU. It takes images of any size: positions are resampled as needed.
+        The segmenter, on the CPU. It takes images of any size: positions are resampled as needed,
+        as the official code does for its one size (see `positions`).
 
     Raises:
         ConfigError: the encoder cannot give maps of its patches.

@@ -1,8 +1,9 @@
 """From an image and its mask to what a segmenter learns from: scaled, cropped, flipped, tinted.
 
 As mmsegmentation does for ADE20K (its `configs/_base_/datasets/ade20k.py`): a scale is drawn, then
-a crop in which no class has more than three quarters, a flip, and changes of colour. Crop and scale
-are one resampling here, of the crop alone, and the mask goes through the very same box.
+a crop in which no class has more than three quarters, a flip, and changes of colour; what lies
+outside the image keeps its own. Crop and scale are one resampling here, of the crop alone and
+antialiased, which OpenCV's is not, and the mask goes through the very same box.
 
 Legend: C channels, H height, W width, S side of a view.
 """
@@ -16,15 +17,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import v2
 
 from milan_pipeline.classification_views import opened
-from milan_pipeline.keyed_random import keyed_generator, seeded_globals
+from milan_pipeline.keyed_random import keyed_generator
+from milan_pipeline.segmentation_colours import distorted
 from milan_pipeline.segmentation_masks import IGNORED, Labels
 
 CROPS_TRIED = 10
-# mmsegmentation's PhotoMetricDistortion: each with probability one half.
-JITTERS = ({"brightness": 32 / 255}, {"contrast": 0.5}, {"saturation": 0.5}, {"hue": 0.05})
 
 
 class MaskedBatch(NamedTuple):
@@ -111,8 +110,6 @@ class MaskedViews:
     def __init__(self, config: MaskedViewConfig, labels: Labels) -> None:
         self._config = config
         self._labels = labels
-        jitters = [v2.RandomApply([v2.ColorJitter(**jitter)], p=0.5) for jitter in JITTERS]
-        self._jitter = v2.Compose(jitters)
         self._fill_C = np.array([round(255 * value) for value in config.mean], dtype=np.uint8)
 
     def __call__(self, samples: Iterable[dict[str, Any]]) -> Iterator[MaskedBatch]:
@@ -129,12 +126,14 @@ class MaskedViews:
             draws = keyed_generator("segmentation view", *key)
             window, cut_HW = self._window(labels, draws)
             flip = slice(None, None, -1 if draws.random() < 0.5 else 1)
-            view_CSS = self._padded(window.image(image)[:, flip], self._fill_C).transpose(2, 0, 1)
+            cut_HWC = window.image(image)[:, flip]
+            if self._config.photometric:
+                cut_CHW = torch.from_numpy(np.ascontiguousarray(cut_HWC.transpose(2, 0, 1)))
+                changed_CHW = distorted(cut_CHW, keyed_generator("segmentation colours", *key))
+                cut_HWC = changed_CHW.permute(1, 2, 0).numpy()
+            view_CSS = self._padded(cut_HWC, self._fill_C).transpose(2, 0, 1)
             labels_SS = self._padded(cut_HW[:, flip], np.uint8(IGNORED))
             view = torch.from_numpy(np.ascontiguousarray(view_CSS))
-            if self._config.photometric:
-                with seeded_globals("segmentation colours", *key):
-                    view = self._jitter(view)
             yield MaskedBatch(view, torch.from_numpy(labels_SS), [sample["__key__"]])
 
     def _window(

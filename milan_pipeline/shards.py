@@ -104,8 +104,16 @@ def _listed(name: str, samples: int, file: HashingFile, index: bytes) -> Shard:
     )
 
 
-def index_shard(url: str, folder: str, name: str) -> tuple[Shard, list[Skipped]]:
+def index_shard(
+    url: str, folder: str, name: str, classes: list[bytes] | None = None
+) -> tuple[Shard, list[Skipped]]:
     """Stream a foreign tar once: write its index into `folder` and describe it.
+
+    Args:
+        url: of the tar.
+        folder: of the index.
+        name: of the tar in the manifest.
+        classes: takes the samples' `.cls` members, in order.
 
     Returns:
         The shard as the manifest lists it, and what of it was left out.
@@ -128,6 +136,8 @@ def index_shard(url: str, folder: str, name: str) -> tuple[Shard, list[Skipped]]
             data = sample.members[extension]
             digest = xxhash.xxh3_64_intdigest(data)
             rows.append((sample.key, offset[extension], len(data), digest))
+            if classes is not None and "cls" in sample.members:
+                classes.append(sample.members["cls"])
     _refuse_duplicates([row[0] for row in rows], url)
     index = index_bytes(index_table(rows))
     stem = storage.basename(name).removesuffix(".tar")

@@ -205,5 +205,5 @@ class Trainer(Generic[BatchT]):
         norm = None if clip is None else clip_gradients(self._task.model, clip)
         self._optimiser.step()
         if self.average is not None:
-            self.average.update()
+            self.average.update(step)
         return loss_sum, norm

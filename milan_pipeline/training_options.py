@@ -35,7 +35,8 @@ class TrainingOptions:
     ema_decay: float | None = option(
         None,
         help="Decay of a moving average of the weights, kept and exported beside them (arXiv "
-        "1703.01780); default: none is kept.",
+        "1703.01780), after a warm-up: step t takes at most 1 - t^(-2/3), as timm's ModelEmaV3 "
+        "does; default: none is kept.",
         group="Schedule",
         unit="share",
     )

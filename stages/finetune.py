@@ -16,7 +16,7 @@ class Finetune(TrainingOptions):
 
     Defaults are those of a ViT-B; for a ViT-L take --layer-decay 0.75 --drop-path 0.2. Killed or
     stopped (Ctrl-C, SIGTERM, SIGUSR1), run the same command again: it goes on from the newest
-    checkpoint and ends with the same weights.
+    checkpoint and ends, on CPUs, with the same weights.
     """
 
     encoder: str = option(
@@ -122,6 +122,15 @@ class Finetune(TrainingOptions):
         "rand-m9-mstd0.5-inc1",
         help="timm's name of an augmentation (RandAugment, arXiv 1909.13719); '' is none.",
         group="Augmentation",
+    )
+    min_scale: float = option(
+        0.08,
+        help="Smallest share of an image's area that a training view shows; raise it where the "
+        "object is small.",
+        least=0,
+        most=1,
+        group="Augmentation",
+        unit="share",
     )
     smoothing: float = option(0.1, help="Label smoothing.", least=0, group="Schedule", unit="share")
     mixup: float = option(

@@ -11,13 +11,14 @@ from milan_pipeline import storage
 from milan_pipeline.backbones import Backbone, load_backbone
 from milan_pipeline.checkpoints import require_recorded
 from milan_pipeline.classification_task import ClassificationConfig
-from milan_pipeline.classification_views import ViewConfig, default_crop_pct
+from milan_pipeline.classification_views import ViewConfig
 from milan_pipeline.classifier_files import Description
 from milan_pipeline.classifiers import make_classifier
 from milan_pipeline.encoder_specs import fingerprint
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.evaluation_view import default_crop_pct
 from milan_pipeline.labelled import LabelledTable, open_labelled, require_same_classes
-from milan_pipeline.labelled_order import labelled_order
+from milan_pipeline.labelled_order import labelled_order, warn_of_class_order
 from milan_pipeline.options import fields_from
 from milan_pipeline.order import OrderConfig, StepClock
 from milan_pipeline.provenance import StageRecord
@@ -111,6 +112,7 @@ class Plan:
             image_size=description.image_size,
             mean=description.mean,
             augment=self.config.augment,
+            min_scale=self.config.min_scale,
             crop_pct=description.crop_pct,
             seed=self.config.seed,
         )
@@ -123,6 +125,10 @@ class Plan:
             MismatchError: it was another run.
         """
         return has_ended(self.record, self.config.folder, self.training.total_steps)
+
+    def warn(self) -> None:
+        """Say so where batches would have few classes."""
+        warn_of_class_order(self.learnt, self.order, str(self.config.train))
 
     def describe(self) -> None:
         """Say how long the run is and what it will read and write."""
@@ -137,6 +143,7 @@ class Plan:
         copies = 12 if self.config.ema_decay is None else 16
         checkpoints = copies * parameters * (self.config.keep + 1)
         say_space(self.config.out, checkpoints=checkpoints, classifiers=8 * parameters)
+        self.warn()
 
 
 def plan(config: Finetune, device: torch.device, *, remember: bool = False) -> Plan:
@@ -208,7 +215,8 @@ def open_tables(config: Finetune, *, scans: Path | None) -> tuple[LabelledTable,
     val = open_labelled(config.val, kind="class", scans=scans)
     require_same_classes(whole, val, f"--train {config.train}", f"--val {config.val}")
     require_known_classes(val, whole.class_count, config.val)
-    return whole.subset(config.label_fraction, config.seed), val
+    learnt = whole.subset(config.label_fraction, config.seed)
+    return learnt.shuffled(config.seed), val
 
 
 def require_known_classes(val: LabelledTable, classes: int, place: str) -> None:

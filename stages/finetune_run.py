@@ -48,6 +48,8 @@ def train(
             say_nothing_to_do(config.out, f"{total} steps are done")
         return
     lanes_of(world.rank, world.size, range(planned.order.lanes))  # or say which sizes fit
+    if world.leads:
+        planned.warn()
     views, cache = TrainingViews(planned.views), config.cache_config()
     ledger = ledger_of(config, "train", planned.learnt.samples)
     val_ledger = ledger_of(config, "val", planned.val.samples)

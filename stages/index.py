@@ -3,6 +3,7 @@
 import dataclasses
 
 from milan_pipeline import storage
+from milan_pipeline.class_order import ClassOrder
 from milan_pipeline.errors import ConfigError, MissingDataError
 from milan_pipeline.interrupts import stop_request
 from milan_pipeline.manifest import (
@@ -82,8 +83,9 @@ def run(config: Index) -> None:
     record = StageRecord(
         url=storage.join(config.folder, "index.json"), stage="index", config=config, inputs={}
     )
+    classes = ClassOrder()
     indexed = ordered_map(
-        lambda name: _index(manifest, name),
+        lambda name: _index(manifest, name, classes),
         left,
         workers=config.workers,
         ahead=2 * config.workers,
@@ -97,6 +99,7 @@ def run(config: Index) -> None:
     }
     record.finish(counts | {"manifest_sha256": manifest.sha256})
     say_counts(config.folder, counts)
+    classes.warn(config.folder)
 
 
 def dry_run(config: Index) -> None:
@@ -156,8 +159,10 @@ def _place(name: str) -> Shard:
     return Shard(name=name, samples=0, bytes=0, sha256="", index_sha256="")
 
 
-def _index(manifest: Manifest, name: str) -> Shard:
-    shard, skipped = index_shard(manifest.url_of(_place(name)), manifest.folder, name)
+def _index(manifest: Manifest, name: str, classes: ClassOrder) -> Shard:
+    found: list[bytes] = []
+    shard, skipped = index_shard(manifest.url_of(_place(name)), manifest.folder, name, found)
+    classes.add(found)
     return dataclasses.replace(shard, details={"skipped": skipped})
 
 

@@ -15,7 +15,7 @@ class Pretrain(TrainingOptions):
     """Pretrain a vision transformer on stored targets, as MILAN does but without its teacher.
 
     Killed or stopped (Ctrl-C, SIGTERM, SIGUSR1), run the same command again: it goes on from the
-    newest checkpoint and ends with the same weights.
+    newest checkpoint and ends, on CPUs, with the same weights.
     """
 
     images: str = option(

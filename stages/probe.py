@@ -55,6 +55,13 @@ class Probe:
         choices=("cls", "mean", "both"),
         group="Encoder",
     )
+    crop_pct: float | None = option(
+        None,
+        help="Share of the resized image's side that is shown, as finetune scores it; default: "
+        "0.875 up to 224 pixels, else 1.",
+        group="Scoring",
+        unit="share",
+    )
     k: tuple[int, ...] = option(
         (10, 20, 100, 200),
         help="Neighbours that vote; repeat it for several scores.",
@@ -74,7 +81,7 @@ class Probe:
     )
     train_views: int = option(
         1,
-        help="Views that the epochs of official and sweep take in turn: 1 is the central one, more "
+        help="Views that the epochs of official and sweep take in turn: 1 is the scored one, more "
         "are that many random crops and flips of each image.",
         least=1,
         group="Scoring",
@@ -165,6 +172,8 @@ class Probe:
             if not values or len(set(values)) < len(values):
                 flag = f"--{name.replace('_', '-')}"
                 raise ConfigError(f"{flag} {list(values)} is not one or more different values")
+        if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
+            raise ConfigError(f"--crop-pct {self.crop_pct} is not within 0 to 1; try 0.875")
         if self.temperature <= 0:
             raise ConfigError(f"--temperature {self.temperature} must be above 0; give 0.07")
         if "none" in self.linear and len(self.linear) > 1:

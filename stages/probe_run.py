@@ -1,5 +1,6 @@
 """What `probe` does: settle its inputs, get the features, score them, leave the record."""
 
+import dataclasses
 import functools
 import itertools
 from typing import Any
@@ -7,10 +8,10 @@ from typing import Any
 from milan_pipeline import storage
 from milan_pipeline.devices import pick_device
 from milan_pipeline.encoder_names import require_done
-from milan_pipeline.encoder_specs import fingerprint, load_encoder, require_encoder
+from milan_pipeline.encoder_specs import fingerprint, image_size_of, load_encoder
 from milan_pipeline.errors import MismatchError
+from milan_pipeline.evaluation_view import CROP_PCT, default_crop_pct
 from milan_pipeline.feature_cache import (
-    CENTRAL,
     FeatureCache,
     FeatureSet,
     View,
@@ -37,10 +38,10 @@ ANSWER_BYTES = 24
 def run(config: Probe) -> None:
     """Score the encoder and write scores.json, unless that was done before."""
     train, test = _inputs(config)
+    config = _settled(config)
     record = _record(config, train, test)
     if _is_done(config, record):
         return
-    require_encoder(config.encoder, random_init=config.random_init)
     device = str(pick_device(config.device))
     record.begin()
     with stop_request() as stop:
@@ -55,7 +56,7 @@ def run(config: Probe) -> None:
 def dry_run(config: Probe) -> None:
     """Say how many images would be encoded and what the scores would take."""
     train, test = _inputs(config)
-    require_encoder(config.encoder, random_init=config.random_init)
+    config = _settled(config)
     record = _record(config, train, test)
     if _is_done(config, record):
         return
@@ -67,8 +68,8 @@ def dry_run(config: Probe) -> None:
         )
         * manifest.samples
         for name, manifest, views in (
-            ("train", train, dict.fromkeys([CENTRAL, *_train_views(config)])),
-            ("test", test, [CENTRAL]),
+            ("train", train, dict.fromkeys([_scored(config), *_train_views(config)])),
+            ("test", test, [_scored(config)]),
         )
     }
     said = f"images to encode: {left['train']} to learn from, {left['test']} to score on"
@@ -82,11 +83,23 @@ def dry_run(config: Probe) -> None:
     )
 
 
+def _settled(config: Probe) -> Probe:
+    """Fill in the share of the image that evaluation shows; refuse an encoder that is not there."""
+    size = image_size_of(config.encoder, random_init=config.random_init)
+    crop_pct = default_crop_pct(size) if config.crop_pct is None else config.crop_pct
+    return dataclasses.replace(config, crop_pct=crop_pct)
+
+
+def _scored(config: Probe) -> View:
+    """Return the view that is scored, and that neighbours are sought among."""
+    return View(crop_pct=config.crop_pct or CROP_PCT)
+
+
 def _train_views(config: Probe) -> list[View]:
     """List the views that the trained classifiers learn from."""
     trained = {"official", "sweep"} & set(config.linear)
     if not trained or config.train_views == 1:
-        return [CENTRAL]
+        return [_scored(config)]
     return [View(number=number, seed=config.seed) for number in range(config.train_views)]
 
 
@@ -172,13 +185,15 @@ def _sets(
         stop=stop,
     )
     train, test = (
-        _within_budget(config, cache.get(manifest, what=f"probe: {name}"), manifest)
+        _within_budget(
+            config, cache.get(manifest, _scored(config), what=f"probe: {name}"), manifest
+        )
         for manifest, name in zip(manifests, ("train", "test"), strict=True)
     )
     views = _train_views(config)
 
     def view(number: int) -> FeatureSet:
-        if views[number] == CENTRAL:
+        if views[number] == _scored(config):
             return train
         return cache.get(manifests[0], views[number], what=f"probe: view {number}")
 

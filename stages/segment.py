@@ -17,13 +17,13 @@ FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 class Segment(TrainingOptions):
     """Train an encoder to name the class of each pixel, and measure mIoU, mAcc and aAcc.
 
-    Defaults are those of MAE with UPerNet on ADE20K, as mmsegmentation has them for a ViT-B (its
-    configs/mae): BEiT's protocol (arXiv 2106.08254), which MILAN reports by. For ADE20K itself add
-    --classes 150 --reduce-zero-label; for a ViT-L, --drop-path 0.2. For a frozen encoder with a
+    Defaults are the values of MAE with UPerNet on ADE20K, as mmsegmentation has them for a ViT-B
+    (its configs/mae): BEiT's protocol (arXiv 2106.08254), which MILAN reports by. For ADE20K itself
+    add --classes 150 --reduce-zero-label; for a ViT-L, --drop-path 0.2. For a frozen encoder with a
     linear head as DINOv2 has it (2304.07193): --head linear --freeze.
 
     Killed or stopped (Ctrl-C, SIGTERM, SIGUSR1), run the same command again: it goes on from the
-    newest checkpoint and ends with the same weights.
+    newest checkpoint and ends, on CPUs, with the same weights.
     """
 
     encoder: str = option(
@@ -84,7 +84,7 @@ class Segment(TrainingOptions):
         group="Head",
     )
     channels: int = option(
-        512,
+        768,
         help="Width of UPerNet; a linear head has none.",
         least=2,
         group="Head",
@@ -199,7 +199,7 @@ class Segment(TrainingOptions):
     )
     stride: int | None = option(
         None,
-        help="Pixels between windows; default: two thirds of --image-size.",
+        help="Pixels between windows; default: half of --image-size.",
         least=1,
         group="Scoring",
         unit="pixels",

@@ -29,7 +29,7 @@ def settled(config: Segment, device: torch.device, *, image_size: int = IMAGE_SI
         "drop_path": 0.0 if frozen else 0.1,
         "base_lr": 1e-3 if frozen else 1e-4,
         "weight_decay": 1e-4 if frozen else 0.05,
-        "stride": max(1, size * 2 // 3),
+        "stride": max(1, size // 2),
         "long_side": LONG_SIDE * short,
     }
     chosen = {k: v for k, v in unless_given.items() if getattr(config, k) is None}

@@ -136,12 +136,14 @@ class Plan:
         """
         return has_ended(self.record, self.config.folder, self.training.total_steps)
 
-    def require_pairs(self, processes: int) -> None:
+    def require_pairs(self, processes: int, device: torch.device) -> None:
         """Refuse to train on single images, which BatchNorm has no statistics of.
 
         Raises:
-            ConfigError: a forward pass would have one image.
+            ConfigError: a norm would see one image.
         """
+        if norms_are_shared(processes, device):
+            return
         own, most = self.order.batch // processes, self.config.micro_batch
         if most == 1 or own % most == 1 or own == 1:
             raise ConfigError(
@@ -166,6 +168,11 @@ class Plan:
         say_space(self.config.out, checkpoints=checkpoints, segmenters=8 * parameters)
 
 
+def norms_are_shared(processes: int, device: torch.device) -> bool:
+    """Tell whether BatchNorm takes its statistics of all processes' images together."""
+    return device.type == "cuda" and processes > 1
+
+
 def plan(config: Segment, device: torch.device, *, remember: bool = False) -> Plan:
     """Open encoder, images and masks and settle what is open; nothing is trained yet.
 
@@ -186,6 +193,7 @@ def plan(config: Segment, device: torch.device, *, remember: bool = False) -> Pl
     scans = scans_of(config) if remember else None
     whole = open_labelled(str(config.train), kind="mask", scans=scans)
     learnt = whole.subset(config.label_fraction, config.seed)
+    learnt = learnt.shuffled(config.seed)
     val = open_labelled(config.val, kind="mask", scans=scans)
     order = labelled_order(
         learnt,

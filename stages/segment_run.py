@@ -26,7 +26,7 @@ from milan_pipeline.training_choices import ledger_of
 from milan_pipeline.training_run import train_into
 from stages.segment import FACTORS, Segment
 from stages.segment_choices import labels_of, scale_rule
-from stages.segment_plan import Plan, plan
+from stages.segment_plan import Plan, norms_are_shared, plan
 
 PICTURE = "examples.png"
 
@@ -54,7 +54,7 @@ def train(
             say_nothing_to_do(config.out, f"{total} steps are done")
         return
     lanes_of(world.rank, world.size, range(planned.order.lanes))  # or say which sizes fit
-    planned.require_pairs(world.size)
+    planned.require_pairs(world.size, device)
     views, cache = MaskedViews(planned.views, labels_of(config)), config.cache_config()
     ledger = ledger_of(config, "train", planned.learnt.samples)
     val_ledger = ledger_of(config, "val", planned.val.samples)
@@ -75,7 +75,7 @@ def train(
         )
 
     model, description = planned.built
-    if device.type == "cuda" and world.size > 1:
+    if norms_are_shared(world.size, device):
         # In place of each BatchNorm, under its names: statistics of all processes' images.
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     task = Segmentation(model.to(device), planned.recipe, rank=world.rank)

@@ -15,10 +15,10 @@ from milan_pipeline.classification_views import (
     EvaluationViews,
     TrainingViews,
     ViewConfig,
-    default_crop_pct,
     posterise,
 )
 from milan_pipeline.errors import BadImageError
+from milan_pipeline.evaluation_view import default_crop_pct
 from tests.photos import noise, write_photos
 
 CONFIG = ViewConfig(
@@ -77,6 +77,23 @@ def test_augmentation_distorts_what_crop_and_flip_leave_alone():
     plain = ViewConfig(**(vars(CONFIG) | {"augment": ""}))
     pairs = [(view(sample(k))[0], view(sample(k), config=plain)[0]) for k in "abcdefgh"]
     assert sum(not torch.equal(one, two) for one, two in pairs) >= 6
+
+
+def test_training_views_are_crops_of_at_least_the_smallest_share_of_the_image():
+    """A horizontal ramp from 0 to 255: what a view spans of it is the width that it was cut of."""
+    ramp = np.tile(np.linspace(0, 255, 64), (64, 1)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(ramp).convert("RGB").save(buffer, "PNG")
+    samples = [sample(str(n)) | {"image": buffer.getvalue()} for n in range(64)]
+    spans = {}
+    for least in (0.08, 0.6, 1.0):
+        config = ViewConfig(**(vars(CONFIG) | {"augment": "", "min_scale": least}))
+        views = [v.float() for v in view(*samples, config=config)]
+        spans[least] = min(float(v.max() - v.min()) / 255 for v in views)
+    # The narrowest crop of a share s has a width of sqrt(3/4 s) of the side; pixels take a little.
+    assert spans[0.08] < 0.45
+    assert 0.6 < spans[0.6] < 0.8
+    assert spans[1.0] > 0.9
 
 
 def test_posterising_is_timms_and_to_no_bits_black():

@@ -52,12 +52,12 @@ def test_the_mean_of_the_patches_gets_a_new_norm_and_cls_keeps_the_encoders():
         torch.testing.assert_close(mean(images), plain.eval()(images))
 
 
-def test_the_head_starts_close_to_zero_and_belongs_to_the_seed():
+def test_the_head_starts_as_milans_and_belongs_to_the_seed():
     backbone = encoder()
     heads = [classifier(backbone, seed=seed)[0].head for seed in (0, 0, 1)]
     assert torch.equal(heads[0].weight, heads[1].weight)
     assert not torch.equal(heads[0].weight, heads[2].weight)
-    assert float(heads[0].weight.detach().std()) == pytest.approx(2e-5, rel=0.2)
+    assert float(heads[0].weight.detach().std()) == pytest.approx(0.02, rel=0.1)
     assert not heads[0].bias.any()
 
 

@@ -163,6 +163,21 @@ def test_unfinished_optimum_is_a_note_not_a_warning(monkeypatch, caplog):
     assert "short of its optimum" in caplog.text
 
 
+def test_a_logistic_regression_that_takes_hours_is_warned_of(monkeypatch, capsys):
+    sets = (*blobs(30, spread=0.1, seed=1), *blobs(3, spread=0.1, seed=2))
+    monkeypatch.setattr(evaluation, "LONG", sets[0].size * CLASSES)
+    linear_accuracy(*sets)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(evaluation, "LONG", sets[0].size * CLASSES - 1)
+    linear_accuracy(*sets)
+    assert "150 samples" in (said := capsys.readouterr().err)
+    assert "--linear official" in said
+
+
+def test_imagenet_is_warned_of_and_the_demo_is_not():
+    assert 8000 * 384 * 12 < evaluation.LONG < 1_281_167 * 768 * 1000
+
+
 def png(rgb):
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, "PNG")

@@ -52,9 +52,9 @@ def cache_for(tmp_path, encoder, **changes) -> FeatureCache:
 
 def test_all_pools_come_from_one_pass_and_from_the_folder(tmp_path, manifest):
     encoder = TokenEncoder()
-    made = cache_for(tmp_path, encoder).get(manifest, what="made")
+    made = cache_for(tmp_path, encoder).get(manifest, View(), what="made")
     assert encoder.images == 11 + 2  # a black image is asked twice which pools there are
-    read = cache_for(tmp_path, None).get(manifest, what="read")
+    read = cache_for(tmp_path, None).get(manifest, View(), what="read")
     for found in (made, read):
         assert found.pool("cls").shape == (11, 2)
         np.testing.assert_array_equal(found.pool("mean"), -found.pool("cls"))
@@ -69,7 +69,7 @@ def test_all_pools_come_from_one_pass_and_from_the_folder(tmp_path, manifest):
 @pytest.mark.parametrize("damage", ["changed", "truncated", "missing"])
 def test_damaged_features_are_made_again(tmp_path, manifest, suffix, damage):
     encoder = TokenEncoder()
-    first = cache_for(tmp_path, encoder).get(manifest, what="first")
+    first = cache_for(tmp_path, encoder).get(manifest, View(), what="first")
     (path,) = (tmp_path / "cache").glob(f"*.{suffix}")
     whole = path.read_bytes()
     flipped = whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
@@ -78,7 +78,7 @@ def test_damaged_features_are_made_again(tmp_path, manifest, suffix, damage):
     else:
         path.write_bytes(flipped if damage == "changed" else whole[:-20])
     encoder.images = 0
-    again = cache_for(tmp_path, encoder).get(manifest, what="again")
+    again = cache_for(tmp_path, encoder).get(manifest, View(), what="again")
     assert encoder.images == 11 + 2
     np.testing.assert_array_equal(again.stored_NF, first.stored_NF)
     assert path.read_bytes() == whole
@@ -92,6 +92,7 @@ def test_other_encoders_images_and_views_have_other_places(tmp_path, manifest):
             ({"weights": "a"}, manifest, View()),
             ({"weights": "b"}, manifest, View()),
             ({"weights": "a"}, other, View()),
+            ({"weights": "a"}, manifest, View(crop_pct=1.0)),
             ({"weights": "a"}, manifest, View(number=0)),
             ({"weights": "a"}, manifest, View(number=1)),
             ({"weights": "a"}, manifest, View(number=1, seed=1)),
@@ -104,7 +105,7 @@ def test_other_encoders_images_and_views_have_other_places(tmp_path, manifest):
 
 def test_random_views_differ_and_repeat(tmp_path, manifest):
     cache = cache_for(tmp_path, PixelEncoder(4))
-    central = cache.get(manifest, what="central")
+    central = cache.get(manifest, View(), what="central")
     views = [cache.get(manifest, View(number=n), what="view") for n in (0, 1)]
     for view in views:
         np.testing.assert_array_equal(view.labels_N, central.labels_N)
@@ -115,14 +116,14 @@ def test_random_views_differ_and_repeat(tmp_path, manifest):
 
 
 def test_pixels_are_the_same_in_every_pool(tmp_path, manifest):
-    found = cache_for(tmp_path, PixelEncoder(4)).get(manifest, what="pixels")
+    found = cache_for(tmp_path, PixelEncoder(4)).get(manifest, View(), what="pixels")
     assert found.choices == ("cls",)
     for pool in ("cls", "mean", "both"):
         assert found.pool(pool).shape == (11, 48)
 
 
 def test_an_encoder_without_cls_has_its_mean(tmp_path, manifest):
-    found = cache_for(tmp_path, TokenEncoder(with_cls=False)).get(manifest, what="mean")
+    found = cache_for(tmp_path, TokenEncoder(with_cls=False)).get(manifest, View(), what="mean")
     assert found.choices == ("mean",)
     assert (found.pool("mean") < 0).all()
     with pytest.raises(ConfigError, match="no CLS token for --pool both; give --pool mean"):
@@ -132,7 +133,7 @@ def test_an_encoder_without_cls_has_its_mean(tmp_path, manifest):
 def test_unlabelled_images_are_refused_and_leave_nothing(tmp_path):
     plain = load_manifest(shards(tmp_path / "plain", 6, seed=1, labelled=False), kind="images")
     with pytest.raises(DataError, match=r"'0000' of images-0.tar has no class number"):
-        cache_for(tmp_path, TokenEncoder()).get(plain, what="plain")
+        cache_for(tmp_path, TokenEncoder()).get(plain, View(), what="plain")
     assert not Path(tmp_path / "cache").exists()
 
 
@@ -140,4 +141,4 @@ def test_a_stop_is_heeded_between_images(tmp_path, manifest):
     stop = StopRequest()
     stop.signal_name = "SIGTERM"
     with pytest.raises(InterruptedRunError, match="features of whole sets are kept"):
-        cache_for(tmp_path, TokenEncoder(), stop=stop).get(manifest, what="stopped")
+        cache_for(tmp_path, TokenEncoder(), stop=stop).get(manifest, View(), what="stopped")

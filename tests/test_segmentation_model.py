@@ -9,7 +9,13 @@ from torch import nn
 
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.layer_decay import layer_decay_groups
-from milan_pipeline.segmentation_model import HeadSpec, Pyramid, depths_of, make_segmenter
+from milan_pipeline.segmentation_model import (
+    HeadSpec,
+    Pyramid,
+    UPerNetHead,
+    depths_of,
+    make_segmenter,
+)
 
 VIT: dict[str, Any] = {
     "model_name": "vit_tiny_patch16_224", "depth": 4, "embed_dim": 16, "num_heads": 2,
@@ -53,6 +59,19 @@ def test_logits_are_as_large_as_the_images(head, size):
 def test_upernet_has_an_auxiliary_head_in_training():
     logits = make()(torch.randn(2, 3, 32, 32))
     assert logits.auxiliary_BYHW.shape == logits.main_BYHW.shape == (2, 5, 32, 32)
+
+
+@pytest.mark.parametrize(("channels", "auxiliary"), [(768, 256), (512, 256), (96, 96)])
+def test_the_heads_have_mmsegmentations_shapes(channels, auxiliary):
+    """`mae-base_upernet`: fusion of four maps and 150 classes, and an FCN head of one block."""
+    with torch.device("meta"):
+        head = UPerNetHead(768, channels, 150)
+    shapes = {name: tuple(p.shape) for name, p in head.named_parameters()}
+    assert shapes["decoder.fusion_block.0.weight"] == (channels, 4 * channels, 3, 3)
+    assert shapes["decoder.psp.out_conv.0.weight"] == (channels, 768 + 4 * channels, 3, 3)
+    assert shapes["classifier.1.weight"] == (150, channels, 1, 1)
+    assert shapes["auxiliary.0.0.weight"] == (auxiliary, 768, 3, 3)
+    assert shapes["auxiliary.2.weight"] == (150, auxiliary, 1, 1)
 
 
 @pytest.mark.parametrize("head", ["upernet", "linear"])

@@ -87,6 +87,13 @@ def test_colours_change_and_labels_do_not():
     assert sum(not torch.equal(one.images_BCSS, two.images_BCSS) for one, two in pairs) >= 6
 
 
+def test_what_fills_a_view_up_keeps_its_colour():
+    settings = {"mean": (0.5, 0.5, 0.5), "photometric": True, "most_scale": 0.5}
+    for key in "abcdefgh":
+        ((image, truth, _),) = views(sample(key=key), **settings)
+        assert (image[:, truth == IGNORED] == 128).all()
+
+
 def test_half_of_the_views_are_flipped():
     whole = {"least_scale": 1.0, "most_scale": 1.0}
     size = (32, 32)

@@ -8,7 +8,7 @@ import timm
 import torch
 from timm.models import _builder
 
-from milan_pipeline.encoder_specs import fingerprint, load_encoder, require_encoder
+from milan_pipeline.encoder_specs import fingerprint, image_size_of, load_encoder
 from milan_pipeline.errors import ConfigError, MissingDataError
 from milan_pipeline.headless import assemble
 from milan_pipeline.timm_encoders import read_timm_encoder
@@ -48,7 +48,7 @@ def test_random_weights_are_not_fetched(monkeypatch):
     monkeypatch.setattr(_builder, "load_state_dict_from_hf", fetch)
     assert read_timm_encoder("test_vit2").state is None
     assert read_timm_encoder(PRETRAINED, random_init=True).state is None
-    require_encoder(f"timm:{PRETRAINED}")
+    image_size_of(f"timm:{PRETRAINED}")
 
 
 def test_without_a_network_the_remedy_is_named(monkeypatch, tmp_path):
@@ -75,7 +75,7 @@ def test_names_that_are_no_encoder(name, error, says):
     with pytest.raises(error, match=says):
         load_encoder(name)
     with pytest.raises(error, match=says):
-        require_encoder(name)
+        image_size_of(name)
 
 
 def test_what_stands_behind_a_name_is_told_by_it():

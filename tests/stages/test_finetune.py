@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from milan_pipeline.classification_task import Classification
 from milan_pipeline.labelled import open_labelled
 from stages.finetune import Finetune
+from stages.finetune_plan import open_tables
 from tests.conftest import run_cli
 from tests.small_labels import write_coloured
 from tests.stages.small_finetune import SHORT, TINY_VIT, finetune, outcome, record, rows
@@ -99,6 +100,18 @@ def test_it_learns(whole, data, tmp_path):
     assert min(losses[-3:]) < losses[0]
     finetune(*data, tmp_path, "--epochs", 12, "--augment", "", "--mixup", 0, "--cutmix", 0)
     assert record(tmp_path, "scores.json")["metrics"]["top1"] >= 8 / 9 * 100
+
+
+def test_layer_decay_slows_the_first_layers_and_not_the_head(data, tmp_path):
+    """One step, of which two values of the option make other weights."""
+    found = {}
+    for decay in (0.5, 1):
+        words = ("--max-steps", 1, "--warmup-epochs", 0, "--layer-decay", decay)
+        finetune(*data, tmp_path / str(decay), *words)
+        found[decay] = load_file(tmp_path / str(decay) / "finetuned.safetensors")
+    slow, fast = found[0.5], found[1]
+    assert torch.equal(slow["head.weight"], fast["head.weight"])
+    assert not torch.equal(slow["patch_embed.proj.weight"], fast["patch_embed.proj.weight"])
 
 
 def test_second_run_has_nothing_to_do(whole, data, capsys):
@@ -224,6 +237,21 @@ def test_shards_are_scored_as_folders_are(whole, data, shards, tmp_path):
         )  # fmt: skip
         found = record(tmp_path / val.parent.name, "scores.json")["metrics"]
         assert found["top1"] == record(whole, "scores.json")["metrics"]["top1"]
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+def test_class_folders_are_mixed_to_learn_from_and_not_to_score_on(fraction, data):
+    train, val = map(str, data)
+    config = Finetune(encoder="x", train=train, val=val, out="x", label_fraction=fraction, seed=2)
+    learnt, scored = open_tables(config, scans=None)
+    listed = open_labelled(train, kind="class").subset(fraction, 2).parts[0]
+    keys = [part.key(row) for part in (listed, *learnt.parts) for row in range(len(listed))]
+    before, after = keys[: len(listed)], keys[len(listed) :]
+    assert before != after
+    assert before == sorted(after)
+    assert learnt.class_count == 3
+    assert len({*learnt.parts[0].labels[:3].tolist()}) > 1
+    assert (scored.parts[0].labels == sorted(scored.parts[0].labels)).all()
 
 
 def test_a_share_of_the_labels_has_as_many_of_each_class(data, tmp_path):

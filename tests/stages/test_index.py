@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import webdataset
@@ -164,3 +165,21 @@ def test_a_damaged_tar_is_named_and_the_others_are_kept(
 def test_what_cannot_be_read(url: str, tmp_path: Path, capsys) -> None:
     run_cli("index", url, "--out", tmp_path / "out", code=1)
     assert "x.tar" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_sorted", [True, False])
+def test_tars_that_are_sorted_by_class_are_told_of(
+    is_sorted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr("milan_pipeline.class_order.MIXED", 30)
+    write_picture(tmp_path / "picture.jpg", 0)
+    picture = (tmp_path / "picture.jpg").read_bytes()
+    for tar in range(2):
+        with webdataset.TarWriter(str(tmp_path / f"{tar}.tar")) as writer:
+            for row in range(24):
+                number = 2 * tar + row // 12 if is_sorted else 7 * row % 4
+                writer.write({"__key__": f"{row:02d}", "jpg": picture, "cls": number})
+    run_cli("index", tmp_path / "{0,1}.tar")
+    said = capsys.readouterr().err
+    assert (f"the tars of {tmp_path} are sorted by class" in said) == is_sorted
+    assert ("pack-images" in said) == is_sorted

@@ -277,3 +277,42 @@ def test_random_views_are_added_to_what_is_there(options, tmp_path, encoded):
     assert sum(encoded) == 2 * 60 + 2 * 2
     assert len(list((tmp_path / "features").glob("*.safetensors"))) == 4
     assert scores(options)["metrics"]["linear-sweep"] > 90
+
+
+def resized_and_cropped(data, resize, size):
+    """What MILAN's linear probing and DINO's k-NN show, for an upright or a wide image."""
+    image = Image.open(io.BytesIO(data))
+    shorter = min(image.size)
+    longer = [int(resize * side / shorter) for side in image.size]
+    resized = np.asarray(image.resize(longer, Image.Resampling.BICUBIC))
+    top, left = (round((side - size) / 2) for side in resized.shape[:2])
+    return resized[top : top + size, left : left + size]
+
+
+@pytest.mark.parametrize(("crop", "resize"), [({}, 18), ({"crop_pct": 1.0}, 16)])
+def test_the_encoder_sees_what_the_official_protocols_show(
+    options, tmp_path, monkeypatch, crop, resize
+):
+    seen = []
+    features = PixelEncoder.features
+
+    def noting(self, pixels_BCHW, *, pool):
+        seen.extend(pixels_BCHW.permute(0, 2, 3, 1).numpy())
+        return features(self, pixels_BCHW, pool=pool)
+
+    monkeypatch.setattr(PixelEncoder, "features", noting)
+    options |= {"encoder": "pixels:16", "test": shards(tmp_path / "few", 2, seed=5), **crop}
+    probe.run(Probe(**options, linear=("none",)))
+    rng = np.random.default_rng(5)
+    for found, label in zip(seen[-2:], (0, 1), strict=True):
+        assert (found == resized_and_cropped(png(label, rng), resize, 16)).all()
+
+
+def test_scores_of_another_view_are_refused_by_name(options):
+    """Those of versions that looked at the largest central square, too: they name no share."""
+    probe.run(Probe(**options))
+    assert scores(options)["content"]["crop_pct"] == 0.875
+    with pytest.raises(MismatchError, match=r"crop_pct is 0.875 there and 1.0 here"):
+        probe.run(Probe(**options, crop_pct=1.0))
+    with pytest.raises(ConfigError, match=r"--crop-pct 1\.5"):
+        Probe(**options, crop_pct=1.5)

@@ -3,15 +3,19 @@
 import os
 import re
 import signal
+from contextlib import nullcontext
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from milan_pipeline.errors import ConfigError
 from milan_pipeline.segmentation_task import Segmentation
 from milan_pipeline.segmenter_files import read_segmenter
 from stages.segment import Segment
 from stages.segment_choices import settled
+from stages.segment_plan import plan
+from tests.configured import configured
 from tests.conftest import run_cli
 from tests.painted import png, write_ade_tree
 from tests.stages.small_segment import SHORT, TINY_VIT, outcome, record, rows, segment
@@ -49,6 +53,12 @@ def disturbed(step, happens, *words, code):
         segment(*words, code=code)
 
 
+def planned_run(data, *more):
+    """Settle a run without beginning it."""
+    words = (*TINY_VIT, *SHORT, *more, "--train", data[0], "--val", data[1], "--out", "run")
+    return plan(configured("segment", *map(str, words)), torch.device("cpu"))
+
+
 # ---- what it writes
 
 
@@ -61,7 +71,8 @@ def test_the_recipe_is_the_published_one():
     assert (config.layer_decay, config.drop_path, config.schedule) == (0.65, 0.1, "poly")
     assert (config.image_size, config.short_side, config.long_side) == (512, 512, 2048)
     assert (config.least_scale, config.most_scale, config.max_class_share) == (0.5, 2.0, 0.75)
-    assert (config.evaluate, config.stride, config.head) == ("slide", 341, "upernet")
+    assert (config.evaluate, config.stride, config.head) == ("slide", 256, "upernet")
+    assert config.channels == 768
 
 
 def test_run_folder_is_complete(whole):
@@ -71,7 +82,7 @@ def test_run_folder_is_complete(whole):
     assert record(whole, "state.json")["state"] == "done"
     config = record(whole)
     assert config["state"] == "done"
-    assert config["content"]["stride"] == 21
+    assert config["content"]["stride"] == 16
     scores = record(whole, "scores.json")
     last = evaluated[-1]
     assert scores["metrics"] == {
@@ -96,6 +107,20 @@ def test_it_learns(tmp_path):
     losses = [row["loss"] for row in rows(tmp_path / "run", "log.jsonl")]
     assert sum(losses[-5:]) < 0.85 * sum(losses[:5])
     assert record(tmp_path / "run", "scores.json")["metrics"]["aacc"] > 80  # a third is chance
+
+
+def test_layer_decay_slows_the_first_layers_and_not_the_head(data, tmp_path):
+    """One step, of which two values of the option make other weights."""
+    found = {}
+    for decay in (0.5, 1):
+        words = ("--max-steps", 1, "--warmup-steps", 0, "--head", "linear", "--layer-decay", decay)
+        segment(*data, tmp_path / str(decay), *words)
+        found[decay] = load_file(tmp_path / str(decay) / "segmenter.safetensors")
+    slow, fast = found[0.5], found[1]
+    assert torch.equal(slow["head.classifier.weight"], fast["head.classifier.weight"])
+    assert not torch.equal(
+        slow["encoder.patch_embed.proj.weight"], fast["encoder.patch_embed.proj.weight"]
+    )
 
 
 def test_second_run_has_nothing_to_do(whole, data, capsys):
@@ -167,7 +192,7 @@ def test_more_steps_extend_a_run_and_free_options_may_change(whole, data, tmp_pa
         ("--base-lr 0.001", "options.base_lr is 0.01 there and 0.001 here"),
         ("--head linear", "options.head is 'upernet' there and 'linear' here"),
         ("--classes 4", "options.classes is 3 there and 4 here"),
-        ("--stride 16", "options.stride is 21 there and 16 here"),
+        ("--stride 8", "options.stride is 16 there and 8 here"),
     ],
 )
 def test_other_options_are_refused_by_name(change, named, whole, data, capsys):
@@ -196,6 +221,15 @@ def test_shards_are_scored_as_folders_are(whole, data, tmp_path):
         found = record(tmp_path / str(number), "scores.json")["metrics"]
         ours = record(whole, "scores.json")["metrics"]
         assert found == {name: ours[name] for name in found}
+
+
+def test_a_folder_is_mixed_to_learn_from_with_its_masks_and_not_to_score_on(data):
+    planned = planned_run(data)
+    (learnt,), (scored,) = planned.learnt.parts, planned.val.parts
+    names = [learnt.key(row) for row in range(len(learnt))]
+    assert names != sorted(names)
+    assert [path.stem for path in learnt.masks] == [name.removesuffix(".jpg") for name in names]
+    assert scored.images == sorted(scored.images)
 
 
 def test_a_share_of_the_labels_is_taken(data, tmp_path):
@@ -268,6 +302,22 @@ def test_what_is_no_segmenter_is_refused(whole, data, tmp_path, capsys):
 
 
 # ---- values that cannot work, dry run
+
+
+@pytest.mark.parametrize(
+    ("device", "processes", "micro", "refused"),
+    [
+        ("cpu", 2, 256, False), ("cpu", 4, 256, True), ("cpu", 1, 1, True), ("cuda", 4, 256, False),
+        ("cuda", 2, 1, False), ("cuda", 1, 256, False), ("cuda", 1, 1, True),
+    ],
+)  # fmt: skip
+def test_one_image_a_process_is_refused_where_batch_norm_sees_it_alone(
+    device, processes, micro, refused, data
+):
+    planned = planned_run(data, "--micro-batch", micro)
+    context = pytest.raises(ConfigError, match="cannot norm") if refused else nullcontext()
+    with context:
+        planned.require_pairs(processes, torch.device(device))
 
 
 @pytest.mark.parametrize(

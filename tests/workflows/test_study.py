@@ -45,6 +45,11 @@ def test_seeds_multiply_all_but_what_they_share() -> None:
     assert counts[1] == 5 + 2 + evaluations
 
 
+def test_options_can_be_tuned_on_other_scenes() -> None:
+    scenes = [study_tasks(Path("o"), seeds=(0,), size=QUICK, scenes_seed=n)[0] for n in (0, 2)]
+    assert [_value(task.command, "--seed") for task in scenes] == ["0", "2"]
+
+
 def test_encoders_of_a_seed_are_trained_alike() -> None:
     """Commands of one measure and seed differ in the encoder, its name and the folder alone."""
     tasks = {task.name: task for task in study_tasks(Path("out"), seeds=SEEDS, size=FULL)}
@@ -117,14 +122,19 @@ def test_circles_and_a_folder_in_use_are_refused(tmp_path: Path) -> None:
         pass
 
 
-def _made_up(out: Path, *, milan: float) -> None:
-    """Scores of three seeds, one per cent apart; the teacher's k-NN is the same for each."""
+def _made_up(out: Path, *, milan: float, tuned: float = 5.0) -> None:
+    """Scores of three seeds, one per cent apart; the teacher's k-NN is the same for each.
+
+    Fine-tuning with all labels is ahead of everything else by `tuned`.
+    """
     level = {"random": 10.0, "pixels": 40.0, "MILAN": milan, "teacher": 90.0}
     for seed in SEEDS:
         for encoder in ENCODERS:
             for folder in {folder for folder, _ in COLUMNS.values()}:
                 metrics = {
-                    metric: level[encoder] + seed * (encoder != "teacher" or metric != "knn@20")
+                    metric: level[encoder]
+                    + seed * (encoder != "teacher" or metric != "knn@20")
+                    + tuned * (folder == "finetune-100")
                     for place, metric in COLUMNS.values()
                     if place == folder
                 }
@@ -147,7 +157,7 @@ def test_the_report_has_means_and_spreads(
     assert report(tmp_path, SEEDS)
     text = (tmp_path / "study.md").read_text()
     assert text == capsys.readouterr().out
-    random = "| random weights |" + " 11.0 ± 1.0 |" * len(COLUMNS)
+    random = "| random weights |" + " 11.0 ± 1.0 |" * 5 + " 16.0 ± 1.0 | 11.0 ± 1.0 |"
     assert random in text.splitlines()
     teacher = next(line for line in text.splitlines() if line.startswith("| its teacher"))
     assert teacher.split(" | ")[1:3] == ["90.0", "91.0 ± 1.0"]
@@ -166,12 +176,22 @@ def test_a_lead_within_the_spreads_does_not_hold(
     assert capsys.readouterr().out.count("does not hold") == len(COLUMNS)
 
 
+def test_fine_tuning_must_be_ahead_of_the_linear_classifiers_of_student_and_teacher(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _made_up(tmp_path, milan=60.0, tuned=1.9)
+    assert not report(tmp_path, SEEDS)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "does not hold" in line]
+    assert [line.split(":")[0] for line in lines] == ["- MILAN", "- teacher"]
+    assert "100% fine-tuned is +1.9 from linear, both spreads together are 2.0" in lines[0]
+
+
 def test_the_check_is_strict_and_one_seed_has_no_spread() -> None:
     below = Cell((40.0, 42.0))  # each spread is the square root of 2, both are 2.83
-    assert check("x", Cell((43.0, 45.0)), below)["holds"]
-    assert not check("x", Cell((42.8, 44.8)), below)["holds"]
-    assert check("x", Cell((41.0,)), Cell((40.0,)))["holds"]
-    assert not check("x", Cell((40.0,)), Cell((40.0,)))["holds"]
+    assert check("a", Cell((43.0, 45.0)), "b", below).holds
+    assert not check("a", Cell((42.8, 44.8)), "b", below).holds
+    assert check("a", Cell((41.0,)), "b", Cell((40.0,))).holds
+    assert not check("a", Cell((40.0,)), "b", Cell((40.0,))).holds
     table = {"MILAN": dict.fromkeys(COLUMNS, Cell((41.0,)))}
     assert "±" not in markdown(table, 1)
 

@@ -17,11 +17,12 @@ milan-pipeline pack-targets --targets "$out/targets.zarr" --out "$out/target-sha
 milan-pipeline pretrain --images "$out/images/train" --targets "$out/target-shards" \
     --out "$out/run" $config
 
+# A scene's object is sought in all of it: --crop-pct 1.
 probe() {
     name=$1
     shift
     milan-pipeline probe --train "$out/images/train" --test "$out/images/test" \
-        --out "$out/probe/$name" "$@"
+        --crop-pct 1 --out "$out/probe/$name" "$@"
 }
 probe random --encoder "$out/run" --random-init
 probe student --encoder "$out/run"

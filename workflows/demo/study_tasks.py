@@ -54,7 +54,7 @@ FULL = Size(
     finetune=(
         Training(name="finetune-1", fraction=0.01, epochs=40, batch=16),
         Training(name="finetune-10", fraction=0.1, epochs=20, batch=16),
-        Training(name="finetune-100", fraction=1.0, epochs=3, batch=32),
+        Training(name="finetune-100", fraction=1.0, epochs=8, batch=32),
     ),
     segment=Training(name="segment", fraction=0.2, epochs=12, batch=16),
 )
@@ -77,15 +77,18 @@ def folder_of(out: Path, seed: int, encoder: str) -> Path:
     return out / f"seed-{seed}" / encoder.lower()
 
 
-def study_tasks(out: Path, *, seeds: tuple[int, ...], size: Size) -> list[Task]:
+def study_tasks(
+    out: Path, *, seeds: tuple[int, ...], size: Size, scenes_seed: int = 0
+) -> list[Task]:
     """List all commands of the study.
 
     Args:
         out: folder of the study.
         seeds: of everything but scenes and targets, which are the same for all.
         size: how much is drawn and trained.
+        scenes_seed: of the scenes; another seed draws other images to learn from and to score on.
     """
-    tasks = list(_shared(out, size))
+    tasks = list(_shared(out, size, scenes_seed))
     for seed in seeds:
         tasks += _pretrain(out, seed, size)
         for encoder in ENCODERS:
@@ -98,9 +101,9 @@ def _stage(name: str, *words: object, config: str | None = None) -> tuple[str, .
     return (*STAGE, name, *(str(word) for word in words), *options)
 
 
-def _shared(out: Path, size: Size) -> Iterator[Task]:
+def _shared(out: Path, size: Size, scenes_seed: int) -> Iterator[Task]:
     scenes, images = out / "scenes", out / "images"
-    numbers = ("--train", str(size.train), "--test", str(size.test))
+    numbers = ("--train", str(size.train), "--test", str(size.test), "--seed", str(scenes_seed))
     draw = (sys.executable, "-m", "workflows.demo.scenes", str(scenes), *numbers)
     yield Task(name="scenes", command=draw)
     for split in ("train", "test"):

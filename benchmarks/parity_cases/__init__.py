@@ -1,0 +1,1 @@
+"""What is done to replay a recorded case: a module a kind; see `benchmarks.parity`."""

@@ -1,0 +1,46 @@
+"""The evaluation view: the pixels that `finetune` scores and `probe` encodes."""
+
+from collections.abc import Iterator
+
+import torch
+
+from benchmarks.parity_cases.case import Case, Deviation, largest
+from milan_pipeline.classification_views import EvaluationViews, ViewConfig
+from milan_pipeline.evaluation_view import INTERPOLATION, default_crop_pct
+from milan_pipeline.examples import IMAGE_MEMBER
+from milan_pipeline.feature_cache import View
+from milan_pipeline.images import decode_rgb
+
+PNG = "png_"
+
+
+def compare(case: Case) -> Iterator[Deviation]:
+    """Yield two deviations for each image, in steps of uint8.
+
+    Raises:
+        BadImageError: it cannot be decoded.
+        DataError: the case resizes otherwise.
+    """
+    case.require(interpolation=INTERPOLATION)
+    size, crop_pct = case.settings["input_size"], _crop_pct(case)
+    config = ViewConfig(
+        image_size=size, mean=tuple(case.settings["mean"]), augment="", crop_pct=crop_pct, seed=0
+    )
+    finetune, probe = EvaluationViews(config), View(crop_pct=crop_pct).shown(size)
+    for name in sorted(name for name in case.io if name.startswith(PNG)):
+        data = case.io[name].numpy().tobytes()
+        official = case.out[f"pixels_{name.removeprefix(PNG)}"]
+        for stage, view_CHW in (
+            ("finetune", finetune({IMAGE_MEMBER: data})),
+            ("probe", probe(decode_rgb(data), name)),
+        ):
+            own = view_CHW.permute(1, 2, 0)
+            what = f"pixels of {name}, {stage}"
+            yield largest(what, official, own.to(torch.uint8), case.tolerance("out"))
+
+
+def _crop_pct(case: Case) -> float:
+    """Return our default, unless the case resizes otherwise: then what comes to its size."""
+    size, resize = case.settings["input_size"], case.settings["resize"]
+    usual = default_crop_pct(size)
+    return usual if int(size / usual) == resize else float(size / (resize + 0.5))
