@@ -39,9 +39,12 @@ def test_both_protocols_begin_with_the_weights_of_their_seed(seed, monkeypatch):
     assert torch.equal(swept["cls"].weight, drawn)
 
     heads = []
-    monkeypatch.setattr(
-        linear_official, "make_lars", lambda head: heads.append(head) or make_lars(head)
-    )
+
+    def noting(head):
+        heads.append(head)
+        return make_lars(head)
+
+    monkeypatch.setattr(linear_official, "make_lars", noting)
     still = OfficialLinear(epochs=2, warmup_epochs=1, base_rate=0.0, seed=seed)
     official_answers(training(labels, features), features, still)
     assert torch.equal(heads[0].weight, drawn)

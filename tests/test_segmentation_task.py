@@ -105,7 +105,8 @@ def test_the_loss_is_the_labelled_pixels_over_all_and_the_auxiliary_heads_share(
 def test_what_is_dropped_is_a_function_of_seed_step_part_and_rank():
     def loss(step=1, part=slice(0, 2), **changes):
         ours, data = task(drop_path=0.5, **changes), batch(2)
-        twice = MaskedBatch(*(torch.cat([t, t]) for t in data[:2]), data.keys * 2)
+        images, labels = (torch.cat([t, t]) for t in (data.images_BCSS, data.labels_BSS))
+        twice = MaskedBatch(images, labels, data.keys * 2)
         return float(ours.loss(ours.model, twice, part, step).detach())
 
     torch.manual_seed(1)

@@ -26,13 +26,15 @@ def main(stages: tuple[str, ...], *, only: str, whole: bool) -> None:
             mutation.applied((ROOT / mutation.file).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise click.ClickException(str(error)) from error
-    survivors, caught_by = 0, set()
+    survivors, caught_by = 0, set[str]()
     with tempfile.TemporaryDirectory() as folder, Trials(ROOT, Path(folder)) as trials:
         for stage, rows in chosen.items():
             for mutation in rows:
                 test = trials.catcher(mutation, whole=whole)
-                survivors += test is None
-                caught_by |= {test} - {None}
+                if test is None:
+                    survivors += 1
+                else:
+                    caught_by.add(test)
                 click.echo(f"{stage:8} | {mutation.means:64} | {test or 'SURVIVED'}")
         # A test that fails anyway has caught nothing.
         unsound = trials.failing(sorted(caught_by)) if caught_by else []
