@@ -1,4 +1,4 @@
-"""Features of images: decode, cut a view, encode; threads decode ahead of the encoder.
+"""Features of images: decode, show a view, encode; threads decode ahead of the encoder.
 
 Legend: N samples, F features, H, W pixels, C = 3 channels.
 """

@@ -74,7 +74,8 @@ def official_answers(train: TrainingSet, test_NF: Features, protocol: OfficialLi
     require_any(test_NF)
     classes_Y, class_N = numbered(train.labels_N)
     width, device = test_NF.shape[1], torch.device(protocol.device)
-    model = official_model(draw_head(width, len(classes_Y), seed=protocol.seed)).to(device)
+    head = draw_head(width, len(classes_Y), seed=protocol.seed)
+    model = official_model(head).to(device)
     rows, batch = np.arange(len(class_N)), protocol.batch_of(len(class_N))
     steps = len(rows) // batch
 
@@ -85,7 +86,7 @@ def official_answers(train: TrainingSet, test_NF: Features, protocol: OfficialLi
 
     trained = official_steps(
         model,
-        make_lars(model[1]),
+        make_lars(head),
         batches,
         protocol=protocol,
         peak=peak_rate(protocol, batch=batch, width=width),

@@ -23,7 +23,7 @@ def compare(case: Case) -> Iterator[Deviation]:
     sets = (train_NF, train_labels_N, test_NF)
     answers = knn_answers(*sets, ks=ks, temperature=temperature)
     chunks = list(knn_votes(*sets, ks=ks, temperature=temperature))
-    classes = case.io["train_labels"].unique()
+    classes = torch.unique(case.io["train_labels"])
     for k in ks:
         official_N, own_N = case.out[f"answers_{k}"], torch.from_numpy(answers[k])
         others = float((official_N != own_N).sum())

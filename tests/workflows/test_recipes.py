@@ -67,6 +67,7 @@ FINETUNE = {
 LINEAR = {
     "linear": ("official",),
     "pool": "cls",
+    "crop_pct": 0.875,
     "linear_batch": 16384,
     "linear_epochs": 100,
     "linear_warmup_epochs": 10.0,
