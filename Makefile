@@ -6,7 +6,8 @@ PYTEST := OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/python -m pytest
 SHARED := --numprocesses auto --maxprocesses 8 --dist loadfile
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo study test test-slow test-slurm test-browser faults fuzz soak lint docs clean
+.PHONY: demo study test test-slow test-slurm test-browser faults fuzz mutations soak lint docs \
+    clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -43,6 +44,9 @@ fuzz: .venv/installed  ## tars, then images, guided by coverage, FUZZ_SECONDS (6
 	mkdir -p fuzz
 	$(BIN)/python -m tests.faults.guided tars fuzz -max_total_time=$(FUZZ_SECONDS)
 	$(BIN)/python -m tests.faults.guided images fuzz -max_total_time=$(FUZZ_SECONDS)
+
+mutations: .venv/installed  ## wrong lines in the recipes' code, which tests must notice; of all STAGES
+	$(BIN)/python -m tests.mutations $(STAGES)
 
 soak: .venv/installed  ## extract and pretrain, killed every 20 to 60 s, for SOAK_MINUTES (60)
 	OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/python -m tests.faults.soak

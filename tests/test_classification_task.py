@@ -12,6 +12,7 @@ from timm.data.random_erasing import RandomErasing
 from milan_pipeline.classification_task import Classification, ClassificationConfig, Pixels
 from milan_pipeline.classification_views import LabelledBatch
 from milan_pipeline.keyed_random import seeded_globals
+from milan_pipeline.recipe import set_learning_rate
 
 CONFIG = ClassificationConfig(
     batch=1024,
@@ -83,11 +84,11 @@ def test_what_is_drawn_is_a_function_of_step_part_and_rank():
 
 def test_erasing_then_mixing_is_timms():
     """Every part by hand, in the order of the official code, with the same draws."""
-    ours = task(drop_path=0.0)
+    ours = task(dataclasses.replace(CONFIG, erasing=0.9), drop_path=0.0)
     data = batch(6)
     with seeded_globals("classification", 3, 1, 0, 0):
         images = Pixels(CONFIG.mean, CONFIG.std, torch.device("cpu"))(data.images_BCHW)
-        images = RandomErasing(0.25, mode="pixel", max_count=1, device="cpu")(images)
+        images = RandomErasing(0.9, mode="pixel", max_count=1, device="cpu")(images)
         mix = Mixup(mixup_alpha=0.8, cutmix_alpha=1.0, label_smoothing=0.1, num_classes=5)
         images, targets = mix(images, data.labels_B)
     log_probabilities = ours.model(images).log_softmax(dim=-1)
@@ -129,6 +130,30 @@ def test_learning_rates_are_the_official_ones():
     scales = {group["lr_scale"] for group in ours.optimiser().param_groups}
     depth = len(ours.model.blocks)
     assert sorted(scales) == pytest.approx([0.65 ** (depth + 1 - n) for n in range(depth + 2)])
+
+
+def test_a_step_moves_each_layer_at_its_own_rate_and_decays_matrices_alone():
+    ours = task(dataclasses.replace(CONFIG, layer_decay=0.5, weight_decay=0.1))
+    before = {name: p.detach().clone() for name, p in ours.model.named_parameters()}
+    for parameter in ours.model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimiser, depth = ours.optimiser(), len(ours.model.blocks)
+    set_learning_rate(optimiser, 0.01)
+    optimiser.step()
+    # AdamW's first step has the size of the rate, whatever the gradient.
+    expected = {
+        "head.weight": (0, 0.1),
+        "head.bias": (0, 0.0),
+        f"blocks.{depth - 1}.mlp.fc1.weight": (1, 0.1),
+        "blocks.0.norm1.weight": (depth, 0.0),
+        "patch_embed.proj.weight": (depth + 1, 0.1),
+        "pos_embed": (depth + 1, 0.0),
+    }
+    after = dict(ours.model.named_parameters())
+    for name, (above, decay) in expected.items():
+        rate = 0.01 * 0.5**above
+        wanted = before[name] * (1 - rate * decay) - rate
+        torch.testing.assert_close(after[name].detach(), wanted, atol=1e-7, rtol=1e-5)
 
 
 def test_checkpointed_blocks_give_the_same_gradients():

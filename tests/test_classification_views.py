@@ -56,6 +56,23 @@ def test_what_is_drawn_depends_on_seed_epoch_and_key_alone():
         assert not torch.equal(changed[0], alone)
 
 
+def test_crops_are_of_any_size_and_half_of_them_flipped():
+    """In a picture that gets redder to the right and greener to the bottom."""
+    ramp = np.arange(0, 240, 4, dtype=np.uint8)
+    red_HW, green_HW = np.meshgrid(ramp, ramp)
+    buffer = io.BytesIO()
+    Image.fromarray(np.stack([red_HW, green_HW, 0 * red_HW], axis=2)).save(buffer, "PNG")
+    pictures = [sample(str(n)) | {"image": buffer.getvalue()} for n in range(60)]
+    plain = ViewConfig(**(vars(CONFIG) | {"augment": ""}))
+    found = torch.stack(view(*pictures, config=plain)).float() / 240
+    spans = (found[:, :2].amax(dim=(2, 3)) - found[:, :2].amin(dim=(2, 3))).prod(dim=1)
+    # timm's crops have 8% to 100% of the image.
+    assert 0.04 < spans.min() < 0.2
+    assert spans.max() > 0.85
+    flipped = int((found[:, 0, :, 0] > found[:, 0, :, -1]).all(dim=1).sum())
+    assert 20 <= flipped <= 40
+
+
 def test_augmentation_distorts_what_crop_and_flip_leave_alone():
     plain = ViewConfig(**(vars(CONFIG) | {"augment": ""}))
     pairs = [(view(sample(k))[0], view(sample(k), config=plain)[0]) for k in "abcdefgh"]

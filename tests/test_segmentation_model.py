@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from torch import nn
 
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.layer_decay import layer_decay_groups
@@ -105,6 +106,48 @@ def test_the_encoder_begins_with_its_weights_and_the_seed_draws_the_head():
     weights = [m.head.decoder.fusion_block[0].weight for m in (one, same, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+def test_stochastic_depth_rises_to_the_last_block():
+    blocks = make(drop_path=0.3).encoder.blocks
+    rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in blocks]
+    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3])
+
+
+def test_the_linear_head_reads_the_encoders_normed_patches():
+    model = make("linear").eval()
+    nn.init.uniform_(model.encoder.norm.weight)
+    seen = []
+    model.head.norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    images = torch.randn(2, 3, 32, 32)
+    model(images)
+    patches_BLE = model.encoder.forward_features(images)[:, 1:]
+    torch.testing.assert_close(seen[0].flatten(2).transpose(1, 2), patches_BLE)
+
+
+def test_upernet_drops_a_tenth_of_the_channels_in_training_alone():
+    head = make().head
+    ones = torch.ones(50, 8, 2, 2)
+    for dropping in (head.classifier[0], head.auxiliary[-2]):
+        torch.manual_seed(0)
+        dropped = (dropping.train()(ones) == 0).flatten(2)
+        assert torch.equal(dropped.any(-1), dropped.all(-1))
+        assert 0.05 < dropped.float().mean() < 0.15
+        assert torch.equal(dropping.eval()(ones), ones)
+
+
+def test_logits_are_enlarged_about_the_centres_of_patches():
+    """A ramp over four columns of patches of 8 pixels, as a function of the pixel's centre."""
+    model = make("linear")
+    model.head = Ramp()
+    found = model(torch.zeros(1, 3, 32, 32)).main_BYHW
+    expected = ((torch.arange(32) + 0.5) / 8 - 0.5).clamp(0, 3)
+    torch.testing.assert_close(found, expected.expand(1, 1, 32, 32))
+
+
+class Ramp(nn.Module):
+    def forward(self, _):
+        return torch.arange(4.0).expand(1, 1, 4, 4), None
 
 
 def test_what_takes_one_size_alone_is_refused():

@@ -53,6 +53,15 @@ def test_image_and_mask_stay_together():
         assert not image[:, ~labelled].any()  # filled up, where there is no image
 
 
+def test_resampling_makes_up_no_class():
+    """Between 0 and 2 lies 1, which no pixel is of."""
+    mask = np.zeros((40, 52), np.uint8)
+    mask[:, ::7] = 2
+    for epoch in range(4):
+        ((_, truth, _),) = views(sample(epoch=epoch, mask=png(mask)), least_scale=0.7)
+        assert set(truth.unique().tolist()) <= {0, 2, IGNORED}
+
+
 def test_small_images_are_filled_up_to_the_right_and_below():
     ((image, truth, _),) = views(sample(size=(40, 40)), least_scale=0.5, most_scale=0.5)
     assert (truth[:16, :16] != IGNORED).all()

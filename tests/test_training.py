@@ -1,9 +1,11 @@
 """The loop: what it computes and logs, and when it stops of its own accord."""
 
+import dataclasses
 import multiprocessing
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.examples import ToExamples
@@ -70,6 +72,17 @@ def test_the_first_loss_is_the_students_on_normalised_pixels_and_decoded_targets
     assert whole.log[0]["loss"] == pytest.approx(float(loss), rel=1e-6)
 
 
+def test_another_seed_draws_other_masks(data):
+    student, kept = student_for(data), []
+    for seed in (0, 0, 1):
+        ours = dataclasses.replace(data, order=dataclasses.replace(data.order, seed=seed))
+        to_examples = ToExamples(ours.examples(student, mask_ratio=0.75))
+        source = batches(data.samples, data.order, to_examples, steps=range(1), workers=0)
+        kept.append(next(source).kept_BK)
+    assert torch.equal(kept[0], kept[1])
+    assert not torch.equal(kept[0], kept[2])
+
+
 def test_pixels_are_normalised_channel_by_channel(data):
     student_input = StudentInput(RECIPE, data.codec, torch.device("cpu"))
     image_CHW = torch.arange(3 * 8 * 8, dtype=torch.uint8).reshape(3, 8, 8)
@@ -115,6 +128,22 @@ def test_gradients_are_clipped_over_the_whole_batch(run, whole):
     assert all("grad_norm" not in row for row in whole.log)
     gradients = [p.grad for p in run.student.parameters() if p.grad is not None]
     assert float(torch.nn.utils.get_total_norm(gradients)) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_the_moving_average_takes_a_share_of_each_steps_weights(run):
+    run.train(ema_decay=0.75, total_steps=3, checkpoint_every=1, keep=3, warmup_epochs=0.0)
+    name, steps = "encoder.blocks.0.mlp.fc1.weight", sorted(run.folder.glob("checkpoints/step-*"))
+    averages, weights = (
+        [load_file(step / f"{kind}.safetensors")[name] for step in steps]
+        for kind in ("ema", "student")
+    )
+    before = student_for(run.data).state_dict()[name]
+    for average, now in zip(averages, weights, strict=True):
+        moved, way = (average - before).flatten(), (now - before).flatten()
+        share = float(moved @ way / (way @ way))
+        assert 0.2 < share < 1.001  # however the decay warms up
+        torch.testing.assert_close(moved, share * way, atol=1e-6, rtol=1e-3)
+        before = average
 
 
 def test_the_student_is_told_to_compute_blocks_again(run):

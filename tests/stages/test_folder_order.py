@@ -1,0 +1,40 @@
+"""Stages that train learn from a folder's files in another order than they lie in."""
+
+import pytest
+import torch
+
+from stages.finetune import Finetune
+from stages.finetune_plan import open_tables
+from stages.segment import Segment
+from stages.segment_plan import plan
+from tests.painted import write_ade_tree
+from tests.small_labels import write_coloured
+
+
+def finetunes(folder):
+    train = str(write_coloured(folder, 4))
+    return open_tables(Finetune(encoder="x", train=train, val=train, out="x"), scans=None)
+
+
+def segments(folder):
+    train = str(write_ade_tree(folder, {"training": 12}) / "images" / "training")
+    planned = plan(
+        Segment(
+            encoder="timm:test_vit", train=train, val=train, out=str(folder / "run"), classes=3,
+            image_size=32, channels=8, batch_size=4,
+        ),
+        torch.device("cpu"),
+    )  # fmt: skip
+    return planned.learnt, planned.val
+
+
+@pytest.mark.parametrize("tables", [finetunes, segments])
+def test_files_are_learnt_from_in_a_permuted_order_and_scored_in_their_own(tables, tmp_path):
+    learnt, scored = (
+        [part.key(row) for part in table.parts for row in range(len(part))]
+        for table in tables(tmp_path)
+    )
+    assert len(scored) == 12
+    assert scored == sorted(scored)
+    assert learnt != scored
+    assert sorted(learnt) == scored

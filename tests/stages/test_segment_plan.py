@@ -1,0 +1,72 @@
+"""What `segment` has planned: rates, first weights, and windows at each scale."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from milan_pipeline.classification_task import Pixels
+from milan_pipeline.segmentation_inference import Exhibits, Inference
+from milan_pipeline.segmentation_task import Segmentation
+from stages.segment import Segment
+from stages.segment_choices import labels_of
+from stages.segment_plan import plan
+from stages.segment_run import exam_config
+from tests.painted import sample, write_ade_tree
+
+
+@pytest.fixture
+def planned(tmp_path):
+    """Return a function that settles a run of nine steps, with some options changed."""
+    images = write_ade_tree(tmp_path, {"training": 12, "validation": 2}) / "images"
+
+    def settle(**changes):
+        options: dict[str, Any] = {
+            "encoder": "timm:test_vit", "train": str(images / "training"),
+            "val": str(images / "validation"), "out": str(tmp_path / "run"), "classes": 3,
+            "image_size": 32, "channels": 8, "batch_size": 4, "steps": 9,
+        }  # fmt: skip
+        return plan(Segment(**options | changes), torch.device("cpu"))
+
+    return settle
+
+
+def test_the_rate_rises_for_the_warm_up_steps_and_falls_in_a_straight_line(planned):
+    plan = planned(warmup_steps=3, base_lr=0.04)
+    task = Segmentation(plan.built[0], plan.recipe)
+    rates = [task.rate(plan.clock.fractional_epoch(step)) for step in range(10)]
+    expected = [0, 1 / 3, 2 / 3, *(1 - step / 6 for step in range(7))]
+    assert rates == pytest.approx([0.04 * 4 / 16 * part for part in expected])
+
+
+def test_the_segmenter_begins_with_the_encoders_weights(planned):
+    plan = planned()
+    nn.init.constant_(plan.backbone.model.get_parameter("norm.weight"), 2.0)
+    given = plan.backbone.model.state_dict()
+    found = plan.built[0].encoder.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in given.items())
+
+
+def test_images_are_looked_at_by_windows_at_each_scale(planned):
+    plan = planned(stride=32)
+    assert windows_of(plan, stride=21) == 5  # of 96 by 32 pixels: at 0, 21, 42, 63 and 64
+    assert windows_of(plan) == 3
+    # At half the scale two windows see all, at 1.75 times six by two see 168 by 56 pixels.
+    assert windows_of(plan, multi_scale=True) == 2 * sum((2, 3, 3, 8, 10, 12))
+
+
+def windows_of(plan, **changes):
+    """Count the windows in which an image of 96 by 32 pixels is looked at."""
+    config = dataclasses.replace(plan.config, **changes)
+    how, seen = exam_config(config, *plan.built).inference, []
+
+    def logits_of(images):
+        seen.extend(images)
+        return torch.zeros(len(images), 3, *images.shape[-2:])
+
+    pixels = Pixels((0.0,) * 3, (1.0,) * 3, torch.device("cpu"))
+    exhibit = Exhibits(how, labels_of(config))(sample(size=(32, 96)))
+    Inference(logits_of, pixels, how).labels([exhibit])
+    return len(seen)
