@@ -21,7 +21,9 @@ PACK_IMAGES = Table(
         "shuffle": Differs(False),
         "seed": Differs(1),
         "workers": Same(2),
-        "max_bad_fraction": Decides(0.0, given={"source": "{broken_pictures}"}, said="bad-fraction"),
+        "max_bad_fraction": Decides(
+            0.0, given={"source": "{broken_pictures}"}, said="bad-fraction"
+        ),
         "overwrite": Decides(True, said="seed is", before={"seed": 1}),
     },
 )  # fmt: skip
@@ -64,7 +66,7 @@ IMPORT = Table(
     entries={
         "checkpoint": Place("{official_moved}", "{other_official}"),
         "out": Same("{else}/run"),
-        "student": Decides("deit3_base_patch16_224", said="x"),
+        "student": Decides("deit3_base_patch16_224", said="lacks blocks.0.ls1"),
         "heads": Differs(2),
         "decoder_heads": Differs(2),
         "mask_ratio": Differs(0.5),

@@ -1,4 +1,4 @@
-"""What counts as the output of a command: weights, targets, members, answers; never a record."""
+"""What counts as a command's output: weights, targets, members, answers; never a record."""
 
 import json
 import tarfile
@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 
 from milan_pipeline.runs import load_run
 from milan_pipeline.student import patchify
-
 from tests.options.running import Finished
 
 Parts = dict[str, Any]
@@ -52,10 +51,10 @@ def tensors(path: Path) -> dict[str, Any]:
 
 def store(run: Finished) -> Parts:
     """The arrays of a target store."""
-    group = zarr.open_group(run.settings["out"], mode="r")
     return {
-        name: np.asarray(array[...])
-        for name, array in group.members(max_depth=None)
+        f"{view.name}/{name}": np.asarray(array[...])
+        for view in Path(run.settings["out"]).glob("view-*")
+        for name, array in zarr.open_group(view, mode="r").members(max_depth=None)
         if isinstance(array, zarr.Array)
     }
 
@@ -116,8 +115,11 @@ def imported(run: Finished) -> Parts:
 
 
 def page(run: Finished) -> Parts:
-    """What is printed, and the page."""
-    return document()(run) | {"page": Path(run.settings["html"]).read_text()}
+    """What is printed, and the page, but for where that lies which is looked at."""
+    texts = {"said": run.said, "page": Path(run.settings["html"]).read_text()}
+    for number, path in enumerate(run.settings["paths"]):
+        texts = {name: text.replace(path, f"PATH {number}") for name, text in texts.items()}
+    return texts
 
 
 def scripts(run: Finished) -> Parts:

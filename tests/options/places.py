@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +14,39 @@ from tests.small_labels import spoil, write_coloured
 from tests.small_official import official_weights
 from tests.stages.small_pretrain import TINY_STUDENT, pretrain
 
-BUILDERS: dict[str, Callable[["Places", Path], object]] = {}
+Builder = Callable[["Places", Path], Any]
+"""Builds at a path; returns where the place is if it is not that."""
+BUILDERS: dict[str, Builder] = {}
 
 
-class Places(dict[str, Path]):
+class Places(dict[str, Any]):
     """Paths by name; a name that ends in `_moved` is a copy of the one before that.
 
     Args:
         folder: to build in.
         known: what is there already.
+        builders: of more places, beside this module's.
     """
 
-    def __init__(self, folder: Path, **known: Path) -> None:
+    def __init__(self, folder: Path, known: Mapping[str, Any], **builders: Builder) -> None:
         super().__init__(known)
-        self._folder = folder
+        self._folder, self._builders = folder, BUILDERS | builders
 
     def __missing__(self, name: str) -> Path:
         self._folder.mkdir(exist_ok=True)
         place = self._folder / name
         if name.endswith("_moved"):
             origin = self[name.removesuffix("_moved")]
-            place = self._folder / "moved" / origin.name
-            place.parent.mkdir(exist_ok=True)
+            place = self._folder / name / origin.name
+            place.parent.mkdir()
             (shutil.copytree if origin.is_dir() else shutil.copy)(origin, place)
         else:
-            BUILDERS[name](self, place)
+            place = self._builders[name](self, place) or place
         self[name] = place
         return place
 
 
-def place(build: Callable[[Places, Path], object]) -> Callable[[Places, Path], object]:
+def place(build: Builder) -> Builder:
     """Have a place built by the function of its name."""
     BUILDERS[build.__name__] = build
     return build
@@ -206,13 +209,16 @@ def damaged_store(places: Places, path: Path) -> None:
 
 
 @place
-def official(_: Places, path: Path) -> None:
-    torch.save({"model": official_weights()}, path)
+def official(_: Places, path: Path) -> Path:
+    torch.save({"model": official_weights()}, path.with_suffix(".pth"))
+    return path.with_suffix(".pth")
 
 
 @place
-def other_official(_: Places, path: Path) -> None:
-    torch.save({"model": {n: w * 1.1 for n, w in official_weights().items()}}, path)
+def other_official(_: Places, path: Path) -> Path:
+    state = {name: 1.1 * weight for name, weight in official_weights().items()}
+    torch.save({"model": state}, path.with_suffix(".pth"))
+    return path.with_suffix(".pth")
 
 
 @place

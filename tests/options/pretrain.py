@@ -9,6 +9,8 @@ SIZES = {
     "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2,
 }  # fmt: skip
 PIXELS = {"target": "pixels", "targets": None}
+SPOILED = PIXELS | {"images": "{spoiled_images}"}
+PARTLY = {"targets": "{part_targets}", "batch_size": 4}
 FROM_RUN = {"depth": 4, "init": "{trained}"}
 
 PRETRAIN = Table(
@@ -45,8 +47,8 @@ PRETRAIN = Table(
         warmup_epochs=Differs(1.0),
         base_lr=Differs(0.01),
         weight_decay=Differs(0.5),
-        on_missing=Decides("skip", given={"targets": "{part_targets}"}, said="on-missing skip"),
-        max_bad_fraction=Decides(0.0, given=PIXELS | {"images": "{spoiled_images}"}, said="x"),
+        on_missing=Decides("skip", given=PARTLY, said="on-missing skip"),
+        max_bad_fraction=Decides(0.0, given=SPOILED, said="bad-fraction"),
         gradient_checkpointing=Same(True),
         fsdp=Exempt(f"{SLOW}; see tests/test_distributed.py"),
     ),

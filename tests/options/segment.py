@@ -55,7 +55,9 @@ SEGMENT = Table(
         stride=Differs(8),
         multi_scale=Differs(True),
         eval_every=Differs(4),
-        max_bad_fraction=Decides(0.0, given={"train": "{spoiled_scenes}/images/training"}, said="bad-fraction"),
+        max_bad_fraction=Decides(
+            0.0, given={"train": "{spoiled_scenes}/images/training"}, said="bad-fraction"
+        ),
         gradient_checkpointing=Same(True),
     ),
 )  # fmt: skip

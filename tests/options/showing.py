@@ -1,7 +1,7 @@
 """Run what an entry asks for, and say what speaks against the option; nothing if it is alive."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from tests.options.kinds import Decides, Differs, Entry, Grows, Place, Same, Settings, Table
@@ -18,7 +18,7 @@ class Shown:
     """
 
     def __init__(self, runner: Runner) -> None:
-        self._runner = runner
+        self.runner = runner
         self._plain: dict[tuple[str, str], dict[str, Any]] = {}
 
     def objection(self, table: Table, name: str, entry: Entry) -> str | None:
@@ -59,7 +59,7 @@ class Shown:
         return table.outcome(run)
 
     def _run(self, table: Table, changes: Iterable[Settings]) -> Finished:
-        return self._runner.run(table.command, *({**table.base, **each} for each in changes))
+        return self.runner.run(table.command, *({**table.base, **each} for each in changes))
 
     def _differs(self, table: Table, given: Settings, change: Settings) -> str | None:
         found = self._outcome(table, [{**given, **change}])
@@ -94,9 +94,9 @@ class Shown:
 def joint_changes(table: Table) -> list[tuple[Settings, Settings, float]]:
     """Group the execution options of a table: what is given, what changes, within what."""
     groups: dict[tuple[str, float, str], tuple[Settings, dict[str, Any], float]] = {}
-    for name, entry in table.all_entries():
-        if isinstance(entry, Place):
-            entry = Same(entry.moved, entry.given)
+    for name, shown_by in table.all_entries():
+        is_place = isinstance(shown_by, Place)
+        entry = Same(shown_by.moved, shown_by.given) if is_place else shown_by
         if isinstance(entry, Same):
             key = (repr(sorted(entry.given.items())), entry.within, entry.group)
             _, changes, _ = groups.setdefault(key, (entry.given, {}, entry.within))

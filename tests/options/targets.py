@@ -54,7 +54,7 @@ TRANSCODE = Table(
         "views": Grows(1),
         "device": Same("cpu"),
         "workers": Same(2),
-        "allow_unfinished": Decides(True, given={"source": "{part_store}"}, said="running"),
+        "allow_unfinished": Decides(True, given={"source": "{part_store}"}, said="is not finished"),
         "overwrite": Decides(True, said="codec", before={"codec": "bfloat16"}),
     },
 )  # fmt: skip
@@ -70,7 +70,7 @@ PACK_TARGETS = Table(
         "codec": Differs("int8"),
         "device": Same("cpu"),
         "workers": Same(2),
-        "allow_unfinished": Decides(True, given={"targets": "{part_store}"}, said="running"),
+        "allow_unfinished": Decides(True, given={"targets": "{part_store}"}, said="not finished"),
         "overwrite": Decides(True, said="codec", before={"codec": "int8"}),
     },
 )  # fmt: skip
@@ -116,6 +116,8 @@ CODECS = Table(
         "synthetic": Differs(0.5, given={"synthetic": 1.0}),
         "plot": Same("{else}/picture.png"),
         "device": Same("cpu"),
-        "allow_unfinished": Decides(True, given={"targets": "{part_store}"}, said="running"),
+        "allow_unfinished": Decides(
+            True, given={"targets": "{part_store}"}, said="is not finished"
+        ),
     },
 )

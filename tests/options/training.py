@@ -18,7 +18,7 @@ def training_entries(**own: Entry) -> dict[str, Entry]:
         "precision": Differs("bf16"),
         "max_steps": Grows(2),
         "micro_batch": Same(2, given={"base_lr": 1e-3}, within=1e-5),
-        "compile": Exempt("compiling takes a minute; see tests/test_training.py"),
+        "compile": Same(True, group="compiled"),
         "checkpoint_every": Same(1),
         "keep": Same(1),
         "log_every": Same(1),
