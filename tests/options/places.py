@@ -128,12 +128,12 @@ def edit_json(path: Path, **changes: Any) -> None:
 
 @place
 def scenes(_: Places, path: Path) -> None:
-    write_ade_tree(path, {"training": 6, "validation": 3}, first=1)
+    write_ade_tree(path, {"training": 6, "validation": 2}, first=1)
 
 
 @place
 def other_scenes(_: Places, path: Path) -> None:
-    write_ade_tree(path, {"training": 6, "validation": 3}, first=1, block=5)
+    write_ade_tree(path, {"training": 6, "validation": 2}, first=1, block=5)
 
 
 @place

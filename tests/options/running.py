@@ -121,4 +121,4 @@ def _same(one: Any, two: Any, within: float) -> bool:
         return False
     if within and one.dtype.kind == "f":
         return bool(np.abs(one - two).max(initial=0) <= within)
-    return one.tobytes() == two.tobytes()
+    return bool(one.tobytes() == two.tobytes())

@@ -95,8 +95,9 @@ def joint_changes(table: Table) -> list[tuple[Settings, Settings, float]]:
     """Group the execution options of a table: what is given, what changes, within what."""
     groups: dict[tuple[str, float, str], tuple[Settings, dict[str, Any], float]] = {}
     for name, shown_by in table.all_entries():
-        is_place = isinstance(shown_by, Place)
-        entry = Same(shown_by.moved, shown_by.given) if is_place else shown_by
+        entry = shown_by
+        if isinstance(shown_by, Place):
+            entry = Same(shown_by.moved, shown_by.given)
         if isinstance(entry, Same):
             key = (repr(sorted(entry.given.items())), entry.within, entry.group)
             _, changes, _ = groups.setdefault(key, (entry.given, {}, entry.within))

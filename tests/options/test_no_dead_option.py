@@ -108,7 +108,11 @@ def test_execution_leaves_the_output_as_it_is(
 def test_what_is_dead_is_found(shown: Shown) -> None:
     """Each kind of entry objects to what it does not fit: here every one of them is wrong."""
     table = BY_NAME["pretrain"]
-    wrong = {"seed": Differs(0), "max_steps": Grows(99), "workers": Decides(0, said="")}
+    wrong: dict[str, Entry] = {
+        "seed": Differs(0),
+        "max_steps": Grows(99),
+        "workers": Decides(0, said=""),
+    }
     for name, entry in wrong.items():
         assert shown.objection(table, name, entry) is not None, name
     for name, said in (("max_bad_fraction", "another reason"), ("on_missing", "for no reason")):
