@@ -163,8 +163,18 @@ class StageRecord:
         """Write the record as "done", with what was counted."""
         self._write("done", counts)
 
-    def to_bytes(self, state: str, counts: Mapping[str, Any]) -> bytes:
-        """Serialise the record as it is in a state."""
+    def to_bytes(
+        self, state: str, counts: Mapping[str, Any], *, seconds: float | None = None
+    ) -> bytes:
+        """Serialise the record as it is in a state.
+
+        Args:
+            state: "running" or "done".
+            counts: what was counted.
+            seconds: that the stage took; None is the time since this object was made.
+        """
+        if seconds is None:
+            seconds = time.time() - self._started
         document = {
             "stage": self.stage,
             "state": state,
@@ -176,7 +186,7 @@ class StageRecord:
             "versions": versions(),
             "counts": dict(counts),
             "started": utc_text(self._started),
-            "seconds": round(time.time() - self._started, 3),
+            "seconds": round(seconds, 3),
         }
         return record_bytes(document)
 

@@ -21,7 +21,9 @@ class MeasureCodecs:
     rate-distortion bound; images/s.
     """
 
-    targets: str = option(help="Target store that extract-targets wrote.", group="Input")
+    targets: str = option(
+        help="Target store that extract-targets wrote.", group="Input", role="execution"
+    )
     codec: tuple[str, ...] = option(
         (),
         help="Codec to measure; again for more; default: all levels and a range of ratios.",
@@ -39,12 +41,20 @@ class MeasureCodecs:
         group="Input",
         unit="power",
     )
-    plot: str = option("codecs.png", help="Where the picture (PNG) is written.", group="Output")
+    plot: str = option(
+        "codecs.png", help="Where the picture (PNG) is written.", group="Output", role="execution"
+    )
     device: str = option(
-        "auto", help="Where targets are encoded and decoded: auto, cpu, cuda.", group="This machine"
+        "auto",
+        help="Where targets are encoded and decoded: auto, cpu, cuda.",
+        group="This machine",
+        role="execution",
     )
     allow_unfinished: bool = option(
-        default=False, help="Measure a store whose extraction has not ended.", group="Input"
+        default=False,
+        help="Measure a store whose extraction has not ended.",
+        group="Input",
+        role="execution",
     )
 
     def __post_init__(self) -> None:

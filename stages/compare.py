@@ -31,7 +31,7 @@ class Compare:
         default=False,
         help="One row, mean ± sample standard deviation (number), for results that differ in seed "
         "only: their own, or that of runs with one --label.",
-        role="execution",
+        role="content",
         group="Output",
     )
 

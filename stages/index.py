@@ -32,7 +32,10 @@ class Index:
 
     urls: tuple[str, ...] = arguments()
     out: str | None = option(
-        None, help="Folder for manifest and indices; default: the tars' own.", group="Output"
+        None,
+        help="Folder for manifest and indices; default: the tars' own.",
+        group="Output",
+        role="execution",
     )
     workers: int = option(
         2,

@@ -58,7 +58,7 @@ class InspectOutput:
         unit="views",
         least=1,
         most=150,
-        role="execution",
+        role="content",
     )
     seed: int = option(
         0,
@@ -66,7 +66,7 @@ class InspectOutput:
         group="Output",
         unit="number",
         least=0,
-        role="execution",
+        role="content",
     )
 
     def __post_init__(self) -> None:

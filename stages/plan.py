@@ -140,7 +140,10 @@ class PlanTargets:
         2.0, help="Seconds that each is timed.", least=0, group="Rates", unit="seconds"
     )
     device: str = option(
-        "auto", help="Where the teacher runs: auto, cpu, cuda.", group="This machine"
+        "auto",
+        help="Where the teacher runs: auto, cpu, cuda.",
+        group="This machine",
+        role="execution",
     )
 
     def __post_init__(self) -> None:

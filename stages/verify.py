@@ -19,21 +19,24 @@ class Verify(DaskOptions):
     the teacher does is done here.
     """
 
-    targets: str = option(help="Target store.", group="Input")
+    targets: str = option(help="Target store.", group="Input", role="execution")
     images: str | None = option(
         None,
         help="Folder of the image shards, if they have moved; default: as recorded.",
         group="Input",
+        role="execution",
     )
     teacher: str | None = option(
         None,
         help="The teacher's name or folder, if it has moved; default: as recorded.",
         group="Teacher",
+        role="execution",
     )
     pretrained: str | None = option(
         None,
         help="Weights tag or checkpoint file, if it has moved; default: as recorded.",
         group="Teacher",
+        role="execution",
     )
     sample: int = option(
         64,
@@ -52,10 +55,18 @@ class Verify(DaskOptions):
     )
     seed: int = option(0, help="Seed of the sample.", least=0, group="Scoring", unit="number")
     device: str = option(
-        "auto", help="Where the teacher runs: auto, cpu, cuda.", group="This machine"
+        "auto",
+        help="Where the teacher runs: auto, cpu, cuda.",
+        group="This machine",
+        role="execution",
     )
     workers: int = option(
-        2, help="Threads, each checking one unit.", least=0, group="This machine", unit="threads"
+        2,
+        help="Threads, each checking one unit.",
+        least=0,
+        group="This machine",
+        unit="threads",
+        role="execution",
     )
     repair: bool = option(
         default=False, help="Extract units that are not sound again.", group="Output"

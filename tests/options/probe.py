@@ -1,0 +1,49 @@
+"""Options of `probe`: a run's features of pictures that are hard to tell apart."""
+
+from tests.options.kinds import Decides, Differs, Place, Same, Table
+from tests.options.outcomes import probe_folder
+
+OFFICIAL = {
+    "linear": ("official",), "linear_epochs": 4, "linear_warmup_epochs": 1.0, "linear_batch": 8,
+    "linear_lr": 30.0,
+}  # fmt: skip
+SWEEP = {"linear": ("sweep",), "sweep_steps": 6, "sweep_batch": 8, "sweep_lr": (0.1,)}
+
+PROBE = Table(
+    command="probe",
+    base={
+        "encoder": "{trained}", "train": "{other_images}", "test": "{images}", "out": "{out}",
+        "k": (5,), "workers": 0,
+    },
+    outcome=probe_folder,
+    entries={
+        "encoder": Differs("{other_trained}"),
+        "train": Place("{other_images_moved}", "{images}"),
+        "test": Place("{images_moved}", "{other_images}"),
+        "out": Same("{else}/probe"),
+        "label": Same("another name"),
+        "features": Same("{else}/features"),
+        "pool": Differs("mean"),
+        "k": Differs((3,)),
+        "temperature": Differs(10.0),
+        "linear": Differs(("none",)),
+        "train_views": Differs(3, given=OFFICIAL),
+        "linear_epochs": Differs(9, given=OFFICIAL),
+        "linear_warmup_epochs": Differs(0.0, given=OFFICIAL),
+        "linear_batch": Differs(4, given=OFFICIAL),
+        "linear_lr": Differs(90.0, given=OFFICIAL),
+        "sweep_steps": Differs(40, given=SWEEP),
+        "sweep_batch": Differs(2, given=SWEEP),
+        "sweep_lr": Differs((0.001,), given=SWEEP),
+        "random_init": Differs(True),
+        "seed": Differs(1, given=OFFICIAL),
+        "batch_size": Same(5),
+        "workers": Same(2),
+        "device": Same("cpu"),
+        "max_bad_fraction": Decides(0.0, given={"train": "{spoiled_images}"}, said="bad-fraction"),
+        "allow_unfinished": Decides(
+            True, given={"encoder": "{unfinished}"}, said="'running'; finish"
+        ),
+        "overwrite": Decides(True, said="k is", before={"k": (3,)}),
+    },
+)  # fmt: skip
