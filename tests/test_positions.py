@@ -33,7 +33,7 @@ def test_a_segmenter_sees_images_of_another_size_with_the_same_positions():
     segmenter = make_segmenter(VIT, HeadSpec(head="linear", channels=8, classes=5)).eval()
     encoder: Any = segmenter.encoder
     table = resample_positions(encoder.pos_embed.detach(), (4, 4), (5, 8))
-    made = timm.create_model(**(VIT | {"img_size": (40, 64)})).eval()
+    made: Any = timm.create_model(**(VIT | {"img_size": (40, 64)})).eval()
     made.load_state_dict(encoder.state_dict() | {"pos_embed": table})
     seen = []
     segmenter.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][-1]))

@@ -33,6 +33,7 @@ FINETUNE = Table(
         base_lr=Differs(0.01),
         min_lr=Differs(1e-3),
         layer_decay=Differs(0.9),
+        min_scale=Differs(0.8),
         weight_decay=Differs(0.5),
         augment=Differs(""),
         smoothing=Differs(0.3),
