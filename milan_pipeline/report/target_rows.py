@@ -110,9 +110,10 @@ def read_target_rows(url: str, count: int, seed: int) -> TargetRows:
 
 def decoded(codec: Codec, records: NDArray[np.void]) -> torch.Tensor:
     """Return the targets (n, N, D), float32, of some records (n,)."""
-    codes_nNC = torch.from_numpy(np.ascontiguousarray(records["codes"]))
+    # Copied in any case: of one record numpy calls a field contiguous, whose stride torch refuses.
+    codes_nNC = torch.from_numpy(np.array(records["codes"], order="C"))
     scale_nN = (
-        torch.from_numpy(np.ascontiguousarray(records["scale"])) if codec.spec.has_scale else None
+        torch.from_numpy(np.array(records["scale"], order="C")) if codec.spec.has_scale else None
     )
     return codec.decode(codes_nNC, scale_nN)
 
@@ -193,7 +194,7 @@ def _rows_of(
         source_sha256=_repeated([place.source_sha256 for place in places], counts),
         key=[key for place in places for key in place.keys],
         view=_repeated([place.view for place in places], counts),
-        prior_nL=decode_prior(np.ascontiguousarray(records["prior"])),
+        prior_nL=decode_prior(np.array(records["prior"], order="C")),
         tokens_nND=decoded(codec, records),
         records=records,
     )

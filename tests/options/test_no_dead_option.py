@@ -98,6 +98,8 @@ def test_it_is_alive(shown: Shown, table: Table, name: str, entry: Entry) -> Non
     assert shown.objection(table, name, entry) is None
 
 
+# torch looks at gradients that are none while it traces what is compiled.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.parametrize(("table", "given", "changes", "within"), TOGETHER)
 def test_execution_leaves_the_output_as_it_is(
     shown: Shown, table: Table, given: Settings, changes: Settings, within: float

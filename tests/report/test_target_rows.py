@@ -42,6 +42,14 @@ def test_a_sample_is_a_function_of_the_seed(kind: str, request: pytest.FixtureRe
     assert torch.equal(first.tokens_nND, again.tokens_nND)
 
 
+@pytest.mark.parametrize("kind", ["target_store", "target_shards"])
+def test_a_sample_may_be_a_single_target(kind: str, request: pytest.FixtureRequest) -> None:
+    place = str(request.getfixturevalue(kind))
+    rows, whole = (read_target_rows(place, count, 3) for count in (1, 1000))
+    ((name, _),) = by_key(rows).items()
+    assert torch.equal(rows.tokens_nND[0], whole.tokens_nND[by_key(whole)[name]])
+
+
 def test_few_blocks_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(target_rows, "BLOCKS", 2)
     for module in (target_rows, target_store):
