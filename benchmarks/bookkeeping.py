@@ -37,15 +37,15 @@ from safetensors.torch import save_file
 
 from benchmarks.machine import machine_line
 from milan_pipeline import storage
-from milan_pipeline.codecs import make_codec
-from milan_pipeline.identity import content_hash
-from milan_pipeline.manifest import Manifest, Shard, load_manifest
-from milan_pipeline.provenance import read_record
-from milan_pipeline.target_store import create_root
-from milan_pipeline.teacher import Teacher
-from milan_pipeline.units import Mark, list_units, read_marks, undone_units, view_name
-from stages.extract_plan import record_of, spec_of
-from stages.extract_targets import ExtractTargets
+from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.provenance.identity import content_hash
+from milan_pipeline.provenance.record import read_record
+from milan_pipeline.shards.manifest import Manifest, Shard, load_manifest
+from milan_pipeline.targets.layout import create_root
+from milan_pipeline.targets.units import Mark, list_units, read_marks, undone_units, view_name
+from milan_pipeline.teacher.teacher import Teacher
+from stages.extract_targets.command import ExtractTargets
+from stages.extract_targets.plan import record_of, spec_of
 
 ResultT = TypeVar("ResultT")
 
@@ -143,7 +143,7 @@ def measure(folder: str, clip: Path, units: int, writers: int, repeats: int) -> 
 
 def command_figures(name: str, repeats: int, *words: str) -> dict[str, float]:
     """Run a command, which must find everything done; return its median wall and CPU seconds."""
-    command = [sys.executable, "-m", "milan_pipeline.cli", *words]
+    command = [sys.executable, "-m", "milan_pipeline", *words]
     wall, cpu = [], []
     for _ in range(repeats):
         before = _cpu_of_children()

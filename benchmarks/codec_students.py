@@ -40,7 +40,7 @@ def stage(*words: str) -> None:
 
 def make_test_scenes(out: Path, count: int) -> Path:
     """Paint and pack held-out scenes, as many as are asked for."""
-    cli, scenes, images = "milan_pipeline.cli", out / "scenes", out / "images"
+    cli, scenes, images = "milan_pipeline", out / "scenes", out / "images"
     stage("workflows.demo.scenes", str(scenes), "--train", "12", "--test", str(count))
     stage(cli, "pack-images", str(scenes / "test"), str(images), *CONFIG)
     return images
@@ -48,7 +48,7 @@ def make_test_scenes(out: Path, count: int) -> Path:
 
 def answers(demo: Path, out: Path, test: Path, codec: str, seed: int) -> NDArray[np.void]:
     """Train and probe one student; return a row for each scene: label, knn, linear."""
-    cli, images, shards = "milan_pipeline.cli", str(demo / "images/train"), out / "shards" / codec
+    cli, images, shards = "milan_pipeline", str(demo / "images/train"), out / "shards" / codec
     run, probe = out / "runs" / f"{codec}-{seed}", out / "probes" / f"{codec}-{seed}"
     targets = str(demo / "targets.zarr")
     stage(cli, "pack-targets", "--targets", targets, "--out", str(shards), "--codec", codec)

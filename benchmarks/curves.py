@@ -51,7 +51,7 @@ def command(*words: str, quiet: bool = True) -> None:
 def make_data(folder: Path, scenes: int) -> None:
     """Paint scenes and extract one view of them; what is there already is left as it is."""
     images, store = str(folder / "images"), str(folder / "targets.zarr")
-    stage = "milan_pipeline.cli"
+    stage = "milan_pipeline"
     command("workflows.demo.scenes", str(folder / "scenes"), "--train", str(scenes), "--test", "1")
     command(stage, "pack-images", str(folder / "scenes" / "train"), images, *CONFIG)
     extract = (stage, "extract-targets", "--images", images, "--out", store, *CONFIG)
@@ -63,7 +63,7 @@ def make_data(folder: Path, scenes: int) -> None:
 def curve(data: Path, out: Path, steps: int, *options: str) -> list[float]:
     """Train the demo student from the start; return each step's loss."""
     command(
-        "milan_pipeline.cli",
+        "milan_pipeline",
         "pretrain",
         *("--images", str(data / "images"), "--targets", str(data / "target-shards")),
         *("--out", str(out), *CONFIG, "--batch-size", str(BATCH)),

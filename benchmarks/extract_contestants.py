@@ -24,7 +24,7 @@ from benchmarks.extract_data import (
 )
 from benchmarks.extract_rivals import plain_extract
 from benchmarks.stream_rivals import floor
-from milan_pipeline.extraction_job import TargetTeacher
+from milan_pipeline.extraction.job import TargetTeacher
 
 EMPTY, RUN = "empty", "run"
 WORKERS = 2

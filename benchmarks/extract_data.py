@@ -10,17 +10,17 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.stream_data import HEIGHT, PATCHES, TARGET_WIDTH, WIDTH, photo
-from milan_pipeline.codecs import make_codec
-from milan_pipeline.extraction import ExtractionJob, extract_units
-from milan_pipeline.extraction_job import TargetTeacher
-from milan_pipeline.interrupts import StopRequest
-from milan_pipeline.ledger import BadImageBudget
-from milan_pipeline.manifest import Manifest, load_manifest
-from milan_pipeline.shards import Sample, write_shard
-from milan_pipeline.teacher import Teacher
-from milan_pipeline.teacher_spec import TeacherSpec
-from milan_pipeline.units import list_units
-from milan_pipeline.views import Box, ViewPolicy
+from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.extraction.job import ExtractionJob, TargetTeacher
+from milan_pipeline.extraction.loop import extract_units
+from milan_pipeline.images.budget import BadImageBudget
+from milan_pipeline.images.views import Box, ViewPolicy
+from milan_pipeline.shards.manifest import Manifest, load_manifest
+from milan_pipeline.shards.writer import Sample, write_shard
+from milan_pipeline.targets.units import list_units
+from milan_pipeline.teacher.spec import TeacherSpec
+from milan_pipeline.teacher.teacher import Teacher
 
 SIZE, BATCH = 224, 64
 FILES = "files"

@@ -20,7 +20,7 @@ from torchvision.transforms import functional as F
 from zarr.codecs import Crc32cCodec
 
 from benchmarks.extract_data import BATCH, SIZE
-from milan_pipeline.extraction_job import TargetTeacher
+from milan_pipeline.extraction.job import TargetTeacher
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 SCALE, RATIO = [0.2, 1.0], [3 / 4, 4 / 3]

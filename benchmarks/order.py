@@ -15,7 +15,7 @@ import tracemalloc
 import numpy as np
 
 from benchmarks.machine import machine_line
-from milan_pipeline.order import EpochOrder, OrderConfig, lanes_of
+from milan_pipeline.data.order import EpochOrder, OrderConfig, lanes_of
 
 RANKS, WORLD, EPOCH = (0, 3, 7), 8, 5
 CONFIG = OrderConfig(seed=0, batch=4096, lanes=64, block=4096)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.parity_cases import finetune, knn, linprobe, posembed, pretraining, views
 from benchmarks.parity_cases.case import Case, Deviation, read_case
-from milan_pipeline.documents import MISSHAPEN
+from milan_pipeline.core.schema import MISSHAPEN
 from milan_pipeline.errors import DataError, MilanError
 
 FAILED, UNREADABLE = 1, 2

@@ -5,7 +5,7 @@ It embeds the full image and gathers the kept patches, as MAE (arXiv 2111.06377)
 un-shuffles them into grid order, projects all of them to keys and values and takes attention with
 its weights spelled out; predictions come in grid order. It is meant to be as fast as that form
 allows: gathers are single calls, the encoder is timm's blocks with fused attention. It takes
-weights under official names, those of `milan_pipeline.official`.
+weights under official names, those of `milan_pipeline.weights.official`.
 
 Legend: B batch, L patches of the grid, K kept, M = L - K masked, N = 1 + L tokens, S = 1 + K,
 E encoder width, C decoder width, D target width, H heads, d = C / H.

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.plain_milan import PlainMilan, plain_loss
-from milan_pipeline.crops import view_pixels
-from milan_pipeline.images import decode_rgb
-from milan_pipeline.recipe import BETAS
-from milan_pipeline.views import random_resized_crop
+from milan_pipeline.images.crops import view_pixels
+from milan_pipeline.images.decode import decode_rgb
+from milan_pipeline.images.views import random_resized_crop
+from milan_pipeline.training.optim import PRETRAINING_BETAS
 
 IMAGE_SIZE, PATCH_SIZE = 224, 16
 GRID = IMAGE_SIZE // PATCH_SIZE
@@ -84,7 +84,7 @@ class PlainStep:
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": 0.05},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        self._optimiser = torch.optim.AdamW(groups, lr=1e-5, betas=BETAS)
+        self._optimiser = torch.optim.AdamW(groups, lr=1e-5, betas=PRETRAINING_BETAS)
         self._bf16 = bf16
         self._batch = batch
         self._jpegs = _endless(jpegs)

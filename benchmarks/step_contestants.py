@@ -17,15 +17,15 @@ from benchmarks.plain_step import (
     PlainStep,
 )
 from benchmarks.stream_data import World
-from milan_pipeline.codecs import make_codec
-from milan_pipeline.examples import Batch, ExampleConfig, ToExamples
-from milan_pipeline.interrupts import StopRequest
-from milan_pipeline.order import OrderConfig
-from milan_pipeline.pair_reader import PairSamples
-from milan_pipeline.pretraining import StudentSpec, build_student
-from milan_pipeline.pretraining_task import Pretraining, PretrainingConfig
-from milan_pipeline.stream import batches, step_clock
-from milan_pipeline.training import Trainer, TrainingConfig
+from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.data.order import OrderConfig
+from milan_pipeline.data.pairs import PairSamples
+from milan_pipeline.data.stream import batches, step_clock
+from milan_pipeline.models.build import StudentSpec, build_student
+from milan_pipeline.pretrain.examples import Batch, ExampleConfig, ToExamples
+from milan_pipeline.pretrain.task import Pretraining, PretrainingConfig
+from milan_pipeline.training.trainer import Trainer, TrainingConfig
 
 NEVER = 10**9
 EPOCHS = 10**4

@@ -26,11 +26,11 @@ import torch
 from benchmarks.machine import machine_line
 from benchmarks.stream_data import HEIGHT, WIDTH, World, make_world
 from benchmarks.stream_rivals import DECODERS, floor, image_folder, stock_webdataset
-from milan_pipeline.examples import ExampleConfig, ToExamples
-from milan_pipeline.order import OrderConfig
-from milan_pipeline.pair_reader import PairSamples
-from milan_pipeline.stream import batches
-from milan_pipeline.views import Box
+from milan_pipeline.data.order import OrderConfig
+from milan_pipeline.data.pairs import PairSamples
+from milan_pipeline.data.stream import batches
+from milan_pipeline.images.views import Box
+from milan_pipeline.pretrain.examples import ExampleConfig, ToExamples
 
 SIZE, PATCH_SIZE, KEPT, BATCH, LANES = 224, 16, 49, 48, 8
 PACKAGES = ("torch", "torchvision", "webdataset", "simplejpeg", "pillow", "numpy")

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from milan_pipeline.codecs import parse_codec
-from milan_pipeline.images import digest
-from milan_pipeline.manifest import Manifest, Shard
-from milan_pipeline.pairs import PairTable, join_pairs
-from milan_pipeline.shards import Sample, write_shard
-from milan_pipeline.target_records import TARGET_EXTENSION, RecordLayout
-from milan_pipeline.views import random_resized_crop
+from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.data.pairs import PairTable, join_pairs
+from milan_pipeline.images.decode import digest
+from milan_pipeline.images.views import random_resized_crop
+from milan_pipeline.shards.manifest import Manifest, Shard
+from milan_pipeline.shards.writer import Sample, write_shard
+from milan_pipeline.targets.shard_records import TARGET_EXTENSION, RecordLayout
 
 WIDTH, HEIGHT = 500, 375
 # (cells across, strength): large soft shapes, smaller ones, texture; JPEGs of about 65 kB.

@@ -8,8 +8,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from milan_pipeline.cli import group
-from milan_pipeline.stage_commands import GENERAL, StageCommand
+from milan_pipeline.cli.commands import GENERAL, StageCommand
+from milan_pipeline.cli.main import group
 
 
 def reference(commands: click.Group) -> str:

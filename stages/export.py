@@ -5,16 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from milan_pipeline import storage
+from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.options import argument, option
+from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do
 from milan_pipeline.errors import ConfigError, MismatchError, MissingDataError
-from milan_pipeline.identity import content_hash
-from milan_pipeline.messages import say, say_nothing_to_do
-from milan_pipeline.options import argument, option
-from milan_pipeline.provenance import StageRecord, read_record
-from milan_pipeline.quantities import bytes_text
-from milan_pipeline.stage_commands import stage_command
+from milan_pipeline.provenance.identity import content_hash
+from milan_pipeline.provenance.record import StageRecord, read_record
 
 if TYPE_CHECKING:
-    from milan_pipeline.run_weights import RunWeights
+    from milan_pipeline.weights.run_weights import RunWeights
 
 RECORD_NAME = "export.json"
 
@@ -63,7 +62,7 @@ class Export:
 
 def run(config: Export) -> None:
     """Write the files of the form and their hashes, unless they are there."""
-    from milan_pipeline.sums import put_with_sums
+    from milan_pipeline.storage.checksums import put_with_sums
 
     weights = _weights(config)
     record = _record(config, weights)
@@ -96,7 +95,11 @@ def dry_run(config: Export) -> None:
 
 def _weights(config: Export) -> "RunWeights":
     """Read what the form is made of."""
-    from milan_pipeline.run_weights import encoder_weights, require_finished, student_weights
+    from milan_pipeline.weights.run_weights import (
+        encoder_weights,
+        require_finished,
+        student_weights,
+    )
 
     require_finished(
         config.folder,
@@ -120,8 +123,8 @@ def _weights(config: Export) -> "RunWeights":
 
 
 def _files(config: Export, weights: "RunWeights") -> dict[str, bytes]:
-    from milan_pipeline.export import huggingface_files, official_files, timm_files
-    from milan_pipeline.run_weights import encoder_description, recorded_encoder
+    from milan_pipeline.weights.export import huggingface_files, official_files, timm_files
+    from milan_pipeline.weights.run_weights import encoder_description, recorded_encoder
 
     if config.form == "official":
         return official_files(weights.state, recorded_encoder(config.folder, weights.state))
@@ -130,7 +133,7 @@ def _files(config: Export, weights: "RunWeights") -> dict[str, bytes]:
 
 
 def _record(config: Export, weights: "RunWeights") -> StageRecord:
-    from milan_pipeline.run_weights import encoder_description
+    from milan_pipeline.weights.run_weights import encoder_description
 
     inputs = {"weights_sha256": weights.sha256}
     if config.form != "official":

@@ -5,18 +5,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from milan_pipeline import storage
+from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.options import argument, option
+from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.messages import say, say_nothing_to_do
-from milan_pipeline.options import argument, option
-from milan_pipeline.pixel_statistics import IMAGENET_MEAN, IMAGENET_STD
-from milan_pipeline.provenance import StageRecord
-from milan_pipeline.quantities import bytes_text
-from milan_pipeline.stage_commands import stage_command
+from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
+from milan_pipeline.provenance.record import StageRecord
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from milan_pipeline.imported import Architecture
+    from milan_pipeline.weights.import_official import Architecture
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,12 +91,12 @@ class _Plan(NamedTuple):
 
 def run(config: ImportCheckpoint) -> None:
     """Write the run folder, unless it is there."""
-    from milan_pipeline.checkpoints import take_snapshot, write_checkpoint
-    from milan_pipeline.export import export_encoder
-    from milan_pipeline.imported import build_imported
-    from milan_pipeline.recipe import make_optimiser
-    from milan_pipeline.run_log import run_lock
-    from milan_pipeline.run_state import write_state
+    from milan_pipeline.training.checkpoints import take_snapshot, write_checkpoint
+    from milan_pipeline.training.optim import make_optimiser
+    from milan_pipeline.training.run_folder import run_lock
+    from milan_pipeline.training.state import write_state
+    from milan_pipeline.weights.files import export_encoder
+    from milan_pipeline.weights.import_official import build_imported
 
     plan = _plan(config)
     if plan.record.previous_state() == "done":
@@ -136,11 +135,11 @@ def dry_run(config: ImportCheckpoint) -> None:
 
 def _plan(config: ImportCheckpoint) -> _Plan:
     """Read the checkpoint and settle what its student is."""
-    from milan_pipeline.checkpoints import require_recorded
-    from milan_pipeline.foreign_checkpoints import read_weights
-    from milan_pipeline.imported import choose_architecture
-    from milan_pipeline.masking import kept_count
-    from milan_pipeline.official_sizes import sizes_of
+    from milan_pipeline.pretrain.masking import kept_count
+    from milan_pipeline.training.checkpoints import require_recorded
+    from milan_pipeline.weights.files import read_weights
+    from milan_pipeline.weights.import_official import choose_architecture
+    from milan_pipeline.weights.official import sizes_of
 
     require_recorded(config.folder)
     state, sha256 = read_weights(config.checkpoint)

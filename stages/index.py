@@ -3,24 +3,23 @@
 import dataclasses
 
 from milan_pipeline import storage
-from milan_pipeline.class_order import ClassOrder
+from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.options import arguments, option
+from milan_pipeline.core.console import bytes_text, say, say_counts, say_nothing_to_do
+from milan_pipeline.core.interrupts import stop_request
+from milan_pipeline.core.threads import ordered_map
+from milan_pipeline.data.class_order import ClassOrder
 from milan_pipeline.errors import ConfigError, MissingDataError
-from milan_pipeline.interrupts import stop_request
-from milan_pipeline.manifest import (
+from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.shards.manifest import (
     MANIFEST_NAME,
     Manifest,
     Shard,
     load_manifest,
     require_unique_stems,
 )
-from milan_pipeline.messages import say, say_counts, say_nothing_to_do
-from milan_pipeline.options import arguments, option
-from milan_pipeline.packing import list_as_written
-from milan_pipeline.parallel import ordered_map
-from milan_pipeline.provenance import StageRecord
-from milan_pipeline.quantities import bytes_text
-from milan_pipeline.shards import index_shard
-from milan_pipeline.stage_commands import stage_command
+from milan_pipeline.shards.sequential import index_shard
+from milan_pipeline.shards.writer import list_as_written
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

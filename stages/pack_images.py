@@ -6,21 +6,32 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from milan_pipeline import storage
+from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.options import argument, option
+from milan_pipeline.core.console import (
+    bytes_text,
+    progress_bar,
+    say,
+    say_counts,
+    say_nothing_to_do,
+    warn,
+)
+from milan_pipeline.core.interrupts import stop_request
+from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.errors import BadImageError, ConfigError, DataError, StorageError
-from milan_pipeline.images import probe_header
-from milan_pipeline.interrupts import stop_request
-from milan_pipeline.ledger import BadImageBudget
-from milan_pipeline.manifest import Manifest, Shard
-from milan_pipeline.messages import say, say_counts, say_nothing_to_do, warn
-from milan_pipeline.options import argument, option
-from milan_pipeline.packing import list_as_written, listed_shards
-from milan_pipeline.parallel import ordered_map
-from milan_pipeline.progress import progress_bar
-from milan_pipeline.provenance import StageRecord
-from milan_pipeline.quantities import bytes_text
-from milan_pipeline.shards import IMAGE_EXTENSIONS, Sample, write_shard
-from milan_pipeline.sources import Source, SourceFile, find_source, shuffled, with_masks
-from milan_pipeline.stage_commands import stage_command
+from milan_pipeline.images.budget import BadImageBudget
+from milan_pipeline.images.decode import probe_header
+from milan_pipeline.images.sources import (
+    IMAGE_EXTENSIONS,
+    Source,
+    SourceFile,
+    find_source,
+    shuffled,
+    with_masks,
+)
+from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.shards.manifest import Manifest, Shard
+from milan_pipeline.shards.writer import Sample, list_as_written, listed_shards, write_shard
 
 # A folder of photos holds a few files that only look like images; that alone is no reason to fail.
 STRAY_FILES = 10

@@ -4,13 +4,12 @@ import dataclasses
 import datetime as dt
 from typing import TYPE_CHECKING
 
-from milan_pipeline.messages import report
-from milan_pipeline.options import argument
-from milan_pipeline.quantities import bytes_text
-from milan_pipeline.stage_commands import stage_command
+from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.options import argument
+from milan_pipeline.core.console import bytes_text, report
 
 if TYPE_CHECKING:
-    from milan_pipeline.status import Status, Worker
+    from milan_pipeline.targets.status import Status, Worker
 
 NAMED_UNITS = 10
 
@@ -29,7 +28,7 @@ def run(config: ShowStatus) -> None:
     """Read the store and print what it says."""
     import time
 
-    from milan_pipeline.status import read_status
+    from milan_pipeline.targets.status import read_status
 
     status = read_status(config.store, now=time.time())
     lines = [
@@ -44,7 +43,7 @@ def run(config: ShowStatus) -> None:
 
 
 def _unit_lines(status: "Status") -> list[str]:
-    from milan_pipeline.status import STATES
+    from milan_pipeline.targets.status import STATES
 
     total = {state: status.count(state) for state in STATES}
     lines = [

@@ -10,7 +10,7 @@ import dask
 from distributed import LocalCluster, Worker, WorkerPlugin
 
 from milan_pipeline import storage
-from milan_pipeline.dask_cluster import UNWATCHED
+from milan_pipeline.cluster.dask_client import UNWATCHED
 
 
 class Kill(WorkerPlugin):

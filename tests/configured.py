@@ -2,6 +2,7 @@
 
 import dataclasses
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any
 
 # What each stage must be told beside a recipe.
@@ -16,7 +17,8 @@ PLACES = {
 
 def configured(stage: str, *words: str) -> Any:
     """Return the checked configuration that the stage's command makes of these words."""
-    module = import_module(f"stages.{stage.replace('-', '_')}")
+    (entry,) = entry_points(group="milan_pipeline.stages", name=stage)
+    module = import_module(entry.module)
     values = module.command.make_context(stage, list(words)).params
     kinds = [kind for kind in vars(module).values() if dataclasses.is_dataclass(kind)]
     (kind,) = (kind for kind in kinds if getattr(kind, "__module__", "") == module.__name__)

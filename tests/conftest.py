@@ -13,10 +13,11 @@ import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
-from milan_pipeline import retries, target_records
-from milan_pipeline.cli import main
-from milan_pipeline.manifest import Manifest, Shard, keys_of, load_index
-from milan_pipeline.shard_reading import read_rows
+from milan_pipeline.cli.main import main
+from milan_pipeline.shards.manifest import Manifest, Shard, keys_of, load_index
+from milan_pipeline.shards.sequential import read_rows
+from milan_pipeline.storage import retries
+from milan_pipeline.targets import shard_records
 from tests.fake_slurm import FakeSlurm
 
 TINY_VISION = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
@@ -149,7 +150,7 @@ def lone_target_shards(target_store: Path, tmp_path_factory: pytest.TempPathFact
     """The same with a member a sample, as larger records have it, and as all once had."""
     out = tmp_path_factory.mktemp("lone-target-shards")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(target_records, "MOST_OVERHEAD", 1000)
+        patch.setattr(shard_records, "MOST_OVERHEAD", 1000)
         run_cli("pack-targets", "--targets", target_store, "--out", out)
     return out
 
@@ -160,7 +161,7 @@ def scheduler() -> Iterator[str]:
     import dask
     from distributed import LocalCluster
 
-    from milan_pipeline.dask_cluster import UNWATCHED
+    from milan_pipeline.cluster.dask_client import UNWATCHED
 
     with dask.config.set(UNWATCHED), LocalCluster(
         n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0",

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from milan_pipeline import storage
-from milan_pipeline.cli import main
+from milan_pipeline.cli.main import main
 
 
 class Killed(BaseException):

@@ -12,17 +12,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from milan_pipeline.codecs import Codec, encode_prior, make_codec
-from milan_pipeline.crops import view_pixels
-from milan_pipeline.identity import build_identity, content_hash
-from milan_pipeline.images import decode_rgb, digest
-from milan_pipeline.manifest import Manifest
-from milan_pipeline.provenance import record_bytes, utc_text
-from milan_pipeline.shards import Sample, write_shard
-from milan_pipeline.target_store import UnitBlock, create_root
-from milan_pipeline.unit_writer import UnitWriter
-from milan_pipeline.units import extent_of, list_units
-from milan_pipeline.views import Box
+from milan_pipeline.codecs.interface import Codec, encode_prior
+from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.images.crops import view_pixels
+from milan_pipeline.images.decode import decode_rgb, digest
+from milan_pipeline.images.views import Box
+from milan_pipeline.provenance.identity import build_identity, content_hash
+from milan_pipeline.provenance.record import record_bytes, utc_text
+from milan_pipeline.shards.manifest import Manifest
+from milan_pipeline.shards.writer import Sample, write_shard
+from milan_pipeline.targets.layout import UnitBlock, create_root
+from milan_pipeline.targets.units import extent_of, list_units
+from milan_pipeline.targets.writer import UnitWriter
 from tests.conftest import write_picture
 
 PICTURES = 24

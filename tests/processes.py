@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from milan_pipeline.distributed import joined_world
+from milan_pipeline.cluster.world import joined_world
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.small_run"])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import fsspec
 import pytest
 
-from milan_pipeline import retries, storage
+from milan_pipeline.storage import files, retries
 
 BUCKET = "s3://bucket"
 
@@ -111,6 +111,6 @@ def outage(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Outage:
         planned.before_action()
         return real(action, **words)
 
-    monkeypatch.setattr(storage, "retried", counted)
+    monkeypatch.setattr(files, "retried", counted)
     monkeypatch.setattr(retries, "_wait", planned.wait)
     return planned

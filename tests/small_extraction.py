@@ -6,14 +6,15 @@ from pathlib import Path
 
 import torch
 
-from milan_pipeline.codecs import make_codec
-from milan_pipeline.extraction import ExtractionJob, extract_units
-from milan_pipeline.interrupts import StopRequest
-from milan_pipeline.ledger import BadImageBudget
-from milan_pipeline.manifest import Manifest
-from milan_pipeline.shards import Sample, write_shard
-from milan_pipeline.units import Mark, Unit
-from milan_pipeline.views import ViewPolicy
+from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.extraction.job import ExtractionJob
+from milan_pipeline.extraction.loop import extract_units
+from milan_pipeline.images.budget import BadImageBudget
+from milan_pipeline.images.views import ViewPolicy
+from milan_pipeline.shards.manifest import Manifest
+from milan_pipeline.shards.writer import Sample, write_shard
+from milan_pipeline.targets.units import Mark, Unit
 from tests.conftest import write_picture
 
 SIZE, WIDTH, SIDE = 16, 6, 2

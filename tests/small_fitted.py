@@ -5,17 +5,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from milan_pipeline.codec_files import write_shards_codec
-from milan_pipeline.codecs import Codec, encode_prior, parse_codec
 from milan_pipeline.codecs.fitting import fit_codec
-from milan_pipeline.identity import build_identity, content_hash
-from milan_pipeline.images import digest
-from milan_pipeline.manifest import Manifest
-from milan_pipeline.shards import iterate_shard
-from milan_pipeline.target_records import layout_of, write_target_shard
-from milan_pipeline.target_store import UnitBlock
-from milan_pipeline.unit_writer import UnitWriter
-from milan_pipeline.units import Unit, list_units, target_shard_name
+from milan_pipeline.codecs.interface import Codec, encode_prior
+from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.images.decode import digest
+from milan_pipeline.provenance.identity import build_identity, content_hash
+from milan_pipeline.shards.manifest import Manifest
+from milan_pipeline.shards.sequential import iterate_shard
+from milan_pipeline.targets.codec_files import write_shards_codec
+from milan_pipeline.targets.layout import UnitBlock
+from milan_pipeline.targets.shard_records import layout_of, write_target_shard
+from milan_pipeline.targets.units import Unit, list_units, target_shard_name
+from milan_pipeline.targets.writer import UnitWriter
 from tests.small_extraction import SIDE, SIZE, WIDTH, job_on
 
 IMAGES = 13

@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 import torch
 
-from milan_pipeline.checkpoints import newest_checkpoint
-from milan_pipeline.distributed import World
+from milan_pipeline.cluster.world import World
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.data.pairs import PairSamples
+from milan_pipeline.data.stream import batches
 from milan_pipeline.errors import InterruptedRunError
-from milan_pipeline.examples import ToExamples
-from milan_pipeline.interrupts import StopRequest
-from milan_pipeline.pair_reader import PairSamples
-from milan_pipeline.pretraining import StudentSpec, build_student, open_run_data
-from milan_pipeline.pretraining_task import Pretraining, PretrainingConfig
-from milan_pipeline.stream import batches
-from milan_pipeline.training import Trainer, TrainingConfig
+from milan_pipeline.models.build import StudentSpec, build_student
+from milan_pipeline.pretrain.examples import ToExamples
+from milan_pipeline.pretrain.feature_data import open_run_data
+from milan_pipeline.pretrain.task import Pretraining, PretrainingConfig
+from milan_pipeline.training.checkpoints import newest_checkpoint
+from milan_pipeline.training.trainer import Trainer, TrainingConfig
 
 STEPS = 8
 CONFIG = TrainingConfig(

@@ -42,7 +42,7 @@ def stand_in(command: str, tiny_clip: Path) -> list[str]:
 
     What only plans or submits is left as it is: it takes names alone.
     """
-    stage = re.search(r"(?:milan-pipeline|milan_pipeline\.cli) (\S+)", command)
+    stage = re.search(r"(?:milan-pipeline|-m milan_pipeline) (\S+)", command)
     if stage is not None and "--dry-run" not in command and "--samples " not in command:
         command = f"{command} {SHORT.get(stage[1], '')}"
         command = TEACHER.sub(f"--teacher local-dir:{tiny_clip}", command)
@@ -69,7 +69,7 @@ def what_torchrun_runs(words: list[str]) -> list[str]:
     tests/test_torchrun.py starts several.
     """
     launch = get_args_parser().parse_args(words[1:])
-    assert (launch.module, launch.training_script) == (True, "milan_pipeline.cli")
+    assert (launch.module, launch.training_script) == (True, "milan_pipeline")
     return ["milan-pipeline", *launch.training_script_args]
 
 

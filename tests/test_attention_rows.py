@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from milan_pipeline.attention_rows import watched
-from milan_pipeline.teacher import Teacher
-from milan_pipeline.teacher_spec import TeacherSpec
+from milan_pipeline.teacher.prior import watched
+from milan_pipeline.teacher.spec import TeacherSpec
+from milan_pipeline.teacher.teacher import Teacher
 from tests.tiny_towers import native, pixels, timm_tower
 
 SIZE, TOKENS = 48, (36, 37)

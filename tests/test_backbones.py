@@ -9,10 +9,9 @@ import timm
 import torch
 from torch.nn import functional as F
 
-from milan_pipeline.backbones import load_backbone
-from milan_pipeline.encoder_specs import load_encoder
+from milan_pipeline.encoders.load import load_backbone, load_encoder
 from milan_pipeline.errors import ConfigError, DataError, MismatchError
-from milan_pipeline.vit import build_encoder
+from milan_pipeline.models.vit import build_encoder
 from tests.tiny_towers import folder_of, pixels
 
 SIZES: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 3}

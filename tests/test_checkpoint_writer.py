@@ -5,9 +5,9 @@ import threading
 import pytest
 import torch
 
-from milan_pipeline.checkpoint_writer import CheckpointWriter
-from milan_pipeline.checkpoints import MODEL, OPTIMISER, newest_checkpoint
 from milan_pipeline.errors import StorageError
+from milan_pipeline.training.checkpoint_io import CheckpointWriter
+from milan_pipeline.training.checkpoints import MODEL, OPTIMISER, newest_checkpoint
 
 
 def snapshot(value):

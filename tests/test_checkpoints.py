@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from milan_pipeline.checkpoint_loading import load_checkpoint
-from milan_pipeline.checkpoints import (
+from milan_pipeline.errors import DataError, StorageError
+from milan_pipeline.training.checkpoint_io import load_checkpoint
+from milan_pipeline.training.checkpoints import (
     AVERAGE,
     HASHES,
     MODEL,
@@ -21,8 +22,7 @@ from milan_pipeline.checkpoints import (
     verify_checkpoint,
     write_checkpoint,
 )
-from milan_pipeline.errors import DataError, StorageError
-from milan_pipeline.recipe import make_optimiser, set_learning_rate
+from milan_pipeline.training.optim import make_optimiser, set_learning_rate
 
 
 def save_checkpoint(run, step, model, optimiser, *, keep):

@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 
-from milan_pipeline.classification_scores import Scores, score
-from milan_pipeline.classification_task import Pixels
-from milan_pipeline.classification_views import EvaluationViews, ViewConfig
+from milan_pipeline.data.labelled import open_labelled
+from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.errors import DataError
-from milan_pipeline.labelled import open_labelled
-from milan_pipeline.ledger import BadImageBudget
-from milan_pipeline.run_ledger import RunLedger
+from milan_pipeline.evaluate.classification.scoring import Scores, score
+from milan_pipeline.evaluate.classification.views import EvaluationViews, ViewConfig
+from milan_pipeline.images.budget import BadImageBudget
+from milan_pipeline.images.crops import Pixels
 from tests.processes import run_world
 from tests.small_labels import COLOURS, spoil, write_coloured
 

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from timm.data.mixup import Mixup
 from timm.data.random_erasing import RandomErasing
 
-from milan_pipeline.classification_task import Classification, ClassificationConfig, Pixels
-from milan_pipeline.classification_views import LabelledBatch
-from milan_pipeline.keyed_random import seeded_globals
-from milan_pipeline.recipe import set_learning_rate
+from milan_pipeline.core.keyed_random import seeded_globals
+from milan_pipeline.evaluate.classification.task import Classification, ClassificationConfig
+from milan_pipeline.evaluate.classification.views import LabelledBatch
+from milan_pipeline.images.crops import Pixels
+from milan_pipeline.training.optim import set_learning_rate
 
 CONFIG = ClassificationConfig(
     batch=1024,

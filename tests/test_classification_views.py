@@ -10,15 +10,15 @@ from PIL import Image
 from timm.data import auto_augment
 from timm.data.transforms_factory import create_transform
 
-from milan_pipeline.batching import stack
-from milan_pipeline.classification_views import (
+from milan_pipeline.data.loader import stack
+from milan_pipeline.errors import BadImageError
+from milan_pipeline.evaluate.classification.views import (
     EvaluationViews,
     TrainingViews,
     ViewConfig,
     posterise,
 )
-from milan_pipeline.errors import BadImageError
-from milan_pipeline.evaluation_view import default_crop_pct
+from milan_pipeline.evaluate.view import default_crop_pct
 from tests.photos import noise, write_photos
 
 CONFIG = ViewConfig(

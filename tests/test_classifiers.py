@@ -4,9 +4,9 @@ import pytest
 import timm
 import torch
 
-from milan_pipeline.backbones import load_backbone
-from milan_pipeline.classifiers import make_classifier
+from milan_pipeline.encoders.load import load_backbone
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.evaluate.classification.model import make_classifier
 
 
 def encoder(spec="timm:test_vit"):

@@ -14,7 +14,9 @@ from typing import NoReturn
 import click
 import pytest
 
-from milan_pipeline import cli
+from milan_pipeline.cli import main
+from milan_pipeline.cli.recipes import STAGES_GROUP, find_recipe, read_sections, recipe_names
+from milan_pipeline.core.interrupts import stop_request
 from milan_pipeline.errors import (
     BadImageError,
     ConfigError,
@@ -25,9 +27,6 @@ from milan_pipeline.errors import (
     MissingDataError,
     StorageError,
 )
-from milan_pipeline.interrupts import stop_request
-from milan_pipeline.recipes import find_recipe, read_sections, recipe_names
-from milan_pipeline.stage_names import STAGES_GROUP
 from tests import configured
 from tests.conftest import run_cli
 
@@ -37,7 +36,7 @@ STAGES = (
 )  # fmt: skip
 NO_HEAVY_IMPORTS = """
 import sys
-from milan_pipeline.cli import main
+from milan_pipeline.cli.main import main
 try:
     main(sys.argv[1:])
 except SystemExit as stop:
@@ -46,7 +45,7 @@ heavy = sorted({name.split(".")[0] for name in sys.modules} & {"torch", "open_cl
 assert not heavy, heavy
 """
 VALIDATE_RECIPES = """
-from milan_pipeline.recipes import find_recipe, read_sections, recipe_names
+from milan_pipeline.cli.recipes import find_recipe, read_sections, recipe_names
 for name in recipe_names():
     for stage in read_sections(find_recipe(name)):
         configured(stage, "--config", name, *PLACES[stage])
@@ -61,7 +60,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], Non
     def replace(function: Callable[[], None]) -> None:
         command = click.Command("pack-images", callback=function)
         command.params.append(click.Option(["--debug"], is_flag=True, expose_value=False))
-        monkeypatch.setattr(cli.StageGroup, "get_command", lambda *_: command)
+        monkeypatch.setattr(main.StageGroup, "get_command", lambda *_: command)
 
     return replace
 
@@ -171,7 +170,7 @@ def test_a_wheel_runs_outside_the_checkout(
     image_shards: Path, pictures: Path, tiny_clip: Path, tmp_path: Path
 ) -> None:
     # A copy, so that the checkout's own build folder neither shows up in the wheel nor is written.
-    root, source = Path(cli.__file__).parents[1], tmp_path / "source"
+    root, source = Path(main.__file__).parents[1], tmp_path / "source"
     wanted = {"pyproject.toml", "README.md", "LICENSE", "milan_pipeline", "stages", "workflows"}
     shutil.copytree(
         root, source, ignore=lambda at, names: {*names} - wanted if Path(at) == root else set()
@@ -199,7 +198,7 @@ def test_a_wheel_runs_outside_the_checkout(
         assert run(NO_HEAVY_IMPORTS, stage, "--help").startswith("Usage: milan-pipeline")
     packed = run(NO_HEAVY_IMPORTS, "pack-images", pictures, "dest", "--dry-run")
     assert "shards to do: 1" in packed
-    plain = "import sys\nfrom milan_pipeline.cli import main\nmain(sys.argv[1:])"
+    plain = "import sys\nfrom milan_pipeline.cli.main import main\nmain(sys.argv[1:])"
     extracted = run(
         plain, "extract-targets", "--images", image_shards, "--out", "targets.zarr", "--teacher",
         f"local-dir:{tiny_clip}", "--dry-run",

@@ -8,7 +8,11 @@ import pytest
 import torch
 import zarr
 
-from milan_pipeline.codec_files import (
+from milan_pipeline.codecs.interface import Codec
+from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.errors import DataError
+from milan_pipeline.provenance.identity import Identity
+from milan_pipeline.targets.codec_files import (
     CODEC_FILE,
     read_shards_codec,
     read_store_codec,
@@ -16,9 +20,6 @@ from milan_pipeline.codec_files import (
     write_shards_codec,
     write_store_codec,
 )
-from milan_pipeline.codecs import Codec, make_codec
-from milan_pipeline.errors import DataError
-from milan_pipeline.identity import Identity
 from tests.codecs.fitted import fitted, tokens
 from tests.conftest import values_of
 

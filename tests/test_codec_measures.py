@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from milan_pipeline.codec_file_bytes import FileBytes
-from milan_pipeline.codec_measures import Measurement, bits_over_bound
-from milan_pipeline.codec_targets import TargetSet, power_law_tokens
-from milan_pipeline.codecs import Codec, make_codec, parse_codec
 from milan_pipeline.codecs.fitting import fit_codec
+from milan_pipeline.codecs.interface import Codec
+from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.codecs.spec import parse_codec
 from milan_pipeline.codecs.spectrum import effective_rank
-from milan_pipeline.provenance import read_record
-from milan_pipeline.target_store import read_identity
-from milan_pipeline.units import read_marks, units_of_extent
+from milan_pipeline.planning.codec_measures import FileBytes, Measurement, bits_over_bound
+from milan_pipeline.planning.codec_targets import TargetSet, power_law_tokens
+from milan_pipeline.provenance.record import read_record
+from milan_pipeline.targets.layout import read_identity
+from milan_pipeline.targets.units import read_marks, units_of_extent
 from tests.conftest import run_cli
 
 CPU = torch.device("cpu")

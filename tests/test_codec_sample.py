@@ -5,13 +5,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milan_pipeline import codec_sample
-from milan_pipeline.codec_files import read_store_codec
-from milan_pipeline.codec_sample import rows_by_hash, stored_sample, thinned
-from milan_pipeline.provenance import read_record
-from milan_pipeline.target_store import read_identity
-from milan_pipeline.unit_reader import open_unit
-from milan_pipeline.units import read_marks, units_of_extent
+from milan_pipeline.provenance.record import read_record
+from milan_pipeline.targets import codec_files
+from milan_pipeline.targets.codec_files import (
+    read_store_codec,
+    rows_by_hash,
+    stored_sample,
+    thinned,
+)
+from milan_pipeline.targets.layout import read_identity
+from milan_pipeline.targets.reader import open_unit
+from milan_pipeline.targets.units import read_marks, units_of_extent
 from tests.conftest import values_of
 
 KEYS = st.dictionaries(
@@ -48,7 +52,7 @@ def test_it_depends_on_keys_and_not_on_their_order():
 def test_thinning_keeps_order_and_bound(monkeypatch):
     tokens = torch.arange(60.0).reshape(5, 4, 3)
     assert torch.equal(thinned(tokens), tokens.reshape(20, 3))
-    monkeypatch.setattr(codec_sample, "SAMPLE_TOKENS", 7)
+    monkeypatch.setattr(codec_files, "SAMPLE_TOKENS", 7)
     drawn = thinned(tokens)
     assert drawn.shape == (7, 3)
     assert drawn[:, 0].tolist() == sorted(drawn[:, 0].tolist())

@@ -2,8 +2,7 @@
 
 import pytest
 
-from milan_pipeline.codec_spec import CODE_TYPES, FORMAT_VERSION, LEVELS
-from milan_pipeline.codecs import parse_codec, spec_of
+from milan_pipeline.codecs.spec import CODE_TYPES, FORMAT_VERSION, LEVELS, parse_codec, spec_of
 from milan_pipeline.errors import ConfigError, DataError
 
 

@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from milan_pipeline import codec_targets
-from milan_pipeline.codec_targets import power_law_tokens, stored_targets, synthetic_targets
 from milan_pipeline.codecs.spectrum import spectrum_of
 from milan_pipeline.errors import DataError
-from milan_pipeline.identity import Identity
-from milan_pipeline.provenance import read_record
-from milan_pipeline.target_store import read_identity
-from milan_pipeline.units import Mark, Unit, read_marks, units_of_extent
+from milan_pipeline.planning import codec_targets
+from milan_pipeline.planning.codec_targets import (
+    power_law_tokens,
+    stored_targets,
+    synthetic_targets,
+)
+from milan_pipeline.provenance.identity import Identity
+from milan_pipeline.provenance.record import read_record
+from milan_pipeline.targets.layout import read_identity
+from milan_pipeline.targets.units import Mark, Unit, read_marks, units_of_extent
 
 
 def opened(store: Path) -> tuple[str, Identity, list[tuple[Unit, Mark]]]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from milan_pipeline.colours import TokenColours
+from milan_pipeline.codecs.colours import TokenColours
 
 
 def tokens_of(count: int, width: int) -> NDArray[np.float32]:

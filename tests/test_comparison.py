@@ -6,8 +6,14 @@ from typing import Any
 
 import pytest
 
-from milan_pipeline.comparison import metric_names, rows_of, to_blocks, to_documents, to_markdown
-from milan_pipeline.results import Result, config_hash
+from milan_pipeline.evaluate.comparison import (
+    metric_names,
+    rows_of,
+    to_blocks,
+    to_documents,
+    to_markdown,
+)
+from milan_pipeline.evaluate.results import Result, config_hash
 
 
 def result(encoder, seed=0, *, weights=None, label=None, stage="probe", **changes):

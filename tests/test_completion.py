@@ -7,9 +7,8 @@ import sys
 import pytest
 from click.shell_completion import ShellComplete
 
-from milan_pipeline.cli import COMPLETION, PROGRAM, group
-from milan_pipeline.recipes import recipe_names
-from milan_pipeline.stage_names import stage_names
+from milan_pipeline.cli.main import COMPLETION, PROGRAM, group
+from milan_pipeline.cli.recipes import recipe_names, stage_names
 from tests.conftest import run_cli
 
 
@@ -54,7 +53,7 @@ def test_the_script_is_printed(shell: str, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_shell_asks_the_program_itself() -> None:
-    command = [sys.executable, "-c", "from milan_pipeline.cli import main; main()"]
+    command = [sys.executable, "-c", "from milan_pipeline.cli.main import main; main()"]
     asked = {COMPLETION: "bash_complete", "COMP_WORDS": "milan-pipeline verif", "COMP_CWORD": "1"}
     said = subprocess.check_output(command, env=os.environ | asked, text=True)
     assert said == "plain,verify\n"

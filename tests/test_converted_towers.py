@@ -7,10 +7,10 @@ import pytest
 import timm
 import torch
 
-from milan_pipeline.converted_towers import as_timm, clip_spec, read_clip_encoder
+from milan_pipeline.encoders.clip import as_timm, clip_spec, read_clip_encoder
+from milan_pipeline.encoders.headless import Headless, assemble
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.headless import Headless, assemble
-from milan_pipeline.open_clip_models import load_visual
+from milan_pipeline.teacher.open_clip_models import load_visual
 from tests.tiny_towers import (
     TOKEN_TRUNKS,
     folder_of,

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from milan_pipeline import dask_cluster, dask_extraction, extraction_work
+from milan_pipeline.cluster import dask_client
 from milan_pipeline.errors import MissingDataError, StorageError
-from milan_pipeline.extraction import extract_units
-from milan_pipeline.target_store import read_identity
-from milan_pipeline.teacher import Teacher
+from milan_pipeline.extraction import on_dask
+from milan_pipeline.extraction.loop import extract_units
+from milan_pipeline.targets.layout import read_identity
+from milan_pipeline.teacher.teacher import Teacher
 from tests.clusters import losing_a_worker
 from tests.conftest import run_cli
 from tests.kills import files_without
@@ -132,7 +133,7 @@ def test_what_may_pass_is_tried_again(
             raise error
         return extract_units(*args)
 
-    monkeypatch.setattr(extraction_work, "extract_units", flaky)
+    monkeypatch.setattr(on_dask, "extract_units", flaky)
     out = extract("--scheduler", scheduler)
     assert next(failures, None) is None
     assert files_without(out, RECORD) == files_without(target_store, RECORD)
@@ -148,8 +149,8 @@ def test_what_fails_again_and_again_ends_the_run(
     def broken(*_: object) -> Any:
         raise StorageError("the disk is full")
 
-    monkeypatch.setattr(extraction_work, "extract_units", broken)
-    monkeypatch.setattr(dask_extraction, "FAILURES_IN_A_ROW", 3)
+    monkeypatch.setattr(on_dask, "extract_units", broken)
+    monkeypatch.setattr(on_dask, "FAILURES_IN_A_ROW", 3)
     extract("--scheduler", scheduler, code=1)
     assert "of 6 units failed: view-0" in capsys.readouterr().err
 
@@ -163,7 +164,7 @@ def test_a_worker_that_lacks_something_says_so(
     def missing(url: str) -> Any:
         raise MissingDataError(f"{url} holds no target store")
 
-    monkeypatch.setattr(extraction_work, "read_identity", missing)
+    monkeypatch.setattr(on_dask, "read_identity", missing)
     # Another batch size, so that no worker has loaded a teacher for this yet.
     extract("--scheduler", scheduler, "--batch-size", 5, code=1)
     error = capsys.readouterr().err
@@ -182,7 +183,7 @@ def test_a_store_that_is_away_while_workers_set_up_is_asked_again(
             raise StorageError(f"{url} cannot be read")
         return read_identity(url)
 
-    monkeypatch.setattr(extraction_work, "read_identity", away_once)
+    monkeypatch.setattr(on_dask, "read_identity", away_once)
     # Another batch size, so that no worker has loaded a teacher for this yet.
     out = extract("--scheduler", scheduler, "--batch-size", 3)
     assert len(asked) > 1
@@ -198,7 +199,7 @@ def test_a_worker_without_a_package(
     def lacking(*_: object) -> Any:
         raise ModuleNotFoundError("No module named 'timm'")
 
-    monkeypatch.setattr(extraction_work, "extract_units", lacking)
+    monkeypatch.setattr(on_dask, "extract_units", lacking)
     extract("--scheduler", scheduler, code=1)
     assert "a worker lacks a package (No module named 'timm')" in capsys.readouterr().err
 
@@ -220,7 +221,7 @@ def test_a_stop_is_heeded_and_the_run_goes_on(
         return extract_units(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(extraction_work, "extract_units", signalling)
+        patch.setattr(on_dask, "extract_units", signalling)
         out = extract("--scheduler", scheduler, code=75)
     assert "SIGUSR1 received; finished units are kept" in capsys.readouterr().err
     assert len(list(out.glob("done/*/*.json"))) < 6
@@ -233,7 +234,7 @@ def test_a_stop_is_heeded_and_the_run_goes_on(
 def test_nobody_at_the_address(
     extract: Extract, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(dask_cluster, "CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(dask_client, "CONNECT_SECONDS", 0.1)
     extract("--scheduler", "tcp://127.0.0.1:1", code=1)
     error = capsys.readouterr().err
     assert "--scheduler tcp://127.0.0.1:1 does not answer" in error

@@ -10,18 +10,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from milan_pipeline import (
-    checking_work,
-    dask_cluster,
-    packing_work,
-    target_records,
-    transcoding_work,
-)
+from milan_pipeline.cluster import dask_client
 from milan_pipeline.errors import StorageError
-from milan_pipeline.manifest import load_manifest
-from milan_pipeline.packing_work import Packing
-from milan_pipeline.transcoding_work import Transcoding
-from milan_pipeline.unit_reader import open_unit
+from milan_pipeline.shards.manifest import load_manifest
+from milan_pipeline.targets import packing, shard_records, transcoding, verification_work
+from milan_pipeline.targets.packing import Packing
+from milan_pipeline.targets.reader import open_unit
+from milan_pipeline.targets.transcoding import Transcoding
 from tests.clusters import losing_a_worker
 from tests.conftest import run_cli
 from tests.kills import files_without
@@ -70,7 +65,7 @@ def test_workers_write_the_same_bytes_and_read_the_codec_themselves(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     read_by: list[threading.Thread] = []
-    module = transcoding_work if case.stage == "transcode" else packing_work
+    module = transcoding if case.stage == "transcode" else packing
     real = module.read_store_codec
 
     def read(*args: Any) -> Any:
@@ -130,7 +125,7 @@ def test_a_store_that_is_away_is_asked_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     failures = iter([StorageError("away"), StorageError("away")])
-    module = transcoding_work if case.stage == "transcode" else target_records
+    module = transcoding if case.stage == "transcode" else shard_records
 
     def flaky(*args: Any) -> Any:
         for error in failures:
@@ -165,7 +160,7 @@ def test_a_worker_that_sees_another_folder_says_so(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     other = {"teacher": {"name": "another"}}
-    module = transcoding_work if case.stage == "transcode" else packing_work
+    module = transcoding if case.stage == "transcode" else packing
     monkeypatch.setattr(module, "read_identity", lambda _: other)
     case.run(tmp_path / "out", "--scheduler", scheduler, code=1)
     error = capsys.readouterr().err
@@ -206,7 +201,7 @@ def test_verify_refuses_a_worker_with_other_images(
 ) -> None:
     manifest = load_manifest(str(image_shards), kind="images")
     fewer = type(manifest)(kind="images", folder=manifest.folder, shards=manifest.shards[1:])
-    monkeypatch.setattr(checking_work, "load_manifest", lambda *_, **__: fewer)
+    monkeypatch.setattr(verification_work, "load_manifest", lambda *_, **__: fewer)
     run_cli("verify", "--targets", target_store, "--scheduler", scheduler, code=1)
     assert "lists other images there than for the client" in capsys.readouterr().err
 
@@ -219,7 +214,7 @@ def test_schedulers_that_cannot_be(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(dask_cluster, "CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(dask_client, "CONNECT_SECONDS", 0.1)
     nobody = ("--scheduler", "tcp://127.0.0.1:1", *words)
     code = 2 if words else 1
     says = "two ways to do units; give one" if words else "--scheduler tcp://127.0.0.1:1 does not"

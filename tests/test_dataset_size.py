@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from milan_pipeline import dataset_size
-from milan_pipeline.dataset_size import assumed_dataset, listed_dataset
-from milan_pipeline.manifest import Manifest, load_manifest
-from milan_pipeline.shards import Sample, write_shard
+from milan_pipeline.planning import dataset as planning_dataset
+from milan_pipeline.planning.dataset import assumed_dataset, listed_dataset
+from milan_pipeline.shards.manifest import Manifest, load_manifest
+from milan_pipeline.shards.writer import Sample, write_shard
 
 
 def test_a_listed_data_set_is_read_from_its_indices(image_shards: Path) -> None:
@@ -34,7 +34,7 @@ def test_of_many_shards_some_speak_for_the_rest(
     ]
     manifest = Manifest(kind="images", folder=str(tmp_path), shards=tuple(shards))
     everything = listed_dataset(manifest)
-    monkeypatch.setattr(dataset_size, "INDICES_READ", 3)
+    monkeypatch.setattr(planning_dataset, "INDICES_READ", 3)
     dataset = listed_dataset(manifest)
     assert dataset.assumed == ["keys and images are as in 3 of 8 indices"]
     assert list(dataset.shards) == list(everything.shards)

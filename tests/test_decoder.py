@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from milan_pipeline.decoder import PromptingDecoder
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.student import in_grid_order
+from milan_pipeline.models.decoder import PromptingDecoder
+from milan_pipeline.models.student import in_grid_order
 from tests.tiny_student import GRID, perturbed
 
 

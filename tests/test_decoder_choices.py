@@ -5,9 +5,9 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import nn
 
-from milan_pipeline.decoder_choices import DECODERS, MaeDecoder, make_decoder
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.student import in_grid_order, patchify
+from milan_pipeline.models.baseline_decoders import DECODERS, MaeDecoder, make_decoder
+from milan_pipeline.models.student import in_grid_order, patchify
 from tests.tiny_student import GRID, perturbed, take, tiny_batch, tiny_student
 
 

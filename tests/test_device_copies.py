@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from milan_pipeline.device_copies import DeviceCopies
+from milan_pipeline.extraction.target_batches import DeviceCopies
 
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

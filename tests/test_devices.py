@@ -5,7 +5,7 @@ import resource
 import pytest
 import torch
 
-from milan_pipeline.devices import keep_freed_memory, pick_device
+from milan_pipeline.core.devices import keep_freed_memory, pick_device
 from milan_pipeline.errors import ConfigError
 from tests.processes import CONTEXT, PATIENCE
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from milan_pipeline.checkpoints import AVERAGE, MODEL, OPTIMISER, newest_checkpoint
-from milan_pipeline.distributed import World, local_device
+from milan_pipeline.cluster.launch import is_launched
+from milan_pipeline.cluster.world import World, local_device
 from milan_pipeline.errors import ConfigError, DataError, StorageError
-from milan_pipeline.launcher import is_launched
+from milan_pipeline.training.checkpoints import AVERAGE, MODEL, OPTIMISER, newest_checkpoint
 from tests.processes import run_world
 from tests.small_run import STEPS as STEPS_OF_A_SMALL_RUN
 from tests.small_run import Run, open_data, spoiled_codes

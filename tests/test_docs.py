@@ -10,8 +10,8 @@ import pytest
 from torch.distributed.run import get_args_parser
 
 from docs.command_reference import reference
-from milan_pipeline.cli import group
-from milan_pipeline.stage_commands import GENERAL, StageCommand
+from milan_pipeline.cli.commands import GENERAL, StageCommand
+from milan_pipeline.cli.main import group
 from tests.documentation import (
     DOCS,
     PAGES,

@@ -4,7 +4,7 @@ import torch
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
-from milan_pipeline.ema import MovingAverage, decay_of
+from milan_pipeline.training.optim import MovingAverage, decay_of
 
 
 def model():

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from milan_pipeline.encoder_names import is_named, kind_of, require_done
+from milan_pipeline.encoders.names import is_named, kind_of, require_done
 from milan_pipeline.errors import MismatchError
 
 
@@ -50,7 +50,7 @@ def test_a_run_that_is_not_done_is_refused(tmp_path, file):
 
 def test_no_heavy_library_is_imported():
     code = (
-        "import sys, milan_pipeline.encoder_names as n; n.is_named('a');"
+        "import sys, milan_pipeline.encoders.names as n; n.is_named('a');"
         "print(sorted({'torch', 'timm', 'open_clip'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

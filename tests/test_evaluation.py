@@ -14,12 +14,12 @@ import timm
 import torch
 from PIL import Image
 
-from milan_pipeline import evaluation
-from milan_pipeline.encoder_specs import fingerprint, load_encoder
-from milan_pipeline.encoders import PixelEncoder
+from milan_pipeline.encoders.frozen import PixelEncoder
+from milan_pipeline.encoders.load import fingerprint, load_encoder
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
-from milan_pipeline.evaluation import knn_answers, linear_answers, per_cent
-from milan_pipeline.features import extract_features
+from milan_pipeline.evaluate.probe import classifiers
+from milan_pipeline.evaluate.probe.classifiers import knn_answers, linear_answers, per_cent
+from milan_pipeline.evaluate.probe.features import extract_features
 
 CLASSES = 5
 TINY: dict[str, Any] = {
@@ -125,7 +125,7 @@ def test_knn_equals_its_definition():
 def test_knn_takes_fewer_neighbours_and_chunks(monkeypatch):
     sets = (*blobs(3, spread=0.1, seed=1), *blobs(7, spread=0.1, seed=2))
     whole = knn_accuracy(*sets, k=500)
-    monkeypatch.setattr(evaluation, "KNN_CHUNK", 4)
+    monkeypatch.setattr(classifiers, "KNN_CHUNK", 4)
     assert knn_accuracy(*sets, k=500) == whole
 
 
@@ -157,7 +157,7 @@ def test_linear_copes_with_a_handful_of_samples():
 
 
 def test_unfinished_optimum_is_a_note_not_a_warning(monkeypatch, caplog):
-    monkeypatch.setattr(evaluation, "MAX_ITERATIONS", 1)
+    monkeypatch.setattr(classifiers, "MAX_ITERATIONS", 1)
     with caplog.at_level(logging.INFO):
         linear_accuracy(*blobs(30, spread=2, seed=1), *blobs(30, spread=2, seed=2))
     assert "short of its optimum" in caplog.text
@@ -165,17 +165,17 @@ def test_unfinished_optimum_is_a_note_not_a_warning(monkeypatch, caplog):
 
 def test_a_logistic_regression_that_takes_hours_is_warned_of(monkeypatch, capsys):
     sets = (*blobs(30, spread=0.1, seed=1), *blobs(3, spread=0.1, seed=2))
-    monkeypatch.setattr(evaluation, "LONG", sets[0].size * CLASSES)
+    monkeypatch.setattr(classifiers, "LONG", sets[0].size * CLASSES)
     linear_accuracy(*sets)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(evaluation, "LONG", sets[0].size * CLASSES - 1)
+    monkeypatch.setattr(classifiers, "LONG", sets[0].size * CLASSES - 1)
     linear_accuracy(*sets)
     assert "150 samples" in (said := capsys.readouterr().err)
     assert "--linear official" in said
 
 
 def test_imagenet_is_warned_of_and_the_demo_is_not():
-    assert 8000 * 384 * 12 < evaluation.LONG < 1_281_167 * 768 * 1000
+    assert 8000 * 384 * 12 < classifiers.LONG < 1_281_167 * 768 * 1000
 
 
 def png(rgb):

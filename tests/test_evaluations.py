@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from milan_pipeline.evaluations import Evaluations
+from milan_pipeline.training.validation import Evaluations
 
 
 def add(folder, step, score):

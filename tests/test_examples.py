@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from milan_pipeline.batching import join, stack
-from milan_pipeline.codecs import make_codec
+from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.data.loader import join, stack
+from milan_pipeline.data.viewed_pairs import student_view
 from milan_pipeline.errors import DataError, MismatchError
-from milan_pipeline.examples import CHUNK, ExampleConfig, ToExamples, student_view
-from milan_pipeline.images import digest
-from milan_pipeline.manifest import load_manifest
-from milan_pipeline.masking import MASKINGS, draw_mask
-from milan_pipeline.shards import iterate_shard
-from milan_pipeline.student import SUPERVISE, in_grid_order, patchify, supervised_slice
-from milan_pipeline.target_records import RecordLayout, layout_of
-from milan_pipeline.teacher import Teacher
+from milan_pipeline.images.decode import digest
+from milan_pipeline.models.student import SUPERVISE, in_grid_order, patchify, supervised_slice
+from milan_pipeline.pretrain.examples import CHUNK, ExampleConfig, ToExamples
+from milan_pipeline.pretrain.masking import MASKINGS, draw_mask
+from milan_pipeline.shards.manifest import load_manifest
+from milan_pipeline.shards.sequential import iterate_shard
+from milan_pipeline.targets.shard_records import RecordLayout, layout_of
+from milan_pipeline.teacher.teacher import Teacher
 from tests.conftest import run_cli, targets_of
 from tests.photos import write_photos
 

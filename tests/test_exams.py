@@ -5,10 +5,10 @@ import timm
 import torch
 from torch import nn
 
-from milan_pipeline.distributed import World
-from milan_pipeline.ema import MovingAverage
-from milan_pipeline.exams import Exams, evaluating
-from milan_pipeline.order import StepClock
+from milan_pipeline.cluster.world import World
+from milan_pipeline.data.order import StepClock
+from milan_pipeline.training.optim import MovingAverage
+from milan_pipeline.training.validation import Exams, evaluating
 
 
 def test_nothing_is_dropped_while_a_model_is_examined():

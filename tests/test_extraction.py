@@ -10,22 +10,24 @@ import numpy as np
 import pytest
 import torch
 
-from milan_pipeline import parallel
-from milan_pipeline.codecs import make_codec
-from milan_pipeline.crops import view_pixels
+from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.core import threads
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.errors import DataError, InterruptedRunError
-from milan_pipeline.extraction import ExtractionJob, extract_units
-from milan_pipeline.images import decode_rgb, digest
-from milan_pipeline.interrupts import StopRequest
-from milan_pipeline.ledger import BadImageBudget
-from milan_pipeline.manifest import Manifest, load_manifest
-from milan_pipeline.parallel import ordered_map
-from milan_pipeline.shards import Sample, iterate_shard, write_shard
-from milan_pipeline.teacher import Teacher
-from milan_pipeline.teacher_spec import TeacherSpec
-from milan_pipeline.unit_reader import open_unit
-from milan_pipeline.units import Mark, Unit, list_units, read_marks
-from milan_pipeline.views import ViewPolicy
+from milan_pipeline.extraction.job import ExtractionJob
+from milan_pipeline.extraction.loop import extract_units
+from milan_pipeline.images.budget import BadImageBudget
+from milan_pipeline.images.crops import view_pixels
+from milan_pipeline.images.decode import decode_rgb, digest
+from milan_pipeline.images.views import ViewPolicy
+from milan_pipeline.shards.manifest import Manifest, load_manifest
+from milan_pipeline.shards.sequential import iterate_shard
+from milan_pipeline.shards.writer import Sample, write_shard
+from milan_pipeline.targets.reader import open_unit
+from milan_pipeline.targets.units import Mark, Unit, list_units, read_marks
+from milan_pipeline.teacher.spec import TeacherSpec
+from milan_pipeline.teacher.teacher import Teacher
 from tests.conftest import values_of
 from tests.test_target_store import files_of
 
@@ -241,7 +243,7 @@ def test_a_closed_map_drops_what_has_not_begun(monkeypatch: pytest.MonkeyPatch) 
             assert finish.wait(60)
         return number
 
-    monkeypatch.setattr(parallel, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(threads, "ThreadPoolExecutor", Pool)
     results = ordered_map(hold, range(9), workers=1, ahead=8)
     assert next(results) == 0
     assert running.wait(60)

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from milan_pipeline import storage
+from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError, InterruptedRunError, StorageError
-from milan_pipeline.extraction import extract_units
-from milan_pipeline.interrupts import StopRequest
-from milan_pipeline.ledger import BadImageBudget
-from milan_pipeline.target_store import UnitBlock
-from milan_pipeline.unit_reader import open_unit
-from milan_pipeline.unit_writer import UnitWriter
-from milan_pipeline.units import Mark, list_units, read_marks
+from milan_pipeline.extraction.loop import extract_units
+from milan_pipeline.images.budget import BadImageBudget
+from milan_pipeline.targets.layout import UnitBlock
+from milan_pipeline.targets.reader import open_unit
+from milan_pipeline.targets.units import Mark, list_units, read_marks
+from milan_pipeline.targets.writer import UnitWriter
 from tests.small_extraction import RowTeacher, extract, job_on, threads_of_pools
 from tests.test_target_store import files_of
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from milan_pipeline.codec_sample import stored_sample
-from milan_pipeline.codecs import make_codec
+from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError, InterruptedRunError
-from milan_pipeline.extraction_job import ExtractionJob
-from milan_pipeline.extraction_sample import extracted_sample
-from milan_pipeline.interrupts import StopRequest
-from milan_pipeline.units import list_units
+from milan_pipeline.extraction.codec_sample import extracted_sample
+from milan_pipeline.extraction.job import ExtractionJob
+from milan_pipeline.targets.codec_files import stored_sample
+from milan_pipeline.targets.units import list_units
 from tests.small_extraction import RowTeacher, extract, job_on
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from milan_pipeline.encoders import PixelEncoder
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.encoders.frozen import PixelEncoder
 from milan_pipeline.errors import ConfigError, DataError, InterruptedRunError
-from milan_pipeline.feature_cache import FeatureCache, View, features_url, is_cached
-from milan_pipeline.interrupts import StopRequest
-from milan_pipeline.manifest import load_manifest
+from milan_pipeline.evaluate.probe.feature_cache import FeatureCache, View, features_url, is_cached
+from milan_pipeline.shards.manifest import load_manifest
 from tests.stages.test_probe import shards
 
 

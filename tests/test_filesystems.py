@@ -7,7 +7,7 @@ import pytest
 
 from milan_pipeline import storage
 from milan_pipeline.errors import DataError, MissingDataError, StorageError
-from milan_pipeline.filesystems import (
+from milan_pipeline.storage.filesystems import (
     info_of,
     is_local,
     named_errors,

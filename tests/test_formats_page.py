@@ -12,12 +12,12 @@ import pytest
 import xxhash
 from PIL import Image
 
-from milan_pipeline.checkpoints import newest_checkpoint
-from milan_pipeline.manifest import load_manifest
-from milan_pipeline.run_weights import encoder_weights
-from milan_pipeline.shards import iterate_shard
-from milan_pipeline.stored_targets import open_targets
-from milan_pipeline.viewed_pairs import iterate_pairs
+from milan_pipeline.data.viewed_pairs import iterate_pairs
+from milan_pipeline.shards.manifest import load_manifest
+from milan_pipeline.shards.sequential import iterate_shard
+from milan_pipeline.targets.store import open_targets
+from milan_pipeline.training.checkpoints import newest_checkpoint
+from milan_pipeline.weights.run_weights import encoder_weights
 from tests import independent_reader as reader
 from tests.conftest import run_cli
 from tests.documentation import DOCS, page_blocks

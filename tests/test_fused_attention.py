@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from milan_pipeline.attention_rows import watched
-from milan_pipeline.fused_attention import FusedAttention
+from milan_pipeline.teacher.prior import watched
+from milan_pipeline.teacher.tower_open_clip import FusedAttention
 
 
 def assert_near(found: torch.Tensor, expected: torch.Tensor) -> None:

@@ -6,8 +6,8 @@ import pytest
 import timm
 import torch
 
+from milan_pipeline.encoders.headless import Headless, assemble, headless_arguments
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.headless import Headless, assemble, headless_arguments
 from tests.tiny_towers import PLAIN
 
 NAMES = [

@@ -7,10 +7,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from milan_pipeline.cli import group
-from milan_pipeline.options import GROUPS
-from milan_pipeline.stage_commands import LOUDNESS, StageCommand, stage_command
-from milan_pipeline.stage_names import PIPELINE, STAGES_GROUP, in_pipeline_order, stage_names
+from milan_pipeline.cli.commands import LOUDNESS, StageCommand, stage_command
+from milan_pipeline.cli.main import group
+from milan_pipeline.cli.options import GROUPS
+from milan_pipeline.cli.recipes import PIPELINE, STAGES_GROUP, in_pipeline_order, stage_names
 from tests.test_options import Bake
 
 NUMBERS = (click.INT, click.FLOAT)
@@ -95,7 +95,7 @@ def test_what_is_lacking_is_named() -> None:
 
 
 def test_stages_are_listed_in_the_order_of_a_pipeline() -> None:
-    assert set(stage_names()) <= set(PIPELINE), "say in stage_names.py where a new stage stands"
+    assert set(stage_names()) <= set(PIPELINE), "say in cli/recipes.py where a new stage stands"
     assert in_pipeline_order(["another", "pretrain", "index"]) == ["index", "pretrain", "another"]
     result = CliRunner().invoke(group, ["--help"], terminal_width=300)
     listed = result.output.split("pipeline:\n")[1].splitlines()

@@ -5,7 +5,7 @@ import timm
 import torch
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.huggingface import preprocessor_config, vit_model_config, vit_model_state
+from milan_pipeline.weights.export import preprocessor_config, vit_model_config, vit_model_state
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
 

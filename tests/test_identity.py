@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milan_pipeline.errors import MismatchError
-from milan_pipeline.identity import (
+from milan_pipeline.provenance.identity import (
     build_identity,
     content_hash,
     differences,

@@ -9,8 +9,13 @@ import pytest
 from PIL import Image
 
 from milan_pipeline.errors import BadImageError
-from milan_pipeline.image_bombs import PNG_START, plain_png, scans_of_jpeg
-from milan_pipeline.images import decode_rgb, probe_header
+from milan_pipeline.images.decode import (
+    PNG_START,
+    decode_rgb,
+    plain_png,
+    probe_header,
+    scans_of_jpeg,
+)
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8))
 

@@ -16,12 +16,12 @@ from PIL import Image, ImageFile
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from milan_pipeline import images
-from milan_pipeline.crops import cut_patches, view_pixels
 from milan_pipeline.errors import BadImageError
-from milan_pipeline.images import decode_rgb, digest, probe_header
-from milan_pipeline.student import patchify
-from milan_pipeline.views import Box
+from milan_pipeline.images import decode
+from milan_pipeline.images.crops import cut_patches, view_pixels
+from milan_pipeline.images.decode import decode_rgb, digest, probe_header
+from milan_pipeline.images.views import Box
+from milan_pipeline.models.student import patchify
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (24, 40, 3), dtype=np.uint8)
@@ -121,7 +121,7 @@ def test_sixteen_bit_grey_is_scaled_not_clipped():
 def test_sixteen_bit_grey_of_mode_i_is_scaled(monkeypatch):
     """Older Pillow reads 16-bit PNGs as 32-bit integers."""
     grey = RNG.integers(0, 65536, (5, 6), dtype=np.int32)
-    monkeypatch.setattr(images, "_open", lambda _data: Image.fromarray(grey))
+    monkeypatch.setattr(decode, "_open", lambda _data: Image.fromarray(grey))
     assert (decode_rgb(b"")[..., 0] == grey >> 8).all()
 
 
@@ -275,7 +275,7 @@ JPEGS = {
 def by_pillow(data):
     """The pixels by Pillow alone; None where it refuses the file."""
     try:
-        with images._open(data) as image:
+        with decode._open(data) as image:
             return np.asarray(image.convert("RGB"))
     except Exception:  # noqa: BLE001 - whatever a damaged file leads it to
         return None

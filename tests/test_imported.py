@@ -7,8 +7,8 @@ import timm
 import torch
 
 from milan_pipeline.errors import ConfigError, MismatchError
-from milan_pipeline.imported import STOCK, build_imported, choose_architecture
-from milan_pipeline.official_sizes import DecoderSizes, OfficialSizes, sizes_of
+from milan_pipeline.weights.import_official import STOCK, build_imported, choose_architecture
+from milan_pipeline.weights.official import DecoderSizes, OfficialSizes, sizes_of
 from tests.small_official import encoder_only, official_weights
 
 TINY = sizes_of(official_weights())

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from milan_pipeline.core.interrupts import StopRequest, exiting_at_once, stop_request
 from milan_pipeline.errors import InterruptedRunError
-from milan_pipeline.interrupts import StopRequest, exiting_at_once, stop_request
 
 
 def test_a_signal_of_any_process_is_everyones():
@@ -37,7 +37,7 @@ def test_a_signal_that_comes_while_processes_agree_waits_for_the_next_time():
 
 WAITING = """
 import os
-from milan_pipeline.interrupts import exiting_at_once, stop_request
+from milan_pipeline.core.interrupts import exiting_at_once, stop_request
 with stop_request(), exiting_at_once("nothing was done"):
     print("ready", flush=True)
     os.read(0, 1)  # as a wait inside a library: Python would call it again after a signal
@@ -64,7 +64,7 @@ def test_a_process_that_waits_before_it_begins_ends_at_once(number):
 
 AT_WORK = """
 import os
-from milan_pipeline.interrupts import stop_request
+from milan_pipeline.core.interrupts import stop_request
 with stop_request() as request:
     print("ready", flush=True)
     os.read(0, 1)

@@ -10,7 +10,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milan_pipeline.keyed_random import keyed_generator, seeded_globals
+from milan_pipeline.core.keyed_random import keyed_generator, seeded_globals
 
 
 @settings(deadline=None, derandomize=True)

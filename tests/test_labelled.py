@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from milan_pipeline.data.labelled import open_labelled, require_same_classes
+from milan_pipeline.data.order import OrderConfig
+from milan_pipeline.data.stream import SampleSource
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError
-from milan_pipeline.labelled import open_labelled, require_same_classes
-from milan_pipeline.manifest import Manifest
-from milan_pipeline.order import OrderConfig
-from milan_pipeline.shards import Sample, write_shard
-from milan_pipeline.stream import SampleSource
+from milan_pipeline.shards.manifest import Manifest
+from milan_pipeline.shards.writer import Sample, write_shard
 from tests.conftest import run_cli, write_picture
 
 
@@ -80,7 +80,7 @@ def test_a_scan_is_remembered_until_it_is_damaged(shards, tmp_path, monkeypatch)
         raise AssertionError("the shards are read again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("milan_pipeline.labelled_shards.scan_shard", broken)
+        patch.setattr("milan_pipeline.data.labelled_sources.scan_shard", broken)
         assert pairs_of(open_labelled(str(shards), kind="class", scans=tmp_path)) == pairs_of(first)
         files[0].write_bytes(files[0].read_bytes()[:-1] + b"\xff")
         with pytest.raises(AssertionError, match="read again"):

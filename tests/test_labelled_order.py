@@ -5,14 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from milan_pipeline.keyed_random import keyed_generator
-from milan_pipeline.labelled import LabelledTable
-from milan_pipeline.labelled_folder import FolderPart
-from milan_pipeline.labelled_order import classes_of_a_batch, warn_of_class_order
-from milan_pipeline.labelled_parts import LabelledPart
-from milan_pipeline.labelled_shards import ShardPart
-from milan_pipeline.order import EpochOrder, OrderConfig
-from milan_pipeline.shard_cache import ShardFile
+from milan_pipeline.core.keyed_random import keyed_generator
+from milan_pipeline.data.class_order import classes_of_a_batch, warn_of_class_order
+from milan_pipeline.data.labelled import LabelledPart, LabelledTable
+from milan_pipeline.data.labelled_sources import FolderPart, ShardPart
+from milan_pipeline.data.order import EpochOrder, OrderConfig
+from milan_pipeline.shards.cache import ShardFile
 
 # ImageNet at an eightieth: ten times as many images as are shuffled together.
 IMAGES, CLASSES = 16_000, 1000

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from milan_pipeline.launcher import words_of
+from milan_pipeline.cluster.launch import words_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import torch
 from timm.optim._param_groups import param_groups_layer_decay
 from torch import nn
 
-from milan_pipeline.layer_decay import fine_tuning_optimiser, layer_decay_groups
+from milan_pipeline.training.optim import fine_tuning_optimiser, layer_decay_groups
 
 VIT: dict[str, Any] = {"depth": 3, "embed_dim": 16, "num_heads": 2, "img_size": 32, "patch_size": 8}
 

@@ -11,14 +11,18 @@ import pytest
 import timm
 import torch
 
-from milan_pipeline.classification_task import Classification, ClassificationConfig
-from milan_pipeline.classification_views import LabelledBatch
-from milan_pipeline.interrupts import StopRequest
-from milan_pipeline.order import StepClock
-from milan_pipeline.segmentation_model import HeadSpec, make_segmenter
-from milan_pipeline.segmentation_task import PUBLISHED_BATCH, Segmentation, SegmentationConfig
-from milan_pipeline.segmentation_views import MaskedBatch
-from milan_pipeline.training import Trainer, TrainingConfig
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.data.order import StepClock
+from milan_pipeline.evaluate.classification.task import Classification, ClassificationConfig
+from milan_pipeline.evaluate.classification.views import LabelledBatch
+from milan_pipeline.evaluate.segmentation.model import HeadSpec, make_segmenter
+from milan_pipeline.evaluate.segmentation.task import (
+    PUBLISHED_BATCH,
+    Segmentation,
+    SegmentationConfig,
+)
+from milan_pipeline.evaluate.segmentation.views import MaskedBatch
+from milan_pipeline.training.trainer import Trainer, TrainingConfig
 
 PEAK, DECAY, DEPTH, BATCH = 1e-3, 0.5, 3, 4
 VIT: dict[str, Any] = {

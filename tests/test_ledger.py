@@ -3,7 +3,7 @@
 import pytest
 
 from milan_pipeline.errors import DataError
-from milan_pipeline.ledger import BadImageBudget
+from milan_pipeline.images.budget import BadImageBudget
 
 
 def skipped(*keys: str) -> list[dict[str, str]]:

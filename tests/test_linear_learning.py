@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from milan_pipeline import linear_official, linear_sweep
-from milan_pipeline.evaluation import per_cent
-from milan_pipeline.linear_heads import TrainingSet, draw_head
-from milan_pipeline.linear_official import make_lars, official_answers
-from milan_pipeline.linear_protocols import OfficialLinear, Sweep
-from milan_pipeline.linear_sweep import sweep_answers
+from milan_pipeline.evaluate.probe import linear_official, linear_sweep
+from milan_pipeline.evaluate.probe.classifiers import TrainingSet, draw_head, per_cent
+from milan_pipeline.evaluate.probe.linear_official import make_lars, official_answers
+from milan_pipeline.evaluate.probe.linear_sweep import sweep_answers
+from milan_pipeline.evaluate.probe.protocols import OfficialLinear, Sweep
 from tests.test_evaluation import blobs
 
 QUICK = OfficialLinear(epochs=30, warmup_epochs=3)

@@ -8,13 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from milan_pipeline import linear_sweep
 from milan_pipeline.errors import ConfigError, DataError
-from milan_pipeline.evaluation import per_cent
-from milan_pipeline.linear_heads import TrainingSet, draw_head, shuffled_batches
-from milan_pipeline.linear_official import make_lars, official_answers, peak_rate
-from milan_pipeline.linear_protocols import OfficialLinear, Sweep
-from milan_pipeline.linear_sweep import sweep_answers
+from milan_pipeline.evaluate.probe import linear_sweep
+from milan_pipeline.evaluate.probe.classifiers import (
+    TrainingSet,
+    draw_head,
+    per_cent,
+    shuffled_batches,
+)
+from milan_pipeline.evaluate.probe.linear_official import make_lars, official_answers, peak_rate
+from milan_pipeline.evaluate.probe.linear_sweep import sweep_answers
+from milan_pipeline.evaluate.probe.protocols import OfficialLinear, Sweep
 from tests.test_evaluation import blobs
 
 QUICK = OfficialLinear(epochs=30, warmup_epochs=3)
@@ -93,7 +97,7 @@ def test_the_official_rate_rises_then_follows_half_a_cosine(monkeypatch):
         monkeypatch.setattr(lars, "step", note)
         return lars
 
-    monkeypatch.setattr("milan_pipeline.linear_official.make_lars", noting)
+    monkeypatch.setattr("milan_pipeline.evaluate.probe.linear_official.make_lars", noting)
     features, labels = blobs(10, spread=1, seed=1)
     protocol = OfficialLinear(epochs=4, warmup_epochs=2, batch=25, base_rate=256 / 25)
     official_answers(training(features, labels), features, protocol)

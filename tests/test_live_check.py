@@ -9,14 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from milan_pipeline.codec_spec import parse_codec
-from milan_pipeline.codecs import Codec, decode_prior, encode_prior, make_codec
 from milan_pipeline.codecs.fitting import fit_codec
-from milan_pipeline.live_check import Stored, compare, draw_sample, likeness, stored_targets
-from milan_pipeline.manifest import Shard, load_manifest
-from milan_pipeline.teacher import Teacher
-from milan_pipeline.teacher_spec import TeacherSpec
-from milan_pipeline.units import Mark, Unit, list_units, read_mark
+from milan_pipeline.codecs.interface import Codec, decode_prior, encode_prior
+from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.extraction.live_check import (
+    Stored,
+    compare,
+    draw_sample,
+    likeness,
+    stored_targets,
+)
+from milan_pipeline.shards.manifest import Shard, load_manifest
+from milan_pipeline.targets.units import Mark, Unit, list_units, read_mark
+from milan_pipeline.teacher.spec import TeacherSpec
+from milan_pipeline.teacher.teacher import Teacher
 from tests.codecs.fitted import FITTED, WIDTH, fitted, tokens
 from tests.conftest import run_cli
 

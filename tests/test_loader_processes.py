@@ -6,12 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from milan_pipeline.data.loader import explained_start, explained_worker_deaths, next_part
 from milan_pipeline.errors import StorageError
-from milan_pipeline.loader_processes import (
-    explained_start,
-    explained_worker_deaths,
-    next_part,
-)
 from tests.test_stream import open_data, stream
 
 # torch advises against more loader processes than cores; here they are few samples' worth.

@@ -7,8 +7,8 @@ import torch
 
 from benchmarks.plain_milan import plain_loss
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.losses import LOSSES, TARGET_NORMS, cosine_loss, make_loss
-from milan_pipeline.student import in_grid_order
+from milan_pipeline.models.student import in_grid_order
+from milan_pipeline.pretrain.losses import LOSSES, TARGET_NORMS, cosine_loss, make_loss
 from tests.tiny_student import tiny_batch
 
 CHOICES = list(itertools.product(LOSSES, TARGET_NORMS))

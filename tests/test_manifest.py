@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from milan_pipeline import storage
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
-from milan_pipeline.manifest import (
+from milan_pipeline.shards.manifest import (
     Manifest,
     Shard,
     index_bytes,

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.teacher import Teacher
-from milan_pipeline.teacher_spec import TeacherSpec
+from milan_pipeline.teacher.spec import TeacherSpec
+from milan_pipeline.teacher.teacher import Teacher
 from tests.tiny_towers import MAP_TRUNKS, embedding, normalised, pixels, timm_tower
 
 SIZE = 64

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from milan_pipeline.core.keyed_random import keyed_generator
 from milan_pipeline.errors import ConfigError, DataError
-from milan_pipeline.keyed_random import keyed_generator
-from milan_pipeline.masking import (
+from milan_pipeline.pretrain.masking import (
     MASKINGS,
     draw_mask,
     kept_count,

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from milan_pipeline.memory import peak_memory
+from milan_pipeline.core.devices import peak_memory
 
 
 def test_a_peak_is_in_bytes_and_stays() -> None:

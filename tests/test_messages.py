@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from milan_pipeline import messages
+from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.options import option
+from milan_pipeline.core import console
 from milan_pipeline.errors import DataError
-from milan_pipeline.options import option
-from milan_pipeline.stage_commands import stage_command
 
 LOG = logging.getLogger("milan_pipeline.bakery")
-ROOT = Path(messages.__file__).parents[1]
-MAY_ECHO = {"cli.py", "interrupts.py", "launcher.py", "messages.py"}
+ROOT = Path(console.__file__).parents[2]
+MAY_ECHO = {"main.py", "interrupts.py", "launch.py", "console.py"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,21 +27,21 @@ class Bake:
 
 
 def bake(config: Bake) -> None:
-    messages.note("the oven is cold")
-    messages.warn("it smells")
+    console.note("the oven is cold")
+    console.warn("it smells")
     LOG.info("one is baked")
     LOG.debug("a look into the oven")
-    messages.say("a line without figures")
-    messages.say("cakes: 2 of 3", cakes=2, wanted=3)
-    messages.say_counts("shop", {"cakes": 2, "cakes_done_now": 1})
+    console.say("a line without figures")
+    console.say("cakes: 2 of 3", cakes=2, wanted=3)
+    console.say_counts("shop", {"cakes": 2, "cakes_done_now": 1})
     if config.burn:
         raise DataError("they burnt")
 
 
 def weigh(_: Bake) -> None:
-    messages.say("done")
-    messages.report(iter(["a 1", "b 2"]))
-    messages.report(["c 3"], [1, 2, 3])
+    console.say("done")
+    console.report(iter(["a 1", "b 2"]))
+    console.report(["c 3"], [1, 2, 3])
 
 
 def told(*words: str, run=bake) -> Result:
@@ -102,7 +102,7 @@ def test_other_processes_are_told_to_speak_alike() -> None:
     heard: list[list[str]] = []
 
     def listen(_: Bake) -> None:
-        heard.append(messages.manner_words())
+        heard.append(console.manner_words())
 
     for words in ([], ["--quiet"], ["--verbose", "--json"], ["--debug"]):
         assert told(*words, run=listen).exit_code == 0

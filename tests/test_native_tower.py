@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.teacher import Teacher
-from milan_pipeline.teacher_spec import TeacherSpec
-from milan_pipeline.towers import tower_of
+from milan_pipeline.teacher.spec import TeacherSpec
+from milan_pipeline.teacher.teacher import Teacher
+from milan_pipeline.teacher.tower_registry import tower_of
 from tests.tiny_towers import embedding, native, normalised, pixels
 
 CLIPA = {"pool_type": "avg", "no_ln_pre": True, "final_ln_after_pool": True}

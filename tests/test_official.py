@@ -7,7 +7,7 @@ import timm
 import torch
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.official import require_official
+from milan_pipeline.weights.official import require_official
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from milan_pipeline.errors import ConfigError, MismatchError
-from milan_pipeline.official_sizes import DecoderSizes, OfficialSizes, sizes_of
+from milan_pipeline.weights.official import DecoderSizes, OfficialSizes, sizes_of
 from tests.small_official import encoder_only, official_weights
 
 ENCODER = OfficialSizes(patch_size=16, side=4, width=48, depth=3, decoder=None)

@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.open_clip_models import blank_visual, load_visual
-from milan_pipeline.teacher import Teacher, describe_teacher, visible_identity
-from milan_pipeline.teacher_spec import TeacherSpec
+from milan_pipeline.teacher.description import describe_teacher, visible_identity
+from milan_pipeline.teacher.open_clip_models import blank_visual, load_visual
+from milan_pipeline.teacher.spec import TeacherSpec
+from milan_pipeline.teacher.teacher import Teacher
 from tests.tiny_towers import (
     NATIVE,
     embedding,

@@ -8,11 +8,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from milan_pipeline.cli import group
+from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.main import group
+from milan_pipeline.cli.options import argument, arguments, option, require_least
+from milan_pipeline.cli.recipes import read_config
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.option_files import read_config
-from milan_pipeline.options import argument, arguments, option, require_least
-from milan_pipeline.stage_commands import stage_command
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

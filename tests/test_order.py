@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milan_pipeline.errors import ConfigError
-from milan_pipeline.order import (
+from milan_pipeline.data.order import (
     EpochOrder,
     OrderConfig,
     StepClock,
@@ -18,6 +17,7 @@ from milan_pipeline.order import (
     lanes_of,
     usable_workers,
 )
+from milan_pipeline.errors import ConfigError
 
 COUNTS = st.lists(st.integers(0, 12), min_size=1, max_size=6).map(np.array)
 EPOCHS = st.integers(0, 3)

@@ -6,15 +6,15 @@ import threading
 import fsspec
 import pytest
 
-from milan_pipeline import place_reader, storage
+from milan_pipeline import storage
+from milan_pipeline.data.pairs import join_pairs, read_pairs
 from milan_pipeline.errors import DataError, StorageError
-from milan_pipeline.manifest import Manifest
-from milan_pipeline.pair_reader import read_pairs
-from milan_pipeline.pairs import join_pairs
-from milan_pipeline.retries import TRIES
-from milan_pipeline.sample_table import Place
-from milan_pipeline.shard_cache import CacheConfig
-from milan_pipeline.shards import Sample, write_shard
+from milan_pipeline.shards import random_access
+from milan_pipeline.shards.cache import CacheConfig
+from milan_pipeline.shards.manifest import Manifest
+from milan_pipeline.shards.random_access import Place
+from milan_pipeline.shards.writer import Sample, write_shard
+from milan_pipeline.storage.retries import TRIES
 
 KEYS = tuple("abcdefghij")
 
@@ -90,7 +90,7 @@ def test_a_damaged_source_is_named_even_behind_a_cache(remote, cache):
 
 def test_reads_of_a_remote_store_run_ahead_and_together(remote, monkeypatch):
     """The first read returns only after two others have begun; no more than the bound begin."""
-    monkeypatch.setattr(place_reader, "READ_AHEAD", 4)
+    monkeypatch.setattr(random_access, "READ_AHEAD", 4)
     begun = threading.Semaphore(0)
     started = []
     real = storage.read_bytes

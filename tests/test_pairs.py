@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from milan_pipeline.data.pairs import join_pairs
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
-from milan_pipeline.manifest import Manifest, load_manifest
-from milan_pipeline.pairs import join_pairs
-from milan_pipeline.shards import Sample, SampleReader, write_shard
+from milan_pipeline.shards.manifest import Manifest, load_manifest
+from milan_pipeline.shards.random_access import SampleReader
+from milan_pipeline.shards.writer import Sample, write_shard
 
 KEYS = ("a", "b", "c", "d")
 SHARDS = ("x", "y")

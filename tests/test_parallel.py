@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import pytest
 
-from milan_pipeline.parallel import read_ahead
+from milan_pipeline.core.threads import read_ahead
 
 
 def numbers(until: int, taken: list[int], ended: list[str]) -> Generator[int, None, None]:

@@ -11,8 +11,10 @@ from timm.data.transforms_factory import create_transform
 from timm.layers.pos_embed import resample_abs_pos_embed
 
 from benchmarks.parity import main
-from milan_pipeline import evaluation_view, positions, training
-from milan_pipeline.classification_task import Classification
+from milan_pipeline.evaluate import view as evaluate_view
+from milan_pipeline.evaluate.classification.task import Classification
+from milan_pipeline.models import positions
+from milan_pipeline.training import trainer
 from tests.test_parity import beyond, change_tensor, change_values
 
 CASES = Path(__file__).parent / "data" / "parity"
@@ -55,7 +57,7 @@ def test_a_trainer_that_ignores_layers_is_noticed(monkeypatch, capsys):
         for group in optimiser.param_groups:
             group["lr"] = rate
 
-    monkeypatch.setattr(training, "set_learning_rate", one_rate)
+    monkeypatch.setattr(trainer, "set_learning_rate", one_rate)
     assert main([str(CASES / "finetune-tiny.safetensors")]) == 1
     missed = beyond(capsys)
     assert {"losses", "rates of patch_embed.proj.weight", "pos_embed moved by"} <= set(missed)
@@ -84,7 +86,7 @@ def test_other_positions_and_views_are_noticed(monkeypatch):
         ))  # fmt: skip
         assert main([str(CASES / "posembed.safetensors")]) == 1
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation_view, "create_transform", lambda *a, **k: view(
+        patch.setattr(evaluate_view, "create_transform", lambda *a, **k: view(
             *a, **(k | {"crop_pct": 1.0})
         ))  # fmt: skip
         assert main([str(CASES / "views.safetensors")]) == 1

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from milan_pipeline.cluster.work import Part
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.parts import Part
 
 
 @given(items=st.integers(0, 40), count=st.integers(1, 50))

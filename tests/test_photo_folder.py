@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from milan_pipeline.images import decode_rgb
-from milan_pipeline.manifest import keys_of, load_index, load_manifest
-from milan_pipeline.shards import iterate_shard
+from milan_pipeline.images.decode import decode_rgb
+from milan_pipeline.shards.manifest import keys_of, load_index, load_manifest
+from milan_pipeline.shards.sequential import iterate_shard
 from tests.conftest import run_cli
 from tests.photos import noise, write_photos
 from tests.stages.small_pretrain import TINY_STUDENT

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from benchmarks.plain_milan import PlainMilan, plain_loss
-from milan_pipeline.losses import make_loss
-from milan_pipeline.masking import kept_count
-from milan_pipeline.official import official_name
-from milan_pipeline.student import in_grid_order, patchify
+from milan_pipeline.models.student import in_grid_order, patchify
+from milan_pipeline.pretrain.losses import make_loss
+from milan_pipeline.pretrain.masking import kept_count
+from milan_pipeline.weights.official import official_name
 from tests.tiny_student import TARGET_WIDTH, gradients, take, tiny_batch, tiny_student
 
 CASES: list[dict[str, Any]] = [

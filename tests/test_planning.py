@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milan_pipeline.planning import (
+from milan_pipeline.planning.costs import (
     Bytes,
     Plan,
     Rates,

@@ -7,8 +7,8 @@ import timm
 import torch
 from torch.nn import functional as F
 
-from milan_pipeline.positions import positions_for, resample_positions
-from milan_pipeline.segmentation_model import HeadSpec, make_segmenter
+from milan_pipeline.evaluate.segmentation.model import HeadSpec, make_segmenter
+from milan_pipeline.models.positions import positions_for, resample_positions
 
 VIT: dict[str, Any] = {
     "model_name": "vit_tiny_patch16_224", "depth": 1, "embed_dim": 16, "num_heads": 2,

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from milan_pipeline import precision
-from milan_pipeline.precision import has_bfloat16, settle_precision
-from milan_pipeline.teacher import Teacher
-from milan_pipeline.teacher_spec import TeacherSpec
+from milan_pipeline.teacher import description
+from milan_pipeline.teacher.description import has_bfloat16, settle_precision
+from milan_pipeline.teacher.spec import TeacherSpec
+from milan_pipeline.teacher.teacher import Teacher
 from tests.tiny_towers import native, pixels, timm_tower
 
 CPU = torch.device("cpu")
@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(params=[True, False])
 def bfloat16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """A device that has bfloat16, or has not."""
-    monkeypatch.setattr(precision, "has_bfloat16", lambda _device: request.param)
+    monkeypatch.setattr(description, "has_bfloat16", lambda _device: request.param)
     return bool(request.param)
 
 

@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 
-from milan_pipeline.decoder_choices import DECODERS
 from milan_pipeline.errors import ConfigError, MismatchError
-from milan_pipeline.pretraining import StudentSpec, build_student
-from milan_pipeline.pretraining_choices import MILANS
+from milan_pipeline.models.baseline_decoders import DECODERS
+from milan_pipeline.models.build import StudentSpec, build_student
+from milan_pipeline.pretrain.defaults import MILANS
 
 TINY = StudentSpec(
     name="vit_tiny_patch16_224",
@@ -99,7 +99,7 @@ def test_a_record_describes_the_student_and_what_it_lacks_is_milans():
 
 
 def test_options_of_pretrain_describe_the_whole_student():
-    from stages.pretrain import Pretrain
+    from stages.pretrain.command import Pretrain
 
     options = {field.name for field in dataclasses.fields(Pretrain)}
     spec = {field.name for field in dataclasses.fields(StudentSpec)} - {"name"}

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.priors import PriorReader, settle_prior
-from milan_pipeline.teacher import Teacher
-from milan_pipeline.teacher_spec import TeacherSpec
-from milan_pipeline.towers import tower_of
+from milan_pipeline.teacher.prior import PriorReader, settle_prior
+from milan_pipeline.teacher.spec import TeacherSpec
+from milan_pipeline.teacher.teacher import Teacher
+from milan_pipeline.teacher.tower_registry import tower_of
 from tests.tiny_towers import native, normalised, pixels, timm_tower
 
 

@@ -10,9 +10,8 @@ import termios
 
 import pytest
 
-from milan_pipeline import messages
-from milan_pipeline.messages import Loudness, speaking
-from milan_pipeline.progress import progress_bar
+from milan_pipeline.core import console
+from milan_pipeline.core.console import Loudness, progress_bar, speaking
 
 
 def seen(monkeypatch: pytest.MonkeyPatch, columns: int, loudness: Loudness) -> str:
@@ -24,7 +23,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, columns: int, loudness: Loudness) -> s
         with progress_bar("extract-targets", total=1_281_167) as bar:
             bar.update(4096)
             bar.refresh()
-            messages.note("a note in between")
+            console.note("a note in between")
     heard = bytearray()
     with contextlib.suppress(OSError):  # which is how a terminal ends
         while part := os.read(ours, 1 << 16):

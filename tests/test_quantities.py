@@ -2,7 +2,7 @@
 
 import pytest
 
-from milan_pipeline.quantities import bytes_text, short_bytes
+from milan_pipeline.core.console import bytes_text, short_bytes
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from milan_pipeline import quick_gelu
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.open_clip_models import model_config
-from milan_pipeline.quick_gelu import registered, settle_quick_gelu, trained_with_quick_gelu
-from milan_pipeline.teacher import Teacher
-from milan_pipeline.teacher_spec import TeacherSpec
+from milan_pipeline.teacher import quick_gelu
+from milan_pipeline.teacher.open_clip_models import model_config
+from milan_pipeline.teacher.quick_gelu import registered, settle_quick_gelu, trained_with_quick_gelu
+from milan_pipeline.teacher.spec import TeacherSpec
+from milan_pipeline.teacher.teacher import Teacher
 from tests.conftest import write_tiny_clip
 from tests.tiny_towers import NATIVE, TEXT
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 import zarr
 
-from milan_pipeline.codec_files import read_store_codec
-from milan_pipeline.codecs import decode_prior
-from milan_pipeline.target_store import read_identity
+from milan_pipeline.codecs.interface import decode_prior
+from milan_pipeline.targets.codec_files import read_store_codec
+from milan_pipeline.targets.layout import read_identity
 from tests.conftest import run_cli, values_of
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "formats.md"

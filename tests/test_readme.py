@@ -4,8 +4,8 @@ import dataclasses
 import re
 import tomllib
 
-from milan_pipeline.pretraining_choices import MILANS
-from stages.pretrain import Pretrain
+from milan_pipeline.pretrain.defaults import MILANS
+from stages.pretrain.command import Pretrain
 from tests.documentation import DOCS, ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -5,10 +5,15 @@ import math
 import pytest
 import torch
 
-from milan_pipeline.decoder import PromptingDecoder
-from milan_pipeline.recipe import learning_rate, make_optimiser, scheduled_rate, set_learning_rate
-from milan_pipeline.student import Student
-from milan_pipeline.vit import build_encoder
+from milan_pipeline.models.decoder import PromptingDecoder
+from milan_pipeline.models.student import Student
+from milan_pipeline.models.vit import build_encoder
+from milan_pipeline.training.optim import (
+    learning_rate,
+    make_optimiser,
+    scheduled_rate,
+    set_learning_rate,
+)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from milan_pipeline.cli.recipes import find_recipe, read_document, read_sections, recipe_names
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.recipes import find_recipe, read_document, read_sections, recipe_names
 
 
 def test_installed_recipes_are_found_by_name() -> None:

@@ -9,10 +9,10 @@ import fsspec
 import pytest
 
 from milan_pipeline import storage
+from milan_pipeline.data.pairs import PairTable, read_pairs
 from milan_pipeline.errors import MissingDataError, StorageError
-from milan_pipeline.pair_reader import read_pairs
-from milan_pipeline.pairs import PairTable
-from milan_pipeline.retries import TRIES
+from milan_pipeline.storage import files
+from milan_pipeline.storage.retries import TRIES
 from tests.conftest import run_cli
 from tests.test_pair_reader import EXPECTED, places, write_world
 
@@ -100,7 +100,7 @@ class PlainHandler(RangeHandler):
 
 def test_a_web_server_without_ranges(tmp_path, monkeypatch):
     pytest.importorskip("aiohttp")
-    monkeypatch.setattr(storage, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(files, "PIECE_BYTES", 1000)
     data = bytes(range(256)) * 100
     (tmp_path / "x").write_bytes(data)
     make = functools.partial(PlainHandler, directory=str(tmp_path))

@@ -17,7 +17,7 @@ DOCUMENT = Path(__file__).parent.parent / "docs" / "rerunning.md"
 WITHOUT_OPEN_CLIP = """
 import json, sys
 sys.modules["open_clip"] = None
-from milan_pipeline.cli import main
+from milan_pipeline.cli.main import main
 for words in json.loads(sys.argv[1]):
     try:
         main(words)

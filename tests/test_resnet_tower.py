@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.teacher import Teacher
-from milan_pipeline.teacher_spec import TeacherSpec
+from milan_pipeline.teacher.spec import TeacherSpec
+from milan_pipeline.teacher.teacher import Teacher
 from tests.tiny_towers import embedding, native, normalised, pixels
 
 RESNET = {"layers": [1, 1, 1, 1], "width": 8, "head_width": 16, "image_size": 64}

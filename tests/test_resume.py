@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError
-from milan_pipeline.interrupts import StopRequest
 from tests.small_run import STEPS, Run, open_data, require_same_end
 
 LAST = f"checkpoints/step-{STEPS:08d}"

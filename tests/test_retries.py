@@ -7,7 +7,7 @@ import pytest
 
 from milan_pipeline import storage
 from milan_pipeline.errors import MissingDataError, StorageError
-from milan_pipeline.retries import TRIES, retried
+from milan_pipeline.storage.retries import TRIES, retried
 
 
 class Failing:

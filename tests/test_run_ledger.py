@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from milan_pipeline.distributed import World
+from milan_pipeline.cluster.world import World
+from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.errors import BadImageError, DataError
-from milan_pipeline.run_ledger import RunLedger
 from tests.processes import run_world
 
 

@@ -11,8 +11,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from milan_pipeline.errors import StorageError
-from milan_pipeline.run_log import EVENT_THREADS, RunLog, run_lock
-from milan_pipeline.run_state import trained_steps, write_state
+from milan_pipeline.training.run_folder import EVENT_THREADS, RunLog, run_lock
+from milan_pipeline.training.state import trained_steps, write_state
 
 FORK, SPAWN = map(multiprocessing.get_context, ("fork", "spawn"))
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from milan_pipeline.checkpoints import MODEL
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
-from milan_pipeline.run_weights import (
+from milan_pipeline.training.checkpoints import MODEL
+from milan_pipeline.weights.run_weights import (
     described_encoder,
     encoder_description,
     encoder_weights,

@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from milan_pipeline.decoder import PromptingDecoder
 from milan_pipeline.errors import MissingDataError
-from milan_pipeline.provenance import record_bytes
-from milan_pipeline.runs import load_run
+from milan_pipeline.models.decoder import PromptingDecoder
+from milan_pipeline.provenance.record import record_bytes
+from milan_pipeline.weights.loaded_run import load_run
 from tests.stages.small_pretrain import pretrain
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from milan_pipeline import storage
-from milan_pipeline.manifest import load_index, load_manifest
-from milan_pipeline.units import read_marks
+from milan_pipeline.shards.manifest import load_index, load_manifest
+from milan_pipeline.targets.units import read_marks
 from tests.conftest import run_cli
 from tests.s3_server import BUCKET, Outage, S3Server, outage, s3_server
 from tests.stages.small_pretrain import TINY_STUDENT, weights

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from milan_pipeline import segmentation_colours
-from milan_pipeline.segmentation_colours import distorted
+from milan_pipeline.evaluate.segmentation import colours
+from milan_pipeline.evaluate.segmentation.colours import distorted
 
 DRAWS = 400
 ORANGE = (150, 90, 60)  # hue 20 of 360 degrees, saturation 0.6: no change clips it
@@ -135,5 +135,5 @@ def test_amounts_are_drawn_evenly(name):
 
 
 def test_the_bounds_are_those_of_the_published_configuration():
-    assert segmentation_colours.BRIGHTNESS * 255 == 32
-    assert segmentation_colours.HUE * 180 == 18
+    assert colours.BRIGHTNESS * 255 == 32
+    assert colours.HUE * 180 == 18

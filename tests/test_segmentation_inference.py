@@ -5,15 +5,15 @@ from typing import Any
 import pytest
 import torch
 
-from milan_pipeline.classification_task import Pixels
-from milan_pipeline.segmentation_inference import (
+from milan_pipeline.evaluate.segmentation.inference import (
     Exhibits,
     Inference,
     InferenceConfig,
     window_starts,
 )
-from milan_pipeline.segmentation_masks import LabelConfig, Labels
-from milan_pipeline.segmentation_views import ScaleRule
+from milan_pipeline.evaluate.segmentation.masks import LabelConfig, Labels
+from milan_pipeline.evaluate.segmentation.views import ScaleRule
+from milan_pipeline.images.crops import Pixels
 from tests.painted import labels, sample
 
 MEANING = Labels(LabelConfig(classes=3, ignore_index=255, reduce_zero_label=False))

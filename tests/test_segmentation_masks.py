@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from milan_pipeline.errors import ConfigError, DataError
-from milan_pipeline.segmentation_masks import IGNORED, LabelConfig, Labels
+from milan_pipeline.evaluate.segmentation.masks import IGNORED, LabelConfig, Labels
 from tests.painted import png, sample
 
 VALUES = np.array([[0, 1, 2], [3, 255, 1]], dtype=np.uint8)

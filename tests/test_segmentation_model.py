@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.layer_decay import layer_decay_groups
-from milan_pipeline.segmentation_model import (
+from milan_pipeline.evaluate.segmentation.model import (
     HeadSpec,
     Pyramid,
     UPerNetHead,
     depths_of,
     make_segmenter,
 )
+from milan_pipeline.training.optim import layer_decay_groups
 
 VIT: dict[str, Any] = {
     "model_name": "vit_tiny_patch16_224", "depth": 4, "embed_dim": 16, "num_heads": 2,

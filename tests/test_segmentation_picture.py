@@ -5,8 +5,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from milan_pipeline.segmentation_masks import IGNORED
-from milan_pipeline.segmentation_picture import class_colours, draw_segmentations
+from milan_pipeline.evaluate.segmentation.masks import IGNORED
+from milan_pipeline.evaluate.segmentation.picture import class_colours, draw_segmentations
 from tests.painted import COLOURS, labels
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from milan_pipeline.labelled import open_labelled
-from milan_pipeline.run_ledger import RunLedger
-from milan_pipeline.segmentation_inference import Exhibit
-from milan_pipeline.segmentation_masks import IGNORED, LabelConfig, Labels
-from milan_pipeline.segmentation_scores import SegmentationScores, score
+from milan_pipeline.data.labelled import open_labelled
+from milan_pipeline.data.unreadable import RunLedger
+from milan_pipeline.evaluate.segmentation.inference import Exhibit
+from milan_pipeline.evaluate.segmentation.masks import IGNORED, LabelConfig, Labels
+from milan_pipeline.evaluate.segmentation.scoring import SegmentationScores, score
 from tests.painted import write_ade_tree
 
 CLASSES = 6  # of which 4 is in no truth, and 5 in neither truth nor answers

@@ -6,11 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from milan_pipeline.recipe import set_learning_rate
-from milan_pipeline.segmentation_masks import IGNORED
-from milan_pipeline.segmentation_model import HeadSpec, Logits, make_segmenter
-from milan_pipeline.segmentation_task import Segmentation, SegmentationConfig
-from milan_pipeline.segmentation_views import MaskedBatch
+from milan_pipeline.evaluate.segmentation.masks import IGNORED
+from milan_pipeline.evaluate.segmentation.model import HeadSpec, Logits, make_segmenter
+from milan_pipeline.evaluate.segmentation.task import Segmentation, SegmentationConfig
+from milan_pipeline.evaluate.segmentation.views import MaskedBatch
+from milan_pipeline.training.optim import set_learning_rate
 from tests.test_segmentation_model import VIT
 
 CONFIG = SegmentationConfig(

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from milan_pipeline.batching import stack
+from milan_pipeline.data.loader import stack
 from milan_pipeline.errors import BadImageError
-from milan_pipeline.segmentation_masks import IGNORED, LabelConfig, Labels
-from milan_pipeline.segmentation_views import MaskedViewConfig, MaskedViews, ScaleRule
+from milan_pipeline.evaluate.segmentation.masks import IGNORED, LabelConfig, Labels
+from milan_pipeline.evaluate.segmentation.views import MaskedViewConfig, MaskedViews, ScaleRule
 from tests.painted import COLOURS, labels, png, sample
 
 CONFIG = MaskedViewConfig(

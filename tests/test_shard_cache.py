@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milan_pipeline import shard_cache, storage
+from milan_pipeline import storage
 from milan_pipeline.errors import ConfigError, MissingDataError, StorageError
-from milan_pipeline.shard_cache import CacheConfig, ShardCache, ShardFile
+from milan_pipeline.shards import cache as shards_cache
+from milan_pipeline.shards.cache import CacheConfig, ShardCache, ShardFile
 
 PIECE = 100
 DATA = np.random.Generator(np.random.PCG64(0)).bytes(1234)
@@ -21,7 +22,7 @@ FORK = multiprocessing.get_context("fork")
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
-    monkeypatch.setattr(shard_cache, "PIECE_BYTES", PIECE)
+    monkeypatch.setattr(shards_cache, "PIECE_BYTES", PIECE)
 
 
 @pytest.fixture

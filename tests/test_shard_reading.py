@@ -12,11 +12,12 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milan_pipeline import shard_reading, storage
+from milan_pipeline import storage
 from milan_pipeline.errors import DataError, MissingDataError, StorageError
-from milan_pipeline.manifest import index_table
-from milan_pipeline.shard_reading import read_rows
-from milan_pipeline.shards import Sample, write_shard
+from milan_pipeline.shards import sequential
+from milan_pipeline.shards.manifest import index_table
+from milan_pipeline.shards.sequential import read_rows
+from milan_pipeline.shards.writer import Sample, write_shard
 
 PLACE = st.tuples(st.integers(0, 400), st.integers(0, 60))
 
@@ -54,8 +55,8 @@ def test_every_row_of_any_index_comes_in_order(
 ) -> None:
     shards, expected = [], []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shard_reading, "SPAN_BYTES", 100)
-        patch.setattr(shard_reading, "GAP_BYTES", 10)
+        patch.setattr(sequential, "SPAN_BYTES", 100)
+        patch.setattr(sequential, "GAP_BYTES", 10)
         for number, places in enumerate(indices):
             ordered = sorted(places) if sort else places
             shard, content = a_shard(f"memory://rows/{number}.tar", ordered, number)
@@ -66,7 +67,7 @@ def test_every_row_of_any_index_comes_in_order(
 
 @pytest.mark.parametrize("place", ["local", "memory"])
 def test_a_shard_takes_one_request_a_span(place: str, tmp_path: Path, monkeypatch, requests):
-    monkeypatch.setattr(shard_reading, "SPAN_BYTES", 20_000)
+    monkeypatch.setattr(sequential, "SPAN_BYTES", 20_000)
     folder = str(tmp_path) if place == "local" else "memory://spans"
     samples = [Sample(f"k{i:02d}", {"jpg": bytes([i]) * 3000, "cls": b"1"}) for i in range(20)]
     shard = write_shard(folder, "x.tar", samples)
@@ -80,8 +81,8 @@ def test_a_shard_takes_one_request_a_span(place: str, tmp_path: Path, monkeypatc
 
 
 def test_what_lies_far_apart_or_is_large_is_asked_for_alone(monkeypatch, requests) -> None:
-    monkeypatch.setattr(shard_reading, "SPAN_BYTES", 100)
-    monkeypatch.setattr(shard_reading, "GAP_BYTES", 10)
+    monkeypatch.setattr(sequential, "SPAN_BYTES", 100)
+    monkeypatch.setattr(sequential, "GAP_BYTES", 10)
     places = [(0, 20), (30, 20), (61, 20), (81, 300), (381, 10), (0, 5)]
     shard, content = a_shard("memory://far/x.tar", places)
     assert [data for _, _, data in read_rows([shard], threads=0)] == content
@@ -89,7 +90,7 @@ def test_what_lies_far_apart_or_is_large_is_asked_for_alone(monkeypatch, request
 
 
 def test_the_next_shards_are_under_way_but_not_too_many(monkeypatch, requests) -> None:
-    monkeypatch.setattr(shard_reading, "WAITING_SPANS", 1)
+    monkeypatch.setattr(sequential, "WAITING_SPANS", 1)
     taken = []
 
     def shards() -> Iterator[tuple[str, np.ndarray]]:

@@ -9,18 +9,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milan_pipeline import target_records
-from milan_pipeline.codec_files import write_shards_codec
-from milan_pipeline.codecs import parse_codec
 from milan_pipeline.codecs.fitting import fit_codec
-from milan_pipeline.dataset_size import key_bytes
-from milan_pipeline.identity import Identity, content_hash
-from milan_pipeline.manifest import Manifest, Shard, keys_of, load_index
-from milan_pipeline.shard_size import ShardSize, tar_header_bytes
-from milan_pipeline.shards import Sample, write_shard
-from milan_pipeline.target_records import layout_of
-from milan_pipeline.target_store import OUTER_SHARD
-from milan_pipeline.units import Unit, target_shard_name
+from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.planning.dataset import key_bytes
+from milan_pipeline.planning.shard_size import ShardSize, tar_header_bytes
+from milan_pipeline.provenance.identity import Identity, content_hash
+from milan_pipeline.shards.manifest import Manifest, Shard, keys_of, load_index
+from milan_pipeline.shards.writer import Sample, write_shard
+from milan_pipeline.targets import shard_records
+from milan_pipeline.targets.codec_files import write_shards_codec
+from milan_pipeline.targets.layout import OUTER_SHARD
+from milan_pipeline.targets.shard_records import layout_of
+from milan_pipeline.targets.units import Unit, target_shard_name
 from tests.test_shards import KEY
 from tests.test_store_size import identity_of
 
@@ -88,7 +88,7 @@ def test_headers_that_cost_over_a_tenth_make_samples_share(
     layouts = [layout_of(identity_of("int8", 49, width)) for width in range(100, 300, 3)]
     shares = [layout.is_shared for layout in layouts]
     assert {*shares} == {False, True}
-    monkeypatch.setattr(target_records, "MOST_OVERHEAD", 1000)
+    monkeypatch.setattr(shard_records, "MOST_OVERHEAD", 1000)
     for layout, is_shared in zip(layouts, shares, strict=True):
         alone = dataclasses.replace(layout)
         samples = alone.samples_of(["a", "b"], np.zeros(2, alone.dtype))

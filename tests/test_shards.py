@@ -17,17 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from milan_pipeline import shards, storage
+from milan_pipeline import storage
 from milan_pipeline.errors import DataError, MissingDataError, StorageError
-from milan_pipeline.manifest import Manifest, Shard, keys_of, load_index, load_manifest
-from milan_pipeline.shards import (
-    Part,
-    Sample,
-    SampleReader,
-    index_shard,
-    iterate_shard,
-    write_shard,
-)
+from milan_pipeline.shards import random_access
+from milan_pipeline.shards.manifest import Manifest, Shard, keys_of, load_index, load_manifest
+from milan_pipeline.shards.random_access import SampleReader
+from milan_pipeline.shards.sequential import index_shard, iterate_shard
+from milan_pipeline.shards.writer import Part, Sample, write_shard
 
 KEY = st.text("abcdefgh-_/äé ", min_size=1, max_size=150).filter(
     lambda key: not key.startswith("/") and not key.endswith("/") and "//" not in key
@@ -374,7 +370,7 @@ def test_remote_shards(tmp_path: Path) -> None:
 def test_the_number_of_open_files_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "OPEN_FILES", 2)
+    monkeypatch.setattr(random_access, "OPEN_FILES", 2)
     opened: list[BinaryIO] = []
     real = storage.open_read
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from milan_pipeline.cluster.slurm import Queued, in_ranges, queued_jobs, submit_script
 from milan_pipeline.errors import StorageError
-from milan_pipeline.slurm import Queued, in_ranges, queued_jobs, submit_script
 from tests.fake_slurm import FakeSlurm
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milan_pipeline.errors import ConfigError, DataError
-from milan_pipeline.sources import find_source, shuffled
+from milan_pipeline.images.sources import find_source, shuffled
 
 
 def touch(root: Path, *names: str) -> None:

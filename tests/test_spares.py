@@ -6,15 +6,14 @@ import itertools
 import pytest
 import torch
 
-from milan_pipeline.batching import join
+from milan_pipeline.data.image_table import open_images
+from milan_pipeline.data.loader import join
+from milan_pipeline.data.order import OrderConfig
+from milan_pipeline.data.stream import SampleSource, batches
+from milan_pipeline.data.unreadable import RunLedger, spare_places
 from milan_pipeline.errors import DataError
-from milan_pipeline.image_table import open_images
-from milan_pipeline.manifest import load_manifest
-from milan_pipeline.order import OrderConfig
-from milan_pipeline.pixel_examples import ToPixelExamples
-from milan_pipeline.run_ledger import RunLedger
-from milan_pipeline.spares import spare_places
-from milan_pipeline.stream import SampleSource, batches
+from milan_pipeline.pretrain.pixel_data import ToPixelExamples
+from milan_pipeline.shards.manifest import load_manifest
 from tests.conftest import run_cli, write_picture
 from tests.small_labels import spoil
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from milan_pipeline.errors import MissingDataError
-from milan_pipeline.identity import content_hash
-from milan_pipeline.manifest import Manifest, Shard
-from milan_pipeline.status import SILENT_SECONDS, Status, read_status
-from milan_pipeline.target_store import create_root
-from milan_pipeline.units import Mark, Unit, extent_of, list_units, revoked
-from milan_pipeline.work_reports import Reporter
+from milan_pipeline.provenance.identity import content_hash
+from milan_pipeline.shards.manifest import Manifest, Shard
+from milan_pipeline.targets.layout import create_root
+from milan_pipeline.targets.progress_reports import Reporter
+from milan_pipeline.targets.status import SILENT_SECONDS, Status, read_status
+from milan_pipeline.targets.units import Mark, Unit, extent_of, list_units, revoked
 
 IDENTITY = {
     "teacher": {"name": "ViT-B-16", "precision": "fp32", "grid": [2, 2], "width": 8},

@@ -7,7 +7,8 @@ import pytest
 
 from milan_pipeline import storage
 from milan_pipeline.errors import MissingDataError, StorageError
-from milan_pipeline.retries import TRIES
+from milan_pipeline.storage import files
+from milan_pipeline.storage.retries import TRIES
 
 URL = "memory://remote/folder/x"
 
@@ -123,7 +124,7 @@ def test_many_files_come_in_order(remote: bool, tmp_path) -> None:
 
     contents = storage.read_many(named_urls())
     assert next(contents) == b"0"
-    assert len(asked) == (storage.READ_AHEAD if remote else 1)
+    assert len(asked) == (files.READ_AHEAD if remote else 1)
     assert list(contents) == [str(number).encode() for number in range(1, 300)]
     assert list(storage.read_many([])) == []
     if not remote:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from milan_pipeline import storage
-from milan_pipeline.store_listing import extra_objects, extra_units, faults_of_groups
+from milan_pipeline.targets.verification_work import extra_objects, extra_units, faults_of_groups
 from tests.test_target_store import make_block, write
 
 

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from milan_pipeline.codec_files import write_store_codec
-from milan_pipeline.codecs import parse_codec
-from milan_pipeline.codecs.component_codec import most_components
+from milan_pipeline.codecs.components import most_components
 from milan_pipeline.codecs.fitting import fit_codec
-from milan_pipeline.identity import build_identity
-from milan_pipeline.store_size import KeyBytes, StoreSize, likely_identity
-from milan_pipeline.target_store import create_root, root_bytes
-from milan_pipeline.teacher import visible_identity
-from milan_pipeline.teacher_spec import TeacherSpec
-from milan_pipeline.units import Unit
-from milan_pipeline.views import ViewPolicy
+from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.images.views import ViewPolicy
+from milan_pipeline.planning.store_size import KeyBytes, StoreSize, likely_identity
+from milan_pipeline.provenance.identity import build_identity
+from milan_pipeline.targets.codec_files import write_store_codec
+from milan_pipeline.targets.layout import create_root, root_bytes
+from milan_pipeline.targets.units import Unit
+from milan_pipeline.teacher.description import visible_identity
+from milan_pipeline.teacher.spec import TeacherSpec
 from tests.test_target_store import make_block, write
 
 

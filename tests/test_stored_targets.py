@@ -8,7 +8,7 @@ import pytest
 import zarr
 
 from milan_pipeline.errors import DataError, MissingDataError
-from milan_pipeline.stored_targets import open_targets
+from milan_pipeline.targets.store import open_targets
 from tests.conftest import run_cli, values_of
 
 UNIT = (1, "images-000002")

@@ -12,19 +12,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from milan_pipeline import stream as stream_module
-from milan_pipeline.batching import join
-from milan_pipeline.codecs import decode_prior
+from milan_pipeline.codecs.interface import decode_prior
+from milan_pipeline.data import stream as stream_module
+from milan_pipeline.data.loader import join
+from milan_pipeline.data.order import lanes_of, usable_workers
+from milan_pipeline.data.pairs import PairSamples
+from milan_pipeline.data.stream import SampleSource, batches
 from milan_pipeline.errors import DataError
-from milan_pipeline.examples import Batch, ExampleConfig, ToExamples
-from milan_pipeline.manifest import load_index, load_manifest
-from milan_pipeline.masking import draw_mask
-from milan_pipeline.order import lanes_of, usable_workers
-from milan_pipeline.pair_reader import PairSamples
-from milan_pipeline.pretraining import open_run_data
-from milan_pipeline.shard_cache import CacheConfig
-from milan_pipeline.stream import SampleSource, batches
-from milan_pipeline.student import in_grid_order
+from milan_pipeline.models.student import in_grid_order
+from milan_pipeline.pretrain.examples import Batch, ExampleConfig, ToExamples
+from milan_pipeline.pretrain.feature_data import open_run_data
+from milan_pipeline.pretrain.masking import draw_mask
+from milan_pipeline.shards.cache import CacheConfig
+from milan_pipeline.shards.manifest import load_index, load_manifest
 from tests.small_fitted import write_fitted
 
 # torch advises against more loader processes than cores; here they are few samples' worth.

@@ -6,19 +6,19 @@ import pytest
 import torch
 from timm.models import VisionTransformer
 
-from milan_pipeline.decoder import PromptingDecoder
-from milan_pipeline.decoder_choices import DECODERS
 from milan_pipeline.errors import ConfigError, MismatchError
-from milan_pipeline.losses import cosine_loss
-from milan_pipeline.official import load_official, official_name
-from milan_pipeline.student import (
+from milan_pipeline.models.baseline_decoders import DECODERS
+from milan_pipeline.models.decoder import PromptingDecoder
+from milan_pipeline.models.student import (
     SUPERVISE,
     Student,
     in_grid_order,
     patchify,
     supervised_slice,
 )
-from milan_pipeline.vit import build_encoder, tokens_of
+from milan_pipeline.models.vit import build_encoder, tokens_of
+from milan_pipeline.pretrain.losses import cosine_loss
+from milan_pipeline.weights.official import load_official, official_name
 from tests.tiny_student import (
     GRID,
     NAME,

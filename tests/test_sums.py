@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from milan_pipeline.encoder_specs import fingerprint, load_encoder
+from milan_pipeline.encoders.load import fingerprint, load_encoder
 from milan_pipeline.errors import DataError
-from milan_pipeline.export import export_encoder
-from milan_pipeline.sums import put_with_sums, read_checked
-from milan_pipeline.vit import build_encoder, encoder_arguments
+from milan_pipeline.models.vit import build_encoder, encoder_arguments
+from milan_pipeline.storage.checksums import put_with_sums, read_checked
+from milan_pipeline.weights.files import export_encoder
 
 FILES = {"encoder.safetensors": b"weights", "encoder.json": b"{}"}
 GREY = [0.5, 0.5, 0.5]

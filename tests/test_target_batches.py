@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from milan_pipeline.codecs import Codec, encode_prior, make_codec, parse_codec
 from milan_pipeline.codecs.fitting import fit_codec
-from milan_pipeline.codecs.registry import PLAIN
-from milan_pipeline.device_copies import DeviceCopies
+from milan_pipeline.codecs.interface import Codec, encode_prior
+from milan_pipeline.codecs.registry import PLAIN, make_codec
+from milan_pipeline.codecs.spec import parse_codec
 from milan_pipeline.errors import DataError
-from milan_pipeline.extraction_job import ExtractionJob
-from milan_pipeline.target_batches import compute
-from milan_pipeline.units import list_units, read_marks
-from milan_pipeline.view_batches import PixelBuffers, ViewBatch, view_batches
+from milan_pipeline.extraction.job import ExtractionJob
+from milan_pipeline.extraction.target_batches import DeviceCopies, compute
+from milan_pipeline.extraction.view_batches import PixelBuffers, ViewBatch, view_batches
+from milan_pipeline.targets.units import list_units, read_marks
 from tests.small_extraction import WIDTH, RowTeacher, extract, job_on
 from tests.test_target_store import files_of
 

@@ -12,14 +12,14 @@ import pytest
 import webdataset
 from numpy.typing import NDArray
 
-from milan_pipeline.codecs import parse_codec
+from milan_pipeline.codecs.spec import parse_codec
 from milan_pipeline.errors import DataError
-from milan_pipeline.manifest import Manifest, load_manifest
-from milan_pipeline.provenance import read_record
-from milan_pipeline.target_records import RecordLayout, layout_of, write_target_shard
-from milan_pipeline.target_store import OUTER_SHARD, read_identity
-from milan_pipeline.unit_reader import open_unit
-from milan_pipeline.units import Mark, Unit, read_marks, units_of_extent
+from milan_pipeline.provenance.record import read_record
+from milan_pipeline.shards.manifest import Manifest, load_manifest
+from milan_pipeline.targets.layout import OUTER_SHARD, read_identity
+from milan_pipeline.targets.reader import open_unit
+from milan_pipeline.targets.shard_records import RecordLayout, layout_of, write_target_shard
+from milan_pipeline.targets.units import Mark, Unit, read_marks, units_of_extent
 from tests.conftest import targets_of, values_of
 from tests.test_target_store import make_block, write
 

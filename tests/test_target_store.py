@@ -12,19 +12,16 @@ import pytest
 import torch
 import zarr
 
-from milan_pipeline import storage, target_store
-from milan_pipeline.codecs import make_codec
+from milan_pipeline import storage
+from milan_pipeline.codecs.registry import make_codec
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
-from milan_pipeline.identity import build_identity
-from milan_pipeline.manifest import Shard
-from milan_pipeline.target_store import (
-    UnitBlock,
-    create_root,
-    read_identity,
-)
-from milan_pipeline.unit_reader import open_unit
-from milan_pipeline.unit_writer import UnitWriter
-from milan_pipeline.units import Mark, Unit
+from milan_pipeline.provenance.identity import build_identity
+from milan_pipeline.shards.manifest import Shard
+from milan_pipeline.targets import layout
+from milan_pipeline.targets.layout import UnitBlock, create_root, read_identity
+from milan_pipeline.targets.reader import open_unit
+from milan_pipeline.targets.units import Mark, Unit
+from milan_pipeline.targets.writer import UnitWriter
 from tests.conftest import values_of
 
 ARRAYS = ("codes", "prior", "box", "flip", "size", "digest")
@@ -102,8 +99,8 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_any_reader_sees_what_was_put_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str, count: int
 ) -> None:
-    for module in ("target_store", "unit_writer"):
-        monkeypatch.setattr(f"milan_pipeline.{module}.OUTER_SHARD", 4)
+    for module in ("layout", "writer"):
+        monkeypatch.setattr(f"milan_pipeline.targets.{module}.OUTER_SHARD", 4)
     block = make_block(count, codec=codec)
     unit, mark = write(tmp_path, block)
     assert mark.n == count
@@ -139,8 +136,8 @@ def test_outer_shards(tmp_path: Path, count: int) -> None:
 def test_bytes_do_not_depend_on_blocks_or_on_reruns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("target_store", "unit_writer"):
-        monkeypatch.setattr(f"milan_pipeline.{module}.OUTER_SHARD", 4)
+    for module in ("layout", "writer"):
+        monkeypatch.setattr(f"milan_pipeline.targets.{module}.OUTER_SHARD", 4)
     block = make_block(11, codec="int8")
     unit, mark = write(tmp_path / "a", block, sizes=[11])
     first = files_of(tmp_path / "a")
@@ -232,7 +229,7 @@ def test_a_damaged_root_is_named(tmp_path: Path) -> None:
 
 def test_a_store_of_another_format_is_named(tmp_path: Path, monkeypatch) -> None:
     url = str(tmp_path)
-    monkeypatch.setattr(target_store, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(layout, "FORMAT_VERSION", 2)
     create_root(url, IDENTITY)
     monkeypatch.undo()
     with pytest.raises(DataError, match="has format version 2, this program reads 1"):

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.teacher import Teacher, visible_identity
-from milan_pipeline.teacher_spec import TeacherSpec
+from milan_pipeline.teacher.description import visible_identity
+from milan_pipeline.teacher.spec import TeacherSpec
+from milan_pipeline.teacher.teacher import Teacher
 from tests.conftest import TINY_CLIP, write_tiny_clip
 from tests.tiny_towers import native, normalised, pixels, timm_tower
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.teacher_spec import TeacherSpec
+from milan_pipeline.teacher.spec import TeacherSpec
 
 
 def test_paths_are_not_part_of_the_identity(tmp_path: Path) -> None:

@@ -5,10 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from milan_pipeline import teacher_speed
-from milan_pipeline.teacher import Teacher
-from milan_pipeline.teacher_spec import TeacherSpec
-from milan_pipeline.teacher_speed import (
+from milan_pipeline.planning import teacher_speed
+from milan_pipeline.planning.teacher_speed import (
     MEASURED_PRECISIONS,
     TeacherSpeed,
     fastest,
@@ -16,6 +14,8 @@ from milan_pipeline.teacher_speed import (
     multiply_adds,
     usual_batches,
 )
+from milan_pipeline.teacher.spec import TeacherSpec
+from milan_pipeline.teacher.teacher import Teacher
 from tests.conftest import write_tiny_clip
 
 

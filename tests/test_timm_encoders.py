@@ -8,10 +8,10 @@ import timm
 import torch
 from timm.models import _builder
 
-from milan_pipeline.encoder_specs import fingerprint, image_size_of, load_encoder
+from milan_pipeline.encoders.headless import assemble
+from milan_pipeline.encoders.load import fingerprint, image_size_of, load_encoder
+from milan_pipeline.encoders.readers import read_timm_encoder
 from milan_pipeline.errors import ConfigError, MissingDataError
-from milan_pipeline.headless import assemble
-from milan_pipeline.timm_encoders import read_timm_encoder
 
 PRETRAINED = "test_vit2.r160_in1k"  # it norms what it has pooled, and has a head
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from milan_pipeline.encoder_specs import load_encoder
+from milan_pipeline.encoders.load import load_encoder
+from milan_pipeline.encoders.readers import load_timm_model
 from milan_pipeline.errors import MissingDataError
-from milan_pipeline.timm_models import load_timm_model
 from tests.conftest import run_cli
 
 

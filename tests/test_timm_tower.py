@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.teacher import Teacher
-from milan_pipeline.teacher_spec import TeacherSpec
+from milan_pipeline.teacher.spec import TeacherSpec
+from milan_pipeline.teacher.teacher import Teacher
 from tests.tiny_towers import TOKEN_TRUNKS, embedding, normalised, pixels, size_of, timm_tower
 
 POOLED_BY = {

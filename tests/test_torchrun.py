@@ -26,7 +26,7 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", 2
 def command(shards, out):
     images, targets = shards
     return [
-        "milan_pipeline.cli", "pretrain", "--images", images, "--targets", targets, "--out", out,
+        "milan_pipeline", "pretrain", "--images", images, "--targets", targets, "--out", out,
         *TINY_STUDENT, "--batch-size", 8, "--epochs", STEPS // 3, "--checkpoint-every", 5,
         "--log-every", 1, "--workers", 1,
     ]  # fmt: skip
@@ -178,7 +178,7 @@ def test_processes_fine_tune_together_stop_in_order_and_go_on(tmp_path):
 
     def words(out):
         return [
-            sys.executable, "-m", "milan_pipeline.cli", "finetune", *TINY_VIT, "--processes", 2,
+            sys.executable, "-m", "milan_pipeline", "finetune", *TINY_VIT, "--processes", 2,
             "--train", tmp_path / "train", "--val", tmp_path / "val", "--out", out,
             "--batch-size", 8, "--epochs", 12, "--eval-every", 5, "--micro-batch", 3,
             "--base-lr", 0.02, "--checkpoint-every", 5, "--log-every", 1, "--workers", 1,

@@ -7,17 +7,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from milan_pipeline.cluster.world import blocks_of
+from milan_pipeline.data.pairs import PairSamples
+from milan_pipeline.data.stream import batches
 from milan_pipeline.errors import ConfigError, DataError
-from milan_pipeline.examples import ToExamples
-from milan_pipeline.losses import cosine_loss
-from milan_pipeline.meter import in_words
-from milan_pipeline.pair_reader import PairSamples
-from milan_pipeline.pretraining_task import StudentInput
-from milan_pipeline.recipe import learning_rate
-from milan_pipeline.replicas import blocks_of
-from milan_pipeline.stream import batches
-from milan_pipeline.student import patchify
-from milan_pipeline.training import Trainer
+from milan_pipeline.models.student import patchify
+from milan_pipeline.pretrain.examples import ToExamples
+from milan_pipeline.pretrain.losses import cosine_loss
+from milan_pipeline.pretrain.task import StudentInput
+from milan_pipeline.training.meter import in_words
+from milan_pipeline.training.optim import learning_rate
+from milan_pipeline.training.trainer import Trainer
 from tests.small_run import (
     RECIPE,
     STEPS,

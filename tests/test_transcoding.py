@@ -6,17 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from milan_pipeline.codec_spec import UNFITTED
-from milan_pipeline.codecs import Codec, encode_prior, make_codec, parse_codec
 from milan_pipeline.codecs.fitting import fit_codec
+from milan_pipeline.codecs.interface import Codec, encode_prior
+from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.codecs.spec import UNFITTED, parse_codec
+from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError
-from milan_pipeline.interrupts import StopRequest
-from milan_pipeline.transcoding import (
-    ROWS_AT_ONCE,
-    Recoder,
-    likely_identity_of,
-    new_codec,
-)
+from milan_pipeline.targets.transcoding import ROWS_AT_ONCE, Recoder, likely_identity_of, new_codec
 from tests.test_target_store import make_block
 
 CPU = torch.device("cpu")

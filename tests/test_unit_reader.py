@@ -11,10 +11,11 @@ from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteReques
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-from milan_pipeline import storage, target_store, unit_reader
+from milan_pipeline import storage
 from milan_pipeline.errors import DataError, StorageError
-from milan_pipeline.filesystems import resolve
-from milan_pipeline.unit_reader import VerifiedObjects, open_unit
+from milan_pipeline.storage.filesystems import resolve
+from milan_pipeline.targets import layout, reader
+from milan_pipeline.targets.reader import VerifiedObjects, open_unit
 from tests.conftest import values_of
 from tests.test_target_store import ARRAYS, make_block, write
 
@@ -41,7 +42,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def test_each_object_is_fetched_once(place: str, monkeypatch, fetched) -> None:
-    monkeypatch.setattr(target_store, "OUTER_SHARD", 4)
+    monkeypatch.setattr(layout, "OUTER_SHARD", 4)
     block = make_block(11, codec="int8")
     unit, mark = write(place, block)
     fetched.clear()
@@ -57,8 +58,8 @@ def test_each_object_is_fetched_once(place: str, monkeypatch, fetched) -> None:
 
 
 def test_little_is_kept_in_memory(place: str, monkeypatch, fetched) -> None:
-    monkeypatch.setattr(target_store, "OUTER_SHARD", 4)
-    monkeypatch.setattr(unit_reader, "KEPT_BYTES", 1)
+    monkeypatch.setattr(layout, "OUTER_SHARD", 4)
+    monkeypatch.setattr(reader, "KEPT_BYTES", 1)
     block = make_block(8)
     unit, mark = write(place, block)
     codes = open_unit(place, unit, mark)["codes"]

@@ -10,13 +10,13 @@ import pytest
 import zarr
 
 from milan_pipeline import storage
-from milan_pipeline.codecs import make_codec
+from milan_pipeline.codecs.registry import make_codec
 from milan_pipeline.errors import StorageError
-from milan_pipeline.manifest import Shard
-from milan_pipeline.target_store import UnitBlock, create_codes, create_small_array
-from milan_pipeline.unit_reader import open_unit
-from milan_pipeline.unit_writer import PUT_THREADS, UnitWriter
-from milan_pipeline.units import Mark, Unit, read_mark, revoked, why_undone
+from milan_pipeline.shards.manifest import Shard
+from milan_pipeline.targets.layout import UnitBlock, create_codes, create_small_array
+from milan_pipeline.targets.reader import open_unit
+from milan_pipeline.targets.units import Mark, Unit, read_mark, revoked, why_undone
+from milan_pipeline.targets.writer import PUT_THREADS, UnitWriter
 from tests.conftest import values_of
 from tests.test_target_store import files_of, make_block, rows_of
 
@@ -60,7 +60,7 @@ def test_small_arrays_are_one_object_each(tmp_path: Path) -> None:
 
 
 def test_large_ones_are_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("milan_pipeline.target_store.SMALL_CHUNK_BYTES", 16 * 100)
+    monkeypatch.setattr("milan_pipeline.targets.layout.SMALL_CHUNK_BYTES", 16 * 100)
     block = make_block(250)
     unit = unit_of(250)
     codec = make_codec("float16")
@@ -101,7 +101,7 @@ def test_a_stale_mark_is_revoked_before_anything_is_written(
 
 
 class Puts:
-    """Stand in for `storage.put_bytes` of a remote store: note the order, hold some, fail some."""
+    """Stand in for `files.put_bytes` of a remote store: note the order, hold some, fail some."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fail: str = "") -> None:
         self.order: list[str] = []
@@ -130,8 +130,8 @@ class Puts:
 
 
 def small_outer_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("target_store", "unit_writer"):
-        monkeypatch.setattr(f"milan_pipeline.{module}.OUTER_SHARD", 2)
+    for module in ("layout", "writer"):
+        monkeypatch.setattr(f"milan_pipeline.targets.{module}.OUTER_SHARD", 2)
 
 
 def test_a_remote_store_gets_some_objects_at_a_time_and_the_mark_last(

@@ -8,8 +8,8 @@ import pytest
 
 from milan_pipeline import storage
 from milan_pipeline.errors import DataError, MismatchError
-from milan_pipeline.manifest import Manifest, Shard
-from milan_pipeline.units import (
+from milan_pipeline.shards.manifest import Manifest, Shard
+from milan_pipeline.targets.units import (
     REVOKED,
     Mark,
     Unit,

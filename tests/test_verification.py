@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from milan_pipeline.codecs import make_codec
-from milan_pipeline.identity import build_identity, content_hash
-from milan_pipeline.manifest import Manifest, load_index
-from milan_pipeline.shards import Sample, write_shard
-from milan_pipeline.target_store import UnitBlock
-from milan_pipeline.unit_writer import UnitWriter
-from milan_pipeline.units import Mark, Unit
-from milan_pipeline.verification import StoreCheck, box_of
-from milan_pipeline.views import Box, ViewPolicy
+from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.images.views import Box, ViewPolicy
+from milan_pipeline.provenance.identity import build_identity, content_hash
+from milan_pipeline.shards.manifest import Manifest, load_index
+from milan_pipeline.shards.writer import Sample, write_shard
+from milan_pipeline.targets.layout import UnitBlock
+from milan_pipeline.targets.reader import box_of
+from milan_pipeline.targets.units import Mark, Unit
+from milan_pipeline.targets.verification import StoreCheck
+from milan_pipeline.targets.writer import UnitWriter
 from tests.test_target_store import make_block
 
 POLICY = ViewPolicy(seed=2)

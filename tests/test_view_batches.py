@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from milan_pipeline.crops import view_pixels
 from milan_pipeline.errors import DataError
-from milan_pipeline.extraction import ExtractionJob
-from milan_pipeline.images import decode_rgb, digest
-from milan_pipeline.shards import iterate_shard
-from milan_pipeline.units import Mark, Unit, list_units
-from milan_pipeline.view_batches import PixelBuffers, ViewBatch, view_batches
+from milan_pipeline.extraction.job import ExtractionJob
+from milan_pipeline.extraction.view_batches import PixelBuffers, ViewBatch, view_batches
+from milan_pipeline.images.crops import view_pixels
+from milan_pipeline.images.decode import decode_rgb, digest
+from milan_pipeline.shards.sequential import iterate_shard
+from milan_pipeline.targets.units import Mark, Unit, list_units
 from tests.small_extraction import SIZE, extract, job_on, threads_of_pools
 
 

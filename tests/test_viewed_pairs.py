@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from milan_pipeline.data.viewed_pairs import iterate_pairs
 from milan_pipeline.errors import MissingDataError
-from milan_pipeline.stored_targets import open_targets
-from milan_pipeline.teacher import Teacher
-from milan_pipeline.teacher_spec import TeacherSpec
-from milan_pipeline.viewed_pairs import iterate_pairs
+from milan_pipeline.targets.store import open_targets
+from milan_pipeline.teacher.spec import TeacherSpec
+from milan_pipeline.teacher.teacher import Teacher
 from tests.conftest import run_cli
 
 

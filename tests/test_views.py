@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torchvision.transforms.v2 import RandomResizedCrop
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.views import Box, ViewPolicy, center_crop, policy_of, random_resized_crop
+from milan_pipeline.images.views import Box, ViewPolicy, center_crop, policy_of, random_resized_crop
 
 SIZES = st.integers(1, 3000) | st.integers(1, 8)
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=300)

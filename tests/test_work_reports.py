@@ -10,7 +10,13 @@ import pytest
 
 from milan_pipeline import storage
 from milan_pipeline.errors import DataError, InterruptedRunError, StorageError
-from milan_pipeline.work_reports import WRITE_EVERY, Report, Reporter, closing_report, read_reports
+from milan_pipeline.targets.progress_reports import (
+    WRITE_EVERY,
+    Report,
+    Reporter,
+    closing_report,
+    read_reports,
+)
 from tests.test_units import UNITS
 
 

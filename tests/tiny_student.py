@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
-from milan_pipeline.decoder_choices import make_decoder
-from milan_pipeline.student import Student
-from milan_pipeline.vit import build_encoder
+from milan_pipeline.models.baseline_decoders import make_decoder
+from milan_pipeline.models.student import Student
+from milan_pipeline.models.vit import build_encoder
 
 NAME = "vit_base_patch16_224"
 GRID = (4, 6)

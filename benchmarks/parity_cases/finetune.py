@@ -16,16 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.parity_cases.case import Case, Deviation, largest, most_relative, moved
-from milan_pipeline.backbones import Backbone
-from milan_pipeline.classification_task import Classification, ClassificationConfig
-from milan_pipeline.classification_views import LabelledBatch
-from milan_pipeline.classifiers import make_classifier
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.data.order import StepClock
+from milan_pipeline.encoders.headless import Backbone, Headless, assemble, headless_arguments
 from milan_pipeline.errors import DataError
-from milan_pipeline.exams import evaluating
-from milan_pipeline.headless import Headless, assemble, headless_arguments
-from milan_pipeline.interrupts import StopRequest
-from milan_pipeline.order import StepClock
-from milan_pipeline.training import Trainer, TrainingConfig
+from milan_pipeline.evaluate.classification.model import make_classifier
+from milan_pipeline.evaluate.classification.task import Classification, ClassificationConfig
+from milan_pipeline.evaluate.classification.views import LabelledBatch
+from milan_pipeline.training.trainer import Trainer, TrainingConfig
+from milan_pipeline.training.validation import evaluating
 
 SIZES = ("img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias")
 EPS = 1e-6

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.parity_cases.case import Case, Deviation, most_relative
-from milan_pipeline.evaluation import knn_answers, knn_votes, per_cent
+from milan_pipeline.evaluate.probe.classifiers import knn_answers, knn_votes, per_cent
 
 TOP = 5
 

@@ -10,8 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.parity_cases.case import Case, Deviation, largest, most_relative, moved
-from milan_pipeline.linear_official import make_lars, official_model, official_steps, peak_rate
-from milan_pipeline.linear_protocols import OfficialLinear
+from milan_pipeline.evaluate.probe.linear_official import (
+    make_lars,
+    official_model,
+    official_steps,
+    peak_rate,
+)
+from milan_pipeline.evaluate.probe.protocols import OfficialLinear
 
 STATISTICS = {"0.running_mean": 0.0, "0.running_var": 1.0}
 """Where BatchNorm's begin."""

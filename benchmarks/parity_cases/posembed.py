@@ -10,8 +10,8 @@ import timm
 from torch import Tensor
 
 from benchmarks.parity_cases.case import Case, Deviation, largest
-from milan_pipeline.headless import Headless, assemble, headless_arguments
-from milan_pipeline.positions import positions_for
+from milan_pipeline.encoders.headless import Headless, assemble, headless_arguments
+from milan_pipeline.models.positions import positions_for
 
 PATCH = 2
 GREY = [0.5] * 3

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks.parity_cases.case import Case, Deviation, largest
-from milan_pipeline.decoder import PromptingDecoder
-from milan_pipeline.initial import sincos_positions
-from milan_pipeline.losses import cosine_loss
-from milan_pipeline.official import load_official, official_name
-from milan_pipeline.student import Student, in_grid_order, patchify
-from milan_pipeline.vit import build_encoder
+from milan_pipeline.models.decoder import PromptingDecoder
+from milan_pipeline.models.layers import sincos_positions
+from milan_pipeline.models.student import Student, in_grid_order, patchify
+from milan_pipeline.models.vit import build_encoder
+from milan_pipeline.pretrain.losses import cosine_loss
+from milan_pipeline.weights.official import load_official, official_name
 
 LOSS_TOLERANCE = 1e-6
 PRED_TOLERANCE = 1e-5

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks.parity_cases.case import Case, Deviation, largest
-from milan_pipeline.classification_views import EvaluationViews, ViewConfig
-from milan_pipeline.evaluation_view import INTERPOLATION, default_crop_pct
-from milan_pipeline.examples import IMAGE_MEMBER
-from milan_pipeline.feature_cache import View
-from milan_pipeline.images import decode_rgb
+from milan_pipeline.evaluate.classification.views import EvaluationViews, ViewConfig
+from milan_pipeline.evaluate.probe.feature_cache import View
+from milan_pipeline.evaluate.view import INTERPOLATION, default_crop_pct
+from milan_pipeline.images.decode import decode_rgb
+from milan_pipeline.shards.random_access import IMAGE_MEMBER
 
 PNG = "png_"
 

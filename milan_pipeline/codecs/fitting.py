@@ -13,8 +13,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-from milan_pipeline.codec_spec import CodecSpec
-from milan_pipeline.codecs.component_codec import (
+from milan_pipeline.codecs.components import (
     LEVELS,
     Arrays,
     ComponentCodec,
@@ -23,6 +22,7 @@ from milan_pipeline.codecs.component_codec import (
     most_components,
     nearest,
 )
+from milan_pipeline.codecs.spec import CodecSpec
 from milan_pipeline.codecs.spectrum import directions, fill_water, spectrum_of
 from milan_pipeline.errors import DataError
 

@@ -3,17 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-from milan_pipeline.codec_spec import parse_codec, spec_of
-from milan_pipeline.codecs.component_codec import (
+from milan_pipeline.codecs.components import (
     Arrays,
     ComponentCodec,
     TransformCodec,
     VectorCodec,
     hash_of,
 )
-from milan_pipeline.codecs.halves import BFloat16, Float16
-from milan_pipeline.codecs.int8 import Int8
 from milan_pipeline.codecs.interface import Codec
+from milan_pipeline.codecs.plain import BFloat16, Float16, Int8
+from milan_pipeline.codecs.spec import parse_codec, spec_of
 from milan_pipeline.errors import ConfigError, DataError
 
 PLAIN: dict[str, type[Float16] | type[BFloat16] | type[Int8]] = {

@@ -1,16 +1,22 @@
 """Facts: sections of named values, written as JSON as they are, as text for a terminal or a page.
 
 A name's end says the unit: `..._bytes`, `..._seconds`; a `..._share` is a part of 1.
+
+What lies at a place: a target store, shards of either kind, or a run.
 """
 
+import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
-from milan_pipeline.quantities import short_bytes
+from milan_pipeline import storage
+from milan_pipeline.core.console import short_bytes
+from milan_pipeline.core.schema import MISSHAPEN
+from milan_pipeline.errors import DataError, MissingDataError
+from milan_pipeline.shards.manifest import MANIFEST_NAME
 
 Facts = dict[str, dict[str, Any]]
 """By section, then by name: plain JSON values."""
-
 MOST_ITEMS = 5
 
 
@@ -77,3 +83,31 @@ def lines_of(facts: Facts) -> Iterator[str]:
 def _listed(parts: list[str]) -> str:
     shown = ", ".join(parts[:MOST_ITEMS])
     return shown + (f" and {len(parts) - MOST_ITEMS} more" if len(parts) > MOST_ITEMS else "")
+
+
+Kind = Literal["target store", "target shards", "image shards", "run"]
+SHARDS: dict[str, Kind] = {"targets": "target shards", "images": "image shards"}
+
+
+def kind_of(url: str) -> Kind:
+    """Tell what lies at a place, by the file that each kind has.
+
+    Raises:
+        MissingDataError: it is none of them.
+        DataError: its manifest is damaged.
+        StorageError: it cannot be read.
+    """
+    if storage.exists(storage.join(url, "zarr.json")):
+        return "target store"
+    manifest = storage.join(url, MANIFEST_NAME)
+    if storage.exists(manifest):
+        try:
+            return SHARDS[json.loads(storage.read_bytes(manifest))["kind"]]
+        except MISSHAPEN as error:
+            raise DataError(f"{manifest} is no manifest ({error!r}); make it again") from error
+    if storage.exists(storage.join(url, "config.json")):
+        return "run"
+    raise MissingDataError(
+        f"{url} is no target store (zarr.json), no folder of shards ({MANIFEST_NAME}) and no run "
+        "(config.json); give one of them"
+    )

@@ -1,15 +1,28 @@
 """What can be said of a codec's fidelity: from stored targets alone, or beside their originals.
 
 Legend: n samples, N tokens, D target width.
+
+The targets that others were made of by another codec, where a store still has them.
+
+Legend: n samples, N = 1 + L tokens (CLS first), D target width.
 """
 
+from collections import defaultdict
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
-from milan_pipeline.codecs import make_codec
-from milan_pipeline.report.target_rows import TargetRows
+from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.errors import MismatchError
+from milan_pipeline.provenance.identity import TRANSCODED_FROM, require_same, without
+from milan_pipeline.report.target_rows import TargetRows, decoded
+from milan_pipeline.targets.codec_files import read_store_codec
+from milan_pipeline.targets.layout import read_identity
+from milan_pipeline.targets.reader import open_unit
+from milan_pipeline.targets.shard_records import layout_of
+from milan_pipeline.targets.store import finished_units, read_store_record
 
 HALF_ULP = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 """The most that rounding changes a component by, relative to it (subnormal ones apart)."""
@@ -69,3 +82,61 @@ def _int8_facts(tokens_nND: torch.Tensor) -> dict[str, float]:
         "least_possible_cosine_to_the_original": float((1 - most_nN.square()).sqrt().min()),
         "expected_cosine_to_the_original": float((1 + likely_nN.square()).rsqrt().mean()),
     }
+
+
+OF_THE_CODEC = ("codec", TRANSCODED_FROM)
+"""Parts of an identity in which targets differ from those that they were made of."""
+OF_THE_VIEW = ("box", "flip", "digest")
+"""Fields of a record that say which pixels it is of."""
+REMEDY = "give the store that these targets were made of"
+
+
+def read_originals(url: str, rows: TargetRows) -> tuple[str, torch.Tensor]:
+    """Read the same views' targets from another store.
+
+    Args:
+        url: a target store of the same teacher and views, finished where these rows are.
+        rows: targets by another codec.
+
+    Returns:
+        The name of the store's codec, and its targets (n, N, D), float32, row by row.
+
+    Raises:
+        MismatchError: it is of another teacher or of other views, or lacks a row.
+        DataError, MissingDataError: it is damaged, or there is none.
+        StorageError: it cannot be read.
+    """
+    identity = read_identity(url)
+    there, here = (without(one, OF_THE_CODEC) for one in (identity, rows.identity))
+    require_same(there, here, what=f"--originals {url}", remedy=REMEDY)
+    record = read_store_record(url, identity)
+    finished = finished_units(url, identity, record, views=None, allow_unfinished=True)
+    unit_of = {(unit.shard.stem, unit.view): (unit, mark) for unit, mark in finished}
+    layout = layout_of(identity)
+    records = np.zeros(len(rows), layout.dtype)
+    for (source, view), numbers in _by_unit(rows).items():
+        if (source, view) not in unit_of:
+            raise MismatchError(
+                f"--originals {url} has no finished view {view} of {source}; {REMEDY}"
+            )
+        group = open_unit(url, *unit_of[source, view])
+        row_of = {str(key): row for row, key in enumerate(group["key"][:])}  # type: ignore[arg-type, index]
+        for number in numbers:
+            row, ours = row_of.get(rows.key[number]), rows.records[number]
+            found = None if row is None else layout.records_of(group, row, row + 1)[0]
+            if found is None or any(not np.array_equal(found[f], ours[f]) for f in OF_THE_VIEW):
+                raise MismatchError(
+                    f"--originals {url} has no target of the pixels that {rows.key[number]} of "
+                    f"{source} is of; {REMEDY}"
+                )
+            records[number] = found
+    codec = read_store_codec(url, identity)
+    return codec.spec.name, decoded(codec, records)
+
+
+def _by_unit(rows: TargetRows) -> dict[tuple[str, int], list[int]]:
+    """Group the rows' numbers by image shard and view."""
+    found = defaultdict(list)
+    for number, place in enumerate(zip(rows.source, rows.view, strict=True)):
+        found[place].append(number)
+    return found

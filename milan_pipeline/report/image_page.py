@@ -8,13 +8,13 @@ from torch.nn import functional as F
 
 from milan_pipeline import storage
 from milan_pipeline.errors import BadImageError
-from milan_pipeline.images import decode_rgb
-from milan_pipeline.manifest import keys_of, load_index, load_manifest
+from milan_pipeline.images.decode import decode_rgb
 from milan_pipeline.report.facts import Facts, text_of
+from milan_pipeline.report.gallery import jpeg_uri
 from milan_pipeline.report.page import Page, shown
-from milan_pipeline.report.pictures import jpeg_uri
 from milan_pipeline.report.target_rows import spread
-from milan_pipeline.shards import SampleReader
+from milan_pipeline.shards.manifest import keys_of, load_index, load_manifest
+from milan_pipeline.shards.random_access import SampleReader
 
 SIDE = 176
 

@@ -4,11 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.report.facts import Facts, lines_of
-from milan_pipeline.report.kinds import Kind, kind_of
+from milan_pipeline.report.facts import Facts, Kind, kind_of, lines_of
 from milan_pipeline.report.run_facts import RunReport, read_run
-from milan_pipeline.report.shard_facts import image_shard_facts, target_shard_facts
-from milan_pipeline.report.store_facts import store_facts
+from milan_pipeline.report.target_facts import image_shard_facts, store_facts, target_shard_facts
 
 FACTS_OF = {
     "target store": store_facts,

@@ -11,18 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from milan_pipeline.checkpoints import newest_checkpoint
 from milan_pipeline.codecs.spectrum import directions
 from milan_pipeline.errors import MilanError, MismatchError
-from milan_pipeline.identity import differences, without
-from milan_pipeline.manifest import load_manifest
-from milan_pipeline.masking import draw_mask
-from milan_pipeline.pretraining_choices import DEFAULTS
-from milan_pipeline.report.gallery import token_colours
-from milan_pipeline.report.pictures import colours_uri, heat_uri, jpeg_uri, mask_uri
+from milan_pipeline.pretrain.defaults import DEFAULTS
+from milan_pipeline.pretrain.masking import draw_mask
+from milan_pipeline.provenance.identity import differences, without
+from milan_pipeline.report.gallery import colours_uri, heat_uri, jpeg_uri, mask_uri, token_colours
 from milan_pipeline.report.run_facts import RunReport
 from milan_pipeline.report.target_rows import TargetRows
-from milan_pipeline.runs import LoadedRun, load_run
+from milan_pipeline.shards.manifest import load_manifest
+from milan_pipeline.training.checkpoints import newest_checkpoint
+from milan_pipeline.weights.loaded_run import LoadedRun, load_run
 
 ABOUT_STORAGE = ("codec", "transcoded_from", "view_policy")
 """Parts of an identity in which targets may differ from those that a run learnt, and still be

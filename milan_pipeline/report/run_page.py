@@ -3,16 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
-from milan_pipeline.comparison import rows_of
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.evaluate.comparison import rows_of
 from milan_pipeline.report.facts import Facts, flattened, text_of, words_of
 from milan_pipeline.report.page import Page, Table, shown
 from milan_pipeline.report.predictions import Predictions, predict, require_same_targets
 from milan_pipeline.report.run_facts import RunReport
 from milan_pipeline.report.run_plots import MOST_RUNS, plot_runs
-from milan_pipeline.report.target_rows import read_target_rows
-from milan_pipeline.report.view_source import ViewSource
-from milan_pipeline.runs import load_run
+from milan_pipeline.report.target_rows import ViewSource, read_target_rows
+from milan_pipeline.weights.loaded_run import load_run
 
 SHOWN = 12
 """Views that are predicted, at most: each takes a pass of every run's student."""

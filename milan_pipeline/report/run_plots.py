@@ -10,9 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from milan_pipeline.quantities import short_bytes
-from milan_pipeline.report.run_facts import RunReport
-from milan_pipeline.report.run_history import History, data_wait_share
+from milan_pipeline.core.console import short_bytes
+from milan_pipeline.report.run_facts import History, RunReport, data_wait_share
 from milan_pipeline.report.svg import DASHES, SERIES, Plot, draw
 
 BUCKETS = 300

@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 
 from milan_pipeline import storage
 from milan_pipeline.report.facts import Facts, text_of
-from milan_pipeline.report.fidelity import fidelity_facts, measured_facts
+from milan_pipeline.report.fidelity import fidelity_facts, measured_facts, read_originals
 from milan_pipeline.report.gallery import entries, fitting_ratios, view_side
 from milan_pipeline.report.neighbours import Neighbours, find_neighbours
-from milan_pipeline.report.originals import read_originals
 from milan_pipeline.report.page import Gallery, Page, shown
 from milan_pipeline.report.target_plots import plot_targets
-from milan_pipeline.report.target_rows import TargetRows, read_target_rows, spread
-from milan_pipeline.report.view_source import ViewSource
+from milan_pipeline.report.target_rows import TargetRows, ViewSource, read_target_rows, spread
 
 SAMPLE = 256
 """Targets that histograms are of."""

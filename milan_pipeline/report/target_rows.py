@@ -5,6 +5,8 @@ comes from a few blocks, drawn at random, wherever the store is and however larg
 read record by record.
 
 Legend: n samples, N = 1 + L tokens (CLS first), L patches, D target width, C code width.
+
+The pixels of views, from image shards: those that the teacher saw, or none.
 """
 
 import contextlib
@@ -16,18 +18,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from milan_pipeline.codec_files import read_shards_codec, read_store_codec
-from milan_pipeline.codecs import Codec, decode_prior
+from milan_pipeline.codecs.interface import Codec, decode_prior
+from milan_pipeline.data.viewed_pairs import student_view
 from milan_pipeline.errors import MissingDataError
-from milan_pipeline.identity import Identity, stated_identity
-from milan_pipeline.manifest import keys_of, load_index, load_manifest
-from milan_pipeline.report.kinds import kind_of
-from milan_pipeline.shards import SampleReader
-from milan_pipeline.store_record import finished_units, read_store_record
-from milan_pipeline.target_records import layout_of
-from milan_pipeline.target_store import OUTER_SHARD, read_identity
-from milan_pipeline.unit_reader import open_unit
-from milan_pipeline.units import Mark, Unit
+from milan_pipeline.images.decode import digest
+from milan_pipeline.provenance.identity import Identity, stated_identity
+from milan_pipeline.report.facts import kind_of
+from milan_pipeline.shards.manifest import keys_of, load_index, load_manifest
+from milan_pipeline.shards.random_access import SampleReader
+from milan_pipeline.targets.codec_files import read_shards_codec, read_store_codec
+from milan_pipeline.targets.layout import OUTER_SHARD, read_identity
+from milan_pipeline.targets.reader import open_unit
+from milan_pipeline.targets.shard_records import layout_of
+from milan_pipeline.targets.store import finished_units, read_store_record
+from milan_pipeline.targets.units import Mark, Unit
 
 BLOCKS = 24
 """Blocks of a store that are read: 26 MB each of a ViT-B/16's targets as int8."""
@@ -202,3 +206,50 @@ def _rows_of(
 
 def _repeated(values: Sequence[Any], counts: Sequence[int]) -> list[Any]:
     return [value for value, count in zip(values, counts, strict=True) for _ in range(count)]
+
+
+class ViewSource:
+    """Cuts views out of image shards."""
+
+    def __init__(self, images: str) -> None:
+        """Read the manifest.
+
+        Raises:
+            MissingDataError: there is none.
+            DataError: it is damaged.
+        """
+        self._manifest = load_manifest(images, kind="images")
+        self._shards = {shard.stem: shard for shard in self._manifest.shards}
+        self._places: dict[str, dict[bytes, np.void]] = {}
+
+    def views(self, rows: TargetRows, size: int) -> Iterator[NDArray[np.uint8]]:
+        """Yield the view (size, size, 3) of each target, as its teacher saw it.
+
+        Raises:
+            MissingDataError: there is no such image here.
+            MismatchError: its bytes are not those that the teacher saw.
+            DataError: it cannot be decoded, or the stored box is not inside it.
+        """
+        with contextlib.closing(SampleReader()) as reader:
+            for number in range(len(rows)):
+                key = rows.key[number]
+                data = self._read(reader, rows.source[number], key)
+                view_CSS = student_view(
+                    data, rows.records[number], image_size=size, digest=digest(data), key=key
+                )
+                yield np.ascontiguousarray(view_CSS.permute(1, 2, 0).numpy())
+
+    def _read(self, reader: SampleReader, source: str, key: str) -> bytes:
+        shard = self._shards.get(source)
+        if shard is not None and source not in self._places:
+            table = load_index(self._manifest, shard)
+            self._places[source] = {bytes(row["key"]): row for row in table}
+        row = self._places.get(source, {}).get(key.encode())
+        if shard is None or row is None:
+            raise MissingDataError(
+                f"--images {self._manifest.folder} has no image {key!r} in {source}.tar; give the "
+                "folder that extract-targets read"
+            )
+        return reader.read(
+            self._manifest.url_of(shard), int(row["offset"]), int(row["length"]), int(row["xxh3"])
+        )

@@ -4,9 +4,9 @@ import functools
 
 import torch
 
-from milan_pipeline.codecs import parse_codec
-from milan_pipeline.codecs.component_codec import ComponentCodec
+from milan_pipeline.codecs.components import ComponentCodec
 from milan_pipeline.codecs.fitting import fit_codec
+from milan_pipeline.codecs.spec import parse_codec
 
 WIDTH = 12
 FITTED = ("vector:bytes=4", "vector:bytes=2", "transform:bytes=4", "transform:bytes=3")

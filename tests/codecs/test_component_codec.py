@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
-from milan_pipeline.codecs import codec_of, spec_of
-from milan_pipeline.codecs.component_codec import array_shapes, hash_of
+from milan_pipeline.codecs.components import array_shapes, hash_of
+from milan_pipeline.codecs.registry import codec_of
+from milan_pipeline.codecs.spec import spec_of
 from milan_pipeline.errors import DataError
 from tests.codecs.fitted import FITTED, WIDTH, fitted, tokens
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from milan_pipeline.codecs import parse_codec
 from milan_pipeline.codecs.fitting import codebooks, fit_codec
+from milan_pipeline.codecs.spec import parse_codec
 from milan_pipeline.errors import ConfigError, DataError
 from tests.codecs.fitted import FITTED, WIDTH, fitted, tokens
 

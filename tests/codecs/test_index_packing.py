@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milan_pipeline.codecs.index_packing import IndexPacking
+from milan_pipeline.codecs.components import IndexPacking
 
 CPU = torch.device("cpu")
 

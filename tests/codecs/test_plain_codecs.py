@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from torch import Tensor
 
-from milan_pipeline.codecs import Codec, codec_of, make_codec
-from milan_pipeline.codecs.cpu_blocks import CPU_BLOCK
-from milan_pipeline.codecs.registry import PLAIN
+from milan_pipeline.codecs.interface import Codec
+from milan_pipeline.codecs.plain import CPU_BLOCK
+from milan_pipeline.codecs.registry import PLAIN, codec_of, make_codec
 from milan_pipeline.errors import ConfigError, DataError
 
 SHAPES = array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=4)

@@ -5,8 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milan_pipeline.codecs import decode_prior, encode_prior
-from milan_pipeline.codecs.prior_codes import LARGEST_FACTOR
+from milan_pipeline.codecs.interface import LARGEST_FACTOR, decode_prior, encode_prior
 
 
 @settings(deadline=None, derandomize=True)

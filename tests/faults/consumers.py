@@ -9,22 +9,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from milan_pipeline.checkpoint_loading import load_checkpoint
-from milan_pipeline.codec_files import read_shards_codec
-from milan_pipeline.examples import ExampleConfig, ToExamples
-from milan_pipeline.identity import content_hash
-from milan_pipeline.manifest import Shard, load_manifest
-from milan_pipeline.pairs import OnMissing
-from milan_pipeline.pretraining import open_run_data
-from milan_pipeline.run_encoders import read_run_encoder
-from milan_pipeline.shard_reading import read_rows
-from milan_pipeline.shards import index_shard, iterate_shard
-from milan_pipeline.store_record import finished_units, read_store_record
-from milan_pipeline.stream import batches
-from milan_pipeline.target_records import layout_of, write_target_shard
-from milan_pipeline.target_store import read_identity
-from milan_pipeline.unit_reader import open_unit
-from milan_pipeline.units import target_shard_name
+from milan_pipeline.data.pairs import OnMissing
+from milan_pipeline.data.stream import batches
+from milan_pipeline.encoders.readers import read_run_encoder
+from milan_pipeline.pretrain.examples import ExampleConfig, ToExamples
+from milan_pipeline.pretrain.feature_data import open_run_data
+from milan_pipeline.provenance.identity import content_hash
+from milan_pipeline.shards.manifest import Shard, load_manifest
+from milan_pipeline.shards.sequential import index_shard, iterate_shard, read_rows
+from milan_pipeline.targets.codec_files import read_shards_codec
+from milan_pipeline.targets.layout import read_identity
+from milan_pipeline.targets.reader import open_unit
+from milan_pipeline.targets.shard_records import layout_of, write_target_shard
+from milan_pipeline.targets.store import finished_units, read_store_record
+from milan_pipeline.targets.units import target_shard_name
+from milan_pipeline.training.checkpoint_io import load_checkpoint
 from tests.test_checkpoints import model_and_optimiser
 
 BATCH, LANES = 8, 4

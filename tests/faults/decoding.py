@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from milan_pipeline.crops import view_pixels
 from milan_pipeline.errors import BadImageError
-from milan_pipeline.images import decode_rgb, probe_header
-from milan_pipeline.views import ViewPolicy
+from milan_pipeline.images.crops import view_pixels
+from milan_pipeline.images.decode import decode_rgb, probe_header
+from milan_pipeline.images.views import ViewPolicy
 from tests.faults.campaign import scaled
 
 SECONDS = scaled(5, 20)

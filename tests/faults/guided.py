@@ -41,7 +41,7 @@ class Target(NamedTuple):
 def judge_tar(data: bytes) -> None:
     """Require that a tar is refused, or is read as tarfile reads it by seeking."""
     from milan_pipeline.errors import DataError
-    from milan_pipeline.tar_reading import HashingFile, stream_members
+    from milan_pipeline.shards.tar_stream import HashingFile, stream_members
 
     try:
         found = list(stream_members(HashingFile(io.BytesIO(data)), "the tar", []))
@@ -99,7 +99,7 @@ def judge_image(data: bytes) -> None:
 
 def mend_image(data: bytes) -> bytes:
     """Make the checksums of a PNG's whole chunks fit."""
-    from milan_pipeline.image_bombs import AROUND, PNG_START, chunks
+    from milan_pipeline.images.decode import AROUND, PNG_START, chunks
 
     if not data.startswith(PNG_START):
         return data

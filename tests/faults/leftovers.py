@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from milan_pipeline.cli import main
+from milan_pipeline.cli.main import main
 from tests.faults.sameness import progress
 from tests.faults.victims import POLL, as_a_command
 

@@ -3,7 +3,7 @@
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from milan_pipeline.cli import main
+from milan_pipeline.cli.main import main
 from tests.faults.victims import CONTEXT, PATIENCE, Words, as_a_command
 
 

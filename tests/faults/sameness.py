@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from milan_pipeline.provenance import read_record
+from milan_pipeline.provenance.record import read_record
 
 OF_TIMES = {"tensorboard", "progress"}
 """Folders whose files tell of times: events, and the reports that `status` reads."""

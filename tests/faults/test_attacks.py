@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from milan_pipeline import storage
-from milan_pipeline.checkpoint_loading import load_checkpoint
-from milan_pipeline.checkpoints import HASHES, MODEL
-from milan_pipeline.foreign_checkpoints import read_weights
-from milan_pipeline.manifest import Manifest, Shard, load_index, load_manifest
+from milan_pipeline.shards.manifest import Manifest, Shard, load_index, load_manifest
+from milan_pipeline.training.checkpoint_io import load_checkpoint
+from milan_pipeline.training.checkpoints import HASHES, MODEL
+from milan_pipeline.weights.files import read_weights
 from tests.conftest import run_cli
 from tests.faults.campaign import COUNTS, attempt
 from tests.faults.consumers import resumed, trained_on

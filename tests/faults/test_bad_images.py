@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from milan_pipeline.errors import BadImageError
-from milan_pipeline.images import decode_rgb, probe_header
-from milan_pipeline.manifest import keys_of, load_index, load_manifest
+from milan_pipeline.images.decode import decode_rgb, probe_header
+from milan_pipeline.shards.manifest import keys_of, load_index, load_manifest
 from tests.conftest import run_cli
 from tests.faults.campaign import COUNTS, chance, scaled
 from tests.faults.decoding import LIMIT, Decoder

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from milan_pipeline.checkpoints import HASHES, MODEL, OPTIMISER
-from milan_pipeline.codec_files import (
+from milan_pipeline.shards.manifest import load_manifest
+from milan_pipeline.targets.codec_files import (
     read_shards_codec,
     read_store_codec,
     write_shards_codec,
     write_store_codec,
 )
-from milan_pipeline.manifest import load_manifest
+from milan_pipeline.training.checkpoints import HASHES, MODEL, OPTIMISER
 from tests.codecs.fitted import fitted
 from tests.faults.campaign import COUNTS, attempt, broken, chance, flipped, scaled
 from tests.faults.consumers import arrays_of, encoder_of, packed, resumed, trained_on

@@ -4,8 +4,9 @@ import io
 
 import pytest
 
-from milan_pipeline import images, tar_reading
 from milan_pipeline.errors import BadImageError, DataError
+from milan_pipeline.images import decode
+from milan_pipeline.shards import tar_stream
 from tests.faults.guided import TARGETS
 
 
@@ -24,8 +25,8 @@ def test_mended_headers_are_read() -> None:
     data = target.seeds()["format-0.tar"].replace(b"a.jpg\0", b"z.jpg\0", 1)
 
     def names(tar: bytes) -> list[str]:
-        file = tar_reading.HashingFile(io.BytesIO(tar))
-        return [name for name, _, _ in tar_reading.stream_members(file, "it", [])]
+        file = tar_stream.HashingFile(io.BytesIO(tar))
+        return [name for name, _, _ in tar_stream.stream_members(file, "it", [])]
 
     with pytest.raises(DataError):
         names(data)
@@ -38,20 +39,20 @@ def test_mended_chunks_are_read() -> None:
     at = data.index(b"IHDR") + 7  # the lowest byte of the width
     wrong = data[:at] + bytes([data[at] - 1]) + data[at + 1 :]
     with pytest.raises(BadImageError):
-        images.decode_rgb(wrong)
-    assert images.probe_header(target.mend(wrong))[1] == images.probe_header(data)[1] - 1
+        decode.decode_rgb(wrong)
+    assert decode.probe_header(target.mend(wrong))[1] == decode.probe_header(data)[1] - 1
 
 
 def test_wrong_readers_are_failures(monkeypatch: pytest.MonkeyPatch) -> None:
     tar = TARGETS["tars"].seeds()["format-1.tar"]
     with monkeypatch.context() as patch:
-        patch.setattr(tar_reading, "stream_members", lambda *_: iter([("a.jpg", b"x", 0)]))
+        patch.setattr(tar_stream, "stream_members", lambda *_: iter([("a.jpg", b"x", 0)]))
         with pytest.raises(AssertionError):
             TARGETS["tars"].judge(tar)
     image = TARGETS["images"].seeds()["PNG-plain"]
     with monkeypatch.context() as patch:
         patch.setattr(
-            "tests.faults.decoding.decode_rgb", lambda data: images.decode_rgb(data)[::-1]
+            "tests.faults.decoding.decode_rgb", lambda data: decode.decode_rgb(data)[::-1]
         )
         with pytest.raises(AssertionError, match="unlike"):
             TARGETS["images"].judge(image)

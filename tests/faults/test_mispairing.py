@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from milan_pipeline.manifest import Manifest, Shard, load_manifest
-from milan_pipeline.shards import Sample, iterate_shard, write_shard
+from milan_pipeline.shards.manifest import Manifest, Shard, load_manifest
+from milan_pipeline.shards.sequential import iterate_shard
+from milan_pipeline.shards.writer import Sample, write_shard
 from tests.conftest import run_cli, write_tiny_clip
 from tests.faults.campaign import COUNTS, attempt
 from tests.faults.consumers import trained_on

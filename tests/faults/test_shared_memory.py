@@ -34,7 +34,7 @@ def _mounts() -> None:
 @pytest.mark.parametrize("size", ["8k", "64k", "128k"])
 def test_a_full_one_ends_training(image_shards, tmp_path, size):
     command = [
-        sys.executable, "-m", "milan_pipeline.cli", "pretrain", "--target", "pixels", "--images",
+        sys.executable, "-m", "milan_pipeline", "pretrain", "--target", "pixels", "--images",
         image_shards, "--out", tmp_path / "run", *TINY_STUDENT, "--image-size", "224", "--workers",
         "2", "--batch-size", "8", "--epochs", "2", "--device", "cpu",
     ]  # fmt: skip

@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from milan_pipeline.checkpoints import HASHES, verify_checkpoint
-from milan_pipeline.classifier_files import read_description
-from milan_pipeline.codec_files import CODEC_FILE, read_shards_codec, write_shards_codec
-from milan_pipeline.evaluations import Evaluations
-from milan_pipeline.feature_cache import _read as read_features
-from milan_pipeline.manifest import load_index, load_manifest
-from milan_pipeline.provenance import read_record
-from milan_pipeline.results import read_scores
-from milan_pipeline.run_encoders import read_config
-from milan_pipeline.run_state import state_of, trained_steps
-from milan_pipeline.shard_cache import LOCK_NAME, CacheConfig, ShardCache, ShardFile
-from milan_pipeline.store_record import read_store_record
-from milan_pipeline.target_store import read_identity
-from milan_pipeline.units import read_marks
+from milan_pipeline.encoders.readers import read_config
+from milan_pipeline.evaluate.classification.model import read_description
+from milan_pipeline.evaluate.probe.feature_cache import _read as read_features
+from milan_pipeline.evaluate.results import read_scores
+from milan_pipeline.provenance.record import read_record
+from milan_pipeline.shards.cache import LOCK_NAME, CacheConfig, ShardCache, ShardFile
+from milan_pipeline.shards.manifest import load_index, load_manifest
+from milan_pipeline.targets.codec_files import CODEC_FILE, read_shards_codec, write_shards_codec
+from milan_pipeline.targets.layout import read_identity
+from milan_pipeline.targets.store import read_store_record
+from milan_pipeline.targets.units import read_marks
+from milan_pipeline.training.checkpoints import HASHES, verify_checkpoint
+from milan_pipeline.training.state import state_of, trained_steps
+from milan_pipeline.training.validation import Evaluations
 from tests.codecs.fitted import fitted
 from tests.conftest import run_cli
 from tests.faults.campaign import COUNTS, attempt, chance, scaled

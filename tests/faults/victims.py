@@ -106,7 +106,7 @@ def warm(log: Path) -> None:
 
 def run_command(words: list[str], log: str) -> None:
     """Run a command line in this process, which was forked from the server."""
-    from milan_pipeline.cli import main
+    from milan_pipeline.cli.main import main
 
     as_a_command(log)
     main(words)

@@ -6,12 +6,12 @@ import timm
 import torch
 import zarr
 
-import stages.extract_run
-import stages.finetune_run
-import stages.pack_targets
-import stages.pretrain_plan
-import stages.segment_run
-import stages.transcode_run
+import stages.extract_targets.run
+import stages.finetune.run
+import stages.pack_targets.command
+import stages.pretrain.plan
+import stages.segment.run
+import stages.transcode.run
 from milan_pipeline import codecs
 
 __all__ = ["codecs", "distributed", "open_clip", "stages", "timm", "torch", "zarr"]

@@ -10,8 +10,8 @@ import torch
 import zarr
 from safetensors.torch import load_file
 
-from milan_pipeline.runs import load_run
-from milan_pipeline.student import patchify
+from milan_pipeline.models.student import patchify
+from milan_pipeline.weights.loaded_run import load_run
 from tests.options.running import Finished
 
 Parts = dict[str, Any]

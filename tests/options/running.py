@@ -11,7 +11,7 @@ from typing import Any
 import click
 import numpy as np
 
-from milan_pipeline.cli import group, main
+from milan_pipeline.cli.main import group, main
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,8 @@ import open_clip
 import pytest
 import torch
 
-from milan_pipeline import teacher_speed, training
+from milan_pipeline.planning import teacher_speed
+from milan_pipeline.training import trainer
 from tests.conftest import TINY_CLIP
 from tests.fake_slurm import FakeSlurm
 from tests.options.kinds import (
@@ -132,7 +133,7 @@ def test_the_fault_that_this_is_for_is_found(shown: Shown, monkeypatch: pytest.M
         for group in optimiser.param_groups:
             group["lr"] = rate
 
-    monkeypatch.setattr(training, "set_learning_rate", unscaled)
+    monkeypatch.setattr(trainer, "set_learning_rate", unscaled)
     anew = Shown(shown.runner)  # whose base is run with the fault, too
     for command in ("finetune", "segment"):
         objection = anew.objection(BY_NAME[command], "layer_decay", Differs(0.9))

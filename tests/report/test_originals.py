@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from milan_pipeline.errors import ConfigError, MismatchError
-from milan_pipeline.report.fidelity import measured_facts
+from milan_pipeline.report.fidelity import measured_facts, read_originals
 from milan_pipeline.report.inspection import inspect_places
-from milan_pipeline.report.originals import read_originals
 from milan_pipeline.report.pages import page_of
 from milan_pipeline.report.target_rows import read_target_rows
 from tests.conftest import run_cli

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from milan_pipeline.errors import ConfigError, MismatchError, MissingDataError
-from milan_pipeline.provenance import record_bytes
+from milan_pipeline.evaluate.results import write_scores
+from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.report.inspection import inspect_places
 from milan_pipeline.report.page import render
 from milan_pipeline.report.pages import page_of
-from milan_pipeline.results import write_scores
 from tests.made_store import make_store
 from tests.report.read_page import ReadPage, require_self_contained
 from tests.stages.small_pretrain import pretrain
@@ -130,7 +130,7 @@ def test_runs_share_their_axes(runs, image_shards: Path, target_shards: Path) ->
 
 
 def test_results_are_those_of_the_runs_weights(runs, tmp_path: Path) -> None:
-    from milan_pipeline.encoder_specs import fingerprint
+    from milan_pipeline.encoders.load import fingerprint
 
     common: dict[str, Any] = {"stage": "probe", "random_init": False, "seed": 0, "content": {}}
     ours, others = {"encoder": fingerprint(str(runs[0]))}, {"encoder": "other"}

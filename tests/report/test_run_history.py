@@ -6,12 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from milan_pipeline.report.run_history import (
-    data_wait_share,
-    latest,
-    read_history,
-    with_step_seconds,
-)
+from milan_pipeline.report.run_facts import data_wait_share, latest, read_history, with_step_seconds
 from milan_pipeline.report.run_plots import bucketed
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from milan_pipeline import target_store
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.report import target_rows
 from milan_pipeline.report.target_rows import read_target_rows
+from milan_pipeline.targets import layout
 from tests.conftest import run_cli
 from tests.made_store import make_store
 from tests.small_fitted import write_fitted
@@ -52,7 +52,7 @@ def test_a_sample_may_be_a_single_target(kind: str, request: pytest.FixtureReque
 
 def test_few_blocks_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(target_rows, "BLOCKS", 2)
-    for module in (target_rows, target_store):
+    for module in (target_rows, layout):
         monkeypatch.setattr(module, "OUTER_SHARD", 4)
     made = make_store(tmp_path, images=40, side=2, per_shard=20)
     rows = read_target_rows(made.store, 1000, 0)

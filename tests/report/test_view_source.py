@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from milan_pipeline.data.viewed_pairs import iterate_pairs
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
-from milan_pipeline.report.target_rows import TargetRows, read_target_rows
-from milan_pipeline.report.view_source import ViewSource
-from milan_pipeline.viewed_pairs import iterate_pairs
+from milan_pipeline.report.target_rows import TargetRows, ViewSource, read_target_rows
 
 
 def changed(rows: TargetRows, field: str, value: object) -> TargetRows:

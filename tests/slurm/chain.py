@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from milan_pipeline.recipes import find_recipe
+from milan_pipeline.cli.recipes import find_recipe
 from tests.faults.sameness import files
 
 PATIENCE = 900.0
@@ -24,7 +24,7 @@ SMALL = {
 }  # fmt: skip
 STEPS = 60 * (60 // 16)
 PARTS = 3
-MILAN = (sys.executable, "-m", "milan_pipeline.cli")
+MILAN = (sys.executable, "-m", "milan_pipeline")
 
 
 def write_recipe(path: Path) -> Path:

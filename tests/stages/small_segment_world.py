@@ -2,10 +2,10 @@
 
 import torch
 
-from milan_pipeline.interrupts import stop_request
-from milan_pipeline.segmentation_task import Segmentation
-from stages.segment import Segment
-from stages.segment_run import train
+from milan_pipeline.core.interrupts import stop_request
+from milan_pipeline.evaluate.segmentation.task import Segmentation
+from stages.segment.command import Segment
+from stages.segment.run import train
 
 
 class Breaking(Segmentation):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from milan_pipeline.provenance import record_bytes
+from milan_pipeline.provenance.record import record_bytes
 from tests.conftest import run_cli
 
 KEYS = {
@@ -64,7 +64,7 @@ def test_the_table(
 
 
 def test_all_codecs_are_measured_unless_some_are_named() -> None:
-    from stages.codecs_report import chosen
+    from stages.codecs.report import chosen
 
     wide = chosen((), 512)
     assert list(wide)[:6] == ["float16", "bfloat16", "int8", "high", "compact", "tiny"]

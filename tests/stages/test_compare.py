@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from milan_pipeline.results import write_scores
+from milan_pipeline.evaluate.results import write_scores
 from tests.conftest import run_cli
 from tests.test_cli import NO_HEAVY_IMPORTS
 from tests.test_comparison import result

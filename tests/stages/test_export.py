@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load, load_file, save_file
 from timm.data.config import resolve_model_data_config
 
-from milan_pipeline.checkpoints import MODEL
-from milan_pipeline.encoder_specs import fingerprint, load_encoder
-from milan_pipeline.provenance import record_bytes
-from milan_pipeline.run_weights import EMA_ENCODER, ENCODER
-from milan_pipeline.runs import load_run
+from milan_pipeline.encoders.load import fingerprint, load_encoder
+from milan_pipeline.provenance.record import record_bytes
+from milan_pipeline.training.checkpoints import MODEL
+from milan_pipeline.weights.loaded_run import load_run
+from milan_pipeline.weights.run_weights import EMA_ENCODER, ENCODER
 from tests.conftest import run_cli
 from tests.small_official import encoder_only, import_checkpoint, official_weights
 from tests.stages.small_pretrain import pretrain

@@ -8,11 +8,11 @@ import pytest
 import torch
 import zarr
 
-from milan_pipeline.codec_files import read_store_codec
-from milan_pipeline.codecs import decode_prior
 from milan_pipeline.codecs.fitting import fit_codec
-from milan_pipeline.target_records import layout_of
-from milan_pipeline.target_store import read_identity
+from milan_pipeline.codecs.interface import decode_prior
+from milan_pipeline.targets.codec_files import read_store_codec
+from milan_pipeline.targets.layout import read_identity
+from milan_pipeline.targets.shard_records import layout_of
 from tests.conftest import run_cli, values_of, write_picture, write_tiny_clip
 from tests.kills import run_and_kill
 
@@ -78,7 +78,7 @@ def test_killed_between_codec_and_root(store, image_shards, tiny_clip, tmp_path)
 
 
 def test_a_rerun_does_not_fit_again(store, image_shards, tiny_clip, monkeypatch, capsys):
-    monkeypatch.setattr("stages.extract_codec.fit_codec", None)
+    monkeypatch.setattr("stages.extract_targets.codec.fit_codec", None)
     extract(image_shards, tiny_clip, store)
     assert "nothing to do" in capsys.readouterr().out
     extract(image_shards, tiny_clip, store, "--overwrite")
@@ -175,7 +175,7 @@ def test_who_fitted_last_takes_the_codec_of_who_was_first(
     store, image_shards, tiny_clip, tmp_path, monkeypatch
 ):
     """Two processes find no root, and one has a device that gives other last bits."""
-    out, place = tmp_path / "targets.zarr", "stages.extract_codec.fit_codec"
+    out, place = tmp_path / "targets.zarr", "stages.extract_targets.codec.fit_codec"
 
     def late(spec, tokens_TD, progress):
         with monkeypatch.context() as patch:

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from milan_pipeline import provenance, storage
-from milan_pipeline.manifest import load_manifest
-from milan_pipeline.target_store import read_identity
-from milan_pipeline.unit_writer import UnitWriter
+from milan_pipeline import storage
+from milan_pipeline.provenance import record as provenance_record
+from milan_pipeline.shards.manifest import load_manifest
+from milan_pipeline.targets.layout import read_identity
+from milan_pipeline.targets.writer import UnitWriter
 from tests.conftest import run_cli, write_picture, write_tiny_clip
 from tests.kills import files_without
 
@@ -113,7 +114,7 @@ def test_a_part_submitted_again_does_its_own_units_alone(extract: Extract) -> No
 def test_parts_at_the_same_time_in_processes(
     words: list[str], target_store: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "milan_pipeline.cli", *words]
+    command = [sys.executable, "-m", "milan_pipeline", *words]
     parts = [subprocess.Popen([*command, "--part", f"{number}/3"]) for number in range(3)]
     assert [part.wait(300) for part in parts] == [0, 0, 0]
     out = tmp_path / "targets.zarr"
@@ -138,15 +139,15 @@ def test_who_joins_late_does_not_undo_that_it_is_done(
     extract: Extract, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A part reads the record before there is one, and writes "running" after others ended."""
-    begin = provenance.StageRecord.begin
+    begin = provenance_record.StageRecord.begin
 
-    def late(self: provenance.StageRecord) -> None:
+    def late(self: provenance_record.StageRecord) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(provenance.StageRecord, "begin", begin)
+            patch.setattr(provenance_record.StageRecord, "begin", begin)
             assert record(extract("--part", "0/1"))["state"] == "done"
         begin(self)
 
-    monkeypatch.setattr(provenance.StageRecord, "begin", late)
+    monkeypatch.setattr(provenance_record.StageRecord, "begin", late)
     assert record(extract("--part", "1/2"))["state"] == "done"
 
 
@@ -333,7 +334,7 @@ def test_dry_run_names_a_revoked_unit(
         raise OSError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("milan_pipeline.extraction.compute", full)
+        patch.setattr("milan_pipeline.extraction.loop.compute", full)
         extract("--view-seed", 1, "--overwrite", code=1)
     capsys.readouterr()
     extract("--view-seed", 1, "--dry-run")

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import InterruptedRunError
-from milan_pipeline.interrupts import StopRequest
-from milan_pipeline.manifest import load_manifest
-from milan_pipeline.target_store import read_identity
+from milan_pipeline.shards.manifest import load_manifest
+from milan_pipeline.targets.layout import read_identity
 from tests.conftest import run_cli, write_picture, write_tiny_clip
 from tests.kills import files_without, run_and_kill
 
@@ -286,7 +286,7 @@ def test_an_interrupted_overwrite_can_be_taken_back(
         raise InterruptedRunError("stopped")
 
     with monkeypatch.context() as patch:
-        patch.setattr("milan_pipeline.extraction.compute", interrupted)
+        patch.setattr("milan_pipeline.extraction.loop.compute", interrupted)
         extract("--views", 2, "--view-seed", 7, "--overwrite", code=75)
     out = extract("--views", 2, "--overwrite")
     assert {path: data for path, (data, _) in files_of(out).items()} == before

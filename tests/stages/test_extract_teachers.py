@@ -8,10 +8,10 @@ import pytest
 import torch
 import zarr
 
-from milan_pipeline.devices import pick_device
-from milan_pipeline.precision import has_bfloat16
-from milan_pipeline.target_store import read_identity
-from milan_pipeline.teacher import Teacher
+from milan_pipeline.core.devices import pick_device
+from milan_pipeline.targets.layout import read_identity
+from milan_pipeline.teacher.description import has_bfloat16
+from milan_pipeline.teacher.teacher import Teacher
 from tests.conftest import run_cli, values_of
 from tests.stages.small_pretrain import log, pretrain, state
 from tests.tiny_towers import folder_of, smaller

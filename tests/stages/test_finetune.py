@@ -11,10 +11,10 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from milan_pipeline.classification_task import Classification
-from milan_pipeline.labelled import open_labelled
-from stages.finetune import Finetune
-from stages.finetune_plan import open_tables
+from milan_pipeline.data.labelled import open_labelled
+from milan_pipeline.evaluate.classification.task import Classification
+from stages.finetune.command import Finetune
+from stages.finetune.plan import open_tables
 from tests.conftest import run_cli
 from tests.small_labels import write_coloured
 from tests.stages.small_finetune import SHORT, TINY_VIT, finetune, outcome, record, rows

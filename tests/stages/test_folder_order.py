@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from stages.finetune import Finetune
-from stages.finetune_plan import open_tables
-from stages.segment import Segment
-from stages.segment_plan import plan
+from stages.finetune.command import Finetune
+from stages.finetune.plan import open_tables
+from stages.segment.command import Segment
+from stages.segment.plan import plan
 from tests.painted import write_ade_tree
 from tests.small_labels import write_coloured
 

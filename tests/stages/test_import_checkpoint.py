@@ -7,12 +7,12 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from milan_pipeline.encoder_specs import load_encoder
-from milan_pipeline.initial import sincos_positions
-from milan_pipeline.official import official_name
-from milan_pipeline.provenance import record_bytes
-from milan_pipeline.runs import load_run
-from milan_pipeline.student import in_grid_order, patchify
+from milan_pipeline.encoders.load import load_encoder
+from milan_pipeline.models.layers import sincos_positions
+from milan_pipeline.models.student import in_grid_order, patchify
+from milan_pipeline.provenance.record import record_bytes
+from milan_pipeline.weights.loaded_run import load_run
+from milan_pipeline.weights.official import official_name
 from tests.small_official import CASE, HEADS, encoder_only, import_checkpoint, official_weights
 
 

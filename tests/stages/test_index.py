@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import webdataset
 
-from milan_pipeline.manifest import load_index, load_manifest
-from milan_pipeline.shards import SampleReader
+from milan_pipeline.shards.manifest import load_index, load_manifest
+from milan_pipeline.shards.random_access import SampleReader
 from tests.conftest import run_cli, write_picture
 
 
@@ -171,7 +171,7 @@ def test_what_cannot_be_read(url: str, tmp_path: Path, capsys) -> None:
 def test_tars_that_are_sorted_by_class_are_told_of(
     is_sorted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr("milan_pipeline.class_order.MIXED", 30)
+    monkeypatch.setattr("milan_pipeline.data.class_order.MIXED", 30)
     write_picture(tmp_path / "picture.jpg", 0)
     picture = (tmp_path / "picture.jpg").read_bytes()
     for tar in range(2):

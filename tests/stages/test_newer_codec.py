@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from milan_pipeline.identity import Identity, content_hash
-from milan_pipeline.manifest import load_manifest
-from milan_pipeline.target_store import read_identity, root_bytes
+from milan_pipeline.provenance.identity import Identity, content_hash
+from milan_pipeline.shards.manifest import load_manifest
+from milan_pipeline.targets.layout import read_identity, root_bytes
 from tests.conftest import run_cli
 from tests.stages.small_pretrain import SHORT, TINY_STUDENT
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from milan_pipeline.codec_files import read_shards_codec
-from milan_pipeline.identity import content_hash
-from milan_pipeline.manifest import load_manifest
-from milan_pipeline.target_store import read_identity
+from milan_pipeline.provenance.identity import content_hash
+from milan_pipeline.shards.manifest import load_manifest
+from milan_pipeline.targets.codec_files import read_shards_codec
+from milan_pipeline.targets.layout import read_identity
 from tests.conftest import run_cli
 from tests.kills import files_without, run_and_kill
 from tests.stages.small_pretrain import log, pretrain

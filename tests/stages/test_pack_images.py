@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from milan_pipeline import storage
-from milan_pipeline.cli import main
+from milan_pipeline.cli.main import main
+from milan_pipeline.core.console import bytes_text
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.data.labelled import open_labelled
 from milan_pipeline.errors import InterruptedRunError, StorageError
-from milan_pipeline.interrupts import StopRequest
-from milan_pipeline.labelled import open_labelled
-from milan_pipeline.manifest import Manifest, load_manifest
-from milan_pipeline.quantities import bytes_text
-from milan_pipeline.shards import iterate_shard
+from milan_pipeline.shards.manifest import Manifest, load_manifest
+from milan_pipeline.shards.sequential import iterate_shard
 from tests.conftest import run_cli, write_picture
 from tests.kills import files_without, run_and_kill
 from tests.painted import labels, png, write_ade_tree

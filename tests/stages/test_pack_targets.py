@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from milan_pipeline import target_records
+from milan_pipeline.core.console import bytes_text
+from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import InterruptedRunError
-from milan_pipeline.identity import content_hash
-from milan_pipeline.interrupts import StopRequest
-from milan_pipeline.manifest import Manifest, load_manifest
-from milan_pipeline.provenance import record_bytes
-from milan_pipeline.quantities import bytes_text
-from milan_pipeline.target_store import read_identity
+from milan_pipeline.provenance.identity import content_hash
+from milan_pipeline.provenance.record import record_bytes
+from milan_pipeline.shards.manifest import Manifest, load_manifest
+from milan_pipeline.targets import shard_records
+from milan_pipeline.targets.layout import read_identity
 from tests.conftest import run_cli, write_picture, write_tiny_clip
 from tests.kills import run_and_kill
 
@@ -95,12 +95,12 @@ def test_a_lost_shard_is_made_again(target_store: Path, target_shards: Path, tmp
     assert files_of(out) == files_of(target_shards)
 
 
-@pytest.mark.parametrize("overhead", [target_records.MOST_OVERHEAD, 1000])
+@pytest.mark.parametrize("overhead", [shard_records.MOST_OVERHEAD, 1000])
 @pytest.mark.parametrize("views_done", [0, 1])
 def test_a_dry_run_writes_nothing_and_comes_true(
     target_store: Path, tmp_path: Path, *, overhead: float, views_done: int, capsys, monkeypatch
 ) -> None:
-    monkeypatch.setattr(target_records, "MOST_OVERHEAD", overhead)
+    monkeypatch.setattr(shard_records, "MOST_OVERHEAD", overhead)
     out = tmp_path / "out"
     if views_done:
         pack(target_store, out, "--views", views_done)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from milan_pipeline import provenance
-from milan_pipeline.codec_files import most_shards_codec_bytes, most_store_codec_bytes
-from milan_pipeline.codec_spec import parse_codec
-from milan_pipeline.teacher_speed import TeacherSpeed
+from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.planning.teacher_speed import TeacherSpeed
+from milan_pipeline.provenance import record
+from milan_pipeline.targets.codec_files import most_shards_codec_bytes, most_store_codec_bytes
 from tests.conftest import run_cli, write_picture, write_tiny_clip
 
 
@@ -123,7 +123,7 @@ def test_a_recipe_of_other_stages_is_enough(
 ) -> None:
     # A record's size has the digits of the seconds that have passed.
     clock = SimpleNamespace(time=lambda: 0.0, gmtime=time.gmtime, strftime=time.strftime)
-    monkeypatch.setattr(provenance, "time", clock)
+    monkeypatch.setattr(record, "time", clock)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"extract-targets: {{teacher: 'local-dir:{tiny_clip}', views: 3, precision: fp16, "
@@ -166,8 +166,8 @@ def test_measuring(
             ("fp16", 2, 40.0, 0.9),
         )
     ]  # fmt: skip
-    monkeypatch.setattr("stages.plan_report.measure_speeds", lambda *_, **__: iter(speeds))
-    monkeypatch.setattr("milan_pipeline.precision.has_bfloat16", lambda _: True)
+    monkeypatch.setattr("stages.plan.report.measure_speeds", lambda *_, **__: iter(speeds))
+    monkeypatch.setattr("milan_pipeline.teacher.description.has_bfloat16", lambda _: True)
     run_cli(
         "plan", "--samples", 2500, "--teacher", f"local-dir:{tiny_clip}", "--measure",
         "--precision", precision, "--device", "cpu", "--json",

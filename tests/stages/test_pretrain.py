@@ -10,7 +10,7 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from milan_pipeline.training import Trainer
+from milan_pipeline.training.trainer import Trainer
 from tests.stages.small_pretrain import log, pretrain, state, weights
 
 
@@ -248,7 +248,7 @@ def test_dry_run_says_about_how_much_is_written(more, shards, tmp_path, capsys):
 
 
 def test_a_cache_smaller_than_the_shuffle_is_warned_of_once(shards, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("milan_pipeline.shard_cache.PIECE_BYTES", 1000)
+    monkeypatch.setattr("milan_pipeline.shards.cache.PIECE_BYTES", 1000)
     pretrain(
         *shards, tmp_path / "run", "--cache", tmp_path / "cache", "--cache-gb", 5e-6,
         "--max-steps", 1,

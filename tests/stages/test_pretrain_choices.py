@@ -6,13 +6,13 @@ import json
 import pytest
 import torch
 
-from milan_pipeline.decoder_choices import DECODERS
-from milan_pipeline.encoder_specs import load_encoder
-from milan_pipeline.losses import LOSSES, TARGET_NORMS
-from milan_pipeline.masking import MASKINGS
-from milan_pipeline.pretraining_choices import MAES, MILANS
-from milan_pipeline.student import SUPERVISE
-from stages.pretrain import Pretrain
+from milan_pipeline.encoders.load import load_encoder
+from milan_pipeline.models.baseline_decoders import DECODERS
+from milan_pipeline.models.student import SUPERVISE
+from milan_pipeline.pretrain.defaults import MAES, MILANS
+from milan_pipeline.pretrain.losses import LOSSES, TARGET_NORMS
+from milan_pipeline.pretrain.masking import MASKINGS
+from stages.pretrain.command import Pretrain
 from tests.stages.small_pretrain import SHORT, log, pretrain, state, weights
 
 CHOICES = {

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from milan_pipeline.checkpoints import MODEL
+from milan_pipeline.training.checkpoints import MODEL
 from tests.conftest import run_cli
 from tests.small_official import import_checkpoint
 from tests.stages.small_pretrain import pretrain

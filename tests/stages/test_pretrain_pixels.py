@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from milan_pipeline.encoder_specs import load_encoder
-from milan_pipeline.pixel_statistics import IMAGENET_MEAN, IMAGENET_STD
-from milan_pipeline.pretraining_choices import MAES
+from milan_pipeline.encoders.load import load_encoder
+from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
+from milan_pipeline.pretrain.defaults import MAES
 from tests.conftest import run_cli
 from tests.stages.small_pretrain import SHORT, TINY_STUDENT, log, state, weights
 
@@ -73,10 +73,10 @@ def test_features_need_their_targets(image_shards, tmp_path, capsys):
 
 def test_the_first_loss_is_maes(whole, image_shards):
     """Its formula, on the first batch and weights, with pixels put together from the whole view."""
-    from milan_pipeline.pixel_data import open_pixel_data
-    from milan_pipeline.pretraining import StudentSpec, build_student
-    from milan_pipeline.stream import batches
-    from milan_pipeline.student import patchify
+    from milan_pipeline.data.stream import batches
+    from milan_pipeline.models.build import StudentSpec, build_student
+    from milan_pipeline.models.student import patchify
+    from milan_pipeline.pretrain.pixel_data import open_pixel_data
 
     data = open_pixel_data(
         str(image_shards), views=None, min_scale=None, batch=8, lanes=None, block=4096, seed=0

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from milan_pipeline.manifest import Manifest, load_index, load_manifest
+from milan_pipeline.shards.manifest import Manifest, load_index, load_manifest
 from tests.conftest import run_cli, write_picture
 from tests.stages.small_pretrain import (
     SHORT,
@@ -104,12 +104,12 @@ class Refuse:
             raise AssertionError(f"{name} was imported")
 
 sys.meta_path.insert(0, Refuse())
-from milan_pipeline.cli import main
+from milan_pipeline.cli.main import main
 try:
     main(sys.argv[1:])
 finally:
     assert "open_clip" not in sys.modules
-    assert "milan_pipeline.teacher" not in sys.modules
+    assert "milan_pipeline.teacher.teacher" not in sys.modules
 """
 
 

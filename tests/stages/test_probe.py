@@ -11,12 +11,12 @@ import timm
 import torch
 from PIL import Image
 
-from milan_pipeline.encoders import PixelEncoder
+from milan_pipeline.encoders.frozen import PixelEncoder
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
-from milan_pipeline.manifest import Manifest
-from milan_pipeline.shards import Sample, write_shard
-from stages import probe
-from stages.probe import Probe
+from milan_pipeline.shards.manifest import Manifest
+from milan_pipeline.shards.writer import Sample, write_shard
+from stages.probe import command as probe
+from stages.probe.command import Probe
 
 
 def png(label, rng):

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.segmentation_task import Segmentation
-from milan_pipeline.segmenter_files import read_segmenter
-from stages.segment import Segment
-from stages.segment_choices import settled
-from stages.segment_plan import plan
+from milan_pipeline.evaluate.segmentation.files import read_segmenter
+from milan_pipeline.evaluate.segmentation.task import Segmentation
+from stages.segment.choices import settled
+from stages.segment.command import Segment
+from stages.segment.plan import plan
 from tests.configured import configured
 from tests.conftest import run_cli
 from tests.painted import png, write_ade_tree

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from milan_pipeline.classification_task import Pixels
-from milan_pipeline.segmentation_inference import Exhibits, Inference
-from milan_pipeline.segmentation_task import Segmentation
-from stages.segment import Segment
-from stages.segment_choices import labels_of
-from stages.segment_plan import plan
-from stages.segment_run import exam_config
+from milan_pipeline.evaluate.segmentation.inference import Exhibits, Inference
+from milan_pipeline.evaluate.segmentation.task import Segmentation
+from milan_pipeline.images.crops import Pixels
+from stages.segment.choices import labels_of
+from stages.segment.command import Segment
+from stages.segment.plan import plan
+from stages.segment.run import exam_config
 from tests.painted import sample, write_ade_tree
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from milan_pipeline.provenance import record_bytes
+from milan_pipeline.provenance.record import record_bytes
 from tests.conftest import run_cli
 
 Captured = pytest.CaptureFixture[str]

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from milan_pipeline.codec_files import read_store_codec
-from milan_pipeline.codecs import Codec, decode_prior
+from milan_pipeline.codecs.interface import Codec, decode_prior
+from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import InterruptedRunError
-from milan_pipeline.interrupts import StopRequest
-from milan_pipeline.provenance import record_bytes
-from milan_pipeline.store_record import finished_units, read_store_record
-from milan_pipeline.target_store import read_identity
-from milan_pipeline.unit_reader import open_unit
+from milan_pipeline.provenance.record import record_bytes
+from milan_pipeline.targets.codec_files import read_store_codec
+from milan_pipeline.targets.layout import read_identity
+from milan_pipeline.targets.reader import open_unit
+from milan_pipeline.targets.store import finished_units, read_store_record
 from tests.conftest import run_cli, values_of
 from tests.kills import files_without, run_and_kill
 
@@ -333,6 +333,6 @@ def test_targets_that_a_codec_cannot_hold(
 ) -> None:
     halves = transcode(source, tmp_path / "bf16.zarr", codec="bfloat16")
     huge = torch.full((10, 17, 24), 1e9)
-    monkeypatch.setattr("milan_pipeline.codecs.halves.BFloat16.decode", lambda *_: huge)
+    monkeypatch.setattr("milan_pipeline.codecs.plain.BFloat16.decode", lambda *_: huge)
     transcode(halves, tmp_path / "out.zarr", codec="float16", code=1)
     assert "too large for --codec float16" in capsys.readouterr().err

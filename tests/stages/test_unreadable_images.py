@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from milan_pipeline import examples
+from milan_pipeline.data import viewed_pairs
 from milan_pipeline.errors import BadImageError
 from tests.conftest import run_cli, write_picture
 from tests.painted import write_ade_tree
@@ -128,7 +128,7 @@ def test_an_image_with_a_target_that_cannot_be_decoded_is_an_error(
     def undecodable(_):
         raise BadImageError("it has rotted")
 
-    monkeypatch.setattr(examples, "decode_rgb", undecodable)
+    monkeypatch.setattr(viewed_pairs, "decode_rgb", undecodable)
     run_cli("pretrain", *words, "--out", tmp_path / "rotten", *PUT_UP_WITH, code=1)
     assert "sample '" in capsys.readouterr().err
 

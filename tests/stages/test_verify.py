@@ -12,8 +12,8 @@ import xxhash
 import zarr
 
 from milan_pipeline.errors import StorageError
-from milan_pipeline.provenance import record_bytes
-from milan_pipeline.units import Mark
+from milan_pipeline.provenance.record import record_bytes
+from milan_pipeline.targets.units import Mark
 from tests.conftest import run_cli, values_of, write_tiny_clip
 from tests.stages.test_extract_targets import files_of
 
@@ -272,7 +272,7 @@ def test_an_outage_while_repairing_leaves_the_other_units_as_they_were(
         raise StorageError("the store is away")
 
     with monkeypatch.context() as patch:
-        patch.setattr("milan_pipeline.extraction.compute", away)
+        patch.setattr("milan_pipeline.extraction.loop.compute", away)
         run_cli("verify", "--targets", store, "--repair", code=1)
     after = [(store / "done" / f"{unit}.json").read_bytes() for unit in units]
     assert [then == now for then, now in zip(before, after, strict=True)] == [False, True]
@@ -357,7 +357,7 @@ def test_a_precision_too_far_from_fp32_fails(
         "extract-targets", "--images", image_shards, "--out", out, "--teacher",
         f"local-dir:{tiny_clip}", "--precision", "bf16",
     )  # fmt: skip
-    monkeypatch.setattr("stages.verify_report.LEAST_COSINE", 1.0)
+    monkeypatch.setattr("stages.verify.report.LEAST_COSINE", 1.0)
     assert "extract with --precision fp32" in verify(out, capsys, code=1)[1]
 
 

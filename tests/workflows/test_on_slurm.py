@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from distributed import LocalCluster
 
-from milan_pipeline.cli import exit_with
+from milan_pipeline.cli.main import exit_with
 from milan_pipeline.errors import ConfigError
 from workflows.dask.on_slurm import OnSlurm, command, run_command
 

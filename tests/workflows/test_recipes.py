@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from torch.distributed.run import get_args_parser
 
-from milan_pipeline.linear_protocols import OfficialLinear
-from milan_pipeline.recipes import find_recipe, read_sections, recipe_names
-from stages.probe import Probe
+from milan_pipeline.cli.recipes import find_recipe, read_sections, recipe_names
+from milan_pipeline.evaluate.probe.protocols import OfficialLinear
+from stages.probe.command import Probe
 from tests.configured import PLACES, configured
 from tests.conftest import run_cli, write_tiny_clip
 from tests.painted import write_ade_tree

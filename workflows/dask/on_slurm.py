@@ -18,13 +18,13 @@ from typing import Protocol
 import dask
 from dask_jobqueue.slurm import SLURMCluster
 
-from milan_pipeline.cli import EXIT_FAILED, exit_with
-from milan_pipeline.dask_cluster import UNWATCHED
+from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.main import EXIT_FAILED, exit_with
+from milan_pipeline.cli.options import arguments, option, require_least
+from milan_pipeline.cluster.dask_client import UNWATCHED
+from milan_pipeline.cluster.launch import passing_signals_on
+from milan_pipeline.core.console import note, report
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.launcher import passing_signals_on
-from milan_pipeline.messages import note, report
-from milan_pipeline.options import arguments, option, require_least
-from milan_pipeline.stage_commands import stage_command
 
 TARGET_SECONDS = "1s"
 """The less, the sooner Dask asks for more jobs: it sees two units for each worker, not all."""

@@ -12,18 +12,18 @@ import zarr
 from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 
-from milan_pipeline.codec_files import read_store_codec
-from milan_pipeline.codecs import decode_prior
-from milan_pipeline.colours import TokenColours
-from milan_pipeline.crops import view_pixels
-from milan_pipeline.images import decode_rgb
-from milan_pipeline.manifest import keys_of, load_index, load_manifest
-from milan_pipeline.masking import sample_kept
-from milan_pipeline.results import read_scores
-from milan_pipeline.runs import LoadedRun, load_run
-from milan_pipeline.shards import SampleReader
-from milan_pipeline.target_store import read_identity
-from milan_pipeline.views import Box
+from milan_pipeline.codecs.colours import TokenColours
+from milan_pipeline.codecs.interface import decode_prior
+from milan_pipeline.evaluate.results import read_scores
+from milan_pipeline.images.crops import view_pixels
+from milan_pipeline.images.decode import decode_rgb
+from milan_pipeline.images.views import Box
+from milan_pipeline.pretrain.masking import sample_kept
+from milan_pipeline.shards.manifest import keys_of, load_index, load_manifest
+from milan_pipeline.shards.random_access import SampleReader
+from milan_pipeline.targets.codec_files import read_store_codec
+from milan_pipeline.targets.layout import read_identity
+from milan_pipeline.weights.loaded_run import LoadedRun, load_run
 
 ENCODERS = ("random", "student", "teacher")
 SHOWN = 8

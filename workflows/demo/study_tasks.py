@@ -21,7 +21,7 @@ ENCODERS = ("random", "pixels", "MILAN", "teacher")
 IMAGE_SIZE = 64
 """Of the teacher, and so of every encoder here."""
 
-STAGE = (sys.executable, "-m", "milan_pipeline.cli")
+STAGE = (sys.executable, "-m", "milan_pipeline")
 
 
 @dataclass(frozen=True, kw_only=True)

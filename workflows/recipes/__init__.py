@@ -1,1 +1,1 @@
-"""Options of the stages, by what they are for; `milan_pipeline/recipes.py` finds them."""
+"""Options of the stages, by what they are for; `milan_pipeline/cli/recipes.py` finds them."""

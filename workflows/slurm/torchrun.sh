@@ -15,5 +15,5 @@ on_all_nodes() {
         --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" \
         --rdzv-endpoint="$first:$((20000 + SLURM_JOB_ID % 10000))" \
         --signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 --shutdown-timeout=120 \
-        -m milan_pipeline.cli "$@"
+        -m milan_pipeline "$@"
 }

@@ -1,0 +1,1 @@
+"""The command group; how a dataclass becomes a command; recipes."""

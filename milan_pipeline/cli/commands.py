@@ -1,0 +1,191 @@
+"""A stage's command: its options in groups, an example, and how it speaks."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from milan_pipeline.cli.options import GROUPS
+from milan_pipeline.cli.recipes import Borrowed, config_file_option
+from milan_pipeline.core.console import Loudness, speaking
+
+ConfigT = TypeVar("ConfigT")
+GENERAL = GROUPS[-1]
+LOUDNESS = {
+    "quiet": "Say nothing but errors and, if the command is there to report, its report.",
+    "verbose": "Say also what is done to each unit and shard.",
+    "debug": "Say all that is done, and show the traceback of an error.",
+}
+
+
+class StageOption(click.Option):
+    """An option that `--help` shows under a heading; what it takes may be any file."""
+
+    def __init__(self, *args: Any, group: str = GENERAL, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.group = group
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer choices, else leave it to the shell, which knows files."""
+        found = super().shell_complete(ctx, incomplete)
+        if found or self.type is not click.STRING:
+            return found
+        return [CompletionItem(incomplete, type="file")]
+
+
+class StageArgument(click.Argument):
+    """A positional argument, mostly a folder or file."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Leave it to the shell, which knows files."""
+        del ctx
+        return [CompletionItem(incomplete, type="file")]
+
+
+class StageCommand(click.Command):
+    """A command whose help has options in groups and an example, and that speaks as it is told.
+
+    Args:
+        config_class: what its options make.
+        example: one command line that works, of as many lines as it needs.
+        settings: those of `click.Command`.
+    """
+
+    def __init__(
+        self, *args: Any, config_class: type, example: str | None = None, **settings: Any
+    ) -> None:
+        super().__init__(*args, **settings)
+        self.config_class, self.example = config_class, example
+
+    def option_groups(self) -> dict[str, list[click.Option]]:
+        """Return the options under the headings of their groups, in the order of `GROUPS`."""
+        groups: dict[str, list[click.Option]] = {group: [] for group in GROUPS}
+        for parameter in self.params:
+            if isinstance(parameter, click.Option):
+                groups.setdefault(getattr(parameter, "group", GENERAL), []).append(parameter)
+        general = {GENERAL: groups.pop(GENERAL)}
+        return {group: options for group, options in (groups | general).items() if options}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each group's options under its heading."""
+        groups = self.option_groups()
+        help_option = self.get_help_option(ctx)
+        if help_option is not None:
+            groups.setdefault(GENERAL, []).append(help_option)
+        for group, options in groups.items():
+            records = [option.get_help_record(ctx) for option in options]
+            with formatter.section(group):
+                formatter.write_dl([record for record in records if record is not None])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the example as it stands, to be copied."""
+        super().format_epilog(ctx, formatter)
+        if self.example is not None:
+            with formatter.section("Example"):
+                for line in self.example.splitlines():
+                    formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run, speaking as the options say.
+
+        Raises:
+            UsageError: two of them contradict each other.
+        """
+        asked = [name for name in LOUDNESS if ctx.params.pop(name, False)]
+        if "quiet" in asked and len(asked) > 1:
+            raise click.UsageError(f"--quiet and --{asked[1]} contradict each other; give one", ctx)
+        loudness = Loudness[asked[-1].upper()] if asked else Loudness.NORMAL
+        with speaking(loudness, as_json=ctx.params.pop("as_json", False)):
+            return super().invoke(ctx)
+
+
+def stage_command(
+    name: str,
+    config_class: type[ConfigT],
+    *,
+    run: Callable[[ConfigT], None],
+    dry_run: Callable[[ConfigT], None] | None,
+    example: str | None = None,
+    borrowed: Borrowed | None = None,
+) -> StageCommand:
+    """Build a stage's command; its help text is the docstring of the configuration class.
+
+    Args:
+        name: of the command.
+        config_class: its options.
+        run: does the work.
+        dry_run: says what `run` would do; None for a command that only reports, which then has no
+            `--dry-run`.
+        example: a command line that works, for `--help`.
+        borrowed: options that `--config` also takes from other stages' sections.
+    """
+
+    def callback(*, dry_run_asked: bool = False, **values: Any) -> None:
+        config = config_class(**values)
+        (dry_run if dry_run_asked and dry_run is not None else run)(config)
+
+    return StageCommand(
+        name,
+        callback=callback,
+        params=[
+            *parameters_of(config_class),
+            config_file_option(config_class, name, borrowed=borrowed),
+            *general_options(dry_run=dry_run is not None),
+        ],
+        help=config_class.__doc__,
+        config_class=config_class,
+        example=example,
+    )
+
+
+def general_options(*, dry_run: bool) -> Iterator[click.Option]:
+    """Yield the options of every command."""
+    if dry_run:
+        said = "Say what would be done, and do nothing."
+        yield StageOption(["--dry-run", "dry_run_asked"], is_flag=True, help=said)
+    said = "Print one JSON document; the summary or report goes to standard error."
+    yield StageOption(["--json", "as_json"], is_flag=True, help=said)
+    for name, said in LOUDNESS.items():
+        yield StageOption([f"--{name}"], is_flag=True, help=said)
+
+
+def parameters_of(config_class: type) -> list[click.Parameter]:
+    """Build the click parameters of a configuration dataclass: its own fields, then inherited."""
+    hints = typing.get_type_hints(config_class)
+    # A stage's own options first, then those that it shares with others.
+    own_first = sorted(
+        dataclasses.fields(config_class), key=lambda f: f.name not in config_class.__annotations__
+    )
+    return [_parameter(field, hints[field.name]) for field in own_first]
+
+
+def _parameter(field: "dataclasses.Field[Any]", hint: Any) -> click.Parameter:
+    if field.metadata["kind"] == "argument":
+        return StageArgument([field.name], metavar=field.name.upper())
+    if field.metadata["kind"] == "arguments":
+        return StageArgument([field.name], metavar=field.name.upper(), nargs=-1, required=True)
+    flag = f"--{field.name.replace('_', '-')}"
+    required = field.default is dataclasses.MISSING
+    settings: dict[str, Any] = {name: field.metadata[name] for name in ("help", "group")}
+    settings["required"] = required
+    if not required:
+        settings |= {"default": field.default, "show_default": field.default not in (None, "", ())}
+    if hint is bool:
+        return StageOption([f"{flag}/--no-{flag[2:]}"], **settings)
+    settings["multiple"] = typing.get_origin(hint) is tuple
+    choices, unit = field.metadata["choices"], field.metadata["unit"]
+    settings["type"] = click.Choice(choices) if choices else _scalar_type(hint)
+    settings["metavar"] = unit and unit.upper().replace(" ", "-")
+    return StageOption([flag], **settings)
+
+
+def _scalar_type(hint: Any) -> type:
+    """The plain type behind `T`, `T | None` or `tuple[T, ...]`."""
+    origin = typing.get_origin(hint)
+    if origin in (types.UnionType, typing.Union, tuple):
+        hint = next(arg for arg in typing.get_args(hint) if arg not in (type(None), Ellipsis))
+    return typing.cast(type, hint)

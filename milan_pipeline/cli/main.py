@@ -1,0 +1,113 @@
+"""The command group: finds stages through entry points and imports one only when it is called."""
+
+import sys
+import traceback
+from importlib.metadata import entry_points
+
+import click
+from click.shell_completion import get_completion_class
+
+from milan_pipeline.cli.recipes import STAGES_GROUP, in_pipeline_order, stage_names
+from milan_pipeline.core.interrupts import EXIT_INTERRUPTED
+from milan_pipeline.errors import ConfigError, InterruptedRunError, MilanError
+
+PROGRAM = "milan-pipeline"
+COMPLETION = "_MILAN_PIPELINE_COMPLETE"
+"""Variable by which a shell asks for completions."""
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+class StageGroup(click.Group):
+    """A click group whose commands are the installed stages."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name every installed stage as a pipeline has them, those of other packages last."""
+        del ctx
+        return in_pipeline_order(stage_names())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one stage's command."""
+        del ctx
+        for entry in entry_points(group=STAGES_GROUP, name=cmd_name):
+            command = entry.load()
+            if isinstance(command, click.Command):
+                return command
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each command's purpose, all of it."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands, in the order of a pipeline"):
+            formatter.write_dl(
+                [
+                    (name, command.get_short_help_str(limit=200))
+                    for name, command in found
+                    if command
+                ]
+            )
+
+
+def _print_completion(ctx: click.Context, _param: click.Parameter, shell: str | None) -> None:
+    kind = None if shell is None else get_completion_class(shell)
+    if kind is not None:
+        click.echo(kind(group, {}, PROGRAM, COMPLETION).source())
+        ctx.exit()
+
+
+@click.group(cls=StageGroup)
+@click.version_option(package_name=PROGRAM)
+@click.option(
+    "--completion",
+    type=click.Choice(("bash", "zsh", "fish")),
+    is_eager=True,
+    expose_value=False,
+    callback=_print_completion,
+    help='Print what has a shell complete commands and options: eval "$(milan-pipeline '
+    '--completion bash)" in ~/.bashrc.',
+)
+def group() -> None:
+    """Pretrain a vision transformer from CLIP targets that were computed once and stored.
+
+    Exit codes: 0 done or nothing to do, 1 failed, 2 wrong usage, 75 interrupted (run it again).
+    """
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit with the documented code; errors are one sentence."""
+    exit_with(group, sys.argv[1:] if args is None else args, PROGRAM)
+
+
+def exit_with(command: click.Command, words: list[str], name: str) -> None:
+    """Run any command and exit with the documented code.
+
+    Args:
+        command: to be run.
+        words: of its command line.
+        name: that it goes by.
+    """
+    try:
+        command.main(args=words, prog_name=name, standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted; run the same command again to go on.", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - the one place where errors become exit codes
+        sys.exit(_report(error, debug="--debug" in words))
+
+
+def _report(error: Exception, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    reason = " ".join(str(error).split())
+    if isinstance(error, InterruptedRunError):
+        click.echo(f"Interrupted: {reason}", err=True)
+        return EXIT_INTERRUPTED
+    if not isinstance(error, MilanError):
+        reason = f"unexpected {type(error).__name__}: {reason}; --debug shows where it came from"
+    click.echo(f"Error: {reason}", err=True)
+    return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED

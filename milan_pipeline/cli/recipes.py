@@ -1,0 +1,204 @@
+"""Recipes: YAML files of stages' options, found by name where they are installed with us.
+
+`--config`: option values out of a YAML file or an installed recipe.
+
+Which stages are installed, told from entry points alone: nothing of them is imported.
+"""
+
+import difflib
+import importlib.resources
+import typing
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from click.shell_completion import CompletionItem
+
+from milan_pipeline.errors import ConfigError
+
+PACKAGE = "workflows.recipes"
+"""Whose data the installed recipes are; nothing of it is imported but its place."""
+
+
+def recipe_names() -> list[str]:
+    """Name the installed recipes, in alphabetical order."""
+    return sorted(path.stem for path in _folder().glob("*.yaml"))
+
+
+def find_recipe(name: str) -> Path:
+    """Return the file `name` if there is one, else the installed recipe of that name.
+
+    Raises:
+        ConfigError: there is neither; the nearest recipe is named.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    known = recipe_names()
+    if name in known:
+        return _folder() / f"{name}.yaml"
+    near = difflib.get_close_matches(Path(name).stem, known, n=1, cutoff=0.0)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ConfigError(f"{name!r} is neither a file nor a recipe ({', '.join(known)}){hint}")
+
+
+def read_sections(path: Path) -> dict[str, dict[str, Any]]:
+    """Read a recipe's sections: stage -> its options, as they stand in the YAML.
+
+    Raises:
+        ConfigError: the file is not plain YAML, or anything in it is not the section of a stage.
+    """
+    sections = {}
+    for stage, options in read_document(path).items():
+        if stage not in stage_names():
+            near = difflib.get_close_matches(str(stage), stage_names(), n=1, cutoff=0.0)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{path} has the section {stage!r}, which names no stage{hint}")
+        sections[stage] = section_of(path, stage, options)
+    return sections
+
+
+def read_document(path: Path) -> dict[Any, Any]:
+    """Read a YAML mapping; an empty file is an empty one.
+
+    Raises:
+        ConfigError: it cannot be read, is not plain YAML, or no mapping.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    # A date that does not exist is a ValueError, as what is no UTF-8 is.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not plain YAML ({reason}); correct it") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); give another") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path} holds no mapping of option names to values; write one")
+    return document
+
+
+def section_of(path: Path, stage: str, options: Any) -> dict[str, Any]:
+    """Return what a document holds under a stage's name; an empty section has no options.
+
+    Raises:
+        ConfigError: it is not a mapping.
+    """
+    if options is not None and not isinstance(options, dict):
+        raise ConfigError(f"{path}: section {stage!r} must map option names to values")
+    return options or {}
+
+
+def _folder() -> Path:
+    return Path(str(importlib.resources.files(PACKAGE)))
+
+
+Borrowed = Mapping[str, tuple[str, ...]]
+"""Names of options that a stage takes from other stages' sections, by the stage."""
+
+
+def config_file_option(
+    config_class: type, stage: str, *, borrowed: Borrowed | None = None
+) -> click.Option:
+    """Build `--config RECIPE`: values for any option of the stage; the command line wins."""
+
+    def load(ctx: click.Context, _param: click.Parameter, name: str | None) -> None:
+        if name is not None:
+            values = read_config(find_recipe(name), config_class, stage, borrowed=borrowed)
+            ctx.default_map = {**(ctx.default_map or {}), **values}
+
+    return click.Option(
+        ["--config"],
+        metavar="RECIPE",
+        is_eager=True,
+        expose_value=False,
+        callback=load,
+        shell_complete=_complete_recipe,
+        help="YAML file, or name of an installed recipe, with option values at the top or under "
+        "the stage's name; the command line wins; default: none.",
+    )
+
+
+def _complete_recipe(
+    _ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Offer installed recipes; where none fits, files."""
+    names = [name for name in recipe_names() if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="file")]
+
+
+def read_config(
+    path: Path, config_class: type, stage: str, *, borrowed: Borrowed | None = None
+) -> dict[str, Any]:
+    """Read a stage's values from a YAML file.
+
+    Keys are option names. A key that names a stage holds a section: the section of this stage is
+    used, those of others are left to them, but for options that it borrows and does not have.
+
+    Raises:
+        ConfigError: the file is not a YAML mapping, a key is unknown (the nearest is named), or
+            its value is a list or mapping where one value is needed.
+    """
+    document = read_document(path)
+    stages = {*stage_names(), stage}
+    values = {key: value for key, value in document.items() if key not in stages}
+    section = section_of(path, stage, document.get(stage))
+    hints = typing.get_type_hints(config_class)
+    found: dict[str, Any] = _borrowed(path, document, borrowed or {})
+    for key, value in {**values, **section}.items():
+        found[_known_name(str(key), list(hints), path)] = value
+    for name, value in found.items():
+        repeated = typing.get_origin(hints[name]) is tuple
+        if isinstance(value, dict) or (isinstance(value, list) and not repeated):
+            key = name.replace("_", "-")
+            raise ConfigError(f"--config {path}: {key!r} takes one value, not {value!r}")
+        found[name] = _plain([value] if repeated and not isinstance(value, list) else value)
+    return found
+
+
+def _borrowed(path: Path, document: Mapping[Any, Any], borrowed: Borrowed) -> dict[str, Any]:
+    """Return what other stages' sections say of the options that are borrowed from them."""
+    return {
+        name: value
+        for stage, names in borrowed.items()
+        for key, value in section_of(path, stage, document.get(stage)).items()
+        if (name := str(key).replace("-", "_")) in names
+    }
+
+
+def _known_name(key: str, known: list[str], path: Path) -> str:
+    name = key.replace("-", "_")
+    if name in known:
+        return name
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    hint = f"; did you mean {near[0].replace('_', '-')!r}?" if near else ""
+    raise ConfigError(f"--config {path} has the unknown key {key!r}{hint}")
+
+
+def _plain(value: Any) -> Any:
+    """Give click the list itself for repeated options, and text for everything it must convert."""
+    if isinstance(value, list):
+        return [str(item) for item in value]
+    return value if value is None or isinstance(value, bool) else str(value)
+
+
+STAGES_GROUP = "milan_pipeline.stages"
+PIPELINE = (
+    *("pack-images", "index"),
+    *("plan", "extract-targets", "status", "verify", "codecs", "transcode", "pack-targets"),
+    *("import-checkpoint", "pretrain", "probe", "finetune", "segment", "compare", "inspect"),
+    *("export", "submit"),
+)
+"""The order in which `--help` lists stages; those of other packages follow."""
+
+
+def stage_names() -> list[str]:
+    """Name every installed stage, those of other packages included, in alphabetical order."""
+    return sorted({entry.name for entry in entry_points(group=STAGES_GROUP)})
+
+
+def in_pipeline_order(names: list[str]) -> list[str]:
+    """Put stages into the order in which a pipeline has them; others last, as they come."""
+    known = [name for name in PIPELINE if name in names]
+    return known + [name for name in names if name not in known]

@@ -1,0 +1,1 @@
+"""More than one process or machine: torchrun's world, units of work, Dask, Slurm."""

@@ -1,0 +1,224 @@
+"""A Dask cluster: one that is there, by its scheduler's address, or one of this machine's own.
+
+Have a Dask cluster do work: one task an item, handed out few at a time.
+
+Workers read and write the stores; what travels is small. The client knows nothing that the stores
+do not say, so it may be killed at any time, like any other process.
+"""
+
+import contextlib
+import functools
+import importlib.util
+import itertools
+import logging
+import os
+import uuid
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import CancelledError
+from typing import Generic, NamedTuple, cast
+
+import dask
+from distributed import Client, Future, KilledWorker, LocalCluster, wait
+from distributed.comm.addressing import parse_address, parse_host_port
+
+from milan_pipeline.cluster.dask_worker import UnfitWorkerError, do_item, end_run
+from milan_pipeline.cluster.work import ItemT, ResultT, WorkSpec
+from milan_pipeline.core.console import note
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.errors import ConfigError, MilanError, MissingDataError
+
+CONNECT_SECONDS = 30
+UNWATCHED = {"distributed.worker.profile.enabled": False}
+"""Dask looks at its threads' frames 100 times a second, by a call that hung Python 3.11.7 where it
+met the start of a thread (github.com/python/cpython/issues/106883)."""
+
+
+def require_address(scheduler: str) -> None:
+    """Refuse what is no address, before any work is done.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        scheme, place = parse_address(scheduler)
+        if scheme != "inproc":  # a cluster of this very process, which has no ports
+            parse_host_port(place)
+    except ValueError as error:
+        raise ConfigError(
+            f"--scheduler {scheduler} is no address ({error}); give the one that `dask scheduler` "
+            "prints, for example tcp://HOST:8786"
+        ) from error
+
+
+@contextlib.contextmanager
+def connected(*, scheduler: str | None, processes: int | None) -> Iterator[Client]:
+    """Connect to a scheduler, or start that many worker processes here and end them afterwards.
+
+    Raises:
+        MissingDataError: nobody answers at the scheduler's address.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_quiet())
+        if scheduler is None:
+            scheduler = stack.enter_context(_local_cluster(processes or 1))
+        try:
+            client = stack.enter_context(Client(scheduler, timeout=CONNECT_SECONDS))
+        except (OSError, ValueError) as error:
+            raise MissingDataError(
+                f"--scheduler {scheduler} does not answer ({error}); start one with `dask "
+                "scheduler`, and its workers with `dask worker`, or correct the address"
+            ) from error
+        _tell(client)
+        yield client
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Have Dask speak of errors alone, and not look into threads, here and in its processes."""
+    logger = logging.getLogger("distributed")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with dask.config.set({"logging.distributed": "error", **UNWATCHED}):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _local_cluster(processes: int) -> LocalCluster:
+    # Dask would give each process one thread. Whoever set these in the environment is heeded.
+    threads = max(1, len(os.sched_getaffinity(0)) // processes)
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    share = {f"distributed.nanny.pre-spawn-environ.{name}": threads for name in names}
+    with dask.config.set(share):
+        return LocalCluster(
+            n_workers=processes,
+            threads_per_worker=1,
+            processes=True,
+            preload="milan_pipeline.cluster.dask_worker",
+            # A worker that is killed for its memory loses a unit; ours do not grow.
+            memory_limit=0,
+            # Nobody from outside, and whichever port is free.
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.ERROR,
+        )
+
+
+def _tell(client: Client) -> None:
+    note(f"Dask: {len(client.ncores())} workers; dashboard: {client.dashboard_link}")
+    if importlib.util.find_spec("bokeh") is None:
+        note("The dashboard needs bokeh: pip install 'milan-pipeline[dashboard]'")
+
+
+ITEMS_AHEAD = 2
+"""With the scheduler for each worker thread: enough that none waits, few to call back."""
+RETRIES = 2
+"""Of an item that failed for a reason that may pass. A worker's death costs none of them; of these
+the scheduler allows some (`distributed.scheduler.allowed-failures`)."""
+POLL_SECONDS = 0.5
+KEPT = "finished units are kept"
+
+
+class Ended(NamedTuple, Generic[ItemT, ResultT]):
+    """An item with its result, or with the error that it ended in."""
+
+    item: ItemT
+    result: ResultT | None
+    error: Exception | None
+
+    def get(self) -> ResultT:
+        """Return the result, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        return cast("ResultT", self.result)
+
+
+def map_on_workers(
+    client: Client,
+    spec: WorkSpec[ItemT, ResultT],
+    items: Sequence[ItemT],
+    stop: StopRequest,
+    *,
+    share_machine: bool,
+) -> Generator[Ended[ItemT, ResultT], None, None]:
+    """Have workers do items, yielding what became of each as it is known, in any order.
+
+    Closing the generator calls back what has not begun; workers drop the rest when they can.
+
+    Args:
+        client: of the cluster, which may grow and shrink meanwhile.
+        spec: what is to be done.
+        items: each a task.
+        stop: asked every moment.
+        share_machine: whether the workers are those of a local cluster.
+
+    Raises:
+        InterruptedRunError: a stop signal came.
+        MissingDataError: a worker lacks what every item needs, or the scheduler is gone.
+    """
+    run, state = uuid.uuid4().hex, "interrupted"
+    task = functools.partial(do_item, run, spec, share_machine=share_machine)
+    waiting = iter(items)
+    running: dict[Future[ResultT | MilanError], ItemT] = {}
+    try:
+        while True:
+            stop.raise_if_asked(KEPT)
+            room = ITEMS_AHEAD * max(1, sum(client.nthreads().values())) - len(running)
+            for item in itertools.islice(waiting, max(0, room)):
+                running[client.submit(task, item, retries=RETRIES, pure=False)] = item
+            if not running:
+                break
+            for future in _finished(running):
+                ended = _ended(future, running.pop(future))
+                if ended.error is not None:  # by what asked for a stop, as workers here get it, too
+                    stop.raise_if_asked(KEPT)
+                yield ended
+        state = "done"
+    except CancelledError as error:
+        raise MissingDataError(
+            "the Dask scheduler is gone; finished units are kept, "
+            "start it again and run the same command"
+        ) from error
+    finally:
+        # The workers may be gone, with whatever made this end.
+        with contextlib.suppress(OSError):
+            client.cancel(list(running))
+        with contextlib.suppress(Exception):
+            client.run(end_run, run, state, on_error="ignore")
+
+
+def _finished(
+    running: dict[Future[ResultT | MilanError], ItemT],
+) -> list[Future[ResultT | MilanError]]:
+    """Wait a moment for any item to end: a stop signal must not wait for one."""
+    with contextlib.suppress(TimeoutError):
+        wait(list(running), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")
+    return [future for future in running if future.done()]
+
+
+def _ended(future: Future[ResultT | MilanError], item: ItemT) -> Ended[ItemT, ResultT]:
+    """Say what became of an item.
+
+    Raises:
+        MissingDataError: it is not this item's fault, and no other would fare better.
+    """
+    error = future.exception()
+    if isinstance(error, ImportError):
+        raise MissingDataError(
+            f"a worker lacks a package ({error}); install there what is installed here"
+        ) from error
+    if isinstance(error, KilledWorker):
+        last = "" if error.last_worker is None else f", at last {error.last_worker.address}"
+        error = MissingDataError(
+            f"every worker that took this unit on died{last}; give workers more memory, or "
+            "run the same command again where they were preempted"
+        )
+    if error is not None:
+        return Ended(item, None, error)
+    result = future.result()
+    if isinstance(result, UnfitWorkerError):
+        raise result
+    if isinstance(result, MilanError):
+        return Ended(item, None, result)
+    return Ended(item, result, None)

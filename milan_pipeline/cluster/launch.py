@@ -1,0 +1,118 @@
+"""Start several processes of one stage on this machine, as `torchrun` would, and end as they do.
+
+`torchrun` itself exits with 1 whatever its processes say, and dies of SIGUSR1 without them. Here
+the exit code is theirs: 75 where they stopped in order.
+"""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import click
+
+from milan_pipeline.core.console import manner_words
+from milan_pipeline.core.interrupts import EXIT_INTERRUPTED, STOP_SIGNALS
+
+GRACE = 30.0  # seconds that the others have to end after one has failed
+POLL = 0.1
+EXIT_FAILED = 1
+
+
+def launch(stage: str, config: Any, processes: int) -> int:
+    """Run a stage in several processes and return the exit code that speaks for all.
+
+    Args:
+        stage: the command.
+        config: its configuration, given to each.
+        processes: how many; stop signals that come here are passed on to them.
+    """
+    words = [*words_of(config), *manner_words()]
+    command = [sys.executable, "-m", "milan_pipeline", stage, *words]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    shared = {"OMP_NUM_THREADS": str(threads)} | os.environ | {"WORLD_SIZE": str(processes)}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    started: list[subprocess.Popen[bytes]] = []
+    with passing_signals_on(started):
+        try:
+            for rank in range(processes):
+                own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+                started.append(subprocess.Popen(command, env=shared | own))  # noqa: S603
+            return _ended(started)
+        except OSError:
+            for process in started:
+                process.kill()
+            raise
+
+
+@contextlib.contextmanager
+def passing_signals_on(started: list[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Pass stop signals that come inside the block on to processes, which may yet be added."""
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        # The terminal sends SIGINT to all; here it must only not end the wait for the others.
+        for process in started if number != signal.SIGINT else []:
+            process.send_signal(number)
+
+    previous = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _ended(started: list[subprocess.Popen[bytes]]) -> int:
+    """Wait for all processes; one that fails takes the others with it."""
+    deadline = float("inf")
+    first: list[
+        int | None
+    ] = []  # exit codes at the first failure, before any process is ended here
+    while any(process.poll() is None for process in started):
+        left = [process for process in started if process.returncode is None]
+        if not first and any(process.returncode for process in started):
+            first = [process.returncode for process in started]
+            deadline = time.monotonic() + GRACE
+            for process in left:
+                process.terminate()
+        if time.monotonic() > deadline:
+            for process in left:
+                process.kill()
+        time.sleep(POLL)
+    codes = [process.returncode for process in started]
+    for rank, code in enumerate(first or codes):
+        if code is not None and code < 0:
+            click.echo(
+                f"Error: process {rank} was ended by {signal.Signals(-code).name}, most often for "
+                "want of memory; run the same command again to go on",
+                err=True,
+            )
+    failed = [code for code in codes if code not in (0, EXIT_INTERRUPTED)]
+    return max(EXIT_FAILED, *failed) if failed else max(codes)
+
+
+def is_launched() -> bool:
+    """Tell whether this process is one of several that torchrun, or `launch`, started."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def words_of(config: Any) -> list[str]:
+    """Return the words of a command line that gives these options."""
+    words = []
+    for field in dataclasses.fields(config):
+        flag, value = field.name.replace("_", "-"), getattr(config, field.name)
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            words += [f"--{flag}", str(value)]
+    return words

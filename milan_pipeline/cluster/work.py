@@ -1,0 +1,85 @@
+"""Work on many items that any process can do: told by names and numbers, begun once, then done.
+
+What is told is small enough to be sent to other machines. What it takes to do an item (codecs, a
+teacher, a manifest) each process reads from the store itself.
+
+Which units a job of an array does: every N-th of the full list, told apart by K alone.
+
+Nothing is agreed on between parts: the list is the same for all, whatever is done of it already.
+So a part that is submitted again must be given the N of the first submission.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Generic, Protocol, TypeVar
+
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.errors import ConfigError
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+
+class Work(Generic[ItemT, ResultT]):
+    """One process's: does item after item, in several threads at once where it is asked to."""
+
+    def do(self, item: ItemT, stop: StopRequest) -> ResultT:
+        """Do an item; the same item gives the same bytes, whoever does it.
+
+        Raises:
+            InterruptedRunError: a stop was asked for.
+            StorageError: a store cannot be read or written; that may pass.
+        """
+        raise NotImplementedError
+
+    def end(self, state: str) -> None:
+        """Hear that nothing more will come, and how that ended: done or interrupted."""
+
+
+class WorkSpec(Protocol[ItemT, ResultT]):
+    """Says what is to be done; equal ones are begun once in a process."""
+
+    def begin(self, number: int | None) -> Work[ItemT, ResultT]:
+        """Read what every item needs.
+
+        Args:
+            number: of this process among those that share the machine's GPUs; None where it has
+                them to itself.
+
+        Raises:
+            MismatchError: what is here is not what the spec was made for.
+            StorageError: a store cannot be read; that may pass.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Part `number` of `count`, from 0."""
+
+    number: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Part":
+        """Read `K/N`.
+
+        Raises:
+            ConfigError: it has another form, or K is not within 0 to N - 1.
+        """
+        found = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
+        part = cls(int(found[1]), int(found[2])) if found else None
+        if part is None or part.number >= part.count:
+            raise ConfigError(
+                f"--part {text!r} is not K/N with 0 <= K < N; give 0/16 to 15/16 for 16 parts"
+            )
+        return part
+
+    @property
+    def name(self) -> str:
+        """The part's name in file names: `part-003-of-016`."""
+        return f"part-{self.number:03d}-of-{self.count:03d}"
+
+    def of(self, items: Sequence[ItemT]) -> list[ItemT]:
+        """Return items K, K + N, K + 2N, … of the full list."""
+        return list(items[self.number :: self.count])

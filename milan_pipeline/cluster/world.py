@@ -1,0 +1,232 @@
+"""The processes that train one student together, as `torchrun` starts them: who, and agreements.
+
+Large tensors travel inside the model's wrapper (`world.py`); what is agreed on here is small
+and stays on the CPU (gloo), so that no agreement waits for a GPU.
+
+One model over several processes: copied whole (DDP) or sharded (FSDP2), and back again.
+
+Checkpoints hold whole tensors either way, so a run may go on with another number of processes.
+"""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from milan_pipeline.cluster.launch import is_launched
+from milan_pipeline.errors import ConfigError, MilanError, StorageError
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """Which process this is, and of how many; alone, every agreement is with itself.
+
+    Attributes:
+        rank: of this process, from 0.
+        size: how many processes share the lanes.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes the run folder."""
+        return self.rank == 0
+
+    def most(self, value: float) -> float:
+        """Return the largest of all processes' values (exact below 2^53)."""
+        if self.size == 1:
+            return value
+        shared = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(shared, dist.ReduceOp.MAX)
+        return float(shared)
+
+    def total(self, values_n: torch.Tensor) -> torch.Tensor:
+        """Return the sum over processes of a float64 (n,) tensor on the CPU."""
+        if self.size > 1:
+            dist.all_reduce(values_n)
+        return values_n
+
+    def mean(self, values_n: torch.Tensor) -> torch.Tensor:
+        """Return the mean over processes of a float64 (n,) tensor on the CPU."""
+        return self.total(values_n) / self.size
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return all processes' values, by rank; for rare and small ones: they are pickled."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def wait_for_all(self) -> None:
+        """Return when every process has come here."""
+        self.most(0)
+
+
+def local_device(device: torch.device) -> torch.device:
+    """Return this process's own GPU of a machine, by LOCAL_RANK; other devices stay as they are.
+
+    Raises:
+        ConfigError: there are more processes than GPUs.
+    """
+    if device.type != "cuda" or device.index is not None or not is_launched():
+        return device
+    index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if index >= count:
+        raise ConfigError(
+            f"process {index} of this machine has no GPU, since it has {count}; give torchrun "
+            f"--nproc-per-node {count}"
+        )
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
+
+
+@contextlib.contextmanager
+def joined_world(device: torch.device) -> Iterator[World]:
+    """Join the other processes of the run inside the block; without torchrun there are none.
+
+    Raises:
+        StorageError: another process ended while this one waited for it.
+    """
+    if not is_launched():
+        yield World()
+        return
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        with _explained_deaths():
+            yield World(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _explained_deaths() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        lost = isinstance(error, dist.DistError) or "gloo/" in str(error)
+        if isinstance(error, MilanError) or not lost:
+            raise
+        raise StorageError(
+            "another process of the run ended or cannot be reached; its own message says why; run "
+            "the same command again to go on"
+        ) from error
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """Return the transformer blocks, in the order of their stacks: units of sharding, compiling.
+
+    A stack is what timm and the decoders alike call `blocks`.
+    """
+    stacks = (part for name, part in model.named_modules() if name.split(".")[-1] == "blocks")
+    return [block for stack in stacks for block in stack.children()]
+
+
+def require_processes(*, fsdp: bool, started: bool) -> None:
+    """Refuse to shard in a process that nobody has started, or will start, as one of several.
+
+    Raises:
+        ConfigError: sharding was asked for without processes to shard over.
+    """
+    if fsdp and not started:
+        raise ConfigError(
+            "--fsdp shards over processes, and there is one; start it with torchrun or give "
+            "--processes"
+        )
+
+
+def replicate(model: nn.Module, world: World, *, fsdp: bool) -> nn.Module:
+    """Return the module to call in training; its gradients are means over all processes.
+
+    Args:
+        model: on its device; with `fsdp`, its parameters become sharded tensors in place.
+        world: the processes.
+        fsdp: shard weights, gradients and optimiser state instead of copying them
+            (`torch.distributed.fsdp.fully_shard`, after ZeRO, arXiv 1910.02054).
+
+    Raises:
+        ConfigError: sharding was asked for without processes to shard over.
+    """
+    require_processes(fsdp=fsdp, started=dist.is_initialized())
+    if fsdp:
+        # No mixed-precision policy: autocast alone decides what is computed in which type, so that
+        # shards and copies give the same numbers.
+        for block in blocks_of(model):
+            fully_shard(block)
+        fully_shard(model)
+        return model
+    if world.size == 1:
+        return model
+    return DistributedDataParallel(model)
+
+
+def settle(replica: nn.Module, loss: Callable[[], Tensor]) -> None:
+    """Let DDP deal the gradients into buckets for good, by a backward pass that counts for nothing.
+
+    It deals them anew after its first one, in the order in which they came. That changes the order
+    in which they are added up, and with it the last bits: of the second step of an undisturbed
+    run, but of another step of one that goes on from a checkpoint.
+
+    Args:
+        replica: from `replicate`; its buffers (BatchNorm's statistics) stay as they were.
+        loss: computes a loss as in training.
+    """
+    if isinstance(replica, DistributedDataParallel):
+        before = [buffer.clone() for buffer in replica.buffers()]
+        loss().backward()  # type: ignore[no-untyped-call]
+        replica.zero_grad(set_to_none=True)
+        for buffer, value in zip(replica.buffers(), before, strict=True):
+            buffer.copy_(value)
+
+
+def share_buffers(model: nn.Module, world: World) -> None:
+    """Give every process the first one's buffers, as DDP does before each step.
+
+    Each one's own come of the images that it saw itself (BatchNorm's statistics).
+    """
+    if world.size > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
+
+
+@contextlib.contextmanager
+def accumulating(replica: nn.Module, *, last: bool) -> Iterator[None]:
+    """Run one micro batch; copies exchange gradients in the last one of a step alone.
+
+    Shards do so in each, since whole gradients are what they have no room for.
+    """
+    if last or not isinstance(replica, DistributedDataParallel):
+        yield
+        return
+    with replica.no_sync():
+        yield
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor as it would be without sharding; every process must ask."""
+    full: Any = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return cast("Tensor", full)
+
+
+def like(tensor: Tensor, model: Tensor) -> Tensor:
+    """Return this process's form of a whole tensor: sharded and placed as `model` is."""
+    if not isinstance(model, DTensor):
+        return tensor
+    tensor = tensor.to(model.device)
+    return distribute_tensor(tensor, model.device_mesh, model.placements, src_data_rank=None)
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """Return what this process holds of a tensor, sharing its memory."""
+    local: Any = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return cast("Tensor", local.detach())

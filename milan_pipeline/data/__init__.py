@@ -1,0 +1,1 @@
+"""Which sample when; pairs and labelled samples; the loader."""

@@ -1,0 +1,230 @@
+"""Labelled samples as a table that an order runs over: of image shards, or of folders.
+
+A label is a class number or a mask, an image of class numbers. Which of the two is the `kind`.
+
+What a table of labelled samples asks of each of its parts.
+"""
+
+import dataclasses
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+from PIL import Image
+
+from milan_pipeline import storage
+from milan_pipeline.data.labelled_sources import scan_folder, scan_shards
+from milan_pipeline.errors import ConfigError, DataError
+from milan_pipeline.images.decode import decode_rgb
+from milan_pipeline.shards.cache import CacheConfig
+from milan_pipeline.shards.manifest import load_manifest
+from milan_pipeline.shards.random_access import IMAGE_MEMBER, Place, Read, all_local, read_places
+
+Kind = Literal["class", "mask"]
+MANIFEST = "manifest.json"
+
+
+class LabelledPart(Protocol):
+    """Samples that lie together, in a shard or a folder."""
+
+    @property
+    def url(self) -> str:
+        """What errors name."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(n,) class numbers; zeros where labels are masks."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        ...
+
+    def key(self, row: int) -> str:
+        """Return a sample's key."""
+
+    def image(self, row: int, read: Read) -> bytes:
+        """Read a sample's image."""
+
+    def mask(self, row: int, read: Read) -> bytes:
+        """Read a sample's mask."""
+
+    def take(self, rows_n: NDArray[np.int64]) -> "LabelledPart":
+        """Return the part with only these samples, in this order."""
+
+    def shuffled(self, seed: int) -> "LabelledPart":
+        """Return the part in a drawn order if it is as fast to read in any, else as it is."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelledTable:
+    """Labelled samples in parts, each a shard or a folder; see `random_access.SampleTable`.
+
+    Attributes:
+        parts: in order.
+        kind: what a label is.
+        classes: names of the class numbers, where they are known.
+        source: the content of what they were read from, hashed.
+    """
+
+    parts: Sequence[LabelledPart]
+    kind: Kind
+    classes: tuple[str, ...]
+    source: str
+    cycle: int = 1
+
+    @property
+    def samples(self) -> int:
+        """How many samples there are."""
+        return sum(len(part) for part in self.parts)
+
+    @property
+    def class_count(self) -> int:
+        """How many classes there are: as many as are named, or up to the largest number."""
+        largest = max((int(part.labels.max()) for part in self.parts if len(part)), default=-1)
+        return max(len(self.classes), largest + 1)
+
+    def counts(self, view: int) -> NDArray[np.int64]:
+        """Return the number of samples in each part."""
+        del view  # every epoch has the same samples
+        return np.array([len(part) for part in self.parts], dtype=np.int64)
+
+    def places(self, rank: int = 0, world: int = 1) -> Iterator[Place]:
+        """Yield the place of every sample, or of every `world`-th from `rank`, in order."""
+        places = (
+            Place(0, 0, number, row)
+            for number, part in enumerate(self.parts)
+            for row in range(len(part))
+        )
+        return (place for at, place in enumerate(places) if at % world == rank)
+
+    def read(
+        self, places: Iterator[Place], cache: CacheConfig | None = None
+    ) -> Generator[dict[str, Any], None, None]:
+        """Yield samples: `__key__`, `__url__`, `epoch`, `image`, and `label` or `mask`."""
+
+        def fetch(place: Place, read: Read) -> dict[str, Any]:
+            part = self.parts[place.shard]
+            sample: dict[str, Any] = {
+                "__key__": part.key(place.row),
+                "__url__": part.url,
+                "epoch": place.epoch,
+                IMAGE_MEMBER: part.image(place.row, read),
+            }
+            if self.kind == "class":
+                return sample | {"label": int(part.labels[place.row])}
+            return sample | {"mask": part.mask(place.row, read)}
+
+        local = all_local(part.url for part in self.parts)
+        return read_places(places, fetch, local=local, cache=cache)
+
+    def subset(self, fraction: float, seed: int) -> "LabelledTable":
+        """Take a share of each class, at least one sample, drawn by the hash of the keys.
+
+        Of masks, a share of all. A smaller share of the same seed is part of a larger one. The
+        source stays the same: which share it is, share and seed say.
+
+        Raises:
+            ConfigError: the share is not within 0 to 1.
+        """
+        if not 0 < fraction <= 1:
+            raise ConfigError(f"a share {fraction} of the labels is not within 0 to 1; give 1")
+        if fraction == 1:
+            return self
+        rows = [(number, row) for _, _, number, row in self.places()]
+        labels = [int(self.parts[number].labels[row]) for number, row in rows]
+        draws = [
+            xxhash.xxh3_64_intdigest(f"{seed} {number} {self.parts[number].key(row)}".encode())
+            for number, row in rows
+        ]
+        kept: list[tuple[int, int]] = []
+        by_class: dict[int, list[int]] = {}
+        for at, label in enumerate(labels):
+            by_class.setdefault(label, []).append(at)
+        for members in by_class.values():
+            members.sort(key=draws.__getitem__)
+            kept += [rows[at] for at in members[: max(1, round(fraction * len(members)))]]
+        kept.sort()
+        parts = [
+            part.take(np.array([row for at, row in kept if at == number], dtype=np.int64))
+            for number, part in enumerate(self.parts)
+        ]
+        return dataclasses.replace(self, parts=parts)
+
+    def shuffled(self, seed: int) -> "LabelledTable":
+        """Permute the files of a folder, so that `order`, which shuffles nearby samples, mixes all.
+
+        Image shards stay as they are: `pack-images` has shuffled them.
+        """
+        return dataclasses.replace(self, parts=[part.shuffled(seed) for part in self.parts])
+
+
+def open_labelled(
+    place: str, *, kind: Kind, scans: Path | None = None, masks: str | None = None
+) -> LabelledTable:
+    """Open labelled samples.
+
+    Args:
+        place: a folder of image shards with a manifest; their samples have `.cls` or `.mask.png`
+            members. Or a folder of image files: one sub-folder a class, or, for masks, any tree.
+        kind: whether labels are class numbers or masks.
+        scans: local folder that remembers what was found in shards, so that they need not be read
+            from end to end another time.
+        masks: where the masks of a folder lie, under the images' paths and ending in `.png`; None
+            is ADE20K's layout: beside `images/…` in `annotations/…`.
+
+    Raises:
+        ConfigError: there is no such folder, or it has no classes.
+        DataError: a shard is damaged, or a sample has no label.
+        MissingDataError: an image has no mask.
+    """
+    if storage.exists(storage.join(place, MANIFEST)):
+        manifest = load_manifest(place, kind="images")
+        shards = scan_shards(manifest, kind=kind, scans=scans)
+        classes = tuple(manifest.common.get("classes", ()))
+        table = LabelledTable(parts=shards, kind=kind, classes=classes, source=manifest.sha256)
+    else:
+        root = storage.local_path(place)
+        if root is None or not root.is_dir():
+            raise ConfigError(
+                f"{place} is neither a folder of image shards with {MANIFEST} nor a local folder; "
+                "give one, or make shards with `milan-pipeline pack-images`"
+            )
+        part, classes, source = scan_folder(root, kind=kind, masks=masks)
+        table = LabelledTable(parts=[part], kind=kind, classes=classes, source=source)
+    if not table.samples:
+        raise DataError(f"{place} holds no labelled image; give another folder")
+    return table
+
+
+def require_same_classes(first: LabelledTable, second: LabelledTable, *names: str) -> None:
+    """Refuse two tables whose class numbers mean other classes.
+
+    Args:
+        first: one of them.
+        second: the other; where either names no classes, nothing can be said.
+        names: what errors call the two.
+
+    Raises:
+        ConfigError: a number has two names.
+    """
+    if not first.classes or not second.classes or first.classes == second.classes:
+        return
+    longest = max(len(first.classes), len(second.classes))
+    ours, theirs = ([*t.classes, *[None] * (longest - len(t.classes))] for t in (first, second))
+    number = next(n for n in range(longest) if ours[n] != theirs[n])
+    raise ConfigError(
+        f"class {number} is {ours[number]!r} in {names[0]} and {theirs[number]!r} in {names[1]}; "
+        "take both from trees with the same class folders"
+    )
+
+
+def opened(sample: dict[str, Any]) -> Image.Image:
+    """Decode a sample's image.
+
+    Raises:
+        BadImageError: it cannot be.
+    """
+    return Image.fromarray(decode_rgb(sample[IMAGE_MEMBER]))

@@ -1,0 +1,265 @@
+"""Labelled samples of a folder of image files: class folders, or images and masks beside them.
+
+Labelled samples of image shards, found by a scan that reads each shard once, verified.
+"""
+
+import dataclasses
+import hashlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from milan_pipeline import storage
+from milan_pipeline.core.console import progress_bar
+from milan_pipeline.core.keyed_random import keyed_generator
+from milan_pipeline.core.threads import ordered_map
+from milan_pipeline.errors import ConfigError, DataError
+from milan_pipeline.images.sources import IMAGE_EXTENSIONS, find_source, masks_of
+from milan_pipeline.shards.cache import ShardFile
+from milan_pipeline.shards.manifest import Manifest, Shard
+from milan_pipeline.shards.random_access import Read
+from milan_pipeline.shards.sequential import scan_shard
+from milan_pipeline.shards.writer import Sample
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderPart:
+    """Image files of a folder; nothing but the file system vouches for their bytes."""
+
+    root: Path
+    images: list[Path]
+    masks: list[Path]
+    labels: NDArray[np.int64]
+
+    @property
+    def url(self) -> str:
+        """Where the folder lies."""
+        return str(self.root)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def key(self, row: int) -> str:
+        """Return an image's path in the folder."""
+        return self.images[row].relative_to(self.root).as_posix()
+
+    def image(self, row: int, read: Read) -> bytes:
+        """Read an image file."""
+        del read
+        return storage.read_bytes(str(self.images[row]))
+
+    def mask(self, row: int, read: Read) -> bytes:
+        """Read the mask of an image file."""
+        del read
+        return storage.read_bytes(str(self.masks[row]))
+
+    def take(self, rows_n: NDArray[np.int64]) -> "FolderPart":
+        """Return the part with only these files."""
+        images = [self.images[row] for row in rows_n]
+        masks = [self.masks[row] for row in rows_n] if self.masks else []
+        return FolderPart(self.root, images, masks, self.labels[rows_n])
+
+    def shuffled(self, seed: int) -> "FolderPart":
+        """Return the part in an order that depends on the number of files and the seed alone.
+
+        Files are listed class after class, and each is a read of its own wherever it stands.
+        """
+        draws = keyed_generator("folder", seed).random(len(self))
+        return self.take(np.argsort(draws, kind="stable"))
+
+
+def scan_folder(
+    root: Path, *, kind: str, masks: str | None
+) -> tuple[FolderPart, tuple[str, ...], str]:
+    """List a folder of images and their labels; no image is opened.
+
+    Returns:
+        The part, the names of the classes, and the folder's fingerprint.
+
+    Raises:
+        ConfigError: it holds no images, no classes, or nothing says where the masks are.
+        MissingDataError: an image has no mask.
+    """
+    source = find_source(root)
+    images = [file.path for file in source.files]
+    if kind == "mask":
+        folder = _masks_folder(root) if masks is None else Path(masks)
+        found = masks_of(images, root, folder)
+        stats = "".join(f"{p.stat().st_size} {p.stat().st_mtime_ns}\n" for p in found)
+        fingerprint = xxhash.xxh3_128_hexdigest(f"{source.fingerprint()} {stats}".encode())
+        labels = np.zeros(len(images), dtype=np.int64)
+        return FolderPart(root, images, found, labels), (), fingerprint
+    numbers = [file.label for file in source.files]
+    if None in numbers:
+        raise ConfigError(f"{root} has images outside class folders; give one sub-folder a class")
+    part = FolderPart(root, images, [], np.array(numbers, dtype=np.int64))
+    return part, tuple(source.classes), source.fingerprint()
+
+
+def _masks_folder(root: Path) -> Path:
+    """Return where ADE20K keeps the masks of a folder of images: `annotations` for `images`."""
+    parts = root.absolute().parts
+    if "images" not in parts:
+        raise ConfigError(
+            f"{root} does not say where its masks are; give a folder below images/, with masks of "
+            "the same names below annotations/, as ADE20K has them"
+        )
+    at = len(parts) - 1 - parts[::-1].index("images")
+    return Path(*parts[:at], "annotations", *parts[at + 1 :])
+
+
+MASK_EXTENSIONS = ("mask.png", "seg.png")
+SCAN_THREADS = 8
+PLACE = ("offset", "length", "xxh3")
+NO_PLACE = (0, 0, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardPart:
+    """The labelled samples of an image shard; `rows` are what `scan_shards` found."""
+
+    file: ShardFile
+    rows: NDArray[np.void]
+
+    @property
+    def url(self) -> str:
+        """Where the shard lies."""
+        return self.file.url
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The class numbers."""
+        labels: NDArray[np.int64] = self.rows["label"]
+        return labels
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def key(self, row: int) -> str:
+        """Return a sample's key."""
+        key: bytes = self.rows["key"][row]
+        return key.decode()
+
+    def image(self, row: int, read: Read) -> bytes:
+        """Read a sample's image, checked by its hash."""
+        return read(self.file, *(int(self.rows[f"image_{name}"][row]) for name in PLACE))
+
+    def mask(self, row: int, read: Read) -> bytes:
+        """Read a sample's mask, checked by its hash."""
+        return read(self.file, *(int(self.rows[f"mask_{name}"][row]) for name in PLACE))
+
+    def take(self, rows_n: NDArray[np.int64]) -> "ShardPart":
+        """Return the part with only these samples."""
+        return ShardPart(self.file, self.rows[rows_n])
+
+    def shuffled(self, seed: int) -> "ShardPart":
+        """Return the part as it is: samples that are read together lie together in a tar."""
+        del seed
+        return self
+
+
+def scan_shards(manifest: Manifest, *, kind: str, scans: Path | None) -> list[ShardPart]:
+    """Find the labels of all shards, reading each once from end to end and checking its hash.
+
+    Args:
+        manifest: of image shards.
+        kind: "class" or "mask"; a sample without its own label is an error.
+        scans: folder that remembers what was found.
+
+    Raises:
+        DataError: a shard is not the one that the manifest lists, or a sample has no label.
+    """
+
+    def scanned(shard: Shard) -> ShardPart:
+        file = ShardFile(manifest.url_of(shard), shard.bytes, shard.sha256)
+        name = hashlib.sha256(f"{kind} {shard.sha256}".encode()).hexdigest()[:32]
+        remembered = None if scans is None else _remembered(scans, name)
+        if remembered is not None:
+            return ShardPart(file, remembered)
+        rows = _rows(_labelled_rows(manifest, shard, kind))
+        if scans is not None:
+            _remember(scans, name, rows)
+        return ShardPart(file, rows)
+
+    parts = []
+    found = ordered_map(scanned, manifest.shards, workers=SCAN_THREADS, ahead=2 * SCAN_THREADS)
+    with progress_bar("labels", total=manifest.samples) as bar:
+        for part in found:
+            parts.append(part)
+            bar.update(len(part))
+    return parts
+
+
+def _labelled_rows(manifest: Manifest, shard: Shard, kind: str) -> Iterator[tuple[Any, ...]]:
+    for sample, offsets in scan_shard(manifest, shard):
+        image = next((e for e in IMAGE_EXTENSIONS if e in sample.members), None)
+        if image is None:
+            continue
+        label, mask = 0, NO_PLACE
+        if kind == "class":
+            label = _class_number(sample, shard.name)
+        else:
+            mask = _place(sample, offsets, _mask_member(sample, shard.name))
+        yield sample.key.encode(), *_place(sample, offsets, image), label, *mask
+
+
+def _place(sample: Sample, offsets: dict[str, int], extension: str) -> tuple[int, int, int]:
+    data = sample.members[extension]
+    return offsets[extension], len(data), xxhash.xxh3_64_intdigest(data)
+
+
+def _class_number(sample: Sample, shard: str) -> int:
+    try:
+        number = int(sample.members["cls"])
+    except (KeyError, ValueError):
+        number = -1
+    if number < 0:
+        raise DataError(
+            f"sample {sample.key!r} of {shard} has no class number in a .cls member; give labelled "
+            "shards"
+        )
+    return number
+
+
+def _mask_member(sample: Sample, shard: str) -> str:
+    found = next((e for e in MASK_EXTENSIONS if e in sample.members), None)
+    if found is None:
+        raise DataError(
+            f"sample {sample.key!r} of {shard} has no .{MASK_EXTENSIONS[0]} member; give shards "
+            "with masks"
+        )
+    return found
+
+
+def _rows(found: Iterator[tuple[Any, ...]]) -> NDArray[np.void]:
+    rows = list(found)
+    width = max((len(row[0]) for row in rows), default=1)
+    kinds = dict(zip(PLACE, ("<i8", "<i8", "<u8"), strict=True))
+    places = {n: [(f"{n}_{name}", kinds[name]) for name in PLACE] for n in ("image", "mask")}
+    dtype = [("key", f"S{width}"), *places["image"], ("label", "<i8"), *places["mask"]]
+    return np.array(rows, dtype=dtype)
+
+
+def _remember(scans: Path, name: str, rows: NDArray[np.void]) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, rows, allow_pickle=False)
+    data = buffer.getvalue()
+    storage.put_bytes(str(scans / f"{name}.npy"), hashlib.sha256(data).digest() + data)
+
+
+def _remembered(scans: Path, name: str) -> NDArray[np.void] | None:
+    """Return what an earlier scan found; None without one, and where its file is damaged."""
+    path = scans / f"{name}.npy"
+    if not path.exists():
+        return None
+    data = path.read_bytes()
+    digest, data = data[:32], data[32:]
+    if hashlib.sha256(data).digest() != digest:
+        return None
+    rows: NDArray[np.void] = np.load(io.BytesIO(data), allow_pickle=False)
+    return rows

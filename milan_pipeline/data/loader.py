@@ -1,0 +1,191 @@
+"""From single examples to batches, whatever they hold.
+
+A batch is a `NamedTuple` of tensors whose last field is `keys`, the samples' names.
+
+Loader processes: what they send, when they stop, and how what befalls them is told.
+
+A batch travels in shared memory. Left to itself, a process puts it there in a thread that only
+prints what goes wrong, so that a full /dev/shm would leave training waiting for ever; here it does
+so where an error can still be passed on.
+"""
+
+import contextlib
+import errno
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import get_worker_info
+
+from milan_pipeline.core.interrupts import STOP_SIGNALS
+from milan_pipeline.errors import MilanError, StorageError
+from milan_pipeline.images.budget import LedgerRow
+
+
+class Keyed(Protocol):
+    """What is asked of a batch besides its tensors."""
+
+    @property
+    def keys(self) -> list[str]:
+        """The samples' names, in order."""
+
+
+BatchT = TypeVar("BatchT", bound=Keyed)
+BatchT_contra = TypeVar("BatchT_contra", bound=Keyed, contravariant=True)
+
+
+def stack(examples: list[BatchT]) -> BatchT:
+    """Make a batch of single examples, whose tensors have no batch dimension."""
+    return _combine(examples, np.stack)
+
+
+def join(parts: list[BatchT]) -> BatchT:
+    """Join workers' parts in lane order."""
+    return parts[0] if len(parts) == 1 else _combine(parts, np.concatenate)
+
+
+def _combine(parts: list[BatchT], together: Callable[[list[NDArray[Any]]], NDArray[Any]]) -> BatchT:
+    """Put tensors together with one thread.
+
+    Torch would copy with all, and wait for those whose cores loader processes have just taken: ten
+    to a hundred milliseconds a batch on two cores, where the copy itself takes two.
+    """
+    kind: Any = type(parts[0])
+    *fields, keys = zip(*(tuple(part) for part in parts), strict=True)  # type: ignore[arg-type]
+    tensors = [torch.from_numpy(together([part.numpy() for part in field])) for field in fields]
+    batch: BatchT = kind._make([*tensors, [key for part_keys in keys for key in part_keys]])
+    return batch
+
+
+MORE_SHARED_MEMORY = (
+    "give --workers 0, or more shared memory (in a container --shm-size), and run the same command "
+    "again"
+)
+PARENT_SECONDS = 0.5
+"""How often a loader process looks whether its parent is still there."""
+
+
+class Part(NamedTuple):
+    """What a loader process has made of its lanes' part of a step.
+
+    Attributes:
+        batch: its examples.
+        unreadable: the images that it could not decode, and had not told of yet.
+    """
+
+    batch: Any
+    unreadable: list[LedgerRow]
+
+
+def carry_errors(parts: Iterator[Part]) -> Iterator[Part | MilanError]:
+    """Pass our errors on as data: a loader would bury their sentence in a worker's traceback."""
+    try:
+        for part in parts:
+            _share(part.batch)
+            yield part
+    except MilanError as error:
+        # Anew, without its traceback: where tblib is there (dask brings it along) that would be
+        # pickled, too, and keep alive the frames that unpickle it, and with them the workers.
+        yield type(error)(*error.args)
+
+
+def next_part(loader: Iterator[Part | MilanError]) -> Part:
+    """Return what a loader process has sent, or raise it.
+
+    Raises:
+        RuntimeError: there is no more. Left alone, `StopIteration` would end the callers' own
+            loops, and training with them, as if all steps were done.
+    """
+    part = next(loader, None)
+    if part is None:
+        raise RuntimeError("the loader ended before the steps did")
+    if isinstance(part, MilanError):
+        raise part
+    return part
+
+
+def _share(batch: BatchT) -> None:
+    """Move a batch's tensors to shared memory, in a loader process.
+
+    Raises:
+        StorageError: there is no room.
+    """
+    if get_worker_info() is None:
+        return
+    tensors = [value for value in batch if isinstance(value, torch.Tensor)]  # type: ignore[attr-defined]
+    try:
+        for tensor in tensors:
+            if tensor.numel():
+                tensor.share_memory_()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        size = sum(tensor.nbytes for tensor in tensors)
+        raise StorageError(
+            f"a loader process finds no room in /dev/shm for {size} bytes of a batch "
+            f"({' '.join(str(error).split())}); {MORE_SHARED_MEMORY}"
+        ) from error
+
+
+@contextlib.contextmanager
+def explained_start() -> Iterator[None]:
+    """Explain that loader processes cannot be started, which the first batch does.
+
+    Raises:
+        StorageError: /dev/shm has no room even for what they count on.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise StorageError(
+            f"loader processes cannot be started ({error}): /dev/shm is full; {MORE_SHARED_MEMORY}"
+        ) from error
+
+
+@contextlib.contextmanager
+def explained_worker_deaths() -> Iterator[None]:
+    """Explain the death of a loader process.
+
+    torch's signal handler reports it at any line, or reading what the process was sending fails.
+
+    Raises:
+        StorageError: a loader process was killed.
+    """
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # A living process's own error is sent on with this in it, and its traceback.
+        if "in DataLoader worker process" in str(error):
+            raise
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise
+        what = f"a loader process died ({' '.join(str(error).split())})"
+        if "Bus error" in str(error):  # how the system says that a page of /dev/shm has no room
+            raise StorageError(f"{what}: /dev/shm is full; {MORE_SHARED_MEMORY}") from error
+        raise StorageError(
+            f"{what}, most often for want of memory; give fewer --workers or more memory, and run "
+            "the same command again"
+        ) from error
+
+
+def leave_stop_to_parent(_: int) -> None:
+    """Let a worker heed its parent alone: schedulers, and terminals, signal every process.
+
+    It ends when its parent has: torch would look for that every five seconds.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    parent = os.getppid()
+
+    def listen() -> None:
+        while os.getppid() == parent:
+            heard = signal.sigtimedwait(STOP_SIGNALS, PARENT_SECONDS)
+            if heard is not None and heard.si_pid == parent:
+                break
+        os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()

@@ -1,0 +1,200 @@
+"""Which sample when: pure numpy, no input or output.
+
+An epoch's pairs stand in one ring: the shards in a permuted order, each one's pairs in file order.
+From a drawn start the ring is dealt into LANES equal contiguous spans (so that other pairs are left
+out each epoch, even of a single shard), and each span is shuffled in fixed blocks. A global batch
+takes the same number from every lane. Ranks and loader workers only divide the lanes
+among themselves, so the sequence of global batches does not depend on how many there are.
+
+Which labelled sample comes when, settled from how many there are.
+"""
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milan_pipeline.core.keyed_random import keyed_generator
+from milan_pipeline.data.labelled import LabelledTable
+from milan_pipeline.errors import ConfigError
+
+MAX_DEFAULT_LANES = 64
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OrderConfig:
+    """What the order depends on besides the number of pairs in each shard.
+
+    Attributes:
+        seed: of shard order and block shuffles.
+        batch: pairs in a global batch; a multiple of `lanes`.
+        lanes: equal sequences an epoch is dealt into; a multiple of the world size.
+        block: pairs of a lane that are shuffled together.
+    """
+
+    seed: int
+    batch: int
+    lanes: int
+    block: int
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.lanes < 1 or self.block < 1:
+            raise ConfigError(
+                f"--batch-size {self.batch}, --lanes {self.lanes} and --shuffle-block {self.block} "
+                "must each be at least 1"
+            )
+        if self.batch % self.lanes:
+            below = self.batch // self.lanes * self.lanes
+            fits = f"{below} or {below + self.lanes}" if below else f"{self.lanes}"
+            raise ConfigError(
+                f"--batch-size {self.batch} is no multiple of --lanes {self.lanes}; "
+                f"take a batch of {fits}"
+            )
+
+    @property
+    def per_lane(self) -> int:
+        """Pairs that one lane gives to a batch."""
+        return self.batch // self.lanes
+
+
+class EpochOrder:
+    """The order of one epoch: a pure function of (pairs per shard, config, epoch)."""
+
+    def __init__(self, counts: NDArray[np.int64], config: OrderConfig, epoch: int) -> None:
+        """Permute the shards and draw where the first lane starts.
+
+        Args:
+            counts: (shards,) number of pairs in each.
+            config: seed and sizes.
+            epoch: from 0.
+        """
+        self._config = config
+        self._epoch = epoch
+        generator = keyed_generator("shards", config.seed, epoch)
+        # argsort of uniform draws, since numpy may change how it derives a permutation.
+        self._shards = np.argsort(generator.random(len(counts)), kind="stable")
+        self._bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts[self._shards])])
+        self._total = int(self._bounds[-1])
+        self._start = int(generator.random() * self._total)
+        self._span = self._total // config.lanes
+        self._blocks: dict[int, tuple[int, NDArray[np.int64]]] = {}
+
+    @property
+    def steps(self) -> int:
+        """Global batches in the epoch; fewer than one batch + LANES pairs are left out."""
+        return self._span // self._config.per_lane
+
+    def lane_block(self, lane: int, block: int) -> NDArray[np.int64]:
+        """Return a shuffled block of a lane: (n, 2) int64 rows of (shard, pair within it)."""
+        start = block * self._config.block
+        stop = min(start + self._config.block, self._span)
+        draws = keyed_generator("block", self._config.seed, self._epoch, lane, block)
+        shuffled = np.argsort(draws.random(max(0, stop - start)), kind="stable")
+        positions = (self._start + lane * self._span + start + shuffled) % max(1, self._total)
+        slots = np.searchsorted(self._bounds, positions, side="right") - 1
+        return np.stack([self._shards[slots], positions - self._bounds[slots]], axis=1)
+
+    def lane_step(self, lane: int, step: int) -> NDArray[np.int64]:
+        """Return what a lane gives to a step: (per_lane, 2) rows of (shard, pair)."""
+        size = self._config.block
+        positions = np.arange(step * self._config.per_lane, (step + 1) * self._config.per_lane)
+        first, last = positions[0] // size, positions[-1] // size
+        rows = np.concatenate([self._cached_block(lane, b) for b in range(first, last + 1)])
+        selected: NDArray[np.int64] = rows[positions - first * size]
+        return selected
+
+    def _cached_block(self, lane: int, block: int) -> NDArray[np.int64]:
+        """Keep each lane's latest block, since a block lasts many steps."""
+        if lane not in self._blocks or self._blocks[lane][0] != block:
+            self._blocks[lane] = (block, self.lane_block(lane, block))
+        return self._blocks[lane][1]
+
+
+@dataclasses.dataclass(frozen=True)
+class StepClock:
+    """Which epoch and which step of it a run's step is; epoch e has `steps[e mod len(steps)]`."""
+
+    steps: tuple[int, ...]
+
+    def total(self, epochs: int) -> int:
+        """Return the steps in a number of epochs."""
+        cycles, rest = divmod(epochs, len(self.steps))
+        return cycles * sum(self.steps) + sum(self.steps[:rest])
+
+    def locate(self, step: int) -> tuple[int, int]:
+        """Return (epoch, step within it) of a run's step, from 0."""
+        cycles, rest = divmod(step, sum(self.steps))
+        epoch = cycles * len(self.steps)
+        for count in self.steps:
+            if rest < count:
+                break
+            rest -= count
+            epoch += 1
+        return epoch, rest
+
+    def fractional_epoch(self, step: int) -> float:
+        """Return how many epochs have passed when a step begins."""
+        epoch, within = self.locate(step)
+        return epoch + within / self.steps[epoch % len(self.steps)]
+
+
+def default_batch(pairs: int, largest: int) -> int:
+    """Return the published batch size, or for small data the power of two that gives >= 8 steps.
+
+    Never more than there are pairs.
+    """
+    power = 1 << max(0, (pairs // 8).bit_length() - 1)
+    fits = 1 << max(0, pairs.bit_length() - 1)
+    return min(largest, max(power, min(8, fits)))
+
+
+def default_lanes(batch: int) -> int:
+    """Return the largest power of two, at most 64, that divides the batch."""
+    return min(MAX_DEFAULT_LANES, batch & -batch)
+
+
+def lanes_of(part: int, parts: int, lanes: range) -> range:
+    """Return the contiguous share of `lanes` that rank or worker `part` of `parts` has.
+
+    Raises:
+        ConfigError: the lanes cannot be shared out equally.
+    """
+    if len(lanes) % parts:
+        below = len(lanes) // parts * parts
+        fits = f"{below} or {below + parts}" if below else f"{parts}"
+        raise ConfigError(
+            f"--lanes {len(lanes)} cannot be shared by {parts} processes; take {fits} lanes, and a "
+            "--batch-size that is a multiple of them"
+        )
+    share = len(lanes) // parts
+    return lanes[part * share : (part + 1) * share]
+
+
+def usable_workers(wanted: int, lanes: int) -> int:
+    """Return the largest number of loader workers, at most `wanted`, that divides the lanes."""
+    return next((count for count in range(min(wanted, lanes), 0, -1) if lanes % count == 0), 0)
+
+
+def labelled_order(
+    table: LabelledTable, *, batch: int | None, lanes: int | None, block: int, seed: int, usual: int
+) -> OrderConfig:
+    """Settle the order; None leaves a choice to the data.
+
+    Args:
+        table: of labelled samples.
+        batch: samples in a global batch; None is `usual`, for small data less.
+        lanes: of the order; None is up to 64.
+        block: samples of a lane that are shuffled together.
+        seed: of the order.
+        usual: the published batch.
+
+    Raises:
+        ConfigError: the table holds fewer samples than a batch.
+    """
+    batch = batch or default_batch(table.samples, usual)
+    if batch > table.samples:
+        raise ConfigError(
+            f"--batch-size {batch} is more than the {table.samples} labelled images; give at most "
+            f"{table.samples}, or more images"
+        )
+    return OrderConfig(seed=seed, batch=batch, lanes=lanes or default_lanes(batch), block=block)

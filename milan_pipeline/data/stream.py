@@ -1,0 +1,157 @@
+"""Order + shards -> batches, as a WebDataset pipeline.
+
+Our source stage emits verified samples in order; stock WebDataset stages decode and batch them and
+its loader spreads the work over processes. A worker yields its lanes' part of each step, and the
+parts are joined in lane order, so that the batches are the same for any number of workers.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any
+
+import webdataset as wds
+from torch.utils.data import IterableDataset, get_worker_info
+
+from milan_pipeline.core.threads import ordered_map
+from milan_pipeline.data.loader import (
+    BatchT,
+    Part,
+    carry_errors,
+    explained_start,
+    join,
+    leave_stop_to_parent,
+    next_part,
+    stack,
+)
+from milan_pipeline.data.order import EpochOrder, OrderConfig, StepClock, lanes_of, usable_workers
+from milan_pipeline.data.unreadable import RunLedger, WithSpares
+from milan_pipeline.shards.cache import CacheConfig
+from milan_pipeline.shards.random_access import Place, SampleTable
+
+
+class SampleSource(IterableDataset[dict[str, Any]]):
+    """The source stage: emits this worker's samples of a range of steps, in order."""
+
+    def __init__(
+        self,
+        table: SampleTable,
+        order: OrderConfig,
+        *,
+        lanes: range,
+        steps: range,
+        cache: CacheConfig | None = None,
+    ) -> None:
+        self._table = table
+        self._order = order
+        self._lanes = lanes
+        self._steps = steps
+        self._cache = cache
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        info = get_worker_info()
+        lanes = self._lanes if info is None else lanes_of(info.id, info.num_workers, self._lanes)
+        with contextlib.closing(self._table.read(self._places(lanes), self._cache)) as read:
+            yield from read
+
+    def _places(self, lanes: range) -> Iterator[Place]:
+        """Yield where this worker's samples lie: step by step, lane by lane."""
+        clock = step_clock(self._table, self._order)
+        current: tuple[int, EpochOrder] | None = None
+        for step in self._steps:
+            epoch, within = clock.locate(step)
+            view = epoch % self._table.cycle
+            if current is None or current[0] != epoch:
+                current = (epoch, EpochOrder(self._table.counts(view), self._order, epoch))
+            for lane in lanes:
+                for shard, row in current[1].lane_step(lane, within).tolist():
+                    yield Place(epoch, view, shard, row)
+
+
+def step_clock(table: SampleTable, order: OrderConfig) -> StepClock:
+    """Return how many steps each view's epochs have."""
+    views = range(table.cycle)
+    return StepClock(tuple(EpochOrder(table.counts(view), order, 0).steps for view in views))
+
+
+def _told(spares: WithSpares[BatchT] | None, batches: Iterator[BatchT]) -> Iterator[Part]:
+    """Send what could not be decoded along with the batch that lacks it."""
+    for batch in batches:
+        yield Part(batch, [] if spares is None else spares.untold())
+
+
+def batches(
+    table: SampleTable,
+    order: OrderConfig,
+    to_examples: Callable[[Iterable[dict[str, Any]]], Iterator[BatchT]],
+    *,
+    steps: range,
+    workers: int,
+    rank: int = 0,
+    world: int = 1,
+    pin_memory: bool = False,
+    cache: CacheConfig | None = None,
+    ledger: RunLedger | None = None,
+) -> Generator[BatchT, None, None]:
+    """Yield this rank's part of each global batch of a range of steps.
+
+    Args:
+        table: what there is.
+        order: seed and sizes of the order.
+        to_examples: turns samples into examples without a batch dimension, on the worker.
+        steps: of the run, counted over epochs.
+        workers: loader processes at most; fewer where they cannot share the lanes equally.
+        rank: of this process.
+        world: processes that share the lanes.
+        pin_memory: copy batches to page-locked memory, for a GPU.
+        cache: keep what is read from the shards in a local folder.
+        ledger: told of images that cannot be decoded, in whose place others come (`unreadable.py`);
+            without one they are errors.
+
+    Raises:
+        DataError: an image cannot be decoded, or more cannot than the ledger puts up with.
+        StorageError: a loader process has no room for a batch.
+    """
+    lanes = lanes_of(rank, world, range(order.lanes))
+    workers = usable_workers(workers, len(lanes))
+    parts = max(1, workers)
+    source = SampleSource(table, order, lanes=lanes, steps=steps, cache=cache)
+    spares = None
+    if ledger is not None:
+        spares = WithSpares(
+            to_examples, table, seed=order.seed, cache=cache, budget=ledger.budget()
+        )
+    pipeline = wds.DataPipeline(
+        source,
+        spares or to_examples,
+        wds.batched(len(lanes) // parts * order.per_lane, collation_fn=stack, partial=False),
+        functools.partial(_told, spares),
+        carry_errors,
+    )
+    loader = wds.WebLoader(
+        pipeline,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        worker_init_fn=leave_stop_to_parent,
+    )
+    # Closed at once, since workers that wait for the garbage collector outlive an error.
+    with contextlib.closing(iter(loader)) as results:
+
+        def joined(_: int) -> BatchT:
+            found = [next_part(results) for _ in range(parts)]
+            if ledger is not None:
+                ledger.add(row for part in found for row in part.unreadable)
+            batch: BatchT = join([part.batch for part in found])
+            return batch
+
+        def begun(step: int) -> BatchT:
+            with explained_start():
+                return joined(step)
+
+        # The first batch is fetched here, since it starts the workers, and only where the main
+        # thread does that torch sees them die at once. A thread fetches the next ones meanwhile.
+        yield from map(begun, steps[:1])
+        threads = min(1, workers)
+        with contextlib.closing(ordered_map(joined, steps[1:], workers=threads, ahead=2)) as later:
+            yield from later

@@ -1,0 +1,1 @@
+"""Whatever --encoder names, frozen or to be trained further."""

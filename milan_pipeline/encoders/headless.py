@@ -1,0 +1,211 @@
+"""timm's transformers without their classifiers: how they are described, made and filled.
+
+Every transformer is brought to one form: tokens are normed by a last `norm`, whatever pools them
+comes after. timm's models that norm what they have pooled (`fc_norm`) get the same norm before it.
+
+Legend: B batch, N tokens, P of them no patches (CLS, registers), E width.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from milan_pipeline.errors import ConfigError, MismatchError
+from milan_pipeline.models.positions import resample_positions
+from milan_pipeline.models.vit import CANNOT_BUILD
+
+# A description may come from a stranger: it must not make timm fetch or unpickle anything.
+FETCHING = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
+OF_TRAINING = {"drop_rate", "drop_path_rate"}
+LEFT_OUT = FETCHING | OF_TRAINING
+ALONE = {"pretrained": False, "num_classes": 0}
+# How the families of timm are told to norm tokens and not what is pooled; first fit.
+NORMS: tuple[dict[str, bool], ...] = (
+    {"final_norm": True, "fc_norm": False},
+    {"use_post_transformer_norm": True, "use_fc_norm": False},
+    {"fc_norm": False},
+    {"use_fc_norm": False},
+    {},
+)
+NORM_ARGUMENTS = {name for norm in NORMS for name in norm}
+HEAD = ("head.", "head_dist.", "attn_pool.")
+
+
+class Headless(NamedTuple):
+    """A transformer as arguments and weights.
+
+    Attributes:
+        arguments: from `headless_arguments`.
+        state: weights under timm's names, with or without those of a head; None: to be drawn.
+        mean: of each channel of the pixels in [0, 1] that it is given.
+        std: likewise.
+    """
+
+    arguments: dict[str, Any]
+    state: dict[str, Tensor] | None
+    mean: list[float]
+    std: list[float]
+
+
+def headless_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what makes the model that `arguments` describes, without a head, normed at its end.
+
+    Args:
+        arguments: of `timm.create_model`; what they say of head, pooling and drop is left out.
+
+    Returns:
+        Plain JSON, `img_size` included.
+
+    Raises:
+        AssertionError, RuntimeError, TypeError, ValueError, ZeroDivisionError: timm cannot build
+            it; `vit.CANNOT_BUILD` has them all.
+        ConfigError: it is no transformer that gives a token for each patch.
+    """
+    own = {key: value for key, value in arguments.items() if key not in LEFT_OUT} | ALONE
+    names = _outline(own).state_dict()
+    base = {key: value for key, value in own.items() if key not in {*NORM_ARGUMENTS, "global_pool"}}
+    # RADIO's have no norm at their end, and no weights for one.
+    normed = any(name.startswith(("norm.", "fc_norm.")) for name in names)
+    norms = NORMS if normed else ({key: own[key] for key in own if key in NORM_ARGUMENTS},)
+    failure: Exception | None = None
+    for norm, pool in itertools.product(norms, ("token", "")):
+        settled = base | norm | {"global_pool": pool}
+        try:
+            model = _outline(settled)
+        except CANNOT_BUILD as error:
+            failure = error
+            continue
+        size = _require_tokens(model, settled["model_name"])
+        return {**settled, "img_size": size}
+    raise failure or RuntimeError("nothing was tried")
+
+
+def assemble(
+    parts: Headless,
+    *,
+    origin: str,
+    image_size: int | None = None,
+    drop_path: float = 0.0,
+    seed: int = 0,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Make a transformer, on the CPU, and the arguments that make its architecture again.
+
+    Args:
+        parts: what it is made of.
+        origin: what errors call it.
+        image_size: pixels of a side; positions are resampled as the official code does (see
+            `positions`). None is its own.
+        drop_path: rate of stochastic depth at the last block.
+        seed: of weights to be drawn; torch's global random state stays as it is.
+
+    Raises:
+        MismatchError: the weights do not fit the architecture.
+        ConfigError: it cannot be had for that image size.
+    """
+    arguments = parts.arguments | ({"drop_path_rate": drop_path} if drop_path else {})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: nn.Module = timm.create_model(**arguments)
+    if parts.state is not None:
+        try:
+            model.load_state_dict(without_head(parts.state), strict=True)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise MismatchError(
+                f"--encoder {origin!r} has weights that do not fit: {reason}"
+            ) from error
+    if image_size is not None and arguments["img_size"] != image_size:
+        _resize(model, image_size, origin)
+        arguments["img_size"] = image_size
+    return model, arguments
+
+
+def without_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out a head's weights, and put a norm of pooled tokens where one of tokens is."""
+    kept = {key: value for key, value in state.items() if not key.startswith(HEAD)}
+    return {_renamed(key): value for key, value in kept.items()}
+
+
+def _renamed(key: str) -> str:
+    return key.removeprefix("fc_") if key.startswith("fc_norm.") else key
+
+
+def _outline(arguments: Mapping[str, Any]) -> Any:
+    """Build a model without memory for its weights."""
+    with torch.device("meta"):
+        return timm.create_model(**arguments)
+
+
+def _require_tokens(model: Any, name: str) -> int | list[int]:
+    """Refuse what gives no tokens (B, P + L, E); return its image size."""
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    if isinstance(size, tuple) and hasattr(model, "num_prefix_tokens"):
+        height, width = size
+        pixels_BCHW = torch.empty(1, 3, height, width, device="meta")
+        shape = model.eval().forward_features(pixels_BCHW).shape
+        patches = model.patch_embed.num_patches
+        if tuple(shape) == (1, model.num_prefix_tokens + patches, model.num_features):
+            return int(height) if height == width else [int(height), int(width)]
+    raise ConfigError(
+        f"--encoder {name!r} ({type(model).__name__}) gives no token for each patch; choose a "
+        "plain one such as 'vit_base_patch16_224'"
+    )
+
+
+def _resize(model: Any, image_size: int, origin: str) -> None:
+    if not hasattr(model, "set_input_size"):
+        raise ConfigError(
+            f"--encoder {origin!r} ({type(model).__name__}) takes images of its own size only; "
+            f"leave away the {image_size} pixels"
+        )
+    patch = max(model.patch_embed.patch_size)
+    if image_size % patch:
+        raise ConfigError(
+            f"--encoder {origin!r} cannot cut images of {image_size} pixels into patches; choose a "
+            f"multiple of {patch}"
+        )
+    grid, table_1NE = model.patch_embed.grid_size, getattr(model, "pos_embed", None)
+    model.set_input_size(img_size=(image_size, image_size))
+    if table_1NE is not None:  # in place of timm's, which are antialiased
+        resampled_1NE = resample_positions(table_1NE.detach(), grid, model.patch_embed.grid_size)
+        model.pos_embed = nn.Parameter(resampled_1NE, requires_grad=table_1NE.requires_grad)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A transformer of timm without a classifier.
+
+    Attributes:
+        name: what tables call it.
+        model: on the CPU, in training mode, all of it trainable; `forward_features` gives tokens
+            after the final norm, (B, N, E), of which `num_prefix_tokens` are no patches.
+        arguments: plain JSON; `timm.create_model(**arguments)` makes the architecture again.
+        mean: of each channel of the pixels in [0, 1] that it is given.
+        std: likewise.
+    """
+
+    name: str
+    model: nn.Module
+    arguments: dict[str, Any]
+    mean: list[float]
+    std: list[float]
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images that it takes, in pixels.
+
+        Raises:
+            ConfigError: they are not square, as views are.
+        """
+        size = self.arguments["img_size"]
+        if not isinstance(size, int):
+            raise ConfigError(
+                f"--encoder {self.name!r} takes {size[0]}x{size[1]} pixels and views are square; "
+                "give --image-size"
+            )
+        return size

@@ -1,0 +1,233 @@
+"""Encoders in files: a run folder, or a `.safetensors` with the `.json` that describes it.
+
+Encoders by timm's names: with weights that timm fetches, or random ones.
+
+An encoder that was trained here as a plain model of timm, for code that knows timm alone.
+"""
+
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import timm
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from milan_pipeline import storage
+from milan_pipeline.encoders.headless import (
+    ALONE,
+    LEFT_OUT,
+    NORM_ARGUMENTS,
+    Headless,
+    assemble,
+    headless_arguments,
+)
+from milan_pipeline.errors import ConfigError, DataError, MissingDataError
+from milan_pipeline.models.vit import CANNOT_BUILD, build_encoder
+from milan_pipeline.storage.checksums import read_checked
+from milan_pipeline.weights.files import Description, read_document
+from milan_pipeline.weights.run_weights import encoder_file, encoder_part
+
+WEIGHTS_NAME = "encoder.safetensors"
+# The arguments of timm that `vit.build_encoder` takes, and what it calls them.
+REBUILDABLE = {
+    "model_name": "name",
+    "img_size": "image_size",
+    "patch_size": "patch_size",
+    "embed_dim": "width",
+    "depth": "depth",
+    "num_heads": "heads",
+}
+# Those that it finds by itself.
+DERIVED = {*ALONE, *LEFT_OUT, *NORM_ARGUMENTS, "global_pool"}
+
+
+def read_run_encoder(spec: str, *, random_init: bool = False, seed: int = 0) -> Headless:
+    """Read an encoder's description and weights, or draw these as pretraining would.
+
+    Args:
+        spec: a run folder, or the path of a `.safetensors`: of a pretrained encoder, or of a
+            classifier, whose head is left out.
+        random_init: draw weights by MILAN's initialisation (`vit.build_encoder`).
+        seed: of that draw.
+
+    Raises:
+        MissingDataError: the files are not there.
+        DataError: they are damaged.
+        ConfigError: this timm does not have the model, or it is no transformer.
+    """
+    url = config_url(spec)
+    arguments, mean, std = read_architecture(url)
+    state = _drawn(read_config(url)[0], seed, url) if random_init else _read(weights_url(spec))
+    return Headless(arguments, state, mean, std)
+
+
+def read_architecture(url: str) -> tuple[dict[str, Any], list[float], list[float]]:
+    """Read an encoder's description: what makes it without a head, and its pixels' mean and std.
+
+    Raises:
+        MissingDataError: it is not there.
+        DataError: it is damaged.
+        ConfigError: this timm does not have the model, or it is no transformer.
+    """
+    described, mean, std = read_config(url)
+    if not timm.is_model(described["model_name"]):
+        raise ConfigError(
+            f"{url} names the model {described['model_name']!r}, which this timm "
+            "does not have; install the version that trained it"
+        )
+    try:
+        return headless_arguments(described), mean, std
+    except ConfigError:
+        raise
+    except CANNOT_BUILD as error:
+        raise DataError(f"{url} describes no encoder ({error}); export it again") from error
+
+
+def config_url(spec: str) -> str:
+    """Return where an encoder's description lies."""
+    url = spec if spec.endswith(".safetensors") else storage.join(spec, WEIGHTS_NAME)
+    return url.removesuffix(".safetensors") + ".json"
+
+
+def weights_url(spec: str) -> str:
+    """Return where an encoder's weights lie; of a local run that is not done, in a checkpoint.
+
+    Raises:
+        MissingDataError: a local run has none.
+    """
+    if spec.endswith(".safetensors"):
+        return spec
+    run = storage.local_path(spec)
+    return storage.join(spec, WEIGHTS_NAME) if run is None else str(encoder_file(run))
+
+
+def read_config(url: str) -> tuple[dict[str, Any], list[float], list[float]]:
+    """Read `encoder.json`: {"timm": arguments of create_model, "mean": [...], "std": [...]}.
+
+    Raises:
+        MissingDataError: it is not there.
+        DataError: it says something else.
+    """
+    document = read_document(url, Description, what="encoder", remedy="export it again")
+    mean, std = ([float(value) for value in document[key]] for key in ("mean", "std"))
+    return document["timm"], mean, std
+
+
+def _read(url: str) -> dict[str, Tensor]:
+    try:
+        return encoder_part(safetensors.torch.load(read_checked(url)))
+    except SafetensorError as error:
+        raise DataError(f"{url} is damaged ({error}); export it again") from error
+
+
+def _drawn(arguments: dict[str, Any], seed: int, url: str) -> dict[str, Tensor]:
+    given = {name: value for name, value in arguments.items() if name in REBUILDABLE}
+    other = sorted(arguments.keys() - given.keys() - DERIVED)
+    if other:
+        raise ConfigError(
+            f"{url} has {other[0]!r}, which a random initialisation cannot reproduce; "
+            "evaluate that run's trained weights only"
+        )
+    size = given.get("img_size")
+    given["img_size"] = tuple(size) if isinstance(size, list) else size
+    sizes: dict[str, Any] = {"image_size": None, "patch_size": None}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        drawn = build_encoder(**(sizes | {REBUILDABLE[name]: given[name] for name in given}))
+    return dict(drawn.state_dict())
+
+
+CANNOT_FETCH = (*CANNOT_BUILD, LookupError, OSError)
+
+
+def read_timm_encoder(name: str, *, random_init: bool = False) -> Headless:
+    """Return timm's model by a name, with the pretrained weights of its tag.
+
+    Args:
+        name: `vit_base_patch16_224`, whose weights are to be drawn by timm's own initialisation, or
+            with a tag: `vit_base_patch16_224.mae`, which timm fetches once and keeps.
+        random_init: fetch none.
+
+    Raises:
+        MissingDataError: timm knows no such name.
+        ConfigError: it knows no such tag, cannot fetch the weights, or it is no transformer.
+    """
+    config = _known(name)
+    try:
+        arguments = headless_arguments({"model_name": architecture_of(name)})
+    except ConfigError:
+        raise
+    except CANNOT_BUILD as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"--encoder {name!r} cannot be built ({reason}); choose another of timm's models"
+        ) from error
+    state = None if random_init or not is_pretrained(name) else _fetched(name)
+    return Headless(arguments, state, list(config.mean), list(config.std))
+
+
+def is_pretrained(name: str) -> bool:
+    """Tell whether a name of timm asks for weights: it has a tag."""
+    return "." in name
+
+
+def architecture_of(name: str) -> str:
+    """Return a name of timm without its tag."""
+    return name.partition(".")[0]
+
+
+def _known(name: str) -> Any:
+    """Return timm's entry on a name's weights: their mean, std and where they are."""
+    if ":" in name or "/" in name or not timm.is_model(name):
+        raise MissingDataError(
+            f"--encoder {name!r} is neither a run folder, nor a .safetensors, nor a name that timm "
+            "knows; `timm.list_models('vit*')` names some"
+        )
+    try:
+        return timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError as error:
+        tags = timm.list_pretrained(architecture_of(name) + ".*")
+        raise ConfigError(
+            f"--encoder {name!r} has a tag that timm does not know; choose "
+            + (" or ".join(tags) or "it without one: timm has no weights of it")
+        ) from error
+
+
+def _fetched(name: str) -> dict[str, Any]:
+    try:
+        return dict(timm.create_model(name, pretrained=True, num_classes=0).state_dict())
+    except CANNOT_FETCH as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"the weights of --encoder {name!r} cannot be had ({reason}); go online once, or leave "
+            "away its tag for random weights"
+        ) from error
+
+
+class TimmModel(NamedTuple):
+    """A model of timm, in evaluation mode, and what its pixels in [0, 1] are normalised by.
+
+    Its type is that of `timm.create_model`: a module with `forward_features`.
+    """
+
+    model: Any
+    mean: list[float]
+    std: list[float]
+
+
+def load_timm_model(spec: str) -> TimmModel:
+    """Load the encoder of a run as a model of timm without a classifier.
+
+    Args:
+        spec: a run folder, or the path of an exported `.safetensors` with its `.json` beside it.
+
+    Raises:
+        MissingDataError: the files are not there.
+        DataError: they are damaged.
+        ConfigError: this timm does not have the model.
+        MismatchError: the weights do not fit the architecture beside them.
+    """
+    parts = read_run_encoder(spec)
+    model, _ = assemble(parts, origin=spec)
+    return TimmModel(model.eval(), parts.mean, parts.std)

@@ -1,0 +1,1 @@
+"""How good an encoder is: three ways to find out; results and their comparison."""

@@ -1,0 +1,184 @@
+"""A classifier's top-1 and top-5 accuracy, each process scoring its share of the images.
+
+Legend: B batch, C channels, H height, W width, Y classes.
+
+Examine a classifier: what its scores are, or would be with other weights.
+
+Legend: B batch, C channels, H height, W width, Y classes.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from milan_pipeline.cluster.world import World
+from milan_pipeline.core.console import progress_bar
+from milan_pipeline.core.threads import ordered_map
+from milan_pipeline.data.labelled import LabelledTable
+from milan_pipeline.data.unreadable import NONE_READABLE, RunLedger, readable
+from milan_pipeline.errors import DataError
+from milan_pipeline.evaluate.classification.model import Description
+from milan_pipeline.evaluate.classification.views import EvaluationViews, ViewConfig
+from milan_pipeline.images.crops import Pixels
+from milan_pipeline.training.validation import evaluating
+
+
+class Scores(NamedTuple):
+    """How many images a classifier got right.
+
+    Attributes:
+        top1: images whose class it named.
+        top5: images whose class was among its five likeliest, or among all where there are fewer.
+        images: all that can be decoded.
+    """
+
+    top1: int
+    top5: int
+    images: int
+
+    def per_cent(self) -> dict[str, float]:
+        """Return both accuracies in per cent, as tables show them."""
+        return {"top1": 100 * self.top1 / self.images, "top5": 100 * self.top5 / self.images}
+
+
+@torch.no_grad()
+def score(
+    classify: Callable[[Tensor], Tensor],
+    table: LabelledTable,
+    views: EvaluationViews,
+    pixels: Pixels,
+    *,
+    batch: int,
+    threads: int,
+    ledger: RunLedger,
+    world: World | None = None,
+    bf16: bool = False,
+) -> Scores:
+    """Score a classifier on all images of a table, together with the other processes.
+
+    What cannot be decoded is left out and noted in the ledger.
+
+    Args:
+        classify: gives logits (B, Y) of images (B, C, H, W), in evaluation mode.
+        table: of labelled images.
+        views: what of them it is shown.
+        pixels: normalises them, on the classifier's device.
+        batch: images in a forward pass.
+        threads: that decode.
+        ledger: of the images.
+        world: the processes, each of which must come here.
+        bf16: compute under bfloat16 autocast.
+
+    Returns:
+        The counts of all processes.
+
+    Raises:
+        DataError: more images than the ledger puts up with cannot be decoded, or all.
+    """
+    world = world or World()
+    counts = torch.zeros(3, dtype=torch.float64)
+    samples = table.read(table.places(world.rank, world.size))
+
+    def seen(sample: dict[str, Any]) -> tuple[Tensor, int]:
+        return views(sample), sample["label"]
+
+    bar = progress_bar("evaluate", total=table.samples, shown=world.leads)
+    shown = ordered_map(ledger.noting(seen), samples, workers=threads, ahead=2 * batch)
+    with contextlib.closing(samples), contextlib.closing(shown), bar:
+        for images_BCHW, labels_B in _batches(readable(shown), batch):
+            inputs_BCHW = pixels(images_BCHW)
+            with torch.autocast(inputs_BCHW.device.type, torch.bfloat16, enabled=bf16):
+                logits_BY = classify(inputs_BCHW)
+            answers_B5 = logits_BY.topk(min(5, logits_BY.shape[1])).indices.cpu()
+            right_B5 = answers_B5 == labels_B[:, None]
+            counts += torch.tensor([int(right_B5[:, 0].sum()), int(right_B5.sum()), len(labels_B)])
+            bar.update(len(labels_B) * world.size)
+    ledger.settle(world)
+    scores = Scores(*(round(value) for value in world.total(counts).tolist()))
+    if not scores.images:
+        raise DataError(NONE_READABLE)
+    return scores
+
+
+def _batches(shown: Iterator[tuple[Tensor, int]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield uint8 images and int64 labels; the last batch has what is left."""
+    while some := list(itertools.islice(shown, size)):
+        images, labels = zip(*some, strict=True)
+        yield torch.stack(images), torch.tensor(labels)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExamConfig:
+    """How a classifier is examined.
+
+    Attributes:
+        batch: images in a forward pass.
+        threads: that decode.
+        bf16: compute under bfloat16 autocast, as training does.
+    """
+
+    batch: int
+    threads: int
+    bf16: bool
+
+
+class Examiner:
+    """Score a classifier on all validation images that can be decoded.
+
+    Args:
+        model: on its device.
+        description: what it is given.
+        table: the validation images.
+        ledger: of them.
+        config: how.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        description: Description,
+        table: LabelledTable,
+        ledger: RunLedger,
+        config: ExamConfig,
+    ) -> None:
+        self._model = model
+        self._table = table
+        self._ledger = ledger
+        self._config = config
+        shown = ViewConfig(
+            image_size=description.image_size,
+            mean=description.mean,
+            augment="",
+            crop_pct=description.crop_pct,
+            seed=0,
+        )
+        self._views = EvaluationViews(shown)
+        device = next(model.parameters()).device
+        self._pixels = Pixels(description.mean, description.std, device)
+
+    def score(self, world: World, weights: Mapping[str, Tensor] | None = None) -> Scores:
+        """Score the model, or what it would be with other weights; all of `world` must come."""
+        given = {} if weights is None else dict(weights)
+
+        def classify(images_BCHW: Tensor) -> Tensor:
+            logits_BY: Tensor = functional_call(self._model, given, (images_BCHW,))
+            return logits_BY
+
+        with evaluating(self._model):
+            return score(
+                classify,
+                self._table,
+                self._views,
+                self._pixels,
+                batch=self._config.batch,
+                threads=self._config.threads,
+                ledger=self._ledger,
+                bf16=self._config.bf16,
+                world=world,
+            )

@@ -1,0 +1,142 @@
+"""What fine-tuning learns: to name the class of an augmented, erased and mixed image.
+
+Legend: B batch, C channels, H height, W width, Y classes.
+"""
+
+import dataclasses
+
+import torch
+from timm.data.mixup import Mixup
+from timm.data.random_erasing import RandomErasing
+from timm.loss.cross_entropy import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from torch import Tensor, nn
+
+from milan_pipeline.core.keyed_random import seeded_globals
+from milan_pipeline.evaluate.classification.views import LabelledBatch
+from milan_pipeline.images.crops import Pixels
+from milan_pipeline.models.layers import suit_cpu
+from milan_pipeline.training.optim import fine_tuning_optimiser, layer_decay_groups, learning_rate
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassificationConfig:
+    """The recipe of fine-tuning, and how it is computed.
+
+    Attributes:
+        batch: samples in a global batch, which the learning rate is scaled to.
+        epochs: length of the schedule.
+        warmup_epochs: of the learning rate.
+        base_lr: for a batch of 256.
+        min_lr: at the end; like every rate it is scaled by layer.
+        layer_decay: see `optim.layer_decay_groups`.
+        weight_decay: AdamW's.
+        smoothing: of the labels.
+        mixup: alpha of mixup (arXiv 1710.09412); 0 is none.
+        cutmix: alpha of CutMix (arXiv 1905.04899); 0 is none.
+        erasing: share of the images in which a box is erased (arXiv 1708.04896).
+        bf16: compute under bfloat16 autocast.
+        mean: of the pixels, in [0, 1].
+        std: likewise.
+        seed: of what is drawn.
+        gradient_checkpointing: compute blocks again in the backward pass, to save memory.
+    """
+
+    batch: int
+    epochs: int
+    warmup_epochs: float
+    base_lr: float
+    min_lr: float
+    layer_decay: float
+    weight_decay: float
+    smoothing: float
+    mixup: float
+    cutmix: float
+    erasing: float
+    bf16: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    seed: int
+    gradient_checkpointing: bool = False
+
+
+class Classification:
+    """Fine-tuning as `trainer.Task`.
+
+    Args:
+        model: a timm ViT with a head, on its device; made to suit it, in place.
+        config: the recipe.
+        classes: Y, outputs of the head.
+        rank: of this process, so that its images are mixed by draws of its own.
+    """
+
+    def __init__(
+        self, model: nn.Module, config: ClassificationConfig, *, classes: int, rank: int = 0
+    ) -> None:
+        self.model = model
+        self._config = config
+        self._rank = rank
+        self._device = next(model.parameters()).device
+        self._pixels = Pixels(config.mean, config.std, self._device)
+        self._erase = RandomErasing(config.erasing, mode="pixel", device=self._device)
+        self._mix = (
+            Mixup(
+                config.mixup, config.cutmix, label_smoothing=config.smoothing, num_classes=classes
+            )
+            if config.mixup or config.cutmix
+            else None
+        )
+        smooth = LabelSmoothingCrossEntropy(config.smoothing)
+        self._loss_of: nn.Module = SoftTargetCrossEntropy() if self._mix else smooth
+        if config.gradient_checkpointing:
+            model.set_grad_checkpointing()  # type: ignore[operator]  # a method of timm's models
+        suit_cpu(model, bf16=config.bf16)
+
+    def optimiser(self) -> torch.optim.Optimizer:
+        """Return AdamW with layer-wise learning rates."""
+        config = self._config
+        groups = layer_decay_groups(
+            self.model, layer_decay=config.layer_decay, weight_decay=config.weight_decay
+        )
+        return fine_tuning_optimiser(groups)
+
+    def rate(self, epoch: float) -> float:
+        """Return the learning rate of the last layer; see `optim.learning_rate`."""
+        config = self._config
+        return learning_rate(
+            epoch,
+            base=config.base_lr,
+            batch=config.batch,
+            warmup_epochs=config.warmup_epochs,
+            epochs=config.epochs,
+            least=config.min_lr,
+        )
+
+    def loss(self, replica: nn.Module, data: LabelledBatch, part: slice, step: int) -> Tensor:
+        """Return the mean loss of a part of a batch; see `training.Task.loss`.
+
+        What is erased, mixed and dropped is drawn by (seed, step, start of the part, rank).
+        """
+        parts = ("classification", self._config.seed, step, part.start, self._rank)
+        labels_B = data.labels_B[part].to(self._device, non_blocking=True)
+        with seeded_globals(*parts, device=self._device):
+            images_BCHW = self._erase(self._pixels(data.images_BCHW[part]))
+            images_BCHW, targets = self._mixed(images_BCHW, labels_B)
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.bf16):
+                logits_BY = replica(images_BCHW)
+        loss: Tensor = self._loss_of(logits_BY.float(), targets)
+        return loss
+
+    def _mixed(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix the images of a part with each other, and their labels to (B, Y).
+
+        timm pairs them off, so a part of odd length has its last image stand in twice: everyone
+        has a partner, and none is left out.
+        """
+        if self._mix is None:
+            return images_BCHW, labels_B
+        size = len(labels_B)
+        if size % 2:
+            images_BCHW = torch.cat([images_BCHW, images_BCHW[-1:]])
+            labels_B = torch.cat([labels_B, labels_B[-1:]])
+        images_BCHW, targets_BY = self._mix(images_BCHW, labels_B)
+        return images_BCHW[:size], targets_BY[:size]

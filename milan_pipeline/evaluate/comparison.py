@@ -1,0 +1,211 @@
+"""One table of many results: a row each, or one for all that differ in their seed only."""
+
+import dataclasses
+import json
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from milan_pipeline.evaluate.results import Result, own_content
+from milan_pipeline.provenance.identity import content_hash
+
+STAGES = ("probe", "finetune", "segment")
+METRICS = (
+    "knn", "linear", "linear-official", "linear-sweep", "top1", "top5", "miou", "macc", "aacc",
+)  # fmt: skip
+# What a row tells in a column of its own, or in none.
+NOT_SETTINGS = ("encoder", "random_init", "seed")
+FINGERPRINT_DIGITS = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One or more results, in a table.
+
+    Attributes:
+        encoder: what the table calls it.
+        stage: which measured.
+        settings: what the stage's results do not all have in common, beside encoder and seed.
+        results: one, or those of several seeds.
+    """
+
+    encoder: str
+    stage: str
+    settings: dict[str, Any]
+    results: tuple[Result, ...]
+
+    def values(self, metric: str) -> list[float]:
+        """Return what the results measured, in per cent; empty where none did."""
+        return [r.metrics[metric] for r in self.results if metric in r.metrics]
+
+
+def rows_of(results: Iterable[Result], *, over_seeds: bool = False) -> list[Row]:
+    """Put results into rows, ordered by stage, settings, encoder and seed.
+
+    With `over_seeds`, results of one stage and name whose content options and inputs are the same
+    but for the seed and the encoder's weights share a row: seeds of the evaluation, or runs of
+    several seeds that were given one `--label`. Copies of a result (an equal hash) count once.
+
+    Args:
+        results: of any stages.
+        over_seeds: whether to join them.
+    """
+    found = sorted(results, key=_place)
+    settings = {id(result): _settings(result) for result in found}
+    common = {
+        stage: _common([settings[id(result)] for result in found if result.stage == stage])
+        for stage in {result.stage for result in found}
+    }
+    groups: dict[Any, list[Result]] = {}
+    for result in found:
+        key = (result.stage, result.name, result.random_init, content_hash(settings[id(result)]))
+        groups.setdefault(key if over_seeds else id(result), []).append(result)
+    return [
+        Row(
+            encoder=group[0].name,
+            stage=group[0].stage,
+            settings={
+                name: value
+                for name, value in settings[id(group[0])].items()
+                if name not in common[group[0].stage]
+            },
+            results=tuple({r.config_hash: r for r in reversed(group)}.values())[::-1],
+        )
+        for group in groups.values()
+    ]
+
+
+def metric_names(rows: Iterable[Row]) -> list[str]:
+    """List every metric of the rows, in the order of `METRICS` and k, others last."""
+    names = {name for row in rows for result in row.results for name in result.metrics}
+    return sorted(names, key=_metric_place)
+
+
+def to_documents(rows: Sequence[Row], *, over_seeds: bool = False) -> list[dict[str, Any]]:
+    """Return each row as a JSON object.
+
+    With `over_seeds` seeds, hashes and folders are lists, and a metric is {"mean", "std", "n"}; of
+    a single value the sample standard deviation is null.
+    """
+    return [_document_over_seeds(row) if over_seeds else _document(row) for row in rows]
+
+
+def _document(row: Row) -> dict[str, Any]:
+    (result,) = row.results
+    return {
+        "encoder": row.encoder,
+        "stage": row.stage,
+        "seed": result.seed,
+        "settings": row.settings,
+        "metrics": {name: result.metrics[name] for name in metric_names([row])},
+        "config_hash": result.config_hash,
+        "folder": result.folder,
+    }
+
+
+def _document_over_seeds(row: Row) -> dict[str, Any]:
+    return {
+        "encoder": row.encoder,
+        "stage": row.stage,
+        "seeds": [result.seed for result in row.results],
+        "settings": row.settings,
+        "metrics": {name: _spread(row.values(name)) for name in metric_names([row])},
+        "config_hashes": [result.config_hash for result in row.results],
+        "folders": [result.folder for result in row.results],
+    }
+
+
+def to_markdown(rows: Sequence[Row], *, over_seeds: bool = False) -> str:
+    """Write rows as a Markdown table; metrics in per cent, with two digits.
+
+    With `over_seeds` a metric is "mean ± sample standard deviation (number of results)".
+    """
+    columns = _columns(rows, over_seeds=over_seeds)
+    lines = [list(columns), ["---"] * len(columns), *map(list, zip(*columns.values(), strict=True))]
+    cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+def to_blocks(rows: Sequence[Row], *, over_seeds: bool = False) -> str:
+    """Write rows one below the other, a line a cell: for a terminal that the table is too wide for.
+
+    What a row has no value of is left out.
+    """
+    columns = _columns(rows, over_seeds=over_seeds)
+    width = max(map(len, columns))
+    blocks = (
+        "".join(
+            f"{name:<{width}}  {values[row]}\n" for name, values in columns.items() if values[row]
+        )
+        for row in range(len(rows))
+    )
+    return "\n".join(blocks)
+
+
+def _columns(rows: Sequence[Row], *, over_seeds: bool) -> dict[str, list[str]]:
+    """Return the cells under each heading."""
+    columns: dict[str, list[str]] = {
+        "encoder": [row.encoder for row in rows],
+        "stage": [row.stage for row in rows],
+    }
+    if any(row.settings for row in rows):
+        columns["settings"] = [
+            " ".join(f"{name}={_text(value)}" for name, value in row.settings.items())
+            for row in rows
+        ]
+    columns["seed"] = [_listed(str(result.seed) for result in row.results) for row in rows]
+    for metric in metric_names(rows):
+        columns[metric] = [_cell(row.values(metric), over_seeds) for row in rows]
+    columns["config"] = [_listed(result.config_hash for result in row.results) for row in rows]
+    columns["folder"] = [_listed(result.folder for result in row.results) for row in rows]
+    return columns
+
+
+def _listed(texts: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(texts))
+
+
+def _settings(result: Result) -> dict[str, Any]:
+    """Return the content options and inputs of a result, but for encoder, weights and seed."""
+    content = own_content(result.content, result.inputs)
+    settings = {name: value for name, value in content.items() if name not in NOT_SETTINGS}
+    inputs = {name: value for name, value in result.inputs.items() if name not in NOT_SETTINGS}
+    return settings | {name: str(value)[:FINGERPRINT_DIGITS] for name, value in inputs.items()}
+
+
+def _common(settings: Sequence[dict[str, Any]]) -> set[str]:
+    """Name the settings that all have, and have alike."""
+    first = settings[0]
+    return {n for n, v in first.items() if all(n in other and other[n] == v for other in settings)}
+
+
+def _place(result: Result) -> tuple[Any, ...]:
+    stage = STAGES.index(result.stage) if result.stage in STAGES else len(STAGES)
+    settings = json.dumps(_settings(result), sort_keys=True)
+    return (stage, result.stage, settings, result.name, result.seed, result.folder)
+
+
+def _metric_place(name: str) -> tuple[int, int, str]:
+    kind, _, k = name.partition("@")
+    place = METRICS.index(kind) if kind in METRICS else len(METRICS)
+    return (place, int(k) if re.fullmatch("[0-9]+", k) else 0, name)
+
+
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "std": std, "n": len(values)}
+
+
+def _cell(values: Sequence[float], over_seeds: bool) -> str:
+    if not values:
+        return ""
+    if not over_seeds:
+        return f"{values[0]:.2f}"
+    found = _spread(values)
+    spread = "" if found["std"] is None else f" ± {found['std']:.2f}"
+    return f"{found['mean']:.2f}{spread} ({found['n']})"
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,1 @@
+"""What frozen features tell: neighbours, linear classifiers, the official protocol."""

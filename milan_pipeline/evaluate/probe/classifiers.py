@@ -1,0 +1,265 @@
+"""Judge frozen features: k-NN and logistic regression.
+
+Legend: N samples, F features, B test samples at a time, K neighbours, Y classes.
+
+What the trained linear classifiers share: their training set and its order.
+
+Legend: N samples, F features.
+"""
+
+import dataclasses
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+from torch.nn import functional as F
+
+from milan_pipeline.core.console import warn
+from milan_pipeline.core.keyed_random import keyed_generator
+from milan_pipeline.errors import ConfigError, DataError
+from milan_pipeline.evaluate.probe.features import Features, Labels
+
+KNN_CHUNK = 512
+LINEAR_STRENGTHS = (0.001, 0.01, 0.1, 1.0)
+DEFAULT_STRENGTH = 0.01
+MAX_ITERATIONS = 1000
+LONG = 10**10
+"""Samples times features times classes from which logistic regression takes long.
+
+An iteration takes four operations for each, so a second at 40 GFLOP/s; there are up to 5,000.
+"""
+logger = logging.getLogger(__name__)
+
+
+def knn_answers(
+    train_NF: Features,
+    train_labels_N: Labels,
+    test_NF: Features,
+    *,
+    ks: Sequence[int] = (20,),
+    temperature: float = 0.07,
+) -> dict[int, Labels]:
+    """Classify by the nearest training features, each voting with exp(cosine / temperature).
+
+    (The weighted k-NN of Wu et al., arXiv 1805.01978, section 3.4, as DINO, arXiv 2104.14294,
+    uses it.)
+
+    Args:
+        train_NF: features that vote.
+        train_labels_N: their labels.
+        test_NF: features to classify.
+        ks: numbers of neighbours to try; fewer where there are fewer training samples.
+        temperature: of the votes.
+
+    Returns:
+        For each k, the label given to each test sample.
+
+    Raises:
+        ConfigError: a k or the temperature is not positive.
+        DataError: there are no samples, or their number is not that of the labels.
+    """
+    if not ks or min(ks) < 1 or temperature <= 0:
+        raise ConfigError(
+            f"k-NN with k {list(ks)} and temperature {temperature} is no vote; give both > 0"
+        )
+    require_pairs(train_NF, train_labels_N)
+    require_any(test_NF)
+    classes_Y = np.unique(train_labels_N)
+    answers: dict[int, list[torch.Tensor]] = {k: [] for k in ks}
+    for votes in knn_votes(train_NF, train_labels_N, test_NF, ks=ks, temperature=temperature):
+        for k, votes_BY in votes.items():
+            answers[k].append(votes_BY.argmax(dim=1))
+    return {k: classes_Y[torch.cat(found).numpy()] for k, found in answers.items()}
+
+
+def knn_votes(
+    train_NF: Features,
+    train_labels_N: Labels,
+    test_NF: Features,
+    *,
+    ks: Sequence[int],
+    temperature: float,
+) -> Iterator[dict[int, torch.Tensor]]:
+    """Yield the votes that `knn_answers` counts, of some test samples at a time.
+
+    Yields:
+        For each k, float32 (B, Y): Σ exp((cosine - 1) / temperature) of each class among the k
+        nearest; classes in the order of their labels.
+    """
+    classes_Y, train_class_N = np.unique(train_labels_N, return_inverse=True)
+    voters_NF = F.normalize(torch.from_numpy(train_NF), dim=1)
+    class_N = torch.from_numpy(train_class_N)
+    most = min(max(ks), len(voters_NF))
+    for test_BF in torch.split(torch.from_numpy(test_NF), KNN_CHUNK):
+        cosine_BK, index_BK = (F.normalize(test_BF, dim=1) @ voters_NF.T).topk(most, dim=1)
+        # Shifted by the largest cosine, which no argmax notices, so that none can overflow.
+        weight_BK = torch.exp((cosine_BK - 1) / temperature)
+        yield {
+            k: torch.zeros(len(test_BF), len(classes_Y)).scatter_add_(
+                1, class_N[index_BK[:, :k]], weight_BK[:, :k]
+            )
+            for k in ks
+        }
+
+
+def linear_answers(train_NF: Features, train_labels_N: Labels, test_NF: Features) -> Labels:
+    """Train a linear classifier on standardised features and have it classify others.
+
+    Multinomial logistic regression with an L2 penalty, solved by L-BFGS from zero: deterministic.
+    Its inverse strength is that of `LINEAR_STRENGTHS` which does best on a held-out tenth of the
+    training samples; the classifier is then trained on all of them. For sets that fit in memory;
+    a large one is warned of.
+
+    Args:
+        train_NF: features to learn from.
+        train_labels_N: their labels.
+        test_NF: features to classify.
+
+    Returns:
+        The label given to each test sample.
+
+    Raises:
+        DataError: there are no samples, their number is not that of the labels, or the training
+            labels are all the same.
+    """
+    require_pairs(train_NF, train_labels_N)
+    require_any(test_NF)
+    require_classes(train_labels_N)
+    _warn_of_long(*train_NF.shape, classes=len(np.unique(train_labels_N)))
+    held_N = held_out(train_labels_N)
+    strength = DEFAULT_STRENGTH
+    if held_N.any() and len(np.unique(train_labels_N[~held_N])) > 1:
+        fit = train_NF[~held_N], train_labels_N[~held_N], train_NF[held_N]
+        truth = train_labels_N[held_N]
+        # The first, most regularised one wins a tie.
+        strength = max(LINEAR_STRENGTHS, key=lambda c: per_cent(_linear(*fit, strength=c), truth))
+    return _linear(train_NF, train_labels_N, test_NF, strength=strength)
+
+
+def _warn_of_long(samples: int, features: int, *, classes: int) -> None:
+    if samples * features * classes > LONG:
+        warn(
+            f"--linear logistic of {samples} samples, {features} features and {classes} classes "
+            "may take hours on the CPU, and cannot be stopped meanwhile; --linear official is made "
+            "for such sets"
+        )
+
+
+def held_out(labels_N: Labels) -> NDArray[np.bool_]:
+    """Mark a tenth of every large class and, in all, of the small ones; always the same."""
+    shuffle_N = np.random.default_rng(0).permutation(len(labels_N))
+    by_class_N = np.lexsort((shuffle_N, labels_N))
+    held_N = np.zeros(len(labels_N), dtype=bool)
+    held_N[by_class_N[5::10]] = True
+    return held_N
+
+
+def _linear(
+    train_NF: Features, train_labels_N: Labels, test_NF: Features, *, strength: float
+) -> Labels:
+    regression = LogisticRegression(C=strength, max_iter=MAX_ITERATIONS)
+    classifier = make_pipeline(StandardScaler(), regression)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        classifier.fit(train_NF, train_labels_N)
+    if caught:
+        logger.info(
+            "the linear classifier with C=%g stopped after %d iterations, short of its optimum",
+            strength,
+            regression.n_iter_.max(),
+        )
+    answers_N: Labels = classifier.predict(test_NF)
+    return answers_N
+
+
+def require_pairs(features_NF: Features, labels_N: Labels) -> None:
+    """Refuse training features that are not as many as their labels, or none; raises DataError."""
+    if len(features_NF) != len(labels_N) or not len(labels_N):
+        raise DataError(
+            f"{len(features_NF)} training features and {len(labels_N)} labels are no labelled set; "
+            "give as many labels as images, and at least one"
+        )
+
+
+def require_any(test_NF: Features) -> None:
+    """Refuse an empty set of features to classify; raises DataError."""
+    if not len(test_NF):
+        raise DataError("there are no test features to classify; give at least one image")
+
+
+def require_classes(labels_N: Labels) -> None:
+    """Refuse training labels of fewer than two classes; raises DataError."""
+    if len(np.unique(labels_N)) < 2:
+        raise DataError("the training samples are all of one class; a classifier needs two")
+
+
+def per_cent(answers_N: Labels, labels_N: Labels) -> float:
+    """Return how many answers are right, in per cent."""
+    return 100 * float(np.mean(answers_N == labels_N))
+
+
+INITIAL_STD = 0.01
+MOMENTUM = 0.9
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingSet:
+    """Features to learn from, in one view or several that take turns.
+
+    Attributes:
+        labels_N: class of each sample.
+        views: how many views there are.
+        read: returns the features of a view, (N, F) float32.
+    """
+
+    labels_N: Labels
+    views: int
+    read: Callable[[int], Features]
+
+    def of_epoch(self, epoch: int) -> torch.Tensor:
+        """Return the features that an epoch learns from: view `epoch` modulo the number of them.
+
+        Raises:
+            DataError: they are not as many as the labels.
+        """
+        features_NF = self.read(epoch % self.views)
+        require_pairs(features_NF, self.labels_N)
+        return torch.from_numpy(features_NF)
+
+
+def numbered(labels_N: Labels) -> tuple[Labels, torch.Tensor]:
+    """Return the classes in order, and each sample's place among them.
+
+    Raises:
+        DataError: there are fewer than two.
+    """
+    require_classes(labels_N)
+    classes_Y, class_N = np.unique(labels_N, return_inverse=True)
+    return classes_Y, torch.from_numpy(class_N)
+
+
+def shuffled_batches(
+    rows: NDArray[np.int64], batch: int, *, seed: int, epoch: int
+) -> Iterator[torch.Tensor]:
+    """Yield an epoch's full batches of rows, in an order that seed and epoch alone decide."""
+    order = rows[keyed_generator("linear", seed, epoch).permutation(len(rows))]
+    for start in range(0, len(order) - batch + 1, batch):
+        yield torch.from_numpy(order[start : start + batch])
+
+
+def draw_head(inputs: int, outputs: int, *, seed: int) -> nn.Linear:
+    """Return a linear layer with weights of N(0, 0.01²) and no bias yet, drawn from the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = nn.Linear(inputs, outputs)
+        nn.init.trunc_normal_(head.weight, std=INITIAL_STD)
+        nn.init.zeros_(head.bias)
+    return head

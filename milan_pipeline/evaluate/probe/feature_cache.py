@@ -1,0 +1,267 @@
+"""Features of labelled shards, extracted once and kept in a folder: CLS and mean of one pass.
+
+A cached set is `NAME.safetensors` and, written after it, `NAME.sha256`; what has no hash beside it,
+or another one, counts as not there and is made again. The name is a hash of all that features
+depend on: encoder, weights, images, view.
+
+Legend: N samples, F features.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, TypedDict
+
+import numpy as np
+import safetensors.numpy
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from milan_pipeline import storage
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.core.schema import MISSHAPEN, parsed
+from milan_pipeline.encoders.frozen import FrozenEncoder
+from milan_pipeline.errors import ConfigError, DataError, MissingDataError
+from milan_pipeline.evaluate.probe.features import (
+    Features,
+    Labels,
+    Show,
+    evaluated,
+    extract_features,
+)
+from milan_pipeline.evaluate.view import CROP_PCT
+from milan_pipeline.images.crops import view_pixels
+from milan_pipeline.images.sources import IMAGE_EXTENSIONS
+from milan_pipeline.images.views import random_resized_crop
+from milan_pipeline.provenance.identity import content_hash
+from milan_pipeline.shards.manifest import Manifest
+from milan_pipeline.shards.sequential import iterate_shard
+
+FORMAT = 1
+CROP_SCALE = (0.08, 1.0)
+"""Bounds of a random view's share of the image, as in the linear protocols of MAE and MILAN."""
+
+
+class _Note(TypedDict):
+    pools: list[str]
+    bad: list[dict[str, str]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FeatureSet:
+    """What an encoder says of a set of labelled images.
+
+    Attributes:
+        stored_NF: every feature, side by side; `pool` takes one kind out.
+        labels_N: class numbers, int64.
+        pools: kinds of features that there are: "cls" and "mean"; "mean" alone where the encoder
+            has no CLS token; "any" where it knows no tokens (`pixels`).
+        bad: images that could not be read, `{shard, key, reason}`.
+    """
+
+    stored_NF: Features
+    labels_N: Labels
+    pools: tuple[str, ...]
+    bad: tuple[dict[str, str], ...]
+
+    def pool(self, name: str) -> Features:
+        """Return the features of one kind: "cls", "mean" or "both" side by side.
+
+        Raises:
+            ConfigError: the encoder has no CLS token, which that kind needs.
+        """
+        if self.pools == ("any",) or (name == "both" and len(self.pools) == 2):
+            return self.stored_NF
+        if name not in self.pools:
+            raise ConfigError(f"the encoder has no CLS token for --pool {name}; give --pool mean")
+        parts = np.split(self.stored_NF, len(self.pools), axis=1)
+        return np.ascontiguousarray(parts[self.pools.index(name)])
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Every kind of features that `pool` takes and that differs from the others."""
+        if len(self.pools) == 2:
+            return (*self.pools, "both")
+        return ("cls",) if self.pools == ("any",) else self.pools
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class View:
+    """Which view is encoded: what evaluation shows, or random crop and flip number `number`.
+
+    Attributes:
+        number: of the random view; None is that of evaluation.
+        seed: of random views.
+        crop_pct: of evaluation's.
+    """
+
+    number: int | None = None
+    seed: int = 0
+    crop_pct: float = CROP_PCT
+
+    def shown(self, image_size: int) -> Show:
+        """Return what makes an encoder's input of an image and the sample's name."""
+        number = self.number
+        if number is None:
+            return evaluated(image_size, self.crop_pct)
+
+        def show(rgb_HWC: NDArray[np.uint8], name: str) -> torch.Tensor:
+            height, width, _ = rgb_HWC.shape
+            box = random_resized_crop(
+                height, width, seed=self.seed, key=name, view=number, scale=CROP_SCALE
+            )
+            return view_pixels(rgb_HWC, box, image_size)
+
+        return show
+
+    def describe(self) -> dict[str, Any]:
+        """Say what the view depends on."""
+        if self.number is None:
+            return {"name": "resized-center", "crop_pct": self.crop_pct}
+        crop = {"seed": self.seed, "scale": list(CROP_SCALE), "number": self.number}
+        return {"name": "random-resized-crop"} | crop
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FeatureCache:
+    """Features by one encoder, in a folder.
+
+    Attributes:
+        folder: any place that can be written.
+        identity: what tells the encoder from others: fingerprint, random weights and their seed.
+        encoder: loads it; not called while everything wanted is there.
+        batch_size: images at a time.
+        workers: decoding threads.
+        stop: asked before each image.
+    """
+
+    folder: str
+    identity: dict[str, Any]
+    encoder: Callable[[], FrozenEncoder]
+    batch_size: int
+    workers: int
+    stop: StopRequest
+
+    def get(self, manifest: Manifest, view: View, *, what: str) -> FeatureSet:
+        """Return the features of a set's view: those in the folder, or new ones that go there.
+
+        Args:
+            manifest: of labelled image shards.
+            view: which to show of each image.
+            what: beside the progress bar.
+
+        Raises:
+            DataError: a sample has no class number, no image can be decoded, or a feature is not
+                finite.
+            InterruptedRunError: a stop was asked for.
+        """
+        url = features_url(self.folder, self.identity, manifest, view)
+        found = _read(url)
+        if found is None:
+            found = self._extract(manifest, view, what)
+            _write(url, found)
+        return found
+
+    def _extract(self, manifest: Manifest, view: View, what: str) -> FeatureSet:
+        encoder = self.encoder()
+        pools = _pools_of(encoder)
+        places: list[dict[str, str]] = []
+        stored_NF, labels_N, bad = extract_features(
+            encoder,
+            _labelled_images(manifest, places, self.stop),
+            total=manifest.samples,
+            batch_size=self.batch_size,
+            workers=self.workers,
+            pool="mean" if pools == ("mean",) else "both",
+            show=view.shown(encoder.image_size),
+            description=what,
+        )
+        ledger = tuple(places[position] | {"reason": reason} for position, reason in bad)
+        return FeatureSet(stored_NF=stored_NF, labels_N=labels_N, pools=pools, bad=ledger)
+
+
+def features_url(folder: str, identity: dict[str, Any], manifest: Manifest, view: View) -> str:
+    """Return where these features lie, if they do, without a suffix."""
+    document = {"format": FORMAT, "encoder": identity, "images": manifest.sha256}
+    return storage.join(folder, content_hash(document | {"view": view.describe()})[:16])
+
+
+def is_cached(url: str) -> bool:
+    """Tell whether features were written completely; whether they still are is seen in reading."""
+    return storage.exists(f"{url}.sha256")
+
+
+def _read(url: str) -> FeatureSet | None:
+    """Read cached features; None where there are none, or not the ones that were written."""
+    try:
+        digest = storage.read_bytes(f"{url}.sha256")
+        data = storage.read_bytes(f"{url}.safetensors")
+    except MissingDataError:
+        return None
+    if hashlib.sha256(data).hexdigest().encode() != digest.strip():
+        return None
+    try:
+        arrays = safetensors.numpy.load(data)
+        note = parsed(arrays["note"].tobytes(), _Note)
+        found = FeatureSet(
+            stored_NF=arrays["features"],
+            labels_N=arrays["labels"],
+            pools=tuple(note["pools"]),
+            bad=tuple(note["bad"]),
+        )
+        samples, width = found.stored_NF.shape
+        fits = width > 0 and found.labels_N.shape == (samples,)
+        fits = fits and found.stored_NF.dtype.kind == "f" and found.labels_N.dtype == np.int64
+    except (SafetensorError, *MISSHAPEN):
+        return None
+    return found if fits else None
+
+
+def _write(url: str, found: FeatureSet) -> None:
+    note = json.dumps({"pools": found.pools, "bad": found.bad}).encode()
+    arrays: dict[str, NDArray[Any]] = {
+        "features": found.stored_NF,
+        "labels": found.labels_N,
+        "note": np.frombuffer(note, dtype=np.uint8),
+    }
+    data = safetensors.numpy.save(arrays)
+    storage.put_bytes(f"{url}.safetensors", data)
+    storage.put_bytes(f"{url}.sha256", hashlib.sha256(data).hexdigest().encode() + b"\n")
+
+
+def _pools_of(encoder: FrozenEncoder) -> tuple[str, ...]:
+    """Ask an encoder by a black image which kinds of features it has."""
+    size = encoder.image_size
+    black_1CHW = torch.zeros(1, 3, size, size, dtype=torch.uint8)
+    mean_1F = encoder.features(black_1CHW, pool="mean")
+    try:
+        both_1F = encoder.features(black_1CHW, pool="both")
+    except ConfigError:
+        return ("mean",)
+    return ("any",) if both_1F.shape == mean_1F.shape else ("cls", "mean")
+
+
+def _labelled_images(
+    manifest: Manifest, places: list[dict[str, str]], stop: StopRequest
+) -> Iterator[tuple[bytes, int, str]]:
+    """Yield each image's bytes, class number and name; note in `places` where it came from."""
+    for shard in manifest.shards:
+        for sample in iterate_shard(manifest, shard):
+            stop.raise_if_asked("features of whole sets are kept, no scores were written")
+            extension = next((e for e in IMAGE_EXTENSIONS if e in sample.members), None)
+            if extension is None:
+                continue
+            places.append({"shard": shard.name, "key": sample.key})
+            label = _label(sample.members, shard.name, sample.key)
+            yield sample.members[extension], label, f"{shard.name}/{sample.key}"
+
+
+def _label(members: dict[str, Any], shard: str, key: str) -> int:
+    try:
+        return int(members["cls"])
+    except (KeyError, ValueError):
+        raise DataError(
+            f"sample {key!r} of {shard} has no class number in a .cls member; give labelled shards"
+        ) from None

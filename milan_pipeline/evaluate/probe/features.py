@@ -1,0 +1,119 @@
+"""Features of images: decode, show a view, encode; threads decode ahead of the encoder.
+
+Legend: N samples, F features, H, W pixels, C = 3 channels.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from milan_pipeline.core.console import progress_bar
+from milan_pipeline.core.threads import ordered_map
+from milan_pipeline.encoders.frozen import FrozenEncoder
+from milan_pipeline.errors import BadImageError, DataError
+from milan_pipeline.evaluate.view import default_crop_pct, evaluation_view
+from milan_pipeline.images.decode import decode_rgb
+
+Features = NDArray[np.float32]
+Labels = NDArray[np.int64]
+Bad = tuple[int, str]
+Show = Callable[[NDArray[np.uint8], str], torch.Tensor]
+
+
+def evaluated(image_size: int, crop_pct: float | None = None) -> Show:
+    """Return what shows of an image what evaluation does, whatever its name.
+
+    Args:
+        image_size: height and width of the view, in pixels.
+        crop_pct: see `evaluation_view`; None is the official code's.
+    """
+    view = evaluation_view(image_size, crop_pct or default_crop_pct(image_size))
+    return lambda rgb_HWC, _: view(Image.fromarray(rgb_HWC))
+
+
+def extract_features(
+    encoder: FrozenEncoder,
+    samples: Iterable[tuple[bytes, int, str]],
+    *,
+    total: int,
+    batch_size: int = 64,
+    workers: int = 2,
+    pool: str = "cls",
+    show: Show | None = None,
+    description: str = "features",
+) -> tuple[Features, Labels, list[Bad]]:
+    """Encode one view of every image; threads decode ahead while the encoder computes.
+
+    Args:
+        encoder: what to judge.
+        samples: bytes of an image, its label and its name.
+        total: number of samples, for the progress bar.
+        batch_size: images at a time; the features do not depend on it but for rounding.
+        workers: decoding threads; 0 decodes in between.
+        pool: one of `frozen.POOLS`.
+        show: what makes the encoder's input of an image, (H, W, 3) uint8, and its name; None shows
+            what evaluation does.
+        description: beside the progress bar.
+
+    Returns:
+        features_NF float32 and labels_N int64 in the samples' order, and what was left out as
+        (position, reason).
+
+    Raises:
+        DataError: no image could be decoded, or a feature is not finite.
+    """
+    bad: list[Bad] = []
+    labels: list[int] = []
+    batches: list[torch.Tensor] = []
+    shown = evaluated(encoder.image_size) if show is None else show
+    views = ordered_map(
+        lambda sample: (_view(sample[0], sample[2], shown), sample[1]),
+        samples,
+        workers=workers,
+        ahead=2 * batch_size,
+    )
+    with progress_bar(description, total=total) as bar:
+        for batch in _batches(views, batch_size, labels, bad):
+            batches.append(encoder.features(torch.stack(batch), pool=pool))
+            bar.update(len(batch))
+    if not batches:
+        raise DataError(f"none of {len(bad)} images could be decoded; give other images")
+    features_NF: Features = torch.cat(batches).numpy()
+    if not np.isfinite(features_NF).all():
+        raise DataError(
+            f"encoder {encoder.name!r} gives infinite or NaN features; its training has diverged"
+        )
+    return features_NF, np.array(labels, dtype=np.int64), bad
+
+
+def _view(data: bytes, name: str, show: Show) -> torch.Tensor | str:
+    """Return the view, or why there is none."""
+    try:
+        rgb_HWC = decode_rgb(data)
+    except BadImageError as error:
+        return str(error)
+    return show(rgb_HWC, name)
+
+
+def _batches(
+    views: Iterable[tuple[torch.Tensor | str, int]],
+    batch_size: int,
+    labels: list[int],
+    bad: list[Bad],
+) -> Iterator[list[torch.Tensor]]:
+    """Group views into batches and note their labels; what is no view goes to `bad`."""
+    batch: list[torch.Tensor] = []
+    for position, (view, label) in enumerate(views):
+        if isinstance(view, str):
+            bad.append((position, view))
+            continue
+        batch.append(view)
+        labels.append(label)
+        if len(batch) == batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,162 @@
+"""DINOv2's linear protocol: many learning rates and features at once, the best one counts.
+
+(arXiv 2304.07193, appendix B.3, and its repository's linear evaluation.) SGD without decay, 12,500
+steps of batch 1024 whatever the set, cosine to 0, 13 rates. Their grid also has one or four last
+blocks, with or without the mean of the patches; ours has the kinds of features that are cached. And
+they choose on the very images they report; here a tenth of the training set is held out to choose
+on, and the chosen classifier then learns from all of it.
+
+Without decay SGD is linear in its rate: to multiply a loss by a rate is to take that rate. So the
+classifiers of one kind of features are one matrix, trained with the sum of their weighted losses.
+
+Legend: N samples, B samples at a time, F features, R rates, Y classes.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from milan_pipeline.core.console import progress_bar
+from milan_pipeline.errors import DataError
+from milan_pipeline.evaluate.probe.classifiers import (
+    MOMENTUM,
+    TrainingSet,
+    draw_head,
+    held_out,
+    numbered,
+    per_cent,
+    require_any,
+    shuffled_batches,
+)
+from milan_pipeline.evaluate.probe.features import Features, Labels
+from milan_pipeline.evaluate.probe.protocols import BASE_BATCH, Sweep
+
+TEST_CHUNK = 1024
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which classifier did best: its features, its rate, and its per cent on the held-out tenth."""
+
+    pool: str
+    rate: float
+    held_out: float
+
+
+def sweep_answers(
+    train: Mapping[str, TrainingSet],
+    central: Mapping[str, Features],
+    test: Mapping[str, Features],
+    protocol: Sweep,
+) -> tuple[Labels, Choice]:
+    """Train a classifier for each kind of features and rate; have the best one classify others.
+
+    Args:
+        train: what to learn from, by kind of features; of the same samples and labels.
+        central: what evaluation shows of the same samples, (N, F) by kind, to choose on.
+        test: features to classify, (N, F) by kind.
+        protocol: how.
+
+    Returns:
+        The label given to each test sample, the same on each call, and what was chosen; of
+        equally good ones the first kind and the smallest rate.
+
+    Raises:
+        DataError: there are no samples, too few to hold any out, or the training labels, held-out
+            ones aside, are all the same.
+    """
+    for test_NF in test.values():
+        require_any(test_NF)
+    labels_N = next(iter(train.values())).labels_N
+    held_N = held_out(labels_N)
+    if not held_N.any():
+        raise DataError(
+            f"{len(labels_N)} training samples are too few to hold a tenth out for the sweep; "
+            "give more, or --linear logistic"
+        )
+    _ = numbered(labels_N[~held_N])  # what is learnt from must have two classes, too
+    classes_Y, _ = numbered(labels_N)
+    tried = _train(train, np.flatnonzero(~held_N), protocol.rates, protocol)
+    found = [
+        Choice(pool=pool, rate=rate, held_out=per_cent(classes_Y[answers_N], labels_N[held_N]))
+        for pool, head in tried.items()
+        for rate, answers_N in zip(
+            protocol.rates, _classify(head, central[pool][held_N], len(classes_Y)), strict=True
+        )
+    ]
+    best = max(found, key=lambda choice: choice.held_out)
+    alone = {best.pool: train[best.pool]}
+    final = _train(alone, np.arange(len(labels_N)), (best.rate,), protocol)[best.pool]
+    return classes_Y[_classify(final, test[best.pool], len(classes_Y))[0]], best
+
+
+def _train(
+    train: Mapping[str, TrainingSet],
+    rows: NDArray[np.int64],
+    rates: Sequence[float],
+    protocol: Sweep,
+) -> dict[str, nn.Linear]:
+    """Train every rate's classifier on each kind of features; they lie side by side in a layer."""
+    classes_Y, class_N = numbered(next(iter(train.values())).labels_N)
+    device, batch = torch.device(protocol.device), min(protocol.batch, len(rows))
+    rate_R = torch.tensor(rates, device=device) * (batch / BASE_BATCH)
+    features = {pool: training.of_epoch(0) for pool, training in train.items()}
+    heads = {
+        # Every rate begins with the same weights.
+        pool: _repeated(
+            draw_head(features_NF.shape[1], len(classes_Y), seed=protocol.seed), len(rates)
+        ).to(device)
+        for pool, features_NF in features.items()
+    }
+    parameters = [parameter for head in heads.values() for parameter in head.parameters()]
+    optimiser = torch.optim.SGD(parameters, lr=1.0, momentum=MOMENTUM)
+    steps_per_epoch = len(rows) // batch
+    with progress_bar("linear: sweep", total=protocol.steps) as bar:
+        for step in range(protocol.steps):
+            epoch, place = divmod(step, steps_per_epoch)
+            if place == 0:
+                order = shuffled_batches(rows, batch, seed=protocol.seed, epoch=epoch)
+                features = {pool: training.of_epoch(epoch) for pool, training in train.items()}
+            rows_B = next(order)
+            optimiser.param_groups[0]["lr"] = (1 + math.cos(math.pi * step / protocol.steps)) / 2
+            truth_B = class_N[rows_B].to(device)
+            loss = torch.zeros((), device=device)
+            for pool, head in heads.items():
+                logits = head(features[pool][rows_B].to(device))
+                loss = loss + _losses(logits, truth_B, len(rates)) @ rate_R
+            optimiser.zero_grad()
+            torch.autograd.backward(loss)
+            optimiser.step()
+            bar.update(1)
+    return heads
+
+
+def _repeated(head: nn.Linear, times: int) -> nn.Linear:
+    """Return a layer of so many copies of a layer side by side."""
+    wide = nn.Linear(head.in_features, head.out_features * times)
+    wide.load_state_dict({"weight": head.weight.repeat(times, 1), "bias": head.bias.repeat(times)})
+    return wide
+
+
+def _losses(logits: Tensor, truth_B: Tensor, rates: int) -> Tensor:
+    """Return each classifier's mean cross entropy, (R,), from logits (B, R * Y)."""
+    # A row each: softmax is quicker over classes that are neighbours in memory.
+    each = logits.view(len(logits) * rates, -1), truth_B.repeat_interleave(rates)
+    return nn.functional.cross_entropy(*each, reduction="none").view(-1, rates).mean(dim=0)
+
+
+@torch.no_grad()
+def _classify(head: nn.Linear, features_NF: Features, classes: int) -> Labels:
+    """Return each classifier's answers as places among the classes, (R, N)."""
+    device = head.weight.device
+    chunks = torch.split(torch.from_numpy(features_NF), TEST_CHUNK)
+    answers_RN: Labels = torch.cat(
+        [head(c.to(device)).view(len(c), -1, classes).argmax(dim=2).T.cpu() for c in chunks],
+        dim=1,
+    ).numpy()
+    return answers_RN

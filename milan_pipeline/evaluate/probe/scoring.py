@@ -1,0 +1,143 @@
+"""Score cached features by every classifier that was asked for.
+
+Legend: N samples.
+"""
+
+import dataclasses
+import functools
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.evaluate.probe.classifiers import (
+    TrainingSet,
+    knn_answers,
+    linear_answers,
+    per_cent,
+)
+from milan_pipeline.evaluate.probe.feature_cache import FeatureSet
+from milan_pipeline.evaluate.probe.features import Features, Labels
+from milan_pipeline.evaluate.probe.linear_official import official_answers
+from milan_pipeline.evaluate.probe.linear_sweep import sweep_answers
+from milan_pipeline.evaluate.probe.protocols import OfficialLinear, Sweep
+
+USUAL_K = 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Classifiers:
+    """What judges the features.
+
+    Attributes:
+        ks: neighbours of the k-NN classifiers.
+        temperature: of their votes.
+        logistic: whether there is a logistic regression.
+        official: MILAN's linear protocol, if asked for.
+        sweep: DINOv2's, if asked for.
+    """
+
+    ks: tuple[int, ...]
+    temperature: float
+    logistic: bool = True
+    official: OfficialLinear | None = None
+    sweep: Sweep | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sets:
+    """Features to learn from and to score on.
+
+    Attributes:
+        train: what evaluation shows of the training images.
+        test: what it shows of the test images.
+        views: how many views of the training images the trained classifiers take in turn.
+        view: returns one of them. What a classifier looks at of it is kept in memory from its first
+            epoch on, 4 bytes a feature: of 10 views of ImageNet's CLS tokens by a ViT-B, 39 GB.
+        stop: asked before each epoch.
+    """
+
+    train: FeatureSet
+    test: FeatureSet
+    views: int
+    view: Callable[[int], FeatureSet]
+    stop: StopRequest
+
+    def training(self, pool: str) -> TrainingSet:
+        """Return what to learn from, of one kind of features."""
+        pooled = functools.cache(lambda number: self.view(number).pool(pool))
+
+        def read(number: int) -> Features:
+            self.stop.raise_if_asked("features are kept, no scores were written")
+            return pooled(number)
+
+        return TrainingSet(labels_N=self.train.labels_N, views=self.views, read=read)
+
+
+def classify(
+    sets: Sets, pool: str, classifiers: Classifiers
+) -> tuple[dict[str, Labels], dict[str, Any]]:
+    """Return each classifier's answers for the test samples, and what is to be told of them.
+
+    Args:
+        sets: features.
+        pool: kind of features that all but the sweep look at; the sweep tries every kind.
+        classifiers: which.
+
+    Returns:
+        "knn@K", "linear", "linear-official", "linear-sweep" to the labels given, in that order;
+        and for the sweep what it chose.
+
+    Raises:
+        ConfigError: the encoder has no such kind of features.
+        DataError: a set is empty or too small, or the training labels are all the same.
+    """
+    train_labels_N = sets.train.labels_N
+    train_NF, test_NF = sets.train.pool(pool), sets.test.pool(pool)
+    told: dict[str, Any] = {}
+    votes = knn_answers(
+        train_NF, train_labels_N, test_NF, ks=classifiers.ks, temperature=classifiers.temperature
+    )
+    answers = {f"knn@{k}": labels for k, labels in votes.items()}
+    if classifiers.logistic:
+        answers["linear"] = linear_answers(train_NF, train_labels_N, test_NF)
+    if classifiers.official is not None:
+        training = sets.training(pool)
+        answers["linear-official"] = official_answers(training, test_NF, classifiers.official)
+    if classifiers.sweep is not None:
+        pools = sets.train.choices
+        answers["linear-sweep"], choice = sweep_answers(
+            {name: sets.training(name) for name in pools},
+            {name: sets.train.pool(name) for name in pools},
+            {name: sets.test.pool(name) for name in pools},
+            classifiers.sweep,
+        )
+        told["sweep"] = dataclasses.asdict(choice)
+    return answers, told
+
+
+def metrics_of(answers: dict[str, Labels], truth_N: Labels) -> dict[str, float]:
+    """Return how many answers of each classifier are right, in per cent."""
+    return {name: per_cent(labels_N, truth_N) for name, labels_N in answers.items()}
+
+
+def answers_npy(answers: dict[str, Labels], truth_N: Labels) -> bytes:
+    """Serialise a row for each test image that could be read, in the shards' order.
+
+    Columns are "label", "knn" (of k = 20 if that was asked for, else of the first k) and, if there
+    is a linear classifier, "linear", the first one's.
+    """
+    knn = [name for name in answers if name.startswith("knn@")]
+    usual = f"knn@{USUAL_K}"
+    columns = {"label": truth_N, "knn": answers[usual if usual in knn else knn[0]]}
+    linear = [name for name in answers if name.startswith("linear")]
+    if linear:
+        columns["linear"] = answers[linear[0]]
+    rows = np.empty(len(truth_N), [(name, "<i8") for name in columns])
+    for name, values in columns.items():
+        rows[name] = values
+    buffer = io.BytesIO()
+    np.save(buffer, rows, allow_pickle=False)
+    return buffer.getvalue()

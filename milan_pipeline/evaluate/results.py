@@ -1,0 +1,192 @@
+"""`scores.json`, which every evaluating stage leaves in its folder: write it, read it, find it.
+
+It holds what was measured, in per cent, beside all that the figures depend on: the content options
+and the fingerprints of what was read. Execution options and paths are left to the stage's record.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from milan_pipeline import storage
+from milan_pipeline.core.schema import MISSHAPEN, conforming, parsed
+from milan_pipeline.errors import DataError, MissingDataError
+from milan_pipeline.provenance.identity import content_hash
+from milan_pipeline.provenance.record import StageRecord, config_by_role
+
+SCORES = "scores.json"
+HASH_DIGITS = 12
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Result:
+    """One `scores.json`.
+
+    Attributes:
+        folder: where it lies.
+        stage: which stage measured: "probe", "finetune", "segment".
+        encoder: the spec that was evaluated.
+        random_init: whether its weights were drawn anew.
+        seed: of the evaluation.
+        config_hash: of the content options and inputs; see `config_hash`.
+        metrics: name to per cent: "knn@20", "linear", "top1", "top5", "miou", "macc", "aacc".
+        content: the content options, by name.
+        inputs: fingerprints of what was read, by name.
+        label: what tables shall call the encoder, if not by its spec.
+        extras: whatever else the stage tells.
+    """
+
+    folder: str
+    stage: str
+    encoder: str
+    random_init: bool
+    seed: int
+    config_hash: str
+    metrics: dict[str, float]
+    content: dict[str, Any]
+    inputs: dict[str, Any]
+    label: str | None = None
+    extras: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What tables call the encoder."""
+        if self.label is not None:
+            return self.label
+        return self.encoder + (" (random weights)" if self.random_init else "")
+
+
+STORED = tuple(
+    field.name for field in dataclasses.fields(Result) if field.name not in ("folder", "extras")
+)
+
+
+def config_hash(content: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
+    """Name what a result depends on in 12 hexadecimal digits.
+
+    Args:
+        content: the stage's content options. One that names an input too, as `encoder` does, counts
+            by the input's fingerprint alone, so that a run that was moved keeps its hash.
+        inputs: fingerprints of what the stage read.
+    """
+    document = {"content": own_content(content, inputs), "inputs": dict(inputs)}
+    return content_hash(document)[:HASH_DIGITS]
+
+
+def own_content(content: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content options that no input stands for."""
+    return {name: value for name, value in content.items() if name not in inputs}
+
+
+def write_scores(
+    folder: str,
+    *,
+    stage: str,
+    encoder: str,
+    random_init: bool,
+    seed: int,
+    metrics: Mapping[str, float],
+    content: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    label: str | None = None,
+    extras: Mapping[str, Any] | None = None,
+) -> Result:
+    """Write `folder/scores.json`, atomically.
+
+    The arguments are the attributes of `Result`; `extras` are laid beside them, under other names.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    found = Result(
+        folder=folder,
+        stage=stage,
+        encoder=encoder,
+        random_init=random_init,
+        seed=seed,
+        config_hash=config_hash(content, inputs),
+        metrics=dict(metrics),
+        content=dict(content),
+        inputs=dict(inputs),
+        label=label,
+        extras=dict(extras or {}),
+    )
+    document = {name: getattr(found, name) for name in STORED} | found.extras
+    text = json.dumps(document, indent=1) + "\n"
+    storage.put_bytes(storage.join(folder, SCORES), text.encode())
+    return found
+
+
+def write_stage_scores(
+    record: StageRecord, metrics: Mapping[str, float], extras: Mapping[str, Any]
+) -> Result:
+    """Write the scores of a training stage beside its record, by the options that it records.
+
+    Args:
+        record: its configuration has `encoder`, `random_init`, `seed` and `label`.
+        metrics: see `Result`, as for the next.
+        extras: what else the stage tells.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    config = record.config
+    return write_scores(
+        storage.folder_of(record.url),
+        stage=record.stage,
+        encoder=config.encoder,
+        random_init=config.random_init,
+        seed=config.seed,
+        metrics=metrics,
+        content=config_by_role(config)["content"],
+        inputs=record.inputs,
+        label=config.label,
+        extras=extras,
+    )
+
+
+def read_scores(folder: str) -> Result:
+    """Read `folder/scores.json`.
+
+    Raises:
+        MissingDataError: there is none.
+        DataError: it is damaged, or no stage of this version wrote it.
+    """
+    url = storage.join(folder, SCORES)
+    data = storage.read_bytes(url)
+    try:
+        document = parsed(data, dict[str, Any])
+        values = {name: document.pop(name) for name in STORED}
+        return conforming({"folder": folder, "extras": document, **values}, Result)
+    except MISSHAPEN as error:
+        raise DataError(
+            f"{url} holds no scores of this version ({error!r}); run its stage again with "
+            "--overwrite, or move it away"
+        ) from error
+
+
+def find_results(folders: Iterable[str]) -> list[Result]:
+    """Read every `scores.json` in local folders and below them, in the order of their paths.
+
+    A file that several folders lead to is read once.
+
+    Raises:
+        MissingDataError: there is none below one of the folders, or no such folder.
+        DataError: one is damaged.
+    """
+    places: dict[Path, str] = {}
+    for folder in folders:
+        found = sorted(
+            top for top, _, names in os.walk(storage.local_path(folder) or "") if SCORES in names
+        )
+        if not found:
+            raise MissingDataError(
+                f"{folder} holds no {SCORES}, nor does a folder below it; give local folders that "
+                "probe, finetune or segment wrote to"
+            )
+        for place in found:
+            places.setdefault(Path(place).resolve(), place)
+    return [read_scores(place) for place in places.values()]

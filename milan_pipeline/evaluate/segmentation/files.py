@@ -1,0 +1,110 @@
+"""A segmenter in a run folder: `NAME.safetensors` and `NAME.json`, written and read back."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+import safetensors.torch
+import timm
+from safetensors import SafetensorError
+from torch import Tensor
+
+from milan_pipeline.core.schema import MISSHAPEN, Positive, conforming
+from milan_pipeline.errors import ConfigError, DataError, MismatchError
+from milan_pipeline.evaluate.segmentation.model import HEADS, HeadSpec, Segmenter, make_segmenter
+from milan_pipeline.storage.checksums import read_checked
+from milan_pipeline.weights.files import Arguments, Channels, put_weights, read_document
+
+
+class _Arguments(Arguments):
+    img_size: Positive
+
+
+class _Stored(TypedDict):
+    timm: _Arguments
+    mean: Channels
+    std: Channels
+    segmenter: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SegmenterDescription:
+    """What must be known of a segmenter besides its weights.
+
+    Attributes:
+        arguments: plain JSON; `timm.create_model(**arguments)` makes its encoder again.
+        mean: of each channel of the pixels in [0, 1] that it is given.
+        std: likewise.
+        spec: of its head.
+    """
+
+    arguments: dict[str, Any]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    spec: HeadSpec
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the views that it was trained on, in pixels."""
+        return int(self.arguments["img_size"])
+
+
+def write_segmenter(
+    folder: Path, name: str, state: Mapping[str, Tensor], description: SegmenterDescription
+) -> None:
+    """Write `NAME.safetensors`, strictly the state of `Segmenter`, and `NAME.json`."""
+    document = {
+        "timm": description.arguments,
+        "mean": list(description.mean),
+        "std": list(description.std),
+        "segmenter": dataclasses.asdict(description.spec),
+    }
+    put_weights(folder, name, state, document)
+
+
+def read_segmenter(weights: str) -> tuple[Segmenter, SegmenterDescription]:
+    """Make a segmenter of its files, on the CPU.
+
+    Raises:
+        MissingDataError: they are not there.
+        DataError: they are damaged, or describe no segmenter.
+        ConfigError: this timm does not have the encoder.
+        MismatchError: the weights do not fit the description.
+    """
+    description = _read_description(weights.removesuffix(".safetensors") + ".json")
+    name = description.arguments["model_name"]
+    if not timm.is_model(name):
+        raise ConfigError(
+            f"{weights} is of the model {name!r}, which this timm does not have; install the "
+            "version that trained it"
+        )
+    model = make_segmenter(description.arguments, description.spec)
+    try:
+        model.load_state_dict(safetensors.torch.load(read_checked(weights)), strict=True)
+    except SafetensorError as error:
+        raise DataError(f"{weights} is damaged ({error}); train again") from error
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise MismatchError(
+            f"{weights} does not fit the .json beside it ({reason}); train again"
+        ) from error
+    return model, description
+
+
+def _read_description(url: str) -> SegmenterDescription:
+    remedy = "give one that segment wrote"
+    document = read_document(url, _Stored, what="segmenter", remedy=remedy)
+    try:
+        spec = conforming(document["segmenter"], HeadSpec)
+        if spec.head not in HEADS:
+            raise ValueError(f"there is no head {spec.head!r:.80}")
+    except MISSHAPEN as error:
+        raise DataError(f"{url} describes no segmenter ({error}); {remedy}") from error
+    # A description may come from a stranger: it must not make timm fetch or unpickle anything.
+    return SegmenterDescription(
+        arguments=document["timm"] | {"pretrained": False, "checkpoint_path": ""},
+        mean=tuple(document["mean"]),
+        std=tuple(document["std"]),
+        spec=spec,
+    )

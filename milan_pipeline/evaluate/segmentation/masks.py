@@ -1,0 +1,102 @@
+"""From a mask's bytes to labels: which class each pixel is of, or that it does not count.
+
+Legend: H height, W width.
+"""
+
+import dataclasses
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.PngImagePlugin import PngImageFile
+
+from milan_pipeline.errors import ConfigError, DataError
+from milan_pipeline.images.decode import MAX_PIXELS, plain_png
+
+IGNORED = 255
+"""The label of a pixel that neither teaches nor counts."""
+
+MASK_MEMBER = "mask"
+MAX_CLASSES = 255
+MODES = ("L", "P")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelConfig:
+    """What the values of a mask mean.
+
+    Attributes:
+        classes: how many there are, from 0.
+        ignore_index: value in the masks of pixels that do not count.
+        reduce_zero_label: 0 does not count either, and 1 is the first class: ADE20K's masks.
+    """
+
+    classes: int
+    ignore_index: int
+    reduce_zero_label: bool
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.classes <= MAX_CLASSES:
+            raise ConfigError(
+                f"--classes {self.classes} is not within 1 to {MAX_CLASSES}, which masks of 8 bits "
+                "can tell apart; give fewer"
+            )
+
+
+class Labels:
+    """Decode masks, and number their classes from 0."""
+
+    def __init__(self, config: LabelConfig) -> None:
+        first = 1 if config.reduce_zero_label else 0
+        self._classes = config.classes
+        self._label_of = np.arange(-first, 256 - first)
+        self._known = (self._label_of >= 0) & (self._label_of < config.classes)
+        ignored = [config.ignore_index, *range(first)]
+        self._label_of[ignored] = IGNORED
+        self._known[ignored] = True
+
+    def __call__(self, sample: dict[str, Any], size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Return a sample's labels, uint8 (H, W).
+
+        Args:
+            sample: `mask`, the bytes of a PNG of one number a pixel, grey or with a palette.
+            size: H and W of its image.
+
+        Raises:
+            DataError: it is no such PNG, of another size, or holds a class that there is not; the
+                sample is named.
+        """
+        name = f"{sample['__url__']}, mask of {sample['__key__']!r}"
+        values_HW = _values(sample[MASK_MEMBER], name)
+        if values_HW.shape != size:
+            ours, theirs = (" x ".join(map(str, s)) for s in (values_HW.shape, size))
+            raise DataError(f"{name} has {ours} pixels and its image {theirs}; make them alike")
+        unknown = np.flatnonzero((np.bincount(values_HW.ravel(), minlength=256) > 0) & ~self._known)
+        if len(unknown):
+            raise DataError(
+                f"{name} has the value {unknown[-1]}, which is none of the {self._classes} classes "
+                "nor ignored; give more --classes, or that value as --ignore-index"
+            )
+        labels_HW: NDArray[np.uint8] = self._label_of.astype(np.uint8)[values_HW]
+        return labels_HW
+
+
+def _values(data: bytes, name: str) -> NDArray[np.uint8]:
+    """Decode a PNG whose pixels are numbers; a palette is passed over."""
+    try:
+        with PngImageFile(BytesIO(plain_png(data))) as image:
+            mode, pixels = image.mode, image.width * image.height
+            if mode in MODES and pixels <= MAX_PIXELS:
+                return np.asarray(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow raises whatever a damaged file leads it to
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{name} is no sound PNG ({reason}); replace it") from error
+    if mode in MODES:
+        raise DataError(f"{name} has {pixels} pixels, over the limit of {MAX_PIXELS}; scale it")
+    raise DataError(
+        f"{name} has pixels of mode {mode}, not one 8-bit number each; write class numbers as grey "
+        "or palette PNG"
+    )

@@ -1,0 +1,225 @@
+"""A segmenter: a ViT, maps of its patches at four strides, and UPerNet; or just a linear head.
+
+UPerNet (arXiv 1807.10221) is segmentation_models_pytorch's decoder, which norms each map that it is
+given. How a plain ViT feeds it is BEiT's (arXiv 2106.08254) and MAE's (2111.06377): patches of four
+depths, up- and downsampled to the strides 4, 8, 16 and 32 that patches of 16 pixels suggest.
+
+Legend: B batch, C channels, H height, W width, h and w rows and columns of patches, E width of the
+ViT, Y classes.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from segmentation_models_pytorch.base.modules import Conv2dReLU
+from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from milan_pipeline.core.schema import Positive
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.models.positions import positions_for
+from milan_pipeline.models.vit import CANNOT_BUILD
+
+DEPTHS = (1 / 3, 1 / 2, 2 / 3, 1.0)  # blocks 3, 5, 7, 11 of 12 and 7, 11, 15, 23 of 24, from 0
+AUXILIARY_AT = 2
+DROPOUT, HEAD_STD, AUXILIARY_CHANNELS = 0.1, 0.01, 256  # mmsegmentation's
+HEADS = ("upernet", "linear")
+
+
+class Logits(NamedTuple):
+    """What a segmenter says of each pixel.
+
+    Attributes:
+        main_BYHW: float32, as large as the images.
+        auxiliary_BYHW: those of the auxiliary head, in training and where there is one.
+    """
+
+    main_BYHW: Tensor
+    auxiliary_BYHW: Tensor | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeadSpec:
+    """What comes after the ViT.
+
+    Attributes:
+        head: "upernet", or "linear": BatchNorm and a 1x1 convolution, as in DINOv2 (2304.07193).
+        channels: of UPerNet.
+        classes: Y.
+    """
+
+    head: str
+    channels: Positive
+    classes: Positive
+
+
+class Pyramid(nn.ModuleList):
+    """Maps of equal size to strides 1/4, 1/2, 1 and 2 of a patch."""
+
+    def __init__(self, width: int) -> None:
+        quadruple = nn.Sequential(
+            nn.ConvTranspose2d(width, width, 2, stride=2),
+            nn.BatchNorm2d(width),
+            nn.GELU(),
+            nn.ConvTranspose2d(width, width, 2, stride=2),
+        )
+        double = nn.ConvTranspose2d(width, width, 2, stride=2)
+        half = nn.MaxPool2d(2, ceil_mode=True)  # a grid of one patch stays one
+        super().__init__([quadruple, double, nn.Identity(), half])
+
+    def forward(self, maps_BEhw: list[Tensor]) -> list[Tensor]:
+        """Return the four maps, the finest first."""
+        return [scale(map_BEhw) for scale, map_BEhw in zip(self, maps_BEhw, strict=True)]
+
+
+class UPerNetHead(nn.Module):
+    """UPerNet on a plain ViT's maps, with an auxiliary head on the third in training.
+
+    The auxiliary head is 256 wide, or as UPerNet where that is narrower.
+    """
+
+    def __init__(self, width: int, channels: int, classes: int) -> None:
+        super().__init__()
+        self.pyramid = Pyramid(width)
+        # The decoder reads the channels from its third map on: the first two have no use in it.
+        self.decoder = UPerNetDecoder([width] * 6, decoder_channels=channels)
+        self.classifier = _classifier(channels, classes)
+        inner = min(AUXILIARY_CHANNELS, channels)
+        self.auxiliary = nn.Sequential(
+            Conv2dReLU(width, inner, kernel_size=3, padding=1), *_classifier(inner, classes)
+        )
+
+    def forward(self, maps_BEhw: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Return main logits at a quarter of a patch's stride, and in training the auxiliary."""
+        fine = self.pyramid(maps_BEhw)
+        main = self.classifier(self.decoder([*fine[:1] * 2, *fine]))
+        return main, self.auxiliary(maps_BEhw[AUXILIARY_AT]) if self.training else None
+
+
+class LinearHead(nn.Module):
+    """BatchNorm and a 1x1 convolution on the last map."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(width)
+        self.classifier = _classifier(width, classes)[-1]
+
+    def forward(self, maps_BEhw: list[Tensor]) -> tuple[Tensor, None]:
+        """Return logits for each patch, and no auxiliary ones."""
+        return self.classifier(self.norm(maps_BEhw[-1])), None
+
+
+class Segmenter(nn.Module):
+    """Logits for each pixel of images whose sides are multiples of a patch.
+
+    Args:
+        encoder: a timm ViT without a head.
+        spec: of what comes after it.
+    """
+
+    def __init__(self, encoder: Any, spec: HeadSpec) -> None:
+        super().__init__()
+        self.encoder = encoder
+        width, self._deep = int(encoder.num_features), spec.head == "upernet"
+        self._blocks = depths_of(len(encoder.blocks)) if self._deep else [len(encoder.blocks) - 1]
+        if self._deep:
+            self.head: nn.Module = UPerNetHead(width, spec.channels, spec.classes)
+            # The decoder has norms of its own; a norm without gradients would hold up DDP.
+            encoder.norm.requires_grad_(False)
+        else:
+            self.head = LinearHead(width, spec.classes)
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch, in pixels: the images' sides must be multiples of it."""
+        return int(max(self.encoder.patch_embed.patch_size))
+
+    def forward(self, images_BCHW: Tensor) -> Logits:
+        """Return what is said of each pixel."""
+        height, width = images_BCHW.shape[-2:]
+        with positions_for(self.encoder, (height // self.patch_size, width // self.patch_size)):
+            maps = self.encoder.forward_intermediates(
+                images_BCHW,
+                indices=sorted(set(self._blocks)),
+                norm=not self._deep,
+                output_fmt="NCHW",
+                intermediates_only=True,
+            )
+        of_block = dict(zip(sorted(set(self._blocks)), maps, strict=True))
+        main, auxiliary = self.head([of_block[block] for block in self._blocks])
+        size = (height, width)
+        return Logits(
+            _enlarged(main, size), None if auxiliary is None else _enlarged(auxiliary, size)
+        )
+
+
+def depths_of(blocks: int) -> list[int]:
+    """Return the four blocks, from 0, whose patches are taken; of a shallow ViT some twice."""
+    return [math.ceil(blocks * share - 1e-9) - 1 for share in DEPTHS]
+
+
+def make_segmenter(
+    arguments: Mapping[str, Any],
+    spec: HeadSpec,
+    *,
+    state: Mapping[str, Tensor] | None = None,
+    drop_path: float = 0.0,
+    freeze: bool = False,
+    seed: int = 0,
+) -> Segmenter:
+    """Put a head on an encoder.
+
+    Args:
+        arguments: `timm.create_model` makes the encoder of them.
+        spec: of the head.
+        state: the encoder's weights; None leaves them as drawn, to be loaded with the head's.
+        drop_path: rate of stochastic depth at the last block.
+        freeze: train the head alone.
+        seed: of the head's weights; torch's global random state is left as it was.
+
+    Returns:
+        The segmenter, on the CPU. It takes images of any size: positions are resampled as needed,
+        as the official code does for its one size (see `positions`).
+
+    Raises:
+        ConfigError: the encoder cannot give maps of its patches.
+    """
+    name = arguments["model_name"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            encoder: Any = timm.create_model(
+                **{**arguments, "drop_path_rate": drop_path, "dynamic_img_size": True}
+            )
+        except CANNOT_BUILD as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(
+                f"--encoder of the model {name!r} does not take images of any size ({reason}); "
+                "choose a plain ViT such as 'vit_base_patch16_224'"
+            ) from error
+        if not hasattr(encoder, "forward_intermediates"):
+            raise ConfigError(
+                f"--encoder of the model {name!r} does not show its blocks' tokens; choose a plain "
+                "ViT such as 'vit_base_patch16_224'"
+            )
+        if state is not None:
+            encoder.load_state_dict(dict(state), strict=True)
+        encoder.requires_grad_(not freeze)
+        return Segmenter(encoder, spec)
+
+
+def _classifier(channels: int, classes: int) -> nn.Sequential:
+    last = nn.Conv2d(channels, classes, 1)
+    nn.init.normal_(last.weight, std=HEAD_STD)
+    nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+    return nn.Sequential(nn.Dropout2d(DROPOUT), last)
+
+
+def _enlarged(logits_BYhw: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Enlarge logits to the images' size, in float32."""
+    return F.interpolate(logits_BYhw.float(), size=size, mode="bilinear", align_corners=False)

@@ -1,0 +1,235 @@
+"""mIoU, mAcc and aAcc of a segmenter, each process scoring its share of the images.
+
+Legend: B batch, H height, W width, Y classes.
+
+Examine a segmenter: what its scores are, or would be with other weights, and how it looks.
+
+Legend: B batch, C channels, H height, W width, Y classes.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.func import functional_call
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from milan_pipeline.cluster.world import World
+from milan_pipeline.core.console import progress_bar
+from milan_pipeline.core.threads import ordered_map
+from milan_pipeline.data.labelled import LabelledTable
+from milan_pipeline.data.unreadable import NONE_READABLE, RunLedger, readable
+from milan_pipeline.errors import DataError
+from milan_pipeline.evaluate.segmentation.inference import (
+    Exhibit,
+    Exhibits,
+    Inference,
+    InferenceConfig,
+)
+from milan_pipeline.evaluate.segmentation.masks import IGNORED, Labels
+from milan_pipeline.evaluate.segmentation.model import Logits, Segmenter
+from milan_pipeline.evaluate.segmentation.picture import draw_segmentations
+from milan_pipeline.images.crops import Pixels
+from milan_pipeline.training.validation import evaluating
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationScores:
+    """How labelled pixels were told apart.
+
+    Attributes:
+        confusion_YY: int64, pixels of each class (row) that were taken for each (column).
+        images: how many they are of.
+    """
+
+    confusion_YY: NDArray[np.int64]
+    images: int
+
+    def ious(self) -> NDArray[np.float64]:
+        """Return each class's intersection over union; NaN of one in neither truth nor answers."""
+        right = self.confusion_YY.diagonal()
+        union = self.confusion_YY.sum(axis=0) + self.confusion_YY.sum(axis=1) - right
+        return _shares(right, union)
+
+    def accuracies(self) -> NDArray[np.float64]:
+        """Return the share of each class's pixels that were found; NaN of one without pixels."""
+        return _shares(self.confusion_YY.diagonal(), self.confusion_YY.sum(axis=1))
+
+    def per_cent(self) -> dict[str, float]:
+        """Return mIoU, mAcc and aAcc in per cent.
+
+        As in mmsegmentation, means are over the classes that have a figure: one that is in neither
+        truth nor answers has no IoU, and one that is not in the truth no accuracy.
+        """
+        right, total = np.trace(self.confusion_YY), self.confusion_YY.sum()
+        return {
+            "miou": 100 * float(np.nanmean(self.ious())),
+            "macc": 100 * float(np.nanmean(self.accuracies())),
+            "aacc": 100 * float(right / total),
+        }
+
+
+def score(
+    inference: Inference,
+    exhibits: Exhibits,
+    table: LabelledTable,
+    *,
+    classes: int,
+    batch: int,
+    threads: int,
+    ledger: RunLedger,
+    world: World | None = None,
+) -> SegmentationScores:
+    """Score a segmenter on all images of a table, together with the other processes.
+
+    What cannot be decoded is left out and noted in the ledger.
+
+    Args:
+        inference: the segmenter, in evaluation mode.
+        exhibits: what it is shown.
+        table: of images and masks.
+        classes: Y.
+        batch: images that are looked at together, where they are of one size.
+        threads: that decode.
+        ledger: of the images.
+        world: the processes, each of which must come here.
+
+    Raises:
+        DataError: a mask cannot be used, or more images than the ledger puts up with cannot be
+            decoded, or all.
+    """
+    world = world or World()
+    confusion_YY = torch.zeros(classes, classes, dtype=torch.float64)
+    samples = table.read(table.places(world.rank, world.size))
+    shown = ordered_map(ledger.noting(exhibits), samples, workers=threads, ahead=2 * batch)
+    bar = progress_bar("evaluate", total=table.samples, shown=world.leads)
+    with contextlib.closing(samples), contextlib.closing(shown), bar:
+        for some in _alike(readable(shown), batch):
+            answers_BHW = inference.labels(some)
+            labels_BHW = torch.stack([exhibit.labels_HW for exhibit in some]).long()
+            confusion_YY += multiclass_confusion_matrix(
+                answers_BHW,
+                labels_BHW.to(answers_BHW.device),
+                num_classes=classes,
+                ignore_index=IGNORED,
+                validate_args=False,  # labels were checked when they were decoded
+            ).cpu()
+            bar.update(len(some) * world.size)
+    ledger.settle(world)
+    if ledger.count == table.samples:
+        raise DataError(NONE_READABLE)
+    # float64 counts exactly up to 2^53 pixels.
+    whole = world.total(confusion_YY).round().to(torch.int64)
+    return SegmentationScores(whole.numpy(), table.samples - ledger.count)
+
+
+def _alike(shown: Iterator[Exhibit], size: int) -> Iterator[list[Exhibit]]:
+    """Yield exhibits of equal shapes together, at most so many, in order."""
+    for _, group in itertools.groupby(shown, key=lambda exhibit: exhibit.shapes):
+        while some := list(itertools.islice(group, size)):
+            yield some
+
+
+def _shares(part_Y: NDArray[np.int64], of_Y: NDArray[np.int64]) -> NDArray[np.float64]:
+    shares_Y = np.full(len(of_Y), np.nan)
+    np.divide(part_Y, of_Y, out=shares_Y, where=of_Y > 0)
+    return shares_Y
+
+
+PICTURED = 6
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SegmentationExamConfig:
+    """How a segmenter is examined.
+
+    Attributes:
+        inference: how it looks at an image.
+        mean: of the pixels, in [0, 1].
+        std: likewise.
+        classes: Y.
+        threads: that decode.
+        bf16: compute under bfloat16 autocast, as training does.
+    """
+
+    inference: InferenceConfig
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: int
+    threads: int
+    bf16: bool
+
+
+class SegmentationExaminer:
+    """Score a segmenter on all validation images that can be decoded, and draw the first few.
+
+    Args:
+        model: on its device.
+        table: of the validation images and masks.
+        ledger: of them.
+        labels: decodes masks.
+        config: how.
+    """
+
+    def __init__(
+        self,
+        model: Segmenter,
+        table: LabelledTable,
+        ledger: RunLedger,
+        labels: Labels,
+        config: SegmentationExamConfig,
+    ) -> None:
+        self._model = model
+        self._table = table
+        self._ledger = ledger
+        self._config = config
+        self._exhibits = Exhibits(config.inference, labels)
+        self._device = next(model.parameters()).device
+        self._pixels = Pixels(config.mean, config.std, self._device)
+
+    def score(
+        self, world: World, weights: Mapping[str, Tensor] | None = None
+    ) -> SegmentationScores:
+        """Score the model, or what it would be with other weights, with the other processes."""
+        with evaluating(self._model):
+            return score(
+                self._inference(weights),
+                self._exhibits,
+                self._table,
+                classes=self._config.classes,
+                batch=self._config.inference.batch,
+                threads=self._config.threads,
+                ledger=self._ledger,
+                world=world,
+            )
+
+    def draw(self, weights: Mapping[str, Tensor] | None = None) -> bytes:
+        """Draw the first images, their masks and the model's answers, as a PNG."""
+        show = self._ledger.noting(self._exhibits)
+        with contextlib.closing(self._table.read(self._table.places())) as samples:
+            exhibits = list(itertools.islice(readable(map(show, samples)), PICTURED))
+        with evaluating(self._model):
+            inference = self._inference(weights)
+            answers = [inference.labels([exhibit])[0].byte().cpu().numpy() for exhibit in exhibits]
+        truths = [exhibit.labels_HW.numpy() for exhibit in exhibits]
+        images = []
+        for exhibit, truth_HW in zip(exhibits, truths, strict=True):
+            image = Image.fromarray(exhibit.scaled_Chw[0].permute(1, 2, 0).numpy())
+            images.append(np.asarray(image.resize(truth_HW.shape[::-1])).transpose(2, 0, 1))
+        return draw_segmentations(images, truths, answers, classes=self._config.classes)
+
+    def _inference(self, weights: Mapping[str, Tensor] | None) -> Inference:
+        given = {} if weights is None else dict(weights)
+
+        def logits_of(images_BCHW: Tensor) -> Tensor:
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.bf16):
+                logits: Logits = functional_call(self._model, given, (images_BCHW,))
+            return logits.main_BYHW
+
+        return Inference(logits_of, self._pixels, self._config.inference)

@@ -1,0 +1,1 @@
+"""Image shards -> teacher -> target store, overlapped, here or on Dask."""

@@ -1,0 +1,111 @@
+"""Targets of a sample of images, before there is a store: what extraction fits a codec to.
+
+Legend: n images, B of a batch, N tokens, D target width, S pixels.
+"""
+
+import contextlib
+import functools
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from milan_pipeline.core.console import progress_bar
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.core.threads import ordered_map
+from milan_pipeline.errors import BadImageError, DataError
+from milan_pipeline.extraction.job import TargetTeacher
+from milan_pipeline.images.crops import view_pixels
+from milan_pipeline.images.decode import decode_rgb
+from milan_pipeline.images.views import ViewPolicy
+from milan_pipeline.shards.manifest import Manifest, keys_of, load_index
+from milan_pipeline.shards.sequential import read_rows
+from milan_pipeline.targets.codec_files import SAMPLE_IMAGES, rows_by_hash
+
+INDEX_THREADS = 8
+"""Indices that are read at a time: each is a round trip to a remote store."""
+
+
+def extracted_sample(
+    images: Manifest,
+    teacher: TargetTeacher,
+    policy: ViewPolicy,
+    *,
+    batch_size: int,
+    workers: int,
+    stop: StopRequest,
+    count: int = SAMPLE_IMAGES,
+) -> torch.Tensor:
+    """Run the teacher over view 0 of the first images by hash.
+
+    Args:
+        images: of the image shards.
+        teacher: whose targets they are.
+        policy: how views are cut.
+        batch_size: images in a teacher batch, at most.
+        workers: decoding threads.
+        stop: asked before each batch.
+        count: of images, at most.
+
+    Returns:
+        Targets (n, N, D), float32, on the CPU; an image that cannot be decoded is passed over.
+
+    Raises:
+        DataError: no image could be decoded, or a shard or an index is damaged.
+        InterruptedRunError: a stop was asked for.
+        StorageError: a shard cannot be read.
+    """
+    shards = _sampled_rows(images, count)
+    keys = [keys_of(table) for _, table in shards]
+
+    def view(row: tuple[int, int, bytes]) -> torch.Tensor | None:
+        shard, number, data = row
+        try:
+            rgb_HWC = decode_rgb(data)
+        except BadImageError:
+            return None
+        height, width = rgb_HWC.shape[0], rgb_HWC.shape[1]
+        box = policy.box(height, width, keys[shard][number], 0)
+        return view_pixels(rgb_HWC, box, teacher.image_size)
+
+    found: list[torch.Tensor] = []
+    total = min(count, images.samples)
+    rows = min(batch_size, total)
+    read = read_rows(shards)
+    decoded = ordered_map(view, read, workers=workers, ahead=2 * batch_size)
+    with (
+        contextlib.closing(read),
+        contextlib.closing(decoded) as views,
+        progress_bar("targets to fit the codec to", total=total) as bar,
+    ):
+        for batch in _batches(views, rows):
+            stop.raise_if_asked("nothing was written yet")
+            # Of one shape: another would be compiled anew, or give other last bits on a GPU.
+            spare = [torch.zeros_like(batch[0])] * (rows - len(batch))
+            targets_BND, _ = teacher(torch.stack(batch + spare).to(teacher.device))
+            found.append(targets_BND[: len(batch)].float().cpu())
+            bar.update(len(batch))
+    if not found:
+        raise DataError(
+            f"{images.folder} has no image that can be decoded, so that no codec can be fitted; "
+            "give other images, or --codec int8"
+        )
+    return torch.cat(found)
+
+
+def _sampled_rows(images: Manifest, count: int) -> list[tuple[str, NDArray[np.void]]]:
+    """Return the URLs of shards, and of their indices the rows of the first images by hash."""
+    read = functools.partial(load_index, images)
+    indices = ordered_map(read, images.shards, workers=INDEX_THREADS, ahead=2 * INDEX_THREADS)
+    tables = {shard.stem: table for shard, table in zip(images.shards, indices, strict=True)}
+    rows = rows_by_hash({stem: keys_of(table) for stem, table in tables.items()}, 0, count)
+    urls = {shard.stem: images.url_of(shard) for shard in images.shards}
+    return [(urls[stem], tables[stem][own]) for stem, own in rows.items()]
+
+
+def _batches(views: Iterator[torch.Tensor | None], size: int) -> Iterator[list[torch.Tensor]]:
+    good = (view for view in views if view is not None)
+    while batch := list(itertools.islice(good, size)):
+        yield batch

@@ -1,0 +1,154 @@
+"""Batches of views -> targets: teacher and encoding on the device, results on their way back.
+
+Legend: R rows that the teacher is given, n of them whose results are kept, N = 1 + L tokens,
+L patches, D target width, C code width, S pixels.
+
+Batches to the device and results back, copied while the device computes.
+
+On a GPU two streams of their own copy, and the program only queues work: whoever needs a result
+waits for it, in another thread. On the CPU nothing is copied and nobody waits.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from milan_pipeline.codecs.interface import encode_prior, require_encodable
+from milan_pipeline.extraction.job import ExtractionJob
+from milan_pipeline.extraction.view_batches import PixelBuffers, ViewBatch
+from milan_pipeline.targets.layout import UnitBlock
+
+
+class Fetched(NamedTuple):
+    """Tensors on their way to the host; `wait` before they are read."""
+
+    tensors: list[torch.Tensor]
+    arrived: torch.cuda.Event | None
+
+    def wait(self) -> list[torch.Tensor]:
+        """Return the tensors when they are there; other threads run meanwhile."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return self.tensors
+
+
+class TargetBatch(NamedTuple):
+    """A batch's results, perhaps still on their way.
+
+    Attributes:
+        views: what they were computed from.
+        good: n rows of the views that could be read.
+        kept: n rows of the results.
+        fetched: codes, prior, verdict and, where the codec has one, scale.
+    """
+
+    views: ViewBatch
+    good: NDArray[np.int64]
+    kept: NDArray[np.int64]
+    fetched: Fetched
+
+    def landed(self, buffers: PixelBuffers) -> UnitBlock:
+        """Wait for the results, give the views' buffer back and return what is to be written.
+
+        Raises:
+            DataError: the teacher gave what cannot be encoded.
+        """
+        codes, prior, fits, *scale = (_rows(tensor, self.kept) for tensor in self.fetched.wait())
+        views = self.views
+        buffers.give_back(views.buffer_BCSS)
+        keys = [views.keys[row] for row in self.good]
+        bad = [key for key, fit in zip(keys, fits, strict=True) if not fit]
+        require_encodable(not bad, f", for one, of {views.unit.shard.name}:{bad[0]}" if bad else "")
+        return UnitBlock(
+            key=keys,
+            codes=codes,
+            scale=scale[0] if scale else None,
+            prior=prior,
+            box=views.box[self.good],
+            flip=views.flip[self.good],
+            size=views.size[self.good],
+            digest=views.digest[self.good],
+        )
+
+
+class DeviceCopies:
+    """Copies to and from one device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._streams: tuple[torch.cuda.Stream, torch.cuda.Stream] | None = None
+        if device.type == "cuda":
+            self._streams = _stream(device), _stream(device)
+
+    def bring(self, host: torch.Tensor) -> torch.Tensor:
+        """Copy a tensor to the device, from page-locked memory without waiting.
+
+        The host's must stay as it is until a result that was computed from it is there.
+        """
+        if self._streams is None:
+            return host.to(self._device)
+        computing, copying = torch.cuda.current_stream(self._device), self._streams[0]
+        with torch.cuda.stream(copying):
+            there = host.to(self._device, non_blocking=True)
+        computing.wait_stream(copying)
+        there.record_stream(computing)  # its memory is not given to others before that is through
+        return there
+
+    def fetch(self, tensors: list[torch.Tensor]) -> Fetched:
+        """Copy tensors to the host once they are computed, without waiting."""
+        if self._streams is None:
+            return Fetched([tensor.cpu() for tensor in tensors], None)
+        computing, copying = torch.cuda.current_stream(self._device), self._streams[1]
+        copying.wait_stream(computing)
+        arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(copying):
+            # Without blocking, torch copies into page-locked memory of its own.
+            here = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
+            for tensor in tensors:
+                tensor.record_stream(copying)
+            arrived.record(copying)
+        return Fetched(here, arrived)
+
+
+def compute(
+    job: ExtractionJob, views: ViewBatch, good: NDArray[np.int64], copies: DeviceCopies
+) -> TargetBatch:
+    """Have the device run the teacher and encode its targets; returns before a GPU is through.
+
+    Args:
+        job: has the teacher and the codec.
+        views: the batch.
+        good: its rows that hold a view; at least one.
+        copies: to the device and back.
+    """
+    pixels_RCSS, kept = _input(job, views, good)
+    targets_RND, prior_RL = job.teacher(copies.bring(pixels_RCSS))
+    (codes_RNC, scale_RN), fits_R = job.codec.try_encode(targets_RND)
+    if job.codec.spec.prior_dtype == np.uint8:
+        prior_RL = encode_prior(prior_RL)
+    results = [codes_RNC, prior_RL, fits_R, *([] if scale_RN is None else [scale_RN])]
+    return TargetBatch(views, good, kept, copies.fetch(results))
+
+
+def _input(
+    job: ExtractionJob, views: ViewBatch, good: NDArray[np.int64]
+) -> tuple[torch.Tensor, NDArray[np.int64]]:
+    """Return what the teacher is given, and which rows of its results are kept."""
+    pixels_RCSS = views.buffer_BCSS[: views.rows]
+    if job.pads:
+        return pixels_RCSS, good
+    if len(good) == len(views.keys):
+        return pixels_RCSS[: len(good)], good
+    return pixels_RCSS[torch.from_numpy(good)], np.arange(len(good))
+
+
+def _rows(results: torch.Tensor, kept: NDArray[np.int64]) -> NDArray[Any]:
+    """Take rows in ascending order; without a copy where they are the first ones."""
+    values: NDArray[Any] = results.numpy()
+    return values[: len(kept)] if kept[-1] == len(kept) - 1 else values[kept]
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -1,0 +1,258 @@
+"""Image shards -> batches of views, read and decoded in threads ahead of the teacher.
+
+Each image is decoded straight into its row of a reusable batch of pixels. A batch holds consecutive
+images of one unit, of which the unreadable ones leave their rows unused; how a unit is cut into
+batches depends on its own images alone.
+
+Legend: B rows of a buffer, R those that a batch has, n its images (n <= R), S the teacher's input
+size.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from milan_pipeline.core.threads import ordered_map, read_ahead
+from milan_pipeline.errors import BadImageError
+from milan_pipeline.extraction.job import ExtractionJob
+from milan_pipeline.images.crops import view_pixels
+from milan_pipeline.images.decode import decode_rgb
+from milan_pipeline.shards.manifest import keys_of, load_index
+from milan_pipeline.shards.sequential import read_rows
+from milan_pipeline.targets.units import Mark, Unit, is_current, read_mark
+
+READ_THREADS = 4
+DECODED_TOGETHER = 8
+"""Images that a thread takes on at a time: handing them over one by one costs more."""
+BATCHES_AHEAD, IMAGES_AHEAD = 2, 64
+"""So many batches, and at least so many images, are decoded in advance."""
+MOST_BATCHES = 8
+"""In decoding at a time, or as many as there are threads: of tiny shards, each has few images."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViewBatch:
+    """Consecutive images of a unit, and what was cut out of them.
+
+    Attributes:
+        unit: whose images they are.
+        last: whether they are its last ones.
+        keys: n, of the images.
+        digest: (n,) uint64, of their bytes.
+        rows: R.
+        buffer_BCSS: (B, 3, S, S) uint8, to be given back; the views lie in its first rows. Those of
+            unreadable images, and all from n on, hold whatever was there before.
+        box: (n, 4) float32, as the store has it.
+        flip: (n,) bool.
+        size: (n, 2) int32, height and width of the source.
+        reasons: by row, why an image has no view.
+    """
+
+    unit: Unit
+    last: bool
+    keys: list[str]
+    digest: NDArray[np.uint64]
+    rows: int
+    buffer_BCSS: torch.Tensor
+    box: NDArray[np.float32]
+    flip: NDArray[np.bool_]
+    size: NDArray[np.int32]
+    reasons: dict[int, str] = dataclasses.field(default_factory=dict)
+
+    def good_rows(self) -> NDArray[np.int64]:
+        """Return the rows that hold a view."""
+        rows = [row for row in range(len(self.keys)) if row not in self.reasons]
+        return np.array(rows, np.int64)
+
+    def skipped(self) -> list[dict[str, str]]:
+        """Return the unreadable images as the ledger has them."""
+        return [
+            {"key": self.keys[row], "reason": reason}
+            for row, reason in sorted(self.reasons.items())
+        ]
+
+
+class PixelBuffers:
+    """Batches of pixels that are used again and again: as many as are in use at a time."""
+
+    def __init__(self, shape: tuple[int, int, int, int], *, pinned: bool) -> None:
+        """Make none yet.
+
+        Args:
+            shape: (B, 3, S, S).
+            pinned: in page-locked memory, from which a GPU copies by itself.
+        """
+        self._shape = shape
+        self._pinned = pinned
+        self._free: deque[torch.Tensor] = deque()
+
+    @classmethod
+    def of(cls, job: ExtractionJob, units: Iterable[Unit]) -> "PixelBuffers":
+        """Make them for the largest batch of some units."""
+        counts = {unit.shard.samples for unit in units} - {0}
+        rows = max((job.rows_of(count) for count in counts), default=1)
+        size = job.teacher.image_size
+        return cls((rows, 3, size, size), pinned=job.teacher.device.type == "cuda")
+
+    def take(self) -> torch.Tensor:
+        """Return one that nobody uses."""
+        if self._free:
+            return self._free.pop()
+        return torch.zeros(self._shape, dtype=torch.uint8, pin_memory=self._pinned)
+
+    def give_back(self, buffer_BCSS: torch.Tensor) -> None:
+        """Take one back; any thread may."""
+        self._free.append(buffer_BCSS)
+
+
+class _Opened(NamedTuple):
+    """A unit whose turn has come: its index, or the mark that it has already."""
+
+    unit: Unit
+    keys: list[str]
+    digests: NDArray[np.uint64]
+    mark: Mark | None = None
+
+
+class _Part(NamedTuple):
+    """Some images of a batch, to be decoded into its rows from `first` on."""
+
+    batch: ViewBatch
+    first: int
+    images: list[bytes]
+
+
+def view_batches(
+    job: ExtractionJob, units: Sequence[Unit], buffers: PixelBuffers
+) -> Generator[ViewBatch | Mark, None, None]:
+    """Yield the batches of each unit, in order.
+
+    Whoever gets a batch gives its buffer back. An empty unit has one empty batch. A unit that has a
+    current mark when its turn comes is passed over: its mark is yielded.
+
+    Raises:
+        DataError: a shard or an index is damaged.
+        StorageError: one cannot be read.
+    """
+    batches = _decoded(job, units, buffers)
+    ahead = read_ahead(batches, ahead=BATCHES_AHEAD, workers=min(1, job.workers))
+    with contextlib.closing(ahead):
+        yield from ahead
+
+
+def _decoded(
+    job: ExtractionJob, units: Sequence[Unit], buffers: PixelBuffers
+) -> Generator[ViewBatch | Mark, None, None]:
+    """Yield each batch when its last part is decoded; the parts come in order."""
+    images = max(BATCHES_AHEAD * job.batch_size, IMAGES_AHEAD)
+    batches = max(MOST_BATCHES, job.workers)
+
+    def cost(item: _Part | Mark) -> float:
+        if isinstance(item, Mark):
+            return 1 / batches
+        of_batch = len(item.images) / max(1, len(item.batch.keys))
+        return max(len(item.images) / images, (of_batch or 1) / batches)
+
+    decoded = ordered_map(
+        lambda item: item if isinstance(item, Mark) else _decode_part(job, item),
+        _parts(job, units, buffers),
+        workers=job.workers,
+        ahead=1,
+        cost=cost,
+    )
+    with contextlib.closing(decoded):
+        for item in decoded:
+            if isinstance(item, Mark):
+                yield item
+            elif item.first + len(item.images) == len(item.batch.keys):
+                yield item.batch
+
+
+def _parts(
+    job: ExtractionJob, units: Sequence[Unit], buffers: PixelBuffers
+) -> Iterator[_Part | Mark]:
+    opened: deque[_Opened] = deque()
+    threads = READ_THREADS if job.workers else 0
+    with contextlib.closing(read_rows(_tables(job, units, opened), threads=threads)) as rows:
+        for _, of_unit in itertools.groupby(rows, key=lambda row: row[0]):
+            yield from _without_rows(opened, buffers)
+            images = (data for _, _, data in of_unit)
+            yield from _parts_of_unit(job, opened.popleft(), images, buffers)
+        yield from _without_rows(opened, buffers)
+
+
+def _tables(
+    job: ExtractionJob, units: Sequence[Unit], opened: deque[_Opened]
+) -> Iterator[tuple[str, NDArray[np.void]]]:
+    """Yield what is to be read of each unit; runs some way ahead of what is made of it."""
+    for unit in units:
+        mark = read_mark(job.store, unit)
+        if mark is not None and is_current(mark, unit, job.identity_hash):
+            opened.append(_Opened(unit, [], np.zeros(0, np.uint64), mark))
+            continue
+        table = load_index(job.manifest, unit.shard)
+        opened.append(_Opened(unit, keys_of(table), table["xxh3"].copy()))
+        yield job.manifest.url_of(unit.shard), table
+
+
+def _without_rows(opened: deque[_Opened], buffers: PixelBuffers) -> Iterator[_Part | Mark]:
+    """Yield what stands for units that nothing is read of, up to the next one that has rows."""
+    while opened and not opened[0].keys:
+        at = opened.popleft()
+        yield at.mark or _Part(_batch(at, range(0), 0, buffers), 0, [])
+
+
+def _parts_of_unit(
+    job: ExtractionJob, at: _Opened, images: Iterator[bytes], buffers: PixelBuffers
+) -> Iterator[_Part]:
+    """Cut a unit into batches of one size, and these into parts."""
+    count = len(at.keys)
+    size = job.rows_of(count)
+    for start in range(0, count, size):
+        batch = _batch(at, range(start, min(start + size, count)), size, buffers)
+        for first in range(0, len(batch.keys), DECODED_TOGETHER):
+            several = min(DECODED_TOGETHER, len(batch.keys) - first)
+            yield _Part(batch, first, list(itertools.islice(images, several)))
+
+
+def _batch(at: _Opened, numbers: range, rows: int, buffers: PixelBuffers) -> ViewBatch:
+    cut, count = slice(numbers.start, numbers.stop), len(numbers)
+    return ViewBatch(
+        unit=at.unit,
+        last=numbers.stop == len(at.keys),
+        keys=at.keys[cut],
+        digest=at.digests[cut],
+        rows=rows,
+        buffer_BCSS=buffers.take(),
+        box=np.zeros((count, 4), np.float32),
+        flip=np.zeros(count, np.bool_),
+        size=np.zeros((count, 2), np.int32),
+    )
+
+
+def _decode_part(job: ExtractionJob, part: _Part) -> _Part:
+    for row, data in enumerate(part.images, start=part.first):
+        _decode(job, part.batch, row, data)
+    return part
+
+
+def _decode(job: ExtractionJob, batch: ViewBatch, row: int, data: bytes) -> None:
+    """Decode an image and cut its view into its row, or note why it has none."""
+    try:
+        rgb_HWC = decode_rgb(data)
+    except BadImageError as error:
+        batch.reasons[row] = str(error)
+        return
+    height, width = rgb_HWC.shape[0], rgb_HWC.shape[1]
+    box = job.policy.box(height, width, batch.keys[row], batch.unit.view)
+    view_pixels(rgb_HWC, box, job.teacher.image_size, out=batch.buffer_BCSS[row])
+    batch.box[row] = box.top, box.left, box.height, box.width
+    batch.flip[row] = box.flip
+    batch.size[row] = height, width

@@ -1,0 +1,1 @@
+"""The student: ViT encoder, decoders, how they are built."""

@@ -1,0 +1,221 @@
+"""The fixed positions and the initialisation that encoder and decoders share.
+
+Run transformer blocks one after another, with or without keeping what they compute.
+
+Legend: B batch, N tokens, C width.
+
+Attention by the kernel that suits the device and the type.
+
+Legend: B batch, H heads, M queries, N keys, d channels of a head.
+
+Linear layers by the matrix product that suits the CPU: oneDNN's instead of MKL's.
+
+On AMD CPUs MKL leaves some of the machine unused: at the shapes of a student's step in float32, two
+Zen 4 cores reach 146 to 187 GFLOP/s in it and 189 to 204 in oneDNN for the product itself and for
+the gradient of its input (torch 2.15); for the gradient of the weight MKL is the faster. torch
+takes oneDNN for lower precisions and in compiled inference alone, hence the operator here.
+
+Legend: N rows (tokens of a batch), I inputs, O outputs.
+
+What makes training on a CPU faster, and changes nothing but rounding.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers.attention import Attention
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from milan_pipeline.core.devices import keep_freed_memory
+from milan_pipeline.errors import ConfigError
+
+LAYER_NORM_EPS = 1e-6
+TOKEN_STD = 0.02
+
+
+def sincos_positions(grid: tuple[int, int], width: int) -> Tensor:
+    """Compute the fixed 2-D sine-cosine positions of a patch grid, CLS (zeros) first.
+
+    The first half of the channels encodes the column, the second half the row; each half is the
+    sines, then the cosines, of position / 10000^(i / (width / 4)). (MAE, arXiv 2111.06377,
+    following Vaswani et al., section 3.5, once per axis.)
+
+    Args:
+        grid: rows and columns of patches.
+        width: channels.
+
+    Returns:
+        float32 (1, 1 + rows * columns, width), patches row-major.
+
+    Raises:
+        ConfigError: the width is not a multiple of 4.
+    """
+    if width % 4:
+        raise ConfigError(
+            f"a width of {width} cannot hold sine-cosine positions; choose a multiple of 4"
+        )
+    rows, columns = grid
+    frequencies = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width / 4))
+
+    def axis(count: int) -> Tensor:
+        angles = torch.outer(torch.arange(count, dtype=torch.float64), frequencies)
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+    table = torch.cat(
+        [axis(columns).repeat(rows, 1), axis(rows).repeat_interleave(columns, dim=0)], dim=1
+    )
+    return torch.cat([torch.zeros_like(table[:1]), table])[None].float()
+
+
+def init_linear_and_norm(module: nn.Module) -> None:
+    """Give every linear layer of `module` Xavier-uniform weights and zero biases, in place.
+
+    Layer norms become the identity (weight 1, bias 0). (MILAN's recipe, as in MAE.)
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+        elif isinstance(layer, nn.LayerNorm):
+            nn.init.ones_(layer.weight)
+        else:
+            continue
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def run_blocks(
+    blocks: Iterable[nn.Module], x_BNC: Tensor, *context: Tensor, checkpointed: bool
+) -> Tensor:
+    """Pass tokens through blocks, each called as `block(x_BNC, *context)`.
+
+    Args:
+        blocks: each returns what the next one takes.
+        x_BNC: float.
+        context: what each block also takes.
+        checkpointed: forget what is inside the blocks and compute it again for the gradient
+            (gradient checkpointing, arXiv 1604.06174): less memory, a third more arithmetic.
+    """
+    for block in blocks:
+        if checkpointed:
+            x_BNC = checkpoint(block, x_BNC, *context, use_reentrant=False)
+        else:
+            x_BNC = block(x_BNC, *context)
+    return x_BNC
+
+
+def attention(q_BHMd: Tensor, k_BHNd: Tensor, v_BHNd: Tensor) -> Tensor:
+    """Return softmax(q k^T / sqrt(d)) v, with torch's fused kernel wherever that is the faster.
+
+    For bfloat16 on a CPU it is not: at the sizes of a student's decoder (147 queries, 197 keys, 32
+    channels) forward and backward took 39 ms in the fused kernel, 26 ms in torch's unfused one and
+    11 ms spelled out (two cores with AVX-512 bf16, torch 2.15).
+
+    Args:
+        q_BHMd: float queries.
+        k_BHNd: keys, of the same type.
+        v_BHNd: values, of the same type.
+
+    Returns:
+        (B, H, M, d), of the same type.
+    """
+    if not (q_BHMd.device.type == "cpu" and q_BHMd.dtype == torch.bfloat16):
+        return F.scaled_dot_product_attention(q_BHMd, k_BHNd, v_BHNd)
+    # Autocast would take the softmax to float32 and back; in bfloat16 it sums in float32 anyway.
+    with torch.autocast("cpu", enabled=False):
+        scaled_BHMd = q_BHMd * q_BHMd.shape[-1] ** -0.5
+        weights_BHMN: Tensor = (scaled_BHMd @ k_BHNd.transpose(-2, -1)).softmax(dim=-1)
+        return weights_BHMN @ v_BHNd
+
+
+def spell_out_attention(module: nn.Module) -> None:
+    """Have every timm attention inside `module` leave the fused kernel alone, in place."""
+    for layer in module.modules():
+        if isinstance(layer, Attention):
+            layer.fused_attn = False  # type: ignore[misc]  # final for TorchScript alone
+
+
+@torch.library.custom_op("milan_pipeline::product", mutates_args=())
+def product(left_NI: Tensor, right_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+    """Return left @ right^T + bias, (N, O), through oneDNN.
+
+    Args:
+        left_NI: float32 on the CPU, of any strides, as the next.
+        right_OI: likewise.
+        bias_O: likewise, or None.
+    """
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(  # what torch compiles to
+        left_NI, right_OI, bias_O, "none", [], ""
+    )
+    return found
+
+
+@product.register_fake
+def _shape(left_NI: Tensor, right_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+    del bias_O
+    return left_NI.new_empty(len(left_NI), len(right_OI))
+
+
+def _remember(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+    del output
+    ctx.save_for_backward(inputs[0], inputs[1])
+
+
+def _gradients(ctx: Any, grad_NO: Tensor) -> tuple[Tensor | None, ...]:
+    left_NI, right_OI = ctx.saved_tensors
+    to_left, to_right, to_bias = ctx.needs_input_grad
+    return (
+        product(grad_NO, right_OI.t(), None) if to_left else None,
+        grad_NO.t() @ left_NI if to_right else None,
+        grad_NO.sum(dim=0) if to_bias else None,
+    )
+
+
+product.register_autograd(_gradients, setup_context=_remember)
+
+
+class OneDnnLinear(nn.Linear):
+    """A linear layer whose products go through oneDNN; float32 on the CPU only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., I) to (..., O)."""
+        rows_NO: Tensor = product(x.flatten(0, -2), self.weight, self.bias)
+        return rows_NO.view(*x.shape[:-1], self.out_features)
+
+
+def use_onednn(module: nn.Module) -> None:
+    """Turn every plain linear layer inside `module` into one that uses oneDNN, in place.
+
+    Parameters, their names and what is computed stay the same, up to rounding.
+    """
+    for layer in module.modules():
+        if type(layer) is nn.Linear:
+            layer.__class__ = OneDnnLinear
+
+
+def onednn_is_faster() -> bool:
+    """Tell whether this CPU is one whose float32 products oneDNN does faster than MKL: AMD's."""
+    cpus = Path("/proc/cpuinfo")
+    has_onednn = bool(torch.backends.mkldnn.enabled)
+    return has_onednn and cpus.exists() and "AuthenticAMD" in cpus.read_text(encoding="utf-8")
+
+
+def suit_cpu(model: nn.Module, *, bf16: bool) -> None:
+    """Have a model compute by what is fastest on this CPU, and keep memory that it frees.
+
+    A model on another device is left as it is.
+
+    Args:
+        model: changed in place; parameters and their names stay.
+        bf16: whether it is to compute under bfloat16 autocast.
+    """
+    if next(model.parameters()).device.type != "cpu":
+        return
+    keep_freed_memory()
+    if bf16:
+        spell_out_attention(model)
+    elif onednn_is_faster():
+        use_onednn(model)

@@ -1,0 +1,1 @@
+"""Bytes, hours and codec trade-offs, before anything is written."""

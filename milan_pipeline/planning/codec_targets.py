@@ -1,0 +1,122 @@
+"""What codecs are measured on: targets of a store, or made-up ones whose spectrum is known.
+
+Legend: n samples, N tokens (CLS first), D target width, T tokens.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+
+from milan_pipeline import storage
+from milan_pipeline.errors import DataError
+from milan_pipeline.provenance.identity import TRANSCODED_FROM, Identity
+from milan_pipeline.targets.codec_files import (
+    SAMPLE_IMAGES,
+    read_store_codec,
+    stored_sample,
+    thinned,
+)
+from milan_pipeline.targets.units import Mark, Unit
+
+NEARLY_EXACT = ("float16", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TargetSet:
+    """Targets to fit codecs to, and targets of other images to measure them on.
+
+    Attributes:
+        name: "store" or "synthetic".
+        title: what they are, in words.
+        fit_TD: float32.
+        measured_nND: float32.
+        notes: sentences for the reader of figures.
+    """
+
+    name: str
+    title: str
+    fit_TD: torch.Tensor
+    measured_nND: torch.Tensor
+    notes: Sequence[str] = ()
+
+
+def stored_targets(
+    url: str, identity: Identity, units: Sequence[tuple[Unit, Mark]], samples: int
+) -> TargetSet:
+    """Take the images that extraction would fit a codec to, and the next by their keys' hashes.
+
+    Args:
+        url: the store.
+        identity: of the store.
+        units: of one view.
+        samples: images to measure, or as many as there are.
+
+    Raises:
+        DataError: the store is damaged, or holds a single image.
+        StorageError: it cannot be read.
+    """
+    images = sum(mark.n for _, mark in units)
+    if images < 2:
+        raise DataError(
+            f"{url} has {images} images in a view, and none is left to measure a codec on that is "
+            "fitted to it; extract more"
+        )
+    is_small = images < 2 * SAMPLE_IMAGES
+    fitted = images // 2 if is_small else SAMPLE_IMAGES
+    codec = read_store_codec(url, identity)
+    fit_nND = stored_sample(url, units, codec, count=fitted)
+    measured_nND = stored_sample(url, units, codec, first=fitted, count=samples)
+    notes = []
+    if is_small:
+        notes.append(
+            f"a view has {images} images, fewer than {2 * SAMPLE_IMAGES}: codecs are fitted to "
+            "half of them"
+        )
+    if codec.spec.name not in NEARLY_EXACT or TRANSCODED_FROM in identity:
+        notes.append(
+            f"the store is lossy itself ({codec.spec.name}): figures are relative to what it holds"
+        )
+    shape = f"{len(measured_nND)} images of {measured_nND.shape[1]} x {measured_nND.shape[2]}"
+    return TargetSet(
+        name="store",
+        title=f"{storage.basename(url)}: {shape}",
+        fit_TD=thinned(fit_nND),
+        measured_nND=measured_nND,
+        notes=notes,
+    )
+
+
+def synthetic_targets(like: TargetSet, decay: float) -> TargetSet:
+    """Draw Gaussian targets, as many as of another set and of the same shape.
+
+    Beside real targets they tell what a codec does where the variance is spread over more
+    components, and no clusters help.
+
+    Args:
+        like: the other set.
+        decay: the k-th principal component has the variance k to the power of minus this.
+    """
+    samples, tokens, width = like.measured_nND.shape
+    return TargetSet(
+        name="synthetic",
+        title=f"synthetic: {samples} of {tokens} x {width}, Gaussian, variances k^-{decay:g}",
+        fit_TD=power_law_tokens(tuple(like.fit_TD.shape), decay=decay, seed=1),
+        measured_nND=power_law_tokens((samples, tokens, width), decay=decay, seed=2),
+    )
+
+
+def power_law_tokens(shape: tuple[int, ...], *, decay: float, seed: int) -> torch.Tensor:
+    """Draw Gaussian tokens, float32, of mean zero, their width last in the shape.
+
+    Their principal components are random directions, and the same for every seed.
+    """
+    width = shape[-1]
+    deviation_D = torch.arange(1, width + 1, dtype=torch.float32) ** (-decay / 2)
+    rotation_DD, _ = torch.linalg.qr(_normal((width, width), seed=0))
+    tokens: torch.Tensor = (_normal(shape, seed=seed) * deviation_D) @ rotation_DD.T
+    return tokens
+
+
+def _normal(shape: tuple[int, ...], *, seed: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))

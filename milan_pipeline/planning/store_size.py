@@ -1,0 +1,154 @@
+"""What a target store takes, in bytes, before anything is written.
+
+Counts every file as the writer lays it out, the stage's record excepted: the arrays are created in
+memory, without samples, by the functions that the writer calls, so that chunks, checksums and
+metadata are as they will be.
+
+Legend: N = 1 + L tokens, L patches, C code width.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import zarr
+from zarr.storage import MemoryStore
+
+from milan_pipeline.codecs.spec import CodecSpec, spec_of
+from milan_pipeline.images.views import ViewPolicy
+from milan_pipeline.provenance.identity import (
+    TRANSCODED_FROM,
+    Identity,
+    build_identity,
+    content_hash,
+)
+from milan_pipeline.targets.codec_files import most_store_codec_bytes
+from milan_pipeline.targets.layout import (
+    create_codes,
+    create_small_array,
+    empty_block,
+    group_bytes,
+    root_bytes,
+)
+from milan_pipeline.targets.units import Mark, Unit
+
+CRC_BYTES = 4
+INDEX_ENTRY_BYTES = 16  # an outer shard says of each of its chunks where it is and how long
+TEXT_LENGTH_BYTES = 4  # before each text of a chunk, and once for their number
+HASH_LETTERS = 32  # an object's xxh3-128, in a mark
+SHA256_LETTERS = 64  # of the unit that another was transcoded from, in a mark
+
+
+class KeyBytes(NamedTuple):
+    """What the keys of one image shard take as UTF-8.
+
+    Attributes:
+        total: of all keys together.
+        longest: of the longest key.
+        tar_extra: what tar headers take beyond 512 bytes a sample, where names are long.
+        shared: what headers and lists of keys take in a tar where samples share members.
+    """
+
+    total: int
+    longest: int
+    tar_extra: int = 0
+    shared: int = 0
+
+
+class _Layout(NamedTuple):
+    """A unit's objects but for the text of its keys."""
+
+    chunk_bytes: int
+    metadata_bytes: int
+    paths: list[str]
+
+
+class StoreSize:
+    """Counts the bytes of the targets of one identity, no image being skipped."""
+
+    def __init__(self, identity: Identity) -> None:
+        """Take an identity; a hash in it that is not known yet may be any text of its length."""
+        height, width = identity["teacher"]["grid"]
+        self._identity = identity
+        self._codec = spec_of(identity["codec"])
+        self._shape = 1 + height * width, self._codec.code_width(identity["teacher"]["width"])
+        self._known: dict[tuple[object, ...], int] = {}
+
+    def unit(self, unit: Unit, keys: KeyBytes) -> int:
+        """Count the bytes of one unit's objects and of its mark."""
+        shard = unit.shard
+        alike = shard.samples, len(shard.name), len(shard.sha256), unit.view
+        if alike not in self._known:  # as most units are
+            self._known[alike] = self._without_keys(unit)
+        return self._known[alike] + keys.total
+
+    def units(self, units: Iterable[tuple[Unit, KeyBytes]]) -> int:
+        """Count the bytes of some units."""
+        return sum(self.unit(unit, keys) for unit, keys in units)
+
+    def groups(self, views: int) -> int:
+        """Count the bytes of the groups around the units of so many views.
+
+        The arrays of a codec that needs fitting are among them, with the most components.
+        """
+        arrays = most_store_codec_bytes(self._codec, self._identity["teacher"]["width"])
+        return len(root_bytes(self._identity)) + arrays + views * len(group_bytes({}))
+
+    def _without_keys(self, unit: Unit) -> int:
+        layout = _layout_of(self._codec, self._shape, unit.shard.samples)
+        mark = Mark(
+            shard=unit.shard.name,
+            sha256=unit.shard.sha256,
+            identity_hash=content_hash(self._identity),
+            view=unit.view,
+            n=unit.shard.samples,
+            skipped=[],
+            objects=dict.fromkeys(layout.paths, "0" * HASH_LETTERS),
+            source_unit="0" * SHA256_LETTERS if TRANSCODED_FROM in self._identity else None,
+        )
+        return layout.chunk_bytes + layout.metadata_bytes + len(mark.to_bytes())
+
+
+def likely_identity(
+    known: Mapping[str, Mapping[str, Any]], policy: ViewPolicy, codec: CodecSpec
+) -> Identity:
+    """Build the identity that a store will have, with stand-ins for what only the weights tell.
+
+    Args:
+        known: the teacher's parts that are known without them: `description.visible_identity`.
+        policy: how views will be cut.
+        codec: how targets will be stored, its fitted arrays aside.
+    """
+    statistics = {name: [0.5, 0.5, 0.5] for name in ("mean", "std")}
+    return build_identity(
+        teacher={"weights_sha256": "0" * HASH_LETTERS, **known["teacher"]},
+        preprocessing={**statistics, **known["preprocessing"]},
+        view_policy=policy.as_dict(),
+        codec=codec.for_width(known["teacher"]["width"]).parameters(),
+    )
+
+
+def _layout_of(codec: CodecSpec, shape: tuple[int, int], samples: int) -> _Layout:
+    """Create a unit's arrays in memory and read from them what their chunks will take."""
+    memory: dict[str, Any] = {}
+    group = zarr.create_group(MemoryStore(memory), zarr_format=3)
+    codes = create_codes(group, samples, shape, codec.dtype)
+    outer = (codes.shards or codes.chunks)[0]
+    pieces = -(-samples // outer)
+    chunk = math.prod(codes.chunks) * codes.dtype.itemsize + CRC_BYTES
+    size = samples * chunk + pieces * (outer * INDEX_ENTRY_BYTES + CRC_BYTES)
+    paths = [f"codes/c/{piece}/0/0" for piece in range(pieces)]
+    for name, values in vars(empty_block(codec, shape)).items():
+        if name == "codes" or values is None:
+            continue
+        is_text = name == "key"
+        inner = () if is_text else values.shape[1:]
+        dtype = str if is_text else values.dtype
+        array = create_small_array(group, name, (samples, *inner), dtype)
+        pieces = -(-samples // array.chunks[0])
+        row = TEXT_LENGTH_BYTES if is_text else math.prod(inner) * values.dtype.itemsize
+        head = CRC_BYTES + (TEXT_LENGTH_BYTES if is_text else 0)
+        size += pieces * (array.chunks[0] * row + head)
+        paths += [f"{name}/c/{piece}" + "/0" * len(inner) for piece in range(pieces)]
+    metadata = {path: len(data.to_bytes()) for path, data in memory.items()}
+    return _Layout(size, sum(metadata.values()), [*paths, *metadata])

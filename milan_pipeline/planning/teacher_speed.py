@@ -1,0 +1,115 @@
+"""How fast a teacher runs here, in which precision, and how near that is to fp32.
+
+An untrained tower will do, since only its architecture decides the speed. Its cosines are a hint
+at how the trained one rounds; `milan-pipeline verify` measures those of real targets.
+"""
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from milan_pipeline.teacher.spec import PRECISIONS, TeacherSpec
+from milan_pipeline.teacher.teacher import Teacher
+
+LEAST_COSINE = 0.999
+MEASURED_PRECISIONS = tuple(name for name in PRECISIONS if name != "auto")
+CPU_BATCHES, OTHER_BATCHES = (8, 32), (64, 256)
+PROBE_IMAGES = 4
+LONGEST_WARM_UP_SECONDS = 5.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TeacherSpeed:
+    """Images/s of one precision and batch size, and the mean cosine to the fp32 targets."""
+
+    precision: str
+    batch: int
+    rate: float
+    cosine: float
+
+    @property
+    def is_faithful(self) -> bool:
+        """Whether its targets are near enough to those of fp32."""
+        return self.cosine >= LEAST_COSINE
+
+
+def measure_speeds(
+    spec: TeacherSpec, *, device: str, batches: Sequence[int], seconds: float
+) -> Iterator[TeacherSpeed]:
+    """Time an untrained tower on random pixels, in every precision.
+
+    Args:
+        spec: the tower; its precision is passed over.
+        device: where it runs.
+        batches: images in a batch, tried in ascending order until one is too slow or too large.
+        seconds: how long each is timed, at least.
+
+    Raises:
+        ConfigError: there is no such tower.
+    """
+    reference = _tower(spec, "fp32", device)
+    pixels = _pixels(PROBE_IMAGES, reference.image_size)
+    wanted, _ = reference(pixels)
+    for precision in MEASURED_PRECISIONS:
+        teacher = reference if precision == "fp32" else _tower(spec, precision, device)
+        found, _ = teacher(pixels)
+        cosine = float(F.cosine_similarity(found, wanted, dim=-1).mean())
+        for batch in sorted(batches):
+            try:
+                rate, warm_up = _timed(teacher, _pixels(batch, teacher.image_size), seconds)
+            except torch.OutOfMemoryError:
+                break
+            yield TeacherSpeed(precision=precision, batch=batch, rate=rate, cosine=cosine)
+            if warm_up > LONGEST_WARM_UP_SECONDS:
+                break
+
+
+def usual_batches(device: str) -> tuple[int, ...]:
+    """Return batch sizes that are worth timing on a device."""
+    return CPU_BATCHES if device == "cpu" else OTHER_BATCHES
+
+
+def fastest(speeds: Sequence[TeacherSpeed]) -> TeacherSpeed:
+    """Return the fastest of those that are faithful; fp32 always is."""
+    return max((speed for speed in speeds if speed.is_faithful), key=lambda speed: speed.rate)
+
+
+def multiply_adds(spec: TeacherSpec) -> float:
+    """Count the multiply-adds of one image's forward."""
+    teacher = _tower(spec, "fp32", "cpu")
+    # Fused attention is not counted by every version of torch; its two products are.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        teacher(_pixels(1, teacher.image_size))
+    return float(counter.get_total_flops() / 2)
+
+
+def _tower(spec: TeacherSpec, precision: str, device: str) -> Teacher:
+    return Teacher.untrained(dataclasses.replace(spec, precision=precision), device=device)
+
+
+def _pixels(count: int, size: int) -> torch.Tensor:
+    """Random pixels, always the same: (count, 3, size, size) uint8."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
+
+
+def _timed(teacher: Teacher, pixels: torch.Tensor, seconds: float) -> tuple[float, float]:
+    """Return images/s, and the seconds of a first batch that is not counted."""
+    warm_up = _seconds_of(teacher, pixels)
+    batches, elapsed = 0, 0.0
+    while batches == 0 or elapsed < seconds:
+        elapsed += _seconds_of(teacher, pixels)
+        batches += 1
+    return batches * len(pixels) / elapsed, warm_up
+
+
+def _seconds_of(teacher: Teacher, pixels: torch.Tensor) -> float:
+    started = time.perf_counter()
+    _, prior = teacher(pixels)
+    prior.cpu()  # waits for the device
+    return time.perf_counter() - started

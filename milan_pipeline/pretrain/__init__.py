@@ -1,0 +1,1 @@
+"""MILAN's objective, and MAE's: masks, examples, targets, loss."""

@@ -1,0 +1,161 @@
+"""The pairs of a pretraining run and their order, settled from the data."""
+
+import dataclasses
+import functools
+from typing import Any
+
+from milan_pipeline.codecs.interface import Codec
+from milan_pipeline.data.order import OrderConfig, StepClock, default_batch, default_lanes
+from milan_pipeline.data.pairs import OnMissing, PairSamples, PairTable, join_pairs
+from milan_pipeline.data.stream import step_clock
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.models.build import StudentSpec
+from milan_pipeline.models.student import Student
+from milan_pipeline.pretrain.examples import ExampleConfig, ToExamples
+from milan_pipeline.pretrain.masking import kept_count
+from milan_pipeline.provenance.identity import Identity, stated_identity
+from milan_pipeline.shards.manifest import load_manifest
+from milan_pipeline.targets.codec_files import read_shards_codec
+from milan_pipeline.targets.shard_records import RecordLayout, layout_of
+
+PUBLISHED_BATCH = 4096
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunData:
+    """The pairs of a run, the order they come in, what their targets are and how stored."""
+
+    pairs: PairTable
+    order: OrderConfig
+    clock: StepClock
+    identity: Identity
+    identity_hash: str
+    codec: Codec
+
+    @functools.cached_property
+    def layout(self) -> RecordLayout:
+        """The layout of the target records."""
+        return layout_of(self.identity)
+
+    @functools.cached_property
+    def shuffled_bytes(self) -> int:
+        """About how many bytes of shards all lanes' blocks span: a view's, at most."""
+        together = self.order.lanes * self.order.block
+        return max(
+            int(self.pairs.total_bytes(view) * min(1, together / self.pairs.counts(view).sum()))
+            for view in range(len(self.pairs.views))
+        )
+
+    @property
+    def samples(self) -> PairSamples:
+        """The pairs as a table that the order runs over."""
+        return PairSamples(self.pairs)
+
+    @property
+    def missing(self) -> int:
+        """How many samples have one side only, and were left out."""
+        return self.pairs.missing
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the run's record says of its inputs."""
+        return {
+            "identity_hash": self.identity_hash,
+            "identity": self.identity,
+            "pairs": self.pairs.fingerprint(),
+        }
+
+    def target_shape(self, spec: "StudentSpec") -> tuple[tuple[int, int], int]:
+        """Return the grid and the width of the targets, whatever the student."""
+        del spec
+        return self.grid, self.layout.width
+
+    def targets(self) -> Codec:
+        """Return what decodes the targets."""
+        return self.codec
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the targets' patches."""
+        rows, columns = self.identity["teacher"]["grid"]
+        return int(rows), int(columns)
+
+    def to_examples(self, student: Student, *, mask_ratio: float, masking: str) -> ToExamples:
+        """Say how a student's examples are made; raises as `examples` does."""
+        return ToExamples(self.examples(student, mask_ratio=mask_ratio, masking=masking))
+
+    def examples(
+        self, student: Student, *, mask_ratio: float, masking: str = "semantic"
+    ) -> ExampleConfig:
+        """Say how a student's examples are cut and masked, and which targets it needs.
+
+        Raises:
+            ConfigError: the ratio keeps or masks nothing.
+        """
+        embed = student.encoder.patch_embed
+        return ExampleConfig(
+            image_size=int(embed.grid_size[0] * embed.patch_size[0]),
+            patch_size=int(embed.patch_size[0]),
+            kept=kept_count(self.layout.patches, mask_ratio),
+            mask_seed=self.order.seed,
+            layout=self.layout,
+            masking=masking,
+            supervise=student.supervise,
+        )
+
+
+def open_run_data(
+    images: str,
+    targets: str,
+    *,
+    views: int | None,
+    on_missing: OnMissing,
+    batch: int | None,
+    lanes: int | None,
+    block: int,
+    seed: int,
+) -> RunData:
+    """Join images and targets and settle the order; None leaves a choice to the data.
+
+    Args:
+        images: folder of image shards.
+        targets: folder of target shards.
+        views: how many views to use; None is all that are packed.
+        on_missing: what to do with samples that have one side only.
+        batch: pairs in a global batch; None is the published size, for small data less.
+        lanes: of the order; None is up to 64.
+        block: pairs of a lane that are shuffled together.
+        seed: of the order.
+
+    Raises:
+        ConfigError: the data hold fewer views or pairs than asked for.
+        MissingDataError, MismatchError: images and targets do not belong together.
+    """
+    image_manifest = load_manifest(images, kind="images")
+    target_manifest = load_manifest(targets, kind="targets")
+    identity = stated_identity(target_manifest.common, what=targets)
+    packed = 1 + max((int(shard.details["view"]) for shard in target_manifest.shards), default=-1)
+    views = views or packed
+    if not 1 <= views <= packed:
+        raise ConfigError(
+            f"--views {views} is more than the {packed} that {targets} holds; pack more views"
+        )
+    codec = read_shards_codec(targets, identity)
+    pairs = join_pairs(image_manifest, target_manifest, views=views, on_missing=on_missing)
+    least = min(int(pairs.counts(view).sum()) for view in range(views))
+    batch = batch or default_batch(least, PUBLISHED_BATCH)
+    if batch > least:
+        raise ConfigError(
+            f"--batch-size {batch} is more than the {least} pairs of a view; give at most {least}, "
+            "or more images and their targets"
+        )
+    lanes = lanes or default_lanes(batch)
+    order = OrderConfig(seed=seed, batch=batch, lanes=lanes, block=block)
+    return RunData(
+        pairs=pairs,
+        order=order,
+        clock=step_clock(PairSamples(pairs), order),
+        identity=identity,
+        identity_hash=target_manifest.common["identity_hash"],
+        codec=codec,
+    )

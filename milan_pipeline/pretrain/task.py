@@ -1,0 +1,130 @@
+"""What pretraining learns: to predict stored targets from the kept patches.
+
+Legend: B batch, K kept and M masked patches, T supervised tokens, P pixels of a patch, C code
+width, D target width.
+"""
+
+import dataclasses
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
+from milan_pipeline.models.layers import suit_cpu
+from milan_pipeline.models.student import Student
+from milan_pipeline.pretrain.examples import Batch
+from milan_pipeline.pretrain.losses import make_loss
+from milan_pipeline.training.optim import learning_rate, make_optimiser
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainingConfig:
+    """MILAN's recipe, and how it is computed.
+
+    Attributes:
+        batch: pairs in a global batch, which the learning rate is scaled to.
+        epochs: length of the schedule.
+        warmup_epochs: of the learning rate.
+        base_lr: for a batch of 256.
+        weight_decay: AdamW's.
+        bf16: compute under bfloat16 autocast.
+        mean: of the student's pixels, in [0, 1].
+        std: likewise.
+        loss: see `losses.make_loss`.
+        target_norm: likewise.
+        gradient_checkpointing: compute blocks again in the backward pass, to save memory.
+    """
+
+    batch: int
+    epochs: int
+    warmup_epochs: float
+    base_lr: float
+    weight_decay: float
+    bf16: bool
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    loss: str = "cosine"
+    target_norm: str = "l2"
+    gradient_checkpointing: bool = False
+
+
+class Targets(Protocol):
+    """What decodes stored targets: a codec, or `pixel_data.PixelTargets`."""
+
+    def decode(self, codes_BTC: torch.Tensor, scale_BT: torch.Tensor) -> torch.Tensor:
+        """Return float32 (B, T, D)."""
+
+
+class StudentInput:
+    """Turn encoded batches into what the student takes, on the device."""
+
+    def __init__(self, config: PretrainingConfig, targets: Targets, device: torch.device) -> None:
+        self._targets = targets
+        self._device = device
+        self._config = config
+        self._statistics: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def pixels(self, patches_BKP: torch.Tensor) -> torch.Tensor:
+        """Normalise uint8 patches, channel-major, to float32."""
+        if self._statistics is None:
+            per_channel = patches_BKP.shape[-1] // len(self._config.mean)
+            mean = torch.tensor(self._config.mean).repeat_interleave(per_channel) * 255
+            std = torch.tensor(self._config.std).repeat_interleave(per_channel) * 255
+            self._statistics = mean.to(self._device), std.to(self._device)
+        mean_P, std_P = self._statistics
+        return (patches_BKP.to(self._device, non_blocking=True).float() - mean_P) / std_P
+
+    def targets(self, codes_BTC: torch.Tensor, scale_BT: torch.Tensor) -> torch.Tensor:
+        """Decode targets to float32 (B, T, D)."""
+        codes = codes_BTC.to(self._device, non_blocking=True)
+        return self._targets.decode(codes, scale_BT.to(self._device, non_blocking=True))
+
+    def indices(self, indices_BK: torch.Tensor) -> torch.Tensor:
+        """Move patch indices."""
+        return indices_BK.to(self._device, non_blocking=True)
+
+
+class Pretraining:
+    """MILAN's pretraining as `trainer.Task`.
+
+    Args:
+        student: on its device; made to suit it, in place.
+        targets: decodes them.
+        config: the recipe.
+    """
+
+    def __init__(self, student: Student, targets: Targets, config: PretrainingConfig) -> None:
+        self.model: nn.Module = student
+        self._config = config
+        self._device = next(student.parameters()).device
+        self._input = StudentInput(config, targets, self._device)
+        self._loss_of = make_loss(config.loss, config.target_norm)
+        student.checkpoint_blocks = config.gradient_checkpointing
+        suit_cpu(student, bf16=config.bf16)
+
+    def optimiser(self) -> torch.optim.Optimizer:
+        """Return MILAN's; see `optim.make_optimiser`."""
+        return make_optimiser(self.model, weight_decay=self._config.weight_decay)
+
+    def rate(self, epoch: float) -> float:
+        """Return MILAN's learning rate; see `optim.learning_rate`."""
+        config = self._config
+        return learning_rate(
+            epoch,
+            base=config.base_lr,
+            batch=config.batch,
+            warmup_epochs=config.warmup_epochs,
+            epochs=config.epochs,
+        )
+
+    def loss(self, replica: nn.Module, data: Batch, part: slice, step: int) -> torch.Tensor:
+        """Return the mean loss of a part of a batch; see `training.Task.loss`."""
+        del step  # nothing is drawn here: masks come with the batch
+        patches_BKP = self._input.pixels(data.patches_BKP[part])
+        targets_BTD = self._input.targets(data.codes_BTC[part], data.scale_BT[part])
+        kept_BK = self._input.indices(data.kept_BK[part])
+        masked_BM = self._input.indices(data.masked_BM[part])
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.bf16):
+            pred_BTD = replica(patches_BKP, kept_BK, masked_BM)
+        return self._loss_of(pred_BTD, targets_BTD)

@@ -1,0 +1,1 @@
+"""What an output was made of: identity and stage record."""

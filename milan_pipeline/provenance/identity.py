@@ -1,0 +1,155 @@
+"""What makes targets what they are: build the identity, hash it, compare it, refuse by field."""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from typing import Any, TypedDict
+
+from milan_pipeline.core.schema import MISSHAPEN, Count, conforming
+from milan_pipeline.errors import DataError, MismatchError
+
+Identity = dict[str, Any]
+
+
+class _Teacher(TypedDict):
+    grid: tuple[Count, Count]
+    width: Count
+
+
+class _Codec(TypedDict):
+    name: str
+
+
+class _Parts(TypedDict):
+    """What is relied on of an identity; all else in it is only hashed and compared."""
+
+    teacher: _Teacher
+    preprocessing: dict[str, Any]
+    view_policy: dict[str, Any]
+    codec: _Codec
+
+
+TRANSCODED_FROM = "transcoded_from"
+"""The part of an identity that targets have which were made of other targets, not by a teacher."""
+
+
+def build_identity(
+    *,
+    teacher: Mapping[str, Any],
+    preprocessing: Mapping[str, Any],
+    view_policy: Mapping[str, Any],
+    codec: Mapping[str, Any],
+) -> Identity:
+    """Put together an identity; every part is a flat mapping of JSON values.
+
+    Args:
+        teacher: name, weights hash, precision, grid and target width.
+        preprocessing: the pixel path: size, interpolation, mean and std.
+        view_policy: name and parameters of the crops, the seed included.
+        codec: name and parameters of how targets are stored.
+    """
+    parts = {
+        "teacher": teacher,
+        "preprocessing": preprocessing,
+        "view_policy": view_policy,
+        "codec": codec,
+    }
+    return {name: dict(part) for name, part in parts.items()}
+
+
+def transcoded_identity(source: Identity, codec: Mapping[str, Any]) -> Identity:
+    """Build the identity of targets that were decoded and stored again by another codec.
+
+    Each codec loses something, so all that they went through stay named, the last one outermost.
+
+    Args:
+        source: of the targets that were decoded.
+        codec: name and parameters of how they are stored now.
+    """
+    before = dict(source["codec"])
+    if TRANSCODED_FROM in source:
+        before[TRANSCODED_FROM] = source[TRANSCODED_FROM]
+    return source | {"codec": dict(codec), TRANSCODED_FROM: before}
+
+
+def content_hash(document: Mapping[str, Any]) -> str:
+    """Hash any JSON mapping, whatever the order of its keys."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def stated_identity(document: Mapping[str, Any], *, what: str) -> Identity:
+    """Return the identity in what a store's root or a manifest says, checked against its hash.
+
+    Args:
+        document: has `identity` and `identity_hash`.
+        what: where it lies.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
+    try:
+        identity: Identity = document["identity"]
+        conforming(identity, _Parts)
+        fits = content_hash(identity) == document["identity_hash"]
+    except MISSHAPEN as error:
+        raise DataError(
+            f"{what} does not say what its targets are ({error}); make it again"
+        ) from error
+    if not fits:
+        raise DataError(
+            f"{what} does not match its identity_hash; it is damaged, make it again with "
+            "--overwrite"
+        )
+    return identity
+
+
+def without(identity: Mapping[str, Any], parts: Collection[str]) -> dict[str, Any]:
+    """Return an identity but for some of its parts, in which it may differ from another."""
+    return {name: part for name, part in identity.items() if name not in parts}
+
+
+def differences(
+    left: Mapping[str, Any], right: Mapping[str, Any], prefix: str = ""
+) -> list[tuple[str, Any, Any]]:
+    """List the fields (dotted paths) in which two nested mappings differ, with both values."""
+    found: list[tuple[str, Any, Any]] = []
+    for name in sorted(set(left) | set(right)):
+        a, b = left.get(name), right.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            found.append((f"{prefix}{name}", a, b))
+    return found
+
+
+def require_same(
+    existing: Mapping[str, Any], wanted: Mapping[str, Any], *, what: str, remedy: str
+) -> None:
+    """Refuse two documents that differ, naming each field and both values.
+
+    Raises:
+        MismatchError: they differ.
+    """
+    found = differences(existing, wanted)
+    if found:
+        listing = ", ".join(f"{name} is {a!r} there and {b!r} here" for name, a, b in found)
+        raise MismatchError(f"{what} was made with other parameters: {listing}; {remedy}")
+
+
+def require_hash(identity: Identity, wanted: str, *, what: str) -> None:
+    """Refuse what another process calls by the same name, but which is not what it means.
+
+    Args:
+        identity: of the targets that lie here.
+        wanted: hash of the identity that is meant.
+        what: where they lie.
+
+    Raises:
+        MismatchError: they differ.
+    """
+    if content_hash(identity) != wanted:
+        raise MismatchError(
+            f"{what} holds other targets here than for the process that asks for them; give a URL "
+            "or a folder that all machines share"
+        )

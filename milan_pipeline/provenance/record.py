@@ -1,0 +1,240 @@
+"""The record that a stage leaves beside its output, and what it says to the next run.
+
+A record is written as "running" before the work and as "done" after it. Content parameters and
+inputs must not differ between runs into one output; execution parameters (workers, device) may.
+"""
+
+import calendar
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import time
+from collections.abc import Mapping
+from typing import Any, NotRequired, TypedDict
+
+from milan_pipeline import storage
+from milan_pipeline.core.schema import MISSHAPEN, conforming
+from milan_pipeline.errors import DataError, MismatchError, MissingDataError
+from milan_pipeline.provenance.identity import content_hash, require_same
+
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+RECORDED_PACKAGES = (
+    "milan-pipeline",
+    "numpy",
+    "open_clip_torch",
+    "pillow",
+    "timm",
+    "torch",
+    "torchvision",
+    "webdataset",
+    "zarr",
+)
+
+
+class _Record(TypedDict):
+    """What is relied on of a record by whoever reads one."""
+
+    state: str
+    content: dict[str, Any]
+    inputs: dict[str, Any]
+    config: dict[str, Any]
+    extent: dict[str, Any]
+    source: NotRequired[dict[str, Any]]
+    started: str
+
+
+def config_by_role(config: Any) -> dict[str, dict[str, Any]]:
+    """Split a stage's configuration into its content, extent and execution parameters."""
+    split: dict[str, dict[str, Any]] = {"content": {}, "extent": {}, "execution": {}}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        split[field.metadata["role"]][field.name] = list(value) if type(value) is tuple else value
+    return split
+
+
+def versions() -> dict[str, str]:
+    """Name the versions of Python and of every installed package that shapes outputs."""
+    found = {"python": platform.python_version()}
+    for name in RECORDED_PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+@dataclasses.dataclass(kw_only=True)
+class StageRecord:
+    """`STAGE.json` in an output folder: resolved configuration, inputs, versions, counts, time.
+
+    `content` (the content options, unless a stage knows better) and `inputs` must stay the same
+    from run to run; `extent` says how much of them there is, and may differ. `source` is what later
+    stages want to know of the stage before.
+    """
+
+    url: str
+    stage: str
+    config: Any
+    inputs: Mapping[str, Any]
+    content: Mapping[str, Any] | None = None
+    extent: Mapping[str, Any] | None = None
+    source: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self._started = time.time()
+        roles = config_by_role(self.config)
+        # Where a stage knows better what its output depends on than its option values, it says so.
+        self._content = dict(roles["content"] if self.content is None else self.content)
+        self._roles = roles
+
+    def previous_state(self) -> str | None:
+        """Return "running" or "done" if an earlier run left a record here, None otherwise.
+
+        With `--overwrite`, a record of other content parameters or inputs counts as none.
+
+        Raises:
+            MismatchError: that run had others, and they are not to be overwritten.
+        """
+        previous = read_record(self.url)
+        if previous is None:
+            return None
+        then = {"options": previous["content"], "inputs": previous["inputs"]}
+        now = json.loads(json.dumps({"options": self._content, "inputs": dict(self.inputs)}))
+        if getattr(self.config, "overwrite", False):
+            return str(previous["state"]) if then == now else None
+        or_anew = ", or --overwrite to make it anew" if hasattr(self.config, "overwrite") else ""
+        remedy = f"give another output folder{or_anew}"
+        require_same(then, now, what=storage.folder_of(self.url), remedy=remedy)
+        return str(previous["state"])
+
+    def begin(self) -> None:
+        """Write the record as "running"."""
+        self._write("running", {})
+
+    def join(self) -> None:
+        """Begin, or take part in what other processes have begun; then it keeps their start.
+
+        Any number may come here at once: they write the same, and whoever finishes last says so.
+        """
+        previous = read_record(self.url)
+        if previous is not None and previous["state"] == "running":
+            self._started = timestamp_of(previous["started"])
+            if self._is_of(previous):
+                return
+        self.begin()
+
+    def require_joinable(self, *options: str) -> None:
+        """Refuse to join what others have begun with another extent, or with other options.
+
+        Whoever did less would call everything done once that is.
+
+        Args:
+            options: fields of the configuration that all who join must have alike.
+
+        Raises:
+            MismatchError: they do not; the option and both values are named.
+        """
+        previous = read_record(self.url)
+        if previous is None or previous["state"] != "running":
+            return
+        if previous["content"] != json.loads(json.dumps(self._content)):
+            return
+        ours, folder = self._config(), storage.folder_of(self.url)
+        for name in options:
+            theirs, flag = previous["config"].get(name), f"--{name.replace('_', '-')}"
+            if theirs != ours[name]:
+                raise MismatchError(
+                    f"{flag} {ours[name]} is not what {folder} was begun with, {theirs}; give "
+                    f"{flag} {theirs}, or run `{self.stage} --init` again with {flag} {ours[name]}"
+                )
+        if not self._is_of(previous):
+            raise MismatchError(
+                f"{folder} was begun with images as --images {previous['config'].get('images')} "
+                f"listed them then, --images {ours.get('images')} lists others now; run "
+                f"`{self.stage} --init` again with these"
+            )
+
+    def is_current(self) -> bool:
+        """Tell whether the record is still one of this content and extent: others may begin."""
+        previous = read_record(self.url)
+        return previous is None or self._is_of(previous)
+
+    def finish(self, counts: Mapping[str, Any]) -> None:
+        """Write the record as "done", with what was counted."""
+        self._write("done", counts)
+
+    def to_bytes(
+        self, state: str, counts: Mapping[str, Any], *, seconds: float | None = None
+    ) -> bytes:
+        """Serialise the record as it is in a state.
+
+        Args:
+            state: "running" or "done".
+            counts: what was counted.
+            seconds: that the stage took; None is the time since this object was made.
+        """
+        if seconds is None:
+            seconds = time.time() - self._started
+        document = {
+            "stage": self.stage,
+            "state": state,
+            "content": self._content,
+            "config": self._config(),
+            "inputs": dict(self.inputs),
+            "extent": dict(self.extent or {}),
+            **({} if self.source is None else {"source": dict(self.source)}),
+            "versions": versions(),
+            "counts": dict(counts),
+            "started": utc_text(self._started),
+            "seconds": round(seconds, 3),
+        }
+        return record_bytes(document)
+
+    def _config(self) -> dict[str, Any]:
+        return {name: value for part in self._roles.values() for name, value in part.items()}
+
+    def _is_of(self, record: Mapping[str, Any]) -> bool:
+        """Whether a record has this content and extent."""
+        ours = json.loads(json.dumps([self._content, dict(self.extent or {})]))
+        return [record["content"], record["extent"]] == list(ours)
+
+    def _write(self, state: str, counts: Mapping[str, Any]) -> None:
+        storage.put_bytes(self.url, self.to_bytes(state, counts))
+
+
+def utc_text(seconds: float) -> str:
+    """Write a moment, in seconds since 1970, as text."""
+    return time.strftime(TIME_FORMAT, time.gmtime(seconds))
+
+
+def timestamp_of(text: str) -> float:
+    """Read `utc_text` back, to the second."""
+    return float(calendar.timegm(time.strptime(text, TIME_FORMAT)))
+
+
+def record_bytes(document: Mapping[str, Any]) -> bytes:
+    """Serialise a record with its own hash, in the place of any that it has."""
+    plain = json.loads(json.dumps({k: v for k, v in document.items() if k != "sha256"}))
+    return (json.dumps(plain | {"sha256": content_hash(plain)}, indent=1) + "\n").encode()
+
+
+def read_record(url: str) -> dict[str, Any] | None:
+    """Read a record; None where there is none.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        document: dict[str, Any] = json.loads(storage.read_bytes(url))
+        # Records of earlier versions have no hash of their own.
+        stated = document.pop("sha256", None)
+        if stated not in (None, content_hash(document)):
+            raise ValueError("it does not match its own hash")
+        timestamp_of(conforming(document, _Record)["started"])
+    except MissingDataError:
+        return None
+    except MISSHAPEN as error:
+        raise DataError(
+            f"{url} is damaged ({error}); restore it or give another output folder"
+        ) from error
+    return document

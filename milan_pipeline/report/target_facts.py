@@ -1,0 +1,159 @@
+"""Facts of a target store: what its targets are, how many, what was skipped, what it takes.
+
+Facts of a folder of image shards or target shards, told from its manifest alone.
+"""
+
+import time
+from collections import Counter
+from typing import Any
+
+from milan_pipeline.codecs.spec import FLOAT16_BYTES, spec_of
+from milan_pipeline.provenance.identity import Identity, content_hash, stated_identity
+from milan_pipeline.report.facts import Facts, flattened
+from milan_pipeline.shards.manifest import Manifest, load_manifest
+from milan_pipeline.targets.layout import FORMAT_VERSION, read_identity
+from milan_pipeline.targets.shard_records import layout_of
+from milan_pipeline.targets.status import STATES, read_status
+from milan_pipeline.targets.store import read_store_record
+
+
+def store_facts(url: str) -> Facts:
+    """Tell what a target store holds; its targets are not read.
+
+    Raises:
+        MissingDataError: there is no store, or no record in it.
+        DataError: it is damaged.
+        StorageError: it cannot be read.
+    """
+    identity = read_identity(url)
+    record, status = read_store_record(url, identity), read_status(url, now=time.time())
+    return {
+        "target store": {
+            "path": url,
+            "state": status.state,
+            "made_by": record.stage,
+            "format_version": FORMAT_VERSION,
+        },
+        "identity": identity_facts(identity),
+        "counts": {
+            "targets": status.targets,
+            "views": record.views,
+            "image_shards": len(record.extent["shards"]),
+            "images_left": status.images_left,
+            **{f"units_{state}": status.count(state) for state in STATES},
+        },
+        "ledger": ledger_facts(status.skipped, status.first_skipped),
+        "sizes": {"all_targets_bytes": status.bytes, **size_facts(identity)},
+        "codec": codec_facts(identity),
+    }
+
+
+def identity_facts(identity: Identity) -> dict[str, Any]:
+    """Return an identity's fields by dotted names, after its hash."""
+    return {"hash": content_hash(identity), **dict(flattened(identity))}
+
+
+def ledger_facts(skipped: dict[str, int], first: list[str]) -> dict[str, Any]:
+    """Say how many images could not be read, why, and name a few."""
+    return {"skipped": sum(skipped.values()), "reasons": skipped, "first": first}
+
+
+def size_facts(identity: Identity) -> dict[str, Any]:
+    """Say what one target takes, and would take as float16; priors, boxes and such included."""
+    layout, target = layout_of(identity), layout_of(identity).dtype.itemsize
+    codes = (1 + layout.patches) * layout.codec.payload_bytes(layout.width)
+    return {
+        "one_target_bytes": target,
+        "its_codes_bytes": codes,
+        "codes_as_float16_bytes": (1 + layout.patches) * layout.width * FLOAT16_BYTES,
+    }
+
+
+def codec_facts(identity: Identity) -> dict[str, Any]:
+    """Say how targets are stored."""
+    spec, width = spec_of(identity["codec"]), int(identity["teacher"]["width"])
+    size = spec.payload_bytes(width)
+    return {
+        "name": spec.name,
+        "one_token_bytes": size,
+        "bits_per_component": 8 * size / width,
+        "smaller_than_float16": FLOAT16_BYTES * width / size,
+        "fitted_to_targets": spec.needs_fit,
+    }
+
+
+NAMED_SKIPPED = 5
+
+
+def target_shard_facts(url: str) -> Facts:
+    """Tell what target shards hold.
+
+    Raises:
+        MissingDataError: there is no manifest.
+        DataError: it is damaged.
+    """
+    manifest = load_manifest(url, kind="targets", allow_unfinished=True)
+    identity = stated_identity(manifest.common, what=url)
+    skipped = [
+        (shard.details["source"], row)
+        for shard in manifest.shards
+        for row in shard.details["skipped"]
+    ]
+    reasons = Counter(row["reason"].partition(" (")[0] for _, row in skipped)
+    return {
+        "target shards": _common(url, manifest),
+        "identity": identity_facts(identity),
+        "counts": {
+            "targets": manifest.samples,
+            "views": len({shard.details["view"] for shard in manifest.shards}),
+            "shards": len(manifest.shards),
+        },
+        "ledger": ledger_facts(
+            dict(reasons.most_common()),
+            [f"{source}:{row['key']} ({row['reason']})" for source, row in skipped[:NAMED_SKIPPED]],
+        ),
+        "sizes": {
+            "all_shards_bytes": sum(shard.bytes for shard in manifest.shards),
+            **size_facts(identity),
+        },
+        "codec": codec_facts(identity),
+    }
+
+
+def image_shard_facts(url: str) -> Facts:
+    """Tell what image shards hold.
+
+    Raises:
+        MissingDataError: there is no manifest.
+        DataError: it is damaged.
+    """
+    manifest = load_manifest(url, kind="images", allow_unfinished=True)
+    sizes = [shard.bytes for shard in manifest.shards]
+    common = {name: _counted(value) for name, value in flattened(manifest.common)}
+    return {
+        "image shards": _common(url, manifest) | common,
+        "counts": {
+            "images": manifest.samples,
+            "shards": len(manifest.shards),
+            "fewest_in_a_shard": min((shard.samples for shard in manifest.shards), default=0),
+            "most_in_a_shard": max((shard.samples for shard in manifest.shards), default=0),
+        },
+        "sizes": {
+            "all_shards_bytes": sum(sizes),
+            "one_image_about_bytes": round(sum(sizes) / max(1, manifest.samples)),
+            "largest_shard_bytes": max(sizes, default=0),
+        },
+    }
+
+
+def _common(url: str, manifest: Manifest) -> dict[str, Any]:
+    return {
+        "path": url,
+        "state": "done" if manifest.complete else "running",
+        "manifest_sha256": manifest.sha256,
+    }
+
+
+def _counted(value: Any) -> Any:
+    """Of many rows, such as 1,000 class names, tell the number."""
+    return len(value) if isinstance(value, list) and len(value) > NAMED_SKIPPED else value

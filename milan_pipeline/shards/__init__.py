@@ -1,0 +1,1 @@
+"""WebDataset tars: manifest, index, write, read in order or at any place, local cache."""

@@ -1,0 +1,243 @@
+"""The manifest beside shards, and each shard's index: what is there, where, and its hashes.
+
+A shard that is not in the manifest does not exist. The manifest carries its own hash and that of
+every index; an index is a plain `.npy` table with one row a sample.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import io
+import json
+import threading
+from collections.abc import Mapping
+from typing import Any, NotRequired, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milan_pipeline import storage
+from milan_pipeline.core.schema import MISSHAPEN, Count, Skipped, conforming
+from milan_pipeline.errors import DataError, MilanError, MismatchError, MissingDataError
+
+MANIFEST_NAME = "manifest.json"
+FORMAT_VERSION = 1
+# np.load parses headers with `ast`, which CPython 3.11 may fail at in several threads at once.
+_READING_HEADER = threading.Lock()
+
+
+class ImageDetails(TypedDict):
+    """What is known of an image shard."""
+
+    skipped: NotRequired[list[Skipped]]
+
+
+class TargetDetails(TypedDict):
+    """What a target shard was made of, and of what identity its targets are."""
+
+    view: Count
+    source: str
+    source_sha256: str
+    skipped: list[Skipped]
+    unit_sha256: NotRequired[str]
+    identity_hash: NotRequired[str]  # which shards that were packed earlier do not have
+
+
+_DETAILS = {"images": ImageDetails, "targets": TargetDetails}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One listed tar: its name beside the manifest (or a full URL), counts and hashes.
+
+    `details` holds what only one kind of shard has: for target shards the view, the source shard
+    and the keys that its unit skipped.
+    """
+
+    name: str
+    samples: Count
+    bytes: Count
+    sha256: str
+    index_sha256: str
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+
+    @classmethod
+    def from_row(cls, row: Any, kind: str) -> "Shard":
+        """Read what a manifest of a kind of shards has of one; raises `MISSHAPEN`."""
+        conforming(row.get("details", {}), _DETAILS[kind])
+        return conforming(row, cls)
+
+    @property
+    def stem(self) -> str:
+        """The file name without `.tar`: what names the shard's units."""
+        return storage.basename(self.name).removesuffix(".tar")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The list of shards of one kind ("images" or "targets") and what they have in common.
+
+    `complete` is false while the stage that writes the shards is at work (or was killed).
+    """
+
+    kind: str
+    folder: str
+    shards: tuple[Shard, ...]
+    complete: bool = True
+    common: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def samples(self) -> int:
+        """The number of samples in all shards."""
+        return sum(shard.samples for shard in self.shards)
+
+    def url_of(self, shard: Shard) -> str:
+        """Return where a shard lies."""
+        absolute = "://" in shard.name or shard.name.startswith("/")
+        return shard.name if absolute else storage.join(self.folder, shard.name)
+
+    def index_url_of(self, shard: Shard) -> str:
+        """Return where a shard's index lies: always in the manifest's folder."""
+        absolute = "://" in shard.name or shard.name.startswith("/")
+        name = storage.basename(shard.name) if absolute else shard.name
+        return storage.join(self.folder, name.removesuffix(".tar") + ".index.npy")
+
+    def content(self) -> dict[str, Any]:
+        """Return the JSON document without its own hash."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "kind": self.kind,
+            "complete": self.complete,
+            **self.common,
+            # `dataclasses.asdict` copies each value, which takes seconds for 100,000 shards.
+            "shards": [vars(shard) | {"details": dict(shard.details)} for shard in self.shards],
+        }
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """The hash that stands for everything listed here."""
+        return _content_sha256(self.content())
+
+    def to_bytes(self) -> bytes:
+        """Serialise."""
+        document = self.content() | {"sha256": self.sha256}
+        return (json.dumps(document, indent=1) + "\n").encode()
+
+    def save(self) -> None:
+        """Write `manifest.json`, atomically."""
+        storage.put_bytes(storage.join(self.folder, MANIFEST_NAME), self.to_bytes())
+
+
+def load_manifest(url: str, *, kind: str, allow_unfinished: bool = False) -> Manifest:
+    """Read and verify the manifest of a folder of shards (or a manifest's own URL).
+
+    Args:
+        url: the folder, or the manifest itself.
+        kind: what its shards must be: "images" or "targets".
+        allow_unfinished: accept the manifest of a stage that has not ended.
+
+    Raises:
+        MissingDataError: there is none.
+        DataError: it is damaged, or written by a newer version.
+        MismatchError: it lists another kind of shard, or it is not complete.
+    """
+    if not url.endswith(".json"):
+        url = storage.join(url, MANIFEST_NAME)
+    try:
+        text = storage.read_bytes(url)
+    except MissingDataError:
+        makers = {
+            "images": "`milan-pipeline pack-images` makes one from files, `milan-pipeline index` "
+            "one for tars that are there",
+            "targets": "`milan-pipeline pack-targets` makes it",
+        }
+        raise MissingDataError(f"{url} does not exist; {makers[kind]}") from None
+    try:
+        document = json.loads(text)
+        stated = document.pop("sha256")
+        if document["format_version"] != FORMAT_VERSION:
+            raise DataError(
+                f"{url} has format version {document['format_version']!r}, this program reads "
+                f"{FORMAT_VERSION}; use the version that wrote it"
+            )
+        if stated != _content_sha256(document):
+            raise DataError(f"{url} does not match its own hash; it is damaged, make it again")
+        found, complete = document.pop("kind"), conforming(document.pop("complete"), bool)
+        if found != kind:
+            raise MismatchError(
+                f"{url} lists {found!r:.80} shards where {kind!r} are needed; give those"
+            )
+        rows = conforming(document.pop("shards"), list[dict[str, Any]])
+        shards = tuple(Shard.from_row(row, kind) for row in rows)
+    except MilanError:
+        raise
+    except MISSHAPEN as error:
+        raise DataError(f"{url} is no manifest ({error}); make it again") from error
+    if not (complete or allow_unfinished):
+        raise MismatchError(f"{url} is not complete; run the stage that writes it again")
+    document.pop("format_version")
+    return Manifest(
+        kind=kind,
+        folder=storage.folder_of(url),
+        shards=shards,
+        complete=complete,
+        common=document,
+    )
+
+
+def require_unique_stems(shards: tuple[Shard, ...]) -> None:
+    """Refuse two shards of one name: their units would be the same.
+
+    Raises:
+        MismatchError: two shards share a basename.
+    """
+    seen: set[str] = set()
+    for shard in shards:
+        if shard.stem in seen:
+            raise MismatchError(f"two shards are called {shard.stem}.tar; rename one of them")
+        seen.add(shard.stem)
+
+
+def index_table(rows: list[tuple[str, int, int, int]]) -> NDArray[np.void]:
+    """Build an index from (key, byte offset, length, xxh3-64) rows."""
+    width = max((len(row[0].encode()) for row in rows), default=1)
+    dtype = [("key", f"S{width}"), ("offset", "<i8"), ("length", "<i8"), ("xxh3", "<u8")]
+    encoded = [(key.encode(), offset, length, digest) for key, offset, length, digest in rows]
+    return np.array(encoded, dtype=dtype)
+
+
+def index_bytes(table: NDArray[np.void]) -> bytes:
+    """Serialise an index as `.npy`."""
+    buffer = io.BytesIO()
+    np.save(buffer, table, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def load_index(manifest: Manifest, shard: Shard) -> NDArray[np.void]:
+    """Read and verify a shard's index: fields key (bytes), offset, length, xxh3; in file order.
+
+    Raises:
+        DataError: it is not the index that the manifest lists.
+    """
+    url = manifest.index_url_of(shard)
+    data = storage.read_bytes(url)
+    if hashlib.sha256(data).hexdigest() != shard.index_sha256:
+        raise DataError(f"{url} does not match the manifest's hash; make the index again")
+    try:
+        with _READING_HEADER:
+            table: NDArray[np.void] = np.load(io.BytesIO(data), allow_pickle=False)
+    except (*MISSHAPEN, EOFError) as error:
+        raise DataError(f"{url} is no table ({error}); make the index again") from error
+    if len(table) != shard.samples:
+        raise DataError(f"{url} has {len(table)} rows, the manifest {shard.samples}; index again")
+    return table
+
+
+def keys_of(table: NDArray[np.void]) -> list[str]:
+    """Return an index's keys as text."""
+    return [key.decode() for key in table["key"].tolist()]
+
+
+def _content_sha256(document: Mapping[str, Any]) -> str:
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,205 @@
+"""Read whole shards in the order of their rows: few large range reads, ahead, in threads.
+
+Samples that lie near each other are fetched together, as one span; the tar headers and small
+members between them are read over. Local and remote shards are read alike.
+"""
+
+import contextlib
+import re
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import xxhash
+from numpy.typing import NDArray
+
+from milan_pipeline import storage
+from milan_pipeline.core.schema import Skipped
+from milan_pipeline.core.threads import ordered_map
+from milan_pipeline.errors import DataError, TruncatedError
+from milan_pipeline.images.sources import IMAGE_EXTENSIONS
+from milan_pipeline.shards.manifest import Manifest, Shard, index_bytes, index_table
+from milan_pipeline.shards.random_access import checked
+from milan_pipeline.shards.tar_stream import HashingFile, stream_members
+from milan_pipeline.shards.writer import Sample, _listed, _refuse_duplicates
+
+MEMBER_NAME = re.compile(r"((?:.*/)?[^.]+)\.([^/]*)", re.DOTALL)
+"""How WebDataset splits a member's name into key and extension; it passes other names over."""
+SPAN_BYTES = 8 << 20
+"""What one read fetches at most, unless a single sample is larger."""
+GAP_BYTES = 16 << 10
+"""What is read over between two samples rather than asked for apart."""
+WAITING_SPANS = 2
+"""Beside those that threads are fetching: the one whose rows are handed out, and the next."""
+
+
+class _Span(NamedTuple):
+    """Rows of a shard that lie close together: (offset, length, xxh3) each, in row order."""
+
+    shard: int
+    url: str
+    first_row: int
+    rows: list[tuple[int, int, int]]
+
+    @property
+    def start(self) -> int:
+        return self.rows[0][0]
+
+    @property
+    def stop(self) -> int:
+        return _end(self.rows[-1])
+
+
+def read_rows(
+    shards: Iterable[tuple[str, NDArray[Any]]], *, threads: int = 4
+) -> Generator[tuple[int, int, bytes], None, None]:
+    """Yield every row's bytes, verified: (shard number, row number, bytes), in order.
+
+    At most `threads + WAITING_SPANS` spans are in memory, also where one shard ends and the next
+    begins.
+
+    Args:
+        shards: (URL, index) of each; consumed lazily, in the calling thread.
+        threads: reads at a time; 0 reads when a row's turn comes.
+
+    Raises:
+        DataError: a sample's bytes are not what the index says, or the shard ends before them.
+        MissingDataError: a shard does not exist.
+        StorageError: it cannot be read.
+    """
+    fetched = ordered_map(_fetched, _spans(shards), workers=threads, ahead=threads + WAITING_SPANS)
+    with contextlib.closing(fetched):
+        for span, data in fetched:
+            for number, (offset, length, digest) in enumerate(span.rows, start=span.first_row):
+                at = offset - span.start
+                sample = checked(data[at : at + length], span.url, offset, length, digest)
+                yield span.shard, number, sample
+
+
+def _spans(shards: Iterable[tuple[str, NDArray[Any]]]) -> Iterator[_Span]:
+    """Cut each shard's rows into runs without a large gap, none above `SPAN_BYTES`."""
+    for shard, (url, table) in enumerate(shards):
+        columns = (table[name].tolist() for name in ("offset", "length", "xxh3"))
+        rows: list[tuple[int, int, int]] = []
+        for number, row in enumerate(zip(*columns, strict=True)):
+            if rows and not _belongs(row, rows):
+                yield _Span(shard, url, number - len(rows), rows)
+                rows = []
+            rows.append(row)
+        if rows:
+            yield _Span(shard, url, len(table) - len(rows), rows)
+
+
+def _belongs(row: tuple[int, int, int], rows: list[tuple[int, int, int]]) -> bool:
+    gap = row[0] - _end(rows[-1])
+    return 0 <= gap <= GAP_BYTES and _end(row) - rows[0][0] <= SPAN_BYTES
+
+
+def _end(row: tuple[int, int, int]) -> int:
+    offset, length, _ = row
+    return offset + length
+
+
+def _fetched(span: _Span) -> tuple[_Span, bytes]:
+    try:
+        return span, storage.read_bytes(span.url, span.start, span.stop - span.start)
+    except TruncatedError as error:
+        raise DataError(
+            f"{span.url} is truncated or damaged: it ends before byte {span.stop}, where the "
+            "index has a sample; copy the shard again, or index it anew with `milan-pipeline "
+            "index --overwrite` if it was changed on purpose"
+        ) from error
+
+
+def index_shard(
+    url: str, folder: str, name: str, classes: list[bytes] | None = None
+) -> tuple[Shard, list[Skipped]]:
+    """Stream a foreign tar once: write its index into `folder` and describe it.
+
+    Args:
+        url: of the tar.
+        folder: of the index.
+        name: of the tar in the manifest.
+        classes: takes the samples' `.cls` members, in order.
+
+    Returns:
+        The shard as the manifest lists it, and what of it was left out.
+
+    Raises:
+        DataError: the tar is damaged, truncated, compressed or sparse, or a key comes twice.
+    """
+    rows: list[tuple[str, int, int, int]] = []
+    skipped: list[Skipped] = []
+    with storage.open_read(url) as stream:
+        file = HashingFile(stream)
+        for sample, offset in _stream_samples(file, url, skipped):
+            extension = next((e for e in IMAGE_EXTENSIONS if e in sample.members), None)
+            if extension is None:
+                skipped.append({"key": sample.key, "reason": "has no image member"})
+                continue
+            if not _is_utf8(sample.key):
+                skipped.append({"key": sample.key, "reason": "has a name that is not UTF-8"})
+                continue
+            data = sample.members[extension]
+            digest = xxhash.xxh3_64_intdigest(data)
+            rows.append((sample.key, offset[extension], len(data), digest))
+            if classes is not None and "cls" in sample.members:
+                classes.append(sample.members["cls"])
+    _refuse_duplicates([row[0] for row in rows], url)
+    index = index_bytes(index_table(rows))
+    stem = storage.basename(name).removesuffix(".tar")
+    storage.put_bytes(storage.join(folder, stem + ".index.npy"), index)
+    return _listed(name, len(rows), file, index), skipped
+
+
+def iterate_shard(manifest: Manifest, shard: Shard) -> Iterator[Sample]:
+    """Read a listed shard from end to end, all members, and check its hash at the end.
+
+    Raises:
+        DataError: the tar is not the one that the manifest lists, or it is damaged.
+    """
+    for sample, _ in scan_shard(manifest, shard):
+        yield sample
+
+
+def scan_shard(manifest: Manifest, shard: Shard) -> Iterator[tuple[Sample, dict[str, int]]]:
+    """Do as `iterate_shard`, and also yield the byte offset of each member, by extension."""
+    url = manifest.url_of(shard)
+    with storage.open_read(url) as stream:
+        file = HashingFile(stream)
+        yield from _stream_samples(file, url, [])
+    if file.sha256.hexdigest() != shard.sha256:
+        raise DataError(f"{url} does not match the manifest's sha256; it was changed or damaged")
+
+
+def _stream_samples(
+    file: HashingFile, url: str, passed: list[Skipped]
+) -> Iterator[tuple[Sample, dict[str, int]]]:
+    """Group a tar's consecutive members by key, as WebDataset does: up to the first dot.
+
+    What is passed over is noted in `passed`.
+    """
+    current: tuple[Sample, dict[str, int]] | None = None
+    for name, data, offset in stream_members(file, url, passed):
+        match = MEMBER_NAME.fullmatch(name)
+        if match is None:
+            passed.append({"key": name, "reason": "has no key and ending in its name"})
+            continue
+        key, extension = match[1], match[2].lower()
+        if current is None or current[0].key != key:
+            if current is not None:
+                yield current
+            current = (Sample(key, {}), {})
+        if extension in current[0].members:
+            raise DataError(f"{url} holds {name!r} twice; make it again without the older one")
+        current[0].members[extension] = data
+        current[1][extension] = offset
+    if current is not None:
+        yield current
+
+
+def _is_utf8(key: str) -> bool:
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,123 @@
+"""Read a tar as a stream, every member and to its very end, hashing and counting its bytes."""
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from milan_pipeline.core.schema import Skipped
+from milan_pipeline.errors import DataError, MilanError
+
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
+KINDS = {
+    (tarfile.SYMTYPE, tarfile.LNKTYPE): "a link",
+    (tarfile.CHRTYPE, tarfile.BLKTYPE): "a device",
+    (tarfile.FIFOTYPE,): "a pipe",
+}
+"""Of members that are no files, by their types."""
+READS_PAST_END = 16
+"""Of a stream, at most: tarfile would read a member that is said to have exabytes to its end."""
+END_OF_ARCHIVE_BYTES = 2 * tarfile.BLOCKSIZE
+
+
+class HashingFile(io.RawIOBase):
+    """Pass bytes through to (or from) a file, hashing and counting them."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+        self.sha256 = hashlib.sha256()
+        self.count = 0
+        self.head = b""
+        self.content_end = 0  # behind the last byte that is not zero
+        self._past_end = 0
+
+    def _see(self, data: bytes) -> None:
+        self.head = self.head or data[:8]
+        self.sha256.update(data)
+        content = data.rstrip(b"\0")
+        if content:
+            self.content_end = self.count + len(content)
+        self.count += len(data)
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        """Write all of it."""
+        self._see(data)
+        return self.stream.write(data)
+
+    def read(self, size: int = -1) -> bytes:
+        """Read at most so many bytes.
+
+        Raises:
+            EOFError: the end was reached, and yet more is asked for again and again.
+        """
+        data = self.stream.read(size)
+        self._see(data)
+        self._past_end += not data
+        if self._past_end > READS_PAST_END:
+            raise EOFError("a member is longer than what follows")
+        return data
+
+    def tell(self) -> int:
+        """Return how many bytes went through."""
+        return self.count
+
+
+def stream_members(
+    file: HashingFile, url: str, passed: list[Skipped]
+) -> Iterator[tuple[str, bytes, int]]:
+    """Read every regular member of a tar, and the tar to its very end.
+
+    Args:
+        file: the tar.
+        url: of it, for messages.
+        passed: gets a line for each link, device and pipe, which are passed over; folders, which
+            hold nothing by themselves, are not worth one.
+
+    Yields:
+        Name, bytes, and where in the tar they begin.
+
+    Raises:
+        DataError: the tar is damaged, truncated or compressed, has a sparse member, a size beyond
+            all files, or hundreds of headers that are of the next one alone, each of which tarfile
+            reads within the last.
+    """
+    try:
+        with tarfile.open(fileobj=file, mode="r|") as tar:
+            for member in tar:
+                passed += _reasons_against(member)
+                if member.issparse():
+                    raise DataError(
+                        f"{url} holds {member.name!r} as a sparse file, whose bytes do not lie in "
+                        "one piece; make it again without tar's --sparse"
+                    )
+                extracted = tar.extractfile(member) if member.isreg() else None
+                if extracted is not None:
+                    yield member.name, extracted.read(), member.offset_data
+            end = tar.offset
+        while file.read(1 << 20):
+            pass
+    except (MilanError, OSError, MemoryError):
+        raise
+    except Exception as error:  # tarfile raises whatever a damaged header leads it to
+        if file.head.startswith(COMPRESSED):
+            raise DataError(
+                f"{url} is compressed, but samples are read at byte offsets; unpack it first"
+            ) from error
+        raise DataError(
+            f"{url} is damaged or truncated ({error}); copy or make it again"
+        ) from error
+    # tarfile ends without an error at the first header that it cannot read.
+    if file.content_end > end or file.count < end + END_OF_ARCHIVE_BYTES:
+        raise DataError(
+            f"{url} is damaged or truncated: its members end at byte {end} of {file.count}, but "
+            "not with the mark of a tar's end; copy or make it again"
+        )
+
+
+def _reasons_against(member: tarfile.TarInfo) -> list[Skipped]:
+    """Say why a member, which is no file, is passed over."""
+    if member.isreg() or member.isdir():
+        return []
+    kind = next((word for types, word in KINDS.items() if member.type in types), "no file")
+    return [{"key": member.name, "reason": f"is {kind}, which is not followed"}]

@@ -1,0 +1,189 @@
+"""Tar shards: write one byte-reproducibly, index a foreign one, read samples back verified.
+
+Write many shards and their manifest so that a kill loses no finished shard.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import logging
+import tarfile
+import time
+from collections.abc import Generator, Iterable
+from typing import NamedTuple
+
+import xxhash
+
+from milan_pipeline import storage
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.errors import DataError
+from milan_pipeline.shards.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    Shard,
+    index_bytes,
+    index_table,
+    load_manifest,
+)
+from milan_pipeline.shards.tar_stream import HashingFile
+
+
+class Part(NamedTuple):
+    """Where one of several samples lies in a member that they share, in bytes."""
+
+    key: str
+    start: int
+    length: int
+
+
+class Sample(NamedTuple):
+    """A key and its members by extension; the first member is the one that the index points at.
+
+    Where several samples share that member, `parts` says which, and the index points at each.
+    """
+
+    key: str
+    members: dict[str, bytes]
+    parts: tuple[Part, ...] = ()
+
+
+def write_shard(folder: str, name: str, samples: Iterable[Sample]) -> Shard:
+    """Write `folder/name` and its index, atomically; the same samples give the same bytes.
+
+    Args:
+        folder: the folder of the manifest that will list the shard.
+        name: the tar's path in that folder.
+        samples: keys in order; each sample's members follow one another. One whose first member
+            several share counts, and has rows in the index, for all of them.
+
+    Raises:
+        DataError: two samples have one key.
+        StorageError: the place cannot be written.
+    """
+    rows: list[tuple[str, int, int, int]] = []
+    with storage.atomic_writer(storage.join(folder, name)) as stream:
+        file = HashingFile(stream)
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            for sample in samples:
+                rows += _rows_of(sample, offset=_add_members(tar, sample))
+        _refuse_duplicates([row[0] for row in rows], name)
+    index = index_bytes(index_table(rows))
+    storage.put_bytes(storage.join(folder, name.removesuffix(".tar") + ".index.npy"), index)
+    return _listed(name, len(rows), file, index)
+
+
+def _add_members(tar: tarfile.TarFile, sample: Sample) -> int:
+    """Append a sample's members; return the offset of the first one's bytes."""
+    offsets = []
+    for extension, data in sample.members.items():
+        info = tarfile.TarInfo(f"{sample.key}.{extension}")
+        info.size = len(data)
+        info.mode = 0o644
+        tar.addfile(info, io.BytesIO(data))
+        offsets.append(tar.offset - padded(len(data)))
+    return offsets[0]
+
+
+def _rows_of(sample: Sample, *, offset: int) -> list[tuple[str, int, int, int]]:
+    """Return the index rows of a sample whose first member begins at `offset`."""
+    member = memoryview(next(iter(sample.members.values())))
+    parts = sample.parts or (Part(sample.key, 0, len(member)),)
+    return [
+        (key, offset + start, length, xxhash.xxh3_64_intdigest(member[start : start + length]))
+        for key, start, length in parts
+    ]
+
+
+def padded(size: int, block: int = tarfile.BLOCKSIZE) -> int:
+    """Return the size of whole blocks that so many bytes take."""
+    return -(-size // block) * block
+
+
+def _listed(name: str, samples: int, file: HashingFile, index: bytes) -> Shard:
+    return Shard(
+        name=name,
+        samples=samples,
+        bytes=file.count,
+        sha256=file.sha256.hexdigest(),
+        index_sha256=hashlib.sha256(index).hexdigest(),
+    )
+
+
+def _refuse_duplicates(keys: list[str], name: str) -> None:
+    if len(set(keys)) == len(keys):
+        return
+    twice = next(key for key in keys if keys.count(key) > 1)
+    raise DataError(f"{name} holds the key {twice!r} twice; rename one of the samples")
+
+
+logger = logging.getLogger(__name__)
+# Rewriting the manifest may take this share of the time at most: with many shards it is long.
+MANIFEST_TIME_SHARE = 0.1
+
+
+def listed_shards(folder: str, kind: str) -> dict[str, Shard]:
+    """Return the shards that an earlier, perhaps unfinished, run listed; by name.
+
+    A listed shard whose tar or index was deleted is left out, so that it is made again.
+
+    Raises:
+        MismatchError: the folder holds shards of another kind.
+    """
+    if not storage.exists(storage.join(folder, MANIFEST_NAME)):
+        return {}
+    manifest = load_manifest(folder, kind=kind, allow_unfinished=True)
+    urls = {
+        shard.name: {manifest.url_of(shard), manifest.index_url_of(shard)}
+        for shard in manifest.shards
+    }
+    folders = {storage.folder_of(url) for both in urls.values() for url in both}
+    there = {storage.join(at, name) for at in folders for name in storage.list_names(at)}
+    return {shard.name: shard for shard in manifest.shards if urls[shard.name] <= there}
+
+
+def list_as_written(
+    manifest: Manifest,
+    *,
+    order: list[str],
+    written: Generator[Shard, None, None],
+    stop: StopRequest,
+) -> Manifest:
+    """List shards as they are written: save the manifest now and then, complete it at the end.
+
+    Args:
+        manifest: what is listed before.
+        order: the names of all shards that the complete manifest will list, in its order.
+        written: yields each shard right after its tar and index are in place; is closed here, so
+            that its threads start nothing more once a stop was asked for.
+        stop: asked after each shard.
+
+    Returns:
+        The complete manifest, as saved.
+    """
+    listed = {shard.name: shard for shard in manifest.shards}
+    saved_at, save_seconds = time.monotonic(), 0.0
+    try:
+        with contextlib.closing(written):
+            for shard in written:
+                listed[shard.name] = shard
+                logger.info("%s: %d samples, %d bytes", shard.name, shard.samples, shard.bytes)
+                if (time.monotonic() - saved_at) * MANIFEST_TIME_SHARE >= save_seconds:
+                    started = time.monotonic()
+                    _saved(manifest, listed, order, complete=False)
+                    saved_at = time.monotonic()
+                    save_seconds = saved_at - started
+                stop.raise_if_asked("finished shards are kept")
+    except BaseException:
+        _saved(manifest, listed, order, complete=False)
+        raise
+    return _saved(manifest, listed, order, complete=True)
+
+
+def _saved(
+    manifest: Manifest, listed: dict[str, Shard], order: list[str], *, complete: bool
+) -> Manifest:
+    shards = tuple(listed[name] for name in order if name in listed)
+    manifest = dataclasses.replace(manifest, shards=shards, complete=complete)
+    manifest.save()
+    return manifest

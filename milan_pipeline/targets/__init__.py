@@ -1,0 +1,1 @@
+"""Target store and target shards: layout, units, write, read, verify, transcode, status."""

@@ -1,0 +1,85 @@
+"""Packing unit by unit, from a target store to target shards, by whichever process."""
+
+import dataclasses
+
+from milan_pipeline.cluster.work import Work
+from milan_pipeline.core.devices import pick_device
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.provenance.identity import require_hash, stated_identity
+from milan_pipeline.shards.manifest import Shard, load_manifest
+from milan_pipeline.targets.codec_files import read_shards_codec, read_store_codec
+from milan_pipeline.targets.layout import read_identity
+from milan_pipeline.targets.shard_records import Recode, RecordLayout, layout_of, write_target_shard
+from milan_pipeline.targets.transcoding import Recoder
+from milan_pipeline.targets.units import Mark, Unit, target_shard_name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PackingSpec:
+    """From a store to a folder of shards.
+
+    Attributes:
+        store: URL of the store.
+        store_hash: of its identity.
+        folder: URL of the shards; it has a manifest that names their identity, and their codec.
+        folder_hash: of the shards' identity.
+        device: that decodes and encodes where the codecs differ, or "auto".
+    """
+
+    store: str
+    store_hash: str
+    folder: str
+    folder_hash: str
+    device: str
+
+    def begin(self, number: int | None) -> "Packing":
+        """Read the codecs, where targets are to be encoded again.
+
+        Raises:
+            DataError: a codec is missing or damaged.
+            MissingDataError: no manifest lies in the folder.
+            MismatchError: the store or folder here is not the one that is meant.
+            StorageError: the store or folder cannot be read.
+        """
+        source = read_identity(self.store)
+        require_hash(source, self.store_hash, what=self.store)
+        manifest = load_manifest(self.folder, kind="targets", allow_unfinished=True)
+        identity = stated_identity(manifest.common, what=self.folder)
+        require_hash(identity, self.folder_hash, what=self.folder)
+        recode = None
+        if self.folder_hash != self.store_hash:
+            recode = Recoder(
+                source=read_store_codec(self.store, source),
+                target=read_shards_codec(self.folder, identity),
+                device=pick_device(self.device, number),
+            )
+        return Packing(self, layout_of(identity), recode)
+
+
+class Packing(Work[tuple[Unit, Mark], Shard]):
+    """Packs units, each given with its mark; whoever lists the shards does so when told of them."""
+
+    def __init__(self, spec: PackingSpec, layout: RecordLayout, recode: Recode | None) -> None:
+        self._spec = spec
+        self._layout = layout
+        self._recode = recode
+
+    def do(self, item: tuple[Unit, Mark], stop: StopRequest) -> Shard:
+        """Write one unit's shard and index, whatever the stop says: they are soon done.
+
+        Raises:
+            DataError: the unit is damaged, or cannot be encoded.
+            StorageError: the store cannot be read or the folder written.
+        """
+        del stop
+        unit, mark = item
+        return write_target_shard(
+            self._spec.folder,
+            target_shard_name(unit),
+            store=self._spec.store,
+            unit=unit,
+            mark=mark,
+            layout=self._layout,
+            identity_hash=self._spec.folder_hash,
+            recode=self._recode,
+        )

@@ -1,0 +1,195 @@
+"""What each process at work says of itself: `progress/NAME.json` in the store, for `status` alone.
+
+No stage reads a report, and none fails for one: a report that cannot be written is mentioned once
+and the work goes on, since a store that is out of reach stops the work by itself, at its next
+object, and with a better reason. Nothing is claimed, locked or counted by means of reports.
+
+Reports are written by a thread of their own, for a store that is away keeps each write for minutes;
+only the last one is waited for.
+"""
+
+import contextlib
+import dataclasses
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from milan_pipeline import storage
+from milan_pipeline.core.console import note
+from milan_pipeline.core.schema import MISSHAPEN, parsed
+from milan_pipeline.errors import InterruptedRunError, StorageError
+from milan_pipeline.provenance.record import timestamp_of, utc_text
+from milan_pipeline.targets.units import Unit
+
+FOLDER = "progress"
+WRITE_EVERY = 30.0  # seconds, at least, but for the first and the last
+RATE_SPAN = 10.0  # seconds, at least, that the present speed is measured over
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """One process's progress.
+
+    `state` is running, done, interrupted or failed; `failed` maps units to reasons; `units` is how
+    many there are to do, None where they are handed out one by one. Times are in UTC.
+    """
+
+    name: str
+    state: str
+    started: str
+    heard: str
+    unit: str | None
+    units: int | None
+    units_done: int
+    images_done: int
+    images_per_second: float
+    failed: dict[str, str]
+
+    @property
+    def heard_at(self) -> float:
+        """When it was last heard of, in seconds since 1970."""
+        return timestamp_of(self.heard)
+
+    @property
+    def seconds(self) -> float:
+        """How long it was at work when last heard of."""
+        return self.heard_at - timestamp_of(self.started)
+
+
+class Reporter:
+    """Keep one process's report in the store."""
+
+    def __init__(
+        self,
+        store_url: str,
+        name: str,
+        *,
+        units: int | None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Start a report; nothing is written before the first unit.
+
+        Args:
+            store_url: the store.
+            name: of the process, the same when it runs again.
+            units: how many it will do; None where they are handed out one by one.
+            clock: seconds since 1970.
+        """
+        self._name = re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.")
+        self._url = storage.join(store_url, FOLDER, f"{self._name}.json")
+        self._clock = clock
+        self._started = self._rated = clock()
+        self._said: float | None = None
+        self._units = units
+        self._unit: Unit | None = None
+        self._units_done = self._images = self._images_rated = 0
+        self._rate = 0.0
+        self._failed: dict[str, str] = {}
+        self._complained = False
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="report")
+        self._newest: bytes | None = None
+        self._swapping = threading.Lock()
+
+    def begin(self, unit: Unit) -> None:
+        """Take a unit in hand; at times, say so."""
+        self._unit = unit
+        self._say_at_times()
+
+    def images(self, count: int) -> None:
+        """Count images of the unit in hand; at times, say so."""
+        self._images += count
+        self._say_at_times()
+
+    def end(self, unit: Unit) -> None:
+        """Count a unit as done."""
+        self._units_done += 1
+        self._failed.pop(unit.path, None)
+        if self._unit == unit:
+            self._unit = None
+
+    def fail(self, reason: str) -> None:
+        """Put the unit in hand down, failed."""
+        if self._unit is not None:
+            self._failed[self._unit.path] = reason
+        self._say("failed")
+        self._unit = None
+
+    def close(self, state: str) -> None:
+        """Say how the work ended: done, interrupted or failed; wait until that is written."""
+        self._say("failed" if self._failed else state)
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until what was said last is written, or could not be."""
+        self._writer.submit(self._write).result()
+
+    def _say_at_times(self) -> None:
+        if self._said is None or self._clock() - self._said >= WRITE_EVERY:
+            self._say("running")
+
+    def _say(self, state: str) -> None:
+        now = self._clock()
+        if now - self._rated >= RATE_SPAN:
+            self._rate = (self._images - self._images_rated) / (now - self._rated)
+            self._rated, self._images_rated = now, self._images
+        elif self._images_rated == 0 and now > self._rated:
+            self._rate = self._images / (now - self._rated)
+        self._said = now
+        report = Report(
+            name=self._name,
+            state=state,
+            started=utc_text(self._started),
+            heard=utc_text(now),
+            unit=None if self._unit is None else self._unit.path,
+            units=self._units,
+            units_done=self._units_done,
+            images_done=self._images,
+            images_per_second=round(self._rate, 2),
+            failed=self._failed,
+        )
+        with self._swapping:
+            self._newest = (json.dumps(dataclasses.asdict(report), indent=1) + "\n").encode()
+        self._writer.submit(self._write)
+
+    def _write(self) -> None:
+        """Write the newest report, unless that is done: one that waited too long is out of date."""
+        with self._swapping:
+            data, self._newest = self._newest, None
+        if data is None:
+            return
+        try:
+            storage.put_bytes(self._url, data)
+        except StorageError as error:
+            if not self._complained:
+                note(f"Note: {error}; `status` will not know of this process")
+            self._complained = True
+
+
+@contextlib.contextmanager
+def closing_report(reporter: Reporter) -> Iterator[Reporter]:
+    """Have the report say how the block ended; a killed process's report goes on saying running."""
+    try:
+        yield reporter
+    except InterruptedRunError:
+        reporter.close("interrupted")
+        raise
+    except Exception as error:
+        reporter.fail(" ".join(str(error).split()))
+        reporter.wait()
+        raise
+    reporter.close("done")
+
+
+def read_reports(store_url: str) -> list[Report]:
+    """Read what all processes said last, by name; one that cannot be read is left out."""
+    folder = storage.join(store_url, FOLDER)
+    reports = []
+    for name in storage.list_names(folder):
+        with contextlib.suppress(*MISSHAPEN):
+            report = parsed(storage.read_bytes(storage.join(folder, name)), Report)
+            _ = report.seconds  # two moments that can be read
+            reports.append(report)
+    return reports

@@ -1,0 +1,192 @@
+"""What a target shard holds: a record a sample, in `.npy` form, read without a copy.
+
+A sample has a member of its own, `{key}.target.npy`, a structured array (). Where that would cost
+over a tenth of the record, samples share one, in blocks named after their first key:
+`{key}.targets.npy`, a structured array (n,), and beside it `{key}.keys.json`, the list of the n
+keys. The shard's index has a row for each sample either way: it points at the whole member, or at
+the sample's record in it.
+
+Legend: n samples of a block, N = 1 + L tokens (CLS first), L patches, C code width.
+"""
+
+import dataclasses
+import functools
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from milan_pipeline import storage
+from milan_pipeline.codecs.interface import decode_prior
+from milan_pipeline.codecs.spec import CodecSpec, spec_of
+from milan_pipeline.errors import DataError
+from milan_pipeline.provenance.identity import Identity
+from milan_pipeline.shards.manifest import Shard
+from milan_pipeline.shards.writer import Part, Sample, padded, write_shard
+from milan_pipeline.targets.layout import OUTER_SHARD
+from milan_pipeline.targets.reader import open_unit
+from milan_pipeline.targets.units import Mark, Unit, shard_details
+
+TARGET_EXTENSION = "target.npy"
+SHARED_EXTENSION = "targets.npy"
+KEYS_EXTENSION = "keys.json"
+MOST_OVERHEAD = 0.1
+"""Of a record: what its tar header, padding and array header may cost at most."""
+Recode = Callable[[zarr.Group, int, int], Mapping[str, NDArray[Any]]]
+"""Reads some rows of a unit; returns codes, prior and any scale by another codec."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordLayout:
+    """The record's type for a codec and a grid, and the fixed `.npy` header before it."""
+
+    codec: CodecSpec
+    patches: int
+    width: int
+
+    @functools.cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """Box (4,), flip, digest, prior (L,), scale (N,) if the codec has one, codes (N, C)."""
+        tokens = 1 + self.patches
+        fields: list[Any] = [
+            ("box", "<f4", (4,)),
+            ("flip", "?"),
+            ("digest", "<u8"),
+            ("prior", self.codec.prior_dtype, (self.patches,)),
+        ]
+        if self.codec.has_scale:
+            fields.append(("scale", "<f2", (tokens,)))
+        fields.append(("codes", self.codec.dtype, (tokens, self.codec.code_width(self.width))))
+        return np.dtype(fields)
+
+    @functools.cached_property
+    def header(self) -> bytes:
+        """The bytes before the record."""
+        return self.to_bytes(np.zeros((), dtype=self.dtype))[: -self.dtype.itemsize]
+
+    @functools.cached_property
+    def is_shared(self) -> bool:
+        """Whether samples share members of a target shard."""
+        size = self.dtype.itemsize
+        alone = tarfile.BLOCKSIZE + padded(len(self.header) + size)
+        return alone - size > MOST_OVERHEAD * size
+
+    @property
+    def bytes_per_sample(self) -> int:
+        """What is read of a target shard for one sample."""
+        return self.dtype.itemsize + (0 if self.is_shared else len(self.header))
+
+    def to_bytes(self, records: NDArray[np.void]) -> bytes:
+        """Serialise one record () or a block of them (n,) as `.npy`."""
+        buffer = io.BytesIO()
+        np.save(buffer, records, allow_pickle=False)
+        return buffer.getvalue()
+
+    def from_bytes(self, data: bytes) -> NDArray[np.void]:
+        """View one record in its bytes: a member of its own, or its part of a shared one.
+
+        Raises:
+            DataError: the bytes are of another layout.
+        """
+        header = b"" if len(data) == self.dtype.itemsize else self.header
+        if len(data) != len(header) + self.dtype.itemsize or not data.startswith(header):
+            raise DataError("a target record has another layout than its manifest says; pack again")
+        record: NDArray[np.void] = np.frombuffer(data, self.dtype, 1, len(header))
+        return record[0]  # type: ignore[no-any-return]
+
+    def samples_of(self, keys: Sequence[str], records: NDArray[np.void]) -> Iterator[Sample]:
+        """Yield some samples as a target shard holds them: one by one, or all as a block.
+
+        Args:
+            keys: of the samples, in order.
+            records: theirs (n,).
+        """
+        if not self.is_shared:
+            for key, record in zip(keys, records, strict=True):
+                yield Sample(key, {TARGET_EXTENSION: self.to_bytes(record)})
+            return
+        block, size = self.to_bytes(records), self.dtype.itemsize
+        starts = range(len(block) - records.nbytes, len(block), size)
+        parts = tuple(Part(key, start, size) for key, start in zip(keys, starts, strict=True))
+        yield Sample(keys[0], {SHARED_EXTENSION: block, KEYS_EXTENSION: keys_json(keys)}, parts)
+
+    def records_of(
+        self, unit: zarr.Group, start: int, stop: int, recode: Recode | None = None
+    ) -> NDArray[np.void]:
+        """Read rows `start:stop` of a unit as records; priors are clamped to be positive.
+
+        Raises:
+            DataError: an object of the unit is damaged, or an array is not of the codec's type.
+        """
+        recoded = {} if recode is None else recode(unit, start, stop)
+        records = np.zeros(stop - start, dtype=self.dtype)
+        for name in self.dtype.names or ():
+            found = recoded[name] if name in recoded else unit[name][start:stop]  # type: ignore[index]
+            values = np.asarray(found)
+            if values.dtype != records[name].dtype:  # which numpy would convert, not refuse
+                raise DataError(
+                    f"a unit's {name} is {values.dtype}, where its codec has "
+                    f"{records[name].dtype}; extract the targets again"
+                )
+            records[name] = values
+        if not self.codec.needs_fit:
+            records["prior"] = decode_prior(records["prior"])
+        return records
+
+
+def keys_json(keys: Sequence[str]) -> bytes:
+    """Serialise the keys of samples that share a member."""
+    return json.dumps(keys, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def layout_of(identity: Identity) -> RecordLayout:
+    """Return the record layout of targets of an identity."""
+    height, width = identity["teacher"]["grid"]
+    codec = spec_of(identity["codec"])
+    return RecordLayout(codec=codec, patches=height * width, width=identity["teacher"]["width"])
+
+
+def write_target_shard(
+    folder: str,
+    name: str,
+    *,
+    store: str,
+    unit: Unit,
+    mark: Mark,
+    layout: RecordLayout,
+    identity_hash: str,
+    recode: Recode | None = None,
+) -> Shard:
+    """Write one unit as a target shard, its keys in the image shard's order.
+
+    Where layout and identity are of another codec than the store's, `recode` makes the one of the
+    other.
+
+    Raises:
+        DataError: the unit is damaged.
+        StorageError: the place cannot be written.
+    """
+    shard = write_shard(folder, name, _unit_samples(store, unit, mark, layout, recode))
+    return dataclasses.replace(shard, details=shard_details(unit, mark, identity_hash))
+
+
+def _unit_samples(
+    store: str, unit: Unit, mark: Mark, layout: RecordLayout, recode: Recode | None
+) -> Iterator[Sample]:
+    group = open_unit(store, unit, mark)
+    there = group["key"].shape[0]  # type: ignore[union-attr]
+    if there != mark.n:
+        place = storage.join(store, unit.mark_path)
+        raise DataError(
+            f"{place} says {mark.n} samples, its unit has {there}; delete it and extract again"
+        )
+    for start in range(0, mark.n, OUTER_SHARD):
+        stop = min(start + OUTER_SHARD, mark.n)
+        records = layout.records_of(group, start, stop, recode)
+        keys = [str(key) for key in group["key"][start:stop]]  # type: ignore[index, union-attr]
+        yield from layout.samples_of(keys, records)

@@ -1,0 +1,243 @@
+"""The record of a target store, whichever stage wrote it, and the finished units that it lists.
+
+Open a target store from Python: which units it has, and what the teacher said in each.
+
+Legend: n samples of a unit, N = 1 + L tokens (CLS first, then L patches row-major), D target width.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypedDict
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from milan_pipeline import storage
+from milan_pipeline.codecs.interface import Codec, decode_prior
+from milan_pipeline.core.schema import MISSHAPEN, conforming
+from milan_pipeline.errors import DataError, MismatchError, MissingDataError
+from milan_pipeline.provenance.identity import TRANSCODED_FROM, Identity, content_hash
+from milan_pipeline.provenance.record import read_record
+from milan_pipeline.shards.manifest import Shard
+from milan_pipeline.targets.codec_files import read_store_codec
+from milan_pipeline.targets.layout import read_identity
+from milan_pipeline.targets.reader import open_unit, read_codes
+from milan_pipeline.targets.units import (
+    Mark,
+    Unit,
+    read_marks,
+    require_extent,
+    undone_units,
+    units_of_extent,
+)
+
+
+class _Source(TypedDict):
+    extraction: dict[str, Any]
+
+
+class StoreRecord(NamedTuple):
+    """What the record of a store says.
+
+    Attributes:
+        stage: that wrote the store: extract-targets or transcode.
+        state: running or done.
+        extent: the full list of units; see `units.extent_of`.
+        extraction: options of the extract-targets that the targets come from, however often they
+            were transcoded since.
+    """
+
+    stage: str
+    state: str
+    extent: Mapping[str, Any]
+    extraction: Mapping[str, Any]
+
+    @property
+    def is_transcoded(self) -> bool:
+        """Whether no teacher made these very codes."""
+        return self.stage == "transcode"
+
+    @property
+    def views(self) -> int:
+        """How many views there are."""
+        return int(self.extent["views"])
+
+    def units(self, views: int | None = None) -> list[Unit]:
+        """List the units of the first views, or of all."""
+        return units_of_extent(self.extent, self.views if views is None else views)
+
+
+def stage_of(identity: Identity) -> str:
+    """Name the stage that writes targets of an identity, whose record then counts.
+
+    Where the root was overwritten by the other one, that one's record may lie beside it.
+    """
+    return "transcode" if TRANSCODED_FROM in identity else "extract-targets"
+
+
+def record_url(url: str, identity: Identity) -> str:
+    """Say where the record of a store of this identity is."""
+    return storage.join(url, f"{stage_of(identity)}.json")
+
+
+def read_store_record(url: str, identity: Identity) -> StoreRecord:
+    """Read the record of a store.
+
+    Raises:
+        MissingDataError: there is none.
+        DataError: it is damaged.
+    """
+    stage, place = stage_of(identity), record_url(url, identity)
+    record = read_record(place)
+    if record is None:
+        raise MissingDataError(
+            f"{place} does not exist, which says what the store should hold; run {stage} again"
+        )
+    source = record.get("source", {"extraction": record.get("config", {})})
+    try:
+        extent = require_extent(record["extent"])
+        return StoreRecord(
+            stage, record["state"], extent, conforming(source, _Source)["extraction"]
+        )
+    except MISSHAPEN as error:
+        raise DataError(
+            f"{place} does not say what the store should hold ({error}); run {stage} again"
+        ) from error
+
+
+def finished_units(
+    url: str,
+    identity: Identity,
+    record: StoreRecord,
+    *,
+    views: int | None,
+    allow_unfinished: bool,
+) -> list[tuple[Unit, Mark]]:
+    """List the units of a finished store with their marks, view by view.
+
+    They are those of its record; what else lies in the store was made from other shards, or is a
+    view that nobody finished.
+
+    Args:
+        url: the store.
+        identity: of the store.
+        record: of the store.
+        views: how many to list; None for all.
+        allow_unfinished: take an unfinished store's finished units.
+
+    Raises:
+        MismatchError: the store is not finished.
+        MissingDataError: it lacks views or units.
+    """
+    again = f"run {record.stage} again"
+    if not (allow_unfinished or record.state == "done"):
+        raise MismatchError(f"{url} is not finished; {again}, or --allow-unfinished")
+    wanted = views or record.views
+    if wanted > record.views:
+        raise MissingDataError(f"--views asks for {wanted}, {url} has {record.views}; extract more")
+    units = record.units(wanted)
+    marks = read_marks(url, wanted)
+    left = undone_units(units, marks, content_hash(identity))
+    if left and not allow_unfinished:
+        unit, reason = next(iter(left.items()))
+        raise MissingDataError(
+            f"{url} lacks {unit.path} ({reason}) and {len(left) - 1} more units; {again}"
+        )
+    return [(unit, marks[unit.mark_path]) for unit in units if unit not in left]
+
+
+class UnitTargets(NamedTuple):
+    """The targets of some samples of a unit, decoded.
+
+    Attributes:
+        keys: of the samples, n.
+        tokens_nND: float32; a fitted codec keeps their directions, not their lengths.
+        prior_nL: float32, above zero.
+        box: (n, 4) float32: top, left, height, width of the view in pixels of the source.
+        flip: (n,) bool: whether the view was mirrored.
+    """
+
+    keys: list[str]
+    tokens_nND: NDArray[np.float32]
+    prior_nL: NDArray[np.float32]
+    box: NDArray[np.float32]
+    flip: NDArray[np.bool_]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StoredTargets:
+    """A target store, open for reading; `open_targets` makes one.
+
+    Attributes:
+        url: where it lies.
+        identity: what its targets are: teacher, preprocessing, view policy, codec.
+        codec: decodes them.
+        marks: of the finished units, by (view, stem of the image shard).
+    """
+
+    url: str
+    identity: Identity
+    codec: Codec
+    marks: Mapping[tuple[int, str], Mark]
+
+    @property
+    def units(self) -> list[tuple[int, str]]:
+        """The finished units, each a view of an image shard: `(0, "images-000000")`."""
+        return list(self.marks)
+
+    def read(self, view: int, shard: str, rows: slice = slice(None)) -> UnitTargets:
+        """Read and decode a unit, or some rows of it; every byte is checked by its hash.
+
+        Args:
+            view: from 0.
+            shard: stem of the image shard's name.
+            rows: of the unit, in the image shard's order.
+
+        Raises:
+            MissingDataError: the unit is not finished.
+            DataError: an object of it is missing or damaged.
+        """
+        if (view, shard) not in self.marks:
+            raise MissingDataError(
+                f"{self.url} has no finished unit of view {view} of {shard}; `units` lists them"
+            )
+        mark = self.marks[view, shard]
+        arrays: dict[str, zarr.Array[Any]] = dict(
+            open_unit(self.url, _unit_of(mark), mark).arrays()
+        )
+        codes_nNC, scale_nN = read_codes(arrays, rows)
+        return UnitTargets(
+            keys=[str(key) for key in np.asarray(arrays["key"][rows])],
+            tokens_nND=self.codec.decode(codes_nNC, scale_nN).numpy(),
+            prior_nL=decode_prior(np.asarray(arrays["prior"][rows])),
+            box=np.asarray(arrays["box"][rows]),
+            flip=np.asarray(arrays["flip"][rows]),
+        )
+
+
+def open_targets(url: str) -> StoredTargets:
+    """Open a target store, on a disk or anywhere that fsspec reaches.
+
+    Units that are not finished, or were made under another identity, do not exist.
+
+    Raises:
+        MissingDataError: there is no store.
+        DataError: it, its codec or a mark is damaged, or of a newer version.
+        StorageError: it cannot be read.
+    """
+    identity = read_identity(url)
+    views = len(storage.list_names(storage.join(url, "done")))
+    current = content_hash(identity)
+    marks = [mark for mark in read_marks(url, views).values() if mark.identity_hash == current]
+    return StoredTargets(
+        url=url,
+        identity=identity,
+        codec=read_store_codec(url, identity),
+        marks={(mark.view, _unit_of(mark).shard.stem): mark for mark in marks},
+    )
+
+
+def _unit_of(mark: Mark) -> Unit:
+    shard = Shard(name=mark.shard, samples=mark.n, bytes=0, sha256=mark.sha256, index_sha256="")
+    return Unit(mark.view, shard)

@@ -1,0 +1,244 @@
+"""Targets from one codec to another, without a teacher: decoded and encoded again, prior included.
+
+Always in the same blocks of rows, so that the bytes do not depend on who asks or how often: packing
+with another codec gives what transcoding and then packing gives.
+
+Legend: n samples, N = 1 + L tokens, L patches, D target width, C code width.
+
+Transcoding unit by unit, from one store to another, by whichever process.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+from numpy.typing import NDArray
+
+from milan_pipeline.cluster.work import Work
+from milan_pipeline.codecs.fitting import codebooks, fit_codec
+from milan_pipeline.codecs.interface import Codec, decode_prior, encode_prior
+from milan_pipeline.codecs.registry import codec_of
+from milan_pipeline.codecs.spec import UNFITTED, CodecSpec, spec_of
+from milan_pipeline.core.console import progress_bar
+from milan_pipeline.core.devices import pick_device
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.errors import DataError
+from milan_pipeline.provenance.identity import Identity, require_hash, transcoded_identity
+from milan_pipeline.targets.codec_files import read_store_codec, stored_sample, thinned
+from milan_pipeline.targets.layout import OUTER_SHARD, UnitBlock, read_identity
+from milan_pipeline.targets.reader import open_unit, read_codes
+from milan_pipeline.targets.units import Mark, Unit, unit_sha256
+from milan_pipeline.targets.writer import UnitWriter
+
+ROWS_AT_ONCE = 32
+"""Samples that are re-encoded at a time: a divisor of an outer shard, of which a whole one, taken
+to floats and indices, would fill a gigabyte in each thread."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recoder:
+    """Reads rows of a unit and re-encodes them.
+
+    Attributes:
+        source: codec that they are stored with.
+        target: codec that they become.
+        device: that decodes and encodes.
+    """
+
+    source: Codec
+    target: Codec
+    device: torch.device
+
+    def __call__(self, unit: zarr.Group, start: int, stop: int) -> dict[str, NDArray[Any]]:
+        """Return rows `start:stop` of codes, prior and, where there is one, scale.
+
+        Raises:
+            DataError: an object is damaged, or a target is not finite or too large for the codec.
+        """
+        arrays = {name: unit[name] for name in ("codes", "scale") if name in unit}
+        codes_nNC, scale_nN = read_codes(arrays, slice(start, stop))  # type: ignore[arg-type]
+        parts = [
+            self._recoded(codes_nNC[rows], None if scale_nN is None else scale_nN[rows])
+            for rows in _slices(stop - start)
+        ]
+        prior_nL = np.asarray(unit["prior"][start:stop])  # type: ignore[index]
+        found = {
+            "codes": np.concatenate([codes.numpy() for codes, _ in parts]),
+            "prior": self._prior(prior_nL),
+        }
+        scales = [scale.numpy() for _, scale in parts if scale is not None]
+        return found | ({"scale": np.concatenate(scales)} if scales else {})
+
+    def _recoded(
+        self, codes_nNC: torch.Tensor, scale_nN: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        scale_nN = None if scale_nN is None else scale_nN.to(self.device)
+        tokens_nND = self.source.decode(codes_nNC.to(self.device), scale_nN)
+        encoded, fits_n = self.target.try_encode(tokens_nND)
+        if not bool(fits_n.all()):
+            raise DataError(
+                f"targets are not finite or too large for --codec {self.target.spec.name}; "
+                "`milan-pipeline verify` tells which, and bfloat16 or a fitted codec takes large "
+                "ones"
+            )
+        scale = encoded.scale_nN
+        return encoded.codes_nNC.cpu(), None if scale is None else scale.cpu()
+
+    def _prior(self, prior_nL: NDArray[Any]) -> NDArray[Any]:
+        coded = self.target.spec.needs_fit
+        if coded == self.source.spec.needs_fit:
+            return prior_nL
+        if not coded:
+            return decode_prior(prior_nL)
+        codes_nL: NDArray[Any] = encode_prior(torch.from_numpy(prior_nL)).numpy()
+        return codes_nL
+
+
+def code_shape(identity: Identity) -> tuple[int, int]:
+    """Return (N, C) of the codes of one sample of an identity's targets."""
+    height, width = identity["teacher"]["grid"]
+    return 1 + height * width, spec_of(identity["codec"]).code_width(identity["teacher"]["width"])
+
+
+def likely_identity_of(source: Identity, spec: CodecSpec, existing: Identity | None) -> Identity:
+    """Build the identity of transcoded targets before the codec is fitted.
+
+    Args:
+        source: of the targets that are decoded.
+        spec: the codec, settled for their width.
+        existing: of the targets that are there already, whose fitted arrays would be gone on with.
+    """
+    arrays = (existing or {}).get("codec", {}).get("arrays", UNFITTED)
+    return transcoded_identity(source, spec.parameters(arrays))
+
+
+def new_codec(
+    url: str,
+    units: Sequence[tuple[Unit, Mark]],
+    codec: Codec,
+    spec: CodecSpec,
+    stop: StopRequest,
+) -> Codec:
+    """Return the codec of a spec, fitted, where it needs that, to the targets of a store.
+
+    They are those of the first view's first images by the hash of their keys.
+
+    Args:
+        url: the store.
+        units: finished ones, with their marks.
+        codec: of the store.
+        spec: the codec that is wanted, settled for the targets' width.
+        stop: is asked after each codebook.
+
+    Raises:
+        DataError: there is no target to fit to, or one is not finite or cannot be read.
+        InterruptedRunError: a stop was asked for.
+        StorageError: the store cannot be read.
+    """
+    if not spec.needs_fit:
+        return codec_of(spec.parameters())
+    first = [(unit, mark) for unit, mark in units if unit.view == 0]
+    if not any(mark.n for _, mark in first):
+        raise DataError(f"{url} has no target in its first view to fit a codec to; extract some")
+    tokens_TD = thinned(stored_sample(url, first, codec))
+    with progress_bar("fit codec", total=codebooks(spec), unit="codebooks") as bar:
+
+        def progress(count: int) -> None:
+            bar.update(count)
+            stop.raise_if_asked("nothing is fitted yet")
+
+        return fit_codec(spec, tokens_TD, progress)
+
+
+def _slices(rows: int) -> list[slice]:
+    return [slice(first, first + ROWS_AT_ONCE) for first in range(0, rows, ROWS_AT_ONCE)]
+
+
+KEPT = "finished units are kept"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TranscodingSpec:
+    """From one store to another.
+
+    Attributes:
+        source: URL of the store that is read.
+        source_hash: of its identity.
+        dest: URL of the one that is written; it has its root, and its codec.
+        dest_hash: of its identity.
+        device: that decodes and encodes, or "auto".
+    """
+
+    source: str
+    source_hash: str
+    dest: str
+    dest_hash: str
+    device: str
+
+    def begin(self, number: int | None) -> "Transcoding":
+        """Read both codecs.
+
+        Raises:
+            DataError: a codec is missing or damaged.
+            MismatchError: the stores here are not those that are meant.
+            StorageError: a store cannot be read.
+        """
+        source, dest = read_identity(self.source), read_identity(self.dest)
+        require_hash(source, self.source_hash, what=self.source)
+        require_hash(dest, self.dest_hash, what=self.dest)
+        recoder = Recoder(
+            source=read_store_codec(self.source, source),
+            target=read_store_codec(self.dest, dest),
+            device=pick_device(self.device, number),
+        )
+        return Transcoding(self, recoder, code_shape(dest))
+
+
+class Transcoding(Work[tuple[Unit, Mark], Mark]):
+    """Transcodes units, each given with its mark in the store that is read."""
+
+    def __init__(self, spec: TranscodingSpec, recoder: Recoder, shape: tuple[int, int]) -> None:
+        self._spec = spec
+        self._recoder = recoder
+        self._shape = shape  # (N, C) of one sample's new codes
+
+    def do(self, item: tuple[Unit, Mark], stop: StopRequest) -> Mark:
+        """Transcode one unit and return its new mark; a stop is heeded before each outer shard.
+
+        Raises:
+            DataError: the unit is damaged, or cannot be encoded.
+            InterruptedRunError: a stop was asked for.
+            StorageError: a store cannot be read or written.
+        """
+        unit, mark = item
+        group = open_unit(self._spec.source, unit, mark)
+        writer = UnitWriter(
+            self._spec.dest,
+            unit,
+            identity_hash=self._spec.dest_hash,
+            codec=self._recoder.target,
+            shape=self._shape,
+            source_unit=unit_sha256(mark),
+        )
+        for start in range(0, mark.n, OUTER_SHARD):
+            stop.raise_if_asked(KEPT)
+            writer.add(self._block(group, start, min(start + OUTER_SHARD, mark.n)))
+        return writer.finish(mark.skipped)
+
+    def _block(self, group: zarr.Group, start: int, stop: int) -> UnitBlock:
+        values = {
+            name: np.asarray(group[name][start:stop])  # type: ignore[index]
+            for name in ("box", "flip", "size", "digest")
+        }
+        keys = [str(key) for key in group["key"][start:stop]]  # type: ignore[index, union-attr]
+        recoded = self._recoder(group, start, stop)
+        return UnitBlock(
+            key=keys,
+            codes=recoded["codes"],
+            scale=recoded.get("scale"),
+            prior=recoded["prior"],
+            **values,
+        )

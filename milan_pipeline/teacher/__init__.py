@@ -1,0 +1,1 @@
+"""CLIP image tower -> (targets, prior), whatever its family."""

@@ -1,0 +1,150 @@
+"""Which number type a teacher computes in, where the device is to choose."""
+
+import dataclasses
+import hashlib
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
+from milan_pipeline.teacher.open_clip_models import architecture_of, blank_visual, known_statistics
+from milan_pipeline.teacher.prior import settle_prior
+from milan_pipeline.teacher.spec import TeacherSpec
+from milan_pipeline.teacher.tower import Tower
+from milan_pipeline.teacher.tower_registry import tower_of
+
+POSITIONS = ("positional_embedding", "pos_embed", "relative_position")
+"""What the names of position embeddings and of tables of position biases contain."""
+PIXEL_PATH = "pillow-rgb, bicubic antialiased, uint8"
+"""What the identity calls how images become views."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def settle_precision(
+    spec: TeacherSpec, device: torch.device, *, existing: str | None = None
+) -> TeacherSpec:
+    """Put a precision into the place of "auto": that of the targets that exist, else the device's.
+
+    Never fp16 by itself: its range is not that of the weights, bfloat16's is.
+
+    Args:
+        spec: what is asked for; given back unchanged if it names a precision.
+        device: where the teacher will run.
+        existing: precision of the store that is to be gone on with, if there is one.
+    """
+    if spec.precision != "auto":
+        return spec
+    found = existing or ("bf16" if has_bfloat16(device) else "fp32")
+    return dataclasses.replace(spec, precision=found)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Tell whether a device computes in bfloat16 by itself, and so faster than in float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
+
+
+class TeacherShape(NamedTuple):
+    """What can be known of a tower without its weights: input pixels, token grid, target width."""
+
+    image_size: int
+    grid: tuple[int, int]
+    width: int
+
+
+def describe_teacher(spec: TeacherSpec) -> TeacherShape:
+    """Read a tower's shape from its configuration alone.
+
+    Raises:
+        ConfigError: open_clip knows no such model, or it cannot give what is asked for.
+    """
+    tower, _ = _settled(blank_visual(spec), spec)
+    return TeacherShape(tower.image_size, tower.grid, tower.widths[spec.space])
+
+
+def visible_identity(spec: TeacherSpec) -> dict[str, dict[str, Any]]:
+    """Return the teacher's parts of the identity, as far as they are known without its weights.
+
+    Args:
+        spec: with its precision settled.
+
+    Raises:
+        ConfigError: as `describe_teacher`.
+    """
+    visual = blank_visual(spec)
+    tower, prior = _settled(visual, spec)
+    statistics = known_statistics(spec)
+    if spec.norm == "imagenet":
+        statistics = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
+    return {
+        "teacher": _content(spec, tower, prior, architecture_of(visual)),
+        "preprocessing": {"pixels": PIXEL_PATH, "size": tower.image_size, **statistics},
+    }
+
+
+def _settled(visual: nn.Module, spec: TeacherSpec) -> tuple[Tower, str]:
+    """Return a tower and the prior it gives, if it can do what is asked of it."""
+    tower = tower_of(visual, spec.name)
+    if spec.grid is not None and tower.grid != (spec.grid, spec.grid):
+        raise ConfigError(
+            f"--grid {spec.grid} cannot be had of --teacher {spec.name!r}, whose tokens are "
+            f"{tower.grid[0]}x{tower.grid[1]}; leave --grid away or choose another teacher"
+        )
+    depth = max(1, len(tower.blocks))
+    if spec.layers > depth:
+        raise ConfigError(
+            f"--layers {spec.layers} is more than --teacher {spec.name!r} has that its final norm "
+            f"fits; give {depth} or less"
+        )
+    if spec.space not in tower.widths:
+        raise ConfigError(
+            f"--space {spec.space} is not to be had of --teacher {spec.name!r}; choose "
+            + " or ".join(tower.widths)
+        )
+    return tower, settle_prior(spec.prior, tower, spec.name)
+
+
+def _content(
+    spec: TeacherSpec, tower: Tower, prior: str, architecture: str | None
+) -> dict[str, Any]:
+    """Return what shapes targets, but for the weights.
+
+    Heads, activation and pooling are not told by the weights, and a local folder may change them.
+    They are named, for people to read; the hash of the architecture tells these and all others.
+    """
+    return {
+        "name": spec.name_in_identity,
+        "pretrained": spec.tag_in_identity,
+        "architecture": architecture,
+        "heads": tower.heads,
+        "pooling": tower.pooling,
+        "pool_heads": getattr(tower.pool_attention, "num_heads", None),
+        "activation": tower.activation,
+        "precision": spec.precision,
+        "compiled": spec.compile,
+        "grid": list(tower.grid),
+        "layers": spec.layers,
+        "space": spec.space,
+        "width": tower.widths[spec.space],
+        "prior": prior,
+    }
+
+
+def _weights_sha256(visual: nn.Module, *, resampled: bool) -> str:
+    """Hash a tower's weights, without position embeddings that were resampled for another grid.
+
+    Resampling rounds as the CPU's kernels do, so that one machine's last bits would be another's
+    other weights. The grid is in the identity, and the other weights tell weights apart.
+    """
+    digest = hashlib.sha256()
+    for key, tensor in sorted(visual.state_dict().items()):
+        if resampled and any(word in key for word in POSITIONS):
+            continue
+        digest.update(f"{key} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+    return digest.hexdigest()

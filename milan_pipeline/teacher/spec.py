@@ -1,0 +1,70 @@
+"""Which teacher, and what is asked of it: what shapes targets, before any weight is read."""
+
+import dataclasses
+from pathlib import Path
+
+from milan_pipeline.errors import ConfigError
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+NORMS = ("own", "imagenet")
+SPACES = ("projected", "hidden")
+PRIORS = ("auto", "cls", "pool", "rollout", "uniform")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TeacherSpec:
+    """A CLIP image tower by name.
+
+    Attributes:
+        name: an open_clip model (`ViT-B-16`), `hf-hub:ORG/REPO` or `local-dir:PATH`.
+        pretrained: weights tag (`openai`) or checkpoint file; None for hf-hub and local-dir.
+        precision: type of weights and activations, one of `PRECISIONS`; "auto" is what
+            `description.settle_precision` finds for the device.
+        norm: mean and std of the pixels it is given: its "own", or "imagenet" as MILAN's official
+            code has it.
+        grid: tokens along each side, by the input size that gives them; None for its own.
+        layers: targets are the mean of that many last layers, each through the final norm.
+        space: "projected" into the space shared with text, or "hidden", just before.
+        prior: where the mask prior comes from; "auto" is the attention that the tower pools by.
+        compile: have torch compile its attention blocks: slower to start, and on a GPU faster. Last
+            bits of targets change by it.
+
+    Raises:
+        ConfigError: a value is not one of those.
+    """
+
+    name: str
+    pretrained: str | None = None
+    precision: str = "fp32"
+    norm: str = "own"
+    grid: int | None = None
+    layers: int = 1
+    space: str = "projected"
+    prior: str = "auto"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        for option, value, choices in (
+            ("--precision", self.precision, PRECISIONS),
+            ("--teacher-norm", self.norm, NORMS),
+            ("--space", self.space, SPACES),
+            ("--prior", self.prior, PRIORS),
+        ):
+            if value not in choices:
+                raise ConfigError(
+                    f"{option} {value!r} is unknown; choose one of {', '.join(choices)}"
+                )
+        for option, number in (("--grid", self.grid), ("--layers", self.layers)):
+            if number is not None and number < 1:
+                raise ConfigError(f"{option} {number} is below 1; give 1 or more")
+
+    @property
+    def name_in_identity(self) -> str:
+        """What the identity calls the tower: the path of a local folder is not part of it."""
+        return "local-dir" if self.name.startswith("local-dir:") else self.name
+
+    @property
+    def tag_in_identity(self) -> str | None:
+        """What the identity calls its weights: the path of a file is not part of it."""
+        is_file = self.pretrained is not None and Path(self.pretrained).is_file()
+        return "file" if is_file else self.pretrained

@@ -1,0 +1,148 @@
+"""CLIP image tower -> (targets, prior).
+
+Legend: B batch, C = 3 channels, H, W pixels, N = 1 + L tokens (the image's first), L patches
+row-major, D target width.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
+from milan_pipeline.teacher.description import (
+    DTYPES,
+    PIXEL_PATH,
+    _content,
+    _settled,
+    _weights_sha256,
+    settle_precision,
+)
+from milan_pipeline.teacher.open_clip_models import (
+    architecture_of,
+    is_resampled,
+    load_visual,
+    untrained_visual,
+)
+from milan_pipeline.teacher.prior import PriorReader
+from milan_pipeline.teacher.spec import TeacherSpec
+
+
+class Teacher:
+    """A frozen CLIP image tower."""
+
+    def __init__(self, visual: nn.Module, spec: TeacherSpec, *, device: str = "cpu") -> None:
+        """Take over a tower, whose weights are cast to the precision asked for.
+
+        Raises:
+            ConfigError: it cannot give what is asked for.
+        """
+        self._device = torch.device(device)
+        _prepare(self._device)
+        self.spec = settle_precision(spec, self._device)
+        visual.eval().requires_grad_(requires_grad=False)
+        self._tower, self.prior = _settled(visual, spec)
+        self._reader = PriorReader(self._tower, self.prior)
+        self.image_size = self._tower.image_size
+        self.grid = self._tower.grid
+        self.width = self._tower.widths[spec.space]
+        own: Any = getattr(visual, "preprocess_cfg", {})
+        imagenet = spec.norm == "imagenet"
+        self.mean = [float(value) for value in (IMAGENET_MEAN if imagenet else own["mean"])]
+        self.std = [float(value) for value in (IMAGENET_STD if imagenet else own["std"])]
+        # On the device once and for all: copied there for each batch, they would be waited for.
+        self._mean_C11, self._std_C11 = (
+            torch.tensor(values, device=self._device).view(3, 1, 1)
+            for values in (self.mean, self.std)
+        )
+        self._architecture = architecture_of(visual)
+        self.weights_sha256 = _weights_sha256(visual, resampled=is_resampled(visual))
+        self._dtype = DTYPES[self.spec.precision]
+        visual.to(device=self._device, dtype=self._dtype)
+        if spec.compile:
+            self._compile()
+
+    @classmethod
+    def load(cls, spec: TeacherSpec, *, device: str = "cpu") -> "Teacher":
+        """Load an open_clip model and keep its image tower.
+
+        Args:
+            spec: which one, and what is asked of it.
+            device: where the tower runs.
+
+        Raises:
+            ConfigError: the model or its weights cannot be had, or it cannot give what is asked.
+        """
+        return cls(load_visual(spec), spec, device=device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tower runs."""
+        return self._device
+
+    @classmethod
+    def untrained(cls, spec: TeacherSpec, *, device: str = "cpu") -> "Teacher":
+        """Build a tower with random weights, always the same: as fast as the trained one.
+
+        Raises:
+            ConfigError: open_clip knows no such model, or it cannot give what is asked for.
+        """
+        return cls(untrained_visual(spec), spec, device=device)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the teacher's part of the identity."""
+        content = _content(self.spec, self._tower, self.prior, self._architecture)
+        return content | {"weights_sha256": self.weights_sha256}
+
+    def preprocessing(self) -> dict[str, Any]:
+        """Return the identity's part on what the tower is given."""
+        return {
+            "pixels": PIXEL_PATH,
+            "size": self.image_size,
+            "mean": self.mean,
+            "std": self.std,
+        }
+
+    @torch.no_grad()  # not inference_mode: on the CPU it slows bfloat16 down several times
+    def __call__(self, pixels_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute targets and priors (MILAN, arXiv 2208.06049, sections 3.1 and 3.3).
+
+        Args:
+            pixels_BCHW: uint8 views of the tower's input size.
+
+        Returns:
+            targets_BND: float32, first of the image, which is CLS where the tower pools by it, then
+                of every patch, through the same final norm and, if asked for, projection.
+            prior_BL: float32, of every patch; see `prior.PriorReader`.
+        """
+        with self._reader.reading():
+            targets_BND = self._tower.features(
+                self.normalise(pixels_BCHW), layers=self.spec.layers, space=self.spec.space
+            )
+        prior_BL = self._reader.read(len(targets_BND), targets_BND.device)
+        return targets_BND.float(), prior_BL
+
+    def normalise(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        """Turn uint8 pixels into the tower's input type, with mean and std of `preprocessing`."""
+        pixels = pixels_BCHW.to(self._device, non_blocking=True).float().div_(255)
+        return pixels.sub_(self._mean_C11).div_(self._std_C11).to(self._dtype)
+
+    def _compile(self) -> None:
+        """Compile the blocks, but for those whose attention is read as Python sees it.
+
+        For each shape by itself: code for any shape would depend on which ones came before.
+        """
+        watched = {id(attention) for attention in self._reader.watches}
+        pairs = zip(self._tower.blocks, self._tower.attentions, strict=True)
+        for block, attention in pairs:
+            if id(attention) not in watched:
+                block.compile(dynamic=False)
+
+
+def _prepare(device: torch.device) -> None:
+    """Settle what torch keeps for the whole process."""
+    # By default cuDNN's convolutions round fp32 to 10 bits: fp32 is to be fp32, on every device.
+    torch.backends.cudnn.allow_tf32 = False
+    if device.type == "cuda" and device.index is not None:
+        # Whatever names no device would otherwise take memory on the first one, too.
+        torch.cuda.set_device(device)

@@ -1,0 +1,1 @@
+"""The loop, whatever is learnt: optimiser, checkpoints, run folder, validation."""

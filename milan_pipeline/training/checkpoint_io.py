@@ -1,0 +1,150 @@
+"""Load a checkpoint into what is trained: weights, their average and the optimiser's state.
+
+Write checkpoints on a thread of their own, while training goes on.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from milan_pipeline.cluster.world import like
+from milan_pipeline.core.schema import MISSHAPEN
+from milan_pipeline.errors import DataError
+from milan_pipeline.training.checkpoints import (
+    AVERAGE,
+    MODEL,
+    OPTIMISER,
+    Snapshot,
+    verify_checkpoint,
+    write_checkpoint,
+)
+from milan_pipeline.training.optim import MovingAverage
+
+
+def load_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: MovingAverage | None = None,
+) -> None:
+    """Load weights and optimiser state, strictly, after checking the hashes.
+
+    Every process reads the whole tensors and keeps its part of them.
+
+    Raises:
+        DataError: the checkpoint is damaged, or one of another model.
+    """
+    verify_checkpoint(folder)
+    try:
+        _load_verified(folder, model, optimiser, average)
+    except (DataError, torch.OutOfMemoryError):  # which says nothing of what fits
+        raise
+    except (OSError, RuntimeError, *MISSHAPEN) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{folder} does not fit what is trained ({reason:.300}); give another --out"
+        ) from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read one file of a checkpoint whose hashes were checked.
+
+    Raises:
+        DataError: it is none, whatever its hash says.
+    """
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise DataError(f"{path} holds no tensors ({error}); delete its checkpoint") from error
+
+
+def _load_verified(
+    folder: Path,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: MovingAverage | None,
+) -> None:
+    weights, models = read_tensors(folder / MODEL), model.state_dict()
+    fitting = {n: like(v, models[n]) if n in models else v for n, v in weights.items()}
+    model.load_state_dict(fitting, strict=True)
+    if average is not None:
+        average.load_state_dict(read_tensors(folder / AVERAGE))
+    tensors = read_tensors(folder / OPTIMISER)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    state: dict[int, dict[str, Tensor]] = {}
+    ordered = [p for group in optimiser.param_groups for p in group["params"]]
+    for index, parameter in enumerate(ordered):
+        prefix = f"{names[id(parameter)]}:"
+        entries = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        if entries:
+            # Moments have their parameter's shape; the count of steps has none.
+            # Cloned, or on a CPU they would stay mapped from a file that is deleted one day.
+            state[index] = {
+                k: (like(v, parameter) if v.ndim else v).clone() for k, v in entries.items()
+            }
+    groups = optimiser.state_dict()["param_groups"]
+    optimiser.load_state_dict({"state": state, "param_groups": groups})
+
+
+class CheckpointWriter:
+    """At most one checkpoint is on its way to the disk; leaving the block waits for it.
+
+    What fails on the way is raised by the next call, or on leaving.
+
+    Args:
+        run: the run folder.
+        keep: checkpoints to keep.
+        write: what writes one.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        *,
+        keep: int,
+        write: Callable[..., object] = write_checkpoint,
+    ) -> None:
+        self._run = run
+        self._keep = keep
+        self._write = write
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        self._pending: Future[object] | None = None
+
+    def save(self, step: int, snapshot: Snapshot) -> None:
+        """Begin to write a snapshot, after the one before it.
+
+        Raises:
+            StorageError: the one before it could not be written.
+        """
+        self.wait()
+        self._pending = self._thread.submit(self._write, self._run, step, snapshot, keep=self._keep)
+
+    def wait(self) -> None:
+        """Return when the latest checkpoint is on the disk.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._thread.shutdown(wait=True)
+        if error is None:  # an error of the block itself says more than one of the thread
+            self.wait()

@@ -1,0 +1,227 @@
+"""Checkpoints: `checkpoints/step-%08d/`, whole or not at all, without pickle."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from milan_pipeline import storage
+from milan_pipeline.cluster.world import whole
+from milan_pipeline.core.console import warn
+from milan_pipeline.core.schema import MISSHAPEN, parsed
+from milan_pipeline.errors import DataError, MismatchError, StorageError
+from milan_pipeline.training.optim import MovingAverage
+
+logger = logging.getLogger(__name__)
+
+MODEL, OPTIMISER, AVERAGE = "student.safetensors", "optimiser.safetensors", "ema.safetensors"
+HASHES = "sha256.json"
+
+Snapshot = dict[str, dict[str, Tensor]]  # by file name: whole tensors on the CPU, by name
+
+
+def take_snapshot(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: MovingAverage | None = None,
+    *,
+    keeping: bool = True,
+) -> Snapshot:
+    """Copy what a checkpoint holds to the CPU; training may go on at once.
+
+    Sharded tensors are put together, for which every process must come here.
+
+    Args:
+        model: its whole state is copied.
+        optimiser: its state is copied by parameter name.
+        average: of the model's weights, where there is one.
+        keeping: whether this process wants the copy; without it, the result is empty.
+    """
+    states = {MODEL: model.state_dict(), OPTIMISER: _optimiser_tensors(model, optimiser)}
+    if average is not None:
+        states[AVERAGE] = average.state_dict()
+    # A file without tensors is written too: what has not been trained has no optimiser state.
+    snapshot: Snapshot = {file: {} for file in states} if keeping else {}
+    for file, tensors in states.items():
+        for name, value in tensors.items():
+            tensor = whole(value.detach())
+            if keeping:
+                snapshot[file][name] = tensor.to("cpu", copy=True).contiguous()
+    return snapshot
+
+
+def write_checkpoint(run: Path, step: int, snapshot: Snapshot, *, keep: int) -> Path:
+    """Write a checkpoint under a temporary name, rename it, and drop all but the newest `keep`.
+
+    Those of later steps are dropped too: training went past them once, so they were torn. So are
+    torn ones of earlier steps. What cannot be dropped is named on stderr, and training goes on.
+
+    Args:
+        run: the run folder.
+        step: steps that the weights have seen.
+        snapshot: what it holds.
+        keep: checkpoints to keep.
+
+    Raises:
+        StorageError: the place cannot be written, or it is full.
+    """
+    folder, place = run / "checkpoints", checkpoint_folder(run, step)
+    temporary = folder / f".step-{step:08d}.{uuid.uuid4().hex}.tmp"
+    with _named_errors(place):
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(".step-*.tmp"):
+            shutil.rmtree(leftover)
+        hashes = {}
+        for name, tensors in snapshot.items():
+            data = save(tensors)
+            storage.put_bytes(str(temporary / name), data)
+            hashes[name] = hashlib.sha256(data).hexdigest()
+        storage.put_bytes(str(temporary / HASHES), (json.dumps(hashes, indent=1) + "\n").encode())
+        if place.exists():
+            shutil.rmtree(place)
+        temporary.rename(place)
+    logger.info("step %d: checkpoint in %s", step, place)
+    _prune(run, step, keep)
+    return place
+
+
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Return where the checkpoint of a step is."""
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def require_recorded(run: Path) -> None:
+    """Refuse a folder with checkpoints of which no record says what run they are of.
+
+    Raises:
+        MismatchError: it is one; training would go on from them under any options.
+    """
+    if _by_step(run) and not (run / "config.json").exists():
+        raise MismatchError(
+            f"{run} has checkpoints but no config.json; give another --out or delete its "
+            "checkpoints"
+        )
+
+
+def newest_checkpoint(run: Path) -> tuple[int, Path] | None:
+    """Return (step, folder) of the newest whole checkpoint, or None where there is none at all.
+
+    Torn ones are passed over, with a warning on stderr that names them.
+
+    Raises:
+        DataError: there are checkpoints, and all are torn.
+    """
+    torn: list[Path] = []
+    for step, folder in reversed(_by_step(run).items()):
+        try:
+            verify_checkpoint(folder)
+        except DataError as error:
+            torn.append(folder)
+            warn(str(error))
+            continue
+        return step, folder
+    if torn:
+        raise DataError(
+            f"no checkpoint of {run} is whole ({', '.join(path.name for path in torn)} are torn); "
+            f"delete {run / 'checkpoints'} to start anew"
+        )
+    return None
+
+
+def verify_checkpoint(folder: Path) -> None:
+    """Check every file of a checkpoint against its hash.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    try:
+        hashes = _hashes(folder)
+        bad = [name for name in sorted(hashes) if _sha256(folder / name) != hashes[name]]
+    except (OSError, *MISSHAPEN) as error:
+        raise DataError(f"{folder} is torn ({error}); delete it to go on from the last") from error
+    if bad:
+        raise DataError(f"{folder / bad[0]} is damaged; delete the checkpoint to go on without it")
+
+
+def _optimiser_tensors(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{name}:{field}": value
+        for name, parameter in model.named_parameters()
+        for field, value in optimiser.state.get(parameter, {}).items()
+    }
+
+
+def _prune(run: Path, step: int, keep: int) -> None:
+    """Drop all checkpoints but the newest `keep` up to a step."""
+    steps = _by_step(run)
+    kept = [other for other in steps if other <= step and _is_complete(steps[other])][-keep:]
+    for other in steps.keys() - kept:
+        try:
+            shutil.rmtree(steps[other])
+        except OSError as error:
+            warn(
+                f"{steps[other]} cannot be deleted ({error.strerror or error}); delete it to have "
+                "its space"
+            )
+
+
+def _is_complete(folder: Path) -> bool:
+    """Tell whether every file that a checkpoint lists is there, with the length that it states.
+
+    Opening a safetensors file compares its length with its header. That finds what a power cut
+    left half written, without hashing gigabytes at each checkpoint; `load_checkpoint` hashes.
+    """
+    try:
+        for name in _hashes(folder):
+            with safe_open(folder / name, framework="pt"):
+                pass
+    except (OSError, SafetensorError, *MISSHAPEN):
+        return False
+    return True
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Return the hashes of a checkpoint's files, by name: of all that are there, of no others.
+
+    Raises:
+        MISSHAPEN: the list is damaged; a name in it may lead anywhere, so that none is followed.
+        OSError: it cannot be read.
+    """
+    hashes = parsed((folder / HASHES).read_bytes(), dict[str, str])
+    wanted = {MODEL, OPTIMISER} | {name for name in (AVERAGE,) if (folder / name).exists()}
+    if wanted != hashes.keys():
+        raise KeyError(f"{HASHES} lists {sorted(hashes)!r:.200} where {sorted(wanted)} are needed")
+    return hashes
+
+
+@contextlib.contextmanager
+def _named_errors(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"{place} cannot be written ({error}); mend what is named there, and run the same "
+            "command again"
+        ) from error
+
+
+def _by_step(run: Path) -> dict[int, Path]:
+    folders = (run / "checkpoints").glob("step-*")
+    found = {int(folder.name[5:]): folder for folder in folders if folder.name[5:].isdigit()}
+    return dict(sorted(found.items()))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

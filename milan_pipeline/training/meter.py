@@ -1,0 +1,131 @@
+"""What is measured of each training step: loss, rate, speed, waiting for data, memory."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from milan_pipeline.cluster.world import World
+from milan_pipeline.core.devices import peak_memory
+from milan_pipeline.data.loader import BatchT
+from milan_pipeline.data.order import StepClock
+from milan_pipeline.errors import DataError
+
+NAMED_KEYS = 8
+
+
+class _Pending(NamedTuple):
+    """A step whose loss is perhaps still being computed."""
+
+    step: int
+    loss: torch.Tensor
+    grad_norm: torch.Tensor | None
+    rate: float
+    waited: float
+    keys: list[str]
+
+
+class Meter:
+    """Collect what is logged of each step and the time spent waiting for data.
+
+    Args:
+        batch: pairs in a global batch.
+        world: the processes that share it.
+    """
+
+    def __init__(self, batch: int, world: World) -> None:
+        self._batch = batch
+        self._world = world
+        self._pending: list[_Pending] = []
+        self._started = self._last = time.monotonic()
+        self._waited = self._waited_in_all = 0.0
+        self._steps = 0
+
+    def waiting(self, batches: Iterator[BatchT]) -> Iterator[BatchT]:
+        """Pass batches on, timing how long each took to come."""
+        while True:
+            asked = time.monotonic()
+            batch = next(batches, None)
+            self._waited = time.monotonic() - asked
+            self._waited_in_all += self._waited
+            if batch is None:
+                return
+            yield batch
+
+    def add(
+        self,
+        step: int,
+        loss: torch.Tensor,
+        grad_norm: torch.Tensor | None,
+        rate: float,
+        keys: list[str],
+    ) -> None:
+        """Note a step without waiting for the device."""
+        self._pending.append(_Pending(step, loss, grad_norm, rate, self._waited, keys))
+        self._steps += 1
+
+    def rows(self, clock: StepClock, last_good: Callable[[], str]) -> Iterator[dict[str, Any]]:
+        """Yield the log rows of the steps since the last call; every process must ask for them.
+
+        Args:
+            clock: tells the epoch of a step.
+            last_good: names the last good checkpoint.
+
+        Raises:
+            DataError: a loss or a norm of gradients is not finite.
+        """
+        pending, self._pending = self._pending, []
+        memory = peak_memory(pending[0].loss.device) if pending else {}
+        # One look at the device and one exchange, however many steps there are.
+        local = torch.stack([row.loss for row in pending]).double().cpu()
+        losses = self._world.mean(local.clone()).tolist()
+        now = time.monotonic()
+        seconds, self._last = (now - self._last) / max(1, len(pending)), now
+        for loss, own_loss, row in zip(losses, local.tolist(), pending, strict=True):
+            if not math.isfinite(loss):
+                self._refuse(f"the loss of step {row.step} is {loss}", own_loss, row, last_good)
+            norm = {} if row.grad_norm is None else {"grad_norm": float(row.grad_norm)}
+            for value in norm.values():  # of all processes together, hence the same in each
+                if not math.isfinite(value):
+                    what = f"the gradient norm of step {row.step} is {value}"
+                    self._refuse(what, value, row, last_good)
+            yield {
+                "step": row.step,
+                "epoch": clock.fractional_epoch(row.step - 1),
+                "loss": loss,
+                **norm,
+                "lr": row.rate,
+                "images_per_second": self._batch / seconds,
+                "data_wait_seconds": row.waited,
+                **memory,
+            }
+
+    def _refuse(self, what: str, own: float, row: _Pending, last_good: Callable[[], str]) -> None:
+        """Name the samples of the processes whose own value is not finite, in all alike."""
+        parts = self._world.gather((math.isfinite(own), row.keys))
+        keys = [key for finite, part in parts if not finite for key in part]
+        named = ", ".join(keys[:NAMED_KEYS]) + (", …" if len(keys) > NAMED_KEYS else "")
+        raise DataError(
+            f"{what} (samples {named}); the last good checkpoint is {last_good()}; start another "
+            "--out with a lower --base-lr"
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return the totals of this part of the run; of waiting, that of who waited most."""
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        return {
+            "images_done_now": self._steps * self._batch,
+            "images_per_second": round(self._steps * self._batch / seconds, 1),
+            "data_wait_share": round(self._world.most(self._waited_in_all / seconds), 4),
+        }
+
+
+def in_words(counts: Mapping[str, Any]) -> str:
+    """Say what `Trainer.train` counted."""
+    return (
+        f"{counts['steps']} steps, {counts['steps_done_now']} of them now; "
+        f"{counts['images_per_second']} images/s; "
+        f"{100 * counts['data_wait_share']:.1f}% of the time waiting for data"
+    )

@@ -1,0 +1,244 @@
+"""What training reads from a run folder and writes into it, of all processes the first alone.
+
+What a run tells while it trains: `log.jsonl` and TensorBoard events.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import json
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from milan_pipeline import storage
+from milan_pipeline.cluster.world import World, whole
+from milan_pipeline.core.schema import MISSHAPEN, Count, parsed
+from milan_pipeline.errors import DataError, StorageError
+from milan_pipeline.storage.filesystems import reason_of
+from milan_pipeline.training.checkpoint_io import CheckpointWriter, load_checkpoint
+from milan_pipeline.training.checkpoints import checkpoint_folder, newest_checkpoint, take_snapshot
+from milan_pipeline.training.optim import MovingAverage
+from milan_pipeline.training.state import RunState, write_state
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """A run folder, which every process reads and the first one writes; all make the same calls."""
+
+    path: Path
+    world: World
+
+    def restore(
+        self, model: nn.Module, optimiser: torch.optim.Optimizer, average: MovingAverage | None
+    ) -> int:
+        """Load the newest whole checkpoint; return the steps it has seen, 0 without one.
+
+        Raises:
+            DataError: there are checkpoints, and all are torn.
+        """
+        found = newest_checkpoint(self.path) if self.world.leads else None
+        # The first process chooses, so that all go on from the same one.
+        step = int(self.world.most(found[0] if found else 0))
+        if step:
+            load_checkpoint(checkpoint_folder(self.path, step), model, optimiser, average)
+        return step
+
+    @contextlib.contextmanager
+    def opened(self, first: int, total: int, *, keep: int) -> Iterator["OpenRun"]:
+        """Write into the folder inside the block, which ends when everything is on the disk.
+
+        Args:
+            first: steps that are done.
+            total: steps that there will be.
+            keep: checkpoints to keep.
+        """
+        with (
+            CheckpointWriter(self.path, keep=keep) as writer,
+            contextlib.closing(
+                RunLog(self.path, resume_step=first) if self.world.leads else NoLog()
+            ) as log,
+        ):
+            run = OpenRun(folder=self, writer=writer, log=log, total=total)
+            run.note("running", first)
+            yield run
+        self.world.wait_for_all()
+
+
+class RunLog:
+    """Append each step once; on resume, drop the lines of steps that will be done again."""
+
+    def __init__(self, run: Path, *, resume_step: int) -> None:
+        """Open the log.
+
+        Args:
+            run: the run folder.
+            resume_step: steps that are kept; lines of later ones are dropped.
+        """
+        self._path = run / "log.jsonl"
+        text = self._path.read_text(errors="replace") if self._path.exists() else ""
+        kept = [line for line in text.splitlines() if _step_of(line) <= resume_step]
+        storage.put_bytes(str(self._path), "".join(f"{line}\n" for line in kept).encode())
+        _hush_event_threads()
+        with _on_disk(run):
+            self._stream = self._path.open("a")
+            self._events = SummaryWriter(str(run / "tensorboard"), purge_step=resume_step + 1)
+
+    def write(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Append steps; each row has `step` (from 1) and numbers.
+
+        Raises:
+            StorageError: the disk is full, or fails.
+        """
+        for row in rows:
+            with _on_disk(self._path):
+                self._stream.write(json.dumps(row) + "\n")
+                for name, value in row.items():
+                    if name != "step":
+                        self._events.add_scalar(name, value, row["step"])
+        with _on_disk(self._path):
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Flush and close both logs.
+
+        Raises:
+            StorageError: the disk is full, or fails.
+        """
+        with _on_disk(self._path):
+            try:
+                self._stream.close()
+            finally:
+                self._events.close()
+
+
+class NoLog:
+    """The log of a process that writes none: rows are computed, since all processes must agree."""
+
+    def write(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Drop the rows."""
+        deque(rows, maxlen=0)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OpenRun:
+    """A run folder while it is written."""
+
+    folder: RunFolder
+    writer: CheckpointWriter
+    log: RunLog | NoLog
+    total: int
+
+    def note(self, state: RunState, step: int) -> None:
+        """Write `state.json`."""
+        if self.folder.world.leads:
+            write_state(self.folder.path, state, step=step, total_steps=self.total)
+
+    def interrupt(self, step: int) -> None:
+        """Write down that training stops here, when its checkpoint is on the disk."""
+        self.writer.wait()
+        self.note("interrupted", step)
+        self.folder.world.wait_for_all()  # a launcher may end those that are left after the first
+
+    def last_good(self) -> str:
+        """Name the newest whole checkpoint, in all processes alike."""
+        self.writer.wait()
+        world = self.folder.world
+        found = newest_checkpoint(self.folder.path) if world.leads else None
+        return str(world.gather(found[1] if found else "none")[0])
+
+    def checkpoint(
+        self,
+        step: int,
+        model: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        average: MovingAverage | None,
+    ) -> None:
+        """Begin to write a checkpoint; training may go on at once.
+
+        Raises:
+            DataError: a weight is not finite, since a gradient was not although the loss was.
+            StorageError: the checkpoint before it could not be written.
+        """
+        world = self.folder.world
+        norm = whole(nn.utils.get_total_norm(list(model.parameters())))
+        if world.most(0 if norm.isfinite() else 1):
+            raise DataError(
+                f"a weight is not finite after step {step}; the last good checkpoint is "
+                f"{self.last_good()}; start another --out with a lower --base-lr or --clip-grad 1"
+            )
+        snapshot = take_snapshot(model, optimiser, average, keeping=world.leads)
+        if world.leads:
+            self.writer.save(step, snapshot)
+
+
+EVENT_THREADS = "tensorboard.summary.writer.event_file_writer"
+"""The module of their class."""
+
+
+class _Row(TypedDict):
+    step: Count
+
+
+@contextlib.contextmanager
+def _on_disk(path: Path) -> Iterator[None]:
+    """Name the file of a disk's error alone: a loader process's death is told at any line."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be written ({reason_of(error)}); make room or fix it"
+        ) from error
+
+
+@functools.cache
+def _hush_event_threads() -> None:
+    """Keep the thread that writes events from printing a disk's error: the next write raises it."""
+    otherwise = threading.excepthook
+
+    def hook(what: threading.ExceptHookArgs) -> None:
+        written_by = type(what.thread).__module__
+        if not (issubclass(what.exc_type, OSError) and written_by == EVENT_THREADS):
+            otherwise(what)
+
+    threading.excepthook = hook
+
+
+@contextlib.contextmanager
+def run_lock(run: Path) -> Iterator[None]:
+    """Hold a run folder for this process; the system lets go of it when the process ends.
+
+    Raises:
+        StorageError: another process trains into it, or it cannot be written.
+    """
+    with _on_disk(run):
+        run.mkdir(parents=True, exist_ok=True)
+        lock = (run / ".lock").open("w")
+    with lock as stream:
+        try:
+            # Not flock, which forked loader processes would share: those of a run that was killed
+            # outlive it by seconds, and it could not be run again at once.
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageError(
+                f"another process trains into {run}; wait for it or give another --out"
+            ) from error
+        yield
+
+
+def _step_of(line: str) -> float:
+    """Return a line's step; a line that is cut short or damaged counts as never written."""
+    try:
+        return parsed(line, _Row)["step"]
+    except MISSHAPEN:
+        return float("inf")

@@ -1,0 +1,263 @@
+"""The training loop: batches -> loss -> step, with resume and exact bookkeeping; of any task.
+
+Train into a run folder: under its lock, with its record and its state, whatever is learnt.
+"""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any, Generic, Protocol
+
+import torch
+from torch import nn
+
+from milan_pipeline.cluster.world import World, accumulating, blocks_of, replicate, settle
+from milan_pipeline.core.console import progress_bar
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.data.loader import BatchT, BatchT_contra, explained_worker_deaths
+from milan_pipeline.data.order import StepClock
+from milan_pipeline.data.unreadable import RunLedger
+from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.training.meter import Meter
+from milan_pipeline.training.optim import MovingAverage, clip_gradients, set_learning_rate
+from milan_pipeline.training.run_folder import OpenRun, RunFolder, run_lock
+from milan_pipeline.training.state import trained_steps, write_state
+
+
+class Task(Protocol[BatchT_contra]):
+    """What is learnt: a model, its optimiser, and a loss.
+
+    Attributes:
+        model: on its device; its parameters are those that are trained and kept.
+    """
+
+    model: nn.Module
+
+    def optimiser(self) -> torch.optim.Optimizer:
+        """Return a new optimiser of the model; groups may scale the rate by their `lr_scale`."""
+
+    def rate(self, epoch: float) -> float:
+        """Return the learning rate after so many epochs, fractions included."""
+
+    def loss(self, replica: nn.Module, data: BatchT_contra, part: slice, step: int) -> torch.Tensor:
+        """Return the mean loss of a part of a batch, on the device.
+
+        Args:
+            replica: to be called in the model's place: it exchanges gradients with others.
+            data: this process's part of a global batch.
+            part: which samples of it.
+            step: from 1; whatever is drawn at random is a function of it.
+        """
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """What the loop needs to know.
+
+    Attributes:
+        batch: samples in a global batch.
+        micro_batch: samples in one forward pass of one process; the rest is accumulated.
+        total_steps: where to stop.
+        checkpoint_every: steps between checkpoints.
+        keep: checkpoints to keep.
+        log_every: steps between looks at the loss, which wait for the device.
+        clip_grad: largest norm of the gradients; None leaves them as they are.
+        ema_decay: of a moving average of the weights; None keeps none.
+        fsdp: shard the model over the processes instead of copying it.
+        compile: compile the model's blocks.
+        title: beside the progress bar.
+    """
+
+    batch: int
+    micro_batch: int
+    total_steps: int
+    checkpoint_every: int
+    keep: int
+    log_every: int
+    clip_grad: float | None = None
+    ema_decay: float | None = None
+    fsdp: bool = False
+    compile: bool = False
+    title: str = "pretrain"
+
+
+class Trainer(Generic[BatchT]):
+    """One run: `train` goes on from the newest checkpoint to the last step.
+
+    Every process of the world has one and calls the same methods; the first writes the folder, and
+    before each checkpoint the ledger, where there is one.
+
+    Attributes:
+        average: the moving average of the weights, where there is one.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        task: Task[BatchT],
+        config: TrainingConfig,
+        clock: StepClock,
+        *,
+        world: World | None = None,
+        ledger: RunLedger | None = None,
+    ) -> None:
+        self._run = run
+        self._folder = RunFolder(run, world or World())
+        self._task = task
+        self._config = config
+        self._clock = clock
+        self._world = world or World()
+        self._ledger = ledger
+        self._device = next(task.model.parameters()).device
+        self._replica = replicate(task.model, self._world, fsdp=config.fsdp)
+        if config.compile:
+            # In place, so that names stay; block by block, since sharding acts between blocks.
+            for block in blocks_of(task.model):
+                block.compile()
+        self._optimiser = task.optimiser()
+        decay = config.ema_decay
+        self.average = None if decay is None else MovingAverage(task.model, decay)
+
+    def train(
+        self,
+        batches_from: Callable[[range], Generator[BatchT, None, None]],
+        stop: StopRequest,
+        *,
+        after_step: Callable[[int], None] | None = None,
+    ) -> dict[str, Any]:
+        """Train to the last step; a run that is past it is left as it is.
+
+        Args:
+            batches_from: opens the stream of this process's parts of a range of steps.
+            stop: asked after each step.
+            after_step: called in every process with each step that was taken, before a checkpoint
+                of it is written: a run that goes on from that checkpoint does not call it again.
+
+        Returns:
+            Counts for the record: steps, images, images a second, share of waiting.
+
+        Raises:
+            InterruptedRunError: a stop signal came to any process; a checkpoint was written.
+            DataError: the loss or a weight is not finite, or too many images are unreadable.
+            StorageError: a checkpoint cannot be written.
+        """
+        first = self._folder.restore(self._task.model, self._optimiser, self.average)
+        total, batch = max(first, self._config.total_steps), self._config.batch
+        meter, first_part = Meter(batch, self._world), slice(0, self._config.micro_batch)
+        bar = progress_bar(
+            self._config.title, total=total * batch, initial=first * batch, shown=self._world.leads
+        )
+        with (
+            explained_worker_deaths(),
+            self._folder.opened(first, total, keep=self._config.keep) as folder,
+            contextlib.closing(batches_from(range(first, total))) as batches,
+            bar,
+        ):
+            for step, data in enumerate(meter.waiting(batches), start=first + 1):
+                if step == first + 1:
+                    loss = functools.partial(self._task.loss, self._replica, data, first_part, step)
+                    settle(self._replica, loss)
+                meter.add(step, *self._step(step, data), self._rate(step), data.keys)
+                bar.update(batch)
+                if after_step is not None:
+                    after_step(step)
+                asked = stop.agreed(self._world.most)
+                stopping = asked.signal_name is not None and step < total
+                self._keep(step, folder, meter, now=stopping or step == total)
+                if stopping:
+                    folder.interrupt(step)
+                    asked.raise_if_asked(f"{self._run} has a checkpoint of step {step}")
+        return {"steps": total, "steps_done_now": total - first} | meter.summary()
+
+    def _keep(self, step: int, folder: OpenRun, meter: Meter, *, now: bool) -> None:
+        """Write the log and a checkpoint when their turn comes, or now; the log always first."""
+        checkpoint = now or step % self._config.checkpoint_every == 0
+        if checkpoint or step % self._config.log_every == 0:
+            folder.log.write(meter.rows(self._clock, folder.last_good))
+        if checkpoint and self._ledger is not None:
+            self._ledger.settle(self._world)
+        if checkpoint:
+            folder.checkpoint(step, self._task.model, self._optimiser, self.average)
+
+    def _rate(self, step: int) -> float:
+        """Return the learning rate of a step (from 1), as it stands when the step begins."""
+        return self._task.rate(self._clock.fractional_epoch(step - 1))
+
+    def _step(self, step: int, data: BatchT) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Take one optimiser step.
+
+        Returns:
+            The mean loss of this process's part and, where they are clipped, the norm of the
+            gradients; both still on the device.
+        """
+        set_learning_rate(self._optimiser, self._rate(step))
+        self._optimiser.zero_grad(set_to_none=True)
+        loss_sum = torch.zeros((), device=self._device)
+        pairs = len(data.keys)
+        for start in range(0, pairs, self._config.micro_batch):
+            part = slice(start, min(start + self._config.micro_batch, pairs))
+            share = (part.stop - part.start) / pairs
+            with accumulating(self._replica, last=part.stop == pairs):
+                loss = self._task.loss(self._replica, data, part, step) * share
+                loss.backward()  # type: ignore[no-untyped-call]
+            loss_sum += loss.detach()
+        clip = self._config.clip_grad
+        norm = None if clip is None else clip_gradients(self._task.model, clip)
+        self._optimiser.step()
+        if self.average is not None:
+            self.average.update(step)
+        return loss_sum, norm
+
+
+def has_ended(record: StageRecord, folder: Path, total_steps: int) -> bool:
+    """Tell whether an earlier run into a folder did all of its steps.
+
+    Raises:
+        MismatchError: it was another run.
+    """
+    return record.previous_state() == "done" and trained_steps(folder) >= total_steps
+
+
+def train_into(
+    folder: Path,
+    trainer: Trainer[BatchT],
+    batches_from: Callable[[range], Generator[BatchT, None, None]],
+    stop: StopRequest,
+    *,
+    world: World,
+    record: StageRecord,
+    prepared: Callable[[], None],
+    finish: Callable[[dict[str, Any]], dict[str, Any]],
+    after_step: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Train to the last step together with the other processes, and call the run done.
+
+    Args:
+        folder: of the run.
+        trainer: for it.
+        batches_from: opens the stream of this process's parts of a range of steps.
+        stop: asked after each step.
+        world: all processes; the first one writes.
+        record: `config.json`.
+        prepared: called when all are ready, before the first of them writes anything.
+        finish: writes what the run ends in, given the trainer's counts; returns the counts for the
+            record. Called in the first process alone.
+        after_step: see `Trainer.train`.
+
+    Returns:
+        The counts of the record; in processes other than the first, the trainer's own.
+    """
+    world.wait_for_all()  # until all have read what an earlier run left
+    prepared()
+    if not world.leads:
+        return trainer.train(batches_from, stop, after_step=after_step)
+    with run_lock(folder):
+        # Only now, when nothing can be wrong with the options any more, are they the run's own.
+        record.begin()
+        counts = trainer.train(batches_from, stop, after_step=after_step)
+        told = finish(counts)
+        write_state(folder, "done", step=counts["steps"], total_steps=counts["steps"])
+        record.finish(told)
+    return told

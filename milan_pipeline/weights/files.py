@@ -1,0 +1,214 @@
+"""The `.json` beside weights: how timm makes the model again, and the pixels that it is given.
+
+Read the weights in a checkpoint file of others, without running what a stranger pickled.
+"""
+
+import argparse
+import hashlib
+import json
+import pickle
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, TypedDict
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from timm.models import VisionTransformer
+from torch import Tensor
+
+from milan_pipeline import storage
+from milan_pipeline.core.schema import MISSHAPEN, conforming
+from milan_pipeline.errors import DataError
+from milan_pipeline.storage.checksums import put_with_sums, read_checked
+
+Channels = tuple[float, float, float]
+
+
+class Arguments(TypedDict):
+    """Of `timm.create_model`; any others may be there."""
+
+    model_name: str
+
+
+class Description(TypedDict):
+    """What is relied on of a description, whatever the weights are of."""
+
+    timm: Arguments
+    mean: Channels
+    std: Channels
+
+
+def read_document(url: str, kind: type[Any], *, what: str, remedy: str) -> dict[str, Any]:
+    """Read a description, checked against its hash.
+
+    Args:
+        url: of the `.json`.
+        kind: what must be in it.
+        what: must be described, for the message.
+        remedy: for what is damaged.
+
+    Raises:
+        MissingDataError: it is not there.
+        DataError: it says something else.
+    """
+    data = read_checked(url)
+    try:
+        document: dict[str, Any] = json.loads(data)
+        conforming(document, kind)
+    except MISSHAPEN as error:
+        raise DataError(f"{url} describes no {what} ({error}); {remedy}") from error
+    return document
+
+
+PICKLED = (".pth", ".pt", ".bin")
+NESTS = ("model", "state_dict")
+DEEPEST = 2  # one within the other
+PREFIX = "module."
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)  # float32 holds the others unchanged
+
+
+def read_weights(url: str) -> tuple[dict[str, Tensor], str]:
+    """Read the tensors of a checkpoint.
+
+    They may lie under `model` or `state_dict`, and all their names may begin with `module.` (as
+    DistributedDataParallel leaves them). Of pickled objects only tensors, plain containers and the
+    `argparse.Namespace` of MAE-like checkpoints are let in.
+
+    Args:
+        url: of a .safetensors, .pth, .pt or .bin file.
+
+    Returns:
+        float tensors by name, and the sha256 of the file.
+
+    Raises:
+        MissingDataError: there is no such file.
+        DataError: it is damaged, needs pickle, or holds other than plain finite tensors.
+    """
+    with storage.open_read(url) as stream:
+        sha256 = _sha256(stream)
+        stream.seek(0)
+        document = _load_safetensors(url, stream) if _is_safe(url) else _load_pickled(url, stream)
+    return _without_prefix(_named_tensors(url, document)), sha256
+
+
+def _sha256(stream: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while chunk := stream.read(1 << 24):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _is_safe(url: str) -> bool:
+    if not url.endswith((".safetensors", *PICKLED)):
+        raise DataError(
+            f"{url} is no .safetensors, .pth, .pt or .bin file; give the checkpoint in one of them"
+        )
+    return url.endswith(".safetensors")
+
+
+def _load_safetensors(url: str, stream: BinaryIO) -> Mapping[str, Any]:
+    try:
+        return safetensors.torch.load(stream.read())
+    except SafetensorError as error:
+        raise DataError(f"{url} is damaged ({error}); fetch it again") from error
+
+
+def _load_pickled(url: str, stream: BinaryIO) -> Any:
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an unusual pickle protocol either loads or fails
+            return torch.load(stream, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DataError(
+            f"{url} cannot be loaded without running the code pickled in it, or is damaged; "
+            "save its weights alone, best as .safetensors, and give that file"
+        ) from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{url} is no checkpoint of torch ({reason}); fetch it again") from error
+
+
+def _named_tensors(url: str, document: Any) -> dict[str, Tensor]:
+    """Return the mapping of names to tensors in a checkpoint, wherever it nests."""
+    for _ in range(DEEPEST):
+        nested = [document.get(name) for name in NESTS] if isinstance(document, Mapping) else []
+        document = next((nest for nest in nested if isinstance(nest, Mapping)), document)
+    if not (isinstance(document, Mapping) and document):
+        raise DataError(f"{url} holds no tensors by name; give a state dict, best as .safetensors")
+    for name, tensor in document.items():
+        if not (isinstance(name, str) and isinstance(tensor, Tensor) and tensor.dtype in FLOATS):
+            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise DataError(
+                f"{url} holds {name!r} of type {kind} among its weights; give a state dict of "
+                "float32, float16 or bfloat16 tensors"
+            )
+        fault = _fault(tensor)
+        if fault:
+            raise DataError(f"{url} holds {name!r}, which {fault}; save its weights anew")
+    return dict(document)
+
+
+def _fault(tensor: Tensor) -> str:
+    """Say what keeps a tensor from being weights; nothing where it is fit."""
+    if tensor.layout != torch.strided:
+        return f"is of the layout {tensor.layout}"
+    if tensor.device.type != "cpu":
+        return f"has no values (it is on the device {tensor.device})"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return "has more values than were saved of it"  # strides of 0 may claim any size
+    return "" if torch.isfinite(tensor).all() else "has a value that is not finite"
+
+
+def _without_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    prefixed = all(name.startswith(PREFIX) for name in weights)
+    return {name.removeprefix(PREFIX): w for name, w in weights.items()} if prefixed else weights
+
+
+def export_encoder(
+    run: Path,
+    encoder: VisionTransformer,
+    arguments: Mapping[str, Any],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    name: str = "encoder",
+) -> None:
+    """Write `encoder.safetensors`, `encoder.json` and their hashes, `encoder.sha256`.
+
+    Args:
+        run: the run folder.
+        encoder: its weights are written under timm's names.
+        arguments: what `timm.create_model` needs to make the architecture again.
+        mean: of the pixels that it was trained on, in [0, 1].
+        std: likewise.
+        name: of the files, without their endings.
+    """
+    description = {"timm": dict(arguments), "mean": list(mean), "std": list(std)}
+    put_weights(run, name, encoder.state_dict(), description)
+
+
+def put_weights(
+    run: Path, name: str, state: Mapping[str, Tensor], description: Mapping[str, Any]
+) -> None:
+    """Write `NAME.safetensors`, `NAME.json` and their hashes, `NAME.sha256`, each atomically.
+
+    Args:
+        run: the run folder.
+        name: of the files.
+        state: weights under timm's names.
+        description: as `encoder.json` has it, at least.
+    """
+    weights = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    files = {
+        f"{name}.safetensors": safetensors.torch.save(weights),
+        f"{name}.json": _json(description),
+    }
+    put_with_sums(str(run), files)
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    return (json.dumps(document, indent=1) + "\n").encode()

@@ -1,0 +1,120 @@
+"""Open a run as a whole student, decoder included: to look at what it predicts.
+
+Legend: K kept, M masked patches, N = 1 + L tokens, T supervised tokens, D target width.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+import torch
+from timm.models import VisionTransformer
+
+from milan_pipeline.errors import MissingDataError
+from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
+from milan_pipeline.models.build import StudentSpec, build_student
+from milan_pipeline.models.student import Student, in_grid_order, patchify, supervised_slice
+from milan_pipeline.pretrain.masking import kept_count
+from milan_pipeline.provenance.record import read_record
+from milan_pipeline.training.checkpoint_io import read_tensors
+from milan_pipeline.training.checkpoints import AVERAGE, MODEL, newest_checkpoint
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoadedRun:
+    """A run's student and what one must know to feed it.
+
+    Attributes:
+        student: in evaluation mode, on the CPU.
+        grid: rows and columns of patches.
+        patch_size: in pixels.
+        kept: K, the patches that it saw in training.
+        mean: of its pixels, in [0, 1].
+        std: likewise.
+    """
+
+    student: Student
+    grid: tuple[int, int]
+    patch_size: int
+    kept: int
+    mean: list[float]
+    std: list[float]
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of a view, in pixels."""
+        return self.grid[0] * self.patch_size
+
+    @torch.no_grad()
+    def predict(
+        self, view_CHW: torch.Tensor, kept_K: torch.Tensor, masked_M: torch.Tensor
+    ) -> torch.Tensor:
+        """Predict the targets of one uint8 view from its kept patches.
+
+        Returns:
+            float32 (N, D) in grid order, CLS first; NaN for tokens that the run did not supervise.
+        """
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        patches_LP = patchify((view_CHW.float() / 255 - mean) / std, self.patch_size)
+        kept_1K, masked_1M = kept_K[None], masked_M[None]
+        pred_1TD: torch.Tensor = self.student(patches_LP[kept_1K], kept_1K, masked_1M)
+        tokens, width = 1 + len(patches_LP), pred_1TD.shape[-1]
+        wanted = supervised_slice(self.student.supervise, kept=len(kept_K), patches=tokens - 1)
+        pred_1ND = torch.full((1, tokens, width), torch.nan)
+        pred_1ND[:, wanted] = pred_1TD
+        return in_grid_order(pred_1ND, kept_1K, masked_1M)[0]
+
+
+def load_run(run: Path) -> LoadedRun:
+    """Load the newest checkpoint of a run, whether it has ended or not.
+
+    Raises:
+        MissingDataError: the folder holds no such run.
+    """
+    record, newest = read_record(str(run / "config.json")), newest_checkpoint(run)
+    if record is None or newest is None:
+        raise MissingDataError(f"{run} holds no run with a checkpoint; `pretrain` makes one")
+    content, identity = record["content"], record["inputs"].get("identity")
+    weights = read_tensors(newest[1] / MODEL)
+    targets_grid = None if identity is None else tuple(identity["teacher"]["grid"])
+    spec = StudentSpec.from_content(content)
+    image_size, patch_size = spec.sizes(targets_grid)
+    grid = (image_size // patch_size,) * 2
+    width = len(weights["decoder.pred.weight"])
+    student, _ = build_student(spec, grid=grid, target_width=width, seed=0)
+    student.load_state_dict(weights, strict=True)
+    return LoadedRun(
+        student=student.eval(),
+        grid=grid,
+        patch_size=patch_size,
+        kept=kept_count(grid[0] * grid[1], content["mask_ratio"]),
+        # Imported ones may have been given other pixels than all that are trained here.
+        mean=list(content.get("mean", IMAGENET_MEAN)),
+        std=list(content.get("std", IMAGENET_STD)),
+    )
+
+
+def trained_encoder(
+    run: Path, arguments: Mapping[str, Any], *, averaged: bool = False
+) -> VisionTransformer:
+    """Make the encoder of a run's newest checkpoint, which is whole even where training is not.
+
+    Args:
+        run: the run folder.
+        arguments: what `timm.create_model` needs to make it.
+        averaged: take the moving average of its weights.
+
+    Raises:
+        MissingDataError: there is no checkpoint.
+    """
+    newest = newest_checkpoint(run)
+    if newest is None:
+        raise MissingDataError(f"{run} holds no checkpoint; `pretrain` makes one")
+    weights = read_tensors(newest[1] / (AVERAGE if averaged else MODEL))
+    encoder = cast("VisionTransformer", timm.create_model(**arguments))
+    prefix = "encoder."
+    own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    encoder.load_state_dict(own, strict=True)
+    return encoder

@@ -1,0 +1,235 @@
+"""The names that MILAN's official code gives the student's parameters.
+
+The sizes of a student, read off the shapes of its weights under official names.
+
+Legend: E encoder width, C decoder width, D target width, p pixels of a patch.
+
+What a timm encoder has that a plain ViT has not, nor the code of others that knows no more.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from timm.layers.mlp import Mlp
+from timm.models import VisionTransformer
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from milan_pipeline.errors import ConfigError, MismatchError
+from milan_pipeline.models.student import Student
+
+
+def official_name(name: str) -> str:
+    """Return what the official MILAN code calls a parameter of `Student`."""
+    part, _, rest = name.partition(".")
+    return rest if part == "encoder" or rest == "mask_token" else f"decoder_{rest}"
+
+
+def official_state(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state of a `Student` with the prompting decoder under official names."""
+    return {official_name(name): tensor for name, tensor in weights.items()}
+
+
+def require_official(encoder: VisionTransformer) -> None:
+    """Refuse an encoder that the official code has no class for.
+
+    Raises:
+        ConfigError: it is one; its peculiarity is named.
+    """
+    # Unlike transformers, the official code cannot do without the biases of the joined qkv.
+    blocks: list[Any] = list(encoder.blocks)
+    unbiased = ["lacks biases"] if any(block.attn.qkv.bias is None for block in blocks) else []
+    for reason in [*peculiarities(encoder), *unbiased]:
+        raise ConfigError(
+            f"the encoder {reason}, which MILAN's official code cannot load; export it by "
+            "--form timm"
+        )
+
+
+def load_official(student: Student, state: Mapping[str, Tensor]) -> None:
+    """Load weights under official names into `student`, all of them and no others, unchanged.
+
+    Raises:
+        MismatchError: a name is missing or unknown, or a shape differs.
+    """
+    require_fitting(official_state(student.state_dict()), state, what="the official state")
+    student.load_state_dict({name: state[official_name(name)] for name in student.state_dict()})
+
+
+def require_fitting(
+    wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], *, what: str
+) -> None:
+    """Refuse a state that has not just the wanted names, each in the wanted shape.
+
+    Args:
+        wanted: what the student has.
+        state: what it is to get.
+        what: names the state in the error.
+
+    Raises:
+        MismatchError: it has not; the first names of each kind are in the message.
+    """
+    shapes = [
+        f"{name} of shape {tuple(state[name].shape)} where {tuple(wanted[name].shape)} is needed"
+        for name in sorted(wanted.keys() & state.keys())
+        if state[name].shape != wanted[name].shape
+    ]
+    faults = [
+        f"{verb} {_listing(names)}"
+        for verb, names in (
+            ("lacks", sorted(wanted.keys() - state.keys())),
+            ("has the unknown", sorted(state.keys() - wanted.keys())),
+            ("has", shapes),
+        )
+        if names
+    ]
+    if faults:
+        raise MismatchError(
+            f"{what} {' and '.join(faults)}; build the student with the sizes of the state"
+        )
+
+
+def _listing(names: list[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+class DecoderSizes(NamedTuple):
+    """What the shapes of a checkpoint tell of its decoder: C, its blocks, and D."""
+
+    width: int
+    depth: int
+    target_width: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OfficialSizes:
+    """What the shapes of a checkpoint tell.
+
+    Attributes:
+        patch_size: p.
+        side: rows, and columns, of patches.
+        width: E.
+        depth: blocks of the encoder.
+        decoder: None for an encoder alone.
+    """
+
+    patch_size: int
+    side: int
+    width: int
+    depth: int
+    decoder: DecoderSizes | None
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of a view, in pixels."""
+        return self.side * self.patch_size
+
+
+def sizes_of(state: Mapping[str, Tensor]) -> OfficialSizes:
+    """Read the sizes of a student off its weights under official names.
+
+    A state without any `decoder_*` and without `mask_token` is an encoder alone.
+
+    Raises:
+        MismatchError: a tensor that tells a size is missing or has another number of dimensions.
+        ConfigError: the positions are those of no square grid.
+    """
+    patches, width = _shape(state, "pos_embed", 3)[1] - 1, _shape(state, "cls_token", 3)[2]
+    side = math.isqrt(max(patches, 0))
+    if side < 1 or side * side != patches:
+        raise ConfigError(
+            f"pos_embed holds {patches} patches beside CLS, which is no square grid; import the "
+            "checkpoint of a student that sees square images"
+        )
+    whole = any(name.startswith("decoder_") or name == "mask_token" for name in state)
+    return OfficialSizes(
+        patch_size=_shape(state, "patch_embed.proj.weight", 4)[3],
+        side=side,
+        width=width,
+        depth=_depth(state, "blocks."),
+        decoder=_decoder_sizes(state) if whole else None,
+    )
+
+
+def _decoder_sizes(state: Mapping[str, Tensor]) -> DecoderSizes:
+    return DecoderSizes(
+        width=_shape(state, "mask_token", 3)[2],
+        depth=_depth(state, "decoder_blocks."),
+        target_width=_shape(state, "decoder_pred.weight", 2)[0],
+    )
+
+
+def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:
+    if name not in state or state[name].ndim != dimensions:
+        found = f"has it in shape {tuple(state[name].shape)}" if name in state else "lacks it"
+        raise MismatchError(
+            f"the official state needs {name} of {dimensions} dimensions and {found}; give a "
+            "checkpoint of MILAN's official code"
+        )
+    return tuple(state[name].shape)
+
+
+def _depth(state: Mapping[str, Tensor], prefix: str) -> int:
+    """Count the blocks: at least 1, so that where there is none the lack of it is an error."""
+    names = (name.removeprefix(prefix) for name in state if name.startswith(prefix))
+    return max(1, len({name.partition(".")[0] for name in names}))
+
+
+PLAIN_PARAMETER = re.compile(
+    r"cls_token|pos_embed|"
+    r"(patch_embed\.proj|norm|blocks\.\d+\.(norm[12]|attn\.(qkv|proj)|mlp\.fc[12]))\.(weight|bias)"
+)
+
+
+def peculiarities(vit: VisionTransformer) -> Iterator[str]:
+    """Yield what sets a ViT apart, as "has register tokens"; later ones may follow from the first.
+
+    Biases of the joined queries, keys and values are not among it: code of others can often do
+    without them.
+    """
+    plain = type(vit) is VisionTransformer
+    if not plain or not all(type(block) is Block for block in _blocks(vit)):
+        yield "is no plain VisionTransformer of timm"
+    height, width = vit.patch_embed.img_size
+    p, q = vit.patch_embed.patch_size
+    if height != width or p != q:
+        yield f"sees {height}x{width} pixels in patches of {p}x{q}"
+    if vit.reg_token is not None:
+        yield "has register tokens"
+    if not vit.has_class_token or vit.no_embed_class or vit.pos_embed is None:
+        yield "has no class token with a position"
+    if not all(isinstance(norm, nn.Identity) for norm in (vit.norm_pre, vit.patch_embed.norm)):
+        yield "has a norm before its blocks"
+    if not isinstance(vit.norm, nn.LayerNorm):
+        yield "does not end in a norm of all tokens"
+    yield from _peculiarities_of_blocks(vit)
+    others = (name for name in vit.state_dict() if not PLAIN_PARAMETER.fullmatch(name))
+    yield from (f"has the parameter {name!r}" for name in others)
+
+
+def _peculiarities_of_blocks(vit: VisionTransformer) -> Iterator[str]:
+    blocks = _blocks(vit)
+    if not all(isinstance(block.ls1, nn.Identity) for block in blocks):
+        yield "has layer scale"
+    if not all(isinstance(block.attn.q_norm, nn.Identity) for block in blocks):
+        yield "has norms of queries and keys"
+    if not all(type(block.mlp) is Mlp and _is_gelu(block.mlp.act) for block in blocks):
+        yield "has another MLP than linear, GELU, linear"
+    joined = [block.attn.qkv for block in blocks]
+    layers = [layer for layer in vit.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    if any(layer.bias is None for layer in layers if layer not in joined):
+        yield "lacks biases"
+    if len({norm.eps for norm in vit.modules() if isinstance(norm, nn.LayerNorm)}) != 1:
+        yield "has norms of different epsilon"
+
+
+def _blocks(vit: VisionTransformer) -> list[Any]:
+    return list(vit.blocks)
+
+
+def _is_gelu(activation: nn.Module) -> bool:
+    return isinstance(activation, nn.GELU) and activation.approximate == "none"

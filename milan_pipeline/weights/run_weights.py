@@ -1,0 +1,241 @@
+"""The weights that a run holds, for what begins from them: another run, or an export."""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import timm
+import torch
+from safetensors import SafetensorError
+from timm.models import VisionTransformer
+from torch import Tensor
+
+from milan_pipeline.errors import DataError, MismatchError, MissingDataError
+from milan_pipeline.models.build import StudentSpec
+from milan_pipeline.models.decoder import EmbeddingDecoder
+from milan_pipeline.models.student import Student
+from milan_pipeline.models.vit import CANNOT_BUILD, encoder_arguments
+from milan_pipeline.provenance.record import read_record
+from milan_pipeline.storage.checksums import read_checked
+from milan_pipeline.training.checkpoints import AVERAGE, MODEL, newest_checkpoint
+from milan_pipeline.training.state import state_of
+from milan_pipeline.weights.files import Description, read_document
+
+ENCODER, EMA_ENCODER = "encoder.safetensors", "encoder-ema.safetensors"
+ENCODER_PART = "encoder."
+
+
+class RunWeights(NamedTuple):
+    """Weights under the names of `Student`, and the sha256 of the file that they came from."""
+
+    state: dict[str, Tensor]
+    sha256: str
+
+
+def require_finished(
+    run: Path, *, allow_unfinished: bool = False, remedy: str = "finish it first"
+) -> None:
+    """Refuse a folder that holds no run, and one that is not done unless that is allowed.
+
+    Args:
+        run: the folder.
+        allow_unfinished: whether it may be not done.
+        remedy: what the error advises.
+
+    Raises:
+        MissingDataError: there is no run.
+        MismatchError: it is not done.
+    """
+    state = state_of(str(run))
+    if state is None:
+        raise MissingDataError(
+            f"{run} holds no run; give a folder that pretrain or import-checkpoint wrote"
+        )
+    if state != "done" and not allow_unfinished:
+        raise MismatchError(f"the run {run} is {state!r}; {remedy}")
+
+
+def student_weights(run: Path) -> RunWeights | None:
+    """Read the student of a run's newest whole checkpoint; None where there is no checkpoint."""
+    newest = newest_checkpoint(run)
+    return None if newest is None else _read(newest[1] / MODEL)
+
+
+def encoder_weights(run: Path, *, ema: bool = False) -> RunWeights:
+    """Read a run's encoder, under timm's names, from `encoder_file`; raises as that does.
+
+    Args:
+        run: its folder.
+        ema: whether to read the exponential moving average of the weights.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    found = _read(encoder_file(run, ema=ema))
+    return found._replace(state=encoder_part(found.state))
+
+
+def encoder_file(run: Path, *, ema: bool = False) -> Path:
+    """Return the file with a run's encoder: `encoder.safetensors` or that of a checkpoint.
+
+    While a run that was extended is not done, its `encoder.safetensors` is still that of its
+    earlier end. Then it is the newest checkpoint that counts, which holds the whole student.
+
+    Args:
+        run: its folder.
+        ema: whether the exponential moving average of the weights is meant.
+
+    Raises:
+        MissingDataError: there is no such file.
+        DataError: all checkpoints are torn.
+    """
+    path = run / (EMA_ENCODER if ema else ENCODER)
+    if path.exists() and state_of(str(run)) not in (None, "done"):
+        newest = newest_checkpoint(run)
+        path = path if newest is None else newest[1] / (AVERAGE if ema else MODEL)
+    if not path.exists():
+        remedy = "leave out --ema" if ema else "run pretrain to its end, which writes it"
+        raise MissingDataError(f"{run} has no {path.name}; {remedy}")
+    return path
+
+
+def encoder_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the encoder's weights, under timm's names, of a student or of an encoder alone."""
+    own = {
+        name.removeprefix(ENCODER_PART): tensor
+        for name, tensor in state.items()
+        if name.startswith(ENCODER_PART)
+    }
+    return own or dict(state)
+
+
+def encoder_description(run: Path) -> dict[str, Any]:
+    """Read `encoder.json`: `timm`, the arguments of `create_model`, and the pixels' mean and std.
+
+    Raises:
+        MissingDataError: the run wrote none.
+        DataError: it is damaged.
+    """
+    document = read_document(
+        str(run / "encoder.json"), Description, what="encoder", remedy="train or import anew"
+    )
+    return {key: document[key] for key in ("timm", "mean", "std")}
+
+
+def described_encoder(description: Mapping[str, Any]) -> VisionTransformer:
+    """Make the encoder that `encoder.json` describes, on torch's meta device: without weights.
+
+    Raises:
+        DataError: timm cannot make it.
+    """
+    arguments = description["timm"]
+    # The file may come from a stranger: it must not make timm fetch or unpickle anything.
+    harmless = {"pretrained": False, "checkpoint_path": "", "num_classes": 0}
+    try:
+        if not timm.is_model(arguments["model_name"]):
+            raise ValueError(f"timm knows no {arguments['model_name']!r}")
+        with torch.device("meta"):
+            encoder = timm.create_model(**(arguments | harmless))
+        if not isinstance(encoder, VisionTransformer):
+            raise TypeError(f"{arguments['model_name']!r} is no ViT")
+    except (KeyError, *CANNOT_BUILD) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"encoder.json describes no encoder ({reason}); train or import anew"
+        ) from error
+    return encoder
+
+
+def recorded_encoder(run: Path, state: Mapping[str, Tensor]) -> VisionTransformer:
+    """Make the encoder that a run's record tells of, finished or not, on torch's meta device.
+
+    Args:
+        run: its folder.
+        state: of its student, whose shapes tell the image size.
+
+    Raises:
+        MissingDataError: there is no record.
+        ConfigError: timm cannot make the encoder.
+    """
+    record = read_record(str(run / "config.json"))
+    if record is None:
+        raise MissingDataError(f"{run} has no config.json; restore it")
+    spec = StudentSpec.from_content(record["content"])
+    positions = state[f"{ENCODER_PART}pos_embed"].shape[1]  # tokens that are no patch: a few more
+    patch = state[f"{ENCODER_PART}patch_embed.proj.weight"].shape[-1]
+    arguments = encoder_arguments(
+        spec.name,
+        image_size=math.isqrt(positions) * patch,
+        patch_size=patch,
+        width=spec.width,
+        depth=spec.depth,
+        heads=spec.heads,
+    )
+    return described_encoder({"timm": arguments})
+
+
+def initial_weights(run: Path) -> RunWeights:
+    """Read what another run may begin from: the newest student or, failing that, the encoder.
+
+    Raises:
+        MissingDataError: there is no run, or it has no weights.
+        MismatchError: it is not done.
+        DataError: its weights are damaged.
+    """
+    require_finished(run)
+    found = student_weights(run)
+    if found is not None:
+        return found
+    encoder = encoder_weights(run)
+    state = {f"{ENCODER_PART}{name}": tensor for name, tensor in encoder.state.items()}
+    return RunWeights(state, encoder.sha256)
+
+
+def initialise(student: Student, run: Path, *, decoder_heads: int) -> None:
+    """Give the student the weights of a run: all of its own, or those of the encoder alone.
+
+    Args:
+        student: changed in place.
+        run: the folder that `--init` names.
+        decoder_heads: of the student; like the encoder's, no shape tells of them.
+
+    Raises:
+        MismatchError: a parameter is missing or unknown, its shape differs, or the heads do; the
+            first is named.
+        MissingDataError, DataError: as `initial_weights` and `encoder_description` do.
+    """
+    weights, own = initial_weights(run).state, student.state_dict()
+    alone = all(name.startswith(ENCODER_PART) for name in weights)
+    if alone:
+        own = {name: tensor for name, tensor in own.items() if name.startswith(ENCODER_PART)}
+    here, there = ({n: f"of shape {tuple(t.shape)}" for n, t in s.items()} for s in (own, weights))
+    here["--heads"] = _heads(student.encoder)
+    there["--heads"] = _heads(described_encoder(encoder_description(run)))
+    if not alone and isinstance(student.decoder, EmbeddingDecoder):  # a linear one has no heads
+        content = (read_record(str(run / "config.json")) or {"content": {}})["content"]
+        here["--decoder-heads"] = str(decoder_heads)
+        there["--decoder-heads"] = str(content.get("decoder_heads", decoder_heads))
+    for name in sorted(here.keys() | there.keys()):
+        ours, theirs = here.get(name, "missing"), there.get(name, "missing")
+        if ours != theirs:
+            raise MismatchError(
+                f"--init {run} does not fit the student: {name} is {theirs} there and {ours} "
+                "here; give the student the sizes of that run"
+            )
+    student.load_state_dict(weights, strict=not alone)
+
+
+def _heads(encoder: VisionTransformer) -> str:
+    block: Any = encoder.blocks[0]
+    return str(block.attn.num_heads)
+
+
+def _read(path: Path) -> RunWeights:
+    data = read_checked(str(path))
+    try:
+        return RunWeights(safetensors.torch.load(data), hashlib.sha256(data).hexdigest())
+    except SafetensorError as error:
+        raise DataError(f"{path} is damaged ({error}); train or import anew") from error

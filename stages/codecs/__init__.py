@@ -1,0 +1,1 @@
+"""What each codec costs and keeps: options and report."""

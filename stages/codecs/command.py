@@ -1,0 +1,79 @@
+"""`milan-pipeline codecs`: what each codec does to the user's own targets."""
+
+import dataclasses
+
+from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.options import option, require_least
+from milan_pipeline.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeasureCodecs:
+    """Measure codecs on the targets of a store: bytes, cosines, colours, speed, the bound.
+
+    Codecs are fitted to the images that extraction would fit them to, and measured on others.
+    Prints a table and draws a picture; the store is only read.
+
+    Columns: bytes a token and a sample; how many times smaller than float16 these are, and target
+    shards and stores with all their files; the mean, the first percentile and the class token's
+    mean of the cosine between a token and what is decoded; how far PCA-colour pictures agree (1 -
+    mean difference, colours being 0 to 1); bits a coded component above the Gaussian
+    rate-distortion bound; images/s.
+    """
+
+    targets: str = option(
+        help="Target store that extract-targets wrote.", group="Input", role="execution"
+    )
+    codec: tuple[str, ...] = option(
+        (),
+        help="Codec to measure; again for more; default: all levels and a range of ratios.",
+        group="Targets",
+    )
+    samples: int = option(
+        1024, help="Images that are measured.", least=1, group="Input", unit="images"
+    )
+    synthetic: float | None = option(
+        None,
+        help="Also measure Gaussian tokens of the same shape, whose k-th component has the "
+        "variance k^-POWER: by 1, say, a spectrum that falls slowly; default: no such tokens.",
+        least=0,
+        most=10,
+        group="Input",
+        unit="power",
+    )
+    plot: str = option(
+        "codecs.png", help="Where the picture (PNG) is written.", group="Output", role="execution"
+    )
+    device: str = option(
+        "auto",
+        help="Where targets are encoded and decoded: auto, cpu, cuda.",
+        group="This machine",
+        role="execution",
+    )
+    allow_unfinished: bool = option(
+        default=False,
+        help="Measure a store whose extraction has not ended.",
+        group="Input",
+        role="execution",
+    )
+
+    def __post_init__(self) -> None:
+        require_least(self)
+        if not self.plot.lower().endswith(".png"):
+            raise ConfigError(f"--plot {self.plot} is no name of a PNG; let it end in .png")
+
+
+def run(config: MeasureCodecs) -> None:
+    """Measure, print and draw."""
+    from stages.codecs.report import measure
+
+    measure(config)
+
+
+command = stage_command(
+    "codecs",
+    MeasureCodecs,
+    run=run,
+    dry_run=None,
+    example="milan-pipeline codecs --targets targets.zarr --codec int8 --codec tiny",
+)

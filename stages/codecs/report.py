@@ -1,0 +1,151 @@
+"""What `codecs` measures, and how it says so.
+
+Apart from the options because it imports torch, which `--help` must not.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from milan_pipeline import storage
+from milan_pipeline.codecs.fitting import codebooks, fit_codec
+from milan_pipeline.codecs.interface import Codec
+from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.codecs.spec import LEVELS, CodecSpec, parse_codec
+from milan_pipeline.codecs.spectrum import effective_rank
+from milan_pipeline.core.console import progress_bar, report
+from milan_pipeline.core.devices import pick_device
+from milan_pipeline.planning.codec_measures import CodecMeasures, FileBytes, Measurement
+from milan_pipeline.planning.codec_targets import stored_targets, synthetic_targets
+from milan_pipeline.targets.layout import read_identity
+from milan_pipeline.targets.store import finished_units, read_store_record
+from stages.codecs.command import MeasureCodecs
+
+NAMED = ("float16", "bfloat16", "int8", *LEVELS)
+FRONTIER_FAMILIES = ("vector", "transform")
+FRONTIER_RATIOS = (8, 12, 16, 24, 32, 48, 60, 96)
+COLUMNS = {
+    "codec": ("codec", "{}"),
+    "bytes_per_token": ("B/token", "{}"),
+    "bytes_per_sample": ("B/sample", "{}"),
+    "compression": ("smaller", "{:.3g}x"),
+    "files_compression": ("shards", "{:.3g}x"),
+    "store_compression": ("store", "{:.3g}x"),
+    "mean_cosine": ("cosine", "{:.5f}"),
+    "p01_cosine": ("1st pct", "{:.5f}"),
+    "cls_cosine": ("CLS", "{:.5f}"),
+    "colour_agreement": ("colours", "{:.4f}"),
+    "bits_over_bound": ("bits over", "{:.2f}"),
+    "encode_per_s": ("encode/s", "{:.0f}"),
+    "decode_per_s": ("decode/s", "{:.0f}"),
+}
+"""Of the table: for each key of the JSON objects a heading and a format."""
+
+
+def measure(config: MeasureCodecs) -> None:
+    """Measure, print a table or a JSON list, and draw.
+
+    Raises:
+        ConfigError: a codec or the device is unknown, or a codec does not fit the targets.
+        MissingDataError: there is no store, or it lacks units.
+        MismatchError: its extraction has not ended.
+        DataError: it is damaged.
+        StorageError: it cannot be read, or the picture cannot be written.
+    """
+    for text in config.codec:
+        parse_codec(text)
+    device = pick_device(config.device)
+    storage.require_writable(storage.folder_of(config.plot))
+    identity = read_identity(config.targets)
+    specs = chosen(config.codec, identity["teacher"]["width"])
+    record = read_store_record(config.targets, identity)
+    units = finished_units(
+        config.targets, identity, record, views=1, allow_unfinished=config.allow_unfinished
+    )
+    files = FileBytes(config.targets, identity, units, views=record.views)
+    sets = [stored_targets(config.targets, identity, units, config.samples)]
+    if config.synthetic is not None:
+        sets.append(synthetic_targets(sets[0], config.synthetic))
+    found = {one: _measured(one, specs) for one in (Measurement(s, files, device) for s in sets)}
+    storage.put_bytes(config.plot, _picture(found))
+    rows = [dataclasses.asdict(row) for rows in found.values() for row in rows]
+    report([*_lines(found), f"picture: {config.plot}"], rows)
+
+
+def chosen(texts: Sequence[str], width: int) -> dict[str, CodecSpec]:
+    """Settle the codecs that are asked for, or all, for targets of width D.
+
+    All are the named ones and a range of ratios, but for those that take as many bytes as another.
+
+    Raises:
+        ConfigError: a codec is unknown, or takes more than int8.
+    """
+    specs = {text: parse_codec(text).for_width(width) for text in texts or NAMED}
+    if texts:
+        return specs
+    for name, ratio in itertools.product(FRONTIER_FAMILIES, FRONTIER_RATIOS):
+        text = f"{name}:ratio={ratio}"
+        spec = parse_codec(text).for_width(width)
+        if spec not in specs.values():
+            specs[text] = spec
+    return specs
+
+
+def _measured(measurement: Measurement, specs: Mapping[str, CodecSpec]) -> list[CodecMeasures]:
+    """Fit each codec that needs it, and measure it."""
+    total = sum(codebooks(spec) for spec in specs.values() if spec.needs_fit)
+    name = measurement.targets.name
+    with progress_bar(f"codecs, {name}", total=total, unit="codebooks") as bar:
+        return [
+            measurement.of(text, _fitted(measurement, text, spec, bar))
+            for text, spec in specs.items()
+        ]
+
+
+def _fitted(measurement: Measurement, text: str, spec: CodecSpec, bar: Any) -> Codec:
+    if not spec.needs_fit:
+        return make_codec(text)
+    before = bar.n
+    codec = fit_codec(spec, measurement.targets.fit_TD, bar.update)
+    bar.update(before + codebooks(spec) - bar.n)  # a transform codec may have fewer
+    return codec
+
+
+def _picture(found: Mapping[Measurement, list[CodecMeasures]]) -> bytes:
+    from milan_pipeline.planning.codec_plot import Drawn, draw
+
+    return draw(
+        [
+            Drawn(title=one.targets.title, variance_D=one.variance_D, measures=rows)
+            for one, rows in found.items()
+        ]
+    )
+
+
+def _lines(found: Mapping[Measurement, list[CodecMeasures]]) -> Iterator[str]:
+    """Yield a heading, notes and a table for each set of targets."""
+    for measurement, rows in found.items():
+        width = len(measurement.variance_D)
+        rank = effective_rank(measurement.variance_D)
+        yield f"{measurement.targets.title}; effective rank {rank:.1f} of {width}"
+        yield from (f"note: {note}" for note in measurement.targets.notes)
+        yield from _aligned(
+            [
+                [heading for heading, _ in COLUMNS.values()],
+                *([_cell(row, name) for name in COLUMNS] for row in rows),
+            ]
+        )
+
+
+def _cell(row: CodecMeasures, name: str) -> str:
+    value = getattr(row, name)
+    return "-" if value is None else COLUMNS[name][1].format(value)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield lines of cells, the first column to the left and figures to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        figures = (f"{cell:>{size}}" for cell, size in zip(others, widths[1:], strict=True))
+        yield "  ".join([f"{first:<{widths[0]}}", *figures])

@@ -1,0 +1,1 @@
+"""Image shards -> target store: options, plan, codec, run."""

@@ -1,0 +1,105 @@
+"""Which codec a store gets: one that needs no fitting, the store's own, or one fitted now."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from milan_pipeline import storage
+from milan_pipeline.codecs.components import ComponentCodec
+from milan_pipeline.codecs.fitting import codebooks, fit_codec
+from milan_pipeline.codecs.spec import CodecSpec, parse_codec, spec_of
+from milan_pipeline.core.console import progress_bar
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.errors import ConfigError, DataError
+from milan_pipeline.extraction.codec_sample import extracted_sample
+from milan_pipeline.extraction.spec import JobSpec
+from milan_pipeline.provenance.identity import Identity
+from milan_pipeline.shards.manifest import Manifest
+from milan_pipeline.targets.codec_files import read_store_codec, thinned, write_store_codec
+from milan_pipeline.targets.layout import read_identity
+from milan_pipeline.teacher.teacher import Teacher
+from stages.extract_targets.command import ExtractTargets
+
+NOT_FITTED = "yet to be fitted"
+
+
+def require_fitted(config: ExtractTargets) -> None:
+    """Refuse to share out work of which every process would fit a codec of its own.
+
+    Raises:
+        ConfigError: `--init` has not been run.
+    """
+    flag = "--part" if config.part else "--scheduler" if config.scheduler else "--processes"
+    is_shared = config.part is not None or config.on_dask
+    if not (is_shared and parse_codec(config.codec).needs_fit):
+        return
+    if config.overwrite or not storage.exists(storage.join(config.out, "zarr.json")):
+        again = " --overwrite" if config.overwrite else ""
+        raise ConfigError(
+            f"--codec {config.codec} is fitted to targets before work can be shared by {flag}; run "
+            f"`extract-targets --init{again}` with the other options once, then this without "
+            "--init and --overwrite"
+        )
+
+
+def settled_identity(
+    config: ExtractTargets, spec: JobSpec, manifest: Manifest, teacher: Teacher, stop: StopRequest
+) -> Identity:
+    """Say what the targets will be; a codec that has to be fitted is, and is left in the store.
+
+    Raises:
+        DataError: the store's codec is of a newer version, or there is nothing to fit one to.
+        InterruptedRunError: a stop was asked for.
+    """
+    codec = parse_codec(config.codec).for_width(teacher.width)
+    has_root = storage.exists(storage.join(config.out, "zarr.json"))
+    existing = read_identity(config.out) if has_root else None
+    if existing is not None:
+        identity = spec.identity(teacher, likely_parameters(codec, existing["codec"]))
+        # One that differs is refused where the root is created, unless it is to be overwritten.
+        if not config.overwrite or (identity == existing and _has_codec(config.out, existing)):
+            return identity
+    if not codec.needs_fit:
+        return spec.identity(teacher, codec.parameters())
+    fitted = _fitted(config, codec, manifest, teacher, stop)
+    if existing is None and storage.exists(storage.join(config.out, "zarr.json")):
+        # Others were faster. Their root names their fit, which another device may make otherwise.
+        return settled_identity(config, spec, manifest, teacher, stop)
+    write_store_codec(config.out, fitted)
+    return spec.identity(teacher, fitted.parameters())
+
+
+def likely_parameters(codec: CodecSpec, existing: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the parameters of a codec, its fit being that of an existing one if it has the form.
+
+    Raises:
+        DataError: the existing one is of a newer version.
+    """
+    return existing if spec_of(existing) == codec else codec.parameters(NOT_FITTED)
+
+
+def _has_codec(store: str, identity: Identity) -> bool:
+    """Tell whether the arrays are those of the root: a killed --overwrite may leave others."""
+    try:
+        read_store_codec(store, identity)
+    except DataError:
+        return False
+    return True
+
+
+def _fitted(
+    config: ExtractTargets,
+    codec: CodecSpec,
+    manifest: Manifest,
+    teacher: Teacher,
+    stop: StopRequest,
+) -> ComponentCodec:
+    targets_nND = extracted_sample(
+        manifest,
+        teacher,
+        config.policy,
+        batch_size=config.batch_size,
+        workers=config.workers,
+        stop=stop,
+    )
+    with progress_bar("fit the codec", total=codebooks(codec), unit="codebooks") as bar:
+        return fit_codec(codec, thinned(targets_nND), bar.update)

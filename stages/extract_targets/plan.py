@@ -1,0 +1,221 @@
+"""What `extract-targets` settles from its options: the job, what is left of it, and why.
+
+Apart from the options because it imports torch, which `--help` must not.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from milan_pipeline import storage
+from milan_pipeline.codecs.spec import CodecSpec, parse_codec
+from milan_pipeline.core.console import bytes_text, say
+from milan_pipeline.core.devices import pick_device
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.extraction.spec import JobSpec
+from milan_pipeline.planning.dataset import listed_dataset
+from milan_pipeline.planning.store_size import StoreSize, likely_identity
+from milan_pipeline.provenance.identity import TRANSCODED_FROM, Identity, content_hash, require_same
+from milan_pipeline.provenance.record import StageRecord, read_record
+from milan_pipeline.shards.manifest import Manifest
+from milan_pipeline.targets.layout import ANOTHER_STORE, read_identity, require_place
+from milan_pipeline.targets.units import (
+    NOT_DONE,
+    Mark,
+    Unit,
+    extent_of,
+    list_units,
+    read_marks,
+    require_same_images,
+    undone_units,
+    view_name,
+)
+from milan_pipeline.teacher.description import settle_precision, visible_identity
+from milan_pipeline.teacher.spec import TeacherSpec
+from stages.extract_targets.codec import likely_parameters
+from stages.extract_targets.command import ExtractTargets
+
+
+class WorkList(NamedTuple):
+    """The full list of units, those that are this process's, all marks, and all that is left."""
+
+    units: list[Unit]
+    own: list[Unit]
+    marks: dict[str, Mark]
+    left: dict[Unit, str]
+
+    @property
+    def own_left(self) -> dict[Unit, str]:
+        """This process's units that are left to do, each with the reason."""
+        return {unit: self.left[unit] for unit in self.own if unit in self.left}
+
+
+def describe(config: ExtractTargets) -> None:
+    """Say what is left and what it will take, from the teacher's configuration alone."""
+    spec = spec_of(config)
+    manifest, work, wanted = survey(config, spec)
+    say_teacher(config, spec.teacher)
+    left = work.own_left
+    done, all_left = len(work.own) - len(left), len(work.left)
+    said = f"units to do: {len(left)}, done: {done}{_of_all(config, work)}"
+    say(said, units_to_do=len(left), units_done=done, units_to_do_in_all_parts=all_left)
+    reasons = _reasons(left)
+    for line in reasons:
+        say(f"  {line}", reasons=reasons)
+    images, size = samples_of(left), _bytes_of(config, manifest, wanted, left)
+    say(f"images to run through the teacher: {images}", images_to_do=images)
+    say(
+        f"bytes to write: about {bytes_text(size)}, {size / max(1, images):.0f} a target; "
+        f"free: {storage.free_text(config.out)}",
+        bytes_to_write=size,
+        free_bytes=storage.free_bytes(config.out),
+    )
+
+
+def survey(config: ExtractTargets, spec: JobSpec) -> tuple[Manifest, WorkList, Identity]:
+    """List what is left of which images, and what targets will be, without a teacher's weights.
+
+    Raises:
+        ConfigError, StorageError: no target store can be at --out.
+        MismatchError: the store there is of other targets or images.
+    """
+    require_place(config.out)
+    manifest, codec, identity_hash = spec.manifest(), parse_codec(config.codec), ""
+    if storage.exists(storage.join(config.out, "zarr.json")):
+        existing = read_identity(config.out)
+        wanted = _visible_identity(config, spec.teacher, existing, codec)
+        if not config.overwrite:
+            require_same(existing, wanted, what=config.out, remedy=ANOTHER_STORE)
+        identity_hash = content_hash(wanted)
+    else:
+        wanted = likely_identity(visible_identity(spec.teacher), config.policy, codec)
+    return manifest, list_work(config, manifest, identity_hash), wanted
+
+
+def spec_of(config: ExtractTargets) -> JobSpec:
+    """Say what is to be extracted, in names and numbers: once, for it asks the store."""
+    return JobSpec(
+        images=config.images,
+        store=config.out,
+        teacher=settled_teacher(config),
+        policy=config.policy,
+        codec=config.codec,
+        batch_size=config.batch_size,
+        workers=config.workers,
+        device=config.device,
+    )
+
+
+def settled_teacher(config: ExtractTargets) -> TeacherSpec:
+    """Settle a precision of "auto": an existing store's, unless it is to be overwritten.
+
+    Raises:
+        ConfigError: this machine's would have to do, but others are to extract.
+    """
+    spec = config.teacher_spec
+    if spec.precision != "auto":
+        return spec
+    goes_on = not config.overwrite and storage.exists(storage.join(config.out, "zarr.json"))
+    elsewhere = "--init" if config.init else "--scheduler" if config.scheduler else None
+    if elsewhere and not goes_on:
+        raise ConfigError(
+            f"--precision auto with {elsewhere} would be settled by this machine and not by those "
+            "that extract; give --precision bf16 or --precision fp32"
+        )
+    existing = read_identity(config.out)["teacher"]["precision"] if goes_on else None
+    return settle_precision(spec, pick_device(config.device), existing=existing)
+
+
+def say_teacher(config: ExtractTargets, spec: TeacherSpec) -> None:
+    """Say which teacher runs, in which precision, and where."""
+    if config.init or config.scheduler:
+        where = "the machines that extract"
+    else:
+        where = str(pick_device(config.device))
+    said = f"teacher {spec.name} in {spec.precision} on {where}"
+    say(said, teacher=spec.name, precision=spec.precision, device=where)
+
+
+def record_of(config: ExtractTargets, identity: Identity, manifest: Manifest) -> StageRecord:
+    """Return the stage's record, not written yet."""
+    return StageRecord(
+        url=record_url(config),
+        stage="extract-targets",
+        config=config,
+        inputs={},
+        content=identity,
+        extent=extent_of(manifest, config.views),
+    )
+
+
+def list_work(config: ExtractTargets, manifest: Manifest, identity_hash: str) -> WorkList:
+    """List all units and what the store holds of them.
+
+    Raises:
+        MismatchError: it is a store of other images, and they are not to be overwritten.
+    """
+    units = list_units(manifest, config.views)
+    marks = read_marks(config.out, config.views, objects=False)
+    record = read_record(record_url(config))
+    # A record of these very images says that they were looked at before, or are to overwrite.
+    known = record is not None and (
+        record["extent"].get("images_manifest_sha256") == manifest.sha256
+    )
+    if not (config.overwrite or known):
+        remedy = "give another --out for these images, or --overwrite to extract them anew"
+        require_same_images(config.out, manifest, marks, remedy)
+    own = units if config.own_part is None else config.own_part.of(units)
+    return WorkList(units, own, marks, undone_units(units, marks, identity_hash))
+
+
+def samples_of(units: Iterable[Unit]) -> int:
+    """Count the images of units, an image once for each view."""
+    return sum(unit.shard.samples for unit in units)
+
+
+def _of_all(config: ExtractTargets, work: WorkList) -> str:
+    if config.own_part is None:
+        return ""
+    return f" in part {config.part}; in all parts {len(work.left)} of {len(work.units)} to do"
+
+
+def _reasons(left: dict[Unit, str]) -> list[str]:
+    """Name every unit that was done before, with why it is to be done again; count the others."""
+    stale = [f"{unit.path}: {reason}" for unit, reason in left.items() if reason != NOT_DONE]
+    new = Counter(unit.view for unit, reason in left.items() if reason == NOT_DONE)
+    return stale + [f"{view_name(view)}: {count} {NOT_DONE}" for view, count in new.items()]
+
+
+def record_url(config: ExtractTargets) -> str:
+    """Return where the stage's record is."""
+    return storage.join(config.out, "extract-targets.json")
+
+
+def _bytes_of(
+    config: ExtractTargets, manifest: Manifest, identity: Identity, left: Iterable[Unit]
+) -> int:
+    """Count what units will take in the store, and what is around them."""
+    units = list(left)
+    if not units:
+        return 0
+    keys = {shard.name: keys for shard, keys in listed_dataset(manifest).shards}
+    store = StoreSize(identity)
+    record = record_of(config, identity, manifest).to_bytes("done", {})
+    inside = store.units((unit, keys[unit.shard.name]) for unit in units)
+    return inside + store.groups(config.views) + len(record)
+
+
+def _visible_identity(
+    config: ExtractTargets, teacher: TeacherSpec, existing: Identity, codec: CodecSpec
+) -> Identity:
+    """Put what is known without the teacher's weights into the place of what a store has there."""
+    known = visible_identity(teacher)
+    extracted = {name: part for name, part in existing.items() if name != TRANSCODED_FROM}
+    return extracted | {
+        "teacher": existing["teacher"] | known["teacher"],
+        "preprocessing": existing["preprocessing"] | known["preprocessing"],
+        "view_policy": config.policy.as_dict(),
+        "codec": likely_parameters(
+            codec.for_width(existing["teacher"]["width"]), existing["codec"]
+        ),
+    }

@@ -1,0 +1,189 @@
+"""What `extract-targets` does: its own units, here or on Dask workers, and the store's record.
+
+Any number of processes may do this at once for one store. They share nothing but the store: each
+does its own units, and whoever then finds that none of the full list is left says "done".
+"""
+
+import contextlib
+import logging
+
+from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.core.console import progress_bar, say, say_counts, say_nothing_to_do
+from milan_pipeline.core.devices import pick_device
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.extraction.job import ExtractionJob
+from milan_pipeline.extraction.loop import extract_units
+from milan_pipeline.extraction.spec import JobSpec
+from milan_pipeline.images.budget import BadImageBudget
+from milan_pipeline.provenance.identity import Identity, content_hash
+from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.shards.manifest import Manifest
+from milan_pipeline.targets.layout import create_root, require_place
+from milan_pipeline.targets.progress_reports import Reporter, closing_report
+from milan_pipeline.targets.units import Unit, read_marks, undone_units
+from milan_pipeline.teacher.teacher import Teacher
+from stages.extract_targets.codec import require_fitted, settled_identity
+from stages.extract_targets.command import ExtractTargets
+from stages.extract_targets.plan import (
+    WorkList,
+    list_work,
+    record_of,
+    samples_of,
+    say_teacher,
+    spec_of,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def extract(config: ExtractTargets, stop: StopRequest) -> None:
+    """Do every unit that is not done, or those of them that are this part's.
+
+    Raises:
+        ConfigError: the precision cannot be settled here, or nothing can be written to --out.
+        DataError: units failed, or too many images cannot be read.
+        InterruptedRunError: a stop was asked for; finished units are kept.
+        MismatchError: the store holds other targets, or others do another extent of these.
+    """
+    require_place(config.out)
+    spec = spec_of(config)
+    manifest = spec.manifest()
+    say_teacher(config, spec.teacher)
+    require_fitted(config)
+    # Dask workers have teachers of their own: the client only needs to know what theirs must be.
+    elsewhere = config.on_dask or (config.init and not parse_codec(config.codec).needs_fit)
+    device = "cpu" if elsewhere else str(pick_device(config.device))
+    teacher = Teacher.load(spec.teacher, device=device)
+    identity = settled_identity(config, spec, manifest, teacher, stop)
+    create_root(config.out, identity, overwrite=config.overwrite)
+    work = list_work(config, manifest, content_hash(identity))
+    record = record_of(config, identity, manifest)
+    if not work.left and record.previous_state() == "done":
+        say_nothing_to_do(config.out, f"{len(work.units)} units are done")
+        return
+    if config.part:
+        # Batches of another size would give other bytes to two who do the same unit.
+        record.require_joinable("views", "batch_size")
+        record.join()
+    else:
+        record.begin()
+    if config.init:
+        left, units = len(work.left), len(work.units)
+        said = f"{config.out}: ready, {left} of {units} units to do"
+        say(said, out=config.out, units_to_do=left, units=units)
+        return
+    budget = _budget(config, work)
+    if config.on_dask:
+        del teacher
+        _extract_on_dask(config, spec, manifest, list(work.own_left), budget=budget, stop=stop)
+    else:
+        job = spec.job(manifest, teacher, identity)
+        _extract_here(config, job, list(work.own_left), budget, stop)
+    _finish(config, work, record, identity)
+
+
+def _budget(config: ExtractTargets, work: WorkList) -> BadImageBudget:
+    """Return the budget of this process's units, those that are done counted already."""
+    shards = {unit.shard for unit in work.own}
+    budget = BadImageBudget(
+        fraction=config.max_bad_fraction, images=sum(shard.samples for shard in shards)
+    )
+    for unit in work.own:
+        if unit not in work.left:
+            budget.add(unit.shard.name, work.marks[unit.mark_path].skipped)
+    return budget
+
+
+def _extract_here(
+    config: ExtractTargets,
+    job: ExtractionJob,
+    units: list[Unit],
+    budget: BadImageBudget,
+    stop: StopRequest,
+) -> None:
+    reporter = Reporter(config.out, _name(config), units=len(units))
+    waiting = {(unit.view, unit.shard.name): unit for unit in units}
+    with progress_bar("extract-targets", total=samples_of(units)) as bar, closing_report(reporter):
+
+        def seen(images: int) -> None:
+            bar.update(images)
+            reporter.images(images)
+
+        if units:
+            reporter.begin(units[0])
+        for mark in extract_units(job, units, budget, stop, seen):
+            reporter.end(waiting.pop((mark.view, mark.shard)))
+            if waiting:
+                reporter.begin(next(iter(waiting.values())))
+
+
+def _extract_on_dask(
+    config: ExtractTargets,
+    spec: JobSpec,
+    manifest: Manifest,
+    units: list[Unit],
+    *,
+    budget: BadImageBudget,
+    stop: StopRequest,
+) -> None:
+    from milan_pipeline.cluster.dask_client import connected
+    from milan_pipeline.extraction.on_dask import ExtractionSpec, extract_on_workers
+
+    if not units:
+        return
+    work = ExtractionSpec(job=spec, manifest_sha256=manifest.sha256, reports=_name(config))
+    shared = config.processes is not None
+    with (
+        connected(scheduler=config.scheduler, processes=config.processes) as client,
+        progress_bar("extract-targets", total=samples_of(units)) as bar,
+        contextlib.closing(
+            extract_on_workers(client, work, units, stop, share_machine=shared)
+        ) as outcomes,
+    ):
+        for outcome in outcomes:
+            bar.update(outcome.unit.shard.samples)
+            logger.info("%s: %s", outcome.unit.path, "done" if outcome.mark else "failed")
+            if outcome.mark is not None:
+                budget.add(outcome.mark.shard, outcome.mark.skipped)
+
+
+def _finish(
+    config: ExtractTargets, work: WorkList, record: StageRecord, identity: Identity
+) -> None:
+    """Say what others have yet to do or, if that is nothing, that the store is done.
+
+    Raises:
+        DataError: too many of all images cannot be read.
+        MismatchError: the store was meanwhile taken over for other targets.
+    """
+    create_root(config.out, identity)
+    marks = read_marks(config.out, config.views, objects=False)
+    left = undone_units(work.units, marks, content_hash(identity))
+    own = len(work.own_left)
+    if left:
+        say(
+            f"{config.out}: {own} units done now; {len(left)} of all {len(work.units)} units are "
+            "left to others",
+            out=config.out, units_done_now=own, units_to_do=len(left), units=len(work.units),
+        )  # fmt: skip
+        return
+    if not record.is_current():
+        said = f"{config.out}: {own} units done now; others have begun to extract more, or less"
+        say(said, out=config.out, units_done_now=own)
+        return
+    everything = work._replace(own=work.units, marks=marks, left={})
+    _budget(config, everything)
+    done = [marks[unit.mark_path] for unit in work.units]
+    counts = {
+        "units": len(done),
+        "units_done_now": own,
+        "targets": sum(mark.n for mark in done),
+        "skipped": sum(len(mark.skipped) for mark in done),
+    }
+    record.finish(counts)
+    say_counts(config.out, counts)
+
+
+def _name(config: ExtractTargets) -> str:
+    """Name this process for its report."""
+    return "single" if config.own_part is None else config.own_part.name

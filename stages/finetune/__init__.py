@@ -1,0 +1,1 @@
+"""Encoder and labelled images -> a classifier: options, plan, run, evaluation."""

@@ -1,0 +1,229 @@
+"""`milan-pipeline finetune`: an encoder + labelled images -> a classifier and its accuracy."""
+
+import dataclasses
+
+from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.options import option
+from milan_pipeline.core.console import say
+from milan_pipeline.errors import ConfigError
+from stages.shared.training_options import Train, TrainingOptions, require_warmup, run_training
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finetune(TrainingOptions):
+    """Fine-tune an encoder to name classes of images, by MILAN's official recipe.
+
+    Defaults are those of a ViT-B; for a ViT-L take --layer-decay 0.75 --drop-path 0.2. Killed or
+    stopped (Ctrl-C, SIGTERM, SIGUSR1), run the same command again: it goes on from the newest
+    checkpoint and ends, on CPUs, with the same weights.
+    """
+
+    encoder: str = option(
+        help="Run folder, .safetensors with its .json, timm name (with its tag: pretrained), or "
+        "open_clip:MODEL/TAG.",
+        group="Encoder",
+    )
+    train: str | None = option(
+        None,
+        help="Folder of labelled image shards, or of class folders, to learn from; default: none, "
+        "for --eval-only alone.",
+        role="execution",
+        group="Input",
+    )
+    val: str = option(
+        help="Folder of labelled image shards, or of class folders, to score on.",
+        role="execution",
+        group="Input",
+    )
+    eval_only: bool = option(
+        False,
+        help="Train nothing: score the classifier in --encoder, a .safetensors of finetune.",
+        group="Scoring",
+    )
+    label: str | None = option(
+        None, help="What tables call it; default: --encoder.", role="execution", group="Scoring"
+    )
+    label_fraction: float = option(
+        1.0,
+        help="Share of each class's training images to learn from; at least one of each.",
+        group="Input",
+        unit="share",
+    )
+    random_init: bool = option(
+        False, help="Draw the encoder's weights anew: a baseline.", group="Encoder"
+    )
+    allow_unfinished: bool = option(
+        False, help="Begin from a run that is not done.", role="execution", group="Encoder"
+    )
+    image_size: int | None = option(
+        None,
+        help="Side of the views, in pixels; default: the encoder's.",
+        least=1,
+        group="Input",
+        unit="pixels",
+    )
+    pool: str = option(
+        "mean",
+        help="What is classified: the patches' mean or CLS.",
+        choices=("mean", "cls"),
+        group="Encoder",
+    )
+    crop_pct: float | None = option(
+        None,
+        help="Share of the resized image's side that is scored; default: 0.875 up to 224 pixels, "
+        "else 1.",
+        group="Scoring",
+        unit="share",
+    )
+    drop_path: float = option(
+        0.1,
+        help="Rate of stochastic depth (arXiv 1603.09382).",
+        least=0,
+        group="Encoder",
+        unit="rate",
+    )
+    epochs: int = option(
+        100,
+        help="Passes over the images; sets the schedule.",
+        least=1,
+        group="Schedule",
+        unit="epochs",
+    )
+    warmup_epochs: float | None = option(
+        None,
+        help="Epochs in which the learning rate rises; default: 5, or a tenth of --epochs if that "
+        "is less.",
+        group="Schedule",
+        unit="epochs",
+    )
+    base_lr: float = option(
+        1e-4,
+        help="Learning rate for a batch of 256; scaled to the batch.",
+        least=0,
+        group="Schedule",
+        unit="rate",
+    )
+    min_lr: float = option(
+        1e-6, help="Learning rate at the end.", least=0, group="Schedule", unit="rate"
+    )
+    layer_decay: float = option(
+        0.65,
+        help="Scale of a layer's learning rate for each layer after it.",
+        least=0,
+        most=1,
+        group="Schedule",
+        unit="factor",
+    )
+    weight_decay: float = option(
+        0.05, help="AdamW's weight decay.", least=0, group="Schedule", unit="factor"
+    )
+    augment: str = option(
+        "rand-m9-mstd0.5-inc1",
+        help="timm's name of an augmentation (RandAugment, arXiv 1909.13719); '' is none.",
+        group="Augmentation",
+    )
+    min_scale: float = option(
+        0.08,
+        help="Smallest share of an image's area that a training view shows; raise it where the "
+        "object is small.",
+        least=0,
+        most=1,
+        group="Augmentation",
+        unit="share",
+    )
+    smoothing: float = option(0.1, help="Label smoothing.", least=0, group="Schedule", unit="share")
+    mixup: float = option(
+        0.8,
+        help="Alpha of mixup (arXiv 1710.09412); 0 is none.",
+        least=0,
+        group="Augmentation",
+        unit="alpha",
+    )
+    cutmix: float = option(
+        1.0,
+        help="Alpha of CutMix (arXiv 1905.04899); 0 is none.",
+        least=0,
+        group="Augmentation",
+        unit="alpha",
+    )
+    erasing: float = option(
+        0.25,
+        help="Share of the images of which a box is erased (1708.04896).",
+        least=0,
+        most=1,
+        group="Augmentation",
+        unit="share",
+    )
+    eval_every: int = option(
+        1, help="Epochs between evaluations.", least=1, group="Scoring", unit="epochs"
+    )
+    gradient_checkpointing: bool = option(
+        False,
+        help="Compute blocks again in the backward pass, to save memory.",
+        role="execution",
+        group="This machine",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.train is None and not self.eval_only:
+            raise ConfigError("--train is missing; give labelled images, or --eval-only")
+        if self.eval_only and not self.encoder.endswith(".safetensors"):
+            raise ConfigError(
+                f"--eval-only scores a classifier, and --encoder {self.encoder!r} is no file; "
+                "give RUN/finetuned.safetensors or RUN/best.safetensors"
+            )
+        if not 0 < self.label_fraction <= 1:
+            raise ConfigError(
+                f"--label-fraction {self.label_fraction} is not within 0 to 1; give 1 for all"
+            )
+        if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
+            raise ConfigError(f"--crop-pct {self.crop_pct} is not within 0 to 1; try 0.875")
+        for flag, value in (("--drop-path", self.drop_path), ("--smoothing", self.smoothing)):
+            if not value < 1:
+                raise ConfigError(f"{flag} {value} is not below 1; try 0.1")
+        require_warmup(self.warmup_epochs, self.epochs)
+
+    @property
+    def warmup(self) -> float:
+        """Epochs of warm-up, which the schedule's length settles if nothing else does."""
+        return min(5.0, self.epochs / 10) if self.warmup_epochs is None else self.warmup_epochs
+
+
+def run(config: Finetune) -> None:
+    """Train to the last step, export the classifier and write its scores."""
+
+    def load() -> "Train[Finetune]":
+        from stages.finetune.evaluate import evaluate_only
+        from stages.finetune.run import train
+
+        return evaluate_only if config.eval_only else train
+
+    run_training("finetune", config, load)
+
+
+def dry_run(config: Finetune) -> None:
+    """Say how long the run is and what it will read and write."""
+    from milan_pipeline.core.devices import pick_device
+    from milan_pipeline.data.order import lanes_of
+    from stages.finetune.evaluate import plan_evaluation
+    from stages.finetune.plan import plan
+
+    processes = config.count_processes()
+    if config.eval_only:
+        images = plan_evaluation(config).val.samples
+        say(f"images to score: {images}", images_to_score=images)
+        return
+    planned = plan(config, pick_device(config.device))
+    lanes_of(0, processes, range(planned.order.lanes))
+    planned.describe()
+
+
+command = stage_command(
+    "finetune",
+    Finetune,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline finetune --encoder runs/first --train images/train \\\n"
+    "    --val images/val --out runs/first-classes",
+)

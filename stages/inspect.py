@@ -1,0 +1,107 @@
+"""`milan-pipeline inspect PATHS`: what a store, shards or runs hold, in a terminal or as a page."""
+
+import dataclasses
+
+from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.options import arguments, option, require_least
+from milan_pipeline.core.console import note, report
+from milan_pipeline.errors import ConfigError
+
+FOR_THE_PAGE = ("images", "targets", "originals")
+"""Options that name what only the page needs."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InspectOutput:
+    """Look at PATHS: a target store, target or image shards, or runs, which are compared.
+
+    Prints what is there; with --html also writes one page that opens from disk, without network:
+    a gallery of targets with masks and nearest patches, histograms, or the curves of training.
+    Nothing that is looked at is written to.
+    """
+
+    paths: tuple[str, ...] = arguments()
+    html: str | None = option(
+        None, help="File to write the page to; default: no page.", group="Output", role="execution"
+    )
+    images: str | None = option(
+        None,
+        help="Folder of image shards, for the page's pixels; default: no pixels.",
+        group="Input",
+        role="execution",
+    )
+    targets: str | None = option(
+        None,
+        help="Target store or shards of those images, best held out, for what runs predict on the "
+        "page; default: no predictions.",
+        group="Input",
+        role="execution",
+    )
+    originals: str | None = option(
+        None,
+        help="Target store that these targets were made of by another codec, for what the codec "
+        "lost; default: no more than can be told without.",
+        group="Input",
+        role="execution",
+    )
+    results: tuple[str, ...] = option(
+        (),
+        help="Folder that probe, finetune or segment wrote to, or one above, for the results of "
+        "runs; again for more; default: those within a run.",
+        group="Input",
+        role="execution",
+    )
+    gallery: int = option(
+        24,
+        help="Views, or images, that the page shows; of predictions, 12 at most.",
+        group="Output",
+        unit="views",
+        least=1,
+        most=150,
+        role="content",
+    )
+    seed: int = option(
+        0,
+        help="Of which targets are looked at, and of masks.",
+        group="Output",
+        unit="number",
+        least=0,
+        role="content",
+    )
+
+    def __post_init__(self) -> None:
+        require_least(self)
+        for name in FOR_THE_PAGE:
+            if self.html is None and getattr(self, name) is not None:
+                raise ConfigError(
+                    f"--{name} is for the page; give --html FILE, too, or leave it out"
+                )
+        if self.targets is not None and self.images is None:
+            raise ConfigError(f"--targets {self.targets} needs pixels, too; give --images")
+
+
+def run(config: InspectOutput) -> None:
+    """Tell the facts, and write the page if one is wanted."""
+    from milan_pipeline import storage
+    from milan_pipeline.core.console import short_bytes
+    from milan_pipeline.report.inspection import inspect_places
+
+    found = inspect_places(config.paths, config.results)
+    report(found.lines, found.document)
+    if config.html is not None:
+        from milan_pipeline.report.page import render
+        from milan_pipeline.report.pages import page_of
+
+        chosen = {name: getattr(config, name) for name in (*FOR_THE_PAGE, "gallery", "seed")}
+        data = render(page_of(found, **chosen)).encode()
+        storage.put_bytes(config.html, data)
+        note(f"{config.html}: {short_bytes(len(data))}")
+
+
+command = stage_command(
+    "inspect",
+    InspectOutput,
+    run=run,
+    dry_run=None,
+    example="milan-pipeline inspect targets.zarr --images images --html targets.html",
+)

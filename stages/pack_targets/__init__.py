@@ -1,0 +1,1 @@
+"""Target store -> target shards: options, codec, run."""

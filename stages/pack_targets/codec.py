@@ -1,0 +1,91 @@
+"""Which codec `pack-targets` packs with: the store's own, or another that it re-encodes to.
+
+Apart from the stage because it imports torch, which `--help` must not.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from milan_pipeline import storage
+from milan_pipeline.codecs.interface import Codec
+from milan_pipeline.codecs.spec import CodecSpec, parse_codec, spec_of
+from milan_pipeline.core.devices import pick_device
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.provenance.identity import Identity, stated_identity, transcoded_identity
+from milan_pipeline.shards.manifest import MANIFEST_NAME, load_manifest
+from milan_pipeline.targets.codec_files import CODEC_FILE, read_shards_codec, read_store_codec
+from milan_pipeline.targets.transcoding import likely_identity_of, new_codec
+from milan_pipeline.targets.units import Mark, Unit
+from stages.pack_targets.command import PackTargets
+
+
+class Shards(NamedTuple):
+    """What shards will be: the same as transcoding to a codec and packing the result would give."""
+
+    identity: Identity
+    codec: Codec
+
+
+def likely_identity(config: PackTargets, source: Identity) -> Identity:
+    """Build the identity of the shards before a codec is fitted.
+
+    Args:
+        config: of the stage.
+        source: identity of the store.
+    """
+    spec = _other_codec(config, source)
+    if spec is None:
+        return source
+    there = None if config.overwrite else identity_there(config.out)
+    return likely_identity_of(source, spec, there)
+
+
+def settle(
+    config: PackTargets, source: Identity, units: Sequence[tuple[Unit, Mark]], stop: StopRequest
+) -> Shards:
+    """Read the codec of the store or of shards that are there, or fit one.
+
+    Args:
+        config: of the stage.
+        source: identity of the store.
+        units: its finished ones, with their marks.
+        stop: is asked while a codec is fitted.
+
+    Raises:
+        DataError: a codec is missing or damaged, or cannot be fitted.
+        InterruptedRunError: a stop was asked for.
+    """
+    own = read_store_codec(config.targets, source)
+    spec = _other_codec(config, source)
+    if spec is None:
+        return Shards(source, own)
+    if not config.on_dask:  # whose workers have devices of their own
+        pick_device(config.device)  # to refuse one that is not there before anything is written
+    there = identity_there(config.out)
+    if there == likely_identity(config, source):
+        codec = read_shards_codec(config.out, there)
+    else:
+        codec = new_codec(config.targets, units, own, spec, stop)
+    return Shards(transcoded_identity(source, codec.parameters()), codec)
+
+
+def identity_there(folder: str) -> Identity | None:
+    """Return the identity of the shards that a folder holds; None where it holds none."""
+    if not storage.exists(storage.join(folder, MANIFEST_NAME)):
+        return None
+    manifest = load_manifest(folder, kind="targets", allow_unfinished=True)
+    return stated_identity(manifest.common, what=folder)
+
+
+def has_codec(folder: str, identity: Identity) -> bool:
+    """Tell whether a folder has what decodes its shards."""
+    needs_file = spec_of(identity["codec"]).needs_fit
+    return not needs_file or storage.exists(storage.join(folder, CODEC_FILE))
+
+
+def _other_codec(config: PackTargets, source: Identity) -> CodecSpec | None:
+    """Return the codec that was asked for; None where it is the store's own."""
+    if config.codec is None:
+        return None
+    spec = parse_codec(config.codec).for_width(source["teacher"]["width"])
+    return None if spec == spec_of(source["codec"]) else spec

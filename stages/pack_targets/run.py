@@ -1,0 +1,153 @@
+"""Write the target shards that are not listed yet; say which those are."""
+
+import contextlib
+from collections.abc import Generator
+
+from milan_pipeline import storage
+from milan_pipeline.cluster.spread import spread
+from milan_pipeline.core.console import bytes_text, progress_bar, say, say_counts, say_nothing_to_do
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.planning.dataset import stored_units
+from milan_pipeline.planning.shard_size import ShardSize
+from milan_pipeline.provenance.identity import Identity, content_hash
+from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.shards.manifest import Manifest, Shard
+from milan_pipeline.shards.writer import list_as_written, listed_shards
+from milan_pipeline.targets.codec_files import write_shards_codec
+from milan_pipeline.targets.layout import read_identity
+from milan_pipeline.targets.packing import PackingSpec
+from milan_pipeline.targets.store import finished_units, read_store_record
+from milan_pipeline.targets.units import Mark, Unit, shard_details, target_shard_name, unit_sha256
+from stages.pack_targets.codec import has_codec, identity_there, likely_identity, settle
+from stages.pack_targets.command import PackTargets
+
+Done = tuple[Unit, Mark]
+Plan = dict[str, Done]
+
+
+def pack(config: PackTargets, stop: StopRequest) -> None:
+    """Write every target shard that is not listed, then the manifest and the record."""
+    storage.require_writable(config.out)
+    source = read_identity(config.targets)
+    plan = _plan(config, source)
+    # Shards of other targets are refused before a codec is fitted.
+    _record(config, likely_identity(config, source), plan).previous_state()
+    identity, codec = settle(config, source, list(plan.values()), stop)
+    record = _record(config, identity, plan)
+    state = record.previous_state()
+    listed = _current(config, identity, plan)
+    left = {name: unit for name, unit in plan.items() if name not in listed}
+    if not left and state == "done" and has_codec(config.out, identity):
+        say_nothing_to_do(config.out, f"{len(listed)} shards are there")
+        return
+    common = {"identity": identity, "identity_hash": content_hash(identity)}
+    manifest = Manifest(
+        kind="targets",
+        folder=config.out,
+        shards=tuple(listed.values()),
+        complete=False,
+        common=common,
+    )
+    # In this order: a manifest must never name a codec that is not there yet, nor a record stand
+    # beside a manifest that lists other targets.
+    write_shards_codec(config.out, codec)
+    manifest.save()
+    record.begin()
+    written = _written(config, source, identity, list(left.values()), stop)
+    manifest = list_as_written(manifest, order=list(plan), written=written, stop=stop)
+    counts = {
+        "shards": len(manifest.shards),
+        "targets": manifest.samples,
+        "bytes": sum(shard.bytes for shard in manifest.shards),
+    }
+    record.finish(counts)
+    say_counts(config.out, counts)
+
+
+def describe(config: PackTargets) -> None:
+    """Say how many shards would be written and what they would take."""
+    storage.require_writable(config.out)
+    source = read_identity(config.targets)
+    plan = _plan(config, source)
+    identity = likely_identity(config, source)
+    _record(config, identity, plan).previous_state()
+    listed = _current(config, identity, plan)
+    left = [unit for name, unit in plan.items() if name not in listed]
+    units = stored_units(config.targets, left, workers=config.workers)
+    size, targets = ShardSize(identity).units(units), sum(mark.n for _, mark in left)
+    done = len(plan) - len(left)
+    say(f"shards to do: {len(left)}, done: {done}", shards_to_do=len(left), shards_done=done)
+    say(
+        f"bytes to write: {bytes_text(size)} in tars and indices, {size / max(1, targets):.0f} a "
+        f"target; free: {storage.free_text(config.out)}",
+        bytes_to_write=size,
+        targets=targets,
+        free_bytes=storage.free_bytes(config.out),
+    )
+
+
+def is_done(config: PackTargets) -> bool:
+    """Tell whether every shard of a finished store is listed.
+
+    Raises:
+        MissingDataError, MismatchError: there is no such store, or shards of other targets.
+    """
+    source = read_identity(config.targets)
+    plan, identity = _plan(config, source), likely_identity(config, source)
+    state = _record(config, identity, plan).previous_state()
+    listed = _current(config, identity, plan)
+    return state == "done" and listed.keys() == plan.keys() and has_codec(config.out, identity)
+
+
+def _plan(config: PackTargets, source: Identity) -> Plan:
+    """List the shards to have: name -> (unit, its mark), view by view."""
+    units = finished_units(
+        config.targets,
+        source,
+        read_store_record(config.targets, source),
+        views=config.views,
+        allow_unfinished=config.allow_unfinished,
+    )
+    return {target_shard_name(unit): (unit, mark) for unit, mark in units}
+
+
+def _current(config: PackTargets, identity: Identity, plan: Plan) -> dict[str, Shard]:
+    """Return the listed shards of this identity whose unit is still the one they were made of."""
+    if identity_there(config.out) != identity:
+        return {}
+    listed, known = listed_shards(config.out, "targets"), content_hash(identity)
+    return {
+        name: listed[name]
+        for name, (unit, mark) in plan.items()
+        if name in listed and listed[name].details == shard_details(unit, mark, known)
+    }
+
+
+def _written(
+    config: PackTargets, source: Identity, identity: Identity, units: list[Done], stop: StopRequest
+) -> Generator[Shard, None, None]:
+    """Have shards written, here or on workers, and yield each to be listed."""
+    spec = PackingSpec(
+        store=config.targets,
+        store_hash=content_hash(source),
+        folder=config.out,
+        folder_hash=content_hash(identity),
+        device=config.device,
+    )
+    shards = spread(config, spec, units, stop, threads=config.workers)
+    total = sum(mark.n for _, mark in units)
+    with contextlib.closing(shards), progress_bar("pack-targets", total=total) as bar:
+        for _, shard in shards:
+            bar.update(shard.samples)
+            yield shard
+
+
+def _record(config: PackTargets, identity: Identity, plan: Plan) -> StageRecord:
+    return StageRecord(
+        url=storage.join(config.out, "pack-targets.json"),
+        stage="pack-targets",
+        config=config,
+        inputs={},
+        content=identity,
+        extent={"units": {unit.path: unit_sha256(mark) for unit, mark in plan.values()}},
+    )

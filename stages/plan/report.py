@@ -1,0 +1,275 @@
+"""What `plan` finds out from its options, and how it says so.
+
+Apart from the options because it imports torch, which `--help` must not.
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+from milan_pipeline import storage
+from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.core.console import short_bytes
+from milan_pipeline.core.devices import pick_device
+from milan_pipeline.images.views import ViewPolicy
+from milan_pipeline.planning.costs import (
+    STUDENT_MULTIPLY_ADDS,
+    Bytes,
+    Plan,
+    Rates,
+    Workload,
+    make_plan,
+    step_ratio,
+)
+from milan_pipeline.planning.dataset import DatasetSize, assumed_dataset, listed_dataset
+from milan_pipeline.planning.shard_size import ShardSize
+from milan_pipeline.planning.store_size import StoreSize, likely_identity
+from milan_pipeline.planning.teacher_speed import (
+    TeacherSpeed,
+    fastest,
+    measure_speeds,
+    multiply_adds,
+    usual_batches,
+)
+from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.shards.manifest import Manifest, load_manifest, require_unique_stems
+from milan_pipeline.targets.shard_records import layout_of
+from milan_pipeline.targets.units import Unit, extent_of
+from milan_pipeline.teacher.description import settle_precision, visible_identity
+from stages.extract_targets.command import ExtractTargets
+from stages.pack_targets.command import PackTargets
+from stages.plan.command import PlanTargets
+
+
+class Report:
+    """A plan in words and as a JSON object."""
+
+    def __init__(self, config: PlanTargets) -> None:
+        """Count and, if asked to, measure.
+
+        Raises:
+            ConfigError: the teacher, codec or device is unknown.
+            MissingDataError, DataError: there is no manifest or index, or it is damaged.
+        """
+        self.config = config
+        self.device = pick_device(config.device)
+        self.teacher = settle_precision(config.teacher_spec, self.device)
+        visible = visible_identity(self.teacher)
+        self.identity = likely_identity(visible, ViewPolicy(), parse_codec(config.codec))
+        self.dataset = _dataset(config)
+        self.speeds = list(self._speeds())
+
+    @functools.cached_property
+    def sizes(self) -> Bytes:
+        """What store, shards and a pair take."""
+        views = range(self.config.views)
+        units = [(Unit(view, shard), keys) for view in views for shard, keys in self.dataset.shards]
+        store, packed = StoreSize(self.identity), ShardSize(self.identity)
+        out, records = self.config.out, self._record_bytes([unit for unit, _ in units])
+        return Bytes(
+            store=store.units(units) + store.groups(self.config.views) + records[0],
+            shards=packed.units(units) + packed.manifest(units) + records[1],
+            image=self.dataset.image_bytes,
+            pair=layout_of(self.identity).bytes_per_sample + self.dataset.image_bytes,
+            free=None if out is None else storage.free_bytes(out),
+        )
+
+    def _record_bytes(self, units: list[Unit]) -> tuple[int, int]:
+        """Count the bytes of the records of extract-targets and pack-targets."""
+        config, shards = self.config, tuple(shard for shard, _ in self.dataset.shards)
+        manifest = Manifest(kind="images", folder="", shards=shards)
+        extraction = StageRecord(
+            url="",
+            stage="extract-targets",
+            config=ExtractTargets(
+                images=config.images or "images",
+                out=config.out or "targets.zarr",
+                teacher=config.teacher,
+                pretrained=config.pretrained,
+                precision=config.precision,
+                teacher_norm=config.teacher_norm,
+                grid=config.grid,
+                layers=config.layers,
+                space=config.space,
+                prior=config.prior,
+                views=config.views,
+                codec=config.codec,
+            ),
+            inputs={},
+            content=self.identity,
+            extent=extent_of(manifest, config.views),
+        )
+        packing = StageRecord(
+            url="",
+            stage="pack-targets",
+            config=PackTargets(targets=config.out or "targets.zarr", out=config.out or "targets"),
+            inputs={},
+            content=self.identity,
+            extent={"units": {unit.path: "0" * 64 for unit in units}},
+        )
+        counts = {"units": 1000, "units_done_now": 1000, "targets": self.targets, "skipped": 0}
+        # Of no time of its own, so that a plan is the same each time.
+        extracted, packed = (
+            record.to_bytes("done", counts, seconds=0.0) for record in (extraction, packing)
+        )
+        return len(extracted), len(packed)
+
+    @property
+    def measured(self) -> TeacherSpeed | None:
+        """The best speed in the precision that extract-targets would take; None if not timed."""
+        own = [speed for speed in self.speeds if speed.precision == self.teacher.precision]
+        return max(own, key=lambda speed: speed.rate, default=None)
+
+    @functools.cached_property
+    def rates(self) -> Rates:
+        """What is given or was measured."""
+        return Rates(
+            teacher=self.measured.rate if self.measured else self.config.teacher_rate,
+            student=self.config.student_rate,
+            read=self.config.read_bandwidth,
+        )
+
+    @functools.cached_property
+    def plan(self) -> Plan:
+        """What comes of them."""
+        config = self.config
+        work = Workload(
+            images=self.dataset.images,
+            views=config.views,
+            epochs=config.epochs,
+            students=config.students,
+            devices=config.devices,
+        )
+        return make_plan(work, self.sizes, self.rates)
+
+    @property
+    def targets(self) -> int:
+        """How many there will be."""
+        return max(1, self.dataset.images * self.config.views)
+
+    def document(self) -> dict[str, Any]:
+        """Return the JSON object; null is what cannot be told.
+
+        Bytes: store_bytes, shard_bytes, bytes_per_sample_store and bytes_per_sample_shards (of a
+        target, all files counted), read_bytes_per_s, read_bytes (a student's run), free_bytes.
+        Device-hours: teacher_hours (all targets, once), in_loop_hours (a teacher in every step),
+        saved_hours (of all training, waiting for storage counted; below 0: lost).
+        break_even_epochs: epochs x students. fits, pays: whether; why: why not. teacher_rate:
+        images/s, in teacher_precision. assumed, notes: sentences.
+        """
+        plan, sizes = self.plan, self.sizes
+        return {
+            "store_bytes": sizes.store,
+            "shard_bytes": sizes.shards,
+            "bytes_per_sample_store": sizes.store / self.targets,
+            "bytes_per_sample_shards": sizes.shards / self.targets,
+            "read_bytes_per_s": plan.read_bytes_per_s,
+            "read_bytes": plan.read_bytes,
+            "teacher_rate": self.rates.teacher,
+            "teacher_precision": self.teacher.precision,
+            "teacher_hours": plan.teacher_hours,
+            "in_loop_hours": plan.in_loop_hours,
+            "saved_hours": plan.saved_hours,
+            "break_even_epochs": plan.break_even_epochs,
+            "free_bytes": sizes.free,
+            "fits": sizes.fits,
+            "pays": plan.pays,
+            "why": list(plan.why),
+            "assumed": list(self.dataset.assumed),
+            "notes": list(plan.notes),
+        }
+
+    def lines(self) -> Iterator[str]:
+        """Yield the plan in words."""
+        yield from _rows(self._size_rows())
+        for speed in self.speeds:
+            faithful = "" if speed.is_faithful else ", too far from fp32"
+            yield (
+                f"teacher in {speed.precision}, batch {speed.batch}: {speed.rate:.4g} images/s, "
+                f"mean cosine to fp32 {speed.cosine:.5f}{faithful}"
+            )
+        yield from self._precision_lines()
+        yield from _rows(self._time_rows())
+        for why in self.plan.why:
+            yield f"does not pay: {why}"
+        if self.plan.pays:
+            yield "caching pays"
+        for note in (*self.dataset.assumed, *self.plan.notes):
+            yield f"note: {note}"
+
+    def _precision_lines(self) -> Iterator[str]:
+        """Say in which precision the hours are, and which is faster."""
+        if self.measured is None:
+            return
+        best = fastest(self.speeds)
+        yield f"hours: --precision {self.teacher.precision}, as extract-targets settles it here"
+        if best.rate > self.measured.rate:
+            yield (
+                f"faster: --precision {best.precision}, {best.rate:.4g} images/s (random weights; "
+                "verify measures yours)"
+            )
+
+    def _speeds(self) -> Iterator[TeacherSpeed]:
+        config, device = self.config, str(self.device)
+        if config.measure:
+            yield from measure_speeds(
+                self.teacher,
+                device=device,
+                batches=config.measure_batch or usual_batches(device),
+                seconds=config.measure_seconds,
+            )
+
+    def _size_rows(self) -> Iterator[tuple[str, str]]:
+        sizes, plan, config = self.sizes, self.plan, self.config
+        height, width = self.identity["teacher"]["grid"]
+        shape = f"{1 + height * width} x {self.identity['teacher']['width']}"
+        yield "targets", f"{self.targets} of {shape}, {config.codec}"
+        yield "target store", _size(sizes.store, self.targets)
+        yield "target shards", _size(sizes.shards, self.targets)
+        if sizes.free is not None:
+            room = "enough" if sizes.fits else "too little"
+            yield "free", f"{short_bytes(sizes.free)}: {room} for both"
+        if plan.read_bytes_per_s is not None:
+            yield (
+                "reading",
+                f"{short_bytes(plan.read_bytes_per_s)}/s at {config.student_rate:g} images/s",
+            )
+        yield "read in a run", f"{short_bytes(plan.read_bytes)} ({sizes.pair:.0f} a pair)"
+        if plan.limited_rate is not None:
+            yield "limited to", f"{plan.limited_rate:.4g} images/s by --read-bandwidth"
+
+    def _time_rows(self) -> Iterator[tuple[str, str]]:
+        plan, config = self.plan, self.config
+        if plan.teacher_hours is not None and plan.in_loop_hours is not None:
+            yield "teacher, cached", f"{plan.teacher_hours:.4g} device-hours"
+            yield "teacher in the loop", f"{plan.in_loop_hours:.4g} device-hours"
+            if plan.pays and plan.saved_hours is not None:
+                waits = "" if plan.limited_rate is None else ", waiting for storage counted"
+                yield "saved", f"{plan.saved_hours:.4g} device-hours{waits}"
+        elif self.rates.student is None:
+            teacher = multiply_adds(self.teacher)
+            yield (
+                "step with teacher",
+                f"{step_ratio(teacher):.3g} x as long, by multiply-adds alone",
+            )
+            beside = f"{STUDENT_MULTIPLY_ADDS / 1e9:g} G of a ViT-B/16 student's step"
+            yield "", f"({teacher / 1e9:.3g} G of the teacher beside {beside})"
+        if plan.break_even_epochs is not None:
+            trained = config.epochs * config.students
+            yield "break-even", f"{plan.break_even_epochs:.4g} epochs x students, of {trained}"
+
+
+def _dataset(config: PlanTargets) -> DatasetSize:
+    if config.images is not None:
+        manifest = load_manifest(config.images, kind="images")
+        require_unique_stems(manifest.shards)
+        return listed_dataset(manifest)
+    return assumed_dataset(config.samples or 0, config.samples_per_shard, config.image_bytes)
+
+
+def _rows(rows: Iterator[tuple[str, str]]) -> Iterator[str]:
+    return (f"{name + ':' if name else '':<22}{value}" for name, value in rows)
+
+
+def _size(size: int, targets: int) -> str:
+    return f"{short_bytes(size)} ({size / targets:.0f} a target)"

@@ -1,0 +1,1 @@
+"""Shards -> a run: options, plan, run."""

@@ -1,0 +1,1 @@
+"""Frozen encoder -> scores: options and run."""

@@ -1,0 +1,220 @@
+"""`milan-pipeline probe`: a frozen encoder's k-NN and linear accuracy on labelled shards."""
+
+import dataclasses
+
+from milan_pipeline import storage
+from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.options import option, require_least
+from milan_pipeline.encoders.names import is_named
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.evaluate.probe.protocols import OfficialLinear, Sweep
+
+LINEAR = ("logistic", "official", "sweep", "none")
+OFFICIAL, SWEEP = OfficialLinear(), Sweep()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Probe:
+    """Score a frozen encoder by k-NN and by linear classifiers on its features.
+
+    Shards need class numbers (.cls). Prints a table and writes scores.json and, for each test
+    image, its class and answers: answers.npy. Features are extracted once and kept.
+    """
+
+    encoder: str = option(
+        help="Run folder, .safetensors with its .json, timm name, open_clip:MODEL/TAG, or pixels.",
+        group="Encoder",
+    )
+    train: str = option(
+        help="Folder of labelled image shards to learn from.", role="execution", group="Input"
+    )
+    test: str = option(
+        help="Folder of labelled image shards to score on.", role="execution", group="Input"
+    )
+    out: str | None = option(
+        None,
+        help="Folder for scores.json; default: probe/ in the run folder.",
+        role="execution",
+        group="Output",
+    )
+    label: str | None = option(
+        None,
+        help="What tables call the encoder; default: as --encoder does.",
+        role="execution",
+        group="Output",
+    )
+    features: str | None = option(
+        None,
+        help="Folder where features are kept, shared by any probes; default: features/ in --out.",
+        role="execution",
+        group="Output",
+    )
+    pool: str = option(
+        "cls",
+        help="Which tokens are the feature.",
+        choices=("cls", "mean", "both"),
+        group="Encoder",
+    )
+    crop_pct: float | None = option(
+        None,
+        help="Share of the resized image's side that is shown, as finetune scores it; default: "
+        "0.875 up to 224 pixels, else 1.",
+        group="Scoring",
+        unit="share",
+    )
+    k: tuple[int, ...] = option(
+        (10, 20, 100, 200),
+        help="Neighbours that vote; repeat it for several scores.",
+        least=1,
+        group="Scoring",
+        unit="neighbours",
+    )
+    temperature: float = option(
+        0.07, help="Temperature of their votes.", group="Scoring", unit="temperature"
+    )
+    linear: tuple[str, ...] = option(
+        ("logistic",),
+        help="Linear classifier; repeatable: logistic regression, MILAN's official protocol with "
+        "LARS, DINOv2's sweep of rates over every pool, or none.",
+        choices=LINEAR,
+        group="Scoring",
+    )
+    train_views: int = option(
+        1,
+        help="Views that the epochs of official and sweep take in turn: 1 is the scored one, more "
+        "are that many random crops and flips of each image.",
+        least=1,
+        group="Scoring",
+        unit="views",
+    )
+    linear_epochs: int = option(
+        OFFICIAL.epochs, help="Official: epochs.", least=1, group="Scoring", unit="epochs"
+    )
+    linear_warmup_epochs: float = option(
+        OFFICIAL.warmup_epochs,
+        help="Official: warm-up, in epochs.",
+        least=0,
+        group="Scoring",
+        unit="epochs",
+    )
+    linear_batch: int | None = option(
+        None,
+        help="Official: batch, by which --linear-lr is scaled; default: 16384 or, of a smaller set "
+        "than ImageNet, a 78th, with the rate of 16384.",
+        least=2,
+        group="Scoring",
+        unit="images",
+    )
+    linear_lr: float | None = option(
+        None,
+        help="Official: learning rate for a batch of 256; default: 0.05, or 0.02 from 1024 "
+        "features on.",
+        least=0,
+        group="Scoring",
+        unit="rate",
+    )
+    sweep_steps: int = option(
+        SWEEP.steps, help="Sweep: steps.", least=1, group="Scoring", unit="steps"
+    )
+    sweep_batch: int = option(
+        SWEEP.batch, help="Sweep: batch.", least=1, group="Scoring", unit="images"
+    )
+    sweep_lr: tuple[float, ...] = option(
+        SWEEP.rates,
+        help="Sweep: learning rate to try, for a batch of 256; repeat it.",
+        least=0,
+        group="Scoring",
+        unit="rate",
+    )
+    random_init: bool = option(
+        default=False, help="Draw the encoder's weights anew: a floor.", group="Encoder"
+    )
+    seed: int = option(
+        0,
+        help="Seed of --random-init, of views and of linear classifiers.",
+        group="Scoring",
+        unit="number",
+    )
+    batch_size: int = option(
+        64,
+        help="Images in an encoder batch.",
+        role="execution",
+        least=1,
+        group="This machine",
+        unit="images",
+    )
+    workers: int = option(
+        2, help="Decoding threads.", role="execution", least=0, group="This machine", unit="threads"
+    )
+    device: str = option(
+        "auto", help="Where to compute: auto, cpu, cuda.", role="execution", group="This machine"
+    )
+    max_bad_fraction: float = option(
+        0.01,
+        help="Share of unreadable images that is put up with; above 0, always a single one.",
+        role="execution",
+        least=0,
+        most=1,
+        group="Input",
+        unit="share",
+    )
+    allow_unfinished: bool = option(
+        default=False, help="Score a run that is not done.", role="execution", group="Encoder"
+    )
+    overwrite: bool = option(
+        default=False, help="Replace other scores.", role="execution", group="Output"
+    )
+
+    def __post_init__(self) -> None:
+        require_least(self)
+        for name in ("k", "linear", "sweep_lr"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                flag = f"--{name.replace('_', '-')}"
+                raise ConfigError(f"{flag} {list(values)} is not one or more different values")
+        if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
+            raise ConfigError(f"--crop-pct {self.crop_pct} is not within 0 to 1; try 0.875")
+        if self.temperature <= 0:
+            raise ConfigError(f"--temperature {self.temperature} must be above 0; give 0.07")
+        if "none" in self.linear and len(self.linear) > 1:
+            raise ConfigError("--linear none stands beside others; give it alone or leave it out")
+        if self.linear_warmup_epochs >= self.linear_epochs:
+            raise ConfigError(
+                f"--linear-warmup-epochs {self.linear_warmup_epochs:g} leaves nothing of "
+                f"--linear-epochs {self.linear_epochs}; give fewer"
+            )
+        if self.out is None and (is_named(self.encoder) or self.encoder.endswith(".safetensors")):
+            raise ConfigError(f"--encoder {self.encoder!r} is no run folder; say --out FOLDER")
+
+    @property
+    def folder(self) -> str:
+        """Where the scores go."""
+        return self.out or storage.join(self.encoder, "probe")
+
+    @property
+    def features_folder(self) -> str:
+        """Where the features go."""
+        return self.features or storage.join(self.folder, "features")
+
+
+def run(config: Probe) -> None:
+    """Score the encoder and write scores.json, unless that was done before."""
+    from stages.probe.run import run as run_probe
+
+    run_probe(config)
+
+
+def dry_run(config: Probe) -> None:
+    """Say how many images would be encoded and what the scores would take."""
+    from stages.probe.run import dry_run as say_what_is_left
+
+    say_what_is_left(config)
+
+
+command = stage_command(
+    "probe",
+    Probe,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline probe --encoder runs/first --train images/train --test images/val",
+)

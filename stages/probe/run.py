@@ -1,0 +1,254 @@
+"""What `probe` does: settle its inputs, get the features, score them, leave the record."""
+
+import dataclasses
+import functools
+import itertools
+from typing import Any
+
+from milan_pipeline import storage
+from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do
+from milan_pipeline.core.devices import pick_device
+from milan_pipeline.core.interrupts import StopRequest, stop_request
+from milan_pipeline.encoders.load import fingerprint, image_size_of, load_encoder
+from milan_pipeline.encoders.names import require_done
+from milan_pipeline.errors import MismatchError
+from milan_pipeline.evaluate.probe.feature_cache import (
+    FeatureCache,
+    FeatureSet,
+    View,
+    features_url,
+    is_cached,
+)
+from milan_pipeline.evaluate.probe.protocols import OfficialLinear, Sweep
+from milan_pipeline.evaluate.probe.scoring import (
+    Classifiers,
+    Sets,
+    answers_npy,
+    classify,
+    metrics_of,
+)
+from milan_pipeline.evaluate.results import Result, write_scores
+from milan_pipeline.evaluate.view import CROP_PCT, default_crop_pct
+from milan_pipeline.images.budget import BadImageBudget
+from milan_pipeline.provenance.record import StageRecord, config_by_role
+from milan_pipeline.shards.manifest import Manifest, load_manifest
+from stages.probe.command import Probe
+
+# Scores and record, unless many images are unreadable.
+SCORES_BYTES = 3000
+ANSWERS = "answers.npy"
+ANSWER_BYTES = 24
+
+
+def run(config: Probe) -> None:
+    """Score the encoder and write scores.json, unless that was done before."""
+    train, test = _inputs(config)
+    config = _settled(config)
+    record = _record(config, train, test)
+    if _is_done(config, record):
+        return
+    device = str(pick_device(config.device))
+    record.begin()
+    with stop_request() as stop:
+        sets = _sets(config, record, (train, test), device, stop)
+        result = _score(config, record, sets, device)
+    counts = {name: result.extras[name] for name in ("train", "test")}
+    record.finish(counts | {"skipped": len(result.extras["bad"])})
+    facts = {"metrics": result.metrics, **counts, "skipped": len(result.extras["bad"])}
+    say(_table(result), out=config.folder, encoder=result.name, **facts)
+
+
+def dry_run(config: Probe) -> None:
+    """Say how many images would be encoded and what the scores would take."""
+    train, test = _inputs(config)
+    config = _settled(config)
+    record = _record(config, train, test)
+    if _is_done(config, record):
+        return
+    identity = _encoder_identity(config, record)
+    left = {
+        name: sum(
+            not is_cached(features_url(config.features_folder, identity, manifest, view))
+            for view in views
+        )
+        * manifest.samples
+        for name, manifest, views in (
+            ("train", train, dict.fromkeys([_scored(config), *_train_views(config)])),
+            ("test", test, [_scored(config)]),
+        )
+    }
+    said = f"images to encode: {left['train']} to learn from, {left['test']} to score on"
+    say(said, images_to_encode=left)
+    size = SCORES_BYTES + ANSWER_BYTES * test.samples
+    say(
+        f"bytes to write: about {bytes_text(size)} and, for each image to encode, 8 times the "
+        f"encoder's width; free: {storage.free_text(config.folder)}",
+        bytes_to_write=size,
+        free_bytes=storage.free_bytes(config.folder),
+    )
+
+
+def _settled(config: Probe) -> Probe:
+    """Fill in the share of the image that evaluation shows; refuse an encoder that is not there."""
+    size = image_size_of(config.encoder, random_init=config.random_init)
+    crop_pct = default_crop_pct(size) if config.crop_pct is None else config.crop_pct
+    return dataclasses.replace(config, crop_pct=crop_pct)
+
+
+def _scored(config: Probe) -> View:
+    """Return the view that is scored, and that neighbours are sought among."""
+    return View(crop_pct=config.crop_pct or CROP_PCT)
+
+
+def _train_views(config: Probe) -> list[View]:
+    """List the views that the trained classifiers learn from."""
+    trained = {"official", "sweep"} & set(config.linear)
+    if not trained or config.train_views == 1:
+        return [_scored(config)]
+    return [View(number=number, seed=config.seed) for number in range(config.train_views)]
+
+
+def _inputs(config: Probe) -> tuple[Manifest, Manifest]:
+    """Load both manifests; refuse a run that is not done, and sets of other class numbers."""
+    require_done(config.encoder, allow_unfinished=config.allow_unfinished)
+    train = load_manifest(config.train, kind="images")
+    test = load_manifest(config.test, kind="images")
+    learnt, scored = (list(manifest.common.get("classes", ())) for manifest in (train, test))
+    # Foreign shards do not name their classes.
+    if learnt and scored and learnt != scored:
+        pairs = enumerate(itertools.zip_longest(learnt, scored))
+        number, (a, b) = next(pair for pair in pairs if pair[1][0] != pair[1][1])
+        raise MismatchError(
+            f"class {number} is {a!r} in --train {config.train} and {b!r} in --test {config.test}; "
+            "pack both from trees with the same class folders"
+        )
+    return train, test
+
+
+def _record(config: Probe, train: Manifest, test: Manifest) -> StageRecord:
+    return StageRecord(
+        url=storage.join(config.folder, "probe.json"),
+        stage="probe",
+        config=config,
+        inputs={
+            "encoder": fingerprint(config.encoder, random_init=config.random_init),
+            "train": train.sha256,
+            "test": test.sha256,
+        },
+    )
+
+
+def _encoder_identity(config: Probe, record: StageRecord) -> dict[str, Any]:
+    """Say what the features depend on beside images and views."""
+    drawn = {"seed": config.seed} if config.random_init else {}
+    return {"weights": record.inputs["encoder"], "random_init": config.random_init} | drawn
+
+
+def _is_done(config: Probe, record: StageRecord) -> bool:
+    """Tell whether these very scores are there and may stay, and say so."""
+    done = not config.overwrite and record.previous_state() == "done"
+    if done:
+        say_nothing_to_do(config.folder, "the scores are there")
+    return done
+
+
+def _score(config: Probe, record: StageRecord, sets: Sets, device: str) -> Result:
+    """Score the features, write answers.npy and scores.json."""
+    answers, told = classify(sets, config.pool, _classifiers(config, device))
+    truth_N, bad = sets.test.labels_N, [*sets.train.bad, *sets.test.bad]
+    storage.put_bytes(storage.join(config.folder, ANSWERS), answers_npy(answers, truth_N))
+    counts = {"train": len(sets.train.labels_N), "test": len(truth_N)}
+    return write_scores(
+        config.folder,
+        stage="probe",
+        encoder=config.encoder,
+        random_init=config.random_init,
+        seed=config.seed,
+        metrics=metrics_of(answers, truth_N),
+        content=config_by_role(config)["content"],
+        inputs=record.inputs,
+        label=config.label,
+        extras={"pool": config.pool, **counts, "bad": bad, **told},
+    )
+
+
+def _sets(
+    config: Probe,
+    record: StageRecord,
+    manifests: tuple[Manifest, Manifest],
+    device: str,
+    stop: StopRequest,
+) -> Sets:
+    """Get the features, from their folder where they are there."""
+    load = functools.partial(load_encoder, random_init=config.random_init, seed=config.seed)
+    cache = FeatureCache(
+        folder=config.features_folder,
+        identity=_encoder_identity(config, record),
+        encoder=functools.cache(lambda: load(config.encoder, device=device)),
+        batch_size=config.batch_size,
+        workers=config.workers,
+        stop=stop,
+    )
+    train, test = (
+        _within_budget(
+            config, cache.get(manifest, _scored(config), what=f"probe: {name}"), manifest
+        )
+        for manifest, name in zip(manifests, ("train", "test"), strict=True)
+    )
+    views = _train_views(config)
+
+    def view(number: int) -> FeatureSet:
+        if views[number] == _scored(config):
+            return train
+        return cache.get(manifests[0], views[number], what=f"probe: view {number}")
+
+    return Sets(train=train, test=test, views=len(views), view=view, stop=stop)
+
+
+def _within_budget(config: Probe, found: FeatureSet, manifest: Manifest) -> FeatureSet:
+    """Refuse a set with too many unreadable images."""
+    budget = BadImageBudget(fraction=config.max_bad_fraction, images=manifest.samples)
+    for row in found.bad:
+        budget.add(row["shard"], [row])
+    return found
+
+
+def _classifiers(config: Probe, device: str) -> Classifiers:
+    official = OfficialLinear(
+        epochs=config.linear_epochs,
+        warmup_epochs=config.linear_warmup_epochs,
+        batch=config.linear_batch,
+        base_rate=config.linear_lr,
+        seed=config.seed,
+        device=device,
+    )
+    sweep = Sweep(
+        rates=config.sweep_lr,
+        steps=config.sweep_steps,
+        batch=config.sweep_batch,
+        seed=config.seed,
+        device=device,
+    )
+    return Classifiers(
+        ks=config.k,
+        temperature=config.temperature,
+        logistic="logistic" in config.linear,
+        official=official if "official" in config.linear else None,
+        sweep=sweep if "sweep" in config.linear else None,
+    )
+
+
+def _table(result: Result) -> str:
+    """Lay the scores out as text, in per cent."""
+    counts = {name: str(result.extras[name]) for name in ("train", "test")}
+    cells = {"encoder": result.name}
+    cells |= {f"{name} %": f"{value:.2f}" for name, value in result.metrics.items()}
+    cells |= counts | {"skipped": str(len(result.extras["bad"]))}
+    widths = [max(len(name), len(cell)) for name, cell in cells.items()]
+    return "\n".join(
+        "   ".join(
+            [line[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+        )
+        for line in (list(cells), list(cells.values()))
+    )

@@ -1,0 +1,1 @@
+"""Encoder and images with masks -> a segmenter: options, choices, plan, run, evaluation."""

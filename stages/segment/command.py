@@ -1,0 +1,304 @@
+"""`milan-pipeline segment`: an encoder + images and masks -> a segmenter and its mIoU."""
+
+import dataclasses
+
+from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.options import option
+from milan_pipeline.core.console import say
+from milan_pipeline.errors import ConfigError
+from stages.shared.training_options import Train, TrainingOptions, run_training
+
+IMAGE_SIZE, STEPS, WARMUP_STEPS = 512, 160_000, 1500
+FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Segment(TrainingOptions):
+    """Train an encoder to name the class of each pixel, and measure mIoU, mAcc and aAcc.
+
+    Defaults are the values of MAE with UPerNet on ADE20K, as mmsegmentation has them for a ViT-B
+    (its configs/mae): BEiT's protocol (arXiv 2106.08254), which MILAN reports by. For ADE20K itself
+    add --classes 150 --reduce-zero-label; for a ViT-L, --drop-path 0.2. For a frozen encoder with a
+    linear head as DINOv2 has it (2304.07193): --head linear --freeze.
+
+    Killed or stopped (Ctrl-C, SIGTERM, SIGUSR1), run the same command again: it goes on from the
+    newest checkpoint and ends, on CPUs, with the same weights.
+    """
+
+    encoder: str = option(
+        help="Run folder, .safetensors with its .json, timm name (with its tag: pretrained), or "
+        "open_clip:MODEL/TAG.",
+        group="Encoder",
+    )
+    train: str | None = option(
+        None,
+        help="Folder of image shards with .mask.png members, or of images below images/ whose "
+        "masks lie below annotations/, as ADE20K has them; default: none, for --eval-only alone.",
+        role="execution",
+        group="Input",
+    )
+    val: str = option(help="Such a folder to score on.", role="execution", group="Input")
+    eval_only: bool = option(
+        False,
+        help="Train nothing: score the segmenter that --encoder names, a .safetensors of segment.",
+        group="Scoring",
+    )
+    label: str | None = option(
+        None, help="What tables call it; default: --encoder.", role="execution", group="Scoring"
+    )
+    label_fraction: float = option(
+        1.0, help="Share of the training images to learn from.", group="Input", unit="share"
+    )
+    random_init: bool = option(
+        False, help="Draw the encoder's weights anew: a baseline.", group="Encoder"
+    )
+    allow_unfinished: bool = option(
+        False, help="Begin from a run that is not done.", role="execution", group="Encoder"
+    )
+    classes: int | None = option(
+        None,
+        help="Number of classes in the masks; default: with --eval-only, the segmenter's.",
+        least=1,
+        group="Input",
+        unit="classes",
+    )
+    ignore_index: int = option(
+        255,
+        help="Value in the masks of pixels that do not count.",
+        least=0,
+        most=255,
+        group="Input",
+        unit="number",
+    )
+    reduce_zero_label: bool = option(
+        False,
+        help="0 in the masks does not count, either, and 1 is the first class.",
+        group="Input",
+    )
+    head: str = option(
+        "upernet",
+        help="UPerNet on patches of four depths (arXiv 1807.10221), or BatchNorm and a 1x1 "
+        "convolution on the last ones.",
+        choices=("upernet", "linear"),
+        group="Head",
+    )
+    channels: int = option(
+        768,
+        help="Width of UPerNet; a linear head has none.",
+        least=2,
+        group="Head",
+        unit="channels",
+    )
+    freeze: bool = option(False, help="Train the head alone.", group="Encoder")
+    image_size: int | None = option(
+        None,
+        help="Side of the views, in pixels; default: 512, or with --eval-only the segmenter's.",
+        least=1,
+        group="Input",
+        unit="pixels",
+    )
+    short_side: int | None = option(
+        None,
+        help="Pixels that an image's short side is scaled to; default: --image-size.",
+        least=1,
+        group="Input",
+        unit="pixels",
+    )
+    long_side: int | None = option(
+        None,
+        help="Pixels that its long side may have then; 0: any; default: four times the short one.",
+        least=0,
+        group="Input",
+        unit="pixels",
+    )
+    least_scale: float = option(
+        0.5, help="Smallest random factor of the scale.", group="Augmentation", unit="factor"
+    )
+    most_scale: float = option(
+        2.0, help="Largest random factor of the scale.", group="Augmentation", unit="factor"
+    )
+    max_class_share: float = option(
+        0.75,
+        help="Share of a view that one class may have, if a crop is found.",
+        most=1,
+        group="Augmentation",
+        unit="share",
+    )
+    photometric: bool = option(
+        True,
+        help="Change brightness, contrast, saturation and hue at random.",
+        group="Augmentation",
+    )
+    drop_path: float | None = option(
+        None,
+        help="Rate of stochastic depth (arXiv 1603.09382); default: 0.1, with --freeze 0.",
+        least=0,
+        group="Encoder",
+        unit="rate",
+    )
+    epochs: int | None = option(
+        None,
+        help="Passes over the images; sets the schedule in place of --steps; default: by --steps.",
+        least=1,
+        group="Schedule",
+        unit="epochs",
+    )
+    steps: int | None = option(
+        None,
+        help="Length of the schedule, in steps; default: 160,000.",
+        least=1,
+        group="Schedule",
+        unit="steps",
+    )
+    warmup_steps: int | None = option(
+        None,
+        help="Steps in which the learning rate rises; default: 1500, or a tenth of all if that is "
+        "less.",
+        least=0,
+        group="Schedule",
+        unit="steps",
+    )
+    schedule: str = option(
+        "poly",
+        help="Learning rate after the warm-up: a straight line down, or half a cosine.",
+        choices=("poly", "cosine"),
+        group="Schedule",
+    )
+    base_lr: float | None = option(
+        None,
+        help="Learning rate for a batch of 16; scaled to the batch; default: 1e-4, with --freeze "
+        "1e-3.",
+        least=0,
+        group="Schedule",
+        unit="rate",
+    )
+    min_lr: float = option(
+        0.0, help="Learning rate at the end.", least=0, group="Schedule", unit="rate"
+    )
+    layer_decay: float = option(
+        0.65,
+        help="Scale of a layer's learning rate for each layer after it.",
+        least=0,
+        most=1,
+        group="Schedule",
+        unit="factor",
+    )
+    weight_decay: float | None = option(
+        None,
+        help="AdamW's weight decay; default: 0.05, with --freeze 1e-4.",
+        least=0,
+        group="Schedule",
+        unit="factor",
+    )
+    evaluate: str = option(
+        "slide",
+        help="Score on windows of --image-size, their logits averaged, or on images as a whole.",
+        choices=("slide", "whole"),
+        group="Scoring",
+    )
+    stride: int | None = option(
+        None,
+        help="Pixels between windows; default: half of --image-size.",
+        least=1,
+        group="Scoring",
+        unit="pixels",
+    )
+    multi_scale: bool = option(
+        False,
+        help="Score on six scales (0.5 to 1.75) and their mirror images, averaged.",
+        group="Scoring",
+    )
+    eval_every: int = option(
+        16_000, help="Steps between evaluations.", least=1, group="Scoring", unit="steps"
+    )
+    gradient_checkpointing: bool = option(
+        False,
+        help="Compute blocks again in the backward pass, to save memory.",
+        role="execution",
+        group="This machine",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_task()
+        self._require_views()
+        if self.epochs is not None and self.steps is not None:
+            raise ConfigError(
+                f"--epochs {self.epochs} and --steps {self.steps} both set the schedule; give one"
+            )
+        if self.drop_path is not None and not self.drop_path < 1:
+            raise ConfigError(f"--drop-path {self.drop_path} is not below 1; try 0.1")
+        if self.freeze and self.drop_path:
+            raise ConfigError(
+                f"--drop-path {self.drop_path} has no use with --freeze; leave one of them out"
+            )
+        if self.stride is not None and self.image_size and self.stride > self.image_size:
+            raise ConfigError(
+                f"--stride {self.stride} is more than --image-size {self.image_size}, which would "
+                "leave gaps; give less"
+            )
+
+    def _require_task(self) -> None:
+        """Refuse to train without data, or to score what is no segmenter."""
+        if self.eval_only and not self.encoder.endswith(".safetensors"):
+            raise ConfigError(
+                f"--eval-only scores a segmenter and --encoder {self.encoder!r} is no file of one; "
+                "give RUN/segmenter.safetensors or RUN/best.safetensors"
+            )
+        if self.train is None and not self.eval_only:
+            raise ConfigError("--train is missing; give images with masks, or --eval-only")
+        if self.classes is None and not self.eval_only:
+            raise ConfigError("--classes is missing; say how many the masks have (ADE20K: 150)")
+        if not 0 < self.label_fraction <= 1:
+            raise ConfigError(
+                f"--label-fraction {self.label_fraction} is not within 0 to 1; give 1 for all"
+            )
+
+    def _require_views(self) -> None:
+        """Refuse views that cannot be cut."""
+        if not 0 < self.least_scale <= self.most_scale:
+            raise ConfigError(
+                f"--least-scale {self.least_scale} is not above 0 and at most --most-scale "
+                f"{self.most_scale}; give less"
+            )
+        if not self.max_class_share > 0:
+            raise ConfigError(f"--max-class-share {self.max_class_share} is not above 0; try 0.75")
+
+
+def run(config: Segment) -> None:
+    """Train to the last step, export the segmenter and write its scores."""
+
+    def load() -> "Train[Segment]":
+        from stages.segment.evaluate import evaluate_only
+        from stages.segment.run import train
+
+        return evaluate_only if config.eval_only else train
+
+    run_training("segment", config, load)
+
+
+def dry_run(config: Segment) -> None:
+    """Say how long the run is and what it will read and write."""
+    from milan_pipeline.core.devices import pick_device
+    from milan_pipeline.data.order import lanes_of
+    from stages.segment.evaluate import plan_evaluation
+    from stages.segment.plan import plan
+
+    processes, device = config.count_processes(), pick_device(config.device)
+    if config.eval_only:
+        images = plan_evaluation(config, device).val.samples
+        say(f"images to score: {images}", images_to_score=images)
+        return
+    planned = plan(config, device)
+    lanes_of(0, processes, range(planned.order.lanes))
+    planned.describe()
+
+
+command = stage_command(
+    "segment",
+    Segment,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline segment --encoder runs/first --train ade20k/training \\\n"
+    "    --val ade20k/validation --classes 150 --reduce-zero-label --out runs/first-ade20k",
+)

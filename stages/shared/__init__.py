@@ -1,0 +1,1 @@
+"""What several stages have: options of training and of Dask, and what is said of a run."""

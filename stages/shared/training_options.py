@@ -1,0 +1,251 @@
+"""Options that every training stage has, and what they must be; loads no torch.
+
+Start a training stage: its processes, and what ends them in order.
+
+Imports no torch before a stop signal can end the process at once.
+"""
+
+import contextlib
+import dataclasses
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from milan_pipeline import storage
+from milan_pipeline.cli.options import option, require_least
+from milan_pipeline.cluster.launch import is_launched, launch
+from milan_pipeline.core.interrupts import StopRequest, exiting_at_once, stop_request
+from milan_pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+    from milan_pipeline.cluster.world import World
+    from milan_pipeline.shards.cache import CacheConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How a run is computed, logged and kept, whatever it learns."""
+
+    out: str = option(help="Run folder to write.", role="execution", group="Output")
+    batch_size: int | None = option(
+        None,
+        help="Samples in a global batch; default: the published, for small data less.",
+        least=1,
+        group="Schedule",
+        unit="samples",
+    )
+    clip_grad: float | None = option(
+        None,
+        help="Largest norm of the gradients (arXiv 1211.5063); default: not clipped.",
+        group="Schedule",
+        unit="norm",
+    )
+    ema_decay: float | None = option(
+        None,
+        help="Decay of a moving average of the weights, kept and exported beside them (arXiv "
+        "1703.01780), after a warm-up: step t takes at most 1 - t^(-2/3), as timm's ModelEmaV3 "
+        "does; default: none is kept.",
+        group="Schedule",
+        unit="share",
+    )
+    seed: int = option(
+        0, help="Seed of weights, order and random draws.", group="Schedule", unit="number"
+    )
+    lanes: int | None = option(
+        None,
+        help="Sequences an epoch is dealt into; default: up to 64.",
+        least=1,
+        group="Schedule",
+        unit="lanes",
+    )
+    shuffle_block: int = option(
+        4096,
+        help="Samples of a lane that are shuffled together.",
+        least=1,
+        group="Schedule",
+        unit="samples",
+    )
+    precision: str = option(
+        "auto",
+        help="Type of the model's arithmetic; auto: bf16 on a GPU, else fp32.",
+        choices=("auto", "fp32", "bf16"),
+        group="This machine",
+    )
+    max_steps: int | None = option(
+        None,
+        help="Stop after this many steps; default: at the end of the schedule.",
+        role="extent",
+        least=1,
+        group="Schedule",
+        unit="steps",
+    )
+    micro_batch: int = option(
+        256,
+        help="Samples in one forward pass of one process; gradients of a batch are added up.",
+        role="execution",
+        least=1,
+        group="This machine",
+        unit="samples",
+    )
+    compile: bool = option(
+        False, help="Compile the model's blocks.", role="execution", group="This machine"
+    )
+    checkpoint_every: int = option(
+        500,
+        help="Steps between checkpoints.",
+        role="execution",
+        least=1,
+        group="Checkpoints and log",
+        unit="steps",
+    )
+    keep: int = option(
+        2,
+        help="Checkpoints to keep.",
+        role="execution",
+        least=1,
+        group="Checkpoints and log",
+        unit="checkpoints",
+    )
+    log_every: int = option(
+        10,
+        help="Steps between looks at the loss.",
+        role="execution",
+        least=1,
+        group="Checkpoints and log",
+        unit="steps",
+    )
+    workers: int = option(
+        2,
+        help="Loader processes of each process.",
+        role="execution",
+        least=0,
+        group="This machine",
+        unit="processes",
+    )
+    max_bad_fraction: float = option(
+        0.01,
+        help="Share of unreadable images that is put up with; above 0, always a single one. Others "
+        "stand in for them. Of images with targets, none may be.",
+        role="execution",
+        least=0,
+        most=1,
+        group="Input",
+        unit="share",
+    )
+    cache: str | None = option(
+        None,
+        help="Local folder that keeps what is read from the shards; default: none.",
+        role="execution",
+        group="This machine",
+    )
+    cache_gb: float = option(
+        50.0,
+        help="Gigabytes kept at most, with --cache.",
+        role="execution",
+        group="This machine",
+        unit="GB",
+    )
+    processes: int | None = option(
+        None,
+        help="Processes to start on this machine, where torchrun does not; default: one.",
+        role="execution",
+        least=1,
+        group="Several machines",
+        unit="processes",
+    )
+    device: str = option(
+        "auto", help="Where to train: auto, cpu, cuda.", role="execution", group="This machine"
+    )
+
+    def __post_init__(self) -> None:
+        require_least(self)
+        if self.clip_grad is not None and not self.clip_grad > 0:
+            raise ConfigError(f"--clip-grad {self.clip_grad} is not above 0; try 1")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"--ema-decay {self.ema_decay} is not within 0 to 1; try 0.9999")
+        if self.cache is not None:
+            self.cache_config()  # to refuse what the run would refuse
+        if storage.local_path(self.out) is None:
+            raise ConfigError(f"--out {self.out} is no local folder; give one")
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return storage.local_path(self.out) or Path(self.out)
+
+    def cache_config(self) -> "CacheConfig | None":
+        """Return where shards are cached, if anywhere.
+
+        Raises:
+            ConfigError: it is no local folder, or too small.
+        """
+        from milan_pipeline.shards.cache import CacheConfig
+
+        if self.cache is None:
+            return None
+        folder = storage.local_path(self.cache)
+        if folder is None:
+            raise ConfigError(f"--cache {self.cache} is no local folder; give one")
+        if not 0 < self.cache_gb < float("inf"):
+            raise ConfigError(f"--cache-gb {self.cache_gb} is no size; give gigabytes above 0")
+        return CacheConfig(folder=folder, max_bytes=int(self.cache_gb * 1e9))
+
+    def count_processes(self) -> int:
+        """Return how many processes train together.
+
+        Raises:
+            ConfigError: torchrun has started them, and `--processes` would start others.
+        """
+        if not is_launched():
+            return self.processes or 1
+        if self.processes is not None:
+            raise ConfigError(
+                f"--processes {self.processes} cannot be given to what torchrun started, which "
+                "settles how many there are; leave it out"
+            )
+        return int(os.environ["WORLD_SIZE"])
+
+
+def require_warmup(warmup_epochs: float | None, epochs: float) -> None:
+    """Refuse a warm-up that is not within the schedule.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if warmup_epochs is not None and not 0 <= warmup_epochs < epochs:
+        raise ConfigError(
+            f"--warmup-epochs {warmup_epochs} is not within 0 and --epochs {epochs}; give less"
+        )
+
+
+ConfigT = TypeVar("ConfigT", bound=TrainingOptions)
+Train = Callable[[ConfigT, "torch.device", "World", StopRequest, Callable[[], None]], None]
+
+
+def run_training(stage: str, config: ConfigT, load: Callable[[], Train[ConfigT]]) -> None:
+    """Run a training stage in this process, or start those that `--processes` asks for.
+
+    Args:
+        stage: the command.
+        config: its configuration.
+        load: imports and returns the function that trains: given the configuration, the device, all
+            processes, the request to stop, and what to call before anything is written.
+    """
+    config.count_processes()
+    if config.processes is not None:
+        # To those that it starts, the option would say to start others.
+        alone = dataclasses.replace(config, processes=None)
+        sys.exit(launch(stage, alone, config.processes))
+    unbegun = f"nothing was done in {config.out}; run the same command to begin or go on"
+    with stop_request(then_ignore=is_launched()) as stop, contextlib.ExitStack() as preparing:
+        preparing.enter_context(exiting_at_once(unbegun))
+        from milan_pipeline.cluster.world import joined_world, local_device
+        from milan_pipeline.core.devices import pick_device
+
+        train, device = load(), local_device(pick_device(config.device))
+        with joined_world(device) as world:
+            train(config, device, world, stop, preparing.close)

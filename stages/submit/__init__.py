@@ -1,0 +1,1 @@
+"""Recipe -> Slurm jobs: options, chain, scripts, run."""

@@ -1,0 +1,214 @@
+"""What `submit` settles: which jobs a recipe makes, with which options, and what is left of each.
+
+Whatever a job would refuse to do is refused here, as far as what it reads is there already.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import click
+from torch.distributed.run import get_args_parser
+
+from milan_pipeline import storage
+from milan_pipeline.cli.recipes import read_sections
+from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.core.console import note
+from milan_pipeline.core.devices import pick_device
+from milan_pipeline.data.order import default_lanes, lanes_of
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.provenance.record import read_record
+from stages.extract_targets import command as extract_targets
+from stages.extract_targets.command import ExtractTargets
+from stages.extract_targets.plan import WorkList, record_url, spec_of, survey
+from stages.finetune import command as finetune
+from stages.finetune.command import Finetune
+from stages.finetune.plan import plan as plan_finetune
+from stages.pack_targets import command as pack_targets
+from stages.pack_targets import run as pack_targets_run
+from stages.pack_targets.command import PackTargets
+from stages.pretrain import command as pretrain
+from stages.pretrain.command import Pretrain
+from stages.pretrain.plan import plan as plan_pretrain
+from stages.shared.training_options import TrainingOptions
+from stages.submit.command import Submit, absolute
+
+ConfigT = TypeVar("ConfigT")
+TrainingT = TypeVar("TrainingT", bound=TrainingOptions)
+NEEDED = ("extract-targets", "pretrain")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """A job of the chain.
+
+    Attributes:
+        name: one of `JOBS`.
+        options: words of the stage's command line, but for the recipe.
+        on_gpu: whether it wants the site's GPUs.
+        run: the run folder that it writes, where it trains.
+        parts: into how many tasks the whole is divided, where it is an array.
+        tasks: those of them that have something left to do.
+    """
+
+    name: str
+    options: tuple[str, ...]
+    on_gpu: bool
+    run: str | None = None
+    parts: int | None = None
+    tasks: tuple[int, ...] | None = None
+
+
+def jobs_left(config: Submit) -> list[Job]:
+    """List the jobs that are not done, in the order in which they wait for each other.
+
+    What follows a job that is left is left, too: its input will change, or is not there yet.
+
+    Raises:
+        ConfigError: the recipe lacks a stage, or options do not fit.
+        MismatchError: outputs of other options are there.
+    """
+    _require_torchrun()
+    sections = read_sections(config.recipe_file)
+    for stage in NEEDED:
+        if stage not in sections:
+            raise ConfigError(
+                f"recipe {config.recipe} has no section {stage!r}; give one that has, for example "
+                "imagenet1k-vit-b16"
+            )
+    links = list(_links(config, sections))
+    for number, (jobs, is_done) in enumerate(links):
+        if not is_done():
+            return [job for jobs, _ in links[number:] for job in jobs()]
+    return []
+
+
+def _require_torchrun() -> None:
+    """Refuse a torchrun that would end at options which the scripts give it.
+
+    Raises:
+        ConfigError: it is too old.
+    """
+    known = get_args_parser().format_help()
+    for flag in ("--signals-to-handle", "--shutdown-timeout"):
+        if flag not in known:
+            raise ConfigError(
+                f"torchrun here has no {flag}, by which jobs stop in order; install a newer torch"
+            )
+
+
+Link = tuple[Callable[[], list[Job]], Callable[[], bool]]
+
+
+def _links(config: Submit, sections: dict[str, Any]) -> Iterator[Link]:
+    """Yield each stage's jobs and whether there is nothing left of it, neither looked at yet."""
+    yield _extraction(config)
+    yield _packing(config)
+    images, run = absolute(config.images), str(config.folder / "run")
+    yield _training(
+        config,
+        kind=Pretrain,
+        command=pretrain.command,
+        run=run,
+        words=("--images", images, "--targets", config.shards),
+        plan=plan_pretrain,
+    )
+    if "finetune" not in sections:
+        return
+    if config.val is None:
+        note("no --val: nothing is fine-tuned")
+        return
+    data = ("--train", images, "--val", absolute(config.val))
+    yield _training(
+        config,
+        kind=Finetune,
+        command=finetune.command,
+        run=str(config.folder / "finetune"),
+        words=("--encoder", run, *data),
+        plan=plan_finetune,
+    )
+
+
+def _extraction(config: Submit) -> Link:
+    words = ("--images", absolute(config.images), "--out", config.store)
+    # As the first of its jobs, where what a machine would settle for itself must be settled.
+    wanted = _configured(config, ExtractTargets, extract_targets.command, (*words, "--init"))
+
+    if wanted.precision == "auto" and not storage.exists(storage.join(wanted.out, "zarr.json")):
+        raise ConfigError(
+            f"recipe {config.recipe} leaves the teacher's precision to the machine, and many "
+            "machines may extract; put precision: bf16 or fp32 into its section extract-targets"
+        )
+
+    def work() -> WorkList:
+        return survey(wanted, spec_of(wanted))[1]
+
+    def jobs() -> list[Job]:
+        found = work()
+        parts = min(len(found.units), config.parts)
+        left = {number % parts for number, unit in enumerate(found.units) if unit in found.left}
+        fits = parse_codec(wanted.codec).needs_fit
+        return [
+            Job(name="init", options=words, on_gpu=fits),
+            # A store that lacks but its last word gets it of any task.
+            Job(
+                name="extract",
+                options=words,
+                on_gpu=True,
+                parts=parts,
+                tasks=tuple(sorted(left)) or (0,),
+            ),
+        ]
+
+    def is_done() -> bool:
+        record = read_record(record_url(wanted))
+        return not work().left and record is not None and record["state"] == "done"
+
+    return jobs, is_done
+
+
+def _packing(config: Submit) -> Link:
+    words = ("--targets", config.store, "--out", config.shards)
+    wanted = _configured(config, PackTargets, pack_targets.command, words)
+    return (
+        lambda: [Job(name="pack", options=words, on_gpu=False)],
+        lambda: pack_targets_run.is_done(wanted),
+    )
+
+
+def _training(
+    config: Submit,
+    *,
+    kind: type[TrainingT],
+    command: click.Command,
+    run: str,
+    words: tuple[str, ...],
+    plan: Callable[..., Any],
+) -> Link:
+    words, processes = (*words, "--out", run), config.nodes * config.processes
+    wanted = _configured(config, kind, command, words)
+    if wanted.processes is not None:
+        raise ConfigError(
+            f"recipe {config.recipe} has processes: {wanted.processes} for {command.name}, which "
+            "torchrun starts in a job; take it out, and give --processes-per-node"
+        )
+    wanted = dataclasses.replace(wanted, processes=processes)
+    if wanted.batch_size is not None:  # else the data settle it
+        lanes_of(0, processes, range(wanted.lanes or default_lanes(wanted.batch_size)))
+
+    def is_done() -> bool:
+        planned = plan(wanted, pick_device("auto"))
+        lanes_of(0, processes, range(planned.config.lanes))
+        return bool(planned.is_done)
+
+    return lambda: [Job(name=str(command.name), options=words, on_gpu=True, run=run)], is_done
+
+
+def _configured(
+    config: Submit, kind: type[ConfigT], command: click.Command, words: tuple[str, ...]
+) -> ConfigT:
+    """Make a stage's configuration as its command line does of the recipe."""
+    words = ("--config", str(config.recipe_file), *words)
+    parameters = command.make_context(str(command.name), list(words)).params
+    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in parameters.items() if name in names})

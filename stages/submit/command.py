@@ -1,0 +1,189 @@
+"""`milan-pipeline submit`: write a recipe's stages as Slurm jobs, and submit what is not done."""
+
+import dataclasses
+import re
+import shlex
+from pathlib import Path
+
+from milan_pipeline import storage
+from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.options import argument, option, require_least
+from milan_pipeline.cli.recipes import find_recipe
+from milan_pipeline.errors import ConfigError
+
+JOBS = ("init", "extract", "pack", "pretrain", "finetune")
+WORD = re.compile(rf"(?:({'|'.join(JOBS)}):)?(-\S+)")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Submit:
+    """Submit RECIPE to Slurm: extraction as a job array, packing, pretraining, fine-tuning.
+
+    RECIPE is an installed recipe's name or a YAML file; a job for each stage that it has a section
+    for. Jobs wait for each other, stop in order when their time runs out or they are preempted, and
+    go back into the queue. Submit again at any time: only what is neither done nor queued is
+    submitted. What a site needs is best kept in a file (--config site.yaml).
+    """
+
+    recipe: str = argument()
+    images: str = option(help="Folder of image shards with manifest.json.", group="Input")
+    out: str = option(
+        help="Folder for scripts, logs, targets, shards and runs; on shared storage.",
+        group="Output",
+    )
+    val: str | None = option(
+        None,
+        help="Labelled images to score on; default: none, and nothing is fine-tuned.",
+        group="Input",
+    )
+    targets: str | None = option(
+        None, help="Target store; default: OUT/targets.zarr.", group="Output"
+    )
+    target_shards: str | None = option(
+        None, help="Target shards; default: OUT/target-shards.", group="Output"
+    )
+    parts: int = option(
+        16,
+        help="Tasks of the extraction's array, at most.",
+        least=1,
+        group="Several machines",
+        unit="tasks",
+    )
+    nodes: int = option(
+        1, help="Nodes that train together.", least=1, group="Several machines", unit="nodes"
+    )
+    gpus: int = option(
+        1,
+        help="GPUs on each node of what needs them; 0: none.",
+        least=0,
+        group="Several machines",
+        unit="GPUs",
+    )
+    processes_per_node: int | None = option(
+        None,
+        help="Training processes on each node; default: one a GPU, or one.",
+        least=1,
+        group="Several machines",
+        unit="processes",
+    )
+    cpus_per_task: int | None = option(
+        None,
+        help="CPU cores of a job on each of its nodes; default: the site's.",
+        least=1,
+        group="Several machines",
+        unit="cores",
+    )
+    account: str | None = option(
+        None, help="Slurm account that pays; default: the user's.", group="Slurm"
+    )
+    partition: str | None = option(
+        None, help="Slurm partition, or several, with commas; default: the site's.", group="Slurm"
+    )
+    time: str | None = option(
+        None,
+        help="Time limit of a job, as sbatch takes it: 24:00:00; default: the partition's.",
+        group="Slurm",
+    )
+    sbatch: tuple[str, ...] = option(
+        (),
+        help="Another option of sbatch, for all jobs (--qos=low) or for one: "
+        "pretrain:--time=48:00:00. Repeat for more; default: none.",
+        group="Slurm",
+    )
+    container: str | None = option(
+        None,
+        help="Words that run a command in a container: 'apptainer exec --nv IMAGE'; default: none.",
+        group="Slurm",
+    )
+    setup: tuple[str, ...] = option(
+        (),
+        help="A line of shell at the start of each job: 'module load cuda'. Repeat for more; "
+        "default: none.",
+        group="Slurm",
+    )
+
+    def __post_init__(self) -> None:
+        require_least(self)
+        if storage.local_path(self.out) is None:
+            raise ConfigError(f"--out {self.out} is no local folder; give one on shared storage")
+        for given in self.sbatch:
+            if WORD.fullmatch(given) is None:
+                raise ConfigError(
+                    f"--sbatch {given!r} is no option of sbatch; give --WORD=VALUE for all jobs, "
+                    f"or JOB:--WORD=VALUE for one of {', '.join(JOBS)}"
+                )
+        if self.time is not None and not {":", "-"} & set(self.time):
+            # YAML takes 24:00:00 for a number of seconds, Slurm takes a number for minutes.
+            raise ConfigError(
+                f"--time {self.time} has neither ':' nor '-'; give it as 24:00:00 or 2-00, within "
+                "quotes where it stands in a YAML file"
+            )
+        try:
+            shlex.split(self.container or "")
+        except ValueError as error:
+            raise ConfigError(f"--container {self.container!r}: {error}; correct it") from error
+
+    @property
+    def recipe_file(self) -> Path:
+        """The recipe.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+        return find_recipe(self.recipe)
+
+    @property
+    def folder(self) -> Path:
+        """Where everything is written, as an absolute path: jobs may start elsewhere."""
+        return Path(absolute(self.out))
+
+    @property
+    def store(self) -> str:
+        """The target store."""
+        return absolute(self.targets or storage.join(self.out, "targets.zarr"))
+
+    @property
+    def shards(self) -> str:
+        """The folder of target shards."""
+        return absolute(self.target_shards or storage.join(self.out, "target-shards"))
+
+    @property
+    def processes(self) -> int:
+        """Training processes on each node."""
+        return self.processes_per_node or max(1, self.gpus)
+
+    def words_for(self, job: str) -> list[str]:
+        """Return the options of sbatch that were given for a job, those of all jobs first."""
+        found = [(found[1], found[2]) for found in map(WORD.fullmatch, self.sbatch) if found]
+        for_all = [word for only, word in found if only is None]
+        return for_all + [word for only, word in found if only == job]
+
+
+def absolute(place: str) -> str:
+    """Name a place so that a job finds it, wherever that starts; URLs are as they are."""
+    path = storage.local_path(place)
+    return place if path is None else str(path.resolve())
+
+
+def run(config: Submit) -> None:
+    """Write the scripts and submit the jobs that are left."""
+    from stages.submit.run import submit
+
+    submit(config)
+
+
+def dry_run(config: Submit) -> None:
+    """Print the scripts of the jobs that are left."""
+    from stages.submit.run import describe
+
+    describe(config)
+
+
+command = stage_command(
+    "submit",
+    Submit,
+    run=run,
+    dry_run=dry_run,
+    example="milan-pipeline submit imagenet1k-vit-b16 --images images/train --val images/val \\\n"
+    "    --out /shared/milan --parts 32 --gpus 8 --time 24:00:00",
+)

@@ -1,0 +1,1 @@
+"""Target store -> the same targets by another codec: options, plan, run."""

@@ -1,0 +1,130 @@
+"""What `transcode` settles from its options: the stores, the codec, the units that are left.
+
+Apart from the options because it imports torch, which `--help` must not.
+"""
+
+from typing import NamedTuple
+
+from milan_pipeline import storage
+from milan_pipeline.codecs.spec import CodecSpec, parse_codec, spec_of
+from milan_pipeline.core.console import bytes_text, say
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.planning.dataset import stored_units
+from milan_pipeline.planning.store_size import StoreSize
+from milan_pipeline.provenance.identity import Identity, content_hash, require_same
+from milan_pipeline.targets.layout import read_identity, require_place
+from milan_pipeline.targets.store import StoreRecord, finished_units, read_store_record
+from milan_pipeline.targets.transcoding import likely_identity_of
+from milan_pipeline.targets.units import NOT_DONE, Mark, Unit, read_marks, why_not_transcoded
+from stages.transcode.command import Transcode
+
+REMEDY = "give another OUT for these targets, or --overwrite to make them anew"
+Done = tuple[Unit, Mark]
+
+
+class Plan(NamedTuple):
+    """What there is and what is wanted.
+
+    Attributes:
+        identity: of the store that is read.
+        record: likewise.
+        units: its finished units, those of the views that are wanted.
+        views: how many those are.
+        spec: the codec that is wanted.
+        existing: identity of the store that is written, to be gone on with; None for a new one.
+        wanted: what it will be, but for the hash of arrays that are not fitted yet.
+    """
+
+    identity: Identity
+    record: StoreRecord
+    units: list[Done]
+    views: int
+    spec: CodecSpec
+    existing: Identity | None
+    wanted: Identity
+
+    @property
+    def extent(self) -> dict[str, object]:
+        """The full list of units, in the record's words."""
+        return {**self.record.extent, "views": self.views}
+
+    def left(self, out: str, identity: Identity) -> dict[Unit, str]:
+        """Say which units are to be done in a store of an identity, and why."""
+        marks, wanted = read_marks(out, self.views, objects=False), content_hash(identity)
+        reasons = {
+            unit: why_not_transcoded(unit, marks, wanted, source) for unit, source in self.units
+        }
+        return {unit: reason for unit, reason in reasons.items() if reason is not None}
+
+
+def describe(config: Transcode) -> None:
+    """Say how many units are left and what they will take."""
+    plan = make_plan(config)
+    left = plan.left(config.out, plan.wanted)
+    done = len(plan.units) - len(left)
+    say(f"units to do: {len(left)}, done: {done}", units_to_do=len(left), units_done=done)
+    stale = {unit.path: reason for unit, reason in left.items() if reason != NOT_DONE}
+    for path, reason in stale.items():
+        say(f"  {path}: {reason}", stale=stale)
+    left_units = [(unit, mark) for unit, mark in plan.units if unit in left]
+    targets = sum(mark.n for _, mark in left_units)
+    size = _bytes_of(config, plan, left_units)
+    skipped = any(mark.skipped for _, mark in left_units)
+    about = "about " if left and (plan.spec.needs_fit or skipped) else ""
+    say(
+        f"bytes to write: {about}{bytes_text(size)}, {size / max(1, targets):.0f} a target; "
+        f"free: {storage.free_text(config.out)}",
+        bytes_to_write=size,
+        targets=targets,
+        free_bytes=storage.free_bytes(config.out),
+    )
+
+
+def make_plan(config: Transcode) -> Plan:
+    """Settle what is to be done.
+
+    Raises:
+        ConfigError, DataError, MissingDataError, MismatchError: the stores and options do not fit
+            together.
+    """
+    require_place(config.out)
+    if _is_one_place(config.source, config.out):
+        raise ConfigError(f"OUT {config.out} is the store that is read; give another")
+    identity = read_identity(config.source)
+    record = read_store_record(config.source, identity)
+    spec = parse_codec(config.codec).for_width(identity["teacher"]["width"])
+    if spec == spec_of(identity["codec"]):
+        raise ConfigError(
+            f"--codec {config.codec} is what {config.source} is stored by already; give another, "
+            "or take the store as it is"
+        )
+    existing = None
+    if not config.overwrite and storage.exists(storage.join(config.out, "zarr.json")):
+        existing = read_identity(config.out)
+    wanted = likely_identity_of(identity, spec, existing)
+    if existing is not None:
+        require_same(existing, wanted, what=config.out, remedy=REMEDY)
+    units = finished_units(
+        config.source,
+        identity,
+        record,
+        views=config.views,
+        allow_unfinished=config.allow_unfinished,
+    )
+    views = config.views or record.views
+    return Plan(identity, record, units, views, spec, existing, wanted)
+
+
+def _is_one_place(first: str, second: str) -> bool:
+    here, there = storage.local_path(first), storage.local_path(second)
+    if here is None or there is None:
+        return first.rstrip("/") == second.rstrip("/")
+    return here.resolve() == there.resolve()
+
+
+def _bytes_of(config: Transcode, plan: Plan, left: list[Done]) -> int:
+    """Count what units will take in the store, and what is around them."""
+    if not left:
+        return 0
+    store, units = StoreSize(plan.wanted), stored_units(config.source, left, workers=config.workers)
+    return store.units(units) + store.groups(plan.views)

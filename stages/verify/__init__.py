@@ -1,0 +1,1 @@
+"""Is a target store whole and right: options, what is checked, report."""

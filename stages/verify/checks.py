@@ -1,0 +1,95 @@
+"""The checks of `verify`: every unit's objects, and a sample of targets by the live teacher."""
+
+import contextlib
+import logging
+from collections.abc import Sequence
+
+from milan_pipeline.cluster.spread import spread
+from milan_pipeline.core.console import progress_bar
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.errors import DataError
+from milan_pipeline.extraction.live_check import (
+    LIVE_BATCH,
+    Comparison,
+    Stored,
+    compare,
+    draw_sample,
+    stored_targets,
+)
+from milan_pipeline.provenance.identity import content_hash
+from milan_pipeline.targets.units import Mark, Unit
+from milan_pipeline.targets.verification_work import (
+    CheckingSpec,
+    Finding,
+    extra_units,
+    faults_of_groups,
+)
+from stages.verify.store import StoreParts
+
+logger = logging.getLogger(__name__)
+
+Faults = dict[Unit, list[str]]
+
+
+def check_units(
+    store: StoreParts, units: Sequence[Unit], stop: StopRequest
+) -> tuple[Faults, dict[Unit, Mark], int]:
+    """Check units one by one: what is wrong, the marks of sound ones, and names nobody knows."""
+    images, config = store.images, store.config
+    spec = CheckingSpec(
+        store=store.url,
+        store_hash=content_hash(store.identity),
+        images=None if images is None else store.extraction.images,
+        images_sha256=None if images is None else images.sha256,
+    )
+    found: dict[Unit, Finding] = {}
+    results = spread(config, spec, units, stop, threads=config.workers)
+    with (
+        contextlib.closing(results),
+        progress_bar("verify", total=len(units), unit="units") as bar,
+    ):
+        for unit, finding in results:
+            found[unit] = finding
+            logger.info("%s: %s", unit.path, "; ".join(finding.faults) or "sound")
+            bar.update(1)
+    # In the order of units, whoever was done first.
+    faults = {unit: list(found[unit].faults) for unit in units if found[unit].faults}
+    marks = {unit: mark for unit in units if (mark := found[unit].mark) is not None}
+    extra = extra_units(store.url, store.units, store.views)
+    extra += sum(finding.extra for finding in found.values())
+    for view, reason in faults_of_groups(store.url, store.views).items():
+        first = next((unit for unit in units if unit.view == view), None)
+        if first is not None:
+            faults.setdefault(first, []).append(reason)
+    return faults, {unit: mark for unit, mark in marks.items() if unit not in faults}, extra
+
+
+def check_sample(
+    store: StoreParts, units: Sequence[tuple[Unit, Mark]], stop: StopRequest
+) -> tuple[list[Comparison], Faults]:
+    """Recompute a sample of targets; what cannot be compared is a fault of its unit."""
+    config, images = store.config, store.images
+    sample = draw_sample(units, config.sample, config.seed)
+    if images is None or not sample:
+        return [], {}
+    size = store.teacher.image_size
+    found: list[Comparison] = []
+    faults: Faults = {}
+    pending: list[Stored] = []
+    total = sum(len(rows) for _, _, rows in sample)
+    with progress_bar("recompute", total=total) as bar:
+        for unit, mark, rows in sample:
+            stop.raise_if_asked("checking changes nothing")
+            try:
+                pending += stored_targets(
+                    store.url, images, unit, mark, rows, codec=store.codec, size=size
+                )
+            except DataError as error:
+                faults[unit] = [str(error)]
+            while len(pending) >= LIVE_BATCH:
+                found += compare(pending[:LIVE_BATCH], store.teacher, store.reference)
+                pending = pending[LIVE_BATCH:]
+            bar.update(len(rows))
+        if pending:
+            found += compare(pending, store.teacher, store.reference)
+    return found, faults

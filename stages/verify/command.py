@@ -1,0 +1,95 @@
+"""`milan-pipeline verify`: is a target store what it says, object by object, target by target?"""
+
+import dataclasses
+
+from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.options import option
+from milan_pipeline.core.interrupts import stop_request
+from milan_pipeline.errors import ConfigError
+from stages.shared.dask_options import DaskOptions
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verify(DaskOptions):
+    """Check every object of a target store, and a random sample of its targets by the live teacher.
+
+    Ends with 1 and names the units that are not sound; --repair extracts just those again. What is
+    not given is taken from the store's record: images, teacher, weights. A transcoded store is not
+    repaired: run transcode again. --scheduler or --processes have Dask workers check units; what
+    the teacher does is done here.
+    """
+
+    targets: str = option(help="Target store.", group="Input", role="execution")
+    images: str | None = option(
+        None,
+        help="Folder of the image shards, if they have moved; default: as recorded.",
+        group="Input",
+        role="execution",
+    )
+    teacher: str | None = option(
+        None,
+        help="The teacher's name or folder, if it has moved; default: as recorded.",
+        group="Teacher",
+        role="execution",
+    )
+    pretrained: str | None = option(
+        None,
+        help="Weights tag or checkpoint file, if it has moved; default: as recorded.",
+        group="Teacher",
+        role="execution",
+    )
+    sample: int = option(
+        64,
+        help="Targets that the teacher recomputes; 0: none.",
+        least=0,
+        group="Scoring",
+        unit="targets",
+    )
+    min_cosine: float = option(
+        0.99,
+        help="Smallest cosine that is accepted, of any token. With a fitted codec (high, vector, "
+        "transform, …) a token may be as far from the teacher's as the codec would now put it, and "
+        "farther by the angle of this cosine.",
+        group="Scoring",
+        unit="cosine",
+    )
+    seed: int = option(0, help="Seed of the sample.", least=0, group="Scoring", unit="number")
+    device: str = option(
+        "auto",
+        help="Where the teacher runs: auto, cpu, cuda.",
+        group="This machine",
+        role="execution",
+    )
+    workers: int = option(
+        2,
+        help="Threads, each checking one unit.",
+        least=0,
+        group="This machine",
+        unit="threads",
+        role="execution",
+    )
+    repair: bool = option(
+        default=False, help="Extract units that are not sound again.", group="Output"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not -1 <= self.min_cosine <= 1:
+            raise ConfigError(f"--min-cosine {self.min_cosine} is no cosine; give one up to 1")
+
+
+def run(config: Verify) -> None:
+    """Check, repair if asked to, and fail if anything is left that is not sound."""
+    from stages.verify.report import verify
+
+    with stop_request() as stop:
+        verify(config, stop)
+
+
+command = stage_command(
+    "verify",
+    Verify,
+    run=run,
+    dry_run=None,
+    example="milan-pipeline verify --targets targets.zarr --sample 256",
+)
