@@ -1,4 +1,4 @@
-"""Do units in threads of this process or, where the options say so, on Dask workers."""
+"""Do units in threads of this process or, where a scheduler or processes are named, on Dask."""
 
 import contextlib
 from collections.abc import Generator, Sequence
@@ -6,25 +6,26 @@ from collections.abc import Generator, Sequence
 from milan_pipeline.cluster.work import ItemT, ResultT, WorkSpec
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.threads import ordered_map
-from stages.shared.dask_options import DaskOptions
 
 
 def spread(
-    options: DaskOptions,
     spec: WorkSpec[ItemT, ResultT],
     items: Sequence[ItemT],
     stop: StopRequest,
     *,
     threads: int,
+    scheduler: str | None = None,
+    processes: int | None = None,
 ) -> Generator[tuple[ItemT, ResultT], None, None]:
     """Yield each item with its result: in order from threads, as they come from Dask workers.
 
     Args:
-        options: of the stage.
         spec: what is to be done.
         items: each a unit.
         stop: passed on to the work; on Dask, also asked every moment.
         threads: here; 0 does the units in place.
+        scheduler: address of a Dask scheduler whose workers do the units.
+        processes: Dask workers that are started here to do them; None for both is threads.
 
     Raises:
         MissingDataError: the cluster cannot be reached, or is gone, or lacks what is needed.
@@ -32,7 +33,7 @@ def spread(
     """
     if not items:
         return
-    if not options.on_dask:
+    if scheduler is None and processes is None:
         work = spec.begin(None)
         done = ordered_map(
             lambda item: (item, work.do(item, stop)), items, workers=threads, ahead=2 * threads
@@ -43,9 +44,9 @@ def spread(
     from milan_pipeline.cluster.dask_client import connected, map_on_workers
 
     with (
-        connected(scheduler=options.scheduler, processes=options.processes) as client,
+        connected(scheduler=scheduler, processes=processes) as client,
         contextlib.closing(
-            map_on_workers(client, spec, items, stop, share_machine=options.processes is not None)
+            map_on_workers(client, spec, items, stop, share_machine=processes is not None)
         ) as everything,
     ):
         for ended in everything:

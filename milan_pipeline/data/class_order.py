@@ -4,12 +4,16 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from milan_pipeline.core.console import warn
-from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.data.order import EpochOrder, OrderConfig
+
+if TYPE_CHECKING:
+    from milan_pipeline.data.labelled import LabelledTable
+
 
 MIXED_ENOUGH = 0.8
 # The default --lanes times the default --shuffle-block: so many samples are mixed at a time.
@@ -53,7 +57,7 @@ class ClassOrder:
             )
 
 
-def classes_of_a_batch(table: LabelledTable, order: OrderConfig) -> tuple[int, float]:
+def classes_of_a_batch(table: "LabelledTable", order: OrderConfig) -> tuple[int, float]:
     """Count the classes in the first batch.
 
     Returns:
@@ -67,7 +71,7 @@ def classes_of_a_batch(table: LabelledTable, order: OrderConfig) -> tuple[int, f
     return len(found), float((1 - missed_Y).sum())
 
 
-def warn_of_class_order(table: LabelledTable, order: OrderConfig, place: str) -> None:
+def warn_of_class_order(table: "LabelledTable", order: OrderConfig, place: str) -> None:
     """Say so where batches have few classes, since samples come sorted by them.
 
     Args:

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milan_pipeline.core.keyed_random import keyed_generator
-from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.errors import ConfigError
 
 MAX_DEFAULT_LANES = 64
@@ -176,12 +175,12 @@ def usable_workers(wanted: int, lanes: int) -> int:
 
 
 def labelled_order(
-    table: LabelledTable, *, batch: int | None, lanes: int | None, block: int, seed: int, usual: int
+    samples: int, *, batch: int | None, lanes: int | None, block: int, seed: int, usual: int
 ) -> OrderConfig:
     """Settle the order; None leaves a choice to the data.
 
     Args:
-        table: of labelled samples.
+        samples: how many labelled ones there are.
         batch: samples in a global batch; None is `usual`, for small data less.
         lanes: of the order; None is up to 64.
         block: samples of a lane that are shuffled together.
@@ -189,12 +188,12 @@ def labelled_order(
         usual: the published batch.
 
     Raises:
-        ConfigError: the table holds fewer samples than a batch.
+        ConfigError: there are fewer samples than a batch.
     """
-    batch = batch or default_batch(table.samples, usual)
-    if batch > table.samples:
+    batch = batch or default_batch(samples, usual)
+    if batch > samples:
         raise ConfigError(
-            f"--batch-size {batch} is more than the {table.samples} labelled images; give at most "
-            f"{table.samples}, or more images"
+            f"--batch-size {batch} is more than the {samples} labelled images; give at most "
+            f"{samples}, or more images"
         )
     return OrderConfig(seed=seed, batch=batch, lanes=lanes or default_lanes(batch), block=block)

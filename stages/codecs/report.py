@@ -6,7 +6,7 @@ Apart from the options because it imports torch, which `--help` must not.
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from milan_pipeline import storage
 from milan_pipeline.codecs.fitting import codebooks, fit_codec
@@ -20,7 +20,10 @@ from milan_pipeline.planning.codec_measures import CodecMeasures, FileBytes, Mea
 from milan_pipeline.planning.codec_targets import stored_targets, synthetic_targets
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.store import finished_units, read_store_record
-from stages.codecs.command import MeasureCodecs
+
+if TYPE_CHECKING:
+    from stages.codecs.command import MeasureCodecs
+
 
 NAMED = ("float16", "bfloat16", "int8", *LEVELS)
 FRONTIER_FAMILIES = ("vector", "transform")
@@ -43,7 +46,7 @@ COLUMNS = {
 """Of the table: for each key of the JSON objects a heading and a format."""
 
 
-def measure(config: MeasureCodecs) -> None:
+def measure(config: "MeasureCodecs") -> None:
     """Measure, print a table or a JSON list, and draw.
 
     Raises:

@@ -1,7 +1,7 @@
 """Which codec a store gets: one that needs no fitting, the store's own, or one fitted now."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from milan_pipeline import storage
 from milan_pipeline.codecs.components import ComponentCodec
@@ -17,12 +17,15 @@ from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.targets.codec_files import read_store_codec, thinned, write_store_codec
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.teacher.teacher import Teacher
-from stages.extract_targets.command import ExtractTargets
+
+if TYPE_CHECKING:
+    from stages.extract_targets.command import ExtractTargets
+
 
 NOT_FITTED = "yet to be fitted"
 
 
-def require_fitted(config: ExtractTargets) -> None:
+def require_fitted(config: "ExtractTargets") -> None:
     """Refuse to share out work of which every process would fit a codec of its own.
 
     Raises:
@@ -42,7 +45,7 @@ def require_fitted(config: ExtractTargets) -> None:
 
 
 def settled_identity(
-    config: ExtractTargets, spec: JobSpec, manifest: Manifest, teacher: Teacher, stop: StopRequest
+    config: "ExtractTargets", spec: JobSpec, manifest: Manifest, teacher: Teacher, stop: StopRequest
 ) -> Identity:
     """Say what the targets will be; a codec that has to be fitted is, and is left in the store.
 
@@ -87,7 +90,7 @@ def _has_codec(store: str, identity: Identity) -> bool:
 
 
 def _fitted(
-    config: ExtractTargets,
+    config: "ExtractTargets",
     codec: CodecSpec,
     manifest: Manifest,
     teacher: Teacher,

@@ -5,7 +5,7 @@ Apart from the options because it imports torch, which `--help` must not.
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from milan_pipeline import storage
 from milan_pipeline.codecs.spec import CodecSpec, parse_codec
@@ -33,7 +33,9 @@ from milan_pipeline.targets.units import (
 from milan_pipeline.teacher.description import settle_precision, visible_identity
 from milan_pipeline.teacher.spec import TeacherSpec
 from stages.extract_targets.codec import likely_parameters
-from stages.extract_targets.command import ExtractTargets
+
+if TYPE_CHECKING:
+    from stages.extract_targets.command import ExtractTargets
 
 
 class WorkList(NamedTuple):
@@ -50,7 +52,7 @@ class WorkList(NamedTuple):
         return {unit: self.left[unit] for unit in self.own if unit in self.left}
 
 
-def describe(config: ExtractTargets) -> None:
+def describe(config: "ExtractTargets") -> None:
     """Say what is left and what it will take, from the teacher's configuration alone."""
     spec = spec_of(config)
     manifest, work, wanted = survey(config, spec)
@@ -72,7 +74,7 @@ def describe(config: ExtractTargets) -> None:
     )
 
 
-def survey(config: ExtractTargets, spec: JobSpec) -> tuple[Manifest, WorkList, Identity]:
+def survey(config: "ExtractTargets", spec: JobSpec) -> tuple[Manifest, WorkList, Identity]:
     """List what is left of which images, and what targets will be, without a teacher's weights.
 
     Raises:
@@ -92,7 +94,7 @@ def survey(config: ExtractTargets, spec: JobSpec) -> tuple[Manifest, WorkList, I
     return manifest, list_work(config, manifest, identity_hash), wanted
 
 
-def spec_of(config: ExtractTargets) -> JobSpec:
+def spec_of(config: "ExtractTargets") -> JobSpec:
     """Say what is to be extracted, in names and numbers: once, for it asks the store."""
     return JobSpec(
         images=config.images,
@@ -106,7 +108,7 @@ def spec_of(config: ExtractTargets) -> JobSpec:
     )
 
 
-def settled_teacher(config: ExtractTargets) -> TeacherSpec:
+def settled_teacher(config: "ExtractTargets") -> TeacherSpec:
     """Settle a precision of "auto": an existing store's, unless it is to be overwritten.
 
     Raises:
@@ -126,7 +128,7 @@ def settled_teacher(config: ExtractTargets) -> TeacherSpec:
     return settle_precision(spec, pick_device(config.device), existing=existing)
 
 
-def say_teacher(config: ExtractTargets, spec: TeacherSpec) -> None:
+def say_teacher(config: "ExtractTargets", spec: TeacherSpec) -> None:
     """Say which teacher runs, in which precision, and where."""
     if config.init or config.scheduler:
         where = "the machines that extract"
@@ -136,7 +138,7 @@ def say_teacher(config: ExtractTargets, spec: TeacherSpec) -> None:
     say(said, teacher=spec.name, precision=spec.precision, device=where)
 
 
-def record_of(config: ExtractTargets, identity: Identity, manifest: Manifest) -> StageRecord:
+def record_of(config: "ExtractTargets", identity: Identity, manifest: Manifest) -> StageRecord:
     """Return the stage's record, not written yet."""
     return StageRecord(
         url=record_url(config),
@@ -148,7 +150,7 @@ def record_of(config: ExtractTargets, identity: Identity, manifest: Manifest) ->
     )
 
 
-def list_work(config: ExtractTargets, manifest: Manifest, identity_hash: str) -> WorkList:
+def list_work(config: "ExtractTargets", manifest: Manifest, identity_hash: str) -> WorkList:
     """List all units and what the store holds of them.
 
     Raises:
@@ -173,7 +175,7 @@ def samples_of(units: Iterable[Unit]) -> int:
     return sum(unit.shard.samples for unit in units)
 
 
-def _of_all(config: ExtractTargets, work: WorkList) -> str:
+def _of_all(config: "ExtractTargets", work: WorkList) -> str:
     if config.own_part is None:
         return ""
     return f" in part {config.part}; in all parts {len(work.left)} of {len(work.units)} to do"
@@ -186,13 +188,13 @@ def _reasons(left: dict[Unit, str]) -> list[str]:
     return stale + [f"{view_name(view)}: {count} {NOT_DONE}" for view, count in new.items()]
 
 
-def record_url(config: ExtractTargets) -> str:
+def record_url(config: "ExtractTargets") -> str:
     """Return where the stage's record is."""
     return storage.join(config.out, "extract-targets.json")
 
 
 def _bytes_of(
-    config: ExtractTargets, manifest: Manifest, identity: Identity, left: Iterable[Unit]
+    config: "ExtractTargets", manifest: Manifest, identity: Identity, left: Iterable[Unit]
 ) -> int:
     """Count what units will take in the store, and what is around them."""
     units = list(left)
@@ -206,7 +208,7 @@ def _bytes_of(
 
 
 def _visible_identity(
-    config: ExtractTargets, teacher: TeacherSpec, existing: Identity, codec: CodecSpec
+    config: "ExtractTargets", teacher: TeacherSpec, existing: Identity, codec: CodecSpec
 ) -> Identity:
     """Put what is known without the teacher's weights into the place of what a store has there."""
     known = visible_identity(teacher)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,10 +23,12 @@ from milan_pipeline.evaluate.results import write_stage_scores
 from milan_pipeline.models.layers import suit_cpu
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.training.run_folder import run_lock
-from stages.finetune.command import Finetune
 from stages.finetune.plan import require_known_classes, scans_of
 from stages.finetune.run import exam_config, table_of
 from stages.shared.training import ledger_of, training_precision, with_frozen_choices
+
+if TYPE_CHECKING:
+    from stages.finetune.command import Finetune
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,13 +42,13 @@ class EvaluationPlan:
         record: `config.json`.
     """
 
-    config: Finetune
+    config: "Finetune"
     description: Description
     val: LabelledTable
     record: StageRecord
 
 
-def plan_evaluation(config: Finetune, *, scans: Path | None = None) -> EvaluationPlan:
+def plan_evaluation(config: "Finetune", *, scans: Path | None = None) -> EvaluationPlan:
     """Open a classifier's description and the images.
 
     Args:
@@ -73,7 +76,7 @@ def plan_evaluation(config: Finetune, *, scans: Path | None = None) -> Evaluatio
 
 
 def evaluate_only(
-    config: Finetune,
+    config: "Finetune",
     device: torch.device,
     world: World,
     stop: StopRequest,

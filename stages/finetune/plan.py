@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -23,7 +24,6 @@ from milan_pipeline.evaluate.view import default_crop_pct
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.training.checkpoints import require_recorded
 from milan_pipeline.training.trainer import TrainingConfig, has_ended
-from stages.finetune.command import Finetune
 from stages.shared.training import (
     say_images,
     say_sizes,
@@ -32,6 +32,10 @@ from stages.shared.training import (
     training_precision,
     with_frozen_choices,
 )
+
+if TYPE_CHECKING:
+    from stages.finetune.command import Finetune
+
 
 PUBLISHED_BATCH = 1024
 
@@ -49,7 +53,7 @@ class Plan:
         record: `config.json`.
     """
 
-    config: Finetune
+    config: "Finetune"
     backbone: Backbone
     learnt: LabelledTable
     val: LabelledTable
@@ -150,7 +154,7 @@ class Plan:
         self.warn()
 
 
-def plan(config: Finetune, device: torch.device, *, remember: bool = False) -> Plan:
+def plan(config: "Finetune", device: torch.device, *, remember: bool = False) -> Plan:
     """Open encoder and images and settle what is open; nothing is trained yet.
 
     Args:
@@ -168,7 +172,7 @@ def plan(config: Finetune, device: torch.device, *, remember: bool = False) -> P
     config = with_frozen_choices(config, "batch_size", "lanes", "precision")
     learnt, val = open_tables(config, scans=scans_of(config) if remember else None)
     order = labelled_order(
-        learnt,
+        learnt.samples,
         batch=config.batch_size,
         lanes=config.lanes,
         block=config.shuffle_block,
@@ -203,12 +207,12 @@ def plan(config: Finetune, device: torch.device, *, remember: bool = False) -> P
     )
 
 
-def scans_of(config: Finetune) -> Path:
+def scans_of(config: "Finetune") -> Path:
     """Return where a run remembers the labels of shards."""
     return config.folder / "labels"
 
 
-def open_tables(config: Finetune, *, scans: Path | None) -> tuple[LabelledTable, LabelledTable]:
+def open_tables(config: "Finetune", *, scans: Path | None) -> tuple[LabelledTable, LabelledTable]:
     """Open what is learnt from and what is scored on.
 
     Raises:

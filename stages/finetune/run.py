@@ -1,7 +1,7 @@
 """The doing of what `finetune` has planned: train, examine, export, and say how good it is."""
 
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,13 +19,15 @@ from milan_pipeline.evaluate.results import Result, write_stage_scores
 from milan_pipeline.training.meter import in_words
 from milan_pipeline.training.trainer import Trainer, train_into
 from milan_pipeline.training.validation import Exams, without_exams
-from stages.finetune.command import Finetune
 from stages.finetune.plan import Plan, plan
 from stages.shared.training import ledger_of
 
+if TYPE_CHECKING:
+    from stages.finetune.command import Finetune
+
 
 def train(
-    config: Finetune,
+    config: "Finetune",
     device: torch.device,
     world: World,
     stop: StopRequest,
@@ -115,7 +117,7 @@ def table_of(scores: Result) -> str:
     )
 
 
-def exam_config(config: Finetune, *, bf16: bool) -> ExamConfig:
+def exam_config(config: "Finetune", *, bf16: bool) -> ExamConfig:
     """Say how to examine with what training may take."""
     return ExamConfig(batch=config.micro_batch, threads=max(1, config.workers), bf16=bf16)
 

@@ -4,7 +4,7 @@ Apart from the stage because it imports torch, which `--help` must not.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from milan_pipeline import storage
 from milan_pipeline.codecs.interface import Codec
@@ -16,7 +16,9 @@ from milan_pipeline.shards.manifest import MANIFEST_NAME, load_manifest
 from milan_pipeline.targets.codec_files import CODEC_FILE, read_shards_codec, read_store_codec
 from milan_pipeline.targets.transcoding import likely_identity_of, new_codec
 from milan_pipeline.targets.units import Mark, Unit
-from stages.pack_targets.command import PackTargets
+
+if TYPE_CHECKING:
+    from stages.pack_targets.command import PackTargets
 
 
 class Shards(NamedTuple):
@@ -26,7 +28,7 @@ class Shards(NamedTuple):
     codec: Codec
 
 
-def likely_identity(config: PackTargets, source: Identity) -> Identity:
+def likely_identity(config: "PackTargets", source: Identity) -> Identity:
     """Build the identity of the shards before a codec is fitted.
 
     Args:
@@ -41,7 +43,7 @@ def likely_identity(config: PackTargets, source: Identity) -> Identity:
 
 
 def settle(
-    config: PackTargets, source: Identity, units: Sequence[tuple[Unit, Mark]], stop: StopRequest
+    config: "PackTargets", source: Identity, units: Sequence[tuple[Unit, Mark]], stop: StopRequest
 ) -> Shards:
     """Read the codec of the store or of shards that are there, or fit one.
 
@@ -83,7 +85,7 @@ def has_codec(folder: str, identity: Identity) -> bool:
     return not needs_file or storage.exists(storage.join(folder, CODEC_FILE))
 
 
-def _other_codec(config: PackTargets, source: Identity) -> CodecSpec | None:
+def _other_codec(config: "PackTargets", source: Identity) -> CodecSpec | None:
     """Return the codec that was asked for; None where it is the store's own."""
     if config.codec is None:
         return None

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 from milan_pipeline import storage
 from milan_pipeline.cluster.spread import spread
@@ -19,13 +20,16 @@ from milan_pipeline.targets.packing import PackingSpec
 from milan_pipeline.targets.store import finished_units, read_store_record
 from milan_pipeline.targets.units import Mark, Unit, shard_details, target_shard_name, unit_sha256
 from stages.pack_targets.codec import has_codec, identity_there, likely_identity, settle
-from stages.pack_targets.command import PackTargets
+
+if TYPE_CHECKING:
+    from stages.pack_targets.command import PackTargets
+
 
 Done = tuple[Unit, Mark]
 Plan = dict[str, Done]
 
 
-def pack(config: PackTargets, stop: StopRequest) -> None:
+def pack(config: "PackTargets", stop: StopRequest) -> None:
     """Write every target shard that is not listed, then the manifest and the record."""
     storage.require_writable(config.out)
     source = read_identity(config.targets)
@@ -64,7 +68,7 @@ def pack(config: PackTargets, stop: StopRequest) -> None:
     say_counts(config.out, counts)
 
 
-def describe(config: PackTargets) -> None:
+def describe(config: "PackTargets") -> None:
     """Say how many shards would be written and what they would take."""
     storage.require_writable(config.out)
     source = read_identity(config.targets)
@@ -86,7 +90,7 @@ def describe(config: PackTargets) -> None:
     )
 
 
-def is_done(config: PackTargets) -> bool:
+def is_done(config: "PackTargets") -> bool:
     """Tell whether every shard of a finished store is listed.
 
     Raises:
@@ -99,7 +103,7 @@ def is_done(config: PackTargets) -> bool:
     return state == "done" and listed.keys() == plan.keys() and has_codec(config.out, identity)
 
 
-def _plan(config: PackTargets, source: Identity) -> Plan:
+def _plan(config: "PackTargets", source: Identity) -> Plan:
     """List the shards to have: name -> (unit, its mark), view by view."""
     units = finished_units(
         config.targets,
@@ -111,7 +115,7 @@ def _plan(config: PackTargets, source: Identity) -> Plan:
     return {target_shard_name(unit): (unit, mark) for unit, mark in units}
 
 
-def _current(config: PackTargets, identity: Identity, plan: Plan) -> dict[str, Shard]:
+def _current(config: "PackTargets", identity: Identity, plan: Plan) -> dict[str, Shard]:
     """Return the listed shards of this identity whose unit is still the one they were made of."""
     if identity_there(config.out) != identity:
         return {}
@@ -124,7 +128,11 @@ def _current(config: PackTargets, identity: Identity, plan: Plan) -> dict[str, S
 
 
 def _written(
-    config: PackTargets, source: Identity, identity: Identity, units: list[Done], stop: StopRequest
+    config: "PackTargets",
+    source: Identity,
+    identity: Identity,
+    units: list[Done],
+    stop: StopRequest,
 ) -> Generator[Shard, None, None]:
     """Have shards written, here or on workers, and yield each to be listed."""
     spec = PackingSpec(
@@ -134,7 +142,14 @@ def _written(
         folder_hash=content_hash(identity),
         device=config.device,
     )
-    shards = spread(config, spec, units, stop, threads=config.workers)
+    shards = spread(
+        spec,
+        units,
+        stop,
+        threads=config.workers,
+        scheduler=config.scheduler,
+        processes=config.processes,
+    )
     total = sum(mark.n for _, mark in units)
     with contextlib.closing(shards), progress_bar("pack-targets", total=total) as bar:
         for _, shard in shards:
@@ -142,7 +157,7 @@ def _written(
             yield shard
 
 
-def _record(config: PackTargets, identity: Identity, plan: Plan) -> StageRecord:
+def _record(config: "PackTargets", identity: Identity, plan: Plan) -> StageRecord:
     return StageRecord(
         url=storage.join(config.out, "pack-targets.json"),
         stage="pack-targets",

@@ -5,7 +5,7 @@ Apart from the options because it imports torch, which `--help` must not.
 
 import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from milan_pipeline import storage
 from milan_pipeline.codecs.spec import parse_codec
@@ -38,13 +38,15 @@ from milan_pipeline.targets.units import Unit, extent_of
 from milan_pipeline.teacher.description import settle_precision, visible_identity
 from stages.extract_targets.command import ExtractTargets
 from stages.pack_targets.command import PackTargets
-from stages.plan.command import PlanTargets
+
+if TYPE_CHECKING:
+    from stages.plan.command import PlanTargets
 
 
 class Report:
     """A plan in words and as a JSON object."""
 
-    def __init__(self, config: PlanTargets) -> None:
+    def __init__(self, config: "PlanTargets") -> None:
         """Count and, if asked to, measure.
 
         Raises:
@@ -259,7 +261,7 @@ class Report:
             yield "break-even", f"{plan.break_even_epochs:.4g} epochs x students, of {trained}"
 
 
-def _dataset(config: PlanTargets) -> DatasetSize:
+def _dataset(config: "PlanTargets") -> DatasetSize:
     if config.images is not None:
         manifest = load_manifest(config.images, kind="images")
         require_unique_stems(manifest.shards)

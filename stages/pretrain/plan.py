@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,7 +24,6 @@ from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.training.checkpoints import require_recorded
 from milan_pipeline.training.trainer import TrainingConfig, has_ended
 from milan_pipeline.weights.run_weights import initial_weights, initialise
-from stages.pretrain.command import Pretrain
 from stages.shared.training import (
     say_sizes,
     say_space,
@@ -32,6 +31,10 @@ from stages.shared.training import (
     training_precision,
     with_frozen_choices,
 )
+
+if TYPE_CHECKING:
+    from stages.pretrain.command import Pretrain
+
 
 WARMUP_SHARE = 0.1
 
@@ -46,7 +49,7 @@ class Plan:
         record: `config.json`.
     """
 
-    config: Pretrain
+    config: "Pretrain"
     data: RunData | PixelData
     record: StageRecord
 
@@ -123,7 +126,7 @@ class Plan:
         say_space(self.config.out, checkpoints=checkpoints, encoder=exported)
 
 
-def plan(config: Pretrain, device: torch.device) -> Plan:
+def plan(config: "Pretrain", device: torch.device) -> Plan:
     """Join the pairs and settle what is open; nothing is written, and no student built yet.
 
     Raises:
@@ -137,7 +140,7 @@ def plan(config: Pretrain, device: torch.device) -> Plan:
     return Plan(config=config, data=data, record=_record(config, data))
 
 
-def _settled(config: Pretrain, device: torch.device) -> tuple[Pretrain, RunData | PixelData]:
+def _settled(config: "Pretrain", device: torch.device) -> "tuple[Pretrain, RunData | PixelData]":
     """Join the pairs; fill in what was left to the data, the machine or an earlier run."""
     config = with_frozen_choices(
         config, "views", "batch_size", "lanes", "precision", "warmup_epochs"
@@ -157,7 +160,7 @@ def _settled(config: Pretrain, device: torch.device) -> tuple[Pretrain, RunData 
     return settled, data
 
 
-def _open_data(config: Pretrain) -> RunData | PixelData:
+def _open_data(config: "Pretrain") -> RunData | PixelData:
     order: dict[str, Any] = {
         "views": config.views,
         "batch": config.batch_size,
@@ -171,7 +174,7 @@ def _open_data(config: Pretrain) -> RunData | PixelData:
     return open_run_data(config.images, config.targets, on_missing=on_missing, **order)
 
 
-def _record(config: Pretrain, data: RunData | PixelData) -> StageRecord:
+def _record(config: "Pretrain", data: RunData | PixelData) -> StageRecord:
     """Describe the run: `config.json`, with what must not change between its parts."""
     begun = {} if config.init is None else {"init": initial_weights(Path(config.init)).sha256}
     return StageRecord(

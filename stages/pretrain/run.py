@@ -1,7 +1,7 @@
 """Train a student as planned, and export its encoder."""
 
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,13 +20,15 @@ from milan_pipeline.training.meter import in_words
 from milan_pipeline.training.trainer import Trainer, train_into
 from milan_pipeline.weights.files import export_encoder
 from milan_pipeline.weights.loaded_run import trained_encoder
-from stages.pretrain.command import Pretrain
 from stages.pretrain.plan import Plan, plan
 from stages.shared.training import ledger_of
 
+if TYPE_CHECKING:
+    from stages.pretrain.command import Pretrain
+
 
 def train(
-    config: Pretrain,
+    config: "Pretrain",
     device: torch.device,
     world: World,
     stop: StopRequest,

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from milan_pipeline import storage
 from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do
@@ -32,7 +32,10 @@ from milan_pipeline.evaluate.view import CROP_PCT, default_crop_pct
 from milan_pipeline.images.budget import BadImageBudget
 from milan_pipeline.provenance.record import StageRecord, config_by_role
 from milan_pipeline.shards.manifest import Manifest, load_manifest
-from stages.probe.command import Probe
+
+if TYPE_CHECKING:
+    from stages.probe.command import Probe
+
 
 # Scores and record, unless many images are unreadable.
 SCORES_BYTES = 3000
@@ -40,7 +43,7 @@ ANSWERS = "answers.npy"
 ANSWER_BYTES = 24
 
 
-def run(config: Probe) -> None:
+def run(config: "Probe") -> None:
     """Score the encoder and write scores.json, unless that was done before."""
     train, test = _inputs(config)
     config = _settled(config)
@@ -58,7 +61,7 @@ def run(config: Probe) -> None:
     say(_table(result), out=config.folder, encoder=result.name, **facts)
 
 
-def dry_run(config: Probe) -> None:
+def dry_run(config: "Probe") -> None:
     """Say how many images would be encoded and what the scores would take."""
     train, test = _inputs(config)
     config = _settled(config)
@@ -88,19 +91,19 @@ def dry_run(config: Probe) -> None:
     )
 
 
-def _settled(config: Probe) -> Probe:
+def _settled(config: "Probe") -> "Probe":
     """Fill in the share of the image that evaluation shows; refuse an encoder that is not there."""
     size = image_size_of(config.encoder, random_init=config.random_init)
     crop_pct = default_crop_pct(size) if config.crop_pct is None else config.crop_pct
     return dataclasses.replace(config, crop_pct=crop_pct)
 
 
-def _scored(config: Probe) -> View:
+def _scored(config: "Probe") -> View:
     """Return the view that is scored, and that neighbours are sought among."""
     return View(crop_pct=config.crop_pct or CROP_PCT)
 
 
-def _train_views(config: Probe) -> list[View]:
+def _train_views(config: "Probe") -> list[View]:
     """List the views that the trained classifiers learn from."""
     trained = {"official", "sweep"} & set(config.linear)
     if not trained or config.train_views == 1:
@@ -108,7 +111,7 @@ def _train_views(config: Probe) -> list[View]:
     return [View(number=number, seed=config.seed) for number in range(config.train_views)]
 
 
-def _inputs(config: Probe) -> tuple[Manifest, Manifest]:
+def _inputs(config: "Probe") -> tuple[Manifest, Manifest]:
     """Load both manifests; refuse a run that is not done, and sets of other class numbers."""
     require_done(config.encoder, allow_unfinished=config.allow_unfinished)
     train = load_manifest(config.train, kind="images")
@@ -125,7 +128,7 @@ def _inputs(config: Probe) -> tuple[Manifest, Manifest]:
     return train, test
 
 
-def _record(config: Probe, train: Manifest, test: Manifest) -> StageRecord:
+def _record(config: "Probe", train: Manifest, test: Manifest) -> StageRecord:
     return StageRecord(
         url=storage.join(config.folder, "probe.json"),
         stage="probe",
@@ -138,13 +141,13 @@ def _record(config: Probe, train: Manifest, test: Manifest) -> StageRecord:
     )
 
 
-def _encoder_identity(config: Probe, record: StageRecord) -> dict[str, Any]:
+def _encoder_identity(config: "Probe", record: StageRecord) -> dict[str, Any]:
     """Say what the features depend on beside images and views."""
     drawn = {"seed": config.seed} if config.random_init else {}
     return {"weights": record.inputs["encoder"], "random_init": config.random_init} | drawn
 
 
-def _is_done(config: Probe, record: StageRecord) -> bool:
+def _is_done(config: "Probe", record: StageRecord) -> bool:
     """Tell whether these very scores are there and may stay, and say so."""
     done = not config.overwrite and record.previous_state() == "done"
     if done:
@@ -152,7 +155,7 @@ def _is_done(config: Probe, record: StageRecord) -> bool:
     return done
 
 
-def _score(config: Probe, record: StageRecord, sets: Sets, device: str) -> Result:
+def _score(config: "Probe", record: StageRecord, sets: Sets, device: str) -> Result:
     """Score the features, write answers.npy and scores.json."""
     answers, told = classify(sets, config.pool, _classifiers(config, device))
     truth_N, bad = sets.test.labels_N, [*sets.train.bad, *sets.test.bad]
@@ -173,7 +176,7 @@ def _score(config: Probe, record: StageRecord, sets: Sets, device: str) -> Resul
 
 
 def _sets(
-    config: Probe,
+    config: "Probe",
     record: StageRecord,
     manifests: tuple[Manifest, Manifest],
     device: str,
@@ -205,7 +208,7 @@ def _sets(
     return Sets(train=train, test=test, views=len(views), view=view, stop=stop)
 
 
-def _within_budget(config: Probe, found: FeatureSet, manifest: Manifest) -> FeatureSet:
+def _within_budget(config: "Probe", found: FeatureSet, manifest: Manifest) -> FeatureSet:
     """Refuse a set with too many unreadable images."""
     budget = BadImageBudget(fraction=config.max_bad_fraction, images=manifest.samples)
     for row in found.bad:
@@ -213,7 +216,7 @@ def _within_budget(config: Probe, found: FeatureSet, manifest: Manifest) -> Feat
     return found
 
 
-def _classifiers(config: Probe, device: str) -> Classifiers:
+def _classifiers(config: "Probe", device: str) -> Classifiers:
     official = OfficialLinear(
         epochs=config.linear_epochs,
         warmup_epochs=config.linear_warmup_epochs,

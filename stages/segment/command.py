@@ -4,12 +4,8 @@ import dataclasses
 
 from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.options import option
-from milan_pipeline.core.console import say
 from milan_pipeline.errors import ConfigError
 from stages.shared.training_options import Train, TrainingOptions, run_training
-
-IMAGE_SIZE, STEPS, WARMUP_STEPS = 512, 160_000, 1500
-FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -281,13 +277,12 @@ def dry_run(config: Segment) -> None:
     """Say how long the run is and what it will read and write."""
     from milan_pipeline.core.devices import pick_device
     from milan_pipeline.data.order import lanes_of
-    from stages.segment.evaluate import plan_evaluation
+    from stages.segment.evaluate import describe_evaluation
     from stages.segment.plan import plan
 
     processes, device = config.count_processes(), pick_device(config.device)
     if config.eval_only:
-        images = plan_evaluation(config, device).val.samples
-        say(f"images to score: {images}", images_to_score=images)
+        describe_evaluation(config, device)
         return
     planned = plan(config, device)
     lanes_of(0, processes, range(planned.order.lanes))

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -20,9 +21,11 @@ from milan_pipeline.models.layers import suit_cpu
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.training.run_folder import run_lock
 from stages.segment.choices import labels_of, scans_of, settled
-from stages.segment.command import Segment
 from stages.segment.run import PICTURE, exam_config, table_of
 from stages.shared.training import ledger_of, with_frozen_choices
+
+if TYPE_CHECKING:
+    from stages.segment.command import Segment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class EvaluationPlan:
         record: `config.json`.
     """
 
-    config: Segment
+    config: "Segment"
     model: Segmenter
     description: SegmenterDescription
     val: LabelledTable
@@ -45,7 +48,7 @@ class EvaluationPlan:
 
 
 def plan_evaluation(
-    config: Segment, device: torch.device, *, scans: Path | None = None
+    config: "Segment", device: torch.device, *, scans: Path | None = None
 ) -> EvaluationPlan:
     """Open a segmenter, images and masks.
 
@@ -73,8 +76,14 @@ def plan_evaluation(
     )
 
 
+def describe_evaluation(config: "Segment", device: torch.device) -> None:
+    """Say how many images there are to score."""
+    images = plan_evaluation(config, device).val.samples
+    say(f"images to score: {images}", images_to_score=images)
+
+
 def evaluate_only(
-    config: Segment,
+    config: "Segment",
     device: torch.device,
     world: World,
     stop: StopRequest,

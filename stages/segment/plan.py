@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,7 +22,6 @@ from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.training.checkpoints import require_recorded
 from milan_pipeline.training.trainer import TrainingConfig, has_ended
 from stages.segment.choices import labels_of, scale_rule, scans_of, settled
-from stages.segment.command import STEPS, WARMUP_STEPS, Segment
 from stages.shared.training import (
     say_images,
     say_sizes,
@@ -29,6 +29,12 @@ from stages.shared.training import (
     say_steps_to_do,
     with_frozen_choices,
 )
+
+if TYPE_CHECKING:
+    from stages.segment.command import Segment
+
+
+STEPS, WARMUP_STEPS = 160_000, 1500
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +50,7 @@ class Plan:
         record: `config.json`.
     """
 
-    config: Segment
+    config: "Segment"
     backbone: Backbone
     learnt: LabelledTable
     val: LabelledTable
@@ -176,7 +182,7 @@ def norms_are_shared(processes: int, device: torch.device) -> bool:
     return device.type == "cuda" and processes > 1
 
 
-def plan(config: Segment, device: torch.device, *, remember: bool = False) -> Plan:
+def plan(config: "Segment", device: torch.device, *, remember: bool = False) -> Plan:
     """Open encoder, images and masks and settle what is open; nothing is trained yet.
 
     Args:
@@ -199,7 +205,7 @@ def plan(config: Segment, device: torch.device, *, remember: bool = False) -> Pl
     learnt = learnt.shuffled(config.seed)
     val = open_labelled(config.val, kind="mask", scans=scans)
     order = labelled_order(
-        learnt,
+        learnt.samples,
         batch=config.batch_size,
         lanes=config.lanes,
         block=config.shuffle_block,

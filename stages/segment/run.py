@@ -1,7 +1,7 @@
 """The doing of what `segment` has planned: train, examine, export, draw, say how good it is."""
 
 from collections.abc import Callable, Generator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -26,15 +26,19 @@ from milan_pipeline.training.meter import in_words
 from milan_pipeline.training.trainer import Trainer, train_into
 from milan_pipeline.training.validation import Exams, without_exams
 from stages.segment.choices import labels_of, scale_rule
-from stages.segment.command import FACTORS, Segment
 from stages.segment.plan import Plan, norms_are_shared, plan
 from stages.shared.training import ledger_of
 
+if TYPE_CHECKING:
+    from stages.segment.command import Segment
+
+
+FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 PICTURE = "examples.png"
 
 
 def train(
-    config: Segment,
+    config: "Segment",
     device: torch.device,
     world: World,
     stop: StopRequest,
@@ -132,7 +136,7 @@ def table_of(scores: Result) -> str:
 
 
 def exam_config(
-    config: Segment, model: Segmenter, description: SegmenterDescription
+    config: "Segment", model: Segmenter, description: SegmenterDescription
 ) -> SegmentationExamConfig:
     """Say how to examine with what training may take; the options are settled."""
     size, stride = config.image_size or 0, config.stride or 0

@@ -5,7 +5,7 @@ Whatever a job would refuse to do is refused here, as far as what it reads is th
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from torch.distributed.run import get_args_parser
@@ -25,13 +25,16 @@ from stages.finetune import command as finetune
 from stages.finetune.command import Finetune
 from stages.finetune.plan import plan as plan_finetune
 from stages.pack_targets import command as pack_targets
-from stages.pack_targets import run as pack_targets_run
 from stages.pack_targets.command import PackTargets
+from stages.pack_targets.run import is_done as shards_are_written
 from stages.pretrain import command as pretrain
 from stages.pretrain.command import Pretrain
 from stages.pretrain.plan import plan as plan_pretrain
 from stages.shared.training_options import TrainingOptions
-from stages.submit.command import Submit, absolute
+
+if TYPE_CHECKING:
+    from stages.submit.command import Submit
+
 
 ConfigT = TypeVar("ConfigT")
 TrainingT = TypeVar("TrainingT", bound=TrainingOptions)
@@ -59,7 +62,7 @@ class Job:
     tasks: tuple[int, ...] | None = None
 
 
-def jobs_left(config: Submit) -> list[Job]:
+def jobs_left(config: "Submit") -> list[Job]:
     """List the jobs that are not done, in the order in which they wait for each other.
 
     What follows a job that is left is left, too: its input will change, or is not there yet.
@@ -100,11 +103,11 @@ def _require_torchrun() -> None:
 Link = tuple[Callable[[], list[Job]], Callable[[], bool]]
 
 
-def _links(config: Submit, sections: dict[str, Any]) -> Iterator[Link]:
+def _links(config: "Submit", sections: dict[str, Any]) -> Iterator[Link]:
     """Yield each stage's jobs and whether there is nothing left of it, neither looked at yet."""
     yield _extraction(config)
     yield _packing(config)
-    images, run = absolute(config.images), str(config.folder / "run")
+    images, run = config.absolute(config.images), str(config.folder / "run")
     yield _training(
         config,
         kind=Pretrain,
@@ -118,7 +121,7 @@ def _links(config: Submit, sections: dict[str, Any]) -> Iterator[Link]:
     if config.val is None:
         note("no --val: nothing is fine-tuned")
         return
-    data = ("--train", images, "--val", absolute(config.val))
+    data = ("--train", images, "--val", config.absolute(config.val))
     yield _training(
         config,
         kind=Finetune,
@@ -129,8 +132,8 @@ def _links(config: Submit, sections: dict[str, Any]) -> Iterator[Link]:
     )
 
 
-def _extraction(config: Submit) -> Link:
-    words = ("--images", absolute(config.images), "--out", config.store)
+def _extraction(config: "Submit") -> Link:
+    words = ("--images", config.absolute(config.images), "--out", config.store)
     # As the first of its jobs, where what a machine would settle for itself must be settled.
     wanted = _configured(config, ExtractTargets, extract_targets.command, (*words, "--init"))
 
@@ -167,17 +170,17 @@ def _extraction(config: Submit) -> Link:
     return jobs, is_done
 
 
-def _packing(config: Submit) -> Link:
+def _packing(config: "Submit") -> Link:
     words = ("--targets", config.store, "--out", config.shards)
     wanted = _configured(config, PackTargets, pack_targets.command, words)
     return (
         lambda: [Job(name="pack", options=words, on_gpu=False)],
-        lambda: pack_targets_run.is_done(wanted),
+        lambda: shards_are_written(wanted),
     )
 
 
 def _training(
-    config: Submit,
+    config: "Submit",
     *,
     kind: type[TrainingT],
     command: click.Command,
@@ -205,7 +208,7 @@ def _training(
 
 
 def _configured(
-    config: Submit, kind: type[ConfigT], command: click.Command, words: tuple[str, ...]
+    config: "Submit", kind: type[ConfigT], command: click.Command, words: tuple[str, ...]
 ) -> ConfigT:
     """Make a stage's configuration as its command line does of the recipe."""
     words = ("--config", str(config.recipe_file), *words)

@@ -132,20 +132,26 @@ class Submit:
         """
         return find_recipe(self.recipe)
 
+    @staticmethod
+    def absolute(place: str) -> str:
+        """Name a place so that a job finds it, wherever that starts; URLs are as they are."""
+        path = storage.local_path(place)
+        return place if path is None else str(path.resolve())
+
     @property
     def folder(self) -> Path:
         """Where everything is written, as an absolute path: jobs may start elsewhere."""
-        return Path(absolute(self.out))
+        return Path(self.absolute(self.out))
 
     @property
     def store(self) -> str:
         """The target store."""
-        return absolute(self.targets or storage.join(self.out, "targets.zarr"))
+        return self.absolute(self.targets or storage.join(self.out, "targets.zarr"))
 
     @property
     def shards(self) -> str:
         """The folder of target shards."""
-        return absolute(self.target_shards or storage.join(self.out, "target-shards"))
+        return self.absolute(self.target_shards or storage.join(self.out, "target-shards"))
 
     @property
     def processes(self) -> int:
@@ -157,12 +163,6 @@ class Submit:
         found = [(found[1], found[2]) for found in map(WORD.fullmatch, self.sbatch) if found]
         for_all = [word for only, word in found if only is None]
         return for_all + [word for only, word in found if only == job]
-
-
-def absolute(place: str) -> str:
-    """Name a place so that a job finds it, wherever that starts; URLs are as they are."""
-    path = storage.local_path(place)
-    return place if path is None else str(path.resolve())
 
 
 def run(config: Submit) -> None:

@@ -5,10 +5,14 @@ import shlex
 import string
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from milan_pipeline.provenance.identity import content_hash
 from stages.submit.chain import Job
-from stages.submit.command import Submit
+
+if TYPE_CHECKING:
+    from stages.submit.command import Submit
+
 
 WARNING_SECONDS = 120
 """Before a job's time runs out: enough to finish a step or a unit and write a checkpoint."""
@@ -20,34 +24,34 @@ class BatchTemplate(string.Template):
     delimiter = "@@"
 
 
-def name_ending(config: Submit) -> str:
+def name_ending(config: "Submit") -> str:
     """Return what the names of all jobs of an output folder end in, and no others'."""
     return f"-{content_hash({'out': str(config.folder)})[:8]}"
 
 
-def job_name(config: Submit, job: Job) -> str:
+def job_name(config: "Submit", job: Job) -> str:
     """Name a job in Slurm; tasks of another number of parts are other tasks."""
     parts = "" if job.parts is None else f"-of-{job.parts}"
     return f"milan-{job.name}{parts}{name_ending(config)}"
 
 
-def script_path(config: Submit, job: str) -> Path:
+def script_path(config: "Submit", job: str) -> Path:
     """Return where a job's script is written."""
     return config.folder / "slurm" / f"{job}.sbatch"
 
 
-def recipe_copy(config: Submit) -> Path:
+def recipe_copy(config: "Submit") -> Path:
     """Return where the recipe is kept for its jobs, whatever becomes of the one that was given."""
     digest = hashlib.sha256(config.recipe_file.read_bytes()).hexdigest()[:8]
     return config.folder / "slurm" / f"recipe-{digest}.yaml"
 
 
-def log_folder(config: Submit) -> Path:
+def log_folder(config: "Submit") -> Path:
     """Return where jobs write what they say."""
     return config.folder / "slurm" / "logs"
 
 
-def batch_script(config: Submit, job: Job) -> str:
+def batch_script(config: "Submit", job: Job) -> str:
     """Write out a job's script."""
     values = {
         "directives": "\n".join(
@@ -69,7 +73,7 @@ def _filled(template: str, values: dict[str, str]) -> str:
     return BatchTemplate(text).substitute(values).rstrip("\n") + "\n"
 
 
-def _directives(config: Submit, job: Job) -> list[str]:
+def _directives(config: "Submit", job: Job) -> list[str]:
     each = "%x-%A-%a" if job.tasks is not None else "%x-%j"
     words = [
         f"--job-name={job_name(config, job)}",

@@ -3,7 +3,7 @@
 Apart from the options because it imports torch, which `--help` must not.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from milan_pipeline import storage
 from milan_pipeline.codecs.spec import CodecSpec, parse_codec, spec_of
@@ -16,7 +16,10 @@ from milan_pipeline.targets.layout import read_identity, require_place
 from milan_pipeline.targets.store import StoreRecord, finished_units, read_store_record
 from milan_pipeline.targets.transcoding import likely_identity_of
 from milan_pipeline.targets.units import NOT_DONE, Mark, Unit, read_marks, why_not_transcoded
-from stages.transcode.command import Transcode
+
+if TYPE_CHECKING:
+    from stages.transcode.command import Transcode
+
 
 REMEDY = "give another OUT for these targets, or --overwrite to make them anew"
 Done = tuple[Unit, Mark]
@@ -57,7 +60,7 @@ class Plan(NamedTuple):
         return {unit: reason for unit, reason in reasons.items() if reason is not None}
 
 
-def describe(config: Transcode) -> None:
+def describe(config: "Transcode") -> None:
     """Say how many units are left and what they will take."""
     plan = make_plan(config)
     left = plan.left(config.out, plan.wanted)
@@ -80,7 +83,7 @@ def describe(config: Transcode) -> None:
     )
 
 
-def make_plan(config: Transcode) -> Plan:
+def make_plan(config: "Transcode") -> Plan:
     """Settle what is to be done.
 
     Raises:
@@ -122,7 +125,7 @@ def _is_one_place(first: str, second: str) -> bool:
     return here.resolve() == there.resolve()
 
 
-def _bytes_of(config: Transcode, plan: Plan, left: list[Done]) -> int:
+def _bytes_of(config: "Transcode", plan: Plan, left: list[Done]) -> int:
     """Count what units will take in the store, and what is around them."""
     if not left:
         return 0

@@ -5,6 +5,7 @@ Apart from the options because it imports torch, which `--help` must not.
 
 import contextlib
 import logging
+from typing import TYPE_CHECKING
 
 from milan_pipeline.cluster.spread import spread
 from milan_pipeline.core.console import progress_bar, say, say_counts, say_nothing_to_do
@@ -18,13 +19,16 @@ from milan_pipeline.targets.layout import create_root
 from milan_pipeline.targets.progress_reports import Reporter, closing_report
 from milan_pipeline.targets.store import read_store_record, record_url
 from milan_pipeline.targets.transcoding import KEPT, TranscodingSpec, new_codec
-from stages.transcode.command import Transcode
 from stages.transcode.plan import REMEDY, Done, Plan, make_plan
+
+if TYPE_CHECKING:
+    from stages.transcode.command import Transcode
+
 
 logger = logging.getLogger(__name__)
 
 
-def transcode(config: Transcode, stop: StopRequest) -> None:
+def transcode(config: "Transcode", stop: StopRequest) -> None:
     """Do every unit that is not done.
 
     Raises:
@@ -60,7 +64,7 @@ def transcode(config: Transcode, stop: StopRequest) -> None:
     _finish(config, plan, record, done_now=len(left))
 
 
-def _nothing_to_do(config: Transcode, plan: Plan) -> bool:
+def _nothing_to_do(config: "Transcode", plan: Plan) -> bool:
     """Tell whether the record says "done" of all these units, or of more views of them."""
     try:
         there = read_store_record(config.out, plan.wanted)
@@ -70,7 +74,7 @@ def _nothing_to_do(config: Transcode, plan: Plan) -> bool:
     return there.state == "done" and is_same and not plan.left(config.out, plan.wanted)
 
 
-def _record(config: Transcode, plan: Plan, identity: Identity) -> StageRecord:
+def _record(config: "Transcode", plan: Plan, identity: Identity) -> StageRecord:
     return StageRecord(
         url=record_url(config.out, identity),
         stage="transcode",
@@ -82,10 +86,17 @@ def _record(config: Transcode, plan: Plan, identity: Identity) -> StageRecord:
     )
 
 
-def _do(config: Transcode, spec: TranscodingSpec, units: list[Done], stop: StopRequest) -> None:
+def _do(config: "Transcode", spec: TranscodingSpec, units: list[Done], stop: StopRequest) -> None:
     """Transcode units, here or on workers."""
     reporter = Reporter(config.out, "transcode", units=len(units))
-    done = spread(config, spec, units, stop, threads=config.workers)
+    done = spread(
+        spec,
+        units,
+        stop,
+        threads=config.workers,
+        scheduler=config.scheduler,
+        processes=config.processes,
+    )
     total = sum(mark.n for _, mark in units)
     with (
         progress_bar("transcode", total=total, unit="targets") as bar,
@@ -103,7 +114,7 @@ def _do(config: Transcode, spec: TranscodingSpec, units: list[Done], stop: StopR
             stop.raise_if_asked(KEPT)
 
 
-def _finish(config: Transcode, plan: Plan, record: StageRecord, *, done_now: int) -> None:
+def _finish(config: "Transcode", plan: Plan, record: StageRecord, *, done_now: int) -> None:
     """Say that the store is done or, where the one that was read is not, what is missing."""
     missing = len(plan.record.units(plan.views)) - len(plan.units)
     if missing:

@@ -43,7 +43,14 @@ def check_units(
         images_sha256=None if images is None else images.sha256,
     )
     found: dict[Unit, Finding] = {}
-    results = spread(config, spec, units, stop, threads=config.workers)
+    results = spread(
+        spec,
+        units,
+        stop,
+        threads=config.workers,
+        scheduler=config.scheduler,
+        processes=config.processes,
+    )
     with (
         contextlib.closing(results),
         progress_bar("verify", total=len(units), unit="units") as bar,
