@@ -55,6 +55,7 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 docs: .venv/installed  ## the documentation as pages: docs/_build/index.html
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build
