@@ -1,34 +1,21 @@
 """Small worlds that the tests run in: a tiny CLIP, a folder of pictures, and the stages on them."""
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-import zarr
-from numpy.typing import NDArray
-from PIL import Image
 
-from milan_pipeline.cli.main import main
-from milan_pipeline.shards.manifest import Manifest, Shard, keys_of, load_index
-from milan_pipeline.shards.sequential import read_rows
 from milan_pipeline.storage import retries
 from milan_pipeline.targets import shard_records
-from tests.fake_slurm import FakeSlurm
+from tests.support.cli import run_cli
+from tests.support.clip import write_tiny_clip
+from tests.support.pictures import write_picture
+from tests.support.servers import FakeSlurm
 
-TINY_VISION = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
 # Nothing here is large: teams of threads would wait for each other, beside threads of our own.
 torch.set_num_threads(1)
-
-TINY_CLIP = {
-    "embed_dim": 24,
-    "vision_cfg": TINY_VISION,
-    "text_cfg": {"context_length": 8, "vocab_size": 32, "width": 16, "heads": 2, "layers": 1},
-}
 
 
 @pytest.fixture(autouse=True)
@@ -37,56 +24,6 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     seconds: list[float] = []
     monkeypatch.setattr(retries, "_wait", seconds.append)
     return seconds
-
-
-def run_cli(*words: object, code: int = 0) -> None:
-    """Run a command in this process and check its exit code."""
-    found: object = 0
-    try:
-        main([str(word) for word in words])
-    except SystemExit as stop:
-        found = stop.code or 0
-    assert found == code
-
-
-def values_of(group: zarr.Group, name: str) -> NDArray[Any]:
-    """Read a whole array of a unit."""
-    array = group[name]
-    assert isinstance(array, zarr.Array)
-    return np.asarray(array[:])
-
-
-def targets_of(manifest: Manifest, shard: Shard) -> list[tuple[str, bytes]]:
-    """Read the key and the record's bytes of each sample of a target shard."""
-    table = load_index(manifest, shard)
-    read = read_rows([(manifest.url_of(shard), table)], threads=0)
-    return [(key, data) for key, (_, _, data) in zip(keys_of(table), read, strict=True)]
-
-
-def write_picture(path: Path, seed: int, size: tuple[int, int] = (48, 40)) -> None:
-    """Write a small JPEG of smooth noise."""
-    random = np.random.Generator(np.random.PCG64(seed))
-    coarse = Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    coarse.resize(size, Image.Resampling.BICUBIC).save(path, quality=90)
-
-
-def write_tiny_clip(folder: Path, seed: int = 0, image_size: int = 32) -> Path:
-    """Write a randomly initialised open_clip model in `local-dir:` form."""
-    import open_clip
-    from safetensors.torch import save_file
-
-    torch.manual_seed(seed)
-    parts = {"vision_cfg": {**TINY_VISION, "image_size": image_size}}
-    model = open_clip.model.CLIP(**(TINY_CLIP | parts))
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {
-        "model_cfg": TINY_CLIP | parts,
-        "preprocess_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]},
-    }
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
-    return folder
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.browser.chromium import Chromium
-from tests.conftest import run_cli
-from tests.made_store import MadeStore, make_store
-from tests.stages.small_pretrain import pretrain
+from tests.support.cli import run_cli
+from tests.support.pretrain import pretrain
+from tests.support.stores import MadeStore, make_store
 
 IMAGES = 10_000
 

@@ -11,7 +11,7 @@ from milan_pipeline.codecs.spectrum import directions
 from milan_pipeline.report.target_page import SAMPLE, some_of
 from milan_pipeline.report.target_rows import read_target_rows
 from tests.browser.chromium import Chromium
-from tests.made_store import MadeStore
+from tests.support.stores import MadeStore
 
 pytestmark = pytest.mark.browser
 

@@ -7,7 +7,7 @@ import torch
 from milan_pipeline.codecs.fitting import codebooks, fit_codec
 from milan_pipeline.codecs.spec import parse_codec
 from milan_pipeline.errors import ConfigError, DataError
-from tests.codecs.fitted import FITTED, WIDTH, fitted, tokens
+from tests.support.fitted import FITTED, TOKEN_WIDTH, fitted, tokens
 
 
 def cosine(text: str, sample: torch.Tensor) -> float:
@@ -34,7 +34,13 @@ def test_the_same_sample_gives_the_same_codec(text: str) -> None:
 @pytest.mark.parametrize("text", FITTED)
 @pytest.mark.parametrize(
     "sample",
-    [tokens(1), tokens(3), torch.ones(40, WIDTH), torch.zeros(4, WIDTH), tokens(5).repeat(80, 1)],
+    [
+        tokens(1),
+        tokens(3),
+        torch.ones(40, TOKEN_WIDTH),
+        torch.zeros(4, TOKEN_WIDTH),
+        tokens(5).repeat(80, 1),
+    ],
     ids=["one", "three", "all alike", "all zero", "five different"],
 )
 def test_next_to_nothing_to_fit_to(text: str, sample: torch.Tensor) -> None:
@@ -62,6 +68,6 @@ def test_progress_and_refusals() -> None:
     assert sum(seen) == codebooks(codec.spec) == 4
     with pytest.raises(ConfigError, match="more than int8 takes"):
         fit_codec(parse_codec("vector:bytes=13"), tokens(300))
-    for sample in (tokens(0), torch.full((3, WIDTH), torch.nan)):
+    for sample in (tokens(0), torch.full((3, TOKEN_WIDTH), torch.nan)):
         with pytest.raises(DataError, match="cannot be fitted"):
             fit_codec(parse_codec("vector:bytes=4"), sample)

@@ -24,7 +24,7 @@ from milan_pipeline.targets.shard_records import layout_of, write_target_shard
 from milan_pipeline.targets.store import finished_units, read_store_record
 from milan_pipeline.targets.units import target_shard_name
 from milan_pipeline.training.checkpoint_io import load_checkpoint
-from tests.test_checkpoints import model_and_optimiser
+from tests.support.runs import model_and_optimiser
 
 BATCH, LANES = 8, 4
 

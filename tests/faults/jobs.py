@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.conftest import write_picture, write_tiny_clip
 from tests.faults import sameness
 from tests.faults.victims import Victims, Words, finish, warm
-from tests.painted import write_ade_tree
-from tests.small_labels import write_coloured
-from tests.stages.small_finetune import TINY_VIT
-from tests.stages.small_pretrain import TINY_STUDENT
+from tests.support.clip import write_tiny_clip
+from tests.support.finetune import TINY_VIT
+from tests.support.labelled import write_coloured
+from tests.support.pictures import write_ade_tree, write_picture
+from tests.support.pretrain import TINY_STUDENT
 
 PICTURES = 40
 

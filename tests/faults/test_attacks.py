@@ -17,11 +17,11 @@ from milan_pipeline.shards.manifest import Manifest, Shard, load_index, load_man
 from milan_pipeline.training.checkpoint_io import load_checkpoint
 from milan_pipeline.training.checkpoints import HASHES, MODEL
 from milan_pipeline.weights.files import read_weights
-from tests.conftest import run_cli
 from tests.faults.campaign import COUNTS, attempt
 from tests.faults.consumers import resumed, trained_on
 from tests.faults.sentinel import plant, untouched
-from tests.test_checkpoints import model_and_optimiser, saved
+from tests.support.cli import run_cli
+from tests.support.runs import model_and_optimiser, saved
 
 KIND = "code in data"
 

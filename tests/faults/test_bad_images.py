@@ -9,12 +9,12 @@ import pytest
 from milan_pipeline.errors import BadImageError
 from milan_pipeline.images.decode import decode_rgb, probe_header
 from milan_pipeline.shards.manifest import keys_of, load_index, load_manifest
-from tests.conftest import run_cli
 from tests.faults.campaign import COUNTS, chance, scaled
 from tests.faults.decoding import LIMIT, Decoder
 from tests.faults.fuzzed_images import fuzzed, odd, seeds
 from tests.faults.image_bombs import bombs
-from tests.stages.small_pretrain import SHORT, TINY_STUDENT
+from tests.support.cli import run_cli
+from tests.support.pretrain import SHORT, TINY_STUDENT
 
 FUZZED = scaled(2000, 120)
 IN_A_FOLDER = scaled(400, 60)

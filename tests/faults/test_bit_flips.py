@@ -14,11 +14,11 @@ from milan_pipeline.targets.codec_files import (
     write_store_codec,
 )
 from milan_pipeline.training.checkpoints import HASHES, MODEL, OPTIMISER
-from tests.codecs.fitted import fitted
 from tests.faults.campaign import COUNTS, attempt, broken, chance, flipped, scaled
 from tests.faults.consumers import arrays_of, encoder_of, packed, resumed, trained_on
-from tests.test_checkpoints import saved
-from tests.test_sums import write_encoder
+from tests.support.fitted import fitted
+from tests.support.runs import saved
+from tests.support.students import write_encoder
 
 UNIT = "view-00/images-000000"
 

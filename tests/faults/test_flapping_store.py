@@ -3,12 +3,11 @@
 import fsspec
 import pytest
 
-from tests.conftest import run_cli
 from tests.faults.campaign import COUNTS, chance
 from tests.faults.flapping import WAYS, flapping
-from tests.s3_server import BUCKET, s3_server
-from tests.stages.small_pretrain import TINY_STUDENT, weights
-from tests.test_s3_stages import images_of, objects_of, tars_of
+from tests.support.cli import run_cli
+from tests.support.pretrain import TINY_STUDENT, weights
+from tests.support.servers import BUCKET, images_of, objects_of, s3_server, tars_of
 
 __all__ = ["s3_server"]  # a fixture
 
@@ -60,7 +59,7 @@ def on_s3(proxy):
 def test_stages_outlast_a_flapping_store(
     *, on_s3, proxy, pictures, image_shards, tiny_clip, target_store, target_shards, tmp_path
 ) -> None:
-    """As `test_s3_stages.py` has them outlast one that is away."""
+    """As `end_to_end/test_s3_stages.py` has them outlast one that is away."""
     on_s3(
         "pack-images", pictures, IMAGES, "--samples-per-shard", 10,
         found=lambda: images_of(IMAGES), right=images_of(image_shards),

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import write_picture
 from tests.faults.campaign import SCALE, scaled
 from tests.faults.jobs import pretrain_words
 from tests.faults.measured import peak_bytes
 from tests.faults.victims import Words
+from tests.support.pictures import write_picture
 
 FEW, MANY = scaled(10, 5), scaled(200, 40)
 EACH = 8

@@ -10,9 +10,10 @@ import pytest
 from milan_pipeline.shards.manifest import Manifest, Shard, load_manifest
 from milan_pipeline.shards.sequential import iterate_shard
 from milan_pipeline.shards.writer import Sample, write_shard
-from tests.conftest import run_cli, write_tiny_clip
 from tests.faults.campaign import COUNTS, attempt
 from tests.faults.consumers import trained_on
+from tests.support.cli import run_cli
+from tests.support.clip import write_tiny_clip
 
 KIND = "pair: one side of it"
 Change = Callable[[Manifest], list[Shard]]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.campaign import COUNTS
 from tests.faults.victims import PATIENCE
-from tests.stages.small_pretrain import TINY_STUDENT
+from tests.support.pretrain import TINY_STUDENT
 
 KIND = "no room in shared memory"
 SHARED = "dev/shm"

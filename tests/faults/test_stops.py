@@ -11,7 +11,7 @@ from tests.faults.leftovers import files_open_after
 from tests.faults.sameness import progress
 from tests.faults.stops import gone_on, stop_and_go_on
 from tests.faults.victims import CONTEXT, PATIENCE
-from tests.watched import children
+from tests.support.processes import children
 
 EVERY = (
     *(jobs.PACK_IMAGES, jobs.EXTRACT, jobs.EXTRACT_PARTS, jobs.PACK_TARGETS, jobs.TRANSCODE),

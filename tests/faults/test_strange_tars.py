@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from milan_pipeline.images.sources import IMAGE_EXTENSIONS
 from milan_pipeline.shards.manifest import Manifest, keys_of, load_index
 from milan_pipeline.shards.sequential import MEMBER_NAME, index_shard
-from tests.conftest import run_cli
 from tests.faults.campaign import COUNTS, attempt, chance, scaled
 from tests.faults.consumers import indexed
 from tests.faults.sentinel import plant, untouched
+from tests.support.cli import run_cli
 
 PICTURE = b"\xff\xd8\xff a picture, as far as an index cares"
 KIND, DRAWN, DAMAGED = "tar: of a stranger", "tar: drawn members", "tar: damaged headers"

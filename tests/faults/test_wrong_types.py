@@ -24,14 +24,14 @@ from milan_pipeline.targets.units import read_marks
 from milan_pipeline.training.checkpoints import HASHES, verify_checkpoint
 from milan_pipeline.training.state import state_of, trained_steps
 from milan_pipeline.training.validation import Evaluations
-from tests.codecs.fitted import fitted
-from tests.conftest import run_cli
 from tests.faults.campaign import COUNTS, attempt, chance, scaled
 from tests.faults.consumers import trained_on
 from tests.faults.mutations import WRONG, mutated, of_another_kind, sealed
 from tests.faults.sentinel import plant, untouched
-from tests.test_checkpoints import saved
-from tests.test_sums import write_encoder
+from tests.support.cli import run_cli
+from tests.support.fitted import fitted
+from tests.support.runs import saved
+from tests.support.students import write_encoder
 
 
 def mutate_and_read(

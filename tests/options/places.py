@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from tests.conftest import run_cli, write_picture, write_tiny_clip
-from tests.painted import write_ade_tree
-from tests.small_labels import spoil, write_coloured
-from tests.small_official import official_weights
-from tests.stages.small_pretrain import TINY_STUDENT, pretrain
+from tests.support.cli import run_cli
+from tests.support.clip import write_tiny_clip
+from tests.support.labelled import spoil, write_coloured
+from tests.support.pictures import write_ade_tree, write_picture
+from tests.support.pretrain import TINY_STUDENT, pretrain
+from tests.support.students import official_weights
 
 Builder = Callable[["Places", Path], Any]
 """Builds at a path; returns where the place is if it is not that."""

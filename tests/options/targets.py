@@ -5,7 +5,9 @@ from tests.options.outcomes import document, shards, store
 
 ON_DASK: dict[str, Entry] = {
     "scheduler": Same("{scheduler}", group="Dask"),
-    "processes": Exempt("starts Dask's processes, in seconds each; see tests/test_dask_stages.py"),
+    "processes": Exempt(
+        "starts Dask's processes, in seconds each; see tests/end_to_end/test_dask_stages.py"
+    ),
 }
 NAMED = {"teacher": "tiny-of-options", "pretrained": "{clip}/open_clip_model.safetensors"}
 

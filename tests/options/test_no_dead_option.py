@@ -13,8 +13,6 @@ import torch
 
 from milan_pipeline.planning import teacher_speed
 from milan_pipeline.training import trainer
-from tests.conftest import TINY_CLIP
-from tests.fake_slurm import FakeSlurm
 from tests.options.kinds import (
     FITTING,
     Decides,
@@ -30,6 +28,8 @@ from tests.options.places import Places
 from tests.options.running import Runner, config_classes
 from tests.options.showing import DEAD, Shown, joint_changes
 from tests.options.tables import TABLES
+from tests.support.clip import TINY_CLIP
+from tests.support.servers import FakeSlurm
 
 MOST_EXEMPT = 0.1
 FIXTURES = {

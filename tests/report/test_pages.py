@@ -13,9 +13,9 @@ from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.report.inspection import inspect_places
 from milan_pipeline.report.page import render
 from milan_pipeline.report.pages import page_of
-from tests.made_store import make_store
-from tests.report.read_page import ReadPage, require_self_contained
-from tests.stages.small_pretrain import pretrain
+from tests.support.pages import ReadPage, require_self_contained
+from tests.support.pretrain import pretrain
+from tests.support.stores import make_store
 
 HOSTILE = "</script></style><script>alert(1)</script><img src=x onerror=alert(2)>\"'&-{:03d}".format
 

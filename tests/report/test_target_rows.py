@@ -11,9 +11,9 @@ from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.report import target_rows
 from milan_pipeline.report.target_rows import read_target_rows
 from milan_pipeline.targets import layout
-from tests.conftest import run_cli
-from tests.made_store import make_store
-from tests.small_fitted import write_fitted
+from tests.support.cli import run_cli
+from tests.support.fitted import write_fitted
+from tests.support.stores import make_store
 
 
 def by_key(rows):

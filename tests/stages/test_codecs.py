@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from milan_pipeline.provenance.record import record_bytes
-from tests.conftest import run_cli
+from tests.support.cli import run_cli
 
 KEYS = {
     "codec", "targets", "bytes_per_token", "bytes_per_sample", "compression", "files_compression",

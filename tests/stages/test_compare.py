@@ -6,9 +6,8 @@ import sys
 import pytest
 
 from milan_pipeline.evaluate.results import write_scores
-from tests.conftest import run_cli
-from tests.test_cli import NO_HEAVY_IMPORTS
-from tests.test_comparison import result
+from tests.support.cli import NO_HEAVY_IMPORTS, run_cli
+from tests.support.runs import result
 
 
 @pytest.fixture

@@ -17,10 +17,9 @@ from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.training.checkpoints import MODEL
 from milan_pipeline.weights.loaded_run import load_run
 from milan_pipeline.weights.run_weights import EMA_ENCODER, ENCODER
-from tests.conftest import run_cli
-from tests.small_official import encoder_only, import_checkpoint, official_weights
-from tests.stages.small_pretrain import pretrain
-from tests.test_huggingface import merged
+from tests.support.cli import run_cli
+from tests.support.pretrain import pretrain
+from tests.support.students import encoder_only, import_checkpoint, merged, official_weights
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,11 @@ from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import InterruptedRunError
 from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.targets.layout import read_identity
-from tests.conftest import run_cli, write_picture, write_tiny_clip
-from tests.kills import files_without, run_and_kill
+from tests.support.cli import run_cli
+from tests.support.clip import write_tiny_clip
+from tests.support.pictures import write_picture
+from tests.support.processes import files_without, run_and_kill
+from tests.support.stores import files_and_times
 
 Extract = Callable[..., Path]
 
@@ -32,17 +35,6 @@ def extract(image_shards: Path, tiny_clip: Path, tmp_path: Path) -> Extract:
         return out
 
     return run
-
-
-def files_of(store: Path) -> dict[str, tuple[bytes, int]]:
-    """Everything but the record and reports: path -> (bytes, time of the last write)."""
-    return {
-        str(path.relative_to(store)): (path.read_bytes(), path.stat().st_mtime_ns)
-        for path in store.rglob("*")
-        if path.is_file()
-        and path.name != "extract-targets.json"
-        and path.parent != store / "progress"
-    }
 
 
 def marks(store: Path) -> list[str]:
@@ -73,29 +65,29 @@ def test_the_store_says_what_it_is(extract: Extract, image_shards: Path) -> None
 
 
 def test_a_second_run_has_nothing_to_do(extract: Extract, capsys) -> None:
-    before = files_of(extract())
+    before = files_and_times(extract())
     assert "3 units, 3 units done now, 24 targets, 0 skipped" in capsys.readouterr().out
     # Execution parameters are free.
-    assert files_of(extract("--workers", 0, "--batch-size", 24)) == before
+    assert files_and_times(extract("--workers", 0, "--batch-size", 24)) == before
     assert "nothing to do, 3 units are done" in capsys.readouterr().out
 
 
 def test_more_views_extend(extract: Extract, capsys) -> None:
-    before = files_of(extract())
+    before = files_and_times(extract())
     capsys.readouterr()
     extract("--views", 2, "--dry-run")
     output = capsys.readouterr().out
     assert "units to do: 3, done: 3" in output
     assert "view-01: 3 not done yet" in output
     assert "images to run through the teacher: 24" in output
-    after = files_of(extract("--views", 2))
+    after = files_and_times(extract("--views", 2))
     assert {path: after[path] for path in before} == before
     assert len(marks(extract("--views", 2))) == 6
 
 
 def test_fewer_views_leave_the_others(extract: Extract, capsys) -> None:
-    before = files_of(extract("--views", 2))
-    assert files_of(extract("--views", 1)) == before
+    before = files_and_times(extract("--views", 2))
+    assert files_and_times(extract("--views", 1)) == before
     assert "nothing to do" in capsys.readouterr().out
 
 
@@ -117,14 +109,14 @@ def test_fewer_views_leave_the_others(extract: Extract, capsys) -> None:
 def test_other_content_is_refused_by_name(
     extract: Extract, capsys, words: list[object], named: str
 ) -> None:
-    before = files_of(extract())
+    before = files_and_times(extract())
     for more in ((), ("--dry-run",)):
         extract(*words, *more, code=1)
         error = capsys.readouterr().err
         assert named in error
         assert "give another --out" in error
         assert error.count("\n") == 1
-    assert files_of(extract()) == before
+    assert files_and_times(extract()) == before
 
 
 def test_another_teacher_is_refused_or_replaces(extract: Extract, tmp_path: Path, capsys) -> None:
@@ -168,7 +160,7 @@ def test_a_changed_shard_is_done_again(
     shutil.copytree(pictures, source)
     pack = ("pack-images", source, shards, "--samples-per-shard", 10, "--no-shuffle")
     run_cli(*pack)
-    before = files_of(extract("--views", 2, images=shards))
+    before = files_and_times(extract("--views", 2, images=shards))
     write_picture(source / "ant" / "003.jpg", 99)
     run_cli(*pack, "--overwrite")
     capsys.readouterr()
@@ -178,7 +170,7 @@ def test_a_changed_shard_is_done_again(
     for view in range(2):
         assert f"  view-0{view}/images-000000: its image shard has changed\n" in output
     assert "not done yet" not in output
-    after = files_of(extract("--views", 2, images=shards))
+    after = files_and_times(extract("--views", 2, images=shards))
     changed = {path for path in after if after[path][0] != before[path][0]}
     rewritten = {path for path in after if after[path][1] != before[path][1]}
     units = {"view-00/images-000000", "view-01/images-000000"}
@@ -204,23 +196,23 @@ def test_an_interrupted_run_goes_on(
         out = extract("--views", 2, code=75)
     assert marks(out) == ["view-00/images-000000.json"]
     assert json.loads((out / "extract-targets.json").read_text())["state"] == "running"
-    first = files_of(out)
-    after = files_of(extract("--views", 2))
+    first = files_and_times(out)
+    after = files_and_times(extract("--views", 2))
     finished = [path for path in first if "images-000000" in path]
     assert finished
     assert {path: after[path] for path in finished} == {path: first[path] for path in finished}
-    undisturbed = {path: data for path, (data, _) in files_of(target_store).items()}
+    undisturbed = {path: data for path, (data, _) in files_and_times(target_store).items()}
     assert {path: data for path, (data, _) in after.items()} == undisturbed
 
 
 def test_a_deleted_mark_makes_its_unit_again(extract: Extract, capsys) -> None:
     out = extract()
-    before = {path: data for path, (data, _) in files_of(out).items()}
+    before = {path: data for path, (data, _) in files_and_times(out).items()}
     (out / "done" / "view-00" / "images-000001.json").unlink()
     (out / "view-00" / "images-000001" / "prior" / "c" / "0" / "0").unlink()
     extract()
     assert "1 units done now" in capsys.readouterr().out
-    assert {path: data for path, (data, _) in files_of(out).items()} == before
+    assert {path: data for path, (data, _) in files_and_times(out).items()} == before
 
 
 @pytest.fixture
@@ -256,8 +248,8 @@ def test_too_many_bad_images_fail_but_finished_units_stay(
         assert "images-000001.tar:13 (" in error
         assert "images-000001.tar:17 (" in error
         assert marks(out) == ["view-00/images-000000.json", "view-00/images-000001.json"]
-    before = files_of(out)
-    assert files_of(extract("--max-bad-fraction", 0.1, images=bad_shards)) == before
+    before = files_and_times(out)
+    assert files_and_times(extract("--max-bad-fraction", 0.1, images=bad_shards)) == before
 
 
 @pytest.mark.parametrize(
@@ -280,7 +272,7 @@ def test_wrong_values_are_wrong_usage(extract: Extract, words: tuple[object, ...
 def test_an_interrupted_overwrite_can_be_taken_back(
     extract: Extract, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = {path: data for path, (data, _) in files_of(extract("--views", 2)).items()}
+    before = {path: data for path, (data, _) in files_and_times(extract("--views", 2)).items()}
 
     def interrupted(*_: object) -> None:
         raise InterruptedRunError("stopped")
@@ -289,7 +281,7 @@ def test_an_interrupted_overwrite_can_be_taken_back(
         patch.setattr("milan_pipeline.extraction.loop.compute", interrupted)
         extract("--views", 2, "--view-seed", 7, "--overwrite", code=75)
     out = extract("--views", 2, "--overwrite")
-    assert {path: data for path, (data, _) in files_of(out).items()} == before
+    assert {path: data for path, (data, _) in files_and_times(out).items()} == before
     assert json.loads((out / "extract-targets.json").read_text())["state"] == "done"
     extract("--views", 2)
 
@@ -297,7 +289,7 @@ def test_an_interrupted_overwrite_can_be_taken_back(
 def test_other_images_under_the_same_names_are_refused(
     extract: Extract, tmp_path: Path, capsys
 ) -> None:
-    before = files_of(extract())
+    before = files_and_times(extract())
     write_picture(tmp_path / "other/a.jpg", 99)
     run_cli("pack-images", tmp_path / "other", tmp_path / "other-shards")
     for more in ((), ("--dry-run",)):
@@ -305,7 +297,7 @@ def test_other_images_under_the_same_names_are_refused(
         error = capsys.readouterr().err
         assert "holds targets of other images: images-000000.tar" in error
         assert "--overwrite" in error
-    assert files_of(tmp_path / "targets.zarr") == before
+    assert files_and_times(tmp_path / "targets.zarr") == before
     extract("--overwrite", images=tmp_path / "other-shards")
 
 

@@ -15,9 +15,9 @@ from milan_pipeline.data.labelled import open_labelled
 from milan_pipeline.evaluate.classification.task import Classification
 from stages.finetune.command import Finetune
 from stages.finetune.plan import open_tables
-from tests.conftest import run_cli
-from tests.small_labels import write_coloured
-from tests.stages.small_finetune import SHORT, TINY_VIT, finetune, outcome, record, rows
+from tests.support.cli import run_cli
+from tests.support.finetune import SHORT, TINY_VIT, finetune, outcome, record, rows
+from tests.support.labelled import write_coloured
 
 STEPS = 9
 

@@ -7,8 +7,8 @@ from stages.finetune.command import Finetune
 from stages.finetune.plan import open_tables
 from stages.segment.command import Segment
 from stages.segment.plan import plan
-from tests.painted import write_ade_tree
-from tests.small_labels import write_coloured
+from tests.support.labelled import write_coloured
+from tests.support.pictures import write_ade_tree
 
 
 def finetunes(folder):

@@ -13,7 +13,7 @@ from milan_pipeline.models.student import in_grid_order, patchify
 from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.weights.loaded_run import load_run
 from milan_pipeline.weights.official import official_name
-from tests.small_official import CASE, HEADS, encoder_only, import_checkpoint, official_weights
+from tests.support.students import CASE, HEADS, encoder_only, import_checkpoint, official_weights
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import webdataset
 
 from milan_pipeline.shards.manifest import load_index, load_manifest
 from milan_pipeline.shards.random_access import SampleReader
-from tests.conftest import run_cli, write_picture
+from tests.support.cli import run_cli
+from tests.support.pictures import write_picture
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from milan_pipeline.data.labelled import open_labelled
 from milan_pipeline.errors import InterruptedRunError, StorageError
 from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.shards.sequential import iterate_shard
-from tests.conftest import run_cli, write_picture
-from tests.kills import files_without, run_and_kill
-from tests.painted import labels, png, write_ade_tree
+from tests.support.cli import run_cli
+from tests.support.pictures import labels, png, write_ade_tree, write_picture
+from tests.support.processes import files_without, run_and_kill
 
 RECORD = "pack-images.json"
 

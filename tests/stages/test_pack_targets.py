@@ -15,8 +15,10 @@ from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.targets import shard_records
 from milan_pipeline.targets.layout import read_identity
-from tests.conftest import run_cli, write_picture, write_tiny_clip
-from tests.kills import run_and_kill
+from tests.support.cli import run_cli
+from tests.support.clip import write_tiny_clip
+from tests.support.pictures import write_picture
+from tests.support.processes import run_and_kill
 
 
 def load(folder: Path) -> Manifest:

@@ -13,7 +13,9 @@ from milan_pipeline.codecs.spec import parse_codec
 from milan_pipeline.planning.teacher_speed import TeacherSpeed
 from milan_pipeline.provenance import record
 from milan_pipeline.targets.codec_files import most_shards_codec_bytes, most_store_codec_bytes
-from tests.conftest import run_cli, write_picture, write_tiny_clip
+from tests.support.cli import run_cli
+from tests.support.clip import write_tiny_clip
+from tests.support.pictures import write_picture
 
 
 def document(capsys) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from milan_pipeline.training.trainer import Trainer
-from tests.stages.small_pretrain import log, pretrain, state, weights
+from tests.support.pretrain import log, pretrain, state, weights
 
 
 @pytest.fixture(scope="session")

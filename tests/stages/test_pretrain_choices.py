@@ -13,7 +13,7 @@ from milan_pipeline.pretrain.defaults import MAES, MILANS
 from milan_pipeline.pretrain.losses import LOSSES, TARGET_NORMS
 from milan_pipeline.pretrain.masking import MASKINGS
 from stages.pretrain.command import Pretrain
-from tests.stages.small_pretrain import SHORT, log, pretrain, state, weights
+from tests.support.pretrain import SHORT, log, pretrain, state, weights
 
 CHOICES = {
     "decoder": DECODERS,

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from milan_pipeline.training.checkpoints import MODEL
-from tests.conftest import run_cli
-from tests.small_official import import_checkpoint
-from tests.stages.small_pretrain import pretrain
+from tests.support.cli import run_cli
+from tests.support.pretrain import pretrain
+from tests.support.students import import_checkpoint
 
 FROZEN = ("--base-lr", 0, "--max-steps", 1)
 

@@ -9,8 +9,8 @@ import torch
 from milan_pipeline.encoders.load import load_encoder
 from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.pretrain.defaults import MAES
-from tests.conftest import run_cli
-from tests.stages.small_pretrain import SHORT, TINY_STUDENT, log, state, weights
+from tests.support.cli import run_cli
+from tests.support.pretrain import SHORT, TINY_STUDENT, log, state, weights
 
 SIZE = ("--image-size", 32)
 

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from milan_pipeline.shards.manifest import Manifest, load_index, load_manifest
-from tests.conftest import run_cli, write_picture
-from tests.stages.small_pretrain import (
+from tests.support.cli import run_cli
+from tests.support.pictures import write_picture
+from tests.support.pretrain import (
     SHORT,
     TINY_STUDENT,
     extract_and_pack,

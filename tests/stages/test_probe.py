@@ -13,37 +13,9 @@ from PIL import Image
 
 from milan_pipeline.encoders.frozen import PixelEncoder
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
-from milan_pipeline.shards.manifest import Manifest
-from milan_pipeline.shards.writer import Sample, write_shard
 from stages.probe import command as probe
 from stages.probe.command import Probe
-
-
-def png(label, rng):
-    rgb = rng.integers(0, 60, (12, 17, 3), dtype=np.uint8)
-    rgb[..., label] += 150
-    buffer = io.BytesIO()
-    Image.fromarray(rgb).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def shards(folder, count, *, seed, bad=(), labelled=True, classes=()):
-    """Write labelled images of three colours, in two shards; return their folder."""
-    rng = np.random.default_rng(seed)
-    samples = []
-    for index in range(count):
-        members = {"png": b"broken" if index in bad else png(index % 3, rng)}
-        if labelled:
-            members["cls"] = str(index % 3).encode()
-        samples.append(Sample(f"{index:04d}", members))
-    half = count // 2
-    listed = tuple(
-        write_shard(str(folder), f"images-{number}.tar", part)
-        for number, part in enumerate((samples[:half], samples[half:]))
-    )
-    common = {"classes": list(classes)}
-    Manifest(kind="images", folder=str(folder), shards=listed, common=common).save()
-    return str(folder)
+from tests.support.labelled import png, shards
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from milan_pipeline.evaluate.segmentation.task import Segmentation
 from stages.segment.choices import settled
 from stages.segment.command import Segment
 from stages.segment.plan import plan
-from tests.configured import configured
-from tests.conftest import run_cli
-from tests.painted import png, write_ade_tree
-from tests.stages.small_segment import SHORT, TINY_VIT, outcome, record, rows, segment
+from tests.support.cli import configured, run_cli
+from tests.support.finetune import record, rows
+from tests.support.pictures import png, write_ade_tree
+from tests.support.segment import SHORT, TINY_VIT, outcome, segment
 
 STEPS = 9
 

@@ -14,7 +14,7 @@ from stages.segment.choices import labels_of
 from stages.segment.command import Segment
 from stages.segment.plan import plan
 from stages.segment.run import exam_config
-from tests.painted import sample, write_ade_tree
+from tests.support.pictures import sample, write_ade_tree
 
 
 @pytest.fixture

@@ -2,10 +2,9 @@
 
 import pytest
 
-from tests.painted import write_ade_tree
-from tests.processes import run_world
-from tests.stages.small_segment import outcome
-from tests.stages.small_segment_world import segment_in_world
+from tests.support.pictures import write_ade_tree
+from tests.support.processes import run_world
+from tests.support.segment import outcome, segment_in_world
 
 pytestmark = pytest.mark.slow
 

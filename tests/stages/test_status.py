@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from milan_pipeline.provenance.record import record_bytes
-from tests.conftest import run_cli
+from tests.support.cli import run_cli
 
 Captured = pytest.CaptureFixture[str]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import run_cli
-from tests.fake_slurm import FakeSlurm
-from tests.stages.small_pretrain import TINY_STUDENT
+from tests.support.cli import run_cli
+from tests.support.pretrain import TINY_STUDENT
+from tests.support.servers import FakeSlurm
 
 STUDENT = {
     word.removeprefix("--"): value

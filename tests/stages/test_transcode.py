@@ -18,8 +18,9 @@ from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.store import finished_units, read_store_record
-from tests.conftest import run_cli, values_of
-from tests.kills import files_without, run_and_kill
+from tests.support.cli import run_cli
+from tests.support.processes import files_without, run_and_kill
+from tests.support.stores import values_of
 
 CODEC = "vector:bytes=3"
 AS_THEY_ARE = ("key", "box", "flip", "size", "digest")

@@ -8,16 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import xxhash
-import zarr
 
 from milan_pipeline.errors import StorageError
 from milan_pipeline.provenance.record import record_bytes
-from milan_pipeline.targets.units import Mark
-from tests.conftest import run_cli, values_of, write_tiny_clip
-from tests.stages.test_extract_targets import files_of
+from tests.support.cli import run_cli
+from tests.support.clip import write_tiny_clip
+from tests.support.damage import UNIT, change, flip_bit, open_unit, rehash, verify
+from tests.support.stores import files_and_times, values_of
 
-UNIT = "view-01/images-000001"
 Damage = Callable[[Path], object]
 ARRAYS = ("codes", "scale", "prior", "box", "flip", "size", "digest", "key")
 
@@ -47,30 +45,6 @@ def chunk_of(store: Path, name: str, unit: str = UNIT) -> Path:
     return found
 
 
-def rehash(store: Path, unit: str = UNIT) -> None:
-    """Write a unit's mark anew for the objects as they are."""
-    place = store / "done" / f"{unit}.json"
-    mark = Mark(**json.loads(place.read_bytes()))
-    for path in mark.objects:
-        mark.objects[path] = xxhash.xxh3_128_hexdigest((store / unit / path).read_bytes())
-    place.write_bytes(mark.to_bytes())
-
-
-def change(store: Path, name: str, edit: Callable[[Any], Any], unit: str = UNIT) -> None:
-    """Change an array's values, leaving hashes and checksums in order."""
-    group = zarr.open_group(str(store / unit), mode="r+")
-    array = group[name]
-    assert isinstance(array, zarr.Array)
-    array[:] = edit(values_of(group, name))
-    rehash(store, unit)
-
-
-def flip_bit(path: Path, at: int = 5) -> None:
-    data = bytearray(path.read_bytes())
-    data[at % len(data)] ^= 1
-    path.write_bytes(bytes(data))
-
-
 def set_first(value: Any) -> Callable[[Any], Any]:
     def edit(values: Any) -> Any:
         values[0] = value
@@ -84,16 +58,8 @@ def swapped(values: Any) -> Any:
     return values
 
 
-def verify(store: Path, capsys, *words: object, code: int = 0) -> tuple[dict[str, Any], str]:
-    """Run the stage; return its JSON object and all that it said."""
-    capsys.readouterr()
-    run_cli("verify", "--targets", store, "--sample", 8, "--json", *words, code=code)
-    output = capsys.readouterr()
-    return json.loads(output.out), output.out + output.err
-
-
 def test_a_sound_store(store: Path, capsys) -> None:
-    before = files_of(store)
+    before = files_and_times(store)
     found, said = verify(store, capsys)
     assert (found["units"], found["targets"], found["faults"]) == (6, 48, {})
     assert found["live"]["targets"] == 8
@@ -101,7 +67,7 @@ def test_a_sound_store(store: Path, capsys) -> None:
     assert found["live"]["prior_error"] < 1e-6
     assert found["fidelity"] is None
     assert "units: 6, not sound: 0; targets read: 48" in said
-    assert files_of(store) == before
+    assert files_and_times(store) == before
 
 
 def flip(name: str) -> Damage:
@@ -206,10 +172,6 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
 }
 
 
-def open_unit(store: Path) -> zarr.Group:
-    return zarr.open_group(str(store / UNIT), mode="r")
-
-
 def edit_mark(store: Path, **values: Any) -> None:
     place = store / "done" / f"{UNIT}.json"
     place.write_text(json.dumps(json.loads(place.read_text()) | values))
@@ -224,12 +186,12 @@ def objects_of(store: Path) -> dict[str, str]:
 def test_damage_is_found(store: Path, kind: str, capsys) -> None:
     damage, reason = DAMAGES[kind]
     damage(store)
-    damaged = files_of(store)
+    damaged = files_and_times(store)
     found, said = verify(store, capsys, "--sample", 0, code=1)
     assert list(found["faults"]) == [UNIT]
     assert any(reason in fault for fault in found["faults"][UNIT]), found["faults"]
     assert f"1 of 6 units of {store} are not sound ({UNIT}); --repair" in said
-    assert files_of(store) == damaged
+    assert files_and_times(store) == damaged
 
 
 @pytest.mark.parametrize(
@@ -241,11 +203,11 @@ def test_repair_makes_just_that_unit_again(
     int8_store: Path, store: Path, kind: str, capsys
 ) -> None:
     DAMAGES[kind][0](store)
-    damaged, whole = files_of(store), files_of(int8_store)
+    damaged, whole = files_and_times(store), files_and_times(int8_store)
     found, said = verify(store, capsys, "--repair")
     assert (found["faults"], found["repaired"]) == ({}, [UNIT])
     assert f"repaired: {UNIT}" in said
-    repaired = files_of(store)
+    repaired = files_and_times(store)
     assert {path: data for path, (data, _) in repaired.items()} == {
         path: data for path, (data, _) in whole.items()
     }
@@ -406,7 +368,7 @@ def test_a_changed_image_shard_is_left_to_extraction(
     tar = shards / "images-000001.tar"
     tar.write_bytes(tar.read_bytes() + bytes(512))
     run_cli("index", *sorted(shards.glob("*.tar")), "--out", tmp_path / "indexed")
-    before = files_of(store)
+    before = files_and_times(store)
     found, said = verify(store, capsys, "--images", tmp_path / "indexed", "--repair", code=1)
     assert sorted(found["faults"]) == ["view-00/images-000001", UNIT]
     assert found["repaired"] == []
@@ -415,7 +377,7 @@ def test_a_changed_image_shard_is_left_to_extraction(
     chunk_of(store, "codes", "view-00/images-000000").unlink()
     _, said = verify(store, capsys, "--images", tmp_path / "indexed", "--sample", 0, code=1)
     assert "--repair extracts 1 of them again, but not the others" in said
-    assert {path for path, data in files_of(store).items() if data != before[path]} == set()
+    assert {path for path, data in files_and_times(store).items() if data != before[path]} == set()
 
 
 def test_an_image_shard_that_is_gone(
@@ -435,10 +397,10 @@ def test_options_that_are_not_the_store_s_repair_nothing(store: Path, capsys) ->
     record = json.loads(place.read_text())
     place.write_bytes(record_bytes(record | {"config": record["config"] | {"view_seed": 7}}))
     flip_bit(chunk_of(store, "prior"))
-    before = files_of(store)
+    before = files_and_times(store)
     run_cli("verify", "--targets", store, "--repair", code=1)
     assert "view_policy.seed is 0 there and 7 here" in capsys.readouterr().err
-    assert files_of(store) == before
+    assert files_and_times(store) == before
 
 
 def test_a_damaged_image_shard_is_named(

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import run_cli, values_of
-from tests.stages.test_extract_targets import files_of
-from tests.stages.test_verify import UNIT, change, flip_bit, open_unit, verify
+from tests.support.cli import run_cli
+from tests.support.damage import UNIT, change, flip_bit, open_unit, verify
+from tests.support.stores import files_and_times, values_of
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_a_few_wrong_tokens_are_found_and_repaired(vector_store: Path, store: Pa
     assert len(found["faults"][UNIT]) == 2
     found, _ = verify(store, capsys, "--sample", 48, "--repair")
     assert (found["faults"], found["repaired"]) == ({}, [UNIT])
-    repaired, whole = files_of(store), files_of(vector_store)
+    repaired, whole = files_and_times(store), files_and_times(vector_store)
     assert {at: data for at, (data, _) in repaired.items()} == {
         at: data for at, (data, _) in whole.items()
     }

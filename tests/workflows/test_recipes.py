@@ -11,9 +11,9 @@ from torch.distributed.run import get_args_parser
 from milan_pipeline.cli.recipes import find_recipe, read_sections, recipe_names
 from milan_pipeline.evaluate.probe.protocols import OfficialLinear
 from stages.probe.command import Probe
-from tests.configured import PLACES, configured
-from tests.conftest import run_cli, write_tiny_clip
-from tests.painted import write_ade_tree
+from tests.support.cli import PLACES, configured, run_cli
+from tests.support.clip import write_tiny_clip
+from tests.support.pictures import write_ade_tree
 
 # Section 5: "AdamW, wd 0.05, lr = 1.5e-4·batch/256, 400 epochs, 40 warm-up, mask 0.75, batch 4096,
 # RandomResizedCrop(0.2-1), 224 px", a decoder of 8 blocks, 512 wide, 16 heads, 2 - 2 cos over all

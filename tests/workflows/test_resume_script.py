@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_slurm import FakeSlurm
+from tests.support.servers import FakeSlurm
 
 RESUME = files("workflows").joinpath("slurm", "resume.sh").read_text(encoding="utf-8")
 LISTENER = """

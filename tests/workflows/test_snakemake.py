@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import write_picture
+from tests.support.pictures import write_picture
 
 SNAKEFILE = Path(__file__).parents[2] / "workflows" / "snakemake" / "Snakefile"
 ALL = {

@@ -1,0 +1,174 @@
+"""Fitted codecs: round trips of any finite input, refusals, one form on every device."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from torch import Tensor
+
+from milan_pipeline.codecs.components import array_shapes, hash_of
+from milan_pipeline.codecs.registry import codec_of
+from milan_pipeline.codecs.spec import spec_of
+from milan_pipeline.errors import DataError
+from tests.support.fitted import FITTED, TOKEN_WIDTH, fitted, tokens
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)
+
+
+def any_tokens() -> st.SearchStrategy[Tensor]:
+    shapes = st.tuples(st.integers(1, 3), st.integers(1, 4), st.just(TOKEN_WIDTH))
+    shaped = shapes.flatmap(lambda shape: arrays(np.float32, shape, elements=FINITE))
+    return shaped.map(torch.from_numpy)
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.sampled_from(FITTED), any_tokens())
+def test_any_finite_input_comes_back_finite(text: str, given_nND: Tensor) -> None:
+    codec = fitted(text)
+    codes, scale = codec.encode(given_nND)
+    assert scale is None
+    assert codes.shape == (*given_nND.shape[:2], codec.spec.code_width(TOKEN_WIDTH))
+    assert codes.dtype == torch.uint8
+    decoded = codec.decode(codes, scale)
+    assert decoded.shape == given_nND.shape
+    assert decoded.dtype == torch.float32
+    assert bool(decoded.isfinite().all())
+    # What was decoded is a point of the codec's own: to code it again costs next to nothing.
+    assert torch.cosine_similarity(codec.decode(*codec.encode(decoded)), decoded, -1).min() > 0.6
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.sampled_from(FITTED), st.integers(-120, 120), st.integers(0, 5))
+def test_only_the_direction_counts(text: str, exponent: int, seed: int) -> None:
+    codec, plain = fitted(text), tokens(7, seed=seed)[None]
+    scaled = torch.ldexp(plain, torch.tensor(exponent))
+    assert torch.equal(codec.encode(scaled).codes_nNC, codec.encode(plain).codes_nNC)
+
+
+@pytest.mark.parametrize("text", FITTED)
+@pytest.mark.parametrize("largest", [3e38, 1e-38, 1e-44])
+def test_extreme_sizes(text: str, largest: float) -> None:
+    codec, plain = fitted(text), tokens(5)[None]
+    scaled = (plain.double() * largest / plain.abs().max()).float()
+    decoded = codec.decode(*codec.encode(scaled))
+    assert torch.cosine_similarity(decoded, plain, dim=-1).mean() > (0.9 if largest > 1e-40 else 0)
+
+
+@pytest.mark.parametrize("text", FITTED)
+def test_a_token_without_length_does_not_touch_its_neighbours(text: str) -> None:
+    codec, plain = fitted(text), tokens(6).reshape(2, 3, TOKEN_WIDTH)
+    mixed = plain.clone()
+    mixed[1, 2] = 0
+    codes = codec.encode(mixed).codes_nNC
+    assert torch.equal(codes.flatten(0, 1)[:5], codec.encode(plain).codes_nNC.flatten(0, 1)[:5])
+    assert bool(codec.decode(codes, None).isfinite().all())
+
+
+@pytest.mark.parametrize("text", FITTED)
+def test_no_sample_and_one_sample(text: str) -> None:
+    codec, plain = fitted(text), tokens(20).reshape(5, 4, TOKEN_WIDTH)
+    assert codec.encode(plain[:0]).codes_nNC.shape == (0, 4, codec.spec.code_width(TOKEN_WIDTH))
+    assert codec.decode(codec.encode(plain[:0]).codes_nNC, None).shape == (0, 4, TOKEN_WIDTH)
+    together = codec.encode(plain).codes_nNC
+    for number in range(5):
+        assert torch.equal(codec.encode(plain[number : number + 1]).codes_nNC[0], together[number])
+
+
+@pytest.mark.parametrize("text", FITTED)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_is_refused(text: str, value: float) -> None:
+    codec, plain = fitted(text), tokens(12).reshape(3, 4, TOKEN_WIDTH)
+    broken = plain.clone()
+    broken[1, 2, 3] = value
+    attempt = codec.try_encode(broken)
+    assert attempt.fits_n.tolist() == [True, False, True]
+    sound = codec.encode(plain).codes_nNC
+    assert torch.equal(attempt.encoded.codes_nNC[attempt.fits_n], sound[attempt.fits_n])
+    with pytest.raises(DataError, match="not finite or too large"):
+        codec.encode(broken)
+
+
+@pytest.mark.parametrize("text", FITTED)
+def test_decoding_is_the_documented_sum(text: str) -> None:
+    codec, codes = fitted(text), fitted(text).encode(tokens(9)[None]).codes_nNC
+    bits = np.unpackbits(codes.numpy(), axis=-1, bitorder="little")[0]
+    a = codec.arrays
+    expected = np.zeros((9, TOKEN_WIDTH))
+    for row in range(9):
+        first = int(codes[0, row, 0]) if len(a["centre"]) > 1 else 0
+        expected[row] = a["centre"][first]
+        for k in range(len(a["basis"])):
+            places = a["offset"][k] + np.arange(a["bits"][k])
+            index = int((bits[row, places] * 2 ** np.arange(a["bits"][k])).sum())
+            expected[row] += a["level"][k, index] * a["basis"][k]
+    np.testing.assert_allclose(codec.decode(codes, None)[0].numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("text", FITTED)
+def test_every_byte_string_decodes_to_numbers(text: str) -> None:
+    codec = fitted(text)
+    width = codec.spec.code_width(TOKEN_WIDTH)
+    codes = torch.randint(256, (1, 500, width), generator=torch.Generator().manual_seed(0))
+    assert bool(codec.decode(codes.to(torch.uint8), None).isfinite().all())
+
+
+@pytest.mark.parametrize("text", ["vector:bytes=4", "transform:bytes=4"])
+def test_half_precision_tokens_are_encoded_as_floats(text: str) -> None:
+    codec, plain = fitted(text), tokens(8)[None].bfloat16()
+    assert torch.equal(codec.encode(plain).codes_nNC, codec.encode(plain.float()).codes_nNC)
+
+
+@pytest.mark.parametrize("text", FITTED)
+def test_it_is_rebuilt_from_its_parameters_and_arrays(text: str) -> None:
+    codec = fitted(text)
+    parameters = codec.parameters()
+    assert spec_of(parameters) == codec.spec
+    again = codec_of(parameters, codec.arrays)
+    codes = codec.encode(tokens(6)[None]).codes_nNC
+    assert again.parameters() == parameters
+    assert torch.equal(again.decode(codes, None), codec.decode(codes, None))
+
+
+def test_other_arrays_are_refused() -> None:
+    codec = fitted("vector:bytes=4")
+    changed = dict(codec.arrays) | {"basis": codec.arrays["basis"] * np.float32(1.001)}
+    with pytest.raises(DataError, match="are not those that the targets were stored with"):
+        codec_of(codec.parameters(), changed)
+    with pytest.raises(DataError, match="are missing"):
+        codec_of(codec.parameters())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bits": np.uint8(9)}, {"bits": np.uint8(0)}, {"offset": np.int32(-1)},
+        {"offset": np.int32(30)}, {"level": np.zeros((1, 256))}, {"centre": np.zeros((256, 5))},
+    ],
+)  # fmt: skip
+def test_arrays_that_do_not_fit_together_are_refused(change: dict[str, np.ndarray]) -> None:
+    arrays = dict(fitted("vector:bytes=4").arrays)
+    for name, value in change.items():
+        arrays[name] = np.full_like(arrays[name], value) if value.ndim == 0 else value
+    parameters = fitted("vector:bytes=4").parameters() | {"arrays": hash_of(arrays)}
+    with pytest.raises(DataError, match="do not fit together"):
+        codec_of(parameters, arrays)
+
+
+@pytest.mark.parametrize("text", FITTED)
+def test_arrays_take_no_more_than_was_said(text: str) -> None:
+    codec = fitted(text)
+    most = array_shapes(codec.spec, TOKEN_WIDTH)
+    for name, values in codec.arrays.items():
+        assert values.ndim == len(most[name])
+        assert all(a <= b for a, b in zip(values.shape, most[name], strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", ["vector:bytes=4", "transform:bytes=4"])
+def test_compiled_decoding_is_decoding(text: str) -> None:
+    codec = fitted(text)
+    codes = codec.encode(tokens(40).reshape(4, 10, TOKEN_WIDTH)).codes_nNC
+    compiled = torch.compile(codec.decode)(codes, None)
+    assert torch.equal(compiled, codec.decode(codes, None))

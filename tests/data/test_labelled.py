@@ -1,0 +1,168 @@
+"""Labelled samples of shards and folders: the same images and labels, verified, and shares."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from milan_pipeline.data.labelled import open_labelled, require_same_classes
+from milan_pipeline.data.order import OrderConfig
+from milan_pipeline.data.stream import SampleSource
+from milan_pipeline.errors import ConfigError, DataError, MissingDataError
+from milan_pipeline.shards.manifest import Manifest
+from milan_pipeline.shards.writer import Sample, write_shard
+from tests.support.cli import run_cli
+from tests.support.pictures import write_picture
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """Two classes, of 12 and 8 pictures."""
+    root = tmp_path_factory.mktemp("labelled") / "tree"
+    for name, count in (("cat", 12), ("dog", 8)):
+        for number in range(count):
+            write_picture(root / name / f"{number:02d}.jpg", number, (20, 16))
+    return root
+
+
+@pytest.fixture(scope="module")
+def shards(tree, tmp_path_factory):
+    out = tmp_path_factory.mktemp("labelled-shards") / "shards"
+    run_cli("pack-images", tree, out, "--samples-per-shard", 7)
+    return out
+
+
+def pairs_of(table):
+    return sorted((sample["image"], sample["label"]) for sample in table.read(table.places()))
+
+
+def test_shards_and_class_folders_hold_the_same_labels(tree, shards):
+    folder, packed = (open_labelled(str(place), kind="class") for place in (tree, shards))
+    assert folder.samples == packed.samples == 20
+    assert folder.classes == packed.classes == ("cat", "dog")
+    assert folder.class_count == 2
+    assert pairs_of(folder) == pairs_of(packed)
+
+
+def test_processes_share_the_places(shards):
+    table = open_labelled(str(shards), kind="class")
+    parts = [list(table.places(rank, 3)) for rank in range(3)]
+    assert sorted(place for part in parts for place in part) == sorted(table.places())
+
+
+def test_a_share_takes_some_of_each_class_and_grows(tree, shards):
+    for place in (tree, shards):
+        table = open_labelled(str(place), kind="class")
+        small, large = (table.subset(fraction, seed=3) for fraction in (0.05, 0.5))
+        numbers = [sample["label"] for sample in large.read(large.places())]
+        assert sorted(numbers) == [0] * 6 + [1] * 4
+        assert [label for _, label in pairs_of(small)].count(1) == 1
+        assert set(pairs_of(small)) < set(pairs_of(large)) < set(pairs_of(table))
+        assert pairs_of(table.subset(0.5, seed=4)) != pairs_of(large)
+        assert small.source == table.source
+    with pytest.raises(ConfigError, match="share 0 of the labels"):
+        table.subset(0, seed=1)
+
+
+def test_an_order_runs_over_labelled_samples(shards):
+    table = open_labelled(str(shards), kind="class")
+    order = OrderConfig(seed=0, batch=4, lanes=2, block=8)
+    seen = list(SampleSource(table, order, lanes=range(2), steps=range(5)))
+    assert len({(sample["__url__"], sample["__key__"]) for sample in seen}) == 20
+
+
+def test_a_scan_is_remembered_until_it_is_damaged(shards, tmp_path, monkeypatch):
+    first = open_labelled(str(shards), kind="class", scans=tmp_path)
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 3
+
+    def broken(*_):
+        raise AssertionError("the shards are read again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("milan_pipeline.data.labelled_sources.scan_shard", broken)
+        assert pairs_of(open_labelled(str(shards), kind="class", scans=tmp_path)) == pairs_of(first)
+        files[0].write_bytes(files[0].read_bytes()[:-1] + b"\xff")
+        with pytest.raises(AssertionError, match="read again"):
+            open_labelled(str(shards), kind="class", scans=tmp_path)
+    assert pairs_of(open_labelled(str(shards), kind="class", scans=tmp_path)) == pairs_of(first)
+
+
+def png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_listed(folder, samples):
+    shard = write_shard(str(folder), "x.tar", samples)
+    Manifest(kind="images", folder=str(folder), shards=(shard,)).save()
+
+
+def test_masks_of_shards_are_checked_like_images(tmp_path):
+    masks = [png(np.full((4, 4), number, dtype=np.uint8)) for number in range(3)]
+    samples = [
+        Sample(f"{n}", {"png": png(np.zeros((4, 4, 3), np.uint8)), "mask.png": mask})
+        for n, mask in enumerate(masks)
+    ]
+    write_listed(tmp_path, samples)
+    table = open_labelled(str(tmp_path), kind="mask")
+    assert [sample["mask"] for sample in table.read(table.places())] == masks
+    tar = tmp_path / "x.tar"
+    data = bytearray(tar.read_bytes())
+    at = data.index(masks[1])
+    data[at + 20] ^= 1
+    tar.write_bytes(data)
+    with pytest.raises(DataError, match=r"x\.tar.*do not match the index"):
+        list(table.read(table.places()))
+    with pytest.raises(DataError, match="sha256"):
+        open_labelled(str(tmp_path), kind="mask")
+
+
+@pytest.mark.parametrize(
+    ("kind", "members", "said"),
+    [
+        ("class", {"jpg": b"x"}, "no class number"),
+        ("class", {"jpg": b"x", "cls": b"-1"}, "no class number"),
+        ("mask", {"jpg": b"x", "cls": b"1"}, r"no \.mask\.png member"),
+    ],
+)
+def test_a_sample_without_its_label_is_named(tmp_path, kind, members, said):
+    write_listed(tmp_path, [Sample("a/b", members)])
+    with pytest.raises(DataError, match=rf"'a/b' of x\.tar has {said}"):
+        open_labelled(str(tmp_path), kind=kind)
+
+
+def test_masks_of_ade20ks_layout(tmp_path):
+    for split in ("training", "validation"):
+        for name in ("a", "b"):
+            write_picture(tmp_path / "images" / split / f"{name}.jpg", 1, (9, 7))
+            mask = tmp_path / "annotations" / split / f"{name}.png"
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            mask.write_bytes(png(np.full((7, 9), len(split), dtype=np.uint8)))
+    table = open_labelled(str(tmp_path / "images" / "validation"), kind="mask")
+    samples = list(table.read(table.places()))
+    assert [sample["__key__"] for sample in samples] == ["a.jpg", "b.jpg"]
+    assert np.asarray(Image.open(io.BytesIO(samples[0]["mask"]))).tolist() == [[10] * 9] * 7
+    (tmp_path / "annotations" / "validation" / "b.png").unlink()
+    with pytest.raises(MissingDataError, match=r"b\.png does not exist"):
+        open_labelled(str(tmp_path / "images" / "validation"), kind="mask")
+
+
+def test_places_that_hold_no_labels_are_refused(tree, tmp_path):
+    with pytest.raises(ConfigError, match="neither a folder of image shards"):
+        open_labelled(str(tmp_path / "none"), kind="class")
+    with pytest.raises(ConfigError, match="one sub-folder a class"):
+        open_labelled(str(tree / "cat"), kind="class")
+    with pytest.raises(ConfigError, match="does not say where its masks are"):
+        open_labelled(str(tree), kind="mask")
+
+
+def test_tables_of_other_classes_are_refused(tree, tmp_path):
+    for name in ("cat", "cow"):
+        write_picture(tmp_path / name / "0.jpg", 0, (8, 8))
+    ours, theirs = (open_labelled(str(place), kind="class") for place in (tree, tmp_path))
+    with pytest.raises(ConfigError, match="class 1 is 'dog' in --train and 'cow' in --val"):
+        require_same_classes(ours, theirs, "--train", "--val")
+    require_same_classes(ours, ours, "--train", "--val")

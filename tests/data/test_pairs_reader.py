@@ -1,0 +1,115 @@
+"""Pairs come verified and in order, from local files, from remote stores and through the cache."""
+
+import threading
+
+import fsspec
+import pytest
+
+from milan_pipeline import storage
+from milan_pipeline.data.pairs import read_pairs
+from milan_pipeline.errors import DataError, StorageError
+from milan_pipeline.shards import random_access
+from milan_pipeline.shards.cache import CacheConfig
+from milan_pipeline.storage.retries import TRIES
+from tests.support.pairs import EXPECTED, places, write_world
+
+
+def read(pairs, cache=None):
+    return [(image, target) for _, image, target in read_pairs(pairs, places(), cache)]
+
+
+@pytest.fixture
+def remote():
+    fsspec.filesystem("memory").store.clear()
+    return write_world("memory://pairs")
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return CacheConfig(folder=tmp_path / "cache", max_bytes=100_000_000)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("kind", ["local", "remote"])
+def test_pairs_come_in_order(kind, cached, tmp_path, remote, cache):
+    pairs = remote if kind == "remote" else write_world(str(tmp_path / "shards"))
+    for _ in range(2):
+        assert read(pairs, cache if cached else None) == EXPECTED
+    assert len(list(cache.folder.glob("*.piece"))) == (2 if cached else 0)
+
+
+def test_what_is_cached_is_not_read_again(remote, cache, monkeypatch):
+    read(remote, cache)
+    monkeypatch.setattr(storage, "read_bytes", lambda *_: pytest.fail("read from the source"))
+    assert read(remote, cache) == EXPECTED
+
+
+def test_a_damaged_piece_is_fetched_once_more(remote, cache):
+    read(remote, cache)
+    for piece in cache.folder.glob("*.piece"):
+        piece.write_bytes(bytes(piece.stat().st_size))
+    assert read(remote, cache) == EXPECTED
+
+
+def test_a_damaged_source_is_named_even_behind_a_cache(remote, cache):
+    store = fsspec.filesystem("memory")
+    data = store.cat_file("/pairs/x.tar").replace(b"image j", b"image !")
+    store.pipe_file("/pairs/x.tar", data)
+    for config in (None, cache):
+        with pytest.raises(DataError, match=r"pairs/x\.tar is truncated or damaged"):
+            read(remote, config)
+
+
+def test_reads_of_a_remote_store_run_ahead_and_together(remote, monkeypatch):
+    """The first read returns only after two others have begun; no more than the bound begin."""
+    monkeypatch.setattr(random_access, "READ_AHEAD", 4)
+    begun = threading.Semaphore(0)
+    started = []
+    real = storage.read_bytes
+
+    def read_bytes(url, start, length):
+        started.append(start)
+        begun.release()
+        if len(started) == 1:
+            for _ in range(3):
+                assert begun.acquire(timeout=20)
+        return real(url, start, length)
+
+    monkeypatch.setattr(storage, "read_bytes", read_bytes)
+    reading = read_pairs(remote, places())
+    first = next(reading)
+    assert (first.image, first.target) == EXPECTED[0]
+    reading.close()
+    assert len(started) <= 2 * 4
+
+
+def test_a_store_that_fails_now_and_then_gives_the_same_pairs(remote, monkeypatch, waits):
+    filesystem = type(fsspec.filesystem("memory"))
+    real, calls = filesystem.cat_file, []
+
+    def cat_file(self, path, start=None, end=None):
+        calls.append(path)
+        if len(calls) % 3 == 0:
+            raise ConnectionResetError("reset by peer")
+        return real(self, path, start, end)
+
+    monkeypatch.setattr(filesystem, "cat_file", cat_file)
+    assert read(remote) == EXPECTED
+    assert waits
+
+
+def test_a_store_that_is_gone_is_named(remote, monkeypatch, waits):
+    def cat_file(*_args, **_options):
+        raise TimeoutError
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "cat_file", cat_file)
+    with pytest.raises(StorageError, match=rf"pairs/x\.tar cannot be read, {TRIES} times over"):
+        read(remote)
+
+
+def test_manifests_say_what_the_cache_needs(tmp_path):
+    pairs = write_world(str(tmp_path))
+    (shard,) = pairs.views[0]
+    assert shard.image_file.bytes == (tmp_path / "x.tar").stat().st_size
+    assert len(shard.image_file.sha256) == 64
+    assert shard.image_file.url == shard.image_url == str(tmp_path / "x.tar")

@@ -1,0 +1,62 @@
+"""Pairs from Python: the pixels that the teacher saw, beside what it said of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from milan_pipeline.data.viewed_pairs import iterate_pairs
+from milan_pipeline.errors import MissingDataError
+from milan_pipeline.targets.store import open_targets
+from milan_pipeline.teacher.spec import TeacherSpec
+from milan_pipeline.teacher.teacher import Teacher
+from tests.support.cli import run_cli
+
+
+def test_each_view_is_the_one_that_the_teacher_saw(
+    image_shards: Path, tiny_clip: Path, tmp_path: Path
+) -> None:
+    """The teacher, asked again about these pixels, says what was stored; on any machine in fp32."""
+    store, shards, name = tmp_path / "targets.zarr", tmp_path / "shards", f"local-dir:{tiny_clip}"
+    run_cli(
+        "extract-targets", "--images", image_shards, "--out", store, "--teacher", name,
+        "--views", 2, "--batch-size", 4, "--precision", "fp32",
+    )  # fmt: skip
+    run_cli("pack-targets", "--targets", store, "--out", shards)
+    teacher = Teacher.load(TeacherSpec(name=name, precision="fp32"))
+    pairs = list(iterate_pairs(images=str(image_shards), targets=str(shards), views=2))
+    assert [pair.view for pair in pairs] == [0] * 24 + [1] * 24
+    tokens, prior = teacher(torch.stack([pair.pixels_CSS for pair in pairs]))
+    assert torch.allclose(tokens, torch.stack([pair.tokens_ND for pair in pairs]), atol=2e-3)
+    assert np.allclose(prior.numpy(), [pair.prior_L for pair in pairs], atol=1e-5)
+
+
+@pytest.mark.parametrize("codec", ["int8", "transform:bytes=6"])
+def test_shards_of_any_codec_give_what_the_store_gives(
+    image_shards: Path, target_store: Path, tmp_path: Path, codec: str
+) -> None:
+    store, shards = tmp_path / "targets.zarr", tmp_path / "shards"
+    run_cli("transcode", target_store, store, "--codec", codec)
+    run_cli("pack-targets", "--targets", store, "--out", shards)
+    opened = open_targets(str(store))
+    units = [opened.read(view, shard) for view, shard in opened.units if view == 0]
+    keys = [key for unit in units for key in unit.keys]
+    pairs = list(iterate_pairs(images=str(image_shards), targets=str(shards)))
+    assert [pair.key for pair in pairs] == keys
+    stored = np.concatenate([unit.tokens_nND for unit in units])
+    assert np.allclose([pair.tokens_ND for pair in pairs], stored, atol=1e-6)
+
+
+def test_another_size_of_the_same_view(image_shards: Path, target_shards: Path) -> None:
+    small, large = (
+        next(iterate_pairs(images=str(image_shards), targets=str(target_shards), image_size=size))
+        for size in (None, 64)
+    )
+    assert (small.pixels_CSS.shape, large.pixels_CSS.shape) == ((3, 32, 32), (3, 64, 64))
+    assert small.key == large.key
+
+
+def test_more_views_than_there_are_is_an_error(image_shards: Path, target_shards: Path) -> None:
+    with pytest.raises(MissingDataError, match="no targets for view 2"):
+        next(iterate_pairs(images=str(image_shards), targets=str(target_shards), views=3))

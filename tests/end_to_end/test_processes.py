@@ -1,0 +1,185 @@
+"""Several processes train one student: the same batches, the same losses, the same end."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from milan_pipeline.cluster.launch import is_launched
+from milan_pipeline.cluster.world import World, local_device
+from milan_pipeline.errors import ConfigError, DataError, StorageError
+from milan_pipeline.training.checkpoints import AVERAGE, MODEL, OPTIMISER, newest_checkpoint
+from tests.support.processes import run_world
+from tests.support.runs import STEPS as STEPS_OF_A_SMALL_RUN
+from tests.support.runs import Run, open_data, spoiled_codes, train
+
+STEPS = 20
+LONG = {"total_steps": STEPS, "epochs": 8}
+
+
+@pytest.fixture(scope="module")
+def shards(image_shards, target_shards):
+    """The folders of images and targets."""
+    return image_shards, target_shards
+
+
+@pytest.fixture(scope="module")
+def runs(shards, tmp_path_factory):
+    """Run folders by name: the same 20 steps by one, two and four processes, and by shards."""
+    root = tmp_path_factory.mktemp("worlds")
+    keys = {}
+    for name, size, changes in (
+        ("one", 1, {}),
+        ("two", 2, {"micro_batch": 3}),
+        ("four", 4, {}),
+        ("sharded", 2, {"fsdp": True}),
+    ):
+        keys[name] = returned(run_world(size, train, shards, root / name, [LONG | changes]))
+    return root, keys
+
+
+def returned(results):
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+    return results
+
+
+def logged(run, field="loss"):
+    return [json.loads(line)[field] for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def saved(run, file=MODEL):
+    newest = newest_checkpoint(run)
+    assert newest is not None
+    return newest[0], load_file(newest[1] / file)
+
+
+@pytest.mark.parametrize("name", ["two", "four", "sharded"])
+def test_more_processes_see_the_same_batches_and_learn_the_same(runs, name):
+    root, keys = runs
+    joined = {step: [k for part in keys[name] for k in part[step]] for step in keys[name][0]}
+    assert joined == keys["one"][0]
+    assert len(joined) == STEPS
+    assert logged(root / name) == pytest.approx(logged(root / "one"), rel=1e-5)
+    (step, ours), (_, theirs) = saved(root / name), saved(root / "one")
+    assert step == STEPS
+    assert ours.keys() == theirs.keys()
+    for tensor, value in without_key_biases(ours).items():
+        norm = float(without_key_biases(theirs)[tensor].norm())
+        assert float(value.norm()) == pytest.approx(norm, rel=1e-4), tensor
+
+
+def test_shards_and_copies_agree_in_bfloat16(shards, tmp_path):
+    for name, fsdp in (("copied", False), ("sharded", True)):
+        returned(run_world(2, train, shards, tmp_path / name, [{"bf16": True, "fsdp": fsdp}]))
+    assert logged(tmp_path / "sharded") == pytest.approx(logged(tmp_path / "copied"), rel=1e-5)
+
+
+def without_key_biases(tensors):
+    """Leave out what has no true gradient, so that all of it is rounding."""
+    kept = dict(tensors)
+    for name, value in tensors.items():
+        if name.endswith("attn.qkv.bias"):
+            query, _, values = value.chunk(3)
+            kept[name] = torch.cat([query, values])
+        if name.endswith("attn.kv.bias"):
+            kept[name] = value.chunk(2)[1]
+    return kept
+
+
+# ---- resume
+
+
+@pytest.mark.parametrize(("size", "changes"), [(2, {}), (4, {}), (2, {"fsdp": True})])
+def test_a_kill_and_a_stop_change_no_bit(size, changes, shards, tmp_path):
+    parts = [{"break_at": 4}, {"stop_at": (5, size - 1)}, {"break_at": 8}, {}]
+    parts = [part | changes | {"ema_decay": 0.9, "clip_grad": 0.5} for part in parts]
+    returned(run_world(size, train, shards, tmp_path / "broken", parts))
+    returned(run_world(size, train, shards, tmp_path / "whole", parts[-1:]))
+    assert logged(tmp_path / "broken") == logged(tmp_path / "whole")
+    for file in (MODEL, OPTIMISER, AVERAGE):
+        (step, ours), (_, theirs) = (saved(tmp_path / run, file) for run in ("broken", "whole"))
+        assert step == STEPS_OF_A_SMALL_RUN
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_a_run_goes_on_with_other_numbers_of_processes_and_with_shards(runs, shards, tmp_path):
+    root, _ = runs
+    for size, steps, fsdp in ((2, 6, True), (1, 11, False), (4, STEPS, False)):
+        part = LONG | {"total_steps": steps, "fsdp": fsdp}
+        returned(run_world(size, train, shards, tmp_path, [part]))
+    assert logged(tmp_path) == pytest.approx(logged(root / "one"), rel=1e-5)
+
+
+# ---- what goes wrong in one process
+
+
+def spoil_one(world, shards, folder):
+    """Train on targets that are not numbers in the last process alone; return error and keys."""
+    run = Run(open_data(*shards), folder, world)
+    keys = []
+
+    def spoiled(step, batch):
+        if step != 4:
+            return batch
+        keys.extend(batch.keys)
+        return spoiled_codes(batch) if world.rank == world.size - 1 else batch
+
+    with pytest.raises(DataError) as error:
+        run.train(change=spoiled)
+    return str(error.value), keys
+
+
+def test_a_loss_that_is_not_finite_in_one_process_stops_all(shards, tmp_path):
+    messages = returned(run_world(2, spoil_one, shards, tmp_path))
+    (first, good_keys), (second, bad_keys) = messages
+    assert first == second
+    assert "loss of step 4 is nan" in first
+    assert "step-00000002" in first
+    assert all(key in first for key in bad_keys)
+    assert not any(f"{key}," in first for key in good_keys)
+    assert logged(tmp_path, "step") == [1, 2, 3]
+    assert saved(tmp_path)[0] == 2
+
+
+def break_one(world, shards, folder):
+    """Break in the last process alone."""
+    run = Run(open_data(*shards), folder, world)
+
+    def broken(step, batch):
+        if (step, world.rank) == (4, world.size - 1):
+            raise ZeroDivisionError
+        return batch
+
+    run.train(change=broken)
+
+
+def test_the_end_of_one_process_ends_all(shards, tmp_path):
+    first, second = run_world(2, break_one, shards, tmp_path)
+    assert isinstance(second, ZeroDivisionError)
+    assert isinstance(first, StorageError)
+    assert "another process" in str(first)
+
+
+# ---- one process
+
+
+def test_alone_every_agreement_is_with_oneself():
+    world = World()
+    assert world.leads
+    assert world.most(3) == 3
+    assert world.gather("own") == ["own"]
+    world.wait_for_all()
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    for name, value in (("RANK", "2"), ("WORLD_SIZE", "3"), ("LOCAL_RANK", "2")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert is_launched()
+    assert local_device(torch.device("cpu")) == torch.device("cpu")
+    with pytest.raises(ConfigError, match=r"process 2 .* has 2; give torchrun --nproc-per-node 2"):
+        local_device(torch.device("cuda"))

@@ -1,0 +1,386 @@
+"""Frozen features: encoders load as they were saved, and the scores mean what they say."""
+
+import io
+import json
+import logging
+from functools import partial
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import safetensors.torch
+import timm
+import torch
+from PIL import Image
+
+from milan_pipeline.encoders.frozen import PixelEncoder
+from milan_pipeline.encoders.load import fingerprint, load_encoder
+from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
+from milan_pipeline.evaluate.probe import classifiers
+from milan_pipeline.evaluate.probe.classifiers import knn_answers, linear_answers, per_cent
+from milan_pipeline.evaluate.probe.features import extract_features
+from tests.support.labelled import CLASSES, blobs
+
+TINY: dict[str, Any] = {
+    "model_name": "vit_tiny_patch16_224",
+    "img_size": 32,
+    "patch_size": 8,
+    "embed_dim": 32,
+    "depth": 2,
+    "num_heads": 2,
+}
+CLIP: dict[str, Any] = {
+    "model_cfg": {
+        "embed_dim": 24,
+        "vision_cfg": {
+            "image_size": 32,
+            "layers": 2,
+            "width": 32,
+            "head_width": 16,
+            "patch_size": 8,
+        },
+        "text_cfg": {
+            "context_length": 8,
+            "vocab_size": 64,
+            "width": 16,
+            "heads": 2,
+            "layers": 1,
+        },
+    },
+    "preprocess_cfg": {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]},
+}
+
+
+def knn_accuracy(train, train_labels, test, test_labels, *, k=20, **options):
+    return per_cent(knn_answers(train, train_labels, test, ks=(k,), **options)[k], test_labels)
+
+
+def linear_accuracy(train, train_labels, test, test_labels):
+    return per_cent(linear_answers(train, train_labels, test), test_labels)
+
+
+@pytest.mark.parametrize("score", [knn_accuracy, linear_accuracy])
+class TestScores:
+    def test_separable_classes_are_told_apart(self, score):
+        assert score(*blobs(60, spread=0.2, seed=1), *blobs(40, spread=0.2, seed=2)) > 99
+
+    def test_shuffled_labels_give_chance(self, score):
+        features, labels = blobs(100, spread=0.2, seed=1)
+        shuffled = np.random.default_rng(5).permutation(labels)
+        accuracy = score(features, shuffled, *blobs(100, spread=0.2, seed=2))
+        assert abs(accuracy - 100 / CLASSES) < 15
+
+    def test_repeats_to_the_bit(self, score):
+        sets = (*blobs(30, spread=2, seed=1), *blobs(30, spread=2, seed=2))
+        assert score(*sets) == score(*sets)
+        assert 20 < score(*sets) < 95
+
+    def test_a_class_that_was_never_trained_counts_as_wrong(self, score):
+        features, labels = blobs(20, spread=0.1, seed=2)
+        known = labels != labels.max()
+        accuracy = score(features[known], labels[known], features, labels)
+        assert accuracy == pytest.approx(100 * known.mean())
+
+    def test_constant_features_do_not_break_it(self, score):
+        features, labels = blobs(20, spread=0.1, seed=2)
+        features[:, 3] = 7
+        assert score(features, labels, features, labels) > 99
+
+    @pytest.mark.parametrize("count", [0, 3])
+    def test_unpaired_labels_are_refused(self, score, count):
+        features, labels = blobs(2, spread=1, seed=0)
+        with pytest.raises(DataError, match="no labelled set"):
+            score(features[:count], labels[: 2 * count], features, labels)
+
+    def test_nothing_to_classify_is_refused(self, score):
+        features, labels = blobs(2, spread=1, seed=0)
+        with pytest.raises(DataError, match="no test features"):
+            score(features, labels, features[:0], labels[:0])
+
+
+def test_knn_equals_its_definition():
+    (train, train_labels), (test, test_labels) = (blobs(9, spread=2, seed=s) for s in (1, 2))
+    train_unit, test_unit = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (train, test))
+    correct = 0
+    for row, label in zip(test_unit @ train_unit.T, test_labels, strict=True):
+        votes = dict.fromkeys(train_labels.tolist(), 0.0)
+        for index in np.argsort(-row)[:7]:
+            votes[int(train_labels[index])] += np.exp(row[index] / 0.1)
+        correct += max(votes, key=votes.__getitem__) == label
+    accuracy = knn_accuracy(train, train_labels, test, test_labels, k=7, temperature=0.1)
+    assert accuracy == pytest.approx(100 * correct / len(test))
+
+
+def test_knn_takes_fewer_neighbours_and_chunks(monkeypatch):
+    sets = (*blobs(3, spread=0.1, seed=1), *blobs(7, spread=0.1, seed=2))
+    whole = knn_accuracy(*sets, k=500)
+    monkeypatch.setattr(classifiers, "KNN_CHUNK", 4)
+    assert knn_accuracy(*sets, k=500) == whole
+
+
+def test_every_k_gets_its_own_vote():
+    (train, train_labels), (test, _) = (blobs(9, spread=2, seed=s) for s in (1, 2))
+    found = knn_answers(train, train_labels, test, ks=(7, 1, 500))
+    assert list(found) == [7, 1, 500]
+    for k, answers in found.items():
+        (alone,) = knn_answers(train, train_labels, test, ks=(k,)).values()
+        np.testing.assert_array_equal(answers, alone)
+
+
+@pytest.mark.parametrize("options", [{"k": 0}, {"temperature": 0.0}])
+def test_knn_refuses_a_vote_of_nobody(options):
+    sets = (*blobs(3, spread=0.1, seed=1), *blobs(7, spread=0.1, seed=2))
+    with pytest.raises(ConfigError, match="is no vote"):
+        knn_accuracy(*sets, **options)
+
+
+def test_linear_needs_two_classes():
+    features, labels = blobs(3, spread=0.1, seed=1)
+    with pytest.raises(DataError, match="all of one class"):
+        linear_accuracy(features, np.zeros_like(labels), features, labels)
+
+
+def test_linear_copes_with_a_handful_of_samples():
+    features, labels = blobs(1, spread=0.0, seed=1)
+    assert linear_accuracy(features, labels, features, labels) == 100
+
+
+def test_unfinished_optimum_is_a_note_not_a_warning(monkeypatch, caplog):
+    monkeypatch.setattr(classifiers, "MAX_ITERATIONS", 1)
+    with caplog.at_level(logging.INFO):
+        linear_accuracy(*blobs(30, spread=2, seed=1), *blobs(30, spread=2, seed=2))
+    assert "short of its optimum" in caplog.text
+
+
+def test_a_logistic_regression_that_takes_hours_is_warned_of(monkeypatch, capsys):
+    sets = (*blobs(30, spread=0.1, seed=1), *blobs(3, spread=0.1, seed=2))
+    monkeypatch.setattr(classifiers, "LONG", sets[0].size * CLASSES)
+    linear_accuracy(*sets)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(classifiers, "LONG", sets[0].size * CLASSES - 1)
+    linear_accuracy(*sets)
+    assert "150 samples" in (said := capsys.readouterr().err)
+    assert "--linear official" in said
+
+
+def test_imagenet_is_warned_of_and_the_demo_is_not():
+    assert 8000 * 384 * 12 < classifiers.LONG < 1_281_167 * 768 * 1000
+
+
+def png(rgb):
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def images(count, seed=0):
+    """Return labelled images, (bytes, label, name), whose label is their colour."""
+    rng = np.random.default_rng(seed)
+    for index in range(count):
+        rgb = rng.integers(0, 60, (12, 17, 3), dtype=np.uint8)
+        rgb[..., index % 3] += 150
+        yield png(rgb), index % 3, str(index)
+
+
+def test_features_keep_order_and_report_bad_images():
+    samples = list(images(11))
+    samples[4] = (b"nothing", 1, "4")
+    encoder = PixelEncoder(8)
+    features, labels, bad = extract_features(encoder, samples, total=11, batch_size=4, pool="cls")
+    assert features.shape == (10, 3 * 8 * 8)
+    assert features.dtype == np.float32
+    assert labels.dtype == np.int64
+    assert labels.tolist() == [label for i, (_, label, _) in enumerate(samples) if i != 4]
+    assert [position for position, _ in bad] == [4]
+    assert "no JPEG, PNG or WebP" in bad[0][1]
+    alone, _, _ = extract_features(encoder, samples[10:], total=1, workers=0)
+    np.testing.assert_array_equal(features[-1:], alone)
+
+
+def test_pixels_tell_colours_apart():
+    encoder = load_encoder("pixels:8")
+    train = extract_features(encoder, images(60), total=60)[:2]
+    test = extract_features(encoder, images(30, seed=1), total=30)[:2]
+    assert knn_accuracy(*train, *test) == 100
+    assert linear_accuracy(*train, *test) == 100
+
+
+def test_only_bad_images_is_an_error():
+    with pytest.raises(DataError, match="none of 2 images"):
+        extract_features(PixelEncoder(), [(b"", 0, "a"), (b"x", 1, "b")], total=2)
+
+
+def test_diverged_encoder_is_an_error(monkeypatch):
+    def diverged(_self, pixels_BCHW, *, pool):
+        return torch.full((len(pixels_BCHW), 3), torch.nan)
+
+    monkeypatch.setattr(PixelEncoder, "features", diverged)
+    with pytest.raises(DataError, match="has diverged"):
+        extract_features(PixelEncoder(8), images(2), total=2)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Return a run folder with a tiny exported ViT, and the model."""
+    torch.manual_seed(0)
+    model = timm.create_model(**TINY, num_classes=0).eval()
+    safetensors.torch.save_file(model.state_dict(), tmp_path / "encoder.safetensors")
+    document = {"timm": TINY, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]}
+    (tmp_path / "encoder.json").write_text(json.dumps(document))
+    return tmp_path, model
+
+
+def pixels(count=3, size=32):
+    return torch.from_numpy(
+        np.random.default_rng(0).integers(0, 256, (count, 3, size, size), dtype=np.uint8)
+    )
+
+
+@pytest.mark.parametrize("name", ["", "/encoder.safetensors"])
+def test_student_round_trip(run, name):
+    folder, model = run
+    encoder = load_encoder(f"{folder}{name}")
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.4, 0.5, 0.6], [0.2, 0.3, 0.4]))
+    with torch.no_grad():
+        tokens = model.forward_features((pixels() / 255 - mean) / std)
+    assert encoder.image_size == 32
+    assert_close = partial(torch.testing.assert_close, rtol=1e-4, atol=1e-5)
+    cls, mean_ = tokens[:, 0], tokens[:, 1:].mean(dim=1)
+    assert_close(encoder.features(pixels()), cls)
+    assert_close(encoder.features(pixels(), pool="mean"), mean_)
+    both = encoder.features(pixels(), pool="both")
+    assert_close(both, torch.cat([cls, mean_], dim=1))
+
+
+def test_random_student_depends_on_its_seed_alone(run):
+    folder, _ = run
+    (folder / "encoder.safetensors").unlink()  # a random encoder needs no weights
+
+    def features(seed):
+        return load_encoder(str(folder), random_init=True, seed=seed).features(pixels())
+
+    before = torch.random.get_rng_state()
+    first = features(1)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(99)
+    assert torch.equal(features(1), first)
+    assert not torch.equal(features(2), first)
+
+
+def test_weights_of_another_architecture_are_refused(run):
+    folder, _ = run
+    document = json.loads((folder / "encoder.json").read_text())
+    document["timm"]["depth"] = 3
+    (folder / "encoder.json").write_text(json.dumps(document))
+    with pytest.raises(MismatchError, match="do not fit"):
+        load_encoder(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"mean": [0.5]}, DataError),
+        ({"timm": {}}, DataError),
+        ({"timm": {**TINY, "model_name": "hf-hub:someone/something"}}, ConfigError),
+        ({"timm": {**TINY, "colour": "red"}}, DataError),
+        ({"timm": {**TINY, "patch_size": 0}}, DataError),
+        ({"timm": {"model_name": "resnet18"}}, ConfigError),
+        ({"timm": {**TINY, "img_size": [32, 64]}}, (ConfigError, MismatchError)),
+    ],
+)
+def test_descriptions_that_cannot_be_used(run, change, error):
+    folder, _ = run
+    document = json.loads((folder / "encoder.json").read_text()) | change
+    (folder / "encoder.json").write_text(json.dumps(document))
+    with pytest.raises(error):
+        load_encoder(str(folder))
+
+
+def test_damaged_or_missing_files(run):
+    folder, _ = run
+    (folder / "encoder.safetensors").write_bytes(b"12345678nonsense")
+    with pytest.raises(DataError, match="is damaged"):
+        load_encoder(str(folder))
+    (folder / "encoder.json").write_text("{")
+    with pytest.raises(DataError, match="describes no encoder"):
+        load_encoder(str(folder))
+    with pytest.raises(MissingDataError):
+        load_encoder(str(folder / "elsewhere"))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """Return the spec of a tiny CLIP in a local folder."""
+    folder = tmp_path_factory.mktemp("clip")
+    (folder / "open_clip_config.json").write_text(json.dumps(CLIP))
+    torch.manual_seed(0)
+    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    safetensors.torch.save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    return f"open_clip:local-dir:{folder}"
+
+
+def test_teacher_features_are_projected_tokens(clip):
+    encoder = load_encoder(clip)
+    assert encoder.image_size == 32
+    assert encoder.mean == [0.4, 0.5, 0.6]
+    model = open_clip.create_model(clip.removeprefix("open_clip:"))
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (encoder.mean, encoder.std))
+    with torch.no_grad():
+        expected = model.encode_image((pixels() / 255 - mean) / std)
+    torch.testing.assert_close(encoder.features(pixels()), expected, rtol=1e-4, atol=1e-5)
+    assert encoder.features(pixels(), pool="both").shape == (3, 48)
+
+
+def test_a_student_is_told_apart_by_its_files(run):
+    folder, _ = run
+    whole, described = (fingerprint(str(folder), random_init=drawn) for drawn in (False, True))
+    (folder / "encoder.safetensors").write_bytes(b"other")
+    assert fingerprint(str(folder)) != whole
+    assert fingerprint(str(folder), random_init=True) == described
+    (folder / "encoder.json").write_text("{}")
+    assert fingerprint(str(folder), random_init=True) != described
+
+
+def test_a_local_teacher_is_told_apart_by_its_files(tmp_path):
+    spec = f"open_clip:local-dir:{tmp_path}"
+    with pytest.raises(MissingDataError, match="holds no CLIP"):
+        fingerprint(spec)
+    found = []
+    for name, content in (
+        ("open_clip_config.json", "{}"),
+        ("model.safetensors", "a"),
+        ("model.safetensors", "b"),
+        ("open_clip_model.safetensors", "b"),
+    ):
+        (tmp_path / name).write_text(content)
+        found.append(fingerprint(spec))
+    assert len(set(found)) == 4
+    (tmp_path / "scores.txt").touch()
+    assert fingerprint(spec) == found[-1]
+
+
+def test_a_teachers_checkpoint_file_is_hashed(tmp_path):
+    (tmp_path / "a.pt").write_bytes(b"1")
+    spec = f"open_clip:ViT-B-16/{tmp_path}/a.pt"
+    first = fingerprint(spec)
+    (tmp_path / "a.pt").write_bytes(b"2")
+    assert len({first, fingerprint(spec), spec}) == 3
+    assert fingerprint("open_clip:ViT-B-16/openai") == "open_clip:ViT-B-16/openai"
+
+
+def test_a_teacher_has_no_random_floor(clip):
+    with pytest.raises(ConfigError, match="--random-init needs a student"):
+        load_encoder(clip, random_init=True)
+
+
+@pytest.mark.parametrize("spec", ["pixels:x", "pixels:0", "open_clip:No-Such-Model/openai"])
+@pytest.mark.parametrize("random_init", [False, True])
+def test_specs_that_name_nothing(spec, random_init):
+    with pytest.raises(ConfigError):
+        load_encoder(spec, random_init=random_init)
+
+
+def test_unknown_pool_is_refused():
+    with pytest.raises(ConfigError, match="choose one of cls, mean, both"):
+        PixelEncoder().features(pixels(), pool="max")

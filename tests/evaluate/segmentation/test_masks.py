@@ -1,0 +1,65 @@
+"""What a mask's values mean, and which masks are refused."""
+
+import struct
+
+import numpy as np
+import pytest
+
+from milan_pipeline.errors import ConfigError, DataError
+from milan_pipeline.evaluate.segmentation.masks import IGNORED, LabelConfig, Labels
+from tests.support.pictures import png, sample
+
+VALUES = np.array([[0, 1, 2], [3, 255, 1]], dtype=np.uint8)
+
+
+def decode(values=VALUES, *, classes=4, ignore_index=255, reduce=False, data=None, size=None):
+    config = LabelConfig(classes=classes, ignore_index=ignore_index, reduce_zero_label=reduce)
+    mask = png(values) if data is None else data
+    return Labels(config)(sample(mask=mask), size or values.shape)
+
+
+def test_values_are_classes():
+    labels = decode()
+    assert (labels.tolist(), labels.dtype) == ([[0, 1, 2], [3, IGNORED, 1]], np.uint8)
+
+
+def test_zero_reduced_is_ignored_and_the_rest_move_down():
+    assert decode(classes=3, reduce=True).tolist() == [[IGNORED, 0, 1], [2, IGNORED, 0]]
+
+
+def test_another_value_may_be_ignored():
+    values = np.array([[0, 9, 1]], dtype=np.uint8)
+    assert decode(values, classes=2, ignore_index=9).tolist() == [[0, IGNORED, 1]]
+
+
+def test_a_palette_is_passed_over():
+    assert decode(data=png(VALUES, palette=True)).tolist() == decode().tolist()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"classes": 3}, "value 3, which is none of the 3 classes"),
+        ({"ignore_index": 0}, "value 255"),
+        ({"size": (3, 2)}, "2 x 3 pixels and its image 3 x 2"),
+        ({"data": b"no image"}, "no sound PNG"),
+        ({"data": png(np.zeros((2, 3, 3), np.uint8))}, "mode RGB, not one 8-bit number"),
+        ({"data": png(np.zeros((2, 3), np.uint16))}, "mode I;16"),
+    ],
+)
+def test_other_masks_are_refused_by_name(changes, said):
+    with pytest.raises(DataError, match=said) as caught:
+        decode(**changes)
+    assert str(caught.value).startswith("x.tar, mask of 'a'")
+
+
+def test_more_classes_than_bytes_can_tell_apart_are_refused():
+    with pytest.raises(ConfigError, match="--classes 256"):
+        decode(classes=256)
+
+
+def test_a_wrong_announcement_of_an_animation_does_no_harm():
+    """Pillow would warn of it; warnings are errors here."""
+    mask = png(VALUES)
+    announced = mask[:33] + struct.pack(">I4sIII", 8, b"acTL", 0, 0, 0x2A4FFA86) + mask[33:]
+    assert decode(data=announced).tolist() == decode().tolist()

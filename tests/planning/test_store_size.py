@@ -1,0 +1,84 @@
+"""The bytes of a store, foretold: every file of a unit, to the byte."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from milan_pipeline.codecs.components import most_components
+from milan_pipeline.codecs.fitting import fit_codec
+from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.images.views import ViewPolicy
+from milan_pipeline.planning.store_size import KeyBytes, StoreSize, likely_identity
+from milan_pipeline.targets.codec_files import write_store_codec
+from milan_pipeline.targets.layout import create_root, root_bytes
+from milan_pipeline.targets.units import Unit
+from milan_pipeline.teacher.description import visible_identity
+from milan_pipeline.teacher.spec import TeacherSpec
+from tests.support.stores import identity_of, make_block, write
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def keys_of(keys: list[str]) -> KeyBytes:
+    lengths = [len(key.encode()) for key in keys]
+    return KeyBytes(sum(lengths), max(lengths, default=0))
+
+
+@pytest.mark.parametrize("codec", ["float16", "int8"])
+@pytest.mark.parametrize(("patches", "width"), [(4, 6), (49, 24)])
+@pytest.mark.parametrize("count", [0, 1, 10, 256, 257, 600])
+def test_a_unit_takes_what_was_said(
+    tmp_path: Path, codec: str, patches: int, width: int, count: int
+) -> None:
+    block = make_block(count, codec=codec, patches=patches, width=width)
+    unit, mark = write(tmp_path, block)
+    wanted = mark.to_bytes()
+    written = size_of(tmp_path / unit.path) + len(wanted)
+    # Only the identity's hash is shorter in this test's marks, and a shard's in both.
+    hash_bytes = 64 - len(mark.identity_hash)
+    size = StoreSize(identity_of(codec, patches, width))
+    assert size.unit(unit, keys_of(block.key)) == written + hash_bytes
+
+
+def test_images_that_are_skipped_change_little(tmp_path: Path) -> None:
+    block = make_block(300, patches=49, width=24)
+    unit, mark = write(tmp_path, block, samples=303)
+    size = StoreSize(identity_of("float16", 49, 24)).unit(unit, keys_of(block.key))
+    assert abs(size / (size_of(tmp_path / unit.path) + len(mark.to_bytes())) - 1) < 0.02
+
+
+def test_units_add_up_and_groups_are_counted(tmp_path: Path) -> None:
+    identity = likely_identity(
+        visible_identity(TeacherSpec(name="ViT-B-16", pretrained="openai")),
+        ViewPolicy(),
+        parse_codec("int8"),
+    )
+    create_root(str(tmp_path), identity)
+    root = size_of(tmp_path)
+    block = make_block(3, codec="int8", patches=196, width=512)
+    unit, _ = write(tmp_path, block)
+    shard = dataclasses.replace(unit.shard, sha256="5" * 64)
+    size = StoreSize(identity)
+    units = [(Unit(view, shard), keys_of(block.key)) for view in range(2)]
+    assert size.units(units) == 2 * size.unit(*units[0])
+    view_group = (tmp_path / "view-00" / "zarr.json").stat().st_size
+    assert size.groups(3) == root + 3 * view_group
+
+
+@pytest.mark.parametrize("codec", ["vector:bytes=3", "transform:bytes=2"])
+def test_a_fitted_codec_is_counted_at_its_largest(tmp_path: Path, codec: str) -> None:
+    identity = identity_of(codec, 4, 16)
+    fitted = fit_codec(parse_codec(codec), torch.randn(300, 16, generator=torch.manual_seed(0)))
+    write_store_codec(str(tmp_path), fitted)
+    plain = StoreSize(identity_of("float16", 4, 16))
+    root = len(root_bytes(identity)) - len(root_bytes(identity_of("float16", 4, 16)))
+    foretold = StoreSize(identity).groups(2) - plain.groups(2) - root
+    left_out = most_components(fitted.spec, 16) - len(fitted.arrays["bits"])
+    row = 4 * (16 + 256 + 1) + 1
+    digits = foretold - size_of(tmp_path) - left_out * row
+    assert left_out >= 0
+    assert 0 <= digits <= 12  # of the number of components, in metadata

@@ -1,0 +1,64 @@
+"""Pairs of images and targets, a few, and how they are read."""
+
+import dataclasses
+
+from hypothesis import strategies as st
+
+from milan_pipeline.data.pairs import PairSamples, join_pairs
+from milan_pipeline.data.stream import batches
+from milan_pipeline.pretrain.examples import ExampleConfig, ToExamples
+from milan_pipeline.pretrain.feature_data import open_run_data
+from milan_pipeline.shards.manifest import Manifest
+from milan_pipeline.shards.random_access import Place
+from milan_pipeline.shards.writer import Sample, write_shard
+
+KEYS = tuple("abcdefghij")
+ORDER = (3, 0, 9, 4, 4, 1)
+EXPECTED = [(f"image {KEYS[n]}".encode() * 30, f"target {KEYS[n]}".encode() * 30) for n in ORDER]
+KEY = st.text("abcdefgh-_/äé ", min_size=1, max_size=150).filter(
+    lambda key: not key.startswith("/") and not key.endswith("/") and "//" not in key
+)
+
+
+def open_data(images, targets, *, batch=12, lanes=12):
+    return open_run_data(
+        str(images),
+        str(targets),
+        views=None,
+        on_missing="error",
+        batch=batch,
+        lanes=lanes,
+        block=5,
+        seed=0,
+    )
+
+
+def stream(data, steps, *, workers=0, **share):
+    config = ExampleConfig(image_size=32, patch_size=8, kept=4, mask_seed=0, layout=data.layout)
+    return batches(
+        PairSamples(data.pairs),
+        data.order,
+        ToExamples(config),
+        steps=steps,
+        workers=workers,
+        **share,
+    )
+
+
+def write_world(folder):
+    """One image shard and its targets, ten pairs of a few hundred bytes."""
+
+    def samples(kind, extension):
+        return [Sample(key, {extension: f"{kind} {key}".encode() * 30}) for key in KEYS]
+
+    image = write_shard(folder, "x.tar", samples("image", "jpg"))
+    target = write_shard(folder, "targets-x.tar", samples("target", "target.npy"))
+    details = {"view": 0, "source": "x", "source_sha256": image.sha256, "skipped": []}
+    target = dataclasses.replace(target, details=details)
+    images = Manifest(kind="images", folder=folder, shards=(image,))
+    targets = Manifest(kind="targets", folder=folder, shards=(target,))
+    return join_pairs(images, targets, views=1, on_missing="error")
+
+
+def places():
+    return iter([Place(0, 0, 0, number) for number in ORDER])

@@ -1,0 +1,79 @@
+"""The sample a codec is fitted to: the same whatever the order, never what is measured."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from milan_pipeline.provenance.record import read_record
+from milan_pipeline.targets import codec_files
+from milan_pipeline.targets.codec_files import (
+    read_store_codec,
+    rows_by_hash,
+    stored_sample,
+    thinned,
+)
+from milan_pipeline.targets.layout import read_identity
+from milan_pipeline.targets.reader import open_unit
+from milan_pipeline.targets.units import read_marks, units_of_extent
+from tests.support.stores import values_of
+
+KEYS = st.dictionaries(
+    st.text("abc", min_size=1, max_size=3),
+    st.lists(st.text("xyzä/", min_size=1), unique=True, max_size=6),
+    max_size=4,
+)
+
+
+@settings(deadline=None, derandomize=True)
+@given(KEYS, st.integers(0, 9), st.integers(0, 9))
+def test_parts_are_disjoint_and_complete(keys, first, count):
+    def chosen(*bounds):
+        return {(stem, r) for stem, rows in rows_by_hash(keys, *bounds).items() for r in rows}
+
+    everything = {(stem, row) for stem, own in keys.items() for row in range(len(own))}
+    part, before, after = chosen(first, count), chosen(0, first), chosen(first + count, 99)
+    assert part | before | after == everything
+    assert len(part) + len(before) + len(after) == len(everything)
+    assert len(part) == min(count, max(0, len(everything) - first))
+
+
+def test_it_depends_on_keys_and_not_on_their_order():
+    keys = {"a": ["1", "2", "3", "4"], "b": ["5", "6"]}
+    turned = {"b": ["6", "5"], "a": ["4", "3", "2", "1"]}
+
+    def names(of):
+        chosen = rows_by_hash(of, 0, 3).items()
+        return {(stem, of[stem][row]) for stem, rows in chosen for row in rows}
+
+    assert names(keys) == names(turned)
+
+
+def test_thinning_keeps_order_and_bound(monkeypatch):
+    tokens = torch.arange(60.0).reshape(5, 4, 3)
+    assert torch.equal(thinned(tokens), tokens.reshape(20, 3))
+    monkeypatch.setattr(codec_files, "SAMPLE_TOKENS", 7)
+    drawn = thinned(tokens)
+    assert drawn.shape == (7, 3)
+    assert drawn[:, 0].tolist() == sorted(drawn[:, 0].tolist())
+    assert torch.equal(drawn, thinned(tokens))
+
+
+@pytest.mark.parametrize(("first", "count"), [(0, 3), (2, 100)])
+def test_a_store_s_sample(target_store, first, count):
+    url = str(target_store)
+    codec = read_store_codec(url, read_identity(url))
+    record, marks = read_record(f"{url}/extract-targets.json"), read_marks(url, 1)
+    assert record is not None
+    units = [(unit, marks[unit.mark_path]) for unit in units_of_extent(record["extent"], 1)]
+    found = stored_sample(url, units, codec, first=first, count=count)
+    keys: dict[str, list[str]] = {}
+    tokens: dict[str, torch.Tensor] = {}
+    for unit, mark in units:
+        group = open_unit(url, unit, mark)
+        keys[unit.shard.stem] = [str(key) for key in values_of(group, "key")]
+        tokens[unit.shard.stem] = torch.from_numpy(values_of(group, "codes")).float()
+    expected = [
+        tokens[stem][row] for stem, rows in rows_by_hash(keys, first, count).items() for row in rows
+    ]
+    assert torch.equal(found, torch.stack(expected))

@@ -1,0 +1,182 @@
+"""Progress reports: what a process says of itself, how often, and that it never fails for it."""
+
+import dataclasses
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from milan_pipeline import storage
+from milan_pipeline.errors import DataError, InterruptedRunError, StorageError
+from milan_pipeline.targets.progress_reports import (
+    WRITE_EVERY,
+    Report,
+    Reporter,
+    closing_report,
+    read_reports,
+)
+from tests.support.stores import UNITS
+
+
+class Clock:
+    """Seconds since 1970, as a test says."""
+
+    now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def reporter(tmp_path: Path, clock: Clock) -> Reporter:
+    return Reporter(str(tmp_path), "part-000-of-002", units=3, clock=clock)
+
+
+def only(store: Path, reporter: Reporter) -> Report:
+    reporter.wait()
+    (report,) = read_reports(str(store))
+    return report
+
+
+def test_a_report_follows_the_work(reporter: Reporter, clock: Clock, tmp_path: Path) -> None:
+    assert read_reports(str(tmp_path)) == []
+    reporter.begin(UNITS[0])
+    assert only(tmp_path, reporter) == Report(
+        name="part-000-of-002", state="running", started="1970-01-12T13:46:40Z",
+        heard="1970-01-12T13:46:40Z", unit="view-00/x-0", units=3, units_done=0, images_done=0,
+        images_per_second=0.0, failed={},
+    )  # fmt: skip
+    clock.now += 4
+    reporter.images(8)
+    reporter.end(UNITS[0])
+    reporter.begin(UNITS[1])
+    assert only(tmp_path, reporter).units_done == 0  # said a moment ago
+    clock.now += WRITE_EVERY
+    reporter.images(60)
+    report = only(tmp_path, reporter)
+    assert (report.unit, report.units_done, report.images_done) == ("view-00/x-1", 1, 68)
+    assert report.images_per_second == 2
+    assert (report.heard_at, report.seconds) == (clock.now, 34)
+    reporter.end(UNITS[1])
+    reporter.close("done")
+    assert only(tmp_path, reporter).state == "done"
+    assert only(tmp_path, reporter).unit is None
+
+
+def test_within_a_unit_it_is_written_now_and_then(
+    reporter: Reporter, clock: Clock, tmp_path: Path
+) -> None:
+    reporter.begin(UNITS[0])
+    seen = set()
+    for _ in range(10):
+        clock.now += WRITE_EVERY / 4
+        reporter.images(15)
+        seen.add(only(tmp_path, reporter).images_done)
+    assert seen == {0, 60, 120}
+
+
+def test_the_speed_is_that_of_late(reporter: Reporter, clock: Clock, tmp_path: Path) -> None:
+    reporter.begin(UNITS[0])
+    for images in (300, 0, 600):
+        clock.now += WRITE_EVERY
+        reporter.images(images)
+    assert only(tmp_path, reporter).images_per_second == 20
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "failed"),
+    [
+        (InterruptedRunError("stopped"), "interrupted", {}),
+        (DataError("x.tar is\n damaged"), "failed", {"view-00/x-0": "x.tar is damaged"}),
+    ],
+)
+def test_it_says_how_the_work_ended(
+    reporter: Reporter, tmp_path: Path, error: Exception, state: str, failed: dict[str, str]
+) -> None:
+    reporter.begin(UNITS[0])
+    with pytest.raises(type(error)), closing_report(reporter):
+        raise error
+    assert only(tmp_path, reporter).state == state
+    assert only(tmp_path, reporter).failed == failed
+
+
+def test_a_unit_that_is_done_after_all_has_not_failed(reporter: Reporter, tmp_path: Path) -> None:
+    for _ in range(2):
+        reporter.begin(UNITS[0])
+        reporter.fail("away")
+    assert only(tmp_path, reporter).failed == {"view-00/x-0": "away"}
+    reporter.begin(UNITS[0])
+    reporter.end(UNITS[0])
+    reporter.close("done")
+    assert (only(tmp_path, reporter).state, only(tmp_path, reporter).failed) == ("done", {})
+
+
+def test_a_report_that_cannot_be_written_is_mentioned_once(
+    reporter: Reporter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(storage, "put_bytes", full)
+    for unit in UNITS[:2]:
+        reporter.begin(unit)
+        reporter.end(unit)
+        reporter.wait()
+    reporter.close("done")
+    assert capsys.readouterr().err == (
+        "Note: the disk is full; `status` will not know of this process\n"
+    )
+
+
+def test_the_work_does_not_wait_for_reports_and_the_newest_wins(
+    reporter: Reporter, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, away, back, written = storage.put_bytes, threading.Event(), threading.Event(), []
+
+    def put_bytes(url: str, data: bytes) -> None:
+        away.set()
+        assert back.wait(60)
+        written.append(json.loads(data)["images_done"])
+        real(url, data)
+
+    monkeypatch.setattr(storage, "put_bytes", put_bytes)
+    reporter.begin(UNITS[0])
+    assert away.wait(60)
+    for _ in range(5):
+        clock.now += WRITE_EVERY
+        reporter.images(8)
+    assert written == []
+    back.set()
+    reporter.close("done")
+    assert set(written) == {0, 40}  # 8, 16, 24 and 32 were out of date
+    assert only(tmp_path, reporter).state == "done"
+
+
+def test_names_of_dask_workers_become_file_names(tmp_path: Path, clock: Clock) -> None:
+    reporter = Reporter(str(tmp_path), "single-worker-tcp://10.0.0.1:80/", units=None, clock=clock)
+    reporter.begin(UNITS[0])
+    reporter.wait()
+    assert [path.name for path in tmp_path.glob("progress/*")] == [
+        "single-worker-tcp-10.0.0.1-80.json"
+    ]
+    assert only(tmp_path, reporter).units is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "x"}', "\xff"])
+def test_reports_that_cannot_be_read_are_left_out(
+    reporter: Reporter, tmp_path: Path, text: str
+) -> None:
+    reporter.begin(UNITS[0])
+    good = only(tmp_path, reporter)
+    (tmp_path / "progress/other.json").write_bytes(text.encode("latin-1"))
+    assert only(tmp_path, reporter) == good
+    more = json.dumps(dataclasses.asdict(good) | {"since": 1})
+    (tmp_path / "progress/other.json").write_text(more)
+    assert only(tmp_path, reporter) == good
