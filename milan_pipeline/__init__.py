@@ -1,1 +1,67 @@
-"""Teacher-free MILAN pretraining of vision transformers from cached CLIP targets."""
+"""Teacher-free MILAN pretraining of vision transformers from cached CLIP targets.
+
+What stands in `__all__` is for users, each loaded when it is asked for; `docs/python.md` shows it.
+All else is internal and may move.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from milan_pipeline import errors
+
+if TYPE_CHECKING:
+    from milan_pipeline.cli.commands import run_stage
+    from milan_pipeline.data.viewed_pairs import ViewedPair, iterate_pairs
+    from milan_pipeline.encoders.load import load_encoder
+    from milan_pipeline.encoders.readers import TimmModel, load_timm_model
+    from milan_pipeline.evaluate.results import find_results
+    from milan_pipeline.shards.manifest import load_manifest
+    from milan_pipeline.targets.store import StoredTargets, UnitTargets, open_targets
+    from milan_pipeline.teacher.spec import TeacherSpec
+    from milan_pipeline.teacher.teacher import Teacher
+    from milan_pipeline.weights.loaded_run import load_run
+
+__all__ = [
+    "StoredTargets",
+    "Teacher",
+    "TeacherSpec",
+    "TimmModel",
+    "UnitTargets",
+    "ViewedPair",
+    "errors",
+    "find_results",
+    "iterate_pairs",
+    "load_encoder",
+    "load_manifest",
+    "load_run",
+    "load_timm_model",
+    "open_targets",
+    "run_stage",
+]
+
+_HOMES = {
+    "StoredTargets": "targets.store",
+    "Teacher": "teacher.teacher",
+    "TeacherSpec": "teacher.spec",
+    "TimmModel": "encoders.readers",
+    "UnitTargets": "targets.store",
+    "ViewedPair": "data.viewed_pairs",
+    "find_results": "evaluate.results",
+    "iterate_pairs": "data.viewed_pairs",
+    "load_encoder": "encoders.load",
+    "load_manifest": "shards.manifest",
+    "load_run": "weights.loaded_run",
+    "load_timm_model": "encoders.readers",
+    "open_targets": "targets.store",
+    "run_stage": "cli.commands",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"milan_pipeline has no {name!r}")
+    return getattr(importlib.import_module(f"milan_pipeline.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
