@@ -25,7 +25,10 @@ def training_entries(**own: Entry) -> dict[str, Entry]:
         "workers": Same(1),
         "cache": Same("{else}/cache"),
         "cache_gb": Same(0.02),
-        "processes": Exempt(f"{SLOW}; tests/end_to_end/test_processes.py"),
+        "processes": Exempt(
+            f"{SLOW}; tests/end_to_end/test_processes.py, test_torchrun.py, "
+            "tests/stages/test_segment_processes.py"
+        ),
         "device": Same("cpu"),
     }
     return shared | own
