@@ -6,20 +6,18 @@ Legend: B batch, N = 1 + L tokens (CLS first), L patches, D target width.
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-import zarr
 from torch.nn import functional as F
 
-from milan_pipeline.codecs.interface import LARGEST_FACTOR, Codec, decode_prior
-from milan_pipeline.errors import DataError
+from milan_pipeline.codecs.interface import LARGEST_FACTOR, Codec
 from milan_pipeline.images.crops import view_pixels
 from milan_pipeline.images.decode import decode_rgb
 from milan_pipeline.shards.manifest import Manifest, keys_of, load_index
 from milan_pipeline.shards.random_access import SampleReader
-from milan_pipeline.targets.reader import box_of, open_unit, read_codes
+from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.units import Mark, Unit
 from milan_pipeline.teacher.teacher import Teacher
 
@@ -107,20 +105,15 @@ def stored_targets(
     table = load_index(images, unit.shard)
     row_of = {key: row for row, key in enumerate(keys_of(table))}
     url = images.url_of(unit.shard)
-    group = open_unit(store, unit, mark)
-    keys, boxes, flips, priors = (
-        np.asarray(_array(group, name)[:]) for name in ("key", "box", "flip", "prior")
-    )
-    arrays = {name: _array(group, name) for name in ("codes", "scale") if name in group}
+    stored = open_unit(store, unit, mark)
+    read = zip(rows, stored.keys(rows), stored.boxes(rows), stored.prior(rows), strict=True)
     with contextlib.closing(SampleReader()) as reader:
-        for row in rows:
-            key = str(keys[row])
+        for row, key, box, prior_L in read:
             place = table[row_of[key]]
             data = reader.read(url, *(int(place[at]) for at in ("offset", "length", "xxh3")))
-            pixels = view_pixels(decode_rgb(data), box_of(boxes[row], flips[row]), size)
-            tokens_ND = codec.decode(*read_codes(arrays, slice(row, row + 1)))[0]
-            prior_L = torch.from_numpy(decode_prior(priors[row]))
-            yield Stored(unit, key, tokens_ND, prior_L, pixels, codec)
+            pixels = view_pixels(decode_rgb(data), box, size)
+            tokens_ND = stored.decoded(codec, [row])[0]  # one by one: between rows lie many codes
+            yield Stored(unit, key, tokens_ND, torch.from_numpy(prior_L), pixels, codec)
 
 
 def compare(
@@ -179,10 +172,3 @@ def _prior_error(target: Stored, live_L: torch.Tensor) -> float:
     factor = LARGEST_FACTOR if target.codec.spec.prior_dtype == np.uint8 else 1.0
     low_L, high_L = target.prior_L / factor, target.prior_L * factor
     return float(torch.maximum(low_L - live_L, live_L - high_L).max().clamp_min(0))
-
-
-def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    array = group[name]
-    if not isinstance(array, zarr.Array):
-        raise DataError(f"{group.name}/{name} is no array; extract the unit again")
-    return array

@@ -151,11 +151,9 @@ def _from_unit(
     url: str, identity: Identity, unit: Unit, mark: Mark, rows: NDArray[np.int64]
 ) -> _Place:
     """Read rows of one block."""
-    group, layout = open_unit(url, unit, mark), layout_of(identity)
-    first = int(rows[0])
-    records = layout.records_of(group, first, int(rows[-1]) + 1)[rows - first]
-    keys = np.asarray(group["key"][first : int(rows[-1]) + 1])[rows - first]  # type: ignore[index]
-    return _Place(unit.shard.stem, mark.sha256, unit.view, [str(key) for key in keys], records)
+    stored, own = open_unit(url, unit, mark), rows.tolist()
+    records = layout_of(identity).records_of(stored, own)
+    return _Place(unit.shard.stem, mark.sha256, unit.view, stored.keys(own), records)
 
 
 def _from_shards(url: str, count: int, generator: np.random.Generator) -> Iterator[_Place]:

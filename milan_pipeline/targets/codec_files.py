@@ -33,7 +33,7 @@ from milan_pipeline.core.schema import MISSHAPEN
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.provenance.identity import Identity
 from milan_pipeline.targets.layout import create_small_array
-from milan_pipeline.targets.reader import open_unit, read_codes
+from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.units import Mark, Unit
 
 CODEC_FOLDER = "codec"
@@ -218,14 +218,6 @@ def stored_sample(
         DataError: an object of the store is missing or damaged.
         StorageError: the store cannot be read.
     """
-    groups = {unit.shard.stem: open_unit(url, unit, mark) for unit, mark in units}
-    keys = {stem: [str(key) for key in group["key"][:]] for stem, group in groups.items()}  # type: ignore[index, union-attr]
-    parts = []
-    for stem, rows in rows_by_hash(keys, first, count).items():
-        arrays = {name: groups[stem][name] for name in ("codes", "scale") if name in groups[stem]}
-        whole = slice(rows[0], rows[-1] + 1)
-        codes_nNC, scale_nN = read_codes(arrays, whole)  # type: ignore[arg-type]
-        taken = torch.tensor(rows) - rows[0]
-        scale = None if scale_nN is None else scale_nN[taken]
-        parts.append(codec.decode(codes_nNC[taken], scale))
-    return torch.cat(parts)
+    opened = {unit.shard.stem: open_unit(url, unit, mark) for unit, mark in units}
+    chosen = rows_by_hash({stem: unit.keys() for stem, unit in opened.items()}, first, count)
+    return torch.cat([opened[stem].decoded(codec, rows) for stem, rows in chosen.items()])

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from milan_pipeline import storage
@@ -29,7 +28,7 @@ from milan_pipeline.provenance.identity import Identity
 from milan_pipeline.shards.manifest import Shard
 from milan_pipeline.shards.writer import Part, Sample, padded, write_shard
 from milan_pipeline.targets.layout import OUTER_SHARD
-from milan_pipeline.targets.reader import open_unit
+from milan_pipeline.targets.reader import StoredUnit, open_unit
 from milan_pipeline.targets.units import Mark, Unit, shard_details
 
 TARGET_EXTENSION = "target.npy"
@@ -37,7 +36,7 @@ SHARED_EXTENSION = "targets.npy"
 KEYS_EXTENSION = "keys.json"
 MOST_OVERHEAD = 0.1
 """Of a record: what its tar header, padding and array header may cost at most."""
-Recode = Callable[[zarr.Group, int, int], Mapping[str, NDArray[Any]]]
+Recode = Callable[[StoredUnit, Sequence[int]], Mapping[str, NDArray[Any]]]
 """Reads some rows of a unit; returns codes, prior and any scale by another codec."""
 
 
@@ -116,18 +115,17 @@ class RecordLayout:
         yield Sample(keys[0], {SHARED_EXTENSION: block, KEYS_EXTENSION: keys_json(keys)}, parts)
 
     def records_of(
-        self, unit: zarr.Group, start: int, stop: int, recode: Recode | None = None
+        self, unit: StoredUnit, rows: Sequence[int], recode: Recode | None = None
     ) -> NDArray[np.void]:
-        """Read rows `start:stop` of a unit as records; priors are clamped to be positive.
+        """Read rows of a unit, in ascending order, as records; priors are made positive.
 
         Raises:
             DataError: an object of the unit is damaged, or an array is not of the codec's type.
         """
-        recoded = {} if recode is None else recode(unit, start, stop)
-        records = np.zeros(stop - start, dtype=self.dtype)
+        recoded = {} if recode is None else recode(unit, rows)
+        records = np.zeros(len(rows), dtype=self.dtype)
         for name in self.dtype.names or ():
-            found = recoded[name] if name in recoded else unit[name][start:stop]  # type: ignore[index]
-            values = np.asarray(found)
+            values = recoded[name] if name in recoded else unit.values(name, rows)
             if values.dtype != records[name].dtype:  # which numpy would convert, not refuse
                 raise DataError(
                     f"a unit's {name} is {values.dtype}, where its codec has "
@@ -178,15 +176,13 @@ def write_target_shard(
 def _unit_samples(
     store: str, unit: Unit, mark: Mark, layout: RecordLayout, recode: Recode | None
 ) -> Iterator[Sample]:
-    group = open_unit(store, unit, mark)
-    there = group["key"].shape[0]  # type: ignore[union-attr]
-    if there != mark.n:
+    stored = open_unit(store, unit, mark)
+    if stored.samples != mark.n:
         place = storage.join(store, unit.mark_path)
         raise DataError(
-            f"{place} says {mark.n} samples, its unit has {there}; delete it and extract again"
+            f"{place} says {mark.n} samples, its unit has {stored.samples}; delete it and extract "
+            "again"
         )
     for start in range(0, mark.n, OUTER_SHARD):
-        stop = min(start + OUTER_SHARD, mark.n)
-        records = layout.records_of(group, start, stop, recode)
-        keys = [str(key) for key in group["key"][start:stop]]  # type: ignore[index, union-attr]
-        yield from layout.samples_of(keys, records)
+        rows = range(start, min(start + OUTER_SHARD, mark.n))
+        yield from layout.samples_of(stored.keys(rows), layout.records_of(stored, rows, recode))

@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from milan_pipeline import storage
-from milan_pipeline.codecs.interface import Codec, decode_prior
+from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.core.schema import MISSHAPEN, conforming
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.provenance.identity import TRANSCODED_FROM, Identity, content_hash
@@ -22,7 +21,7 @@ from milan_pipeline.provenance.record import read_record
 from milan_pipeline.shards.manifest import Shard
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.layout import read_identity
-from milan_pipeline.targets.reader import open_unit, read_codes
+from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.units import (
     Mark,
     Unit,
@@ -192,7 +191,7 @@ class StoredTargets:
         Args:
             view: from 0.
             shard: stem of the image shard's name.
-            rows: of the unit, in the image shard's order.
+            rows: of the unit, in the image shard's order, ascending.
 
         Raises:
             MissingDataError: the unit is not finished.
@@ -203,16 +202,14 @@ class StoredTargets:
                 f"{self.url} has no finished unit of view {view} of {shard}; `units` lists them"
             )
         mark = self.marks[view, shard]
-        arrays: dict[str, zarr.Array[Any]] = dict(
-            open_unit(self.url, _unit_of(mark), mark).arrays()
-        )
-        codes_nNC, scale_nN = read_codes(arrays, rows)
+        unit = open_unit(self.url, _unit_of(mark), mark)
+        wanted = range(unit.samples)[rows]
         return UnitTargets(
-            keys=[str(key) for key in np.asarray(arrays["key"][rows])],
-            tokens_nND=self.codec.decode(codes_nNC, scale_nN).numpy(),
-            prior_nL=decode_prior(np.asarray(arrays["prior"][rows])),
-            box=np.asarray(arrays["box"][rows]),
-            flip=np.asarray(arrays["flip"][rows]),
+            keys=unit.keys(wanted),
+            tokens_nND=unit.decoded(self.codec, wanted).numpy(),
+            prior_nL=unit.prior(wanted),
+            box=unit.values("box", wanted),
+            flip=unit.values("flip", wanted),
         )
 
 

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import zarr
 from numpy.typing import NDArray
 
 from milan_pipeline.cluster.work import Work
 from milan_pipeline.codecs.fitting import codebooks, fit_codec
-from milan_pipeline.codecs.interface import Codec, decode_prior, encode_prior
+from milan_pipeline.codecs.interface import Codec, Encoded, decode_prior, encode_prior
 from milan_pipeline.codecs.registry import codec_of
 from milan_pipeline.codecs.spec import UNFITTED, CodecSpec, spec_of
 from milan_pipeline.core.console import progress_bar
@@ -29,7 +28,7 @@ from milan_pipeline.errors import DataError
 from milan_pipeline.provenance.identity import Identity, require_hash, transcoded_identity
 from milan_pipeline.targets.codec_files import read_store_codec, stored_sample, thinned
 from milan_pipeline.targets.layout import OUTER_SHARD, UnitBlock, read_identity
-from milan_pipeline.targets.reader import open_unit, read_codes
+from milan_pipeline.targets.reader import StoredUnit, open_unit
 from milan_pipeline.targets.units import Mark, Unit, unit_sha256
 from milan_pipeline.targets.writer import UnitWriter
 
@@ -52,40 +51,33 @@ class Recoder:
     target: Codec
     device: torch.device
 
-    def __call__(self, unit: zarr.Group, start: int, stop: int) -> dict[str, NDArray[Any]]:
-        """Return rows `start:stop` of codes, prior and, where there is one, scale.
+    def __call__(self, unit: StoredUnit, rows: Sequence[int]) -> dict[str, NDArray[Any]]:
+        """Return rows of codes, prior and, where there is one, scale.
 
         Raises:
             DataError: an object is damaged, or a target is not finite or too large for the codec.
         """
-        arrays = {name: unit[name] for name in ("codes", "scale") if name in unit}
-        codes_nNC, scale_nN = read_codes(arrays, slice(start, stop))  # type: ignore[arg-type]
+        stored = unit.codes(rows)
         parts = [
-            self._recoded(codes_nNC[rows], None if scale_nN is None else scale_nN[rows])
-            for rows in _slices(stop - start)
+            self._recoded(stored.at(slice(first, first + ROWS_AT_ONCE)))
+            for first in range(0, len(rows), ROWS_AT_ONCE)
         ]
-        prior_nL = np.asarray(unit["prior"][start:stop])  # type: ignore[index]
         found = {
-            "codes": np.concatenate([codes.numpy() for codes, _ in parts]),
-            "prior": self._prior(prior_nL),
+            "codes": np.concatenate([part.codes_nNC.numpy() for part in parts]),
+            "prior": self._prior(unit.values("prior", rows)),
         }
-        scales = [scale.numpy() for _, scale in parts if scale is not None]
+        scales = [part.scale_nN.numpy() for part in parts if part.scale_nN is not None]
         return found | ({"scale": np.concatenate(scales)} if scales else {})
 
-    def _recoded(
-        self, codes_nNC: torch.Tensor, scale_nN: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        scale_nN = None if scale_nN is None else scale_nN.to(self.device)
-        tokens_nND = self.source.decode(codes_nNC.to(self.device), scale_nN)
-        encoded, fits_n = self.target.try_encode(tokens_nND)
+    def _recoded(self, stored: Encoded) -> Encoded:
+        encoded, fits_n = self.target.try_encode(self.source.decode(*stored.to(self.device)))
         if not bool(fits_n.all()):
             raise DataError(
                 f"targets are not finite or too large for --codec {self.target.spec.name}; "
                 "`milan-pipeline verify` tells which, and bfloat16 or a fitted codec takes large "
                 "ones"
             )
-        scale = encoded.scale_nN
-        return encoded.codes_nNC.cpu(), None if scale is None else scale.cpu()
+        return encoded.to(torch.device("cpu"))
 
     def _prior(self, prior_nL: NDArray[Any]) -> NDArray[Any]:
         coded = self.target.spec.needs_fit
@@ -153,10 +145,6 @@ def new_codec(
         return fit_codec(spec, tokens_TD, progress)
 
 
-def _slices(rows: int) -> list[slice]:
-    return [slice(first, first + ROWS_AT_ONCE) for first in range(0, rows, ROWS_AT_ONCE)]
-
-
 KEPT = "finished units are kept"
 
 
@@ -214,7 +202,7 @@ class Transcoding(Work[tuple[Unit, Mark], Mark]):
             StorageError: a store cannot be read or written.
         """
         unit, mark = item
-        group = open_unit(self._spec.source, unit, mark)
+        stored = open_unit(self._spec.source, unit, mark)
         writer = UnitWriter(
             self._spec.dest,
             unit,
@@ -225,20 +213,15 @@ class Transcoding(Work[tuple[Unit, Mark], Mark]):
         )
         for start in range(0, mark.n, OUTER_SHARD):
             stop.raise_if_asked(KEPT)
-            writer.add(self._block(group, start, min(start + OUTER_SHARD, mark.n)))
+            writer.add(self._block(stored, range(start, min(start + OUTER_SHARD, mark.n))))
         return writer.finish(mark.skipped)
 
-    def _block(self, group: zarr.Group, start: int, stop: int) -> UnitBlock:
-        values = {
-            name: np.asarray(group[name][start:stop])  # type: ignore[index]
-            for name in ("box", "flip", "size", "digest")
-        }
-        keys = [str(key) for key in group["key"][start:stop]]  # type: ignore[index, union-attr]
-        recoded = self._recoder(group, start, stop)
+    def _block(self, unit: StoredUnit, rows: Sequence[int]) -> UnitBlock:
+        recoded = self._recoder(unit, rows)
         return UnitBlock(
-            key=keys,
+            key=unit.keys(rows),
             codes=recoded["codes"],
             scale=recoded.get("scale"),
             prior=recoded["prior"],
-            **values,
+            **{name: unit.values(name, rows) for name in ("box", "flip", "size", "digest")},
         )

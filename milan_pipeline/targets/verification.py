@@ -20,7 +20,7 @@ from milan_pipeline.provenance.identity import Identity, content_hash
 from milan_pipeline.shards.manifest import Manifest, Shard, keys_of, load_index
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.layout import OUTER_SHARD, UnitBlock, empty_block
-from milan_pipeline.targets.reader import open_unit, read_codes
+from milan_pipeline.targets.reader import StoredUnit, open_unit
 from milan_pipeline.targets.units import Mark, Unit, why_undone
 
 PRIOR_SLACK = 1e-3
@@ -56,17 +56,15 @@ class StoreCheck:
         if mark is None or undone is not None:
             return [undone or "not done yet"]
         try:
-            group = open_unit(self.url, unit, mark)
+            stored = open_unit(self.url, unit, mark)
         except StorageError:
             raise
         except DAMAGE as error:
             return [_in_words(error)]
-        arrays, faults = self._arrays(group, mark)
-        if faults:
+        if faults := self._faults_of_arrays(stored, mark):
             return faults
-        small = {name: array for name, array in arrays.items() if name != "codes"}
-        block, faults = _read(small, mark.n)
-        faults += self._faults_of_codes(arrays, mark.n)
+        block, faults = _read_small_arrays(stored)
+        faults += self._faults_of_codes(stored)
         if block is not None:
             faults += self._faults_of_rows(unit, mark, block)
         return faults
@@ -91,17 +89,15 @@ class StoreCheck:
         code_width = codec.code_width(self.identity["teacher"]["width"])
         return empty_block(codec, (1 + height * width, code_width))
 
-    def _arrays(
-        self, group: zarr.Group, mark: Mark
-    ) -> tuple[dict[str, zarr.Array[Any]], list[str]]:
-        """Open a unit's arrays; say which are not as they must be, or lack chunks in the mark."""
-        arrays: dict[str, zarr.Array[Any]] = {}
+    def _faults_of_arrays(self, stored: StoredUnit, mark: Mark) -> list[str]:
+        """Say which arrays are not of the shape and type they must be, or lack chunks."""
+        known = {"zarr.json"}
         faults: list[str] = []
         for name, wanted in vars(self._template).items():
             if wanted is None:
                 continue
             try:
-                array = group[name]
+                array = stored.array(name)
             except StorageError:
                 raise
             except DAMAGE as error:
@@ -109,26 +105,24 @@ class StoreCheck:
                 continue
             is_text = name == "key"
             shape = (mark.n, *np.shape(wanted)[1:])
-            if not isinstance(array, zarr.Array) or array.shape != shape:
-                faults.append(f"{name} has the shape {getattr(array, 'shape', None)}, not {shape}")
+            if array.shape != shape:
+                faults.append(f"{name} has the shape {array.shape}, not {shape}")
             elif not is_text and array.dtype != wanted.dtype:
                 faults.append(f"{name} is of type {array.dtype}, not {wanted.dtype}")
-            elif missing := set(_chunk_paths(name, array)) - set(mark.objects):
-                faults.append(f"{name}: the mark does not know of {min(missing)}")
             else:
-                arrays[name] = array
-        known = {path for name, array in arrays.items() for path in _chunk_paths(name, array)}
-        known |= {f"{name}/zarr.json" for name in arrays} | {"zarr.json"}
+                known |= {f"{name}/zarr.json", *(chunks := _chunk_paths(name, array))}
+                if missing := set(chunks) - set(mark.objects):
+                    faults.append(f"{name}: the mark does not know of {min(missing)}")
         if not faults and (strange := set(mark.objects) - known):
             faults.append(f"the mark lists {min(strange)}, which is of no array")
-        return arrays, faults
+        return faults
 
-    def _faults_of_codes(self, arrays: dict[str, zarr.Array[Any]], n: int) -> Iterator[str]:
+    def _faults_of_codes(self, stored: StoredUnit) -> Iterator[str]:
         """Decode all targets, an outer shard at a time."""
-        for start in range(0, n, OUTER_SHARD):
-            rows = slice(start, min(start + OUTER_SHARD, n))
+        for start in range(0, stored.samples, OUTER_SHARD):
+            rows = range(start, min(start + OUTER_SHARD, stored.samples))
             try:
-                encoded = read_codes(arrays, rows)
+                encoded = stored.codes(rows)
             except StorageError:
                 raise
             except DAMAGE as error:
@@ -173,29 +167,27 @@ class StoreCheck:
                 return
 
 
-def _read(arrays: dict[str, zarr.Array[Any]], n: int) -> tuple[UnitBlock | None, list[str]]:
-    """Read all small arrays whole; None, and what is wrong, where one cannot be read."""
+def _read_small_arrays(stored: StoredUnit) -> tuple[UnitBlock | None, list[str]]:
+    """Read all arrays but the codes; return None, and what is wrong, where one cannot be read."""
     values: dict[str, Any] = {"scale": None}
     faults = []
-    for name, array in arrays.items():
+    for name in stored.names:
         try:
-            values[name] = np.asarray(array[:])
+            if name != "codes":
+                values[name] = stored.keys() if name == "key" else stored.values(name)
         except StorageError:
             raise
         except DAMAGE as error:
             faults.append(f"{name}: {_in_words(error)}")
     if faults:
         return None, faults
-    keys = [str(key) for key in values.pop("key")]
-    return UnitBlock(key=keys, codes=np.empty((n, 0)), **values), []
+    return UnitBlock(codes=np.empty((stored.samples, 0)), **values), []
 
 
 def _are_numbers(codec: Codec, encoded: Encoded) -> bool:
     """Tell whether every component decodes to a finite number."""
-    scale = encoded.scale_nN
     for first in range(0, len(encoded.codes_nNC), DECODED_AT_ONCE):
-        rows = slice(first, first + DECODED_AT_ONCE)
-        tokens_nND = codec.decode(encoded.codes_nNC[rows], None if scale is None else scale[rows])
+        tokens_nND = codec.decode(*encoded.at(slice(first, first + DECODED_AT_ONCE)))
         # One that is not finite makes its token's sum so: half of the time of asking each.
         if not bool(tokens_nND.sum(dim=-1).isfinite().all()):
             return False
@@ -213,11 +205,11 @@ def _faults_of_priors(stored_nL: NDArray[Any]) -> Iterator[str]:
         yield f"prior of sample {row} sums to {sums_n[row]:.6g}, is negative or no number"
 
 
-def _chunk_paths(name: str, array: zarr.Array[Any]) -> Iterator[str]:
-    """Name an array's objects; only the first dimension has more than one chunk."""
+def _chunk_paths(name: str, array: zarr.Array[Any]) -> list[str]:
+    """List the paths of an array's chunks; only the first dimension has more than one."""
     rows = (array.shards or array.chunks)[0]
-    for number in range(-(-array.shape[0] // rows)):
-        yield f"{name}/c/{number}" + "/0" * (array.ndim - 1)
+    count = -(-array.shape[0] // rows)
+    return [f"{name}/c/{number}" + "/0" * (array.ndim - 1) for number in range(count)]
 
 
 def _first_difference(found: list[str], wanted: list[str]) -> str:

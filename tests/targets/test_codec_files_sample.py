@@ -16,7 +16,6 @@ from milan_pipeline.targets.codec_files import (
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.units import read_marks, units_of_extent
-from tests.support.stores import values_of
 
 KEYS = st.dictionaries(
     st.text("abc", min_size=1, max_size=3),
@@ -71,8 +70,8 @@ def test_a_store_s_sample(target_store, first, count):
     tokens: dict[str, torch.Tensor] = {}
     for unit, mark in units:
         group = open_unit(url, unit, mark)
-        keys[unit.shard.stem] = [str(key) for key in values_of(group, "key")]
-        tokens[unit.shard.stem] = torch.from_numpy(values_of(group, "codes")).float()
+        keys[unit.shard.stem] = group.keys()
+        tokens[unit.shard.stem] = torch.from_numpy(group.values("codes")).float()
     expected = [
         tokens[stem][row] for stem, rows in rows_by_hash(keys, first, count).items() for row in rows
     ]
