@@ -93,12 +93,11 @@ def read_store_record(url: str, identity: Identity) -> StoreRecord:
         raise MissingDataError(
             f"{place} does not exist, which says what the store should hold; run {stage} again"
         )
-    source = record.get("source", {"extraction": record.get("config", {})})
     try:
         extent = require_extent(record["extent"])
-        return StoreRecord(
-            stage, record["state"], extent, conforming(source, _Source)["extraction"]
-        )
+        source = record["source"] if stage == "transcode" else {"extraction": record["config"]}
+        extraction = conforming(source, _Source)["extraction"]
+        return StoreRecord(stage, record["state"], extent, extraction)
     except MISSHAPEN as error:
         raise DataError(
             f"{place} does not say what the store should hold ({error}); run {stage} again"

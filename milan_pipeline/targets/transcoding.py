@@ -20,12 +20,12 @@ from milan_pipeline.cluster.work import Work
 from milan_pipeline.codecs.fitting import codebooks, fit_codec
 from milan_pipeline.codecs.interface import Codec, Encoded, decode_prior, encode_prior
 from milan_pipeline.codecs.registry import codec_of
-from milan_pipeline.codecs.spec import UNFITTED, CodecSpec, spec_of
+from milan_pipeline.codecs.spec import CodecSpec, spec_of
 from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError
-from milan_pipeline.provenance.identity import Identity, require_hash, transcoded_identity
+from milan_pipeline.provenance.identity import Identity, require_hash
 from milan_pipeline.targets.codec_files import read_store_codec, stored_sample, thinned
 from milan_pipeline.targets.layout import OUTER_SHARD, UnitBlock, read_identity
 from milan_pipeline.targets.reader import StoredUnit, open_unit
@@ -93,18 +93,6 @@ def code_shape(identity: Identity) -> tuple[int, int]:
     """Return (N, C) of the codes of one sample of an identity's targets."""
     height, width = identity["teacher"]["grid"]
     return 1 + height * width, spec_of(identity["codec"]).code_width(identity["teacher"]["width"])
-
-
-def likely_identity_of(source: Identity, spec: CodecSpec, existing: Identity | None) -> Identity:
-    """Build the identity of transcoded targets before the codec is fitted.
-
-    Args:
-        source: of the targets that are decoded.
-        spec: the codec, settled for their width.
-        existing: of the targets that are there already, whose fitted arrays would be gone on with.
-    """
-    arrays = (existing or {}).get("codec", {}).get("arrays", UNFITTED)
-    return transcoded_identity(source, spec.parameters(arrays))
 
 
 def new_codec(

@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
 from milan_pipeline import storage
 from milan_pipeline.core.schema import MISSHAPEN, Count, Positive, Skipped, conforming
@@ -143,23 +143,23 @@ def extent_of(manifest: Manifest, views: int) -> dict[str, Any]:
 class _Extent(TypedDict):
     views: Positive
     shards: dict[str, str]
-    samples: NotRequired[list[Count]]
+    samples: list[Count]
 
 
 def require_extent(document: Any) -> dict[str, Any]:
     """Return what may be an extent, if it is one; raises `MISSHAPEN`."""
     found = conforming(document, _Extent)
-    if len(found.get("samples") or found["shards"]) != len(found["shards"]):
+    if len(found["samples"]) != len(found["shards"]):
         raise ValueError("it has not as many samples as shards")
     return document  # type: ignore[no-any-return]
 
 
 def units_of_extent(extent: Mapping[str, Any], views: int) -> list[Unit]:
     """Rebuild the list of units that `extent_of` described, of its first views."""
-    samples = extent.get("samples") or [0] * len(extent["shards"])
+    counted = zip(extent["shards"].items(), extent["samples"], strict=True)
     shards = [
-        Shard(name=name, samples=count, bytes=0, sha256=sha256, index_sha256="")
-        for (name, sha256), count in zip(extent["shards"].items(), samples, strict=True)
+        Shard(name=name, samples=samples, bytes=0, sha256=sha256, index_sha256="")
+        for (name, sha256), samples in counted
     ]
     return [Unit(view, shard) for view in range(views) for shard in shards]
 

@@ -12,9 +12,9 @@ from milan_pipeline.errors import ConfigError
 from milan_pipeline.planning.dataset import stored_units
 from milan_pipeline.planning.store_size import StoreSize
 from milan_pipeline.provenance.identity import Identity, content_hash, require_same
+from milan_pipeline.targets.expected_identity import expected_transcoded
 from milan_pipeline.targets.layout import read_identity, require_place
 from milan_pipeline.targets.store import StoreRecord, finished_units, read_store_record
-from milan_pipeline.targets.transcoding import likely_identity_of
 from milan_pipeline.targets.units import NOT_DONE, Mark, Unit, read_marks, why_not_transcoded
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def make_plan(config: "Transcode") -> Plan:
     existing = None
     if not config.overwrite and storage.exists(storage.join(config.out, "zarr.json")):
         existing = read_identity(config.out)
-    wanted = likely_identity_of(identity, spec, existing)
+    wanted = expected_transcoded(identity, spec, existing)
     if existing is not None:
         require_same(existing, wanted, what=config.out, remedy=REMEDY)
     units = finished_units(

@@ -9,10 +9,10 @@ import torch
 from milan_pipeline.codecs.fitting import fit_codec
 from milan_pipeline.codecs.interface import Codec, encode_prior
 from milan_pipeline.codecs.registry import make_codec
-from milan_pipeline.codecs.spec import UNFITTED, parse_codec
+from milan_pipeline.codecs.spec import parse_codec
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError
-from milan_pipeline.targets.transcoding import ROWS_AT_ONCE, Recoder, likely_identity_of, new_codec
+from milan_pipeline.targets.transcoding import ROWS_AT_ONCE, Recoder, new_codec
 from tests.support.stores import make_block, unit_with
 
 CPU = torch.device("cpu")
@@ -67,14 +67,3 @@ def test_without_a_target_there_is_nothing_to_fit_to() -> None:
     assert new_codec("t.zarr", [], own, parse_codec("int8"), StopRequest()).parameters() == {
         "name": "int8"
     }
-
-
-def test_what_is_there_lends_its_arrays_to_the_likely_identity() -> None:
-    source = {"teacher": {"width": 6}, "codec": {"name": "float16"}}
-    spec = parse_codec("vector:bytes=3")
-    new = likely_identity_of(source, spec, None)
-    assert new["codec"]["arrays"] == UNFITTED
-    there = new | {"codec": new["codec"] | {"arrays": "5" * 64}}
-    assert likely_identity_of(source, spec, there) == there
-    plain = likely_identity_of(source, parse_codec("int8"), there)
-    assert (plain["codec"], plain["transcoded_from"]) == ({"name": "int8"}, {"name": "float16"})
