@@ -24,7 +24,7 @@ from milan_pipeline.teacher.teacher import Teacher
 LIVE_BATCH = 16
 
 
-class Stored(NamedTuple):
+class StoredTarget(NamedTuple):
     """One target as the store has it, and the pixels that the teacher saw."""
 
     unit: Unit
@@ -78,7 +78,7 @@ def draw_sample(
     ]
 
 
-def stored_targets(
+def targets_with_pixels(
     store: str,
     images: Manifest,
     unit: Unit,
@@ -87,7 +87,7 @@ def stored_targets(
     *,
     codec: Codec,
     size: int,
-) -> Iterator[Stored]:
+) -> Iterator[StoredTarget]:
     """Read some targets of a unit and cut their views out of the images, by the stored boxes.
 
     Args:
@@ -113,11 +113,11 @@ def stored_targets(
             data = reader.read(url, *(int(place[at]) for at in ("offset", "length", "xxh3")))
             pixels = view_pixels(decode_rgb(data), box, size)
             tokens_ND = stored.decoded(codec, [row])[0]  # one by one: between rows lie many codes
-            yield Stored(unit, key, tokens_ND, torch.from_numpy(prior_L), pixels, codec)
+            yield StoredTarget(unit, key, tokens_ND, torch.from_numpy(prior_L), pixels, codec)
 
 
 def compare(
-    stored: Sequence[Stored], teacher: Teacher, reference: Teacher | None
+    stored: Sequence[StoredTarget], teacher: Teacher, reference: Teacher | None
 ) -> Iterator[Comparison]:
     """Recompute targets, and say how near the stored ones are.
 
@@ -168,7 +168,7 @@ def _angle(left_BND: torch.Tensor, right_BND: torch.Tensor) -> torch.Tensor:
     return cosine_BN.clamp(-1, 1).acos()
 
 
-def _prior_error(target: Stored, live_L: torch.Tensor) -> float:
+def _prior_error(target: StoredTarget, live_L: torch.Tensor) -> float:
     factor = LARGEST_FACTOR if target.codec.spec.prior_dtype == np.uint8 else 1.0
     low_L, high_L = target.prior_L / factor, target.prior_L * factor
     return float(torch.maximum(low_L - live_L, live_L - high_L).max().clamp_min(0))

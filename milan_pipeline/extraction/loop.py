@@ -62,25 +62,25 @@ def extract_units(
     """
     buffers = PixelBuffers.of(job, units)
     with (
-        _Tails(job, buffers) as tails,
+        _UnitsInProgress(job, buffers) as in_progress,
         contextlib.closing(view_batches(job, units, buffers)) as batches,
     ):
         for batch in batches:
             stop.raise_if_asked(KEPT)
             if isinstance(batch, ViewBatch):
-                tails.add(batch)
+                in_progress.add(batch)
                 seen(len(batch.keys))
             # A unit is finished after the one before it, whose mark is out by then.
             ends = isinstance(batch, Mark) or batch.last
-            for mark in tails.finished(wait=ends):
+            for mark in in_progress.finished(wait=ends):
                 yield from _counted(mark, budget)
                 stop.raise_if_asked(KEPT)
             if isinstance(batch, Mark):
                 seen(batch.n + len(batch.skipped))
                 yield from _counted(batch, budget)
             elif batch.last:
-                tails.finish()
-        for mark in tails.finished(wait=True):
+                in_progress.finish()
+        for mark in in_progress.finished(wait=True):
             yield from _counted(mark, budget)
 
 
@@ -91,7 +91,7 @@ def _counted(mark: Mark, budget: BadImageBudget) -> Iterator[Mark]:
     budget.add(mark.shard, mark.skipped)
 
 
-class _Tails:
+class _UnitsInProgress:
     """The unit that is under way and the one before it, which is being finished meanwhile."""
 
     def __init__(self, job: ExtractionJob, buffers: PixelBuffers) -> None:
@@ -102,7 +102,7 @@ class _Tails:
         self._pools = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         self._threads = itertools.cycle(self._pools)
         self._under_way: deque[Future[None]] = deque()
-        self._tail: _UnitTail | None = None
+        self._current: _UnitInProgress | None = None
         self._finishing: Future[Mark] | None = None
 
     def __enter__(self) -> Self:
@@ -114,10 +114,12 @@ class _Tails:
 
     def add(self, batch: ViewBatch) -> None:
         """Have a batch computed and written; waits while too many are under way."""
-        if self._tail is None:
-            self._tail = _UnitTail(self._job, batch.unit, next(self._threads), self._buffers)
+        if self._current is None:
+            self._current = _UnitInProgress(
+                self._job, batch.unit, next(self._threads), self._buffers
+            )
         under_way = self._under_way
-        under_way.append(self._tail.add(batch, self._copies))
+        under_way.append(self._current.add(batch, self._copies))
         while len(under_way) > BATCHES_UNDER_WAY or (under_way and under_way[0].done()):
             under_way.popleft().result()
 
@@ -129,11 +131,11 @@ class _Tails:
 
     def finish(self) -> None:
         """Have the unit that is under way finished."""
-        if self._tail is not None:
-            self._finishing, self._tail = self._tail.finish(), None
+        if self._current is not None:
+            self._finishing, self._current = self._current.finish(), None
 
 
-class _UnitTail:
+class _UnitInProgress:
     """A unit that is written in a thread, behind the teacher."""
 
     def __init__(
@@ -173,7 +175,7 @@ class _UnitTail:
         )
 
     def _write(self, results: TargetBatch) -> None:
-        self._writer.result().add(results.landed(self._buffers))
+        self._writer.result().add(results.to_block(self._buffers))
 
     def _finish(self) -> Mark:
         # One thread does all of this in order: what failed before must not end in a mark.

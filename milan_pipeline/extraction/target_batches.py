@@ -21,7 +21,7 @@ from milan_pipeline.extraction.view_batches import PixelBuffers, ViewBatch
 from milan_pipeline.targets.layout import UnitBlock
 
 
-class Fetched(NamedTuple):
+class HostCopies(NamedTuple):
     """Tensors on their way to the host; `wait` before they are read."""
 
     tensors: list[torch.Tensor]
@@ -47,9 +47,9 @@ class TargetBatch(NamedTuple):
     views: ViewBatch
     good: NDArray[np.int64]
     kept: NDArray[np.int64]
-    fetched: Fetched
+    fetched: HostCopies
 
-    def landed(self, buffers: PixelBuffers) -> UnitBlock:
+    def to_block(self, buffers: PixelBuffers) -> UnitBlock:
         """Wait for the results, give the views' buffer back and return what is to be written.
 
         Raises:
@@ -82,7 +82,7 @@ class DeviceCopies:
         if device.type == "cuda":
             self._streams = _stream(device), _stream(device)
 
-    def bring(self, host: torch.Tensor) -> torch.Tensor:
+    def to_device(self, host: torch.Tensor) -> torch.Tensor:
         """Copy a tensor to the device, from page-locked memory without waiting.
 
         The host's must stay as it is until a result that was computed from it is there.
@@ -96,10 +96,10 @@ class DeviceCopies:
         there.record_stream(computing)  # its memory is not given to others before that is through
         return there
 
-    def fetch(self, tensors: list[torch.Tensor]) -> Fetched:
+    def to_host(self, tensors: list[torch.Tensor]) -> HostCopies:
         """Copy tensors to the host once they are computed, without waiting."""
         if self._streams is None:
-            return Fetched([tensor.cpu() for tensor in tensors], None)
+            return HostCopies([tensor.cpu() for tensor in tensors], None)
         computing, copying = torch.cuda.current_stream(self._device), self._streams[1]
         copying.wait_stream(computing)
         arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
@@ -109,7 +109,7 @@ class DeviceCopies:
             for tensor in tensors:
                 tensor.record_stream(copying)
             arrived.record(copying)
-        return Fetched(here, arrived)
+        return HostCopies(here, arrived)
 
 
 def compute(
@@ -124,12 +124,12 @@ def compute(
         copies: to the device and back.
     """
     pixels_RCSS, kept = _input(job, views, good)
-    targets_RND, prior_RL = job.teacher(copies.bring(pixels_RCSS))
+    targets_RND, prior_RL = job.teacher(copies.to_device(pixels_RCSS))
     (codes_RNC, scale_RN), fits_R = job.codec.try_encode(targets_RND)
     if job.codec.spec.prior_dtype == np.uint8:
         prior_RL = encode_prior(prior_RL)
     results = [codes_RNC, prior_RL, fits_R, *([] if scale_RN is None else [scale_RN])]
-    return TargetBatch(views, good, kept, copies.fetch(results))
+    return TargetBatch(views, good, kept, copies.to_host(results))
 
 
 def _input(

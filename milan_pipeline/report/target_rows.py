@@ -122,7 +122,7 @@ def decoded(codec: Codec, records: NDArray[np.void]) -> torch.Tensor:
     return codec.decode(codes_nNC, scale_nN)
 
 
-def spread(total: int, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+def draw_rows(total: int, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
     """Draw `count` of `total` numbers, or all where they are fewer; ascending."""
     drawn: NDArray[np.int64] = generator.choice(total, size=min(count, total), replace=False)
     return np.sort(drawn)
@@ -135,9 +135,9 @@ def _from_store(
     record = read_store_record(url, identity)
     done = finished_units(url, identity, record, views=None, allow_unfinished=True)
     blocks = [(unit, mark, start) for unit, mark in done for start in range(0, mark.n, OUTER_SHARD)]
-    chosen = [blocks[number] for number in spread(len(blocks), BLOCKS, generator)]
+    chosen = [blocks[number] for number in draw_rows(len(blocks), BLOCKS, generator)]
     sizes = np.array([min(OUTER_SHARD, mark.n - start) for _, mark, start in chosen], dtype=int)
-    drawn = spread(int(sizes.sum()), count, generator)
+    drawn = draw_rows(int(sizes.sum()), count, generator)
     ends = np.cumsum(sizes)
     places = []
     for (unit, mark, start), size, end in zip(chosen, sizes, ends, strict=True):
@@ -159,7 +159,7 @@ def _from_unit(
 def _from_shards(url: str, count: int, generator: np.random.Generator) -> Iterator[_Place]:
     manifest = load_manifest(url, kind="targets", allow_unfinished=True)
     layout = layout_of(manifest.common["identity"])
-    drawn, first = spread(manifest.samples, count, generator), 0
+    drawn, first = draw_rows(manifest.samples, count, generator), 0
     with contextlib.closing(SampleReader()) as reader:
         for shard in manifest.shards:
             mine = drawn[(drawn >= first) & (drawn < first + shard.samples)] - first

@@ -187,7 +187,7 @@ def rows_by_hash(
     return {stem: sorted(rows) for stem, rows in sorted(chosen.items())}
 
 
-def thinned(tokens_nND: torch.Tensor) -> torch.Tensor:
+def subsampled(tokens_nND: torch.Tensor) -> torch.Tensor:
     """Return at most `SAMPLE_TOKENS` of all tokens, (T, D), drawn by a fixed seed, in order."""
     tokens_TD = tokens_nND.flatten(0, 1)
     if len(tokens_TD) <= SAMPLE_TOKENS:

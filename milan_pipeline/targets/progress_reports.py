@@ -30,7 +30,7 @@ RATE_SPAN = 10.0  # seconds, at least, that the present speed is measured over
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Report:
+class ProgressReport:
     """One process's progress.
 
     `state` is running, done, interrupted or failed; `failed` maps units to reasons; `units` is how
@@ -138,7 +138,7 @@ class Reporter:
         elif self._images_rated == 0 and now > self._rated:
             self._rate = self._images / (now - self._rated)
         self._said = now
-        report = Report(
+        report = ProgressReport(
             name=self._name,
             state=state,
             started=utc_text(self._started),
@@ -183,13 +183,13 @@ def closing_report(reporter: Reporter) -> Iterator[Reporter]:
     reporter.close("done")
 
 
-def read_reports(store_url: str) -> list[Report]:
+def read_reports(store_url: str) -> list[ProgressReport]:
     """Read what all processes said last, by name; one that cannot be read is left out."""
     folder = storage.join(store_url, FOLDER)
     reports = []
     for name in storage.list_names(folder):
         with contextlib.suppress(*MISSHAPEN):
-            report = parsed(storage.read_bytes(storage.join(folder, name)), Report)
+            report = parsed(storage.read_bytes(storage.join(folder, name)), ProgressReport)
             _ = report.seconds  # two moments that can be read
             reports.append(report)
     return reports

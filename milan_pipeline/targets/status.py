@@ -13,7 +13,7 @@ from typing import Any
 
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.targets.layout import read_identity
-from milan_pipeline.targets.progress_reports import Report, read_reports
+from milan_pipeline.targets.progress_reports import ProgressReport, read_reports
 from milan_pipeline.targets.shard_records import layout_of
 from milan_pipeline.targets.store import read_store_record
 from milan_pipeline.targets.units import NOT_DONE, Mark, Unit, read_marks, undone_units, view_name
@@ -134,11 +134,11 @@ def read_status(store_url: str, *, now: float) -> Status:
     )
 
 
-def _is_heard(report: Report, now: float) -> bool:
+def _is_heard(report: ProgressReport, now: float) -> bool:
     return report.state == "running" and now - report.heard_at <= SILENT_SECONDS
 
 
-def _worker(report: Report, now: float) -> Worker:
+def _worker(report: ProgressReport, now: float) -> Worker:
     silent = report.state == "running" and not _is_heard(report, now)
     return Worker(
         name=report.name,

@@ -26,7 +26,7 @@ from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError
 from milan_pipeline.provenance.identity import Identity, require_hash
-from milan_pipeline.targets.codec_files import read_store_codec, stored_sample, thinned
+from milan_pipeline.targets.codec_files import read_store_codec, stored_sample, subsampled
 from milan_pipeline.targets.layout import OUTER_SHARD, UnitBlock, read_identity
 from milan_pipeline.targets.reader import StoredUnit, open_unit
 from milan_pipeline.targets.units import Mark, Unit, unit_sha256
@@ -123,7 +123,7 @@ def new_codec(
     first = [(unit, mark) for unit, mark in units if unit.view == 0]
     if not any(mark.n for _, mark in first):
         raise DataError(f"{url} has no target in its first view to fit a codec to; extract some")
-    tokens_TD = thinned(stored_sample(url, first, codec))
+    tokens_TD = subsampled(stored_sample(url, first, codec))
     with progress_bar("fit codec", total=codebooks(spec), unit="codebooks") as bar:
 
         def progress(count: int) -> None:

@@ -13,7 +13,7 @@ from milan_pipeline.extraction.codec_sample import extracted_sample
 from milan_pipeline.extraction.spec import JobSpec
 from milan_pipeline.provenance.identity import Identity
 from milan_pipeline.shards.manifest import Manifest
-from milan_pipeline.targets.codec_files import read_store_codec, thinned, write_store_codec
+from milan_pipeline.targets.codec_files import read_store_codec, subsampled, write_store_codec
 from milan_pipeline.targets.expected_identity import expected_codec
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.teacher.teacher import Teacher
@@ -93,4 +93,4 @@ def _fitted(
         stop=stop,
     )
     with progress_bar("fit the codec", total=codebooks(codec), unit="codebooks") as bar:
-        return fit_codec(codec, thinned(targets_nND), bar.update)
+        return fit_codec(codec, subsampled(targets_nND), bar.update)

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from stages.plan.command import PlanTargets
 
 
-class Report:
+class PlanReport:
     """A plan in words and as a JSON object."""
 
     def __init__(self, config: "PlanTargets") -> None:

@@ -11,7 +11,7 @@ from milan_pipeline.targets.codec_files import (
     read_store_codec,
     rows_by_hash,
     stored_sample,
-    thinned,
+    subsampled,
 )
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.reader import open_unit
@@ -50,12 +50,12 @@ def test_it_depends_on_keys_and_not_on_their_order():
 
 def test_thinning_keeps_order_and_bound(monkeypatch):
     tokens = torch.arange(60.0).reshape(5, 4, 3)
-    assert torch.equal(thinned(tokens), tokens.reshape(20, 3))
+    assert torch.equal(subsampled(tokens), tokens.reshape(20, 3))
     monkeypatch.setattr(codec_files, "SAMPLE_TOKENS", 7)
-    drawn = thinned(tokens)
+    drawn = subsampled(tokens)
     assert drawn.shape == (7, 3)
     assert drawn[:, 0].tolist() == sorted(drawn[:, 0].tolist())
-    assert torch.equal(drawn, thinned(tokens))
+    assert torch.equal(drawn, subsampled(tokens))
 
 
 @pytest.mark.parametrize(("first", "count"), [(0, 3), (2, 100)])
