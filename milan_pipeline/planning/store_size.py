@@ -18,6 +18,7 @@ from milan_pipeline.codecs.spec import CodecSpec, spec_of
 from milan_pipeline.provenance.identity import TRANSCODED_FROM, Identity, content_hash
 from milan_pipeline.targets.codec_files import most_store_codec_bytes
 from milan_pipeline.targets.layout import (
+    code_shape,
     create_codes,
     create_small_array,
     empty_block,
@@ -62,10 +63,9 @@ class StoreSize:
 
     def __init__(self, identity: Identity) -> None:
         """Take an identity; a hash in it that is not known yet may be any text of its length."""
-        height, width = identity["teacher"]["grid"]
         self._identity = identity
         self._codec = spec_of(identity["codec"])
-        self._shape = 1 + height * width, self._codec.code_width(identity["teacher"]["width"])
+        self._shape = code_shape(identity)
         self._known: dict[tuple[object, ...], int] = {}
 
     def unit(self, unit: Unit, keys: KeyBytes) -> int:

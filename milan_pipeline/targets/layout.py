@@ -84,7 +84,7 @@ def create_root(
     Raises:
         MismatchError: the store holds targets of another identity; each field is named.
     """
-    if storage.exists(storage.join(url, "zarr.json")) and not overwrite:
+    if not overwrite and holds_store(url):
         require_same(read_identity(url), identity, what=url, remedy=remedy)
         return
     storage.put_bytes(storage.join(url, "zarr.json"), root_bytes(identity))
@@ -100,6 +100,16 @@ def root_bytes(identity: Identity) -> bytes:
             "identity_hash": content_hash(identity),
         }
     )
+
+
+def holds_store(url: str) -> bool:
+    """Tell whether there is a target store, or another Zarr group, at a URL."""
+    return storage.exists(storage.join(url, "zarr.json"))
+
+
+def existing_identity(url: str) -> Identity | None:
+    """Return what a store's targets are, as `read_identity` does; None where there is no store."""
+    return read_identity(url) if holds_store(url) else None
 
 
 def read_identity(url: str) -> Identity:
@@ -129,6 +139,12 @@ def read_identity(url: str) -> Identity:
     except DataError as error:
         raise DataError(f"{url}: {error}") from error
     return identity
+
+
+def code_shape(identity: Identity) -> tuple[int, int]:
+    """Return (N, C) of the codes of one sample of an identity's targets."""
+    height, width = identity["teacher"]["grid"]
+    return 1 + height * width, spec_of(identity["codec"]).code_width(identity["teacher"]["width"])
 
 
 def create_codes(

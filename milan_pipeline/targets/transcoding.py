@@ -20,14 +20,14 @@ from milan_pipeline.cluster.work import Work
 from milan_pipeline.codecs.fitting import codebooks, fit_codec
 from milan_pipeline.codecs.interface import Codec, Encoded, decode_prior, encode_prior
 from milan_pipeline.codecs.registry import codec_of
-from milan_pipeline.codecs.spec import CodecSpec, spec_of
+from milan_pipeline.codecs.spec import CodecSpec
 from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError
-from milan_pipeline.provenance.identity import Identity, require_hash
+from milan_pipeline.provenance.identity import require_hash
 from milan_pipeline.targets.codec_files import read_store_codec, stored_sample, subsampled
-from milan_pipeline.targets.layout import OUTER_SHARD, UnitBlock, read_identity
+from milan_pipeline.targets.layout import OUTER_SHARD, UnitBlock, code_shape, read_identity
 from milan_pipeline.targets.reader import StoredUnit, open_unit
 from milan_pipeline.targets.units import Mark, Unit, unit_sha256
 from milan_pipeline.targets.writer import UnitWriter
@@ -87,12 +87,6 @@ class Recoder:
             return decode_prior(prior_nL)
         codes_nL: NDArray[Any] = encode_prior(torch.from_numpy(prior_nL)).numpy()
         return codes_nL
-
-
-def code_shape(identity: Identity) -> tuple[int, int]:
-    """Return (N, C) of the codes of one sample of an identity's targets."""
-    height, width = identity["teacher"]["grid"]
-    return 1 + height * width, spec_of(identity["codec"]).code_width(identity["teacher"]["width"])
 
 
 def new_codec(

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from milan_pipeline.codecs.interface import LARGEST_FACTOR, Codec, Encoded, decode_prior
 from milan_pipeline.codecs.spec import spec_of
-from milan_pipeline.errors import StorageError
 from milan_pipeline.images.views import policy_of
 from milan_pipeline.provenance.identity import Identity, content_hash
 from milan_pipeline.shards.manifest import Manifest, Shard, keys_of, load_index
 from milan_pipeline.targets.codec_files import read_store_codec
-from milan_pipeline.targets.layout import OUTER_SHARD, UnitBlock, empty_block
+from milan_pipeline.targets.layout import OUTER_SHARD, UnitBlock, code_shape, empty_block
 from milan_pipeline.targets.reader import StoredUnit, open_unit
 from milan_pipeline.targets.units import Mark, Unit, why_undone
 
@@ -57,8 +56,6 @@ class StoreCheck:
             return [undone or "not done yet"]
         try:
             stored = open_unit(self.url, unit, mark)
-        except StorageError:
-            raise
         except DAMAGE as error:
             return [_in_words(error)]
         if faults := self._faults_of_arrays(stored, mark):
@@ -84,10 +81,7 @@ class StoreCheck:
     @functools.cached_property
     def _template(self) -> UnitBlock:
         """No samples, in arrays of the types and widths that a unit must have."""
-        height, width = self.identity["teacher"]["grid"]
-        codec = spec_of(self.identity["codec"])
-        code_width = codec.code_width(self.identity["teacher"]["width"])
-        return empty_block(codec, (1 + height * width, code_width))
+        return empty_block(spec_of(self.identity["codec"]), code_shape(self.identity))
 
     def _faults_of_arrays(self, stored: StoredUnit, mark: Mark) -> list[str]:
         """Say which arrays are not of the shape and type they must be, or lack chunks."""
@@ -98,8 +92,6 @@ class StoreCheck:
                 continue
             try:
                 array = stored.array(name)
-            except StorageError:
-                raise
             except DAMAGE as error:
                 faults.append(f"{name}: {_in_words(error)}")
                 continue
@@ -123,8 +115,6 @@ class StoreCheck:
             rows = range(start, min(start + OUTER_SHARD, stored.samples))
             try:
                 encoded = stored.codes(rows)
-            except StorageError:
-                raise
             except DAMAGE as error:
                 yield f"codes: {_in_words(error)}"
                 return
@@ -175,8 +165,6 @@ def _read_small_arrays(stored: StoredUnit) -> tuple[UnitBlock | None, list[str]]
         try:
             if name != "codes":
                 values[name] = stored.keys() if name == "key" else stored.values(name)
-        except StorageError:
-            raise
         except DAMAGE as error:
             faults.append(f"{name}: {_in_words(error)}")
     if faults:

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from milan_pipeline import storage
 from milan_pipeline.codecs.components import ComponentCodec
 from milan_pipeline.codecs.fitting import codebooks, fit_codec
 from milan_pipeline.codecs.spec import CodecSpec, parse_codec
@@ -15,7 +14,7 @@ from milan_pipeline.provenance.identity import Identity
 from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.targets.codec_files import read_store_codec, subsampled, write_store_codec
 from milan_pipeline.targets.expected_identity import expected_codec
-from milan_pipeline.targets.layout import read_identity
+from milan_pipeline.targets.layout import existing_identity, holds_store
 from milan_pipeline.teacher.teacher import Teacher
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def require_fitted(config: "ExtractTargets") -> None:
     is_shared = config.part is not None or config.on_dask
     if not (is_shared and parse_codec(config.codec).needs_fit):
         return
-    if config.overwrite or not storage.exists(storage.join(config.out, "zarr.json")):
+    if config.overwrite or not holds_store(config.out):
         again = " --overwrite" if config.overwrite else ""
         raise ConfigError(
             f"--codec {config.codec} is fitted to targets before work can be shared by {flag}; run "
@@ -51,8 +50,7 @@ def settled_identity(
         InterruptedRunError: a stop was asked for.
     """
     codec = parse_codec(config.codec).for_width(teacher.width)
-    has_root = storage.exists(storage.join(config.out, "zarr.json"))
-    existing = read_identity(config.out) if has_root else None
+    existing = existing_identity(config.out)
     if existing is not None:
         identity = spec.identity(teacher, expected_codec(codec, existing))
         # One that differs is refused where the root is created, unless it is to be overwritten.
@@ -61,7 +59,7 @@ def settled_identity(
     if not codec.needs_fit:
         return spec.identity(teacher, codec.parameters())
     fitted = _fitted(config, codec, manifest, teacher, stop)
-    if existing is None and storage.exists(storage.join(config.out, "zarr.json")):
+    if existing is None and holds_store(config.out):
         # Others were faster. Their root names their fit, which another device may make otherwise.
         return settled_identity(config, spec, manifest, teacher, stop)
     write_store_codec(config.out, fitted)

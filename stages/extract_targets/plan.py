@@ -19,7 +19,7 @@ from milan_pipeline.provenance.identity import Identity, content_hash, require_s
 from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.targets.expected_identity import expected_extracted
-from milan_pipeline.targets.layout import ANOTHER_STORE, read_identity, require_place
+from milan_pipeline.targets.layout import ANOTHER_STORE, existing_identity, require_place
 from milan_pipeline.targets.units import (
     NOT_DONE,
     Mark,
@@ -83,8 +83,7 @@ def survey(config: "ExtractTargets", spec: JobSpec) -> tuple[Manifest, WorkList,
     """
     require_place(config.out)
     manifest = spec.manifest()
-    has_root = storage.exists(storage.join(config.out, "zarr.json"))
-    existing = read_identity(config.out) if has_root else None
+    existing = existing_identity(config.out)
     wanted = expected_extracted(
         visible_identity(spec.teacher), config.policy, parse_codec(config.codec), existing
     )
@@ -117,15 +116,15 @@ def settled_teacher(config: "ExtractTargets") -> TeacherSpec:
     spec = config.teacher_spec
     if spec.precision != "auto":
         return spec
-    goes_on = not config.overwrite and storage.exists(storage.join(config.out, "zarr.json"))
+    existing = None if config.overwrite else existing_identity(config.out)
     elsewhere = "--init" if config.init else "--scheduler" if config.scheduler else None
-    if elsewhere and not goes_on:
+    if elsewhere and existing is None:
         raise ConfigError(
             f"--precision auto with {elsewhere} would be settled by this machine and not by those "
             "that extract; give --precision bf16 or --precision fp32"
         )
-    existing = read_identity(config.out)["teacher"]["precision"] if goes_on else None
-    return settle_precision(spec, pick_device(config.device), existing=existing)
+    precision = None if existing is None else existing["teacher"]["precision"]
+    return settle_precision(spec, pick_device(config.device), existing=precision)
 
 
 def say_teacher(config: "ExtractTargets", spec: TeacherSpec) -> None:
