@@ -24,8 +24,8 @@ from milan_pipeline.targets.verified_objects import VerifiedObjects
 class StoredUnit:
     """A unit that is open for reading.
 
-    Wherever rows are asked for, they are row numbers in ascending order, or None for all rows. What
-    lies between the first and the last of them is read, too.
+    `rows` are row numbers in ascending order; None stands for all rows. Rows between the first and
+    the last one are read, too.
     """
 
     def __init__(self, group: zarr.Group) -> None:
@@ -46,7 +46,7 @@ class StoredUnit:
         """Open one array; `layout.UnitBlock` lists shapes and types.
 
         Raises:
-            DataError: there is a group in its place, or its metadata is missing or damaged.
+            DataError: it is a group and no array, or its metadata is missing or damaged.
         """
         if name not in self._arrays:
             found = self._group[name]

@@ -1,11 +1,9 @@
-"""Targets from one codec to another, without a teacher: decoded and encoded again, prior included.
+"""Decode targets and encode them with another codec, priors included; no teacher runs.
 
-Always in the same blocks of rows, so that the bytes do not depend on who asks or how often: packing
-with another codec gives what transcoding and then packing gives.
+Rows are always encoded in the same blocks, so that the bytes do not depend on the caller: packing
+with another codec gives the same bytes as transcoding and then packing.
 
 Legend: n samples, N = 1 + L tokens, L patches, D target width, C code width.
-
-Transcoding unit by unit, from one store to another, by whichever process.
 """
 
 import dataclasses
@@ -32,9 +30,10 @@ from milan_pipeline.targets.reader import StoredUnit, open_unit
 from milan_pipeline.targets.units import Mark, Unit, unit_sha256
 from milan_pipeline.targets.writer import UnitWriter
 
+KEPT = "finished units are kept"
 ROWS_AT_ONCE = 32
-"""Samples that are re-encoded at a time: a divisor of an outer shard, of which a whole one, taken
-to floats and indices, would fill a gigabyte in each thread."""
+"""Samples that are encoded at a time; divides an outer shard. The floats and indices of a whole
+outer shard would take a gigabyte in each thread."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,9 +41,9 @@ class Recoder:
     """Reads rows of a unit and re-encodes them.
 
     Attributes:
-        source: codec that they are stored with.
-        target: codec that they become.
-        device: that decodes and encodes.
+        source: the codec that the rows are stored with.
+        target: the codec that they are encoded with.
+        device: where they are decoded and encoded.
     """
 
     source: Codec
@@ -96,16 +95,16 @@ def new_codec(
     spec: CodecSpec,
     stop: StopRequest,
 ) -> Codec:
-    """Return the codec of a spec, fitted, where it needs that, to the targets of a store.
+    """Return the codec of a spec; if it needs fitting, fit it to targets of a store.
 
-    They are those of the first view's first images by the hash of their keys.
+    It is fitted to the first images of the first view by the hash of their keys.
 
     Args:
         url: the store.
-        units: finished ones, with their marks.
-        codec: of the store.
-        spec: the codec that is wanted, settled for the targets' width.
-        stop: is asked after each codebook.
+        units: finished units of the store, with their marks.
+        codec: that of the store.
+        spec: the wanted codec, settled for the targets' width.
+        stop: asked after each codebook.
 
     Raises:
         DataError: there is no target to fit to, or one is not finite or cannot be read.
@@ -127,19 +126,16 @@ def new_codec(
         return fit_codec(spec, tokens_TD, progress)
 
 
-KEPT = "finished units are kept"
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TranscodingSpec:
-    """From one store to another.
+    """Which store is transcoded into which.
 
     Attributes:
         source: URL of the store that is read.
-        source_hash: of its identity.
-        dest: URL of the one that is written; it has its root, and its codec.
-        dest_hash: of its identity.
-        device: that decodes and encodes, or "auto".
+        source_hash: hash of its identity.
+        dest: URL of the store that is written; its root and its codec are there.
+        dest_hash: hash of its identity.
+        device: where targets are decoded and encoded, or "auto".
     """
 
     source: str
@@ -153,7 +149,7 @@ class TranscodingSpec:
 
         Raises:
             DataError: a codec is missing or damaged.
-            MismatchError: the stores here are not those that are meant.
+            MismatchError: a store has another identity than this says.
             StorageError: a store cannot be read.
         """
         source, dest = read_identity(self.source), read_identity(self.dest)
@@ -168,7 +164,7 @@ class TranscodingSpec:
 
 
 class Transcoding(Work[tuple[Unit, Mark], Mark]):
-    """Transcodes units, each given with its mark in the store that is read."""
+    """Transcodes units; each is given with its mark in the store that is read."""
 
     def __init__(self, spec: TranscodingSpec, recoder: Recoder, shape: tuple[int, int]) -> None:
         self._spec = spec
@@ -176,7 +172,7 @@ class Transcoding(Work[tuple[Unit, Mark], Mark]):
         self._shape = shape  # (N, C) of one sample's new codes
 
     def do(self, item: tuple[Unit, Mark], stop: StopRequest) -> Mark:
-        """Transcode one unit and return its new mark; a stop is heeded before each outer shard.
+        """Transcode one unit and return its new mark; may stop before each outer shard.
 
         Raises:
             DataError: the unit is damaged, or cannot be encoded.

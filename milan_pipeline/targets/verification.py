@@ -1,4 +1,4 @@
-"""Whether a target store holds what it says: every object, every key, every number of a unit.
+"""Check a unit of a target store: every object, every key and every number in it.
 
 Legend: n samples of the unit, N = 1 + L tokens, L patches.
 """
@@ -23,10 +23,10 @@ from milan_pipeline.targets.reader import StoredUnit, open_unit
 from milan_pipeline.targets.units import Mark, Unit, why_undone
 
 PRIOR_SLACK = 1e-3
-"""A prior is part of a softmax: its sum is at most 1, but for rounding."""
-DECODED_AT_ONCE = 16  # samples, whose floats stay in the cache
+"""A prior is part of a softmax, so its sum is at most 1, apart from rounding."""
+DECODED_AT_ONCE = 16  # samples, so that their floats stay in the processor's cache
 DAMAGE = (ValueError, LookupError, TypeError, AttributeError, RuntimeError)
-"""What reading may raise when objects that match their hashes are no sound Zarr all the same."""
+"""What reading may raise if objects match their hashes, but are not valid Zarr."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,8 @@ class StoreCheck:
 
     Attributes:
         url: the store.
-        identity: of the store.
-        images: the image shards that it was made from; None leaves out what they would tell.
+        identity: that of the store.
+        images: the image shards that it was made from; None omits the checks against them.
     """
 
     url: str
@@ -44,7 +44,7 @@ class StoreCheck:
     images: Manifest | None = None
 
     def faults(self, unit: Unit, mark: Mark | None) -> list[str]:
-        """Say all that is wrong with a unit; nothing if it is sound.
+        """List everything that is wrong with a unit; the list is empty if it is sound.
 
         Raises:
             StorageError: the store or an index cannot be read.
@@ -80,11 +80,11 @@ class StoreCheck:
 
     @functools.cached_property
     def _template(self) -> UnitBlock:
-        """No samples, in arrays of the types and widths that a unit must have."""
+        """A block of no samples, whose arrays have the types and widths that a unit must have."""
         return empty_block(spec_of(self.identity["codec"]), code_shape(self.identity))
 
     def _faults_of_arrays(self, stored: StoredUnit, mark: Mark) -> list[str]:
-        """Say which arrays are not of the shape and type they must be, or lack chunks."""
+        """List the arrays that have another shape or type than they must, or lack chunks."""
         known = {"zarr.json"}
         faults: list[str] = []
         for name, wanted in vars(self._template).items():
@@ -176,7 +176,8 @@ def _are_numbers(codec: Codec, encoded: Encoded) -> bool:
     """Tell whether every component decodes to a finite number."""
     for first in range(0, len(encoded.codes_nNC), DECODED_AT_ONCE):
         tokens_nND = codec.decode(*encoded.at(slice(first, first + DECODED_AT_ONCE)))
-        # One that is not finite makes its token's sum so: half of the time of asking each.
+        # A component that is not finite makes the sum of its token so. Testing the sums takes half
+        # of the time of testing each component.
         if not bool(tokens_nND.sum(dim=-1).isfinite().all()):
             return False
     return True
@@ -186,7 +187,7 @@ def _faults_of_priors(stored_nL: NDArray[Any]) -> Iterator[str]:
     is_coded = stored_nL.dtype == np.uint8
     prior_nL = decode_prior(stored_nL) / LARGEST_FACTOR if is_coded else stored_nL
     sums_n = prior_nL.sum(axis=1, dtype=np.float64)
-    # Written so that a NaN, which fails every comparison, is a fault.
+    # A NaN fails every comparison, so this form counts it as a fault.
     wrong_n = ~((prior_nL >= 0).all(axis=1) & (sums_n > 0) & (sums_n <= 1 + PRIOR_SLACK))
     if wrong_n.any():
         row = int(np.flatnonzero(wrong_n)[0])
@@ -209,5 +210,5 @@ def _first_difference(found: list[str], wanted: list[str]) -> str:
 
 
 def _in_words(error: Exception) -> str:
-    """Return an error's sentence without its remedy, which verify has a better one for."""
+    """Return an error's message without its remedy; verify gives a better remedy."""
     return " ".join(str(error).split()).split("; delete ")[0] or type(error).__name__

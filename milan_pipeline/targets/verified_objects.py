@@ -22,13 +22,13 @@ from milan_pipeline import storage
 from milan_pipeline.errors import DataError, MissingDataError
 
 KEPT_BYTES = 64 << 20
-"""Of objects last read, since one sample after the other is asked for; an outer shard fits."""
+"""Objects read last are kept up to this size, since samples are often read one by one."""
 
 
 class VerifiedObjects(Store):
-    """The objects under a URL whose xxh3-128 is known, read-only, for zarr.
+    """The objects of a folder, read-only, each checked by its known xxh3-128.
 
-    zarr calls it in its own event loop; the blocking reads run in that loop's threads.
+    zarr calls this in its own event loop; reads, which block, run in threads of that loop.
     """
 
     supports_writes: bool = False
@@ -36,19 +36,19 @@ class VerifiedObjects(Store):
     supports_listing: bool = True
 
     def __init__(self, url: str, digests: Mapping[str, str], *, remedy: str) -> None:
-        """Know what there must be.
+        """Take the list of objects.
 
         Args:
             url: the folder of the objects.
-            digests: their hashes by path in it.
-            remedy: for what is missing or damaged.
+            digests: hashes of the objects by their paths in the folder.
+            remedy: what the error advises if an object is missing or damaged.
         """
         super().__init__(read_only=True)
         self._url = url
         self._digests = digests
         self._remedy = remedy
         self._kept: OrderedDict[str, bytes] = OrderedDict()
-        # Of several samples of one object that are asked for at once, one fetches it.
+        # If several threads ask for the same object at once, only one of them fetches it.
         self._fetching: dict[str, asyncio.Lock] = {}
 
     def __eq__(self, other: object) -> bool:
@@ -67,11 +67,11 @@ class VerifiedObjects(Store):
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """Return an object or a part of it; None for what need not be there.
+        """Return an object or a part of it; None if there need be no such object.
 
         Raises:
-            DataError: it is missing or damaged.
-            StorageError: it cannot be read.
+            DataError: the object is missing or damaged.
+            StorageError: the object cannot be read.
         """
         if not self._must_exist(key):
             return None
@@ -98,7 +98,7 @@ class VerifiedObjects(Store):
             yield key
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
-        """Yield the paths that begin so."""
+        """Yield the paths that begin with a prefix."""
         for key in self._digests:
             if key.startswith(prefix):
                 yield key
@@ -119,7 +119,7 @@ class VerifiedObjects(Store):
         self._check_writable()
 
     def _must_exist(self, key: str) -> bool:
-        """Tell an object from what zarr only asks for; a chunk or its array's metadata never is."""
+        """Tell whether an object must exist; zarr also asks for objects that need not."""
         if key in self._digests or key == "zarr.json" or "/c/" in key:
             return True
         chunks = key.removesuffix("zarr.json") + "c/"
