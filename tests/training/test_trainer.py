@@ -11,10 +11,8 @@ from milan_pipeline.cluster.world import blocks_of
 from milan_pipeline.data.pairs import PairSamples
 from milan_pipeline.data.stream import batches
 from milan_pipeline.errors import ConfigError, DataError
-from milan_pipeline.models.student import patchify
 from milan_pipeline.pretrain.examples import ToExamples
 from milan_pipeline.pretrain.losses import cosine_loss
-from milan_pipeline.pretrain.task import StudentInput
 from milan_pipeline.training.meter import in_words
 from milan_pipeline.training.optim import learning_rate
 from milan_pipeline.training.trainer import Trainer
@@ -81,15 +79,6 @@ def test_another_seed_draws_other_masks(data):
         kept.append(next(source).kept_BK)
     assert torch.equal(kept[0], kept[1])
     assert not torch.equal(kept[0], kept[2])
-
-
-def test_pixels_are_normalised_channel_by_channel(data):
-    student_input = StudentInput(RECIPE, data.codec, torch.device("cpu"))
-    image_CHW = torch.arange(3 * 8 * 8, dtype=torch.uint8).reshape(3, 8, 8)
-    found = student_input.pixels(patchify(image_CHW, 4)[None])
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (RECIPE.mean, RECIPE.std))
-    expected = patchify((image_CHW.float() / 255 - mean) / std, 4)[None]
-    torch.testing.assert_close(found, expected)
 
 
 def test_accumulated_parts_equal_the_whole_batch(run, whole):
