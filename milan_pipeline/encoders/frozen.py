@@ -72,7 +72,7 @@ class TeacherEncoder:
 
 
 class StudentEncoder:
-    """A timm transformer without its head; see `headless`."""
+    """A timm transformer without its head; see `backbone`."""
 
     def __init__(self, model: Any, *, name: str, mean: list[float], std: list[float]) -> None:
         height, width = model.patch_embed.img_size
