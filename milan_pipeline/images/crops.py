@@ -103,7 +103,7 @@ class Pixels:
 
     def patches(self, patches_P: Tensor) -> Tensor:
         """Normalise uint8 patches (..., P), which are laid out as (channel, row, column)."""
-        per_channel_Cp = patches_P.unflatten(-1, (len(self._mean_C), -1))
+        per_channel_Cp = patches_P.reshape(*patches_P.shape[:-1], len(self._mean_C), -1)
         return self._normalised(per_channel_Cp, (-1, 1)).flatten(-2)
 
     def _normalised(self, pixels: Tensor, shape: tuple[int, ...]) -> Tensor:
