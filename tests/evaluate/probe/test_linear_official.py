@@ -11,6 +11,7 @@ from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.evaluate.probe.classifiers import (
     TrainingSet,
     draw_head,
+    numbered,
     per_cent,
     shuffled_batches,
 )
@@ -88,11 +89,12 @@ def test_the_official_classifier_tells_separable_classes_apart_and_repeats():
 
 
 def test_the_official_rate_rises_then_follows_half_a_cosine():
-    features, labels = (torch.from_numpy(each) for each in blobs(10, spread=1, seed=1))
+    features, labels = blobs(10, spread=1, seed=1)
     protocol = OfficialLinear(epochs=4, warmup_epochs=2, batch=25, base_rate=256 / 25)
     head = draw_head(features.shape[1], 5, seed=0)
     lars, peak = make_lars(head), peak_rate(protocol, batch=25, width=features.shape[1])
-    halves = list(zip(features.split(25), labels.split(25), strict=True))
+    sets = (torch.from_numpy(features), numbered(labels)[1])
+    halves = list(zip(*(torch.split(each, 25) for each in sets), strict=True))
     trained = official_steps(
         official_model(head), lars, lambda _: halves, protocol=protocol, peak=peak, steps=2
     )

@@ -44,7 +44,7 @@ def test_both_protocols_begin_with_the_weights_of_their_seed(seed):
     for _ in range(still.epochs):
         model(torch.from_numpy(features))
     expected = model.eval()(torch.from_numpy(features)).argmax(dim=1)
-    np.testing.assert_array_equal(answers, expected.numpy())
+    np.testing.assert_array_equal(answers, np.unique(labels)[expected.numpy()])
 
 
 @pytest.mark.parametrize("protocol", ["official", "sweep"])
