@@ -14,7 +14,7 @@ from milan_pipeline.data.class_order import warn_of_class_order
 from milan_pipeline.data.labelled import LabelledTable, open_labelled, require_same_classes
 from milan_pipeline.data.order import OrderConfig, StepClock
 from milan_pipeline.data.stream import step_clock
-from milan_pipeline.encoders.headless import Backbone
+from milan_pipeline.encoders.backbone import Backbone
 from milan_pipeline.encoders.load import fingerprint, load_backbone
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.classification.model import Description, make_classifier

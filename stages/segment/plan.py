@@ -11,7 +11,7 @@ from milan_pipeline.cli.options import fields_from
 from milan_pipeline.data.labelled import LabelledTable, open_labelled
 from milan_pipeline.data.order import OrderConfig, StepClock
 from milan_pipeline.data.stream import step_clock
-from milan_pipeline.encoders.headless import Backbone
+from milan_pipeline.encoders.backbone import Backbone
 from milan_pipeline.encoders.load import fingerprint, load_backbone
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.segmentation.files import SegmenterDescription

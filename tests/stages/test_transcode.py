@@ -11,14 +11,13 @@ import torch
 from torch.nn import functional as F
 
 from milan_pipeline.codecs.interface import Codec, decode_prior
-from milan_pipeline.core.interrupts import StopRequest
-from milan_pipeline.errors import InterruptedRunError
 from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.store import finished_units, read_store_record
 from tests.support.cli import run_cli
+from tests.support.disturbances import stopped_after
 from tests.support.processes import files_without, run_and_kill
 
 CODEC = "vector:bytes=3"
@@ -151,18 +150,9 @@ def test_killed_at_any_write_it_ends_with_the_same_bytes(
     assert killed == 4
 
 
-def test_an_interrupted_run_goes_on(
-    target_store: Path, transcoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_run_goes_on(target_store: Path, transcoded: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.zarr"
-    asked = iter([False] * 5 + [True])  # three codebooks, then twice a unit
-
-    def raise_if_asked(request: StopRequest, _: str) -> None:
-        if next(asked):
-            raise InterruptedRunError("SIGTERM received")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StopRequest, "raise_if_asked", raise_if_asked)
+    with stopped_after(5):  # three codebooks, then twice a unit
         transcode(target_store, out, "--workers", 0, code=75)
     assert len(list(out.glob("done/*/*.json"))) == 1
     assert record_of(out)["state"] == "running"
