@@ -86,8 +86,8 @@ def test_a_damaged_or_missing_object_is_named(place: str) -> None:
         storage.put_bytes(url, good[:-1])
         with pytest.raises(DataError, match=f"{name} is damaged"):
             read_all(place, unit, mark)
-        filesystem, path = resolve(url)
-        filesystem.rm(path)
+        file = resolve(url)
+        file.filesystem.rm(file.path)
         with pytest.raises(DataError, match=f"{name} is missing; delete .*x.json and run"):
             read_all(place, unit, mark)
         storage.put_bytes(url, good)
@@ -125,7 +125,7 @@ def test_a_unit_without_samples(place: str) -> None:
 def test_a_store_that_is_away_for_a_while(place: str, monkeypatch, waits) -> None:
     block = make_block(3)
     unit, mark = write("memory://away", block)
-    filesystem, _ = resolve("memory://away")
+    filesystem = resolve("memory://away").filesystem
     answers: list[Exception] = [ConnectionError("gone"), TimeoutError()]
     real = type(filesystem).cat_file
 
