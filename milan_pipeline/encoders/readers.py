@@ -26,9 +26,8 @@ from milan_pipeline.errors import ConfigError, DataError, MissingDataError
 from milan_pipeline.models.vit import CANNOT_BUILD, build_encoder
 from milan_pipeline.storage.checksums import read_checked
 from milan_pipeline.weights.files import Description, read_document
-from milan_pipeline.weights.run_weights import encoder_file, encoder_part
+from milan_pipeline.weights.run_weights import ENCODER, encoder_file, encoder_part
 
-WEIGHTS_NAME = "encoder.safetensors"
 # The arguments of timm that `vit.build_encoder` takes, and what it calls them.
 REBUILDABLE = {
     "model_name": "name",
@@ -86,7 +85,7 @@ def read_architecture(url: str) -> tuple[dict[str, Any], list[float], list[float
 
 def config_url(spec: str) -> str:
     """Return where an encoder's description lies."""
-    url = spec if spec.endswith(".safetensors") else storage.join(spec, WEIGHTS_NAME)
+    url = spec if spec.endswith(".safetensors") else storage.join(spec, ENCODER)
     return url.removesuffix(".safetensors") + ".json"
 
 
@@ -99,7 +98,7 @@ def weights_url(spec: str) -> str:
     if spec.endswith(".safetensors"):
         return spec
     run = storage.local_path(spec)
-    return storage.join(spec, WEIGHTS_NAME) if run is None else str(encoder_file(run))
+    return storage.join(spec, ENCODER) if run is None else str(encoder_file(run))
 
 
 def read_config(url: str) -> tuple[dict[str, Any], list[float], list[float]]:

@@ -23,7 +23,7 @@ from milan_pipeline.data.viewed_pairs import student_view
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.images.decode import digest
 from milan_pipeline.provenance.identity import Identity, stated_identity
-from milan_pipeline.report.facts import kind_of
+from milan_pipeline.report.facts import kind_at
 from milan_pipeline.shards.manifest import keys_of, load_index, load_manifest
 from milan_pipeline.shards.random_access import SampleReader
 from milan_pipeline.targets.codec_files import read_shards_codec, read_store_codec
@@ -101,7 +101,7 @@ def read_target_rows(url: str, count: int, seed: int) -> TargetRows:
         StorageError: it cannot be read.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
-    if kind_of(url) == "target store":
+    if kind_at(url) == "target store":
         identity = read_identity(url)
         return _rows_of(
             identity, read_store_codec(url, identity), *_from_store(url, identity, count, generator)

@@ -9,6 +9,7 @@ import pytest
 
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.provenance.identity import content_hash
+from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.targets.layout import create_root
 from milan_pipeline.targets.progress_reports import Reporter
@@ -39,7 +40,7 @@ def store(tmp_path: Path) -> Path:
         "content": {}, "inputs": {}, "config": {},
         "extent": extent_of(MANIFEST, 2),
     }  # fmt: skip
-    (tmp_path / "extract-targets.json").write_text(json.dumps(record))
+    (tmp_path / "extract-targets.json").write_bytes(record_bytes(record))
     return tmp_path
 
 
@@ -157,7 +158,7 @@ def test_a_record_of_an_older_version_does_not_say_how_many_images(store: Path) 
     path = store / "extract-targets.json"
     record = json.loads(path.read_text())
     del record["extent"]["samples"]
-    path.write_text(json.dumps(record))
+    path.write_bytes(record_bytes(record))
     status = status_of(store)
     assert (counts(status, 0), status.images_left) == ([0, 0, 0, 0, 4], 0)
 

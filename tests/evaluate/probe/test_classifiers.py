@@ -153,14 +153,14 @@ def test_unfinished_optimum_is_a_note_not_a_warning(monkeypatch, caplog):
     assert "short of its optimum" in caplog.text
 
 
-def test_a_logistic_regression_that_takes_hours_is_warned_of(monkeypatch, capsys):
+def test_a_logistic_regression_that_takes_hours_is_warned_of(monkeypatch, caplog):
     sets = (*blobs(30, spread=0.1, seed=1), *blobs(3, spread=0.1, seed=2))
     monkeypatch.setattr(classifiers, "LONG", sets[0].size * CLASSES)
     linear_accuracy(*sets)
-    assert capsys.readouterr().err == ""
+    assert caplog.messages == []
     monkeypatch.setattr(classifiers, "LONG", sets[0].size * CLASSES - 1)
     linear_accuracy(*sets)
-    assert "150 samples" in (said := capsys.readouterr().err)
+    assert "150 samples" in (said := caplog.text)
     assert "--linear official" in said
 
 
