@@ -19,7 +19,7 @@ from milan_pipeline.core.console import (
 from milan_pipeline.core.interrupts import stop_request
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.errors import BadImageError, ConfigError, DataError, StorageError
-from milan_pipeline.images.budget import BadImageBudget
+from milan_pipeline.images.budget import BadImageBudget, Skipped
 from milan_pipeline.images.decode import probe_header
 from milan_pipeline.images.sources import (
     IMAGE_EXTENSIONS,
@@ -69,7 +69,7 @@ class PackImages:
     )
     max_bad_fraction: float = option(
         0.01,
-        help="Share of unreadable images that is put up with; above 0, always ten.",
+        help="Share of unreadable images that is tolerated; unless 0, ten always are.",
         role="execution",
         group="Input",
         unit="share",
@@ -217,12 +217,12 @@ def _written(
 
 
 def _write(dest: str, name: str, files: list[SourceFile]) -> Shard:
-    skipped: list[dict[str, str]] = []
+    skipped: list[Skipped] = []
     shard = write_shard(dest, name, _samples(files, skipped))
     return dataclasses.replace(shard, details={"skipped": skipped})
 
 
-def _samples(files: list[SourceFile], skipped: list[dict[str, str]]) -> Iterator[Sample]:
+def _samples(files: list[SourceFile], skipped: list[Skipped]) -> Iterator[Sample]:
     """Read the files; those whose first bytes are no image go to the ledger."""
     for file in files:
         data = _read(file.path)

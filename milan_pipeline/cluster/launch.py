@@ -1,7 +1,7 @@
 """Start several processes of one stage on this machine, as `torchrun` would, and end as they do.
 
-`torchrun` itself exits with 1 whatever its processes say, and dies of SIGUSR1 without them. Here
-the exit code is theirs: 75 where they stopped in order.
+`torchrun` itself exits with 1 whatever its processes exit with, and SIGUSR1 kills it, not them.
+Here the exit code is theirs: 75 where they stopped as asked.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from milan_pipeline.core.console import manner_words
+from milan_pipeline.core.console import output_words
 from milan_pipeline.core.interrupts import EXIT_INTERRUPTED, STOP_SIGNALS
 
 GRACE = 30.0  # seconds that the others have to end after one has failed
@@ -27,14 +27,14 @@ EXIT_FAILED = 1
 
 
 def launch(stage: str, config: Any, processes: int) -> int:
-    """Run a stage in several processes and return the exit code that speaks for all.
+    """Run a stage in several processes and return one exit code for all.
 
     Args:
         stage: the command.
         config: its configuration, given to each.
         processes: how many; stop signals that come here are passed on to them.
     """
-    words = [*words_of(config), *manner_words()]
+    words = [*words_of(config), *output_words()]
     command = [sys.executable, "-m", "milan_pipeline", stage, *words]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

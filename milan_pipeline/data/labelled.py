@@ -21,11 +21,10 @@ from milan_pipeline.data.labelled_sources import scan_folder, scan_shards
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.images.decode import decode_rgb
 from milan_pipeline.shards.cache import CacheConfig
-from milan_pipeline.shards.manifest import load_manifest
+from milan_pipeline.shards.manifest import MANIFEST_NAME, load_manifest
 from milan_pipeline.shards.random_access import IMAGE_MEMBER, Place, Read, all_local, read_places
 
 Kind = Literal["class", "mask"]
-MANIFEST = "manifest.json"
 
 
 class LabelledPart(Protocol):
@@ -182,7 +181,7 @@ def open_labelled(
         DataError: a shard is damaged, or a sample has no label.
         MissingDataError: an image has no mask.
     """
-    if storage.exists(storage.join(place, MANIFEST)):
+    if storage.exists(storage.join(place, MANIFEST_NAME)):
         manifest = load_manifest(place, kind="images")
         shards = scan_shards(manifest, kind=kind, scans=scans)
         classes = tuple(manifest.common.get("classes", ()))
@@ -191,8 +190,8 @@ def open_labelled(
         root = storage.local_path(place)
         if root is None or not root.is_dir():
             raise ConfigError(
-                f"{place} is neither a folder of image shards with {MANIFEST} nor a local folder; "
-                "give one, or make shards with `milan-pipeline pack-images`"
+                f"{place} is neither a folder of image shards with {MANIFEST_NAME} nor a local "
+                "folder; give one, or make shards with `milan-pipeline pack-images`"
             )
         part, classes, source = scan_folder(root, kind=kind, masks=masks)
         table = LabelledTable(parts=[part], kind=kind, classes=classes, source=source)

@@ -144,11 +144,6 @@ def _require_one_identity(targets: Manifest) -> None:
     wanted = targets.common.get("identity_hash")
     for shard in targets.shards:
         found = shard.details.get("identity_hash")
-        if found is None and wanted is not None:
-            raise MismatchError(
-                f"{targets.folder} lists {shard.name} without the identity_hash of its targets, as "
-                "it was packed by an earlier version; run pack-targets again"
-            )
         if found != wanted:
             raise MismatchError(
                 f"{targets.folder} mixes targets: the identity_hash of {shard.name} is {found!r} "

@@ -17,14 +17,14 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from milan_pipeline import storage
 from milan_pipeline.cluster.world import World
 from milan_pipeline.core.keyed_random import keyed_generator
-from milan_pipeline.core.schema import MISSHAPEN, parsed
+from milan_pipeline.core.schema import DocumentError, parsed
 from milan_pipeline.data.loader import BatchT
 from milan_pipeline.errors import BadImageError, DataError
 from milan_pipeline.images.budget import BadImageBudget, LedgerRow, ledger_row
@@ -108,12 +108,6 @@ def spare_places(table: SampleTable, epoch: int, key: str, seed: int) -> Iterato
     for number in itertools.chain(range(first, total), range(first)):
         shard = int(np.searchsorted(bounds, number, side="right")) - 1
         yield Place(epoch, view, shard, number - int(bounds[shard]))
-
-
-class _Row(TypedDict):
-    shard: str
-    key: str
-    reason: str
 
 
 class RunLedger:
@@ -203,10 +197,9 @@ def unreadable_images(folder: Path, what: str) -> list[LedgerRow]:
     """
     path = folder / f"unreadable-{what}.json"
     try:
-        rows = parsed(path.read_bytes(), list[_Row]) if path.exists() else []
-    except MISSHAPEN as error:
+        return parsed(path.read_bytes(), list[LedgerRow]) if path.exists() else []
+    except DocumentError as error:
         raise DataError(f"{path} is damaged ({error}); remove it") from error
-    return [{"shard": row["shard"], "key": row["key"], "reason": row["reason"]} for row in rows]
 
 
 def readable(shown: Iterable[ResultT | None]) -> Iterator[ResultT]:

@@ -5,9 +5,8 @@ A sound JPEG is decoded by simplejpeg, to the pixels that Pillow gives but in 0.
 so that packing images, which only reads headers, starts at once. The second half (crop, resize,
 flip) is `crops.py`.
 
-What a file may ask of a decoder beside pixels: scans of a JPEG without end, extras of a PNG.
-
-Both are looked for in the bytes alone, before anything is decoded.
+Before anything is decoded, the bytes are searched for what makes decoders work without end: many
+scans of a JPEG, extra chunks of a PNG.
 """
 
 import struct
@@ -37,7 +36,7 @@ class _PlainJpegFile(JpegImageFile):
     """Pillow's JPEG reader without its look into EXIF, which warns on harmless broken metadata."""
 
     def _read_dpi_from_exif(self) -> None:
-        """Skip it: only the print resolution would be learnt."""
+        """Skip it: it would only tell the resolution for printing."""
 
 
 def decode_rgb(data: bytes) -> NDArray[np.uint8]:

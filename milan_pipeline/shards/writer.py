@@ -1,7 +1,4 @@
-"""Tar shards: write one byte-reproducibly, index a foreign one, read samples back verified.
-
-Write many shards and their manifest so that a kill loses no finished shard.
-"""
+"""Write tar shards: the same samples give the same bytes, and a kill loses no finished shard."""
 
 import contextlib
 import dataclasses
@@ -118,7 +115,7 @@ def _refuse_duplicates(keys: list[str], name: str) -> None:
 
 
 logger = logging.getLogger(__name__)
-# Rewriting the manifest may take this share of the time at most: with many shards it is long.
+# Rewriting the manifest, which is long if there are many shards, may take this share of the time.
 MANIFEST_TIME_SHARE = 0.1
 
 

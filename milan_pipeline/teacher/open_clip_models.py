@@ -13,7 +13,7 @@ from open_clip.pretrained import get_pretrained_cfg
 from open_clip.timm_model import TimmModel
 from torch import nn
 
-from milan_pipeline.core.schema import MISSHAPEN, conforming, parsed
+from milan_pipeline.core.schema import DocumentError, conforming, parsed
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.teacher.quick_gelu import settle_quick_gelu
@@ -168,7 +168,7 @@ def known_statistics(spec: TeacherSpec) -> dict[str, list[float]]:
             document = parsed(path.read_bytes(), dict[str, Any])
             known = document.get("preprocess_cfg", {})
             conforming(known, _Statistics)
-        except MISSHAPEN as error:
+        except DocumentError as error:
             raise ConfigError(
                 f"--teacher {spec.name!r} has a configuration with no mean and std as they must be "
                 f"({error}); fix {path}"

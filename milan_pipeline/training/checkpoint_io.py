@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from milan_pipeline.cluster.world import like
-from milan_pipeline.core.schema import MISSHAPEN
 from milan_pipeline.errors import DataError
 from milan_pipeline.training.checkpoints import (
     AVERAGE,
@@ -46,7 +45,7 @@ def load_checkpoint(
         _load_verified(folder, model, optimiser, average)
     except (DataError, torch.OutOfMemoryError):  # which says nothing of what fits
         raise
-    except (OSError, RuntimeError, *MISSHAPEN) as error:
+    except (OSError, RuntimeError, ValueError, TypeError, LookupError) as error:
         reason = " ".join(str(error).split())
         raise DataError(
             f"{folder} does not fit what is trained ({reason:.300}); give another --out"

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from milan_pipeline import storage
 from milan_pipeline.cluster.world import whole
-from milan_pipeline.core.console import warn
-from milan_pipeline.core.schema import MISSHAPEN, parsed
+from milan_pipeline.core.schema import DocumentError, parsed
 from milan_pipeline.errors import DataError, MismatchError, StorageError
 from milan_pipeline.training.optim import MovingAverage
+from milan_pipeline.training.state import CONFIG_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -105,9 +105,9 @@ def require_recorded(run: Path) -> None:
     Raises:
         MismatchError: it is one; training would go on from them under any options.
     """
-    if _by_step(run) and not (run / "config.json").exists():
+    if _by_step(run) and not (run / CONFIG_NAME).exists():
         raise MismatchError(
-            f"{run} has checkpoints but no config.json; give another --out or delete its "
+            f"{run} has checkpoints but no {CONFIG_NAME}; give another --out or delete its "
             "checkpoints"
         )
 
@@ -126,7 +126,7 @@ def newest_checkpoint(run: Path) -> tuple[int, Path] | None:
             verify_checkpoint(folder)
         except DataError as error:
             torn.append(folder)
-            warn(str(error))
+            logger.warning("%s", error)
             continue
         return step, folder
     if torn:
@@ -146,7 +146,7 @@ def verify_checkpoint(folder: Path) -> None:
     try:
         hashes = _hashes(folder)
         bad = [name for name in sorted(hashes) if _sha256(folder / name) != hashes[name]]
-    except (OSError, *MISSHAPEN) as error:
+    except (OSError, DocumentError) as error:
         raise DataError(f"{folder} is torn ({error}); delete it to go on from the last") from error
     if bad:
         raise DataError(f"{folder / bad[0]} is damaged; delete the checkpoint to go on without it")
@@ -168,9 +168,10 @@ def _prune(run: Path, step: int, keep: int) -> None:
         try:
             shutil.rmtree(steps[other])
         except OSError as error:
-            warn(
-                f"{steps[other]} cannot be deleted ({error.strerror or error}); delete it to have "
-                "its space"
+            logger.warning(
+                "%s cannot be deleted (%s); delete it to have its space",
+                steps[other],
+                error.strerror or error,
             )
 
 
@@ -184,7 +185,7 @@ def _is_complete(folder: Path) -> bool:
         for name in _hashes(folder):
             with safe_open(folder / name, framework="pt"):
                 pass
-    except (OSError, SafetensorError, *MISSHAPEN):
+    except (OSError, SafetensorError, DocumentError):
         return False
     return True
 
@@ -193,13 +194,15 @@ def _hashes(folder: Path) -> dict[str, str]:
     """Return the hashes of a checkpoint's files, by name: of all that are there, of no others.
 
     Raises:
-        MISSHAPEN: the list is damaged; a name in it may lead anywhere, so that none is followed.
+        DocumentError: the list is damaged; a name in it may lead anywhere, so none is followed.
         OSError: it cannot be read.
     """
     hashes = parsed((folder / HASHES).read_bytes(), dict[str, str])
     wanted = {MODEL, OPTIMISER} | {name for name in (AVERAGE,) if (folder / name).exists()}
     if wanted != hashes.keys():
-        raise KeyError(f"{HASHES} lists {sorted(hashes)!r:.200} where {sorted(wanted)} are needed")
+        raise DocumentError(
+            f"{HASHES} lists {sorted(hashes)!r:.200} where {sorted(wanted)} are needed"
+        )
     return hashes
 
 

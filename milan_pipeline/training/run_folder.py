@@ -20,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from milan_pipeline import storage
 from milan_pipeline.cluster.world import World, whole
-from milan_pipeline.core.schema import MISSHAPEN, Count, parsed
+from milan_pipeline.core.schema import Count, DocumentError, parsed
 from milan_pipeline.errors import DataError, StorageError
 from milan_pipeline.storage.filesystems import reason_of
 from milan_pipeline.training.checkpoint_io import CheckpointWriter, load_checkpoint
@@ -72,6 +72,9 @@ class RunFolder:
         self.world.wait_for_all()
 
 
+LOG_NAME = "log.jsonl"
+
+
 class RunLog:
     """Append each step once; on resume, drop the lines of steps that will be done again."""
 
@@ -82,7 +85,7 @@ class RunLog:
             run: the run folder.
             resume_step: steps that are kept; lines of later ones are dropped.
         """
-        self._path = run / "log.jsonl"
+        self._path = run / LOG_NAME
         text = self._path.read_text(errors="replace") if self._path.exists() else ""
         kept = [line for line in text.splitlines() if _step_of(line) <= resume_step]
         storage.put_bytes(str(self._path), "".join(f"{line}\n" for line in kept).encode())
@@ -240,5 +243,5 @@ def _step_of(line: str) -> float:
     """Return a line's step; a line that is cut short or damaged counts as never written."""
     try:
         return parsed(line, _Row)["step"]
-    except MISSHAPEN:
+    except DocumentError:
         return float("inf")

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
 
 from milan_pipeline import storage
-from milan_pipeline.core.schema import MISSHAPEN, Count, parsed
+from milan_pipeline.core.schema import Count, DocumentError, parsed
 from milan_pipeline.errors import DataError, MissingDataError
 
-STATE_NAME = "state.json"
+CONFIG_NAME, STATE_NAME = "config.json", "state.json"
+"""In a run's folder: its stage's record, and how far it is."""
 RunState = Literal["running", "interrupted", "done"]
 
 
@@ -43,7 +44,7 @@ def read_state(run: str) -> State | None:
         return parsed(storage.read_bytes(url), State)
     except MissingDataError:
         return None
-    except MISSHAPEN as error:
+    except DocumentError as error:
         raise DataError(f"{url} is damaged ({error}); run its stage again") from error
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from milan_pipeline import storage
 from milan_pipeline.cluster.world import World, share_buffers
-from milan_pipeline.core.schema import MISSHAPEN, Count, conforming, parsed
+from milan_pipeline.core.schema import Count, DocumentError, conforming, parsed
 from milan_pipeline.data.order import StepClock
 from milan_pipeline.errors import DataError
 from milan_pipeline.training.optim import MovingAverage
@@ -48,8 +48,8 @@ class Evaluations:
             lines = self._path.read_bytes().splitlines() if self._path.exists() else []
             rows = [parsed(line, dict[str, Any]) for line in lines]
             for row in rows:
-                conforming([row["step"], row[self._key]], tuple[Count, float])
-        except MISSHAPEN as error:
+                conforming([row.get("step"), row.get(self._key)], tuple[Count, float])
+        except DocumentError as error:
             raise DataError(
                 f"{self._path} is damaged ({error}); restore it, or give another output folder"
             ) from error

@@ -14,7 +14,7 @@ from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.codecs.registry import make_codec
 from milan_pipeline.codecs.spec import LEVELS, CodecSpec, parse_codec
 from milan_pipeline.codecs.spectrum import effective_rank
-from milan_pipeline.core.console import progress_bar, report
+from milan_pipeline.core.console import aligned, progress_bar, report
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.planning.codec_measures import CodecMeasures, FileBytes, Measurement
 from milan_pipeline.planning.codec_targets import stored_targets, synthetic_targets
@@ -133,22 +133,15 @@ def _lines(found: Mapping[Measurement, list[CodecMeasures]]) -> Iterator[str]:
         rank = effective_rank(measurement.variance_D)
         yield f"{measurement.targets.title}; effective rank {rank:.1f} of {width}"
         yield from (f"note: {note}" for note in measurement.targets.notes)
-        yield from _aligned(
+        yield from aligned(
             [
                 [heading for heading, _ in COLUMNS.values()],
                 *([_cell(row, name) for name in COLUMNS] for row in rows),
-            ]
+            ],
+            gap=2,
         )
 
 
 def _cell(row: CodecMeasures, name: str) -> str:
     value = getattr(row, name)
     return "-" if value is None else COLUMNS[name][1].format(value)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield lines of cells, the first column to the left and figures to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *others in rows:
-        figures = (f"{cell:>{size}}" for cell, size in zip(others, widths[1:], strict=True))
-        yield "  ".join([f"{first:<{widths[0]}}", *figures])

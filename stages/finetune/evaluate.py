@@ -23,6 +23,7 @@ from milan_pipeline.evaluate.results import write_stage_scores
 from milan_pipeline.models.layers import suit_cpu
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.training.run_folder import run_lock
+from milan_pipeline.training.state import CONFIG_NAME
 from stages.finetune.plan import require_known_classes, scans_of
 from stages.finetune.run import exam_config, table_of
 from stages.shared.training import ledger_of, training_precision, with_frozen_choices
@@ -67,7 +68,7 @@ def plan_evaluation(config: "Finetune", *, scans: Path | None = None) -> Evaluat
     require_same_classes(known, val, f"--encoder {config.encoder}", f"--val {config.val}")
     require_known_classes(val, description.arguments["num_classes"], config.val)
     record = StageRecord(
-        url=storage.join(config.out, "config.json"),
+        url=storage.join(config.out, CONFIG_NAME),
         stage="finetune",
         config=config,
         inputs={"encoder": fingerprint(config.encoder), "val": val.source},

@@ -23,6 +23,7 @@ from milan_pipeline.evaluate.classification.views import ViewConfig
 from milan_pipeline.evaluate.view import default_crop_pct
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.training.checkpoints import require_recorded
+from milan_pipeline.training.state import CONFIG_NAME
 from milan_pipeline.training.trainer import TrainingConfig, has_ended
 from stages.shared.training import (
     order_choice,
@@ -194,7 +195,7 @@ def plan(config: "Finetune", device: torch.device, *, remember: bool = False) ->
         "val": val.source,
     }
     record = StageRecord(
-        url=storage.join(config.out, "config.json"), stage="finetune", config=settled, inputs=inputs
+        url=storage.join(config.out, CONFIG_NAME), stage="finetune", config=settled, inputs=inputs
     )
     return Plan(
         config=settled, backbone=backbone, learnt=learnt, val=val, order=order, record=record

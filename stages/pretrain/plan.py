@@ -24,6 +24,7 @@ from milan_pipeline.pretrain.pixel_data import PixelData, open_pixel_data
 from milan_pipeline.pretrain.task import PretrainingConfig
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.training.checkpoints import require_recorded
+from milan_pipeline.training.state import CONFIG_NAME
 from milan_pipeline.training.trainer import TrainingConfig, has_ended
 from milan_pipeline.weights.run_weights import initial_weights, initialise
 from stages.shared.training import (
@@ -180,7 +181,7 @@ def _record(config: "Pretrain", data: RunData | PixelData) -> StageRecord:
     """Describe the run: `config.json`, with what must not change between its parts."""
     begun = {} if config.init is None else {"init": initial_weights(Path(config.init)).sha256}
     return StageRecord(
-        url=storage.join(config.out, "config.json"),
+        url=storage.join(config.out, CONFIG_NAME),
         stage="pretrain",
         config=config,
         inputs={

@@ -20,6 +20,7 @@ from milan_pipeline.evaluate.segmentation.scoring import SegmentationExaminer
 from milan_pipeline.models.layers import suit_cpu
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.training.run_folder import run_lock
+from milan_pipeline.training.state import CONFIG_NAME
 from stages.segment.choices import labels_of, scans_of, settled
 from stages.segment.run import PICTURE, exam_config, table_of
 from stages.shared.training import ledger_of, with_frozen_choices
@@ -66,7 +67,7 @@ def plan_evaluation(
     config = dataclasses.replace(config, **dataclasses.asdict(description.spec))
     val = open_labelled(config.val, kind="mask", scans=scans)
     record = StageRecord(
-        url=storage.join(config.out, "config.json"),
+        url=storage.join(config.out, CONFIG_NAME),
         stage="segment",
         config=config,
         inputs={"encoder": fingerprint(config.encoder), "val": val.source},

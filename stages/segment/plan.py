@@ -20,6 +20,7 @@ from milan_pipeline.evaluate.segmentation.task import PUBLISHED_BATCH, Segmentat
 from milan_pipeline.evaluate.segmentation.views import MaskedViewConfig
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.training.checkpoints import require_recorded
+from milan_pipeline.training.state import CONFIG_NAME
 from milan_pipeline.training.trainer import TrainingConfig, has_ended
 from stages.segment.choices import labels_of, scale_rule, scans_of, settled
 from stages.shared.training import (
@@ -220,7 +221,7 @@ def plan(config: "Segment", device: torch.device, *, remember: bool = False) -> 
         "val": val.source,
     }
     record = StageRecord(
-        url=storage.join(config.out, "config.json"), stage="segment", config=config, inputs=inputs
+        url=storage.join(config.out, CONFIG_NAME), stage="segment", config=config, inputs=inputs
     )
     return Plan(
         config=config, backbone=backbone, learnt=learnt, val=val, order=order, record=record

@@ -15,6 +15,7 @@ from milan_pipeline.data.order import OrderChoice
 from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.training.checkpoints import newest_checkpoint
+from milan_pipeline.training.state import CONFIG_NAME
 from stages.shared.training_options import TrainingOptions
 
 ConfigT = TypeVar("ConfigT", bound=TrainingOptions)
@@ -27,7 +28,7 @@ def with_frozen_choices(config: ConfigT, *names: str) -> ConfigT:
         config: with None or "auto" where a choice is open.
         names: of the options that may be.
     """
-    previous = read_record(storage.join(config.out, "config.json")) or {"content": {}}
+    previous = read_record(storage.join(config.out, CONFIG_NAME)) or {"content": {}}
     frozen: dict[str, Any] = {
         name: previous["content"][name]
         for name in names
