@@ -9,7 +9,7 @@ from milan_pipeline import storage
 from milan_pipeline.core.schema import MISSHAPEN, Count, parsed
 from milan_pipeline.errors import DataError, MissingDataError
 
-STATE_NAME = "state.json"
+STATE_NAME, RECORD_NAME = "state.json", "config.json"
 RunState = Literal["running", "interrupted", "done"]
 
 
