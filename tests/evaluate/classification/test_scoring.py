@@ -85,5 +85,5 @@ def test_images_none_of_which_can_be_decoded_have_no_score(tmp_path, monkeypatch
     for path in place.rglob("*.jpg"):
         spoil(path)
     monkeypatch.setattr(RunLedger, "budget", lambda _: BadImageBudget(fraction=1, images=3))
-    with pytest.raises(DataError, match="not one of the images to score on can be decoded"):
+    with pytest.raises(DataError, match="none of the images to score on can be decoded"):
         scored(None, place)
