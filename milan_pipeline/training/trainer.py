@@ -90,6 +90,9 @@ class Trainer(Generic[BatchT]):
     before each checkpoint the ledger, where there is one.
 
     Attributes:
+        run: the run folder.
+        world: the processes that train together.
+        ledger: the images that could not be decoded, where some may be unreadable.
         average: the moving average of the weights, where there is one.
     """
 
@@ -103,15 +106,15 @@ class Trainer(Generic[BatchT]):
         world: World | None = None,
         ledger: RunLedger | None = None,
     ) -> None:
-        self._run = run
-        self._folder = RunFolder(run, world or World())
+        self.run = run
+        self.world = world or World()
+        self._folder = RunFolder(run, self.world)
         self._task = task
         self._config = config
         self._clock = clock
-        self._world = world or World()
-        self._ledger = ledger
+        self.ledger = ledger
         self._device = next(task.model.parameters()).device
-        self._replica = replicate(task.model, self._world, fsdp=config.fsdp)
+        self._replica = replicate(task.model, self.world, fsdp=config.fsdp)
         if config.compile:
             # In place, so that names stay; block by block, since sharding acts between blocks.
             for block in blocks_of(task.model):
@@ -145,9 +148,9 @@ class Trainer(Generic[BatchT]):
         """
         first = self._folder.restore(self._task.model, self._optimiser, self.average)
         total, batch = max(first, self._config.total_steps), self._config.batch
-        meter, first_part = Meter(batch, self._world), slice(0, self._config.micro_batch)
+        meter, first_part = Meter(batch, self.world), slice(0, self._config.micro_batch)
         bar = progress_bar(
-            self._config.title, total=total * batch, initial=first * batch, shown=self._world.leads
+            self._config.title, total=total * batch, initial=first * batch, shown=self.world.leads
         )
         with (
             explained_worker_deaths(),
@@ -163,12 +166,12 @@ class Trainer(Generic[BatchT]):
                 bar.update(batch)
                 if after_step is not None:
                     after_step(step)
-                asked = stop.agreed(self._world.most)
+                asked = stop.agreed(self.world.most)
                 stopping = asked.signal_name is not None and step < total
                 self._keep(step, folder, meter, now=stopping or step == total)
                 if stopping:
                     folder.interrupt(step)
-                    asked.raise_if_asked(f"{self._run} has a checkpoint of step {step}")
+                    asked.raise_if_asked(f"{self.run} has a checkpoint of step {step}")
         return {"steps": total, "steps_done_now": total - first} | meter.summary()
 
     def _keep(self, step: int, folder: OpenRun, meter: Meter, *, now: bool) -> None:
@@ -176,8 +179,8 @@ class Trainer(Generic[BatchT]):
         checkpoint = now or step % self._config.checkpoint_every == 0
         if checkpoint or step % self._config.log_every == 0:
             folder.log.write(meter.rows(self._clock, folder.last_good))
-        if checkpoint and self._ledger is not None:
-            self._ledger.settle(self._world)
+        if checkpoint and self.ledger is not None:
+            self.ledger.settle(self.world)
         if checkpoint:
             folder.checkpoint(step, self._task.model, self._optimiser, self.average)
 
@@ -221,12 +224,10 @@ def has_ended(record: StageRecord, folder: Path, total_steps: int) -> bool:
 
 
 def train_into(
-    folder: Path,
     trainer: Trainer[BatchT],
     batches_from: Callable[[range], Generator[BatchT, None, None]],
     stop: StopRequest,
     *,
-    world: World,
     record: StageRecord,
     prepared: Callable[[], None],
     finish: Callable[[dict[str, Any]], dict[str, Any]],
@@ -235,11 +236,9 @@ def train_into(
     """Train to the last step together with the other processes, and call the run done.
 
     Args:
-        folder: of the run.
-        trainer: for it.
+        trainer: of the run.
         batches_from: opens the stream of this process's parts of a range of steps.
         stop: asked after each step.
-        world: all processes; the first one writes.
         record: `config.json`.
         prepared: called when all are ready, before the first of them writes anything.
         finish: writes what the run ends in, given the trainer's counts; returns the counts for the
@@ -249,15 +248,15 @@ def train_into(
     Returns:
         The counts of the record; in processes other than the first, the trainer's own.
     """
-    world.wait_for_all()  # until all have read what an earlier run left
+    trainer.world.wait_for_all()  # until all have read what an earlier run left
     prepared()
-    if not world.leads:
+    if not trainer.world.leads:
         return trainer.train(batches_from, stop, after_step=after_step)
-    with run_lock(folder):
+    with run_lock(trainer.run):
         # Only now, when nothing can be wrong with the options any more, are they the run's own.
         record.begin()
         counts = trainer.train(batches_from, stop, after_step=after_step)
-        told = finish(counts)
-        write_state(folder, "done", step=counts["steps"], total_steps=counts["steps"])
-        record.finish(told)
-    return told
+        recorded = finish(counts)
+        write_state(trainer.run, "done", step=counts["steps"], total_steps=counts["steps"])
+        record.finish(recorded)
+    return recorded
