@@ -1,6 +1,6 @@
-"""What `codecs` measures, and how it says so.
+"""Run `codecs`: measure codecs, print the results and draw them.
 
-Apart from the options because it imports torch, which `--help` must not.
+This is separate from the options since it imports torch, which `--help` must not do.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ COLUMNS = {
     "encode_per_s": ("encode/s", "{:.0f}"),
     "decode_per_s": ("decode/s", "{:.0f}"),
 }
-"""Of the table: for each key of the JSON objects a heading and a format."""
+"""Columns of the table: a heading and a format for each key of the JSON objects."""
 
 
 def measure(config: "MeasureCodecs") -> None:
@@ -52,9 +52,9 @@ def measure(config: "MeasureCodecs") -> None:
     Raises:
         ConfigError: a codec or the device is unknown, or a codec does not fit the targets.
         MissingDataError: there is no store, or it lacks units.
-        MismatchError: its extraction has not ended.
-        DataError: it is damaged.
-        StorageError: it cannot be read, or the picture cannot be written.
+        MismatchError: the store's extraction has not ended.
+        DataError: the store is damaged.
+        StorageError: the store cannot be read, or the picture cannot be written.
     """
     for text in config.codec:
         parse_codec(text)
@@ -77,9 +77,9 @@ def measure(config: "MeasureCodecs") -> None:
 
 
 def chosen(texts: Sequence[str], width: int) -> dict[str, CodecSpec]:
-    """Settle the codecs that are asked for, or all, for targets of width D.
+    """Return the codecs of the options, for targets of width D; without any, return all codecs.
 
-    All are the named ones and a range of ratios, but for those that take as many bytes as another.
+    All codecs are the named ones and a range of ratios; codecs of equal bytes are listed once.
 
     Raises:
         ConfigError: a codec is unknown, or takes more than int8.
