@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from milan_pipeline import storage
+from milan_pipeline.cluster.world import World
 from milan_pipeline.data.labelled_sources import scan_folder, scan_shards
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.images.decode import decode_rgb
@@ -91,14 +92,15 @@ class LabelledTable:
         del view  # every epoch has the same samples
         return np.array([len(part) for part in self.parts], dtype=np.int64)
 
-    def places(self, rank: int = 0, world: int = 1) -> Iterator[Place]:
-        """Yield the place of every sample, or of every `world`-th from `rank`, in order."""
+    def places(self, world: World | None = None) -> Iterator[Place]:
+        """Yield the places of the samples in order; of several processes, this one's share."""
+        world = world or World()
         places = (
             Place(0, 0, number, row)
             for number, part in enumerate(self.parts)
             for row in range(len(part))
         )
-        return (place for at, place in enumerate(places) if at % world == rank)
+        return (place for at, place in enumerate(places) if at % world.size == world.rank)
 
     def read(
         self, places: Iterator[Place], cache: CacheConfig | None = None

@@ -5,8 +5,6 @@ From a drawn start the ring is dealt into LANES equal contiguous spans (so that 
 out each epoch, even of a single shard), and each span is shuffled in fixed blocks. A global batch
 takes the same number from every lane. Ranks and loader workers only divide the lanes
 among themselves, so the sequence of global batches does not depend on how many there are.
-
-Which labelled sample comes when, settled from how many there are.
 """
 
 import dataclasses
@@ -54,6 +52,42 @@ class OrderConfig:
     def per_lane(self) -> int:
         """Pairs that one lane gives to a batch."""
         return self.batch // self.lanes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OrderChoice:
+    """What options say of an order; None leaves a choice to the data.
+
+    Attributes:
+        batch: samples in a global batch; None is the published size, for small data less.
+        lanes: of the order; None is the largest power of two, at most 64, that divides the batch.
+        block: samples of a lane that are shuffled together.
+        seed: of the order.
+    """
+
+    batch: int | None
+    lanes: int | None
+    block: int
+    seed: int
+
+    def settled(self, samples: int, published_batch: int) -> OrderConfig:
+        """Fill in what is open.
+
+        Args:
+            samples: how many there are in an epoch.
+            published_batch: the size that the method's authors train with.
+
+        Raises:
+            ConfigError: a batch is larger than an epoch, or is no multiple of the lanes.
+        """
+        batch = self.batch or default_batch(samples, published_batch)
+        if batch > samples:
+            raise ConfigError(
+                f"--batch-size {batch} is more than the {samples} samples to train on; give at "
+                f"most {samples}, or more images"
+            )
+        lanes = self.lanes or default_lanes(batch)
+        return OrderConfig(seed=self.seed, batch=batch, lanes=lanes, block=self.block)
 
 
 class EpochOrder:
@@ -172,28 +206,3 @@ def lanes_of(part: int, parts: int, lanes: range) -> range:
 def usable_workers(wanted: int, lanes: int) -> int:
     """Return the largest number of loader workers, at most `wanted`, that divides the lanes."""
     return next((count for count in range(min(wanted, lanes), 0, -1) if lanes % count == 0), 0)
-
-
-def labelled_order(
-    samples: int, *, batch: int | None, lanes: int | None, block: int, seed: int, usual: int
-) -> OrderConfig:
-    """Settle the order; None leaves a choice to the data.
-
-    Args:
-        samples: how many labelled ones there are.
-        batch: samples in a global batch; None is `usual`, for small data less.
-        lanes: of the order; None is up to 64.
-        block: samples of a lane that are shuffled together.
-        seed: of the order.
-        usual: the published batch.
-
-    Raises:
-        ConfigError: there are fewer samples than a batch.
-    """
-    batch = batch or default_batch(samples, usual)
-    if batch > samples:
-        raise ConfigError(
-            f"--batch-size {batch} is more than the {samples} labelled images; give at most "
-            f"{samples}, or more images"
-        )
-    return OrderConfig(seed=seed, batch=batch, lanes=lanes or default_lanes(batch), block=block)

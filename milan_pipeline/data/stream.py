@@ -13,6 +13,7 @@ from typing import Any
 import webdataset as wds
 from torch.utils.data import IterableDataset, get_worker_info
 
+from milan_pipeline.cluster.world import World
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.data.loader import (
     BatchT,
@@ -87,8 +88,7 @@ def batches(
     *,
     steps: range,
     workers: int,
-    rank: int = 0,
-    world: int = 1,
+    world: World | None = None,
     pin_memory: bool = False,
     cache: CacheConfig | None = None,
     ledger: RunLedger | None = None,
@@ -101,8 +101,7 @@ def batches(
         to_examples: turns samples into examples without a batch dimension, on the worker.
         steps: of the run, counted over epochs.
         workers: loader processes at most; fewer where they cannot share the lanes equally.
-        rank: of this process.
-        world: processes that share the lanes.
+        world: the processes that share the lanes.
         pin_memory: copy batches to page-locked memory, for a GPU.
         cache: keep what is read from the shards in a local folder.
         ledger: told of images that cannot be decoded, in whose place others come (`unreadable.py`);
@@ -112,7 +111,8 @@ def batches(
         DataError: an image cannot be decoded, or more cannot than the ledger puts up with.
         StorageError: a loader process has no room for a batch.
     """
-    lanes = lanes_of(rank, world, range(order.lanes))
+    world = world or World()
+    lanes = lanes_of(world.rank, world.size, range(order.lanes))
     workers = usable_workers(workers, len(lanes))
     parts = max(1, workers)
     source = SampleSource(table, order, lanes=lanes, steps=steps, cache=cache)

@@ -5,9 +5,8 @@ import functools
 from typing import Any
 
 from milan_pipeline.codecs.interface import Codec
-from milan_pipeline.data.order import OrderConfig, StepClock, default_batch, default_lanes
+from milan_pipeline.data.order import OrderChoice, OrderConfig
 from milan_pipeline.data.pairs import OnMissing, PairSamples, PairTable, join_pairs
-from milan_pipeline.data.stream import step_clock
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.models.build import StudentSpec
 from milan_pipeline.models.student import Student
@@ -27,7 +26,6 @@ class RunData:
 
     pairs: PairTable
     order: OrderConfig
-    clock: StepClock
     identity: Identity
     identity_hash: str
     codec: Codec
@@ -110,22 +108,16 @@ def open_run_data(
     *,
     views: int | None,
     on_missing: OnMissing,
-    batch: int | None,
-    lanes: int | None,
-    block: int,
-    seed: int,
+    order: OrderChoice,
 ) -> RunData:
-    """Join images and targets and settle the order; None leaves a choice to the data.
+    """Join images and targets and settle the order.
 
     Args:
         images: folder of image shards.
         targets: folder of target shards.
         views: how many views to use; None is all that are packed.
         on_missing: what to do with samples that have one side only.
-        batch: pairs in a global batch; None is the published size, for small data less.
-        lanes: of the order; None is up to 64.
-        block: pairs of a lane that are shuffled together.
-        seed: of the order.
+        order: of the pairs, as far as it is chosen.
 
     Raises:
         ConfigError: the data hold fewer views or pairs than asked for.
@@ -143,18 +135,9 @@ def open_run_data(
     codec = read_shards_codec(targets, identity)
     pairs = join_pairs(image_manifest, target_manifest, views=views, on_missing=on_missing)
     least = min(int(pairs.counts(view).sum()) for view in range(views))
-    batch = batch or default_batch(least, PUBLISHED_BATCH)
-    if batch > least:
-        raise ConfigError(
-            f"--batch-size {batch} is more than the {least} pairs of a view; give at most {least}, "
-            "or more images and their targets"
-        )
-    lanes = lanes or default_lanes(batch)
-    order = OrderConfig(seed=seed, batch=batch, lanes=lanes, block=block)
     return RunData(
         pairs=pairs,
-        order=order,
-        clock=step_clock(PairSamples(pairs), order),
+        order=order.settled(least, PUBLISHED_BATCH),
         identity=identity,
         identity_hash=target_manifest.common["identity_hash"],
         codec=codec,

@@ -14,9 +14,7 @@ import numpy as np
 import torch
 
 from milan_pipeline.data.image_table import ImageTable, open_images
-from milan_pipeline.data.order import OrderConfig, StepClock, default_batch, default_lanes
-from milan_pipeline.data.stream import step_clock
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.data.order import OrderChoice, OrderConfig
 from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.images.crops import Pixels, cut_patches, view_pixels
 from milan_pipeline.images.decode import decode_rgb
@@ -116,7 +114,6 @@ class PixelData:
     Attributes:
         samples: the images.
         order: how they are dealt.
-        clock: steps of an epoch.
         manifest_sha256: of the images.
         views: how many views an image has; None draws a new one each epoch.
         min_scale: smallest share of an image's area in a view.
@@ -125,7 +122,6 @@ class PixelData:
 
     samples: ImageTable
     order: OrderConfig
-    clock: StepClock
     manifest_sha256: str
     views: int | None
     min_scale: float
@@ -177,39 +173,24 @@ def open_pixel_data(
     *,
     views: int | None,
     min_scale: float | None,
-    batch: int | None,
-    lanes: int | None,
-    block: int,
-    seed: int,
+    order: OrderChoice,
 ) -> PixelData:
-    """Open the images and settle their order; None leaves a choice to the data.
+    """Open the images and settle their order.
 
     Args:
         images: folder of image shards.
         views: of an image; None draws a new one each epoch.
         min_scale: smallest share of an image's area in a view; None is the published 0.2.
-        batch: images in a global batch.
-        lanes: of the order.
-        block: images of a lane that are shuffled together.
-        seed: of order, views and masks.
+        order: of the images, as far as it is chosen; its seed is that of views and masks too.
 
     Raises:
         ConfigError: there are fewer images than a batch has.
     """
     manifest = load_manifest(images, kind="images")
     samples = open_images(manifest)
-    count = int(samples.counts(0).sum())
-    batch = batch or default_batch(count, PUBLISHED_BATCH)
-    if batch > count:
-        raise ConfigError(
-            f"--batch-size {batch} is more than the {count} images; give at most {count}"
-        )
-    lanes = lanes or default_lanes(batch)
-    order = OrderConfig(seed=seed, batch=batch, lanes=lanes, block=block)
     return PixelData(
         samples=samples,
-        order=order,
-        clock=step_clock(samples, order),
+        order=order.settled(int(samples.counts(0).sum()), PUBLISHED_BATCH),
         manifest_sha256=manifest.sha256,
         views=views,
         min_scale=MIN_SCALE if min_scale is None else min_scale,

@@ -14,10 +14,10 @@ from milan_pipeline.images.crops import Pixels
 from milan_pipeline.teacher.description import (
     DTYPES,
     PIXEL_PATH,
-    _content,
-    _settled,
-    _weights_sha256,
+    hash_weights,
     settle_precision,
+    settled_tower,
+    teacher_content,
 )
 from milan_pipeline.teacher.open_clip_models import (
     architecture_of,
@@ -42,7 +42,7 @@ class Teacher:
         _prepare(self._device)
         self.spec = settle_precision(spec, self._device)
         visual.eval().requires_grad_(requires_grad=False)
-        self._tower, self.prior = _settled(visual, spec)
+        self._tower, self.prior = settled_tower(visual, spec)
         self._reader = PriorReader(self._tower, self.prior)
         self.image_size = self._tower.image_size
         self.grid = self._tower.grid
@@ -53,7 +53,7 @@ class Teacher:
         self.std = [float(value) for value in (IMAGENET_STD if imagenet else own["std"])]
         self._pixels = Pixels(self.mean, self.std, self._device, scaling="pixels")
         self._architecture = architecture_of(visual)
-        self.weights_sha256 = _weights_sha256(visual, resampled=is_resampled(visual))
+        self.weights_sha256 = hash_weights(visual, resampled=is_resampled(visual))
         self._dtype = DTYPES[self.spec.precision]
         visual.to(device=self._device, dtype=self._dtype)
         if spec.compile:
@@ -88,7 +88,7 @@ class Teacher:
 
     def identity(self) -> dict[str, Any]:
         """Return the teacher's part of the identity."""
-        content = _content(self.spec, self._tower, self.prior, self._architecture)
+        content = teacher_content(self.spec, self._tower, self.prior, self._architecture)
         return content | {"weights_sha256": self.weights_sha256}
 
     def preprocessing(self) -> dict[str, Any]:

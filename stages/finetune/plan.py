@@ -12,7 +12,7 @@ from milan_pipeline import storage
 from milan_pipeline.cli.options import fields_from
 from milan_pipeline.data.class_order import warn_of_class_order
 from milan_pipeline.data.labelled import LabelledTable, open_labelled, require_same_classes
-from milan_pipeline.data.order import OrderConfig, StepClock, labelled_order
+from milan_pipeline.data.order import OrderConfig, StepClock
 from milan_pipeline.data.stream import step_clock
 from milan_pipeline.encoders.backbone import Backbone
 from milan_pipeline.encoders.load import fingerprint, load_backbone
@@ -25,6 +25,7 @@ from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.training.checkpoints import require_recorded
 from milan_pipeline.training.trainer import TrainingConfig, has_ended
 from stages.shared.training import (
+    order_choice,
     say_images,
     say_sizes,
     say_space,
@@ -171,14 +172,7 @@ def plan(config: "Finetune", device: torch.device, *, remember: bool = False) ->
     require_recorded(config.folder)
     config = with_frozen_choices(config, "batch_size", "lanes", "precision")
     learnt, val = open_tables(config, scans=scans_of(config) if remember else None)
-    order = labelled_order(
-        learnt.samples,
-        batch=config.batch_size,
-        lanes=config.lanes,
-        block=config.shuffle_block,
-        seed=config.seed,
-        usual=PUBLISHED_BATCH,
-    )
+    order = order_choice(config).settled(learnt.samples, PUBLISHED_BATCH)
     backbone = load_backbone(
         config.encoder,
         image_size=config.image_size,

@@ -13,7 +13,9 @@ from milan_pipeline.cli.options import fields_from
 from milan_pipeline.cluster.launch import is_launched
 from milan_pipeline.cluster.world import require_processes
 from milan_pipeline.core.console import say
+from milan_pipeline.data.order import StepClock
 from milan_pipeline.data.pairs import OnMissing
+from milan_pipeline.data.stream import step_clock
 from milan_pipeline.models.build import StudentSpec, build_student
 from milan_pipeline.models.student import Student
 from milan_pipeline.pretrain.examples import Batch
@@ -25,6 +27,7 @@ from milan_pipeline.training.checkpoints import require_recorded
 from milan_pipeline.training.trainer import TrainingConfig, has_ended
 from milan_pipeline.weights.run_weights import initial_weights, initialise
 from stages.shared.training import (
+    order_choice,
     say_sizes,
     say_space,
     say_steps_to_do,
@@ -82,9 +85,14 @@ class Plan:
         )
 
     @functools.cached_property
+    def clock(self) -> StepClock:
+        """Which epoch a step is of."""
+        return step_clock(self.data.samples, self.data.order)
+
+    @functools.cached_property
     def training(self) -> TrainingConfig:
         """What the loop needs to know; most options are its fields' namesakes."""
-        total = self.data.clock.total(self.config.epochs)
+        total = self.clock.total(self.config.epochs)
         steps = min(total, self.config.max_steps or total)
         return fields_from(
             TrainingConfig, self.config, batch=self.data.order.batch, total_steps=steps
@@ -161,17 +169,11 @@ def _settled(config: "Pretrain", device: torch.device) -> "tuple[Pretrain, RunDa
 
 
 def _open_data(config: "Pretrain") -> RunData | PixelData:
-    order: dict[str, Any] = {
-        "views": config.views,
-        "batch": config.batch_size,
-        "lanes": config.lanes,
-        "block": config.shuffle_block,
-        "seed": config.seed,
-    }
+    images, views, order = config.images, config.views, order_choice(config)
     if config.targets is None:
-        return open_pixel_data(config.images, min_scale=config.min_scale, **order)
+        return open_pixel_data(images, views=views, min_scale=config.min_scale, order=order)
     on_missing: OnMissing = "skip" if config.on_missing == "skip" else "error"
-    return open_run_data(config.images, config.targets, on_missing=on_missing, **order)
+    return open_run_data(images, config.targets, views=views, on_missing=on_missing, order=order)
 
 
 def _record(config: "Pretrain", data: RunData | PixelData) -> StageRecord:

@@ -66,8 +66,7 @@ def train(
             to_examples,
             steps=steps,
             workers=config.workers,
-            rank=world.rank,
-            world=world.size,
+            world=world,
             pin_memory=device.type == "cuda",
             cache=cache,
             ledger=ledger,
@@ -79,7 +78,9 @@ def train(
         return counts | {"missing": data.missing, "unreadable": unreadable}
 
     task = Pretraining(student, data.targets(), planned.recipe)
-    trainer = Trainer(config.folder, task, planned.training, data.clock, world=world, ledger=ledger)
+    trainer = Trainer(
+        config.folder, task, planned.training, planned.clock, world=world, ledger=ledger
+    )
     counts = train_into(
         config.folder,
         trainer,

@@ -9,7 +9,7 @@ import torch
 from milan_pipeline import storage
 from milan_pipeline.cli.options import fields_from
 from milan_pipeline.data.labelled import LabelledTable, open_labelled
-from milan_pipeline.data.order import OrderConfig, StepClock, labelled_order
+from milan_pipeline.data.order import OrderConfig, StepClock
 from milan_pipeline.data.stream import step_clock
 from milan_pipeline.encoders.backbone import Backbone
 from milan_pipeline.encoders.load import fingerprint, load_backbone
@@ -23,6 +23,7 @@ from milan_pipeline.training.checkpoints import require_recorded
 from milan_pipeline.training.trainer import TrainingConfig, has_ended
 from stages.segment.choices import labels_of, scale_rule, scans_of, settled
 from stages.shared.training import (
+    order_choice,
     say_images,
     say_sizes,
     say_space,
@@ -204,14 +205,7 @@ def plan(config: "Segment", device: torch.device, *, remember: bool = False) -> 
     learnt = whole.subset(config.label_fraction, config.seed)
     learnt = learnt.shuffled(config.seed)
     val = open_labelled(config.val, kind="mask", scans=scans)
-    order = labelled_order(
-        learnt.samples,
-        batch=config.batch_size,
-        lanes=config.lanes,
-        block=config.shuffle_block,
-        seed=config.seed,
-        usual=PUBLISHED_BATCH,
-    )
+    order = order_choice(config).settled(learnt.samples, PUBLISHED_BATCH)
     backbone = load_backbone(
         config.encoder,
         image_size=config.image_size,

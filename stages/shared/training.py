@@ -11,6 +11,7 @@ import torch
 
 from milan_pipeline import storage
 from milan_pipeline.core.console import bytes_text, say
+from milan_pipeline.data.order import OrderChoice
 from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.training.checkpoints import newest_checkpoint
@@ -40,6 +41,13 @@ def training_precision(precision: str, device: torch.device) -> str:
     if precision != "auto":
         return precision
     return "bf16" if device.type == "cuda" else "fp32"
+
+
+def order_choice(config: TrainingOptions) -> OrderChoice:
+    """Return what the options say of the order of samples."""
+    return OrderChoice(
+        batch=config.batch_size, lanes=config.lanes, block=config.shuffle_block, seed=config.seed
+    )
 
 
 def ledger_of(config: TrainingOptions, what: str, images: int) -> RunLedger:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from milan_pipeline.cluster.world import World
 from milan_pipeline.data.labelled import open_labelled, require_same_classes
 from milan_pipeline.data.order import OrderConfig
 from milan_pipeline.data.stream import SampleSource
@@ -47,7 +48,7 @@ def test_shards_and_class_folders_hold_the_same_labels(tree, shards):
 
 def test_processes_share_the_places(shards):
     table = open_labelled(str(shards), kind="class")
-    parts = [list(table.places(rank, 3)) for rank in range(3)]
+    parts = [list(table.places(World(rank, 3))) for rank in range(3)]
     assert sorted(place for part in parts for place in part) == sorted(table.places())
 
 

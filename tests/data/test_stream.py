@@ -12,12 +12,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from milan_pipeline.cluster.world import World
 from milan_pipeline.codecs.interface import decode_prior
 from milan_pipeline.data import stream as stream_module
 from milan_pipeline.data.loader import join
 from milan_pipeline.data.order import lanes_of, usable_workers
 from milan_pipeline.data.pairs import PairSamples
-from milan_pipeline.data.stream import SampleSource, batches
+from milan_pipeline.data.stream import SampleSource, batches, step_clock
 from milan_pipeline.errors import DataError
 from milan_pipeline.models.student import in_grid_order
 from milan_pipeline.pretrain.examples import Batch, ExampleConfig, ToExamples
@@ -49,7 +50,7 @@ def four_epochs(data):
 
 
 def test_each_epoch_shows_every_sample_once(data, four_epochs):
-    assert data.clock.steps == (2, 2)
+    assert step_clock(data.samples, data.order).steps == (2, 2)
     for epoch in range(4):
         keys = four_epochs[2 * epoch].keys + four_epochs[2 * epoch + 1].keys
         assert len(keys) == len(set(keys)) == 24
@@ -98,7 +99,7 @@ def test_a_resume_at_a_step_goes_on_with_the_same_batches(data, four_epochs, wor
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_the_ranks_parts_make_up_the_global_batches(data, four_epochs, world):
-    ranks = [stream(data, range(8), rank=rank, world=world) for rank in range(world)]
+    ranks = [stream(data, range(8), world=World(rank, world)) for rank in range(world)]
     require_equal([join(list(parts)) for parts in zip(*ranks, strict=True)], four_epochs)
 
 
@@ -171,7 +172,7 @@ def test_targets_of_a_fitted_codec_come_as_they_are_stored(fitted, workers):
     assert data.layout.is_shared
     stored, priors = torch.from_numpy(block.codes), decode_prior(block.prior)
     config = ExampleConfig(image_size=16, patch_size=8, kept=2, mask_seed=0, layout=data.layout)
-    steps = range(data.clock.steps[0])
+    steps = range(step_clock(data.samples, data.order).steps[0])
     seen = list(
         batches(
             PairSamples(data.pairs), data.order, ToExamples(config), steps=steps, workers=workers

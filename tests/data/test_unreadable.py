@@ -6,6 +6,7 @@ import itertools
 import pytest
 import torch
 
+from milan_pipeline.cluster.world import World
 from milan_pipeline.data.image_table import open_images
 from milan_pipeline.data.loader import join
 from milan_pipeline.data.order import OrderConfig
@@ -83,7 +84,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(table, ledger, undivided
 
 
 def test_the_ranks_parts_make_up_the_global_batches(table, ledger, undivided):
-    ranks = [stream(table, ledger, rank=rank, world=2) for rank in range(2)]
+    ranks = [stream(table, ledger, world=World(rank, 2)) for rank in range(2)]
     require_equal([join(list(parts)) for parts in zip(*ranks, strict=True)], undivided)
 
 

@@ -6,11 +6,11 @@ Equal results are equal bit for bit.
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from milan_pipeline.data.order import OrderChoice
 from milan_pipeline.data.pairs import OnMissing
-from milan_pipeline.data.stream import batches
+from milan_pipeline.data.stream import batches, step_clock
 from milan_pipeline.encoders.readers import read_run_encoder
 from milan_pipeline.pretrain.examples import ExampleConfig, ToExamples
 from milan_pipeline.pretrain.feature_data import open_run_data
@@ -31,13 +31,11 @@ BATCH, LANES = 8, 4
 
 def trained_on(images: Path, targets: Path, on_missing: OnMissing = "error") -> list[Any]:
     """Return all that an epoch of each view shows to a student, step by step."""
-    data = open_run_data(
-        str(images), str(targets), views=None, on_missing=on_missing, batch=BATCH, lanes=LANES,
-        block=5, seed=0,
-    )  # fmt: skip
+    order = OrderChoice(batch=BATCH, lanes=LANES, block=5, seed=0)
+    data = open_run_data(str(images), str(targets), views=None, on_missing=on_missing, order=order)
     config = ExampleConfig(image_size=32, patch_size=8, kept=4, mask_seed=0, layout=data.layout)
     read_shards_codec(str(targets), data.identity)
-    steps = range(sum(data.clock.steps))
+    steps = range(sum(step_clock(data.samples, data.order).steps))
     stream = batches(data.samples, data.order, ToExamples(config), steps=steps, workers=0)
     return [(batch.keys, [_bytes(tensor) for tensor in batch[:-1]]) for batch in stream]
 
@@ -63,7 +61,7 @@ def arrays_of(store: Path, only: str) -> dict[str, bytes]:
     record = read_store_record(str(store), identity)
     units = finished_units(str(store), identity, record, views=None, allow_unfinished=False)
     (opened,) = [open_unit(str(store), unit, mark) for unit, mark in units if unit.path == only]
-    return {name: np.asarray(array[:]).tobytes() for name, array in sorted(opened.arrays())}
+    return {name: opened.values(name).tobytes() for name in opened.names}
 
 
 def listed(folder: Path, kind: str, number: int = 0) -> list[Any]:

@@ -4,6 +4,7 @@ import dataclasses
 
 from hypothesis import strategies as st
 
+from milan_pipeline.data.order import OrderChoice
 from milan_pipeline.data.pairs import PairSamples, join_pairs
 from milan_pipeline.data.stream import batches
 from milan_pipeline.pretrain.examples import ExampleConfig, ToExamples
@@ -26,10 +27,7 @@ def open_data(images, targets, *, batch=12, lanes=12):
         str(targets),
         views=None,
         on_missing="error",
-        batch=batch,
-        lanes=lanes,
-        block=5,
-        seed=0,
+        order=OrderChoice(batch=batch, lanes=lanes, block=5, seed=0),
     )
 
 

@@ -13,8 +13,9 @@ from torch import nn
 
 from milan_pipeline.cluster.world import World
 from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.data.order import OrderChoice
 from milan_pipeline.data.pairs import PairSamples
-from milan_pipeline.data.stream import batches
+from milan_pipeline.data.stream import batches, step_clock
 from milan_pipeline.errors import InterruptedRunError
 from milan_pipeline.evaluate.results import Result, config_hash
 from milan_pipeline.models.build import StudentSpec, build_student
@@ -53,10 +54,7 @@ def open_data(image_shards, target_shards):
         str(target_shards),
         views=None,
         on_missing="error",
-        batch=8,
-        lanes=4,
-        block=5,
-        seed=0,
+        order=OrderChoice(batch=8, lanes=4, block=5, seed=0),
     )
 
 
@@ -108,14 +106,14 @@ class Run:
                 ToExamples(examples),
                 steps=steps,
                 workers=workers,
-                rank=self.world.rank,
-                world=self.world.size,
+                world=self.world,
             )
             for step, batch in zip(steps, source, strict=True):
                 yield change(step + 1, batch)
 
         task = Pretraining(self.student, self.data.codec, recipe)
-        trainer = Trainer(self.folder, task, config, self.data.clock, world=self.world)
+        clock = step_clock(self.data.samples, self.data.order)
+        trainer = Trainer(self.folder, task, config, clock, world=self.world)
         self.counts = trainer.train(batches_from, stop or StopRequest())
         return self.counts
 

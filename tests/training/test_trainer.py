@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from milan_pipeline.cluster.world import blocks_of
 from milan_pipeline.data.pairs import PairSamples
-from milan_pipeline.data.stream import batches
+from milan_pipeline.data.stream import batches, step_clock
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.pretrain.examples import ToExamples
 from milan_pipeline.pretrain.losses import cosine_loss
@@ -167,7 +167,7 @@ def test_the_log_tells_loss_rate_speed_waiting_and_memory(data, whole):
     assert all(row.keys() == fields for row in whole.log)
     assert all(row["images_per_second"] > 0 <= row["data_wait_seconds"] for row in whole.log)
     assert all(row["memory_bytes"] > 1_000_000 for row in whole.log)
-    assert data.clock.steps == (3, 3)
+    assert step_clock(data.samples, data.order).steps == (3, 3)
     for row in whole.log:
         assert row["epoch"] == pytest.approx((row["step"] - 1) / 3)
         expected = learning_rate(row["epoch"], base=0.02, batch=8, warmup_epochs=1.0, epochs=4)

@@ -83,7 +83,7 @@ def score(
     """
     world = world or World()
     counts = torch.zeros(3, dtype=torch.float64)
-    samples = table.read(table.places(world.rank, world.size))
+    samples = table.read(table.places(world))
 
     def seen(sample: dict[str, Any]) -> tuple[Tensor, int]:
         return views(sample), sample["label"]

@@ -106,7 +106,7 @@ def score(
     """
     world = world or World()
     confusion_YY = torch.zeros(classes, classes, dtype=torch.float64)
-    samples = table.read(table.places(world.rank, world.size))
+    samples = table.read(table.places(world))
     shown = ordered_map(ledger.noting(exhibits), samples, workers=threads, ahead=2 * batch)
     bar = progress_bar("evaluate", total=table.samples, shown=world.leads)
     with contextlib.closing(samples), contextlib.closing(shown), bar:

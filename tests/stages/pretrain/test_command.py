@@ -157,7 +157,7 @@ def test_options_that_cannot_work_leave_no_run_behind(shards, tmp_path):
 def test_a_batch_larger_than_the_data_is_a_clear_error(shards, tmp_path, capsys):
     pretrain(*shards, tmp_path / "run", "--batch-size", 32, code=2)
     error = capsys.readouterr().err
-    assert "--batch-size 32 is more than the 24 pairs of a view; give at most 24" in error
+    assert "--batch-size 32 is more than the 24 samples to train on; give at most 24" in error
     assert not (tmp_path / "run").exists()
 
 

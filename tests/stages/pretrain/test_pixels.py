@@ -57,7 +57,7 @@ def test_every_choice_makes_another_run(whole, image_shards, tmp_path, more):
         (("--masking", "semantic"), "--masking semantic needs a teacher's attention"),
         (("--supervise", "all"), "--supervise all cannot be had of --target pixels"),
         (("--min-scale", 2), "--min-scale 2.0 is for --target pixels and within 0 to 1"),
-        (("--batch-size", 4096), "--batch-size 4096 is more than the 24 images"),
+        (("--batch-size", 4096), "--batch-size 4096 is more than the 24 samples"),
     ],
 )
 def test_what_does_not_fit_is_refused(image_shards, tmp_path, capsys, more, said):
@@ -73,14 +73,14 @@ def test_features_need_their_targets(image_shards, tmp_path, capsys):
 
 def test_the_first_loss_is_maes(whole, image_shards):
     """Its formula, on the first batch and weights, with pixels put together from the whole view."""
+    from milan_pipeline.data.order import OrderChoice
     from milan_pipeline.data.stream import batches
     from milan_pipeline.models.build import StudentSpec, build_student
     from milan_pipeline.models.student import patchify
     from milan_pipeline.pretrain.pixel_data import open_pixel_data
 
-    data = open_pixel_data(
-        str(image_shards), views=None, min_scale=None, batch=8, lanes=None, block=4096, seed=0
-    )
+    order = OrderChoice(batch=8, lanes=None, block=4096, seed=0)
+    data = open_pixel_data(str(image_shards), views=None, min_scale=None, order=order)
     content = json.loads((whole / "config.json").read_text())["content"]
     spec = StudentSpec.from_content(content)
     grid, width = data.target_shape(spec)
