@@ -1,1 +1,1 @@
-"""Whatever --encoder names, frozen or to be trained further."""
+"""What --encoder names: frozen encoders, and backbones to train further."""

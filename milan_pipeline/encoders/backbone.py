@@ -1,7 +1,7 @@
-"""timm's transformers without their classifiers: how they are described, made and filled.
+"""Gives a transformer of timm without its head, made from arguments and weights (`EncoderParts`).
 
-Every transformer is brought to one form: tokens are normed by a last `norm`, whatever pools them
-comes after. timm's models that norm what they have pooled (`fc_norm`) get the same norm before it.
+Every transformer gets one form: a last `norm` normalises the tokens, and pooling comes after it.
+Models of timm that normalise after pooling (`fc_norm`) get that norm before pooling.
 
 Legend: B batch, N tokens, P of them no patches (CLS, registers), E width.
 """
@@ -24,7 +24,7 @@ FETCHING = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cach
 OF_TRAINING = {"drop_rate", "drop_path_rate"}
 LEFT_OUT = FETCHING | OF_TRAINING
 ALONE = {"pretrained": False, "num_classes": 0}
-# How the families of timm are told to norm tokens and not what is pooled; first fit.
+# How each family of timm is made to normalise tokens before they are pooled; the first that fits.
 NORMS: tuple[dict[str, bool], ...] = (
     {"final_norm": True, "fc_norm": False},
     {"use_post_transformer_norm": True, "use_fc_norm": False},
@@ -37,13 +37,13 @@ HEAD = ("head.", "head_dist.", "attn_pool.")
 
 
 class EncoderParts(NamedTuple):
-    """A transformer as arguments and weights.
+    """A transformer without its head, as arguments and weights.
 
     Attributes:
         arguments: from `backbone_arguments`.
-        state: weights under timm's names, with or without those of a head; None: to be drawn.
-        mean: of each channel of the pixels in [0, 1] that it is given.
-        std: likewise.
+        state: weights under timm's names, with or without those of a head; None: drawn at random.
+        mean: of each channel of its pixels, in [0, 1].
+        std: standard deviation of each channel of its pixels, in [0, 1].
     """
 
     arguments: dict[str, Any]
@@ -53,10 +53,10 @@ class EncoderParts(NamedTuple):
 
 
 def backbone_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what makes the model that `arguments` describes, without a head, normed at its end.
+    """Return the arguments that make the described model without a head, with a norm at its end.
 
     Args:
-        arguments: of `timm.create_model`; what they say of head, pooling and drop is left out.
+        arguments: of `timm.create_model`; those of head, pooling and dropout are left out.
 
     Returns:
         Plain JSON, `img_size` included.
@@ -126,7 +126,7 @@ def assemble(
 
 
 def without_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Leave out a head's weights, and put a norm of pooled tokens where one of tokens is."""
+    """Leave out a head's weights, and rename a norm of pooled tokens to one of all tokens."""
     kept = {key: value for key, value in state.items() if not key.startswith(HEAD)}
     return {_renamed(key): value for key, value in kept.items()}
 
@@ -142,7 +142,7 @@ def _outline(arguments: Mapping[str, Any]) -> Any:
 
 
 def _require_tokens(model: Any, name: str) -> int | list[int]:
-    """Refuse what gives no tokens (B, P + L, E); return its image size."""
+    """Return a model's image size; refuse a model that gives no tokens (B, P + L, E)."""
     size = getattr(getattr(model, "patch_embed", None), "img_size", None)
     if isinstance(size, tuple) and hasattr(model, "num_prefix_tokens"):
         height, width = size
@@ -185,8 +185,8 @@ class Backbone:
         model: on the CPU, in training mode, all of it trainable; `forward_features` gives tokens
             after the final norm, (B, N, E), of which `num_prefix_tokens` are no patches.
         arguments: plain JSON; `timm.create_model(**arguments)` makes the architecture again.
-        mean: of each channel of the pixels in [0, 1] that it is given.
-        std: likewise.
+        mean: of each channel of its pixels, in [0, 1].
+        std: standard deviation of each channel of its pixels, in [0, 1].
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""CLIP's image towers as timm's transformers: the tokens after the final norm, not projected.
+"""Gives the image tower of a CLIP as a transformer of timm, without its projection.
 
-open_clip's own vision transformer becomes timm's, by timm's own conversion of its weights; a tower
-of timm's under open_clip is taken out as it is.
+timm itself converts the weights of open_clip's own vision transformer; where open_clip wraps a
+model of timm, that model is taken as it is.
 """
 
 import math
@@ -21,7 +21,7 @@ from milan_pipeline.models.vit import CANNOT_BUILD
 from milan_pipeline.teacher.open_clip_models import blank_visual, known_statistics, load_visual
 from milan_pipeline.teacher.spec import TeacherSpec
 
-# timm's names fix the epsilon of their norms; all else can be told to either.
+# A model's name in timm fixes the epsilon of its norms; all else are arguments.
 BY_EPSILON = {1e-5: "vit_base_patch16_clip_224", 1e-6: "vit_base_patch16_224"}
 
 
@@ -118,7 +118,7 @@ def _arguments(visual: VisionTransformer) -> dict[str, Any]:
 
 
 def _activation(visual: VisionTransformer) -> str | None:
-    """Return what timm calls the activation; None for one that it does not have."""
+    """Return timm's name of the activation; None if timm does not have it."""
     activation = visual.transformer.resblocks[0].mlp.gelu
     if isinstance(activation, QuickGELU):
         return "quick_gelu"

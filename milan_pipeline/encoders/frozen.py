@@ -1,4 +1,4 @@
-"""Frozen encoders behind one face: a trained student, a CLIP tower, or the bare pixels.
+"""Gives features of images by frozen encoders of one interface: student, CLIP tower, or pixels.
 
 Shape suffixes: B batch, C = 3 channels, H, W pixels, N tokens, E width, F features.
 """
@@ -19,10 +19,10 @@ class FrozenEncoder(Protocol):
     """What evaluation needs of an encoder.
 
     Attributes:
-        name: what tables call it.
+        name: shown in tables.
         image_size: height and width of its input, in pixels.
-        mean: of each channel, subtracted from pixels in [0, 1]; `features` does it.
-        std: of each channel, dividing them after.
+        mean: of each channel, in [0, 1]; `features` normalises the pixels itself.
+        std: standard deviation of each channel, in [0, 1].
     """
 
     name: str
@@ -72,7 +72,7 @@ class TeacherEncoder:
 
 
 class StudentEncoder:
-    """A timm transformer without its head; see `backbone`."""
+    """A transformer of timm without its head; see `backbone`."""
 
     def __init__(self, model: Any, *, name: str, mean: list[float], std: list[float]) -> None:
         height, width = model.patch_embed.img_size

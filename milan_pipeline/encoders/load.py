@@ -1,7 +1,4 @@
-"""What `--encoder` may name, frozen: find it, tell whether it changed, load it.
-
-Encoders to be trained further, whatever they come from: timm's transformers without a head.
-"""
+"""Gives the encoder that `--encoder` names: frozen, or as a backbone to train further."""
 
 import hashlib
 from pathlib import Path
@@ -89,9 +86,10 @@ def image_size_of(spec: str, *, random_init: bool = False) -> int:
 
 
 def fingerprint(spec: str, *, random_init: bool = False) -> str:
-    """Name what stands behind `spec` without loading it: the hash of its files, if it has any.
+    """Return what identifies the encoder without loading it: the hash of its files, if it has any.
 
-    Pretrained weights of timm's are told by their name, and by the version that may exchange them.
+    timm's pretrained weights are identified by their name and by timm's version, as another version
+    may have other weights under that name.
 
     Raises:
         MissingDataError: the run's files, or those of a CLIP's folder, are not there.

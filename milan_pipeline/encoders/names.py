@@ -1,4 +1,4 @@
-"""What `--encoder` names, told from its text and the files there: nothing is loaded or imported."""
+"""Tells what kind of encoder `--encoder` names, without loading or importing anything."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def is_named(spec: str) -> bool:
 def require_done(spec: str, *, allow_unfinished: bool = False) -> None:
     """Refuse the encoder of a run that is not done, unless that is allowed.
 
-    Whatever tells of no state is no run that could be unfinished: a name, an exported encoder.
+    A name or an exported encoder has no state, and is accepted.
 
     Raises:
         MismatchError: the run is not done.

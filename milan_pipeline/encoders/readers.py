@@ -1,9 +1,4 @@
-"""Encoders in files: a run folder, or a `.safetensors` with the `.json` that describes it.
-
-Encoders by timm's names: with weights that timm fetches, or random ones.
-
-An encoder that was trained here as a plain model of timm, for code that knows timm alone.
-"""
+"""Gives the parts of an encoder from a run folder, from a file, or by a name of timm."""
 
 from typing import Any, NamedTuple
 
@@ -28,7 +23,7 @@ from milan_pipeline.storage.checksums import read_checked
 from milan_pipeline.weights.files import EncoderDescription, read_document
 from milan_pipeline.weights.run_weights import ENCODER, encoder_file, encoder_part
 
-# The arguments of timm that `vit.build_encoder` takes, and what it calls them.
+# Arguments of timm that `vit.build_encoder` takes, and its names for them.
 REBUILDABLE = {
     "model_name": "name",
     "img_size": "image_size",
@@ -37,7 +32,7 @@ REBUILDABLE = {
     "depth": "depth",
     "num_heads": "heads",
 }
-# Those that it finds by itself.
+# Arguments that it needs not be given.
 DERIVED = {*ALONE, *LEFT_OUT, *NORM_ARGUMENTS, "global_pool"}
 
 

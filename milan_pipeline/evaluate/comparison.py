@@ -1,4 +1,4 @@
-"""One table of many results: a row each, or one for all that differ in their seed only."""
+"""Puts many results in one table: a row each, or one for all that differ in their seed only."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ STAGES = ("probe", "finetune", "segment")
 METRICS = (
     "knn", "linear", "linear-official", "linear-sweep", "top1", "top5", "miou", "macc", "aacc",
 )  # fmt: skip
-# What a row tells in a column of its own, or in none.
+# These have columns of their own, or none.
 NOT_SETTINGS = ("encoder", "random_init", "seed")
 FINGERPRINT_DIGITS = 8
 
@@ -24,9 +24,9 @@ class Row:
     """One or more results, in a table.
 
     Attributes:
-        encoder: what the table calls it.
-        stage: which measured.
-        settings: what the stage's results do not all have in common, beside encoder and seed.
+        encoder: its name in the table.
+        stage: which stage measured.
+        settings: options and inputs in which the stage's results differ, beside encoder and seed.
         results: one, or those of several seeds.
     """
 
@@ -36,7 +36,7 @@ class Row:
     results: tuple[Result, ...]
 
     def values(self, metric: str) -> list[float]:
-        """Return what the results measured, in per cent; empty where none did."""
+        """Return the results' values of a metric, in per cent; empty where no result has it."""
         return [r.metrics[metric] for r in self.results if metric in r.metrics]
 
 
@@ -51,14 +51,14 @@ def rows_of(results: Iterable[Result], *, over_seeds: bool = False) -> list[Row]
         results: of any stages.
         over_seeds: whether to join them.
     """
-    found = sorted(results, key=_place)
-    settings = {id(result): _settings(result) for result in found}
+    ordered = sorted(results, key=_place)
+    settings = {id(result): _settings(result) for result in ordered}
     common = {
-        stage: _common([settings[id(result)] for result in found if result.stage == stage])
-        for stage in {result.stage for result in found}
+        stage: _common([settings[id(result)] for result in ordered if result.stage == stage])
+        for stage in {result.stage for result in ordered}
     }
     groups: dict[Any, list[Result]] = {}
-    for result in found:
+    for result in ordered:
         key = (result.stage, result.name, result.random_init, content_hash(settings[id(result)]))
         groups.setdefault(key if over_seeds else id(result), []).append(result)
     return [
@@ -85,7 +85,7 @@ def metric_names(rows: Iterable[Row]) -> list[str]:
 def to_documents(rows: Sequence[Row], *, over_seeds: bool = False) -> list[dict[str, Any]]:
     """Return each row as a JSON object.
 
-    With `over_seeds` seeds, hashes and folders are lists, and a metric is {"mean", "std", "n"}; of
+    With `over_seeds`, seeds, hashes and folders are lists, and a metric is {"mean", "std", "n"}; of
     a single value the sample standard deviation is null.
     """
     return [_document_over_seeds(row) if over_seeds else _document(row) for row in rows]
@@ -128,9 +128,9 @@ def to_markdown(rows: Sequence[Row], *, over_seeds: bool = False) -> str:
 
 
 def to_blocks(rows: Sequence[Row], *, over_seeds: bool = False) -> str:
-    """Write rows one below the other, a line a cell: for a terminal that the table is too wide for.
+    """Write rows one below the other, a line a cell, for a terminal too narrow for the table.
 
-    What a row has no value of is left out.
+    Empty cells are left out.
     """
     columns = _columns(rows, over_seeds=over_seeds)
     width = max(map(len, columns))
@@ -175,7 +175,7 @@ def _settings(result: Result) -> dict[str, Any]:
 
 
 def _common(settings: Sequence[dict[str, Any]]) -> set[str]:
-    """Name the settings that all have, and have alike."""
+    """Return the names of the settings that are the same for all."""
     first = settings[0]
     return {n for n, v in first.items() if all(n in other and other[n] == v for other in settings)}
 
@@ -202,9 +202,9 @@ def _cell(values: Sequence[float], over_seeds: bool) -> str:
         return ""
     if not over_seeds:
         return f"{values[0]:.2f}"
-    found = _spread(values)
-    spread = "" if found["std"] is None else f" ± {found['std']:.2f}"
-    return f"{found['mean']:.2f}{spread} ({found['n']})"
+    spread = _spread(values)
+    deviation = "" if spread["std"] is None else f" ± {spread['std']:.2f}"
+    return f"{spread['mean']:.2f}{deviation} ({spread['n']})"
 
 
 def _text(value: Any) -> str:

@@ -1,7 +1,7 @@
-"""`scores.json`, which every evaluating stage leaves in its folder: write it, read it, find it.
+"""Writes, reads and finds `scores.json`, the result of every stage that evaluates.
 
-It holds what was measured, in per cent, beside all that the figures depend on: the content options
-and the fingerprints of what was read. Execution options and paths are left to the stage's record.
+It holds the metrics in per cent and all that they depend on: the content options and the
+fingerprints of the inputs. Execution options and paths are in the stage's record alone.
 """
 
 import dataclasses
@@ -26,17 +26,17 @@ class Result:
     """One `scores.json`.
 
     Attributes:
-        folder: where it lies.
-        stage: which stage measured: "probe", "finetune", "segment".
+        folder: of the file.
+        stage: which stage wrote it: "probe", "finetune", "segment".
         encoder: the spec that was evaluated.
-        random_init: whether its weights were drawn anew.
+        random_init: whether its weights were random.
         seed: of the evaluation.
         config_hash: of the content options and inputs; see `config_hash`.
         metrics: name to per cent: "knn@20", "linear", "top1", "top5", "miou", "macc", "aacc".
         content: the content options, by name.
         inputs: fingerprints of what was read, by name.
-        label: what tables shall call the encoder, if not by its spec.
-        extras: whatever else the stage tells.
+        label: the encoder's name in tables, if not its spec.
+        extras: the stage's own details.
     """
 
     folder: str
@@ -53,7 +53,7 @@ class Result:
 
     @property
     def name(self) -> str:
-        """What tables call the encoder."""
+        """The encoder's name in tables."""
         if self.label is not None:
             return self.label
         return self.encoder + (" (random weights)" if self.random_init else "")
@@ -65,11 +65,11 @@ STORED = tuple(
 
 
 def config_hash(content: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
-    """Name what a result depends on in 12 hexadecimal digits.
+    """Hash what a result depends on to 12 hexadecimal digits.
 
     Args:
-        content: the stage's content options. One that names an input too, as `encoder` does, counts
-            by the input's fingerprint alone, so that a run that was moved keeps its hash.
+        content: the stage's content options. For one that is an input, too, such as `encoder`, only
+            the input's fingerprint counts, so that the hash of a run stays when it is moved.
         inputs: fingerprints of what the stage read.
     """
     document = {"content": own_content(content, inputs), "inputs": dict(inputs)}
@@ -96,12 +96,12 @@ def write_scores(
 ) -> Result:
     """Write `folder/scores.json`, atomically.
 
-    The arguments are the attributes of `Result`; `extras` are laid beside them, under other names.
+    The arguments are the attributes of `Result`; `extras` stand beside them, under other names.
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    found = Result(
+    result = Result(
         folder=folder,
         stage=stage,
         encoder=encoder,
@@ -114,10 +114,10 @@ def write_scores(
         label=label,
         extras=dict(extras or {}),
     )
-    document = {name: getattr(found, name) for name in STORED} | found.extras
+    document = {name: getattr(result, name) for name in STORED} | result.extras
     text = json.dumps(document, indent=1) + "\n"
     storage.put_bytes(storage.join(folder, SCORES), text.encode())
-    return found
+    return result
 
 
 def write_stage_scores(
@@ -127,8 +127,8 @@ def write_stage_scores(
 
     Args:
         record: its configuration has `encoder`, `random_init`, `seed` and `label`.
-        metrics: see `Result`, as for the next.
-        extras: what else the stage tells.
+        metrics: see `Result`.
+        extras: see `Result`.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -171,7 +171,7 @@ def read_scores(folder: str) -> Result:
 def find_results(folders: Iterable[str]) -> list[Result]:
     """Read every `scores.json` in local folders and below them, in the order of their paths.
 
-    A file that several folders lead to is read once.
+    A file that lies below several of the folders is read once.
 
     Raises:
         MissingDataError: there is none below one of the folders, or no such folder.
@@ -179,14 +179,14 @@ def find_results(folders: Iterable[str]) -> list[Result]:
     """
     places: dict[Path, str] = {}
     for folder in folders:
-        found = sorted(
+        below = sorted(
             top for top, _, names in os.walk(storage.local_path(folder) or "") if SCORES in names
         )
-        if not found:
+        if not below:
             raise MissingDataError(
                 f"{folder} holds no {SCORES}, nor does a folder below it; give local folders that "
                 "probe, finetune or segment wrote to"
             )
-        for place in found:
+        for place in below:
             places.setdefault(Path(place).resolve(), place)
     return [read_scores(place) for place in places.values()]

@@ -1,4 +1,4 @@
-"""The view that evaluation shows: resized, then centre-cropped. One for `finetune` and `probe`.
+"""Makes the evaluation view of `finetune` and `probe`: resized, then centre-cropped.
 
 MILAN's and MAE's fine-tuning and linear probing, DINO's k-NN and DINOv2's linear evaluation resize
 the shorter side to 256 by Pillow's bicubic and cut the central 224 pixels; where a margin is odd,

@@ -1,4 +1,4 @@
-"""What a decoder is, and the prompting decoder of MILAN; `decoder_choices` has the others.
+"""What a decoder is, and the prompting decoder of MILAN; `baseline_decoders` has the others.
 
 Legend: B batch, L patches of the grid, K kept, M = L - K masked, N = 1 + L tokens, T supervised
 tokens, E encoder width, C decoder width, D target width, H heads, d = C / H, S = 1 + K prompts.
@@ -30,7 +30,7 @@ class Decoder(nn.Module, abc.ABC):
     Attributes:
         grid: rows and columns of patches.
         encoder_width: E.
-        mask_token: (1, 1, C), what stands for a patch that was not seen.
+        mask_token: (1, 1, C), which stands for a masked patch.
         masks_enter_encoder: whether mask tokens already pass through the encoder (C = E then).
     """
 

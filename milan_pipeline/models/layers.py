@@ -1,23 +1,14 @@
-"""The fixed positions and the initialisation that encoder and decoders share.
+"""Parts that encoder and decoders share: positions, initialisation, blocks, attention, linear.
 
-Run transformer blocks one after another, with or without keeping what they compute.
+Attention and linear layers choose the kernel that is fastest on the device; only rounding differs.
 
-Legend: B batch, N tokens, C width.
+On AMD CPUs, MKL does not use the whole machine: at the shapes of a student's step in float32, two
+Zen 4 cores reach 146 to 187 GFLOP/s with MKL and 189 to 204 with oneDNN, for the product and for
+the gradient of its input (torch 2.15). For the gradient of the weight, MKL is faster. torch uses
+oneDNN only for lower precisions and in compiled inference, so this module has its own operator.
 
-Attention by the kernel that suits the device and the type.
-
-Legend: B batch, H heads, M queries, N keys, d channels of a head.
-
-Linear layers by the matrix product that suits the CPU: oneDNN's instead of MKL's.
-
-On AMD CPUs MKL leaves some of the machine unused: at the shapes of a student's step in float32, two
-Zen 4 cores reach 146 to 187 GFLOP/s in it and 189 to 204 in oneDNN for the product itself and for
-the gradient of its input (torch 2.15); for the gradient of the weight MKL is the faster. torch
-takes oneDNN for lower precisions and in compiled inference alone, hence the operator here.
-
-Legend: N rows (tokens of a batch), I inputs, O outputs.
-
-What makes training on a CPU faster, and changes nothing but rounding.
+Legend: B batch, N tokens (or keys, or rows of a product), C width, H heads, M queries, d channels
+of a head, I inputs, O outputs.
 """
 
 from collections.abc import Iterable
@@ -108,7 +99,7 @@ def run_blocks(
 
 
 def attention(q_BHMd: Tensor, k_BHNd: Tensor, v_BHNd: Tensor) -> Tensor:
-    """Return softmax(q k^T / sqrt(d)) v, with torch's fused kernel wherever that is the faster.
+    """Return softmax(q k^T / sqrt(d)) v, with torch's fused kernel wherever that is faster.
 
     For bfloat16 on a CPU it is not: at the sizes of a student's decoder (147 queries, 197 keys, 32
     channels) forward and backward took 39 ms in the fused kernel, 26 ms in torch's unfused one and
@@ -143,14 +134,14 @@ def product(left_NI: Tensor, right_OI: Tensor, bias_O: Tensor | None) -> Tensor:
     """Return left @ right^T + bias, (N, O), through oneDNN.
 
     Args:
-        left_NI: float32 on the CPU, of any strides, as the next.
-        right_OI: likewise.
-        bias_O: likewise, or None.
+        left_NI: float32 on the CPU, of any strides.
+        right_OI: float32 on the CPU, of any strides.
+        bias_O: float32 on the CPU, of any strides; None adds nothing.
     """
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(  # what torch compiles to
+    product_NO: Tensor = torch.ops.mkldnn._linear_pointwise(  # what torch compiles to
         left_NI, right_OI, bias_O, "none", [], ""
     )
-    return found
+    return product_NO
 
 
 @product.register_fake

@@ -2,8 +2,8 @@
 
 MILAN's and MAE's fine-tuning (`interpolate_pos_embed`) and the ADE20K code of BeiT and MAE in
 mmsegmentation interpolate by torch's bicubic, align_corners=False, without antialiasing. timm
-antialiases unless told otherwise, for which torch takes another kernel, enlarging included: on a
-14 x 14 grid made 16 x 16, sine-cosine positions then differ by 1.6% of their norm.
+antialiases by default. torch then takes another kernel, even to enlarge: where a 14 x 14 grid
+becomes 16 x 16, sine-cosine positions differ by 1.6% of their norm.
 
 Legend: P tokens that are no patches (CLS, registers), L patches, E width.
 """

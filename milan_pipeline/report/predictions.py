@@ -24,8 +24,8 @@ from milan_pipeline.training.checkpoints import newest_checkpoint
 from milan_pipeline.weights.loaded_run import LoadedRun, load_run
 
 ABOUT_STORAGE = ("codec", "transcoded_from", "view_policy")
-"""Parts of an identity in which targets may differ from those that a run learnt, and still be
-predicted: how they are stored, and which views they are of."""
+"""Parts of an identity that may differ between the targets of a run and those that it predicts: how
+they are stored, and which views they are of."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,11 +44,11 @@ class Prediction:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Of a run: its predictions, their means, and whether it learnt from these very images."""
+    """Of a run: its predictions, their means, and whether it was trained on these images."""
 
     run: str
     step: int
-    seen: str
+    overlap: str
     views: list[Prediction]
 
     @property
@@ -73,12 +73,12 @@ def require_same_targets(run: RunReport, rows: TargetRows, targets: str) -> None
         raise MismatchError(
             f"{run.folder} did not learn targets of a teacher; leave out --targets {targets}"
         )
-    found = differences(without(theirs, ABOUT_STORAGE), without(ours, ABOUT_STORAGE))
-    if found:
-        listing = ", ".join(f"{name} is {a!r} there and {b!r} here" for name, a, b in found)
+    other = differences(without(theirs, ABOUT_STORAGE), without(ours, ABOUT_STORAGE))
+    if other:
+        listing = ", ".join(f"{name} is {a!r} there and {b!r} here" for name, a, b in other)
         raise MismatchError(
-            f"{run.folder} learnt other targets than --targets {targets}: {listing}; give targets "
-            "of its teacher"
+            f"{run.folder} was trained on other targets than --targets {targets}: {listing}; give "
+            "targets of its teacher"
         )
 
 
@@ -104,7 +104,7 @@ def predict(
         for number, view in enumerate(views)
     ]
     colours = token_colours(target_nLD)
-    found = []
+    predictions = []
     for number, (kept_K, pred_LD) in enumerate(pairs):
         cosine_L = F.cosine_similarity(pred_LD, target_nLD[number], dim=-1).numpy()
         visible_L = np.zeros(len(cosine_L), dtype=bool)
@@ -114,7 +114,7 @@ def predict(
             colours_uri(colours(part.numpy()).reshape(*rows.grid, 3)) if colours else ""
             for part in (target_nLD[number], known_LD)
         ]
-        found.append(
+        predictions.append(
             Prediction(
                 key=rows.key[number],
                 pixels=jpeg_uri(views[number]),
@@ -130,26 +130,28 @@ def predict(
     return Predictions(
         run=run.name,
         step=newest[0] if newest else 0,
-        seen=seen_in_training(run, rows),
-        views=found,
+        overlap=overlap_with_training(run, rows),
+        views=predictions,
     )
 
 
-def seen_in_training(run: RunReport, rows: TargetRows) -> str:
-    """Say whether the run learnt from the image shards that these views are of, if it is known.
+def overlap_with_training(run: RunReport, rows: TargetRows) -> str:
+    """Say whether the run was trained on the image shards of these views, if that is known.
 
-    Its record has the folder of its image shards, and shards are told by their sha256.
+    Its record has the folder of its image shards, and shards are identified by their sha256.
     """
     folder = run.record["config"].get("images")
     try:
         manifest = load_manifest(str(folder), kind="images", allow_unfinished=True)
     except MilanError:
         return "not known, as the images that the run learnt from are not where they were"
-    learnt = {shard.sha256 for shard in manifest.shards}
-    seen = sum(sha256 in learnt for sha256 in rows.source_sha256)
-    if not seen:
+    trained_on = {shard.sha256 for shard in manifest.shards}
+    trained = sum(sha256 in trained_on for sha256 in rows.source_sha256)
+    if not trained:
         return "held out: none of these views is of an image shard that the run learnt from"
-    return f"{seen} of {len(rows)} views are of image shards that the run learnt from: not held out"
+    return (
+        f"{trained} of {len(rows)} views are of image shards that the run learnt from: not held out"
+    )
 
 
 def _predicted(

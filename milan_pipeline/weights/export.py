@@ -1,8 +1,7 @@
-"""Write weights so that others load them: the encoder for timm and transformers, or all of it.
+"""Write weights in forms that other programs load: timm, transformers, MILAN's official code.
 
-A timm encoder in the layout of `ViTModel` of Hugging Face's transformers.
-
-Names are those of the models on the Hub; transformers 4 has them itself, 5 renames them on loading.
+For transformers, a timm encoder gets the layout of `ViTModel`. Its names are those of the models on
+the Hub: transformers 4 uses them, transformers 5 renames them when it loads them.
 """
 
 import io

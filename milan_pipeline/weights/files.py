@@ -1,6 +1,7 @@
-"""The `.json` beside weights: how timm makes the model again, and the pixels that it is given.
+"""Files of weights: ours, each with a `.json` that describes the model, and other people's.
 
-Read the weights in a checkpoint file of others, without running what a stranger pickled.
+The `.json` says how timm makes the model again and which pixels the model takes. A checkpoint of
+other people is read without running any code that is pickled in it.
 """
 
 import argparse

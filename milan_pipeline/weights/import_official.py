@@ -1,4 +1,4 @@
-"""Make a student of weights under official names."""
+"""Make a student from weights under official names."""
 
 import dataclasses
 from collections.abc import Mapping

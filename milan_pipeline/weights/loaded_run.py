@@ -1,4 +1,4 @@
-"""Open a run as a whole student, decoder included: to look at what it predicts.
+"""Load a run's whole student, with its decoder, to look at what it predicts.
 
 Legend: K kept, M masked patches, N = 1 + L tokens, T supervised tokens, D target width.
 """
@@ -27,15 +27,15 @@ from milan_pipeline.weights.run_weights import ENCODER_PART
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoadedRun:
-    """A run's student and what one must know to feed it.
+    """A run's student, and what its input must be.
 
     Attributes:
         student: in evaluation mode, on the CPU.
         grid: rows and columns of patches.
         patch_size: in pixels.
-        kept: K, the patches that it saw in training.
-        mean: of its pixels, in [0, 1].
-        std: likewise.
+        kept: K, the number of visible patches in training.
+        mean: of each channel of its pixels, in [0, 1].
+        std: standard deviation of each channel of its pixels, in [0, 1].
     """
 
     student: Student
@@ -93,7 +93,7 @@ def load_run(run: Path) -> LoadedRun:
         grid=grid,
         patch_size=patch_size,
         kept=kept_count(grid[0] * grid[1], content["mask_ratio"]),
-        # Imported ones may have been given other pixels than all that are trained here.
+        # An imported run may normalise pixels by other statistics than the runs trained here.
         mean=list(content.get("mean", IMAGENET_MEAN)),
         std=list(content.get("std", IMAGENET_STD)),
     )
@@ -102,7 +102,7 @@ def load_run(run: Path) -> LoadedRun:
 def trained_encoder(
     run: Path, arguments: Mapping[str, Any], *, averaged: bool = False
 ) -> VisionTransformer:
-    """Make the encoder of a run's newest checkpoint, which is whole even where training is not.
+    """Make the encoder of a run's newest checkpoint, whether the run has ended or not.
 
     Args:
         run: the run folder.

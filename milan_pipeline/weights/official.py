@@ -1,10 +1,9 @@
-"""The names that MILAN's official code gives the student's parameters.
+"""MILAN's official code: its names of the student's parameters, and which encoders it can load.
 
-The sizes of a student, read off the shapes of its weights under official names.
+The sizes of a student are read from the shapes of its weights under official names. An encoder that
+differs from a plain ViT cannot be loaded by code that only knows plain ones.
 
 Legend: E encoder width, C decoder width, D target width, p pixels of a patch.
-
-What a timm encoder has that a plain ViT has not, nor the code of others that knows no more.
 """
 
 import dataclasses
@@ -37,7 +36,7 @@ def require_official(encoder: VisionTransformer) -> None:
     """Refuse an encoder that the official code has no class for.
 
     Raises:
-        ConfigError: it is one; the first difference is named.
+        ConfigError: it differs from a plain ViT; the first difference is named.
     """
     # Unlike transformers, the official code cannot do without the biases of the joined qkv.
     blocks: list[Any] = list(encoder.blocks)
@@ -62,7 +61,7 @@ def load_official(student: Student, state: Mapping[str, Tensor]) -> None:
 def require_fitting(
     wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], *, what: str
 ) -> None:
-    """Refuse a state that has not just the wanted names, each in the wanted shape.
+    """Refuse a state unless it has exactly the wanted names, each in the wanted shape.
 
     Args:
         wanted: what the student has.
@@ -70,7 +69,7 @@ def require_fitting(
         what: names the state in the error.
 
     Raises:
-        MismatchError: it has not; the first names of each kind are in the message.
+        MismatchError: it has others; the first names of each kind are in the message.
     """
     shapes = [
         f"{name} of shape {tuple(state[name].shape)} where {tuple(wanted[name].shape)} is needed"
@@ -98,7 +97,7 @@ def _listing(names: list[str], most: int = 3) -> str:
 
 
 class DecoderSizes(NamedTuple):
-    """What the shapes of a checkpoint tell of its decoder: C, its blocks, and D."""
+    """A decoder's C, its number of blocks, and D, read from the shapes of a checkpoint."""
 
     width: int
     depth: int
@@ -107,7 +106,7 @@ class DecoderSizes(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OfficialSizes:
-    """What the shapes of a checkpoint tell.
+    """A student's sizes, read from the shapes of a checkpoint.
 
     Attributes:
         patch_size: p.
@@ -130,12 +129,12 @@ class OfficialSizes:
 
 
 def sizes_of(state: Mapping[str, Tensor]) -> OfficialSizes:
-    """Read the sizes of a student off its weights under official names.
+    """Read the sizes of a student from its weights under official names.
 
     A state without any `decoder_*` and without `mask_token` is an encoder alone.
 
     Raises:
-        MismatchError: a tensor that tells a size is missing or has another number of dimensions.
+        MismatchError: a tensor needed for a size is missing or has another number of dimensions.
         ConfigError: the positions are those of no square grid.
     """
     patches, width = _shape(state, "pos_embed", 3)[1] - 1, _shape(state, "cls_token", 3)[2]
@@ -165,16 +164,16 @@ def _decoder_sizes(state: Mapping[str, Tensor]) -> DecoderSizes:
 
 def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:
     if name not in state or state[name].ndim != dimensions:
-        found = f"has it in shape {tuple(state[name].shape)}" if name in state else "lacks it"
+        actual = f"has it in shape {tuple(state[name].shape)}" if name in state else "lacks it"
         raise MismatchError(
-            f"the official state needs {name} of {dimensions} dimensions and {found}; give a "
+            f"the official state needs {name} of {dimensions} dimensions and {actual}; give a "
             "checkpoint of MILAN's official code"
         )
     return tuple(state[name].shape)
 
 
 def _depth(state: Mapping[str, Tensor], prefix: str) -> int:
-    """Count the blocks: at least 1, so that where there is none the lack of it is an error."""
+    """Count the blocks; at least 1, so that a state without blocks is an error later."""
     names = (name.removeprefix(prefix) for name in state if name.startswith(prefix))
     return max(1, len({name.partition(".")[0] for name in names}))
 
@@ -186,10 +185,10 @@ PLAIN_PARAMETER = re.compile(
 
 
 def differences_from_plain(vit: VisionTransformer) -> Iterator[str]:
-    """Yield what sets a ViT apart, as "has register tokens"; later ones may follow from the first.
+    """Yield how a ViT differs from a plain one, such as "has register tokens".
 
-    Biases of the joined queries, keys and values are not among it: code of others can often do
-    without them.
+    Later differences may follow from the first. Missing biases of the joined queries, keys and
+    values are no difference, since other code can often do without them.
     """
     plain = type(vit) is VisionTransformer
     if not plain or not all(type(block) is Block for block in _blocks(vit)):

@@ -1,4 +1,4 @@
-"""The weights that a run holds, for what begins from them: another run, or an export."""
+"""Read the weights of a run, for an export or for another run that begins from them."""
 
 import hashlib
 import math
@@ -74,8 +74,8 @@ def encoder_weights(run: Path, *, ema: bool = False) -> RunWeights:
     Raises:
         DataError: it is damaged.
     """
-    found = _read(encoder_file(run, ema=ema))
-    return found._replace(state=encoder_part(found.state))
+    weights = _read(encoder_file(run, ema=ema))
+    return weights._replace(state=encoder_part(weights.state))
 
 
 def encoder_file(run: Path, *, ema: bool = False) -> Path:
@@ -150,11 +150,11 @@ def described_encoder(description: Mapping[str, Any]) -> VisionTransformer:
 
 
 def recorded_encoder(run: Path, state: Mapping[str, Tensor]) -> VisionTransformer:
-    """Make the encoder that a run's record tells of, finished or not, on torch's meta device.
+    """Make the encoder that a run's record describes, finished or not, on torch's meta device.
 
     Args:
         run: its folder.
-        state: of its student, whose shapes tell the image size.
+        state: of its student; its shapes give the image size.
 
     Raises:
         MissingDataError: there is no record.
@@ -186,9 +186,9 @@ def initial_weights(run: Path) -> RunWeights:
         DataError: its weights are damaged.
     """
     require_finished(run)
-    found = student_weights(run)
-    if found is not None:
-        return found
+    student = student_weights(run)
+    if student is not None:
+        return student
     encoder = encoder_weights(run)
     state = {f"{ENCODER_PART}{name}": tensor for name, tensor in encoder.state.items()}
     return RunWeights(state, encoder.sha256)
@@ -200,7 +200,7 @@ def initialise(student: Student, run: Path, *, decoder_heads: int) -> None:
     Args:
         student: changed in place.
         run: the folder that `--init` names.
-        decoder_heads: of the student; like the encoder's, no shape tells of them.
+        decoder_heads: of the student; no shape gives the number of heads.
 
     Raises:
         MismatchError: a parameter is missing or unknown, its shape differs, or the heads do; the

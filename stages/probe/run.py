@@ -1,4 +1,4 @@
-"""What `probe` does: settle its inputs, get the features, score them, leave the record."""
+"""Runs `probe`: opens the inputs, gets the features, scores them, writes scores and record."""
 
 import dataclasses
 import functools
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from stages.probe.command import Probe
 
 
-# Scores and record, unless many images are unreadable.
+# Of scores and record, if few images are unreadable.
 SCORES_BYTES = 3000
 ANSWERS = "answers.npy"
 ANSWER_BYTES = 24
@@ -92,19 +92,19 @@ def dry_run(config: "Probe") -> None:
 
 
 def _settled(config: "Probe") -> "Probe":
-    """Fill in the share of the image that evaluation shows; refuse an encoder that is not there."""
+    """Fill in --crop-pct; refuse an encoder that is not there."""
     size = image_size_of(config.encoder, random_init=config.random_init)
     crop_pct = default_crop_pct(size) if config.crop_pct is None else config.crop_pct
     return dataclasses.replace(config, crop_pct=crop_pct)
 
 
 def _scored(config: "Probe") -> View:
-    """Return the view that is scored, and that neighbours are sought among."""
+    """Return the evaluation view, which is scored and which k-NN takes its neighbours from."""
     return View(crop_pct=config.crop_pct or CROP_PCT)
 
 
 def _train_views(config: "Probe") -> list[View]:
-    """List the views that the trained classifiers learn from."""
+    """List the views that the linear classifiers are trained on."""
     trained = {"official", "sweep"} & set(config.linear)
     if not trained or config.train_views == 1:
         return [_scored(config)]
@@ -112,14 +112,14 @@ def _train_views(config: "Probe") -> list[View]:
 
 
 def _inputs(config: "Probe") -> tuple[Manifest, Manifest]:
-    """Load both manifests; refuse a run that is not done, and sets of other class numbers."""
+    """Load both manifests; refuse a run that is not done, and sets whose classes differ."""
     require_done(config.encoder, allow_unfinished=config.allow_unfinished)
     train = load_manifest(config.train, kind="images")
     test = load_manifest(config.test, kind="images")
-    learnt, scored = (list(manifest.common.get("classes", ())) for manifest in (train, test))
+    trained, scored = (list(manifest.common.get("classes", ())) for manifest in (train, test))
     # Foreign shards do not name their classes.
-    if learnt and scored and learnt != scored:
-        pairs = enumerate(itertools.zip_longest(learnt, scored))
+    if trained and scored and trained != scored:
+        pairs = enumerate(itertools.zip_longest(trained, scored))
         number, (a, b) = next(pair for pair in pairs if pair[1][0] != pair[1][1])
         raise MismatchError(
             f"class {number} is {a!r} in --train {config.train} and {b!r} in --test {config.test}; "
@@ -142,13 +142,13 @@ def _record(config: "Probe", train: Manifest, test: Manifest) -> StageRecord:
 
 
 def _encoder_identity(config: "Probe", record: StageRecord) -> dict[str, Any]:
-    """Say what the features depend on beside images and views."""
+    """Return what the features depend on beside images and views."""
     drawn = {"seed": config.seed} if config.random_init else {}
     return {"weights": record.inputs["encoder"], "random_init": config.random_init} | drawn
 
 
 def _is_done(config: "Probe", record: StageRecord) -> bool:
-    """Tell whether these very scores are there and may stay, and say so."""
+    """Tell whether these scores are there already and may stay; if so, say it."""
     done = not config.overwrite and record.previous_state() == "done"
     if done:
         say_nothing_to_do(config.folder, "the scores are there")
@@ -157,7 +157,7 @@ def _is_done(config: "Probe", record: StageRecord) -> bool:
 
 def _score(config: "Probe", record: StageRecord, sets: Sets, device: str) -> Result:
     """Score the features, write answers.npy and scores.json."""
-    answers, told = classify(sets, config.pool, _classifiers(config, device))
+    answers, details = classify(sets, config.pool, _classifiers(config, device))
     truth_N, bad = sets.test.labels_N, [*sets.train.bad, *sets.test.bad]
     storage.put_bytes(storage.join(config.folder, ANSWERS), answers_npy(answers, truth_N))
     counts = {"train": len(sets.train.labels_N), "test": len(truth_N)}
@@ -171,7 +171,7 @@ def _score(config: "Probe", record: StageRecord, sets: Sets, device: str) -> Res
         content=config_by_role(config)["content"],
         inputs=record.inputs,
         label=config.label,
-        extras={"pool": config.pool, **counts, "bad": bad, **told},
+        extras={"pool": config.pool, **counts, "bad": bad, **details},
     )
 
 
@@ -182,7 +182,7 @@ def _sets(
     device: str,
     stop: StopRequest,
 ) -> Sets:
-    """Get the features, from their folder where they are there."""
+    """Get the features, from their folder if they are there."""
     load = functools.partial(load_encoder, random_init=config.random_init, seed=config.seed)
     cache = FeatureCache(
         folder=config.features_folder,

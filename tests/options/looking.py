@@ -68,7 +68,7 @@ INSPECT = Table(
         "images": Place("{images_moved}", None),
         "targets": (
             Same("{targets_moved}", given=PREDICTING),
-            Decides("{other_targets}", given=PREDICTING, said="learnt other targets"),
+            Decides("{other_targets}", given=PREDICTING, said="trained on other targets"),
         ),
         "originals": Place(
             "{store_moved}", None, given={"paths": ("{int8_store}",), "originals": "{store}"}

@@ -1,10 +1,6 @@
-"""Judge frozen features: k-NN and logistic regression.
+"""k-NN and logistic regression on frozen features, and what all linear classifiers share.
 
 Legend: N samples, F features, B test samples at a time, K neighbours, Y classes.
-
-What the trained linear classifiers share: their training set and its order.
-
-Legend: N samples, F features.
 """
 
 import dataclasses
@@ -77,7 +73,7 @@ def knn_answers(
     for votes in knn_votes(train_NF, train_labels_N, test_NF, ks=ks, temperature=temperature):
         for k, votes_BY in votes.items():
             answers[k].append(votes_BY.argmax(dim=1))
-    return {k: classes_Y[torch.cat(found).numpy()] for k, found in answers.items()}
+    return {k: classes_Y[torch.cat(parts).numpy()] for k, parts in answers.items()}
 
 
 def knn_votes(
@@ -117,15 +113,15 @@ def linear_answers(
     *,
     iterations: int = MAX_ITERATIONS,
 ) -> Labels:
-    """Train a linear classifier on standardised features and have it classify others.
+    """Train a linear classifier on standardised features and classify others with it.
 
     Multinomial logistic regression with an L2 penalty, solved by L-BFGS from zero: deterministic.
     Its inverse strength is that of `LINEAR_STRENGTHS` which does best on a held-out tenth of the
-    training samples; the classifier is then trained on all of them. For sets that fit in memory;
-    a large one is warned of.
+    training samples; the classifier is then trained on all of them. Sets must fit in memory; for a
+    large one there is a warning.
 
     Args:
-        train_NF: features to learn from.
+        train_NF: features to train on.
         train_labels_N: their labels.
         test_NF: features to classify.
         iterations: of L-BFGS, at most; fewer than it needs are logged.
@@ -197,7 +193,7 @@ def _linear(
 
 
 def require_pairs(features_NF: Features, labels_N: Labels) -> None:
-    """Refuse training features that are not as many as their labels, or none; raises DataError."""
+    """Refuse an empty training set, and one without a label for each feature; raises DataError."""
     if len(features_NF) != len(labels_N) or not len(labels_N):
         raise DataError(
             f"{len(features_NF)} training features and {len(labels_N)} labels are no labelled set; "
@@ -228,11 +224,11 @@ MOMENTUM = 0.9
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingSet:
-    """Features to learn from, in one view or several that take turns.
+    """Features to train on, in one view or several that take turns.
 
     Attributes:
         labels_N: class of each sample.
-        views: how many views there are.
+        views: number of views.
         read: returns the features of a view, (N, F) float32.
     """
 
@@ -241,7 +237,7 @@ class TrainingSet:
     read: Callable[[int], Features]
 
     def of_epoch(self, epoch: int) -> torch.Tensor:
-        """Return the features that an epoch learns from: view `epoch` modulo the number of them.
+        """Return the features that an epoch trains on: view `epoch` modulo the number of views.
 
         Raises:
             DataError: they are not as many as the labels.
@@ -265,7 +261,7 @@ def numbered(labels_N: Labels) -> tuple[Labels, torch.Tensor]:
 def shuffled_batches(
     rows: NDArray[np.int64], batch: int, *, seed: int, epoch: int
 ) -> Iterator[torch.Tensor]:
-    """Yield an epoch's full batches of rows, in an order that seed and epoch alone decide."""
+    """Yield an epoch's full batches of rows, in an order that depends on seed and epoch alone."""
     order = rows[keyed_generator("linear", seed, epoch).permutation(len(rows))]
     for start in range(0, len(order) - batch + 1, batch):
         yield torch.from_numpy(order[start : start + batch])

@@ -1,8 +1,8 @@
-"""Features of labelled shards, extracted once and kept in a folder: CLS and mean of one pass.
+"""Extracts features of labelled shards once and keeps them in a folder: CLS and mean in one pass.
 
-A cached set is `NAME.safetensors` and, written after it, `NAME.sha256`; what has no hash beside it,
-or another one, counts as not there and is made again. The name is a hash of all that features
-depend on: encoder, weights, images, view.
+A cached set is `NAME.safetensors` and `NAME.sha256`, which is written after it. A set without its
+right hash is made again. The name is a hash of all that the features depend on: encoder, weights,
+images, view.
 
 Legend: N samples, F features.
 """
@@ -52,14 +52,14 @@ class _Note(TypedDict):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FeatureSet:
-    """What an encoder says of a set of labelled images.
+    """An encoder's features of a set of labelled images.
 
     Attributes:
-        stored_NF: every feature, side by side; `pool` takes one kind out.
+        stored_NF: all kinds of features, side by side; `pool` returns one kind.
         labels_N: class numbers, int64.
-        pools: kinds of features that there are: "cls" and "mean"; "mean" alone where the encoder
-            has no CLS token; "any" where it knows no tokens (`pixels`).
-        bad: images that could not be read.
+        pools: the kinds of features: "cls" and "mean"; "mean" alone where the encoder
+            has no CLS token; "any" where it has no tokens (`pixels`).
+        bad: images that could not be read, `{shard, key, reason}`.
     """
 
     stored_NF: Features
@@ -90,12 +90,12 @@ class FeatureSet:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class View:
-    """Which view is encoded: what evaluation shows, or random crop and flip number `number`.
+    """Which view is encoded: that of evaluation, or random crop and flip number `number`.
 
     Attributes:
-        number: of the random view; None is that of evaluation.
+        number: of the random view; None is the evaluation view.
         seed: of random views.
-        crop_pct: of evaluation's.
+        crop_pct: of the evaluation view; see `view.evaluation_view`.
     """
 
     number: int | None = None
@@ -103,7 +103,7 @@ class View:
     crop_pct: float = CROP_PCT
 
     def shown(self, image_size: int) -> Show:
-        """Return what makes an encoder's input of an image and the sample's name."""
+        """Return what makes an encoder's input from an image and the sample's name."""
         number = self.number
         if number is None:
             return evaluated(image_size, self.crop_pct)
@@ -127,15 +127,15 @@ class View:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FeatureCache:
-    """Features by one encoder, in a folder.
+    """One encoder's features, in a folder.
 
     Attributes:
         folder: any place that can be written.
-        identity: what tells the encoder from others: fingerprint, random weights and their seed.
-        encoder: loads it; not called while everything wanted is there.
+        identity: identifies the encoder: fingerprint, random weights and their seed.
+        encoder: loads it; not called while all wanted features are there.
         batch_size: images at a time.
         workers: decoding threads.
-        stop: asked before each image.
+        stop: checked before each image.
     """
 
     folder: str
@@ -151,7 +151,7 @@ class FeatureCache:
         Args:
             manifest: of labelled image shards.
             view: which to show of each image.
-            what: beside the progress bar.
+            what: shown beside the progress bar.
 
         Raises:
             DataError: a sample has no class number, no image can be decoded, or a feature is not
@@ -159,11 +159,11 @@ class FeatureCache:
             InterruptedRunError: a stop was asked for.
         """
         url = features_url(self.folder, self.identity, manifest, view)
-        found = _read(url)
-        if found is None:
-            found = self._extract(manifest, view, what)
-            _write(url, found)
-        return found
+        features = _read(url)
+        if features is None:
+            features = self._extract(manifest, view, what)
+            _write(url, features)
+        return features
 
     def _extract(self, manifest: Manifest, view: View, what: str) -> FeatureSet:
         encoder = self.encoder()
@@ -185,13 +185,13 @@ class FeatureCache:
 
 
 def features_url(folder: str, identity: dict[str, Any], manifest: Manifest, view: View) -> str:
-    """Return where these features lie, if they do, without a suffix."""
+    """Return where these features are kept, without a suffix."""
     document = {"format": FORMAT, "encoder": identity, "images": manifest.sha256}
     return storage.join(folder, content_hash(document | {"view": view.describe()})[:16])
 
 
 def is_cached(url: str) -> bool:
-    """Tell whether features were written completely; whether they still are is seen in reading."""
+    """Tell whether features were written completely; reading checks them by their hash."""
     return storage.exists(f"{url}.sha256")
 
 
@@ -221,11 +221,11 @@ def _read(url: str) -> FeatureSet | None:
     return found if fits else None
 
 
-def _write(url: str, found: FeatureSet) -> None:
-    note = json.dumps({"pools": found.pools, "bad": found.bad}).encode()
+def _write(url: str, features: FeatureSet) -> None:
+    note = json.dumps({"pools": features.pools, "bad": features.bad}).encode()
     arrays: dict[str, NDArray[Any]] = {
-        "features": found.stored_NF,
-        "labels": found.labels_N,
+        "features": features.stored_NF,
+        "labels": features.labels_N,
         "note": np.frombuffer(note, dtype=np.uint8),
     }
     data = safetensors.numpy.save(arrays)
@@ -234,7 +234,7 @@ def _write(url: str, found: FeatureSet) -> None:
 
 
 def _pools_of(encoder: FrozenEncoder) -> tuple[str, ...]:
-    """Ask an encoder by a black image which kinds of features it has."""
+    """Find which kinds of features an encoder has, by a black image."""
     size = encoder.image_size
     black_1CHW = torch.zeros(1, 3, size, size, dtype=torch.uint8)
     mean_1F = encoder.features(black_1CHW, pool="mean")

@@ -1,4 +1,4 @@
-"""Features of images: decode, show a view, encode; threads decode ahead of the encoder.
+"""Extracts features of images; threads decode ahead of the encoder.
 
 Legend: N samples, F features, H, W pixels, C = 3 channels.
 """
@@ -24,7 +24,7 @@ Show = Callable[[NDArray[np.uint8], str], torch.Tensor]
 
 
 def evaluated(image_size: int, crop_pct: float | None = None) -> Show:
-    """Return what shows of an image what evaluation does, whatever its name.
+    """Return what makes the evaluation view of an image, whatever its name.
 
     Args:
         image_size: height and width of the view, in pixels.
@@ -48,19 +48,19 @@ def extract_features(
     """Encode one view of every image; threads decode ahead while the encoder computes.
 
     Args:
-        encoder: what to judge.
+        encoder: gives the features.
         samples: bytes of an image, its label and its name.
         total: number of samples, for the progress bar.
-        batch_size: images at a time; the features do not depend on it but for rounding.
-        workers: decoding threads; 0 decodes in between.
+        batch_size: images at a time; features depend on it in their rounding alone.
+        workers: decoding threads; 0 decodes in the calling thread.
         pool: one of `frozen.POOLS`.
-        show: what makes the encoder's input of an image, (H, W, 3) uint8, and its name; None shows
-            what evaluation does.
-        description: beside the progress bar.
+        show: makes the encoder's input from an image, (H, W, 3) uint8, and its name; None makes the
+            evaluation view.
+        description: shown beside the progress bar.
 
     Returns:
-        features_NF float32 and labels_N int64 in the samples' order, and what was left out as
-        (position, reason).
+        features_NF float32 and labels_N int64 in the samples' order, and (position, reason) of each
+        image that was left out.
 
     Raises:
         DataError: no image could be decoded, or a feature is not finite.
@@ -90,7 +90,7 @@ def extract_features(
 
 
 def _view(data: bytes, name: str, show: Show) -> torch.Tensor | str:
-    """Return the view, or why there is none."""
+    """Return the view, or the reason why the image cannot be decoded."""
     try:
         rgb_HWC = decode_rgb(data)
     except BadImageError as error:
@@ -104,7 +104,7 @@ def _batches(
     labels: list[int],
     bad: list[Bad],
 ) -> Iterator[list[torch.Tensor]]:
-    """Group views into batches and note their labels; what is no view goes to `bad`."""
+    """Group views into batches and note their labels; unreadable images go to `bad`."""
     batch: list[torch.Tensor] = []
     for position, (view, label) in enumerate(views):
         if isinstance(view, str):

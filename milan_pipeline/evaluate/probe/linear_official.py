@@ -1,11 +1,11 @@
 """The linear protocol of MILAN's repository, which is MAE's (arXiv 2111.06377, appendix A.1).
 
 BatchNorm without affine parameters and a linear layer, trained by LARS (arXiv 1708.03888) for 100
-epochs of batch 16384. The official code augments each image anew in each epoch; here an epoch
-learns from one of a few views whose features are cached, by default from the one that is scored.
+epochs of batch 16384. The official code augments each image anew in each epoch. Here an epoch
+trains on one of a few views whose features are cached; by default, on the evaluation view.
 
-LARS is timm's. Like the official one it takes a step relative to the weights for the matrix, hence
-`always_adapt`, without which timm does so only where weights decay; the bias learns by plain SGD.
+LARS is timm's. As in the official code, the step of the matrix is relative to its weights. timm
+does so for weights without decay only if `always_adapt` is set. The bias is trained by plain SGD.
 
 Legend: N samples, B samples at a time, F features, Y classes.
 """
@@ -44,8 +44,8 @@ TEST_CHUNK = 4096
 
 def peak_rate(protocol: OfficialLinear, *, batch: int, width: int) -> float:
     """Return the learning rate after warm-up, for a batch and F = `width` features."""
-    usual = LARGE_BASE_RATE if width >= LARGE_WIDTH else BASE_RATE
-    base = usual if protocol.base_rate is None else protocol.base_rate
+    published = LARGE_BASE_RATE if width >= LARGE_WIDTH else BASE_RATE
+    base = published if protocol.base_rate is None else protocol.base_rate
     return base * (BATCH if protocol.batch is None else batch) / BASE_BATCH
 
 
@@ -60,9 +60,9 @@ def official_answers(train: TrainingSet, test_NF: Features, protocol: OfficialLi
     """Train the official linear classifier and have it classify others.
 
     Args:
-        train: what to learn from.
+        train: the training set.
         test_NF: features to classify.
-        protocol: how.
+        protocol: how to train.
 
     Returns:
         The label given to each test sample; the same on each call.

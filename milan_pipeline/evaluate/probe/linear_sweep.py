@@ -1,13 +1,14 @@
-"""DINOv2's linear protocol: many learning rates and features at once, the best one counts.
+"""DINOv2's linear protocol: tries many learning rates and kinds of features, and takes the best.
 
 (arXiv 2304.07193, appendix B.3, and its repository's linear evaluation.) SGD without decay, 12,500
-steps of batch 1024 whatever the set, cosine to 0, 13 rates. Their grid also has one or four last
-blocks, with or without the mean of the patches; ours has the kinds of features that are cached. And
-they choose on the very images they report; here a tenth of the training set is held out to choose
-on, and the chosen classifier then learns from all of it.
+steps of batch 1024 for any set, cosine to 0, 13 rates. Their grid also has one or four last blocks,
+with or without the mean of the patches; ours has the kinds of features that are cached. They choose
+on the images that they report. Here a tenth of the training set is held out for the choice, and the
+chosen classifier is then trained on all of it.
 
-Without decay SGD is linear in its rate: to multiply a loss by a rate is to take that rate. So the
-classifiers of one kind of features are one matrix, trained with the sum of their weighted losses.
+Without decay, SGD is linear in its rate: multiplying the loss by a rate has the same effect as that
+rate. So the classifiers of one kind of features are one matrix, trained on the sum of their losses,
+each multiplied by its rate.
 
 Legend: N samples, B samples at a time, F features, R rates, Y classes.
 """
@@ -57,10 +58,10 @@ def sweep_answers(
     """Train a classifier for each kind of features and rate; have the best one classify others.
 
     Args:
-        train: what to learn from, by kind of features; of the same samples and labels.
-        central: what evaluation shows of the same samples, (N, F) by kind, to choose on.
+        train: training sets by kind of features; of the same samples and labels.
+        central: features of the evaluation view of the same samples, (N, F) by kind, to choose on.
         test: features to classify, (N, F) by kind.
-        protocol: how.
+        protocol: how to train.
 
     Returns:
         The label given to each test sample, the same on each call, and what was chosen; of
@@ -79,17 +80,17 @@ def sweep_answers(
             f"{len(labels_N)} training samples are too few to hold a tenth out for the sweep; "
             "give more, or --linear logistic"
         )
-    _ = numbered(labels_N[~held_N])  # what is learnt from must have two classes, too
+    _ = numbered(labels_N[~held_N])  # the rest must have two classes, too
     classes_Y, _ = numbered(labels_N)
     tried = train_heads(train, np.flatnonzero(~held_N), protocol.rates, protocol)
-    found = [
+    choices = [
         Choice(pool=pool, rate=rate, held_out=per_cent(classes_Y[answers_N], labels_N[held_N]))
         for pool, head in tried.items()
         for rate, answers_N in zip(
             protocol.rates, _classify(head, central[pool][held_N], len(classes_Y)), strict=True
         )
     ]
-    best = max(found, key=lambda choice: choice.held_out)
+    best = max(choices, key=lambda choice: choice.held_out)
     alone = {best.pool: train[best.pool]}
     final = train_heads(alone, np.arange(len(labels_N)), (best.rate,), protocol)[best.pool]
     return classes_Y[_classify(final, test[best.pool], len(classes_Y))[0]], best

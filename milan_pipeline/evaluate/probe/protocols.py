@@ -1,4 +1,4 @@
-"""The numbers of the linear protocols; no torch, so that options can take their defaults from here.
+"""Numbers of the linear protocols; without torch, so that options can have them as defaults.
 
 MILAN's repository follows MAE (arXiv 2111.06377, appendix A.1), the sweep is DINOv2's (arXiv
 2304.07193, appendix B.3, and its repository's linear evaluation).
@@ -18,15 +18,15 @@ BASE_RATE, LARGE_BASE_RATE, LARGE_WIDTH = 0.05, 0.02, 1024
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OfficialLinear:
-    """MILAN's.
+    """MILAN's linear protocol.
 
     Attributes:
         epochs: of training.
         warmup_epochs: in which the rate rises from 0.
-        batch: samples a step, with the rate scaled by it; None takes what suits the set:
-            16384, or of a smaller set than ImageNet a 78th, so that an epoch has as many steps as
-            there, with the rate of 16384: LARS measures its steps by the weights, and with fewer or
-            shorter ones it would end long before the optimum.
+        batch: samples a step; the rate is scaled by it. None takes 16384 or, for a set smaller than
+            ImageNet, a 78th of it, with the rate of 16384. An epoch then has as many steps as with
+            ImageNet: steps of LARS are relative to the weights, and fewer or shorter ones would end
+            far from the optimum.
         base_rate: for a batch of 256; None takes 0.05, or 0.02 (ViT-L's) from 1024 features on.
         seed: of the first weights and the order.
         device: where to compute.
@@ -43,7 +43,7 @@ class OfficialLinear:
         """Return the batch for a set of so many samples, at most all of them.
 
         Raises:
-            ConfigError: it is less than two, of which no statistics can be taken.
+            ConfigError: it is less than two, which is too few for BatchNorm's statistics.
         """
         suits = min(BATCH, max(samples // STEPS_PER_EPOCH, SMALLEST_BATCH))
         batch = min(samples, suits if self.batch is None else self.batch)
@@ -56,7 +56,7 @@ class OfficialLinear:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """DINOv2's.
+    """DINOv2's linear protocol.
 
     Attributes:
         rates: learning rates to try, for a batch of 256; scaled linearly with the batch.

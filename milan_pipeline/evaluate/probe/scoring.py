@@ -1,4 +1,4 @@
-"""Score cached features by every classifier that was asked for.
+"""Scores cached features by every classifier that was asked for.
 
 Legend: N samples.
 """
@@ -24,12 +24,12 @@ from milan_pipeline.evaluate.probe.linear_official import official_answers
 from milan_pipeline.evaluate.probe.linear_sweep import sweep_answers
 from milan_pipeline.evaluate.probe.protocols import OfficialLinear, Sweep
 
-USUAL_K = 20
+PUBLISHED_K = 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Classifiers:
-    """What judges the features.
+    """Which classifiers score the features.
 
     Attributes:
         ks: neighbours of the k-NN classifiers.
@@ -48,15 +48,16 @@ class Classifiers:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sets:
-    """Features to learn from and to score on.
+    """Features to train on and to score.
 
     Attributes:
-        train: what evaluation shows of the training images.
-        test: what it shows of the test images.
-        views: how many views of the training images the trained classifiers take in turn.
-        view: returns one of them. What a classifier looks at of it is kept in memory from its first
-            epoch on, 4 bytes a feature: of 10 views of ImageNet's CLS tokens by a ViT-B, 39 GB.
-        stop: asked before each epoch.
+        train: of the evaluation view of the training images.
+        test: of the evaluation view of the test images.
+        views: number of views of the training images that the trained classifiers take in turn.
+        view: returns the features of one of them. The kind that a classifier trains on is kept in
+            memory from its first epoch on, 4 bytes a feature: for 10 views of ImageNet's CLS tokens
+            by a ViT-B, 39 GB.
+        stop: checked before each epoch.
     """
 
     train: FeatureSet
@@ -66,7 +67,7 @@ class Sets:
     stop: StopRequest
 
     def training(self, pool: str) -> TrainingSet:
-        """Return what to learn from, of one kind of features."""
+        """Return the training set of one kind of features."""
         pooled = functools.cache(lambda number: self.view(number).pool(pool))
 
         def read(number: int) -> Features:
@@ -79,16 +80,16 @@ class Sets:
 def classify(
     sets: Sets, pool: str, classifiers: Classifiers
 ) -> tuple[dict[str, Labels], dict[str, Any]]:
-    """Return each classifier's answers for the test samples, and what is to be told of them.
+    """Return each classifier's answers for the test samples, and details for `scores.json`.
 
     Args:
         sets: features.
-        pool: kind of features that all but the sweep look at; the sweep tries every kind.
-        classifiers: which.
+        pool: kind of features for all classifiers but the sweep, which tries every kind.
+        classifiers: the classifiers.
 
     Returns:
-        "knn@K", "linear", "linear-official", "linear-sweep" to the labels given, in that order;
-        and for the sweep what it chose.
+        The labels given by "knn@K", "linear", "linear-official", "linear-sweep", in that order;
+        and what the sweep chose.
 
     Raises:
         ConfigError: the encoder has no such kind of features.
@@ -96,7 +97,7 @@ def classify(
     """
     train_labels_N = sets.train.labels_N
     train_NF, test_NF = sets.train.pool(pool), sets.test.pool(pool)
-    told: dict[str, Any] = {}
+    details: dict[str, Any] = {}
     votes = knn_answers(
         train_NF, train_labels_N, test_NF, ks=classifiers.ks, temperature=classifiers.temperature
     )
@@ -114,8 +115,8 @@ def classify(
             {name: sets.test.pool(name) for name in pools},
             classifiers.sweep,
         )
-        told["sweep"] = dataclasses.asdict(choice)
-    return answers, told
+        details["sweep"] = dataclasses.asdict(choice)
+    return answers, details
 
 
 def metrics_of(answers: dict[str, Labels], truth_N: Labels) -> dict[str, float]:
@@ -130,8 +131,8 @@ def answers_npy(answers: dict[str, Labels], truth_N: Labels) -> bytes:
     is a linear classifier, "linear", the first one's.
     """
     knn = [name for name in answers if name.startswith("knn@")]
-    usual = f"knn@{USUAL_K}"
-    columns = {"label": truth_N, "knn": answers[usual if usual in knn else knn[0]]}
+    published = f"knn@{PUBLISHED_K}"
+    columns = {"label": truth_N, "knn": answers[published if published in knn else knn[0]]}
     linear = [name for name in answers if name.startswith("linear")]
     if linear:
         columns["linear"] = answers[linear[0]]
