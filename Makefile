@@ -56,6 +56,7 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(PYTEST) -q tests/repository/test_structure.py
 
 docs: .venv/installed  ## the documentation as pages: docs/_build/index.html
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build

@@ -84,7 +84,7 @@ def target_shards(target_store: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="session")
 def lone_target_shards(target_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with a member a sample, as larger records have it, and as all once had."""
+    """The same with a member a sample, as larger records have it."""
     out = tmp_path_factory.mktemp("lone-target-shards")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shard_records, "MOST_OVERHEAD", 1000)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from benchmarks.parity_cases.case import Case, Deviation, largest, most_relative, moved
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.data.order import StepClock
-from milan_pipeline.encoders.headless import Backbone, Headless, assemble, headless_arguments
+from milan_pipeline.encoders.backbone import Backbone, EncoderParts, assemble, backbone_arguments
 from milan_pipeline.errors import DataError
 from milan_pipeline.evaluate.classification.model import make_classifier
 from milan_pipeline.evaluate.classification.task import Classification, ClassificationConfig
@@ -106,9 +106,9 @@ def _classifier(case: Case) -> nn.Module:
     if config.get("layer_norm_eps", EPS) != EPS:
         raise DataError(f"the case's norms have eps {config['layer_norm_eps']}, ours {EPS} alone")
     sizes = {name: config[name] for name in SIZES if name in config}
-    arguments = headless_arguments({"model_name": "vit_base_patch16_224", **sizes})
+    arguments = backbone_arguments({"model_name": "vit_base_patch16_224", **sizes})
     mean, std = (list(case.settings[name]) for name in ("mean", "std"))
-    vit, arguments = assemble(Headless(arguments, None, mean, std), origin="the case")
+    vit, arguments = assemble(EncoderParts(arguments, None, mean, std), origin="the case")
     backbone = Backbone(name="the case", model=vit, arguments=arguments, mean=mean, std=std)
     model, _ = make_classifier(
         backbone,

@@ -10,7 +10,7 @@ import timm
 from torch import Tensor
 
 from benchmarks.parity_cases.case import Case, Deviation, largest
-from milan_pipeline.encoders.headless import Headless, assemble, headless_arguments
+from milan_pipeline.encoders.backbone import EncoderParts, assemble, backbone_arguments
 from milan_pipeline.models.positions import positions_for
 
 PATCH = 2
@@ -24,7 +24,7 @@ def compare(case: Case) -> Iterator[Deviation]:
     for name, official in case.out.items():
         kind, _, grid = name.rpartition("_")
         table = case.io[kind]
-        arguments = headless_arguments(
+        arguments = backbone_arguments(
             {
                 "model_name": "vit_base_patch16_224",
                 "img_size": side * PATCH,
@@ -43,7 +43,7 @@ def compare(case: Case) -> Iterator[Deviation]:
 def _loaded(arguments: dict[str, Any], table_1NE: Tensor, grid: int) -> Tensor:
     """Return the positions of an encoder that is loaded for images of another size."""
     state = timm.create_model(**arguments).state_dict() | {"pos_embed": table_1NE}
-    parts = Headless(dict(arguments), state, GREY, GREY)
+    parts = EncoderParts(dict(arguments), state, GREY, GREY)
     vit: Any = assemble(parts, origin="the case", image_size=grid * PATCH)[0]
     found: Tensor = vit.pos_embed.detach()
     return found

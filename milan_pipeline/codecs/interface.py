@@ -26,6 +26,16 @@ class Encoded(NamedTuple):
     codes_nNC: torch.Tensor
     scale_nN: torch.Tensor | None
 
+    def at(self, rows: slice | torch.Tensor) -> "Encoded":
+        """Return some rows."""
+        scale_nN = self.scale_nN
+        return Encoded(self.codes_nNC[rows], None if scale_nN is None else scale_nN[rows])
+
+    def to(self, device: torch.device) -> "Encoded":
+        """Return the same on a device."""
+        scale_nN = self.scale_nN
+        return Encoded(self.codes_nNC.to(device), None if scale_nN is None else scale_nN.to(device))
+
 
 class Attempt(NamedTuple):
     """What encoding gave, and for which samples that can be used: `(n,)` bool, on the device."""

@@ -15,7 +15,7 @@ from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTrans
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 
-from milan_pipeline.encoders.headless import Headless, headless_arguments
+from milan_pipeline.encoders.backbone import EncoderParts, backbone_arguments
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.models.vit import CANNOT_BUILD
 from milan_pipeline.teacher.open_clip_models import blank_visual, known_statistics, load_visual
@@ -37,7 +37,7 @@ def clip_spec(rest: str) -> TeacherSpec:
     return TeacherSpec(name=name, pretrained=tag or None, prior="uniform")
 
 
-def read_clip_encoder(rest: str, *, random_init: bool = False) -> Headless:
+def read_clip_encoder(rest: str, *, random_init: bool = False) -> EncoderParts:
     """Load a CLIP's image tower as a transformer of timm.
 
     Args:
@@ -53,11 +53,11 @@ def read_clip_encoder(rest: str, *, random_init: bool = False) -> Headless:
     statistics |= getattr(visual, "preprocess_cfg", {})
     arguments, state = as_timm(visual, rest)
     mean, std = ([float(value) for value in statistics[key]] for key in ("mean", "std"))
-    return Headless(arguments, None if random_init else state, mean, std)
+    return EncoderParts(arguments, None if random_init else state, mean, std)
 
 
 def as_timm(visual: nn.Module, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Express an image tower as timm's: `headless_arguments`, and weights under timm's names.
+    """Express an image tower as timm's: `backbone_arguments`, and weights under timm's names.
 
     Args:
         visual: of open_clip, on any device.
@@ -68,7 +68,7 @@ def as_timm(visual: nn.Module, name: str) -> tuple[dict[str, Any], dict[str, Ten
     """
     if isinstance(visual, VisionTransformer):
         _require_expressible(visual, name)
-        arguments = headless_arguments(_arguments(visual))
+        arguments = backbone_arguments(_arguments(visual))
         return arguments, _state(visual, arguments)
     if isinstance(visual, TimmModel):
         return _trunk(visual, name)
@@ -146,7 +146,7 @@ def _trunk(visual: TimmModel, name: str) -> tuple[dict[str, Any], dict[str, Tens
     if size is not None:
         described["img_size"] = list(size)
     try:
-        arguments = headless_arguments(described)
+        arguments = backbone_arguments(described)
     except ConfigError:
         raise
     except CANNOT_BUILD as error:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.images.crops import Pixels
 from milan_pipeline.teacher.teacher import Teacher
 
 POOLS = ("cls", "mean", "both")
@@ -71,7 +72,7 @@ class TeacherEncoder:
 
 
 class StudentEncoder:
-    """A timm transformer without its head; see `headless`."""
+    """A timm transformer without its head; see `backbone`."""
 
     def __init__(self, model: Any, *, name: str, mean: list[float], std: list[float]) -> None:
         height, width = model.patch_embed.img_size
@@ -84,18 +85,14 @@ class StudentEncoder:
         self.image_size = int(height)
         self.mean, self.std = mean, std
         self._model = model.eval().requires_grad_(requires_grad=False)
+        self._pixels = Pixels(mean, std, next(model.parameters()).device, scaling="pixels")
 
     @torch.no_grad()
     def features(self, pixels_BCHW: torch.Tensor, *, pool: str = "cls") -> torch.Tensor:
         """Encode views; see `FrozenEncoder.features`."""
         if pool != "mean" and getattr(self._model, "cls_token", None) is None:
             raise ConfigError(f"encoder {self.name!r} has no CLS token; give --pool mean")
-        device = next(self._model.parameters()).device
-        mean, std = (
-            torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (self.mean, self.std)
-        )
-        pixels_BCHW = pixels_BCHW.to(device).float().div_(255).sub_(mean).div_(std)
-        tokens_BNE = self._model.forward_features(pixels_BCHW)
+        tokens_BNE = self._model.forward_features(self._pixels(pixels_BCHW))
         return _pooled(tokens_BNE, self._model.num_prefix_tokens, pool).float().cpu()
 
 

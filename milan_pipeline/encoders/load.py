@@ -9,6 +9,7 @@ from pathlib import Path
 import timm
 
 from milan_pipeline import storage
+from milan_pipeline.encoders.backbone import Backbone, EncoderParts, assemble
 from milan_pipeline.encoders.clip import clip_spec, read_clip_encoder
 from milan_pipeline.encoders.frozen import (
     PIXELS_SIZE,
@@ -17,7 +18,6 @@ from milan_pipeline.encoders.frozen import (
     StudentEncoder,
     TeacherEncoder,
 )
-from milan_pipeline.encoders.headless import Backbone, Headless, assemble
 from milan_pipeline.encoders.names import kind_of, require_done
 from milan_pipeline.encoders.readers import (
     config_url,
@@ -182,7 +182,7 @@ def load_backbone(
     return Backbone(name=spec, model=model, arguments=arguments, mean=parts.mean, std=parts.std)
 
 
-def _read(spec: str, random_init: bool, seed: int) -> Headless:
+def _read(spec: str, random_init: bool, seed: int) -> EncoderParts:
     kind, rest = kind_of(spec)
     if kind == "pixels":
         raise ConfigError(f"--encoder {spec!r} has no weights to train; give a run or a timm name")

@@ -14,21 +14,20 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from milan_pipeline import storage
-from milan_pipeline.encoders.headless import (
+from milan_pipeline.encoders.backbone import (
     ALONE,
     LEFT_OUT,
     NORM_ARGUMENTS,
-    Headless,
+    EncoderParts,
     assemble,
-    headless_arguments,
+    backbone_arguments,
 )
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError
 from milan_pipeline.models.vit import CANNOT_BUILD, build_encoder
 from milan_pipeline.storage.checksums import read_checked
-from milan_pipeline.weights.files import Description, read_document
-from milan_pipeline.weights.run_weights import encoder_file, encoder_part
+from milan_pipeline.weights.files import EncoderDescription, read_document
+from milan_pipeline.weights.run_weights import ENCODER, encoder_file, encoder_part
 
-WEIGHTS_NAME = "encoder.safetensors"
 # The arguments of timm that `vit.build_encoder` takes, and what it calls them.
 REBUILDABLE = {
     "model_name": "name",
@@ -42,7 +41,7 @@ REBUILDABLE = {
 DERIVED = {*ALONE, *LEFT_OUT, *NORM_ARGUMENTS, "global_pool"}
 
 
-def read_run_encoder(spec: str, *, random_init: bool = False, seed: int = 0) -> Headless:
+def read_run_encoder(spec: str, *, random_init: bool = False, seed: int = 0) -> EncoderParts:
     """Read an encoder's description and weights, or draw these as pretraining would.
 
     Args:
@@ -58,8 +57,12 @@ def read_run_encoder(spec: str, *, random_init: bool = False, seed: int = 0) -> 
     """
     url = config_url(spec)
     arguments, mean, std = read_architecture(url)
-    state = _drawn(read_config(url)[0], seed, url) if random_init else _read(weights_url(spec))
-    return Headless(arguments, state, mean, std)
+    state = (
+        _drawn(read_encoder_description(url)[0], seed, url)
+        if random_init
+        else _read(weights_url(spec))
+    )
+    return EncoderParts(arguments, state, mean, std)
 
 
 def read_architecture(url: str) -> tuple[dict[str, Any], list[float], list[float]]:
@@ -70,14 +73,14 @@ def read_architecture(url: str) -> tuple[dict[str, Any], list[float], list[float
         DataError: it is damaged.
         ConfigError: this timm does not have the model, or it is no transformer.
     """
-    described, mean, std = read_config(url)
+    described, mean, std = read_encoder_description(url)
     if not timm.is_model(described["model_name"]):
         raise ConfigError(
             f"{url} names the model {described['model_name']!r}, which this timm "
             "does not have; install the version that trained it"
         )
     try:
-        return headless_arguments(described), mean, std
+        return backbone_arguments(described), mean, std
     except ConfigError:
         raise
     except CANNOT_BUILD as error:
@@ -86,7 +89,7 @@ def read_architecture(url: str) -> tuple[dict[str, Any], list[float], list[float
 
 def config_url(spec: str) -> str:
     """Return where an encoder's description lies."""
-    url = spec if spec.endswith(".safetensors") else storage.join(spec, WEIGHTS_NAME)
+    url = spec if spec.endswith(".safetensors") else storage.join(spec, ENCODER)
     return url.removesuffix(".safetensors") + ".json"
 
 
@@ -99,17 +102,17 @@ def weights_url(spec: str) -> str:
     if spec.endswith(".safetensors"):
         return spec
     run = storage.local_path(spec)
-    return storage.join(spec, WEIGHTS_NAME) if run is None else str(encoder_file(run))
+    return storage.join(spec, ENCODER) if run is None else str(encoder_file(run))
 
 
-def read_config(url: str) -> tuple[dict[str, Any], list[float], list[float]]:
+def read_encoder_description(url: str) -> tuple[dict[str, Any], list[float], list[float]]:
     """Read `encoder.json`: {"timm": arguments of create_model, "mean": [...], "std": [...]}.
 
     Raises:
         MissingDataError: it is not there.
         DataError: it says something else.
     """
-    document = read_document(url, Description, what="encoder", remedy="export it again")
+    document = read_document(url, EncoderDescription, what="encoder", remedy="export it again")
     mean, std = ([float(value) for value in document[key]] for key in ("mean", "std"))
     return document["timm"], mean, std
 
@@ -141,7 +144,7 @@ def _drawn(arguments: dict[str, Any], seed: int, url: str) -> dict[str, Tensor]:
 CANNOT_FETCH = (*CANNOT_BUILD, LookupError, OSError)
 
 
-def read_timm_encoder(name: str, *, random_init: bool = False) -> Headless:
+def read_timm_encoder(name: str, *, random_init: bool = False) -> EncoderParts:
     """Return timm's model by a name, with the pretrained weights of its tag.
 
     Args:
@@ -155,7 +158,7 @@ def read_timm_encoder(name: str, *, random_init: bool = False) -> Headless:
     """
     config = _known(name)
     try:
-        arguments = headless_arguments({"model_name": architecture_of(name)})
+        arguments = backbone_arguments({"model_name": without_tag(name)})
     except ConfigError:
         raise
     except CANNOT_BUILD as error:
@@ -164,7 +167,7 @@ def read_timm_encoder(name: str, *, random_init: bool = False) -> Headless:
             f"--encoder {name!r} cannot be built ({reason}); choose another of timm's models"
         ) from error
     state = None if random_init or not is_pretrained(name) else _fetched(name)
-    return Headless(arguments, state, list(config.mean), list(config.std))
+    return EncoderParts(arguments, state, list(config.mean), list(config.std))
 
 
 def is_pretrained(name: str) -> bool:
@@ -172,7 +175,7 @@ def is_pretrained(name: str) -> bool:
     return "." in name
 
 
-def architecture_of(name: str) -> str:
+def without_tag(name: str) -> str:
     """Return a name of timm without its tag."""
     return name.partition(".")[0]
 
@@ -187,7 +190,7 @@ def _known(name: str) -> Any:
     try:
         return timm.get_pretrained_cfg(name, allow_unregistered=False)
     except RuntimeError as error:
-        tags = timm.list_pretrained(architecture_of(name) + ".*")
+        tags = timm.list_pretrained(without_tag(name) + ".*")
         raise ConfigError(
             f"--encoder {name!r} has a tag that timm does not know; choose "
             + (" or ".join(tags) or "it without one: timm has no weights of it")

@@ -1,4 +1,4 @@
-"""Targets of a sample of images, before there is a store: what extraction fits a codec to.
+"""Compute targets of a sample of images, which extraction fits a codec to before there is a store.
 
 Legend: n images, B of a batch, N tokens, D target width, S pixels.
 """
@@ -25,7 +25,7 @@ from milan_pipeline.shards.sequential import read_rows
 from milan_pipeline.targets.codec_files import SAMPLE_IMAGES, rows_by_hash
 
 INDEX_THREADS = 8
-"""Indices that are read at a time: each is a round trip to a remote store."""
+"""Indices that are read at a time, since each is a round trip to a remote store."""
 
 
 def extracted_sample(
@@ -41,16 +41,16 @@ def extracted_sample(
     """Run the teacher over view 0 of the first images by hash.
 
     Args:
-        images: of the image shards.
-        teacher: whose targets they are.
+        images: the manifest of the image shards.
+        teacher: computes the targets.
         policy: how views are cut.
-        batch_size: images in a teacher batch, at most.
+        batch_size: the most images in a teacher batch.
         workers: decoding threads.
         stop: asked before each batch.
-        count: of images, at most.
+        count: the most images.
 
     Returns:
-        Targets (n, N, D), float32, on the CPU; an image that cannot be decoded is passed over.
+        Targets (n, N, D), float32, on the CPU; images that cannot be decoded are left out.
 
     Raises:
         DataError: no image could be decoded, or a shard or an index is damaged.
@@ -82,9 +82,10 @@ def extracted_sample(
     ):
         for batch in _batches(views, rows):
             stop.raise_if_asked("nothing was written yet")
-            # Of one shape: another would be compiled anew, or give other last bits on a GPU.
-            spare = [torch.zeros_like(batch[0])] * (rows - len(batch))
-            targets_BND, _ = teacher(torch.stack(batch + spare).to(teacher.device))
+            # All batches have one shape: another shape would be compiled again, or give other last
+            # bits on a GPU.
+            padding = [torch.zeros_like(batch[0])] * (rows - len(batch))
+            targets_BND, _ = teacher(torch.stack(batch + padding).to(teacher.device))
             found.append(targets_BND[: len(batch)].float().cpu())
             bar.update(len(batch))
     if not found:
@@ -96,7 +97,7 @@ def extracted_sample(
 
 
 def _sampled_rows(images: Manifest, count: int) -> list[tuple[str, NDArray[np.void]]]:
-    """Return the URLs of shards, and of their indices the rows of the first images by hash."""
+    """Return the URLs of shards, and the rows of the first images by hash in each shard's index."""
     read = functools.partial(load_index, images)
     indices = ordered_map(read, images.shards, workers=INDEX_THREADS, ahead=2 * INDEX_THREADS)
     tables = {shard.stem: table for shard, table in zip(images.shards, indices, strict=True)}

@@ -1,4 +1,4 @@
-"""What extraction is told: which images, which teacher, which store."""
+"""The input of the extraction loop: which images, which teacher, which store."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from milan_pipeline.shards.manifest import Manifest
 
 
 class TargetTeacher(Protocol):
-    """What extraction asks of a teacher; `teacher.Teacher` is one.
+    """What extraction needs of a teacher; `teacher.Teacher` has all of it.
 
     Legend: B batch, L patches, N = 1 + L tokens, D target width, S input size.
     """
@@ -41,22 +41,22 @@ class TargetTeacher(Protocol):
 class ExtractionJob:
     """Everything that the loop needs; the same job on the same unit writes the same bytes.
 
-    So it is of CPUs of one kind, where it is tested; on a GPU the batch is fixed to that end.
+    This is tested on CPUs of one kind. On a GPU, batches have a fixed shape for this purpose.
 
     Attributes:
-        manifest: of the image shards.
+        manifest: that of the image shards.
         store: URL of the target store.
-        identity_hash: of the store.
-        teacher: what targets are made by.
+        identity_hash: that of the store.
+        teacher: makes the targets.
         policy: how views are cut.
         codec: how targets are stored.
-        batch_size: the most images that the teacher is given at a time.
-        workers: decoding threads; 0 reads and decodes when a batch's turn comes.
-        padded: give the teacher batches of one shape within a unit, also where the images run out
-            or cannot be read, since what a GPU makes of a row may depend on the shape. None does so
-            everywhere but on the CPU.
-        whole: pad batches to `batch_size` rows everywhere: a teacher that was compiled for that
-            shape is given no other.
+        batch_size: the most images that the teacher gets at a time.
+        workers: decoding threads; with 0, a batch is read and decoded when its turn comes.
+        padded: whether all batches of a unit have the same shape, even if images are missing or
+            cannot be read, since on a GPU the result of a row may depend on the shape. None means
+            yes on every device but the CPU.
+        whole: whether all batches have `batch_size` rows: a teacher that was compiled for that
+            shape gets no other shape.
     """
 
     manifest: Manifest
@@ -77,9 +77,9 @@ class ExtractionJob:
         return by_itself if self.padded is None else self.padded
 
     def rows_of(self, samples: int) -> int:
-        """Return the rows of each batch of a unit with so many images, at least one.
+        """Return the rows of each batch of a unit of this many images (at least one).
 
-        Of all ways to do with the fewest batches, an even cut pads the least.
+        Batches of equal size need the least padding for the smallest number of batches.
         """
         if self.whole:
             return self.batch_size

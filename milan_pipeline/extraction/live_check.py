@@ -1,4 +1,4 @@
-"""A random sample of stored targets against the teacher itself.
+"""Compare a random sample of stored targets with what the teacher computes now.
 
 Legend: B batch, N = 1 + L tokens (CLS first), L patches, D target width.
 """
@@ -6,28 +6,26 @@ Legend: B batch, N = 1 + L tokens (CLS first), L patches, D target width.
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-import zarr
 from torch.nn import functional as F
 
-from milan_pipeline.codecs.interface import LARGEST_FACTOR, Codec, decode_prior
-from milan_pipeline.errors import DataError
+from milan_pipeline.codecs.interface import LARGEST_FACTOR, Codec
 from milan_pipeline.images.crops import view_pixels
 from milan_pipeline.images.decode import decode_rgb
 from milan_pipeline.shards.manifest import Manifest, keys_of, load_index
 from milan_pipeline.shards.random_access import SampleReader
-from milan_pipeline.targets.reader import box_of, open_unit, read_codes
+from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.units import Mark, Unit
 from milan_pipeline.teacher.teacher import Teacher
 
 LIVE_BATCH = 16
 
 
-class Stored(NamedTuple):
-    """One target as the store has it, and the pixels that the teacher saw."""
+class StoredTarget(NamedTuple):
+    """One target as the store has it, and the pixels of its view."""
 
     unit: Unit
     key: str
@@ -39,17 +37,17 @@ class Stored(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One target, stored against recomputed.
+    """One stored target compared with the recomputed one.
 
     Attributes:
-        unit: of the target.
-        key: of the sample.
-        mean: cosine, over all tokens; this one and the next two are as `likeness` has them.
-        worst: the smallest cosine of a token.
-        cls: the CLS token's cosine.
-        prior_error: the largest absolute difference of a prior; beyond the step of coded ones.
-        fidelity: mean cosine of the recomputed tokens to those in fp32.
-        codec_fidelity: mean cosine of the stored tokens to the recomputed ones, as they are.
+        unit: the target's unit.
+        key: the sample's key.
+        mean: mean cosine of all tokens, as `likeness` defines it.
+        worst: smallest such cosine of a token.
+        cls: such a cosine of the CLS token.
+        prior_error: largest absolute difference of a prior; for coded priors, beyond their step.
+        fidelity: mean cosine of the recomputed tokens to tokens in fp32.
+        codec_fidelity: mean cosine of the stored tokens to the recomputed tokens, unadjusted.
     """
 
     unit: Unit
@@ -65,7 +63,7 @@ class Comparison:
 def draw_sample(
     units: Sequence[tuple[Unit, Mark]], count: int, seed: int
 ) -> list[tuple[Unit, Mark, list[int]]]:
-    """Draw targets of some units without replacement: each unit with its rows, in order."""
+    """Draw targets of some units without replacement; return each unit with its rows, in order."""
     counts = [mark.n for _, mark in units]
     if not sum(counts):
         return []
@@ -80,7 +78,7 @@ def draw_sample(
     ]
 
 
-def stored_targets(
+def targets_with_pixels(
     store: str,
     images: Manifest,
     unit: Unit,
@@ -89,17 +87,17 @@ def stored_targets(
     *,
     codec: Codec,
     size: int,
-) -> Iterator[Stored]:
+) -> Iterator[StoredTarget]:
     """Read some targets of a unit and cut their views out of the images, by the stored boxes.
 
     Args:
         store: the target store.
-        images: what it was made from.
-        unit: a sound one.
-        mark: of the unit.
-        rows: of the unit's arrays.
-        codec: of the store.
-        size: pixels of the teacher's input.
+        images: the image shards that it was made from.
+        unit: a unit that is sound.
+        mark: the unit's mark.
+        rows: rows of the unit.
+        codec: that of the store.
+        size: input size of the teacher in pixels.
 
     Raises:
         DataError: an image or a target is not what was written.
@@ -107,31 +105,26 @@ def stored_targets(
     table = load_index(images, unit.shard)
     row_of = {key: row for row, key in enumerate(keys_of(table))}
     url = images.url_of(unit.shard)
-    group = open_unit(store, unit, mark)
-    keys, boxes, flips, priors = (
-        np.asarray(_array(group, name)[:]) for name in ("key", "box", "flip", "prior")
-    )
-    arrays = {name: _array(group, name) for name in ("codes", "scale") if name in group}
+    stored = open_unit(store, unit, mark)
+    read = zip(rows, stored.keys(rows), stored.boxes(rows), stored.prior(rows), strict=True)
     with contextlib.closing(SampleReader()) as reader:
-        for row in rows:
-            key = str(keys[row])
+        for row, key, box, prior_L in read:
             place = table[row_of[key]]
             data = reader.read(url, *(int(place[at]) for at in ("offset", "length", "xxh3")))
-            pixels = view_pixels(decode_rgb(data), box_of(boxes[row], flips[row]), size)
-            tokens_ND = codec.decode(*read_codes(arrays, slice(row, row + 1)))[0]
-            prior_L = torch.from_numpy(decode_prior(priors[row]))
-            yield Stored(unit, key, tokens_ND, prior_L, pixels, codec)
+            pixels = view_pixels(decode_rgb(data), box, size)
+            tokens_ND = stored.decoded(codec, [row])[0]  # one by one: many codes lie between rows
+            yield StoredTarget(unit, key, tokens_ND, torch.from_numpy(prior_L), pixels, codec)
 
 
 def compare(
-    stored: Sequence[Stored], teacher: Teacher, reference: Teacher | None
+    stored: Sequence[StoredTarget], teacher: Teacher, reference: Teacher | None
 ) -> Iterator[Comparison]:
-    """Recompute targets, and say how near the stored ones are.
+    """Recompute targets and compare the stored ones with them.
 
     Args:
-        stored: a batch of one store's.
-        teacher: in the precision of the store.
-        reference: the same in fp32; None where the store is in fp32.
+        stored: a batch of targets of one store.
+        teacher: the teacher in the precision of the store.
+        reference: the same teacher in fp32; None if the store is in fp32.
     """
     pixels_BCHW = torch.stack([target.pixels_CHW for target in stored])
     tokens_BND, prior_BL = (values.cpu() for values in teacher(pixels_BCHW))
@@ -156,11 +149,11 @@ def compare(
 def likeness(stored_BND: torch.Tensor, live_BND: torch.Tensor, codec: Codec) -> torch.Tensor:
     """Return the cosine (B, N) of stored tokens to live ones, without a fitted codec's own error.
 
-    That error is the angle between a live token and what the codec makes of it. The stored token
-    may be off by as much: the cosine is of the angle by which it is farther. Where the last bits of
-    a live token choose other codes, those are about as near as the ones that were stored: with
-    noise of a hundredth of a token's length, the worst of 16,640 of the demo's was 5 degrees
-    farther, even in two bytes; a cosine of 0.99 is 8 degrees.
+    The codec's own error is the angle between a live token and its decoded code. A stored token may
+    be off by the same angle: the cosine returned is that of the angle beyond it. If the last bits
+    of a live token select other codes, these are about as near as the stored codes: with noise of a
+    hundredth of a token's length, the worst of 16,640 tokens of the demo was 5 degrees farther,
+    even with two bytes a token. A cosine of 0.99 is 8 degrees.
     """
     if not codec.spec.needs_fit:
         return F.cosine_similarity(stored_BND, live_BND, dim=-1)
@@ -170,19 +163,12 @@ def likeness(stored_BND: torch.Tensor, live_BND: torch.Tensor, codec: Codec) -> 
 
 
 def _angle(left_BND: torch.Tensor, right_BND: torch.Tensor) -> torch.Tensor:
-    """Return angles (B, N); in float64, since a small one hardly shows in its cosine."""
+    """Return angles (B, N), computed in float64, since small angles hardly change the cosine."""
     cosine_BN = F.cosine_similarity(left_BND.double(), right_BND.double(), dim=-1)
     return cosine_BN.clamp(-1, 1).acos()
 
 
-def _prior_error(target: Stored, live_L: torch.Tensor) -> float:
+def _prior_error(target: StoredTarget, live_L: torch.Tensor) -> float:
     factor = LARGEST_FACTOR if target.codec.spec.prior_dtype == np.uint8 else 1.0
     low_L, high_L = target.prior_L / factor, target.prior_L * factor
     return float(torch.maximum(low_L - live_L, live_L - high_L).max().clamp_min(0))
-
-
-def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    array = group[name]
-    if not isinstance(array, zarr.Array):
-        raise DataError(f"{group.name}/{name} is no array; extract the unit again")
-    return array

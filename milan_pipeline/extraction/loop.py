@@ -1,9 +1,9 @@
 """The extraction loop: read -> decode and crop -> teacher -> encode -> write, overlapped.
 
 Threads read and decode ahead of the teacher, across units, and write behind it. The main thread
-only hands batches to the device: on a GPU it never waits for a result there, and two batches are
-always under way. A batch never straddles two units, so a unit's bytes do not depend on which others
-are done in the same run.
+only hands batches to the device: on a GPU it never waits for a result, and two batches are always
+in progress. A batch never holds images of two units, so a unit's bytes do not depend on which other
+units are done in the same run.
 """
 
 import contextlib
@@ -24,15 +24,9 @@ from milan_pipeline.targets.writer import UnitWriter
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["ExtractionJob", "extract_units"]
-
-BATCHES_UNDER_WAY = 2
-"""Handed to the device and not yet written: while one is awaited, the next one computes."""
+BATCHES_IN_PROGRESS = 2
+"""Batches that the device has and that are not written: one is copied, the next is computed."""
 KEPT = "finished units are kept"
-
-
-def _unwatched(_: int) -> None:
-    """Nobody counts along."""
 
 
 def extract_units(
@@ -40,19 +34,19 @@ def extract_units(
     units: Sequence[Unit],
     budget: BadImageBudget,
     stop: StopRequest,
-    seen: Callable[[int], object] = _unwatched,
+    count: Callable[[int], object] = lambda _: None,
 ) -> Generator[Mark, None, None]:
-    """Extract units, yielding each one's mark as it is finished, in order.
+    """Extract units in order, and yield each one's mark when it is finished.
 
-    A unit that another process has finished by the time its turn comes is passed over; its mark is
-    yielded all the same.
+    A unit that another process has finished before its turn comes is skipped; its mark is yielded,
+    too.
 
     Args:
-        job: how.
-        units: which ones.
-        budget: is told of the images that cannot be read.
-        stop: is asked before each batch.
-        seen: is told how many images each batch had: progress bars and reports count by it.
+        job: says how units are extracted.
+        units: which units.
+        budget: counts the images that cannot be read.
+        stop: asked before each batch.
+        count: called with the number of images of each batch, for progress bars and reports.
 
     Raises:
         DataError: a shard is damaged, more images are unreadable than the budget allows, or the
@@ -62,25 +56,25 @@ def extract_units(
     """
     buffers = PixelBuffers.of(job, units)
     with (
-        _Tails(job, buffers) as tails,
+        _UnitsInProgress(job, buffers) as in_progress,
         contextlib.closing(view_batches(job, units, buffers)) as batches,
     ):
         for batch in batches:
             stop.raise_if_asked(KEPT)
             if isinstance(batch, ViewBatch):
-                tails.add(batch)
-                seen(len(batch.keys))
-            # A unit is finished after the one before it, whose mark is out by then.
+                in_progress.add(batch)
+                count(len(batch.keys))
+            # A unit is finished only after the mark of the unit before it was yielded.
             ends = isinstance(batch, Mark) or batch.last
-            for mark in tails.finished(wait=ends):
+            for mark in in_progress.finished(wait=ends):
                 yield from _counted(mark, budget)
                 stop.raise_if_asked(KEPT)
             if isinstance(batch, Mark):
-                seen(batch.n + len(batch.skipped))
+                count(batch.n + len(batch.skipped))
                 yield from _counted(batch, budget)
             elif batch.last:
-                tails.finish()
-        for mark in tails.finished(wait=True):
+                in_progress.finish()
+        for mark in in_progress.finished(wait=True):
             yield from _counted(mark, budget)
 
 
@@ -91,18 +85,18 @@ def _counted(mark: Mark, budget: BadImageBudget) -> Iterator[Mark]:
     budget.add(mark.shard, mark.skipped)
 
 
-class _Tails:
-    """The unit that is under way and the one before it, which is being finished meanwhile."""
+class _UnitsInProgress:
+    """The unit that is being written, and the unit before it, which is being finished."""
 
     def __init__(self, job: ExtractionJob, buffers: PixelBuffers) -> None:
         self._job = job
         self._buffers = buffers
         self._copies = DeviceCopies(job.teacher.device)
-        # Each unit is written by another thread than the last: one is finished, the next begins.
+        # Units alternate between two threads: while one is finished, the next one begins.
         self._pools = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         self._threads = itertools.cycle(self._pools)
-        self._under_way: deque[Future[None]] = deque()
-        self._tail: _UnitTail | None = None
+        self._batches: deque[Future[None]] = deque()
+        self._current: _UnitInProgress | None = None
         self._finishing: Future[Mark] | None = None
 
     def __enter__(self) -> Self:
@@ -113,28 +107,30 @@ class _Tails:
             pool.shutdown()
 
     def add(self, batch: ViewBatch) -> None:
-        """Have a batch computed and written; waits while too many are under way."""
-        if self._tail is None:
-            self._tail = _UnitTail(self._job, batch.unit, next(self._threads), self._buffers)
-        under_way = self._under_way
-        under_way.append(self._tail.add(batch, self._copies))
-        while len(under_way) > BATCHES_UNDER_WAY or (under_way and under_way[0].done()):
-            under_way.popleft().result()
+        """Have a batch computed and written; waits while too many batches are in progress."""
+        if self._current is None:
+            self._current = _UnitInProgress(
+                self._job, batch.unit, next(self._threads), self._buffers
+            )
+        batches = self._batches
+        batches.append(self._current.add(batch, self._copies))
+        while len(batches) > BATCHES_IN_PROGRESS or (batches and batches[0].done()):
+            batches.popleft().result()
 
     def finished(self, *, wait: bool) -> Iterator[Mark]:
-        """Yield the mark of the unit that is being finished, if there is one and it is there."""
+        """Yield the mark of the unit that is being finished, if there is one and it is done."""
         if self._finishing is not None and (wait or self._finishing.done()):
             yield self._finishing.result()
             self._finishing = None
 
     def finish(self) -> None:
-        """Have the unit that is under way finished."""
-        if self._tail is not None:
-            self._finishing, self._tail = self._tail.finish(), None
+        """Have the present unit finished."""
+        if self._current is not None:
+            self._finishing, self._current = self._current.finish(), None
 
 
-class _UnitTail:
-    """A unit that is written in a thread, behind the teacher."""
+class _UnitInProgress:
+    """A unit that a thread writes while the teacher goes on."""
 
     def __init__(
         self, job: ExtractionJob, unit: Unit, thread: ThreadPoolExecutor, buffers: PixelBuffers
@@ -148,7 +144,7 @@ class _UnitTail:
         self._writer = thread.submit(self._open)
 
     def add(self, views: ViewBatch, copies: DeviceCopies) -> Future[None]:
-        """Have a batch computed, and written when its results are there."""
+        """Have a batch computed, and written as soon as its results are on the host."""
         self._skipped += views.skipped()
         good = views.good_rows()
         if len(good):
@@ -159,7 +155,7 @@ class _UnitTail:
         return self._written[-1]
 
     def finish(self) -> Future[Mark]:
-        """Have the unit finished when all its batches are written."""
+        """Have the unit finished after all its batches are written."""
         return self._thread.submit(self._finish)
 
     def _open(self) -> UnitWriter:
@@ -173,10 +169,10 @@ class _UnitTail:
         )
 
     def _write(self, results: TargetBatch) -> None:
-        self._writer.result().add(results.landed(self._buffers))
+        self._writer.result().add(results.to_block(self._buffers))
 
     def _finish(self) -> Mark:
-        # One thread does all of this in order: what failed before must not end in a mark.
+        # One thread does all of this in order. If a write failed, no mark may be written.
         for written in self._written:
             written.result()
         return self._writer.result().finish(self._skipped)

@@ -1,6 +1,6 @@
-"""Extraction as Dask workers do it: load the teacher once, then extract unit after unit.
+"""Extraction on Dask workers: each loads the teacher once, then extracts unit after unit.
 
-Extraction on a Dask cluster: a unit that fails does not stop the others, unless many do.
+A unit that fails does not stop the others, unless many units fail in a row.
 """
 
 import contextlib
@@ -33,8 +33,8 @@ class ExtractionSpec:
 
     Attributes:
         job: the extraction.
-        manifest_sha256: of the images that the units were listed from.
-        reports: what the names of the workers' progress reports begin with.
+        manifest_sha256: hash of the manifest that the units were listed from.
+        reports: prefix of the names of the workers' progress reports.
     """
 
     job: JobSpec
@@ -46,7 +46,7 @@ class ExtractionSpec:
 
         Raises:
             MismatchError: images, store or teacher are not the client's.
-            StorageError: a store cannot be read; that may pass.
+            StorageError: a store cannot be read; a retry may succeed.
         """
         job = self.job
         manifest = job.manifest()
@@ -70,12 +70,12 @@ class ExtractionWork(Work[Unit, Mark]):
         self._at_work = threading.Lock()
 
     def do(self, item: Unit, stop: StopRequest) -> Mark:
-        """Extract one unit, unless its mark is there; return its mark without objects.
+        """Extract one unit, unless it is done; return its mark without objects.
 
         Raises:
-            DataError: its shard is damaged, or cannot be encoded.
+            DataError: the shard is damaged, or a target cannot be encoded.
             InterruptedRunError: the run has ended.
-            StorageError: a store cannot be read or written; that may pass.
+            StorageError: a store cannot be read or written; a retry may succeed.
         """
         with self._at_work:
             stop.raise_if_asked("finished units are kept")
@@ -87,14 +87,14 @@ class ExtractionWork(Work[Unit, Mark]):
             return dataclasses.replace(mark, objects={})
 
     def end(self, state: str) -> None:
-        """Say in the report how the run ended."""
+        """Write into the report how the run ended."""
         if self._reporter is not None:
             self._reporter.close(state)
             self._reporter = None
 
     def _extract(self, unit: Unit, stop: StopRequest, reporter: Reporter) -> Mark:
         reporter.begin(unit)
-        # Bad images are counted by the client, over all units.
+        # The client counts the bad images of all units.
         budget = BadImageBudget(fraction=1, images=unit.shard.samples)
         try:
             (mark,) = extract_units(self._job, [unit], budget, stop, reporter.images)
@@ -109,12 +109,12 @@ class ExtractionWork(Work[Unit, Mark]):
 
 
 FAILURES_IN_A_ROW = 20
-"""So many units that fail with no success in between are no accident of theirs."""
+"""If so many units fail without a success in between, the cause is not in the units."""
 NAMED_FAILURES = 10
 
 
 class Outcome(NamedTuple):
-    """A unit, and its mark without objects; None where it failed."""
+    """A unit, and its mark without objects; None if the unit failed."""
 
     unit: Unit
     mark: Mark | None
@@ -128,18 +128,19 @@ def extract_on_workers(
     *,
     share_machine: bool,
 ) -> Generator[Outcome, None, None]:
-    """Have workers extract units, yielding what became of each as it is known, in any order.
+    """Have workers extract units, and yield the outcome of each when it is known, in any order.
 
     Args:
-        client: of the cluster.
+        client: client of the cluster.
         spec: the extraction.
-        units: which ones.
-        stop: asked every moment.
+        units: which units.
+        stop: asked again and again.
         share_machine: whether the workers are those of a local cluster.
 
     Raises:
-        DataError: one unit after the other fails, or some have, once the others are done.
-        InterruptedRunError: a stop signal came; finished units are kept, others may yet be.
+        DataError: many units fail in a row; or some failed, once the others are done.
+        InterruptedRunError: a stop signal came; finished units are kept, and others may still be
+            finished.
         MissingDataError: a worker lacks what every worker needs.
     """
     failed: list[Ended[Unit, Mark]] = []
@@ -162,8 +163,8 @@ def extract_on_workers(
 def _listing(failed: Sequence[Ended[Unit, Mark]], units: int) -> str:
     named = ", ".join(f"{one.item.path} ({_reason(one.error)})" for one in failed[:NAMED_FAILURES])
     return (
-        f"{len(failed)} of {units} units failed: {named}; mend what they name and run the same "
-        "command again"
+        f"{len(failed)} of {units} units failed: {named}; repair what they name and run the "
+        "same command again"
     )
 
 

@@ -1,4 +1,4 @@
-"""What an extraction is, small enough to be sent to another process, and what it becomes there."""
+"""An extraction as names and numbers that can be sent to another process."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -30,13 +30,13 @@ class JobSpec:
     device: str
 
     def manifest(self) -> Manifest:
-        """Read the manifest of the image shards, whose names must tell their units apart."""
+        """Read the manifest of the image shards; the names of their units must all differ."""
         manifest = load_manifest(self.images, kind="images")
         require_unique_stems(manifest.shards)
         return manifest
 
     def identity(self, teacher: Teacher, codec: Mapping[str, Any]) -> Identity:
-        """Say what the targets will be, stored by a codec of these parameters."""
+        """Build the identity of the targets, for a codec of these parameters."""
         return build_identity(
             teacher=teacher.identity(),
             preprocessing=teacher.preprocessing(),
@@ -45,7 +45,7 @@ class JobSpec:
         )
 
     def job(self, manifest: Manifest, teacher: Teacher, identity: Identity) -> ExtractionJob:
-        """Put together what the loop needs; the store has its root, and its codec."""
+        """Build what the loop needs; the store's root and codec must be there."""
         return ExtractionJob(
             manifest=manifest,
             store=self.store,

@@ -1,12 +1,10 @@
-"""Batches of views -> targets: teacher and encoding on the device, results on their way back.
+"""Batches of views -> targets: run the teacher and encode on the device, copy the results back.
 
 Legend: R rows that the teacher is given, n of them whose results are kept, N = 1 + L tokens,
 L patches, D target width, C code width, S pixels.
 
-Batches to the device and results back, copied while the device computes.
-
-On a GPU two streams of their own copy, and the program only queues work: whoever needs a result
-waits for it, in another thread. On the CPU nothing is copied and nobody waits.
+Copies overlap with computing: on a GPU two streams of their own copy, and the main thread only
+queues work. Another thread waits for the results. On the CPU nothing is copied and nothing waits.
 """
 
 from typing import Any, NamedTuple
@@ -21,41 +19,41 @@ from milan_pipeline.extraction.view_batches import PixelBuffers, ViewBatch
 from milan_pipeline.targets.layout import UnitBlock
 
 
-class Fetched(NamedTuple):
-    """Tensors on their way to the host; `wait` before they are read."""
+class HostCopies(NamedTuple):
+    """Tensors that are being copied to the host; call `wait` before reading them."""
 
     tensors: list[torch.Tensor]
     arrived: torch.cuda.Event | None
 
     def wait(self) -> list[torch.Tensor]:
-        """Return the tensors when they are there; other threads run meanwhile."""
+        """Wait for the copies and return them; other threads run meanwhile."""
         if self.arrived is not None:
             self.arrived.synchronize()
         return self.tensors
 
 
 class TargetBatch(NamedTuple):
-    """A batch's results, perhaps still on their way.
+    """The results of a batch, perhaps still being computed or copied.
 
     Attributes:
-        views: what they were computed from.
+        views: what they are computed from.
         good: n rows of the views that could be read.
-        kept: n rows of the results.
-        fetched: codes, prior, verdict and, where the codec has one, scale.
+        kept: n rows of the results that belong to these.
+        results: codes, prior, whether each sample fits the codec and, if the codec has one, scale.
     """
 
     views: ViewBatch
     good: NDArray[np.int64]
     kept: NDArray[np.int64]
-    fetched: Fetched
+    results: HostCopies
 
-    def landed(self, buffers: PixelBuffers) -> UnitBlock:
-        """Wait for the results, give the views' buffer back and return what is to be written.
+    def to_block(self, buffers: PixelBuffers) -> UnitBlock:
+        """Wait for the results, give the views' buffer back, and return the samples to be written.
 
         Raises:
             DataError: the teacher gave what cannot be encoded.
         """
-        codes, prior, fits, *scale = (_rows(tensor, self.kept) for tensor in self.fetched.wait())
+        codes, prior, fits, *scale = (_rows(tensor, self.kept) for tensor in self.results.wait())
         views = self.views
         buffers.give_back(views.buffer_BCSS)
         keys = [views.keys[row] for row in self.good]
@@ -74,7 +72,7 @@ class TargetBatch(NamedTuple):
 
 
 class DeviceCopies:
-    """Copies to and from one device."""
+    """Copies tensors to one device and back."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -82,10 +80,10 @@ class DeviceCopies:
         if device.type == "cuda":
             self._streams = _stream(device), _stream(device)
 
-    def bring(self, host: torch.Tensor) -> torch.Tensor:
-        """Copy a tensor to the device, from page-locked memory without waiting.
+    def to_device(self, host: torch.Tensor) -> torch.Tensor:
+        """Copy a tensor to the device; from page-locked memory, this does not wait.
 
-        The host's must stay as it is until a result that was computed from it is there.
+        The host's tensor must not change until a result that was computed from it is there.
         """
         if self._streams is None:
             return host.to(self._device)
@@ -93,49 +91,49 @@ class DeviceCopies:
         with torch.cuda.stream(copying):
             there = host.to(self._device, non_blocking=True)
         computing.wait_stream(copying)
-        there.record_stream(computing)  # its memory is not given to others before that is through
+        there.record_stream(computing)  # its memory is not reused before computing is done
         return there
 
-    def fetch(self, tensors: list[torch.Tensor]) -> Fetched:
-        """Copy tensors to the host once they are computed, without waiting."""
+    def to_host(self, tensors: list[torch.Tensor]) -> HostCopies:
+        """Copy tensors to the host as soon as they are computed; does not wait."""
         if self._streams is None:
-            return Fetched([tensor.cpu() for tensor in tensors], None)
+            return HostCopies([tensor.cpu() for tensor in tensors], None)
         computing, copying = torch.cuda.current_stream(self._device), self._streams[1]
         copying.wait_stream(computing)
         arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(copying):
-            # Without blocking, torch copies into page-locked memory of its own.
+            # With non_blocking, torch copies into page-locked memory of its own.
             here = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
             for tensor in tensors:
                 tensor.record_stream(copying)
             arrived.record(copying)
-        return Fetched(here, arrived)
+        return HostCopies(here, arrived)
 
 
 def compute(
     job: ExtractionJob, views: ViewBatch, good: NDArray[np.int64], copies: DeviceCopies
 ) -> TargetBatch:
-    """Have the device run the teacher and encode its targets; returns before a GPU is through.
+    """Have the device run the teacher and encode its targets; returns before a GPU is done.
 
     Args:
         job: has the teacher and the codec.
         views: the batch.
-        good: its rows that hold a view; at least one.
-        copies: to the device and back.
+        good: the rows of the batch that hold a view; at least one.
+        copies: copies to the device and back.
     """
     pixels_RCSS, kept = _input(job, views, good)
-    targets_RND, prior_RL = job.teacher(copies.bring(pixels_RCSS))
+    targets_RND, prior_RL = job.teacher(copies.to_device(pixels_RCSS))
     (codes_RNC, scale_RN), fits_R = job.codec.try_encode(targets_RND)
     if job.codec.spec.prior_dtype == np.uint8:
         prior_RL = encode_prior(prior_RL)
     results = [codes_RNC, prior_RL, fits_R, *([] if scale_RN is None else [scale_RN])]
-    return TargetBatch(views, good, kept, copies.fetch(results))
+    return TargetBatch(views, good, kept, copies.to_host(results))
 
 
 def _input(
     job: ExtractionJob, views: ViewBatch, good: NDArray[np.int64]
 ) -> tuple[torch.Tensor, NDArray[np.int64]]:
-    """Return what the teacher is given, and which rows of its results are kept."""
+    """Return the teacher's input, and which rows of its results are kept."""
     pixels_RCSS = views.buffer_BCSS[: views.rows]
     if job.pads:
         return pixels_RCSS, good
@@ -145,7 +143,7 @@ def _input(
 
 
 def _rows(results: torch.Tensor, kept: NDArray[np.int64]) -> NDArray[Any]:
-    """Take rows in ascending order; without a copy where they are the first ones."""
+    """Take rows in ascending order; if they are the first rows, without a copy."""
     values: NDArray[Any] = results.numpy()
     return values[: len(kept)] if kept[-1] == len(kept) - 1 else values[kept]
 

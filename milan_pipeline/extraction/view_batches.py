@@ -1,11 +1,11 @@
 """Image shards -> batches of views, read and decoded in threads ahead of the teacher.
 
-Each image is decoded straight into its row of a reusable batch of pixels. A batch holds consecutive
-images of one unit, of which the unreadable ones leave their rows unused; how a unit is cut into
+Each image is decoded directly into its row of a reusable buffer of pixels. A batch holds
+consecutive images of one unit; the row of an unreadable image stays unused. How a unit is cut into
 batches depends on its own images alone.
 
-Legend: B rows of a buffer, R those that a batch has, n its images (n <= R), S the teacher's input
-size.
+Legend: B rows of a buffer, R rows of a batch (R <= B), n images of a batch (n <= R), S the
+teacher's input size.
 """
 
 import contextlib
@@ -30,29 +30,30 @@ from milan_pipeline.targets.units import Mark, Unit, is_current, read_mark
 
 READ_THREADS = 4
 DECODED_TOGETHER = 8
-"""Images that a thread takes on at a time: handing them over one by one costs more."""
+"""Images that a thread decodes at a time: handing them over one by one costs more."""
 BATCHES_AHEAD, IMAGES_AHEAD = 2, 64
-"""So many batches, and at least so many images, are decoded in advance."""
+"""Batches that are decoded in advance, and images that are at least decoded in advance."""
 MOST_BATCHES = 8
-"""In decoding at a time, or as many as there are threads: of tiny shards, each has few images."""
+"""The most batches in decoding at a time, unless there are more threads: tiny shards have small
+batches."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ViewBatch:
-    """Consecutive images of a unit, and what was cut out of them.
+    """Consecutive images of a unit, and the views that were cut out of them.
 
     Attributes:
-        unit: whose images they are.
-        last: whether they are its last ones.
-        keys: n, of the images.
-        digest: (n,) uint64, of their bytes.
+        unit: the unit that the images belong to.
+        last: whether these are the last images of the unit.
+        keys: n keys of the images.
+        digest: (n,) uint64, hashes of their bytes.
         rows: R.
-        buffer_BCSS: (B, 3, S, S) uint8, to be given back; the views lie in its first rows. Those of
-            unreadable images, and all from n on, hold whatever was there before.
+        buffer_BCSS: (B, 3, S, S) uint8; the views are in its first rows, and it must be given back.
+            Rows of unreadable images, and all rows from n on, hold old pixels.
         box: (n, 4) float32, as the store has it.
         flip: (n,) bool.
         size: (n, 2) int32, height and width of the source.
-        reasons: by row, why an image has no view.
+        reasons: why an image has no view, by row.
     """
 
     unit: Unit
@@ -72,7 +73,7 @@ class ViewBatch:
         return np.array(rows, np.int64)
 
     def skipped(self) -> list[dict[str, str]]:
-        """Return the unreadable images as the ledger has them."""
+        """Return the unreadable images as rows of the ledger."""
         return [
             {"key": self.keys[row], "reason": reason}
             for row, reason in sorted(self.reasons.items())
@@ -80,14 +81,14 @@ class ViewBatch:
 
 
 class PixelBuffers:
-    """Batches of pixels that are used again and again: as many as are in use at a time."""
+    """Buffers of pixels that are reused; there are as many as are in use at the same time."""
 
     def __init__(self, shape: tuple[int, int, int, int], *, pinned: bool) -> None:
-        """Make none yet.
+        """Start without a buffer.
 
         Args:
             shape: (B, 3, S, S).
-            pinned: in page-locked memory, from which a GPU copies by itself.
+            pinned: whether buffers are in page-locked memory, which a GPU can copy by itself.
         """
         self._shape = shape
         self._pinned = pinned
@@ -95,25 +96,25 @@ class PixelBuffers:
 
     @classmethod
     def of(cls, job: ExtractionJob, units: Iterable[Unit]) -> "PixelBuffers":
-        """Make them for the largest batch of some units."""
+        """Return buffers for the largest batch of some units."""
         counts = {unit.shard.samples for unit in units} - {0}
         rows = max((job.rows_of(count) for count in counts), default=1)
         size = job.teacher.image_size
         return cls((rows, 3, size, size), pinned=job.teacher.device.type == "cuda")
 
     def take(self) -> torch.Tensor:
-        """Return one that nobody uses."""
+        """Return a buffer that is not in use."""
         if self._free:
             return self._free.pop()
         return torch.zeros(self._shape, dtype=torch.uint8, pin_memory=self._pinned)
 
     def give_back(self, buffer_BCSS: torch.Tensor) -> None:
-        """Take one back; any thread may."""
+        """Take a buffer back; may be called by any thread."""
         self._free.append(buffer_BCSS)
 
 
 class _Opened(NamedTuple):
-    """A unit whose turn has come: its index, or the mark that it has already."""
+    """A unit that is being read: its index or, if it was done before, its mark."""
 
     unit: Unit
     keys: list[str]
@@ -122,7 +123,7 @@ class _Opened(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """Some images of a batch, to be decoded into its rows from `first` on."""
+    """Some images of a batch, which are decoded into its rows from `first` on."""
 
     batch: ViewBatch
     first: int
@@ -134,12 +135,12 @@ def view_batches(
 ) -> Generator[ViewBatch | Mark, None, None]:
     """Yield the batches of each unit, in order.
 
-    Whoever gets a batch gives its buffer back. An empty unit has one empty batch. A unit that has a
-    current mark when its turn comes is passed over: its mark is yielded.
+    The caller gives each batch's buffer back. An empty unit has one empty batch. If a unit has a
+    current mark when its turn comes, the mark is yielded and no batch.
 
     Raises:
         DataError: a shard or an index is damaged.
-        StorageError: one cannot be read.
+        StorageError: a shard or an index cannot be read.
     """
     batches = _decoded(job, units, buffers)
     ahead = read_ahead(batches, ahead=BATCHES_AHEAD, workers=min(1, job.workers))
@@ -150,7 +151,7 @@ def view_batches(
 def _decoded(
     job: ExtractionJob, units: Sequence[Unit], buffers: PixelBuffers
 ) -> Generator[ViewBatch | Mark, None, None]:
-    """Yield each batch when its last part is decoded; the parts come in order."""
+    """Yield each batch when its last part is decoded; parts are in order."""
     images = max(BATCHES_AHEAD * job.batch_size, IMAGES_AHEAD)
     batches = max(MOST_BATCHES, job.workers)
 
@@ -191,7 +192,7 @@ def _parts(
 def _tables(
     job: ExtractionJob, units: Sequence[Unit], opened: deque[_Opened]
 ) -> Iterator[tuple[str, NDArray[np.void]]]:
-    """Yield what is to be read of each unit; runs some way ahead of what is made of it."""
+    """Yield the URL and the index of each unit to be read; runs ahead of the decoding."""
     for unit in units:
         mark = read_mark(job.store, unit)
         if mark is not None and is_current(mark, unit, job.identity_hash):
@@ -203,7 +204,7 @@ def _tables(
 
 
 def _without_rows(opened: deque[_Opened], buffers: PixelBuffers) -> Iterator[_Part | Mark]:
-    """Yield what stands for units that nothing is read of, up to the next one that has rows."""
+    """Yield the marks and empty batches of units without rows to read, up to the next with rows."""
     while opened and not opened[0].keys:
         at = opened.popleft()
         yield at.mark or _Part(_batch(at, range(0), 0, buffers), 0, [])
@@ -244,7 +245,7 @@ def _decode_part(job: ExtractionJob, part: _Part) -> _Part:
 
 
 def _decode(job: ExtractionJob, batch: ViewBatch, row: int, data: bytes) -> None:
-    """Decode an image and cut its view into its row, or note why it has none."""
+    """Decode an image and cut its view into its row, or note why it has no view."""
     try:
         rgb_HWC = decode_rgb(data)
     except BadImageError as error:

@@ -4,6 +4,9 @@ Shape suffixes: H, W height and width of the source, S size of the result, C = 3
 patches, P = 3 * p * p pixels of a patch.
 """
 
+from collections.abc import Sequence
+from typing import Literal
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from milan_pipeline.images.views import Box
+
+Scaling = Literal["statistics", "float32 statistics", "pixels"]
 
 
 def view_pixels(
@@ -64,19 +69,47 @@ def cut_patches(view_CSS: torch.Tensor, patch_size: int, kept_K: NDArray[np.int6
 
 
 class Pixels:
-    """Normalise uint8 images on the device, as timm's prefetching loader does."""
+    """Normalise uint8 pixels to float32: (pixels / 255 - mean) / std, for each channel.
+
+    Args:
+        mean: of each channel, in [0, 1].
+        std: standard deviation of each channel, in [0, 1].
+        device: where the pixels are moved to; None leaves them where they are.
+        scaling: what carries the factor 255, on which the last bit of a result depends: the
+            "statistics", multiplied in float64, as in timm's prefetching loader; the "float32
+            statistics", multiplied in float32; or the "pixels", divided by 255 first, as in
+            torchvision.
+    """
 
     def __init__(
-        self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device | None = None,
+        *,
+        scaling: Scaling = "statistics",
     ) -> None:
         self._device = device
-        # Multiplied before they become float32, to the last bit as timm has them.
-        self._mean_1C11, self._std_1C11 = (
-            torch.tensor([value * 255 for value in values], device=device).view(1, -1, 1, 1)
-            for values in (mean, std)
+        self._divisor = 255 if scaling == "pixels" else 1
+        wide = torch.float64 if scaling == "statistics" else torch.float32
+        factor = 1 if scaling == "pixels" else 255
+        self._mean_C, self._std_C = (
+            (torch.tensor(values, dtype=wide) * factor).float().to(device) for values in (mean, std)
         )
 
-    def __call__(self, images_BCHW: Tensor) -> Tensor:
-        """Return float32 (B, C, H, W) on the device."""
-        images_BCHW = images_BCHW.to(self._device, non_blocking=True)
-        return images_BCHW.float().sub_(self._mean_1C11).div_(self._std_1C11)
+    def __call__(self, images_CHW: Tensor) -> Tensor:
+        """Normalise uint8 images (..., C, H, W)."""
+        return self._normalised(images_CHW, (-1, 1, 1))
+
+    def patches(self, patches_P: Tensor) -> Tensor:
+        """Normalise uint8 patches (..., P), which are laid out as (channel, row, column)."""
+        per_channel_Cp = patches_P.reshape(*patches_P.shape[:-1], len(self._mean_C), -1)
+        return self._normalised(per_channel_Cp, (-1, 1)).flatten(-2)
+
+    def _normalised(self, pixels: Tensor, shape: tuple[int, ...]) -> Tensor:
+        device = self._device or pixels.device
+        normalised = pixels.to(device, non_blocking=True).float()
+        if self._divisor != 1:
+            normalised.div_(self._divisor)
+        mean, std = (each.to(device).view(shape) for each in (self._mean_C, self._std_C))
+        return normalised.sub_(mean).div_(std)

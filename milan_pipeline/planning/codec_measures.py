@@ -27,7 +27,7 @@ from milan_pipeline.planning.dataset import stored_units
 from milan_pipeline.planning.shard_size import ShardSize
 from milan_pipeline.planning.store_size import KeyBytes, StoreSize
 from milan_pipeline.provenance.identity import TRANSCODED_FROM, Identity
-from milan_pipeline.targets.codec_files import thinned
+from milan_pipeline.targets.codec_files import subsampled
 from milan_pipeline.targets.units import Mark, Unit
 
 BATCH = 64
@@ -123,9 +123,9 @@ class Measurement:
         self._files = files
         self._device = device
         tokens_nND = targets.measured_nND
-        direction_TD = directions(thinned(tokens_nND)).numpy()
+        direction_TD = directions(subsampled(tokens_nND)).numpy()
         self.variance_D: NDArray[np.float64] = spectrum_of(direction_TD).variance_D
-        self._colours = TokenColours(directions(thinned(tokens_nND[:, 1:])).numpy())
+        self._colours = TokenColours(directions(subsampled(tokens_nND[:, 1:])).numpy())
 
     def of(self, text: str, codec: Codec) -> CodecMeasures:
         """Measure a codec.

@@ -15,7 +15,7 @@ from milan_pipeline.targets.codec_files import (
     SAMPLE_IMAGES,
     read_store_codec,
     stored_sample,
-    thinned,
+    subsampled,
 )
 from milan_pipeline.targets.units import Mark, Unit
 
@@ -81,7 +81,7 @@ def stored_targets(
     return TargetSet(
         name="store",
         title=f"{storage.basename(url)}: {shape}",
-        fit_TD=thinned(fit_nND),
+        fit_TD=subsampled(fit_nND),
         measured_nND=measured_nND,
         notes=notes,
     )

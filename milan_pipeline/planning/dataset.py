@@ -133,9 +133,8 @@ def stored_units(
 
     def read(item: tuple[Unit, Mark]) -> tuple[Unit, KeyBytes]:
         unit, mark = item
-        keys = open_unit(url, unit, mark)["key"][:]  # type: ignore[index]
         shard = dataclasses.replace(unit.shard, samples=mark.n)
-        return Unit(unit.view, shard), _bytes_of([str(key) for key in keys])  # type: ignore[union-attr]
+        return Unit(unit.view, shard), _bytes_of(open_unit(url, unit, mark).keys())
 
     return list(ordered_map(read, units, workers=workers, ahead=2 * workers))
 

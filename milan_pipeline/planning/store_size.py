@@ -8,22 +8,17 @@ Legend: N = 1 + L tokens, L patches, C code width.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import zarr
 from zarr.storage import MemoryStore
 
 from milan_pipeline.codecs.spec import CodecSpec, spec_of
-from milan_pipeline.images.views import ViewPolicy
-from milan_pipeline.provenance.identity import (
-    TRANSCODED_FROM,
-    Identity,
-    build_identity,
-    content_hash,
-)
+from milan_pipeline.provenance.identity import TRANSCODED_FROM, Identity, content_hash
 from milan_pipeline.targets.codec_files import most_store_codec_bytes
 from milan_pipeline.targets.layout import (
+    code_shape,
     create_codes,
     create_small_array,
     empty_block,
@@ -68,10 +63,9 @@ class StoreSize:
 
     def __init__(self, identity: Identity) -> None:
         """Take an identity; a hash in it that is not known yet may be any text of its length."""
-        height, width = identity["teacher"]["grid"]
         self._identity = identity
         self._codec = spec_of(identity["codec"])
-        self._shape = 1 + height * width, self._codec.code_width(identity["teacher"]["width"])
+        self._shape = code_shape(identity)
         self._known: dict[tuple[object, ...], int] = {}
 
     def unit(self, unit: Unit, keys: KeyBytes) -> int:
@@ -107,25 +101,6 @@ class StoreSize:
             source_unit="0" * SHA256_LETTERS if TRANSCODED_FROM in self._identity else None,
         )
         return layout.chunk_bytes + layout.metadata_bytes + len(mark.to_bytes())
-
-
-def likely_identity(
-    known: Mapping[str, Mapping[str, Any]], policy: ViewPolicy, codec: CodecSpec
-) -> Identity:
-    """Build the identity that a store will have, with stand-ins for what only the weights tell.
-
-    Args:
-        known: the teacher's parts that are known without them: `description.visible_identity`.
-        policy: how views will be cut.
-        codec: how targets will be stored, its fitted arrays aside.
-    """
-    statistics = {name: [0.5, 0.5, 0.5] for name in ("mean", "std")}
-    return build_identity(
-        teacher={"weights_sha256": "0" * HASH_LETTERS, **known["teacher"]},
-        preprocessing={**statistics, **known["preprocessing"]},
-        view_policy=policy.as_dict(),
-        codec=codec.for_width(known["teacher"]["width"]).parameters(),
-    )
 
 
 def _layout_of(codec: CodecSpec, shape: tuple[int, int], samples: int) -> _Layout:

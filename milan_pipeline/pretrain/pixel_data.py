@@ -16,7 +16,7 @@ import torch
 from milan_pipeline.data.image_table import ImageTable, open_images
 from milan_pipeline.data.order import OrderChoice, OrderConfig
 from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
-from milan_pipeline.images.crops import cut_patches, view_pixels
+from milan_pipeline.images.crops import Pixels, cut_patches, view_pixels
 from milan_pipeline.images.decode import decode_rgb
 from milan_pipeline.images.views import ViewPolicy
 from milan_pipeline.models.build import StudentSpec
@@ -99,15 +99,12 @@ class PixelTargets:
     """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        self._mean_C1, self._std_C1 = (torch.tensor(v).view(-1, 1) for v in (mean, std))
+        self._pixels = Pixels(mean, std, scaling="pixels")
 
     def decode(self, codes_BTP: torch.Tensor, scale_BT: torch.Tensor | None) -> torch.Tensor:
         """Return float32 (B, T, P), channel-major as the codes, on their device."""
         del scale_BT
-        mean_C1, std_C1 = (each.to(codes_BTP.device) for each in (self._mean_C1, self._std_C1))
-        per_channel = codes_BTP.float().div_(255).view(*codes_BTP.shape[:-1], len(mean_C1), -1)
-        targets_BTP: torch.Tensor = per_channel.sub_(mean_C1).div_(std_C1).flatten(-2)
-        return targets_BTP
+        return self._pixels.patches(codes_BTP)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
+from milan_pipeline.images.crops import Pixels
 from milan_pipeline.models.layers import suit_cpu
 from milan_pipeline.models.student import Student
 from milan_pipeline.pretrain.examples import Batch
@@ -56,35 +57,6 @@ class Targets(Protocol):
         """Return float32 (B, T, D)."""
 
 
-class StudentInput:
-    """Turn encoded batches into what the student takes, on the device."""
-
-    def __init__(self, config: PretrainingConfig, targets: Targets, device: torch.device) -> None:
-        self._targets = targets
-        self._device = device
-        self._config = config
-        self._statistics: tuple[torch.Tensor, torch.Tensor] | None = None
-
-    def pixels(self, patches_BKP: torch.Tensor) -> torch.Tensor:
-        """Normalise uint8 patches, channel-major, to float32."""
-        if self._statistics is None:
-            per_channel = patches_BKP.shape[-1] // len(self._config.mean)
-            mean = torch.tensor(self._config.mean).repeat_interleave(per_channel) * 255
-            std = torch.tensor(self._config.std).repeat_interleave(per_channel) * 255
-            self._statistics = mean.to(self._device), std.to(self._device)
-        mean_P, std_P = self._statistics
-        return (patches_BKP.to(self._device, non_blocking=True).float() - mean_P) / std_P
-
-    def targets(self, codes_BTC: torch.Tensor, scale_BT: torch.Tensor) -> torch.Tensor:
-        """Decode targets to float32 (B, T, D)."""
-        codes = codes_BTC.to(self._device, non_blocking=True)
-        return self._targets.decode(codes, scale_BT.to(self._device, non_blocking=True))
-
-    def indices(self, indices_BK: torch.Tensor) -> torch.Tensor:
-        """Move patch indices."""
-        return indices_BK.to(self._device, non_blocking=True)
-
-
 class Pretraining:
     """MILAN's pretraining as `trainer.Task`.
 
@@ -98,7 +70,8 @@ class Pretraining:
         self.model: nn.Module = student
         self._config = config
         self._device = next(student.parameters()).device
-        self._input = StudentInput(config, targets, self._device)
+        self._targets = targets
+        self._pixels = Pixels(config.mean, config.std, self._device, scaling="float32 statistics")
         self._loss_of = make_loss(config.loss, config.target_norm)
         student.checkpoint_blocks = config.gradient_checkpointing
         suit_cpu(student, bf16=config.bf16)
@@ -121,10 +94,12 @@ class Pretraining:
     def loss(self, replica: nn.Module, data: Batch, part: slice, step: int) -> torch.Tensor:
         """Return the mean loss of a part of a batch; see `training.Task.loss`."""
         del step  # nothing is drawn here: masks come with the batch
-        patches_BKP = self._input.pixels(data.patches_BKP[part])
-        targets_BTD = self._input.targets(data.codes_BTC[part], data.scale_BT[part])
-        kept_BK = self._input.indices(data.kept_BK[part])
-        masked_BM = self._input.indices(data.masked_BM[part])
+        patches_BKP = self._pixels.patches(data.patches_BKP[part])
+        codes_BTC, scale_BT, kept_BK, masked_BM = (
+            each[part].to(self._device, non_blocking=True)
+            for each in (data.codes_BTC, data.scale_BT, data.kept_BK, data.masked_BM)
+        )
+        targets_BTD = self._targets.decode(codes_BTC, scale_BT)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.bf16):
             pred_BTD = replica(patches_BKP, kept_BK, masked_BM)
         return self._loss_of(pred_BTD, targets_BTD)

@@ -29,7 +29,7 @@ def flattened(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
             yield f"{prefix}{name}", value
 
 
-def words_of(name: str) -> str:
+def label_of(name: str) -> str:
     """Write a fact's name for people."""
     for end in ("_bytes", "_seconds"):
         name = name.removesuffix(end)
@@ -73,11 +73,11 @@ def in_time(seconds: float) -> str:
 
 def lines_of(facts: Facts) -> Iterator[str]:
     """Yield aligned lines for a terminal, one a fact, below a line for each section."""
-    width = max((len(words_of(name)) for part in facts.values() for name in part), default=0)
+    width = max((len(label_of(name)) for part in facts.values() for name in part), default=0)
     for section, part in facts.items():
         yield section
         for name, value in part.items():
-            yield f"  {words_of(name):<{width}}  {text_of(name, value)}"
+            yield f"  {label_of(name):<{width}}  {text_of(name, value)}"
 
 
 def _listed(parts: list[str]) -> str:
@@ -89,7 +89,7 @@ Kind = Literal["target store", "target shards", "image shards", "run"]
 SHARDS: dict[str, Kind] = {"targets": "target shards", "images": "image shards"}
 
 
-def kind_of(url: str) -> Kind:
+def place_kind(url: str) -> Kind:
     """Tell what lies at a place, by the file that each kind has.
 
     Raises:

@@ -119,11 +119,11 @@ def read_originals(url: str, rows: TargetRows) -> tuple[str, torch.Tensor]:
             raise MismatchError(
                 f"--originals {url} has no finished view {view} of {source}; {REMEDY}"
             )
-        group = open_unit(url, *unit_of[source, view])
-        row_of = {str(key): row for row, key in enumerate(group["key"][:])}  # type: ignore[arg-type, index]
+        stored = open_unit(url, *unit_of[source, view])
+        row_of = {key: row for row, key in enumerate(stored.keys())}
         for number in numbers:
             row, ours = row_of.get(rows.key[number]), rows.records[number]
-            found = None if row is None else layout.records_of(group, row, row + 1)[0]
+            found = None if row is None else layout.records_of(stored, [row])[0]
             if found is None or any(not np.array_equal(found[f], ours[f]) for f in OF_THE_VIEW):
                 raise MismatchError(
                     f"--originals {url} has no target of the pixels that {rows.key[number]} of "

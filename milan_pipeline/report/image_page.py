@@ -12,7 +12,7 @@ from milan_pipeline.images.decode import decode_rgb
 from milan_pipeline.report.facts import Facts, text_of
 from milan_pipeline.report.gallery import jpeg_uri
 from milan_pipeline.report.page import Page, shown
-from milan_pipeline.report.target_rows import spread
+from milan_pipeline.report.target_rows import draw_rows
 from milan_pipeline.shards.manifest import keys_of, load_index, load_manifest
 from milan_pipeline.shards.random_access import SampleReader
 
@@ -53,7 +53,7 @@ def image_page(url: str, facts: Facts, *, gallery: int, seed: int) -> Page:
 def _pictures(url: str, count: int, seed: int) -> tuple[list[tuple[str, str]], int]:
     """Return keys and data URIs of some images, and how many could not be decoded."""
     manifest = load_manifest(url, kind="images", allow_unfinished=True)
-    drawn = spread(manifest.samples, count, np.random.Generator(np.random.PCG64(seed)))
+    drawn = draw_rows(manifest.samples, count, np.random.Generator(np.random.PCG64(seed)))
     found, bad, first = [], 0, 0
     with contextlib.closing(SampleReader()) as reader:
         for shard in manifest.shards:

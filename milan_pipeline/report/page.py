@@ -14,7 +14,7 @@ from typing import Any
 
 import jinja2
 
-from milan_pipeline.report.facts import Facts, text_of, words_of
+from milan_pipeline.report.facts import Facts, label_of, text_of
 from milan_pipeline.report.gallery import Entry
 from milan_pipeline.report.predictions import Predictions
 from milan_pipeline.report.svg import Plot
@@ -99,7 +99,7 @@ class Page:
 def shown(facts: Facts) -> list[tuple[str, list[tuple[str, str]]]]:
     """Write facts as the page shows them."""
     return [
-        (section, [(words_of(name), text_of(name, value)) for name, value in part.items()])
+        (section, [(label_of(name), text_of(name, value)) for name, value in part.items()])
         for section, part in facts.items()
         if part
     ]

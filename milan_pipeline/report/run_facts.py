@@ -24,6 +24,7 @@ from milan_pipeline.provenance.record import read_record
 from milan_pipeline.report.facts import Facts, flattened
 from milan_pipeline.training.checkpoints import newest_checkpoint
 from milan_pipeline.training.state import State, read_state
+from milan_pipeline.weights.run_weights import ENCODER
 
 NAMED = 5
 History = dict[str, NDArray[np.float64]]
@@ -70,7 +71,7 @@ class RunReport:
                 "step": self.step,
                 "total_steps": state.get("total_steps"),
                 "newest_checkpoint": None if newest is None else newest[1].name,
-                "encoder_exported": (self.folder / "encoder.safetensors").exists(),
+                "encoder_exported": (self.folder / ENCODER).exists(),
             },
             "options": dict(flattened(self.record["content"])),
             "inputs": {
@@ -127,7 +128,7 @@ def _unreadable(folder: Path) -> list[str]:
 def _results_of(folder: Path, places: tuple[str, ...]) -> list[Result]:
     """Find results below the run, and elsewhere those of an encoder with its very weights."""
     own, others = _found(str(folder)), find_results(places) if places else []
-    ours = fingerprint(str(folder)) if (folder / "encoder.safetensors").exists() else None
+    ours = fingerprint(str(folder)) if (folder / ENCODER).exists() else None
     matching = [result for result in others if result.inputs.get("encoder") == ours]
     return list({result.folder: result for result in own + matching}.values())
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.comparison import rows_of
-from milan_pipeline.report.facts import Facts, flattened, text_of, words_of
+from milan_pipeline.report.facts import Facts, flattened, label_of, text_of
 from milan_pipeline.report.page import Page, Table, shown
 from milan_pipeline.report.predictions import Predictions, predict, require_same_targets
 from milan_pipeline.report.run_facts import RunReport
@@ -151,7 +151,7 @@ def _differences(runs: Sequence[RunReport]) -> list[Table]:
     options = [dict(flattened({k: run.record[k] for k in ("content", "inputs")})) for run in runs]
     names = dict.fromkeys(name for one in options for name in one)
     rows = [
-        [words_of(name.partition(".")[2]), *(text_of(name, one.get(name)) for one in options)]
+        [label_of(name.partition(".")[2]), *(text_of(name, one.get(name)) for one in options)]
         for name in names
         if any(one.get(name) != options[0].get(name) for one in options)
     ]

@@ -18,7 +18,7 @@ from milan_pipeline.report.gallery import entries, fitting_ratios, view_side
 from milan_pipeline.report.neighbours import Neighbours, find_neighbours
 from milan_pipeline.report.page import Gallery, Page, shown
 from milan_pipeline.report.target_plots import plot_targets
-from milan_pipeline.report.target_rows import TargetRows, ViewSource, read_target_rows, spread
+from milan_pipeline.report.target_rows import TargetRows, ViewSource, draw_rows, read_target_rows
 
 SAMPLE = 256
 """Targets that histograms are of."""
@@ -85,7 +85,7 @@ def target_page(
 
 def some_of(rows: TargetRows, count: int, seed: int) -> TargetRows:
     """Return some of the rows, drawn at random, or all where they are fewer."""
-    chosen = spread(len(rows), count, np.random.Generator(np.random.PCG64(seed)))
+    chosen = draw_rows(len(rows), count, np.random.Generator(np.random.PCG64(seed)))
     return dataclasses.replace(
         rows,
         source=[rows.source[number] for number in chosen],

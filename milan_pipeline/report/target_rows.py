@@ -23,7 +23,7 @@ from milan_pipeline.data.viewed_pairs import student_view
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.images.decode import digest
 from milan_pipeline.provenance.identity import Identity, stated_identity
-from milan_pipeline.report.facts import kind_of
+from milan_pipeline.report.facts import place_kind
 from milan_pipeline.shards.manifest import keys_of, load_index, load_manifest
 from milan_pipeline.shards.random_access import SampleReader
 from milan_pipeline.targets.codec_files import read_shards_codec, read_store_codec
@@ -101,7 +101,7 @@ def read_target_rows(url: str, count: int, seed: int) -> TargetRows:
         StorageError: it cannot be read.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
-    if kind_of(url) == "target store":
+    if place_kind(url) == "target store":
         identity = read_identity(url)
         return _rows_of(
             identity, read_store_codec(url, identity), *_from_store(url, identity, count, generator)
@@ -122,7 +122,7 @@ def decoded(codec: Codec, records: NDArray[np.void]) -> torch.Tensor:
     return codec.decode(codes_nNC, scale_nN)
 
 
-def spread(total: int, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+def draw_rows(total: int, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
     """Draw `count` of `total` numbers, or all where they are fewer; ascending."""
     drawn: NDArray[np.int64] = generator.choice(total, size=min(count, total), replace=False)
     return np.sort(drawn)
@@ -135,9 +135,9 @@ def _from_store(
     record = read_store_record(url, identity)
     done = finished_units(url, identity, record, views=None, allow_unfinished=True)
     blocks = [(unit, mark, start) for unit, mark in done for start in range(0, mark.n, OUTER_SHARD)]
-    chosen = [blocks[number] for number in spread(len(blocks), BLOCKS, generator)]
+    chosen = [blocks[number] for number in draw_rows(len(blocks), BLOCKS, generator)]
     sizes = np.array([min(OUTER_SHARD, mark.n - start) for _, mark, start in chosen], dtype=int)
-    drawn = spread(int(sizes.sum()), count, generator)
+    drawn = draw_rows(int(sizes.sum()), count, generator)
     ends = np.cumsum(sizes)
     places = []
     for (unit, mark, start), size, end in zip(chosen, sizes, ends, strict=True):
@@ -151,17 +151,15 @@ def _from_unit(
     url: str, identity: Identity, unit: Unit, mark: Mark, rows: NDArray[np.int64]
 ) -> _Place:
     """Read rows of one block."""
-    group, layout = open_unit(url, unit, mark), layout_of(identity)
-    first = int(rows[0])
-    records = layout.records_of(group, first, int(rows[-1]) + 1)[rows - first]
-    keys = np.asarray(group["key"][first : int(rows[-1]) + 1])[rows - first]  # type: ignore[index]
-    return _Place(unit.shard.stem, mark.sha256, unit.view, [str(key) for key in keys], records)
+    stored, own = open_unit(url, unit, mark), rows.tolist()
+    records = layout_of(identity).records_of(stored, own)
+    return _Place(unit.shard.stem, mark.sha256, unit.view, stored.keys(own), records)
 
 
 def _from_shards(url: str, count: int, generator: np.random.Generator) -> Iterator[_Place]:
     manifest = load_manifest(url, kind="targets", allow_unfinished=True)
     layout = layout_of(manifest.common["identity"])
-    drawn, first = spread(manifest.samples, count, generator), 0
+    drawn, first = draw_rows(manifest.samples, count, generator), 0
     with contextlib.closing(SampleReader()) as reader:
         for shard in manifest.shards:
             mine = drawn[(drawn >= first) & (drawn < first + shard.samples)] - first

@@ -8,46 +8,26 @@ a dot and ends in `.tmp`; listings leave those out.
 """
 
 import contextlib
-import functools
-import io
 import itertools
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
-import fsspec
 from braceexpand import braceexpand
 
 from milan_pipeline.core.console import bytes_text
 from milan_pipeline.core.threads import ordered_map
-from milan_pipeline.errors import (
-    ConfigError,
-    MilanError,
-    MissingDataError,
-    StorageError,
-    TruncatedError,
-)
+from milan_pipeline.errors import ConfigError, MilanError, MissingDataError, StorageError
 from milan_pipeline.storage.filesystems import (
-    PIECE_BYTES,
     WEB_PROTOCOLS,
-    cat,
-    copied,
-    info_of,
-    is_local,
-    knows_ranges,
-    named_errors,
-    names_in,
-    open_ranges,
+    File,
     reason_of,
     resolve,
     scheme_of,
 )
-from milan_pipeline.storage.retries import retried
-
-ResultT = TypeVar("ResultT")
 
 READ_THREADS, READ_AHEAD = 32, 128
 """Of small remote files that are read together."""
@@ -89,20 +69,7 @@ def read_bytes(url: str, start: int = 0, length: int | None = None) -> bytes:
         StorageError: reading failed, also when tried again.
         TruncatedError: the file ends before `start + length`, also when asked again.
     """
-    filesystem, path = resolve(url)
-
-    def read() -> bytes:
-        data = cat(filesystem, path, start, length)
-        if length is not None and len(data) > length:
-            raise StorageError(
-                f"{url} came whole where a part was asked for; its server must know ranges"
-            )
-        if length is not None and len(data) < length:
-            missing = length - len(data)
-            raise TruncatedError(f"{url} ends {missing} bytes early; it is truncated")
-        return data
-
-    return _patiently(read, url, filesystem)
+    return resolve(url).read(start, length)
 
 
 def read_many(urls: Iterable[str]) -> Generator[bytes, None, None]:
@@ -146,15 +113,7 @@ def open_read(url: str) -> BinaryIO:
         MissingDataError: there is no such file.
         StorageError: it cannot be opened; reading from what is returned raises it, too.
     """
-    filesystem, path = resolve(url)
-    if is_local(filesystem):
-        return _patiently(lambda: Path(path).open("rb"), url, filesystem)
-    size = size_of(url)
-    if size is not None and size <= PIECE_BYTES:
-        return io.BytesIO(read_bytes(url))
-    if size is None or not _patiently(lambda: knows_ranges(filesystem, path), url, filesystem):
-        return _patiently(lambda: copied(filesystem, path), url, filesystem)
-    return open_ranges(lambda start, length: read_bytes(url, start, length), size)
+    return resolve(url).open()
 
 
 def put_bytes(url: str, data: bytes | memoryview) -> None:
@@ -163,12 +122,12 @@ def put_bytes(url: str, data: bytes | memoryview) -> None:
     Raises:
         StorageError: the place cannot be written, or it is full.
     """
-    filesystem, path = _writable(url)
-    if is_local(filesystem):
+    file = _writable(url)
+    if file.is_local:
         with atomic_writer(url) as stream:
             stream.write(data)
     else:
-        _patiently(lambda: filesystem.pipe_file(path, bytes(data)), url, filesystem, "written")
+        file.put(bytes(data))
 
 
 @contextlib.contextmanager
@@ -180,20 +139,18 @@ def atomic_writer(url: str) -> Iterator[BinaryIO]:
     Raises:
         StorageError: the place cannot be written, or it is full.
     """
-    filesystem, path = _writable(url)
-    local = is_local(filesystem)
-    folder = Path(path).parent if local else Path(tempfile.gettempdir())
+    file = _writable(url)
+    folder = Path(file.path).parent if file.is_local else Path(tempfile.gettempdir())
     temporary = folder / f".{uuid.uuid4().hex}.tmp"
     try:
-        if local:
+        if file.is_local:
             folder.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as stream:
             yield stream
-        if local:
-            temporary.replace(path)
+        if file.is_local:
+            temporary.replace(file.path)
         else:
-            put = functools.partial(filesystem.put_file, str(temporary), path)
-            _patiently(put, url, filesystem, "written")
+            file.put_file(temporary)
     except MilanError:  # of the block, which knows better what failed
         raise
     except OSError as error:
@@ -210,9 +167,8 @@ def exists(url: str) -> bool:
     Raises:
         StorageError: its place cannot be asked.
     """
-    filesystem, path = resolve(url)
     try:
-        _patiently(lambda: info_of(filesystem, path), url, filesystem)
+        resolve(url).size()
     except MissingDataError:
         return False
     return True
@@ -225,9 +181,7 @@ def size_of(url: str) -> int | None:
         MissingDataError: there is no such file.
         StorageError: its place cannot be asked.
     """
-    filesystem, path = resolve(url)
-    size = _patiently(lambda: info_of(filesystem, path), url, filesystem)["size"]
-    return None if size is None else int(size)
+    return resolve(url).size()
 
 
 def list_names(url: str) -> list[str]:
@@ -236,9 +190,8 @@ def list_names(url: str) -> list[str]:
     Raises:
         StorageError: it cannot be listed.
     """
-    filesystem, path = resolve(url)
     try:
-        names = _patiently(lambda: names_in(filesystem, path), url, filesystem, "listed")
+        names = resolve(url).names()
     except MissingDataError:
         return []
     return sorted(name for name in names if not (name.startswith(".") and name.endswith(".tmp")))
@@ -246,10 +199,9 @@ def list_names(url: str) -> list[str]:
 
 def free_bytes(url: str) -> int | None:
     """Return the free bytes of the disk that a URL is on; None for object stores."""
-    filesystem, path = resolve(url)
-    if not is_local(filesystem):
+    place = local_path(url)
+    if place is None:
         return None
-    place = Path(path)
     while not place.exists():
         place = place.parent
     return shutil.disk_usage(place).free
@@ -273,25 +225,14 @@ def require_writable(url: str) -> None:
 
 def local_path(url: str) -> Path | None:
     """Return the local path of a URL, or None where it is not a local file."""
-    filesystem, path = resolve(url)
-    return Path(path) if is_local(filesystem) else None
+    file = resolve(url)
+    return Path(file.path) if file.is_local else None
 
 
-def _writable(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+def _writable(url: str) -> File:
     if scheme_of(url) in WEB_PROTOCOLS:
         raise StorageError(
             f"{url} cannot be written: web servers are only read from; give a local folder, "
             "s3:// or gs://"
         )
     return resolve(url)
-
-
-def _patiently(
-    action: Callable[[], ResultT],
-    url: str,
-    filesystem: fsspec.AbstractFileSystem,
-    doing: str = "read",
-) -> ResultT:
-    """Do something with a URL, trying again what may pass, and name what does not."""
-    with named_errors(url, doing):
-        return retried(action, url=url, local=is_local(filesystem), doing=doing)

@@ -1,25 +1,28 @@
-"""The file system behind a URL, and what its clients' errors mean.
+"""The file system behind a URL, and what the errors of its client mean.
 
 Clients raise errors of their own, not only `OSError`; here they become ours, in one sentence.
-
-A remote file as a stream that outlasts its server's restart: ranges, fetched ahead.
 """
 
 import contextlib
+import dataclasses
 import errno
+import functools
 import io
 import os
 import tempfile
 import urllib.parse
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, Concatenate, ParamSpec, TypeVar, cast
 
 import fsspec
 
-from milan_pipeline.core.threads import ordered_map
-from milan_pipeline.errors import MilanError, MissingDataError, StorageError
-from milan_pipeline.storage.retries import is_refusal, lacks_credentials
+from milan_pipeline.errors import MilanError, MissingDataError, StorageError, TruncatedError
+from milan_pipeline.storage.range_stream import PIECE_BYTES, open_ranges
+from milan_pipeline.storage.retries import is_refusal, lacks_credentials, retried
+
+ParamsT = ParamSpec("ParamsT")
+ResultT = TypeVar("ResultT")
 
 REFUSED_PROTOCOLS = ("pipe", "python", "github", "git", "ssh", "sftp", "reference")
 WEB_PROTOCOLS = ("http", "https")
@@ -32,7 +35,164 @@ EXTRAS = {
 NOT_FOUND_STATUS = 404
 
 
-def resolve(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+def _patient(
+    doing: str,
+) -> Callable[
+    [Callable[Concatenate["File", ParamsT], ResultT]],
+    Callable[Concatenate["File", ParamsT], ResultT],
+]:
+    """Have a method of `File` try again what may pass, and name what does not.
+
+    Args:
+        doing: what it does to the file: "read", "written" or "listed".
+    """
+
+    def with_patience(
+        method: Callable[Concatenate["File", ParamsT], ResultT],
+    ) -> Callable[Concatenate["File", ParamsT], ResultT]:
+        @functools.wraps(method)
+        def call(file: "File", *args: ParamsT.args, **kwargs: ParamsT.kwargs) -> ResultT:
+            action = functools.partial(method, file, *args, **kwargs)
+            with named_errors(file.url, doing):
+                return retried(action, url=file.url, local=file.is_local, doing=doing)
+
+        return call
+
+    return with_patience
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A file or folder: its URL, the file system that has it, and its path there.
+
+    Each method tries again what fails for a passing reason, then raises `MissingDataError` if
+    there is no such file, `StorageError` if anything else failed.
+    """
+
+    url: str
+    filesystem: fsspec.AbstractFileSystem
+    path: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is of this machine's disks (or mounted in it)."""
+        protocols = self.filesystem.protocol
+        return "file" in ((protocols,) if isinstance(protocols, str) else protocols)
+
+    @_patient("read")
+    def read(self, start: int = 0, length: int | None = None) -> bytes:
+        """Read the whole file, or `length` bytes of it from `start`, by one request.
+
+        Raises:
+            TruncatedError: the file ends before `start + length`, also when asked again.
+        """
+        data = self._fetch(start, length)
+        if length is not None and len(data) > length:
+            raise StorageError(
+                f"{self.url} came whole where a part was asked for; its server must know ranges"
+            )
+        if length is not None and len(data) < length:
+            missing = length - len(data)
+            raise TruncatedError(f"{self.url} ends {missing} bytes early; it is truncated")
+        return data
+
+    def _fetch(self, start: int, length: int | None) -> bytes:
+        cat = self.filesystem.cat_file
+        if length is not None or start:
+            end = None if length is None else start + length
+            return cast(bytes, cat(self.path, start=start or None, end=end))
+        if self.is_local:
+            return Path(self.path).read_bytes()  # faster, which matters where there are many marks
+        # To read a file whole, s3fs first asks for its size; to read a range, it does not.
+        by_range = "s3" in self.filesystem.protocol
+        try:
+            return cast(bytes, cat(self.path, start=0 if by_range else None))
+        except OSError as error:
+            # An empty object has no range.
+            if not by_range or error.errno != errno.EINVAL:
+                raise
+            return cast(bytes, cat(self.path))
+
+    def open(self) -> BinaryIO:
+        """Open the file for buffered reading, with `seek`: see `storage.open_read`."""
+        if self.is_local:
+            return self._open_local()
+        size = self.size()
+        if size is not None and size <= PIECE_BYTES:
+            return io.BytesIO(self.read())
+        if size is None or not self._knows_ranges():
+            return self._copied()
+        return open_ranges(self.read, size)
+
+    @_patient("read")
+    def _open_local(self) -> BinaryIO:
+        return Path(self.path).open("rb")
+
+    @_patient("read")
+    def _knows_ranges(self) -> bool:
+        """Tell whether parts of the file can be read; a web server is asked for one byte."""
+        if scheme_of(self.path) not in WEB_PROTOCOLS:
+            return True
+        with self.filesystem.open(self.path, "rb", cache_type="none") as file:
+            file.seek(1)  # since without ranges the first byte could be had
+            try:
+                return len(file.read(1)) == 1
+            except ValueError:  # what fsspec says rather than to fetch the whole file
+                return False
+
+    @_patient("read")
+    def _copied(self) -> BinaryIO:
+        """Copy the file to a temporary one on this machine, which goes when it is closed."""
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - is handed out
+        try:
+            self.filesystem.get_file(self.path, file)
+        except BaseException:
+            file.close()
+            raise
+        file.seek(0)
+        return cast(BinaryIO, file)
+
+    @_patient("read")
+    def size(self) -> int | None:
+        """Return the file's bytes; None where a web server does not tell, any number of a folder."""
+        try:
+            size = self.filesystem.info(self.path).get("size")
+        except FileNotFoundError as error:
+            # fsspec's HTTP client calls a file missing whatever it was that failed.
+            cause = error.__cause__
+            if (
+                scheme_of(self.path) not in WEB_PROTOCOLS
+                or not isinstance(cause, Exception)
+                or getattr(cause, "status", None) == NOT_FOUND_STATUS
+            ):
+                raise
+            raise cause from None
+        return None if size is None else int(size)
+
+    @_patient("listed")
+    def names(self) -> set[str]:
+        """Return the names in a folder."""
+        if self.is_local:
+            return set(os.listdir(self.path))  # noqa: PTH208 - of 100,000 names, no paths are wanted
+        listed = self.filesystem.ls(self.path, detail=False)
+        entries = [str(entry).rstrip("/") for entry in listed]
+        if scheme_of(self.path) in WEB_PROTOCOLS:  # a page of links
+            entries = [urllib.parse.unquote(entry) for entry in entries if "?" not in entry]
+        # Some tools mark a folder of an object store by an object of its own name.
+        return {entry.rsplit("/", 1)[-1] for entry in entries if entry != self.path.rstrip("/")}
+
+    @_patient("written")
+    def put(self, data: bytes) -> None:
+        """Write an object of a remote store, by one request."""
+        self.filesystem.pipe_file(self.path, data)
+
+    @_patient("written")
+    def put_file(self, source: Path) -> None:
+        """Copy a file of this machine to a remote store."""
+        self.filesystem.put_file(str(source), self.path)
+
+
+def resolve(url: str) -> File:
     """Find the file system of a URL and the path in it.
 
     Raises:
@@ -45,7 +205,7 @@ def resolve(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     # Listings must be fresh: another process may have written since the last one.
     options = {"use_listings_cache": False} if scheme in EXTRAS else {}
     try:
-        filesystem, path = fsspec.core.url_to_fs(url, **options)
+        return File(url, *fsspec.core.url_to_fs(url, **options))
     except ImportError as error:
         if scheme not in EXTRAS:
             raise _unusable(url, error) from error
@@ -55,7 +215,6 @@ def resolve(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         ) from error
     except Exception as error:  # clients check credentials and endpoints when they are made
         raise _unusable(url, error) from error
-    return filesystem, path
 
 
 def _unusable(url: str, error: Exception) -> StorageError:
@@ -65,87 +224,6 @@ def _unusable(url: str, error: Exception) -> StorageError:
 def scheme_of(url: str) -> str:
     """Return what stands before the first colon, in small letters; empty for a plain path."""
     return url.split(":", 1)[0].lower() if ":" in url else ""
-
-
-def is_local(filesystem: fsspec.AbstractFileSystem) -> bool:
-    """Tell whether a file system is this machine's (or mounted in it)."""
-    protocols = filesystem.protocol
-    return "file" in ((protocols,) if isinstance(protocols, str) else protocols)
-
-
-def cat(filesystem: fsspec.AbstractFileSystem, path: str, start: int, length: int | None) -> bytes:
-    """Read a whole file, or at most `length` bytes of it from `start`, by one request."""
-    if length is not None or start:
-        end = None if length is None else start + length
-        return cast(bytes, filesystem.cat_file(path, start=start or None, end=end))
-    if is_local(filesystem):
-        return Path(path).read_bytes()  # faster, which matters where there are many marks
-    # Of what it shall read whole, s3fs first asks for the size; of a range it does not.
-    by_range = "s3" in filesystem.protocol
-    try:
-        return cast(bytes, filesystem.cat_file(path, start=0 if by_range else None))
-    except OSError as error:
-        if not by_range or error.errno != errno.EINVAL:  # which an empty object has no range for
-            raise
-        return cast(bytes, filesystem.cat_file(path))
-
-
-def info_of(filesystem: fsspec.AbstractFileSystem, path: str) -> dict[str, Any]:
-    """Return what is known about a file or folder; "size" may be None.
-
-    Raises:
-        FileNotFoundError: there is none, and not only because its server did not answer.
-    """
-    try:
-        found: dict[str, Any] = filesystem.info(path)
-    except FileNotFoundError as error:
-        # fsspec's HTTP client calls a file missing whatever it was that failed.
-        cause = error.__cause__
-        lost = scheme_of(path) in WEB_PROTOCOLS and isinstance(cause, Exception)
-        if not lost or getattr(cause, "status", None) == NOT_FOUND_STATUS:
-            raise
-        assert cause is not None  # noqa: S101 - for the type checker
-        raise cause from None
-    return found
-
-
-def names_in(filesystem: fsspec.AbstractFileSystem, path: str) -> set[str]:
-    """Return the names in a folder.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-    """
-    if is_local(filesystem):
-        return set(os.listdir(path))  # noqa: PTH208 - of 100,000 names, no paths are wanted
-    entries = [str(entry).rstrip("/") for entry in filesystem.ls(path, detail=False)]
-    if scheme_of(path) in WEB_PROTOCOLS:  # a page of links
-        entries = [urllib.parse.unquote(entry) for entry in entries if "?" not in entry]
-    # Some tools mark a folder of an object store by an object of its own name.
-    return {entry.rsplit("/", 1)[-1] for entry in entries if entry != path.rstrip("/")}
-
-
-def knows_ranges(filesystem: fsspec.AbstractFileSystem, path: str) -> bool:
-    """Tell whether parts can be read of a file of several bytes: a web server is asked for one."""
-    if scheme_of(path) not in WEB_PROTOCOLS:
-        return True
-    with filesystem.open(path, "rb", cache_type="none") as file:
-        file.seek(1)  # since without ranges the first byte could be had
-        try:
-            return len(file.read(1)) == 1
-        except ValueError:  # what fsspec says rather than to fetch the whole file
-            return False
-
-
-def copied(filesystem: fsspec.AbstractFileSystem, path: str) -> BinaryIO:
-    """Copy a file to a temporary one on this machine, which goes when it is closed."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - is handed out
-    try:
-        filesystem.get_file(path, file)
-    except BaseException:
-        file.close()
-        raise
-    file.seek(0)
-    return cast(BinaryIO, file)
 
 
 @contextlib.contextmanager
@@ -191,87 +269,3 @@ def _remedy(error: Exception, doing: str) -> str:
     if is_refusal(error):
         return "check who may access it, and the credentials in the environment"
     return "make room or fix it" if doing == "written" else "check the path"
-
-
-PIECE_BYTES = 8 << 20
-THREADS = 3
-PIECES_AHEAD = 4
-"""Those being fetched and the one being read: 32 MiB in memory at most, beside the buffer."""
-BUFFER_BYTES = 1 << 20
-
-
-def open_ranges(fetch: Callable[[int, int], bytes], size: int) -> BinaryIO:
-    """Open a file for buffered reading, of which ranges can be read.
-
-    Args:
-        fetch: returns so many bytes from an offset, exactly, or raises; called in threads.
-        size: of the file.
-    """
-    return cast(BinaryIO, io.BufferedReader(_RangeStream(fetch, size), BUFFER_BYTES))
-
-
-class _RangeStream(io.RawIOBase):
-    """Read pieces in order from where the last `seek` went; nothing is fetched before a read."""
-
-    def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:
-        self._fetch = fetch
-        self._size = size
-        self._position = 0
-        self._pieces: Generator[bytes, None, None] | None = None
-        self._rest = memoryview(b"")  # of the piece that is being read
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        position = base + offset
-        if position < 0:
-            raise ValueError(f"cannot seek to {position}, before the beginning")
-        ahead = position - self._position
-        if 0 <= ahead <= len(self._rest):
-            self._rest = self._rest[ahead:]
-        else:
-            self._forget()
-        self._position = position
-        return position
-
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
-        if not self._rest and self._position < self._size:
-            self._rest = memoryview(self._next_piece())
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        self._position += count
-        return count
-
-    def _next_piece(self) -> bytes:
-        if self._pieces is None:
-            starts = range(self._position, self._size, PIECE_BYTES)
-            self._pieces = ordered_map(
-                lambda start: self._fetch(start, min(PIECE_BYTES, self._size - start)),
-                starts,
-                workers=THREADS,
-                ahead=PIECES_AHEAD,
-            )
-        try:
-            return next(self._pieces)
-        except BaseException:
-            self._forget()
-            raise
-
-    def _forget(self) -> None:
-        """Stop fetching ahead; the next read begins anew at the position."""
-        if self._pieces is not None:
-            self._pieces.close()
-        self._pieces, self._rest = None, memoryview(b"")
-
-    def close(self) -> None:
-        self._forget()
-        super().close()

@@ -1,12 +1,12 @@
-"""Where the arrays of a fitted codec are kept: in a store as Zarr arrays, beside shards as a file.
+"""The arrays of a fitted codec on disk, and the sample of targets that a codec is fitted to.
 
-A store's `codec/` group is read whole and checked against the identity's hash, so that a missing or
-damaged object is an error, whatever zarr makes of it.
+A store keeps the arrays as a Zarr group, `codec/`; target shards keep them in a file beside them.
+The group is read whole and checked against the identity's hash, so that a missing or damaged object
+is an error and not a chunk of zeros.
 
-The targets that a codec is fitted to: those of the first images by the hash of their keys.
-
-So the sample is the same for extraction and for transcoding, on any machine, whatever the order of
-the work; and images that are measured can be others.
+A codec is fitted to the targets of the first images by the hash of their keys. So the sample is the
+same for extraction and for transcoding, on any machine and in any order of work, and a codec can be
+measured on images that are not in the sample.
 
 Legend: n samples, N tokens, T tokens of the sample, D target width.
 """
@@ -33,17 +33,20 @@ from milan_pipeline.core.schema import MISSHAPEN
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.provenance.identity import Identity
 from milan_pipeline.targets.layout import create_small_array
-from milan_pipeline.targets.reader import open_unit, read_codes
+from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.units import Mark, Unit
 
 CODEC_FOLDER = "codec"
 CODEC_FILE = "codec.safetensors"
 STORE_REMEDY = "copy the store again, or make it again with --overwrite"
 SHARDS_REMEDY = "copy the shards again, or pack them again with --overwrite"
+SAMPLE_IMAGES = 1024
+SAMPLE_TOKENS = 65536
+"""Enough for each of the 256 centres of k-means; fitting takes a minute or two."""
 
 
 def write_store_codec(url: str, codec: Codec) -> None:
-    """Write a fitted codec's arrays into a store, before its root names their hash.
+    """Write a fitted codec's arrays into a store; must come before the root that names their hash.
 
     Raises:
         StorageError: the store cannot be written.
@@ -64,7 +67,7 @@ def store_codec_objects(arrays: Arrays) -> dict[str, bytes]:
 
 
 def most_store_codec_bytes(spec: CodecSpec, width: int) -> int:
-    """Return what the `codec/` group takes at most, for targets of width D; 0 where it has none."""
+    """Return the most bytes that the `codec/` group takes for targets of width D; 0 without one."""
     if not spec.needs_fit:
         return 0
     return sum(map(len, store_codec_objects(_most_arrays(spec, width)).values()))
@@ -74,7 +77,7 @@ def read_store_codec(url: str, identity: Identity) -> Codec:
     """Return the codec of a store.
 
     Raises:
-        DataError: its arrays are missing or damaged, or the codec is of a newer version.
+        DataError: the arrays are missing or damaged, or the codec is of a newer version.
         StorageError: the store cannot be read.
     """
     if not spec_of(identity["codec"]).needs_fit:
@@ -101,10 +104,10 @@ def read_store_codec(url: str, identity: Identity) -> Codec:
 
 
 def write_shards_codec(folder: str, codec: Codec) -> None:
-    """Write a fitted codec's arrays beside target shards, before their manifest names the hash.
+    """Write a fitted codec's arrays beside target shards, before the manifest names their hash.
 
     Raises:
-        StorageError: the place cannot be written.
+        StorageError: the folder cannot be written to.
     """
     if isinstance(codec, ComponentCodec):
         data = safetensors.numpy.save(dict(codec.arrays))
@@ -112,7 +115,7 @@ def write_shards_codec(folder: str, codec: Codec) -> None:
 
 
 def most_shards_codec_bytes(spec: CodecSpec, width: int) -> int:
-    """Return what the file takes at most, for targets of width D; 0 where there is none."""
+    """Return the most bytes that the file takes for targets of width D; 0 without one."""
     return len(safetensors.numpy.save(_most_arrays(spec, width))) if spec.needs_fit else 0
 
 
@@ -120,8 +123,8 @@ def read_shards_codec(folder: str, identity: Identity) -> Codec:
     """Return the codec of target shards.
 
     Raises:
-        DataError: its file is missing or damaged, or the codec is of a newer version.
-        StorageError: it cannot be read.
+        DataError: the file is missing or damaged, or the codec is of a newer version.
+        StorageError: the file cannot be read.
     """
     if not spec_of(identity["codec"]).needs_fit:
         return codec_of(identity["codec"])
@@ -138,7 +141,7 @@ def read_shards_codec(folder: str, identity: Identity) -> Codec:
 
 
 def _named(place: str, identity: Identity, arrays: Arrays) -> Codec:
-    """Rebuild a codec; say where arrays are from that are not the identity's."""
+    """Rebuild a codec; an error about its arrays names the place that they were read from."""
     try:
         return codec_of(identity["codec"], arrays)
     except DataError as error:
@@ -153,14 +156,9 @@ def _most_arrays(spec: CodecSpec, width: int) -> dict[str, NDArray[Any]]:
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """Name an array's two objects; each is one chunk."""
+    """Return the paths of an array's two objects: its metadata and its only chunk."""
     is_vector = name in {"offset", "bits"}
     return "zarr.json", "c/0" if is_vector else "c/0/0"
-
-
-SAMPLE_IMAGES = 1024
-SAMPLE_TOKENS = 65536
-"""So many for each of 256 centres of k-means as it needs, and fitted in a minute or two."""
 
 
 def rows_by_hash(
@@ -169,12 +167,12 @@ def rows_by_hash(
     """Choose images in the order of the hashes of their (shard, key).
 
     Args:
-        keys: of the samples of each image shard, by the shard's stem.
-        first: how many to pass over.
-        count: how many to take, or all that are left.
+        keys: keys of the samples of each image shard, by the shard's stem.
+        first: how many images to skip.
+        count: how many images to take, if there are as many.
 
     Returns:
-        For each shard of which any is chosen, its rows, ascending.
+        The chosen rows of each shard, ascending; shards without any are left out.
     """
     order = sorted(
         (xxhash.xxh3_64_intdigest(f"{stem}/{key}".encode()), stem, row)
@@ -187,8 +185,8 @@ def rows_by_hash(
     return {stem: sorted(rows) for stem, rows in sorted(chosen.items())}
 
 
-def thinned(tokens_nND: torch.Tensor) -> torch.Tensor:
-    """Return at most `SAMPLE_TOKENS` of all tokens, (T, D), drawn by a fixed seed, in order."""
+def subsampled(tokens_nND: torch.Tensor) -> torch.Tensor:
+    """Draw at most `SAMPLE_TOKENS` tokens with a fixed seed; return them in order: (T, D)."""
     tokens_TD = tokens_nND.flatten(0, 1)
     if len(tokens_TD) <= SAMPLE_TOKENS:
         return tokens_TD
@@ -210,22 +208,14 @@ def stored_sample(
     Args:
         url: the store.
         units: finished units of one view, with their marks.
-        codec: of the store.
+        codec: that of the store.
         first: see `rows_by_hash`.
-        count: likewise.
+        count: see `rows_by_hash`.
 
     Raises:
         DataError: an object of the store is missing or damaged.
         StorageError: the store cannot be read.
     """
-    groups = {unit.shard.stem: open_unit(url, unit, mark) for unit, mark in units}
-    keys = {stem: [str(key) for key in group["key"][:]] for stem, group in groups.items()}  # type: ignore[index, union-attr]
-    parts = []
-    for stem, rows in rows_by_hash(keys, first, count).items():
-        arrays = {name: groups[stem][name] for name in ("codes", "scale") if name in groups[stem]}
-        whole = slice(rows[0], rows[-1] + 1)
-        codes_nNC, scale_nN = read_codes(arrays, whole)  # type: ignore[arg-type]
-        taken = torch.tensor(rows) - rows[0]
-        scale = None if scale_nN is None else scale_nN[taken]
-        parts.append(codec.decode(codes_nNC[taken], scale))
-    return torch.cat(parts)
+    opened = {unit.shard.stem: open_unit(url, unit, mark) for unit, mark in units}
+    chosen = rows_by_hash({stem: unit.keys() for stem, unit in opened.items()}, first, count)
+    return torch.cat([opened[stem].decoded(codec, rows) for stem, rows in chosen.items()])

@@ -1,4 +1,4 @@
-"""The Zarr v3 layout of targets: its root and the arrays of one unit.
+"""The Zarr v3 layout of a target store: its root and the arrays of one unit.
 
 `writer.py` writes a unit, `reader.py` reads one.
 
@@ -25,17 +25,17 @@ from milan_pipeline.shards.manifest import MANIFEST_NAME
 
 FORMAT_VERSION = 1
 OUTER_SHARD = 256
-"""Samples whose codes make one object."""
+"""Number of samples whose codes are stored in one object."""
 ANOTHER_STORE = "give another --out for these targets, or --overwrite to extract them anew"
 SMALL_CHUNK_BYTES = 16 << 20
-"""Up to so much, each of a unit's other arrays is one object."""
+"""Each of a unit's other arrays is one object if it is not larger than this."""
 TEXT_BYTES = 256
-"""What a text in such an array is taken for: few keys are longer."""
+"""Assumed size of a text in such an array; few keys are longer."""
 
 
 @dataclasses.dataclass(kw_only=True)
 class UnitBlock:
-    """Some samples of a unit, in order: what extraction hands to the writer.
+    """Some samples of a unit, in order, as the writer takes them.
 
     Shapes and types: key n str; codes (n, N, C); scale (n, N) float16 or None; prior (n, L) of the
     codec's type for priors; box (n, 4) float32: top, left, height, width in source pixels; flip
@@ -53,11 +53,11 @@ class UnitBlock:
 
 
 def require_place(out: str) -> None:
-    """Refuse, before any work is done, a place where no target store can be.
+    """Refuse a place that cannot hold a target store, before any work is done.
 
     Raises:
-        ConfigError: shards lie there.
-        StorageError: it cannot be written to.
+        ConfigError: the place holds shards.
+        StorageError: the place cannot be written to.
     """
     storage.require_writable(out)
     if storage.exists(storage.join(out, MANIFEST_NAME)):
@@ -70,21 +70,22 @@ def require_place(out: str) -> None:
 def create_root(
     url: str, identity: Identity, *, overwrite: bool = False, remedy: str = ANOTHER_STORE
 ) -> None:
-    """Create the store's root if it is absent; then check that it holds these targets.
+    """Create the store's root if there is none, then check that it holds these targets.
 
-    Any number of processes may come here at once: those with equal targets write equal bytes.
-    Others are refused here or, if they both were in the same moment, when they come here again.
+    Any number of processes may call this at the same time. Processes with the same identity write
+    the same bytes. A process with another identity is refused here, or at its next call if both
+    wrote at the same moment.
 
     Args:
         url: the store.
         identity: what its targets are.
-        overwrite: replace another identity; units that were made under it become undone.
-        remedy: of a store that holds others.
+        overwrite: replace another identity; units of that identity then count as not done.
+        remedy: what the error advises if the store holds other targets.
 
     Raises:
-        MismatchError: the store holds targets of another identity; each field is named.
+        MismatchError: the store holds targets of another identity; the message names each field.
     """
-    if storage.exists(storage.join(url, "zarr.json")) and not overwrite:
+    if not overwrite and holds_store(url):
         require_same(read_identity(url), identity, what=url, remedy=remedy)
         return
     storage.put_bytes(storage.join(url, "zarr.json"), root_bytes(identity))
@@ -102,13 +103,23 @@ def root_bytes(identity: Identity) -> bytes:
     )
 
 
+def holds_store(url: str) -> bool:
+    """Tell whether there is a target store, or another Zarr group, at a URL."""
+    return storage.exists(storage.join(url, "zarr.json"))
+
+
+def existing_identity(url: str) -> Identity | None:
+    """Return what a store's targets are, as `read_identity` does; None where there is no store."""
+    return read_identity(url) if holds_store(url) else None
+
+
 def read_identity(url: str) -> Identity:
-    """Read what a store's targets are.
+    """Read the identity of a store's targets.
 
     Raises:
         MissingDataError: there is no store.
-        DataError: it is no target store, of another format version, of a codec that is newer than
-            this program, or damaged.
+        DataError: it is not a target store, it is damaged, or its format or codec is of a version
+            that this program does not read.
     """
     try:
         attributes = json.loads(storage.read_bytes(storage.join(url, "zarr.json")))["attributes"]
@@ -131,10 +142,16 @@ def read_identity(url: str) -> Identity:
     return identity
 
 
+def code_shape(identity: Identity) -> tuple[int, int]:
+    """Return (N, C) of the codes of one sample of an identity's targets."""
+    height, width = identity["teacher"]["grid"]
+    return 1 + height * width, spec_of(identity["codec"]).code_width(identity["teacher"]["width"])
+
+
 def create_codes(
     group: zarr.Group, rows: int, shape: tuple[int, int], dtype: Any
 ) -> zarr.Array[Any]:
-    """Create a unit's codes, of `rows` samples of (N, C): a chunk each, in outer shards."""
+    """Create the array of a unit's codes: `rows` samples of (N, C), each a chunk, in shards."""
     return group.create_array(
         "codes",
         shape=(rows, *shape),
@@ -150,7 +167,7 @@ def create_codes(
 def create_small_array(
     group: zarr.Group, name: str, shape: tuple[int, ...], dtype: Any
 ) -> zarr.Array[Any]:
-    """Create one of a unit's other arrays, of `shape[0]` samples, in as few chunks as may be."""
+    """Create one of a unit's other arrays, of `shape[0]` samples, in as few chunks as possible."""
     row_bytes = TEXT_BYTES if dtype is str else math.prod(shape[1:]) * np.dtype(dtype).itemsize
     rows = min(shape[0], SMALL_CHUNK_BYTES // row_bytes)
     return group.create_array(
@@ -164,7 +181,7 @@ def create_small_array(
 
 
 def empty_block(codec: CodecSpec, shape: tuple[int, int]) -> UnitBlock:
-    """Return no samples of (N, C) codes: what a unit's arrays are, but for their number of rows."""
+    """Return a block of no samples: its arrays have the types and row shapes of a unit's arrays."""
     tokens, _ = shape
     return UnitBlock(
         key=[],

@@ -1,4 +1,4 @@
-"""Packing unit by unit, from a target store to target shards, by whichever process."""
+"""Pack a target store into target shards, unit by unit, in any process."""
 
 import dataclasses
 
@@ -16,14 +16,14 @@ from milan_pipeline.targets.units import Mark, Unit, target_shard_name
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PackingSpec:
-    """From a store to a folder of shards.
+    """Which store is packed into which folder of shards.
 
     Attributes:
         store: URL of the store.
-        store_hash: of its identity.
-        folder: URL of the shards; it has a manifest that names their identity, and their codec.
-        folder_hash: of the shards' identity.
-        device: that decodes and encodes where the codecs differ, or "auto".
+        store_hash: hash of its identity.
+        folder: URL of the shards; their codec and a manifest that names their identity are there.
+        folder_hash: hash of the shards' identity.
+        device: where targets are decoded and encoded if the codecs differ, or "auto".
     """
 
     store: str
@@ -33,12 +33,12 @@ class PackingSpec:
     device: str
 
     def begin(self, number: int | None) -> "Packing":
-        """Read the codecs, where targets are to be encoded again.
+        """Read the identities and, if targets must be encoded again, both codecs.
 
         Raises:
             DataError: a codec is missing or damaged.
-            MissingDataError: no manifest lies in the folder.
-            MismatchError: the store or folder here is not the one that is meant.
+            MissingDataError: the folder has no manifest.
+            MismatchError: the store or the folder has another identity than this says.
             StorageError: the store or folder cannot be read.
         """
         source = read_identity(self.store)
@@ -57,7 +57,7 @@ class PackingSpec:
 
 
 class Packing(Work[tuple[Unit, Mark], Shard]):
-    """Packs units, each given with its mark; whoever lists the shards does so when told of them."""
+    """Packs units, each given with its mark; the caller lists the shards that it returns."""
 
     def __init__(self, spec: PackingSpec, layout: RecordLayout, recode: Recode | None) -> None:
         self._spec = spec
@@ -65,7 +65,7 @@ class Packing(Work[tuple[Unit, Mark], Shard]):
         self._recode = recode
 
     def do(self, item: tuple[Unit, Mark], stop: StopRequest) -> Shard:
-        """Write one unit's shard and index, whatever the stop says: they are soon done.
+        """Write one unit's shard and index. This takes little time: a stop does not interrupt it.
 
         Raises:
             DataError: the unit is damaged, or cannot be encoded.

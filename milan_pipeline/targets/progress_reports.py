@@ -1,11 +1,11 @@
-"""What each process at work says of itself: `progress/NAME.json` in the store, for `status` alone.
+"""Reports of the running processes: `progress/NAME.json` in the store, read by `status` alone.
 
-No stage reads a report, and none fails for one: a report that cannot be written is mentioned once
-and the work goes on, since a store that is out of reach stops the work by itself, at its next
-object, and with a better reason. Nothing is claimed, locked or counted by means of reports.
+No stage reads a report, and no stage fails because of one. If a report cannot be written, this is
+said once and the work goes on: if the store is out of reach, the next object that is written raises
+a better error. Reports claim, lock and count nothing.
 
-Reports are written by a thread of their own, for a store that is away keeps each write for minutes;
-only the last one is waited for.
+A thread of its own writes the reports, since each write may take minutes if the store does not
+answer. Only the last report is waited for.
 """
 
 import contextlib
@@ -25,16 +25,16 @@ from milan_pipeline.provenance.record import timestamp_of, utc_text
 from milan_pipeline.targets.units import Unit
 
 FOLDER = "progress"
-WRITE_EVERY = 30.0  # seconds, at least, but for the first and the last
-RATE_SPAN = 10.0  # seconds, at least, that the present speed is measured over
+WRITE_EVERY = 30.0  # seconds at least between two reports, the first and the last apart
+RATE_SPAN = 10.0  # seconds at least that the present speed is measured over
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Report:
+class ProgressReport:
     """One process's progress.
 
-    `state` is running, done, interrupted or failed; `failed` maps units to reasons; `units` is how
-    many there are to do, None where they are handed out one by one. Times are in UTC.
+    `state` is running, done, interrupted or failed. `failed` maps units to reasons. `units` is the
+    number of units to do; None if they are handed out one by one. Times are in UTC.
     """
 
     name: str
@@ -50,17 +50,17 @@ class Report:
 
     @property
     def heard_at(self) -> float:
-        """When it was last heard of, in seconds since 1970."""
+        """When the report was written, in seconds since 1970."""
         return timestamp_of(self.heard)
 
     @property
     def seconds(self) -> float:
-        """How long it was at work when last heard of."""
+        """How long the process had worked when the report was written."""
         return self.heard_at - timestamp_of(self.started)
 
 
 class Reporter:
-    """Keep one process's report in the store."""
+    """Keeps one process's report in the store."""
 
     def __init__(
         self,
@@ -70,13 +70,13 @@ class Reporter:
         units: int | None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Start a report; nothing is written before the first unit.
+        """Start a report; nothing is written before the first unit begins.
 
         Args:
             store_url: the store.
-            name: of the process, the same when it runs again.
-            units: how many it will do; None where they are handed out one by one.
-            clock: seconds since 1970.
+            name: name of the process; the same when it runs again.
+            units: how many it will do; None if they are handed out one by one.
+            clock: returns seconds since 1970.
         """
         self._name = re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.")
         self._url = storage.join(store_url, FOLDER, f"{self._name}.json")
@@ -94,12 +94,12 @@ class Reporter:
         self._swapping = threading.Lock()
 
     def begin(self, unit: Unit) -> None:
-        """Take a unit in hand; at times, say so."""
+        """Note that a unit begins; write a report if one is due."""
         self._unit = unit
         self._say_at_times()
 
     def images(self, count: int) -> None:
-        """Count images of the unit in hand; at times, say so."""
+        """Count images of the present unit; write a report if one is due."""
         self._images += count
         self._say_at_times()
 
@@ -111,19 +111,19 @@ class Reporter:
             self._unit = None
 
     def fail(self, reason: str) -> None:
-        """Put the unit in hand down, failed."""
+        """Note that the present unit failed, and write that."""
         if self._unit is not None:
             self._failed[self._unit.path] = reason
         self._say("failed")
         self._unit = None
 
     def close(self, state: str) -> None:
-        """Say how the work ended: done, interrupted or failed; wait until that is written."""
+        """Write how the work ended: done, interrupted or failed; wait until that is written."""
         self._say("failed" if self._failed else state)
         self.wait()
 
     def wait(self) -> None:
-        """Wait until what was said last is written, or could not be."""
+        """Wait until the newest report is written, or writing it has failed."""
         self._writer.submit(self._write).result()
 
     def _say_at_times(self) -> None:
@@ -138,7 +138,7 @@ class Reporter:
         elif self._images_rated == 0 and now > self._rated:
             self._rate = self._images / (now - self._rated)
         self._said = now
-        report = Report(
+        report = ProgressReport(
             name=self._name,
             state=state,
             started=utc_text(self._started),
@@ -155,7 +155,7 @@ class Reporter:
         self._writer.submit(self._write)
 
     def _write(self) -> None:
-        """Write the newest report, unless that is done: one that waited too long is out of date."""
+        """Write the newest report, if it is not written yet; older ones are out of date."""
         with self._swapping:
             data, self._newest = self._newest, None
         if data is None:
@@ -170,7 +170,7 @@ class Reporter:
 
 @contextlib.contextmanager
 def closing_report(reporter: Reporter) -> Iterator[Reporter]:
-    """Have the report say how the block ended; a killed process's report goes on saying running."""
+    """Write how the block ended; the report of a killed process keeps the state running."""
     try:
         yield reporter
     except InterruptedRunError:
@@ -183,13 +183,13 @@ def closing_report(reporter: Reporter) -> Iterator[Reporter]:
     reporter.close("done")
 
 
-def read_reports(store_url: str) -> list[Report]:
-    """Read what all processes said last, by name; one that cannot be read is left out."""
+def read_reports(store_url: str) -> list[ProgressReport]:
+    """Read the reports of all processes, by name; a report that cannot be read is left out."""
     folder = storage.join(store_url, FOLDER)
     reports = []
     for name in storage.list_names(folder):
         with contextlib.suppress(*MISSHAPEN):
-            report = parsed(storage.read_bytes(storage.join(folder, name)), Report)
-            _ = report.seconds  # two moments that can be read
+            report = parsed(storage.read_bytes(storage.join(folder, name)), ProgressReport)
+            _ = report.seconds  # raises if a time cannot be parsed
             reports.append(report)
     return reports

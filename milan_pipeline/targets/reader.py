@@ -1,38 +1,102 @@
-"""Open a finished unit: each object is fetched once and checked before a byte of it is handed out.
+"""Read rows of a finished unit: keys, codes, decoded targets, priors and views.
 
-zarr takes an object that is not there for a chunk of zeros. Here the unit's mark says what must be
-there, so that what is missing or damaged is an error wherever it is read.
+Each object of the unit is fetched once and checked before a byte of it is handed out.
+
+Legend: n samples, N = 1 + L tokens (CLS first), L patches, D target width, C code width.
 """
 
-import asyncio
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-import xxhash
 import zarr
-from zarr.abc.store import (
-    ByteRequest,
-    OffsetByteRequest,
-    RangeByteRequest,
-    Store,
-    SuffixByteRequest,
-)
-from zarr.core.buffer import Buffer, BufferPrototype
+from numpy.typing import NDArray
 
 from milan_pipeline import storage
-from milan_pipeline.codecs.interface import Encoded
-from milan_pipeline.errors import DataError, MissingDataError
+from milan_pipeline.codecs.interface import Codec, Encoded, decode_prior
+from milan_pipeline.errors import DataError
 from milan_pipeline.images.views import Box
 from milan_pipeline.targets.units import Mark, Unit
-
-KEPT_BYTES = 64 << 20
-"""Of objects last read, since one sample after the other is asked for; an outer shard fits."""
+from milan_pipeline.targets.verified_objects import VerifiedObjects
 
 
-def open_unit(url: str, unit: Unit, mark: Mark) -> zarr.Group:
+class StoredUnit:
+    """A unit that is open for reading.
+
+    `rows` are row numbers in ascending order; None stands for all rows. Rows between the first and
+    the last one are read, too.
+    """
+
+    def __init__(self, group: zarr.Group) -> None:
+        self._group = group
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the unit's arrays."""
+        return sorted(self._group.array_keys())
+
+    @property
+    def samples(self) -> int:
+        """How many samples have targets here."""
+        return self.array("key").shape[0]
+
+    def array(self, name: str) -> zarr.Array[Any]:
+        """Open one array; `layout.UnitBlock` lists shapes and types.
+
+        Raises:
+            DataError: it is a group and no array, or its metadata is missing or damaged.
+        """
+        if name not in self._arrays:
+            found = self._group[name]
+            if not isinstance(found, zarr.Array):
+                raise DataError(f"{name} is no array; delete the unit's mark and extract it again")
+            self._arrays[name] = found
+        return self._arrays[name]
+
+    def values(self, name: str, rows: Sequence[int] | None = None) -> NDArray[Any]:
+        """Read rows of one array as they are stored.
+
+        Raises:
+            DataError: an object of the array is missing or damaged.
+            StorageError: the store cannot be read.
+        """
+        array = self.array(name)
+        if rows is None:
+            return np.asarray(array[:])
+        first, stop = (rows[0], rows[-1] + 1) if len(rows) else (0, 0)
+        values = np.asarray(array[first:stop])
+        return values if len(values) == len(rows) else values[np.asarray(rows) - first]
+
+    def keys(self, rows: Sequence[int] | None = None) -> list[str]:
+        """Read the keys of the samples."""
+        return [str(key) for key in self.values("key", rows)]
+
+    def codes(self, rows: Sequence[int] | None = None) -> Encoded:
+        """Read codes (n, N, C) and, where the codec has one, the scale (n, N)."""
+        codes_nNC = torch.from_numpy(self.values("codes", rows))
+        has_scale = "scale" in self._group
+        return Encoded(
+            codes_nNC, torch.from_numpy(self.values("scale", rows)) if has_scale else None
+        )
+
+    def decoded(self, codec: Codec, rows: Sequence[int] | None = None) -> torch.Tensor:
+        """Read and decode targets (n, N, D), float32."""
+        return codec.decode(*self.codes(rows))
+
+    def prior(self, rows: Sequence[int] | None = None) -> NDArray[np.float32]:
+        """Read and decode priors (n, L), above zero."""
+        return decode_prior(self.values("prior", rows))
+
+    def boxes(self, rows: Sequence[int] | None = None) -> list[Box]:
+        """Read which crop of its image each view is."""
+        places = self.values("box", rows).astype(int).tolist()
+        flips = self.values("flip", rows).tolist()
+        return [Box(*place, flip) for place, flip in zip(places, flips, strict=True)]
+
+
+def open_unit(url: str, unit: Unit, mark: Mark) -> StoredUnit:
     """Open a finished unit for reading.
 
     Reading an array raises `DataError` where one of its objects is missing or is not what was
@@ -50,149 +114,4 @@ def open_unit(url: str, unit: Unit, mark: Mark) -> zarr.Group:
     stage = "extract-targets" if mark.source_unit is None else "transcode"
     remedy = f"delete {storage.join(url, unit.mark_path)} and run {stage} again"
     objects = VerifiedObjects(storage.join(url, unit.path), mark.objects, remedy=remedy)
-    return zarr.open_group(objects, mode="r", zarr_format=3)
-
-
-class VerifiedObjects(Store):
-    """The objects under a URL whose xxh3-128 is known, read-only, for zarr.
-
-    zarr calls it in its own event loop; the blocking reads run in that loop's threads.
-    """
-
-    supports_writes: bool = False
-    supports_deletes: bool = False
-    supports_listing: bool = True
-
-    def __init__(self, url: str, digests: Mapping[str, str], *, remedy: str) -> None:
-        """Know what there must be.
-
-        Args:
-            url: the folder of the objects.
-            digests: their hashes by path in it.
-            remedy: for what is missing or damaged.
-        """
-        super().__init__(read_only=True)
-        self._url = url
-        self._digests = digests
-        self._remedy = remedy
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
-        # Of several samples of one object that are asked for at once, one fetches it.
-        self._fetching: dict[str, asyncio.Lock] = {}
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, VerifiedObjects)
-            and self._url == other._url
-            and self._digests == other._digests
-        )
-
-    def __hash__(self) -> int:
-        return hash(self._url)
-
-    def __repr__(self) -> str:
-        return f"VerifiedObjects({self._url!r})"
-
-    async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
-        """Return an object or a part of it; None for what need not be there.
-
-        Raises:
-            DataError: it is missing or damaged.
-            StorageError: it cannot be read.
-        """
-        if not self._must_exist(key):
-            return None
-        async with self._fetching.setdefault(key, asyncio.Lock()):
-            data = self._kept.get(key)
-            if data is None:
-                data = await asyncio.to_thread(self._fetch, key)
-            self._keep(key, data)
-        return prototype.buffer.from_bytes(memoryview(data)[_slice(byte_range)])
-
-    async def get_partial_values(
-        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
-    ) -> list[Buffer | None]:
-        """Return parts of objects, as `get` does."""
-        return list(await asyncio.gather(*(self.get(key, prototype, at) for key, at in key_ranges)))
-
-    async def exists(self, key: str) -> bool:
-        """Tell whether an object was written."""
-        return key in self._digests
-
-    async def list(self) -> AsyncIterator[str]:
-        """Yield every object's path."""
-        for key in self._digests:
-            yield key
-
-    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
-        """Yield the paths that begin so."""
-        for key in self._digests:
-            if key.startswith(prefix):
-                yield key
-
-    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        """Yield the names in a folder."""
-        folder = f"{prefix.rstrip('/')}/" if prefix else ""
-        inside = (key.removeprefix(folder) for key in self._digests if key.startswith(folder))
-        for name in dict.fromkeys(key.split("/")[0] for key in inside):
-            yield name
-
-    async def set(self, key: str, value: Buffer) -> None:  # noqa: ARG002
-        """Refuse to write."""
-        self._check_writable()
-
-    async def delete(self, key: str) -> None:  # noqa: ARG002
-        """Refuse to delete."""
-        self._check_writable()
-
-    def _must_exist(self, key: str) -> bool:
-        """Tell an object from what zarr only asks for; a chunk or its array's metadata never is."""
-        if key in self._digests or key == "zarr.json" or "/c/" in key:
-            return True
-        chunks = key.removesuffix("zarr.json") + "c/"
-        return key.endswith("/zarr.json") and any(path.startswith(chunks) for path in self._digests)
-
-    def _fetch(self, key: str) -> bytes:
-        place = storage.join(self._url, key)
-        try:
-            data = storage.read_bytes(place) if key in self._digests else None
-        except MissingDataError:
-            data = None
-        if data is None:
-            raise DataError(f"{place} is missing; {self._remedy}")
-        if xxhash.xxh3_128_hexdigest(data) != self._digests[key]:
-            raise DataError(f"{place} is damaged; {self._remedy}")
-        return data
-
-    def _keep(self, key: str, data: bytes) -> None:
-        self._kept[key] = data
-        self._kept.move_to_end(key)
-        total = sum(map(len, self._kept.values()))
-        while total > KEPT_BYTES and len(self._kept) > 1:
-            total -= len(self._kept.popitem(last=False)[1])
-
-
-def _slice(byte_range: ByteRequest | None) -> slice:
-    match byte_range:
-        case RangeByteRequest(start, end):
-            return slice(start, end)
-        case OffsetByteRequest(offset):
-            return slice(offset, None)
-        case SuffixByteRequest(suffix):
-            return slice(-suffix, None) if suffix else slice(0, 0)
-        case _:
-            return slice(None)
-
-
-def box_of(row: Sequence[float], flip: bool) -> Box:
-    """Turn a stored box, `(top, left, height, width)`, back into a crop."""
-    top, left, height, width = (int(value) for value in row)
-    return Box(top, left, height, width, bool(flip))
-
-
-def read_codes(arrays: Mapping[str, zarr.Array[Any]], rows: slice) -> Encoded:
-    """Read some rows of a unit's codes and, where it has one, of its scale."""
-    codes_nNC = torch.from_numpy(np.asarray(arrays["codes"][rows]))
-    scale_nN = torch.from_numpy(np.asarray(arrays["scale"][rows])) if "scale" in arrays else None
-    return Encoded(codes_nNC, scale_nN)
+    return StoredUnit(zarr.open_group(objects, mode="r", zarr_format=3))

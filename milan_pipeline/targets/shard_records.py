@@ -1,10 +1,10 @@
-"""What a target shard holds: a record a sample, in `.npy` form, read without a copy.
+"""What a target shard holds: one record for each sample, in `.npy` form, read without a copy.
 
-A sample has a member of its own, `{key}.target.npy`, a structured array (). Where that would cost
-over a tenth of the record, samples share one, in blocks named after their first key:
-`{key}.targets.npy`, a structured array (n,), and beside it `{key}.keys.json`, the list of the n
-keys. The shard's index has a row for each sample either way: it points at the whole member, or at
-the sample's record in it.
+Each sample has a member of its own, `{key}.target.npy`, a structured array (). If the tar headers
+would then take more than a tenth of the record, samples share members, in blocks that are named
+after their first key: `{key}.targets.npy`, a structured array (n,), and beside it the list of the n
+keys, `{key}.keys.json`. The shard's index has a row for each sample in both cases. It points at the
+whole member, or at the sample's record in it.
 
 Legend: n samples of a block, N = 1 + L tokens (CLS first), L patches, C code width.
 """
@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from milan_pipeline import storage
@@ -29,16 +28,16 @@ from milan_pipeline.provenance.identity import Identity
 from milan_pipeline.shards.manifest import Shard
 from milan_pipeline.shards.writer import Part, Sample, padded, write_shard
 from milan_pipeline.targets.layout import OUTER_SHARD
-from milan_pipeline.targets.reader import open_unit
+from milan_pipeline.targets.reader import StoredUnit, open_unit
 from milan_pipeline.targets.units import Mark, Unit, shard_details
 
 TARGET_EXTENSION = "target.npy"
 SHARED_EXTENSION = "targets.npy"
 KEYS_EXTENSION = "keys.json"
 MOST_OVERHEAD = 0.1
-"""Of a record: what its tar header, padding and array header may cost at most."""
-Recode = Callable[[zarr.Group, int, int], Mapping[str, NDArray[Any]]]
-"""Reads some rows of a unit; returns codes, prior and any scale by another codec."""
+"""The largest share of a record that its tar header, padding and array header may take."""
+Recode = Callable[[StoredUnit, Sequence[int]], Mapping[str, NDArray[Any]]]
+"""Reads rows of a unit; returns codes, prior and any scale as another codec stores them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +65,7 @@ class RecordLayout:
 
     @functools.cached_property
     def header(self) -> bytes:
-        """The bytes before the record."""
+        """The bytes before a record that has a member of its own."""
         return self.to_bytes(np.zeros((), dtype=self.dtype))[: -self.dtype.itemsize]
 
     @functools.cached_property
@@ -78,7 +77,7 @@ class RecordLayout:
 
     @property
     def bytes_per_sample(self) -> int:
-        """What is read of a target shard for one sample."""
+        """How many bytes of a target shard are read for one sample."""
         return self.dtype.itemsize + (0 if self.is_shared else len(self.header))
 
     def to_bytes(self, records: NDArray[np.void]) -> bytes:
@@ -88,10 +87,10 @@ class RecordLayout:
         return buffer.getvalue()
 
     def from_bytes(self, data: bytes) -> NDArray[np.void]:
-        """View one record in its bytes: a member of its own, or its part of a shared one.
+        """View one record in its bytes: a whole member, or its part of a shared member.
 
         Raises:
-            DataError: the bytes are of another layout.
+            DataError: the bytes have another layout.
         """
         header = b"" if len(data) == self.dtype.itemsize else self.header
         if len(data) != len(header) + self.dtype.itemsize or not data.startswith(header):
@@ -100,11 +99,11 @@ class RecordLayout:
         return record[0]  # type: ignore[no-any-return]
 
     def samples_of(self, keys: Sequence[str], records: NDArray[np.void]) -> Iterator[Sample]:
-        """Yield some samples as a target shard holds them: one by one, or all as a block.
+        """Yield samples as a target shard holds them: one by one, or all as one block.
 
         Args:
-            keys: of the samples, in order.
-            records: theirs (n,).
+            keys: keys of the samples, in order.
+            records: records of the samples (n,).
         """
         if not self.is_shared:
             for key, record in zip(keys, records, strict=True):
@@ -116,19 +115,18 @@ class RecordLayout:
         yield Sample(keys[0], {SHARED_EXTENSION: block, KEYS_EXTENSION: keys_json(keys)}, parts)
 
     def records_of(
-        self, unit: zarr.Group, start: int, stop: int, recode: Recode | None = None
+        self, unit: StoredUnit, rows: Sequence[int], recode: Recode | None = None
     ) -> NDArray[np.void]:
-        """Read rows `start:stop` of a unit as records; priors are clamped to be positive.
+        """Read rows of a unit, in ascending order, as records; priors are made positive.
 
         Raises:
             DataError: an object of the unit is damaged, or an array is not of the codec's type.
         """
-        recoded = {} if recode is None else recode(unit, start, stop)
-        records = np.zeros(stop - start, dtype=self.dtype)
+        recoded = {} if recode is None else recode(unit, rows)
+        records = np.zeros(len(rows), dtype=self.dtype)
         for name in self.dtype.names or ():
-            found = recoded[name] if name in recoded else unit[name][start:stop]  # type: ignore[index]
-            values = np.asarray(found)
-            if values.dtype != records[name].dtype:  # which numpy would convert, not refuse
+            values = recoded[name] if name in recoded else unit.values(name, rows)
+            if values.dtype != records[name].dtype:  # numpy would convert it without a word
                 raise DataError(
                     f"a unit's {name} is {values.dtype}, where its codec has "
                     f"{records[name].dtype}; extract the targets again"
@@ -164,12 +162,11 @@ def write_target_shard(
 ) -> Shard:
     """Write one unit as a target shard, its keys in the image shard's order.
 
-    Where layout and identity are of another codec than the store's, `recode` makes the one of the
-    other.
+    If layout and identity are of another codec than the store's, `recode` converts the targets.
 
     Raises:
         DataError: the unit is damaged.
-        StorageError: the place cannot be written.
+        StorageError: the folder cannot be written to.
     """
     shard = write_shard(folder, name, _unit_samples(store, unit, mark, layout, recode))
     return dataclasses.replace(shard, details=shard_details(unit, mark, identity_hash))
@@ -178,15 +175,13 @@ def write_target_shard(
 def _unit_samples(
     store: str, unit: Unit, mark: Mark, layout: RecordLayout, recode: Recode | None
 ) -> Iterator[Sample]:
-    group = open_unit(store, unit, mark)
-    there = group["key"].shape[0]  # type: ignore[union-attr]
-    if there != mark.n:
+    stored = open_unit(store, unit, mark)
+    if stored.samples != mark.n:
         place = storage.join(store, unit.mark_path)
         raise DataError(
-            f"{place} says {mark.n} samples, its unit has {there}; delete it and extract again"
+            f"{place} says {mark.n} samples, its unit has {stored.samples}; delete it and extract "
+            "again"
         )
     for start in range(0, mark.n, OUTER_SHARD):
-        stop = min(start + OUTER_SHARD, mark.n)
-        records = layout.records_of(group, start, stop, recode)
-        keys = [str(key) for key in group["key"][start:stop]]  # type: ignore[index, union-attr]
-        yield from layout.samples_of(keys, records)
+        rows = range(start, min(start + OUTER_SHARD, mark.n))
+        yield from layout.samples_of(stored.keys(rows), layout.records_of(stored, rows, recode))

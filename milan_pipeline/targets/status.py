@@ -1,9 +1,9 @@
-"""How far an extraction or transcoding is: its units by state, its speed, what it could not read.
+"""The progress of an extraction or transcoding: units by state, speed, and what was not readable.
 
-Everything is told from the store alone: the record has the full list of units, the marks say what
-is done and why what was done before must be done again, and the progress reports say who is at
-work. What a report says is not proof: a process that was killed goes on saying "running", until it
-has been silent for long.
+All of it comes from the store alone. The record has the full list of units. The marks tell which
+units are done, and which must be done again and why. The progress reports tell which processes are
+running. A report is no proof: that of a killed process keeps saying "running", so a process counts
+as silent if its report is too old.
 """
 
 import dataclasses
@@ -13,13 +13,13 @@ from typing import Any
 
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.targets.layout import read_identity
-from milan_pipeline.targets.progress_reports import Report, read_reports
+from milan_pipeline.targets.progress_reports import ProgressReport, read_reports
 from milan_pipeline.targets.shard_records import layout_of
 from milan_pipeline.targets.store import read_store_record
 from milan_pipeline.targets.units import NOT_DONE, Mark, Unit, read_marks, undone_units, view_name
 
 SILENT_SECONDS = 300.0
-"""Ten times as long as a process at work leaves between two reports."""
+"""Ten times the longest time between two reports of a running process."""
 
 STATES = ("done", "running", "failed", "stale", "missing")
 NAMED_SKIPPED = 5
@@ -27,7 +27,7 @@ NAMED_SKIPPED = 5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Worker:
-    """A process and what it said last; `state` is "silent" where it said so too long ago."""
+    """A process and its last report; `state` is "silent" if a running process's report is old."""
 
     name: str
     state: str
@@ -40,24 +40,24 @@ class Worker:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Status:
-    """How far an extraction or transcoding is.
+    """The progress of an extraction or transcoding.
 
     Attributes:
-        state: of the stage's record: running or done.
-        teacher: as --teacher named it when the targets were extracted.
-        precision: of the teacher.
-        codec: how the store keeps targets.
+        state: state of the stage's record: running or done.
+        teacher: the value of --teacher when the targets were extracted.
+        precision: precision of the teacher.
+        codec: name of the store's codec.
         views: for each view, how many units are in each of `STATES`.
-        stale: units that were done before and must be again, with why.
-        failed: units that a process gave up, with why.
-        images_left: to run through the teacher, or to transcode.
-        images_per_second: of all running processes together, at present.
-        images_per_second_on_average: the same, since they began.
-        seconds_left: at the present speed; None while nobody is running.
-        targets: in the units that are done.
-        bytes: that those take, about.
+        stale: units that were done before and must be done again, each with the reason.
+        failed: units that failed in a process, each with the reason.
+        images_left: number of images to run through the teacher, or to transcode.
+        images_per_second: present speed of all running processes together.
+        images_per_second_on_average: speed of all running processes since they began.
+        seconds_left: time left at the present speed; None if no process is running.
+        targets: number of targets in the units that are done.
+        bytes: about how many bytes those targets take.
         skipped: how many images could not be read, by kind of reason.
-        first_skipped: a few of them, as `shard:key (reason)`.
+        first_skipped: a few of these images, as `shard:key (reason)`.
         workers: the processes, by name.
     """
 
@@ -84,14 +84,14 @@ class Status:
 
 
 def read_status(store_url: str, *, now: float) -> Status:
-    """Tell how far the extraction, or transcoding, into a store is.
+    """Read the progress of the extraction or transcoding into a store.
 
     Args:
         store_url: the target store.
-        now: seconds since 1970, by a clock like those of the processes at work.
+        now: seconds since 1970, by a clock that agrees with those of the processes.
 
     Raises:
-        MissingDataError: there is no store, or its stage left no record in it.
+        MissingDataError: there is no store, or it has no record.
     """
     identity = read_identity(store_url)
     record = read_store_record(store_url, identity)
@@ -134,11 +134,11 @@ def read_status(store_url: str, *, now: float) -> Status:
     )
 
 
-def _is_heard(report: Report, now: float) -> bool:
+def _is_heard(report: ProgressReport, now: float) -> bool:
     return report.state == "running" and now - report.heard_at <= SILENT_SECONDS
 
 
-def _worker(report: Report, now: float) -> Worker:
+def _worker(report: ProgressReport, now: float) -> Worker:
     silent = report.state == "running" and not _is_heard(report, now)
     return Worker(
         name=report.name,
@@ -157,7 +157,7 @@ def _by_view(
     in_hand: Iterable[str | None],
     failed: Mapping[str, str],
 ) -> dict[str, dict[str, int]]:
-    """Count each unit once, by what is known last of it."""
+    """Count the units of each view by state; each unit is in one state."""
     views: dict[str, dict[str, int]] = {}
     at_work = set(in_hand)
     for unit in units:
@@ -178,7 +178,7 @@ def _skipped_rows(marks: Iterable[Mark]) -> Iterable[tuple[Mark, dict[str, Any]]
 
 
 def _skipped_by_reason(marks: Iterable[Mark]) -> dict[str, int]:
-    """Count by what comes before the particulars: a decoder's words, an image's size."""
+    """Count by the text before the details, such as a decoder's message or an image's size."""
     kinds = Counter(row["reason"].partition(" (")[0] for _, row in _skipped_rows(marks))
     return dict(kinds.most_common())
 

@@ -1,6 +1,6 @@
-"""The record of a target store, whichever stage wrote it, and the finished units that it lists.
+"""Open a target store: its record, its finished units, and the targets in them.
 
-Open a target store from Python: which units it has, and what the teacher said in each.
+The record is that of extract-targets or of transcode, whichever stage wrote the store.
 
 Legend: n samples of a unit, N = 1 + L tokens (CLS first, then L patches row-major), D target width.
 """
@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from milan_pipeline import storage
-from milan_pipeline.codecs.interface import Codec, decode_prior
+from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.core.schema import MISSHAPEN, conforming
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.provenance.identity import TRANSCODED_FROM, Identity, content_hash
@@ -22,7 +21,7 @@ from milan_pipeline.provenance.record import read_record
 from milan_pipeline.shards.manifest import Shard
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.layout import read_identity
-from milan_pipeline.targets.reader import open_unit, read_codes
+from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.units import (
     Mark,
     Unit,
@@ -41,11 +40,11 @@ class StoreRecord(NamedTuple):
     """What the record of a store says.
 
     Attributes:
-        stage: that wrote the store: extract-targets or transcode.
+        stage: the stage that wrote the store: extract-targets or transcode.
         state: running or done.
         extent: the full list of units; see `units.extent_of`.
-        extraction: options of the extract-targets that the targets come from, however often they
-            were transcoded since.
+        extraction: the options of the extract-targets run that made the original targets, however
+            often they were transcoded since.
     """
 
     stage: str
@@ -55,7 +54,7 @@ class StoreRecord(NamedTuple):
 
     @property
     def is_transcoded(self) -> bool:
-        """Whether no teacher made these very codes."""
+        """Whether the codes were made from other targets and not by a teacher."""
         return self.stage == "transcode"
 
     @property
@@ -69,15 +68,15 @@ class StoreRecord(NamedTuple):
 
 
 def stage_of(identity: Identity) -> str:
-    """Name the stage that writes targets of an identity, whose record then counts.
+    """Return the stage that writes targets of an identity; its record is the valid one.
 
-    Where the root was overwritten by the other one, that one's record may lie beside it.
+    If one stage overwrote a store of the other, the records of both stages may lie in the store.
     """
     return "transcode" if TRANSCODED_FROM in identity else "extract-targets"
 
 
 def record_url(url: str, identity: Identity) -> str:
-    """Say where the record of a store of this identity is."""
+    """Return the URL of the record of a store of this identity."""
     return storage.join(url, f"{stage_of(identity)}.json")
 
 
@@ -85,8 +84,8 @@ def read_store_record(url: str, identity: Identity) -> StoreRecord:
     """Read the record of a store.
 
     Raises:
-        MissingDataError: there is none.
-        DataError: it is damaged.
+        MissingDataError: there is no record.
+        DataError: the record is damaged.
     """
     stage, place = stage_of(identity), record_url(url, identity)
     record = read_record(place)
@@ -94,12 +93,11 @@ def read_store_record(url: str, identity: Identity) -> StoreRecord:
         raise MissingDataError(
             f"{place} does not exist, which says what the store should hold; run {stage} again"
         )
-    source = record.get("source", {"extraction": record.get("config", {})})
     try:
         extent = require_extent(record["extent"])
-        return StoreRecord(
-            stage, record["state"], extent, conforming(source, _Source)["extraction"]
-        )
+        source = record["source"] if stage == "transcode" else {"extraction": record["config"]}
+        extraction = conforming(source, _Source)["extraction"]
+        return StoreRecord(stage, record["state"], extent, extraction)
     except MISSHAPEN as error:
         raise DataError(
             f"{place} does not say what the store should hold ({error}); run {stage} again"
@@ -116,19 +114,19 @@ def finished_units(
 ) -> list[tuple[Unit, Mark]]:
     """List the units of a finished store with their marks, view by view.
 
-    They are those of its record; what else lies in the store was made from other shards, or is a
-    view that nobody finished.
+    Only units that the record lists count. Any others were made from other image shards, or belong
+    to a view that was not finished.
 
     Args:
         url: the store.
-        identity: of the store.
-        record: of the store.
-        views: how many to list; None for all.
-        allow_unfinished: take an unfinished store's finished units.
+        identity: that of the store.
+        record: that of the store.
+        views: how many views to list; None for all.
+        allow_unfinished: whether to accept a store that is not finished, and list what is.
 
     Raises:
         MismatchError: the store is not finished.
-        MissingDataError: it lacks views or units.
+        MissingDataError: the store lacks views or units.
     """
     again = f"run {record.stage} again"
     if not (allow_unfinished or record.state == "done"):
@@ -151,7 +149,7 @@ class UnitTargets(NamedTuple):
     """The targets of some samples of a unit, decoded.
 
     Attributes:
-        keys: of the samples, n.
+        keys: n keys of the samples.
         tokens_nND: float32; a fitted codec keeps their directions, not their lengths.
         prior_nL: float32, above zero.
         box: (n, 4) float32: top, left, height, width of the view in pixels of the source.
@@ -170,10 +168,10 @@ class StoredTargets:
     """A target store, open for reading; `open_targets` makes one.
 
     Attributes:
-        url: where it lies.
+        url: the place of the store.
         identity: what its targets are: teacher, preprocessing, view policy, codec.
-        codec: decodes them.
-        marks: of the finished units, by (view, stem of the image shard).
+        codec: decodes the targets.
+        marks: marks of the finished units, by (view, stem of the image shard).
     """
 
     url: str
@@ -187,44 +185,42 @@ class StoredTargets:
         return list(self.marks)
 
     def read(self, view: int, shard: str, rows: slice = slice(None)) -> UnitTargets:
-        """Read and decode a unit, or some rows of it; every byte is checked by its hash.
+        """Read and decode a unit, or some of its rows; every byte is checked by its hash.
 
         Args:
-            view: from 0.
+            view: number of the view, from 0.
             shard: stem of the image shard's name.
-            rows: of the unit, in the image shard's order.
+            rows: which rows, ascending; rows have the order of the image shard.
 
         Raises:
             MissingDataError: the unit is not finished.
-            DataError: an object of it is missing or damaged.
+            DataError: an object of the unit is missing or damaged.
         """
         if (view, shard) not in self.marks:
             raise MissingDataError(
                 f"{self.url} has no finished unit of view {view} of {shard}; `units` lists them"
             )
         mark = self.marks[view, shard]
-        arrays: dict[str, zarr.Array[Any]] = dict(
-            open_unit(self.url, _unit_of(mark), mark).arrays()
-        )
-        codes_nNC, scale_nN = read_codes(arrays, rows)
+        unit = open_unit(self.url, _unit_of(mark), mark)
+        wanted = range(unit.samples)[rows]
         return UnitTargets(
-            keys=[str(key) for key in np.asarray(arrays["key"][rows])],
-            tokens_nND=self.codec.decode(codes_nNC, scale_nN).numpy(),
-            prior_nL=decode_prior(np.asarray(arrays["prior"][rows])),
-            box=np.asarray(arrays["box"][rows]),
-            flip=np.asarray(arrays["flip"][rows]),
+            keys=unit.keys(wanted),
+            tokens_nND=unit.decoded(self.codec, wanted).numpy(),
+            prior_nL=unit.prior(wanted),
+            box=unit.values("box", wanted),
+            flip=unit.values("flip", wanted),
         )
 
 
 def open_targets(url: str) -> StoredTargets:
-    """Open a target store, on a disk or anywhere that fsspec reaches.
+    """Open a target store on a disk or at any URL that fsspec supports.
 
-    Units that are not finished, or were made under another identity, do not exist.
+    Units that are not finished, or that have another identity, are left out.
 
     Raises:
         MissingDataError: there is no store.
-        DataError: it, its codec or a mark is damaged, or of a newer version.
-        StorageError: it cannot be read.
+        DataError: the store, its codec or a mark is damaged, or of a newer version.
+        StorageError: the store cannot be read.
     """
     identity = read_identity(url)
     views = len(storage.list_names(storage.join(url, "done")))

@@ -1,11 +1,9 @@
-"""Targets from one codec to another, without a teacher: decoded and encoded again, prior included.
+"""Decode targets and encode them with another codec, priors included; no teacher runs.
 
-Always in the same blocks of rows, so that the bytes do not depend on who asks or how often: packing
-with another codec gives what transcoding and then packing gives.
+Rows are always encoded in the same blocks, so that the bytes do not depend on the caller: packing
+with another codec gives the same bytes as transcoding and then packing.
 
 Legend: n samples, N = 1 + L tokens, L patches, D target width, C code width.
-
-Transcoding unit by unit, from one store to another, by whichever process.
 """
 
 import dataclasses
@@ -14,28 +12,28 @@ from typing import Any
 
 import numpy as np
 import torch
-import zarr
 from numpy.typing import NDArray
 
 from milan_pipeline.cluster.work import Work
 from milan_pipeline.codecs.fitting import codebooks, fit_codec
-from milan_pipeline.codecs.interface import Codec, decode_prior, encode_prior
+from milan_pipeline.codecs.interface import Codec, Encoded, decode_prior, encode_prior
 from milan_pipeline.codecs.registry import codec_of
-from milan_pipeline.codecs.spec import UNFITTED, CodecSpec, spec_of
+from milan_pipeline.codecs.spec import CodecSpec
 from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError
-from milan_pipeline.provenance.identity import Identity, require_hash, transcoded_identity
-from milan_pipeline.targets.codec_files import read_store_codec, stored_sample, thinned
-from milan_pipeline.targets.layout import OUTER_SHARD, UnitBlock, read_identity
-from milan_pipeline.targets.reader import open_unit, read_codes
+from milan_pipeline.provenance.identity import require_hash
+from milan_pipeline.targets.codec_files import read_store_codec, stored_sample, subsampled
+from milan_pipeline.targets.layout import OUTER_SHARD, UnitBlock, code_shape, read_identity
+from milan_pipeline.targets.reader import StoredUnit, open_unit
 from milan_pipeline.targets.units import Mark, Unit, unit_sha256
 from milan_pipeline.targets.writer import UnitWriter
 
+KEPT = "finished units are kept"
 ROWS_AT_ONCE = 32
-"""Samples that are re-encoded at a time: a divisor of an outer shard, of which a whole one, taken
-to floats and indices, would fill a gigabyte in each thread."""
+"""Samples that are encoded at a time; divides an outer shard. The floats and indices of a whole
+outer shard would take a gigabyte in each thread."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,49 +41,42 @@ class Recoder:
     """Reads rows of a unit and re-encodes them.
 
     Attributes:
-        source: codec that they are stored with.
-        target: codec that they become.
-        device: that decodes and encodes.
+        source: the codec that the rows are stored with.
+        target: the codec that they are encoded with.
+        device: where they are decoded and encoded.
     """
 
     source: Codec
     target: Codec
     device: torch.device
 
-    def __call__(self, unit: zarr.Group, start: int, stop: int) -> dict[str, NDArray[Any]]:
-        """Return rows `start:stop` of codes, prior and, where there is one, scale.
+    def __call__(self, unit: StoredUnit, rows: Sequence[int]) -> dict[str, NDArray[Any]]:
+        """Return rows of codes, prior and, where there is one, scale.
 
         Raises:
             DataError: an object is damaged, or a target is not finite or too large for the codec.
         """
-        arrays = {name: unit[name] for name in ("codes", "scale") if name in unit}
-        codes_nNC, scale_nN = read_codes(arrays, slice(start, stop))  # type: ignore[arg-type]
+        stored = unit.codes(rows)
         parts = [
-            self._recoded(codes_nNC[rows], None if scale_nN is None else scale_nN[rows])
-            for rows in _slices(stop - start)
+            self._recoded(stored.at(slice(first, first + ROWS_AT_ONCE)))
+            for first in range(0, len(rows), ROWS_AT_ONCE)
         ]
-        prior_nL = np.asarray(unit["prior"][start:stop])  # type: ignore[index]
         found = {
-            "codes": np.concatenate([codes.numpy() for codes, _ in parts]),
-            "prior": self._prior(prior_nL),
+            "codes": np.concatenate([part.codes_nNC.numpy() for part in parts]),
+            "prior": self._prior(unit.values("prior", rows)),
         }
-        scales = [scale.numpy() for _, scale in parts if scale is not None]
+        scales = [part.scale_nN.numpy() for part in parts if part.scale_nN is not None]
         return found | ({"scale": np.concatenate(scales)} if scales else {})
 
-    def _recoded(
-        self, codes_nNC: torch.Tensor, scale_nN: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        scale_nN = None if scale_nN is None else scale_nN.to(self.device)
-        tokens_nND = self.source.decode(codes_nNC.to(self.device), scale_nN)
-        encoded, fits_n = self.target.try_encode(tokens_nND)
+    def _recoded(self, stored: Encoded) -> Encoded:
+        encoded, fits_n = self.target.try_encode(self.source.decode(*stored.to(self.device)))
         if not bool(fits_n.all()):
             raise DataError(
                 f"targets are not finite or too large for --codec {self.target.spec.name}; "
                 "`milan-pipeline verify` tells which, and bfloat16 or a fitted codec takes large "
                 "ones"
             )
-        scale = encoded.scale_nN
-        return encoded.codes_nNC.cpu(), None if scale is None else scale.cpu()
+        return encoded.to(torch.device("cpu"))
 
     def _prior(self, prior_nL: NDArray[Any]) -> NDArray[Any]:
         coded = self.target.spec.needs_fit
@@ -97,24 +88,6 @@ class Recoder:
         return codes_nL
 
 
-def code_shape(identity: Identity) -> tuple[int, int]:
-    """Return (N, C) of the codes of one sample of an identity's targets."""
-    height, width = identity["teacher"]["grid"]
-    return 1 + height * width, spec_of(identity["codec"]).code_width(identity["teacher"]["width"])
-
-
-def likely_identity_of(source: Identity, spec: CodecSpec, existing: Identity | None) -> Identity:
-    """Build the identity of transcoded targets before the codec is fitted.
-
-    Args:
-        source: of the targets that are decoded.
-        spec: the codec, settled for their width.
-        existing: of the targets that are there already, whose fitted arrays would be gone on with.
-    """
-    arrays = (existing or {}).get("codec", {}).get("arrays", UNFITTED)
-    return transcoded_identity(source, spec.parameters(arrays))
-
-
 def new_codec(
     url: str,
     units: Sequence[tuple[Unit, Mark]],
@@ -122,16 +95,16 @@ def new_codec(
     spec: CodecSpec,
     stop: StopRequest,
 ) -> Codec:
-    """Return the codec of a spec, fitted, where it needs that, to the targets of a store.
+    """Return the codec of a spec; if it needs fitting, fit it to targets of a store.
 
-    They are those of the first view's first images by the hash of their keys.
+    It is fitted to the first images of the first view by the hash of their keys.
 
     Args:
         url: the store.
-        units: finished ones, with their marks.
-        codec: of the store.
-        spec: the codec that is wanted, settled for the targets' width.
-        stop: is asked after each codebook.
+        units: finished units of the store, with their marks.
+        codec: that of the store.
+        spec: the wanted codec, settled for the targets' width.
+        stop: asked after each codebook.
 
     Raises:
         DataError: there is no target to fit to, or one is not finite or cannot be read.
@@ -143,7 +116,7 @@ def new_codec(
     first = [(unit, mark) for unit, mark in units if unit.view == 0]
     if not any(mark.n for _, mark in first):
         raise DataError(f"{url} has no target in its first view to fit a codec to; extract some")
-    tokens_TD = thinned(stored_sample(url, first, codec))
+    tokens_TD = subsampled(stored_sample(url, first, codec))
     with progress_bar("fit codec", total=codebooks(spec), unit="codebooks") as bar:
 
         def progress(count: int) -> None:
@@ -153,23 +126,16 @@ def new_codec(
         return fit_codec(spec, tokens_TD, progress)
 
 
-def _slices(rows: int) -> list[slice]:
-    return [slice(first, first + ROWS_AT_ONCE) for first in range(0, rows, ROWS_AT_ONCE)]
-
-
-KEPT = "finished units are kept"
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TranscodingSpec:
-    """From one store to another.
+    """Which store is transcoded into which.
 
     Attributes:
         source: URL of the store that is read.
-        source_hash: of its identity.
-        dest: URL of the one that is written; it has its root, and its codec.
-        dest_hash: of its identity.
-        device: that decodes and encodes, or "auto".
+        source_hash: hash of its identity.
+        dest: URL of the store that is written; its root and its codec are there.
+        dest_hash: hash of its identity.
+        device: where targets are decoded and encoded, or "auto".
     """
 
     source: str
@@ -183,7 +149,7 @@ class TranscodingSpec:
 
         Raises:
             DataError: a codec is missing or damaged.
-            MismatchError: the stores here are not those that are meant.
+            MismatchError: a store has another identity than this says.
             StorageError: a store cannot be read.
         """
         source, dest = read_identity(self.source), read_identity(self.dest)
@@ -198,7 +164,7 @@ class TranscodingSpec:
 
 
 class Transcoding(Work[tuple[Unit, Mark], Mark]):
-    """Transcodes units, each given with its mark in the store that is read."""
+    """Transcodes units; each is given with its mark in the store that is read."""
 
     def __init__(self, spec: TranscodingSpec, recoder: Recoder, shape: tuple[int, int]) -> None:
         self._spec = spec
@@ -206,7 +172,7 @@ class Transcoding(Work[tuple[Unit, Mark], Mark]):
         self._shape = shape  # (N, C) of one sample's new codes
 
     def do(self, item: tuple[Unit, Mark], stop: StopRequest) -> Mark:
-        """Transcode one unit and return its new mark; a stop is heeded before each outer shard.
+        """Transcode one unit and return its new mark; may stop before each outer shard.
 
         Raises:
             DataError: the unit is damaged, or cannot be encoded.
@@ -214,7 +180,7 @@ class Transcoding(Work[tuple[Unit, Mark], Mark]):
             StorageError: a store cannot be read or written.
         """
         unit, mark = item
-        group = open_unit(self._spec.source, unit, mark)
+        stored = open_unit(self._spec.source, unit, mark)
         writer = UnitWriter(
             self._spec.dest,
             unit,
@@ -225,20 +191,15 @@ class Transcoding(Work[tuple[Unit, Mark], Mark]):
         )
         for start in range(0, mark.n, OUTER_SHARD):
             stop.raise_if_asked(KEPT)
-            writer.add(self._block(group, start, min(start + OUTER_SHARD, mark.n)))
+            writer.add(self._block(stored, range(start, min(start + OUTER_SHARD, mark.n))))
         return writer.finish(mark.skipped)
 
-    def _block(self, group: zarr.Group, start: int, stop: int) -> UnitBlock:
-        values = {
-            name: np.asarray(group[name][start:stop])  # type: ignore[index]
-            for name in ("box", "flip", "size", "digest")
-        }
-        keys = [str(key) for key in group["key"][start:stop]]  # type: ignore[index, union-attr]
-        recoded = self._recoder(group, start, stop)
+    def _block(self, unit: StoredUnit, rows: Sequence[int]) -> UnitBlock:
+        recoded = self._recoder(unit, rows)
         return UnitBlock(
-            key=keys,
+            key=unit.keys(rows),
             codes=recoded["codes"],
             scale=recoded.get("scale"),
             prior=recoded["prior"],
-            **values,
+            **{name: unit.values(name, rows) for name in ("box", "flip", "size", "digest")},
         )

@@ -1,6 +1,7 @@
-"""The fixed list of units, their done-marks, what is left to do and why.
+"""The list of units, their marks, which units are left to do, and why.
 
-A unit is one view of one image shard. Its mark is written last; a unit without one does not exist.
+A unit is one view of one image shard. Its mark is written last, so a unit without a mark counts as
+not there.
 """
 
 import contextlib
@@ -8,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
 from milan_pipeline import storage
 from milan_pipeline.core.schema import MISSHAPEN, Count, Positive, Skipped, conforming
@@ -39,12 +40,18 @@ class Unit:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mark:
-    """What is known of a finished unit.
+    """What the store records about a finished unit.
 
-    `identity_hash` says what the targets are; `objects` maps the path of every object below the
-    unit to its xxh3-128; `skipped` is the ledger: `{key, reason}` for every image of the shard
-    that has no target; `source_unit` is the hash of the other store's unit that this one was
-    transcoded from, if it was.
+    Attributes:
+        shard: name of the image shard.
+        sha256: hash of the image shard when the targets were made.
+        identity_hash: says what the targets are.
+        view: number of the view, from 0.
+        n: number of samples that have a target.
+        skipped: `{key, reason}` for every image of the shard that has no target.
+        objects: maps the path of every object of the unit to its xxh3-128.
+        source_unit: `unit_sha256` of the unit in another store that this one was transcoded from;
+            None for a unit that a teacher made.
     """
 
     shard: str
@@ -57,28 +64,28 @@ class Mark:
     source_unit: str | None = None
 
     def to_bytes(self) -> bytes:
-        """Serialise."""
+        """Serialise the mark as JSON."""
         known = {name: value for name, value in vars(self).items() if value is not None}
         return (json.dumps(known, indent=1, sort_keys=True) + "\n").encode()
 
 
 def view_name(view: int) -> str:
-    """Name a view's group: `view-00`."""
+    """Return the name of a view's group, such as `view-00`."""
     return f"view-{view:02d}"
 
 
 def target_shard_name(unit: Unit) -> str:
-    """Name a unit's target shard; its basename differs from that of every image shard."""
+    """Return the name of a unit's target shard; no image shard has the same basename."""
     return f"{view_name(unit.view)}/targets-v{unit.view:02d}-{unit.shard.stem}.tar"
 
 
 def unit_sha256(mark: Mark) -> str:
-    """Hash a unit's mark, and by it all that the unit holds."""
+    """Hash a unit's mark, which holds the hashes of all its objects."""
     return hashlib.sha256(mark.to_bytes()).hexdigest()
 
 
 def shard_details(unit: Unit, mark: Mark, identity_hash: str) -> dict[str, Any]:
-    """Say in the manifest what a target shard was made of, and of what identity it is now."""
+    """Return what the manifest says of a target shard: its source and its identity."""
     return {
         "view": unit.view,
         "source": unit.shard.stem,
@@ -95,13 +102,13 @@ def list_units(manifest: Manifest, views: int) -> list[Unit]:
 
 
 def read_marks(store_url: str, views: int, *, objects: bool = True) -> dict[str, Mark]:
-    """Read all marks of the first `views` views, by mark path; one listing a view.
+    """Read all marks of the first `views` views, by mark path; lists one folder for each view.
 
     Args:
         store_url: the store.
         views: how many views to read.
-        objects: keep each unit's list of objects. Most of a mark is that list, which only reading
-            the unit needs; without it, `Mark.objects` is empty.
+        objects: whether to keep each unit's list of objects. The list is the largest part of a
+            mark, and only reading the unit needs it; without it, `Mark.objects` is empty.
 
     Raises:
         DataError: a mark is damaged.
@@ -118,10 +125,10 @@ def read_marks(store_url: str, views: int, *, objects: bool = True) -> dict[str,
 
 
 def read_mark(store_url: str, unit: Unit) -> Mark | None:
-    """Read one unit's mark; None where it has none.
+    """Read one unit's mark; return None if it has none.
 
     Raises:
-        DataError: it is damaged.
+        DataError: the mark is damaged.
     """
     url = storage.join(store_url, unit.mark_path)
     try:
@@ -131,7 +138,7 @@ def read_mark(store_url: str, unit: Unit) -> Mark | None:
 
 
 def extent_of(manifest: Manifest, views: int) -> dict[str, Any]:
-    """Describe the full list of units, for the record: so many views of these shards."""
+    """Describe the full list of units for the stage's record: how many views of which shards."""
     return {
         "images_manifest_sha256": manifest.sha256,
         "views": views,
@@ -143,23 +150,23 @@ def extent_of(manifest: Manifest, views: int) -> dict[str, Any]:
 class _Extent(TypedDict):
     views: Positive
     shards: dict[str, str]
-    samples: NotRequired[list[Count]]
+    samples: list[Count]
 
 
 def require_extent(document: Any) -> dict[str, Any]:
-    """Return what may be an extent, if it is one; raises `MISSHAPEN`."""
+    """Return the document if it is an extent; otherwise raise one of `MISSHAPEN`."""
     found = conforming(document, _Extent)
-    if len(found.get("samples") or found["shards"]) != len(found["shards"]):
+    if len(found["samples"]) != len(found["shards"]):
         raise ValueError("it has not as many samples as shards")
     return document  # type: ignore[no-any-return]
 
 
 def units_of_extent(extent: Mapping[str, Any], views: int) -> list[Unit]:
-    """Rebuild the list of units that `extent_of` described, of its first views."""
-    samples = extent.get("samples") or [0] * len(extent["shards"])
+    """Rebuild the list of units of the first views from what `extent_of` returned."""
+    counted = zip(extent["shards"].items(), extent["samples"], strict=True)
     shards = [
-        Shard(name=name, samples=count, bytes=0, sha256=sha256, index_sha256="")
-        for (name, sha256), count in zip(extent["shards"].items(), samples, strict=True)
+        Shard(name=name, samples=samples, bytes=0, sha256=sha256, index_sha256="")
+        for (name, sha256), samples in counted
     ]
     return [Unit(view, shard) for view in range(views) for shard in shards]
 
@@ -167,12 +174,13 @@ def units_of_extent(extent: Mapping[str, Any], views: int) -> list[Unit]:
 def require_same_images(
     store_url: str, manifest: Manifest, marks: Mapping[str, Mark], remedy: str
 ) -> None:
-    """Refuse image shards that only share their names with those the store was made from.
+    """Refuse image shards that only share their names with those that the store was made from.
 
-    A shard that changed is extracted again; where none is as it was, it is another data set.
+    If some shards changed, their units are extracted again. If all of them changed, this is another
+    data set.
 
     Raises:
-        MismatchError: no marked unit is of one of these shards as they are.
+        MismatchError: no mark is of one of these shards in its present state.
     """
     known = {mark.shard: mark.sha256 for mark in marks.values() if mark.identity_hash}
     shared = [shard for shard in manifest.shards if shard.name in known]
@@ -185,7 +193,7 @@ def require_same_images(
 
 
 def why_undone(unit: Unit, marks: Mapping[str, Mark], identity_hash: str) -> str | None:
-    """Say why a unit must be done for the store's identity, or None where it is done."""
+    """Return why a unit must be done for the store's identity; None if it is done."""
     mark = marks.get(unit.mark_path)
     if mark is None:
         return NOT_DONE
@@ -201,13 +209,13 @@ def why_undone(unit: Unit, marks: Mapping[str, Mark], identity_hash: str) -> str
 def why_not_transcoded(
     unit: Unit, marks: Mapping[str, Mark], identity_hash: str, source: Mark
 ) -> str | None:
-    """Say why a unit must be made anew of another store's, or None where it is done.
+    """Return why a unit must be transcoded again from another store; None if it is done.
 
     Args:
         unit: which one.
-        marks: of the store that is written.
-        identity_hash: of that store.
-        source: mark of the other store's unit.
+        marks: those of the store that is written.
+        identity_hash: that of the store that is written.
+        source: the mark of the unit in the other store.
     """
     reason = why_undone(unit, marks, identity_hash)
     if reason is None and marks[unit.mark_path].source_unit != unit_sha256(source):
@@ -216,12 +224,12 @@ def why_not_transcoded(
 
 
 def is_current(mark: Mark, unit: Unit, identity_hash: str) -> bool:
-    """Tell whether a mark vouches for the unit as it is and as the store wants it."""
+    """Tell whether a mark is of the unit's present shard and of the store's identity."""
     return why_undone(unit, {unit.mark_path: mark}, identity_hash) is None
 
 
 def revoked(unit: Unit) -> Mark:
-    """Return the mark of a unit that is being written over: no unit is done by it."""
+    """Return a mark for a unit that is being overwritten; with it, the unit counts as not done."""
     return Mark(
         shard=unit.shard.name, sha256="", identity_hash="", view=unit.view, n=0, skipped=[],
         objects={},
@@ -229,20 +237,20 @@ def revoked(unit: Unit) -> Mark:
 
 
 def revoke(store_url: str, unit: Unit) -> None:
-    """Write a unit's mark over, so that no process takes the unit for done."""
+    """Overwrite a unit's mark, so that no process takes the unit for done."""
     storage.put_bytes(storage.join(store_url, unit.mark_path), revoked(unit).to_bytes())
 
 
 def undone_units(
     units: Iterable[Unit], marks: Mapping[str, Mark], identity_hash: str
 ) -> dict[Unit, str]:
-    """Return the units that are left to do, in order, each with the reason."""
+    """Return the units that are left to do, in order, and the reason for each."""
     reasons = {unit: why_undone(unit, marks, identity_hash) for unit in units}
     return {unit: reason for unit, reason in reasons.items() if reason is not None}
 
 
 def _marks_of(folder: str, names: list[str], objects: bool) -> list[Mark]:
-    """Read the marks of one listing, in its order."""
+    """Read the marks of one folder, in the order of its names."""
     urls = [storage.join(folder, name) for name in names]
     with contextlib.closing(storage.read_many(urls)) as contents:
         return [

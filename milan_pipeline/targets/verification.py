@@ -1,4 +1,4 @@
-"""Whether a target store holds what it says: every object, every key, every number of a unit.
+"""Check a unit of a target store: every object, every key and every number in it.
 
 Legend: n samples of the unit, N = 1 + L tokens, L patches.
 """
@@ -14,20 +14,19 @@ from numpy.typing import NDArray
 
 from milan_pipeline.codecs.interface import LARGEST_FACTOR, Codec, Encoded, decode_prior
 from milan_pipeline.codecs.spec import spec_of
-from milan_pipeline.errors import StorageError
 from milan_pipeline.images.views import policy_of
 from milan_pipeline.provenance.identity import Identity, content_hash
 from milan_pipeline.shards.manifest import Manifest, Shard, keys_of, load_index
 from milan_pipeline.targets.codec_files import read_store_codec
-from milan_pipeline.targets.layout import OUTER_SHARD, UnitBlock, empty_block
-from milan_pipeline.targets.reader import open_unit, read_codes
+from milan_pipeline.targets.layout import OUTER_SHARD, UnitBlock, code_shape, empty_block
+from milan_pipeline.targets.reader import StoredUnit, open_unit
 from milan_pipeline.targets.units import Mark, Unit, why_undone
 
 PRIOR_SLACK = 1e-3
-"""A prior is part of a softmax: its sum is at most 1, but for rounding."""
-DECODED_AT_ONCE = 16  # samples, whose floats stay in the cache
+"""A prior is part of a softmax, so its sum is at most 1, apart from rounding."""
+DECODED_AT_ONCE = 16  # samples, so that their floats stay in the processor's cache
 DAMAGE = (ValueError, LookupError, TypeError, AttributeError, RuntimeError)
-"""What reading may raise when objects that match their hashes are no sound Zarr all the same."""
+"""What reading may raise if objects match their hashes, but are not valid Zarr."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,8 +35,8 @@ class StoreCheck:
 
     Attributes:
         url: the store.
-        identity: of the store.
-        images: the image shards that it was made from; None leaves out what they would tell.
+        identity: that of the store.
+        images: the image shards that it was made from; None omits the checks against them.
     """
 
     url: str
@@ -45,7 +44,7 @@ class StoreCheck:
     images: Manifest | None = None
 
     def faults(self, unit: Unit, mark: Mark | None) -> list[str]:
-        """Say all that is wrong with a unit; nothing if it is sound.
+        """List everything that is wrong with a unit; the list is empty if it is sound.
 
         Raises:
             StorageError: the store or an index cannot be read.
@@ -56,17 +55,13 @@ class StoreCheck:
         if mark is None or undone is not None:
             return [undone or "not done yet"]
         try:
-            group = open_unit(self.url, unit, mark)
-        except StorageError:
-            raise
+            stored = open_unit(self.url, unit, mark)
         except DAMAGE as error:
             return [_in_words(error)]
-        arrays, faults = self._arrays(group, mark)
-        if faults:
+        if faults := self._faults_of_arrays(stored, mark):
             return faults
-        small = {name: array for name, array in arrays.items() if name != "codes"}
-        block, faults = _read(small, mark.n)
-        faults += self._faults_of_codes(arrays, mark.n)
+        block, faults = _read_small_arrays(stored)
+        faults += self._faults_of_codes(stored)
         if block is not None:
             faults += self._faults_of_rows(unit, mark, block)
         return faults
@@ -85,52 +80,41 @@ class StoreCheck:
 
     @functools.cached_property
     def _template(self) -> UnitBlock:
-        """No samples, in arrays of the types and widths that a unit must have."""
-        height, width = self.identity["teacher"]["grid"]
-        codec = spec_of(self.identity["codec"])
-        code_width = codec.code_width(self.identity["teacher"]["width"])
-        return empty_block(codec, (1 + height * width, code_width))
+        """A block of no samples, whose arrays have the types and widths that a unit must have."""
+        return empty_block(spec_of(self.identity["codec"]), code_shape(self.identity))
 
-    def _arrays(
-        self, group: zarr.Group, mark: Mark
-    ) -> tuple[dict[str, zarr.Array[Any]], list[str]]:
-        """Open a unit's arrays; say which are not as they must be, or lack chunks in the mark."""
-        arrays: dict[str, zarr.Array[Any]] = {}
+    def _faults_of_arrays(self, stored: StoredUnit, mark: Mark) -> list[str]:
+        """List the arrays that have another shape or type than they must, or lack chunks."""
+        known = {"zarr.json"}
         faults: list[str] = []
         for name, wanted in vars(self._template).items():
             if wanted is None:
                 continue
             try:
-                array = group[name]
-            except StorageError:
-                raise
+                array = stored.array(name)
             except DAMAGE as error:
                 faults.append(f"{name}: {_in_words(error)}")
                 continue
             is_text = name == "key"
             shape = (mark.n, *np.shape(wanted)[1:])
-            if not isinstance(array, zarr.Array) or array.shape != shape:
-                faults.append(f"{name} has the shape {getattr(array, 'shape', None)}, not {shape}")
+            if array.shape != shape:
+                faults.append(f"{name} has the shape {array.shape}, not {shape}")
             elif not is_text and array.dtype != wanted.dtype:
                 faults.append(f"{name} is of type {array.dtype}, not {wanted.dtype}")
-            elif missing := set(_chunk_paths(name, array)) - set(mark.objects):
-                faults.append(f"{name}: the mark does not know of {min(missing)}")
             else:
-                arrays[name] = array
-        known = {path for name, array in arrays.items() for path in _chunk_paths(name, array)}
-        known |= {f"{name}/zarr.json" for name in arrays} | {"zarr.json"}
+                known |= {f"{name}/zarr.json", *(chunks := _chunk_paths(name, array))}
+                if missing := set(chunks) - set(mark.objects):
+                    faults.append(f"{name}: the mark does not know of {min(missing)}")
         if not faults and (strange := set(mark.objects) - known):
             faults.append(f"the mark lists {min(strange)}, which is of no array")
-        return arrays, faults
+        return faults
 
-    def _faults_of_codes(self, arrays: dict[str, zarr.Array[Any]], n: int) -> Iterator[str]:
+    def _faults_of_codes(self, stored: StoredUnit) -> Iterator[str]:
         """Decode all targets, an outer shard at a time."""
-        for start in range(0, n, OUTER_SHARD):
-            rows = slice(start, min(start + OUTER_SHARD, n))
+        for start in range(0, stored.samples, OUTER_SHARD):
+            rows = range(start, min(start + OUTER_SHARD, stored.samples))
             try:
-                encoded = read_codes(arrays, rows)
-            except StorageError:
-                raise
+                encoded = stored.codes(rows)
             except DAMAGE as error:
                 yield f"codes: {_in_words(error)}"
                 return
@@ -173,30 +157,27 @@ class StoreCheck:
                 return
 
 
-def _read(arrays: dict[str, zarr.Array[Any]], n: int) -> tuple[UnitBlock | None, list[str]]:
-    """Read all small arrays whole; None, and what is wrong, where one cannot be read."""
+def _read_small_arrays(stored: StoredUnit) -> tuple[UnitBlock | None, list[str]]:
+    """Read all arrays but the codes; return None, and what is wrong, where one cannot be read."""
     values: dict[str, Any] = {"scale": None}
     faults = []
-    for name, array in arrays.items():
+    for name in stored.names:
         try:
-            values[name] = np.asarray(array[:])
-        except StorageError:
-            raise
+            if name != "codes":
+                values[name] = stored.keys() if name == "key" else stored.values(name)
         except DAMAGE as error:
             faults.append(f"{name}: {_in_words(error)}")
     if faults:
         return None, faults
-    keys = [str(key) for key in values.pop("key")]
-    return UnitBlock(key=keys, codes=np.empty((n, 0)), **values), []
+    return UnitBlock(codes=np.empty((stored.samples, 0)), **values), []
 
 
 def _are_numbers(codec: Codec, encoded: Encoded) -> bool:
     """Tell whether every component decodes to a finite number."""
-    scale = encoded.scale_nN
     for first in range(0, len(encoded.codes_nNC), DECODED_AT_ONCE):
-        rows = slice(first, first + DECODED_AT_ONCE)
-        tokens_nND = codec.decode(encoded.codes_nNC[rows], None if scale is None else scale[rows])
-        # One that is not finite makes its token's sum so: half of the time of asking each.
+        tokens_nND = codec.decode(*encoded.at(slice(first, first + DECODED_AT_ONCE)))
+        # A component that is not finite makes the sum of its token so. Testing the sums takes half
+        # of the time of testing each component.
         if not bool(tokens_nND.sum(dim=-1).isfinite().all()):
             return False
     return True
@@ -206,18 +187,18 @@ def _faults_of_priors(stored_nL: NDArray[Any]) -> Iterator[str]:
     is_coded = stored_nL.dtype == np.uint8
     prior_nL = decode_prior(stored_nL) / LARGEST_FACTOR if is_coded else stored_nL
     sums_n = prior_nL.sum(axis=1, dtype=np.float64)
-    # Written so that a NaN, which fails every comparison, is a fault.
+    # A NaN fails every comparison, so this form counts it as a fault.
     wrong_n = ~((prior_nL >= 0).all(axis=1) & (sums_n > 0) & (sums_n <= 1 + PRIOR_SLACK))
     if wrong_n.any():
         row = int(np.flatnonzero(wrong_n)[0])
         yield f"prior of sample {row} sums to {sums_n[row]:.6g}, is negative or no number"
 
 
-def _chunk_paths(name: str, array: zarr.Array[Any]) -> Iterator[str]:
-    """Name an array's objects; only the first dimension has more than one chunk."""
+def _chunk_paths(name: str, array: zarr.Array[Any]) -> list[str]:
+    """List the paths of an array's chunks; only the first dimension has more than one."""
     rows = (array.shards or array.chunks)[0]
-    for number in range(-(-array.shape[0] // rows)):
-        yield f"{name}/c/{number}" + "/0" * (array.ndim - 1)
+    count = -(-array.shape[0] // rows)
+    return [f"{name}/c/{number}" + "/0" * (array.ndim - 1) for number in range(count)]
 
 
 def _first_difference(found: list[str], wanted: list[str]) -> str:
@@ -229,5 +210,5 @@ def _first_difference(found: list[str], wanted: list[str]) -> str:
 
 
 def _in_words(error: Exception) -> str:
-    """Return an error's sentence without its remedy, which verify has a better one for."""
+    """Return an error's message without its remedy; verify gives a better remedy."""
     return " ".join(str(error).split()).split("; delete ")[0] or type(error).__name__

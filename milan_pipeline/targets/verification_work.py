@@ -1,7 +1,4 @@
-"""Checking a store unit by unit, by whichever process: each object, key and number of it.
-
-What lies in a target store beside its units' objects: groups, and what nobody reads.
-"""
+"""Check a store unit by unit, in any process; find missing groups and files that nothing reads."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,7 +16,13 @@ from milan_pipeline.targets.verification import StoreCheck
 
 
 class Finding(NamedTuple):
-    """A unit's mark, if it can be read, what is wrong with the unit, and names no mark lists."""
+    """What was found in a unit.
+
+    Attributes:
+        mark: the unit's mark; None if it cannot be read.
+        faults: what is wrong with the unit.
+        extra: number of files in its folder that no mark lists.
+    """
 
     mark: Mark | None
     faults: list[str]
@@ -28,13 +31,13 @@ class Finding(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckingSpec:
-    """Which store, against which images.
+    """Which store is checked against which images.
 
     Attributes:
         store: URL of the store.
-        store_hash: of its identity.
-        images: URL of the image shards; None leaves out what they would tell.
-        images_sha256: of their manifest.
+        store_hash: hash of its identity.
+        images: URL of the image shards; None omits the checks against them.
+        images_sha256: hash of their manifest.
     """
 
     store: str
@@ -43,12 +46,12 @@ class CheckingSpec:
     images_sha256: str | None
 
     def begin(self, number: int | None) -> "Checking":
-        """Read what the store and the images are.
+        """Read the store's identity and the images' manifest.
 
         Raises:
             MissingDataError: the store or the images are not there.
-            MismatchError: those that are there are not those that are meant.
-            StorageError: one cannot be read.
+            MismatchError: the store or the images are not those that this names.
+            StorageError: one of them cannot be read.
         """
         del number  # no GPU takes part
         identity = read_identity(self.store)
@@ -84,7 +87,7 @@ class Checking(Work[Unit, Finding]):
 
 
 def faults_of_groups(url: str, views: int) -> dict[int, str]:
-    """Say which views' groups are missing or damaged, by view."""
+    """Return which views' groups are missing or damaged, by view."""
     faults = {}
     for view in range(views):
         place = storage.join(url, view_name(view), "zarr.json")
@@ -97,7 +100,7 @@ def faults_of_groups(url: str, views: int) -> dict[int, str]:
 
 
 def extra_objects(url: str, unit: Unit, mark: Mark) -> int:
-    """Count what lies in a unit's folder and no mark lists: harmless, nobody reads it."""
+    """Count the files in a unit's folder that no mark lists; nothing reads them."""
     expected: dict[str, set[str]] = {}
     for path in mark.objects:
         parts = path.split("/")
@@ -109,7 +112,7 @@ def extra_objects(url: str, unit: Unit, mark: Mark) -> int:
 
 
 def extra_units(url: str, units: Sequence[Unit], views: int) -> int:
-    """Count what lies in the views' folders and belongs to none of the units."""
+    """Count the entries of the views' folders that belong to none of the units."""
     expected = {unit.path for unit in units} | {
         f"{view_name(view)}/zarr.json" for view in range(views)
     }

@@ -1,8 +1,8 @@
-"""Write one unit of a target store: object by object, its mark last.
+"""Write one unit of a target store: object by object, and the mark last.
 
-Each outer shard of codes is gathered in memory, encoded by zarr's own pipeline and put in its place
-atomically. So nothing is ever deleted, a rerun writes the same bytes over the same names, and any
-URL that storage/files.py can write to will do.
+Each outer shard of codes is collected in memory, encoded by zarr's own pipeline and written
+atomically. So nothing is ever deleted, a rerun writes the same bytes under the same names, and a
+store can be at any URL that storage/files.py can write to.
 """
 
 import dataclasses
@@ -31,14 +31,14 @@ from milan_pipeline.targets.layout import (
 from milan_pipeline.targets.units import Mark, Unit, is_current, read_mark, revoke, view_name
 
 PUT_THREADS = 4
-"""Objects on their way to a remote store at a time; each holds up to an outer shard of memory."""
+"""Objects that are sent to a remote store at a time; each takes up to an outer shard of memory."""
 
 _ZARR_CONFIG = threading.Lock()
-"""zarr's configuration is the whole process's; only one at a time may change it back."""
+"""zarr's configuration is that of the whole process, so only one thread at a time may set it."""
 
 
 class UnitWriter:
-    """Write one unit: blocks in order, then `finish`, which leaves the mark."""
+    """Writes one unit: blocks in order, then `finish`, which writes the mark."""
 
     def __init__(
         self,
@@ -54,11 +54,11 @@ class UnitWriter:
 
         Args:
             url: the store.
-            unit: what is written; its shard's sample count bounds the number of rows.
-            identity_hash: of the store.
+            unit: what is written; the number of rows is at most that of its shard's samples.
+            identity_hash: that of the store.
             codec: how the codes are stored.
             shape: (N, C) of one sample's codes.
-            source_unit: hash of the unit that this one is transcoded from.
+            source_unit: hash of the unit that this one is transcoded from, if it is.
         """
         self._url = url
         self._unit = unit
@@ -71,20 +71,20 @@ class UnitWriter:
         self._memory: dict[str, Any] = {}
         self._group = zarr.create_group(MemoryStore(self._memory), zarr_format=3)
         self._codes = create_codes(self._group, capacity, shape, codec.spec.dtype)
-        # Of codes, an outer shard is gathered; the first `gathered` rows are.
+        # Codes are collected here until they fill an outer shard; `gathered` counts the rows.
         self._outer: NDArray[Any] = np.empty((min(OUTER_SHARD, capacity), *shape), codec.spec.dtype)
         self._gathered = self._written = 0
-        # Without a sample, the unit still has every array.
+        # A unit without samples still has every array.
         self._blocks = [empty_block(codec.spec, shape)]
 
     def add(self, block: UnitBlock) -> None:
-        """Append samples; their codes are copied, and whole outer shards go to the store at once.
+        """Append samples; their codes are copied, and each full outer shard is written at once.
 
         Raises:
             StorageError: the store cannot be written.
         """
-        # The codes are the bulk: they are not kept, the rest of the block is. An empty slice of
-        # them would keep all of them.
+        # The block is kept without its codes, which are the largest part of it. An empty slice
+        # of the codes would keep all of them in memory.
         nothing = np.empty((0, *block.codes.shape[1:]), block.codes.dtype)
         self._blocks.append(dataclasses.replace(block, codes=nothing))
         taken = 0
@@ -127,9 +127,9 @@ class UnitWriter:
         return mark
 
     def _revoke_stale_mark(self) -> None:
-        """A stale mark must not vouch for objects of which some are already new.
+        """Overwrite a stale mark: it must not stand for objects of which some are already new.
 
-        A current one may stay: whoever left it wrote the bytes that are written here.
+        A current mark may stay, since its objects have the bytes that are written here.
         """
         mark = read_mark(self._url, self._unit)
         if mark is None or (
@@ -141,7 +141,8 @@ class UnitWriter:
 
     def _write_codes(self) -> None:
         rows = slice(self._written, self._written + self._gathered)
-        # As one batch: by default zarr makes several tasks of every chunk, for 30% more (measured).
+        # As one batch. By default zarr makes several tasks of every chunk, which takes 30% longer
+        # (measured).
         with _ZARR_CONFIG, zarr.config.set({"codec_pipeline.batch_size": OUTER_SHARD}):
             self._codes[rows] = self._outer[: self._gathered]
         self._written += self._gathered
@@ -175,7 +176,7 @@ class UnitWriter:
 
 
 class _Puts:
-    """Put objects one by one on a local disk, a few at a time where each put is a round trip."""
+    """Writes objects one by one to a local disk, several at a time to a remote store."""
 
     def __init__(self, url: str) -> None:
         remote = storage.local_path(url) is None
@@ -183,7 +184,7 @@ class _Puts:
         self._pending: deque[Future[None]] = deque()
 
     def put(self, url: str, data: memoryview) -> None:
-        """Put an object, or begin to; waits while `PUT_THREADS` are on their way."""
+        """Write an object, or begin to; waits while `PUT_THREADS` others are being written."""
         if self._threads is None:
             storage.put_bytes(url, data)
             return
@@ -192,6 +193,6 @@ class _Puts:
         self._pending.append(self._threads.submit(storage.put_bytes, url, data))
 
     def wait(self) -> None:
-        """Wait until every object is in its place."""
+        """Wait until every object is written."""
         while self._pending:
             self._pending.popleft().result()

@@ -63,7 +63,7 @@ def describe_teacher(spec: TeacherSpec) -> TeacherShape:
     Raises:
         ConfigError: open_clip knows no such model, or it cannot give what is asked for.
     """
-    tower, _ = _settled(blank_visual(spec), spec)
+    tower, _ = settled_tower(blank_visual(spec), spec)
     return TeacherShape(tower.image_size, tower.grid, tower.widths[spec.space])
 
 
@@ -77,17 +77,17 @@ def visible_identity(spec: TeacherSpec) -> dict[str, dict[str, Any]]:
         ConfigError: as `describe_teacher`.
     """
     visual = blank_visual(spec)
-    tower, prior = _settled(visual, spec)
+    tower, prior = settled_tower(visual, spec)
     statistics = known_statistics(spec)
     if spec.norm == "imagenet":
         statistics = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
     return {
-        "teacher": _content(spec, tower, prior, architecture_of(visual)),
+        "teacher": teacher_content(spec, tower, prior, architecture_of(visual)),
         "preprocessing": {"pixels": PIXEL_PATH, "size": tower.image_size, **statistics},
     }
 
 
-def _settled(visual: nn.Module, spec: TeacherSpec) -> tuple[Tower, str]:
+def settled_tower(visual: nn.Module, spec: TeacherSpec) -> tuple[Tower, str]:
     """Return a tower and the prior it gives, if it can do what is asked of it."""
     tower = tower_of(visual, spec.name)
     if spec.grid is not None and tower.grid != (spec.grid, spec.grid):
@@ -109,7 +109,7 @@ def _settled(visual: nn.Module, spec: TeacherSpec) -> tuple[Tower, str]:
     return tower, settle_prior(spec.prior, tower, spec.name)
 
 
-def _content(
+def teacher_content(
     spec: TeacherSpec, tower: Tower, prior: str, architecture: str | None
 ) -> dict[str, Any]:
     """Return what shapes targets, but for the weights.
@@ -135,7 +135,7 @@ def _content(
     }
 
 
-def _weights_sha256(visual: nn.Module, *, resampled: bool) -> str:
+def hash_weights(visual: nn.Module, *, resampled: bool) -> str:
     """Hash a tower's weights, without position embeddings that were resampled for another grid.
 
     Resampling rounds as the CPU's kernels do, so that one machine's last bits would be another's

@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
+from milan_pipeline.images.crops import Pixels
 from milan_pipeline.teacher.description import (
     DTYPES,
     PIXEL_PATH,
-    _content,
-    _settled,
-    _weights_sha256,
+    hash_weights,
     settle_precision,
+    settled_tower,
+    teacher_content,
 )
 from milan_pipeline.teacher.open_clip_models import (
     architecture_of,
@@ -41,7 +42,7 @@ class Teacher:
         _prepare(self._device)
         self.spec = settle_precision(spec, self._device)
         visual.eval().requires_grad_(requires_grad=False)
-        self._tower, self.prior = _settled(visual, spec)
+        self._tower, self.prior = settled_tower(visual, spec)
         self._reader = PriorReader(self._tower, self.prior)
         self.image_size = self._tower.image_size
         self.grid = self._tower.grid
@@ -50,13 +51,9 @@ class Teacher:
         imagenet = spec.norm == "imagenet"
         self.mean = [float(value) for value in (IMAGENET_MEAN if imagenet else own["mean"])]
         self.std = [float(value) for value in (IMAGENET_STD if imagenet else own["std"])]
-        # On the device once and for all: copied there for each batch, they would be waited for.
-        self._mean_C11, self._std_C11 = (
-            torch.tensor(values, device=self._device).view(3, 1, 1)
-            for values in (self.mean, self.std)
-        )
+        self._pixels = Pixels(self.mean, self.std, self._device, scaling="pixels")
         self._architecture = architecture_of(visual)
-        self.weights_sha256 = _weights_sha256(visual, resampled=is_resampled(visual))
+        self.weights_sha256 = hash_weights(visual, resampled=is_resampled(visual))
         self._dtype = DTYPES[self.spec.precision]
         visual.to(device=self._device, dtype=self._dtype)
         if spec.compile:
@@ -91,7 +88,7 @@ class Teacher:
 
     def identity(self) -> dict[str, Any]:
         """Return the teacher's part of the identity."""
-        content = _content(self.spec, self._tower, self.prior, self._architecture)
+        content = teacher_content(self.spec, self._tower, self.prior, self._architecture)
         return content | {"weights_sha256": self.weights_sha256}
 
     def preprocessing(self) -> dict[str, Any]:
@@ -124,8 +121,7 @@ class Teacher:
 
     def normalise(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """Turn uint8 pixels into the tower's input type, with mean and std of `preprocessing`."""
-        pixels = pixels_BCHW.to(self._device, non_blocking=True).float().div_(255)
-        return pixels.sub_(self._mean_C11).div_(self._std_C11).to(self._dtype)
+        return self._pixels(pixels_BCHW).to(self._dtype)
 
     def _compile(self) -> None:
         """Compile the blocks, but for those whose attention is read as Python sees it.

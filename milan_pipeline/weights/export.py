@@ -17,7 +17,7 @@ from torch import Tensor
 
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.weights.files import _json
-from milan_pipeline.weights.official import official_state, peculiarities, require_official
+from milan_pipeline.weights.official import differences_from_plain, official_state, require_official
 from milan_pipeline.weights.run_weights import described_encoder
 
 # What create_model takes beside the arguments of the architecture itself.
@@ -151,7 +151,7 @@ def vit_model_config(encoder: VisionTransformer) -> dict[str, Any]:
     Raises:
         ConfigError: `ViTModel` cannot express the encoder; what it lacks is named.
     """
-    for reason in peculiarities(encoder):
+    for reason in differences_from_plain(encoder):
         raise _inexpressible(reason)
     block: Any = encoder.blocks[0]
     return {

@@ -32,7 +32,7 @@ class Arguments(TypedDict):
     model_name: str
 
 
-class Description(TypedDict):
+class EncoderDescription(TypedDict):
     """What is relied on of a description, whatever the weights are of."""
 
     timm: Arguments

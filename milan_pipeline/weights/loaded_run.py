@@ -14,6 +14,7 @@ from timm.models import VisionTransformer
 
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
+from milan_pipeline.images.crops import Pixels
 from milan_pipeline.models.build import StudentSpec, build_student
 from milan_pipeline.models.student import Student, in_grid_order, patchify, supervised_slice
 from milan_pipeline.pretrain.masking import kept_count
@@ -56,8 +57,8 @@ class LoadedRun:
         Returns:
             float32 (N, D) in grid order, CLS first; NaN for tokens that the run did not supervise.
         """
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
-        patches_LP = patchify((view_CHW.float() / 255 - mean) / std, self.patch_size)
+        pixels = Pixels(self.mean, self.std, scaling="pixels")
+        patches_LP = patchify(pixels(view_CHW), self.patch_size)
         kept_1K, masked_1M = kept_K[None], masked_M[None]
         pred_1TD: torch.Tensor = self.student(patches_LP[kept_1K], kept_1K, masked_1M)
         tokens, width = 1 + len(patches_LP), pred_1TD.shape[-1]

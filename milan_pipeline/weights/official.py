@@ -37,12 +37,12 @@ def require_official(encoder: VisionTransformer) -> None:
     """Refuse an encoder that the official code has no class for.
 
     Raises:
-        ConfigError: it is one; its peculiarity is named.
+        ConfigError: it is one; the first difference is named.
     """
     # Unlike transformers, the official code cannot do without the biases of the joined qkv.
     blocks: list[Any] = list(encoder.blocks)
     unbiased = ["lacks biases"] if any(block.attn.qkv.bias is None for block in blocks) else []
-    for reason in [*peculiarities(encoder), *unbiased]:
+    for reason in [*differences_from_plain(encoder), *unbiased]:
         raise ConfigError(
             f"the encoder {reason}, which MILAN's official code cannot load; export it by "
             "--form timm"
@@ -185,7 +185,7 @@ PLAIN_PARAMETER = re.compile(
 )
 
 
-def peculiarities(vit: VisionTransformer) -> Iterator[str]:
+def differences_from_plain(vit: VisionTransformer) -> Iterator[str]:
     """Yield what sets a ViT apart, as "has register tokens"; later ones may follow from the first.
 
     Biases of the joined queries, keys and values are not among it: code of others can often do
@@ -206,12 +206,12 @@ def peculiarities(vit: VisionTransformer) -> Iterator[str]:
         yield "has a norm before its blocks"
     if not isinstance(vit.norm, nn.LayerNorm):
         yield "does not end in a norm of all tokens"
-    yield from _peculiarities_of_blocks(vit)
+    yield from _block_differences(vit)
     others = (name for name in vit.state_dict() if not PLAIN_PARAMETER.fullmatch(name))
     yield from (f"has the parameter {name!r}" for name in others)
 
 
-def _peculiarities_of_blocks(vit: VisionTransformer) -> Iterator[str]:
+def _block_differences(vit: VisionTransformer) -> Iterator[str]:
     blocks = _blocks(vit)
     if not all(isinstance(block.ls1, nn.Identity) for block in blocks):
         yield "has layer scale"

@@ -22,7 +22,7 @@ from milan_pipeline.provenance.record import read_record
 from milan_pipeline.storage.checksums import read_checked
 from milan_pipeline.training.checkpoints import AVERAGE, MODEL, newest_checkpoint
 from milan_pipeline.training.state import state_of
-from milan_pipeline.weights.files import Description, read_document
+from milan_pipeline.weights.files import EncoderDescription, read_document
 
 ENCODER, EMA_ENCODER = "encoder.safetensors", "encoder-ema.safetensors"
 ENCODER_PART = "encoder."
@@ -120,7 +120,7 @@ def encoder_description(run: Path) -> dict[str, Any]:
         DataError: it is damaged.
     """
     document = read_document(
-        str(run / "encoder.json"), Description, what="encoder", remedy="train or import anew"
+        str(run / "encoder.json"), EncoderDescription, what="encoder", remedy="train or import anew"
     )
     return {key: document[key] for key in ("timm", "mean", "std")}
 

@@ -1,12 +1,10 @@
 """Which codec a store gets: one that needs no fitting, the store's own, or one fitted now."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from milan_pipeline import storage
 from milan_pipeline.codecs.components import ComponentCodec
 from milan_pipeline.codecs.fitting import codebooks, fit_codec
-from milan_pipeline.codecs.spec import CodecSpec, parse_codec, spec_of
+from milan_pipeline.codecs.spec import CodecSpec, parse_codec
 from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import ConfigError, DataError
@@ -14,15 +12,13 @@ from milan_pipeline.extraction.codec_sample import extracted_sample
 from milan_pipeline.extraction.spec import JobSpec
 from milan_pipeline.provenance.identity import Identity
 from milan_pipeline.shards.manifest import Manifest
-from milan_pipeline.targets.codec_files import read_store_codec, thinned, write_store_codec
-from milan_pipeline.targets.layout import read_identity
+from milan_pipeline.targets.codec_files import read_store_codec, subsampled, write_store_codec
+from milan_pipeline.targets.expected_identity import expected_codec
+from milan_pipeline.targets.layout import existing_identity, holds_store
 from milan_pipeline.teacher.teacher import Teacher
 
 if TYPE_CHECKING:
     from stages.extract_targets.command import ExtractTargets
-
-
-NOT_FITTED = "yet to be fitted"
 
 
 def require_fitted(config: "ExtractTargets") -> None:
@@ -35,7 +31,7 @@ def require_fitted(config: "ExtractTargets") -> None:
     is_shared = config.part is not None or config.on_dask
     if not (is_shared and parse_codec(config.codec).needs_fit):
         return
-    if config.overwrite or not storage.exists(storage.join(config.out, "zarr.json")):
+    if config.overwrite or not holds_store(config.out):
         again = " --overwrite" if config.overwrite else ""
         raise ConfigError(
             f"--codec {config.codec} is fitted to targets before work can be shared by {flag}; run "
@@ -54,30 +50,20 @@ def settled_identity(
         InterruptedRunError: a stop was asked for.
     """
     codec = parse_codec(config.codec).for_width(teacher.width)
-    has_root = storage.exists(storage.join(config.out, "zarr.json"))
-    existing = read_identity(config.out) if has_root else None
+    existing = existing_identity(config.out)
     if existing is not None:
-        identity = spec.identity(teacher, likely_parameters(codec, existing["codec"]))
+        identity = spec.identity(teacher, expected_codec(codec, existing))
         # One that differs is refused where the root is created, unless it is to be overwritten.
         if not config.overwrite or (identity == existing and _has_codec(config.out, existing)):
             return identity
     if not codec.needs_fit:
         return spec.identity(teacher, codec.parameters())
     fitted = _fitted(config, codec, manifest, teacher, stop)
-    if existing is None and storage.exists(storage.join(config.out, "zarr.json")):
+    if existing is None and holds_store(config.out):
         # Others were faster. Their root names their fit, which another device may make otherwise.
         return settled_identity(config, spec, manifest, teacher, stop)
     write_store_codec(config.out, fitted)
     return spec.identity(teacher, fitted.parameters())
-
-
-def likely_parameters(codec: CodecSpec, existing: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the parameters of a codec, its fit being that of an existing one if it has the form.
-
-    Raises:
-        DataError: the existing one is of a newer version.
-    """
-    return existing if spec_of(existing) == codec else codec.parameters(NOT_FITTED)
 
 
 def _has_codec(store: str, identity: Identity) -> bool:
@@ -105,4 +91,4 @@ def _fitted(
         stop=stop,
     )
     with progress_bar("fit the codec", total=codebooks(codec), unit="codebooks") as bar:
-        return fit_codec(codec, thinned(targets_nND), bar.update)
+        return fit_codec(codec, subsampled(targets_nND), bar.update)

@@ -8,17 +8,18 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from milan_pipeline import storage
-from milan_pipeline.codecs.spec import CodecSpec, parse_codec
+from milan_pipeline.codecs.spec import parse_codec
 from milan_pipeline.core.console import bytes_text, say
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.extraction.spec import JobSpec
 from milan_pipeline.planning.dataset import listed_dataset
-from milan_pipeline.planning.store_size import StoreSize, likely_identity
-from milan_pipeline.provenance.identity import TRANSCODED_FROM, Identity, content_hash, require_same
+from milan_pipeline.planning.store_size import StoreSize
+from milan_pipeline.provenance.identity import Identity, content_hash, require_same
 from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.shards.manifest import Manifest
-from milan_pipeline.targets.layout import ANOTHER_STORE, read_identity, require_place
+from milan_pipeline.targets.expected_identity import expected_extracted
+from milan_pipeline.targets.layout import ANOTHER_STORE, existing_identity, require_place
 from milan_pipeline.targets.units import (
     NOT_DONE,
     Mark,
@@ -32,7 +33,6 @@ from milan_pipeline.targets.units import (
 )
 from milan_pipeline.teacher.description import settle_precision, visible_identity
 from milan_pipeline.teacher.spec import TeacherSpec
-from stages.extract_targets.codec import likely_parameters
 
 if TYPE_CHECKING:
     from stages.extract_targets.command import ExtractTargets
@@ -82,15 +82,14 @@ def survey(config: "ExtractTargets", spec: JobSpec) -> tuple[Manifest, WorkList,
         MismatchError: the store there is of other targets or images.
     """
     require_place(config.out)
-    manifest, codec, identity_hash = spec.manifest(), parse_codec(config.codec), ""
-    if storage.exists(storage.join(config.out, "zarr.json")):
-        existing = read_identity(config.out)
-        wanted = _visible_identity(config, spec.teacher, existing, codec)
-        if not config.overwrite:
-            require_same(existing, wanted, what=config.out, remedy=ANOTHER_STORE)
-        identity_hash = content_hash(wanted)
-    else:
-        wanted = likely_identity(visible_identity(spec.teacher), config.policy, codec)
+    manifest = spec.manifest()
+    existing = existing_identity(config.out)
+    wanted = expected_extracted(
+        visible_identity(spec.teacher), config.policy, parse_codec(config.codec), existing
+    )
+    if existing is not None and not config.overwrite:
+        require_same(existing, wanted, what=config.out, remedy=ANOTHER_STORE)
+    identity_hash = "" if existing is None else content_hash(wanted)
     return manifest, list_work(config, manifest, identity_hash), wanted
 
 
@@ -117,15 +116,15 @@ def settled_teacher(config: "ExtractTargets") -> TeacherSpec:
     spec = config.teacher_spec
     if spec.precision != "auto":
         return spec
-    goes_on = not config.overwrite and storage.exists(storage.join(config.out, "zarr.json"))
+    existing = None if config.overwrite else existing_identity(config.out)
     elsewhere = "--init" if config.init else "--scheduler" if config.scheduler else None
-    if elsewhere and not goes_on:
+    if elsewhere and existing is None:
         raise ConfigError(
             f"--precision auto with {elsewhere} would be settled by this machine and not by those "
             "that extract; give --precision bf16 or --precision fp32"
         )
-    existing = read_identity(config.out)["teacher"]["precision"] if goes_on else None
-    return settle_precision(spec, pick_device(config.device), existing=existing)
+    precision = None if existing is None else existing["teacher"]["precision"]
+    return settle_precision(spec, pick_device(config.device), existing=precision)
 
 
 def say_teacher(config: "ExtractTargets", spec: TeacherSpec) -> None:
@@ -205,19 +204,3 @@ def _bytes_of(
     record = record_of(config, identity, manifest).to_bytes("done", {})
     inside = store.units((unit, keys[unit.shard.name]) for unit in units)
     return inside + store.groups(config.views) + len(record)
-
-
-def _visible_identity(
-    config: "ExtractTargets", teacher: TeacherSpec, existing: Identity, codec: CodecSpec
-) -> Identity:
-    """Put what is known without the teacher's weights into the place of what a store has there."""
-    known = visible_identity(teacher)
-    extracted = {name: part for name, part in existing.items() if name != TRANSCODED_FROM}
-    return extracted | {
-        "teacher": existing["teacher"] | known["teacher"],
-        "preprocessing": existing["preprocessing"] | known["preprocessing"],
-        "view_policy": config.policy.as_dict(),
-        "codec": likely_parameters(
-            codec.for_width(existing["teacher"]["width"]), existing["codec"]
-        ),
-    }

@@ -14,7 +14,8 @@ from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.provenance.identity import Identity, stated_identity, transcoded_identity
 from milan_pipeline.shards.manifest import MANIFEST_NAME, load_manifest
 from milan_pipeline.targets.codec_files import CODEC_FILE, read_shards_codec, read_store_codec
-from milan_pipeline.targets.transcoding import likely_identity_of, new_codec
+from milan_pipeline.targets.expected_identity import expected_transcoded
+from milan_pipeline.targets.transcoding import new_codec
 from milan_pipeline.targets.units import Mark, Unit
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Shards(NamedTuple):
     codec: Codec
 
 
-def likely_identity(config: "PackTargets", source: Identity) -> Identity:
+def expected_identity(config: "PackTargets", source: Identity) -> Identity:
     """Build the identity of the shards before a codec is fitted.
 
     Args:
@@ -39,7 +40,7 @@ def likely_identity(config: "PackTargets", source: Identity) -> Identity:
     if spec is None:
         return source
     there = None if config.overwrite else identity_there(config.out)
-    return likely_identity_of(source, spec, there)
+    return expected_transcoded(source, spec, there)
 
 
 def settle(
@@ -64,7 +65,7 @@ def settle(
     if not config.on_dask:  # whose workers have devices of their own
         pick_device(config.device)  # to refuse one that is not there before anything is written
     there = identity_there(config.out)
-    if there == likely_identity(config, source):
+    if there == expected_identity(config, source):
         codec = read_shards_codec(config.out, there)
     else:
         codec = new_codec(config.targets, units, own, spec, stop)

@@ -19,7 +19,7 @@ from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.packing import PackingSpec
 from milan_pipeline.targets.store import finished_units, read_store_record
 from milan_pipeline.targets.units import Mark, Unit, shard_details, target_shard_name, unit_sha256
-from stages.pack_targets.codec import has_codec, identity_there, likely_identity, settle
+from stages.pack_targets.codec import expected_identity, has_codec, identity_there, settle
 
 if TYPE_CHECKING:
     from stages.pack_targets.command import PackTargets
@@ -35,7 +35,7 @@ def pack(config: "PackTargets", stop: StopRequest) -> None:
     source = read_identity(config.targets)
     plan = _plan(config, source)
     # Shards of other targets are refused before a codec is fitted.
-    _record(config, likely_identity(config, source), plan).previous_state()
+    _record(config, expected_identity(config, source), plan).previous_state()
     identity, codec = settle(config, source, list(plan.values()), stop)
     record = _record(config, identity, plan)
     state = record.previous_state()
@@ -73,7 +73,7 @@ def describe(config: "PackTargets") -> None:
     storage.require_writable(config.out)
     source = read_identity(config.targets)
     plan = _plan(config, source)
-    identity = likely_identity(config, source)
+    identity = expected_identity(config, source)
     _record(config, identity, plan).previous_state()
     listed = _current(config, identity, plan)
     left = [unit for name, unit in plan.items() if name not in listed]
@@ -97,7 +97,7 @@ def is_done(config: "PackTargets") -> bool:
         MissingDataError, MismatchError: there is no such store, or shards of other targets.
     """
     source = read_identity(config.targets)
-    plan, identity = _plan(config, source), likely_identity(config, source)
+    plan, identity = _plan(config, source), expected_identity(config, source)
     state = _record(config, identity, plan).previous_state()
     listed = _current(config, identity, plan)
     return state == "done" and listed.keys() == plan.keys() and has_codec(config.out, identity)

@@ -177,9 +177,9 @@ class PlanTargets:
 
 def run(config: PlanTargets) -> None:
     """Print the plan."""
-    from stages.plan.report import Report
+    from stages.plan.report import PlanReport
 
-    found = Report(config)
+    found = PlanReport(config)
     report(found.lines(), found.document())
 
 

@@ -23,7 +23,7 @@ from milan_pipeline.planning.costs import (
 )
 from milan_pipeline.planning.dataset import DatasetSize, assumed_dataset, listed_dataset
 from milan_pipeline.planning.shard_size import ShardSize
-from milan_pipeline.planning.store_size import StoreSize, likely_identity
+from milan_pipeline.planning.store_size import StoreSize
 from milan_pipeline.planning.teacher_speed import (
     TeacherSpeed,
     fastest,
@@ -33,6 +33,7 @@ from milan_pipeline.planning.teacher_speed import (
 )
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.shards.manifest import Manifest, load_manifest, require_unique_stems
+from milan_pipeline.targets.expected_identity import expected_extracted
 from milan_pipeline.targets.shard_records import layout_of
 from milan_pipeline.targets.units import Unit, extent_of
 from milan_pipeline.teacher.description import settle_precision, visible_identity
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from stages.plan.command import PlanTargets
 
 
-class Report:
+class PlanReport:
     """A plan in words and as a JSON object."""
 
     def __init__(self, config: "PlanTargets") -> None:
@@ -57,7 +58,7 @@ class Report:
         self.device = pick_device(config.device)
         self.teacher = settle_precision(config.teacher_spec, self.device)
         visible = visible_identity(self.teacher)
-        self.identity = likely_identity(visible, ViewPolicy(), parse_codec(config.codec))
+        self.identity = expected_extracted(visible, ViewPolicy(), parse_codec(config.codec))
         self.dataset = _dataset(config)
         self.speeds = list(self._speeds())
 

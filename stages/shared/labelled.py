@@ -11,7 +11,7 @@ from milan_pipeline import storage
 from milan_pipeline.core.console import say, say_nothing_to_do
 from milan_pipeline.data.labelled import Kind, LabelledTable, open_labelled
 from milan_pipeline.data.order import OrderConfig
-from milan_pipeline.encoders.headless import Backbone
+from milan_pipeline.encoders.backbone import Backbone
 from milan_pipeline.encoders.load import fingerprint, load_backbone
 from milan_pipeline.evaluate.results import Result, write_stage_scores
 from milan_pipeline.models.layers import suit_cpu

@@ -12,9 +12,9 @@ from milan_pipeline.errors import ConfigError
 from milan_pipeline.planning.dataset import stored_units
 from milan_pipeline.planning.store_size import StoreSize
 from milan_pipeline.provenance.identity import Identity, content_hash, require_same
-from milan_pipeline.targets.layout import read_identity, require_place
+from milan_pipeline.targets.expected_identity import expected_transcoded
+from milan_pipeline.targets.layout import existing_identity, read_identity, require_place
 from milan_pipeline.targets.store import StoreRecord, finished_units, read_store_record
-from milan_pipeline.targets.transcoding import likely_identity_of
 from milan_pipeline.targets.units import NOT_DONE, Mark, Unit, read_marks, why_not_transcoded
 
 if TYPE_CHECKING:
@@ -101,10 +101,8 @@ def make_plan(config: "Transcode") -> Plan:
             f"--codec {config.codec} is what {config.source} is stored by already; give another, "
             "or take the store as it is"
         )
-    existing = None
-    if not config.overwrite and storage.exists(storage.join(config.out, "zarr.json")):
-        existing = read_identity(config.out)
-    wanted = likely_identity_of(identity, spec, existing)
+    existing = None if config.overwrite else existing_identity(config.out)
+    wanted = expected_transcoded(identity, spec, existing)
     if existing is not None:
         require_same(existing, wanted, what=config.out, remedy=REMEDY)
     units = finished_units(

@@ -11,10 +11,10 @@ from milan_pipeline.errors import DataError
 from milan_pipeline.extraction.live_check import (
     LIVE_BATCH,
     Comparison,
-    Stored,
+    StoredTarget,
     compare,
     draw_sample,
-    stored_targets,
+    targets_with_pixels,
 )
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.targets.units import Mark, Unit
@@ -82,13 +82,13 @@ def check_sample(
     size = store.teacher.image_size
     found: list[Comparison] = []
     faults: Faults = {}
-    pending: list[Stored] = []
+    pending: list[StoredTarget] = []
     total = sum(len(rows) for _, _, rows in sample)
     with progress_bar("recompute", total=total) as bar:
         for unit, mark, rows in sample:
             stop.raise_if_asked("checking changes nothing")
             try:
-                pending += stored_targets(
+                pending += targets_with_pixels(
                     store.url, images, unit, mark, rows, codec=store.codec, size=size
                 )
             except DataError as error:

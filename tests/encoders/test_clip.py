@@ -7,8 +7,8 @@ import pytest
 import timm
 import torch
 
+from milan_pipeline.encoders.backbone import EncoderParts, assemble
 from milan_pipeline.encoders.clip import as_timm, clip_spec, read_clip_encoder
-from milan_pipeline.encoders.headless import Headless, assemble
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.teacher.open_clip_models import load_visual
 from tests.support.clip import (
@@ -28,7 +28,7 @@ def transformer(visual):
     """The same tower as timm's."""
     arguments, state = as_timm(visual, "tiny")
     model: Any
-    model, _ = assemble(Headless(arguments, state, [0.5] * 3, [0.5] * 3), origin="tiny")
+    model, _ = assemble(EncoderParts(arguments, state, [0.5] * 3, [0.5] * 3), origin="tiny")
     return model.eval()
 
 

@@ -8,7 +8,7 @@ import timm
 import torch
 from timm.models import _builder
 
-from milan_pipeline.encoders.headless import assemble
+from milan_pipeline.encoders.backbone import assemble
 from milan_pipeline.encoders.load import fingerprint, image_size_of, load_encoder
 from milan_pipeline.encoders.readers import read_timm_encoder
 from milan_pipeline.errors import ConfigError, MissingDataError

@@ -11,7 +11,7 @@ import pytest
 from milan_pipeline import storage
 from milan_pipeline.data.pairs import PairTable, read_pairs
 from milan_pipeline.errors import MissingDataError, StorageError
-from milan_pipeline.storage import files
+from milan_pipeline.storage import filesystems
 from milan_pipeline.storage.retries import TRIES
 from tests.support.cli import run_cli
 from tests.support.pairs import EXPECTED, places, write_world
@@ -100,7 +100,7 @@ class PlainHandler(RangeHandler):
 
 def test_a_web_server_without_ranges(tmp_path, monkeypatch):
     pytest.importorskip("aiohttp")
-    monkeypatch.setattr(files, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(filesystems, "PIECE_BYTES", 1000)
     data = bytes(range(256)) * 100
     (tmp_path / "x").write_bytes(data)
     make = functools.partial(PlainHandler, directory=str(tmp_path))

@@ -14,11 +14,11 @@ from milan_pipeline.codecs.interface import Codec, decode_prior, encode_prior
 from milan_pipeline.codecs.registry import make_codec
 from milan_pipeline.codecs.spec import parse_codec
 from milan_pipeline.extraction.live_check import (
-    Stored,
+    StoredTarget,
     compare,
     draw_sample,
     likeness,
-    stored_targets,
+    targets_with_pixels,
 )
 from milan_pipeline.shards.manifest import Shard, load_manifest
 from milan_pipeline.targets.units import Mark, Unit, list_units, read_mark
@@ -64,16 +64,16 @@ def teacher(tiny_clip: Path) -> Teacher:
 
 
 @pytest.fixture
-def stored(store: Path, image_shards: Path) -> list[Stored]:
+def stored(store: Path, image_shards: Path) -> list[StoredTarget]:
     images = load_manifest(str(image_shards), kind="images")
     unit = list_units(images, 2)[4]
     mark = read_mark(str(store), unit)
     assert mark is not None
     codec = make_codec("float16")
-    return list(stored_targets(str(store), images, unit, mark, [1, 7], codec=codec, size=32))
+    return list(targets_with_pixels(str(store), images, unit, mark, [1, 7], codec=codec, size=32))
 
 
-def test_stored_and_live_targets_agree(stored: list[Stored], teacher: Teacher) -> None:
+def test_stored_and_live_targets_agree(stored: list[StoredTarget], teacher: Teacher) -> None:
     for comparison, target in zip(compare(stored, teacher, None), stored, strict=True):
         assert comparison.key == target.key
         assert comparison.worst > 0.9999
@@ -81,7 +81,7 @@ def test_stored_and_live_targets_agree(stored: list[Stored], teacher: Teacher) -
         assert comparison.fidelity == pytest.approx(1)
 
 
-def test_each_figure_sees_its_own(stored: list[Stored], teacher: Teacher) -> None:
+def test_each_figure_sees_its_own(stored: list[StoredTarget], teacher: Teacher) -> None:
     tokens = stored[0].tokens_ND.clone()
     tokens[0] *= -2
     prior = stored[0].prior_L.clone()
@@ -94,7 +94,7 @@ def test_each_figure_sees_its_own(stored: list[Stored], teacher: Teacher) -> Non
     assert second.worst > 0.9999
 
 
-def test_fidelity_is_of_the_precision_alone(stored: list[Stored], teacher: Teacher) -> None:
+def test_fidelity_is_of_the_precision_alone(stored: list[StoredTarget], teacher: Teacher) -> None:
     spec = dataclasses.replace(teacher.spec, precision="bf16")
     strange = [target._replace(tokens_ND=torch.ones_like(target.tokens_ND)) for target in stored]
     for comparison in compare(strange, Teacher.load(spec), teacher):
@@ -132,7 +132,9 @@ def test_what_is_no_number_is_like_nothing() -> None:
         assert likeness(live_BND * torch.nan, live_BND, codec).isnan().all()
 
 
-def test_a_coded_prior_is_right_within_its_step(stored: list[Stored], teacher: Teacher) -> None:
+def test_a_coded_prior_is_right_within_its_step(
+    stored: list[StoredTarget], teacher: Teacher
+) -> None:
     prior_L = stored[0].prior_L
     coded_L = torch.from_numpy(decode_prior(encode_prior(prior_L).numpy()))
     target = stored[0]._replace(prior_L=coded_L, codec=coded(stored[0]))
@@ -143,5 +145,5 @@ def test_a_coded_prior_is_right_within_its_step(stored: list[Stored], teacher: T
     assert found.prior_error > 0.2 * float(coded_L.max())
 
 
-def coded(target: Stored) -> Codec:
+def coded(target: StoredTarget) -> Codec:
     return fit_codec(parse_codec("vector:bytes=2"), target.tokens_ND)

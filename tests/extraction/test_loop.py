@@ -28,7 +28,7 @@ from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.units import Mark, Unit, list_units, read_marks
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
-from tests.support.stores import files_of, values_of
+from tests.support.stores import files_of
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_every_sample_is_what_its_image_gives(job: ExtractionJob) -> None:
     units = list_units(job.manifest, 2)
     for unit, mark in zip(units, extract(job, units), strict=True):
         group = open_unit(job.store, unit, mark)
-        values = {name: values_of(group, name) for name in group.array_keys()}
+        values = {name: group.values(name) for name in group.names}
         samples = list(iterate_shard(job.manifest, unit.shard))
         assert values["key"].tolist() == [sample.key for sample in samples]
         for number, sample in enumerate(samples):
@@ -79,8 +79,8 @@ def test_views_differ(job: ExtractionJob) -> None:
         for unit, mark in zip((first, second), extract(job, [first, second]), strict=True)
     ]
     for name in ("box", "codes", "prior"):
-        assert not np.array_equal(values_of(groups[0], name), values_of(groups[1], name))
-    assert np.array_equal(values_of(groups[0], "digest"), values_of(groups[1], "digest"))
+        assert not np.array_equal(groups[0].values(name), groups[1].values(name))
+    assert np.array_equal(groups[0].values("digest"), groups[1].values("digest"))
 
 
 def test_a_units_bytes_do_not_depend_on_workers_or_on_other_units(
@@ -116,7 +116,7 @@ def test_unreadable_images_go_to_the_ledger(job: ExtractionJob, tmp_path: Path) 
     assert [row["key"] for row in marks["a.tar"].skipped] == ["k00", "k01", "k02"]
     assert all("cannot be decoded" in row["reason"] for row in marks["a.tar"].skipped)
     unit = Unit(0, job.manifest.shards[1])
-    keys = values_of(open_unit(job.store, unit, marks["a.tar"]), "key")
+    keys = open_unit(job.store, unit, marks["a.tar"]).values("key")
     assert keys.tolist() == [f"k{number:02d}" for number in range(3, 12)]
 
 
@@ -142,10 +142,10 @@ def test_padded_as_on_a_gpu_the_targets_are_the_same(
         expected = open_unit(stores["plain"].store, unit, plain)
         found = open_unit(stores["padded"].store, unit, padded)
         for name in ("key", "box", "flip", "size", "digest"):
-            assert np.array_equal(values_of(found, name), values_of(expected, name))
+            assert np.array_equal(found.values(name), expected.values(name))
         for name in ("codes", "prior"):
             np.testing.assert_allclose(
-                values_of(found, name), values_of(expected, name), atol=1e-3, rtol=1e-3
+                found.values(name), expected.values(name), atol=1e-3, rtol=1e-3
             )
 
 

@@ -68,7 +68,7 @@ def test_priors_are_encoded_where_the_codec_has_codes_of_them(tmp_path: Path, te
         assert isinstance(views, ViewBatch)
         _, prior_RL = teacher(views.buffer_BCSS[: len(views.keys)])
         wanted = encode_prior(prior_RL) if codec.spec.needs_fit else prior_RL
-        written = compute(job, views, views.good_rows(), copies).landed(buffers).prior
+        written = compute(job, views, views.good_rows(), copies).to_block(buffers).prior
         assert written.dtype == codec.spec.prior_dtype
         assert np.array_equal(written, wanted.numpy())
         assert len(np.unique(written)) > 2

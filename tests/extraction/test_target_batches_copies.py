@@ -13,9 +13,9 @@ NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 def test_on_the_cpu_nothing_is_copied() -> None:
     copies = DeviceCopies(torch.device("cpu"))
     host = torch.arange(6)
-    there = copies.bring(host)
+    there = copies.to_device(host)
     assert there.data_ptr() == host.data_ptr()
-    fetched = copies.fetch([there])
+    fetched = copies.to_host([there])
     assert [tensor.data_ptr() for tensor in fetched.wait()] == [host.data_ptr()]
 
 
@@ -25,9 +25,9 @@ def test_many_batches_cross_unharmed() -> None:
     sent = [torch.full((64, 3, 64, 64), number, dtype=torch.uint8) for number in range(20)]
     fetched = []
     for host in sent:
-        there = copies.bring(host.pin_memory())
+        there = copies.to_device(host.pin_memory())
         assert there.is_cuda
-        fetched.append(copies.fetch([there + 1, there.float().mean()]))
+        fetched.append(copies.to_host([there + 1, there.float().mean()]))
     with ThreadPoolExecutor(1) as thread:
         for number, (tensor, mean) in enumerate(thread.map(lambda batch: batch.wait(), fetched)):
             assert tensor.is_pinned()

@@ -6,7 +6,6 @@ Equal results are equal bit for bit.
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from milan_pipeline.data.order import OrderChoice
@@ -62,7 +61,7 @@ def arrays_of(store: Path, only: str) -> dict[str, bytes]:
     record = read_store_record(str(store), identity)
     units = finished_units(str(store), identity, record, views=None, allow_unfinished=False)
     (opened,) = [open_unit(str(store), unit, mark) for unit, mark in units if unit.path == only]
-    return {name: np.asarray(array[:]).tobytes() for name, array in sorted(opened.arrays())}
+    return {name: opened.values(name).tobytes() for name in opened.names}
 
 
 def listed(folder: Path, kind: str, number: int = 0) -> list[Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from milan_pipeline.encoders.readers import read_config
+from milan_pipeline.encoders.readers import read_encoder_description
 from milan_pipeline.evaluate.classification.model import read_description
 from milan_pipeline.evaluate.probe.feature_cache import _read as read_features
 from milan_pipeline.evaluate.results import read_scores
@@ -123,7 +123,7 @@ def test_what_a_run_keeps(tmp_path: Path) -> None:
     (tmp_path / "classifier.json").write_text(json.dumps(described | more))
 
     def encoder() -> Any:
-        arguments, mean, std = read_config(str(tmp_path / "encoder.json"))
+        arguments, mean, std = read_encoder_description(str(tmp_path / "encoder.json"))
         return arguments["model_name"], mean, std
 
     def classifier() -> Any:
@@ -223,7 +223,7 @@ def test_json_that_is_none(text: bytes, tmp_path: Path) -> None:
         tmp_path / "done/view-00/x.json": lambda: read_marks(url, 1),
         tmp_path / "zarr.json": lambda: read_identity(url),
         tmp_path / "state.json": lambda: state_of(url),
-        tmp_path / "encoder.json": lambda: read_config(str(tmp_path / "encoder.json")),
+        tmp_path / "encoder.json": lambda: read_encoder_description(str(tmp_path / "encoder.json")),
         tmp_path / "scores.json": lambda: read_scores(url),
         checkpoint / HASHES: lambda: verify_checkpoint(checkpoint),
     }

@@ -27,7 +27,7 @@ def training_entries(**own: Entry) -> dict[str, Entry]:
         "cache_gb": Same(0.02),
         "processes": Exempt(
             f"{SLOW}; tests/end_to_end/test_processes.py, test_torchrun.py, "
-            "tests/stages/test_segment_processes.py"
+            "tests/stages/segment/test_processes.py"
         ),
         "device": Same("cpu"),
     }

@@ -10,8 +10,9 @@ from milan_pipeline.codecs.components import most_components
 from milan_pipeline.codecs.fitting import fit_codec
 from milan_pipeline.codecs.spec import parse_codec
 from milan_pipeline.images.views import ViewPolicy
-from milan_pipeline.planning.store_size import KeyBytes, StoreSize, likely_identity
+from milan_pipeline.planning.store_size import KeyBytes, StoreSize
 from milan_pipeline.targets.codec_files import write_store_codec
+from milan_pipeline.targets.expected_identity import expected_extracted
 from milan_pipeline.targets.layout import create_root, root_bytes
 from milan_pipeline.targets.units import Unit
 from milan_pipeline.teacher.description import visible_identity
@@ -52,7 +53,7 @@ def test_images_that_are_skipped_change_little(tmp_path: Path) -> None:
 
 
 def test_units_add_up_and_groups_are_counted(tmp_path: Path) -> None:
-    identity = likely_identity(
+    identity = expected_extracted(
         visible_identity(TeacherSpec(name="ViT-B-16", pretrained="openai")),
         ViewPolicy(),
         parse_codec("int8"),

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from milan_pipeline.report.facts import flattened, lines_of, text_of, words_of
+from milan_pipeline.report.facts import flattened, label_of, lines_of, text_of
 
 
 @pytest.mark.parametrize(
@@ -44,5 +44,5 @@ def test_lines_are_aligned_and_have_every_fact() -> None:
         "  skipped     0",
     ]
     assert json.loads(json.dumps(facts)) == facts
-    assert words_of("data_wait_share") == "data wait share"
-    assert words_of("data_wait_seconds") == "data wait"
+    assert label_of("data_wait_share") == "data wait share"
+    assert label_of("data_wait_seconds") == "data wait"

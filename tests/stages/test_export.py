@@ -256,8 +256,8 @@ def test_an_extended_run_that_is_not_done_gives_its_newest_weights(
 def test_an_encoder_that_is_not_plain_has_no_official_form(
     image_shards, target_shards, tmp_path, capsys
 ):
-    run, peculiar = tmp_path / "run", ("--student", "vit_small_patch14_reg4_dinov2")
-    pretrain(image_shards, target_shards, run, *peculiar, "--max-steps", 1)
+    run, registers = tmp_path / "run", ("--student", "vit_small_patch14_reg4_dinov2")
+    pretrain(image_shards, target_shards, run, *registers, "--max-steps", 1)
     export(run, "official", tmp_path / "official", code=2)
     error = capsys.readouterr().err
     assert "the encoder has register tokens, which MILAN's official code cannot load" in error

@@ -16,6 +16,7 @@ from milan_pipeline.evaluate.classification.task import Classification
 from stages.finetune.command import Finetune
 from stages.finetune.plan import open_class_tables
 from tests.support.cli import run_cli
+from tests.support.disturbances import at_loss_of
 from tests.support.finetune import SHORT, TINY_VIT, finetune, outcome, record, rows
 from tests.support.labelled import write_coloured
 
@@ -40,15 +41,7 @@ def whole(data, tmp_path_factory):
 
 def disturbed(step, happens, *words, code):
     """Run `finetune`, and have something happen when the loss of a step is asked for."""
-    plain = Classification.loss
-
-    def loss(self, replica, data, part, now):
-        if now == step:
-            happens()
-        return plain(self, replica, data, part, now)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Classification, "loss", loss)
+    with at_loss_of(Classification, step, happens):
         finetune(*words, code=code)
 
 

@@ -9,12 +9,12 @@ import pytest
 from milan_pipeline import storage
 from milan_pipeline.cli.main import main
 from milan_pipeline.core.console import bytes_text
-from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.data.labelled import open_labelled
-from milan_pipeline.errors import InterruptedRunError, StorageError
+from milan_pipeline.errors import StorageError
 from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.shards.sequential import iterate_shard
 from tests.support.cli import run_cli
+from tests.support.disturbances import stopped_after
 from tests.support.pictures import labels, png, write_ade_tree, write_picture
 from tests.support.processes import files_without, run_and_kill
 
@@ -203,18 +203,11 @@ def test_a_failed_run_keeps_its_finished_shards(
 
 
 def test_a_stop_signal_is_75_and_goes_on_later(
-    pictures: Path, image_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pictures: Path, image_shards: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    asked = iter([False, True])
-
-    def raise_if_asked(request: StopRequest, _: str) -> None:
-        if next(asked):
-            raise InterruptedRunError("SIGTERM received")
-
-    monkeypatch.setattr(StopRequest, "raise_if_asked", raise_if_asked)
-    run_cli("pack-images", pictures, out, "--samples-per-shard", 10, code=75)
-    monkeypatch.undo()
+    with stopped_after(1):
+        run_cli("pack-images", pictures, out, "--samples-per-shard", 10, code=75)
     assert len(load_manifest(str(out), kind="images", allow_unfinished=True).shards) == 2
     run_cli("pack-images", pictures, out, "--samples-per-shard", 10)
     assert load(out).shards == load(image_shards).shards

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 
 from milan_pipeline.core.console import bytes_text
-from milan_pipeline.core.interrupts import StopRequest
-from milan_pipeline.errors import InterruptedRunError
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.shards.manifest import Manifest, load_manifest
@@ -17,6 +15,7 @@ from milan_pipeline.targets import shard_records
 from milan_pipeline.targets.layout import read_identity
 from tests.support.cli import run_cli
 from tests.support.clip import write_tiny_clip
+from tests.support.disturbances import stopped_after
 from tests.support.pictures import write_picture
 from tests.support.processes import run_and_kill
 
@@ -270,17 +269,10 @@ def test_tars_of_units_that_were_extracted_again_are_stale(
 
 
 def test_an_interrupted_run_goes_on(
-    target_store: Path, target_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    target_store: Path, target_shards: Path, tmp_path: Path
 ) -> None:
-    asked = iter([False, False, True])
-
-    def raise_if_asked(request: StopRequest, _: str) -> None:
-        if next(asked):
-            raise InterruptedRunError("SIGTERM received")
-
     out = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        patch.setattr(StopRequest, "raise_if_asked", raise_if_asked)
+    with stopped_after(2):
         pack(target_store, out, "--workers", 0, code=75)
     unfinished = load_manifest(str(out), kind="targets", allow_unfinished=True)
     assert len(unfinished.shards) == 3

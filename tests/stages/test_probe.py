@@ -212,22 +212,22 @@ def test_without_a_linear_classifier_there_are_its_neighbours_alone(options):
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """Count the images that the encoder is given."""
-    counts: list[int] = []
+    """Note the pixels (H, W, C) of each image that the encoder is given."""
+    images: list[np.ndarray] = []
     features = PixelEncoder.features
 
-    def counting(self, pixels_BCHW, *, pool):
-        counts.append(len(pixels_BCHW))
+    def noting(self, pixels_BCHW, *, pool):
+        images.extend(pixels_BCHW.permute(0, 2, 3, 1).numpy())
         return features(self, pixels_BCHW, pool=pool)
 
-    monkeypatch.setattr(PixelEncoder, "features", counting)
-    return counts
+    monkeypatch.setattr(PixelEncoder, "features", noting)
+    return images
 
 
 def test_features_are_shared_between_probes(options, tmp_path, encoded, capsys):
     options["features"] = str(tmp_path / "features")
     probe.run(Probe(**options))
-    assert sum(encoded) >= 90
+    assert len(encoded) >= 90
     first = scores(options)["metrics"]
     encoded.clear()
     options["out"] = str(tmp_path / "other")
@@ -246,7 +246,7 @@ def test_random_views_are_added_to_what_is_there(options, tmp_path, encoded):
     options["out"] = str(tmp_path / "views")
     probe.run(Probe(**options, **SHORT, train_views=2))
     # Two views of 60 images, and two black images for each set that is extracted.
-    assert sum(encoded) == 2 * 60 + 2 * 2
+    assert len(encoded) == 2 * 60 + 2 * 2
     assert len(list((tmp_path / "features").glob("*.safetensors"))) == 4
     assert scores(options)["metrics"]["linear-sweep"] > 90
 
@@ -263,20 +263,12 @@ def resized_and_cropped(data, resize, size):
 
 @pytest.mark.parametrize(("crop", "resize"), [({}, 18), ({"crop_pct": 1.0}, 16)])
 def test_the_encoder_sees_what_the_official_protocols_show(
-    options, tmp_path, monkeypatch, crop, resize
+    options, tmp_path, encoded, crop, resize
 ):
-    seen = []
-    features = PixelEncoder.features
-
-    def noting(self, pixels_BCHW, *, pool):
-        seen.extend(pixels_BCHW.permute(0, 2, 3, 1).numpy())
-        return features(self, pixels_BCHW, pool=pool)
-
-    monkeypatch.setattr(PixelEncoder, "features", noting)
     options |= {"encoder": "pixels:16", "test": shards(tmp_path / "few", 2, seed=5), **crop}
     probe.run(Probe(**options, linear=("none",)))
     rng = np.random.default_rng(5)
-    for found, label in zip(seen[-2:], (0, 1), strict=True):
+    for found, label in zip(encoded[-2:], (0, 1), strict=True):
         assert (found == resized_and_cropped(png(label, rng), resize, 16)).all()
 
 

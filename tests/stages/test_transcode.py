@@ -11,16 +11,14 @@ import torch
 from torch.nn import functional as F
 
 from milan_pipeline.codecs.interface import Codec, decode_prior
-from milan_pipeline.core.interrupts import StopRequest
-from milan_pipeline.errors import InterruptedRunError
 from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.store import finished_units, read_store_record
 from tests.support.cli import run_cli
+from tests.support.disturbances import stopped_after
 from tests.support.processes import files_without, run_and_kill
-from tests.support.stores import values_of
 
 CODEC = "vector:bytes=3"
 AS_THEY_ARE = ("key", "box", "flip", "size", "digest")
@@ -52,11 +50,6 @@ def units(store: Path) -> list[tuple[Any, Any, Any]]:
     record = read_store_record(url, identity)
     found = finished_units(url, identity, record, views=None, allow_unfinished=False)
     return [(unit, mark, open_unit(url, unit, mark)) for unit, mark in found]
-
-
-def decoded(group: Any, codec: Codec) -> torch.Tensor:
-    scale = torch.from_numpy(values_of(group, "scale")) if "scale" in group else None
-    return codec.decode(torch.from_numpy(values_of(group, "codes")), scale)
 
 
 def codec_of_store(store: Path) -> Codec:
@@ -99,15 +92,15 @@ def test_targets_are_nearly_the_same_and_the_rest_is(
         assert unit == same_unit
         assert (new_mark.n, new_mark.skipped) == (mark.n, mark.skipped)
         for name in AS_THEY_ARE:
-            assert np.array_equal(values_of(before, name), values_of(after, name))
+            assert np.array_equal(before.values(name), after.values(name))
         ours, theirs = (
-            decoded(after, codec_of_store(out)),
-            decoded(before, codec_of_store(target_store)),
+            after.decoded(codec_of_store(out)),
+            before.decoded(codec_of_store(target_store)),
         )
         assert F.cosine_similarity(ours, theirs, dim=-1).mean() > (0.9 if codec == CODEC else 0.999)
-        prior = values_of(after, "prior")
+        prior = after.values("prior")
         assert prior.dtype == (np.uint8 if codec == CODEC else np.float32)
-        assert np.allclose(decode_prior(prior), values_of(before, "prior"), rtol=0.05)
+        assert np.allclose(decode_prior(prior), before.values("prior"), rtol=0.05)
 
 
 def test_a_second_generation_names_the_first(transcoded: Path, tmp_path: Path) -> None:
@@ -120,9 +113,9 @@ def test_a_second_generation_names_the_first(transcoded: Path, tmp_path: Path) -
     for (_, _, before), (_, _, as_floats), (_, _, after) in zip(
         units(transcoded)[:3], units(wide), units(other), strict=True
     ):
-        prior = values_of(before, "prior")
-        assert np.array_equal(values_of(as_floats, "prior"), decode_prior(prior))
-        assert np.array_equal(values_of(after, "prior"), prior)
+        prior = before.values("prior")
+        assert np.array_equal(as_floats.values("prior"), decode_prior(prior))
+        assert np.array_equal(after.values("prior"), prior)
 
 
 def test_the_same_bytes_whatever_the_threads(
@@ -157,18 +150,9 @@ def test_killed_at_any_write_it_ends_with_the_same_bytes(
     assert killed == 4
 
 
-def test_an_interrupted_run_goes_on(
-    target_store: Path, transcoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_run_goes_on(target_store: Path, transcoded: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.zarr"
-    asked = iter([False] * 5 + [True])  # three codebooks, then twice a unit
-
-    def raise_if_asked(request: StopRequest, _: str) -> None:
-        if next(asked):
-            raise InterruptedRunError("SIGTERM received")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StopRequest, "raise_if_asked", raise_if_asked)
+    with stopped_after(5):  # three codebooks, then twice a unit
         transcode(target_store, out, "--workers", 0, code=75)
     assert len(list(out.glob("done/*/*.json"))) == 1
     assert record_of(out)["state"] == "running"

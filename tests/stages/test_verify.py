@@ -14,6 +14,7 @@ from milan_pipeline.provenance.record import record_bytes
 from tests.support.cli import run_cli
 from tests.support.clip import write_tiny_clip
 from tests.support.damage import UNIT, change, flip_bit, open_unit, rehash, verify
+from tests.support.disturbances import no_targets
 from tests.support.stores import files_and_times, values_of
 
 Damage = Callable[[Path], object]
@@ -222,19 +223,12 @@ def test_float_rounding_is_no_fault(target_store: Path, capsys) -> None:
     assert found["faults"] == {}
 
 
-def test_an_outage_while_repairing_leaves_the_other_units_as_they_were(
-    store: Path, monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
+def test_an_outage_while_repairing_leaves_the_other_units_as_they_were(store: Path, capsys) -> None:
     units = ("view-00/images-000001", UNIT)
     for unit in units:
         chunk_of(store, "codes", unit).unlink()
     before = [(store / "done" / f"{unit}.json").read_bytes() for unit in units]
-
-    def away(*_: object) -> Any:
-        raise StorageError("the store is away")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("milan_pipeline.extraction.loop.compute", away)
+    with no_targets(StorageError("the store is away")):
         run_cli("verify", "--targets", store, "--repair", code=1)
     after = [(store / "done" / f"{unit}.json").read_bytes() for unit in units]
     assert [then == now for then, now in zip(before, after, strict=True)] == [False, True]

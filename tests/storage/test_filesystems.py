@@ -8,10 +8,8 @@ import pytest
 from milan_pipeline import storage
 from milan_pipeline.errors import DataError, MissingDataError, StorageError
 from milan_pipeline.storage.filesystems import (
-    info_of,
-    is_local,
+    File,
     named_errors,
-    names_in,
     reason_of,
     resolve,
     scheme_of,
@@ -46,11 +44,11 @@ def test_a_url_leads_to_its_client_which_keeps_no_listings(
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")  # no one is asked
     if protocol in ("s3", "https"):
         pytest.importorskip({"s3": "s3fs", "https": "aiohttp"}[protocol])
-    filesystem, found = resolve(url)
-    assert protocol in filesystem.protocol
-    assert found == path
-    assert is_local(filesystem) == (protocol == "file")
-    assert is_local(filesystem) or not filesystem.dircache.use_listings_cache
+    file = resolve(url)
+    assert protocol in file.filesystem.protocol
+    assert file.path == path
+    assert file.is_local == (protocol == "file")
+    assert file.is_local or not file.filesystem.dircache.use_listings_cache
 
 
 @pytest.mark.parametrize(
@@ -107,6 +105,8 @@ def test_reason_of() -> None:
 class Web:
     """Calls a file missing whatever it was that failed, as fsspec's HTTP client does."""
 
+    protocol = ("http", "https")
+
     def __init__(self, cause: Exception | None) -> None:
         self.cause = cause
 
@@ -115,18 +115,17 @@ class Web:
 
 
 @pytest.mark.parametrize("cause", [HttpError(503), HttpError(403), ConnectionError("gone")])
-def test_a_web_file_is_not_missing_where_its_server_failed(cause: Exception) -> None:
-    with pytest.raises(type(cause)) as caught:
-        info_of(Web(cause), "http://host/x")
-    assert caught.value is cause
+def test_a_web_file_is_not_missing_where_its_server_failed(cause: Exception, waits) -> None:
+    with pytest.raises(StorageError):
+        File("http://host/x", Web(cause), "http://host/x").size()
 
 
 def test_a_file_that_is_not_there_is_missing() -> None:
     for filesystem in (Web(HttpError(404)), Web(None)):
-        with pytest.raises(FileNotFoundError):
-            info_of(filesystem, "http://host/x")
-    with pytest.raises(FileNotFoundError):
-        info_of(Web(ConnectionError("gone")), "bucket/x")
+        with pytest.raises(MissingDataError):
+            File("http://host/x", filesystem, "http://host/x").size()
+    with pytest.raises(MissingDataError):
+        File("bucket/x", Web(ConnectionError("gone")), "bucket/x").size()
 
 
 def test_names_leave_out_the_mark_of_a_folder() -> None:
@@ -136,7 +135,7 @@ def test_names_leave_out_the_mark_of_a_folder() -> None:
         def ls(self, path: str, *, detail: bool) -> list[str]:  # noqa: ARG002
             return [path, f"{path}/", f"{path}/a.json", f"{path}/sub/"]
 
-    assert names_in(Store(), "bucket/folder") == {"a.json", "sub"}
+    assert File("s3://bucket/folder", Store(), "bucket/folder").names() == {"a.json", "sub"}
 
 
 def test_names_in_a_page_are_unquoted() -> None:
@@ -146,7 +145,8 @@ def test_names_in_a_page_are_unquoted() -> None:
         def ls(self, path: str, *, detail: bool) -> list[str]:  # noqa: ARG002
             return [f"{path}/a%20b.json", f"{path}/sub/", f"{path}/?C=M;O=A"]
 
-    assert names_in(Page(), "http://host/folder") == {"a b.json", "sub"}
+    url = "http://host/folder"
+    assert File(url, Page(), url).names() == {"a b.json", "sub"}
 
 
 def test_a_web_server_is_not_written_to() -> None:

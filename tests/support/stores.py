@@ -5,7 +5,7 @@ plus noise of the row; priors prefer patches that differ from the picture's mean
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import zarr
 from numpy.typing import NDArray
+from zarr.storage import MemoryStore
 
 from milan_pipeline.codecs.interface import Codec, encode_prior
 from milan_pipeline.codecs.registry import make_codec
@@ -26,6 +27,7 @@ from milan_pipeline.shards.manifest import Manifest, Shard, keys_of, load_index
 from milan_pipeline.shards.sequential import read_rows
 from milan_pipeline.shards.writer import Sample, write_shard
 from milan_pipeline.targets.layout import UnitBlock, create_root
+from milan_pipeline.targets.reader import StoredUnit
 from milan_pipeline.targets.units import Mark, Unit, extent_of, list_units
 from milan_pipeline.targets.writer import UnitWriter
 from tests.support.pictures import write_picture
@@ -169,6 +171,14 @@ def values_of(group: zarr.Group, name: str) -> NDArray[Any]:
     array = group[name]
     assert isinstance(array, zarr.Array)
     return np.asarray(array[:])
+
+
+def unit_with(arrays: Mapping[str, NDArray[Any]]) -> StoredUnit:
+    """Return a unit of these arrays, in memory."""
+    group = zarr.create_group(MemoryStore(), zarr_format=3)
+    for name, values in arrays.items():
+        group.create_array(name, data=values)
+    return StoredUnit(group)
 
 
 def targets_of(manifest: Manifest, shard: Shard) -> list[tuple[str, bytes]]:

@@ -11,12 +11,11 @@ from milan_pipeline.targets.codec_files import (
     read_store_codec,
     rows_by_hash,
     stored_sample,
-    thinned,
+    subsampled,
 )
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.units import read_marks, units_of_extent
-from tests.support.stores import values_of
 
 KEYS = st.dictionaries(
     st.text("abc", min_size=1, max_size=3),
@@ -51,12 +50,12 @@ def test_it_depends_on_keys_and_not_on_their_order():
 
 def test_thinning_keeps_order_and_bound(monkeypatch):
     tokens = torch.arange(60.0).reshape(5, 4, 3)
-    assert torch.equal(thinned(tokens), tokens.reshape(20, 3))
+    assert torch.equal(subsampled(tokens), tokens.reshape(20, 3))
     monkeypatch.setattr(codec_files, "SAMPLE_TOKENS", 7)
-    drawn = thinned(tokens)
+    drawn = subsampled(tokens)
     assert drawn.shape == (7, 3)
     assert drawn[:, 0].tolist() == sorted(drawn[:, 0].tolist())
-    assert torch.equal(drawn, thinned(tokens))
+    assert torch.equal(drawn, subsampled(tokens))
 
 
 @pytest.mark.parametrize(("first", "count"), [(0, 3), (2, 100)])
@@ -71,8 +70,8 @@ def test_a_store_s_sample(target_store, first, count):
     tokens: dict[str, torch.Tensor] = {}
     for unit, mark in units:
         group = open_unit(url, unit, mark)
-        keys[unit.shard.stem] = [str(key) for key in values_of(group, "key")]
-        tokens[unit.shard.stem] = torch.from_numpy(values_of(group, "codes")).float()
+        keys[unit.shard.stem] = group.keys()
+        tokens[unit.shard.stem] = torch.from_numpy(group.values("codes")).float()
     expected = [
         tokens[stem][row] for stem, rows in rows_by_hash(keys, first, count).items() for row in rows
     ]

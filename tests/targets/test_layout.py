@@ -43,7 +43,7 @@ def test_any_reader_sees_what_was_put_in(
         assert isinstance(found, zarr.Array)
         assert found.dtype == expected.dtype
         assert np.array_equal(found[:], expected)
-        assert np.array_equal(values_of(ours, name), expected)
+        assert np.array_equal(ours.values(name), expected)
         lazy = dask.array.from_zarr(str(tmp_path / unit.path), component=name)
         assert np.array_equal(lazy.compute(scheduler="synchronous"), expected)
     assert values_of(plain, "key").tolist() == block.key
@@ -54,9 +54,7 @@ def test_any_reader_sees_what_was_put_in(
 def test_outer_shards(tmp_path: Path, count: int) -> None:
     block = make_block(count)
     unit, mark = write(tmp_path, block, sizes=[64] * (count // 64))
-    group = open_unit(str(tmp_path), unit, mark)
-    codes = group["codes"]
-    assert isinstance(codes, zarr.Array)
+    codes = open_unit(str(tmp_path), unit, mark).array("codes")
     assert codes.shards == (min(256, count), 5, 6)
     assert codes.chunks == (1, 5, 6)
     assert np.array_equal(codes[:], block.codes)
@@ -84,7 +82,7 @@ def test_fewer_samples_than_the_shard_lists(tmp_path: Path) -> None:
     for samples in (4, 300):
         unit, mark = write(tmp_path, block, samples=samples)
         group = open_unit(str(tmp_path), unit, mark)
-        assert np.array_equal(values_of(group, "codes"), block.codes)
+        assert np.array_equal(group.values("codes"), block.codes)
 
 
 def test_all_zero_codes_are_stored(tmp_path: Path) -> None:
@@ -171,5 +169,5 @@ def test_left_over_temporaries_do_no_harm(tmp_path: Path) -> None:
     unit, mark = write(tmp_path, block)
     (tmp_path / unit.path / "codes" / f".{hashlib.md5(b'').hexdigest()}.tmp").write_bytes(b"x")  # noqa: S324
     group = open_unit(str(tmp_path), unit, mark)
-    assert np.array_equal(values_of(group, "codes"), block.codes)
+    assert np.array_equal(group.values("codes"), block.codes)
     assert storage.list_names(str(tmp_path / unit.path / "codes")) == ["c", "zarr.json"]

@@ -12,7 +12,7 @@ from milan_pipeline import storage
 from milan_pipeline.errors import DataError, InterruptedRunError, StorageError
 from milan_pipeline.targets.progress_reports import (
     WRITE_EVERY,
-    Report,
+    ProgressReport,
     Reporter,
     closing_report,
     read_reports,
@@ -39,7 +39,7 @@ def reporter(tmp_path: Path, clock: Clock) -> Reporter:
     return Reporter(str(tmp_path), "part-000-of-002", units=3, clock=clock)
 
 
-def only(store: Path, reporter: Reporter) -> Report:
+def only(store: Path, reporter: Reporter) -> ProgressReport:
     reporter.wait()
     (report,) = read_reports(str(store))
     return report
@@ -48,7 +48,7 @@ def only(store: Path, reporter: Reporter) -> Report:
 def test_a_report_follows_the_work(reporter: Reporter, clock: Clock, tmp_path: Path) -> None:
     assert read_reports(str(tmp_path)) == []
     reporter.begin(UNITS[0])
-    assert only(tmp_path, reporter) == Report(
+    assert only(tmp_path, reporter) == ProgressReport(
         name="part-000-of-002", state="running", started="1970-01-12T13:46:40Z",
         heard="1970-01-12T13:46:40Z", unit="view-00/x-0", units=3, units_done=0, images_done=0,
         images_per_second=0.0, failed={},

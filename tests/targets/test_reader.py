@@ -6,17 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zarr
-from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
 
 from milan_pipeline import storage
+from milan_pipeline.codecs.registry import make_codec
 from milan_pipeline.errors import DataError, StorageError
+from milan_pipeline.images.views import Box
 from milan_pipeline.storage.filesystems import resolve
-from milan_pipeline.targets import layout, reader
-from milan_pipeline.targets.reader import VerifiedObjects, open_unit
-from tests.support.stores import ARRAYS, make_block, values_of, write
+from milan_pipeline.targets import layout, verified_objects
+from milan_pipeline.targets.reader import open_unit
+from tests.support.stores import ARRAYS, make_block, write
 
 NAMES = (*ARRAYS, "scale")
 
@@ -45,12 +43,11 @@ def test_each_object_is_fetched_once(place: str, monkeypatch, fetched) -> None:
     block = make_block(11, codec="int8")
     unit, mark = write(place, block)
     fetched.clear()
-    group = open_unit(place, unit, mark)
-    assert values_of(group, "key").tolist() == block.key
+    stored = open_unit(place, unit, mark)
+    assert stored.values("key").tolist() == block.key
     for name in NAMES:
-        assert np.array_equal(values_of(group, name), getattr(block, name))
-    codes = group["codes"]
-    assert isinstance(codes, zarr.Array)
+        assert np.array_equal(stored.values(name), getattr(block, name))
+    codes = stored.array("codes")
     for row in range(11):
         assert np.array_equal(codes[row], block.codes[row])
     assert fetched == {storage.join(place, unit.path, name): 1 for name in mark.objects}
@@ -58,11 +55,10 @@ def test_each_object_is_fetched_once(place: str, monkeypatch, fetched) -> None:
 
 def test_little_is_kept_in_memory(place: str, monkeypatch, fetched) -> None:
     monkeypatch.setattr(layout, "OUTER_SHARD", 4)
-    monkeypatch.setattr(reader, "KEPT_BYTES", 1)
+    monkeypatch.setattr(verified_objects, "KEPT_BYTES", 1)
     block = make_block(8)
     unit, mark = write(place, block)
-    codes = open_unit(place, unit, mark)["codes"]
-    assert isinstance(codes, zarr.Array)
+    codes = open_unit(place, unit, mark).array("codes")
     fetched.clear()
     for row in (0, 1, 2, 4, 5, 0):
         assert np.array_equal(codes[row], block.codes[row])
@@ -71,9 +67,9 @@ def test_little_is_kept_in_memory(place: str, monkeypatch, fetched) -> None:
 
 
 def read_all(place: str, unit, mark) -> None:
-    group = open_unit(place, unit, mark)
-    for name in group.array_keys():
-        values_of(group, name)
+    stored = open_unit(place, unit, mark)
+    for name in stored.names:
+        stored.values(name)
 
 
 def test_a_damaged_or_missing_object_is_named(place: str) -> None:
@@ -90,8 +86,8 @@ def test_a_damaged_or_missing_object_is_named(place: str) -> None:
         storage.put_bytes(url, good[:-1])
         with pytest.raises(DataError, match=f"{name} is damaged"):
             read_all(place, unit, mark)
-        filesystem, path = resolve(url)
-        filesystem.rm(path)
+        file = resolve(url)
+        file.filesystem.rm(file.path)
         with pytest.raises(DataError, match=f"{name} is missing; delete .*x.json and run"):
             read_all(place, unit, mark)
         storage.put_bytes(url, good)
@@ -103,8 +99,7 @@ def test_a_sample_of_a_damaged_outer_shard_is_not_handed_out(place: str) -> None
     url = storage.join(place, unit.path, "codes/c/0/0/0")
     good = storage.read_bytes(url)
     storage.put_bytes(url, good[:-1] + bytes([good[-1] ^ 1]))
-    codes = open_unit(place, unit, mark)["codes"]
-    assert isinstance(codes, zarr.Array)
+    codes = open_unit(place, unit, mark).array("codes")
     for row in range(3):
         with pytest.raises(DataError, match="codes/c/0/0/0 is damaged"):
             codes[row]
@@ -122,15 +117,15 @@ def test_what_a_mark_leaves_out_is_missing_and_not_zero(place: str, name: str) -
 
 def test_a_unit_without_samples(place: str) -> None:
     unit, mark = write(place, make_block(0))
-    group = open_unit(place, unit, mark)
-    assert sorted(group.array_keys()) == sorted([*ARRAYS, "key"])
-    assert values_of(group, "codes").shape == (0, 5, 6)
+    stored = open_unit(place, unit, mark)
+    assert sorted(stored.names) == sorted([*ARRAYS, "key"])
+    assert stored.values("codes").shape == (0, 5, 6)
 
 
 def test_a_store_that_is_away_for_a_while(place: str, monkeypatch, waits) -> None:
     block = make_block(3)
     unit, mark = write("memory://away", block)
-    filesystem, _ = resolve("memory://away")
+    filesystem = resolve("memory://away").filesystem
     answers: list[Exception] = [ConnectionError("gone"), TimeoutError()]
     real = type(filesystem).cat_file
 
@@ -140,45 +135,28 @@ def test_a_store_that_is_away_for_a_while(place: str, monkeypatch, waits) -> Non
         return real(self, *args, **kwargs)
 
     monkeypatch.setattr(type(filesystem), "cat_file", cat_file)
-    assert np.array_equal(values_of(open_unit("memory://away", unit, mark), "codes"), block.codes)
+    assert np.array_equal(open_unit("memory://away", unit, mark).values("codes"), block.codes)
     assert len(waits) == 2
     answers += [PermissionError("no")]
     with pytest.raises(StorageError, match=r"zarr\.json cannot be read"):
         open_unit("memory://away", unit, mark)
 
 
-def test_parts_of_an_object_and_writing_refused(tmp_path: Path) -> None:
-    unit, mark = write(tmp_path, make_block(3))
-    objects = VerifiedObjects(str(tmp_path / unit.path), mark.objects, remedy="")
-    prototype = default_buffer_prototype()
-    whole = (tmp_path / unit.path / "zarr.json").read_bytes()
-    requests = [
-        (None, whole),
-        (RangeByteRequest(2, 7), whole[2:7]),
-        (OffsetByteRequest(5), whole[5:]),
-        (SuffixByteRequest(4), whole[-4:]),
-        (SuffixByteRequest(0), b""),
-    ]
-    asked = [("zarr.json", request) for request, _ in requests]
-    found = sync(objects.get_partial_values(prototype, asked))
-    assert [part.to_bytes() for part in found if part is not None] == [data for _, data in requests]
-    assert sync(objects.get("nothing", prototype)) is None
-    assert sync(objects.exists("codes/zarr.json"))
-    assert not sync(objects.exists("nothing"))
-    with pytest.raises(ValueError, match="read-only"):
-        zarr.open_group(objects, mode="r").create_group("x")
-    with pytest.raises(ValueError, match="read-only"):
-        sync(objects.delete("zarr.json"))
-
-
-def test_listing(tmp_path: Path) -> None:
-    unit, mark = write(tmp_path, make_block(3))
-    objects = VerifiedObjects(str(tmp_path / unit.path), mark.objects, remedy="")
-
-    async def collected(names) -> list[str]:
-        return [name async for name in names]
-
-    assert sync(collected(objects.list())) == list(mark.objects)
-    assert sync(collected(objects.list_dir("codes"))) == ["c", "zarr.json"]
-    assert sync(collected(objects.list_dir(""))) == [*sorted([*ARRAYS, "key"]), "zarr.json"]
-    assert sync(collected(objects.list_prefix("codes/c"))) == ["codes/c/0/0/0"]
+def test_rows_of_a_unit(tmp_path: Path) -> None:
+    block = make_block(7, codec="int8")
+    block.box[:] = (1, 2, 3, 4)
+    block.flip[2] = True
+    stored = open_unit(str(tmp_path), *write(tmp_path, block))
+    assert stored.samples == 7
+    for rows in (range(2, 5), range(7), [2, 3, 6], [6], []):
+        chosen = list(rows)
+        codes, scale = stored.codes(rows)
+        assert np.array_equal(codes, block.codes[chosen])
+        assert scale is not None
+        assert block.scale is not None
+        assert np.array_equal(scale, block.scale[chosen])
+        assert stored.keys(rows) == [block.key[row] for row in chosen]
+        assert np.array_equal(stored.prior(rows), block.prior[chosen])
+        assert stored.boxes(rows) == [Box(1, 2, 3, 4, bool(block.flip[row])) for row in chosen]
+    tokens = stored.decoded(make_codec("int8"), [2, 6])
+    assert np.array_equal(tokens, make_codec("int8").decode(*stored.codes())[[2, 6]])

@@ -20,7 +20,7 @@ from milan_pipeline.targets.layout import OUTER_SHARD, read_identity
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.shard_records import RecordLayout, layout_of, write_target_shard
 from milan_pipeline.targets.units import Mark, Unit, read_marks, units_of_extent
-from tests.support.stores import make_block, targets_of, values_of, write
+from tests.support.stores import make_block, targets_of, unit_with, write
 
 
 def identity(codec: str, *, patches: int = 6, width: int = 5) -> dict[str, Any]:
@@ -85,9 +85,9 @@ def test_a_patch_without_attention_stays_drawable(target_store: Path) -> None:
     found = read_identity(str(target_store))
     unit, mark = finished_units(target_store)[0]
     group = open_unit(str(target_store), unit, mark)
-    arrays = {name: values_of(group, name) for name in layout_of(found).dtype.names or ()}
+    arrays = {name: group.values(name) for name in layout_of(found).dtype.names or ()}
     arrays["prior"][0, :3] = 0
-    records = layout_of(found).records_of(arrays, 0, 2)  # type: ignore[arg-type]
+    records = layout_of(found).records_of(unit_with(arrays), range(2))
     assert records["prior"].min() > 0
     assert np.array_equal(records["prior"][1], arrays["prior"][1])
 
@@ -97,11 +97,11 @@ def test_an_array_of_another_type_is_refused() -> None:
     layout = layout_of({"teacher": {"grid": [2, 3], "width": 5},
                         "codec": parse_codec("vector:bytes=2").parameters()})  # fmt: skip
     zeros = np.zeros(2, layout.dtype)
-    unit = {name: zeros[name] for name in layout.dtype.names or ()}
-    assert np.array_equal(layout.records_of(unit, 0, 2), zeros)  # type: ignore[arg-type]
-    unit["prior"] = np.full((2, 6), 0.5, np.float32)
+    arrays = {name: zeros[name] for name in layout.dtype.names or ()}
+    assert np.array_equal(layout.records_of(unit_with(arrays), range(2)), zeros)
+    arrays["prior"] = np.full((2, 6), 0.5, np.float32)
     with pytest.raises(DataError, match=r"prior is float32, where its codec has uint8; extract"):
-        layout.records_of(unit, 0, 2)  # type: ignore[arg-type]
+        layout.records_of(unit_with(arrays), range(2))
 
 
 def stock_records(path: Path) -> Iterator[tuple[str, NDArray[np.void]]]:
@@ -144,7 +144,7 @@ def test_other_readers_agree_on_target_shards(
     for shard in manifest.shards:
         path = f"view-{shard.details['view']:02d}/{shard.details['source']}"
         group = open_unit(str(target_store), *units[path])
-        values = {name: values_of(group, name) for name in group.array_keys()}
+        values = {name: group.values(name) for name in group.names}
         ours = targets_of(manifest, shard)
         rows = zip(reader(folder / shard.name), ours, strict=True)
         for number, ((stock_key, record), (key, data)) in enumerate(rows):

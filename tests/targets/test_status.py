@@ -153,15 +153,6 @@ def test_who_was_not_heard_of_for_long_is_silent(store: Path) -> None:
     assert counts(status, 0) == [0, 1, 0, 0, 3]
 
 
-def test_a_record_of_an_older_version_does_not_say_how_many_images(store: Path) -> None:
-    path = store / "extract-targets.json"
-    record = json.loads(path.read_text())
-    del record["extent"]["samples"]
-    path.write_text(json.dumps(record))
-    status = status_of(store)
-    assert (counts(status, 0), status.images_left) == ([0, 0, 0, 0, 4], 0)
-
-
 def test_what_is_no_store(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match="holds no target store"):
         status_of(tmp_path)

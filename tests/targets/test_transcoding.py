@@ -9,20 +9,21 @@ import torch
 from milan_pipeline.codecs.fitting import fit_codec
 from milan_pipeline.codecs.interface import Codec, encode_prior
 from milan_pipeline.codecs.registry import make_codec
-from milan_pipeline.codecs.spec import UNFITTED, parse_codec
+from milan_pipeline.codecs.spec import parse_codec
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError
-from milan_pipeline.targets.transcoding import ROWS_AT_ONCE, Recoder, likely_identity_of, new_codec
-from tests.support.stores import make_block
+from milan_pipeline.targets.transcoding import ROWS_AT_ONCE, Recoder, new_codec
+from tests.support.stores import make_block, unit_with
 
 CPU = torch.device("cpu")
+NAMES = ("codes", "scale", "prior")
 ROWS = 2 * ROWS_AT_ONCE + 5
 
 
-def unit(codec: str) -> Any:
-    """Arrays by name, which are sliced as a group's are."""
-    block = make_block(ROWS, codec=codec)
-    return {name: values for name, values in vars(block).items() if values is not None}
+def arrays_by(codec: str) -> dict[str, Any]:
+    """A unit's arrays by name."""
+    arrays = vars(make_block(ROWS, codec=codec))
+    return {name: arrays[name] for name in NAMES if arrays[name] is not None}
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +34,11 @@ def vector() -> Codec:
 
 @pytest.mark.parametrize("source", ["float16", "int8"])
 def test_rows_are_encoded_as_by_hand(source: str, vector: Codec) -> None:
-    own, arrays = make_codec(source), unit(source)
+    own, arrays = make_codec(source), arrays_by(source)
     scale = torch.from_numpy(arrays["scale"]) if source == "int8" else None
     tokens = own.decode(torch.from_numpy(arrays["codes"]), scale)
     for target in (vector, make_codec("bfloat16"), make_codec("int8")):
-        found = Recoder(source=own, target=target, device=CPU)(arrays, 0, ROWS)
+        found = Recoder(source=own, target=target, device=CPU)(unit_with(arrays), range(ROWS))
         codes, new_scale = target.encode(tokens)
         assert np.array_equal(found["codes"], codes.numpy())
         assert found["codes"].dtype == target.spec.dtype
@@ -46,17 +47,17 @@ def test_rows_are_encoded_as_by_hand(source: str, vector: Codec) -> None:
             assert np.array_equal(found["scale"], new_scale.numpy())
     prior = arrays["prior"]
     assert np.array_equal(found["prior"], prior)
-    coded = Recoder(source=own, target=vector, device=CPU)(arrays, 0, ROWS)["prior"]
+    coded = Recoder(source=own, target=vector, device=CPU)(unit_with(arrays), range(ROWS))["prior"]
     assert np.array_equal(coded, encode_prior(torch.from_numpy(prior)).numpy())
 
 
 def test_what_cannot_be_encoded_is_refused() -> None:
-    arrays = unit("bfloat16")
+    arrays = arrays_by("bfloat16")
     arrays["codes"][ROWS - 1, 0, 0] = 0x7E00  # 4e37, as bfloat16
     recoder = Recoder(source=make_codec("bfloat16"), target=make_codec("float16"), device=CPU)
-    recoder(arrays, 0, ROWS - 1)
+    recoder(unit_with(arrays), range(ROWS - 1))
     with pytest.raises(DataError, match="not finite or too large for --codec float16"):
-        recoder(arrays, 0, ROWS)
+        recoder(unit_with(arrays), range(ROWS))
 
 
 def test_without_a_target_there_is_nothing_to_fit_to() -> None:
@@ -66,14 +67,3 @@ def test_without_a_target_there_is_nothing_to_fit_to() -> None:
     assert new_codec("t.zarr", [], own, parse_codec("int8"), StopRequest()).parameters() == {
         "name": "int8"
     }
-
-
-def test_what_is_there_lends_its_arrays_to_the_likely_identity() -> None:
-    source = {"teacher": {"width": 6}, "codec": {"name": "float16"}}
-    spec = parse_codec("vector:bytes=3")
-    new = likely_identity_of(source, spec, None)
-    assert new["codec"]["arrays"] == UNFITTED
-    there = new | {"codec": new["codec"] | {"arrays": "5" * 64}}
-    assert likely_identity_of(source, spec, there) == there
-    plain = likely_identity_of(source, parse_codec("int8"), there)
-    assert (plain["codec"], plain["transcoded_from"]) == ({"name": "int8"}, {"name": "float16"})

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from milan_pipeline.codecs.registry import make_codec
-from milan_pipeline.images.views import Box, ViewPolicy
+from milan_pipeline.images.views import ViewPolicy
 from milan_pipeline.provenance.identity import build_identity, content_hash
 from milan_pipeline.shards.manifest import Manifest, load_index
 from milan_pipeline.shards.writer import Sample, write_shard
 from milan_pipeline.targets.layout import UnitBlock
-from milan_pipeline.targets.reader import box_of
 from milan_pipeline.targets.units import Mark, Unit
 from milan_pipeline.targets.verification import StoreCheck
 from milan_pipeline.targets.writer import UnitWriter
@@ -105,7 +104,3 @@ def test_another_codec_s_unit(tmp_path: Path) -> None:
     mark = dataclasses.replace(mark, identity_hash=content_hash(identity))
     faults = StoreCheck(url=str(tmp_path), identity=identity, images=images).faults(unit, mark)
     assert "codes is of type int8, not float16" in faults
-
-
-def test_a_stored_box_is_a_crop() -> None:
-    assert box_of(np.array([1, 2, 3, 4], np.float32).tolist(), flip=True) == Box(1, 2, 3, 4, True)

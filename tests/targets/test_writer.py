@@ -17,7 +17,7 @@ from milan_pipeline.targets.layout import UnitBlock, create_codes, create_small_
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.units import Mark, Unit, read_mark, revoked, why_undone
 from milan_pipeline.targets.writer import PUT_THREADS, UnitWriter
-from tests.support.stores import files_of, make_block, rows_of, values_of
+from tests.support.stores import files_of, make_block, rows_of
 
 
 def unit_of(count: int, sha256: str = "5") -> Unit:
@@ -68,7 +68,7 @@ def test_large_ones_are_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     mark = writer.finish([])
     prior = sorted(path for path in mark.objects if path.startswith("prior/c/"))
     assert prior == ["prior/c/0/0", "prior/c/1/0", "prior/c/2/0"]
-    assert np.array_equal(values_of(open_unit(str(tmp_path), unit, mark), "prior"), block.prior)
+    assert np.array_equal(open_unit(str(tmp_path), unit, mark).values("prior"), block.prior)
 
 
 def test_a_current_mark_is_left_alone(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_remote_store_gets_some_objects_at_a_time_and_the_mark_last(
     chunks = [at for place, at in places.items() if "/c/" in place]
     metadata = [at for place, at in places.items() if place.endswith("zarr.json")]
     assert max(chunks) < min(metadata)
-    assert np.array_equal(values_of(open_unit(url, unit, mark), "codes"), block.codes)
+    assert np.array_equal(open_unit(url, unit, mark).values("codes"), block.codes)
 
 
 @pytest.mark.parametrize("place", ["codes/c/1/", "prior/c/", "size/zarr.json"])
@@ -171,7 +171,7 @@ def test_a_block_may_be_changed_once_it_is_added(tmp_path: Path) -> None:
     writer.add(block)
     block.codes[:] = 0
     mark = writer.finish([])
-    assert np.array_equal(values_of(open_unit(str(tmp_path), unit, mark), "codes"), codes)
+    assert np.array_equal(open_unit(str(tmp_path), unit, mark).values("codes"), codes)
 
 
 def test_codes_are_let_go_once_they_are_gathered(tmp_path: Path) -> None:

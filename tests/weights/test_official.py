@@ -25,7 +25,7 @@ from milan_pipeline.weights.official import require_official
 def test_an_encoder_that_is_not_plain_is_refused_by_name(changes, reason):
     with torch.device("meta"):
         plain: Any = timm.create_model("vit_tiny_patch16_224", num_classes=0)
-        peculiar: Any = timm.create_model("vit_tiny_patch16_224", num_classes=0, **changes)
+        different: Any = timm.create_model("vit_tiny_patch16_224", num_classes=0, **changes)
     require_official(plain)
     with pytest.raises(ConfigError, match=rf"the encoder {reason}, .*--form timm"):
-        require_official(peculiar)
+        require_official(different)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from milan_pipeline.core.schema import Positive
-from milan_pipeline.encoders.headless import Backbone
+from milan_pipeline.encoders.backbone import Backbone
 from milan_pipeline.errors import ConfigError, DataError, MismatchError
 from milan_pipeline.evaluate.view import INTERPOLATION
 from milan_pipeline.models.vit import CANNOT_BUILD

@@ -11,6 +11,7 @@ import dataclasses
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -110,7 +111,13 @@ def knn_votes(
         }
 
 
-def linear_answers(train_NF: Features, train_labels_N: Labels, test_NF: Features) -> Labels:
+def linear_answers(
+    train_NF: Features,
+    train_labels_N: Labels,
+    test_NF: Features,
+    *,
+    iterations: int = MAX_ITERATIONS,
+) -> Labels:
     """Train a linear classifier on standardised features and have it classify others.
 
     Multinomial logistic regression with an L2 penalty, solved by L-BFGS from zero: deterministic.
@@ -122,6 +129,7 @@ def linear_answers(train_NF: Features, train_labels_N: Labels, test_NF: Features
         train_NF: features to learn from.
         train_labels_N: their labels.
         test_NF: features to classify.
+        iterations: of L-BFGS, at most; fewer than it needs are logged.
 
     Returns:
         The label given to each test sample.
@@ -133,18 +141,20 @@ def linear_answers(train_NF: Features, train_labels_N: Labels, test_NF: Features
     require_pairs(train_NF, train_labels_N)
     require_any(test_NF)
     require_classes(train_labels_N)
-    _warn_of_long(*train_NF.shape, classes=len(np.unique(train_labels_N)))
+    warn_of_long(*train_NF.shape, classes=len(np.unique(train_labels_N)))
     held_N = held_out(train_labels_N)
+    linear = partial(_linear, iterations=iterations)
     strength = DEFAULT_STRENGTH
     if held_N.any() and len(np.unique(train_labels_N[~held_N])) > 1:
         fit = train_NF[~held_N], train_labels_N[~held_N], train_NF[held_N]
         truth = train_labels_N[held_N]
         # The first, most regularised one wins a tie.
-        strength = max(LINEAR_STRENGTHS, key=lambda c: per_cent(_linear(*fit, strength=c), truth))
-    return _linear(train_NF, train_labels_N, test_NF, strength=strength)
+        strength = max(LINEAR_STRENGTHS, key=lambda c: per_cent(linear(*fit, strength=c), truth))
+    return linear(train_NF, train_labels_N, test_NF, strength=strength)
 
 
-def _warn_of_long(samples: int, features: int, *, classes: int) -> None:
+def warn_of_long(samples: int, features: int, *, classes: int) -> None:
+    """Warn of a logistic regression that takes hours."""
     if samples * features * classes > LONG:
         warn(
             f"--linear logistic of {samples} samples, {features} features and {classes} classes "
@@ -163,9 +173,14 @@ def held_out(labels_N: Labels) -> NDArray[np.bool_]:
 
 
 def _linear(
-    train_NF: Features, train_labels_N: Labels, test_NF: Features, *, strength: float
+    train_NF: Features,
+    train_labels_N: Labels,
+    test_NF: Features,
+    *,
+    strength: float,
+    iterations: int,
 ) -> Labels:
-    regression = LogisticRegression(C=strength, max_iter=MAX_ITERATIONS)
+    regression = LogisticRegression(C=strength, max_iter=iterations)
     classifier = make_pipeline(StandardScaler(), regression)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)

@@ -81,7 +81,7 @@ def sweep_answers(
         )
     _ = numbered(labels_N[~held_N])  # what is learnt from must have two classes, too
     classes_Y, _ = numbered(labels_N)
-    tried = _train(train, np.flatnonzero(~held_N), protocol.rates, protocol)
+    tried = train_heads(train, np.flatnonzero(~held_N), protocol.rates, protocol)
     found = [
         Choice(pool=pool, rate=rate, held_out=per_cent(classes_Y[answers_N], labels_N[held_N]))
         for pool, head in tried.items()
@@ -91,11 +91,11 @@ def sweep_answers(
     ]
     best = max(found, key=lambda choice: choice.held_out)
     alone = {best.pool: train[best.pool]}
-    final = _train(alone, np.arange(len(labels_N)), (best.rate,), protocol)[best.pool]
+    final = train_heads(alone, np.arange(len(labels_N)), (best.rate,), protocol)[best.pool]
     return classes_Y[_classify(final, test[best.pool], len(classes_Y))[0]], best
 
 
-def _train(
+def train_heads(
     train: Mapping[str, TrainingSet],
     rows: NDArray[np.int64],
     rates: Sequence[float],

@@ -52,14 +52,6 @@ def loss(task, data=None, part=slice(0, 6), step=1):
     return float(task.loss(task.model, data, part, step).detach())
 
 
-def test_pixels_are_normalised_as_timms_loader_does():
-    images = batch(4).images_BCHW
-    mean, std = (torch.tensor(v)[:, None, None] for v in (CONFIG.mean, CONFIG.std))
-    found = Pixels(CONFIG.mean, CONFIG.std, torch.device("cpu"))(images)
-    torch.testing.assert_close(found, (images.float() / 255 - mean) / std)
-    assert images.dtype == torch.uint8
-
-
 def test_without_any_augmentation_it_is_cross_entropy():
     plain = task(PLAIN, drop_path=0.0)
     data = batch(8)

@@ -17,8 +17,13 @@ from PIL import Image
 from milan_pipeline.encoders.frozen import PixelEncoder
 from milan_pipeline.encoders.load import fingerprint, load_encoder
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
-from milan_pipeline.evaluate.probe import classifiers
-from milan_pipeline.evaluate.probe.classifiers import knn_answers, linear_answers, per_cent
+from milan_pipeline.evaluate.probe.classifiers import (
+    KNN_CHUNK,
+    knn_answers,
+    linear_answers,
+    per_cent,
+    warn_of_long,
+)
 from milan_pipeline.evaluate.probe.features import extract_features
 from tests.support.labelled import CLASSES, blobs
 
@@ -112,11 +117,13 @@ def test_knn_equals_its_definition():
     assert accuracy == pytest.approx(100 * correct / len(test))
 
 
-def test_knn_takes_fewer_neighbours_and_chunks(monkeypatch):
-    sets = (*blobs(3, spread=0.1, seed=1), *blobs(7, spread=0.1, seed=2))
-    whole = knn_accuracy(*sets, k=500)
-    monkeypatch.setattr(classifiers, "KNN_CHUNK", 4)
-    assert knn_accuracy(*sets, k=500) == whole
+def test_knn_takes_fewer_neighbours_and_chunks():
+    train, (test, _) = blobs(3, spread=2, seed=1), blobs(200, spread=2, seed=2)
+    assert len(test) > KNN_CHUNK
+    whole, *parts = (
+        knn_answers(*train, some, ks=(500,))[500] for some in (test, *np.split(test, 4))
+    )
+    np.testing.assert_array_equal(whole, np.concatenate(parts))
 
 
 def test_every_k_gets_its_own_vote():
@@ -146,26 +153,19 @@ def test_linear_copes_with_a_handful_of_samples():
     assert linear_accuracy(features, labels, features, labels) == 100
 
 
-def test_unfinished_optimum_is_a_note_not_a_warning(monkeypatch, caplog):
-    monkeypatch.setattr(classifiers, "MAX_ITERATIONS", 1)
+def test_unfinished_optimum_is_a_note_not_a_warning(caplog):
+    (train, labels), (test, _) = (blobs(30, spread=2, seed=seed) for seed in (1, 2))
     with caplog.at_level(logging.INFO):
-        linear_accuracy(*blobs(30, spread=2, seed=1), *blobs(30, spread=2, seed=2))
+        linear_answers(train, labels, test, iterations=1)
     assert "short of its optimum" in caplog.text
 
 
-def test_a_logistic_regression_that_takes_hours_is_warned_of(monkeypatch, capsys):
-    sets = (*blobs(30, spread=0.1, seed=1), *blobs(3, spread=0.1, seed=2))
-    monkeypatch.setattr(classifiers, "LONG", sets[0].size * CLASSES)
-    linear_accuracy(*sets)
+def test_imagenet_is_warned_of_and_the_demo_is_not(capsys):
+    warn_of_long(8000, 384, classes=12)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(classifiers, "LONG", sets[0].size * CLASSES - 1)
-    linear_accuracy(*sets)
-    assert "150 samples" in (said := capsys.readouterr().err)
+    warn_of_long(1_281_167, 768, classes=1000)
+    assert "1281167 samples" in (said := capsys.readouterr().err)
     assert "--linear official" in said
-
-
-def test_imagenet_is_warned_of_and_the_demo_is_not():
-    assert 8000 * 384 * 12 < classifiers.LONG < 1_281_167 * 768 * 1000
 
 
 def png(rgb):
@@ -211,13 +211,15 @@ def test_only_bad_images_is_an_error():
         extract_features(PixelEncoder(), [(b"", 0, "a"), (b"x", 1, "b")], total=2)
 
 
-def test_diverged_encoder_is_an_error(monkeypatch):
-    def diverged(_self, pixels_BCHW, *, pool):
+class Diverged(PixelEncoder):
+    def features(self, pixels_BCHW, *, pool="cls"):
+        del pool
         return torch.full((len(pixels_BCHW), 3), torch.nan)
 
-    monkeypatch.setattr(PixelEncoder, "features", diverged)
+
+def test_diverged_encoder_is_an_error():
     with pytest.raises(DataError, match="has diverged"):
-        extract_features(PixelEncoder(8), images(2), total=2)
+        extract_features(Diverged(8), images(2), total=2)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The official linear protocol and DINOv2's sweep: their numbers, steps and answers."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,15 +8,21 @@ import torch
 from torch import nn
 
 from milan_pipeline.errors import ConfigError, DataError
-from milan_pipeline.evaluate.probe import linear_sweep
 from milan_pipeline.evaluate.probe.classifiers import (
     TrainingSet,
     draw_head,
+    numbered,
     per_cent,
     shuffled_batches,
 )
-from milan_pipeline.evaluate.probe.linear_official import make_lars, official_answers, peak_rate
-from milan_pipeline.evaluate.probe.linear_sweep import sweep_answers
+from milan_pipeline.evaluate.probe.linear_official import (
+    make_lars,
+    official_answers,
+    official_model,
+    official_steps,
+    peak_rate,
+)
+from milan_pipeline.evaluate.probe.linear_sweep import sweep_answers, train_heads
 from milan_pipeline.evaluate.probe.protocols import OfficialLinear, Sweep
 from tests.support.labelled import blobs
 
@@ -83,24 +88,17 @@ def test_the_official_classifier_tells_separable_classes_apart_and_repeats():
     np.testing.assert_array_equal(first, official_answers(training(*train), test, QUICK))
 
 
-def test_the_official_rate_rises_then_follows_half_a_cosine(monkeypatch):
-    rates: list[float] = []
-
-    def noting(head):
-        lars = make_lars(head)
-        real = lars.step
-
-        def note(*_: Any) -> None:
-            rates.append(lars.param_groups[0]["lr"])
-            real()
-
-        monkeypatch.setattr(lars, "step", note)
-        return lars
-
-    monkeypatch.setattr("milan_pipeline.evaluate.probe.linear_official.make_lars", noting)
+def test_the_official_rate_rises_then_follows_half_a_cosine():
     features, labels = blobs(10, spread=1, seed=1)
     protocol = OfficialLinear(epochs=4, warmup_epochs=2, batch=25, base_rate=256 / 25)
-    official_answers(training(features, labels), features, protocol)
+    head = draw_head(features.shape[1], 5, seed=0)
+    lars, peak = make_lars(head), peak_rate(protocol, batch=25, width=features.shape[1])
+    sets = (torch.from_numpy(features), numbered(labels)[1])
+    halves = list(zip(*(torch.split(each, 25) for each in sets), strict=True))
+    trained = official_steps(
+        official_model(head), lars, lambda _: halves, protocol=protocol, peak=peak, steps=2
+    )
+    rates = [lars.param_groups[0]["lr"] for _ in trained]
     # Two steps an epoch: up to 1 by half an epoch's quarter each, then (1 + cos) / 2.
     falling = [(1 + np.cos(np.pi * done / 4)) / 2 for done in range(4)]
     np.testing.assert_allclose(rates, [0, 0.25, 0.5, 0.75, *falling])
@@ -177,7 +175,7 @@ def test_weighting_a_loss_is_taking_the_rate():
     train, rows = {"cls": training(features, labels)}, np.arange(len(labels))
     protocol = Sweep(steps=30, batch=25)
     rates = (0.01, 0.5)
-    wide = linear_sweep._train(train, rows, rates, protocol)["cls"]
+    wide = train_heads(train, rows, rates, protocol)["cls"]
     class_N = torch.from_numpy(np.unique(labels, return_inverse=True)[1])
     for weight, rate in zip(wide.weight.detach().chunk(len(rates)), rates, strict=True):
         head = draw_head(features.shape[1], 5, seed=0)

@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from milan_pipeline.encoders.headless import Headless, assemble, headless_arguments
+from milan_pipeline.encoders.backbone import EncoderParts, assemble, backbone_arguments
 from milan_pipeline.errors import ConfigError
 from tests.support.clip import PLAIN
 
@@ -24,8 +24,8 @@ NAMES = [
 
 
 def parts_of(name):
-    arguments = headless_arguments({"model_name": name, **PLAIN})
-    return Headless(arguments, None, [0.5] * 3, [0.5] * 3)
+    arguments = backbone_arguments({"model_name": name, **PLAIN})
+    return EncoderParts(arguments, None, [0.5] * 3, [0.5] * 3)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,21 +58,21 @@ def test_another_size_can_be_made_again_by_its_arguments(name):
 
 def test_a_model_without_a_norm_gets_none():
     described = {"model_name": "vit_base_patch16_224", "final_norm": False, **PLAIN}
-    arguments = headless_arguments(described)
+    arguments = backbone_arguments(described)
     assert arguments["final_norm"] is False
-    model, _ = assemble(Headless(arguments, None, [0.5] * 3, [0.5] * 3), origin="plain")
+    model, _ = assemble(EncoderParts(arguments, None, [0.5] * 3, [0.5] * 3), origin="plain")
     assert isinstance(model.get_submodule("norm"), torch.nn.Identity)
 
 
 def test_what_would_fetch_or_only_train_is_left_out(tmp_path):
     hostile = {"checkpoint_path": str(tmp_path / "evil.pth"), "pretrained": True}
     of_training = {"drop_path_rate": 0.3, "drop_rate": 0.1, "num_classes": 10}
-    plain = headless_arguments({"model_name": "test_vit"})
-    assert headless_arguments({"model_name": "test_vit", **hostile, **of_training}) == plain
+    plain = backbone_arguments({"model_name": "test_vit"})
+    assert backbone_arguments({"model_name": "test_vit", **hostile, **of_training}) == plain
 
 
 def test_a_model_of_one_size_only_says_so():
-    arguments = headless_arguments({"model_name": "cait_xxs24_224", "depth": 1})
-    parts = Headless(arguments, None, [0.5] * 3, [0.5] * 3)
+    arguments = backbone_arguments({"model_name": "cait_xxs24_224", "depth": 1})
+    parts = EncoderParts(arguments, None, [0.5] * 3, [0.5] * 3)
     with pytest.raises(ConfigError, match="takes images of its own size only"):
         assemble(parts, origin="cait_xxs24_224", image_size=448)

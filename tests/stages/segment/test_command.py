@@ -16,6 +16,7 @@ from stages.segment.choices import settled
 from stages.segment.command import Segment
 from stages.segment.plan import plan
 from tests.support.cli import configured, run_cli
+from tests.support.disturbances import at_loss_of
 from tests.support.finetune import record, rows
 from tests.support.pictures import png, write_ade_tree
 from tests.support.segment import SHORT, TINY_VIT, outcome, segment
@@ -41,15 +42,7 @@ def whole(data, tmp_path_factory):
 
 def disturbed(step, happens, *words, code):
     """Run `segment`, and have something happen when the loss of a step is asked for."""
-    plain = Segmentation.loss
-
-    def loss(self, replica, data, part, now):
-        if now == step:
-            happens()
-        return plain(self, replica, data, part, now)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Segmentation, "loss", loss)
+    with at_loss_of(Segmentation, step, happens):
         segment(*words, code=code)
 
 

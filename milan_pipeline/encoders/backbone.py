@@ -36,11 +36,11 @@ NORM_ARGUMENTS = {name for norm in NORMS for name in norm}
 HEAD = ("head.", "head_dist.", "attn_pool.")
 
 
-class Headless(NamedTuple):
+class EncoderParts(NamedTuple):
     """A transformer as arguments and weights.
 
     Attributes:
-        arguments: from `headless_arguments`.
+        arguments: from `backbone_arguments`.
         state: weights under timm's names, with or without those of a head; None: to be drawn.
         mean: of each channel of the pixels in [0, 1] that it is given.
         std: likewise.
@@ -52,7 +52,7 @@ class Headless(NamedTuple):
     std: list[float]
 
 
-def headless_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def backbone_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return what makes the model that `arguments` describes, without a head, normed at its end.
 
     Args:
@@ -86,7 +86,7 @@ def headless_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def assemble(
-    parts: Headless,
+    parts: EncoderParts,
     *,
     origin: str,
     image_size: int | None = None,

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import InterruptedRunError
 from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.targets.layout import read_identity
 from tests.support.cli import run_cli
 from tests.support.clip import write_tiny_clip
+from tests.support.disturbances import no_targets, stopped_after
 from tests.support.pictures import write_picture
 from tests.support.processes import files_without, run_and_kill
 from tests.support.stores import files_and_times
@@ -181,18 +181,8 @@ def test_a_changed_shard_is_done_again(
     assert all("images-000000" in path or path.count("/") == 1 for path in rewritten)
 
 
-def test_an_interrupted_run_goes_on(
-    extract: Extract, target_store: Path, monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
-    asked = iter([False] * 5 + [True])  # batches: 3 of the first shard, 3 of the second
-
-    def raise_if_asked(request: StopRequest, _: str) -> None:
-        if next(asked):
-            request.signal_name = "SIGUSR1"
-            raise InterruptedRunError("SIGUSR1 received")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StopRequest, "raise_if_asked", raise_if_asked)
+def test_an_interrupted_run_goes_on(extract: Extract, target_store: Path, capsys) -> None:
+    with stopped_after(5, "SIGUSR1"):  # batches: 3 of the first shard, 3 of the second
         out = extract("--views", 2, code=75)
     assert marks(out) == ["view-00/images-000000.json"]
     assert json.loads((out / "extract-targets.json").read_text())["state"] == "running"
@@ -269,16 +259,9 @@ def test_wrong_values_are_wrong_usage(extract: Extract, words: tuple[object, ...
     assert not extract(*words, code=2).exists()
 
 
-def test_an_interrupted_overwrite_can_be_taken_back(
-    extract: Extract, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_overwrite_can_be_taken_back(extract: Extract) -> None:
     before = {path: data for path, (data, _) in files_and_times(extract("--views", 2)).items()}
-
-    def interrupted(*_: object) -> None:
-        raise InterruptedRunError("stopped")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("milan_pipeline.extraction.loop.compute", interrupted)
+    with no_targets(InterruptedRunError("stopped")):
         extract("--views", 2, "--view-seed", 7, "--overwrite", code=75)
     out = extract("--views", 2, "--overwrite")
     assert {path: data for path, (data, _) in files_and_times(out).items()} == before

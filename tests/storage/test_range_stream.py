@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milan_pipeline.errors import StorageError
-from milan_pipeline.storage import filesystems
-from milan_pipeline.storage.filesystems import open_ranges
+from milan_pipeline.storage import range_stream
+from milan_pipeline.storage.range_stream import open_ranges
 
 DATA = bytes(range(256)) * 2
 
@@ -47,16 +47,16 @@ def done(file, step):
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filesystems, "PIECE_BYTES", 16)
-    monkeypatch.setattr(filesystems, "BUFFER_BYTES", 1)
+    monkeypatch.setattr(range_stream, "PIECE_BYTES", 16)
+    monkeypatch.setattr(range_stream, "BUFFER_BYTES", 1)
 
 
 @settings(deadline=None, derandomize=True)
 @given(STEPS, st.integers(1, 70), st.integers(1, 50), st.integers(0, len(DATA)))
 def test_it_reads_as_a_file_does(steps, piece: int, buffer: int, size: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(filesystems, "PIECE_BYTES", piece)
-        patch.setattr(filesystems, "BUFFER_BYTES", buffer)
+        patch.setattr(range_stream, "PIECE_BYTES", piece)
+        patch.setattr(range_stream, "BUFFER_BYTES", buffer)
         with open_ranges(Fetcher(DATA[:size]), size) as ours, io.BytesIO(DATA[:size]) as theirs:
             for step in steps:
                 # A buffer in memory takes a seek before its beginning for one to it.

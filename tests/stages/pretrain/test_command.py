@@ -10,7 +10,8 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from milan_pipeline.training.trainer import Trainer
+from milan_pipeline.pretrain.task import Pretraining
+from tests.support.disturbances import at_loss_of
 from tests.support.pretrain import log, pretrain, state, weights
 
 
@@ -95,15 +96,7 @@ def test_a_moving_average_is_exported_beside_the_encoder(shards, tmp_path):
 def test_a_stop_signal_exits_with_75_and_a_rerun_ends_the_same(
     name, whole, shards, tmp_path, capsys
 ):
-    plain = Trainer._step
-
-    def signalled(self, step, data):
-        if step == 5:
-            os.kill(os.getpid(), signal.Signals[name])
-        return plain(self, step, data)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_step", signalled)
+    with at_loss_of(Pretraining, 5, lambda: os.kill(os.getpid(), signal.Signals[name])):
         pretrain(*shards, tmp_path, code=75)
     error = capsys.readouterr().err
     assert error.startswith(f"Interrupted: {name} received; ")

@@ -21,6 +21,7 @@ from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.writer import UnitWriter
 from tests.support.cli import run_cli
 from tests.support.clip import write_tiny_clip
+from tests.support.disturbances import no_targets
 from tests.support.pictures import write_picture
 from tests.support.processes import files_without
 
@@ -326,17 +327,10 @@ def test_dry_run_of_a_part(extract: Extract, capsys) -> None:
     assert "images to run through the teacher: 10\n" in output
 
 
-def test_dry_run_names_a_revoked_unit(
-    extract: Extract, monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
+def test_dry_run_names_a_revoked_unit(extract: Extract, capsys) -> None:
     out = extract()
     (out / "extract-targets.json").unlink()
-
-    def full(*_: object) -> Any:
-        raise OSError("the disk is full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("milan_pipeline.extraction.loop.compute", full)
+    with no_targets(OSError("the disk is full")):
         extract("--view-seed", 1, "--overwrite", code=1)
     capsys.readouterr()
     extract("--view-seed", 1, "--dry-run")

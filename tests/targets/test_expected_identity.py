@@ -1,0 +1,36 @@
+"""Identities before anything is loaded or fitted: what is known, what is there, stand-ins."""
+
+from milan_pipeline.codecs.spec import UNFITTED, parse_codec
+from milan_pipeline.images.views import ViewPolicy
+from milan_pipeline.targets.expected_identity import expected_extracted, expected_transcoded
+
+KNOWN = {"teacher": {"name": "t", "width": 6}, "preprocessing": {"size": 32}}
+
+
+def test_what_is_there_lends_its_arrays_to_the_expected_identity() -> None:
+    source = {"teacher": {"width": 6}, "codec": {"name": "float16"}}
+    spec = parse_codec("vector:bytes=3")
+    new = expected_transcoded(source, spec, None)
+    assert new["codec"]["arrays"] == UNFITTED
+    there = new | {"codec": new["codec"] | {"arrays": "5" * 64}}
+    assert expected_transcoded(source, spec, there) == there
+    plain = expected_transcoded(source, parse_codec("int8"), there)
+    assert (plain["codec"], plain["transcoded_from"]) == ({"name": "int8"}, {"name": "float16"})
+
+
+def test_what_only_weights_tell_is_that_of_the_store() -> None:
+    spec = parse_codec("vector:ratio=4")
+    new = expected_extracted(KNOWN, ViewPolicy(), spec)
+    assert new["codec"] == {**new["codec"], "bytes": 3, "arrays": UNFITTED}
+    assert new["preprocessing"] == {"mean": [0.5] * 3, "std": [0.5] * 3, "size": 32}
+    there = {
+        **new,
+        "teacher": {"name": "other", "width": 6, "weights_sha256": "abc"},
+        "codec": new["codec"] | {"arrays": "5" * 64},
+        "transcoded_from": {"name": "int8"},
+    }
+    found = expected_extracted(KNOWN, ViewPolicy(seed=3), spec, there)
+    assert found["teacher"] == {"name": "t", "width": 6, "weights_sha256": "abc"}
+    assert found["codec"] == there["codec"]
+    assert found["view_policy"] == ViewPolicy(seed=3).as_dict()
+    assert "transcoded_from" not in found
