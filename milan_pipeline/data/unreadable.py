@@ -16,7 +16,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypedDict, TypeVar
 
 import numpy as np
 
@@ -113,6 +113,12 @@ def replacement_places(table: SampleTable, epoch: int, key: str, seed: int) -> I
         yield Place(epoch, view, shard, number - int(bounds[shard]))
 
 
+class _Row(TypedDict):
+    shard: str
+    key: str
+    reason: str
+
+
 class RunLedger:
     """The unreadable images among those that a run is trained or scored on.
 
@@ -202,9 +208,10 @@ def unreadable_images(folder: Path, what: str) -> list[LedgerRow]:
     """
     path = folder / f"unreadable-{what}.json"
     try:
-        return parsed(path.read_bytes(), list[LedgerRow]) if path.exists() else []
+        rows = parsed(path.read_bytes(), list[_Row]) if path.exists() else []
     except MISSHAPEN as error:
         raise DataError(f"{path} is damaged ({error}); remove it") from error
+    return [{"shard": row["shard"], "key": row["key"], "reason": row["reason"]} for row in rows]
 
 
 def readable(decoded: Iterable[ResultT | None]) -> Iterator[ResultT]:

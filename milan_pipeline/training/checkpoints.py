@@ -20,7 +20,7 @@ from milan_pipeline.core.console import warn
 from milan_pipeline.core.schema import MISSHAPEN, parsed
 from milan_pipeline.errors import DataError, MismatchError, StorageError
 from milan_pipeline.training.optim import MovingAverage
-from milan_pipeline.training.state import RECORD_NAME
+from milan_pipeline.training.state import CONFIG_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -106,9 +106,9 @@ def require_recorded(run: Path) -> None:
     Raises:
         MismatchError: it is one; training would go on from them under any options.
     """
-    if _by_step(run) and not (run / RECORD_NAME).exists():
+    if _by_step(run) and not (run / CONFIG_NAME).exists():
         raise MismatchError(
-            f"{run} has checkpoints but no {RECORD_NAME}; give another --out or delete its "
+            f"{run} has checkpoints but no {CONFIG_NAME}; give another --out or delete its "
             "checkpoints"
         )
 

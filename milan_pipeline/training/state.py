@@ -9,7 +9,8 @@ from milan_pipeline import storage
 from milan_pipeline.core.schema import MISSHAPEN, Count, parsed
 from milan_pipeline.errors import DataError, MissingDataError
 
-STATE_NAME, RECORD_NAME = "state.json", "config.json"
+CONFIG_NAME, STATE_NAME = "config.json", "state.json"
+"""In a run's folder: its stage's record, and how far it is."""
 RunState = Literal["running", "interrupted", "done"]
 
 

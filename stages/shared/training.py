@@ -23,7 +23,7 @@ from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.shards.random_access import SampleTable
 from milan_pipeline.training.checkpoints import newest_checkpoint
 from milan_pipeline.training.meter import in_words
-from milan_pipeline.training.state import RECORD_NAME
+from milan_pipeline.training.state import CONFIG_NAME
 from milan_pipeline.training.trainer import Task, Trainer, TrainingConfig, has_ended, train_into
 from stages.shared.training_options import ConfigT, Process, TrainingOptions
 
@@ -190,7 +190,7 @@ def trainer_of(
 
 def stage_record(stage: str, config: TrainingOptions, **inputs: Any) -> StageRecord:
     """Return the record of a run, `config.json`: what must not change between its parts."""
-    url = storage.join(config.out, RECORD_NAME)
+    url = storage.join(config.out, CONFIG_NAME)
     return StageRecord(url=url, stage=stage, config=config, inputs=inputs)
 
 
@@ -201,7 +201,7 @@ def with_frozen_choices(config: ConfigT, *names: str) -> ConfigT:
         config: with None or "auto" where a choice is open.
         names: of the options that may be open.
     """
-    previous = read_record(storage.join(config.out, RECORD_NAME)) or {"content": {}}
+    previous = read_record(storage.join(config.out, CONFIG_NAME)) or {"content": {}}
     frozen: dict[str, Any] = {
         name: previous["content"][name]
         for name in names
