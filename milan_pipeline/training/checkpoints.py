@@ -1,4 +1,4 @@
-"""Checkpoints: `checkpoints/step-%08d/`, whole or not at all, without pickle."""
+"""Checkpoints in `checkpoints/step-%08d/`: written whole or not at all, without pickle."""
 
 import contextlib
 import hashlib
@@ -36,20 +36,20 @@ def take_snapshot(
     *,
     keeping: bool = True,
 ) -> Snapshot:
-    """Copy what a checkpoint holds to the CPU; training may go on at once.
+    """Copy the content of a checkpoint to the CPU; training may go on at once.
 
-    Sharded tensors are put together, for which every process must come here.
+    Sharded tensors are put together, so every process must call this.
 
     Args:
-        model: its whole state is copied.
-        optimiser: its state is copied by parameter name.
+        model: the model, whose whole state is copied.
+        optimiser: the optimiser, whose state is copied by parameter name.
         average: of the model's weights, where there is one.
-        keeping: whether this process wants the copy; without it, the result is empty.
+        keeping: whether this process needs the copy; if not, the result is empty.
     """
     states = {MODEL: model.state_dict(), OPTIMISER: _optimiser_tensors(model, optimiser)}
     if average is not None:
         states[AVERAGE] = average.state_dict()
-    # A file without tensors is written too: what has not been trained has no optimiser state.
+    # A file without tensors is written too: before the first step the optimiser has no state.
     snapshot: Snapshot = {file: {} for file in states} if keeping else {}
     for file, tensors in states.items():
         for name, value in tensors.items():
@@ -62,17 +62,18 @@ def take_snapshot(
 def write_checkpoint(run: Path, step: int, snapshot: Snapshot, *, keep: int) -> Path:
     """Write a checkpoint under a temporary name, rename it, and drop all but the newest `keep`.
 
-    Those of later steps are dropped too: training went past them once, so they were torn. So are
-    torn ones of earlier steps. What cannot be dropped is named on stderr, and training goes on.
+    Checkpoints of later steps are deleted too: training was resumed before them, so they were torn.
+    Torn ones of earlier steps are deleted as well. If one cannot be deleted, a warning names it and
+    training goes on.
 
     Args:
         run: the run folder.
-        step: steps that the weights have seen.
-        snapshot: what it holds.
+        step: number of steps that the weights were trained for.
+        snapshot: the content.
         keep: checkpoints to keep.
 
     Raises:
-        StorageError: the place cannot be written, or it is full.
+        StorageError: the disk cannot be written, or is full.
     """
     folder, place = run / "checkpoints", checkpoint_folder(run, step)
     temporary = folder / f".step-{step:08d}.{uuid.uuid4().hex}.tmp"
@@ -100,10 +101,10 @@ def checkpoint_folder(run: Path, step: int) -> Path:
 
 
 def require_recorded(run: Path) -> None:
-    """Refuse a folder with checkpoints of which no record says what run they are of.
+    """Refuse a folder that has checkpoints but no record of the run.
 
     Raises:
-        MismatchError: it is one; training would go on from them under any options.
+        MismatchError: it is such a folder; training would resume from them under any options.
     """
     if _by_step(run) and not (run / CONFIG_NAME).exists():
         raise MismatchError(
@@ -115,10 +116,10 @@ def require_recorded(run: Path) -> None:
 def newest_checkpoint(run: Path) -> tuple[int, Path] | None:
     """Return (step, folder) of the newest whole checkpoint, or None where there is none at all.
 
-    Torn ones are passed over, with a warning on stderr that names them.
+    Torn ones are skipped, with a warning that names them.
 
     Raises:
-        DataError: there are checkpoints, and all are torn.
+        DataError: there are checkpoints, but all are torn.
     """
     torn: list[Path] = []
     for step, folder in reversed(_by_step(run).items()):

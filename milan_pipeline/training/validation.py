@@ -192,7 +192,7 @@ def without_validation(counts: Mapping[str, Any], seconds: float) -> dict[str, A
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode inside the block, and back into training after it."""
+    """Put a model into evaluation mode inside the block, and back into training mode after it."""
     model.eval()
     try:
         yield

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from milan_pipeline.data.labelled import opened
+from milan_pipeline.data.labelled import decoded_image
 from milan_pipeline.evaluate.segmentation.masks import Labels
 from milan_pipeline.evaluate.segmentation.views import ScaleRule, Window
 from milan_pipeline.images.crops import Pixels
@@ -76,7 +76,7 @@ class PrepareImage:
             BadImageError: the image cannot be decoded.
             DataError: the mask cannot be used; it is named.
         """
-        image = opened(sample)
+        image = decoded_image(sample)
         width, height = image.size
         labels_HW = self._labels(sample, (height, width))
         factor = self._config.scale.factor(height, width)
