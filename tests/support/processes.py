@@ -25,6 +25,7 @@ import torch
 from milan_pipeline import storage
 from milan_pipeline.cli.main import main
 from milan_pipeline.cluster.world import joined_world
+from milan_pipeline.storage import files
 
 CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -116,7 +117,8 @@ def run_and_kill(writes: int, *words: object) -> bool:
             yield stream
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(storage, "atomic_writer", counted)
+        for place in (storage, files):
+            patch.setattr(place, "atomic_writer", counted)
         try:
             main([str(word) for word in words])
         except Killed:
