@@ -252,7 +252,7 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise StorageError(
-            f"{path} cannot be read ({error.strerror}); mend or remove it"
+            f"{path} cannot be read ({error.strerror}); repair or remove it"
         ) from error
 
 

@@ -84,7 +84,7 @@ def _worker_line(worker: "Worker") -> str:
     of_all = "" if worker.units is None else f" of {worker.units}"
     line = f"{worker.name}: {state}, {worker.units_done}{of_all} units done"
     if worker.unit:
-        line += f", {worker.unit} in hand at {worker.images_per_second:g} images/s"
+        line += f", working on {worker.unit} at {worker.images_per_second:g} images/s"
     return line
 
 

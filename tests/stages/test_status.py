@@ -64,7 +64,7 @@ def test_time_left(half_done: Path, capsys: Captured) -> None:
     assert "1 running" in output
     assert "0.01/s now" in output
     assert ":00 left" in output
-    assert "view-01/images-000002 in hand at 0.01 images/s" in output
+    assert "working on view-01/images-000002 at 0.01 images/s" in output
 
 
 def test_many_stale_units_are_not_all_named(half_done: Path, capsys: Captured) -> None:
