@@ -186,12 +186,12 @@ def _words(command: click.Command, options: dict[str, Any]) -> Iterator[str]:
 def general_options(*, dry_run: bool) -> Iterator[click.Option]:
     """Yield the options of every command."""
     if dry_run:
-        said = "Print what would be done, without doing it."
-        yield StageOption(["--dry-run", "dry_run_asked"], is_flag=True, help=said)
-    said = "Print one JSON document; the summary or report goes to standard error."
-    yield StageOption(["--json", "as_json"], is_flag=True, help=said)
-    for name, said in VERBOSITY.items():
-        yield StageOption([f"--{name}"], is_flag=True, help=said)
+        text = "Print what would be done, without doing it."
+        yield StageOption(["--dry-run", "dry_run_asked"], is_flag=True, help=text)
+    text = "Print one JSON document; the summary or report goes to standard error."
+    yield StageOption(["--json", "as_json"], is_flag=True, help=text)
+    for name, text in VERBOSITY.items():
+        yield StageOption([f"--{name}"], is_flag=True, help=text)
 
 
 def parameters_of(config_class: type) -> list[click.Parameter]:

@@ -76,7 +76,7 @@ def _stop_of(run: str, worker: Worker) -> StopRequest:
 def _work(
     spec: WorkSpec[ItemT, ResultT], worker: Worker, *, share_machine: bool
 ) -> Work[ItemT, ResultT]:
-    """Return the work that a spec asks for, begun now where the worker's last was another.
+    """Return the work of a spec; begin it if the worker's last work was another.
 
     Raises:
         StorageError: a store failed for long, which may be temporary.

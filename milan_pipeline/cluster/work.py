@@ -24,7 +24,7 @@ class Work(Generic[ItemT, ResultT]):
     """Work that a process has begun; it does items, perhaps in several threads at once."""
 
     def do(self, item: ItemT, stop: StopRequest) -> ResultT:
-        """Do an item; the same item gives the same bytes, whoever does it.
+        """Do an item; the same item gives the same bytes in every process.
 
         Raises:
             InterruptedRunError: a stop was asked for.

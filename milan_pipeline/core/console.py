@@ -7,8 +7,8 @@
     --json        one JSON document on standard output, and beside it the lines, unless --quiet
 
 Only stages print, and only by the functions here. The library logs by
-`logging.getLogger(__name__)`: a record of level WARNING or NOTE is printed as `warn` and `note`
-print. Here are also the progress bar of whatever takes more than a few seconds, and how sizes and
+`logging.getLogger(__name__)`: a record of level NOTE or WARNING is printed as by `note` and
+`warn`. Here are also the progress bar of whatever takes more than a few seconds, and how sizes and
 tables are written.
 """
 
@@ -40,6 +40,7 @@ class Verbosity(enum.IntEnum):
 
 NOTE = 25
 """The level of log records that are of use to any user, though nothing is wrong."""
+PREFIXES = {NOTE: "", logging.WARNING: "Warning: ", logging.ERROR: "Error: "}
 LEVELS = {
     Verbosity.QUIET: logging.ERROR,
     Verbosity.NORMAL: NOTE,
@@ -151,11 +152,10 @@ class _BesideBars(logging.Handler):
     """Writes log records to standard error, above progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record; a note or warning looks as those of stages do."""
-        if record.levelno in (NOTE, logging.WARNING):
-            (note if record.levelno == NOTE else warn)(record.getMessage())
-        else:
-            _print(self.format(record), err=True)
+        """Write one record; notes, warnings and errors look as those of stages do."""
+        prefix = PREFIXES.get(record.levelno)
+        text = self.format(record) if prefix is None else f"{prefix}{record.getMessage()}"
+        _print(text, err=True)
 
 
 @contextlib.contextmanager

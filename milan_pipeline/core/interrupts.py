@@ -90,9 +90,9 @@ def exiting_at_once(what_is_kept: str) -> Iterator[None]:
     os.set_blocking(writing, False)
 
     def listen() -> None:
-        while heard := os.read(reading, 1):
-            if heard[0] in STOP_SIGNALS:
-                name = signal.Signals(heard[0]).name
+        while received := os.read(reading, 1):
+            if received[0] in STOP_SIGNALS:
+                name = signal.Signals(received[0]).name
                 click.echo(f"Interrupted: {name} received; {what_is_kept}", err=True)
                 os._exit(EXIT_INTERRUPTED)
         os.close(reading)

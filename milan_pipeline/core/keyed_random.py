@@ -39,7 +39,7 @@ def keyed_generator(*parts: str | int) -> np.random.Generator:
 
     Returns:
         A generator over Philox, counter-based and keyed by the xxh3-128 of the parts as JSON (a
-        form that quotes strings and parts the items, hence no two lists share it).
+        form that quotes strings and separates items, so that no two lists have the same).
     """
     text = json.dumps(parts, ensure_ascii=True)
     key = xxhash.xxh3_128_digest(text.encode("ascii"))[::-1]

@@ -19,7 +19,7 @@ Positive = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 
 
 class DocumentError(ValueError):
-    """A document is no JSON, or of other types than it must be; whoever reads it names its file."""
+    """A document is no JSON, or its types are wrong; who reads it tells which file it is."""
 
 
 def parsed(text: bytes | str, kind: type[T]) -> T:

@@ -67,7 +67,7 @@ class BadImageBudget:
                 f"{len(self.ledger)} of {self.images} images are unreadable, more than "
                 f"--max-bad-fraction {self.fraction} allows: "
                 f"{', '.join(f'{place} ({reason})' for place, reason in named)}; "
-                "mend them or raise the fraction"
+                "repair or remove them, or raise the fraction"
             )
 
 

@@ -154,6 +154,6 @@ def require_hash(identity: Identity, wanted: str, *, what: str) -> None:
     """
     if content_hash(identity) != wanted:
         raise MismatchError(
-            f"{what} holds other targets here than for the process that asks for them; give a URL "
+            f"{what} holds other targets here than for the process that began; give a URL "
             "or a folder that all machines share"
         )

@@ -34,7 +34,7 @@ RECORDED_PACKAGES = (
 
 
 class _Record(TypedDict):
-    """What is relied on of a record by whoever reads one."""
+    """The fields of a record that are read."""
 
     state: str
     content: dict[str, Any]

@@ -98,14 +98,15 @@ class ShardCache:
         """Delete the pieces of a range, because their bytes were wrong."""
         with self._named_errors():
             for number in _pieces(offset, length):
-                self._path(file, number).unlink(missing_ok=True)
+                self.path_of(file, number).unlink(missing_ok=True)
 
-    def _path(self, file: ShardFile, number: int) -> Path:
+    def path_of(self, file: ShardFile, number: int) -> Path:
+        """Return the file of a piece."""
         name = xxhash.xxh3_128_hexdigest(f"{file.url}\n{file.sha256}\n{number}".encode())
         return self._config.folder / f"{name}{SUFFIX}"
 
     def _part(self, file: ShardFile, number: int, first: int, length: int) -> bytes:
-        path = self._path(file, number)
+        path = self.path_of(file, number)
         found = self._cached(path, first, length)
         if found is not None:
             return found

@@ -26,7 +26,7 @@ from milan_pipeline.shards.manifest import (
 from milan_pipeline.shards.tar_stream import HashingFile
 
 
-class Part(NamedTuple):
+class MemberPart(NamedTuple):
     """Where one of several samples lies in a member that they share, in bytes."""
 
     key: str
@@ -42,7 +42,7 @@ class Sample(NamedTuple):
 
     key: str
     members: dict[str, bytes]
-    parts: tuple[Part, ...] = ()
+    parts: tuple[MemberPart, ...] = ()
 
 
 def write_shard(folder: str, name: str, samples: Iterable[Sample]) -> Shard:
@@ -85,7 +85,7 @@ def _add_members(tar: tarfile.TarFile, sample: Sample) -> int:
 def _rows_of(sample: Sample, *, offset: int) -> list[tuple[str, int, int, int]]:
     """Return the index rows of a sample whose first member begins at `offset`."""
     member = memoryview(next(iter(sample.members.values())))
-    parts = sample.parts or (Part(sample.key, 0, len(member)),)
+    parts = sample.parts or (MemberPart(sample.key, 0, len(member)),)
     return [
         (key, offset + start, length, xxhash.xxh3_64_intdigest(member[start : start + length]))
         for key, start, length in parts

@@ -74,7 +74,7 @@ def retried(
             raise last from None
         reason = " ".join(str(last).split()) or type(last).__name__
         raise StorageError(
-            f"{url} cannot be {doing}, {TRIES} times over ({reason}); check the network or the "
+            f"{url} cannot be {doing}: {TRIES} tries failed ({reason}); check the network or the "
             "store that it lies in, and run the same command again"
         ) from last
 
@@ -82,8 +82,8 @@ def retried(
 def _log_failure(url: str) -> Callable[[tenacity.RetryCallState], None]:
     def log(state: tenacity.RetryCallState) -> None:
         error = state.outcome and state.outcome.exception()
-        said = "%s: try %d of %d failed (%s); trying again"
-        logger.info(said, url, state.attempt_number, TRIES, error)
+        message = "%s: try %d of %d failed (%s); trying again"
+        logger.info(message, url, state.attempt_number, TRIES, error)
 
     return log
 
