@@ -5,6 +5,7 @@ members between them. Local and remote shards are read in the same way.
 """
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -24,12 +25,22 @@ from milan_pipeline.shards.writer import Sample, _listed, _refuse_duplicates
 
 MEMBER_NAME = re.compile(r"((?:.*/)?[^.]+)\.([^/]*)", re.DOTALL)
 """How WebDataset splits a member's name into key and extension; it skips other names."""
-SPAN_BYTES = 8 << 20
-"""The most that one read fetches, unless a single sample is larger."""
-GAP_BYTES = 16 << 10
-"""The largest gap between two samples of one span."""
-WAITING_SPANS = 2
-"""Beside those that threads fetch: the span whose rows are yielded, and the next."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Spans:
+    """How rows that lie near each other are fetched together.
+
+    Attributes:
+        most: bytes that one read fetches at most, unless a single sample is larger.
+        gap: bytes between two samples that are fetched with them rather than skipped.
+        waiting: spans in memory beside those that threads are fetching: the one whose rows are
+            handed out, and the next.
+    """
+
+    most: int = 8 << 20
+    gap: int = 16 << 10
+    waiting: int = 2
 
 
 class _Span(NamedTuple):
@@ -50,23 +61,29 @@ class _Span(NamedTuple):
 
 
 def read_rows(
-    shards: Iterable[tuple[str, NDArray[Any]]], *, threads: int = 4
+    shards: Iterable[tuple[str, NDArray[Any]]],
+    *,
+    threads: int = 4,
+    spans: Spans = Spans(),
 ) -> Generator[tuple[int, int, bytes], None, None]:
     """Yield every row's bytes, verified: (shard number, row number, bytes), in order.
 
-    At most `threads + WAITING_SPANS` spans are in memory, also where one shard ends and the next
+    At most `threads + spans.waiting` spans are in memory, also where one shard ends and the next
     begins.
 
     Args:
         shards: (URL, index) of each; consumed lazily, in the calling thread.
         threads: reads at a time; 0 reads when a row's turn comes.
+        spans: how rows are grouped into reads.
 
     Raises:
         DataError: a sample's bytes are not what the index says, or the shard ends before them.
         MissingDataError: a shard does not exist.
         StorageError: it cannot be read.
     """
-    fetched = ordered_map(_fetched, _spans(shards), workers=threads, ahead=threads + WAITING_SPANS)
+    fetched = ordered_map(
+        _fetched, _cut(shards, spans), workers=threads, ahead=threads + spans.waiting
+    )
     with contextlib.closing(fetched):
         for span, data in fetched:
             for number, (offset, length, digest) in enumerate(span.rows, start=span.first_row):
@@ -75,13 +92,13 @@ def read_rows(
                 yield span.shard, number, sample
 
 
-def _spans(shards: Iterable[tuple[str, NDArray[Any]]]) -> Iterator[_Span]:
-    """Cut each shard's rows into runs without a large gap, none above `SPAN_BYTES`."""
+def _cut(shards: Iterable[tuple[str, NDArray[Any]]], spans: Spans) -> Iterator[_Span]:
+    """Cut each shard's rows into runs without a large gap, none above `spans.most` bytes."""
     for shard, (url, table) in enumerate(shards):
         columns = (table[name].tolist() for name in ("offset", "length", "xxh3"))
         rows: list[tuple[int, int, int]] = []
         for number, row in enumerate(zip(*columns, strict=True)):
-            if rows and not _belongs(row, rows):
+            if rows and not _belongs(row, rows, spans):
                 yield _Span(shard, url, number - len(rows), rows)
                 rows = []
             rows.append(row)
@@ -89,9 +106,9 @@ def _spans(shards: Iterable[tuple[str, NDArray[Any]]]) -> Iterator[_Span]:
             yield _Span(shard, url, len(table) - len(rows), rows)
 
 
-def _belongs(row: tuple[int, int, int], rows: list[tuple[int, int, int]]) -> bool:
+def _belongs(row: tuple[int, int, int], rows: list[tuple[int, int, int]], spans: Spans) -> bool:
     gap = row[0] - _end(rows[-1])
-    return 0 <= gap <= GAP_BYTES and _end(row) - rows[0][0] <= SPAN_BYTES
+    return 0 <= gap <= spans.gap and _end(row) - rows[0][0] <= spans.most
 
 
 def _end(row: tuple[int, int, int]) -> int:

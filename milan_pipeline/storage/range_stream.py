@@ -13,22 +13,31 @@ PIECES_AHEAD = 4
 BUFFER_BYTES = 1 << 20
 
 
-def open_ranges(fetch: Callable[[int, int], bytes], size: int) -> BinaryIO:
+def open_ranges(
+    fetch: Callable[[int, int], bytes],
+    size: int,
+    *,
+    piece: int = PIECE_BYTES,
+    buffer: int = BUFFER_BYTES,
+) -> BinaryIO:
     """Open a file for buffered reading, of which ranges can be read.
 
     Args:
         fetch: returns so many bytes from an offset, exactly, or raises; called in threads.
         size: of the file.
+        piece: bytes of a range.
+        buffer: bytes that are kept of a piece for small reads.
     """
-    return cast(BinaryIO, io.BufferedReader(_RangeStream(fetch, size), BUFFER_BYTES))
+    return cast(BinaryIO, io.BufferedReader(_RangeStream(fetch, size, piece), buffer))
 
 
 class _RangeStream(io.RawIOBase):
     """Read pieces in order from where the last `seek` went; nothing is fetched before a read."""
 
-    def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:
+    def __init__(self, fetch: Callable[[int, int], bytes], size: int, piece: int) -> None:
         self._fetch = fetch
         self._size = size
+        self._piece = piece
         self._position = 0
         self._pieces: Generator[bytes, None, None] | None = None
         self._rest = memoryview(b"")  # of the piece that is being read
@@ -66,9 +75,9 @@ class _RangeStream(io.RawIOBase):
 
     def _next_piece(self) -> bytes:
         if self._pieces is None:
-            starts = range(self._position, self._size, PIECE_BYTES)
+            starts = range(self._position, self._size, self._piece)
             self._pieces = ordered_map(
-                lambda start: self._fetch(start, min(PIECE_BYTES, self._size - start)),
+                lambda start: self._fetch(start, min(self._piece, self._size - start)),
                 starts,
                 workers=THREADS,
                 ahead=PIECES_AHEAD,

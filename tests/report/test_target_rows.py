@@ -10,10 +10,9 @@ import torch
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.report import target_rows
 from milan_pipeline.report.target_rows import read_target_rows
-from milan_pipeline.targets import layout
 from tests.support.cli import run_cli
 from tests.support.fitted import write_fitted
-from tests.support.stores import make_store
+from tests.support.stores import make_store, small_outer_shards
 
 
 def by_key(rows):
@@ -52,8 +51,8 @@ def test_a_sample_may_be_a_single_target(kind: str, request: pytest.FixtureReque
 
 def test_few_blocks_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(target_rows, "BLOCKS", 2)
-    for module in (target_rows, layout):
-        monkeypatch.setattr(module, "OUTER_SHARD", 4)
+    monkeypatch.setattr(target_rows, "OUTER_SHARD", 4)
+    small_outer_shards(monkeypatch, 4)
     made = make_store(tmp_path, images=40, side=2, per_shard=20)
     rows = read_target_rows(made.store, 1000, 0)
     assert (rows.total, rows.blocks, len(rows)) == (40, 2, 8)

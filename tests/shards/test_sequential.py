@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 
 from milan_pipeline import storage
 from milan_pipeline.errors import DataError, MissingDataError, StorageError
-from milan_pipeline.shards import sequential
 from milan_pipeline.shards.manifest import index_table
-from milan_pipeline.shards.sequential import read_rows
+from milan_pipeline.shards.sequential import Spans, read_rows
 from milan_pipeline.shards.writer import Sample, write_shard
 
 PLACE = st.tuples(st.integers(0, 400), st.integers(0, 60))
+
+
+SMALL = Spans(most=100, gap=10)
 
 
 @pytest.fixture
@@ -54,43 +56,36 @@ def test_every_row_of_any_index_comes_in_order(
     indices: list[list[tuple[int, int]]], threads: int, sort: bool
 ) -> None:
     shards, expected = [], []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sequential, "SPAN_BYTES", 100)
-        patch.setattr(sequential, "GAP_BYTES", 10)
-        for number, places in enumerate(indices):
-            ordered = sorted(places) if sort else places
-            shard, content = a_shard(f"memory://rows/{number}.tar", ordered, number)
-            shards.append(shard)
-            expected += [(number, row, data) for row, data in enumerate(content)]
-        assert list(read_rows(iter(shards), threads=threads)) == expected
+    for number, places in enumerate(indices):
+        ordered = sorted(places) if sort else places
+        shard, content = a_shard(f"memory://rows/{number}.tar", ordered, number)
+        shards.append(shard)
+        expected += [(number, row, data) for row, data in enumerate(content)]
+    assert list(read_rows(iter(shards), threads=threads, spans=SMALL)) == expected
 
 
 @pytest.mark.parametrize("place", ["local", "memory"])
-def test_a_shard_takes_one_request_a_span(place: str, tmp_path: Path, monkeypatch, requests):
-    monkeypatch.setattr(sequential, "SPAN_BYTES", 20_000)
+def test_a_shard_takes_one_request_a_span(place: str, tmp_path: Path, requests):
     folder = str(tmp_path) if place == "local" else "memory://spans"
     samples = [Sample(f"k{i:02d}", {"jpg": bytes([i]) * 3000, "cls": b"1"}) for i in range(20)]
     shard = write_shard(folder, "x.tar", samples)
     table = np.load(io.BytesIO(storage.read_bytes(storage.join(folder, "x.index.npy"))))
     requests.clear()
-    rows = list(read_rows([(storage.join(folder, "x.tar"), table)]))
+    rows = list(read_rows([(storage.join(folder, "x.tar"), table)], spans=Spans(most=20_000)))
     assert [data for _, _, data in rows] == [sample.members["jpg"] for sample in samples]
     # 3000 bytes, padded, one header, and a .cls member of two blocks: 4608 bytes a sample.
     assert [length for _, _, length in requests] == [3 * 4608 + 3000] * 5
     assert shard.bytes > 20 * 4608
 
 
-def test_what_lies_far_apart_or_is_large_is_asked_for_alone(monkeypatch, requests) -> None:
-    monkeypatch.setattr(sequential, "SPAN_BYTES", 100)
-    monkeypatch.setattr(sequential, "GAP_BYTES", 10)
+def test_what_lies_far_apart_or_is_large_is_asked_for_alone(requests) -> None:
     places = [(0, 20), (30, 20), (61, 20), (81, 300), (381, 10), (0, 5)]
     shard, content = a_shard("memory://far/x.tar", places)
-    assert [data for _, _, data in read_rows([shard], threads=0)] == content
+    assert [data for _, _, data in read_rows([shard], threads=0, spans=SMALL)] == content
     assert [at[1:] for at in requests] == [(0, 50), (61, 20), (81, 300), (381, 10), (0, 5)]
 
 
-def test_the_next_shards_are_under_way_but_not_too_many(monkeypatch, requests) -> None:
-    monkeypatch.setattr(sequential, "WAITING_SPANS", 1)
+def test_the_next_shards_are_under_way_but_not_too_many(requests) -> None:
     taken = []
 
     def shards() -> Iterator[tuple[str, np.ndarray]]:
@@ -98,7 +93,7 @@ def test_the_next_shards_are_under_way_but_not_too_many(monkeypatch, requests) -
             taken.append(number)
             yield a_shard(f"memory://ahead/{number}.tar", [(0, 10), (20, 5)])[0]
 
-    rows = read_rows(shards(), threads=2)
+    rows = read_rows(shards(), threads=2, spans=Spans(waiting=1))
     assert next(rows)[:2] == (0, 0)
     assert taken == [0, 1, 2]
     assert [row[0] for row in itertools.islice(rows, 2)] == [0, 1]

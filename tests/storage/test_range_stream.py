@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milan_pipeline.errors import StorageError
-from milan_pipeline.storage import range_stream
 from milan_pipeline.storage.range_stream import open_ranges
 
 DATA = bytes(range(256)) * 2
@@ -45,33 +44,26 @@ def done(file, step):
         return "refused"
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(range_stream, "PIECE_BYTES", 16)
-    monkeypatch.setattr(range_stream, "BUFFER_BYTES", 1)
-
-
 @settings(deadline=None, derandomize=True)
 @given(STEPS, st.integers(1, 70), st.integers(1, 50), st.integers(0, len(DATA)))
 def test_it_reads_as_a_file_does(steps, piece: int, buffer: int, size: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(range_stream, "PIECE_BYTES", piece)
-        patch.setattr(range_stream, "BUFFER_BYTES", buffer)
-        with open_ranges(Fetcher(DATA[:size]), size) as ours, io.BytesIO(DATA[:size]) as theirs:
-            for step in steps:
-                # A buffer in memory takes a seek before its beginning for one to it.
-                before = step[0] == "seek" and step[1] + _base(theirs, step[2], size) < 0
-                assert done(ours, step) == ("refused" if before else done(theirs, step))
-            assert ours.read() == theirs.read()
+    fetch = Fetcher(DATA[:size])
+    ours, theirs = open_ranges(fetch, size, piece=piece, buffer=buffer), io.BytesIO(fetch.data)
+    with ours, theirs:
+        for step in steps:
+            # A buffer in memory takes a seek before its beginning for one to it.
+            before = step[0] == "seek" and step[1] + _base(theirs, step[2], size) < 0
+            assert done(ours, step) == ("refused" if before else done(theirs, step))
+        assert ours.read() == theirs.read()
 
 
 def _base(file: io.BytesIO, whence: int, size: int) -> int:
     return (0, file.tell(), size)[whence]
 
 
-def test_nothing_is_fetched_before_it_is_read_and_no_more_than_is_ahead(small) -> None:
+def test_nothing_is_fetched_before_it_is_read_and_no_more_than_is_ahead() -> None:
     fetch = Fetcher()
-    with open_ranges(fetch, len(DATA)) as file:
+    with open_ranges(fetch, len(DATA), piece=16, buffer=1) as file:
         file.seek(100)
         assert fetch.asked == []
         assert file.read(1) == DATA[100:101]
@@ -80,9 +72,9 @@ def test_nothing_is_fetched_before_it_is_read_and_no_more_than_is_ahead(small) -
     assert (100, 16) in fetch.asked
 
 
-def test_every_byte_is_fetched_once_by_whoever_reads_on(small) -> None:
+def test_every_byte_is_fetched_once_by_whoever_reads_on() -> None:
     fetch = Fetcher()
-    with open_ranges(fetch, len(DATA)) as file:
+    with open_ranges(fetch, len(DATA), piece=16, buffer=1) as file:
         parts = [file.read(7) for _ in range(20)]
         file.seek(3, io.SEEK_CUR)  # as tarfile does over padding, within a piece
         rest = file.read()
@@ -91,9 +83,9 @@ def test_every_byte_is_fetched_once_by_whoever_reads_on(small) -> None:
     assert sorted(fetch.asked) == [(start, 16) for start in range(0, len(DATA), 16)]
 
 
-def test_after_a_failure_it_can_be_read_again(small) -> None:
+def test_after_a_failure_it_can_be_read_again() -> None:
     fetch = Fetcher()
-    with open_ranges(fetch, len(DATA)) as file:
+    with open_ranges(fetch, len(DATA), piece=16, buffer=1) as file:
         assert file.read(16) == DATA[:16]
         fetch.broken = True
         with pytest.raises(StorageError, match="the store is away"):

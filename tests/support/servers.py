@@ -22,7 +22,7 @@ from distributed import LocalCluster, Worker, WorkerPlugin
 from milan_pipeline import storage
 from milan_pipeline.cluster.dask_client import NO_PROFILER
 from milan_pipeline.shards.manifest import load_manifest
-from milan_pipeline.storage import files, retries
+from milan_pipeline.storage import filesystems, retries
 from milan_pipeline.targets.units import read_marks
 
 BUCKET = "s3://bucket"
@@ -126,7 +126,7 @@ def outage(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Outage:
         planned.before_action()
         return real(action, **words)
 
-    monkeypatch.setattr(files, "retried", counted)
+    monkeypatch.setattr(filesystems, "retried", counted)
     monkeypatch.setattr(retries, "_wait", planned.wait)
     return planned
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import torch
 import zarr
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from milan_pipeline.provenance.record import record_bytes, utc_text
 from milan_pipeline.shards.manifest import Manifest, Shard, keys_of, load_index
 from milan_pipeline.shards.sequential import read_rows
 from milan_pipeline.shards.writer import Sample, write_shard
+from milan_pipeline.targets import layout, writer
 from milan_pipeline.targets.layout import UnitBlock, create_root
 from milan_pipeline.targets.reader import StoredUnit
 from milan_pipeline.targets.units import Mark, Unit, extent_of, list_units
@@ -41,6 +43,12 @@ UNITS = list_units(Manifest(kind="images", folder=".", shards=SHARDS), 2)
 PICTURES = 24
 BLOCK = 256
 HEIGHT, WIDTH = 96, 120
+
+
+def small_outer_shards(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """Have so few rows in an object of codes that a small unit has several."""
+    for module in (layout, writer):
+        monkeypatch.setattr(module, "OUTER_SHARD", rows)
 
 
 class MadeStore(NamedTuple):

@@ -14,7 +14,7 @@ from milan_pipeline.provenance.identity import build_identity
 from milan_pipeline.targets import layout
 from milan_pipeline.targets.layout import create_root, read_identity
 from milan_pipeline.targets.reader import open_unit
-from tests.support.stores import ARRAYS, files_of, make_block, values_of, write
+from tests.support.stores import ARRAYS, files_of, make_block, small_outer_shards, values_of, write
 
 IDENTITY = build_identity(
     teacher={"name": "ViT-B-16", "grid": [2, 2], "width": 6},
@@ -29,8 +29,7 @@ IDENTITY = build_identity(
 def test_any_reader_sees_what_was_put_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str, count: int
 ) -> None:
-    for module in ("layout", "writer"):
-        monkeypatch.setattr(f"milan_pipeline.targets.{module}.OUTER_SHARD", 4)
+    small_outer_shards(monkeypatch, 4)
     block = make_block(count, codec=codec)
     unit, mark = write(tmp_path, block)
     assert mark.n == count
@@ -64,8 +63,7 @@ def test_outer_shards(tmp_path: Path, count: int) -> None:
 def test_bytes_do_not_depend_on_blocks_or_on_reruns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("layout", "writer"):
-        monkeypatch.setattr(f"milan_pipeline.targets.{module}.OUTER_SHARD", 4)
+    small_outer_shards(monkeypatch, 4)
     block = make_block(11, codec="int8")
     unit, mark = write(tmp_path / "a", block, sizes=[11])
     first = files_of(tmp_path / "a")

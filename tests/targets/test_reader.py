@@ -12,9 +12,9 @@ from milan_pipeline.codecs.registry import make_codec
 from milan_pipeline.errors import DataError, StorageError
 from milan_pipeline.images.views import Box
 from milan_pipeline.storage.filesystems import resolve
-from milan_pipeline.targets import layout, verified_objects
+from milan_pipeline.targets import verified_objects
 from milan_pipeline.targets.reader import open_unit
-from tests.support.stores import ARRAYS, make_block, write
+from tests.support.stores import ARRAYS, make_block, small_outer_shards, write
 
 NAMES = (*ARRAYS, "scale")
 
@@ -39,7 +39,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def test_each_object_is_fetched_once(place: str, monkeypatch, fetched) -> None:
-    monkeypatch.setattr(layout, "OUTER_SHARD", 4)
+    small_outer_shards(monkeypatch, 4)
     block = make_block(11, codec="int8")
     unit, mark = write(place, block)
     fetched.clear()
@@ -54,7 +54,7 @@ def test_each_object_is_fetched_once(place: str, monkeypatch, fetched) -> None:
 
 
 def test_little_is_kept_in_memory(place: str, monkeypatch, fetched) -> None:
-    monkeypatch.setattr(layout, "OUTER_SHARD", 4)
+    small_outer_shards(monkeypatch, 4)
     monkeypatch.setattr(verified_objects, "KEPT_BYTES", 1)
     block = make_block(8)
     unit, mark = write(place, block)

@@ -17,7 +17,7 @@ from milan_pipeline.targets.layout import UnitBlock, create_codes, create_small_
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.units import Mark, Unit, read_mark, revoked, why_undone
 from milan_pipeline.targets.writer import PUT_THREADS, UnitWriter
-from tests.support.stores import files_of, make_block, rows_of
+from tests.support.stores import files_of, make_block, rows_of, small_outer_shards
 
 
 def unit_of(count: int, sha256: str = "5") -> Unit:
@@ -128,15 +128,10 @@ class Puts:
                 self._running -= 1
 
 
-def small_outer_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("layout", "writer"):
-        monkeypatch.setattr(f"milan_pipeline.targets.{module}.OUTER_SHARD", 2)
-
-
 def test_a_remote_store_gets_some_objects_at_a_time_and_the_mark_last(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    small_outer_shards(monkeypatch)
+    small_outer_shards(monkeypatch, 2)
     block = make_block(2 * PUT_THREADS, codec="int8")
     unit, mark = write(tmp_path, block)
     puts = Puts(monkeypatch)
@@ -155,7 +150,7 @@ def test_a_remote_store_gets_some_objects_at_a_time_and_the_mark_last(
 def test_without_one_object_there_is_no_mark(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str
 ) -> None:
-    small_outer_shards(monkeypatch)
+    small_outer_shards(monkeypatch, 2)
     Puts(monkeypatch, fail=place)
     url = f"memory://{tmp_path.name}"
     with pytest.raises(StorageError, match="cannot be written"):
