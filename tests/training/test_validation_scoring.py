@@ -1,6 +1,7 @@
 """Validation: in evaluation mode, of the moving average where there is one."""
 
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import timm
@@ -40,7 +41,7 @@ def test_the_average_is_what_is_validated_and_written(averaged, tmp_path):
         folder=tmp_path,
         model=model,
         average=average,
-        evaluator=Evaluator(),
+        evaluator=cast(Any, Evaluator()),
         write=lambda name, state: written.update({name: float(state["weight"])}),
         last="finetuned",
         is_due=lambda _: True,

@@ -121,7 +121,7 @@ def test_knn_takes_fewer_neighbours_and_chunks():
     train, (test, _) = blobs(3, spread=2, seed=1), blobs(200, spread=2, seed=2)
     assert len(test) > KNN_CHUNK
     whole, *parts = (
-        knn_answers(*train, some, ks=(500,))[500] for some in (test, *np.split(test, 4))
+        knn_answers(train[0], train[1], some, ks=(500,))[500] for some in (test, *np.split(test, 4))
     )
     np.testing.assert_array_equal(whole, np.concatenate(parts))
 
