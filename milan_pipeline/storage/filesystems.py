@@ -13,7 +13,7 @@ import tempfile
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
 
@@ -21,8 +21,7 @@ from milan_pipeline.errors import MilanError, MissingDataError, StorageError, Tr
 from milan_pipeline.storage.range_stream import PIECE_BYTES, open_ranges
 from milan_pipeline.storage.retries import is_refusal, lacks_credentials, retried
 
-ParamsT = ParamSpec("ParamsT")
-ResultT = TypeVar("ResultT")
+MethodT = TypeVar("MethodT", bound=Callable[..., Any])
 
 REFUSED_PROTOCOLS = ("pipe", "python", "github", "git", "ssh", "sftp", "reference")
 WEB_PROTOCOLS = ("http", "https")
@@ -35,28 +34,21 @@ EXTRAS = {
 NOT_FOUND_STATUS = 404
 
 
-def _patient(
-    doing: str,
-) -> Callable[
-    [Callable[Concatenate["File", ParamsT], ResultT]],
-    Callable[Concatenate["File", ParamsT], ResultT],
-]:
+def _patient(doing: str) -> Callable[[MethodT], MethodT]:
     """Have a method of `File` try again after a temporary error, and raise our errors.
 
     Args:
         doing: what it does to the file: "read", "written" or "listed".
     """
 
-    def with_patience(
-        method: Callable[Concatenate["File", ParamsT], ResultT],
-    ) -> Callable[Concatenate["File", ParamsT], ResultT]:
+    def with_patience(method: MethodT) -> MethodT:
         @functools.wraps(method)
-        def call(file: "File", /, *args: ParamsT.args, **kwargs: ParamsT.kwargs) -> ResultT:
-            action = functools.partial(method, file, *args, **kwargs)
+        def call(file: "File", *args: Any) -> Any:
+            action = functools.partial(method, file, *args)
             with named_errors(file.url, doing):
                 return retried(action, url=file.url, local=file.is_local, doing=doing)
 
-        return call
+        return cast(MethodT, call)
 
     return with_patience
 
