@@ -1,10 +1,9 @@
-"""Facts of a target store: what its targets are, how many, what was skipped, what it takes.
+"""Facts of a target store, and of a folder of image shards or target shards.
 
-Facts of a folder of image shards or target shards, told from its manifest alone.
+They come from records, marks and manifests; neither targets nor images are read.
 """
 
 import time
-from collections import Counter
 from typing import Any
 
 from milan_pipeline.codecs.spec import FLOAT16_BYTES, spec_of
@@ -13,17 +12,17 @@ from milan_pipeline.report.facts import Facts, flattened
 from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.targets.layout import FORMAT_VERSION, read_identity
 from milan_pipeline.targets.shard_records import layout_of
-from milan_pipeline.targets.status import STATES, read_status
+from milan_pipeline.targets.status import NAMED_SKIPPED, STATES, read_status, skipped_by_reason
 from milan_pipeline.targets.store import read_store_record
 
 
 def store_facts(url: str) -> Facts:
-    """Tell what a target store holds; its targets are not read.
+    """Return what a target store holds; its targets are not read.
 
     Raises:
         MissingDataError: there is no store, or no record in it.
         DataError: it is damaged.
-        StorageError: it cannot be read.
+        StorageError: the store cannot be read.
     """
     identity = read_identity(url)
     record, status = read_store_record(url, identity), read_status(url, now=time.time())
@@ -54,12 +53,12 @@ def identity_facts(identity: Identity) -> dict[str, Any]:
 
 
 def ledger_facts(skipped: dict[str, int], first: list[str]) -> dict[str, Any]:
-    """Say how many images could not be read, why, and name a few."""
+    """Return how many images could not be read, why, and a few of them."""
     return {"skipped": sum(skipped.values()), "reasons": skipped, "first": first}
 
 
 def size_facts(identity: Identity) -> dict[str, Any]:
-    """Say what one target takes, and would take as float16; priors, boxes and such included."""
+    """Return the bytes of one target, and of its codes, also as float16."""
     layout, target = layout_of(identity), layout_of(identity).dtype.itemsize
     codes = (1 + layout.patches) * layout.codec.payload_bytes(layout.width)
     return {
@@ -70,7 +69,7 @@ def size_facts(identity: Identity) -> dict[str, Any]:
 
 
 def codec_facts(identity: Identity) -> dict[str, Any]:
-    """Say how targets are stored."""
+    """Return how targets are stored."""
     spec, width = spec_of(identity["codec"]), int(identity["teacher"]["width"])
     size = spec.payload_bytes(width)
     return {
@@ -82,11 +81,8 @@ def codec_facts(identity: Identity) -> dict[str, Any]:
     }
 
 
-NAMED_SKIPPED = 5
-
-
 def target_shard_facts(url: str) -> Facts:
-    """Tell what target shards hold.
+    """Return what target shards hold.
 
     Raises:
         MissingDataError: there is no manifest.
@@ -99,7 +95,6 @@ def target_shard_facts(url: str) -> Facts:
         for shard in manifest.shards
         for row in shard.details["skipped"]
     ]
-    reasons = Counter(row["reason"].partition(" (")[0] for _, row in skipped)
     return {
         "target shards": _common(url, manifest),
         "identity": identity_facts(identity),
@@ -109,7 +104,7 @@ def target_shard_facts(url: str) -> Facts:
             "shards": len(manifest.shards),
         },
         "ledger": ledger_facts(
-            dict(reasons.most_common()),
+            skipped_by_reason(row for _, row in skipped),
             [f"{source}:{row['key']} ({row['reason']})" for source, row in skipped[:NAMED_SKIPPED]],
         ),
         "sizes": {
@@ -121,7 +116,7 @@ def target_shard_facts(url: str) -> Facts:
 
 
 def image_shard_facts(url: str) -> Facts:
-    """Tell what image shards hold.
+    """Return what image shards hold.
 
     Raises:
         MissingDataError: there is no manifest.
@@ -155,5 +150,5 @@ def _common(url: str, manifest: Manifest) -> dict[str, Any]:
 
 
 def _counted(value: Any) -> Any:
-    """Of many rows, such as 1,000 class names, tell the number."""
+    """Replace a long list, such as 1,000 class names, by its length."""
     return len(value) if isinstance(value, list) and len(value) > NAMED_SKIPPED else value

@@ -10,7 +10,6 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from milan_pipeline.images.budget import Skipped
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.progress_reports import ProgressReport, read_reports
@@ -128,7 +127,7 @@ def read_status(store_url: str, *, now: float) -> Status:
         seconds_left=round(images_left / rate, 1) if rate else None,
         targets=targets,
         bytes=targets * layout_of(identity).dtype.itemsize,
-        skipped=_skipped_by_reason(done),
+        skipped=skipped_by_reason(row for mark in done for row in mark.skipped),
         first_skipped=_first_skipped(done),
         workers=[_worker(report, now) for report in reports],
     )
@@ -173,16 +172,12 @@ def _by_view(
     return views
 
 
-def _skipped_rows(marks: Iterable[Mark]) -> Iterable[tuple[Mark, Skipped]]:
-    return ((mark, row) for mark in marks for row in mark.skipped)
-
-
-def _skipped_by_reason(marks: Iterable[Mark]) -> dict[str, int]:
-    """Count by the text before the details, such as a decoder's message or an image's size."""
-    kinds = Counter(row["reason"].partition(" (")[0] for _, row in _skipped_rows(marks))
+def skipped_by_reason(rows: Iterable[Mapping[str, str]]) -> dict[str, int]:
+    """Count rows of ledgers by the text before the details, such as a decoder's message."""
+    kinds = Counter(row["reason"].partition(" (")[0] for row in rows)
     return dict(kinds.most_common())
 
 
 def _first_skipped(marks: Iterable[Mark]) -> list[str]:
-    rows = {f"{mark.shard}:{row['key']}": row["reason"] for mark, row in _skipped_rows(marks)}
+    rows = {f"{mark.shard}:{row['key']}": row["reason"] for mark in marks for row in mark.skipped}
     return [f"{place} ({reason})" for place, reason in list(rows.items())[:NAMED_SKIPPED]]
