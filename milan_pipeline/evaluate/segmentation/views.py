@@ -69,7 +69,7 @@ class MaskedViewConfig:
         scale: of the image before the drawn factor.
         least_scale: smallest drawn factor.
         most_scale: largest drawn factor.
-        max_class_share: of a crop's labelled pixels that one class may have, if such a crop is found.
+        max_class_share: of a crop's labelled pixels that one class may have, if possible.
         photometric: change brightness, contrast, saturation and hue.
         mean: of the pixels, in [0, 1]: the colour of what lies outside the image.
         seed: of all draws.
