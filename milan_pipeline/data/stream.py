@@ -147,13 +147,13 @@ def batches(
             batch: BatchT = join([part.batch for part in received])
             return batch
 
-        def begun(step: int) -> BatchT:
+        def first(step: int) -> BatchT:
             with explained_start():
                 return joined(step)
 
         # The first batch is fetched here, since that starts the workers: torch notices their death
         # at once only if the main thread started them. A thread fetches the next batches.
-        yield from map(begun, steps[:1])
+        yield from map(first, steps[:1])
         threads = min(1, workers)
         with contextlib.closing(ordered_map(joined, steps[1:], workers=threads, ahead=2)) as later:
             yield from later

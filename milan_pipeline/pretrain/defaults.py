@@ -1,4 +1,4 @@
-"""What a run's choices are where none are given: MILAN's, or MAE's where targets are pixels."""
+"""Defaults of a run's choices: MILAN's, or MAE's if the targets are pixels."""
 
 from collections.abc import Mapping
 

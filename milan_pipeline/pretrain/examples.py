@@ -1,7 +1,7 @@
-"""From the bytes of a pair to tensors: the examples of MILAN's pretraining.
+"""Make the examples of MILAN's pretraining: from the bytes of a pair to tensors.
 
-The student's view is cut from the image by the stored box and flip, through the pixel path that the
-teacher's view went through.
+The student's view is cut from the image by the stored box and flip, with the same functions as the
+teacher's view.
 
 Legend: B batch, K kept and M masked patches, N = 1 + L tokens, T supervised tokens, P = 3 * p * p
 pixels of a patch, C code width, S side of the view.
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
         kept_BK: int64 patch indices, ascending.
         masked_BM: int64 patch indices, ascending.
         codes_BTC: encoded targets of the supervised tokens, in student order.
-        scale_BT: float16, likewise, or an empty tensor where the codec has no scale.
+        scale_BT: float16 scales of these tokens; empty if the codec has no scale.
         keys: the samples.
     """
 
@@ -51,7 +51,7 @@ class Batch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExampleConfig:
-    """What examples depend on besides the pairs.
+    """How examples are made of pairs.
 
     Attributes:
         image_size: height and width of the student's view, in pixels.
@@ -60,7 +60,7 @@ class ExampleConfig:
         mask_seed: of the mask draws.
         layout: of the target records.
         masking: how the kept patches are drawn; see `masking.draw_mask`.
-        supervise: whose targets are taken along; see `student.supervised_slice`.
+        supervise: the tokens whose targets are kept; see `student.supervised_slice`.
     """
 
     image_size: int
@@ -79,7 +79,7 @@ class ExampleConfig:
 
 
 class ToExamples:
-    """Turn raw pairs into tensors: visible patches, mask, codes of what is supervised.
+    """Turn raw pairs into tensors: visible patches, mask, codes of the supervised tokens.
 
     A stage of a pipeline.
     """
@@ -90,9 +90,9 @@ class ToExamples:
     def __call__(self, samples: Iterable[dict[str, Any]]) -> Iterator[Batch]:
         """Decode, crop, draw masks: examples without a batch dimension, in the samples' order.
 
-        A few samples pass through each step together. Decoding sweeps the processor's caches, and
-        after each image the Python of the other steps would start cold, at two to three times its
-        cost (measured: a tenth of the whole).
+        A few samples go through each step together. Decoding an image empties the processor's
+        caches, and the other steps would then take two to three times as long (measured: a tenth of
+        the total time).
 
         Raises:
             DataError: an image or its target cannot be used.
@@ -100,10 +100,10 @@ class ToExamples:
         """
         source = iter(samples)
         while chunk := list(itertools.islice(source, CHUNK)):
-            seen = [self._named(self._seen, sample) for sample in chunk]
+            cut = [self._named(self._cut, sample) for sample in chunk]
             yield from [
                 self._named(self._example, sample, *views)
-                for sample, views in zip(chunk, seen, strict=True)
+                for sample, views in zip(chunk, cut, strict=True)
             ]
 
     def _named(
@@ -115,8 +115,8 @@ class ToExamples:
             name = f"{sample['__url__']}, sample {sample['__key__']!r}"
             raise DataError(f"{name}: {error}") from error
 
-    def _seen(self, sample: dict[str, Any]) -> tuple[NDArray[np.void], torch.Tensor]:
-        """Return the target's record and the view (3, S, S) that it is of."""
+    def _cut(self, sample: dict[str, Any]) -> tuple[NDArray[np.void], torch.Tensor]:
+        """Return the target's record and its view (3, S, S)."""
         record = self._config.layout.from_bytes(sample[TARGET_EXTENSION])
         view_CSS = student_view(
             sample[IMAGE_MEMBER],
@@ -140,7 +140,7 @@ class ToExamples:
             epoch=sample["epoch"],
             key=key,
         )
-        # Gathered here, on the worker, the supervised tokens are all that travels any further.
+        # Gathered here, on the worker, so that only supervised tokens are sent to the main process.
         student_order_N = np.concatenate([[0], kept_K + 1, masked_M + 1])
         patches = config.layout.patches
         tokens_T = student_order_N[

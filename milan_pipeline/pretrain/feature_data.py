@@ -1,4 +1,4 @@
-"""The pairs of a pretraining run and their order, settled from the data."""
+"""The data of a pretraining run on stored targets: pairs and their order."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ PUBLISHED_BATCH = 4096
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunData:
-    """The pairs of a run, the order they come in, what their targets are and how stored."""
+    """The pairs of a run, their order, and the identity and codec of their targets."""
 
     pairs: PairTable
     order: OrderConfig
@@ -37,7 +37,7 @@ class RunData:
 
     @functools.cached_property
     def shuffled_bytes(self) -> int:
-        """About how many bytes of shards all lanes' blocks span: a view's, at most."""
+        """About how many bytes of shards are shuffled together, for the largest view."""
         together = self.order.lanes * self.order.block
         return max(
             int(self.pairs.total_bytes(view) * min(1, together / self.pairs.counts(view).sum()))
@@ -51,7 +51,7 @@ class RunData:
 
     @property
     def missing(self) -> int:
-        """How many samples have one side only, and were left out."""
+        """The number of images without a target, and the reverse, that were left out."""
         return self.pairs.missing
 
     @property
@@ -64,7 +64,7 @@ class RunData:
         }
 
     def target_shape(self, spec: "StudentSpec") -> tuple[tuple[int, int], int]:
-        """Return the grid and the width of the targets, whatever the student."""
+        """Return the grid and the width of the targets, for any student."""
         del spec
         return self.grid, self.layout.width
 
@@ -110,14 +110,14 @@ def open_run_data(
     on_missing: OnMissing,
     order: OrderChoice,
 ) -> RunData:
-    """Join images and targets and settle the order.
+    """Join images and targets, and settle the order.
 
     Args:
         images: folder of image shards.
         targets: folder of target shards.
         views: how many views to use; None is all that are packed.
-        on_missing: what to do with samples that have one side only.
-        order: of the pairs, as far as it is chosen.
+        on_missing: what to do with images without a target, or the reverse.
+        order: what the options say of the order.
 
     Raises:
         ConfigError: the data hold fewer views or pairs than asked for.

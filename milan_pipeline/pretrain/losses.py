@@ -1,4 +1,4 @@
-"""How far predictions are from targets: three losses and two ways to normalise a target.
+"""Losses between predictions and targets: three losses, two ways to normalise a target.
 
 Legend: B batch, T supervised tokens, D target width.
 """
@@ -27,7 +27,7 @@ def make_loss(loss: str = "cosine", target_norm: str = "l2") -> Loss:
         loss: "cosine": 2 - 2 cos(p, t) (MILAN, arXiv 2208.06049, section 3.1). "smooth-l1": the
             prediction as it is against the normalised target, quadratic up to a difference of
             2.0, linear beyond, mean over channels too (feature distillation, arXiv 2205.14141;
-            data2vec, arXiv 2202.03555). "mse": likewise, squared (MAE, arXiv 2111.06377, whose
+            data2vec, arXiv 2202.03555). "mse": the same, squared (MAE, arXiv 2111.06377, whose
             "normalised pixels" are patches through the norm "layer", but for its dividing by the
             square root of the sample's variance, of D - 1 values, and not of D).
         target_norm: "l2": a target of length 1 (MILAN). "layer": of mean 0 and variance 1, layer

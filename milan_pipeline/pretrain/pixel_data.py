@@ -1,6 +1,6 @@
-"""What a run learns from where the targets are the pixels themselves: images alone.
+"""The data of a pretraining run on pixels: images, and the examples made of them (MAE).
 
-From images to the examples of MAE's pretraining: the targets are the masked patches' pixels.
+The targets are the pixels of the masked patches.
 
 Legend: B batch, K kept and M masked patches, T supervised tokens, P = 3 * p * p pixels of a patch,
 S side of the view, C channels.
@@ -91,11 +91,11 @@ class ToPixelExamples:
 
 
 class PixelTargets:
-    """Decode the pixels of patches to targets: normalised as what the student sees.
+    """Decode the pixels of patches to targets, normalised as the student's input is.
 
     Args:
         mean: of each channel, in [0, 1].
-        std: likewise.
+        std: of each channel, in [0, 1].
     """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
@@ -109,15 +109,15 @@ class PixelTargets:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PixelData:
-    """Images and the order they come in; has what `feature_data.RunData` has.
+    """Images and their order; has the interface of `feature_data.RunData`.
 
     Attributes:
         samples: the images.
-        order: how they are dealt.
+        order: of the images.
         manifest_sha256: of the images.
         views: how many views an image has; None draws a new one each epoch.
         min_scale: smallest share of an image's area in a view.
-        missing: nothing can be missing.
+        missing: always 0.
     """
 
     samples: ImageTable
@@ -129,7 +129,7 @@ class PixelData:
 
     @property
     def shuffled_bytes(self) -> int:
-        """About how many bytes of shards all lanes' blocks span, at most."""
+        """About how many bytes of shards are shuffled together."""
         together = self.order.lanes * self.order.block
         share = min(1, together / int(self.samples.counts(0).sum()))
         return int(share * sum(int(rows["length"].sum()) for rows in self.samples.rows))
@@ -181,7 +181,7 @@ def open_pixel_data(
         images: folder of image shards.
         views: of an image; None draws a new one each epoch.
         min_scale: smallest share of an image's area in a view; None is the published 0.2.
-        order: of the images, as far as it is chosen; its seed is that of views and masks too.
+        order: what the options say of the order; its seed is also that of views and masks.
 
     Raises:
         ConfigError: there are fewer images than a batch has.

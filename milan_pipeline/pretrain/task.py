@@ -1,4 +1,4 @@
-"""What pretraining learns: to predict stored targets from the kept patches.
+"""The task of pretraining: predict stored targets from the kept patches.
 
 Legend: B batch, K kept and M masked patches, T supervised tokens, P pixels of a patch, C code
 width, D target width.
@@ -31,9 +31,9 @@ class PretrainingConfig:
         weight_decay: AdamW's.
         bf16: compute under bfloat16 autocast.
         mean: of the student's pixels, in [0, 1].
-        std: likewise.
+        std: of the student's pixels, in [0, 1].
         loss: see `losses.make_loss`.
-        target_norm: likewise.
+        target_norm: see `losses.make_loss`.
         gradient_checkpointing: compute blocks again in the backward pass, to save memory.
     """
 
@@ -51,7 +51,7 @@ class PretrainingConfig:
 
 
 class Targets(Protocol):
-    """What decodes stored targets: a codec, or `pixel_data.PixelTargets`."""
+    """Decodes stored targets: a codec, or `pixel_data.PixelTargets`."""
 
     def decode(self, codes_BTC: torch.Tensor, scale_BT: torch.Tensor) -> torch.Tensor:
         """Return float32 (B, T, D)."""
@@ -93,7 +93,7 @@ class Pretraining:
 
     def loss(self, replica: nn.Module, data: Batch, part: slice, step: int) -> torch.Tensor:
         """Return the mean loss of a part of a batch; see `training.Task.loss`."""
-        del step  # nothing is drawn here: masks come with the batch
+        del step  # nothing is drawn here, since masks come with the batch
         patches_BKP = self._pixels.patches(data.patches_BKP[part])
         codes_BTC, scale_BT, kept_BK, masked_BM = (
             each[part].to(self._device, non_blocking=True)

@@ -222,8 +222,8 @@ def _named_errors(place: Path) -> Iterator[None]:
 
 def _by_step(run: Path) -> dict[int, Path]:
     folders = (run / "checkpoints").glob("step-*")
-    found = {int(folder.name[5:]): folder for folder in folders if folder.name[5:].isdigit()}
-    return dict(sorted(found.items()))
+    steps = {int(folder.name[5:]): folder for folder in folders if folder.name[5:].isdigit()}
+    return dict(sorted(steps.items()))
 
 
 def _sha256(path: Path) -> str:

@@ -44,9 +44,9 @@ class RunFolder:
         Raises:
             DataError: there are checkpoints, but all are torn.
         """
-        found = newest_checkpoint(self.path) if self.world.leads else None
+        newest = newest_checkpoint(self.path) if self.world.leads else None
         # The first process chooses, so that all resume from the same checkpoint.
-        step = int(self.world.most(found[0] if found else 0))
+        step = int(self.world.most(newest[0] if newest else 0))
         if step:
             load_checkpoint(checkpoint_folder(self.path, step), model, optimiser, average)
         return step
@@ -157,8 +157,8 @@ class OpenRun:
         """Name the newest whole checkpoint; the same in all processes."""
         self.writer.wait()
         world = self.folder.world
-        found = newest_checkpoint(self.folder.path) if world.leads else None
-        return str(world.gather(found[1] if found else "none")[0])
+        newest = newest_checkpoint(self.folder.path) if world.leads else None
+        return str(world.gather(newest[1] if newest else "none")[0])
 
     def checkpoint(
         self,

@@ -127,7 +127,7 @@ def plan(config: "Segment", device: torch.device, *, remember: bool = False) -> 
     Args:
         config: the options.
         device: of this process.
-        remember: what was found in shards, in the run folder, for later parts of the run.
+        remember: keep the labels found in shards in the run folder, for later parts of the run.
 
     Raises:
         ConfigError: options do not fit each other, the encoder or the data.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """How a run is computed, logged and kept, whatever it learns."""
+    """How a run of any task is computed, logged and kept."""
 
     out: str = option(help="Run folder to write.", role="execution", group="Output")
     batch_size: int | None = option(
@@ -110,7 +110,7 @@ class TrainingOptions:
     )
     log_every: int = option(
         10,
-        help="Steps between looks at the loss.",
+        help="Steps between rows in the log.",
         role="execution",
         least=1,
         group="Checkpoints and log",
@@ -126,8 +126,8 @@ class TrainingOptions:
     )
     max_bad_fraction: float = option(
         0.01,
-        help="Share of unreadable images that is put up with; above 0, always a single one. Others "
-        "stand in for them. Of images with targets, none may be.",
+        help="Share of images that may be unreadable; above 0, a single one is always allowed. "
+        "Others replace them. Of images with targets, none may be unreadable.",
         role="execution",
         least=0,
         most=1,

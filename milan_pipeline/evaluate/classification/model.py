@@ -1,6 +1,6 @@
-"""A classifier: an encoder, what pools its tokens, and a linear head.
+"""A classifier: an encoder, a pooling of its tokens, and a linear head; its files.
 
-A fine-tuned classifier in a run folder: written so that timm makes it again, and read back.
+A run folder keeps the classifier in files from which timm can build it again.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from milan_pipeline.weights.files import Arguments, Channels, put_weights, read_
 
 HEAD_STD = 0.02
 POOLS = {"mean": "avg", "cls": "token"}
-# How timm's families are told to norm the mean of the tokens, in place of the tokens.
+# Arguments by which timm's families normalise the mean of the tokens, not the tokens.
 NORMS_OF_MEAN = {"fc_norm": True, "use_fc_norm": True, "use_post_transformer_norm": False}
 DRAWN = ("head.", "fc_norm.")
 
@@ -105,14 +105,14 @@ class _Stored(TypedDict):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifierDescription:
-    """What must be known of a classifier besides its weights.
+    """Everything about a classifier except its weights.
 
     Attributes:
         arguments: plain JSON; `timm.create_model(**arguments)` makes it again, head included.
         mean: of each channel of the pixels in [0, 1] that it is given.
-        std: likewise.
-        crop_pct: share of the resized image's side that it is to see.
-        classes: names of its outputs, or empty where the data did not tell.
+        std: of each channel of these pixels.
+        crop_pct: share of the resized image's side that evaluation uses.
+        classes: names of its outputs; empty if the data do not name them.
     """
 
     arguments: dict[str, Any]

@@ -26,7 +26,7 @@ from milan_pipeline.training.validation import evaluating
 
 
 class ClassificationScores(NamedTuple):
-    """How many images a classifier got right.
+    """The number of images that a classifier got right.
 
     Attributes:
         top1: images whose class it named.
@@ -62,24 +62,24 @@ def score(
 ) -> ClassificationScores:
     """Score a classifier on all images of a table, together with the other processes.
 
-    What cannot be decoded is left out and noted in the ledger.
+    Images that cannot be decoded are left out and listed in the ledger.
 
     Args:
         classify: gives logits (B, Y) of images (B, C, H, W), in evaluation mode.
         table: of labelled images.
-        views: what of them it is shown.
+        views: makes the classifier's view of a sample.
         pixels: normalises them, on the classifier's device.
         batch: images in a forward pass.
-        threads: that decode.
-        ledger: of the images.
-        world: the processes, each of which must come here.
+        threads: number of threads that decode.
+        ledger: the images that cannot be decoded.
+        world: the processes, each of which must call this.
         bf16: compute under bfloat16 autocast.
 
     Returns:
         The counts of all processes.
 
     Raises:
-        DataError: more images than the ledger puts up with cannot be decoded, or all.
+        DataError: more images than the ledger allows cannot be decoded, or none can be.
     """
     world = world or World()
     counts = torch.zeros(3, dtype=torch.float64)
@@ -119,7 +119,7 @@ class EvaluationConfig:
 
     Attributes:
         batch: images in a forward pass.
-        threads: that decode.
+        threads: number of threads that decode.
         bf16: compute under bfloat16 autocast, as training does.
     """
 

@@ -1,4 +1,4 @@
-"""What fine-tuning learns: to name the class of an augmented, erased and mixed image.
+"""The task of fine-tuning: name the class of an augmented, erased and mixed image.
 
 Legend: B batch, C channels, H height, W width, Y classes.
 """
@@ -36,8 +36,8 @@ class ClassificationConfig:
         erasing: share of the images in which a box is erased (arXiv 1708.04896).
         bf16: compute under bfloat16 autocast.
         mean: of the pixels, in [0, 1].
-        std: likewise.
-        seed: of what is drawn.
+        std: of the pixels, in [0, 1].
+        seed: of all random draws.
         gradient_checkpointing: compute blocks again in the backward pass, to save memory.
     """
 
@@ -66,7 +66,7 @@ class Classification:
         model: a timm ViT with a head, on its device; made to suit it, in place.
         config: the recipe.
         classes: Y, outputs of the head.
-        rank: of this process, so that its images are mixed by draws of its own.
+        rank: of this process, whose images are mixed by its own draws.
     """
 
     def __init__(
@@ -129,8 +129,8 @@ class Classification:
     def _mixed(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
         """Mix the images of a part with each other, and their labels to (B, Y).
 
-        timm pairs them off, so a part of odd length has its last image stand in twice: everyone
-        has a partner, and none is left out.
+        timm mixes images in pairs. In a part of odd length the last image is used twice, so that
+        every image has a partner.
         """
         if self._mix is None:
             return images_BCHW, labels_B

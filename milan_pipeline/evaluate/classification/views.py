@@ -1,6 +1,6 @@
-"""From a labelled image's bytes to what a classifier is shown, by timm's own transforms.
+"""Make a classifier's views of labelled images, with timm's own transforms.
 
-Pixels stay uint8 here, as with timm's prefetching loader: they are normalised on the device.
+Pixels stay uint8, as with timm's prefetching loader; they are normalised on the device.
 
 Legend: B batch, C channels, H height, W width.
 """
@@ -37,7 +37,7 @@ class LabelledBatch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ViewConfig:
-    """What views depend on besides the images.
+    """How views are made of images.
 
     Attributes:
         image_size: height and width of a view, in pixels.
@@ -109,9 +109,9 @@ class EvaluationViews:
 
 
 def posterise(image: Image.Image, bits: int, **_: object) -> Image.Image:
-    """Keep some bits of each channel, as timm's `posterize` does; none are none: black.
+    """Keep some bits of each channel, as timm's `posterize` does; with 0 bits the image is black.
 
-    RandAugment of magnitude 9 ± 0.5 asks for that now and then, and Pillow 13 refuses it.
+    RandAugment of magnitude 9 ± 0.5 sometimes asks for 0 bits, which Pillow 13 refuses.
     """
     if bits >= 8:
         return image
@@ -119,7 +119,7 @@ def posterise(image: Image.Image, bits: int, **_: object) -> Image.Image:
 
 
 def _operations(transform: Compose) -> Iterator[Any]:
-    """Yield what timm's automatic augmentations are made of: RandAugment's, or a policy's."""
+    """Yield the operations of timm's automatic augmentations: RandAugment's, or a policy's."""
     for step in transform.transforms:
         yield from getattr(step, "ops", ())
         for together in getattr(step, "policy", ()):

@@ -30,12 +30,12 @@ class _Stored(TypedDict):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SegmenterDescription:
-    """What must be known of a segmenter besides its weights.
+    """Everything about a segmenter except its weights.
 
     Attributes:
         arguments: plain JSON; `timm.create_model(**arguments)` makes its encoder again.
         mean: of each channel of the pixels in [0, 1] that it is given.
-        std: likewise.
+        std: of each channel of these pixels.
         spec: of its head.
     """
 

@@ -1,4 +1,4 @@
-"""What a segmenter says of whole images: at once or by a sliding window, at one scale or several.
+"""Label whole images with a segmenter: at once or by a sliding window, at one or more scales.
 
 Probabilities are averaged over scales and flips, logits over windows, as mmsegmentation does.
 
@@ -24,15 +24,15 @@ from milan_pipeline.images.crops import Pixels
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InferenceConfig:
-    """How images are looked at.
+    """How images are labelled.
 
     Attributes:
         scale: of the image.
-        factors: of that scale, each looked at in turn.
-        flip: look at the mirror image, too.
-        window: side of a sliding window, in pixels; None sees images whole.
+        factors: of that scale; the answers at all of them are averaged.
+        flip: use the mirror image, too.
+        window: side of a sliding window, in pixels; None is the whole image.
         stride: of the window, in pixels.
-        multiple: side of a patch, in pixels: what is looked at is filled up to multiples of it.
+        multiple: side of a patch, in pixels; inputs are padded to multiples of it.
         batch: images or windows in a forward pass.
     """
 
@@ -115,8 +115,8 @@ class Inference:
         total: Any = 0
         for images_BChw in map(self._pixels, scaled_BChw):
             for mirrored in (False, True) if self._config.flip else (False,):
-                seen = images_BChw.flip(-1) if mirrored else images_BChw
-                logits_BYhw = self._logits(seen)
+                pixels_BChw = images_BChw.flip(-1) if mirrored else images_BChw
+                logits_BYhw = self._logits(pixels_BChw)
                 logits_BYhw = logits_BYhw.flip(-1) if mirrored else logits_BYhw
                 total = total + enlarged(logits_BYhw, size).softmax(dim=1)
         mean: Tensor = total / (len(scaled_BChw) * (2 if self._config.flip else 1))
@@ -136,24 +136,24 @@ class Inference:
             max(0, window - side) if window is not None else -side % multiple
             for side in (height, width)
         )
-        # Filled up with 0: the mean colour, once normalised.
+        # Padded with 0, which is the mean colour after normalisation.
         filled = F.pad(images_BChw, (0, beside, 0, below))
         logits = self._in_batches(filled) if window is None else self._slid(filled, window)
         return logits[..., :height, :width]
 
     def _slid(self, images_BChw: Tensor, window: int) -> Tensor:
-        """Return the mean logits of all windows that see a pixel."""
+        """Return, for each pixel, the mean logits of all windows that contain it."""
         height, width = images_BChw.shape[-2:]
         starts = (window_starts(side, window, self._config.stride) for side in (height, width))
         corners = list(itertools.product(*starts))
         cut = [images_BChw[..., t : t + window, left : left + window] for t, left in corners]
         logits = self._in_batches(torch.cat(cut)).chunk(len(corners))
         total = logits[0].new_zeros(*logits[0].shape[:2], height, width)
-        seen = total.new_zeros(height, width)
+        windows_HW = total.new_zeros(height, width)
         for (t, left), logits_BYss in zip(corners, logits, strict=True):
             total[..., t : t + window, left : left + window] += logits_BYss
-            seen[t : t + window, left : left + window] += 1
-        mean: Tensor = total / seen
+            windows_HW[t : t + window, left : left + window] += 1
+        mean: Tensor = total / windows_HW
         return mean
 
     def _in_batches(self, images_nChw: Tensor) -> Tensor:
@@ -169,7 +169,7 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
 
 
 def enlarged(logits_BYhw: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bring logits to another size."""
+    """Resize logits."""
     if tuple(logits_BYhw.shape[-2:]) == size:
         return logits_BYhw
     return F.interpolate(logits_BYhw, size=size, mode="bilinear", align_corners=False)

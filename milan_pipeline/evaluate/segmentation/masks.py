@@ -1,4 +1,4 @@
-"""From a mask's bytes to labels: which class each pixel is of, or that it does not count.
+"""Decode masks to labels: the class of each pixel, or `IGNORED`.
 
 Legend: H height, W width.
 """
@@ -15,7 +15,7 @@ from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.images.decode import MAX_PIXELS, plain_png
 
 IGNORED = 255
-"""The label of a pixel that neither teaches nor counts."""
+"""The label of a pixel that is neither trained nor scored on."""
 
 MASK_MEMBER = "mask"
 MAX_CLASSES = 255
@@ -83,7 +83,7 @@ class Labels:
 
 
 def _values(data: bytes, name: str) -> NDArray[np.uint8]:
-    """Decode a PNG whose pixels are numbers; a palette is passed over."""
+    """Decode a PNG whose pixels are numbers; a palette is ignored."""
     try:
         with PngImageFile(BytesIO(plain_png(data))) as image:
             mode, pixels = image.mode, image.width * image.height

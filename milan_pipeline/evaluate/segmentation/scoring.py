@@ -37,24 +37,24 @@ from milan_pipeline.training.validation import evaluating
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationScores:
-    """How labelled pixels were told apart.
+    """The confusion of classes over labelled pixels.
 
     Attributes:
         confusion_YY: int64, pixels of each class (row) that were taken for each (column).
-        images: how many they are of.
+        images: number of scored images.
     """
 
     confusion_YY: NDArray[np.int64]
     images: int
 
     def ious(self) -> NDArray[np.float64]:
-        """Return each class's intersection over union; NaN of one in neither truth nor answers."""
+        """Return each class's intersection over union; NaN if neither truth nor answers have it."""
         right = self.confusion_YY.diagonal()
         union = self.confusion_YY.sum(axis=0) + self.confusion_YY.sum(axis=1) - right
         return _shares(right, union)
 
     def accuracies(self) -> NDArray[np.float64]:
-        """Return the share of each class's pixels that were found; NaN of one without pixels."""
+        """Return the share of each class's pixels that are right; NaN if it has no pixels."""
         return _shares(self.confusion_YY.diagonal(), self.confusion_YY.sum(axis=1))
 
     def per_cent(self) -> dict[str, float]:
@@ -88,21 +88,21 @@ def score(
 ) -> SegmentationScores:
     """Score a segmenter on all images of a table, together with the other processes.
 
-    What cannot be decoded is left out and noted in the ledger.
+    Images that cannot be decoded are left out and listed in the ledger.
 
     Args:
         inference: the segmenter, in evaluation mode.
-        prepare: makes what it is given of a sample.
+        prepare: decodes and scales a sample.
         table: of images and masks.
         classes: Y.
-        batch: images that are looked at together, where they are of one size.
-        threads: that decode.
-        ledger: of the images.
-        world: the processes, each of which must come here.
+        batch: images of one size in a forward pass.
+        threads: number of threads that decode.
+        ledger: the images that cannot be decoded.
+        world: the processes, each of which must call this.
 
     Raises:
-        DataError: a mask cannot be used, or more images than the ledger puts up with cannot be
-            decoded, or all.
+        DataError: a mask cannot be used, or more images than the ledger allows cannot be
+            decoded, or none can be.
     """
     world = world or World()
     confusion_YY = torch.zeros(classes, classes, dtype=torch.float64)
@@ -150,11 +150,11 @@ class SegmentationEvaluationConfig:
     """How a segmenter is scored.
 
     Attributes:
-        inference: how it looks at an image.
+        inference: how an image is labelled.
         mean: of the pixels, in [0, 1].
-        std: likewise.
+        std: of the pixels, in [0, 1].
         classes: Y.
-        threads: that decode.
+        threads: number of threads that decode.
         bf16: compute under bfloat16 autocast, as training does.
     """
 

@@ -1,4 +1,4 @@
-"""What segmentation learns: to name the class of each pixel.
+"""The task of segmentation: name the class of each pixel.
 
 Legend: B batch, C channels, H height, W width, Y classes.
 """
@@ -36,8 +36,8 @@ class SegmentationConfig:
         weight_decay: AdamW's.
         bf16: compute under bfloat16 autocast.
         mean: of the pixels, in [0, 1].
-        std: likewise.
-        seed: of what is drawn.
+        std: of the pixels, in [0, 1].
+        seed: of all random draws.
         gradient_checkpointing: compute blocks again in the backward pass, to save memory.
     """
 
@@ -62,7 +62,7 @@ class Segmentation:
     Args:
         model: on its device; made to suit it, in place.
         config: the recipe.
-        rank: of this process, so that it drops by draws of its own.
+        rank: of this process, which drops by its own draws.
     """
 
     def __init__(self, model: Segmenter, config: SegmentationConfig, *, rank: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""From an image and its mask to what a segmenter learns from: scaled, cropped, flipped, tinted.
+"""Make a segmenter's training views of images and masks: scaled, cropped, flipped, tinted.
 
 As mmsegmentation does for ADE20K (its `configs/_base_/datasets/ade20k.py`): a scale is drawn, then
 a crop in which no class has more than three quarters, a flip, and changes of colour; what lies
@@ -62,14 +62,14 @@ class ScaleRule:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskedViewConfig:
-    """What views depend on besides the samples.
+    """How views are made of samples.
 
     Attributes:
         image_size: S, height and width of a view, in pixels.
         scale: of the image before the drawn factor.
-        least_scale: of that factor.
-        most_scale: likewise.
-        max_class_share: of a crop's labelled pixels that one class may have, if a crop is found.
+        least_scale: smallest drawn factor.
+        most_scale: largest drawn factor.
+        max_class_share: of a crop's labelled pixels that one class may have, if possible.
         photometric: change brightness, contrast, saturation and hue.
         mean: of the pixels, in [0, 1]: the colour of what lies outside the image.
         seed: of all draws.
