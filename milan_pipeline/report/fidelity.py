@@ -1,8 +1,6 @@
-"""What can be said of a codec's fidelity: from stored targets alone, or beside their originals.
+"""Measures a codec's fidelity, from stored targets alone or against their originals.
 
-Legend: n samples, N tokens, D target width.
-
-The targets that others were made of by another codec, where a store still has them.
+A store of another codec may still have the targets that these were made from.
 
 Legend: n samples, N = 1 + L tokens (CLS first), D target width.
 """

@@ -1,7 +1,4 @@
-"""Facts of a target store: what its targets are, how many, what was skipped, what it takes.
-
-Facts of a folder of image shards or target shards, told from its manifest alone.
-"""
+"""Reads the facts of a target store, and those of a folder of shards from its manifest alone."""
 
 import time
 from collections import Counter

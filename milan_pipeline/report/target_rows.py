@@ -1,12 +1,10 @@
-"""A seeded sample of the targets of a store or of target shards, decoded.
+"""Reads a seeded sample of targets, decoded, and the pixels of their views.
 
-Targets of a store lie in blocks, each an object that is fetched and checked whole; so the sample
-comes from a few blocks, drawn at random, wherever the store is and however large. Target shards are
-read record by record.
+The targets of a store lie in blocks; each is an object that is fetched and checked as a whole. So
+the sample comes from a few random blocks, for a store of any size and at any place. Target shards
+are read record by record. Pixels come from image shards.
 
 Legend: n samples, N = 1 + L tokens (CLS first), L patches, D target width, C code width.
-
-The pixels of views, from image shards: those that the teacher saw, or none.
 """
 
 import contextlib
