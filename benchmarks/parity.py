@@ -14,7 +14,6 @@ from pathlib import Path
 
 from benchmarks.parity_cases import finetune, knn, linprobe, posembed, pretraining, views
 from benchmarks.parity_cases.case import Case, Deviation, read_case
-from milan_pipeline.core.schema import MISSHAPEN
 from milan_pipeline.errors import DataError, MilanError
 
 FAILED, UNREADABLE = 1, 2
@@ -55,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyError as error:
         print(f"Error: {path} lacks {error}; record the case again", file=sys.stderr)
         return UNREADABLE
-    except (*MISSHAPEN, RuntimeError) as error:  # the last is torch's, of shapes
+    except (ValueError, TypeError, LookupError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         print(f"Error: {path} does not fit together ({reason}); record it again", file=sys.stderr)
         return UNREADABLE

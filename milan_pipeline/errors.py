@@ -33,8 +33,8 @@ class StorageError(MilanError, OSError):
 
 
 class TruncatedError(StorageError):
-    """A file ends before the bytes that were asked of it."""
+    """A file ends before the bytes that were to be read."""
 
 
 class InterruptedRunError(MilanError, RuntimeError):
-    """The stage was asked to stop (Ctrl-C, SIGTERM, SIGUSR1) and did, where it can go on from."""
+    """The stage was asked to stop (Ctrl-C, SIGTERM, SIGUSR1), and did so where it can resume."""

@@ -11,6 +11,7 @@ from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do
 from milan_pipeline.errors import ConfigError, MismatchError, MissingDataError
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.provenance.record import StageRecord, read_record
+from milan_pipeline.training.state import CONFIG_NAME, STATE_NAME
 
 if TYPE_CHECKING:
     from milan_pipeline.weights.run_weights import RunWeights
@@ -108,7 +109,7 @@ def _weights(config: Export) -> "RunWeights":
     )
     if config.form != "official":
         return encoder_weights(config.folder, ema=config.ema)
-    record = read_record(storage.join(config.run, "config.json")) or {"content": {}}
+    record = read_record(storage.join(config.run, CONFIG_NAME)) or {"content": {}}
     found, decoder = student_weights(config.folder), record["content"].get("decoder", "prompting")
     if found is None:
         raise MissingDataError(
@@ -152,7 +153,7 @@ def _is_done(config: Export, record: StageRecord) -> bool:
 
 def _require_no_others(config: Export, record: StageRecord, files: dict[str, bytes]) -> None:
     """Refuse to write over files of other hands, above all over a run's `config.json`."""
-    names = [*(() if storage.exists(record.url) else files), "state.json"]
+    names = [*(() if storage.exists(record.url) else files), STATE_NAME]
     other = [name for name in names if storage.exists(storage.join(config.out, name))]
     if other:
         raise MismatchError(

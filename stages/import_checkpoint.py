@@ -11,6 +11,7 @@ from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.training.state import CONFIG_NAME
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -155,7 +156,7 @@ def _plan(config: ImportCheckpoint) -> _Plan:
         "std": list(config.std),
     }
     record = StageRecord(
-        url=storage.join(config.out, "config.json"),
+        url=storage.join(config.out, CONFIG_NAME),
         stage="import-checkpoint",
         config=config,
         inputs={"checkpoint_sha256": sha256},

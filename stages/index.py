@@ -1,10 +1,10 @@
-"""`milan-pipeline index`: give WebDataset tars that others made an index and a manifest."""
+"""`milan-pipeline index`: write an index and a manifest for WebDataset tars of others."""
 
 import dataclasses
 
 from milan_pipeline import storage
 from milan_pipeline.cli.commands import stage_command
-from milan_pipeline.cli.options import arguments, option
+from milan_pipeline.cli.options import arguments, option, require_least
 from milan_pipeline.core.console import bytes_text, say, say_counts, say_nothing_to_do
 from milan_pipeline.core.interrupts import stop_request
 from milan_pipeline.core.threads import ordered_map
@@ -39,6 +39,7 @@ class Index:
     workers: int = option(
         2,
         help="Threads, each reading one tar.",
+        least=0,
         role="execution",
         group="This machine",
         unit="threads",
@@ -48,8 +49,7 @@ class Index:
     )
 
     def __post_init__(self) -> None:
-        if self.workers < 0:
-            raise ConfigError(f"--workers {self.workers} is below 0; give 0 or more")
+        require_least(self)
         folders = {storage.folder_of(url) for url in storage.expand(self.urls)}
         if self.out is None and len(folders) > 1:
             raise ConfigError(f"URLS lie in {len(folders)} folders; say by --out where to index")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from milan_pipeline import storage
 from milan_pipeline.cli.commands import stage_command
-from milan_pipeline.cli.options import argument, option
+from milan_pipeline.cli.options import argument, option, require_least
 from milan_pipeline.core.console import (
     bytes_text,
     progress_bar,
@@ -19,7 +19,7 @@ from milan_pipeline.core.console import (
 from milan_pipeline.core.interrupts import stop_request
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.errors import BadImageError, ConfigError, DataError, StorageError
-from milan_pipeline.images.budget import BadImageBudget
+from milan_pipeline.images.budget import BadImageBudget, Skipped
 from milan_pipeline.images.decode import probe_header
 from milan_pipeline.images.sources import (
     IMAGE_EXTENSIONS,
@@ -51,25 +51,28 @@ class PackImages:
         None,
         help="Folder with a mask for each image, under the same path but ending in .png, to be "
         "packed beside it as .mask.png; default: none.",
-        role="execution",  # what is in it counts, by its fingerprint
+        role="execution",  # the fingerprint covers what is in it
         group="Input",
     )
     prefix: str = option("images", help="First part of the shards' names.", group="Output")
     samples_per_shard: int = option(
-        1000, help="Images in each shard.", group="Output", unit="images"
+        1000, help="Images in each shard.", least=1, group="Output", unit="images"
     )
     shuffle: bool = option(default=True, help="Shuffle the files before packing.", group="Output")
-    seed: int = option(0, help="Seed of the shuffle.", group="Output", unit="number")
+    seed: int = option(0, help="Seed of the shuffle.", least=0, group="Output", unit="number")
     workers: int = option(
         2,
         help="Threads, each writing one shard.",
+        least=0,
         role="execution",
         group="This machine",
         unit="threads",
     )
     max_bad_fraction: float = option(
         0.01,
-        help="Share of unreadable images that is put up with; above 0, always ten.",
+        help="Share of unreadable images that is tolerated; unless 0, ten always are.",
+        least=0,
+        most=1,
         role="execution",
         group="Input",
         unit="share",
@@ -82,16 +85,7 @@ class PackImages:
     )
 
     def __post_init__(self) -> None:
-        if self.samples_per_shard < 1:
-            raise ConfigError(f"--samples-per-shard {self.samples_per_shard} is below 1; give more")
-        if self.seed < 0:
-            raise ConfigError(f"--seed {self.seed} is below 0; give 0 or more")
-        if self.workers < 0:
-            raise ConfigError(f"--workers {self.workers} is below 0; give 0 or more")
-        if not 0 <= self.max_bad_fraction <= 1:
-            raise ConfigError(
-                f"--max-bad-fraction {self.max_bad_fraction} is not within 0 to 1; give a share"
-            )
+        require_least(self)
         if not self.prefix or "/" in self.prefix or "." in self.prefix:
             raise ConfigError(f"--prefix {self.prefix!r} must be a name without dots and slashes")
 
@@ -190,7 +184,7 @@ def _compare_with_earlier(
 
 
 def _plan(config: PackImages, source: Source) -> dict[str, list[SourceFile]]:
-    """Deal the files to shards: name -> files."""
+    """Divide the files among shards: name -> files."""
     files = shuffled(source.files, config.seed) if config.shuffle else source.files
     starts = range(0, len(files), config.samples_per_shard)
     return {
@@ -217,13 +211,13 @@ def _written(
 
 
 def _write(dest: str, name: str, files: list[SourceFile]) -> Shard:
-    skipped: list[dict[str, str]] = []
+    skipped: list[Skipped] = []
     shard = write_shard(dest, name, _samples(files, skipped))
     return dataclasses.replace(shard, details={"skipped": skipped})
 
 
-def _samples(files: list[SourceFile], skipped: list[dict[str, str]]) -> Iterator[Sample]:
-    """Read the files; those whose first bytes are no image go to the ledger."""
+def _samples(files: list[SourceFile], skipped: list[Skipped]) -> Iterator[Sample]:
+    """Read the files; those whose first bytes are no image are added to `skipped`."""
     for file in files:
         data = _read(file.path)
         try:
@@ -232,7 +226,7 @@ def _samples(files: list[SourceFile], skipped: list[dict[str, str]]) -> Iterator
             skipped.append({"key": file.key, "file": file.path.name, "reason": str(error)})
             continue
         suffix = file.path.suffix.lower().lstrip(".")
-        # What a list names may be called anything; readers know an image by its extension.
+        # A file in a list may have any name; readers recognise an image by its extension.
         extension = suffix if suffix in IMAGE_EXTENSIONS else image_format.lower()
         members = {extension: data}
         if file.label is not None:
@@ -258,7 +252,7 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise StorageError(
-            f"{path} cannot be read ({error.strerror}); mend or remove it"
+            f"{path} cannot be read ({error.strerror}); repair or remove it"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""`milan-pipeline status STORE`: how far an extraction is, whoever is at work on it."""
+"""`milan-pipeline status STORE`: how far an extraction is, whichever processes work on it."""
 
 import dataclasses
 import datetime as dt
@@ -62,7 +62,7 @@ def _unit_lines(status: "Status") -> list[str]:
 
 def _progress_lines(status: "Status") -> list[str]:
     if status.seconds_left is None:
-        time_left = "nobody is at work" if status.images_left else "none left"
+        time_left = "no process is at work" if status.images_left else "none left"
     else:
         time_left = f"{dt.timedelta(seconds=round(status.seconds_left))} left"
     speed = (
@@ -84,7 +84,7 @@ def _worker_line(worker: "Worker") -> str:
     of_all = "" if worker.units is None else f" of {worker.units}"
     line = f"{worker.name}: {state}, {worker.units_done}{of_all} units done"
     if worker.unit:
-        line += f", {worker.unit} in hand at {worker.images_per_second:g} images/s"
+        line += f", working on {worker.unit} at {worker.images_per_second:g} images/s"
     return line
 
 

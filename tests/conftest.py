@@ -98,9 +98,9 @@ def scheduler() -> Iterator[str]:
     import dask
     from distributed import LocalCluster
 
-    from milan_pipeline.cluster.dask_client import UNWATCHED
+    from milan_pipeline.cluster.dask_client import NO_PROFILER
 
-    with dask.config.set(UNWATCHED), LocalCluster(
+    with dask.config.set(NO_PROFILER), LocalCluster(
         n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0",
         silence_logs=50,
     ) as cluster:  # fmt: skip

@@ -1,4 +1,4 @@
-"""A stage's command: its options in groups, an example, and how it speaks."""
+"""A stage's command: its options in groups, an example, and how much it prints."""
 
 import dataclasses
 import types
@@ -12,27 +12,27 @@ from click.shell_completion import CompletionItem
 
 from milan_pipeline.cli.options import GROUPS
 from milan_pipeline.cli.recipes import STAGES_GROUP, Borrowed, config_file_option, stage_names
-from milan_pipeline.core.console import Loudness, speaking
+from milan_pipeline.core.console import Verbosity, output
 from milan_pipeline.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT")
 GENERAL = GROUPS[-1]
-LOUDNESS = {
-    "quiet": "Say nothing but errors and, if the command is there to report, its report.",
-    "verbose": "Say also what is done to each unit and shard.",
-    "debug": "Say all that is done, and show the traceback of an error.",
+VERBOSITY = {
+    "quiet": "Print only errors and, if the command reports, its report.",
+    "verbose": "Print also what is done to each unit and shard.",
+    "debug": "Print all that is done, and the traceback of an error.",
 }
 
 
 class StageOption(click.Option):
-    """An option that `--help` shows under a heading; what it takes may be any file."""
+    """An option that `--help` shows under a heading; its value may be a file name."""
 
     def __init__(self, *args: Any, group: str = GENERAL, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.group = group
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Offer choices, else leave it to the shell, which knows files."""
+        """Offer the choices; without choices, leave it to the shell, which knows files."""
         found = super().shell_complete(ctx, incomplete)
         if found or self.type is not click.STRING:
             return found
@@ -49,7 +49,7 @@ class StageArgument(click.Argument):
 
 
 class StageCommand(click.Command):
-    """A command whose help has options in groups and an example, and that speaks as it is told.
+    """A command whose help has options in groups, and an example; it prints as much as they say.
 
     Args:
         config_class: what its options make.
@@ -84,7 +84,7 @@ class StageCommand(click.Command):
                 formatter.write_dl([record for record in records if record is not None])
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the example as it stands, to be copied."""
+        """Write the example as it is, to be copied."""
         super().format_epilog(ctx, formatter)
         if self.example is not None:
             with formatter.section("Example"):
@@ -92,16 +92,16 @@ class StageCommand(click.Command):
                     formatter.write(f"{'':{formatter.current_indent}}{line}\n")
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run, speaking as the options say.
+        """Run, and print as much as the options say.
 
         Raises:
             UsageError: two of them contradict each other.
         """
-        asked = [name for name in LOUDNESS if ctx.params.pop(name, False)]
+        asked = [name for name in VERBOSITY if ctx.params.pop(name, False)]
         if "quiet" in asked and len(asked) > 1:
             raise click.UsageError(f"--quiet and --{asked[1]} contradict each other; give one", ctx)
-        loudness = Loudness[asked[-1].upper()] if asked else Loudness.NORMAL
-        with speaking(loudness, as_json=ctx.params.pop("as_json", False)):
+        verbosity = Verbosity[asked[-1].upper()] if asked else Verbosity.NORMAL
+        with output(verbosity, as_json=ctx.params.pop("as_json", False)):
             return super().invoke(ctx)
 
 
@@ -186,12 +186,12 @@ def _words(command: click.Command, options: dict[str, Any]) -> Iterator[str]:
 def general_options(*, dry_run: bool) -> Iterator[click.Option]:
     """Yield the options of every command."""
     if dry_run:
-        said = "Say what would be done, and do nothing."
-        yield StageOption(["--dry-run", "dry_run_asked"], is_flag=True, help=said)
-    said = "Print one JSON document; the summary or report goes to standard error."
-    yield StageOption(["--json", "as_json"], is_flag=True, help=said)
-    for name, said in LOUDNESS.items():
-        yield StageOption([f"--{name}"], is_flag=True, help=said)
+        text = "Print what would be done, without doing it."
+        yield StageOption(["--dry-run", "dry_run_asked"], is_flag=True, help=text)
+    text = "Print one JSON document; the summary or report goes to standard error."
+    yield StageOption(["--json", "as_json"], is_flag=True, help=text)
+    for name, text in VERBOSITY.items():
+        yield StageOption([f"--{name}"], is_flag=True, help=text)
 
 
 def parameters_of(config_class: type) -> list[click.Parameter]:

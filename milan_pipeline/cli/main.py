@@ -1,4 +1,4 @@
-"""The command group: finds stages through entry points and imports one only when it is called."""
+"""The command group: it finds stages by entry points, and imports one only when it is called."""
 
 import sys
 import traceback
@@ -22,7 +22,7 @@ class StageGroup(click.Group):
     """A click group whose commands are the installed stages."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name every installed stage as a pipeline has them, those of other packages last."""
+        """Name every installed stage in the order of a pipeline, those of other packages last."""
         del ctx
         return in_pipeline_order(stage_names())
 

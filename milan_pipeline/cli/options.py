@@ -33,7 +33,7 @@ def option(
 
     Args:
         default: the field's default; without one the option is required.
-        help: one line for `--help`; where `default` is None, it says what that comes to.
+        help: one line for `--help`; where `default` is None, it says what that means.
         group: heading that `--help` shows it under, one of `GROUPS`.
         unit: of a number: what is counted or measured, in a word (images, pixels, share of 1).
         choices: the only values allowed.
@@ -58,9 +58,9 @@ def arguments(*, role: Role = "execution") -> Any:
 
 
 def require_least(config: Any) -> None:
-    """Refuse values below what their options declare as least, or above most; None is left out.
+    """Refuse values below `least` or above `most` of their options; None is always allowed.
 
-    Of a repeated option every value is looked at.
+    Every value of a repeated option is checked.
 
     Raises:
         ConfigError: a value is not within them, or is NaN.

@@ -1,8 +1,6 @@
-"""Recipes: YAML files of stages' options, found by name where they are installed with us.
+"""Recipes (YAML files with options of stages, some installed by name) and the option `--config`.
 
-`--config`: option values out of a YAML file or an installed recipe.
-
-Which stages are installed, told from entry points alone: nothing of them is imported.
+Which stages are installed is read from entry points alone: none of them is imported.
 """
 
 import difflib
@@ -20,7 +18,7 @@ from click.shell_completion import CompletionItem
 from milan_pipeline.errors import ConfigError
 
 PACKAGE = "workflows.recipes"
-"""Whose data the installed recipes are; nothing of it is imported but its place."""
+"""The package whose data the installed recipes are; it is not imported."""
 
 
 def recipe_names() -> list[str]:
@@ -51,7 +49,7 @@ def read_sections(path: Path) -> dict[str, dict[str, Any]]:
         ConfigError: the file is not plain YAML, or anything in it is not the section of a stage.
     """
     sections = {}
-    for stage, options in read_document(path).items():
+    for stage, options in read_yaml(path).items():
         if stage not in stage_names():
             near = difflib.get_close_matches(str(stage), stage_names(), n=1, cutoff=0.0)
             hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -60,7 +58,7 @@ def read_sections(path: Path) -> dict[str, dict[str, Any]]:
     return sections
 
 
-def read_document(path: Path) -> dict[Any, Any]:
+def read_yaml(path: Path) -> dict[Any, Any]:
     """Read a YAML mapping; an empty file is an empty one.
 
     Raises:
@@ -105,7 +103,7 @@ def config_file_option(
 
     def load(ctx: click.Context, _param: click.Parameter, name: str | None) -> None:
         if name is not None:
-            values = read_config(find_recipe(name), config_class, stage, borrowed=borrowed)
+            values = read_options(find_recipe(name), config_class, stage, borrowed=borrowed)
             ctx.default_map = {**(ctx.default_map or {}), **values}
 
     return click.Option(
@@ -128,19 +126,19 @@ def _complete_recipe(
     return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="file")]
 
 
-def read_config(
+def read_options(
     path: Path, config_class: type, stage: str, *, borrowed: Borrowed | None = None
 ) -> dict[str, Any]:
     """Read a stage's values from a YAML file.
 
     Keys are option names. A key that names a stage holds a section: the section of this stage is
-    used, those of others are left to them, but for options that it borrows and does not have.
+    used, and of other stages' sections the options that it borrows and does not set itself.
 
     Raises:
         ConfigError: the file is not a YAML mapping, a key is unknown (the nearest is named), or
             its value is a list or mapping where one value is needed.
     """
-    document = read_document(path)
+    document = read_yaml(path)
     stages = {*stage_names(), stage}
     values = {key: value for key, value in document.items() if key not in stages}
     section = section_of(path, stage, document.get(stage))
@@ -158,7 +156,7 @@ def read_config(
 
 
 def _borrowed(path: Path, document: Mapping[Any, Any], borrowed: Borrowed) -> dict[str, Any]:
-    """Return what other stages' sections say of the options that are borrowed from them."""
+    """Return the values that other stages' sections have for borrowed options."""
     return {
         name: value
         for stage, names in borrowed.items()
@@ -177,7 +175,7 @@ def _known_name(key: str, known: list[str], path: Path) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Give click the list itself for repeated options, and text for everything it must convert."""
+    """Return what click takes: a list for repeated options, text for what it must convert."""
     if isinstance(value, list):
         return [str(item) for item in value]
     return value if value is None or isinstance(value, bool) else str(value)
@@ -199,6 +197,6 @@ def stage_names() -> list[str]:
 
 
 def in_pipeline_order(names: list[str]) -> list[str]:
-    """Put stages into the order in which a pipeline has them; others last, as they come."""
+    """Sort stages in the order of a pipeline; others come last, in the order given."""
     known = [name for name in PIPELINE if name in names]
     return known + [name for name in names if name not in known]

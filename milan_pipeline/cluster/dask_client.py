@@ -1,9 +1,8 @@
-"""A Dask cluster: one that is there, by its scheduler's address, or one of this machine's own.
+"""Connect to a Dask cluster, or start one on this machine, and have its workers do work.
 
-Have a Dask cluster do work: one task an item, handed out few at a time.
-
-Workers read and write the stores; what travels is small. The client knows nothing that the stores
-do not say, so it may be killed at any time, like any other process.
+Each item is a task, and few are handed out at a time. Workers read and write the stores, so little
+is sent. The client knows nothing that the stores do not say, so it may be killed at any time, like
+any other process.
 """
 
 import contextlib
@@ -23,18 +22,20 @@ from distributed.comm.addressing import parse_address, parse_host_port
 
 from milan_pipeline.cluster.dask_worker import UnfitWorkerError, do_item, end_run
 from milan_pipeline.cluster.work import ItemT, ResultT, WorkSpec
-from milan_pipeline.core.console import note
+from milan_pipeline.core.console import NOTE
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import ConfigError, MilanError, MissingDataError
 
+logger = logging.getLogger(__name__)
+
 CONNECT_SECONDS = 30
-UNWATCHED = {"distributed.worker.profile.enabled": False}
-"""Dask looks at its threads' frames 100 times a second, by a call that hung Python 3.11.7 where it
-met the start of a thread (github.com/python/cpython/issues/106883)."""
+NO_PROFILER = {"distributed.worker.profile.enabled": False}
+"""Dask's profiler reads the frames of all threads 100 times a second. That call hung Python 3.11.7
+when a thread started meanwhile (github.com/python/cpython/issues/106883)."""
 
 
 def require_address(scheduler: str) -> None:
-    """Refuse what is no address, before any work is done.
+    """Refuse a malformed address, before any work is done.
 
     Raises:
         ConfigError: it is none.
@@ -55,7 +56,7 @@ def connected(*, scheduler: str | None, processes: int | None) -> Iterator[Clien
     """Connect to a scheduler, or start that many worker processes here and end them afterwards.
 
     Raises:
-        MissingDataError: nobody answers at the scheduler's address.
+        MissingDataError: no scheduler answers at the address.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(_quiet())
@@ -68,25 +69,25 @@ def connected(*, scheduler: str | None, processes: int | None) -> Iterator[Clien
                 f"--scheduler {scheduler} does not answer ({error}); start one with `dask "
                 "scheduler`, and its workers with `dask worker`, or correct the address"
             ) from error
-        _tell(client)
+        _log_cluster(client)
         yield client
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Have Dask speak of errors alone, and not look into threads, here and in its processes."""
-    logger = logging.getLogger("distributed")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Have Dask log errors alone and run no profiler, here and in its processes."""
+    dasks = logging.getLogger("distributed")
+    level = dasks.level
+    dasks.setLevel(logging.ERROR)
     try:
-        with dask.config.set({"logging.distributed": "error", **UNWATCHED}):
+        with dask.config.set({"logging.distributed": "error", **NO_PROFILER}):
             yield
     finally:
-        logger.setLevel(level)
+        dasks.setLevel(level)
 
 
 def _local_cluster(processes: int) -> LocalCluster:
-    # Dask would give each process one thread. Whoever set these in the environment is heeded.
+    # Dask would give each process one thread; what the environment sets wins.
     threads = max(1, len(os.sched_getaffinity(0)) // processes)
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
     share = {f"distributed.nanny.pre-spawn-environ.{name}": threads for name in names}
@@ -96,26 +97,27 @@ def _local_cluster(processes: int) -> LocalCluster:
             threads_per_worker=1,
             processes=True,
             preload="milan_pipeline.cluster.dask_worker",
-            # A worker that is killed for its memory loses a unit; ours do not grow.
+            # No limit: a worker that Dask killed for its memory would lose a unit.
             memory_limit=0,
-            # Nobody from outside, and whichever port is free.
+            # Only this machine can connect, at any free port.
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
             silence_logs=logging.ERROR,
         )
 
 
-def _tell(client: Client) -> None:
-    note(f"Dask: {len(client.ncores())} workers; dashboard: {client.dashboard_link}")
+def _log_cluster(client: Client) -> None:
+    workers, link = len(client.ncores()), client.dashboard_link
+    logger.log(NOTE, "Dask: %d workers; dashboard: %s", workers, link)
     if importlib.util.find_spec("bokeh") is None:
-        note("The dashboard needs bokeh: pip install 'milan-pipeline[dashboard]'")
+        logger.log(NOTE, "The dashboard needs bokeh: pip install 'milan-pipeline[dashboard]'")
 
 
 ITEMS_AHEAD = 2
-"""With the scheduler for each worker thread: enough that none waits, few to call back."""
+"""Tasks that the scheduler has for each worker thread: no thread waits, few must be cancelled."""
 RETRIES = 2
-"""Of an item that failed for a reason that may pass. A worker's death costs none of them; of these
-the scheduler allows some (`distributed.scheduler.allowed-failures`)."""
+"""Of an item that failed for a temporary reason. The death of a worker does not count here: the
+scheduler has its own limit for it (`distributed.scheduler.allowed-failures`)."""
 POLL_SECONDS = 0.5
 KEPT = "finished units are kept"
 
@@ -142,15 +144,15 @@ def map_on_workers(
     *,
     share_machine: bool,
 ) -> Generator[Ended[ItemT, ResultT], None, None]:
-    """Have workers do items, yielding what became of each as it is known, in any order.
+    """Have workers do items, and yield the outcome of each as soon as it is known, in any order.
 
-    Closing the generator calls back what has not begun; workers drop the rest when they can.
+    Closing the generator cancels what has not begun; workers drop the rest when they can.
 
     Args:
         client: of the cluster, which may grow and shrink meanwhile.
         spec: what is to be done.
         items: each a task.
-        stop: asked every moment.
+        stop: checked every `POLL_SECONDS`.
         share_machine: whether the workers are those of a local cluster.
 
     Raises:
@@ -171,7 +173,7 @@ def map_on_workers(
                 break
             for future in _finished(running):
                 ended = _ended(future, running.pop(future))
-                if ended.error is not None:  # by what asked for a stop, as workers here get it, too
+                if ended.error is not None:  # local workers get the stop signal, too
                     stop.raise_if_asked(KEPT)
                 yield ended
         state = "done"
@@ -181,7 +183,7 @@ def map_on_workers(
             "start it again and run the same command"
         ) from error
     finally:
-        # The workers may be gone, with whatever made this end.
+        # The workers may be gone, too.
         with contextlib.suppress(OSError):
             client.cancel(list(running))
         with contextlib.suppress(Exception):
@@ -191,17 +193,17 @@ def map_on_workers(
 def _finished(
     running: dict[Future[ResultT | MilanError], ItemT],
 ) -> list[Future[ResultT | MilanError]]:
-    """Wait a moment for any item to end: a stop signal must not wait for one."""
+    """Wait for any item to end, but not for long: a stop signal must not wait for one."""
     with contextlib.suppress(TimeoutError):
         wait(list(running), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")
     return [future for future in running if future.done()]
 
 
 def _ended(future: Future[ResultT | MilanError], item: ItemT) -> Ended[ItemT, ResultT]:
-    """Say what became of an item.
+    """Return the outcome of an item.
 
     Raises:
-        MissingDataError: it is not this item's fault, and no other would fare better.
+        MissingDataError: it failed for a reason that every other item would fail for.
     """
     error = future.exception()
     if isinstance(error, ImportError):

@@ -1,6 +1,6 @@
 """What a Dask worker does: it begins work once, then does item after item until the run has ended.
 
-What is raised here Dask tries again, so errors that would only come again are returned.
+Dask tries an item again after an error is raised here, so errors that would recur are returned.
 """
 
 import signal
@@ -22,7 +22,7 @@ class UnfitWorkerError(MissingDataError):
 
 
 def dask_setup(_: Worker) -> None:
-    """Leave Ctrl-C, which a terminal sends to every process, to the client of a local cluster.
+    """Ignore Ctrl-C, which a terminal sends to every process: the client handles it.
 
     Dask calls this in each of its workers before they begin.
     """
@@ -32,7 +32,7 @@ def dask_setup(_: Worker) -> None:
 def do_item(
     run: str, spec: WorkSpec[ItemT, ResultT], item: ItemT, *, share_machine: bool
 ) -> ResultT | MilanError:
-    """Do an item on this worker; return its result, or the error that would only come again.
+    """Do an item on this worker; return its result, or an error that would recur.
 
     Args:
         run: tells the client's run from others.
@@ -41,7 +41,7 @@ def do_item(
         share_machine: whether this worker is one of a local cluster, which share its GPUs.
 
     Raises:
-        StorageError: a store failed for long; it may pass, so Dask is to try again.
+        StorageError: a store failed for long; Dask is to try again.
     """
     worker = get_worker()
     try:
@@ -55,7 +55,7 @@ def do_item(
 
 
 def end_run(run: str, state: str, dask_worker: Worker) -> None:
-    """Have a worker drop what it does for a run, and hear how that ended."""
+    """Have a worker stop what it does for a run, and end its work in the run's final state."""
     _stop_of(run, dask_worker).signal_name = ENDED
     _, work = _BEGUN.get(dask_worker, (None, None))
     if work is not None:
@@ -76,10 +76,10 @@ def _stop_of(run: str, worker: Worker) -> StopRequest:
 def _work(
     spec: WorkSpec[ItemT, ResultT], worker: Worker, *, share_machine: bool
 ) -> Work[ItemT, ResultT]:
-    """Return the work that a spec asks for, begun now where the worker's last was another.
+    """Return the work of a spec; begin it if the worker's last work was another.
 
     Raises:
-        StorageError: a store failed for long; nobody else is concerned, as it may pass.
+        StorageError: a store failed for long, which may be temporary.
         UnfitWorkerError: it cannot be begun here.
     """
     with _BEGINNING:

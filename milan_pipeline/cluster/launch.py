@@ -1,11 +1,12 @@
 """Start several processes of one stage on this machine, as `torchrun` would, and end as they do.
 
-`torchrun` itself exits with 1 whatever its processes say, and dies of SIGUSR1 without them. Here
-the exit code is theirs: 75 where they stopped in order.
+`torchrun` itself exits with 1 whatever its processes exit with, and SIGUSR1 kills it, not them.
+Here the exit code is theirs: 75 where they stopped as asked.
 """
 
 import contextlib
 import dataclasses
+import logging
 import os
 import signal
 import socket
@@ -16,10 +17,10 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-import click
-
-from milan_pipeline.core.console import manner_words
+from milan_pipeline.core.console import output_words
 from milan_pipeline.core.interrupts import EXIT_INTERRUPTED, STOP_SIGNALS
+
+logger = logging.getLogger(__name__)
 
 GRACE = 30.0  # seconds that the others have to end after one has failed
 POLL = 0.1
@@ -27,14 +28,14 @@ EXIT_FAILED = 1
 
 
 def launch(stage: str, config: Any, processes: int) -> int:
-    """Run a stage in several processes and return the exit code that speaks for all.
+    """Run a stage in several processes and return one exit code for all.
 
     Args:
         stage: the command.
         config: its configuration, given to each.
         processes: how many; stop signals that come here are passed on to them.
     """
-    words = [*words_of(config), *manner_words()]
+    words = [*words_of(config), *output_words()]
     command = [sys.executable, "-m", "milan_pipeline", stage, *words]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -57,10 +58,10 @@ def launch(stage: str, config: Any, processes: int) -> int:
 
 @contextlib.contextmanager
 def passing_signals_on(started: list[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Pass stop signals that come inside the block on to processes, which may yet be added."""
+    """Pass stop signals on to processes inside the block; more processes may be added."""
 
     def pass_on(number: int, _: FrameType | None) -> None:
-        # The terminal sends SIGINT to all; here it must only not end the wait for the others.
+        # A terminal sends SIGINT to all processes; this one goes on waiting for the others.
         for process in started if number != signal.SIGINT else []:
             process.send_signal(number)
 
@@ -73,11 +74,9 @@ def passing_signals_on(started: list[subprocess.Popen[bytes]]) -> Iterator[None]
 
 
 def _ended(started: list[subprocess.Popen[bytes]]) -> int:
-    """Wait for all processes; one that fails takes the others with it."""
+    """Wait for all processes; if one fails, end the others."""
     deadline = float("inf")
-    first: list[
-        int | None
-    ] = []  # exit codes at the first failure, before any process is ended here
+    first: list[int | None] = []  # exit codes at the first failure, before any is ended here
     while any(process.poll() is None for process in started):
         left = [process for process in started if process.returncode is None]
         if not first and any(process.returncode for process in started):
@@ -92,10 +91,11 @@ def _ended(started: list[subprocess.Popen[bytes]]) -> int:
     codes = [process.returncode for process in started]
     for rank, code in enumerate(first or codes):
         if code is not None and code < 0:
-            click.echo(
-                f"Error: process {rank} was ended by {signal.Signals(-code).name}, most often for "
-                "want of memory; run the same command again to go on",
-                err=True,
+            logger.error(
+                "process %d was ended by %s, most often because memory ran out; run the same "
+                "command again to go on",
+                rank,
+                signal.Signals(-code).name,
             )
     failed = [code for code in codes if code not in (0, EXIT_INTERRUPTED)]
     return max(EXIT_FAILED, *failed) if failed else max(codes)

@@ -1,4 +1,4 @@
-"""Slurm as it is: its own commands, asked and told; no scheduler of ours."""
+"""Slurm, by its own commands: what is in the queue, and how a job is submitted."""
 
 import dataclasses
 import shutil
@@ -31,12 +31,12 @@ class Queued:
 
 
 def queued_jobs(ending: str) -> dict[str, Queued]:
-    """Ask which of this user's jobs wait or run whose names end so; tell them by name.
+    """Return this user's jobs in the queue whose names have an ending, by name.
 
     Raises:
         StorageError: Slurm does not answer.
     """
-    listing = _told(["squeue", "--me", "--noheader", "--array", "--format=%F|%K|%j"])
+    listing = _output_of(["squeue", "--me", "--noheader", "--array", "--format=%F|%K|%j"])
     found: dict[str, Queued] = {}
     for line in listing.splitlines():
         job, task, name = line.split("|", 2)
@@ -72,7 +72,7 @@ def submit_script(
     if array is not None:
         words += [f"--array={in_ranges(array)}"]
     # With --parsable: the id and, where clusters are federated, the cluster's name.
-    return _told([*words, str(script)]).strip().partition(";")[0]
+    return _output_of([*words, str(script)]).strip().partition(";")[0]
 
 
 def in_ranges(numbers: Sequence[int]) -> str:
@@ -86,7 +86,7 @@ def in_ranges(numbers: Sequence[int]) -> str:
     return ",".join(f"{first}" if first == last else f"{first}-{last}" for first, last in ranges)
 
 
-def _told(words: list[str]) -> str:
+def _output_of(words: list[str]) -> str:
     """Run one of Slurm's commands and return what it says."""
     try:
         answer = subprocess.run(words, check=True, capture_output=True, text=True)  # noqa: S603

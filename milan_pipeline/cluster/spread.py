@@ -22,13 +22,13 @@ def spread(
     Args:
         spec: what is to be done.
         items: each a unit.
-        stop: passed on to the work; on Dask, also asked every moment.
+        stop: passed on to the work; on Dask, also checked twice a second.
         threads: here; 0 does the units in place.
         scheduler: address of a Dask scheduler whose workers do the units.
         processes: Dask workers that are started here to do them; None for both is threads.
 
     Raises:
-        MissingDataError: the cluster cannot be reached, or is gone, or lacks what is needed.
+        MissingDataError: the cluster cannot be reached or is gone, or a worker lacks something.
         MilanError: what the work raises; the first to fail ends it.
     """
     if not items:

@@ -1,12 +1,11 @@
-"""Work on many items that any process can do: told by names and numbers, begun once, then done.
+"""Work on many items that any process can do, described by names and numbers alone.
 
-What is told is small enough to be sent to other machines. What it takes to do an item (codecs, a
-teacher, a manifest) each process reads from the store itself.
+The description is small enough to be sent to other machines. Each process reads from the store
+itself what it takes to do an item (codecs, a teacher, a manifest).
 
-Which units a job of an array does: every N-th of the full list, told apart by K alone.
-
-Nothing is agreed on between parts: the list is the same for all, whatever is done of it already.
-So a part that is submitted again must be given the N of the first submission.
+`Part` says which units a job of an array does: every N-th of the full list. The list is the same
+for all parts, whatever is done already, so the parts need not communicate. A part that is submitted
+again must have the same N as before.
 """
 
 import dataclasses
@@ -22,23 +21,23 @@ ResultT = TypeVar("ResultT")
 
 
 class Work(Generic[ItemT, ResultT]):
-    """One process's: does item after item, in several threads at once where it is asked to."""
+    """Work that a process has begun; it does items, perhaps in several threads at once."""
 
     def do(self, item: ItemT, stop: StopRequest) -> ResultT:
-        """Do an item; the same item gives the same bytes, whoever does it.
+        """Do an item; the same item gives the same bytes in every process.
 
         Raises:
             InterruptedRunError: a stop was asked for.
-            StorageError: a store cannot be read or written; that may pass.
+            StorageError: a store cannot be read or written, which may be temporary.
         """
         raise NotImplementedError
 
     def end(self, state: str) -> None:
-        """Hear that nothing more will come, and how that ended: done or interrupted."""
+        """End the work, after its last item; `state` is "done" or "interrupted"."""
 
 
 class WorkSpec(Protocol[ItemT, ResultT]):
-    """Says what is to be done; equal ones are begun once in a process."""
+    """Describes work; a process begins equal ones only once."""
 
     def begin(self, number: int | None) -> Work[ItemT, ResultT]:
         """Read what every item needs.
@@ -49,7 +48,7 @@ class WorkSpec(Protocol[ItemT, ResultT]):
 
         Raises:
             MismatchError: what is here is not what the spec was made for.
-            StorageError: a store cannot be read; that may pass.
+            StorageError: a store cannot be read, which may be temporary.
         """
 
 

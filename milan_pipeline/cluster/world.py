@@ -1,11 +1,8 @@
-"""The processes that train one student together, as `torchrun` starts them: who, and agreements.
+"""The processes that train one student together, as `torchrun` starts them.
 
-Large tensors travel inside the model's wrapper (`world.py`); what is agreed on here is small
-and stays on the CPU (gloo), so that no agreement waits for a GPU.
-
-One model over several processes: copied whole (DDP) or sharded (FSDP2), and back again.
-
-Checkpoints hold whole tensors either way, so a run may go on with another number of processes.
+Values that they agree on are small and stay on the CPU (gloo), so that none waits for a GPU. The
+model is copied whole into each process (DDP) or sharded over them (FSDP2). Checkpoints hold whole
+tensors either way, so a run may go on with another number of processes.
 """
 
 import contextlib
@@ -27,7 +24,7 @@ from milan_pipeline.errors import ConfigError, MilanError, StorageError
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """Which process this is, and of how many; alone, every agreement is with itself.
+    """Which process this is, and of how many; a single process agrees with itself.
 
     Attributes:
         rank: of this process, from 0.
@@ -61,7 +58,7 @@ class World:
         return self.total(values_n) / self.size
 
     def gather(self, value: Any) -> list[Any]:
-        """Return all processes' values, by rank; for rare and small ones: they are pickled."""
+        """Return all processes' values, by rank; rarely and only small ones: they are pickled."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -69,7 +66,7 @@ class World:
         return values
 
     def wait_for_all(self) -> None:
-        """Return when every process has come here."""
+        """Return when every process has called this."""
         self.most(0)
 
 
@@ -133,7 +130,7 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
 
 
 def require_processes(*, fsdp: bool, started: bool) -> None:
-    """Refuse to shard in a process that nobody has started, or will start, as one of several.
+    """Refuse to shard in a process that is not one of several.
 
     Raises:
         ConfigError: sharding was asked for without processes to shard over.
@@ -171,11 +168,11 @@ def replicate(model: nn.Module, world: World, *, fsdp: bool) -> nn.Module:
 
 
 def settle(replica: nn.Module, loss: Callable[[], Tensor]) -> None:
-    """Let DDP deal the gradients into buckets for good, by a backward pass that counts for nothing.
+    """Have DDP assign gradients to buckets once and for all, by a backward pass without effect.
 
-    It deals them anew after its first one, in the order in which they came. That changes the order
-    in which they are added up, and with it the last bits: of the second step of an undisturbed
-    run, but of another step of one that goes on from a checkpoint.
+    DDP assigns them anew after its first backward pass, in the order in which they came. That
+    changes the order of additions, and so the last bits: from the second step of a run, but from
+    another step of a run that resumes from a checkpoint.
 
     Args:
         replica: from `replicate`; its buffers (BatchNorm's statistics) stay as they were.
@@ -190,9 +187,9 @@ def settle(replica: nn.Module, loss: Callable[[], Tensor]) -> None:
 
 
 def share_buffers(model: nn.Module, world: World) -> None:
-    """Give every process the first one's buffers, as DDP does before each step.
+    """Give every process the buffers of the first, as DDP does before each step.
 
-    Each one's own come of the images that it saw itself (BatchNorm's statistics).
+    Their own differ, by the images that each has processed (BatchNorm's statistics).
     """
     if world.size > 1:
         for buffer in model.buffers():
@@ -201,9 +198,9 @@ def share_buffers(model: nn.Module, world: World) -> None:
 
 @contextlib.contextmanager
 def accumulating(replica: nn.Module, *, last: bool) -> Iterator[None]:
-    """Run one micro batch; copies exchange gradients in the last one of a step alone.
+    """Run one micro batch; DDP exchanges gradients only in the last one of a step.
 
-    Shards do so in each, since whole gradients are what they have no room for.
+    FSDP does so in each, since it has no room for whole gradients.
     """
     if last or not isinstance(replica, DistributedDataParallel):
         yield
@@ -213,7 +210,7 @@ def accumulating(replica: nn.Module, *, last: bool) -> Iterator[None]:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor as it would be without sharding; every process must ask."""
+    """Return a tensor as it would be without sharding; every process must call this."""
     full: Any = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
     return cast("Tensor", full)
 
@@ -227,6 +224,6 @@ def like(tensor: Tensor, model: Tensor) -> Tensor:
 
 
 def own_part(tensor: Tensor) -> Tensor:
-    """Return what this process holds of a tensor, sharing its memory."""
+    """Return the part of a tensor that this process holds, sharing its memory."""
     local: Any = tensor.to_local() if isinstance(tensor, DTensor) else tensor
     return cast("Tensor", local.detach())

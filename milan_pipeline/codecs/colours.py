@@ -12,19 +12,19 @@ PERCENTILES = (2, 98)
 
 
 class TokenColours:
-    """Colours by the principal components of some tokens; other tokens go the same way."""
+    """Colours by the principal components of some tokens; other tokens are projected on them."""
 
     def __init__(self, tokens_TD: NDArray[np.float32]) -> None:
         """Find the components, and scale them so that 96% of these tokens are within 0..1.
 
         Args:
-            tokens_TD: at least 3, of a width of at least 3.
+            tokens_TD: at least 3 tokens, of a width of at least 3.
         """
         self._components = PCA(CHANNELS, random_state=0).fit(tokens_TD)
         projected_T3 = self._components.transform(tokens_TD)
         low_3, high_3 = np.percentile(projected_T3, PERCENTILES, axis=0)
         self._low_3 = low_3
-        # Tokens that are all alike have no spread to divide by.
+        # If all tokens are equal, there is no spread to divide by.
         self._spread_3 = np.where(high_3 > low_3, high_3 - low_3, 1)
 
     def __call__(self, tokens_xD: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,21 +1,17 @@
-"""Codecs of directions by components: what the transform and the vector codec have in common.
+"""The codecs of directions: what the transform codec and the vector codec have in common.
 
-A token is a centre plus a sum of components, each times a level. An index of a few bits picks a
-level for every component of a group at once; the indices of a token are packed bit by bit. The five
-arrays that say all of it are the same for both codecs, and so is decoding:
+A token is a centre plus a sum of components, each times a level. An index of a few bits selects a
+level for each component of a group. The indices of a token are packed into its bytes without gaps,
+from low to high bits. Both codecs have the same five arrays and decode in the same way:
 
-    centre (E, D) float32    one mean, or 256 centres, of which the first byte picks one
+    centre (E, D) float32    one mean, or 256 centres, of which the first byte selects one
     basis  (K, D) float32    orthonormal components, one a row
     level  (K, 256) float32  the value of each component for each index of its group
-    offset (K,) int32        bit of a token's codes at which the index of its group begins
-    bits   (K,) uint8        of that index, 1 to 8; bits and bytes go from low to high
+    offset (K,) int32        the bit of a token's codes at which the index of its group begins
+    bits   (K,) uint8        the bits of that index, 1 to 8
 
-Legend: n samples, N and T tokens, D target width, C bytes a token, K components, G indices (of the
-centre, if there are several, and of each group), R rows, E centres.
-
-Indices of a few bits each, packed into a token's bytes from low to high.
-
-Legend: n samples, N and T tokens, C bytes a token, P = 8 C bits, G indices.
+Legend: n samples, N and T tokens, D target width, C bytes a token, P = 8 C bits, K components, G
+indices (of the centre, if there are several, and of each group), R rows, E centres.
 """
 
 import abc
@@ -35,11 +31,12 @@ from milan_pipeline.errors import DataError
 
 Arrays = Mapping[str, NDArray[Any]]
 LEVELS = 256
+BYTE = 8
 DTYPES = {"centre": "<f4", "basis": "<f4", "level": "<f4", "offset": "<i4", "bits": "u1"}
 
 
 class IndexPacking:
-    """Where each index of a token lies, on one device."""
+    """Packs the indices of tokens into bytes and unpacks them, on one device."""
 
     def __init__(
         self, start_G: NDArray[np.int64], bits_G: NDArray[np.int64], size: int, device: torch.device
@@ -47,20 +44,21 @@ class IndexPacking:
         """Take a layout.
 
         Args:
-            start_G: bit at which each index begins, ascending.
-            bits_G: of each index, 1 to 8.
+            start_G: the bit at which each index begins, ascending.
+            bits_G: the bits of each index, 1 to 8.
             size: C.
-            device: of the codes.
+            device: the device of the codes.
         """
         whole = np.arange(size) * BYTE
         self._is_bytes = np.array_equal(start_G, whole) and bool((bits_G == BYTE).all())
         first_G = start_G // BYTE
         self._first_G = torch.from_numpy(first_G).to(device)
-        # The last byte has none after it; what it reads in place of that is masked away.
+        # The last byte has no byte after it; what is read instead is masked.
         self._second_G = torch.from_numpy(np.minimum(first_G + 1, size - 1)).to(device)
         self._shift_G = torch.from_numpy((start_G % BYTE).astype(np.int32)).to(device)
         self._mask_G = torch.from_numpy(((1 << bits_G) - 1).astype(np.int32)).to(device)
-        # For each bit, the index that it is of, and which bit of that; unused ones are of one more.
+        # For each bit: which index it belongs to, and which bit of the index it is. Unused bits
+        # belong to an additional index.
         owner_P = np.full(BYTE * size, len(start_G))
         shift_P = np.zeros(BYTE * size, np.int64)
         for number, (start, bits) in enumerate(zip(start_G, bits_G, strict=True)):
@@ -88,10 +86,11 @@ class IndexPacking:
         return (window_nNG >> self._shift_G) & self._mask_G
 
 
-class _Held(NamedTuple):
-    """The arrays, and what follows from them, on one device.
+class _DeviceArrays(NamedTuple):
+    """The arrays, and what is computed from them, on one device.
 
-    `row_RD` has what each value of each index adds to a token; an index's rows begin at `first_G`.
+    `row_RD` is what each value of each index adds to a token; the rows of an index begin at
+    `first_G`.
     """
 
     centre_ED: torch.Tensor
@@ -109,22 +108,22 @@ class ComponentCodec(Codec):
         """Take the arrays.
 
         Args:
-            spec: of this codec, its bytes a token settled.
+            spec: this codec, with its bytes a token.
             arrays: `centre`, `basis`, `level`, `offset` and `bits`.
 
         Raises:
-            DataError: they do not fit together.
+            DataError: the arrays do not fit together.
         """
         self.spec = spec
         self.arrays = _checked(spec, arrays)
-        self._places: dict[torch.device, _Held] = {}
+        self._by_device: dict[torch.device, _DeviceArrays] = {}
 
     def parameters(self) -> dict[str, Any]:
         """Return what the identity records."""
         return self.spec.parameters(hash_of(self.arrays))
 
     def try_encode(self, tokens_nND: torch.Tensor) -> Attempt:
-        """Code directions; a token of length zero has none, and its codes are of some other."""
+        """Encode directions; a token of length zero gets the codes of an arbitrary direction."""
         held = self._on(tokens_nND.device)
         sound_nN = tokens_nND.isfinite().all(dim=-1)
         direction_nND = directions(tokens_nND.masked_fill(~sound_nN[..., None], 0))
@@ -139,11 +138,11 @@ class ComponentCodec(Codec):
         return Attempt(Encoded(codes_nNC, None), sound_nN.all(dim=-1))
 
     def decode(self, codes_nNC: torch.Tensor, scale_nN: torch.Tensor | None) -> torch.Tensor:
-        """Add up the rows that the indices name: a centre, and levels times components."""
+        """Add up the rows that the indices select: a centre, and levels times components."""
         del scale_nN
         held = self._on(codes_nNC.device)
         row_TG = (held.packing.unpack(codes_nNC) + held.first_G).flatten(0, -2)
-        # Rows of all components together: a tenth of the time of levels first (measured).
+        # With the components multiplied in, this takes a tenth of the time (measured).
         token_TD = F.embedding_bag(row_TG, held.row_RD, mode="sum")
         return token_TD.reshape(*codes_nNC.shape[:-1], token_TD.shape[1])
 
@@ -156,12 +155,12 @@ class ComponentCodec(Codec):
         offset_K = self.arrays["offset"]
         return [np.flatnonzero(offset_K == at) for at in np.unique(offset_K)]
 
-    def _on(self, device: torch.device) -> _Held:
-        if device not in self._places:
-            self._places[device] = self._brought(device)
-        return self._places[device]
+    def _on(self, device: torch.device) -> _DeviceArrays:
+        if device not in self._by_device:
+            self._by_device[device] = self._to_device(device)
+        return self._by_device[device]
 
-    def _brought(self, device: torch.device) -> _Held:
+    def _to_device(self, device: torch.device) -> _DeviceArrays:
         arrays, groups = self.arrays, self.groups()
         starts, firsts = np.unique(arrays["offset"], return_index=True)
         bits = arrays["bits"][firsts].astype(np.int64)
@@ -177,7 +176,7 @@ class ComponentCodec(Codec):
         size = self.spec.token_bytes or 0
         first_G = np.cumsum([0, *(len(part) for part in parts[:-1])], dtype=np.int32)
         tensors = {name: torch.from_numpy(values).to(device) for name, values in arrays.items()}
-        return _Held(
+        return _DeviceArrays(
             centre_ED=tensors["centre"],
             basis_KD=tensors["basis"],
             level_K256=tensors["level"],
@@ -188,16 +187,16 @@ class ComponentCodec(Codec):
 
 
 class TransformCodec(ComponentCodec):
-    """Principal components, each quantised by itself."""
+    """Principal components, each quantised separately."""
 
     def _indices(self, value_TK: torch.Tensor, level_K256: torch.Tensor) -> torch.Tensor:
-        # Unused levels are infinite, and so is the border before them: nothing lies beyond.
+        # Unused levels are infinite, so no value is above the border before them.
         border_K255 = (level_K256[:, 1:] + level_K256[:, :-1]) / 2
         return torch.searchsorted(border_K255, value_TK.T.contiguous()).T
 
 
 class VectorCodec(ComponentCodec):
-    """A centre, and components of what is left, quantised in groups."""
+    """A centre, and components of the residual, quantised in groups."""
 
     def _indices(self, value_TK: torch.Tensor, level_K256: torch.Tensor) -> torch.Tensor:
         groups = [torch.from_numpy(group).to(value_TK.device) for group in self.groups()]
@@ -206,7 +205,7 @@ class VectorCodec(ComponentCodec):
 
 
 def nearest(vector_TD: torch.Tensor, centre_ED: torch.Tensor) -> torch.Tensor:
-    """Return the index (T,) of the centre that is nearest to each vector."""
+    """Return the index (T,) of the nearest centre of each vector."""
     if len(centre_ED) == 1:
         return torch.zeros(len(vector_TD), dtype=torch.int64, device=vector_TD.device)
     half_square_E = centre_ED.square().sum(dim=1) / 2
@@ -214,10 +213,10 @@ def nearest(vector_TD: torch.Tensor, centre_ED: torch.Tensor) -> torch.Tensor:
 
 
 def hash_of(arrays: Arrays) -> str:
-    """Hash arrays by name, type, shape and bytes: the same wherever they are kept."""
+    """Hash arrays by name, type, shape and bytes, independent of where they are stored."""
     digest = hashlib.sha256()
     for name, dtype in DTYPES.items():
-        with np.errstate(invalid="ignore"):  # of another type: it is another codec's
+        with np.errstate(invalid="ignore"):  # an array of another type is another codec's
             values = np.ascontiguousarray(arrays[name], dtype=dtype)
         digest.update(f"{name} {dtype} {values.shape} ".encode())
         digest.update(values.tobytes())
@@ -225,7 +224,7 @@ def hash_of(arrays: Arrays) -> str:
 
 
 def array_shapes(spec: CodecSpec, width: int) -> dict[str, tuple[int, ...]]:
-    """Return the arrays' shapes for targets of width D, with the most components there can be."""
+    """Return the arrays' shapes for targets of width D, with the most components possible."""
     components = most_components(spec, width)
     return {
         "centre": (LEVELS if spec.name == "vector" else 1, width),
@@ -237,7 +236,7 @@ def array_shapes(spec: CodecSpec, width: int) -> dict[str, tuple[int, ...]]:
 
 
 def most_components(spec: CodecSpec, width: int) -> int:
-    """Return how many components a codec may have: at least a bit for each, and D at most."""
+    """Return the most components of a codec: each has at least one bit, and there are at most D."""
     return min(width, 8 * spec.code_width(width))
 
 
@@ -258,6 +257,3 @@ def _checked(spec: CodecSpec, arrays: Arrays) -> dict[str, NDArray[Any]]:
     if not sound:
         raise DataError(f"the arrays of the codec {spec.name} do not fit together; make it again")
     return held
-
-
-BYTE = 8

@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from milan_pipeline.codecs.components import (
+    BYTE,
     LEVELS,
     Arrays,
     ComponentCodec,
@@ -27,8 +28,7 @@ from milan_pipeline.codecs.spectrum import directions, fill_water, spectrum_of
 from milan_pipeline.errors import DataError
 
 ROUNDS = 25
-"""Of k-means: more gain nothing that can be measured."""
-BYTE = 8
+"""Iterations of k-means; more of them have no measurable effect."""
 Progress = Callable[[int], object]
 
 
@@ -38,13 +38,13 @@ def fit_codec(
     """Fit a transform or a vector codec; the same sample gives the same codec.
 
     Args:
-        spec: with `needs_fit`.
-        tokens_TD: float targets, CLS and patches alike.
-        progress: is told of each codebook that is done; there are `codebooks` of them.
+        spec: a codec that needs fitting.
+        tokens_TD: float targets, of CLS and of patches.
+        progress: called with 1 for each codebook that is done; there are `codebooks` of them.
 
     Raises:
-        ConfigError: the codec would take more than int8.
-        DataError: a token is not finite, or there is none.
+        ConfigError: the codec would take more bytes than int8.
+        DataError: a token is not finite, or there are no tokens.
     """
     if not len(tokens_TD) or not bool(tokens_TD.isfinite().all()):
         raise DataError(
@@ -54,7 +54,7 @@ def fit_codec(
     spec = spec.for_width(tokens_TD.shape[1])
     direction_TD = directions(tokens_TD).cpu().numpy()
     fit = fit_transform if spec.name == "transform" else fit_vector
-    # With several threads k-means adds in the order in which they end, and last bits differ.
+    # With several threads, k-means adds in the order in which they end, which changes last bits.
     with threadpool_limits(limits=1):
         return fit(spec, direction_TD, progress)
 
@@ -98,12 +98,12 @@ def fit_transform(
 def fit_vector(
     spec: CodecSpec, direction_TD: NDArray[np.float32], progress: Progress
 ) -> VectorCodec:
-    """Fit 256 centres, and product codebooks in the rotated space of what they leave.
+    """Fit 256 centres, and product codebooks of the rotated residual.
 
-    A first stage of whole vectors takes what is not Gaussian; the residual is rotated to its
-    principal components, which are dealt to the bytes so that each has as much to say: the
-    parametric solution of optimised product quantisation (Ge et al., arXiv 1311.4055, section 3.2),
-    with bits by reverse water-filling for variances.
+    The first stage quantises whole vectors and covers what is not Gaussian. The residual is rotated
+    to its principal components, which are distributed over the bytes so that each byte carries as
+    much information: the parametric solution of optimised product quantisation (Ge et al., arXiv
+    1311.4055, section 3.2), with bits by reverse water-filling in the place of variances.
     """
     size = spec.code_width(direction_TD.shape[1])
     centre_ED = _padded(_centres(direction_TD, LEVELS))
@@ -111,7 +111,7 @@ def fit_vector(
     centre_T = nearest(torch.from_numpy(direction_TD), torch.from_numpy(centre_ED)).numpy()
     residual_TD = direction_TD - centre_ED[centre_T]
     _, variance_D, component_DD = spectrum_of(residual_TD)
-    group_K = _dealt(variance_D[: most_components(spec, len(variance_D))], size - 1)
+    group_K = _distributed(variance_D[: most_components(spec, len(variance_D))], size - 1)
     basis_KD = component_DD[: len(group_K)]
     value_TK = (residual_TD @ basis_KD.T).astype(np.float32)
     level_K256 = np.zeros((len(group_K), LEVELS))
@@ -130,9 +130,9 @@ def fit_vector(
 
 
 def _whole_bits(variance_D: NDArray[np.float64], bits: int) -> NDArray[np.int64]:
-    """Share out whole bits, up to 8 a component: each next bit goes where most error is left.
+    """Allocate whole bits, up to 8 a component; each bit goes to the component of largest error.
 
-    Which is reverse water-filling with whole bits: one divides a component's error by four.
+    This is reverse water-filling with whole bits: a bit divides a component's error by four.
     """
     bits_D = np.zeros(len(variance_D), np.int64)
     error_D = variance_D.copy()
@@ -143,18 +143,18 @@ def _whole_bits(variance_D: NDArray[np.float64], bits: int) -> NDArray[np.int64]
     return bits_D
 
 
-def _dealt(variance_D: NDArray[np.float64], groups: int) -> NDArray[np.int64]:
-    """Deal components, of descending variance, to groups that have as many bits' worth each.
+def _distributed(variance_D: NDArray[np.float64], groups: int) -> NDArray[np.int64]:
+    """Distribute components, of descending variance, over groups of about equal numbers of bits.
 
     Returns:
-        The group of each component that is coded (K,); at least one for every group.
+        The group of each component that is coded (K,); each group has at least one component.
     """
     bits_D = fill_water(variance_D, BYTE * groups)
     coded = max(groups, int((bits_D > 0).sum()))
     filled_G = np.zeros(groups)
     group_K = np.zeros(coded, np.int64)
     for component in range(coded):
-        # So that no group stays empty, the first ones are dealt around.
+        # The first components go to one group each, so that no group stays empty.
         group = component if component < groups else int(filled_G.argmin())
         group_K[component] = group
         filled_G[group] += bits_D[component]
@@ -166,12 +166,12 @@ def _centres(vector_TD: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     count = min(count, len(vector_TD))
     means = KMeans(count, n_init=1, max_iter=ROUNDS, random_state=0, copy_x=False)
     with warnings.catch_warnings():
-        # Fewer different vectors than centres: then some centres are alike.
+        # Raised if there are fewer different vectors than centres; then some centres are equal.
         warnings.simplefilter("ignore", ConvergenceWarning)
         found: NDArray[np.float32] = means.fit(vector_TD).cluster_centers_
     return found.astype(np.float32)
 
 
 def _padded(centre_ED: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Repeat the last of fewer than 256 centres; the first of equal ones is found nearest."""
+    """Repeat the last centre up to 256; of equal centres, the first counts as the nearest."""
     return np.pad(centre_ED, ((0, LEVELS - len(centre_ED)), (0, 0)), mode="edge")

@@ -1,13 +1,10 @@
-"""What every codec is: float tokens to codes and back, on the device of the tensors it gets.
+"""The interface of every codec: float tokens to codes and back; and the codes of mask priors.
 
-Legend: n samples, N tokens (CLS first), D target width, C code width.
+Beside a fitted codec, the prior takes one byte a patch: its logarithm, in eighths of an octave. A
+prior p becomes round(-8 log2 p), so it is decoded within a factor of 2^(1/16), 4.4%, over 32
+octaves. It is never zero, so every patch can be drawn. Only ratios of priors matter to the draw.
 
-The mask prior in one byte a patch: its logarithm, in eighths of an octave.
-
-A prior p becomes round(-8 log2 p), so it comes back within a factor of 2^(1/16), 4.4%, over 32
-octaves, and is never zero: every patch stays drawable. Only ratios matter to the draw.
-
-Legend: n samples, L patches.
+Legend: n samples, N tokens (CLS first), L patches, D target width, C code width.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -38,30 +35,30 @@ class Encoded(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """What encoding gave, and for which samples that can be used: `(n,)` bool, on the device."""
+    """The result of encoding, and which samples the codec could encode: `(n,)` bool."""
 
     encoded: Encoded
     fits_n: torch.Tensor
 
 
 class Codec(Protocol):
-    """A way to store targets. Encode and decode run on the device of the tensors they get.
+    """A way to store targets; encodes and decodes on the device of the given tensors.
 
     Attributes:
-        spec: which codec it is, and what its codes look like.
+        spec: which codec it is, and the form of its codes.
     """
 
     spec: CodecSpec
 
     def parameters(self) -> dict[str, Any]:
-        """Return what the identity records: all that shapes bytes, fitted arrays by their hash."""
+        """Return what the identity records, the hash of fitted arrays included."""
         ...
 
     def try_encode(self, tokens_nND: torch.Tensor) -> Attempt:
         """Encode float tokens without waiting for the device.
 
-        The verdict travels with the codes: `require_encodable` where they land. Codes of a sample
-        that does not fit are meaningless.
+        The caller checks `fits_n`, for instance with `require_encodable`, when the codes are on the
+        host. The codes of a sample that does not fit have no meaning.
         """
         ...
 
@@ -76,12 +73,12 @@ class Codec(Protocol):
         return attempt.encoded
 
     def decode(self, codes_nNC: torch.Tensor, scale_nN: torch.Tensor | None) -> torch.Tensor:
-        """Return float32 tokens `(n, N, D)`, or of any other leading shape."""
+        """Return float32 tokens `(n, N, D)`; other leading shapes work, too."""
         ...
 
 
 def require_encodable(fits: bool, where: str = "") -> None:
-    """Refuse what a codec could not encode.
+    """Raise an error if a codec could not encode its input.
 
     Args:
         fits: whether it could.
@@ -100,20 +97,20 @@ def require_encodable(fits: bool, where: str = "") -> None:
 STEPS_PER_OCTAVE = 8
 LARGEST_CODE = 255
 LARGEST_FACTOR = 2 ** (0.5 / STEPS_PER_OCTAVE)
-"""By which a prior may come back too large, or too small."""
+"""A decoded prior is at most this factor too large, or too small."""
 SMALLEST_FLOAT = float(np.finfo(np.float32).tiny)
 DECODED = np.exp2(-np.arange(LARGEST_CODE + 1) / STEPS_PER_OCTAVE).astype(np.float32)
 
 
 def encode_prior(prior_nL: torch.Tensor) -> torch.Tensor:
-    """Return uint8 codes of float32 priors, at most 1; what is not above zero gets the last."""
+    """Return uint8 codes of float32 priors of at most 1; priors of zero or less get code 255."""
     steps = torch.log2(prior_nL.clamp_min(SMALLEST_FLOAT)) * -STEPS_PER_OCTAVE
     return steps.round().clamp(0, LARGEST_CODE).to(torch.uint8)
 
 
 def decode_prior(stored: NDArray[Any]) -> NDArray[np.float32]:
-    """Return float32 priors above zero from what is stored: uint8 codes, or priors as they are."""
-    # A patch that softmax rounded to zero must stay drawable.
+    """Return float32 priors above zero of stored ones: uint8 codes, or the priors themselves."""
+    # A patch whose prior softmax rounded to zero must still be drawn at times.
     is_coded = stored.dtype == np.uint8
     prior: NDArray[np.float32] = DECODED[stored] if is_coded else stored.clip(SMALLEST_FLOAT)
     return prior

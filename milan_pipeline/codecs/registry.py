@@ -1,4 +1,4 @@
-"""From names and recorded parameters to codecs."""
+"""Make codecs from names and from recorded parameters."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +24,7 @@ FITTED: dict[str, type[ComponentCodec]] = {"transform": TransformCodec, "vector"
 
 
 def make_codec(text: str) -> Codec:
-    """Return the codec of a value of `--codec` that needs no fitting.
+    """Return the codec for a value of `--codec` that needs no fitting.
 
     Raises:
         ConfigError: there is no such codec, or it must be fitted.
@@ -40,10 +40,11 @@ def codec_of(parameters: Mapping[str, Any], arrays: Arrays | None = None) -> Cod
 
     Args:
         parameters: what the identity records.
-        arrays: of a fitted codec.
+        arrays: the arrays of a fitted codec.
 
     Raises:
-        DataError: this version does not know it, or the arrays are not those of the identity.
+        DataError: this version does not know the codec, or the arrays are not those of the
+            identity.
     """
     spec = spec_of(parameters)
     if not spec.needs_fit:

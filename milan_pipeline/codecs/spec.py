@@ -1,7 +1,7 @@
-"""Which codec, with which options: all that is known of it before anything is fitted.
+"""A codec by name and options: everything that is known before it is fitted.
 
-Lossy codecs below a byte a component store directions, since the loss normalises targets: a decoded
-token has the original's direction, nearly, and a length near 1.
+Codecs of less than a byte a component store directions, since the loss normalises targets: a
+decoded token has nearly the direction of the original, and a length near 1.
 """
 
 import dataclasses
@@ -14,15 +14,15 @@ import numpy as np
 from milan_pipeline.errors import ConfigError, DataError
 
 CODE_TYPES = {"float16": "<f2", "bfloat16": "<u2", "int8": "i1", "transform": "u1", "vector": "u1"}
-"""Every codec, and the type of its codes; bfloat16 goes as its bits, numpy having no such type."""
+"""All codecs, and the types of their codes; bfloat16 is stored as uint16, as numpy lacks it."""
 FITTED = ("transform", "vector")
 LEVELS = {"high": "vector:ratio=12", "compact": "vector:ratio=24", "tiny": "vector:ratio=60"}
 FORMAT_VERSION = 1
-"""Of the fitted codecs."""
+"""Version of the fitted codecs' format."""
 FLOAT16_BYTES = 2
 LEAST_BYTES = 2
 UNFITTED = "0" * 64
-"""Stands for the hash of arrays that are yet to be fitted."""
+"""Stands for the hash of arrays that are not fitted yet."""
 OPTION = re.compile(r"(bytes|ratio)=(\d+(?:\.\d+)?)")
 CODEC_HELP = (
     "How targets are stored: float16, bfloat16, int8; high, compact or tiny, which are 12, 24 and "
@@ -37,8 +37,8 @@ class CodecSpec:
 
     Attributes:
         name: a key of `CODE_TYPES`.
-        token_bytes: of a fitted codec: bytes a token, or None while only the ratio is known.
-        ratio: of a fitted codec: how many times smaller than float16, if that was given.
+        token_bytes: bytes a token of a fitted codec; None while only the ratio is known.
+        ratio: how many times smaller than float16 a fitted codec is, if that was given.
     """
 
     name: str
@@ -47,7 +47,7 @@ class CodecSpec:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the codes."""
+        """Type of the codes."""
         return np.dtype(CODE_TYPES[self.name])
 
     @property
@@ -57,19 +57,19 @@ class CodecSpec:
 
     @property
     def needs_fit(self) -> bool:
-        """Whether it has arrays that are fitted to a sample of the targets."""
+        """Whether the codec has arrays that are fitted to a sample of the targets."""
         return self.name in FITTED
 
     @property
     def prior_dtype(self) -> np.dtype[Any]:
-        """How the mask prior is stored: as it is, or in eighths of an octave (`prior_codes`)."""
+        """Type of the stored mask prior: float32, or uint8 codes (`interface.encode_prior`)."""
         return np.dtype(np.uint8 if self.needs_fit else np.float32)
 
     def for_width(self, width: int) -> "CodecSpec":
-        """Settle the bytes a token for targets of width D.
+        """Return the codec with its bytes a token for targets of width D.
 
         Raises:
-            ConfigError: they are more than int8 takes.
+            ConfigError: these are more bytes than int8 takes.
         """
         if not self.needs_fit:
             return self
@@ -89,14 +89,14 @@ class CodecSpec:
         return self.for_width(width).token_bytes or width
 
     def payload_bytes(self, width: int) -> int:
-        """Return what one token takes, its scale included."""
+        """Return the bytes of one token, its scale included."""
         return self.code_width(width) * self.dtype.itemsize + FLOAT16_BYTES * self.has_scale
 
     def parameters(self, arrays: str = UNFITTED) -> dict[str, Any]:
         """Return what the identity records.
 
         Args:
-            arrays: hash of the fitted arrays, where there are any.
+            arrays: hash of the fitted arrays, if the codec has any.
         """
         if not self.needs_fit:
             return {"name": self.name}
@@ -110,10 +110,10 @@ class CodecSpec:
 
 
 def parse_codec(text: str) -> CodecSpec:
-    """Read the value of `--codec`: a level, or a name with `:bytes=N` (a token) or `:ratio=X`.
+    """Parse the value of `--codec`: a level, or a name with `:bytes=N` (a token) or `:ratio=X`.
 
     Raises:
-        ConfigError: there is no such codec, or it lacks an option.
+        ConfigError: there is no such codec, or an option is missing or wrong.
     """
     name, _, given = LEVELS.get(text, text).partition(":")
     option = OPTION.fullmatch(given)
@@ -139,10 +139,10 @@ def parse_codec(text: str) -> CodecSpec:
 
 
 def spec_of(parameters: Mapping[str, Any]) -> CodecSpec:
-    """Rebuild the spec that an identity's codec records.
+    """Rebuild the spec from the codec's part of an identity.
 
     Raises:
-        DataError: this version does not know the codec, or not this version of its format.
+        DataError: this program does not know the codec, or not this version of its format.
     """
     name, version = str(parameters.get("name")), parameters.get("version")
     if name in CODE_TYPES and isinstance(version, int) and version > FORMAT_VERSION:

@@ -1,4 +1,4 @@
-"""Principal components of directions, and what a Gaussian with their variances can be coded in.
+"""Principal components of directions, and the bits that a Gaussian of their variances needs.
 
 Legend: T tokens, D target width.
 """
@@ -22,9 +22,9 @@ class Spectrum(NamedTuple):
 
 
 def directions(tokens_xD: torch.Tensor) -> torch.Tensor:
-    """Scale tokens, of any finite size, to length 1, in float32; one of length zero stays zero."""
+    """Scale tokens of any finite length to length 1, in float32; zero stays zero."""
     tokens_xD = tokens_xD.to(torch.float32)
-    # By the largest component first, so that squares neither overflow nor vanish.
+    # Divided by the largest component first, so that squares neither overflow nor vanish.
     largest = tokens_xD.abs().amax(dim=-1, keepdim=True)
     return F.normalize(tokens_xD / largest.masked_fill(largest == 0, 1), dim=-1)
 
@@ -41,21 +41,21 @@ def spectrum_of(vectors_TD: NDArray[np.float32]) -> Spectrum:
 
 
 def fill_water(variance_D: NDArray[np.float64], bits: float) -> NDArray[np.float64]:
-    """Share out bits among Gaussian components by reverse water-filling.
+    """Allocate bits to Gaussian components by reverse water-filling.
 
     (Cover and Thomas, Elements of Information Theory, theorem 10.3.3.)
 
     Args:
-        variance_D: of the components.
-        bits: in all.
+        variance_D: variances of the components.
+        bits: bits of all components together.
 
     Returns:
-        Bits (D,) of each component, as fractions; zero below the water.
+        Bits (D,) of each component, as fractions; zero below the water level.
     """
     positive = variance_D[variance_D > 0]
     if not len(positive):
         return np.zeros_like(variance_D)
-    # With the whole of the bits on every component the level is below any solution.
+    # If every component had all the bits, the level would be below any solution.
     low, high = np.log2(positive.min()) - 2 * bits, np.log2(positive.max())
     for _ in range(BISECTIONS):
         level = (low + high) / 2
@@ -64,16 +64,16 @@ def fill_water(variance_D: NDArray[np.float64], bits: float) -> NDArray[np.float
 
 
 def gaussian_bound(variance_D: NDArray[np.float64], distortion: float) -> tuple[float, int]:
-    """Return the fewest bits that a Gaussian can be coded in, at a mean squared error.
+    """Return the fewest bits that can code a Gaussian with a given mean squared error.
 
     (Cover and Thomas, theorem 10.3.3.)
 
     Args:
-        variance_D: of its components.
+        variance_D: variances of its components.
         distortion: mean squared error, summed over components.
 
     Returns:
-        Bits a vector, and how many components are above the water, and so are coded at all.
+        Bits a vector, and the number of components above the water level, which alone are coded.
     """
     if distortion >= variance_D.sum():
         return 0.0, 0
@@ -93,9 +93,9 @@ def _bits_above(variance_D: NDArray[np.float64], log_level: float) -> NDArray[np
 
 
 def effective_rank(variance_D: NDArray[np.float64]) -> float:
-    """Return how many components of equal variance have as much entropy among their shares.
+    """Return the number of components of equal variance that have the same entropy of shares.
 
-    (Roy and Vetterli, The effective rank, EUSIPCO 2007, of variances.)
+    (Roy and Vetterli, The effective rank, EUSIPCO 2007, applied to variances.)
     """
     share_D = variance_D[variance_D > 0] / variance_D.sum()
     return float(np.exp(-(share_D * np.log(share_D)).sum()))

@@ -1,16 +1,15 @@
-"""What a command says: its summary or report on standard output, all else on standard error.
+"""What a command prints: its summary or report on standard output, all else on standard error.
 
-    as it comes   summary lines or the report; beside them notes, warnings and progress bars
+    by default    summary lines or the report; beside them notes, warnings and progress bars
     --quiet       the report of a command that reports; beside it errors
     --verbose     also what is done to each unit and shard, by Python's logging
     --debug       also what is read and written, and the traceback of an error
     --json        one JSON document on standard output, and beside it the lines, unless --quiet
 
-Library and stages say nothing but through here, and log by `logging.getLogger(__name__)`.
-
-One progress bar for everything that takes more than a few seconds.
-
-Numbers in words.
+Only stages print, and only by the functions here. The library logs by
+`logging.getLogger(__name__)`: a record of level NOTE or WARNING is printed as by `note` and
+`warn`. Here are also the progress bar of whatever takes more than a few seconds, and how sizes and
+tables are written.
 """
 
 import contextlib
@@ -20,18 +19,18 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
 from tqdm import tqdm
 
 LOGGERS = ("milan_pipeline", "stages")
-"""Whose logs are shown; those of other packages are as they were."""
+"""The packages whose logs are printed; logging of other packages is left as it is."""
 
 
-class Loudness(enum.IntEnum):
-    """How much is said."""
+class Verbosity(enum.IntEnum):
+    """How much is printed."""
 
     QUIET = 0
     NORMAL = 1
@@ -39,48 +38,51 @@ class Loudness(enum.IntEnum):
     DEBUG = 3
 
 
+NOTE = 25
+"""The level of log records that are of use to any user, though nothing is wrong."""
+PREFIXES = {NOTE: "", logging.WARNING: "Warning: ", logging.ERROR: "Error: "}
 LEVELS = {
-    Loudness.QUIET: logging.ERROR,
-    Loudness.NORMAL: logging.WARNING,
-    Loudness.VERBOSE: logging.INFO,
-    Loudness.DEBUG: logging.DEBUG,
+    Verbosity.QUIET: logging.ERROR,
+    Verbosity.NORMAL: NOTE,
+    Verbosity.VERBOSE: logging.INFO,
+    Verbosity.DEBUG: logging.DEBUG,
 }
 
 
 @dataclasses.dataclass
-class _Manner:
-    """How the command that runs speaks, and the facts that its document will have."""
+class _Output:
+    """How the command that runs prints, and the facts that its document will have."""
 
-    loudness: Loudness = Loudness.NORMAL
+    verbosity: Verbosity = Verbosity.NORMAL
     as_json: bool = False
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-_manner = _Manner()  # of the process, its threads included; `speaking` alone changes it
+_output = _Output()  # of the process, its threads included; `output` alone changes it
 
 
 @contextlib.contextmanager
-def speaking(loudness: Loudness, *, as_json: bool = False) -> Iterator[None]:
-    """Speak in one manner inside the block; at its end, print the facts that JSON was asked of."""
-    before = dataclasses.replace(_manner)
-    _manner.loudness, _manner.as_json, _manner.facts = loudness, as_json, {}
+def output(verbosity: Verbosity, *, as_json: bool = False) -> Iterator[None]:
+    """Print so much inside the block; at its end, with `as_json`, the facts as one document."""
+    before = dataclasses.replace(_output)
+    _output.verbosity, _output.as_json, _output.facts = verbosity, as_json, {}
     try:
-        with _logging(LEVELS[loudness]):
+        with _logging(LEVELS[verbosity]):
             yield
-        if _manner.facts:
-            _print(json.dumps(_manner.facts, indent=1))
+        if _output.facts:
+            _print(json.dumps(_output.facts, indent=1))
     finally:
-        _manner.loudness, _manner.as_json, _manner.facts = (
-            before.loudness, before.as_json, before.facts,
+        _output.verbosity, _output.as_json, _output.facts = (
+            before.verbosity, before.as_json, before.facts,
         )  # fmt: skip
 
 
 def say(text: str, **facts: Any) -> None:
     """Say a line of a summary; with --json, its facts join the document."""
     if not is_quiet():
-        _print(text, err=_manner.as_json)
-    if _manner.as_json:
-        _manner.facts |= facts
+        _print(text, err=_output.as_json)
+    if _output.as_json:
+        _output.facts |= facts
 
 
 def say_counts(place: str, counts: Mapping[str, Any]) -> None:
@@ -90,7 +92,7 @@ def say_counts(place: str, counts: Mapping[str, Any]) -> None:
 
 
 def say_nothing_to_do(place: str, why: str) -> None:
-    """Say that a place holds already what it is to hold."""
+    """Say that an output is complete already."""
     say(f"{place}: nothing to do, {why}", out=place, nothing_to_do=True)
 
 
@@ -99,10 +101,10 @@ def report(lines: Iterable[str] = (), document: Any = None) -> None:
 
     Lines may come in several calls, the document in the last of them.
     """
-    if not (_manner.as_json and is_quiet()):
+    if not (_output.as_json and is_quiet()):
         for line in lines:
-            _print(line, err=_manner.as_json)
-    if _manner.as_json and document is not None:
+            _print(line, err=_output.as_json)
+    if _output.as_json and document is not None:
         _print(json.dumps(document, indent=1))
 
 
@@ -118,27 +120,27 @@ def warn(text: str) -> None:
 
 
 def is_quiet() -> bool:
-    """Tell whether nothing but reports and errors is to be seen."""
-    return _manner.loudness is Loudness.QUIET
+    """Tell whether only reports and errors are printed."""
+    return _output.verbosity is Verbosity.QUIET
 
 
 def is_json() -> bool:
     """Tell whether a JSON document is to be printed in place of lines."""
-    return _manner.as_json
+    return _output.as_json
 
 
 def fits_terminal(text: str) -> bool:
-    """Tell whether no line is wider than the terminal that it is for; off a terminal none is."""
+    """Tell whether all lines fit the terminal; true where standard output is no terminal."""
     if not sys.stdout.isatty():
         return True
     return max(map(len, text.splitlines())) <= shutil.get_terminal_size().columns
 
 
-def manner_words() -> list[str]:
-    """Return the words of a command line that has another process speak as this one does."""
-    loud = _manner.loudness
-    words = [] if loud is Loudness.NORMAL else [f"--{loud.name.lower()}"]
-    return [*words, "--json"] if _manner.as_json else words
+def output_words() -> list[str]:
+    """Return the options that have another process print as much as this one."""
+    asked = _output.verbosity
+    words = [] if asked is Verbosity.NORMAL else [f"--{asked.name.lower()}"]
+    return [*words, "--json"] if _output.as_json else words
 
 
 def _print(text: str, *, err: bool = False) -> None:
@@ -147,11 +149,13 @@ def _print(text: str, *, err: bool = False) -> None:
 
 
 class _BesideBars(logging.Handler):
-    """Writes to the standard error of the moment."""
+    """Writes log records to standard error, above progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
-        _print(self.format(record), err=True)
+        """Write one record; notes, warnings and errors look as those of stages do."""
+        prefix = PREFIXES.get(record.levelno)
+        text = self.format(record) if prefix is None else f"{prefix}{record.getMessage()}"
+        _print(text, err=True)
 
 
 @contextlib.contextmanager
@@ -163,7 +167,7 @@ def _logging(level: int) -> Iterator[None]:
     for logger in loggers:
         logger.addHandler(handler)
         logger.setLevel(level)
-        logger.propagate = False  # or handlers that other packages give the root say it again
+        logger.propagate = False  # else the root logger's handlers would print it again
     try:
         yield
     finally:
@@ -177,13 +181,13 @@ LINE = (
     "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
     "[{elapsed}<{remaining}, {rate_noinv_fmt}]"
 )
-"""Seconds an image would be another unit than images a second, so the rate is never turned over."""
+"""The rate is images a second, always: tqdm would write a slow one as seconds an image."""
 
 
 def progress_bar(
     description: str, *, total: int, initial: int = 0, shown: bool = True, unit: str = "images"
 ) -> "tqdm[Any]":
-    """Open a bar that counts, shows the rate and the time left; silent off a terminal.
+    """Open a progress bar with the count, the rate and the time left; hidden off a terminal.
 
     It stays one line, however narrow the terminal is or becomes.
     """
@@ -202,7 +206,7 @@ STEPS = ("kB", "MB", "GB", "TB", "PB")
 
 
 def short_bytes(size: float) -> str:
-    """Return a size as people say it: "1.3 GB", by powers of 1000."""
+    """Return a size in a rounded unit, by powers of 1000: "1.3 GB"."""
     if size < 1000:
         return f"{size:.4g} bytes"
     step = -1
@@ -212,5 +216,22 @@ def short_bytes(size: float) -> str:
 
 
 def bytes_text(size: int) -> str:
-    """Return a size exactly and as people say it: "1312345678 (1.31 GB)"."""
+    """Return a size exactly and in a rounded unit: "1312345678 (1.31 GB)"."""
     return f"{size}" if size < 1000 else f"{size} ({short_bytes(size)})"
+
+
+def aligned(rows: Sequence[Sequence[str]], *, gap: int = 3) -> list[str]:
+    """Return a table's lines: the first column aligned to the left, the others to the right.
+
+    Args:
+        rows: the cells of each line, headings first.
+        gap: spaces between columns.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        (" " * gap).join(
+            f"{cell:{'>' if number else '<'}{width}}"
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]

@@ -1,7 +1,4 @@
-"""Which device to compute with, and what to ask of its memory.
-
-The most memory that this process has held so far, in the machine and on its GPU.
-"""
+"""Choose the device to compute with, and tell how much memory the process has used at most."""
 
 import ctypes
 import resource
@@ -42,7 +39,7 @@ def pick_device(name: str, number: int | None = None) -> torch.device:
 
 
 def _require_gpu(device: torch.device) -> None:
-    """Look for a GPU without making a context there, which would take some of its memory.
+    """Look for a GPU without a CUDA context, which would take some of its memory.
 
     Raises:
         RuntimeError: there is no such GPU.

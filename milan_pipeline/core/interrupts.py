@@ -1,7 +1,7 @@
 """Stop at a good point when asked: a first Ctrl-C, SIGTERM and SIGUSR1 set a flag, no more.
 
-A second Ctrl-C kills: outputs are such that this does them no harm. While there is nothing to keep
-yet, any point is a good one: see `exiting_at_once`.
+A second Ctrl-C kills the process, which does no harm to outputs. While there is nothing to keep
+yet, the process may end at any point: see `exiting_at_once`.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ class StopRequest:
         self.signal_name: str | None = None
 
     def agreed(self, most: Callable[[float], float]) -> "StopRequest":
-        """Return the request that all processes of the run know of; every one must come here.
+        """Return the request that all processes of the run agree on; each of them must call this.
 
-        A signal that comes while they agree waits for the next time, in all of them alike.
+        A signal that comes meanwhile counts in the next call, in all processes.
 
         Args:
             most: returns the largest of all processes' values.
@@ -56,8 +56,8 @@ def stop_request(*, then_ignore: bool = False) -> Iterator[StopRequest]:
     """Listen for stop signals inside the block (in the main thread; elsewhere none can come).
 
     Args:
-        then_ignore: turn a deaf ear to them after the block. A process whose launcher signals all
-            that are left when the first one ends shall still end with its own exit code.
+        then_ignore: ignore them after the block. A launcher signals all processes that are left
+            when the first one ends; they still end with their own exit codes.
     """
     request = StopRequest()
 
@@ -65,7 +65,7 @@ def stop_request(*, then_ignore: bool = False) -> Iterator[StopRequest]:
         request.signal_name = signal.Signals(number).name
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os.write(2, SECOND_KILLS)  # not by a stream, in whose midst this may come
+            os.write(2, SECOND_KILLS)  # not by a stream: it may be in use when the signal comes
 
     if threading.current_thread() is not threading.main_thread():
         yield request
@@ -82,16 +82,17 @@ def stop_request(*, then_ignore: bool = False) -> Iterator[StopRequest]:
 def exiting_at_once(what_is_kept: str) -> Iterator[None]:
     """End the process with 75 as soon as a stop signal comes inside the block.
 
-    Python runs its handlers between its own steps alone, and waiting for other processes happens
-    inside a library, so a thread listens to what the signal writes down. Inside `stop_request`.
+    Python calls handlers between its own instructions alone, but waiting for other processes
+    happens inside a library. So a thread reads the pipe that signals are written to. To be used
+    inside `stop_request`.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
 
     def listen() -> None:
-        while heard := os.read(reading, 1):
-            if heard[0] in STOP_SIGNALS:
-                name = signal.Signals(heard[0]).name
+        while received := os.read(reading, 1):
+            if received[0] in STOP_SIGNALS:
+                name = signal.Signals(received[0]).name
                 click.echo(f"Interrupted: {name} received; {what_is_kept}", err=True)
                 os._exit(EXIT_INTERRUPTED)
         os.close(reading)

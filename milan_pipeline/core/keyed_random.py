@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _Key(ISeedSequence):
-    """Hand Philox its key as a seed: `Philox(key=...)` asks the system for entropy all the same."""
+    """Hand Philox its key as a seed: `Philox(key=...)` asks the system for entropy even so."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
@@ -39,7 +39,7 @@ def keyed_generator(*parts: str | int) -> np.random.Generator:
 
     Returns:
         A generator over Philox, counter-based and keyed by the xxh3-128 of the parts as JSON (a
-        form that quotes strings and parts the items, hence no two lists share it).
+        form that quotes strings and separates items, so that no two lists have the same).
     """
     text = json.dumps(parts, ensure_ascii=True)
     key = xxhash.xxh3_128_digest(text.encode("ascii"))[::-1]
@@ -51,8 +51,8 @@ def keyed_generator(*parts: str | int) -> np.random.Generator:
 def seeded_globals(*parts: str | int, device: "torch.device | None" = None) -> Iterator[None]:
     """Seed the global random states of Python, numpy and torch by `parts` inside the block.
 
-    For what can draw from nowhere else: timm's augmentations, dropout. Afterwards the states are
-    what they were, so that nothing outside notices.
+    For code that takes no generator: timm's augmentations, dropout. Afterwards the states are
+    what they were before.
 
     Args:
         parts: as for `keyed_generator`.

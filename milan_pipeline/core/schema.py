@@ -1,4 +1,4 @@
-"""JSON from disk, held to the types that its readers rely on, in one place.
+"""JSON documents are read here, and checked for the types that their readers rely on.
 
 A type is written as Python writes it: a dataclass, a `TypedDict`, `dict[str, str]`. An error says
 what was expected and where: "Expected `int`, got `str` - at `$.shards[0].samples`".
@@ -6,7 +6,7 @@ what was expected and where: "Expected `int`, got `str` - at `$.shards[0].sample
 
 import dataclasses
 import json
-from typing import Annotated, Any, TypedDict, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -17,22 +17,9 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 Positive = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 
-MISSHAPEN = (
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    RecursionError,
-)
-"""What reading a document raises that is no JSON or of other types: name its file, say it once."""
 
-
-class Skipped(TypedDict):
-    """A line of a ledger: what was passed over, and why."""
-
-    key: str
-    reason: str
+class DocumentError(ValueError):
+    """A document is no JSON, or its types are wrong; who reads it tells which file it is."""
 
 
 def parsed(text: bytes | str, kind: type[T]) -> T:
@@ -44,15 +31,23 @@ def parsed(text: bytes | str, kind: type[T]) -> T:
             `TypedDict` keeps its own fields alone.
 
     Raises:
-        MISSHAPEN: it is no JSON, or of another type; the message is one line.
+        DocumentError: it is no JSON, or of another type; the message is one line.
     """
-    return conforming(json.loads(text), kind)
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DocumentError(str(error)) from error
+    return conforming(document, kind)
 
 
 def conforming(document: Any, kind: type[T]) -> T:
     """Do as `parsed`, for a document that was read already."""
     if dataclasses.is_dataclass(kind):
-        unknown = document.keys() - {field.name for field in dataclasses.fields(kind)}
+        known = {field.name for field in dataclasses.fields(kind)}
+        unknown = set(document) - known if isinstance(document, dict) else set()
         if unknown:
-            raise KeyError(f"there is no field {min(unknown)!r:.80}")
-    return msgspec.convert(document, kind)
+            raise DocumentError(f"there is no field {min(unknown)!r:.80}")
+    try:
+        return msgspec.convert(document, kind)
+    except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
+        raise DocumentError(str(error)) from error

@@ -1,5 +1,6 @@
 """Whether samples come sorted by class: told while shards are indexed, and before a run learns."""
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -8,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from milan_pipeline.core.console import warn
 from milan_pipeline.data.order import EpochOrder, OrderConfig
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from milan_pipeline.data.labelled import LabelledTable
@@ -49,11 +51,13 @@ class ClassOrder:
     def warn(self, folder: str) -> None:
         """Say so where sorted samples are more than training mixes."""
         if self._counts.total() > MIXED and self.is_sorted:
-            warn(
-                f"the tars of {folder} are sorted by class, and training mixes {MIXED} samples at "
-                "a time unless told otherwise, so that its batches would have few classes; unpack "
-                "them and let `milan-pipeline pack-images` shuffle, or train with more --lanes and "
-                "a larger --shuffle-block"
+            logger.warning(
+                "the tars of %s are sorted by class, and training mixes %d samples at a time "
+                "unless told otherwise, so that its batches would have few classes; unpack them "
+                "and let `milan-pipeline pack-images` shuffle, or train with more --lanes and a "
+                "larger --shuffle-block",
+                folder,
+                MIXED,
             )
 
 
@@ -81,9 +85,9 @@ def warn_of_class_order(table: "LabelledTable", order: OrderConfig, place: str) 
     """
     found, expected = classes_of_a_batch(table, order)
     if found < MIXED_ENOUGH * expected:
-        warn(
-            f"--train {place} is sorted by class: the first batch of {order.batch} has {found} "
-            f"classes where one drawn at random has {expected:.0f}; give more --lanes or a larger "
-            f"--shuffle-block than {order.block}, or shards of `milan-pipeline pack-images`, which "
-            "shuffles"
+        logger.warning(
+            "--train %s is sorted by class: the first batch of %d has %d classes where one drawn "
+            "at random has %.0f; give more --lanes or a larger --shuffle-block than %d, or shards "
+            "of `milan-pipeline pack-images`, which shuffles",
+            *(place, order.batch, found, expected, order.block),
         )

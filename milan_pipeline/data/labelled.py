@@ -1,8 +1,6 @@
-"""Labelled samples as a table that an order runs over: of image shards, or of folders.
+"""A table of labelled samples in image shards or in a folder.
 
-A label is a class number or a mask, an image of class numbers. Which of the two is the `kind`.
-
-What a table of labelled samples asks of each of its parts.
+A label is a class number, or a mask: an image of class numbers. The `kind` tells which of the two.
 """
 
 import dataclasses
@@ -21,11 +19,10 @@ from milan_pipeline.data.labelled_sources import scan_folder, scan_shards
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.images.decode import decode_rgb
 from milan_pipeline.shards.cache import CacheConfig
-from milan_pipeline.shards.manifest import load_manifest
+from milan_pipeline.shards.manifest import MANIFEST_NAME, load_manifest
 from milan_pipeline.shards.random_access import IMAGE_MEMBER, Place, Read, all_local, read_places
 
 Kind = Literal["class", "mask"]
-MANIFEST = "manifest.json"
 
 
 class LabelledPart(Protocol):
@@ -33,7 +30,7 @@ class LabelledPart(Protocol):
 
     @property
     def url(self) -> str:
-        """What errors name."""
+        """The place that errors name."""
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -56,7 +53,7 @@ class LabelledPart(Protocol):
         """Return the part with only these samples, in this order."""
 
     def shuffled(self, seed: int) -> "LabelledPart":
-        """Return the part in a drawn order if it is as fast to read in any, else as it is."""
+        """Return the part in a drawn order, if that is as fast to read; else as it is."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,7 +64,7 @@ class LabelledTable:
         parts: in order.
         kind: what a label is.
         classes: names of the class numbers, where they are known.
-        source: the content of what they were read from, hashed.
+        source: hash of the content that the samples were read from.
     """
 
     parts: Sequence[LabelledPart]
@@ -78,12 +75,12 @@ class LabelledTable:
 
     @property
     def samples(self) -> int:
-        """How many samples there are."""
+        """The number of samples."""
         return sum(len(part) for part in self.parts)
 
     @property
     def class_count(self) -> int:
-        """How many classes there are: as many as are named, or up to the largest number."""
+        """The number of classes: as many as are named, or up to the largest number in use."""
         largest = max((int(part.labels.max()) for part in self.parts if len(part)), default=-1)
         return max(len(self.classes), largest + 1)
 
@@ -123,10 +120,10 @@ class LabelledTable:
         return read_places(places, fetch, local=local, cache=cache)
 
     def subset(self, fraction: float, seed: int) -> "LabelledTable":
-        """Take a share of each class, at least one sample, drawn by the hash of the keys.
+        """Take a share of each class, drawn by the hash of the keys; at least one sample of each.
 
-        Of masks, a share of all. A smaller share of the same seed is part of a larger one. The
-        source stays the same: which share it is, share and seed say.
+        Of samples with masks, it is a share of all. With the same seed, a larger share contains a
+        smaller one. The source stays the same, since the options tell share and seed.
 
         Raises:
             ConfigError: the share is not within 0 to 1.
@@ -156,9 +153,9 @@ class LabelledTable:
         return dataclasses.replace(self, parts=parts)
 
     def shuffled(self, seed: int) -> "LabelledTable":
-        """Permute the files of a folder, so that `order`, which shuffles nearby samples, mixes all.
+        """Permute the files of a folder, since `order` shuffles only samples that lie close.
 
-        Image shards stay as they are: `pack-images` has shuffled them.
+        Image shards stay as they are, since `pack-images` has shuffled them.
         """
         return dataclasses.replace(self, parts=[part.shuffled(seed) for part in self.parts])
 
@@ -172,17 +169,17 @@ def open_labelled(
         place: a folder of image shards with a manifest; their samples have `.cls` or `.mask.png`
             members. Or a folder of image files: one sub-folder a class, or, for masks, any tree.
         kind: whether labels are class numbers or masks.
-        scans: local folder that remembers what was found in shards, so that they need not be read
-            from end to end another time.
-        masks: where the masks of a folder lie, under the images' paths and ending in `.png`; None
-            is ADE20K's layout: beside `images/…` in `annotations/…`.
+        scans: local folder that keeps the labels found in shards, so that the shards need not be
+            read from end to end again.
+        masks: folder of the masks, which have the images' paths with the ending `.png`; None is
+            ADE20K's layout: the masks of `images/…` are in `annotations/…` beside it.
 
     Raises:
         ConfigError: there is no such folder, or it has no classes.
         DataError: a shard is damaged, or a sample has no label.
         MissingDataError: an image has no mask.
     """
-    if storage.exists(storage.join(place, MANIFEST)):
+    if storage.exists(storage.join(place, MANIFEST_NAME)):
         manifest = load_manifest(place, kind="images")
         shards = scan_shards(manifest, kind=kind, scans=scans)
         classes = tuple(manifest.common.get("classes", ()))
@@ -191,23 +188,23 @@ def open_labelled(
         root = storage.local_path(place)
         if root is None or not root.is_dir():
             raise ConfigError(
-                f"{place} is neither a folder of image shards with {MANIFEST} nor a local folder; "
-                "give one, or make shards with `milan-pipeline pack-images`"
+                f"{place} is neither a folder of image shards with {MANIFEST_NAME} nor a local "
+                "folder; give one, or make shards with `milan-pipeline pack-images`"
             )
         part, classes, source = scan_folder(root, kind=kind, masks=masks)
         table = LabelledTable(parts=[part], kind=kind, classes=classes, source=source)
     if not table.samples:
-        raise DataError(f"{place} holds no labelled image; give another folder")
+        raise DataError(f"{place} has no labelled image; give another folder")
     return table
 
 
 def require_same_classes(first: LabelledTable, second: LabelledTable, *names: str) -> None:
-    """Refuse two tables whose class numbers mean other classes.
+    """Refuse two tables whose class numbers mean different classes.
 
     Args:
         first: one of them.
-        second: the other; where either names no classes, nothing can be said.
-        names: what errors call the two.
+        second: the other; if one of them names no classes, both are accepted.
+        names: of the two tables, for errors.
 
     Raises:
         ConfigError: a number has two names.
@@ -223,10 +220,10 @@ def require_same_classes(first: LabelledTable, second: LabelledTable, *names: st
     )
 
 
-def opened(sample: dict[str, Any]) -> Image.Image:
+def decoded_image(sample: dict[str, Any]) -> Image.Image:
     """Decode a sample's image.
 
     Raises:
-        BadImageError: it cannot be.
+        BadImageError: the image cannot be decoded.
     """
     return Image.fromarray(decode_rgb(sample[IMAGE_MEMBER]))

@@ -1,6 +1,7 @@
-"""Labelled samples of a folder of image files: class folders, or images and masks beside them.
+"""Labelled samples of a folder of image files, or of image shards.
 
-Labelled samples of image shards, found by a scan that reads each shard once, verified.
+A folder has one sub-folder for each class, or masks beside its images. Shards are scanned for
+labels: each shard is read once from end to end, and its hash is checked.
 """
 
 import dataclasses
@@ -29,7 +30,7 @@ from milan_pipeline.shards.writer import Sample
 
 @dataclasses.dataclass(frozen=True)
 class FolderPart:
-    """Image files of a folder; nothing but the file system vouches for their bytes."""
+    """Image files of a folder; their bytes are not checked by hashes."""
 
     root: Path
     images: list[Path]
@@ -67,7 +68,7 @@ class FolderPart:
     def shuffled(self, seed: int) -> "FolderPart":
         """Return the part in an order that depends on the number of files and the seed alone.
 
-        Files are listed class after class, and each is a read of its own wherever it stands.
+        Files are listed class after class, and each is read on its own: any order is as fast.
         """
         draws = keyed_generator("folder", seed).random(len(self))
         return self.take(np.argsort(draws, kind="stable"))
@@ -76,24 +77,24 @@ class FolderPart:
 def scan_folder(
     root: Path, *, kind: str, masks: str | None
 ) -> tuple[FolderPart, tuple[str, ...], str]:
-    """List a folder of images and their labels; no image is opened.
+    """List a folder of images and their labels, without opening any image.
 
     Returns:
         The part, the names of the classes, and the folder's fingerprint.
 
     Raises:
-        ConfigError: it holds no images, no classes, or nothing says where the masks are.
+        ConfigError: the folder has no images or no classes, or its path does not tell the masks'.
         MissingDataError: an image has no mask.
     """
     source = find_source(root)
     images = [file.path for file in source.files]
     if kind == "mask":
         folder = _masks_folder(root) if masks is None else Path(masks)
-        found = masks_of(images, root, folder)
-        stats = "".join(f"{p.stat().st_size} {p.stat().st_mtime_ns}\n" for p in found)
+        paths = masks_of(images, root, folder)
+        stats = "".join(f"{p.stat().st_size} {p.stat().st_mtime_ns}\n" for p in paths)
         fingerprint = xxhash.xxh3_128_hexdigest(f"{source.fingerprint()} {stats}".encode())
         labels = np.zeros(len(images), dtype=np.int64)
-        return FolderPart(root, images, found, labels), (), fingerprint
+        return FolderPart(root, images, paths, labels), (), fingerprint
     numbers = [file.label for file in source.files]
     if None in numbers:
         raise ConfigError(f"{root} has images outside class folders; give one sub-folder a class")
@@ -106,8 +107,8 @@ def _masks_folder(root: Path) -> Path:
     parts = root.absolute().parts
     if "images" not in parts:
         raise ConfigError(
-            f"{root} does not say where its masks are; give a folder below images/, with masks of "
-            "the same names below annotations/, as ADE20K has them"
+            f"the path {root} does not tell where its masks are; give a folder below images/, with "
+            "masks of the same names below annotations/, as ADE20K has them"
         )
     at = len(parts) - 1 - parts[::-1].index("images")
     return Path(*parts[:at], "annotations", *parts[at + 1 :])
@@ -121,7 +122,7 @@ NO_PLACE = (0, 0, 0)
 
 @dataclasses.dataclass(frozen=True)
 class ShardPart:
-    """The labelled samples of an image shard; `rows` are what `scan_shards` found."""
+    """The labelled samples of an image shard; `rows` come from `scan_shards`."""
 
     file: ShardFile
     rows: NDArray[np.void]
@@ -158,18 +159,18 @@ class ShardPart:
         return ShardPart(self.file, self.rows[rows_n])
 
     def shuffled(self, seed: int) -> "ShardPart":
-        """Return the part as it is: samples that are read together lie together in a tar."""
+        """Return the part as it is, since samples of a tar are read fastest in their own order."""
         del seed
         return self
 
 
 def scan_shards(manifest: Manifest, *, kind: str, scans: Path | None) -> list[ShardPart]:
-    """Find the labels of all shards, reading each once from end to end and checking its hash.
+    """Find the labels of all shards: read each once from end to end, and check its hash.
 
     Args:
         manifest: of image shards.
         kind: "class" or "mask"; a sample without its own label is an error.
-        scans: folder that remembers what was found.
+        scans: folder that keeps the labels found, for the next time.
 
     Raises:
         DataError: a shard is not the one that the manifest lists, or a sample has no label.
@@ -178,18 +179,18 @@ def scan_shards(manifest: Manifest, *, kind: str, scans: Path | None) -> list[Sh
     def scanned(shard: Shard) -> ShardPart:
         file = ShardFile(manifest.url_of(shard), shard.bytes, shard.sha256)
         name = hashlib.sha256(f"{kind} {shard.sha256}".encode()).hexdigest()[:32]
-        remembered = None if scans is None else _remembered(scans, name)
-        if remembered is not None:
-            return ShardPart(file, remembered)
+        stored = None if scans is None else _stored_rows(scans, name)
+        if stored is not None:
+            return ShardPart(file, stored)
         rows = _rows(_labelled_rows(manifest, shard, kind))
         if scans is not None:
-            _remember(scans, name, rows)
+            _store_rows(scans, name, rows)
         return ShardPart(file, rows)
 
     parts = []
-    found = ordered_map(scanned, manifest.shards, workers=SCAN_THREADS, ahead=2 * SCAN_THREADS)
+    scans_done = ordered_map(scanned, manifest.shards, workers=SCAN_THREADS, ahead=2 * SCAN_THREADS)
     with progress_bar("labels", total=manifest.samples) as bar:
-        for part in found:
+        for part in scans_done:
             parts.append(part)
             bar.update(len(part))
     return parts
@@ -227,17 +228,17 @@ def _class_number(sample: Sample, shard: str) -> int:
 
 
 def _mask_member(sample: Sample, shard: str) -> str:
-    found = next((e for e in MASK_EXTENSIONS if e in sample.members), None)
-    if found is None:
+    extension = next((e for e in MASK_EXTENSIONS if e in sample.members), None)
+    if extension is None:
         raise DataError(
             f"sample {sample.key!r} of {shard} has no .{MASK_EXTENSIONS[0]} member; give shards "
             "with masks"
         )
-    return found
+    return extension
 
 
-def _rows(found: Iterator[tuple[Any, ...]]) -> NDArray[np.void]:
-    rows = list(found)
+def _rows(samples: Iterator[tuple[Any, ...]]) -> NDArray[np.void]:
+    rows = list(samples)
     width = max((len(row[0]) for row in rows), default=1)
     kinds = dict(zip(PLACE, ("<i8", "<i8", "<u8"), strict=True))
     places = {n: [(f"{n}_{name}", kinds[name]) for name in PLACE] for n in ("image", "mask")}
@@ -245,15 +246,15 @@ def _rows(found: Iterator[tuple[Any, ...]]) -> NDArray[np.void]:
     return np.array(rows, dtype=dtype)
 
 
-def _remember(scans: Path, name: str, rows: NDArray[np.void]) -> None:
+def _store_rows(scans: Path, name: str, rows: NDArray[np.void]) -> None:
     buffer = io.BytesIO()
     np.save(buffer, rows, allow_pickle=False)
     data = buffer.getvalue()
     storage.put_bytes(str(scans / f"{name}.npy"), hashlib.sha256(data).digest() + data)
 
 
-def _remembered(scans: Path, name: str) -> NDArray[np.void] | None:
-    """Return what an earlier scan found; None without one, and where its file is damaged."""
+def _stored_rows(scans: Path, name: str) -> NDArray[np.void] | None:
+    """Return the rows of an earlier scan; None if there was none, or if its file is damaged."""
     path = scans / f"{name}.npy"
     if not path.exists():
         return None

@@ -1,12 +1,10 @@
-"""From single examples to batches, whatever they hold.
+"""Make batches of single examples, and send them from loader processes.
 
 A batch is a `NamedTuple` of tensors whose last field is `keys`, the samples' names.
 
-Loader processes: what they send, when they stop, and how what befalls them is told.
-
-A batch travels in shared memory. Left to itself, a process puts it there in a thread that only
-prints what goes wrong, so that a full /dev/shm would leave training waiting for ever; here it does
-so where an error can still be passed on.
+A batch travels in shared memory. By default, torch puts it there in a thread that only prints its
+errors: with a full /dev/shm, training would wait for ever. Here the batch is put there before that,
+at a place from which errors are passed on.
 """
 
 import contextlib
@@ -28,7 +26,7 @@ from milan_pipeline.images.budget import LedgerRow
 
 
 class Keyed(Protocol):
-    """What is asked of a batch besides its tensors."""
+    """What every batch has besides its tensors."""
 
     @property
     def keys(self) -> list[str]:
@@ -52,8 +50,8 @@ def join(parts: list[BatchT]) -> BatchT:
 def _combine(parts: list[BatchT], together: Callable[[list[NDArray[Any]]], NDArray[Any]]) -> BatchT:
     """Put tensors together with one thread.
 
-    Torch would copy with all, and wait for those whose cores loader processes have just taken: ten
-    to a hundred milliseconds a batch on two cores, where the copy itself takes two.
+    Torch would copy with all threads, and wait for those whose cores the loader processes use. That
+    took ten to a hundred milliseconds a batch on two cores, where the copy itself takes two.
     """
     kind: Any = type(parts[0])
     *fields, keys = zip(*(tuple(part) for part in parts), strict=True)  # type: ignore[arg-type]
@@ -67,15 +65,15 @@ MORE_SHARED_MEMORY = (
     "again"
 )
 PARENT_SECONDS = 0.5
-"""How often a loader process looks whether its parent is still there."""
+"""Time between two checks of a loader process whether its parent is still there."""
 
 
 class Part(NamedTuple):
-    """What a loader process has made of its lanes' part of a step.
+    """What a loader process sends for its lanes' part of a step.
 
     Attributes:
         batch: its examples.
-        unreadable: the images that it could not decode, and had not told of yet.
+        unreadable: the images that it could not decode, each sent once.
     """
 
     batch: Any
@@ -83,23 +81,23 @@ class Part(NamedTuple):
 
 
 def carry_errors(parts: Iterator[Part]) -> Iterator[Part | MilanError]:
-    """Pass our errors on as data: a loader would bury their sentence in a worker's traceback."""
+    """Pass our errors on as data, since a loader would hide them in a worker's traceback."""
     try:
         for part in parts:
             _share(part.batch)
             yield part
     except MilanError as error:
-        # Anew, without its traceback: where tblib is there (dask brings it along) that would be
-        # pickled, too, and keep alive the frames that unpickle it, and with them the workers.
+        # A new error, without the traceback. If tblib is installed (Dask installs it), a traceback
+        # is pickled too, and keeps alive the frames that unpickle it, and with them the workers.
         yield type(error)(*error.args)
 
 
 def next_part(loader: Iterator[Part | MilanError]) -> Part:
-    """Return what a loader process has sent, or raise it.
+    """Return the next part from a loader process, or raise the error that it sent.
 
     Raises:
-        RuntimeError: there is no more. Left alone, `StopIteration` would end the callers' own
-            loops, and training with them, as if all steps were done.
+        RuntimeError: there is no more. A `StopIteration` would end the callers' own loops, and
+            training with them, as if all steps were done.
     """
     part = next(loader, None)
     if part is None:
@@ -113,7 +111,7 @@ def _share(batch: BatchT) -> None:
     """Move a batch's tensors to shared memory, in a loader process.
 
     Raises:
-        StorageError: there is no room.
+        StorageError: /dev/shm is full.
     """
     if get_worker_info() is None:
         return
@@ -132,10 +130,10 @@ def _share(batch: BatchT) -> None:
 
 @contextlib.contextmanager
 def explained_start() -> Iterator[None]:
-    """Explain that loader processes cannot be started, which the first batch does.
+    """Explain why loader processes cannot be started; the first batch starts them.
 
     Raises:
-        StorageError: /dev/shm has no room even for what they count on.
+        StorageError: /dev/shm is full.
     """
     try:
         yield
@@ -151,7 +149,7 @@ def explained_start() -> Iterator[None]:
 def explained_worker_deaths() -> Iterator[None]:
     """Explain the death of a loader process.
 
-    torch's signal handler reports it at any line, or reading what the process was sending fails.
+    torch's signal handler raises it at any line, or reading from the process fails.
 
     Raises:
         StorageError: a loader process was killed.
@@ -159,7 +157,7 @@ def explained_worker_deaths() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:
-        # A living process's own error is sent on with this in it, and its traceback.
+        # This is an error that a living process has sent, with its traceback.
         if "in DataLoader worker process" in str(error):
             raise
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
@@ -168,23 +166,23 @@ def explained_worker_deaths() -> Iterator[None]:
         if "Bus error" in str(error):  # how the system says that a page of /dev/shm has no room
             raise StorageError(f"{what}: /dev/shm is full; {MORE_SHARED_MEMORY}") from error
         raise StorageError(
-            f"{what}, most often for want of memory; give fewer --workers or more memory, and run "
-            "the same command again"
+            f"{what}, most often since memory is full; give fewer --workers or more memory, and "
+            "run the same command again"
         ) from error
 
 
 def leave_stop_to_parent(_: int) -> None:
-    """Let a worker heed its parent alone: schedulers, and terminals, signal every process.
+    """Let only its parent stop a worker, since schedulers and terminals signal every process.
 
-    It ends when its parent has: torch would look for that every five seconds.
+    The worker ends soon after its parent; torch would check for that every five seconds only.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     parent = os.getppid()
 
     def listen() -> None:
         while os.getppid() == parent:
-            heard = signal.sigtimedwait(STOP_SIGNALS, PARENT_SECONDS)
-            if heard is not None and heard.si_pid == parent:
+            received = signal.sigtimedwait(STOP_SIGNALS, PARENT_SECONDS)
+            if received is not None and received.si_pid == parent:
                 break
         os._exit(0)
 

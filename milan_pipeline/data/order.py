@@ -1,10 +1,11 @@
-"""Which sample when: pure numpy, no input or output.
+"""The order of samples: pure numpy, no input or output.
 
-An epoch's pairs stand in one ring: the shards in a permuted order, each one's pairs in file order.
-From a drawn start the ring is dealt into LANES equal contiguous spans (so that other pairs are left
-out each epoch, even of a single shard), and each span is shuffled in fixed blocks. A global batch
-takes the same number from every lane. Ranks and loader workers only divide the lanes
-among themselves, so the sequence of global batches does not depend on how many there are.
+The samples of an epoch form one ring: the shards in a permuted order, and the samples of each shard
+in file order. From a drawn start, the ring is divided into LANES equal contiguous spans, and each
+span is shuffled in fixed blocks. Since the start is drawn, the samples that are left out differ
+from epoch to epoch, even with a single shard. A global batch takes the same number from every lane.
+Ranks and loader workers divide the lanes among themselves, so the sequence of global batches does
+not depend on their number.
 """
 
 import dataclasses
@@ -20,13 +21,13 @@ MAX_DEFAULT_LANES = 64
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OrderConfig:
-    """What the order depends on besides the number of pairs in each shard.
+    """What the order depends on besides the number of samples in each shard.
 
     Attributes:
         seed: of shard order and block shuffles.
-        batch: pairs in a global batch; a multiple of `lanes`.
-        lanes: equal sequences an epoch is dealt into; a multiple of the world size.
-        block: pairs of a lane that are shuffled together.
+        batch: samples in a global batch; a multiple of `lanes`.
+        lanes: equal sequences that an epoch is divided into; a multiple of the world size.
+        block: samples of a lane that are shuffled together.
     """
 
     seed: int
@@ -44,13 +45,13 @@ class OrderConfig:
             below = self.batch // self.lanes * self.lanes
             fits = f"{below} or {below + self.lanes}" if below else f"{self.lanes}"
             raise ConfigError(
-                f"--batch-size {self.batch} is no multiple of --lanes {self.lanes}; "
+                f"--batch-size {self.batch} is not a multiple of --lanes {self.lanes}; "
                 f"take a batch of {fits}"
             )
 
     @property
     def per_lane(self) -> int:
-        """Pairs that one lane gives to a batch."""
+        """Samples that one lane gives to a batch."""
         return self.batch // self.lanes
 
 
@@ -91,13 +92,13 @@ class OrderChoice:
 
 
 class EpochOrder:
-    """The order of one epoch: a pure function of (pairs per shard, config, epoch)."""
+    """The order of one epoch: a pure function of (samples per shard, config, epoch)."""
 
     def __init__(self, counts: NDArray[np.int64], config: OrderConfig, epoch: int) -> None:
         """Permute the shards and draw where the first lane starts.
 
         Args:
-            counts: (shards,) number of pairs in each.
+            counts: (shards,) number of samples in each.
             config: seed and sizes.
             epoch: from 0.
         """
@@ -118,7 +119,7 @@ class EpochOrder:
         return self._span // self._config.per_lane
 
     def lane_block(self, lane: int, block: int) -> NDArray[np.int64]:
-        """Return a shuffled block of a lane: (n, 2) int64 rows of (shard, pair within it)."""
+        """Return a shuffled block of a lane: (n, 2) int64 rows of (shard, sample within it)."""
         start = block * self._config.block
         stop = min(start + self._config.block, self._span)
         draws = keyed_generator("block", self._config.seed, self._epoch, lane, block)
@@ -128,7 +129,7 @@ class EpochOrder:
         return np.stack([self._shards[slots], positions - self._bounds[slots]], axis=1)
 
     def lane_step(self, lane: int, step: int) -> NDArray[np.int64]:
-        """Return what a lane gives to a step: (per_lane, 2) rows of (shard, pair)."""
+        """Return what a lane gives to a step: (per_lane, 2) rows of (shard, sample)."""
         size = self._config.block
         positions = np.arange(step * self._config.per_lane, (step + 1) * self._config.per_lane)
         first, last = positions[0] // size, positions[-1] // size
@@ -145,7 +146,7 @@ class EpochOrder:
 
 @dataclasses.dataclass(frozen=True)
 class StepClock:
-    """Which epoch and which step of it a run's step is; epoch e has `steps[e mod len(steps)]`."""
+    """Tells the epoch of a run's step; epoch e has `steps[e mod len(steps)]` steps."""
 
     steps: tuple[int, ...]
 
@@ -166,19 +167,19 @@ class StepClock:
         return epoch, rest
 
     def fractional_epoch(self, step: int) -> float:
-        """Return how many epochs have passed when a step begins."""
+        """Return the number of epochs, with fractions, that have passed when a step begins."""
         epoch, within = self.locate(step)
         return epoch + within / self.steps[epoch % len(self.steps)]
 
 
-def default_batch(pairs: int, largest: int) -> int:
+def default_batch(samples: int, published: int) -> int:
     """Return the published batch size, or for small data the power of two that gives >= 8 steps.
 
-    Never more than there are pairs.
+    It is never more than the number of samples.
     """
-    power = 1 << max(0, (pairs // 8).bit_length() - 1)
-    fits = 1 << max(0, pairs.bit_length() - 1)
-    return min(largest, max(power, min(8, fits)))
+    power = 1 << max(0, (samples // 8).bit_length() - 1)
+    fits = 1 << max(0, samples.bit_length() - 1)
+    return min(published, max(power, min(8, fits)))
 
 
 def default_lanes(batch: int) -> int:
@@ -187,10 +188,10 @@ def default_lanes(batch: int) -> int:
 
 
 def lanes_of(part: int, parts: int, lanes: range) -> range:
-    """Return the contiguous share of `lanes` that rank or worker `part` of `parts` has.
+    """Return the contiguous lanes of one rank or worker, number `part` of `parts`.
 
     Raises:
-        ConfigError: the lanes cannot be shared out equally.
+        ConfigError: the lanes cannot be divided equally.
     """
     if len(lanes) % parts:
         below = len(lanes) // parts * parts

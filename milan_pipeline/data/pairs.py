@@ -1,6 +1,6 @@
-"""Join image shards and target shards by (shard, key) before anything is read from them.
+"""Join image shards and target shards by (shard, key), and read the pairs.
 
-Pairs as samples that an order runs over: the bytes of image and target, verified.
+The join needs manifests and indices only. The bytes of images and targets are verified when read.
 """
 
 import dataclasses
@@ -53,7 +53,7 @@ class ShardPairs:
 class PairTable:
     """All pairs: for each view its shards, in the image manifest's order.
 
-    `missing` counts the samples that have only one side and were left out (`--on-missing skip`).
+    `missing` counts what `--on-missing skip` left out: images without a target, and the reverse.
     """
 
     views: list[list[ShardPairs]]
@@ -72,7 +72,7 @@ class PairTable:
         )
 
     def fingerprint(self) -> str:
-        """Hash keys and digests in order: what the order of training depends on."""
+        """Hash keys and digests in order, since the order of training depends on them."""
         digest = xxhash.xxh3_128()
         for view in self.views:
             for shard in view:
@@ -92,8 +92,8 @@ def join_pairs(
         images: manifest of the image shards.
         targets: manifest of the target shards.
         views: how many views to use, from view 0.
-        on_missing: what to do with an image without a target or the reverse; a key that the
-            target's unit skipped is neither.
+        on_missing: what to do with an image without a target, or the reverse; an image that the
+            extraction skipped is not missing.
 
     Raises:
         MissingDataError: a shard has no counterpart or, with "error", a sample has none.
@@ -140,15 +140,10 @@ def join_pairs(
 
 
 def _require_one_identity(targets: Manifest) -> None:
-    """Refuse shards of other targets than those that their manifest is of."""
+    """Refuse shards whose targets are not those of their manifest."""
     wanted = targets.common.get("identity_hash")
     for shard in targets.shards:
         found = shard.details.get("identity_hash")
-        if found is None and wanted is not None:
-            raise MismatchError(
-                f"{targets.folder} lists {shard.name} without the identity_hash of its targets, as "
-                "it was packed by an earlier version; run pack-targets again"
-            )
         if found != wanted:
             raise MismatchError(
                 f"{targets.folder} mixes targets: the identity_hash of {shard.name} is {found!r} "
@@ -200,7 +195,7 @@ def _named(keys: NDArray[np.bytes_]) -> str:
 
 
 class RawPair(NamedTuple):
-    """What lies in the shards, verified."""
+    """The bytes of a pair, verified."""
 
     place: Place
     image: bytes
@@ -229,7 +224,7 @@ class PairSamples:
 
     @property
     def cycle(self) -> int:
-        """How many views there are."""
+        """The number of views."""
         return len(self.pairs.views)
 
     def counts(self, view: int) -> NDArray[np.int64]:

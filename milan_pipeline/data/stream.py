@@ -1,8 +1,8 @@
 """Order + shards -> batches, as a WebDataset pipeline.
 
-Our source stage emits verified samples in order; stock WebDataset stages decode and batch them and
-its loader spreads the work over processes. A worker yields its lanes' part of each step, and the
-parts are joined in lane order, so that the batches are the same for any number of workers.
+The source stage here emits verified samples in order. WebDataset's own stages decode and batch
+them, and its loader spreads the work over processes. A worker yields its lanes' part of each step.
+The parts are joined in lane order, so that batches are the same for any number of workers.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from milan_pipeline.data.loader import (
     stack,
 )
 from milan_pipeline.data.order import EpochOrder, OrderConfig, StepClock, lanes_of, usable_workers
-from milan_pipeline.data.unreadable import RunLedger, WithSpares
+from milan_pipeline.data.unreadable import RunLedger, WithReplacements
 from milan_pipeline.shards.cache import CacheConfig
 from milan_pipeline.shards.random_access import Place, SampleTable
 
@@ -56,7 +56,7 @@ class SampleSource(IterableDataset[dict[str, Any]]):
             yield from read
 
     def _places(self, lanes: range) -> Iterator[Place]:
-        """Yield where this worker's samples lie: step by step, lane by lane."""
+        """Yield the places of this worker's samples, step by step and lane by lane."""
         clock = step_clock(self._table, self._order)
         current: tuple[int, EpochOrder] | None = None
         for step in self._steps:
@@ -75,10 +75,12 @@ def step_clock(table: SampleTable, order: OrderConfig) -> StepClock:
     return StepClock(tuple(EpochOrder(table.counts(view), order, 0).steps for view in views))
 
 
-def _told(spares: WithSpares[BatchT] | None, batches: Iterator[BatchT]) -> Iterator[Part]:
-    """Send what could not be decoded along with the batch that lacks it."""
+def _with_new_rows(
+    replacing: WithReplacements[BatchT] | None, batches: Iterator[BatchT]
+) -> Iterator[Part]:
+    """Send, with each batch, the rows of the images that could not be decoded for it."""
     for batch in batches:
-        yield Part(batch, [] if spares is None else spares.untold())
+        yield Part(batch, [] if replacing is None else replacing.new_rows())
 
 
 def batches(
@@ -96,19 +98,19 @@ def batches(
     """Yield this rank's part of each global batch of a range of steps.
 
     Args:
-        table: what there is.
+        table: the samples.
         order: seed and sizes of the order.
         to_examples: turns samples into examples without a batch dimension, on the worker.
-        steps: of the run, counted over epochs.
+        steps: the steps of the run, counted over epochs.
         workers: loader processes at most; fewer where they cannot share the lanes equally.
         world: the processes that share the lanes.
         pin_memory: copy batches to page-locked memory, for a GPU.
-        cache: keep what is read from the shards in a local folder.
-        ledger: told of images that cannot be decoded, in whose place others come (`unreadable.py`);
-            without one they are errors.
+        cache: a local folder that keeps what is read from the shards.
+        ledger: lists images that cannot be decoded, which are replaced (see `unreadable`); without
+            a ledger such an image is an error.
 
     Raises:
-        DataError: an image cannot be decoded, or more cannot than the ledger puts up with.
+        DataError: an image cannot be decoded, or more images than the ledger allows.
         StorageError: a loader process has no room for a batch.
     """
     world = world or World()
@@ -116,16 +118,16 @@ def batches(
     workers = usable_workers(workers, len(lanes))
     parts = max(1, workers)
     source = SampleSource(table, order, lanes=lanes, steps=steps, cache=cache)
-    spares = None
+    replacing = None
     if ledger is not None:
-        spares = WithSpares(
+        replacing = WithReplacements(
             to_examples, table, seed=order.seed, cache=cache, budget=ledger.budget()
         )
     pipeline = wds.DataPipeline(
         source,
-        spares or to_examples,
+        replacing or to_examples,
         wds.batched(len(lanes) // parts * order.per_lane, collation_fn=stack, partial=False),
-        functools.partial(_told, spares),
+        functools.partial(_with_new_rows, replacing),
         carry_errors,
     )
     loader = wds.WebLoader(
@@ -139,18 +141,18 @@ def batches(
     with contextlib.closing(iter(loader)) as results:
 
         def joined(_: int) -> BatchT:
-            found = [next_part(results) for _ in range(parts)]
+            received = [next_part(results) for _ in range(parts)]
             if ledger is not None:
-                ledger.add(row for part in found for row in part.unreadable)
-            batch: BatchT = join([part.batch for part in found])
+                ledger.add(row for part in received for row in part.unreadable)
+            batch: BatchT = join([part.batch for part in received])
             return batch
 
         def begun(step: int) -> BatchT:
             with explained_start():
                 return joined(step)
 
-        # The first batch is fetched here, since it starts the workers, and only where the main
-        # thread does that torch sees them die at once. A thread fetches the next ones meanwhile.
+        # The first batch is fetched here, since that starts the workers: torch notices their death
+        # at once only if the main thread started them. A thread fetches the next batches.
         yield from map(begun, steps[:1])
         threads = min(1, workers)
         with contextlib.closing(ordered_map(joined, steps[1:], workers=threads, ahead=2)) as later:

@@ -1,14 +1,13 @@
-"""What stands in for an image that cannot be decoded: another one of the same table.
+"""Images that cannot be decoded: what replaces them, and where a run lists them.
 
-Which one is drawn by (seed, epoch, key) alone, and does not depend on lanes, ranks, workers or the
-step that a run begins at; so the global batches do not either, and none is ever short. A batch
-would be the poorer with the next sample of its own lane: that is in it already.
+An image that cannot be decoded is replaced by another sample of the same table. The replacement is
+drawn by (seed, epoch, key) alone. It does not depend on lanes, ranks, workers or the first step, so
+the global batches do not depend on them either, and every batch is full. The next sample of the
+same lane would not do as a replacement, since the batch has it already.
 
-Which images a run could not decode: `unreadable-train.json` and `unreadable-val.json`.
-
-A list of `{shard, key, reason}`, sorted, each image once, in the run folder; there is none where
-every image could be decoded. It is written before each checkpoint, so that a run which goes on from
-there has it whole.
+A run lists such images in `unreadable-train.json` and `unreadable-val.json` in its folder: sorted
+rows of `{shard, key, reason}`, one an image. Where every image can be decoded there is no file. It
+is written before each checkpoint, so that a run that is resumed from there has the whole list.
 """
 
 import contextlib
@@ -17,35 +16,35 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from milan_pipeline import storage
 from milan_pipeline.cluster.world import World
 from milan_pipeline.core.keyed_random import keyed_generator
-from milan_pipeline.core.schema import MISSHAPEN, parsed
+from milan_pipeline.core.schema import DocumentError, parsed
 from milan_pipeline.data.loader import BatchT
 from milan_pipeline.errors import BadImageError, DataError
 from milan_pipeline.images.budget import BadImageBudget, LedgerRow, ledger_row
 from milan_pipeline.shards.cache import CacheConfig
 from milan_pipeline.shards.random_access import Place, SampleTable
 
-NONE_READABLE = "not one of the images to score on can be decoded; give others"
+NONE_READABLE = "none of the images to score on can be decoded; give others"
 ResultT = TypeVar("ResultT")
 
 
-class WithSpares(Generic[BatchT]):
-    """Turn samples into examples, spares in place of what cannot be decoded.
+class WithReplacements(Generic[BatchT]):
+    """Turn samples into examples, and replace samples that cannot be decoded.
 
     A stage of a pipeline, one in each loader process.
 
     Args:
-        to_examples: the stage that does so with samples that can; gives one example a sample.
-        table: where spares come from.
+        to_examples: turns samples that can be decoded into examples, one for each sample.
+        table: the samples that replacements are drawn from.
         seed: of the draws.
         cache: see `SampleTable.read`.
-        budget: how many unreadable images are put up with.
+        budget: how many unreadable images are allowed.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class WithSpares(Generic[BatchT]):
         self._seed = seed
         self._cache = cache
         self._budget = budget
-        self._untold: list[LedgerRow] = []
+        self._new_rows: list[LedgerRow] = []
 
     def __call__(self, samples: Iterable[dict[str, Any]]) -> Iterator[BatchT]:
         """Yield examples without a batch dimension, one for each sample, in order.
@@ -72,35 +71,39 @@ class WithSpares(Generic[BatchT]):
         """
         return map(self._example, samples)
 
-    def untold(self) -> list[LedgerRow]:
+    def new_rows(self) -> list[LedgerRow]:
         """Return the unreadable images that were found since the last call, each once."""
-        rows, self._untold = self._untold, []
+        rows, self._new_rows = self._new_rows, []
         return rows
 
     def _example(self, sample: dict[str, Any]) -> BatchT:
-        for candidate in itertools.chain([sample], self._spares(sample)):
+        for candidate in itertools.chain([sample], self._replacements(sample)):
             try:
                 (example,) = self._to_examples([candidate])
             except BadImageError as error:
                 self._note(ledger_row(candidate, error))
             else:
                 return example
-        raise DataError("not one of the images can be decoded; give others")
+        raise DataError("none of the images can be decoded; give others")
 
-    def _spares(self, sample: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        for place in spare_places(self._table, sample["epoch"], sample["__key__"], self._seed):
-            with contextlib.closing(self._table.read(iter([place]), self._cache)) as found:
-                yield next(found)
+    def _replacements(self, sample: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        epoch, key = sample["epoch"], sample["__key__"]
+        for place in replacement_places(self._table, epoch, key, self._seed):
+            with contextlib.closing(self._table.read(iter([place]), self._cache)) as samples:
+                yield next(samples)
 
     def _note(self, row: LedgerRow) -> None:
         known = len(self._budget.ledger)
         self._budget.add(row["shard"], [row])
         if len(self._budget.ledger) > known:
-            self._untold.append(row)
+            self._new_rows.append(row)
 
 
-def spare_places(table: SampleTable, epoch: int, key: str, seed: int) -> Iterator[Place]:
-    """Yield every place of a table once: from one that is drawn for a sample, on and around."""
+def replacement_places(table: SampleTable, epoch: int, key: str, seed: int) -> Iterator[Place]:
+    """Yield every place of a table once, in order from a drawn one, and around to the one before.
+
+    The first place is a function of (seed, epoch, key).
+    """
     view = epoch % table.cycle
     bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(table.counts(view))])
     total = int(bounds[-1])
@@ -110,20 +113,16 @@ def spare_places(table: SampleTable, epoch: int, key: str, seed: int) -> Iterato
         yield Place(epoch, view, shard, number - int(bounds[shard]))
 
 
-class _Row(TypedDict):
-    shard: str
-    key: str
-    reason: str
-
-
 class RunLedger:
-    """The unreadable images of what a run learns from or is scored on; any thread may add some.
+    """The unreadable images among those that a run is trained or scored on.
+
+    Any thread may add some.
 
     Args:
-        folder: of the run.
+        folder: the run folder.
         what: "train" or "val".
-        images: how many there are.
-        fraction: of them that may be unreadable; `--max-bad-fraction`.
+        images: the number of all images.
+        fraction: share of the images that may be unreadable; `--max-bad-fraction`.
 
     Raises:
         DataError: an earlier part of the run found too many, or its file is damaged.
@@ -140,12 +139,12 @@ class RunLedger:
         self.add(self._written)
 
     def budget(self) -> BadImageBudget:
-        """Return what a loader process may put up with by itself."""
+        """Return how many unreadable images one loader process may meet."""
         return BadImageBudget(fraction=self._fraction, images=self._images)
 
     @property
     def count(self) -> int:
-        """How many unreadable images this process knows of; after `settle`, all do of all."""
+        """How many unreadable images this process knows of; after `settle`, it knows all."""
         return len(self._reasons)
 
     def add(self, rows: Iterable[LedgerRow]) -> None:
@@ -161,21 +160,21 @@ class RunLedger:
             self._budget.require_within()
 
     def noting(
-        self, show: Callable[[dict[str, Any]], ResultT]
+        self, decode: Callable[[dict[str, Any]], ResultT]
     ) -> Callable[[dict[str, Any]], ResultT | None]:
-        """Return a function that does what `show` does, or adds what it cannot and returns None."""
+        """Return a function that calls `decode`; if that fails, it adds a row and returns None."""
 
-        def shown(sample: dict[str, Any]) -> ResultT | None:
+        def decoded(sample: dict[str, Any]) -> ResultT | None:
             try:
-                return show(sample)
+                return decode(sample)
             except BadImageError as error:
                 self.add([ledger_row(sample, error)])
                 return None
 
-        return shown
+        return decoded
 
     def settle(self, world: World) -> None:
-        """Let all processes know of all images; the first writes them. Every one must come here.
+        """Share the rows among all processes, which must all call this; the first one writes them.
 
         Raises:
             DataError: there are too many, named.
@@ -195,7 +194,7 @@ def unreadable_images(folder: Path, what: str) -> list[LedgerRow]:
     """Read which images a run could not decode.
 
     Args:
-        folder: of the run.
+        folder: the run folder.
         what: "train" or "val".
 
     Raises:
@@ -203,12 +202,11 @@ def unreadable_images(folder: Path, what: str) -> list[LedgerRow]:
     """
     path = folder / f"unreadable-{what}.json"
     try:
-        rows = parsed(path.read_bytes(), list[_Row]) if path.exists() else []
-    except MISSHAPEN as error:
+        return parsed(path.read_bytes(), list[LedgerRow]) if path.exists() else []
+    except DocumentError as error:
         raise DataError(f"{path} is damaged ({error}); remove it") from error
-    return [{"shard": row["shard"], "key": row["key"], "reason": row["reason"]} for row in rows]
 
 
-def readable(shown: Iterable[ResultT | None]) -> Iterator[ResultT]:
+def readable(decoded: Iterable[ResultT | None]) -> Iterator[ResultT]:
     """Yield what could be decoded."""
-    return (each for each in shown if each is not None)
+    return (each for each in decoded if each is not None)

@@ -1,7 +1,7 @@
-"""Iterate over pairs from Python: the pixels of a view, and what the teacher said of it.
+"""Iterate over pairs from Python: the pixels of a view, and the teacher's output for it.
 
-In the order of the shards, decoded one by one: for looking and for a loader of one's own. Training
-has `stream.py`, which shuffles, draws masks and moves what is needed alone.
+Pairs come in the order of the shards and are decoded one by one, for inspection or for a loader of
+your own. Training uses `stream.py`, which shuffles, draws masks and moves only what is needed.
 
 Legend: S side of the view in pixels, N = 1 + L tokens (CLS first, then L patches row-major), D
 target width.
@@ -53,8 +53,8 @@ def iterate_pairs(
     Args:
         images: folder of image shards.
         targets: folder of their target shards.
-        views: how many views to go through, from view 0.
-        image_size: S; None is what the teacher was given.
+        views: number of views, from view 0.
+        image_size: S; None is the size of the teacher's views.
 
     Raises:
         MissingDataError: images and targets do not belong together, sample by sample.
@@ -117,7 +117,7 @@ def _box_inside(record: NDArray[np.void], height: int, width: int) -> Box:
     """Return the box that a record stores; refuse one that is not inside the image."""
     stored = [float(value) for value in record["box"]]
     top, left, rows, columns = stored
-    # Compared as floats, so that what is no number at all is refused too.
+    # Compared as floats, so that NaN is refused too.
     inside = 0 <= top <= height - rows and 0 <= left <= width - columns
     if not (inside and rows >= 1 and columns >= 1):
         raise DataError(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from milan_pipeline import storage
-from milan_pipeline.core.schema import MISSHAPEN, conforming, parsed
+from milan_pipeline.core.schema import DocumentError, conforming, parsed
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.provenance.record import StageRecord, config_by_role
@@ -159,11 +159,11 @@ def read_scores(folder: str) -> Result:
     data = storage.read_bytes(url)
     try:
         document = parsed(data, dict[str, Any])
-        values = {name: document.pop(name) for name in STORED}
+        values = {name: document.pop(name) for name in STORED if name in document}
         return conforming({"folder": folder, "extras": document, **values}, Result)
-    except MISSHAPEN as error:
+    except DocumentError as error:
         raise DataError(
-            f"{url} holds no scores of this version ({error!r}); run its stage again with "
+            f"{url} holds no scores of this version ({error}); run its stage again with "
             "--overwrite, or move it away"
         ) from error
 

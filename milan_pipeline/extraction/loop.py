@@ -18,7 +18,7 @@ from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.extraction.job import ExtractionJob
 from milan_pipeline.extraction.target_batches import DeviceCopies, TargetBatch, compute
 from milan_pipeline.extraction.view_batches import PixelBuffers, ViewBatch, view_batches
-from milan_pipeline.images.budget import BadImageBudget
+from milan_pipeline.images.budget import BadImageBudget, Skipped
 from milan_pipeline.targets.units import Mark, Unit, view_name
 from milan_pipeline.targets.writer import UnitWriter
 
@@ -139,7 +139,7 @@ class _UnitInProgress:
         self._unit = unit
         self._thread = thread
         self._buffers = buffers
-        self._skipped: list[dict[str, str]] = []
+        self._skipped: list[Skipped] = []
         self._written: list[Future[None]] = []
         self._writer = thread.submit(self._open)
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from milan_pipeline.core.threads import ordered_map, read_ahead
 from milan_pipeline.errors import BadImageError
 from milan_pipeline.extraction.job import ExtractionJob
+from milan_pipeline.images.budget import Skipped
 from milan_pipeline.images.crops import view_pixels
 from milan_pipeline.images.decode import decode_rgb
 from milan_pipeline.shards.manifest import keys_of, load_index
@@ -72,7 +73,7 @@ class ViewBatch:
         rows = [row for row in range(len(self.keys)) if row not in self.reasons]
         return np.array(rows, np.int64)
 
-    def skipped(self) -> list[dict[str, str]]:
+    def skipped(self) -> list[Skipped]:
         """Return the unreadable images as rows of the ledger."""
         return [
             {"key": self.keys[row], "reason": reason}

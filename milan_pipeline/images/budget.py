@@ -1,26 +1,38 @@
-"""How many unreadable images a stage puts up with, and their names when there are more."""
+"""How many unreadable images a stage tolerates; if there are more, its error names some."""
 
 import dataclasses
 import itertools
 import posixpath
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NotRequired, TypedDict
 
 from milan_pipeline.errors import BadImageError, DataError
 
 NAMED_BAD_IMAGES = 10
-LedgerRow = dict[str, str]
-"""An unreadable image: `{shard, key, reason}`."""
+
+
+class Skipped(TypedDict):
+    """An image that a shard lacks, and why; `file` is its name where files are packed."""
+
+    key: str
+    file: NotRequired[str]
+    reason: str
+
+
+class LedgerRow(Skipped):
+    """An unreadable image of any shard."""
+
+    shard: str
 
 
 @dataclasses.dataclass(kw_only=True)
 class BadImageBudget:
-    """A fraction of the images may be unreadable and, if it is not 0, always the first few.
+    """A fraction of the images may be unreadable; unless it is 0, a few are tolerated anyway.
 
     Attributes:
         fraction: of the images that may be unreadable.
         images: how many there are; an unreadable one counts once, in however many views.
-        always: so many are put up with however few images there are, unless the fraction is 0.
+        always: number tolerated however few images there are, unless the fraction is 0.
         ledger: the unreadable images so far, each with its reason.
     """
 
@@ -29,7 +41,7 @@ class BadImageBudget:
     always: int = 1
     ledger: dict[str, str] = dataclasses.field(default_factory=dict)
 
-    def add(self, shard: str, skipped: Iterable[Mapping[str, str]]) -> None:
+    def add(self, shard: str, skipped: Iterable[Skipped]) -> None:
         """Count skipped images, rows of `{key, reason}`.
 
         Raises:
@@ -38,8 +50,8 @@ class BadImageBudget:
         self.note(shard, skipped)
         self.require_within()
 
-    def note(self, shard: str, skipped: Iterable[Mapping[str, str]]) -> None:
-        """Count skipped images as `add` does, and look later at how many there are."""
+    def note(self, shard: str, skipped: Iterable[Skipped]) -> None:
+        """Count skipped images without a check; see `require_within`."""
         self.ledger |= {f"{shard}:{row['key']}": row["reason"] for row in skipped}
 
     def require_within(self) -> None:
@@ -55,7 +67,7 @@ class BadImageBudget:
                 f"{len(self.ledger)} of {self.images} images are unreadable, more than "
                 f"--max-bad-fraction {self.fraction} allows: "
                 f"{', '.join(f'{place} ({reason})' for place, reason in named)}; "
-                "mend them or raise the fraction"
+                "repair or remove them, or raise the fraction"
             )
 
 

@@ -5,9 +5,8 @@ A sound JPEG is decoded by simplejpeg, to the pixels that Pillow gives but in 0.
 so that packing images, which only reads headers, starts at once. The second half (crop, resize,
 flip) is `crops.py`.
 
-What a file may ask of a decoder beside pixels: scans of a JPEG without end, extras of a PNG.
-
-Both are looked for in the bytes alone, before anything is decoded.
+Before anything is decoded, the bytes are searched for what makes decoders work without end: many
+scans of a JPEG, extra chunks of a PNG.
 """
 
 import struct
@@ -37,7 +36,7 @@ class _PlainJpegFile(JpegImageFile):
     """Pillow's JPEG reader without its look into EXIF, which warns on harmless broken metadata."""
 
     def _read_dpi_from_exif(self) -> None:
-        """Skip it: only the print resolution would be learnt."""
+        """Skip it: it would only tell the resolution for printing."""
 
 
 def decode_rgb(data: bytes) -> NDArray[np.uint8]:
@@ -62,7 +61,7 @@ def decode_rgb(data: bytes) -> NDArray[np.uint8]:
         rgb = _sound_jpeg_rgb(data)
         if rgb is not None:
             return rgb
-        with _open(data) as image:
+        with open_with_pillow(data) as image:
             if image.mode.startswith("I"):
                 return _high_byte_rgb(np.asarray(image))
             # Without this, Pillow warns that the transparency of a palette is lost: it should be.
@@ -109,7 +108,7 @@ def probe_header(data: bytes) -> tuple[str, int, int]:
             than `decode_rgb` takes.
     """
     try:
-        with _open(data) as image:
+        with open_with_pillow(data) as image:
             return str(image.format), image.width, image.height
     except (BadImageError, MemoryError):
         raise
@@ -122,11 +121,14 @@ def digest(data: bytes) -> int:
     return xxhash.xxh3_64_intdigest(data)
 
 
-def _open(data: bytes) -> ImageFile.ImageFile:
-    """Read the header.
+def open_with_pillow(data: bytes) -> ImageFile.ImageFile:
+    """Open an image with Pillow, which reads its header alone.
 
-    `Image.open` is passed over on purpose: it announces a large image by a warning, which threads
-    cannot catch safely, and it parses the EXIF of every JPEG in search of further images.
+    `Image.open` is avoided: it warns of a large image, and threads cannot catch warnings safely;
+    and it parses the EXIF of every JPEG in search of further images.
+
+    Raises:
+        BadImageError: the image is too large, or a JPEG has too many scans.
     """
     reader = _reader_of(data)
     image = reader(BytesIO(plain_png(data) if reader is PngImageFile else data))
@@ -188,7 +190,7 @@ SMALL = 2**18
 
 
 def scans_of_jpeg(data: bytes) -> int:
-    """Return how many passes over the image a JPEG asks for: an upper bound, and at least 1.
+    """Return how many scans of the image a JPEG has: an upper bound, and at least 1.
 
     Counting takes a tenth of the time that decoding does, and is spared a JPEG whose first scan has
     all colours whole: decoders refuse a second one.

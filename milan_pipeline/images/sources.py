@@ -162,7 +162,7 @@ def _unique_keys(names: list[str]) -> list[str]:
 
     A dot would end the key, so unusual characters become `_`; where that changes the name or two
     names meet, a hash of the original keeps them apart. A key depends on the names alone, so that
-    repacking the same files gives the same keys, hence the same views.
+    repacking the same files gives the same keys, and so the same views.
     """
     stems = [EXTENSION.sub("", name).lstrip("/") for name in names]
     plain = ["/".join(UNSAFE_IN_KEYS.sub("_", part) for part in stem.split("/")) for stem in stems]

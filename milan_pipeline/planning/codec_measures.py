@@ -1,10 +1,10 @@
-"""What a codec does to targets: bytes, directions, colours, speed, distance from the bound.
+"""Measure what a codec does to targets: bytes, directions, colours, speed, distance from the bound.
 
-Legend: n samples, b of them in a batch, N tokens (CLS first), D target width.
+The bytes of files are counted without writing them: all files of a store or of target shards,
+except for the stages' records and the ledgers of skipped images. A codec's own arrays count at
+their largest.
 
-What the files of targets take with each codec: all of store or shards, without writing them.
-
-But for stages' records, and for ledgers of skipped images; a codec's own arrays at their largest.
+Legend: n samples, b samples of a batch, N tokens (CLS first), D target width.
 """
 
 import dataclasses
@@ -33,29 +33,30 @@ from milan_pipeline.targets.units import Mark, Unit
 BATCH = 64
 REPEATS = 7
 EXACT = 1e-12
-"""A mean squared error of directions that is nothing but the rounding of float64."""
+"""A smaller mean squared error of directions is only the rounding of float64."""
 BITS = 8
+WORKERS = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CodecMeasures:
-    """What was measured of one codec on one set of targets.
+    """Results of one codec on one set of targets.
 
     Attributes:
         codec: the value of `--codec`.
-        targets: what they were: "store" or "synthetic".
-        bytes_per_token: codes and scale.
-        bytes_per_sample: those of all its tokens.
-        compression: float16's of them over this codec's.
-        files_compression: float16's target shards, indices, manifest and all, over this codec's.
-        store_compression: likewise of target stores.
-        mean_cosine: of the directions of tokens before and after, over all tokens.
-        p01_cosine: its first percentile.
-        cls_cosine: its mean over class tokens.
+        targets: the set of targets: "store" or "synthetic".
+        bytes_per_token: bytes of codes and scale of a token.
+        bytes_per_sample: bytes of all tokens of a sample.
+        compression: bytes of a sample in float16 divided by those with this codec.
+        files_compression: the same ratio for target shards with all their files.
+        store_compression: the same ratio for target stores.
+        mean_cosine: mean cosine between the tokens before and after.
+        p01_cosine: first percentile of this cosine.
+        cls_cosine: mean of this cosine over class tokens.
         colour_agreement: see `Measurement.of`.
         bits_over_bound: see `bits_over_bound`.
-        encode_per_s: images/s, in batches of 64.
-        decode_per_s: likewise.
+        encode_per_s: images/s that are encoded, in batches of 64.
+        decode_per_s: images/s that are decoded, in batches of 64.
     """
 
     codec: str
@@ -80,9 +81,9 @@ class FileBytes:
 
     Attributes:
         url: the store.
-        identity: of the store.
+        identity: that of the store.
         units: finished units of the first view, with their marks.
-        views: how many are counted, each with the images of the first.
+        views: number of views that are counted, each with the images of the first.
     """
 
     url: str
@@ -101,13 +102,13 @@ class FileBytes:
         return size.units(self._sized) + size.groups(self.views)
 
     def _identity_with(self, codec: Codec) -> Identity:
-        """As extraction would write it with the codec, whatever the store was made from."""
+        """Return the identity as extraction with the codec would write it."""
         parts = {name: self.identity[name] for name in self.identity if name != TRANSCODED_FROM}
         return parts | {"codec": codec.parameters()}
 
     @functools.cached_property
     def _sized(self) -> list[tuple[Unit, KeyBytes]]:
-        """The units of every view, as if of shards of just the images that have targets."""
+        """The units of every view, each as if its shard had only the images that have targets."""
         first = stored_units(self.url, self.units, workers=WORKERS)
         return [
             (Unit(view, unit.shard), keys) for view in range(self.views) for unit, keys in first
@@ -115,7 +116,7 @@ class FileBytes:
 
 
 class Measurement:
-    """Measures codecs on one set of targets; what is known whatever the codec is found once."""
+    """Measures codecs on one set of targets; what does not depend on the codec is computed once."""
 
     def __init__(self, targets: TargetSet, files: FileBytes, device: torch.device) -> None:
         """Take the targets, the units whose files are counted, and where codecs run."""
@@ -130,17 +131,17 @@ class Measurement:
     def of(self, text: str, codec: Codec) -> CodecMeasures:
         """Measure a codec.
 
-        Pictures agree to 1 minus the mean absolute difference of their colours, which are the
-        directions of patches projected on the first three principal components of the original
-        ones, from 0 to 1. (Not their PSNR: that has no end where nothing is lost, and no scale
-        that the eye knows; here 0.99 is a difference of 1% of each colour's range.)
+        The agreement of pictures is 1 minus the mean absolute difference of their colours. Colours
+        are directions of patches, projected on the first three principal components of the original
+        directions, from 0 to 1. (PSNR is infinite if nothing is lost, and hard to interpret; an
+        agreement of 0.99 is a difference of 1% of each colour's range.)
 
         Args:
             text: the value of `--codec`.
-            codec: made of it, and fitted.
+            codec: the codec made of it, fitted if needed.
 
         Raises:
-            DataError: it cannot encode a target.
+            DataError: the codec cannot encode a target.
         """
         _, tokens, width = self.targets.measured_nND.shape
         size = codec.spec.payload_bytes(width)
@@ -168,12 +169,12 @@ class Measurement:
 
     @functools.cached_property
     def _full_files(self) -> tuple[int, int]:
-        """What shards and store take with float16."""
+        """Bytes of shards and of the store with float16."""
         codec = make_codec("float16")
         return self._files.shards(codec), self._files.store(codec)
 
     def _fidelity(self, codec: Codec) -> tuple[NDArray[np.float64], float]:
-        """Return each token's cosine to what is decoded, (n, N), and how far pictures agree."""
+        """Return each token's cosine to its decoded code, (n, N), and the agreement of pictures."""
         cosines, differences = [], []
         for tokens_bND in torch.split(self.targets.measured_nND, BATCH):
             decoded_bND = codec.decode(*codec.encode(tokens_bND.to(self._device))).cpu()
@@ -186,7 +187,7 @@ class Measurement:
         return self._colours(directions(tokens_bND[:, 1:]).numpy())
 
     def _speeds(self, codec: Codec) -> tuple[float, float]:
-        """Return the images/s that are encoded and that are decoded."""
+        """Return the images/s that are encoded, and the images/s that are decoded."""
         batch_bND = self.targets.measured_nND[:BATCH].to(self._device)
         encoded = codec.encode(batch_bND)
         encoding = _seconds(lambda: codec.encode(batch_bND), self._device)
@@ -197,21 +198,22 @@ class Measurement:
 def bits_over_bound(
     bits: float, mean_cosine: float, variance_D: NDArray[np.float64]
 ) -> float | None:
-    """Return how many bits a component a codec takes more than a Gaussian source would need.
+    """Return how many bits a component a codec takes beyond what a Gaussian source needs.
 
-    The source is of the targets' spectrum, and is coded to the same distortion: decoded directions,
-    all scaled by the mean cosine m, have a mean squared error of 1 - 2m·m + m² = 1 - m², and by no
-    other factor a smaller one. The bound is of Cover and Thomas, theorem 10.3.3. It may be passed
-    where targets are not Gaussian, in clusters say: the figure is then below 0.
+    The source has the spectrum of the targets, and is coded with the same distortion. Decoded
+    directions that are scaled by the mean cosine m have a mean squared error of 1 - 2m·m + m² =
+    1 - m², which is the smallest for any factor. The bound is that of Cover and Thomas, theorem
+    10.3.3. A codec can be better than the bound if targets are not Gaussian, for example in
+    clusters; the result is then below 0.
 
     Args:
-        bits: that a token takes.
-        mean_cosine: of directions before and after.
-        variance_D: of the principal components of centred directions.
+        bits: bits of a token.
+        mean_cosine: mean cosine between directions before and after.
+        variance_D: variances of the principal components of centred directions.
 
     Returns:
-        Bits for each component that the bound codes; None where nothing is lost, for which no
-        number of bits is enough by the bound, or so much that it codes no component.
+        Bits for each component that the bound codes. None if nothing is lost, since the bound is
+        then infinite, or if so much is lost that the bound codes no component.
     """
     distortion = 1 - mean_cosine**2
     if distortion < EXACT:
@@ -221,7 +223,7 @@ def bits_over_bound(
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Return the median time of some work, which was done once before."""
+    """Return the median time of some work, after one run that is not counted."""
     seconds = []
     for _ in range(1 + REPEATS):
         started = time.perf_counter()
@@ -230,6 +232,3 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
             torch.accelerator.synchronize(device)
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds[1:])
-
-
-WORKERS = 2

@@ -1,6 +1,6 @@
-"""The picture of what codecs were measured to do: bits against loss, and the spectrum behind it.
+"""Draw the results of codecs: bits against loss, and the spectrum of the targets.
 
-Nothing else imports matplotlib, which takes a second.
+Only this module imports matplotlib, since that takes a second.
 
 Legend: D target width.
 """
@@ -19,7 +19,7 @@ from milan_pipeline.codecs.spec import parse_codec
 from milan_pipeline.codecs.spectrum import effective_rank, gaussian_bound
 from milan_pipeline.planning.codec_measures import BITS, EXACT, CodecMeasures
 
-# Of Okabe and Ito's colours, which the colour-blind tell apart.
+# Colours of Okabe and Ito, which colour-blind people can tell apart.
 BLUE, VERMILION, BLACK, GREY = "#0072B2", "#D55E00", "#000000", "#777777"
 FAMILIES = {"vector": (BLUE, "o"), "transform": (VERMILION, "s")}
 OTHERS = (BLACK, "D")

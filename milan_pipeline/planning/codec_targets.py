@@ -1,4 +1,4 @@
-"""What codecs are measured on: targets of a store, or made-up ones whose spectrum is known.
+"""The targets that codecs are measured on: those of a store, or random ones of a known spectrum.
 
 Legend: n samples, N tokens (CLS first), D target width, T tokens.
 """
@@ -28,10 +28,10 @@ class TargetSet:
 
     Attributes:
         name: "store" or "synthetic".
-        title: what they are, in words.
-        fit_TD: float32.
-        measured_nND: float32.
-        notes: sentences for the reader of figures.
+        title: describes them in words.
+        fit_TD: tokens to fit to, float32.
+        measured_nND: targets to measure on, float32.
+        notes: sentences that help to read the results.
     """
 
     name: str
@@ -44,17 +44,17 @@ class TargetSet:
 def stored_targets(
     url: str, identity: Identity, units: Sequence[tuple[Unit, Mark]], samples: int
 ) -> TargetSet:
-    """Take the images that extraction would fit a codec to, and the next by their keys' hashes.
+    """Read the images that extraction would fit a codec to, and the next by their keys' hashes.
 
     Args:
         url: the store.
-        identity: of the store.
-        units: of one view.
-        samples: images to measure, or as many as there are.
+        identity: that of the store.
+        units: units of one view.
+        samples: the most images to measure.
 
     Raises:
-        DataError: the store is damaged, or holds a single image.
-        StorageError: it cannot be read.
+        DataError: the store is damaged, or has fewer than two images.
+        StorageError: the store cannot be read.
     """
     images = sum(mark.n for _, mark in units)
     if images < 2:
@@ -88,10 +88,10 @@ def stored_targets(
 
 
 def synthetic_targets(like: TargetSet, decay: float) -> TargetSet:
-    """Draw Gaussian targets, as many as of another set and of the same shape.
+    """Draw Gaussian targets of the same number and shape as another set.
 
-    Beside real targets they tell what a codec does where the variance is spread over more
-    components, and no clusters help.
+    They show what a codec does if the variance is spread over more components and there are no
+    clusters.
 
     Args:
         like: the other set.
@@ -107,9 +107,9 @@ def synthetic_targets(like: TargetSet, decay: float) -> TargetSet:
 
 
 def power_law_tokens(shape: tuple[int, ...], *, decay: float, seed: int) -> torch.Tensor:
-    """Draw Gaussian tokens, float32, of mean zero, their width last in the shape.
+    """Draw Gaussian tokens, float32, of mean zero; the last dimension is their width.
 
-    Their principal components are random directions, and the same for every seed.
+    Their principal components are random directions, the same for every seed.
     """
     width = shape[-1]
     deviation_D = torch.arange(1, width + 1, dtype=torch.float32) ** (-decay / 2)

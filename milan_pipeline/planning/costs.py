@@ -1,4 +1,4 @@
-"""What caching targets costs and saves against a teacher in the loop: arithmetic, no more.
+"""Compute what caching targets costs and saves compared with a teacher in the training loop.
 
 Times are counted in device-seconds: two devices for an hour are two hours.
 """
@@ -6,7 +6,7 @@ Times are counted in device-seconds: two devices for an hour are two hours.
 import dataclasses
 
 STUDENT_MULTIPLY_ADDS = 26e9
-"""Of a recipe step (ViT-B/16 encoder, 8 x 512 decoder) per image, forward and backward."""
+"""Per image in a step of the recipe (ViT-B/16 encoder, 8 x 512 decoder), forward and backward."""
 
 SECONDS_PER_HOUR = 3600
 
@@ -16,11 +16,11 @@ class Workload:
     """What is to be trained.
 
     Attributes:
-        images: of the data set.
-        views: targets of each image.
-        epochs: of each student's pretraining.
-        students: that are pretrained from these targets, one after another.
-        devices: that train one student.
+        images: number of images in the data set.
+        views: number of targets of each image.
+        epochs: epochs of each student's pretraining.
+        students: number of students that are pretrained from these targets, one after another.
+        devices: number of devices that train one student.
     """
 
     images: int
@@ -42,9 +42,9 @@ class Workload:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bytes:
-    """What targets take, and what an image costs to read, alone and as a pair with its target.
+    """Bytes of store and shards, and bytes read for an image alone and with its target.
 
-    `free` is None where nobody can tell.
+    `free` is None if it is not known.
     """
 
     store: int
@@ -55,18 +55,18 @@ class Bytes:
 
     @property
     def fits(self) -> bool | None:
-        """Whether store and shards have room; None where nobody can tell."""
+        """Whether there is enough free space for store and shards; None if it is not known."""
         return None if self.free is None else self.store + self.shards <= self.free
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rates:
-    """Speeds, None where they are not known.
+    """Speeds; None if not known.
 
     Attributes:
         teacher: images/s of the teacher on one device.
         student: images/s of a student without teacher on all of the workload's devices.
-        read: bytes/s that the storage gives to all of them.
+        read: bytes/s of the storage for all devices together.
     """
 
     teacher: float | None = None
@@ -76,21 +76,21 @@ class Rates:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What comes of it; hours are device-hours, None where a rate is missing.
+    """The result; hours are device-hours, None if a rate is missing.
 
     Attributes:
-        read_bytes_per_s: that a student at full speed needs.
-        read_bytes: of one student's whole run.
-        teacher_hours: of the teacher alone, for all targets.
-        in_loop_hours: of the teacher alone, in every step of every student.
-        saved_hours: what all students take less with targets, extraction and waiting for storage
-            counted; below 0 if they take more.
-        break_even_epochs: epochs x students from which on caching takes less time; None if it
-            never does, or if that cannot be told.
-        limited_rate: images/s that reading allows, where that is less than the student's rate.
-        pays: whether caching saves time and can be done.
-        why: why it does not.
-        notes: what else should be known.
+        read_bytes_per_s: reading bandwidth that a student at full speed needs.
+        read_bytes: bytes read in one student's whole run.
+        teacher_hours: hours of the teacher alone, for all targets.
+        in_loop_hours: hours of the teacher alone, in every step of every student.
+        saved_hours: hours that all students save with targets, less extraction and waiting for
+            storage; below 0 if they take longer.
+        break_even_epochs: epochs x students from which on caching saves time; None if it never
+            does, or if it is not known.
+        limited_rate: images/s that reading allows, if that is less than the student's rate.
+        pays: whether caching saves time and is possible.
+        why: reasons why it does not pay.
+        notes: further notes.
     """
 
     read_bytes_per_s: float | None
@@ -106,7 +106,7 @@ class Plan:
 
 
 def make_plan(work: Workload, sizes: Bytes, rates: Rates) -> Plan:
-    """Weigh caching against a teacher in the loop."""
+    """Compare caching with a teacher in the loop."""
     needed = None if rates.student is None else rates.student * sizes.pair
     limited = limited_rate(sizes, rates)
     break_even = break_even_epochs(work, sizes, rates)
@@ -126,17 +126,17 @@ def make_plan(work: Workload, sizes: Bytes, rates: Rates) -> Plan:
 
 
 def break_even_epochs(work: Workload, sizes: Bytes, rates: Rates) -> float | None:
-    """Return how many epochs x students take as long cached as with the teacher in the loop.
+    """Return how many epochs x students take as long with cached targets as with the teacher.
 
-    Of each image, caching costs `views` forwards once, and saves `saved_seconds` in every epoch.
+    For each image, caching costs `views` forwards once, and saves `saved_seconds` in every epoch.
 
     Args:
-        work: what is to be trained.
-        sizes: what is read of each image, either way.
-        rates: of teacher, student and storage.
+        work: what is trained.
+        sizes: bytes read for each image, with and without a target.
+        rates: speeds of teacher, student and storage.
 
     Returns:
-        The number, or None if caching saves nothing, or if that cannot be told.
+        The number; None if caching saves nothing, or if it is not known.
     """
     if limited_rate(sizes, rates) is None:
         return float(work.views)
@@ -147,26 +147,25 @@ def break_even_epochs(work: Workload, sizes: Bytes, rates: Rates) -> float | Non
 
 
 def limited_rate(sizes: Bytes, rates: Rates) -> float | None:
-    """Return the pairs/s that can be read, if that is known to be less than the student's rate."""
+    """Return the pairs/s that can be read, if they are known to be less than the student's rate."""
     if rates.student is None or rates.read is None or rates.student * sizes.pair <= rates.read:
         return None
     return rates.read / sizes.pair
 
 
 def saved_seconds(work: Workload, sizes: Bytes, rates: Rates) -> float | None:
-    """Return the device-seconds that targets save of each image in each epoch.
+    """Return the device-seconds that cached targets save for each image in each epoch.
 
     Computing and reading overlap, so the slower one counts: with the teacher in the loop, student
     and teacher or reading the image; with targets, the student or reading the pair.
 
     Returns:
-        The seconds, below 0 where reading targets costs more than the teacher; None if that cannot
-        be told.
+        The seconds; below 0 if reading targets costs more than the teacher. None if not known.
     """
     if rates.teacher is None:
         return None
     if rates.student is None or rates.read is None:
-        return 1 / rates.teacher  # whatever the student takes, and nobody waits for storage
+        return 1 / rates.teacher  # independent of the student, if nothing waits for storage
     student = work.devices / rates.student
     in_loop = max(student + 1 / rates.teacher, work.devices * sizes.image / rates.read)
     return in_loop - max(student, work.devices * sizes.pair / rates.read)
@@ -180,7 +179,7 @@ def step_ratio(teacher_multiply_adds: float) -> float:
 def _reasons(
     work: Workload, sizes: Bytes, rates: Rates, limited: float | None, break_even: float | None
 ) -> list[str]:
-    """Say why caching does not pay; nothing where it does."""
+    """Return the reasons why caching does not pay; none if it does."""
     reasons, trained = [], work.epochs * work.students
     if work.views >= trained:
         reasons.append(

@@ -1,4 +1,4 @@
-"""What is known, or assumed, of a data set before its targets are extracted."""
+"""Sizes of a data set, known or assumed, before its targets are extracted."""
 
 import dataclasses
 import tarfile
@@ -15,19 +15,19 @@ from milan_pipeline.targets.layout import OUTER_SHARD
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.units import Mark, Unit
 
-INDICES_READ = 64  # of one data set at most: what lies there in keys and images is much alike
+INDICES_READ = 64  # at most: keys and images of one data set have similar sizes
 ASSUMED_KEY_BYTES = 24
-PLAIN_NAME_BYTES = 80  # of a key whose tar header is 512 bytes, unless it has other than ASCII
+PLAIN_NAME_BYTES = 80  # an ASCII key up to this length has a tar header of 512 bytes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetSize:
-    """A data set's shards, the bytes of their keys and of an image, and what of that is assumed.
+    """A data set's shards, the bytes of their keys and of an image, and what is assumed of these.
 
     Attributes:
-        shards: every image shard, and what its keys take.
-        image_bytes: mean of the encoded images.
-        assumed: sentences for the reader of a plan.
+        shards: every image shard, and the bytes of its keys.
+        image_bytes: mean size of the encoded images.
+        assumed: sentences that tell the user what is assumed.
     """
 
     shards: Sequence[tuple[Shard, KeyBytes]]
@@ -43,11 +43,12 @@ class DatasetSize:
 def listed_dataset(manifest: Manifest) -> DatasetSize:
     """Read the sizes of a data set from its manifest and indices.
 
-    Of many shards, `INDICES_READ` indices are read, evenly spread, and speak for the rest.
+    If there are many shards, only `INDICES_READ` indices are read, evenly spread; the other shards
+    are assumed to be like these.
 
     Raises:
         DataError: an index is not the one that the manifest lists.
-        MissingDataError: there is none.
+        MissingDataError: an index is missing.
     """
     shards = manifest.shards
     count = min(len(shards), INDICES_READ)
@@ -81,12 +82,12 @@ def listed_dataset(manifest: Manifest) -> DatasetSize:
 
 
 def assumed_dataset(samples: int, samples_per_shard: int, image_bytes: int) -> DatasetSize:
-    """Imagine a data set as pack-images would write it.
+    """Return the sizes of a data set as pack-images would write it.
 
     Args:
-        samples: images in all.
-        samples_per_shard: in each shard but the last.
-        image_bytes: mean of the encoded images.
+        samples: number of images.
+        samples_per_shard: images in each shard but the last.
+        image_bytes: mean size of the encoded images.
     """
     counts = [samples_per_shard] * (samples // samples_per_shard)
     counts += [samples % samples_per_shard] if samples % samples_per_shard else []
@@ -116,15 +117,15 @@ def assumed_dataset(samples: int, samples_per_shard: int, image_bytes: int) -> D
 def stored_units(
     url: str, units: Sequence[tuple[Unit, Mark]], *, workers: int
 ) -> list[tuple[Unit, KeyBytes]]:
-    """Read what keys units of a store hold, to tell what packing them takes.
+    """Read the keys of units of a store, to count the bytes that packing them takes.
 
     Args:
         url: the store.
-        units: finished ones, with their marks.
+        units: finished units, with their marks.
         workers: threads that read.
 
     Returns:
-        Each unit with the samples that it has targets of, and what their keys take.
+        Each unit with the number of samples that have targets, and the bytes of their keys.
 
     Raises:
         DataError: a unit is damaged.
@@ -140,7 +141,7 @@ def stored_units(
 
 
 def key_bytes(table: NDArray[np.void]) -> KeyBytes:
-    """Count what an index's keys take, in the store and in tar headers."""
+    """Count the bytes of an index's keys, in the store and in tar headers."""
     lengths = np.char.str_len(table["key"])
     width = table["key"].dtype.itemsize
     letters = np.ascontiguousarray(table["key"]).view(np.uint8).reshape(-1, width)
@@ -154,5 +155,5 @@ def _bytes_of(keys: Sequence[str]) -> KeyBytes:
 
 
 def _blocks(samples: int) -> int:
-    """Return how many blocks samples that share members make."""
+    """Return the number of blocks of samples that share members."""
     return -(-samples // OUTER_SHARD)

@@ -1,4 +1,4 @@
-"""What target shards take, in bytes, before anything is written: tars, indices and manifest.
+"""Count the bytes of target shards before anything is written: tars, indices and manifest.
 
 Legend: n samples of a block.
 """
@@ -29,13 +29,13 @@ HASH_LETTERS = 64  # sha256
 
 
 def tar_header_bytes(key: str, extension: str = TARGET_EXTENSION) -> int:
-    """Return what the tar header of a sample's target takes: more than 512 for a long name."""
+    """Return the bytes of the tar header of a sample's target: more than 512 for a long name."""
     info = tarfile.TarInfo(f"{key}.{extension}")
     return len(info.tobuf(tarfile.PAX_FORMAT))
 
 
 def shared_key_bytes(keys: Sequence[str]) -> int:
-    """Return what a tar takes for keys where samples share members: headers and lists of keys."""
+    """Return the bytes of headers and lists of keys in a tar whose samples share members."""
     blocks = (keys[start : start + OUTER_SHARD] for start in range(0, len(keys), OUTER_SHARD))
     return sum(
         tar_header_bytes(block[0], SHARED_EXTENSION)
@@ -46,10 +46,10 @@ def shared_key_bytes(keys: Sequence[str]) -> int:
 
 
 class ShardSize:
-    """Counts the bytes of the target shards of one identity, no image being skipped."""
+    """Counts the bytes of the target shards of one identity, if no image is skipped."""
 
     def __init__(self, identity: Identity) -> None:
-        """Take an identity; a hash in it that is not known yet may be any text of its length."""
+        """Take an identity; a hash that is not known yet may be any text of the same length."""
         self._identity = identity
         self._layout = layout_of(identity)
         self._blocks: dict[int, int] = {}
@@ -81,7 +81,7 @@ class ShardSize:
     def manifest(self, units: Sequence[tuple[Unit, KeyBytes]]) -> int:
         """Count the bytes of the manifest that lists some units' tars, and of a codec's file.
 
-        A codec that needs fitting is counted with the most components.
+        A codec that needs fitting counts with the most components.
         """
         shards = tuple(self._listed(unit, keys) for unit, keys in units)
         common = {"identity": self._identity, "identity_hash": content_hash(self._identity)}
@@ -90,7 +90,7 @@ class ShardSize:
         return len(manifest.to_bytes()) + codec
 
     def _listed(self, unit: Unit, keys: KeyBytes) -> Shard:
-        """A shard as the manifest lists it, with stand-ins for its hashes."""
+        """Return a shard as the manifest lists it, with stand-ins for its hashes."""
         hashed = "0" * HASH_LETTERS
         mark = Mark(
             shard=unit.shard.name,

@@ -1,8 +1,8 @@
-"""What a target store takes, in bytes, before anything is written.
+"""Count the bytes of a target store before anything is written.
 
-Counts every file as the writer lays it out, the stage's record excepted: the arrays are created in
-memory, without samples, by the functions that the writer calls, so that chunks, checksums and
-metadata are as they will be.
+Every file is counted except for the stage's record. The arrays are created in memory, without
+samples, by the functions that the writer calls, so that chunks, checksums and metadata are those of
+the store.
 
 Legend: N = 1 + L tokens, L patches, C code width.
 """
@@ -28,20 +28,20 @@ from milan_pipeline.targets.layout import (
 from milan_pipeline.targets.units import Mark, Unit
 
 CRC_BYTES = 4
-INDEX_ENTRY_BYTES = 16  # an outer shard says of each of its chunks where it is and how long
-TEXT_LENGTH_BYTES = 4  # before each text of a chunk, and once for their number
+INDEX_ENTRY_BYTES = 16  # an outer shard lists offset and length of each of its chunks
+TEXT_LENGTH_BYTES = 4  # before each text of a chunk, and once for the number of texts
 HASH_LETTERS = 32  # an object's xxh3-128, in a mark
 SHA256_LETTERS = 64  # of the unit that another was transcoded from, in a mark
 
 
 class KeyBytes(NamedTuple):
-    """What the keys of one image shard take as UTF-8.
+    """Bytes of the keys of one image shard as UTF-8.
 
     Attributes:
-        total: of all keys together.
-        longest: of the longest key.
-        tar_extra: what tar headers take beyond 512 bytes a sample, where names are long.
-        shared: what headers and lists of keys take in a tar where samples share members.
+        total: bytes of all keys together.
+        longest: bytes of the longest key.
+        tar_extra: bytes of tar headers beyond 512 a sample, if names are long.
+        shared: bytes of headers and lists of keys in a tar whose samples share members.
     """
 
     total: int
@@ -51,7 +51,7 @@ class KeyBytes(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """A unit's objects but for the text of its keys."""
+    """Bytes of a unit's objects without the text of its keys, and the objects' paths."""
 
     chunk_bytes: int
     metadata_bytes: int
@@ -59,10 +59,10 @@ class _Layout(NamedTuple):
 
 
 class StoreSize:
-    """Counts the bytes of the targets of one identity, no image being skipped."""
+    """Counts the bytes of the targets of one identity, if no image is skipped."""
 
     def __init__(self, identity: Identity) -> None:
-        """Take an identity; a hash in it that is not known yet may be any text of its length."""
+        """Take an identity; a hash that is not known yet may be any text of the same length."""
         self._identity = identity
         self._codec = spec_of(identity["codec"])
         self._shape = code_shape(identity)
@@ -72,7 +72,7 @@ class StoreSize:
         """Count the bytes of one unit's objects and of its mark."""
         shard = unit.shard
         alike = shard.samples, len(shard.name), len(shard.sha256), unit.view
-        if alike not in self._known:  # as most units are
+        if alike not in self._known:  # most units are alike
             self._known[alike] = self._without_keys(unit)
         return self._known[alike] + keys.total
 
@@ -83,7 +83,7 @@ class StoreSize:
     def groups(self, views: int) -> int:
         """Count the bytes of the groups around the units of so many views.
 
-        The arrays of a codec that needs fitting are among them, with the most components.
+        The arrays of a codec that needs fitting count with the most components.
         """
         arrays = most_store_codec_bytes(self._codec, self._identity["teacher"]["width"])
         return len(root_bytes(self._identity)) + arrays + views * len(group_bytes({}))
@@ -104,7 +104,7 @@ class StoreSize:
 
 
 def _layout_of(codec: CodecSpec, shape: tuple[int, int], samples: int) -> _Layout:
-    """Create a unit's arrays in memory and read from them what their chunks will take."""
+    """Create a unit's arrays in memory and compute the bytes of their chunks."""
     memory: dict[str, Any] = {}
     group = zarr.create_group(MemoryStore(memory), zarr_format=3)
     codes = create_codes(group, samples, shape, codec.dtype)

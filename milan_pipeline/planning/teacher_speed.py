@@ -1,7 +1,7 @@
-"""How fast a teacher runs here, in which precision, and how near that is to fp32.
+"""Measure how fast a teacher runs here in each precision, and how near its targets are to fp32.
 
-An untrained tower will do, since only its architecture decides the speed. Its cosines are a hint
-at how the trained one rounds; `milan-pipeline verify` measures those of real targets.
+The tower is untrained, since only its architecture decides the speed. Its cosines only hint at
+those of the trained tower; `milan-pipeline verify` measures the cosines of real targets.
 """
 
 import dataclasses
@@ -44,10 +44,10 @@ def measure_speeds(
     """Time an untrained tower on random pixels, in every precision.
 
     Args:
-        spec: the tower; its precision is passed over.
+        spec: the tower; its precision is ignored.
         device: where it runs.
-        batches: images in a batch, tried in ascending order until one is too slow or too large.
-        seconds: how long each is timed, at least.
+        batches: batch sizes, tried in ascending order until one is too slow or too large.
+        seconds: the shortest time that each is measured.
 
     Raises:
         ConfigError: there is no such tower.
@@ -70,19 +70,19 @@ def measure_speeds(
 
 
 def usual_batches(device: str) -> tuple[int, ...]:
-    """Return batch sizes that are worth timing on a device."""
+    """Return the batch sizes to measure on a device."""
     return CPU_BATCHES if device == "cpu" else OTHER_BATCHES
 
 
 def fastest(speeds: Sequence[TeacherSpeed]) -> TeacherSpeed:
-    """Return the fastest of those that are faithful; fp32 always is."""
+    """Return the fastest speed of a precision that is near enough to fp32, which always is."""
     return max((speed for speed in speeds if speed.is_faithful), key=lambda speed: speed.rate)
 
 
 def multiply_adds(spec: TeacherSpec) -> float:
-    """Count the multiply-adds of one image's forward."""
+    """Count the multiply-adds of one image's forward pass."""
     teacher = _tower(spec, "fp32", "cpu")
-    # Fused attention is not counted by every version of torch; its two products are.
+    # Not every version of torch counts fused attention; all count its two matrix products.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         teacher(_pixels(1, teacher.image_size))
     return float(counter.get_total_flops() / 2)
@@ -93,13 +93,13 @@ def _tower(spec: TeacherSpec, precision: str, device: str) -> Teacher:
 
 
 def _pixels(count: int, size: int) -> torch.Tensor:
-    """Random pixels, always the same: (count, 3, size, size) uint8."""
+    """Return random pixels, always the same: (count, 3, size, size) uint8."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
 
 
 def _timed(teacher: Teacher, pixels: torch.Tensor, seconds: float) -> tuple[float, float]:
-    """Return images/s, and the seconds of a first batch that is not counted."""
+    """Return images/s, and the seconds of the first batch, which images/s do not include."""
     warm_up = _seconds_of(teacher, pixels)
     batches, elapsed = 0, 0.0
     while batches == 0 or elapsed < seconds:

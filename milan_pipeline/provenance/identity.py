@@ -1,11 +1,11 @@
-"""What makes targets what they are: build the identity, hash it, compare it, refuse by field."""
+"""The identity of targets: all that their values depend on; build, hash and compare it."""
 
 import hashlib
 import json
 from collections.abc import Collection, Mapping
 from typing import Any, TypedDict
 
-from milan_pipeline.core.schema import MISSHAPEN, Count, conforming
+from milan_pipeline.core.schema import Count, DocumentError, conforming
 from milan_pipeline.errors import DataError, MismatchError
 
 Identity = dict[str, Any]
@@ -21,7 +21,7 @@ class _Codec(TypedDict):
 
 
 class _Parts(TypedDict):
-    """What is relied on of an identity; all else in it is only hashed and compared."""
+    """The parts of an identity that are read; all else in it is only hashed and compared."""
 
     teacher: _Teacher
     preprocessing: dict[str, Any]
@@ -29,8 +29,13 @@ class _Parts(TypedDict):
     codec: _Codec
 
 
+class _Stated(TypedDict):
+    identity: _Parts
+    identity_hash: str
+
+
 TRANSCODED_FROM = "transcoded_from"
-"""The part of an identity that targets have which were made of other targets, not by a teacher."""
+"""The part of an identity that only transcoded targets have: the codec of their source."""
 
 
 def build_identity(
@@ -60,7 +65,7 @@ def build_identity(
 def transcoded_identity(source: Identity, codec: Mapping[str, Any]) -> Identity:
     """Build the identity of targets that were decoded and stored again by another codec.
 
-    Each codec loses something, so all that they went through stay named, the last one outermost.
+    Each codec loses something, so all earlier ones stay in the identity, the last one outermost.
 
     Args:
         source: of the targets that were decoded.
@@ -89,14 +94,13 @@ def stated_identity(document: Mapping[str, Any], *, what: str) -> Identity:
         DataError: there is none, or it is damaged.
     """
     try:
-        identity: Identity = document["identity"]
-        conforming(identity, _Parts)
-        fits = content_hash(identity) == document["identity_hash"]
-    except MISSHAPEN as error:
+        conforming(document, _Stated)
+    except DocumentError as error:
         raise DataError(
             f"{what} does not say what its targets are ({error}); make it again"
         ) from error
-    if not fits:
+    identity: Identity = document["identity"]
+    if content_hash(identity) != document["identity_hash"]:
         raise DataError(
             f"{what} does not match its identity_hash; it is damaged, make it again with "
             "--overwrite"
@@ -105,7 +109,7 @@ def stated_identity(document: Mapping[str, Any], *, what: str) -> Identity:
 
 
 def without(identity: Mapping[str, Any], parts: Collection[str]) -> dict[str, Any]:
-    """Return an identity but for some of its parts, in which it may differ from another."""
+    """Return an identity without some of its parts, which may differ from another's."""
     return {name: part for name, part in identity.items() if name not in parts}
 
 
@@ -138,7 +142,7 @@ def require_same(
 
 
 def require_hash(identity: Identity, wanted: str, *, what: str) -> None:
-    """Refuse what another process calls by the same name, but which is not what it means.
+    """Refuse targets that differ from those that another process means by the same URL.
 
     Args:
         identity: of the targets that lie here.
@@ -150,6 +154,6 @@ def require_hash(identity: Identity, wanted: str, *, what: str) -> None:
     """
     if content_hash(identity) != wanted:
         raise MismatchError(
-            f"{what} holds other targets here than for the process that asks for them; give a URL "
+            f"{what} holds other targets here than for the process that began; give a URL "
             "or a folder that all machines share"
         )

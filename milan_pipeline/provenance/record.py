@@ -1,4 +1,4 @@
-"""The record that a stage leaves beside its output, and what it says to the next run.
+"""The record that a stage writes beside its output, for its next run and for later stages.
 
 A record is written as "running" before the work and as "done" after it. Content parameters and
 inputs must not differ between runs into one output; execution parameters (workers, device) may.
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
 from milan_pipeline import storage
-from milan_pipeline.core.schema import MISSHAPEN, conforming
+from milan_pipeline.core.schema import DocumentError, conforming, parsed
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.provenance.identity import content_hash, require_same
 
@@ -34,7 +34,7 @@ RECORDED_PACKAGES = (
 
 
 class _Record(TypedDict):
-    """What is relied on of a record by whoever reads one."""
+    """The fields of a record that are read."""
 
     state: str
     content: dict[str, Any]
@@ -55,7 +55,7 @@ def config_by_role(config: Any) -> dict[str, dict[str, Any]]:
 
 
 def versions() -> dict[str, str]:
-    """Name the versions of Python and of every installed package that shapes outputs."""
+    """Return the versions of Python and of every installed package that affects outputs."""
     found = {"python": platform.python_version()}
     for name in RECORDED_PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -67,9 +67,9 @@ def versions() -> dict[str, str]:
 class StageRecord:
     """`STAGE.json` in an output folder: resolved configuration, inputs, versions, counts, time.
 
-    `content` (the content options, unless a stage knows better) and `inputs` must stay the same
-    from run to run; `extent` says how much of them there is, and may differ. `source` is what later
-    stages want to know of the stage before.
+    `content` (by default the content options) and `inputs` must stay the same from run to run;
+    `extent` says how much of them there is, and may differ. `source` is what later stages need to
+    know of this one.
     """
 
     url: str
@@ -112,9 +112,9 @@ class StageRecord:
         self._write("running", {})
 
     def join(self) -> None:
-        """Begin, or take part in what other processes have begun; then it keeps their start.
+        """Begin, or join what other processes have begun, and keep their time of start.
 
-        Any number may come here at once: they write the same, and whoever finishes last says so.
+        Any number may do so at once: they write the same, and the last to finish writes "done".
         """
         previous = read_record(self.url)
         if previous is not None and previous["state"] == "running":
@@ -126,10 +126,10 @@ class StageRecord:
     def require_joinable(self, *options: str) -> None:
         """Refuse to join what others have begun with another extent, or with other options.
 
-        Whoever did less would call everything done once that is.
+        A process that does less would mark everything as done when its own part is.
 
         Args:
-            options: fields of the configuration that all who join must have alike.
+            options: fields of the configuration that must be equal in all processes.
 
         Raises:
             MismatchError: they do not; the option and both values are named.
@@ -155,7 +155,7 @@ class StageRecord:
             )
 
     def is_current(self) -> bool:
-        """Tell whether the record is still one of this content and extent: others may begin."""
+        """Tell whether the record still has this content and extent: others may have begun anew."""
         previous = read_record(self.url)
         return previous is None or self._is_of(previous)
 
@@ -171,7 +171,7 @@ class StageRecord:
         Args:
             state: "running" or "done".
             counts: what was counted.
-            seconds: that the stage took; None is the time since this object was made.
+            seconds: time that the stage took; None is the time since this object was made.
         """
         if seconds is None:
             seconds = time.time() - self._started
@@ -208,8 +208,15 @@ def utc_text(seconds: float) -> str:
 
 
 def timestamp_of(text: str) -> float:
-    """Read `utc_text` back, to the second."""
-    return float(calendar.timegm(time.strptime(text, TIME_FORMAT)))
+    """Read `utc_text` back, to the second.
+
+    Raises:
+        DocumentError: it is no such text.
+    """
+    try:
+        return float(calendar.timegm(time.strptime(text, TIME_FORMAT)))
+    except ValueError as error:
+        raise DocumentError(str(error)) from error
 
 
 def record_bytes(document: Mapping[str, Any]) -> bytes:
@@ -225,15 +232,13 @@ def read_record(url: str) -> dict[str, Any] | None:
         DataError: it is damaged.
     """
     try:
-        document: dict[str, Any] = json.loads(storage.read_bytes(url))
-        # Records of earlier versions have no hash of their own.
-        stated = document.pop("sha256", None)
-        if stated not in (None, content_hash(document)):
-            raise ValueError("it does not match its own hash")
+        document = parsed(storage.read_bytes(url), dict[str, Any])
+        if document.pop("sha256", None) != content_hash(document):
+            raise DocumentError("it does not match its own hash")
         timestamp_of(conforming(document, _Record)["started"])
     except MissingDataError:
         return None
-    except MISSHAPEN as error:
+    except DocumentError as error:
         raise DataError(
             f"{url} is damaged ({error}); restore it or give another output folder"
         ) from error

@@ -4,15 +4,15 @@ The end of a name gives the unit: `..._bytes`, `..._seconds`; a `..._share` is a
 holds a target store, shards of either kind, or a run.
 """
 
-import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from milan_pipeline import storage
 from milan_pipeline.core.console import short_bytes
-from milan_pipeline.core.schema import MISSHAPEN
+from milan_pipeline.core.schema import DocumentError, parsed
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.shards.manifest import MANIFEST_NAME
+from milan_pipeline.training.state import CONFIG_NAME
 
 Facts = dict[str, dict[str, Any]]
 """By section, then by name: plain JSON values."""
@@ -88,6 +88,10 @@ Kind = Literal["target store", "target shards", "image shards", "run"]
 SHARDS: dict[str, Kind] = {"targets": "target shards", "images": "image shards"}
 
 
+class _Manifest(TypedDict):
+    kind: Literal["targets", "images"]
+
+
 def place_kind(url: str) -> Kind:
     """Tell what lies at a place, by the file that each kind has.
 
@@ -101,12 +105,12 @@ def place_kind(url: str) -> Kind:
     manifest = storage.join(url, MANIFEST_NAME)
     if storage.exists(manifest):
         try:
-            return SHARDS[json.loads(storage.read_bytes(manifest))["kind"]]
-        except MISSHAPEN as error:
-            raise DataError(f"{manifest} is no manifest ({error!r}); make it again") from error
-    if storage.exists(storage.join(url, "config.json")):
+            return SHARDS[parsed(storage.read_bytes(manifest), _Manifest)["kind"]]
+        except DocumentError as error:
+            raise DataError(f"{manifest} is no manifest ({error}); make it again") from error
+    if storage.exists(storage.join(url, CONFIG_NAME)):
         return "run"
     raise MissingDataError(
         f"{url} is no target store (zarr.json), no folder of shards ({MANIFEST_NAME}) and no run "
-        "(config.json); give one of them"
+        f"({CONFIG_NAME}); give one of them"
     )

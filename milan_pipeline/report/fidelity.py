@@ -1,6 +1,4 @@
-"""Measures a codec's fidelity, from stored targets alone or against their originals.
-
-A store of another codec may still have the targets that these were made from.
+"""A codec's fidelity, from stored targets alone or compared with their originals in another store.
 
 Legend: n samples, N = 1 + L tokens (CLS first), D target width.
 """
@@ -23,14 +21,14 @@ from milan_pipeline.targets.shard_records import layout_of
 from milan_pipeline.targets.store import finished_units, read_store_record
 
 HALF_ULP = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
-"""The most that rounding changes a component by, relative to it (subnormal ones apart)."""
+"""The largest relative rounding error of a component (except for subnormal ones)."""
 
 
 def fidelity_facts(rows: TargetRows) -> dict[str, Any]:
-    """Say what is known: a bound of the plain codecs' loss, and whether codes are reproduced.
+    """Return what is known: a bound of the plain codecs' loss, and whether codes are reproduced.
 
-    Encoding what was decoded once more tells that the codec's arrays fit the codes, and how far a
-    second pass would drift; it does not tell what the first pass lost.
+    Encoding the decoded targets again shows whether the codec's arrays fit the codes, and what a
+    second pass would lose. It does not show what the first pass lost.
     """
     spec, tokens_nND = rows.codec.spec, rows.tokens_nND
     again_nND = rows.codec.decode(*rows.codec.encode(tokens_nND))
@@ -52,12 +50,12 @@ def fidelity_facts(rows: TargetRows) -> dict[str, Any]:
 def measured_facts(
     tokens_nND: torch.Tensor, codec: str, originals_nND: torch.Tensor
 ) -> dict[str, Any]:
-    """Say how near targets are to those that they were made of.
+    """Compare targets with the originals that they were made of.
 
     Args:
-        tokens_nND: the targets, decoded.
-        codec: that the originals were stored by, and are decoded from.
-        originals_nND: theirs, row by row.
+        tokens_nND: the decoded targets.
+        codec: name of the codec that the originals are stored with.
+        originals_nND: the decoded originals, row by row.
     """
     cosine_nN = F.cosine_similarity(tokens_nND.double(), originals_nND.double(), dim=-1)
     return {
@@ -69,7 +67,7 @@ def measured_facts(
 
 
 def _int8_facts(tokens_nND: torch.Tensor) -> dict[str, float]:
-    """A component is rounded by half a step at most; likely, evenly anywhere within that."""
+    """Compute bounds: the rounding error is at most half a step, and is expected to be uniform."""
     scale_nN = make_codec("int8").encode(tokens_nND).scale_nN
     assert scale_nN is not None  # noqa: S101 - int8 has one
     width, step_nN = tokens_nND.shape[-1], scale_nN.float()
@@ -83,9 +81,9 @@ def _int8_facts(tokens_nND: torch.Tensor) -> dict[str, float]:
 
 
 OF_THE_CODEC = ("codec", TRANSCODED_FROM)
-"""Parts of an identity in which targets differ from those that they were made of."""
+"""Parts of the identity that differ between targets and their originals."""
 OF_THE_VIEW = ("box", "flip", "digest")
-"""Fields of a record that say which pixels it is of."""
+"""Fields of a record that identify the pixels of the view."""
 REMEDY = "give the store that these targets were made of"
 
 
@@ -93,16 +91,16 @@ def read_originals(url: str, rows: TargetRows) -> tuple[str, torch.Tensor]:
     """Read the same views' targets from another store.
 
     Args:
-        url: a target store of the same teacher and views, finished where these rows are.
-        rows: targets by another codec.
+        url: a target store of the same teacher and views; the units of these rows must be finished.
+        rows: targets of another codec.
 
     Returns:
         The name of the store's codec, and its targets (n, N, D), float32, row by row.
 
     Raises:
-        MismatchError: it is of another teacher or of other views, or lacks a row.
-        DataError, MissingDataError: it is damaged, or there is none.
-        StorageError: it cannot be read.
+        MismatchError: the store is of another teacher or of other views, or lacks a row.
+        DataError, MissingDataError: the store is damaged, or there is none.
+        StorageError: the store cannot be read.
     """
     identity = read_identity(url)
     there, here = (without(one, OF_THE_CODEC) for one in (identity, rows.identity))
@@ -133,7 +131,7 @@ def read_originals(url: str, rows: TargetRows) -> tuple[str, torch.Tensor]:
 
 
 def _by_unit(rows: TargetRows) -> dict[tuple[str, int], list[int]]:
-    """Group the rows' numbers by image shard and view."""
+    """Group the numbers of the rows by image shard and view."""
     found = defaultdict(list)
     for number, place in enumerate(zip(rows.source, rows.view, strict=True)):
         found[place].append(number)

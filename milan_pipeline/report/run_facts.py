@@ -7,7 +7,6 @@ Legend: S logged steps.
 
 import dataclasses
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milan_pipeline import storage
-from milan_pipeline.core.schema import MISSHAPEN
+from milan_pipeline.core.schema import DocumentError, parsed
 from milan_pipeline.data.unreadable import unreadable_images
 from milan_pipeline.encoders.load import fingerprint
 from milan_pipeline.errors import ConfigError, MissingDataError
@@ -23,7 +22,8 @@ from milan_pipeline.evaluate.results import Result, find_results
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.report.facts import Facts, flattened
 from milan_pipeline.training.checkpoints import newest_checkpoint
-from milan_pipeline.training.state import State, read_state
+from milan_pipeline.training.run_folder import LOG_NAME
+from milan_pipeline.training.state import CONFIG_NAME, State, read_state
 from milan_pipeline.weights.run_weights import ENCODER
 
 NAMED = 5
@@ -105,7 +105,7 @@ def read_run(url: str, results: tuple[str, ...] = ()) -> RunReport:
     if place is None:
         raise ConfigError(f"{url} is no local folder; copy the run to this machine")
     folder = Path(place)
-    record = read_record(str(folder / "config.json"))
+    record = read_record(str(folder / CONFIG_NAME))
     if record is None:
         raise MissingDataError(f"{url} holds no run; `pretrain` makes one")
     batch = record.get("config", {}).get("batch_size")
@@ -150,7 +150,7 @@ def read_history(run: Path) -> History:
 
     A line that a kill cut short, or that is no row, counts as never written, as on resume.
     """
-    path = run / "log.jsonl"
+    path = run / LOG_NAME
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     rows = [row for row in map(_row_of, lines) if row is not None]
     names = dict.fromkeys(name for row in rows for name in row)
@@ -203,7 +203,7 @@ def with_step_seconds(history: History, batch: int | None) -> History:
 
 def _row_of(line: str) -> dict[str, float] | None:
     try:
-        row = {str(name): float(value) for name, value in json.loads(line).items()}
-    except MISSHAPEN:
+        row = parsed(line, dict[str, float])
+    except DocumentError:
         return None
     return row if "step" in row else None

@@ -1,8 +1,9 @@
-"""Reads a seeded sample of targets, decoded, and the pixels of their views.
+"""Read a random sample of decoded targets from a store or from target shards, and their views.
 
-The targets of a store lie in blocks; each is an object that is fetched and checked as a whole. So
-the sample comes from a few random blocks, for a store of any size and at any place. Target shards
-are read record by record. Pixels come from image shards.
+A store keeps targets in blocks; each block is an object that is fetched and checked as a whole. So
+the sample of a store comes from a few random blocks, however large the store is. Target shards are
+read record by record. The pixels of views come from image shards, and must be those that the
+teacher saw.
 
 Legend: n samples, N = 1 + L tokens (CLS first), L patches, D target width, C code width.
 """
@@ -32,7 +33,7 @@ from milan_pipeline.targets.store import finished_units, read_store_record
 from milan_pipeline.targets.units import Mark, Unit
 
 BLOCKS = 24
-"""Blocks of a store that are read: 26 MB each of a ViT-B/16's targets as int8."""
+"""Blocks of a store that are read; with int8 targets of a ViT-B/16, each has 26 MB."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,17 +41,17 @@ class TargetRows:
     """Some targets, in no order.
 
     Attributes:
-        identity: of all of them.
-        codec: of what they are stored by.
-        total: how many there are, of which these are a sample.
-        blocks: out of how many blocks they come; None where they were drawn one by one.
-        source: stem of the image shard of each.
-        source_sha256: of that shard as it was when the targets were made.
-        key: of each, in that shard.
-        view: of each.
-        prior_nL: float32.
-        tokens_nND: float32, decoded.
-        records: (n,), as `RecordLayout.dtype` has them: box, flip and digest beside all that.
+        identity: identity of the targets.
+        codec: the codec that they are stored with.
+        total: number of all targets, of which these are a sample.
+        blocks: number of blocks that they come from; None if they were drawn one by one.
+        source: stem of the image shard of each target.
+        source_sha256: hash of that shard when the target was made.
+        key: key of each target in that shard.
+        view: number of the view of each target.
+        prior_nL: priors, float32.
+        tokens_nND: decoded targets, float32.
+        records: (n,), of `RecordLayout.dtype`; they also have box, flip and digest.
     """
 
     identity: Identity
@@ -76,7 +77,7 @@ class TargetRows:
 
 
 class _Place(NamedTuple):
-    """Where some rows are from, and their records (n,), as target shards have them."""
+    """The source of some rows, and their records (n,), as target shards have them."""
 
     source: str
     source_sha256: str
@@ -90,13 +91,13 @@ def read_target_rows(url: str, count: int, seed: int) -> TargetRows:
 
     Args:
         url: a target store or a folder of target shards, finished or not.
-        count: how many; fewer where there are fewer.
-        seed: of the sample.
+        count: the most targets.
+        seed: seed of the sample.
 
     Raises:
         MissingDataError: there is no finished target.
-        DataError: what is read is damaged.
-        StorageError: it cannot be read.
+        DataError: a target or its metadata is damaged.
+        StorageError: the place cannot be read.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
     if place_kind(url) == "target store":
@@ -112,7 +113,8 @@ def read_target_rows(url: str, count: int, seed: int) -> TargetRows:
 
 def decoded(codec: Codec, records: NDArray[np.void]) -> torch.Tensor:
     """Return the targets (n, N, D), float32, of some records (n,)."""
-    # Copied in any case: of one record numpy calls a field contiguous, whose stride torch refuses.
+    # Always copied: numpy takes a field of a single record for contiguous, but torch refuses its
+    # stride.
     codes_nNC = torch.from_numpy(np.array(records["codes"], order="C"))
     scale_nN = (
         torch.from_numpy(np.array(records["scale"], order="C")) if codec.spec.has_scale else None
@@ -121,7 +123,7 @@ def decoded(codec: Codec, records: NDArray[np.void]) -> torch.Tensor:
 
 
 def draw_rows(total: int, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """Draw `count` of `total` numbers, or all where they are fewer; ascending."""
+    """Draw `count` of the first `total` numbers, or all if there are fewer; ascending."""
     drawn: NDArray[np.int64] = generator.choice(total, size=min(count, total), replace=False)
     return np.sort(drawn)
 
@@ -129,7 +131,7 @@ def draw_rows(total: int, count: int, generator: np.random.Generator) -> NDArray
 def _from_store(
     url: str, identity: Identity, count: int, generator: np.random.Generator
 ) -> tuple[list[_Place], int, int]:
-    """Return places, the number of all targets, and out of how many blocks these come."""
+    """Return places, the number of all targets, and the number of blocks that were read."""
     record = read_store_record(url, identity)
     done = finished_units(url, identity, record, views=None, allow_unfinished=True)
     blocks = [(unit, mark, start) for unit, mark in done for start in range(0, mark.n, OUTER_SHARD)]

@@ -4,8 +4,9 @@ A shard is cut into aligned pieces; each that is needed is read from its source 
 file, named by a hash of the shard's URL, its sha256 and the piece's number, so that a changed shard
 never meets old pieces. Any number of processes may share a folder. Whoever adds a piece holds the
 folder's lock (flock): it evicts the pieces that were not used for longest, writes, renames, and
-keeps the count of bytes in the lock's file. Readers take no lock: an evicted file stays readable to
-who has opened it. Whoever dies on the way leaves a temporary, which the next writer overwrites.
+keeps the count of bytes in the lock's file. Readers take no lock: a process can go on reading a
+file that was evicted after it had opened it. A writer that is killed leaves a temporary file, which
+the next writer overwrites.
 """
 
 import contextlib
@@ -24,12 +25,12 @@ from milan_pipeline.errors import ConfigError, StorageError
 
 PIECE_BYTES = 8 << 20
 KEPT_SHARE = 0.9
-"""What eviction leaves of the cap, so that it need not look through the folder for each piece."""
+"""Share of the cap that eviction leaves, so that it need not list the folder for each piece."""
 
 LOCK_NAME, TEMPORARY_NAME, SUFFIX = ".lock", ".piece.tmp", ".piece"
 FETCH_LOCKS = 64
 MOST_DIGITS = 20
-"""Of the count of bytes; a longer one is damaged, and counted anew."""
+"""Digits of the count of bytes; a longer one is damaged, and the bytes are counted anew."""
 
 
 class ShardFile(NamedTuple):
@@ -69,7 +70,7 @@ class ShardCache:
             StorageError: it cannot be written.
         """
         self._config = config
-        # Of one process, two threads must not fetch one piece, nor (on NFS) share the flock.
+        # Two threads of a process must not fetch one piece, nor (on NFS) share the flock.
         self._fetching = [threading.Lock() for _ in range(FETCH_LOCKS)]
         self._writing = threading.Lock()
         with self._named_errors():
@@ -94,17 +95,18 @@ class ShardCache:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def drop(self, file: ShardFile, offset: int, length: int) -> None:
-        """Forget the pieces under a range, because what they gave was wrong."""
+        """Delete the pieces of a range, because their bytes were wrong."""
         with self._named_errors():
             for number in _pieces(offset, length):
-                self._path(file, number).unlink(missing_ok=True)
+                self.path_of(file, number).unlink(missing_ok=True)
 
-    def _path(self, file: ShardFile, number: int) -> Path:
+    def path_of(self, file: ShardFile, number: int) -> Path:
+        """Return the file of a piece."""
         name = xxhash.xxh3_128_hexdigest(f"{file.url}\n{file.sha256}\n{number}".encode())
         return self._config.folder / f"{name}{SUFFIX}"
 
     def _part(self, file: ShardFile, number: int, first: int, length: int) -> bytes:
-        path = self._path(file, number)
+        path = self.path_of(file, number)
         found = self._cached(path, first, length)
         if found is not None:
             return found
@@ -126,7 +128,7 @@ class ShardCache:
             except FileNotFoundError:
                 return None
             try:
-                with contextlib.suppress(PermissionError):  # of another user's piece
+                with contextlib.suppress(PermissionError):  # the piece is another user's
                     os.utime(descriptor)  # the time of use, by which pieces are evicted
                 data = os.pread(descriptor, length, first)
             finally:
@@ -143,8 +145,8 @@ class ShardCache:
             total = int(text) if known else self._config.max_bytes
             if total + len(piece) > self._config.max_bytes:
                 total = self._evict(len(piece))
-            # Counted before it is there: a kill between the two makes the count too high, which
-            # the next eviction mends.
+            # Counted before it is written: a kill between the two makes the count too high, which
+            # the next eviction corrects.
             lock.seek(0)
             lock.truncate()
             lock.write(b"%d" % (total + len(piece)))

@@ -1,4 +1,4 @@
-"""The manifest beside shards, and each shard's index: what is there, where, and its hashes.
+"""The manifest of a folder of shards, and each shard's index: names, places and hashes.
 
 A shard that is not in the manifest does not exist. The manifest carries its own hash and that of
 every index; an index is a plain `.npy` table with one row a sample.
@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milan_pipeline import storage
-from milan_pipeline.core.schema import MISSHAPEN, Count, Skipped, conforming
-from milan_pipeline.errors import DataError, MilanError, MismatchError, MissingDataError
+from milan_pipeline.core.schema import Count, DocumentError, conforming, parsed
+from milan_pipeline.errors import DataError, MismatchError, MissingDataError
+from milan_pipeline.images.budget import Skipped
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
@@ -40,7 +41,18 @@ class TargetDetails(TypedDict):
     source_sha256: str
     skipped: list[Skipped]
     unit_sha256: NotRequired[str]
-    identity_hash: NotRequired[str]  # which shards that were packed earlier do not have
+    identity_hash: NotRequired[str]
+
+
+class _Versioned(TypedDict):
+    sha256: str
+    format_version: Any
+
+
+class _Listing(TypedDict):
+    kind: str
+    complete: bool
+    shards: list[dict[str, Any]]
 
 
 _DETAILS = {"images": ImageDetails, "targets": TargetDetails}
@@ -63,7 +75,7 @@ class Shard:
 
     @classmethod
     def from_row(cls, row: Any, kind: str) -> "Shard":
-        """Read what a manifest of a kind of shards has of one; raises `MISSHAPEN`."""
+        """Read what a manifest of a kind of shards has of one; raises `DocumentError`."""
         conforming(row.get("details", {}), _DETAILS[kind])
         return conforming(row, cls)
 
@@ -77,7 +89,7 @@ class Shard:
 class Manifest:
     """The list of shards of one kind ("images" or "targets") and what they have in common.
 
-    `complete` is false while the stage that writes the shards is at work (or was killed).
+    `complete` is false while the stage that writes the shards runs, or if it was killed.
     """
 
     kind: str
@@ -115,7 +127,7 @@ class Manifest:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """The hash that stands for everything listed here."""
+        """The hash of all that is listed here."""
         return _content_sha256(self.content())
 
     def to_bytes(self) -> bytes:
@@ -153,34 +165,33 @@ def load_manifest(url: str, *, kind: str, allow_unfinished: bool = False) -> Man
         }
         raise MissingDataError(f"{url} does not exist; {makers[kind]}") from None
     try:
-        document = json.loads(text)
-        stated = document.pop("sha256")
-        if document["format_version"] != FORMAT_VERSION:
+        document = parsed(text, dict[str, Any])
+        stated = conforming(document, _Versioned)
+        if stated["format_version"] != FORMAT_VERSION:
             raise DataError(
-                f"{url} has format version {document['format_version']!r}, this program reads "
+                f"{url} has format version {stated['format_version']!r}, this program reads "
                 f"{FORMAT_VERSION}; use the version that wrote it"
             )
-        if stated != _content_sha256(document):
+        del document["sha256"]
+        if stated["sha256"] != _content_sha256(document):
             raise DataError(f"{url} does not match its own hash; it is damaged, make it again")
-        found, complete = document.pop("kind"), conforming(document.pop("complete"), bool)
-        if found != kind:
+        listing = conforming(document, _Listing)
+        if listing["kind"] != kind:
             raise MismatchError(
-                f"{url} lists {found!r:.80} shards where {kind!r} are needed; give those"
+                f"{url} lists {listing['kind']!r:.80} shards where {kind!r} are needed; give those"
             )
-        rows = conforming(document.pop("shards"), list[dict[str, Any]])
-        shards = tuple(Shard.from_row(row, kind) for row in rows)
-    except MilanError:
-        raise
-    except MISSHAPEN as error:
+        shards = tuple(Shard.from_row(row, kind) for row in listing["shards"])
+    except DocumentError as error:
         raise DataError(f"{url} is no manifest ({error}); make it again") from error
-    if not (complete or allow_unfinished):
+    if not (listing["complete"] or allow_unfinished):
         raise MismatchError(f"{url} is not complete; run the stage that writes it again")
-    document.pop("format_version")
+    for name in ("format_version", *listing):
+        del document[name]
     return Manifest(
         kind=kind,
         folder=storage.folder_of(url),
         shards=shards,
-        complete=complete,
+        complete=listing["complete"],
         common=document,
     )
 
@@ -226,7 +237,7 @@ def load_index(manifest: Manifest, shard: Shard) -> NDArray[np.void]:
     try:
         with _READING_HEADER:
             table: NDArray[np.void] = np.load(io.BytesIO(data), allow_pickle=False)
-    except (*MISSHAPEN, EOFError) as error:
+    except (ValueError, TypeError, OverflowError, EOFError) as error:
         raise DataError(f"{url} is no table ({error}); make the index again") from error
     if len(table) != shard.samples:
         raise DataError(f"{url} has {len(table)} rows, the manifest {shard.samples}; index again")

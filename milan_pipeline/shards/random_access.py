@@ -1,7 +1,4 @@
-"""Read what lies at places in order: at once from local files, ahead in threads from elsewhere.
-
-What an order runs over: samples that lie in shards, and can be read one by one.
-"""
+"""Read single samples of shards at any place: local ones directly, remote ones ahead."""
 
 import contextlib
 import functools
@@ -89,7 +86,7 @@ def _uncached(file: ShardFile, offset: int, length: int, digest: int) -> bytes:
 
 
 def _through(cache: ShardCache, file: ShardFile, offset: int, length: int, digest: int) -> bytes:
-    """Read through the cache; what it has wrong is fetched once more before it is an error."""
+    """Read through the cache; if its bytes are wrong, they are fetched once more."""
     try:
         return checked(cache.read(file, offset, length), file.url, offset, length, digest)
     except DataError:
@@ -135,7 +132,7 @@ class SampleReader:
         file = self._local_file(url)
         try:
             data = os.pread(file.fileno(), length, offset) if file else None
-        except OSError:  # what a file server's trouble leaves stale: read anew, with patience
+        except OSError:  # a file server may have failed: open it anew, with retries
             self._close(url)
             data = None
         if data is None:
@@ -143,7 +140,7 @@ class SampleReader:
         return checked(data, url, offset, length, digest)
 
     def _local_file(self, url: str) -> BinaryIO | None:
-        """Return the open file of a local URL, None for a remote one; no look-up when it is hot."""
+        """Return the open file of a local URL, None for a remote one; cached."""
         if url in self._files:
             self._files.move_to_end(url)
             return self._files[url]

@@ -1,7 +1,7 @@
 """Read whole shards in the order of their rows: few large range reads, ahead, in threads.
 
-Samples that lie near each other are fetched together, as one span; the tar headers and small
-members between them are read over. Local and remote shards are read alike.
+Samples that lie near each other are fetched together, as one span, with the tar headers and small
+members between them. Local and remote shards are read in the same way.
 """
 
 import contextlib
@@ -14,9 +14,9 @@ import xxhash
 from numpy.typing import NDArray
 
 from milan_pipeline import storage
-from milan_pipeline.core.schema import Skipped
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.errors import DataError, TruncatedError
+from milan_pipeline.images.budget import Skipped
 from milan_pipeline.images.sources import IMAGE_EXTENSIONS
 from milan_pipeline.shards.manifest import Manifest, Shard, index_bytes, index_table
 from milan_pipeline.shards.random_access import checked
@@ -24,7 +24,7 @@ from milan_pipeline.shards.tar_stream import HashingFile, stream_members
 from milan_pipeline.shards.writer import Sample, _listed, _refuse_duplicates
 
 MEMBER_NAME = re.compile(r"((?:.*/)?[^.]+)\.([^/]*)", re.DOTALL)
-"""How WebDataset splits a member's name into key and extension; it passes other names over."""
+"""How WebDataset splits a member's name into key and extension; it skips other names."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -193,7 +193,7 @@ def _stream_samples(
 ) -> Iterator[tuple[Sample, dict[str, int]]]:
     """Group a tar's consecutive members by key, as WebDataset does: up to the first dot.
 
-    What is passed over is noted in `passed`.
+    Members that are skipped are listed in `passed`.
     """
     current: tuple[Sample, dict[str, int]] | None = None
     for name, data, offset in stream_members(file, url, passed):

@@ -1,4 +1,4 @@
-"""Read a tar as a stream, every member and to its very end, hashing and counting its bytes."""
+"""Read a tar as a stream, to its very end, and hash and count its bytes."""
 
 import hashlib
 import io
@@ -6,8 +6,8 @@ import tarfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from milan_pipeline.core.schema import Skipped
 from milan_pipeline.errors import DataError, MilanError
+from milan_pipeline.images.budget import Skipped
 
 COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 KINDS = {
@@ -15,9 +15,9 @@ KINDS = {
     (tarfile.CHRTYPE, tarfile.BLKTYPE): "a device",
     (tarfile.FIFOTYPE,): "a pipe",
 }
-"""Of members that are no files, by their types."""
+"""What members are that are no files, by their types."""
 READS_PAST_END = 16
-"""Of a stream, at most: tarfile would read a member that is said to have exabytes to its end."""
+"""At most: tarfile would go on reading a member whose header says that it has exabytes."""
 END_OF_ARCHIVE_BYTES = 2 * tarfile.BLOCKSIZE
 
 
@@ -49,7 +49,7 @@ class HashingFile(io.RawIOBase):
         """Read at most so many bytes.
 
         Raises:
-            EOFError: the end was reached, and yet more is asked for again and again.
+            EOFError: the end was reached, and more is asked for again and again.
         """
         data = self.stream.read(size)
         self._see(data)
@@ -71,16 +71,16 @@ def stream_members(
     Args:
         file: the tar.
         url: of it, for messages.
-        passed: gets a line for each link, device and pipe, which are passed over; folders, which
-            hold nothing by themselves, are not worth one.
+        passed: gets a row for each link, device and pipe, which are skipped; folders are skipped
+            without one, since they hold nothing by themselves.
 
     Yields:
         Name, bytes, and where in the tar they begin.
 
     Raises:
-        DataError: the tar is damaged, truncated or compressed, has a sparse member, a size beyond
-            all files, or hundreds of headers that are of the next one alone, each of which tarfile
-            reads within the last.
+        DataError: the tar is damaged, truncated or compressed, has a sparse member, a member
+            larger than the tar, or hundreds of extension headers in a row, which tarfile reads
+            recursively.
     """
     try:
         with tarfile.open(fileobj=file, mode="r|") as tar:
@@ -116,7 +116,7 @@ def stream_members(
 
 
 def _reasons_against(member: tarfile.TarInfo) -> list[Skipped]:
-    """Say why a member, which is no file, is passed over."""
+    """Say why a member is skipped, if it is no file."""
     if member.isreg() or member.isdir():
         return []
     kind = next((word for types, word in KINDS.items() if member.type in types), "no file")

@@ -1,7 +1,4 @@
-"""Tar shards: write one byte-reproducibly, index a foreign one, read samples back verified.
-
-Write many shards and their manifest so that a kill loses no finished shard.
-"""
+"""Write tar shards: the same samples give the same bytes, and a kill loses no finished shard."""
 
 import contextlib
 import dataclasses
@@ -29,7 +26,7 @@ from milan_pipeline.shards.manifest import (
 from milan_pipeline.shards.tar_stream import HashingFile
 
 
-class Part(NamedTuple):
+class MemberPart(NamedTuple):
     """Where one of several samples lies in a member that they share, in bytes."""
 
     key: str
@@ -45,7 +42,7 @@ class Sample(NamedTuple):
 
     key: str
     members: dict[str, bytes]
-    parts: tuple[Part, ...] = ()
+    parts: tuple[MemberPart, ...] = ()
 
 
 def write_shard(folder: str, name: str, samples: Iterable[Sample]) -> Shard:
@@ -88,7 +85,7 @@ def _add_members(tar: tarfile.TarFile, sample: Sample) -> int:
 def _rows_of(sample: Sample, *, offset: int) -> list[tuple[str, int, int, int]]:
     """Return the index rows of a sample whose first member begins at `offset`."""
     member = memoryview(next(iter(sample.members.values())))
-    parts = sample.parts or (Part(sample.key, 0, len(member)),)
+    parts = sample.parts or (MemberPart(sample.key, 0, len(member)),)
     return [
         (key, offset + start, length, xxhash.xxh3_64_intdigest(member[start : start + length]))
         for key, start, length in parts
@@ -118,7 +115,7 @@ def _refuse_duplicates(keys: list[str], name: str) -> None:
 
 
 logger = logging.getLogger(__name__)
-# Rewriting the manifest may take this share of the time at most: with many shards it is long.
+# Rewriting the manifest, which is long if there are many shards, may take this share of the time.
 MANIFEST_TIME_SHARE = 0.1
 
 

@@ -1,17 +1,20 @@
 """Hashes beside files of weights: `NAME.sha256`, which `sha256sum -c` reads, too.
 
-A flipped bit in weights is a wrong number without an error. Those that we write have their hash
-beside them, and so has the description that lies with them; whoever reads them checks it.
+A flipped bit in weights gives wrong numbers without an error. So there are hashes beside weights
+that we write, of the weights and of their description; whoever reads them checks the hashes.
 """
 
 import functools
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 
 from milan_pipeline import storage
-from milan_pipeline.core.console import note
+from milan_pipeline.core.console import NOTE
 from milan_pipeline.errors import DataError, MissingDataError
+
+logger = logging.getLogger(__name__)
 
 SUFFIX = ".sha256"
 CHECKPOINT_SUMS = "sha256.json"
@@ -21,7 +24,7 @@ CHECKPOINT_SUMS = "sha256.json"
 def put_with_sums(folder: str, files: Mapping[str, bytes]) -> None:
     """Write files that belong together, each atomically, and their hashes beside them.
 
-    Where this ends in the middle, the hashes are not those of the files: readers refuse them.
+    Where this is interrupted, the hashes do not fit the files, and readers refuse these.
 
     Args:
         folder: where they go.
@@ -36,7 +39,7 @@ def put_with_sums(folder: str, files: Mapping[str, bytes]) -> None:
 
 
 def sums_name(name: str) -> str:
-    """Name the hashes of a file and of what lies with it, which only differs in its ending."""
+    """Return the name of the hashes of a file, and of those that differ only in their ending."""
     return name.rpartition(".")[0] + SUFFIX
 
 
@@ -48,7 +51,7 @@ def sums_bytes(files: Mapping[str, bytes]) -> bytes:
 def read_checked(url: str) -> bytes:
     """Read a file; refuse it if the hashes beside it are of another one.
 
-    A file of others may have no hashes, which is said once on stderr.
+    A file that others wrote may have no hashes; that is logged once.
 
     Raises:
         MissingDataError: there is no such file.
@@ -66,7 +69,7 @@ def read_checked(url: str) -> bytes:
                 f"{storage.basename(sums)} if it was changed on purpose"
             )
         return data
-    _say_unchecked(url)
+    _log_unchecked(url)
     return data
 
 
@@ -87,9 +90,9 @@ def _stated(url: str) -> dict[str, str] | None:
 
 
 @functools.cache
-def _say_unchecked(url: str) -> None:
-    """Say that a file has no hash; the cache is what keeps it from being said twice."""
-    note(f"Note: {url} has no hash beside it, so that it is whole is not checked")
+def _log_unchecked(url: str) -> None:
+    """Log that a file has no hash; because of the cache, once."""
+    logger.log(NOTE, "Note: %s has no hash beside it, so it is not checked for damage", url)
 
 
 def _sha256(data: bytes) -> str:

@@ -1,10 +1,10 @@
-"""Every URL through fsspec: read, range read, list, atomic put. Nobody else opens a file of data.
+"""All access to data by URL, through fsspec: read whole or in part, list, write atomically.
 
 A name without `://` is a local path; `s3://` and `gs://` are object stores, with credentials from
-their usual environment alone; `http(s)://` is only read from. What fails for a passing reason is
-tried again, for about two minutes. Writes are atomic everywhere: a local file is written beside
-its place and renamed, an object store gets a single PUT. A left-over temporary name starts with
-a dot and ends in `.tmp`; listings leave those out.
+their usual environment alone; `http(s)://` is only read from. What fails for a temporary reason is
+tried again, for about two minutes. Writes are atomic everywhere: a local file is written beside its
+place and renamed, an object store gets a single PUT. The name of a temporary file starts with a dot
+and ends in `.tmp`; listings leave those out.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from milan_pipeline.storage.filesystems import (
 )
 
 READ_THREADS, READ_AHEAD = 32, 128
-"""Of small remote files that are read together."""
+"""For small remote files that are read together."""
 
 
 def join(base: str, *parts: str) -> str:
@@ -96,7 +96,7 @@ def read_many(urls: Iterable[str]) -> Generator[bytes, None, None]:
 
 
 def _read_local(url: str) -> bytes:
-    # Finding a URL's file system, and being ready to try again, costs more than reading.
+    # To find a URL's file system and to prepare for retries takes longer than reading.
     try:
         return Path(url).read_bytes()
     except OSError:  # such as of a file:// URL, which is no path
@@ -134,7 +134,8 @@ def put_bytes(url: str, data: bytes | memoryview) -> None:
 def atomic_writer(url: str) -> Iterator[BinaryIO]:
     """Open a file that appears under its name only when the block ends without an error.
 
-    Nothing is flushed to the disk itself: whoever reads checks hashes, which tell of a power cut.
+    Data is not forced to the disk (fsync): readers check hashes, which reveal what a power cut
+    left half written.
 
     Raises:
         StorageError: the place cannot be written, or it is full.
@@ -151,7 +152,7 @@ def atomic_writer(url: str) -> Iterator[BinaryIO]:
             temporary.replace(file.path)
         else:
             file.put_file(temporary)
-    except MilanError:  # of the block, which knows better what failed
+    except MilanError:  # raised inside the block, which knows better what failed
         raise
     except OSError as error:
         reason = reason_of(error)
@@ -214,7 +215,7 @@ def free_text(url: str) -> str:
 
 
 def require_writable(url: str) -> None:
-    """Refuse a place of a kind that is never written to, before any work is done.
+    """Refuse a place that can never be written to, before any work is done.
 
     Raises:
         ConfigError: its scheme is not known, or lacks a package.

@@ -41,7 +41,7 @@ def _patient(
     [Callable[Concatenate["File", ParamsT], ResultT]],
     Callable[Concatenate["File", ParamsT], ResultT],
 ]:
-    """Have a method of `File` try again what may pass, and name what does not.
+    """Have a method of `File` try again after a temporary error, and raise our errors.
 
     Args:
         doing: what it does to the file: "read", "written" or "listed".
@@ -51,7 +51,7 @@ def _patient(
         method: Callable[Concatenate["File", ParamsT], ResultT],
     ) -> Callable[Concatenate["File", ParamsT], ResultT]:
         @functools.wraps(method)
-        def call(file: "File", *args: ParamsT.args, **kwargs: ParamsT.kwargs) -> ResultT:
+        def call(file: "File", /, *args: ParamsT.args, **kwargs: ParamsT.kwargs) -> ResultT:
             action = functools.partial(method, file, *args, **kwargs)
             with named_errors(file.url, doing):
                 return retried(action, url=file.url, local=file.is_local, doing=doing)
@@ -65,7 +65,7 @@ def _patient(
 class File:
     """A file or folder: its URL, the file system that has it, and its path there.
 
-    Each method tries again what fails for a passing reason, then raises `MissingDataError` if
+    Each method tries again what fails for a temporary reason, then raises `MissingDataError` if
     there is no such file, `StorageError` if anything else failed.
     """
 
@@ -75,7 +75,7 @@ class File:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is of this machine's disks (or mounted in it)."""
+        """Whether it lies on this machine, or is mounted there."""
         protocols = self.filesystem.protocol
         return "file" in ((protocols,) if isinstance(protocols, str) else protocols)
 
@@ -134,15 +134,15 @@ class File:
         if scheme_of(self.path) not in WEB_PROTOCOLS:
             return True
         with self.filesystem.open(self.path, "rb", cache_type="none") as file:
-            file.seek(1)  # since without ranges the first byte could be had
+            file.seek(1)  # the first byte could be read without ranges, too
             try:
                 return len(file.read(1)) == 1
-            except ValueError:  # what fsspec says rather than to fetch the whole file
+            except ValueError:  # fsspec raises it where it would have to fetch the whole file
                 return False
 
     @_patient("read")
     def _copied(self) -> BinaryIO:
-        """Copy the file to a temporary one on this machine, which goes when it is closed."""
+        """Copy the file to a temporary one on this machine, which is deleted when closed."""
         file = tempfile.TemporaryFile()  # noqa: SIM115 - is handed out
         try:
             self.filesystem.get_file(self.path, file)
@@ -154,11 +154,11 @@ class File:
 
     @_patient("read")
     def size(self) -> int | None:
-        """Return the file's bytes; None where a web server does not tell, any number of a folder."""
+        """Return the bytes of a file; None where a web server does not tell."""
         try:
             size = self.filesystem.info(self.path).get("size")
         except FileNotFoundError as error:
-            # fsspec's HTTP client calls a file missing whatever it was that failed.
+            # fsspec's HTTP client raises this whatever has failed.
             cause = error.__cause__
             if (
                 scheme_of(self.path) not in WEB_PROTOCOLS

@@ -1,4 +1,4 @@
-"""A remote file as a stream that outlasts its server's restart: ranges, fetched ahead."""
+"""A remote file as a stream: its ranges are fetched ahead, and again if the server restarts."""
 
 import io
 from collections.abc import Callable, Generator
@@ -9,7 +9,7 @@ from milan_pipeline.core.threads import ordered_map
 PIECE_BYTES = 8 << 20
 THREADS = 3
 PIECES_AHEAD = 4
-"""Those being fetched and the one being read: 32 MiB in memory at most, beside the buffer."""
+"""Including the one that is read: 32 MiB in memory at most, beside the buffer."""
 BUFFER_BYTES = 1 << 20
 
 

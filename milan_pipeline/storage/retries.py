@@ -1,4 +1,4 @@
-"""What fails for a passing reason is tried again, ever later, and then fails by name."""
+"""Try again what fails for a temporary reason, at growing intervals; then raise our error."""
 
 import errno
 import logging
@@ -18,21 +18,21 @@ TRIES = 13
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0
 """Seconds; doubled after each try. All together they wait for two minutes."""
 TRIES_OF_SHORT_READS = 5
-"""A file that ends early most often stays so."""
+"""Most often, a file that ends early stays so."""
 
-PASSING_LOCAL = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
-"""What network file systems say while their server is away."""
+TEMPORARY_LOCAL = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
+"""Errors of network file systems while their server cannot be reached."""
 
 LASTING = (
     *(FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError),
     *(ValueError, TypeError, NotImplementedError, ImportError),
 )
-"""What asking a remote store again will not mend."""
+"""Errors of remote stores that come again when asked again."""
 
 LASTING_NUMBERS = (errno.EINVAL, errno.EPERM, errno.ENAMETOOLONG, errno.ENOSYS, errno.EMSGSIZE)
-"""Likewise: what s3fs calls a request that its store finds wrong."""
+"""Likewise: s3fs raises these where the store rejects a request."""
 
-WANT_OF_CREDENTIALS = (
+NO_CREDENTIALS = (
     *("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "TokenRetrievalError"),
     *("UnauthorizedSSOTokenError", "SSOTokenLoadError", "DefaultCredentialsError"),
 )
@@ -45,25 +45,25 @@ REFUSAL_STATUS = (401, 403)
 def retried(
     action: Callable[[], ResultT], *, url: str, local: bool, doing: str = "read"
 ) -> ResultT:
-    """Call `action` until it returns, `TRIES` times at most; errors that last pass through.
+    """Call `action` until it returns, `TRIES` times at most; lasting errors are raised at once.
 
     Args:
         action: reads from or writes to `url`, all anew each time.
         url: for the message.
-        local: whether `url` is a file: of its errors few pass, of a remote store's most.
+        local: whether `url` is a file: few errors of files are temporary, most of stores are.
         doing: for the message: "read" or "written".
 
     Raises:
         TruncatedError: it was raised `TRIES_OF_SHORT_READS` times.
         StorageError: the last try failed like those before it.
     """
-    passes = _passes_local if local else _passes_remote
+    is_temporary = _is_temporary_local if local else _is_temporary_remote
     attempts = tenacity.Retrying(
         stop=_has_tried_enough,
         wait=tenacity.wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT),
-        retry=tenacity.retry_if_exception(passes),
+        retry=tenacity.retry_if_exception(is_temporary),
         sleep=_wait,
-        before_sleep=_say_what_failed(url),
+        before_sleep=_log_failure(url),
     )
     logger.debug("%s is being %s", url, doing)
     try:
@@ -74,16 +74,16 @@ def retried(
             raise last from None
         reason = " ".join(str(last).split()) or type(last).__name__
         raise StorageError(
-            f"{url} cannot be {doing}, {TRIES} times over ({reason}); check the network or the "
+            f"{url} cannot be {doing}: {TRIES} tries failed ({reason}); check the network or the "
             "store that it lies in, and run the same command again"
         ) from last
 
 
-def _say_what_failed(url: str) -> Callable[[tenacity.RetryCallState], None]:
+def _log_failure(url: str) -> Callable[[tenacity.RetryCallState], None]:
     def log(state: tenacity.RetryCallState) -> None:
         error = state.outcome and state.outcome.exception()
-        said = "%s: try %d of %d failed (%s); trying again"
-        logger.info(said, url, state.attempt_number, TRIES, error)
+        message = "%s: try %d of %d failed (%s); trying again"
+        logger.info(message, url, state.attempt_number, TRIES, error)
 
     return log
 
@@ -97,12 +97,12 @@ def _has_tried_enough(state: tenacity.RetryCallState) -> bool:
     return state.attempt_number >= (TRIES_OF_SHORT_READS if short else TRIES)
 
 
-def _passes_local(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in PASSING_LOCAL
+def _is_temporary_local(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in TEMPORARY_LOCAL
 
 
-def _passes_remote(error: BaseException) -> bool:
-    """Tell what may pass: remote stores raise errors of their clients, not only `OSError`."""
+def _is_temporary_remote(error: BaseException) -> bool:
+    """Tell whether an error is temporary; clients raise errors of their own, not only `OSError`."""
     if isinstance(error, TruncatedError):
         return True
     if isinstance(error, (MilanError, *LASTING)) or not isinstance(error, Exception):
@@ -117,17 +117,17 @@ def _passes_remote(error: BaseException) -> bool:
 
 def lacks_credentials(error: BaseException) -> bool:
     """Tell whether a client found no usable credentials."""
-    return type(error).__name__ in WANT_OF_CREDENTIALS
+    return type(error).__name__ in NO_CREDENTIALS
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Tell whether a store knows the caller's name, but does not let it in."""
+    """Tell whether a store denies access to the caller."""
     forbidden = isinstance(error, OSError) and str(error).startswith("Forbidden")  # gcsfs
     return isinstance(error, PermissionError) or forbidden or _status(error) in REFUSAL_STATUS
 
 
 def _status(error: BaseException) -> int | None:
-    """Return the status of an HTTP answer that an error tells of, as aiohttp or gcsfs has it."""
+    """Return the HTTP status in an error of aiohttp or gcsfs; None where there is none."""
     for name in ("status", "code"):
         status = getattr(error, name, None)
         if isinstance(status, int):

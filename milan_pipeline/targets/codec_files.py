@@ -29,7 +29,6 @@ from milan_pipeline.codecs.components import DTYPES, Arrays, ComponentCodec, arr
 from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.codecs.registry import codec_of
 from milan_pipeline.codecs.spec import CodecSpec, spec_of
-from milan_pipeline.core.schema import MISSHAPEN
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.provenance.identity import Identity
 from milan_pipeline.targets.layout import create_small_array
@@ -98,7 +97,7 @@ def read_store_codec(url: str, identity: Identity) -> Codec:
         for name in DTYPES:
             place = storage.join(url, CODEC_FOLDER, name)
             arrays[name] = np.asarray(group[name][...])  # type: ignore[index]
-    except (*MISSHAPEN, RuntimeError) as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:
         raise DataError(f"{place} is damaged ({error}); {STORE_REMEDY}") from error
     return _named(storage.join(url, CODEC_FOLDER), identity, arrays)
 
@@ -135,7 +134,7 @@ def read_shards_codec(folder: str, identity: Identity) -> Codec:
         raise DataError(
             f"{place} is missing, without which no target can be decoded; {SHARDS_REMEDY}"
         ) from error
-    except (safetensors.SafetensorError, *MISSHAPEN) as error:
+    except (safetensors.SafetensorError, ValueError, TypeError, LookupError) as error:
         raise DataError(f"{place} is damaged ({error}); {SHARDS_REMEDY}") from error
     return _named(place, identity, arrays)
 
@@ -146,7 +145,7 @@ def _named(place: str, identity: Identity, arrays: Arrays) -> Codec:
         return codec_of(identity["codec"], arrays)
     except DataError as error:
         raise DataError(f"{place}: {error}") from error
-    except MISSHAPEN as error:
+    except (ValueError, TypeError, LookupError) as error:
         raise DataError(f"{place} holds no codec ({error!r}); copy or make it again") from error
 
 

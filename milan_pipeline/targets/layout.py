@@ -6,9 +6,8 @@ Legend: n samples of the unit, N = 1 + L tokens, L patches, C code width.
 """
 
 import dataclasses
-import json
 import math
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import zarr
@@ -18,7 +17,7 @@ from zarr.storage import MemoryStore
 
 from milan_pipeline import storage
 from milan_pipeline.codecs.spec import CodecSpec, spec_of
-from milan_pipeline.core.schema import MISSHAPEN
+from milan_pipeline.core.schema import DocumentError, conforming, parsed
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError
 from milan_pipeline.provenance.identity import Identity, content_hash, require_same, stated_identity
 from milan_pipeline.shards.manifest import MANIFEST_NAME
@@ -103,6 +102,14 @@ def root_bytes(identity: Identity) -> bytes:
     )
 
 
+class _Root(TypedDict):
+    attributes: dict[str, Any]
+
+
+class _Versioned(TypedDict):
+    format_version: Any
+
+
 def holds_store(url: str) -> bool:
     """Tell whether there is a target store, or another Zarr group, at a URL."""
     return storage.exists(storage.join(url, "zarr.json"))
@@ -122,12 +129,13 @@ def read_identity(url: str) -> Identity:
             that this program does not read.
     """
     try:
-        attributes = json.loads(storage.read_bytes(storage.join(url, "zarr.json")))["attributes"]
-        version = attributes["format_version"]
+        root = parsed(storage.read_bytes(storage.join(url, "zarr.json")), _Root)
+        attributes = root["attributes"]
+        version = conforming(attributes, _Versioned)["format_version"]
     except MissingDataError:
         remedy = "`milan-pipeline extract-targets` makes one"
         raise MissingDataError(f"{url} holds no target store; {remedy}") from None
-    except MISSHAPEN as error:
+    except DocumentError as error:
         raise DataError(f"{url} is no target store ({error}); extract the targets again") from error
     if version != FORMAT_VERSION:
         raise DataError(

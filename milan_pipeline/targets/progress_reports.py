@@ -11,6 +11,7 @@ answer. Only the last report is waited for.
 import contextlib
 import dataclasses
 import json
+import logging
 import re
 import threading
 import time
@@ -18,11 +19,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from milan_pipeline import storage
-from milan_pipeline.core.console import note
-from milan_pipeline.core.schema import MISSHAPEN, parsed
+from milan_pipeline.core.console import NOTE
+from milan_pipeline.core.schema import DocumentError, parsed
 from milan_pipeline.errors import InterruptedRunError, StorageError
 from milan_pipeline.provenance.record import timestamp_of, utc_text
 from milan_pipeline.targets.units import Unit
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "progress"
 WRITE_EVERY = 30.0  # seconds at least between two reports, the first and the last apart
@@ -164,7 +167,7 @@ class Reporter:
             storage.put_bytes(self._url, data)
         except StorageError as error:
             if not self._complained:
-                note(f"Note: {error}; `status` will not know of this process")
+                logger.log(NOTE, "Note: %s; `status` will not know of this process", error)
             self._complained = True
 
 
@@ -188,7 +191,7 @@ def read_reports(store_url: str) -> list[ProgressReport]:
     folder = storage.join(store_url, FOLDER)
     reports = []
     for name in storage.list_names(folder):
-        with contextlib.suppress(*MISSHAPEN):
+        with contextlib.suppress(DocumentError):
             report = parsed(storage.read_bytes(storage.join(folder, name)), ProgressReport)
             _ = report.seconds  # raises if a time cannot be parsed
             reports.append(report)

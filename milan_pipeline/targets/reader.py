@@ -93,7 +93,10 @@ class StoredUnit:
         """Read which crop of its image each view is."""
         places = self.values("box", rows).astype(int).tolist()
         flips = self.values("flip", rows).tolist()
-        return [Box(*place, flip) for place, flip in zip(places, flips, strict=True)]
+        return [
+            Box(top, left, height, width, flip)
+            for (top, left, height, width), flip in zip(places, flips, strict=True)
+        ]
 
 
 def open_unit(url: str, unit: Unit, mark: Mark) -> StoredUnit:

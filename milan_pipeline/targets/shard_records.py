@@ -26,7 +26,7 @@ from milan_pipeline.codecs.spec import CodecSpec, spec_of
 from milan_pipeline.errors import DataError
 from milan_pipeline.provenance.identity import Identity
 from milan_pipeline.shards.manifest import Shard
-from milan_pipeline.shards.writer import Part, Sample, padded, write_shard
+from milan_pipeline.shards.writer import MemberPart, Sample, padded, write_shard
 from milan_pipeline.targets.layout import OUTER_SHARD
 from milan_pipeline.targets.reader import StoredUnit, open_unit
 from milan_pipeline.targets.units import Mark, Unit, shard_details
@@ -111,7 +111,7 @@ class RecordLayout:
             return
         block, size = self.to_bytes(records), self.dtype.itemsize
         starts = range(len(block) - records.nbytes, len(block), size)
-        parts = tuple(Part(key, start, size) for key, start in zip(keys, starts, strict=True))
+        parts = tuple(MemberPart(key, start, size) for key, start in zip(keys, starts, strict=True))
         yield Sample(keys[0], {SHARED_EXTENSION: block, KEYS_EXTENSION: keys_json(keys)}, parts)
 
     def records_of(

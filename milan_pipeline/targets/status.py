@@ -9,8 +9,8 @@ as silent if its report is too old.
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
+from milan_pipeline.images.budget import Skipped
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.progress_reports import ProgressReport, read_reports
@@ -173,7 +173,7 @@ def _by_view(
     return views
 
 
-def _skipped_rows(marks: Iterable[Mark]) -> Iterable[tuple[Mark, dict[str, Any]]]:
+def _skipped_rows(marks: Iterable[Mark]) -> Iterable[tuple[Mark, Skipped]]:
     return ((mark, row) for mark in marks for row in mark.skipped)
 
 

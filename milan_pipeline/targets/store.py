@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from milan_pipeline import storage
 from milan_pipeline.codecs.interface import Codec
-from milan_pipeline.core.schema import MISSHAPEN, conforming
+from milan_pipeline.core.schema import DocumentError, conforming
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.provenance.identity import TRANSCODED_FROM, Identity, content_hash
 from milan_pipeline.provenance.record import read_record
@@ -98,7 +98,7 @@ def read_store_record(url: str, identity: Identity) -> StoreRecord:
         source = record["source"] if stage == "transcode" else {"extraction": record["config"]}
         extraction = conforming(source, _Source)["extraction"]
         return StoreRecord(stage, record["state"], extent, extraction)
-    except MISSHAPEN as error:
+    except (KeyError, DocumentError) as error:
         raise DataError(
             f"{place} does not say what the store should hold ({error}); run {stage} again"
         ) from error

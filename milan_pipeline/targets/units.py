@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypedDict
 
 from milan_pipeline import storage
-from milan_pipeline.core.schema import MISSHAPEN, Count, Positive, Skipped, conforming
+from milan_pipeline.core.schema import Count, DocumentError, Positive, conforming, parsed
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
+from milan_pipeline.images.budget import Skipped
 from milan_pipeline.shards.manifest import Manifest, Shard
 
 REVOKED = "its mark is revoked: it was, or is, being written over"
@@ -59,7 +60,7 @@ class Mark:
     identity_hash: str
     view: Count
     n: Count
-    skipped: list[dict[str, str]]
+    skipped: list[Skipped]
     objects: dict[str, str]
     source_unit: str | None = None
 
@@ -154,10 +155,10 @@ class _Extent(TypedDict):
 
 
 def require_extent(document: Any) -> dict[str, Any]:
-    """Return the document if it is an extent; otherwise raise one of `MISSHAPEN`."""
+    """Return the document if it is an extent; otherwise raise `DocumentError`."""
     found = conforming(document, _Extent)
     if len(found["samples"]) != len(found["shards"]):
-        raise ValueError("it has not as many samples as shards")
+        raise DocumentError("it has not as many samples as shards")
     return document  # type: ignore[no-any-return]
 
 
@@ -260,10 +261,9 @@ def _marks_of(folder: str, names: list[str], objects: bool) -> list[Mark]:
 
 def _parsed(url: str, data: bytes, *, objects: bool) -> Mark:
     try:
-        document = json.loads(data)
+        document = parsed(data, dict[str, Any])
         if not objects:
             document["objects"] = {}
-        conforming(document["skipped"], list[Skipped])
         return conforming(document, Mark)
-    except MISSHAPEN as error:
+    except DocumentError as error:
         raise DataError(f"{url} is damaged ({error}); delete it, and its unit is redone") from error

@@ -20,6 +20,7 @@ from zarr.storage import MemoryStore
 
 from milan_pipeline import storage
 from milan_pipeline.codecs.interface import Codec
+from milan_pipeline.images.budget import Skipped
 from milan_pipeline.targets.layout import (
     OUTER_SHARD,
     UnitBlock,
@@ -97,7 +98,7 @@ class UnitWriter:
             if self._gathered == len(self._outer):
                 self._write_codes()
 
-    def finish(self, skipped: list[dict[str, str]]) -> Mark:
+    def finish(self, skipped: list[Skipped]) -> Mark:
         """Write what is left, the small arrays and, last, the unit's mark.
 
         Raises:

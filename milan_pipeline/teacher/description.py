@@ -1,4 +1,4 @@
-"""Which number type a teacher computes in, where the device is to choose."""
+"""What is known of a teacher without its weights: precision, shape, and parts of its identity."""
 
 import dataclasses
 import hashlib
@@ -16,23 +16,23 @@ from milan_pipeline.teacher.tower import Tower
 from milan_pipeline.teacher.tower_registry import tower_of
 
 POSITIONS = ("positional_embedding", "pos_embed", "relative_position")
-"""What the names of position embeddings and of tables of position biases contain."""
+"""Words in the names of position embeddings and of tables of position biases."""
 PIXEL_PATH = "pillow-rgb, bicubic antialiased, uint8"
-"""What the identity calls how images become views."""
+"""The identity's name for how images become views."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def settle_precision(
     spec: TeacherSpec, device: torch.device, *, existing: str | None = None
 ) -> TeacherSpec:
-    """Put a precision into the place of "auto": that of the targets that exist, else the device's.
+    """Replace a precision of "auto": by that of existing targets, or by the device's best.
 
-    Never fp16 by itself: its range is not that of the weights, bfloat16's is.
+    fp16 is never chosen, since weights may be outside of its range; bfloat16 has that of fp32.
 
     Args:
-        spec: what is asked for; given back unchanged if it names a precision.
+        spec: returned unchanged if it names a precision.
         device: where the teacher will run.
-        existing: precision of the store that is to be gone on with, if there is one.
+        existing: precision of the store that is continued, if there is one.
     """
     if spec.precision != "auto":
         return spec
@@ -41,7 +41,7 @@ def settle_precision(
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Tell whether a device computes in bfloat16 by itself, and so faster than in float32."""
+    """Tell whether a device has instructions for bfloat16, which make it faster than float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
@@ -50,7 +50,7 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 class TeacherShape(NamedTuple):
-    """What can be known of a tower without its weights: input pixels, token grid, target width."""
+    """Shapes of a tower, known without its weights: input pixels, token grid, target width."""
 
     image_size: int
     grid: tuple[int, int]
@@ -61,7 +61,7 @@ def describe_teacher(spec: TeacherSpec) -> TeacherShape:
     """Read a tower's shape from its configuration alone.
 
     Raises:
-        ConfigError: open_clip knows no such model, or it cannot give what is asked for.
+        ConfigError: open_clip has no such model, or it cannot give what the spec asks for.
     """
     tower, _ = settled_tower(blank_visual(spec), spec)
     return TeacherShape(tower.image_size, tower.grid, tower.widths[spec.space])
@@ -71,7 +71,7 @@ def visible_identity(spec: TeacherSpec) -> dict[str, dict[str, Any]]:
     """Return the teacher's parts of the identity, as far as they are known without its weights.
 
     Args:
-        spec: with its precision settled.
+        spec: its precision must not be "auto".
 
     Raises:
         ConfigError: as `describe_teacher`.
@@ -88,7 +88,11 @@ def visible_identity(spec: TeacherSpec) -> dict[str, dict[str, Any]]:
 
 
 def settled_tower(visual: nn.Module, spec: TeacherSpec) -> tuple[Tower, str]:
-    """Return a tower and the prior it gives, if it can do what is asked of it."""
+    """Return a tower and its prior.
+
+    Raises:
+        ConfigError: the tower cannot give what the spec asks for.
+    """
     tower = tower_of(visual, spec.name)
     if spec.grid is not None and tower.grid != (spec.grid, spec.grid):
         raise ConfigError(
@@ -112,10 +116,10 @@ def settled_tower(visual: nn.Module, spec: TeacherSpec) -> tuple[Tower, str]:
 def teacher_content(
     spec: TeacherSpec, tower: Tower, prior: str, architecture: str | None
 ) -> dict[str, Any]:
-    """Return what shapes targets, but for the weights.
+    """Return everything that changes targets, except for the weights.
 
-    Heads, activation and pooling are not told by the weights, and a local folder may change them.
-    They are named, for people to read; the hash of the architecture tells these and all others.
+    Heads, activation and pooling do not follow from the weights, and a local folder may change
+    them. They are recorded for readers; the hash of the architecture covers these and all others.
     """
     return {
         "name": spec.name_in_identity,
@@ -138,8 +142,8 @@ def teacher_content(
 def hash_weights(visual: nn.Module, *, resampled: bool) -> str:
     """Hash a tower's weights, without position embeddings that were resampled for another grid.
 
-    Resampling rounds as the CPU's kernels do, so that one machine's last bits would be another's
-    other weights. The grid is in the identity, and the other weights tell weights apart.
+    The last bits of resampled embeddings differ between CPUs, and would change the hash. The grid
+    is in the identity, and the hash of the other weights is enough to tell weights apart.
     """
     digest = hashlib.sha256()
     for key, tensor in sorted(visual.state_dict().items()):

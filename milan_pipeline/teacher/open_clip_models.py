@@ -1,6 +1,6 @@
-"""open_clip's models by name: their configuration, their tower without weights, and with.
+"""open_clip's models by name: configuration, image tower without weights, image tower with weights.
 
-open_clip raises errors of many kinds; here they become one sentence each.
+open_clip raises many kinds of errors; each becomes a `ConfigError` of one sentence.
 """
 
 import logging
@@ -13,7 +13,7 @@ from open_clip.pretrained import get_pretrained_cfg
 from open_clip.timm_model import TimmModel
 from torch import nn
 
-from milan_pipeline.core.schema import MISSHAPEN, conforming, parsed
+from milan_pipeline.core.schema import DocumentError, conforming, parsed
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.teacher.quick_gelu import settle_quick_gelu
@@ -21,7 +21,7 @@ from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.tower_open_clip import ResNetTower
 from milan_pipeline.teacher.tower_registry import tower_of
 
-# A text tower that costs nothing: only the image tower is wanted.
+# A tiny text tower, since only the image tower is used.
 NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 CANNOT_BUILD = (
     AssertionError,
@@ -37,12 +37,12 @@ CANNOT_BUILD = (
 def load_visual(spec: TeacherSpec) -> nn.Module:
     """Load the image tower of a model, in fp32, on the CPU.
 
-    Its position embeddings are resampled for `spec.grid` as open_clip and timm do for another
-    image size. Its `preprocess_cfg` has the mean and std it was trained with,
-    and `architecture_of` tells what it was built by.
+    Position embeddings are resampled for `spec.grid` as open_clip and timm do it for another image
+    size. The tower's `preprocess_cfg` has the mean and std that it was trained with, and
+    `architecture_of` returns the hash of its configuration.
 
     Raises:
-        ConfigError: the model or its weights cannot be had, or are known not to fit.
+        ConfigError: the model or its weights cannot be loaded, or are known not to fit each other.
     """
     config = model_config(spec.name)
     if spec.pretrained is None and ":" not in spec.name:
@@ -73,13 +73,13 @@ def load_visual(spec: TeacherSpec) -> nn.Module:
 
 
 def untrained_visual(spec: TeacherSpec) -> nn.Module:
-    """Build the image tower of a model with random weights, always the same.
+    """Build the image tower of a model with random weights, always the same ones.
 
     Raises:
-        ConfigError: open_clip knows no such model, or cannot build it.
+        ConfigError: open_clip has no such model, or cannot build it.
     """
     config = model_config(spec.name)
-    logging.disable(logging.WARNING)  # open_clip's, that it is untrained
+    logging.disable(logging.WARNING)  # open_clip warns that the model is untrained
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -100,10 +100,10 @@ def untrained_visual(spec: TeacherSpec) -> nn.Module:
 
 
 def blank_visual(spec: TeacherSpec) -> nn.Module:
-    """Build the image tower of a model on torch's meta device: shapes, without any numbers.
+    """Build the image tower of a model on torch's meta device, which has shapes but no values.
 
     Raises:
-        ConfigError: open_clip knows no such model, or cannot build it.
+        ConfigError: open_clip has no such model, or cannot build it.
     """
     config = model_config(spec.name)
     quick_gelu = settle_quick_gelu(spec.name, spec.pretrained, config)
@@ -115,12 +115,12 @@ def blank_visual(spec: TeacherSpec) -> nn.Module:
 
 
 def is_resampled(visual: nn.Module) -> bool:
-    """Tell whether a loaded tower's position embeddings are not those of its file."""
+    """Tell whether the position embeddings of a loaded tower were resampled."""
     return bool(getattr(visual, "resampled", False))
 
 
 def architecture_of(visual: nn.Module) -> str | None:
-    """Return the hash of the configuration that a tower was built by; None where it was by none."""
+    """Return the hash of the configuration that a tower was built from; None without one."""
     return getattr(visual, "architecture", None)
 
 
@@ -128,7 +128,7 @@ def model_config(name: str) -> dict[str, Any]:
     """Read a model's configuration.
 
     Raises:
-        ConfigError: there is no such model, or its configuration is not one of a CLIP.
+        ConfigError: there is no such model, or its configuration is not that of a CLIP.
     """
     try:
         config: dict[str, Any] | None = open_clip.get_model_config(name)
@@ -156,10 +156,10 @@ class _Statistics(TypedDict, total=False):
 
 
 def known_statistics(spec: TeacherSpec) -> dict[str, list[float]]:
-    """Return the mean and std that a model's weights come with, as far as no weights are needed.
+    """Return the mean and std of a model's weights, as far as they are known without the weights.
 
     Raises:
-        ConfigError: a local folder's configuration says something else.
+        ConfigError: the configuration in a local folder has another form.
     """
     known: dict[str, Any] = {}
     if spec.name.startswith("local-dir:"):
@@ -168,7 +168,7 @@ def known_statistics(spec: TeacherSpec) -> dict[str, list[float]]:
             document = parsed(path.read_bytes(), dict[str, Any])
             known = document.get("preprocess_cfg", {})
             conforming(known, _Statistics)
-        except MISSHAPEN as error:
+        except DocumentError as error:
             raise ConfigError(
                 f"--teacher {spec.name!r} has a configuration with no mean and std as they must be "
                 f"({error}); fix {path}"
@@ -179,11 +179,11 @@ def known_statistics(spec: TeacherSpec) -> dict[str, list[float]]:
 
 
 def _labelled(visual: Any, config: dict[str, Any], quick_gelu: bool) -> nn.Module:
-    """Note what a tower was built by, where it stays with it: as open_clip does `preprocess_cfg`.
+    """Set the hash of a tower's configuration as its attribute, as open_clip sets `preprocess_cfg`.
 
-    Its weights tell neither an epsilon nor an activation's parameters. The input size is left out,
-    since grid and preprocessing tell it, and so is what is at open_clip's default: a default may be
-    written out, and a version of open_clip may bring options.
+    Weights contain neither an epsilon nor the parameters of an activation. The input size is left
+    out, since grid and preprocessing define it. Options at open_clip's defaults are left out, too:
+    a configuration may spell out a default, and a new version of open_clip may add options.
     """
     defaults = vars(open_clip.CLIPVisionCfg())
     vision = {
@@ -216,7 +216,7 @@ def _blank(name: str, config: dict[str, Any], quick_gelu: bool, size: int | None
 
 
 def _wanted_size(spec: TeacherSpec, config: dict[str, Any]) -> int | None:
-    """Return the input size that gives the token grid asked for; None for the tower's own."""
+    """Return the input size that gives the wanted token grid; None for the tower's own."""
     if spec.grid is None:
         return None
     tower = tower_of(_blank(spec.name, config, quick_gelu=False, size=None), spec.name)

@@ -1,10 +1,10 @@
-"""The mask prior: how much each patch matters, from whichever attention the tower has.
+"""The mask prior: how much each patch matters, by the attention of the tower.
 
-Legend: B batch, N tokens, L patches row-major: always the last L of the tokens.
+The attention modules do not return their weights, so the weights are computed here, and only for
+the queries that are needed.
 
-Attention weights out of modules that do not return them, for the queries that are wanted only.
-
-Legend: B batch, H heads, Q queries that are wanted, N keys, d width of a head, W of a token.
+Legend: B batch, N tokens or keys, L patches row-major (always the last L tokens), H heads, Q needed
+queries, d width of a head, W width of a token.
 """
 
 import contextlib
@@ -26,11 +26,11 @@ def settle_prior(asked: str, tower: Tower, name: str) -> str:
 
     Args:
         asked: `TeacherSpec.prior`; "auto" is the attention that the tower pools by.
-        tower: which has to give it.
-        name: of the teacher, for errors.
+        tower: the tower that must give the prior.
+        name: name of the teacher, for errors.
 
     Raises:
-        ConfigError: it cannot give it.
+        ConfigError: the tower cannot give this prior.
     """
     attends = ", rollout" if tower.attentions else ""
     can = {
@@ -58,11 +58,13 @@ def settle_prior(asked: str, tower: Tower, name: str) -> str:
 class PriorReader:
     """Reads the prior while the tower computes its features.
 
-    "cls": the softmaxed CLS row of the last block's attention, head mean, without the columns of
-    CLS and other prefix tokens (MILAN, arXiv 2208.06049, section 3.3): it sums to less than 1.
-    "pool": the same of the query that pools; sums to 1 where it attends to patches only.
-    "rollout": attention rollout (arXiv 2005.00928): the product over blocks of (A + I) / 2, A the
-    head mean; its CLS row without prefix columns, or without CLS the mean row, which sums to 1.
+    "cls": the CLS row of the last block's attention after softmax, mean of the heads, without the
+    columns of CLS and other prefix tokens (MILAN, arXiv 2208.06049, section 3.3). It sums to less
+    than 1.
+    "pool": the same for the query that pools. It sums to 1 if that attends to patches only.
+    "rollout": attention rollout (arXiv 2005.00928), the product over blocks of (A + I) / 2, where A
+    is the mean of the heads: its CLS row without prefix columns or, without CLS, the mean row,
+    which sums to 1.
     "uniform": 1 / L.
     """
 
@@ -83,7 +85,7 @@ class PriorReader:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """Read what the tower attends to within this context."""
+        """Read the tower's attention while it computes within this context."""
         self._rows_BQN = None
         roll = self.prior == "rollout"
         with contextlib.ExitStack() as stack:
@@ -92,7 +94,7 @@ class PriorReader:
             yield
 
     def read(self, batch: int, device: torch.device) -> torch.Tensor:
-        """Return the prior of the images that went through last: (B, L) float32, positive.
+        """Return the prior of the last images that the tower computed: (B, L) float32, positive.
 
         Raises:
             ConfigError: the tower's attention is computed in a way that cannot be read.
@@ -107,7 +109,7 @@ class PriorReader:
         rows_BQN, self._rows_BQN = self._rows_BQN, None
         if self.prior == "rollout" and not self._tower.has_cls:
             return rows_BQN.mean(dim=1)[:, -self._patches :]
-        # Of rollout, a view would keep the rows of all tokens for as long as the prior is kept.
+        # Cloned, since a view would keep the rows of all tokens in memory.
         return rows_BQN[:, 0, -self._patches :].clone()
 
     def _keep(self, weights_BQN: torch.Tensor) -> None:
@@ -125,13 +127,13 @@ Keep = Callable[[torch.Tensor], None]
 
 @contextlib.contextmanager
 def watched(attention: nn.Module, keep: Keep, *, first: bool) -> Iterator[None]:
-    """Have a module's attention weights handed to `keep` whenever it is called.
+    """Pass a module's attention weights to `keep` whenever the module is called.
 
     Args:
-        attention: a module that calls torch's `scaled_dot_product_attention` or `softmax` by
-            itself, as `FusedAttention` and timm's do, or open_clip's `AttentionPool2d`.
-        keep: is given (B, Q, N) float32, the mean over the heads.
-        first: whether only the first query is wanted (Q = 1); otherwise all are.
+        attention: a module that calls torch's `scaled_dot_product_attention` or `softmax` itself,
+            as `FusedAttention` and timm's modules do, or open_clip's `AttentionPool2d`.
+        keep: called with (B, Q, N) float32, the mean of the heads.
+        first: whether only the first query is needed (Q = 1) or all of them.
     """
     plain = attention.forward
 
@@ -146,11 +148,11 @@ def watched(attention: nn.Module, keep: Keep, *, first: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        del attention.forward  # the class's own shows through again
+        del attention.forward  # the method of the class is found again
 
 
 class _Reading(TorchFunctionMode):
-    """Read the weights off the queries and keys that torch's fused attention is called with."""
+    """Computes attention weights from the queries and keys that torch's attention gets."""
 
     def __init__(self, keep: Keep, *, first: bool) -> None:
         super().__init__()
@@ -168,7 +170,7 @@ class _Reading(TorchFunctionMode):
                 q_BHNd = q_BHNd[:, :, :1]
                 mask = None if mask is None else mask[..., :1, :]
             self._keep(_weights(q_BHNd, k_BHNd, kwargs.get("scale"), mask))
-        elif func is torch.Tensor.softmax:  # where timm is told not to fuse
+        elif func is torch.Tensor.softmax:  # if timm is told not to use fused attention
             self._keep(result[:, :, : 1 if self._first else None].float().mean(dim=1))
         return result
 
@@ -179,7 +181,7 @@ def _weights(
     scale: float | None = None,
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return softmax(q k^T scale + mask), head mean: (B, Q, N) float32."""
+    """Return softmax(q k^T scale + mask), mean of the heads: (B, Q, N) float32."""
     scale = q_BHQd.shape[-1] ** -0.5 if scale is None else scale
     logits_BHQN = q_BHQd.float() @ k_BHNd.float().transpose(-2, -1) * scale
     if mask is not None and mask.dtype == torch.bool:
@@ -190,7 +192,7 @@ def _weights(
 
 
 def _mean_query_row(pool: AttentionPool2d, map_BWhw: torch.Tensor) -> torch.Tensor:
-    """Return the one row that is used of CLIP's ResNet pool, whose query is the mean token."""
+    """Return the only row that CLIP's ResNet pool uses; its query is the mean token."""
     tokens_BNW = map_BWhw.flatten(2).transpose(1, 2)
     tokens_BNW = torch.cat([tokens_BNW.mean(dim=1, keepdim=True), tokens_BNW], dim=1)
     tokens_BNW = tokens_BNW + pool.positional_embedding.to(tokens_BNW.dtype)

@@ -1,7 +1,7 @@
-"""Whether a CLIP was trained with QuickGELU, which its weights do not tell and features depend on.
+"""Find out whether a CLIP was trained with QuickGELU.
 
-open_clip only warns where a tag's registry entry and the model's configuration differ, and does
-not look at all where weights come from a file or a folder.
+Features depend on it, but weights do not show it. open_clip only warns if the registry entry of a
+tag and the model's configuration differ, and does not check weights from a file or a folder.
 """
 
 import functools
@@ -21,10 +21,10 @@ WEIGHTS_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 
 
 def settle_quick_gelu(name: str, pretrained: str | None, config: dict[str, Any]) -> bool:
-    """Tell whether a model must have QuickGELU, as its weights were trained.
+    """Tell whether a model must have QuickGELU, because its weights were trained with it.
 
-    A tag decides by itself for a plain name: `ViT-B-16` with `openai` has QuickGELU. Anything else
-    that is recognised must fit the configuration. timm's towers do not read that flag.
+    With a plain name, the tag decides: `ViT-B-16` with `openai` has QuickGELU. Other weights that
+    are recognised must fit the configuration. timm's towers do not read that flag.
 
     Raises:
         ConfigError: the weights are known to have been trained with the other activation.
@@ -37,13 +37,13 @@ def settle_quick_gelu(name: str, pretrained: str | None, config: dict[str, Any])
         return configured
     tag = get_pretrained_cfg(name, pretrained) if pretrained else {}
     if tag:
-        return _settled_by_tag(name, pretrained, configured, bool(tag.get("quick_gelu", False)))
+        return _decided_by_tag(name, pretrained, configured, bool(tag.get("quick_gelu", False)))
     if pretrained is not None and Path(pretrained).is_file():
         _require_fitting_file(name, Path(pretrained), configured)
     return configured
 
 
-def _settled_by_tag(name: str, pretrained: str | None, configured: bool, trained: bool) -> bool:
+def _decided_by_tag(name: str, pretrained: str | None, configured: bool, trained: bool) -> bool:
     if name.endswith("-quickgelu") and not trained:
         raise ConfigError(
             f"--teacher {name!r} has QuickGELU, which the weights of --pretrained {pretrained!r} "
@@ -70,7 +70,7 @@ def _require_fitting_file(name: str, path: Path, configured: bool) -> None:
 
 
 def _require_fitting_folder(name: str, configured: bool) -> None:
-    """Refuse a folder or hub repository whose configuration is not that of its weights."""
+    """Refuse a folder or hub repository whose configuration does not fit its weights."""
     kind, _, place = name.partition(":")
     if kind == "hf-hub":
         trained = registered().get(place.strip("/"))
@@ -88,10 +88,10 @@ def _require_fitting_folder(name: str, configured: bool) -> None:
 
 
 def trained_with_quick_gelu(path: Path) -> bool | None:
-    """Tell how a file of weights was trained, if open_clip's registry knows it; None if not.
+    """Tell how a file of weights was trained; None if open_clip's registry does not know it.
 
-    It is known by its name, by the hub repository in whose cache or folder it lies, or, as a
-    `.pt`, by its sha256.
+    The registry knows a file by its name, by the hub repository of its cache or folder or, for a
+    `.pt` file, by its sha256.
     """
     known = registered()
     path = path.absolute()
@@ -109,10 +109,10 @@ def trained_with_quick_gelu(path: Path) -> bool | None:
 
 @functools.cache
 def registered() -> dict[str, bool]:
-    """What open_clip's registry knows weights by, and whether they were trained with QuickGELU.
+    """Return whether weights were trained with QuickGELU, by the words that the registry knows.
 
-    Keys are names of files, hub repositories with and without their owner, sha256 digests in full
-    (OpenAI's are in their addresses) or their first eight digits (of open_clip's releases).
+    Keys are names of files, hub repositories with and without owner, and sha256 digests: whole ones
+    (in the URLs of OpenAI's weights) or their first eight digits (in open_clip's releases).
     """
     answers: dict[str, set[bool]] = defaultdict(set)
     for model, tag in open_clip.list_pretrained():

@@ -1,4 +1,4 @@
-"""Which teacher, and what is asked of it: what shapes targets, before any weight is read."""
+"""Which teacher, and which targets it is to give; known before weights are loaded."""
 
 import dataclasses
 from pathlib import Path
@@ -19,18 +19,18 @@ class TeacherSpec:
         name: an open_clip model (`ViT-B-16`), `hf-hub:ORG/REPO` or `local-dir:PATH`.
         pretrained: weights tag (`openai`) or checkpoint file; None for hf-hub and local-dir.
         precision: type of weights and activations, one of `PRECISIONS`; "auto" is what
-            `description.settle_precision` finds for the device.
-        norm: mean and std of the pixels it is given: its "own", or "imagenet" as MILAN's official
-            code has it.
-        grid: tokens along each side, by the input size that gives them; None for its own.
-        layers: targets are the mean of that many last layers, each through the final norm.
-        space: "projected" into the space shared with text, or "hidden", just before.
-        prior: where the mask prior comes from; "auto" is the attention that the tower pools by.
-        compile: have torch compile its attention blocks: slower to start, and on a GPU faster. Last
-            bits of targets change by it.
+            `description.settle_precision` chooses for the device.
+        norm: mean and std of the input pixels: the tower's "own", or "imagenet" as in MILAN's
+            official code.
+        grid: tokens along each side; sets the input size. None for the tower's own grid.
+        layers: targets are the mean of this many last layers, each through the final norm.
+        space: "projected" into the space shared with text, or "hidden", just before that.
+        prior: the source of the mask prior; "auto" is the attention that the tower pools by.
+        compile: whether torch compiles the attention blocks: slower to start, faster on a GPU. It
+            changes last bits of targets.
 
     Raises:
-        ConfigError: a value is not one of those.
+        ConfigError: a value is not allowed.
     """
 
     name: str
@@ -60,11 +60,11 @@ class TeacherSpec:
 
     @property
     def name_in_identity(self) -> str:
-        """What the identity calls the tower: the path of a local folder is not part of it."""
+        """The identity's name of the tower; it does not contain the path of a local folder."""
         return "local-dir" if self.name.startswith("local-dir:") else self.name
 
     @property
     def tag_in_identity(self) -> str | None:
-        """What the identity calls its weights: the path of a file is not part of it."""
+        """The identity's name of the weights; it does not contain the path of a file."""
         is_file = self.pretrained is not None and Path(self.pretrained).is_file()
         return "file" if is_file else self.pretrained

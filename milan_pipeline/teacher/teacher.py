@@ -1,6 +1,6 @@
 """CLIP image tower -> (targets, prior).
 
-Legend: B batch, C = 3 channels, H, W pixels, N = 1 + L tokens (the image's first), L patches
+Legend: B batch, C = 3 channels, H, W pixels, N = 1 + L tokens (that of the image first), L patches
 row-major, D target width.
 """
 
@@ -33,10 +33,10 @@ class Teacher:
     """A frozen CLIP image tower."""
 
     def __init__(self, visual: nn.Module, spec: TeacherSpec, *, device: str = "cpu") -> None:
-        """Take over a tower, whose weights are cast to the precision asked for.
+        """Take a tower and cast its weights to the precision of the spec.
 
         Raises:
-            ConfigError: it cannot give what is asked for.
+            ConfigError: the tower cannot give what the spec asks for.
         """
         self._device = torch.device(device)
         _prepare(self._device)
@@ -64,11 +64,12 @@ class Teacher:
         """Load an open_clip model and keep its image tower.
 
         Args:
-            spec: which one, and what is asked of it.
+            spec: which model, and which targets it is to give.
             device: where the tower runs.
 
         Raises:
-            ConfigError: the model or its weights cannot be had, or it cannot give what is asked.
+            ConfigError: the model or its weights cannot be loaded, or the tower cannot give what
+                the spec asks for.
         """
         return cls(load_visual(spec), spec, device=device)
 
@@ -79,10 +80,10 @@ class Teacher:
 
     @classmethod
     def untrained(cls, spec: TeacherSpec, *, device: str = "cpu") -> "Teacher":
-        """Build a tower with random weights, always the same: as fast as the trained one.
+        """Build a tower with random weights, always the same ones; it is as fast as a trained one.
 
         Raises:
-            ConfigError: open_clip knows no such model, or it cannot give what is asked for.
+            ConfigError: open_clip has no such model, or it cannot give what the spec asks for.
         """
         return cls(untrained_visual(spec), spec, device=device)
 
@@ -92,7 +93,7 @@ class Teacher:
         return content | {"weights_sha256": self.weights_sha256}
 
     def preprocessing(self) -> dict[str, Any]:
-        """Return the identity's part on what the tower is given."""
+        """Return the identity's part on the tower's input."""
         return {
             "pixels": PIXEL_PATH,
             "size": self.image_size,
@@ -108,9 +109,9 @@ class Teacher:
             pixels_BCHW: uint8 views of the tower's input size.
 
         Returns:
-            targets_BND: float32, first of the image, which is CLS where the tower pools by it, then
-                of every patch, through the same final norm and, if asked for, projection.
-            prior_BL: float32, of every patch; see `prior.PriorReader`.
+            targets_BND: float32; first that of the image (CLS, if the tower pools by it), then
+                those of the patches, all through the same final norm and, if asked for, projection.
+            prior_BL: float32, priors of the patches; see `prior.PriorReader`.
         """
         with self._reader.reading():
             targets_BND = self._tower.features(
@@ -124,9 +125,10 @@ class Teacher:
         return self._pixels(pixels_BCHW).to(self._dtype)
 
     def _compile(self) -> None:
-        """Compile the blocks, but for those whose attention is read as Python sees it.
+        """Compile the blocks, except for those whose attention is read while Python runs them.
 
-        For each shape by itself: code for any shape would depend on which ones came before.
+        Each input shape is compiled separately: code for several shapes would depend on their
+        order.
         """
         watched = {id(attention) for attention in self._reader.watches}
         pairs = zip(self._tower.blocks, self._tower.attentions, strict=True)
@@ -136,9 +138,9 @@ class Teacher:
 
 
 def _prepare(device: torch.device) -> None:
-    """Settle what torch keeps for the whole process."""
-    # By default cuDNN's convolutions round fp32 to 10 bits: fp32 is to be fp32, on every device.
+    """Set options of torch that hold for the whole process."""
+    # By default cuDNN's convolutions round fp32 to 10 bits; fp32 must be fp32 on every device.
     torch.backends.cudnn.allow_tf32 = False
     if device.type == "cuda" and device.index is not None:
-        # Whatever names no device would otherwise take memory on the first one, too.
+        # Otherwise, code that names no device would take memory on the first one, too.
         torch.cuda.set_device(device)

@@ -1,4 +1,4 @@
-"""What the teacher needs of an image tower, whatever its family.
+"""What the teacher needs of an image tower of any family.
 
 Legend: B batch, C = 3 channels, H, W pixels, L patches row-major, N = 1 + L, D width of a token.
 """
@@ -18,14 +18,14 @@ class Tower(Protocol):
         image_size: height and width of its input, in pixels.
         stride: pixels from one token to the next.
         grid: tokens down and across.
-        widths: of a token in each space that the tower has, by name.
-        pooling: by which the image's feature is made: its CLS token, attention, or the mean.
-        blocks: its attention blocks in order; none if its tokens do not all attend to each other.
-        attentions: the attention module of each block.
-        pool_attention: the module whose one query pools the tokens, where there is one.
-        has_cls: whether the first of its tokens is a CLS token.
-        heads: of its last attention.
-        activation: class of the non-linearity in its last block.
+        widths: width of a token in each space that the tower has, by name.
+        pooling: how the image's feature is made: CLS token, attention, or the mean.
+        blocks: attention blocks in order; empty if not all tokens attend to each other.
+        attentions: attention module of each block.
+        pool_attention: the module whose only query pools the tokens, if there is one.
+        has_cls: whether the first token is a CLS token.
+        heads: number of heads of the last attention.
+        activation: class of the non-linearity in the last block.
     """
 
     image_size: int
@@ -45,16 +45,16 @@ class Tower(Protocol):
 
         Args:
             pixels_BCHW: normalised, `image_size` pixels square, of the tower's own type.
-            layers: mean of how many last layers, each through the final norm. The image's feature
-                is pooled from each of them.
+            layers: number of last layers whose mean is taken, each through the final norm. The
+                image's feature is pooled from each of them.
             space: a key of `widths`.
 
         Returns:
-            (B, N, D) of the tower's type. First the image's own: projected, it is what the tower
-            itself returns. Then every patch through the same final norm and projection.
+            (B, N, D) of the tower's type. First the feature of the image; if projected, it is what
+            the tower itself returns. Then the patches, through the same final norm and projection.
         """
 
 
 def mean_of(layers: list[torch.Tensor]) -> torch.Tensor:
-    """Return the mean of equally shaped tensors."""
+    """Return the mean of tensors of equal shape."""
     return layers[0] if len(layers) == 1 else torch.stack(layers).mean(dim=0)

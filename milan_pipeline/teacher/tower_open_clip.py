@@ -1,14 +1,10 @@
-"""open_clip's own `VisionTransformer`, pooled by its CLS token or by the mean; and CoCa's.
+"""open_clip's own towers: vision transformers, CoCa's, and CLIP's ResNets such as RN50.
 
-Legend: B batch, N = 1 + L tokens, CLS first, L patches row-major, W tower width, D target width.
+The transformers' attention is replaced by a faster module of the same weights.
 
-torch's `MultiheadAttention` by its fused attention alone.
-
-Legend: B batch, N queries, M keys, H heads, d width of a head, W of a query, V of a key.
-
-CLIP's own ResNets, such as RN50, which pool their feature map by attention.
-
-Legend: B batch, h, w the map, L = h * w positions row-major, N = 1 + L, C channels, D target width.
+Legend: B batch, N = 1 + L tokens or N queries, M keys, L patches or positions row-major, W width of
+a token or query, V width of a key, D target width, H heads, d width of a head, h, w size of a
+ResNet's map, C its channels.
 """
 
 from typing import Any
@@ -24,10 +20,10 @@ from milan_pipeline.teacher.tower import Pooling, mean_of
 
 
 class NativeTower:
-    """A `VisionTransformer` as open_clip builds it, its attention exchanged; see `tower.Tower`.
+    """open_clip's `VisionTransformer` with its attention replaced; see `tower.Tower`.
 
     Raises:
-        ConfigError: it is of a form for which no feature of a single patch is defined.
+        ConfigError: this form of it defines no feature of a single patch.
     """
 
     has_cls = True
@@ -56,19 +52,19 @@ class NativeTower:
 
     def features(self, pixels_BCHW: torch.Tensor, *, layers: int, space: str) -> torch.Tensor:
         """Compute the features of images and of their patches; see `tower.Tower.features`."""
-        seen = self._visual.forward_intermediates(
+        found = self._visual.forward_intermediates(
             pixels_BCHW,
             indices=layers,
             output_fmt="NLC",
             output_extra_tokens=True,
             intermediates_only=True,
         )
-        pairs = zip(seen["image_intermediates_prefix"], seen["image_intermediates"], strict=True)
+        pairs = zip(found["image_intermediates_prefix"], found["image_intermediates"], strict=True)
         hidden_BNW = mean_of([self._hidden(torch.cat(pair, dim=1)) for pair in pairs])
         return hidden_BNW @ self._visual.proj if space == "projected" else hidden_BNW
 
     def _hidden(self, tokens_BNW: torch.Tensor) -> torch.Tensor:
-        """Pool, and apply the final norm to the pooled and to every patch: (B, N, W)."""
+        """Pool, and apply the final norm to the pooled token and to every patch: (B, N, W)."""
         norm = self._visual.ln_post
         if self._visual.pool_type == "tok":
             hidden_BNW: torch.Tensor = norm(tokens_BNW)
@@ -80,13 +76,11 @@ class NativeTower:
 
 
 class CocaTower(NativeTower):
-    """A `VisionTransformer` that pools by attention, as CoCa's: its first query is the image's.
+    """A `VisionTransformer` that pools by attention, as CoCa's; the first query is the image's.
 
-    The projection starts inside the pool. A patch goes through it as if it alone were looked at:
+    The projection starts inside the pool. A patch goes through it as if it were the only key:
     value, output projection, final norm, projection.
     """
-
-    pooling = "pool"
 
     def __init__(self, visual: VisionTransformer, name: str) -> None:
         super().__init__(visual, name)
@@ -107,7 +101,7 @@ def native_tower(visual: VisionTransformer, name: str) -> NativeTower:
     """Return the tower of open_clip's own vision transformer.
 
     Raises:
-        ConfigError: it is of a form for which no feature of a single patch is defined.
+        ConfigError: this form of it defines no feature of a single patch.
     """
     return (NativeTower if visual.attn_pool is None else CocaTower)(visual, name)
 
@@ -130,11 +124,12 @@ def _require_usable(visual: VisionTransformer, name: str) -> None:
 
 
 class FusedAttention(nn.Module):
-    """The same weights under the same names, and the same result; in evaluation, without masks.
+    """`MultiheadAttention` by torch's fused attention, in evaluation and without masks.
 
-    On the CPU `MultiheadAttention` itself takes a fast path that makes all of (B, H, N, M). Off it,
-    it transposes batch-first inputs, for which torch's linear copies the weights once an image
-    where they need no gradient: ViT-B/16 in bfloat16 ran at a quarter of its speed.
+    It has the same weights under the same names, and the same result. On the CPU,
+    `MultiheadAttention` itself takes a fast path that builds all of (B, H, N, M). Otherwise it
+    transposes batch-first inputs, for which torch's linear copies the weights once for each image
+    if they need no gradient: ViT-B/16 in bfloat16 ran at a quarter of its speed.
     """
 
     def __init__(self, attention: nn.MultiheadAttention) -> None:
@@ -154,11 +149,11 @@ class FusedAttention(nn.Module):
         """Attend.
 
         Args:
-            query: (B, N, W), or (N, B, W) where the batch is not first.
-            key: (B, M, V), likewise; values are the same.
+            query: (B, N, W), or (N, B, W) if the batch is not first.
+            key: (B, M, V), or (M, B, V); values are the same as keys.
 
         Returns:
-            as `query`, and None in the place of the weights.
+            A tensor of the shape of `query`, and None instead of the weights.
         """
         itself = query is key
         if not self.batch_first:
@@ -176,14 +171,14 @@ class FusedAttention(nn.Module):
         return x_BNW if self.batch_first else x_BNW.transpose(0, 1), None
 
     def alone(self, key_BMV: torch.Tensor) -> torch.Tensor:
-        """Return what a query would get that attended to each key alone: (B, M, W)."""
+        """Return the result of a query that attends to one key alone, for each key: (B, M, W)."""
         weight, bias = self._parts()[2]
         result_BMW: torch.Tensor = self.out_proj(F.linear(key_BMV, weight, bias))
         return result_BMW
 
     def _parts(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Weights and biases of queries, keys and values."""
-        if self.in_proj_weight is None:  # where keys are of another width
+        if self.in_proj_weight is None:  # if keys have another width
             weights = [self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]
         else:
             weights = list(self.in_proj_weight.chunk(3))
@@ -196,7 +191,7 @@ class FusedAttention(nn.Module):
 class ResNetTower:
     """A `ModifiedResNet`; see `tower.Tower`.
 
-    The projection is inside the pool. A position goes through it as if it alone were looked at, by
+    The projection is inside the pool. A position goes through it as if it were the only key, by
     value and output projection, as in MaskCLIP (arXiv 2112.01071).
     """
 
@@ -220,8 +215,8 @@ class ResNetTower:
 
     def features(self, pixels_BCHW: torch.Tensor, *, layers: int, space: str) -> torch.Tensor:  # noqa: ARG002
         """Compute the features of images and of their patches; there is one layer and space."""
-        seen = self._visual.forward_intermediates(pixels_BCHW, indices=1, intermediates_only=True)
-        map_BChw = seen["image_intermediates"][-1]
+        found = self._visual.forward_intermediates(pixels_BCHW, indices=1, intermediates_only=True)
+        map_BChw = found["image_intermediates"][-1]
         place_LC = self._pool.positional_embedding[1:].to(map_BChw.dtype)
         tokens_BLC = map_BChw.flatten(2).transpose(1, 2) + place_LC
         each_BLD = self._pool.c_proj(self._pool.v_proj(tokens_BLC))

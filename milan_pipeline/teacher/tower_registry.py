@@ -1,4 +1,4 @@
-"""Which tower stands behind an open_clip image tower."""
+"""Choose the class for an open_clip image tower."""
 
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
@@ -12,10 +12,10 @@ from milan_pipeline.teacher.tower_timm import MapTower, TimmTower, is_token_trun
 
 
 def tower_of(visual: nn.Module, name: str) -> Tower:
-    """Return the tower of an open_clip model's image part; `name` is what errors call it.
+    """Return the tower of an open_clip model's image part; errors call it `name`.
 
     Raises:
-        ConfigError: it is of a kind that gives no feature for each patch, or takes no squares.
+        ConfigError: this kind of tower gives no feature for each patch, or its input is not square.
     """
     size = getattr(visual, "image_size", None)
     if isinstance(size, tuple | list) and size[0] != size[1]:

@@ -1,10 +1,10 @@
-"""timm's transformers under open_clip: SigLIP, EVA, PE, MobileCLIP-B, ViTamin and plain ones.
+"""timm's towers under open_clip.
 
-Legend: B batch, N = P + L tokens, P prefix tokens (CLS, registers), L patches row-major, W width.
+Transformers: SigLIP, EVA, PE, MobileCLIP-B, ViTamin and plain ones. Towers that end in a feature
+map: ConvNeXt, Swin, FastViT, ResNet.
 
-timm's towers that end in a feature map: ConvNeXt, Swin, FastViT, ResNet.
-
-Legend: B batch, L positions of the map row-major, N = 1 + L, C channels, D target width.
+Legend: B batch, L patches or positions row-major, N tokens: P prefix tokens (CLS, registers) or one
+for the image, and L; W width of a token, C channels of a map, D target width.
 """
 
 from typing import Any
@@ -52,16 +52,16 @@ class TimmTower:
     def features(self, pixels_BCHW: torch.Tensor, *, layers: int, space: str) -> torch.Tensor:
         """Compute the features of images and of their patches; see `tower.Tower.features`."""
         if layers == 1:
-            seen = [self._trunk.forward_features(pixels_BCHW)]
+            found = [self._trunk.forward_features(pixels_BCHW)]
         else:
-            seen = self._last(pixels_BCHW, layers)
-        hidden_BNW = mean_of([self._hidden(tokens_BNW) for tokens_BNW in seen])
+            found = self._last(pixels_BCHW, layers)
+        hidden_BNW = mean_of([self._hidden(tokens_BNW) for tokens_BNW in found])
         return self._project(hidden_BNW) if space == "projected" else hidden_BNW
 
     def _last(self, pixels_BCHW: torch.Tensor, layers: int) -> list[torch.Tensor]:
         """Return the tokens after each of the last blocks, through the final norm: (B, N, W)."""
         prefix = self._trunk.num_prefix_tokens > 0
-        seen = self._trunk.forward_intermediates(
+        found = self._trunk.forward_intermediates(
             pixels_BCHW,
             indices=layers,
             norm=True,
@@ -69,16 +69,16 @@ class TimmTower:
             intermediates_only=True,
             **({"return_prefix_tokens": True} if prefix else {}),
         )
-        return [torch.cat([item[1], item[0]], dim=1) if prefix else item for item in seen]
+        return [torch.cat([item[1], item[0]], dim=1) if prefix else item for item in found]
 
     def _hidden(self, tokens_BNW: torch.Tensor) -> torch.Tensor:
-        """Pool; the trunk norms either all tokens or, by `fc_norm`, what it has pooled."""
+        """Pool; the trunk applies its norm to all tokens or, as `fc_norm`, to the pooled one."""
         pooled_BW = self._trunk.forward_head(tokens_BNW, pre_logits=True)
         patches_BLW = self._trunk.fc_norm(tokens_BNW[:, self._trunk.num_prefix_tokens :])
         return torch.cat([pooled_BW.unsqueeze(1), patches_BLW], dim=1)
 
     def _project(self, hidden_BNW: torch.Tensor) -> torch.Tensor:
-        """Apply the trunk's own classifier or open_clip's head, whichever is the projection."""
+        """Apply the trunk's own classifier and open_clip's head; one of them is the projection."""
         projected_BND: torch.Tensor = self._head(self._trunk.head(hidden_BNW))
         return projected_BND
 
@@ -106,7 +106,7 @@ class MapTower:
     """A `TimmModel` whose trunk ends in a feature map; see `tower.Tower`.
 
     The positions of the map are the tokens. Each goes through the head as a map of one position,
-    so through the same norm and projection as the image's pooled feature.
+    and so through the same norm and projection as the pooled feature of the image.
     """
 
     blocks: list[nn.Module] = []  # noqa: RUF012 - there are none
@@ -135,9 +135,9 @@ class MapTower:
 
     def features(self, pixels_BCHW: torch.Tensor, *, layers: int, space: str) -> torch.Tensor:  # noqa: ARG002
         """Compute the features of images and of their patches; `layers` is 1."""
-        seen = self._trunk.forward_features(pixels_BCHW)
-        tokens_BLC = seen.flatten(1, 2) if self._last else seen.flatten(2).transpose(1, 2)
-        pooled_BD = self._through_head(seen, space)
+        found = self._trunk.forward_features(pixels_BCHW)
+        tokens_BLC = found.flatten(1, 2) if self._last else found.flatten(2).transpose(1, 2)
+        pooled_BD = self._through_head(found, space)
         each_BLD = self._through_head(self._alone(tokens_BLC), space)
         each_BLD = each_BLD.reshape(*tokens_BLC.shape[:2], -1)
         return torch.cat([pooled_BD.unsqueeze(1), each_BLD], dim=1)
@@ -163,7 +163,7 @@ class MapTower:
 
 
 class _Features(nn.Module):
-    """A trunk without its head, as a module to call."""
+    """A trunk without its head, as a module."""
 
     def __init__(self, trunk: Any) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ class _Features(nn.Module):
 
 @torch.no_grad()
 def _map_shape(trunk: nn.Module, image_size: int) -> tuple[int, ...]:
-    """Find the shape of a trunk's features from its shapes alone, on torch's meta device."""
+    """Find the shape of a trunk's features on torch's meta device, without computing them."""
     module = _Features(trunk)
     state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     state = {name: tensor.to("meta") for name, tensor in state.items()}

@@ -1,1 +1,1 @@
-"""The loop, whatever is learnt: optimiser, checkpoints, run folder, validation."""
+"""The loop of any task: optimiser, checkpoints, run folder, validation."""

@@ -1,6 +1,6 @@
-"""Load a checkpoint into what is trained: weights, their average and the optimiser's state.
+"""Load a checkpoint, and write checkpoints in a thread while training goes on.
 
-Write checkpoints on a thread of their own, while training goes on.
+A checkpoint has the weights, their average and the optimiser's state.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from milan_pipeline.cluster.world import like
-from milan_pipeline.core.schema import MISSHAPEN
 from milan_pipeline.errors import DataError
 from milan_pipeline.training.checkpoints import (
     AVERAGE,
@@ -36,17 +35,17 @@ def load_checkpoint(
 ) -> None:
     """Load weights and optimiser state, strictly, after checking the hashes.
 
-    Every process reads the whole tensors and keeps its part of them.
+    Every process reads whole tensors and keeps its part of each.
 
     Raises:
-        DataError: the checkpoint is damaged, or one of another model.
+        DataError: the checkpoint is damaged, or belongs to another model.
     """
     verify_checkpoint(folder)
     try:
         _load_verified(folder, model, optimiser, average)
-    except (DataError, torch.OutOfMemoryError):  # which says nothing of what fits
+    except (DataError, torch.OutOfMemoryError):  # neither tells that the checkpoint is wrong
         raise
-    except (OSError, RuntimeError, *MISSHAPEN) as error:
+    except (OSError, RuntimeError, ValueError, TypeError, LookupError) as error:
         reason = " ".join(str(error).split())
         raise DataError(
             f"{folder} does not fit what is trained ({reason:.300}); give another --out"
@@ -57,7 +56,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read one file of a checkpoint whose hashes were checked.
 
     Raises:
-        DataError: it is none, whatever its hash says.
+        DataError: the file has no tensors, although its hash is right.
     """
     try:
         return load_file(path)
@@ -85,7 +84,7 @@ def _load_verified(
         entries = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         if entries:
             # Moments have their parameter's shape; the count of steps has none.
-            # Cloned, or on a CPU they would stay mapped from a file that is deleted one day.
+            # Cloned, since on a CPU they would stay mapped from a file that may be deleted.
             state[index] = {
                 k: (like(v, parameter) if v.ndim else v).clone() for k, v in entries.items()
             }
@@ -94,14 +93,14 @@ def _load_verified(
 
 
 class CheckpointWriter:
-    """At most one checkpoint is on its way to the disk; leaving the block waits for it.
+    """Writes at most one checkpoint at a time; leaving the block waits for it.
 
-    What fails on the way is raised by the next call, or on leaving.
+    An error of the thread is raised by the next call, or on leaving the block.
 
     Args:
         run: the run folder.
         keep: checkpoints to keep.
-        write: what writes one.
+        write: the function that writes a checkpoint.
     """
 
     def __init__(
@@ -118,10 +117,10 @@ class CheckpointWriter:
         self._pending: Future[object] | None = None
 
     def save(self, step: int, snapshot: Snapshot) -> None:
-        """Begin to write a snapshot, after the one before it.
+        """Begin to write a snapshot, when the previous one is written.
 
         Raises:
-            StorageError: the one before it could not be written.
+            StorageError: the previous one could not be written.
         """
         self.wait()
         self._pending = self._thread.submit(self._write, self._run, step, snapshot, keep=self._keep)
@@ -146,5 +145,5 @@ class CheckpointWriter:
         trace: TracebackType | None,
     ) -> None:
         self._thread.shutdown(wait=True)
-        if error is None:  # an error of the block itself says more than one of the thread
+        if error is None:  # an error of the block itself tells more than one of the thread
             self.wait()

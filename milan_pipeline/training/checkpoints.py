@@ -1,4 +1,4 @@
-"""Checkpoints: `checkpoints/step-%08d/`, whole or not at all, without pickle."""
+"""Checkpoints in `checkpoints/step-%08d/`: written whole or not at all, without pickle."""
 
 import contextlib
 import hashlib
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from milan_pipeline import storage
 from milan_pipeline.cluster.world import whole
-from milan_pipeline.core.console import warn
-from milan_pipeline.core.schema import MISSHAPEN, parsed
+from milan_pipeline.core.schema import DocumentError, parsed
 from milan_pipeline.errors import DataError, MismatchError, StorageError
 from milan_pipeline.training.optim import MovingAverage
+from milan_pipeline.training.state import CONFIG_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -36,20 +36,20 @@ def take_snapshot(
     *,
     keeping: bool = True,
 ) -> Snapshot:
-    """Copy what a checkpoint holds to the CPU; training may go on at once.
+    """Copy the content of a checkpoint to the CPU; training may go on at once.
 
-    Sharded tensors are put together, for which every process must come here.
+    Sharded tensors are put together, so every process must call this.
 
     Args:
-        model: its whole state is copied.
-        optimiser: its state is copied by parameter name.
+        model: the model, whose whole state is copied.
+        optimiser: the optimiser, whose state is copied by parameter name.
         average: of the model's weights, where there is one.
-        keeping: whether this process wants the copy; without it, the result is empty.
+        keeping: whether this process needs the copy; if not, the result is empty.
     """
     states = {MODEL: model.state_dict(), OPTIMISER: _optimiser_tensors(model, optimiser)}
     if average is not None:
         states[AVERAGE] = average.state_dict()
-    # A file without tensors is written too: what has not been trained has no optimiser state.
+    # A file without tensors is written too: before the first step the optimiser has no state.
     snapshot: Snapshot = {file: {} for file in states} if keeping else {}
     for file, tensors in states.items():
         for name, value in tensors.items():
@@ -62,17 +62,18 @@ def take_snapshot(
 def write_checkpoint(run: Path, step: int, snapshot: Snapshot, *, keep: int) -> Path:
     """Write a checkpoint under a temporary name, rename it, and drop all but the newest `keep`.
 
-    Those of later steps are dropped too: training went past them once, so they were torn. So are
-    torn ones of earlier steps. What cannot be dropped is named on stderr, and training goes on.
+    Checkpoints of later steps are deleted too: training was resumed before them, so they were torn.
+    Torn ones of earlier steps are deleted as well. If one cannot be deleted, a warning names it and
+    training goes on.
 
     Args:
         run: the run folder.
-        step: steps that the weights have seen.
-        snapshot: what it holds.
+        step: number of steps that the weights were trained for.
+        snapshot: the content.
         keep: checkpoints to keep.
 
     Raises:
-        StorageError: the place cannot be written, or it is full.
+        StorageError: the disk cannot be written, or is full.
     """
     folder, place = run / "checkpoints", checkpoint_folder(run, step)
     temporary = folder / f".step-{step:08d}.{uuid.uuid4().hex}.tmp"
@@ -100,14 +101,14 @@ def checkpoint_folder(run: Path, step: int) -> Path:
 
 
 def require_recorded(run: Path) -> None:
-    """Refuse a folder with checkpoints of which no record says what run they are of.
+    """Refuse a folder that has checkpoints but no record of the run.
 
     Raises:
-        MismatchError: it is one; training would go on from them under any options.
+        MismatchError: it is such a folder; training would resume from them under any options.
     """
-    if _by_step(run) and not (run / "config.json").exists():
+    if _by_step(run) and not (run / CONFIG_NAME).exists():
         raise MismatchError(
-            f"{run} has checkpoints but no config.json; give another --out or delete its "
+            f"{run} has checkpoints but no {CONFIG_NAME}; give another --out or delete its "
             "checkpoints"
         )
 
@@ -115,10 +116,10 @@ def require_recorded(run: Path) -> None:
 def newest_checkpoint(run: Path) -> tuple[int, Path] | None:
     """Return (step, folder) of the newest whole checkpoint, or None where there is none at all.
 
-    Torn ones are passed over, with a warning on stderr that names them.
+    Torn ones are skipped, with a warning that names them.
 
     Raises:
-        DataError: there are checkpoints, and all are torn.
+        DataError: there are checkpoints, but all are torn.
     """
     torn: list[Path] = []
     for step, folder in reversed(_by_step(run).items()):
@@ -126,7 +127,7 @@ def newest_checkpoint(run: Path) -> tuple[int, Path] | None:
             verify_checkpoint(folder)
         except DataError as error:
             torn.append(folder)
-            warn(str(error))
+            logger.warning("%s", error)
             continue
         return step, folder
     if torn:
@@ -146,7 +147,7 @@ def verify_checkpoint(folder: Path) -> None:
     try:
         hashes = _hashes(folder)
         bad = [name for name in sorted(hashes) if _sha256(folder / name) != hashes[name]]
-    except (OSError, *MISSHAPEN) as error:
+    except (OSError, DocumentError) as error:
         raise DataError(f"{folder} is torn ({error}); delete it to go on from the last") from error
     if bad:
         raise DataError(f"{folder / bad[0]} is damaged; delete the checkpoint to go on without it")
@@ -168,9 +169,10 @@ def _prune(run: Path, step: int, keep: int) -> None:
         try:
             shutil.rmtree(steps[other])
         except OSError as error:
-            warn(
-                f"{steps[other]} cannot be deleted ({error.strerror or error}); delete it to have "
-                "its space"
+            logger.warning(
+                "%s cannot be deleted (%s); delete it to have its space",
+                steps[other],
+                error.strerror or error,
             )
 
 
@@ -184,7 +186,7 @@ def _is_complete(folder: Path) -> bool:
         for name in _hashes(folder):
             with safe_open(folder / name, framework="pt"):
                 pass
-    except (OSError, SafetensorError, *MISSHAPEN):
+    except (OSError, SafetensorError, DocumentError):
         return False
     return True
 
@@ -193,13 +195,15 @@ def _hashes(folder: Path) -> dict[str, str]:
     """Return the hashes of a checkpoint's files, by name: of all that are there, of no others.
 
     Raises:
-        MISSHAPEN: the list is damaged; a name in it may lead anywhere, so that none is followed.
+        DocumentError: the list is damaged; a name in it may lead anywhere, so none is followed.
         OSError: it cannot be read.
     """
     hashes = parsed((folder / HASHES).read_bytes(), dict[str, str])
     wanted = {MODEL, OPTIMISER} | {name for name in (AVERAGE,) if (folder / name).exists()}
     if wanted != hashes.keys():
-        raise KeyError(f"{HASHES} lists {sorted(hashes)!r:.200} where {sorted(wanted)} are needed")
+        raise DocumentError(
+            f"{HASHES} lists {sorted(hashes)!r:.200} where {sorted(wanted)} are needed"
+        )
     return hashes
 
 

@@ -1,4 +1,4 @@
-"""What is measured of each training step: loss, rate, speed, waiting for data, memory."""
+"""Measure each training step: loss, rate, speed, waiting for data, memory."""
 
 import math
 import time
@@ -17,7 +17,7 @@ NAMED_KEYS = 8
 
 
 class _Pending(NamedTuple):
-    """A step whose loss is perhaps still being computed."""
+    """A step whose loss may still be in computation."""
 
     step: int
     loss: torch.Tensor
@@ -28,7 +28,7 @@ class _Pending(NamedTuple):
 
 
 class Meter:
-    """Collect what is logged of each step and the time spent waiting for data.
+    """Collect the rows of the log, and the time spent waiting for data.
 
     Args:
         batch: pairs in a global batch.
@@ -44,7 +44,7 @@ class Meter:
         self._steps = 0
 
     def waiting(self, batches: Iterator[BatchT]) -> Iterator[BatchT]:
-        """Pass batches on, timing how long each took to come."""
+        """Pass batches on, and measure how long each one was waited for."""
         while True:
             asked = time.monotonic()
             batch = next(batches, None)

@@ -1,6 +1,6 @@
-"""What training reads from a run folder and writes into it, of all processes the first alone.
+"""The run folder: every process reads it, and the first process writes into it.
 
-What a run tells while it trains: `log.jsonl` and TensorBoard events.
+While it trains, a run writes checkpoints, its state, `log.jsonl` and TensorBoard events.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from milan_pipeline import storage
 from milan_pipeline.cluster.world import World, whole
-from milan_pipeline.core.schema import MISSHAPEN, Count, parsed
+from milan_pipeline.core.schema import Count, DocumentError, parsed
 from milan_pipeline.errors import DataError, StorageError
 from milan_pipeline.storage.filesystems import reason_of
 from milan_pipeline.training.checkpoint_io import CheckpointWriter, load_checkpoint
@@ -31,7 +31,7 @@ from milan_pipeline.training.state import RunState, write_state
 
 @dataclasses.dataclass(frozen=True)
 class RunFolder:
-    """A run folder, which every process reads and the first one writes; all make the same calls."""
+    """A run folder; all processes make the same calls, and the first process writes."""
 
     path: Path
     world: World
@@ -39,13 +39,13 @@ class RunFolder:
     def restore(
         self, model: nn.Module, optimiser: torch.optim.Optimizer, average: MovingAverage | None
     ) -> int:
-        """Load the newest whole checkpoint; return the steps it has seen, 0 without one.
+        """Load the newest whole checkpoint; return its step, or 0 if there is none.
 
         Raises:
-            DataError: there are checkpoints, and all are torn.
+            DataError: there are checkpoints, but all are torn.
         """
         found = newest_checkpoint(self.path) if self.world.leads else None
-        # The first process chooses, so that all go on from the same one.
+        # The first process chooses, so that all resume from the same checkpoint.
         step = int(self.world.most(found[0] if found else 0))
         if step:
             load_checkpoint(checkpoint_folder(self.path, step), model, optimiser, average)
@@ -53,11 +53,11 @@ class RunFolder:
 
     @contextlib.contextmanager
     def opened(self, first: int, total: int, *, keep: int) -> Iterator["OpenRun"]:
-        """Write into the folder inside the block, which ends when everything is on the disk.
+        """Open the folder for writing; the block ends when everything is on the disk.
 
         Args:
-            first: steps that are done.
-            total: steps that there will be.
+            first: number of steps that are done.
+            total: number of steps at the end.
             keep: checkpoints to keep.
         """
         with (
@@ -72,17 +72,20 @@ class RunFolder:
         self.world.wait_for_all()
 
 
+LOG_NAME = "log.jsonl"
+
+
 class RunLog:
-    """Append each step once; on resume, drop the lines of steps that will be done again."""
+    """Log each step once; on resume, lines of steps that will be repeated are dropped."""
 
     def __init__(self, run: Path, *, resume_step: int) -> None:
         """Open the log.
 
         Args:
             run: the run folder.
-            resume_step: steps that are kept; lines of later ones are dropped.
+            resume_step: the last step whose line is kept.
         """
-        self._path = run / "log.jsonl"
+        self._path = run / LOG_NAME
         text = self._path.read_text(errors="replace") if self._path.exists() else ""
         kept = [line for line in text.splitlines() if _step_of(line) <= resume_step]
         storage.put_bytes(str(self._path), "".join(f"{line}\n" for line in kept).encode())
@@ -120,7 +123,7 @@ class RunLog:
 
 
 class NoLog:
-    """The log of a process that writes none: rows are computed, since all processes must agree."""
+    """The log of a process that writes none; rows are still computed, by all processes together."""
 
     def write(self, rows: Iterable[dict[str, Any]]) -> None:
         """Drop the rows."""
@@ -145,13 +148,13 @@ class OpenRun:
             write_state(self.folder.path, state, step=step, total_steps=self.total)
 
     def interrupt(self, step: int) -> None:
-        """Write down that training stops here, when its checkpoint is on the disk."""
+        """Write that training stops here, once its checkpoint is on the disk."""
         self.writer.wait()
         self.note("interrupted", step)
-        self.folder.world.wait_for_all()  # a launcher may end those that are left after the first
+        self.folder.world.wait_for_all()  # a launcher may end the others once the first has ended
 
     def last_good(self) -> str:
-        """Name the newest whole checkpoint, in all processes alike."""
+        """Name the newest whole checkpoint; the same in all processes."""
         self.writer.wait()
         world = self.folder.world
         found = newest_checkpoint(self.folder.path) if world.leads else None
@@ -167,8 +170,8 @@ class OpenRun:
         """Begin to write a checkpoint; training may go on at once.
 
         Raises:
-            DataError: a weight is not finite, since a gradient was not although the loss was.
-            StorageError: the checkpoint before it could not be written.
+            DataError: a weight is not finite: a gradient was not, although the loss was.
+            StorageError: the previous checkpoint could not be written.
         """
         world = self.folder.world
         norm = whole(nn.utils.get_total_norm(list(model.parameters())))
@@ -192,7 +195,7 @@ class _Row(TypedDict):
 
 @contextlib.contextmanager
 def _on_disk(path: Path) -> Iterator[None]:
-    """Name the file of a disk's error alone: a loader process's death is told at any line."""
+    """Name the file in errors of the disk; other errors, as of a dead loader process, pass."""
     try:
         yield
     except OSError as error:
@@ -203,7 +206,7 @@ def _on_disk(path: Path) -> Iterator[None]:
 
 @functools.cache
 def _hush_event_threads() -> None:
-    """Keep the thread that writes events from printing a disk's error: the next write raises it."""
+    """Keep the thread that writes events from printing an error; the next write raises it."""
     otherwise = threading.excepthook
 
     def hook(what: threading.ExceptHookArgs) -> None:
@@ -216,7 +219,7 @@ def _hush_event_threads() -> None:
 
 @contextlib.contextmanager
 def run_lock(run: Path) -> Iterator[None]:
-    """Hold a run folder for this process; the system lets go of it when the process ends.
+    """Lock a run folder for this process; the system unlocks it when the process ends.
 
     Raises:
         StorageError: another process trains into it, or it cannot be written.
@@ -226,8 +229,8 @@ def run_lock(run: Path) -> Iterator[None]:
         lock = (run / ".lock").open("w")
     with lock as stream:
         try:
-            # Not flock, which forked loader processes would share: those of a run that was killed
-            # outlive it by seconds, and it could not be run again at once.
+            # Not flock, which forked loader processes would share: they outlive a killed run by
+            # seconds, and the run could not be started again at once.
             fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StorageError(
@@ -237,8 +240,8 @@ def run_lock(run: Path) -> Iterator[None]:
 
 
 def _step_of(line: str) -> float:
-    """Return a line's step; a line that is cut short or damaged counts as never written."""
+    """Return a line's step; infinity if the line is cut short or damaged, so that it is dropped."""
     try:
         return parsed(line, _Row)["step"]
-    except MISSHAPEN:
+    except DocumentError:
         return float("inf")

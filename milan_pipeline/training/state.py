@@ -1,4 +1,4 @@
-"""`state.json`: what a run is doing and how far it has come, written and read."""
+"""Write and read `state.json`: what a run is doing, and how many steps it has taken."""
 
 import json
 import time
@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
 
 from milan_pipeline import storage
-from milan_pipeline.core.schema import MISSHAPEN, Count, parsed
+from milan_pipeline.core.schema import Count, DocumentError, parsed
 from milan_pipeline.errors import DataError, MissingDataError
 
-STATE_NAME = "state.json"
+CONFIG_NAME, STATE_NAME = "config.json", "state.json"
+"""In a run's folder: its stage's record, and how far it is."""
 RunState = Literal["running", "interrupted", "done"]
 
 
 class State(TypedDict):
-    """What the file says; `time`, when it was written, is for people."""
+    """The content of the file; `time`, when it was written, is for people only."""
 
     state: RunState
     step: NotRequired[Count]
@@ -22,7 +23,7 @@ class State(TypedDict):
 
 
 def write_state(run: Path, state: RunState, *, step: int, total_steps: int) -> None:
-    """Write `state.json`: what the run is doing and how far it has come."""
+    """Write `state.json`."""
     document = {
         "state": state,
         "step": step,
@@ -33,7 +34,7 @@ def write_state(run: Path, state: RunState, *, step: int, total_steps: int) -> N
 
 
 def read_state(run: str) -> State | None:
-    """Read what a run, a folder or URL, says of itself; None where nothing tells of it.
+    """Read the state of a run, given its folder or URL; None if it has no state file.
 
     Raises:
         DataError: the file is damaged.
@@ -43,25 +44,25 @@ def read_state(run: str) -> State | None:
         return parsed(storage.read_bytes(url), State)
     except MissingDataError:
         return None
-    except MISSHAPEN as error:
+    except DocumentError as error:
         raise DataError(f"{url} is damaged ({error}); run its stage again") from error
 
 
 def state_of(run: str) -> RunState | None:
-    """Return what a run, a folder or URL, is said to be; None where nothing tells of it.
+    """Return whether a run is running, interrupted or done; None if it has no state file.
 
     Raises:
         DataError: the file is damaged.
     """
-    found = read_state(run)
-    return None if found is None else found["state"]
+    state = read_state(run)
+    return None if state is None else state["state"]
 
 
 def trained_steps(run: Path) -> int:
-    """Return the steps that a run's state tells of; 0 where there is no run.
+    """Return the number of steps that a run has taken; 0 if there is no run.
 
     Raises:
         DataError: the file is damaged.
     """
-    found = read_state(str(run))
-    return 0 if found is None else found.get("step", 0)
+    state = read_state(str(run))
+    return 0 if state is None else state.get("step", 0)

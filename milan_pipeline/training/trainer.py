@@ -1,6 +1,6 @@
-"""The training loop: batches -> loss -> step, with resume and exact bookkeeping; of any task.
+"""The training loop of any task: batches -> loss -> step, resumed exactly where it stopped.
 
-Train into a run folder: under its lock, with its record and its state, whatever is learnt.
+`train_into` trains into a run folder: it holds the folder's lock, and writes record and state.
 """
 
 import contextlib
@@ -27,10 +27,10 @@ from milan_pipeline.training.state import trained_steps, write_state
 
 
 class Task(Protocol[BatchT_contra]):
-    """What is learnt: a model, its optimiser, and a loss.
+    """What is trained: a model, its optimiser, and a loss.
 
     Attributes:
-        model: on its device; its parameters are those that are trained and kept.
+        model: on its device; its state is what checkpoints keep.
     """
 
     model: nn.Module
@@ -39,16 +39,16 @@ class Task(Protocol[BatchT_contra]):
         """Return a new optimiser of the model; groups may scale the rate by their `lr_scale`."""
 
     def rate(self, epoch: float) -> float:
-        """Return the learning rate after so many epochs, fractions included."""
+        """Return the learning rate after a number of epochs, with fractions."""
 
     def loss(self, replica: nn.Module, data: BatchT_contra, part: slice, step: int) -> torch.Tensor:
         """Return the mean loss of a part of a batch, on the device.
 
         Args:
-            replica: to be called in the model's place: it exchanges gradients with others.
+            replica: called in place of the model, since it exchanges gradients with the others.
             data: this process's part of a global batch.
-            part: which samples of it.
-            step: from 1; whatever is drawn at random is a function of it.
+            part: the samples of it to use.
+            step: from 1; all random draws are a function of it.
         """
 
 
@@ -58,11 +58,11 @@ class TrainingConfig:
 
     Attributes:
         batch: samples in a global batch.
-        micro_batch: samples in one forward pass of one process; the rest is accumulated.
-        total_steps: where to stop.
+        micro_batch: samples in one forward pass of one process; gradients are accumulated.
+        total_steps: the step to stop after.
         checkpoint_every: steps between checkpoints.
         keep: checkpoints to keep.
-        log_every: steps between looks at the loss, which wait for the device.
+        log_every: steps between rows in the log; writing them waits for the device.
         clip_grad: largest norm of the gradients; None leaves them as they are.
         ema_decay: of a moving average of the weights; None keeps none.
         fsdp: shard the model over the processes instead of copying it.
@@ -84,12 +84,15 @@ class TrainingConfig:
 
 
 class Trainer(Generic[BatchT]):
-    """One run: `train` goes on from the newest checkpoint to the last step.
+    """One run: `train` resumes from the newest checkpoint, and trains to the last step.
 
-    Every process of the world has one and calls the same methods; the first writes the folder, and
-    before each checkpoint the ledger, where there is one.
+    Every process of the world has one and calls the same methods. The first process writes into the
+    folder; before each checkpoint it writes the ledger, if there is one.
 
     Attributes:
+        run: the run folder.
+        world: the processes that train together.
+        ledger: the images that could not be decoded, where some may be unreadable.
         average: the moving average of the weights, where there is one.
     """
 
@@ -103,15 +106,15 @@ class Trainer(Generic[BatchT]):
         world: World | None = None,
         ledger: RunLedger | None = None,
     ) -> None:
-        self._run = run
-        self._folder = RunFolder(run, world or World())
+        self.run = run
+        self.world = world or World()
+        self._folder = RunFolder(run, self.world)
         self._task = task
         self._config = config
         self._clock = clock
-        self._world = world or World()
-        self._ledger = ledger
+        self.ledger = ledger
         self._device = next(task.model.parameters()).device
-        self._replica = replicate(task.model, self._world, fsdp=config.fsdp)
+        self._replica = replicate(task.model, self.world, fsdp=config.fsdp)
         if config.compile:
             # In place, so that names stay; block by block, since sharding acts between blocks.
             for block in blocks_of(task.model):
@@ -127,13 +130,13 @@ class Trainer(Generic[BatchT]):
         *,
         after_step: Callable[[int], None] | None = None,
     ) -> dict[str, Any]:
-        """Train to the last step; a run that is past it is left as it is.
+        """Train to the last step; a run that is past it stays as it is.
 
         Args:
             batches_from: opens the stream of this process's parts of a range of steps.
             stop: asked after each step.
-            after_step: called in every process with each step that was taken, before a checkpoint
-                of it is written: a run that goes on from that checkpoint does not call it again.
+            after_step: called in every process after each step, before the step's checkpoint is
+                written: a run that is resumed from that checkpoint does not call it again.
 
         Returns:
             Counts for the record: steps, images, images a second, share of waiting.
@@ -145,9 +148,9 @@ class Trainer(Generic[BatchT]):
         """
         first = self._folder.restore(self._task.model, self._optimiser, self.average)
         total, batch = max(first, self._config.total_steps), self._config.batch
-        meter, first_part = Meter(batch, self._world), slice(0, self._config.micro_batch)
+        meter, first_part = Meter(batch, self.world), slice(0, self._config.micro_batch)
         bar = progress_bar(
-            self._config.title, total=total * batch, initial=first * batch, shown=self._world.leads
+            self._config.title, total=total * batch, initial=first * batch, shown=self.world.leads
         )
         with (
             explained_worker_deaths(),
@@ -163,26 +166,26 @@ class Trainer(Generic[BatchT]):
                 bar.update(batch)
                 if after_step is not None:
                     after_step(step)
-                asked = stop.agreed(self._world.most)
+                asked = stop.agreed(self.world.most)
                 stopping = asked.signal_name is not None and step < total
                 self._keep(step, folder, meter, now=stopping or step == total)
                 if stopping:
                     folder.interrupt(step)
-                    asked.raise_if_asked(f"{self._run} has a checkpoint of step {step}")
+                    asked.raise_if_asked(f"{self.run} has a checkpoint of step {step}")
         return {"steps": total, "steps_done_now": total - first} | meter.summary()
 
     def _keep(self, step: int, folder: OpenRun, meter: Meter, *, now: bool) -> None:
-        """Write the log and a checkpoint when their turn comes, or now; the log always first."""
+        """Write the log and then a checkpoint, where they are due or where `now` is set."""
         checkpoint = now or step % self._config.checkpoint_every == 0
         if checkpoint or step % self._config.log_every == 0:
             folder.log.write(meter.rows(self._clock, folder.last_good))
-        if checkpoint and self._ledger is not None:
-            self._ledger.settle(self._world)
+        if checkpoint and self.ledger is not None:
+            self.ledger.settle(self.world)
         if checkpoint:
             folder.checkpoint(step, self._task.model, self._optimiser, self.average)
 
     def _rate(self, step: int) -> float:
-        """Return the learning rate of a step (from 1), as it stands when the step begins."""
+        """Return the learning rate at the beginning of a step, counted from 1."""
         return self._task.rate(self._clock.fractional_epoch(step - 1))
 
     def _step(self, step: int, data: BatchT) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -212,7 +215,7 @@ class Trainer(Generic[BatchT]):
 
 
 def has_ended(record: StageRecord, folder: Path, total_steps: int) -> bool:
-    """Tell whether an earlier run into a folder did all of its steps.
+    """Tell whether an earlier run into a folder took all of its steps.
 
     Raises:
         MismatchError: it was another run.
@@ -221,43 +224,39 @@ def has_ended(record: StageRecord, folder: Path, total_steps: int) -> bool:
 
 
 def train_into(
-    folder: Path,
     trainer: Trainer[BatchT],
     batches_from: Callable[[range], Generator[BatchT, None, None]],
     stop: StopRequest,
     *,
-    world: World,
     record: StageRecord,
     prepared: Callable[[], None],
     finish: Callable[[dict[str, Any]], dict[str, Any]],
     after_step: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Train to the last step together with the other processes, and call the run done.
+    """Train to the last step together with the other processes, and mark the run as done.
 
     Args:
-        folder: of the run.
-        trainer: for it.
+        trainer: of the run.
         batches_from: opens the stream of this process's parts of a range of steps.
         stop: asked after each step.
-        world: all processes; the first one writes.
         record: `config.json`.
         prepared: called when all are ready, before the first of them writes anything.
-        finish: writes what the run ends in, given the trainer's counts; returns the counts for the
+        finish: given the trainer's counts, writes the results; returns the counts for the
             record. Called in the first process alone.
         after_step: see `Trainer.train`.
 
     Returns:
         The counts of the record; in processes other than the first, the trainer's own.
     """
-    world.wait_for_all()  # until all have read what an earlier run left
+    trainer.world.wait_for_all()  # until all have read what an earlier run left
     prepared()
-    if not world.leads:
+    if not trainer.world.leads:
         return trainer.train(batches_from, stop, after_step=after_step)
-    with run_lock(folder):
-        # Only now, when nothing can be wrong with the options any more, are they the run's own.
+    with run_lock(trainer.run):
+        # The options become the run's own only now, when all of them are known to be right.
         record.begin()
         counts = trainer.train(batches_from, stop, after_step=after_step)
-        told = finish(counts)
-        write_state(folder, "done", step=counts["steps"], total_steps=counts["steps"])
-        record.finish(told)
-    return told
+        recorded = finish(counts)
+        write_state(trainer.run, "done", step=counts["steps"], total_steps=counts["steps"])
+        record.finish(recorded)
+    return recorded

@@ -1,6 +1,6 @@
-"""Examine a model while it is trained: scores by step, and the best weights; of any task.
+"""Score a model while it is trained, whatever the task, and keep its best weights.
 
-The evaluations of a run, each step once, resumed or not: `evaluations.jsonl`, and the best.
+The scores are kept in `evaluations.jsonl`, one row a step, also where a run was resumed.
 """
 
 import contextlib
@@ -9,14 +9,15 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from milan_pipeline import storage
 from milan_pipeline.cluster.world import World, share_buffers
-from milan_pipeline.core.schema import MISSHAPEN, Count, conforming, parsed
+from milan_pipeline.core.schema import Count, DocumentError, conforming, parsed
 from milan_pipeline.data.order import StepClock
+from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.errors import DataError
 from milan_pipeline.training.optim import MovingAverage
 
@@ -24,14 +25,14 @@ BEST = "best"
 
 
 class Evaluations:
-    """Keep a row for each evaluated step, and what was best.
+    """Keep a row of scores for each evaluated step, and find the best one.
 
-    A run that goes on from a checkpoint evaluates the steps after it again, with the same result:
-    what is there of them is dropped, so that it does not matter when the run was killed.
+    A run that is resumed scores the steps after its checkpoint again, with the same result. Their
+    earlier rows are dropped, so that it does not matter when the run was killed.
 
     Args:
-        folder: of the run.
-        key: the score in a row that is the better the higher it is.
+        folder: the run folder.
+        key: the score that chooses the best row; higher is better.
     """
 
     def __init__(self, folder: Path, *, key: str) -> None:
@@ -48,8 +49,8 @@ class Evaluations:
             lines = self._path.read_bytes().splitlines() if self._path.exists() else []
             rows = [parsed(line, dict[str, Any]) for line in lines]
             for row in rows:
-                conforming([row["step"], row[self._key]], tuple[Count, float])
-        except MISSHAPEN as error:
+                conforming([row.get("step"), row.get(self._key)], tuple[Count, float])
+        except DocumentError as error:
             raise DataError(
                 f"{self._path} is damaged ({error}); restore it, or give another output folder"
             ) from error
@@ -63,7 +64,7 @@ class Evaluations:
         """Add a step's row.
 
         Args:
-            row: has `step`, and the score.
+            row: `step` and the scores.
             keep_best: called before the row is written if it is the best so far.
         """
         before = self.rows(before=row["step"])
@@ -73,34 +74,61 @@ class Evaluations:
         storage.put_bytes(str(self._path), text.encode())
 
 
-@dataclasses.dataclass(kw_only=True)
-class Exams:
-    """Examine a model now and then in its training, and at the end.
+class Scores(Protocol):
+    """How good a model is."""
 
-    Where a moving average of the weights is kept, it is that which is examined and kept.
+    def per_cent(self) -> dict[str, float]:
+        """Return the scores in per cent, by name."""
+
+    def counts(self) -> dict[str, Any]:
+        """Return the counts that a record keeps."""
+
+
+class Evaluator(Protocol):
+    """What scores a model on validation images.
 
     Attributes:
-        folder: of the run.
-        model: what is trained.
-        average: of its weights, if any.
-        score: scores of the model, or of what it would be with other weights, together with the
-            other processes; in per cent, by name.
+        key: the score that chooses the best weights; higher is better.
+        columns: the heading of each score in a table, by the score's name.
+        ledger: the validation images that cannot be decoded.
+    """
+
+    key: str
+    columns: Mapping[str, str]
+    ledger: RunLedger
+
+    def score(self, world: World, weights: Mapping[str, Tensor] | None = None) -> Scores:
+        """Score the model, with these weights if any are given; every process must call this."""
+
+    def pictures(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, bytes]:
+        """Return pictures of what the model answers, by file name."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class Validation:
+    """Score a model at some steps of its training, and at the end.
+
+    Where a moving average of the weights is kept, the average is scored and written.
+
+    Attributes:
+        folder: the run folder.
+        model: the model that is trained.
+        average: the moving average of its weights, if any.
+        evaluator: scores the model.
         write: writes weights under a name into the folder.
-        key: the score that is the better the higher it is.
         last: the name of the weights that training ends with.
-        is_due: whether to examine after a step.
+        is_due: whether to score the model after a step.
         clock: tells the epoch of a step.
-        total: steps of the run, after which it is examined in any case.
+        total: steps of the run; the model is always scored after the last one.
         world: the processes, each of which makes the same calls; the first one writes.
-        seconds: that examinations took.
+        seconds: the time that scoring took so far.
     """
 
     folder: Path
     model: nn.Module
     average: MovingAverage | None
-    score: Callable[[World, Mapping[str, Tensor] | None], Mapping[str, float]]
+    evaluator: Evaluator
     write: Callable[[str, Mapping[str, Tensor]], None]
-    key: str
     last: str
     is_due: Callable[[int], bool]
     clock: StepClock
@@ -111,46 +139,48 @@ class Exams:
     @property
     def evaluations(self) -> Evaluations:
         """The scores so far."""
-        return Evaluations(self.folder, key=self.key)
+        return Evaluations(self.folder, key=self.evaluator.key)
 
     def after_step(self, step: int) -> None:
-        """Examine if it is time; see `training.Trainer.train`."""
+        """Score the model where it is due; see `trainer.Trainer.train`."""
         if step == self.total or self.is_due(step):
-            self._examine(step, self.world)
+            self._validate(step, self.world)
+
+    def averaged(self) -> Mapping[str, Tensor] | None:
+        """Return the averaged weights; None where no average is kept."""
+        return None if self.average is None else self.average.state_dict()
 
     def conclude(self, step: int) -> dict[str, float]:
         """Write the weights that training ended with, and return their scores and the best.
 
-        Called in the first process alone, which examines them if there was no turn for it: a run
-        may end before the step that it was meant to, or after.
+        Called in the first process alone, which scores them if that was not done yet: a run may
+        end before the planned step, or after it.
 
         Returns:
             The scores, and the best one of all steps as `best-KEY`.
         """
         self._write(self.last)
         if all(row["step"] != step for row in self.evaluations.rows()):
-            self._examine(step, World())
-        rows, best = self.evaluations.rows(), self.evaluations.best()
+            self._validate(step, World())
+        rows, best, key = self.evaluations.rows(), self.evaluations.best(), self.evaluator.key
         last = next(row for row in rows if row["step"] == step)
         scores = {name: value for name, value in last.items() if name not in ("step", "epoch")}
-        return scores | {f"best-{self.key}": (best or last)[self.key]}
+        return scores | {f"best-{key}": (best or last)[key]}
 
     def _write(self, name: str) -> None:
-        of = self.model if self.average is None else self.average
-        self.write(name, of.state_dict())
+        self.write(name, self.averaged() or self.model.state_dict())
 
-    def _examine(self, step: int, world: World) -> None:
+    def _validate(self, step: int, world: World) -> None:
         began = time.monotonic()
         share_buffers(self.model, world)
-        averaged = None if self.average is None else self.average.state_dict()
-        scores = self.score(world, averaged)
+        scores = self.evaluator.score(world, self.averaged()).per_cent()
         if world.leads:
             row = {"step": step, "epoch": self.clock.fractional_epoch(step), **scores}
             self.evaluations.add(row, lambda: self._write(BEST))
         self.seconds += time.monotonic() - began
 
 
-def without_exams(counts: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+def without_validation(counts: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     """Return a trainer's counts whose images a second are those of training alone."""
     images, rate = counts["images_done_now"], counts["images_per_second"]
     alone = images / max(images / rate - seconds, 1e-9) if rate else 0.0
@@ -162,7 +192,7 @@ def without_exams(counts: Mapping[str, Any], seconds: float) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode inside the block, and back into training after it."""
+    """Put a model into evaluation mode inside the block, and back into training mode after it."""
     model.eval()
     try:
         yield

@@ -20,7 +20,7 @@ from timm.models import VisionTransformer
 from torch import Tensor
 
 from milan_pipeline import storage
-from milan_pipeline.core.schema import MISSHAPEN, conforming
+from milan_pipeline.core.schema import DocumentError, conforming, parsed
 from milan_pipeline.errors import DataError
 from milan_pipeline.storage.checksums import put_with_sums, read_checked
 
@@ -56,9 +56,9 @@ def read_document(url: str, kind: type[Any], *, what: str, remedy: str) -> dict[
     """
     data = read_checked(url)
     try:
-        document: dict[str, Any] = json.loads(data)
+        document = parsed(data, dict[str, Any])
         conforming(document, kind)
-    except MISSHAPEN as error:
+    except DocumentError as error:
         raise DataError(f"{url} describes no {what} ({error}); {remedy}") from error
     return document
 

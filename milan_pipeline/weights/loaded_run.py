@@ -21,6 +21,8 @@ from milan_pipeline.pretrain.masking import kept_count
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.training.checkpoint_io import read_tensors
 from milan_pipeline.training.checkpoints import AVERAGE, MODEL, newest_checkpoint
+from milan_pipeline.training.state import CONFIG_NAME
+from milan_pipeline.weights.run_weights import ENCODER_PART
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,7 +76,7 @@ def load_run(run: Path) -> LoadedRun:
     Raises:
         MissingDataError: the folder holds no such run.
     """
-    record, newest = read_record(str(run / "config.json")), newest_checkpoint(run)
+    record, newest = read_record(str(run / CONFIG_NAME)), newest_checkpoint(run)
     if record is None or newest is None:
         raise MissingDataError(f"{run} holds no run with a checkpoint; `pretrain` makes one")
     content, identity = record["content"], record["inputs"].get("identity")
@@ -115,7 +117,10 @@ def trained_encoder(
         raise MissingDataError(f"{run} holds no checkpoint; `pretrain` makes one")
     weights = read_tensors(newest[1] / (AVERAGE if averaged else MODEL))
     encoder = cast("VisionTransformer", timm.create_model(**arguments))
-    prefix = "encoder."
-    own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    own = {
+        name.removeprefix(ENCODER_PART): tensor
+        for name, tensor in weights.items()
+        if name.startswith(ENCODER_PART)
+    }
     encoder.load_state_dict(own, strict=True)
     return encoder

@@ -21,7 +21,7 @@ from milan_pipeline.models.vit import CANNOT_BUILD, encoder_arguments
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.storage.checksums import read_checked
 from milan_pipeline.training.checkpoints import AVERAGE, MODEL, newest_checkpoint
-from milan_pipeline.training.state import state_of
+from milan_pipeline.training.state import CONFIG_NAME, state_of
 from milan_pipeline.weights.files import EncoderDescription, read_document
 
 ENCODER, EMA_ENCODER = "encoder.safetensors", "encoder-ema.safetensors"
@@ -160,9 +160,9 @@ def recorded_encoder(run: Path, state: Mapping[str, Tensor]) -> VisionTransforme
         MissingDataError: there is no record.
         ConfigError: timm cannot make the encoder.
     """
-    record = read_record(str(run / "config.json"))
+    record = read_record(str(run / CONFIG_NAME))
     if record is None:
-        raise MissingDataError(f"{run} has no config.json; restore it")
+        raise MissingDataError(f"{run} has no {CONFIG_NAME}; restore it")
     spec = StudentSpec.from_content(record["content"])
     positions = state[f"{ENCODER_PART}pos_embed"].shape[1]  # tokens that are no patch: a few more
     patch = state[f"{ENCODER_PART}patch_embed.proj.weight"].shape[-1]
@@ -215,7 +215,7 @@ def initialise(student: Student, run: Path, *, decoder_heads: int) -> None:
     here["--heads"] = _heads(student.encoder)
     there["--heads"] = _heads(described_encoder(encoder_description(run)))
     if not alone and isinstance(student.decoder, EmbeddingDecoder):  # a linear one has no heads
-        content = (read_record(str(run / "config.json")) or {"content": {}})["content"]
+        content = (read_record(str(run / CONFIG_NAME)) or {"content": {}})["content"]
         here["--decoder-heads"] = str(decoder_heads)
         there["--decoder-heads"] = str(content.get("decoder_heads", decoder_heads))
     for name in sorted(here.keys() | there.keys()):

@@ -1,4 +1,4 @@
-"""`milan-pipeline codecs`: what each codec does to the user's own targets."""
+"""`milan-pipeline codecs`: measure what each codec does to the user's own targets."""
 
 import dataclasses
 
@@ -12,13 +12,13 @@ class MeasureCodecs:
     """Measure codecs on the targets of a store: bytes, cosines, colours, speed, the bound.
 
     Codecs are fitted to the images that extraction would fit them to, and measured on others.
-    Prints a table and draws a picture; the store is only read.
+    Prints a table and draws a picture; the store is not changed.
 
-    Columns: bytes a token and a sample; how many times smaller than float16 these are, and target
-    shards and stores with all their files; the mean, the first percentile and the class token's
-    mean of the cosine between a token and what is decoded; how far PCA-colour pictures agree (1 -
-    mean difference, colours being 0 to 1); bits a coded component above the Gaussian
-    rate-distortion bound; images/s.
+    Columns: bytes a token and a sample; how many times smaller than float16 a sample is, and target
+    shards and stores with all their files; the cosine between a token and its decoded code (mean,
+    first percentile, mean of class tokens); the agreement of PCA-colour pictures (1 - mean
+    difference of colours from 0 to 1); bits a coded component above the Gaussian rate-distortion
+    bound; images/s.
     """
 
     targets: str = option(
@@ -26,16 +26,16 @@ class MeasureCodecs:
     )
     codec: tuple[str, ...] = option(
         (),
-        help="Codec to measure; again for more; default: all levels and a range of ratios.",
+        help="Codec to measure; repeat for more; default: all levels and a range of ratios.",
         group="Targets",
     )
     samples: int = option(
-        1024, help="Images that are measured.", least=1, group="Input", unit="images"
+        1024, help="Number of images to measure on.", least=1, group="Input", unit="images"
     )
     synthetic: float | None = option(
         None,
         help="Also measure Gaussian tokens of the same shape, whose k-th component has the "
-        "variance k^-POWER: by 1, say, a spectrum that falls slowly; default: no such tokens.",
+        "variance k^-POWER; with 1, the spectrum falls slowly; default: no such tokens.",
         least=0,
         most=10,
         group="Input",
@@ -60,7 +60,7 @@ class MeasureCodecs:
     def __post_init__(self) -> None:
         require_least(self)
         if not self.plot.lower().endswith(".png"):
-            raise ConfigError(f"--plot {self.plot} is no name of a PNG; let it end in .png")
+            raise ConfigError(f"--plot {self.plot} is not a PNG; use a name that ends in .png")
 
 
 def run(config: MeasureCodecs) -> None:

@@ -1,6 +1,6 @@
-"""What `codecs` measures, and how it says so.
+"""Run `codecs`: measure codecs, print the results and draw them.
 
-Apart from the options because it imports torch, which `--help` must not.
+This is separate from the options since it imports torch, which `--help` must not do.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.codecs.registry import make_codec
 from milan_pipeline.codecs.spec import LEVELS, CodecSpec, parse_codec
 from milan_pipeline.codecs.spectrum import effective_rank
-from milan_pipeline.core.console import progress_bar, report
+from milan_pipeline.core.console import aligned, progress_bar, report
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.planning.codec_measures import CodecMeasures, FileBytes, Measurement
 from milan_pipeline.planning.codec_targets import stored_targets, synthetic_targets
@@ -43,7 +43,7 @@ COLUMNS = {
     "encode_per_s": ("encode/s", "{:.0f}"),
     "decode_per_s": ("decode/s", "{:.0f}"),
 }
-"""Of the table: for each key of the JSON objects a heading and a format."""
+"""Columns of the table: a heading and a format for each key of the JSON objects."""
 
 
 def measure(config: "MeasureCodecs") -> None:
@@ -52,9 +52,9 @@ def measure(config: "MeasureCodecs") -> None:
     Raises:
         ConfigError: a codec or the device is unknown, or a codec does not fit the targets.
         MissingDataError: there is no store, or it lacks units.
-        MismatchError: its extraction has not ended.
-        DataError: it is damaged.
-        StorageError: it cannot be read, or the picture cannot be written.
+        MismatchError: the store's extraction has not ended.
+        DataError: the store is damaged.
+        StorageError: the store cannot be read, or the picture cannot be written.
     """
     for text in config.codec:
         parse_codec(text)
@@ -77,9 +77,9 @@ def measure(config: "MeasureCodecs") -> None:
 
 
 def chosen(texts: Sequence[str], width: int) -> dict[str, CodecSpec]:
-    """Settle the codecs that are asked for, or all, for targets of width D.
+    """Return the codecs of the options, for targets of width D; without any, return all codecs.
 
-    All are the named ones and a range of ratios, but for those that take as many bytes as another.
+    All codecs are the named ones and a range of ratios; codecs of equal bytes are listed once.
 
     Raises:
         ConfigError: a codec is unknown, or takes more than int8.
@@ -133,22 +133,15 @@ def _lines(found: Mapping[Measurement, list[CodecMeasures]]) -> Iterator[str]:
         rank = effective_rank(measurement.variance_D)
         yield f"{measurement.targets.title}; effective rank {rank:.1f} of {width}"
         yield from (f"note: {note}" for note in measurement.targets.notes)
-        yield from _aligned(
+        yield from aligned(
             [
                 [heading for heading, _ in COLUMNS.values()],
                 *([_cell(row, name) for name in COLUMNS] for row in rows),
-            ]
+            ],
+            gap=2,
         )
 
 
 def _cell(row: CodecMeasures, name: str) -> str:
     value = getattr(row, name)
     return "-" if value is None else COLUMNS[name][1].format(value)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield lines of cells, the first column to the left and figures to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *others in rows:
-        figures = (f"{cell:>{size}}" for cell, size in zip(others, widths[1:], strict=True))
-        yield "  ".join([f"{first:<{widths[0]}}", *figures])

@@ -1,4 +1,4 @@
-"""Which codec a store gets: one that needs no fitting, the store's own, or one fitted now."""
+"""Choose a store's codec: one that needs no fitting, the store's own, or one that is fitted now."""
 
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def require_fitted(config: "ExtractTargets") -> None:
-    """Refuse to share out work of which every process would fit a codec of its own.
+    """Refuse to share work if every process would fit a codec of its own.
 
     Raises:
         ConfigError: `--init` has not been run.
@@ -43,31 +43,31 @@ def require_fitted(config: "ExtractTargets") -> None:
 def settled_identity(
     config: "ExtractTargets", spec: JobSpec, manifest: Manifest, teacher: Teacher, stop: StopRequest
 ) -> Identity:
-    """Say what the targets will be; a codec that has to be fitted is, and is left in the store.
+    """Return the targets' identity; if its codec needs fitting, fit it and write it to the store.
 
     Raises:
-        DataError: the store's codec is of a newer version, or there is nothing to fit one to.
+        DataError: the store's codec is of a newer version, or there are no targets to fit one to.
         InterruptedRunError: a stop was asked for.
     """
     codec = parse_codec(config.codec).for_width(teacher.width)
     existing = existing_identity(config.out)
     if existing is not None:
         identity = spec.identity(teacher, expected_codec(codec, existing))
-        # One that differs is refused where the root is created, unless it is to be overwritten.
+        # An identity that differs is refused when the root is created, unless with --overwrite.
         if not config.overwrite or (identity == existing and _has_codec(config.out, existing)):
             return identity
     if not codec.needs_fit:
         return spec.identity(teacher, codec.parameters())
     fitted = _fitted(config, codec, manifest, teacher, stop)
     if existing is None and holds_store(config.out):
-        # Others were faster. Their root names their fit, which another device may make otherwise.
+        # Another process was faster. Its root names its fit, which may differ between devices.
         return settled_identity(config, spec, manifest, teacher, stop)
     write_store_codec(config.out, fitted)
     return spec.identity(teacher, fitted.parameters())
 
 
 def _has_codec(store: str, identity: Identity) -> bool:
-    """Tell whether the arrays are those of the root: a killed --overwrite may leave others."""
+    """Tell whether the arrays are those that the root names; a killed --overwrite leaves others."""
     try:
         read_store_codec(store, identity)
     except DataError:

@@ -13,16 +13,16 @@ from milan_pipeline.teacher.spec import NORMS, PRECISIONS, PRIORS, SPACES, Teach
 from stages.shared.dask_options import DaskOptions
 
 MOST_TOKENS_A_SIDE = 128
-"""Larger grids are slips of the keyboard: 16,384 tokens take the teacher gigabytes an image."""
+"""Larger grids are typing errors: with 16,384 tokens, the teacher needs gigabytes an image."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExtractTargets(DaskOptions):
     """Run a CLIP image tower over image shards and store its patch features and mask priors.
 
-    Killed or stopped, run the same command again: finished units are kept. With more --views, or
-    with changed or added shards, only what is missing is done. On many machines: --part K/N for
-    job arrays, --scheduler or --processes for Dask; `milan-pipeline status` tells how far they are.
+    If the command is killed or stopped, run it again: finished units are kept. With more --views,
+    or with changed or added shards, only what is missing is done. On many machines, use --part K/N
+    for job arrays, or --scheduler or --processes for Dask; `milan-pipeline status` shows progress.
     """
 
     images: str = option(
@@ -53,25 +53,25 @@ class ExtractTargets(DaskOptions):
     codec: str = option("float16", help=CODEC_HELP, group="Targets")
     precision: str = option(
         "auto",
-        help="Type of the teacher's weights; auto: bf16 where the device has it, else fp32.",
+        help="Type of the teacher's weights; auto: bf16 if the device has it, else fp32.",
         choices=PRECISIONS,
         group="Teacher",
     )
     teacher_norm: str = option(
         "own",
-        help="Mean and std of the teacher's pixels; MILAN's: imagenet.",
+        help="Mean and std of the teacher's pixels; MILAN used imagenet.",
         choices=NORMS,
         group="Teacher",
     )
     grid: int | None = option(
         None,
-        help="Tokens along each side, by the teacher's input size; default: its own.",
+        help="Tokens along each side; sets the teacher's input size; default: its own.",
         most=MOST_TOKENS_A_SIDE,
         group="Teacher",
         unit="tokens",
     )
     layers: int = option(
-        1, help="Targets are the mean of that many last layers.", group="Teacher", unit="layers"
+        1, help="Targets are the mean of this many last layers.", group="Teacher", unit="layers"
     )
     space: str = option(
         "projected",
@@ -87,7 +87,7 @@ class ExtractTargets(DaskOptions):
     )
     compile: bool = option(
         default=False,
-        help="Have torch compile the teacher's blocks; last bits change by it.",
+        help="Have torch compile the teacher's blocks; this changes last bits of targets.",
         group="Teacher",
     )
     device: str = option(
@@ -104,8 +104,8 @@ class ExtractTargets(DaskOptions):
     )
     max_bad_fraction: float = option(
         0.01,
-        help="Share of unreadable images that is put up with; above 0, always a single one. With "
-        "--part, of the part's images; who does the last unit checks it over all.",
+        help="Largest share of images that may be unreadable; above 0, one is always allowed. With "
+        "--part, the share of the part's images; whoever does the last unit checks all images.",
         role="execution",
         group="Input",
         unit="share",
@@ -118,7 +118,7 @@ class ExtractTargets(DaskOptions):
     )
     init: bool = option(
         default=False,
-        help="Only create the store and its record; the parts of a job array then share it.",
+        help="Only create the store and its record, which the parts of a job array then share.",
         role="execution",
         group="Several machines",
     )
@@ -164,12 +164,12 @@ class ExtractTargets(DaskOptions):
 
     @property
     def own_part(self) -> Part | None:
-        """Which units are this job's; None for all."""
+        """The part of the units that this job does; None for all."""
         return None if self.part is None else Part.parse(self.part)
 
     @property
     def teacher_spec(self) -> TeacherSpec:
-        """Which tower, and what is asked of it."""
+        """The teacher and the targets that it is to give."""
         return TeacherSpec(
             name=self.teacher,
             pretrained=self.pretrained,
@@ -189,7 +189,7 @@ class ExtractTargets(DaskOptions):
 
 
 def run(config: ExtractTargets) -> None:
-    """Do every unit that is not done, or this part's."""
+    """Do every unit that is not done, or those of this part."""
     from stages.extract_targets.run import extract
 
     with stop_request() as stop:
@@ -197,7 +197,7 @@ def run(config: ExtractTargets) -> None:
 
 
 def dry_run(config: ExtractTargets) -> None:
-    """Say what is left and what it will take, from the teacher's configuration alone."""
+    """Print what is left and what it will take, without loading the teacher's weights."""
     from stages.extract_targets.plan import describe
 
     describe(config)

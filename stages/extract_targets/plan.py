@@ -1,6 +1,6 @@
-"""What `extract-targets` settles from its options: the job, what is left of it, and why.
+"""Plan `extract-targets`: the job, which units are left, and why.
 
-Apart from the options because it imports torch, which `--help` must not.
+This is separate from the options since it imports torch, which `--help` must not do.
 """
 
 from collections import Counter
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class WorkList(NamedTuple):
-    """The full list of units, those that are this process's, all marks, and all that is left."""
+    """The full list of units, this process's units, all marks, and all units that are left."""
 
     units: list[Unit]
     own: list[Unit]
@@ -53,7 +53,7 @@ class WorkList(NamedTuple):
 
 
 def describe(config: "ExtractTargets") -> None:
-    """Say what is left and what it will take, from the teacher's configuration alone."""
+    """Print what is left and what it will take, without loading the teacher's weights."""
     spec = spec_of(config)
     manifest, work, wanted = survey(config, spec)
     say_teacher(config, spec.teacher)
@@ -75,10 +75,10 @@ def describe(config: "ExtractTargets") -> None:
 
 
 def survey(config: "ExtractTargets", spec: JobSpec) -> tuple[Manifest, WorkList, Identity]:
-    """List what is left of which images, and what targets will be, without a teacher's weights.
+    """List the units and return the targets' identity, without loading a teacher's weights.
 
     Raises:
-        ConfigError, StorageError: no target store can be at --out.
+        ConfigError, StorageError: --out cannot be a target store.
         MismatchError: the store there is of other targets or images.
     """
     require_place(config.out)
@@ -94,7 +94,7 @@ def survey(config: "ExtractTargets", spec: JobSpec) -> tuple[Manifest, WorkList,
 
 
 def spec_of(config: "ExtractTargets") -> JobSpec:
-    """Say what is to be extracted, in names and numbers: once, for it asks the store."""
+    """Return the extraction as names and numbers; reads the store, so call it once."""
     return JobSpec(
         images=config.images,
         store=config.out,
@@ -108,10 +108,10 @@ def spec_of(config: "ExtractTargets") -> JobSpec:
 
 
 def settled_teacher(config: "ExtractTargets") -> TeacherSpec:
-    """Settle a precision of "auto": an existing store's, unless it is to be overwritten.
+    """Replace a precision of "auto": by that of an existing store, unless it is overwritten.
 
     Raises:
-        ConfigError: this machine's would have to do, but others are to extract.
+        ConfigError: this machine would choose it, but other machines will extract.
     """
     spec = config.teacher_spec
     if spec.precision != "auto":
@@ -128,7 +128,7 @@ def settled_teacher(config: "ExtractTargets") -> TeacherSpec:
 
 
 def say_teacher(config: "ExtractTargets", spec: TeacherSpec) -> None:
-    """Say which teacher runs, in which precision, and where."""
+    """Print which teacher runs, in which precision, and where."""
     if config.init or config.scheduler:
         where = "the machines that extract"
     else:
@@ -153,12 +153,12 @@ def list_work(config: "ExtractTargets", manifest: Manifest, identity_hash: str) 
     """List all units and what the store holds of them.
 
     Raises:
-        MismatchError: it is a store of other images, and they are not to be overwritten.
+        MismatchError: the store is of other images, and --overwrite is not given.
     """
     units = list_units(manifest, config.views)
     marks = read_marks(config.out, config.views, objects=False)
     record = read_record(record_url(config))
-    # A record of these very images says that they were looked at before, or are to overwrite.
+    # A record of the same images shows that this check was passed or overruled before.
     known = record is not None and (
         record["extent"].get("images_manifest_sha256") == manifest.sha256
     )
@@ -170,7 +170,7 @@ def list_work(config: "ExtractTargets", manifest: Manifest, identity_hash: str) 
 
 
 def samples_of(units: Iterable[Unit]) -> int:
-    """Count the images of units, an image once for each view."""
+    """Count the images of units; an image counts once for each view."""
     return sum(unit.shard.samples for unit in units)
 
 
@@ -181,21 +181,21 @@ def _of_all(config: "ExtractTargets", work: WorkList) -> str:
 
 
 def _reasons(left: dict[Unit, str]) -> list[str]:
-    """Name every unit that was done before, with why it is to be done again; count the others."""
+    """Name each unit that must be done again, and why; count the units that were never done."""
     stale = [f"{unit.path}: {reason}" for unit, reason in left.items() if reason != NOT_DONE]
     new = Counter(unit.view for unit, reason in left.items() if reason == NOT_DONE)
     return stale + [f"{view_name(view)}: {count} {NOT_DONE}" for view, count in new.items()]
 
 
 def record_url(config: "ExtractTargets") -> str:
-    """Return where the stage's record is."""
+    """Return the URL of the stage's record."""
     return storage.join(config.out, "extract-targets.json")
 
 
 def _bytes_of(
     config: "ExtractTargets", manifest: Manifest, identity: Identity, left: Iterable[Unit]
 ) -> int:
-    """Count what units will take in the store, and what is around them."""
+    """Count the bytes of units in the store, and of the groups and record around them."""
     units = list(left)
     if not units:
         return 0

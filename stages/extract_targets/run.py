@@ -1,7 +1,7 @@
-"""What `extract-targets` does: its own units, here or on Dask workers, and the store's record.
+"""Run `extract-targets`: do this process's units, here or on Dask workers, and write the record.
 
-Any number of processes may do this at once for one store. They share nothing but the store: each
-does its own units, and whoever then finds that none of the full list is left says "done".
+Any number of processes may do this for one store at the same time. They share only the store. Each
+does its own units; a process that then finds no unit left in the full list sets the state "done".
 """
 
 import contextlib
@@ -41,20 +41,20 @@ logger = logging.getLogger(__name__)
 
 
 def extract(config: "ExtractTargets", stop: StopRequest) -> None:
-    """Do every unit that is not done, or those of them that are this part's.
+    """Do every unit that is not done, or those of this part.
 
     Raises:
-        ConfigError: the precision cannot be settled here, or nothing can be written to --out.
+        ConfigError: the precision cannot be chosen here, or --out cannot be a store.
         DataError: units failed, or too many images cannot be read.
         InterruptedRunError: a stop was asked for; finished units are kept.
-        MismatchError: the store holds other targets, or others do another extent of these.
+        MismatchError: the store holds other targets, or other processes do another extent of them.
     """
     require_place(config.out)
     spec = spec_of(config)
     manifest = spec.manifest()
     say_teacher(config, spec.teacher)
     require_fitted(config)
-    # Dask workers have teachers of their own: the client only needs to know what theirs must be.
+    # Dask workers load teachers of their own; the client only needs the teacher's identity.
     elsewhere = config.on_dask or (config.init and not parse_codec(config.codec).needs_fit)
     device = "cpu" if elsewhere else str(pick_device(config.device))
     teacher = Teacher.load(spec.teacher, device=device)
@@ -66,7 +66,7 @@ def extract(config: "ExtractTargets", stop: StopRequest) -> None:
         say_nothing_to_do(config.out, f"{len(work.units)} units are done")
         return
     if config.part:
-        # Batches of another size would give other bytes to two who do the same unit.
+        # With another batch size, two processes that do the same unit would write other bytes.
         record.require_joinable("views", "batch_size")
         record.join()
     else:
@@ -87,7 +87,7 @@ def extract(config: "ExtractTargets", stop: StopRequest) -> None:
 
 
 def _budget(config: "ExtractTargets", work: WorkList) -> BadImageBudget:
-    """Return the budget of this process's units, those that are done counted already."""
+    """Return the budget of this process's units; units that are done are counted already."""
     shards = {unit.shard for unit in work.own}
     budget = BadImageBudget(
         fraction=config.max_bad_fraction, images=sum(shard.samples for shard in shards)
@@ -109,13 +109,13 @@ def _extract_here(
     waiting = {(unit.view, unit.shard.name): unit for unit in units}
     with progress_bar("extract-targets", total=samples_of(units)) as bar, closing_report(reporter):
 
-        def seen(images: int) -> None:
+        def count(images: int) -> None:
             bar.update(images)
             reporter.images(images)
 
         if units:
             reporter.begin(units[0])
-        for mark in extract_units(job, units, budget, stop, seen):
+        for mark in extract_units(job, units, budget, stop, count):
             reporter.end(waiting.pop((mark.view, mark.shard)))
             if waiting:
                 reporter.begin(next(iter(waiting.values())))
@@ -154,11 +154,11 @@ def _extract_on_dask(
 def _finish(
     config: "ExtractTargets", work: WorkList, record: StageRecord, identity: Identity
 ) -> None:
-    """Say what others have yet to do or, if that is nothing, that the store is done.
+    """Print what other processes have left to do; if nothing is left, set the record to "done".
 
     Raises:
         DataError: too many of all images cannot be read.
-        MismatchError: the store was meanwhile taken over for other targets.
+        MismatchError: another process has meanwhile overwritten the store.
     """
     create_root(config.out, identity)
     marks = read_marks(config.out, config.views, objects=False)
@@ -189,5 +189,5 @@ def _finish(
 
 
 def _name(config: "ExtractTargets") -> str:
-    """Name this process for its report."""
+    """Return the name of this process for its report."""
     return "single" if config.own_part is None else config.own_part.name

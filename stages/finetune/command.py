@@ -4,13 +4,13 @@ import dataclasses
 
 from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.options import option
-from milan_pipeline.core.console import say
 from milan_pipeline.errors import ConfigError
-from stages.shared.training_options import Train, TrainingOptions, require_warmup, run_training
+from stages.shared.labelled_options import LabelledOptions
+from stages.shared.training_options import Train, require_warmup, run_training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Finetune(TrainingOptions):
+class Finetune(LabelledOptions):
     """Fine-tune an encoder to name classes of images, by MILAN's official recipe.
 
     Defaults are those of a ViT-B; for a ViT-L take --layer-decay 0.75 --drop-path 0.2. Killed or
@@ -18,14 +18,9 @@ class Finetune(TrainingOptions):
     checkpoint and ends, on CPUs, with the same weights.
     """
 
-    encoder: str = option(
-        help="Run folder, .safetensors with its .json, timm name (with its tag: pretrained), or "
-        "open_clip:MODEL/TAG.",
-        group="Encoder",
-    )
     train: str | None = option(
         None,
-        help="Folder of labelled image shards, or of class folders, to learn from; default: none, "
+        help="Folder of labelled image shards, or of class folders, to train on; default: none, "
         "for --eval-only alone.",
         role="execution",
         group="Input",
@@ -34,26 +29,6 @@ class Finetune(TrainingOptions):
         help="Folder of labelled image shards, or of class folders, to score on.",
         role="execution",
         group="Input",
-    )
-    eval_only: bool = option(
-        False,
-        help="Train nothing: score the classifier in --encoder, a .safetensors of finetune.",
-        group="Scoring",
-    )
-    label: str | None = option(
-        None, help="What tables call it; default: --encoder.", role="execution", group="Scoring"
-    )
-    label_fraction: float = option(
-        1.0,
-        help="Share of each class's training images to learn from; at least one of each.",
-        group="Input",
-        unit="share",
-    )
-    random_init: bool = option(
-        False, help="Draw the encoder's weights anew: a baseline.", group="Encoder"
-    )
-    allow_unfinished: bool = option(
-        False, help="Begin from a run that is not done.", role="execution", group="Encoder"
     )
     image_size: int | None = option(
         None,
@@ -166,17 +141,6 @@ class Finetune(TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.train is None and not self.eval_only:
-            raise ConfigError("--train is missing; give labelled images, or --eval-only")
-        if self.eval_only and not self.encoder.endswith(".safetensors"):
-            raise ConfigError(
-                f"--eval-only scores a classifier, and --encoder {self.encoder!r} is no file; "
-                "give RUN/finetuned.safetensors or RUN/best.safetensors"
-            )
-        if not 0 < self.label_fraction <= 1:
-            raise ConfigError(
-                f"--label-fraction {self.label_fraction} is not within 0 to 1; give 1 for all"
-            )
         if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
             raise ConfigError(f"--crop-pct {self.crop_pct} is not within 0 to 1; try 0.875")
         for flag, value in (("--drop-path", self.drop_path), ("--smoothing", self.smoothing)):
@@ -205,18 +169,16 @@ def run(config: Finetune) -> None:
 def dry_run(config: Finetune) -> None:
     """Say how long the run is and what it will read and write."""
     from milan_pipeline.core.devices import pick_device
-    from milan_pipeline.data.order import lanes_of
     from stages.finetune.evaluate import plan_evaluation
     from stages.finetune.plan import plan
 
-    processes = config.count_processes()
+    processes, device = config.count_processes(), pick_device(config.device)
     if config.eval_only:
-        images = plan_evaluation(config).val.samples
-        say(f"images to score: {images}", images_to_score=images)
+        plan_evaluation(config, device).describe()
         return
-    planned = plan(config, pick_device(config.device))
-    lanes_of(0, processes, range(planned.order.lanes))
-    planned.describe()
+    planned = plan(config, device)
+    planned.describe(planned.built[0], processes)
+    planned.warn()
 
 
 command = stage_command(

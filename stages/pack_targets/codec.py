@@ -1,6 +1,6 @@
-"""Which codec `pack-targets` packs with: the store's own, or another that it re-encodes to.
+"""Choose the codec of target shards: the store's own, or another one that targets are encoded with.
 
-Apart from the stage because it imports torch, which `--help` must not.
+This is separate from the options since it imports torch, which `--help` must not do.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Shards(NamedTuple):
-    """What shards will be: the same as transcoding to a codec and packing the result would give."""
+    """Identity and codec of the shards: those of transcoding the store and packing the result."""
 
     identity: Identity
     codec: Codec
@@ -33,7 +33,7 @@ def expected_identity(config: "PackTargets", source: Identity) -> Identity:
     """Build the identity of the shards before a codec is fitted.
 
     Args:
-        config: of the stage.
+        config: the stage's options.
         source: identity of the store.
     """
     spec = _other_codec(config, source)
@@ -46,13 +46,13 @@ def expected_identity(config: "PackTargets", source: Identity) -> Identity:
 def settle(
     config: "PackTargets", source: Identity, units: Sequence[tuple[Unit, Mark]], stop: StopRequest
 ) -> Shards:
-    """Read the codec of the store or of shards that are there, or fit one.
+    """Read the codec of the store or of existing shards, or fit a new one.
 
     Args:
-        config: of the stage.
+        config: the stage's options.
         source: identity of the store.
-        units: its finished ones, with their marks.
-        stop: is asked while a codec is fitted.
+        units: its finished units, with their marks.
+        stop: asked while a codec is fitted.
 
     Raises:
         DataError: a codec is missing or damaged, or cannot be fitted.
@@ -62,8 +62,8 @@ def settle(
     spec = _other_codec(config, source)
     if spec is None:
         return Shards(source, own)
-    if not config.on_dask:  # whose workers have devices of their own
-        pick_device(config.device)  # to refuse one that is not there before anything is written
+    if not config.on_dask:  # Dask workers have devices of their own
+        pick_device(config.device)  # refuse a missing device before anything is written
     there = identity_there(config.out)
     if there == expected_identity(config, source):
         codec = read_shards_codec(config.out, there)
@@ -73,7 +73,7 @@ def settle(
 
 
 def identity_there(folder: str) -> Identity | None:
-    """Return the identity of the shards that a folder holds; None where it holds none."""
+    """Return the identity of the shards in a folder; None if there are none."""
     if not storage.exists(storage.join(folder, MANIFEST_NAME)):
         return None
     manifest = load_manifest(folder, kind="targets", allow_unfinished=True)
@@ -81,13 +81,13 @@ def identity_there(folder: str) -> Identity | None:
 
 
 def has_codec(folder: str, identity: Identity) -> bool:
-    """Tell whether a folder has what decodes its shards."""
+    """Tell whether a folder has the codec that its shards need."""
     needs_file = spec_of(identity["codec"]).needs_fit
     return not needs_file or storage.exists(storage.join(folder, CODEC_FILE))
 
 
 def _other_codec(config: "PackTargets", source: Identity) -> CodecSpec | None:
-    """Return the codec that was asked for; None where it is the store's own."""
+    """Return the codec of the options; None if it is the store's own."""
     if config.codec is None:
         return None
     spec = parse_codec(config.codec).for_width(source["teacher"]["width"])

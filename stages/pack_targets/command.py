@@ -12,8 +12,8 @@ from stages.shared.dask_options import DaskOptions
 class PackTargets(DaskOptions):
     """Pack a target store into tar shards, one for each image shard and view.
 
-    The same store gives the same bytes. Killed, run it again: listed shards are kept. --scheduler
-    or --processes have Dask workers write them.
+    The same store gives the same bytes. If the command is killed, run it again: listed shards are
+    kept. With --scheduler or --processes, Dask workers write the shards.
     """
 
     targets: str = option(help="Target store.", role="execution", group="Input")
@@ -50,7 +50,7 @@ class PackTargets(DaskOptions):
     )
     allow_unfinished: bool = option(
         default=False,
-        help="Pack a store whose extraction has not ended.",
+        help="Pack the finished units of a store whose extraction has not ended.",
         role="execution",
         group="Input",
     )
@@ -68,7 +68,7 @@ def run(config: PackTargets) -> None:
 
 
 def dry_run(config: PackTargets) -> None:
-    """Say how many shards would be written and what they would take."""
+    """Print how many shards would be written and how many bytes they would take."""
     from stages.pack_targets.run import describe
 
     describe(config)

@@ -1,4 +1,4 @@
-"""Write the target shards that are not listed yet; say which those are."""
+"""Write the target shards that are not listed yet, or print what that would take."""
 
 import contextlib
 from collections.abc import Generator
@@ -52,8 +52,8 @@ def pack(config: "PackTargets", stop: StopRequest) -> None:
         complete=False,
         common=common,
     )
-    # In this order: a manifest must never name a codec that is not there yet, nor a record stand
-    # beside a manifest that lists other targets.
+    # In this order: a manifest must not name a codec that is not there yet, and a record must not
+    # lie beside a manifest of other targets.
     write_shards_codec(config.out, codec)
     manifest.save()
     record.begin()
@@ -69,7 +69,7 @@ def pack(config: "PackTargets", stop: StopRequest) -> None:
 
 
 def describe(config: "PackTargets") -> None:
-    """Say how many shards would be written and what they would take."""
+    """Print how many shards would be written and how many bytes they would take."""
     storage.require_writable(config.out)
     source = read_identity(config.targets)
     plan = _plan(config, source)
@@ -94,7 +94,7 @@ def is_done(config: "PackTargets") -> bool:
     """Tell whether every shard of a finished store is listed.
 
     Raises:
-        MissingDataError, MismatchError: there is no such store, or shards of other targets.
+        MissingDataError, MismatchError: there is no such store, or --out has other targets.
     """
     source = read_identity(config.targets)
     plan, identity = _plan(config, source), expected_identity(config, source)
@@ -104,7 +104,7 @@ def is_done(config: "PackTargets") -> bool:
 
 
 def _plan(config: "PackTargets", source: Identity) -> Plan:
-    """List the shards to have: name -> (unit, its mark), view by view."""
+    """List all shards that there must be: name -> (unit, its mark), view by view."""
     units = finished_units(
         config.targets,
         source,
@@ -116,7 +116,7 @@ def _plan(config: "PackTargets", source: Identity) -> Plan:
 
 
 def _current(config: "PackTargets", identity: Identity, plan: Plan) -> dict[str, Shard]:
-    """Return the listed shards of this identity whose unit is still the one they were made of."""
+    """Return the listed shards of this identity that were made from the present units."""
     if identity_there(config.out) != identity:
         return {}
     listed, known = listed_shards(config.out, "targets"), content_hash(identity)
@@ -134,7 +134,7 @@ def _written(
     units: list[Done],
     stop: StopRequest,
 ) -> Generator[Shard, None, None]:
-    """Have shards written, here or on workers, and yield each to be listed."""
+    """Have shards written, here or on workers, and yield each one when it is written."""
     spec = PackingSpec(
         store=config.targets,
         store_hash=content_hash(source),

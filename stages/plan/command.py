@@ -1,4 +1,4 @@
-"""`milan-pipeline plan`: what caching targets takes and saves, before anything is written."""
+"""`milan-pipeline plan`: what caching targets costs and saves, before anything is written."""
 
 import dataclasses
 
@@ -14,16 +14,16 @@ TEACHER = (
     *("teacher", "pretrained", "precision", "teacher_norm"),
     *("grid", "layers", "space", "prior"),
 )
-"""Options of extract-targets that say which teacher runs."""
+"""Options of extract-targets that select the teacher."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanTargets:
-    """Say what targets of a data set will take, and whether caching them pays. Writes nothing.
+    """Compute what targets of a data set will take, and whether caching them pays. Writes nothing.
 
-    Bytes of the target store and of the target shards, the bandwidth that pretraining needs,
-    teacher hours, and the break-even against a teacher in every training step. Of a recipe
-    (--config) it takes the teacher, views, codec and epochs that the recipe's stages have.
+    Prints the bytes of the target store and of the target shards, the bandwidth that pretraining
+    needs, teacher hours, and the break-even against a teacher in every training step. With a recipe
+    (--config), the teacher, views, codec and epochs are those of the recipe's stages.
     """
 
     images: str | None = option(
@@ -33,7 +33,7 @@ class PlanTargets:
     )
     samples: int | None = option(
         None,
-        help="Images, where there are no shards yet; default: those of --images.",
+        help="Number of images, if there are no shards yet; default: those of --images.",
         least=1,
         group="Input",
         unit="images",
@@ -41,7 +41,7 @@ class PlanTargets:
     samples_per_shard: int = option(
         1000, help="Images in a shard, with --samples.", least=1, group="Input", unit="images"
     )
-    # The mean of ImageNet-1k's: 138 GB of 1.28 million JPEGs.
+    # The mean of ImageNet-1k: 138 GB of 1.28 million JPEGs.
     image_bytes: int = option(
         110_000, help="Bytes of an image, with --samples.", least=1, group="Input", unit="bytes"
     )
@@ -55,25 +55,25 @@ class PlanTargets:
     )
     precision: str = option(
         "auto",
-        help="Type of the teacher's weights; auto: bf16 where the device has it, else fp32.",
+        help="Type of the teacher's weights; auto: bf16 if the device has it, else fp32.",
         choices=PRECISIONS,
         group="Teacher",
     )
     teacher_norm: str = option(
         "own",
-        help="Mean and std of the teacher's pixels; MILAN's: imagenet.",
+        help="Mean and std of the teacher's pixels; MILAN used imagenet.",
         choices=NORMS,
         group="Teacher",
     )
     grid: int | None = option(
         None,
-        help="Tokens along each side, by the teacher's input size; default: its own.",
+        help="Tokens along each side; sets the teacher's input size; default: its own.",
         most=MOST_TOKENS_A_SIDE,
         group="Teacher",
         unit="tokens",
     )
     layers: int = option(
-        1, help="Targets are the mean of that many last layers.", group="Teacher", unit="layers"
+        1, help="Targets are the mean of this many last layers.", group="Teacher", unit="layers"
     )
     space: str = option(
         "projected",
@@ -110,29 +110,29 @@ class PlanTargets:
     )
     teacher_rate: float | None = option(
         None,
-        help="Images/s of the teacher on one device; default: unknown, or by --measure.",
+        help="Images/s of the teacher on one device; default: unknown, or measured by --measure.",
         group="Rates",
         unit="images/s",
     )
     read_bandwidth: float | None = option(
         None,
-        help="Bytes/s that the storage can give; default: as many as are read.",
+        help="Bytes/s that the storage can deliver; default: as many as are needed.",
         group="Rates",
         unit="bytes/s",
     )
     out: str | None = option(
         None,
-        help="Where store and shards would lie, to see if they fit; default: not looked at.",
+        help="Place of store and shards, to compare with its free space; default: not compared.",
         group="Output",
     )
     measure: bool = option(
         default=False,
-        help="Time the teacher here, with random weights; nothing is fetched.",
+        help="Time the teacher here, with random weights; nothing is downloaded.",
         group="Rates",
     )
     measure_batch: tuple[int, ...] = option(
         (),
-        help="Batch size to time; again for more; default: two that suit the device.",
+        help="Batch size to time; repeat for more; default: two that suit the device.",
         group="Rates",
         unit="images",
     )
@@ -162,7 +162,7 @@ class PlanTargets:
 
     @property
     def teacher_spec(self) -> TeacherSpec:
-        """Which tower, and what is asked of it."""
+        """The teacher and the targets that it is to give."""
         return TeacherSpec(
             name=self.teacher,
             pretrained=self.pretrained,

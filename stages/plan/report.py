@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 class PlanReport:
-    """A plan in words and as a JSON object."""
+    """A plan as lines for the terminal and as a JSON object."""
 
     def __init__(self, config: "PlanTargets") -> None:
         """Count and, if asked to, measure.
@@ -64,7 +64,7 @@ class PlanReport:
 
     @functools.cached_property
     def sizes(self) -> Bytes:
-        """What store, shards and a pair take."""
+        """Bytes of store, shards and a pair."""
         views = range(self.config.views)
         units = [(Unit(view, shard), keys) for view in views for shard, keys in self.dataset.shards]
         store, packed = StoreSize(self.identity), ShardSize(self.identity)
@@ -111,7 +111,7 @@ class PlanReport:
             extent={"units": {unit.path: "0" * 64 for unit in units}},
         )
         counts = {"units": 1000, "units_done_now": 1000, "targets": self.targets, "skipped": 0}
-        # Of no time of its own, so that a plan is the same each time.
+        # With a fixed duration, so that a plan is the same each time.
         extracted, packed = (
             record.to_bytes("done", counts, seconds=0.0) for record in (extraction, packing)
         )
@@ -125,7 +125,7 @@ class PlanReport:
 
     @functools.cached_property
     def rates(self) -> Rates:
-        """What is given or was measured."""
+        """The rates that were given or measured."""
         return Rates(
             teacher=self.measured.rate if self.measured else self.config.teacher_rate,
             student=self.config.student_rate,
@@ -201,7 +201,7 @@ class PlanReport:
             yield f"note: {note}"
 
     def _precision_lines(self) -> Iterator[str]:
-        """Say in which precision the hours are, and which is faster."""
+        """Yield the precision of the hours, and a precision that is faster."""
         if self.measured is None:
             return
         best = fastest(self.speeds)

@@ -236,13 +236,11 @@ def run(config: Pretrain) -> None:
 def dry_run(config: Pretrain) -> None:
     """Say how long the run is and what it will read and write."""
     from milan_pipeline.core.devices import pick_device
-    from milan_pipeline.data.order import lanes_of
     from stages.pretrain.plan import plan
 
     processes = config.count_processes()
     planned = plan(config, pick_device(config.device))
-    lanes_of(0, processes, range(planned.data.order.lanes))
-    planned.describe()
+    planned.describe(planned.built[0], processes)
 
 
 command = stage_command(

@@ -1,4 +1,4 @@
-"""What `pretrain` is about to do, settled before anything is written, and the doing of it."""
+"""What `pretrain` is about to do, settled before anything is written."""
 
 import dataclasses
 import functools
@@ -7,30 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
-from milan_pipeline import storage
 from milan_pipeline.cli.options import fields_from
 from milan_pipeline.cluster.launch import is_launched
 from milan_pipeline.cluster.world import require_processes
 from milan_pipeline.core.console import say
-from milan_pipeline.data.order import StepClock
 from milan_pipeline.data.pairs import OnMissing
-from milan_pipeline.data.stream import step_clock
 from milan_pipeline.models.build import StudentSpec, build_student
 from milan_pipeline.models.student import Student
 from milan_pipeline.pretrain.examples import Batch
 from milan_pipeline.pretrain.feature_data import RunData, open_run_data
 from milan_pipeline.pretrain.pixel_data import PixelData, open_pixel_data
 from milan_pipeline.pretrain.task import PretrainingConfig
-from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.training.checkpoints import require_recorded
-from milan_pipeline.training.trainer import TrainingConfig, has_ended
 from milan_pipeline.weights.run_weights import initial_weights, initialise
 from stages.shared.training import (
+    TrainingPlan,
     order_choice,
-    say_sizes,
-    say_space,
-    say_steps_to_do,
+    stage_record,
     training_precision,
     with_frozen_choices,
 )
@@ -43,18 +38,14 @@ WARMUP_SHARE = 0.1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
+class PretrainPlan(TrainingPlan["Pretrain"]):
     """A run with nothing left open.
 
     Attributes:
-        config: what was left to the data, the machine or an earlier run is filled in.
-        data: what the run learns from.
-        record: `config.json`.
+        data: what the run is trained on.
     """
 
-    config: "Pretrain"
     data: RunData | PixelData
-    record: StageRecord
 
     @functools.cached_property
     def built(self) -> tuple[Student, dict[str, Any]]:
@@ -84,57 +75,39 @@ class Plan:
             student, mask_ratio=self.config.mask_ratio, masking=self.config.choices()["masking"]
         )
 
-    @functools.cached_property
-    def clock(self) -> StepClock:
-        """Which epoch a step is of."""
-        return step_clock(self.data.samples, self.data.order)
-
-    @functools.cached_property
-    def training(self) -> TrainingConfig:
-        """What the loop needs to know; most options are its fields' namesakes."""
-        total = self.clock.total(self.config.epochs)
-        steps = min(total, self.config.max_steps or total)
-        return fields_from(
-            TrainingConfig, self.config, batch=self.data.order.batch, total_steps=steps
-        )
+    @property
+    def schedule_steps(self) -> int:
+        """Length of the schedule."""
+        return self.clock.total(self.config.epochs)
 
     @property
     def recipe(self) -> PretrainingConfig:
-        """What is learnt, and how."""
+        """The recipe, and how it is computed."""
         bf16 = self.config.precision == "bf16"
         return fields_from(PretrainingConfig, self.config, batch=self.data.order.batch, bf16=bf16)
 
-    @property
-    def is_done(self) -> bool:
-        """Whether an earlier run into this folder did all of it.
+    def describe(self, model: nn.Module, processes: int) -> None:
+        """See `TrainingPlan.describe`."""
+        _ = self.to_examples  # to refuse what the run would refuse
+        super().describe(model, processes)
 
-        Raises:
-            MismatchError: it was another run.
-        """
-        return has_ended(self.record, self.config.folder, self.training.total_steps)
-
-    def describe(self) -> None:
-        """Say how long the run is and what it will read and write."""
-        _ = self.is_done, self.to_examples  # to refuse what the run would refuse
-        student, _ = self.built
-        parameters = sum(parameter.numel() for parameter in student.parameters())
-        order, count = self.data.order, int(self.data.samples.counts(0).sum())
-        say_steps_to_do(self.config.folder, self.training.total_steps)
+    def describe_data(self) -> None:
+        """Say how many pairs there are."""
+        count = int(self.data.samples.counts(0).sum())
         say(
             f"pairs: {count} a view, views: {self.config.views or 'a new one each epoch'}, "
             f"left out: {self.data.missing}",
             pairs=count, views=self.config.views, left_out=self.data.missing,
         )  # fmt: skip
-        say_sizes(order.batch, order.lanes, parameters)
-        # float32: weights and AdamW's two moments; with a moving average, each one's average too.
-        averages = self.config.ema_decay is not None
-        checkpoints = (16 if averages else 12) * parameters * (self.config.keep + 1)
-        encoder = sum(parameter.numel() for parameter in student.encoder.parameters())
-        exported = (8 if averages else 4) * encoder
-        say_space(self.config.out, checkpoints=checkpoints, encoder=exported)
+
+    def exported_bytes(self, model: nn.Module) -> dict[str, int]:
+        """Return the size of the encoder and, where there is one, of its moving average."""
+        del model
+        parameters = sum(parameter.numel() for parameter in self.built[0].encoder.parameters())
+        return {"encoder": (4 if self.config.ema_decay is None else 8) * parameters}
 
 
-def plan(config: "Pretrain", device: torch.device) -> Plan:
+def plan(config: "Pretrain", device: torch.device) -> PretrainPlan:
     """Join the pairs and settle what is open; nothing is written, and no student built yet.
 
     Raises:
@@ -145,7 +118,14 @@ def plan(config: "Pretrain", device: torch.device) -> Plan:
     require_processes(fsdp=config.fsdp, started=is_launched() or config.processes is not None)
     require_recorded(config.folder)
     config, data = _settled(config, device)
-    return Plan(config=config, data=data, record=_record(config, data))
+    # `config.json`, with what must not change between parts of the run.
+    inputs = dict(data.inputs)
+    if config.init is not None:
+        inputs["init"] = initial_weights(Path(config.init)).sha256
+    record = stage_record("pretrain", config, **inputs)
+    return PretrainPlan(
+        config=config, train=data.samples, order=data.order, record=record, data=data
+    )
 
 
 def _settled(config: "Pretrain", device: torch.device) -> "tuple[Pretrain, RunData | PixelData]":
@@ -174,17 +154,3 @@ def _open_data(config: "Pretrain") -> RunData | PixelData:
         return open_pixel_data(images, views=views, min_scale=config.min_scale, order=order)
     on_missing: OnMissing = "skip" if config.on_missing == "skip" else "error"
     return open_run_data(images, config.targets, views=views, on_missing=on_missing, order=order)
-
-
-def _record(config: "Pretrain", data: RunData | PixelData) -> StageRecord:
-    """Describe the run: `config.json`, with what must not change between its parts."""
-    begun = {} if config.init is None else {"init": initial_weights(Path(config.init)).sha256}
-    return StageRecord(
-        url=storage.join(config.out, "config.json"),
-        stage="pretrain",
-        config=config,
-        inputs={
-            **data.inputs,
-            **begun,
-        },
-    )

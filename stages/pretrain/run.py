@@ -1,76 +1,36 @@
 """Train a student as planned, and export its encoder."""
 
-from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from milan_pipeline.cluster.world import World
-from milan_pipeline.core.console import say, say_nothing_to_do, warn
-from milan_pipeline.core.interrupts import StopRequest
-from milan_pipeline.data.order import lanes_of
-from milan_pipeline.data.stream import batches
+from milan_pipeline.core.console import warn
 from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
-from milan_pipeline.pretrain.examples import Batch
 from milan_pipeline.pretrain.feature_data import RunData
 from milan_pipeline.pretrain.pixel_data import PixelData
 from milan_pipeline.pretrain.task import Pretraining
 from milan_pipeline.shards.cache import CacheConfig
-from milan_pipeline.training.meter import in_words
-from milan_pipeline.training.trainer import Trainer, train_into
 from milan_pipeline.weights.files import export_encoder
 from milan_pipeline.weights.loaded_run import trained_encoder
-from stages.pretrain.plan import Plan, plan
-from stages.shared.training import ledger_of
+from stages.pretrain.plan import PretrainPlan, plan
+from stages.shared.training import ledger_of, train_as_planned, trainer_of
+from stages.shared.training_options import Process
 
 if TYPE_CHECKING:
     from stages.pretrain.command import Pretrain
 
 
-def train(
-    config: "Pretrain",
-    device: torch.device,
-    world: World,
-    stop: StopRequest,
-    prepared: Callable[[], None],
-) -> None:
-    """Train to the last step and export the encoder, together with the other processes.
-
-    Args:
-        config: what to train.
-        device: of this process.
-        world: all processes.
-        stop: asked after each step.
-        prepared: called when all are ready, before the first of them writes anything.
-    """
-    planned = plan(config, device)
-    config, data, total = planned.config, planned.data, planned.training.total_steps
-    if planned.is_done:
-        if world.leads:
-            say_nothing_to_do(config.out, f"{total} steps are done")
+def train(config: "Pretrain", process: Process) -> None:
+    """Train to the last step and export the encoder, together with the other processes."""
+    planned, world = plan(config, process.device), process.world
+    if not planned.has_work(world):
         return
-    lanes_of(world.rank, world.size, range(data.order.lanes))  # or say which sizes fit
-    student, to_examples = planned.built[0].to(device), planned.to_examples
+    config, data = planned.config, planned.data
+    student, to_examples = planned.built[0].to(process.device), planned.to_examples
     cache = config.cache_config()
     if cache is not None and world.leads:
         _warn_of_small_cache(cache, data)
-
     ledger = None  # an image that has targets could be decoded once: it must have changed
     if isinstance(data, PixelData):
         ledger = ledger_of(config, "train", int(data.samples.counts(0).sum()))
-
-    def batches_from(steps: range) -> Generator[Batch, None, None]:
-        return batches(
-            data.samples,
-            data.order,
-            to_examples,
-            steps=steps,
-            workers=config.workers,
-            world=world,
-            pin_memory=device.type == "cuda",
-            cache=cache,
-            ledger=ledger,
-        )
 
     def finish(counts: dict[str, Any]) -> dict[str, Any]:
         _export(planned)
@@ -78,21 +38,8 @@ def train(
         return counts | {"missing": data.missing, "unreadable": unreadable}
 
     task = Pretraining(student, data.targets(), planned.recipe)
-    trainer = Trainer(
-        config.folder, task, planned.training, planned.clock, world=world, ledger=ledger
-    )
-    counts = train_into(
-        config.folder,
-        trainer,
-        batches_from,
-        stop,
-        world=world,
-        record=planned.record,
-        prepared=prepared,
-        finish=finish,
-    )
-    if world.leads:
-        say(f"{config.out}: {in_words(counts)}", out=config.out, **counts)
+    trainer = trainer_of(planned, task, world, ledger)
+    train_as_planned(planned, process, trainer, to_examples, finish=finish)
 
 
 def _warn_of_small_cache(cache: CacheConfig, data: RunData | PixelData) -> None:
@@ -106,7 +53,7 @@ def _warn_of_small_cache(cache: CacheConfig, data: RunData | PixelData) -> None:
         )
 
 
-def _export(planned: Plan) -> None:
+def _export(planned: PretrainPlan) -> None:
     """Write the encoder and, where there is one, its moving average."""
     folder, (_, arguments) = planned.config.folder, planned.built
     averaged_too = planned.config.ema_decay is not None

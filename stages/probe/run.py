@@ -6,7 +6,7 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from milan_pipeline import storage
-from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do
+from milan_pipeline.core.console import aligned, bytes_text, say, say_nothing_to_do
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest, stop_request
 from milan_pipeline.encoders.load import fingerprint, image_size_of, load_encoder
@@ -247,11 +247,4 @@ def _table(result: Result) -> str:
     cells = {"encoder": result.name}
     cells |= {f"{name} %": f"{value:.2f}" for name, value in result.metrics.items()}
     cells |= counts | {"skipped": str(len(result.extras["bad"]))}
-    widths = [max(len(name), len(cell)) for name, cell in cells.items()]
-    return "\n".join(
-        "   ".join(
-            [line[0].ljust(widths[0])]
-            + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
-        )
-        for line in (list(cells), list(cells.values()))
-    )
+    return "\n".join(aligned([list(cells), list(cells.values())]))

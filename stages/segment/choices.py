@@ -1,7 +1,6 @@
 """What `segment` settles of its options, to train as to score."""
 
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,11 +40,6 @@ def settled(config: "Segment", device: torch.device, *, image_size: int = IMAGE_
     return dataclasses.replace(
         config, image_size=size, short_side=short, precision=precision, **chosen
     )
-
-
-def scans_of(config: "Segment") -> Path:
-    """Return where a run remembers where the masks are in shards."""
-    return config.folder / "labels"
 
 
 def labels_of(config: "Segment") -> Labels:

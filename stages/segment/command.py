@@ -5,11 +5,12 @@ import dataclasses
 from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.options import option
 from milan_pipeline.errors import ConfigError
-from stages.shared.training_options import Train, TrainingOptions, run_training
+from stages.shared.labelled_options import LabelledOptions
+from stages.shared.training_options import Train, run_training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Segment(TrainingOptions):
+class Segment(LabelledOptions):
     """Train an encoder to name the class of each pixel, and measure mIoU, mAcc and aAcc.
 
     Defaults are the values of MAE with UPerNet on ADE20K, as mmsegmentation has them for a ViT-B
@@ -21,11 +22,6 @@ class Segment(TrainingOptions):
     newest checkpoint and ends, on CPUs, with the same weights.
     """
 
-    encoder: str = option(
-        help="Run folder, .safetensors with its .json, timm name (with its tag: pretrained), or "
-        "open_clip:MODEL/TAG.",
-        group="Encoder",
-    )
     train: str | None = option(
         None,
         help="Folder of image shards with .mask.png members, or of images below images/ whose "
@@ -34,23 +30,6 @@ class Segment(TrainingOptions):
         group="Input",
     )
     val: str = option(help="Such a folder to score on.", role="execution", group="Input")
-    eval_only: bool = option(
-        False,
-        help="Train nothing: score the segmenter that --encoder names, a .safetensors of segment.",
-        group="Scoring",
-    )
-    label: str | None = option(
-        None, help="What tables call it; default: --encoder.", role="execution", group="Scoring"
-    )
-    label_fraction: float = option(
-        1.0, help="Share of the training images to learn from.", group="Input", unit="share"
-    )
-    random_init: bool = option(
-        False, help="Draw the encoder's weights anew: a baseline.", group="Encoder"
-    )
-    allow_unfinished: bool = option(
-        False, help="Begin from a run that is not done.", role="execution", group="Encoder"
-    )
     classes: int | None = option(
         None,
         help="Number of classes in the masks; default: with --eval-only, the segmenter's.",
@@ -216,7 +195,8 @@ class Segment(TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require_task()
+        if self.classes is None and not self.eval_only:
+            raise ConfigError("--classes is missing; say how many the masks have (ADE20K: 150)")
         self._require_views()
         if self.epochs is not None and self.steps is not None:
             raise ConfigError(
@@ -232,22 +212,6 @@ class Segment(TrainingOptions):
             raise ConfigError(
                 f"--stride {self.stride} is more than --image-size {self.image_size}, which would "
                 "leave gaps; give less"
-            )
-
-    def _require_task(self) -> None:
-        """Refuse to train without data, or to score what is no segmenter."""
-        if self.eval_only and not self.encoder.endswith(".safetensors"):
-            raise ConfigError(
-                f"--eval-only scores a segmenter and --encoder {self.encoder!r} is no file of one; "
-                "give RUN/segmenter.safetensors or RUN/best.safetensors"
-            )
-        if self.train is None and not self.eval_only:
-            raise ConfigError("--train is missing; give images with masks, or --eval-only")
-        if self.classes is None and not self.eval_only:
-            raise ConfigError("--classes is missing; say how many the masks have (ADE20K: 150)")
-        if not 0 < self.label_fraction <= 1:
-            raise ConfigError(
-                f"--label-fraction {self.label_fraction} is not within 0 to 1; give 1 for all"
             )
 
     def _require_views(self) -> None:
@@ -276,17 +240,15 @@ def run(config: Segment) -> None:
 def dry_run(config: Segment) -> None:
     """Say how long the run is and what it will read and write."""
     from milan_pipeline.core.devices import pick_device
-    from milan_pipeline.data.order import lanes_of
-    from stages.segment.evaluate import describe_evaluation
+    from stages.segment.evaluate import plan_evaluation
     from stages.segment.plan import plan
 
     processes, device = config.count_processes(), pick_device(config.device)
     if config.eval_only:
-        describe_evaluation(config, device)
+        plan_evaluation(config, device).describe()
         return
     planned = plan(config, device)
-    lanes_of(0, processes, range(planned.order.lanes))
-    planned.describe()
+    planned.describe(planned.built[0], processes)
 
 
 command = stage_command(

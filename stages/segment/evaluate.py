@@ -1,55 +1,37 @@
 """`segment --eval-only`: score a segmenter that an earlier run has made."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from milan_pipeline import storage
-from milan_pipeline.cluster.world import World
-from milan_pipeline.core.console import say, say_nothing_to_do
-from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.data.labelled import LabelledTable, open_labelled
 from milan_pipeline.encoders.load import fingerprint
-from milan_pipeline.evaluate.results import write_stage_scores
 from milan_pipeline.evaluate.segmentation.files import SegmenterDescription, read_segmenter
+from milan_pipeline.evaluate.segmentation.inference import InferenceConfig
 from milan_pipeline.evaluate.segmentation.model import Segmenter
-from milan_pipeline.evaluate.segmentation.scoring import SegmentationExaminer
-from milan_pipeline.models.layers import suit_cpu
-from milan_pipeline.provenance.record import StageRecord
-from milan_pipeline.training.run_folder import run_lock
-from stages.segment.choices import labels_of, scans_of, settled
-from stages.segment.run import PICTURE, exam_config, table_of
-from stages.shared.training import ledger_of, with_frozen_choices
+from milan_pipeline.evaluate.segmentation.scoring import (
+    SegmentationEvaluationConfig,
+    SegmentationEvaluator,
+)
+from milan_pipeline.evaluate.segmentation.task import PUBLISHED_BATCH
+from stages.segment.choices import labels_of, scale_rule, settled
+from stages.shared.labelled import EvaluationPlan, evaluate_as_planned, scans_of
+from stages.shared.training import ledger_of, stage_record, with_frozen_choices
+from stages.shared.training_options import Process
 
 if TYPE_CHECKING:
     from stages.segment.command import Segment
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluationPlan:
-    """An evaluation with nothing left open.
-
-    Attributes:
-        config: what was left to the machine or the segmenter is filled in.
-        model: the segmenter.
-        description: of it.
-        val: the images and masks to score on.
-        record: `config.json`.
-    """
-
-    config: "Segment"
-    model: Segmenter
-    description: SegmenterDescription
-    val: LabelledTable
-    record: StageRecord
+FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 
 def plan_evaluation(
     config: "Segment", device: torch.device, *, scans: Path | None = None
-) -> EvaluationPlan:
+) -> "EvaluationPlan[Segment]":
     """Open a segmenter, images and masks.
 
     Args:
@@ -65,52 +47,50 @@ def plan_evaluation(
     config = settled(config, device, image_size=description.image_size)
     config = dataclasses.replace(config, **dataclasses.asdict(description.spec))
     val = open_labelled(config.val, kind="mask", scans=scans)
-    record = StageRecord(
-        url=storage.join(config.out, "config.json"),
-        stage="segment",
-        config=config,
-        inputs={"encoder": fingerprint(config.encoder), "val": val.source},
-    )
+    encoder = fingerprint(config.encoder)
     return EvaluationPlan(
-        config=config, model=model, description=description, val=val, record=record
+        config=config,
+        model=model,
+        val=val,
+        record=stage_record("segment", config, encoder=encoder, val=val.source),
+        evaluator=functools.partial(evaluator_of, config, model, description, val),
     )
 
 
-def describe_evaluation(config: "Segment", device: torch.device) -> None:
-    """Say how many images there are to score."""
-    images = plan_evaluation(config, device).val.samples
-    say(f"images to score: {images}", images_to_score=images)
+def evaluate_only(config: "Segment", process: Process) -> None:
+    """Score a segmenter, together with the other processes."""
+    planned = plan_evaluation(config, process.device, scans=scans_of(config))
+    evaluate_as_planned(planned, process)
 
 
-def evaluate_only(
-    config: "Segment",
-    device: torch.device,
-    world: World,
-    stop: StopRequest,
-    prepared: Callable[[], None],
-) -> None:
-    """Score a segmenter, together with the other processes; arguments are those of `train`."""
-    planned = plan_evaluation(config, device, scans=scans_of(config))
-    config = planned.config
-    if planned.record.previous_state() == "done":
-        if world.leads:
-            say_nothing_to_do(config.out, "the scores are there")
-        return
-    model = planned.model.to(device)
-    suit_cpu(model, bf16=config.precision == "bf16")
-    how = exam_config(config, model, planned.description)
-    ledger = ledger_of(config, "val", planned.val.samples)
-    examiner = SegmentationExaminer(model, planned.val, ledger, labels_of(config), how)
-    world.wait_for_all()  # until all have read what an earlier run left
-    prepared()
-    stop.raise_if_asked("no scores were written")
-    scores = examiner.score(world)
-    if not world.leads:
-        return
-    with run_lock(config.folder):
-        planned.record.begin()
-        storage.put_bytes(storage.join(config.out, PICTURE), examiner.draw())
-        extras = {"val": planned.val.samples, "unreadable": {"val": ledger.count}}
-        found = write_stage_scores(planned.record, scores.per_cent(), extras)
-        planned.record.finish({"images": scores.images, "unreadable": ledger.count})
-    say(table_of(found), out=config.out, metrics=found.metrics)
+def evaluator_of(
+    config: "Segment", model: Segmenter, description: SegmenterDescription, val: LabelledTable
+) -> SegmentationEvaluator:
+    """Return what scores a segmenter; the options are settled."""
+    ledger = ledger_of(config, "val", val.samples)
+    how = evaluation_config(config, model, description)
+    return SegmentationEvaluator(model, val, ledger, labels_of(config), how)
+
+
+def evaluation_config(
+    config: "Segment", model: Segmenter, description: SegmenterDescription
+) -> SegmentationEvaluationConfig:
+    """Return how to score with the resources that training may take; the options are settled."""
+    size, stride = config.image_size or 0, config.stride or 0
+    inference = InferenceConfig(
+        scale=scale_rule(config),
+        factors=FACTORS if config.multi_scale else (1.0,),
+        flip=config.multi_scale,
+        window=size if config.evaluate == "slide" else None,
+        stride=stride,
+        multiple=model.patch_size,
+        batch=min(config.micro_batch, PUBLISHED_BATCH),
+    )
+    return SegmentationEvaluationConfig(
+        inference=inference,
+        mean=description.mean,
+        std=description.std,
+        classes=description.spec.classes,
+        threads=max(1, config.workers),
+        bf16=config.precision == "bf16",
+    )

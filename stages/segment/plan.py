@@ -5,31 +5,18 @@ import functools
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
-from milan_pipeline import storage
 from milan_pipeline.cli.options import fields_from
-from milan_pipeline.data.labelled import LabelledTable, open_labelled
-from milan_pipeline.data.order import OrderConfig, StepClock
-from milan_pipeline.data.stream import step_clock
-from milan_pipeline.encoders.backbone import Backbone
-from milan_pipeline.encoders.load import fingerprint, load_backbone
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.segmentation.files import SegmenterDescription
 from milan_pipeline.evaluate.segmentation.model import HeadSpec, Segmenter, make_segmenter
 from milan_pipeline.evaluate.segmentation.task import PUBLISHED_BATCH, SegmentationConfig
 from milan_pipeline.evaluate.segmentation.views import MaskedViewConfig
-from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.training.checkpoints import require_recorded
-from milan_pipeline.training.trainer import TrainingConfig, has_ended
-from stages.segment.choices import labels_of, scale_rule, scans_of, settled
-from stages.shared.training import (
-    order_choice,
-    say_images,
-    say_sizes,
-    say_space,
-    say_steps_to_do,
-    with_frozen_choices,
-)
+from stages.segment.choices import labels_of, scale_rule, settled
+from stages.shared.labelled import LabelledPlan, open_tables, scans_of, settled_parts
+from stages.shared.training import with_frozen_choices
 
 if TYPE_CHECKING:
     from stages.segment.command import Segment
@@ -39,28 +26,12 @@ STEPS, WARMUP_STEPS = 160_000, 1500
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A run with nothing left open.
-
-    Attributes:
-        config: what was left to the data, the machine or an earlier run is filled in.
-        backbone: what it begins from.
-        learnt: the images and masks to learn from.
-        val: those to score on.
-        order: of what is learnt from.
-        record: `config.json`.
-    """
-
-    config: "Segment"
-    backbone: Backbone
-    learnt: LabelledTable
-    val: LabelledTable
-    order: OrderConfig
-    record: StageRecord
+class SegmentPlan(LabelledPlan["Segment"]):
+    """A run with nothing left open."""
 
     @functools.cached_property
     def built(self) -> tuple[Segmenter, SegmenterDescription]:
-        """The segmenter, with the weights that the run begins from, and what is told of it."""
+        """The segmenter, with the weights that the run begins from, and its description."""
         config, backbone = self.config, self.backbone
         spec = fields_from(HeadSpec, config)
         model = make_segmenter(
@@ -80,31 +51,14 @@ class Plan:
         return model, description
 
     @property
-    def clock(self) -> StepClock:
-        """Which epoch a step is of."""
-        return step_clock(self.learnt, self.order)
-
-    @property
     def schedule_steps(self) -> int:
         """Length of the schedule."""
         config = self.config
         return self.clock.total(config.epochs) if config.epochs else config.steps or STEPS
 
-    @functools.cached_property
-    def training(self) -> TrainingConfig:
-        """What the loop needs to know; most options are its fields' namesakes."""
-        steps = min(self.schedule_steps, self.config.max_steps or self.schedule_steps)
-        return fields_from(
-            TrainingConfig,
-            self.config,
-            batch=self.order.batch,
-            total_steps=steps,
-            title="segment",
-        )
-
     @property
     def recipe(self) -> SegmentationConfig:
-        """What is learnt, and how.
+        """The recipe, and how it is computed.
 
         Raises:
             ConfigError: the warm-up is as long as the schedule.
@@ -129,22 +83,13 @@ class Plan:
 
     @property
     def views(self) -> MaskedViewConfig:
-        """What is shown to learn from."""
+        """How training images are cut and changed."""
         return fields_from(
             MaskedViewConfig,
             self.config,
             scale=scale_rule(self.config),
             mean=tuple(self.backbone.mean),
         )
-
-    @property
-    def is_done(self) -> bool:
-        """Whether an earlier run into this folder did all of it.
-
-        Raises:
-            MismatchError: it was another run.
-        """
-        return has_ended(self.record, self.config.folder, self.training.total_steps)
 
     def require_pairs(self, processes: int, device: torch.device) -> None:
         """Refuse to train on single images, which BatchNorm has no statistics of.
@@ -161,21 +106,14 @@ class Plan:
                 f"{most} leaves a forward pass one image, which BatchNorm cannot norm; give others"
             )
 
-    def describe(self) -> None:
-        """Say how long the run is and what it will read and write."""
-        _ = self.is_done, self.recipe  # to refuse what the run would refuse
-        model, _ = self.built
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        say_steps_to_do(self.config.folder, self.training.total_steps)
-        say_images(self.learnt.samples, self.val.samples, self.config.classes)
-        say_sizes(self.order.batch, self.order.lanes, parameters, trained=trained)
-        # float32: all weights, and of those that are trained AdamW's two moments and, with a moving
-        # average, one copy of all.
-        copies = 1 if self.config.ema_decay is None else 2
-        checkpoint = 4 * (copies * parameters + 2 * trained)
-        checkpoints = checkpoint * (self.config.keep + 1)
-        say_space(self.config.out, checkpoints=checkpoints, segmenters=8 * parameters)
+    def describe(self, model: nn.Module, processes: int) -> None:
+        """See `TrainingPlan.describe`."""
+        _ = self.recipe  # to refuse what the run would refuse
+        super().describe(model, processes)
+
+    def exported_bytes(self, model: nn.Module) -> dict[str, int]:
+        """Return the size of the last and the best segmenter."""
+        return {"segmenters": 8 * sum(parameter.numel() for parameter in model.parameters())}
 
 
 def norms_are_shared(processes: int, device: torch.device) -> bool:
@@ -183,7 +121,7 @@ def norms_are_shared(processes: int, device: torch.device) -> bool:
     return device.type == "cuda" and processes > 1
 
 
-def plan(config: "Segment", device: torch.device, *, remember: bool = False) -> Plan:
+def plan(config: "Segment", device: torch.device, *, remember: bool = False) -> SegmentPlan:
     """Open encoder, images and masks and settle what is open; nothing is trained yet.
 
     Args:
@@ -201,27 +139,6 @@ def plan(config: "Segment", device: torch.device, *, remember: bool = False) -> 
     config = settled(with_frozen_choices(config, "batch_size", "lanes", "precision"), device)
     labels_of(config)  # or say what is wrong with --classes
     scans = scans_of(config) if remember else None
-    whole = open_labelled(str(config.train), kind="mask", scans=scans)
-    learnt = whole.subset(config.label_fraction, config.seed)
-    learnt = learnt.shuffled(config.seed)
-    val = open_labelled(config.val, kind="mask", scans=scans)
-    order = order_choice(config).settled(learnt.samples, PUBLISHED_BATCH)
-    backbone = load_backbone(
-        config.encoder,
-        image_size=config.image_size,
-        random_init=config.random_init,
-        seed=config.seed,
-        allow_unfinished=config.allow_unfinished,
-    )
-    config = dataclasses.replace(config, batch_size=order.batch, lanes=order.lanes)
-    inputs = {
-        "encoder": fingerprint(config.encoder, random_init=config.random_init),
-        "train": learnt.source,
-        "val": val.source,
-    }
-    record = StageRecord(
-        url=storage.join(config.out, "config.json"), stage="segment", config=config, inputs=inputs
-    )
-    return Plan(
-        config=config, backbone=backbone, learnt=learnt, val=val, order=order, record=record
-    )
+    tables = open_tables(config, kind="mask", scans=scans)
+    size = config.image_size
+    return SegmentPlan(**settled_parts("segment", config, tables, PUBLISHED_BATCH, size))

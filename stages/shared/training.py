@@ -1,23 +1,197 @@
-"""Choices that a training run makes by its data or machine once, and that its later parts keep.
+"""What a training stage settles before it trains, says in a dry run, and does with its plan.
 
-What the dry run of a training stage says.
+Choices that a run makes by its data or machine once are kept by its later parts.
 """
 
 import dataclasses
-from pathlib import Path
-from typing import Any, TypeVar
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Generic
 
 import torch
+from torch import nn
 
 from milan_pipeline import storage
-from milan_pipeline.core.console import bytes_text, say
-from milan_pipeline.data.order import OrderChoice
+from milan_pipeline.cli.options import fields_from
+from milan_pipeline.cluster.world import World
+from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do
+from milan_pipeline.data.loader import BatchT
+from milan_pipeline.data.order import OrderChoice, OrderConfig, StepClock, lanes_of
+from milan_pipeline.data.stream import batches, step_clock
 from milan_pipeline.data.unreadable import RunLedger
-from milan_pipeline.provenance.record import read_record
+from milan_pipeline.provenance.record import StageRecord, read_record
+from milan_pipeline.shards.random_access import SampleTable
 from milan_pipeline.training.checkpoints import newest_checkpoint
-from stages.shared.training_options import TrainingOptions
+from milan_pipeline.training.meter import in_words
+from milan_pipeline.training.state import CONFIG_NAME
+from milan_pipeline.training.trainer import Task, Trainer, TrainingConfig, has_ended, train_into
+from stages.shared.training_options import ConfigT, Process, TrainingOptions
 
-ConfigT = TypeVar("ConfigT", bound=TrainingOptions)
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingPlan(Generic[ConfigT]):
+    """A run with nothing left open.
+
+    Attributes:
+        config: what was left to the data, the machine or an earlier run is filled in.
+        train: the samples to train on.
+        order: the order in which they come.
+        record: `config.json`.
+    """
+
+    config: ConfigT
+    train: SampleTable
+    order: OrderConfig
+    record: StageRecord
+
+    @property
+    def schedule_steps(self) -> int:
+        """Length of the schedule."""
+        raise NotImplementedError
+
+    def describe_data(self) -> None:
+        """Say how many samples there are."""
+        raise NotImplementedError
+
+    def exported_bytes(self, model: nn.Module) -> dict[str, int]:
+        """Return how many bytes the run will export, by the name of what it exports."""
+        raise NotImplementedError
+
+    @functools.cached_property
+    def clock(self) -> StepClock:
+        """Tells the epoch of a step."""
+        return step_clock(self.train, self.order)
+
+    @functools.cached_property
+    def training(self) -> TrainingConfig:
+        """What the loop needs to know; most options are its fields' namesakes."""
+        steps = self.schedule_steps
+        return fields_from(
+            TrainingConfig,
+            self.config,
+            batch=self.order.batch,
+            total_steps=min(steps, self.config.max_steps or steps),
+            title=self.record.stage,
+        )
+
+    @property
+    def is_done(self) -> bool:
+        """Whether an earlier run into this folder did all of it.
+
+        Raises:
+            MismatchError: it was another run.
+        """
+        return has_ended(self.record, self.config.folder, self.training.total_steps)
+
+    def has_work(self, world: World) -> bool:
+        """Tell whether there are steps to do; say so where there are none.
+
+        Raises:
+            ConfigError: the processes cannot share the lanes equally.
+            MismatchError: the folder holds another run.
+        """
+        if not self.is_done:
+            lanes_of(world.rank, world.size, range(self.order.lanes))
+            return True
+        if world.leads:
+            say_nothing_to_do(self.config.out, f"{self.training.total_steps} steps are done")
+        return False
+
+    def describe(self, model: nn.Module, processes: int) -> None:
+        """Say how long the run is and what it will read and write.
+
+        Raises:
+            ConfigError, MismatchError: the run would be refused.
+        """
+        _ = self.is_done
+        config, order, total = self.config, self.order, self.training.total_steps
+        lanes_of(0, processes, range(order.lanes))
+        newest = newest_checkpoint(config.folder)
+        left = max(0, total - (newest[0] if newest else 0))
+        say(f"steps to do: {left} of {total}", steps_to_do=left, steps=total)
+        self.describe_data()
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        say(
+            f"batch: {order.batch}, lanes: {order.lanes}, parameters: {parameters}, of which "
+            f"trained: {trained}",
+            batch=order.batch, lanes=order.lanes, parameters=parameters, trained=trained,
+        )  # fmt: skip
+        # float32: all weights, AdamW's two moments of those that are trained and, with a moving
+        # average, a copy of all weights.
+        copies = 1 if config.ema_decay is None else 2
+        checkpoint = 4 * (copies * parameters + 2 * trained)
+        sizes = {"checkpoints": checkpoint * (config.keep + 1)} | self.exported_bytes(model)
+        parts = " and ".join(f"{bytes_text(size)} of {name}" for name, size in sizes.items())
+        say(
+            f"bytes to write: about {parts}, free: {storage.free_text(config.out)}",
+            bytes_to_write=sizes,
+            free_bytes=storage.free_bytes(config.out),
+        )
+
+
+def train_as_planned(
+    planned: TrainingPlan[Any],
+    process: Process,
+    trainer: Trainer[BatchT],
+    to_examples: Callable[[Iterable[dict[str, Any]]], Iterator[BatchT]],
+    *,
+    finish: Callable[[dict[str, Any]], dict[str, Any]],
+    after_step: Callable[[int], None] | None = None,
+) -> None:
+    """Train to the last step, together with the other processes, and say what was done.
+
+    Args:
+        planned: the run.
+        process: which of the processes this is.
+        trainer: see `trainer_of`.
+        to_examples: see `stream.batches`.
+        finish: see `trainer.train_into`.
+        after_step: see `Trainer.train`.
+    """
+    config, world = planned.config, process.world
+    counts = train_into(
+        trainer,
+        lambda steps: batches(
+            planned.train,
+            planned.order,
+            to_examples,
+            steps=steps,
+            workers=config.workers,
+            world=world,
+            pin_memory=process.device.type == "cuda",
+            cache=config.cache_config(),
+            ledger=trainer.ledger,
+        ),
+        process.stop,
+        record=planned.record,
+        prepared=process.prepared,
+        finish=finish,
+        after_step=after_step,
+    )
+    if world.leads:
+        say(f"{config.out}: {in_words(counts)}", out=config.out, **counts)
+
+
+def trainer_of(
+    planned: TrainingPlan[Any], task: Task[BatchT], world: World, ledger: RunLedger | None
+) -> Trainer[BatchT]:
+    """Return what trains a task as planned.
+
+    Args:
+        planned: the run.
+        task: what is trained.
+        world: the processes that train it.
+        ledger: see `stream.batches`.
+    """
+    config, clock = planned.training, planned.clock
+    return Trainer(planned.config.folder, task, config, clock, world=world, ledger=ledger)
+
+
+def stage_record(stage: str, config: TrainingOptions, **inputs: Any) -> StageRecord:
+    """Return the record of a run, `config.json`: what must not change between its parts."""
+    url = storage.join(config.out, CONFIG_NAME)
+    return StageRecord(url=url, stage=stage, config=config, inputs=inputs)
 
 
 def with_frozen_choices(config: ConfigT, *names: str) -> ConfigT:
@@ -25,9 +199,9 @@ def with_frozen_choices(config: ConfigT, *names: str) -> ConfigT:
 
     Args:
         config: with None or "auto" where a choice is open.
-        names: of the options that may be.
+        names: of the options that may be open.
     """
-    previous = read_record(storage.join(config.out, "config.json")) or {"content": {}}
+    previous = read_record(storage.join(config.out, CONFIG_NAME)) or {"content": {}}
     frozen: dict[str, Any] = {
         name: previous["content"][name]
         for name in names
@@ -53,37 +227,3 @@ def order_choice(config: TrainingOptions) -> OrderChoice:
 def ledger_of(config: TrainingOptions, what: str, images: int) -> RunLedger:
     """Return where a run notes which of its images cannot be decoded; see `RunLedger`."""
     return RunLedger(config.folder, what, images=images, fraction=config.max_bad_fraction)
-
-
-def say_steps_to_do(folder: Path, total_steps: int) -> None:
-    """Say how many steps are left from the newest checkpoint on."""
-    newest = newest_checkpoint(folder)
-    left = max(0, total_steps - (newest[0] if newest else 0))
-    say(f"steps to do: {left} of {total_steps}", steps_to_do=left, steps=total_steps)
-
-
-def say_images(learnt: int, scored: int, classes: int | None) -> None:
-    """Say how many images there are, and of how many classes."""
-    say(
-        f"images: {learnt} to learn from, {scored} to score on, classes: {classes}",
-        images={"train": learnt, "val": scored},
-        classes=classes,
-    )
-
-
-def say_sizes(batch: int, lanes: int, parameters: int, *, trained: int | None = None) -> None:
-    """Say what a step takes and, where not all of a model is trained, how much of it is."""
-    some = "" if trained is None else f", of which trained: {trained}"
-    said = f"batch: {batch}, lanes: {lanes}, parameters: {parameters}{some}"
-    say(said, batch=batch, lanes=lanes, parameters=parameters, trained=trained or parameters)
-
-
-def say_space(out: str, **sizes: int) -> None:
-    """Say how many bytes checkpoints and the like will take at most, and how many are free."""
-    parts = " and ".join(f"{bytes_text(size)} of {name}" for name, size in sizes.items())
-    free = storage.free_text(out)
-    say(
-        f"bytes to write: about {parts}, free: {free}",
-        bytes_to_write=sizes,
-        free_bytes=storage.free_bytes(out),
-    )

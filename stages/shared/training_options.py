@@ -1,6 +1,4 @@
-"""Options that every training stage has, and what they must be; loads no torch.
-
-Start a training stage: its processes, and what ends them in order.
+"""Options that every training stage has, and how such a stage starts its processes.
 
 Imports no torch before a stop signal can end the process at once.
 """
@@ -222,8 +220,25 @@ def require_warmup(warmup_epochs: float | None, epochs: float) -> None:
         )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Process:
+    """What one of the processes that train together is given.
+
+    Attributes:
+        device: of this process.
+        world: all processes.
+        stop: asked after each step.
+        prepared: called when all are ready, before the first of them writes anything.
+    """
+
+    device: "torch.device"
+    world: "World"
+    stop: StopRequest
+    prepared: Callable[[], None]
+
+
 ConfigT = TypeVar("ConfigT", bound=TrainingOptions)
-Train = Callable[[ConfigT, "torch.device", "World", StopRequest, Callable[[], None]], None]
+Train = Callable[[ConfigT, Process], None]
 
 
 def run_training(stage: str, config: ConfigT, load: Callable[[], Train[ConfigT]]) -> None:
@@ -232,8 +247,7 @@ def run_training(stage: str, config: ConfigT, load: Callable[[], Train[ConfigT]]
     Args:
         stage: the command.
         config: its configuration.
-        load: imports and returns the function that trains: given the configuration, the device, all
-            processes, the request to stop, and what to call before anything is written.
+        load: imports and returns the function that trains.
     """
     config.count_processes()
     if config.processes is not None:
@@ -248,4 +262,4 @@ def run_training(stage: str, config: ConfigT, load: Callable[[], Train[ConfigT]]
 
         train, device = load(), local_device(pick_device(config.device))
         with joined_world(device) as world:
-            train(config, device, world, stop, preparing.close)
+            train(config, Process(device=device, world=world, stop=stop, prepared=preparing.close))

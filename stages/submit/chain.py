@@ -1,6 +1,6 @@
-"""What `submit` settles: which jobs a recipe makes, with which options, and what is left of each.
+"""Plan what `submit` does: which jobs a recipe makes, with which options, and what is left of each.
 
-Whatever a job would refuse to do is refused here, as far as what it reads is there already.
+What a job would refuse is refused here, before it is submitted, if its inputs are there already.
 """
 
 import dataclasses
@@ -47,8 +47,8 @@ class Job:
 
     Attributes:
         name: one of `JOBS`.
-        options: words of the stage's command line, but for the recipe.
-        on_gpu: whether it wants the site's GPUs.
+        options: words of the stage's command line, without the recipe.
+        on_gpu: whether it needs GPUs.
         run: the run folder that it writes, where it trains.
         parts: into how many tasks the whole is divided, where it is an array.
         tasks: those of them that have something left to do.
@@ -65,7 +65,7 @@ class Job:
 def jobs_left(config: "Submit") -> list[Job]:
     """List the jobs that are not done, in the order in which they wait for each other.
 
-    What follows a job that is left is left, too: its input will change, or is not there yet.
+    All jobs after one that is left are left, too: their input will change, or is not there yet.
 
     Raises:
         ConfigError: the recipe lacks a stage, or options do not fit.
@@ -87,7 +87,7 @@ def jobs_left(config: "Submit") -> list[Job]:
 
 
 def _require_torchrun() -> None:
-    """Refuse a torchrun that would end at options which the scripts give it.
+    """Refuse a torchrun that does not know the options that the scripts give it.
 
     Raises:
         ConfigError: it is too old.
@@ -104,7 +104,7 @@ Link = tuple[Callable[[], list[Job]], Callable[[], bool]]
 
 
 def _links(config: "Submit", sections: dict[str, Any]) -> Iterator[Link]:
-    """Yield each stage's jobs and whether there is nothing left of it, neither looked at yet."""
+    """Yield two functions for each stage: its jobs, and whether it is done."""
     yield _extraction(config)
     yield _packing(config)
     images, run = config.absolute(config.images), str(config.folder / "run")
@@ -134,7 +134,7 @@ def _links(config: "Submit", sections: dict[str, Any]) -> Iterator[Link]:
 
 def _extraction(config: "Submit") -> Link:
     words = ("--images", config.absolute(config.images), "--out", config.store)
-    # As the first of its jobs, where what a machine would settle for itself must be settled.
+    # As its first job does: this must not depend on the machine that a job runs on.
     wanted = _configured(config, ExtractTargets, extract_targets.command, (*words, "--init"))
 
     if wanted.precision == "auto" and not storage.exists(storage.join(wanted.out, "zarr.json")):
@@ -153,7 +153,7 @@ def _extraction(config: "Submit") -> Link:
         fits = parse_codec(wanted.codec).needs_fit
         return [
             Job(name="init", options=words, on_gpu=fits),
-            # A store that lacks but its last word gets it of any task.
+            # Where only the record is not done yet, any task completes it.
             Job(
                 name="extract",
                 options=words,

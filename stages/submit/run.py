@@ -1,4 +1,4 @@
-"""What `submit` does: writes the scripts and hands Slurm those of jobs that are left."""
+"""Write the scripts of the jobs that are left, and submit them to Slurm."""
 
 import shlex
 from typing import TYPE_CHECKING
@@ -42,7 +42,7 @@ def submit(config: "Submit") -> None:
         return
     names, queued = [job_name(config, job) for job in jobs], queued_jobs(name_ending(config))
     _refuse_other_parts(jobs, set(queued).difference(names))
-    # What waits in the queue waits for what is before it, or has seen it end well.
+    # A queued job waits for those before it, or they have ended well.
     last = max((number for number, name in enumerate(names) if name in queued), default=0)
     _write(config, jobs)
     ids: list[str] = []
@@ -58,8 +58,8 @@ def submit(config: "Submit") -> None:
         elif number < last or (there.jobs and not tasks):
             say(f"{job.name}: {', '.join(there.jobs)} is in the queue already")
             queueing[job.name] = list(there.jobs)
-            # An array that has lost a task never succeeds as a whole. What follows refuses what is
-            # not done.
+            # An array of which a task failed never succeeds as a whole; the next job itself refuses
+            # input that is not done.
             after, after_any = ((), there.jobs) if tasks is not None else (there.jobs, ())
         else:
             script = script_path(config, job.name)
@@ -85,7 +85,7 @@ def describe(config: "Submit") -> None:
 
 
 def _refuse_other_parts(jobs: list[Job], others: set[str]) -> None:
-    """Refuse to divide anew what tasks in the queue do by another division.
+    """Refuse another number of parts than that of tasks in the queue.
 
     Raises:
         ConfigError: there are such tasks.

@@ -1,4 +1,4 @@
-"""Batch scripts out of the templates in `workflows/slurm`, which hold all that is no option."""
+"""Batch scripts, made from the templates in `workflows/slurm` and the options."""
 
 import hashlib
 import shlex
@@ -25,7 +25,7 @@ class BatchTemplate(string.Template):
 
 
 def name_ending(config: "Submit") -> str:
-    """Return what the names of all jobs of an output folder end in, and no others'."""
+    """Return the ending of the names of all jobs of an output folder, and of no others."""
     return f"-{content_hash({'out': str(config.folder)})[:8]}"
 
 
@@ -41,13 +41,13 @@ def script_path(config: "Submit", job: str) -> Path:
 
 
 def recipe_copy(config: "Submit") -> Path:
-    """Return where the recipe is kept for its jobs, whatever becomes of the one that was given."""
+    """Return the path of the jobs' own copy of the recipe."""
     digest = hashlib.sha256(config.recipe_file.read_bytes()).hexdigest()[:8]
     return config.folder / "slurm" / f"recipe-{digest}.yaml"
 
 
 def log_folder(config: "Submit") -> Path:
-    """Return where jobs write what they say."""
+    """Return the folder of the jobs' output."""
     return config.folder / "slurm" / "logs"
 
 

@@ -13,8 +13,8 @@ class Transcode(DaskOptions):
     """Decode the targets of the store SOURCE and store them in OUT by another codec.
 
     No teacher runs. A codec that needs fitting is fitted to the first images by the hash of their
-    keys, and goes into OUT. Killed or stopped, run the same command again: finished units are kept.
-    --scheduler or --processes have Dask workers do the units.
+    keys, and stored in OUT. If the command is killed or stopped, run it again: finished units are
+    kept. With --scheduler or --processes, Dask workers do the units.
     """
 
     source: str = argument()
@@ -54,7 +54,7 @@ class Transcode(DaskOptions):
     )
     overwrite: bool = option(
         default=False,
-        help="Replace targets of another codec or source, and fit the codec anew.",
+        help="Replace targets of another codec or source, and fit the codec again.",
         role="execution",
         group="Output",
     )
@@ -69,7 +69,7 @@ def run(config: Transcode) -> None:
 
 
 def dry_run(config: Transcode) -> None:
-    """Say how many units are left and what they will take."""
+    """Print how many units are left and how many bytes they will take."""
     from stages.transcode.plan import describe
 
     describe(config)

@@ -1,6 +1,6 @@
-"""What `transcode` settles from its options: the stores, the codec, the units that are left.
+"""Plan `transcode`: the stores, the codec, and the units that are left.
 
-Apart from the options because it imports torch, which `--help` must not.
+This is separate from the options since it imports torch, which `--help` must not do.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,16 +26,17 @@ Done = tuple[Unit, Mark]
 
 
 class Plan(NamedTuple):
-    """What there is and what is wanted.
+    """The store that is read, and the store that is written.
 
     Attributes:
-        identity: of the store that is read.
-        record: likewise.
-        units: its finished units, those of the views that are wanted.
-        views: how many those are.
-        spec: the codec that is wanted.
-        existing: identity of the store that is written, to be gone on with; None for a new one.
-        wanted: what it will be, but for the hash of arrays that are not fitted yet.
+        identity: identity of the store that is read.
+        record: its record.
+        units: its finished units of the wanted views.
+        views: number of wanted views.
+        spec: the wanted codec.
+        existing: identity of an existing store that is continued; None for a new one.
+        wanted: identity of the store that is written; the hash of arrays that are not fitted yet is
+            a stand-in.
     """
 
     identity: Identity
@@ -48,11 +49,11 @@ class Plan(NamedTuple):
 
     @property
     def extent(self) -> dict[str, object]:
-        """The full list of units, in the record's words."""
+        """The full list of units, as the record has it."""
         return {**self.record.extent, "views": self.views}
 
     def left(self, out: str, identity: Identity) -> dict[Unit, str]:
-        """Say which units are to be done in a store of an identity, and why."""
+        """Return which units must be done in a store of an identity, and why."""
         marks, wanted = read_marks(out, self.views, objects=False), content_hash(identity)
         reasons = {
             unit: why_not_transcoded(unit, marks, wanted, source) for unit, source in self.units
@@ -61,7 +62,7 @@ class Plan(NamedTuple):
 
 
 def describe(config: "Transcode") -> None:
-    """Say how many units are left and what they will take."""
+    """Print how many units are left and how many bytes they will take."""
     plan = make_plan(config)
     left = plan.left(config.out, plan.wanted)
     done = len(plan.units) - len(left)
@@ -84,7 +85,7 @@ def describe(config: "Transcode") -> None:
 
 
 def make_plan(config: "Transcode") -> Plan:
-    """Settle what is to be done.
+    """Read the stores and decide what must be done.
 
     Raises:
         ConfigError, DataError, MissingDataError, MismatchError: the stores and options do not fit
@@ -124,7 +125,7 @@ def _is_one_place(first: str, second: str) -> bool:
 
 
 def _bytes_of(config: "Transcode", plan: Plan, left: list[Done]) -> int:
-    """Count what units will take in the store, and what is around them."""
+    """Count the bytes of units in the store, and of the groups around them."""
     if not left:
         return 0
     store, units = StoreSize(plan.wanted), stored_units(config.source, left, workers=config.workers)

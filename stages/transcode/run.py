@@ -1,6 +1,6 @@
-"""What `transcode` does: fits the codec, does the units, keeps the store's record.
+"""Run `transcode`: fit the codec, do the units, and write the store's record.
 
-Apart from the options because it imports torch, which `--help` must not.
+This is separate from the options since it imports torch, which `--help` must not do.
 """
 
 import contextlib
@@ -40,8 +40,8 @@ def transcode(config: "Transcode", stop: StopRequest) -> None:
     if plan.existing is not None and _nothing_to_do(config, plan):
         say_nothing_to_do(config.out, f"{len(plan.units)} units are done")
         return
-    if not config.on_dask:  # whose workers have devices of their own
-        pick_device(config.device)  # to refuse one that is not there before anything is written
+    if not config.on_dask:  # Dask workers have devices of their own
+        pick_device(config.device)  # refuse a missing device before anything is written
     source = read_store_codec(config.source, plan.identity)
     if plan.existing is None:
         codec = new_codec(config.source, plan.units, source, plan.spec, stop)
@@ -65,7 +65,7 @@ def transcode(config: "Transcode", stop: StopRequest) -> None:
 
 
 def _nothing_to_do(config: "Transcode", plan: Plan) -> bool:
-    """Tell whether the record says "done" of all these units, or of more views of them."""
+    """Tell whether the record is "done" for all these units, or for more views of them."""
     try:
         there = read_store_record(config.out, plan.wanted)
     except MissingDataError:
@@ -115,7 +115,7 @@ def _do(config: "Transcode", spec: TranscodingSpec, units: list[Done], stop: Sto
 
 
 def _finish(config: "Transcode", plan: Plan, record: StageRecord, *, done_now: int) -> None:
-    """Say that the store is done or, where the one that was read is not, what is missing."""
+    """Set the record to "done"; if the source is not finished, print what is missing."""
     missing = len(plan.record.units(plan.views)) - len(plan.units)
     if missing:
         said = f"{done_now} units done now; {missing} units are not in {config.source} yet"

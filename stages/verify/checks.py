@@ -1,4 +1,4 @@
-"""The checks of `verify`: every unit's objects, and a sample of targets by the live teacher."""
+"""The checks of `verify`: every unit's objects, and a sample of targets with the live teacher."""
 
 import contextlib
 import logging
@@ -34,7 +34,7 @@ Faults = dict[Unit, list[str]]
 def check_units(
     store: StoreParts, units: Sequence[Unit], stop: StopRequest
 ) -> tuple[Faults, dict[Unit, Mark], int]:
-    """Check units one by one: what is wrong, the marks of sound ones, and names nobody knows."""
+    """Check units; return faults, the marks of sound units, and the number of extra files."""
     images, config = store.images, store.config
     spec = CheckingSpec(
         store=store.url,
@@ -59,7 +59,7 @@ def check_units(
             found[unit] = finding
             logger.info("%s: %s", unit.path, "; ".join(finding.faults) or "sound")
             bar.update(1)
-    # In the order of units, whoever was done first.
+    # In the order of the units, not in the order in which they were checked.
     faults = {unit: list(found[unit].faults) for unit in units if found[unit].faults}
     marks = {unit: mark for unit in units if (mark := found[unit].mark) is not None}
     extra = extra_units(store.url, store.units, store.views)
@@ -74,7 +74,7 @@ def check_units(
 def check_sample(
     store: StoreParts, units: Sequence[tuple[Unit, Mark]], stop: StopRequest
 ) -> tuple[list[Comparison], Faults]:
-    """Recompute a sample of targets; what cannot be compared is a fault of its unit."""
+    """Recompute a sample of targets; a target that cannot be compared is a fault of its unit."""
     config, images = store.config, store.images
     sample = draw_sample(units, config.sample, config.seed)
     if images is None or not sample:

@@ -1,4 +1,4 @@
-"""`milan-pipeline verify`: is a target store what it says, object by object, target by target?"""
+"""`milan-pipeline verify`: check every object of a target store, and a sample of its targets."""
 
 import dataclasses
 
@@ -13,10 +13,10 @@ from stages.shared.dask_options import DaskOptions
 class Verify(DaskOptions):
     """Check every object of a target store, and a random sample of its targets by the live teacher.
 
-    Ends with 1 and names the units that are not sound; --repair extracts just those again. What is
-    not given is taken from the store's record: images, teacher, weights. A transcoded store is not
-    repaired: run transcode again. --scheduler or --processes have Dask workers check units; what
-    the teacher does is done here.
+    If units are not sound, the exit code is 1 and the units are named; --repair extracts only those
+    again. Images, teacher and weights that are not given are taken from the store's record. A
+    transcoded store cannot be repaired: run transcode again. With --scheduler or --processes, Dask
+    workers check units; the teacher runs here.
     """
 
     targets: str = option(help="Target store.", group="Input", role="execution")
@@ -40,16 +40,15 @@ class Verify(DaskOptions):
     )
     sample: int = option(
         64,
-        help="Targets that the teacher recomputes; 0: none.",
+        help="Number of targets that the teacher recomputes; 0: none.",
         least=0,
         group="Scoring",
         unit="targets",
     )
     min_cosine: float = option(
         0.99,
-        help="Smallest cosine that is accepted, of any token. With a fitted codec (high, vector, "
-        "transform, …) a token may be as far from the teacher's as the codec would now put it, and "
-        "farther by the angle of this cosine.",
+        help="Smallest cosine of a token that is accepted. With a fitted codec (high, vector, "
+        "transform, …), the codec's own error is allowed, and beyond it the angle of this cosine.",
         group="Scoring",
         unit="cosine",
     )
@@ -79,7 +78,7 @@ class Verify(DaskOptions):
 
 
 def run(config: Verify) -> None:
-    """Check, repair if asked to, and fail if anything is left that is not sound."""
+    """Check, repair if asked to, and fail if a unit is still not sound."""
     from stages.verify.report import verify
 
     with stop_request() as stop:

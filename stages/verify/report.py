@@ -1,6 +1,6 @@
-"""What `verify` finds, and how it says so.
+"""Run `verify` and print what it finds.
 
-Apart from the options because it imports torch, which `--help` must not.
+This is separate from the options since it imports torch, which `--help` must not do.
 """
 
 import dataclasses
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 NAMED_UNITS = 10
 ROUNDING = 1e-6
-"""Of cosines in float32: equal vectors may have one below 1."""
+"""Rounding error of cosines in float32: that of equal vectors may be below 1."""
 
 
 def verify(config: "Verify", stop: StopRequest) -> None:
     """Check a store; repair it if asked to.
 
     Raises:
-        DataError: something is not sound; every unit and reason was printed before.
+        DataError: a unit is not sound; every unit and reason was printed before.
         ConfigError, MissingDataError, MismatchError: images or teacher are not those of the store.
         InterruptedRunError: a stop was asked for.
     """
@@ -50,7 +50,7 @@ def verify(config: "Verify", stop: StopRequest) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Findings:
-    """What a check of some units found."""
+    """The result of checking some units."""
 
     units: int
     targets: int
@@ -66,7 +66,7 @@ class _Findings:
 
     @classmethod
     def of(cls, store: StoreParts, units: Sequence[Unit], stop: StopRequest) -> "_Findings":
-        """Check the structure of units, then a sample of those that are sound."""
+        """Check the structure of units, then a sample of the targets in sound units."""
         faults, marks, extra = check_units(store, units, stop)
         live, wrong = check_sample(store, list(marks.items()), stop)
         for comparison in [] if store.lossy_before else live:
@@ -91,20 +91,20 @@ class _Findings:
 
     @property
     def fidelity(self) -> float | None:
-        """Mean cosine of the store's precision to fp32; None where that was not compared."""
+        """Mean cosine of targets in the store's precision to fp32; None if not compared."""
         if self.precision == "fp32" or not self.live:
             return None
         return sum(comparison.fidelity for comparison in self.live) / len(self.live)
 
     @property
     def codec_fidelity(self) -> float | None:
-        """Mean cosine of stored to recomputed targets; None where none was recomputed."""
+        """Mean cosine of stored to recomputed targets; None if none were recomputed."""
         if not self.live:
             return None
         return sum(comparison.codec_fidelity for comparison in self.live) / len(self.live)
 
     def after(self, again: "_Findings", repaired: Iterable[Unit]) -> "_Findings":
-        """Return what is left of these findings once some units were repaired and checked again."""
+        """Return these findings, updated by units that were repaired and checked again."""
         left = {unit: why for unit, why in self.faults.items() if unit not in set(repaired)}
         return dataclasses.replace(
             self, faults=left | again.faults, targets=self.targets + again.targets,
@@ -112,7 +112,7 @@ class _Findings:
         )  # fmt: skip
 
     def lines(self) -> Iterator[str]:
-        """Yield the findings in words."""
+        """Yield the findings as lines for the terminal."""
         for unit, reasons in self.faults.items():
             for reason in reasons:
                 yield f"{unit.path}: {reason}"
@@ -140,7 +140,7 @@ class _Findings:
             yield f"{self.precision} against fp32: mean cosine {self.fidelity:.6f}"
 
     def document(self) -> dict[str, Any]:
-        """Return the JSON object: counts, reasons by unit, and the sample's figures or null."""
+        """Return the JSON object: counts, reasons by unit, and figures of the sample or null."""
         return {
             "units": self.units,
             "targets": self.targets,
@@ -153,7 +153,7 @@ class _Findings:
         }
 
     def raise_if_unsound(self, url: str) -> None:
-        """Fail if anything is left that is not sound."""
+        """Fail if a unit is not sound, or if the precision is too far from fp32."""
         if self.faults:
             named = ", ".join(unit.path for unit in list(self.faults)[:NAMED_UNITS])
             raise DataError(
@@ -167,7 +167,7 @@ class _Findings:
             )
 
     def _remedy(self) -> str:
-        """Say what mends the faults: of a shard that is not as it was, no unit is repaired."""
+        """Return what repairs the faults; units of a shard that changed cannot be repaired."""
         if self.is_transcoded:
             return "delete their marks, those in its folder done, and run transcode again"
         repaired = len(self.faults.keys() & self.repairable)

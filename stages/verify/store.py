@@ -1,4 +1,4 @@
-"""What `verify` needs to know of a store: its units, images, teacher, and how to extract again."""
+"""What `verify` needs of a store: units, images, teacher, and how to extract units again."""
 
 import dataclasses
 import functools
@@ -53,7 +53,7 @@ class StoreParts:
 
     @property
     def lossy_before(self) -> str | None:
-        """Name the fitted codec that the targets went through before the store's, if they did."""
+        """The fitted codec that the targets went through before that of the store, if any."""
         before = self.identity.get(TRANSCODED_FROM)
         while before is not None and before["name"] not in FITTED:
             before = before.get(TRANSCODED_FROM)
@@ -61,7 +61,7 @@ class StoreParts:
 
     @functools.cached_property
     def units(self) -> list[Unit]:
-        """The units of the last extraction; of the image shards as they are now, where known."""
+        """The units of the last extraction, with their present image shards if these are known."""
         now = {shard.stem: shard for shard in self.images.shards} if self.images else {}
         return [
             dataclasses.replace(unit, shard=now.get(unit.shard.stem, unit.shard))
@@ -73,7 +73,7 @@ class StoreParts:
         """The teacher that the targets were made with.
 
         Raises:
-            ConfigError: it is a folder or file that is not here.
+            ConfigError: it is a folder or file that is not on this machine.
         """
         spec = self.extraction.teacher_spec
         folder = spec.name.removeprefix("local-dir:")
@@ -95,7 +95,7 @@ class StoreParts:
         """The live teacher, in the store's precision.
 
         Raises:
-            MismatchError: it is another one than the store's; each field is named.
+            MismatchError: it is not the store's teacher; the message names each field.
         """
         teacher = self._load(self.spec)
         parts = {name: self.identity[name] for name in ("teacher", "preprocessing")}
@@ -107,18 +107,18 @@ class StoreParts:
 
     @functools.cached_property
     def reference(self) -> Teacher | None:
-        """The teacher in fp32; None where the store's is that."""
+        """The teacher in fp32; None if the store's teacher is in fp32."""
         if self.spec.precision == "fp32":
             return None
         return self._load(dataclasses.replace(self.spec, precision="fp32"))
 
     def repaired(self, units: Sequence[Unit], stop: StopRequest) -> list[Unit]:
-        """Extract units again; those whose image shard is not as it was are left alone.
+        """Extract units again, except for those whose image shard has changed.
 
         Raises:
             MissingDataError: the images are not here.
             MismatchError: the teacher, or the record's options, are not those of the store.
-            InterruptedRunError: a stop was asked for; units repaired so far stay so.
+            InterruptedRunError: a stop was asked for; units that are repaired stay repaired.
         """
         images = self.images
         if images is None:
@@ -133,16 +133,16 @@ class StoreParts:
         require_same(self.identity, wanted, what=self.url, remedy=remedy)
         job = spec.job(images, self.teacher, self.identity)
         budget = BadImageBudget(fraction=self.extraction.max_bad_fraction, images=images.samples)
-        # One by one, so that what ends this leaves the units that follow as they were.
+        # One by one, so that an interruption leaves the units after it unchanged.
         for unit in left:
             stop.raise_if_asked("repaired units stay so")
-            revoke(self.url, unit)  # or the loop would take it for done
+            revoke(self.url, unit)  # otherwise the loop takes it for done
             for _ in extract_units(job, [unit], budget, stop):
                 pass
         return left
 
     def repairable(self, units: Sequence[Unit]) -> list[Unit]:
-        """Return the units whose image shard is as it was; all, where the images are not here."""
+        """Return the units whose image shard has not changed; all, if there are no images here."""
         if self.images is None:
             return list(units)
         recorded = {unit.path: unit.shard.sha256 for unit in self._recorded}
@@ -165,7 +165,7 @@ class StoreParts:
 
 
 def _extraction(config: "Verify", recorded: dict[str, Any]) -> ExtractTargets:
-    """Rebuild the options of the last extraction, with what was given here in their place."""
+    """Rebuild the options of the last extraction; options that were given here replace them."""
     known = {field.name for field in dataclasses.fields(ExtractTargets)}
     values = {name: value for name, value in recorded.items() if name in known}
     if config.teacher is not None:

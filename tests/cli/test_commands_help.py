@@ -7,7 +7,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from milan_pipeline.cli.commands import LOUDNESS, StageCommand, stage_command
+from milan_pipeline.cli.commands import VERBOSITY, StageCommand, stage_command
 from milan_pipeline.cli.main import group
 from milan_pipeline.cli.options import GROUPS
 from milan_pipeline.cli.recipes import PIPELINE, STAGES_GROUP, in_pipeline_order, stage_names
@@ -56,7 +56,7 @@ def configured(command: StageCommand) -> object:
     if [program, *words[:1]] != ["milan-pipeline", command.name]:
         raise ValueError(f"{command.example!r} is not one of {command.name}")
     values = command.make_context(str(command.name), words[1:]).params
-    general = {"as_json", "dry_run_asked", *LOUDNESS}
+    general = {"as_json", "dry_run_asked", *VERBOSITY}
     return command.config_class(**{k: v for k, v in values.items() if k not in general})
 
 

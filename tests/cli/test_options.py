@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.main import group
 from milan_pipeline.cli.options import arguments, option, require_least
-from milan_pipeline.cli.recipes import read_config
+from milan_pipeline.cli.recipes import read_options
 from milan_pipeline.errors import ConfigError
 from tests.support.cli import Bake
 
@@ -111,8 +111,8 @@ def test_options_are_borrowed_from_sections_of_other_stages(tmp_path: Path) -> N
     path = tmp_path / "bake.yaml"
     path.write_text("{index: {heat: 200, kind: nut, flour: rye}, bake: {kind: plain}}")
     borrowed = {"index": ("heat", "kind"), "probe": ("cover",)}
-    assert read_config(path, Bake, "bake", borrowed=borrowed) == {"heat": "200", "kind": "plain"}
-    assert read_config(path, Bake, "bake") == {"kind": "plain"}
+    assert read_options(path, Bake, "bake", borrowed=borrowed) == {"heat": "200", "kind": "plain"}
+    assert read_options(path, Bake, "bake") == {"kind": "plain"}
 
 
 def test_the_command_line_wins(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_bad_values_are_wrong_usage(tmp_path: Path, text: str) -> None:
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(ConfigError, match="is not plain YAML"):
-        read_config(tmp_path / "c.yaml", Bake, "bake")
+        read_options(tmp_path / "c.yaml", Bake, "bake")
 
 
 def stage_commands() -> dict[str, click.Command]:

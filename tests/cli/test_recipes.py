@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from milan_pipeline.cli.recipes import find_recipe, read_document, read_sections, recipe_names
+from milan_pipeline.cli.recipes import find_recipe, read_sections, read_yaml, recipe_names
 from milan_pipeline.errors import ConfigError
 
 
@@ -67,4 +67,4 @@ def test_whatever_yaml_raises_is_one_sentence(text: str, tmp_path: Path) -> None
     path = tmp_path / "strange.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"strange\.yaml is not plain YAML"):
-        read_document(path)
+        read_yaml(path)

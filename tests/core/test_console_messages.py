@@ -102,7 +102,7 @@ def test_other_processes_are_told_to_speak_alike() -> None:
     heard: list[list[str]] = []
 
     def listen(_: Bake) -> None:
-        heard.append(console.manner_words())
+        heard.append(console.output_words())
 
     for words in ([], ["--quiet"], ["--verbose", "--json"], ["--debug"]):
         assert told(*words, run=listen).exit_code == 0

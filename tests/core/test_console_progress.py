@@ -11,14 +11,14 @@ import termios
 import pytest
 
 from milan_pipeline.core import console
-from milan_pipeline.core.console import Loudness, progress_bar, speaking
+from milan_pipeline.core.console import Verbosity, output, progress_bar
 
 
-def seen(monkeypatch: pytest.MonkeyPatch, columns: int, loudness: Loudness) -> str:
+def seen(monkeypatch: pytest.MonkeyPatch, columns: int, verbosity: Verbosity) -> str:
     """Return what a terminal of some width is sent by a bar of a long run with a note in it."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    with os.fdopen(theirs, "w") as terminal, speaking(loudness):
+    with os.fdopen(theirs, "w") as terminal, output(verbosity):
         monkeypatch.setattr(sys, "stderr", terminal)
         with progress_bar("extract-targets", total=1_281_167) as bar:
             bar.update(4096)
@@ -34,7 +34,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, columns: int, loudness: Loudness) -> s
 
 @pytest.mark.parametrize("columns", [200, 80, 40, 20])
 def test_a_bar_is_one_line(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
-    text = seen(monkeypatch, columns, Loudness.NORMAL)
+    text = seen(monkeypatch, columns, Verbosity.NORMAL)
     drawn = re.split(r"[\r\n]+", text)
     assert max(map(len, drawn)) <= columns
     assert sum(line.strip() == "a note in between" for line in drawn) == 1
@@ -44,7 +44,7 @@ def test_a_bar_is_one_line(monkeypatch: pytest.MonkeyPatch, columns: int) -> Non
 
 
 def test_quiet_has_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert seen(monkeypatch, 80, Loudness.QUIET) == ""
+    assert seen(monkeypatch, 80, Verbosity.QUIET) == ""
 
 
 def test_no_bar_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

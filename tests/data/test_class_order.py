@@ -41,7 +41,7 @@ def classes_of(learnt: LabelledTable, steps: int) -> set[int]:
 
 
 def test_a_batch_of_class_folders_has_the_classes_of_a_random_draw(
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     as_listed = folder()
     learnt = as_listed.shuffled(0)
@@ -52,7 +52,7 @@ def test_a_batch_of_class_folders_has_the_classes_of_a_random_draw(
     assert classes_of_a_batch(as_listed, ORDER)[0] < 0.5 * drawn
     assert len(classes_of(learnt, 15)) == CLASSES
     warn_of_class_order(learnt, ORDER, "tree")
-    assert capsys.readouterr().err == ""
+    assert caplog.messages == []
     assert len(classes_of(as_listed, 6)) < 0.6 * CLASSES  # so it was
 
 
@@ -70,13 +70,13 @@ def test_shards_are_read_as_they_lie() -> None:
     assert table(part).shuffled(1).parts == [part]
 
 
-def test_what_stays_sorted_is_told_with_the_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_stays_sorted_is_told_with_the_remedy(caplog: pytest.LogCaptureFixture) -> None:
     mixed = SORTED[keyed_generator("test").permutation(IMAGES)]
     for learnt in (table(shard(mixed)), table(shard(mixed[:1024] % 3))):
         warn_of_class_order(learnt, ORDER, "foreign")
-    assert capsys.readouterr().err == ""
+    assert caplog.messages == []
     warn_of_class_order(table(*map(shard, np.split(SORTED, 100))), ORDER, "foreign")
-    said = capsys.readouterr().err
-    assert said.startswith("Warning: --train foreign is sorted by class: the first batch of 1024")
+    (said,) = caplog.messages
+    assert said.startswith("--train foreign is sorted by class: the first batch of 1024")
     assert "drawn at random has 641" in said
     assert "pack-images" in said

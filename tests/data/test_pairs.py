@@ -193,7 +193,7 @@ def test_targets_of_an_older_image_shard_are_refused(tmp_path, on_missing):
     ("found", "reason"),
     [
         ("other", "the identity_hash of view-01/targets-1-y.tar is 'other' and 'ours' that of"),
-        (None, "lists view-01/targets-1-y.tar without the identity_hash of its targets"),
+        (None, "the identity_hash of view-01/targets-1-y.tar is None and 'ours' that of"),
     ],
 )
 def test_targets_of_another_identity_are_refused(images, tmp_path, found, reason):

@@ -103,7 +103,7 @@ def test_a_store_that_is_gone_is_named(remote, monkeypatch, waits):
         raise TimeoutError
 
     monkeypatch.setattr(type(fsspec.filesystem("memory")), "cat_file", cat_file)
-    with pytest.raises(StorageError, match=rf"pairs/x\.tar cannot be read, {TRIES} times over"):
+    with pytest.raises(StorageError, match=rf"pairs/x\.tar cannot be read: {TRIES} tries failed"):
         read(remote)
 
 

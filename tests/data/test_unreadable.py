@@ -11,7 +11,7 @@ from milan_pipeline.data.image_table import open_images
 from milan_pipeline.data.loader import join
 from milan_pipeline.data.order import OrderConfig
 from milan_pipeline.data.stream import SampleSource, batches
-from milan_pipeline.data.unreadable import RunLedger, spare_places
+from milan_pipeline.data.unreadable import RunLedger, replacement_places
 from milan_pipeline.errors import DataError
 from milan_pipeline.pretrain.pixel_data import ToPixelExamples
 from milan_pipeline.shards.manifest import load_manifest
@@ -115,16 +115,16 @@ def test_too_many_end_the_stream(table, tmp_path, workers):
 def test_images_none_of_which_can_be_decoded_end_the_stream(tmp_path, ledger):
     nothing = packed(tmp_path, {f"{number:03d}" for number in range(24)})
     ledger = RunLedger(tmp_path, "train", images=24, fraction=1)
-    with pytest.raises(DataError, match="not one of the images can be decoded; give others"):
+    with pytest.raises(DataError, match="none of the images can be decoded; give others"):
         list(stream(nothing, ledger))
 
 
-def test_spares_are_every_sample_once_from_one_that_is_drawn(table):
-    drawn = functools.partial(spare_places, table, key="a", seed=0)
+def test_replacements_are_every_sample_once_from_one_that_is_drawn(table):
+    drawn = functools.partial(replacement_places, table, key="a", seed=0)
     places = list(drawn(5))
     assert len({(place.shard, place.row) for place in places}) == len(places) == 24
     assert all((place.epoch, place.view) == (5, 0) for place in places)
     assert places == list(drawn(5))
     firsts = {next(drawn(epoch))[2:] for epoch in range(50)}
     assert len(firsts) > 15
-    assert {next(spare_places(table, 5, "a", seed))[2:] for seed in range(50)} != firsts
+    assert {next(replacement_places(table, 5, "a", seed))[2:] for seed in range(50)} != firsts

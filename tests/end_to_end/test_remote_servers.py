@@ -118,7 +118,7 @@ def test_a_web_server_without_ranges(tmp_path, monkeypatch):
 
 def test_a_web_server_that_is_gone_is_named(tmp_path, waits):
     pytest.importorskip("aiohttp")
-    with pytest.raises(StorageError, match=f"127.0.0.1:1/x cannot be read, {TRIES} times over"):
+    with pytest.raises(StorageError, match=f"127.0.0.1:1/x cannot be read: {TRIES} tries failed"):
         storage.read_bytes("http://127.0.0.1:1/x", 0, 5)
 
 

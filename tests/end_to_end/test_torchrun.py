@@ -140,7 +140,7 @@ def test_a_wrong_option_or_a_killed_process_ends_all_processes(shards, tmp_path)
         _, error = process.communicate(timeout=GIVE_UP)
     assert process.returncode == 1
     assert "Error: another process of the run ended" in error
-    assert "Error: process 1 was ended by SIGKILL, most often for want of memory" in error
+    assert "Error: process 1 was ended by SIGKILL, most often because memory ran out" in error
 
 
 def test_a_stop_that_comes_while_waiting_for_the_others_is_heeded_at_once(shards, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 
 from milan_pipeline.encoders.readers import read_encoder_description
-from milan_pipeline.evaluate.classification.model import read_description
+from milan_pipeline.evaluate.classification.model import read_classifier_description
 from milan_pipeline.evaluate.probe.feature_cache import _read as read_features
 from milan_pipeline.evaluate.results import read_scores
 from milan_pipeline.provenance.record import read_record
@@ -127,7 +127,7 @@ def test_what_a_run_keeps(tmp_path: Path) -> None:
         return arguments["model_name"], mean, std
 
     def classifier() -> Any:
-        found = read_description(str(tmp_path / "classifier.safetensors"))
+        found = read_classifier_description(str(tmp_path / "classifier.safetensors"))
         return found.image_size, found.mean, found.std, found.crop_pct, found.classes
 
     def whole() -> str:

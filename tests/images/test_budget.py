@@ -3,10 +3,10 @@
 import pytest
 
 from milan_pipeline.errors import DataError
-from milan_pipeline.images.budget import BadImageBudget
+from milan_pipeline.images.budget import BadImageBudget, Skipped
 
 
-def skipped(*keys: str) -> list[dict[str, str]]:
+def skipped(*keys: str) -> list[Skipped]:
     return [{"key": key, "reason": "r"} for key in keys]
 
 

@@ -121,7 +121,7 @@ def test_sixteen_bit_grey_is_scaled_not_clipped():
 def test_sixteen_bit_grey_of_mode_i_is_scaled(monkeypatch):
     """Older Pillow reads 16-bit PNGs as 32-bit integers."""
     grey = RNG.integers(0, 65536, (5, 6), dtype=np.int32)
-    monkeypatch.setattr(decode, "_open", lambda _data: Image.fromarray(grey))
+    monkeypatch.setattr(decode, "open_with_pillow", lambda _data: Image.fromarray(grey))
     assert (decode_rgb(b"")[..., 0] == grey >> 8).all()
 
 
@@ -275,7 +275,7 @@ JPEGS = {
 def by_pillow(data):
     """The pixels by Pillow alone; None where it refuses the file."""
     try:
-        with decode._open(data) as image:
+        with decode.open_with_pillow(data) as image:
             return np.asarray(image.convert("RGB"))
     except Exception:  # noqa: BLE001 - whatever a damaged file leads it to
         return None

@@ -9,6 +9,7 @@ import pytest
 
 from milan_pipeline.errors import ConfigError, MismatchError, MissingDataError
 from milan_pipeline.evaluate.results import write_scores
+from milan_pipeline.images.budget import Skipped
 from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.report.inspection import inspect_places
 from milan_pipeline.report.page import render
@@ -78,7 +79,7 @@ def test_a_page_of_images(image_shards: Path) -> None:
 
 
 def test_hostile_keys_and_reasons_are_text(tmp_path: Path) -> None:
-    skipped = ({"key": HOSTILE(1), "reason": HOSTILE(2)},)
+    skipped: tuple[Skipped, ...] = ({"key": HOSTILE(1), "reason": HOSTILE(2)},)
     store, images = make_store(tmp_path, images=6, side=2, key=HOSTILE, skipped=skipped)
     text = made(store, images=images, gallery=6)
     page = require_self_contained(text)

@@ -87,7 +87,7 @@ def test_what_was_used_last_is_evicted_last(tmp_path, source):
 
 def used(cache, file, piece, seconds):
     """Say when a piece was used, in place of a sleep."""
-    os.utime(cache._path(file, piece), (seconds, seconds))
+    os.utime(cache.path_of(file, piece), (seconds, seconds))
 
 
 def test_a_changed_shard_never_meets_old_pieces(tmp_path, source):

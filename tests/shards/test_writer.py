@@ -23,7 +23,7 @@ from milan_pipeline.shards import random_access
 from milan_pipeline.shards.manifest import Manifest, Shard, keys_of, load_index, load_manifest
 from milan_pipeline.shards.random_access import SampleReader
 from milan_pipeline.shards.sequential import index_shard, iterate_shard
-from milan_pipeline.shards.writer import Part, Sample, write_shard
+from milan_pipeline.shards.writer import MemberPart, Sample, write_shard
 from tests.support.pairs import KEY
 
 SAMPLES = st.lists(st.tuples(KEY, st.binary(max_size=1500)), max_size=6, unique_by=lambda s: s[0])
@@ -77,7 +77,8 @@ def shared(rows: list[tuple[str, bytes]], head: bytes = b"") -> list[Sample]:
     """Put samples into one member, behind a head."""
     ends = [len(head) + sum(len(data) for _, data in rows[: at + 1]) for at in range(len(rows))]
     parts = tuple(
-        Part(key, end - len(data), len(data)) for (key, data), end in zip(rows, ends, strict=True)
+        MemberPart(key, end - len(data), len(data))
+        for (key, data), end in zip(rows, ends, strict=True)
     )
     together = head + b"".join(data for _, data in rows)
     return [Sample(rows[0][0], {"bin": together, "txt": b"7"}, parts)] if rows else []

@@ -110,7 +110,7 @@ def test_what_is_not_there_or_not_known_is_refused(
     run_cli("codecs", *store, *plot, "--codec", "vector:bytes=25", code=2)
     assert "is more than int8 takes for targets of width 24" in read(capsys)
     run_cli("codecs", *store, "--plot", "x.pdf", code=2)
-    assert "--plot x.pdf is no name of a PNG; let it end in .png" in read(capsys)
+    assert "--plot x.pdf is not a PNG; use a name that ends in .png" in read(capsys)
     run_cli("codecs", *store, *plot, "--synthetic", "nan", code=2)
     run_cli("codecs", *store, *plot, "--samples", 0, code=2)
     run_cli("codecs", *store, "--plot", "http://example.com/x.png", code=1)

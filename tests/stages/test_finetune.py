@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from milan_pipeline.data.labelled import open_labelled
 from milan_pipeline.evaluate.classification.task import Classification
 from stages.finetune.command import Finetune
-from stages.finetune.plan import open_tables
+from stages.finetune.plan import open_class_tables
 from tests.support.cli import run_cli
 from tests.support.disturbances import at_loss_of
 from tests.support.finetune import SHORT, TINY_VIT, finetune, outcome, record, rows
@@ -236,14 +236,14 @@ def test_shards_are_scored_as_folders_are(whole, data, shards, tmp_path):
 def test_class_folders_are_mixed_to_learn_from_and_not_to_score_on(fraction, data):
     train, val = map(str, data)
     config = Finetune(encoder="x", train=train, val=val, out="x", label_fraction=fraction, seed=2)
-    learnt, scored = open_tables(config, scans=None)
+    drawn, scored = open_class_tables(config, scans=None)
     listed = open_labelled(train, kind="class").subset(fraction, 2).parts[0]
-    keys = [part.key(row) for part in (listed, *learnt.parts) for row in range(len(listed))]
+    keys = [part.key(row) for part in (listed, *drawn.parts) for row in range(len(listed))]
     before, after = keys[: len(listed)], keys[len(listed) :]
     assert before != after
     assert before == sorted(after)
-    assert learnt.class_count == 3
-    assert len({*learnt.parts[0].labels[:3].tolist()}) > 1
+    assert drawn.class_count == 3
+    assert len({*drawn.parts[0].labels[:3].tolist()}) > 1
     assert (scored.parts[0].labels == sorted(scored.parts[0].labels)).all()
 
 
@@ -340,13 +340,13 @@ def test_training_needs_images_and_scoring_a_classifier(data, tmp_path, capsys):
     run_cli(*few, *TINY_VIT, code=2)
     assert "--train is missing" in capsys.readouterr().err
     run_cli(*few, *TINY_VIT, "--eval-only", code=2)
-    assert "'timm:test_vit' is no file" in capsys.readouterr().err
+    assert "'timm:test_vit' is no .safetensors file" in capsys.readouterr().err
 
 
 def test_dry_run_says_what_would_be_done_and_writes_nothing(shards, tmp_path, capsys):
     finetune(*shards, tmp_path / "run", "--dry-run")
     said = capsys.readouterr().out
     assert "steps to do: 9 of 9" in said
-    assert "images: 12 to learn from, 9 to score on, classes: 3" in said
+    assert "images: 12 to train on, 9 to score on, classes: 3" in said
     assert "batch: 4, lanes: 4" in said
     assert not (tmp_path / "run").exists()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stages.finetune.command import Finetune
-from stages.finetune.plan import open_tables
+from stages.finetune.plan import open_class_tables
 from stages.segment.command import Segment
 from stages.segment.plan import plan
 from tests.support.labelled import write_coloured
@@ -13,7 +13,7 @@ from tests.support.pictures import write_ade_tree
 
 def finetunes(folder):
     train = str(write_coloured(folder, 4))
-    return open_tables(Finetune(encoder="x", train=train, val=train, out="x"), scans=None)
+    return open_class_tables(Finetune(encoder="x", train=train, val=train, out="x"), scans=None)
 
 
 def segments(folder):
@@ -25,16 +25,16 @@ def segments(folder):
         ),
         torch.device("cpu"),
     )  # fmt: skip
-    return planned.learnt, planned.val
+    return planned.train, planned.val
 
 
 @pytest.mark.parametrize("tables", [finetunes, segments])
-def test_files_are_learnt_from_in_a_permuted_order_and_scored_in_their_own(tables, tmp_path):
-    learnt, scored = (
+def test_files_are_trained_on_in_a_permuted_order_and_scored_in_their_own(tables, tmp_path):
+    train, scored = (
         [part.key(row) for part in table.parts for row in range(len(part))]
         for table in tables(tmp_path)
     )
     assert len(scored) == 12
     assert scored == sorted(scored)
-    assert learnt != scored
-    assert sorted(learnt) == scored
+    assert train != scored
+    assert sorted(train) == scored

@@ -1,6 +1,5 @@
 """pack-targets: byte-identical tars, what is stale, what is refused."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -216,27 +215,6 @@ def test_other_targets_are_refused_or_replace(
     manifest = load(out)
     assert manifest.common["identity"]["codec"] == {"name": "int8"}
     assert len(manifest.shards) == 3
-
-
-def test_shards_that_name_no_identity_are_packed_again(
-    target_store: Path, target_shards: Path, image_shards: Path, tmp_path: Path, capsys
-) -> None:
-    """As an earlier version wrote them."""
-    out = tmp_path / "out"
-    shutil.copytree(target_shards, out)
-    manifest = load(out)
-    earlier = tuple(
-        dataclasses.replace(
-            shard, details={k: v for k, v in shard.details.items() if k != "identity_hash"}
-        )
-        for shard in manifest.shards
-    )
-    dataclasses.replace(manifest, shards=earlier).save()
-    words = ("--images", image_shards, "--targets", out, "--out", tmp_path / "run")
-    run_cli("pretrain", *words, code=1)
-    assert "packed by an earlier version; run pack-targets again" in capsys.readouterr().err
-    pack(target_store, out)
-    assert files_of(out) == files_of(target_shards)
 
 
 def test_tars_of_units_that_were_extracted_again_are_stale(

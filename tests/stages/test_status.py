@@ -50,7 +50,7 @@ def test_half_done_with_a_report_from_long_ago(half_done: Path, capsys: Captured
     output = capsys.readouterr().out
     assert "units: 3 done, 0 running, 1 failed, 0 stale, 2 missing\n" in output
     assert "  view-01/images-000000: it is damaged\n" in output
-    assert "nobody is at work" in output
+    assert "no process is at work" in output
     assert "part-000-of-002: silent since 2001-01-01T00:00:00Z, 3 of 3 units done" in output
 
 
@@ -64,7 +64,7 @@ def test_time_left(half_done: Path, capsys: Captured) -> None:
     assert "1 running" in output
     assert "0.01/s now" in output
     assert ":00 left" in output
-    assert "view-01/images-000002 in hand at 0.01 images/s" in output
+    assert "working on view-01/images-000002 at 0.01 images/s" in output
 
 
 def test_many_stale_units_are_not_all_named(half_done: Path, capsys: Captured) -> None:

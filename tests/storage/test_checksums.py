@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from milan_pipeline.core.console import NOTE
 from milan_pipeline.encoders.load import fingerprint, load_encoder
 from milan_pipeline.errors import DataError
 from milan_pipeline.storage.checksums import put_with_sums, read_checked
@@ -31,10 +32,11 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-def test_what_was_written_is_read_without_a_word(folder, capsys) -> None:
+def test_what_was_written_is_read_without_a_word(folder, caplog) -> None:
+    caplog.set_level(NOTE)
     for name, data in FILES.items():
         assert read_checked(str(folder / name)) == data
-    assert capsys.readouterr().err == ""
+    assert caplog.messages == []
 
 
 def test_the_list_is_one_of_sha256sum(folder) -> None:
@@ -61,11 +63,12 @@ def test_a_list_that_is_none_is_refused(folder, text) -> None:
         read_checked(str(folder / "encoder.safetensors"))
 
 
-def test_a_missing_list_is_said_once(folder, capsys) -> None:
+def test_a_missing_list_is_said_once(folder, caplog) -> None:
+    caplog.set_level(NOTE)
     (folder / "encoder.sha256").unlink()
     for _ in range(2):
         assert read_checked(str(folder / "encoder.safetensors")) == b"weights"
-    assert capsys.readouterr().err.count("encoder.safetensors has no hash beside it") == 1
+    assert caplog.text.count("encoder.safetensors has no hash beside it") == 1
 
 
 @pytest.mark.parametrize("name", ["encoder.safetensors", "encoder.json"])

@@ -67,7 +67,7 @@ def test_what_passes_is_tried_again(name, ask, answer, fail, waits) -> None:
 @named
 def test_what_does_not_pass_is_named(name, ask, answer, fail, waits) -> None:
     fail(name, *[ConnectionError("gone")] * TRIES)
-    with pytest.raises(StorageError, match=rf"remote/folder.* cannot be .*{TRIES} times over"):
+    with pytest.raises(StorageError, match=rf"remote/folder.* cannot be .*{TRIES} tries failed"):
         ask(URL)
     assert len(waits) == TRIES - 1
 

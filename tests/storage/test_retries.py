@@ -50,7 +50,7 @@ def test_what_may_pass_is_tried_again_ever_later(error, waits):
 @pytest.mark.parametrize("error", PASSING, ids=repr)
 def test_what_does_not_pass_is_named_with_the_number_of_tries(error, waits):
     read = Failing(*[error] * 2 * TRIES)
-    with pytest.raises(StorageError, match=r"^s3://b/x cannot be read, 13 times over \(.+\);"):
+    with pytest.raises(StorageError, match=r"^s3://b/x cannot be read: 13 tries failed \(.+\);"):
         retried(read, url="s3://b/x", local=False)
     assert read.calls == TRIES
     assert len(waits) == TRIES - 1
@@ -104,7 +104,7 @@ def test_failing_and_short_reads_are_tried_again(faulty, waits):
 
 def test_a_store_that_stays_away_is_named(faulty):
     faulty += [ConnectionError("gone")] * TRIES
-    with pytest.raises(StorageError, match=r"retries/x cannot be read, 13 times over \(gone\)"):
+    with pytest.raises(StorageError, match=r"retries/x cannot be read: 13 tries failed \(gone\)"):
         storage.read_bytes("memory://retries/x", 3, 4)
 
 

@@ -12,6 +12,7 @@ from milan_pipeline.core.interrupts import stop_request
 from milan_pipeline.evaluate.segmentation.task import Segmentation
 from stages.segment.command import Segment
 from stages.segment.run import train
+from stages.shared.training_options import Process
 from tests.support.cli import run_cli
 
 VIT: dict[str, Any] = {
@@ -68,7 +69,10 @@ def segment_in_world(world, options, breaks):
     for _ in range(len(breaks) + 1):
         with stop_request() as stop:
             try:
-                train(Segment(**options), torch.device("cpu"), world, stop, lambda: None)
+                process = Process(
+                    device=torch.device("cpu"), world=world, stop=stop, prepared=lambda: None
+                )
+                train(Segment(**options), process)
             except ZeroDivisionError:
                 continue
     assert Breaking.last is not None

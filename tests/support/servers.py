@@ -20,9 +20,9 @@ import pytest
 from distributed import LocalCluster, Worker, WorkerPlugin
 
 from milan_pipeline import storage
-from milan_pipeline.cluster.dask_client import UNWATCHED
+from milan_pipeline.cluster.dask_client import NO_PROFILER
 from milan_pipeline.shards.manifest import load_manifest
-from milan_pipeline.storage import files, retries
+from milan_pipeline.storage import filesystems, retries
 from milan_pipeline.targets.units import read_marks
 
 BUCKET = "s3://bucket"
@@ -126,7 +126,7 @@ def outage(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Outage:
         planned.before_action()
         return real(action, **words)
 
-    monkeypatch.setattr(files, "retried", counted)
+    monkeypatch.setattr(filesystems, "retried", counted)
     monkeypatch.setattr(retries, "_wait", planned.wait)
     return planned
 
@@ -156,7 +156,7 @@ class Kill(WorkerPlugin):
 def losing_a_worker(flag: Path, writes: int) -> Iterator[str]:
     """Start two worker processes, one of which will be killed; yield the scheduler's address."""
     with (
-        dask.config.set(UNWATCHED),
+        dask.config.set(NO_PROFILER),
         LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
             silence_logs=50,

@@ -19,6 +19,7 @@ from zarr.storage import MemoryStore
 from milan_pipeline.codecs.interface import Codec, encode_prior
 from milan_pipeline.codecs.registry import make_codec
 from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.images.budget import Skipped
 from milan_pipeline.images.crops import view_pixels
 from milan_pipeline.images.decode import decode_rgb, digest
 from milan_pipeline.images.views import Box
@@ -67,7 +68,7 @@ def make_store(
     codec: Codec | None = None,
     per_shard: int = 1000,
     key: Callable[[int], str] = "image-{:06d}".format,
-    skipped: tuple[dict[str, str], ...] = (),
+    skipped: tuple[Skipped, ...] = (),
 ) -> MadeStore:
     """Write the store and its image shards by the library's own writers.
 

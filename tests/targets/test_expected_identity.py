@@ -1,10 +1,15 @@
 """Identities before anything is loaded or fitted: what is known, what is there, stand-ins."""
 
+from typing import Any
+
 from milan_pipeline.codecs.spec import UNFITTED, parse_codec
 from milan_pipeline.images.views import ViewPolicy
 from milan_pipeline.targets.expected_identity import expected_extracted, expected_transcoded
 
-KNOWN = {"teacher": {"name": "t", "width": 6}, "preprocessing": {"size": 32}}
+KNOWN: dict[str, dict[str, Any]] = {
+    "teacher": {"name": "t", "width": 6},
+    "preprocessing": {"size": 32},
+}
 
 
 def test_what_is_there_lends_its_arrays_to_the_expected_identity() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from milan_pipeline import storage
+from milan_pipeline.core.console import NOTE
 from milan_pipeline.errors import DataError, InterruptedRunError, StorageError
 from milan_pipeline.targets.progress_reports import (
     WRITE_EVERY,
@@ -119,8 +120,10 @@ def test_a_unit_that_is_done_after_all_has_not_failed(reporter: Reporter, tmp_pa
 
 
 def test_a_report_that_cannot_be_written_is_mentioned_once(
-    reporter: Reporter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    reporter: Reporter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(NOTE)
+
     def full(*_: Any) -> None:
         raise StorageError("the disk is full")
 
@@ -130,9 +133,7 @@ def test_a_report_that_cannot_be_written_is_mentioned_once(
         reporter.end(unit)
         reporter.wait()
     reporter.close("done")
-    assert capsys.readouterr().err == (
-        "Note: the disk is full; `status` will not know of this process\n"
-    )
+    assert caplog.messages == ["Note: the disk is full; `status` will not know of this process"]
 
 
 def test_the_work_does_not_wait_for_reports_and_the_newest_wins(

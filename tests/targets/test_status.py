@@ -1,6 +1,5 @@
 """How far an extraction is, told from a store in every state that a unit can be in."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import pytest
 
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.provenance.identity import content_hash
+from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.targets.layout import create_root
 from milan_pipeline.targets.progress_reports import Reporter
@@ -39,7 +39,7 @@ def store(tmp_path: Path) -> Path:
         "content": {}, "inputs": {}, "config": {},
         "extent": extent_of(MANIFEST, 2),
     }  # fmt: skip
-    (tmp_path / "extract-targets.json").write_text(json.dumps(record))
+    (tmp_path / "extract-targets.json").write_bytes(record_bytes(record))
     return tmp_path
 
 

@@ -1,11 +1,11 @@
 """The record of a store: found by the identity, whichever stage left which one."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from milan_pipeline.errors import MissingDataError
+from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.targets.store import read_store_record, stage_of
 
 EXTRACTED = {"codec": {"name": "int8"}}
@@ -18,7 +18,7 @@ def write(folder: Path, stage: str, **more: object) -> None:
         "state": "done", "content": {}, "inputs": {}, "config": {}, "extent": EXTENT,
         "started": "2020-01-01T00:00:00Z", **more,
     }  # fmt: skip
-    (folder / f"{stage}.json").write_text(json.dumps(document))
+    (folder / f"{stage}.json").write_bytes(record_bytes(document))
 
 
 def test_each_identity_has_its_record(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from dask_jobqueue.slurm import SLURMCluster
 from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.main import EXIT_FAILED, exit_with
 from milan_pipeline.cli.options import arguments, option, require_least
-from milan_pipeline.cluster.dask_client import UNWATCHED
+from milan_pipeline.cluster.dask_client import NO_PROFILER
 from milan_pipeline.cluster.launch import passing_signals_on
 from milan_pipeline.core.console import note, report
 from milan_pipeline.errors import ConfigError
@@ -34,7 +34,7 @@ PREEMPTED = {"distributed.scheduler.allowed-failures": 100}
 
 PROLOGUE = tuple(
     f"export DASK_{name.upper().replace('.', '__').replace('-', '_')}={value}"
-    for name, value in UNWATCHED.items()
+    for name, value in NO_PROFILER.items()
 )
 
 
@@ -110,7 +110,7 @@ def slurm_cluster(config: OnSlurm) -> Iterator[SLURMCluster]:
     # A GPU does one unit at a time: others are for other workers, and make Dask ask for more jobs.
     threads = ["--nthreads", "1"] if config.gpus else []
     with (
-        dask.config.set({**UNWATCHED, **PREEMPTED}),
+        dask.config.set({**NO_PROFILER, **PREEMPTED}),
         SLURMCluster(
             queue=config.queue,
             account=config.account,

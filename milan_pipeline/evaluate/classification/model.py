@@ -104,7 +104,7 @@ class _Stored(TypedDict):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Description:
+class ClassifierDescription:
     """What must be known of a classifier besides its weights.
 
     Attributes:
@@ -128,7 +128,7 @@ class Description:
 
 
 def write_classifier(
-    folder: Path, name: str, state: Mapping[str, Tensor], description: Description
+    folder: Path, name: str, state: Mapping[str, Tensor], description: ClassifierDescription
 ) -> None:
     """Write `NAME.safetensors`, which timm's model takes strictly, and `NAME.json`."""
     document = {
@@ -142,7 +142,7 @@ def write_classifier(
     put_weights(folder, name, state, document)
 
 
-def read_description(weights: str) -> Description:
+def read_classifier_description(weights: str) -> ClassifierDescription:
     """Read the `.json` beside a classifier's `.safetensors`.
 
     Raises:
@@ -151,7 +151,7 @@ def read_description(weights: str) -> Description:
     """
     url = weights.removesuffix(".safetensors") + ".json"
     document = read_document(url, _Stored, what="classifier", remedy="give one that finetune wrote")
-    return Description(
+    return ClassifierDescription(
         arguments=document["timm"] | {"pretrained": False, "checkpoint_path": ""},
         mean=tuple(document["mean"]),
         std=tuple(document["std"]),
@@ -160,7 +160,7 @@ def read_description(weights: str) -> Description:
     )
 
 
-def read_classifier(weights: str) -> tuple[nn.Module, Description]:
+def read_classifier(weights: str) -> tuple[nn.Module, ClassifierDescription]:
     """Make a classifier of its files, on the CPU.
 
     Raises:
@@ -169,7 +169,7 @@ def read_classifier(weights: str) -> tuple[nn.Module, Description]:
         ConfigError: this timm does not have the model.
         MismatchError: the weights do not fit the description.
     """
-    description = read_description(weights)
+    description = read_classifier_description(weights)
     name = description.arguments["model_name"]
     if not timm.is_model(name):
         raise ConfigError(

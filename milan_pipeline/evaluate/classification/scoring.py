@@ -1,8 +1,4 @@
-"""A classifier's top-1 and top-5 accuracy, each process scoring its share of the images.
-
-Legend: B batch, C channels, H height, W width, Y classes.
-
-Examine a classifier: what its scores are, or would be with other weights.
+"""Score a classifier: top-1 and top-5 accuracy; each process scores its share of the images.
 
 Legend: B batch, C channels, H height, W width, Y classes.
 """
@@ -23,13 +19,13 @@ from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.data.unreadable import NONE_READABLE, RunLedger, readable
 from milan_pipeline.errors import DataError
-from milan_pipeline.evaluate.classification.model import Description
+from milan_pipeline.evaluate.classification.model import ClassifierDescription
 from milan_pipeline.evaluate.classification.views import EvaluationViews, ViewConfig
 from milan_pipeline.images.crops import Pixels
 from milan_pipeline.training.validation import evaluating
 
 
-class Scores(NamedTuple):
+class ClassificationScores(NamedTuple):
     """How many images a classifier got right.
 
     Attributes:
@@ -46,6 +42,10 @@ class Scores(NamedTuple):
         """Return both accuracies in per cent, as tables show them."""
         return {"top1": 100 * self.top1 / self.images, "top5": 100 * self.top5 / self.images}
 
+    def counts(self) -> dict[str, int]:
+        """Return the counts that a record keeps."""
+        return self._asdict()
+
 
 @torch.no_grad()
 def score(
@@ -59,7 +59,7 @@ def score(
     ledger: RunLedger,
     world: World | None = None,
     bf16: bool = False,
-) -> Scores:
+) -> ClassificationScores:
     """Score a classifier on all images of a table, together with the other processes.
 
     What cannot be decoded is left out and noted in the ledger.
@@ -85,13 +85,13 @@ def score(
     counts = torch.zeros(3, dtype=torch.float64)
     samples = table.read(table.places(world))
 
-    def seen(sample: dict[str, Any]) -> tuple[Tensor, int]:
+    def example(sample: dict[str, Any]) -> tuple[Tensor, int]:
         return views(sample), sample["label"]
 
     bar = progress_bar("evaluate", total=table.samples, shown=world.leads)
-    shown = ordered_map(ledger.noting(seen), samples, workers=threads, ahead=2 * batch)
-    with contextlib.closing(samples), contextlib.closing(shown), bar:
-        for images_BCHW, labels_B in _batches(readable(shown), batch):
+    examples = ordered_map(ledger.noting(example), samples, workers=threads, ahead=2 * batch)
+    with contextlib.closing(samples), contextlib.closing(examples), bar:
+        for images_BCHW, labels_B in _batches(readable(examples), batch):
             inputs_BCHW = pixels(images_BCHW)
             with torch.autocast(inputs_BCHW.device.type, torch.bfloat16, enabled=bf16):
                 logits_BY = classify(inputs_BCHW)
@@ -100,22 +100,22 @@ def score(
             counts += torch.tensor([int(right_B5[:, 0].sum()), int(right_B5.sum()), len(labels_B)])
             bar.update(len(labels_B) * world.size)
     ledger.settle(world)
-    scores = Scores(*(round(value) for value in world.total(counts).tolist()))
+    scores = ClassificationScores(*(round(value) for value in world.total(counts).tolist()))
     if not scores.images:
         raise DataError(NONE_READABLE)
     return scores
 
 
-def _batches(shown: Iterator[tuple[Tensor, int]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(examples: Iterator[tuple[Tensor, int]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield uint8 images and int64 labels; the last batch has what is left."""
-    while some := list(itertools.islice(shown, size)):
+    while some := list(itertools.islice(examples, size)):
         images, labels = zip(*some, strict=True)
         yield torch.stack(images), torch.tensor(labels)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExamConfig:
-    """How a classifier is examined.
+class EvaluationConfig:
+    """How a classifier is scored.
 
     Attributes:
         batch: images in a forward pass.
@@ -128,42 +128,51 @@ class ExamConfig:
     bf16: bool
 
 
-class Examiner:
-    """Score a classifier on all validation images that can be decoded.
+class ClassificationEvaluator:
+    """Score a classifier on all validation images that can be decoded; a `validation.Evaluator`.
 
     Args:
         model: on its device.
-        description: what it is given.
+        description: of the model.
         table: the validation images.
-        ledger: of them.
-        config: how.
+        ledger: the validation images that cannot be decoded.
+        config: how they are scored.
     """
+
+    key = "top1"
+    columns: Mapping[str, str] = {
+        "top1": "top-1 %",
+        "top5": "top-5 %",
+        "best-top1": "best top-1 %",
+    }
 
     def __init__(
         self,
         model: nn.Module,
-        description: Description,
+        description: ClassifierDescription,
         table: LabelledTable,
         ledger: RunLedger,
-        config: ExamConfig,
+        config: EvaluationConfig,
     ) -> None:
         self._model = model
         self._table = table
-        self._ledger = ledger
+        self.ledger = ledger
         self._config = config
-        shown = ViewConfig(
+        view = ViewConfig(
             image_size=description.image_size,
             mean=description.mean,
             augment="",
             crop_pct=description.crop_pct,
             seed=0,
         )
-        self._views = EvaluationViews(shown)
+        self._views = EvaluationViews(view)
         device = next(model.parameters()).device
         self._pixels = Pixels(description.mean, description.std, device)
 
-    def score(self, world: World, weights: Mapping[str, Tensor] | None = None) -> Scores:
-        """Score the model, or what it would be with other weights; all of `world` must come."""
+    def score(
+        self, world: World, weights: Mapping[str, Tensor] | None = None
+    ) -> ClassificationScores:
+        """Score the model, with these weights if any are given; every process must call this."""
         given = {} if weights is None else dict(weights)
 
         def classify(images_BCHW: Tensor) -> Tensor:
@@ -178,7 +187,12 @@ class Examiner:
                 self._pixels,
                 batch=self._config.batch,
                 threads=self._config.threads,
-                ledger=self._ledger,
+                ledger=self.ledger,
                 bf16=self._config.bf16,
                 world=world,
             )
+
+    def pictures(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, bytes]:
+        """Return no pictures."""
+        del weights
+        return {}

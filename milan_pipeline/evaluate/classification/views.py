@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms import Compose
 
 from milan_pipeline.core.keyed_random import seeded_globals
-from milan_pipeline.data.labelled import opened
+from milan_pipeline.data.labelled import decoded_image
 from milan_pipeline.evaluate.view import INTERPOLATION, evaluation_view
 
 
@@ -87,7 +87,7 @@ class TrainingViews:
             BadImageError: an image cannot be decoded.
         """
         for sample in samples:
-            key, image = sample["__key__"], opened(sample)
+            key, image = sample["__key__"], decoded_image(sample)
             with seeded_globals("augment", self._seed, sample["epoch"], key):
                 view_CHW = self._transform(image)
             yield LabelledBatch(view_CHW, torch.tensor(sample["label"]), [key])
@@ -105,7 +105,7 @@ class EvaluationViews:
         Raises:
             BadImageError: the image cannot be decoded.
         """
-        return self._view(opened(sample))
+        return self._view(decoded_image(sample))
 
 
 def posterise(image: Image.Image, bits: int, **_: object) -> Image.Image:

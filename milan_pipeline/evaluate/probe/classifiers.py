@@ -19,7 +19,6 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.nn import functional as F
 
-from milan_pipeline.core.console import warn
 from milan_pipeline.core.keyed_random import keyed_generator
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.evaluate.probe.features import Features, Labels
@@ -152,10 +151,12 @@ def linear_answers(
 def warn_of_long(samples: int, features: int, *, classes: int) -> None:
     """Warn of a logistic regression that takes hours."""
     if samples * features * classes > LONG:
-        warn(
-            f"--linear logistic of {samples} samples, {features} features and {classes} classes "
-            "may take hours on the CPU, and cannot be stopped meanwhile; --linear official is made "
-            "for such sets"
+        logger.warning(
+            "--linear logistic of %d samples, %d features and %d classes may take hours on the "
+            "CPU, and cannot be stopped meanwhile; --linear official is made for such sets",
+            samples,
+            features,
+            classes,
         )
 
 

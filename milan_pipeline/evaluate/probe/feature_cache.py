@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 
 from milan_pipeline import storage
 from milan_pipeline.core.interrupts import StopRequest
-from milan_pipeline.core.schema import MISSHAPEN, parsed
+from milan_pipeline.core.schema import parsed
 from milan_pipeline.encoders.frozen import FrozenEncoder
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError
 from milan_pipeline.evaluate.probe.features import (
@@ -32,6 +32,7 @@ from milan_pipeline.evaluate.probe.features import (
     extract_features,
 )
 from milan_pipeline.evaluate.view import CROP_PCT
+from milan_pipeline.images.budget import LedgerRow
 from milan_pipeline.images.crops import view_pixels
 from milan_pipeline.images.sources import IMAGE_EXTENSIONS
 from milan_pipeline.images.views import random_resized_crop
@@ -46,7 +47,7 @@ CROP_SCALE = (0.08, 1.0)
 
 class _Note(TypedDict):
     pools: list[str]
-    bad: list[dict[str, str]]
+    bad: list[LedgerRow]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ class FeatureSet:
     stored_NF: Features
     labels_N: Labels
     pools: tuple[str, ...]
-    bad: tuple[dict[str, str], ...]
+    bad: tuple[LedgerRow, ...]
 
     def pool(self, name: str) -> Features:
         """Return the features of one kind: "cls", "mean" or "both" side by side.
@@ -167,7 +168,7 @@ class FeatureCache:
     def _extract(self, manifest: Manifest, view: View, what: str) -> FeatureSet:
         encoder = self.encoder()
         pools = _pools_of(encoder)
-        places: list[dict[str, str]] = []
+        places: list[tuple[str, str]] = []
         stored_NF, labels_N, bad = extract_features(
             encoder,
             _labelled_images(manifest, places, self.stop),
@@ -178,7 +179,8 @@ class FeatureCache:
             show=view.shown(encoder.image_size),
             description=what,
         )
-        ledger = tuple(places[position] | {"reason": reason} for position, reason in bad)
+        rows = ((*places[position], reason) for position, reason in bad)
+        ledger = tuple(LedgerRow(shard=shard, key=key, reason=why) for shard, key, why in rows)
         return FeatureSet(stored_NF=stored_NF, labels_N=labels_N, pools=pools, bad=ledger)
 
 
@@ -214,7 +216,7 @@ def _read(url: str) -> FeatureSet | None:
         samples, width = found.stored_NF.shape
         fits = width > 0 and found.labels_N.shape == (samples,)
         fits = fits and found.stored_NF.dtype.kind == "f" and found.labels_N.dtype == np.int64
-    except (SafetensorError, *MISSHAPEN):
+    except (SafetensorError, LookupError, TypeError, ValueError):
         return None
     return found if fits else None
 
@@ -244,7 +246,7 @@ def _pools_of(encoder: FrozenEncoder) -> tuple[str, ...]:
 
 
 def _labelled_images(
-    manifest: Manifest, places: list[dict[str, str]], stop: StopRequest
+    manifest: Manifest, places: list[tuple[str, str]], stop: StopRequest
 ) -> Iterator[tuple[bytes, int, str]]:
     """Yield each image's bytes, class number and name; note in `places` where it came from."""
     for shard in manifest.shards:
@@ -253,7 +255,7 @@ def _labelled_images(
             extension = next((e for e in IMAGE_EXTENSIONS if e in sample.members), None)
             if extension is None:
                 continue
-            places.append({"shard": shard.name, "key": sample.key})
+            places.append((shard.name, sample.key))
             label = _label(sample.members, shard.name, sample.key)
             yield sample.members[extension], label, f"{shard.name}/{sample.key}"
 

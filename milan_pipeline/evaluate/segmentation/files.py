@@ -10,7 +10,7 @@ import timm
 from safetensors import SafetensorError
 from torch import Tensor
 
-from milan_pipeline.core.schema import MISSHAPEN, Positive, conforming
+from milan_pipeline.core.schema import DocumentError, Positive, conforming
 from milan_pipeline.errors import ConfigError, DataError, MismatchError
 from milan_pipeline.evaluate.segmentation.model import HEADS, HeadSpec, Segmenter, make_segmenter
 from milan_pipeline.storage.checksums import read_checked
@@ -98,8 +98,8 @@ def _read_description(url: str) -> SegmenterDescription:
     try:
         spec = conforming(document["segmenter"], HeadSpec)
         if spec.head not in HEADS:
-            raise ValueError(f"there is no head {spec.head!r:.80}")
-    except MISSHAPEN as error:
+            raise DocumentError(f"there is no head {spec.head!r:.80}")
+    except DocumentError as error:
         raise DataError(f"{url} describes no segmenter ({error}); {remedy}") from error
     # A description may come from a stranger: it must not make timm fetch or unpickle anything.
     return SegmenterDescription(

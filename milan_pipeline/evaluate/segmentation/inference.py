@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from milan_pipeline.data.labelled import opened
+from milan_pipeline.data.labelled import decoded_image
 from milan_pipeline.evaluate.segmentation.masks import Labels
 from milan_pipeline.evaluate.segmentation.views import ScaleRule, Window
 from milan_pipeline.images.crops import Pixels
@@ -45,12 +45,12 @@ class InferenceConfig:
     batch: int
 
 
-class Exhibit(NamedTuple):
-    """An image to be looked at.
+class ScoredImage(NamedTuple):
+    """An image that is scored.
 
     Attributes:
         scaled_Chw: uint8 pixels at each scale.
-        labels_HW: uint8, the truth, as large as the image was.
+        labels_HW: uint8, the true labels, of the size of the unscaled image.
     """
 
     scaled_Chw: list[Tensor]
@@ -58,25 +58,25 @@ class Exhibit(NamedTuple):
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Exhibits with equal ones can be looked at together."""
+        """The shapes of all tensors; images of equal shapes can go through the model together."""
         return tuple(tuple(tensor.shape) for tensor in (*self.scaled_Chw, self.labels_HW))
 
 
-class Exhibits:
-    """Turn samples into exhibits."""
+class PrepareImage:
+    """Turn a sample into a `ScoredImage`."""
 
     def __init__(self, config: InferenceConfig, labels: Labels) -> None:
         self._config = config
         self._labels = labels
 
-    def __call__(self, sample: dict[str, Any]) -> Exhibit:
+    def __call__(self, sample: dict[str, Any]) -> ScoredImage:
         """Scale an image; its mask stays as it is.
 
         Raises:
             BadImageError: the image cannot be decoded.
             DataError: the mask cannot be used; it is named.
         """
-        image = opened(sample)
+        image = decoded_image(sample)
         width, height = image.size
         labels_HW = self._labels(sample, (height, width))
         factor = self._config.scale.factor(height, width)
@@ -85,11 +85,11 @@ class Exhibits:
             w, h = (max(1, int(side * factor * each + 0.5)) for side in (width, height))
             pixels = Window((0, 0, width, height), (w, h)).image(image)
             scaled.append(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))))
-        return Exhibit(scaled, torch.from_numpy(labels_HW))
+        return ScoredImage(scaled, torch.from_numpy(labels_HW))
 
 
 class Inference:
-    """Look at exhibits.
+    """Label the pixels of images with a segmenter.
 
     Args:
         logits_of: float32 (B, Y, h, w) of normalised images (B, C, h, w).
@@ -122,10 +122,10 @@ class Inference:
         mean: Tensor = total / (len(scaled_BChw) * (2 if self._config.flip else 1))
         return mean
 
-    def labels(self, exhibits: Sequence[Exhibit]) -> Tensor:
+    def labels(self, images: Sequence[ScoredImage]) -> Tensor:
         """Return the likeliest class of each pixel, int64 (B, H, W); shapes must be equal."""
-        scales = zip(*(exhibit.scaled_Chw for exhibit in exhibits), strict=True)
-        height, width = exhibits[0].labels_HW.shape
+        scales = zip(*(image.scaled_Chw for image in images), strict=True)
+        height, width = images[0].labels_HW.shape
         return self.probabilities([torch.stack(s) for s in scales], (height, width)).argmax(dim=1)
 
     def _logits(self, images_BChw: Tensor) -> Tensor:

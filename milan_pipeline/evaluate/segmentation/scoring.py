@@ -1,8 +1,4 @@
-"""mIoU, mAcc and aAcc of a segmenter, each process scoring its share of the images.
-
-Legend: B batch, H height, W width, Y classes.
-
-Examine a segmenter: what its scores are, or would be with other weights, and how it looks.
+"""Score a segmenter: mIoU, mAcc and aAcc; each process scores its share of the images.
 
 Legend: B batch, C channels, H height, W width, Y classes.
 """
@@ -27,10 +23,10 @@ from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.data.unreadable import NONE_READABLE, RunLedger, readable
 from milan_pipeline.errors import DataError
 from milan_pipeline.evaluate.segmentation.inference import (
-    Exhibit,
-    Exhibits,
     Inference,
     InferenceConfig,
+    PrepareImage,
+    ScoredImage,
 )
 from milan_pipeline.evaluate.segmentation.masks import IGNORED, Labels
 from milan_pipeline.evaluate.segmentation.model import Logits, Segmenter
@@ -74,10 +70,14 @@ class SegmentationScores:
             "aacc": 100 * float(right / total),
         }
 
+    def counts(self) -> dict[str, int]:
+        """Return the counts that a record keeps."""
+        return {"images": self.images}
+
 
 def score(
     inference: Inference,
-    exhibits: Exhibits,
+    prepare: PrepareImage,
     table: LabelledTable,
     *,
     classes: int,
@@ -92,7 +92,7 @@ def score(
 
     Args:
         inference: the segmenter, in evaluation mode.
-        exhibits: what it is shown.
+        prepare: makes what it is given of a sample.
         table: of images and masks.
         classes: Y.
         batch: images that are looked at together, where they are of one size.
@@ -107,12 +107,12 @@ def score(
     world = world or World()
     confusion_YY = torch.zeros(classes, classes, dtype=torch.float64)
     samples = table.read(table.places(world))
-    shown = ordered_map(ledger.noting(exhibits), samples, workers=threads, ahead=2 * batch)
+    shown = ordered_map(ledger.noting(prepare), samples, workers=threads, ahead=2 * batch)
     bar = progress_bar("evaluate", total=table.samples, shown=world.leads)
     with contextlib.closing(samples), contextlib.closing(shown), bar:
         for some in _alike(readable(shown), batch):
             answers_BHW = inference.labels(some)
-            labels_BHW = torch.stack([exhibit.labels_HW for exhibit in some]).long()
+            labels_BHW = torch.stack([each.labels_HW for each in some]).long()
             confusion_YY += multiclass_confusion_matrix(
                 answers_BHW,
                 labels_BHW.to(answers_BHW.device),
@@ -129,9 +129,9 @@ def score(
     return SegmentationScores(whole.numpy(), table.samples - ledger.count)
 
 
-def _alike(shown: Iterator[Exhibit], size: int) -> Iterator[list[Exhibit]]:
-    """Yield exhibits of equal shapes together, at most so many, in order."""
-    for _, group in itertools.groupby(shown, key=lambda exhibit: exhibit.shapes):
+def _alike(shown: Iterator[ScoredImage], size: int) -> Iterator[list[ScoredImage]]:
+    """Yield images of equal shapes together, at most `size`, in order."""
+    for _, group in itertools.groupby(shown, key=lambda each: each.shapes):
         while some := list(itertools.islice(group, size)):
             yield some
 
@@ -142,12 +142,12 @@ def _shares(part_Y: NDArray[np.int64], of_Y: NDArray[np.int64]) -> NDArray[np.fl
     return shares_Y
 
 
-PICTURED = 6
+PICTURE, PICTURED = "examples.png", 6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SegmentationExamConfig:
-    """How a segmenter is examined.
+class SegmentationEvaluationConfig:
+    """How a segmenter is scored.
 
     Attributes:
         inference: how it looks at an image.
@@ -166,16 +166,21 @@ class SegmentationExamConfig:
     bf16: bool
 
 
-class SegmentationExaminer:
+class SegmentationEvaluator:
     """Score a segmenter on all validation images that can be decoded, and draw the first few.
+
+    A `validation.Evaluator`.
 
     Args:
         model: on its device.
-        table: of the validation images and masks.
-        ledger: of them.
+        table: the validation images and masks.
+        ledger: the validation images that cannot be decoded.
         labels: decodes masks.
-        config: how.
+        config: how the images are scored.
     """
+
+    key = "miou"
+    columns: Mapping[str, str] = {"miou": "mIoU %", "macc": "mAcc %", "aacc": "aAcc %"}
 
     def __init__(
         self,
@@ -183,46 +188,47 @@ class SegmentationExaminer:
         table: LabelledTable,
         ledger: RunLedger,
         labels: Labels,
-        config: SegmentationExamConfig,
+        config: SegmentationEvaluationConfig,
     ) -> None:
         self._model = model
         self._table = table
-        self._ledger = ledger
+        self.ledger = ledger
         self._config = config
-        self._exhibits = Exhibits(config.inference, labels)
+        self._prepare = PrepareImage(config.inference, labels)
         self._device = next(model.parameters()).device
         self._pixels = Pixels(config.mean, config.std, self._device)
 
     def score(
         self, world: World, weights: Mapping[str, Tensor] | None = None
     ) -> SegmentationScores:
-        """Score the model, or what it would be with other weights, with the other processes."""
+        """Score the model, with these weights if any are given; every process must call this."""
         with evaluating(self._model):
             return score(
                 self._inference(weights),
-                self._exhibits,
+                self._prepare,
                 self._table,
                 classes=self._config.classes,
                 batch=self._config.inference.batch,
                 threads=self._config.threads,
-                ledger=self._ledger,
+                ledger=self.ledger,
                 world=world,
             )
 
-    def draw(self, weights: Mapping[str, Tensor] | None = None) -> bytes:
-        """Draw the first images, their masks and the model's answers, as a PNG."""
-        show = self._ledger.noting(self._exhibits)
+    def pictures(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, bytes]:
+        """Draw the first images, their masks and the model's answers: `examples.png`."""
+        show = self.ledger.noting(self._prepare)
         with contextlib.closing(self._table.read(self._table.places())) as samples:
-            exhibits = list(itertools.islice(readable(map(show, samples)), PICTURED))
+            scored = list(itertools.islice(readable(map(show, samples)), PICTURED))
         with evaluating(self._model):
             inference = self._inference(weights)
-            answers = [inference.labels([exhibit])[0].byte().cpu().numpy() for exhibit in exhibits]
-        truths = [exhibit.labels_HW.numpy() for exhibit in exhibits]
+            answers = [inference.labels([each])[0].byte().cpu().numpy() for each in scored]
+        truths = [each.labels_HW.numpy() for each in scored]
         images = []
-        for exhibit, truth_HW in zip(exhibits, truths, strict=True):
-            image = Image.fromarray(exhibit.scaled_Chw[0].permute(1, 2, 0).numpy())
+        for each, truth_HW in zip(scored, truths, strict=True):
+            image = Image.fromarray(each.scaled_Chw[0].permute(1, 2, 0).numpy())
             images.append(np.asarray(image.resize(truth_HW.shape[::-1])).transpose(2, 0, 1))
-        return draw_segmentations(images, truths, answers, classes=self._config.classes)
+        png = draw_segmentations(images, truths, answers, classes=self._config.classes)
+        return {PICTURE: png}
 
     def _inference(self, weights: Mapping[str, Tensor] | None) -> Inference:
         given = {} if weights is None else dict(weights)

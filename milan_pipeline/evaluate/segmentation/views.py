@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from milan_pipeline.core.keyed_random import keyed_generator
-from milan_pipeline.data.labelled import opened
+from milan_pipeline.data.labelled import decoded_image
 from milan_pipeline.evaluate.segmentation.colours import distorted
 from milan_pipeline.evaluate.segmentation.masks import IGNORED, Labels
 
@@ -120,7 +120,7 @@ class MaskedViews:
             DataError: a mask cannot be used; it is named.
         """
         for sample in samples:
-            image = opened(sample)
+            image = decoded_image(sample)
             labels = Image.fromarray(self._labels(sample, (image.height, image.width)))
             key = (self._config.seed, sample["epoch"], sample["__key__"])
             draws = keyed_generator("segmentation view", *key)

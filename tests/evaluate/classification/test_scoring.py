@@ -8,7 +8,7 @@ import torch
 from milan_pipeline.data.labelled import open_labelled
 from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.errors import DataError
-from milan_pipeline.evaluate.classification.scoring import Scores, score
+from milan_pipeline.evaluate.classification.scoring import ClassificationScores, score
 from milan_pipeline.evaluate.classification.views import EvaluationViews, ViewConfig
 from milan_pipeline.images.budget import BadImageBudget
 from milan_pipeline.images.crops import Pixels
@@ -55,7 +55,7 @@ def test_a_classifier_that_always_says_the_same(pictures):
     def of_ten(images_BCHW):
         return torch.arange(10.0).flip(0).roll(1).expand(len(images_BCHW), 10)  # 1, 2, 3, 4, 5
 
-    assert scored(None, pictures, of_ten) == Scores(top1=7, top5=14, images=21)
+    assert scored(None, pictures, of_ten) == ClassificationScores(top1=7, top5=14, images=21)
 
 
 def test_processes_share_the_images_and_agree(pictures):
@@ -85,5 +85,5 @@ def test_images_none_of_which_can_be_decoded_have_no_score(tmp_path, monkeypatch
     for path in place.rglob("*.jpg"):
         spoil(path)
     monkeypatch.setattr(RunLedger, "budget", lambda _: BadImageBudget(fraction=1, images=3))
-    with pytest.raises(DataError, match="not one of the images to score on can be decoded"):
+    with pytest.raises(DataError, match="none of the images to score on can be decoded"):
         scored(None, place)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from milan_pipeline.evaluate.segmentation.inference import (
-    Exhibits,
     Inference,
     InferenceConfig,
+    PrepareImage,
     window_starts,
 )
 from milan_pipeline.evaluate.segmentation.masks import LabelConfig, Labels
@@ -41,8 +41,8 @@ def by_pixel(images_BChw):
 
 def probabilities(logits_of, size=(40, 52), **changes):
     settings = config(**changes)
-    exhibit = Exhibits(settings, MEANING)(sample(size=size))
-    scaled = [image[None] for image in exhibit.scaled_Chw]
+    scored = PrepareImage(settings, MEANING)(sample(size=size))
+    scaled = [image[None] for image in scored.scaled_Chw]
     return Inference(logits_of, PIXELS, settings).probabilities(scaled, size)
 
 
@@ -94,8 +94,8 @@ def test_scales_and_flips_are_averaged():
 
 
 def test_labels_are_the_likeliest_classes_of_all():
-    exhibits = [Exhibits(config(), MEANING)(sample(seed)) for seed in range(5)]
-    found = Inference(by_pixel, PIXELS, config()).labels(exhibits)
+    images = [PrepareImage(config(), MEANING)(sample(seed)) for seed in range(5)]
+    found = Inference(by_pixel, PIXELS, config()).labels(images)
     truth = torch.stack([torch.from_numpy(labels(seed)) for seed in range(5)])
     assert found.shape == truth.shape
     assert (found == truth).float().mean() > 0.9

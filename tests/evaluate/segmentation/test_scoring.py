@@ -8,7 +8,7 @@ import torch
 
 from milan_pipeline.data.labelled import open_labelled
 from milan_pipeline.data.unreadable import RunLedger
-from milan_pipeline.evaluate.segmentation.inference import Exhibit
+from milan_pipeline.evaluate.segmentation.inference import ScoredImage
 from milan_pipeline.evaluate.segmentation.masks import IGNORED, LabelConfig, Labels
 from milan_pipeline.evaluate.segmentation.scoring import SegmentationScores, score
 from tests.support.pictures import write_ade_tree
@@ -28,10 +28,10 @@ class Answers:
         truth = self._generator.integers(4, size=(height, 10)).astype(np.uint8)
         truth[self._generator.random(truth.shape) < 0.2] = IGNORED
         self.shown.append(truth)
-        return Exhibit([torch.zeros(3, 4, 4, dtype=torch.uint8)], torch.from_numpy(truth))
+        return ScoredImage([torch.zeros(3, 4, 4, dtype=torch.uint8)], torch.from_numpy(truth))
 
-    def labels(self, exhibits):
-        shape = (len(exhibits), *exhibits[0].labels_HW.shape)
+    def labels(self, scored):
+        shape = (len(scored), *scored[0].labels_HW.shape)
         answers = self._generator.integers(5, size=shape)
         self.answered += list(answers)
         return torch.from_numpy(answers)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from milan_pipeline.images.budget import Skipped
 from milan_pipeline.provenance import record as provenance_record
 from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.targets.layout import read_identity
@@ -200,7 +201,7 @@ def test_who_did_less_does_not_call_it_done(
 ) -> None:
     real, begun = UnitWriter.finish, threading.Event()
 
-    def finish(self: UnitWriter, skipped: list[dict[str, str]]) -> Any:
+    def finish(self: UnitWriter, skipped: list[Skipped]) -> Any:
         if not begun.is_set():
             begun.set()
             extract("--init")
@@ -234,7 +235,7 @@ def test_a_part_whose_store_is_taken_over_does_not_call_it_done(
 ) -> None:
     real, raced = UnitWriter.finish, threading.Event()
 
-    def finish(self: UnitWriter, skipped: list[dict[str, str]]) -> Any:
+    def finish(self: UnitWriter, skipped: list[Skipped]) -> Any:
         if not raced.is_set():
             raced.set()
             extract("--view-seed", 1, "--init", "--overwrite")

@@ -218,10 +218,10 @@ def test_shards_are_scored_as_folders_are(whole, data, tmp_path):
 
 def test_a_folder_is_mixed_to_learn_from_with_its_masks_and_not_to_score_on(data):
     planned = planned_run(data)
-    (learnt,), (scored,) = planned.learnt.parts, planned.val.parts
-    names = [learnt.key(row) for row in range(len(learnt))]
+    (train,), (scored,) = planned.train.parts, planned.val.parts
+    names = [train.key(row) for row in range(len(train))]
     assert names != sorted(names)
-    assert [path.stem for path in learnt.masks] == [name.removesuffix(".jpg") for name in names]
+    assert [path.stem for path in train.masks] == [name.removesuffix(".jpg") for name in names]
     assert scored.images == sorted(scored.images)
 
 
@@ -344,7 +344,7 @@ def test_training_needs_masks_and_scoring_a_segmenter(data, tmp_path, capsys):
     run_cli(*few, "--train", data[0], code=2)
     assert "--classes is missing" in capsys.readouterr().err
     run_cli(*few, "--eval-only", code=2)
-    assert "'timm:test_vit' is no file" in capsys.readouterr().err
+    assert "'timm:test_vit' is no .safetensors file" in capsys.readouterr().err
 
 
 def test_dry_run_says_what_would_be_done_and_writes_nothing(data, tmp_path, capsys):
@@ -352,6 +352,6 @@ def test_dry_run_says_what_would_be_done_and_writes_nothing(data, tmp_path, caps
     segment(*data, tmp_path / "run", "--dry-run", options=options)
     said = capsys.readouterr().out
     assert "steps to do: 9 of 9" in said
-    assert "images: 12 to learn from, 5 to score on, classes: 3" in said
+    assert "images: 12 to train on, 5 to score on, classes: 3" in said
     assert "batch: 4, lanes: 4" in said
     assert not (tmp_path / "run").exists()

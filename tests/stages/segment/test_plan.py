@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from milan_pipeline.evaluate.segmentation.inference import Exhibits, Inference
+from milan_pipeline.evaluate.segmentation.inference import Inference, PrepareImage
 from milan_pipeline.evaluate.segmentation.task import Segmentation
 from milan_pipeline.images.crops import Pixels
 from stages.segment.choices import labels_of
 from stages.segment.command import Segment
+from stages.segment.evaluate import evaluation_config
 from stages.segment.plan import plan
-from stages.segment.run import exam_config
 from tests.support.pictures import sample, write_ade_tree
 
 
@@ -60,13 +60,13 @@ def test_images_are_looked_at_by_windows_at_each_scale(planned):
 def windows_of(plan, **changes):
     """Count the windows in which an image of 96 by 32 pixels is looked at."""
     config = dataclasses.replace(plan.config, **changes)
-    how, seen = exam_config(config, *plan.built).inference, []
+    how, seen = evaluation_config(config, *plan.built).inference, []
 
     def logits_of(images):
         seen.extend(images)
         return torch.zeros(len(images), 3, *images.shape[-2:])
 
     pixels = Pixels((0.0,) * 3, (1.0,) * 3, torch.device("cpu"))
-    exhibit = Exhibits(how, labels_of(config))(sample(size=(32, 96)))
-    Inference(logits_of, pixels, how).labels([exhibit])
+    image = PrepareImage(how, labels_of(config))(sample(size=(32, 96)))
+    Inference(logits_of, pixels, how).labels([image])
     return len(seen)

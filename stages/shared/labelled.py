@@ -1,0 +1,243 @@
+"""What `finetune` and `segment` share: train an encoder on labelled images, and score it."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor, nn
+
+from milan_pipeline import storage
+from milan_pipeline.core.console import say, say_nothing_to_do
+from milan_pipeline.data.labelled import Kind, LabelledTable, open_labelled
+from milan_pipeline.data.order import OrderConfig
+from milan_pipeline.encoders.backbone import Backbone
+from milan_pipeline.encoders.load import fingerprint, load_backbone
+from milan_pipeline.evaluate.results import Result, write_stage_scores
+from milan_pipeline.models.layers import suit_cpu
+from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.training.run_folder import run_lock
+from milan_pipeline.training.trainer import Task
+from milan_pipeline.training.validation import Evaluator, Validation, without_validation
+from stages.shared.labelled_options import LabelledOptions
+from stages.shared.training import (
+    TrainingPlan,
+    ledger_of,
+    order_choice,
+    stage_record,
+    train_as_planned,
+    trainer_of,
+)
+from stages.shared.training_options import Process
+
+LabelledT = TypeVar("LabelledT", bound=LabelledOptions)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelledPlan(TrainingPlan[LabelledT]):
+    """A run on labelled images with nothing left open.
+
+    Attributes:
+        train: the labelled images to train on.
+        val: the labelled images to score on.
+        backbone: the encoder that the run begins with.
+    """
+
+    train: LabelledTable
+    val: LabelledTable
+    backbone: Backbone
+
+    def describe_data(self) -> None:
+        """Say how many images there are, and of how many classes."""
+        classes = getattr(self.config, "classes", self.train.class_count)
+        say(
+            f"images: {self.train.samples} to train on, {self.val.samples} to score on, "
+            f"classes: {classes}",
+            images={"train": self.train.samples, "val": self.val.samples},
+            classes=classes,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationPlan(Generic[LabelledT]):
+    """An evaluation with nothing left open.
+
+    Attributes:
+        config: what was left to the machine or the model is filled in.
+        model: the trained model, on the CPU.
+        val: the images to score on.
+        record: `config.json`.
+        evaluator: makes what scores the model, once that is on its device.
+    """
+
+    config: LabelledT
+    model: nn.Module
+    val: LabelledTable
+    record: StageRecord
+    evaluator: Callable[[], Evaluator]
+
+    def describe(self) -> None:
+        """Say how many images there are to score."""
+        say(f"images to score: {self.val.samples}", images_to_score=self.val.samples)
+
+
+def scans_of(config: LabelledOptions) -> Path:
+    """Return where a run keeps the labels that it found in shards."""
+    return config.folder / "labels"
+
+
+def open_tables(
+    config: LabelledOptions, *, kind: Kind, scans: Path | None
+) -> tuple[LabelledTable, LabelledTable]:
+    """Open the images to train on, in a drawn order, and those to score on, in their own.
+
+    Raises:
+        ConfigError: there are no such images.
+        DataError: images have no labels.
+    """
+    whole = open_labelled(str(config.train), kind=kind, scans=scans)
+    val = open_labelled(config.val, kind=kind, scans=scans)
+    train = whole.subset(config.label_fraction, config.seed)
+    return train.shuffled(config.seed), val
+
+
+def settled_parts(
+    stage: str,
+    config: LabelledT,
+    tables: tuple[LabelledTable, LabelledTable],
+    published_batch: int,
+    image_size: int | None,
+) -> dict[str, Any]:
+    """Load the encoder and settle the order: the fields of a `LabelledPlan`.
+
+    Raises:
+        ConfigError: options do not fit each other, the encoder or the data.
+        MissingDataError, MismatchError: there is no such encoder, or its run is not done.
+    """
+    train, val = tables
+    order: OrderConfig = order_choice(config).settled(train.samples, published_batch)
+    backbone = load_backbone(
+        config.encoder,
+        image_size=image_size,
+        random_init=config.random_init,
+        seed=config.seed,
+        allow_unfinished=config.allow_unfinished,
+    )
+    chosen: dict[str, Any] = {"image_size": backbone.image_size}
+    config = dataclasses.replace(config, batch_size=order.batch, lanes=order.lanes, **chosen)
+    encoder = fingerprint(config.encoder, random_init=config.random_init)
+    record = stage_record(stage, config, encoder=encoder, train=train.source, val=val.source)
+    parts = {"config": config, "train": train, "val": val, "order": order}
+    return parts | {"backbone": backbone, "record": record}
+
+
+def train_labelled(
+    planned: LabelledPlan[Any],
+    process: Process,
+    task: Task[Any],
+    views: Callable[..., Any],
+    evaluator: Evaluator,
+    *,
+    last: str,
+    write: Callable[[str, Mapping[str, Tensor]], None],
+    is_due: Callable[[int], bool],
+) -> None:
+    """Train to the last step, score the model on the way, and write weights and scores.
+
+    Args:
+        planned: the run.
+        process: which of the processes this is.
+        task: what is trained.
+        views: turns samples into examples; see `stream.batches`.
+        evaluator: scores the task's model.
+        last: the name of the weights that training ends with.
+        write: writes weights under a name into the run folder.
+        is_due: whether to score the model after a step.
+    """
+    config, world = planned.config, process.world
+    ledger = ledger_of(config, "train", planned.train.samples)
+    trainer = trainer_of(planned, task, world, ledger)
+    validation = Validation(
+        folder=config.folder,
+        model=task.model,
+        average=trainer.average,
+        evaluator=evaluator,
+        write=write,
+        last=last,
+        is_due=is_due,
+        clock=planned.clock,
+        total=planned.training.total_steps,
+        world=world,
+    )
+    results: list[Result] = []
+
+    def finish(counts: dict[str, Any]) -> dict[str, Any]:
+        counts = without_validation(counts, validation.seconds)
+        metrics = validation.conclude(counts["steps"])
+        _write_pictures(config.out, evaluator, validation.averaged())
+        extras = {
+            "train": planned.train.samples,
+            "val": planned.val.samples,
+            "unreadable": {"train": ledger.count, "val": evaluator.ledger.count},
+            "images_per_second": counts["images_per_second"],
+        }
+        results.append(write_stage_scores(planned.record, metrics, extras))
+        return counts | {"unreadable": extras["unreadable"]}
+
+    train_as_planned(
+        planned, process, trainer, views, finish=finish, after_step=validation.after_step
+    )
+    if world.leads:
+        say(scores_table(results[0], evaluator.columns), metrics=results[0].metrics)
+
+
+def evaluate_as_planned(planned: EvaluationPlan[Any], process: Process) -> None:
+    """Score a trained model, together with the other processes."""
+    config, record, world = planned.config, planned.record, process.world
+    if record.previous_state() == "done":
+        if world.leads:
+            say_nothing_to_do(config.out, "the scores are there")
+        return
+    planned.model.to(process.device)
+    suit_cpu(planned.model, bf16=config.precision == "bf16")
+    evaluator = planned.evaluator()
+    world.wait_for_all()  # until all have read what an earlier run left
+    process.prepared()
+    process.stop.raise_if_asked("no scores were written")
+    scores = evaluator.score(world)
+    if not world.leads:
+        return
+    unreadable = evaluator.ledger.count
+    with run_lock(config.folder):
+        record.begin()
+        _write_pictures(config.out, evaluator, None)
+        extras = {"val": planned.val.samples, "unreadable": {"val": unreadable}}
+        result = write_stage_scores(record, scores.per_cent(), extras)
+        record.finish(scores.counts() | {"unreadable": unreadable})
+    say(scores_table(result, evaluator.columns), out=config.out, metrics=result.metrics)
+
+
+def scores_table(result: Result, columns: Mapping[str, str]) -> str:
+    """Lay scores out as a table of one line.
+
+    Args:
+        result: the scores.
+        columns: the heading of each score; the best one of a run that did not train is its only.
+    """
+    metrics, width = result.metrics, max(len(result.name), len("encoder"))
+    heads, cells = [f"{'encoder':{width}}"], [f"{result.name:{width}}"]
+    for name, head in columns.items():
+        heads.append(head)
+        value = metrics.get(name, metrics.get(name.removeprefix("best-"), 0.0))
+        cells.append(f"{value:{len(head)}.2f}")
+    skipped = sum(result.extras["unreadable"].values())
+    counts = {"train": result.extras.get("train", 0), "val": result.extras["val"]}
+    for name, count in (counts | {"skipped": skipped}).items():
+        heads.append(f"{name:>8}")
+        cells.append(f"{count:8d}")
+    return "   ".join(heads) + "\n" + "   ".join(cells)
+
+
+def _write_pictures(out: str, evaluator: Evaluator, weights: Mapping[str, Tensor] | None) -> None:
+    for name, data in evaluator.pictures(weights).items():
+        storage.put_bytes(storage.join(out, name), data)
