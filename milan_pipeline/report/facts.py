@@ -1,8 +1,7 @@
-"""Facts: sections of named values, written as JSON as they are, as text for a terminal or a page.
+"""Facts are sections of named values: JSON, or text for a terminal or a page.
 
-A name's end says the unit: `..._bytes`, `..._seconds`; a `..._share` is a part of 1.
-
-What lies at a place: a target store, shards of either kind, or a run.
+The end of a name gives the unit: `..._bytes`, `..._seconds`; a `..._share` is a part of 1. A place
+holds a target store, shards of either kind, or a run.
 """
 
 from collections.abc import Iterator, Mapping

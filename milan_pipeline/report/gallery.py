@@ -1,10 +1,9 @@
-"""The gallery: for each sampled view its pixels, prior, masks, target colours; all small.
+"""Makes the gallery: of each sampled view its pixels, prior, masks and target colours.
 
-Legend: n views, L patches, D target width, H, W rows and columns of patches.
+Pictures are data URIs: views are small JPEGs, values of patches are PNGs with a pixel a patch.
 
-Pictures as data URIs: views as small JPEGs, values of patches as PNGs of a pixel a patch.
-
-Legend: H, W rows and columns of patches; S side of a view in pixels.
+Legend: n views, L patches, D target width, H, W rows and columns of patches, S side of a view in
+pixels.
 """
 
 import base64

@@ -54,7 +54,7 @@ def _pictures(url: str, count: int, seed: int) -> tuple[list[tuple[str, str]], i
     """Return keys and data URIs of some images, and how many could not be decoded."""
     manifest = load_manifest(url, kind="images", allow_unfinished=True)
     drawn = draw_rows(manifest.samples, count, np.random.Generator(np.random.PCG64(seed)))
-    found, bad, first = [], 0, 0
+    pictures, bad, first = [], 0, 0
     with contextlib.closing(SampleReader()) as reader:
         for shard in manifest.shards:
             mine = drawn[(drawn >= first) & (drawn < first + shard.samples)] - first
@@ -69,8 +69,8 @@ def _pictures(url: str, count: int, seed: int) -> tuple[list[tuple[str, str]], i
                 except BadImageError:
                     bad += 1
                     continue
-                found.append((key, jpeg_uri(_square(rgb))))
-    return found, bad
+                pictures.append((key, jpeg_uri(_square(rgb))))
+    return pictures, bad
 
 
 def _square(rgb_HWC: np.ndarray) -> np.ndarray:

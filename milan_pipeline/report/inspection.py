@@ -1,4 +1,4 @@
-"""Look at one place, or at several runs, and tell the facts."""
+"""Finds out what lies at one place, or at several runs, and gives the facts."""
 
 import dataclasses
 from collections.abc import Sequence

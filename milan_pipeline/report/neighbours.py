@@ -1,7 +1,8 @@
-"""Patch features small enough for a page, so that it can find a patch's nearest ones by itself.
+"""Makes patch features small enough for a page, which finds a patch's nearest ones by itself.
 
 Directions are projected on their first principal axes (about the origin, so that inner products
-stay cosines) and stored as uint8 between an axis's least and most. What that loses is measured.
+stay cosines) and stored as uint8 between the smallest and the largest value of each axis. What this
+loses is measured.
 
 Legend: P patches of all views, L of one, D target width, R axes kept.
 """

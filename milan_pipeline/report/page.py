@@ -1,7 +1,7 @@
-"""One page, self-contained: its parts, and the HTML that a template makes of them.
+"""Turns the parts of a page into HTML, in one self-contained file.
 
-All that comes from data is escaped by the template. Only the page's own script may run, by its
-hash, and the page may ask for nothing: a hostile key is text.
+The template escapes all that comes from data. Only the page's own script may run, by its hash, and
+the page may fetch nothing: a hostile key stays text.
 """
 
 import base64

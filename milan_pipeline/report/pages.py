@@ -1,4 +1,4 @@
-"""The page of what was found, whatever its kind. It takes matplotlib, which facts do without."""
+"""Makes the page of an inspection, of any kind. It needs matplotlib, which facts do not."""
 
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.report.image_page import image_page

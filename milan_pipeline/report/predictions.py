@@ -1,4 +1,4 @@
-"""What a run predicts of some views, beside their targets.
+"""Predicts targets of some views by a run, to be shown beside the stored ones.
 
 Legend: n views, N = 1 + L tokens, L patches, K kept, D target width.
 """

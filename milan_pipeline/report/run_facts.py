@@ -1,6 +1,6 @@
-"""Facts of a run: what it trains, how far it is, how fast, and what was measured of it.
+"""Reads the facts of a run: what it trains, its progress, its speed and its results.
 
-What a run has logged of its steps, as columns.
+What a run has logged of its steps are columns.
 
 Legend: S logged steps.
 """

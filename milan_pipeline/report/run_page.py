@@ -128,14 +128,14 @@ def _results(runs: Sequence[RunReport]) -> list[Table]:
     rows = []
     for row in found:
         (result,) = row.results
-        told = ", ".join(f"{name}={value}" for name, value in row.settings.items())
+        settings_text = ", ".join(f"{name}={value}" for name, value in row.settings.items())
         rows += [
             [
                 names[result.folder],
                 row.stage,
                 metric,
                 f"{value:.2f}%",
-                *([told] if settings else []),
+                *([settings_text] if settings else []),
             ]
             for metric, value in result.metrics.items()
         ]

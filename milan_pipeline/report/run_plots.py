@@ -90,8 +90,8 @@ def _words(title: str, unit: str, lines: Sequence[Line]) -> str:
     ]
     if len(ends) == 1:
         return f"{title} over epochs: from {ends[0][1]} to {ends[0][2]}."
-    told = "; ".join(f"{name} from {first} to {last}" for name, first, last in ends)
-    return f"{title} over epochs: {told}."
+    changes = "; ".join(f"{name} from {first} to {last}" for name, first, last in ends)
+    return f"{title} over epochs: {changes}."
 
 
 def _value(value: float, unit: str) -> str:

@@ -1,4 +1,4 @@
-"""matplotlib's figures as inline SVG: text stays text, colours follow the page's scheme.
+"""Turns matplotlib's figures into inline SVG: text stays text, colours follow the page's scheme.
 
 Figures are drawn with stand-in colours, each of which becomes a CSS variable of the page.
 """
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 TEXT, GRID = "#010101", "#020202"
 SERIES = ("#100001", "#100002", "#100003", "#100004", "#100005", "#100006")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
-"""One a series beside its colour: nothing is told by colour alone."""
+"""One a series beside its colour: no series is recognised by colour alone."""
 VARIABLES = {TEXT: "--ink", GRID: "--rule"} | {
     colour: f"--series-{number}" for number, colour in enumerate(SERIES, start=1)
 }

@@ -143,5 +143,5 @@ def _spectrum_plot(variance_D: NDArray[np.float64], rank: float) -> Plot:
 def _thinned_directions(tokens_nND: torch.Tensor) -> NDArray[np.float32]:
     flat_TD = tokens_nND.flatten(0, 1)
     every = -(-len(flat_TD) // SPECTRUM_TOKENS)
-    found: NDArray[np.float32] = directions(flat_TD[::every]).numpy()
-    return found
+    direction_TD: NDArray[np.float32] = directions(flat_TD[::every]).numpy()
+    return direction_TD

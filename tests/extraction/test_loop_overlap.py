@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from milan_pipeline import storage
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError, InterruptedRunError, StorageError
 from milan_pipeline.extraction.loop import extract_units
@@ -17,6 +16,7 @@ from milan_pipeline.targets.layout import UnitBlock
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.units import Mark, list_units, read_marks
 from milan_pipeline.targets.writer import UnitWriter
+from tests.support.disturbances import at_put
 from tests.support.extraction import RowTeacher, extract, job_on, threads_of_pools
 from tests.support.stores import files_of
 
@@ -133,9 +133,7 @@ def test_leaving_early_ends_all_threads(tmp_path: Path) -> None:
     assert threads_of_pools() == threads
 
 
-def test_two_processes_with_the_same_units_do_no_harm(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_processes_with_the_same_units_do_no_harm(tmp_path: Path) -> None:
     job = job_on(tmp_path, [6, 6])
     units = list_units(job.manifest, 1)
     # The other one has read, and found no marks, before the first is through.
@@ -148,15 +146,13 @@ def test_two_processes_with_the_same_units_do_no_harm(
     assert marks[0] == first
     before = files_of(Path(job.store))
     revocations: list[str] = []
-    real = storage.put_bytes
 
-    def put(url: str, data: bytes) -> None:
+    def noted(url: str, data: bytes) -> None:
         if "/done/" in url and b'"identity_hash": ""' in data:
             revocations.append(url)
-        real(url, data)
 
-    monkeypatch.setattr(storage, "put_bytes", put)
-    assert [first, *other] == marks
+    with at_put(noted):
+        assert [first, *other] == marks
     assert not revocations
     assert files_of(Path(job.store)) == before
 

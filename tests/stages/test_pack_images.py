@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from milan_pipeline import storage
 from milan_pipeline.cli.main import main
 from milan_pipeline.core.console import bytes_text
 from milan_pipeline.data.labelled import open_labelled
@@ -14,7 +13,7 @@ from milan_pipeline.errors import StorageError
 from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.shards.sequential import iterate_shard
 from tests.support.cli import run_cli
-from tests.support.disturbances import stopped_after
+from tests.support.disturbances import at_put, stopped_after
 from tests.support.pictures import labels, png, write_ade_tree, write_picture
 from tests.support.processes import files_without, run_and_kill
 
@@ -166,31 +165,23 @@ def test_foreign_shards_are_left_alone(image_shards: Path, pictures: Path, tmp_p
     run_cli("pack-images", pictures, tmp_path / "out", code=2)
 
 
-def fill_disk_at(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the writing of one file fail as on a full disk."""
-    put = storage.put_bytes
-
-    def fail(url: str, data: bytes) -> None:
-        if storage.basename(url) == name:
-            raise StorageError(f"{url} cannot be written (No space left on device)")
-        put(url, data)
-
-    monkeypatch.setattr(storage, "put_bytes", fail)
-
-
 def test_a_failed_run_keeps_its_finished_shards(
-    pictures: Path, image_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+    pictures: Path, image_shards: Path, tmp_path: Path, capsys
 ) -> None:
     out = tmp_path / "out"
     words = ("pack-images", pictures, out, "--samples-per-shard", 10, "--workers", 0)
-    fill_disk_at("images-000002.index.npy", monkeypatch)
-    run_cli(*words, code=1)
+
+    def full(url: str, _: bytes) -> None:
+        if url.endswith("images-000002.index.npy"):
+            raise StorageError(f"{url} cannot be written (No space left on device)")
+
+    with at_put(full):
+        run_cli(*words, code=1)
     assert "No space left" in capsys.readouterr().err
     unfinished = load_manifest(str(out), kind="images", allow_unfinished=True)
     assert [shard.samples for shard in unfinished.shards] == [10, 10]
     assert not unfinished.complete
     before = files_of(out)
-    monkeypatch.undo()
     run_cli(*words, "--dry-run")
     assert "shards to do: 1, done: 2" in capsys.readouterr().out
     run_cli(*words)

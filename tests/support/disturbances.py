@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from milan_pipeline import storage
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import InterruptedRunError
 from milan_pipeline.extraction import loop
@@ -51,4 +52,18 @@ def no_targets(error: Exception) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "compute", raising)
+        yield
+
+
+@contextlib.contextmanager
+def at_put(happens: Callable[[str, bytes], object], *, after: bool = False) -> Iterator[None]:
+    """Have something happen before each whole file that is written, or after it."""
+    put = storage.put_bytes
+
+    def put_bytes(url: str, data: bytes) -> None:
+        for step in (put, happens) if after else (happens, put):
+            step(url, data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "put_bytes", put_bytes)
         yield

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from milan_pipeline import storage
 from milan_pipeline.images.budget import Skipped
 from milan_pipeline.provenance import record as provenance_record
 from milan_pipeline.shards.manifest import load_manifest
@@ -22,7 +21,7 @@ from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.writer import UnitWriter
 from tests.support.cli import run_cli
 from tests.support.clip import write_tiny_clip
-from tests.support.disturbances import no_targets
+from tests.support.disturbances import at_put, no_targets
 from tests.support.pictures import write_picture
 from tests.support.processes import files_without
 
@@ -215,21 +214,18 @@ def test_who_did_less_does_not_call_it_done(
     assert record(out)["extent"]["views"] == 2
 
 
-def test_racing_creators_end_with_one_root(
-    extract: Extract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
+def test_racing_creators_end_with_one_root(extract: Extract, tmp_path: Path, capsys) -> None:
     """Two jobs of other targets both find no root; the one that wrote first is refused."""
-    real, raced = storage.put_bytes, threading.Event()
+    raced = threading.Event()
 
-    def put_bytes(url: str, data: bytes) -> None:
-        real(url, data)
+    def race(url: str, _: bytes) -> None:
         if url.endswith("targets.zarr/zarr.json") and not raced.is_set():
             raced.set()
             (tmp_path / "targets.zarr/zarr.json").unlink()
             extract("--view-seed", 1, "--init")
 
-    monkeypatch.setattr(storage, "put_bytes", put_bytes)
-    extract("--part", "0/2", code=1)
+    with at_put(race, after=True):
+        extract("--part", "0/2", code=1)
     assert "view_policy.seed is 1 there and 0 here" in capsys.readouterr().err
     assert not marks(tmp_path / "targets.zarr")
 
@@ -385,16 +381,13 @@ def interleaved(words: list[str], number: int) -> None:
 
     Reports do not count: they have a thread of their own.
     """
-    real, writes = storage.put_bytes, itertools.count()
+    writes = itertools.count()
 
-    def put_bytes(url: str, data: bytes) -> None:
+    def another(url: str, _: bytes) -> None:
         if "/progress/" not in url and next(writes) == number:
-            with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as pool:
-                patch.setattr(storage, "put_bytes", real)
+            with ThreadPoolExecutor(1) as pool:
                 pool.submit(run_cli, *words).result()
-        real(url, data)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(storage, "put_bytes", put_bytes)
+    with at_put(another):
         run_cli(*words)
     assert next(writes) > number
