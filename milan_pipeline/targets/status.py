@@ -172,7 +172,7 @@ def _by_view(
     return views
 
 
-def skipped_by_reason(rows: Iterable[Mapping[str, str]]) -> dict[str, int]:
+def skipped_by_reason(rows: Iterable[Skipped]) -> dict[str, int]:
     """Count rows of ledgers by the text before the details, such as a decoder's message."""
     kinds = Counter(row["reason"].partition(" (")[0] for row in rows)
     return dict(kinds.most_common())
