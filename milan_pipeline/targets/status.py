@@ -10,6 +10,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from milan_pipeline.images.budget import Skipped
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.progress_reports import ProgressReport, read_reports
