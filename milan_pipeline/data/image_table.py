@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.shards.cache import CacheConfig, ShardFile
-from milan_pipeline.shards.manifest import Manifest, load_index
+from milan_pipeline.shards.index import load_index
+from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.shards.random_access import IMAGE_MEMBER, Place, Read, all_local, read_places
 
 INDEX_THREADS = 8

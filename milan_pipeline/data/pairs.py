@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from milan_pipeline.errors import MismatchError, MissingDataError
 from milan_pipeline.shards.cache import CacheConfig, ShardFile
-from milan_pipeline.shards.manifest import Manifest, Shard, load_index, require_unique_stems
+from milan_pipeline.shards.index import load_index
+from milan_pipeline.shards.manifest import Manifest, Shard, require_unique_stems
 from milan_pipeline.shards.random_access import IMAGE_MEMBER, Place, Read, all_local, read_places
 from milan_pipeline.targets.shard_records import TARGET_EXTENSION
 

@@ -15,15 +15,13 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from milan_pipeline.cluster.world import World
 from milan_pipeline.core.threads import ordered_map
-from milan_pipeline.data.loader import (
-    BatchT,
+from milan_pipeline.data.batching import BatchT, join, stack
+from milan_pipeline.data.loader_processes import (
     Part,
     carry_errors,
     explained_start,
-    join,
     leave_stop_to_parent,
     next_part,
-    stack,
 )
 from milan_pipeline.data.order import EpochOrder, OrderConfig, StepClock, lanes_of, usable_workers
 from milan_pipeline.data.unreadable import RunLedger, WithReplacements

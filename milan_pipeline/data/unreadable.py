@@ -24,7 +24,7 @@ from milan_pipeline import storage
 from milan_pipeline.cluster.world import World
 from milan_pipeline.core.keyed_random import keyed_generator
 from milan_pipeline.core.schema import DocumentError, parsed
-from milan_pipeline.data.loader import BatchT
+from milan_pipeline.data.batching import BatchT
 from milan_pipeline.errors import BadImageError, DataError
 from milan_pipeline.images.budget import BadImageBudget, LedgerRow, ledger_row
 from milan_pipeline.shards.cache import CacheConfig

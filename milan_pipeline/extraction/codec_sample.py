@@ -20,7 +20,8 @@ from milan_pipeline.extraction.job import TargetTeacher
 from milan_pipeline.images.crops import view_pixels
 from milan_pipeline.images.decode import decode_rgb
 from milan_pipeline.images.views import ViewPolicy
-from milan_pipeline.shards.manifest import Manifest, keys_of, load_index
+from milan_pipeline.shards.index import keys_of, load_index
+from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.shards.sequential import read_rows
 from milan_pipeline.targets.codec_files import SAMPLE_IMAGES, rows_by_hash
 

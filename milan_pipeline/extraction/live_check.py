@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from milan_pipeline.codecs.interface import LARGEST_FACTOR, Codec
 from milan_pipeline.images.crops import view_pixels
 from milan_pipeline.images.decode import decode_rgb
-from milan_pipeline.shards.manifest import Manifest, keys_of, load_index
+from milan_pipeline.shards.index import keys_of, load_index
+from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.shards.random_access import SampleReader
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.units import Mark, Unit

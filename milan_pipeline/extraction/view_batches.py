@@ -25,7 +25,7 @@ from milan_pipeline.extraction.job import ExtractionJob
 from milan_pipeline.images.budget import Skipped
 from milan_pipeline.images.crops import view_pixels
 from milan_pipeline.images.decode import decode_rgb
-from milan_pipeline.shards.manifest import keys_of, load_index
+from milan_pipeline.shards.index import keys_of, load_index
 from milan_pipeline.shards.sequential import read_rows
 from milan_pipeline.targets.units import Mark, Unit, is_current, read_mark
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.planning.shard_size import shared_key_bytes, tar_header_bytes
 from milan_pipeline.planning.store_size import KeyBytes
-from milan_pipeline.shards.manifest import Manifest, Shard, index_table, keys_of, load_index
+from milan_pipeline.shards.index import index_table, keys_of, load_index
+from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.targets.layout import OUTER_SHARD
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.units import Mark, Unit

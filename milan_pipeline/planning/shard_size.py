@@ -11,7 +11,8 @@ import numpy as np
 
 from milan_pipeline.planning.store_size import KeyBytes
 from milan_pipeline.provenance.identity import Identity, content_hash
-from milan_pipeline.shards.manifest import Manifest, Shard, index_bytes, index_table
+from milan_pipeline.shards.index import index_bytes, index_table
+from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.shards.tar_stream import END_OF_ARCHIVE_BYTES
 from milan_pipeline.shards.writer import padded
 from milan_pipeline.targets.codec_files import most_shards_codec_bytes

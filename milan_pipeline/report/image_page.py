@@ -13,7 +13,8 @@ from milan_pipeline.report.facts import Facts, text_of
 from milan_pipeline.report.gallery import jpeg_uri
 from milan_pipeline.report.page import Page, shown
 from milan_pipeline.report.target_rows import draw_rows
-from milan_pipeline.shards.manifest import keys_of, load_index, load_manifest
+from milan_pipeline.shards.index import keys_of, load_index
+from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.shards.random_access import SampleReader
 
 SIDE = 176

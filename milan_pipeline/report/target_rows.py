@@ -23,7 +23,8 @@ from milan_pipeline.errors import MissingDataError
 from milan_pipeline.images.decode import digest
 from milan_pipeline.provenance.identity import Identity, stated_identity
 from milan_pipeline.report.facts import place_kind
-from milan_pipeline.shards.manifest import keys_of, load_index, load_manifest
+from milan_pipeline.shards.index import keys_of, load_index
+from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.shards.random_access import SampleReader
 from milan_pipeline.targets.codec_files import read_shards_codec, read_store_codec
 from milan_pipeline.targets.layout import OUTER_SHARD, read_identity

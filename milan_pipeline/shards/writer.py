@@ -15,14 +15,8 @@ import xxhash
 from milan_pipeline import storage
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError
-from milan_pipeline.shards.manifest import (
-    MANIFEST_NAME,
-    Manifest,
-    Shard,
-    index_bytes,
-    index_table,
-    load_manifest,
-)
+from milan_pipeline.shards.index import index_bytes, index_table
+from milan_pipeline.shards.manifest import MANIFEST_NAME, Manifest, Shard, load_manifest
 from milan_pipeline.shards.tar_stream import HashingFile
 
 

@@ -16,7 +16,8 @@ from milan_pipeline.codecs.interface import LARGEST_FACTOR, Codec, Encoded, deco
 from milan_pipeline.codecs.spec import spec_of
 from milan_pipeline.images.views import policy_of
 from milan_pipeline.provenance.identity import Identity, content_hash
-from milan_pipeline.shards.manifest import Manifest, Shard, keys_of, load_index
+from milan_pipeline.shards.index import keys_of, load_index
+from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.layout import OUTER_SHARD, UnitBlock, code_shape, empty_block
 from milan_pipeline.targets.reader import StoredUnit, open_unit

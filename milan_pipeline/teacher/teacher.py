@@ -19,7 +19,7 @@ from milan_pipeline.teacher.description import (
     settled_tower,
     teacher_content,
 )
-from milan_pipeline.teacher.open_clip_models import (
+from milan_pipeline.teacher.named_models import (
     architecture_of,
     is_resampled,
     load_visual,

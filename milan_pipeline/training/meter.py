@@ -9,7 +9,7 @@ import torch
 
 from milan_pipeline.cluster.world import World
 from milan_pipeline.core.devices import peak_memory
-from milan_pipeline.data.loader import BatchT
+from milan_pipeline.data.batching import BatchT
 from milan_pipeline.data.order import StepClock
 from milan_pipeline.errors import DataError
 

@@ -16,7 +16,8 @@ from torch import nn
 from milan_pipeline.cluster.world import World, accumulating, blocks_of, replicate, settle
 from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.interrupts import StopRequest
-from milan_pipeline.data.loader import BatchT, BatchT_contra, explained_worker_deaths
+from milan_pipeline.data.batching import BatchT, BatchT_contra
+from milan_pipeline.data.loader_processes import explained_worker_deaths
 from milan_pipeline.data.order import StepClock
 from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.provenance.record import StageRecord

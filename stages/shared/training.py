@@ -15,7 +15,7 @@ from milan_pipeline import storage
 from milan_pipeline.cli.options import fields_from
 from milan_pipeline.cluster.world import World
 from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do
-from milan_pipeline.data.loader import BatchT
+from milan_pipeline.data.batching import BatchT
 from milan_pipeline.data.order import OrderChoice, OrderConfig, StepClock, lanes_of
 from milan_pipeline.data.stream import batches, step_clock
 from milan_pipeline.data.unreadable import RunLedger

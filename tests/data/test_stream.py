@@ -15,7 +15,7 @@ import torch
 from milan_pipeline.cluster.world import World
 from milan_pipeline.codecs.interface import decode_prior
 from milan_pipeline.data import stream as stream_module
-from milan_pipeline.data.loader import join
+from milan_pipeline.data.batching import join
 from milan_pipeline.data.order import lanes_of, usable_workers
 from milan_pipeline.data.pairs import PairSamples
 from milan_pipeline.data.stream import SampleSource, batches, step_clock
@@ -24,7 +24,8 @@ from milan_pipeline.models.student import in_grid_order
 from milan_pipeline.pretrain.examples import Batch, ExampleConfig, ToExamples
 from milan_pipeline.pretrain.masking import draw_mask
 from milan_pipeline.shards.cache import CacheConfig
-from milan_pipeline.shards.manifest import load_index, load_manifest
+from milan_pipeline.shards.index import load_index
+from milan_pipeline.shards.manifest import load_manifest
 from tests.support.fitted import write_fitted
 from tests.support.pairs import open_data, stream
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from milan_pipeline.cluster.world import World
+from milan_pipeline.data.batching import join
 from milan_pipeline.data.image_table import open_images
-from milan_pipeline.data.loader import join
 from milan_pipeline.data.order import OrderConfig
 from milan_pipeline.data.stream import SampleSource, batches
 from milan_pipeline.data.unreadable import RunLedger, replacement_places

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from milan_pipeline.images.decode import decode_rgb
-from milan_pipeline.shards.manifest import keys_of, load_index, load_manifest
+from milan_pipeline.shards.index import keys_of, load_index
+from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.shards.sequential import iterate_shard
 from tests.support.cli import run_cli
 from tests.support.pictures import noise, write_photos

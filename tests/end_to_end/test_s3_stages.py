@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from milan_pipeline import storage
-from milan_pipeline.shards.manifest import load_index, load_manifest
+from milan_pipeline.shards.index import load_index
+from milan_pipeline.shards.manifest import load_manifest
 from tests.support.cli import run_cli
 from tests.support.pretrain import TINY_STUDENT, weights
 from tests.support.servers import BUCKET, Outage, S3Server, images_of, objects_of, tars_of

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from milan_pipeline import storage
-from milan_pipeline.shards.manifest import Manifest, Shard, load_index, load_manifest
+from milan_pipeline.shards.index import load_index
+from milan_pipeline.shards.manifest import Manifest, Shard, load_manifest
 from milan_pipeline.training.checkpoint_io import load_checkpoint
 from milan_pipeline.training.checkpoints import HASHES, MODEL
 from milan_pipeline.weights.files import read_weights

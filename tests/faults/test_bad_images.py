@@ -8,7 +8,8 @@ import pytest
 
 from milan_pipeline.errors import BadImageError
 from milan_pipeline.images.decode import decode_rgb, probe_header
-from milan_pipeline.shards.manifest import keys_of, load_index, load_manifest
+from milan_pipeline.shards.index import keys_of, load_index
+from milan_pipeline.shards.manifest import load_manifest
 from tests.faults.campaign import COUNTS, chance, scaled
 from tests.faults.decoding import LIMIT, Decoder
 from tests.faults.fuzzed_images import fuzzed, odd, seeds

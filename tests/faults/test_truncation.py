@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import webdataset
 
-from milan_pipeline.shards.manifest import load_index, load_manifest
+from milan_pipeline.shards.index import load_index
+from milan_pipeline.shards.manifest import load_manifest
 from tests.faults.campaign import COUNTS, attempt, broken, compare, scaled
 from tests.faults.consumers import extracted_from, indexed, listed, trained_on
 

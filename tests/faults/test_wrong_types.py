@@ -16,7 +16,8 @@ from milan_pipeline.evaluate.probe.feature_cache import _read as read_features
 from milan_pipeline.evaluate.results import read_scores
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.shards.cache import LOCK_NAME, CacheConfig, ShardCache, ShardFile
-from milan_pipeline.shards.manifest import load_index, load_manifest
+from milan_pipeline.shards.index import load_index
+from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.targets.codec_files import CODEC_FILE, read_shards_codec, write_shards_codec
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.store import read_store_record

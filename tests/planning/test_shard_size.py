@@ -14,7 +14,8 @@ from milan_pipeline.codecs.spec import parse_codec
 from milan_pipeline.planning.dataset import key_bytes
 from milan_pipeline.planning.shard_size import ShardSize, tar_header_bytes
 from milan_pipeline.provenance.identity import Identity, content_hash
-from milan_pipeline.shards.manifest import Manifest, Shard, keys_of, load_index
+from milan_pipeline.shards.index import keys_of, load_index
+from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.shards.writer import Sample, write_shard
 from milan_pipeline.targets import shard_records
 from milan_pipeline.targets.codec_files import write_shards_codec

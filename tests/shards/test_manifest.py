@@ -14,16 +14,8 @@ from hypothesis import strategies as st
 
 from milan_pipeline import storage
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
-from milan_pipeline.shards.manifest import (
-    Manifest,
-    Shard,
-    index_bytes,
-    index_table,
-    keys_of,
-    load_index,
-    load_manifest,
-    require_unique_stems,
-)
+from milan_pipeline.shards.index import index_bytes, index_table, keys_of, load_index
+from milan_pipeline.shards.manifest import Manifest, Shard, load_manifest, require_unique_stems
 
 SHARD = Shard(name="x-0.tar", samples=2, bytes=10, sha256="ab", index_sha256="cd")
 

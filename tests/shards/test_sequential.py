@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from milan_pipeline import storage
 from milan_pipeline.errors import DataError, MissingDataError, StorageError
-from milan_pipeline.shards.manifest import index_table
+from milan_pipeline.shards.index import index_table
 from milan_pipeline.shards.sequential import Spans, read_rows
 from milan_pipeline.shards.writer import Sample, write_shard
 

@@ -20,7 +20,8 @@ from PIL import Image
 from milan_pipeline import storage
 from milan_pipeline.errors import DataError, MissingDataError, StorageError
 from milan_pipeline.shards import random_access
-from milan_pipeline.shards.manifest import Manifest, Shard, keys_of, load_index, load_manifest
+from milan_pipeline.shards.index import keys_of, load_index
+from milan_pipeline.shards.manifest import Manifest, Shard, load_manifest
 from milan_pipeline.shards.random_access import SampleReader
 from milan_pipeline.shards.sequential import index_shard, iterate_shard
 from milan_pipeline.shards.writer import MemberPart, Sample, write_shard

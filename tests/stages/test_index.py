@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import webdataset
 
-from milan_pipeline.shards.manifest import load_index, load_manifest
+from milan_pipeline.shards.index import load_index
+from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.shards.random_access import SampleReader
 from tests.support.cli import run_cli
 from tests.support.pictures import write_picture

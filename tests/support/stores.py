@@ -25,7 +25,8 @@ from milan_pipeline.images.decode import decode_rgb, digest
 from milan_pipeline.images.views import Box
 from milan_pipeline.provenance.identity import build_identity, content_hash
 from milan_pipeline.provenance.record import record_bytes, utc_text
-from milan_pipeline.shards.manifest import Manifest, Shard, keys_of, load_index
+from milan_pipeline.shards.index import keys_of, load_index
+from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.shards.sequential import read_rows
 from milan_pipeline.shards.writer import Sample, write_shard
 from milan_pipeline.targets import layout, writer

@@ -10,7 +10,8 @@ import pytest
 from milan_pipeline.codecs.registry import make_codec
 from milan_pipeline.images.views import ViewPolicy
 from milan_pipeline.provenance.identity import build_identity, content_hash
-from milan_pipeline.shards.manifest import Manifest, load_index
+from milan_pipeline.shards.index import load_index
+from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.shards.writer import Sample, write_shard
 from milan_pipeline.targets.layout import UnitBlock
 from milan_pipeline.targets.units import Mark, Unit

@@ -19,7 +19,8 @@ from milan_pipeline.images.crops import view_pixels
 from milan_pipeline.images.decode import decode_rgb
 from milan_pipeline.images.views import Box
 from milan_pipeline.pretrain.masking import sample_kept
-from milan_pipeline.shards.manifest import keys_of, load_index, load_manifest
+from milan_pipeline.shards.index import keys_of, load_index
+from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.shards.random_access import SampleReader
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.layout import read_identity

@@ -10,7 +10,7 @@ from PIL import Image
 from timm.data import auto_augment
 from timm.data.transforms_factory import create_transform
 
-from milan_pipeline.data.loader import stack
+from milan_pipeline.data.batching import stack
 from milan_pipeline.errors import BadImageError
 from milan_pipeline.evaluate.classification.views import (
     EvaluationViews,

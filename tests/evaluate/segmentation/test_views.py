@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from milan_pipeline.data.loader import stack
+from milan_pipeline.data.batching import stack
 from milan_pipeline.errors import BadImageError
 from milan_pipeline.evaluate.segmentation.masks import IGNORED, LabelConfig, Labels
 from milan_pipeline.evaluate.segmentation.views import MaskedViewConfig, MaskedViews, ScaleRule

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from milan_pipeline.shards.manifest import Manifest, load_index, load_manifest
+from milan_pipeline.shards.index import load_index
+from milan_pipeline.shards.manifest import Manifest, load_manifest
 from tests.support.cli import run_cli
 from tests.support.pictures import write_picture
 from tests.support.pretrain import (

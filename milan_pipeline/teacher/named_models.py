@@ -1,4 +1,6 @@
-"""open_clip's models by name: configuration, image tower without weights, image tower with weights.
+"""A teacher's model by its name: its configuration, and its image tower with or without weights.
+
+Names are those of open_clip.
 
 open_clip raises many kinds of errors; each becomes a `ConfigError` of one sentence.
 """
@@ -18,8 +20,8 @@ from milan_pipeline.errors import ConfigError
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.teacher.quick_gelu import settle_quick_gelu
 from milan_pipeline.teacher.spec import TeacherSpec
+from milan_pipeline.teacher.tower_choice import tower_of
 from milan_pipeline.teacher.tower_open_clip import ResNetTower
-from milan_pipeline.teacher.tower_registry import tower_of
 
 # A tiny text tower, since only the image tower is used.
 NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from milan_pipeline.data.loader import explained_start, explained_worker_deaths, next_part
+from milan_pipeline.data.loader_processes import explained_start, explained_worker_deaths, next_part
 from milan_pipeline.errors import StorageError
 from tests.support.pairs import open_data, stream
 

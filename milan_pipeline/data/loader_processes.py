@@ -1,6 +1,4 @@
-"""Make batches of single examples, and send them from loader processes.
-
-A batch is a `NamedTuple` of tensors whose last field is `keys`, the samples' names.
+"""Send batches from loader processes, and pass on what goes wrong there.
 
 A batch travels in shared memory. By default, torch puts it there in a thread that only prints its
 errors: with a full /dev/shm, training would wait for ever. Here the batch is put there before that,
@@ -12,53 +10,16 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
 from milan_pipeline.core.interrupts import STOP_SIGNALS
+from milan_pipeline.data.batching import BatchT
 from milan_pipeline.errors import MilanError, StorageError
 from milan_pipeline.images.budget import LedgerRow
-
-
-class Keyed(Protocol):
-    """What every batch has besides its tensors."""
-
-    @property
-    def keys(self) -> list[str]:
-        """The samples' names, in order."""
-
-
-BatchT = TypeVar("BatchT", bound=Keyed)
-BatchT_contra = TypeVar("BatchT_contra", bound=Keyed, contravariant=True)
-
-
-def stack(examples: list[BatchT]) -> BatchT:
-    """Make a batch of single examples, whose tensors have no batch dimension."""
-    return _combine(examples, np.stack)
-
-
-def join(parts: list[BatchT]) -> BatchT:
-    """Join workers' parts in lane order."""
-    return parts[0] if len(parts) == 1 else _combine(parts, np.concatenate)
-
-
-def _combine(parts: list[BatchT], together: Callable[[list[NDArray[Any]]], NDArray[Any]]) -> BatchT:
-    """Put tensors together with one thread.
-
-    Torch would copy with all threads, and wait for those whose cores the loader processes use. That
-    took ten to a hundred milliseconds a batch on two cores, where the copy itself takes two.
-    """
-    kind: Any = type(parts[0])
-    *fields, keys = zip(*(tuple(part) for part in parts), strict=True)  # type: ignore[arg-type]
-    tensors = [torch.from_numpy(together([part.numpy() for part in field])) for field in fields]
-    batch: BatchT = kind._make([*tensors, [key for part_keys in keys for key in part_keys]])
-    return batch
-
 
 MORE_SHARED_MEMORY = (
     "give --workers 0, or more shared memory (in a container --shm-size), and run the same command "
