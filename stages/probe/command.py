@@ -151,7 +151,7 @@ class Probe:
     )
     max_bad_fraction: float = option(
         0.01,
-        help="Share of unreadable images that is put up with; above 0, always a single one.",
+        help="Largest share of images that may be unreadable; above 0, one is always allowed.",
         role="execution",
         least=0,
         most=1,
