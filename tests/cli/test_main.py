@@ -160,7 +160,7 @@ def test_a_wheel_runs_outside_the_checkout(
     image_shards: Path, pictures: Path, tiny_clip: Path, tmp_path: Path
 ) -> None:
     # A copy, so that the checkout's own build folder neither shows up in the wheel nor is written.
-    root, source = Path(main.__file__).parents[1], tmp_path / "source"
+    root, source = Path(main.__file__).parents[2], tmp_path / "source"
     wanted = {"pyproject.toml", "README.md", "LICENSE", "milan_pipeline", "stages", "workflows"}
     shutil.copytree(
         root, source, ignore=lambda at, names: {*names} - wanted if Path(at) == root else set()
