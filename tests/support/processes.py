@@ -30,9 +30,6 @@ from milan_pipeline.storage import files
 CONTEXT = multiprocessing.get_context("forkserver")
 
 
-CONTEXT.set_forkserver_preload(["tests.support.runs"])
-
-
 PATIENCE = 120.0
 
 
@@ -41,6 +38,8 @@ def run_world(size: int, function: Callable[..., Any], *arguments: Any) -> list[
 
     What one raises, it returns; a process that dies silently is an error here.
     """
+    # Not at import: there is one server, and other tests preload other modules.
+    CONTEXT.set_forkserver_preload(["tests.support.runs"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
