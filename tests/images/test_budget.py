@@ -28,5 +28,5 @@ def test_a_budget_of_nothing() -> None:
 def test_the_first_ten_are_named_with_their_reasons() -> None:
     budget = BadImageBudget(fraction=0.1, images=100)
     budget.add("a", skipped(*"abcdefghij"))
-    with pytest.raises(DataError, match=r"a:j \(r\); mend them"):
+    with pytest.raises(DataError, match=r"a:j \(r\); repair or remove them"):
         budget.add("b", skipped("k"))
