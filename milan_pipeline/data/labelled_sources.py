@@ -4,10 +4,11 @@ A folder has one sub-folder for each class, or masks beside its images. Shards a
 labels: each shard is read once from end to end, and its hash is checked.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.keyed_random import keyed_generator
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.errors import ConfigError, DataError
-from milan_pipeline.images.sources import IMAGE_EXTENSIONS, find_source, masks_of
+from milan_pipeline.images.sources import find_source, masks_of
 from milan_pipeline.shards.cache import ShardFile
 from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.shards.random_access import Read
-from milan_pipeline.shards.sequential import scan_shard
+from milan_pipeline.shards.sequential import image_member, scan_shard
 from milan_pipeline.shards.writer import Sample
 
 
@@ -196,9 +197,24 @@ def scan_shards(manifest: Manifest, *, kind: str, scans: Path | None) -> list[Sh
     return parts
 
 
-def _labelled_rows(manifest: Manifest, shard: Shard, kind: str) -> Iterator[tuple[Any, ...]]:
+def require_class_numbers(manifest: Manifest) -> None:
+    """Look at the first sample's class; of the tars only their beginning is read.
+
+    Raises:
+        DataError: it has no class number.
+    """
+    for shard in manifest.shards:
+        rows = _labelled_rows(manifest, shard, "class")
+        with contextlib.closing(rows):
+            if next(rows, None) is not None:
+                return
+
+
+def _labelled_rows(
+    manifest: Manifest, shard: Shard, kind: str
+) -> Generator[tuple[Any, ...], None, None]:
     for sample, offsets in scan_shard(manifest, shard):
-        image = next((e for e in IMAGE_EXTENSIONS if e in sample.members), None)
+        image = image_member(sample.members, shard.details.get("image_field"))
         if image is None:
             continue
         label, mask = 0, NO_PLACE

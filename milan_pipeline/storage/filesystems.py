@@ -20,6 +20,12 @@ import fsspec
 from milan_pipeline.errors import MilanError, MissingDataError, StorageError, TruncatedError
 from milan_pipeline.storage.range_stream import PIECE_BYTES, open_ranges
 from milan_pipeline.storage.retries import is_refusal, lacks_credentials, retried
+from milan_pipeline.storage.write_check import (
+    COMPARED_BYTES,
+    refuses_checksums,
+    remedy,
+    require_kept,
+)
 
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
 
@@ -32,6 +38,8 @@ EXTRAS = {
 }
 """Which extra of this package installs a protocol's client."""
 NOT_FOUND_STATUS = 404
+ONE_REQUEST_BYTES = 5 << 30
+"""The most that S3 takes by one request; of several, a kill leaves parts that are paid for."""
 
 
 def _patient(doing: str) -> Callable[[MethodT], MethodT]:
@@ -71,6 +79,10 @@ class File:
         protocols = self.filesystem.protocol
         return "file" in ((protocols,) if isinstance(protocols, str) else protocols)
 
+    @property
+    def _is_s3(self) -> bool:
+        return "s3" in self.filesystem.protocol
+
     @_patient("read")
     def read(self, start: int = 0, length: int | None = None) -> bytes:
         """Read the whole file, or `length` bytes of it from `start`, by one request.
@@ -96,7 +108,7 @@ class File:
         if self.is_local:
             return Path(self.path).read_bytes()  # faster, which matters where there are many marks
         # To read a file whole, s3fs first asks for its size; to read a range, it does not.
-        by_range = "s3" in self.filesystem.protocol
+        by_range = self._is_s3
         try:
             return cast(bytes, cat(self.path, start=0 if by_range else None))
         except OSError as error:
@@ -173,15 +185,36 @@ class File:
         # Some tools mark a folder of an object store by an object of its own name.
         return {entry.rsplit("/", 1)[-1] for entry in entries if entry != self.path.rstrip("/")}
 
+    @_patient("listed")
+    def tree(self) -> set[str]:
+        """Return the paths of all files below a folder, relative to it."""
+        if not self.is_local:
+            root = self.path.rstrip("/") + "/"
+            found = self.filesystem.find(self.path)
+            return {str(path).removeprefix(root) for path in found if str(path).startswith(root)}
+        return {
+            os.path.relpath(os.path.join(folder, name), self.path)  # noqa: PTH118 - as in `names`
+            for folder, _, names in os.walk(self.path, onerror=_raise)
+            for name in names
+        }
+
     @_patient("written")
     def put(self, data: bytes) -> None:
         """Write an object of a remote store, by one request."""
-        self.filesystem.pipe_file(self.path, data)
+        one_request = {"chunksize": ONE_REQUEST_BYTES} if self._is_s3 else {}
+        self.filesystem.pipe_file(self.path, data, **one_request)
+        require_kept(self.url, self.filesystem, self.path, data)
 
     @_patient("written")
     def put_file(self, source: Path) -> None:
         """Copy a file of this machine to a remote store."""
         self.filesystem.put_file(str(source), self.path)
+        with source.open("rb") as stream:
+            require_kept(self.url, self.filesystem, self.path, stream.read(COMPARED_BYTES))
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def resolve(url: str) -> File:
@@ -242,8 +275,8 @@ def named_errors(url: str, doing: str) -> Iterator[None]:
             ) from error
         raise MissingDataError(f"{url} does not exist; check the path") from error
     except Exception as error:
-        remedy = _remedy(error, doing)
-        raise StorageError(f"{url} cannot be {doing} ({reason_of(error)}); {remedy}") from error
+        what = f"{url} cannot be {doing} ({reason_of(error)})"
+        raise StorageError(f"{what}; {_remedy(error, doing)}") from error
 
 
 def reason_of(error: BaseException) -> str:
@@ -260,4 +293,6 @@ def _remedy(error: Exception, doing: str) -> str:
         )
     if is_refusal(error):
         return "check who may access it, and the credentials in the environment"
+    if doing == "written" and refuses_checksums(error):
+        return remedy()
     return "make room or fix it" if doing == "written" else "check the path"

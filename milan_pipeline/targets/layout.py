@@ -5,9 +5,10 @@
 Legend: n samples of the unit, N = 1 + L tokens, L patches, C code width.
 """
 
+import contextlib
 import dataclasses
 import math
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import zarr
@@ -21,8 +22,10 @@ from milan_pipeline.core.schema import DocumentError, conforming, parsed
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError
 from milan_pipeline.provenance.identity import Identity, content_hash, require_same, stated_identity
 from milan_pipeline.shards.manifest import MANIFEST_NAME
+from milan_pipeline.targets.units import view_name
 
 FORMAT_VERSION = 1
+ZARR_FORMAT = 3
 OUTER_SHARD = 256
 """Number of samples whose codes are stored in one object."""
 ANOTHER_STORE = "give another --out for these targets, or --overwrite to extract them anew"
@@ -108,6 +111,12 @@ class _Root(TypedDict):
 
 class _Versioned(TypedDict):
     format_version: Any
+
+
+class _Group(TypedDict):
+    zarr_format: int
+    node_type: str
+    attributes: NotRequired[dict[str, Any]]
 
 
 def holds_store(url: str) -> bool:
@@ -200,6 +209,32 @@ def empty_block(codec: CodecSpec, shape: tuple[int, int]) -> UnitBlock:
         flip=np.zeros(0, np.bool_),
         size=np.zeros((0, 2), np.int32),
         digest=np.zeros(0, np.uint64),
+    )
+
+
+def put_view_group(url: str, view: int) -> None:
+    """Write the group of a view, unless it is there.
+
+    It is the same for all units of a view, and some object stores take one write a second of a
+    name.
+    """
+    place = storage.join(url, view_name(view), "zarr.json")
+    with contextlib.suppress(MissingDataError):
+        if is_plain_group(storage.read_bytes(place)):
+            return
+    storage.put_bytes(place, group_bytes({}))
+
+
+def is_plain_group(data: bytes) -> bool:
+    """Tell whether bytes are the `zarr.json` of a group without attributes, of whatever zarr."""
+    try:
+        document = conforming(parsed(data, dict[str, Any]), _Group)
+    except DocumentError:
+        return False
+    return (
+        document["zarr_format"] == ZARR_FORMAT
+        and document["node_type"] == "group"
+        and not document.get("attributes")
     )
 
 

@@ -72,6 +72,9 @@ def describe(config: "ExtractTargets") -> None:
         bytes_to_write=size,
         free_bytes=storage.free_bytes(config.out),
     )
+    files = StoreSize(wanted).files(left)
+    said = storage.files_text(config.out, files)
+    say(said, files_to_write=files, free_files=storage.free_files(config.out))
 
 
 def survey(config: "ExtractTargets", spec: JobSpec) -> tuple[Manifest, WorkList, Identity]:

@@ -31,6 +31,7 @@ from stages.pretrain import command as pretrain
 from stages.pretrain.command import Pretrain
 from stages.pretrain.plan import plan as plan_pretrain
 from stages.shared.training_options import TrainingOptions
+from stages.submit.labels import require_labels
 
 if TYPE_CHECKING:
     from stages.submit.command import Submit
@@ -50,6 +51,7 @@ class Job:
         options: words of the stage's command line, without the recipe.
         on_gpu: whether it needs GPUs.
         run: the run folder that it writes, where it trains.
+        output: the store or the shards that it writes, where it does not train.
         parts: into how many tasks the whole is divided, where it is an array.
         tasks: those of them that have something left to do.
     """
@@ -58,6 +60,7 @@ class Job:
     options: tuple[str, ...]
     on_gpu: bool
     run: str | None = None
+    output: str | None = None
     parts: int | None = None
     tasks: tuple[int, ...] | None = None
 
@@ -121,7 +124,9 @@ def _links(config: "Submit", sections: dict[str, Any]) -> Iterator[Link]:
     if config.val is None:
         note("no --val: nothing is fine-tuned")
         return
-    data = ("--train", images, "--val", config.absolute(config.val))
+    val = config.absolute(config.val)
+    require_labels(images, val)
+    data = ("--train", images, "--val", val)
     yield _training(
         config,
         kind=Finetune,
@@ -152,12 +157,13 @@ def _extraction(config: "Submit") -> Link:
         left = {number % parts for number, unit in enumerate(found.units) if unit in found.left}
         fits = parse_codec(wanted.codec).needs_fit
         return [
-            Job(name="init", options=words, on_gpu=fits),
+            Job(name="init", options=words, on_gpu=fits, output=config.store),
             # Where only the record is not done yet, any task completes it.
             Job(
                 name="extract",
                 options=words,
                 on_gpu=True,
+                output=config.store,
                 parts=parts,
                 tasks=tuple(sorted(left)) or (0,),
             ),
@@ -174,7 +180,7 @@ def _packing(config: "Submit") -> Link:
     words = ("--targets", config.store, "--out", config.shards)
     wanted = _configured(config, PackTargets, pack_targets.command, words)
     return (
-        lambda: [Job(name="pack", options=words, on_gpu=False)],
+        lambda: [Job(name="pack", options=words, on_gpu=False, output=config.shards)],
         lambda: shards_are_written(wanted),
     )
 

@@ -82,6 +82,9 @@ def describe(config: "Transcode") -> None:
         targets=targets,
         free_bytes=storage.free_bytes(config.out),
     )
+    files = StoreSize(plan.wanted).files(left)
+    said = storage.files_text(config.out, files)
+    say(said, files_to_write=files, free_files=storage.free_files(config.out))
 
 
 def make_plan(config: "Transcode") -> Plan:
