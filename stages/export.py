@@ -12,6 +12,7 @@ from milan_pipeline.errors import ConfigError, MismatchError, MissingDataError
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.training.state import CONFIG_NAME, STATE_NAME
+from stages.shared import common_options as common
 
 if TYPE_CHECKING:
     from milan_pipeline.weights.run_weights import RunWeights
@@ -39,12 +40,8 @@ class Export:
     ema: bool = option(
         default=False, help="The moving average of the encoder's weights.", group="Input"
     )
-    allow_unfinished: bool = option(
-        default=False, help="Export a run that is not done.", role="execution", group="Input"
-    )
-    overwrite: bool = option(
-        default=False, help="Replace another export.", role="execution", group="Output"
-    )
+    allow_unfinished: bool = common.allow_unfinished("Export a run that is not done.")
+    overwrite: bool = common.overwrite("Replace another export.")
 
     def __post_init__(self) -> None:
         if self.ema and self.form == "official":

@@ -20,6 +20,7 @@ from milan_pipeline.shards.manifest import (
 )
 from milan_pipeline.shards.sequential import index_shard
 from milan_pipeline.shards.writer import list_as_written
+from stages.shared import common_options as common
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,17 +37,8 @@ class Index:
         group="Output",
         role="execution",
     )
-    workers: int = option(
-        2,
-        help="Threads, each reading one tar.",
-        least=0,
-        role="execution",
-        group="This machine",
-        unit="threads",
-    )
-    overwrite: bool = option(
-        default=False, help="Index listed tars again.", role="execution", group="Output"
-    )
+    workers: int = common.workers("Threads, each reading one tar.")
+    overwrite: bool = common.overwrite("Index listed tars again.")
 
     def __post_init__(self) -> None:
         require_least(self)

@@ -32,6 +32,7 @@ from milan_pipeline.images.sources import (
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.shards.writer import Sample, list_as_written, listed_shards, write_shard
+from stages.shared import common_options as common
 
 # A folder of photos holds a few files that only look like images; that alone is no reason to fail.
 STRAY_FILES = 10
@@ -60,29 +61,9 @@ class PackImages:
     )
     shuffle: bool = option(default=True, help="Shuffle the files before packing.", group="Output")
     seed: int = option(0, help="Seed of the shuffle.", least=0, group="Output", unit="number")
-    workers: int = option(
-        2,
-        help="Threads, each writing one shard.",
-        least=0,
-        role="execution",
-        group="This machine",
-        unit="threads",
-    )
-    max_bad_fraction: float = option(
-        0.01,
-        help="Share of unreadable images that is tolerated; unless 0, ten always are.",
-        least=0,
-        most=1,
-        role="execution",
-        group="Input",
-        unit="share",
-    )
-    overwrite: bool = option(
-        default=False,
-        help="Replace shards made with other options.",
-        role="execution",
-        group="Output",
-    )
+    workers: int = common.workers("Threads, each writing one shard.")
+    max_bad_fraction: float = common.max_bad_fraction(always="ten are")
+    overwrite: bool = common.overwrite("Replace shards made with other options.")
 
     def __post_init__(self) -> None:
         require_least(self)

@@ -5,6 +5,7 @@ import dataclasses
 from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.options import option, require_least
 from milan_pipeline.errors import ConfigError
+from stages.shared import common_options as common
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,17 +45,9 @@ class MeasureCodecs:
     plot: str = option(
         "codecs.png", help="Where the picture (PNG) is written.", group="Output", role="execution"
     )
-    device: str = option(
-        "auto",
-        help="Where targets are encoded and decoded: auto, cpu, cuda.",
-        group="This machine",
-        role="execution",
-    )
-    allow_unfinished: bool = option(
-        default=False,
-        help="Measure a store whose extraction has not ended.",
-        group="Input",
-        role="execution",
+    device: str = common.device("Where targets are encoded and decoded")
+    allow_unfinished: bool = common.allow_unfinished(
+        "Measure a store whose extraction has not ended."
     )
 
     def __post_init__(self) -> None:

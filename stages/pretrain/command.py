@@ -175,12 +175,6 @@ class Pretrain(TrainingOptions):
         choices=("error", "skip"),
         group="Input",
     )
-    gradient_checkpointing: bool = option(
-        False,
-        help="Compute blocks again in the backward pass, to save memory.",
-        role="execution",
-        group="This machine",
-    )
     fsdp: bool = option(
         False,
         help="Shard the student over the processes (FSDP2).",

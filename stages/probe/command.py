@@ -8,6 +8,7 @@ from milan_pipeline.cli.options import option, require_least
 from milan_pipeline.encoders.names import is_named
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.probe.protocols import OfficialLinear, Sweep
+from stages.shared import common_options as common
 
 LINEAR = ("logistic", "official", "sweep", "none")
 OFFICIAL, SWEEP = OfficialLinear(), Sweep()
@@ -55,12 +56,8 @@ class Probe:
         choices=("cls", "mean", "both"),
         group="Encoder",
     )
-    crop_pct: float | None = option(
-        None,
-        help="Share of the resized image's side that is shown, as finetune scores it; default: "
-        "0.875 up to 224 pixels, else 1.",
-        group="Scoring",
-        unit="share",
+    crop_pct: float | None = common.crop_pct(
+        "Share of the resized image's side that is shown, as finetune scores it"
     )
     k: tuple[int, ...] = option(
         (10, 20, 100, 200),
@@ -135,35 +132,14 @@ class Probe:
         group="Scoring",
         unit="number",
     )
-    batch_size: int = option(
-        64,
-        help="Images in an encoder batch.",
-        role="execution",
-        least=1,
-        group="This machine",
-        unit="images",
+    batch_size: int = common.batch_size("Images in an encoder batch.")
+    workers: int = common.workers("Decoding threads.")
+    device: str = common.device("Where to compute")
+    max_bad_fraction: float = common.max_bad_fraction()
+    allow_unfinished: bool = common.allow_unfinished(
+        "Score a run that is not done.", group="Encoder"
     )
-    workers: int = option(
-        2, help="Decoding threads.", role="execution", least=0, group="This machine", unit="threads"
-    )
-    device: str = option(
-        "auto", help="Where to compute: auto, cpu, cuda.", role="execution", group="This machine"
-    )
-    max_bad_fraction: float = option(
-        0.01,
-        help="Largest share of images that may be unreadable; above 0, one is always allowed.",
-        role="execution",
-        least=0,
-        most=1,
-        group="Input",
-        unit="share",
-    )
-    allow_unfinished: bool = option(
-        default=False, help="Score a run that is not done.", role="execution", group="Encoder"
-    )
-    overwrite: bool = option(
-        default=False, help="Replace other scores.", role="execution", group="Output"
-    )
+    overwrite: bool = common.overwrite("Replace other scores.")
 
     def __post_init__(self) -> None:
         require_least(self)

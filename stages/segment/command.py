@@ -150,14 +150,6 @@ class Segment(LabelledOptions):
     min_lr: float = option(
         0.0, help="Learning rate at the end.", least=0, group="Schedule", unit="rate"
     )
-    layer_decay: float = option(
-        0.65,
-        help="Scale of a layer's learning rate for each layer after it.",
-        least=0,
-        most=1,
-        group="Schedule",
-        unit="factor",
-    )
     weight_decay: float | None = option(
         None,
         help="AdamW's weight decay; default: 0.05, with --freeze 1e-4.",
@@ -185,12 +177,6 @@ class Segment(LabelledOptions):
     )
     eval_every: int = option(
         16_000, help="Steps between evaluations.", least=1, group="Scoring", unit="steps"
-    )
-    gradient_checkpointing: bool = option(
-        False,
-        help="Compute blocks again in the backward pass, to save memory.",
-        role="execution",
-        group="This machine",
     )
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from milan_pipeline.cli.options import option, require_least
 from milan_pipeline.cluster.launch import is_launched, launch
 from milan_pipeline.core.interrupts import StopRequest, exiting_at_once, stop_request
 from milan_pipeline.errors import ConfigError
+from stages.shared import common_options as common
 
 if TYPE_CHECKING:
     import torch
@@ -92,6 +93,12 @@ class TrainingOptions:
     compile: bool = option(
         False, help="Compile the model's blocks.", role="execution", group="This machine"
     )
+    gradient_checkpointing: bool = option(
+        False,
+        help="Compute blocks again in the backward pass, to save memory.",
+        role="execution",
+        group="This machine",
+    )
     checkpoint_every: int = option(
         500,
         help="Steps between checkpoints.",
@@ -116,23 +123,9 @@ class TrainingOptions:
         group="Checkpoints and log",
         unit="steps",
     )
-    workers: int = option(
-        2,
-        help="Loader processes of each process.",
-        role="execution",
-        least=0,
-        group="This machine",
-        unit="processes",
-    )
-    max_bad_fraction: float = option(
-        0.01,
-        help="Share of images that may be unreadable; above 0, a single one is always allowed. "
-        "Others replace them. Of images with targets, none may be unreadable.",
-        role="execution",
-        least=0,
-        most=1,
-        group="Input",
-        unit="share",
+    workers: int = common.workers("Loader processes of each process.", unit="processes")
+    max_bad_fraction: float = common.max_bad_fraction(
+        more=" Other images take their place. Of images with targets, none may be unreadable."
     )
     cache: str | None = option(
         None,
@@ -155,9 +148,7 @@ class TrainingOptions:
         group="Several machines",
         unit="processes",
     )
-    device: str = option(
-        "auto", help="Where to train: auto, cpu, cuda.", role="execution", group="This machine"
-    )
+    device: str = common.device("Where to train")
 
     def __post_init__(self) -> None:
         require_least(self)
