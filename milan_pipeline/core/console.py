@@ -220,6 +220,18 @@ def bytes_text(size: int) -> str:
     return f"{size}" if size < 1000 else f"{size} ({short_bytes(size)})"
 
 
+def named_lines(pairs: Iterable[tuple[str, str]], *, width: int = 0) -> list[str]:
+    """Return a line for each name and value, values below each other; empty ones are left out.
+
+    Args:
+        pairs: names and values.
+        width: of the names, at least.
+    """
+    kept = [(name, value) for name, value in pairs if value]
+    width = max([width, *(len(name) for name, _ in kept)])
+    return [f"{name:<{width}}  {value}" for name, value in kept]
+
+
 def aligned(rows: Sequence[Sequence[str]], *, gap: int = 3) -> list[str]:
     """Return a table's lines: the first column aligned to the left, the others to the right.
 

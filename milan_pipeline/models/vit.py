@@ -13,7 +13,7 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models import VisionTransformer
 from torch import nn
 
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.errors import ConfigError, reason_of
 from milan_pipeline.models.blocks import TOKEN_STD, init_linear_and_norm
 from milan_pipeline.models.positions import sincos_positions
 
@@ -116,9 +116,8 @@ def _outline(arguments: dict[str, Any]) -> VisionTransformer:
         with torch.device("meta"):
             model = timm.create_model(**arguments)
     except CANNOT_BUILD as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(
-            f"--student {name!r} cannot be built as asked ({reason}); "
+            f"--student {name!r} cannot be built as asked ({reason_of(error)}); "
             "choose a plain ViT such as 'vit_base_patch16_224' and sizes that divide"
         ) from error
     reasons = ["is not a VisionTransformer of timm"]

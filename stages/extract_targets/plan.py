@@ -20,6 +20,7 @@ from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.targets.expected_identity import expected_extracted
 from milan_pipeline.targets.layout import ANOTHER_STORE, existing_identity, require_place
+from milan_pipeline.targets.store import record_url
 from milan_pipeline.targets.units import (
     NOT_DONE,
     Mark,
@@ -140,7 +141,7 @@ def say_teacher(config: "ExtractTargets", spec: TeacherSpec) -> None:
 def record_of(config: "ExtractTargets", identity: Identity, manifest: Manifest) -> StageRecord:
     """Return the stage's record, not written yet."""
     return StageRecord(
-        url=record_url(config),
+        url=record_url(config.out, "extract-targets"),
         stage="extract-targets",
         config=config,
         inputs={},
@@ -157,7 +158,7 @@ def list_work(config: "ExtractTargets", manifest: Manifest, identity_hash: str) 
     """
     units = list_units(manifest, config.views)
     marks = read_marks(config.out, config.views, objects=False)
-    record = read_record(record_url(config))
+    record = read_record(record_url(config.out, "extract-targets"))
     # A record of the same images shows that this check was passed or overruled before.
     known = record is not None and (
         record["extent"].get("images_manifest_sha256") == manifest.sha256
@@ -185,11 +186,6 @@ def _reasons(left: dict[Unit, str]) -> list[str]:
     stale = [f"{unit.path}: {reason}" for unit, reason in left.items() if reason != NOT_DONE]
     new = Counter(unit.view for unit, reason in left.items() if reason == NOT_DONE)
     return stale + [f"{view_name(view)}: {count} {NOT_DONE}" for view, count in new.items()]
-
-
-def record_url(config: "ExtractTargets") -> str:
-    """Return the URL of the stage's record."""
-    return storage.join(config.out, "extract-targets.json")
 
 
 def _bytes_of(

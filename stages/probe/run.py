@@ -28,10 +28,10 @@ from milan_pipeline.evaluate.probe.scoring import (
     classify,
     metrics_of,
 )
-from milan_pipeline.evaluate.scores_file import Result, write_scores
+from milan_pipeline.evaluate.scores_file import Result, write_stage_scores
 from milan_pipeline.evaluate.view import CROP_PCT, default_crop_pct
 from milan_pipeline.images.budget import BadImageBudget
-from milan_pipeline.provenance.record import StageRecord, config_by_role
+from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.shards.manifest import Manifest, load_manifest
 
 if TYPE_CHECKING:
@@ -162,18 +162,8 @@ def _score(config: "Probe", record: StageRecord, sets: Sets, device: str) -> Res
     truth_N, bad = sets.test.labels_N, [*sets.train.bad, *sets.test.bad]
     storage.put_bytes(storage.join(config.folder, ANSWERS), answers_npy(answers, truth_N))
     counts = {"train": len(sets.train.labels_N), "test": len(truth_N)}
-    return write_scores(
-        config.folder,
-        stage="probe",
-        encoder=config.encoder,
-        random_init=config.random_init,
-        seed=config.seed,
-        metrics=metrics_of(answers, truth_N),
-        content=config_by_role(config)["content"],
-        inputs=record.inputs,
-        label=config.label,
-        extras={"pool": config.pool, **counts, "bad": bad, **details},
-    )
+    extras = {"pool": config.pool, **counts, "bad": bad, **details}
+    return write_stage_scores(record, metrics_of(answers, truth_N), extras)
 
 
 def _sets(

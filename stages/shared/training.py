@@ -3,6 +3,7 @@
 Choices that a run makes by its data or machine once are kept by its later parts.
 """
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator
@@ -29,7 +30,7 @@ from stages.shared.training_options import ConfigT, Process, TrainingOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingPlan(Generic[ConfigT]):
+class TrainingPlan(abc.ABC, Generic[ConfigT]):
     """A run with nothing left open.
 
     Attributes:
@@ -45,17 +46,17 @@ class TrainingPlan(Generic[ConfigT]):
     record: StageRecord
 
     @property
+    @abc.abstractmethod
     def schedule_steps(self) -> int:
         """Length of the schedule."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def describe_data(self) -> None:
         """Say how many samples there are."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def exported_bytes(self, model: nn.Module) -> dict[str, int]:
         """Return how many bytes the run will export, by the name of what it exports."""
-        raise NotImplementedError
 
     @functools.cached_property
     def clock(self) -> StepClock:

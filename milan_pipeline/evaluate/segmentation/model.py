@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from milan_pipeline.core.schema import Positive
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.errors import ConfigError, reason_of
 from milan_pipeline.models.positions import positions_for
 from milan_pipeline.models.vit import CANNOT_BUILD
 
@@ -197,10 +197,9 @@ def make_segmenter(
                 **{**arguments, "drop_path_rate": drop_path, "dynamic_img_size": True}
             )
         except CANNOT_BUILD as error:
-            reason = " ".join(str(error).split())
             raise ConfigError(
-                f"--encoder of the model {name!r} does not take images of any size ({reason}); "
-                "choose a plain ViT such as 'vit_base_patch16_224'"
+                f"--encoder of the model {name!r} does not take images of any size "
+                f"({reason_of(error)}); choose a plain ViT such as 'vit_base_patch16_224'"
             ) from error
         if not hasattr(encoder, "forward_intermediates"):
             raise ConfigError(
