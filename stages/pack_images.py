@@ -7,7 +7,7 @@ from pathlib import Path
 
 from milan_pipeline import storage
 from milan_pipeline.cli.commands import stage_command
-from milan_pipeline.cli.options import argument, option, require_least
+from milan_pipeline.cli.options import argument, count, option, require_least
 from milan_pipeline.core.console import (
     bytes_text,
     progress_bar,
@@ -56,9 +56,7 @@ class PackImages:
         group="Input",
     )
     prefix: str = option("images", help="First part of the shards' names.", group="Output")
-    samples_per_shard: int = option(
-        1000, help="Images in each shard.", least=1, group="Output", unit="images"
-    )
+    samples_per_shard: int = count(1000, "images", group="Output", help="Images in each shard.")
     shuffle: bool = option(default=True, help="Shuffle the files before packing.", group="Output")
     seed: int = option(0, help="Seed of the shuffle.", least=0, group="Output", unit="number")
     workers: int = common.workers("Threads, each writing one shard.")

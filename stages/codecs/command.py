@@ -3,7 +3,7 @@
 import dataclasses
 
 from milan_pipeline.cli.commands import stage_command
-from milan_pipeline.cli.options import option, require_least
+from milan_pipeline.cli.options import count, option, require_least
 from milan_pipeline.errors import ConfigError
 from stages.shared import common_options as common
 
@@ -30,9 +30,7 @@ class MeasureCodecs:
         help="Codec to measure; repeat for more; default: all levels and a range of ratios.",
         group="Targets",
     )
-    samples: int = option(
-        1024, help="Number of images to measure on.", least=1, group="Input", unit="images"
-    )
+    samples: int = count(1024, "images", group="Input", help="Number of images to measure on.")
     synthetic: float | None = option(
         None,
         help="Also measure Gaussian tokens of the same shape, whose k-th component has the "

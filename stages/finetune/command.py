@@ -3,7 +3,7 @@
 import dataclasses
 
 from milan_pipeline.cli.commands import stage_command
-from milan_pipeline.cli.options import option
+from milan_pipeline.cli.options import count, option
 from milan_pipeline.errors import ConfigError
 from stages.shared import common_options as common
 from stages.shared.labelled_options import LabelledOptions
@@ -31,12 +31,8 @@ class Finetune(LabelledOptions):
         role="execution",
         group="Input",
     )
-    image_size: int | None = option(
-        None,
-        help="Side of the views, in pixels; default: the encoder's.",
-        least=1,
-        group="Input",
-        unit="pixels",
+    image_size: int | None = count(
+        None, "pixels", group="Input", help="Side of the views, in pixels; default: the encoder's."
     )
     pool: str = option(
         "mean",
@@ -52,12 +48,8 @@ class Finetune(LabelledOptions):
         group="Encoder",
         unit="rate",
     )
-    epochs: int = option(
-        100,
-        help="Passes over the images; sets the schedule.",
-        least=1,
-        group="Schedule",
-        unit="epochs",
+    epochs: int = count(
+        100, "epochs", group="Schedule", help="Passes over the images; sets the schedule."
     )
     warmup_epochs: float | None = option(
         None,
@@ -116,9 +108,7 @@ class Finetune(LabelledOptions):
         group="Augmentation",
         unit="share",
     )
-    eval_every: int = option(
-        1, help="Epochs between evaluations.", least=1, group="Scoring", unit="epochs"
-    )
+    eval_every: int = count(1, "epochs", group="Scoring", help="Epochs between evaluations.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,7 +3,7 @@
 import dataclasses
 
 from milan_pipeline.cli.commands import stage_command
-from milan_pipeline.cli.options import option, require_least
+from milan_pipeline.cli.options import count, option, require_least
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.console import report
 from milan_pipeline.errors import ConfigError
@@ -28,35 +28,28 @@ class PlanTargets(TeacherOptions):
         help="Folder of image shards with manifest.json; default: none, see --samples.",
         group="Input",
     )
-    samples: int | None = option(
+    samples: int | None = count(
         None,
-        help="Number of images, if there are no shards yet; default: those of --images.",
-        least=1,
+        "images",
         group="Input",
-        unit="images",
+        help="Number of images, if there are no shards yet; default: those of --images.",
     )
-    samples_per_shard: int = option(
-        1000, help="Images in a shard, with --samples.", least=1, group="Input", unit="images"
+    samples_per_shard: int = count(
+        1000, "images", group="Input", help="Images in a shard, with --samples."
     )
     # The mean of ImageNet-1k: 138 GB of 1.28 million JPEGs.
-    image_bytes: int = option(
-        110_000, help="Bytes of an image, with --samples.", least=1, group="Input", unit="bytes"
+    image_bytes: int = count(
+        110_000, "bytes", group="Input", help="Bytes of an image, with --samples."
     )
-    views: int = option(1, help="Views of each image.", least=1, group="Views", unit="views")
+    views: int = count(1, "views", group="Views", help="Views of each image.")
     codec: str = common.codec("float16")
-    epochs: int = option(
-        400, help="Epochs of each student's pretraining.", least=1, group="Schedule", unit="epochs"
+    epochs: int = count(
+        400, "epochs", group="Schedule", help="Epochs of each student's pretraining."
     )
-    students: int = option(
-        1,
-        help="Students that are pretrained from the targets.",
-        least=1,
-        group="Schedule",
-        unit="students",
+    students: int = count(
+        1, "students", group="Schedule", help="Students that are pretrained from the targets."
     )
-    devices: int = option(
-        1, help="Devices that train one student.", least=1, group="Schedule", unit="devices"
-    )
+    devices: int = count(1, "devices", group="Schedule", help="Devices that train one student.")
     student_rate: float | None = option(
         None,
         help="Images/s of a student without teacher, on all its devices; default: unknown.",
