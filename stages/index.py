@@ -27,7 +27,7 @@ from stages.shared import common_options as common
 class Index:
     """Stream foreign WebDataset tars once and write their index and manifest.
 
-    URLS are tar files; `{000..127}` and `{a,b}` are expanded. Every tar is read whole, once.
+    URLS are tar files; `{000..127}` and `{a,b}` are expanded. Every tar is read once, completely.
     """
 
     urls: tuple[str, ...] = arguments()
@@ -53,7 +53,7 @@ class Index:
 
     @property
     def names(self) -> list[str]:
-        """The shards as the manifest names them: beside it by name, elsewhere by URL."""
+        """The shards as the manifest names them: by name in its own folder, else by URL."""
         urls = dict.fromkeys(storage.expand(self.urls))
         return [
             storage.basename(url) if storage.folder_of(url) == self.folder else _absolute(url)

@@ -33,6 +33,7 @@ from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.shards.writer import Sample, list_as_written, listed_shards, write_shard
 from stages.shared import common_options as common
+from stages.shared.dry_run import say_bytes_to_write
 
 # A folder of photos holds a few files that only look like images; that alone is no reason to fail.
 STRAY_FILES = 10
@@ -128,11 +129,7 @@ def dry_run(config: PackImages) -> None:
     say(f"shards to do: {len(left)}, done: {done}", shards_to_do=len(left), shards_done=done)
     say(f"images: {images}, classes: {classes}", images=images, classes=classes)
     say(f"other files left out: {len(source.ignored)}", ignored=len(source.ignored))
-    say(
-        f"bytes to write: about {bytes_text(size)}, free: {storage.free_text(config.dest)}",
-        bytes_to_write=size,
-        free_bytes=storage.free_bytes(config.dest),
-    )
+    say_bytes_to_write(config.dest, f"about {bytes_text(size)}", size)
 
 
 def _source(config: PackImages) -> Source:

@@ -1,10 +1,10 @@
 """What a command prints: its summary or report on standard output, all else on standard error.
 
-    by default    summary lines or the report; beside them notes, warnings and progress bars
-    --quiet       the report of a command that reports; beside it errors
+    by default    summary lines or the report; also notes, warnings and progress bars
+    --quiet       the report of a command that reports; also errors
     --verbose     also what is done to each unit and shard, by Python's logging
     --debug       also what is read and written, and the traceback of an error
-    --json        one JSON document on standard output, and beside it the lines, unless --quiet
+    --json        one JSON document on standard output; also the lines, unless --quiet
 
 Only stages print, and only by the functions here. The library logs by
 `logging.getLogger(__name__)`: a record of level NOTE or WARNING is printed as by `note` and

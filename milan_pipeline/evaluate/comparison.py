@@ -28,7 +28,7 @@ class Row:
     Attributes:
         encoder: its name in the table.
         stage: which stage measured.
-        settings: options and inputs in which the stage's results differ, beside encoder and seed.
+        settings: options and inputs in which the stage's results differ, without encoder and seed.
         results: one, or those of several seeds.
     """
 

@@ -35,7 +35,7 @@ from milan_pipeline.teacher.teacher import Teacher
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExtractionSpec:
-    """What every worker is told.
+    """What every worker needs to know.
 
     Attributes:
         job: the extraction.

@@ -33,7 +33,7 @@ def encoder_arguments(
 ) -> dict[str, Any]:
     """Return what `timm.create_model(**arguments)` needs to make this architecture again.
 
-    The dict is plain JSON; it belongs beside the exported weights, which load into the model it
+    The dict is plain JSON; it belongs to the exported weights, which load into the model it
     makes strictly. Arguments are those of `build_encoder`; None leaves timm's own value. Names
     whose norm comes after pooling, or that have none (EVA and RADIO, say), get `final_norm`.
 

@@ -1,6 +1,6 @@
 """A read-only Zarr store that checks each object by its hash before it hands out a byte of it.
 
-zarr takes an object that is not there for a chunk of zeros. This store is told which objects there
+zarr takes an object that is not there for a chunk of zeros. This store knows which objects there
 must be, so a missing or damaged one is an error.
 """
 

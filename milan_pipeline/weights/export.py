@@ -19,7 +19,7 @@ from milan_pipeline.weights.files import _json
 from milan_pipeline.weights.official import differences_from_plain, official_state, require_official
 from milan_pipeline.weights.run_weights import described_encoder
 
-# What create_model takes beside the arguments of the architecture itself.
+# Arguments of create_model that are not part of the architecture.
 NOT_OF_THE_MODEL = ("model_name", "pretrained", "num_classes", "checkpoint_path")
 
 

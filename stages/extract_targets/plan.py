@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from milan_pipeline import storage
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.console import bytes_text, say
 from milan_pipeline.core.devices import pick_device
@@ -34,6 +33,7 @@ from milan_pipeline.targets.units import (
 )
 from milan_pipeline.teacher.description import settle_precision, visible_identity
 from milan_pipeline.teacher.spec import TeacherSpec
+from stages.shared.dry_run import say_bytes_to_write
 
 if TYPE_CHECKING:
     from stages.extract_targets.command import ExtractTargets
@@ -67,12 +67,8 @@ def describe(config: "ExtractTargets") -> None:
         say(f"  {line}", reasons=reasons)
     images, size = samples_of(left), _bytes_of(config, manifest, wanted, left)
     say(f"images to run through the teacher: {images}", images_to_do=images)
-    say(
-        f"bytes to write: about {bytes_text(size)}, {size / max(1, images):.0f} a target; "
-        f"free: {storage.free_text(config.out)}",
-        bytes_to_write=size,
-        free_bytes=storage.free_bytes(config.out),
-    )
+    text = f"about {bytes_text(size)}, {size / max(1, images):.0f} a target"
+    say_bytes_to_write(config.out, text, size)
 
 
 def survey(config: "ExtractTargets", spec: JobSpec) -> tuple[Manifest, WorkList, Identity]:

@@ -146,7 +146,7 @@ class PlanReport:
         return max(1, self.dataset.images * self.config.views)
 
     def document(self) -> dict[str, Any]:
-        """Return the JSON object; null is what cannot be told.
+        """Return the JSON object; null stands for what is not known.
 
         Bytes: store_bytes, shard_bytes, bytes_per_sample_store and bytes_per_sample_shards (of a
         target, all files counted), read_bytes_per_s, read_bytes (a student's run), free_bytes.
@@ -250,8 +250,8 @@ class PlanReport:
                 "step with teacher:",
                 f"{step_ratio(teacher):.3g} x as long, by multiply-adds alone",
             )
-            beside = f"{STUDENT_MULTIPLY_ADDS / 1e9:g} G of a ViT-B/16 student's step"
-            yield "", f"({teacher / 1e9:.3g} G of the teacher beside {beside})"
+            student = f"{STUDENT_MULTIPLY_ADDS / 1e9:g} G of a ViT-B/16 student's step"
+            yield "", f"({teacher / 1e9:.3g} G of the teacher, {student})"
         if plan.break_even_epochs is not None:
             trained = config.epochs * config.students
             yield "break-even:", f"{plan.break_even_epochs:.4g} epochs x students, of {trained}"

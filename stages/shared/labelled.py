@@ -96,9 +96,9 @@ def open_tables(
         ConfigError: there are no such images.
         DataError: images have no labels.
     """
-    whole = open_labelled(str(config.train), kind=kind, scans=scans)
+    labelled = open_labelled(str(config.train), kind=kind, scans=scans)
     val = open_labelled(config.val, kind=kind, scans=scans)
-    train = whole.subset(config.label_fraction, config.seed)
+    train = labelled.subset(config.label_fraction, config.seed)
     return train.shuffled(config.seed), val
 
 

@@ -26,6 +26,7 @@ from milan_pipeline.training.checkpoints import newest_checkpoint
 from milan_pipeline.training.meter import in_words
 from milan_pipeline.training.state import CONFIG_NAME
 from milan_pipeline.training.trainer import Task, Trainer, TrainingConfig, has_ended, train_into
+from stages.shared.dry_run import say_bytes_to_write
 from stages.shared.training_options import ConfigT, Process, TrainingOptions
 
 
@@ -124,11 +125,7 @@ class TrainingPlan(abc.ABC, Generic[ConfigT]):
         checkpoint = 4 * (copies * parameters + 2 * trained)
         sizes = {"checkpoints": checkpoint * (config.keep + 1)} | self.exported_bytes(model)
         parts = " and ".join(f"{bytes_text(size)} of {name}" for name, size in sizes.items())
-        say(
-            f"bytes to write: about {parts}, free: {storage.free_text(config.out)}",
-            bytes_to_write=sizes,
-            free_bytes=storage.free_bytes(config.out),
-        )
+        say_bytes_to_write(config.out, f"about {parts}", sizes)
 
 
 def train_as_planned(

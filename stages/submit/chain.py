@@ -51,7 +51,7 @@ class Job:
         options: words of the stage's command line, without the recipe.
         on_gpu: whether it needs GPUs.
         run: the run folder that it writes, where it trains.
-        parts: into how many tasks the whole is divided, where it is an array.
+        parts: the number of an array's tasks; None if the job is no array.
         tasks: those of them that have something left to do.
     """
 
