@@ -14,8 +14,9 @@ from milan_pipeline.data.labelled import Kind, LabelledTable, open_labelled
 from milan_pipeline.data.order import OrderConfig
 from milan_pipeline.encoders.backbone import Backbone
 from milan_pipeline.encoders.load import fingerprint, load_backbone
-from milan_pipeline.evaluate.results import Result, write_stage_scores
-from milan_pipeline.models.layers import suit_cpu
+from milan_pipeline.evaluate.accuracies import accuracy_table
+from milan_pipeline.evaluate.scores_file import Result, write_stage_scores
+from milan_pipeline.models.kernels import suit_cpu
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.training.run_folder import run_lock
 from milan_pipeline.training.trainer import Task
@@ -233,18 +234,19 @@ def scores_table(result: Result, columns: Mapping[str, str]) -> str:
         result: the scores.
         columns: the heading of each score; the best one of a run that did not train is its only.
     """
-    metrics, width = result.metrics, max(len(result.name), len("encoder"))
-    heads, cells = [f"{'encoder':{width}}"], [f"{result.name:{width}}"]
-    for name, head in columns.items():
-        heads.append(head)
-        value = metrics.get(name, metrics.get(name.removeprefix("best-"), 0.0))
-        cells.append(f"{value:{len(head)}.2f}")
-    skipped = sum(result.extras["unreadable"].values())
-    counts = {"train": result.extras.get("train", 0), "val": result.extras["val"]}
-    for name, count in (counts | {"skipped": skipped}).items():
-        heads.append(f"{name:>8}")
-        cells.append(f"{count:8d}")
-    return "   ".join(heads) + "\n" + "   ".join(cells)
+    metrics, extras = result.metrics, result.extras
+    return accuracy_table(
+        result.name,
+        {
+            heading: metrics.get(name, metrics.get(name.removeprefix("best-"), 0.0))
+            for name, heading in columns.items()
+        },
+        {
+            "train": extras.get("train", 0),
+            "val": extras["val"],
+            "skipped": sum(extras["unreadable"].values()),
+        },
+    )
 
 
 def _write_pictures(out: str, evaluator: Evaluator, weights: Mapping[str, Tensor] | None) -> None:
