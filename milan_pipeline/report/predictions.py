@@ -149,7 +149,8 @@ def overlap_with_training(run: RunReport, rows: TargetRows) -> str:
     trained = sum(sha256 in trained_on for sha256 in rows.source_sha256)
     if not trained:
         return "held out: none of these views is of an image shard that the run was trained on"
-    return f"{trained} of {len(rows)} views are of image shards that the run was trained on: not held out"
+    of_run = f"{trained} of {len(rows)} views are of image shards that the run was trained on"
+    return f"{of_run}: not held out"
 
 
 def _predicted(
