@@ -59,7 +59,7 @@ def test_each_batch_is_copied_while_the_one_before_it_is_computed() -> None:
     events: list[str] = []
     batches = [Pair(torch.tensor(number), [str(number)]) for number in range(3)]
     for batch in on_device(iter(batches), Recorded(events)):
-        events.append(f"compute {batch.numbers.item()} of {batch.keys[0]}")
+        events += [f"compute {batch.numbers.item()} of {batch.keys[0]}"]
     assert events == [
         "copy 0", "copy 1", "compute 10 of 0", "copy 2", "compute 11 of 1", "compute 12 of 2"
     ]  # fmt: skip
