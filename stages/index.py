@@ -22,6 +22,7 @@ from milan_pipeline.shards.manifest import (
 )
 from milan_pipeline.shards.sequential import NO_EXTENSION, index_shard
 from milan_pipeline.shards.writer import list_as_written
+from stages.shared import common_options as common
 
 ALWAYS_TOLERATED = 10
 """Samples without an image, since tars hold a few files that are none; see --max-bad-fraction."""
@@ -32,7 +33,7 @@ QUOTED_ERRORS = 3
 class Index:
     """Stream foreign WebDataset tars once and write their index and manifest.
 
-    URLS are tar files; `{000..127}` and `{a,b}` are expanded. Every tar is read whole, once.
+    URLS are tar files; `{000..127}` and `{a,b}` are expanded. Every tar is read once, completely.
     """
 
     urls: tuple[str, ...] = arguments()
@@ -57,17 +58,8 @@ class Index:
         group="Input",
         unit="share",
     )
-    workers: int = option(
-        2,
-        help="Threads, each reading one tar.",
-        least=0,
-        role="execution",
-        group="This machine",
-        unit="threads",
-    )
-    overwrite: bool = option(
-        default=False, help="Index listed tars again.", role="execution", group="Output"
-    )
+    workers: int = common.workers("Threads, each reading one tar.")
+    overwrite: bool = common.overwrite("Index listed tars again.")
 
     def __post_init__(self) -> None:
         require_least(self)
@@ -89,7 +81,7 @@ class Index:
 
     @property
     def names(self) -> list[str]:
-        """The shards as the manifest names them: beside it by name, elsewhere by URL."""
+        """The shards as the manifest names them: by name in its own folder, else by URL."""
         urls = dict.fromkeys(storage.expand(self.urls))
         return [
             storage.basename(url) if storage.folder_of(url) == self.folder else _absolute(url)

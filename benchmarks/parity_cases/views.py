@@ -6,8 +6,8 @@ import torch
 
 from benchmarks.parity_cases.case import Case, Deviation, largest
 from milan_pipeline.evaluate.classification.views import EvaluationViews, ViewConfig
+from milan_pipeline.evaluate.evaluation_view import INTERPOLATION, default_crop_pct
 from milan_pipeline.evaluate.probe.feature_cache import View
-from milan_pipeline.evaluate.view import INTERPOLATION, default_crop_pct
 from milan_pipeline.images.decode import decode_rgb
 from milan_pipeline.shards.random_access import IMAGE_MEMBER
 
@@ -19,7 +19,7 @@ def compare(case: Case) -> Iterator[Deviation]:
 
     Raises:
         BadImageError: it cannot be decoded.
-        DataError: the case resizes otherwise.
+        DataError: the case resizes in another way.
     """
     case.require(interpolation=INTERPOLATION)
     size, crop_pct = case.settings["input_size"], _crop_pct(case)
@@ -40,7 +40,7 @@ def compare(case: Case) -> Iterator[Deviation]:
 
 
 def _crop_pct(case: Case) -> float:
-    """Return our default, unless the case resizes otherwise: then what comes to its size."""
+    """Return our default; if the case resizes to another size, the share that gives that size."""
     size, resize = case.settings["input_size"], case.settings["resize"]
     usual = default_crop_pct(size)
     return usual if int(size / usual) == resize else float(size / (resize + 0.5))

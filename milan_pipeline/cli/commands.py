@@ -1,27 +1,39 @@
 """A stage's command: its options in groups, an example, and how much it prints."""
 
 import dataclasses
+import importlib
+import os
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from milan_pipeline.cli.options import GROUPS
-from milan_pipeline.cli.recipes import STAGES_GROUP, Borrowed, config_file_option, stage_names
+from milan_pipeline.cli.recipes import Borrowed, config_file_option
 from milan_pipeline.core.console import Verbosity, output
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.core.interrupts import stop_request
 
 ConfigT = TypeVar("ConfigT")
 GENERAL = GROUPS[-1]
+HOME = re.compile(r"(?:(?<=:)|\A)~[^/:]*")
 VERBOSITY = {
     "quiet": "Print only errors and, if the command reports, its report.",
     "verbose": "Print also what is done to each unit and shard.",
     "debug": "Print all that is done, and the traceback of an error.",
 }
+
+
+def text(value: str) -> str:
+    """Return an option's text with the user's home folder for `~` at its start, or behind a colon.
+
+    The shell leaves that of `--init=~/run` and of `local-dir:~/clip` as it is, and a recipe has no
+    shell.
+    """
+    return HOME.sub(lambda found: os.path.expanduser(found[0]), str(value))  # noqa: PTH111
 
 
 class StageOption(click.Option):
@@ -34,7 +46,7 @@ class StageOption(click.Option):
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Offer the choices; without choices, leave it to the shell, which knows files."""
         found = super().shell_complete(ctx, incomplete)
-        if found or self.type is not click.STRING:
+        if found or getattr(self.type, "func", None) is not text:
             return found
         return [CompletionItem(incomplete, type="file")]
 
@@ -144,43 +156,26 @@ def stage_command(
     )
 
 
-def run_stage(stage: str, **options: Any) -> None:
-    """Run a stage as its command line would, but raise what is wrong.
+def lazily(target: str, *, stoppable: bool = False) -> Callable[[Any], None]:
+    """Return a function that imports another one when it is called, and calls that.
+
+    So a command loads torch only when it runs, and not for `--help`.
 
     Args:
-        stage: the command, such as "pretrain".
-        options: by the names of the command line, with `_` for `-`: strings, numbers, paths, lists
-            where an option may be repeated, truth values of flags (`dry_run=True`); None leaves an
-            option at its default.
-
-    Raises:
-        ConfigError: there is no such stage or option, or its value is none that it takes.
-        MilanError: whatever the stage finds wrong.
+        target: MODULE:FUNCTION, which takes the configuration.
+        stoppable: whether it also takes a `StopRequest`, which stop signals set.
     """
-    entries = entry_points(group=STAGES_GROUP, name=stage)
-    if not entries:
-        raise ConfigError(f"there is no stage {stage!r}; take one of {', '.join(stage_names())}")
-    command: click.Command = next(iter(entries)).load()
-    try:
-        command.main(args=list(_words(command, options)), prog_name=stage, standalone_mode=False)
-    except click.ClickException as error:
-        raise ConfigError(f"{stage}: {error.format_message()}") from error
 
+    def call(config: Any) -> None:
+        module, _, name = target.partition(":")
+        function = getattr(importlib.import_module(module), name)
+        if stoppable:
+            with stop_request() as stop:
+                function(config, stop)
+        else:
+            function(config)
 
-def _words(command: click.Command, options: dict[str, Any]) -> Iterator[str]:
-    """Yield the words of a command line with these options, then those of its arguments."""
-    arguments = {each.name for each in command.params if isinstance(each, click.Argument)}
-    for name, value in sorted(options.items(), key=lambda item: item[0] in arguments):
-        flag = f"--{name.replace('_', '-')}"
-        for each in value if isinstance(value, list | tuple) else [value]:
-            if each is None:
-                continue
-            if isinstance(each, bool):
-                yield flag if each else f"--no-{flag[2:]}"
-            elif name in arguments:
-                yield str(each)
-            else:
-                yield f"{flag}={each}"
+    return call
 
 
 def general_options(*, dry_run: bool) -> Iterator[click.Option]:
@@ -206,9 +201,11 @@ def parameters_of(config_class: type) -> list[click.Parameter]:
 
 def _parameter(field: "dataclasses.Field[Any]", hint: Any) -> click.Parameter:
     if field.metadata["kind"] == "argument":
-        return StageArgument([field.name], metavar=field.name.upper())
+        return StageArgument([field.name], metavar=field.name.upper(), type=text)
     if field.metadata["kind"] == "arguments":
-        return StageArgument([field.name], metavar=field.name.upper(), nargs=-1, required=True)
+        return StageArgument(
+            [field.name], metavar=field.name.upper(), type=text, nargs=-1, required=True
+        )
     flag = f"--{field.name.replace('_', '-')}"
     required = field.default is dataclasses.MISSING
     settings: dict[str, Any] = {name: field.metadata[name] for name in ("help", "group")}
@@ -224,9 +221,9 @@ def _parameter(field: "dataclasses.Field[Any]", hint: Any) -> click.Parameter:
     return StageOption([flag], **settings)
 
 
-def _scalar_type(hint: Any) -> type:
-    """The plain type behind `T`, `T | None` or `tuple[T, ...]`."""
+def _scalar_type(hint: Any) -> Callable[[str], Any]:
+    """The plain type behind `T`, `T | None` or `tuple[T, ...]`; for strings, `text`."""
     origin = typing.get_origin(hint)
     if origin in (types.UnionType, typing.Union, tuple):
         hint = next(arg for arg in typing.get_args(hint) if arg not in (type(None), Ellipsis))
-    return typing.cast(type, hint)
+    return text if hint is str else typing.cast(type, hint)

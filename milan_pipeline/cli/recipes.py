@@ -5,6 +5,7 @@ Which stages are installed is read from entry points alone: none of them is impo
 
 import difflib
 import importlib.resources
+import os
 import typing
 from collections.abc import Mapping
 from importlib.metadata import entry_points
@@ -15,7 +16,7 @@ import click
 import yaml
 from click.shell_completion import CompletionItem
 
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.errors import ConfigError, reason_of
 
 PACKAGE = "workflows.recipes"
 """The package whose data the installed recipes are; it is not imported."""
@@ -32,8 +33,9 @@ def find_recipe(name: str) -> Path:
     Raises:
         ConfigError: there is neither; the nearest recipe is named.
     """
-    if Path(name).is_file():
-        return Path(name)
+    path = Path(os.path.expanduser(name))  # noqa: PTH111 - `Path` fails for no such user
+    if path.is_file():
+        return path
     known = recipe_names()
     if name in known:
         return _folder() / f"{name}.yaml"
@@ -68,7 +70,7 @@ def read_yaml(path: Path) -> dict[Any, Any]:
         document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     # A date that does not exist is a ValueError, as what is no UTF-8 is.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         raise ConfigError(f"{path} is not plain YAML ({reason}); correct it") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}); give another") from error

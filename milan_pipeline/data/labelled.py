@@ -15,7 +15,8 @@ from PIL import Image
 
 from milan_pipeline import storage
 from milan_pipeline.cluster.world import World
-from milan_pipeline.data.labelled_sources import scan_folder, scan_shards
+from milan_pipeline.data.labelled_shards import labelled_shards
+from milan_pipeline.data.labelled_sources import scan_folder
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.images.decode import decode_rgb
 from milan_pipeline.shards.cache import CacheConfig
@@ -181,7 +182,7 @@ def open_labelled(
     """
     if storage.exists(storage.join(place, MANIFEST_NAME)):
         manifest = load_manifest(place, kind="images")
-        shards = scan_shards(manifest, kind=kind, scans=scans)
+        shards = labelled_shards(manifest, kind=kind, scans=scans)
         classes = tuple(manifest.common.get("classes", ()))
         table = LabelledTable(parts=shards, kind=kind, classes=classes, source=manifest.sha256)
     else:
@@ -196,28 +197,6 @@ def open_labelled(
     if not table.samples:
         raise DataError(f"{place} has no labelled image; give another folder")
     return table
-
-
-def require_same_classes(first: LabelledTable, second: LabelledTable, *names: str) -> None:
-    """Refuse two tables whose class numbers mean different classes.
-
-    Args:
-        first: one of them.
-        second: the other; if one of them names no classes, both are accepted.
-        names: of the two tables, for errors.
-
-    Raises:
-        ConfigError: a number has two names.
-    """
-    if not first.classes or not second.classes or first.classes == second.classes:
-        return
-    longest = max(len(first.classes), len(second.classes))
-    ours, theirs = ([*t.classes, *[None] * (longest - len(t.classes))] for t in (first, second))
-    number = next(n for n in range(longest) if ours[n] != theirs[n])
-    raise ConfigError(
-        f"class {number} is {ours[number]!r} in {names[0]} and {theirs[number]!r} in {names[1]}; "
-        "take both from trees with the same class folders"
-    )
 
 
 def decoded_image(sample: dict[str, Any]) -> Image.Image:

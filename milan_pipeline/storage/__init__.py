@@ -18,14 +18,13 @@ from milan_pipeline.storage.files import (
     size_of,
 )
 from milan_pipeline.storage.leftovers import leftovers, remove_leftovers
-from milan_pipeline.storage.space import files_text, free_bytes, free_files, free_text
+from milan_pipeline.storage.space import free_bytes, free_files, free_text
 
 __all__ = [
     "atomic_writer",
     "basename",
     "exists",
     "expand",
-    "files_text",
     "folder_of",
     "free_bytes",
     "free_files",

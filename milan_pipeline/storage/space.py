@@ -31,12 +31,6 @@ def free_files(url: str) -> int | None:
     return _free_inodes(Path(file.path)) if file.is_local else None
 
 
-def files_text(url: str, count: int) -> str:
-    """Say that so many files and folders come, and how many more there is room for."""
-    free = free_files(url)
-    return f"files and folders to write: {count}; free: {'no limit' if free is None else free}"
-
-
 def write_error(place: str | Path, error: OSError) -> StorageError:
     """Say that a local file cannot be written, and what helps.
 

@@ -5,12 +5,13 @@ This is separate from the options since it imports torch, which `--help` must no
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from milan_pipeline import storage
-from milan_pipeline.codecs.spec import parse_codec
+import torch
+
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.console import bytes_text, say
-from milan_pipeline.core.devices import pick_device
+from milan_pipeline.core.devices import number_on_this_machine, pick_device
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.extraction.spec import JobSpec
 from milan_pipeline.planning.dataset import listed_dataset
@@ -20,6 +21,7 @@ from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.targets.expected_identity import expected_extracted
 from milan_pipeline.targets.layout import ANOTHER_STORE, existing_identity, require_place
+from milan_pipeline.targets.store import record_url
 from milan_pipeline.targets.units import (
     NOT_DONE,
     Mark,
@@ -33,9 +35,8 @@ from milan_pipeline.targets.units import (
 )
 from milan_pipeline.teacher.description import settle_precision, visible_identity
 from milan_pipeline.teacher.spec import TeacherSpec
-
-if TYPE_CHECKING:
-    from stages.extract_targets.command import ExtractTargets
+from stages.extract_targets.command import ExtractTargets
+from stages.shared.dry_run import say_bytes_to_write, say_files_to_write
 
 
 class WorkList(NamedTuple):
@@ -52,7 +53,7 @@ class WorkList(NamedTuple):
         return {unit: self.left[unit] for unit in self.own if unit in self.left}
 
 
-def describe(config: "ExtractTargets") -> None:
+def describe(config: ExtractTargets) -> None:
     """Print what is left and what it will take, without loading the teacher's weights."""
     spec = spec_of(config)
     manifest, work, wanted = survey(config, spec)
@@ -66,18 +67,13 @@ def describe(config: "ExtractTargets") -> None:
         say(f"  {line}", reasons=reasons)
     images, size = samples_of(left), _bytes_of(config, manifest, wanted, left)
     say(f"images to run through the teacher: {images}", images_to_do=images)
-    say(
-        f"bytes to write: about {bytes_text(size)}, {size / max(1, images):.0f} a target; "
-        f"free: {storage.free_text(config.out)}",
-        bytes_to_write=size,
-        free_bytes=storage.free_bytes(config.out),
-    )
+    text = f"about {bytes_text(size)}, {size / max(1, images):.0f} a target"
+    say_bytes_to_write(config.out, text, size)
     files = StoreSize(wanted).files(left)
-    said = storage.files_text(config.out, files)
-    say(said, files_to_write=files, free_files=storage.free_files(config.out))
+    say_files_to_write(config.out, files)
 
 
-def survey(config: "ExtractTargets", spec: JobSpec) -> tuple[Manifest, WorkList, Identity]:
+def survey(config: ExtractTargets, spec: JobSpec) -> tuple[Manifest, WorkList, Identity]:
     """List the units and return the targets' identity, without loading a teacher's weights.
 
     Raises:
@@ -96,7 +92,7 @@ def survey(config: "ExtractTargets", spec: JobSpec) -> tuple[Manifest, WorkList,
     return manifest, list_work(config, manifest, identity_hash), wanted
 
 
-def spec_of(config: "ExtractTargets") -> JobSpec:
+def spec_of(config: ExtractTargets) -> JobSpec:
     """Return the extraction as names and numbers; reads the store, so call it once."""
     return JobSpec(
         images=config.images,
@@ -110,7 +106,7 @@ def spec_of(config: "ExtractTargets") -> JobSpec:
     )
 
 
-def settled_teacher(config: "ExtractTargets") -> TeacherSpec:
+def settled_teacher(config: ExtractTargets) -> TeacherSpec:
     """Replace a precision of "auto": by that of an existing store, unless it is overwritten.
 
     Raises:
@@ -127,23 +123,33 @@ def settled_teacher(config: "ExtractTargets") -> TeacherSpec:
             "that extract; give --precision bf16 or --precision fp32"
         )
     precision = None if existing is None else existing["teacher"]["precision"]
-    return settle_precision(spec, pick_device(config.device), existing=precision)
+    return settle_precision(spec, own_device(config), existing=precision)
 
 
-def say_teacher(config: "ExtractTargets", spec: TeacherSpec) -> None:
+def own_device(config: "ExtractTargets") -> torch.device:
+    """Return where this process runs the teacher: of several on a machine, each on its own GPU.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    part = None if config.own_part is None else config.own_part.number
+    return pick_device(config.device, number_on_this_machine(part))
+
+
+def say_teacher(config: ExtractTargets, spec: TeacherSpec) -> None:
     """Print which teacher runs, in which precision, and where."""
     if config.init or config.scheduler:
         where = "the machines that extract"
     else:
-        where = str(pick_device(config.device))
+        where = str(own_device(config))
     said = f"teacher {spec.name} in {spec.precision} on {where}"
     say(said, teacher=spec.name, precision=spec.precision, device=where)
 
 
-def record_of(config: "ExtractTargets", identity: Identity, manifest: Manifest) -> StageRecord:
+def record_of(config: ExtractTargets, identity: Identity, manifest: Manifest) -> StageRecord:
     """Return the stage's record, not written yet."""
     return StageRecord(
-        url=record_url(config),
+        url=record_url(config.out, "extract-targets"),
         stage="extract-targets",
         config=config,
         inputs={},
@@ -152,7 +158,7 @@ def record_of(config: "ExtractTargets", identity: Identity, manifest: Manifest) 
     )
 
 
-def list_work(config: "ExtractTargets", manifest: Manifest, identity_hash: str) -> WorkList:
+def list_work(config: ExtractTargets, manifest: Manifest, identity_hash: str) -> WorkList:
     """List all units and what the store holds of them.
 
     Raises:
@@ -160,7 +166,7 @@ def list_work(config: "ExtractTargets", manifest: Manifest, identity_hash: str) 
     """
     units = list_units(manifest, config.views)
     marks = read_marks(config.out, config.views, objects=False)
-    record = read_record(record_url(config))
+    record = read_record(record_url(config.out, "extract-targets"))
     # A record of the same images shows that this check was passed or overruled before.
     known = record is not None and (
         record["extent"].get("images_manifest_sha256") == manifest.sha256
@@ -177,7 +183,7 @@ def samples_of(units: Iterable[Unit]) -> int:
     return sum(unit.shard.samples for unit in units)
 
 
-def _of_all(config: "ExtractTargets", work: WorkList) -> str:
+def _of_all(config: ExtractTargets, work: WorkList) -> str:
     if config.own_part is None:
         return ""
     return f" in part {config.part}; in all parts {len(work.left)} of {len(work.units)} to do"
@@ -190,13 +196,8 @@ def _reasons(left: dict[Unit, str]) -> list[str]:
     return stale + [f"{view_name(view)}: {count} {NOT_DONE}" for view, count in new.items()]
 
 
-def record_url(config: "ExtractTargets") -> str:
-    """Return the URL of the stage's record."""
-    return storage.join(config.out, "extract-targets.json")
-
-
 def _bytes_of(
-    config: "ExtractTargets", manifest: Manifest, identity: Identity, left: Iterable[Unit]
+    config: ExtractTargets, manifest: Manifest, identity: Identity, left: Iterable[Unit]
 ) -> int:
     """Count the bytes of units in the store, and of the groups and record around them."""
     units = list(left)

@@ -60,7 +60,6 @@ def test_room_for_files_is_that_of_the_nearest_folder(
     assert storage.free_files(str(tmp_path / "not" / "yet")) == 7
     assert asked == [tmp_path]
     assert storage.free_files("memory://bucket") is None
-    assert storage.files_text(str(tmp_path), 9) == "files and folders to write: 9; free: 7"
 
 
 def test_a_file_system_that_counts_no_files_has_no_limit(
@@ -68,4 +67,3 @@ def test_a_file_system_that_counts_no_files_has_no_limit(
 ) -> None:
     monkeypatch.setattr("os.statvfs", lambda _: SimpleNamespace(f_files=0, f_favail=0))
     assert storage.free_files(str(tmp_path)) is None
-    assert storage.files_text(str(tmp_path), 9).endswith("free: no limit")

@@ -13,7 +13,7 @@ from milan_pipeline.storage import write_check
 from milan_pipeline.storage.filesystems import named_errors
 
 
-class Chunked(MemoryFileSystem):
+class Chunked(MemoryFileSystem):  # type: ignore[misc]
     """Keeps the body as boto3 sends it: with the chunk's length before, a checksum behind."""
 
     protocol = "chunked"
@@ -72,7 +72,8 @@ def test_only_the_first_object_of_a_bucket_is_read_back(monkeypatch: pytest.Monk
 
     def cat_file(self: MemoryFileSystem, path: str, *args: object, **words: object) -> bytes:
         read.append(path)
-        return real(self, path, *args, **words)
+        data: bytes = real(self, path, *args, **words)
+        return data
 
     monkeypatch.setattr(MemoryFileSystem, "cat_file", cat_file)
     place = f"memory://{uuid.uuid4().hex}"
