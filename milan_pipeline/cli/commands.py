@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem
 from milan_pipeline.cli.options import GROUPS
 from milan_pipeline.cli.recipes import Borrowed, config_file_option
 from milan_pipeline.core.console import Verbosity, output
+from milan_pipeline.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT")
 GENERAL = GROUPS[-1]
@@ -125,6 +126,7 @@ def stage_command(
     """
 
     def callback(*, dry_run_asked: bool = False, **values: Any) -> None:
+        _require_utf8(config_class, values)
         config = config_class(**values)
         (dry_run if dry_run_asked and dry_run is not None else run)(config)
 
@@ -140,6 +142,25 @@ def stage_command(
         config_class=config_class,
         example=example,
     )
+
+
+def _require_utf8(config_class: type, values: dict[str, Any]) -> None:
+    """Refuse names of other bytes: libraries that read and write weights cannot open them.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for field in dataclasses.fields(config_class):
+        value = values[field.name]
+        for text in value if isinstance(value, tuple) else (value,):
+            shown = str(text).encode(errors="backslashreplace").decode()
+            if isinstance(text, str) and shown != text:
+                is_option = field.metadata["kind"] == "option"
+                name = f"--{field.name.replace('_', '-')}" if is_option else field.name.upper()
+                raise ConfigError(
+                    f"{name} {shown} is not UTF-8; rename the file or folder, or give a link to it "
+                    "whose name is UTF-8"
+                )
 
 
 def general_options(*, dry_run: bool) -> Iterator[click.Option]:
