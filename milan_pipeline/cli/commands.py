@@ -1,6 +1,7 @@
 """A stage's command: its options in groups, an example, and how much it prints."""
 
 import dataclasses
+import importlib
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -9,10 +10,10 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from milan_pipeline.cli.options import GROUPS
+from milan_pipeline.cli.options import GROUPS, require_utf8
 from milan_pipeline.cli.recipes import Borrowed, config_file_option
 from milan_pipeline.core.console import Verbosity, output
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.core.interrupts import stop_request
 
 ConfigT = TypeVar("ConfigT")
 GENERAL = GROUPS[-1]
@@ -126,7 +127,7 @@ def stage_command(
     """
 
     def callback(*, dry_run_asked: bool = False, **values: Any) -> None:
-        _require_utf8(config_class, values)
+        require_utf8(config_class, values)
         config = config_class(**values)
         (dry_run if dry_run_asked and dry_run is not None else run)(config)
 
@@ -144,23 +145,26 @@ def stage_command(
     )
 
 
-def _require_utf8(config_class: type, values: dict[str, Any]) -> None:
-    """Refuse names of other bytes: libraries that read and write weights cannot open them.
+def lazily(target: str, *, stoppable: bool = False) -> Callable[[Any], None]:
+    """Return a function that imports another one when it is called, and calls that.
 
-    Raises:
-        ConfigError: there is one.
+    So a command loads torch only when it runs, and not for `--help`.
+
+    Args:
+        target: MODULE:FUNCTION, which takes the configuration.
+        stoppable: whether it also takes a `StopRequest`, which stop signals set.
     """
-    for field in dataclasses.fields(config_class):
-        value = values[field.name]
-        for text in value if isinstance(value, tuple) else (value,):
-            shown = str(text).encode(errors="backslashreplace").decode()
-            if isinstance(text, str) and shown != text:
-                is_option = field.metadata["kind"] == "option"
-                name = f"--{field.name.replace('_', '-')}" if is_option else field.name.upper()
-                raise ConfigError(
-                    f"{name} {shown} is not UTF-8; rename the file or folder, or give a link to it "
-                    "whose name is UTF-8"
-                )
+
+    def call(config: Any) -> None:
+        module, _, name = target.partition(":")
+        function = getattr(importlib.import_module(module), name)
+        if stoppable:
+            with stop_request() as stop:
+                function(config, stop)
+        else:
+            function(config)
+
+    return call
 
 
 def general_options(*, dry_run: bool) -> Iterator[click.Option]:
