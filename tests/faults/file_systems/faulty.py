@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.faults.victims import Words
 
@@ -68,7 +68,7 @@ class FaultyDisk:
     def run(self, words: Words, *rules: str, patience: float = PATIENCE) -> Outcome:
         """Run a command to its end, under rules."""
         self._log.unlink(missing_ok=True)
-        asked = {"words": [str(word) for word in words], "log": str(self._log)}
+        asked: dict[str, Any] = {"words": [str(word) for word in words], "log": str(self._log)}
         asked |= {"rules": [HURRY, *rules], "patience": patience}
         assert self._server.stdin is not None
         assert self._server.stdout is not None
