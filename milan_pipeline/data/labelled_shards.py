@@ -97,7 +97,7 @@ def labelled_shards(manifest: Manifest, *, kind: str, scans: Path | None) -> lis
         table = load_index(manifest, shard)
         if not _has_labels(table, kind):
             table = _scanned(manifest, shard, kind, scans)
-        _require_labels(table, kind, shard.name)
+        _require_labels(table, kind, file.url)
         return ShardPart(file, table)
 
     parts = []
@@ -145,7 +145,7 @@ def _labelled_rows(
         if image is None:
             continue
         label, data = label_of(sample.members, offsets), sample.members[image]
-        require_label(label, kind, sample.key, shard.name)
+        require_label(label, kind, sample.key, manifest.url_of(shard))
         place = offsets[image], len(data), xxhash.xxh3_64_intdigest(data)
         yield (sample.key, *place), label
 

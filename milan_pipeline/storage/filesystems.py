@@ -1,9 +1,5 @@
-"""The file system behind a URL, and what the errors of its client mean.
+"""The file system behind a URL."""
 
-Clients raise errors of their own, not only `OSError`; here they become ours, in one sentence.
-"""
-
-import contextlib
 import dataclasses
 import errno
 import functools
@@ -11,22 +7,18 @@ import io
 import os
 import tempfile
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
 
-from milan_pipeline.errors import MilanError, MissingDataError, StorageError, TruncatedError
+from milan_pipeline.errors import StorageError, TruncatedError
+from milan_pipeline.storage.client_errors import named_errors, reason_of
 from milan_pipeline.storage.local_stream import open_local
 from milan_pipeline.storage.range_stream import PIECE_BYTES, open_ranges
-from milan_pipeline.storage.retries import is_refusal, lacks_credentials, retried
-from milan_pipeline.storage.write_check import (
-    COMPARED_BYTES,
-    refuses_checksums,
-    remedy,
-    require_kept,
-)
+from milan_pipeline.storage.retries import retried
+from milan_pipeline.storage.write_check import COMPARED_BYTES, require_kept
 
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
 
@@ -254,50 +246,3 @@ def _unusable(url: str, error: Exception) -> StorageError:
 def scheme_of(url: str) -> str:
     """Return what stands before the first colon, in small letters; empty for a plain path."""
     return url.split(":", 1)[0].lower() if ":" in url else ""
-
-
-@contextlib.contextmanager
-def named_errors(url: str, doing: str) -> Iterator[None]:
-    """Turn what a file system raises into our errors.
-
-    Args:
-        url: what is worked on.
-        doing: "read", "written" or "listed".
-
-    Raises:
-        MissingDataError: what is read does not exist.
-        StorageError: anything else failed.
-    """
-    try:
-        yield
-    except MilanError:
-        raise
-    except FileNotFoundError as error:
-        if doing == "written":
-            reason = reason_of(error)
-            raise StorageError(
-                f"{url} cannot be written ({reason}); create its bucket or folder, or correct it"
-            ) from error
-        raise MissingDataError(f"{url} does not exist; check the path") from error
-    except Exception as error:
-        what = f"{url} cannot be {doing} ({reason_of(error)})"
-        raise StorageError(f"{what}; {_remedy(error, doing)}") from error
-
-
-def reason_of(error: BaseException) -> str:
-    """Return an error's text in one line."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
-
-
-def _remedy(error: Exception, doing: str) -> str:
-    if lacks_credentials(error):
-        return (
-            "give credentials by the store's usual environment (such as AWS_PROFILE, "
-            "AWS_ACCESS_KEY_ID or GOOGLE_APPLICATION_CREDENTIALS)"
-        )
-    if is_refusal(error):
-        return "check who may access it, and the credentials in the environment"
-    if doing == "written" and refuses_checksums(error):
-        return remedy()
-    return "make room or fix it" if doing == "written" else "check the path"

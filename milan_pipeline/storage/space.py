@@ -7,7 +7,8 @@ from pathlib import Path
 
 from milan_pipeline.core.console import bytes_text
 from milan_pipeline.errors import StorageError
-from milan_pipeline.storage.filesystems import reason_of, resolve
+from milan_pipeline.storage.client_errors import reason_of
+from milan_pipeline.storage.filesystems import resolve
 
 
 def free_bytes(url: str) -> int | None:

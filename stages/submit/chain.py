@@ -24,6 +24,7 @@ from stages.extract_targets.command import ExtractTargets
 from stages.extract_targets.plan import WorkList, spec_of, survey
 from stages.finetune import command as finetune
 from stages.finetune.command import Finetune
+from stages.finetune.plan import open_class_tables
 from stages.finetune.plan import plan as plan_finetune
 from stages.pack_targets import command as pack_targets
 from stages.pack_targets.command import PackTargets
@@ -33,7 +34,6 @@ from stages.pretrain.command import Pretrain
 from stages.pretrain.plan import plan as plan_pretrain
 from stages.shared.training_options import TrainingOptions
 from stages.submit.command import Submit
-from stages.submit.labels import require_labels
 
 ConfigT = TypeVar("ConfigT")
 TrainingT = TypeVar("TrainingT", bound=TrainingOptions)
@@ -122,17 +122,18 @@ def _links(config: Submit, sections: dict[str, Any]) -> Iterator[Link]:
     if config.val is None:
         note("no --val: nothing is fine-tuned")
         return
-    val = config.absolute(config.val)
-    require_labels(images, val)
-    data = ("--train", images, "--val", val)
+    out = str(config.folder / "finetune")
+    words = ("--encoder", run, "--train", images, "--val", config.absolute(config.val))
     yield _training(
         config,
         kind=Finetune,
         command=finetune.command,
-        run=str(config.folder / "finetune"),
-        words=("--encoder", run, *data),
+        run=out,
+        words=words,
         plan=plan_finetune,
     )
+    # Otherwise its job would find out after days that there are no labels.
+    open_class_tables(_configured(config, Finetune, finetune.command, (*words, "--out", out)))
 
 
 def _extraction(config: Submit) -> Link:

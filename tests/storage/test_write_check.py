@@ -10,7 +10,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from milan_pipeline import storage
 from milan_pipeline.errors import StorageError
 from milan_pipeline.storage import write_check
-from milan_pipeline.storage.filesystems import named_errors
+from milan_pipeline.storage.client_errors import named_errors
 
 
 class Chunked(MemoryFileSystem):  # type: ignore[misc]
