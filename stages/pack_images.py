@@ -20,7 +20,7 @@ from milan_pipeline.core.interrupts import stop_request
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.errors import BadImageError, ConfigError, DataError, StorageError
 from milan_pipeline.images.budget import BadImageBudget, Skipped
-from milan_pipeline.images.decode import probe_header
+from milan_pipeline.images.decode import probe_depth, probe_header
 from milan_pipeline.images.sources import (
     IMAGE_EXTENSIONS,
     Source,
@@ -225,6 +225,7 @@ def _samples(files: list[SourceFile], skipped: list[Skipped]) -> Iterator[Sample
         except BadImageError as error:
             skipped.append({"key": file.key, "file": file.path.name, "reason": str(error)})
             continue
+        probe_depth(data, file.key)
         suffix = file.path.suffix.lower().lstrip(".")
         # A file in a list may have any name; readers recognise an image by its extension.
         extension = suffix if suffix in IMAGE_EXTENSIONS else image_format.lower()

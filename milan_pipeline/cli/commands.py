@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 from milan_pipeline.cli.options import GROUPS
 from milan_pipeline.cli.recipes import STAGES_GROUP, Borrowed, config_file_option, stage_names
 from milan_pipeline.core.console import Verbosity, output
+from milan_pipeline.core.out_of_memory import explained, is_out_of_memory
 from milan_pipeline.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT")
@@ -128,7 +129,12 @@ def stage_command(
 
     def callback(*, dry_run_asked: bool = False, **values: Any) -> None:
         config = config_class(**values)
-        (dry_run if dry_run_asked and dry_run is not None else run)(config)
+        try:
+            (dry_run if dry_run_asked and dry_run is not None else run)(config)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise explained(error, config) from error
 
     return StageCommand(
         name,

@@ -9,7 +9,7 @@ from milan_pipeline.codecs.spec import CODEC_HELP, parse_codec
 from milan_pipeline.core.interrupts import stop_request
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.images.views import VIEW_POLICIES, ViewPolicy
-from milan_pipeline.teacher.spec import NORMS, PRECISIONS, PRIORS, SPACES, TeacherSpec
+from milan_pipeline.teacher.spec import NORM_HELP, OWN, PRECISIONS, PRIORS, SPACES, TeacherSpec
 from stages.shared.dask_options import DaskOptions
 
 MOST_TOKENS_A_SIDE = 128
@@ -57,12 +57,7 @@ class ExtractTargets(DaskOptions):
         choices=PRECISIONS,
         group="Teacher",
     )
-    teacher_norm: str = option(
-        "own",
-        help="Mean and std of the teacher's pixels; MILAN used imagenet.",
-        choices=NORMS,
-        group="Teacher",
-    )
+    teacher_norm: str = option(OWN, help=NORM_HELP, group="Teacher")
     grid: int | None = option(
         None,
         help="Tokens along each side; sets the teacher's input size; default: its own.",

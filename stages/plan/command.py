@@ -7,7 +7,7 @@ from milan_pipeline.cli.options import option, require_least
 from milan_pipeline.codecs.spec import CODEC_HELP, parse_codec
 from milan_pipeline.core.console import report
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.teacher.spec import NORMS, PRECISIONS, PRIORS, SPACES, TeacherSpec
+from milan_pipeline.teacher.spec import NORM_HELP, OWN, PRECISIONS, PRIORS, SPACES, TeacherSpec
 from stages.extract_targets.command import MOST_TOKENS_A_SIDE
 
 TEACHER = (
@@ -59,12 +59,7 @@ class PlanTargets:
         choices=PRECISIONS,
         group="Teacher",
     )
-    teacher_norm: str = option(
-        "own",
-        help="Mean and std of the teacher's pixels; MILAN used imagenet.",
-        choices=NORMS,
-        group="Teacher",
-    )
+    teacher_norm: str = option(OWN, help=NORM_HELP, group="Teacher")
     grid: int | None = option(
         None,
         help="Tokens along each side; sets the teacher's input size; default: its own.",

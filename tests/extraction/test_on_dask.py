@@ -74,6 +74,39 @@ def test_any_worker_gives_the_same_bytes(
     assert json.loads((out / RECORD).read_text())["state"] == "done"
 
 
+def test_workers_that_live_on_begin_anew_for_another_teacher(
+    scheduler: str, extract: Extract, tiny_clip: Path, tmp_path: Path
+) -> None:
+    """Its weights are replaced under the same path between two runs."""
+    clip = tmp_path / "clip"
+    shutil.copytree(tiny_clip, clip)
+    words = ("--scheduler", scheduler, "--teacher", f"local-dir:{clip}")
+    extract(*words)
+    write_tiny_clip(clip, seed=5)
+    out = extract(*words, "--overwrite")
+    identity_hash = content_hash(read_identity(str(out)))
+    marks = [json.loads(path.read_text()) for path in out.glob("done/*/*.json")]
+    assert {mark["identity_hash"] for mark in marks} == {identity_hash}
+
+
+def test_a_worker_without_memory_says_what_helps(
+    scheduler: str,
+    extract: Extract,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tried: list[object] = []
+
+    def full(*_: object) -> None:
+        tried.append(1)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.4 GiB")
+
+    monkeypatch.setattr("milan_pipeline.extraction.loop.compute", full)
+    extract("--scheduler", scheduler, code=1)
+    assert "give --batch-size 2 or less, the same to all parts" in capsys.readouterr().err
+    assert len(tried) == 6  # each unit once
+
+
 def test_a_part_on_workers(
     scheduler: str, extract: Extract, capsys: pytest.CaptureFixture[str]
 ) -> None:
