@@ -9,12 +9,12 @@ from torch import nn
 
 from milan_pipeline.core.devices import has_bfloat16
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.teacher.named_models import architecture_of, blank_visual
+from milan_pipeline.teacher.load_by_name import architecture_of, blank_visual
 from milan_pipeline.teacher.prior import settle_prior
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.statistics import settled_statistics
 from milan_pipeline.teacher.tower import Tower
-from milan_pipeline.teacher.tower_choice import tower_of
+from milan_pipeline.teacher.tower_of_model import tower_of
 
 POSITIONS = ("positional_embedding", "pos_embed", "relative_position")
 """Words in the names of position embeddings and of tables of position biases."""

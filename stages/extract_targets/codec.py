@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from milan_pipeline.codecs.components import ComponentCodec
-from milan_pipeline.codecs.spec import CodecSpec, parse_codec
+from milan_pipeline.codecs.registry import CodecSpec, parse_codec
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.extraction.codec_sample import extracted_sample

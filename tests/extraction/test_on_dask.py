@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from milan_pipeline.cluster import dask_client
 from milan_pipeline.errors import MissingDataError, StorageError
 from milan_pipeline.extraction import on_dask
 from milan_pipeline.extraction.loop import extract_units
+from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.teacher.teacher import Teacher
 from tests.support.cli import run_cli
+from tests.support.clip import write_tiny_clip
 from tests.support.processes import files_without
 from tests.support.servers import losing_a_worker
 

@@ -24,7 +24,7 @@ from milan_pipeline.teacher.configuration import explaining, model_config
 from milan_pipeline.teacher.quick_gelu import settle_quick_gelu
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.statistics import settled_statistics
-from milan_pipeline.teacher.tower_choice import tower_of
+from milan_pipeline.teacher.tower_of_model import tower_of
 from milan_pipeline.teacher.tower_open_clip import ResNetTower
 from milan_pipeline.teacher.weights import (
     require_finite,
