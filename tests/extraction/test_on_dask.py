@@ -106,7 +106,7 @@ def test_a_worker_without_memory_says_what_helps(
 
     monkeypatch.setattr("milan_pipeline.extraction.loop.compute", full)
     extract("--scheduler", scheduler, code=1)
-    assert "give --batch-size 2 or less, the same to all parts" in capsys.readouterr().err
+    assert "give --batch-size 2 or less" in capsys.readouterr().err
     assert len(tried) == 6  # each unit once
 
 

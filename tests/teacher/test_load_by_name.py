@@ -203,7 +203,7 @@ def test_folders_of_something_else_are_refused(
 def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
     name = folder_of("native", tmp_path)
     save_file(native(width=64).state_dict(), tmp_path / "open_clip_model.safetensors")
-    with pytest.raises(ConfigError, match="cannot be loaded") as caught:
+    with pytest.raises(ConfigError, match="does not fit the architecture") as caught:
         load_visual(TeacherSpec(name=name))
     assert "\n" not in str(caught.value)
 
