@@ -5,11 +5,13 @@ This is separate from the options since it imports torch, which `--help` must no
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import torch
 
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.console import bytes_text, say
-from milan_pipeline.core.devices import pick_device
+from milan_pipeline.core.devices import number_on_this_machine, pick_device
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.extraction.spec import JobSpec
 from milan_pipeline.planning.dataset import listed_dataset
@@ -33,10 +35,8 @@ from milan_pipeline.targets.units import (
 )
 from milan_pipeline.teacher.description import settle_precision, visible_identity
 from milan_pipeline.teacher.spec import TeacherSpec
+from stages.extract_targets.command import ExtractTargets
 from stages.shared.dry_run import say_bytes_to_write
-
-if TYPE_CHECKING:
-    from stages.extract_targets.command import ExtractTargets
 
 
 class WorkList(NamedTuple):
@@ -53,7 +53,7 @@ class WorkList(NamedTuple):
         return {unit: self.left[unit] for unit in self.own if unit in self.left}
 
 
-def describe(config: "ExtractTargets") -> None:
+def describe(config: ExtractTargets) -> None:
     """Print what is left and what it will take, without loading the teacher's weights."""
     spec = spec_of(config)
     manifest, work, wanted = survey(config, spec)
@@ -71,7 +71,7 @@ def describe(config: "ExtractTargets") -> None:
     say_bytes_to_write(config.out, text, size)
 
 
-def survey(config: "ExtractTargets", spec: JobSpec) -> tuple[Manifest, WorkList, Identity]:
+def survey(config: ExtractTargets, spec: JobSpec) -> tuple[Manifest, WorkList, Identity]:
     """List the units and return the targets' identity, without loading a teacher's weights.
 
     Raises:
@@ -90,7 +90,7 @@ def survey(config: "ExtractTargets", spec: JobSpec) -> tuple[Manifest, WorkList,
     return manifest, list_work(config, manifest, identity_hash), wanted
 
 
-def spec_of(config: "ExtractTargets") -> JobSpec:
+def spec_of(config: ExtractTargets) -> JobSpec:
     """Return the extraction as names and numbers; reads the store, so call it once."""
     return JobSpec(
         images=config.images,
@@ -104,7 +104,7 @@ def spec_of(config: "ExtractTargets") -> JobSpec:
     )
 
 
-def settled_teacher(config: "ExtractTargets") -> TeacherSpec:
+def settled_teacher(config: ExtractTargets) -> TeacherSpec:
     """Replace a precision of "auto": by that of an existing store, unless it is overwritten.
 
     Raises:
@@ -121,20 +121,30 @@ def settled_teacher(config: "ExtractTargets") -> TeacherSpec:
             "that extract; give --precision bf16 or --precision fp32"
         )
     precision = None if existing is None else existing["teacher"]["precision"]
-    return settle_precision(spec, pick_device(config.device), existing=precision)
+    return settle_precision(spec, own_device(config), existing=precision)
 
 
-def say_teacher(config: "ExtractTargets", spec: TeacherSpec) -> None:
+def own_device(config: "ExtractTargets") -> torch.device:
+    """Return where this process runs the teacher: of several on a machine, each on its own GPU.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    part = None if config.own_part is None else config.own_part.number
+    return pick_device(config.device, number_on_this_machine(part))
+
+
+def say_teacher(config: ExtractTargets, spec: TeacherSpec) -> None:
     """Print which teacher runs, in which precision, and where."""
     if config.init or config.scheduler:
         where = "the machines that extract"
     else:
-        where = str(pick_device(config.device))
+        where = str(own_device(config))
     said = f"teacher {spec.name} in {spec.precision} on {where}"
     say(said, teacher=spec.name, precision=spec.precision, device=where)
 
 
-def record_of(config: "ExtractTargets", identity: Identity, manifest: Manifest) -> StageRecord:
+def record_of(config: ExtractTargets, identity: Identity, manifest: Manifest) -> StageRecord:
     """Return the stage's record, not written yet."""
     return StageRecord(
         url=record_url(config.out, "extract-targets"),
@@ -146,7 +156,7 @@ def record_of(config: "ExtractTargets", identity: Identity, manifest: Manifest) 
     )
 
 
-def list_work(config: "ExtractTargets", manifest: Manifest, identity_hash: str) -> WorkList:
+def list_work(config: ExtractTargets, manifest: Manifest, identity_hash: str) -> WorkList:
     """List all units and what the store holds of them.
 
     Raises:
@@ -171,7 +181,7 @@ def samples_of(units: Iterable[Unit]) -> int:
     return sum(unit.shard.samples for unit in units)
 
 
-def _of_all(config: "ExtractTargets", work: WorkList) -> str:
+def _of_all(config: ExtractTargets, work: WorkList) -> str:
     if config.own_part is None:
         return ""
     return f" in part {config.part}; in all parts {len(work.left)} of {len(work.units)} to do"
@@ -185,7 +195,7 @@ def _reasons(left: dict[Unit, str]) -> list[str]:
 
 
 def _bytes_of(
-    config: "ExtractTargets", manifest: Manifest, identity: Identity, left: Iterable[Unit]
+    config: ExtractTargets, manifest: Manifest, identity: Identity, left: Iterable[Unit]
 ) -> int:
     """Count the bytes of units in the store, and of the groups and record around them."""
     units = list(left)
