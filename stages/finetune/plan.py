@@ -15,7 +15,7 @@ from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.classification.model import ClassifierDescription, make_classifier
 from milan_pipeline.evaluate.classification.task import ClassificationConfig
 from milan_pipeline.evaluate.classification.views import ViewConfig
-from milan_pipeline.evaluate.view import default_crop_pct
+from milan_pipeline.evaluate.evaluation_view import default_crop_pct
 from milan_pipeline.training.checkpoints import require_recorded
 from stages.shared.labelled import LabelledPlan, open_tables, settled_parts
 from stages.shared.training import training_precision, with_frozen_choices

@@ -13,6 +13,7 @@ from milan_pipeline.encoders.load import fingerprint, image_size_of, load_encode
 from milan_pipeline.encoders.names import require_done
 from milan_pipeline.errors import MismatchError
 from milan_pipeline.evaluate.accuracies import accuracy_table
+from milan_pipeline.evaluate.evaluation_view import CROP_PCT, default_crop_pct
 from milan_pipeline.evaluate.probe.feature_cache import (
     FeatureCache,
     FeatureSet,
@@ -29,7 +30,6 @@ from milan_pipeline.evaluate.probe.scoring import (
     metrics_of,
 )
 from milan_pipeline.evaluate.scores_file import Result, write_stage_scores
-from milan_pipeline.evaluate.view import CROP_PCT, default_crop_pct
 from milan_pipeline.images.budget import BadImageBudget
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.shards.manifest import Manifest, load_manifest

@@ -24,6 +24,7 @@ from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.schema import parsed
 from milan_pipeline.encoders.frozen import FrozenEncoder
 from milan_pipeline.errors import ConfigError, MissingDataError
+from milan_pipeline.evaluate.evaluation_view import CROP_PCT
 from milan_pipeline.evaluate.probe.features import (
     Features,
     Labels,
@@ -31,7 +32,6 @@ from milan_pipeline.evaluate.probe.features import (
     evaluated,
     extract_features,
 )
-from milan_pipeline.evaluate.view import CROP_PCT
 from milan_pipeline.images.budget import LedgerRow
 from milan_pipeline.images.crops import view_pixels
 from milan_pipeline.images.sources import IMAGE_EXTENSIONS
