@@ -127,18 +127,18 @@ def test_positions_of_another_size_are_warned_of(
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("tag", "said"),
     [
         (
             {"name": "ViT-B-16", "pretrained": "opnai"},
             "neither a file nor a tag .* choose openai or",
         ),
-        ({"name": "ViT-B-16", "pretrained": "gone.pt"}, "not a known tag or valid file path"),
+        ("gone.pt", "not a known tag or valid file path"),
     ],
 )
-def test_weights_that_are_not_there(spec: dict[str, str], said: str) -> None:
+def test_weights_that_are_not_there(tag: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        load_visual(TeacherSpec(**spec))
+        load_visual(TeacherSpec(name="ViT-B-16", pretrained=tag))
 
 
 @pytest.mark.parametrize(
