@@ -36,7 +36,7 @@ class StageGroup(click.Group):
         return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write each command's purpose, all of it."""
+        """Write each command's purpose in full."""
         found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         with formatter.section("Commands, in the order of a pipeline"):
             formatter.write_dl(
@@ -84,7 +84,7 @@ def exit_with(command: click.Command, words: list[str], name: str) -> None:
     Args:
         command: to be run.
         words: of its command line.
-        name: that it goes by.
+        name: of the command.
     """
     try:
         command.main(args=words, prog_name=name, standalone_mode=False)
