@@ -4,14 +4,16 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
 
 from milan_pipeline.cli.options import fields_from
 from milan_pipeline.cluster.world import World
+from milan_pipeline.data.class_names import require_same_names
 from milan_pipeline.data.class_order import warn_of_class_order
-from milan_pipeline.data.labelled import LabelledTable, require_same_classes
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.data.labelled import LabelledTable
+from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.evaluate.classification.model import ClassifierDescription, make_classifier
 from milan_pipeline.evaluate.classification.task import ClassificationConfig
 from milan_pipeline.evaluate.classification.views import ViewConfig
@@ -122,12 +124,28 @@ def open_class_tables(
 
     Raises:
         ConfigError: there are no such images, or their classes do not fit each other.
-        DataError: images have no labels.
+        DataError: images have no labels, or those to train on are of one class.
+        MismatchError: class numbers mean other classes in one than in the other.
     """
     train, val = open_tables(config, kind="class", world=world)
-    require_same_classes(train, val, f"--train {config.train}", f"--val {config.val}")
+    require_same_names(
+        train.classes,
+        val.classes,
+        train_place=f"--train {config.train}",
+        test_place=f"--val {config.val}",
+    )
+    _require_two_classes(train, config.train)
     require_known_classes(val, train.class_count, config.val)
     return train, val
+
+
+def _require_two_classes(train: LabelledTable, place: str | None) -> None:
+    found = {int(label) for part in train.parts for label in np.unique(part.labels)}
+    if len(found) < 2:
+        raise DataError(
+            f"all images of --train {place} are of one class, and a classifier needs two; give a "
+            "folder whose sub-folders are the classes, or shards of one"
+        )
 
 
 def require_known_classes(val: LabelledTable, classes: int, place: str) -> None:

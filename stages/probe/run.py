@@ -2,16 +2,15 @@
 
 import dataclasses
 import functools
-import itertools
 from typing import Any
 
 from milan_pipeline import storage
 from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest, stop_request
+from milan_pipeline.data.class_names import require_same_names
 from milan_pipeline.encoders.load import fingerprint, image_size_of, load_encoder
 from milan_pipeline.encoders.names import require_done
-from milan_pipeline.errors import MismatchError
 from milan_pipeline.evaluate.accuracies import accuracy_table
 from milan_pipeline.evaluate.evaluation_view import CROP_PCT, default_crop_pct
 from milan_pipeline.evaluate.probe.feature_cache import (
@@ -111,15 +110,12 @@ def _inputs(config: Probe) -> tuple[Manifest, Manifest]:
     require_done(config.encoder, allow_unfinished=config.allow_unfinished)
     train = load_manifest(config.train, kind="images")
     test = load_manifest(config.test, kind="images")
-    trained, scored = (list(manifest.common.get("classes", ())) for manifest in (train, test))
-    # Foreign shards do not name their classes.
-    if trained and scored and trained != scored:
-        pairs = enumerate(itertools.zip_longest(trained, scored))
-        number, (a, b) = next(pair for pair in pairs if pair[1][0] != pair[1][1])
-        raise MismatchError(
-            f"class {number} is {a!r} in --train {config.train} and {b!r} in --test {config.test}; "
-            "pack both from trees with the same class folders"
-        )
+    require_same_names(
+        train.common.get("classes", ()),
+        test.common.get("classes", ()),
+        train_place=f"--train {config.train}",
+        test_place=f"--test {config.test}",
+    )
     return train, test
 
 

@@ -34,7 +34,7 @@ from milan_pipeline.evaluate.probe.features import (
 )
 from milan_pipeline.images.budget import LedgerRow
 from milan_pipeline.images.crops import view_pixels
-from milan_pipeline.images.sources import IMAGE_EXTENSIONS
+from milan_pipeline.images.formats import IMAGE_EXTENSIONS
 from milan_pipeline.images.views import random_resized_crop
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.shards.labels import Label, class_number, require_label
