@@ -142,7 +142,7 @@ def write_stage_scores(
         seed=config.seed,
         metrics=metrics,
         content=config_by_role(config)["content"],
-        inputs=record.inputs,
+        inputs={**record.inputs, **(record.extent or {})},
         label=config.label,
         extras=extras,
     )

@@ -8,12 +8,14 @@ import torch
 from torch import nn
 
 from milan_pipeline.cli.options import fields_from
+from milan_pipeline.cluster.world import World
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.segmentation.files import SegmenterDescription
 from milan_pipeline.evaluate.segmentation.model import HeadSpec, Segmenter, make_segmenter
 from milan_pipeline.evaluate.segmentation.task import PUBLISHED_BATCH, SegmentationConfig
 from milan_pipeline.evaluate.segmentation.views import MaskedViewConfig
 from milan_pipeline.training.checkpoints import require_recorded
+from stages.segment.check import check_masks
 from stages.segment.choices import labels_of, scale_rule, settled
 from stages.shared.labelled import LabelledPlan, open_tables, scans_of, settled_parts
 from stages.shared.training import with_frozen_choices
@@ -91,6 +93,10 @@ class SegmentPlan(LabelledPlan["Segment"]):
             mean=tuple(self.backbone.mean),
         )
 
+    def check(self, world: World) -> None:
+        """Look at what would end the run later; see `check.check_masks`."""
+        check_masks(self.config, self.train, self.val, world)
+
     def require_pairs(self, processes: int, device: torch.device) -> None:
         """Refuse to train on single images, which BatchNorm has no statistics of.
 
@@ -112,8 +118,9 @@ class SegmentPlan(LabelledPlan["Segment"]):
         super().describe(model, processes)
 
     def exported_bytes(self, model: nn.Module) -> dict[str, int]:
-        """Return the size of the last and the best segmenter."""
-        return {"segmenters": 8 * sum(parameter.numel() for parameter in model.parameters())}
+        """Return the size of the last and the best segmenter; see `LabelledPlan.copies`."""
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        return {"segmenters": 4 * self.copies * parameters}
 
 
 def norms_are_shared(processes: int, device: torch.device) -> bool:
