@@ -37,7 +37,7 @@ from safetensors.torch import save_file
 
 from benchmarks.machine import machine_line
 from milan_pipeline import storage
-from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.shards.manifest import Manifest, Shard, load_manifest

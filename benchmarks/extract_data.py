@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.stream_data import HEIGHT, PATCHES, TARGET_WIDTH, WIDTH, photo
-from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.extraction.job import ExtractionJob, TargetTeacher
 from milan_pipeline.extraction.loop import extract_units

@@ -17,7 +17,7 @@ from benchmarks.plain_step import (
     PlainStep,
 )
 from benchmarks.stream_data import World
-from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.data.order import OrderConfig
 from milan_pipeline.data.pairs import PairSamples

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.data.pairs import PairTable, join_pairs
 from milan_pipeline.images.decode import digest
 from milan_pipeline.images.views import random_resized_crop

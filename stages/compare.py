@@ -8,7 +8,7 @@ from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.options import arguments, option
 from milan_pipeline.core.console import fits_terminal, is_json, report
 from milan_pipeline.evaluate.comparison import rows_of, to_blocks, to_documents, to_markdown
-from milan_pipeline.evaluate.results import find_results
+from milan_pipeline.evaluate.scores_file import find_results
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.parity_cases.case import Case, Deviation, most_relative
-from milan_pipeline.evaluate.probe.classifiers import knn_answers, knn_votes, per_cent
+from milan_pipeline.evaluate.accuracies import accuracy
+from milan_pipeline.evaluate.probe.classifiers import knn_answers, knn_votes
 
 TOP = 5
 
@@ -40,7 +41,7 @@ def compare(case: Case) -> Iterator[Deviation]:
 
         results = case.values["results"][str(k)]
         found = {
-            "top1": per_cent(answers[k], labels_N),
+            "top1": accuracy(answers[k], labels_N),
             "top5_with_a_vote": _top5(own_NY, case.io["test_labels"]),
         }
         for name in [name for name in found if name in results]:

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.parity_cases.case import Case, Deviation, largest
 from milan_pipeline.models.decoder import PromptingDecoder
-from milan_pipeline.models.layers import sincos_positions
+from milan_pipeline.models.positions import sincos_positions
 from milan_pipeline.models.student import Student, in_grid_order, patchify
 from milan_pipeline.models.vit import build_encoder
 from milan_pipeline.pretrain.losses import cosine_loss

@@ -4,16 +4,14 @@ import dataclasses
 import types
 import typing
 from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from milan_pipeline.cli.options import GROUPS
-from milan_pipeline.cli.recipes import STAGES_GROUP, Borrowed, config_file_option, stage_names
+from milan_pipeline.cli.recipes import Borrowed, config_file_option
 from milan_pipeline.core.console import Verbosity, output
-from milan_pipeline.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT")
 GENERAL = GROUPS[-1]
@@ -142,45 +140,6 @@ def stage_command(
         config_class=config_class,
         example=example,
     )
-
-
-def run_stage(stage: str, **options: Any) -> None:
-    """Run a stage as its command line would, but raise what is wrong.
-
-    Args:
-        stage: the command, such as "pretrain".
-        options: by the names of the command line, with `_` for `-`: strings, numbers, paths, lists
-            where an option may be repeated, truth values of flags (`dry_run=True`); None leaves an
-            option at its default.
-
-    Raises:
-        ConfigError: there is no such stage or option, or its value is none that it takes.
-        MilanError: whatever the stage finds wrong.
-    """
-    entries = entry_points(group=STAGES_GROUP, name=stage)
-    if not entries:
-        raise ConfigError(f"there is no stage {stage!r}; take one of {', '.join(stage_names())}")
-    command: click.Command = next(iter(entries)).load()
-    try:
-        command.main(args=list(_words(command, options)), prog_name=stage, standalone_mode=False)
-    except click.ClickException as error:
-        raise ConfigError(f"{stage}: {error.format_message()}") from error
-
-
-def _words(command: click.Command, options: dict[str, Any]) -> Iterator[str]:
-    """Yield the words of a command line with these options, then those of its arguments."""
-    arguments = {each.name for each in command.params if isinstance(each, click.Argument)}
-    for name, value in sorted(options.items(), key=lambda item: item[0] in arguments):
-        flag = f"--{name.replace('_', '-')}"
-        for each in value if isinstance(value, list | tuple) else [value]:
-            if each is None:
-                continue
-            if isinstance(each, bool):
-                yield flag if each else f"--no-{flag[2:]}"
-            elif name in arguments:
-                yield str(each)
-            else:
-                yield f"{flag}={each}"
 
 
 def general_options(*, dry_run: bool) -> Iterator[click.Option]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from milan_pipeline.codecs.spec import CodecSpec
+from milan_pipeline.codecs.registry import CodecSpec
 from milan_pipeline.errors import DataError
 
 

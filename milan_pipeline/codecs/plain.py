@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from milan_pipeline.codecs.interface import Attempt, Codec, Encoded
-from milan_pipeline.codecs.spec import CodecSpec
+from milan_pipeline.codecs.registry import CodecSpec
 from milan_pipeline.errors import DataError
 
 FLOAT16_MAX = 65504.0

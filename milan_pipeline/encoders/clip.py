@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from milan_pipeline.encoders.backbone import EncoderParts, backbone_arguments
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.models.vit import CANNOT_BUILD
-from milan_pipeline.teacher.named_models import blank_visual, known_statistics, load_visual
+from milan_pipeline.teacher.load_by_name import blank_visual, known_statistics, load_visual
 from milan_pipeline.teacher.spec import TeacherSpec
 
 # A model's name in timm fixes the epsilon of its norms; all else are arguments.

@@ -7,7 +7,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from milan_pipeline.evaluate.results import Result, own_content
+from milan_pipeline.evaluate.accuracies import accuracy_text
+from milan_pipeline.evaluate.scores_file import Result, own_content
 from milan_pipeline.provenance.identity import content_hash
 
 STAGES = ("probe", "finetune", "segment")
@@ -201,10 +202,10 @@ def _cell(values: Sequence[float], over_seeds: bool) -> str:
     if not values:
         return ""
     if not over_seeds:
-        return f"{values[0]:.2f}"
+        return accuracy_text(values[0])
     spread = _spread(values)
-    deviation = "" if spread["std"] is None else f" ± {spread['std']:.2f}"
-    return f"{spread['mean']:.2f}{deviation} ({spread['n']})"
+    deviation = "" if spread["std"] is None else f" ± {accuracy_text(spread['std'])}"
+    return f"{accuracy_text(spread['mean'])}{deviation} ({spread['n']})"
 
 
 def _text(value: Any) -> str:

@@ -12,8 +12,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.models.blocks import TOKEN_STD, init_linear_and_norm, run_blocks
 from milan_pipeline.models.decoder import Decoder, EmbeddingDecoder, PromptingDecoder
-from milan_pipeline.models.layers import TOKEN_STD, init_linear_and_norm, run_blocks
 
 DECODERS = ("prompting", "mae", "linear")
 

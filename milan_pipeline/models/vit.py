@@ -14,7 +14,8 @@ from timm.models import VisionTransformer
 from torch import nn
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.models.layers import TOKEN_STD, init_linear_and_norm, sincos_positions
+from milan_pipeline.models.blocks import TOKEN_STD, init_linear_and_norm
+from milan_pipeline.models.positions import sincos_positions
 
 CANNOT_BUILD = (AssertionError, RuntimeError, TypeError, ValueError, ZeroDivisionError)
 # A norm of the pooled output would get no gradient in pretraining: it becomes one of all tokens.

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.codecs.spectrum import effective_rank, gaussian_bound
 from milan_pipeline.planning.codec_measures import BITS, EXACT, CodecMeasures
 

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.report.facts import Facts, Kind, lines_of, place_kind
+from milan_pipeline.report.facts import Facts, lines_of
+from milan_pipeline.report.folder_kind import Kind, folder_kind
 from milan_pipeline.report.run_facts import RunReport, read_run
 from milan_pipeline.report.target_facts import image_shard_facts, store_facts, target_shard_facts
 
@@ -55,7 +56,7 @@ def inspect_places(places: Sequence[str], results: tuple[str, ...] = ()) -> Insp
         MissingDataError: a place holds nothing that is known.
         DataError: it is damaged.
     """
-    kinds = [place_kind(place) for place in places]
+    kinds = [folder_kind(place) for place in places]
     kind = kinds[0]
     if len(places) > 1 and set(kinds) != {"run"}:
         other = next((p for p, k in zip(places, kinds, strict=True) if k != "run"), places[0])

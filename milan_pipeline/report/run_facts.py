@@ -18,7 +18,7 @@ from milan_pipeline.core.schema import DocumentError, parsed
 from milan_pipeline.data.unreadable import unreadable_images
 from milan_pipeline.encoders.load import fingerprint
 from milan_pipeline.errors import ConfigError, MissingDataError
-from milan_pipeline.evaluate.results import Result, find_results
+from milan_pipeline.evaluate.scores_file import Result, find_results
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.report.facts import Facts, flattened
 from milan_pipeline.training.checkpoints import newest_checkpoint

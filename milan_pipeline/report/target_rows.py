@@ -22,7 +22,7 @@ from milan_pipeline.data.viewed_pairs import student_view
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.images.decode import digest
 from milan_pipeline.provenance.identity import Identity, stated_identity
-from milan_pipeline.report.facts import place_kind
+from milan_pipeline.report.folder_kind import folder_kind
 from milan_pipeline.shards.index import keys_of, load_index
 from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.shards.random_access import SampleReader
@@ -101,7 +101,7 @@ def read_target_rows(url: str, count: int, seed: int) -> TargetRows:
         StorageError: the place cannot be read.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
-    if place_kind(url) == "target store":
+    if folder_kind(url) == "target store":
         identity = read_identity(url)
         return _rows_of(
             identity, read_store_codec(url, identity), *_from_store(url, identity, count, generator)

@@ -25,10 +25,10 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from milan_pipeline import storage
+from milan_pipeline.codecs.build import codec_of
 from milan_pipeline.codecs.components import DTYPES, Arrays, ComponentCodec, array_shapes
 from milan_pipeline.codecs.interface import Codec
-from milan_pipeline.codecs.registry import codec_of
-from milan_pipeline.codecs.spec import CodecSpec, spec_of
+from milan_pipeline.codecs.registry import CodecSpec, spec_of
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.provenance.identity import Identity
 from milan_pipeline.targets.layout import create_small_array

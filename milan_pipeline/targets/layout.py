@@ -16,7 +16,7 @@ from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
 from milan_pipeline import storage
-from milan_pipeline.codecs.spec import CodecSpec, spec_of
+from milan_pipeline.codecs.registry import CodecSpec, spec_of
 from milan_pipeline.core.schema import DocumentError, conforming, parsed
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError
 from milan_pipeline.provenance.identity import Identity, content_hash, require_same, stated_identity

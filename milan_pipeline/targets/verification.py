@@ -13,7 +13,7 @@ import zarr
 from numpy.typing import NDArray
 
 from milan_pipeline.codecs.interface import LARGEST_FACTOR, Codec, Encoded, decode_prior
-from milan_pipeline.codecs.spec import spec_of
+from milan_pipeline.codecs.registry import spec_of
 from milan_pipeline.images.views import policy_of
 from milan_pipeline.provenance.identity import Identity, content_hash
 from milan_pipeline.shards.index import keys_of, load_index

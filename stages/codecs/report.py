@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from milan_pipeline import storage
+from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.codecs.fitting import codebooks, fit_codec
 from milan_pipeline.codecs.interface import Codec
-from milan_pipeline.codecs.registry import make_codec
-from milan_pipeline.codecs.spec import LEVELS, CodecSpec, parse_codec
+from milan_pipeline.codecs.registry import LEVELS, CodecSpec, parse_codec
 from milan_pipeline.codecs.spectrum import effective_rank
 from milan_pipeline.core.console import aligned, progress_bar, report
 from milan_pipeline.core.devices import pick_device

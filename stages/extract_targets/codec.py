@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from milan_pipeline.codecs.components import ComponentCodec
 from milan_pipeline.codecs.fitting import codebooks, fit_codec
-from milan_pipeline.codecs.spec import CodecSpec, parse_codec
+from milan_pipeline.codecs.registry import CodecSpec, parse_codec
 from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import ConfigError, DataError

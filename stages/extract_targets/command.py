@@ -5,7 +5,7 @@ import dataclasses
 from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.options import option
 from milan_pipeline.cluster.work import Part
-from milan_pipeline.codecs.spec import CODEC_HELP, parse_codec
+from milan_pipeline.codecs.registry import CODEC_HELP, parse_codec
 from milan_pipeline.core.interrupts import stop_request
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.images.views import VIEW_POLICIES, ViewPolicy

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from milan_pipeline import storage
-from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.console import bytes_text, say
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.errors import ConfigError

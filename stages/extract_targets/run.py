@@ -8,7 +8,7 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
-from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.console import progress_bar, say, say_counts, say_nothing_to_do
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest

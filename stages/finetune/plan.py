@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,7 +20,7 @@ from milan_pipeline.evaluate.view import default_crop_pct
 from milan_pipeline.training.checkpoints import require_recorded
 from stages.finetune.check import class_warnings, require_images, require_two_classes
 from stages.shared.checking import warn_of_equal_sets
-from stages.shared.labelled import LabelledPlan, open_tables, scans_of, settled_parts
+from stages.shared.labelled import LabelledPlan, open_tables, settled_parts
 from stages.shared.training import training_precision, with_frozen_choices
 
 if TYPE_CHECKING:
@@ -106,13 +105,13 @@ class FinetunePlan(LabelledPlan["Finetune"]):
         return {"classifiers": 4 * self.copies * parameters}
 
 
-def plan(config: "Finetune", device: torch.device, *, remember: bool = False) -> FinetunePlan:
+def plan(config: "Finetune", device: torch.device, *, world: World | None = None) -> FinetunePlan:
     """Open encoder and images and settle what is open; nothing is trained yet.
 
     Args:
         config: the options.
         device: of this process.
-        remember: keep the labels found in shards in the run folder, for later parts of the run.
+        world: the processes of the run; None only plans, and writes nothing.
 
     Raises:
         ConfigError: options do not fit each other, the encoder or the data.
@@ -122,7 +121,7 @@ def plan(config: "Finetune", device: torch.device, *, remember: bool = False) ->
     """
     require_recorded(config.folder)
     config = with_frozen_choices(config, "batch_size", "lanes", "precision")
-    train, val = open_class_tables(config, scans=scans_of(config) if remember else None)
+    train, val = open_class_tables(config, world)
     precision = training_precision(config.precision, device)
     config = dataclasses.replace(config, precision=precision, warmup_epochs=config.warmup)
     size, tables = config.image_size, (train, val)
@@ -130,7 +129,7 @@ def plan(config: "Finetune", device: torch.device, *, remember: bool = False) ->
 
 
 def open_class_tables(
-    config: "Finetune", *, scans: Path | None
+    config: "Finetune", world: World | None = None
 ) -> tuple[LabelledTable, LabelledTable]:
     """Open the images to train on and those to score on.
 
@@ -138,7 +137,7 @@ def open_class_tables(
         ConfigError: there are no such images, or their classes do not fit each other.
         DataError: images have no labels, or those to train on are all of one class.
     """
-    train, val = open_tables(config, kind="class", scans=scans)
+    train, val = open_tables(config, kind="class", world=world)
     require_same_classes(train, val, f"--train {config.train}", f"--val {config.val}")
     require_known_classes(val, train.class_count, config.val)
     require_two_classes(train, str(config.train))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from milan_pipeline import storage
 from milan_pipeline.codecs.interface import Codec
-from milan_pipeline.codecs.spec import CodecSpec, parse_codec, spec_of
+from milan_pipeline.codecs.registry import CodecSpec, parse_codec, spec_of
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.provenance.identity import Identity, stated_identity, transcoded_identity

@@ -4,7 +4,7 @@ import dataclasses
 
 from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.options import option, require_least
-from milan_pipeline.codecs.spec import CODEC_HELP, parse_codec
+from milan_pipeline.codecs.registry import CODEC_HELP, parse_codec
 from milan_pipeline.core.console import report
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.teacher.spec import NORMS, PRECISIONS, PRIORS, SPACES, TeacherSpec

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from milan_pipeline import storage
-from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.console import short_bytes
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.images.views import ViewPolicy

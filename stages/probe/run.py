@@ -6,12 +6,13 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from milan_pipeline import storage
-from milan_pipeline.core.console import aligned, bytes_text, say, say_nothing_to_do
+from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest, stop_request
 from milan_pipeline.encoders.load import fingerprint, image_size_of, load_encoder
 from milan_pipeline.encoders.names import require_done
 from milan_pipeline.errors import MismatchError
+from milan_pipeline.evaluate.accuracies import accuracy_table
 from milan_pipeline.evaluate.probe.feature_cache import (
     FeatureCache,
     FeatureSet,
@@ -27,7 +28,7 @@ from milan_pipeline.evaluate.probe.scoring import (
     classify,
     metrics_of,
 )
-from milan_pipeline.evaluate.results import Result, write_scores
+from milan_pipeline.evaluate.scores_file import Result, write_scores
 from milan_pipeline.evaluate.view import CROP_PCT, default_crop_pct
 from milan_pipeline.images.budget import BadImageBudget
 from milan_pipeline.provenance.record import StageRecord, config_by_role
@@ -242,9 +243,9 @@ def _classifiers(config: "Probe", device: str) -> Classifiers:
 
 
 def _table(result: Result) -> str:
-    """Lay the scores out as text, in per cent."""
-    counts = {name: str(result.extras[name]) for name in ("train", "test")}
-    cells = {"encoder": result.name}
-    cells |= {f"{name} %": f"{value:.2f}" for name, value in result.metrics.items()}
-    cells |= counts | {"skipped": str(len(result.extras["bad"]))}
-    return "\n".join(aligned([list(cells), list(cells.values())]))
+    counts = {name: result.extras[name] for name in ("train", "test")}
+    return accuracy_table(
+        result.name,
+        {f"{name} %": value for name, value in result.metrics.items()},
+        counts | {"skipped": len(result.extras["bad"])},
+    )

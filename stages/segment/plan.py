@@ -17,7 +17,7 @@ from milan_pipeline.evaluate.segmentation.views import MaskedViewConfig
 from milan_pipeline.training.checkpoints import require_recorded
 from stages.segment.check import check_masks
 from stages.segment.choices import labels_of, scale_rule, settled
-from stages.shared.labelled import LabelledPlan, open_tables, scans_of, settled_parts
+from stages.shared.labelled import LabelledPlan, open_tables, settled_parts
 from stages.shared.training import with_frozen_choices
 
 if TYPE_CHECKING:
@@ -128,13 +128,13 @@ def norms_are_shared(processes: int, device: torch.device) -> bool:
     return device.type == "cuda" and processes > 1
 
 
-def plan(config: "Segment", device: torch.device, *, remember: bool = False) -> SegmentPlan:
+def plan(config: "Segment", device: torch.device, *, world: World | None = None) -> SegmentPlan:
     """Open encoder, images and masks and settle what is open; nothing is trained yet.
 
     Args:
         config: the options.
         device: of this process.
-        remember: keep the labels found in shards in the run folder, for later parts of the run.
+        world: the processes of the run; None only plans, and writes nothing.
 
     Raises:
         ConfigError: options do not fit each other, the encoder or the data.
@@ -145,7 +145,6 @@ def plan(config: "Segment", device: torch.device, *, remember: bool = False) -> 
     require_recorded(config.folder)
     config = settled(with_frozen_choices(config, "batch_size", "lanes", "precision"), device)
     labels_of(config)  # or say what is wrong with --classes
-    scans = scans_of(config) if remember else None
-    tables = open_tables(config, kind="mask", scans=scans)
+    tables = open_tables(config, kind="mask", world=world)
     size = config.image_size
     return SegmentPlan(**settled_parts("segment", config, tables, PUBLISHED_BATCH, size))

@@ -12,7 +12,7 @@ from torch.distributed.run import get_args_parser
 
 from milan_pipeline import storage
 from milan_pipeline.cli.recipes import read_sections
-from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.console import note
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.data.order import default_lanes, lanes_of

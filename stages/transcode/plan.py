@@ -6,7 +6,7 @@ This is separate from the options since it imports torch, which `--help` must no
 from typing import TYPE_CHECKING, NamedTuple
 
 from milan_pipeline import storage
-from milan_pipeline.codecs.spec import CodecSpec, parse_codec, spec_of
+from milan_pipeline.codecs.registry import CodecSpec, parse_codec, spec_of
 from milan_pipeline.core.console import bytes_text, say
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.planning.dataset import stored_units

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from milan_pipeline.codecs.spec import FITTED
+from milan_pipeline.codecs.registry import FITTED
 from milan_pipeline.core.console import report
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from milan_pipeline.codecs.spec import FITTED
+from milan_pipeline.codecs.registry import FITTED
 from milan_pipeline.core.console import note
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest

@@ -13,7 +13,7 @@ import safetensors.numpy
 from milan_pipeline.encoders.readers import read_encoder_description
 from milan_pipeline.evaluate.classification.model import read_classifier_description
 from milan_pipeline.evaluate.probe.feature_cache import _read as read_features
-from milan_pipeline.evaluate.results import read_scores
+from milan_pipeline.evaluate.scores_file import read_scores
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.shards.cache import LOCK_NAME, CacheConfig, ShardCache, ShardFile
 from milan_pipeline.shards.index import load_index

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from milan_pipeline.errors import ConfigError, MismatchError, MissingDataError
-from milan_pipeline.evaluate.results import write_scores
+from milan_pipeline.evaluate.scores_file import write_scores
 from milan_pipeline.images.budget import Skipped
 from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.report.inspection import inspect_places

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from milan_pipeline.evaluate.results import write_scores
+from milan_pipeline.evaluate.scores_file import write_scores
 from tests.support.cli import NO_HEAVY_IMPORTS, run_cli
 from tests.support.runs import result
 

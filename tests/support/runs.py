@@ -17,7 +17,7 @@ from milan_pipeline.data.order import OrderChoice
 from milan_pipeline.data.pairs import PairSamples
 from milan_pipeline.data.stream import batches, step_clock
 from milan_pipeline.errors import InterruptedRunError
-from milan_pipeline.evaluate.results import Result, config_hash
+from milan_pipeline.evaluate.scores_file import Result, config_hash
 from milan_pipeline.models.build import StudentSpec, build_student
 from milan_pipeline.pretrain.examples import ToExamples
 from milan_pipeline.pretrain.feature_data import open_run_data

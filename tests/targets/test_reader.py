@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from milan_pipeline import storage
-from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.errors import DataError, StorageError
 from milan_pipeline.images.views import Box
 from milan_pipeline.storage.filesystems import resolve

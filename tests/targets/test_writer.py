@@ -10,7 +10,7 @@ import pytest
 import zarr
 
 from milan_pipeline import storage
-from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.errors import StorageError
 from milan_pipeline.shards.manifest import Shard
 from milan_pipeline.targets.layout import UnitBlock, create_codes, create_small_array

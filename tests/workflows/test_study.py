@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from milan_pipeline.evaluate.results import write_scores
+from milan_pipeline.evaluate.scores_file import write_scores
 from workflows.demo.study_report import COLUMNS, Cell, check, markdown, read_table, report
 from workflows.demo.study_tasks import ENCODERS, FULL, QUICK, folder_of, study_tasks
 from workflows.demo.task_graph import Task, TaskError, locked, run_tasks

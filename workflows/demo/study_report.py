@@ -9,7 +9,7 @@ from typing import NamedTuple
 import matplotlib as mpl
 from matplotlib import pyplot as plt
 
-from milan_pipeline.evaluate.results import read_scores
+from milan_pipeline.evaluate.scores_file import read_scores
 from workflows.demo.study_tasks import ENCODERS, folder_of
 
 COLUMNS = {

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from milan_pipeline.errors import DataError, MissingDataError
-from milan_pipeline.evaluate.results import config_hash, find_results, read_scores, write_scores
+from milan_pipeline.evaluate.scores_file import config_hash, find_results, read_scores, write_scores
 
 CONTENT = {"encoder": "runs/a", "pool": "cls", "k": [10, 20]}
 INPUTS = {"encoder": "f00d", "train": "ab", "test": "cd"}
@@ -85,5 +85,5 @@ def test_a_metric_that_is_no_number_is_refused(tmp_path):
 
 
 def test_reading_results_imports_no_torch():
-    check = "import sys, milan_pipeline.evaluate.results; assert 'torch' not in sys.modules"
+    check = "import sys, milan_pipeline.evaluate.scores_file; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", check], check=True)
