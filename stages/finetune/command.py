@@ -172,7 +172,7 @@ def dry_run(config: Finetune) -> None:
     from milan_pipeline.core.devices import pick_device
     from stages.finetune.check import require_images
     from stages.finetune.evaluate import plan_evaluation
-    from stages.finetune.plan import plan
+    from stages.finetune.plan import plan, require_partners
 
     processes, device = config.count_processes(), pick_device(config.device)
     if config.eval_only:
@@ -183,6 +183,7 @@ def dry_run(config: Finetune) -> None:
         return
     planned = plan(config, device)
     planned.describe(planned.built[0], processes)
+    require_partners(planned, processes)
     planned.warn()
     if config.check is not None:
         planned.check(World())

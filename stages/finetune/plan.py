@@ -144,6 +144,20 @@ def open_class_tables(
     return train, val
 
 
+def require_partners(planned: FinetunePlan, processes: int) -> None:
+    """Refuse to mix single images, which have no other to be mixed with.
+
+    Raises:
+        ConfigError: a process has one image in a step.
+    """
+    config, batch = planned.config, planned.order.batch
+    if batch // processes == 1 and (config.mixup or config.cutmix):
+        raise ConfigError(
+            f"--batch-size {batch} in {processes} processes leaves each one image in a step, which "
+            "has no other to be mixed with; give more, or --mixup 0 --cutmix 0"
+        )
+
+
 def require_known_classes(val: LabelledTable, classes: int, place: str) -> None:
     """Refuse images of a class that the classifier has no output for.
 

@@ -6,7 +6,7 @@ from milan_pipeline.evaluate.classification.model import write_classifier
 from milan_pipeline.evaluate.classification.task import Classification
 from milan_pipeline.evaluate.classification.views import TrainingViews
 from stages.finetune.evaluate import evaluator_of
-from stages.finetune.plan import plan
+from stages.finetune.plan import plan, require_partners
 from stages.shared.checking import check_once
 from stages.shared.labelled import train_labelled
 from stages.shared.training_options import Process
@@ -22,6 +22,7 @@ def train(config: "Finetune", process: Process) -> None:
         return
     if world.leads:
         planned.warn()
+    require_partners(planned, world.size)
     check_once(planned, world, lambda: planned.check(world))
     config, (model, description) = planned.config, planned.built
     classes = planned.train.class_count

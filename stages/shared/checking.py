@@ -1,4 +1,4 @@
-"""What a run on labelled images looks at before its first step, once, or in a dry run."""
+"""What a run on labelled images looks at before its first step, and what it warns of then."""
 
 import json
 from collections.abc import Callable
@@ -11,6 +11,8 @@ from milan_pipeline.core.console import warn
 from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.provenance.identity import content_hash
+from milan_pipeline.provenance.record import read_record
+from milan_pipeline.training.validation import Validation
 from stages.shared.labelled_options import LabelledOptions
 
 if TYPE_CHECKING:
@@ -52,6 +54,33 @@ def warn_of_equal_sets(train: LabelledTable, val: LabelledTable) -> None:
         warn(
             "--val has the images of --train, so that the scores tell what was learnt by heart; "
             "score on images that are held out"
+        )
+
+
+def warn_of_other_scores(validation: Validation, place: str) -> None:
+    """Say so where a run goes on with other images to score on."""
+    evaluations = validation.evaluations
+    other = len(evaluations.rows()) - len(evaluations.of_today())
+    if other:
+        warn(
+            f"--val {place} has changed since {other} of the evaluations in {validation.folder}: "
+            "they stay in evaluations.jsonl, each with the fingerprint of its images, and the best "
+            "weights are chosen among those of today's images"
+        )
+
+
+def warn_of_other_parts(planned: "LabelledPlan[Any]", world: World) -> None:
+    """Say so where a run goes on with other micro batches, by which blocks and norms work."""
+    previous = read_record(planned.record.url)
+    if previous is None:
+        return
+    own = planned.order.batch // world.size
+    now, then = planned.config.micro_batch, int(previous["config"]["micro_batch"])
+    if min(now, own) != min(then, own):
+        warn(
+            f"--micro-batch {now} is not what {planned.config.out} was trained with before, "
+            f"{then}: what is dropped and normed in a forward pass depends on it, so that the "
+            f"weights will differ from those of a run with --micro-batch {then} throughout"
         )
 
 

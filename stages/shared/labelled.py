@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from milan_pipeline import storage
 from milan_pipeline.cluster.world import World
-from milan_pipeline.core.console import say, say_nothing_to_do, warn
+from milan_pipeline.core.console import say, say_nothing_to_do
 from milan_pipeline.data.labelled import Kind, LabelledTable, open_labelled
 from milan_pipeline.data.order import OrderConfig
 from milan_pipeline.encoders.backbone import Backbone
@@ -21,6 +21,7 @@ from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.training.run_folder import run_lock
 from milan_pipeline.training.trainer import Task
 from milan_pipeline.training.validation import Evaluator, Validation, without_validation
+from stages.shared.checking import warn_of_other_parts, warn_of_other_scores
 from stages.shared.labelled_options import LabelledOptions
 from stages.shared.training import (
     TrainingPlan,
@@ -214,22 +215,11 @@ def train_labelled(
         return counts | {"unreadable": extras["unreadable"]}
 
     if world.leads:
-        _warn_of_other_scores(validation, str(config.val))
+        warn_of_other_scores(validation, str(config.val))
+        warn_of_other_parts(planned, world)
     train_as_planned(planned, process, trainer, views, finish=finish, validator=validation)
     if world.leads:
         say(scores_table(results[0], evaluator.columns), metrics=results[0].metrics)
-
-
-def _warn_of_other_scores(validation: Validation, place: str) -> None:
-    """Say so where a run goes on with other images to score on."""
-    evaluations = validation.evaluations
-    other = len(evaluations.rows()) - len(evaluations.of_today())
-    if other:
-        warn(
-            f"--val {place} has changed since {other} of the evaluations in {validation.folder}: "
-            "they stay in evaluations.jsonl, each with the fingerprint of its images, and the best "
-            "weights are chosen among those of today's images"
-        )
 
 
 def evaluate_as_planned(planned: EvaluationPlan[Any], process: Process) -> None:

@@ -1,5 +1,6 @@
 """What `finetune` looks at before its first step, and what it does with a stop while it scores."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -81,6 +82,24 @@ def test_gaps_in_the_class_numbers_are_named(tmp_path, capsys):
     assert "no image of class 1 is in --val" in said
 
 
+@pytest.mark.parametrize(("size", "refused"), [(1, True), (2, False)])
+def test_one_image_a_step_is_refused_where_it_has_no_other_to_be_mixed_with(
+    size, refused, data, tmp_path, capsys
+):
+    words = (*data, tmp_path / "run", "--batch-size", size)
+    finetune(*words, "--dry-run", code=2 if refused else 0)
+    assert ("--mixup 0 --cutmix 0" in capsys.readouterr().err) == refused
+    finetune(*words, "--dry-run", "--mixup", 0, "--cutmix", 0)
+
+
+def test_other_micro_batches_are_warned_of(data, tmp_path, capsys):
+    finetune(*data, tmp_path / "run", "--max-steps", 1)
+    finetune(*data, tmp_path / "run", "--max-steps", 2, "--micro-batch", 64)
+    assert "--micro-batch" not in capsys.readouterr().err
+    finetune(*data, tmp_path / "run", "--max-steps", 3, "--micro-batch", 2)
+    assert "--micro-batch 2 is not what" in capsys.readouterr().err
+
+
 def test_a_set_that_is_learnt_and_scored_alike_is_warned_of(data, tmp_path, capsys):
     finetune(data[0], data[0], tmp_path / "run", "--dry-run")
     assert "--val has the images of --train" in capsys.readouterr().err
@@ -95,19 +114,16 @@ def test_evaluations_are_in_tensorboard(data, tmp_path):
     assert shown == [(step, np.float32(value)) for step, value in kept]
 
 
-class Asking:
-    """Evaluation views that ask the process to stop at one image, and count all."""
+def asked_to_stop(monkeypatch, at):
+    """Have the process be asked to stop when it scores its n-th image."""
+    plain, seen = EvaluationViews.__call__, itertools.count(1)
 
-    def __init__(self, monkeypatch, at):
-        plain, self.seen = EvaluationViews.__call__, 0
+    def view(views, sample):
+        if next(seen) == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(views, sample)
 
-        def view(views, sample):
-            self.seen += 1
-            if self.seen == at:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return plain(views, sample)
-
-        monkeypatch.setattr(EvaluationViews, "__call__", view)
+    monkeypatch.setattr(EvaluationViews, "__call__", view)
 
 
 @pytest.mark.parametrize("at", [2, 20])
@@ -117,13 +133,12 @@ def test_a_stop_in_an_evaluation_is_heeded_and_the_evaluation_repeated(
     """In the first one, and in the last, after the last step."""
     finetune(*data, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        asking = Asking(patch, at)
+        asked_to_stop(patch, at)
         finetune(*data, tmp_path / "run", code=75)
     assert "the evaluation was left; run the same command to go on" in capsys.readouterr().err
     step = 3 if at == 2 else 9
     assert record(tmp_path / "run", "state.json")["step"] == step
     assert (tmp_path / f"run/checkpoints/step-{step:08d}").is_dir()
-    assert asking.seen < at + 4
     finetune(*data, tmp_path / "run")
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
@@ -135,7 +150,7 @@ def test_a_stop_while_a_model_is_scored_alone_is_heeded(data, tmp_path, monkeypa
         "--workers", 0,
     )  # fmt: skip
     with monkeypatch.context() as patch:
-        Asking(patch, 2)
+        asked_to_stop(patch, 2)
         run_cli(*words, "--out", tmp_path / "scores", code=75)
     assert not (tmp_path / "scores/scores.json").exists()
     run_cli(*words, "--out", tmp_path / "scores")

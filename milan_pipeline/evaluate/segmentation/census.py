@@ -75,7 +75,8 @@ def take_census(
         except DataError as error:
             return str(error)
 
-    pixels, counts, reasons = np.zeros(256, dtype=np.int64), [0, 0], []
+    pixels, counts = np.zeros(256, dtype=np.int64), [0, 0]
+    reasons: list[str] = []
     for found in looked_at(
         table, look, ledger=ledger, world=world, threads=threads, sampled=sampled, title="masks"
     ):
