@@ -68,7 +68,7 @@ def paired(ours_SN: NDArray[np.bool_], theirs_SN: NDArray[np.bool_]) -> dict[str
     """Compare right answers of S pairs of students on the same N scenes, in points (per cent).
 
     The interval is that of the mean over scenes, each scene's difference being the mean over seeds:
-    what other scenes would show of these very students. How far seeds differ is said beside it.
+    what other scenes would show of these very students. The difference between seeds is given, too.
     """
     difference_SN = 100 * (ours_SN.astype(float) - theirs_SN)
     scene_N = difference_SN.mean(axis=0)

@@ -14,7 +14,7 @@ KIB_PER_MB = 1024
 
 
 class Contestant:
-    """A process that does what it is told, one thing at a time, and says how long it took.
+    """A process that does one thing at a time, when asked, and says how long it took.
 
     Use it as a context; it is ready, its first steps done, when the block begins.
     """

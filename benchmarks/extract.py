@@ -1,4 +1,4 @@
-"""What extraction costs beside what it cannot do without: CPU seconds an image.
+"""What extraction costs in addition to its necessary work: CPU seconds an image.
 
 `python -m benchmarks.extract` makes photo-like JPEGs of 500x375 pixels and extracts targets of the
 size of CLIP ViT-B/16's (197 x 512, codec int8) at two points, in turns within each:

@@ -31,7 +31,7 @@ WORKERS = 2
 
 
 def _serve(connection: "Connection[Any, Any]", out: Path, run: Callable[[], object]) -> None:
-    """Run once to be warm, then whenever told to, after `out` was emptied."""
+    """Run once to warm up, then once for each request, after `out` was emptied."""
     run()
     for what in turns(connection, time.process_time):
         if what == EMPTY:

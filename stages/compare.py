@@ -15,15 +15,15 @@ from milan_pipeline.evaluate.scores_file import find_results
 class Compare:
     """Show the results of probe, finetune and segment in and below FOLDERS as one table.
 
-    A row has the encoder, the stage, the seed, the metrics in per cent, the hash of all that the
-    figures depend on, and the folder; where a stage's results differ in other options, those too.
-    On a terminal that the table is too wide for, rows are written one below the other.
+    A row has the encoder, the stage, the seed, the metrics in per cent, a hash of everything that
+    the figures depend on, and the folder; and the other options in which a stage's results differ.
+    If the table is wider than the terminal, rows are written one below the other.
     """
 
     folders: tuple[str, ...] = arguments()
     out: str | None = option(
         None,
-        help="File to write the table to, too, beside printing it; default: none.",
+        help="File to write the table to, in addition to printing it; default: none.",
         role="execution",
         group="Output",
     )

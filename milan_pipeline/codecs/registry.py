@@ -46,9 +46,9 @@ LEAST_BYTES = 2
 UNFITTED = "0" * 64
 """Stands for the hash of arrays that are not fitted yet."""
 OPTION = re.compile(r"(bytes|ratio)=(\d+(?:\.\d+)?)")
-CODEC_HELP = (
-    "How targets are stored: float16, bfloat16, int8; high, compact or tiny, which are 12, 24 and "
-    "60 times smaller than float16; or vector:bytes=N, transform:bytes=N, bytes a token."
+CODEC_CHOICES = (
+    f"{', '.join(PLAIN)}; high, compact or tiny, which are 12, 24 and 60 times smaller than "
+    "float16; or vector or transform with :bytes=N, bytes a token, or :ratio=X to float16"
 )
 CHOICES = f"{', '.join([*PLAIN, *LEVELS])}, vector:bytes=N or transform:bytes=N"
 

@@ -1,4 +1,4 @@
-"""Decoders besides MILAN's: MAE's, and a linear head; and the choice among all three.
+"""MAE's decoder and a linear one; and the choice among these two and MILAN's.
 
 Legend: B batch, K kept, M masked patches, N = 1 + L tokens, S tokens of the encoder's output, T
 supervised tokens, E encoder width, C decoder width, D target width.

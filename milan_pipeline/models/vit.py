@@ -13,7 +13,7 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models import VisionTransformer
 from torch import nn
 
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.errors import ConfigError, reason_of
 from milan_pipeline.models.blocks import TOKEN_STD, init_linear_and_norm
 from milan_pipeline.models.positions import sincos_positions
 
@@ -33,7 +33,7 @@ def encoder_arguments(
 ) -> dict[str, Any]:
     """Return what `timm.create_model(**arguments)` needs to make this architecture again.
 
-    The dict is plain JSON; it belongs beside the exported weights, which load into the model it
+    The dict is plain JSON; it belongs to the exported weights, which load into the model it
     makes strictly. Arguments are those of `build_encoder`; None leaves timm's own value. Names
     whose norm comes after pooling, or that have none (EVA and RADIO, say), get `final_norm`.
 
@@ -116,9 +116,8 @@ def _outline(arguments: dict[str, Any]) -> VisionTransformer:
         with torch.device("meta"):
             model = timm.create_model(**arguments)
     except CANNOT_BUILD as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(
-            f"--student {name!r} cannot be built as asked ({reason}); "
+            f"--student {name!r} cannot be built as asked ({reason_of(error)}); "
             "choose a plain ViT such as 'vit_base_patch16_224' and sizes that divide"
         ) from error
     reasons = ["is not a VisionTransformer of timm"]

@@ -6,7 +6,7 @@ The end of a name gives the unit: `..._bytes`, `..._seconds`; a `..._share` is a
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from milan_pipeline.core.console import short_bytes
+from milan_pipeline.core.console import named_lines, short_bytes
 
 Facts = dict[str, dict[str, Any]]
 """By section, then by name: plain JSON values."""
@@ -69,8 +69,8 @@ def lines_of(facts: Facts) -> Iterator[str]:
     width = max((len(label_of(name)) for part in facts.values() for name in part), default=0)
     for section, part in facts.items():
         yield section
-        for name, value in part.items():
-            yield f"  {label_of(name):<{width}}  {text_of(name, value)}"
+        pairs = ((f"  {label_of(name)}", text_of(name, value)) for name, value in part.items())
+        yield from named_lines(pairs, width=2 + width)
 
 
 def _listed(parts: list[str]) -> str:

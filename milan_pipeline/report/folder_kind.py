@@ -6,6 +6,7 @@ from milan_pipeline import storage
 from milan_pipeline.core.schema import DocumentError, parsed
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.shards.manifest import MANIFEST_NAME
+from milan_pipeline.targets.layout import ZARR_JSON, holds_store
 from milan_pipeline.training.state import CONFIG_NAME
 
 Kind = Literal["target store", "target shards", "image shards", "run"]
@@ -24,7 +25,7 @@ def folder_kind(url: str) -> Kind:
         DataError: its manifest is damaged.
         StorageError: it cannot be read.
     """
-    if storage.exists(storage.join(url, "zarr.json")):
+    if holds_store(url):
         return "target store"
     manifest = storage.join(url, MANIFEST_NAME)
     if storage.exists(manifest):
@@ -35,6 +36,6 @@ def folder_kind(url: str) -> Kind:
     if storage.exists(storage.join(url, CONFIG_NAME)):
         return "run"
     raise MissingDataError(
-        f"{url} is no target store (zarr.json), no folder of shards ({MANIFEST_NAME}) and no run "
+        f"{url} is no target store ({ZARR_JSON}), no folder of shards ({MANIFEST_NAME}) and no run "
         f"({CONFIG_NAME}); give one of them"
     )

@@ -1,4 +1,4 @@
-"""Finds out what lies at one place, or at several runs, and gives the facts."""
+"""Finds out what a folder contains, or several runs."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ FACTS_OF = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What was found.
+    """The facts about some folders.
 
     Attributes:
         kind: of all places.
@@ -39,17 +39,17 @@ class Inspection:
 
     @property
     def lines(self) -> list[str]:
-        """The same for a terminal, places parted by an empty line."""
+        """The same for a terminal; an empty line separates places."""
         parts = [list(lines_of(facts)) for facts in self.facts]
         return [line for part in parts for line in ("", *part)][1:]
 
 
 def inspect_places(places: Sequence[str], results: tuple[str, ...] = ()) -> Inspection:
-    """Find out what lies at one place, or at several that are all runs.
+    """Find out what one folder contains, or several that are all runs.
 
     Args:
         places: paths or URLs.
-        results: folders in and below which the runs' results lie, beside their own.
+        results: folders with further results of the runs, in them or below them.
 
     Raises:
         ConfigError: several places are not all runs, or `results` are for none.

@@ -1,4 +1,4 @@
-"""Predicts targets of some views by a run, to be shown beside the stored ones.
+"""Predicts targets of some views by a run, to be shown next to the stored ones.
 
 Legend: n views, N = 1 + L tokens, L patches, K kept, D target width.
 """

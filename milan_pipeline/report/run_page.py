@@ -42,7 +42,7 @@ def run_page(
         seed: of which views those are, and of the masks.
 
     Raises:
-        ConfigError: there are more runs than can be told apart.
+        ConfigError: there are more runs than there are colours.
         MissingDataError, MismatchError: images, targets and runs do not belong together.
     """
     if len(runs) > MOST_RUNS:

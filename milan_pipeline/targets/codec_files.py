@@ -31,7 +31,7 @@ from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.codecs.registry import CodecSpec, spec_of
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.provenance.identity import Identity
-from milan_pipeline.targets.layout import create_small_array
+from milan_pipeline.targets.layout import ZARR_JSON, create_small_array
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.units import Mark, Unit
 
@@ -83,7 +83,7 @@ def read_store_codec(url: str, identity: Identity) -> Codec:
         return codec_of(identity["codec"])
     buffer = default_buffer_prototype().buffer
     memory: dict[str, Any] = {}
-    for path in ["zarr.json", *(f"{name}/{part}" for name in DTYPES for part in _parts(name))]:
+    for path in [ZARR_JSON, *(f"{name}/{part}" for name in DTYPES for part in _parts(name))]:
         place = storage.join(url, CODEC_FOLDER, path)
         try:
             memory[path] = buffer.from_bytes(storage.read_bytes(place))
@@ -157,7 +157,7 @@ def _most_arrays(spec: CodecSpec, width: int) -> dict[str, NDArray[Any]]:
 def _parts(name: str) -> tuple[str, str]:
     """Return the paths of an array's two objects: its metadata and its only chunk."""
     is_vector = name in {"offset", "bits"}
-    return "zarr.json", "c/0" if is_vector else "c/0/0"
+    return ZARR_JSON, "c/0" if is_vector else "c/0/0"
 
 
 def rows_by_hash(

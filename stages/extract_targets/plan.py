@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from milan_pipeline import storage
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.console import bytes_text, say
 from milan_pipeline.core.devices import pick_device
@@ -20,6 +19,7 @@ from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.targets.expected_identity import expected_extracted
 from milan_pipeline.targets.layout import ANOTHER_STORE, existing_identity, require_place
+from milan_pipeline.targets.store import record_url
 from milan_pipeline.targets.units import (
     NOT_DONE,
     Mark,
@@ -33,6 +33,7 @@ from milan_pipeline.targets.units import (
 )
 from milan_pipeline.teacher.description import settle_precision, visible_identity
 from milan_pipeline.teacher.spec import TeacherSpec
+from stages.shared.dry_run import say_bytes_to_write
 
 if TYPE_CHECKING:
     from stages.extract_targets.command import ExtractTargets
@@ -66,12 +67,8 @@ def describe(config: "ExtractTargets") -> None:
         say(f"  {line}", reasons=reasons)
     images, size = samples_of(left), _bytes_of(config, manifest, wanted, left)
     say(f"images to run through the teacher: {images}", images_to_do=images)
-    say(
-        f"bytes to write: about {bytes_text(size)}, {size / max(1, images):.0f} a target; "
-        f"free: {storage.free_text(config.out)}",
-        bytes_to_write=size,
-        free_bytes=storage.free_bytes(config.out),
-    )
+    text = f"about {bytes_text(size)}, {size / max(1, images):.0f} a target"
+    say_bytes_to_write(config.out, text, size)
 
 
 def survey(config: "ExtractTargets", spec: JobSpec) -> tuple[Manifest, WorkList, Identity]:
@@ -140,7 +137,7 @@ def say_teacher(config: "ExtractTargets", spec: TeacherSpec) -> None:
 def record_of(config: "ExtractTargets", identity: Identity, manifest: Manifest) -> StageRecord:
     """Return the stage's record, not written yet."""
     return StageRecord(
-        url=record_url(config),
+        url=record_url(config.out, "extract-targets"),
         stage="extract-targets",
         config=config,
         inputs={},
@@ -157,7 +154,7 @@ def list_work(config: "ExtractTargets", manifest: Manifest, identity_hash: str) 
     """
     units = list_units(manifest, config.views)
     marks = read_marks(config.out, config.views, objects=False)
-    record = read_record(record_url(config))
+    record = read_record(record_url(config.out, "extract-targets"))
     # A record of the same images shows that this check was passed or overruled before.
     known = record is not None and (
         record["extent"].get("images_manifest_sha256") == manifest.sha256
@@ -185,11 +182,6 @@ def _reasons(left: dict[Unit, str]) -> list[str]:
     stale = [f"{unit.path}: {reason}" for unit, reason in left.items() if reason != NOT_DONE]
     new = Counter(unit.view for unit, reason in left.items() if reason == NOT_DONE)
     return stale + [f"{view_name(view)}: {count} {NOT_DONE}" for view, count in new.items()]
-
-
-def record_url(config: "ExtractTargets") -> str:
-    """Return the URL of the stage's record."""
-    return storage.join(config.out, "extract-targets.json")
 
 
 def _bytes_of(

@@ -20,6 +20,7 @@ from milan_pipeline.targets.packing import PackingSpec
 from milan_pipeline.targets.store import finished_units, read_store_record
 from milan_pipeline.targets.units import Mark, Unit, shard_details, target_shard_name, unit_sha256
 from stages.pack_targets.codec import expected_identity, has_codec, identity_there, settle
+from stages.shared.dry_run import say_bytes_to_write
 
 if TYPE_CHECKING:
     from stages.pack_targets.command import PackTargets
@@ -81,13 +82,8 @@ def describe(config: "PackTargets") -> None:
     size, targets = ShardSize(identity).units(units), sum(mark.n for _, mark in left)
     done = len(plan) - len(left)
     say(f"shards to do: {len(left)}, done: {done}", shards_to_do=len(left), shards_done=done)
-    say(
-        f"bytes to write: {bytes_text(size)} in tars and indices, {size / max(1, targets):.0f} a "
-        f"target; free: {storage.free_text(config.out)}",
-        bytes_to_write=size,
-        targets=targets,
-        free_bytes=storage.free_bytes(config.out),
-    )
+    text = f"{bytes_text(size)} in tars and indices, {size / max(1, targets):.0f} a target"
+    say_bytes_to_write(config.out, text, size, targets=targets)
 
 
 def is_done(config: "PackTargets") -> bool:

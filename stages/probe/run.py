@@ -28,11 +28,12 @@ from milan_pipeline.evaluate.probe.scoring import (
     classify,
     metrics_of,
 )
-from milan_pipeline.evaluate.scores_file import Result, write_scores
+from milan_pipeline.evaluate.scores_file import Result, write_stage_scores
 from milan_pipeline.evaluate.view import CROP_PCT, default_crop_pct
 from milan_pipeline.images.budget import BadImageBudget
-from milan_pipeline.provenance.record import StageRecord, config_by_role
+from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.shards.manifest import Manifest, load_manifest
+from stages.shared.dry_run import say_bytes_to_write
 
 if TYPE_CHECKING:
     from stages.probe.command import Probe
@@ -84,12 +85,8 @@ def dry_run(config: "Probe") -> None:
     said = f"images to encode: {left['train']} to learn from, {left['test']} to score on"
     say(said, images_to_encode=left)
     size = SCORES_BYTES + ANSWER_BYTES * test.samples
-    say(
-        f"bytes to write: about {bytes_text(size)} and, for each image to encode, 8 times the "
-        f"encoder's width; free: {storage.free_text(config.folder)}",
-        bytes_to_write=size,
-        free_bytes=storage.free_bytes(config.folder),
-    )
+    text = f"about {bytes_text(size)} and, for each image to encode, 8 times the encoder's width"
+    say_bytes_to_write(config.folder, text, size)
 
 
 def _settled(config: "Probe") -> "Probe":
@@ -143,7 +140,7 @@ def _record(config: "Probe", train: Manifest, test: Manifest) -> StageRecord:
 
 
 def _encoder_identity(config: "Probe", record: StageRecord) -> dict[str, Any]:
-    """Return what the features depend on beside images and views."""
+    """Return what the features depend on apart from images and views."""
     drawn = {"seed": config.seed} if config.random_init else {}
     return {"weights": record.inputs["encoder"], "random_init": config.random_init} | drawn
 
@@ -162,18 +159,8 @@ def _score(config: "Probe", record: StageRecord, sets: Sets, device: str) -> Res
     truth_N, bad = sets.test.labels_N, [*sets.train.bad, *sets.test.bad]
     storage.put_bytes(storage.join(config.folder, ANSWERS), answers_npy(answers, truth_N))
     counts = {"train": len(sets.train.labels_N), "test": len(truth_N)}
-    return write_scores(
-        config.folder,
-        stage="probe",
-        encoder=config.encoder,
-        random_init=config.random_init,
-        seed=config.seed,
-        metrics=metrics_of(answers, truth_N),
-        content=config_by_role(config)["content"],
-        inputs=record.inputs,
-        label=config.label,
-        extras={"pool": config.pool, **counts, "bad": bad, **details},
-    )
+    extras = {"pool": config.pool, **counts, "bad": bad, **details}
+    return write_stage_scores(record, metrics_of(answers, truth_N), extras)
 
 
 def _sets(

@@ -121,9 +121,9 @@ def open_tables(
     """
     scans = scans_of(config) if world else None
     with (world or World()).first_process_first():
-        whole = open_labelled(str(config.train), kind=kind, scans=scans)
+        labelled = open_labelled(str(config.train), kind=kind, scans=scans)
         val = open_labelled(config.val, kind=kind, scans=scans)
-    train = whole.subset(config.label_fraction, config.seed)
+    train = labelled.subset(config.label_fraction, config.seed)
     return train.shuffled(config.seed), val
 
 

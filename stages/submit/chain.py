@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from torch.distributed.run import get_args_parser
 
-from milan_pipeline import storage
 from milan_pipeline.cli.recipes import read_sections
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.console import note
@@ -18,9 +17,11 @@ from milan_pipeline.core.devices import pick_device
 from milan_pipeline.data.order import default_lanes, lanes_of
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.provenance.record import read_record
+from milan_pipeline.targets.layout import holds_store
+from milan_pipeline.targets.store import record_url
 from stages.extract_targets import command as extract_targets
 from stages.extract_targets.command import ExtractTargets
-from stages.extract_targets.plan import WorkList, record_url, spec_of, survey
+from stages.extract_targets.plan import WorkList, spec_of, survey
 from stages.finetune import command as finetune
 from stages.finetune.command import Finetune
 from stages.finetune.plan import plan as plan_finetune
@@ -50,7 +51,7 @@ class Job:
         options: words of the stage's command line, without the recipe.
         on_gpu: whether it needs GPUs.
         run: the run folder that it writes, where it trains.
-        parts: into how many tasks the whole is divided, where it is an array.
+        parts: the number of an array's tasks; None if the job is no array.
         tasks: those of them that have something left to do.
     """
 
@@ -137,7 +138,7 @@ def _extraction(config: "Submit") -> Link:
     # As its first job does: this must not depend on the machine that a job runs on.
     wanted = _configured(config, ExtractTargets, extract_targets.command, (*words, "--init"))
 
-    if wanted.precision == "auto" and not storage.exists(storage.join(wanted.out, "zarr.json")):
+    if wanted.precision == "auto" and not holds_store(wanted.out):
         raise ConfigError(
             f"recipe {config.recipe} leaves the teacher's precision to the machine, and many "
             "machines may extract; put precision: bf16 or fp32 into its section extract-targets"
@@ -164,7 +165,7 @@ def _extraction(config: "Submit") -> Link:
         ]
 
     def is_done() -> bool:
-        record = read_record(record_url(wanted))
+        record = read_record(record_url(wanted.out, "extract-targets"))
         return not work().left and record is not None and record["state"] == "done"
 
     return jobs, is_done

@@ -16,6 +16,7 @@ from milan_pipeline.targets.expected_identity import expected_transcoded
 from milan_pipeline.targets.layout import existing_identity, read_identity, require_place
 from milan_pipeline.targets.store import StoreRecord, finished_units, read_store_record
 from milan_pipeline.targets.units import NOT_DONE, Mark, Unit, read_marks, why_not_transcoded
+from stages.shared.dry_run import say_bytes_to_write
 
 if TYPE_CHECKING:
     from stages.transcode.command import Transcode
@@ -75,13 +76,8 @@ def describe(config: "Transcode") -> None:
     size = _bytes_of(config, plan, left_units)
     skipped = any(mark.skipped for _, mark in left_units)
     about = "about " if left and (plan.spec.needs_fit or skipped) else ""
-    say(
-        f"bytes to write: {about}{bytes_text(size)}, {size / max(1, targets):.0f} a target; "
-        f"free: {storage.free_text(config.out)}",
-        bytes_to_write=size,
-        targets=targets,
-        free_bytes=storage.free_bytes(config.out),
-    )
+    text = f"{about}{bytes_text(size)}, {size / max(1, targets):.0f} a target"
+    say_bytes_to_write(config.out, text, size, targets=targets)
 
 
 def make_plan(config: "Transcode") -> Plan:

@@ -76,7 +76,7 @@ def _nothing_to_do(config: "Transcode", plan: Plan) -> bool:
 
 def _record(config: "Transcode", plan: Plan, identity: Identity) -> StageRecord:
     return StageRecord(
-        url=record_url(config.out, identity),
+        url=record_url(config.out, "transcode"),
         stage="transcode",
         config=config,
         inputs={},

@@ -6,6 +6,7 @@ from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.options import option
 from milan_pipeline.core.interrupts import stop_request
 from milan_pipeline.errors import ConfigError
+from stages.shared import common_options as common
 from stages.shared.dask_options import DaskOptions
 
 
@@ -53,20 +54,8 @@ class Verify(DaskOptions):
         unit="cosine",
     )
     seed: int = option(0, help="Seed of the sample.", least=0, group="Scoring", unit="number")
-    device: str = option(
-        "auto",
-        help="Where the teacher runs: auto, cpu, cuda.",
-        group="This machine",
-        role="execution",
-    )
-    workers: int = option(
-        2,
-        help="Threads, each checking one unit.",
-        least=0,
-        group="This machine",
-        unit="threads",
-        role="execution",
-    )
+    device: str = common.device("Where the teacher runs")
+    workers: int = common.workers("Threads, each checking one unit.")
     repair: bool = option(
         default=False, help="Extract units that are not sound again.", group="Output"
     )

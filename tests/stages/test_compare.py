@@ -1,5 +1,6 @@
 """`compare` on written results, through the command line."""
 
+import dataclasses
 import json
 import sys
 
@@ -19,17 +20,7 @@ def project(tmp_path):
         result("runs/a", stage="finetune", metrics={"top1": 80.0}),
     ]
     for found in given:
-        write_scores(
-            str(tmp_path / found.folder),
-            stage=found.stage,
-            encoder=found.encoder,
-            random_init=False,
-            seed=found.seed,
-            metrics=found.metrics,
-            content=found.content,
-            inputs=found.inputs,
-            label=found.label,
-        )
+        write_scores(dataclasses.replace(found, folder=str(tmp_path / found.folder)))
     return tmp_path
 
 

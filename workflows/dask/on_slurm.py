@@ -142,7 +142,7 @@ def run_command(command: tuple[str, ...], cluster: Cluster) -> int:
     with passing_signals_on(started):
         try:
             words = [*command, "--scheduler", cluster.scheduler_address]
-            started.append(subprocess.Popen(words))  # noqa: S603 - what we were told to run
+            started.append(subprocess.Popen(words))  # noqa: S603 - the user's own command
         except OSError as error:
             raise ConfigError(f"{command[0]} cannot be run ({error}); name a command") from error
         code = started[0].wait()

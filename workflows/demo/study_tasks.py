@@ -26,7 +26,7 @@ STAGE = (sys.executable, "-m", "milan_pipeline")
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How a share of the labelled training scenes is learnt from."""
+    """Fine-tuning or segmentation on a share of the labelled training scenes."""
 
     name: str
     fraction: float

@@ -46,11 +46,11 @@ def run_tasks(
         tasks: in the order of preference among those whose needs are met.
         logs: folder for `<task>.log`, to which a command's output is added.
         jobs: commands that run together.
-        environment: variables for the commands, beside this process's own.
+        environment: variables for the commands, in addition to this process's own.
 
     Raises:
         ValueError: tasks need each other in a circle.
-        TaskError: a command failed; those that ran beside it were stopped.
+        TaskError: a command failed; those that ran at the same time were stopped.
     """
     by_name = {task.name: task for task in tasks}
     sorter = TopologicalSorter({task.name: task.needs for task in by_name.values()})

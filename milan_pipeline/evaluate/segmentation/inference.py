@@ -205,7 +205,7 @@ def likeliest(logits_Yhw: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _with_probabilities(total: Tensor | None, logits_Yhw: Tensor, size: tuple[int, int]) -> Tensor:
-    """Add the softmax of enlarged logits to a sum, (Y, H, W), in place; None is a sum of nothing."""
+    """Add the softmax of enlarged logits to a sum (Y, H, W), in place; None is an empty sum."""
     classes = len(logits_Yhw)
     parts = range(0, classes, CLASSES_AT_ONCE)
     if total is None:
