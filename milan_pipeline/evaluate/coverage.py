@@ -1,7 +1,4 @@
-"""Which classes are learnt, and which are scored: told before hours are spent.
-
-Legend: Y classes.
-"""
+"""Which classes are learnt, and which are scored: told before hours are spent."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,29 +6,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 NAMED = 10
+Numbers = NDArray[np.int64]
 
 
 def warnings_of_classes(
-    learnt_Y: NDArray[np.int64],
-    scored_Y: NDArray[np.int64],
+    learnt: Numbers,
+    scored: Numbers,
     *,
     what: str,
     places: tuple[str, str],
     names: Sequence[str] = (),
+    outputs: int = 0,
 ) -> Iterator[str]:
     """Yield a sentence for each kind of gap between what is learnt and what is scored.
 
     Args:
-        learnt_Y: how many images or pixels of each class there are to learn from.
-        scored_Y: how many there are to score on.
+        learnt: numbers of the classes that there is something of to learn from.
+        scored: numbers of those that there is something of to score on.
         what: "image" or "pixel".
-        places: what errors call the two sets, for example "--train A" and "--val B".
+        places: what the two sets are called, for example "--train A" and "--val B".
         names: of the classes, where they are known.
+        outputs: how many classes the model tells apart; 0 is those that are learnt.
     """
     train, val = places
-    absent = np.flatnonzero((learnt_Y == 0) & (scored_Y == 0))
-    unlearnt = np.flatnonzero((learnt_Y == 0) & (scored_Y > 0))
-    unscored = np.flatnonzero((learnt_Y > 0) & (scored_Y == 0))
+    absent = np.setdiff1d(np.arange(outputs), np.union1d(learnt, scored))
+    unlearnt, unscored = np.setdiff1d(scored, learnt), np.setdiff1d(learnt, scored)
     if len(absent):
         yield (
             f"no {what} of {named(absent, names)} is in {train} or {val}: the model has outputs "
@@ -49,7 +48,7 @@ def warnings_of_classes(
         )
 
 
-def named(numbers: NDArray[np.int64], names: Sequence[str] = ()) -> str:
+def named(numbers: Numbers, names: Sequence[str] = ()) -> str:
     """Write classes down, the first few of many: "class 1 ('dog')", "classes 1, 2 and 5 more"."""
     listed = [
         f"{number} ({names[number]!r})" if number < len(names) else str(number)

@@ -180,7 +180,7 @@ class Trainer(Generic[BatchT]):
                 if step == first + 1:
                     loss = functools.partial(self._task.loss, self._replica, data, first_part, step)
                     settle(self._replica, loss)
-                meter.add(step, *self._step(step, data), self._rate(step), data.keys)
+                meter.add(step, *self._step(step, data), self.rate(step), data.keys)
                 bar.update(batch)
                 asked = stop.agreed(self.world.most)
                 stopping = asked.signal_name is not None and step < total
@@ -214,7 +214,7 @@ class Trainer(Generic[BatchT]):
         if checkpoint:
             folder.checkpoint(step, self._task.model, self._optimiser, self.average)
 
-    def _rate(self, step: int) -> float:
+    def rate(self, step: int) -> float:
         """Return the learning rate at the beginning of a step, counted from 1."""
         return self._task.rate(self._clock.fractional_epoch(step - 1))
 
@@ -225,7 +225,7 @@ class Trainer(Generic[BatchT]):
             The mean loss of this process's part and, where they are clipped, the norm of the
             gradients; both still on the device.
         """
-        set_learning_rate(self._optimiser, self._rate(step))
+        set_learning_rate(self._optimiser, self.rate(step))
         self._optimiser.zero_grad(set_to_none=True)
         loss_sum = torch.zeros((), device=self._device)
         pairs = len(data.keys)

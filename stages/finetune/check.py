@@ -16,6 +16,8 @@ from stages.shared.checking import unwritten_ledger
 if TYPE_CHECKING:
     from stages.finetune.command import Finetune
 
+MAX_CLASSES = 1_000_000
+
 
 def require_images(config: "Finetune", val: LabelledTable, world: World) -> None:
     """Decode the images to score on; every process must call this.
@@ -31,29 +33,34 @@ def require_images(config: "Finetune", val: LabelledTable, world: World) -> None
         pass
 
 
-def require_two_classes(train: LabelledTable, place: str) -> None:
-    """Refuse images of one class, which any answer would be right of.
+def require_classes(train: LabelledTable, place: str) -> None:
+    """Refuse images of one class, which any answer would be right of, and numbers beyond reason.
 
     Raises:
-        DataError: they are of one.
+        DataError: they are of one class, or a class number is too large for a head.
     """
-    present = np.flatnonzero(images_of_classes(train, train.class_count))
+    present = classes_of(train)
     if len(present) == 1:
         raise DataError(
             f"--train {place} has images of {named(present, train.classes)} alone; give a folder "
             "with a sub-folder for each of two classes or more, or shards that were packed from one"
         )
+    if train.class_count > MAX_CLASSES:
+        raise DataError(
+            f"--train {place} has images of {named(present[-1:])}, and a classifier has an output "
+            f"for each number up to the largest; number the {len(present)} classes from 0"
+        )
 
 
 def class_warnings(train: LabelledTable, val: LabelledTable, places: tuple[str, str]) -> list[str]:
     """Return what is to be said of classes that are not both learnt and scored."""
-    classes = max(train.class_count, val.class_count)
-    learnt_Y, scored_Y = (images_of_classes(table, classes) for table in (train, val))
-    return list(
-        warnings_of_classes(learnt_Y, scored_Y, what="image", places=places, names=train.classes)
+    learnt, scored, names = classes_of(train), classes_of(val), train.classes
+    of_outputs = warnings_of_classes(
+        learnt, scored, what="image", places=places, names=names, outputs=train.class_count
     )
+    return list(of_outputs)
 
 
-def images_of_classes(table: LabelledTable, classes: int) -> NDArray[np.int64]:
-    """Count the images of each class."""
-    return np.bincount(np.concatenate([part.labels for part in table.parts]), minlength=classes)
+def classes_of(table: LabelledTable) -> NDArray[np.int64]:
+    """Return the numbers of the classes that there are images of, each once and in order."""
+    return np.unique(np.concatenate([part.labels for part in table.parts]))

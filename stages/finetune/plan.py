@@ -15,10 +15,10 @@ from milan_pipeline.data.labelled import LabelledTable, require_same_classes
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.classification.model import ClassifierDescription, make_classifier
 from milan_pipeline.evaluate.classification.task import ClassificationConfig
-from milan_pipeline.evaluate.classification.views import ViewConfig
+from milan_pipeline.evaluate.classification.views import TrainingViews, ViewConfig
 from milan_pipeline.evaluate.view import default_crop_pct
 from milan_pipeline.training.checkpoints import require_recorded
-from stages.finetune.check import class_warnings, require_images, require_two_classes
+from stages.finetune.check import class_warnings, require_classes, require_images
 from stages.shared.checking import warn_of_equal_sets
 from stages.shared.labelled import LabelledPlan, open_tables, settled_parts
 from stages.shared.training import training_precision, with_frozen_choices
@@ -99,6 +99,11 @@ class FinetunePlan(LabelledPlan["Finetune"]):
         """Look at what would end the run later; see `check.require_images`."""
         require_images(self.config, self.val, world)
 
+    def describe(self, model: nn.Module, processes: int) -> None:
+        """See `TrainingPlan.describe`."""
+        TrainingViews(self.views)  # to refuse what the run would refuse
+        super().describe(model, processes)
+
     def exported_bytes(self, model: nn.Module) -> dict[str, int]:
         """Return the size of the last and the best classifier; see `LabelledPlan.copies`."""
         parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -140,7 +145,7 @@ def open_class_tables(
     train, val = open_tables(config, kind="class", world=world)
     require_same_classes(train, val, f"--train {config.train}", f"--val {config.val}")
     require_known_classes(val, train.class_count, config.val)
-    require_two_classes(train, str(config.train))
+    require_classes(train, str(config.train))
     return train, val
 
 

@@ -20,6 +20,7 @@ def train(config: "Finetune", process: Process) -> None:
     planned, world = plan(config, process.device, world=process.world), process.world
     if not planned.has_work(world):
         return
+    recipe, views = planned.recipe, TrainingViews(planned.views)
     if world.leads:
         planned.warn()
     require_partners(planned, world.size)
@@ -35,8 +36,8 @@ def train(config: "Finetune", process: Process) -> None:
     train_labelled(
         planned,
         process,
-        Classification(model, planned.recipe, classes=classes, rank=world.rank),
-        TrainingViews(planned.views),
+        Classification(model, recipe, classes=classes, rank=world.rank),
+        views,
         evaluator_of(config, model, description, planned.val),
         last="finetuned",
         write=lambda name, state: write_classifier(config.folder, name, state, description),

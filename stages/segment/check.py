@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from milan_pipeline.cluster.world import World
 from milan_pipeline.core.console import warn
 from milan_pipeline.data.labelled import LabelledTable
@@ -44,7 +46,9 @@ def check_masks(config: "Segment", train: LabelledTable, val: LabelledTable, wor
         return
     if not world.leads:
         return
-    for text in warnings_of_classes(one.pixels_Y, other.pixels_Y, what="pixel", places=places):
+    learnt, scored = (np.flatnonzero(census.pixels_Y) for census in (one, other))
+    classes = len(one.pixels_Y)
+    for text in warnings_of_classes(learnt, scored, what="pixel", places=places, outputs=classes):
         warn(text if whole else f"in the masks that were looked at, {text}")
     for census, place in zip((one, other), places, strict=True):
         if census.ignored_share > MOSTLY:

@@ -87,7 +87,11 @@ class Segment(LabelledOptions):
         0.5, help="Smallest random factor of the scale.", group="Augmentation", unit="factor"
     )
     most_scale: float = option(
-        2.0, help="Largest random factor of the scale.", group="Augmentation", unit="factor"
+        2.0,
+        help="Largest random factor of the scale.",
+        most=100,
+        group="Augmentation",
+        unit="factor",
     )
     max_class_share: float = option(
         0.75,

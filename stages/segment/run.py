@@ -24,6 +24,7 @@ def train(config: "Segment", process: Process) -> None:
     if not planned.has_work(world):
         return
     planned.require_pairs(world.size, process.device)
+    recipe = planned.recipe
     if world.leads:
         warn_of_equal_sets(planned.train, planned.val)
     check_once(planned, world, lambda: planned.check(world))
@@ -35,7 +36,7 @@ def train(config: "Segment", process: Process) -> None:
     train_labelled(
         planned,
         process,
-        Segmentation(model, planned.recipe, rank=world.rank),
+        Segmentation(model, recipe, rank=world.rank),
         MaskedViews(planned.views, labels_of(config)),
         evaluator_of(config, model, description, planned.val),
         last="segmenter",

@@ -15,7 +15,7 @@ from torch import nn
 from milan_pipeline import storage
 from milan_pipeline.cli.options import fields_from
 from milan_pipeline.cluster.world import World
-from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do
+from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do, warn
 from milan_pipeline.data.batching import BatchT
 from milan_pipeline.data.order import OrderChoice, OrderConfig, StepClock, lanes_of
 from milan_pipeline.data.stream import batches, step_clock
@@ -155,6 +155,11 @@ def train_as_planned(
         validator: see `Trainer.train`.
     """
     config, world = planned.config, process.world
+    if world.leads and not any(map(trainer.rate, range(1, planned.schedule_steps + 1))):
+        warn(
+            "the learning rate of every step is 0, so that nothing is learnt; give a --base-lr "
+            "above 0, more steps, or no warm-up"
+        )
     counts = train_into(
         trainer,
         lambda steps: batches(

@@ -14,7 +14,6 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -87,7 +86,7 @@ class PrepareImage:
         for each in self._config.factors:
             w, h = (max(1, int(side * factor * each + 0.5)) for side in (width, height))
             pixels = Window((0, 0, width, height), (w, h)).image(image)
-            scaled.append(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))))
+            scaled.append(torch.from_numpy(pixels.transpose(2, 0, 1).copy()))
         return ScoredImage(scaled, torch.from_numpy(labels_HW))
 
 
