@@ -1,4 +1,4 @@
-"""What `benchmarks.extract` runs on: photo-like JPEGs as files and in shards, and two teachers."""
+"""The data of `benchmarks.extract`: photo-like JPEGs as files and in shards, and two teachers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +38,7 @@ class Photos(NamedTuple):
 
 
 class ReadyMade:
-    """A teacher whose features are there before they are asked for, as if by a very fast GPU."""
+    """A teacher that returns features made in advance, as a very fast GPU would."""
 
     image_size, width = SIZE, TARGET_WIDTH
     grid = (14, PATCHES // 14)

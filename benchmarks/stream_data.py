@@ -27,7 +27,7 @@ SHARDS = 3
 
 
 class World(NamedTuple):
-    """What the contestants read: the same JPEGs in every form."""
+    """The data that the contestants read: the same JPEGs in every form."""
 
     jpegs: list[bytes]
     folder: Path
@@ -97,7 +97,7 @@ def _write_targets(
     numbers: NDArray[np.int64],
     layout: RecordLayout,
 ) -> Shard:
-    """Write targets of the real size and layout; their codes are noise, since no model looks."""
+    """Write targets of the real size and layout; their codes are noise, which no model uses."""
 
     def samples() -> Iterator[Sample]:
         for number in numbers.tolist():

@@ -1,6 +1,7 @@
 """A stage's command: its options in groups, an example, and how much it prints."""
 
 import dataclasses
+import importlib
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from click.shell_completion import CompletionItem
 from milan_pipeline.cli.options import GROUPS
 from milan_pipeline.cli.recipes import Borrowed, config_file_option
 from milan_pipeline.core.console import Verbosity, output
+from milan_pipeline.core.interrupts import stop_request
 
 ConfigT = TypeVar("ConfigT")
 GENERAL = GROUPS[-1]
@@ -140,6 +142,28 @@ def stage_command(
         config_class=config_class,
         example=example,
     )
+
+
+def lazily(target: str, *, stoppable: bool = False) -> Callable[[Any], None]:
+    """Return a function that imports another one when it is called, and calls that.
+
+    So a command loads torch only when it runs, and not for `--help`.
+
+    Args:
+        target: MODULE:FUNCTION, which takes the configuration.
+        stoppable: whether it also takes a `StopRequest`, which stop signals set.
+    """
+
+    def call(config: Any) -> None:
+        module, _, name = target.partition(":")
+        function = getattr(importlib.import_module(module), name)
+        if stoppable:
+            with stop_request() as stop:
+                function(config, stop)
+        else:
+            function(config)
+
+    return call
 
 
 def general_options(*, dry_run: bool) -> Iterator[click.Option]:

@@ -139,9 +139,7 @@ def _obstacles(vit: VisionTransformer) -> dict[str, bool]:
     p, q = embed.patch_size
     return {
         "has no class token, which MILAN trains on CLIP's": not vit.has_class_token,
-        "has no positions, without which masked patches cannot be told apart": (
-            vit.pos_embed is None
-        ),
+        "has no positions, without which all masked patches are the same": (vit.pos_embed is None),
         "pools by attention, which pretraining would leave untrained": vit.attn_pool is not None,
         f"cannot cut {height}x{width} pixels into square patches of {p}x{q}": p != q
         or bool(height % p or width % p),

@@ -53,7 +53,7 @@ def draw_mask(
         grid: rows and columns of patches; their product is L.
         seed: of the run.
         epoch: each epoch has a draw of its own.
-        key: of the sample.
+        key: of the sample; samples with the same key, of two foreign shards say, get the same mask.
 
     Returns:
         The kept (K,) and the masked (L - K,) patch indices, int64, each in ascending order.
@@ -81,16 +81,8 @@ def sample_kept(
     race has this distribution: patch i finishes after Exp(1) / prior_i, and the first `kept` to
     finish are kept.
 
-    Args:
-        prior_L: float32, at least 0, not necessarily of sum 1; zeros count as the smallest normal
-            float32, so that they are kept last.
-        kept: K, as `kept_count` gives it.
-        seed: of the run.
-        epoch: each epoch has a draw of its own.
-        key: of the sample; samples with the same key, of two foreign shards say, get the same mask.
-
-    Returns:
-        The kept (K,) and the masked (L - K,) patch indices, int64, each in ascending order.
+    Arguments and result are those of `draw_mask`. The priors need not sum to 1; zeros count as the
+    smallest normal float32, so that these patches are kept last.
 
     Raises:
         DataError: a prior is negative or not finite.

@@ -84,13 +84,8 @@ def read_store_codec(url: str, identity: Identity) -> Codec:
     buffer = default_buffer_prototype().buffer
     memory: dict[str, Any] = {}
     for path in [ZARR_JSON, *(f"{name}/{part}" for name in DTYPES for part in _parts(name))]:
-        place = storage.join(url, CODEC_FOLDER, path)
-        try:
-            memory[path] = buffer.from_bytes(storage.read_bytes(place))
-        except MissingDataError as error:
-            raise DataError(
-                f"{place} is missing, without which no target can be decoded; {STORE_REMEDY}"
-            ) from error
+        data = _needed(storage.join(url, CODEC_FOLDER, path), STORE_REMEDY)
+        memory[path] = buffer.from_bytes(data)
     place, arrays = storage.join(url, CODEC_FOLDER), {}
     try:
         group = zarr.open_group(MemoryStore(memory), mode="r", zarr_format=3)
@@ -128,15 +123,21 @@ def read_shards_codec(folder: str, identity: Identity) -> Codec:
     if not spec_of(identity["codec"]).needs_fit:
         return codec_of(identity["codec"])
     place = storage.join(folder, CODEC_FILE)
+    data = _needed(place, SHARDS_REMEDY)
     try:
-        arrays = safetensors.numpy.load(storage.read_bytes(place))
-    except MissingDataError as error:
-        raise DataError(
-            f"{place} is missing, without which no target can be decoded; {SHARDS_REMEDY}"
-        ) from error
+        arrays = safetensors.numpy.load(data)
     except (safetensors.SafetensorError, ValueError, TypeError, LookupError) as error:
         raise DataError(f"{place} is damaged ({error}); {SHARDS_REMEDY}") from error
     return _named(place, identity, arrays)
+
+
+def _needed(place: str, remedy: str) -> bytes:
+    try:
+        return storage.read_bytes(place)
+    except MissingDataError as error:
+        raise DataError(
+            f"{place} is missing, without which no target can be decoded; {remedy}"
+        ) from error
 
 
 def _named(place: str, identity: Identity, arrays: Arrays) -> Codec:

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import count, option, require_least
 from milan_pipeline.errors import ConfigError
 from stages.shared import common_options as common
@@ -54,13 +54,7 @@ class MeasureCodecs:
             raise ConfigError(f"--plot {self.plot} is not a PNG; use a name that ends in .png")
 
 
-def run(config: MeasureCodecs) -> None:
-    """Measure, print and draw."""
-    from stages.codecs.report import measure
-
-    measure(config)
-
-
+run = lazily("stages.codecs.report:measure")
 command = stage_command(
     "codecs",
     MeasureCodecs,

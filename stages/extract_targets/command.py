@@ -2,11 +2,10 @@
 
 import dataclasses
 
-from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import option
 from milan_pipeline.cluster.work import Part
 from milan_pipeline.codecs.registry import parse_codec
-from milan_pipeline.core.interrupts import stop_request
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.images.views import VIEW_POLICIES, ViewPolicy
 from stages.shared import common_options as common
@@ -108,21 +107,8 @@ class ExtractTargets(TeacherOptions, DaskOptions):
         return ViewPolicy(name=self.view_policy, seed=self.view_seed, scale=(self.min_scale, 1.0))
 
 
-def run(config: ExtractTargets) -> None:
-    """Do every unit that is not done, or those of this part."""
-    from stages.extract_targets.run import extract
-
-    with stop_request() as stop:
-        extract(config, stop)
-
-
-def dry_run(config: ExtractTargets) -> None:
-    """Print what is left and what it will take, without loading the teacher's weights."""
-    from stages.extract_targets.plan import describe
-
-    describe(config)
-
-
+run = lazily("stages.extract_targets.run:extract", stoppable=True)
+dry_run = lazily("stages.extract_targets.plan:describe")
 command = stage_command(
     "extract-targets",
     ExtractTargets,

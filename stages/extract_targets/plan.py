@@ -5,7 +5,7 @@ This is separate from the options since it imports torch, which `--help` must no
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.console import bytes_text, say
@@ -33,10 +33,8 @@ from milan_pipeline.targets.units import (
 )
 from milan_pipeline.teacher.description import settle_precision, visible_identity
 from milan_pipeline.teacher.spec import TeacherSpec
+from stages.extract_targets.command import ExtractTargets
 from stages.shared.dry_run import say_bytes_to_write
-
-if TYPE_CHECKING:
-    from stages.extract_targets.command import ExtractTargets
 
 
 class WorkList(NamedTuple):
@@ -53,7 +51,7 @@ class WorkList(NamedTuple):
         return {unit: self.left[unit] for unit in self.own if unit in self.left}
 
 
-def describe(config: "ExtractTargets") -> None:
+def describe(config: ExtractTargets) -> None:
     """Print what is left and what it will take, without loading the teacher's weights."""
     spec = spec_of(config)
     manifest, work, wanted = survey(config, spec)
@@ -71,7 +69,7 @@ def describe(config: "ExtractTargets") -> None:
     say_bytes_to_write(config.out, text, size)
 
 
-def survey(config: "ExtractTargets", spec: JobSpec) -> tuple[Manifest, WorkList, Identity]:
+def survey(config: ExtractTargets, spec: JobSpec) -> tuple[Manifest, WorkList, Identity]:
     """List the units and return the targets' identity, without loading a teacher's weights.
 
     Raises:
@@ -90,7 +88,7 @@ def survey(config: "ExtractTargets", spec: JobSpec) -> tuple[Manifest, WorkList,
     return manifest, list_work(config, manifest, identity_hash), wanted
 
 
-def spec_of(config: "ExtractTargets") -> JobSpec:
+def spec_of(config: ExtractTargets) -> JobSpec:
     """Return the extraction as names and numbers; reads the store, so call it once."""
     return JobSpec(
         images=config.images,
@@ -104,7 +102,7 @@ def spec_of(config: "ExtractTargets") -> JobSpec:
     )
 
 
-def settled_teacher(config: "ExtractTargets") -> TeacherSpec:
+def settled_teacher(config: ExtractTargets) -> TeacherSpec:
     """Replace a precision of "auto": by that of an existing store, unless it is overwritten.
 
     Raises:
@@ -124,7 +122,7 @@ def settled_teacher(config: "ExtractTargets") -> TeacherSpec:
     return settle_precision(spec, pick_device(config.device), existing=precision)
 
 
-def say_teacher(config: "ExtractTargets", spec: TeacherSpec) -> None:
+def say_teacher(config: ExtractTargets, spec: TeacherSpec) -> None:
     """Print which teacher runs, in which precision, and where."""
     if config.init or config.scheduler:
         where = "the machines that extract"
@@ -134,7 +132,7 @@ def say_teacher(config: "ExtractTargets", spec: TeacherSpec) -> None:
     say(said, teacher=spec.name, precision=spec.precision, device=where)
 
 
-def record_of(config: "ExtractTargets", identity: Identity, manifest: Manifest) -> StageRecord:
+def record_of(config: ExtractTargets, identity: Identity, manifest: Manifest) -> StageRecord:
     """Return the stage's record, not written yet."""
     return StageRecord(
         url=record_url(config.out, "extract-targets"),
@@ -146,7 +144,7 @@ def record_of(config: "ExtractTargets", identity: Identity, manifest: Manifest) 
     )
 
 
-def list_work(config: "ExtractTargets", manifest: Manifest, identity_hash: str) -> WorkList:
+def list_work(config: ExtractTargets, manifest: Manifest, identity_hash: str) -> WorkList:
     """List all units and what the store holds of them.
 
     Raises:
@@ -171,7 +169,7 @@ def samples_of(units: Iterable[Unit]) -> int:
     return sum(unit.shard.samples for unit in units)
 
 
-def _of_all(config: "ExtractTargets", work: WorkList) -> str:
+def _of_all(config: ExtractTargets, work: WorkList) -> str:
     if config.own_part is None:
         return ""
     return f" in part {config.part}; in all parts {len(work.left)} of {len(work.units)} to do"
@@ -185,7 +183,7 @@ def _reasons(left: dict[Unit, str]) -> list[str]:
 
 
 def _bytes_of(
-    config: "ExtractTargets", manifest: Manifest, identity: Identity, left: Iterable[Unit]
+    config: ExtractTargets, manifest: Manifest, identity: Identity, left: Iterable[Unit]
 ) -> int:
     """Count the bytes of units in the store, and of the groups and record around them."""
     units = list(left)

@@ -2,9 +2,8 @@
 
 import dataclasses
 
-from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import option
-from milan_pipeline.core.interrupts import stop_request
 from stages.shared import common_options as common
 from stages.shared.dask_options import DaskOptions
 
@@ -33,21 +32,8 @@ class PackTargets(DaskOptions):
     overwrite: bool = common.overwrite("Replace shards of other targets.")
 
 
-def run(config: PackTargets) -> None:
-    """Write every target shard that is not listed."""
-    from stages.pack_targets.run import pack
-
-    with stop_request() as stop:
-        pack(config, stop)
-
-
-def dry_run(config: PackTargets) -> None:
-    """Print how many shards would be written and how many bytes they would take."""
-    from stages.pack_targets.run import describe
-
-    describe(config)
-
-
+run = lazily("stages.pack_targets.run:pack", stoppable=True)
+dry_run = lazily("stages.pack_targets.run:describe")
 command = stage_command(
     "pack-targets",
     PackTargets,

@@ -2,10 +2,9 @@
 
 import dataclasses
 
-from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import count, option, require_least
 from milan_pipeline.codecs.registry import parse_codec
-from milan_pipeline.core.console import report
 from milan_pipeline.errors import ConfigError
 from stages.shared import common_options as common
 from stages.shared.teacher_options import TeacherOptions
@@ -104,14 +103,7 @@ class PlanTargets(TeacherOptions):
         _ = self.teacher_spec, parse_codec(self.codec)
 
 
-def run(config: PlanTargets) -> None:
-    """Print the plan."""
-    from stages.plan.report import PlanReport
-
-    found = PlanReport(config)
-    report(found.lines(), found.document())
-
-
+run = lazily("stages.plan.report:print_plan")
 command = stage_command(
     "plan",
     PlanTargets,

@@ -5,12 +5,12 @@ Apart from the options because it imports torch, which `--help` must not.
 
 import functools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from milan_pipeline import storage
 from milan_pipeline.cli.options import fields_from
 from milan_pipeline.codecs.registry import parse_codec
-from milan_pipeline.core.console import named_lines, short_bytes
+from milan_pipeline.core.console import named_lines, report, short_bytes
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.images.views import ViewPolicy
 from milan_pipeline.planning.costs import (
@@ -40,17 +40,21 @@ from milan_pipeline.targets.units import Unit, extent_of
 from milan_pipeline.teacher.description import settle_precision, visible_identity
 from stages.extract_targets.command import ExtractTargets
 from stages.pack_targets.command import PackTargets
-
-if TYPE_CHECKING:
-    from stages.plan.command import PlanTargets
+from stages.plan.command import PlanTargets
 
 NAME_WIDTH = 20
+
+
+def print_plan(config: PlanTargets) -> None:
+    """Print the plan."""
+    found = PlanReport(config)
+    report(found.lines(), found.document())
 
 
 class PlanReport:
     """A plan as lines for the terminal and as a JSON object."""
 
-    def __init__(self, config: "PlanTargets") -> None:
+    def __init__(self, config: PlanTargets) -> None:
         """Count and, if asked to, measure.
 
         Raises:
@@ -257,7 +261,7 @@ class PlanReport:
             yield "break-even:", f"{plan.break_even_epochs:.4g} epochs x students, of {trained}"
 
 
-def _dataset(config: "PlanTargets") -> DatasetSize:
+def _dataset(config: PlanTargets) -> DatasetSize:
     if config.images is not None:
         manifest = load_manifest(config.images, kind="images")
         require_unique_stems(manifest.shards)

@@ -3,7 +3,7 @@
 import dataclasses
 
 from milan_pipeline import storage
-from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import count, option, require_least
 from milan_pipeline.encoders.names import is_named
 from milan_pipeline.errors import ConfigError
@@ -165,20 +165,8 @@ class Probe:
         return self.features or storage.join(self.folder, "features")
 
 
-def run(config: Probe) -> None:
-    """Score the encoder and write scores.json, unless that was done before."""
-    from stages.probe.run import run as run_probe
-
-    run_probe(config)
-
-
-def dry_run(config: Probe) -> None:
-    """Say how many images would be encoded and what the scores would take."""
-    from stages.probe.run import dry_run as say_what_is_left
-
-    say_what_is_left(config)
-
-
+run = lazily("stages.probe.run:run")
+dry_run = lazily("stages.probe.run:dry_run")
 command = stage_command(
     "probe",
     Probe,

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -36,11 +36,8 @@ from milan_pipeline.evaluate.view import CROP_PCT, default_crop_pct
 from milan_pipeline.images.budget import BadImageBudget
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.shards.manifest import Manifest, load_manifest
+from stages.probe.command import Probe
 from stages.shared.dry_run import say_bytes_to_write
-
-if TYPE_CHECKING:
-    from stages.probe.command import Probe
-
 
 # Of scores and record, if few images are unreadable.
 SCORES_BYTES = 3000
@@ -48,7 +45,7 @@ ANSWERS = "answers.npy"
 ANSWER_BYTES = 24
 
 
-def run(config: "Probe") -> None:
+def run(config: Probe) -> None:
     """Score the encoder and write scores.json, unless that was done before."""
     train, test = _inputs(config)
     config = _settled(config)
@@ -66,7 +63,7 @@ def run(config: "Probe") -> None:
     say(_table(result), out=config.folder, encoder=result.name, **facts)
 
 
-def dry_run(config: "Probe") -> None:
+def dry_run(config: Probe) -> None:
     """Say how many images would be encoded and what the scores would take."""
     train, test = _inputs(config)
     config = _settled(config)
@@ -92,19 +89,19 @@ def dry_run(config: "Probe") -> None:
     say_bytes_to_write(config.folder, text, size)
 
 
-def _settled(config: "Probe") -> "Probe":
+def _settled(config: Probe) -> Probe:
     """Fill in --crop-pct; refuse an encoder that is not there."""
     size = image_size_of(config.encoder, random_init=config.random_init)
     crop_pct = default_crop_pct(size) if config.crop_pct is None else config.crop_pct
     return dataclasses.replace(config, crop_pct=crop_pct)
 
 
-def _scored(config: "Probe") -> View:
+def _scored(config: Probe) -> View:
     """Return the evaluation view, which is scored and which k-NN takes its neighbours from."""
     return View(crop_pct=config.crop_pct or CROP_PCT)
 
 
-def _train_views(config: "Probe") -> list[View]:
+def _train_views(config: Probe) -> list[View]:
     """List the views that the linear classifiers are trained on."""
     trained = {"official", "sweep"} & set(config.linear)
     if not trained or config.train_views == 1:
@@ -112,7 +109,7 @@ def _train_views(config: "Probe") -> list[View]:
     return [View(number=number, seed=config.seed) for number in range(config.train_views)]
 
 
-def _inputs(config: "Probe") -> tuple[Manifest, Manifest]:
+def _inputs(config: Probe) -> tuple[Manifest, Manifest]:
     """Load both manifests; refuse a run that is not done, and sets whose classes differ."""
     require_done(config.encoder, allow_unfinished=config.allow_unfinished)
     train = load_manifest(config.train, kind="images")
@@ -139,7 +136,7 @@ def _inputs(config: "Probe") -> tuple[Manifest, Manifest]:
     return train, test
 
 
-def _record(config: "Probe", train: Manifest, test: Manifest) -> StageRecord:
+def _record(config: Probe, train: Manifest, test: Manifest) -> StageRecord:
     return StageRecord(
         url=storage.join(config.folder, "probe.json"),
         stage="probe",
@@ -152,13 +149,13 @@ def _record(config: "Probe", train: Manifest, test: Manifest) -> StageRecord:
     )
 
 
-def _encoder_identity(config: "Probe", record: StageRecord) -> dict[str, Any]:
+def _encoder_identity(config: Probe, record: StageRecord) -> dict[str, Any]:
     """Return what the features depend on apart from images and views."""
     drawn = {"seed": config.seed} if config.random_init else {}
     return {"weights": record.inputs["encoder"], "random_init": config.random_init} | drawn
 
 
-def _is_done(config: "Probe", record: StageRecord) -> bool:
+def _is_done(config: Probe, record: StageRecord) -> bool:
     """Tell whether these scores are there already and may stay; if so, say it."""
     done = not config.overwrite and record.previous_state() == "done"
     if done:
@@ -166,7 +163,7 @@ def _is_done(config: "Probe", record: StageRecord) -> bool:
     return done
 
 
-def _score(config: "Probe", record: StageRecord, sets: Sets, device: str) -> Result:
+def _score(config: Probe, record: StageRecord, sets: Sets, device: str) -> Result:
     """Score the features, write answers.npy and scores.json."""
     answers, details = classify(sets, config.pool, _classifiers(config, device))
     truth_N, bad = sets.test.labels_N, [*sets.train.bad, *sets.test.bad]
@@ -177,7 +174,7 @@ def _score(config: "Probe", record: StageRecord, sets: Sets, device: str) -> Res
 
 
 def _sets(
-    config: "Probe",
+    config: Probe,
     record: StageRecord,
     manifests: tuple[Manifest, Manifest],
     device: str,
@@ -210,7 +207,7 @@ def _sets(
     return Sets(train=train, test=test, views=len(views), view=view, stop=stop)
 
 
-def _warn_of_classes(config: "Probe", train: FeatureSet, test: FeatureSet) -> None:
+def _warn_of_classes(config: Probe, train: FeatureSet, test: FeatureSet) -> None:
     """Say so where the two sets do not have the same classes."""
     learnt, scored = np.unique(train.labels_N), np.unique(test.labels_N)
     places = (f"--train {config.train}", f"--test {config.test}")
@@ -218,7 +215,7 @@ def _warn_of_classes(config: "Probe", train: FeatureSet, test: FeatureSet) -> No
         warn(text)
 
 
-def _within_budget(config: "Probe", found: FeatureSet, manifest: Manifest) -> FeatureSet:
+def _within_budget(config: Probe, found: FeatureSet, manifest: Manifest) -> FeatureSet:
     """Refuse a set with too many unreadable images."""
     budget = BadImageBudget(fraction=config.max_bad_fraction, images=manifest.samples)
     for row in found.bad:
@@ -226,7 +223,7 @@ def _within_budget(config: "Probe", found: FeatureSet, manifest: Manifest) -> Fe
     return found
 
 
-def _classifiers(config: "Probe", device: str) -> Classifiers:
+def _classifiers(config: Probe, device: str) -> Classifiers:
     official = OfficialLinear(
         epochs=config.linear_epochs,
         warmup_epochs=config.linear_warmup_epochs,

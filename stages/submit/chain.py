@@ -5,7 +5,7 @@ What a job would refuse is refused here, before it is submitted, if its inputs a
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 from torch.distributed.run import get_args_parser
@@ -32,10 +32,7 @@ from stages.pretrain import command as pretrain
 from stages.pretrain.command import Pretrain
 from stages.pretrain.plan import plan as plan_pretrain
 from stages.shared.training_options import TrainingOptions
-
-if TYPE_CHECKING:
-    from stages.submit.command import Submit
-
+from stages.submit.command import Submit
 
 ConfigT = TypeVar("ConfigT")
 TrainingT = TypeVar("TrainingT", bound=TrainingOptions)
@@ -63,7 +60,7 @@ class Job:
     tasks: tuple[int, ...] | None = None
 
 
-def jobs_left(config: "Submit") -> list[Job]:
+def jobs_left(config: Submit) -> list[Job]:
     """List the jobs that are not done, in the order in which they wait for each other.
 
     All jobs after one that is left are left, too: their input will change, or is not there yet.
@@ -104,7 +101,7 @@ def _require_torchrun() -> None:
 Link = tuple[Callable[[], list[Job]], Callable[[], bool]]
 
 
-def _links(config: "Submit", sections: dict[str, Any]) -> Iterator[Link]:
+def _links(config: Submit, sections: dict[str, Any]) -> Iterator[Link]:
     """Yield two functions for each stage: its jobs, and whether it is done."""
     yield _extraction(config)
     yield _packing(config)
@@ -133,7 +130,7 @@ def _links(config: "Submit", sections: dict[str, Any]) -> Iterator[Link]:
     )
 
 
-def _extraction(config: "Submit") -> Link:
+def _extraction(config: Submit) -> Link:
     words = ("--images", config.absolute(config.images), "--out", config.store)
     # As its first job does: this must not depend on the machine that a job runs on.
     wanted = _configured(config, ExtractTargets, extract_targets.command, (*words, "--init"))
@@ -171,7 +168,7 @@ def _extraction(config: "Submit") -> Link:
     return jobs, is_done
 
 
-def _packing(config: "Submit") -> Link:
+def _packing(config: Submit) -> Link:
     words = ("--targets", config.store, "--out", config.shards)
     wanted = _configured(config, PackTargets, pack_targets.command, words)
     return (
@@ -181,7 +178,7 @@ def _packing(config: "Submit") -> Link:
 
 
 def _training(
-    config: "Submit",
+    config: Submit,
     *,
     kind: type[TrainingT],
     command: click.Command,
@@ -209,7 +206,7 @@ def _training(
 
 
 def _configured(
-    config: "Submit", kind: type[ConfigT], command: click.Command, words: tuple[str, ...]
+    config: Submit, kind: type[ConfigT], command: click.Command, words: tuple[str, ...]
 ) -> ConfigT:
     """Make a stage's configuration as its command line does of the recipe."""
     words = ("--config", str(config.recipe_file), *words)

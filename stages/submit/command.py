@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from milan_pipeline import storage
-from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import argument, count, option, require_least
 from milan_pipeline.cli.recipes import find_recipe
 from milan_pipeline.errors import ConfigError
@@ -157,20 +157,8 @@ class Submit:
         return for_all + [word for only, word in found if only == job]
 
 
-def run(config: Submit) -> None:
-    """Write the scripts and submit the jobs that are left."""
-    from stages.submit.run import submit
-
-    submit(config)
-
-
-def dry_run(config: Submit) -> None:
-    """Print the scripts of the jobs that are left."""
-    from stages.submit.run import describe
-
-    describe(config)
-
-
+run = lazily("stages.submit.run:submit")
+dry_run = lazily("stages.submit.run:describe")
 command = stage_command(
     "submit",
     Submit,

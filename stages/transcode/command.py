@@ -2,9 +2,8 @@
 
 import dataclasses
 
-from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import argument
-from milan_pipeline.core.interrupts import stop_request
 from stages.shared import common_options as common
 from stages.shared.dask_options import DaskOptions
 
@@ -32,21 +31,8 @@ class Transcode(DaskOptions):
     )
 
 
-def run(config: Transcode) -> None:
-    """Do every unit that is not done."""
-    from stages.transcode.run import transcode
-
-    with stop_request() as stop:
-        transcode(config, stop)
-
-
-def dry_run(config: Transcode) -> None:
-    """Print how many units are left and how many bytes they will take."""
-    from stages.transcode.plan import describe
-
-    describe(config)
-
-
+run = lazily("stages.transcode.run:transcode", stoppable=True)
+dry_run = lazily("stages.transcode.plan:describe")
 command = stage_command(
     "transcode",
     Transcode,

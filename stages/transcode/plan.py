@@ -3,7 +3,7 @@
 This is separate from the options since it imports torch, which `--help` must not do.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from milan_pipeline import storage
 from milan_pipeline.codecs.registry import CodecSpec, parse_codec, spec_of
@@ -17,10 +17,7 @@ from milan_pipeline.targets.layout import existing_identity, read_identity, requ
 from milan_pipeline.targets.store import StoreRecord, finished_units, read_store_record
 from milan_pipeline.targets.units import NOT_DONE, Mark, Unit, read_marks, why_not_transcoded
 from stages.shared.dry_run import say_bytes_to_write
-
-if TYPE_CHECKING:
-    from stages.transcode.command import Transcode
-
+from stages.transcode.command import Transcode
 
 REMEDY = "give another OUT for these targets, or --overwrite to make them anew"
 Done = tuple[Unit, Mark]
@@ -62,7 +59,7 @@ class Plan(NamedTuple):
         return {unit: reason for unit, reason in reasons.items() if reason is not None}
 
 
-def describe(config: "Transcode") -> None:
+def describe(config: Transcode) -> None:
     """Print how many units are left and how many bytes they will take."""
     plan = make_plan(config)
     left = plan.left(config.out, plan.wanted)
@@ -80,7 +77,7 @@ def describe(config: "Transcode") -> None:
     say_bytes_to_write(config.out, text, size, targets=targets)
 
 
-def make_plan(config: "Transcode") -> Plan:
+def make_plan(config: Transcode) -> Plan:
     """Read the stores and decide what must be done.
 
     Raises:
@@ -120,7 +117,7 @@ def _is_one_place(first: str, second: str) -> bool:
     return here.resolve() == there.resolve()
 
 
-def _bytes_of(config: "Transcode", plan: Plan, left: list[Done]) -> int:
+def _bytes_of(config: Transcode, plan: Plan, left: list[Done]) -> int:
     """Count the bytes of units in the store, and of the groups around them."""
     if not left:
         return 0

@@ -99,7 +99,7 @@ def test_a_runs_page(runs, image_shards: Path, target_store: Path, tmp_path: Pat
         assert wanted in page.texts["h3"]
     assert "Predictions against targets" in page.texts["h2"]
     assert text.count('class="five"') == 5
-    assert "5 of 5 views are of image shards that the run learnt from" in page.texts["p"]
+    assert "5 of 5 views are of image shards that the run was trained on" in page.texts["p"]
 
 
 def test_held_out_views_are_told(runs, image_shards: Path, target_store: Path, tmp_path) -> None:

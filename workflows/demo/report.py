@@ -1,4 +1,4 @@
-"""The demo's end: a table, results.json and one picture. python -m workflows.demo.report FOLDER."""
+"""The demo's results as table, results.json and picture: python -m workflows.demo.report FOLDER."""
 
 import json
 import sys
