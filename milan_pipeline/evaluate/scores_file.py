@@ -148,8 +148,8 @@ def read_scores(folder: str) -> Result:
         _require_finite(result)
     except (DocumentError, DataError) as error:
         raise DataError(
-            f"{url} holds no scores of this version ({error}); run its stage again with "
-            "--overwrite, or move it away"
+            f"{url} holds no scores of this version ({error}); move it away, and run "
+            "its stage again: probe with --overwrite, others into another --out"
         ) from error
     return result
 

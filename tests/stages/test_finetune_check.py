@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from milan_pipeline.evaluate.classification.views import EvaluationViews
 from tests.support.cli import run_cli
-from tests.support.finetune import finetune, outcome, record, rows
+from tests.support.finetune import SHORT, finetune, outcome, record, rows
 from tests.support.labelled import spoil, write_coloured
 
 ONE = ("--max-steps", 1)
@@ -90,6 +90,51 @@ def test_one_image_a_step_is_refused_where_it_has_no_other_to_be_mixed_with(
     finetune(*words, "--dry-run", code=2 if refused else 0)
     assert ("--mixup 0 --cutmix 0" in capsys.readouterr().err) == refused
     finetune(*words, "--dry-run", "--mixup", 0, "--cutmix", 0)
+
+
+@pytest.mark.parametrize("name", ["bogus", "rand-m9-typo5", "rand-m9-foo", "rand-mx", "augmix-q3"])
+def test_an_augmentation_that_timm_does_not_know_is_refused_before_anything_is_read(
+    name, data, tmp_path, capsys
+):
+    for words in ((), ("--dry-run",)):
+        finetune(*data, tmp_path / "run", "--augment", name, *words, code=2)
+        assert f"--augment '{name}'" in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_run_whose_only_step_is_all_warm_up_is_warned_of_and_the_remedy_helps(
+    data, tmp_path, capsys
+):
+    words = ("--epochs", 1, "--batch-size", 12)
+    finetune(*data, tmp_path / "a", *words)
+    assert "the learning rate of every step is 0" in capsys.readouterr().err
+    finetune(*data, tmp_path / "b", *words, "--warmup-epochs", 0)
+    assert "learning rate" not in capsys.readouterr().err
+    assert rows(tmp_path / "b", "log.jsonl")[0]["lr"] > 0
+
+
+def test_a_run_of_finetune_is_no_encoder_and_says_what_is(data, tmp_path, capsys):
+    run = tmp_path / "run"
+    finetune(*data, run, *ONE)
+    capsys.readouterr()
+    finetune(*data, tmp_path / "next", options=("--encoder", run, *SHORT), code=1)
+    best = run / "best.safetensors"
+    assert f"{run} is no run of pretrain; give the classifier" in capsys.readouterr().err
+    finetune(*data, tmp_path / "next", *ONE, options=("--encoder", best, *SHORT))
+    run_cli("export", run, "--form", "timm", "--out", tmp_path / "x", code=1)
+    said = capsys.readouterr().err
+    assert f"{run} is a run of finetune" in said
+    assert str(best) in said
+
+
+def test_classes_that_a_classifier_knows_and_that_are_not_scored_are_named(data, tmp_path, capsys):
+    finetune(*data, tmp_path / "run", *ONE)
+    shards = numbered(tmp_path / "b", [0, 2], seed=1)
+    run_cli(
+        "finetune", "--eval-only", "--encoder", tmp_path / "run/best.safetensors", "--val", shards,
+        "--out", tmp_path / "scores", "--workers", 0,
+    )  # fmt: skip
+    assert "no image of class 1 is in --val" in capsys.readouterr().err
 
 
 def test_other_micro_batches_are_warned_of(data, tmp_path, capsys):

@@ -66,7 +66,8 @@ def asked():
 
 @pytest.mark.parametrize("averaged", [True, False])
 def test_the_average_is_scored_and_both_are_written(averaged, tmp_path):
-    model, written = nn.Linear(1, 1, bias=False), {}
+    model = nn.Linear(1, 1, bias=False)
+    written: dict[str, float] = {}
     nn.init.zeros_(model.weight)
     average = MovingAverage(model, 0.5) if averaged else None
     nn.init.ones_(model.weight)  # what training ended with

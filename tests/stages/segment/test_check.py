@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from milan_pipeline.evaluate.segmentation.inference import PrepareImage
+from tests.support.cli import run_cli
 from tests.support.finetune import record, rows
 from tests.support.pictures import write_ade_tree
 from tests.support.segment import segment
@@ -145,6 +146,22 @@ def test_classes_that_are_not_learnt_or_not_scored_are_named(data, tmp_path, cap
     assert "no pixel of class 2 is in --val" in said
     table = record(tmp_path / "run", "scores.json")
     assert table["classes_in_mean"] < 5
+
+
+def test_other_classes_than_the_segmenters_are_refused(data, tmp_path, capsys):
+    segment(*data, tmp_path / "run", "--steps", 1)
+    run_cli(
+        "segment", "--eval-only", "--encoder", tmp_path / "run/best.safetensors", "--val", data[1],
+        "--classes", 5, "--out", tmp_path / "scores", code=2,
+    )  # fmt: skip
+    assert "--classes 5 is not what" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "scale", [("--least-scale", 1e-9, "--most-scale", 1e-8), ("--short-side", 1)]
+)
+def test_views_of_one_pixel_are_trained_on(scale, data, tmp_path):
+    segment(*data, tmp_path / "run", *scale, "--steps", 1)
 
 
 def test_a_set_that_is_learnt_and_scored_alike_is_warned_of(data, tmp_path, capsys):
