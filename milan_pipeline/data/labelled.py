@@ -44,6 +44,14 @@ class LabelledPart(Protocol):
     def key(self, row: int) -> str:
         """Return a sample's key."""
 
+    def lengths(self) -> NDArray[np.int64]:
+        """Return the bytes of each image, (n,)."""
+        ...
+
+    def digest(self, row: int) -> int:
+        """Return the xxh3-64 of an image's bytes."""
+        ...
+
     def image(self, row: int, read: Read) -> bytes:
         """Read a sample's image."""
 

@@ -19,7 +19,7 @@ from milan_pipeline.evaluate.classification.views import TrainingViews, ViewConf
 from milan_pipeline.evaluate.view import default_crop_pct
 from milan_pipeline.training.checkpoints import require_recorded
 from stages.finetune.check import class_warnings, require_classes, require_images
-from stages.shared.checking import warn_of_equal_sets
+from stages.shared.checking import warn_of_copies, warn_of_equal_sets
 from stages.shared.labelled import LabelledPlan, open_tables, settled_parts
 from stages.shared.training import training_precision, with_frozen_choices
 
@@ -97,6 +97,8 @@ class FinetunePlan(LabelledPlan["Finetune"]):
 
     def check(self, world: World) -> None:
         """Look at what would end the run later; see `check.require_images`."""
+        if world.leads:
+            warn_of_copies(self.train, self.val)
         require_images(self.config, self.val, world)
 
     def describe(self, model: nn.Module, processes: int) -> None:

@@ -17,6 +17,7 @@ from milan_pipeline.evaluate.segmentation.views import MaskedViewConfig
 from milan_pipeline.training.checkpoints import require_recorded
 from stages.segment.check import check_masks
 from stages.segment.choices import labels_of, scale_rule, settled
+from stages.shared.checking import warn_of_copies
 from stages.shared.labelled import LabelledPlan, open_tables, settled_parts
 from stages.shared.training import with_frozen_choices
 
@@ -95,6 +96,8 @@ class SegmentPlan(LabelledPlan["Segment"]):
 
     def check(self, world: World) -> None:
         """Look at what would end the run later; see `check.check_masks`."""
+        if world.leads:
+            warn_of_copies(self.train, self.val)
         check_masks(self.config, self.train, self.val, world)
 
     def require_pairs(self, processes: int, device: torch.device) -> None:

@@ -10,6 +10,7 @@ from milan_pipeline.cluster.world import World
 from milan_pipeline.core.console import warn
 from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.data.unreadable import RunLedger
+from milan_pipeline.evaluate.copies import copies
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.training.validation import Validation
@@ -81,6 +82,18 @@ def warn_of_other_parts(planned: "LabelledPlan[Any]", world: World) -> None:
             f"--micro-batch {now} is not what {planned.config.out} was trained with before, "
             f"{then}: what is dropped and normed in a forward pass depends on it, so that the "
             f"weights will differ from those of a run with --micro-batch {then} throughout"
+        )
+
+
+def warn_of_copies(train: LabelledTable, val: LabelledTable) -> None:
+    """Say so where images to score on are copies of images to learn from."""
+    if train.source == val.source:
+        return  # which `warn_of_equal_sets` says
+    found, looked = copies(train, val)
+    if found:
+        warn(
+            f"{found} of the {looked} images of --val that were compared are in --train, too, so "
+            "that the scores tell what was learnt by heart; score on images that are held out"
         )
 
 
