@@ -1,6 +1,7 @@
 """Choose the device to compute with, and tell how much memory the process has used at most."""
 
 import ctypes
+import os
 import resource
 import sys
 
@@ -36,6 +37,24 @@ def pick_device(name: str, number: int | None = None) -> torch.device:
         reason = reason_of(error)[:200]
         raise ConfigError(f"--device {name!r} cannot be used ({reason}); try cpu") from error
     return device
+
+
+# How many processes of a step there are, and the number of this one on its machine.
+LAUNCHERS = (("SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"), ("LOCAL_WORLD_SIZE", "LOCAL_RANK"))
+
+
+def number_on_this_machine(part: int | None = None) -> int | None:
+    """Return which of the processes that share this machine's GPUs this is; None if it is alone.
+
+    Args:
+        part: the number of its share of the work, which counts where neither Slurm nor torchrun
+            started several processes.
+    """
+    for count, number in LAUNCHERS:
+        processes, own = os.environ.get(count, ""), os.environ.get(number, "")
+        if processes.isdecimal() and own.isdecimal() and int(processes) > 1:
+            return int(own)
+    return part
 
 
 def _require_gpu(device: torch.device) -> None:

@@ -153,7 +153,8 @@ def _decoded(
     job: ExtractionJob, units: Sequence[Unit], buffers: PixelBuffers
 ) -> Generator[ViewBatch | Mark, None, None]:
     """Yield each batch when its last part is decoded; parts are in order."""
-    images = max(BATCHES_AHEAD * job.batch_size, IMAGES_AHEAD)
+    of_threads = 2 * job.workers * DECODED_TOGETHER  # so that each has work, and its next
+    images = max(BATCHES_AHEAD * job.batch_size, IMAGES_AHEAD, of_threads)
     batches = max(MOST_BATCHES, job.workers)
 
     def cost(item: _Part | Mark) -> float:

@@ -111,5 +111,6 @@ class Pixels:
         normalised = pixels.to(device, non_blocking=True).float()
         if self._divisor != 1:
             normalised.div_(self._divisor)
-        mean, std = (each.to(device).view(shape) for each in (self._mean_C, self._std_C))
-        return normalised.sub_(mean).div_(std)
+        if self._mean_C.device != device:  # once: each copy would have a GPU wait
+            self._mean_C, self._std_C = self._mean_C.to(device), self._std_C.to(device)
+        return normalised.sub_(self._mean_C.view(shape)).div_(self._std_C.view(shape))

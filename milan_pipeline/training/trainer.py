@@ -15,6 +15,7 @@ from torch import nn
 
 from milan_pipeline.cluster.world import World, accumulating, blocks_of, replicate, settle
 from milan_pipeline.core.console import progress_bar
+from milan_pipeline.core.device_copies import DeviceCopies, on_device
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.data.batching import BatchT, BatchT_contra
 from milan_pipeline.data.loader_processes import explained_worker_deaths
@@ -171,11 +172,12 @@ class Trainer(Generic[BatchT]):
         with (
             explained_worker_deaths(),
             self._folder.opened(first, total, keep=self._config.keep) as folder,
-            contextlib.closing(batches_from(range(first, total))) as batches,
+            contextlib.closing(batches_from(range(first, total))) as host_batches,
             bar,
         ):
             if validator is not None and validator.is_due(first):
                 self._validate(first, folder, validator, stop)
+            batches = on_device(host_batches, DeviceCopies(self._device))
             for step, data in enumerate(meter.waiting(batches), start=first + 1):
                 if step == first + 1:
                     loss = functools.partial(self._task.loss, self._replica, data, first_part, step)

@@ -9,7 +9,6 @@ import logging
 
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.console import progress_bar, say, say_counts, say_nothing_to_do
-from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.extraction.job import ExtractionJob
 from milan_pipeline.extraction.loop import extract_units
@@ -27,6 +26,7 @@ from stages.extract_targets.command import ExtractTargets
 from stages.extract_targets.plan import (
     WorkList,
     list_work,
+    own_device,
     record_of,
     samples_of,
     say_teacher,
@@ -52,7 +52,7 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
     require_fitted(config)
     # Dask workers load teachers of their own; the client only needs the teacher's identity.
     elsewhere = config.on_dask or (config.init and not parse_codec(config.codec).needs_fit)
-    device = "cpu" if elsewhere else str(pick_device(config.device))
+    device = "cpu" if elsewhere else str(own_device(config))
     teacher = Teacher.load(spec.teacher, device=device)
     identity = settled_identity(config, spec, manifest, teacher, stop)
     create_root(config.out, identity, overwrite=config.overwrite)
