@@ -2,6 +2,8 @@
 
 import dataclasses
 import importlib
+import os
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -17,11 +19,21 @@ from milan_pipeline.core.interrupts import stop_request
 
 ConfigT = TypeVar("ConfigT")
 GENERAL = GROUPS[-1]
+HOME = re.compile(r"(?:(?<=:)|\A)~[^/:]*")
 VERBOSITY = {
     "quiet": "Print only errors and, if the command reports, its report.",
     "verbose": "Print also what is done to each unit and shard.",
     "debug": "Print all that is done, and the traceback of an error.",
 }
+
+
+def text(value: str) -> str:
+    """Return an option's text with the user's home folder for `~` at its start, or behind a colon.
+
+    The shell leaves that of `--init=~/run` and of `local-dir:~/clip` as it is, and a recipe has no
+    shell.
+    """
+    return HOME.sub(lambda found: os.path.expanduser(found[0]), str(value))  # noqa: PTH111
 
 
 class StageOption(click.Option):
@@ -34,7 +46,7 @@ class StageOption(click.Option):
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Offer the choices; without choices, leave it to the shell, which knows files."""
         found = super().shell_complete(ctx, incomplete)
-        if found or self.type is not click.STRING:
+        if found or getattr(self.type, "func", None) is not text:
             return found
         return [CompletionItem(incomplete, type="file")]
 
@@ -189,9 +201,11 @@ def parameters_of(config_class: type) -> list[click.Parameter]:
 
 def _parameter(field: "dataclasses.Field[Any]", hint: Any) -> click.Parameter:
     if field.metadata["kind"] == "argument":
-        return StageArgument([field.name], metavar=field.name.upper())
+        return StageArgument([field.name], metavar=field.name.upper(), type=text)
     if field.metadata["kind"] == "arguments":
-        return StageArgument([field.name], metavar=field.name.upper(), nargs=-1, required=True)
+        return StageArgument(
+            [field.name], metavar=field.name.upper(), type=text, nargs=-1, required=True
+        )
     flag = f"--{field.name.replace('_', '-')}"
     required = field.default is dataclasses.MISSING
     settings: dict[str, Any] = {name: field.metadata[name] for name in ("help", "group")}
@@ -207,9 +221,9 @@ def _parameter(field: "dataclasses.Field[Any]", hint: Any) -> click.Parameter:
     return StageOption([flag], **settings)
 
 
-def _scalar_type(hint: Any) -> type:
-    """The plain type behind `T`, `T | None` or `tuple[T, ...]`."""
+def _scalar_type(hint: Any) -> Callable[[str], Any]:
+    """The plain type behind `T`, `T | None` or `tuple[T, ...]`; for strings, `text`."""
     origin = typing.get_origin(hint)
     if origin in (types.UnionType, typing.Union, tuple):
         hint = next(arg for arg in typing.get_args(hint) if arg not in (type(None), Ellipsis))
-    return typing.cast(type, hint)
+    return text if hint is str else typing.cast(type, hint)

@@ -85,9 +85,20 @@ def say(text: str, **facts: Any) -> None:
         _output.facts |= facts
 
 
-def say_counts(place: str, counts: Mapping[str, Any]) -> None:
-    """Say what a stage has done: "PLACE: 3 units, 1 units done now"."""
-    words = (f"{value} {name.replace('_', ' ')}" for name, value in counts.items())
+def say_counts(
+    place: str, counts: Mapping[str, Any], *, named: Mapping[str, str] | None = None
+) -> None:
+    """Say what a stage has done: "PLACE: 3 units, 1 units done now".
+
+    Args:
+        place: of its output.
+        counts: how many of what.
+        named: which they are, of some counts: "2 classes (cat, dog)".
+    """
+    which = {name: f" ({names})" for name, names in (named or {}).items() if names}
+    words = (
+        f"{value} {name.replace('_', ' ')}{which.get(name, '')}" for name, value in counts.items()
+    )
     say(f"{place}: {', '.join(words)}", out=place, **counts)
 
 

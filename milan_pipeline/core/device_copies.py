@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-BatchT = TypeVar("BatchT", bound=tuple[Any, ...])
+BatchT = TypeVar("BatchT")
 
 
 class HostCopies(NamedTuple):
@@ -73,7 +73,7 @@ def on_device(batches: Iterable[BatchT], copies: DeviceCopies) -> Iterator[Batch
     """Yield batches whose tensors are on a device; to a GPU, each is copied one batch ahead.
 
     Args:
-        batches: tuples, some fields of which are tensors, in page-locked memory for a GPU.
+        batches: named tuples, some fields of which are tensors, in page-locked memory for a GPU.
         copies: to the device.
     """
     if copies.device.type != "cuda":
@@ -81,10 +81,11 @@ def on_device(batches: Iterable[BatchT], copies: DeviceCopies) -> Iterator[Batch
         return
     waiting: BatchT | None = None
     for batch in batches:
-        there: Any = (
-            copies.to_device(field) if isinstance(field, torch.Tensor) else field for field in batch
+        fields: Any = batch
+        following: BatchT = type(fields)._make(
+            copies.to_device(field) if isinstance(field, torch.Tensor) else field
+            for field in fields
         )
-        following = type(batch)._make(there)  # type: ignore[attr-defined]
         if waiting is not None:
             yield waiting
         waiting = following

@@ -209,28 +209,6 @@ def open_labelled(
     return table
 
 
-def require_same_classes(first: LabelledTable, second: LabelledTable, *names: str) -> None:
-    """Refuse two tables whose class numbers mean different classes.
-
-    Args:
-        first: one of them.
-        second: the other; if one of them names no classes, both are accepted.
-        names: of the two tables, for errors.
-
-    Raises:
-        ConfigError: a number has two names.
-    """
-    if not first.classes or not second.classes or first.classes == second.classes:
-        return
-    longest = max(len(first.classes), len(second.classes))
-    ours, theirs = ([*t.classes, *[None] * (longest - len(t.classes))] for t in (first, second))
-    number = next(n for n in range(longest) if ours[n] != theirs[n])
-    raise ConfigError(
-        f"class {number} is {ours[number]!r} in {names[0]} and {theirs[number]!r} in {names[1]}; "
-        "take both from trees with the same class folders"
-    )
-
-
 def decoded_image(sample: dict[str, Any]) -> Image.Image:
     """Decode a sample's image.
 

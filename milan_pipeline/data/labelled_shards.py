@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from milan_pipeline import storage
 from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.threads import ordered_map
-from milan_pipeline.images.sources import IMAGE_EXTENSIONS
+from milan_pipeline.images.formats import IMAGE_EXTENSIONS
 from milan_pipeline.shards.cache import ShardFile
 from milan_pipeline.shards.index import (
     CLASS_FIELD,

@@ -113,4 +113,5 @@ class Pixels:
             normalised.div_(self._divisor)
         if self._mean_C.device != device:  # once: each copy would have a GPU wait
             self._mean_C, self._std_C = self._mean_C.to(device), self._std_C.to(device)
-        return normalised.sub_(self._mean_C.view(shape)).div_(self._std_C.view(shape))
+        mean, std = self._mean_C.view(shape), self._std_C.view(shape)
+        return normalised.sub_(mean).div_(std)

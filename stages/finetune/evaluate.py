@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from milan_pipeline.core.console import warn
-from milan_pipeline.data.labelled import LabelledTable, open_labelled, require_same_classes
+from milan_pipeline.data.class_names import require_same_names
+from milan_pipeline.data.labelled import LabelledTable, open_labelled
 from milan_pipeline.encoders.load import fingerprint
 from milan_pipeline.evaluate.classification.model import ClassifierDescription, read_classifier
 from milan_pipeline.evaluate.classification.scoring import (
@@ -55,8 +56,12 @@ def plan_evaluation(
     if config.crop_pct is not None:
         description = dataclasses.replace(description, crop_pct=config.crop_pct)
     val = open_labelled(config.val, kind="class", scans=scans)
-    known = dataclasses.replace(val, classes=description.classes)
-    require_same_classes(known, val, f"--encoder {config.encoder}", f"--val {config.val}")
+    require_same_names(
+        description.classes,
+        val.classes,
+        train_place=f"--encoder {config.encoder}",
+        test_place=f"--val {config.val}",
+    )
     require_known_classes(val, description.arguments["num_classes"], config.val)
     encoder = fingerprint(config.encoder)
     return EvaluationPlan(

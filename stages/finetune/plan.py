@@ -10,13 +10,14 @@ from torch import nn
 from milan_pipeline.cli.options import fields_from
 from milan_pipeline.cluster.world import World
 from milan_pipeline.core.console import warn
+from milan_pipeline.data.class_names import require_same_names
 from milan_pipeline.data.class_order import warn_of_class_order
-from milan_pipeline.data.labelled import LabelledTable, require_same_classes
+from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.classification.model import ClassifierDescription, make_classifier
 from milan_pipeline.evaluate.classification.task import ClassificationConfig
 from milan_pipeline.evaluate.classification.views import TrainingViews, ViewConfig
-from milan_pipeline.evaluate.view import default_crop_pct
+from milan_pipeline.evaluate.evaluation_view import default_crop_pct
 from milan_pipeline.training.checkpoints import require_recorded
 from stages.finetune.check import class_warnings, require_classes, require_images
 from stages.shared.checking import warn_of_copies, warn_of_equal_sets
@@ -143,9 +144,15 @@ def open_class_tables(
     Raises:
         ConfigError: there are no such images, or their classes do not fit each other.
         DataError: images have no labels, or those to train on are all of one class.
+        MismatchError: class numbers mean other classes in one than in the other.
     """
     train, val = open_tables(config, kind="class", world=world)
-    require_same_classes(train, val, f"--train {config.train}", f"--val {config.val}")
+    require_same_names(
+        train.classes,
+        val.classes,
+        train_place=f"--train {config.train}",
+        test_place=f"--val {config.val}",
+    )
     require_known_classes(val, train.class_count, config.val)
     require_classes(train, str(config.train))
     return train, val

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,13 @@ from milan_pipeline import storage
 from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do, warn
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest, stop_request
+from milan_pipeline.data.class_names import require_same_names
 from milan_pipeline.encoders.load import fingerprint, image_size_of, load_encoder
 from milan_pipeline.encoders.names import require_done
-from milan_pipeline.errors import DataError, MismatchError
+from milan_pipeline.errors import DataError
 from milan_pipeline.evaluate.accuracies import accuracy_table
 from milan_pipeline.evaluate.coverage import warnings_of_classes
+from milan_pipeline.evaluate.evaluation_view import CROP_PCT, default_crop_pct
 from milan_pipeline.evaluate.probe.feature_cache import (
     FeatureCache,
     FeatureSet,
@@ -32,7 +33,6 @@ from milan_pipeline.evaluate.probe.scoring import (
     metrics_of,
 )
 from milan_pipeline.evaluate.scores_file import Result, write_stage_scores
-from milan_pipeline.evaluate.view import CROP_PCT, default_crop_pct
 from milan_pipeline.images.budget import BadImageBudget
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.shards.manifest import Manifest, load_manifest
@@ -114,18 +114,16 @@ def _inputs(config: Probe) -> tuple[Manifest, Manifest]:
     require_done(config.encoder, allow_unfinished=config.allow_unfinished)
     train = load_manifest(config.train, kind="images")
     test = load_manifest(config.test, kind="images")
-    trained, scored = (list(manifest.common.get("classes", ())) for manifest in (train, test))
-    # Foreign shards do not name their classes.
-    if trained and scored and trained != scored:
-        pairs = enumerate(itertools.zip_longest(trained, scored))
-        number, (a, b) = next(pair for pair in pairs if pair[1][0] != pair[1][1])
-        raise MismatchError(
-            f"class {number} is {a!r} in --train {config.train} and {b!r} in --test {config.test}; "
-            "pack both from trees with the same class folders"
-        )
-    if len(trained) == 1:
+    require_same_names(
+        train.common.get("classes", ()),
+        test.common.get("classes", ()),
+        train_place=f"--train {config.train}",
+        test_place=f"--test {config.test}",
+    )
+    names = train.common.get("classes", ())
+    if len(names) == 1:
         raise DataError(
-            f"--train {config.train} has images of class 0 ({trained[0]!r}) alone; pack a folder "
+            f"--train {config.train} has images of class 0 ({names[0]!r}) alone; pack a folder "
             "with a sub-folder for each of two classes or more"
         )
     if train.sha256 == test.sha256:

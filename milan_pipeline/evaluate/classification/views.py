@@ -20,7 +20,7 @@ from torchvision.transforms import Compose
 from milan_pipeline.core.keyed_random import seeded_globals
 from milan_pipeline.data.labelled import decoded_image
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.evaluate.view import INTERPOLATION, evaluation_view
+from milan_pipeline.evaluate.evaluation_view import INTERPOLATION, evaluation_view
 
 SECTIONS = {
     "rand": r"(m|n|mmax|inc)\d+|(p|mstd)\d*\.?\d+|t(weights|3aw?)",

@@ -14,7 +14,7 @@ from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.encoders.frozen import FrozenEncoder
 from milan_pipeline.errors import BadImageError, DataError
-from milan_pipeline.evaluate.view import default_crop_pct, evaluation_view
+from milan_pipeline.evaluate.evaluation_view import default_crop_pct, evaluation_view
 from milan_pipeline.images.decode import decode_rgb
 
 Features = NDArray[np.float32]

@@ -39,7 +39,7 @@ def test_a_stop_while_a_regression_is_fitted_ends_the_process(monkeypatch, capfd
     monkeypatch.setattr(os, "_exit", ends)
     monkeypatch.setattr(scoring, "linear_answers", fit)
     with stop_request() as stop:
-        classify(sets(stop), "cls", Classifiers(ks=(1,)))
+        classify(sets(stop), "cls", Classifiers(ks=(1,), temperature=0.07))
     assert codes == [75]
     assert "SIGTERM received; features are kept, no scores were written" in capfd.readouterr().err
 
@@ -48,4 +48,4 @@ def test_a_stop_before_it_is_heeded():
     stop = StopRequest()
     stop.signal_name = "SIGUSR1"
     with pytest.raises(InterruptedRunError, match="features are kept"):
-        classify(sets(stop), "cls", Classifiers(ks=(1,)))
+        classify(sets(stop), "cls", Classifiers(ks=(1,), temperature=0.07))
