@@ -1,5 +1,6 @@
 """The command group: it finds stages by entry points, and imports one only when it is called."""
 
+import io
 import sys
 import traceback
 from importlib.metadata import entry_points
@@ -86,6 +87,9 @@ def exit_with(command: click.Command, words: list[str], name: str) -> None:
         words: of its command line.
         name: that it goes by.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file's name may be of any bytes, and a terminal may lack our characters.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         command.main(args=words, prog_name=name, standalone_mode=False)
     except click.exceptions.Exit as stop:

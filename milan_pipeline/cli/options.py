@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import typing
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 from milan_pipeline.errors import ConfigError
@@ -97,3 +98,22 @@ def fields_from(kind: type[ConfigT], config: Any, **settled: Any) -> ConfigT:
     names = [field.name for field in dataclasses.fields(typing.cast("Any", kind))]
     own = {name: getattr(config, name) for name in names if hasattr(config, name)}
     return kind(**(own | settled))
+
+
+def require_utf8(config_class: type, values: Mapping[str, Any]) -> None:
+    """Refuse names of other bytes: libraries that read and write weights cannot open them.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for field in dataclasses.fields(config_class):
+        value = values.get(field.name)
+        for text in value if isinstance(value, tuple) else (value,):
+            shown = str(text).encode(errors="backslashreplace").decode()
+            if isinstance(text, str) and shown != text:
+                is_option = field.metadata["kind"] == "option"
+                name = f"--{field.name.replace('_', '-')}" if is_option else field.name.upper()
+                raise ConfigError(
+                    f"{name} {shown} is not UTF-8; rename the file or folder, or give a link to it "
+                    "whose name is UTF-8"
+                )
