@@ -129,10 +129,7 @@ def test_positions_of_another_size_are_warned_of(
 @pytest.mark.parametrize(
     ("tag", "said"),
     [
-        (
-            {"name": "ViT-B-16", "pretrained": "opnai"},
-            "neither a file nor a tag .* choose openai or",
-        ),
+        ("opnai", "neither a file nor a tag .* choose openai or"),
         ("gone.pt", "not a known tag or valid file path"),
     ],
 )
