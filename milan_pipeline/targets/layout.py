@@ -8,7 +8,7 @@ Legend: n samples of the unit, N = 1 + L tokens, L patches, C code width.
 import contextlib
 import dataclasses
 import math
-from typing import Any, NotRequired, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import zarr
@@ -27,7 +27,6 @@ from milan_pipeline.targets.units import view_name
 ZARR_JSON = "zarr.json"
 """What Zarr writes for each group and array."""
 FORMAT_VERSION = 1
-ZARR_FORMAT = 3
 OUTER_SHARD = 256
 """Number of samples whose codes are stored in one object."""
 ANOTHER_STORE = "give another --out for these targets, or --overwrite to extract them anew"
@@ -116,14 +115,13 @@ class _Root(TypedDict):
     attributes: dict[str, Any]
 
 
+class _Group(TypedDict):
+    zarr_format: Literal[3]
+    node_type: Literal["group"]
+
+
 class _Versioned(TypedDict):
     format_version: Any
-
-
-class _Group(TypedDict):
-    zarr_format: int
-    node_type: str
-    attributes: NotRequired[dict[str, Any]]
 
 
 def holds_store(url: str) -> bool:
@@ -227,22 +225,9 @@ def put_view_group(url: str, view: int) -> None:
     """
     place = storage.join(url, view_name(view), ZARR_JSON)
     with contextlib.suppress(MissingDataError):
-        if is_plain_group(storage.read_bytes(place)):
+        if is_group(storage.read_bytes(place)):
             return
     storage.put_bytes(place, group_bytes({}))
-
-
-def is_plain_group(data: bytes) -> bool:
-    """Tell whether bytes are the `zarr.json` of a group without attributes, of whatever zarr."""
-    try:
-        document = conforming(parsed(data, dict[str, Any]), _Group)
-    except DocumentError:
-        return False
-    return (
-        document["zarr_format"] == ZARR_FORMAT
-        and document["node_type"] == "group"
-        and not document.get("attributes")
-    )
 
 
 def group_bytes(attributes: dict[str, Any]) -> bytes:
@@ -251,3 +236,12 @@ def group_bytes(attributes: dict[str, Any]) -> bytes:
     zarr.create_group(MemoryStore(memory), zarr_format=3, attributes=attributes)
     data: bytes = memory[ZARR_JSON].to_bytes()
     return data
+
+
+def is_group(data: bytes) -> bool:
+    """Tell whether a `zarr.json` is that of a group; versions of zarr write it differently."""
+    try:
+        parsed(data, _Group)
+    except DocumentError:
+        return False
+    return True
