@@ -149,7 +149,10 @@ def _require_tokens(model: Any, name: str) -> int | list[int]:
         shape = model.eval().forward_features(pixels_BCHW).shape
         patches = model.patch_embed.num_patches
         if tuple(shape) == (1, model.num_prefix_tokens + patches, model.num_features):
-            return int(height) if height == width else [int(height), int(width)]
+            # As much as its patches cover: SO400M/14 sees 378 of its 384 pixels.
+            seen = zip(model.patch_embed.grid_size, model.patch_embed.patch_size, strict=True)
+            height, width = (int(count * pixels) for count, pixels in seen)
+            return height if height == width else [height, width]
     raise ConfigError(
         f"--encoder {name!r} ({type(model).__name__}) gives no token for each patch; choose a "
         "plain one such as 'vit_base_patch16_224'"
