@@ -106,14 +106,13 @@ def read_weights(url: str) -> tuple[dict[str, Tensor], str]:
         DataError: it is damaged, needs pickle, or holds other than plain finite tensors.
     """
     with storage.open_read(url) as stream:
+        safe = _is_safe(url)
         _require_itself(url, stream.read(HEAD))
         stream.seek(0)
         sha256 = _sha256(stream)
         stream.seek(0)
         document = (
-            _loaded(url, stream.read(), "fetch it again")
-            if _is_safe(url)
-            else _load_pickled(url, stream)
+            _loaded(url, stream.read(), "fetch it again") if safe else _load_pickled(url, stream)
         )
     return _without_prefix(_named_tensors(url, document)), sha256
 

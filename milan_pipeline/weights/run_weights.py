@@ -20,7 +20,7 @@ from milan_pipeline.provenance.record import read_record
 from milan_pipeline.storage.checksums import read_checked
 from milan_pipeline.training.checkpoints import AVERAGE, MODEL, newest_checkpoint
 from milan_pipeline.training.state import CONFIG_NAME, state_of
-from milan_pipeline.weights.files import read_encoder_description
+from milan_pipeline.weights.files import plain_tensors, read_encoder_description
 
 ENCODER, EMA_ENCODER = "encoder.safetensors", "encoder-ema.safetensors"
 ENCODER_PART = "encoder."
