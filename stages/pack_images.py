@@ -141,8 +141,6 @@ def _source(config: PackImages) -> Source:
 
 def _local(option: str, place: str) -> Path:
     """Return the path of files that can only be read from a disk."""
-    if not place.strip():
-        raise ConfigError(f"{option} is empty; give the path of a folder")
     if "://" not in place:
         return Path(place)
     path = storage.local_path(place) if place.startswith("file://") else None

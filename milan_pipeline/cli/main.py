@@ -1,7 +1,7 @@
 """The command group: it finds stages by entry points, and imports one only when it is called."""
 
-import io
 import errno
+import io
 import os
 import sys
 import traceback

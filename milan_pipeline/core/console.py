@@ -155,11 +155,8 @@ def output_words() -> list[str]:
 
 
 def _print(text: str, *, err: bool = False) -> None:
-    stream = sys.stderr if err else sys.stdout
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    shown = text.encode(encoding, "backslashreplace").decode(encoding)  # names may be any bytes
     with tqdm.external_write_mode():  # bars make room and come back below
-        click.echo(shown, err=err)
+        click.echo(text, err=err)
 
 
 class _BesideBars(logging.Handler):

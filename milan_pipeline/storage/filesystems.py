@@ -196,6 +196,8 @@ def resolve(url: str) -> File:
         StorageError: the URL would run a program or reach for code, or its protocol is unknown or
             lacks its client.
     """
+    if not url:
+        raise StorageError("a path is empty; name a file or folder (is a shell's variable unset?)")
     scheme = scheme_of(url)
     if scheme in REFUSED_PROTOCOLS or "::" in url:
         raise StorageError(f"{url!r} is refused: {scheme or '::'} URLs are not data; give a path")
@@ -239,7 +241,7 @@ def named_errors(url: str, doing: str) -> Iterator[None]:
         yield
     except MilanError:
         raise
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         if doing == "written":
             reason = reason_of(error)
             raise StorageError(
