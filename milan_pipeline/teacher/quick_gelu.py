@@ -9,6 +9,7 @@ import hashlib
 import re
 import zipfile
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,13 +88,17 @@ def _require_fitting_folder(name: str, configured: bool) -> None:
         )
 
 
-def trained_with_quick_gelu(path: Path) -> bool | None:
-    """Tell how a file of weights was trained; None if open_clip's registry does not know it.
+def trained_with_quick_gelu(path: Path, known: Mapping[str, bool] | None = None) -> bool | None:
+    """Tell how a file of weights was trained; None if it is not known.
 
-    The registry knows a file by its name, by the hub repository of its cache or folder or, for a
-    `.pt` file, by its sha256.
+    It is known by its name, by the hub repository of its cache or folder or, if it is a `.pt` file,
+    by its sha256.
+
+    Args:
+        path: the file.
+        known: as `registered`; None is what open_clip's registry knows.
     """
-    known = registered()
+    known = registered() if known is None else known
     path = path.absolute()
     cached = [re.fullmatch(r"models--(.+?)--(.+)", part) for part in path.parts]
     repositories = [f"{match[1]}/{match[2]}" for match in cached if match]

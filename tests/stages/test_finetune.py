@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import os
 import re
-import signal
 
 import pytest
 import timm
@@ -12,11 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from milan_pipeline.data.labelled import open_labelled
-from milan_pipeline.evaluate.classification.task import Classification
 from stages.finetune.command import Finetune
 from stages.finetune.plan import open_class_tables
 from tests.support.cli import run_cli
-from tests.support.disturbances import at_loss_of
+from tests.support.disturbances import at_step, send_signal
 from tests.support.finetune import SHORT, TINY_VIT, finetune, outcome, record, rows
 from tests.support.labelled import write_coloured
 
@@ -40,8 +37,8 @@ def whole(data, tmp_path_factory):
 
 
 def disturbed(step, happens, *words, code):
-    """Run `finetune`, and have something happen when the loss of a step is asked for."""
-    with at_loss_of(Classification, step, happens):
+    """Run `finetune`, and have something happen before the weights of a step are changed."""
+    with at_step(step, happens):
         finetune(*words, code=code)
 
 
@@ -143,7 +140,7 @@ def test_a_moving_average_is_what_is_scored_and_kept(data, tmp_path):
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
 def test_a_stop_exits_with_75_and_a_rerun_ends_the_same(name, whole, data, tmp_path, capsys):
-    disturbed(5, lambda: os.kill(os.getpid(), signal.Signals[name]), *data, tmp_path, code=75)
+    disturbed(5, lambda: send_signal(name), *data, tmp_path, code=75)
     assert capsys.readouterr().err.startswith(f"Interrupted: {name} received; ")
     assert record(tmp_path, "state.json") | {"time": 0} == {
         "state": "interrupted", "step": 5, "total_steps": 9, "time": 0,
@@ -169,7 +166,7 @@ def test_more_steps_extend_a_run_and_free_options_may_change(whole, data, tmp_pa
 
 
 def test_a_run_past_its_steps_is_scored_where_it_is(data, tmp_path):
-    disturbed(5, lambda: os.kill(os.getpid(), signal.SIGTERM), *data, tmp_path, code=75)
+    disturbed(5, lambda: send_signal("SIGTERM"), *data, tmp_path, code=75)
     finetune(*data, tmp_path, "--max-steps", 4)
     assert [row["step"] for row in rows(tmp_path, "evaluations.jsonl")] == [3, 5]
     assert record(tmp_path, "state.json")["state"] == "done"

@@ -1,8 +1,6 @@
 """`segment`: what it trains, writes, goes on with and refuses."""
 
-import os
 import re
-import signal
 from contextlib import nullcontext
 
 import pytest
@@ -11,12 +9,11 @@ from safetensors.torch import load_file
 
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.segmentation.files import read_segmenter
-from milan_pipeline.evaluate.segmentation.task import Segmentation
 from stages.segment.choices import settled
 from stages.segment.command import Segment
 from stages.segment.plan import plan
 from tests.support.cli import configured, run_cli
-from tests.support.disturbances import at_loss_of
+from tests.support.disturbances import at_step, send_signal
 from tests.support.finetune import record, rows
 from tests.support.pictures import png, write_ade_tree
 from tests.support.segment import SHORT, TINY_VIT, outcome, segment
@@ -41,8 +38,8 @@ def whole(data, tmp_path_factory):
 
 
 def disturbed(step, happens, *words, code):
-    """Run `segment`, and have something happen when the loss of a step is asked for."""
-    with at_loss_of(Segmentation, step, happens):
+    """Run `segment`, and have something happen before the weights of a step are changed."""
+    with at_step(step, happens):
         segment(*words, code=code)
 
 
@@ -157,7 +154,7 @@ def test_a_frozen_encoder_stays_as_it_was(data, tmp_path):
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
 def test_a_stop_exits_with_75_and_a_rerun_ends_the_same(name, whole, data, tmp_path, capsys):
-    disturbed(5, lambda: os.kill(os.getpid(), signal.Signals[name]), *data, tmp_path, code=75)
+    disturbed(5, lambda: send_signal(name), *data, tmp_path, code=75)
     assert capsys.readouterr().err.startswith(f"Interrupted: {name} received; ")
     assert record(tmp_path, "state.json")["state"] == "interrupted"
     assert not (tmp_path / "segmenter.safetensors").exists()
