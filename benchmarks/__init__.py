@@ -1,1 +1,1 @@
-"""Measured comparisons, each runnable alone, each printing a ratio taken in one run."""
+"""Benchmarks: each is a command of its own and prints a ratio that was measured in one run."""

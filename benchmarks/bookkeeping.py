@@ -1,16 +1,16 @@
-"""What keeping the books of many units costs: marks, manifest, record, and a rerun's start-up.
+"""What the bookkeeping of many units costs: marks, manifest, record, and the start of a rerun.
 
-`python -m benchmarks.bookkeeping` makes a store of `--units` marks of 50 objects each (a shard of
-1,500 images has so many) without any targets, with the manifest of as many image shards, and
-times, in units/s: writing marks, listing them, reading them, telling what is left, and the
-manifest and the record, read and written. `startup_s` is the wall time of the command
-`extract-targets` itself on this store, of which everything is done, with a tiny teacher: the median
-of `--repeats`, all of which are printed; the same with `status` is `status_s`. `startup_cpu_s` and
-`status_cpu_s` are the CPU time of those: far below the wall time, the machine was busy with other
-things or waited for its disk. Files were just written, so most come from memory.
+`python -m benchmarks.bookkeeping` makes a store with `--units` marks of 50 objects each (as of a
+shard of 1,500 images) but without targets, and the manifest of as many image shards. It measures,
+in units/s: writing, listing and reading marks, finding out what is left, and reading and writing
+manifest and record. `startup_s` is the wall time of the command `extract-targets` on this store,
+where everything is done, with a tiny teacher: the median of `--repeats`, which are all printed;
+`status_s` is the same for `status`. `startup_cpu_s` and `status_cpu_s` are their CPU times: if they
+are far below the wall time, the machine was busy or waited for its disk. The files were just
+written, so most are read from memory.
 
-`--s3` measures the same against moto's S3 server (pure Python, on this machine: a poor man's S3),
-with `--s3-units` units; `s3_startup_s` is that of so many.
+`--s3` measures the same on moto's S3 server (pure Python, on this machine, so slower than a real
+one), with `--s3-units` units; its figures begin with `s3_`.
 The last line is one JSON object.
 """
 
@@ -37,7 +37,7 @@ from safetensors.torch import save_file
 
 from benchmarks.machine import machine_line
 from milan_pipeline import storage
-from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.shards.manifest import Manifest, Shard, load_manifest
@@ -82,7 +82,7 @@ def timed(function: Callable[[], ResultT]) -> tuple[float, ResultT]:
 
 
 def measure(folder: str, clip: Path, units: int, writers: int, repeats: int) -> dict[str, float]:
-    """Make the books of so many units in a folder, time them, and rerun the stage on them."""
+    """Write the marks and records of so many units, time that, and rerun the stage on them."""
     config = ExtractTargets(
         images=storage.join(folder, "shards"),
         out=storage.join(folder, "targets.zarr"),
@@ -142,7 +142,7 @@ def measure(folder: str, clip: Path, units: int, writers: int, repeats: int) -> 
 
 
 def command_figures(name: str, repeats: int, *words: str) -> dict[str, float]:
-    """Run a command, which must find everything done; return its median wall and CPU seconds."""
+    """Run a command that finds everything done; return its median wall and CPU seconds."""
     command = [sys.executable, "-m", "milan_pipeline", *words]
     wall, cpu = [], []
     for _ in range(repeats):
@@ -183,7 +183,7 @@ def s3_folder() -> Iterator[str]:
 
 
 def _address(server: "subprocess.Popen[str]") -> str:
-    """Read the server's address from what it says; the rest of that is dropped as it comes."""
+    """Read the server's address from its output; the rest of the output is dropped."""
     stream: Any = server.stderr
     line = next(line for line in stream if "Running on http" in line)
     ThreadPoolExecutor(1).submit(lambda: [None for _ in stream])

@@ -1,10 +1,10 @@
-"""Does the student notice? The demo student, trained on a codec's targets and on fp16 ones.
+"""Compares demo students trained on a codec's targets with students trained on float16 targets.
 
 `python -m benchmarks.codec_students` takes the output of `make demo`, packs its targets with each
 codec, trains the demo student on them from several seeds by the real commands, and probes every
 student on the same held-out scenes. Students of one seed have the same first weights, order and
-masks, so they are compared in pairs, scene by scene. Killed, it goes on where it was. The last line
-is one JSON object.
+masks, so they are compared in pairs, scene by scene. If it is killed, the same command continues.
+The last line is one JSON object.
 """
 
 import argparse
@@ -27,7 +27,7 @@ NORMAL_95 = 1.96
 
 
 def stage(*words: str) -> None:
-    """Run a stage from the project's root; what is done already stays."""
+    """Run a stage from the project's root; it skips what is done already."""
     keeps_freed_memory = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
     subprocess.run(  # noqa: S603
         [sys.executable, "-m", *words],
@@ -67,8 +67,9 @@ def answers(demo: Path, out: Path, test: Path, codec: str, seed: int) -> NDArray
 def paired(ours_SN: NDArray[np.bool_], theirs_SN: NDArray[np.bool_]) -> dict[str, Any]:
     """Compare right answers of S pairs of students on the same N scenes, in points (per cent).
 
-    The interval is that of the mean over scenes, each scene's difference being the mean over seeds:
-    what other scenes would show of these very students. How far seeds differ is said beside it.
+    The interval is that of the mean over scenes, where a scene's difference is the mean over seeds:
+    it says what these students would do on other scenes. The difference between seeds is given,
+    too.
     """
     difference_SN = 100 * (ours_SN.astype(float) - theirs_SN)
     scene_N = difference_SN.mean(axis=0)

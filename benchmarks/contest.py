@@ -1,4 +1,4 @@
-"""Contestants in processes of their own that take turns, so that they share the noise alone."""
+"""Contestants take turns, each in its own process, so that noise affects all of them equally."""
 
 import multiprocessing
 import resource
@@ -14,9 +14,9 @@ KIB_PER_MB = 1024
 
 
 class Contestant:
-    """A process that does what it is told, one thing at a time, and says how long it took.
+    """A process that does one thing at a time, when asked, and says how long it took.
 
-    Use it as a context; it is ready, its first steps done, when the block begins.
+    Use it as a context; when the block begins, it has done its first steps.
     """
 
     def __init__(self, name: str, serve: Callable[..., None], **options: Any) -> None:
@@ -40,7 +40,7 @@ class Contestant:
         return self
 
     def seconds(self, what: str) -> float:
-        """Have it do something; return how long that took."""
+        """Send a request; return how long it took."""
         self._connection.send(what)
         return float(self._connection.recv())
 
@@ -61,7 +61,7 @@ class Contestant:
 def turns(
     connection: "Connection[Any, Any]", clock: Callable[[], float] = time.perf_counter
 ) -> Iterator[str]:
-    """Yield what to do next, and time it until the next is asked for; the contestant's side.
+    """Yield each request, and measure the time until the next; for the contestant's process.
 
     Args:
         connection: to the process that asks.

@@ -3,8 +3,8 @@
 `python -m benchmarks.curves` paints scenes, extracts targets with the demo's own teacher, and
 trains the demo student in fp32 by the real command: plainly, with `--compile`, in two processes,
 with four micro batches a step, and with gradient checkpointing. A curve's deviation is the largest
-difference of a step's loss from the plain run's, relative to the latter. It exits with 1 where one
-is beyond its tolerance. The last line is one JSON object: the deviations.
+difference of a step's loss from the plain run's, relative to the latter. It exits with 1 if a
+curve is beyond its tolerance. The last line is one JSON object: the deviations.
 """
 
 import argparse
@@ -29,7 +29,8 @@ WAYS: dict[str, tuple[str, ...]] = {
 # All ways compute the same sums. Other kernels (compile) and other partial sums (processes, micro
 # batches) add them in another order, which changes a loss by some 1e-7 of it. Training amplifies
 # that: where a gradient is nearly zero, its rounding decides the direction of AdamW's step, whose
-# size does not depend on the gradient's. Room for that, and no more than elasticity is allowed.
+# size does not depend on the gradient's. The tolerance leaves room for that, and no more than
+# elasticity is allowed.
 REORDERED = 1e-5
 # Checkpointing computes the very same kernels once more.
 SAME_KERNELS = 1e-6
@@ -49,7 +50,7 @@ def command(*words: str, quiet: bool = True) -> None:
 
 
 def make_data(folder: Path, scenes: int) -> None:
-    """Paint scenes and extract one view of them; what is there already is left as it is."""
+    """Paint scenes and extract one view of them, unless that is done."""
     images, store = str(folder / "images"), str(folder / "targets.zarr")
     stage = "milan_pipeline"
     command("workflows.demo.scenes", str(folder / "scenes"), "--train", str(scenes), "--test", "1")
@@ -79,7 +80,7 @@ def deviation(curve: list[float], plain: list[float]) -> float:
 
 
 def main() -> None:
-    """Train in each way and print how far its curve is from the plain one's."""
+    """Train in each way and print the deviation of its curve."""
     parser = argparse.ArgumentParser(description="Compare loss curves of the demo student.")
     parser.add_argument("--data", type=Path, help="folder to keep the data in; default: none")
     parser.add_argument("--scenes", type=int, default=1000, help="scenes to paint; at least 128")

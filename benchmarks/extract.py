@@ -1,19 +1,19 @@
-"""What extraction costs beside what it cannot do without: CPU seconds an image.
+"""What extraction costs in addition to its necessary work: CPU seconds an image.
 
 `python -m benchmarks.extract` makes photo-like JPEGs of 500x375 pixels and extracts targets of the
 size of CLIP ViT-B/16's (197 x 512, codec int8) at two points, in turns within each:
 
-- *feeding*, on one core: a teacher that returns ready-made features, which is what a fast GPU looks
-  like to all the rest. Ours (read, decode, crop, encode, write) against the floor (decode and
-  crop-resize of JPEGs in memory, by the fastest of three decoders) and against a plain extractor
+- *feeding*, on one core: a teacher that returns ready-made features, as a very fast
+  GPU would. Ours (read, decode, crop, encode, write) against the floor (decode and crop-resize of
+  JPEGs in memory, by the fastest of three decoders) and against a plain extractor
   (see extract_rivals.py). `feed_share` is our images a CPU second over the floor's, `feed_vs_plain`
   over the plain one's.
 - *compute-bound*, on all cores: ViT-B/16 with random weights, computed by the CPU. `cpu_over_floor`
   is our CPU seconds an image over those of the bare teacher plus the floor's.
 
 All files are in the page cache; each writes into an empty folder. Ratios are medians over rounds.
-`peak_mb` is the most memory of a process that extracts so many shards of 64 images, libraries and
-ready-made features included. The last line is one JSON object.
+`peak_mb` is the most memory that a process takes to extract a number of shards of 64 images, with
+libraries and ready-made features. The last line is one JSON object.
 """
 
 import argparse
@@ -48,7 +48,7 @@ Costs = dict[str, list[float]]
 
 
 def in_turns(contestants: dict[Contestant, int], rounds: int, title: str) -> Costs:
-    """Let each run once a round; print and return their CPU seconds an image, by name.
+    """Run each contestant once a round; print and return their CPU seconds an image, by name.
 
     Args:
         contestants: each with how many images it does in a run.

@@ -1,6 +1,6 @@
-"""What takes turns in `benchmarks.extract`: each in a process of its own, timed by its CPU seconds.
+"""The contestants of `benchmarks.extract`: each has its own process and is timed by CPU seconds.
 
-So none of them meets what another one left in the memory or the caches of its process.
+So none depends on what another one left in the memory or caches of its process.
 """
 
 import os
@@ -31,7 +31,7 @@ WORKERS = 2
 
 
 def _serve(connection: "Connection[Any, Any]", out: Path, run: Callable[[], object]) -> None:
-    """Run once to be warm, then whenever told to, after `out` was emptied."""
+    """Run once to warm up, then once for each request, after `out` was emptied."""
     run()
     for what in turns(connection, time.process_time):
         if what == EMPTY:
@@ -84,7 +84,7 @@ def serve_computed(
 def serve_repeated(
     connection: "Connection[Any, Any]", *, root: Path, out: Path, shards: int
 ) -> None:
-    """Extract ready-made features of so many shards once: what matters is the memory."""
+    """Extract ready-made features of so many shards once, to measure memory."""
     torch.set_num_threads(1)
     manifest = repeated_shards(root / f"repeated-{shards}", shards)
     _serve(connection, out, lambda: extract(manifest, ReadyMade(), out, WORKERS))

@@ -1,4 +1,4 @@
-"""What `benchmarks.extract` runs on: photo-like JPEGs as files and in shards, and two teachers."""
+"""The data of `benchmarks.extract`: photo-like JPEGs as files and in shards, and two teachers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.stream_data import HEIGHT, PATCHES, TARGET_WIDTH, WIDTH, photo
-from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.extraction.job import ExtractionJob, TargetTeacher
 from milan_pipeline.extraction.loop import extract_units
@@ -38,7 +38,7 @@ class Photos(NamedTuple):
 
 
 class ReadyMade:
-    """A teacher whose features are there before they are asked for, as if by a very fast GPU."""
+    """A teacher that returns features made in advance, as a very fast GPU would."""
 
     image_size, width = SIZE, TARGET_WIDTH
     grid = (14, PATCHES // 14)

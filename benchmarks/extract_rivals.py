@@ -1,4 +1,4 @@
-"""The extractor that `benchmarks.extract` holds ours against: an afternoon's work.
+"""The plain extractor with which `benchmarks.extract` compares ours.
 
 Pillow and torchvision in a DataLoader, the teacher, int8 codes by torch, and each batch written as
 one chunk of each array of one Zarr group, with the checksum that ours have and no compression.

@@ -1,9 +1,9 @@
-"""The order of one lane block among 1.28 billion pairs: how long it takes, in how much memory.
+"""Time and memory for the order of one block of a lane among 1.28 billion pairs.
 
 `python -m benchmarks.order` times, for several ranks, everything from the counts of the shards to
 a shuffled block of the rank's first lane, in the middle of an epoch. `seconds` is the slowest, and
-`peak_mb` the most memory allocated meanwhile (tracemalloc, which sees numpy's arrays), the counts
-included. Time and memory are taken in passes of their own, since tracing costs time.
+`peak_mb` the most memory allocated meanwhile (by tracemalloc, which counts numpy's arrays), with
+the counts. Time and memory are measured in separate passes, since tracing takes time.
 The last line is one JSON object.
 """
 

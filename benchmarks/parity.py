@@ -1,10 +1,11 @@
-"""Hold our code against numbers that official code produced once.
+"""Compares our code with numbers that official code produced.
 
 `python -m benchmarks.parity CASE.safetensors` reads the case and CASE.json beside it, whose `kind`
-says what was recorded: nothing is a pretraining step, `finetune`, `linprobe` and `knn` are what
-follows it, `posembed` are positions for another grid, `views` the pixels of the evaluation view.
-Our own code computes the same, in the case's sizes and settings, and a table of deviations is
-printed. It exits 0 if all are within tolerance, 1 if one is not, 2 if the case cannot be read.
+says what was recorded: without a kind, a pretraining step; `finetune`, `linprobe` and `knn`, what
+follows pretraining; `posembed`, positions for another grid; `views`, the pixels of the evaluation
+view. Our own code computes the same with the case's sizes and settings, and a table of deviations
+is printed. It exits with 0 if all are within tolerance, with 1 if one is not, and with 2 if the
+case cannot be read.
 """
 
 import argparse
@@ -28,7 +29,7 @@ KINDS: dict[str | None, Callable[[Case], Iterator[Deviation]]] = {
 
 
 def compare(case: Case) -> Iterator[Deviation]:
-    """Replay a case and yield how far ours is from it, number by number.
+    """Replay a case and yield the deviation of each of our numbers.
 
     Raises:
         MilanError: its kind is unknown, or its parts do not fit each other.

@@ -1,4 +1,4 @@
-"""The published MILAN student, written plainly from the paper: what ours is compared with.
+"""The published MILAN student, written plainly from the paper, to compare ours with.
 
 It embeds the full image and gathers the kept patches, as MAE (arXiv 2111.06377) does and MILAN
 (arXiv 2208.06049, section 3.2) after it; each decoder block joins prompts and mask tokens,

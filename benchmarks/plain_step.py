@@ -1,9 +1,9 @@
-"""The published training step, teacher in the loop: what ours is held against.
+"""The published training step, with the teacher in the loop, to compare ours with.
 
-Written from the paper (MILAN, arXiv 2208.06049): CLIP sees the whole view in every step and gives
-targets and the attention that the mask is drawn from; the student is `plain_milan`; AdamW is
+Written from the paper (MILAN, arXiv 2208.06049): in every step CLIP computes, from the full view,
+targets and the attention that the mask is drawn by; the student is `plain_milan`; AdamW is
 torch's own choice of kernel. Reading and cropping go through our pixel path, which is faster than
-the usual one: the comparison is of steps, `benchmarks.stream` compares readers.
+the usual one: this compares steps only, and `benchmarks.stream` compares readers.
 
 Legend: B batch, L patches, N = 1 + L tokens, E teacher width, D target width.
 """
@@ -93,16 +93,16 @@ class PlainStep:
         self._prior_BL = torch.rand(batch, GRID * GRID)
 
     def student(self) -> None:
-        """Take the student's step on targets that are there."""
+        """Take the student's step with targets that were computed before."""
         self._train(self._images_BCHW, self._targets_BND, self._prior_BL)
 
     def whole(self) -> None:
-        """Read views, ask the teacher, take the student's step."""
+        """Read views, run the teacher, take the student's step."""
         images_BCHW = self._read()
         self._train(images_BCHW, *self._teacher(images_BCHW))
 
     def teacher(self) -> None:
-        """Ask the teacher alone."""
+        """Run the teacher alone."""
         self._teacher(self._images_BCHW)
 
     def _read(self) -> Tensor:

@@ -75,7 +75,7 @@ def share(times: Times, who: str, batch: int) -> float:
 
 
 def figures(fp32: Times, large: Times, bf16: Times, batch: int) -> dict[str, float]:
-    """Return what the last line says."""
+    """Return the figures of the last line."""
     return {
         "student_ratio": median_ratio(fp32["plain student"], fp32["ours student"]),
         "student_ratio_bf16": median_ratio(bf16["plain student"], bf16["ours student"]),

@@ -1,4 +1,4 @@
-"""Who takes part in `benchmarks.pretrain_step`: our trainer on stored pairs, and the plain step."""
+"""The contestants of `benchmarks.pretrain_step`: our trainer on stored pairs, and a plain one."""
 
 import tempfile
 from collections.abc import Generator
@@ -17,7 +17,7 @@ from benchmarks.plain_step import (
     PlainStep,
 )
 from benchmarks.stream_data import World
-from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.data.order import OrderConfig
 from milan_pipeline.data.pairs import PairSamples
@@ -33,7 +33,7 @@ WARM_UP = 2
 
 
 def serve_ours(connection: "Connection[Any, Any]", *, world: World, batch: int, bf16: bool) -> None:
-    """Train with the trainer as it is, a step a turn; pairs come from disk in whole steps."""
+    """Train with our trainer, one step a turn; "whole" steps also read pairs from disk."""
     order = OrderConfig(seed=0, batch=batch, lanes=batch, block=64)
     samples = PairSamples(world.pairs)
     clock = step_clock(samples, order)
@@ -98,7 +98,7 @@ def serve_plain(
     teacher_size: int,
     bf16: bool,
 ) -> None:
-    """Take the published step, a turn each: "student" alone, "whole" or "teacher" alone."""
+    """Take one published step a turn: "student" alone, "teacher" alone, or the "whole" step."""
     step = PlainStep(
         jpegs=world.jpegs,
         batch=batch,

@@ -32,8 +32,8 @@ STEP_MULTIPLY_ADDS = {name: step_multiply_adds(*sizes) for name, sizes in ENCODE
 def table(fp32: dict[str, list[float]], large: dict[str, list[float]], batch: int) -> str:
     """Lay out images/s and ratios of S, B and L students with B/16 and L/14 teachers, in fp32.
 
-    The B student and both teachers were measured; S and L students are computed at the rate of
-    multiply-adds that B's step reached, ours and the plain one's alike.
+    The B student and both teachers were measured. The S and L students are computed, ours and the
+    plain ones, from the rate of multiply-adds that the B student's step reached.
     """
     lines = [
         "\nimages/s in fp32; S and L students computed from B's rate of multiply-adds",

@@ -1,4 +1,4 @@
-"""Images a second of one core: our stream against its floor and against what it stands in for.
+"""Images a second of one core: our stream compared with the least work and with other readers.
 
 `python -m benchmarks.stream` makes photo-like JPEGs and targets of the size of CLIP ViT-B/16's
 (197 x 512, codec int8) and reads them in turns, in one process with one thread:
@@ -9,7 +9,7 @@
 - webdataset: stock, images and targets joined by key, the targets' boxes cut by Pillow.
 
 The last two need draw no masks, and ImageFolder reads no targets. All files are in the page cache;
-seconds are the process's own CPU seconds, so that no neighbour on the machine counts. Ratios are
+seconds are CPU seconds of the process, so that other processes do not matter. Ratios are
 medians over rounds. The last line is one JSON object: `floor_share` is ours over the floor.
 """
 
@@ -66,7 +66,7 @@ def boxes_of(world: World) -> list[Box]:
 def rates_in_turns(
     contestants: dict[str, Callable[[], int]], rounds: int
 ) -> list[dict[str, float]]:
-    """Let each contestant pass once over the images, `rounds` times; images a second."""
+    """Run each contestant over all images, `rounds` times; return images a second."""
     found = []
     for turn in range(rounds):
         names = list(contestants)
@@ -85,7 +85,7 @@ def median_ratio(rounds: list[dict[str, float]], ours: str, theirs: str) -> floa
 
 
 def fastest_decoder(jpegs: list[bytes], boxes: list[Box]) -> str:
-    """Try each decoder on a few images, print how fast it was, return the fastest."""
+    """Time each decoder on a few images, print the results and return the fastest one."""
 
     def trial(name: str) -> Callable[[], int]:
         few = slice(CALIBRATION_IMAGES)

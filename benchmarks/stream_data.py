@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.data.pairs import PairTable, join_pairs
 from milan_pipeline.images.decode import digest
 from milan_pipeline.images.views import random_resized_crop
@@ -27,7 +27,7 @@ SHARDS = 3
 
 
 class World(NamedTuple):
-    """What the contestants read: the same JPEGs in every form."""
+    """The data that the contestants read: the same JPEGs in every form."""
 
     jpegs: list[bytes]
     folder: Path
@@ -97,7 +97,7 @@ def _write_targets(
     numbers: NDArray[np.int64],
     layout: RecordLayout,
 ) -> Shard:
-    """Write targets of the real size and layout; their codes are noise, since no model looks."""
+    """Write targets of the real size and layout; their codes are noise, which no model uses."""
 
     def samples() -> Iterator[Sample]:
         for number in numbers.tolist():

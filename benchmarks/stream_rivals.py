@@ -1,4 +1,4 @@
-"""What `benchmarks.stream` holds our stream against; each passes once over the same JPEGs."""
+"""The readers with which `benchmarks.stream` compares ours; each reads the same JPEGs once."""
 
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -72,7 +72,7 @@ def image_folder(world: World, *, size: int, batch: int) -> Callable[[], int]:
 
 
 def stock_webdataset(world: World, *, size: int, batch: int) -> Callable[[], int]:
-    """Prepare webdataset as its manual has it: two tars a shard, joined by key."""
+    """Prepare webdataset as in its manual: two tars a shard, joined by key."""
     finish = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
 
     def example(sample: dict[str, Any]) -> tuple[torch.Tensor, NDArray[Any], NDArray[Any]]:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from milan_pipeline import errors
 
 if TYPE_CHECKING:
-    from milan_pipeline.cli.commands import run_stage
+    from milan_pipeline.cli.run_stage import run_stage
     from milan_pipeline.data.viewed_pairs import ViewedPair, iterate_pairs
     from milan_pipeline.encoders.load import load_encoder
     from milan_pipeline.encoders.readers import TimmModel, load_timm_model
-    from milan_pipeline.evaluate.results import find_results
+    from milan_pipeline.evaluate.scores_file import find_results
     from milan_pipeline.shards.manifest import load_manifest
     from milan_pipeline.targets.store import StoredTargets, UnitTargets, open_targets
     from milan_pipeline.teacher.spec import TeacherSpec
@@ -46,14 +46,14 @@ _HOMES = {
     "TimmModel": "encoders.readers",
     "UnitTargets": "targets.store",
     "ViewedPair": "data.viewed_pairs",
-    "find_results": "evaluate.results",
+    "find_results": "evaluate.scores_file",
     "iterate_pairs": "data.viewed_pairs",
     "load_encoder": "encoders.load",
     "load_manifest": "shards.manifest",
     "load_run": "weights.loaded_run",
     "load_timm_model": "encoders.readers",
     "open_targets": "targets.store",
-    "run_stage": "cli.commands",
+    "run_stage": "cli.run_stage",
 }
 
 

@@ -38,3 +38,8 @@ class TruncatedError(StorageError):
 
 class InterruptedRunError(MilanError, RuntimeError):
     """The stage was asked to stop (Ctrl-C, SIGTERM, SIGUSR1), and did so where it can resume."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Return another library's message in one line, or the name of its class where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

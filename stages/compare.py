@@ -8,22 +8,22 @@ from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.options import arguments, option
 from milan_pipeline.core.console import fits_terminal, is_json, report
 from milan_pipeline.evaluate.comparison import rows_of, to_blocks, to_documents, to_markdown
-from milan_pipeline.evaluate.results import find_results
+from milan_pipeline.evaluate.scores_file import find_results
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compare:
     """Show the results of probe, finetune and segment in and below FOLDERS as one table.
 
-    A row has the encoder, the stage, the seed, the metrics in per cent, the hash of all that the
-    figures depend on, and the folder; where a stage's results differ in other options, those too.
-    On a terminal that the table is too wide for, rows are written one below the other.
+    A row has the encoder, the stage, the seed, the metrics in per cent, a hash of everything that
+    the figures depend on, and the folder; and the other options in which a stage's results differ.
+    If the table is wider than the terminal, rows are written one below the other.
     """
 
     folders: tuple[str, ...] = arguments()
     out: str | None = option(
         None,
-        help="File to write the table to, too, beside printing it; default: none.",
+        help="File to write the table to, in addition to printing it; default: none.",
         role="execution",
         group="Output",
     )

@@ -1,4 +1,4 @@
-"""`milan-pipeline export`: a run's weights in the forms that others load."""
+"""`milan-pipeline export`: a run's weights in formats that other programs load."""
 
 import dataclasses
 from pathlib import Path
@@ -12,6 +12,8 @@ from milan_pipeline.errors import ConfigError, MismatchError, MissingDataError
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.training.state import CONFIG_NAME, STATE_NAME
+from stages.shared import common_options as common
+from stages.shared.dry_run import say_bytes_to_write
 
 if TYPE_CHECKING:
     from milan_pipeline.weights.run_weights import RunWeights
@@ -39,12 +41,8 @@ class Export:
     ema: bool = option(
         default=False, help="The moving average of the encoder's weights.", group="Input"
     )
-    allow_unfinished: bool = option(
-        default=False, help="Export a run that is not done.", role="execution", group="Input"
-    )
-    overwrite: bool = option(
-        default=False, help="Replace another export.", role="execution", group="Output"
-    )
+    allow_unfinished: bool = common.allow_unfinished("Export a run that is not done.")
+    overwrite: bool = common.overwrite("Replace another export.")
 
     def __post_init__(self) -> None:
         if self.ema and self.form == "official":
@@ -62,7 +60,7 @@ class Export:
 
 
 def run(config: Export) -> None:
-    """Write the files of the form and their hashes, unless they are there."""
+    """Write the files of the form and their hashes, unless that is done."""
     from milan_pipeline.storage.checksums import put_with_sums
 
     weights = _weights(config)
@@ -87,15 +85,11 @@ def dry_run(config: Export) -> None:
     _require_no_others(config, record, files)
     say(f"files to write: {', '.join(files)}", files=list(files))
     size = sum(map(len, files.values()))
-    say(
-        f"bytes to write: {bytes_text(size)}, free: {storage.free_text(config.out)}",
-        bytes_to_write=size,
-        free_bytes=storage.free_bytes(config.out),
-    )
+    say_bytes_to_write(config.out, bytes_text(size), size)
 
 
 def _weights(config: Export) -> "RunWeights":
-    """Read what the form is made of."""
+    """Read the weights that the form needs."""
     from milan_pipeline.weights.run_weights import (
         encoder_weights,
         require_finished,
@@ -152,7 +146,7 @@ def _is_done(config: Export, record: StageRecord) -> bool:
 
 
 def _require_no_others(config: Export, record: StageRecord, files: dict[str, bytes]) -> None:
-    """Refuse to write over files of other hands, above all over a run's `config.json`."""
+    """Refuse to overwrite files that export did not write, such as a run's `config.json`."""
     names = [*(() if storage.exists(record.url) else files), STATE_NAME]
     other = [name for name in names if storage.exists(storage.join(config.out, name))]
     if other:

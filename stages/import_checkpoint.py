@@ -12,6 +12,7 @@ from milan_pipeline.errors import ConfigError
 from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.training.state import CONFIG_NAME
+from stages.shared.dry_run import say_bytes_to_write
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,18 +22,18 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImportCheckpoint:
-    """Make a run of a checkpoint of MILAN's official code, to probe, export or train it further.
+    """Turn a checkpoint of MILAN's official code into a run, to probe, export or train it further.
 
-    CHECKPOINT is a .safetensors, .pth, .pt or .bin file with the official names; those of an
-    encoder alone will do for whatever needs no decoder. Sizes are read off the shapes. Positions
-    are kept as they are.
+    CHECKPOINT is a .safetensors, .pth, .pt or .bin file with the official names. An encoder alone
+    is enough for all that needs no decoder. Sizes are those of the tensors. Positions are not
+    changed.
     """
 
     checkpoint: str = argument()
     out: str = option(help="Run folder to write.", role="execution", group="Output")
     student: str | None = option(
         None,
-        help="timm name to build upon; default: the one of these sizes, else ViT-B/16's.",
+        help="timm name of the student; default: the model of these sizes, else ViT-B/16.",
         group="Student",
     )
     heads: int | None = option(
@@ -46,7 +47,7 @@ class ImportCheckpoint:
     )
     mask_ratio: float = option(
         0.75,
-        help="Share of the patches that was masked, for the record.",
+        help="Share of the patches that were masked; it is only recorded.",
         group="Objective",
         unit="share",
     )
@@ -91,7 +92,7 @@ class _Plan(NamedTuple):
 
 
 def run(config: ImportCheckpoint) -> None:
-    """Write the run folder, unless it is there."""
+    """Write the run folder, unless that is done."""
     from milan_pipeline.training.checkpoints import take_snapshot, write_checkpoint
     from milan_pipeline.training.optim import make_optimiser
     from milan_pipeline.training.run_folder import run_lock
@@ -119,23 +120,18 @@ def run(config: ImportCheckpoint) -> None:
 
 
 def dry_run(config: ImportCheckpoint) -> None:
-    """Say what the checkpoint holds and what the run would take."""
+    """Say what the checkpoint contains and how large the run would be."""
     plan = _plan(config)
     if plan.record.previous_state() == "done":
         say_nothing_to_do(config.out, "the checkpoint is imported")
         return
     size = sum(4 * tensor.numel() for tensor in plan.state.values())
     say(_summary(plan), **_facts(plan))
-    say(
-        f"bytes to write: about {bytes_text(2 * size)} at most, "
-        f"free: {storage.free_text(config.out)}",
-        bytes_to_write=2 * size,
-        free_bytes=storage.free_bytes(config.out),
-    )
+    say_bytes_to_write(config.out, f"about {bytes_text(2 * size)} at most", 2 * size)
 
 
 def _plan(config: ImportCheckpoint) -> _Plan:
-    """Read the checkpoint and settle what its student is."""
+    """Read the checkpoint and determine its student."""
     from milan_pipeline.pretrain.masking import kept_count
     from milan_pipeline.training.checkpoints import require_recorded
     from milan_pipeline.weights.files import read_weights
@@ -172,7 +168,7 @@ def _facts(plan: _Plan) -> dict[str, Any]:
 
 def _summary(plan: _Plan) -> str:
     sizes = plan.architecture.sizes
-    whole = (
+    decoder = (
         "an encoder alone, for probe and export; there is no decoder to go on from"
         if sizes.decoder is None
         else f"with its decoder, {sizes.decoder.depth} blocks of width {sizes.decoder.width}"
@@ -180,7 +176,7 @@ def _summary(plan: _Plan) -> str:
     return (
         f"{len(plan.state)} tensors, {plan.architecture.name}: {sizes.depth} blocks of width "
         f"{sizes.width}, {plan.architecture.heads} heads, {sizes.side}x{sizes.side} patches of "
-        f"{sizes.patch_size} pixels, {whole}"
+        f"{sizes.patch_size} pixels, {decoder}"
     )
 
 

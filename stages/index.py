@@ -20,13 +20,14 @@ from milan_pipeline.shards.manifest import (
 )
 from milan_pipeline.shards.sequential import index_shard
 from milan_pipeline.shards.writer import list_as_written
+from stages.shared import common_options as common
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Index:
     """Stream foreign WebDataset tars once and write their index and manifest.
 
-    URLS are tar files; `{000..127}` and `{a,b}` are expanded. Every tar is read whole, once.
+    URLS are tar files; `{000..127}` and `{a,b}` are expanded. Every tar is read once, completely.
     """
 
     urls: tuple[str, ...] = arguments()
@@ -36,17 +37,8 @@ class Index:
         group="Output",
         role="execution",
     )
-    workers: int = option(
-        2,
-        help="Threads, each reading one tar.",
-        least=0,
-        role="execution",
-        group="This machine",
-        unit="threads",
-    )
-    overwrite: bool = option(
-        default=False, help="Index listed tars again.", role="execution", group="Output"
-    )
+    workers: int = common.workers("Threads, each reading one tar.")
+    overwrite: bool = common.overwrite("Index listed tars again.")
 
     def __post_init__(self) -> None:
         require_least(self)
@@ -61,7 +53,7 @@ class Index:
 
     @property
     def names(self) -> list[str]:
-        """The shards as the manifest names them: beside it by name, elsewhere by URL."""
+        """The shards as the manifest names them: by name in its own folder, else by URL."""
         urls = dict.fromkeys(storage.expand(self.urls))
         return [
             storage.basename(url) if storage.folder_of(url) == self.folder else _absolute(url)

@@ -1,4 +1,4 @@
-"""`milan-pipeline inspect PATHS`: what a store, shards or runs hold, in a terminal or as a page."""
+"""`milan-pipeline inspect PATHS`: what a store, shards or runs contain, as text or as a page."""
 
 import dataclasses
 
@@ -8,16 +8,16 @@ from milan_pipeline.core.console import note, report
 from milan_pipeline.errors import ConfigError
 
 FOR_THE_PAGE = ("images", "targets", "originals")
-"""Options that name what only the page needs."""
+"""Options that only the page needs."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InspectOutput:
-    """Look at PATHS: a target store, target or image shards, or runs, which are compared.
+    """Show what PATHS contain: a target store, target or image shards, or runs, which are compared.
 
-    Prints what is there; with --html also writes one page that opens from disk, without network:
-    a gallery of targets with masks and nearest patches, histograms, or the curves of training.
-    Nothing that is looked at is written to.
+    Prints facts; with --html also writes one page that opens from disk, without network: a gallery
+    of targets with masks and nearest patches, histograms, or the curves of training. PATHS
+    themselves are not changed.
     """
 
     paths: tuple[str, ...] = arguments()
@@ -32,22 +32,22 @@ class InspectOutput:
     )
     targets: str | None = option(
         None,
-        help="Target store or shards of those images, best held out, for what runs predict on the "
-        "page; default: no predictions.",
+        help="Target store or shards of these images, to show what runs predict, best of images "
+        "that they were not trained on; default: no predictions.",
         group="Input",
         role="execution",
     )
     originals: str | None = option(
         None,
-        help="Target store that these targets were made of by another codec, for what the codec "
-        "lost; default: no more than can be told without.",
+        help="Target store from which these targets were transcoded, to show what the codec lost; "
+        "default: only what these targets show.",
         group="Input",
         role="execution",
     )
     results: tuple[str, ...] = option(
         (),
-        help="Folder that probe, finetune or segment wrote to, or one above, for the results of "
-        "runs; again for more; default: those within a run.",
+        help="Folder with results of probe, finetune or segment, in it or below it; repeat for "
+        "more; default: the run's own folder.",
         group="Input",
         role="execution",
     )
@@ -62,7 +62,7 @@ class InspectOutput:
     )
     seed: int = option(
         0,
-        help="Of which targets are looked at, and of masks.",
+        help="Seed of the sample of targets and of masks.",
         group="Output",
         unit="number",
         least=0,
@@ -81,7 +81,7 @@ class InspectOutput:
 
 
 def run(config: InspectOutput) -> None:
-    """Tell the facts, and write the page if one is wanted."""
+    """Print the facts, and write the page if --html is given."""
     from milan_pipeline import storage
     from milan_pipeline.core.console import short_bytes
     from milan_pipeline.report.inspection import inspect_places

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from milan_pipeline import storage
 from milan_pipeline.cli.commands import stage_command
-from milan_pipeline.cli.options import argument, option, require_least
+from milan_pipeline.cli.options import argument, count, option, require_least
 from milan_pipeline.core.console import (
     bytes_text,
     progress_bar,
@@ -32,6 +32,8 @@ from milan_pipeline.images.sources import (
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.shards.writer import Sample, list_as_written, listed_shards, write_shard
+from stages.shared import common_options as common
+from stages.shared.dry_run import say_bytes_to_write
 
 # A folder of photos holds a few files that only look like images; that alone is no reason to fail.
 STRAY_FILES = 10
@@ -55,34 +57,12 @@ class PackImages:
         group="Input",
     )
     prefix: str = option("images", help="First part of the shards' names.", group="Output")
-    samples_per_shard: int = option(
-        1000, help="Images in each shard.", least=1, group="Output", unit="images"
-    )
+    samples_per_shard: int = count(1000, "images", group="Output", help="Images in each shard.")
     shuffle: bool = option(default=True, help="Shuffle the files before packing.", group="Output")
     seed: int = option(0, help="Seed of the shuffle.", least=0, group="Output", unit="number")
-    workers: int = option(
-        2,
-        help="Threads, each writing one shard.",
-        least=0,
-        role="execution",
-        group="This machine",
-        unit="threads",
-    )
-    max_bad_fraction: float = option(
-        0.01,
-        help="Share of unreadable images that is tolerated; unless 0, ten always are.",
-        least=0,
-        most=1,
-        role="execution",
-        group="Input",
-        unit="share",
-    )
-    overwrite: bool = option(
-        default=False,
-        help="Replace shards made with other options.",
-        role="execution",
-        group="Output",
-    )
+    workers: int = common.workers("Threads, each writing one shard.")
+    max_bad_fraction: float = common.max_bad_fraction(always="ten are")
+    overwrite: bool = common.overwrite("Replace shards made with other options.")
 
     def __post_init__(self) -> None:
         require_least(self)
@@ -149,11 +129,7 @@ def dry_run(config: PackImages) -> None:
     say(f"shards to do: {len(left)}, done: {done}", shards_to_do=len(left), shards_done=done)
     say(f"images: {images}, classes: {classes}", images=images, classes=classes)
     say(f"other files left out: {len(source.ignored)}", ignored=len(source.ignored))
-    say(
-        f"bytes to write: about {bytes_text(size)}, free: {storage.free_text(config.dest)}",
-        bytes_to_write=size,
-        free_bytes=storage.free_bytes(config.dest),
-    )
+    say_bytes_to_write(config.dest, f"about {bytes_text(size)}", size)
 
 
 def _source(config: PackImages) -> Source:

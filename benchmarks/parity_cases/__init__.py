@@ -1,1 +1,1 @@
-"""What is done to replay a recorded case: a module a kind; see `benchmarks.parity`."""
+"""Replays recorded cases, with one module for each kind; see `benchmarks.parity`."""

@@ -1,4 +1,4 @@
-"""A recorded case, and how far ours is from it."""
+"""A recorded case, and our deviations from it."""
 
 import json
 import re
@@ -43,17 +43,17 @@ class Case(NamedTuple):
 
     @property
     def io(self) -> dict[str, Tensor]:
-        """What goes in."""
+        """The inputs."""
         return self.tensors["io"]
 
     @property
     def out(self) -> dict[str, Tensor]:
-        """What was recorded on the way."""
+        """What was recorded during training."""
         return self.tensors["out"]
 
     @property
     def final(self) -> dict[str, Tensor]:
-        """What `state` had become at the end."""
+        """The weights at the end."""
         return self.tensors["final"]
 
     @property
@@ -63,10 +63,10 @@ class Case(NamedTuple):
         return settings
 
     def tolerance(self, name: str) -> float:
-        """Return what the case allows of a name.
+        """Return the tolerance of a name.
 
-        It says so in a sentence of `tolerances`, whose last number in scientific notation counts;
-        "equal", without one, is 0.
+        It is the last number in scientific notation in the name's sentence in `tolerances`; "equal"
+        without such a number is 0.
 
         Raises:
             DataError: it says neither.
@@ -82,7 +82,7 @@ class Case(NamedTuple):
         return float(numbers[-1]) if numbers else 0.0
 
     def require(self, **wanted: Any) -> None:
-        """Refuse a case with a setting that our code does not have.
+        """Refuse a case whose settings our code does not have.
 
         Raises:
             DataError: one of them is another.
@@ -127,7 +127,7 @@ def largest(what: str, official: Tensor, ours: Tensor, tolerance: float) -> Devi
 def most_relative(what: str, official: Tensor, ours: Tensor, tolerance: float) -> Deviation:
     """Compare two tensors where they differ most as a share of the official value.
 
-    Where that is 0, ours must be.
+    Where the official value is 0, ours must be 0.
     """
     _require_shape(what, official, ours)
     theirs, own = official.double().flatten(), ours.double().flatten()
@@ -139,7 +139,7 @@ def most_relative(what: str, official: Tensor, ours: Tensor, tolerance: float) -
 
 
 def moved(what: str, start: Tensor, official: Tensor, ours: Tensor, tolerance: float) -> Deviation:
-    """Compare where a tensor has got to, as a share of the way that it officially went."""
+    """Compare a tensor's value after training, relative to its official change."""
     _require_shape(what, official, ours)
     way, own = (float((t.double() - start.double()).norm()) for t in (official, ours))
     missed = float((ours.double() - official.double()).norm())

@@ -1,7 +1,7 @@
 """Fine-tuning: the real `Trainer` and `Classification` on the case's own batches.
 
-Replaced is only what comes in: batches are those of the case, and where it has pixels that are
-normalised, or targets that are mixed, they are left as they are.
+Only the input is replaced: batches are those of the case. Where the case has normalised pixels or
+mixed targets, they are not normalised or mixed again.
 
 Legend: T micro batches, B images in one, S optimiser steps, Y classes, E width.
 """
@@ -34,7 +34,7 @@ OFFICIAL_ADAMW = {"betas": [0.9, 0.999], "eps": 1e-8, "amsgrad": False}
 
 
 class Watched(Classification):
-    """Our task, which keeps what each step does and what the case has mixed already.
+    """Our task, which records each step and does not mix what the case has mixed already.
 
     Attributes:
         losses: of each micro batch.
@@ -51,7 +51,7 @@ class Watched(Classification):
         self.norms: list[Tensor] = []
 
     def optimiser(self) -> torch.optim.Optimizer:
-        """Return ours, noting its steps; a case of other moments than the official gets them."""
+        """Return ours, with the case's moments if they are others, and record its steps."""
         optimiser = super().optimiser()
         if self._adamw != OFFICIAL_ADAMW:
             for group in optimiser.param_groups:
@@ -60,7 +60,7 @@ class Watched(Classification):
         return optimiser
 
     def loss(self, replica: nn.Module, data: LabelledBatch, part: slice, step: int) -> Tensor:
-        """Return ours, and note it."""
+        """Return ours, and record it."""
         loss = super().loss(replica, data, part, step)
         self.losses.append(loss.detach())
         return loss
@@ -73,12 +73,12 @@ class Watched(Classification):
         self.norms.append(nn.utils.get_total_norm(gradients))
 
     def _mixed(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix nothing that comes mixed: then `labels_B` are soft targets, (B, Y)."""
+        """Do not mix again; then `labels_B` are soft targets, (B, Y)."""
         return (images_BCHW, labels_B) if self._is_mixed else super()._mixed(images_BCHW, labels_B)
 
 
 def compare(case: Case) -> Iterator[Deviation]:
-    """Yield a deviation for rates, losses, gradients, test logits and every parameter's way.
+    """Yield a deviation for rates, losses, gradients, test logits and every parameter's change.
 
     Raises:
         MilanError: the case's sizes do not fit each other or its weights.
@@ -101,7 +101,7 @@ def compare(case: Case) -> Iterator[Deviation]:
 
 
 def _classifier(case: Case) -> nn.Module:
-    """Make our classifier of an encoder in the case's sizes, and give it the case's weights."""
+    """Make our classifier with an encoder of the case's sizes, and load the case's weights."""
     config = case.values["config"]
     if config.get("layer_norm_eps", EPS) != EPS:
         raise DataError(f"the case's norms have eps {config['layer_norm_eps']}, ours {EPS} alone")
@@ -205,7 +205,7 @@ def _rates(case: Case, task: Watched) -> Iterator[Deviation]:
 
 
 def _ways(case: Case, model: nn.Module) -> Iterator[Deviation]:
-    """Compare where each parameter ended; key biases apart, whose gradient is rounding."""
+    """Compare each parameter at the end; key biases separately, as their gradient is rounding."""
     own: dict[str, Any] = dict(model.named_parameters())
     for name, official in case.final.items():
         start, ours = case.state[name], own[name].detach()

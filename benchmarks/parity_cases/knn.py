@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.parity_cases.case import Case, Deviation, most_relative
-from milan_pipeline.evaluate.probe.classifiers import knn_answers, knn_votes, per_cent
+from milan_pipeline.evaluate.accuracies import accuracy
+from milan_pipeline.evaluate.probe.classifiers import knn_answers, knn_votes
 
 TOP = 5
 
@@ -34,13 +35,13 @@ def compare(case: Case) -> Iterator[Deviation]:
         official_NY = case.out[f"votes_{k}"]
         own_NY = torch.zeros_like(official_NY)
         own_NY[:, classes] = torch.cat([chunk[k] for chunk in chunks])
-        # They may be scaled, all alike.
+        # All of them may be scaled by the same factor.
         scaled_NY = own_NY.double() * (official_NY.double().sum() / own_NY.double().sum())
         yield most_relative(f"votes of {k}", official_NY, scaled_NY, case.tolerance("votes"))
 
         results = case.values["results"][str(k)]
         found = {
-            "top1": per_cent(answers[k], labels_N),
+            "top1": accuracy(answers[k], labels_N),
             "top5_with_a_vote": _top5(own_NY, case.io["test_labels"]),
         }
         for name in [name for name in found if name in results]:
@@ -50,7 +51,7 @@ def compare(case: Case) -> Iterator[Deviation]:
 
 
 def _top5(votes_NY: Tensor, labels_N: Tensor) -> float:
-    """Return in how many samples, in per cent, the label is among the five that got most votes."""
+    """Return for how many samples, in per cent, the label is among the five with the most votes."""
     votes, classes = votes_NY.topk(min(TOP, votes_NY.shape[1]), dim=1)
     hits_N = ((classes == labels_N[:, None]) & (votes > 0)).any(dim=1)
     return 100 * float(hits_N.double().mean())

@@ -26,7 +26,7 @@ def compare(case: Case) -> Iterator[Deviation]:
     """Yield a deviation for rates, losses, test logits, momentum and everything that has moved.
 
     Raises:
-        DataError: the case has what our protocol has not: weight decay, accumulation.
+        DataError: the case has weight decay or accumulation, which our protocol does not have.
     """
     case.require(weight_decay=0.0, accum_iter=1, min_lr=0.0)
     settings = case.settings
@@ -75,13 +75,13 @@ def _model(case: Case) -> nn.Sequential:
 
 
 def _rate_of(optimiser: torch.optim.Optimizer) -> float:
-    """Return the rate that all groups have; NaN, which nothing is equal to, if they differ."""
+    """Return the rate that all groups have; NaN if they differ."""
     rates = {group["lr"] for group in optimiser.param_groups}
     return float(rates.pop()) if len(rates) == 1 else float("nan")
 
 
 def _ends(case: Case, model: nn.Sequential) -> Iterator[Deviation]:
-    """Compare the classifier's weights and statistics with where they officially ended."""
+    """Compare the classifier's weights and statistics with the official ones at the end."""
     own = model.state_dict()
     for name, official in case.final.items():
         ours = own[name.removeprefix("head.")].detach()

@@ -18,7 +18,7 @@ GREY = [0.5] * 3
 
 
 def compare(case: Case) -> Iterator[Deviation]:
-    """Yield two deviations for each table: loaded for another size, and seen by a segmenter."""
+    """Yield two deviations for each table: loaded for another size, and used by a segmenter."""
     side, prefix = case.settings["grid"], case.settings["prefix_tokens"]
     allowed = case.tolerance("out")
     for name, official in case.out.items():

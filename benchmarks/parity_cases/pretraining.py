@@ -1,10 +1,9 @@
 """One pretraining step: mask, positions, predictions, loss and the norms of all gradients.
 
 A key bias shifts all logits of a query alike, so softmax ignores it and its true gradient is zero.
-It never stands alone here: the official parameters hold it together with the value bias (`qkv`,
-`kv`), whose gradient is not zero, and a norm is compared whole. In general a recorded norm below
-`NOISE` of the largest is the rounding of fp32 sums rather than a number to be reproduced: ours
-must then merely be as small.
+In the official parameters it is one tensor with the value bias (`qkv`, `kv`), whose gradient is not
+zero, and the norm of the whole tensor is compared. If a recorded norm is below `NOISE` of the
+largest, it is only the rounding of fp32 sums: then ours need not equal it, only be as small.
 """
 
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import torch
 
 from benchmarks.parity_cases.case import Case, Deviation, largest
 from milan_pipeline.models.decoder import PromptingDecoder
-from milan_pipeline.models.layers import sincos_positions
+from milan_pipeline.models.positions import sincos_positions
 from milan_pipeline.models.student import Student, in_grid_order, patchify
 from milan_pipeline.models.vit import build_encoder
 from milan_pipeline.pretrain.losses import cosine_loss

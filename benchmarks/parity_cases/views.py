@@ -19,7 +19,7 @@ def compare(case: Case) -> Iterator[Deviation]:
 
     Raises:
         BadImageError: it cannot be decoded.
-        DataError: the case resizes otherwise.
+        DataError: the case resizes in another way.
     """
     case.require(interpolation=INTERPOLATION)
     size, crop_pct = case.settings["input_size"], _crop_pct(case)
@@ -40,7 +40,7 @@ def compare(case: Case) -> Iterator[Deviation]:
 
 
 def _crop_pct(case: Case) -> float:
-    """Return our default, unless the case resizes otherwise: then what comes to its size."""
+    """Return our default; if the case resizes to another size, the share that gives that size."""
     size, resize = case.settings["input_size"], case.settings["resize"]
     usual = default_crop_pct(size)
     return usual if int(size / usual) == resize else float(size / (resize + 0.5))

@@ -1,19 +1,19 @@
 """A stage's command: its options in groups, an example, and how much it prints."""
 
 import dataclasses
+import importlib
 import types
 import typing
 from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from milan_pipeline.cli.options import GROUPS
-from milan_pipeline.cli.recipes import STAGES_GROUP, Borrowed, config_file_option, stage_names
+from milan_pipeline.cli.recipes import Borrowed, config_file_option
 from milan_pipeline.core.console import Verbosity, output
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.core.interrupts import stop_request
 
 ConfigT = TypeVar("ConfigT")
 GENERAL = GROUPS[-1]
@@ -144,43 +144,26 @@ def stage_command(
     )
 
 
-def run_stage(stage: str, **options: Any) -> None:
-    """Run a stage as its command line would, but raise what is wrong.
+def lazily(target: str, *, stoppable: bool = False) -> Callable[[Any], None]:
+    """Return a function that imports another one when it is called, and calls that.
+
+    So a command loads torch only when it runs, and not for `--help`.
 
     Args:
-        stage: the command, such as "pretrain".
-        options: by the names of the command line, with `_` for `-`: strings, numbers, paths, lists
-            where an option may be repeated, truth values of flags (`dry_run=True`); None leaves an
-            option at its default.
-
-    Raises:
-        ConfigError: there is no such stage or option, or its value is none that it takes.
-        MilanError: whatever the stage finds wrong.
+        target: MODULE:FUNCTION, which takes the configuration.
+        stoppable: whether it also takes a `StopRequest`, which stop signals set.
     """
-    entries = entry_points(group=STAGES_GROUP, name=stage)
-    if not entries:
-        raise ConfigError(f"there is no stage {stage!r}; take one of {', '.join(stage_names())}")
-    command: click.Command = next(iter(entries)).load()
-    try:
-        command.main(args=list(_words(command, options)), prog_name=stage, standalone_mode=False)
-    except click.ClickException as error:
-        raise ConfigError(f"{stage}: {error.format_message()}") from error
 
+    def call(config: Any) -> None:
+        module, _, name = target.partition(":")
+        function = getattr(importlib.import_module(module), name)
+        if stoppable:
+            with stop_request() as stop:
+                function(config, stop)
+        else:
+            function(config)
 
-def _words(command: click.Command, options: dict[str, Any]) -> Iterator[str]:
-    """Yield the words of a command line with these options, then those of its arguments."""
-    arguments = {each.name for each in command.params if isinstance(each, click.Argument)}
-    for name, value in sorted(options.items(), key=lambda item: item[0] in arguments):
-        flag = f"--{name.replace('_', '-')}"
-        for each in value if isinstance(value, list | tuple) else [value]:
-            if each is None:
-                continue
-            if isinstance(each, bool):
-                yield flag if each else f"--no-{flag[2:]}"
-            elif name in arguments:
-                yield str(each)
-            else:
-                yield f"{flag}={each}"
+    return call
 
 
 def general_options(*, dry_run: bool) -> Iterator[click.Option]:

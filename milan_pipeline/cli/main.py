@@ -9,7 +9,7 @@ from click.shell_completion import get_completion_class
 
 from milan_pipeline.cli.recipes import STAGES_GROUP, in_pipeline_order, stage_names
 from milan_pipeline.core.interrupts import EXIT_INTERRUPTED
-from milan_pipeline.errors import ConfigError, InterruptedRunError, MilanError
+from milan_pipeline.errors import ConfigError, InterruptedRunError, MilanError, reason_of
 
 PROGRAM = "milan-pipeline"
 COMPLETION = "_MILAN_PIPELINE_COMPLETE"
@@ -103,7 +103,7 @@ def exit_with(command: click.Command, words: list[str], name: str) -> None:
 def _report(error: Exception, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
-    reason = " ".join(str(error).split())
+    reason = reason_of(error)
     if isinstance(error, InterruptedRunError):
         click.echo(f"Interrupted: {reason}", err=True)
         return EXIT_INTERRUPTED

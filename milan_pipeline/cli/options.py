@@ -47,6 +47,11 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def count(default: Any, unit: str, *, group: str, help: str, role: Role = "content") -> Any:  # noqa: A002
+    """Declare an option that is a number of things, at least 1; see `option`."""
+    return option(default, help=help, group=group, unit=unit, least=1, role=role)
+
+
 def argument(*, role: Role = "execution") -> Any:
     """Declare a configuration field that is also a positional argument of the command."""
     return dataclasses.field(metadata={"kind": "argument", "role": role})

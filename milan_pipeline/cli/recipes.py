@@ -15,7 +15,7 @@ import click
 import yaml
 from click.shell_completion import CompletionItem
 
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.errors import ConfigError, reason_of
 
 PACKAGE = "workflows.recipes"
 """The package whose data the installed recipes are; it is not imported."""
@@ -68,7 +68,7 @@ def read_yaml(path: Path) -> dict[Any, Any]:
         document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     # A date that does not exist is a ValueError, as what is no UTF-8 is.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         raise ConfigError(f"{path} is not plain YAML ({reason}); correct it") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}); give another") from error

@@ -8,6 +8,7 @@ for all parts, whatever is done already, so the parts need not communicate. A pa
 again must have the same N as before.
 """
 
+import abc
 import dataclasses
 import re
 from collections.abc import Sequence
@@ -20,9 +21,10 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
-class Work(Generic[ItemT, ResultT]):
+class Work(abc.ABC, Generic[ItemT, ResultT]):
     """Work that a process has begun; it does items, perhaps in several threads at once."""
 
+    @abc.abstractmethod
     def do(self, item: ItemT, stop: StopRequest) -> ResultT:
         """Do an item; the same item gives the same bytes in every process.
 
@@ -30,7 +32,6 @@ class Work(Generic[ItemT, ResultT]):
             InterruptedRunError: a stop was asked for.
             StorageError: a store cannot be read or written, which may be temporary.
         """
-        raise NotImplementedError
 
     def end(self, state: str) -> None:
         """End the work, after its last item; `state` is "done" or "interrupted"."""

@@ -69,6 +69,15 @@ class World:
         """Return when every process has called this."""
         self.most(0)
 
+    @contextlib.contextmanager
+    def first_process_first(self) -> Iterator[None]:
+        """Run the block in the first process, then in the others, which find what it wrote."""
+        if not self.leads:
+            self.wait_for_all()
+        yield
+        if self.leads:
+            self.wait_for_all()
+
 
 def local_device(device: torch.device) -> torch.device:
     """Return this process's own GPU of a machine, by LOCAL_RANK; other devices stay as they are.

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from milan_pipeline.codecs.interface import Attempt, Codec, Encoded
-from milan_pipeline.codecs.spec import CodecSpec
+from milan_pipeline.codecs.registry import CodecSpec
 from milan_pipeline.codecs.spectrum import directions
 from milan_pipeline.errors import DataError
 

@@ -23,7 +23,7 @@ from milan_pipeline.codecs.components import (
     most_components,
     nearest,
 )
-from milan_pipeline.codecs.spec import CodecSpec
+from milan_pipeline.codecs.registry import CodecSpec
 from milan_pipeline.codecs.spectrum import directions, fill_water, spectrum_of
 from milan_pipeline.errors import DataError
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from milan_pipeline.codecs.spec import CodecSpec
+from milan_pipeline.codecs.registry import CodecSpec
 from milan_pipeline.errors import DataError
 
 
@@ -52,7 +52,7 @@ class Codec(Protocol):
 
     def parameters(self) -> dict[str, Any]:
         """Return what the identity records, the hash of fitted arrays included."""
-        ...
+        return self.spec.parameters()
 
     def try_encode(self, tokens_nND: torch.Tensor) -> Attempt:
         """Encode float tokens without waiting for the device.

@@ -10,12 +10,11 @@ Legend: n samples, b samples of a block, N tokens (CLS first), D target width.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 
 from milan_pipeline.codecs.interface import Attempt, Codec, Encoded
-from milan_pipeline.codecs.spec import CodecSpec
+from milan_pipeline.codecs.registry import CodecSpec
 from milan_pipeline.errors import DataError
 
 FLOAT16_MAX = 65504.0
@@ -28,10 +27,6 @@ class Float16(Codec):
     """Half precision, two bytes a component."""
 
     spec = CodecSpec(name="float16")
-
-    def parameters(self) -> dict[str, Any]:
-        """Return what the identity records."""
-        return self.spec.parameters()
 
     def try_encode(self, tokens_nND: torch.Tensor) -> Attempt:
         """Round to half precision."""
@@ -56,10 +51,6 @@ class BFloat16(Codec):
 
     spec = CodecSpec(name="bfloat16")
 
-    def parameters(self) -> dict[str, Any]:
-        """Return what the identity records."""
-        return self.spec.parameters()
-
     def try_encode(self, tokens_nND: torch.Tensor) -> Attempt:
         """Round to bfloat16; a component that rounds to infinity does not fit."""
         half_nND = tokens_nND.to(torch.bfloat16)
@@ -82,10 +73,6 @@ class Int8(Codec):
     """One byte a component, uniformly quantised with one float16 scale a token."""
 
     spec = CodecSpec(name="int8")
-
-    def parameters(self) -> dict[str, Any]:
-        """Return what the identity records."""
-        return self.spec.parameters()
 
     def try_encode(self, tokens_nND: torch.Tensor) -> Attempt:
         """Divide each token by its scale (its largest component over 127) and round."""

@@ -1,57 +1,183 @@
-"""Make codecs from names and from recorded parameters."""
+"""A codec by name and options: everything that is known before it is fitted.
 
+Codecs of less than a byte a component store directions, since the loss normalises targets: a
+decoded token has nearly the direction of the original, and a length near 1.
+"""
+
+import dataclasses
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from milan_pipeline.codecs.components import (
-    Arrays,
-    ComponentCodec,
-    TransformCodec,
-    VectorCodec,
-    hash_of,
-)
-from milan_pipeline.codecs.interface import Codec
-from milan_pipeline.codecs.plain import BFloat16, Float16, Int8
-from milan_pipeline.codecs.spec import parse_codec, spec_of
+import numpy as np
+
 from milan_pipeline.errors import ConfigError, DataError
 
-PLAIN: dict[str, type[Float16] | type[BFloat16] | type[Int8]] = {
-    "float16": Float16,
-    "bfloat16": BFloat16,
-    "int8": Int8,
+
+class CodecKind(NamedTuple):
+    """What a name stands for.
+
+    Attributes:
+        code_type: numpy's type of the codes; bfloat16 is stored as uint16, as numpy lacks it.
+        fitted: whether the codec has arrays that are fitted to a sample of the targets.
+        home: module in `codecs` and class, which `build` imports.
+    """
+
+    code_type: str
+    fitted: bool
+    home: str
+
+
+CODECS = {
+    "float16": CodecKind("<f2", fitted=False, home="plain:Float16"),
+    "bfloat16": CodecKind("<u2", fitted=False, home="plain:BFloat16"),
+    "int8": CodecKind("i1", fitted=False, home="plain:Int8"),
+    "transform": CodecKind("u1", fitted=True, home="components:TransformCodec"),
+    "vector": CodecKind("u1", fitted=True, home="components:VectorCodec"),
 }
-FITTED: dict[str, type[ComponentCodec]] = {"transform": TransformCodec, "vector": VectorCodec}
+"""All codecs by name."""
+PLAIN = tuple(name for name, kind in CODECS.items() if not kind.fitted)
+FITTED = tuple(name for name, kind in CODECS.items() if kind.fitted)
+LEVELS = {"high": "vector:ratio=12", "compact": "vector:ratio=24", "tiny": "vector:ratio=60"}
+FORMAT_VERSION = 1
+"""Version of the fitted codecs' format."""
+FLOAT16_BYTES = 2
+LEAST_BYTES = 2
+UNFITTED = "0" * 64
+"""Stands for the hash of arrays that are not fitted yet."""
+OPTION = re.compile(r"(bytes|ratio)=(\d+(?:\.\d+)?)")
+CODEC_CHOICES = (
+    f"{', '.join(PLAIN)}; high, compact or tiny, which are 12, 24 and 60 times smaller than "
+    "float16; or vector or transform with :bytes=N, bytes a token, or :ratio=X to float16"
+)
+CHOICES = f"{', '.join([*PLAIN, *LEVELS])}, vector:bytes=N or transform:bytes=N"
 
 
-def make_codec(text: str) -> Codec:
-    """Return the codec for a value of `--codec` that needs no fitting.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodecSpec:
+    """A codec by its options.
+
+    Attributes:
+        name: a key of `CODECS`.
+        token_bytes: bytes a token of a fitted codec; None while only the ratio is known.
+        ratio: how many times smaller than float16 a fitted codec is, if that was given.
+    """
+
+    name: str
+    token_bytes: int | None = None
+    ratio: float | None = None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the codes."""
+        return np.dtype(CODECS[self.name].code_type)
+
+    @property
+    def has_scale(self) -> bool:
+        """Whether each token has a float16 scale beside its codes."""
+        return self.name == "int8"
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether the codec has arrays that are fitted to a sample of the targets."""
+        return CODECS[self.name].fitted
+
+    @property
+    def prior_dtype(self) -> np.dtype[Any]:
+        """Type of the stored mask prior: float32, or uint8 codes (`interface.encode_prior`)."""
+        return np.dtype(np.uint8 if self.needs_fit else np.float32)
+
+    def for_width(self, width: int) -> "CodecSpec":
+        """Return the codec with its bytes a token for targets of width D.
+
+        Raises:
+            ConfigError: these are more bytes than int8 takes.
+        """
+        if not self.needs_fit:
+            return self
+        size = self.token_bytes
+        if size is None:
+            assert self.ratio is not None  # noqa: S101 - parse_codec gives one of the two
+            size = max(LEAST_BYTES, int(FLOAT16_BYTES * width / self.ratio))
+        if size > width:
+            raise ConfigError(
+                f"--codec {self.name}:bytes={size} is more than int8 takes for targets of width "
+                f"{width}; give at most {width}, or --codec int8"
+            )
+        return CodecSpec(name=self.name, token_bytes=size)
+
+    def code_width(self, width: int) -> int:
+        """Return C for targets of width D."""
+        return self.for_width(width).token_bytes or width
+
+    def payload_bytes(self, width: int) -> int:
+        """Return the bytes of one token, its scale included."""
+        return self.code_width(width) * self.dtype.itemsize + FLOAT16_BYTES * self.has_scale
+
+    def parameters(self, arrays: str = UNFITTED) -> dict[str, Any]:
+        """Return what the identity records.
+
+        Args:
+            arrays: hash of the fitted arrays, if the codec has any.
+        """
+        if not self.needs_fit:
+            return {"name": self.name}
+        return {
+            "name": self.name,
+            "version": FORMAT_VERSION,
+            "bytes": self.token_bytes,
+            "prior": "log8",
+            "arrays": arrays,
+        }
+
+
+def parse_codec(text: str) -> CodecSpec:
+    """Parse the value of `--codec`: a level, or a name with `:bytes=N` (a token) or `:ratio=X`.
 
     Raises:
-        ConfigError: there is no such codec, or it must be fitted.
+        ConfigError: there is no such codec, or an option is missing or wrong.
     """
-    spec = parse_codec(text)
-    if spec.needs_fit:
-        raise ConfigError(f"--codec {text} must be fitted to targets first; give float16 or int8")
-    return PLAIN[spec.name]()
-
-
-def codec_of(parameters: Mapping[str, Any], arrays: Arrays | None = None) -> Codec:
-    """Rebuild the codec that an identity records.
-
-    Args:
-        parameters: what the identity records.
-        arrays: the arrays of a fitted codec.
-
-    Raises:
-        DataError: this version does not know the codec, or the arrays are not those of the
-            identity.
-    """
-    spec = spec_of(parameters)
-    if not spec.needs_fit:
-        return PLAIN[spec.name]()
-    if arrays is None or hash_of(arrays) != parameters["arrays"]:
-        raise DataError(
-            f"the arrays of the codec {spec.name} are missing or are not those that the targets "
-            "were stored with; copy the targets again, codec included, or make them again"
+    name, _, given = LEVELS.get(text, text).partition(":")
+    option = OPTION.fullmatch(given)
+    if name not in CODECS or (given and not option):
+        raise ConfigError(f"--codec {text!r} is unknown; choose one of {CHOICES}")
+    if name not in FITTED:
+        if given:
+            raise ConfigError(f"--codec {text!r}: {name} takes no options; give --codec {name}")
+        return CodecSpec(name=name)
+    if option is None:
+        raise ConfigError(
+            f"--codec {text!r} does not say how small; give {name}:bytes=N, in bytes a token, or "
+            f"{name}:ratio=X, in times smaller than float16"
         )
-    return FITTED[spec.name](spec, arrays)
+    value = float(option[2])
+    if option[1] == "ratio":
+        if not 2 <= value <= 1000:
+            raise ConfigError(f"--codec {text!r} is not within 2 to 1000; give a ratio that is")
+        return CodecSpec(name=name, ratio=value)
+    if value != int(value) or value < LEAST_BYTES:
+        raise ConfigError(f"--codec {text!r} takes whole bytes, at least {LEAST_BYTES}; give those")
+    return CodecSpec(name=name, token_bytes=int(value))
+
+
+def spec_of(parameters: Mapping[str, Any]) -> CodecSpec:
+    """Rebuild the spec from the codec's part of an identity.
+
+    Raises:
+        DataError: this program does not know the codec, or not this version of its format.
+    """
+    name, version = str(parameters.get("name")), parameters.get("version")
+    if name in CODECS and isinstance(version, int) and version > FORMAT_VERSION:
+        raise DataError(
+            f"targets are stored with the codec {name} in its format version {version}, this "
+            f"program reads {FORMAT_VERSION}; use a newer milan-pipeline"
+        )
+    if name in CODECS:
+        size = parameters.get("bytes")
+        spec = CodecSpec(name=name, token_bytes=size if isinstance(size, int) else None)
+        if spec.parameters(str(parameters.get("arrays"))) == parameters:
+            return spec
+    raise DataError(
+        f"targets are stored with the codec {dict(parameters)!r}, which this version does not "
+        "know; use the version that wrote them"
+    )

@@ -1,10 +1,10 @@
 """What a command prints: its summary or report on standard output, all else on standard error.
 
-    by default    summary lines or the report; beside them notes, warnings and progress bars
-    --quiet       the report of a command that reports; beside it errors
+    by default    summary lines or the report; also notes, warnings and progress bars
+    --quiet       the report of a command that reports; also errors
     --verbose     also what is done to each unit and shard, by Python's logging
     --debug       also what is read and written, and the traceback of an error
-    --json        one JSON document on standard output, and beside it the lines, unless --quiet
+    --json        one JSON document on standard output; also the lines, unless --quiet
 
 Only stages print, and only by the functions here. The library logs by
 `logging.getLogger(__name__)`: a record of level NOTE or WARNING is printed as by `note` and
@@ -218,6 +218,18 @@ def short_bytes(size: float) -> str:
 def bytes_text(size: int) -> str:
     """Return a size exactly and in a rounded unit: "1312345678 (1.31 GB)"."""
     return f"{size}" if size < 1000 else f"{size} ({short_bytes(size)})"
+
+
+def named_lines(pairs: Iterable[tuple[str, str]], *, width: int = 0) -> list[str]:
+    """Return a line for each name and value, values below each other; empty ones are left out.
+
+    Args:
+        pairs: names and values.
+        width: of the names, at least.
+    """
+    kept = [(name, value) for name, value in pairs if value]
+    width = max([width, *(len(name) for name, _ in kept)])
+    return [f"{name:<{width}}  {value}" for name, value in kept]
 
 
 def aligned(rows: Sequence[Sequence[str]], *, gap: int = 3) -> list[str]:

@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.errors import ConfigError, reason_of
 
 # Of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -33,7 +33,7 @@ def pick_device(name: str, number: int | None = None) -> torch.device:
         else:
             torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error)[:200]
         raise ConfigError(f"--device {name!r} cannot be used ({reason}); try cpu") from error
     return device
 

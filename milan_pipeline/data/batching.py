@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 class Keyed(Protocol):
-    """What every batch has besides its tensors."""
+    """What every batch has, apart from its tensors."""
 
     @property
     def keys(self) -> list[str]:

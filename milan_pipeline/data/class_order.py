@@ -1,4 +1,4 @@
-"""Whether samples come sorted by class: told while shards are indexed, and before a run learns."""
+"""Warns of samples that are sorted by class, when shards are indexed and before a run trains."""
 
 import logging
 import threading
@@ -53,9 +53,9 @@ class ClassOrder:
         if self._counts.total() > MIXED and self.is_sorted:
             logger.warning(
                 "the tars of %s are sorted by class, and training mixes %d samples at a time "
-                "unless told otherwise, so that its batches would have few classes; unpack them "
-                "and let `milan-pipeline pack-images` shuffle, or train with more --lanes and a "
-                "larger --shuffle-block",
+                "unless options say otherwise, so that its batches would have few classes; unpack "
+                "them and let `milan-pipeline pack-images` shuffle, or train with more --lanes and "
+                "a larger --shuffle-block",
                 folder,
                 MIXED,
             )

@@ -15,7 +15,8 @@ from PIL import Image
 
 from milan_pipeline import storage
 from milan_pipeline.cluster.world import World
-from milan_pipeline.data.labelled_sources import scan_folder, scan_shards
+from milan_pipeline.data.labelled_shards import labelled_shards
+from milan_pipeline.data.labelled_sources import scan_folder
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.images.decode import decode_rgb
 from milan_pipeline.shards.cache import CacheConfig
@@ -181,7 +182,7 @@ def open_labelled(
     """
     if storage.exists(storage.join(place, MANIFEST_NAME)):
         manifest = load_manifest(place, kind="images")
-        shards = scan_shards(manifest, kind=kind, scans=scans)
+        shards = labelled_shards(manifest, kind=kind, scans=scans)
         classes = tuple(manifest.common.get("classes", ()))
         table = LabelledTable(parts=shards, kind=kind, classes=classes, source=manifest.sha256)
     else:

@@ -1,31 +1,17 @@
-"""Labelled samples of a folder of image files, or of image shards.
-
-A folder has one sub-folder for each class, or masks beside its images. Shards are scanned for
-labels: each shard is read once from end to end, and its hash is checked.
-"""
+"""Labelled samples of a folder of image files: one sub-folder a class, or masks beside images."""
 
 import dataclasses
-import hashlib
-import io
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
 from milan_pipeline import storage
-from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.keyed_random import keyed_generator
-from milan_pipeline.core.threads import ordered_map
-from milan_pipeline.errors import ConfigError, DataError
-from milan_pipeline.images.sources import IMAGE_EXTENSIONS, find_source, masks_of
-from milan_pipeline.shards.cache import ShardFile
-from milan_pipeline.shards.manifest import Manifest, Shard
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.images.sources import find_source, masks_of
 from milan_pipeline.shards.random_access import Read
-from milan_pipeline.shards.sequential import scan_shard
-from milan_pipeline.shards.writer import Sample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,155 +98,3 @@ def _masks_folder(root: Path) -> Path:
         )
     at = len(parts) - 1 - parts[::-1].index("images")
     return Path(*parts[:at], "annotations", *parts[at + 1 :])
-
-
-MASK_EXTENSIONS = ("mask.png", "seg.png")
-SCAN_THREADS = 8
-PLACE = ("offset", "length", "xxh3")
-NO_PLACE = (0, 0, 0)
-
-
-@dataclasses.dataclass(frozen=True)
-class ShardPart:
-    """The labelled samples of an image shard; `rows` come from `scan_shards`."""
-
-    file: ShardFile
-    rows: NDArray[np.void]
-
-    @property
-    def url(self) -> str:
-        """Where the shard lies."""
-        return self.file.url
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """The class numbers."""
-        labels: NDArray[np.int64] = self.rows["label"]
-        return labels
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def key(self, row: int) -> str:
-        """Return a sample's key."""
-        key: bytes = self.rows["key"][row]
-        return key.decode()
-
-    def image(self, row: int, read: Read) -> bytes:
-        """Read a sample's image, checked by its hash."""
-        return read(self.file, *(int(self.rows[f"image_{name}"][row]) for name in PLACE))
-
-    def mask(self, row: int, read: Read) -> bytes:
-        """Read a sample's mask, checked by its hash."""
-        return read(self.file, *(int(self.rows[f"mask_{name}"][row]) for name in PLACE))
-
-    def take(self, rows_n: NDArray[np.int64]) -> "ShardPart":
-        """Return the part with only these samples."""
-        return ShardPart(self.file, self.rows[rows_n])
-
-    def shuffled(self, seed: int) -> "ShardPart":
-        """Return the part as it is, since samples of a tar are read fastest in their own order."""
-        del seed
-        return self
-
-
-def scan_shards(manifest: Manifest, *, kind: str, scans: Path | None) -> list[ShardPart]:
-    """Find the labels of all shards: read each once from end to end, and check its hash.
-
-    Args:
-        manifest: of image shards.
-        kind: "class" or "mask"; a sample without its own label is an error.
-        scans: folder that keeps the labels found, for the next time.
-
-    Raises:
-        DataError: a shard is not the one that the manifest lists, or a sample has no label.
-    """
-
-    def scanned(shard: Shard) -> ShardPart:
-        file = ShardFile(manifest.url_of(shard), shard.bytes, shard.sha256)
-        name = hashlib.sha256(f"{kind} {shard.sha256}".encode()).hexdigest()[:32]
-        stored = None if scans is None else _stored_rows(scans, name)
-        if stored is not None:
-            return ShardPart(file, stored)
-        rows = _rows(_labelled_rows(manifest, shard, kind))
-        if scans is not None:
-            _store_rows(scans, name, rows)
-        return ShardPart(file, rows)
-
-    parts = []
-    scans_done = ordered_map(scanned, manifest.shards, workers=SCAN_THREADS, ahead=2 * SCAN_THREADS)
-    with progress_bar("labels", total=manifest.samples) as bar:
-        for part in scans_done:
-            parts.append(part)
-            bar.update(len(part))
-    return parts
-
-
-def _labelled_rows(manifest: Manifest, shard: Shard, kind: str) -> Iterator[tuple[Any, ...]]:
-    for sample, offsets in scan_shard(manifest, shard):
-        image = next((e for e in IMAGE_EXTENSIONS if e in sample.members), None)
-        if image is None:
-            continue
-        label, mask = 0, NO_PLACE
-        if kind == "class":
-            label = _class_number(sample, shard.name)
-        else:
-            mask = _place(sample, offsets, _mask_member(sample, shard.name))
-        yield sample.key.encode(), *_place(sample, offsets, image), label, *mask
-
-
-def _place(sample: Sample, offsets: dict[str, int], extension: str) -> tuple[int, int, int]:
-    data = sample.members[extension]
-    return offsets[extension], len(data), xxhash.xxh3_64_intdigest(data)
-
-
-def _class_number(sample: Sample, shard: str) -> int:
-    try:
-        number = int(sample.members["cls"])
-    except (KeyError, ValueError):
-        number = -1
-    if number < 0:
-        raise DataError(
-            f"sample {sample.key!r} of {shard} has no class number in a .cls member; give labelled "
-            "shards"
-        )
-    return number
-
-
-def _mask_member(sample: Sample, shard: str) -> str:
-    extension = next((e for e in MASK_EXTENSIONS if e in sample.members), None)
-    if extension is None:
-        raise DataError(
-            f"sample {sample.key!r} of {shard} has no .{MASK_EXTENSIONS[0]} member; give shards "
-            "with masks"
-        )
-    return extension
-
-
-def _rows(samples: Iterator[tuple[Any, ...]]) -> NDArray[np.void]:
-    rows = list(samples)
-    width = max((len(row[0]) for row in rows), default=1)
-    kinds = dict(zip(PLACE, ("<i8", "<i8", "<u8"), strict=True))
-    places = {n: [(f"{n}_{name}", kinds[name]) for name in PLACE] for n in ("image", "mask")}
-    dtype = [("key", f"S{width}"), *places["image"], ("label", "<i8"), *places["mask"]]
-    return np.array(rows, dtype=dtype)
-
-
-def _store_rows(scans: Path, name: str, rows: NDArray[np.void]) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, rows, allow_pickle=False)
-    data = buffer.getvalue()
-    storage.put_bytes(str(scans / f"{name}.npy"), hashlib.sha256(data).digest() + data)
-
-
-def _stored_rows(scans: Path, name: str) -> NDArray[np.void] | None:
-    """Return the rows of an earlier scan; None if there was none, or if its file is damaged."""
-    path = scans / f"{name}.npy"
-    if not path.exists():
-        return None
-    data = path.read_bytes()
-    digest, data = data[:32], data[32:]
-    if hashlib.sha256(data).digest() != digest:
-        return None
-    rows: NDArray[np.void] = np.load(io.BytesIO(data), allow_pickle=False)
-    return rows

@@ -21,7 +21,7 @@ MAX_DEFAULT_LANES = 64
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OrderConfig:
-    """What the order depends on besides the number of samples in each shard.
+    """What the order depends on, apart from the number of samples in each shard.
 
     Attributes:
         seed: of shard order and block shuffles.

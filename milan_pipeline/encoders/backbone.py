@@ -15,7 +15,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from milan_pipeline.errors import ConfigError, MismatchError
+from milan_pipeline.errors import ConfigError, MismatchError, reason_of
 from milan_pipeline.models.positions import resample_positions
 from milan_pipeline.models.vit import CANNOT_BUILD
 
@@ -115,9 +115,8 @@ def assemble(
         try:
             model.load_state_dict(without_head(parts.state), strict=True)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())
             raise MismatchError(
-                f"--encoder {origin!r} has weights that do not fit: {reason}"
+                f"--encoder {origin!r} has weights that do not fit: {reason_of(error)}"
             ) from error
     if image_size is not None and arguments["img_size"] != image_size:
         _resize(model, image_size, origin)

@@ -16,9 +16,9 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 
 from milan_pipeline.encoders.backbone import EncoderParts, backbone_arguments
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.errors import ConfigError, reason_of
 from milan_pipeline.models.vit import CANNOT_BUILD
-from milan_pipeline.teacher.named_models import blank_visual, known_statistics, load_visual
+from milan_pipeline.teacher.load_by_name import blank_visual, known_statistics, load_visual
 from milan_pipeline.teacher.spec import TeacherSpec
 
 # A model's name in timm fixes the epsilon of its norms; all else are arguments.
@@ -150,9 +150,8 @@ def _trunk(visual: TimmModel, name: str) -> tuple[dict[str, Any], dict[str, Tens
     except ConfigError:
         raise
     except CANNOT_BUILD as error:
-        reason = " ".join(str(error).split())
         raise ConfigError(
-            f"--encoder 'open_clip:{name}' cannot be trained ({reason}); choose another CLIP such "
-            "as ViT-B-16"
+            f"--encoder 'open_clip:{name}' cannot be trained ({reason_of(error)}); choose "
+            "another CLIP such as ViT-B-16"
         ) from error
     return arguments, dict(trunk.state_dict())

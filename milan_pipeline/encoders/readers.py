@@ -17,10 +17,10 @@ from milan_pipeline.encoders.backbone import (
     assemble,
     backbone_arguments,
 )
-from milan_pipeline.errors import ConfigError, DataError, MissingDataError
+from milan_pipeline.errors import ConfigError, DataError, MissingDataError, reason_of
 from milan_pipeline.models.vit import CANNOT_BUILD, build_encoder
 from milan_pipeline.storage.checksums import read_checked
-from milan_pipeline.weights.files import EncoderDescription, read_document
+from milan_pipeline.weights.files import read_encoder_description
 from milan_pipeline.weights.run_weights import ENCODER, encoder_file, encoder_part
 
 # Arguments of timm that `vit.build_encoder` takes, and its names for them.
@@ -53,7 +53,7 @@ def read_run_encoder(spec: str, *, random_init: bool = False, seed: int = 0) -> 
     url = config_url(spec)
     arguments, mean, std = read_architecture(url)
     state = (
-        _drawn(read_encoder_description(url)[0], seed, url)
+        _drawn(read_encoder_description(url)["timm"], seed, url)
         if random_init
         else _read(weights_url(spec))
     )
@@ -68,7 +68,9 @@ def read_architecture(url: str) -> tuple[dict[str, Any], list[float], list[float
         DataError: it is damaged.
         ConfigError: this timm does not have the model, or it is no transformer.
     """
-    described, mean, std = read_encoder_description(url)
+    description = read_encoder_description(url)
+    described = description["timm"]
+    mean, std = ([float(value) for value in description[name]] for name in ("mean", "std"))
     if not timm.is_model(described["model_name"]):
         raise ConfigError(
             f"{url} names the model {described['model_name']!r}, which this timm "
@@ -98,18 +100,6 @@ def weights_url(spec: str) -> str:
         return spec
     run = storage.local_path(spec)
     return storage.join(spec, ENCODER) if run is None else str(encoder_file(run))
-
-
-def read_encoder_description(url: str) -> tuple[dict[str, Any], list[float], list[float]]:
-    """Read `encoder.json`: {"timm": arguments of create_model, "mean": [...], "std": [...]}.
-
-    Raises:
-        MissingDataError: it is not there.
-        DataError: it says something else.
-    """
-    document = read_document(url, EncoderDescription, what="encoder", remedy="export it again")
-    mean, std = ([float(value) for value in document[key]] for key in ("mean", "std"))
-    return document["timm"], mean, std
 
 
 def _read(url: str) -> dict[str, Tensor]:
@@ -157,9 +147,9 @@ def read_timm_encoder(name: str, *, random_init: bool = False) -> EncoderParts:
     except ConfigError:
         raise
     except CANNOT_BUILD as error:
-        reason = " ".join(str(error).split())
         raise ConfigError(
-            f"--encoder {name!r} cannot be built ({reason}); choose another of timm's models"
+            f"--encoder {name!r} cannot be built ({reason_of(error)}); choose another of "
+            "timm's models"
         ) from error
     state = None if random_init or not is_pretrained(name) else _fetched(name)
     return EncoderParts(arguments, state, list(config.mean), list(config.std))
@@ -196,10 +186,9 @@ def _fetched(name: str) -> dict[str, Any]:
     try:
         return dict(timm.create_model(name, pretrained=True, num_classes=0).state_dict())
     except CANNOT_FETCH as error:
-        reason = " ".join(str(error).split())
         raise ConfigError(
-            f"the weights of --encoder {name!r} cannot be had ({reason}); go online once, or leave "
-            "away its tag for random weights"
+            f"the weights of --encoder {name!r} cannot be had ({reason_of(error)}); go "
+            "online once, or leave away its tag for random weights"
         ) from error
 
 

@@ -7,7 +7,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from milan_pipeline.evaluate.results import Result, own_content
+from milan_pipeline.core.console import named_lines
+from milan_pipeline.evaluate.accuracies import accuracy_text
+from milan_pipeline.evaluate.scores_file import Result, own_content
 from milan_pipeline.provenance.identity import content_hash
 
 STAGES = ("probe", "finetune", "segment")
@@ -26,7 +28,7 @@ class Row:
     Attributes:
         encoder: its name in the table.
         stage: which stage measured.
-        settings: options and inputs in which the stage's results differ, beside encoder and seed.
+        settings: options and inputs in which the stage's results differ, without encoder and seed.
         results: one, or those of several seeds.
     """
 
@@ -133,14 +135,13 @@ def to_blocks(rows: Sequence[Row], *, over_seeds: bool = False) -> str:
     Empty cells are left out.
     """
     columns = _columns(rows, over_seeds=over_seeds)
-    width = max(map(len, columns))
     blocks = (
-        "".join(
-            f"{name:<{width}}  {values[row]}\n" for name, values in columns.items() if values[row]
+        named_lines(
+            ((name, values[row]) for name, values in columns.items()), width=max(map(len, columns))
         )
         for row in range(len(rows))
     )
-    return "\n".join(blocks)
+    return "\n".join("".join(f"{line}\n" for line in block) for block in blocks)
 
 
 def _columns(rows: Sequence[Row], *, over_seeds: bool) -> dict[str, list[str]]:
@@ -201,10 +202,10 @@ def _cell(values: Sequence[float], over_seeds: bool) -> str:
     if not values:
         return ""
     if not over_seeds:
-        return f"{values[0]:.2f}"
+        return accuracy_text(values[0])
     spread = _spread(values)
-    deviation = "" if spread["std"] is None else f" ± {spread['std']:.2f}"
-    return f"{spread['mean']:.2f}{deviation} ({spread['n']})"
+    deviation = "" if spread["std"] is None else f" ± {accuracy_text(spread['std'])}"
+    return f"{accuracy_text(spread['mean'])}{deviation} ({spread['n']})"
 
 
 def _text(value: Any) -> str:

@@ -15,7 +15,13 @@ from milan_pipeline.cluster.dask_client import Ended, map_on_workers
 from milan_pipeline.cluster.work import Work
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest
-from milan_pipeline.errors import DataError, InterruptedRunError, MilanError, MismatchError
+from milan_pipeline.errors import (
+    DataError,
+    InterruptedRunError,
+    MilanError,
+    MismatchError,
+    reason_of,
+)
 from milan_pipeline.extraction.job import ExtractionJob
 from milan_pipeline.extraction.loop import extract_units
 from milan_pipeline.extraction.spec import JobSpec
@@ -29,7 +35,7 @@ from milan_pipeline.teacher.teacher import Teacher
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExtractionSpec:
-    """What every worker is told.
+    """What every worker needs to know.
 
     Attributes:
         job: the extraction.
@@ -102,7 +108,7 @@ class ExtractionWork(Work[Unit, Mark]):
             reporter.close("interrupted")
             raise
         except Exception as error:
-            reporter.fail(" ".join(str(error).split()))
+            reporter.fail(reason_of(error))
             raise
         reporter.end(unit)
         return mark
@@ -169,5 +175,6 @@ def _listing(failed: Sequence[Ended[Unit, Mark]], units: int) -> str:
 
 
 def _reason(error: Exception | None) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, MilanError) else f"{type(error).__name__}: {text}"
+    if error is None or isinstance(error, MilanError):
+        return "" if error is None else reason_of(error)
+    return f"{type(error).__name__}: {reason_of(error)}"

@@ -1,4 +1,4 @@
-"""Decoders besides MILAN's: MAE's, and a linear head; and the choice among all three.
+"""MAE's decoder and a linear one; and the choice among these two and MILAN's.
 
 Legend: B batch, K kept, M masked patches, N = 1 + L tokens, S tokens of the encoder's output, T
 supervised tokens, E encoder width, C decoder width, D target width.
@@ -12,8 +12,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.models.blocks import TOKEN_STD, init_linear_and_norm, run_blocks
 from milan_pipeline.models.decoder import Decoder, EmbeddingDecoder, PromptingDecoder
-from milan_pipeline.models.layers import TOKEN_STD, init_linear_and_norm, run_blocks
 
 DECODERS = ("prompting", "mae", "linear")
 

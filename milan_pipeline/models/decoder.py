@@ -12,14 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.models.layers import (
-    LAYER_NORM_EPS,
-    TOKEN_STD,
-    attention,
-    init_linear_and_norm,
-    run_blocks,
-    sincos_positions,
-)
+from milan_pipeline.models.blocks import LAYER_NORM_EPS, TOKEN_STD, init_linear_and_norm, run_blocks
+from milan_pipeline.models.kernels import attention
+from milan_pipeline.models.positions import sincos_positions
 
 MLP_RATIO = 4
 

@@ -1,4 +1,4 @@
-"""Positions of a ViT for another grid of patches, as the official code resamples them.
+"""Positions of a ViT: the fixed sine-cosine table, and any table for another grid of patches.
 
 MILAN's and MAE's fine-tuning (`interpolate_pos_embed`) and the ADE20K code of BeiT and MAE in
 mmsegmentation interpolate by torch's bicubic, align_corners=False, without antialiasing. timm
@@ -12,10 +12,47 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor
 
+from milan_pipeline.errors import ConfigError
+
 Grid = tuple[int, int]
+
+
+def sincos_positions(grid: tuple[int, int], width: int) -> Tensor:
+    """Compute the fixed 2-D sine-cosine positions of a patch grid, CLS (zeros) first.
+
+    The first half of the channels encodes the column, the second half the row; each half is the
+    sines, then the cosines, of position / 10000^(i / (width / 4)). (MAE, arXiv 2111.06377,
+    following Vaswani et al., section 3.5, once per axis.)
+
+    Args:
+        grid: rows and columns of patches.
+        width: channels.
+
+    Returns:
+        float32 (1, 1 + rows * columns, width), patches row-major.
+
+    Raises:
+        ConfigError: the width is not a multiple of 4.
+    """
+    if width % 4:
+        raise ConfigError(
+            f"a width of {width} cannot hold sine-cosine positions; choose a multiple of 4"
+        )
+    rows, columns = grid
+    frequencies = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width / 4))
+
+    def axis(count: int) -> Tensor:
+        angles = torch.outer(torch.arange(count, dtype=torch.float64), frequencies)
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+    table = torch.cat(
+        [axis(columns).repeat(rows, 1), axis(rows).repeat_interleave(columns, dim=0)], dim=1
+    )
+    return torch.cat([torch.zeros_like(table[:1]), table])[None].float()
 
 
 def resample_positions(table_1NE: Tensor, grid: Grid, new_grid: Grid) -> Tensor:

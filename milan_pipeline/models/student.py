@@ -14,8 +14,8 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.models.blocks import run_blocks
 from milan_pipeline.models.decoder import Decoder
-from milan_pipeline.models.layers import run_blocks
 from milan_pipeline.models.vit import tokens_of
 
 SUPERVISE = ("all", "masked", "visible")

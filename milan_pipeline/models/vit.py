@@ -13,8 +13,9 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models import VisionTransformer
 from torch import nn
 
-from milan_pipeline.errors import ConfigError
-from milan_pipeline.models.layers import TOKEN_STD, init_linear_and_norm, sincos_positions
+from milan_pipeline.errors import ConfigError, reason_of
+from milan_pipeline.models.blocks import TOKEN_STD, init_linear_and_norm
+from milan_pipeline.models.positions import sincos_positions
 
 CANNOT_BUILD = (AssertionError, RuntimeError, TypeError, ValueError, ZeroDivisionError)
 # A norm of the pooled output would get no gradient in pretraining: it becomes one of all tokens.
@@ -32,7 +33,7 @@ def encoder_arguments(
 ) -> dict[str, Any]:
     """Return what `timm.create_model(**arguments)` needs to make this architecture again.
 
-    The dict is plain JSON; it belongs beside the exported weights, which load into the model it
+    The dict is plain JSON; it belongs to the exported weights, which load into the model it
     makes strictly. Arguments are those of `build_encoder`; None leaves timm's own value. Names
     whose norm comes after pooling, or that have none (EVA and RADIO, say), get `final_norm`.
 
@@ -115,9 +116,8 @@ def _outline(arguments: dict[str, Any]) -> VisionTransformer:
         with torch.device("meta"):
             model = timm.create_model(**arguments)
     except CANNOT_BUILD as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(
-            f"--student {name!r} cannot be built as asked ({reason}); "
+            f"--student {name!r} cannot be built as asked ({reason_of(error)}); "
             "choose a plain ViT such as 'vit_base_patch16_224' and sizes that divide"
         ) from error
     reasons = ["is not a VisionTransformer of timm"]
@@ -139,9 +139,7 @@ def _obstacles(vit: VisionTransformer) -> dict[str, bool]:
     p, q = embed.patch_size
     return {
         "has no class token, which MILAN trains on CLIP's": not vit.has_class_token,
-        "has no positions, without which masked patches cannot be told apart": (
-            vit.pos_embed is None
-        ),
+        "has no positions, without which all masked patches are the same": (vit.pos_embed is None),
         "pools by attention, which pretraining would leave untrained": vit.attn_pool is not None,
         f"cannot cut {height}x{width} pixels into square patches of {p}x{q}": p != q
         or bool(height % p or width % p),

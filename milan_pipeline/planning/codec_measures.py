@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.codecs.colours import TokenColours
 from milan_pipeline.codecs.interface import Codec
-from milan_pipeline.codecs.registry import make_codec
 from milan_pipeline.codecs.spectrum import directions, gaussian_bound, spectrum_of
 from milan_pipeline.planning.codec_targets import TargetSet
 from milan_pipeline.planning.dataset import stored_units

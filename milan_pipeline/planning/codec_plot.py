@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.codecs.spectrum import effective_rank, gaussian_bound
 from milan_pipeline.planning.codec_measures import BITS, EXACT, CodecMeasures
 
@@ -50,12 +50,12 @@ def draw(sets: Sequence[Drawn]) -> bytes:
 
 
 def _draw_frontier(axes: Axes, drawn: Drawn) -> None:
-    seen = [one for one in drawn.measures if _loss(one) > EXACT]
+    shown = [one for one in drawn.measures if _loss(one) > EXACT]
     for family, (colour, marker) in FAMILIES.items():
-        points = sorted(_point(one) for one in seen if parse_codec(one.codec).name == family)
+        points = sorted(_point(one) for one in shown if parse_codec(one.codec).name == family)
         label = family if points else None
         axes.plot(*_columns(points), color=colour, marker=marker, markersize=4, label=label)
-    for one in seen:
+    for one in shown:
         if ":" not in one.codec:  # a level, or a codec without options
             colour, marker = FAMILIES.get(parse_codec(one.codec).name, OTHERS)
             axes.plot(*_point(one), color=colour, marker=marker, markersize=8, linestyle="none")

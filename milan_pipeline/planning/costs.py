@@ -214,7 +214,7 @@ def _notes(work: Workload, sizes: Bytes, rates: Rates) -> list[str]:
         each = work.epochs / work.views
         notes.append(f"each view of an image is trained on {each:.4g} times in a student's run")
     if sizes.fits is None:
-        notes.append("whether there is room cannot be told: no --out, or no local disk")
+        notes.append("the free space is not known: no --out, or no local disk")
     if rates.teacher is None:
         notes.append("hours need --teacher-rate R or --measure")
     if rates.student is None:

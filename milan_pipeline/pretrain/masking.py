@@ -46,14 +46,14 @@ def draw_mask(
     """Draw the visible patches of one sample, a pure function of the arguments.
 
     Args:
-        masking: "semantic": by the prior (`sample_kept`). "random": each patch alike (MAE, arXiv
-            2111.06377, section 3). "block": masked in blocks (`sample_outside_blocks`).
-        prior_L: float32, of which "random" and "block" use nothing but the length.
+        masking: "semantic": by the prior (`sample_kept`). "random": all patches equally (MAE, arXiv
+            2111.06377, section 3). "block": rectangles are masked (`sample_outside_blocks`).
+        prior_L: float32; "random" and "block" use only its length.
         kept: K, as `kept_count` gives it.
         grid: rows and columns of patches; their product is L.
         seed: of the run.
-        epoch: of the draw; each epoch draws anew.
-        key: names the sample.
+        epoch: each epoch has a draw of its own.
+        key: of the sample; samples with the same key, of two foreign shards say, get the same mask.
 
     Returns:
         The kept (K,) and the masked (L - K,) patch indices, int64, each in ascending order.
@@ -76,20 +76,13 @@ def sample_kept(
 ) -> Mask:
     """Draw the visible patches of one sample, a pure function of the arguments.
 
-    Patches are drawn without replacement, each draw with probability proportional to the prior of
-    those left. (MILAN, arXiv 2208.06049, section 3.3.) An exponential race gives that law: patch i
-    finishes after Exp(1) / prior_i, and the first `kept` to finish are kept.
+    Patches are drawn without replacement, each draw with a probability proportional to the
+    prior, among the patches that are left. (MILAN, arXiv 2208.06049, section 3.3.) An exponential
+    race has this distribution: patch i finishes after Exp(1) / prior_i, and the first `kept` to
+    finish are kept.
 
-    Args:
-        prior_L: float32, at least 0, not necessarily of sum 1; zeros count as the smallest normal
-            float32, so that they are kept last.
-        kept: K, as `kept_count` gives it.
-        seed: of the run.
-        epoch: of the draw; each epoch draws anew.
-        key: names the sample; samples of one key (in two foreign shards, say) draw alike.
-
-    Returns:
-        The kept (K,) and the masked (L - K,) patch indices, int64, each in ascending order.
+    Arguments and result are those of `draw_mask`. The priors need not sum to 1; zeros count as the
+    smallest normal float32, so that these patches are kept last.
 
     Raises:
         DataError: a prior is negative or not finite.
@@ -111,10 +104,10 @@ def sample_outside_blocks(
 ) -> Mask:
     """Mask rectangles of patches until exactly all but `kept` are masked.
 
-    (BEiT, arXiv 2106.08254, algorithm 1: a block has 16 patches up to what is left to mask, an
-    aspect ratio of 0.3 to 1 / 0.3, and lies anywhere; blocks may overlap. So that every sample has
-    as many masked patches as the next, a block that would mask too many is cut at its lower end,
-    and at the end of the count blocks may be smaller than 16.)
+    (BEiT, arXiv 2106.08254, algorithm 1: a block has at least 16 patches and at most as many as are
+    left to mask, an aspect ratio of 0.3 to 1 / 0.3, and any position; blocks may overlap. All
+    samples must have the same number of masked patches. So a block that would mask too many is cut
+    at its lower end, and the last blocks may be smaller than 16.)
 
     Arguments and result are those of `draw_mask`.
     """

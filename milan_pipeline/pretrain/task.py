@@ -12,7 +12,7 @@ from torch import nn
 
 from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.images.crops import Pixels
-from milan_pipeline.models.layers import suit_cpu
+from milan_pipeline.models.kernels import suit_cpu
 from milan_pipeline.models.student import Student
 from milan_pipeline.pretrain.examples import Batch
 from milan_pipeline.pretrain.losses import make_loss

@@ -1,18 +1,12 @@
 """Facts are sections of named values: JSON, or text for a terminal or a page.
 
-The end of a name gives the unit: `..._bytes`, `..._seconds`; a `..._share` is a part of 1. A place
-holds a target store, shards of either kind, or a run.
+The end of a name gives the unit: `..._bytes`, `..._seconds`; a `..._share` is a part of 1.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, TypedDict
+from typing import Any
 
-from milan_pipeline import storage
-from milan_pipeline.core.console import short_bytes
-from milan_pipeline.core.schema import DocumentError, parsed
-from milan_pipeline.errors import DataError, MissingDataError
-from milan_pipeline.shards.manifest import MANIFEST_NAME
-from milan_pipeline.training.state import CONFIG_NAME
+from milan_pipeline.core.console import named_lines, short_bytes
 
 Facts = dict[str, dict[str, Any]]
 """By section, then by name: plain JSON values."""
@@ -75,42 +69,10 @@ def lines_of(facts: Facts) -> Iterator[str]:
     width = max((len(label_of(name)) for part in facts.values() for name in part), default=0)
     for section, part in facts.items():
         yield section
-        for name, value in part.items():
-            yield f"  {label_of(name):<{width}}  {text_of(name, value)}"
+        pairs = ((f"  {label_of(name)}", text_of(name, value)) for name, value in part.items())
+        yield from named_lines(pairs, width=2 + width)
 
 
 def _listed(parts: list[str]) -> str:
     shown = ", ".join(parts[:MOST_ITEMS])
     return shown + (f" and {len(parts) - MOST_ITEMS} more" if len(parts) > MOST_ITEMS else "")
-
-
-Kind = Literal["target store", "target shards", "image shards", "run"]
-SHARDS: dict[str, Kind] = {"targets": "target shards", "images": "image shards"}
-
-
-class _Manifest(TypedDict):
-    kind: Literal["targets", "images"]
-
-
-def place_kind(url: str) -> Kind:
-    """Tell what lies at a place, by the file that each kind has.
-
-    Raises:
-        MissingDataError: it is none of them.
-        DataError: its manifest is damaged.
-        StorageError: it cannot be read.
-    """
-    if storage.exists(storage.join(url, "zarr.json")):
-        return "target store"
-    manifest = storage.join(url, MANIFEST_NAME)
-    if storage.exists(manifest):
-        try:
-            return SHARDS[parsed(storage.read_bytes(manifest), _Manifest)["kind"]]
-        except DocumentError as error:
-            raise DataError(f"{manifest} is no manifest ({error}); make it again") from error
-    if storage.exists(storage.join(url, CONFIG_NAME)):
-        return "run"
-    raise MissingDataError(
-        f"{url} is no target store (zarr.json), no folder of shards ({MANIFEST_NAME}) and no run "
-        f"({CONFIG_NAME}); give one of them"
-    )

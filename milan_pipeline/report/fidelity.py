@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.errors import MismatchError
 from milan_pipeline.provenance.identity import TRANSCODED_FROM, require_same, without
 from milan_pipeline.report.target_rows import TargetRows, decoded

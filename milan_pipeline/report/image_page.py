@@ -1,7 +1,5 @@
 """The page of image shards: facts, and some of the images."""
 
-import contextlib
-
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -12,10 +10,8 @@ from milan_pipeline.images.decode import decode_rgb
 from milan_pipeline.report.facts import Facts, text_of
 from milan_pipeline.report.gallery import jpeg_uri
 from milan_pipeline.report.page import Page, shown
-from milan_pipeline.report.target_rows import draw_rows
-from milan_pipeline.shards.index import keys_of, load_index
+from milan_pipeline.report.target_rows import draw_samples
 from milan_pipeline.shards.manifest import load_manifest
-from milan_pipeline.shards.random_access import SampleReader
 
 SIDE = 176
 
@@ -54,23 +50,14 @@ def image_page(url: str, facts: Facts, *, gallery: int, seed: int) -> Page:
 def _pictures(url: str, count: int, seed: int) -> tuple[list[tuple[str, str]], int]:
     """Return keys and data URIs of some images, and how many could not be decoded."""
     manifest = load_manifest(url, kind="images", allow_unfinished=True)
-    drawn = draw_rows(manifest.samples, count, np.random.Generator(np.random.PCG64(seed)))
-    pictures, bad, first = [], 0, 0
-    with contextlib.closing(SampleReader()) as reader:
-        for shard in manifest.shards:
-            mine = drawn[(drawn >= first) & (drawn < first + shard.samples)] - first
-            first += shard.samples
-            if not len(mine):
-                continue
-            table = load_index(manifest, shard)[mine]
-            for key, row in zip(keys_of(table), table, strict=True):
-                place = (int(row["offset"]), int(row["length"]), int(row["xxh3"]))
-                try:
-                    rgb = decode_rgb(reader.read(manifest.url_of(shard), *place))
-                except BadImageError:
-                    bad += 1
-                    continue
-                pictures.append((key, jpeg_uri(_square(rgb))))
+    generator = np.random.Generator(np.random.PCG64(seed))
+    pictures, bad = [], 0
+    for _, keys, data in draw_samples(manifest, count, generator):
+        for key, image in zip(keys, data, strict=True):
+            try:
+                pictures.append((key, jpeg_uri(_square(decode_rgb(image)))))
+            except BadImageError:
+                bad += 1
     return pictures, bad
 
 

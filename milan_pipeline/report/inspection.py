@@ -1,10 +1,11 @@
-"""Finds out what lies at one place, or at several runs, and gives the facts."""
+"""Finds out what a folder contains, or several runs."""
 
 import dataclasses
 from collections.abc import Sequence
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.report.facts import Facts, Kind, lines_of, place_kind
+from milan_pipeline.report.facts import Facts, lines_of
+from milan_pipeline.report.folder_kind import Kind, folder_kind
 from milan_pipeline.report.run_facts import RunReport, read_run
 from milan_pipeline.report.target_facts import image_shard_facts, store_facts, target_shard_facts
 
@@ -17,7 +18,7 @@ FACTS_OF = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What was found.
+    """The facts about some folders.
 
     Attributes:
         kind: of all places.
@@ -38,24 +39,24 @@ class Inspection:
 
     @property
     def lines(self) -> list[str]:
-        """The same for a terminal, places parted by an empty line."""
+        """The same for a terminal; an empty line separates places."""
         parts = [list(lines_of(facts)) for facts in self.facts]
         return [line for part in parts for line in ("", *part)][1:]
 
 
 def inspect_places(places: Sequence[str], results: tuple[str, ...] = ()) -> Inspection:
-    """Find out what lies at one place, or at several that are all runs.
+    """Find out what one folder contains, or several that are all runs.
 
     Args:
         places: paths or URLs.
-        results: folders in and below which the runs' results lie, beside their own.
+        results: folders with further results of the runs, in them or below them.
 
     Raises:
         ConfigError: several places are not all runs, or `results` are for none.
         MissingDataError: a place holds nothing that is known.
         DataError: it is damaged.
     """
-    kinds = [place_kind(place) for place in places]
+    kinds = [folder_kind(place) for place in places]
     kind = kinds[0]
     if len(places) > 1 and set(kinds) != {"run"}:
         other = next((p for p, k in zip(places, kinds, strict=True) if k != "run"), places[0])

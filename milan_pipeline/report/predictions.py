@@ -1,4 +1,4 @@
-"""Predicts targets of some views by a run, to be shown beside the stored ones.
+"""Predicts targets of some views by a run, to be shown next to the stored ones.
 
 Legend: n views, N = 1 + L tokens, L patches, K kept, D target width.
 """
@@ -144,14 +144,13 @@ def overlap_with_training(run: RunReport, rows: TargetRows) -> str:
     try:
         manifest = load_manifest(str(folder), kind="images", allow_unfinished=True)
     except MilanError:
-        return "not known, as the images that the run learnt from are not where they were"
+        return "not known, as the images that the run was trained on have moved"
     trained_on = {shard.sha256 for shard in manifest.shards}
     trained = sum(sha256 in trained_on for sha256 in rows.source_sha256)
     if not trained:
-        return "held out: none of these views is of an image shard that the run learnt from"
-    return (
-        f"{trained} of {len(rows)} views are of image shards that the run learnt from: not held out"
-    )
+        return "held out: none of these views is of an image shard that the run was trained on"
+    of_run = f"{trained} of {len(rows)} views are of image shards that the run was trained on"
+    return f"{of_run}: not held out"
 
 
 def _predicted(

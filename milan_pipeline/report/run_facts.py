@@ -18,7 +18,7 @@ from milan_pipeline.core.schema import DocumentError, parsed
 from milan_pipeline.data.unreadable import unreadable_images
 from milan_pipeline.encoders.load import fingerprint
 from milan_pipeline.errors import ConfigError, MissingDataError
-from milan_pipeline.evaluate.results import Result, find_results
+from milan_pipeline.evaluate.scores_file import Result, find_results
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.report.facts import Facts, flattened
 from milan_pipeline.training.checkpoints import newest_checkpoint
@@ -94,7 +94,7 @@ def read_run(url: str, results: tuple[str, ...] = ()) -> RunReport:
 
     Args:
         url: a local folder.
-        results: folders in and below which its results lie, beside its own.
+        results: folders with further results of the run, in them or below them.
 
     Raises:
         ConfigError: the folder is not local.
@@ -185,8 +185,8 @@ def latest(history: History) -> dict[str, Any]:
 def data_wait_share(history: History) -> NDArray[np.float64]:
     """Return for each step the share (S,) of its time that was spent waiting for data.
 
-    A step's time is its batch over its speed. The batch is not in the log, so it is told only where
-    the column `step_seconds` is; see `with_step_seconds`.
+    A step's time is its batch over its speed. The batch is not in the log, so the time is
+    known only where there is a column `step_seconds`; see `with_step_seconds`.
     """
     if "step_seconds" not in history or "data_wait_seconds" not in history:
         return np.zeros(0)

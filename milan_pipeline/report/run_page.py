@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.evaluate.accuracies import accuracy_text
 from milan_pipeline.evaluate.comparison import rows_of
 from milan_pipeline.report.facts import Facts, flattened, label_of, text_of
 from milan_pipeline.report.page import Page, Table, shown
@@ -41,7 +42,7 @@ def run_page(
         seed: of which views those are, and of the masks.
 
     Raises:
-        ConfigError: there are more runs than can be told apart.
+        ConfigError: there are more runs than there are colours.
         MissingDataError, MismatchError: images, targets and runs do not belong together.
     """
     if len(runs) > MOST_RUNS:
@@ -134,7 +135,7 @@ def _results(runs: Sequence[RunReport]) -> list[Table]:
                 names[result.folder],
                 row.stage,
                 metric,
-                f"{value:.2f}%",
+                f"{accuracy_text(value)}%",
                 *([settings_text] if settings else []),
             ]
             for metric, value in result.metrics.items()

@@ -6,7 +6,7 @@ They come from records, marks and manifests; neither targets nor images are read
 import time
 from typing import Any
 
-from milan_pipeline.codecs.spec import FLOAT16_BYTES, spec_of
+from milan_pipeline.codecs.registry import FLOAT16_BYTES, spec_of
 from milan_pipeline.provenance.identity import Identity, content_hash, stated_identity
 from milan_pipeline.report.facts import Facts, flattened
 from milan_pipeline.shards.manifest import Manifest, load_manifest

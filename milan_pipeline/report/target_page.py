@@ -155,9 +155,9 @@ def _notes(
         "patch in another view."
     )
     fidelity = (
-        "What the codec lost cannot be told from what is stored, as the originals are not kept; "
-        "what is certain all the same is among the facts. --originals measures it where a store "
-        "still has them, `milan-pipeline verify` against the teacher."
+        "What the codec lost cannot be computed from what is stored, as the originals are not "
+        "kept; bounds are among the facts. --originals measures it if a store still has them, "
+        "`milan-pipeline verify` compares with the teacher."
         if originals is None
         else "Cosines to the originals are of all tokens of the sampled targets."
     )

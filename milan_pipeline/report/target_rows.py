@@ -22,9 +22,9 @@ from milan_pipeline.data.viewed_pairs import student_view
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.images.decode import digest
 from milan_pipeline.provenance.identity import Identity, stated_identity
-from milan_pipeline.report.facts import place_kind
+from milan_pipeline.report.folder_kind import folder_kind
 from milan_pipeline.shards.index import keys_of, load_index
-from milan_pipeline.shards.manifest import load_manifest
+from milan_pipeline.shards.manifest import Manifest, Shard, load_manifest
 from milan_pipeline.shards.random_access import SampleReader
 from milan_pipeline.targets.codec_files import read_shards_codec, read_store_codec
 from milan_pipeline.targets.layout import OUTER_SHARD, read_identity
@@ -102,7 +102,7 @@ def read_target_rows(url: str, count: int, seed: int, *, blocks: int = BLOCKS) -
         StorageError: the place cannot be read.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
-    if place_kind(url) == "target store":
+    if folder_kind(url) == "target store":
         identity = read_identity(url)
         return _rows_of(
             identity,
@@ -163,25 +163,32 @@ def _from_unit(
 def _from_shards(url: str, count: int, generator: np.random.Generator) -> Iterator[_Place]:
     manifest = load_manifest(url, kind="targets", allow_unfinished=True)
     layout = layout_of(manifest.common["identity"])
+    for shard, keys, data in draw_samples(manifest, count, generator):
+        yield _Place(
+            shard.details["source"],
+            shard.details["source_sha256"],
+            int(shard.details["view"]),
+            keys,
+            np.array([layout.from_bytes(one) for one in data], layout.dtype),
+        )
+
+
+def draw_samples(
+    manifest: Manifest, count: int, generator: np.random.Generator
+) -> Iterator[tuple[Shard, list[str], list[bytes]]]:
+    """Draw samples of all shards; yield each shard with the keys and bytes of its own.
+
+    Raises:
+        DataError: an index or a sample is damaged.
+    """
     drawn, first = draw_rows(manifest.samples, count, generator), 0
     with contextlib.closing(SampleReader()) as reader:
         for shard in manifest.shards:
             mine = drawn[(drawn >= first) & (drawn < first + shard.samples)] - first
             first += shard.samples
-            if not len(mine):
-                continue
-            table, place = load_index(manifest, shard)[mine], manifest.url_of(shard)
-            data = [
-                reader.read(place, int(row["offset"]), int(row["length"]), int(row["xxh3"]))
-                for row in table
-            ]
-            yield _Place(
-                shard.details["source"],
-                shard.details["source_sha256"],
-                int(shard.details["view"]),
-                keys_of(table),
-                np.array([layout.from_bytes(one) for one in data], layout.dtype),
-            )
+            if len(mine):
+                table, url = load_index(manifest, shard)[mine], manifest.url_of(shard)
+                yield shard, keys_of(table), [reader.read_row(url, row) for row in table]
 
 
 def _rows_of(
@@ -252,6 +259,4 @@ class ViewSource:
                 f"--images {self._manifest.folder} has no image {key!r} in {source}.tar; give the "
                 "folder that extract-targets read"
             )
-        return reader.read(
-            self._manifest.url_of(shard), int(row["offset"]), int(row["length"]), int(row["xxh3"])
-        )
+        return reader.read_row(self._manifest.url_of(shard), row)

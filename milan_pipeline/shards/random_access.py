@@ -139,6 +139,10 @@ class SampleReader:
             data = storage.read_bytes(url, offset, length)
         return checked(data, url, offset, length, digest)
 
+    def read_row(self, url: str, row: np.void) -> bytes:
+        """Return the sample of a row of the shard's index; raises what `read` does."""
+        return self.read(url, int(row["offset"]), int(row["length"]), int(row["xxh3"]))
+
     def _local_file(self, url: str) -> BinaryIO | None:
         """Return the open file of a local URL, None for a remote one; cached."""
         if url in self._files:

@@ -19,6 +19,7 @@ from milan_pipeline.errors import DataError, TruncatedError
 from milan_pipeline.images.budget import Skipped
 from milan_pipeline.images.sources import IMAGE_EXTENSIONS
 from milan_pipeline.shards.index import index_bytes, index_table
+from milan_pipeline.shards.labels import Label, label_of
 from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.shards.random_access import checked
 from milan_pipeline.shards.tar_stream import HashingFile, stream_members
@@ -146,6 +147,7 @@ def index_shard(
         DataError: the tar is damaged, truncated, compressed or sparse, or a key comes twice.
     """
     rows: list[tuple[str, int, int, int]] = []
+    labels: list[Label] = []
     skipped: list[Skipped] = []
     with storage.open_read(url) as stream:
         file = HashingFile(stream)
@@ -160,10 +162,11 @@ def index_shard(
             data = sample.members[extension]
             digest = xxhash.xxh3_64_intdigest(data)
             rows.append((sample.key, offset[extension], len(data), digest))
+            labels.append(label_of(sample.members, offset))
             if classes is not None and "cls" in sample.members:
                 classes.append(sample.members["cls"])
     _refuse_duplicates([row[0] for row in rows], url)
-    index = index_bytes(index_table(rows))
+    index = index_bytes(index_table(rows, labels))
     stem = storage.basename(name).removesuffix(".tar")
     storage.put_bytes(storage.join(folder, stem + ".index.npy"), index)
     return _listed(name, len(rows), file, index), skipped

@@ -16,6 +16,7 @@ from milan_pipeline import storage
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError
 from milan_pipeline.shards.index import index_bytes, index_table
+from milan_pipeline.shards.labels import Label, label_of
 from milan_pipeline.shards.manifest import MANIFEST_NAME, Manifest, Shard, load_manifest
 from milan_pipeline.shards.tar_stream import HashingFile
 
@@ -53,27 +54,31 @@ def write_shard(folder: str, name: str, samples: Iterable[Sample]) -> Shard:
         StorageError: the place cannot be written.
     """
     rows: list[tuple[str, int, int, int]] = []
+    labels: list[Label] = []
     with storage.atomic_writer(storage.join(folder, name)) as stream:
         file = HashingFile(stream)
         with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
             for sample in samples:
-                rows += _rows_of(sample, offset=_add_members(tar, sample))
+                offsets = _add_members(tar, sample)
+                own = _rows_of(sample, offset=next(iter(offsets.values())))
+                rows += own
+                labels += [label_of(sample.members, offsets)] * len(own)
         _refuse_duplicates([row[0] for row in rows], name)
-    index = index_bytes(index_table(rows))
+    index = index_bytes(index_table(rows, labels))
     storage.put_bytes(storage.join(folder, name.removesuffix(".tar") + ".index.npy"), index)
     return _listed(name, len(rows), file, index)
 
 
-def _add_members(tar: tarfile.TarFile, sample: Sample) -> int:
-    """Append a sample's members; return the offset of the first one's bytes."""
-    offsets = []
+def _add_members(tar: tarfile.TarFile, sample: Sample) -> dict[str, int]:
+    """Append a sample's members; return where the bytes of each begin, by extension."""
+    offsets = {}
     for extension, data in sample.members.items():
         info = tarfile.TarInfo(f"{sample.key}.{extension}")
         info.size = len(data)
         info.mode = 0o644
         tar.addfile(info, io.BytesIO(data))
-        offsets.append(tar.offset - padded(len(data)))
-    return offsets[0]
+        offsets[extension] = tar.offset - padded(len(data))
+    return offsets
 
 
 def _rows_of(sample: Sample, *, offset: int) -> list[tuple[str, int, int, int]]:

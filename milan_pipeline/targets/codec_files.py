@@ -25,13 +25,13 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from milan_pipeline import storage
+from milan_pipeline.codecs.build import codec_of
 from milan_pipeline.codecs.components import DTYPES, Arrays, ComponentCodec, array_shapes
 from milan_pipeline.codecs.interface import Codec
-from milan_pipeline.codecs.registry import codec_of
-from milan_pipeline.codecs.spec import CodecSpec, spec_of
+from milan_pipeline.codecs.registry import CodecSpec, spec_of
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.provenance.identity import Identity
-from milan_pipeline.targets.layout import create_small_array
+from milan_pipeline.targets.layout import ZARR_JSON, create_small_array
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.units import Mark, Unit
 
@@ -83,14 +83,9 @@ def read_store_codec(url: str, identity: Identity) -> Codec:
         return codec_of(identity["codec"])
     buffer = default_buffer_prototype().buffer
     memory: dict[str, Any] = {}
-    for path in ["zarr.json", *(f"{name}/{part}" for name in DTYPES for part in _parts(name))]:
-        place = storage.join(url, CODEC_FOLDER, path)
-        try:
-            memory[path] = buffer.from_bytes(storage.read_bytes(place))
-        except MissingDataError as error:
-            raise DataError(
-                f"{place} is missing, without which no target can be decoded; {STORE_REMEDY}"
-            ) from error
+    for path in [ZARR_JSON, *(f"{name}/{part}" for name in DTYPES for part in _parts(name))]:
+        data = _needed(storage.join(url, CODEC_FOLDER, path), STORE_REMEDY)
+        memory[path] = buffer.from_bytes(data)
     place, arrays = storage.join(url, CODEC_FOLDER), {}
     try:
         group = zarr.open_group(MemoryStore(memory), mode="r", zarr_format=3)
@@ -128,15 +123,21 @@ def read_shards_codec(folder: str, identity: Identity) -> Codec:
     if not spec_of(identity["codec"]).needs_fit:
         return codec_of(identity["codec"])
     place = storage.join(folder, CODEC_FILE)
+    data = _needed(place, SHARDS_REMEDY)
     try:
-        arrays = safetensors.numpy.load(storage.read_bytes(place))
-    except MissingDataError as error:
-        raise DataError(
-            f"{place} is missing, without which no target can be decoded; {SHARDS_REMEDY}"
-        ) from error
+        arrays = safetensors.numpy.load(data)
     except (safetensors.SafetensorError, ValueError, TypeError, LookupError) as error:
         raise DataError(f"{place} is damaged ({error}); {SHARDS_REMEDY}") from error
     return _named(place, identity, arrays)
+
+
+def _needed(place: str, remedy: str) -> bytes:
+    try:
+        return storage.read_bytes(place)
+    except MissingDataError as error:
+        raise DataError(
+            f"{place} is missing, without which no target can be decoded; {remedy}"
+        ) from error
 
 
 def _named(place: str, identity: Identity, arrays: Arrays) -> Codec:
@@ -157,7 +158,7 @@ def _most_arrays(spec: CodecSpec, width: int) -> dict[str, NDArray[Any]]:
 def _parts(name: str) -> tuple[str, str]:
     """Return the paths of an array's two objects: its metadata and its only chunk."""
     is_vector = name in {"offset", "bits"}
-    return "zarr.json", "c/0" if is_vector else "c/0/0"
+    return ZARR_JSON, "c/0" if is_vector else "c/0/0"
 
 
 def rows_by_hash(

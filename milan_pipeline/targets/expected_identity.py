@@ -7,7 +7,7 @@ are none, stand-ins take its place.
 from collections.abc import Mapping
 from typing import Any
 
-from milan_pipeline.codecs.spec import UNFITTED, CodecSpec
+from milan_pipeline.codecs.registry import UNFITTED, CodecSpec
 from milan_pipeline.images.views import ViewPolicy
 from milan_pipeline.provenance.identity import (
     TRANSCODED_FROM,

@@ -16,12 +16,14 @@ from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
 from milan_pipeline import storage
-from milan_pipeline.codecs.spec import CodecSpec, spec_of
+from milan_pipeline.codecs.registry import CodecSpec, spec_of
 from milan_pipeline.core.schema import DocumentError, conforming, parsed
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError
 from milan_pipeline.provenance.identity import Identity, content_hash, require_same, stated_identity
 from milan_pipeline.shards.manifest import MANIFEST_NAME
 
+ZARR_JSON = "zarr.json"
+"""What Zarr writes for each group and array."""
 FORMAT_VERSION = 1
 OUTER_SHARD = 256
 """Number of samples whose codes are stored in one object."""
@@ -87,8 +89,13 @@ def create_root(
     if not overwrite and holds_store(url):
         require_same(read_identity(url), identity, what=url, remedy=remedy)
         return
-    storage.put_bytes(storage.join(url, "zarr.json"), root_bytes(identity))
+    storage.put_bytes(root_url(url), root_bytes(identity))
     require_same(read_identity(url), identity, what=url, remedy=remedy)
+
+
+def root_url(url: str) -> str:
+    """Return the URL of a store's root."""
+    return storage.join(url, ZARR_JSON)
 
 
 def root_bytes(identity: Identity) -> bytes:
@@ -112,7 +119,7 @@ class _Versioned(TypedDict):
 
 def holds_store(url: str) -> bool:
     """Tell whether there is a target store, or another Zarr group, at a URL."""
-    return storage.exists(storage.join(url, "zarr.json"))
+    return storage.exists(root_url(url))
 
 
 def existing_identity(url: str) -> Identity | None:
@@ -129,7 +136,7 @@ def read_identity(url: str) -> Identity:
             that this program does not read.
     """
     try:
-        root = parsed(storage.read_bytes(storage.join(url, "zarr.json")), _Root)
+        root = parsed(storage.read_bytes(root_url(url)), _Root)
         attributes = root["attributes"]
         version = conforming(attributes, _Versioned)["format_version"]
     except MissingDataError:
@@ -142,7 +149,7 @@ def read_identity(url: str) -> Identity:
             f"{url} has format version {version!r}, this program reads {FORMAT_VERSION}; use the "
             "version that wrote it"
         )
-    identity = stated_identity(attributes, what=storage.join(url, "zarr.json"))
+    identity = stated_identity(attributes, what=root_url(url))
     try:
         spec_of(identity["codec"])
     except DataError as error:
@@ -207,5 +214,5 @@ def group_bytes(attributes: dict[str, Any]) -> bytes:
     """Return the `zarr.json` of a group."""
     memory: dict[str, Any] = {}
     zarr.create_group(MemoryStore(memory), zarr_format=3, attributes=attributes)
-    data: bytes = memory["zarr.json"].to_bytes()
+    data: bytes = memory[ZARR_JSON].to_bytes()
     return data

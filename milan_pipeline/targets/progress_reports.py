@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from milan_pipeline import storage
 from milan_pipeline.core.console import NOTE
 from milan_pipeline.core.schema import DocumentError, parsed
-from milan_pipeline.errors import InterruptedRunError, StorageError
+from milan_pipeline.errors import InterruptedRunError, StorageError, reason_of
 from milan_pipeline.provenance.record import timestamp_of, utc_text
 from milan_pipeline.targets.units import Unit
 
@@ -180,7 +180,7 @@ def closing_report(reporter: Reporter) -> Iterator[Reporter]:
         reporter.close("interrupted")
         raise
     except Exception as error:
-        reporter.fail(" ".join(str(error).split()))
+        reporter.fail(reason_of(error))
         reporter.wait()
         raise
     reporter.close("done")

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from milan_pipeline import storage
 from milan_pipeline.codecs.interface import decode_prior
-from milan_pipeline.codecs.spec import CodecSpec, spec_of
+from milan_pipeline.codecs.registry import CodecSpec, spec_of
 from milan_pipeline.errors import DataError
 from milan_pipeline.provenance.identity import Identity
 from milan_pipeline.shards.manifest import Shard

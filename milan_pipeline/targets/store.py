@@ -75,9 +75,9 @@ def stage_of(identity: Identity) -> str:
     return "transcode" if TRANSCODED_FROM in identity else "extract-targets"
 
 
-def record_url(url: str, identity: Identity) -> str:
-    """Return the URL of the record of a store of this identity."""
-    return storage.join(url, f"{stage_of(identity)}.json")
+def record_url(url: str, stage: str) -> str:
+    """Return the URL of the record that a stage writes into a store."""
+    return storage.join(url, f"{stage}.json")
 
 
 def read_store_record(url: str, identity: Identity) -> StoreRecord:
@@ -87,7 +87,8 @@ def read_store_record(url: str, identity: Identity) -> StoreRecord:
         MissingDataError: there is no record.
         DataError: the record is damaged.
     """
-    stage, place = stage_of(identity), record_url(url, identity)
+    stage = stage_of(identity)
+    place = record_url(url, stage)
     record = read_record(place)
     if record is None:
         raise MissingDataError(

@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from milan_pipeline.cluster.work import Work
+from milan_pipeline.codecs.build import codec_of
 from milan_pipeline.codecs.fitting import codebooks, fit_codec
 from milan_pipeline.codecs.interface import Codec, Encoded, decode_prior, encode_prior
-from milan_pipeline.codecs.registry import codec_of
-from milan_pipeline.codecs.spec import CodecSpec
+from milan_pipeline.codecs.registry import CodecSpec
 from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest

@@ -13,13 +13,14 @@ import zarr
 from numpy.typing import NDArray
 
 from milan_pipeline.codecs.interface import LARGEST_FACTOR, Codec, Encoded, decode_prior
-from milan_pipeline.codecs.spec import spec_of
+from milan_pipeline.codecs.registry import spec_of
+from milan_pipeline.errors import reason_of
 from milan_pipeline.images.views import policy_of
 from milan_pipeline.provenance.identity import Identity, content_hash
 from milan_pipeline.shards.index import keys_of, load_index
 from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.targets.codec_files import read_store_codec
-from milan_pipeline.targets.layout import OUTER_SHARD, UnitBlock, code_shape, empty_block
+from milan_pipeline.targets.layout import OUTER_SHARD, ZARR_JSON, UnitBlock, code_shape, empty_block
 from milan_pipeline.targets.reader import StoredUnit, open_unit
 from milan_pipeline.targets.units import Mark, Unit, why_undone
 
@@ -86,7 +87,7 @@ class StoreCheck:
 
     def _faults_of_arrays(self, stored: StoredUnit, mark: Mark) -> list[str]:
         """List the arrays that have another shape or type than they must, or lack chunks."""
-        known = {"zarr.json"}
+        known = {ZARR_JSON}
         faults: list[str] = []
         for name, wanted in vars(self._template).items():
             if wanted is None:
@@ -103,7 +104,7 @@ class StoreCheck:
             elif not is_text and array.dtype != wanted.dtype:
                 faults.append(f"{name} is of type {array.dtype}, not {wanted.dtype}")
             else:
-                known |= {f"{name}/zarr.json", *(chunks := _chunk_paths(name, array))}
+                known |= {f"{name}/{ZARR_JSON}", *(chunks := _chunk_paths(name, array))}
                 if missing := set(chunks) - set(mark.objects):
                     faults.append(f"{name}: the mark does not know of {min(missing)}")
         if not faults and (strange := set(mark.objects) - known):
@@ -212,4 +213,4 @@ def _first_difference(found: list[str], wanted: list[str]) -> str:
 
 def _in_words(error: Exception) -> str:
     """Return an error's message without its remedy; verify gives a better remedy."""
-    return " ".join(str(error).split()).split("; delete ")[0] or type(error).__name__
+    return reason_of(error).split("; delete ")[0]

@@ -10,7 +10,7 @@ from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.provenance.identity import require_hash
 from milan_pipeline.shards.manifest import load_manifest
-from milan_pipeline.targets.layout import group_bytes, read_identity
+from milan_pipeline.targets.layout import ZARR_JSON, group_bytes, read_identity
 from milan_pipeline.targets.units import Mark, Unit, read_mark, view_name
 from milan_pipeline.targets.verification import StoreCheck
 
@@ -90,7 +90,7 @@ def faults_of_groups(url: str, views: int) -> dict[int, str]:
     """Return which views' groups are missing or damaged, by view."""
     faults = {}
     for view in range(views):
-        place = storage.join(url, view_name(view), "zarr.json")
+        place = storage.join(url, view_name(view), ZARR_JSON)
         try:
             if storage.read_bytes(place) != group_bytes({}):
                 faults[view] = f"{place} is damaged"
@@ -114,7 +114,7 @@ def extra_objects(url: str, unit: Unit, mark: Mark) -> int:
 def extra_units(url: str, units: Sequence[Unit], views: int) -> int:
     """Count the entries of the views' folders that belong to none of the units."""
     expected = {unit.path for unit in units} | {
-        f"{view_name(view)}/zarr.json" for view in range(views)
+        f"{view_name(view)}/{ZARR_JSON}" for view in range(views)
     }
     found = {
         f"{view_name(view)}/{name}"

@@ -1,6 +1,6 @@
 """A read-only Zarr store that checks each object by its hash before it hands out a byte of it.
 
-zarr takes an object that is not there for a chunk of zeros. This store is told which objects there
+zarr takes an object that is not there for a chunk of zeros. This store knows which objects there
 must be, so a missing or damaged one is an error.
 """
 
@@ -20,6 +20,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 
 from milan_pipeline import storage
 from milan_pipeline.errors import DataError, MissingDataError
+from milan_pipeline.targets.layout import ZARR_JSON
 
 KEPT_BYTES = 64 << 20
 """Objects read last are kept up to this size, since samples are often read one by one."""
@@ -124,10 +125,11 @@ class VerifiedObjects(Store):
 
     def _must_exist(self, key: str) -> bool:
         """Tell whether an object must exist; zarr also asks for objects that need not."""
-        if key in self._digests or key == "zarr.json" or "/c/" in key:
+        if key in self._digests or key == ZARR_JSON or "/c/" in key:
             return True
-        chunks = key.removesuffix("zarr.json") + "c/"
-        return key.endswith("/zarr.json") and any(path.startswith(chunks) for path in self._digests)
+        chunks = key.removesuffix(ZARR_JSON) + "c/"
+        is_array = key.endswith(f"/{ZARR_JSON}")
+        return is_array and any(path.startswith(chunks) for path in self._digests)
 
     def _fetch(self, key: str) -> bytes:
         place = storage.join(self._url, key)

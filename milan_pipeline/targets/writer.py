@@ -23,6 +23,7 @@ from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.images.budget import Skipped
 from milan_pipeline.targets.layout import (
     OUTER_SHARD,
+    ZARR_JSON,
     UnitBlock,
     create_codes,
     create_small_array,
@@ -110,9 +111,9 @@ class UnitWriter:
         if self._gathered:
             self._write_codes()
         self._write_small_arrays()
-        self._put([path for path in self._memory if not path.endswith("zarr.json")])
+        self._put([path for path in self._memory if not path.endswith(ZARR_JSON)])
         self._put(list(self._memory))
-        view_group = storage.join(self._url, view_name(self._unit.view), "zarr.json")
+        view_group = storage.join(self._url, view_name(self._unit.view), ZARR_JSON)
         storage.put_bytes(view_group, group_bytes({}))
         mark = Mark(
             shard=self._unit.shard.name,
@@ -148,7 +149,7 @@ class UnitWriter:
             self._codes[rows] = self._outer[: self._gathered]
         self._written += self._gathered
         self._gathered = 0
-        self._start_puts([path for path in self._memory if not path.endswith("zarr.json")])
+        self._start_puts([path for path in self._memory if not path.endswith(ZARR_JSON)])
 
     def _write_small_arrays(self) -> None:
         for name in ("scale", "prior", "box", "flip", "size", "digest"):

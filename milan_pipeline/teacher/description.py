@@ -9,11 +9,11 @@ from torch import nn
 
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
-from milan_pipeline.teacher.named_models import architecture_of, blank_visual, known_statistics
+from milan_pipeline.teacher.load_by_name import architecture_of, blank_visual, known_statistics
 from milan_pipeline.teacher.prior import settle_prior
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.tower import Tower
-from milan_pipeline.teacher.tower_choice import tower_of
+from milan_pipeline.teacher.tower_of_model import tower_of
 
 POSITIONS = ("positional_embedding", "pos_embed", "relative_position")
 """Words in the names of position embeddings and of tables of position biases."""

@@ -19,7 +19,7 @@ from milan_pipeline.teacher.description import (
     settled_tower,
     teacher_content,
 )
-from milan_pipeline.teacher.named_models import (
+from milan_pipeline.teacher.load_by_name import (
     architecture_of,
     is_resampled,
     load_visual,

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from milan_pipeline.cluster.world import like
-from milan_pipeline.errors import DataError
+from milan_pipeline.errors import DataError, reason_of
 from milan_pipeline.training.checkpoints import (
     AVERAGE,
     MODEL,
@@ -46,9 +46,8 @@ def load_checkpoint(
     except (DataError, torch.OutOfMemoryError):  # neither tells that the checkpoint is wrong
         raise
     except (OSError, RuntimeError, ValueError, TypeError, LookupError) as error:
-        reason = " ".join(str(error).split())
         raise DataError(
-            f"{folder} does not fit what is trained ({reason:.300}); give another --out"
+            f"{folder} does not fit what is trained ({reason_of(error):.300}); give another --out"
         ) from error
 
 

@@ -1,13 +1,13 @@
 """MILAN's optimiser and learning-rate schedule (arXiv 2208.06049 and its official repository).
 
-AdamW for fine-tuning a ViT: the deeper a layer lies, the slower it learns.
+For fine-tuning a ViT, AdamW with layer-wise learning rates: the nearer a layer is to the input, the
+smaller its rate. The rule is that of BEiT (arXiv 2106.08254) and MAE (2111.06377): layer 0 turns an
+image into tokens, layer i is block i, and layer depth + 1 is all that comes after the blocks; a
+layer's learning rate is scaled by decay^(depth + 1 - layer). `timm.optim.param_groups_layer_decay`
+differs in one point: the final norm of a ViT that pools by its class token has the rate of the last
+block.
 
-The rule of BEiT (arXiv 2106.08254) and MAE (2111.06377): layer 0 is what makes tokens of an image,
-layer i is block i, layer depth + 1 is all that comes after; a layer's learning rate is scaled by
-decay^(depth + 1 - layer). `timm.optim.param_groups_layer_decay` has the final norm of a ViT that
-pools by its class token learn with the last block instead.
-
-A moving average of the student's weights, kept beside them.
+There is also a moving average of the weights.
 """
 
 import math
@@ -27,7 +27,7 @@ def make_optimiser(model: nn.Module, *, weight_decay: float) -> torch.optim.Adam
     """Return fused AdamW with betas (0.9, 0.95).
 
     Weights of more than one dimension are decayed, the CLS and mask tokens among them, as in the
-    official code; biases and norms are not. The learning rate is set anew at each step.
+    official code; biases and norms are not. The learning rate is set before each step.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
@@ -46,15 +46,15 @@ def learning_rate(
     epochs: float,
     least: float = 0.0,
 ) -> float:
-    """Return the learning rate at a fractional epoch: linear warm-up, then half a cosine.
+    """Return the learning rate at a fractional epoch: a linear warm-up, then half a cosine.
 
     Args:
         epoch: how many epochs have passed, fractions included.
         base: learning rate for a batch of 256; scaled linearly with the batch.
         batch: pairs in a global batch.
         warmup_epochs: length of the warm-up.
-        epochs: when the rate reaches its least.
-        least: rate at the end; it is not scaled. The warm-up starts at 0 all the same.
+        epochs: when the rate reaches `least`.
+        least: rate at the end; it is not scaled. The warm-up starts at 0 nevertheless.
     """
     return scheduled_rate(
         epoch,
@@ -69,14 +69,14 @@ def learning_rate(
 def scheduled_rate(
     epoch: float, *, shape: str, peak: float, warmup_epochs: float, epochs: float, least: float
 ) -> float:
-    """Return the learning rate at a fractional epoch, for a schedule of some shape.
+    """Return the learning rate at a fractional epoch, for a schedule of a given shape.
 
     Args:
         epoch: how many epochs have passed, fractions included.
         shape: of the way down: "cosine" (half a period) or "poly" (of power 1: a straight line).
         peak: rate after the warm-up, which starts at 0 and is a straight line.
         warmup_epochs: length of the warm-up.
-        epochs: when the rate reaches its least.
+        epochs: when the rate reaches `least`.
         least: rate at the end.
     """
     if epoch < warmup_epochs:
@@ -87,7 +87,7 @@ def scheduled_rate(
 
 
 def clip_gradients(model: nn.Module, max_norm: float) -> torch.Tensor:
-    """Scale all gradients down to a joint L2 norm of at most `max_norm`; return what it was.
+    """Scale gradients so that their joint L2 norm is at most `max_norm`; return the norm before.
 
     (Pascanu et al., arXiv 1211.5063, algorithm 1; MILAN itself does not clip.) The norm is over
     all processes, and stays on the device.
@@ -98,7 +98,7 @@ def clip_gradients(model: nn.Module, max_norm: float) -> torch.Tensor:
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of every group: the rate, times the group's `lr_scale` if it has one.
 
-    As `lr_sched.py` of the official repository does at each step.
+    `lr_sched.py` of the official repository does the same at each step.
     """
     for group in optimiser.param_groups:
         group["lr"] = rate * group.get("lr_scale", 1.0)
@@ -123,16 +123,16 @@ def layer_decay_groups(
     weight_decay: float,
     encoder: nn.Module | None = None,
 ) -> list[dict[str, Any]]:
-    """Divide what is trained into an optimiser's groups, each with its `lr_scale`.
+    """Divide the trained parameters into an optimiser's groups, each with its `lr_scale`.
 
     Weights of more than one dimension are decayed, except tokens and positions, as in the official
     code.
 
     Args:
-        model: all its parameters that require gradients are dealt out.
+        model: all its parameters that require gradients are divided.
         layer_decay: scale of a layer's learning rate, for each layer that comes after it.
         weight_decay: of the groups that are decayed.
-        encoder: the ViT in it; None where it is the whole model. What lies outside has scale 1.
+        encoder: the ViT in the model; None if the model is the ViT. Other parameters have scale 1.
 
     Returns:
         Groups of `params`, `weight_decay` and `lr_scale`, those of the first layers first.
@@ -156,7 +156,7 @@ def layer_decay_groups(
 
 
 def fine_tuning_optimiser(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
-    """Return fused AdamW with betas (0.9, 0.999); the learning rate is set anew at each step."""
+    """Return fused AdamW with betas (0.9, 0.999); the learning rate is set before each step."""
     return torch.optim.AdamW(groups, lr=0.0, betas=FINETUNING_BETAS, fused=True)
 
 
@@ -180,17 +180,17 @@ class MovingAverage:
         self._average = [parameter.detach().clone() for parameter in self._trained().values()]
 
     def update(self, step: int) -> None:
-        """Take in the parameters of the step that was just taken, counted from 1."""
+        """Add the parameters after a step, counted from 1, to the average."""
         parts = [own_part(parameter) for parameter in self._trained().values()]
         update = get_ema_multi_avg_fn(decay_of(step, self._decay))  # type: ignore[no-untyped-call]
         update([own_part(average) for average in self._average], parts, 0)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the model's whole state with the averages in place of the parameters."""
+        """Return the model's full state with the averages in place of the parameters."""
         return self._model.state_dict() | self._named()
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Take the averages from such a state, of whole tensors."""
+        """Set the averages from a state as `state_dict` returns it, of unsharded tensors."""
         with torch.no_grad():
             for name, average in self._named().items():
                 average.copy_(like(tensors[name], average))
@@ -205,12 +205,13 @@ class MovingAverage:
 def decay_of(step: int, most: float) -> float:
     """Return the decay at a step, from 1: min(most, 1 - step^(-2/3)).
 
-    The first step's weights replace those that were drawn, which a constant decay would keep a
-    share of: 37% after 10,000 steps at 0.9999. (`timm.utils.ModelEmaV3` with `use_warmup`, its
-    gamma of 1 and its power of 2/3; 0.99 is reached at step 1,000, 0.999 at 31,623.)
+    The first step's weights replace the initial ones. With a constant decay, a share of the initial
+    weights would stay in the average: 37% after 10,000 steps at 0.9999. (The
+    same as `timm.utils.ModelEmaV3` with `use_warmup`, its gamma of 1 and its power of 2/3; the
+    decay reaches 0.99 at step 1,000 and 0.999 at step 31,623.)
 
     Args:
-        step: that was taken, from 1.
+        step: counted from 1.
         most: the decay after the warm-up.
     """
     return min(most, 1 - math.pow(step, -WARMUP_POWER))

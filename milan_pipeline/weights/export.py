@@ -14,12 +14,12 @@ import torch
 from timm.models import VisionTransformer
 from torch import Tensor
 
-from milan_pipeline.errors import ConfigError, DataError
+from milan_pipeline.errors import ConfigError, DataError, reason_of
 from milan_pipeline.weights.files import _json
 from milan_pipeline.weights.official import differences_from_plain, official_state, require_official
 from milan_pipeline.weights.run_weights import described_encoder
 
-# What create_model takes beside the arguments of the architecture itself.
+# Arguments of create_model that are not part of the architecture.
 NOT_OF_THE_MODEL = ("model_name", "pretrained", "num_classes", "checkpoint_path")
 
 
@@ -114,10 +114,9 @@ def _encoder(state: Mapping[str, Tensor], description: Mapping[str, Any]) -> Vis
     try:
         encoder.load_state_dict(dict(state), strict=True, assign=True)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
         raise DataError(
-            f"encoder.json describes another encoder than the weights are of ({reason}); train or "
-            "import anew"
+            f"encoder.json describes another encoder than the weights are of "
+            f"({reason_of(error)}); train or import anew"
         ) from error
     return encoder
 

@@ -63,6 +63,18 @@ def read_document(url: str, kind: type[Any], *, what: str, remedy: str) -> dict[
     return document
 
 
+def read_encoder_description(url: str) -> dict[str, Any]:
+    """Read `encoder.json`: `timm`, the arguments of `create_model`, and the pixels' mean and std.
+
+    Raises:
+        MissingDataError: it is not there.
+        DataError: it is damaged.
+    """
+    remedy = "train, import or export it again"
+    document = read_document(url, EncoderDescription, what="encoder", remedy=remedy)
+    return {name: document[name] for name in EncoderDescription.__annotations__}
+
+
 PICKLED = (".pth", ".pt", ".bin")
 NESTS = ("model", "state_dict")
 DEEPEST = 2  # one within the other

@@ -1,4 +1,4 @@
-"""Load a run's whole student, with its decoder, to look at what it predicts.
+"""Load a run's student with its decoder, to see what it predicts.
 
 Legend: K kept, M masked patches, N = 1 + L tokens, T supervised tokens, D target width.
 """

@@ -144,13 +144,13 @@ def sizes_of(state: Mapping[str, Tensor]) -> OfficialSizes:
             f"pos_embed holds {patches} patches beside CLS, which is no square grid; import the "
             "checkpoint of a student that sees square images"
         )
-    whole = any(name.startswith("decoder_") or name == "mask_token" for name in state)
+    has_decoder = any(name.startswith("decoder_") or name == "mask_token" for name in state)
     return OfficialSizes(
         patch_size=_shape(state, "patch_embed.proj.weight", 4)[3],
         side=side,
         width=width,
         depth=_depth(state, "blocks."),
-        decoder=_decoder_sizes(state) if whole else None,
+        decoder=_decoder_sizes(state) if has_decoder else None,
     )
 
 

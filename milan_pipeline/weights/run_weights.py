@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from timm.models import VisionTransformer
 from torch import Tensor
 
-from milan_pipeline.errors import DataError, MismatchError, MissingDataError
+from milan_pipeline.errors import DataError, MismatchError, MissingDataError, reason_of
 from milan_pipeline.models.build import StudentSpec
 from milan_pipeline.models.decoder import EmbeddingDecoder
 from milan_pipeline.models.student import Student
@@ -22,7 +22,7 @@ from milan_pipeline.provenance.record import read_record
 from milan_pipeline.storage.checksums import read_checked
 from milan_pipeline.training.checkpoints import AVERAGE, MODEL, newest_checkpoint
 from milan_pipeline.training.state import CONFIG_NAME, state_of
-from milan_pipeline.weights.files import EncoderDescription, read_document
+from milan_pipeline.weights.files import read_encoder_description
 
 ENCODER, EMA_ENCODER = "encoder.safetensors", "encoder-ema.safetensors"
 ENCODER_PART = "encoder."
@@ -113,16 +113,8 @@ def encoder_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def encoder_description(run: Path) -> dict[str, Any]:
-    """Read `encoder.json`: `timm`, the arguments of `create_model`, and the pixels' mean and std.
-
-    Raises:
-        MissingDataError: the run wrote none.
-        DataError: it is damaged.
-    """
-    document = read_document(
-        str(run / "encoder.json"), EncoderDescription, what="encoder", remedy="train or import anew"
-    )
-    return {key: document[key] for key in ("timm", "mean", "std")}
+    """Read a run's `encoder.json`; see `files.read_encoder_description`."""
+    return read_encoder_description(str(run / "encoder.json"))
 
 
 def described_encoder(description: Mapping[str, Any]) -> VisionTransformer:
@@ -142,9 +134,8 @@ def described_encoder(description: Mapping[str, Any]) -> VisionTransformer:
         if not isinstance(encoder, VisionTransformer):
             raise TypeError(f"{arguments['model_name']!r} is no ViT")
     except (KeyError, *CANNOT_BUILD) as error:
-        reason = " ".join(str(error).split())
         raise DataError(
-            f"encoder.json describes no encoder ({reason}); train or import anew"
+            f"encoder.json describes no encoder ({reason_of(error)}); train or import again"
         ) from error
     return encoder
 

@@ -2,9 +2,10 @@
 
 import dataclasses
 
-from milan_pipeline.cli.commands import stage_command
-from milan_pipeline.cli.options import option, require_least
+from milan_pipeline.cli.commands import lazily, stage_command
+from milan_pipeline.cli.options import count, option, require_least
 from milan_pipeline.errors import ConfigError
+from stages.shared import common_options as common
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,9 +30,7 @@ class MeasureCodecs:
         help="Codec to measure; repeat for more; default: all levels and a range of ratios.",
         group="Targets",
     )
-    samples: int = option(
-        1024, help="Number of images to measure on.", least=1, group="Input", unit="images"
-    )
+    samples: int = count(1024, "images", group="Input", help="Number of images to measure on.")
     synthetic: float | None = option(
         None,
         help="Also measure Gaussian tokens of the same shape, whose k-th component has the "
@@ -44,17 +43,9 @@ class MeasureCodecs:
     plot: str = option(
         "codecs.png", help="Where the picture (PNG) is written.", group="Output", role="execution"
     )
-    device: str = option(
-        "auto",
-        help="Where targets are encoded and decoded: auto, cpu, cuda.",
-        group="This machine",
-        role="execution",
-    )
-    allow_unfinished: bool = option(
-        default=False,
-        help="Measure a store whose extraction has not ended.",
-        group="Input",
-        role="execution",
+    device: str = common.device("Where targets are encoded and decoded")
+    allow_unfinished: bool = common.allow_unfinished(
+        "Measure a store whose extraction has not ended."
     )
 
     def __post_init__(self) -> None:
@@ -63,13 +54,7 @@ class MeasureCodecs:
             raise ConfigError(f"--plot {self.plot} is not a PNG; use a name that ends in .png")
 
 
-def run(config: MeasureCodecs) -> None:
-    """Measure, print and draw."""
-    from stages.codecs.report import measure
-
-    measure(config)
-
-
+run = lazily("stages.codecs.report:measure")
 command = stage_command(
     "codecs",
     MeasureCodecs,

@@ -6,13 +6,13 @@ This is separate from the options since it imports torch, which `--help` must no
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from milan_pipeline import storage
+from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.codecs.fitting import codebooks, fit_codec
 from milan_pipeline.codecs.interface import Codec
-from milan_pipeline.codecs.registry import make_codec
-from milan_pipeline.codecs.spec import LEVELS, CodecSpec, parse_codec
+from milan_pipeline.codecs.registry import LEVELS, CodecSpec, parse_codec
 from milan_pipeline.codecs.spectrum import effective_rank
 from milan_pipeline.core.console import aligned, progress_bar, report
 from milan_pipeline.core.devices import pick_device
@@ -20,10 +20,7 @@ from milan_pipeline.planning.codec_measures import CodecMeasures, FileBytes, Mea
 from milan_pipeline.planning.codec_targets import stored_targets, synthetic_targets
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.store import finished_units, read_store_record
-
-if TYPE_CHECKING:
-    from stages.codecs.command import MeasureCodecs
-
+from stages.codecs.command import MeasureCodecs
 
 NAMED = ("float16", "bfloat16", "int8", *LEVELS)
 FRONTIER_FAMILIES = ("vector", "transform")
@@ -46,7 +43,7 @@ COLUMNS = {
 """Columns of the table: a heading and a format for each key of the JSON objects."""
 
 
-def measure(config: "MeasureCodecs") -> None:
+def measure(config: MeasureCodecs) -> None:
     """Measure, print a table or a JSON list, and draw.
 
     Raises:

@@ -1,10 +1,8 @@
 """Choose a store's codec: one that needs no fitting, the store's own, or one that is fitted now."""
 
-from typing import TYPE_CHECKING
-
 from milan_pipeline.codecs.components import ComponentCodec
 from milan_pipeline.codecs.fitting import codebooks, fit_codec
-from milan_pipeline.codecs.spec import CodecSpec, parse_codec
+from milan_pipeline.codecs.registry import CodecSpec, parse_codec
 from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import ConfigError, DataError
@@ -16,12 +14,10 @@ from milan_pipeline.targets.codec_files import read_store_codec, subsampled, wri
 from milan_pipeline.targets.expected_identity import expected_codec
 from milan_pipeline.targets.layout import existing_identity, holds_store
 from milan_pipeline.teacher.teacher import Teacher
-
-if TYPE_CHECKING:
-    from stages.extract_targets.command import ExtractTargets
+from stages.extract_targets.command import ExtractTargets
 
 
-def require_fitted(config: "ExtractTargets") -> None:
+def require_fitted(config: ExtractTargets) -> None:
     """Refuse to share work if every process would fit a codec of its own.
 
     Raises:
@@ -41,7 +37,7 @@ def require_fitted(config: "ExtractTargets") -> None:
 
 
 def settled_identity(
-    config: "ExtractTargets", spec: JobSpec, manifest: Manifest, teacher: Teacher, stop: StopRequest
+    config: ExtractTargets, spec: JobSpec, manifest: Manifest, teacher: Teacher, stop: StopRequest
 ) -> Identity:
     """Return the targets' identity; if its codec needs fitting, fit it and write it to the store.
 
@@ -76,7 +72,7 @@ def _has_codec(store: str, identity: Identity) -> bool:
 
 
 def _fitted(
-    config: "ExtractTargets",
+    config: ExtractTargets,
     codec: CodecSpec,
     manifest: Manifest,
     teacher: Teacher,

@@ -5,10 +5,9 @@ This is separate from the options since it imports torch, which `--help` must no
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from milan_pipeline import storage
-from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.console import bytes_text, say
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.errors import ConfigError
@@ -20,6 +19,7 @@ from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.targets.expected_identity import expected_extracted
 from milan_pipeline.targets.layout import ANOTHER_STORE, existing_identity, require_place
+from milan_pipeline.targets.store import record_url
 from milan_pipeline.targets.units import (
     NOT_DONE,
     Mark,
@@ -33,9 +33,8 @@ from milan_pipeline.targets.units import (
 )
 from milan_pipeline.teacher.description import settle_precision, visible_identity
 from milan_pipeline.teacher.spec import TeacherSpec
-
-if TYPE_CHECKING:
-    from stages.extract_targets.command import ExtractTargets
+from stages.extract_targets.command import ExtractTargets
+from stages.shared.dry_run import say_bytes_to_write
 
 
 class WorkList(NamedTuple):
@@ -52,7 +51,7 @@ class WorkList(NamedTuple):
         return {unit: self.left[unit] for unit in self.own if unit in self.left}
 
 
-def describe(config: "ExtractTargets") -> None:
+def describe(config: ExtractTargets) -> None:
     """Print what is left and what it will take, without loading the teacher's weights."""
     spec = spec_of(config)
     manifest, work, wanted = survey(config, spec)
@@ -66,15 +65,11 @@ def describe(config: "ExtractTargets") -> None:
         say(f"  {line}", reasons=reasons)
     images, size = samples_of(left), _bytes_of(config, manifest, wanted, left)
     say(f"images to run through the teacher: {images}", images_to_do=images)
-    say(
-        f"bytes to write: about {bytes_text(size)}, {size / max(1, images):.0f} a target; "
-        f"free: {storage.free_text(config.out)}",
-        bytes_to_write=size,
-        free_bytes=storage.free_bytes(config.out),
-    )
+    text = f"about {bytes_text(size)}, {size / max(1, images):.0f} a target"
+    say_bytes_to_write(config.out, text, size)
 
 
-def survey(config: "ExtractTargets", spec: JobSpec) -> tuple[Manifest, WorkList, Identity]:
+def survey(config: ExtractTargets, spec: JobSpec) -> tuple[Manifest, WorkList, Identity]:
     """List the units and return the targets' identity, without loading a teacher's weights.
 
     Raises:
@@ -93,7 +88,7 @@ def survey(config: "ExtractTargets", spec: JobSpec) -> tuple[Manifest, WorkList,
     return manifest, list_work(config, manifest, identity_hash), wanted
 
 
-def spec_of(config: "ExtractTargets") -> JobSpec:
+def spec_of(config: ExtractTargets) -> JobSpec:
     """Return the extraction as names and numbers; reads the store, so call it once."""
     return JobSpec(
         images=config.images,
@@ -107,7 +102,7 @@ def spec_of(config: "ExtractTargets") -> JobSpec:
     )
 
 
-def settled_teacher(config: "ExtractTargets") -> TeacherSpec:
+def settled_teacher(config: ExtractTargets) -> TeacherSpec:
     """Replace a precision of "auto": by that of an existing store, unless it is overwritten.
 
     Raises:
@@ -127,7 +122,7 @@ def settled_teacher(config: "ExtractTargets") -> TeacherSpec:
     return settle_precision(spec, pick_device(config.device), existing=precision)
 
 
-def say_teacher(config: "ExtractTargets", spec: TeacherSpec) -> None:
+def say_teacher(config: ExtractTargets, spec: TeacherSpec) -> None:
     """Print which teacher runs, in which precision, and where."""
     if config.init or config.scheduler:
         where = "the machines that extract"
@@ -137,10 +132,10 @@ def say_teacher(config: "ExtractTargets", spec: TeacherSpec) -> None:
     say(said, teacher=spec.name, precision=spec.precision, device=where)
 
 
-def record_of(config: "ExtractTargets", identity: Identity, manifest: Manifest) -> StageRecord:
+def record_of(config: ExtractTargets, identity: Identity, manifest: Manifest) -> StageRecord:
     """Return the stage's record, not written yet."""
     return StageRecord(
-        url=record_url(config),
+        url=record_url(config.out, "extract-targets"),
         stage="extract-targets",
         config=config,
         inputs={},
@@ -149,7 +144,7 @@ def record_of(config: "ExtractTargets", identity: Identity, manifest: Manifest) 
     )
 
 
-def list_work(config: "ExtractTargets", manifest: Manifest, identity_hash: str) -> WorkList:
+def list_work(config: ExtractTargets, manifest: Manifest, identity_hash: str) -> WorkList:
     """List all units and what the store holds of them.
 
     Raises:
@@ -157,7 +152,7 @@ def list_work(config: "ExtractTargets", manifest: Manifest, identity_hash: str) 
     """
     units = list_units(manifest, config.views)
     marks = read_marks(config.out, config.views, objects=False)
-    record = read_record(record_url(config))
+    record = read_record(record_url(config.out, "extract-targets"))
     # A record of the same images shows that this check was passed or overruled before.
     known = record is not None and (
         record["extent"].get("images_manifest_sha256") == manifest.sha256
@@ -174,7 +169,7 @@ def samples_of(units: Iterable[Unit]) -> int:
     return sum(unit.shard.samples for unit in units)
 
 
-def _of_all(config: "ExtractTargets", work: WorkList) -> str:
+def _of_all(config: ExtractTargets, work: WorkList) -> str:
     if config.own_part is None:
         return ""
     return f" in part {config.part}; in all parts {len(work.left)} of {len(work.units)} to do"
@@ -187,13 +182,8 @@ def _reasons(left: dict[Unit, str]) -> list[str]:
     return stale + [f"{view_name(view)}: {count} {NOT_DONE}" for view, count in new.items()]
 
 
-def record_url(config: "ExtractTargets") -> str:
-    """Return the URL of the stage's record."""
-    return storage.join(config.out, "extract-targets.json")
-
-
 def _bytes_of(
-    config: "ExtractTargets", manifest: Manifest, identity: Identity, left: Iterable[Unit]
+    config: ExtractTargets, manifest: Manifest, identity: Identity, left: Iterable[Unit]
 ) -> int:
     """Count the bytes of units in the store, and of the groups and record around them."""
     units = list(left)

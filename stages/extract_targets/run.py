@@ -6,9 +6,8 @@ does its own units; a process that then finds no unit left in the full list sets
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING
 
-from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.console import progress_bar, say, say_counts, say_nothing_to_do
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest
@@ -24,6 +23,7 @@ from milan_pipeline.targets.progress_reports import Reporter, closing_report
 from milan_pipeline.targets.units import Unit, read_marks, undone_units
 from milan_pipeline.teacher.teacher import Teacher
 from stages.extract_targets.codec import require_fitted, settled_identity
+from stages.extract_targets.command import ExtractTargets
 from stages.extract_targets.plan import (
     WorkList,
     list_work,
@@ -33,14 +33,10 @@ from stages.extract_targets.plan import (
     spec_of,
 )
 
-if TYPE_CHECKING:
-    from stages.extract_targets.command import ExtractTargets
-
-
 logger = logging.getLogger(__name__)
 
 
-def extract(config: "ExtractTargets", stop: StopRequest) -> None:
+def extract(config: ExtractTargets, stop: StopRequest) -> None:
     """Do every unit that is not done, or those of this part.
 
     Raises:
@@ -86,7 +82,7 @@ def extract(config: "ExtractTargets", stop: StopRequest) -> None:
     _finish(config, work, record, identity)
 
 
-def _budget(config: "ExtractTargets", work: WorkList) -> BadImageBudget:
+def _budget(config: ExtractTargets, work: WorkList) -> BadImageBudget:
     """Return the budget of this process's units; units that are done are counted already."""
     shards = {unit.shard for unit in work.own}
     budget = BadImageBudget(
@@ -99,7 +95,7 @@ def _budget(config: "ExtractTargets", work: WorkList) -> BadImageBudget:
 
 
 def _extract_here(
-    config: "ExtractTargets",
+    config: ExtractTargets,
     job: ExtractionJob,
     units: list[Unit],
     budget: BadImageBudget,
@@ -122,7 +118,7 @@ def _extract_here(
 
 
 def _extract_on_dask(
-    config: "ExtractTargets",
+    config: ExtractTargets,
     spec: JobSpec,
     manifest: Manifest,
     units: list[Unit],
@@ -152,7 +148,7 @@ def _extract_on_dask(
 
 
 def _finish(
-    config: "ExtractTargets", work: WorkList, record: StageRecord, identity: Identity
+    config: ExtractTargets, work: WorkList, record: StageRecord, identity: Identity
 ) -> None:
     """Print what other processes have left to do; if nothing is left, set the record to "done".
 
@@ -188,6 +184,6 @@ def _finish(
     say_counts(config.out, counts)
 
 
-def _name(config: "ExtractTargets") -> str:
+def _name(config: ExtractTargets) -> str:
     """Return the name of this process for its report."""
     return "single" if config.own_part is None else config.own_part.name

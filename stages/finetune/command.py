@@ -3,8 +3,9 @@
 import dataclasses
 
 from milan_pipeline.cli.commands import stage_command
-from milan_pipeline.cli.options import option
+from milan_pipeline.cli.options import count, option
 from milan_pipeline.errors import ConfigError
+from stages.shared import common_options as common
 from stages.shared.labelled_options import LabelledOptions
 from stages.shared.training_options import Train, require_warmup, run_training
 
@@ -30,12 +31,8 @@ class Finetune(LabelledOptions):
         role="execution",
         group="Input",
     )
-    image_size: int | None = option(
-        None,
-        help="Side of the views, in pixels; default: the encoder's.",
-        least=1,
-        group="Input",
-        unit="pixels",
+    image_size: int | None = count(
+        None, "pixels", group="Input", help="Side of the views, in pixels; default: the encoder's."
     )
     pool: str = option(
         "mean",
@@ -43,13 +40,7 @@ class Finetune(LabelledOptions):
         choices=("mean", "cls"),
         group="Encoder",
     )
-    crop_pct: float | None = option(
-        None,
-        help="Share of the resized image's side that is scored; default: 0.875 up to 224 pixels, "
-        "else 1.",
-        group="Scoring",
-        unit="share",
-    )
+    crop_pct: float | None = common.crop_pct("Share of the resized image's side that is scored")
     drop_path: float = option(
         0.1,
         help="Rate of stochastic depth (arXiv 1603.09382).",
@@ -57,12 +48,8 @@ class Finetune(LabelledOptions):
         group="Encoder",
         unit="rate",
     )
-    epochs: int = option(
-        100,
-        help="Passes over the images; sets the schedule.",
-        least=1,
-        group="Schedule",
-        unit="epochs",
+    epochs: int = count(
+        100, "epochs", group="Schedule", help="Passes over the images; sets the schedule."
     )
     warmup_epochs: float | None = option(
         None,
@@ -80,14 +67,6 @@ class Finetune(LabelledOptions):
     )
     min_lr: float = option(
         1e-6, help="Learning rate at the end.", least=0, group="Schedule", unit="rate"
-    )
-    layer_decay: float = option(
-        0.65,
-        help="Scale of a layer's learning rate for each layer after it.",
-        least=0,
-        most=1,
-        group="Schedule",
-        unit="factor",
     )
     weight_decay: float = option(
         0.05, help="AdamW's weight decay.", least=0, group="Schedule", unit="factor"
@@ -129,15 +108,7 @@ class Finetune(LabelledOptions):
         group="Augmentation",
         unit="share",
     )
-    eval_every: int = option(
-        1, help="Epochs between evaluations.", least=1, group="Scoring", unit="epochs"
-    )
-    gradient_checkpointing: bool = option(
-        False,
-        help="Compute blocks again in the backward pass, to save memory.",
-        role="execution",
-        group="This machine",
-    )
+    eval_every: int = count(1, "epochs", group="Scoring", help="Epochs between evaluations.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

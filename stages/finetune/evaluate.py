@@ -66,7 +66,8 @@ def plan_evaluation(
 
 def evaluate_only(config: "Finetune", process: Process) -> None:
     """Score a classifier, together with the other processes."""
-    planned = plan_evaluation(config, process.device, scans=scans_of(config))
+    with process.world.first_process_first():
+        planned = plan_evaluation(config, process.device, scans=scans_of(config))
     evaluate_as_planned(planned, process)
 
 

@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from milan_pipeline.cli.options import fields_from
+from milan_pipeline.cluster.world import World
 from milan_pipeline.data.class_order import warn_of_class_order
 from milan_pipeline.data.labelled import LabelledTable, require_same_classes
 from milan_pipeline.errors import ConfigError
@@ -17,7 +17,7 @@ from milan_pipeline.evaluate.classification.task import ClassificationConfig
 from milan_pipeline.evaluate.classification.views import ViewConfig
 from milan_pipeline.evaluate.view import default_crop_pct
 from milan_pipeline.training.checkpoints import require_recorded
-from stages.shared.labelled import LabelledPlan, open_tables, scans_of, settled_parts
+from stages.shared.labelled import LabelledPlan, open_tables, settled_parts
 from stages.shared.training import training_precision, with_frozen_choices
 
 if TYPE_CHECKING:
@@ -92,13 +92,13 @@ class FinetunePlan(LabelledPlan["Finetune"]):
         return {"classifiers": 8 * sum(parameter.numel() for parameter in model.parameters())}
 
 
-def plan(config: "Finetune", device: torch.device, *, remember: bool = False) -> FinetunePlan:
+def plan(config: "Finetune", device: torch.device, *, world: World | None = None) -> FinetunePlan:
     """Open encoder and images and settle what is open; nothing is trained yet.
 
     Args:
         config: the options.
         device: of this process.
-        remember: keep the labels found in shards in the run folder, for later parts of the run.
+        world: the processes of the run; None only plans, and writes nothing.
 
     Raises:
         ConfigError: options do not fit each other, the encoder or the data.
@@ -108,7 +108,7 @@ def plan(config: "Finetune", device: torch.device, *, remember: bool = False) ->
     """
     require_recorded(config.folder)
     config = with_frozen_choices(config, "batch_size", "lanes", "precision")
-    train, val = open_class_tables(config, scans=scans_of(config) if remember else None)
+    train, val = open_class_tables(config, world)
     precision = training_precision(config.precision, device)
     config = dataclasses.replace(config, precision=precision, warmup_epochs=config.warmup)
     size, tables = config.image_size, (train, val)
@@ -116,7 +116,7 @@ def plan(config: "Finetune", device: torch.device, *, remember: bool = False) ->
 
 
 def open_class_tables(
-    config: "Finetune", *, scans: Path | None
+    config: "Finetune", world: World | None = None
 ) -> tuple[LabelledTable, LabelledTable]:
     """Open the images to train on and those to score on.
 
@@ -124,7 +124,7 @@ def open_class_tables(
         ConfigError: there are no such images, or their classes do not fit each other.
         DataError: images have no labels.
     """
-    train, val = open_tables(config, kind="class", scans=scans)
+    train, val = open_tables(config, kind="class", world=world)
     require_same_classes(train, val, f"--train {config.train}", f"--val {config.val}")
     require_known_classes(val, train.class_count, config.val)
     return train, val

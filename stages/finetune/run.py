@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def train(config: "Finetune", process: Process) -> None:
     """Train to the last step and export the classifier, together with the other processes."""
-    planned, world = plan(config, process.device, remember=True), process.world
+    planned, world = plan(config, process.device, world=process.world), process.world
     if not planned.has_work(world):
         return
     if world.leads:

@@ -4,11 +4,11 @@ This is separate from the options since it imports torch, which `--help` must no
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from milan_pipeline import storage
 from milan_pipeline.codecs.interface import Codec
-from milan_pipeline.codecs.spec import CodecSpec, parse_codec, spec_of
+from milan_pipeline.codecs.registry import CodecSpec, parse_codec, spec_of
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.provenance.identity import Identity, stated_identity, transcoded_identity
@@ -17,9 +17,7 @@ from milan_pipeline.targets.codec_files import CODEC_FILE, read_shards_codec, re
 from milan_pipeline.targets.expected_identity import expected_transcoded
 from milan_pipeline.targets.transcoding import new_codec
 from milan_pipeline.targets.units import Mark, Unit
-
-if TYPE_CHECKING:
-    from stages.pack_targets.command import PackTargets
+from stages.pack_targets.command import PackTargets
 
 
 class Shards(NamedTuple):
@@ -29,7 +27,7 @@ class Shards(NamedTuple):
     codec: Codec
 
 
-def expected_identity(config: "PackTargets", source: Identity) -> Identity:
+def expected_identity(config: PackTargets, source: Identity) -> Identity:
     """Build the identity of the shards before a codec is fitted.
 
     Args:
@@ -44,7 +42,7 @@ def expected_identity(config: "PackTargets", source: Identity) -> Identity:
 
 
 def settle(
-    config: "PackTargets", source: Identity, units: Sequence[tuple[Unit, Mark]], stop: StopRequest
+    config: PackTargets, source: Identity, units: Sequence[tuple[Unit, Mark]], stop: StopRequest
 ) -> Shards:
     """Read the codec of the store or of existing shards, or fit a new one.
 
@@ -86,7 +84,7 @@ def has_codec(folder: str, identity: Identity) -> bool:
     return not needs_file or storage.exists(storage.join(folder, CODEC_FILE))
 
 
-def _other_codec(config: "PackTargets", source: Identity) -> CodecSpec | None:
+def _other_codec(config: PackTargets, source: Identity) -> CodecSpec | None:
     """Return the codec of the options; None if it is the store's own."""
     if config.codec is None:
         return None

@@ -2,9 +2,9 @@
 
 import dataclasses
 
-from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import option
-from milan_pipeline.core.interrupts import stop_request
+from stages.shared import common_options as common
 from stages.shared.dask_options import DaskOptions
 
 
@@ -20,60 +20,20 @@ class PackTargets(DaskOptions):
     out: str = option(
         help="Folder for the shards and manifest.json.", role="execution", group="Output"
     )
-    views: int | None = option(
-        None,
-        help="Views to pack; default: all.",
-        role="extent",
-        least=1,
-        group="Input",
-        unit="views",
+    views: int | None = common.stored_views("Views to pack")
+    codec: str | None = common.codec(
+        None, text="Re-encode targets", more="; default: as they are stored"
     )
-    codec: str | None = option(
-        None,
-        help="Re-encode targets: float16, bfloat16, int8, high, compact, tiny, or vector or "
-        "transform with :bytes=N a token or :ratio=X to float16; default: as they are stored.",
-        group="Targets",
+    device: str = common.device("Where --codec decodes and encodes")
+    workers: int = common.workers("Threads, each writing one shard.")
+    allow_unfinished: bool = common.allow_unfinished(
+        "Pack the finished units of a store whose extraction has not ended."
     )
-    device: str = option(
-        "auto",
-        help="Where --codec decodes and encodes: auto, cpu, cuda.",
-        role="execution",
-        group="This machine",
-    )
-    workers: int = option(
-        2,
-        help="Threads, each writing one shard.",
-        role="execution",
-        least=0,
-        group="This machine",
-        unit="threads",
-    )
-    allow_unfinished: bool = option(
-        default=False,
-        help="Pack the finished units of a store whose extraction has not ended.",
-        role="execution",
-        group="Input",
-    )
-    overwrite: bool = option(
-        default=False, help="Replace shards of other targets.", role="execution", group="Output"
-    )
+    overwrite: bool = common.overwrite("Replace shards of other targets.")
 
 
-def run(config: PackTargets) -> None:
-    """Write every target shard that is not listed."""
-    from stages.pack_targets.run import pack
-
-    with stop_request() as stop:
-        pack(config, stop)
-
-
-def dry_run(config: PackTargets) -> None:
-    """Print how many shards would be written and how many bytes they would take."""
-    from stages.pack_targets.run import describe
-
-    describe(config)
-
-
+run = lazily("stages.pack_targets.run:pack", stoppable=True)
+dry_run = lazily("stages.pack_targets.run:describe")
 command = stage_command(
     "pack-targets",
     PackTargets,

@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Generator
-from typing import TYPE_CHECKING
 
 from milan_pipeline import storage
 from milan_pipeline.cluster.spread import spread
@@ -20,16 +19,14 @@ from milan_pipeline.targets.packing import PackingSpec
 from milan_pipeline.targets.store import finished_units, read_store_record
 from milan_pipeline.targets.units import Mark, Unit, shard_details, target_shard_name, unit_sha256
 from stages.pack_targets.codec import expected_identity, has_codec, identity_there, settle
-
-if TYPE_CHECKING:
-    from stages.pack_targets.command import PackTargets
-
+from stages.pack_targets.command import PackTargets
+from stages.shared.dry_run import say_bytes_to_write
 
 Done = tuple[Unit, Mark]
 Plan = dict[str, Done]
 
 
-def pack(config: "PackTargets", stop: StopRequest) -> None:
+def pack(config: PackTargets, stop: StopRequest) -> None:
     """Write every target shard that is not listed, then the manifest and the record."""
     storage.require_writable(config.out)
     source = read_identity(config.targets)
@@ -68,7 +65,7 @@ def pack(config: "PackTargets", stop: StopRequest) -> None:
     say_counts(config.out, counts)
 
 
-def describe(config: "PackTargets") -> None:
+def describe(config: PackTargets) -> None:
     """Print how many shards would be written and how many bytes they would take."""
     storage.require_writable(config.out)
     source = read_identity(config.targets)
@@ -81,16 +78,11 @@ def describe(config: "PackTargets") -> None:
     size, targets = ShardSize(identity).units(units), sum(mark.n for _, mark in left)
     done = len(plan) - len(left)
     say(f"shards to do: {len(left)}, done: {done}", shards_to_do=len(left), shards_done=done)
-    say(
-        f"bytes to write: {bytes_text(size)} in tars and indices, {size / max(1, targets):.0f} a "
-        f"target; free: {storage.free_text(config.out)}",
-        bytes_to_write=size,
-        targets=targets,
-        free_bytes=storage.free_bytes(config.out),
-    )
+    text = f"{bytes_text(size)} in tars and indices, {size / max(1, targets):.0f} a target"
+    say_bytes_to_write(config.out, text, size, targets=targets)
 
 
-def is_done(config: "PackTargets") -> bool:
+def is_done(config: PackTargets) -> bool:
     """Tell whether every shard of a finished store is listed.
 
     Raises:
@@ -103,7 +95,7 @@ def is_done(config: "PackTargets") -> bool:
     return state == "done" and listed.keys() == plan.keys() and has_codec(config.out, identity)
 
 
-def _plan(config: "PackTargets", source: Identity) -> Plan:
+def _plan(config: PackTargets, source: Identity) -> Plan:
     """List all shards that there must be: name -> (unit, its mark), view by view."""
     units = finished_units(
         config.targets,
@@ -115,7 +107,7 @@ def _plan(config: "PackTargets", source: Identity) -> Plan:
     return {target_shard_name(unit): (unit, mark) for unit, mark in units}
 
 
-def _current(config: "PackTargets", identity: Identity, plan: Plan) -> dict[str, Shard]:
+def _current(config: PackTargets, identity: Identity, plan: Plan) -> dict[str, Shard]:
     """Return the listed shards of this identity that were made from the present units."""
     if identity_there(config.out) != identity:
         return {}
@@ -128,7 +120,7 @@ def _current(config: "PackTargets", identity: Identity, plan: Plan) -> dict[str,
 
 
 def _written(
-    config: "PackTargets",
+    config: PackTargets,
     source: Identity,
     identity: Identity,
     units: list[Done],
@@ -157,7 +149,7 @@ def _written(
             yield shard
 
 
-def _record(config: "PackTargets", identity: Identity, plan: Plan) -> StageRecord:
+def _record(config: PackTargets, identity: Identity, plan: Plan) -> StageRecord:
     return StageRecord(
         url=storage.join(config.out, "pack-targets.json"),
         stage="pack-targets",

@@ -2,23 +2,19 @@
 
 import dataclasses
 
-from milan_pipeline.cli.commands import stage_command
-from milan_pipeline.cli.options import option, require_least
-from milan_pipeline.codecs.spec import CODEC_HELP, parse_codec
-from milan_pipeline.core.console import report
+from milan_pipeline.cli.commands import lazily, stage_command
+from milan_pipeline.cli.options import count, option, require_least
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.teacher.spec import NORMS, PRECISIONS, PRIORS, SPACES, TeacherSpec
-from stages.extract_targets.command import MOST_TOKENS_A_SIDE
+from stages.shared import common_options as common
+from stages.shared.teacher_options import TeacherOptions
 
-TEACHER = (
-    *("teacher", "pretrained", "precision", "teacher_norm"),
-    *("grid", "layers", "space", "prior"),
-)
+TEACHER = tuple(field.name for field in dataclasses.fields(TeacherOptions))
 """Options of extract-targets that select the teacher."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PlanTargets:
+class PlanTargets(TeacherOptions):
     """Compute what targets of a data set will take, and whether caching them pays. Writes nothing.
 
     Prints the bytes of the target store and of the target shards, the bandwidth that pretraining
@@ -31,77 +27,28 @@ class PlanTargets:
         help="Folder of image shards with manifest.json; default: none, see --samples.",
         group="Input",
     )
-    samples: int | None = option(
+    samples: int | None = count(
         None,
-        help="Number of images, if there are no shards yet; default: those of --images.",
-        least=1,
+        "images",
         group="Input",
-        unit="images",
+        help="Number of images, if there are no shards yet; default: those of --images.",
     )
-    samples_per_shard: int = option(
-        1000, help="Images in a shard, with --samples.", least=1, group="Input", unit="images"
+    samples_per_shard: int = count(
+        1000, "images", group="Input", help="Images in a shard, with --samples."
     )
     # The mean of ImageNet-1k: 138 GB of 1.28 million JPEGs.
-    image_bytes: int = option(
-        110_000, help="Bytes of an image, with --samples.", least=1, group="Input", unit="bytes"
+    image_bytes: int = count(
+        110_000, "bytes", group="Input", help="Bytes of an image, with --samples."
     )
-    teacher: str = option(
-        help="open_clip model (ViT-B-16), hf-hub:ORG/REPO or local-dir:PATH.", group="Teacher"
+    views: int = count(1, "views", group="Views", help="Views of each image.")
+    codec: str = common.codec("float16")
+    epochs: int = count(
+        400, "epochs", group="Schedule", help="Epochs of each student's pretraining."
     )
-    pretrained: str | None = option(
-        None,
-        help="Weights tag (openai) or checkpoint file; default: those of --teacher.",
-        group="Teacher",
+    students: int = count(
+        1, "students", group="Schedule", help="Students that are pretrained from the targets."
     )
-    precision: str = option(
-        "auto",
-        help="Type of the teacher's weights; auto: bf16 if the device has it, else fp32.",
-        choices=PRECISIONS,
-        group="Teacher",
-    )
-    teacher_norm: str = option(
-        "own",
-        help="Mean and std of the teacher's pixels; MILAN used imagenet.",
-        choices=NORMS,
-        group="Teacher",
-    )
-    grid: int | None = option(
-        None,
-        help="Tokens along each side; sets the teacher's input size; default: its own.",
-        most=MOST_TOKENS_A_SIDE,
-        group="Teacher",
-        unit="tokens",
-    )
-    layers: int = option(
-        1, help="Targets are the mean of this many last layers.", group="Teacher", unit="layers"
-    )
-    space: str = option(
-        "projected",
-        help="Targets before or after the last projection.",
-        choices=SPACES,
-        group="Teacher",
-    )
-    prior: str = option(
-        "auto",
-        help="Source of the mask prior; auto: what the teacher pools by.",
-        choices=PRIORS,
-        group="Teacher",
-    )
-    views: int = option(1, help="Views of each image.", least=1, group="Views", unit="views")
-    codec: str = option("float16", help=CODEC_HELP, group="Targets")
-    epochs: int = option(
-        400, help="Epochs of each student's pretraining.", least=1, group="Schedule", unit="epochs"
-    )
-    students: int = option(
-        1,
-        help="Students that are pretrained from the targets.",
-        least=1,
-        group="Schedule",
-        unit="students",
-    )
-    devices: int = option(
-        1, help="Devices that train one student.", least=1, group="Schedule", unit="devices"
-    )
+    devices: int = count(1, "devices", group="Schedule", help="Devices that train one student.")
     student_rate: float | None = option(
         None,
         help="Images/s of a student without teacher, on all its devices; default: unknown.",
@@ -139,12 +86,7 @@ class PlanTargets:
     measure_seconds: float = option(
         2.0, help="Seconds that each is timed.", least=0, group="Rates", unit="seconds"
     )
-    device: str = option(
-        "auto",
-        help="Where the teacher runs: auto, cpu, cuda.",
-        group="This machine",
-        role="execution",
-    )
+    device: str = common.device("Where the teacher runs")
 
     def __post_init__(self) -> None:
         require_least(self)
@@ -160,29 +102,8 @@ class PlanTargets:
             raise ConfigError(f"--measure-batch {self.measure_batch} is below 1; give 1 or more")
         _ = self.teacher_spec, parse_codec(self.codec)
 
-    @property
-    def teacher_spec(self) -> TeacherSpec:
-        """The teacher and the targets that it is to give."""
-        return TeacherSpec(
-            name=self.teacher,
-            pretrained=self.pretrained,
-            precision=self.precision,
-            norm=self.teacher_norm,
-            grid=self.grid,
-            layers=self.layers,
-            space=self.space,
-            prior=self.prior,
-        )
 
-
-def run(config: PlanTargets) -> None:
-    """Print the plan."""
-    from stages.plan.report import PlanReport
-
-    found = PlanReport(config)
-    report(found.lines(), found.document())
-
-
+run = lazily("stages.plan.report:print_plan")
 command = stage_command(
     "plan",
     PlanTargets,

@@ -5,11 +5,12 @@ Apart from the options because it imports torch, which `--help` must not.
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from milan_pipeline import storage
-from milan_pipeline.codecs.spec import parse_codec
-from milan_pipeline.core.console import short_bytes
+from milan_pipeline.cli.options import fields_from
+from milan_pipeline.codecs.registry import parse_codec
+from milan_pipeline.core.console import named_lines, report, short_bytes
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.images.views import ViewPolicy
 from milan_pipeline.planning.costs import (
@@ -39,9 +40,16 @@ from milan_pipeline.targets.units import Unit, extent_of
 from milan_pipeline.teacher.description import settle_precision, visible_identity
 from stages.extract_targets.command import ExtractTargets
 from stages.pack_targets.command import PackTargets
+from stages.plan.command import PlanTargets
 
-if TYPE_CHECKING:
-    from stages.plan.command import PlanTargets
+NAME_WIDTH = 20
+
+
+def print_plan(config: PlanTargets) -> None:
+    """Print the plan."""
+    found = PlanReport(config)
+    report(found.lines(), found.document())
+
 
 Measure = Callable[..., Iterator[TeacherSpeed]]
 """As `measure_speeds`."""
@@ -50,7 +58,7 @@ Measure = Callable[..., Iterator[TeacherSpeed]]
 class PlanReport:
     """A plan as lines for the terminal and as a JSON object."""
 
-    def __init__(self, config: "PlanTargets", measure: Measure = measure_speeds) -> None:
+    def __init__(self, config: PlanTargets, measure: Measure = measure_speeds) -> None:
         """Count and, if asked to, measure.
 
         Args:
@@ -91,19 +99,11 @@ class PlanReport:
         extraction = StageRecord(
             url="",
             stage="extract-targets",
-            config=ExtractTargets(
+            config=fields_from(
+                ExtractTargets,
+                config,
                 images=config.images or "images",
                 out=config.out or "targets.zarr",
-                teacher=config.teacher,
-                pretrained=config.pretrained,
-                precision=config.precision,
-                teacher_norm=config.teacher_norm,
-                grid=config.grid,
-                layers=config.layers,
-                space=config.space,
-                prior=config.prior,
-                views=config.views,
-                codec=config.codec,
             ),
             inputs={},
             content=self.identity,
@@ -158,7 +158,7 @@ class PlanReport:
         return max(1, self.dataset.images * self.config.views)
 
     def document(self) -> dict[str, Any]:
-        """Return the JSON object; null is what cannot be told.
+        """Return the JSON object; null stands for what is not known.
 
         Bytes: store_bytes, shard_bytes, bytes_per_sample_store and bytes_per_sample_shards (of a
         target, all files counted), read_bytes_per_s, read_bytes (a student's run), free_bytes.
@@ -191,7 +191,7 @@ class PlanReport:
 
     def lines(self) -> Iterator[str]:
         """Yield the plan in words."""
-        yield from _rows(self._size_rows())
+        yield from named_lines(self._size_rows(), width=NAME_WIDTH)
         for speed in self.speeds:
             faithful = "" if speed.is_faithful else ", too far from fp32"
             yield (
@@ -199,7 +199,7 @@ class PlanReport:
                 f"mean cosine to fp32 {speed.cosine:.5f}{faithful}"
             )
         yield from self._precision_lines()
-        yield from _rows(self._time_rows())
+        yield from named_lines(self._time_rows(), width=NAME_WIDTH)
         for why in self.plan.why:
             yield f"does not pay: {why}"
         if self.plan.pays:
@@ -233,52 +233,48 @@ class PlanReport:
         sizes, plan, config = self.sizes, self.plan, self.config
         height, width = self.identity["teacher"]["grid"]
         shape = f"{1 + height * width} x {self.identity['teacher']['width']}"
-        yield "targets", f"{self.targets} of {shape}, {config.codec}"
-        yield "target store", _size(sizes.store, self.targets)
-        yield "target shards", _size(sizes.shards, self.targets)
+        yield "targets:", f"{self.targets} of {shape}, {config.codec}"
+        yield "target store:", _size(sizes.store, self.targets)
+        yield "target shards:", _size(sizes.shards, self.targets)
         if sizes.free is not None:
             room = "enough" if sizes.fits else "too little"
-            yield "free", f"{short_bytes(sizes.free)}: {room} for both"
+            yield "free:", f"{short_bytes(sizes.free)}: {room} for both"
         if plan.read_bytes_per_s is not None:
             yield (
-                "reading",
+                "reading:",
                 f"{short_bytes(plan.read_bytes_per_s)}/s at {config.student_rate:g} images/s",
             )
-        yield "read in a run", f"{short_bytes(plan.read_bytes)} ({sizes.pair:.0f} a pair)"
+        yield "read in a run:", f"{short_bytes(plan.read_bytes)} ({sizes.pair:.0f} a pair)"
         if plan.limited_rate is not None:
-            yield "limited to", f"{plan.limited_rate:.4g} images/s by --read-bandwidth"
+            yield "limited to:", f"{plan.limited_rate:.4g} images/s by --read-bandwidth"
 
     def _time_rows(self) -> Iterator[tuple[str, str]]:
         plan, config = self.plan, self.config
         if plan.teacher_hours is not None and plan.in_loop_hours is not None:
-            yield "teacher, cached", f"{plan.teacher_hours:.4g} device-hours"
-            yield "teacher in the loop", f"{plan.in_loop_hours:.4g} device-hours"
+            yield "teacher, cached:", f"{plan.teacher_hours:.4g} device-hours"
+            yield "teacher in the loop:", f"{plan.in_loop_hours:.4g} device-hours"
             if plan.pays and plan.saved_hours is not None:
                 waits = "" if plan.limited_rate is None else ", waiting for storage counted"
-                yield "saved", f"{plan.saved_hours:.4g} device-hours{waits}"
+                yield "saved:", f"{plan.saved_hours:.4g} device-hours{waits}"
         elif self.rates.student is None:
             teacher = multiply_adds(self.teacher)
             yield (
-                "step with teacher",
+                "step with teacher:",
                 f"{step_ratio(teacher):.3g} x as long, by multiply-adds alone",
             )
-            beside = f"{STUDENT_MULTIPLY_ADDS / 1e9:g} G of a ViT-B/16 student's step"
-            yield "", f"({teacher / 1e9:.3g} G of the teacher beside {beside})"
+            student = f"{STUDENT_MULTIPLY_ADDS / 1e9:g} G of a ViT-B/16 student's step"
+            yield "", f"({teacher / 1e9:.3g} G of the teacher, {student})"
         if plan.break_even_epochs is not None:
             trained = config.epochs * config.students
-            yield "break-even", f"{plan.break_even_epochs:.4g} epochs x students, of {trained}"
+            yield "break-even:", f"{plan.break_even_epochs:.4g} epochs x students, of {trained}"
 
 
-def _dataset(config: "PlanTargets") -> DatasetSize:
+def _dataset(config: PlanTargets) -> DatasetSize:
     if config.images is not None:
         manifest = load_manifest(config.images, kind="images")
         require_unique_stems(manifest.shards)
         return listed_dataset(manifest)
     return assumed_dataset(config.samples or 0, config.samples_per_shard, config.image_bytes)
-
-
-def _rows(rows: Iterator[tuple[str, str]]) -> Iterator[str]:
-    return (f"{name + ':' if name else '':<22}{value}" for name, value in rows)
 
 
 def _size(size: int, targets: int) -> str:

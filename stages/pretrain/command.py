@@ -3,7 +3,7 @@
 import dataclasses
 
 from milan_pipeline.cli.commands import stage_command
-from milan_pipeline.cli.options import option
+from milan_pipeline.cli.options import count, option
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.pretrain.defaults import DEFAULTS, TARGETS
 from stages.shared.training_options import Train, TrainingOptions, require_warmup, run_training
@@ -50,37 +50,24 @@ class Pretrain(TrainingOptions):
     student: str = option(
         "vit_base_patch16_224", help="timm name of a ViT with a class token.", group="Student"
     )
-    image_size: int | None = option(
+    image_size: int | None = count(
         None,
+        "pixels",
+        group="Student",
         help="Side of the student's view, in pixels; default: the name's, or with --patch-size "
         "what fits the targets' grid.",
-        least=1,
-        group="Student",
-        unit="pixels",
     )
-    patch_size: int | None = option(
-        None,
-        help="Student's patch, in pixels; default: the name's.",
-        least=1,
-        group="Student",
-        unit="pixels",
+    patch_size: int | None = count(
+        None, "pixels", group="Student", help="Student's patch, in pixels; default: the name's."
     )
-    width: int | None = option(
-        None,
-        help="Student's width; default: the name's.",
-        least=1,
-        group="Student",
-        unit="channels",
+    width: int | None = count(
+        None, "channels", group="Student", help="Student's width; default: the name's."
     )
-    depth: int | None = option(
-        None, help="Student's blocks; default: the name's.", least=1, group="Student", unit="blocks"
+    depth: int | None = count(
+        None, "blocks", group="Student", help="Student's blocks; default: the name's."
     )
-    heads: int | None = option(
-        None,
-        help="Student's attention heads; default: the name's.",
-        least=1,
-        group="Student",
-        unit="heads",
+    heads: int | None = count(
+        None, "heads", group="Student", help="Student's attention heads; default: the name's."
     )
     decoder: str | None = option(
         None,
@@ -90,22 +77,14 @@ class Pretrain(TrainingOptions):
         choices=("prompting", "mae", "linear"),
         group="Decoder",
     )
-    decoder_width: int = option(
-        512,
-        help="Decoder's width; a linear one has none.",
-        least=1,
-        group="Decoder",
-        unit="channels",
+    decoder_width: int = count(
+        512, "channels", group="Decoder", help="Decoder's width; a linear one has none."
     )
-    decoder_depth: int = option(
-        8, help="Decoder's blocks; a linear one has none.", least=1, group="Decoder", unit="blocks"
+    decoder_depth: int = count(
+        8, "blocks", group="Decoder", help="Decoder's blocks; a linear one has none."
     )
-    decoder_heads: int = option(
-        16,
-        help="Decoder's attention heads; a linear one has none.",
-        least=1,
-        group="Decoder",
-        unit="heads",
+    decoder_heads: int = count(
+        16, "heads", group="Decoder", help="Decoder's attention heads; a linear one has none."
     )
     loss: str | None = option(
         None,
@@ -139,19 +118,11 @@ class Pretrain(TrainingOptions):
     mask_ratio: float = option(
         0.75, help="Share of the patches that is masked.", group="Objective", unit="share"
     )
-    views: int | None = option(
-        None,
-        help="Views to use; default: all that are packed.",
-        least=1,
-        group="Input",
-        unit="views",
+    views: int | None = count(
+        None, "views", group="Input", help="Views to use; default: all that are packed."
     )
-    epochs: int = option(
-        400,
-        help="Passes over the images; sets the schedule.",
-        least=1,
-        group="Schedule",
-        unit="epochs",
+    epochs: int = count(
+        400, "epochs", group="Schedule", help="Passes over the images; sets the schedule."
     )
     warmup_epochs: float | None = option(
         None,
@@ -174,12 +145,6 @@ class Pretrain(TrainingOptions):
         help="Images without targets or the reverse.",
         choices=("error", "skip"),
         group="Input",
-    )
-    gradient_checkpointing: bool = option(
-        False,
-        help="Compute blocks again in the backward pass, to save memory.",
-        role="execution",
-        group="This machine",
     )
     fsdp: bool = option(
         False,

@@ -3,11 +3,12 @@
 import dataclasses
 
 from milan_pipeline import storage
-from milan_pipeline.cli.commands import stage_command
-from milan_pipeline.cli.options import option, require_least
+from milan_pipeline.cli.commands import lazily, stage_command
+from milan_pipeline.cli.options import count, option, require_least
 from milan_pipeline.encoders.names import is_named
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.probe.protocols import OfficialLinear, Sweep
+from stages.shared import common_options as common
 
 LINEAR = ("logistic", "official", "sweep", "none")
 OFFICIAL, SWEEP = OfficialLinear(), Sweep()
@@ -55,19 +56,14 @@ class Probe:
         choices=("cls", "mean", "both"),
         group="Encoder",
     )
-    crop_pct: float | None = option(
-        None,
-        help="Share of the resized image's side that is shown, as finetune scores it; default: "
-        "0.875 up to 224 pixels, else 1.",
-        group="Scoring",
-        unit="share",
+    crop_pct: float | None = common.crop_pct(
+        "Share of the resized image's side that is shown, as finetune scores it"
     )
-    k: tuple[int, ...] = option(
+    k: tuple[int, ...] = count(
         (10, 20, 100, 200),
-        help="Neighbours that vote; repeat it for several scores.",
-        least=1,
+        "neighbours",
         group="Scoring",
-        unit="neighbours",
+        help="Neighbours that vote; repeat it for several scores.",
     )
     temperature: float = option(
         0.07, help="Temperature of their votes.", group="Scoring", unit="temperature"
@@ -79,17 +75,14 @@ class Probe:
         choices=LINEAR,
         group="Scoring",
     )
-    train_views: int = option(
+    train_views: int = count(
         1,
+        "views",
+        group="Scoring",
         help="Views that the epochs of official and sweep take in turn: 1 is the scored one, more "
         "are that many random crops and flips of each image.",
-        least=1,
-        group="Scoring",
-        unit="views",
     )
-    linear_epochs: int = option(
-        OFFICIAL.epochs, help="Official: epochs.", least=1, group="Scoring", unit="epochs"
-    )
+    linear_epochs: int = count(OFFICIAL.epochs, "epochs", group="Scoring", help="Official: epochs.")
     linear_warmup_epochs: float = option(
         OFFICIAL.warmup_epochs,
         help="Official: warm-up, in epochs.",
@@ -113,12 +106,8 @@ class Probe:
         group="Scoring",
         unit="rate",
     )
-    sweep_steps: int = option(
-        SWEEP.steps, help="Sweep: steps.", least=1, group="Scoring", unit="steps"
-    )
-    sweep_batch: int = option(
-        SWEEP.batch, help="Sweep: batch.", least=1, group="Scoring", unit="images"
-    )
+    sweep_steps: int = count(SWEEP.steps, "steps", group="Scoring", help="Sweep: steps.")
+    sweep_batch: int = count(SWEEP.batch, "images", group="Scoring", help="Sweep: batch.")
     sweep_lr: tuple[float, ...] = option(
         SWEEP.rates,
         help="Sweep: learning rate to try, for a batch of 256; repeat it.",
@@ -135,35 +124,14 @@ class Probe:
         group="Scoring",
         unit="number",
     )
-    batch_size: int = option(
-        64,
-        help="Images in an encoder batch.",
-        role="execution",
-        least=1,
-        group="This machine",
-        unit="images",
+    batch_size: int = common.batch_size("Images in an encoder batch.")
+    workers: int = common.workers("Decoding threads.")
+    device: str = common.device("Where to compute")
+    max_bad_fraction: float = common.max_bad_fraction()
+    allow_unfinished: bool = common.allow_unfinished(
+        "Score a run that is not done.", group="Encoder"
     )
-    workers: int = option(
-        2, help="Decoding threads.", role="execution", least=0, group="This machine", unit="threads"
-    )
-    device: str = option(
-        "auto", help="Where to compute: auto, cpu, cuda.", role="execution", group="This machine"
-    )
-    max_bad_fraction: float = option(
-        0.01,
-        help="Largest share of images that may be unreadable; above 0, one is always allowed.",
-        role="execution",
-        least=0,
-        most=1,
-        group="Input",
-        unit="share",
-    )
-    allow_unfinished: bool = option(
-        default=False, help="Score a run that is not done.", role="execution", group="Encoder"
-    )
-    overwrite: bool = option(
-        default=False, help="Replace other scores.", role="execution", group="Output"
-    )
+    overwrite: bool = common.overwrite("Replace other scores.")
 
     def __post_init__(self) -> None:
         require_least(self)
@@ -197,20 +165,8 @@ class Probe:
         return self.features or storage.join(self.folder, "features")
 
 
-def run(config: Probe) -> None:
-    """Score the encoder and write scores.json, unless that was done before."""
-    from stages.probe.run import run as run_probe
-
-    run_probe(config)
-
-
-def dry_run(config: Probe) -> None:
-    """Say how many images would be encoded and what the scores would take."""
-    from stages.probe.run import dry_run as say_what_is_left
-
-    say_what_is_left(config)
-
-
+run = lazily("stages.probe.run:run")
+dry_run = lazily("stages.probe.run:dry_run")
 command = stage_command(
     "probe",
     Probe,

@@ -3,15 +3,16 @@
 import dataclasses
 import functools
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from milan_pipeline import storage
-from milan_pipeline.core.console import aligned, bytes_text, say, say_nothing_to_do
+from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest, stop_request
 from milan_pipeline.encoders.load import fingerprint, image_size_of, load_encoder
 from milan_pipeline.encoders.names import require_done
 from milan_pipeline.errors import MismatchError
+from milan_pipeline.evaluate.accuracies import accuracy_table
 from milan_pipeline.evaluate.probe.feature_cache import (
     FeatureCache,
     FeatureSet,
@@ -27,15 +28,13 @@ from milan_pipeline.evaluate.probe.scoring import (
     classify,
     metrics_of,
 )
-from milan_pipeline.evaluate.results import Result, write_scores
+from milan_pipeline.evaluate.scores_file import Result, write_stage_scores
 from milan_pipeline.evaluate.view import CROP_PCT, default_crop_pct
 from milan_pipeline.images.budget import BadImageBudget
-from milan_pipeline.provenance.record import StageRecord, config_by_role
+from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.shards.manifest import Manifest, load_manifest
-
-if TYPE_CHECKING:
-    from stages.probe.command import Probe
-
+from stages.probe.command import Probe
+from stages.shared.dry_run import say_bytes_to_write
 
 # Of scores and record, if few images are unreadable.
 SCORES_BYTES = 3000
@@ -43,7 +42,7 @@ ANSWERS = "answers.npy"
 ANSWER_BYTES = 24
 
 
-def run(config: "Probe") -> None:
+def run(config: Probe) -> None:
     """Score the encoder and write scores.json, unless that was done before."""
     train, test = _inputs(config)
     config = _settled(config)
@@ -61,7 +60,7 @@ def run(config: "Probe") -> None:
     say(_table(result), out=config.folder, encoder=result.name, **facts)
 
 
-def dry_run(config: "Probe") -> None:
+def dry_run(config: Probe) -> None:
     """Say how many images would be encoded and what the scores would take."""
     train, test = _inputs(config)
     config = _settled(config)
@@ -83,27 +82,23 @@ def dry_run(config: "Probe") -> None:
     said = f"images to encode: {left['train']} to learn from, {left['test']} to score on"
     say(said, images_to_encode=left)
     size = SCORES_BYTES + ANSWER_BYTES * test.samples
-    say(
-        f"bytes to write: about {bytes_text(size)} and, for each image to encode, 8 times the "
-        f"encoder's width; free: {storage.free_text(config.folder)}",
-        bytes_to_write=size,
-        free_bytes=storage.free_bytes(config.folder),
-    )
+    text = f"about {bytes_text(size)} and, for each image to encode, 8 times the encoder's width"
+    say_bytes_to_write(config.folder, text, size)
 
 
-def _settled(config: "Probe") -> "Probe":
+def _settled(config: Probe) -> Probe:
     """Fill in --crop-pct; refuse an encoder that is not there."""
     size = image_size_of(config.encoder, random_init=config.random_init)
     crop_pct = default_crop_pct(size) if config.crop_pct is None else config.crop_pct
     return dataclasses.replace(config, crop_pct=crop_pct)
 
 
-def _scored(config: "Probe") -> View:
+def _scored(config: Probe) -> View:
     """Return the evaluation view, which is scored and which k-NN takes its neighbours from."""
     return View(crop_pct=config.crop_pct or CROP_PCT)
 
 
-def _train_views(config: "Probe") -> list[View]:
+def _train_views(config: Probe) -> list[View]:
     """List the views that the linear classifiers are trained on."""
     trained = {"official", "sweep"} & set(config.linear)
     if not trained or config.train_views == 1:
@@ -111,7 +106,7 @@ def _train_views(config: "Probe") -> list[View]:
     return [View(number=number, seed=config.seed) for number in range(config.train_views)]
 
 
-def _inputs(config: "Probe") -> tuple[Manifest, Manifest]:
+def _inputs(config: Probe) -> tuple[Manifest, Manifest]:
     """Load both manifests; refuse a run that is not done, and sets whose classes differ."""
     require_done(config.encoder, allow_unfinished=config.allow_unfinished)
     train = load_manifest(config.train, kind="images")
@@ -128,7 +123,7 @@ def _inputs(config: "Probe") -> tuple[Manifest, Manifest]:
     return train, test
 
 
-def _record(config: "Probe", train: Manifest, test: Manifest) -> StageRecord:
+def _record(config: Probe, train: Manifest, test: Manifest) -> StageRecord:
     return StageRecord(
         url=storage.join(config.folder, "probe.json"),
         stage="probe",
@@ -141,13 +136,13 @@ def _record(config: "Probe", train: Manifest, test: Manifest) -> StageRecord:
     )
 
 
-def _encoder_identity(config: "Probe", record: StageRecord) -> dict[str, Any]:
-    """Return what the features depend on beside images and views."""
+def _encoder_identity(config: Probe, record: StageRecord) -> dict[str, Any]:
+    """Return what the features depend on apart from images and views."""
     drawn = {"seed": config.seed} if config.random_init else {}
     return {"weights": record.inputs["encoder"], "random_init": config.random_init} | drawn
 
 
-def _is_done(config: "Probe", record: StageRecord) -> bool:
+def _is_done(config: Probe, record: StageRecord) -> bool:
     """Tell whether these scores are there already and may stay; if so, say it."""
     done = not config.overwrite and record.previous_state() == "done"
     if done:
@@ -155,28 +150,18 @@ def _is_done(config: "Probe", record: StageRecord) -> bool:
     return done
 
 
-def _score(config: "Probe", record: StageRecord, sets: Sets, device: str) -> Result:
+def _score(config: Probe, record: StageRecord, sets: Sets, device: str) -> Result:
     """Score the features, write answers.npy and scores.json."""
     answers, details = classify(sets, config.pool, _classifiers(config, device))
     truth_N, bad = sets.test.labels_N, [*sets.train.bad, *sets.test.bad]
     storage.put_bytes(storage.join(config.folder, ANSWERS), answers_npy(answers, truth_N))
     counts = {"train": len(sets.train.labels_N), "test": len(truth_N)}
-    return write_scores(
-        config.folder,
-        stage="probe",
-        encoder=config.encoder,
-        random_init=config.random_init,
-        seed=config.seed,
-        metrics=metrics_of(answers, truth_N),
-        content=config_by_role(config)["content"],
-        inputs=record.inputs,
-        label=config.label,
-        extras={"pool": config.pool, **counts, "bad": bad, **details},
-    )
+    extras = {"pool": config.pool, **counts, "bad": bad, **details}
+    return write_stage_scores(record, metrics_of(answers, truth_N), extras)
 
 
 def _sets(
-    config: "Probe",
+    config: Probe,
     record: StageRecord,
     manifests: tuple[Manifest, Manifest],
     device: str,
@@ -208,7 +193,7 @@ def _sets(
     return Sets(train=train, test=test, views=len(views), view=view, stop=stop)
 
 
-def _within_budget(config: "Probe", found: FeatureSet, manifest: Manifest) -> FeatureSet:
+def _within_budget(config: Probe, found: FeatureSet, manifest: Manifest) -> FeatureSet:
     """Refuse a set with too many unreadable images."""
     budget = BadImageBudget(fraction=config.max_bad_fraction, images=manifest.samples)
     for row in found.bad:
@@ -216,7 +201,7 @@ def _within_budget(config: "Probe", found: FeatureSet, manifest: Manifest) -> Fe
     return found
 
 
-def _classifiers(config: "Probe", device: str) -> Classifiers:
+def _classifiers(config: Probe, device: str) -> Classifiers:
     official = OfficialLinear(
         epochs=config.linear_epochs,
         warmup_epochs=config.linear_warmup_epochs,
@@ -242,9 +227,9 @@ def _classifiers(config: "Probe", device: str) -> Classifiers:
 
 
 def _table(result: Result) -> str:
-    """Lay the scores out as text, in per cent."""
-    counts = {name: str(result.extras[name]) for name in ("train", "test")}
-    cells = {"encoder": result.name}
-    cells |= {f"{name} %": f"{value:.2f}" for name, value in result.metrics.items()}
-    cells |= counts | {"skipped": str(len(result.extras["bad"]))}
-    return "\n".join(aligned([list(cells), list(cells.values())]))
+    counts = {name: result.extras[name] for name in ("train", "test")}
+    return accuracy_table(
+        result.name,
+        {f"{name} %": value for name, value in result.metrics.items()},
+        counts | {"skipped": len(result.extras["bad"])},
+    )

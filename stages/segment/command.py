@@ -3,7 +3,7 @@
 import dataclasses
 
 from milan_pipeline.cli.commands import stage_command
-from milan_pipeline.cli.options import option
+from milan_pipeline.cli.options import count, option
 from milan_pipeline.errors import ConfigError
 from stages.shared.labelled_options import LabelledOptions
 from stages.shared.training_options import Train, run_training
@@ -30,12 +30,11 @@ class Segment(LabelledOptions):
         group="Input",
     )
     val: str = option(help="Such a folder to score on.", role="execution", group="Input")
-    classes: int | None = option(
+    classes: int | None = count(
         None,
-        help="Number of classes in the masks; default: with --eval-only, the segmenter's.",
-        least=1,
+        "classes",
         group="Input",
-        unit="classes",
+        help="Number of classes in the masks; default: with --eval-only, the segmenter's.",
     )
     ignore_index: int = option(
         255,
@@ -65,19 +64,17 @@ class Segment(LabelledOptions):
         unit="channels",
     )
     freeze: bool = option(False, help="Train the head alone.", group="Encoder")
-    image_size: int | None = option(
+    image_size: int | None = count(
         None,
+        "pixels",
+        group="Input",
         help="Side of the views, in pixels; default: 512, or with --eval-only the segmenter's.",
-        least=1,
-        group="Input",
-        unit="pixels",
     )
-    short_side: int | None = option(
+    short_side: int | None = count(
         None,
-        help="Pixels that an image's short side is scaled to; default: --image-size.",
-        least=1,
+        "pixels",
         group="Input",
-        unit="pixels",
+        help="Pixels that an image's short side is scaled to; default: --image-size.",
     )
     long_side: int | None = option(
         None,
@@ -111,19 +108,14 @@ class Segment(LabelledOptions):
         group="Encoder",
         unit="rate",
     )
-    epochs: int | None = option(
+    epochs: int | None = count(
         None,
+        "epochs",
+        group="Schedule",
         help="Passes over the images; sets the schedule in place of --steps; default: by --steps.",
-        least=1,
-        group="Schedule",
-        unit="epochs",
     )
-    steps: int | None = option(
-        None,
-        help="Length of the schedule, in steps; default: 160,000.",
-        least=1,
-        group="Schedule",
-        unit="steps",
+    steps: int | None = count(
+        None, "steps", group="Schedule", help="Length of the schedule, in steps; default: 160,000."
     )
     warmup_steps: int | None = option(
         None,
@@ -150,14 +142,6 @@ class Segment(LabelledOptions):
     min_lr: float = option(
         0.0, help="Learning rate at the end.", least=0, group="Schedule", unit="rate"
     )
-    layer_decay: float = option(
-        0.65,
-        help="Scale of a layer's learning rate for each layer after it.",
-        least=0,
-        most=1,
-        group="Schedule",
-        unit="factor",
-    )
     weight_decay: float | None = option(
         None,
         help="AdamW's weight decay; default: 0.05, with --freeze 1e-4.",
@@ -171,27 +155,18 @@ class Segment(LabelledOptions):
         choices=("slide", "whole"),
         group="Scoring",
     )
-    stride: int | None = option(
+    stride: int | None = count(
         None,
-        help="Pixels between windows; default: half of --image-size.",
-        least=1,
+        "pixels",
         group="Scoring",
-        unit="pixels",
+        help="Pixels between windows; default: half of --image-size.",
     )
     multi_scale: bool = option(
         False,
         help="Score on six scales (0.5 to 1.75) and their mirror images, averaged.",
         group="Scoring",
     )
-    eval_every: int = option(
-        16_000, help="Steps between evaluations.", least=1, group="Scoring", unit="steps"
-    )
-    gradient_checkpointing: bool = option(
-        False,
-        help="Compute blocks again in the backward pass, to save memory.",
-        role="execution",
-        group="This machine",
-    )
+    eval_every: int = count(16_000, "steps", group="Scoring", help="Steps between evaluations.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from milan_pipeline.cli.options import fields_from
+from milan_pipeline.cluster.world import World
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.segmentation.files import SegmenterDescription
 from milan_pipeline.evaluate.segmentation.model import HeadSpec, Segmenter, make_segmenter
@@ -15,7 +16,7 @@ from milan_pipeline.evaluate.segmentation.task import PUBLISHED_BATCH, Segmentat
 from milan_pipeline.evaluate.segmentation.views import MaskedViewConfig
 from milan_pipeline.training.checkpoints import require_recorded
 from stages.segment.choices import labels_of, scale_rule, settled
-from stages.shared.labelled import LabelledPlan, open_tables, scans_of, settled_parts
+from stages.shared.labelled import LabelledPlan, open_tables, settled_parts
 from stages.shared.training import with_frozen_choices
 
 if TYPE_CHECKING:
@@ -121,13 +122,13 @@ def norms_are_shared(processes: int, device: torch.device) -> bool:
     return device.type == "cuda" and processes > 1
 
 
-def plan(config: "Segment", device: torch.device, *, remember: bool = False) -> SegmentPlan:
+def plan(config: "Segment", device: torch.device, *, world: World | None = None) -> SegmentPlan:
     """Open encoder, images and masks and settle what is open; nothing is trained yet.
 
     Args:
         config: the options.
         device: of this process.
-        remember: keep the labels found in shards in the run folder, for later parts of the run.
+        world: the processes of the run; None only plans, and writes nothing.
 
     Raises:
         ConfigError: options do not fit each other, the encoder or the data.
@@ -138,7 +139,6 @@ def plan(config: "Segment", device: torch.device, *, remember: bool = False) -> 
     require_recorded(config.folder)
     config = settled(with_frozen_choices(config, "batch_size", "lanes", "precision"), device)
     labels_of(config)  # or say what is wrong with --classes
-    scans = scans_of(config) if remember else None
-    tables = open_tables(config, kind="mask", scans=scans)
+    tables = open_tables(config, kind="mask", world=world)
     size = config.image_size
     return SegmentPlan(**settled_parts("segment", config, tables, PUBLISHED_BATCH, size))

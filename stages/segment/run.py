@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def train(config: "Segment", process: Process) -> None:
     """Train to the last step and export the segmenter, together with the other processes."""
-    planned, world = plan(config, process.device, remember=True), process.world
+    planned, world = plan(config, process.device, world=process.world), process.world
     if not planned.has_work(world):
         return
     planned.require_pairs(world.size, process.device)

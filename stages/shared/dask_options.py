@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from milan_pipeline.cli.options import option, require_least
+from milan_pipeline.cli.options import count, option, require_least
 from milan_pipeline.errors import ConfigError
 
 
@@ -16,14 +16,13 @@ class DaskOptions:
         role="execution",
         group="Several machines",
     )
-    processes: int | None = option(
+    processes: int | None = count(
         None,
+        "processes",
+        group="Several machines",
+        role="execution",
         help="Worker processes here (Dask), which share out this machine's GPUs or cores; default: "
         "none, this process does the units.",
-        role="execution",
-        least=1,
-        group="Several machines",
-        unit="processes",
     )
 
     def __post_init__(self) -> None:

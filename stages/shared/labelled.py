@@ -8,13 +8,15 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor, nn
 
 from milan_pipeline import storage
+from milan_pipeline.cluster.world import World
 from milan_pipeline.core.console import say, say_nothing_to_do
 from milan_pipeline.data.labelled import Kind, LabelledTable, open_labelled
 from milan_pipeline.data.order import OrderConfig
 from milan_pipeline.encoders.backbone import Backbone
 from milan_pipeline.encoders.load import fingerprint, load_backbone
-from milan_pipeline.evaluate.results import Result, write_stage_scores
-from milan_pipeline.models.layers import suit_cpu
+from milan_pipeline.evaluate.accuracies import accuracy_table
+from milan_pipeline.evaluate.scores_file import Result, write_stage_scores
+from milan_pipeline.models.kernels import suit_cpu
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.training.run_folder import run_lock
 from milan_pipeline.training.trainer import Task
@@ -87,17 +89,25 @@ def scans_of(config: LabelledOptions) -> Path:
 
 
 def open_tables(
-    config: LabelledOptions, *, kind: Kind, scans: Path | None
+    config: LabelledOptions, *, kind: Kind, world: World | None
 ) -> tuple[LabelledTable, LabelledTable]:
     """Open the images to train on, in a drawn order, and those to score on, in their own.
+
+    Args:
+        config: the options.
+        kind: of the labels.
+        world: the processes of the run; the first one reads the labels that indices lack and keeps
+            them in the run folder, where the others read them. None keeps nothing.
 
     Raises:
         ConfigError: there are no such images.
         DataError: images have no labels.
     """
-    whole = open_labelled(str(config.train), kind=kind, scans=scans)
-    val = open_labelled(config.val, kind=kind, scans=scans)
-    train = whole.subset(config.label_fraction, config.seed)
+    scans = scans_of(config) if world else None
+    with (world or World()).first_process_first():
+        labelled = open_labelled(str(config.train), kind=kind, scans=scans)
+        val = open_labelled(config.val, kind=kind, scans=scans)
+    train = labelled.subset(config.label_fraction, config.seed)
     return train.shuffled(config.seed), val
 
 
@@ -224,18 +234,19 @@ def scores_table(result: Result, columns: Mapping[str, str]) -> str:
         result: the scores.
         columns: the heading of each score; the best one of a run that did not train is its only.
     """
-    metrics, width = result.metrics, max(len(result.name), len("encoder"))
-    heads, cells = [f"{'encoder':{width}}"], [f"{result.name:{width}}"]
-    for name, head in columns.items():
-        heads.append(head)
-        value = metrics.get(name, metrics.get(name.removeprefix("best-"), 0.0))
-        cells.append(f"{value:{len(head)}.2f}")
-    skipped = sum(result.extras["unreadable"].values())
-    counts = {"train": result.extras.get("train", 0), "val": result.extras["val"]}
-    for name, count in (counts | {"skipped": skipped}).items():
-        heads.append(f"{name:>8}")
-        cells.append(f"{count:8d}")
-    return "   ".join(heads) + "\n" + "   ".join(cells)
+    metrics, extras = result.metrics, result.extras
+    return accuracy_table(
+        result.name,
+        {
+            heading: metrics.get(name, metrics.get(name.removeprefix("best-"), 0.0))
+            for name, heading in columns.items()
+        },
+        {
+            "train": extras.get("train", 0),
+            "val": extras["val"],
+            "skipped": sum(extras["unreadable"].values()),
+        },
+    )
 
 
 def _write_pictures(out: str, evaluator: Evaluator, weights: Mapping[str, Tensor] | None) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 
 from milan_pipeline.cli.options import option
 from milan_pipeline.errors import ConfigError
+from stages.shared import common_options as common
 from stages.shared.training_options import TrainingOptions
 
 
@@ -44,8 +45,16 @@ class LabelledOptions(TrainingOptions):
     random_init: bool = option(
         False, help="Draw the encoder's weights at random: a baseline.", group="Encoder"
     )
-    allow_unfinished: bool = option(
-        False, help="Begin from a run that is not done.", role="execution", group="Encoder"
+    layer_decay: float = option(
+        0.65,
+        help="Scale of a layer's learning rate for each layer after it.",
+        least=0,
+        most=1,
+        group="Schedule",
+        unit="factor",
+    )
+    allow_unfinished: bool = common.allow_unfinished(
+        "Begin from a run that is not done.", group="Encoder"
     )
 
     def __post_init__(self) -> None:

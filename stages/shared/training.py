@@ -3,6 +3,7 @@
 Choices that a run makes by its data or machine once are kept by its later parts.
 """
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator
@@ -25,11 +26,12 @@ from milan_pipeline.training.checkpoints import newest_checkpoint
 from milan_pipeline.training.meter import in_words
 from milan_pipeline.training.state import CONFIG_NAME
 from milan_pipeline.training.trainer import Task, Trainer, TrainingConfig, has_ended, train_into
+from stages.shared.dry_run import say_bytes_to_write
 from stages.shared.training_options import ConfigT, Process, TrainingOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingPlan(Generic[ConfigT]):
+class TrainingPlan(abc.ABC, Generic[ConfigT]):
     """A run with nothing left open.
 
     Attributes:
@@ -45,17 +47,17 @@ class TrainingPlan(Generic[ConfigT]):
     record: StageRecord
 
     @property
+    @abc.abstractmethod
     def schedule_steps(self) -> int:
         """Length of the schedule."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def describe_data(self) -> None:
         """Say how many samples there are."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def exported_bytes(self, model: nn.Module) -> dict[str, int]:
         """Return how many bytes the run will export, by the name of what it exports."""
-        raise NotImplementedError
 
     @functools.cached_property
     def clock(self) -> StepClock:
@@ -123,11 +125,7 @@ class TrainingPlan(Generic[ConfigT]):
         checkpoint = 4 * (copies * parameters + 2 * trained)
         sizes = {"checkpoints": checkpoint * (config.keep + 1)} | self.exported_bytes(model)
         parts = " and ".join(f"{bytes_text(size)} of {name}" for name, size in sizes.items())
-        say(
-            f"bytes to write: about {parts}, free: {storage.free_text(config.out)}",
-            bytes_to_write=sizes,
-            free_bytes=storage.free_bytes(config.out),
-        )
+        say_bytes_to_write(config.out, f"about {parts}", sizes)
 
 
 def train_as_planned(

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from milan_pipeline import storage
-from milan_pipeline.cli.options import option, require_least
+from milan_pipeline.cli.options import count, option, require_least
 from milan_pipeline.cluster.launch import is_launched, launch
 from milan_pipeline.core.interrupts import StopRequest, exiting_at_once, stop_request
 from milan_pipeline.errors import ConfigError
+from stages.shared import common_options as common
 
 if TYPE_CHECKING:
     import torch
@@ -29,12 +30,11 @@ class TrainingOptions:
     """How a run of any task is computed, logged and kept."""
 
     out: str = option(help="Run folder to write.", role="execution", group="Output")
-    batch_size: int | None = option(
+    batch_size: int | None = count(
         None,
-        help="Samples in a global batch; default: the published, for small data less.",
-        least=1,
+        "samples",
         group="Schedule",
-        unit="samples",
+        help="Samples in a global batch; default: the published, for small data less.",
     )
     clip_grad: float | None = option(
         None,
@@ -53,19 +53,11 @@ class TrainingOptions:
     seed: int = option(
         0, help="Seed of weights, order and random draws.", group="Schedule", unit="number"
     )
-    lanes: int | None = option(
-        None,
-        help="Sequences an epoch is dealt into; default: up to 64.",
-        least=1,
-        group="Schedule",
-        unit="lanes",
+    lanes: int | None = count(
+        None, "lanes", group="Schedule", help="Sequences an epoch is dealt into; default: up to 64."
     )
-    shuffle_block: int = option(
-        4096,
-        help="Samples of a lane that are shuffled together.",
-        least=1,
-        group="Schedule",
-        unit="samples",
+    shuffle_block: int = count(
+        4096, "samples", group="Schedule", help="Samples of a lane that are shuffled together."
     )
     precision: str = option(
         "auto",
@@ -73,66 +65,49 @@ class TrainingOptions:
         choices=("auto", "fp32", "bf16"),
         group="This machine",
     )
-    max_steps: int | None = option(
+    max_steps: int | None = count(
         None,
-        help="Stop after this many steps; default: at the end of the schedule.",
-        role="extent",
-        least=1,
+        "steps",
         group="Schedule",
-        unit="steps",
+        role="extent",
+        help="Stop after this many steps; default: at the end of the schedule.",
     )
-    micro_batch: int = option(
+    micro_batch: int = count(
         256,
-        help="Samples in one forward pass of one process; gradients of a batch are added up.",
-        role="execution",
-        least=1,
+        "samples",
         group="This machine",
-        unit="samples",
+        role="execution",
+        help="Samples in one forward pass of one process; gradients of a batch are added up.",
     )
     compile: bool = option(
         False, help="Compile the model's blocks.", role="execution", group="This machine"
     )
-    checkpoint_every: int = option(
-        500,
-        help="Steps between checkpoints.",
+    gradient_checkpointing: bool = option(
+        False,
+        help="Compute blocks again in the backward pass, to save memory.",
         role="execution",
-        least=1,
-        group="Checkpoints and log",
-        unit="steps",
-    )
-    keep: int = option(
-        2,
-        help="Checkpoints to keep.",
-        role="execution",
-        least=1,
-        group="Checkpoints and log",
-        unit="checkpoints",
-    )
-    log_every: int = option(
-        10,
-        help="Steps between rows in the log.",
-        role="execution",
-        least=1,
-        group="Checkpoints and log",
-        unit="steps",
-    )
-    workers: int = option(
-        2,
-        help="Loader processes of each process.",
-        role="execution",
-        least=0,
         group="This machine",
-        unit="processes",
     )
-    max_bad_fraction: float = option(
-        0.01,
-        help="Share of images that may be unreadable; above 0, a single one is always allowed. "
-        "Others replace them. Of images with targets, none may be unreadable.",
+    checkpoint_every: int = count(
+        500,
+        "steps",
+        group="Checkpoints and log",
         role="execution",
-        least=0,
-        most=1,
-        group="Input",
-        unit="share",
+        help="Steps between checkpoints.",
+    )
+    keep: int = count(
+        2, "checkpoints", group="Checkpoints and log", role="execution", help="Checkpoints to keep."
+    )
+    log_every: int = count(
+        10,
+        "steps",
+        group="Checkpoints and log",
+        role="execution",
+        help="Steps between rows in the log.",
+    )
+    workers: int = common.workers("Loader processes of each process.", unit="processes")
+    max_bad_fraction: float = common.max_bad_fraction(
+        more=" Other images take their place. Of images with targets, none may be unreadable."
     )
     cache: str | None = option(
         None,
@@ -147,17 +122,14 @@ class TrainingOptions:
         group="This machine",
         unit="GB",
     )
-    processes: int | None = option(
+    processes: int | None = count(
         None,
-        help="Processes to start on this machine, where torchrun does not; default: one.",
-        role="execution",
-        least=1,
+        "processes",
         group="Several machines",
-        unit="processes",
+        role="execution",
+        help="Processes to start on this machine, where torchrun does not; default: one.",
     )
-    device: str = option(
-        "auto", help="Where to train: auto, cpu, cuda.", role="execution", group="This machine"
-    )
+    device: str = common.device("Where to train")
 
     def __post_init__(self) -> None:
         require_least(self)

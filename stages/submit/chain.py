@@ -5,22 +5,23 @@ What a job would refuse is refused here, before it is submitted, if its inputs a
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 from torch.distributed.run import get_args_parser
 
-from milan_pipeline import storage
 from milan_pipeline.cli.recipes import read_sections
-from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.console import note
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.data.order import default_lanes, lanes_of
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.provenance.record import read_record
+from milan_pipeline.targets.layout import holds_store
+from milan_pipeline.targets.store import record_url
 from stages.extract_targets import command as extract_targets
 from stages.extract_targets.command import ExtractTargets
-from stages.extract_targets.plan import WorkList, record_url, spec_of, survey
+from stages.extract_targets.plan import WorkList, spec_of, survey
 from stages.finetune import command as finetune
 from stages.finetune.command import Finetune
 from stages.finetune.plan import plan as plan_finetune
@@ -31,10 +32,7 @@ from stages.pretrain import command as pretrain
 from stages.pretrain.command import Pretrain
 from stages.pretrain.plan import plan as plan_pretrain
 from stages.shared.training_options import TrainingOptions
-
-if TYPE_CHECKING:
-    from stages.submit.command import Submit
-
+from stages.submit.command import Submit
 
 ConfigT = TypeVar("ConfigT")
 TrainingT = TypeVar("TrainingT", bound=TrainingOptions)
@@ -50,7 +48,7 @@ class Job:
         options: words of the stage's command line, without the recipe.
         on_gpu: whether it needs GPUs.
         run: the run folder that it writes, where it trains.
-        parts: into how many tasks the whole is divided, where it is an array.
+        parts: the number of an array's tasks; None if the job is no array.
         tasks: those of them that have something left to do.
     """
 
@@ -62,7 +60,7 @@ class Job:
     tasks: tuple[int, ...] | None = None
 
 
-def jobs_left(config: "Submit") -> list[Job]:
+def jobs_left(config: Submit) -> list[Job]:
     """List the jobs that are not done, in the order in which they wait for each other.
 
     All jobs after one that is left are left, too: their input will change, or is not there yet.
@@ -103,7 +101,7 @@ def _require_torchrun() -> None:
 Link = tuple[Callable[[], list[Job]], Callable[[], bool]]
 
 
-def _links(config: "Submit", sections: dict[str, Any]) -> Iterator[Link]:
+def _links(config: Submit, sections: dict[str, Any]) -> Iterator[Link]:
     """Yield two functions for each stage: its jobs, and whether it is done."""
     yield _extraction(config)
     yield _packing(config)
@@ -132,12 +130,12 @@ def _links(config: "Submit", sections: dict[str, Any]) -> Iterator[Link]:
     )
 
 
-def _extraction(config: "Submit") -> Link:
+def _extraction(config: Submit) -> Link:
     words = ("--images", config.absolute(config.images), "--out", config.store)
     # As its first job does: this must not depend on the machine that a job runs on.
     wanted = _configured(config, ExtractTargets, extract_targets.command, (*words, "--init"))
 
-    if wanted.precision == "auto" and not storage.exists(storage.join(wanted.out, "zarr.json")):
+    if wanted.precision == "auto" and not holds_store(wanted.out):
         raise ConfigError(
             f"recipe {config.recipe} leaves the teacher's precision to the machine, and many "
             "machines may extract; put precision: bf16 or fp32 into its section extract-targets"
@@ -164,13 +162,13 @@ def _extraction(config: "Submit") -> Link:
         ]
 
     def is_done() -> bool:
-        record = read_record(record_url(wanted))
+        record = read_record(record_url(wanted.out, "extract-targets"))
         return not work().left and record is not None and record["state"] == "done"
 
     return jobs, is_done
 
 
-def _packing(config: "Submit") -> Link:
+def _packing(config: Submit) -> Link:
     words = ("--targets", config.store, "--out", config.shards)
     wanted = _configured(config, PackTargets, pack_targets.command, words)
     return (
@@ -180,7 +178,7 @@ def _packing(config: "Submit") -> Link:
 
 
 def _training(
-    config: "Submit",
+    config: Submit,
     *,
     kind: type[TrainingT],
     command: click.Command,
@@ -208,7 +206,7 @@ def _training(
 
 
 def _configured(
-    config: "Submit", kind: type[ConfigT], command: click.Command, words: tuple[str, ...]
+    config: Submit, kind: type[ConfigT], command: click.Command, words: tuple[str, ...]
 ) -> ConfigT:
     """Make a stage's configuration as its command line does of the recipe."""
     words = ("--config", str(config.recipe_file), *words)

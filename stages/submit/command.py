@@ -6,8 +6,8 @@ import shlex
 from pathlib import Path
 
 from milan_pipeline import storage
-from milan_pipeline.cli.commands import stage_command
-from milan_pipeline.cli.options import argument, option, require_least
+from milan_pipeline.cli.commands import lazily, stage_command
+from milan_pipeline.cli.options import argument, count, option, require_least
 from milan_pipeline.cli.recipes import find_recipe
 from milan_pipeline.errors import ConfigError
 
@@ -42,16 +42,10 @@ class Submit:
     target_shards: str | None = option(
         None, help="Target shards; default: OUT/target-shards.", group="Output"
     )
-    parts: int = option(
-        16,
-        help="Tasks of the extraction's array, at most.",
-        least=1,
-        group="Several machines",
-        unit="tasks",
+    parts: int = count(
+        16, "tasks", group="Several machines", help="Tasks of the extraction's array, at most."
     )
-    nodes: int = option(
-        1, help="Nodes that train together.", least=1, group="Several machines", unit="nodes"
-    )
+    nodes: int = count(1, "nodes", group="Several machines", help="Nodes that train together.")
     gpus: int = option(
         1,
         help="GPUs on each node of what needs them; 0: none.",
@@ -59,19 +53,17 @@ class Submit:
         group="Several machines",
         unit="GPUs",
     )
-    processes_per_node: int | None = option(
+    processes_per_node: int | None = count(
         None,
+        "processes",
+        group="Several machines",
         help="Training processes on each node; default: one a GPU, or one.",
-        least=1,
-        group="Several machines",
-        unit="processes",
     )
-    cpus_per_task: int | None = option(
+    cpus_per_task: int | None = count(
         None,
-        help="CPU cores of a job on each of its nodes; default: the site's.",
-        least=1,
+        "cores",
         group="Several machines",
-        unit="cores",
+        help="CPU cores of a job on each of its nodes; default: the site's.",
     )
     account: str | None = option(
         None, help="Slurm account that pays; default: the user's.", group="Slurm"
@@ -165,20 +157,8 @@ class Submit:
         return for_all + [word for only, word in found if only == job]
 
 
-def run(config: Submit) -> None:
-    """Write the scripts and submit the jobs that are left."""
-    from stages.submit.run import submit
-
-    submit(config)
-
-
-def dry_run(config: Submit) -> None:
-    """Print the scripts of the jobs that are left."""
-    from stages.submit.run import describe
-
-    describe(config)
-
-
+run = lazily("stages.submit.run:submit")
+dry_run = lazily("stages.submit.run:describe")
 command = stage_command(
     "submit",
     Submit,

@@ -1,7 +1,6 @@
 """Write the scripts of the jobs that are left, and submit them to Slurm."""
 
 import shlex
-from typing import TYPE_CHECKING
 
 from milan_pipeline import storage
 from milan_pipeline.cluster.slurm import (
@@ -14,6 +13,7 @@ from milan_pipeline.cluster.slurm import (
 from milan_pipeline.core.console import say, say_nothing_to_do
 from milan_pipeline.errors import ConfigError
 from stages.submit.chain import Job, jobs_left
+from stages.submit.command import Submit
 from stages.submit.scripts import (
     batch_script,
     job_name,
@@ -23,11 +23,8 @@ from stages.submit.scripts import (
     script_path,
 )
 
-if TYPE_CHECKING:
-    from stages.submit.command import Submit
 
-
-def submit(config: "Submit") -> None:
+def submit(config: Submit) -> None:
     """Write the scripts and submit the jobs that are left, each after the one before it.
 
     Raises:
@@ -74,7 +71,7 @@ def submit(config: "Submit") -> None:
     )  # fmt: skip
 
 
-def describe(config: "Submit") -> None:
+def describe(config: Submit) -> None:
     """Print the scripts of the jobs that are left."""
     jobs = jobs_left(config)
     scripts = {job.name: batch_script(config, job) for job in jobs}
@@ -99,7 +96,7 @@ def _refuse_other_parts(jobs: list[Job], others: set[str]) -> None:
             )
 
 
-def _write(config: "Submit", jobs: list[Job]) -> None:
+def _write(config: Submit, jobs: list[Job]) -> None:
     log_folder(config).mkdir(parents=True, exist_ok=True)
     storage.put_bytes(str(recipe_copy(config)), config.recipe_file.read_bytes())
     for job in jobs:
@@ -118,7 +115,7 @@ def _of_parts(job: Job, tasks: tuple[int, ...] | None) -> str:
     return "" if tasks is None else f", tasks {in_ranges(tasks)} of {job.parts}"
 
 
-def _where_to_look(config: "Submit", ids: list[str]) -> list[str]:
+def _where_to_look(config: Submit, ids: list[str]) -> list[str]:
     return [
         f"queue: squeue --jobs {','.join(ids)}",
         f"extraction: milan-pipeline status {shlex.quote(config.store)}",

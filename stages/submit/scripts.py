@@ -5,14 +5,10 @@ import shlex
 import string
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from milan_pipeline.provenance.identity import content_hash
 from stages.submit.chain import Job
-
-if TYPE_CHECKING:
-    from stages.submit.command import Submit
-
+from stages.submit.command import Submit
 
 WARNING_SECONDS = 120
 """Before a job's time runs out: enough to finish a step or a unit and write a checkpoint."""
@@ -24,34 +20,34 @@ class BatchTemplate(string.Template):
     delimiter = "@@"
 
 
-def name_ending(config: "Submit") -> str:
+def name_ending(config: Submit) -> str:
     """Return the ending of the names of all jobs of an output folder, and of no others."""
     return f"-{content_hash({'out': str(config.folder)})[:8]}"
 
 
-def job_name(config: "Submit", job: Job) -> str:
+def job_name(config: Submit, job: Job) -> str:
     """Name a job in Slurm; tasks of another number of parts are other tasks."""
     parts = "" if job.parts is None else f"-of-{job.parts}"
     return f"milan-{job.name}{parts}{name_ending(config)}"
 
 
-def script_path(config: "Submit", job: str) -> Path:
+def script_path(config: Submit, job: str) -> Path:
     """Return where a job's script is written."""
     return config.folder / "slurm" / f"{job}.sbatch"
 
 
-def recipe_copy(config: "Submit") -> Path:
+def recipe_copy(config: Submit) -> Path:
     """Return the path of the jobs' own copy of the recipe."""
     digest = hashlib.sha256(config.recipe_file.read_bytes()).hexdigest()[:8]
     return config.folder / "slurm" / f"recipe-{digest}.yaml"
 
 
-def log_folder(config: "Submit") -> Path:
+def log_folder(config: Submit) -> Path:
     """Return the folder of the jobs' output."""
     return config.folder / "slurm" / "logs"
 
 
-def batch_script(config: "Submit", job: Job) -> str:
+def batch_script(config: Submit, job: Job) -> str:
     """Write out a job's script."""
     values = {
         "directives": "\n".join(
@@ -73,7 +69,7 @@ def _filled(template: str, values: dict[str, str]) -> str:
     return BatchTemplate(text).substitute(values).rstrip("\n") + "\n"
 
 
-def _directives(config: "Submit", job: Job) -> list[str]:
+def _directives(config: Submit, job: Job) -> list[str]:
     each = "%x-%A-%a" if job.tasks is not None else "%x-%j"
     words = [
         f"--job-name={job_name(config, job)}",

@@ -2,9 +2,9 @@
 
 import dataclasses
 
-from milan_pipeline.cli.commands import stage_command
-from milan_pipeline.cli.options import argument, option
-from milan_pipeline.core.interrupts import stop_request
+from milan_pipeline.cli.commands import lazily, stage_command
+from milan_pipeline.cli.options import argument
+from stages.shared import common_options as common
 from stages.shared.dask_options import DaskOptions
 
 
@@ -19,62 +19,20 @@ class Transcode(DaskOptions):
 
     source: str = argument()
     out: str = argument()
-    codec: str = option(
-        help="How targets are stored: float16, bfloat16, int8, high, compact, tiny, or vector or "
-        "transform with :bytes=N a token or :ratio=X to float16.",
-        group="Targets",
+    codec: str = common.codec(dataclasses.MISSING)
+    views: int | None = common.stored_views("Views to transcode")
+    device: str = common.device("Where targets are decoded and encoded")
+    workers: int = common.workers("Threads, each doing one unit.")
+    allow_unfinished: bool = common.allow_unfinished(
+        "Take the finished units of a store whose extraction has not ended."
     )
-    views: int | None = option(
-        None,
-        help="Views to transcode; default: all.",
-        role="extent",
-        least=1,
-        group="Input",
-        unit="views",
-    )
-    device: str = option(
-        "auto",
-        help="Where targets are decoded and encoded: auto, cpu, cuda.",
-        role="execution",
-        group="This machine",
-    )
-    workers: int = option(
-        2,
-        help="Threads, each doing one unit.",
-        role="execution",
-        least=0,
-        group="This machine",
-        unit="threads",
-    )
-    allow_unfinished: bool = option(
-        default=False,
-        help="Take the finished units of a store whose extraction has not ended.",
-        role="execution",
-        group="Input",
-    )
-    overwrite: bool = option(
-        default=False,
-        help="Replace targets of another codec or source, and fit the codec again.",
-        role="execution",
-        group="Output",
+    overwrite: bool = common.overwrite(
+        "Replace targets of another codec or source, and fit the codec again."
     )
 
 
-def run(config: Transcode) -> None:
-    """Do every unit that is not done."""
-    from stages.transcode.run import transcode
-
-    with stop_request() as stop:
-        transcode(config, stop)
-
-
-def dry_run(config: Transcode) -> None:
-    """Print how many units are left and how many bytes they will take."""
-    from stages.transcode.plan import describe
-
-    describe(config)
-
-
+run = lazily("stages.transcode.run:transcode", stoppable=True)
+dry_run = lazily("stages.transcode.plan:describe")
 command = stage_command(
     "transcode",
     Transcode,

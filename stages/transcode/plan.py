@@ -3,10 +3,10 @@
 This is separate from the options since it imports torch, which `--help` must not do.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from milan_pipeline import storage
-from milan_pipeline.codecs.spec import CodecSpec, parse_codec, spec_of
+from milan_pipeline.codecs.registry import CodecSpec, parse_codec, spec_of
 from milan_pipeline.core.console import bytes_text, say
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.planning.dataset import stored_units
@@ -16,10 +16,8 @@ from milan_pipeline.targets.expected_identity import expected_transcoded
 from milan_pipeline.targets.layout import existing_identity, read_identity, require_place
 from milan_pipeline.targets.store import StoreRecord, finished_units, read_store_record
 from milan_pipeline.targets.units import NOT_DONE, Mark, Unit, read_marks, why_not_transcoded
-
-if TYPE_CHECKING:
-    from stages.transcode.command import Transcode
-
+from stages.shared.dry_run import say_bytes_to_write
+from stages.transcode.command import Transcode
 
 REMEDY = "give another OUT for these targets, or --overwrite to make them anew"
 Done = tuple[Unit, Mark]
@@ -61,7 +59,7 @@ class Plan(NamedTuple):
         return {unit: reason for unit, reason in reasons.items() if reason is not None}
 
 
-def describe(config: "Transcode") -> None:
+def describe(config: Transcode) -> None:
     """Print how many units are left and how many bytes they will take."""
     plan = make_plan(config)
     left = plan.left(config.out, plan.wanted)
@@ -75,16 +73,11 @@ def describe(config: "Transcode") -> None:
     size = _bytes_of(config, plan, left_units)
     skipped = any(mark.skipped for _, mark in left_units)
     about = "about " if left and (plan.spec.needs_fit or skipped) else ""
-    say(
-        f"bytes to write: {about}{bytes_text(size)}, {size / max(1, targets):.0f} a target; "
-        f"free: {storage.free_text(config.out)}",
-        bytes_to_write=size,
-        targets=targets,
-        free_bytes=storage.free_bytes(config.out),
-    )
+    text = f"{about}{bytes_text(size)}, {size / max(1, targets):.0f} a target"
+    say_bytes_to_write(config.out, text, size, targets=targets)
 
 
-def make_plan(config: "Transcode") -> Plan:
+def make_plan(config: Transcode) -> Plan:
     """Read the stores and decide what must be done.
 
     Raises:
@@ -124,7 +117,7 @@ def _is_one_place(first: str, second: str) -> bool:
     return here.resolve() == there.resolve()
 
 
-def _bytes_of(config: "Transcode", plan: Plan, left: list[Done]) -> int:
+def _bytes_of(config: Transcode, plan: Plan, left: list[Done]) -> int:
     """Count the bytes of units in the store, and of the groups around them."""
     if not left:
         return 0

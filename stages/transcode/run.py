@@ -5,7 +5,6 @@ This is separate from the options since it imports torch, which `--help` must no
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING
 
 from milan_pipeline.cluster.spread import spread
 from milan_pipeline.core.console import progress_bar, say, say_counts, say_nothing_to_do
@@ -19,16 +18,13 @@ from milan_pipeline.targets.layout import create_root
 from milan_pipeline.targets.progress_reports import Reporter, closing_report
 from milan_pipeline.targets.store import read_store_record, record_url
 from milan_pipeline.targets.transcoding import KEPT, TranscodingSpec, new_codec
+from stages.transcode.command import Transcode
 from stages.transcode.plan import REMEDY, Done, Plan, make_plan
-
-if TYPE_CHECKING:
-    from stages.transcode.command import Transcode
-
 
 logger = logging.getLogger(__name__)
 
 
-def transcode(config: "Transcode", stop: StopRequest) -> None:
+def transcode(config: Transcode, stop: StopRequest) -> None:
     """Do every unit that is not done.
 
     Raises:
@@ -64,7 +60,7 @@ def transcode(config: "Transcode", stop: StopRequest) -> None:
     _finish(config, plan, record, done_now=len(left))
 
 
-def _nothing_to_do(config: "Transcode", plan: Plan) -> bool:
+def _nothing_to_do(config: Transcode, plan: Plan) -> bool:
     """Tell whether the record is "done" for all these units, or for more views of them."""
     try:
         there = read_store_record(config.out, plan.wanted)
@@ -74,9 +70,9 @@ def _nothing_to_do(config: "Transcode", plan: Plan) -> bool:
     return there.state == "done" and is_same and not plan.left(config.out, plan.wanted)
 
 
-def _record(config: "Transcode", plan: Plan, identity: Identity) -> StageRecord:
+def _record(config: Transcode, plan: Plan, identity: Identity) -> StageRecord:
     return StageRecord(
-        url=record_url(config.out, identity),
+        url=record_url(config.out, "transcode"),
         stage="transcode",
         config=config,
         inputs={},
@@ -86,7 +82,7 @@ def _record(config: "Transcode", plan: Plan, identity: Identity) -> StageRecord:
     )
 
 
-def _do(config: "Transcode", spec: TranscodingSpec, units: list[Done], stop: StopRequest) -> None:
+def _do(config: Transcode, spec: TranscodingSpec, units: list[Done], stop: StopRequest) -> None:
     """Transcode units, here or on workers."""
     reporter = Reporter(config.out, "transcode", units=len(units))
     done = spread(
@@ -114,7 +110,7 @@ def _do(config: "Transcode", spec: TranscodingSpec, units: list[Done], stop: Sto
             stop.raise_if_asked(KEPT)
 
 
-def _finish(config: "Transcode", plan: Plan, record: StageRecord, *, done_now: int) -> None:
+def _finish(config: Transcode, plan: Plan, record: StageRecord, *, done_now: int) -> None:
     """Set the record to "done"; if the source is not finished, print what is missing."""
     missing = len(plan.record.units(plan.views)) - len(plan.units)
     if missing:

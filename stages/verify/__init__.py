@@ -1,1 +1,1 @@
-"""Is a target store whole and right: options, what is checked, report."""
+"""Is a target store complete and right: options, checks, report."""

@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import option
-from milan_pipeline.core.interrupts import stop_request
 from milan_pipeline.errors import ConfigError
+from stages.shared import common_options as common
 from stages.shared.dask_options import DaskOptions
 
 
@@ -53,20 +53,8 @@ class Verify(DaskOptions):
         unit="cosine",
     )
     seed: int = option(0, help="Seed of the sample.", least=0, group="Scoring", unit="number")
-    device: str = option(
-        "auto",
-        help="Where the teacher runs: auto, cpu, cuda.",
-        group="This machine",
-        role="execution",
-    )
-    workers: int = option(
-        2,
-        help="Threads, each checking one unit.",
-        least=0,
-        group="This machine",
-        unit="threads",
-        role="execution",
-    )
+    device: str = common.device("Where the teacher runs")
+    workers: int = common.workers("Threads, each checking one unit.")
     repair: bool = option(
         default=False, help="Extract units that are not sound again.", group="Output"
     )
@@ -77,14 +65,7 @@ class Verify(DaskOptions):
             raise ConfigError(f"--min-cosine {self.min_cosine} is no cosine; give one up to 1")
 
 
-def run(config: Verify) -> None:
-    """Check, repair if asked to, and fail if a unit is still not sound."""
-    from stages.verify.report import verify
-
-    with stop_request() as stop:
-        verify(config, stop)
-
-
+run = lazily("stages.verify.report:verify", stoppable=True)
 command = stage_command(
     "verify",
     Verify,

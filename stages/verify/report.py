@@ -5,9 +5,9 @@ This is separate from the options since it imports torch, which `--help` must no
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from milan_pipeline.codecs.spec import FITTED
+from milan_pipeline.codecs.registry import FITTED
 from milan_pipeline.core.console import report
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError
@@ -15,18 +15,15 @@ from milan_pipeline.extraction.live_check import Comparison
 from milan_pipeline.planning.teacher_speed import LEAST_COSINE
 from milan_pipeline.targets.units import Unit
 from stages.verify.checks import Faults, check_sample, check_units
+from stages.verify.command import Verify
 from stages.verify.store import StoreParts
-
-if TYPE_CHECKING:
-    from stages.verify.command import Verify
-
 
 NAMED_UNITS = 10
 ROUNDING = 1e-6
 """Rounding error of cosines in float32: that of equal vectors may be below 1."""
 
 
-def verify(config: "Verify", stop: StopRequest) -> None:
+def verify(config: Verify, stop: StopRequest) -> None:
     """Check a store; repair it if asked to.
 
     Raises:

@@ -5,9 +5,9 @@ import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from milan_pipeline.codecs.spec import FITTED
+from milan_pipeline.codecs.registry import FITTED
 from milan_pipeline.core.console import note
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest
@@ -24,15 +24,13 @@ from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
 from stages.extract_targets.command import ExtractTargets
 from stages.extract_targets.plan import spec_of
-
-if TYPE_CHECKING:
-    from stages.verify.command import Verify
+from stages.verify.command import Verify
 
 
 class StoreParts:
     """A store, its units, and what it was made from."""
 
-    def __init__(self, config: "Verify") -> None:
+    def __init__(self, config: Verify) -> None:
         self.config = config
         self.url = config.targets
         self.identity = read_identity(self.url)
@@ -164,7 +162,7 @@ class StoreParts:
             ) from None
 
 
-def _extraction(config: "Verify", recorded: dict[str, Any]) -> ExtractTargets:
+def _extraction(config: Verify, recorded: dict[str, Any]) -> ExtractTargets:
     """Rebuild the options of the last extraction; options that were given here replace them."""
     known = {field.name for field in dataclasses.fields(ExtractTargets)}
     values = {name: value for name, value in recorded.items() if name in known}

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from milan_pipeline.codecs.fitting import codebooks, fit_codec
-from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.errors import ConfigError, DataError
 from tests.support.fitted import FITTED, TOKEN_WIDTH, fitted, tokens
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from torch import Tensor
 
+from milan_pipeline.codecs.build import codec_of, make_codec
 from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.codecs.plain import CPU_BLOCK
-from milan_pipeline.codecs.registry import PLAIN, codec_of, make_codec
+from milan_pipeline.codecs.registry import PLAIN
 from milan_pipeline.errors import ConfigError, DataError
 
 SHAPES = array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=4)
@@ -53,7 +54,7 @@ def test_int8_keeps_its_error_bound(tokens: Tensor) -> None:
     assert bool((error <= 1.001 * half_step + largest * 2**-11 + 127 * 2**-24).all())
 
 
-@pytest.mark.parametrize("name", list(PLAIN))
+@pytest.mark.parametrize("name", PLAIN)
 def test_edge_cases(name: str) -> None:
     codec = make_codec(name)
     zeros = torch.zeros(1, 3, 5)
@@ -66,7 +67,7 @@ def test_edge_cases(name: str) -> None:
     assert torch.allclose(codec.decode(*codec.encode(mixed)), mixed, rtol=2e-3)
 
 
-@pytest.mark.parametrize("name", list(PLAIN))
+@pytest.mark.parametrize("name", PLAIN)
 def test_one_sample_is_encoded_as_in_a_batch(name: str) -> None:
     codec = make_codec(name)
     tokens = torch.randn(5, 3, 8, generator=torch.Generator().manual_seed(0))
@@ -78,7 +79,7 @@ def test_one_sample_is_encoded_as_in_a_batch(name: str) -> None:
             assert torch.equal(alone.scale_nN[0], together.scale_nN[number])
 
 
-@pytest.mark.parametrize("name", list(PLAIN))
+@pytest.mark.parametrize("name", PLAIN)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 3.4e38])
 def test_what_cannot_be_stored_is_refused(name: str, value: float) -> None:
     tokens = torch.ones(2, 3, 4)
@@ -141,7 +142,7 @@ def test_int8_in_blocks_is_int8_at_once(count: int, size: float) -> None:
     assert torch.equal(found.scale_nN, scale)
 
 
-@pytest.mark.parametrize("name", list(PLAIN))
+@pytest.mark.parametrize("name", PLAIN)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 3.4e38])
 def test_the_verdict_is_on_single_samples(name: str, value: float) -> None:
     codec = make_codec(name)
@@ -153,7 +154,7 @@ def test_the_verdict_is_on_single_samples(name: str, value: float) -> None:
     assert torch.equal(encoded.codes_nNC[fits], sound.codes_nNC[fits])
 
 
-@pytest.mark.parametrize("name", list(PLAIN))
+@pytest.mark.parametrize("name", PLAIN)
 def test_half_precision_tokens_are_encoded_as_floats(name: str) -> None:
     codec = make_codec(name)
     tokens = torch.randn(5, 3, 8, generator=torch.Generator().manual_seed(0)).bfloat16()

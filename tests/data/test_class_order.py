@@ -8,7 +8,8 @@ import pytest
 from milan_pipeline.core.keyed_random import keyed_generator
 from milan_pipeline.data.class_order import classes_of_a_batch, warn_of_class_order
 from milan_pipeline.data.labelled import LabelledPart, LabelledTable
-from milan_pipeline.data.labelled_sources import FolderPart, ShardPart
+from milan_pipeline.data.labelled_shards import ShardPart
+from milan_pipeline.data.labelled_sources import FolderPart
 from milan_pipeline.data.order import EpochOrder, OrderConfig
 from milan_pipeline.shards.cache import ShardFile
 

@@ -15,7 +15,10 @@ from milan_pipeline.data.stream import SampleSource
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError
 from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.shards.writer import Sample, write_shard
+from stages.finetune.command import Finetune
+from stages.finetune.plan import open_class_tables
 from tests.support.cli import run_cli
+from tests.support.labelled import forget_labels
 from tests.support.pictures import write_picture
 
 
@@ -75,22 +78,48 @@ def test_an_order_runs_over_labelled_samples(shards):
     assert len({(sample["__url__"], sample["__key__"]) for sample in seen}) == 20
 
 
-def test_a_scan_is_remembered_until_it_is_damaged(shards, tmp_path):
-    packed, scans = str(shutil.copytree(shards, tmp_path / "shards")), tmp_path / "scans"
-    first = pairs_of(open_labelled(packed, kind="class", scans=scans))
-    files = sorted(scans.iterdir())
-    assert len(files) == 3
-    tars = {path: path.read_bytes() for path in Path(packed).glob("*.tar")}
-    for path in tars:
-        path.unlink()
-    table = open_labelled(packed, kind="class", scans=scans)
-    files[0].write_bytes(files[0].read_bytes()[:-1] + b"\xff")
-    with pytest.raises(MissingDataError, match=r"\.tar does not exist"):
-        open_labelled(packed, kind="class", scans=scans)
-    for path, data in tars.items():
-        path.write_bytes(data)
-    again = open_labelled(packed, kind="class", scans=scans)
-    assert pairs_of(table) == pairs_of(again) == first
+def test_labels_come_from_the_index_without_reading_a_tar(shards, tmp_path):
+    folder = shutil.copytree(shards, tmp_path / "shards")
+    labels = [part.labels.tolist() for part in open_labelled(str(folder), kind="class").parts]
+    for tar in folder.glob("*.tar"):
+        tar.unlink()
+    table = open_labelled(str(folder), kind="class")
+    assert [part.labels.tolist() for part in table.parts] == labels
+    assert sorted(np.concatenate(labels)) == [0] * 12 + [1] * 8
+
+
+def test_labels_that_an_older_index_lacks_are_read_once_and_kept(shards, tmp_path):
+    scans, folder = tmp_path / "scans", shutil.copytree(shards, tmp_path / "shards")
+    forget_labels(folder)
+    assert pairs_of(open_labelled(str(folder), kind="class", scans=scans)) == pairs_of(
+        open_labelled(str(shards), kind="class")
+    )
+    kept, tars = sorted(scans.iterdir()), sorted(folder.glob("*.tar"))
+    assert len(kept) == len(tars) == 3
+    for tar in tars:
+        tar.rename(tar.with_suffix(".away"))
+    assert open_labelled(str(folder), kind="class", scans=scans).samples == 20
+    kept[0].write_bytes(kept[0].read_bytes()[:-1] + b"\xff")
+    with pytest.raises(MissingDataError, match=r"\.tar"):  # a damaged scan is not believed
+        open_labelled(str(folder), kind="class", scans=scans)
+
+
+class Follower(World):
+    """The second of two processes; while it waits, the first reads all labels."""
+
+    def wait_for_all(self):
+        open_class_tables(self.config, World())
+        for tar in Path(self.config.train).glob("*.tar"):
+            tar.unlink()
+
+
+def test_only_the_first_process_reads_the_tars_for_labels(shards, tmp_path):
+    folder = shutil.copytree(shards, tmp_path / "shards")
+    forget_labels(folder)
+    config = Finetune(encoder="x", train=str(folder), val=str(folder), out=str(tmp_path / "run"))
+    world = Follower(rank=1, size=2)
+    object.__setattr__(world, "config", config)
+    assert [table.samples for table in open_class_tables(config, world)] == [20, 20]
 
 
 def png(pixels):
@@ -120,6 +149,7 @@ def test_masks_of_shards_are_checked_like_images(tmp_path):
     tar.write_bytes(data)
     with pytest.raises(DataError, match=r"x\.tar.*do not match the index"):
         list(table.read(table.places()))
+    forget_labels(tmp_path)
     with pytest.raises(DataError, match="sha256"):
         open_labelled(str(tmp_path), kind="mask")
 

@@ -51,8 +51,10 @@ def read_index(folder: Path, shard: dict[str, Any]) -> list[tuple[str, int, int,
     table = np.load(io.BytesIO(data), allow_pickle=False)
     width = table.dtype["key"].itemsize
     where = {name: table.dtype.fields[name][1] for name in table.dtype.names}
-    assert where == {"key": 0, "offset": width, "length": width + 8, "xxh3": width + 16}
-    rows = [(key.decode(), *map(int, rest)) for key, *rest in table.tolist()]
+    wanted = {"key": 0, "offset": width, "length": width + 8, "xxh3": width + 16}
+    assert {name: where[name] for name in wanted} == wanted
+    assert where.get("label", width + 24) == width + 24
+    rows = [(key.decode(), *map(int, rest)) for key, *rest in table[list(wanted)].tolist()]
     assert len(rows) == shard["samples"]
     return rows
 

@@ -15,6 +15,7 @@ from PIL import Image
 from milan_pipeline.data.viewed_pairs import iterate_pairs
 from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.shards.sequential import iterate_shard
+from milan_pipeline.shards.writer import Sample, write_shard
 from milan_pipeline.targets.store import open_targets
 from milan_pipeline.training.checkpoints import newest_checkpoint
 from milan_pipeline.weights.run_weights import encoder_weights
@@ -120,6 +121,22 @@ def test_image_shards(image_shards: Path) -> None:
         assert samples == {sample.key: sample.members for sample in iterate_shard(manifest, ours)}
         images = {key: reader.image_of(members) for key, members in samples.items()}
         assert images == reader.read_indexed(image_shards, shard)
+
+
+def test_an_index_holds_class_numbers_and_the_places_of_masks(tmp_path: Path) -> None:
+    samples = [
+        Sample("a", {"jpg": b"first", "cls": b"7", "mask.png": b"mask of a"}),
+        Sample("b", {"jpg": b"second"}),
+    ]
+    shard = write_shard(str(tmp_path), "x.tar", samples)
+    tar = (tmp_path / "x.tar").read_bytes()
+    first, second = np.load(tmp_path / "x.index.npy")
+    assert (first["label"], second["label"]) == (7, -1)
+    begin, length = first["mask_offset"], first["mask_length"]
+    assert tar[begin : begin + length] == b"mask of a"
+    assert first["mask_xxh3"] == xxhash.xxh3_64_intdigest(b"mask of a")
+    assert second["mask_length"] == 0
+    assert [row[0] for row in reader.read_index(tmp_path, vars(shard))] == ["a", "b"]
 
 
 def test_a_view_is_cut_as_the_page_says(

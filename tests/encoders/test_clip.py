@@ -10,7 +10,7 @@ import torch
 from milan_pipeline.encoders.backbone import EncoderParts, assemble
 from milan_pipeline.encoders.clip import as_timm, clip_spec, read_clip_encoder
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.teacher.named_models import load_visual
+from milan_pipeline.teacher.load_by_name import load_visual
 from tests.support.clip import (
     TOKEN_TRUNKS,
     folder_of,

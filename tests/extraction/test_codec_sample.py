@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError, InterruptedRunError
 from milan_pipeline.extraction.codec_sample import extracted_sample

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.codecs.fitting import fit_codec
 from milan_pipeline.codecs.interface import Codec, decode_prior, encode_prior
-from milan_pipeline.codecs.registry import make_codec
-from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.extraction.live_check import (
     StoredTarget,
     compare,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.errors import DataError, InterruptedRunError

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.codecs.fitting import fit_codec
 from milan_pipeline.codecs.interface import Codec, encode_prior
-from milan_pipeline.codecs.registry import PLAIN, make_codec
-from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.codecs.registry import PLAIN, parse_codec
 from milan_pipeline.errors import DataError
 from milan_pipeline.extraction.job import ExtractionJob
 from milan_pipeline.extraction.target_batches import DeviceCopies, compute

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from milan_pipeline.encoders.readers import read_encoder_description
 from milan_pipeline.evaluate.classification.model import read_classifier_description
 from milan_pipeline.evaluate.probe.feature_cache import _read as read_features
-from milan_pipeline.evaluate.results import read_scores
+from milan_pipeline.evaluate.scores_file import read_scores
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.shards.cache import LOCK_NAME, CacheConfig, ShardCache, ShardFile
 from milan_pipeline.shards.index import load_index
@@ -25,6 +24,7 @@ from milan_pipeline.targets.units import read_marks
 from milan_pipeline.training.checkpoints import HASHES, verify_checkpoint
 from milan_pipeline.training.state import state_of, trained_steps
 from milan_pipeline.training.validation import Evaluations
+from milan_pipeline.weights.files import read_encoder_description
 from tests.faults.campaign import COUNTS, attempt, chance, scaled
 from tests.faults.consumers import trained_on
 from tests.faults.mutations import WRONG, mutated, of_another_kind, sealed
@@ -124,8 +124,8 @@ def test_what_a_run_keeps(tmp_path: Path) -> None:
     (tmp_path / "classifier.json").write_text(json.dumps(described | more))
 
     def encoder() -> Any:
-        arguments, mean, std = read_encoder_description(str(tmp_path / "encoder.json"))
-        return arguments["model_name"], mean, std
+        description = read_encoder_description(str(tmp_path / "encoder.json"))
+        return description["timm"]["model_name"], description["mean"], description["std"]
 
     def classifier() -> Any:
         found = read_classifier_description(str(tmp_path / "classifier.safetensors"))

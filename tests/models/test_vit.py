@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load, save
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.models.layers import sincos_positions
+from milan_pipeline.models.positions import sincos_positions
 from milan_pipeline.models.vit import build_encoder, encoder_arguments, own_sizes, tokens_of
 from tests.support.students import NAME, SIZES, tiny_batch, tiny_student
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.codecs.fitting import fit_codec
 from milan_pipeline.codecs.interface import Codec
-from milan_pipeline.codecs.registry import make_codec
-from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.codecs.spectrum import effective_rank
 from milan_pipeline.planning.codec_measures import FileBytes, Measurement, bits_over_bound
 from milan_pipeline.planning.codec_targets import TargetSet, power_law_tokens

@@ -60,7 +60,7 @@ def test_no_room() -> None:
     assert plan(sizes=Bytes(store=100, shards=100, image=1, pair=1, free=200)).pays
     unknown = plan(sizes=Bytes(store=100, shards=100, image=1, pair=1))
     assert unknown.pays
-    assert any("whether there is room cannot be told" in note for note in unknown.notes)
+    assert any("the free space is not known" in note for note in unknown.notes)
 
 
 def slow(teacher: float | None = None, read: float = 500) -> Plan:

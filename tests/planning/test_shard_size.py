@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milan_pipeline.codecs.fitting import fit_codec
-from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.planning.dataset import key_bytes
 from milan_pipeline.planning.shard_size import ShardSize, tar_header_bytes
 from milan_pipeline.provenance.identity import Identity, content_hash

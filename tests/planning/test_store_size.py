@@ -8,7 +8,7 @@ import torch
 
 from milan_pipeline.codecs.components import most_components
 from milan_pipeline.codecs.fitting import fit_codec
-from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.images.views import ViewPolicy
 from milan_pipeline.planning.store_size import KeyBytes, StoreSize
 from milan_pipeline.targets.codec_files import write_store_codec

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.data.batching import join, stack
 from milan_pipeline.data.viewed_pairs import student_view
 from milan_pipeline.errors import DataError, MismatchError

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.report.fidelity import HALF_ULP
 
 

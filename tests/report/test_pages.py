@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from milan_pipeline.errors import ConfigError, MismatchError, MissingDataError
-from milan_pipeline.evaluate.results import write_scores
+from milan_pipeline.evaluate.scores_file import Result, write_scores
 from milan_pipeline.images.budget import Skipped
 from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.report.inspection import inspect_places
@@ -99,7 +99,7 @@ def test_a_runs_page(runs, image_shards: Path, target_store: Path, tmp_path: Pat
         assert wanted in page.texts["h3"]
     assert "Predictions against targets" in page.texts["h2"]
     assert text.count('class="five"') == 5
-    assert "5 of 5 views are of image shards that the run learnt from" in page.texts["p"]
+    assert "5 of 5 views are of image shards that the run was trained on" in page.texts["p"]
 
 
 def test_held_out_views_are_told(runs, image_shards: Path, target_store: Path, tmp_path) -> None:
@@ -136,9 +136,8 @@ def test_results_are_those_of_the_runs_weights(runs, tmp_path: Path) -> None:
     common: dict[str, Any] = {"stage": "probe", "random_init": False, "seed": 0, "content": {}}
     ours, others = {"encoder": fingerprint(str(runs[0]))}, {"encoder": "other"}
     for name, inputs, value in (("a", ours, 12.5), ("b", others, 99.5)):
-        write_scores(
-            str(tmp_path / name), encoder="x", metrics={"linear": value}, inputs=inputs, **common
-        )
+        folder, metrics = str(tmp_path / name), {"linear": value}
+        write_scores(Result(folder=folder, encoder="x", metrics=metrics, inputs=inputs, **common))
     page = require_self_contained(made(runs[0], results=(str(tmp_path),)))
     assert "12.50%" in page.texts["td"]
     assert "99.50%" not in page.texts["td"]

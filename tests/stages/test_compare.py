@@ -1,11 +1,12 @@
 """`compare` on written results, through the command line."""
 
+import dataclasses
 import json
 import sys
 
 import pytest
 
-from milan_pipeline.evaluate.results import write_scores
+from milan_pipeline.evaluate.scores_file import write_scores
 from tests.support.cli import NO_HEAVY_IMPORTS, run_cli
 from tests.support.runs import result
 
@@ -19,17 +20,7 @@ def project(tmp_path):
         result("runs/a", stage="finetune", metrics={"top1": 80.0}),
     ]
     for found in given:
-        write_scores(
-            str(tmp_path / found.folder),
-            stage=found.stage,
-            encoder=found.encoder,
-            random_init=False,
-            seed=found.seed,
-            metrics=found.metrics,
-            content=found.content,
-            inputs=found.inputs,
-            label=found.label,
-        )
+        write_scores(dataclasses.replace(found, folder=str(tmp_path / found.folder)))
     return tmp_path
 
 

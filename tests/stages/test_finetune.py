@@ -233,7 +233,7 @@ def test_shards_are_scored_as_folders_are(whole, data, shards, tmp_path):
 def test_class_folders_are_mixed_to_learn_from_and_not_to_score_on(fraction, data):
     train, val = map(str, data)
     config = Finetune(encoder="x", train=train, val=val, out="x", label_fraction=fraction, seed=2)
-    drawn, scored = open_class_tables(config, scans=None)
+    drawn, scored = open_class_tables(config)
     listed = open_labelled(train, kind="class").subset(fraction, 2).parts[0]
     keys = [part.key(row) for part in (listed, *drawn.parts) for row in range(len(listed))]
     before, after = keys[: len(listed)], keys[len(listed) :]

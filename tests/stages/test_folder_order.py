@@ -13,7 +13,7 @@ from tests.support.pictures import write_ade_tree
 
 def finetunes(folder):
     train = str(write_coloured(folder, 4))
-    return open_class_tables(Finetune(encoder="x", train=train, val=train, out="x"), scans=None)
+    return open_class_tables(Finetune(encoder="x", train=train, val=train, out="x"))
 
 
 def segments(folder):

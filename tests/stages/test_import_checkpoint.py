@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from milan_pipeline.encoders.load import load_encoder
-from milan_pipeline.models.layers import sincos_positions
+from milan_pipeline.models.positions import sincos_positions
 from milan_pipeline.models.student import in_grid_order, patchify
 from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.weights.loaded_run import load_run

@@ -225,7 +225,7 @@ def test_dry_run_says_what_it_would_do(
     output = capsys.readouterr().out
     assert "shards to do: 4, done: 0" in output
     assert "images: 24, classes: 3" in output
-    assert f"bytes to write: about {bytes_text(size)}, free: " in output
+    assert f"bytes to write: about {bytes_text(size)}; free: " in output
     assert not (tmp_path / "out").exists()
 
 

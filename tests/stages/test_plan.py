@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.planning.teacher_speed import TeacherSpeed
 from milan_pipeline.targets.codec_files import most_shards_codec_bytes, most_store_codec_bytes
 from stages.plan.report import PlanReport

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.extraction.job import ExtractionJob
 from milan_pipeline.extraction.loop import extract_units

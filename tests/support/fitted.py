@@ -12,7 +12,7 @@ import torch
 from milan_pipeline.codecs.components import ComponentCodec
 from milan_pipeline.codecs.fitting import fit_codec
 from milan_pipeline.codecs.interface import Codec, encode_prior
-from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.images.decode import digest
 from milan_pipeline.provenance.identity import build_identity, content_hash
 from milan_pipeline.shards.manifest import Manifest

@@ -1,12 +1,16 @@
 """Labelled pictures whose class shows in their colour."""
 
+import dataclasses
+import hashlib
 import io
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.recfunctions import repack_fields
 from PIL import Image
 
-from milan_pipeline.shards.manifest import Manifest
+from milan_pipeline.shards.index import index_bytes, load_index
+from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.shards.writer import Sample, write_shard
 
 CLASSES = 5
@@ -57,6 +61,19 @@ def shards(folder, count, *, seed, bad=(), labelled=True, classes=()):
     common = {"classes": list(classes)}
     Manifest(kind="images", folder=str(folder), shards=listed, common=common).save()
     return str(folder)
+
+
+def forget_labels(folder):
+    """Make the indices of a folder of shards those of version 0.1.0, which have no labels."""
+    manifest = load_manifest(str(folder), kind="images")
+    shards = []
+    for shard in manifest.shards:
+        table = load_index(manifest, shard)[["key", "offset", "length", "xxh3"]]
+        data = index_bytes(repack_fields(table))
+        Path(manifest.index_url_of(shard)).write_bytes(data)
+        digest = hashlib.sha256(data).hexdigest()
+        shards.append(dataclasses.replace(shard, index_sha256=digest))
+    dataclasses.replace(manifest, shards=tuple(shards)).save()
 
 
 def blobs(per_class, *, spread, seed, width=16):

@@ -17,7 +17,7 @@ from milan_pipeline.data.order import OrderChoice
 from milan_pipeline.data.pairs import PairSamples
 from milan_pipeline.data.stream import batches, step_clock
 from milan_pipeline.errors import InterruptedRunError
-from milan_pipeline.evaluate.results import Result, config_hash
+from milan_pipeline.evaluate.scores_file import Result
 from milan_pipeline.models.build import StudentSpec, build_student
 from milan_pipeline.pretrain.examples import ToExamples
 from milan_pipeline.pretrain.feature_data import open_run_data
@@ -241,7 +241,6 @@ def result(encoder, seed=0, *, weights=None, label=None, stage="probe", **change
         encoder=encoder,
         random_init=bool(content["random_init"]),
         seed=seed,
-        config_hash=config_hash(content, inputs),
         content=content,
         inputs=inputs,
         label=label,

@@ -15,9 +15,9 @@ import zarr
 from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
+from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.codecs.interface import Codec, encode_prior
-from milan_pipeline.codecs.registry import make_codec
-from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.images.budget import Skipped
 from milan_pipeline.images.crops import view_pixels
 from milan_pipeline.images.decode import decode_rgb, digest

@@ -8,8 +8,8 @@ import pytest
 import torch
 import zarr
 
+from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.codecs.interface import Codec
-from milan_pipeline.codecs.registry import make_codec
 from milan_pipeline.errors import DataError
 from milan_pipeline.provenance.identity import Identity
 from milan_pipeline.targets.codec_files import (

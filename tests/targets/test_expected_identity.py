@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from milan_pipeline.codecs.spec import UNFITTED, parse_codec
+from milan_pipeline.codecs.registry import UNFITTED, parse_codec
 from milan_pipeline.images.views import ViewPolicy
 from milan_pipeline.targets.expected_identity import expected_extracted, expected_transcoded
 

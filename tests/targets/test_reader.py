@@ -10,7 +10,7 @@ import pytest
 import zarr
 
 from milan_pipeline import storage
-from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.errors import DataError, StorageError
 from milan_pipeline.images.views import Box
 from milan_pipeline.storage.filesystems import resolve

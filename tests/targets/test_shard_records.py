@@ -12,7 +12,7 @@ import pytest
 import webdataset
 from numpy.typing import NDArray
 
-from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.errors import DataError
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.shards.manifest import Manifest, load_manifest

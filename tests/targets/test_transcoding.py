@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.codecs.fitting import fit_codec
 from milan_pipeline.codecs.interface import Codec, encode_prior
-from milan_pipeline.codecs.registry import make_codec
-from milan_pipeline.codecs.spec import parse_codec
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError
 from milan_pipeline.targets.transcoding import ROWS_AT_ONCE, Recoder, new_codec

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.images.views import ViewPolicy
 from milan_pipeline.provenance.identity import build_identity, content_hash
 from milan_pipeline.shards.index import load_index

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import zarr
 
-from milan_pipeline.codecs.registry import make_codec
+from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.errors import StorageError
 from milan_pipeline.shards.manifest import Shard
 from milan_pipeline.targets.layout import (

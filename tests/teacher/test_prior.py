@@ -8,7 +8,7 @@ from milan_pipeline.errors import ConfigError
 from milan_pipeline.teacher.prior import PriorReader, settle_prior
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
-from milan_pipeline.teacher.tower_choice import tower_of
+from milan_pipeline.teacher.tower_of_model import tower_of
 from tests.support.clip import native, normalised, pixels, timm_tower
 
 

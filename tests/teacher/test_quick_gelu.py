@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.teacher.named_models import model_config
+from milan_pipeline.teacher.load_by_name import model_config
 from milan_pipeline.teacher.quick_gelu import registered, settle_quick_gelu, trained_with_quick_gelu
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher

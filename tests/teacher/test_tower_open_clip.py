@@ -8,7 +8,7 @@ import torch
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
-from milan_pipeline.teacher.tower_choice import tower_of
+from milan_pipeline.teacher.tower_of_model import tower_of
 from tests.support.clip import embedding, native, normalised, pixels
 
 CLIPA = {"pool_type": "avg", "no_ln_pre": True, "final_ln_after_pool": True}

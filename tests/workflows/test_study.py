@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from milan_pipeline.evaluate.results import write_scores
+from milan_pipeline.evaluate.scores_file import Result, write_scores
 from workflows.demo.study_report import COLUMNS, Cell, check, markdown, read_table, report
 from workflows.demo.study_tasks import ENCODERS, FULL, QUICK, folder_of, study_tasks
 from workflows.demo.task_graph import Task, TaskError, locked, run_tasks
@@ -138,8 +138,8 @@ def _made_up(out: Path, *, milan: float, tuned: float = 5.0) -> None:
                     for place, metric in COLUMNS.values()
                     if place == folder
                 }
-                write_scores(
-                    str(folder_of(out, seed, encoder) / folder),
+                result = Result(
+                    folder=str(folder_of(out, seed, encoder) / folder),
                     stage=folder.partition("-")[0],
                     encoder=encoder,
                     random_init=encoder == "random",
@@ -148,6 +148,7 @@ def _made_up(out: Path, *, milan: float, tuned: float = 5.0) -> None:
                     content={},
                     inputs={},
                 )
+                write_scores(result)
 
 
 def test_the_report_has_means_and_spreads(

@@ -3,9 +3,9 @@
     python -m workflows.dask.on_slurm --config site.yaml --most 16 -- \
         milan-pipeline extract-targets --images s3://… --out s3://… --teacher …
 
-The command gets `--scheduler ADDRESS` behind its own words. The scheduler runs in this process; its
-jobs are submitted while units wait, and cancelled when the command ends. What they need to know of
-the site is in the YAML file, or given as options.
+`--scheduler ADDRESS` is added to the command. The scheduler runs in this process; its
+jobs are submitted while units wait, and cancelled when the command ends. What they need to know
+about the site is in the YAML file or given as options.
 """
 
 import contextlib
@@ -42,8 +42,8 @@ PROLOGUE = tuple(
 class OnSlurm:
     """Run COMMAND, a stage that has --scheduler, on Dask workers that are Slurm jobs.
 
-    Its own options are behind two dashes. The exit code is the command's. --dry-run shows the job
-    script and submits nothing.
+    The command and its options follow two dashes. The exit code is the command's. --dry-run shows
+    the job script and submits nothing.
     """
 
     command: tuple[str, ...] = arguments()
@@ -89,20 +89,20 @@ class OnSlurm:
 
 
 class Cluster(Protocol):
-    """What is asked of a Dask cluster; `SLURMCluster` and `LocalCluster` are such."""
+    """The part of a Dask cluster that is used here; `SLURMCluster` and `LocalCluster` have it."""
 
     @property
     def scheduler_address(self) -> str:
-        """Where clients and workers find it."""
+        """Address for clients and workers."""
 
     @property
     def dashboard_link(self) -> str:
-        """Where a browser does."""
+        """Address for a browser."""
 
 
 @contextlib.contextmanager
 def slurm_cluster(config: OnSlurm) -> Iterator[SLURMCluster]:
-    """Start a scheduler here that submits no job yet; cancel its jobs in the end."""
+    """Start a scheduler here that has not submitted jobs yet; cancel its jobs at the end."""
     scheduler = {"dashboard_address": f":{config.dashboard_port}"}
     if config.host is not None:
         scheduler["host"] = config.host
@@ -142,7 +142,7 @@ def run_command(command: tuple[str, ...], cluster: Cluster) -> int:
     with passing_signals_on(started):
         try:
             words = [*command, "--scheduler", cluster.scheduler_address]
-            started.append(subprocess.Popen(words))  # noqa: S603 - what we were told to run
+            started.append(subprocess.Popen(words))  # noqa: S603 - the user's own command
         except OSError as error:
             raise ConfigError(f"{command[0]} cannot be run ({error}); name a command") from error
         code = started[0].wait()
@@ -150,7 +150,7 @@ def run_command(command: tuple[str, ...], cluster: Cluster) -> int:
 
 
 def run(config: OnSlurm) -> None:
-    """Run the command and exit as it does."""
+    """Run the command and exit with its exit code."""
     with slurm_cluster(config) as cluster:
         cluster.adapt(
             minimum_jobs=config.fewest, maximum_jobs=config.most, target_duration=TARGET_SECONDS

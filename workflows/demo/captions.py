@@ -42,7 +42,7 @@ def with_article(words: str) -> str:
 
 
 def _phrase(thing: Thing, sizes: tuple[str, ...], detail: float, rng: np.random.Generator) -> str:
-    """A noun with its article and, each with probability `detail` or less, what it looks like."""
+    """A noun with its article and attributes, each of them with probability `detail` or less."""
     words = []
     if rng.random() < detail / 2:
         words.append(_pick(sizes, rng))
@@ -68,7 +68,7 @@ def caption(layout: Layout, rng: np.random.Generator) -> str:
 
 
 def vocabulary() -> list[str]:
-    """Every word a caption or prompt can hold, sorted."""
+    """Every word that can be in a caption or prompt, sorted."""
     texts = [*OPENINGS, *JOINTS, *SIZES, *SMALL, *BACKDROPS, *PROMPTS, *PALETTE, *TEXTURES]
     texts += [noun for nouns in NOUNS.values() for noun in nouns] + ["a an and"]
     return sorted({word for text in texts for word in text.replace("{}", " ").split()})

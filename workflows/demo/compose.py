@@ -36,7 +36,7 @@ class Scene(NamedTuple):
 
 
 def scene(seed: int, split: Split, index: int) -> Scene:
-    """Scene `index` of a split. Classes take turns, so any run of scenes is balanced."""
+    """Scene `index` of a split. Classes alternate, so consecutive scenes are balanced."""
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     label = index % len(CLASSES)
     layout = _layout(CLASSES[label], rng)
@@ -99,14 +99,14 @@ def _transform(scale: float, rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def encode_jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    """A scene as the JPEG file that is kept of it."""
+    """The JPEG file of a scene."""
     file = BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=90)
     return file.getvalue()
 
 
 def decoded_scene(index: int, seed: int, split: Split) -> tuple[NDArray[np.uint8], int, str]:
-    """Pixels (3, SIZE, SIZE) as they look after JPEG, label and caption of a scene."""
+    """Pixels (3, SIZE, SIZE) after JPEG compression, label and caption of a scene."""
     drawn = scene(seed, split, index)
     pixels = np.asarray(Image.open(BytesIO(encode_jpeg(drawn.pixels))))
     return pixels.transpose(2, 0, 1), drawn.label, drawn.caption

@@ -1,7 +1,7 @@
 """Measure the demo's small CLIP on the demo's scenes: python -m workflows.demo.evaluate_clip.
 
 Writes metrics.json beside the weights. Linear probes are fitted on the demo's training scenes and
-scored on its test scenes; neither was seen in training. Baselines report their best setting.
+scored on its test scenes; the CLIP was trained on neither. Baselines report their best setting.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What a scene shows, before it is painted or put into words."""
+"""What is in a scene, before it is painted or described."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ class Thing(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What a scene shows, before it is painted."""
+    """What is in a scene, before it is painted."""
 
     main: Thing
     others: list[Thing]

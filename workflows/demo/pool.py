@@ -28,7 +28,7 @@ class Pool(NamedTuple):
 
 
 def render(seed: int, split: Split, count: int, workers: int) -> Pool:
-    """The first `count` scenes of a split, as they look after JPEG."""
+    """The first `count` scenes of a split, after JPEG compression."""
     pixels = np.empty((count, 3, SIZE, SIZE), dtype=np.uint8)
     labels = np.empty(count, dtype=np.int64)
     captions = []
@@ -42,7 +42,7 @@ def render(seed: int, split: Split, count: int, workers: int) -> Pool:
 
 
 def cached(folder: Path, seed: int, split: Split, count: int, workers: int) -> Pool:
-    """As `render`, kept in a folder; the pixels are then read from disk as they are needed."""
+    """The same as `render`, kept in a folder; pixels are read from disk when they are needed."""
     path = folder / f"scenes-{seed}-{split}-{count}"
     if not path.exists():
         pool = render(seed, split, count, workers)

@@ -1,4 +1,4 @@
-"""The demo's end: a table, results.json and one picture. python -m workflows.demo.report FOLDER."""
+"""The demo's results as table, results.json and picture: python -m workflows.demo.report FOLDER."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from milan_pipeline.codecs.colours import TokenColours
 from milan_pipeline.codecs.interface import decode_prior
-from milan_pipeline.evaluate.results import read_scores
+from milan_pipeline.evaluate.scores_file import read_scores
 from milan_pipeline.images.crops import view_pixels
 from milan_pipeline.images.decode import decode_rgb
 from milan_pipeline.images.views import Box

@@ -1,7 +1,7 @@
 """Write the demo's captioned scenes: python -m workflows.demo.scenes OUT --train 8000 --test 2400.
 
 OUT/{train,test}/<class>/<name>.jpg, OUT/masks/{train,test}/<class>/<name>.png, OUT/captions.jsonl
-and OUT/scenes.json, which says what was asked for and whether the folder is finished.
+and OUT/scenes.json, which has the options and says whether the folder is finished.
 """
 
 import argparse
@@ -26,7 +26,7 @@ VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What makes a folder of scenes what it is."""
+    """The options on which a folder of scenes depends."""
 
     seed: int
     train: int
@@ -53,7 +53,7 @@ def write_scene(job: tuple[Split, int], out: Path, seed: int) -> dict[str, str]:
 
 
 def is_finished(out: Path, recipe: Recipe) -> bool:
-    """Whether the folder holds this recipe's scenes; refuses a folder that holds anything else."""
+    """Whether the folder has this recipe's scenes; refuses a folder with other files."""
     if not out.exists() or not any(out.iterdir()):
         return False
     mark = out / "scenes.json"
@@ -77,7 +77,7 @@ def _mark(out: Path, recipe: Recipe, *, finished: bool) -> None:
 
 
 def generate(out: Path, recipe: Recipe, workers: int) -> bool:
-    """Write all scenes unless they are there; returns whether anything was written."""
+    """Write all scenes unless that is done; returns whether anything was written."""
     if is_finished(out, recipe):
         return False
     out.mkdir(parents=True, exist_ok=True)

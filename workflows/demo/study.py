@@ -1,8 +1,9 @@
 """What MILAN's targets are worth on the demo's scenes: python -m workflows.demo.study FOLDER.
 
 Four encoders (random weights, pixel reconstruction, MILAN's student, its teacher) by k-NN, linear
-classifiers, fine-tuning with 1%, 10% and all labels and segmentation, over several seeds. Killed or
-stopped, the same command goes on. FOLDER/study.md, study.json and study.png say what came out.
+classifiers, fine-tuning with 1%, 10% and all labels and segmentation, over several seeds. If it is
+killed or stopped, the same command continues. The results are FOLDER/study.md, study.json and
+study.png.
 """
 
 import argparse

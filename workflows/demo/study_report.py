@@ -1,4 +1,4 @@
-"""The study's end: a table, its check, study.json, study.md and study.png."""
+"""The study's results: a table, its check, study.json, study.md and study.png."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import matplotlib as mpl
 from matplotlib import pyplot as plt
 
-from milan_pipeline.evaluate.results import read_scores
+from milan_pipeline.evaluate.scores_file import read_scores
 from workflows.demo.study_tasks import ENCODERS, folder_of
 
 COLUMNS = {
@@ -46,7 +46,7 @@ class Cell(NamedTuple):
 
     @property
     def spread(self) -> float:
-        """Sample standard deviation over the seeds; of one seed not a number."""
+        """Sample standard deviation over the seeds; NaN for one seed."""
         return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
 
     def __str__(self) -> str:
@@ -115,7 +115,7 @@ class Check(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """The verdict."""
+        """Whether it is."""
         return self.difference > self.spreads
 
     def __str__(self) -> str:
@@ -127,7 +127,7 @@ class Check(NamedTuple):
 
 
 def check(ahead: str, one: Cell, behind: str, other: Cell) -> Check:
-    """Compare two cells; of one seed nothing is known of the spread, which counts as 0."""
+    """Compare two cells; with one seed the spread is not known and counts as 0."""
     both = sum(0.0 if math.isnan(cell.spread) else cell.spread for cell in (one, other))
     return Check(ahead, behind, one.mean - other.mean, both)
 

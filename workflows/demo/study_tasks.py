@@ -1,8 +1,8 @@
-"""The study's commands as plain data: which there are, and which need which.
+"""The study's commands as plain data, and which of them need others.
 
-Beside scenes, shards and targets there are, for each seed, two runs (MILAN's and MAE's objective),
-and for each of four encoders a probe, three fine-tunings and a segmentation. A seed is that of the
-runs or of the random weights, of the labels that are drawn and of every training.
+In addition to scenes, shards and targets there are, for each seed, two runs (MILAN's and MAE's
+objective), and for each of four encoders a probe, three fine-tunings and a segmentation. A seed is
+that of the runs or of the random weights, of the labels that are drawn and of every training.
 """
 
 import sys
@@ -26,7 +26,7 @@ STAGE = (sys.executable, "-m", "milan_pipeline")
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How a share of the labelled training scenes is learnt from."""
+    """Fine-tuning or segmentation on a share of the labelled training scenes."""
 
     name: str
     fraction: float
@@ -36,7 +36,7 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How much is drawn and trained."""
+    """How many scenes are drawn, and how long training is."""
 
     train: int
     test: int
@@ -86,7 +86,7 @@ def study_tasks(
         out: folder of the study.
         seeds: of everything but scenes and targets, which are the same for all.
         size: how much is drawn and trained.
-        scenes_seed: of the scenes; another seed draws other images to learn from and to score on.
+        scenes_seed: of the scenes; another seed draws other images to train on and to score on.
     """
     tasks = list(_shared(out, size, scenes_seed))
     for seed in seeds:
@@ -125,10 +125,10 @@ def _shared(out: Path, size: Size, scenes_seed: int) -> Iterator[Task]:
 
 
 def _pretrain(out: Path, seed: int, size: Size) -> Iterator[Task]:
-    """Two runs that differ in nothing but the objective.
+    """Two runs that differ only in the objective.
 
     MILAN's is the demo's. The pixels' is MAE's (arXiv 2111.06377): its decoder, loss and ratio, on
-    views of the sizes that the teacher was shown.
+    views of the same sizes as the teacher's.
     """
     objectives = {
         "pixels": (
@@ -137,7 +137,7 @@ def _pretrain(out: Path, seed: int, size: Size) -> Iterator[Task]:
         ),
         "MILAN": (("--targets", out / "target-shards"), "pack-targets"),
     }  # fmt: skip
-    # Pixels have no grid of targets that would say how large a view is.
+    # Without targets there is no grid from which the size of a view follows.
     shape = ("--image-size", IMAGE_SIZE, "--depth", DEPTH, "--epochs", size.epochs)
     common = ("--images", out / "images" / "train", *shape, "--seed", seed)
     for encoder, (own, need) in objectives.items():
@@ -155,7 +155,7 @@ def _evaluate(out: Path, seed: int, encoder: str, size: Size) -> Iterator[Task]:
     train, test = (out / "images" / split for split in ("train", "test"))
     common = (*words, "--label", encoder, "--seed", seed, "--train", train)
     scored = (*common, "--val", test)
-    # CLIP learns to say all by its class token; the students' recipe is the mean of the patches.
+    # CLIP is trained on its class token; the students' recipe pools the mean of the patches.
     pool = "cls" if encoder == "teacher" else "mean"
     tail = f"{encoder.lower()}-{seed}"
     needs = (*needs, "pack-train", "pack-test")

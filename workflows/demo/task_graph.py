@@ -1,6 +1,6 @@
-"""Run commands that need each other, some at a time, each into its own log.
+"""Runs commands that need each other, a few at a time, each with its own log.
 
-What was finished before is the commands' own business: every stage says "nothing to do".
+A command that was finished before runs again: every stage then says "nothing to do".
 """
 
 import contextlib
@@ -27,7 +27,7 @@ class Task:
 
 
 class TaskError(RuntimeError):
-    """A command failed; the message names it and ends with its last words."""
+    """A command failed; the message names it and ends with its last lines."""
 
 
 @dataclass
@@ -43,14 +43,14 @@ def run_tasks(
     """Run all tasks, at most `jobs` at a time, and print a line for each that is finished.
 
     Args:
-        tasks: in the order of preference among those whose needs are met.
+        tasks: of those that can start, the first ones start first.
         logs: folder for `<task>.log`, to which a command's output is added.
         jobs: commands that run together.
-        environment: variables for the commands, beside this process's own.
+        environment: variables for the commands, in addition to this process's own.
 
     Raises:
         ValueError: tasks need each other in a circle.
-        TaskError: a command failed; those that ran beside it were stopped.
+        TaskError: a command failed; those that ran at the same time were stopped.
     """
     by_name = {task.name: task for task in tasks}
     sorter = TopologicalSorter({task.name: task.needs for task in by_name.values()})
@@ -79,10 +79,10 @@ def run_tasks(
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Generator[None, None, None]:
-    """Keep a folder to this process and the commands it starts, for as long as any of them lives.
+    """Lock a folder for this process and the commands it starts, until all of them have ended.
 
     Raises:
-        TaskError: another has it, or a command that a killed one left running.
+        TaskError: another process has it, or a command that a killed process left running.
     """
     with (folder / "lock").open("w") as file:
         try:
@@ -98,7 +98,7 @@ def locked(folder: Path) -> Generator[None, None, None]:
 
 @contextlib.contextmanager
 def _stopping(running: list[_Running]) -> Generator[None, None, None]:
-    """Stop what still runs when the block ends, and wait for it: stages stop in order."""
+    """When the block ends, stop the commands that still run, and wait until they have stopped."""
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Words to numbers for the demo's small text tower."""
+"""Turns words into numbers for the demo's small text tower."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ _FIRST_WORD = 3
 class WordTokenizer:
     """One number a word: padding, start and unknown first, then the words, then the end mark.
 
-    open_clip reads a caption's feature where the number is highest, so the end mark comes last.
+    open_clip takes a caption's feature at the highest number, which must be the end mark's.
     """
 
     def __init__(self, words: Sequence[str], context_length: int) -> None:

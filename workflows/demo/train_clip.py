@@ -1,7 +1,7 @@
 """Train the demo's small CLIP: python -m workflows.demo.train_clip --cache FOLDER.
 
-It learns from images and captions alone; labels only serve the checks printed on the way. The
-schedule follows the clock, so that a run takes --minutes on any machine.
+It is trained on images and captions; labels are used only for the checks that are printed. The
+schedule depends on the time, so that a run takes --minutes on any machine.
 """
 
 import argparse

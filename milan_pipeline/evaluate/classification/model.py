@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from milan_pipeline.core.schema import Positive
 from milan_pipeline.encoders.backbone import Backbone
-from milan_pipeline.errors import ConfigError, DataError, MismatchError
+from milan_pipeline.errors import ConfigError, DataError, MismatchError, reason_of
 from milan_pipeline.evaluate.view import INTERPOLATION
 from milan_pipeline.models.vit import CANNOT_BUILD
 from milan_pipeline.storage.checksums import read_checked
@@ -67,10 +67,9 @@ def make_classifier(
         try:
             model: Any = timm.create_model(**arguments, drop_path_rate=drop_path)
         except CANNOT_BUILD as error:
-            reason = " ".join(str(error).split())
             raise ConfigError(
-                f"--encoder {backbone.name!r} makes no classifier with --pool {pool} ({reason}); "
-                "try the other --pool"
+                f"--encoder {backbone.name!r} makes no classifier with --pool {pool} "
+                f"({reason_of(error)}); try the other --pool"
             ) from error
         nn.init.trunc_normal_(model.head.weight, std=HEAD_STD)
         nn.init.zeros_(model.head.bias)
@@ -81,10 +80,9 @@ def make_classifier(
     try:
         model.load_state_dict(drawn | given, strict=True)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
         raise MismatchError(
-            f"--encoder {backbone.name!r} has weights without a place in a classifier ({reason}); "
-            "try the other --pool"
+            f"--encoder {backbone.name!r} has weights without a place in a classifier "
+            f"({reason_of(error)}); try the other --pool"
         ) from error
     classifier: nn.Module = model
     return classifier, arguments
@@ -182,8 +180,7 @@ def read_classifier(weights: str) -> tuple[nn.Module, ClassifierDescription]:
     except SafetensorError as error:
         raise DataError(f"{weights} is damaged ({error}); fine-tune again") from error
     except CANNOT_BUILD as error:
-        reason = " ".join(str(error).split())
         raise MismatchError(
-            f"{weights} does not fit the .json beside it ({reason}); fine-tune again"
+            f"{weights} does not fit the .json beside it ({reason_of(error)}); fine-tune again"
         ) from error
     return model, description

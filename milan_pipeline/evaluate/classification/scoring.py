@@ -19,6 +19,7 @@ from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.data.unreadable import NONE_READABLE, RunLedger, readable
 from milan_pipeline.errors import DataError
+from milan_pipeline.evaluate.accuracies import per_cent
 from milan_pipeline.evaluate.classification.model import ClassifierDescription
 from milan_pipeline.evaluate.classification.views import EvaluationViews, ViewConfig
 from milan_pipeline.images.crops import Pixels
@@ -40,7 +41,8 @@ class ClassificationScores(NamedTuple):
 
     def per_cent(self) -> dict[str, float]:
         """Return both accuracies in per cent, as tables show them."""
-        return {"top1": 100 * self.top1 / self.images, "top5": 100 * self.top5 / self.images}
+        right = {"top1": self.top1, "top5": self.top5}
+        return {name: per_cent(count, self.images) for name, count in right.items()}
 
     def counts(self) -> dict[str, int]:
         """Return the counts that a record keeps."""

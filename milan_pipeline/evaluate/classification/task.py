@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from milan_pipeline.core.keyed_random import seeded_globals
 from milan_pipeline.evaluate.classification.views import LabelledBatch
 from milan_pipeline.images.crops import Pixels
-from milan_pipeline.models.layers import suit_cpu
+from milan_pipeline.models.kernels import suit_cpu
 from milan_pipeline.training.optim import fine_tuning_optimiser, layer_decay_groups, learning_rate
 
 

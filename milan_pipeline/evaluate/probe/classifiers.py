@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from milan_pipeline.core.keyed_random import keyed_generator
 from milan_pipeline.errors import ConfigError, DataError
+from milan_pipeline.evaluate.accuracies import accuracy
 from milan_pipeline.evaluate.probe.features import Features, Labels
 
 KNN_CHUNK = 512
@@ -144,7 +145,7 @@ def linear_answers(
         fit = train_NF[~held_N], train_labels_N[~held_N], train_NF[held_N]
         truth = train_labels_N[held_N]
         # The first, most regularised one wins a tie.
-        strength = max(LINEAR_STRENGTHS, key=lambda c: per_cent(linear(*fit, strength=c), truth))
+        strength = max(LINEAR_STRENGTHS, key=lambda c: accuracy(linear(*fit, strength=c), truth))
     return linear(train_NF, train_labels_N, test_NF, strength=strength)
 
 
@@ -211,11 +212,6 @@ def require_classes(labels_N: Labels) -> None:
     """Refuse training labels of fewer than two classes; raises DataError."""
     if len(np.unique(labels_N)) < 2:
         raise DataError("the training samples are all of one class; a classifier needs two")
-
-
-def per_cent(answers_N: Labels, labels_N: Labels) -> float:
-    """Return how many answers are right, in per cent."""
-    return 100 * float(np.mean(answers_N == labels_N))
 
 
 INITIAL_STD = 0.01

@@ -23,7 +23,7 @@ from milan_pipeline import storage
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.schema import parsed
 from milan_pipeline.encoders.frozen import FrozenEncoder
-from milan_pipeline.errors import ConfigError, DataError, MissingDataError
+from milan_pipeline.errors import ConfigError, MissingDataError
 from milan_pipeline.evaluate.probe.features import (
     Features,
     Labels,
@@ -37,6 +37,7 @@ from milan_pipeline.images.crops import view_pixels
 from milan_pipeline.images.sources import IMAGE_EXTENSIONS
 from milan_pipeline.images.views import random_resized_crop
 from milan_pipeline.provenance.identity import content_hash
+from milan_pipeline.shards.labels import Label, class_number, require_label
 from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.shards.sequential import iterate_shard
 
@@ -256,14 +257,6 @@ def _labelled_images(
             if extension is None:
                 continue
             places.append((shard.name, sample.key))
-            label = _label(sample.members, shard.name, sample.key)
-            yield sample.members[extension], label, f"{shard.name}/{sample.key}"
-
-
-def _label(members: dict[str, Any], shard: str, key: str) -> int:
-    try:
-        return int(members["cls"])
-    except (KeyError, ValueError):
-        raise DataError(
-            f"sample {key!r} of {shard} has no class number in a .cls member; give labelled shards"
-        ) from None
+            label = Label(class_number(sample.members))
+            require_label(label, "class", sample.key, shard.name)
+            yield sample.members[extension], label.number, f"{shard.name}/{sample.key}"

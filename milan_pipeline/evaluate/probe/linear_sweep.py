@@ -24,13 +24,13 @@ from torch import Tensor, nn
 
 from milan_pipeline.core.console import progress_bar
 from milan_pipeline.errors import DataError
+from milan_pipeline.evaluate.accuracies import accuracy
 from milan_pipeline.evaluate.probe.classifiers import (
     MOMENTUM,
     TrainingSet,
     draw_head,
     held_out,
     numbered,
-    per_cent,
     require_any,
     shuffled_batches,
 )
@@ -84,7 +84,7 @@ def sweep_answers(
     classes_Y, _ = numbered(labels_N)
     tried = train_heads(train, np.flatnonzero(~held_N), protocol.rates, protocol)
     choices = [
-        Choice(pool=pool, rate=rate, held_out=per_cent(classes_Y[answers_N], labels_N[held_N]))
+        Choice(pool=pool, rate=rate, held_out=accuracy(classes_Y[answers_N], labels_N[held_N]))
         for pool, head in tried.items()
         for rate, answers_N in zip(
             protocol.rates, _classify(head, central[pool][held_N], len(classes_Y)), strict=True

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.evaluate.accuracies import accuracy
 from milan_pipeline.evaluate.probe.classifiers import (
     TrainingSet,
     knn_answers,
     linear_answers,
-    per_cent,
 )
 from milan_pipeline.evaluate.probe.feature_cache import FeatureSet
 from milan_pipeline.evaluate.probe.features import Features, Labels
@@ -121,7 +121,7 @@ def classify(
 
 def metrics_of(answers: dict[str, Labels], truth_N: Labels) -> dict[str, float]:
     """Return how many answers of each classifier are right, in per cent."""
-    return {name: per_cent(labels_N, truth_N) for name, labels_N in answers.items()}
+    return {name: accuracy(labels_N, truth_N) for name, labels_N in answers.items()}
 
 
 def answers_npy(answers: dict[str, Labels], truth_N: Labels) -> bytes:

@@ -1,8 +1,9 @@
 """Random changes of colour, as mmsegmentation's PhotoMetricDistortion makes them.
 
-Each of four with probability one half: brightness, then saturation, then hue, and contrast either
-right after brightness or last. Values are clipped after each. (mmsegmentation rounds them, too, to
-OpenCV's 8-bit hues and saturations; here they stay real numbers until the end.)
+There are four changes, each made with a probability of one half: brightness, then saturation, then
+hue; contrast comes either right after brightness or last. Values are clipped after each change.
+(mmsegmentation also rounds them to OpenCV's 8-bit hues and saturations; here they are rounded at
+the end only.)
 
 Legend: C channels (RGB), H height, W width.
 """
@@ -22,12 +23,12 @@ def distorted(rgb_CHW: Tensor, draws: np.random.Generator) -> Tensor:
 
     Args:
         rgb_CHW: uint8 pixels.
-        draws: what is drawn depends on nothing else.
+        draws: the random generator.
 
     Returns:
         uint8 pixels.
     """
-    # All is drawn whether it is used or not, so that one choice does not shift the next.
+    # Everything is drawn, used or not, so that one choice does not change the next draws.
     brightens, contrasts, saturates, turns, contrast_is_last = draws.random(5) < 0.5
     shift, turn = (float(draws.uniform(-most, most)) for most in (BRIGHTNESS, HUE))
     contrast, saturation = (float(x) for x in draws.uniform(LEAST_FACTOR, MOST_FACTOR, 2))
@@ -53,5 +54,5 @@ def _saturated(view_CHW: Tensor, factor: float) -> Tensor:
     """
     value_HW = view_CHW.amax(0)
     range_HW = value_HW - view_CHW.amin(0)
-    most_HW = value_HW / range_HW.clamp(min=1e-6)  # where the smallest channel becomes 0
+    most_HW = value_HW / range_HW.clamp(min=1e-6)  # then the smallest channel becomes 0
     return value_HW - (value_HW - view_CHW) * most_HW.clamp(max=factor)

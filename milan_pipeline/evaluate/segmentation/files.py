@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from milan_pipeline.core.schema import DocumentError, Positive, conforming
-from milan_pipeline.errors import ConfigError, DataError, MismatchError
+from milan_pipeline.errors import ConfigError, DataError, MismatchError, reason_of
 from milan_pipeline.evaluate.segmentation.model import HEADS, HeadSpec, Segmenter, make_segmenter
 from milan_pipeline.storage.checksums import read_checked
 from milan_pipeline.weights.files import Arguments, Channels, put_weights, read_document
@@ -85,9 +85,8 @@ def read_segmenter(weights: str) -> tuple[Segmenter, SegmenterDescription]:
     except SafetensorError as error:
         raise DataError(f"{weights} is damaged ({error}); train again") from error
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
         raise MismatchError(
-            f"{weights} does not fit the .json beside it ({reason}); train again"
+            f"{weights} does not fit the .json beside it ({reason_of(error)}); train again"
         ) from error
     return model, description
 

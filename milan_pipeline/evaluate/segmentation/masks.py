@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.PngImagePlugin import PngImageFile
 
-from milan_pipeline.errors import ConfigError, DataError
+from milan_pipeline.errors import ConfigError, DataError, reason_of
 from milan_pipeline.images.decode import MAX_PIXELS, plain_png
 
 IGNORED = 255
@@ -92,7 +92,7 @@ def _values(data: bytes, name: str) -> NDArray[np.uint8]:
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises whatever a damaged file leads it to
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = reason_of(error)
         raise DataError(f"{name} is no sound PNG ({reason}); replace it") from error
     if mode in MODES:
         raise DataError(f"{name} has {pixels} pixels, over the limit of {MAX_PIXELS}; scale it")

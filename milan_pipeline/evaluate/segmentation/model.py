@@ -1,8 +1,8 @@
-"""A segmenter: a ViT, maps of its patches at four strides, and UPerNet; or just a linear head.
+"""A segmenter: a ViT and a head, which is UPerNet on maps of four strides, or linear.
 
-UPerNet (arXiv 1807.10221) is segmentation_models_pytorch's decoder, which norms each map that it is
-given. How a plain ViT feeds it is BEiT's (arXiv 2106.08254) and MAE's (2111.06377): patches of four
-depths, up- and downsampled to the strides 4, 8, 16 and 32 that patches of 16 pixels suggest.
+UPerNet (arXiv 1807.10221) is segmentation_models_pytorch's decoder, which normalises each map that
+it is given. Its input is that of BEiT (arXiv 2106.08254) and MAE (2111.06377): patches after four
+blocks of the ViT, up- or downsampled to strides of 4, 8, 16 and 32 pixels if a patch has 16.
 
 Legend: B batch, C channels, H height, W width, h and w rows and columns of patches, E width of the
 ViT, Y classes.
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from milan_pipeline.core.schema import Positive
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.errors import ConfigError, reason_of
 from milan_pipeline.models.positions import positions_for
 from milan_pipeline.models.vit import CANNOT_BUILD
 
@@ -32,11 +32,11 @@ HEADS = ("upernet", "linear")
 
 
 class Logits(NamedTuple):
-    """What a segmenter says of each pixel.
+    """A segmenter's output for each pixel.
 
     Attributes:
         main_BYHW: float32, as large as the images.
-        auxiliary_BYHW: those of the auxiliary head, in training and where there is one.
+        auxiliary_BYHW: of the auxiliary head, if there is one and in training only.
     """
 
     main_BYHW: Tensor
@@ -59,7 +59,7 @@ class HeadSpec:
 
 
 class Pyramid(nn.ModuleList):
-    """Maps of equal size to strides 1/4, 1/2, 1 and 2 of a patch."""
+    """Resamples four maps of equal size to strides of 1/4, 1/2, 1 and 2 patches."""
 
     def __init__(self, width: int) -> None:
         quadruple = nn.Sequential(
@@ -69,7 +69,7 @@ class Pyramid(nn.ModuleList):
             nn.ConvTranspose2d(width, width, 2, stride=2),
         )
         double = nn.ConvTranspose2d(width, width, 2, stride=2)
-        half = nn.MaxPool2d(2, ceil_mode=True)  # a grid of one patch stays one
+        half = nn.MaxPool2d(2, ceil_mode=True)  # a map of one patch keeps its size
         super().__init__([quadruple, double, nn.Identity(), half])
 
     def forward(self, maps_BEhw: list[Tensor]) -> list[Tensor]:
@@ -80,13 +80,13 @@ class Pyramid(nn.ModuleList):
 class UPerNetHead(nn.Module):
     """UPerNet on a plain ViT's maps, with an auxiliary head on the third in training.
 
-    The auxiliary head is 256 wide, or as UPerNet where that is narrower.
+    The auxiliary head is 256 wide, or as wide as UPerNet if that is less.
     """
 
     def __init__(self, width: int, channels: int, classes: int) -> None:
         super().__init__()
         self.pyramid = Pyramid(width)
-        # The decoder reads the channels from its third map on: the first two have no use in it.
+        # The decoder does not use its first two maps.
         self.decoder = UPerNetDecoder([width] * 6, decoder_channels=channels)
         self.classifier = _classifier(channels, classes)
         inner = min(AUXILIARY_CHANNELS, channels)
@@ -129,7 +129,7 @@ class Segmenter(nn.Module):
         self._blocks = depths_of(len(encoder.blocks)) if self._deep else [len(encoder.blocks) - 1]
         if self._deep:
             self.head: nn.Module = UPerNetHead(width, spec.channels, spec.classes)
-            # The decoder has norms of its own; a norm without gradients would hold up DDP.
+            # The decoder norms its maps itself: this norm gets no gradients, and DDP would wait.
             encoder.norm.requires_grad_(False)
         else:
             self.head = LinearHead(width, spec.classes)
@@ -140,7 +140,7 @@ class Segmenter(nn.Module):
         return int(max(self.encoder.patch_embed.patch_size))
 
     def forward(self, images_BCHW: Tensor) -> Logits:
-        """Return what is said of each pixel."""
+        """Return the logits of each pixel."""
         height, width = images_BCHW.shape[-2:]
         with positions_for(self.encoder, (height // self.patch_size, width // self.patch_size)):
             maps = self.encoder.forward_intermediates(
@@ -159,7 +159,7 @@ class Segmenter(nn.Module):
 
 
 def depths_of(blocks: int) -> list[int]:
-    """Return the four blocks, from 0, whose patches are taken; of a shallow ViT some twice."""
+    """Return the four blocks, from 0, whose patches are used; a shallow ViT repeats some."""
     return [math.ceil(blocks * share - 1e-9) - 1 for share in DEPTHS]
 
 
@@ -177,14 +177,14 @@ def make_segmenter(
     Args:
         arguments: `timm.create_model` makes the encoder of them.
         spec: of the head.
-        state: the encoder's weights; None leaves them as drawn, to be loaded with the head's.
+        state: the encoder's weights; None leaves random ones, to be replaced with the head's later.
         drop_path: rate of stochastic depth at the last block.
         freeze: train the head alone.
         seed: of the head's weights; torch's global random state is left as it was.
 
     Returns:
-        The segmenter, on the CPU. It takes images of any size: positions are resampled as needed,
-        as the official code does for its one size (see `positions`).
+        The segmenter, on the CPU. It takes images of any size: positions are resampled as
+        the official code does it for its one size (see `positions`).
 
     Raises:
         ConfigError: the encoder cannot give maps of its patches.
@@ -197,10 +197,9 @@ def make_segmenter(
                 **{**arguments, "drop_path_rate": drop_path, "dynamic_img_size": True}
             )
         except CANNOT_BUILD as error:
-            reason = " ".join(str(error).split())
             raise ConfigError(
-                f"--encoder of the model {name!r} does not take images of any size ({reason}); "
-                "choose a plain ViT such as 'vit_base_patch16_224'"
+                f"--encoder of the model {name!r} does not take images of any size "
+                f"({reason_of(error)}); choose a plain ViT such as 'vit_base_patch16_224'"
             ) from error
         if not hasattr(encoder, "forward_intermediates"):
             raise ConfigError(

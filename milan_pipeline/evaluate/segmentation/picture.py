@@ -1,4 +1,4 @@
-"""A picture of images, their true labels and a segmenter's, side by side.
+"""Draws images, their true labels and a segmenter's answers side by side.
 
 Legend: B images, C channels, H height, W width, Y classes.
 """
@@ -16,11 +16,11 @@ from milan_pipeline.evaluate.segmentation.masks import IGNORED
 
 TITLES = ("image", "truth", "prediction")
 INCHES, TITLE_INCHES = 2.2, 0.3
-GOLDEN = (5**0.5 - 1) / 2  # steps around the hues that keep any number of them apart
+GOLDEN = (5**0.5 - 1) / 2  # a step between hues: however many there are, no two are alike
 
 
 def class_colours(classes: int) -> NDArray[np.uint8]:
-    """Return 256 colours, (256, 3): one a class, and black for all else."""
+    """Return 256 colours, (256, 3): one for each class, black for other values."""
     numbers = np.arange(classes)
     hsv = np.stack(
         [numbers * GOLDEN % 1, 0.9 - 0.3 * (numbers % 3) / 2, 1 - 0.4 * (numbers // 3 % 3) / 2],
@@ -38,7 +38,7 @@ def draw_segmentations(
     *,
     classes: int,
 ) -> bytes:
-    """Draw a row for each image, as a PNG; what is ignored in the truth is black in both.
+    """Draw a row for each image, as a PNG; pixels without a label are black in truth and answer.
 
     Args:
         images_CHW: of any sizes.
@@ -49,15 +49,15 @@ def draw_segmentations(
     colours, rows = class_colours(classes), len(images_CHW)
     height = INCHES * rows + TITLE_INCHES
     figure = Figure(figsize=(INCHES * len(TITLES), height))
-    # In fixed places: a layout that is fitted takes longer than all the rest.
+    # In fixed places: fitting a layout would take longer than everything else.
     edges = {"left": 0, "right": 1, "bottom": 0, "top": 1 - TITLE_INCHES / height}
     axes = figure.subplots(
         rows, len(TITLES), squeeze=False, gridspec_kw=edges | {"wspace": 0.03, "hspace": 0.03}
     )
     parts = zip(axes, images_CHW, truths_HW, answers_HW, strict=True)
     for row, image_CHW, truth_HW, answer_HW in parts:
-        seen_HW = np.where(truth_HW == IGNORED, np.uint8(IGNORED), answer_HW)
-        shown = (image_CHW.transpose(1, 2, 0), colours[truth_HW], colours[seen_HW])
+        labelled_HW = np.where(truth_HW == IGNORED, np.uint8(IGNORED), answer_HW)
+        shown = (image_CHW.transpose(1, 2, 0), colours[truth_HW], colours[labelled_HW])
         for axis, pixels_HWC in zip(row, shown, strict=True):
             axis.imshow(pixels_HWC, interpolation="nearest")
             axis.set_axis_off()
@@ -65,6 +65,6 @@ def draw_segmentations(
         axis.set_title(title)
     FigureCanvasAgg(figure)
     png = io.BytesIO()
-    # Without the version of matplotlib, so that the same pictures have the same bytes.
+    # Without the version of matplotlib, so that equal pictures have equal bytes.
     figure.savefig(png, format="png", dpi=120, metadata={"Software": None})
     return png.getvalue()

@@ -22,6 +22,7 @@ from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.data.unreadable import NONE_READABLE, RunLedger, readable
 from milan_pipeline.errors import DataError
+from milan_pipeline.evaluate.accuracies import per_cent
 from milan_pipeline.evaluate.segmentation.inference import (
     Inference,
     InferenceConfig,
@@ -63,11 +64,11 @@ class SegmentationScores:
         As in mmsegmentation, means are over the classes that have a figure: one that is in neither
         truth nor answers has no IoU, and one that is not in the truth no accuracy.
         """
-        right, total = np.trace(self.confusion_YY), self.confusion_YY.sum()
+        right, total = int(np.trace(self.confusion_YY)), int(self.confusion_YY.sum())
         return {
             "miou": 100 * float(np.nanmean(self.ious())),
             "macc": 100 * float(np.nanmean(self.accuracies())),
-            "aacc": 100 * float(right / total),
+            "aacc": per_cent(right, total),
         }
 
     def counts(self) -> dict[str, int]:

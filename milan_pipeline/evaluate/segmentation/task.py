@@ -14,7 +14,7 @@ from milan_pipeline.evaluate.segmentation.masks import IGNORED
 from milan_pipeline.evaluate.segmentation.model import Segmenter
 from milan_pipeline.evaluate.segmentation.views import MaskedBatch
 from milan_pipeline.images.crops import Pixels
-from milan_pipeline.models.layers import suit_cpu
+from milan_pipeline.models.kernels import suit_cpu
 from milan_pipeline.training.optim import fine_tuning_optimiser, layer_decay_groups, scheduled_rate
 
 PUBLISHED_BATCH = 16

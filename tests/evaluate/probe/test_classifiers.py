@@ -17,11 +17,11 @@ from PIL import Image
 from milan_pipeline.encoders.frozen import PixelEncoder
 from milan_pipeline.encoders.load import fingerprint, load_encoder
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
+from milan_pipeline.evaluate.accuracies import accuracy
 from milan_pipeline.evaluate.probe.classifiers import (
     KNN_CHUNK,
     knn_answers,
     linear_answers,
-    per_cent,
     warn_of_long,
 )
 from milan_pipeline.evaluate.probe.features import extract_features
@@ -58,11 +58,11 @@ CLIP: dict[str, Any] = {
 
 
 def knn_accuracy(train, train_labels, test, test_labels, *, k=20, **options):
-    return per_cent(knn_answers(train, train_labels, test, ks=(k,), **options)[k], test_labels)
+    return accuracy(knn_answers(train, train_labels, test, ks=(k,), **options)[k], test_labels)
 
 
 def linear_accuracy(train, train_labels, test, test_labels):
-    return per_cent(linear_answers(train, train_labels, test), test_labels)
+    return accuracy(linear_answers(train, train_labels, test), test_labels)
 
 
 @pytest.mark.parametrize("score", [knn_accuracy, linear_accuracy])

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from milan_pipeline.errors import ConfigError, DataError
+from milan_pipeline.evaluate.accuracies import accuracy
 from milan_pipeline.evaluate.probe.classifiers import (
     TrainingSet,
     draw_head,
     numbered,
-    per_cent,
     shuffled_batches,
 )
 from milan_pipeline.evaluate.probe.linear_official import (
@@ -83,7 +83,7 @@ def test_lars_takes_the_official_steps():
 def test_the_official_classifier_tells_separable_classes_apart_and_repeats():
     train, (test, truth) = blobs(60, spread=0.2, seed=1), blobs(40, spread=0.2, seed=2)
     first = official_answers(training(*train), test, QUICK)
-    assert per_cent(first, truth) == 100
+    assert accuracy(first, truth) == 100
     assert first.dtype == np.int64
     np.testing.assert_array_equal(first, official_answers(training(*train), test, QUICK))
 
@@ -148,7 +148,7 @@ def test_the_sweep_picks_a_rate_that_works():
     answers, choice = swept(features, labels, test, rates=(1e-9, 0.1, 1e6))
     assert choice.rate == 0.1
     assert choice.held_out > 90
-    assert per_cent(answers, truth) > 90
+    assert accuracy(answers, truth) > 90
     again, _ = swept(features, labels, test, rates=(1e-9, 0.1, 1e6))
     np.testing.assert_array_equal(answers, again)
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from milan_pipeline.evaluate.probe.classifiers import TrainingSet, draw_head, per_cent
+from milan_pipeline.evaluate.accuracies import accuracy
+from milan_pipeline.evaluate.probe.classifiers import TrainingSet, draw_head
 from milan_pipeline.evaluate.probe.linear_official import official_answers, official_model
 from milan_pipeline.evaluate.probe.linear_sweep import sweep_answers, train_heads
 from milan_pipeline.evaluate.probe.protocols import OfficialLinear, Sweep
@@ -57,7 +58,7 @@ def test_every_view_is_learnt_from(protocol):
     else:
         sets, short = {"cls": features}, Sweep(rates=(0.1,), steps=100, batch=64)
         answers, _ = sweep_answers({"cls": train}, sets, sets, short)
-    assert per_cent(answers, labels) > 90
+    assert accuracy(answers, labels) > 90
 
 
 def test_the_official_answer_for_an_image_does_not_depend_on_the_others():
@@ -77,4 +78,4 @@ def test_a_sweep_chooses_on_what_was_not_learnt_and_then_learns_from_all():
     sets, protocol = {"cls": features}, Sweep(rates=(0.1,), steps=100, batch=64)
     answers, choice = sweep_answers({"cls": training(labels, features)}, sets, sets, protocol)
     assert choice.held_out < 80
-    assert per_cent(answers, labels) == 100
+    assert accuracy(answers, labels) == 100

@@ -194,7 +194,7 @@ def test_dry_run_says_what_would_be_done_and_writes_nothing(shards, tmp_path, ca
     assert "pairs: 24 a view, views: 2, left out: 0" in said
     assert "batch: 8, lanes: 8" in said
     assert "bytes to write: about" in said
-    assert " of encoder, free: " in said
+    assert " of encoder; free: " in said
     assert not (tmp_path / "run").exists()
 
 

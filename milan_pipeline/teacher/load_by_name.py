@@ -20,7 +20,7 @@ from milan_pipeline.errors import ConfigError
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.teacher.quick_gelu import settle_quick_gelu
 from milan_pipeline.teacher.spec import TeacherSpec
-from milan_pipeline.teacher.tower_choice import tower_of
+from milan_pipeline.teacher.tower_of_model import tower_of
 from milan_pipeline.teacher.tower_open_clip import ResNetTower
 
 # A tiny text tower, since only the image tower is used.

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 
-from milan_pipeline.models.layers import attention, spell_out_attention
+from milan_pipeline.models.kernels import attention, spell_out_attention
 
 TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 2e-2}
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from milan_pipeline.models.layers import OneDnnLinear, use_onednn
+from milan_pipeline.models.kernels import OneDnnLinear, use_onednn
 
 
 @pytest.mark.parametrize("bias", [True, False])

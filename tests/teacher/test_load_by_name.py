@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.teacher.description import describe_teacher, visible_identity
-from milan_pipeline.teacher.named_models import blank_visual, load_visual
+from milan_pipeline.teacher.load_by_name import blank_visual, load_visual
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
 from tests.support.clip import NATIVE, embedding, folder_of, native, pixels, smaller

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from milan_pipeline.errors import DataError, MissingDataError
-from milan_pipeline.evaluate.results import config_hash, find_results, read_scores, write_scores
+from milan_pipeline.evaluate.scores_file import (
+    Result,
+    config_hash,
+    find_results,
+    read_scores,
+    write_scores,
+)
 
 CONTENT = {"encoder": "runs/a", "pool": "cls", "k": [10, 20]}
 INPUTS = {"encoder": "f00d", "train": "ab", "test": "cd"}
@@ -24,7 +30,8 @@ SCORES: dict[str, Any] = {
 
 
 def test_what_is_written_is_read_back(tmp_path):
-    written = write_scores(str(tmp_path), **SCORES, label="MILAN", extras={"bad": [], "train": 60})
+    written = Result(folder=str(tmp_path), **SCORES, label="MILAN", extras={"bad": [], "train": 60})
+    write_scores(written)
     assert read_scores(str(tmp_path)) == written
     assert (written.name, written.extras) == ("MILAN", {"bad": [], "train": 60})
     document = json.loads((tmp_path / "scores.json").read_text())
@@ -33,9 +40,9 @@ def test_what_is_written_is_read_back(tmp_path):
     assert document["train"] == 60
 
 
-def test_names_without_a_label(tmp_path):
-    assert write_scores(str(tmp_path), **SCORES).name == "runs/a"
-    drawn = write_scores(str(tmp_path), **(SCORES | {"random_init": True}))
+def test_names_without_a_label():
+    assert Result(folder="", **SCORES).name == "runs/a"
+    drawn = Result(folder="", **(SCORES | {"random_init": True}))
     assert drawn.name == "runs/a (random weights)"
 
 
@@ -52,7 +59,7 @@ def test_the_hash_is_of_content_and_inputs_but_of_no_path():
 
 def test_results_are_found_below_folders_once(tmp_path):
     for place in ("b/probe", "a", "a/probe"):
-        write_scores(str(tmp_path / place), **SCORES)
+        write_scores(Result(folder=str(tmp_path / place), **SCORES))
     found = find_results([str(tmp_path), str(tmp_path / "a" / ".." / "a")])
     assert [result.folder for result in found] == [
         str(tmp_path / place) for place in ("a", "a/probe", "b/probe")
@@ -76,7 +83,7 @@ def test_damaged_and_older_scores_are_refused(tmp_path, text):
 
 
 def test_a_metric_that_is_no_number_is_refused(tmp_path):
-    write_scores(str(tmp_path), **SCORES)
+    write_scores(Result(folder=str(tmp_path), **SCORES))
     document = json.loads((tmp_path / "scores.json").read_text())
     document["metrics"]["linear"] = None
     (tmp_path / "scores.json").write_text(json.dumps(document))
@@ -85,5 +92,5 @@ def test_a_metric_that_is_no_number_is_refused(tmp_path):
 
 
 def test_reading_results_imports_no_torch():
-    check = "import sys, milan_pipeline.evaluate.results; assert 'torch' not in sys.modules"
+    check = "import sys, milan_pipeline.evaluate.scores_file; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", check], check=True)

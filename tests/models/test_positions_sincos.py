@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.plain_milan import PlainMilan
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.models.layers import sincos_positions
+from milan_pipeline.models.positions import sincos_positions
 
 
 def test_positions_of_an_oblong_grid_encode_column_then_row():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from milan_pipeline.codecs.spec import CODE_TYPES, FORMAT_VERSION, LEVELS, parse_codec, spec_of
+from milan_pipeline.codecs.registry import CODECS, FORMAT_VERSION, LEVELS, parse_codec, spec_of
 from milan_pipeline.errors import ConfigError, DataError
 
 
@@ -54,7 +54,7 @@ def test_more_than_int8_takes_is_refused() -> None:
         parse_codec("vector:bytes=65").for_width(64)
 
 
-@pytest.mark.parametrize("name", CODE_TYPES)
+@pytest.mark.parametrize("name", CODECS)
 def test_a_newer_version_is_refused_by_name(name: str) -> None:
     newer = {"name": name, "version": FORMAT_VERSION + 1, "more": "unknown"}
     with pytest.raises(DataError, match=f"the codec {name} in its format version 2, this program"):

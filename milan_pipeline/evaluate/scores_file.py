@@ -31,7 +31,6 @@ class Result:
         encoder: the spec that was evaluated.
         random_init: whether its weights were random.
         seed: of the evaluation.
-        config_hash: of the content options and inputs; see `config_hash`.
         metrics: name to per cent: "knn@20", "linear", "top1", "top5", "miou", "macc", "aacc".
         content: the content options, by name.
         inputs: fingerprints of what was read, by name.
@@ -44,7 +43,6 @@ class Result:
     encoder: str
     random_init: bool
     seed: int
-    config_hash: str
     metrics: dict[str, float]
     content: dict[str, Any]
     inputs: dict[str, Any]
@@ -58,9 +56,15 @@ class Result:
             return self.label
         return self.encoder + (" (random weights)" if self.random_init else "")
 
+    @property
+    def config_hash(self) -> str:
+        """The hash of the content options and inputs; see `config_hash`."""
+        return config_hash(self.content, self.inputs)
 
-STORED = tuple(
-    field.name for field in dataclasses.fields(Result) if field.name not in ("folder", "extras")
+
+STORED = (
+    *("stage", "encoder", "random_init", "seed", "config_hash"),
+    *("metrics", "content", "inputs", "label"),
 )
 
 
@@ -81,43 +85,17 @@ def own_content(content: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[s
     return {name: value for name, value in content.items() if name not in inputs}
 
 
-def write_scores(
-    folder: str,
-    *,
-    stage: str,
-    encoder: str,
-    random_init: bool,
-    seed: int,
-    metrics: Mapping[str, float],
-    content: Mapping[str, Any],
-    inputs: Mapping[str, Any],
-    label: str | None = None,
-    extras: Mapping[str, Any] | None = None,
-) -> Result:
-    """Write `folder/scores.json`, atomically.
+def write_scores(result: Result) -> None:
+    """Write `scores.json` into the result's folder, atomically.
 
-    The arguments are the attributes of `Result`; `extras` stand beside them, under other names.
+    `extras` stand beside the attributes, under other names.
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    result = Result(
-        folder=folder,
-        stage=stage,
-        encoder=encoder,
-        random_init=random_init,
-        seed=seed,
-        config_hash=config_hash(content, inputs),
-        metrics=dict(metrics),
-        content=dict(content),
-        inputs=dict(inputs),
-        label=label,
-        extras=dict(extras or {}),
-    )
     document = {name: getattr(result, name) for name in STORED} | result.extras
     text = json.dumps(document, indent=1) + "\n"
-    storage.put_bytes(storage.join(folder, SCORES), text.encode())
-    return result
+    storage.put_bytes(storage.join(result.folder, SCORES), text.encode())
 
 
 def write_stage_scores(
@@ -134,18 +112,20 @@ def write_stage_scores(
         StorageError: the folder cannot be written.
     """
     config = record.config
-    return write_scores(
-        storage.folder_of(record.url),
+    result = Result(
+        folder=storage.folder_of(record.url),
         stage=record.stage,
         encoder=config.encoder,
         random_init=config.random_init,
         seed=config.seed,
-        metrics=metrics,
+        metrics=dict(metrics),
         content=config_by_role(config)["content"],
-        inputs=record.inputs,
+        inputs=dict(record.inputs),
         label=config.label,
-        extras=extras,
+        extras=dict(extras),
     )
+    write_scores(result)
+    return result
 
 
 def read_scores(folder: str) -> Result:
@@ -160,6 +140,7 @@ def read_scores(folder: str) -> Result:
     try:
         document = parsed(data, dict[str, Any])
         values = {name: document.pop(name) for name in STORED if name in document}
+        values.pop("config_hash", None)
         return conforming({"folder": folder, "extras": document, **values}, Result)
     except DocumentError as error:
         raise DataError(

@@ -1,17 +1,14 @@
-"""Parts that encoder and decoders share: positions, initialisation, blocks, attention, linear.
-
-Attention and linear layers choose the kernel that is fastest on the device; only rounding differs.
+"""Attention and linear layers by the kernel that is fastest on the device; only rounding differs.
 
 On AMD CPUs, MKL does not use the whole machine: at the shapes of a student's step in float32, two
 Zen 4 cores reach 146 to 187 GFLOP/s with MKL and 189 to 204 with oneDNN, for the product and for
 the gradient of its input (torch 2.15). For the gradient of the weight, MKL is faster. torch uses
 oneDNN only for lower precisions and in compiled inference, so this module has its own operator.
 
-Legend: B batch, N tokens (or keys, or rows of a product), C width, H heads, M queries, d channels
-of a head, I inputs, O outputs.
+Legend: B batch, N tokens (or keys, or rows of a product), H heads, M queries, d channels of a head,
+I inputs, O outputs.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,83 +16,8 @@ import torch
 import torch.nn.functional as F
 from timm.layers.attention import Attention
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from milan_pipeline.core.devices import keep_freed_memory
-from milan_pipeline.errors import ConfigError
-
-LAYER_NORM_EPS = 1e-6
-TOKEN_STD = 0.02
-
-
-def sincos_positions(grid: tuple[int, int], width: int) -> Tensor:
-    """Compute the fixed 2-D sine-cosine positions of a patch grid, CLS (zeros) first.
-
-    The first half of the channels encodes the column, the second half the row; each half is the
-    sines, then the cosines, of position / 10000^(i / (width / 4)). (MAE, arXiv 2111.06377,
-    following Vaswani et al., section 3.5, once per axis.)
-
-    Args:
-        grid: rows and columns of patches.
-        width: channels.
-
-    Returns:
-        float32 (1, 1 + rows * columns, width), patches row-major.
-
-    Raises:
-        ConfigError: the width is not a multiple of 4.
-    """
-    if width % 4:
-        raise ConfigError(
-            f"a width of {width} cannot hold sine-cosine positions; choose a multiple of 4"
-        )
-    rows, columns = grid
-    frequencies = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width / 4))
-
-    def axis(count: int) -> Tensor:
-        angles = torch.outer(torch.arange(count, dtype=torch.float64), frequencies)
-        return torch.cat([angles.sin(), angles.cos()], dim=1)
-
-    table = torch.cat(
-        [axis(columns).repeat(rows, 1), axis(rows).repeat_interleave(columns, dim=0)], dim=1
-    )
-    return torch.cat([torch.zeros_like(table[:1]), table])[None].float()
-
-
-def init_linear_and_norm(module: nn.Module) -> None:
-    """Give every linear layer of `module` Xavier-uniform weights and zero biases, in place.
-
-    Layer norms become the identity (weight 1, bias 0). (MILAN's recipe, as in MAE.)
-    """
-    for layer in module.modules():
-        if isinstance(layer, nn.Linear):
-            nn.init.xavier_uniform_(layer.weight)
-        elif isinstance(layer, nn.LayerNorm):
-            nn.init.ones_(layer.weight)
-        else:
-            continue
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
-
-
-def run_blocks(
-    blocks: Iterable[nn.Module], x_BNC: Tensor, *context: Tensor, checkpointed: bool
-) -> Tensor:
-    """Pass tokens through blocks, each called as `block(x_BNC, *context)`.
-
-    Args:
-        blocks: each returns what the next one takes.
-        x_BNC: float.
-        context: what each block also takes.
-        checkpointed: forget what is inside the blocks and compute it again for the gradient
-            (gradient checkpointing, arXiv 1604.06174): less memory, a third more arithmetic.
-    """
-    for block in blocks:
-        if checkpointed:
-            x_BNC = checkpoint(block, x_BNC, *context, use_reentrant=False)
-        else:
-            x_BNC = block(x_BNC, *context)
-    return x_BNC
 
 
 def attention(q_BHMd: Tensor, k_BHNd: Tensor, v_BHNd: Tensor) -> Tensor:

@@ -1,0 +1,41 @@
+"""Tells what kind of folder something is: a target store, shards of either kind, or a run."""
+
+from typing import Literal, TypedDict
+
+from milan_pipeline import storage
+from milan_pipeline.core.schema import DocumentError, parsed
+from milan_pipeline.errors import DataError, MissingDataError
+from milan_pipeline.shards.manifest import MANIFEST_NAME
+from milan_pipeline.targets.layout import ZARR_JSON, holds_store
+from milan_pipeline.training.state import CONFIG_NAME
+
+Kind = Literal["target store", "target shards", "image shards", "run"]
+SHARDS: dict[str, Kind] = {"targets": "target shards", "images": "image shards"}
+
+
+class _Manifest(TypedDict):
+    kind: Literal["targets", "images"]
+
+
+def folder_kind(url: str) -> Kind:
+    """Tell which kind a folder is, by the file that each kind has.
+
+    Raises:
+        MissingDataError: it is none of them.
+        DataError: its manifest is damaged.
+        StorageError: it cannot be read.
+    """
+    if holds_store(url):
+        return "target store"
+    manifest = storage.join(url, MANIFEST_NAME)
+    if storage.exists(manifest):
+        try:
+            return SHARDS[parsed(storage.read_bytes(manifest), _Manifest)["kind"]]
+        except DocumentError as error:
+            raise DataError(f"{manifest} is no manifest ({error}); make it again") from error
+    if storage.exists(storage.join(url, CONFIG_NAME)):
+        return "run"
+    raise MissingDataError(
+        f"{url} is no target store ({ZARR_JSON}), no folder of shards ({MANIFEST_NAME}) and no run "
+        f"({CONFIG_NAME}); give one of them"
+    )
