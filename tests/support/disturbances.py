@@ -119,7 +119,7 @@ def run_and_kill(writes: int, *words: object) -> bool:
 
 
 @contextlib.contextmanager
-def before_steps(happens: Callable[[torch.optim.Optimizer], object]) -> Iterator[None]:
+def before_steps(happens: Callable[[torch.optim.Optimizer], None]) -> Iterator[None]:
     """Have a function be called with every optimiser before it changes weights."""
     handle = register_optimizer_step_pre_hook(lambda optimiser, *_: happens(optimiser))
     try:
@@ -155,7 +155,7 @@ def one_rate_for_all_layers() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def before_modules(happens: Callable[[Any, Any], object]) -> Iterator[None]:
+def before_modules(happens: Callable[..., None]) -> Iterator[None]:
     """Have a function be called with every module of torch, and its inputs, before it computes."""
     handle = register_module_forward_pre_hook(happens)
     try:

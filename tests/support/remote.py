@@ -5,6 +5,7 @@ a stage can be run on it, its output is read from the folder, and no code of our
 """
 
 import contextlib
+import functools
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ Action = Callable[[], Any]
 Answer = Callable[[Request, Action], Any]
 
 
-class WatchedFileSystem(LocalFileSystem):
+class WatchedFileSystem(LocalFileSystem):  # type: ignore[misc]
     """Asks the answers, the newest first, what is to be done; the last action is the real one."""
 
     protocol = "watched"
@@ -38,7 +39,7 @@ class WatchedFileSystem(LocalFileSystem):
 
     def _do(self, request: Request, action: Action) -> Any:
         for answer in list(self.answers):
-            action = _answered(answer, request, action)
+            action = functools.partial(answer, request, action)
         return action()
 
     def cat_file(self, path: str, start: Any = None, end: Any = None, **_: Any) -> Any:
@@ -47,7 +48,7 @@ class WatchedFileSystem(LocalFileSystem):
         return self._do(request, lambda: super(WatchedFileSystem, self).cat_file(path, start, end))
 
     def get_file(self, path: str, into: Any, *_: Any, **__: Any) -> Any:
-        with self._do(Request("read", path), Path(path).open, "rb") as file:
+        with self._do(Request("read", path), lambda: Path(path).open("rb")) as file:
             shutil.copyfileobj(file, into)
 
     def pipe_file(self, path: str, data: bytes, *_: Any, **__: Any) -> None:
@@ -63,10 +64,6 @@ class WatchedFileSystem(LocalFileSystem):
         return self._do(
             Request("list", path), lambda: [str(place) for place in Path(path).iterdir()]
         )
-
-
-def _answered(answer: Answer, request: Request, action: Action) -> Action:
-    return lambda: answer(request, action)
 
 
 def _put(path: Path, data: bytes) -> None:
