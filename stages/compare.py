@@ -43,7 +43,7 @@ def run(config: Compare) -> None:
     document = to_documents(rows, over_seeds=config.over_seeds)
     if config.out is not None:
         kept = json.dumps(document, indent=1) + "\n" if is_json() else text
-        storage.put_bytes(config.out, kept.encode())
+        storage.put_bytes(config.out, kept.encode(errors="backslashreplace"))
     if not fits_terminal(text):
         text = to_blocks(rows, over_seeds=config.over_seeds)
     report(text.splitlines(), document)

@@ -93,7 +93,7 @@ def run(config: InspectOutput) -> None:
         from milan_pipeline.report.pages import page_of
 
         chosen = {name: getattr(config, name) for name in (*FOR_THE_PAGE, "gallery", "seed")}
-        data = render(page_of(found, **chosen)).encode()
+        data = render(page_of(found, **chosen)).encode(errors="backslashreplace")
         storage.put_bytes(config.html, data)
         note(f"{config.html}: {short_bytes(len(data))}")
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from milan_pipeline import storage
@@ -14,24 +14,17 @@ from milan_pipeline.core.console import (
     say,
     say_counts,
     say_nothing_to_do,
-    warn,
 )
 from milan_pipeline.core.interrupts import stop_request
 from milan_pipeline.core.threads import ordered_map
-from milan_pipeline.errors import BadImageError, ConfigError, DataError, StorageError
+from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.images.budget import BadImageBudget, Skipped
-from milan_pipeline.images.decode import probe_header
-from milan_pipeline.images.sources import (
-    IMAGE_EXTENSIONS,
-    Source,
-    SourceFile,
-    find_source,
-    shuffled,
-    with_masks,
-)
+from milan_pipeline.images.class_tree import some, warn_of_lost_classes, warn_of_source
+from milan_pipeline.images.sources import Source, SourceFile, find_source, shuffled
 from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.shards.image_samples import samples_of
 from milan_pipeline.shards.manifest import Manifest, Shard
-from milan_pipeline.shards.writer import Sample, list_as_written, listed_shards, write_shard
+from milan_pipeline.shards.writer import list_as_written, listed_shards, write_shard
 from stages.shared import common_options as common
 from stages.shared.dry_run import say_bytes_to_write
 
@@ -44,7 +37,8 @@ class PackImages:
     """Pack image files into WebDataset tar shards, bytes unchanged.
 
     SOURCE is a folder with one sub-folder a class, a flat folder, or a list file (one path a line,
-    then optionally a tab and a class number). DEST is the folder for the shards and manifest.json.
+    then optionally a tab and a class number or name). DEST is the folder for the shards and
+    manifest.json.
     """
 
     source: str = argument()
@@ -73,24 +67,18 @@ class PackImages:
 def run(config: PackImages) -> None:
     """Write all shards that are not there yet, then complete the manifest."""
     source = _source(config)
-    if source.stray:
-        warn(
-            f"{len(source.stray)} images beside the sub-folders ({source.stray[0]}, …) make this "
-            "a flat folder without classes; move them to pack a class tree"
-        )
     plan = _plan(config, source)
     record, listed, state = _compare_with_earlier(config, source)
     left = {name: files for name, files in plan.items() if name not in listed}
     if not left and state == "done":
         say_nothing_to_do(config.dest, f"{len(listed)} shards are there")
         return
-    ignored = [{"file": name, "reason": "not an image's file name"} for name in source.ignored]
     manifest = Manifest(
         kind="images",
         folder=config.dest,
         shards=tuple(listed.values()),
         complete=False,
-        common={"classes": source.classes, "ignored": ignored},
+        common={"classes": source.classes, "ignored": source.ignored},
     )
     budget = BadImageBudget(
         fraction=config.max_bad_fraction, images=len(source.files), always=STRAY_FILES
@@ -103,17 +91,22 @@ def run(config: PackImages) -> None:
     with stop_request() as stop:
         written = _written(config, left, budget)
         manifest = list_as_written(manifest, order=list(plan), written=written, stop=stop)
-    skipped = sum(len(shard.details["skipped"]) for shard in manifest.shards)
+    skipped = [row for shard in manifest.shards for row in shard.details["skipped"]]
+    if not manifest.samples:
+        raise DataError(
+            f"no image of {config.source} can be read ({_named(skipped[0])}); give others"
+        )
+    warn_of_lost_classes(source, {row["key"] for row in skipped})
     counts = {
         "shards": len(manifest.shards),
         "classes": len(source.classes),
         "images": manifest.samples,
-        "skipped": skipped,
-        "ignored": len(ignored),
+        "skipped": len(skipped),
+        "ignored": len(source.ignored),
         "bytes": sum(shard.bytes for shard in manifest.shards),
     }
     record.finish(counts)
-    say_counts(config.dest, counts)
+    say_counts(config.dest, counts, named={"classes": some(source.classes)})
 
 
 def dry_run(config: PackImages) -> None:
@@ -123,21 +116,32 @@ def dry_run(config: PackImages) -> None:
     plan = _plan(config, source)
     left = [name for name in plan if name not in listed]
     files = [file for name in left for file in plan[name]]
-    paths = [path for file in files for path in (file.path, file.mask) if path is not None]
-    size = sum(path.stat().st_size for path in paths)
+    size = sum(file.size + file.mask_size for file in files)
     done, images, classes = len(plan) - len(left), len(source.files), len(source.classes)
     say(f"shards to do: {len(left)}, done: {done}", shards_to_do=len(left), shards_done=done)
-    say(f"images: {images}, classes: {classes}", images=images, classes=classes)
+    names = f" ({some(source.classes)})" if classes else ""
+    say(f"images: {images}, classes: {classes}{names}", images=images, classes=classes)
     say(f"other files left out: {len(source.ignored)}", ignored=len(source.ignored))
     say_bytes_to_write(config.dest, f"about {bytes_text(size)}", size)
 
 
 def _source(config: PackImages) -> Source:
-    root = Path(config.source)
-    source = find_source(root)
-    if config.masks is None:
-        return source
-    return with_masks(source, root if root.is_dir() else root.parent, Path(config.masks))
+    """List what is to be packed; say what looks wrong with it."""
+    for name, place in (("SOURCE", config.source), ("--masks", config.masks or "")):
+        if "://" in place:
+            raise ConfigError(
+                f"{name} {place} is a URL, but pictures are read from a disk; copy them to one, or "
+                "give tars of WebDataset to `milan-pipeline index`, which takes URLs"
+            )
+    root, dest = Path(config.source), storage.local_path(config.dest)
+    leave_out = () if dest is None else (dest,)
+    if dest is not None and dest.is_dir() and root.is_dir() and dest.samefile(root):
+        raise ConfigError(f"DEST {config.dest} is SOURCE itself; give a folder of its own")
+    source = find_source(
+        root, masks=None if config.masks is None else Path(config.masks), leave_out=leave_out
+    )
+    warn_of_source(source, root)
+    return source
 
 
 def _compare_with_earlier(
@@ -186,50 +190,14 @@ def _written(
             budget.add(shard.name, shard.details["skipped"])
 
 
+def _named(row: Skipped) -> str:
+    return f"{row.get('file', row['key'])}: {row['reason']}"
+
+
 def _write(dest: str, name: str, files: list[SourceFile]) -> Shard:
     skipped: list[Skipped] = []
-    shard = write_shard(dest, name, _samples(files, skipped))
+    shard = write_shard(dest, name, samples_of(files, skipped))
     return dataclasses.replace(shard, details={"skipped": skipped})
-
-
-def _samples(files: list[SourceFile], skipped: list[Skipped]) -> Iterator[Sample]:
-    """Read the files; those whose first bytes are no image are added to `skipped`."""
-    for file in files:
-        data = _read(file.path)
-        try:
-            image_format, *size = probe_header(data)
-        except BadImageError as error:
-            skipped.append({"key": file.key, "file": file.path.name, "reason": str(error)})
-            continue
-        suffix = file.path.suffix.lower().lstrip(".")
-        # A file in a list may have any name; readers recognise an image by its extension.
-        extension = suffix if suffix in IMAGE_EXTENSIONS else image_format.lower()
-        members = {extension: data}
-        if file.label is not None:
-            members["cls"] = str(file.label).encode()
-        if file.mask is not None:
-            members["mask.png"] = _mask(file.mask, size)
-        yield Sample(file.key, members)
-
-
-def _mask(path: Path, size: list[int]) -> bytes:
-    """Read a mask, which must be a PNG as large as its image."""
-    data = _read(path)
-    try:
-        if probe_header(data) != ("PNG", *size):
-            raise BadImageError(f"it is no PNG of {size[0]} x {size[1]} pixels, as its image is")
-    except BadImageError as error:
-        raise DataError(f"{path} cannot be a mask ({error}); replace it") from error
-    return data
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise StorageError(
-            f"{path} cannot be read ({error.strerror}); repair or remove it"
-        ) from error
 
 
 command = stage_command(

@@ -6,8 +6,8 @@ import torch
 
 from benchmarks.parity_cases.case import Case, Deviation, largest
 from milan_pipeline.evaluate.classification.views import EvaluationViews, ViewConfig
+from milan_pipeline.evaluate.evaluation_view import INTERPOLATION, default_crop_pct
 from milan_pipeline.evaluate.probe.feature_cache import View
-from milan_pipeline.evaluate.view import INTERPOLATION, default_crop_pct
 from milan_pipeline.images.decode import decode_rgb
 from milan_pipeline.shards.random_access import IMAGE_MEMBER
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import importlib
+import os
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -10,18 +12,29 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from milan_pipeline.cli.options import GROUPS
+from milan_pipeline.cli.options import GROUPS, require_utf8
 from milan_pipeline.cli.recipes import Borrowed, config_file_option
 from milan_pipeline.core.console import Verbosity, output
 from milan_pipeline.core.interrupts import stop_request
+from milan_pipeline.core.out_of_memory import explained, is_out_of_memory
 
 ConfigT = TypeVar("ConfigT")
 GENERAL = GROUPS[-1]
+HOME = re.compile(r"(?:(?<=:)|\A)~[^/:]*")
 VERBOSITY = {
     "quiet": "Print only errors and, if the command reports, its report.",
     "verbose": "Print also what is done to each unit and shard.",
     "debug": "Print all that is done, and the traceback of an error.",
 }
+
+
+def text(value: str) -> str:
+    """Return an option's text with the user's home folder for `~` at its start, or behind a colon.
+
+    The shell leaves that of `--init=~/run` and of `local-dir:~/clip` as it is, and a recipe has no
+    shell.
+    """
+    return HOME.sub(lambda found: os.path.expanduser(found[0]), str(value))  # noqa: PTH111
 
 
 class StageOption(click.Option):
@@ -34,7 +47,7 @@ class StageOption(click.Option):
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Offer the choices; without choices, leave it to the shell, which knows files."""
         found = super().shell_complete(ctx, incomplete)
-        if found or self.type is not click.STRING:
+        if found or getattr(self.type, "func", None) is not text:
             return found
         return [CompletionItem(incomplete, type="file")]
 
@@ -52,7 +65,7 @@ class StageCommand(click.Command):
     """A command whose help has options in groups, and an example; it prints as much as they say.
 
     Args:
-        config_class: what its options make.
+        config_class: of its configuration.
         example: one command line that works, of as many lines as it needs.
         settings: those of `click.Command`.
     """
@@ -127,8 +140,14 @@ def stage_command(
     """
 
     def callback(*, dry_run_asked: bool = False, **values: Any) -> None:
+        require_utf8(config_class, values)
         config = config_class(**values)
-        (dry_run if dry_run_asked and dry_run is not None else run)(config)
+        try:
+            (dry_run if dry_run_asked and dry_run is not None else run)(config)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise explained(error, config) from error
 
     return StageCommand(
         name,
@@ -189,9 +208,11 @@ def parameters_of(config_class: type) -> list[click.Parameter]:
 
 def _parameter(field: "dataclasses.Field[Any]", hint: Any) -> click.Parameter:
     if field.metadata["kind"] == "argument":
-        return StageArgument([field.name], metavar=field.name.upper())
+        return StageArgument([field.name], metavar=field.name.upper(), type=text)
     if field.metadata["kind"] == "arguments":
-        return StageArgument([field.name], metavar=field.name.upper(), nargs=-1, required=True)
+        return StageArgument(
+            [field.name], metavar=field.name.upper(), type=text, nargs=-1, required=True
+        )
     flag = f"--{field.name.replace('_', '-')}"
     required = field.default is dataclasses.MISSING
     settings: dict[str, Any] = {name: field.metadata[name] for name in ("help", "group")}
@@ -207,9 +228,9 @@ def _parameter(field: "dataclasses.Field[Any]", hint: Any) -> click.Parameter:
     return StageOption([flag], **settings)
 
 
-def _scalar_type(hint: Any) -> type:
-    """The plain type behind `T`, `T | None` or `tuple[T, ...]`."""
+def _scalar_type(hint: Any) -> Callable[[str], Any]:
+    """The plain type behind `T`, `T | None` or `tuple[T, ...]`; for strings, `text`."""
     origin = typing.get_origin(hint)
     if origin in (types.UnionType, typing.Union, tuple):
         hint = next(arg for arg in typing.get_args(hint) if arg not in (type(None), Ellipsis))
-    return typing.cast(type, hint)
+    return text if hint is str else typing.cast(type, hint)

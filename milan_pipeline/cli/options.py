@@ -1,7 +1,9 @@
 """A stage's configuration dataclass declares its command line: a field, an option, a YAML key."""
 
 import dataclasses
+import math
 import typing
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 from milan_pipeline.errors import ConfigError
@@ -63,18 +65,22 @@ def arguments(*, role: Role = "execution") -> Any:
 
 
 def require_least(config: Any) -> None:
-    """Refuse values below `least` or above `most` of their options; None is always allowed.
+    """Refuse values below `least` or above `most` of their options, and infinite numbers.
+
+    None is always allowed.
 
     Every value of a repeated option is checked.
 
     Raises:
-        ConfigError: a value is not within them, or is NaN.
+        ConfigError: a value is not within them, or is infinite or NaN.
     """
     for field in dataclasses.fields(config):
         least, most = field.metadata.get("least"), field.metadata.get("most")
         given = getattr(config, field.name)
         flag = f"--{field.name.replace('_', '-')}"
         for value in given if isinstance(given, tuple) else (given,):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"{flag} {value} is no finite number; give one")
             if least is not None and value is not None and not value >= least:
                 raise ConfigError(f"{flag} {value} is below {least:g}; give {least:g} or more")
             if most is not None and value is not None and not value <= most:
@@ -92,3 +98,22 @@ def fields_from(kind: type[ConfigT], config: Any, **settled: Any) -> ConfigT:
     names = [field.name for field in dataclasses.fields(typing.cast("Any", kind))]
     own = {name: getattr(config, name) for name in names if hasattr(config, name)}
     return kind(**(own | settled))
+
+
+def require_utf8(config_class: type, values: Mapping[str, Any]) -> None:
+    """Refuse names of other bytes: libraries that read and write weights cannot open them.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for field in dataclasses.fields(config_class):
+        value = values.get(field.name)
+        for text in value if isinstance(value, tuple) else (value,):
+            shown = str(text).encode(errors="backslashreplace").decode()
+            if isinstance(text, str) and shown != text:
+                is_option = field.metadata["kind"] == "option"
+                name = f"--{field.name.replace('_', '-')}" if is_option else field.name.upper()
+                raise ConfigError(
+                    f"{name} {shown} is not UTF-8; rename the file or folder, or give a link to it "
+                    "whose name is UTF-8"
+                )

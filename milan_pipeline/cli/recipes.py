@@ -5,6 +5,7 @@ Which stages are installed is read from entry points alone: none of them is impo
 
 import difflib
 import importlib.resources
+import os
 import typing
 from collections.abc import Mapping
 from importlib.metadata import entry_points
@@ -32,8 +33,9 @@ def find_recipe(name: str) -> Path:
     Raises:
         ConfigError: there is neither; the nearest recipe is named.
     """
-    if Path(name).is_file():
-        return Path(name)
+    path = Path(os.path.expanduser(name))  # noqa: PTH111 - `Path` fails for no such user
+    if path.is_file():
+        return path
     known = recipe_names()
     if name in known:
         return _folder() / f"{name}.yaml"

@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -167,13 +168,15 @@ def replicate(model: nn.Module, world: World, *, fsdp: bool) -> nn.Module:
     if fsdp:
         # No mixed-precision policy: autocast alone decides what is computed in which type, so that
         # shards and copies give the same numbers.
+        # Without a mesh, torch would take the machine's GPUs also for a model on the CPU.
+        mesh = init_device_mesh(next(model.parameters()).device.type, (world.size,))
         for block in blocks_of(model):
-            fully_shard(block)
-        fully_shard(model)
+            fully_shard(block, mesh=mesh)
+        fully_shard(model, mesh=mesh)
         return model
     if world.size == 1:
         return model
-    return DistributedDataParallel(model)
+    return DistributedDataParallel(model, gradient_as_bucket_view=True)
 
 
 def settle(replica: nn.Module, loss: Callable[[], Tensor]) -> None:

@@ -90,7 +90,7 @@ class _DeviceArrays(NamedTuple):
     """The arrays, and what is computed from them, on one device.
 
     `row_RD` is what each value of each index adds to a token; the rows of an index begin at
-    `first_G`.
+    `first_G`. `groups` lists the components of each group (`ComponentCodec.groups`).
     """
 
     centre_ED: torch.Tensor
@@ -99,6 +99,7 @@ class _DeviceArrays(NamedTuple):
     packing: IndexPacking
     row_RD: torch.Tensor
     first_G: torch.Tensor
+    groups: list[torch.Tensor]
 
 
 class ComponentCodec(Codec):
@@ -130,7 +131,7 @@ class ComponentCodec(Codec):
         direction_TD = direction_nND.flatten(0, -2)
         centre_T = nearest(direction_TD, held.centre_ED)
         value_TK = (direction_TD - held.centre_ED[centre_T]) @ held.basis_KD.T
-        index_TG = self._indices(value_TK, held.level_K256)
+        index_TG = self._indices(value_TK, held)
         if len(held.centre_ED) > 1:
             index_TG = torch.cat([centre_T[:, None], index_TG], dim=1)
         codes_TC = held.packing.pack(index_TG)
@@ -147,7 +148,7 @@ class ComponentCodec(Codec):
         return token_TD.reshape(*codes_nNC.shape[:-1], token_TD.shape[1])
 
     @abc.abstractmethod
-    def _indices(self, value_TK: torch.Tensor, level_K256: torch.Tensor) -> torch.Tensor:
+    def _indices(self, value_TK: torch.Tensor, held: _DeviceArrays) -> torch.Tensor:
         """Return the indices (T, G) of the nearest levels, groups in the order of their bits."""
 
     def groups(self) -> list[NDArray[np.int64]]:
@@ -183,24 +184,24 @@ class ComponentCodec(Codec):
             packing=IndexPacking(starts.astype(np.int64), bits, size, device),
             row_RD=torch.from_numpy(np.concatenate(parts)).to(device),
             first_G=torch.from_numpy(first_G).to(device),
+            groups=[torch.from_numpy(group).to(device) for group in groups],
         )
 
 
 class TransformCodec(ComponentCodec):
     """Principal components, each quantised separately."""
 
-    def _indices(self, value_TK: torch.Tensor, level_K256: torch.Tensor) -> torch.Tensor:
+    def _indices(self, value_TK: torch.Tensor, held: _DeviceArrays) -> torch.Tensor:
         # Unused levels are infinite, so no value is above the border before them.
-        border_K255 = (level_K256[:, 1:] + level_K256[:, :-1]) / 2
+        border_K255 = (held.level_K256[:, 1:] + held.level_K256[:, :-1]) / 2
         return torch.searchsorted(border_K255, value_TK.T.contiguous()).T
 
 
 class VectorCodec(ComponentCodec):
     """A centre, and components of the residual, quantised in groups."""
 
-    def _indices(self, value_TK: torch.Tensor, level_K256: torch.Tensor) -> torch.Tensor:
-        groups = [torch.from_numpy(group).to(value_TK.device) for group in self.groups()]
-        found = [nearest(value_TK[:, group], level_K256[group].T) for group in groups]
+    def _indices(self, value_TK: torch.Tensor, held: _DeviceArrays) -> torch.Tensor:
+        found = [nearest(value_TK[:, at], held.level_K256[at].T) for at in held.groups]
         return torch.stack(found, dim=1) if found else value_TK.new_empty((len(value_TK), 0)).long()
 
 

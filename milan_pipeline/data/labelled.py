@@ -44,6 +44,14 @@ class LabelledPart(Protocol):
     def key(self, row: int) -> str:
         """Return a sample's key."""
 
+    def lengths(self) -> NDArray[np.int64]:
+        """Return the bytes of each image, (n,)."""
+        ...
+
+    def digest(self, row: int) -> int:
+        """Return the xxh3-64 of an image's bytes."""
+        ...
+
     def image(self, row: int, read: Read) -> bytes:
         """Read a sample's image."""
 
@@ -146,10 +154,12 @@ class LabelledTable:
         for members in by_class.values():
             members.sort(key=draws.__getitem__)
             kept += [rows[at] for at in members[: max(1, round(fraction * len(members)))]]
-        kept.sort()
+        rows_of: list[list[int]] = [[] for _ in self.parts]
+        for number, row in sorted(kept):
+            rows_of[number].append(row)
         parts = [
-            part.take(np.array([row for at, row in kept if at == number], dtype=np.int64))
-            for number, part in enumerate(self.parts)
+            part.take(np.array(rows, dtype=np.int64))
+            for part, rows in zip(self.parts, rows_of, strict=True)
         ]
         return dataclasses.replace(self, parts=parts)
 
@@ -199,32 +209,10 @@ def open_labelled(
     return table
 
 
-def require_same_classes(first: LabelledTable, second: LabelledTable, *names: str) -> None:
-    """Refuse two tables whose class numbers mean different classes.
-
-    Args:
-        first: one of them.
-        second: the other; if one of them names no classes, both are accepted.
-        names: of the two tables, for errors.
-
-    Raises:
-        ConfigError: a number has two names.
-    """
-    if not first.classes or not second.classes or first.classes == second.classes:
-        return
-    longest = max(len(first.classes), len(second.classes))
-    ours, theirs = ([*t.classes, *[None] * (longest - len(t.classes))] for t in (first, second))
-    number = next(n for n in range(longest) if ours[n] != theirs[n])
-    raise ConfigError(
-        f"class {number} is {ours[number]!r} in {names[0]} and {theirs[number]!r} in {names[1]}; "
-        "take both from trees with the same class folders"
-    )
-
-
 def decoded_image(sample: dict[str, Any]) -> Image.Image:
     """Decode a sample's image.
 
     Raises:
         BadImageError: the image cannot be decoded.
     """
-    return Image.fromarray(decode_rgb(sample[IMAGE_MEMBER]))
+    return Image.fromarray(decode_rgb(sample[IMAGE_MEMBER], sample["__key__"]))

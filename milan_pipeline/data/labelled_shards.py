@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from milan_pipeline import storage
 from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.threads import ordered_map
-from milan_pipeline.images.sources import IMAGE_EXTENSIONS
+from milan_pipeline.images.formats import IMAGE_EXTENSIONS
 from milan_pipeline.shards.cache import ShardFile
 from milan_pipeline.shards.index import (
     CLASS_FIELD,
@@ -61,6 +61,15 @@ class ShardPart:
         """Return a sample's key."""
         key: bytes = self.rows["key"][row]
         return key.decode()
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Return the bytes of each image, (n,)."""
+        lengths: NDArray[np.int64] = self.rows["length"].astype(np.int64)
+        return lengths
+
+    def digest(self, row: int) -> int:
+        """Return the xxh3-64 of an image's bytes."""
+        return int(self.rows["xxh3"][row])
 
     def image(self, row: int, read: Read) -> bytes:
         """Read a sample's image, checked by its hash."""

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from milan_pipeline import storage
 from milan_pipeline.core.keyed_random import keyed_generator
-from milan_pipeline.errors import ConfigError
-from milan_pipeline.images.sources import find_source, masks_of
+from milan_pipeline.errors import ConfigError, MissingDataError
+from milan_pipeline.images.class_tree import warn_of_source
+from milan_pipeline.images.sources import Source, find_source
 from milan_pipeline.shards.random_access import Read
 
 
@@ -34,6 +35,14 @@ class FolderPart:
     def key(self, row: int) -> str:
         """Return an image's path in the folder."""
         return self.images[row].relative_to(self.root).as_posix()
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Return the bytes of each image file, (n,)."""
+        return np.array([path.stat().st_size for path in self.images], dtype=np.int64)
+
+    def digest(self, row: int) -> int:
+        """Return the xxh3-64 of an image file."""
+        return xxhash.xxh3_64_intdigest(storage.read_bytes(str(self.images[row])))
 
     def image(self, row: int, read: Read) -> bytes:
         """Read an image file."""
@@ -70,22 +79,39 @@ def scan_folder(
 
     Raises:
         ConfigError: the folder has no images or no classes, or its path does not tell the masks'.
-        MissingDataError: an image has no mask.
+        MissingDataError: an image or its mask is not there.
+        StorageError: a folder cannot be listed.
     """
-    source = find_source(root)
-    images = [file.path for file in source.files]
+    folder = None
     if kind == "mask":
         folder = _masks_folder(root) if masks is None else Path(masks)
-        paths = masks_of(images, root, folder)
-        stats = "".join(f"{p.stat().st_size} {p.stat().st_mtime_ns}\n" for p in paths)
-        fingerprint = xxhash.xxh3_128_hexdigest(f"{source.fingerprint()} {stats}".encode())
+    source = find_source(root, masks=folder)
+    _require_whole(source)
+    images = [file.path for file in source.files]
+    if kind == "mask":
+        paths = [file.mask for file in source.files if file.mask is not None]
         labels = np.zeros(len(images), dtype=np.int64)
-        return FolderPart(root, images, paths, labels), (), fingerprint
+        return FolderPart(root, images, paths, labels), (), source.fingerprint()
+    warn_of_source(source, root)
     numbers = [file.label for file in source.files]
     if None in numbers:
         raise ConfigError(f"{root} has images outside class folders; give one sub-folder a class")
     part = FolderPart(root, images, [], np.array(numbers, dtype=np.int64))
     return part, tuple(source.classes), source.fingerprint()
+
+
+def _require_whole(source: Source) -> None:
+    """Refuse files that are known to be unreadable, since training would end at the first of them.
+
+    Raises:
+        MissingDataError: there are some; the first is named.
+    """
+    faulty = [file for file in source.files if file.fault is not None]
+    if faulty:
+        others = f", and {len(faulty) - 1} others are like it" if len(faulty) > 1 else ""
+        raise MissingDataError(
+            f"{faulty[0].path} is {faulty[0].fault}{others}; restore that, or remove the link"
+        )
 
 
 def _masks_folder(root: Path) -> Path:

@@ -102,7 +102,7 @@ def batches(
         steps: the steps of the run, counted over epochs.
         workers: loader processes at most; fewer where they cannot share the lanes equally.
         world: the processes that share the lanes.
-        pin_memory: copy batches to page-locked memory, for a GPU.
+        pin_memory: join batches in page-locked memory, for a GPU.
         cache: a local folder that keeps what is read from the shards.
         ledger: lists images that cannot be decoded, which are replaced (see `unreadable`); without
             a ledger such an image is an error.
@@ -132,7 +132,6 @@ def batches(
         pipeline,
         batch_size=None,
         num_workers=workers,
-        pin_memory=pin_memory,
         worker_init_fn=leave_stop_to_parent,
     )
     # Closed at once, since workers that wait for the garbage collector outlive an error.
@@ -142,7 +141,7 @@ def batches(
             received = [next_part(results) for _ in range(parts)]
             if ledger is not None:
                 ledger.add(row for part in received for row in part.unreadable)
-            batch: BatchT = join([part.batch for part in received])
+            batch: BatchT = join([part.batch for part in received], pinned=pin_memory)
             return batch
 
         def first(step: int) -> BatchT:

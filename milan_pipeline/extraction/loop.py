@@ -14,9 +14,10 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
+from milan_pipeline.core.device_copies import DeviceCopies
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.extraction.job import ExtractionJob
-from milan_pipeline.extraction.target_batches import DeviceCopies, TargetBatch, compute
+from milan_pipeline.extraction.target_batches import TargetBatch, compute
 from milan_pipeline.extraction.view_batches import PixelBuffers, ViewBatch, view_batches
 from milan_pipeline.images.budget import BadImageBudget, Skipped
 from milan_pipeline.targets.units import Mark, Unit, view_name

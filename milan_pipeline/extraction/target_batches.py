@@ -14,22 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from milan_pipeline.codecs.interface import encode_prior, require_encodable
+from milan_pipeline.core.device_copies import DeviceCopies, HostCopies
 from milan_pipeline.extraction.job import ExtractionJob
 from milan_pipeline.extraction.view_batches import PixelBuffers, ViewBatch
 from milan_pipeline.targets.layout import UnitBlock
-
-
-class HostCopies(NamedTuple):
-    """Tensors that are being copied to the host; call `wait` before reading them."""
-
-    tensors: list[torch.Tensor]
-    arrived: torch.cuda.Event | None
-
-    def wait(self) -> list[torch.Tensor]:
-        """Wait for the copies and return them; other threads run meanwhile."""
-        if self.arrived is not None:
-            self.arrived.synchronize()
-        return self.tensors
 
 
 class TargetBatch(NamedTuple):
@@ -71,45 +59,6 @@ class TargetBatch(NamedTuple):
         )
 
 
-class DeviceCopies:
-    """Copies tensors to one device and back."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._streams: tuple[torch.cuda.Stream, torch.cuda.Stream] | None = None
-        if device.type == "cuda":
-            self._streams = _stream(device), _stream(device)
-
-    def to_device(self, host: torch.Tensor) -> torch.Tensor:
-        """Copy a tensor to the device; from page-locked memory, this does not wait.
-
-        The host's tensor must not change until a result that was computed from it is there.
-        """
-        if self._streams is None:
-            return host.to(self._device)
-        computing, copying = torch.cuda.current_stream(self._device), self._streams[0]
-        with torch.cuda.stream(copying):
-            there = host.to(self._device, non_blocking=True)
-        computing.wait_stream(copying)
-        there.record_stream(computing)  # its memory is not reused before computing is done
-        return there
-
-    def to_host(self, tensors: list[torch.Tensor]) -> HostCopies:
-        """Copy tensors to the host as soon as they are computed; does not wait."""
-        if self._streams is None:
-            return HostCopies([tensor.cpu() for tensor in tensors], None)
-        computing, copying = torch.cuda.current_stream(self._device), self._streams[1]
-        copying.wait_stream(computing)
-        arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-        with torch.cuda.stream(copying):
-            # With non_blocking, torch copies into page-locked memory of its own.
-            here = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
-            for tensor in tensors:
-                tensor.record_stream(copying)
-            arrived.record(copying)
-        return HostCopies(here, arrived)
-
-
 def compute(
     job: ExtractionJob, views: ViewBatch, good: NDArray[np.int64], copies: DeviceCopies
 ) -> TargetBatch:
@@ -146,7 +95,3 @@ def _rows(results: torch.Tensor, kept: NDArray[np.int64]) -> NDArray[Any]:
     """Take rows in ascending order; if they are the first rows, without a copy."""
     values: NDArray[Any] = results.numpy()
     return values[: len(kept)] if kept[-1] == len(kept) - 1 else values[kept]
-
-
-def _stream(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -153,7 +153,8 @@ def _decoded(
     job: ExtractionJob, units: Sequence[Unit], buffers: PixelBuffers
 ) -> Generator[ViewBatch | Mark, None, None]:
     """Yield each batch when its last part is decoded; parts are in order."""
-    images = max(BATCHES_AHEAD * job.batch_size, IMAGES_AHEAD)
+    of_threads = 2 * job.workers * DECODED_TOGETHER  # so that each has work, and its next
+    images = max(BATCHES_AHEAD * job.batch_size, IMAGES_AHEAD, of_threads)
     batches = max(MOST_BATCHES, job.workers)
 
     def cost(item: _Part | Mark) -> float:
@@ -248,7 +249,7 @@ def _decode_part(job: ExtractionJob, part: _Part) -> _Part:
 def _decode(job: ExtractionJob, batch: ViewBatch, row: int, data: bytes) -> None:
     """Decode an image and cut its view into its row, or note why it has no view."""
     try:
-        rgb_HWC = decode_rgb(data)
+        rgb_HWC = decode_rgb(data, batch.keys[row])
     except BadImageError as error:
         batch.reasons[row] = str(error)
         return

@@ -111,5 +111,7 @@ class Pixels:
         normalised = pixels.to(device, non_blocking=True).float()
         if self._divisor != 1:
             normalised.div_(self._divisor)
-        mean, std = (each.to(device).view(shape) for each in (self._mean_C, self._std_C))
+        if self._mean_C.device != device:  # once: each copy would have a GPU wait
+            self._mean_C, self._std_C = self._mean_C.to(device), self._std_C.to(device)
+        mean, std = self._mean_C.view(shape), self._std_C.view(shape)
         return normalised.sub_(mean).div_(std)

@@ -2,101 +2,129 @@
 
 import dataclasses
 import os
-import re
-from collections import Counter
+import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import xxhash
 
-from milan_pipeline.errors import ConfigError, DataError, MissingDataError
+from milan_pipeline.errors import ConfigError, StorageError
+from milan_pipeline.images.folder_walk import (
+    Found,
+    Ignored,
+    Walk,
+    fault_of,
+    is_link,
+    shortened,
+    walk_folder,
+)
+from milan_pipeline.images.formats import IMAGE_EXTENSIONS
+from milan_pipeline.images.keys import unique_keys
+from milan_pipeline.images.lists import read_list
+from milan_pipeline.images.mask_files import MaskFolder
+from milan_pipeline.storage.retries import retried
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
-EXTENSION = re.compile(r"(?<=[^/])\.[^./]*\Z")
-UNSAFE_IN_KEYS = re.compile(r"[^A-Za-z0-9_-]")
+BESIDE_CLASSES = "a picture beside the class folders, of a format that is not read"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SourceFile:
-    """One image file, the key of its sample and, where there are any, its class number and mask."""
+    """One picture and the key of its sample.
 
+    Attributes:
+        name: its path below the source's folder, or as a list has it.
+        path: where it lies.
+        size: its bytes.
+        key: of its sample.
+        label: its class number, if it has one.
+        fault: why it cannot be read, where that is known already.
+        is_read: whether it is of a format that is read, as far as its name and first bytes tell.
+        mask: its mask, if masks were asked for.
+        mask_size: bytes of the mask.
+    """
+
+    name: str
     path: Path
+    size: int
     key: str
     label: int | None
+    fault: str | None = None
+    is_read: bool = True
     mask: Path | None = None
+    mask_size: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """A dataset's files in order, its class names, and the files that were left out by name.
+    """A dataset's files in order, its class names, and what was left out.
 
-    `stray` names the images that lie beside sub-folders with images, and so make it no class tree.
+    `stray` names the images that lie beside sub-folders with images, and so make it no class tree;
+    `others` the folders beside class folders that hold files, but no picture.
     """
 
     files: list[SourceFile]
     classes: list[str]
-    ignored: list[str]
+    ignored: list[Ignored]
     stray: list[str]
+    others: list[str] = dataclasses.field(default_factory=list)
 
     def fingerprint(self) -> str:
-        """Hash names, sizes and times of all files: it changes when the dataset does."""
-        rows = []
-        for file in self.files:
-            stats = [path.stat() for path in (file.path, file.mask) if path is not None]
-            sizes = (f"{stat.st_size}\t{stat.st_mtime_ns}" for stat in stats)
-            rows.append("\t".join([file.key, str(file.label), *sizes]))
-        return xxhash.xxh3_128_hexdigest("\n".join(rows).encode())
+        """Say what the files are, by hashes of their names, sizes and classes, never of times.
+
+        It stays the same for a copy, and shows what differs in another dataset.
+        """
+        labels = [*self.classes, *(str(file.label) for file in self.files)]
+        parts = {
+            "names": _hash(file.name for file in self.files),
+            "sizes": _hash(str(file.size) for file in self.files),
+            "classes": _hash(labels),
+        }
+        if any(file.mask is not None for file in self.files):
+            parts["sizes of masks"] = _hash(str(file.mask_size) for file in self.files)
+        hashes = ", ".join(f"{what} {value}" for what, value in parts.items())
+        size = sum(file.size for file in self.files)
+        return f"{len(self.files)} images of {size} bytes ({hashes})"
 
 
-def find_source(path: Path) -> Source:
+def find_source(
+    path: Path, *, masks: Path | None = None, leave_out: tuple[Path, ...] = ()
+) -> Source:
     """List a dataset.
 
     A folder whose images all lie in sub-folders is a class tree: the first folder level is the
-    class, numbered in sorted order. Any other folder is flat (sub-folders included) and has no
-    classes. A file is a list: one path a line, relative to the list, then optionally a tab and a
-    class number.
+    class, numbered in sorted order; an empty folder is a class without images. Any other folder is
+    flat (sub-folders included) and has no classes. A file is a list: one path a line, relative to
+    the list, then optionally a tab and a class, by number or name.
+
+    Args:
+        path: the folder or list.
+        masks: folder of the masks, which have the images' paths but end in `.png`; it may be the
+            images' own.
+        leave_out: folders that are no part of it, wherever they lie.
 
     Raises:
         ConfigError: there is no such file or folder, or no image in it.
-        DataError: a line of a list cannot be used.
+        DataError: a line of a list cannot be used, or an image would be its own mask.
+        MissingDataError: an image has no mask, or a link leads nowhere.
+        StorageError: a folder cannot be listed.
     """
-    if path.is_dir():
-        source = _from_folder(path)
-    elif path.is_file():
-        source = _from_list(path)
+    is_folder = _is_folder(path)
+    root = path if is_folder else path.parent
+    mask_folder = None if masks is None else MaskFolder(masks, root)
+    if is_folder:
+        passed = leave_out if masks is None else (*leave_out, masks)
+        walk = walk_folder(path, leave_out=passed)
+        files = walk.files if mask_folder is None else mask_folder.images_among(walk.files)
+        source = _from_folder(path, files, walk)
     else:
-        raise ConfigError(f"SOURCE {path} does not exist; give a folder or a list file")
-    if not source.files:
-        raise ConfigError(
-            f"SOURCE {path} holds no image (.{', .'.join(IMAGE_EXTENSIONS)}); give another folder"
-        )
+        source = _from_list(path)
+    if mask_folder is None:
+        return source
+    source = _with_masks(source, root, mask_folder)
+    if is_folder:
+        mask_folder.warn_of_others([file.mask for file in source.files if file.mask is not None])
     return source
-
-
-def with_masks(source: Source, root: Path, masks: Path) -> Source:
-    """Return a source whose files have the masks that lie in a folder; see `masks_of`."""
-    found = masks_of([file.path for file in source.files], root, masks)
-    pairs = zip(source.files, found, strict=True)
-    files = [dataclasses.replace(file, mask=mask) for file, mask in pairs]
-    return dataclasses.replace(source, files=files)
-
-
-def masks_of(images: list[Path], root: Path, masks: Path) -> list[Path]:
-    """Return each image's mask: the same path, below another folder and ending in `.png`.
-
-    Args:
-        images: their paths.
-        root: the folder that they lie in.
-        masks: the folder that takes its place.
-
-    Raises:
-        MissingDataError: an image has no mask; it is named.
-    """
-    found = [(masks / path.relative_to(root)).with_suffix(".png") for path in images]
-    missing = next((path for path in found if not path.is_file()), None)
-    if missing is not None:
-        raise MissingDataError(f"{missing} does not exist, but its image does; add the mask")
-    return found
 
 
 def shuffled(files: list[SourceFile], seed: int) -> list[SourceFile]:
@@ -105,71 +133,95 @@ def shuffled(files: list[SourceFile], seed: int) -> list[SourceFile]:
     return [files[index] for index in order]
 
 
-def _from_folder(root: Path) -> Source:
-    # Links to folders are followed, as ImageFolder does: subsets of data sets are made of them.
-    walk = os.walk(root, followlinks=True)
-    found = sorted(Path(folder, name) for folder, _, names in walk for name in names)
-    images = [path for path in found if _is_image_name(path)]
-    ignored = [str(path.relative_to(root)) for path in found if not _is_image_name(path)]
-    parts = [path.relative_to(root).parts for path in images]
-    is_tree = all(len(part) > 1 for part in parts)
-    classes = sorted({part[0] for part in parts}) if is_tree else []
-    is_flat = all(len(part) == 1 for part in parts)
-    stray = [] if is_tree or is_flat else [part[0] for part in parts if len(part) == 1]
+def _is_folder(path: Path) -> bool:
+    """Tell a folder from a list; refuse what is neither."""
+    short = shortened(str(path))
+    try:
+        mode = retried(path.stat, url=str(path), local=True).st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        what = f"is {fault_of(str(path), error)}" if is_link(path) else "does not exist"
+        raise ConfigError(f"{short} {what}; give a folder or a list file") from error
+    except StorageError:
+        raise
+    except (OSError, ValueError) as error:  # the latter of a name with a NUL
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(
+            f"{short} cannot be reached ({reason}); give a folder or a list file that can"
+        ) from error
+    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+        raise ConfigError(f"{short} is neither a folder nor a list file; give one of them")
+    return stat.S_ISDIR(mode)
+
+
+def _from_folder(root: Path, files: list[Found], walk: Walk) -> Source:
+    images = [file for file in files if file.kind == "image"]
+    if not images:
+        raise ConfigError(_no_image(root, files))
+    is_tree = all("/" in file.name for file in images)
+    ignored = walk.ignored
+    if is_tree:
+        beside = [file for file in files if "/" not in file.name]
+        rows: list[Ignored] = [{"file": file.name, "reason": BESIDE_CLASSES} for file in beside]
+        ignored = sorted([*ignored, *rows], key=lambda row: row["file"].split("/"))
+        files = [file for file in files if "/" in file.name]
+    tops = [file.name.partition("/")[0] for file in files]
+    classes = sorted({*tops, *walk.empty}) if is_tree else []
     number = {name: index for index, name in enumerate(classes)}
-    labels = [number[part[0]] if is_tree else None for part in parts]
-    keys = _unique_keys(["/".join(part) for part in parts])
-    files = _source_files(images, keys, labels)
-    return Source(files=files, classes=classes, ignored=ignored, stray=stray)
+    is_flat = not any("/" in file.name for file in images)
+    stray = [] if is_tree or is_flat else [file.name for file in images if "/" not in file.name]
+    keys = unique_keys([file.name for file in files])
+    found = [
+        SourceFile(
+            name=file.name,
+            path=root / file.name,
+            size=file.size,
+            key=key,
+            label=number[top] if is_tree else None,
+            fault=file.fault,
+            is_read=file.kind == "image",
+        )
+        for file, key, top in zip(files, keys, tops, strict=True)
+    ]
+    others = walk.others if is_tree else []
+    return Source(files=found, classes=classes, ignored=ignored, stray=stray, others=others)
 
 
 def _from_list(path: Path) -> Source:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no list in UTF-8 ({error}); give a list of files") from error
-    labels: dict[str, int | None] = {}
-    for number, line in enumerate(lines, start=1):
-        name, _, label = line.partition("\t")
-        if not name.strip():
-            continue
-        if label.strip() and not label.strip().isdecimal():
-            raise DataError(f"{path} line {number}: {label!r} is no class number; write 0, 1, ...")
-        if not (path.parent / name).is_file():
-            raise DataError(f"{path} line {number}: {name!r} is no file; correct the list")
-        if name in labels:
-            raise DataError(f"{path} line {number}: {name!r} comes twice; take one line out")
-        labels[name] = int(label) if label.strip() else None
-    names = list(labels)
-    paths = [path.parent / name for name in names]
-    files = _source_files(paths, _unique_keys(names), list(labels.values()))
-    return Source(files=files, classes=[], ignored=[], stray=[])
-
-
-def _source_files(paths: list[Path], keys: list[str], labels: list[int | None]) -> list[SourceFile]:
-    return [
-        SourceFile(path=path, key=key, label=label)
-        for path, key, label in zip(paths, keys, labels, strict=True)
+    listed, classes = read_list(path)
+    if not listed:
+        raise ConfigError(f"{path} lists no image; write a path a line, or give another list")
+    keys = unique_keys([row.name for row in listed])
+    files = [
+        SourceFile(name=row.name, path=row.path, size=row.size, key=key, label=row.label)
+        for row, key in zip(listed, keys, strict=True)
     ]
+    return Source(files=files, classes=classes, ignored=[], stray=[])
 
 
-def _is_image_name(path: Path) -> bool:
-    return path.suffix.lower().lstrip(".") in IMAGE_EXTENSIONS and not path.name.startswith(".")
+def _with_masks(source: Source, root: Path, masks: MaskFolder) -> Source:
+    files = []
+    for file in source.files:
+        name = os.path.relpath(file.path, root)
+        if name.startswith(".."):
+            raise ConfigError(
+                f"{file.path} does not lie below {root}, so that its mask cannot be found; give a "
+                "list of paths below its own folder"
+            )
+        mask, size = masks.mask_of(name)
+        files.append(dataclasses.replace(file, mask=mask, mask_size=size))
+    return dataclasses.replace(source, files=files)
 
 
-def _unique_keys(names: list[str]) -> list[str]:
-    """Turn relative paths into keys that WebDataset cannot merge.
+def _no_image(root: Path, others: list[Found]) -> str:
+    kinds = f".{', .'.join(IMAGE_EXTENSIONS)}"
+    if not others:
+        return f"{root} holds no image ({kinds}); give another folder"
+    return (
+        f"{root} holds no image ({kinds}) but {len(others)} pictures of formats that are not read "
+        f"({shortened(others[0].name)}, …); convert them to JPEG, PNG or WebP"
+    )
 
-    A dot would end the key, so unusual characters become `_`; where that changes the name or two
-    names meet, a hash of the original keeps them apart. A key depends on the names alone, so that
-    repacking the same files gives the same keys, and so the same views.
-    """
-    stems = [EXTENSION.sub("", name).lstrip("/") for name in names]
-    plain = ["/".join(UNSAFE_IN_KEYS.sub("_", part) for part in stem.split("/")) for stem in stems]
-    count = Counter(key.lower() for key in plain)
-    return [
-        key
-        if key == stem and count[key.lower()] == 1
-        else f"{key}-{xxhash.xxh3_64_hexdigest(os.fsencode(name))}"
-        for key, stem, name in zip(plain, stems, names, strict=True)
-    ]
+
+def _hash(values: Iterable[str]) -> str:
+    text = "\n".join(values)
+    return xxhash.xxh3_64_hexdigest(text.encode("utf-8", "surrogateescape"))

@@ -17,7 +17,7 @@ from milan_pipeline import storage
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.errors import DataError, TruncatedError
 from milan_pipeline.images.budget import Skipped
-from milan_pipeline.images.sources import IMAGE_EXTENSIONS
+from milan_pipeline.images.formats import IMAGE_EXTENSIONS
 from milan_pipeline.shards.index import index_bytes, index_table
 from milan_pipeline.shards.labels import Label, label_of
 from milan_pipeline.shards.manifest import Manifest, Shard

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import fsspec
 
 from milan_pipeline.errors import MilanError, MissingDataError, StorageError, TruncatedError
+from milan_pipeline.storage.local_stream import open_local
 from milan_pipeline.storage.range_stream import PIECE_BYTES, open_ranges
 from milan_pipeline.storage.retries import is_refusal, lacks_credentials, retried
 
@@ -118,7 +119,11 @@ class File:
 
     @_patient("read")
     def _open_local(self) -> BinaryIO:
-        return Path(self.path).open("rb")
+        return open_local(self.path, self._read_again)
+
+    @_patient("read")
+    def _read_again(self, reading: Callable[[], int | None]) -> int | None:
+        return reading()
 
     @_patient("read")
     def _knows_ranges(self) -> bool:

@@ -78,15 +78,17 @@ class Meter:
         """
         pending, self._pending = self._pending, []
         memory = peak_memory(pending[0].loss.device) if pending else {}
-        # One look at the device and one exchange, however many steps there are.
+        # Two looks at the device and one exchange, however many steps there are.
         local = torch.stack([row.loss for row in pending]).double().cpu()
         losses = self._world.mean(local.clone()).tolist()
+        own_norms = [row.grad_norm for row in pending if row.grad_norm is not None]
+        norms = iter(torch.stack(own_norms).tolist() if own_norms else ())
         now = time.monotonic()
         seconds, self._last = (now - self._last) / max(1, len(pending)), now
         for loss, own_loss, row in zip(losses, local.tolist(), pending, strict=True):
             if not math.isfinite(loss):
                 self._refuse(f"the loss of step {row.step} is {loss}", own_loss, row, last_good)
-            norm = {} if row.grad_norm is None else {"grad_norm": float(row.grad_norm)}
+            norm = {} if row.grad_norm is None else {"grad_norm": next(norms)}
             for value in norm.values():  # of all processes together, hence the same in each
                 if not math.isfinite(value):
                     what = f"the gradient norm of step {row.step} is {value}"

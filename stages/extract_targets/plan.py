@@ -7,9 +7,11 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import torch
+
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.console import bytes_text, say
-from milan_pipeline.core.devices import pick_device
+from milan_pipeline.core.devices import number_on_this_machine, pick_device
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.extraction.spec import JobSpec
 from milan_pipeline.planning.dataset import listed_dataset
@@ -119,7 +121,17 @@ def settled_teacher(config: ExtractTargets) -> TeacherSpec:
             "that extract; give --precision bf16 or --precision fp32"
         )
     precision = None if existing is None else existing["teacher"]["precision"]
-    return settle_precision(spec, pick_device(config.device), existing=precision)
+    return settle_precision(spec, own_device(config), existing=precision)
+
+
+def own_device(config: "ExtractTargets") -> torch.device:
+    """Return where this process runs the teacher: of several on a machine, each on its own GPU.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    part = None if config.own_part is None else config.own_part.number
+    return pick_device(config.device, number_on_this_machine(part))
 
 
 def say_teacher(config: ExtractTargets, spec: TeacherSpec) -> None:
@@ -127,7 +139,7 @@ def say_teacher(config: ExtractTargets, spec: TeacherSpec) -> None:
     if config.init or config.scheduler:
         where = "the machines that extract"
     else:
-        where = str(pick_device(config.device))
+        where = str(own_device(config))
     said = f"teacher {spec.name} in {spec.precision} on {where}"
     say(said, teacher=spec.name, precision=spec.precision, device=where)
 

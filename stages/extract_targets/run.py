@@ -9,7 +9,6 @@ import logging
 
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.console import progress_bar, say, say_counts, say_nothing_to_do
-from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.extraction.job import ExtractionJob
 from milan_pipeline.extraction.loop import extract_units
@@ -27,6 +26,7 @@ from stages.extract_targets.command import ExtractTargets
 from stages.extract_targets.plan import (
     WorkList,
     list_work,
+    own_device,
     record_of,
     samples_of,
     say_teacher,
@@ -52,7 +52,7 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
     require_fitted(config)
     # Dask workers load teachers of their own; the client only needs the teacher's identity.
     elsewhere = config.on_dask or (config.init and not parse_codec(config.codec).needs_fit)
-    device = "cpu" if elsewhere else str(pick_device(config.device))
+    device = "cpu" if elsewhere else str(own_device(config))
     teacher = Teacher.load(spec.teacher, device=device)
     identity = settled_identity(config, spec, manifest, teacher, stop)
     create_root(config.out, identity, overwrite=config.overwrite)
@@ -68,14 +68,15 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
     else:
         record.begin()
     if config.init:
-        left, units = len(work.left), len(work.units)
-        said = f"{config.out}: ready, {left} of {units} units to do"
-        say(said, out=config.out, units_to_do=left, units=units)
+        left, total = len(work.left), len(work.units)
+        said = f"{config.out}: ready, {left} of {total} units to do"
+        say(said, out=config.out, units_to_do=left, units=total)
         return
     budget = _budget(config, work)
     if config.on_dask:
         del teacher
-        _extract_on_dask(config, spec, manifest, list(work.own_left), budget=budget, stop=stop)
+        units = list(work.own_left)
+        _extract_on_dask(config, spec, manifest, identity, units, budget=budget, stop=stop)
     else:
         job = spec.job(manifest, teacher, identity)
         _extract_here(config, job, list(work.own_left), budget, stop)
@@ -121,6 +122,7 @@ def _extract_on_dask(
     config: ExtractTargets,
     spec: JobSpec,
     manifest: Manifest,
+    identity: Identity,
     units: list[Unit],
     *,
     budget: BadImageBudget,
@@ -131,7 +133,12 @@ def _extract_on_dask(
 
     if not units:
         return
-    work = ExtractionSpec(job=spec, manifest_sha256=manifest.sha256, reports=_name(config))
+    work = ExtractionSpec(
+        job=spec,
+        manifest_sha256=manifest.sha256,
+        store_hash=content_hash(identity),
+        reports=_name(config),
+    )
     shared = config.processes is not None
     with (
         connected(scheduler=config.scheduler, processes=config.processes) as client,

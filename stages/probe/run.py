@@ -2,17 +2,21 @@
 
 import dataclasses
 import functools
-import itertools
 from typing import Any
 
+import numpy as np
+
 from milan_pipeline import storage
-from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do
+from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do, warn
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest, stop_request
+from milan_pipeline.data.class_names import require_same_names
 from milan_pipeline.encoders.load import fingerprint, image_size_of, load_encoder
 from milan_pipeline.encoders.names import require_done
-from milan_pipeline.errors import MismatchError
+from milan_pipeline.errors import DataError
 from milan_pipeline.evaluate.accuracies import accuracy_table
+from milan_pipeline.evaluate.coverage import warnings_of_classes
+from milan_pipeline.evaluate.evaluation_view import CROP_PCT, default_crop_pct
 from milan_pipeline.evaluate.probe.feature_cache import (
     FeatureCache,
     FeatureSet,
@@ -29,7 +33,6 @@ from milan_pipeline.evaluate.probe.scoring import (
     metrics_of,
 )
 from milan_pipeline.evaluate.scores_file import Result, write_stage_scores
-from milan_pipeline.evaluate.view import CROP_PCT, default_crop_pct
 from milan_pipeline.images.budget import BadImageBudget
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.shards.manifest import Manifest, load_manifest
@@ -111,14 +114,22 @@ def _inputs(config: Probe) -> tuple[Manifest, Manifest]:
     require_done(config.encoder, allow_unfinished=config.allow_unfinished)
     train = load_manifest(config.train, kind="images")
     test = load_manifest(config.test, kind="images")
-    trained, scored = (list(manifest.common.get("classes", ())) for manifest in (train, test))
-    # Foreign shards do not name their classes.
-    if trained and scored and trained != scored:
-        pairs = enumerate(itertools.zip_longest(trained, scored))
-        number, (a, b) = next(pair for pair in pairs if pair[1][0] != pair[1][1])
-        raise MismatchError(
-            f"class {number} is {a!r} in --train {config.train} and {b!r} in --test {config.test}; "
-            "pack both from trees with the same class folders"
+    require_same_names(
+        train.common.get("classes", ()),
+        test.common.get("classes", ()),
+        train_place=f"--train {config.train}",
+        test_place=f"--test {config.test}",
+    )
+    names = train.common.get("classes", ())
+    if len(names) == 1:
+        raise DataError(
+            f"--train {config.train} has images of class 0 ({names[0]!r}) alone; pack a folder "
+            "with a sub-folder for each of two classes or more"
+        )
+    if train.sha256 == test.sha256:
+        warn(
+            "--test has the images of --train, so that the scores tell what was learnt by heart; "
+            "score on images that are held out"
         )
     return train, test
 
@@ -183,6 +194,7 @@ def _sets(
         )
         for manifest, name in zip(manifests, ("train", "test"), strict=True)
     )
+    _warn_of_classes(config, train, test)
     views = _train_views(config)
 
     def view(number: int) -> FeatureSet:
@@ -191,6 +203,14 @@ def _sets(
         return cache.get(manifests[0], views[number], what=f"probe: view {number}")
 
     return Sets(train=train, test=test, views=len(views), view=view, stop=stop)
+
+
+def _warn_of_classes(config: Probe, train: FeatureSet, test: FeatureSet) -> None:
+    """Say so where the two sets do not have the same classes."""
+    learnt, scored = np.unique(train.labels_N), np.unique(test.labels_N)
+    places = (f"--train {config.train}", f"--test {config.test}")
+    for text in warnings_of_classes(learnt, scored, what="image", places=places):
+        warn(text)
 
 
 def _within_budget(config: Probe, found: FeatureSet, manifest: Manifest) -> FeatureSet:

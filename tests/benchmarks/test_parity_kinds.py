@@ -11,7 +11,7 @@ from timm.data.transforms_factory import create_transform
 from timm.layers.pos_embed import resample_abs_pos_embed
 
 from benchmarks.parity import main
-from milan_pipeline.evaluate import view as evaluate_view
+from milan_pipeline.evaluate import evaluation_view as evaluate_view
 from milan_pipeline.models import positions
 from tests.support.disturbances import before_steps, one_rate_for_all_layers
 from tests.support.parity import beyond, change_tensor, change_values

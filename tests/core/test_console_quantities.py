@@ -1,8 +1,8 @@
-"""Sizes in words."""
+"""Sizes in words, and names with their values."""
 
 import pytest
 
-from milan_pipeline.core.console import bytes_text, short_bytes
+from milan_pipeline.core.console import bytes_text, named_lines, short_bytes
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,9 @@ def test_short_sizes(size: int, short: str) -> None:
 def test_exact_sizes() -> None:
     assert bytes_text(512) == "512"
     assert bytes_text(1_312_345_678) == "1312345678 (1.31 GB)"
+
+
+def test_values_stand_below_each_other_and_empty_ones_are_left_out() -> None:
+    pairs = [("a", "1"), ("longer", "2"), ("none", "")]
+    assert named_lines(pairs) == ["a       1", "longer  2"]
+    assert named_lines(pairs[:1], width=4) == ["a     1"]

@@ -7,6 +7,8 @@ import torch
 
 from milan_pipeline.core.devices import keep_freed_memory, pick_device
 from milan_pipeline.errors import ConfigError
+from stages.extract_targets.command import ExtractTargets
+from stages.extract_targets.plan import own_device
 from tests.support.processes import CONTEXT, PATIENCE
 
 
@@ -16,6 +18,20 @@ def test_a_device_that_is_not_there_is_refused():
         pick_device("nonsense")
     with pytest.raises(ConfigError, match="--device 'cuda:99' cannot be used"):
         pick_device("cuda:99")
+
+
+def test_float32_is_float32_from_then_on(monkeypatch):
+    """As in NVIDIA's containers, which set TORCH_ALLOW_TF32_CUBLAS_OVERRIDE."""
+    before = torch.get_float32_matmul_precision()
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    torch.set_float32_matmul_precision("high")
+    try:
+        pick_device("cpu")
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert not torch.backends.cuda.matmul.allow_tf32
+        assert not torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_a_gpu_is_looked_for_without_memory_on_it(monkeypatch):
@@ -45,3 +61,33 @@ def send_faults(connection):
     for _ in range(8):
         torch.ones(4 << 20).add_(1)
     connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+
+@pytest.fixture
+def eight_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    for name in ("SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "LOCAL_WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch.setenv
+
+
+@pytest.mark.parametrize(
+    ("variables", "part", "index"),
+    [
+        ({}, None, None),
+        ({}, "5/16", 5),
+        ({}, "11/16", 3),
+        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "3"}, "9/16", 3),
+        ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_LOCALID": "0"}, "9/16", 1),
+        ({"LOCAL_WORLD_SIZE": "4", "LOCAL_RANK": "2"}, None, 2),
+        ({"LOCAL_WORLD_SIZE": "many", "LOCAL_RANK": "2"}, None, None),
+    ],
+)
+def test_extractions_that_share_a_machine_take_gpus_in_turn(eight_gpus, variables, part, index):
+    for name, value in variables.items():
+        eight_gpus(name, value)
+    options = {"images": "x", "out": "y", "teacher": "ViT-B-16", "pretrained": "z", "part": part}
+    assert own_device(ExtractTargets(**options)) == torch.device("cuda", index)
+    named = ExtractTargets(**options, device="cuda:6")
+    assert own_device(named) == torch.device("cuda", 6)

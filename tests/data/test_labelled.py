@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from milan_pipeline.cluster.world import World
-from milan_pipeline.data.labelled import open_labelled, require_same_classes
+from milan_pipeline.data.labelled import open_labelled
 from milan_pipeline.data.order import OrderConfig
 from milan_pipeline.data.stream import SampleSource
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError
@@ -193,10 +193,14 @@ def test_places_that_hold_no_labels_are_refused(tree, tmp_path):
         open_labelled(str(tree), kind="mask")
 
 
-def test_tables_of_other_classes_are_refused(tree, tmp_path):
-    for name in ("cat", "cow"):
-        write_picture(tmp_path / name / "0.jpg", 0, (8, 8))
-    ours, theirs = (open_labelled(str(place), kind="class") for place in (tree, tmp_path))
-    with pytest.raises(ConfigError, match="class 1 is 'dog' in --train and 'cow' in --val"):
-        require_same_classes(ours, theirs, "--train", "--val")
-    require_same_classes(ours, ours, "--train", "--val")
+def test_a_link_that_leads_nowhere_is_named_before_anything_is_read(tmp_path):
+    write_picture(tmp_path / "cat" / "0.jpg", 0, (8, 8))
+    (tmp_path / "cat" / "gone.jpg").symlink_to("../../annex/gone.jpg")
+    with pytest.raises(MissingDataError, match=r"gone\.jpg is a link to .*; restore that, or"):
+        open_labelled(str(tmp_path), kind="class")
+
+
+def test_a_folder_copied_anew_is_the_same_source(tree, tmp_path):
+    shutil.copytree(tree, tmp_path / "copy", copy_function=shutil.copyfile)
+    first, copy = (open_labelled(str(place), kind="class") for place in (tree, tmp_path / "copy"))
+    assert copy.source == first.source

@@ -11,12 +11,15 @@ from typing import Any
 import dask
 import open_clip
 import pytest
+import torch
 
 from milan_pipeline.extraction.on_dask import FAILURES_IN_A_ROW
+from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.storage.retries import TRIES
 from milan_pipeline.targets.layout import read_identity
 from tests.support.cli import run_cli
-from tests.support.disturbances import no_targets, stopped_and_held
+from tests.support.clip import write_tiny_clip
+from tests.support.disturbances import before_modules, no_targets, stopped_and_held
 from tests.support.processes import files_without
 from tests.support.remote import Action, Request, answering, failing, watched
 from tests.support.servers import IMPATIENT, losing_a_worker
@@ -73,6 +76,36 @@ def test_any_worker_gives_the_same_bytes(
     assert {report["state"] for report in said} == {"done"}
     assert all(report["name"].startswith("single-worker-") for report in said)
     assert json.loads((out / RECORD).read_text())["state"] == "done"
+
+
+def test_workers_that_live_on_begin_anew_for_another_teacher(
+    scheduler: str, extract: Extract, tiny_clip: Path, tmp_path: Path
+) -> None:
+    """Its weights are replaced under the same path between two runs."""
+    clip = tmp_path / "clip"
+    shutil.copytree(tiny_clip, clip)
+    words = ("--scheduler", scheduler, "--teacher", f"local-dir:{clip}")
+    extract(*words)
+    write_tiny_clip(clip, seed=5)
+    out = extract(*words, "--overwrite")
+    identity_hash = content_hash(read_identity(str(out)))
+    marks = [json.loads(path.read_text()) for path in out.glob("done/*/*.json")]
+    assert {mark["identity_hash"] for mark in marks} == {identity_hash}
+
+
+def test_a_worker_without_memory_says_what_helps(
+    scheduler: str, extract: Extract, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried: list[object] = []
+
+    def full(*_: object) -> None:
+        tried.append(1)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.4 GiB")
+
+    with before_modules(full):
+        extract("--scheduler", scheduler, code=1)
+    assert "give --batch-size 2 or less" in capsys.readouterr().err
+    assert len(tried) == 6  # each unit once
 
 
 def test_a_part_on_workers(

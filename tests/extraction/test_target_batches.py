@@ -12,9 +12,10 @@ from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.codecs.fitting import fit_codec
 from milan_pipeline.codecs.interface import Codec, encode_prior
 from milan_pipeline.codecs.registry import PLAIN, parse_codec
+from milan_pipeline.core.device_copies import DeviceCopies
 from milan_pipeline.errors import DataError
 from milan_pipeline.extraction.job import ExtractionJob
-from milan_pipeline.extraction.target_batches import DeviceCopies, compute
+from milan_pipeline.extraction.target_batches import compute
 from milan_pipeline.extraction.view_batches import PixelBuffers, ViewBatch, view_batches
 from milan_pipeline.targets.units import list_units, read_marks
 from tests.support.extraction import WIDTH, RowTeacher, extract, job_on

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import threading
 import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +16,26 @@ from milan_pipeline.extraction.job import ExtractionJob
 from milan_pipeline.extraction.view_batches import PixelBuffers, ViewBatch, view_batches
 from milan_pipeline.images.crops import view_pixels
 from milan_pipeline.images.decode import decode_rgb, digest
+from milan_pipeline.images.views import Box, ViewPolicy
 from milan_pipeline.shards.sequential import iterate_shard
 from milan_pipeline.targets.units import Mark, Unit, list_units
 from tests.support.extraction import SIZE, extract, job_on, threads_of_pools
+from tests.support.processes import PATIENCE
+
+
+class MeetingPolicy(ViewPolicy):
+    """Has each decoding thread wait, at its first image, until all of them have one."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__()
+        object.__setattr__(self, "meeting", threading.Barrier(threads, timeout=PATIENCE))
+        object.__setattr__(self, "met", threading.local())
+
+    def box(self, height: int, width: int, key: str, view: int) -> Box:
+        if not getattr(self.met, "there", False):  # type: ignore[attr-defined]
+            self.met.there = True  # type: ignore[attr-defined]
+            self.meeting.wait()  # type: ignore[attr-defined]
+        return super().box(height, width, key, view)
 
 
 class CountedBuffers(PixelBuffers):
@@ -185,3 +203,8 @@ def test_the_views_of_bad_rows_are_not_cleared(tmp_path: Path) -> None:
         buffers.give_back(batch.buffer_BCSS)
     assert len(buffers.made) == 1
     assert np.array_equal(good, [0, 1, 3])
+
+
+def test_every_thread_has_images_to_decode_also_where_batches_are_small(tmp_path: Path) -> None:
+    job = job_on(tmp_path, [240], batch_size=8, workers=24, policy=MeetingPolicy(24))
+    assert sum(len(batch.keys) for batch in batches_of(job, list_units(job.manifest, 1))) == 240

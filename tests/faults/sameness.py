@@ -64,4 +64,7 @@ def difference(found: dict[str, Any], right: dict[str, Any]) -> str:
     return "; ".join(f"{word}: {names}" for word, names in parts.items() if names)
 
 
-_RECORDS = ("pack-images.json", "extract-targets.json", "pack-targets.json", "transcode.json")
+_RECORDS = tuple(
+    f"{stage}.json"
+    for stage in ("pack-images", "index", "extract-targets", "pack-targets", "transcode")
+)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from milan_pipeline.images.sources import IMAGE_EXTENSIONS
+from milan_pipeline.images.formats import IMAGE_EXTENSIONS
 from milan_pipeline.shards.index import keys_of, load_index
 from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.shards.sequential import MEMBER_NAME, index_shard

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milan_pipeline.errors import ConfigError, DataError
+from milan_pipeline.errors import ConfigError
 from milan_pipeline.images.sources import find_source, shuffled
 
 
@@ -25,7 +25,7 @@ def test_a_class_tree(tmp_path: Path) -> None:
     touch(tmp_path, "dog/b.JPG", "cat/a.jpeg", "cat/deep/c.png", "dog/d.webp", "notes.txt")
     source = find_source(tmp_path)
     assert source.classes == ["cat", "dog"]
-    assert source.ignored == ["notes.txt"]
+    assert [row["file"] for row in source.ignored] == ["notes.txt"]
     assert listing(tmp_path) == [("cat/a", 0), ("cat/deep/c", 0), ("dog/b", 1), ("dog/d", 1)]
     assert [file.path.read_bytes().decode() for file in source.files] == [
         "cat/a.jpeg", "cat/deep/c.png", "dog/b.JPG", "dog/d.webp",
@@ -36,7 +36,7 @@ def test_a_flat_folder(tmp_path: Path) -> None:
     touch(tmp_path, "b.jpg", "sub/a.jpg", ".hidden.jpg")
     assert listing(tmp_path) == [("b", None), ("sub/a", None)]
     assert find_source(tmp_path).classes == []
-    assert find_source(tmp_path).ignored == [".hidden.jpg"]
+    assert [row["file"] for row in find_source(tmp_path).ignored] == [".hidden.jpg"]
 
 
 def test_strays_beside_class_folders_are_named(tmp_path: Path) -> None:
@@ -74,32 +74,54 @@ def test_names_of_a_list_without_an_extension_keep_their_folders(tmp_path: Path)
     assert [key.split("-")[0] for key in keys] == ["v1_2/a", "v1_2/b", "_/c", "d"]
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("a.jpg\tdog", r"line 1: 'dog' is no class number"),
-        ("a.jpg\t²", r"line 1: '²' is no class number"),
-        ("a.jpg\t-1", r"line 1: '-1' is no class number"),
-        ("a.jpg\nb.jpg", r"line 2: 'b\.jpg' is no file"),
-        ("a.jpg\na.jpg\t1", r"line 2: 'a\.jpg' comes twice"),
-    ],
-)
-def test_bad_lines_are_named(tmp_path: Path, text: str, message: str) -> None:
-    touch(tmp_path, "a.jpg")
-    (tmp_path / "list.tsv").write_text(text, "utf-8")
-    with pytest.raises(DataError, match=message):
-        find_source(tmp_path / "list.tsv")
+def test_a_list_may_name_its_classes(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "b.jpg")
+    (tmp_path / "list.tsv").write_text("a.jpg\tdog\nb.jpg\tcat\n")
+    source = find_source(tmp_path / "list.tsv")
+    assert source.classes == ["cat", "dog"]
+    assert [file.label for file in source.files] == [1, 0]
+
+
+def test_an_empty_folder_is_a_class_without_images(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/a.jpg", "emu/b.jpg", "labels/a.txt")
+    (tmp_path / "dog").mkdir()
+    source = find_source(tmp_path)
+    assert source.classes == ["cat", "dog", "emu"]
+    assert [file.label for file in source.files] == [0, 2]
+    assert source.others == ["labels"]
+
+
+def test_a_class_of_pictures_that_are_not_read_keeps_its_number(tmp_path: Path) -> None:
+    touch(tmp_path, "ant/a.tif", "bee/b.jpg", "logo.gif")
+    source = find_source(tmp_path)
+    assert source.classes == ["ant", "bee"]
+    assert [(file.label, file.is_read) for file in source.files] == [(0, False), (1, True)]
+    assert [row["file"] for row in source.ignored] == ["logo.gif"]
 
 
 def test_what_is_no_source(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="does not exist"):
-        find_source(tmp_path / "nowhere")
+    (tmp_path / "gone").symlink_to("nothing")
+    for name, message in {
+        "nowhere": "does not exist",
+        "x" * 300: "x… cannot be reached .File name too long",
+        "a\0b": "cannot be reached",
+        "gone": "is a link to nothing, which does not exist",
+        "/dev/null": "is neither a folder nor a list file",
+    }.items():
+        with pytest.raises(ConfigError, match=message):
+            find_source(tmp_path / name)
+
+
+def test_a_source_without_images_says_what_it_holds(tmp_path: Path) -> None:
     touch(tmp_path, "readme.md")
     with pytest.raises(ConfigError, match="holds no image"):
         find_source(tmp_path)
-    (tmp_path / "picture.jpg").write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(DataError, match="no list in UTF-8"):
-        find_source(tmp_path / "picture.jpg")
+    touch(tmp_path, "a.heic", "b.heic")
+    with pytest.raises(ConfigError, match=r"but 2 pictures of formats .*a\.heic.*convert them"):
+        find_source(tmp_path)
+    (tmp_path / "list.tsv").write_text("\n")
+    with pytest.raises(ConfigError, match="lists no image"):
+        find_source(tmp_path / "list.tsv")
 
 
 def test_awkward_names_give_distinct_keys_without_dots(tmp_path: Path) -> None:
@@ -132,14 +154,18 @@ def test_keys_are_unique_and_without_dots(tmp_path_factory: pytest.TempPathFacto
     assert not any("." in key or key.startswith("/") for key in keys)
 
 
-def test_the_fingerprint_follows_the_files(tmp_path: Path) -> None:
-    touch(tmp_path, "a.jpg", "b.jpg")
+def test_the_fingerprint_is_of_names_sizes_and_classes_not_of_times(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/a.jpg", "dog/b.jpg")
     first = find_source(tmp_path).fingerprint()
+    assert first.startswith("2 images of 18 bytes (names ")
+    os.utime(tmp_path / "cat" / "a.jpg", ns=(1, 1))
     assert find_source(tmp_path).fingerprint() == first
-    os.utime(tmp_path / "a.jpg", ns=(1, 1))
-    second = find_source(tmp_path).fingerprint()
-    touch(tmp_path, "c.jpg")
-    assert len({first, second, find_source(tmp_path).fingerprint()}) == 3
+    (tmp_path / "bee").mkdir()
+    with_class = find_source(tmp_path).fingerprint()
+    (tmp_path / "cat" / "a.jpg").write_bytes(b"longer than before")
+    longer = find_source(tmp_path).fingerprint()
+    (tmp_path / "cat" / "a.jpg").rename(tmp_path / "cat" / "c.jpg")
+    assert len({first, with_class, longer, find_source(tmp_path).fingerprint()}) == 4
 
 
 def test_shuffling_depends_on_the_seed_alone(tmp_path: Path) -> None:

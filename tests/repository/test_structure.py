@@ -10,7 +10,7 @@ SOURCES = ("milan_pipeline", "stages")
 MOST_MODULES, MOST_LINES = 20, 300
 # Their tests are of commands, scripts and whole chains, not of one module of the library.
 NOT_MIRRORED = {
-    *("benchmarks", "browser", "docs", "end_to_end", "faults", "mutations", "options"),
+    *("benchmarks", "browser", "devices", "docs", "end_to_end", "faults", "mutations", "options"),
     *("repository", "slurm", "stages", "workflows"),
 }
 # An `__init__.py` there has more than its sentence; CONTRIBUTING says why.

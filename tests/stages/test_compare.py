@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 
 import pytest
@@ -68,3 +69,10 @@ def test_comparing_imports_nothing_heavy(project):
     command = [sys.executable, "-c", NO_HEAVY_IMPORTS, "compare", str(project)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert "| MILAN | probe |" in done.stdout
+
+
+def test_a_table_names_a_folder_that_is_not_utf8(project, capsys):
+    old = project / os.fsdecode(b"runs/caf\xe9")
+    (project / "runs" / "a").rename(old)
+    run_cli("compare", str(project), "--out", str(project / "table.md"))
+    assert rb"runs/caf\udce9/finetune/0" in (project / "table.md").read_bytes()

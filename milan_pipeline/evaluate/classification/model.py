@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from milan_pipeline.core.schema import Positive
 from milan_pipeline.encoders.backbone import Backbone
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, reason_of
-from milan_pipeline.evaluate.view import INTERPOLATION
+from milan_pipeline.evaluate.evaluation_view import INTERPOLATION
 from milan_pipeline.models.vit import CANNOT_BUILD
 from milan_pipeline.storage.checksums import read_checked
 from milan_pipeline.weights.files import Arguments, Channels, put_weights, read_document

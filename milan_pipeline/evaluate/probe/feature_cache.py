@@ -24,6 +24,7 @@ from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.schema import parsed
 from milan_pipeline.encoders.frozen import FrozenEncoder
 from milan_pipeline.errors import ConfigError, MissingDataError
+from milan_pipeline.evaluate.evaluation_view import CROP_PCT
 from milan_pipeline.evaluate.probe.features import (
     Features,
     Labels,
@@ -31,10 +32,9 @@ from milan_pipeline.evaluate.probe.features import (
     evaluated,
     extract_features,
 )
-from milan_pipeline.evaluate.view import CROP_PCT
 from milan_pipeline.images.budget import LedgerRow
 from milan_pipeline.images.crops import view_pixels
-from milan_pipeline.images.sources import IMAGE_EXTENSIONS
+from milan_pipeline.images.formats import IMAGE_EXTENSIONS
 from milan_pipeline.images.views import random_resized_crop
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.shards.labels import Label, class_number, require_label

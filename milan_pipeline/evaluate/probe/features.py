@@ -14,7 +14,7 @@ from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.encoders.frozen import FrozenEncoder
 from milan_pipeline.errors import BadImageError, DataError
-from milan_pipeline.evaluate.view import default_crop_pct, evaluation_view
+from milan_pipeline.evaluate.evaluation_view import default_crop_pct, evaluation_view
 from milan_pipeline.images.decode import decode_rgb
 
 Features = NDArray[np.float32]
@@ -92,7 +92,7 @@ def extract_features(
 def _view(data: bytes, name: str, show: Show) -> torch.Tensor | str:
     """Return the view, or the reason why the image cannot be decoded."""
     try:
-        rgb_HWC = decode_rgb(data)
+        rgb_HWC = decode_rgb(data, name)
     except BadImageError as error:
         return str(error)
     return show(rgb_HWC, name)

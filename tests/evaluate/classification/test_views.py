@@ -18,7 +18,7 @@ from milan_pipeline.evaluate.classification.views import (
     ViewConfig,
     posterise,
 )
-from milan_pipeline.evaluate.view import default_crop_pct
+from milan_pipeline.evaluate.evaluation_view import default_crop_pct
 from tests.support.pictures import noise, write_photos
 
 CONFIG = ViewConfig(

@@ -113,7 +113,7 @@ def test_the_end_is_a_line_of_a_table(data, tmp_path, capsys):
     miou, macc, aacc = (
         record(tmp_path, "scores.json")["metrics"][n] for n in said[1].lower().split()[1:6:2]
     )
-    assert re.match(rf"tiny one +{miou:.2f} +{macc:.2f} +{aacc:.2f} +12 +5 +0$", said[2])
+    assert re.match(rf"tiny one +{miou:.2f} +{macc:.2f} +{aacc:.2f} +3 +12 +5 +0$", said[2])
 
 
 def test_a_frozen_encoder_stays_as_it_was(data, tmp_path):
@@ -141,8 +141,10 @@ def test_a_folder_is_mixed_to_learn_from_with_its_masks_and_not_to_score_on(data
 def test_masks_of_other_values_end_the_run_by_name(data, tmp_path, capsys):
     segment(*data, tmp_path / "run", "--no-reduce-zero-label", code=1)
     said = capsys.readouterr().err
+    assert "17 of 17 masks cannot be used: " in said
     assert "has the value 3, which is none of the 3 classes" in said
     assert "ADE_training_" in said
+    assert not (tmp_path / "run/log.jsonl").exists()
 
 
 def test_an_image_without_a_mask_is_refused(tmp_path, capsys):

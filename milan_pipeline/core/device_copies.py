@@ -1,0 +1,97 @@
+"""Copies between host and device that computing does not wait for.
+
+On a GPU two streams of their own copy, one in each direction. On the CPU nothing is copied.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+
+BatchT = TypeVar("BatchT")
+
+
+class HostCopies(NamedTuple):
+    """Tensors that are being copied to the host; call `wait` before reading them."""
+
+    tensors: list[torch.Tensor]
+    arrived: torch.cuda.Event | None
+
+    def wait(self) -> list[torch.Tensor]:
+        """Wait for the copies and return them; other threads run meanwhile."""
+        if self.arrived is not None:
+            # A thread begins on the first GPU; waiting for another one there makes a context.
+            with torch.cuda.device(self.arrived.device):
+                self.arrived.synchronize()
+        return self.tensors
+
+
+class DeviceCopies:
+    """Copies tensors to one device and back.
+
+    Attributes:
+        device: where to and from.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._streams: tuple[torch.cuda.Stream, torch.cuda.Stream] | None = None
+        if device.type == "cuda":
+            self._streams = _stream(device), _stream(device)
+
+    def to_device(self, host: torch.Tensor) -> torch.Tensor:
+        """Copy a tensor to the device; from page-locked memory, this does not wait.
+
+        The host's tensor must not change until a result that was computed from it is there.
+        """
+        if self._streams is None:
+            return host.to(self.device)
+        computing, copying = torch.cuda.current_stream(self.device), self._streams[0]
+        with torch.cuda.stream(copying):
+            there = host.to(self.device, non_blocking=True)
+        computing.wait_stream(copying)
+        there.record_stream(computing)  # its memory is not reused before computing is done
+        return there
+
+    def to_host(self, tensors: list[torch.Tensor]) -> HostCopies:
+        """Copy tensors to the host as soon as they are computed; does not wait."""
+        if self._streams is None:
+            return HostCopies([tensor.cpu() for tensor in tensors], None)
+        computing, copying = torch.cuda.current_stream(self.device), self._streams[1]
+        copying.wait_stream(computing)
+        arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(copying):
+            # With non_blocking, torch copies into page-locked memory of its own.
+            here = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
+            for tensor in tensors:
+                tensor.record_stream(copying)
+            arrived.record(copying)
+        return HostCopies(here, arrived)
+
+
+def on_device(batches: Iterable[BatchT], copies: DeviceCopies) -> Iterator[BatchT]:
+    """Yield batches whose tensors are on a device; to a GPU, each is copied one batch ahead.
+
+    Args:
+        batches: named tuples, some fields of which are tensors, in page-locked memory for a GPU.
+        copies: to the device.
+    """
+    if copies.device.type != "cuda":
+        yield from batches
+        return
+    waiting: BatchT | None = None
+    for batch in batches:
+        fields: Any = batch
+        following: BatchT = type(fields)._make(
+            copies.to_device(field) if isinstance(field, torch.Tensor) else field
+            for field in fields
+        )
+        if waiting is not None:
+            yield waiting
+        waiting = following
+    if waiting is not None:
+        yield waiting
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -1,0 +1,100 @@
+"""Signs that a folder is not the class tree that it was taken for, said before it is used."""
+
+import logging
+from collections.abc import Collection
+from pathlib import Path
+
+from milan_pipeline.images.folder_walk import shortened
+from milan_pipeline.images.sources import Source
+
+logger = logging.getLogger(__name__)
+
+NAMED = 5
+"""So many classes or files are named."""
+PARTS = frozenset(
+    ("train", "training", "trainval", "val", "valid", "validation", "dev", "eval", "test")
+) | frozenset(("testing", "images", "image", "img", "imgs", "jpegimages", "annotations", "masks"))
+"""Names of the parts of a data set, in small letters."""
+
+
+def some(names: list[str]) -> str:
+    """Name the first few."""
+    shown = ", ".join(shortened(name, 40) for name in names[:NAMED])
+    return f"{shown}, …" if len(names) > NAMED else shown
+
+
+def warn_of_source(source: Source, root: Path) -> None:
+    """Say what looks wrong with a dataset, each in one warning.
+
+    Args:
+        source: its files and classes.
+        root: where it lies.
+    """
+    if source.stray:
+        logger.warning(
+            "%d images beside the sub-folders (%s) make %s a flat folder without classes; move "
+            "them to have a class tree",
+            *(len(source.stray), some(source.stray), root),
+        )
+    unread = [file.name for file in source.files if not file.is_read]
+    if unread:
+        logger.warning(
+            "%d of %d pictures in %s are of formats that are not read (%s); convert them to JPEG, "
+            "PNG or WebP",
+            *(len(unread), len(source.files), root, some(unread)),
+        )
+    if source.others:
+        logger.warning(
+            "%d folders of %s hold files but no picture, and are no classes (%s)",
+            *(len(source.others), root, some(source.others)),
+        )
+    if root.is_dir() and source.classes:
+        _warn_of_classes(source, root)
+
+
+def warn_of_lost_classes(source: Source, skipped: Collection[str]) -> None:
+    """Name the classes of which no image is left.
+
+    Args:
+        source: files and classes.
+        skipped: keys of the images that cannot be read.
+    """
+    left = {file.label for file in source.files if file.key not in skipped}
+    lost = [name for number, name in enumerate(source.classes) if number not in left]
+    if lost:
+        logger.warning(
+            "%d of %d classes have no image that can be read (%s)",
+            *(len(lost), len(source.classes), some(lost)),
+        )
+
+
+def _warn_of_classes(source: Source, root: Path) -> None:
+    classes = source.classes
+    parts = [name for name in classes if name.lower() in PARTS]
+    if 2 * len(parts) >= len(classes):
+        logger.warning(
+            "the classes of %s are called %s, like parts of a data set; if the classes are the "
+            "folders below, give %s",
+            *(root, some(classes), _one_of(root, parts)),
+        )
+    elif len(classes) == 1:
+        logger.warning(
+            "%s has one class alone, %s; if the classes are the folders below, give %s",
+            *(root, some(classes), root / classes[0]),
+        )
+    elif _has_only_sub_folders(source):
+        logger.warning(
+            "each class of %s (%s) has nothing but sub-folders; if those are the classes, give %s",
+            *(root, some(classes), _one_of(root, classes)),
+        )
+
+
+def _one_of(root: Path, names: list[str]) -> str:
+    places = [str(root / name) for name in names[:NAMED]]
+    return places[0] if len(names) == 1 else f"one of {', '.join(places)}"
+
+
+def _has_only_sub_folders(source: Source) -> bool:
+    """Whether all files lie two levels deep or more, in sub-folders of different names."""
+    levels = [file.name.split("/") for file in source.files]
+    return all(len(level) > 2 for level in levels) and len({level[1] for level in levels}) > 1

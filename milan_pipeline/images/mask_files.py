@@ -1,0 +1,125 @@
+"""The masks of images: files in another folder, under the same paths but ending in `.png`."""
+
+import logging
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from milan_pipeline.errors import DataError, MissingDataError, StorageError
+from milan_pipeline.images.folder_walk import Found, fault_of, is_link, shortened, walk_folder
+from milan_pipeline.storage.retries import retried
+
+logger = logging.getLogger(__name__)
+
+ENDING = ".png"
+
+
+class MaskFolder:
+    """Finds the masks of images by the images' names below their own folder.
+
+    Raises:
+        MissingDataError: there is no such folder.
+    """
+
+    def __init__(self, folder: Path, images: Path) -> None:
+        if not os.path.isdir(folder):  # noqa: PTH112 - false also where the name is too long
+            raise MissingDataError(f"{folder} is no folder of masks; give one that has them")
+        self.folder = folder
+        self._is_beside = os.path.samefile(folder, images)  # noqa: PTH121
+        self._names: dict[Path, list[str]] = {}
+
+    def images_among(self, files: list[Found]) -> list[Found]:
+        """Return those pictures that are no masks of others, as masks may lie beside their images.
+
+        Raises:
+            DataError: a picture would be its own mask.
+        """
+        if not self._is_beside:
+            return files
+        images = [file for file in files if not _is_png(file.name)]
+        masked = {_stem(file.name) for file in images}
+        for file in files:
+            if _is_png(file.name) and _stem(file.name) not in masked:
+                raise DataError(
+                    f"{self.folder / file.name} would be its own mask; put the masks into a folder "
+                    "of their own, each under its image's name"
+                )
+        return images
+
+    def mask_of(self, name: str) -> tuple[Path, int]:
+        """Return the mask of an image and its bytes.
+
+        Args:
+            name: of the image, below its folder.
+
+        Raises:
+            MissingDataError: there is none.
+            StorageError: it cannot be reached.
+        """
+        path = self.folder / f"{_stem(name)}{ENDING}"
+        try:
+            status = _status(path)
+        except FileNotFoundError as error:
+            path, status = self._in_capitals(path, error)
+        except StorageError:
+            raise
+        except OSError as error:
+            raise self._unusable(path, error) from error
+        if not stat.S_ISREG(status.st_mode):
+            raise MissingDataError(f"{path} is no regular file, but should be a mask; replace it")
+        return path, status.st_size
+
+    def warn_of_others(self, used: Sequence[Path]) -> None:
+        """Name masks without an image: images may have been lost."""
+        if self._is_beside:
+            return
+        masks = {self.folder / file.name for file in walk_folder(self.folder).files}
+        surplus = sorted(path for path in masks.difference(used) if _is_png(path.name))
+        if surplus:
+            logger.warning(
+                "%d masks in %s have no image (%s); check that none of the images is lost",
+                *(len(surplus), self.folder, shortened(surplus[0].name)),
+            )
+
+    def _in_capitals(self, path: Path, error: OSError) -> tuple[Path, os.stat_result]:
+        """Return a mask that ends in `.PNG`; else say what lies in its place."""
+        if is_link(path):
+            raise MissingDataError(
+                f"{path} is {fault_of(str(path), error)}, but its image is there; restore the mask"
+            ) from error
+        near = [name for name in self._listed(path.parent) if name.startswith(path.stem)]
+        same = [name for name in near if _is_png(name) and name[: -len(ENDING)] == path.stem]
+        if same:
+            found = path.with_name(same[0])
+            return found, _status(found)
+        hint = f" (beside it is {shortened(near[0])})" if near else ""
+        raise MissingDataError(
+            f"{path} does not exist{hint}, but its image does; add the mask under that name"
+        ) from error
+
+    def _listed(self, folder: Path) -> list[str]:
+        if folder not in self._names:
+            self._names[folder] = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208
+        return self._names[folder]
+
+    def _unusable(self, path: Path, error: OSError) -> StorageError:
+        return StorageError(
+            f"the mask {path} cannot be reached ({error.strerror}); give yourself the right to "
+            "(chmod u+rx its folder), or repair it"
+        )
+
+
+def _status(path: Path) -> os.stat_result:
+    return retried(path.stat, url=str(path), local=True)
+
+
+def _is_png(name: str) -> bool:
+    return name.lower().endswith(ENDING)
+
+
+def _stem(name: str) -> str:
+    """Return a path without the ending of its name."""
+    folder, slash, last = name.rpartition("/")
+    stem = last.rpartition(".")[0] or last
+    return f"{folder}{slash}{stem}"

@@ -1,0 +1,66 @@
+"""Image files -> samples of an image shard, bytes unchanged."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from milan_pipeline.errors import BadImageError, DataError, StorageError
+from milan_pipeline.images.budget import Skipped
+from milan_pipeline.images.decode import probe_depth, probe_header
+from milan_pipeline.images.formats import IMAGE_EXTENSIONS
+from milan_pipeline.images.sources import SourceFile
+from milan_pipeline.shards.writer import Sample
+from milan_pipeline.storage.retries import retried
+
+
+def samples_of(files: list[SourceFile], skipped: list[Skipped]) -> Iterator[Sample]:
+    """Read images, their classes and masks.
+
+    Args:
+        files: to read.
+        skipped: here those are added that are no image by their first bytes.
+
+    Raises:
+        DataError: a mask does not fit its image.
+        StorageError: a file cannot be read.
+    """
+    for file in files:
+        try:
+            if file.fault is not None:
+                raise BadImageError(f"it is {file.fault}")
+            data = _read(file.path)
+            image_format, *size = probe_header(data)
+        except BadImageError as error:
+            skipped.append({"key": file.key, "file": file.path.name, "reason": str(error)})
+            continue
+        probe_depth(data, file.key)
+        suffix = file.path.suffix.lower().lstrip(".")
+        # A file may have any name; readers recognise an image by its extension.
+        extension = suffix if suffix in IMAGE_EXTENSIONS else image_format.lower()
+        members = {extension: data}
+        if file.label is not None:
+            members["cls"] = str(file.label).encode()
+        if file.mask is not None:
+            members["mask.png"] = _mask(file.mask, size)
+        yield Sample(file.key, members)
+
+
+def _mask(path: Path, size: list[int]) -> bytes:
+    """Read a mask, which must be a PNG as large as its image."""
+    data = _read(path)
+    try:
+        if probe_header(data) != ("PNG", *size):
+            raise BadImageError(f"it is no PNG of {size[0]} x {size[1]} pixels, as its image is")
+    except BadImageError as error:
+        raise DataError(f"{path} cannot be a mask ({error}); replace it") from error
+    return data
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return retried(path.read_bytes, url=str(path), local=True)
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be read ({error.strerror}); repair or remove it"
+        ) from error

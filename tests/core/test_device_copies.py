@@ -1,0 +1,73 @@
+"""Copies to a device and back: what arrives is what was sent, whoever waits for it."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from milan_pipeline.core.device_copies import DeviceCopies, on_device
+
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def test_on_the_cpu_nothing_is_copied() -> None:
+    copies = DeviceCopies(torch.device("cpu"))
+    host = torch.arange(6)
+    there = copies.to_device(host)
+    assert there.data_ptr() == host.data_ptr()
+    fetched = copies.to_host([there])
+    assert [tensor.data_ptr() for tensor in fetched.wait()] == [host.data_ptr()]
+
+
+@NEEDS_GPU
+def test_many_batches_cross_unharmed() -> None:
+    copies = DeviceCopies(torch.device("cuda"))
+    sent = [torch.full((64, 3, 64, 64), number, dtype=torch.uint8) for number in range(20)]
+    fetched = []
+    for host in sent:
+        there = copies.to_device(host.pin_memory())
+        assert there.is_cuda
+        fetched.append(copies.to_host([there + 1, there.float().mean()]))
+    with ThreadPoolExecutor(1) as thread:
+        for number, (tensor, mean) in enumerate(thread.map(lambda batch: batch.wait(), fetched)):
+            assert tensor.is_pinned()
+            assert bool((tensor == number + 1).all())
+            assert mean.item() == number
+
+
+class Pair(NamedTuple):
+    """A batch of one tensor."""
+
+    numbers: torch.Tensor
+    keys: list[str]
+
+
+class Recorded(DeviceCopies):
+    """Copies to a GPU, as far as the caller can tell; keeps the order of events."""
+
+    def __init__(self, events: list[str]) -> None:
+        self.device = torch.device("cuda")
+        self.events = events
+
+    def to_device(self, host: torch.Tensor) -> torch.Tensor:
+        self.events.append(f"copy {host.item()}")
+        return host + 10
+
+
+def test_each_batch_is_copied_while_the_one_before_it_is_computed() -> None:
+    events: list[str] = []
+    batches = [Pair(torch.tensor(number), [str(number)]) for number in range(3)]
+    for batch in on_device(iter(batches), Recorded(events)):
+        events += [f"compute {batch.numbers.item()} of {batch.keys[0]}"]
+    assert events == [
+        "copy 0", "copy 1", "compute 10 of 0", "copy 2", "compute 11 of 1", "compute 12 of 2"
+    ]  # fmt: skip
+
+
+def test_for_the_cpu_batches_come_as_they_are_and_none_ahead() -> None:
+    batches = iter([Pair(torch.tensor(number), []) for number in range(3)])
+    there = on_device(batches, DeviceCopies(torch.device("cpu")))
+    first = next(there)
+    assert first.numbers.item() == 0
+    assert next(batches).numbers.item() == 1

@@ -1,0 +1,1 @@
+"""Device paths without a device: what is copied, and that nothing waits."""

@@ -1,0 +1,52 @@
+"""A pretraining step: with a batch that is on the GPU, nothing is copied and nothing is read."""
+
+import pytest
+import torch
+
+from milan_pipeline.models.baseline_decoders import DECODERS
+from milan_pipeline.pretrain.examples import Batch
+from milan_pipeline.pretrain.pixel_data import PixelTargets
+from milan_pipeline.pretrain.task import Pretraining, PretrainingConfig
+from tests.support.fake_gpu import GPU, fake_gpu
+from tests.support.fitted import FITTED, fitted
+from tests.support.students import GRID, tiny_student
+
+CONFIG = PretrainingConfig(
+    batch=2, epochs=1, warmup_epochs=0, base_lr=1e-4, weight_decay=0.05, bf16=True
+)
+KEPT, MASKED = 6, GRID[0] * GRID[1] - 6
+
+
+def batch_on_gpu(codes: torch.Tensor) -> Batch:
+    return Batch(
+        patches_BKP=torch.zeros(2, KEPT, 48, dtype=torch.uint8, device=GPU),
+        kept_BK=torch.zeros(2, KEPT, dtype=torch.int64, device=GPU),
+        masked_BM=torch.zeros(2, MASKED, dtype=torch.int64, device=GPU),
+        codes_BTC=codes.to(GPU),
+        scale_BT=torch.zeros(2, 0, dtype=torch.float16, device=GPU),
+        keys=["a", "b"],
+    )
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_loss_copies_nothing(decoder: str) -> None:
+    student, codec = tiny_student(decoder), fitted(FITTED[0])
+    with fake_gpu() as copies:
+        task = Pretraining(student.to(GPU), codec, CONFIG)
+        data = batch_on_gpu(torch.zeros(2, 1 + KEPT + MASKED, 4, dtype=torch.uint8))
+        task.loss(student, data, slice(0, 2), 1)  # the codec's tables go to the GPU
+        copies.made.clear()
+        loss = task.loss(student, data, slice(0, 1), 2)
+        assert (loss.device, copies.made) == (GPU, [])
+
+
+def test_the_loss_of_pixels_copies_nothing() -> None:
+    student = tiny_student(name="vit_tiny_patch16_224", supervise="masked")
+    with fake_gpu() as copies:
+        targets = PixelTargets((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+        codes = torch.zeros(2, MASKED, 48, dtype=torch.uint8, device=GPU)
+        targets.decode(codes, None)  # mean and std go to the GPU
+        copies.made.clear()
+        decoded = targets.decode(codes, None)
+        assert (decoded.device, copies.made) == (GPU, [])
+        del student

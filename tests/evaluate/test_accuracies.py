@@ -1,0 +1,18 @@
+"""Accuracies are per cent of all images, and their table has two digits."""
+
+import numpy as np
+
+from milan_pipeline.evaluate.accuracies import accuracy, accuracy_table, per_cent
+
+
+def test_an_accuracy_is_the_share_of_right_answers():
+    assert accuracy(np.array([1, 2, 3, 3]), np.array([1, 2, 3, 0])) == 75.0
+    assert per_cent(1, 8) == 12.5
+
+
+def test_a_table_has_a_column_for_each_accuracy_and_for_each_count():
+    table = accuracy_table("MILAN", {"top-1 %": 81.238, "top-5 %": 95.0}, {"val": 12345, "bad": 0})
+    assert table.splitlines() == [
+        "encoder   top-1 %   top-5 %     val   bad",
+        "MILAN       81.24     95.00   12345     0",
+    ]

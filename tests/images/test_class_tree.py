@@ -1,0 +1,80 @@
+"""What is said of folders that are probably not the class tree that is meant."""
+
+import pytest
+
+from milan_pipeline.images.class_tree import some, warn_of_lost_classes, warn_of_source
+from milan_pipeline.images.sources import find_source
+
+JPEG = b"\xff\xd8\xff\xe0"
+
+
+@pytest.fixture
+def said(tmp_path, caplog):
+    """Return what is said of a folder with these files."""
+
+    def of(*names):
+        for name in names:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(b"text" if name.endswith(("txt", "tif")) else JPEG)
+        source = find_source(tmp_path)
+        caplog.clear()
+        warn_of_source(source, tmp_path)
+        return [record.getMessage() for record in caplog.records]
+
+    return of
+
+
+def test_nothing_is_said_of_a_class_tree(said):
+    assert said("cat/a.jpg", "dog/b.jpg", "dog/deep/c.jpg", "readme.txt") == []
+
+
+def test_nothing_is_said_where_each_class_has_its_images_in_a_folder_of_one_name(said):
+    assert said("n01/images/a.jpg", "n02/images/b.jpg") == []
+
+
+def test_one_class_among_many_may_be_called_train(said):
+    assert said("boat/a.jpg", "car/b.jpg", "train/c.jpg") == []
+
+
+def test_a_wrapper_folder_is_pointed_out(said, tmp_path):
+    (text,) = said("photos/cat/a.jpg", "photos/dog/b.jpg")
+    assert (
+        f"has one class alone, photos; if the classes are the folders below, give {tmp_path}"
+        in text
+    )
+
+
+@pytest.mark.parametrize("parts", [("train", "val"), ("Training", "TEST"), ("images", "masks")])
+def test_parts_of_a_data_set_are_pointed_out(said, tmp_path, parts):
+    (text,) = said(*(f"{part}/cat/a.jpg" for part in parts))
+    assert "like parts of a data set" in text
+    assert all(f"{tmp_path}/{part}" in text for part in parts)
+
+
+def test_classes_of_nothing_but_sub_folders_are_pointed_out(said):
+    (text,) = said("animals/cat/a.jpg", "animals/dog/b.jpg", "plants/fir/c.jpg")
+    assert "each class of" in text
+    assert "has nothing but sub-folders; if those are the classes, give one of" in text
+
+
+def test_other_formats_and_folders_without_pictures_are_counted(said):
+    first, second = said("cat/a.jpg", "dog/b.tif", "dog/c.tif", "labels/a.txt")
+    assert "2 of 3 pictures in" in first
+    assert "(dog/b.tif, dog/c.tif); convert them" in first
+    assert "1 folders of" in second
+    assert "(labels)" in second
+
+
+def test_classes_without_a_readable_image_are_named(tmp_path, caplog):
+    for name in ("cat/a.jpg", "dog/b.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(JPEG)
+    (tmp_path / "emu").mkdir()
+    source = find_source(tmp_path)
+    warn_of_lost_classes(source, {"dog/b"})
+    assert "2 of 3 classes have no image that can be read (dog, emu)" in caplog.text
+
+
+def test_many_names_are_cut_short():
+    assert some(list("abcdefg")) == "a, b, c, d, e, …"
+    assert some(["a"]) == "a"
