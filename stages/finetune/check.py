@@ -1,7 +1,6 @@
 """What `finetune` looks at before its first step: the classes, and the images to score on."""
 
 import functools
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,15 +10,13 @@ from milan_pipeline.data.labelled import LabelledTable, decoded_image
 from milan_pipeline.errors import DataError
 from milan_pipeline.evaluate.coverage import named, warnings_of_classes
 from milan_pipeline.evaluate.survey import looked_at
+from stages.finetune.command import Finetune
 from stages.shared.checking import unwritten_ledger
-
-if TYPE_CHECKING:
-    from stages.finetune.command import Finetune
 
 MAX_CLASSES = 1_000_000
 
 
-def require_images(config: "Finetune", val: LabelledTable, world: World) -> None:
+def require_images(config: Finetune, val: LabelledTable, world: World) -> None:
     """Decode the images to score on; every process must call this.
 
     Raises:
