@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from milan_pipeline.cluster.world import World
 from milan_pipeline.data.labelled import LabelledTable, decoded_image
 from milan_pipeline.errors import DataError
-from milan_pipeline.evaluate.coverage import named, warnings_of_classes
-from milan_pipeline.evaluate.survey import looked_at
+from milan_pipeline.evaluate.class_coverage import named, warnings_of_classes
+from milan_pipeline.evaluate.sample_checks import looked_at
 from stages.finetune.command import Finetune
 from stages.shared.checking import unwritten_ledger
 

@@ -13,12 +13,12 @@ from milan_pipeline.core.console import warn
 from milan_pipeline.data.class_names import require_same_names
 from milan_pipeline.data.labelled import LabelledTable, open_labelled
 from milan_pipeline.encoders.load import fingerprint
+from milan_pipeline.evaluate.class_coverage import warnings_of_classes
 from milan_pipeline.evaluate.classification.model import ClassifierDescription, read_classifier
 from milan_pipeline.evaluate.classification.scoring import (
     ClassificationEvaluator,
     EvaluationConfig,
 )
-from milan_pipeline.evaluate.coverage import warnings_of_classes
 from stages.finetune.check import classes_of
 from stages.finetune.command import Finetune
 from stages.finetune.plan import require_known_classes

@@ -6,7 +6,7 @@ from milan_pipeline.cluster.world import World
 from milan_pipeline.core.console import warn
 from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.errors import DataError
-from milan_pipeline.evaluate.coverage import warnings_of_classes
+from milan_pipeline.evaluate.class_coverage import warnings_of_classes
 from milan_pipeline.evaluate.segmentation.census import (
     MaskCensus,
     require_classes,

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.teacher import quick_gelu, registry
+from milan_pipeline.teacher import published_weights as registry
+from milan_pipeline.teacher import quick_gelu
 from milan_pipeline.teacher.configuration import model_config
 from milan_pipeline.teacher.quick_gelu import settle_quick_gelu, trained_with_quick_gelu
 from milan_pipeline.teacher.spec import TeacherSpec
