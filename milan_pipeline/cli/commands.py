@@ -163,6 +163,13 @@ def stage_command(
     )
 
 
+def imported(target: str) -> Callable[..., None]:
+    """Import and return a function, MODULE:FUNCTION."""
+    module, _, name = target.partition(":")
+    function: Callable[..., None] = getattr(importlib.import_module(module), name)
+    return function
+
+
 def lazily(target: str, *, stoppable: bool = False) -> Callable[[Any], None]:
     """Return a function that imports another one when it is called, and calls that.
 
@@ -174,8 +181,7 @@ def lazily(target: str, *, stoppable: bool = False) -> Callable[[Any], None]:
     """
 
     def call(config: Any) -> None:
-        module, _, name = target.partition(":")
-        function = getattr(importlib.import_module(module), name)
+        function = imported(target)
         if stoppable:
             with stop_request() as stop:
                 function(config, stop)
