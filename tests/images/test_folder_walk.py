@@ -187,7 +187,7 @@ def test_a_folder_that_is_to_be_left_out_is_not_there(tmp_path):
     (tmp_path / "cat" / "link").symlink_to(tmp_path / "out")
     walk = walk_folder(tmp_path, leave_out=(tmp_path / "out", tmp_path / "nowhere"))
     assert names(walk) == ["cat/a.jpg"]
-    assert walk.empty == walk.ignored == []
+    assert (walk.empty, walk.ignored) == ([], [])
 
 
 def test_text_that_is_shown_fits_a_line():
