@@ -112,8 +112,9 @@ class Follower(World):
     config: Finetune | None = None
 
     def wait_for_all(self):
+        assert self.config is not None
         open_class_tables(self.config, World())
-        for tar in Path(self.config.train).glob("*.tar"):
+        for tar in Path(str(self.config.train)).glob("*.tar"):
             tar.unlink()
 
 
