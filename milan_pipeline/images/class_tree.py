@@ -80,7 +80,7 @@ def _warn_of_list(source: Source, root: Path) -> None:
     labelled = sum(file.label is not None for file in source.files)
     if 0 < labelled < len(source.files):
         logger.warning(
-            "%d of %d lines of %s have no class; give all of them one, to train or score by classes",
+            "%d of %d lines of %s have no class; to train or score by classes, give each line one",
             *(len(source.files) - labelled, len(source.files), root),
         )
     if 1 < len(source.classes) == labelled:
