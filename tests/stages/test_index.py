@@ -185,3 +185,15 @@ def test_tars_that_are_sorted_by_class_are_told_of(
     said = capsys.readouterr().err
     assert (f"the tars of {tmp_path} are sorted by class" in said) == is_sorted
     assert ("pack-images" in said) == is_sorted
+
+
+def test_tars_whose_names_differ_by_capitals_are_refused(
+    foreign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Many disks would keep one index for both."""
+    other = tmp_path / "other" / "Web-000.tar"
+    other.parent.mkdir()
+    shutil.copy(foreign / "web-000.tar", other)
+    run_cli("index", foreign / "web-000.tar", other, "--out", tmp_path / "out", code=1)
+    error = capsys.readouterr().err
+    assert "two shards are called web-000.tar and Web-000.tar; rename one of them" in error

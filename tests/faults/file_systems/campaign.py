@@ -61,13 +61,14 @@ def kind_of(fault: Fault, stage: Stage) -> str:
     return f"{fault.name}, {stage.name}"
 
 
-def reached(fault: Fault, stage: Stage, small: Small) -> int:
-    """Count the calls of an undisturbed stage that a fault is of; it must end as it always does."""
+def reached(stage: Stage, small: Small) -> dict[Fault, int]:
+    """Count the calls of an undisturbed stage that each fault is of."""
     out = small.root / "counted"
-    outcome = small.disk.run(stage.words(small, out), fault.rule(small.root, 0))
+    rules = [fault.rule(small.root, 0) for fault in FAULTS]
+    outcome = small.disk.run(stage.words(small, out), *rules)
     assert outcome.code == 0, outcome.said
-    _clear(out)
-    return outcome.counts[0]
+    clear(out)
+    return dict(zip(FAULTS, outcome.counts, strict=True))
 
 
 def disturb(fault: Fault, stage: Stage, small: Small, first: int) -> None:
@@ -95,7 +96,7 @@ def disturb(fault: Fault, stage: Stage, small: Small, first: int) -> None:
     elif outcome.code == 0 and (found := difference(stage.outcome(out, outcome.said), right)):
         problems.append(f"no error, and another result: {found}; {outcome.said}")
         silent = True
-    _clear(out)
+    clear(out)
     if problems:
         count.fail(case, "; ".join(problems), silent=silent)
     elif outcome.code:
@@ -118,7 +119,24 @@ def _problems(outcome: Outcome, names: tuple[str, ...]) -> Iterator[str]:
             yield f"the sentence names none of {names}: {error}"
 
 
-def _clear(out: Path) -> None:
+def disturb_by(kind: str, rule: str, stage: Stage, small: Small) -> None:
+    """Run a stage under a rule that must make no difference; count what comes of it."""
+    out = small.root / "out"
+    count = COUNTS[f"{kind}, {stage.name}"]
+    count.tried += 1
+    outcome = small.disk.run(stage.words(small, out), rule)
+    found = outcome.said if outcome.code != 0 else ""
+    found = found or difference(stage.outcome(out, outcome.said), small.outcome(stage))
+    clear(out)
+    if found:
+        count.fail(stage.name, found, silent=outcome.code == 0)
+    else:
+        count.harmless += 1
+    count.require_none_failed()
+
+
+def clear(out: Path) -> None:
+    """Delete what a stage wrote, also beside its output."""
     for path in out.parent.glob(f"{out.name}*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
