@@ -1,6 +1,7 @@
 """A stage's configuration dataclass declares its command line: a field, an option, a YAML key."""
 
 import dataclasses
+import math
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
@@ -64,18 +65,22 @@ def arguments(*, role: Role = "execution") -> Any:
 
 
 def require_least(config: Any) -> None:
-    """Refuse values below `least` or above `most` of their options; None is always allowed.
+    """Refuse values below `least` or above `most` of their options, and infinite numbers.
+
+    None is always allowed.
 
     Every value of a repeated option is checked.
 
     Raises:
-        ConfigError: a value is not within them, or is NaN.
+        ConfigError: a value is not within them, or is infinite or NaN.
     """
     for field in dataclasses.fields(config):
         least, most = field.metadata.get("least"), field.metadata.get("most")
         given = getattr(config, field.name)
         flag = f"--{field.name.replace('_', '-')}"
         for value in given if isinstance(given, tuple) else (given,):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"{flag} {value} is no finite number; give one")
             if least is not None and value is not None and not value >= least:
                 raise ConfigError(f"{flag} {value} is below {least:g}; give {least:g} or more")
             if most is not None and value is not None and not value <= most:

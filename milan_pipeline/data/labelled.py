@@ -44,6 +44,14 @@ class LabelledPart(Protocol):
     def key(self, row: int) -> str:
         """Return a sample's key."""
 
+    def lengths(self) -> NDArray[np.int64]:
+        """Return the bytes of each image, (n,)."""
+        ...
+
+    def digest(self, row: int) -> int:
+        """Return the xxh3-64 of an image's bytes."""
+        ...
+
     def image(self, row: int, read: Read) -> bytes:
         """Read a sample's image."""
 
@@ -146,10 +154,12 @@ class LabelledTable:
         for members in by_class.values():
             members.sort(key=draws.__getitem__)
             kept += [rows[at] for at in members[: max(1, round(fraction * len(members)))]]
-        kept.sort()
+        rows_of: list[list[int]] = [[] for _ in self.parts]
+        for number, row in sorted(kept):
+            rows_of[number].append(row)
         parts = [
-            part.take(np.array([row for at, row in kept if at == number], dtype=np.int64))
-            for number, part in enumerate(self.parts)
+            part.take(np.array(rows, dtype=np.int64))
+            for part, rows in zip(self.parts, rows_of, strict=True)
         ]
         return dataclasses.replace(self, parts=parts)
 

@@ -62,6 +62,15 @@ class ShardPart:
         key: bytes = self.rows["key"][row]
         return key.decode()
 
+    def lengths(self) -> NDArray[np.int64]:
+        """Return the bytes of each image, (n,)."""
+        lengths: NDArray[np.int64] = self.rows["length"].astype(np.int64)
+        return lengths
+
+    def digest(self, row: int) -> int:
+        """Return the xxh3-64 of an image's bytes."""
+        return int(self.rows["xxh3"][row])
+
     def image(self, row: int, read: Read) -> bytes:
         """Read a sample's image, checked by its hash."""
         return read(self.file, *(int(self.rows[name][row]) for name in MemberPlace._fields))

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from milan_pipeline import storage
@@ -34,6 +35,14 @@ class FolderPart:
     def key(self, row: int) -> str:
         """Return an image's path in the folder."""
         return self.images[row].relative_to(self.root).as_posix()
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Return the bytes of each image file, (n,)."""
+        return np.array([path.stat().st_size for path in self.images], dtype=np.int64)
+
+    def digest(self, row: int) -> int:
+        """Return the xxh3-64 of an image file."""
+        return xxhash.xxh3_64_intdigest(storage.read_bytes(str(self.images[row])))
 
     def image(self, row: int, read: Read) -> bytes:
         """Read an image file."""

@@ -173,13 +173,27 @@ class RunLedger:
 
         return decoded
 
+    def begin_anew(self) -> None:
+        """Forget all rows, before all images are looked at again: some may have been mended."""
+        with self._lock:
+            self._reasons.clear()
+            self._budget = self.budget()
+
+    def share(self, world: World) -> None:
+        """Share the rows among all processes, which must all call this.
+
+        Raises:
+            DataError: there are too many, named.
+        """
+        self.add(row for part in world.gather(self._rows()) for row in part)
+
     def settle(self, world: World) -> None:
         """Share the rows among all processes, which must all call this; the first one writes them.
 
         Raises:
             DataError: there are too many, named.
         """
-        self.add(row for part in world.gather(self._rows()) for row in part)
+        self.share(world)
         if world.leads and (rows := self._rows()) != self._written:
             storage.put_bytes(str(self._path), (json.dumps(rows, indent=1) + "\n").encode())
             self._written = rows

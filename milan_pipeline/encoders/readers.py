@@ -68,7 +68,16 @@ def read_architecture(url: str) -> tuple[dict[str, Any], list[float], list[float
         DataError: it is damaged.
         ConfigError: this timm does not have the model, or it is no transformer.
     """
-    description = read_encoder_description(url)
+    try:
+        description = read_encoder_description(url)
+    except MissingDataError as error:
+        folder = storage.folder_of(url)
+        if not storage.exists(storage.join(folder, "best.safetensors")):
+            raise
+        raise MissingDataError(
+            f"{folder} is no run of pretrain; give the classifier that finetune wrote there, "
+            f"--encoder {storage.join(folder, 'best.safetensors')}"
+        ) from error
     described = description["timm"]
     mean, std = ([float(value) for value in description[name]] for name in ("mean", "std"))
     if not timm.is_model(described["model_name"]):

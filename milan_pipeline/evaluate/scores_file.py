@@ -6,6 +6,7 @@ fingerprints of the inputs. Execution options and paths are in the stage's recor
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -91,10 +92,12 @@ def write_scores(result: Result) -> None:
     `extras` stand beside the attributes, under other names.
 
     Raises:
+        DataError: a score is no number.
         StorageError: the folder cannot be written.
     """
+    _require_finite(result)
     document = {name: getattr(result, name) for name in STORED} | result.extras
-    text = json.dumps(document, indent=1) + "\n"
+    text = json.dumps(document, indent=1, allow_nan=False) + "\n"
     storage.put_bytes(storage.join(result.folder, SCORES), text.encode())
 
 
@@ -120,7 +123,7 @@ def write_stage_scores(
         seed=config.seed,
         metrics=dict(metrics),
         content=config_by_role(config)["content"],
-        inputs=dict(record.inputs),
+        inputs={**record.inputs, **(record.extent or {})},
         label=config.label,
         extras=dict(extras),
     )
@@ -141,12 +144,21 @@ def read_scores(folder: str) -> Result:
         document = parsed(data, dict[str, Any])
         values = {name: document.pop(name) for name in STORED if name in document}
         values.pop("config_hash", None)
-        return conforming({"folder": folder, "extras": document, **values}, Result)
-    except DocumentError as error:
+        result = conforming({"folder": folder, "extras": document, **values}, Result)
+        _require_finite(result)
+    except (DocumentError, DataError) as error:
         raise DataError(
-            f"{url} holds no scores of this version ({error}); run its stage again with "
-            "--overwrite, or move it away"
+            f"{url} holds no scores of this version ({error}); move it away, and run "
+            "its stage again: probe with --overwrite, others into another --out"
         ) from error
+    return result
+
+
+def _require_finite(result: Result) -> None:
+    """Refuse scores that are no numbers, which JSON has not and no table can compare."""
+    for name, value in result.metrics.items():
+        if not math.isfinite(value):
+            raise DataError(f"the score {name} is {value}; score on images that have labels")
 
 
 def find_results(folders: Iterable[str]) -> list[Result]:

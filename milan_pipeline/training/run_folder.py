@@ -10,7 +10,7 @@ import functools
 import json
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -109,6 +109,16 @@ class RunLog:
         with _on_disk(self._path):
             self._stream.flush()
 
+    def write_scores(self, step: int, scores: Mapping[str, float]) -> None:
+        """Add a step's scores to TensorBoard, as `val/NAME`; `evaluations.jsonl` has them already.
+
+        Raises:
+            StorageError: the disk is full, or fails.
+        """
+        with _on_disk(self._path):
+            for name, value in scores.items():
+                self._events.add_scalar(f"val/{name}", value, step)
+
     def close(self) -> None:
         """Flush and close both logs.
 
@@ -128,6 +138,9 @@ class NoLog:
     def write(self, rows: Iterable[dict[str, Any]]) -> None:
         """Drop the rows."""
         deque(rows, maxlen=0)
+
+    def write_scores(self, step: int, scores: Mapping[str, float]) -> None:
+        """Drop the scores."""
 
     def close(self) -> None:
         """Do nothing."""

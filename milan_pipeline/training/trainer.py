@@ -6,7 +6,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, Generic, Protocol
 
@@ -21,6 +21,7 @@ from milan_pipeline.data.batching import BatchT, BatchT_contra
 from milan_pipeline.data.loader_processes import explained_worker_deaths
 from milan_pipeline.data.order import StepClock
 from milan_pipeline.data.unreadable import RunLedger
+from milan_pipeline.errors import InterruptedRunError
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.training.meter import Meter
 from milan_pipeline.training.optim import MovingAverage, clip_gradients, set_learning_rate
@@ -51,6 +52,20 @@ class Task(Protocol[BatchT_contra]):
             data: this process's part of a global batch.
             part: the samples of it to use.
             step: from 1; all random draws are a function of it.
+        """
+
+
+class Validator(Protocol):
+    """What scores the model on the way; every process makes the same calls."""
+
+    def is_due(self, step: int) -> bool:
+        """Tell whether the model is to be scored after a step; it may have been already."""
+
+    def validate(self, step: int, stop: StopRequest) -> Mapping[str, float]:
+        """Score the model, and return the scores by name.
+
+        Raises:
+            InterruptedRunError: a stop signal came to any process.
         """
 
 
@@ -130,15 +145,15 @@ class Trainer(Generic[BatchT]):
         batches_from: Callable[[range], Generator[BatchT, None, None]],
         stop: StopRequest,
         *,
-        after_step: Callable[[int], None] | None = None,
+        validator: Validator | None = None,
     ) -> dict[str, Any]:
         """Train to the last step; a run that is past it stays as it is.
 
         Args:
             batches_from: opens the stream of this process's parts of a range of steps.
             stop: asked after each step.
-            after_step: called in every process after each step, before the step's checkpoint is
-                written: a run that is resumed from that checkpoint does not call it again.
+            validator: scores the model after steps where that is due. The step's checkpoint is
+                written first: a run that ends meanwhile begins with the scoring when it goes on.
 
         Returns:
             Counts for the record: steps, images, images a second, share of waiting.
@@ -160,22 +175,36 @@ class Trainer(Generic[BatchT]):
             contextlib.closing(batches_from(range(first, total))) as host_batches,
             bar,
         ):
+            if validator is not None and validator.is_due(first):
+                self._validate(first, folder, validator, stop)
             batches = on_device(host_batches, DeviceCopies(self._device))
             for step, data in enumerate(meter.waiting(batches), start=first + 1):
                 if step == first + 1:
                     loss = functools.partial(self._task.loss, self._replica, data, first_part, step)
                     settle(self._replica, loss)
-                meter.add(step, *self._step(step, data), self._rate(step), data.keys)
+                meter.add(step, *self._step(step, data), self.rate(step), data.keys)
                 bar.update(batch)
-                if after_step is not None:
-                    after_step(step)
                 asked = stop.agreed(self.world.most)
                 stopping = asked.signal_name is not None and step < total
-                self._keep(step, folder, meter, now=stopping or step == total)
+                scoring = validator is not None and validator.is_due(step)
+                self._keep(step, folder, meter, now=stopping or scoring or step == total)
                 if stopping:
                     folder.interrupt(step)
                     asked.raise_if_asked(f"{self.run} has a checkpoint of step {step}")
+                if validator is not None and scoring:
+                    self._validate(step, folder, validator, stop)
         return {"steps": total, "steps_done_now": total - first} | meter.summary()
+
+    def _validate(
+        self, step: int, folder: OpenRun, validator: Validator, stop: StopRequest
+    ) -> None:
+        """Score the model, whose checkpoint is written; note where that was interrupted."""
+        try:
+            scores = validator.validate(step, stop)
+        except InterruptedRunError:
+            folder.interrupt(step)
+            raise
+        folder.log.write_scores(step, scores)
 
     def _keep(self, step: int, folder: OpenRun, meter: Meter, *, now: bool) -> None:
         """Write the log and then a checkpoint, where they are due or where `now` is set."""
@@ -187,7 +216,7 @@ class Trainer(Generic[BatchT]):
         if checkpoint:
             folder.checkpoint(step, self._task.model, self._optimiser, self.average)
 
-    def _rate(self, step: int) -> float:
+    def rate(self, step: int) -> float:
         """Return the learning rate at the beginning of a step, counted from 1."""
         return self._task.rate(self._clock.fractional_epoch(step - 1))
 
@@ -198,7 +227,7 @@ class Trainer(Generic[BatchT]):
             The mean loss of this process's part and, where they are clipped, the norm of the
             gradients; both still on the device.
         """
-        set_learning_rate(self._optimiser, self._rate(step))
+        set_learning_rate(self._optimiser, self.rate(step))
         self._optimiser.zero_grad(set_to_none=True)
         loss_sum = torch.zeros((), device=self._device)
         pairs = len(data.keys)
@@ -234,7 +263,7 @@ def train_into(
     record: StageRecord,
     prepared: Callable[[], None],
     finish: Callable[[dict[str, Any]], dict[str, Any]],
-    after_step: Callable[[int], None] | None = None,
+    validator: Validator | None = None,
 ) -> dict[str, Any]:
     """Train to the last step together with the other processes, and mark the run as done.
 
@@ -246,7 +275,7 @@ def train_into(
         prepared: called when all are ready, before the first of them writes anything.
         finish: given the trainer's counts, writes the results; returns the counts for the
             record. Called in the first process alone.
-        after_step: see `Trainer.train`.
+        validator: see `Trainer.train`.
 
     Returns:
         The counts of the record; in processes other than the first, the trainer's own.
@@ -254,11 +283,11 @@ def train_into(
     trainer.world.wait_for_all()  # until all have read what an earlier run left
     prepared()
     if not trainer.world.leads:
-        return trainer.train(batches_from, stop, after_step=after_step)
+        return trainer.train(batches_from, stop, validator=validator)
     with run_lock(trainer.run):
         # The options become the run's own only now, when all of them are known to be right.
         record.begin()
-        counts = trainer.train(batches_from, stop, after_step=after_step)
+        counts = trainer.train(batches_from, stop, validator=validator)
         recorded = finish(counts)
         write_state(trainer.run, "done", step=counts["steps"], total_steps=counts["steps"])
         record.finish(recorded)

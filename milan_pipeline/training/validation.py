@@ -1,77 +1,27 @@
-"""Score a model while it is trained, whatever the task, and keep its best weights.
-
-The scores are kept in `evaluations.jsonl`, one row a step, also where a run was resumed.
-"""
+"""Score a model while it is trained, whatever the task, and keep its best weights."""
 
 import contextlib
 import dataclasses
-import json
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from milan_pipeline import storage
 from milan_pipeline.cluster.world import World, share_buffers
-from milan_pipeline.core.schema import Count, DocumentError, conforming, parsed
+from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.data.order import StepClock
 from milan_pipeline.data.unreadable import RunLedger
-from milan_pipeline.errors import DataError
+from milan_pipeline.training.evaluations import Evaluations
 from milan_pipeline.training.optim import MovingAverage
 
-BEST = "best"
+BEST, UNAVERAGED = "best", "unaveraged"
+ASK_EVERY = 16
+"""Images of a process between two questions whether any process was asked to stop."""
 
-
-class Evaluations:
-    """Keep a row of scores for each evaluated step, and find the best one.
-
-    A run that is resumed scores the steps after its checkpoint again, with the same result. Their
-    earlier rows are dropped, so that it does not matter when the run was killed.
-
-    Args:
-        folder: the run folder.
-        key: the score that chooses the best row; higher is better.
-    """
-
-    def __init__(self, folder: Path, *, key: str) -> None:
-        self._path = folder / "evaluations.jsonl"
-        self._key = key
-
-    def rows(self, *, before: float = float("inf")) -> list[dict[str, Any]]:
-        """Return the rows of all steps before one.
-
-        Raises:
-            DataError: the file is damaged.
-        """
-        try:
-            lines = self._path.read_bytes().splitlines() if self._path.exists() else []
-            rows = [parsed(line, dict[str, Any]) for line in lines]
-            for row in rows:
-                conforming([row.get("step"), row.get(self._key)], tuple[Count, float])
-        except DocumentError as error:
-            raise DataError(
-                f"{self._path} is damaged ({error}); restore it, or give another output folder"
-            ) from error
-        return [row for row in rows if row["step"] < before]
-
-    def best(self, *, before: float = float("inf")) -> dict[str, Any] | None:
-        """Return the best row of all steps before one, the first of equals; None of none."""
-        return max(self.rows(before=before), key=lambda row: row[self._key], default=None)
-
-    def add(self, row: dict[str, Any], keep_best: Callable[[], None]) -> None:
-        """Add a step's row.
-
-        Args:
-            row: `step` and the scores.
-            keep_best: called before the row is written if it is the best so far.
-        """
-        before = self.rows(before=row["step"])
-        if all(row[self._key] > other[self._key] for other in before):
-            keep_best()
-        text = "".join(f"{json.dumps(kept)}\n" for kept in [*before, row])
-        storage.put_bytes(str(self._path), text.encode())
+ItemT = TypeVar("ItemT")
 
 
 class Scores(Protocol):
@@ -82,6 +32,9 @@ class Scores(Protocol):
 
     def counts(self) -> dict[str, Any]:
         """Return the counts that a record keeps."""
+
+    def notes(self) -> dict[str, Any]:
+        """Return what the scores cannot be read without, by name."""
 
 
 class Evaluator(Protocol):
@@ -97,8 +50,14 @@ class Evaluator(Protocol):
     columns: Mapping[str, str]
     ledger: RunLedger
 
-    def score(self, world: World, weights: Mapping[str, Tensor] | None = None) -> Scores:
-        """Score the model, with these weights if any are given; every process must call this."""
+    def score(
+        self, world: World, stop: StopRequest, weights: Mapping[str, Tensor] | None = None
+    ) -> Scores:
+        """Score the model, with these weights if any are given; every process must call this.
+
+        Raises:
+            InterruptedRunError: a stop signal came to any process.
+        """
 
     def pictures(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, bytes]:
         """Return pictures of what the model answers, by file name."""
@@ -108,16 +67,18 @@ class Evaluator(Protocol):
 class Validation:
     """Score a model at some steps of its training, and at the end.
 
-    Where a moving average of the weights is kept, the average is scored and written.
+    Where a moving average of the weights is kept, the average is scored and written, and what
+    training ended with is written beside it.
 
     Attributes:
         folder: the run folder.
         model: the model that is trained.
         average: the moving average of its weights, if any.
         evaluator: scores the model.
+        val: fingerprint of the images that it scores on.
         write: writes weights under a name into the folder.
         last: the name of the weights that training ends with.
-        is_due: whether to score the model after a step.
+        scheduled: whether to score the model after a step.
         clock: tells the epoch of a step.
         total: steps of the run; the model is always scored after the last one.
         world: the processes, each of which makes the same calls; the first one writes.
@@ -128,9 +89,10 @@ class Validation:
     model: nn.Module
     average: MovingAverage | None
     evaluator: Evaluator
+    val: str
     write: Callable[[str, Mapping[str, Tensor]], None]
     last: str
-    is_due: Callable[[int], bool]
+    scheduled: Callable[[int], bool]
     clock: StepClock
     total: int
     world: World
@@ -139,45 +101,71 @@ class Validation:
     @property
     def evaluations(self) -> Evaluations:
         """The scores so far."""
-        return Evaluations(self.folder, key=self.evaluator.key)
+        return Evaluations(self.folder, key=self.evaluator.key, val=self.val)
 
-    def after_step(self, step: int) -> None:
-        """Score the model where it is due; see `trainer.Trainer.train`."""
-        if step == self.total or self.is_due(step):
-            self._validate(step, self.world)
+    def is_due(self, step: int) -> bool:
+        """Tell whether the model is to be scored after a step; see `trainer.Validator`."""
+        if step == 0 or not (step >= self.total or self.scheduled(step)):
+            return False
+        is_new = self.world.leads and self.evaluations.at(step) is None
+        return bool(self.world.most(is_new))
+
+    def validate(self, step: int, stop: StopRequest) -> Mapping[str, float]:
+        """Score the model after a step; see `trainer.Validator`."""
+        began = time.monotonic()
+        share_buffers(self.model, self.world)
+        scores = self.evaluator.score(self.world, stop, self.averaged())
+        found = scores.per_cent()
+        if self.world.leads:
+            row = {"epoch": self.clock.fractional_epoch(step), **found, **scores.notes()}
+            self.evaluations.add(step, row, lambda: self._write(BEST))
+        self.seconds += time.monotonic() - began
+        return found
 
     def averaged(self) -> Mapping[str, Tensor] | None:
         """Return the averaged weights; None where no average is kept."""
         return None if self.average is None else self.average.state_dict()
 
-    def conclude(self, step: int) -> dict[str, float]:
-        """Write the weights that training ended with, and return their scores and the best.
+    def conclude(self, step: int) -> tuple[dict[str, float], dict[str, Any]]:
+        """Write the weights that training ended with, which were scored; return their scores.
 
-        Called in the first process alone, which scores them if that was not done yet: a run may
-        end before the planned step, or after it.
+        Called in the first process alone.
 
         Returns:
-            The scores, and the best one of all steps as `best-KEY`.
+            The scores, and the best one of all steps as `best-KEY`; and the scores' notes.
         """
         self._write(self.last)
-        if all(row["step"] != step for row in self.evaluations.rows()):
-            self._validate(step, World())
-        rows, best, key = self.evaluations.rows(), self.evaluations.best(), self.evaluator.key
-        last = next(row for row in rows if row["step"] == step)
-        scores = {name: value for name, value in last.items() if name not in ("step", "epoch")}
-        return scores | {f"best-{key}": (best or last)[key]}
+        if self.average is not None:
+            self.write(f"{self.last}-{UNAVERAGED}", self.model.state_dict())
+        evaluations, key = self.evaluations, self.evaluator.key
+        last = evaluations.at(step) or {}
+        scores = {name: last[name] for name in self.evaluator.columns if name in last}
+        notes = {k: v for k, v in last.items() if k not in ("step", "epoch", "val", *scores)}
+        return scores | {f"best-{key}": (evaluations.best() or last)[key]}, notes
 
     def _write(self, name: str) -> None:
         self.write(name, self.averaged() or self.model.state_dict())
 
-    def _validate(self, step: int, world: World) -> None:
-        began = time.monotonic()
-        share_buffers(self.model, world)
-        scores = self.evaluator.score(world, self.averaged()).per_cent()
-        if world.leads:
-            row = {"step": step, "epoch": self.clock.fractional_epoch(step), **scores}
-            self.evaluations.add(row, lambda: self._write(BEST))
-        self.seconds += time.monotonic() - began
+
+def until_stopped(
+    items: Iterator[ItemT], stop: StopRequest, world: World, *, total: int
+) -> Iterator[ItemT]:
+    """Yield this process's share of all items; ask between them whether to stop.
+
+    Args:
+        items: one for each place of the share, of which some processes have one less.
+        stop: asked before each item; of several processes, each now and then, all of them together.
+        world: the processes.
+        total: number of items of all processes.
+
+    Raises:
+        InterruptedRunError: a stop signal came to any process.
+    """
+    every = 1 if world.size == 1 else ASK_EVERY
+    for at in range(-(-total // world.size)):
+        if at % every == 0:
+            stop.agreed(world.most).raise_if_asked("the evaluation was left")
+        yield from itertools.islice(items, 1)
 
 
 def without_validation(counts: Mapping[str, Any], seconds: float) -> dict[str, Any]:

@@ -139,17 +139,25 @@ def run(config: Finetune) -> None:
 
 def dry_run(config: Finetune) -> None:
     """Say how long the run is and what it will read and write."""
+    from milan_pipeline.cluster.world import World
     from milan_pipeline.core.devices import pick_device
+    from stages.finetune.check import require_images
     from stages.finetune.evaluate import plan_evaluation
-    from stages.finetune.plan import plan
+    from stages.finetune.plan import plan, require_partners
 
     processes, device = config.count_processes(), pick_device(config.device)
     if config.eval_only:
-        plan_evaluation(config, device).describe()
+        scored = plan_evaluation(config, device)
+        scored.describe()
+        if config.check is not None:
+            require_images(config, scored.val, World())
         return
     planned = plan(config, device)
     planned.describe(planned.built[0], processes)
+    require_partners(planned, processes)
     planned.warn()
+    if config.check is not None:
+        planned.check(World())
 
 
 command = stage_command(

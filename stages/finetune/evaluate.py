@@ -3,11 +3,13 @@
 import dataclasses
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from milan_pipeline.core.console import warn
 from milan_pipeline.data.class_names import require_same_names
 from milan_pipeline.data.labelled import LabelledTable, open_labelled
 from milan_pipeline.encoders.load import fingerprint
@@ -16,6 +18,8 @@ from milan_pipeline.evaluate.classification.scoring import (
     ClassificationEvaluator,
     EvaluationConfig,
 )
+from milan_pipeline.evaluate.coverage import warnings_of_classes
+from stages.finetune.check import classes_of
 from stages.finetune.plan import require_known_classes
 from stages.shared.labelled import EvaluationPlan, evaluate_as_planned, scans_of
 from stages.shared.training import (
@@ -73,7 +77,21 @@ def evaluate_only(config: "Finetune", process: Process) -> None:
     """Score a classifier, together with the other processes."""
     with process.world.first_process_first():
         planned = plan_evaluation(config, process.device, scans=scans_of(config))
+    if process.world.leads:
+        _warn_of_unscored(planned)
     evaluate_as_planned(planned, process)
+
+
+def _warn_of_unscored(planned: "EvaluationPlan[Finetune]") -> None:
+    """Say so where there are no images of some classes that the classifier knows."""
+    model: Any = planned.model
+    known = np.arange(int(model.num_classes))
+    places = (f"--encoder {planned.config.encoder}", f"--val {planned.config.val}")
+    names = planned.val.classes
+    for text in warnings_of_classes(
+        known, classes_of(planned.val), what="image", places=places, names=names
+    ):
+        warn(text)
 
 
 def evaluator_of(

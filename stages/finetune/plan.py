@@ -4,21 +4,23 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import nn
 
 from milan_pipeline.cli.options import fields_from
 from milan_pipeline.cluster.world import World
+from milan_pipeline.core.console import warn
 from milan_pipeline.data.class_names import require_same_names
 from milan_pipeline.data.class_order import warn_of_class_order
 from milan_pipeline.data.labelled import LabelledTable
-from milan_pipeline.errors import ConfigError, DataError
+from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.classification.model import ClassifierDescription, make_classifier
 from milan_pipeline.evaluate.classification.task import ClassificationConfig
-from milan_pipeline.evaluate.classification.views import ViewConfig
+from milan_pipeline.evaluate.classification.views import TrainingViews, ViewConfig
 from milan_pipeline.evaluate.evaluation_view import default_crop_pct
 from milan_pipeline.training.checkpoints import require_recorded
+from stages.finetune.check import class_warnings, require_classes, require_images
+from stages.shared.checking import warn_of_copies, warn_of_equal_sets
 from stages.shared.labelled import LabelledPlan, open_tables, settled_parts
 from stages.shared.training import training_precision, with_frozen_choices
 
@@ -86,12 +88,29 @@ class FinetunePlan(LabelledPlan["Finetune"]):
         )
 
     def warn(self) -> None:
-        """Say so where batches would have few classes."""
-        warn_of_class_order(self.train, self.order, str(self.config.train))
+        """Say what is odd about the classes, and where batches would have few."""
+        config = self.config
+        warn_of_equal_sets(self.train, self.val)
+        places = (f"--train {config.train}", f"--val {config.val}")
+        for text in class_warnings(self.train, self.val, places):
+            warn(text)
+        warn_of_class_order(self.train, self.order, str(config.train))
+
+    def check(self, world: World) -> None:
+        """Look at what would end the run later; see `check.require_images`."""
+        if world.leads:
+            warn_of_copies(self.train, self.val)
+        require_images(self.config, self.val, world)
+
+    def describe(self, model: nn.Module, processes: int) -> None:
+        """See `TrainingPlan.describe`."""
+        TrainingViews(self.views)  # to refuse what the run would refuse
+        super().describe(model, processes)
 
     def exported_bytes(self, model: nn.Module) -> dict[str, int]:
-        """Return the size of the last and the best classifier."""
-        return {"classifiers": 8 * sum(parameter.numel() for parameter in model.parameters())}
+        """Return the size of the last and the best classifier; see `LabelledPlan.copies`."""
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        return {"classifiers": 4 * self.copies * parameters}
 
 
 def plan(config: "Finetune", device: torch.device, *, world: World | None = None) -> FinetunePlan:
@@ -124,7 +143,7 @@ def open_class_tables(
 
     Raises:
         ConfigError: there are no such images, or their classes do not fit each other.
-        DataError: images have no labels, or those to train on are of one class.
+        DataError: images have no labels, or those to train on are all of one class.
         MismatchError: class numbers mean other classes in one than in the other.
     """
     train, val = open_tables(config, kind="class", world=world)
@@ -134,17 +153,22 @@ def open_class_tables(
         train_place=f"--train {config.train}",
         test_place=f"--val {config.val}",
     )
-    _require_two_classes(train, config.train)
     require_known_classes(val, train.class_count, config.val)
+    require_classes(train, str(config.train))
     return train, val
 
 
-def _require_two_classes(train: LabelledTable, place: str | None) -> None:
-    found = {int(label) for part in train.parts for label in np.unique(part.labels)}
-    if len(found) < 2:
-        raise DataError(
-            f"all images of --train {place} are of one class, and a classifier needs two; give a "
-            "folder whose sub-folders are the classes, or shards of one"
+def require_partners(planned: FinetunePlan, processes: int) -> None:
+    """Refuse to mix single images, which have no other to be mixed with.
+
+    Raises:
+        ConfigError: a process has one image in a step.
+    """
+    config, batch = planned.config, planned.order.batch
+    if batch // processes == 1 and (config.mixup or config.cutmix):
+        raise ConfigError(
+            f"--batch-size {batch} in {processes} processes leaves each one image in a step, which "
+            "has no other to be mixed with; give more, or --mixup 0 --cutmix 0"
         )
 
 

@@ -6,7 +6,8 @@ from milan_pipeline.evaluate.classification.model import write_classifier
 from milan_pipeline.evaluate.classification.task import Classification
 from milan_pipeline.evaluate.classification.views import TrainingViews
 from stages.finetune.evaluate import evaluator_of
-from stages.finetune.plan import plan
+from stages.finetune.plan import plan, require_partners
+from stages.shared.checking import check_once
 from stages.shared.labelled import train_labelled
 from stages.shared.training_options import Process
 
@@ -19,8 +20,11 @@ def train(config: "Finetune", process: Process) -> None:
     planned, world = plan(config, process.device, world=process.world), process.world
     if not planned.has_work(world):
         return
+    recipe, views = planned.recipe, TrainingViews(planned.views)
     if world.leads:
         planned.warn()
+    require_partners(planned, world.size)
+    check_once(planned, world, lambda: planned.check(world))
     config, (model, description) = planned.config, planned.built
     classes = planned.train.class_count
     model = model.to(process.device)
@@ -32,8 +36,8 @@ def train(config: "Finetune", process: Process) -> None:
     train_labelled(
         planned,
         process,
-        Classification(model, planned.recipe, classes=classes, rank=world.rank),
-        TrainingViews(planned.views),
+        Classification(model, recipe, classes=classes, rank=world.rank),
+        views,
         evaluator_of(config, model, description, planned.val),
         last="finetuned",
         write=lambda name, state: write_classifier(config.folder, name, state, description),

@@ -4,14 +4,18 @@ import dataclasses
 import functools
 from typing import Any
 
+import numpy as np
+
 from milan_pipeline import storage
-from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do
+from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do, warn
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest, stop_request
 from milan_pipeline.data.class_names import require_same_names
 from milan_pipeline.encoders.load import fingerprint, image_size_of, load_encoder
 from milan_pipeline.encoders.names import require_done
+from milan_pipeline.errors import DataError
 from milan_pipeline.evaluate.accuracies import accuracy_table
+from milan_pipeline.evaluate.coverage import warnings_of_classes
 from milan_pipeline.evaluate.evaluation_view import CROP_PCT, default_crop_pct
 from milan_pipeline.evaluate.probe.feature_cache import (
     FeatureCache,
@@ -116,6 +120,17 @@ def _inputs(config: Probe) -> tuple[Manifest, Manifest]:
         train_place=f"--train {config.train}",
         test_place=f"--test {config.test}",
     )
+    names = train.common.get("classes", ())
+    if len(names) == 1:
+        raise DataError(
+            f"--train {config.train} has images of class 0 ({names[0]!r}) alone; pack a folder "
+            "with a sub-folder for each of two classes or more"
+        )
+    if train.sha256 == test.sha256:
+        warn(
+            "--test has the images of --train, so that the scores tell what was learnt by heart; "
+            "score on images that are held out"
+        )
     return train, test
 
 
@@ -179,6 +194,7 @@ def _sets(
         )
         for manifest, name in zip(manifests, ("train", "test"), strict=True)
     )
+    _warn_of_classes(config, train, test)
     views = _train_views(config)
 
     def view(number: int) -> FeatureSet:
@@ -187,6 +203,14 @@ def _sets(
         return cache.get(manifests[0], views[number], what=f"probe: view {number}")
 
     return Sets(train=train, test=test, views=len(views), view=view, stop=stop)
+
+
+def _warn_of_classes(config: Probe, train: FeatureSet, test: FeatureSet) -> None:
+    """Say so where the two sets do not have the same classes."""
+    learnt, scored = np.unique(train.labels_N), np.unique(test.labels_N)
+    places = (f"--train {config.train}", f"--test {config.test}")
+    for text in warnings_of_classes(learnt, scored, what="image", places=places):
+        warn(text)
 
 
 def _within_budget(config: Probe, found: FeatureSet, manifest: Manifest) -> FeatureSet:

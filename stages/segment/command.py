@@ -87,7 +87,11 @@ class Segment(LabelledOptions):
         0.5, help="Smallest random factor of the scale.", group="Augmentation", unit="factor"
     )
     most_scale: float = option(
-        2.0, help="Largest random factor of the scale.", group="Augmentation", unit="factor"
+        2.0,
+        help="Largest random factor of the scale.",
+        most=100,
+        group="Augmentation",
+        unit="factor",
     )
     max_class_share: float = option(
         0.75,
@@ -172,6 +176,11 @@ class Segment(LabelledOptions):
         super().__post_init__()
         if self.classes is None and not self.eval_only:
             raise ConfigError("--classes is missing; say how many the masks have (ADE20K: 150)")
+        if self.classes == 1:
+            raise ConfigError(
+                "--classes 1 leaves nothing to tell apart, since any answer is right; give 2, of "
+                "which 0 is the background in the masks and 1 the object"
+            )
         self._require_views()
         if self.epochs is not None and self.steps is not None:
             raise ConfigError(
@@ -214,16 +223,24 @@ def run(config: Segment) -> None:
 
 def dry_run(config: Segment) -> None:
     """Say how long the run is and what it will read and write."""
+    from milan_pipeline.cluster.world import World
     from milan_pipeline.core.devices import pick_device
+    from milan_pipeline.evaluate.segmentation.census import require_usable
+    from stages.segment.check import census_of
     from stages.segment.evaluate import plan_evaluation
     from stages.segment.plan import plan
 
     processes, device = config.count_processes(), pick_device(config.device)
     if config.eval_only:
-        plan_evaluation(config, device).describe()
+        scored = plan_evaluation(config, device)
+        scored.describe()
+        if config.check is not None:
+            require_usable(census_of(scored.config, "val", scored.val, World()))
         return
     planned = plan(config, device)
     planned.describe(planned.built[0], processes)
+    if config.check is not None:
+        planned.check(World())
 
 
 command = stage_command(

@@ -9,6 +9,7 @@ import torch
 
 from milan_pipeline.data.labelled import LabelledTable, open_labelled
 from milan_pipeline.encoders.load import fingerprint
+from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.segmentation.files import SegmenterDescription, read_segmenter
 from milan_pipeline.evaluate.segmentation.inference import InferenceConfig
 from milan_pipeline.evaluate.segmentation.model import Segmenter
@@ -40,9 +41,15 @@ def plan_evaluation(
         scans: see `labelled.open_labelled`.
 
     Raises:
+        ConfigError: the segmenter tells another number of classes apart.
         MissingDataError, DataError, MismatchError: there is no such segmenter, or no masks.
     """
     model, description = read_segmenter(config.encoder)
+    if config.classes not in (None, description.spec.classes):
+        raise ConfigError(
+            f"--classes {config.classes} is not what --encoder {config.encoder} tells apart, "
+            f"{description.spec.classes}; leave it out"
+        )
     config = with_frozen_choices(config, "precision")
     config = settled(config, device, image_size=description.image_size)
     config = dataclasses.replace(config, **dataclasses.asdict(description.spec))

@@ -15,7 +15,9 @@ from milan_pipeline.evaluate.segmentation.model import HeadSpec, Segmenter, make
 from milan_pipeline.evaluate.segmentation.task import PUBLISHED_BATCH, SegmentationConfig
 from milan_pipeline.evaluate.segmentation.views import MaskedViewConfig
 from milan_pipeline.training.checkpoints import require_recorded
+from stages.segment.check import check_masks
 from stages.segment.choices import labels_of, scale_rule, settled
+from stages.shared.checking import warn_of_copies
 from stages.shared.labelled import LabelledPlan, open_tables, settled_parts
 from stages.shared.training import with_frozen_choices
 
@@ -92,6 +94,12 @@ class SegmentPlan(LabelledPlan["Segment"]):
             mean=tuple(self.backbone.mean),
         )
 
+    def check(self, world: World) -> None:
+        """Look at what would end the run later; see `check.check_masks`."""
+        if world.leads:
+            warn_of_copies(self.train, self.val)
+        check_masks(self.config, self.train, self.val, world)
+
     def require_pairs(self, processes: int, device: torch.device) -> None:
         """Refuse to train on single images, which BatchNorm has no statistics of.
 
@@ -113,8 +121,9 @@ class SegmentPlan(LabelledPlan["Segment"]):
         super().describe(model, processes)
 
     def exported_bytes(self, model: nn.Module) -> dict[str, int]:
-        """Return the size of the last and the best segmenter."""
-        return {"segmenters": 8 * sum(parameter.numel() for parameter in model.parameters())}
+        """Return the size of the last and the best segmenter; see `LabelledPlan.copies`."""
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        return {"segmenters": 4 * self.copies * parameters}
 
 
 def norms_are_shared(processes: int, device: torch.device) -> bool:

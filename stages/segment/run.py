@@ -10,6 +10,7 @@ from milan_pipeline.evaluate.segmentation.views import MaskedViews
 from stages.segment.choices import labels_of
 from stages.segment.evaluate import evaluator_of
 from stages.segment.plan import norms_are_shared, plan
+from stages.shared.checking import check_once, warn_of_equal_sets
 from stages.shared.labelled import train_labelled
 from stages.shared.training_options import Process
 
@@ -23,6 +24,10 @@ def train(config: "Segment", process: Process) -> None:
     if not planned.has_work(world):
         return
     planned.require_pairs(world.size, process.device)
+    recipe = planned.recipe
+    if world.leads:
+        warn_of_equal_sets(planned.train, planned.val)
+    check_once(planned, world, lambda: planned.check(world))
     config, (model, description) = planned.config, planned.built
     if norms_are_shared(world.size, process.device):
         # In place of each BatchNorm, under its names: statistics of all processes' images.
@@ -31,7 +36,7 @@ def train(config: "Segment", process: Process) -> None:
     train_labelled(
         planned,
         process,
-        Segmentation(model, planned.recipe, rank=world.rank),
+        Segmentation(model, recipe, rank=world.rank),
         MaskedViews(planned.views, labels_of(config)),
         evaluator_of(config, model, description, planned.val),
         last="segmenter",

@@ -17,10 +17,11 @@ from milan_pipeline.encoders.load import fingerprint, load_backbone
 from milan_pipeline.evaluate.accuracies import accuracy_table
 from milan_pipeline.evaluate.scores_file import Result, write_stage_scores
 from milan_pipeline.models.kernels import suit_cpu
-from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.training.run_folder import run_lock
 from milan_pipeline.training.trainer import Task
 from milan_pipeline.training.validation import Evaluator, Validation, without_validation
+from stages.shared.checking import warn_of_other_parts, warn_of_other_scores
 from stages.shared.labelled_options import LabelledOptions
 from stages.shared.training import (
     TrainingPlan,
@@ -31,6 +32,9 @@ from stages.shared.training import (
     trainer_of,
 )
 from stages.shared.training_options import Process
+
+CLASSES = "classes_in_mean"
+"""In scores and table: over how many classes a mean is taken, where that may be few."""
 
 LabelledT = TypeVar("LabelledT", bound=LabelledOptions)
 
@@ -48,6 +52,18 @@ class LabelledPlan(TrainingPlan[LabelledT]):
     train: LabelledTable
     val: LabelledTable
     backbone: Backbone
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all steps are done, and scored on the images that there are now."""
+        previous = read_record(self.record.url)
+        known = previous is not None and previous["extent"].get("val") == self.val.source
+        return super().is_done and known
+
+    @property
+    def copies(self) -> int:
+        """How many files of weights are exported: the last, the best, the last not averaged."""
+        return 2 if self.config.ema_decay is None else 3
 
     def describe_data(self) -> None:
         """Say how many images there are, and of how many classes."""
@@ -136,7 +152,9 @@ def settled_parts(
     chosen: dict[str, Any] = {"image_size": backbone.image_size}
     config = dataclasses.replace(config, batch_size=order.batch, lanes=order.lanes, **chosen)
     encoder = fingerprint(config.encoder, random_init=config.random_init)
-    record = stage_record(stage, config, encoder=encoder, train=train.source, val=val.source)
+    # Nothing is learnt of the images to score on, so they may be mended while a run goes on.
+    extent = {"val": val.source}
+    record = stage_record(stage, config, extent=extent, encoder=encoder, train=train.source)
     parts = {"config": config, "train": train, "val": val, "order": order}
     return parts | {"backbone": backbone, "record": record}
 
@@ -172,9 +190,10 @@ def train_labelled(
         model=task.model,
         average=trainer.average,
         evaluator=evaluator,
+        val=planned.val.source,
         write=write,
         last=last,
-        is_due=is_due,
+        scheduled=is_due,
         clock=planned.clock,
         total=planned.training.total_steps,
         world=world,
@@ -183,20 +202,22 @@ def train_labelled(
 
     def finish(counts: dict[str, Any]) -> dict[str, Any]:
         counts = without_validation(counts, validation.seconds)
-        metrics = validation.conclude(counts["steps"])
+        metrics, notes = validation.conclude(counts["steps"])
         _write_pictures(config.out, evaluator, validation.averaged())
         extras = {
             "train": planned.train.samples,
             "val": planned.val.samples,
             "unreadable": {"train": ledger.count, "val": evaluator.ledger.count},
             "images_per_second": counts["images_per_second"],
+            **notes,
         }
         results.append(write_stage_scores(planned.record, metrics, extras))
         return counts | {"unreadable": extras["unreadable"]}
 
-    train_as_planned(
-        planned, process, trainer, views, finish=finish, after_step=validation.after_step
-    )
+    if world.leads:
+        warn_of_other_scores(validation, str(config.val))
+        warn_of_other_parts(planned, world)
+    train_as_planned(planned, process, trainer, views, finish=finish, validator=validation)
     if world.leads:
         say(scores_table(results[0], evaluator.columns), metrics=results[0].metrics)
 
@@ -213,15 +234,14 @@ def evaluate_as_planned(planned: EvaluationPlan[Any], process: Process) -> None:
     evaluator = planned.evaluator()
     world.wait_for_all()  # until all have read what an earlier run left
     process.prepared()
-    process.stop.raise_if_asked("no scores were written")
-    scores = evaluator.score(world)
+    scores = evaluator.score(world, process.stop)
     if not world.leads:
         return
     unreadable = evaluator.ledger.count
     with run_lock(config.folder):
         record.begin()
         _write_pictures(config.out, evaluator, None)
-        extras = {"val": planned.val.samples, "unreadable": {"val": unreadable}}
+        extras = {"val": planned.val.samples, "unreadable": {"val": unreadable}, **scores.notes()}
         result = write_stage_scores(record, scores.per_cent(), extras)
         record.finish(scores.counts() | {"unreadable": unreadable})
     say(scores_table(result, evaluator.columns), out=config.out, metrics=result.metrics)
@@ -235,13 +255,15 @@ def scores_table(result: Result, columns: Mapping[str, str]) -> str:
         columns: the heading of each score; the best one of a run that did not train is its only.
     """
     metrics, extras = result.metrics, result.extras
+    notes = {"classes": extras[CLASSES]} if CLASSES in extras else {}
     return accuracy_table(
         result.name,
         {
             heading: metrics.get(name, metrics.get(name.removeprefix("best-"), 0.0))
             for name, heading in columns.items()
         },
-        {
+        notes
+        | {
             "train": extras.get("train", 0),
             "val": extras["val"],
             "skipped": sum(extras["unreadable"].values()),

@@ -42,6 +42,14 @@ class LabelledOptions(TrainingOptions):
         group="Input",
         unit="share",
     )
+    check: str | None = option(
+        None,
+        help="Before the first step, look at all masks and at all images to score on, or at 1,000 "
+        "of each set; default: all, and with --dry-run none.",
+        role="execution",
+        choices=("all", "sample"),
+        group="Input",
+    )
     random_init: bool = option(
         False, help="Draw the encoder's weights at random: a baseline.", group="Encoder"
     )

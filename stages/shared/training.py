@@ -6,7 +6,7 @@ Choices that a run makes by its data or machine once are kept by its later parts
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic
 
 import torch
@@ -15,7 +15,7 @@ from torch import nn
 from milan_pipeline import storage
 from milan_pipeline.cli.options import fields_from
 from milan_pipeline.cluster.world import World
-from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do
+from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do, warn
 from milan_pipeline.data.batching import BatchT
 from milan_pipeline.data.order import OrderChoice, OrderConfig, StepClock, lanes_of
 from milan_pipeline.data.stream import batches, step_clock
@@ -25,7 +25,14 @@ from milan_pipeline.shards.random_access import SampleTable
 from milan_pipeline.training.checkpoints import newest_checkpoint
 from milan_pipeline.training.meter import in_words
 from milan_pipeline.training.state import CONFIG_NAME
-from milan_pipeline.training.trainer import Task, Trainer, TrainingConfig, has_ended, train_into
+from milan_pipeline.training.trainer import (
+    Task,
+    Trainer,
+    TrainingConfig,
+    Validator,
+    has_ended,
+    train_into,
+)
 from stages.shared.dry_run import say_bytes_to_write
 from stages.shared.training_options import ConfigT, Process, TrainingOptions
 
@@ -135,7 +142,7 @@ def train_as_planned(
     to_examples: Callable[[Iterable[dict[str, Any]]], Iterator[BatchT]],
     *,
     finish: Callable[[dict[str, Any]], dict[str, Any]],
-    after_step: Callable[[int], None] | None = None,
+    validator: Validator | None = None,
 ) -> None:
     """Train to the last step, together with the other processes, and say what was done.
 
@@ -145,9 +152,14 @@ def train_as_planned(
         trainer: see `trainer_of`.
         to_examples: see `stream.batches`.
         finish: see `trainer.train_into`.
-        after_step: see `Trainer.train`.
+        validator: see `Trainer.train`.
     """
     config, world = planned.config, process.world
+    if world.leads and not any(map(trainer.rate, range(1, planned.schedule_steps + 1))):
+        warn(
+            "the learning rate of every step is 0, so that nothing is learnt; give a --base-lr "
+            "above 0, more steps, or no warm-up"
+        )
     counts = train_into(
         trainer,
         lambda steps: batches(
@@ -165,7 +177,7 @@ def train_as_planned(
         record=planned.record,
         prepared=process.prepared,
         finish=finish,
-        after_step=after_step,
+        validator=validator,
     )
     if world.leads:
         say(f"{config.out}: {in_words(counts)}", out=config.out, **counts)
@@ -186,10 +198,19 @@ def trainer_of(
     return Trainer(planned.config.folder, task, config, clock, world=world, ledger=ledger)
 
 
-def stage_record(stage: str, config: TrainingOptions, **inputs: Any) -> StageRecord:
-    """Return the record of a run, `config.json`: what must not change between its parts."""
+def stage_record(
+    stage: str, config: TrainingOptions, *, extent: Mapping[str, Any] | None = None, **inputs: Any
+) -> StageRecord:
+    """Return the record of a run, `config.json`.
+
+    Args:
+        stage: the command.
+        config: its options.
+        extent: inputs that may change between parts of the run.
+        inputs: inputs that must not.
+    """
     url = storage.join(config.out, CONFIG_NAME)
-    return StageRecord(url=url, stage=stage, config=config, inputs=inputs)
+    return StageRecord(url=url, stage=stage, config=config, inputs=inputs, extent=extent)
 
 
 def with_frozen_choices(config: ConfigT, *names: str) -> ConfigT:

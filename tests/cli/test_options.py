@@ -30,6 +30,20 @@ class Stack:
     heights: tuple[int, ...] = option((1, 2), help="Heights; again for more.", least=1, most=9)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Heat:
+    """Heat the oven."""
+
+    degrees: float = option(180.0, help="Degrees.")
+
+
+@pytest.mark.parametrize("degrees", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_without_end_are_refused(degrees: float) -> None:
+    require_least(Heat())
+    with pytest.raises(ConfigError, match=f"--degrees {degrees} is no finite number"):
+        require_least(Heat(degrees=degrees))
+
+
 @pytest.mark.parametrize(
     ("heights", "said"), [((3, 0), "--heights 0 is below 1"), ((10, 3), "--heights 10 is above 9")]
 )

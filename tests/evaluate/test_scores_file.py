@@ -82,13 +82,20 @@ def test_damaged_and_older_scores_are_refused(tmp_path, text):
         find_results([str(tmp_path)])
 
 
-def test_a_metric_that_is_no_number_is_refused(tmp_path):
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
+def test_a_metric_that_is_no_number_is_refused(value, tmp_path):
     write_scores(Result(folder=str(tmp_path), **SCORES))
     document = json.loads((tmp_path / "scores.json").read_text())
-    document["metrics"]["linear"] = None
+    document["metrics"]["linear"] = value
     (tmp_path / "scores.json").write_text(json.dumps(document))
     with pytest.raises(DataError, match="--overwrite"):
         read_scores(str(tmp_path))
+
+
+def test_a_score_that_is_no_number_is_not_written(tmp_path):
+    with pytest.raises(DataError, match="the score miou is nan"):
+        write_scores(Result(folder=str(tmp_path), **SCORES | {"metrics": {"miou": float("nan")}}))
+    assert not (tmp_path / "scores.json").exists()
 
 
 def test_reading_results_imports_no_torch():

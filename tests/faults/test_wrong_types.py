@@ -22,8 +22,8 @@ from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.store import read_store_record
 from milan_pipeline.targets.units import read_marks
 from milan_pipeline.training.checkpoints import HASHES, verify_checkpoint
+from milan_pipeline.training.evaluations import Evaluations
 from milan_pipeline.training.state import state_of, trained_steps
-from milan_pipeline.training.validation import Evaluations
 from milan_pipeline.weights.files import read_encoder_description
 from tests.faults.campaign import COUNTS, attempt, chance, scaled
 from tests.faults.consumers import trained_on
@@ -117,7 +117,7 @@ def test_what_a_run_keeps(tmp_path: Path) -> None:
     (tmp_path / "encoder.sha256").unlink()
     checkpoint = tmp_path / "checkpoints/step-00000003"
     (tmp_path / "state.json").write_text('{"state": "done", "step": 3, "total_steps": 3}')
-    (tmp_path / "evaluations.jsonl").write_text('{"step": 3, "top1": 0.5}')
+    (tmp_path / "evaluations.jsonl").write_text('{"step": 3, "top1": 0.5, "val": "v"}')
     described = json.loads((tmp_path / "encoder.json").read_text())
     described["timm"] |= {"num_classes": 3, "img_size": 32}
     more = {"crop_pct": 0.9, "classes": ["a", "b", "c"]}
@@ -137,7 +137,7 @@ def test_what_a_run_keeps(tmp_path: Path) -> None:
 
     readers: dict[Path, Callable[[], Any]] = {
         tmp_path / "state.json": lambda: (state_of(str(tmp_path)), trained_steps(tmp_path)),
-        tmp_path / "evaluations.jsonl": lambda: Evaluations(tmp_path, key="top1").best(),
+        tmp_path / "evaluations.jsonl": lambda: Evaluations(tmp_path, key="top1", val="v").best(),
         tmp_path / "encoder.json": encoder,
         tmp_path / "classifier.json": classifier,
         checkpoint / HASHES: whole,

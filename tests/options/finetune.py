@@ -21,6 +21,7 @@ FINETUNE = Table(
         eval_only=Differs(True, given={"encoder": "{classifier}/finetuned.safetensors"}),
         label=Same("another name"),
         label_fraction=Differs(0.5),
+        check=Same("sample"),
         random_init=Differs(True),
         allow_unfinished=Decides(True, given={"encoder": "{unfinished}"}, said="'running'; finish"),
         micro_batch=Same(2, given=UNMIXED, within=1e-5),

@@ -27,6 +27,7 @@ SEGMENT = Table(
         eval_only=Differs(False, given=SCORED),
         label=Same("another name"),
         label_fraction=Differs(0.5),
+        check=Same("sample"),
         random_init=Differs(True),
         allow_unfinished=Decides(True, given={"encoder": "{unfinished}"}, said="'running'; finish"),
         classes=Differs(4),

@@ -58,6 +58,27 @@ def test_pixels_tell_colours_apart(options, capsys):
     assert row.split()[-4:] == ["100.00", "60", "30", "0"]
 
 
+def test_classes_of_one_set_alone_are_named(options, tmp_path, capsys):
+    """The test images have classes 0 to 2; those to learn from lack one of them."""
+    kept = [n for n in range(60) if n % 3 != 1]
+    options["train"] = shards(tmp_path / "fewer", 60, seed=1, only=kept)
+    probe.run(Probe(**options))
+    said = capsys.readouterr().err
+    assert "no image of class 1 is in --train" in said
+    assert "can never be answered rightly" in said
+
+
+def test_shards_of_one_class_folder_are_refused_before_features_are_made(options, tmp_path):
+    options["train"] = shards(tmp_path / "one", 6, seed=1, classes=("images",))
+    with pytest.raises(DataError, match="images of class 0 \\('images'\\) alone"):
+        probe.run(Probe(**options))
+
+
+def test_a_set_that_is_learnt_and_scored_alike_is_warned_of(options, capsys):
+    probe.run(Probe(**options | {"test": options["train"]}))
+    assert "--test has the images of --train" in capsys.readouterr().err
+
+
 def test_a_second_run_has_nothing_to_do(options, capsys):
     probe.run(Probe(**options))
     before = open_text(options, "probe.json")

@@ -44,16 +44,16 @@ def png(label, rng):
     return buffer.getvalue()
 
 
-def shards(folder, count, *, seed, bad=(), labelled=True, classes=()):
-    """Write labelled images of three colours, in two shards; return their folder."""
+def shards(folder, count, *, seed, bad=(), labelled=True, classes=(), only=None):
+    """Write labelled images of three colours, `only` some of them, in two shards; return where."""
     rng = np.random.default_rng(seed)
     samples = []
-    for index in range(count):
+    for index in range(count) if only is None else only:
         members = {"png": b"broken" if index in bad else png(index % 3, rng)}
         if labelled:
             members["cls"] = str(index % 3).encode()
         samples.append(Sample(f"{index:04d}", members))
-    half = count // 2
+    half = len(samples) // 2
     listed = tuple(
         write_shard(str(folder), f"images-{number}.tar", part)
         for number, part in enumerate((samples[:half], samples[half:]))

@@ -1,48 +1,132 @@
-"""Each evaluated step once, whatever was killed; the best is kept, the first of equals."""
+"""Validation: in evaluation mode, of the moving average where there is one."""
 
-import json
+import itertools
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+import timm
+import torch
+from torch import nn
 
-from milan_pipeline.training.validation import Evaluations
-
-
-def add(folder, step, score):
-    kept = []
-    Evaluations(folder, key="top1").add({"step": step, "top1": score}, lambda: kept.append(step))
-    return bool(kept)
-
-
-def lines(folder):
-    rows = (folder / "evaluations.jsonl").read_text().splitlines()
-    return [(row["step"], row["top1"]) for row in map(json.loads, rows)]
+from milan_pipeline.cluster.world import World
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.data.order import StepClock
+from milan_pipeline.errors import InterruptedRunError
+from milan_pipeline.training.optim import MovingAverage
+from milan_pipeline.training.validation import Validation, evaluating, until_stopped
+from tests.support.processes import run_world
 
 
-def test_the_best_is_kept_and_the_first_of_equals_stays(tmp_path):
-    kept = [add(tmp_path, step, score) for step, score in enumerate([2.0, 2.0, 3.0, 1.0, 3.0])]
-    assert kept == [True, False, True, False, False]
-    assert Evaluations(tmp_path, key="top1").best() == {"step": 2, "top1": 3.0}
-    assert Evaluations(tmp_path, key="top1").best(before=2) == {"step": 0, "top1": 2.0}
+def test_nothing_is_dropped_while_a_model_is_validated():
+    torch.manual_seed(0)
+    model = timm.create_model("test_vit", img_size=32, num_classes=5, drop_path_rate=0.9)
+    images = torch.randn(4, 3, 32, 32)
+    with evaluating(model):
+        assert torch.equal(model(images), model(images))
+    assert not torch.equal(model(images), model(images))
 
 
-def test_what_a_killed_process_did_after_its_checkpoint_is_done_again_and_counts_once(tmp_path):
-    scores = {4: 10.0, 8: 30.0, 12: 20.0}
-    for step, score in scores.items():
-        add(tmp_path, step, score)
-    assert add(tmp_path, 8, 30.0)  # the best again, not a worse one than what was dropped
-    assert lines(tmp_path) == [(4, 10.0), (8, 30.0)]
-    assert not add(tmp_path, 12, 20.0)
-    assert lines(tmp_path) == list(scores.items())
+class Evaluator:
+    """Scores a weight, and notes it."""
+
+    key, columns = "top1", {"top1": "top-1 %"}
+
+    def __init__(self, model, score=50.0):
+        self.model, self._score, self.scored = model, score, []
+
+    def score(self, world, stop, weights):
+        list(until_stopped(iter([0]), stop, world, total=1))
+        self.scored.append(float((weights or self.model.state_dict())["weight"]))
+        return SimpleNamespace(per_cent=lambda: {"top1": self._score}, notes=lambda: {"of": 3})
 
 
-def test_nothing_is_best_of_none(tmp_path):
-    assert Evaluations(tmp_path, key="top1").best() is None
+def validation_of(evaluator, folder, *, written=None, average=None, val="v", every=1):
+    written = {} if written is None else written
+    return Validation(
+        folder=folder,
+        model=evaluator.model,
+        average=average,
+        evaluator=cast(Any, evaluator),
+        val=val,
+        write=lambda name, state: written.update({name: float(state["weight"])}),
+        last="finetuned",
+        scheduled=lambda step: step % every == 0,
+        clock=StepClock((2,)),
+        total=3,
+        world=World(),
+    )
 
 
-def test_weights_are_kept_before_the_row_that_speaks_of_them(tmp_path):
-    def fail():
-        raise OSError
+def asked():
+    stop = StopRequest()
+    stop.signal_name = "SIGTERM"
+    return stop
 
-    with pytest.raises(OSError):  # noqa: PT011 - it has no message
-        Evaluations(tmp_path, key="top1").add({"step": 1, "top1": 1.0}, fail)
-    assert not (tmp_path / "evaluations.jsonl").exists()
+
+@pytest.mark.parametrize("averaged", [True, False])
+def test_the_average_is_scored_and_both_are_written(averaged, tmp_path):
+    model = nn.Linear(1, 1, bias=False)
+    written: dict[str, float] = {}
+    nn.init.zeros_(model.weight)
+    average = MovingAverage(model, 0.5) if averaged else None
+    nn.init.ones_(model.weight)  # what training ended with
+    evaluator = Evaluator(model)
+    validation = validation_of(evaluator, tmp_path, written=written, average=average)
+    assert validation.validate(3, StopRequest()) == {"top1": 50.0}
+    assert validation.conclude(3) == ({"top1": 50.0, "best-top1": 50.0}, {"of": 3})
+    weight = 0.0 if averaged else 1.0
+    assert evaluator.scored == [weight]
+    beside = {"finetuned-unaveraged": 1.0} if averaged else {}
+    assert written == {"best": weight, "finetuned": weight} | beside
+
+
+def test_a_step_is_scored_once_and_the_last_one_always(tmp_path):
+    validation = validation_of(Evaluator(nn.Linear(1, 1, bias=False)), tmp_path, every=2)
+    assert [validation.is_due(step) for step in range(6)] == [False, False, True, True, True, True]
+    validation.validate(2, StopRequest())
+    assert [validation.is_due(step) for step in range(4)] == [False, False, False, True]
+
+
+def test_other_images_are_scored_again(tmp_path):
+    evaluator = Evaluator(nn.Linear(1, 1, bias=False))
+    validation_of(evaluator, tmp_path).validate(3, StopRequest())
+    assert validation_of(evaluator, tmp_path, val="mended").is_due(3)
+
+
+def test_a_stop_leaves_an_evaluation_and_no_scores(tmp_path):
+    validation = validation_of(Evaluator(nn.Linear(1, 1, bias=False)), tmp_path)
+    with pytest.raises(InterruptedRunError, match="SIGTERM received; the evaluation was left"):
+        validation.validate(3, asked())
+    assert validation.is_due(3)
+
+
+def stopped_in(world, asked_rank):
+    """Have one process of several be asked to stop while all of them score; count the items."""
+    stop, seen = StopRequest(), []
+
+    def score():
+        items = iter(range(world.rank, 99, world.size))
+        for number in until_stopped(items, stop, world, total=99):
+            seen.append(number)
+            if world.rank == asked_rank and len(seen) == 3:
+                stop.signal_name = "SIGUSR1"
+
+    with pytest.raises(InterruptedRunError):
+        score()
+    return len(seen)
+
+
+def test_processes_leave_an_evaluation_together_though_one_is_asked():
+    assert run_world(2, stopped_in, 1) == [16, 16]
+
+
+def everything(world, total):
+    items = iter(range(world.rank, total, world.size))
+    return list(until_stopped(items, StopRequest(), world, total=total))
+
+
+@pytest.mark.parametrize("total", [0, 1, 32, 33, 34])
+def test_processes_with_one_item_less_come_to_their_end(total):
+    parts = run_world(2, everything, total)
+    assert sorted(itertools.chain(*parts)) == list(range(total))

@@ -15,6 +15,7 @@ from torch.func import functional_call
 
 from milan_pipeline.cluster.world import World
 from milan_pipeline.core.console import progress_bar
+from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.data.unreadable import NONE_READABLE, RunLedger, readable
@@ -23,7 +24,7 @@ from milan_pipeline.evaluate.accuracies import per_cent
 from milan_pipeline.evaluate.classification.model import ClassifierDescription
 from milan_pipeline.evaluate.classification.views import EvaluationViews, ViewConfig
 from milan_pipeline.images.crops import Pixels
-from milan_pipeline.training.validation import evaluating
+from milan_pipeline.training.validation import evaluating, until_stopped
 
 
 class ClassificationScores(NamedTuple):
@@ -48,6 +49,10 @@ class ClassificationScores(NamedTuple):
         """Return the counts that a record keeps."""
         return self._asdict()
 
+    def notes(self) -> dict[str, Any]:
+        """Return what the scores cannot be read without: nothing."""
+        return {}
+
 
 @torch.no_grad()
 def score(
@@ -60,6 +65,7 @@ def score(
     threads: int,
     ledger: RunLedger,
     world: World | None = None,
+    stop: StopRequest | None = None,
     bf16: bool = False,
 ) -> ClassificationScores:
     """Score a classifier on all images of a table, together with the other processes.
@@ -75,6 +81,7 @@ def score(
         threads: number of threads that decode.
         ledger: the images that cannot be decoded.
         world: the processes, each of which must call this.
+        stop: asked between images.
         bf16: compute under bfloat16 autocast.
 
     Returns:
@@ -82,8 +89,10 @@ def score(
 
     Raises:
         DataError: more images than the ledger allows cannot be decoded, or none can be.
+        InterruptedRunError: a stop signal came to any process.
     """
-    world = world or World()
+    world, stop = world or World(), stop or StopRequest()
+    ledger.begin_anew()
     counts = torch.zeros(3, dtype=torch.float64)
     samples = table.read(table.places(world))
 
@@ -93,7 +102,8 @@ def score(
     bar = progress_bar("evaluate", total=table.samples, shown=world.leads)
     examples = ordered_map(ledger.noting(example), samples, workers=threads, ahead=2 * batch)
     with contextlib.closing(samples), contextlib.closing(examples), bar:
-        for images_BCHW, labels_B in _batches(readable(examples), batch):
+        asking = until_stopped(examples, stop, world, total=table.samples)
+        for images_BCHW, labels_B in _batches(readable(asking), batch):
             inputs_BCHW = pixels(images_BCHW)
             with torch.autocast(inputs_BCHW.device.type, torch.bfloat16, enabled=bf16):
                 logits_BY = classify(inputs_BCHW)
@@ -172,9 +182,9 @@ class ClassificationEvaluator:
         self._pixels = Pixels(description.mean, description.std, device)
 
     def score(
-        self, world: World, weights: Mapping[str, Tensor] | None = None
+        self, world: World, stop: StopRequest, weights: Mapping[str, Tensor] | None = None
     ) -> ClassificationScores:
-        """Score the model, with these weights if any are given; every process must call this."""
+        """Score the model; see `validation.Evaluator`."""
         given = {} if weights is None else dict(weights)
 
         def classify(images_BCHW: Tensor) -> Tensor:
@@ -192,6 +202,7 @@ class ClassificationEvaluator:
                 ledger=self.ledger,
                 bf16=self._config.bf16,
                 world=world,
+                stop=stop,
             )
 
     def pictures(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, bytes]:

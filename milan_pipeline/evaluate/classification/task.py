@@ -75,6 +75,7 @@ class Classification:
         self.model = model
         self._config = config
         self._rank = rank
+        self._kept: tuple[LabelledBatch, int, Tensor, Tensor] | None = None
         self._device = next(model.parameters()).device
         self._pixels = Pixels(config.mean, config.std, self._device)
         self._erase = RandomErasing(config.erasing, mode="pixel", device=self._device)
@@ -114,22 +115,35 @@ class Classification:
     def loss(self, replica: nn.Module, data: LabelledBatch, part: slice, step: int) -> Tensor:
         """Return the mean loss of a part of a batch; see `training.Task.loss`.
 
-        What is erased, mixed and dropped is drawn by (seed, step, start of the part, rank).
+        What is erased and mixed is drawn by (seed, step, rank), for all images of the process's
+        batch together: it does not depend on how the batch is divided into parts. What is dropped
+        is drawn by the start of the part, too.
         """
-        parts = ("classification", self._config.seed, step, part.start, self._rank)
-        labels_B = data.labels_B[part].to(self._device, non_blocking=True)
-        with seeded_globals(*parts, device=self._device):
-            images_BCHW = self._erase(self._pixels(data.images_BCHW[part]))
-            images_BCHW, targets = self._mixed(images_BCHW, labels_B)
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.bf16):
-                logits_BY = replica(images_BCHW)
-        loss: Tensor = self._loss_of(logits_BY.float(), targets)
+        key = ("classification", self._config.seed, step, self._rank)
+        images_BCHW, targets = self._changed(data, step, key)
+        with (
+            seeded_globals(*key, "dropped", part.start, device=self._device),
+            torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.bf16),
+        ):
+            logits_BY = replica(images_BCHW[part])
+        loss: Tensor = self._loss_of(logits_BY.float(), targets[part])
         return loss
 
-    def _mixed(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix the images of a part with each other, and their labels to (B, Y).
+    def _changed(
+        self, data: LabelledBatch, step: int, key: tuple[str | int, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """Return all images of a batch, erased and mixed, and their targets; kept for a step."""
+        if self._kept is None or self._kept[0] is not data or self._kept[1] != step:
+            labels_B = data.labels_B.to(self._device, non_blocking=True)
+            with seeded_globals(*key, device=self._device):
+                images_BCHW = self._erase(self._pixels(data.images_BCHW))
+                self._kept = (data, step, *self._mixed(images_BCHW, labels_B))
+        return self._kept[2:]
 
-        timm mixes images in pairs. In a part of odd length the last image is used twice, so that
+    def _mixed(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix the images of a batch with each other, and their labels to (B, Y).
+
+        timm mixes images in pairs. In a batch of odd length the last image is used twice, so that
         every image has a partner.
         """
         if self._mix is None:

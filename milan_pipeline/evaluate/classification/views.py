@@ -6,6 +6,7 @@ Legend: B batch, C channels, H height, W width.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -18,7 +19,14 @@ from torchvision.transforms import Compose
 
 from milan_pipeline.core.keyed_random import seeded_globals
 from milan_pipeline.data.labelled import decoded_image
+from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.evaluation_view import INTERPOLATION, evaluation_view
+
+SECTIONS = {
+    "rand": r"(m|n|mmax|inc)\d+|(p|mstd)\d*\.?\d+|t(weights|3aw?)",
+    "augmix": r"(m|w|b)\d+|d-?\d+|(a|mstd)\d*\.?\d+",
+}
+"""What timm understands between the dashes of these augmentations' names."""
 
 
 class LabelledBatch(NamedTuple):
@@ -64,17 +72,30 @@ class TrainingViews:
     """
 
     def __init__(self, config: ViewConfig) -> None:
+        """Make timm's transforms.
+
+        Raises:
+            ConfigError: timm has no such automatic augmentation.
+        """
         self._seed = config.seed
-        transform = create_transform(
-            config.image_size,
-            is_training=True,
-            scale=(config.min_scale, 1.0),
-            color_jitter=0.0,
-            auto_augment=config.augment or None,
-            interpolation=INTERPOLATION,
-            mean=config.mean,
-            use_prefetcher=True,
-        )
+        _require_known_sections(config.augment)
+        try:
+            transform = create_transform(
+                config.image_size,
+                is_training=True,
+                scale=(config.min_scale, 1.0),
+                color_jitter=0.0,
+                auto_augment=config.augment or None,
+                interpolation=INTERPOLATION,
+                mean=config.mean,
+                use_prefetcher=True,
+            )
+        except (AssertionError, ValueError, LookupError, TypeError) as error:  # timm's, of names
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ConfigError(
+                f"--augment {config.augment!r} is no augmentation that timm has ({reason}); give "
+                "one such as 'rand-m9-mstd0.5-inc1', or ''"
+            ) from error
         for operation in _operations(transform):
             if operation.aug_fn is auto_augment.posterize:
                 operation.aug_fn = posterise
@@ -106,6 +127,23 @@ class EvaluationViews:
             BadImageError: the image cannot be decoded.
         """
         return self._view(decoded_image(sample))
+
+
+def _require_known_sections(augment: str) -> None:
+    """Refuse sections of an augmentation's name that timm would pass over without a word.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    kind, *sections = augment.split("-")
+    if kind not in SECTIONS:
+        return  # timm knows whether it has it
+    for section in sections:
+        if not re.fullmatch(SECTIONS[kind], section):
+            raise ConfigError(
+                f"--augment {augment!r} has the section {section!r}, which timm does not know; "
+                "give one such as 'rand-m9-mstd0.5-inc1', or ''"
+            )
 
 
 def posterise(image: Image.Image, bits: int, **_: object) -> Image.Image:

@@ -70,6 +70,12 @@ def knn_answers(
     require_pairs(train_NF, train_labels_N)
     require_any(test_NF)
     classes_Y = np.unique(train_labels_N)
+    if max(ks) > len(train_NF):
+        logger.warning(
+            "--k %d is more than the %d images to learn from, all of which vote; give fewer",
+            max(ks),
+            len(train_NF),
+        )
     answers: dict[int, list[torch.Tensor]] = {k: [] for k in ks}
     for votes in knn_votes(train_NF, train_labels_N, test_NF, ks=ks, temperature=temperature):
         for k, votes_BY in votes.items():
@@ -125,7 +131,7 @@ def linear_answers(
         train_NF: features to train on.
         train_labels_N: their labels.
         test_NF: features to classify.
-        iterations: of L-BFGS, at most; fewer than it needs are logged.
+        iterations: of L-BFGS, at most; fewer than it needs are warned of.
 
     Returns:
         The label given to each test sample.
@@ -146,7 +152,8 @@ def linear_answers(
         truth = train_labels_N[held_N]
         # The first, most regularised one wins a tie.
         strength = max(LINEAR_STRENGTHS, key=lambda c: accuracy(linear(*fit, strength=c), truth))
-    return linear(train_NF, train_labels_N, test_NF, strength=strength)
+    # Only the last one's answers are scored.
+    return linear(train_NF, train_labels_N, test_NF, strength=strength, level=logging.WARNING)
 
 
 def warn_of_long(samples: int, features: int, *, classes: int) -> None:
@@ -154,7 +161,7 @@ def warn_of_long(samples: int, features: int, *, classes: int) -> None:
     if samples * features * classes > LONG:
         logger.warning(
             "--linear logistic of %d samples, %d features and %d classes may take hours on the "
-            "CPU, and cannot be stopped meanwhile; --linear official is made for such sets",
+            "CPU, and begins anew where it is stopped; --linear official is made for such sets",
             samples,
             features,
             classes,
@@ -177,6 +184,7 @@ def _linear(
     *,
     strength: float,
     iterations: int,
+    level: int = logging.INFO,
 ) -> Labels:
     regression = LogisticRegression(C=strength, max_iter=iterations)
     classifier = make_pipeline(StandardScaler(), regression)
@@ -184,7 +192,8 @@ def _linear(
         warnings.simplefilter("always", ConvergenceWarning)
         classifier.fit(train_NF, train_labels_N)
     if caught:
-        logger.info(
+        logger.log(
+            level,
             "the linear classifier with C=%g stopped after %d iterations, short of its optimum",
             strength,
             regression.n_iter_.max(),

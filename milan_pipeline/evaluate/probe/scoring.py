@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.core.interrupts import StopRequest, exiting_at_once
 from milan_pipeline.evaluate.accuracies import accuracy
 from milan_pipeline.evaluate.probe.classifiers import (
     TrainingSet,
@@ -25,6 +25,7 @@ from milan_pipeline.evaluate.probe.linear_sweep import sweep_answers
 from milan_pipeline.evaluate.probe.protocols import OfficialLinear, Sweep
 
 PUBLISHED_K = 20
+KEPT = "features are kept, no scores were written"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,7 @@ class Sets:
         pooled = functools.cache(lambda number: self.view(number).pool(pool))
 
         def read(number: int) -> Features:
-            self.stop.raise_if_asked("features are kept, no scores were written")
+            self.stop.raise_if_asked(KEPT)
             return pooled(number)
 
         return TrainingSet(labels_N=self.train.labels_N, views=self.views, read=read)
@@ -94,16 +95,19 @@ def classify(
     Raises:
         ConfigError: the encoder has no such kind of features.
         DataError: a set is empty or too small, or the training labels are all the same.
+        InterruptedRunError: a stop signal came; in k-NN and regression the process exits instead.
     """
     train_labels_N = sets.train.labels_N
     train_NF, test_NF = sets.train.pool(pool), sets.test.pool(pool)
     details: dict[str, Any] = {}
-    votes = knn_answers(
-        train_NF, train_labels_N, test_NF, ks=classifiers.ks, temperature=classifiers.temperature
-    )
-    answers = {f"knn@{k}": labels for k, labels in votes.items()}
-    if classifiers.logistic:
-        answers["linear"] = linear_answers(train_NF, train_labels_N, test_NF)
+    sets.stop.raise_if_asked(KEPT)
+    # Neither asks whether to stop, and neither has anything to keep.
+    with exiting_at_once(f"{KEPT}; run the same command to go on"):
+        ks, temperature = classifiers.ks, classifiers.temperature
+        votes = knn_answers(train_NF, train_labels_N, test_NF, ks=ks, temperature=temperature)
+        answers = {f"knn@{k}": labels for k, labels in votes.items()}
+        if classifiers.logistic:
+            answers["linear"] = linear_answers(train_NF, train_labels_N, test_NF)
     if classifiers.official is not None:
         training = sets.training(pool)
         answers["linear-official"] = official_answers(training, test_NF, classifiers.official)

@@ -45,11 +45,16 @@ class LabelConfig:
 
 
 class Labels:
-    """Decode masks, and number their classes from 0."""
+    """Decode masks, and number their classes from 0.
+
+    Attributes:
+        classes: how many there are.
+    """
 
     def __init__(self, config: LabelConfig) -> None:
         first = 1 if config.reduce_zero_label else 0
-        self._classes = config.classes
+        self.classes = config.classes
+        self._reduces = config.reduce_zero_label
         self._label_of = np.arange(-first, 256 - first)
         self._known = (self._label_of >= 0) & (self._label_of < config.classes)
         ignored = [config.ignore_index, *range(first)]
@@ -75,11 +80,20 @@ class Labels:
         unknown = np.flatnonzero((np.bincount(values_HW.ravel(), minlength=256) > 0) & ~self._known)
         if len(unknown):
             raise DataError(
-                f"{name} has the value {unknown[-1]}, which is none of the {self._classes} classes "
-                "nor ignored; give more --classes, or that value as --ignore-index"
+                f"{name} has the value {unknown[-1]}, which is none of the {self.classes} classes "
+                f"nor ignored; {self._remedy(int(unknown[-1]))}"
             )
         labels_HW: NDArray[np.uint8] = self._label_of.astype(np.uint8)[values_HW]
         return labels_HW
+
+    def _remedy(self, value: int) -> str:
+        """Say what to do about a value that is no class."""
+        first, ignore = int(self._reduces), f"--ignore-index {value} if it marks what has no class"
+        if value == self.classes + first:
+            zero = "" if self._reduces else "--reduce-zero-label if 0 marks what has no class, "
+            return f"give {zero}--classes {self.classes + 1} if it is one more, or {ignore}"
+        last = self.classes - 1 + first
+        return f"renumber the classes in the masks, from {first} to {last}, or give {ignore}"
 
 
 def _values(data: bytes, name: str) -> NDArray[np.uint8]:

@@ -18,6 +18,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from milan_pipeline.cluster.world import World
 from milan_pipeline.core.console import progress_bar
+from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.data.unreadable import NONE_READABLE, RunLedger, readable
@@ -33,7 +34,7 @@ from milan_pipeline.evaluate.segmentation.masks import IGNORED, Labels
 from milan_pipeline.evaluate.segmentation.model import Logits, Segmenter
 from milan_pipeline.evaluate.segmentation.picture import draw_segmentations
 from milan_pipeline.images.crops import Pixels
-from milan_pipeline.training.validation import evaluating
+from milan_pipeline.training.validation import evaluating, until_stopped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +76,10 @@ class SegmentationScores:
         """Return the counts that a record keeps."""
         return {"images": self.images}
 
+    def notes(self) -> dict[str, int]:
+        """Return over how many classes mIoU is the mean: those in truth or answers."""
+        return {"classes_in_mean": int(np.isfinite(self.ious()).sum())}
+
 
 def score(
     inference: Inference,
@@ -86,6 +91,7 @@ def score(
     threads: int,
     ledger: RunLedger,
     world: World | None = None,
+    stop: StopRequest | None = None,
 ) -> SegmentationScores:
     """Score a segmenter on all images of a table, together with the other processes.
 
@@ -100,18 +106,22 @@ def score(
         threads: number of threads that decode.
         ledger: the images that cannot be decoded.
         world: the processes, each of which must call this.
+        stop: asked between images.
 
     Raises:
         DataError: a mask cannot be used, or more images than the ledger allows cannot be
-            decoded, or none can be.
+            decoded, or none can be, or no pixel has a label.
+        InterruptedRunError: a stop signal came to any process.
     """
-    world = world or World()
+    world, stop = world or World(), stop or StopRequest()
+    ledger.begin_anew()
     confusion_YY = torch.zeros(classes, classes, dtype=torch.float64)
     samples = table.read(table.places(world))
     shown = ordered_map(ledger.noting(prepare), samples, workers=threads, ahead=2 * batch)
     bar = progress_bar("evaluate", total=table.samples, shown=world.leads)
     with contextlib.closing(samples), contextlib.closing(shown), bar:
-        for some in _alike(readable(shown), batch):
+        asking = until_stopped(shown, stop, world, total=table.samples)
+        for some in _alike(readable(asking), batch):
             answers_BHW = inference.labels(some)
             labels_BHW = torch.stack([each.labels_HW for each in some]).long()
             confusion_YY += multiclass_confusion_matrix(
@@ -127,6 +137,11 @@ def score(
         raise DataError(NONE_READABLE)
     # float64 counts exactly up to 2^53 pixels.
     whole = world.total(confusion_YY).round().to(torch.int64)
+    if not whole.any():
+        raise DataError(
+            "no pixel of the masks to score on has a label, all are ignored; give others, or "
+            "another --ignore-index"
+        )
     return SegmentationScores(whole.numpy(), table.samples - ledger.count)
 
 
@@ -200,9 +215,9 @@ class SegmentationEvaluator:
         self._pixels = Pixels(config.mean, config.std, self._device)
 
     def score(
-        self, world: World, weights: Mapping[str, Tensor] | None = None
+        self, world: World, stop: StopRequest, weights: Mapping[str, Tensor] | None = None
     ) -> SegmentationScores:
-        """Score the model, with these weights if any are given; every process must call this."""
+        """Score the model; see `validation.Evaluator`."""
         with evaluating(self._model):
             return score(
                 self._inference(weights),
@@ -213,6 +228,7 @@ class SegmentationEvaluator:
                 threads=self._config.threads,
                 ledger=self.ledger,
                 world=world,
+                stop=stop,
             )
 
     def pictures(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, bytes]:

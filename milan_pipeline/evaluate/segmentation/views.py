@@ -128,7 +128,8 @@ class MaskedViews:
             flip = slice(None, None, -1 if draws.random() < 0.5 else 1)
             cut_HWC = window.image(image)[:, flip]
             if self._config.photometric:
-                cut_CHW = torch.from_numpy(np.ascontiguousarray(cut_HWC.transpose(2, 0, 1)))
+                # Copied: a view of one column stays mirrored for numpy, which torch does not take.
+                cut_CHW = torch.from_numpy(cut_HWC.transpose(2, 0, 1).copy())
                 changed_CHW = distorted(cut_CHW, keyed_generator("segmentation colours", *key))
                 cut_HWC = changed_CHW.permute(1, 2, 0).numpy()
             view_CSS = self._padded(cut_HWC, self._fill_C).transpose(2, 0, 1)

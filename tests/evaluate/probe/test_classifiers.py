@@ -153,11 +153,20 @@ def test_linear_copes_with_a_handful_of_samples():
     assert linear_accuracy(features, labels, features, labels) == 100
 
 
-def test_unfinished_optimum_is_a_note_not_a_warning(caplog):
+def test_an_unfinished_optimum_is_warned_of_where_its_answers_are_scored(caplog):
     (train, labels), (test, _) = (blobs(30, spread=2, seed=seed) for seed in (1, 2))
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.WARNING):
         linear_answers(train, labels, test, iterations=1)
-    assert "short of its optimum" in caplog.text
+    (said,) = caplog.messages
+    assert "short of its optimum" in said
+
+
+def test_more_neighbours_than_images_are_warned_of(caplog):
+    (train, labels), (test, _) = (blobs(2, spread=2, seed=seed) for seed in (1, 2))
+    knn_answers(train, labels, test, ks=(1, len(labels)))
+    assert caplog.messages == []
+    knn_answers(train, labels, test, ks=(1, len(labels) + 1))
+    assert f"--k {len(labels) + 1} is more than the {len(labels)} images" in caplog.text
 
 
 def test_imagenet_is_warned_of_and_the_demo_is_not(caplog):

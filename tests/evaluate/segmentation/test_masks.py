@@ -37,6 +37,19 @@ def test_a_palette_is_passed_over():
 
 
 @pytest.mark.parametrize(
+    ("values", "changes", "remedy"),
+    [
+        ([0, 1, 4], {}, "give --reduce-zero-label if 0 marks what has no class, --classes 5 if"),
+        ([0, 1, 5], {"reduce": True}, "give --classes 5 if it is one more, or --ignore-index 5"),
+        ([0, 128], {"classes": 2}, "renumber the classes in the masks, from 0 to 1, or give --ig"),
+    ],
+)
+def test_the_remedy_for_a_value_that_is_no_class_fits_the_masks(values, changes, remedy):
+    with pytest.raises(DataError, match=remedy):
+        decode(np.array([values], dtype=np.uint8), **changes)
+
+
+@pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"classes": 3}, "value 3, which is none of the 3 classes"),

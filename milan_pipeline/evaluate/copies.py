@@ -1,0 +1,37 @@
+"""Find images to score on that are among those to learn from, byte for byte."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milan_pipeline.data.labelled import LabelledTable
+from milan_pipeline.evaluate.survey import chosen_rows
+
+MOST_READ = 5000
+"""Images to learn from that are read at most: of those that have the length of one to score on."""
+
+
+def copies(train: LabelledTable, val: LabelledTable) -> tuple[int, int]:
+    """Count the images to score on that are among those to learn from, and those compared.
+
+    `SAMPLED` images to score on are compared at most; of shards, nothing is read but indices.
+    """
+    looked = np.array(sorted(chosen_rows(val, sampled=True)), dtype=np.int64)
+    lengths = _lengths(train)
+    alike = np.flatnonzero(np.isin(lengths, _lengths(val)[looked]))[:MOST_READ]
+    looked_alike = looked[np.isin(_lengths(val)[looked], lengths[alike])]
+    learnt = set(_digests(train, alike))
+    return sum(digest in learnt for digest in _digests(val, looked_alike)), len(looked)
+
+
+def _lengths(table: LabelledTable) -> NDArray[np.int64]:
+    return np.concatenate([part.lengths() for part in table.parts])
+
+
+def _digests(table: LabelledTable, numbers: NDArray[np.int64]) -> list[int]:
+    """Return the hashes of some images, by their numbers in the table."""
+    bounds = np.concatenate([[0], np.cumsum(table.counts(0))])
+    parts = np.searchsorted(bounds, numbers, side="right") - 1
+    return [
+        table.parts[part].digest(int(number - bounds[part]))
+        for part, number in zip(parts, numbers, strict=True)
+    ]

@@ -1,0 +1,66 @@
+"""What `finetune` looks at before its first step: the classes, and the images to score on."""
+
+import functools
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milan_pipeline.cluster.world import World
+from milan_pipeline.data.labelled import LabelledTable, decoded_image
+from milan_pipeline.errors import DataError
+from milan_pipeline.evaluate.coverage import named, warnings_of_classes
+from milan_pipeline.evaluate.survey import looked_at
+from stages.shared.checking import unwritten_ledger
+
+if TYPE_CHECKING:
+    from stages.finetune.command import Finetune
+
+MAX_CLASSES = 1_000_000
+
+
+def require_images(config: "Finetune", val: LabelledTable, world: World) -> None:
+    """Decode the images to score on; every process must call this.
+
+    Raises:
+        DataError: more cannot be decoded than `--max-bad-fraction` allows.
+    """
+    ledger = unwritten_ledger(config, "val", val.samples)
+    looking = functools.partial(looked_at, val, decoded_image, ledger=ledger, world=world)
+    for _ in looking(
+        threads=max(1, config.workers), sampled=config.check == "sample", title="images to score on"
+    ):
+        pass
+
+
+def require_classes(train: LabelledTable, place: str) -> None:
+    """Refuse images of one class, which any answer would be right of, and numbers beyond reason.
+
+    Raises:
+        DataError: they are of one class, or a class number is too large for a head.
+    """
+    present = classes_of(train)
+    if len(present) == 1:
+        raise DataError(
+            f"--train {place} has images of {named(present, train.classes)} alone; give a folder "
+            "with a sub-folder for each of two classes or more, or shards that were packed from one"
+        )
+    if train.class_count > MAX_CLASSES:
+        raise DataError(
+            f"--train {place} has images of {named(present[-1:])}, and a classifier has an output "
+            f"for each number up to the largest; number the {len(present)} classes from 0"
+        )
+
+
+def class_warnings(train: LabelledTable, val: LabelledTable, places: tuple[str, str]) -> list[str]:
+    """Return what is to be said of classes that are not both learnt and scored."""
+    learnt, scored, names = classes_of(train), classes_of(val), train.classes
+    of_outputs = warnings_of_classes(
+        learnt, scored, what="image", places=places, names=names, outputs=train.class_count
+    )
+    return list(of_outputs)
+
+
+def classes_of(table: LabelledTable) -> NDArray[np.int64]:
+    """Return the numbers of the classes that there are images of, each once and in order."""
+    return np.unique(np.concatenate([part.labels for part in table.parts]))

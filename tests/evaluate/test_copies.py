@@ -1,0 +1,34 @@
+"""Images to score on that are among those to learn from are found, in folders and in shards."""
+
+import shutil
+
+import pytest
+
+from milan_pipeline.data.labelled import open_labelled
+from milan_pipeline.evaluate import copies as module
+from milan_pipeline.evaluate.copies import copies
+from tests.support.cli import run_cli
+from tests.support.labelled import write_coloured
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Twelve pictures to learn from; nine to score on, of which two are copies of other names."""
+    train, val = write_coloured(tmp_path / "train", 4), write_coloured(tmp_path / "val", 3, seed=1)
+    for name, other in (("red/000.jpg", "red/002.jpg"), ("blue/003.jpg", "green/001.jpg")):
+        shutil.copy(train / name, val / other)
+    return train, val
+
+
+@pytest.mark.parametrize("packed", [(), (0,), (1,), (0, 1)])
+def test_copies_are_counted(packed, folders, tmp_path):
+    places = list(folders)
+    for number in packed:
+        places[number] = tmp_path / f"shards-{number}"
+        run_cli("pack-images", folders[number], places[number], "--samples-per-shard", 5)
+    assert copies(*(open_labelled(str(place), kind="class") for place in places)) == (2, 9)
+
+
+def test_few_images_are_read_where_there_are_many(folders, monkeypatch):
+    monkeypatch.setattr(module, "MOST_READ", 0)
+    assert copies(*(open_labelled(str(place), kind="class") for place in folders)) == (0, 9)

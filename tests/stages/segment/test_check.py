@@ -1,0 +1,190 @@
+"""`segment` looks at every mask before its first step, and names what is wrong with them."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from milan_pipeline.evaluate.segmentation.inference import PrepareImage
+from tests.support.cli import run_cli
+from tests.support.finetune import record, rows
+from tests.support.pictures import write_ade_tree
+from tests.support.segment import segment
+
+
+@pytest.fixture
+def data(tmp_path):
+    """ADE20K's layout: six images to learn from and three to score on, classes 1 to 3."""
+    images = write_ade_tree(tmp_path / "ade", {"training": 6, "validation": 3}, first=1) / "images"
+    return images / "training", images / "validation"
+
+
+def masks_of(images):
+    """List the masks of a folder of images."""
+    return sorted((images.parent.parent / "annotations" / images.name).iterdir())
+
+
+def change(path, function):
+    """Write a mask's values anew."""
+    Image.fromarray(function(np.array(Image.open(path))).astype(np.uint8)).save(path)
+
+
+def put(value):
+    """Return what sets one pixel of a mask."""
+
+    def changed(mask):
+        mask[0, 0] = value
+        return mask
+
+    return changed
+
+
+def binary(images):
+    """Make all masks black and white: 0 and 255."""
+    for path in masks_of(images):
+        change(path, lambda mask: 255 * (mask > 1))
+
+
+@pytest.mark.parametrize(
+    "words", [("--dry-run", "--check", "all"), ("--dry-run", "--check", "sample"), ()]
+)
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_bad_mask_is_named_before_the_first_step(part, words, data, tmp_path, capsys):
+    change(masks_of(data[part])[-1], put(77))
+    segment(*data, tmp_path / "run", *words, code=1)
+    said = capsys.readouterr().err
+    assert f"mask of '{masks_of(data[part])[-1].stem}.jpg' has the value 77" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_looks_at_no_mask_unasked(data, tmp_path):
+    change(masks_of(data[0])[0], put(77))
+    segment(*data, tmp_path / "run", "--dry-run")
+
+
+def test_a_mended_mask_lets_the_run_begin_with_other_options_too(data, tmp_path):
+    change(masks_of(data[1])[0], put(77))
+    segment(*data, tmp_path / "run", "--steps", 2, code=1)
+    change(masks_of(data[1])[0], put(1))
+    segment(*data, tmp_path / "run", "--steps", 1)
+    assert record(tmp_path / "run", "state.json")["state"] == "done"
+
+
+def test_masks_are_looked_at_once_a_run(data, tmp_path, monkeypatch):
+    segment(*data, tmp_path / "run", "--steps", 2, "--max-steps", 1)
+    monkeypatch.setattr("stages.segment.plan.check_masks", lambda *_: 1 / 0)
+    segment(*data, tmp_path / "run", "--steps", 2)
+
+
+def test_other_masks_to_score_on_do_not_end_a_run(data, tmp_path, capsys):
+    words = ("--steps", 4, "--eval-every", 2)
+    segment(*data, tmp_path / "run", *words, "--max-steps", 3)
+    masks_of(data[1])[2].unlink()
+    (data[1] / f"{masks_of(data[0])[2].stem}.jpg").exists()
+    sorted(data[1].iterdir())[2].unlink()
+    segment(*data, tmp_path / "run", *words)
+    assert "has changed since 2 of the evaluations" in capsys.readouterr().err
+    first, second, third = rows(tmp_path / "run", "evaluations.jsonl")
+    assert [row["step"] for row in (first, second, third)] == [2, 3, 4]
+    assert first["val"] == second["val"] != third["val"]
+    scores = record(tmp_path / "run", "scores.json")
+    assert scores["metrics"]["best-miou"] == scores["metrics"]["miou"] == third["miou"]
+    assert scores["inputs"]["val"] == third["val"]
+
+
+def test_a_finished_run_is_scored_again_on_other_masks(data, tmp_path):
+    segment(*data, tmp_path / "run", "--steps", 1)
+    masks_of(data[1])[2].unlink()
+    sorted(data[1].iterdir())[2].unlink()
+    segment(*data, tmp_path / "run", "--steps", 1)
+    assert record(tmp_path / "run", "scores.json")["val"] == 2
+    before = (tmp_path / "run/scores.json").read_bytes()
+    segment(*data, tmp_path / "run", "--steps", 1)
+    assert (tmp_path / "run/scores.json").read_bytes() == before
+
+
+def test_masks_of_0_and_255_are_refused(data, tmp_path, capsys):
+    for images in data:
+        binary(images)
+    segment(*data, tmp_path / "run", "--classes", 2, "--no-reduce-zero-label", code=1)
+    said = capsys.readouterr().err
+    assert "have pixels of class 0 alone and ignored ones" in said
+    assert "255 often stands for 1" in said
+    for images in data:  # the remedy
+        for path in masks_of(images):
+            change(path, lambda mask: mask // 255)
+    words = ("--classes", 2, "--no-reduce-zero-label", "--steps", 1)
+    segment(*data, tmp_path / "run", *words)
+    assert record(tmp_path / "run", "scores.json")["classes_in_mean"] == 2
+
+
+def test_masks_without_any_class_are_refused(data, tmp_path, capsys):
+    for path in masks_of(data[1]):
+        change(path, np.zeros_like)
+    segment(*data, tmp_path / "run", code=1)
+    assert "no pixel of the masks of --val" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_class_is_refused(data, tmp_path, capsys):
+    segment(*data, tmp_path / "run", "--classes", 1, code=2)
+    assert "--classes 1 leaves nothing to tell apart" in capsys.readouterr().err
+
+
+def test_classes_that_are_not_learnt_or_not_scored_are_named(data, tmp_path, capsys):
+    for path in masks_of(data[0]):
+        change(path, lambda mask: np.where(mask == 2, 1, mask))
+    for path in masks_of(data[1]):
+        change(path, lambda mask: np.where(mask == 3, 1, mask))
+    segment(*data, tmp_path / "run", "--classes", 5, "--steps", 1, "--eval-every", 1)
+    said = capsys.readouterr().err
+    assert "no pixel of classes 3, 4 is in --train" in said
+    assert "no pixel of class 1 is in --train" in said
+    assert "no pixel of class 2 is in --val" in said
+    table = record(tmp_path / "run", "scores.json")
+    assert table["classes_in_mean"] < 5
+
+
+def test_other_classes_than_the_segmenters_are_refused(data, tmp_path, capsys):
+    segment(*data, tmp_path / "run", "--steps", 1)
+    run_cli(
+        "segment", "--eval-only", "--encoder", tmp_path / "run/best.safetensors", "--val", data[1],
+        "--classes", 5, "--out", tmp_path / "scores", code=2,
+    )  # fmt: skip
+    assert "--classes 5 is not what" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "scale", [("--least-scale", 1e-9, "--most-scale", 1e-8), ("--short-side", 1)]
+)
+def test_views_of_one_pixel_are_trained_on(scale, data, tmp_path):
+    segment(*data, tmp_path / "run", *scale, "--steps", 1)
+
+
+def test_a_set_that_is_learnt_and_scored_alike_is_warned_of(data, tmp_path, capsys):
+    segment(data[0], data[0], tmp_path / "run", "--steps", 1)
+    assert "--val has the images of --train" in capsys.readouterr().err
+
+
+def test_a_stop_in_an_evaluation_is_heeded_and_the_evaluation_repeated(data, tmp_path, monkeypatch):
+    words = ("--steps", 4, "--eval-every", 2, "--workers", 0)
+    segment(*data, tmp_path / "whole", *words)
+    plain, seen = PrepareImage.__call__, []
+
+    def asking(self, sample):
+        seen.append(sample["__key__"])
+        if len(seen) == 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return plain(self, sample)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PrepareImage, "__call__", asking)
+        segment(*data, tmp_path / "run", *words, code=75)
+    assert json.loads((tmp_path / "run/state.json").read_text())["step"] == 2
+    assert not (tmp_path / "run/evaluations.jsonl").exists()
+    segment(*data, tmp_path / "run", *words)
+    for name in ("evaluations.jsonl", "best.safetensors", "segmenter.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
