@@ -22,6 +22,7 @@ import xxhash
 
 from milan_pipeline import storage
 from milan_pipeline.errors import ConfigError, StorageError
+from milan_pipeline.storage.locks import NO_LOCKS
 
 PIECE_BYTES = 8 << 20
 KEPT_SHARE = 0.9
@@ -182,6 +183,12 @@ class ShardCache:
         except StorageError:
             raise
         except OSError as error:
+            if error.errno in NO_LOCKS:
+                raise StorageError(
+                    f"--cache {self._config.folder} lies on a file system without locks "
+                    f"({error.strerror}), by which processes share it; name a folder on a disk of "
+                    "this machine"
+                ) from error
             raise StorageError(
                 f"--cache {self._config.folder} cannot be used ({error.strerror or error}); make "
                 "room there, give less --cache-gb, or name another folder"

@@ -5,9 +5,10 @@
 Legend: n samples of the unit, N = 1 + L tokens, L patches, C code width.
 """
 
+import contextlib
 import dataclasses
 import math
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import zarr
@@ -21,6 +22,7 @@ from milan_pipeline.core.schema import DocumentError, conforming, parsed
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError
 from milan_pipeline.provenance.identity import Identity, content_hash, require_same, stated_identity
 from milan_pipeline.shards.manifest import MANIFEST_NAME
+from milan_pipeline.targets.units import view_name
 
 ZARR_JSON = "zarr.json"
 """What Zarr writes for each group and array."""
@@ -111,6 +113,11 @@ def root_bytes(identity: Identity) -> bytes:
 
 class _Root(TypedDict):
     attributes: dict[str, Any]
+
+
+class _Group(TypedDict):
+    zarr_format: Literal[3]
+    node_type: Literal["group"]
 
 
 class _Versioned(TypedDict):
@@ -210,9 +217,31 @@ def empty_block(codec: CodecSpec, shape: tuple[int, int]) -> UnitBlock:
     )
 
 
+def put_view_group(url: str, view: int) -> None:
+    """Write the group of a view, unless it is there.
+
+    It is the same for all units of a view, and some object stores take one write a second of a
+    name.
+    """
+    place = storage.join(url, view_name(view), ZARR_JSON)
+    with contextlib.suppress(MissingDataError):
+        if is_group(storage.read_bytes(place)):
+            return
+    storage.put_bytes(place, group_bytes({}))
+
+
 def group_bytes(attributes: dict[str, Any]) -> bytes:
     """Return the `zarr.json` of a group."""
     memory: dict[str, Any] = {}
     zarr.create_group(MemoryStore(memory), zarr_format=3, attributes=attributes)
     data: bytes = memory[ZARR_JSON].to_bytes()
     return data
+
+
+def is_group(data: bytes) -> bool:
+    """Tell whether a `zarr.json` is that of a group; versions of zarr write it differently."""
+    try:
+        parsed(data, _Group)
+    except DocumentError:
+        return False
+    return True

@@ -10,7 +10,7 @@ from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.provenance.identity import require_hash
 from milan_pipeline.shards.manifest import load_manifest
-from milan_pipeline.targets.layout import ZARR_JSON, group_bytes, read_identity
+from milan_pipeline.targets.layout import ZARR_JSON, is_group, read_identity
 from milan_pipeline.targets.units import Mark, Unit, read_mark, view_name
 from milan_pipeline.targets.verification import StoreCheck
 
@@ -92,7 +92,7 @@ def faults_of_groups(url: str, views: int) -> dict[int, str]:
     for view in range(views):
         place = storage.join(url, view_name(view), ZARR_JSON)
         try:
-            if storage.read_bytes(place) != group_bytes({}):
+            if not is_group(storage.read_bytes(place)):
                 faults[view] = f"{place} is damaged"
         except MissingDataError:
             faults[view] = f"{place} is missing"
@@ -101,14 +101,7 @@ def faults_of_groups(url: str, views: int) -> dict[int, str]:
 
 def extra_objects(url: str, unit: Unit, mark: Mark) -> int:
     """Count the files in a unit's folder that no mark lists; nothing reads them."""
-    expected: dict[str, set[str]] = {}
-    for path in mark.objects:
-        parts = path.split("/")
-        for depth, name in enumerate(parts):
-            expected.setdefault("/".join(parts[:depth]), set()).add(name)
-    folders = {folder: storage.join(url, unit.path, folder) for folder in expected}
-    found = {folder: storage.list_names(place) for folder, place in folders.items()}
-    return sum(len(set(names) - expected[folder]) for folder, names in found.items())
+    return len(set(storage.list_tree(storage.join(url, unit.path))) - mark.objects.keys())
 
 
 def extra_units(url: str, units: Sequence[Unit], views: int) -> int:

@@ -5,7 +5,6 @@ Imports no torch before a stop signal can end the process at once.
 
 import contextlib
 import dataclasses
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from milan_pipeline import storage
 from milan_pipeline.cli.options import count, option, require_least
-from milan_pipeline.cluster.launch import is_launched, launch
+from milan_pipeline.cluster.launch import is_launched, launch, launched_size
 from milan_pipeline.core.interrupts import StopRequest, exiting_at_once, stop_request
 from milan_pipeline.errors import ConfigError
 from stages.shared import common_options as common
@@ -61,7 +60,7 @@ class TrainingOptions:
     )
     precision: str = option(
         "auto",
-        help="Type of the model's arithmetic; auto: bf16 on a GPU, else fp32.",
+        help="Type of the model's arithmetic; auto: bf16 on a GPU that has it, else fp32.",
         choices=("auto", "fp32", "bf16"),
         group="This machine",
     )
@@ -168,16 +167,18 @@ class TrainingOptions:
         """Return how many processes train together.
 
         Raises:
-            ConfigError: torchrun has started them, and `--processes` would start others.
+            ConfigError: torchrun has started them, and `--processes` would start others; or its
+                variables do not fit together.
         """
-        if not is_launched():
+        launched = launched_size()
+        if launched == 1:
             return self.processes or 1
         if self.processes is not None:
             raise ConfigError(
-                f"--processes {self.processes} cannot be given to what torchrun started, which "
-                "settles how many there are; leave it out"
+                f"--processes {self.processes} cannot be given where RANK and WORLD_SIZE say that "
+                f"this is one of {launched} processes; leave it out, or unset both"
             )
-        return int(os.environ["WORLD_SIZE"])
+        return launched
 
 
 def require_warmup(warmup_epochs: float | None, epochs: float) -> None:

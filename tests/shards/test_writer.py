@@ -120,7 +120,7 @@ def test_truncation_anywhere_is_noticed(tmp_path: Path) -> None:
         path.write_bytes(good[:length])
         with pytest.raises(DataError, match=r"x\.tar"):
             list(iterate_shard(manifest, shard))
-        if length < end + 1024:  # more zeros than two blocks are padding, which tar may leave out
+        if length < end + 512:  # more zeros than one block are padding, which tar may leave out
             with pytest.raises(DataError, match=r"x\.tar is damaged or truncated"):
                 index_shard(str(path), str(tmp_path / "other"), "x.tar")
         else:
@@ -269,7 +269,7 @@ def test_foreign_tars_read_as_webdataset_does(tmp_path: Path, form: int) -> None
     assert {line["key"]: line["reason"] for line in skipped} == {
         "noextension": "has no key and ending in its name",
         ".hidden": "has no key and ending in its name",
-        "e": "has no image member",
+        "e": "has no image member, only .txt",
     }
 
 
