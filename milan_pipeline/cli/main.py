@@ -111,7 +111,10 @@ def _report(error: Exception, *, debug: bool) -> int:
     if isinstance(error, InterruptedRunError):
         click.echo(f"Interrupted: {reason}", err=True)
         return EXIT_INTERRUPTED
-    if not isinstance(error, MilanError):
+    if isinstance(error, OSError) and error.filename and not isinstance(error, MilanError):
+        why = error.strerror or type(error).__name__
+        reason = f"{error.filename} cannot be used ({why}); check it and the disk it is on"
+    elif not isinstance(error, MilanError):
         reason = f"unexpected {type(error).__name__}: {reason}; --debug shows where it came from"
     click.echo(f"Error: {reason}", err=True)
     return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED

@@ -202,7 +202,7 @@ def require_unique_stems(shards: tuple[Shard, ...]) -> None:
     for shard in shards:
         other = seen.get(shard.stem.casefold())
         if other is not None:
-            called = f"{shard.stem}.tar" if other == shard.stem else f"{other}.tar and {shard.stem}.tar"
+            called = " and ".join(f"{stem}.tar" for stem in dict.fromkeys((other, shard.stem)))
             raise MismatchError(f"two shards are called {called}; rename one of them")
         seen[shard.stem.casefold()] = shard.stem
 

@@ -27,7 +27,11 @@ def test_parts_of_an_extraction(small) -> None:
     """One node is days ahead, one days behind, and a third asks how far they are."""
     stage, out = every_stage.EXTRACT, small.root / "parts"
     words = stage.words(small, out)
-    for rule, more in ((AHEAD, ["--init"]), (BEHIND, ["--part", "0/2"]), (AHEAD, ["--part", "1/2"])):
+    for rule, more in (
+        (AHEAD, ["--init"]),
+        (BEHIND, ["--part", "0/2"]),
+        (AHEAD, ["--part", "1/2"]),
+    ):
         outcome = small.disk.run([*words, *more], rule)
         assert outcome.code == 0, outcome.said
         status = small.disk.run(["status", out], BEHIND)

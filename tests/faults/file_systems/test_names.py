@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from milan_pipeline.shards.manifest import load_manifest
-
 from tests.faults.campaign import COUNTS, SCALE
 from tests.faults.file_systems import every_stage
 from tests.faults.file_systems.campaign import clear, disturb_by
@@ -47,8 +46,11 @@ def _renamed(small, stage):
             yield small.coloured / part / "green" / "000.jpg", f"{OLD}.jpg"
             yield small.coloured / part / "red", f"r{OLD}"
     if stage is every_stage.SEGMENT:
-        for folder, kind in ((small.painted, "jpg"), (small.painted.with_name("annotations"), "png")):
-            first = sorted((folder / "training").iterdir())[0]
+        for folder, kind in (
+            (small.painted, "jpg"),
+            (small.painted.with_name("annotations"), "png"),
+        ):
+            first = min((folder / "training").iterdir())
             yield first, f"{first.stem}{OLD}.{kind}"
 
 
