@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -105,6 +106,20 @@ def disturb(fault: Fault, stage: Stage, small: Small, first: int) -> None:
         count.detected += 1
     else:
         count.harmless += 1
+
+
+def _problems(outcome: Outcome, names: tuple[str, ...]) -> Iterator[str]:
+    """Say what is wrong with how a command failed."""
+    if outcome.code is None:
+        yield f"it hangs: {outcome.said}"
+    elif outcome.code not in (0, EXIT_FAILED, EXIT_USAGE) or "Traceback" in outcome.said:
+        yield f"it ended with {outcome.code}: {outcome.said}"
+    elif outcome.code:
+        error = outcome.error
+        if not error or "unexpected " in error or ";" not in error:
+            yield f"no sentence with a remedy: {outcome.said}"
+        elif not any(name in error for name in names):
+            yield f"the sentence names none of {names}: {error}"
 
 
 def _is_warned(outcome: Outcome, names: tuple[str, ...]) -> bool:
