@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from milan_pipeline.cli.options import GROUPS, require_utf8
+from milan_pipeline.cli.options import GROUPS, require_names
 from milan_pipeline.cli.recipes import Borrowed, config_file_option
 from milan_pipeline.core.console import Verbosity, output
 from milan_pipeline.core.interrupts import stop_request
@@ -140,7 +140,7 @@ def stage_command(
     """
 
     def callback(*, dry_run_asked: bool = False, **values: Any) -> None:
-        require_utf8(config_class, values)
+        require_names(config_class, values)
         config = config_class(**values)
         try:
             (dry_run if dry_run_asked and dry_run is not None else run)(config)

@@ -175,10 +175,10 @@ def test_what_is_no_regular_file_is_ignored_by_name(tmp_path, monkeypatch):
 
 def test_folders_without_pictures_are_told_apart(tmp_path):
     touch(tmp_path, "cat/a.jpg", "dog/.gitkeep")
-    put(tmp_path, **{"labels/a.txt": b"about"})
+    put(tmp_path, **{"labels/a.txt": b"about", "fox/Thumbs.db": b"\xd0\xcf"})
     (tmp_path / "emu" / "deep").mkdir(parents=True)
     walk = walk_folder(tmp_path)
-    assert walk.empty == ["dog", "emu"]
+    assert walk.empty == ["dog", "emu", "fox"]
     assert walk.others == ["labels"]
 
 

@@ -65,6 +65,12 @@ def test_a_mask_that_is_not_there_is_named_and_so_is_what_lies_near(tmp_path, ot
         find_source(tmp_path / "in", masks=tmp_path / "masks")
 
 
+def test_the_folder_above_the_images_is_pointed_out(tmp_path):
+    touch(tmp_path, "ade/images/0.jpg", "ade/masks/0.png")
+    with pytest.raises(MissingDataError, match=r"give the images' own folder, images, in place"):
+        find_source(tmp_path / "ade", masks=tmp_path / "ade" / "masks")
+
+
 def test_a_mask_that_cannot_be_one_is_named(tmp_path):
     touch(tmp_path, "in/0.jpg", "masks/1.png")
     mask = tmp_path / "masks" / "0.png"
