@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from milan_pipeline.provenance.record import record_bytes
-from tests.support.cli import run_cli
+from tests.support.cli import extract_targets, run_cli
 
 Captured = pytest.CaptureFixture[str]
 
@@ -16,10 +16,7 @@ Captured = pytest.CaptureFixture[str]
 def half_done(image_shards: Path, tiny_clip: Path, tmp_path: Path, capsys: Captured) -> Path:
     """Part 0 of 2 of two views is done."""
     out = tmp_path / "targets.zarr"
-    run_cli(
-        "extract-targets", "--images", image_shards, "--out", out, "--teacher",
-        f"local-dir:{tiny_clip}", "--views", 2, "--part", "0/2",
-    )  # fmt: skip
+    extract_targets(image_shards, tiny_clip, out, "--views", 2, "--part", "0/2")
     capsys.readouterr()
     return out
 
