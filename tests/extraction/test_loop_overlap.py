@@ -74,7 +74,7 @@ def test_marks_come_in_order_each_before_the_next_is_left(tmp_path: Path) -> Non
     assert sum(seen) == 2 * 18
 
 
-@pytest.mark.parametrize("failing", range(4))
+@pytest.mark.parametrize("failing", [0, 3])
 def test_a_unit_without_one_of_its_batches_has_no_mark(tmp_path: Path, failing: int) -> None:
     """Each batch is an object of codes, and a folder has the name of one."""
     size = OUTER_SHARD
