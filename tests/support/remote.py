@@ -63,10 +63,14 @@ class WatchedFileSystem(LocalFileSystem):  # type: ignore[misc]
     def info(self, path: str, **_: Any) -> Any:
         return self._do(Request("ask", path), lambda: super(WatchedFileSystem, self).info(path))
 
-    def ls(self, path: str, *_: Any, **__: Any) -> Any:
-        return self._do(
-            Request("list", path), lambda: [str(place) for place in Path(path).iterdir()]
-        )
+    def ls(self, path: str, detail: bool = False, **_: Any) -> Any:
+        def listed() -> list[Any]:
+            names = [str(place) for place in Path(path).iterdir()]
+            return (
+                [super(WatchedFileSystem, self).info(name) for name in names] if detail else names
+            )
+
+        return self._do(Request("list", path), listed)
 
 
 def _put(path: Path, data: bytes) -> None:
