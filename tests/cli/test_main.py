@@ -72,6 +72,20 @@ def raising(error: BaseException) -> Callable[[], NoReturn]:
         (InterruptedRunError("SIGTERM received"), 75, "Interrupted: SIGTERM received"),
         (KeyboardInterrupt(), 75, "Interrupted; run the same command again to go on."),
         (
+            PermissionError(13, "Permission denied", "/x/y"), 1,
+            ("Error: /x/y cannot be used (Permission denied); "
+             "give yourself the right to it and to the folders above"),
+        ),
+        (
+            OSError(36, "File name too long", "x" * 300), 1,
+            f"Error: {'x' * 120}… cannot be used (File name too long); give a shorter name",
+        ),
+        (
+            OSError(5, "Input/output error", b"\xff.jpg"), 1,
+            ("Error: \\udcff.jpg cannot be used (Input/output error); "
+             "check that path, and the disk or network it lies on"),
+        ),
+        (
             KeyError("x"), 1,
             "Error: unexpected KeyError: 'x'; --debug shows where it came from",
         ),

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import save_file
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.teacher import registry
+from milan_pipeline.teacher import published_weights as registry
 from milan_pipeline.teacher.configuration import model_config
+from milan_pipeline.teacher.published_weights import said_of_file
 from milan_pipeline.teacher.quick_gelu import settle_quick_gelu, trained_with_quick_gelu
-from milan_pipeline.teacher.registry import said_of_file
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
 from tests.support.clip import NATIVE, TEXT, write_tiny_clip

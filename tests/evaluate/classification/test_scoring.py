@@ -5,11 +5,13 @@ import json
 import pytest
 import torch
 
+from milan_pipeline.cluster.world import World
 from milan_pipeline.data.labelled import open_labelled
 from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.errors import DataError
 from milan_pipeline.evaluate.classification.scoring import ClassificationScores, score
 from milan_pipeline.evaluate.classification.views import EvaluationViews, ViewConfig
+from milan_pipeline.evaluate.images_to_score import ImagesToScore
 from milan_pipeline.images.crops import Pixels
 from tests.support.labelled import COLOURS, spoil, write_coloured
 from tests.support.processes import run_world
@@ -37,9 +39,10 @@ def scored(world, place, classify=by_colour, batch=4, *, threads=2, fraction=0.2
     pixels = Pixels(MEAN, STD, torch.device("cpu"))
     table = open_labelled(str(place), kind="class")
     ledger = RunLedger(place.parent / "run", "val", images=table.samples, fraction=fraction)
-    return score(
-        classify, table, views, pixels, batch=batch, threads=threads, ledger=ledger, world=world
+    images = ImagesToScore(
+        table=table, ledger=ledger, batch=batch, threads=threads, world=world or World()
     )
+    return score(classify, images, views, pixels)
 
 
 @pytest.mark.parametrize("batch", [1, 4, 100])

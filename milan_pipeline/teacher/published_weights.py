@@ -1,4 +1,4 @@
-"""What open_clip's registry says of published weights, also where they come as a file or a folder.
+"""Published weights in open_clip's registry, also those that are given as a file or a folder.
 
 The registry knows a file by its name, by the hub repository of its cache or folder or, for a `.pt`
 file, by its sha256.
