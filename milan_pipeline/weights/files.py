@@ -28,8 +28,8 @@ from milan_pipeline.storage.checksums import put_with_sums, read_checked
 
 Mean = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Deviation = Annotated[float, msgspec.Meta(gt=0, le=1)]
-Means, Deviations = tuple[Mean, Mean, Mean], tuple[Deviation, Deviation, Deviation]
-"""Of the channels of pixels in [0, 1]."""
+Means = tuple[Mean, Mean, Mean]
+Deviations = tuple[Deviation, Deviation, Deviation]
 
 
 class Arguments(TypedDict):
