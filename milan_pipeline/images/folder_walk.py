@@ -5,7 +5,6 @@ is not. Folders that are hidden, or that a system made, are left out, each file 
 """
 
 import dataclasses
-import errno
 import logging
 import os
 import stat
@@ -13,8 +12,15 @@ from pathlib import Path
 from typing import TypedDict
 
 from milan_pipeline.errors import MissingDataError, StorageError
+from milan_pipeline.images.file_faults import (
+    DENIED,
+    fault_of,
+    is_link,
+    shortened,
+    unusable_folder,
+)
 from milan_pipeline.images.formats import HEAD_BYTES, Kind, kind_by_bytes, kind_by_name
-from milan_pipeline.storage.retries import retried
+from milan_pipeline.storage.retries import TEMPORARY_LOCAL, retried
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +36,6 @@ SYSTEM_FILE = "a system made it"
 LOOP = "a link to a folder above it"
 NO_PICTURE = "no image by its name or its first bytes"
 NO_FILE = "neither a file nor a folder"
-NOWHERE = (errno.ENOENT, errno.ENOTDIR)
-DENIED = (errno.EACCES, errno.EPERM)
 
 
 class Ignored(TypedDict):
@@ -151,7 +155,7 @@ class _Walker:
                 return []
             if isinstance(error, StorageError):  # of tries that all failed
                 raise
-            raise _unusable(folder.path, "listed", error) from error
+            raise unusable_folder(folder.path, "listed", error) from error
 
     def _visit(self, folder: _Folder, entry: str) -> None:
         path = os.path.join(folder.path, entry)  # noqa: PTH118 - paths of a million files
@@ -210,7 +214,7 @@ class _Walker:
 
     def _add_faulty(self, folder: _Folder, name: str, path: str, error: OSError) -> None:
         if error.errno in DENIED and not is_link(path):
-            raise _unusable(folder.path, "entered", error) from error
+            raise unusable_folder(folder.path, "entered", error) from error
         fault = fault_of(path, error)
         kind = kind_by_name(name)
         if kind != "none":
@@ -224,31 +228,12 @@ class _Walker:
         self._ignored.append({"file": name, "reason": reason})
 
 
-def is_link(path: str | Path) -> bool:
-    """Tell whether something is a link; unlike `Path.is_symlink`, false where it cannot be told."""
-    return os.path.islink(path)  # noqa: PTH114
-
-
-def fault_of(path: str, error: OSError) -> str:
-    """Say why a file cannot be looked at, in words that fit behind "it is"."""
-    if not is_link(path):
-        return f"no longer there ({error.strerror})"
-    target = os.readlink(path)  # noqa: PTH115
-    if error.errno in NOWHERE:
-        return f"a link to {target}, which does not exist"
-    if error.errno == errno.ELOOP:
-        return f"a link to {target}, which leads back to itself"
-    return f"a link to {target}, which cannot be reached ({error.strerror})"
-
-
-def shortened(text: str, most: int = 80) -> str:
-    """Return a text that may be long or hold line breaks so that it fits in a sentence."""
-    plain = text.encode("utf-8", "backslashreplace").decode()
-    plain = "".join(char if char.isprintable() else repr(char)[1:-1] for char in plain)
-    return plain if len(plain) <= most else f"{plain[: most - 1]}…"
-
-
 def _status(path: str) -> os.stat_result:
+    try:
+        return os.stat(path)  # noqa: PTH116 - to prepare for retries takes longer
+    except OSError as error:
+        if error.errno not in TEMPORARY_LOCAL:
+            raise
     return retried(lambda: os.stat(path), url=path, local=True)  # noqa: PTH116
 
 
@@ -276,14 +261,3 @@ def _reason_to_leave_out(entry: str) -> str | None:
     if entry.startswith("."):
         return HIDDEN
     return SYSTEM if entry.lower() in SYSTEM_FOLDERS else None
-
-
-def _unusable(folder: str, doing: str, error: OSError) -> StorageError:
-    remedy = (
-        "give yourself the right to (chmod u+rx), or move it away"
-        if error.errno in DENIED
-        else "check the disk or network that it lies on"
-    )
-    return StorageError(
-        f"the folder {shortened(folder, 300)} cannot be {doing} ({error.strerror}); {remedy}"
-    )

@@ -7,15 +7,7 @@ import socket
 import pytest
 
 from milan_pipeline.errors import MissingDataError, StorageError
-from milan_pipeline.images.folder_walk import (
-    HIDDEN,
-    LOOP,
-    NO_FILE,
-    NO_PICTURE,
-    SYSTEM,
-    shortened,
-    walk_folder,
-)
+from milan_pipeline.images.folder_walk import HIDDEN, LOOP, NO_FILE, NO_PICTURE, SYSTEM, walk_folder
 
 JPEG, PNG = b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n"
 WEBP, HEIC = b"RIFF1234WEBPVP8 ", b"\0\0\0\x18ftypheic"
@@ -205,9 +197,3 @@ def test_a_folder_that_is_to_be_left_out_is_not_there(tmp_path):
     assert names(walk) == ["cat/a.jpg"]
     assert walk.empty == []
     assert walk.ignored == []
-
-
-def test_text_that_is_shown_fits_a_line():
-    assert shortened("a" * 100, 10) == "aaaaaaaaa…"
-    assert shortened("a\nb\tc") == r"a\nb\tc"
-    shortened(os.fsdecode(b"\xff.jpg")).encode()
