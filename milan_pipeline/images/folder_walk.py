@@ -8,10 +8,11 @@ import dataclasses
 import logging
 import os
 import stat
+from collections import Counter
 from pathlib import Path
 from typing import TypedDict
 
-from milan_pipeline.errors import MissingDataError, StorageError
+from milan_pipeline.errors import DataError, MissingDataError, StorageError
 from milan_pipeline.images.file_faults import (
     DENIED,
     fault_of,
@@ -30,6 +31,8 @@ SYSTEM_FOLDERS = (
 )
 """What systems and file servers make in folders of users; in small letters."""
 SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini")
+MOST_TIMES = 100
+"""So often may a folder be reached by links."""
 HIDDEN = "its name begins with a dot"
 SYSTEM = "a system made the folder that it lies in"
 SYSTEM_FILE = "a system made it"
@@ -79,13 +82,13 @@ class Walk:
 class _Folder:
     """A folder still to be listed.
 
-    `above` has device and inode of it and of the folders above; `reason` says why all that it holds
-    is left out.
+    `above` has the paths, without links, of the folders above and its own; some file systems have
+    no inodes to tell folders by. `reason` says why all that it holds is left out.
     """
 
     path: str
     name: str
-    above: tuple[tuple[int, int], ...]
+    above: tuple[str, ...]
     reason: str | None = None
 
 
@@ -97,6 +100,7 @@ def walk_folder(root: Path, *, leave_out: tuple[Path, ...] = ()) -> Walk:
         leave_out: folders that are passed over, such as the one that is written to.
 
     Raises:
+        DataError: links lead to folders with links, so that there is no end.
         MissingDataError: a link that may be one to a folder leads nowhere.
         StorageError: a folder cannot be listed or entered.
     """
@@ -109,11 +113,13 @@ def walk_folder(root: Path, *, leave_out: tuple[Path, ...] = ()) -> Walk:
 class _Walker:
     def __init__(self, root: Path, leave_out: tuple[Path, ...]) -> None:
         self._root = str(root)
-        self._passed = {_id_of(path.stat()) for path in leave_out if path.is_dir()}
+        self._passed = {os.path.realpath(path) for path in leave_out}
         self._files: list[Found] = []
         self._ignored: list[Ignored] = []
         self._tops: set[str] = set()
-        self._left = [_Folder(self._root, "", (_id_of(_status(self._root)),))]
+        self._times: Counter[str] = Counter()
+        self._again: list[str] = []
+        self._left = [_Folder(self._root, "", (os.path.realpath(root),))]
 
     def walk(self) -> None:
         while self._left:
@@ -136,6 +142,12 @@ class _Walker:
 
     def warn(self) -> None:
         """Name what users may not know of: hidden files are expected to be left out."""
+        if self._again:
+            logger.warning(
+                "%d folders below %s are there under other names already (%s): their images come "
+                "more than once",
+                *(len(self._again), self._root, shortened(self._again[0])),
+            )
         for reason, what in ((LOOP, "links to folders above"), (SYSTEM, "files of systems")):
             rows = [row["file"] for row in self._ignored if row["reason"] == reason]
             if rows:
@@ -172,7 +184,7 @@ class _Walker:
                 self._add_faulty(folder, name, path, error)
             return
         if stat.S_ISDIR(status.st_mode):
-            self._add_folder(folder, name, path, _id_of(status), reason)
+            self._add_folder(folder, name, path, reason)
         elif reason is not None:
             self._ignore(name, reason)
         elif not stat.S_ISREG(status.st_mode):
@@ -180,19 +192,31 @@ class _Walker:
         else:
             self._add_file(name, path, status.st_size)
 
-    def _add_folder(
-        self, folder: _Folder, name: str, path: str, own: tuple[int, int], reason: str | None
-    ) -> None:
+    def _add_folder(self, folder: _Folder, name: str, path: str, reason: str | None) -> None:
+        leads_away = is_link(path)
+        own = os.path.realpath(path) if leads_away else os.path.join(folder.above[-1], _base(name))  # noqa: PTH118
         if own in self._passed:
             return
         if own in folder.above:
             self._ignore(name, reason or LOOP)
-        elif reason is not None and is_link(path):
+        elif reason is not None and leads_away:
             self._ignore(name, reason)
         else:
             if not folder.name and reason is None:
                 self._tops.add(name)
+            self._count(name, own)
             self._left.append(_Folder(path, name, (*folder.above, own), reason))
+
+    def _count(self, name: str, own: str) -> None:
+        """Notice folders that several links lead to; links to links may multiply without end."""
+        self._times[own] += 1
+        if self._times[own] > 1:
+            self._again.append(name)
+        if self._times[own] > MOST_TIMES:
+            raise DataError(
+                f"{self._root}/{shortened(name)} is reached by over {MOST_TIMES} ways, since links "
+                "lead to folders with links; remove them"
+            )
 
     def _add_file(self, name: str, path: str, size: int) -> None:
         kind = kind_by_name(name)
@@ -243,10 +267,6 @@ def _head(path: str) -> bytes:
             return file.read(HEAD_BYTES)
 
     return retried(read, url=path, local=True)
-
-
-def _id_of(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
 
 
 def _top(name: str) -> str:
