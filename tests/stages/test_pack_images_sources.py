@@ -89,6 +89,7 @@ def test_the_folder_that_is_written_is_no_class(pictures: Path, tmp_path: Path) 
     [
         (("s3://bucket/photos", "out"), "SOURCE s3://bucket/photos is a URL, but pictures are"),
         (("", "out"), "SOURCE is empty; give a value"),
+        ((".", "out", "--masks", ""), "--masks is empty; give a value"),
         ((".", "."), "DEST . is SOURCE itself"),
         ((".", "file"), "DEST file is a file"),
     ],
