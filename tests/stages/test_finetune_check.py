@@ -7,10 +7,13 @@ import signal
 
 import numpy as np
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from milan_pipeline.evaluate.classification.task import Classification
 from milan_pipeline.evaluate.classification.views import EvaluationViews
 from tests.support.cli import run_cli
+from tests.support.disturbances import at_loss_of
 from tests.support.finetune import SHORT, finetune, outcome, record, rows
 from tests.support.labelled import spoil, write_coloured
 
@@ -135,6 +138,25 @@ def test_classes_that_a_classifier_knows_and_that_are_not_scored_are_named(data,
         "--out", tmp_path / "scores", "--workers", 0,
     )  # fmt: skip
     assert "no image of class 1 is in --val" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        MemoryError(),
+    ],
+)
+def test_where_memory_runs_out_the_option_is_named(error, data, tmp_path, capsys):
+    def runs_out():
+        raise error
+
+    with at_loss_of(Classification, 2, runs_out):
+        finetune(*data, tmp_path / "run", "--micro-batch", 3, code=2)
+    said = capsys.readouterr().err
+    assert "memory ran out" in said
+    assert "give a smaller --micro-batch than 3 or --gradient-checkpointing" in said
 
 
 def test_other_micro_batches_are_warned_of(data, tmp_path, capsys):
