@@ -47,7 +47,7 @@ def require_finished(
 
     Raises:
         MissingDataError: there is no run.
-        MismatchError: it is not done.
+        MismatchError: it is not done, or it trained no student.
     """
     state = state_of(str(run))
     if state is None:
@@ -56,6 +56,13 @@ def require_finished(
         )
     if state != "done" and not allow_unfinished:
         raise MismatchError(f"the run {run} is {state!r}; {remedy}")
+    record = read_record(str(run / CONFIG_NAME))
+    stage = "pretrain" if record is None else record.get("stage", "pretrain")
+    if stage in ("finetune", "segment"):
+        raise MismatchError(
+            f"{run} is a run of {stage}, which has no encoder on its own; its model is in "
+            f"{run / 'best.safetensors'}, with its description in the .json beside it"
+        )
 
 
 def student_weights(run: Path) -> RunWeights | None:
@@ -97,25 +104,9 @@ def encoder_file(run: Path, *, ema: bool = False) -> Path:
         newest = newest_checkpoint(run)
         path = path if newest is None else newest[1] / (AVERAGE if ema else MODEL)
     if not path.exists():
-        _require_student(run)
         remedy = "leave out --ema" if ema else "run pretrain to its end, which writes it"
         raise MissingDataError(f"{run} has no {path.name}; {remedy}")
     return path
-
-
-def _require_student(run: Path) -> None:
-    """Refuse a run that trained no student.
-
-    Raises:
-        MismatchError: it is of `finetune` or `segment`.
-    """
-    record = read_record(str(run / CONFIG_NAME))
-    stage = "pretrain" if record is None else record.get("stage", "pretrain")
-    if stage in ("finetune", "segment"):
-        raise MismatchError(
-            f"{run} is a run of {stage}, which has no encoder on its own; its model is in "
-            f"{run / 'best.safetensors'}, with its description in the .json beside it"
-        )
 
 
 def encoder_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """A configuration dataclass is a command line: options, YAML, precedence, refusals."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,12 @@ class Heat:
     degrees: float = option(180.0, help="Degrees.")
 
 
-@pytest.mark.parametrize("degrees", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("degrees", [float("nan"), float("inf"), float("-inf"), 1e31, -1e300])
 def test_numbers_without_end_are_refused(degrees: float) -> None:
     require_least(Heat())
-    with pytest.raises(ConfigError, match=f"--degrees {degrees} is no finite number"):
+    with pytest.raises(
+        ConfigError, match=re.escape(f"--degrees {degrees} is no number to compute with")
+    ):
         require_least(Heat(degrees=degrees))
 
 

@@ -56,7 +56,8 @@ def test_a_bad_mask_is_named_before_the_first_step(part, words, data, tmp_path, 
     change(masks_of(data[part])[-1], put(77))
     segment(*data, tmp_path / "run", *words, code=1)
     said = capsys.readouterr().err
-    assert f"mask of '{masks_of(data[part])[-1].stem}.jpg' has the value 77" in said
+    key = f"{masks_of(data[part])[-1].stem}.jpg"
+    assert f"1 of 9 masks cannot be used, those of {data[part]}: '{key}' (has the value 77" in said
     assert not (tmp_path / "run").exists()
 
 

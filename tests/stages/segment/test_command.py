@@ -237,7 +237,7 @@ def test_a_share_of_the_labels_is_taken(data, tmp_path):
 def test_masks_of_other_values_end_the_run_by_name(data, tmp_path, capsys):
     segment(*data, tmp_path / "run", "--no-reduce-zero-label", code=1)
     said = capsys.readouterr().err
-    assert "17 of 17 masks cannot be used: " in said
+    assert "17 of 17 masks cannot be used, those of " in said
     assert "has the value 3, which is none of the 3 classes" in said
     assert "ADE_training_" in said
     assert not (tmp_path / "run/log.jsonl").exists()
