@@ -64,7 +64,7 @@ class StageCommand(click.Command):
     """A command whose help has options in groups, and an example; it prints as much as they say.
 
     Args:
-        config_class: what its options make.
+        config_class: of its configuration.
         example: one command line that works, of as many lines as it needs.
         settings: those of `click.Command`.
     """

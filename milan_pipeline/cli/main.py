@@ -37,7 +37,7 @@ class StageGroup(click.Group):
         return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write each command's purpose, all of it."""
+        """Write each command's purpose in full."""
         found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         with formatter.section("Commands, in the order of a pipeline"):
             formatter.write_dl(
@@ -85,7 +85,7 @@ def exit_with(command: click.Command, words: list[str], name: str) -> None:
     Args:
         command: to be run.
         words: of its command line.
-        name: that it goes by.
+        name: of the command.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file's name may be of any bytes, and a terminal may lack our characters.

@@ -11,7 +11,7 @@ from milan_pipeline.errors import ConfigError
 
 
 def run_stage(stage: str, **options: Any) -> None:
-    """Run a stage as its command line would, but raise what is wrong.
+    """Run a stage as its command line does, but raise errors.
 
     Args:
         stage: the command, such as "pretrain".
@@ -20,7 +20,7 @@ def run_stage(stage: str, **options: Any) -> None:
             option at its default.
 
     Raises:
-        ConfigError: there is no such stage or option, or its value is none that it takes.
+        ConfigError: there is no such stage or option, or a value is not allowed.
         MilanError: whatever the stage finds wrong.
     """
     entries = entry_points(group=STAGES_GROUP, name=stage)

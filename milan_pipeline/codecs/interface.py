@@ -1,6 +1,6 @@
 """The interface of every codec: float tokens to codes and back; and the codes of mask priors.
 
-Beside a fitted codec, the prior takes one byte a patch: its logarithm, in eighths of an octave. A
+With a fitted codec, the prior takes one byte a patch: its logarithm, in eighths of an octave. A
 prior p becomes round(-8 log2 p), so it is decoded within a factor of 2^(1/16), 4.4%, over 32
 octaves. It is never zero, so every patch can be drawn. Only ratios of priors matter to the draw.
 

@@ -1,4 +1,4 @@
-"""A codec by name and options: everything that is known before it is fitted.
+"""All codecs by name, and what is known of one before it is fitted; a new one is a row of `CODECS`.
 
 Codecs of less than a byte a component store directions, since the loss normalises targets: a
 decoded token has nearly the direction of the original, and a length near 1.

@@ -1,1 +1,1 @@
-"""What any process needs whatever it does: console, threads, stop signals, devices, typed JSON."""
+"""What every process needs: console, threads, stop signals, devices, typed JSON."""

@@ -7,9 +7,9 @@
     --json        one JSON document on standard output; also the lines, unless --quiet
 
 Only stages print, and only by the functions here. The library logs by
-`logging.getLogger(__name__)`: a record of level NOTE or WARNING is printed as by `note` and
-`warn`. Here are also the progress bar of whatever takes more than a few seconds, and how sizes and
-tables are written.
+`logging.getLogger(__name__)`: a record of level NOTE or WARNING is printed as by `note` and `warn`.
+Here are also the progress bar, for whatever takes more than a few seconds, and functions that write
+sizes and tables.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ _output = _Output()  # of the process, its threads included; `output` alone chan
 
 @contextlib.contextmanager
 def output(verbosity: Verbosity, *, as_json: bool = False) -> Iterator[None]:
-    """Print so much inside the block; at its end, with `as_json`, the facts as one document."""
+    """Set how much is printed inside the block; at its end, `as_json` prints the facts."""
     before = dataclasses.replace(_output)
     _output.verbosity, _output.as_json, _output.facts = verbosity, as_json, {}
     try:
@@ -108,7 +108,7 @@ def say_nothing_to_do(place: str, why: str) -> None:
 
 
 def report(lines: Iterable[str] = (), document: Any = None) -> None:
-    """Print what a command is there to print: its lines and, with --json, its one document.
+    """Print a command's report: its lines and, with --json, its one document.
 
     Lines may come in several calls, the document in the last of them.
     """
@@ -148,7 +148,7 @@ def fits_terminal(text: str) -> bool:
 
 
 def output_words() -> list[str]:
-    """Return the options that have another process print as much as this one."""
+    """Return the options by which another process prints as much as this one."""
     asked = _output.verbosity
     words = [] if asked is Verbosity.NORMAL else [f"--{asked.name.lower()}"]
     return [*words, "--json"] if _output.as_json else words

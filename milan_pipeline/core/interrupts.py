@@ -1,4 +1,4 @@
-"""Stop at a good point when asked: a first Ctrl-C, SIGTERM and SIGUSR1 set a flag, no more.
+"""Stops a stage at a good point: the first Ctrl-C, SIGTERM or SIGUSR1 only sets a flag.
 
 A second Ctrl-C kills the process, which does no harm to outputs. While there is nothing to keep
 yet, the process may end at any point: see `exiting_at_once`.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _Key(ISeedSequence):
-    """Hand Philox its key as a seed: `Philox(key=...)` asks the system for entropy even so."""
+    """Gives Philox its key as a seed; `Philox(key=...)` would also ask the system for entropy."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
@@ -30,9 +30,9 @@ class _Key(ISeedSequence):
 def keyed_generator(*parts: str | int) -> np.random.Generator:
     """Return the random generator that belongs to `parts`.
 
-    Equal parts give equal streams on every machine and in every process; any difference, a part
-    more or `"1"` for `1` included, gives an unrelated stream. By custom the first part names the
-    purpose ("mask", "view"), so that two uses of the same seed and key stay independent.
+    Equal parts give equal streams on every machine and in every process; any difference gives an
+    unrelated stream, also one more part or `"1"` for `1`. The first part names the purpose ("mask",
+    "view"), so that two uses of the same seed and key stay independent.
 
     Args:
         parts: strings and integers of any length and size.

@@ -1,4 +1,4 @@
-"""JSON documents are read here, and checked for the types that their readers rely on.
+"""Reads JSON documents, and checks the types that their readers rely on.
 
 A type is written as Python writes it: a dataclass, a `TypedDict`, `dict[str, str]`. An error says
 what was expected and where: "Expected `int`, got `str` - at `$.shards[0].samples`".
@@ -19,7 +19,7 @@ Positive = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 
 
 class DocumentError(ValueError):
-    """A document is no JSON, or its types are wrong; who reads it tells which file it is."""
+    """A document is no JSON, or its types are wrong; the caller adds which file it is."""
 
 
 def parsed(text: bytes | str, kind: type[T]) -> T:
@@ -41,7 +41,7 @@ def parsed(text: bytes | str, kind: type[T]) -> T:
 
 
 def conforming(document: Any, kind: type[T]) -> T:
-    """Do as `parsed`, for a document that was read already."""
+    """Check a document that was read already, as `parsed` does."""
     if dataclasses.is_dataclass(kind):
         known = {field.name for field in dataclasses.fields(kind)}
         unknown = set(document) - known if isinstance(document, dict) else set()

@@ -45,7 +45,7 @@ def attention(q_BHMd: Tensor, k_BHNd: Tensor, v_BHNd: Tensor) -> Tensor:
 
 
 def spell_out_attention(module: nn.Module) -> None:
-    """Have every timm attention inside `module` leave the fused kernel alone, in place."""
+    """Make every timm attention inside `module` use the unfused kernel, in place."""
     for layer in module.modules():
         if isinstance(layer, Attention):
             layer.fused_attn = False  # type: ignore[misc]  # final for TorchScript alone
@@ -117,7 +117,7 @@ def onednn_is_faster() -> bool:
 
 
 def suit_cpu(model: nn.Module, *, bf16: bool) -> None:
-    """Have a model compute by what is fastest on this CPU, and keep memory that it frees.
+    """Make a model use the kernels that are fastest on this CPU, and keep memory that it frees.
 
     A model on another device is left as it is.
 

@@ -78,14 +78,14 @@ def resample_positions(table_1NE: Tensor, grid: Grid, new_grid: Grid) -> Tensor:
 
 @contextlib.contextmanager
 def positions_for(vit: Any, grid: Grid) -> Iterator[None]:
-    """Have a timm ViT that takes images of any size see a grid with these positions.
+    """Give a timm ViT for images of any size the positions of another grid, inside the block.
 
-    Left alone, it would resample them itself, antialiased. Inside the block it finds a table that
-    fits, and believes that grid to be its own.
+    timm itself would resample them with antialiasing. Inside the block the ViT has a table that
+    fits, and takes that grid for its own.
 
     Args:
         vit: made with `dynamic_img_size`; the same after the block.
-        grid: rows and columns of the patches of the images that it is about to see.
+        grid: rows and columns of the patches of its next images.
     """
     own, table_1NE = vit.patch_embed.grid_size, getattr(vit, "pos_embed", None)
     if table_1NE is None or tuple(own) == grid:

@@ -1,7 +1,7 @@
 """The student: a timm encoder on the visible patches, and a decoder that predicts the targets.
 
-Tokens come in *student order*: CLS, the kept patches ascending, the masked patches ascending. What
-is supervised is a contiguous slice of that order, and no step puts tokens back in the grid's.
+Tokens come in *student order*: CLS, the kept patches ascending, the masked patches ascending. The
+supervised tokens are a contiguous slice of that order; tokens are never put back in grid order.
 
 Legend: B batch, L patches of the grid, K kept, M = L - K masked, N = 1 + L tokens, S tokens of the
 encoder's output, T supervised tokens, R register tokens, E encoder width, D target width, P = 3 *
@@ -87,9 +87,9 @@ def patchify(images_BCHW: Tensor, patch_size: int) -> Tensor:
 
 
 class Student(nn.Module):
-    """Encoder and decoder that training sees as one model.
+    """Encoder and decoder as one model.
 
-    Parameters that the choice of supervised tokens leaves without any use are not trained.
+    Parameters that no supervised token depends on are not trained.
 
     Args:
         encoder: from `build_encoder`.

@@ -84,7 +84,7 @@ def content_hash(document: Mapping[str, Any]) -> str:
 
 
 def stated_identity(document: Mapping[str, Any], *, what: str) -> Identity:
-    """Return the identity in what a store's root or a manifest says, checked against its hash.
+    """Return the identity in a store's root or a manifest, checked against its hash.
 
     Args:
         document: has `identity` and `identity_hash`.

@@ -83,7 +83,7 @@ class StageRecord:
     def __post_init__(self) -> None:
         self._started = time.time()
         roles = config_by_role(self.config)
-        # Where a stage knows better what its output depends on than its option values, it says so.
+        # A stage may say better than its options what its output depends on.
         self._content = dict(roles["content"] if self.content is None else self.content)
         self._roles = roles
 

@@ -99,7 +99,7 @@ def official_files(state: Mapping[str, Tensor], encoder: VisionTransformer) -> d
     """
     require_official(encoder)
     buffer = io.BytesIO()
-    # In an order of its own, for equal bytes: that of a safetensors file read anew is any.
+    # Sorted, for equal bytes: a safetensors file may be read in any order.
     torch.save({"model": dict(sorted(official_state(state).items()))}, buffer)
     return {"checkpoint.pth": buffer.getvalue()}
 

@@ -34,7 +34,7 @@ class Arguments(TypedDict):
 
 
 class EncoderDescription(TypedDict):
-    """What is relied on of a description, whatever the weights are of."""
+    """The fields of any description that are used, whatever the weights are of."""
 
     timm: Arguments
     mean: Channels
@@ -47,7 +47,7 @@ def read_document(url: str, kind: type[Any], *, what: str, remedy: str) -> dict[
     Args:
         url: of the `.json`.
         kind: what must be in it.
-        what: must be described, for the message.
+        what: it must describe, for the message.
         remedy: for what is damaged.
 
     Raises:
@@ -87,7 +87,7 @@ def read_weights(url: str) -> tuple[dict[str, Tensor], str]:
 
     They may lie under `model` or `state_dict`, and all their names may begin with `module.` (as
     DistributedDataParallel leaves them). Of pickled objects only tensors, plain containers and the
-    `argparse.Namespace` of MAE-like checkpoints are let in.
+    `argparse.Namespace` of MAE-like checkpoints are allowed.
 
     Args:
         url: of a .safetensors, .pth, .pt or .bin file.
@@ -166,7 +166,7 @@ def _named_tensors(url: str, document: Any) -> dict[str, Tensor]:
 
 
 def _fault(tensor: Tensor) -> str:
-    """Say what keeps a tensor from being weights; nothing where it is fit."""
+    """Say why a tensor cannot be weights; nothing if it can."""
     if tensor.layout != torch.strided:
         return f"is of the layout {tensor.layout}"
     if tensor.device.type != "cpu":

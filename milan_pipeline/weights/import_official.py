@@ -40,7 +40,7 @@ STOCK = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """A student's sizes and what shapes do not tell of it.
+    """A student's sizes, and what cannot be read from shapes.
 
     Attributes:
         name: the timm model that the encoder is built upon.
@@ -82,7 +82,7 @@ class Architecture:
 def choose_architecture(
     sizes: OfficialSizes, *, name: str | None, heads: int | None, decoder_heads: int | None
 ) -> Architecture:
-    """Settle what the sizes leave open.
+    """Choose what the sizes do not determine.
 
     Args:
         sizes: of the checkpoint.
@@ -124,7 +124,7 @@ def _require_heads(option: str, heads: int, width: int) -> None:
 
 
 class Imported(NamedTuple):
-    """A student with a checkpoint's weights; an encoder alone has no student around it."""
+    """A student with a checkpoint's weights; the student is None for an encoder alone."""
 
     encoder: VisionTransformer
     student: Student | None
@@ -132,7 +132,7 @@ class Imported(NamedTuple):
 
 
 def build_imported(architecture: Architecture, state: Mapping[str, Tensor]) -> Imported:
-    """Build the student and give it the weights, unchanged, its positions among them.
+    """Build the student with the checkpoint's weights, unchanged, positions included.
 
     Raises:
         ConfigError: timm cannot build it.

@@ -88,8 +88,8 @@ def encoder_weights(run: Path, *, ema: bool = False) -> RunWeights:
 def encoder_file(run: Path, *, ema: bool = False) -> Path:
     """Return the file with a run's encoder: `encoder.safetensors` or that of a checkpoint.
 
-    While a run that was extended is not done, its `encoder.safetensors` is still that of its
-    earlier end. Then it is the newest checkpoint that counts, which holds the whole student.
+    While an extended run is not done, its `encoder.safetensors` is that of the earlier end. Then
+    the newest checkpoint is read, which has the whole student.
 
     Args:
         run: its folder.
