@@ -63,8 +63,8 @@ def arguments(*, role: Role = "execution") -> Any:
     return dataclasses.field(metadata={"kind": "arguments", "role": role})
 
 
-LARGEST = 1e30
-"""Of any option: products of two of them are still numbers in float64, and one is in float32."""
+LARGEST: dict[type, float] = {float: 1e30, int: 2**63 - 1}
+"""Of any option: a float that torch can compute with, an integer of 64 bits."""
 
 
 def require_least(config: Any) -> None:
@@ -82,7 +82,8 @@ def require_least(config: Any) -> None:
         given = getattr(config, field.name)
         flag = f"--{field.name.replace('_', '-')}"
         for value in given if isinstance(given, tuple) else (given,):
-            if isinstance(value, float) and not abs(value) <= LARGEST:
+            most_of_kind = LARGEST.get(type(value))
+            if most_of_kind is not None and not abs(value) <= most_of_kind:
                 raise ConfigError(
                     f"{flag} {value} is no number to compute with; give a smaller one"
                 )

@@ -7,7 +7,7 @@ from milan_pipeline.cli.options import count, option
 from milan_pipeline.errors import ConfigError
 from stages.shared import common_options as common
 from stages.shared.labelled_options import LabelledOptions
-from stages.shared.training_options import Train, require_warmup, run_training
+from stages.shared.training_options import Train, explained_memory, require_warmup, run_training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,8 +112,8 @@ class Finetune(LabelledOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
-            raise ConfigError(f"--crop-pct {self.crop_pct} is not within 0 to 1; try 0.875")
+        if self.crop_pct is not None and not 0.01 <= self.crop_pct <= 1:
+            raise ConfigError(f"--crop-pct {self.crop_pct} is not within 0.01 to 1; try 0.875")
         for flag, value in (("--drop-path", self.drop_path), ("--smoothing", self.smoothing)):
             if not value < 1:
                 raise ConfigError(f"{flag} {value} is not below 1; try 0.1")
@@ -153,7 +153,8 @@ def dry_run(config: Finetune) -> None:
             require_images(config, scored.val, World())
         return
     planned = plan(config, device)
-    planned.describe(planned.built[0], processes)
+    with explained_memory(config):
+        planned.describe(planned.built[0], processes)
     require_partners(planned, processes)
     planned.warn()
     if config.check is not None:

@@ -6,7 +6,13 @@ from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.options import count, option
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.pretrain.defaults import DEFAULTS, TARGETS
-from stages.shared.training_options import Train, TrainingOptions, require_warmup, run_training
+from stages.shared.training_options import (
+    Train,
+    TrainingOptions,
+    explained_memory,
+    require_warmup,
+    run_training,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -205,7 +211,8 @@ def dry_run(config: Pretrain) -> None:
 
     processes = config.count_processes()
     planned = plan(config, pick_device(config.device))
-    planned.describe(planned.built[0], processes)
+    with explained_memory(config):
+        planned.describe(planned.built[0], processes)
 
 
 command = stage_command(

@@ -6,7 +6,7 @@ from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.options import count, option
 from milan_pipeline.errors import ConfigError
 from stages.shared.labelled_options import LabelledOptions
-from stages.shared.training_options import Train, run_training
+from stages.shared.training_options import Train, explained_memory, run_training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -238,7 +238,10 @@ def dry_run(config: Segment) -> None:
             require_usable(census_of(scored.config, "val", scored.val, World()))
         return
     planned = plan(config, device)
-    planned.describe(planned.built[0], processes)
+    with explained_memory(config):
+        planned.describe(planned.built[0], processes)
+    planned.require_pairs(processes, device)
+    planned.warn()
     if config.check is not None:
         planned.check(World())
 

@@ -10,7 +10,7 @@ from milan_pipeline.evaluate.segmentation.views import MaskedViews
 from stages.segment.choices import labels_of
 from stages.segment.evaluate import evaluator_of
 from stages.segment.plan import norms_are_shared, plan
-from stages.shared.checking import check_once, warn_of_equal_sets
+from stages.shared.checking import check_once
 from stages.shared.labelled import train_labelled
 from stages.shared.training_options import Process
 
@@ -26,7 +26,7 @@ def train(config: "Segment", process: Process) -> None:
     planned.require_pairs(world.size, process.device)
     recipe = planned.recipe
     if world.leads:
-        warn_of_equal_sets(planned.train, planned.val)
+        planned.warn()
     check_once(planned, world, lambda: planned.check(world))
     config, (model, description) = planned.config, planned.built
     if norms_are_shared(world.size, process.device):

@@ -234,12 +234,12 @@ def run_training(stage: str, config: ConfigT, load: Callable[[], Train[ConfigT]]
         from milan_pipeline.core.devices import pick_device
 
         train, device = load(), local_device(pick_device(config.device))
-        with joined_world(device) as world, _explained_memory(config):
+        with joined_world(device) as world, explained_memory(config):
             train(config, Process(device=device, world=world, stop=stop, prepared=preparing.close))
 
 
 @contextlib.contextmanager
-def _explained_memory(config: TrainingOptions) -> Iterator[None]:
+def explained_memory(config: TrainingOptions) -> Iterator[None]:
     """Name the option that takes less memory where there is none left."""
     try:
         yield
@@ -253,5 +253,5 @@ def _explained_memory(config: TrainingOptions) -> Iterator[None]:
         )
         raise ConfigError(
             f"memory ran out ({reason_of(error)}); give a smaller --micro-batch than "
-            f"{config.micro_batch}{checkpointing}"
+            f"{config.micro_batch}{checkpointing}, or smaller sizes of images and model"
         ) from error

@@ -32,10 +32,23 @@ class Stack:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Wait:
+    """Wait."""
+
+    seconds: int = option(1, help="Seconds.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Heat:
     """Heat the oven."""
 
     degrees: float = option(180.0, help="Degrees.")
+
+
+def test_integers_of_more_than_64_bits_are_refused() -> None:
+    require_least(Stack(heights=(1,)))
+    with pytest.raises(ConfigError, match=f"--seconds {2**63} is no number to compute with"):
+        require_least(Wait(seconds=2**63))
 
 
 @pytest.mark.parametrize("degrees", [float("nan"), float("inf"), float("-inf"), 1e31, -1e300])
