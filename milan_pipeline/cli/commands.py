@@ -16,6 +16,7 @@ from milan_pipeline.cli.options import GROUPS, require_utf8
 from milan_pipeline.cli.recipes import Borrowed, config_file_option
 from milan_pipeline.core.console import Verbosity, output
 from milan_pipeline.core.interrupts import stop_request
+from milan_pipeline.core.out_of_memory import explained, is_out_of_memory
 
 ConfigT = TypeVar("ConfigT")
 GENERAL = GROUPS[-1]
@@ -141,7 +142,12 @@ def stage_command(
     def callback(*, dry_run_asked: bool = False, **values: Any) -> None:
         require_utf8(config_class, values)
         config = config_class(**values)
-        (dry_run if dry_run_asked and dry_run is not None else run)(config)
+        try:
+            (dry_run if dry_run_asked and dry_run is not None else run)(config)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise explained(error, config) from error
 
     return StageCommand(
         name,

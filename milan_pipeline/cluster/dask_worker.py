@@ -12,6 +12,7 @@ from distributed import Worker, get_worker
 
 from milan_pipeline.cluster.work import ItemT, ResultT, Work, WorkSpec
 from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.core.out_of_memory import explained, is_out_of_memory
 from milan_pipeline.errors import MilanError, MissingDataError, StorageError
 
 ENDED = "the end of the run"
@@ -52,6 +53,10 @@ def do_item(
         raise
     except MilanError as error:
         return error
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return explained(error, getattr(spec, "job", spec))
 
 
 def end_run(run: str, state: str, dask_worker: Worker) -> None:
@@ -85,6 +90,9 @@ def _work(
     with _BEGINNING:
         begun_for, work = _BEGUN.get(worker, (None, None))
         if work is None or begun_for != spec:
+            # What was begun before is let go first: a GPU may have no room for two teachers.
+            work = None
+            _BEGUN.pop(worker, None)
             # A local cluster names its workers 0, 1, 2, …, and keeps the name on a restart.
             number = int(str(worker.name)) if share_machine else None
             try:

@@ -1,4 +1,8 @@
-"""Choose the device to compute with, and tell how much memory the process has used at most."""
+"""Choose the device to compute with, and how exactly; tell of its memory.
+
+A device is chosen before anything is computed on it, so that what holds for the whole process is
+set here.
+"""
 
 import ctypes
 import os
@@ -16,6 +20,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 def pick_device(name: str, number: int | None = None) -> torch.device:
     """Return the named device; "auto" takes the first accelerator that is there, else the CPU.
 
+    From then on float32 is computed in float32: see `compute_float32_exactly`.
+
     Args:
         name: as torch knows it, or "auto".
         number: of this process among those that share out the GPUs, where no one GPU is named.
@@ -23,6 +29,7 @@ def pick_device(name: str, number: int | None = None) -> torch.device:
     Raises:
         ConfigError: there is no such device here.
     """
+    compute_float32_exactly()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -66,6 +73,25 @@ def _require_gpu(device: torch.device) -> None:
     there = torch.cuda.device_count()
     if (device.index or 0) >= there:
         raise RuntimeError(f"torch finds {there} GPUs")
+
+
+def compute_float32_exactly() -> None:
+    """Have torch compute products and convolutions of float32 in float32, in the whole process.
+
+    GPUs round them to 10 bits (TF32) if that is allowed: convolutions by default, and matrix
+    products if TORCH_ALLOW_TF32_CUBLAS_OVERRIDE is set, as NVIDIA's containers do.
+    """
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Tell whether a device has instructions for bfloat16, which make it faster than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
 
 
 def keep_freed_memory() -> None:

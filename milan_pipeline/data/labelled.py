@@ -215,4 +215,4 @@ def decoded_image(sample: dict[str, Any]) -> Image.Image:
     Raises:
         BadImageError: the image cannot be decoded.
     """
-    return Image.fromarray(decode_rgb(sample[IMAGE_MEMBER]))
+    return Image.fromarray(decode_rgb(sample[IMAGE_MEMBER], sample["__key__"]))

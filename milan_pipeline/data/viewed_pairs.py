@@ -108,7 +108,7 @@ def student_view(
             f"the target of {key!r} was made from other image bytes (digest "
             f"{int(record['digest']):016x}, now {digest:016x}); extract and pack it again"
         )
-    rgb_HWC = decode_rgb(image)
+    rgb_HWC = decode_rgb(image, key)
     box = _box_inside(record, *rgb_HWC.shape[:2])
     return view_pixels(rgb_HWC, box, image_size)
 

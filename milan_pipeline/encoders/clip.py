@@ -9,7 +9,6 @@ from typing import Any
 
 import timm
 import torch
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
 from timm.models.vision_transformer import checkpoint_filter_fn
@@ -18,8 +17,9 @@ from torch import Tensor, nn
 from milan_pipeline.encoders.backbone import EncoderParts, backbone_arguments
 from milan_pipeline.errors import ConfigError, reason_of
 from milan_pipeline.models.vit import CANNOT_BUILD
-from milan_pipeline.teacher.load_by_name import blank_visual, known_statistics, load_visual
+from milan_pipeline.teacher.load_by_name import blank_visual, load_visual
 from milan_pipeline.teacher.spec import TeacherSpec
+from milan_pipeline.teacher.statistics import settled_statistics
 
 # A model's name in timm fixes the epsilon of its norms; all else are arguments.
 BY_EPSILON = {1e-5: "vit_base_patch16_clip_224", 1e-6: "vit_base_patch16_224"}
@@ -49,10 +49,8 @@ def read_clip_encoder(rest: str, *, random_init: bool = False) -> EncoderParts:
     """
     spec = clip_spec(rest)
     visual: Any = blank_visual(spec) if random_init else load_visual(spec)
-    statistics = {"mean": OPENAI_DATASET_MEAN, "std": OPENAI_DATASET_STD} | known_statistics(spec)
-    statistics |= getattr(visual, "preprocess_cfg", {})
     arguments, state = as_timm(visual, rest)
-    mean, std = ([float(value) for value in statistics[key]] for key in ("mean", "std"))
+    mean, std = settled_statistics(spec)
     return EncoderParts(arguments, None if random_init else state, mean, std)
 
 

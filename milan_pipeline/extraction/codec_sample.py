@@ -64,7 +64,7 @@ def extracted_sample(
     def view(row: tuple[int, int, bytes]) -> torch.Tensor | None:
         shard, number, data = row
         try:
-            rgb_HWC = decode_rgb(data)
+            rgb_HWC = decode_rgb(data, keys[shard][number])
         except BadImageError:
             return None
         height, width = rgb_HWC.shape[0], rgb_HWC.shape[1]

@@ -26,7 +26,7 @@ from milan_pipeline.extraction.job import ExtractionJob
 from milan_pipeline.extraction.loop import extract_units
 from milan_pipeline.extraction.spec import JobSpec
 from milan_pipeline.images.budget import BadImageBudget
-from milan_pipeline.provenance.identity import require_same
+from milan_pipeline.provenance.identity import require_hash, require_same
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.progress_reports import Reporter
 from milan_pipeline.targets.units import Mark, Unit, read_mark, why_undone
@@ -40,11 +40,13 @@ class ExtractionSpec:
     Attributes:
         job: the extraction.
         manifest_sha256: hash of the manifest that the units were listed from.
+        store_hash: hash of the store's identity; work that was begun for another is begun anew.
         reports: prefix of the names of the workers' progress reports.
     """
 
     job: JobSpec
     manifest_sha256: str
+    store_hash: str
     reports: str
 
     def begin(self, number: int | None) -> "ExtractionWork":
@@ -59,6 +61,7 @@ class ExtractionSpec:
         if manifest.sha256 != self.manifest_sha256:
             raise MismatchError(f"{job.images} lists other images there than for the client")
         stored = read_identity(job.store)
+        require_hash(stored, self.store_hash, what=job.store)
         teacher = Teacher.load(job.teacher, device=str(pick_device(job.device, number)))
         identity = job.identity(teacher, stored["codec"])
         require_same(stored, identity, what=job.store, remedy="give all workers the same teacher")

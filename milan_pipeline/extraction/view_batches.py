@@ -249,7 +249,7 @@ def _decode_part(job: ExtractionJob, part: _Part) -> _Part:
 def _decode(job: ExtractionJob, batch: ViewBatch, row: int, data: bytes) -> None:
     """Decode an image and cut its view into its row, or note why it has no view."""
     try:
-        rgb_HWC = decode_rgb(data)
+        rgb_HWC = decode_rgb(data, batch.keys[row])
     except BadImageError as error:
         batch.reasons[row] = str(error)
         return

@@ -9,6 +9,7 @@ Before anything is decoded, the bytes are searched for what makes decoders work 
 scans of a JPEG, extra chunks of a PNG.
 """
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from io import BytesIO
@@ -24,6 +25,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from milan_pipeline.errors import BadImageError
+from milan_pipeline.images.depth import has_16_bits, may_probe, warn_if_dark
 
 JPEG_START = b"\xff\xd8\xff"
 MAX_PIXELS = 1024**3 // 4 // 3
@@ -39,15 +41,16 @@ class _PlainJpegFile(JpegImageFile):
         """Skip it: it would only tell the resolution for printing."""
 
 
-def decode_rgb(data: bytes) -> NDArray[np.uint8]:
+def decode_rgb(data: bytes, name: str = "") -> NDArray[np.uint8]:
     """Decode a JPEG, PNG or WebP image as Pillow's `convert("RGB")` shows it.
 
     Alpha is dropped, the first frame of an animation is taken, and the EXIF orientation is ignored,
     as torchvision's `ImageFolder` does. Unlike there, 16-bit grey is scaled down (its high byte),
-    not clipped to white.
+    not clipped to white; see `depth` for the warning where that makes it almost black.
 
     Args:
         data: the bytes of the whole file.
+        name: what a warning calls the image.
 
     Returns:
         The pixels, (H, W, 3), read-only.
@@ -63,10 +66,15 @@ def decode_rgb(data: bytes) -> NDArray[np.uint8]:
             return rgb
         with open_with_pillow(data) as image:
             if image.mode.startswith("I"):
-                return _high_byte_rgb(np.asarray(image))
+                grey = np.asarray(image)
+                warn_if_dark(int(grey.max()), name)
+                return _high_byte_rgb(grey)
             # Without this, Pillow warns that the transparency of a palette is lost: it should be.
             image.info.pop("transparency", None)
-            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+            rgb = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+            if has_16_bits(data):  # of which Pillow gives the high byte
+                warn_if_dark(256 * int(rgb.max()) + 255, name)
+            return rgb
     except (BadImageError, MemoryError):  # a machine out of memory is no fault of the image
         raise
     except Exception as error:  # Pillow raises whatever a damaged file leads it to
@@ -114,6 +122,13 @@ def probe_header(data: bytes) -> tuple[str, int, int]:
         raise
     except Exception as error:
         raise _unreadable(error) from error
+
+
+def probe_depth(data: bytes, name: str) -> None:
+    """Warn early if a 16-bit image is almost black: decode it, if it is among the first of them."""
+    if has_16_bits(data) and may_probe():
+        with contextlib.suppress(BadImageError):
+            decode_rgb(data, name)
 
 
 def digest(data: bytes) -> int:
@@ -181,6 +196,8 @@ START_OF_SCAN = b"\xff\xda"
 SEQUENTIAL = (0xC0, 0xC1, 0xC9)
 FRAMES = (*SEQUENTIAL, 0xC2, 0xCA)
 MOST_FRAMES = 2**31
+WORDS = (b"iCCP", b"tEXt", b"zTXt", b"iTXt")
+"""Chunks of a PNG with a colour profile or text."""
 LEAST_ACTL = 8
 """Bytes that an announcement of an animation has to say; a shorter one is a damage."""
 AROUND, CHECKSUM = 12, 4
@@ -219,24 +236,24 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
 def plain_png(data: bytes) -> bytes:
     """Return a PNG without what does nothing for its first frame, but warns or may take long.
 
-    That is the announcement of an animation unless there is one, sound and in time; and all colour
-    profiles but the first, each of which may unfold to a megabyte. The rest is left as it is,
-    damages included.
+    That is the announcement of an animation unless there is one, sound and in time; and colour
+    profiles and texts: no pixel depends on them, each may unfold to megabytes, and Pillow refuses
+    the whole image for a large one. The rest is left as it is, damages included.
     """
-    found: dict[str, list[tuple[int, int]]] = {"early": [], "late": [], "profiles": []}
+    found: dict[str, list[tuple[int, int]]] = {"early": [], "late": [], "words": []}
     when = "early"
     for kind, at, length in chunks(data):
         if kind == b"IDAT":
             when = "late"
         elif kind == b"acTL" and length >= LEAST_ACTL:
             found[when].append((at, at + AROUND + length))
-        elif kind == b"iCCP":
-            found["profiles"].append((at, at + AROUND + length))
+        elif kind in WORDS:
+            found["words"].append((at, at + AROUND + length))
     early = found["early"]
     if len(early) == 1 and 0 < _frames_at(data, early[0][0]) <= MOST_FRAMES:
         early = []
     kept, start = [], 0
-    for at, end in sorted([*early, *found["late"], *found["profiles"][1:]]):
+    for at, end in sorted([*early, *found["late"], *found["words"]]):
         kept.append(data[start:at])
         start = end
     return b"".join([*kept, data[start:]]) if kept else data

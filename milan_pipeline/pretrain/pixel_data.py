@@ -66,7 +66,7 @@ class ToPixelExamples:
         no_prior_L = np.ones(side * side, dtype=np.float32)
         for sample in samples:
             key, epoch = sample["__key__"], sample["epoch"]
-            rgb_HWC = decode_rgb(sample[IMAGE_MEMBER])
+            rgb_HWC = decode_rgb(sample[IMAGE_MEMBER], key)
             height, width = rgb_HWC.shape[:2]
             view = epoch if self.views is None else epoch % self.views
             box = policy.box(height, width, key, view)

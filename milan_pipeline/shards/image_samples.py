@@ -5,7 +5,7 @@ from pathlib import Path
 
 from milan_pipeline.errors import BadImageError, DataError, StorageError
 from milan_pipeline.images.budget import Skipped
-from milan_pipeline.images.decode import probe_header
+from milan_pipeline.images.decode import probe_depth, probe_header
 from milan_pipeline.images.formats import IMAGE_EXTENSIONS
 from milan_pipeline.images.sources import SourceFile
 from milan_pipeline.shards.writer import Sample
@@ -32,6 +32,7 @@ def samples_of(files: list[SourceFile], skipped: list[Skipped]) -> Iterator[Samp
         except BadImageError as error:
             skipped.append({"key": file.key, "file": file.path.name, "reason": str(error)})
             continue
+        probe_depth(data, file.key)
         suffix = file.path.suffix.lower().lstrip(".")
         # A file may have any name; readers recognise an image by its extension.
         extension = suffix if suffix in IMAGE_EXTENSIONS else image_format.lower()

@@ -7,7 +7,7 @@ Legend: n samples of the unit, N = 1 + L tokens, L patches, C code width.
 
 import dataclasses
 import math
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import zarr
@@ -113,6 +113,11 @@ class _Root(TypedDict):
     attributes: dict[str, Any]
 
 
+class _Group(TypedDict):
+    zarr_format: Literal[3]
+    node_type: Literal["group"]
+
+
 class _Versioned(TypedDict):
     format_version: Any
 
@@ -216,3 +221,12 @@ def group_bytes(attributes: dict[str, Any]) -> bytes:
     zarr.create_group(MemoryStore(memory), zarr_format=3, attributes=attributes)
     data: bytes = memory[ZARR_JSON].to_bytes()
     return data
+
+
+def is_group(data: bytes) -> bool:
+    """Tell whether a `zarr.json` is that of a group; versions of zarr write it differently."""
+    try:
+        parsed(data, _Group)
+    except DocumentError:
+        return False
+    return True

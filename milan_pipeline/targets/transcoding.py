@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from milan_pipeline.cluster.work import Work
 from milan_pipeline.codecs.build import codec_of
+from milan_pipeline.codecs.components import ComponentCodec
 from milan_pipeline.codecs.fitting import codebooks, fit_codec
 from milan_pipeline.codecs.interface import Codec, Encoded, decode_prior, encode_prior
 from milan_pipeline.codecs.registry import CodecSpec
@@ -116,7 +117,21 @@ def new_codec(
     first = [(unit, mark) for unit, mark in units if unit.view == 0]
     if not any(mark.n for _, mark in first):
         raise DataError(f"{url} has no target in its first view to fit a codec to; extract some")
-    tokens_TD = subsampled(stored_sample(url, first, codec))
+    return fitted_codec(spec, subsampled(stored_sample(url, first, codec)), stop)
+
+
+def fitted_codec(spec: CodecSpec, tokens_TD: torch.Tensor, stop: StopRequest) -> ComponentCodec:
+    """Fit a codec to targets, with a progress bar.
+
+    Args:
+        spec: a codec that needs fitting.
+        tokens_TD: float targets.
+        stop: asked after each codebook.
+
+    Raises:
+        DataError: a target is not finite, or there is none.
+        InterruptedRunError: a stop was asked for.
+    """
     with progress_bar("fit codec", total=codebooks(spec), unit="codebooks") as bar:
 
         def progress(count: int) -> None:

@@ -10,7 +10,7 @@ from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.provenance.identity import require_hash
 from milan_pipeline.shards.manifest import load_manifest
-from milan_pipeline.targets.layout import ZARR_JSON, group_bytes, read_identity
+from milan_pipeline.targets.layout import ZARR_JSON, is_group, read_identity
 from milan_pipeline.targets.units import Mark, Unit, read_mark, view_name
 from milan_pipeline.targets.verification import StoreCheck
 
@@ -92,7 +92,7 @@ def faults_of_groups(url: str, views: int) -> dict[int, str]:
     for view in range(views):
         place = storage.join(url, view_name(view), ZARR_JSON)
         try:
-            if storage.read_bytes(place) != group_bytes({}):
+            if not is_group(storage.read_bytes(place)):
                 faults[view] = f"{place} is damaged"
         except MissingDataError:
             faults[view] = f"{place} is missing"

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from milan_pipeline.core.devices import has_bfloat16
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
-from milan_pipeline.teacher.load_by_name import architecture_of, blank_visual, known_statistics
+from milan_pipeline.teacher.load_by_name import architecture_of, blank_visual
 from milan_pipeline.teacher.prior import settle_prior
 from milan_pipeline.teacher.spec import TeacherSpec
+from milan_pipeline.teacher.statistics import settled_statistics
 from milan_pipeline.teacher.tower import Tower
 from milan_pipeline.teacher.tower_of_model import tower_of
 
@@ -38,15 +39,6 @@ def settle_precision(
         return spec
     found = existing or ("bf16" if has_bfloat16(device) else "fp32")
     return dataclasses.replace(spec, precision=found)
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Tell whether a device has instructions for bfloat16, which make it faster than float32."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return False
 
 
 class TeacherShape(NamedTuple):
@@ -76,14 +68,11 @@ def visible_identity(spec: TeacherSpec) -> dict[str, dict[str, Any]]:
     Raises:
         ConfigError: as `describe_teacher`.
     """
-    visual = blank_visual(spec)
+    visual, statistics = blank_visual(spec), settled_statistics(spec)
     tower, prior = settled_tower(visual, spec)
-    statistics = known_statistics(spec)
-    if spec.norm == "imagenet":
-        statistics = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
     return {
         "teacher": teacher_content(spec, tower, prior, architecture_of(visual)),
-        "preprocessing": {"pixels": PIXEL_PATH, "size": tower.image_size, **statistics},
+        "preprocessing": {"pixels": PIXEL_PATH, "size": tower.image_size, **statistics._asdict()},
     }
 
 

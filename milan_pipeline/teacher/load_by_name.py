@@ -5,43 +5,47 @@ Names are those of open_clip.
 open_clip raises many kinds of errors; each becomes a `ConfigError` of one sentence.
 """
 
+import functools
 import logging
+import math
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple
 
 import open_clip
 import torch
 from open_clip.pretrained import get_pretrained_cfg
 from open_clip.timm_model import TimmModel
+from open_clip.transformer import VisionTransformer
 from torch import nn
 
-from milan_pipeline.core.schema import DocumentError, conforming, parsed
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.provenance.identity import content_hash
+from milan_pipeline.teacher.configuration import explaining, model_config
 from milan_pipeline.teacher.quick_gelu import settle_quick_gelu
 from milan_pipeline.teacher.spec import TeacherSpec
+from milan_pipeline.teacher.statistics import settled_statistics
 from milan_pipeline.teacher.tower_of_model import tower_of
 from milan_pipeline.teacher.tower_open_clip import ResNetTower
+from milan_pipeline.teacher.weights import (
+    require_finite,
+    require_floats,
+    stored_visual,
+    unloadable,
+    weights_file,
+)
 
 # A tiny text tower, since only the image tower is used.
 NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
-CANNOT_BUILD = (
-    AssertionError,
-    AttributeError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+
+logger = logging.getLogger(__name__)
 
 
 def load_visual(spec: TeacherSpec) -> nn.Module:
     """Load the image tower of a model, in fp32, on the CPU.
 
     Position embeddings are resampled for `spec.grid` as open_clip and timm do it for another image
-    size. The tower's `preprocess_cfg` has the mean and std that it was trained with, and
-    `architecture_of` returns the hash of its configuration.
+    size. The tower's `preprocess_cfg` has the mean and std of its pixels, and `architecture_of`
+    returns the hash of its configuration.
 
     Raises:
         ConfigError: the model or its weights cannot be loaded, or are known not to fit each other.
@@ -52,26 +56,40 @@ def load_visual(spec: TeacherSpec) -> nn.Module:
             f"--teacher {spec.name!r} comes with weights of several kinds; give --pretrained, for "
             "example openai"
         )
-    quick_gelu = settle_quick_gelu(spec.name, spec.pretrained, config)
-    size = _wanted_size(spec, config)
-    try:
-        model = open_clip.create_model(
-            spec.name,
-            pretrained=spec.pretrained,
-            require_pretrained=True,
-            pretrained_text=False,
-            force_quick_gelu=quick_gelu,
-            force_image_size=size,
-        )
-    except CANNOT_BUILD as error:
-        reason = " ".join(str(error).split())
+    if not isinstance(config.get("text_cfg"), dict):
         raise ConfigError(
-            f"--teacher {spec.name!r} with --pretrained {spec.pretrained!r} cannot be loaded "
-            f"({reason}); check the name, the tag and the network, or give weights that are "
-            "here: --pretrained FILE, or --teacher local-dir:FOLDER"
-        ) from error
-    model.visual.resampled = size is not None
-    return _labelled(model.visual, config, quick_gelu)
+            f"--teacher {spec.name!r} has a configuration without text_cfg, which open_clip needs "
+            "to load it; copy the configuration again from where the weights came from"
+        )
+    _require_known(spec)
+    path = weights_file(spec)
+    quick_gelu = settle_quick_gelu(spec.name, spec.pretrained, config)
+    wanted = _wanted_input(spec, config)
+    failure = f"--teacher {spec.name!r} with --pretrained {spec.pretrained!r} cannot be loaded"
+    remedy = (
+        "check the name, the tag and the network, or give weights that are here: --pretrained "
+        "FILE, or --teacher local-dir:FOLDER"
+    )
+    try:
+        with explaining(failure, remedy):
+            model = open_clip.create_model(
+                spec.name,
+                pretrained=spec.pretrained,
+                require_pretrained=True,
+                pretrained_text=False,
+                force_quick_gelu=quick_gelu,
+                force_image_size=wanted.size,
+            )
+    except ConfigError as error:
+        cause = error.__cause__
+        told = unloadable(path, cause) if path and isinstance(cause, Exception) else None
+        raise told or error from cause
+    require_finite(model.visual, f"--teacher {spec.name!r}" if path is None else str(path))
+    if path is not None:
+        require_floats(model.visual, path)
+        _warn_of_positions(spec, model.visual, path)
+    model.visual.resampled = wanted.resampled
+    return _labelled(model.visual, spec, config, quick_gelu)
 
 
 def untrained_visual(spec: TeacherSpec) -> nn.Module:
@@ -81,24 +99,20 @@ def untrained_visual(spec: TeacherSpec) -> nn.Module:
         ConfigError: open_clip has no such model, or cannot build it.
     """
     config = model_config(spec.name)
+    size = _wanted_input(spec, config).size
     logging.disable(logging.WARNING)  # open_clip warns that the model is untrained
     try:
-        with torch.random.fork_rng(devices=[]):
+        with (
+            explaining(f"--teacher {spec.name!r} cannot be built", "check the name"),
+            torch.random.fork_rng(devices=[]),
+        ):
             torch.manual_seed(0)
             model = open_clip.create_model(
-                spec.name,
-                load_weights=False,
-                pretrained_text=False,
-                force_image_size=_wanted_size(spec, config),
+                spec.name, load_weights=False, pretrained_text=False, force_image_size=size
             )
-    except CANNOT_BUILD as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(
-            f"--teacher {spec.name!r} cannot be built ({reason}); check the name"
-        ) from error
     finally:
         logging.disable(logging.NOTSET)
-    return _labelled(model.visual, config, bool(config.get("quick_gelu", False)))
+    return _labelled(model.visual, spec, config, bool(config.get("quick_gelu", False)))
 
 
 def blank_visual(spec: TeacherSpec) -> nn.Module:
@@ -108,12 +122,31 @@ def blank_visual(spec: TeacherSpec) -> nn.Module:
         ConfigError: open_clip has no such model, or cannot build it.
     """
     config = model_config(spec.name)
+    _require_known(spec)
     quick_gelu = settle_quick_gelu(spec.name, spec.pretrained, config)
-    size = _wanted_size(spec, config)
+    size = _wanted_input(spec, config).size
     visual = _blank(spec.name, config, quick_gelu, size)
     if size is not None and isinstance(visual, TimmModel):
         visual.set_input_size(size)
-    return _labelled(visual, config, quick_gelu)
+    return _labelled(visual, spec, config, quick_gelu)
+
+
+def _require_known(spec: TeacherSpec) -> None:
+    """Refuse a tag that a published architecture does not have.
+
+    Raises:
+        ConfigError: it has others, and this is no path either.
+    """
+    tags = [] if ":" in spec.name else open_clip.list_pretrained_tags_by_model(spec.name)
+    given = spec.pretrained
+    if given is None or not tags or get_pretrained_cfg(spec.name, given):
+        return
+    path = Path(given)
+    if not (path.is_file() or path.suffix or len(path.parts) > 1):
+        raise ConfigError(
+            f"--pretrained {given!r} is neither a file nor a tag of --teacher {spec.name!r}; "
+            f"choose {' or '.join(tags)}, or give the path of a file"
+        )
 
 
 def is_resampled(visual: nn.Module) -> bool:
@@ -126,62 +159,10 @@ def architecture_of(visual: nn.Module) -> str | None:
     return getattr(visual, "architecture", None)
 
 
-def model_config(name: str) -> dict[str, Any]:
-    """Read a model's configuration.
-
-    Raises:
-        ConfigError: there is no such model, or its configuration is not that of a CLIP.
-    """
-    try:
-        config: dict[str, Any] | None = open_clip.get_model_config(name)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(
-            f"--teacher {name!r} has no readable configuration ({reason}); check the name"
-        ) from error
-    if config is None:
-        raise ConfigError(
-            f"--teacher {name!r} is no open_clip model; see open_clip.list_models(), or give "
-            "hf-hub:ORG/REPO or local-dir:PATH"
-        )
-    if not isinstance(config.get("vision_cfg"), dict) or "embed_dim" not in config:
-        raise ConfigError(
-            f"--teacher {name!r} has a configuration without vision_cfg and embed_dim; give the "
-            "folder or repository of a CLIP"
-        )
-    return config
-
-
-class _Statistics(TypedDict, total=False):
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-def known_statistics(spec: TeacherSpec) -> dict[str, list[float]]:
-    """Return the mean and std of a model's weights, as far as they are known without the weights.
-
-    Raises:
-        ConfigError: the configuration in a local folder has another form.
-    """
-    known: dict[str, Any] = {}
-    if spec.name.startswith("local-dir:"):
-        path = Path(spec.name.removeprefix("local-dir:")) / "open_clip_config.json"
-        try:
-            document = parsed(path.read_bytes(), dict[str, Any])
-            known = document.get("preprocess_cfg", {})
-            conforming(known, _Statistics)
-        except DocumentError as error:
-            raise ConfigError(
-                f"--teacher {spec.name!r} has a configuration with no mean and std as they must be "
-                f"({error}); fix {path}"
-            ) from error
-    elif ":" not in spec.name and spec.pretrained:
-        known = get_pretrained_cfg(spec.name, spec.pretrained)
-    return {key: [float(value) for value in known[key]] for key in ("mean", "std") if key in known}
-
-
-def _labelled(visual: Any, config: dict[str, Any], quick_gelu: bool) -> nn.Module:
-    """Set the hash of a tower's configuration as its attribute, as open_clip sets `preprocess_cfg`.
+def _labelled(
+    visual: Any, spec: TeacherSpec, config: dict[str, Any], quick_gelu: bool
+) -> nn.Module:
+    """Set mean and std of a tower's pixels, and the hash of its configuration, as its attributes.
 
     Weights contain neither an epsilon nor the parameters of an activation. The input size is left
     out, since grid and preprocessing define it. Options at open_clip's defaults are left out, too:
@@ -194,6 +175,7 @@ def _labelled(visual: Any, config: dict[str, Any], quick_gelu: bool) -> nn.Modul
         if key != "image_size" and (key not in defaults or value != defaults[key])
     }
     visual.architecture = content_hash({"vision_cfg": vision, "quick_gelu": quick_gelu})
+    visual.preprocess_cfg = settled_statistics(spec)._asdict()
     labelled: nn.Module = visual
     return labelled
 
@@ -202,31 +184,67 @@ def _blank(name: str, config: dict[str, Any], quick_gelu: bool, size: int | None
     vision = config["vision_cfg"]
     if size is not None:
         vision = vision | {"image_size": size}
-    try:
-        with torch.device("meta"):
-            model = open_clip.CLIP(
-                config["embed_dim"], vision, NO_TEXT, quick_gelu=quick_gelu
-            ).eval()
-    except CANNOT_BUILD as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(
-            f"--teacher {name!r} has a configuration that open_clip cannot build ({reason}); "
-            "check its vision_cfg"
-        ) from error
+    failure = f"--teacher {name!r} has a configuration that open_clip cannot build"
+    with explaining(failure, "check its vision_cfg"), torch.device("meta"):
+        model = open_clip.CLIP(config["embed_dim"], vision, NO_TEXT, quick_gelu=quick_gelu).eval()
     visual: nn.Module = model.visual
     return visual
 
 
-def _wanted_size(spec: TeacherSpec, config: dict[str, Any]) -> int | None:
-    """Return the input size that gives the wanted token grid; None for the tower's own."""
-    if spec.grid is None:
-        return None
-    tower = tower_of(_blank(spec.name, config, quick_gelu=False, size=None), spec.name)
-    if tower.grid == (spec.grid, spec.grid):
-        return None
-    if isinstance(tower, ResNetTower):
+class _Input(NamedTuple):
+    """The input size of a tower, None for its own; and whether its positions are resampled."""
+
+    size: int | None
+    resampled: bool
+
+
+def _wanted_input(spec: TeacherSpec, config: dict[str, Any]) -> _Input:
+    """Return the input size that gives the wanted token grid, and that its tokens cover wholly.
+
+    A tower whose own input is no multiple of its patch (SO400M/14 at 384 pixels) sees nothing of
+    the last rows and columns. It gets as many pixels as its tokens cover, so that the student,
+    which is shown the same view, sees what the teacher saw.
+    """
+    blank = _blank(spec.name, config, quick_gelu=False, size=None)
+    try:
+        tower = tower_of(blank, spec.name)
+    except ConfigError:
+        if spec.grid is None:  # then who uses the tower says what is wrong with it
+            return _Input(None, resampled=False)
+        raise
+    grid = (spec.grid, spec.grid) if spec.grid is not None else tower.grid
+    size = grid[0] * tower.stride
+    if grid != tower.grid and isinstance(tower, ResNetTower):
         raise ConfigError(
             f"--grid {spec.grid} does not fit --teacher {spec.name!r}, whose pool has positions "
             f"for {tower.grid[0]}x{tower.grid[1]} only; leave it away or choose another teacher"
         )
-    return spec.grid * tower.stride
+    if grid == tower.grid and size == tower.image_size:
+        return _Input(None, resampled=False)
+    if grid == tower.grid:
+        _warn_of_margin(spec.name, tower.image_size, tower.grid, tower.stride)
+    return _Input(size, resampled=grid != tower.grid)
+
+
+@functools.cache
+def _warn_of_margin(name: str, size: int, grid: tuple[int, int], stride: int) -> None:
+    """Warn, once for the same tower."""
+    logger.warning(
+        "--teacher %r takes %d pixels, no multiple of its patches of %d, and its %dx%d tokens see "
+        "%d of them; it is given views of %d pixels, so that the student sees the same",
+        name, size, stride, *grid, grid[0] * stride, grid[0] * stride,
+    )  # fmt: skip
+
+
+def _warn_of_positions(spec: TeacherSpec, visual: nn.Module, path: Path) -> None:
+    """Warn where open_clip resamples positions that do not fit the configuration's image size."""
+    stored = stored_visual(path).get("positional_embedding")
+    if stored is None or spec.grid is not None or not isinstance(visual, VisionTransformer):
+        return
+    there, here = stored.shape[0], len(visual.positional_embedding)
+    if there != here:
+        logger.warning(
+            "%s has positions for %d patches, but the image_size of --teacher %r asks for %d, so "
+            "that they are resampled; if that is not meant, correct image_size, or give --grid %d",
+            path, there - 1, spec.name, here - 1, math.isqrt(there - 1),
+        )  # fmt: skip

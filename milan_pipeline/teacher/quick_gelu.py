@@ -4,18 +4,14 @@ Features depend on it, but weights do not show it. open_clip only warns if the r
 tag and the model's configuration differ, and does not check weights from a file or a folder.
 """
 
-import functools
-import hashlib
-import re
 import zipfile
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import open_clip
 from open_clip.pretrained import get_pretrained_cfg
 
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.teacher.registry import Entry, common, entries, said_of_file
 
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 
@@ -73,7 +69,7 @@ def _require_fitting_folder(name: str, configured: bool) -> None:
     """Refuse a folder or hub repository whose configuration does not fit its weights."""
     kind, _, place = name.partition(":")
     if kind == "hf-hub":
-        trained = registered().get(place.strip("/"))
+        trained = common(entries().get(place.strip("/"), []), _has_quick_gelu)
     else:
         folder = Path(place)
         files = sorted(path for path in folder.glob("*") if path.suffix in WEIGHTS_SUFFIXES)
@@ -88,49 +84,12 @@ def _require_fitting_folder(name: str, configured: bool) -> None:
 
 
 def trained_with_quick_gelu(path: Path) -> bool | None:
-    """Tell how a file of weights was trained; None if open_clip's registry does not know it.
-
-    The registry knows a file by its name, by the hub repository of its cache or folder or, for a
-    `.pt` file, by its sha256.
-    """
-    known = registered()
-    path = path.absolute()
-    cached = [re.fullmatch(r"models--(.+?)--(.+)", part) for part in path.parts]
-    repositories = [f"{match[1]}/{match[2]}" for match in cached if match]
-    for word in (path.name, *repositories, path.parent.name):
-        if word in known:
-            return known[word]
-    if path.suffix != ".pt":
-        return None
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return known.get(digest, known.get(digest[:8]))
+    """Tell how a file of weights was trained; None if open_clip's registry does not know it."""
+    return said_of_file(path, _has_quick_gelu)
 
 
-@functools.cache
-def registered() -> dict[str, bool]:
-    """Return whether weights were trained with QuickGELU, by the words that the registry knows.
-
-    Keys are names of files, hub repositories with and without owner, and sha256 digests: whole ones
-    (in the URLs of OpenAI's weights) or their first eight digits (in open_clip's releases).
-    """
-    answers: dict[str, set[bool]] = defaultdict(set)
-    for model, tag in open_clip.list_pretrained():
-        entry = get_pretrained_cfg(model, tag)
-        for word in _words(entry.get("url", ""), entry.get("hf_hub", "")):
-            answers[word].add(bool(entry.get("quick_gelu", False)))
-    return {word: found.pop() for word, found in answers.items() if len(found) == 1}
-
-
-def _words(url: str, repository: str) -> list[str]:
-    words = repository.split("/")[:2]
-    words = ["/".join(words), words[1]] if len(words) == 2 else []
-    if url:
-        folder, name = url.rsplit("/", 2)[1:]
-        words.append(name)
-        words += [folder] if re.fullmatch(r"[0-9a-f]{64}", folder) else []
-        words += re.findall(r"-([0-9a-f]{8})\.pth?$", name)
-    return words
+def _has_quick_gelu(entry: Entry) -> bool:
+    return bool(entry.get("quick_gelu", False))
 
 
 def _is_torchscript(path: Path) -> bool:

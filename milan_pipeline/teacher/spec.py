@@ -4,9 +4,15 @@ import dataclasses
 from pathlib import Path
 
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.images.statistics import Statistics, parsed_statistics
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-NORMS = ("own", "imagenet")
+OWN = "own"
+NORM_HELP = (
+    "Mean and std of the teacher's pixels: own, as its weights were trained with; imagenet, as in "
+    "MILAN; openai; or numbers for pixels from 0 to 1, such as 0.5/0.5 or "
+    "0.48,0.46,0.41/0.27,0.26,0.28."
+)
 SPACES = ("projected", "hidden")
 PRIORS = ("auto", "cls", "pool", "rollout", "uniform")
 
@@ -20,8 +26,8 @@ class TeacherSpec:
         pretrained: weights tag (`openai`) or checkpoint file; None for hf-hub and local-dir.
         precision: type of weights and activations, one of `PRECISIONS`; "auto" is what
             `description.settle_precision` chooses for the device.
-        norm: mean and std of the input pixels: the tower's "own", or "imagenet" as in MILAN's
-            official code.
+        norm: mean and std of the input pixels: the tower's "own", "imagenet" as in MILAN's official
+            code, or what else `statistics.parsed_statistics` reads.
         grid: tokens along each side; sets the input size. None for the tower's own grid.
         layers: targets are the mean of this many last layers, each through the final norm.
         space: "projected" into the space shared with text, or "hidden", just before that.
@@ -36,7 +42,7 @@ class TeacherSpec:
     name: str
     pretrained: str | None = None
     precision: str = "fp32"
-    norm: str = "own"
+    norm: str = OWN
     grid: int | None = None
     layers: int = 1
     space: str = "projected"
@@ -46,7 +52,6 @@ class TeacherSpec:
     def __post_init__(self) -> None:
         for option, value, choices in (
             ("--precision", self.precision, PRECISIONS),
-            ("--teacher-norm", self.norm, NORMS),
             ("--space", self.space, SPACES),
             ("--prior", self.prior, PRIORS),
         ):
@@ -57,6 +62,30 @@ class TeacherSpec:
         for option, number in (("--grid", self.grid), ("--layers", self.layers)):
             if number is not None and number < 1:
                 raise ConfigError(f"{option} {number} is below 1; give 1 or more")
+        if self.pretrained is not None and self.name.startswith(("local-dir:", "hf-hub:")):
+            raise ConfigError(
+                f"--pretrained {self.pretrained!r} has no effect on --teacher {self.name!r}, which "
+                "comes with its weights; leave it away, or give open_clip's name of the "
+                "architecture"
+            )
+        _ = self.statistics
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """The mean and std that were asked for; None for the tower's own.
+
+        Raises:
+            ConfigError: they are no such numbers.
+        """
+        if self.norm == OWN:
+            return None
+        try:
+            return parsed_statistics(self.norm)
+        except ValueError as error:
+            raise ConfigError(
+                f"--teacher-norm {self.norm!r} {error}; give own, imagenet, openai, or numbers "
+                "such as 0.5/0.5 or 0.48,0.46,0.41/0.27,0.26,0.28"
+            ) from error
 
     @property
     def name_in_identity(self) -> str:

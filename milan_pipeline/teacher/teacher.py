@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
+from milan_pipeline.core.devices import compute_float32_exactly
 from milan_pipeline.images.crops import Pixels
 from milan_pipeline.teacher.description import (
     DTYPES,
@@ -47,10 +47,9 @@ class Teacher:
         self.image_size = self._tower.image_size
         self.grid = self._tower.grid
         self.width = self._tower.widths[spec.space]
-        own: Any = getattr(visual, "preprocess_cfg", {})
-        imagenet = spec.norm == "imagenet"
-        self.mean = [float(value) for value in (IMAGENET_MEAN if imagenet else own["mean"])]
-        self.std = [float(value) for value in (IMAGENET_STD if imagenet else own["std"])]
+        own: Any = visual.preprocess_cfg
+        mean, std = spec.statistics or (own["mean"], own["std"])
+        self.mean, self.std = list(map(float, mean)), list(map(float, std))
         self._pixels = Pixels(self.mean, self.std, self._device, scaling="pixels")
         self._architecture = architecture_of(visual)
         self.weights_sha256 = hash_weights(visual, resampled=is_resampled(visual))
@@ -139,8 +138,7 @@ class Teacher:
 
 def _prepare(device: torch.device) -> None:
     """Set options of torch that hold for the whole process."""
-    # By default cuDNN's convolutions round fp32 to 10 bits; fp32 must be fp32 on every device.
-    torch.backends.cudnn.allow_tf32 = False
+    compute_float32_exactly()
     if device.type == "cuda" and device.index is not None:
         # Otherwise, code that names no device would take memory on the first one, too.
         torch.cuda.set_device(device)

@@ -6,6 +6,7 @@ from open_clip.transformer import VisionTransformer
 from torch import nn
 
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.teacher.configuration import explaining
 from milan_pipeline.teacher.tower import Tower
 from milan_pipeline.teacher.tower_open_clip import ResNetTower, native_tower
 from milan_pipeline.teacher.tower_timm import MapTower, TimmTower, is_token_trunk
@@ -22,14 +23,14 @@ def tower_of(visual: nn.Module, name: str) -> Tower:
         raise ConfigError(
             f"--teacher {name!r} takes {size[0]}x{size[1]} pixels; choose a square one"
         )
-    if isinstance(visual, VisionTransformer):
-        return native_tower(visual, name)
-    if isinstance(visual, ModifiedResNet):
-        return ResNetTower(visual)
-    if isinstance(visual, TimmModel):
-        if is_token_trunk(visual.trunk):
-            return TimmTower(visual, name)
-        return MapTower(visual, name)
+    with explaining(f"--teacher {name!r} has an image tower without tokens", "choose another"):
+        if isinstance(visual, VisionTransformer):
+            return native_tower(visual, name)
+        if isinstance(visual, ModifiedResNet):
+            return ResNetTower(visual)
+        if isinstance(visual, TimmModel):
+            token = is_token_trunk(visual.trunk)
+            return TimmTower(visual, name) if token else MapTower(visual, name)
     raise ConfigError(
         f"--teacher {name!r} has an image tower of the kind {type(visual).__name__}, which is not "
         "known here; choose one of open_clip's own or timm's, such as ViT-B-16"

@@ -1,9 +1,7 @@
 """Choose a store's codec: one that needs no fitting, the store's own, or one that is fitted now."""
 
 from milan_pipeline.codecs.components import ComponentCodec
-from milan_pipeline.codecs.fitting import codebooks, fit_codec
 from milan_pipeline.codecs.registry import CodecSpec, parse_codec
-from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.extraction.codec_sample import extracted_sample
@@ -13,6 +11,7 @@ from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.targets.codec_files import read_store_codec, subsampled, write_store_codec
 from milan_pipeline.targets.expected_identity import expected_codec
 from milan_pipeline.targets.layout import existing_identity, holds_store
+from milan_pipeline.targets.transcoding import fitted_codec
 from milan_pipeline.teacher.teacher import Teacher
 from stages.extract_targets.command import ExtractTargets
 
@@ -86,5 +85,4 @@ def _fitted(
         workers=config.workers,
         stop=stop,
     )
-    with progress_bar("fit the codec", total=codebooks(codec), unit="codebooks") as bar:
-        return fit_codec(codec, subsampled(targets_nND), bar.update)
+    return fitted_codec(codec, subsampled(targets_nND), stop)

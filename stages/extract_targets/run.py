@@ -68,14 +68,15 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
     else:
         record.begin()
     if config.init:
-        left, units = len(work.left), len(work.units)
-        said = f"{config.out}: ready, {left} of {units} units to do"
-        say(said, out=config.out, units_to_do=left, units=units)
+        left, total = len(work.left), len(work.units)
+        said = f"{config.out}: ready, {left} of {total} units to do"
+        say(said, out=config.out, units_to_do=left, units=total)
         return
     budget = _budget(config, work)
     if config.on_dask:
         del teacher
-        _extract_on_dask(config, spec, manifest, list(work.own_left), budget=budget, stop=stop)
+        units = list(work.own_left)
+        _extract_on_dask(config, spec, manifest, identity, units, budget=budget, stop=stop)
     else:
         job = spec.job(manifest, teacher, identity)
         _extract_here(config, job, list(work.own_left), budget, stop)
@@ -121,6 +122,7 @@ def _extract_on_dask(
     config: ExtractTargets,
     spec: JobSpec,
     manifest: Manifest,
+    identity: Identity,
     units: list[Unit],
     *,
     budget: BadImageBudget,
@@ -131,7 +133,12 @@ def _extract_on_dask(
 
     if not units:
         return
-    work = ExtractionSpec(job=spec, manifest_sha256=manifest.sha256, reports=_name(config))
+    work = ExtractionSpec(
+        job=spec,
+        manifest_sha256=manifest.sha256,
+        store_hash=content_hash(identity),
+        reports=_name(config),
+    )
     shared = config.processes is not None
     with (
         connected(scheduler=config.scheduler, processes=config.processes) as client,

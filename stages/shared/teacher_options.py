@@ -3,7 +3,7 @@
 import dataclasses
 
 from milan_pipeline.cli.options import fields_from, option
-from milan_pipeline.teacher.spec import NORMS, PRECISIONS, PRIORS, SPACES, TeacherSpec
+from milan_pipeline.teacher.spec import NORM_HELP, OWN, PRECISIONS, PRIORS, SPACES, TeacherSpec
 
 MOST_TOKENS_A_SIDE = 128
 """Larger grids are typing errors: with 16,384 tokens, the teacher needs gigabytes an image."""
@@ -27,12 +27,7 @@ class TeacherOptions:
         choices=PRECISIONS,
         group="Teacher",
     )
-    teacher_norm: str = option(
-        "own",
-        help="Mean and std of the teacher's pixels; MILAN used imagenet.",
-        choices=NORMS,
-        group="Teacher",
-    )
+    teacher_norm: str = option(OWN, help=NORM_HELP, group="Teacher")
     grid: int | None = option(
         None,
         help="Tokens along each side; sets the teacher's input size; default: its own.",

@@ -16,6 +16,7 @@ from milan_pipeline import storage
 from milan_pipeline.cli.options import fields_from
 from milan_pipeline.cluster.world import World
 from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do, warn
+from milan_pipeline.core.devices import has_bfloat16
 from milan_pipeline.data.batching import BatchT
 from milan_pipeline.data.order import OrderChoice, OrderConfig, StepClock, lanes_of
 from milan_pipeline.data.stream import batches, step_clock
@@ -230,10 +231,16 @@ def with_frozen_choices(config: ConfigT, *names: str) -> ConfigT:
 
 
 def training_precision(precision: str, device: torch.device) -> str:
-    """Return the precision to train in; "auto" is bf16 on a GPU, else fp32."""
+    """Return the precision to train in; "auto" is bf16 on a GPU that has it, else fp32."""
+    fast = device.type == "cuda" and has_bfloat16(device)
+    if precision == "bf16" and device.type == "cuda" and not fast:
+        warn(
+            "--precision bf16 is slow on this GPU, which has no instructions for it, and may lack "
+            "convolutions; --precision fp32 is faster there"
+        )
     if precision != "auto":
         return precision
-    return "bf16" if device.type == "cuda" else "fp32"
+    return "bf16" if fast else "fp32"
 
 
 def order_choice(config: TrainingOptions) -> OrderChoice:

@@ -61,7 +61,7 @@ class TrainingOptions:
     )
     precision: str = option(
         "auto",
-        help="Type of the model's arithmetic; auto: bf16 on a GPU, else fp32.",
+        help="Type of the model's arithmetic; auto: bf16 on a GPU that has it, else fp32.",
         choices=("auto", "fp32", "bf16"),
         group="This machine",
     )

@@ -20,6 +20,20 @@ def test_a_device_that_is_not_there_is_refused():
         pick_device("cuda:99")
 
 
+def test_float32_is_float32_from_then_on(monkeypatch):
+    """As in NVIDIA's containers, which set TORCH_ALLOW_TF32_CUBLAS_OVERRIDE."""
+    before = torch.get_float32_matmul_precision()
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    torch.set_float32_matmul_precision("high")
+    try:
+        pick_device("cpu")
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert not torch.backends.cuda.matmul.allow_tf32
+        assert not torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_a_gpu_is_looked_for_without_memory_on_it(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch, "empty", None)

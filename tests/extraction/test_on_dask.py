@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from milan_pipeline.cluster import dask_client
 from milan_pipeline.errors import MissingDataError, StorageError
 from milan_pipeline.extraction import on_dask
 from milan_pipeline.extraction.loop import extract_units
+from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.teacher.teacher import Teacher
 from tests.support.cli import run_cli
+from tests.support.clip import write_tiny_clip
 from tests.support.processes import files_without
 from tests.support.servers import losing_a_worker
 
@@ -72,6 +75,39 @@ def test_any_worker_gives_the_same_bytes(
     assert {report["state"] for report in said} == {"done"}
     assert all(report["name"].startswith("single-worker-") for report in said)
     assert json.loads((out / RECORD).read_text())["state"] == "done"
+
+
+def test_workers_that_live_on_begin_anew_for_another_teacher(
+    scheduler: str, extract: Extract, tiny_clip: Path, tmp_path: Path
+) -> None:
+    """Its weights are replaced under the same path between two runs."""
+    clip = tmp_path / "clip"
+    shutil.copytree(tiny_clip, clip)
+    words = ("--scheduler", scheduler, "--teacher", f"local-dir:{clip}")
+    extract(*words)
+    write_tiny_clip(clip, seed=5)
+    out = extract(*words, "--overwrite")
+    identity_hash = content_hash(read_identity(str(out)))
+    marks = [json.loads(path.read_text()) for path in out.glob("done/*/*.json")]
+    assert {mark["identity_hash"] for mark in marks} == {identity_hash}
+
+
+def test_a_worker_without_memory_says_what_helps(
+    scheduler: str,
+    extract: Extract,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tried: list[object] = []
+
+    def full(*_: object) -> None:
+        tried.append(1)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.4 GiB")
+
+    monkeypatch.setattr("milan_pipeline.extraction.loop.compute", full)
+    extract("--scheduler", scheduler, code=1)
+    assert "give --batch-size 2 or less" in capsys.readouterr().err
+    assert len(tried) == 6  # each unit once
 
 
 def test_a_part_on_workers(

@@ -84,13 +84,26 @@ def test_a_wrong_announcement_of_an_animation_is_left_out(data):
 
 @pytest.mark.parametrize("options", [{}, {"save_all": True, "append_images": [PICTURE] * 2}])
 def test_a_sound_png_is_left_as_it_is(options):
-    data = encode(PICTURE, "PNG", icc_profile=b"any", **options)
+    data = encode(PICTURE, "PNG", **options)
     assert plain_png(data) is data
 
 
-def test_of_many_colour_profiles_the_first_is_kept():
-    body = b"icc\0\0" + zlib.compress(b"any")
-    assert plain_png(with_chunks(*[(b"iCCP", body)] * 3)) == with_chunks((b"iCCP", body))
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(
+    "words",
+    [
+        (b"iCCP", b"icc\0\0" + zlib.compress(bytes(1_200_000))),
+        (b"zTXt", b"workflow\0\0" + zlib.compress(b"x" * 2_000_000)),
+        (b"iTXt", b"workflow\0\1\0\0\0" + zlib.compress(b"x" * 2_000_000)),
+        (b"tEXt", b"workflow\0" + b"x" * 2_000_000),
+    ],
+)
+def test_no_pixel_depends_on_a_profile_or_text(words, late):
+    """Pillow refuses an image for over a megabyte of them."""
+    data = with_chunks(words, late=late)
+    assert plain_png(data) == plain_png(encode(PICTURE, "PNG"))
+    assert np.array_equal(decode_rgb(data), np.asarray(PICTURE))
+    assert probe_header(data) == ("PNG", *PICTURE.size)
 
 
 def test_damages_are_left_to_pillow():

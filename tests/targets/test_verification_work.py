@@ -1,5 +1,6 @@
 """What lies in a store and nobody reads; groups that should be there. On disks and elsewhere."""
 
+import json
 import uuid
 from pathlib import Path
 
@@ -37,5 +38,18 @@ def test_groups_that_are_missing_or_damaged(store: str) -> None:
     faults = faults_of_groups(store, 2)
     assert list(faults) == [1]
     assert faults[1].endswith("view-01/zarr.json is missing")
-    storage.put_bytes(storage.join(store, "view-00", "zarr.json"), b"{}")
+    place = storage.join(store, "view-00", "zarr.json")
+    # As zarr 3.1.0 writes it, and by ZARR_JSON_INDENT.
+    group = {
+        "attributes": {},
+        "zarr_format": 3,
+        "consolidated_metadata": None,
+        "node_type": "group",
+    }
+    storage.put_bytes(place, json.dumps(group, indent=5).encode())
+    assert faults_of_groups(store, 1) == {}
+    for damaged in (b"", b"{", json.dumps(group | {"node_type": "array"}).encode()):
+        storage.put_bytes(place, damaged)
+        assert list(faults_of_groups(store, 1)) == [0]
+    storage.put_bytes(place, b"{}")
     assert faults_of_groups(store, 1)[0].endswith("view-00/zarr.json is damaged")

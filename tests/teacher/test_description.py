@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from milan_pipeline.core.devices import has_bfloat16
 from milan_pipeline.teacher import description
-from milan_pipeline.teacher.description import has_bfloat16, settle_precision
+from milan_pipeline.teacher.description import settle_precision
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
 from tests.support.clip import native, pixels, timm_tower

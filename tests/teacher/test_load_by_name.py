@@ -82,6 +82,37 @@ def test_its_own_grid_changes_nothing(family: str, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize(("family", "size", "seen"), [("native", 37, 32), ("convnext", 70, 64)])
+def test_an_input_that_is_no_multiple_of_its_patch_is_what_its_tokens_see(
+    family: str, size: int, seen: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As SO400M/14 at 384 pixels, the last of which no token sees; at 378 it is the same tower."""
+    with shrunk(family):
+        name = folder_of(family, tmp_path)
+        path = tmp_path / "open_clip_config.json"
+        document = json.loads(path.read_text())
+        document["model_cfg"]["vision_cfg"]["image_size"] = size
+        path.write_text(json.dumps(document))
+        expected = open_clip.create_model(name, force_image_size=seen).eval().visual
+        grid = describe_teacher(TeacherSpec(name=name, prior="uniform")).grid[0]
+        for asked in (None, grid):
+            spec = TeacherSpec(name=name, prior="uniform", grid=asked)
+            given = Teacher.load(spec)
+            assert given.image_size == describe_teacher(spec).image_size == seen
+            assert given.preprocessing()["size"] == seen
+            assert given.identity()["grid"] == [grid, grid]
+            shown = pixels(seen)
+            torch.testing.assert_close(
+                given(shown)[0][:, 0], embedding(expected, shown), atol=1e-5, rtol=0
+            )
+            for row, column in ((0, -1), (-1, 0)):  # each edge is seen
+                other = shown.clone()
+                other[:, :, row, column] ^= 255
+                assert not torch.equal(given(other)[0][:, 1:], given(shown)[0][:, 1:])
+    assert f"takes {size} pixels" in caplog.text
+    assert f"views of {seen} pixels" in caplog.text
+
+
 @pytest.mark.parametrize("family", GRIDS)
 def test_what_is_known_without_weights_is_what_the_weights_then_say(
     family: str, tmp_path: Path
@@ -172,7 +203,7 @@ def test_folders_of_something_else_are_refused(
 def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
     name = folder_of("native", tmp_path)
     save_file(native(width=64).state_dict(), tmp_path / "open_clip_model.safetensors")
-    with pytest.raises(ConfigError, match="cannot be loaded") as caught:
+    with pytest.raises(ConfigError, match="does not fit the architecture") as caught:
         load_visual(TeacherSpec(name=name))
     assert "\n" not in str(caught.value)
 

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.teacher import quick_gelu
-from milan_pipeline.teacher.load_by_name import model_config
-from milan_pipeline.teacher.quick_gelu import registered, settle_quick_gelu, trained_with_quick_gelu
+from milan_pipeline.teacher import quick_gelu, registry
+from milan_pipeline.teacher.configuration import model_config
+from milan_pipeline.teacher.quick_gelu import settle_quick_gelu, trained_with_quick_gelu
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
 from tests.support.clip import NATIVE, TEXT, write_tiny_clip
@@ -58,7 +58,10 @@ def test_a_tag_that_was_trained_without_is_refused(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_registry_knows_weights_by_name_repository_and_hash() -> None:
-    known = registered()
+    known = {
+        word: registry.common(found, lambda entry: bool(entry.get("quick_gelu", False)))
+        for word, found in registry.entries().items()
+    }
     for word in (
         "ViT-B-16.pt",
         "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f",
@@ -71,7 +74,7 @@ def test_the_registry_knows_weights_by_name_repository_and_hash() -> None:
         assert known[word] is True
     for word in ("laion/CLIP-ViT-B-16-laion2B-s34B-b88K", "vit_b_16-laion400m_e32-55e67d44.pt"):
         assert known[word] is False
-    assert "pytorch_model.bin" not in known
+    assert known.get("pytorch_model.bin") is None
 
 
 @pytest.mark.parametrize(
@@ -108,7 +111,7 @@ def test_files_are_known_by_their_hash(
     path = tmp_path / "renamed.pt"
     path.write_bytes(b"weights")
     digest = hashlib.sha256(b"weights").hexdigest()[:digits]
-    monkeypatch.setattr(quick_gelu, "registered", lambda: {digest: True})
+    monkeypatch.setattr(registry, "entries", lambda: {digest: [{"quick_gelu": True}]})
     assert trained_with_quick_gelu(path) is True
     path.write_bytes(b"others")
     assert trained_with_quick_gelu(path) is None

@@ -26,7 +26,13 @@ def test_unknown_precisions_are_refused() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"norm": "mine"}, "--teacher-norm 'mine' is unknown; choose one of own, imagenet"),
+        ({"norm": "mine"}, "--teacher-norm 'mine' is no MEAN/STD; give own, imagenet"),
+        ({"norm": "123/58"}, "--teacher-norm '123/58' is not of pixels from 0 to 1"),
+        ({"norm": "0.5/0"}, "--teacher-norm '0.5/0' is not of pixels from 0 to 1"),
+        (
+            {"name": "local-dir:x", "pretrained": "openai"},
+            "has no effect on --teacher 'local-dir:x'",
+        ),
         ({"space": "deep"}, "--space 'deep' is unknown; choose one of projected, hidden"),
         ({"prior": "rand"}, "--prior 'rand' is unknown; choose one of auto, cls, pool"),
         ({"grid": 0}, "--grid 0 is below 1; give 1 or more"),
@@ -35,4 +41,4 @@ def test_unknown_precisions_are_refused() -> None:
 )
 def test_other_values_are_refused(values: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        TeacherSpec(name="x", **values)
+        TeacherSpec(**({"name": "x"} | values))

@@ -92,7 +92,7 @@ def extract_features(
 def _view(data: bytes, name: str, show: Show) -> torch.Tensor | str:
     """Return the view, or the reason why the image cannot be decoded."""
     try:
-        rgb_HWC = decode_rgb(data)
+        rgb_HWC = decode_rgb(data, name)
     except BadImageError as error:
         return str(error)
     return show(rgb_HWC, name)

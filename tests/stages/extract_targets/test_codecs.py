@@ -1,6 +1,7 @@
 """`extract-targets` with a codec that is fitted: once, before any unit, for every process alike."""
 
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,11 @@ import pytest
 import torch
 import zarr
 
-from milan_pipeline.codecs.fitting import fit_codec
 from milan_pipeline.codecs.interface import decode_prior
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.shard_records import layout_of
+from milan_pipeline.targets.transcoding import fitted_codec
 from tests.support.cli import run_cli
 from tests.support.clip import write_tiny_clip
 from tests.support.pictures import write_picture
@@ -81,7 +82,7 @@ def test_killed_between_codec_and_root(store, image_shards, tiny_clip, tmp_path)
 
 
 def test_a_rerun_does_not_fit_again(store, image_shards, tiny_clip, monkeypatch, capsys):
-    monkeypatch.setattr("stages.extract_targets.codec.fit_codec", None)
+    monkeypatch.setattr("stages.extract_targets.codec.fitted_codec", None)
     extract(image_shards, tiny_clip, store)
     assert "nothing to do" in capsys.readouterr().out
     extract(image_shards, tiny_clip, store, "--overwrite")
@@ -178,17 +179,32 @@ def test_who_fitted_last_takes_the_codec_of_who_was_first(
     store, image_shards, tiny_clip, tmp_path, monkeypatch
 ):
     """Two processes find no root, and one has a device that gives other last bits."""
-    out, place = tmp_path / "targets.zarr", "stages.extract_targets.codec.fit_codec"
+    out, place = tmp_path / "targets.zarr", "stages.extract_targets.codec.fitted_codec"
 
-    def late(spec, tokens_TD, progress):
+    def late(spec, tokens_TD, stop):
         with monkeypatch.context() as patch:
-            patch.setattr(place, fit_codec)
+            patch.setattr(place, fitted_codec)
             extract(image_shards, tiny_clip, out, "--init")
-        return fit_codec(spec, tokens_TD + 0.01, progress)
+        return fitted_codec(spec, tokens_TD + 0.01, stop)
 
     monkeypatch.setattr(place, late)
     extract(image_shards, tiny_clip, out)
     assert data_of(out) == data_of(store)
+
+
+def test_a_stop_during_the_fit_is_heard(image_shards, tiny_clip, tmp_path, monkeypatch, capsys):
+    """After a codebook, not after all of them."""
+    fitted = []
+
+    def after_one(spec, tokens_TD, progress):
+        signal.raise_signal(signal.SIGTERM)
+        progress(1)
+        fitted.append(spec)
+
+    monkeypatch.setattr("milan_pipeline.targets.transcoding.fit_codec", after_one)
+    extract(image_shards, tiny_clip, tmp_path / "targets.zarr", code=75)
+    assert "SIGTERM received" in capsys.readouterr().err
+    assert not fitted
 
 
 def test_status_of_a_fitted_store(store, capsys):

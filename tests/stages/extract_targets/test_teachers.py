@@ -8,9 +8,8 @@ import pytest
 import torch
 import zarr
 
-from milan_pipeline.core.devices import pick_device
+from milan_pipeline.core.devices import has_bfloat16, pick_device
 from milan_pipeline.targets.layout import read_identity
-from milan_pipeline.teacher.description import has_bfloat16
 from milan_pipeline.teacher.teacher import Teacher
 from tests.support.cli import run_cli
 from tests.support.clip import folder_of, smaller

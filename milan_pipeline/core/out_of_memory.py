@@ -1,0 +1,35 @@
+"""Tell when the memory of a GPU or of the machine ran out, and what helps; imports no torch."""
+
+from milan_pipeline.errors import ConfigError
+
+SIZES = ("micro_batch", "batch_size")
+"""Options that say how much is computed at a time; the first that there is changes least."""
+SAYINGS = ("out of memory", "can't allocate memory", "alloc_failed")
+"""What torch's errors say, not all of which have a type of their own."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether an error says that memory ran out, be it a GPU's or the machine's."""
+    if isinstance(error, MemoryError):
+        return True
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and any(saying in said for saying in SAYINGS)
+
+
+def explained(error: Exception, options: object) -> ConfigError:
+    """Return the error of one sentence that names the option that helps.
+
+    Args:
+        error: of which `is_out_of_memory` holds.
+        options: of the stage, by name.
+    """
+    reason = (" ".join(str(error).split()) or type(error).__name__)[:120]
+    sizes = {name: int(getattr(options, name)) for name in SIZES if hasattr(options, name)}
+    at_once = min(sizes.values(), default=1)
+    if at_once > 1:
+        flag = f"--{next(iter(sizes)).replace('_', '-')}"
+        shared = ", the same to all parts" if hasattr(options, "part") else ""
+        remedy = f"give {flag} {at_once // 2} or less{shared}"
+    else:
+        remedy = "free some, or give a --device that has more, such as cpu"
+    return ConfigError(f"the memory of the device does not suffice ({reason}); {remedy}")

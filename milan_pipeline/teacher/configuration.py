@@ -1,0 +1,106 @@
+"""Read a teacher's configuration: from open_clip's registry, a local folder or the hub."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import open_clip
+from open_clip.pretrained import download_pretrained_from_hf
+
+from milan_pipeline.core.out_of_memory import is_out_of_memory
+from milan_pipeline.core.schema import DocumentError, parsed
+from milan_pipeline.errors import ConfigError, MilanError
+
+CONFIGURATION = "open_clip_config.json"
+LOCAL, HUB = "local-dir:", "hf-hub:"
+LONGEST_REASON = 300
+
+
+def model_config(name: str) -> dict[str, Any]:
+    """Read what a model is built from.
+
+    Raises:
+        ConfigError: there is no such model, or its configuration is not that of a CLIP.
+    """
+    if name.startswith((LOCAL, HUB)):
+        document = stated_configuration(name)
+        config = document.get("model_cfg", document)
+    else:
+        config = open_clip.get_model_config(name)
+    if config is None:
+        raise ConfigError(
+            f"--teacher {name!r} is no open_clip model; see open_clip.list_models(), or give "
+            "hf-hub:ORG/REPO or local-dir:PATH"
+        )
+    if not (
+        isinstance(config, dict)
+        and isinstance(config.get("vision_cfg"), dict)
+        and "embed_dim" in config
+    ):
+        raise ConfigError(
+            f"--teacher {name!r} has a configuration without vision_cfg and embed_dim; give the "
+            "folder or repository of a CLIP"
+        )
+    return config
+
+
+def stated_configuration(name: str) -> dict[str, Any]:
+    """Read `open_clip_config.json` of a local folder or a hub repository.
+
+    Raises:
+        ConfigError: there is none, or it is no JSON object.
+    """
+    kind, _, place = name.partition(":")
+    failure = f"--teacher {name!r} has no readable configuration"
+    if kind == "hf-hub":
+        remedy = (
+            "check the name and the network, or give a copy of the repository as local-dir:PATH"
+        )
+        with explaining(failure, remedy):
+            path = Path(download_pretrained_from_hf(place, filename=CONFIGURATION))
+    else:
+        path = Path(place) / CONFIGURATION
+    try:
+        return parsed(path.read_bytes(), dict[str, Any])
+    except (OSError, DocumentError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError(f"{failure} ({path}: {reason}); {_remedy(path)}") from error
+
+
+def _remedy(path: Path) -> str:
+    if path.exists():
+        return "copy the file again from where the weights came from"
+    if (path.parent / "config.json").exists():
+        return (
+            "what lies there is a model of transformers: give that CLIP by open_clip's name and "
+            "--pretrained tag, or a folder in open_clip's form"
+        )
+    return f"give a folder that holds {CONFIGURATION} and weights"
+
+
+@contextlib.contextmanager
+def explaining(failure: str, remedy: str) -> Iterator[None]:
+    """Turn whatever open_clip, timm or the hub's client raise into one sentence.
+
+    Args:
+        failure: the sentence's begin, such as "--teacher 'x' cannot be built".
+        remedy: its end.
+
+    Raises:
+        ConfigError: something was raised inside the block, other than for want of memory.
+    """
+    try:
+        yield
+    except MilanError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise ConfigError(f"{failure} ({shortened(error)}); {remedy}") from error
+
+
+def shortened(error: Exception) -> str:
+    """Return what an error says as one line that is not too long."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]}…"
