@@ -10,11 +10,12 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from milan_pipeline.cli.main import main
 from milan_pipeline.evaluate.classification.task import Classification
 from milan_pipeline.evaluate.classification.views import EvaluationViews
 from tests.support.cli import run_cli
 from tests.support.disturbances import at_loss_of
-from tests.support.finetune import SHORT, finetune, outcome, record, rows
+from tests.support.finetune import SHORT, TINY_VIT, finetune, outcome, record, rows
 from tests.support.labelled import spoil, write_coloured
 
 ONE = ("--max-steps", 1)
@@ -215,6 +216,31 @@ def test_a_stop_in_an_evaluation_is_heeded_and_the_evaluation_repeated(
     assert (tmp_path / f"run/checkpoints/step-{step:08d}").is_dir()
     finetune(*data, tmp_path / "run")
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_an_evaluation_that_is_longer_than_a_job_comes_to_its_end(data, tmp_path, monkeypatch):
+    """Each job is asked to stop at the fourth of the nine images that it scores."""
+    options = (*TINY_VIT, *SHORT, "--micro-batch", 2)
+    finetune(*data, tmp_path / "whole", options=options)
+    words = ("--train", data[0], "--val", data[1], "--out", tmp_path / "run", *options)
+    codes = []
+    while len(codes) < 30 and 0 not in codes:
+        with monkeypatch.context() as patch:
+            asked_to_stop(patch, 4)
+            codes.append(exit_code("finetune", *words))
+    assert codes == [75] * (len(codes) - 1) + [0]
+    assert len(codes) > 6
+    found, expected = (rows(tmp_path / name, "evaluations.jsonl") for name in ("run", "whole"))
+    assert found == expected
+    assert not (tmp_path / "run/evaluation-part.json").exists()
+
+
+def exit_code(*words):
+    try:
+        main([str(word) for word in words])
+    except SystemExit as end:
+        return end.code
+    return 0
 
 
 def test_a_stop_while_a_model_is_scored_alone_is_heeded(data, tmp_path, monkeypatch):

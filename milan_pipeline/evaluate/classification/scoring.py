@@ -18,12 +18,13 @@ from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.data.labelled import LabelledTable
-from milan_pipeline.data.unreadable import NONE_READABLE, RunLedger, readable
-from milan_pipeline.errors import DataError
+from milan_pipeline.data.unreadable import NONE_READABLE, RunLedger
+from milan_pipeline.errors import DataError, InterruptedRunError
 from milan_pipeline.evaluate.accuracies import per_cent
 from milan_pipeline.evaluate.classification.model import ClassifierDescription
 from milan_pipeline.evaluate.classification.views import EvaluationViews, ViewConfig
 from milan_pipeline.images.crops import Pixels
+from milan_pipeline.training.partial_scores import PartialScores
 from milan_pipeline.training.validation import evaluating, until_stopped
 
 
@@ -66,6 +67,7 @@ def score(
     ledger: RunLedger,
     world: World | None = None,
     stop: StopRequest | None = None,
+    partial: PartialScores | None = None,
     bf16: bool = False,
 ) -> ClassificationScores:
     """Score a classifier on all images of a table, together with the other processes.
@@ -82,6 +84,7 @@ def score(
         ledger: the images that cannot be decoded.
         world: the processes, each of which must call this.
         stop: asked between images.
+        partial: where what is done is kept when a stop signal comes, and taken up; None nowhere.
         bf16: compute under bfloat16 autocast.
 
     Returns:
@@ -94,23 +97,34 @@ def score(
     world, stop = world or World(), stop or StopRequest()
     ledger.begin_anew()
     counts = torch.zeros(3, dtype=torch.float64)
-    samples = table.read(table.places(world))
+    done = partial.begin(counts, ledger) if partial else 0
+    places = list(itertools.islice(table.places(world), done, None))
+    samples = table.read(iter(places))
 
     def example(sample: dict[str, Any]) -> tuple[Tensor, int]:
         return views(sample), sample["label"]
 
     bar = progress_bar("evaluate", total=table.samples, shown=world.leads)
     examples = ordered_map(ledger.noting(example), samples, workers=threads, ahead=2 * batch)
-    with contextlib.closing(samples), contextlib.closing(examples), bar:
-        asking = until_stopped(examples, stop, world, total=table.samples)
-        for images_BCHW, labels_B in _batches(readable(asking), batch):
-            inputs_BCHW = pixels(images_BCHW)
-            with torch.autocast(inputs_BCHW.device.type, torch.bfloat16, enabled=bf16):
-                logits_BY = classify(inputs_BCHW)
-            answers_B5 = logits_BY.topk(min(5, logits_BY.shape[1])).indices.cpu()
-            right_B5 = answers_B5 == labels_B[:, None]
-            counts += torch.tensor([int(right_B5[:, 0].sum()), int(right_B5.sum()), len(labels_B)])
-            bar.update(len(labels_B) * world.size)
+    try:
+        with contextlib.closing(samples), contextlib.closing(examples), bar:
+            asking = until_stopped(examples, stop, world, count=len(places))
+            decoded = ((at, each) for at, each in enumerate(asking, start=done) if each is not None)
+            for last, images_BCHW, labels_B in _batches(decoded, batch):
+                inputs_BCHW = pixels(images_BCHW)
+                with torch.autocast(inputs_BCHW.device.type, torch.bfloat16, enabled=bf16):
+                    logits_BY = classify(inputs_BCHW)
+                answers_B5 = logits_BY.topk(min(5, logits_BY.shape[1])).indices.cpu()
+                right_B5 = answers_B5 == labels_B[:, None]
+                counts += torch.tensor(
+                    [int(right_B5[:, 0].sum()), int(right_B5.sum()), len(labels_B)]
+                )
+                bar.update(len(labels_B) * world.size)
+                done = last + 1
+    except InterruptedRunError:
+        if partial:
+            partial.keep(done, counts, ledger)
+        raise
     ledger.settle(world)
     scores = ClassificationScores(*(round(value) for value in world.total(counts).tolist()))
     if not scores.images:
@@ -118,11 +132,31 @@ def score(
     return scores
 
 
-def _batches(examples: Iterator[tuple[Tensor, int]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield uint8 images and int64 labels; the last batch has what is left."""
-    while some := list(itertools.islice(examples, size)):
-        images, labels = zip(*some, strict=True)
-        yield torch.stack(images), torch.tensor(labels)
+def _batches(
+    examples: Iterator[tuple[int, tuple[Tensor, int]]], size: int
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Yield uint8 images and int64 labels, and the number of the last; what is left in the end.
+
+    Where a stop signal ends the examples, those that are there already are a batch, too.
+    """
+    some: list[tuple[int, tuple[Tensor, int]]] = []
+    try:
+        for example in examples:
+            some.append(example)
+            if len(some) == size:
+                yield _batch(some)
+                some = []
+    except InterruptedRunError:
+        if some:
+            yield _batch(some)
+        raise
+    if some:
+        yield _batch(some)
+
+
+def _batch(some: list[tuple[int, tuple[Tensor, int]]]) -> tuple[int, Tensor, Tensor]:
+    images, labels = zip(*(example for _, example in some), strict=True)
+    return some[-1][0], torch.stack(images), torch.tensor(labels)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -182,7 +216,12 @@ class ClassificationEvaluator:
         self._pixels = Pixels(description.mean, description.std, device)
 
     def score(
-        self, world: World, stop: StopRequest, weights: Mapping[str, Tensor] | None = None
+        self,
+        world: World,
+        stop: StopRequest,
+        weights: Mapping[str, Tensor] | None = None,
+        *,
+        partial: PartialScores | None = None,
     ) -> ClassificationScores:
         """Score the model; see `validation.Evaluator`."""
         given = {} if weights is None else dict(weights)
@@ -203,6 +242,7 @@ class ClassificationEvaluator:
                 bf16=self._config.bf16,
                 world=world,
                 stop=stop,
+                partial=partial,
             )
 
     def pictures(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, bytes]:

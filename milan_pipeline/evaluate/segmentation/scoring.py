@@ -22,7 +22,7 @@ from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.data.unreadable import NONE_READABLE, RunLedger, readable
-from milan_pipeline.errors import DataError
+from milan_pipeline.errors import DataError, InterruptedRunError
 from milan_pipeline.evaluate.accuracies import per_cent
 from milan_pipeline.evaluate.segmentation.inference import (
     Inference,
@@ -34,6 +34,7 @@ from milan_pipeline.evaluate.segmentation.masks import IGNORED, Labels
 from milan_pipeline.evaluate.segmentation.model import Logits, Segmenter
 from milan_pipeline.evaluate.segmentation.picture import draw_segmentations
 from milan_pipeline.images.crops import Pixels
+from milan_pipeline.training.partial_scores import PartialScores
 from milan_pipeline.training.validation import evaluating, until_stopped
 
 
@@ -92,6 +93,7 @@ def score(
     ledger: RunLedger,
     world: World | None = None,
     stop: StopRequest | None = None,
+    partial: PartialScores | None = None,
 ) -> SegmentationScores:
     """Score a segmenter on all images of a table, together with the other processes.
 
@@ -107,6 +109,7 @@ def score(
         ledger: the images that cannot be decoded.
         world: the processes, each of which must call this.
         stop: asked between images.
+        partial: where what is done is kept when a stop signal comes, and taken up; None nowhere.
 
     Raises:
         DataError: a mask cannot be used, or more images than the ledger allows cannot be
@@ -116,22 +119,31 @@ def score(
     world, stop = world or World(), stop or StopRequest()
     ledger.begin_anew()
     confusion_YY = torch.zeros(classes, classes, dtype=torch.float64)
-    samples = table.read(table.places(world))
+    done = partial.begin(confusion_YY, ledger) if partial else 0
+    places = list(itertools.islice(table.places(world), done, None))
+    samples = table.read(iter(places))
     shown = ordered_map(ledger.noting(prepare), samples, workers=threads, ahead=2 * batch)
     bar = progress_bar("evaluate", total=table.samples, shown=world.leads)
-    with contextlib.closing(samples), contextlib.closing(shown), bar:
-        asking = until_stopped(shown, stop, world, total=table.samples)
-        for some in _alike(readable(asking), batch):
-            answers_BHW = inference.labels(some)
-            labels_BHW = torch.stack([each.labels_HW for each in some]).long()
-            confusion_YY += multiclass_confusion_matrix(
-                answers_BHW,
-                labels_BHW.to(answers_BHW.device),
-                num_classes=classes,
-                ignore_index=IGNORED,
-                validate_args=False,  # labels were checked when they were decoded
-            ).cpu()
-            bar.update(len(some) * world.size)
+    try:
+        with contextlib.closing(samples), contextlib.closing(shown), bar:
+            asking = until_stopped(shown, stop, world, count=len(places))
+            decoded = ((at, each) for at, each in enumerate(asking, start=done) if each is not None)
+            for last, some in _alike(decoded, batch):
+                answers_BHW = inference.labels(some)
+                labels_BHW = torch.stack([each.labels_HW for each in some]).long()
+                confusion_YY += multiclass_confusion_matrix(
+                    answers_BHW,
+                    labels_BHW.to(answers_BHW.device),
+                    num_classes=classes,
+                    ignore_index=IGNORED,
+                    validate_args=False,  # labels were checked when they were decoded
+                ).cpu()
+                bar.update(len(some) * world.size)
+                done = last + 1
+    except InterruptedRunError:
+        if partial:
+            partial.keep(done, confusion_YY, ledger)
+        raise
     ledger.settle(world)
     if ledger.count == table.samples:
         raise DataError(NONE_READABLE)
@@ -145,11 +157,13 @@ def score(
     return SegmentationScores(whole.numpy(), table.samples - ledger.count)
 
 
-def _alike(shown: Iterator[ScoredImage], size: int) -> Iterator[list[ScoredImage]]:
-    """Yield images of equal shapes together, at most `size`, in order."""
-    for _, group in itertools.groupby(shown, key=lambda each: each.shapes):
+def _alike(
+    shown: Iterator[tuple[int, ScoredImage]], size: int
+) -> Iterator[tuple[int, list[ScoredImage]]]:
+    """Yield images of equal shapes, at most `size`, in order, and the number of the last."""
+    for _, group in itertools.groupby(shown, key=lambda each: each[1].shapes):
         while some := list(itertools.islice(group, size)):
-            yield some
+            yield some[-1][0], [image for _, image in some]
 
 
 def _shares(part_Y: NDArray[np.int64], of_Y: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -215,7 +229,12 @@ class SegmentationEvaluator:
         self._pixels = Pixels(config.mean, config.std, self._device)
 
     def score(
-        self, world: World, stop: StopRequest, weights: Mapping[str, Tensor] | None = None
+        self,
+        world: World,
+        stop: StopRequest,
+        weights: Mapping[str, Tensor] | None = None,
+        *,
+        partial: PartialScores | None = None,
     ) -> SegmentationScores:
         """Score the model; see `validation.Evaluator`."""
         with evaluating(self._model):
@@ -229,6 +248,7 @@ class SegmentationEvaluator:
                 ledger=self.ledger,
                 world=world,
                 stop=stop,
+                partial=partial,
             )
 
     def pictures(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, bytes]:
