@@ -225,8 +225,7 @@ def dry_run(config: Segment) -> None:
     """Say how long the run is and what it will read and write."""
     from milan_pipeline.cluster.world import World
     from milan_pipeline.core.devices import pick_device
-    from milan_pipeline.evaluate.segmentation.census import require_usable
-    from stages.segment.check import census_of
+    from stages.segment.check import check_scored
     from stages.segment.evaluate import plan_evaluation
     from stages.segment.plan import plan
 
@@ -235,7 +234,7 @@ def dry_run(config: Segment) -> None:
         scored = plan_evaluation(config, device)
         scored.describe()
         if config.check is not None:
-            require_usable(census_of(scored.config, "val", scored.val, World()))
+            check_scored(scored.config, scored.val, World())
         return
     planned = plan(config, device)
     with explained_memory(config):

@@ -130,28 +130,31 @@ def require_usable(*sets: MaskCensus) -> None:
     )
 
 
-def require_classes(train: MaskCensus, val: MaskCensus, places: tuple[str, str]) -> None:
-    """Refuse masks that have nothing to learn, or nothing to score on.
+def require_labelled(census: MaskCensus, place: str) -> None:
+    """Refuse masks, all of a set, without a pixel that has a class.
 
-    Args:
-        train: of the masks to learn from, all of them.
-        val: of the masks to score on, all of them.
-        places: what the error calls the two sets.
+    Raises:
+        DataError: there is none.
+    """
+    if not census.pixels_Y.any():
+        raise DataError(
+            f"no pixel of the masks of {place} has a class, all are ignored; write class numbers "
+            "from 0 (with --reduce-zero-label: from 1) into the masks, or give another "
+            "--ignore-index"
+        )
+
+
+def require_classes(train: MaskCensus, place: str) -> None:
+    """Refuse masks, all of a set, that have nothing to learn.
 
     Raises:
         DataError: no pixel has a class, or all have the same.
     """
-    for census, place in zip((train, val), places, strict=True):
-        if not census.pixels_Y.any():
-            raise DataError(
-                f"no pixel of the masks of {place} has a class, all are ignored; write class "
-                "numbers from 0 (with --reduce-zero-label: from 1) into the masks, or give another "
-                "--ignore-index"
-            )
+    require_labelled(train, place)
     present = np.flatnonzero(train.pixels_Y)
     if len(present) == 1:
         beside = f" and ignored ones ({train.ignored_share:.0%})" if train.ignored else ""
         raise DataError(
-            f"the masks of {places[0]} have pixels of {named(present)} alone{beside}, so that any "
+            f"the masks of {place} have pixels of {named(present)} alone{beside}, so that any "
             "answer is right; number the classes from 0 in the masks, where 255 often stands for 1"
         )

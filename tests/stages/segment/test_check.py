@@ -149,6 +149,19 @@ def test_classes_that_are_not_learnt_or_not_scored_are_named(data, tmp_path, cap
     assert table["classes_in_mean"] < 5
 
 
+def test_a_bad_mask_is_named_before_a_segmenter_is_scored(data, tmp_path, capsys, monkeypatch):
+    segment(*data, tmp_path / "run", "--steps", 1)
+    change(masks_of(data[1])[-1], put(77))
+    monkeypatch.setattr(PrepareImage, "__call__", lambda *_: 1 / 0)  # no image is scored
+    for words in ((), ("--dry-run", "--check", "all")):
+        run_cli(
+            "segment", "--eval-only", "--encoder", tmp_path / "run/best.safetensors", "--val",
+            data[1], "--reduce-zero-label", "--out", tmp_path / "scores", *words, code=1,
+        )  # fmt: skip
+        assert "1 of 3 masks cannot be used" in capsys.readouterr().err
+        assert not (tmp_path / "scores").exists()
+
+
 def test_other_classes_than_the_segmenters_are_refused(data, tmp_path, capsys):
     segment(*data, tmp_path / "run", "--steps", 1)
     run_cli(
