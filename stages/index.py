@@ -1,15 +1,17 @@
 """`milan-pipeline index`: write an index and a manifest for WebDataset tars of others."""
 
+import contextlib
 import dataclasses
+from collections.abc import Generator
 
 from milan_pipeline import storage
 from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.options import arguments, option, require_least
-from milan_pipeline.core.console import bytes_text, say, say_counts, say_nothing_to_do
+from milan_pipeline.core.console import bytes_text, say, say_counts, say_nothing_to_do, warn
 from milan_pipeline.core.interrupts import stop_request
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.data.class_order import ClassOrder
-from milan_pipeline.errors import ConfigError, MissingDataError
+from milan_pipeline.errors import ConfigError, DataError, MilanError, MissingDataError
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.shards.manifest import (
     MANIFEST_NAME,
@@ -18,9 +20,13 @@ from milan_pipeline.shards.manifest import (
     load_manifest,
     require_unique_stems,
 )
-from milan_pipeline.shards.sequential import index_shard
+from milan_pipeline.shards.sequential import NO_EXTENSION, index_shard
 from milan_pipeline.shards.writer import list_as_written
 from stages.shared import common_options as common
+
+ALWAYS_TOLERATED = 10
+"""Samples without an image, since tars hold a few files that are none; see --max-bad-fraction."""
+QUOTED_ERRORS = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,14 +43,36 @@ class Index:
         group="Output",
         role="execution",
     )
+    image_field: str | None = option(
+        None,
+        help="What follows the first dot in the name of each sample's image, such as input.jpg; "
+        "default: jpg, jpeg, png or webp.",
+        group="Input",
+    )
+    max_bad_fraction: float = option(
+        0.01,
+        help="Share of samples without an image that is tolerated; unless 0, ten always are.",
+        least=0,
+        most=1,
+        role="execution",
+        group="Input",
+        unit="share",
+    )
     workers: int = common.workers("Threads, each reading one tar.")
     overwrite: bool = common.overwrite("Index listed tars again.")
 
     def __post_init__(self) -> None:
         require_least(self)
+        if self.image_field is not None and not self.field:
+            raise ConfigError("--image-field is empty; give what follows the first dot of a name")
         folders = {storage.folder_of(url) for url in storage.expand(self.urls)}
         if self.out is None and len(folders) > 1:
             raise ConfigError(f"URLS lie in {len(folders)} folders; say by --out where to index")
+
+    @property
+    def field(self) -> str | None:
+        """What an image's name ends in, as tars are searched for it."""
+        return self.image_field and self.image_field.removeprefix(".").lower()
 
     @property
     def folder(self) -> str:
@@ -72,25 +100,20 @@ def run(config: Index) -> None:
     if not left and manifest.complete:
         say_nothing_to_do(config.folder, f"{len(manifest.shards)} shards are listed")
         return
-    order = list(dict.fromkeys([shard.name for shard in manifest.shards] + left))
+    order = _order(config.names, [shard.name for shard in manifest.shards], left)
     require_unique_stems(tuple(_place(name) for name in order))
     record = StageRecord(
         url=storage.join(config.folder, "index.json"), stage="index", config=config, inputs={}
     )
-    classes = ClassOrder()
-    indexed = ordered_map(
-        lambda name: _index(manifest, name, classes),
-        left,
-        workers=config.workers,
-        ahead=2 * config.workers,
-    )
+    classes, refused = ClassOrder(), list[MilanError]()
     with stop_request() as stop:
+        indexed = _indexed(config, manifest, left, classes, refused)
         manifest = list_as_written(manifest, order=order, written=indexed, stop=stop)
-    counts = {
-        "shards": len(manifest.shards),
-        "images": manifest.samples,
-        "left_out": sum(len(shard.details.get("skipped", ())) for shard in manifest.shards),
-    }
+    if refused:
+        raise _joined(refused, tars=len(order))
+    _require_images(config, manifest)
+    left_out = sum(len(shard.details.get("skipped", ())) for shard in manifest.shards)
+    counts = {"shards": len(manifest.shards), "images": manifest.samples, "left_out": left_out}
     record.finish(counts | {"manifest_sha256": manifest.sha256})
     say_counts(config.folder, counts)
     classes.warn(config.folder)
@@ -125,9 +148,16 @@ def _plan(config: Index) -> tuple[Manifest, list[str]]:
     left = [
         name
         for name in config.names
-        if name not in listed or not _is_intact(manifest, listed[name], there)
+        if name not in listed
+        or not _is_intact(manifest, listed[name], there)
+        or listed[name].details.get("image_field") != config.field
     ]
     return manifest, left
+
+
+def _order(names: list[str], listed: list[str], left: list[str]) -> list[str]:
+    """Return the order of the manifest: as named now, or new ones behind those that are listed."""
+    return names if set(listed) <= set(names) else list(dict.fromkeys(listed + left))
 
 
 def _is_intact(manifest: Manifest, shard: Shard, there: set[str]) -> bool:
@@ -153,11 +183,71 @@ def _place(name: str) -> Shard:
     return Shard(name=name, samples=0, bytes=0, sha256="", index_sha256="")
 
 
-def _index(manifest: Manifest, name: str, classes: ClassOrder) -> Shard:
-    found: list[bytes] = []
-    shard, skipped = index_shard(manifest.url_of(_place(name)), manifest.folder, name, found)
-    classes.add(found)
-    return dataclasses.replace(shard, details={"skipped": skipped})
+def _indexed(
+    config: Index,
+    manifest: Manifest,
+    names: list[str],
+    classes: ClassOrder,
+    refused: list[MilanError],
+) -> Generator[Shard, None, None]:
+    """Index tars; what is wrong with one goes to `refused`, and the others are indexed."""
+
+    def index(name: str) -> Shard | MilanError:
+        found: list[bytes] = []
+        url = manifest.url_of(_place(name))
+        try:
+            shard, skipped = index_shard(url, manifest.folder, name, found, config.field)
+        except (DataError, MissingDataError) as error:
+            return error
+        classes.add(found)
+        field = {} if config.field is None else {"image_field": config.field}
+        return dataclasses.replace(shard, details={"skipped": skipped} | field)
+
+    results = ordered_map(index, names, workers=config.workers, ahead=2 * config.workers)
+    with contextlib.closing(results):
+        for result in results:
+            if isinstance(result, Shard):
+                yield result
+            else:
+                refused.append(result)
+
+
+def _joined(refused: list[MilanError], *, tars: int) -> MilanError:
+    """Return the one error, or an error that quotes the first few of many."""
+    if len(refused) == 1:
+        return refused[0]
+    quoted = "; ".join(str(error) for error in refused[:QUOTED_ERRORS])
+    return DataError(f"{len(refused)} of {tars} tars cannot be indexed, the others are: {quoted}")
+
+
+def _require_images(config: Index, manifest: Manifest) -> None:
+    """Refuse tars of which much was left out; say so where it is little but a large share.
+
+    Raises:
+        DataError: there is no image, or more samples lack one than are allowed.
+    """
+    lost = [
+        f"{shard.stem}: {row['key']:.100} {row['reason']}"
+        for shard in manifest.shards
+        for row in shard.details.get("skipped", ())
+        if row["reason"] != NO_EXTENSION
+    ]
+    samples = manifest.samples + len(lost)
+    if not manifest.samples:
+        dataclasses.replace(manifest, complete=False).save()
+        raise DataError(f"the tars of {config.folder} hold no image; give tars of images")
+    allowed = config.max_bad_fraction * samples
+    if len(lost) <= allowed:
+        return
+    what = f"{len(lost)} of {samples} samples in {config.folder} have no image ({lost[0]})"
+    if config.max_bad_fraction and len(lost) <= ALWAYS_TOLERATED:
+        warn(f"{what}; they are left out")
+        return
+    dataclasses.replace(manifest, complete=False).save()
+    raise DataError(
+        f"{what}, more than --max-bad-fraction {config.max_bad_fraction} allows; name the images "
+        "by --image-field, or raise the fraction to leave these out"
+    )
 
 
 command = stage_command(

@@ -19,12 +19,17 @@ from typing import Any
 
 from milan_pipeline.core.console import output_words
 from milan_pipeline.core.interrupts import EXIT_INTERRUPTED, STOP_SIGNALS
+from milan_pipeline.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
 GRACE = 30.0  # seconds that the others have to end after one has failed
 POLL = 0.1
 EXIT_FAILED = 1
+START_ANEW = (
+    "start all processes by torchrun or --processes, which set it, or unset RANK and WORLD_SIZE to "
+    "train in one process"
+)
 
 
 def launch(stage: str, config: Any, processes: int) -> int:
@@ -102,8 +107,59 @@ def _ended(started: list[subprocess.Popen[bytes]]) -> int:
 
 
 def is_launched() -> bool:
-    """Tell whether this process is one of several that torchrun, or `launch`, started."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+    """Tell whether this process is one of several that torchrun, or `launch`, started.
+
+    Raises:
+        ConfigError: the variables by which they tell their processes do not fit together.
+    """
+    return launched_size() > 1
+
+
+def launched_size() -> int:
+    """Return how many processes torchrun, or `launch`, started; 1 where neither did.
+
+    Raises:
+        ConfigError: the variables by which they tell their processes do not fit together.
+    """
+    rank, size = variable("RANK", least=0), variable("WORLD_SIZE", least=1)
+    if rank is None and size in (None, 1):
+        return 1
+    if rank is None or size is None:
+        missing, there = ("RANK", "WORLD_SIZE") if rank is None else ("WORLD_SIZE", "RANK")
+        raise ConfigError(f"{there} is {os.environ[there]}, but {missing} is not set; {START_ANEW}")
+    if rank >= size:
+        raise ConfigError(f"RANK {rank} is not below WORLD_SIZE {size}; {START_ANEW}")
+    return size
+
+
+def require_meeting_place() -> None:
+    """Refuse to wait for other processes where nothing says where they meet.
+
+    Raises:
+        ConfigError: a variable is not set, or is no port.
+    """
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        if not os.environ.get(name):
+            raise ConfigError(
+                f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {name} is not set; {START_ANEW}"
+            )
+    variable("MASTER_PORT", least=1, most=65535)
+
+
+def variable(name: str, *, least: int, most: int | None = None) -> int | None:
+    """Return a whole number from the environment; None where it is not set, or empty.
+
+    Raises:
+        ConfigError: it is none, or not within `least` and `most`.
+    """
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return None
+    fits = text.isascii() and text.isdigit() and least <= int(text) <= (most or int(text))
+    if not fits:
+        upwards = f"up to {most}" if most else "or more"
+        raise ConfigError(f"{name} is {text!r}, not a number of {least} {upwards}; {START_ANEW}")
+    return int(text)
 
 
 def words_of(config: Any) -> list[str]:

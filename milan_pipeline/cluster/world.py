@@ -19,8 +19,11 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from milan_pipeline.cluster.launch import is_launched
+from milan_pipeline.cluster.launch import is_launched, require_meeting_place, variable
 from milan_pipeline.errors import ConfigError, MilanError, StorageError
+
+TORCHRUN = "TORCHELASTIC_RUN_ID"
+"""A variable that torchrun alone sets."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,12 +86,17 @@ class World:
 def local_device(device: torch.device) -> torch.device:
     """Return this process's own GPU of a machine, by LOCAL_RANK; other devices stay as they are.
 
+    Schedulers may show each process one GPU alone, which then is its own.
+
     Raises:
         ConfigError: there are more processes than GPUs.
     """
     if device.type != "cuda" or device.index is not None or not is_launched():
         return device
-    index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    index, count = variable("LOCAL_RANK", least=0) or 0, torch.cuda.device_count()
+    # torchrun shows all its processes the same GPUs.
+    if count == 1 and "CUDA_VISIBLE_DEVICES" in os.environ and TORCHRUN not in os.environ:
+        index = 0
     if index >= count:
         raise ConfigError(
             f"process {index} of this machine has no GPU, since it has {count}; give torchrun "
@@ -103,17 +111,40 @@ def joined_world(device: torch.device) -> Iterator[World]:
     """Join the other processes of the run inside the block; without torchrun there are none.
 
     Raises:
-        StorageError: another process ended while this one waited for it.
+        ConfigError: its variables do not say where the processes meet, or the port is in use.
+        StorageError: another process ended while this one waited for it, or cannot be reached.
     """
     if not is_launched():
         yield World()
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    require_meeting_place()
+    with _explained_meeting():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         with _explained_deaths():
             yield World(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _explained_meeting() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, MilanError):
+            raise
+        reason = " ".join(str(error).split())
+        place = f"MASTER_ADDR {os.environ['MASTER_ADDR']}, MASTER_PORT {os.environ['MASTER_PORT']}"
+        if "EADDRINUSE" in str(error):
+            raise ConfigError(
+                f"the port of {place} is in use on this machine; end what listens there, or give "
+                "another port, as torchrun --master-port does"
+            ) from error
+        raise StorageError(
+            f"the processes cannot meet at {place} ({reason:.200}); check that all "
+            f"{os.environ['WORLD_SIZE']} of WORLD_SIZE were started and reach that machine"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from milan_pipeline import storage
 from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.threads import ordered_map
-from milan_pipeline.images.formats import IMAGE_EXTENSIONS
 from milan_pipeline.shards.cache import ShardFile
 from milan_pipeline.shards.index import (
     CLASS_FIELD,
@@ -29,7 +28,7 @@ from milan_pipeline.shards.index import (
 from milan_pipeline.shards.labels import Label, MemberPlace, label_of, require_label
 from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.shards.random_access import Read
-from milan_pipeline.shards.sequential import scan_shard
+from milan_pipeline.shards.sequential import image_member, scan_shard
 
 THREADS = 8
 
@@ -107,7 +106,7 @@ def labelled_shards(manifest: Manifest, *, kind: str, scans: Path | None) -> lis
         table = load_index(manifest, shard)
         if not _has_labels(table, kind):
             table = _scanned(manifest, shard, kind, scans)
-        _require_labels(table, kind, shard.name)
+        _require_labels(table, kind, file.url)
         return ShardPart(file, table)
 
     parts = []
@@ -151,11 +150,11 @@ def _labelled_rows(
     manifest: Manifest, shard: Shard, kind: str
 ) -> Iterator[tuple[tuple[str, int, int, int], Label]]:
     for sample, offsets in scan_shard(manifest, shard):
-        image = next((e for e in IMAGE_EXTENSIONS if e in sample.members), None)
+        image = image_member(sample.members, shard.details.get("image_field"))
         if image is None:
             continue
         label, data = label_of(sample.members, offsets), sample.members[image]
-        require_label(label, kind, sample.key, shard.name)
+        require_label(label, kind, sample.key, manifest.url_of(shard))
         place = offsets[image], len(data), xxhash.xxh3_64_intdigest(data)
         yield (sample.key, *place), label
 

@@ -36,7 +36,7 @@ def warn_of_source(source: Source, root: Path) -> None:
             "them to have a class tree",
             *(len(source.stray), some(source.stray), root),
         )
-    unread = [file.name for file in source.files if not file.is_read]
+    unread = [file.name for file in source.files if not file.is_read and file.fault is None]
     if unread:
         logger.warning(
             "%d of %d pictures in %s are of formats that are not read (%s); convert them to JPEG, "

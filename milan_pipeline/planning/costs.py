@@ -44,18 +44,22 @@ class Workload:
 class Bytes:
     """Bytes of store and shards, and bytes read for an image alone and with its target.
 
-    `free` is None if it is not known.
+    `files` are those of the store, with folders. `free` and `free_files` are None if not known.
     """
 
     store: int
     shards: int
     image: float
     pair: float
+    files: int = 0
     free: int | None = None
+    free_files: int | None = None
 
     @property
     def fits(self) -> bool | None:
         """Whether there is enough free space for store and shards; None if it is not known."""
+        if self.free_files is not None and self.files > self.free_files:
+            return False
         return None if self.free is None else self.store + self.shards <= self.free
 
 

@@ -8,7 +8,9 @@ Legend: N = 1 + L tokens, L patches, C code width.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import zarr
@@ -32,6 +34,8 @@ INDEX_ENTRY_BYTES = 16  # an outer shard lists offset and length of each of its 
 TEXT_LENGTH_BYTES = 4  # before each text of a chunk, and once for the number of texts
 HASH_LETTERS = 32  # an object's xxh3-128, in a mark
 SHA256_LETTERS = 64  # of the unit that another was transcoded from, in a mark
+FILES_OF_STORE = 7  # with its own folder, and those of marks and of progress reports
+FILES_OF_VIEW = 3
 
 
 class KeyBytes(NamedTuple):
@@ -79,6 +83,20 @@ class StoreSize:
     def units(self, units: Iterable[tuple[Unit, KeyBytes]]) -> int:
         """Count the bytes of some units."""
         return sum(self.unit(unit, keys) for unit, keys in units)
+
+    def files(self, units: Iterable[Unit]) -> int:
+        """Count the files and folders of some units, their marks and all around them included."""
+        alike = Counter((unit.view, unit.shard.samples) for unit in units)
+        views = len({view for view, _ in alike})
+        inside = sum(count * self._files(samples) for (_, samples), count in alike.items())
+        return inside + (FILES_OF_STORE + FILES_OF_VIEW * views if views else 0)
+
+    def _files(self, samples: int) -> int:
+        paths = [
+            PurePosixPath(path) for path in _layout_of(self._codec, self._shape, samples).paths
+        ]
+        folders = {folder for path in paths for folder in path.parents}  # the unit's own, too
+        return len(paths) + len(folders) + 1
 
     def groups(self, views: int) -> int:
         """Count the bytes of the groups around the units of so many views.

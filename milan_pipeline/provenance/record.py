@@ -81,7 +81,7 @@ class StageRecord:
     source: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        self._started = time.time()
+        self._made = self._started = time.time()
         roles = config_by_role(self.config)
         # A stage may say better than its options what its output depends on.
         self._content = dict(roles["content"] if self.content is None else self.content)
@@ -160,8 +160,9 @@ class StageRecord:
         return previous is None or self._is_of(previous)
 
     def finish(self, counts: Mapping[str, Any]) -> None:
-        """Write the record as "done", with what was counted."""
+        """Write the record as "done", with what was counted; delete what killed runs left."""
         self._write("done", counts)
+        storage.remove_leftovers(storage.folder_of(self.url), before=self._made)
 
     def to_bytes(
         self, state: str, counts: Mapping[str, Any], *, seconds: float | None = None

@@ -21,9 +21,10 @@ FORMAT_VERSION = 1
 
 
 class ImageDetails(TypedDict):
-    """What is known of an image shard."""
+    """What is known of an image shard; `image_field` is the extension of its images, if given."""
 
     skipped: NotRequired[list[Skipped]]
+    image_field: NotRequired[str]
 
 
 class TargetDetails(TypedDict):

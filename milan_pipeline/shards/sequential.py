@@ -7,7 +7,7 @@ members between them. Local and remote shards are read in the same way.
 import contextlib
 import dataclasses
 import re
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import xxhash
@@ -27,6 +27,9 @@ from milan_pipeline.shards.writer import Sample, _listed, _refuse_duplicates
 
 MEMBER_NAME = re.compile(r"((?:.*/)?[^.]+)\.([^/]*)", re.DOTALL)
 """How WebDataset splits a member's name into key and extension; it skips other names."""
+
+NO_EXTENSION = "has no key and ending in its name"
+"""Why a member is left out that belongs to no sample, such as `._0.jpg`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,7 +133,11 @@ def _fetched(span: _Span) -> tuple[_Span, bytes]:
 
 
 def index_shard(
-    url: str, folder: str, name: str, classes: list[bytes] | None = None
+    url: str,
+    folder: str,
+    name: str,
+    classes: list[bytes] | None = None,
+    image_field: str | None = None,
 ) -> tuple[Shard, list[Skipped]]:
     """Stream a foreign tar once: write its index into `folder` and describe it.
 
@@ -139,22 +146,29 @@ def index_shard(
         folder: of the index.
         name: of the tar in the manifest.
         classes: takes the samples' `.cls` members, in order.
+        image_field: which member of a sample is its image; see `image_member`.
 
     Returns:
         The shard as the manifest lists it, and what of it was left out.
 
     Raises:
-        DataError: the tar is damaged, truncated, compressed or sparse, or a key comes twice.
+        DataError: the tar is damaged, truncated, compressed or sparse, a key comes twice, or no
+            sample has an image.
     """
     rows: list[tuple[str, int, int, int]] = []
     labels: list[Label] = []
     skipped: list[Skipped] = []
+    seen = ""
     with storage.open_read(url) as stream:
         file = HashingFile(stream)
         for sample, offset in _stream_samples(file, url, skipped):
-            extension = next((e for e in IMAGE_EXTENSIONS if e in sample.members), None)
+            extension = image_member(sample.members, image_field)
             if extension is None:
-                skipped.append({"key": sample.key, "reason": "has no image member"})
+                has = ", ".join(f".{extension}" for extension in sample.members)
+                seen = seen or f"{sample.key}{has.partition(', ')[0]}"
+                skipped.append(
+                    {"key": sample.key, "reason": f"has no image member, only {has:.200}"}
+                )
                 continue
             if not _is_utf8(sample.key):
                 skipped.append({"key": sample.key, "reason": "has a name that is not UTF-8"})
@@ -165,11 +179,37 @@ def index_shard(
             labels.append(label_of(sample.members, offset))
             if classes is not None and "cls" in sample.members:
                 classes.append(sample.members["cls"])
+    if seen and not rows:
+        raise DataError(f"{url} holds no image (it has {seen:.200}); {_remedy(seen, image_field)}")
     _refuse_duplicates([row[0] for row in rows], url)
     index = index_bytes(index_table(rows, labels))
     stem = storage.basename(name).removesuffix(".tar")
     storage.put_bytes(storage.join(folder, stem + ".index.npy"), index)
     return _listed(name, len(rows), file, index), skipped
+
+
+def image_member(members: Mapping[str, bytes], field: str | None) -> str | None:
+    """Return the extension of a sample's image; None if it has none.
+
+    Args:
+        members: the sample's, by extension: what follows the first dot of a member's name.
+        field: the extension in this data set, such as `input.jpg`; None takes a file's.
+    """
+    return next((e for e in ((field,) if field else IMAGE_EXTENSIONS) if e in members), None)
+
+
+def _remedy(seen: str, field: str | None) -> str:
+    """Say what helps where no sample of a tar has an image, of which one name is known."""
+    extension = seen.rpartition("/")[2].partition(".")[2]
+    if extension.endswith("tar"):
+        return "unpack it, and index the tars that it holds"
+    if not field and extension.endswith(IMAGE_EXTENSIONS):
+        return (
+            f"what follows the first dot of a name says what the member is: give --image-field "
+            f"{extension}, or make the tar again without other dots in the names"
+        )
+    images = f".{field}" if field else f"a .{', .'.join(IMAGE_EXTENSIONS)}"
+    return f"each sample needs {images}; leave this tar out, or name the images by --image-field"
 
 
 def iterate_shard(manifest: Manifest, shard: Shard) -> Iterator[Sample]:
@@ -203,7 +243,7 @@ def _stream_samples(
     for name, data, offset in stream_members(file, url, passed):
         match = MEMBER_NAME.fullmatch(name)
         if match is None:
-            passed.append({"key": name, "reason": "has no key and ending in its name"})
+            passed.append({"key": name, "reason": NO_EXTENSION})
             continue
         key, extension = match[1], match[2].lower()
         if current is None or current[0].key != key:

@@ -1,12 +1,14 @@
 """Read a tar as a stream, to its very end, and hash and count its bytes."""
 
+import contextlib
 import hashlib
 import io
 import tarfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from milan_pipeline.errors import DataError, MilanError
+from milan_pipeline import storage
+from milan_pipeline.errors import DataError, MilanError, StorageError
 from milan_pipeline.images.budget import Skipped
 
 COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
@@ -18,7 +20,8 @@ KINDS = {
 """What members are that are no files, by their types."""
 READS_PAST_END = 16
 """At most: tarfile would go on reading a member whose header says that it has exabytes."""
-END_OF_ARCHIVE_BYTES = 2 * tarfile.BLOCKSIZE
+END_OF_ARCHIVE_BYTES = tarfile.BLOCKSIZE
+"""Of zeros, which some writers end a tar with; most write twice as many."""
 
 
 class HashingFile(io.RawIOBase):
@@ -111,8 +114,21 @@ def stream_members(
     if file.content_end > end or file.count < end + END_OF_ARCHIVE_BYTES:
         raise DataError(
             f"{url} is damaged or truncated: its members end at byte {end} of {file.count}, but "
-            "not with the mark of a tar's end; copy or make it again"
+            f"not with the mark of a tar's end; {_remedy(url, end, file.count)}"
         )
+
+
+def _remedy(url: str, end: int, size: int) -> str:
+    """Say what helps where a tar's members end at byte `end`, but the tar of `size` does not."""
+    if end == size:  # some writers leave the mark out; a tar cut behind a member looks alike
+        return (
+            "copy it again or, if it is whole, append 1024 zero bytes, as `truncate --size=+1024` "
+            "does"
+        )
+    with contextlib.suppress(StorageError):
+        if storage.read_bytes(url, end, tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE):
+            return "copy it again or, if tars were joined by cat, join them by `tar --concatenate`"
+    return "copy or make it again"
 
 
 def _reasons_against(member: tarfile.TarInfo) -> list[Skipped]:

@@ -155,7 +155,7 @@ def list_as_written(
         stop: asked after each shard.
 
     Returns:
-        The complete manifest, as saved.
+        The manifest as saved: complete if all of them are listed.
     """
     listed = {shard.name: shard for shard in manifest.shards}
     saved_at, save_seconds = time.monotonic(), 0.0
@@ -173,7 +173,7 @@ def list_as_written(
     except BaseException:
         _saved(manifest, listed, order, complete=False)
         raise
-    return _saved(manifest, listed, order, complete=True)
+    return _saved(manifest, listed, order, complete=listed.keys() >= set(order))
 
 
 def _saved(

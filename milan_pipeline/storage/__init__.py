@@ -6,10 +6,9 @@ from milan_pipeline.storage.files import (
     exists,
     expand,
     folder_of,
-    free_bytes,
-    free_text,
     join,
     list_names,
+    list_tree,
     local_path,
     open_read,
     put_bytes,
@@ -18,6 +17,8 @@ from milan_pipeline.storage.files import (
     require_writable,
     size_of,
 )
+from milan_pipeline.storage.leftovers import leftovers, remove_leftovers
+from milan_pipeline.storage.space import free_bytes, free_files, free_text
 
 __all__ = [
     "atomic_writer",
@@ -26,14 +27,18 @@ __all__ = [
     "expand",
     "folder_of",
     "free_bytes",
+    "free_files",
     "free_text",
     "join",
+    "leftovers",
     "list_names",
+    "list_tree",
     "local_path",
     "open_read",
     "put_bytes",
     "read_bytes",
     "read_many",
+    "remove_leftovers",
     "require_writable",
     "size_of",
 ]

@@ -9,25 +9,24 @@ and ends in `.tmp`; listings leave those out.
 
 import contextlib
 import itertools
-import shutil
 import tempfile
-import uuid
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from braceexpand import braceexpand
 
-from milan_pipeline.core.console import bytes_text
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.errors import ConfigError, MilanError, MissingDataError, StorageError
+from milan_pipeline.storage.client_errors import reason_of
 from milan_pipeline.storage.filesystems import (
     WEB_PROTOCOLS,
     File,
-    reason_of,
     resolve,
     scheme_of,
 )
+from milan_pipeline.storage.leftovers import NAME, temporary_name
+from milan_pipeline.storage.space import write_error
 
 READ_THREADS, READ_AHEAD = 32, 128
 """For small remote files that are read together."""
@@ -52,13 +51,27 @@ def folder_of(url: str) -> str:
 def expand(patterns: tuple[str, ...]) -> list[str]:
     """Expand `{000..009}` and `{a,b}` in each pattern, in order.
 
+    A local file of that very name is meant as it stands; elsewhere a backslash before a brace
+    makes it part of the name.
+
     Raises:
-        ConfigError: a brace is not closed.
+        ConfigError: a brace has no partner.
     """
+    return [url for pattern in patterns for url in _expanded(pattern)]
+
+
+def _expanded(pattern: str) -> list[str]:
+    with contextlib.suppress(OSError, StorageError):
+        path = local_path(pattern) if "{" in pattern else None
+        if path is not None and path.exists():
+            return [pattern]
     try:
-        return [url for pattern in patterns for url in braceexpand(pattern)]
+        return list(braceexpand(pattern))
     except ValueError as error:
-        raise ConfigError(f"{' '.join(patterns)!r} has unbalanced braces; close them") from error
+        raise ConfigError(
+            f"{pattern!r} is no file, and has unbalanced braces; close them, or write \\{{ for "
+            "one, and \\} for the other, of the name itself"
+        ) from error
 
 
 def read_bytes(url: str, start: int = 0, length: int | None = None) -> bytes:
@@ -142,7 +155,7 @@ def atomic_writer(url: str) -> Iterator[BinaryIO]:
     """
     file = _writable(url)
     folder = Path(file.path).parent if file.is_local else Path(tempfile.gettempdir())
-    temporary = folder / f".{uuid.uuid4().hex}.tmp"
+    temporary = folder / temporary_name()
     try:
         if file.is_local:
             folder.mkdir(parents=True, exist_ok=True)
@@ -155,11 +168,28 @@ def atomic_writer(url: str) -> Iterator[BinaryIO]:
     except MilanError:  # raised inside the block, which knows better what failed
         raise
     except OSError as error:
-        reason = reason_of(error)
-        raise StorageError(f"{url} cannot be written ({reason}); make room or fix it") from error
+        if file.is_local:
+            raise write_error(url, error) from error
+        raise StorageError(
+            f"{url} cannot be written, as its copy in {folder} cannot ({reason_of(error)}); make "
+            "room there, or name another folder by the variable TMPDIR"
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def list_tree(url: str) -> list[str]:
+    """List the paths of all files below a folder, sorted; empty where there is no such folder.
+
+    Raises:
+        StorageError: it cannot be listed.
+    """
+    try:
+        paths = resolve(url).tree()
+    except MissingDataError:
+        return []
+    return sorted(path for path in paths if not NAME.fullmatch(basename(path)))
 
 
 def exists(url: str) -> bool:
@@ -196,22 +226,6 @@ def list_names(url: str) -> list[str]:
     except MissingDataError:
         return []
     return sorted(name for name in names if not (name.startswith(".") and name.endswith(".tmp")))
-
-
-def free_bytes(url: str) -> int | None:
-    """Return the free bytes of the disk that a URL is on; None for object stores."""
-    place = local_path(url)
-    if place is None:
-        return None
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
-
-
-def free_text(url: str) -> str:
-    """Say how many bytes are free where a URL is."""
-    free = free_bytes(url)
-    return "unknown" if free is None else bytes_text(free)
 
 
 def require_writable(url: str) -> None:

@@ -1,9 +1,5 @@
-"""The file system behind a URL, and what the errors of its client mean.
+"""The file system behind a URL."""
 
-Clients raise errors of their own, not only `OSError`; here they become ours, in one sentence.
-"""
-
-import contextlib
 import dataclasses
 import errno
 import functools
@@ -11,16 +7,18 @@ import io
 import os
 import tempfile
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
 
-from milan_pipeline.errors import MilanError, MissingDataError, StorageError, TruncatedError
+from milan_pipeline.errors import StorageError, TruncatedError
+from milan_pipeline.storage.client_errors import named_errors, reason_of
 from milan_pipeline.storage.local_stream import open_local
 from milan_pipeline.storage.range_stream import PIECE_BYTES, open_ranges
-from milan_pipeline.storage.retries import is_refusal, lacks_credentials, retried
+from milan_pipeline.storage.retries import retried
+from milan_pipeline.storage.write_check import COMPARED_BYTES, require_kept
 
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
 
@@ -33,6 +31,8 @@ EXTRAS = {
 }
 """Which extra of this package installs a protocol's client."""
 NOT_FOUND_STATUS = 404
+ONE_REQUEST_BYTES = 5 << 30
+"""The most that S3 takes by one request; of several, a kill leaves parts that are paid for."""
 
 
 def _patient(doing: str) -> Callable[[MethodT], MethodT]:
@@ -72,6 +72,10 @@ class File:
         protocols = self.filesystem.protocol
         return "file" in ((protocols,) if isinstance(protocols, str) else protocols)
 
+    @property
+    def _is_s3(self) -> bool:
+        return "s3" in self.filesystem.protocol
+
     @_patient("read")
     def read(self, start: int = 0, length: int | None = None) -> bytes:
         """Read the whole file, or `length` bytes of it from `start`, by one request.
@@ -97,7 +101,7 @@ class File:
         if self.is_local:
             return Path(self.path).read_bytes()  # faster, which matters where there are many marks
         # To read a file whole, s3fs first asks for its size; to read a range, it does not.
-        by_range = "s3" in self.filesystem.protocol
+        by_range = self._is_s3
         try:
             return cast(bytes, cat(self.path, start=0 if by_range else None))
         except OSError as error:
@@ -178,15 +182,36 @@ class File:
         # Some tools mark a folder of an object store by an object of its own name.
         return {entry.rsplit("/", 1)[-1] for entry in entries if entry != self.path.rstrip("/")}
 
+    @_patient("listed")
+    def tree(self) -> set[str]:
+        """Return the paths of all files below a folder, relative to it."""
+        if not self.is_local:
+            root = self.path.rstrip("/") + "/"
+            found = self.filesystem.find(self.path)
+            return {str(path).removeprefix(root) for path in found if str(path).startswith(root)}
+        return {
+            os.path.relpath(os.path.join(folder, name), self.path)  # noqa: PTH118 - as in `names`
+            for folder, _, names in os.walk(self.path, onerror=_raise)
+            for name in names
+        }
+
     @_patient("written")
     def put(self, data: bytes) -> None:
         """Write an object of a remote store, by one request."""
-        self.filesystem.pipe_file(self.path, data)
+        one_request = {"chunksize": ONE_REQUEST_BYTES} if self._is_s3 else {}
+        self.filesystem.pipe_file(self.path, data, **one_request)
+        require_kept(self.url, self.filesystem, self.path, data)
 
     @_patient("written")
     def put_file(self, source: Path) -> None:
         """Copy a file of this machine to a remote store."""
         self.filesystem.put_file(str(source), self.path)
+        with source.open("rb") as stream:
+            require_kept(self.url, self.filesystem, self.path, stream.read(COMPARED_BYTES))
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def resolve(url: str) -> File:
@@ -196,6 +221,8 @@ def resolve(url: str) -> File:
         StorageError: the URL would run a program or reach for code, or its protocol is unknown or
             lacks its client.
     """
+    if not url:
+        raise StorageError("a path is empty; name a file or folder (is a shell's variable unset?)")
     scheme = scheme_of(url)
     if scheme in REFUSED_PROTOCOLS or "::" in url:
         raise StorageError(f"{url!r} is refused: {scheme or '::'} URLs are not data; give a path")
@@ -221,48 +248,3 @@ def _unusable(url: str, error: Exception) -> StorageError:
 def scheme_of(url: str) -> str:
     """Return what stands before the first colon, in small letters; empty for a plain path."""
     return url.split(":", 1)[0].lower() if ":" in url else ""
-
-
-@contextlib.contextmanager
-def named_errors(url: str, doing: str) -> Iterator[None]:
-    """Turn what a file system raises into our errors.
-
-    Args:
-        url: what is worked on.
-        doing: "read", "written" or "listed".
-
-    Raises:
-        MissingDataError: what is read does not exist.
-        StorageError: anything else failed.
-    """
-    try:
-        yield
-    except MilanError:
-        raise
-    except FileNotFoundError as error:
-        if doing == "written":
-            reason = reason_of(error)
-            raise StorageError(
-                f"{url} cannot be written ({reason}); create its bucket or folder, or correct it"
-            ) from error
-        raise MissingDataError(f"{url} does not exist; check the path") from error
-    except Exception as error:
-        remedy = _remedy(error, doing)
-        raise StorageError(f"{url} cannot be {doing} ({reason_of(error)}); {remedy}") from error
-
-
-def reason_of(error: BaseException) -> str:
-    """Return an error's text in one line."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
-
-
-def _remedy(error: Exception, doing: str) -> str:
-    if lacks_credentials(error):
-        return (
-            "give credentials by the store's usual environment (such as AWS_PROFILE, "
-            "AWS_ACCESS_KEY_ID or GOOGLE_APPLICATION_CREDENTIALS)"
-        )
-    if is_refusal(error):
-        return "check who may access it, and the credentials in the environment"
-    return "make room or fix it" if doing == "written" else "check the path"

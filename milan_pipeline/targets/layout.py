@@ -5,6 +5,7 @@
 Legend: n samples of the unit, N = 1 + L tokens, L patches, C code width.
 """
 
+import contextlib
 import dataclasses
 import math
 from typing import Any, Literal, TypedDict
@@ -21,6 +22,7 @@ from milan_pipeline.core.schema import DocumentError, conforming, parsed
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError
 from milan_pipeline.provenance.identity import Identity, content_hash, require_same, stated_identity
 from milan_pipeline.shards.manifest import MANIFEST_NAME
+from milan_pipeline.targets.units import view_name
 
 ZARR_JSON = "zarr.json"
 """What Zarr writes for each group and array."""
@@ -213,6 +215,19 @@ def empty_block(codec: CodecSpec, shape: tuple[int, int]) -> UnitBlock:
         size=np.zeros((0, 2), np.int32),
         digest=np.zeros(0, np.uint64),
     )
+
+
+def put_view_group(url: str, view: int) -> None:
+    """Write the group of a view, unless it is there.
+
+    It is the same for all units of a view, and some object stores take one write a second of a
+    name.
+    """
+    place = storage.join(url, view_name(view), ZARR_JSON)
+    with contextlib.suppress(MissingDataError):
+        if is_group(storage.read_bytes(place)):
+            return
+    storage.put_bytes(place, group_bytes({}))
 
 
 def group_bytes(attributes: dict[str, Any]) -> bytes:

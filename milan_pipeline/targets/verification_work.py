@@ -101,14 +101,7 @@ def faults_of_groups(url: str, views: int) -> dict[int, str]:
 
 def extra_objects(url: str, unit: Unit, mark: Mark) -> int:
     """Count the files in a unit's folder that no mark lists; nothing reads them."""
-    expected: dict[str, set[str]] = {}
-    for path in mark.objects:
-        parts = path.split("/")
-        for depth, name in enumerate(parts):
-            expected.setdefault("/".join(parts[:depth]), set()).add(name)
-    folders = {folder: storage.join(url, unit.path, folder) for folder in expected}
-    found = {folder: storage.list_names(place) for folder, place in folders.items()}
-    return sum(len(set(names) - expected[folder]) for folder, names in found.items())
+    return len(set(storage.list_tree(storage.join(url, unit.path))) - mark.objects.keys())
 
 
 def extra_units(url: str, units: Sequence[Unit], views: int) -> int:

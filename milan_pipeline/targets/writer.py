@@ -28,9 +28,9 @@ from milan_pipeline.targets.layout import (
     create_codes,
     create_small_array,
     empty_block,
-    group_bytes,
+    put_view_group,
 )
-from milan_pipeline.targets.units import Mark, Unit, is_current, read_mark, revoke, view_name
+from milan_pipeline.targets.units import Mark, Unit, is_current, read_mark, revoke
 
 PUT_THREADS = 4
 """Objects that are sent to a remote store at a time; each takes up to an outer shard of memory."""
@@ -113,8 +113,7 @@ class UnitWriter:
         self._write_small_arrays()
         self._put([path for path in self._memory if not path.endswith(ZARR_JSON)])
         self._put(list(self._memory))
-        view_group = storage.join(self._url, view_name(self._unit.view), ZARR_JSON)
-        storage.put_bytes(view_group, group_bytes({}))
+        put_view_group(self._url, self._unit.view)
         mark = Mark(
             shard=self._unit.shard.name,
             sha256=self._unit.shard.sha256,

@@ -20,9 +20,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 from milan_pipeline import storage
 from milan_pipeline.cluster.world import World, whole
+from milan_pipeline.core.console import warn
 from milan_pipeline.core.schema import Count, DocumentError, parsed
 from milan_pipeline.errors import DataError, StorageError
-from milan_pipeline.storage.filesystems import reason_of
+from milan_pipeline.storage.client_errors import reason_of
+from milan_pipeline.storage.locks import HELD, NO_LOCKS
+from milan_pipeline.storage.space import write_error
 from milan_pipeline.training.checkpoint_io import CheckpointWriter, load_checkpoint
 from milan_pipeline.training.checkpoints import checkpoint_folder, newest_checkpoint, take_snapshot
 from milan_pipeline.training.optim import MovingAverage
@@ -212,9 +215,7 @@ def _on_disk(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(
-            f"{path} cannot be written ({reason_of(error)}); make room or fix it"
-        ) from error
+        raise write_error(path, error) from error
 
 
 @functools.cache
@@ -245,10 +246,19 @@ def run_lock(run: Path) -> Iterator[None]:
             # Not flock, which forked loader processes would share: they outlive a killed run by
             # seconds, and the run could not be started again at once.
             fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StorageError(
-                f"another process trains into {run}; wait for it or give another --out"
-            ) from error
+        except OSError as error:
+            if error.errno in HELD:
+                raise StorageError(
+                    f"another process trains into {run}; wait for it or give another --out"
+                ) from error
+            if error.errno not in NO_LOCKS:
+                raise StorageError(
+                    f"{run} cannot be locked ({reason_of(error)}); give another --out"
+                ) from error
+            warn(
+                f"{run} lies on a file system without locks ({reason_of(error)}), so nothing keeps "
+                "a second process from training into it"
+            )
         yield
 
 

@@ -36,7 +36,7 @@ from milan_pipeline.targets.units import (
 from milan_pipeline.teacher.description import settle_precision, visible_identity
 from milan_pipeline.teacher.spec import TeacherSpec
 from stages.extract_targets.command import ExtractTargets
-from stages.shared.dry_run import say_bytes_to_write
+from stages.shared.dry_run import say_bytes_to_write, say_files_to_write
 
 
 class WorkList(NamedTuple):
@@ -69,6 +69,8 @@ def describe(config: ExtractTargets) -> None:
     say(f"images to run through the teacher: {images}", images_to_do=images)
     text = f"about {bytes_text(size)}, {size / max(1, images):.0f} a target"
     say_bytes_to_write(config.out, text, size)
+    files = StoreSize(wanted).files(left)
+    say_files_to_write(config.out, files)
 
 
 def survey(config: ExtractTargets, spec: JobSpec) -> tuple[Manifest, WorkList, Identity]:

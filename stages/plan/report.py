@@ -4,7 +4,7 @@ Apart from the options because it imports torch, which `--help` must not.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from milan_pipeline import storage
@@ -51,11 +51,19 @@ def print_plan(config: PlanTargets) -> None:
     report(found.lines(), found.document())
 
 
+Measure = Callable[..., Iterator[TeacherSpeed]]
+"""As `measure_speeds`."""
+
+
 class PlanReport:
     """A plan as lines for the terminal and as a JSON object."""
 
-    def __init__(self, config: PlanTargets) -> None:
+    def __init__(self, config: PlanTargets, measure: Measure = measure_speeds) -> None:
         """Count and, if asked to, measure.
+
+        Args:
+            config: the options.
+            measure: times the teacher.
 
         Raises:
             ConfigError: the teacher, codec or device is unknown.
@@ -67,7 +75,7 @@ class PlanReport:
         visible = visible_identity(self.teacher)
         self.identity = expected_extracted(visible, ViewPolicy(), parse_codec(config.codec))
         self.dataset = _dataset(config)
-        self.speeds = list(self._speeds())
+        self.speeds = list(self._speeds(measure))
 
     @functools.cached_property
     def sizes(self) -> Bytes:
@@ -81,7 +89,9 @@ class PlanReport:
             shards=packed.units(units) + packed.manifest(units) + records[1],
             image=self.dataset.image_bytes,
             pair=layout_of(self.identity).bytes_per_sample + self.dataset.image_bytes,
+            files=store.files(unit for unit, _ in units),
             free=None if out is None else storage.free_bytes(out),
+            free_files=None if out is None else storage.free_files(out),
         )
 
     def _record_bytes(self, units: list[Unit]) -> tuple[int, int]:
@@ -154,6 +164,7 @@ class PlanReport:
 
         Bytes: store_bytes, shard_bytes, bytes_per_sample_store and bytes_per_sample_shards (of a
         target, all files counted), read_bytes_per_s, read_bytes (a student's run), free_bytes.
+        Files and folders: store_files, free_files.
         Device-hours: teacher_hours (all targets, once), in_loop_hours (a teacher in every step),
         saved_hours (of all training, waiting for storage counted; below 0: lost).
         break_even_epochs: epochs x students. fits, pays: whether; why: why not. teacher_rate:
@@ -162,6 +173,7 @@ class PlanReport:
         plan, sizes = self.plan, self.sizes
         return {
             "store_bytes": sizes.store,
+            "store_files": sizes.files,
             "shard_bytes": sizes.shards,
             "bytes_per_sample_store": sizes.store / self.targets,
             "bytes_per_sample_shards": sizes.shards / self.targets,
@@ -174,6 +186,7 @@ class PlanReport:
             "saved_hours": plan.saved_hours,
             "break_even_epochs": plan.break_even_epochs,
             "free_bytes": sizes.free,
+            "free_files": sizes.free_files,
             "fits": sizes.fits,
             "pays": plan.pays,
             "why": list(plan.why),
@@ -211,10 +224,10 @@ class PlanReport:
                 "verify measures yours)"
             )
 
-    def _speeds(self) -> Iterator[TeacherSpeed]:
+    def _speeds(self, measure: Measure) -> Iterator[TeacherSpeed]:
         config, device = self.config, str(self.device)
         if config.measure:
-            yield from measure_speeds(
+            yield from measure(
                 self.teacher,
                 device=device,
                 batches=config.measure_batch or usual_batches(device),
@@ -226,11 +239,13 @@ class PlanReport:
         height, width = self.identity["teacher"]["grid"]
         shape = f"{1 + height * width} x {self.identity['teacher']['width']}"
         yield "targets:", f"{self.targets} of {shape}, {config.codec}"
-        yield "target store:", _size(sizes.store, self.targets)
+        store = f"{_size(sizes.store, self.targets)}, {sizes.files} files and folders"
+        yield "target store:", store
         yield "target shards:", _size(sizes.shards, self.targets)
         if sizes.free is not None:
             room = "enough" if sizes.fits else "too little"
-            yield "free:", f"{short_bytes(sizes.free)}: {room} for both"
+            files = "" if sizes.free_files is None else f", {sizes.free_files} files"
+            yield "free:", f"{short_bytes(sizes.free)}{files}: {room} for both"
         if plan.read_bytes_per_s is not None:
             yield (
                 "reading:",

@@ -1,14 +1,12 @@
 """What `segment` looks at before its first step: every mask, with its image."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from milan_pipeline.cluster.world import World
 from milan_pipeline.core.console import warn
 from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.errors import DataError
-from milan_pipeline.evaluate.coverage import warnings_of_classes
+from milan_pipeline.evaluate.class_coverage import warnings_of_classes
 from milan_pipeline.evaluate.segmentation.census import (
     MaskCensus,
     require_classes,
@@ -17,15 +15,13 @@ from milan_pipeline.evaluate.segmentation.census import (
     take_census,
 )
 from stages.segment.choices import labels_of
+from stages.segment.command import Segment
 from stages.shared.checking import unwritten_ledger
-
-if TYPE_CHECKING:
-    from stages.segment.command import Segment
 
 MOSTLY = 0.5
 
 
-def check_masks(config: "Segment", train: LabelledTable, val: LabelledTable, world: World) -> None:
+def check_masks(config: Segment, train: LabelledTable, val: LabelledTable, world: World) -> None:
     """Look at the masks to learn from and to score on; every process must call this.
 
     Raises:
@@ -60,7 +56,7 @@ def check_masks(config: "Segment", train: LabelledTable, val: LabelledTable, wor
             )
 
 
-def check_scored(config: "Segment", val: LabelledTable, world: World) -> None:
+def check_scored(config: Segment, val: LabelledTable, world: World) -> None:
     """Look at the masks that are scored alone; every process must call this.
 
     Raises:
@@ -72,7 +68,7 @@ def check_scored(config: "Segment", val: LabelledTable, world: World) -> None:
         require_labelled(census, f"--val {config.val}")
 
 
-def census_of(config: "Segment", what: str, table: LabelledTable, world: World) -> MaskCensus:
+def census_of(config: Segment, what: str, table: LabelledTable, world: World) -> MaskCensus:
     """Look at the masks of one set, "train" or "val"; every process must call this.
 
     Raises:

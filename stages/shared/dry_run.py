@@ -21,3 +21,11 @@ def say_bytes_to_write(out: str, text: str, size: Any, **facts: Any) -> None:
         **facts,
         free_bytes=storage.free_bytes(out),
     )
+
+
+def say_files_to_write(out: str, count: int) -> None:
+    """Say how many files and folders a run would write, and how many more there is room for."""
+    free = storage.free_files(out)
+    text = "no limit" if free is None else str(free)
+    said = f"files and folders to write: {count}; free: {text}"
+    say(said, files_to_write=count, free_files=free)

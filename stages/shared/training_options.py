@@ -5,15 +5,15 @@ Imports no torch before a stop signal can end the process at once.
 
 import contextlib
 import dataclasses
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from milan_pipeline import storage
+from milan_pipeline.cli.commands import imported
 from milan_pipeline.cli.options import count, option, require_least
-from milan_pipeline.cluster.launch import is_launched, launch
+from milan_pipeline.cluster.launch import is_launched, launch, launched_size
 from milan_pipeline.core.interrupts import StopRequest, exiting_at_once, stop_request
 from milan_pipeline.errors import ConfigError, reason_of
 from stages.shared import common_options as common
@@ -169,16 +169,18 @@ class TrainingOptions:
         """Return how many processes train together.
 
         Raises:
-            ConfigError: torchrun has started them, and `--processes` would start others.
+            ConfigError: torchrun has started them, and `--processes` would start others; or its
+                variables do not fit together.
         """
-        if not is_launched():
+        launched = launched_size()
+        if launched == 1:
             return self.processes or 1
         if self.processes is not None:
             raise ConfigError(
-                f"--processes {self.processes} cannot be given to what torchrun started, which "
-                "settles how many there are; leave it out"
+                f"--processes {self.processes} cannot be given where RANK and WORLD_SIZE say that "
+                f"this is one of {launched} processes; leave it out, or unset both"
             )
-        return int(os.environ["WORLD_SIZE"])
+        return launched
 
 
 def require_warmup(warmup_epochs: float | None, epochs: float) -> None:
@@ -211,16 +213,15 @@ class Process:
 
 
 ConfigT = TypeVar("ConfigT", bound=TrainingOptions)
-Train = Callable[[ConfigT, Process], None]
 
 
-def run_training(stage: str, config: ConfigT, load: Callable[[], Train[ConfigT]]) -> None:
+def run_training(stage: str, config: TrainingOptions, train: str) -> None:
     """Run a training stage in this process, or start those that `--processes` asks for.
 
     Args:
         stage: the command.
         config: its configuration.
-        load: imports and returns the function that trains.
+        train: MODULE:FUNCTION that trains; it takes the configuration and a `Process`.
     """
     config.count_processes()
     if config.processes is not None:
@@ -233,9 +234,10 @@ def run_training(stage: str, config: ConfigT, load: Callable[[], Train[ConfigT]]
         from milan_pipeline.cluster.world import joined_world, local_device
         from milan_pipeline.core.devices import pick_device
 
-        train, device = load(), local_device(pick_device(config.device))
+        function, device = imported(train), local_device(pick_device(config.device))
         with joined_world(device) as world, explained_memory(config):
-            train(config, Process(device=device, world=world, stop=stop, prepared=preparing.close))
+            process = Process(device=device, world=world, stop=stop, prepared=preparing.close)
+            function(config, process)
 
 
 @contextlib.contextmanager

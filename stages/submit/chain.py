@@ -24,6 +24,7 @@ from stages.extract_targets.command import ExtractTargets
 from stages.extract_targets.plan import WorkList, spec_of, survey
 from stages.finetune import command as finetune
 from stages.finetune.command import Finetune
+from stages.finetune.plan import open_class_tables
 from stages.finetune.plan import plan as plan_finetune
 from stages.pack_targets import command as pack_targets
 from stages.pack_targets.command import PackTargets
@@ -48,6 +49,7 @@ class Job:
         options: words of the stage's command line, without the recipe.
         on_gpu: whether it needs GPUs.
         run: the run folder that it writes, where it trains.
+        output: the store or the shards that it writes, where it does not train.
         parts: the number of an array's tasks; None if the job is no array.
         tasks: those of them that have something left to do.
     """
@@ -56,6 +58,7 @@ class Job:
     options: tuple[str, ...]
     on_gpu: bool
     run: str | None = None
+    output: str | None = None
     parts: int | None = None
     tasks: tuple[int, ...] | None = None
 
@@ -119,15 +122,18 @@ def _links(config: Submit, sections: dict[str, Any]) -> Iterator[Link]:
     if config.val is None:
         note("no --val: nothing is fine-tuned")
         return
-    data = ("--train", images, "--val", config.absolute(config.val))
+    out = str(config.folder / "finetune")
+    words = ("--encoder", run, "--train", images, "--val", config.absolute(config.val))
     yield _training(
         config,
         kind=Finetune,
         command=finetune.command,
-        run=str(config.folder / "finetune"),
-        words=("--encoder", run, *data),
+        run=out,
+        words=words,
         plan=plan_finetune,
     )
+    # Otherwise its job would find out after days that there are no labels.
+    open_class_tables(_configured(config, Finetune, finetune.command, (*words, "--out", out)))
 
 
 def _extraction(config: Submit) -> Link:
@@ -150,12 +156,13 @@ def _extraction(config: Submit) -> Link:
         left = {number % parts for number, unit in enumerate(found.units) if unit in found.left}
         fits = parse_codec(wanted.codec).needs_fit
         return [
-            Job(name="init", options=words, on_gpu=fits),
+            Job(name="init", options=words, on_gpu=fits, output=config.store),
             # Where only the record is not done yet, any task completes it.
             Job(
                 name="extract",
                 options=words,
                 on_gpu=True,
+                output=config.store,
                 parts=parts,
                 tasks=tuple(sorted(left)) or (0,),
             ),
@@ -172,7 +179,7 @@ def _packing(config: Submit) -> Link:
     words = ("--targets", config.store, "--out", config.shards)
     wanted = _configured(config, PackTargets, pack_targets.command, words)
     return (
-        lambda: [Job(name="pack", options=words, on_gpu=False)],
+        lambda: [Job(name="pack", options=words, on_gpu=False, output=config.shards)],
         lambda: shards_are_written(wanted),
     )
 

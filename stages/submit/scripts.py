@@ -58,6 +58,8 @@ def batch_script(config: Submit, job: Job) -> str:
         "options": shlex.join(("--config", str(recipe_copy(config)), *job.options)),
         "processes": str(config.processes),
         "run": shlex.quote(job.run or ""),
+        "output": shlex.quote(job.output or ""),
+        "requeues": shlex.quote(str(config.folder / "slurm" / "requeues" / job.name)),
         "parts": str(job.parts),
     }
     shared = {name: _filled(f"{name}.sh", values) for name in ("resume", "torchrun")}

@@ -16,7 +16,7 @@ from milan_pipeline.targets.expected_identity import expected_transcoded
 from milan_pipeline.targets.layout import existing_identity, read_identity, require_place
 from milan_pipeline.targets.store import StoreRecord, finished_units, read_store_record
 from milan_pipeline.targets.units import NOT_DONE, Mark, Unit, read_marks, why_not_transcoded
-from stages.shared.dry_run import say_bytes_to_write
+from stages.shared.dry_run import say_bytes_to_write, say_files_to_write
 from stages.transcode.command import Transcode
 
 REMEDY = "give another OUT for these targets, or --overwrite to make them anew"
@@ -75,6 +75,8 @@ def describe(config: Transcode) -> None:
     about = "about " if left and (plan.spec.needs_fit or skipped) else ""
     text = f"{about}{bytes_text(size)}, {size / max(1, targets):.0f} a target"
     say_bytes_to_write(config.out, text, size, targets=targets)
+    files = StoreSize(plan.wanted).files(left)
+    say_files_to_write(config.out, files)
 
 
 def make_plan(config: Transcode) -> Plan:

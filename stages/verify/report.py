@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from milan_pipeline import storage
 from milan_pipeline.codecs.registry import FITTED
 from milan_pipeline.core.console import report
 from milan_pipeline.core.interrupts import StopRequest
@@ -53,6 +54,7 @@ class _Findings:
     targets: int
     faults: Faults
     extra: int
+    leftovers: int
     has_images: bool
     live: list[Comparison]
     precision: str
@@ -77,6 +79,7 @@ class _Findings:
             targets=sum(mark.n for mark in marks.values()),
             faults=faults | wrong,
             extra=extra,
+            leftovers=len(storage.leftovers(store.url)),
             has_images=store.images is not None,
             live=live,
             precision=store.identity["teacher"]["precision"],
@@ -102,7 +105,8 @@ class _Findings:
 
     def after(self, again: "_Findings", repaired: Iterable[Unit]) -> "_Findings":
         """Return these findings, updated by units that were repaired and checked again."""
-        left = {unit: why for unit, why in self.faults.items() if unit not in set(repaired)}
+        sound = set(repaired)
+        left = {unit: why for unit, why in self.faults.items() if unit not in sound}
         return dataclasses.replace(
             self, faults=left | again.faults, targets=self.targets + again.targets,
             live=[at for at in self.live if at.unit not in self.faults] + again.live,
@@ -118,6 +122,11 @@ class _Findings:
             yield "keys and digests were not compared with images: there are none here"
         if self.extra:
             yield f"harmless: {self.extra} names that no mark lists"
+        if self.leftovers:
+            yield (
+                f"left over: {self.leftovers} temporary files of killed writers, which a finished "
+                "extract-targets or transcode deletes"
+            )
         if self.live:
             worst = min(self.live, key=lambda comparison: comparison.worst)
             numbers = self._numbers()
@@ -143,6 +152,7 @@ class _Findings:
             "targets": self.targets,
             "faults": {unit.path: reasons for unit, reasons in self.faults.items()},
             "extra_names": self.extra,
+            "leftovers": self.leftovers,
             "images_compared": self.has_images,
             "live": self._numbers() if self.live else None,
             "fidelity": self.fidelity,

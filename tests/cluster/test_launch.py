@@ -1,8 +1,17 @@
-"""A command line that gives the same options again."""
+"""A command line that gives the same options again; variables that say who is started with whom."""
 
 import dataclasses
+from collections.abc import Mapping
 
-from milan_pipeline.cluster.launch import words_of
+import pytest
+
+from milan_pipeline.cluster.launch import (
+    is_launched,
+    launched_size,
+    require_meeting_place,
+    words_of,
+)
+from milan_pipeline.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,3 +24,68 @@ class Options:
 
 def test_every_option_is_given_but_those_without_a_value():
     assert words_of(Options()) == ["--base-lr", "0.00015", "--fsdp", "--no-compile"]
+
+
+@pytest.fixture
+def set_only(monkeypatch: pytest.MonkeyPatch):
+    """Sets variables where torchrun's others are not set."""
+
+    def set_all(variables: Mapping[str, str]) -> None:
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return set_all
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{}, {"RANK": "", "WORLD_SIZE": ""}, {"RANK": "0", "WORLD_SIZE": "1"}, {"WORLD_SIZE": "1"}],
+)
+def test_a_world_of_one_is_alone(set_only, variables: dict[str, str]) -> None:
+    set_only(variables)
+    assert launched_size() == 1
+    assert not is_launched()
+
+
+def test_several_are_counted(set_only) -> None:
+    set_only({"RANK": "2", "WORLD_SIZE": "3"})
+    assert launched_size() == 3
+    assert is_launched()
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is 2, but RANK is not set"),
+        ({"RANK": "0"}, "RANK is 0, but WORLD_SIZE is not set"),
+        ({"RANK": "5", "WORLD_SIZE": "2"}, "RANK 5 is not below WORLD_SIZE 2"),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "WORLD_SIZE is '0', not a number of 1 or more"),
+        ({"RANK": "0", "WORLD_SIZE": "two"}, "WORLD_SIZE is 'two', not a number"),
+        ({"RANK": "-1", "WORLD_SIZE": "2"}, "RANK is '-1', not a number of 0 or more"),
+        ({"RANK": "1.0", "WORLD_SIZE": "2"}, "RANK is '1.0', not a number"),
+    ],
+)
+def test_variables_that_are_left_over_are_named(
+    set_only, variables: dict[str, str], said: str
+) -> None:
+    set_only(variables)
+    with pytest.raises(ConfigError, match=said) as raised:
+        launched_size()
+    assert "unset RANK and WORLD_SIZE to train in one process" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"MASTER_PORT": "29500"}, "MASTER_ADDR is not set"),
+        ({"MASTER_ADDR": "localhost"}, "MASTER_PORT is not set"),
+        ({"MASTER_ADDR": "localhost", "MASTER_PORT": "abc"}, "MASTER_PORT is 'abc', not a number"),
+        ({"MASTER_ADDR": "localhost", "MASTER_PORT": "99999"}, "not a number of 1 up to 65535"),
+    ],
+)
+def test_a_place_to_meet_must_be_named(set_only, more: dict[str, str], said: str) -> None:
+    set_only({"RANK": "0", "WORLD_SIZE": "2"} | more)
+    with pytest.raises(ConfigError, match=said):
+        require_meeting_place()

@@ -175,10 +175,10 @@ def test_what_is_no_regular_file_is_ignored_by_name(tmp_path, monkeypatch):
 
 def test_folders_without_pictures_are_told_apart(tmp_path):
     touch(tmp_path, "cat/a.jpg", "dog/.gitkeep")
-    put(tmp_path, **{"labels/a.txt": b"about"})
+    put(tmp_path, **{"labels/a.txt": b"about", "fox/Thumbs.db": b"\xd0\xcf"})
     (tmp_path / "emu" / "deep").mkdir(parents=True)
     walk = walk_folder(tmp_path)
-    assert walk.empty == ["dog", "emu"]
+    assert walk.empty == ["dog", "emu", "fox"]
     assert walk.others == ["labels"]
 
 
@@ -187,7 +187,8 @@ def test_a_folder_that_is_to_be_left_out_is_not_there(tmp_path):
     (tmp_path / "cat" / "link").symlink_to(tmp_path / "out")
     walk = walk_folder(tmp_path, leave_out=(tmp_path / "out", tmp_path / "nowhere"))
     assert names(walk) == ["cat/a.jpg"]
-    assert walk.empty == walk.ignored == []
+    assert walk.empty == []
+    assert walk.ignored == []
 
 
 def test_text_that_is_shown_fits_a_line():

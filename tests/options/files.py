@@ -40,6 +40,10 @@ INDEX = Table(
             tuple(f"{{other_images}}{tar}" for tar in TARS),
         ),
         "out": Same("{else}/index"),
+        "image_field": Decides("input.jpg", said="holds no image"),
+        "max_bad_fraction": Decides(
+            0.0, given={"urls": ("{tar_without_an_image}",)}, said="bad-fraction"
+        ),
         "workers": Same(2),
         "overwrite": Same(True),
     },

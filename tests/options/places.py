@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,18 @@ def spoiled_images(places: Places, path: Path) -> None:
     shutil.copytree(places["other_pictures"], pictures)
     spoil(pictures / "ant" / "000.jpg")
     run_cli("pack-images", pictures, path, "--samples-per-shard", 5)
+
+
+@place
+def tar_without_an_image(_: Places, path: Path) -> Path:
+    """A tar of which one sample has an image, and one has not."""
+    path.mkdir()
+    picture = path / "0.jpg"
+    write_picture(picture, 0)
+    with tarfile.open(path / "x.tar", "w") as tar:
+        tar.add(picture, "0.jpg")
+        tar.add(picture, "1.txt")
+    return path / "x.tar"
 
 
 @place

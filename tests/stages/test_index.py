@@ -1,14 +1,18 @@
 """index: tars that others made get an index and a manifest."""
 
+import io
 import json
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import webdataset
 
+from milan_pipeline.data.labelled import open_labelled
+from milan_pipeline.errors import MismatchError
 from milan_pipeline.shards.index import load_index
 from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.shards.random_access import SampleReader
@@ -185,3 +189,139 @@ def test_tars_that_are_sorted_by_class_are_told_of(
     said = capsys.readouterr().err
     assert (f"the tars of {tmp_path} are sorted by class" in said) == is_sorted
     assert ("pack-images" in said) == is_sorted
+
+
+def tar_of(path: Path, members: dict[str, bytes]) -> Path:
+    """Write a tar of files, in order."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> bytes:
+    write_picture(tmp_path / "picture.jpg", 0)
+    return (tmp_path / "picture.jpg").read_bytes()
+
+
+def test_a_tar_whose_images_have_a_field_of_their_own(
+    tmp_path: Path, picture: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {f"sample{n}.input.jpg": picture for n in range(3)}
+    tar = tar_of(tmp_path / "x.tar", names | {"sample9.cls": b"1"})
+    run_cli("index", tar, code=1)
+    error = capsys.readouterr().err
+    assert "holds no image (it has sample0.input.jpg)" in error
+    assert "give --image-field input.jpg" in error
+    run_cli("index", tar, "--image-field", "input.jpg")
+    assert "3 images, 1 left out" in capsys.readouterr().out
+    manifest = load_manifest(str(tmp_path), kind="images")
+    assert manifest.shards[0].details["image_field"] == "input.jpg"
+    run_cli("index", tar, "--image-field", ".Input.JPG")
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_labels_are_found_beside_a_named_field(tmp_path: Path, picture: bytes) -> None:
+    members = {
+        f"{n}.{end}": data for n in "ab" for end, data in (("in.jpg", picture), ("cls", b"1"))
+    }
+    run_cli("index", tar_of(tmp_path / "x.tar", members), "--image-field", "in.jpg")
+    table = open_labelled(str(tmp_path), kind="class")
+    assert (table.samples, table.class_count) == (2, 2)
+
+
+def test_a_tar_of_tars_is_to_be_unpacked(
+    tmp_path: Path, picture: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inner = tar_of(tmp_path / "in.tar", {"0.jpg": picture}).read_bytes()
+    run_cli("index", tar_of(tmp_path / "out" / "x.tar", {"n01440764.tar": inner}), code=1)
+    assert "holds no image (it has n01440764.tar); unpack it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("members", [{}, {"photo": b"1"}])
+def test_a_tar_without_a_sample_is_no_set_of_images(
+    tmp_path: Path, members: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_cli("index", tar_of(tmp_path / "x.tar", members), code=1)
+    assert "hold no image" in capsys.readouterr().err
+
+
+def test_a_few_samples_without_an_image_are_named_and_many_are_refused(
+    tmp_path: Path, picture: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = {(f"photo.{n}.jpg" if n % 2 else f"photo{n}.jpg"): picture for n in range(8)}
+    run_cli("index", tar_of(tmp_path / "few" / "x.tar", few))
+    said = capsys.readouterr()
+    assert "4 of 8 samples" in said.err
+    assert "photo has no image member, only .1.jpg" in said.err
+    many = {f"{n}.{'txt' if n < 11 else 'jpg'}": picture for n in range(20)}
+    tar = tar_of(tmp_path / "many" / "x.tar", many)
+    run_cli("index", tar, code=1)
+    assert "11 of 20 samples" in capsys.readouterr().err
+    with pytest.raises(MismatchError):
+        load_manifest(str(tmp_path / "many"), kind="images")
+    run_cli("index", tar, "--max-bad-fraction", 0.6)
+    assert load_manifest(str(tmp_path / "many"), kind="images").samples == 9
+
+
+def test_files_that_macos_adds_are_no_lost_images(
+    tmp_path: Path, picture: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    members = {name: picture for n in range(20) for name in (f"._{n}.jpg", f"{n}.jpg")}
+    run_cli("index", tar_of(tmp_path / "x.tar", members))
+    assert capsys.readouterr().err == ""
+
+
+def test_one_tar_that_is_damaged_does_not_keep_the_others_from_the_list(
+    foreign: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sound = (foreign / "web-000.tar").read_bytes()
+    (foreign / "web-000.tar").write_bytes(sound[:-10_240])
+    run_cli("index", foreign / "web-{000..001}.tar", code=1)
+    assert "web-000.tar is damaged or truncated" in capsys.readouterr().err
+    listed = load_manifest(str(foreign), kind="images", allow_unfinished=True)
+    assert [shard.name for shard in listed.shards] == ["web-001.tar"]
+    assert not listed.complete
+    (foreign / "web-000.tar").write_bytes(sound)
+    run_cli("index", foreign / "web-{000..001}.tar")
+    assert names(foreign) == ["web-000.tar", "web-001.tar"]
+
+
+def test_of_many_damaged_tars_the_first_are_named(
+    foreign: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for tar in foreign.glob("*.tar"):
+        tar.write_bytes(b"not a tar" * 99)
+    run_cli("index", foreign / "web-{000..001}.tar", code=1)
+    error = capsys.readouterr().err
+    assert "2 of 2 tars cannot be indexed" in error
+    assert "web-000.tar" in error
+    assert "web-001.tar" in error
+
+
+@pytest.mark.parametrize("zeros", [0, 512, 1024])
+def test_one_block_of_zeros_ends_a_tar_and_none_can_be_added(
+    tmp_path: Path, picture: bytes, zeros: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tar = tar_of(tmp_path / "x.tar", {"a.jpg": picture})
+    end = 512 + -(-len(picture) // 512) * 512
+    tar.write_bytes(tar.read_bytes()[: end + zeros])
+    run_cli("index", tar, code=0 if zeros else 1)
+    if not zeros:
+        assert "append 1024 zero bytes, as `truncate --size=+1024` does" in capsys.readouterr().err
+        tar.write_bytes(tar.read_bytes() + bytes(1024))
+        run_cli("index", tar)
+    assert load_manifest(str(tmp_path), kind="images").samples == 1
+
+
+def test_tars_that_were_joined_by_cat_are_told_from_damage(
+    tmp_path: Path, picture: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tar = tar_of(tmp_path / "x.tar", {"a.jpg": picture})
+    tar.write_bytes(2 * tar.read_bytes())
+    run_cli("index", tar, code=1)
+    assert "join them by `tar --concatenate`" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tests.support.cli import run_cli
+from tests.support.pictures import write_picture
 from tests.support.pretrain import TINY_STUDENT
 from tests.support.servers import FakeSlurm
 
@@ -256,3 +257,23 @@ def test_a_recipe_without_pretraining_and_a_machine_without_slurm_are_refused(
     monkeypatch.setenv("PATH", str(tmp_path))
     submit(recipe, image_shards, tmp_path / "out", code=1)
     assert "sbatch is not on this machine's PATH" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["shards", "folder"])
+def test_images_without_labels_are_refused_before_anything_is_submitted(
+    unpacked: tuple[object, ...],
+    tmp_path: Path,
+    fake_slurm: FakeSlurm,
+    form: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flat = tmp_path / "flat"
+    for number in range(3):
+        write_picture(flat / f"{number}.jpg", number)
+    run_cli("pack-images", flat, tmp_path / "shards")
+    val = {"shards": tmp_path / "shards", "folder": flat}[form]
+    run_cli("submit", *unpacked, "--val", val, code={"shards": 1, "folder": 2}[form])
+    error = capsys.readouterr().err
+    assert str(val) in error
+    assert {"shards": "no class number", "folder": "outside class folders"}[form] in error
+    assert told(fake_slurm) == []

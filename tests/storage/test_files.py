@@ -146,3 +146,29 @@ def test_free_bytes_looks_at_the_nearest_existing_folder(tmp_path: Path) -> None
 def test_local_path(tmp_path: Path) -> None:
     assert storage.local_path(f"file://{tmp_path}/x") == tmp_path / "x"
     assert storage.local_path("memory://x") is None
+
+
+@pytest.mark.parametrize("folder", ["bra{ce", "bra{1,2}"])
+def test_a_file_that_has_braces_in_its_name_is_meant_as_it_stands(
+    tmp_path: Path, folder: str
+) -> None:
+    there = str(tmp_path / folder / "x.tar")
+    storage.put_bytes(there, b"1")
+    assert storage.expand((there,)) == [there]
+    assert storage.expand((str(tmp_path / "y{1,2}"),)) == [f"{tmp_path}/y1", f"{tmp_path}/y2"]
+
+
+def test_the_remedy_for_a_brace_works() -> None:
+    with pytest.raises(ConfigError, match=r"write \\\{ for one, and \\\} for"):
+        storage.expand(("s3://bucket/bra{ce/x.tar",))
+    assert storage.expand((r"s3://bucket/bra\{ce/{1,2}.tar",)) == [
+        "s3://bucket/bra{ce/1.tar",
+        "s3://bucket/bra{ce/2.tar",
+    ]
+
+
+def test_a_tree_is_listed_with_what_lies_deep(place: str) -> None:
+    for path in ("a", "b/c", "b/d/e"):
+        storage.put_bytes(storage.join(place, "top", path), b"1")
+    assert storage.list_tree(storage.join(place, "top")) == ["a", "b/c", "b/d/e"]
+    assert storage.list_tree(storage.join(place, "nothing")) == []

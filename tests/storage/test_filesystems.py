@@ -7,13 +7,8 @@ import pytest
 
 from milan_pipeline import storage
 from milan_pipeline.errors import DataError, MissingDataError, StorageError
-from milan_pipeline.storage.filesystems import (
-    File,
-    named_errors,
-    reason_of,
-    resolve,
-    scheme_of,
-)
+from milan_pipeline.storage.client_errors import named_errors, reason_of
+from milan_pipeline.storage.filesystems import File, resolve, scheme_of
 
 
 class NoCredentialsError(Exception):

@@ -104,3 +104,61 @@ def test_a_command_that_ends_by_itself_speaks_for_the_job(
     with job(tmp_path, f"exit {code}", run) as shell:
         assert shell.wait(timeout=60) == code
     assert fake_slurm.calls == []
+
+
+def times_put_back(tmp_path: Path, fake_slurm: FakeSlurm, end: str, variables: str) -> list[int]:
+    """Interrupt a job six times; count the requeues after each."""
+    counts = []
+    for _ in range(6):
+        command = LISTENER.format(end=f"{end}; exit 75")
+        interrupted(job(tmp_path, command, tmp_path / "run", variables))
+        counts.append(len(fake_slurm.calls))
+    return counts
+
+
+def interrupted(shell: "subprocess.Popen[str]") -> str:
+    """Tell a job that its time runs out, and return what it says of that."""
+    with shell:
+        assert shell.stdout is not None
+        assert shell.stdout.readline() == "ready\n"
+        shell.send_signal(signal.SIGUSR1)
+        return shell.communicate(timeout=60)[1]
+
+
+def test_a_job_that_gets_no_further_is_not_put_back_without_end(
+    tmp_path: Path, fake_slurm: FakeSlurm
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "state.json").write_text('{"state": "interrupted", "step": 4}')
+    assert times_put_back(tmp_path, fake_slurm, ":", "") == [1, 2, 3, 3, 3, 3]
+    error = interrupted(job(tmp_path, LISTENER.format(end="exit 75"), tmp_path / "run"))
+    assert "its time limit does not suffice for one checkpoint" in error
+    # What is submitted again is another job.
+    assert times_put_back(tmp_path, fake_slurm, ":", "SLURM_JOB_ID=8")[:2] == [4, 5]
+
+
+def test_a_job_that_gets_further_is_put_back_each_time(
+    tmp_path: Path, fake_slurm: FakeSlurm
+) -> None:
+    state = tmp_path / "run" / "state.json"
+    state.parent.mkdir()
+    state.write_text('{"state": "interrupted", "step": 0}')
+    further = f"""sed -i 's/"step": /"step": 1/' '{state}'"""
+    assert times_put_back(tmp_path, fake_slurm, further, "") == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_tasks_of_an_array_count_for_themselves_by_the_units_that_are_done(
+    tmp_path: Path, fake_slurm: FakeSlurm
+) -> None:
+    store = tmp_path / "store" / "done" / "view-00"
+    store.mkdir(parents=True)
+    places = f"output={tmp_path}/store requeues={tmp_path}/requeues/extract"
+    array = f"SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=3 {places}; unset run"
+    child = LISTENER.format(end="exit 75")
+    for _ in range(5):
+        interrupted(job(tmp_path, child, variables=array))
+    assert len(fake_slurm.calls) == 3
+    (store / "x.json").write_text("{}")
+    interrupted(job(tmp_path, child, variables=array))
+    assert len(fake_slurm.calls) == 4
+    assert [path.name for path in (tmp_path / "requeues").iterdir()] == ["extract-3"]

@@ -17,9 +17,42 @@ to_the_end() {
     done
     trap - USR1 TERM
     if [ "$code" -ne 0 ] && [ "$signal" != TERM ] && was_interrupted "$code" "$before" "$signal"; then
-        requeue
+        if is_stuck; then
+            echo "Error: this job was put back $most_in_vain times without getting any further, so" \
+                "its time limit does not suffice for one checkpoint or unit; give it more time" \
+                "(--time), then submit again" >&2
+        else
+            requeue
+        fi
     fi
     return "$code"
+}
+
+# How often a job is put back although it got no further.
+most_in_vain=3
+
+# Whether it was put back so often since it last got further. What is kept for the next time is how
+# often, and how far which job was: one that is submitted again has another id.
+is_stuck() {
+    local file=${requeues:-${run:+$run/requeues}} far count="" before=""
+    far=$(progress)
+    if [ -z "$file" ] || [ -z "$far" ]; then return 1; fi
+    file=$file${SLURM_ARRAY_TASK_ID:+-$SLURM_ARRAY_TASK_ID} far="job-$SLURM_JOB_ID-$far"
+    [ ! -e "$file" ] || read -r count before < "$file" || true
+    [ "$before" = "$far" ] || count=0
+    [ "$count" -lt "$most_in_vain" ] || return 0
+    mkdir -p "${file%/*}"
+    echo "$((count + 1)) $far" > "$file"
+    return 1
+}
+
+# How far a job is: a run's last step, or the marks and tars in a local output; else nothing.
+progress() {
+    if [ -n "${run:-}" ]; then
+        run_state | sed -n 's/.*"step": *\([0-9]*\).*/step-\1/p' | grep . || echo no-step
+    elif [ -d "${output:-}" ]; then
+        echo "files-$(find "$output" -name '*.tar' -o -path '*/done/*.json' | wc -l)"
+    fi
 }
 
 requeue() {

@@ -5,7 +5,6 @@ Legend: B batch, C channels, H height, W width, Y classes.
 
 import contextlib
 import dataclasses
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -14,18 +13,17 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from milan_pipeline.cluster.world import World
-from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.interrupts import StopRequest
-from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.data.unreadable import NONE_READABLE, RunLedger
 from milan_pipeline.errors import DataError, InterruptedRunError
 from milan_pipeline.evaluate.accuracies import per_cent
 from milan_pipeline.evaluate.classification.model import ClassifierDescription
 from milan_pipeline.evaluate.classification.views import EvaluationViews, ViewConfig
+from milan_pipeline.evaluate.images_to_score import ImagesToScore
 from milan_pipeline.images.crops import Pixels
 from milan_pipeline.training.partial_scores import PartialScores
-from milan_pipeline.training.validation import evaluating, until_stopped
+from milan_pipeline.training.validation import evaluating
 
 
 class ClassificationScores(NamedTuple):
@@ -58,33 +56,19 @@ class ClassificationScores(NamedTuple):
 @torch.no_grad()
 def score(
     classify: Callable[[Tensor], Tensor],
-    table: LabelledTable,
+    images: ImagesToScore,
     views: EvaluationViews,
     pixels: Pixels,
     *,
-    batch: int,
-    threads: int,
-    ledger: RunLedger,
-    world: World | None = None,
-    stop: StopRequest | None = None,
-    partial: PartialScores | None = None,
     bf16: bool = False,
 ) -> ClassificationScores:
-    """Score a classifier on all images of a table, together with the other processes.
-
-    Images that cannot be decoded are left out and listed in the ledger.
+    """Score a classifier on all images, together with the other processes.
 
     Args:
         classify: gives logits (B, Y) of images (B, C, H, W), in evaluation mode.
-        table: of labelled images.
+        images: with class numbers.
         views: makes the classifier's view of a sample.
         pixels: normalises them, on the classifier's device.
-        batch: images in a forward pass.
-        threads: number of threads that decode.
-        ledger: the images that cannot be decoded.
-        world: the processes, each of which must call this.
-        stop: asked between images.
-        partial: where what is done is kept when a stop signal comes, and taken up; None nowhere.
         bf16: compute under bfloat16 autocast.
 
     Returns:
@@ -94,69 +78,44 @@ def score(
         DataError: more images than the ledger allows cannot be decoded, or none can be.
         InterruptedRunError: a stop signal came to any process.
     """
-    world, stop = world or World(), stop or StopRequest()
-    ledger.begin_anew()
     counts = torch.zeros(3, dtype=torch.float64)
-    done = partial.begin(counts, ledger) if partial else 0
-    places = list(itertools.islice(table.places(world), done, None))
-    samples = table.read(iter(places))
 
     def example(sample: dict[str, Any]) -> tuple[Tensor, int]:
         return views(sample), sample["label"]
 
-    bar = progress_bar("evaluate", total=table.samples, shown=world.leads)
-    examples = ordered_map(ledger.noting(example), samples, workers=threads, ahead=2 * batch)
-    try:
-        with contextlib.closing(samples), contextlib.closing(examples), bar:
-            asking = until_stopped(examples, stop, world, count=len(places))
-            decoded = ((at, each) for at, each in enumerate(asking, start=done) if each is not None)
-            for last, images_BCHW, labels_B in _batches(decoded, batch):
-                inputs_BCHW = pixels(images_BCHW)
-                with torch.autocast(inputs_BCHW.device.type, torch.bfloat16, enabled=bf16):
-                    logits_BY = classify(inputs_BCHW)
-                answers_B5 = logits_BY.topk(min(5, logits_BY.shape[1])).indices.cpu()
-                right_B5 = answers_B5 == labels_B[:, None]
-                counts += torch.tensor(
-                    [int(right_B5[:, 0].sum()), int(right_B5.sum()), len(labels_B)]
-                )
-                bar.update(len(labels_B) * world.size)
-                done = last + 1
-    except InterruptedRunError:
-        if partial:
-            partial.keep(done, counts, ledger)
-        raise
-    ledger.settle(world)
-    scores = ClassificationScores(*(round(value) for value in world.total(counts).tolist()))
+    with contextlib.closing(images.batches(example, _in_order, counts)) as batches:
+        for some in batches:
+            labels_B = torch.tensor([label for _, label in some])
+            inputs_BCHW = pixels(torch.stack([image_CHW for image_CHW, _ in some]))
+            with torch.autocast(inputs_BCHW.device.type, torch.bfloat16, enabled=bf16):
+                logits_BY = classify(inputs_BCHW)
+            answers_B5 = logits_BY.topk(min(5, logits_BY.shape[1])).indices.cpu()
+            right_B5 = answers_B5 == labels_B[:, None]
+            counts += torch.tensor([int(right_B5[:, 0].sum()), int(right_B5.sum()), len(labels_B)])
+    total = images.world.total(counts)
+    scores = ClassificationScores(*(round(value) for value in total.tolist()))
     if not scores.images:
         raise DataError(NONE_READABLE)
     return scores
 
 
-def _batches(
-    examples: Iterator[tuple[int, tuple[Tensor, int]]], size: int
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Yield uint8 images and int64 labels, and the number of the last; what is left in the end.
-
-    Where a stop signal ends the examples, those that are there already are a batch, too.
-    """
-    some: list[tuple[int, tuple[Tensor, int]]] = []
+def _in_order(
+    examples: Iterator[tuple[Tensor, int]], size: int
+) -> Iterator[list[tuple[Tensor, int]]]:
+    """Yield examples together; the last batch has what is left, also where a stop signal came."""
+    some: list[tuple[Tensor, int]] = []
     try:
         for example in examples:
             some.append(example)
             if len(some) == size:
-                yield _batch(some)
+                yield some
                 some = []
     except InterruptedRunError:
         if some:
-            yield _batch(some)
+            yield some
         raise
     if some:
-        yield _batch(some)
-
-
-def _batch(some: list[tuple[int, tuple[Tensor, int]]]) -> tuple[int, Tensor, Tensor]:
-    images, labels = zip(*(example for _, example in some), strict=True)
-    return some[-1][0], torch.stack(images), torch.tensor(labels)
+        yield some
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -201,9 +160,11 @@ class ClassificationEvaluator:
         config: EvaluationConfig,
     ) -> None:
         self._model = model
-        self._table = table
         self.ledger = ledger
-        self._config = config
+        self._bf16 = config.bf16
+        self._images = ImagesToScore(
+            table=table, ledger=ledger, batch=config.batch, threads=config.threads
+        )
         view = ViewConfig(
             image_size=description.image_size,
             mean=description.mean,
@@ -231,19 +192,8 @@ class ClassificationEvaluator:
             return logits_BY
 
         with evaluating(self._model):
-            return score(
-                classify,
-                self._table,
-                self._views,
-                self._pixels,
-                batch=self._config.batch,
-                threads=self._config.threads,
-                ledger=self.ledger,
-                bf16=self._config.bf16,
-                world=world,
-                stop=stop,
-                partial=partial,
-            )
+            images = dataclasses.replace(self._images, world=world, stop=stop, partial=partial)
+            return score(classify, images, self._views, self._pixels, bf16=self._bf16)
 
     def pictures(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, bytes]:
         """Return no pictures."""

@@ -34,12 +34,11 @@ from milan_pipeline.evaluate.probe.features import (
 )
 from milan_pipeline.images.budget import LedgerRow
 from milan_pipeline.images.crops import view_pixels
-from milan_pipeline.images.formats import IMAGE_EXTENSIONS
 from milan_pipeline.images.views import random_resized_crop
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.shards.labels import Label, class_number, require_label
 from milan_pipeline.shards.manifest import Manifest
-from milan_pipeline.shards.sequential import iterate_shard
+from milan_pipeline.shards.sequential import image_member, iterate_shard
 
 FORMAT = 1
 CROP_SCALE = (0.08, 1.0)
@@ -253,7 +252,7 @@ def _labelled_images(
     for shard in manifest.shards:
         for sample in iterate_shard(manifest, shard):
             stop.raise_if_asked("features of whole sets are kept, no scores were written")
-            extension = next((e for e in IMAGE_EXTENSIONS if e in sample.members), None)
+            extension = image_member(sample.members, shard.details.get("image_field"))
             if extension is None:
                 continue
             places.append((shard.name, sample.key))

@@ -1,0 +1,58 @@
+"""What the errors of file systems' clients mean.
+
+Clients raise errors of their own, not only `OSError`; here they become ours, in one sentence.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+from milan_pipeline.errors import MilanError, MissingDataError, StorageError
+from milan_pipeline.storage.retries import is_refusal, lacks_credentials
+from milan_pipeline.storage.write_check import refuses_checksums, remedy
+
+
+@contextlib.contextmanager
+def named_errors(url: str, doing: str) -> Iterator[None]:
+    """Turn what a file system raises into our errors.
+
+    Args:
+        url: what is worked on.
+        doing: "read", "written" or "listed".
+
+    Raises:
+        MissingDataError: what is read does not exist.
+        StorageError: anything else failed.
+    """
+    try:
+        yield
+    except MilanError:
+        raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if doing == "written":
+            reason = reason_of(error)
+            raise StorageError(
+                f"{url} cannot be written ({reason}); create its bucket or folder, or correct it"
+            ) from error
+        raise MissingDataError(f"{url} does not exist; check the path") from error
+    except Exception as error:
+        what = f"{url} cannot be {doing} ({reason_of(error)})"
+        raise StorageError(f"{what}; {_remedy(error, doing)}") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """Return an error's text in one line."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _remedy(error: Exception, doing: str) -> str:
+    if lacks_credentials(error):
+        return (
+            "give credentials by the store's usual environment (such as AWS_PROFILE, "
+            "AWS_ACCESS_KEY_ID or GOOGLE_APPLICATION_CREDENTIALS)"
+        )
+    if is_refusal(error):
+        return "check who may access it, and the credentials in the environment"
+    if doing == "written" and refuses_checksums(error):
+        return remedy()
+    return "make room or fix it" if doing == "written" else "check the path"
