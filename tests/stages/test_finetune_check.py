@@ -11,10 +11,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from milan_pipeline.cli.main import main
-from milan_pipeline.evaluate.classification.task import Classification
 from milan_pipeline.evaluate.classification.views import EvaluationViews
 from tests.support.cli import run_cli
-from tests.support.disturbances import at_loss_of
+from tests.support.disturbances import at_step
 from tests.support.finetune import SHORT, TINY_VIT, finetune, outcome, record, rows
 from tests.support.labelled import spoil, write_coloured
 
@@ -154,7 +153,7 @@ def test_where_memory_runs_out_the_option_is_named(error, data, tmp_path, capsys
     def runs_out():
         raise error
 
-    with at_loss_of(Classification, 2, runs_out):
+    with at_step(2, runs_out):
         finetune(*data, tmp_path / "run", "--micro-batch", 3, code=2)
     said = capsys.readouterr().err
     assert "memory ran out" in said
