@@ -196,9 +196,10 @@ class _Walker:
             try:
                 kind_within = kind_by_bytes(_head(path))
             except OSError as error:
-                if kind == "none":
+                if kind == "none" and "." in _base(name):
                     self._ignore(name, f"it cannot be read ({error.strerror or error})")
                     return
+                kind = "image"  # it may be one, and whoever reads it will name it
             else:
                 kind = kind if kind_within == "none" else kind_within
         if kind == "none":
@@ -283,4 +284,6 @@ def _unusable(folder: str, doing: str, error: OSError) -> StorageError:
         if error.errno in DENIED
         else "check the disk or network that it lies on"
     )
-    return StorageError(f"the folder {folder} cannot be {doing} ({error.strerror}); {remedy}")
+    return StorageError(
+        f"the folder {shortened(folder, 300)} cannot be {doing} ({error.strerror}); {remedy}"
+    )

@@ -92,6 +92,22 @@ def test_a_network_file_system_is_asked_again(tmp_path, monkeypatch, function, n
     assert names(walk_folder(tmp_path)) == ["cat/a.jpg"]
 
 
+def test_a_file_that_may_be_an_image_but_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):
+    put(tmp_path, **{"a": JPEG, "b.jfif": JPEG, "c.jpg?w=1": JPEG, "d.tif": b"II*", "e.txt": b"x"})
+    real = open
+
+    def refuse(path, *args, **how):
+        if str(path).startswith(str(tmp_path)):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **how)
+
+    monkeypatch.setattr("builtins.open", refuse)
+    walk = walk_folder(tmp_path)
+    monkeypatch.undo()
+    assert names(walk) == ["a", "b.jfif", "c.jpg?w=1", "d.tif"]
+    assert reasons(walk) == {"e.txt": "it cannot be read (Permission denied)"}
+
+
 def test_a_folder_that_stays_unreadable_ends_the_walk(tmp_path, monkeypatch):
     touch(tmp_path, "cat/a.jpg")
     failing(monkeypatch, "listdir", tmp_path / "cat", *[errno.EIO] * 100)

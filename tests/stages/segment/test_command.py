@@ -2,6 +2,7 @@
 
 import re
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -132,10 +133,11 @@ def test_a_frozen_encoder_stays_as_it_was(data, tmp_path):
 def test_a_folder_is_mixed_to_learn_from_with_its_masks_and_not_to_score_on(data):
     planned = planned_run(data)
     (train,), (scored,) = planned.train.parts, planned.val.parts
-    names = [train.key(row) for row in range(len(train))]
+    names, seen = ([part.key(row) for row in range(len(part))] for part in (train, scored))
     assert names != sorted(names)
-    assert [path.stem for path in train.masks] == [name.removesuffix(".jpg") for name in names]
-    assert scored.images == sorted(scored.images)
+    masks = [Path(train.masks[row]).stem for row in range(len(train))]
+    assert masks == [Path(name).stem for name in names]
+    assert seen == sorted(seen)
 
 
 def test_masks_of_other_values_end_the_run_by_name(data, tmp_path, capsys):
