@@ -127,21 +127,29 @@ def dry_run(config: PackImages) -> None:
 
 def _source(config: PackImages) -> Source:
     """List what is to be packed; say what looks wrong with it."""
-    for name, place in (("SOURCE", config.source), ("--masks", config.masks or "")):
-        if "://" in place:
-            raise ConfigError(
-                f"{name} {place} is a URL, but pictures are read from a disk; copy them to one, or "
-                "give tars of WebDataset to `milan-pipeline index`, which takes URLs"
-            )
-    root, dest = Path(config.source), storage.local_path(config.dest)
-    leave_out = () if dest is None else (dest,)
-    if dest is not None and dest.is_dir() and root.is_dir() and dest.samefile(root):
-        raise ConfigError(f"DEST {config.dest} is SOURCE itself; give a folder of its own")
-    source = find_source(
-        root, masks=None if config.masks is None else Path(config.masks), leave_out=leave_out
-    )
+    root, dest = _local("SOURCE", config.source), storage.local_path(config.dest)
+    masks = None if config.masks is None else _local("--masks", config.masks)
+    if dest is not None and dest.exists():
+        if not dest.is_dir():
+            raise ConfigError(f"DEST {config.dest} is a file; give a folder")
+        if root.is_dir() and dest.samefile(root):
+            raise ConfigError(f"DEST {config.dest} is SOURCE itself; give a folder of its own")
+    source = find_source(root, masks=masks, leave_out=() if dest is None else (dest,))
     warn_of_source(source, root)
     return source
+
+
+def _local(option: str, place: str) -> Path:
+    """Return the path of files that can only be read from a disk."""
+    if "://" not in place:
+        return Path(place)
+    path = storage.local_path(place) if place.startswith("file://") else None
+    if path is None:
+        raise ConfigError(
+            f"{option} {place} is a URL, but pictures are read from a disk; copy them to one, or "
+            "give tars of WebDataset to `milan-pipeline index`, which takes URLs"
+        )
+    return path
 
 
 def _compare_with_earlier(

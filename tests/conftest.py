@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from milan_pipeline.storage import retries
-from milan_pipeline.targets import shard_records
 from tests.support.cli import run_cli
 from tests.support.clip import write_tiny_clip
 from tests.support.pictures import write_picture
 from tests.support.servers import FakeSlurm
+from tests.support.stores import write_alone
 
 # Nothing here is large: teams of threads would wait for each other, beside threads of our own.
 torch.set_num_threads(1)
@@ -83,12 +83,10 @@ def target_shards(target_store: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
-def lone_target_shards(target_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lone_target_shards(target_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with a member a sample, as larger records have it."""
     out = tmp_path_factory.mktemp("lone-target-shards")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shard_records, "MOST_OVERHEAD", 1000)
-        run_cli("pack-targets", "--targets", target_store, "--out", out)
+    write_alone(target_shards, out)
     return out
 
 

@@ -31,7 +31,7 @@ def compare(case: Case) -> Iterator[Deviation]:
         data = case.io[name].numpy().tobytes()
         official = case.out[f"pixels_{name.removeprefix(PNG)}"]
         for stage, view_CHW in (
-            ("finetune", finetune({IMAGE_MEMBER: data})),
+            ("finetune", finetune({IMAGE_MEMBER: data, "__key__": name})),
             ("probe", probe(decode_rgb(data), name)),
         ):
             own = view_CHW.permute(1, 2, 0)

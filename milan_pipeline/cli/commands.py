@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from milan_pipeline.cli.options import GROUPS, require_utf8
+from milan_pipeline.cli.options import GROUPS, require_names
 from milan_pipeline.cli.recipes import Borrowed, config_file_option
 from milan_pipeline.core.console import Verbosity, output
 from milan_pipeline.core.interrupts import stop_request
@@ -140,7 +140,7 @@ def stage_command(
     """
 
     def callback(*, dry_run_asked: bool = False, **values: Any) -> None:
-        require_utf8(config_class, values)
+        require_names(config_class, values)
         config = config_class(**values)
         try:
             (dry_run if dry_run_asked and dry_run is not None else run)(config)
@@ -163,6 +163,13 @@ def stage_command(
     )
 
 
+def imported(target: str) -> Callable[..., None]:
+    """Import and return a function, MODULE:FUNCTION."""
+    module, _, name = target.partition(":")
+    function: Callable[..., None] = getattr(importlib.import_module(module), name)
+    return function
+
+
 def lazily(target: str, *, stoppable: bool = False) -> Callable[[Any], None]:
     """Return a function that imports another one when it is called, and calls that.
 
@@ -174,8 +181,7 @@ def lazily(target: str, *, stoppable: bool = False) -> Callable[[Any], None]:
     """
 
     def call(config: Any) -> None:
-        module, _, name = target.partition(":")
-        function = getattr(importlib.import_module(module), name)
+        function = imported(target)
         if stoppable:
             with stop_request() as stop:
                 function(config, stop)

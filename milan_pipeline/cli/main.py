@@ -1,6 +1,8 @@
 """The command group: it finds stages by entry points, and imports one only when it is called."""
 
+import errno
 import io
+import os
 import sys
 import traceback
 from importlib.metadata import entry_points
@@ -17,6 +19,7 @@ COMPLETION = "_MILAN_PIPELINE_COMPLETE"
 """Variable by which a shell asks for completions."""
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+LONGEST_NAME = 120
 
 
 class StageGroup(click.Group):
@@ -111,7 +114,29 @@ def _report(error: Exception, *, debug: bool) -> int:
     if isinstance(error, InterruptedRunError):
         click.echo(f"Interrupted: {reason}", err=True)
         return EXIT_INTERRUPTED
-    if not isinstance(error, MilanError):
+    if isinstance(error, OSError) and error.filename and not isinstance(error, MilanError):
+        reason = _of_file(error)
+    elif not isinstance(error, MilanError):
         reason = f"unexpected {type(error).__name__}: {reason}; --debug shows where it came from"
     click.echo(f"Error: {reason}", err=True)
     return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED
+
+
+REMEDIES = {
+    errno.EACCES: "give yourself the right to it and to the folders above",
+    errno.EPERM: "give yourself the right to it and to the folders above",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room within your quota",
+    errno.EROFS: "give another place",
+}
+"""What helps against errors of the file system; against all others, a look at the path."""
+
+
+def _of_file(error: OSError) -> str:
+    """Say which file cannot be used; no stage knew it better."""
+    name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+    name = str(name).encode("utf-8", "backslashreplace").decode()
+    short = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+    remedy = REMEDIES.get(error.errno or 0, "check that path, and the disk or network it lies on")
+    return f"{short} cannot be used ({error.strerror}); {remedy}"

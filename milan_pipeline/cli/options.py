@@ -100,8 +100,11 @@ def fields_from(kind: type[ConfigT], config: Any, **settled: Any) -> ConfigT:
     return kind(**(own | settled))
 
 
-def require_utf8(config_class: type, values: Mapping[str, Any]) -> None:
-    """Refuse names of other bytes: libraries that read and write weights cannot open them.
+def require_names(config_class: type, values: Mapping[str, Any]) -> None:
+    """Refuse text that can be no name of a file, before any library is asked to open it.
+
+    Those are names of other bytes than UTF-8, which libraries for weights cannot open, names with
+    a NUL, as a recipe may have, and an empty name where one is required.
 
     Raises:
         ConfigError: there is one.
@@ -109,11 +112,19 @@ def require_utf8(config_class: type, values: Mapping[str, Any]) -> None:
     for field in dataclasses.fields(config_class):
         value = values.get(field.name)
         for text in value if isinstance(value, tuple) else (value,):
-            shown = str(text).encode(errors="backslashreplace").decode()
-            if isinstance(text, str) and shown != text:
-                is_option = field.metadata["kind"] == "option"
-                name = f"--{field.name.replace('_', '-')}" if is_option else field.name.upper()
+            if not isinstance(text, str):
+                continue
+            is_option = field.metadata["kind"] == "option"
+            name = f"--{field.name.replace('_', '-')}" if is_option else field.name.upper()
+            shown = text.encode(errors="backslashreplace").decode()
+            if shown != text:
                 raise ConfigError(
                     f"{name} {shown} is not UTF-8; rename the file or folder, or give a link to it "
                     "whose name is UTF-8"
+                )
+            if "\0" in text:
+                raise ConfigError(f"{name} {text!r} has a NUL, which no name can have; correct it")
+            if not text.strip() and field.default is dataclasses.MISSING:
+                raise ConfigError(
+                    f"{name} is empty; give a value (a variable of the shell may not be set)"
                 )

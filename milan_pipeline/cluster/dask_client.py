@@ -28,7 +28,6 @@ from milan_pipeline.errors import ConfigError, MilanError, MissingDataError
 
 logger = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 30
 NO_PROFILER = {"distributed.worker.profile.enabled": False}
 """Dask's profiler reads the frames of all threads 100 times a second. That call hung Python 3.11.7
 when a thread started meanwhile (github.com/python/cpython/issues/106883)."""
@@ -63,7 +62,7 @@ def connected(*, scheduler: str | None, processes: int | None) -> Iterator[Clien
         if scheduler is None:
             scheduler = stack.enter_context(_local_cluster(processes or 1))
         try:
-            client = stack.enter_context(Client(scheduler, timeout=CONNECT_SECONDS))
+            client = stack.enter_context(Client(scheduler))
         except (OSError, ValueError) as error:
             raise MissingDataError(
                 f"--scheduler {scheduler} does not answer ({error}); start one with `dask "

@@ -1,6 +1,6 @@
 """Tell when the memory of a GPU or of the machine ran out, and what helps; imports no torch."""
 
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.errors import ConfigError, reason_of
 
 SIZES = ("micro_batch", "batch_size")
 """Options that say how much is computed at a time; the first that there is changes least."""
@@ -23,7 +23,7 @@ def explained(error: Exception, options: object) -> ConfigError:
         error: of which `is_out_of_memory` holds.
         options: of the stage, by name.
     """
-    reason = (" ".join(str(error).split()) or type(error).__name__)[:120]
+    reason = reason_of(error)[:120]
     sizes = {name: int(getattr(options, name)) for name in SIZES if hasattr(options, name)}
     at_once = min(sizes.values(), default=1)
     if at_once > 1:

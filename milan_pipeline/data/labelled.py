@@ -15,8 +15,8 @@ from PIL import Image
 
 from milan_pipeline import storage
 from milan_pipeline.cluster.world import World
+from milan_pipeline.data.labelled_folder import scan_folder
 from milan_pipeline.data.labelled_shards import labelled_shards
-from milan_pipeline.data.labelled_sources import scan_folder
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.images.decode import decode_rgb
 from milan_pipeline.shards.cache import CacheConfig

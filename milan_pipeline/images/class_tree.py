@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from milan_pipeline.images.folder_walk import shortened
-from milan_pipeline.images.sources import Source
+from milan_pipeline.images.sources import Source, archives
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def warn_of_source(source: Source, root: Path) -> None:
             "them to have a class tree",
             *(len(source.stray), some(source.stray), root),
         )
-    unread = [file.name for file in source.files if not file.is_read]
+    unread = [file.name for file in source.files if not file.is_read and file.fault is None]
     if unread:
         logger.warning(
             "%d of %d pictures in %s are of formats that are not read (%s); convert them to JPEG, "
@@ -48,7 +48,15 @@ def warn_of_source(source: Source, root: Path) -> None:
             "%d folders of %s hold files but no picture, and are no classes (%s)",
             *(len(source.others), root, some(source.others)),
         )
-    if root.is_dir() and source.classes:
+    packed = archives([row["file"] for row in source.ignored])
+    if packed:
+        logger.warning(
+            "%d archives in %s are left out (%s); unpack them if they hold images",
+            *(len(packed), root, some(packed)),
+        )
+    if not root.is_dir():
+        _warn_of_list(source, root)
+    elif source.classes:
         _warn_of_classes(source, root)
 
 
@@ -65,6 +73,20 @@ def warn_of_lost_classes(source: Source, skipped: Collection[str]) -> None:
         logger.warning(
             "%d of %d classes have no image that can be read (%s)",
             *(len(lost), len(source.classes), some(lost)),
+        )
+
+
+def _warn_of_list(source: Source, root: Path) -> None:
+    labelled = sum(file.label is not None for file in source.files)
+    if 0 < labelled < len(source.files):
+        logger.warning(
+            "%d of %d lines of %s have no class; to train or score by classes, give each line one",
+            *(len(source.files) - labelled, len(source.files), root),
+        )
+    if 1 < len(source.classes) == labelled:
+        logger.warning(
+            "each image of %s has a class of its own (%s); if those are captions, leave them out",
+            *(root, some(source.classes)),
         )
 
 

@@ -24,8 +24,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from milan_pipeline.errors import BadImageError
-from milan_pipeline.images.depth import has_16_bits, may_probe, warn_if_dark
+from milan_pipeline.errors import BadImageError, reason_of
+from milan_pipeline.images.bit_depth import has_16_bits, may_probe, warn_if_dark
 
 JPEG_START = b"\xff\xd8\xff"
 MAX_PIXELS = 1024**3 // 4 // 3
@@ -187,8 +187,7 @@ def _high_byte_rgb(grey: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _unreadable(error: Exception) -> BadImageError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return BadImageError(f"the image cannot be decoded ({reason}); replace or remove it")
+    return BadImageError(f"the image cannot be decoded ({reason_of(error)}); replace or remove it")
 
 
 PNG_START = b"\x89PNG\r\n\x1a\n"

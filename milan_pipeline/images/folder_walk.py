@@ -23,8 +23,10 @@ SYSTEM_FOLDERS = (
     "system volume information",
 )
 """What systems and file servers make in folders of users; in small letters."""
+SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini")
 HIDDEN = "its name begins with a dot"
 SYSTEM = "a system made the folder that it lies in"
+SYSTEM_FILE = "a system made it"
 LOOP = "a link to a folder above it"
 NO_PICTURE = "no image by its name or its first bytes"
 NO_FILE = "neither a file nor a folder"
@@ -119,7 +121,7 @@ class _Walker:
         self._files.sort(key=lambda file: file.name.split("/"))
         self._ignored.sort(key=lambda row: row["file"].split("/"))
         pictured = {_top(file.name) for file in self._files}
-        reasons = (HIDDEN, SYSTEM, LOOP)
+        reasons = (HIDDEN, SYSTEM, SYSTEM_FILE, LOOP)
         filled = {_top(row["file"]) for row in self._ignored if row["reason"] not in reasons}
         return Walk(
             self._files,
@@ -194,13 +196,15 @@ class _Walker:
             try:
                 kind_within = kind_by_bytes(_head(path))
             except OSError as error:
-                if kind == "none":
+                if kind == "none" and "." in _base(name):
                     self._ignore(name, f"it cannot be read ({error.strerror or error})")
                     return
+                kind = "image"  # it may be one, and whoever reads it will name it
             else:
                 kind = kind if kind_within == "none" else kind_within
         if kind == "none":
-            self._ignore(name, NO_PICTURE)
+            is_system = _base(name).lower() in SYSTEM_FILES
+            self._ignore(name, SYSTEM_FILE if is_system else NO_PICTURE)
         else:
             self._files.append(Found(name, size, kind))
 
@@ -211,7 +215,7 @@ class _Walker:
         kind = kind_by_name(name)
         if kind != "none":
             self._files.append(Found(name, 0, kind, fault))
-        elif not folder.name or "." not in name.rpartition("/")[2]:  # it may be a folder of images
+        elif not folder.name or "." not in _base(name):  # it may be a folder of images
             raise MissingDataError(f"{path} is {fault}; restore that, or remove the link")
         else:
             self._ignore(name, fault)
@@ -264,6 +268,10 @@ def _top(name: str) -> str:
     return name.partition("/")[0]
 
 
+def _base(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
 def _reason_to_leave_out(entry: str) -> str | None:
     if entry.startswith("."):
         return HIDDEN
@@ -276,4 +284,6 @@ def _unusable(folder: str, doing: str, error: OSError) -> StorageError:
         if error.errno in DENIED
         else "check the disk or network that it lies on"
     )
-    return StorageError(f"the folder {folder} cannot be {doing} ({error.strerror}); {remedy}")
+    return StorageError(
+        f"the folder {shortened(folder, 300)} cannot be {doing} ({error.strerror}); {remedy}"
+    )

@@ -5,8 +5,11 @@ from typing import Literal
 from milan_pipeline.images.decode import JPEG_START, PNG_START
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+JPEG_NAMES = ("jfif", "jpe", "pjpeg", "pjp")
+"""Other endings that JPEGs go by."""
 OTHER_EXTENSIONS = (
     *("tif", "tiff", "bmp", "gif", "heic", "heif", "avif", "jp2", "j2k", "jxl", "ppm", "pgm"),
+    *("pnm", "pbm", "exr", "hdr", "psd", "dcm"),
     *("dng", "cr2", "cr3", "nef", "arw", "raf", "rw2", "orf"),
 )
 """Of pictures in formats that are not read."""
@@ -23,9 +26,13 @@ Kind = Literal["image", "other", "none"]
 
 
 def kind_by_name(name: str) -> Kind:
-    """Tell what a file should be by the ending of its name; capitals do not matter."""
-    ending = name.rpartition(".")[2].lower() if "." in name.lstrip(".") else ""
-    if ending in IMAGE_EXTENSIONS:
+    """Tell what a file should be by the ending of its name; capitals do not matter.
+
+    Downloaders leave the query of a URL behind it: `a.jpg?size=large`.
+    """
+    _, dot, ending = name.rpartition("/")[2].rpartition(".")
+    ending = ending.partition("?")[0].lower() if dot else ""
+    if ending in IMAGE_EXTENSIONS or ending in JPEG_NAMES:
         return "image"
     return "other" if ending in OTHER_EXTENSIONS else "none"
 

@@ -101,7 +101,7 @@ def _text_of(path: Path) -> str:
     if data.startswith(ARCHIVES):
         raise DataError(f"{path} is an archive, no list; unpack it and give the folder")
     if b"\0" in data:
-        raise DataError(f"{path} is no list in UTF-8; write it as plain text in UTF-8")
+        raise DataError(f"{path} is no list in UTF-8; write paths as plain text, a path a line")
     return data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
 
 

@@ -42,8 +42,8 @@ class MaskFolder:
         for file in files:
             if _is_png(file.name) and _stem(file.name) not in masked:
                 raise DataError(
-                    f"{self.folder / file.name} would be its own mask; put the masks into a folder "
-                    "of their own, each under its image's name"
+                    f"{self.folder / file.name} would be its own mask; give one folder of images "
+                    "and another of masks under the same names"
                 )
         return images
 
@@ -94,8 +94,12 @@ class MaskFolder:
             found = path.with_name(same[0])
             return found, _status(found)
         hint = f" (beside it is {shortened(near[0])})" if near else ""
+        remedy = "add the mask under that name"
+        if self.folder != path.parent and (self.folder / path.name).exists():
+            hint = f" ({self.folder / path.name} does)"
+            remedy = f"give the images' own folder, {path.parent.name}, in place of the one above"
         raise MissingDataError(
-            f"{path} does not exist{hint}, but its image does; add the mask under that name"
+            f"{path} does not exist{hint}, but its image does; {remedy}"
         ) from error
 
     def _listed(self, folder: Path) -> list[str]:

@@ -25,6 +25,7 @@ from milan_pipeline.images.lists import read_list
 from milan_pipeline.images.mask_files import MaskFolder
 from milan_pipeline.storage.retries import retried
 
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".zip", ".7z", ".rar", ".parquet")
 BESIDE_CLASSES = "a picture beside the class folders, of a format that is not read"
 
 
@@ -156,7 +157,7 @@ def _is_folder(path: Path) -> bool:
 def _from_folder(root: Path, files: list[Found], walk: Walk) -> Source:
     images = [file for file in files if file.kind == "image"]
     if not images:
-        raise ConfigError(_no_image(root, files))
+        raise ConfigError(_no_image(root, files, [row["file"] for row in walk.ignored]))
     is_tree = all("/" in file.name for file in images)
     ignored = walk.ignored
     if is_tree:
@@ -212,8 +213,19 @@ def _with_masks(source: Source, root: Path, masks: MaskFolder) -> Source:
     return dataclasses.replace(source, files=files)
 
 
-def _no_image(root: Path, others: list[Found]) -> str:
+def archives(names: list[str]) -> list[str]:
+    """Return those names that end like an archive's."""
+    return [name for name in names if name.lower().endswith(ARCHIVES)]
+
+
+def _no_image(root: Path, others: list[Found], ignored: list[str]) -> str:
     kinds = f".{', .'.join(IMAGE_EXTENSIONS)}"
+    packed = archives(ignored)
+    if packed and not others:
+        return (
+            f"{root} holds no image ({kinds}) but {len(packed)} archives ({shortened(packed[0])}, "
+            "…); unpack them, or give tars of WebDataset to `milan-pipeline index`"
+        )
     if not others:
         return f"{root} holds no image ({kinds}); give another folder"
     return (

@@ -42,7 +42,12 @@ class TargetSet:
 
 
 def stored_targets(
-    url: str, identity: Identity, units: Sequence[tuple[Unit, Mark]], samples: int
+    url: str,
+    identity: Identity,
+    units: Sequence[tuple[Unit, Mark]],
+    samples: int,
+    *,
+    fit_images: int = SAMPLE_IMAGES,
 ) -> TargetSet:
     """Read the images that extraction would fit a codec to, and the next by their keys' hashes.
 
@@ -51,6 +56,7 @@ def stored_targets(
         identity: that of the store.
         units: units of one view.
         samples: the most images to measure.
+        fit_images: the images to fit a codec to, where there are twice as many.
 
     Raises:
         DataError: the store is damaged, or has fewer than two images.
@@ -62,15 +68,15 @@ def stored_targets(
             f"{url} has {images} images in a view, and none is left to measure a codec on that is "
             "fitted to it; extract more"
         )
-    is_small = images < 2 * SAMPLE_IMAGES
-    fitted = images // 2 if is_small else SAMPLE_IMAGES
+    is_small = images < 2 * fit_images
+    fitted = images // 2 if is_small else fit_images
     codec = read_store_codec(url, identity)
     fit_nND = stored_sample(url, units, codec, count=fitted)
     measured_nND = stored_sample(url, units, codec, first=fitted, count=samples)
     notes = []
     if is_small:
         notes.append(
-            f"a view has {images} images, fewer than {2 * SAMPLE_IMAGES}: codecs are fitted to "
+            f"a view has {images} images, fewer than {2 * fit_images}: codecs are fitted to "
             "half of them"
         )
     if codec.spec.name not in NEARLY_EXACT or TRANSCODED_FROM in identity:

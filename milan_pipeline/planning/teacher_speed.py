@@ -39,7 +39,12 @@ class TeacherSpeed:
 
 
 def measure_speeds(
-    spec: TeacherSpec, *, device: str, batches: Sequence[int], seconds: float
+    spec: TeacherSpec,
+    *,
+    device: str,
+    batches: Sequence[int],
+    seconds: float,
+    longest_warm_up: float = LONGEST_WARM_UP_SECONDS,
 ) -> Iterator[TeacherSpeed]:
     """Time an untrained tower on random pixels, in every precision.
 
@@ -48,6 +53,7 @@ def measure_speeds(
         device: where it runs.
         batches: batch sizes, tried in ascending order until one is too slow or too large.
         seconds: the shortest time that each is measured.
+        longest_warm_up: seconds; a first batch that takes longer is too slow.
 
     Raises:
         ConfigError: there is no such tower.
@@ -65,7 +71,7 @@ def measure_speeds(
             except torch.OutOfMemoryError:
                 break
             yield TeacherSpeed(precision=precision, batch=batch, rate=rate, cosine=cosine)
-            if warm_up > LONGEST_WARM_UP_SECONDS:
+            if warm_up > longest_warm_up:
                 break
 
 

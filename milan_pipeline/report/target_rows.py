@@ -87,13 +87,14 @@ class _Place(NamedTuple):
     records: NDArray[np.void]
 
 
-def read_target_rows(url: str, count: int, seed: int) -> TargetRows:
+def read_target_rows(url: str, count: int, seed: int, *, blocks: int = BLOCKS) -> TargetRows:
     """Read a sample of the finished targets at a place.
 
     Args:
         url: a target store or a folder of target shards, finished or not.
         count: the most targets.
         seed: seed of the sample.
+        blocks: of a store, the most that are read.
 
     Raises:
         MissingDataError: there is no finished target.
@@ -104,7 +105,9 @@ def read_target_rows(url: str, count: int, seed: int) -> TargetRows:
     if folder_kind(url) == "target store":
         identity = read_identity(url)
         return _rows_of(
-            identity, read_store_codec(url, identity), *_from_store(url, identity, count, generator)
+            identity,
+            read_store_codec(url, identity),
+            *_from_store(url, identity, count, blocks, generator),
         )
     manifest = load_manifest(url, kind="targets", allow_unfinished=True)
     identity = stated_identity(manifest.common, what=url)
@@ -130,13 +133,13 @@ def draw_rows(total: int, count: int, generator: np.random.Generator) -> NDArray
 
 
 def _from_store(
-    url: str, identity: Identity, count: int, generator: np.random.Generator
+    url: str, identity: Identity, count: int, most_blocks: int, generator: np.random.Generator
 ) -> tuple[list[_Place], int, int]:
     """Return places, the number of all targets, and the number of blocks that were read."""
     record = read_store_record(url, identity)
     done = finished_units(url, identity, record, views=None, allow_unfinished=True)
     blocks = [(unit, mark, start) for unit, mark in done for start in range(0, mark.n, OUTER_SHARD)]
-    chosen = [blocks[number] for number in draw_rows(len(blocks), BLOCKS, generator)]
+    chosen = [blocks[number] for number in draw_rows(len(blocks), most_blocks, generator)]
     sizes = np.array([min(OUTER_SHARD, mark.n - start) for _, mark, start in chosen], dtype=int)
     drawn = draw_rows(int(sizes.sum()), count, generator)
     ends = np.cumsum(sizes)

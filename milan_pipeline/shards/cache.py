@@ -44,7 +44,7 @@ class ShardFile(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CacheConfig:
-    """Where pieces are kept, and how many bytes of them at most.
+    """Where pieces are kept, how many bytes of them at most, and how large each is.
 
     Raises:
         ConfigError: the cap is too small for two pieces.
@@ -52,13 +52,19 @@ class CacheConfig:
 
     folder: Path
     max_bytes: int
+    piece_bytes: int = PIECE_BYTES
 
     def __post_init__(self) -> None:
-        if self.max_bytes < 2 * PIECE_BYTES:
+        if self.max_bytes < 2 * self.piece_bytes:
             raise ConfigError(
                 f"--cache-gb of {self.max_bytes} bytes is less than two pieces of "
-                f"{PIECE_BYTES} bytes; give more"
+                f"{self.piece_bytes} bytes; give more"
             )
+
+    def pieces(self, offset: int, length: int) -> range:
+        """Return the numbers of the pieces that a range touches; the first alone if it is empty."""
+        last = max(offset + length - 1, offset)
+        return range(offset // self.piece_bytes, last // self.piece_bytes + 1)
 
 
 class ShardCache:
@@ -88,17 +94,17 @@ class ShardCache:
         if offset + length > file.bytes:
             missing = offset + length - file.bytes
             raise StorageError(f"{file.url} ends {missing} bytes early; it is truncated")
-        parts = []
-        for number in _pieces(offset, length):
-            start = number * PIECE_BYTES
-            first, last = max(offset - start, 0), min(offset + length - start, PIECE_BYTES)
+        parts, size = [], self._config.piece_bytes
+        for number in self._config.pieces(offset, length):
+            start = number * size
+            first, last = max(offset - start, 0), min(offset + length - start, size)
             parts.append(self._part(file, number, first, last - first))
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def drop(self, file: ShardFile, offset: int, length: int) -> None:
         """Delete the pieces of a range, because their bytes were wrong."""
         with self._named_errors():
-            for number in _pieces(offset, length):
+            for number in self._config.pieces(offset, length):
                 self.path_of(file, number).unlink(missing_ok=True)
 
     def path_of(self, file: ShardFile, number: int) -> Path:
@@ -115,8 +121,9 @@ class ShardCache:
             found = self._cached(path, first, length)  # another thread may just have fetched it
             if found is not None:
                 return found
-            start = number * PIECE_BYTES
-            piece = storage.read_bytes(file.url, start, min(PIECE_BYTES, file.bytes - start))
+            start = number * self._config.piece_bytes
+            size = min(self._config.piece_bytes, file.bytes - start)
+            piece = storage.read_bytes(file.url, start, size)
             with self._named_errors():
                 self._keep(path, piece)
         return piece[first : first + length]
@@ -193,8 +200,3 @@ class ShardCache:
                 f"--cache {self._config.folder} cannot be used ({error.strerror or error}); make "
                 "room there, give less --cache-gb, or name another folder"
             ) from error
-
-
-def _pieces(offset: int, length: int) -> range:
-    """Return the numbers of the pieces that a range touches; the first alone if it is empty."""
-    return range(offset // PIECE_BYTES, max(offset + length - 1, offset) // PIECE_BYTES + 1)

@@ -12,6 +12,7 @@ from milan_pipeline.errors import DataError
 
 MASK_EXTENSIONS = ("mask.png", "seg.png")
 NO_CLASS = -1
+MOST = 2**63 - 1
 
 
 class MemberPlace(NamedTuple):
@@ -45,11 +46,15 @@ def label_of(members: Mapping[str, bytes], offsets: Mapping[str, int]) -> Label:
 
 
 def class_number(members: Mapping[str, bytes]) -> int:
-    """Return the number in a sample's `.cls` member; `NO_CLASS` if it has none of 0 or more."""
+    """Return the number in a sample's `.cls` member; `NO_CLASS` if it has none of 0 or more.
+
+    A number that does not fit in 64 bits is an identifier of something else.
+    """
     try:
-        return max(NO_CLASS, int(members["cls"]))
+        number = int(members["cls"])
     except (KeyError, ValueError):
         return NO_CLASS
+    return number if 0 <= number <= MOST else NO_CLASS
 
 
 def require_label(label: Label, kind: str, key: str, shard: str) -> None:
@@ -66,7 +71,8 @@ def require_label(label: Label, kind: str, key: str, shard: str) -> None:
     """
     if kind == "class" and label.number == NO_CLASS:
         raise DataError(
-            f"sample {key!r} of {shard} has no class number in a .cls member; give labelled shards"
+            f"sample {key!r} of {shard} has no class number in a .cls member; give labelled "
+            "shards, such as `pack-images` makes of a class tree or of a list with classes"
         )
     if kind == "mask" and not label.mask.length:
         raise DataError(

@@ -27,7 +27,7 @@ def named_errors(url: str, doing: str) -> Iterator[None]:
         yield
     except MilanError:
         raise
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         if doing == "written":
             reason = reason_of(error)
             raise StorageError(

@@ -221,6 +221,8 @@ def resolve(url: str) -> File:
         StorageError: the URL would run a program or reach for code, or its protocol is unknown or
             lacks its client.
     """
+    if not url:
+        raise StorageError("a path is empty; name a file or folder (is a shell's variable unset?)")
     scheme = scheme_of(url)
     if scheme in REFUSED_PROTOCOLS or "::" in url:
         raise StorageError(f"{url!r} is refused: {scheme or '::'} URLs are not data; give a path")

@@ -36,18 +36,22 @@ class VerifiedObjects(Store):
     supports_deletes: bool = False
     supports_listing: bool = True
 
-    def __init__(self, url: str, digests: Mapping[str, str], *, remedy: str) -> None:
+    def __init__(
+        self, url: str, digests: Mapping[str, str], *, remedy: str, kept_bytes: int = KEPT_BYTES
+    ) -> None:
         """Take the list of objects.
 
         Args:
             url: the folder of the objects.
             digests: hashes of the objects by their paths in the folder.
             remedy: what the error advises if an object is missing or damaged.
+            kept_bytes: size of the objects that are kept; the one read last is, whatever its size.
         """
         super().__init__(read_only=True)
         self._url = url
         self._digests = digests
         self._remedy = remedy
+        self._kept_bytes = kept_bytes
         self._kept: OrderedDict[str, bytes] = OrderedDict()
         # If several threads ask for the same object at once, only one of them fetches it.
         self._fetching: dict[str, asyncio.Lock] = {}
@@ -143,7 +147,7 @@ class VerifiedObjects(Store):
         self._kept[key] = data
         self._kept.move_to_end(key)
         total = sum(map(len, self._kept.values()))
-        while total > KEPT_BYTES and len(self._kept) > 1:
+        while total > self._kept_bytes and len(self._kept) > 1:
             total -= len(self._kept.popitem(last=False)[1])
 
 

@@ -10,7 +10,7 @@ from open_clip.pretrained import download_pretrained_from_hf
 
 from milan_pipeline.core.out_of_memory import is_out_of_memory
 from milan_pipeline.core.schema import DocumentError, parsed
-from milan_pipeline.errors import ConfigError, MilanError
+from milan_pipeline.errors import ConfigError, MilanError, reason_of
 
 CONFIGURATION = "open_clip_config.json"
 LOCAL, HUB = "local-dir:", "hf-hub:"
@@ -102,5 +102,5 @@ def explaining(failure: str, remedy: str) -> Iterator[None]:
 
 def shortened(error: Exception) -> str:
     """Return what an error says as one line that is not too long."""
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = reason_of(error)
     return reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]}…"

@@ -11,7 +11,7 @@ from typing import Any
 from open_clip.pretrained import get_pretrained_cfg
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.teacher.registry import Entry, common, entries, said_of_file
+from milan_pipeline.teacher.published_weights import Entry, common, entries, said_of_file
 
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 

@@ -16,7 +16,7 @@ from milan_pipeline.core.schema import DocumentError, conforming
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.images.statistics import NAMED, Statistics, fault_of_statistics
 from milan_pipeline.teacher.configuration import CONFIGURATION, stated_configuration
-from milan_pipeline.teacher.registry import Entry, common, said_of_file
+from milan_pipeline.teacher.published_weights import Entry, common, said_of_file
 from milan_pipeline.teacher.spec import TeacherSpec
 
 DEFAULT = NAMED["openai"]

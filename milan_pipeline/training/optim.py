@@ -10,6 +10,7 @@ block.
 There is also a moving average of the weights.
 """
 
+import dataclasses
 import math
 from typing import Any
 
@@ -102,6 +103,39 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """
     for group in optimiser.param_groups:
         group["lr"] = rate * group.get("lr_scale", 1.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FineTuningConfig:
+    """The recipe of fine-tuning, whatever the task, and how it is computed.
+
+    Attributes:
+        batch: samples in a global batch, which the learning rate is scaled to.
+        epochs: length of the schedule, fractions included.
+        warmup_epochs: of the learning rate.
+        base_lr: for the published batch: 256, for segmentation 16.
+        min_lr: at the end; like every rate it is scaled by layer.
+        layer_decay: see `layer_decay_groups`.
+        weight_decay: AdamW's.
+        bf16: compute under bfloat16 autocast.
+        mean: of the pixels, in [0, 1].
+        std: of the pixels, in [0, 1].
+        seed: of all random draws.
+        gradient_checkpointing: compute blocks again in the backward pass, to save memory.
+    """
+
+    batch: int
+    epochs: float
+    warmup_epochs: float
+    base_lr: float
+    min_lr: float
+    layer_decay: float
+    weight_decay: float
+    bf16: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    seed: int
+    gradient_checkpointing: bool = False
 
 
 FINETUNING_BETAS = (0.9, 0.999)

@@ -1,7 +1,6 @@
 """What `finetune` looks at before its first step: the classes, and the images to score on."""
 
 import functools
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,17 +8,15 @@ from numpy.typing import NDArray
 from milan_pipeline.cluster.world import World
 from milan_pipeline.data.labelled import LabelledTable, decoded_image
 from milan_pipeline.errors import DataError
-from milan_pipeline.evaluate.coverage import named, warnings_of_classes
-from milan_pipeline.evaluate.survey import looked_at
+from milan_pipeline.evaluate.class_coverage import named, warnings_of_classes
+from milan_pipeline.evaluate.sample_checks import looked_at
+from stages.finetune.command import Finetune
 from stages.shared.checking import unwritten_ledger
-
-if TYPE_CHECKING:
-    from stages.finetune.command import Finetune
 
 MAX_CLASSES = 1_000_000
 
 
-def require_images(config: "Finetune", val: LabelledTable, world: World) -> None:
+def require_images(config: Finetune, val: LabelledTable, world: World) -> None:
     """Decode the images to score on; every process must call this.
 
     Raises:

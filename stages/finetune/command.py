@@ -2,12 +2,12 @@
 
 import dataclasses
 
-from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import count, option
 from milan_pipeline.errors import ConfigError
 from stages.shared import common_options as common
 from stages.shared.labelled_options import LabelledOptions
-from stages.shared.training_options import Train, require_warmup, run_training
+from stages.shared.training_options import require_warmup, run_training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,38 +127,10 @@ class Finetune(LabelledOptions):
 
 def run(config: Finetune) -> None:
     """Train to the last step, export the classifier and write its scores."""
-
-    def load() -> "Train[Finetune]":
-        from stages.finetune.evaluate import evaluate_only
-        from stages.finetune.run import train
-
-        return evaluate_only if config.eval_only else train
-
-    run_training("finetune", config, load)
+    run_training("finetune", config, "stages.finetune.run:train")
 
 
-def dry_run(config: Finetune) -> None:
-    """Say how long the run is and what it will read and write."""
-    from milan_pipeline.cluster.world import World
-    from milan_pipeline.core.devices import pick_device
-    from stages.finetune.check import require_images
-    from stages.finetune.evaluate import plan_evaluation
-    from stages.finetune.plan import plan, require_partners
-
-    processes, device = config.count_processes(), pick_device(config.device)
-    if config.eval_only:
-        scored = plan_evaluation(config, device)
-        scored.describe()
-        if config.check is not None:
-            require_images(config, scored.val, World())
-        return
-    planned = plan(config, device)
-    planned.describe(planned.built[0], processes)
-    require_partners(planned, processes)
-    planned.warn()
-    if config.check is not None:
-        planned.check(World())
-
+dry_run = lazily("stages.finetune.run:describe")
 
 command = stage_command(
     "finetune",

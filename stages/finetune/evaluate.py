@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,13 +13,14 @@ from milan_pipeline.core.console import warn
 from milan_pipeline.data.class_names import require_same_names
 from milan_pipeline.data.labelled import LabelledTable, open_labelled
 from milan_pipeline.encoders.load import fingerprint
+from milan_pipeline.evaluate.class_coverage import warnings_of_classes
 from milan_pipeline.evaluate.classification.model import ClassifierDescription, read_classifier
 from milan_pipeline.evaluate.classification.scoring import (
     ClassificationEvaluator,
     EvaluationConfig,
 )
-from milan_pipeline.evaluate.coverage import warnings_of_classes
 from stages.finetune.check import classes_of
+from stages.finetune.command import Finetune
 from stages.finetune.plan import require_known_classes
 from stages.shared.labelled import EvaluationPlan, evaluate_as_planned, scans_of
 from stages.shared.training import (
@@ -30,13 +31,10 @@ from stages.shared.training import (
 )
 from stages.shared.training_options import Process
 
-if TYPE_CHECKING:
-    from stages.finetune.command import Finetune
-
 
 def plan_evaluation(
-    config: "Finetune", device: torch.device, *, scans: Path | None = None
-) -> "EvaluationPlan[Finetune]":
+    config: Finetune, device: torch.device, *, scans: Path | None = None
+) -> EvaluationPlan[Finetune]:
     """Open a classifier and the images.
 
     Args:
@@ -73,7 +71,7 @@ def plan_evaluation(
     )
 
 
-def evaluate_only(config: "Finetune", process: Process) -> None:
+def evaluate_only(config: Finetune, process: Process) -> None:
     """Score a classifier, together with the other processes."""
     with process.world.first_process_first():
         planned = plan_evaluation(config, process.device, scans=scans_of(config))
@@ -82,7 +80,7 @@ def evaluate_only(config: "Finetune", process: Process) -> None:
     evaluate_as_planned(planned, process)
 
 
-def _warn_of_unscored(planned: "EvaluationPlan[Finetune]") -> None:
+def _warn_of_unscored(planned: EvaluationPlan[Finetune]) -> None:
     """Say so where there are no images of some classes that the classifier knows."""
     model: Any = planned.model
     known = np.arange(int(model.num_classes))
@@ -95,7 +93,7 @@ def _warn_of_unscored(planned: "EvaluationPlan[Finetune]") -> None:
 
 
 def evaluator_of(
-    config: "Finetune", model: nn.Module, description: ClassifierDescription, val: LabelledTable
+    config: Finetune, model: nn.Module, description: ClassifierDescription, val: LabelledTable
 ) -> ClassificationEvaluator:
     """Return what scores a classifier, with the resources that training may take."""
     ledger, bf16 = ledger_of(config, "val", val.samples), config.precision == "bf16"

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -20,19 +19,16 @@ from milan_pipeline.evaluate.classification.views import TrainingViews, ViewConf
 from milan_pipeline.evaluate.evaluation_view import default_crop_pct
 from milan_pipeline.training.checkpoints import require_recorded
 from stages.finetune.check import class_warnings, require_classes, require_images
+from stages.finetune.command import Finetune
 from stages.shared.checking import warn_of_copies, warn_of_equal_sets
 from stages.shared.labelled import LabelledPlan, open_tables, settled_parts
 from stages.shared.training import training_precision, with_frozen_choices
-
-if TYPE_CHECKING:
-    from stages.finetune.command import Finetune
-
 
 PUBLISHED_BATCH = 1024
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FinetunePlan(LabelledPlan["Finetune"]):
+class FinetunePlan(LabelledPlan[Finetune]):
     """A run with nothing left open."""
 
     @functools.cached_property
@@ -113,7 +109,7 @@ class FinetunePlan(LabelledPlan["Finetune"]):
         return {"classifiers": 4 * self.copies * parameters}
 
 
-def plan(config: "Finetune", device: torch.device, *, world: World | None = None) -> FinetunePlan:
+def plan(config: Finetune, device: torch.device, *, world: World | None = None) -> FinetunePlan:
     """Open encoder and images and settle what is open; nothing is trained yet.
 
     Args:
@@ -137,7 +133,7 @@ def plan(config: "Finetune", device: torch.device, *, world: World | None = None
 
 
 def open_class_tables(
-    config: "Finetune", world: World | None = None
+    config: Finetune, world: World | None = None
 ) -> tuple[LabelledTable, LabelledTable]:
     """Open the images to train on and those to score on.
 

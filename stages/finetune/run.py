@@ -1,22 +1,24 @@
 """Train a classifier as planned: score it on the way, export it, and tell how good it is."""
 
-from typing import TYPE_CHECKING
-
+from milan_pipeline.cluster.world import World
+from milan_pipeline.core.devices import pick_device
 from milan_pipeline.evaluate.classification.model import write_classifier
 from milan_pipeline.evaluate.classification.task import Classification
 from milan_pipeline.evaluate.classification.views import TrainingViews
-from stages.finetune.evaluate import evaluator_of
+from stages.finetune.check import require_images
+from stages.finetune.command import Finetune
+from stages.finetune.evaluate import evaluate_only, evaluator_of, plan_evaluation
 from stages.finetune.plan import plan, require_partners
 from stages.shared.checking import check_once
 from stages.shared.labelled import train_labelled
 from stages.shared.training_options import Process
 
-if TYPE_CHECKING:
-    from stages.finetune.command import Finetune
 
-
-def train(config: "Finetune", process: Process) -> None:
+def train(config: Finetune, process: Process) -> None:
     """Train to the last step and export the classifier, together with the other processes."""
+    if config.eval_only:
+        evaluate_only(config, process)
+        return
     planned, world = plan(config, process.device, world=process.world), process.world
     if not planned.has_work(world):
         return
@@ -43,3 +45,20 @@ def train(config: "Finetune", process: Process) -> None:
         write=lambda name, state: write_classifier(config.folder, name, state, description),
         is_due=is_due,
     )
+
+
+def describe(config: Finetune) -> None:
+    """Say how long the run is and what it will read and write."""
+    processes, device = config.count_processes(), pick_device(config.device)
+    if config.eval_only:
+        scored = plan_evaluation(config, device)
+        scored.describe()
+        if config.check is not None:
+            require_images(config, scored.val, World())
+        return
+    planned = plan(config, device)
+    planned.describe(planned.built[0], processes)
+    require_partners(planned, processes)
+    planned.warn()
+    if config.check is not None:
+        planned.check(World())

@@ -4,7 +4,7 @@ Apart from the options because it imports torch, which `--help` must not.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from milan_pipeline import storage
@@ -51,11 +51,19 @@ def print_plan(config: PlanTargets) -> None:
     report(found.lines(), found.document())
 
 
+Measure = Callable[..., Iterator[TeacherSpeed]]
+"""As `measure_speeds`."""
+
+
 class PlanReport:
     """A plan as lines for the terminal and as a JSON object."""
 
-    def __init__(self, config: PlanTargets) -> None:
+    def __init__(self, config: PlanTargets, measure: Measure = measure_speeds) -> None:
         """Count and, if asked to, measure.
+
+        Args:
+            config: the options.
+            measure: times the teacher.
 
         Raises:
             ConfigError: the teacher, codec or device is unknown.
@@ -67,7 +75,7 @@ class PlanReport:
         visible = visible_identity(self.teacher)
         self.identity = expected_extracted(visible, ViewPolicy(), parse_codec(config.codec))
         self.dataset = _dataset(config)
-        self.speeds = list(self._speeds())
+        self.speeds = list(self._speeds(measure))
 
     @functools.cached_property
     def sizes(self) -> Bytes:
@@ -216,10 +224,10 @@ class PlanReport:
                 "verify measures yours)"
             )
 
-    def _speeds(self) -> Iterator[TeacherSpeed]:
+    def _speeds(self, measure: Measure) -> Iterator[TeacherSpeed]:
         config, device = self.config, str(self.device)
         if config.measure:
-            yield from measure_speeds(
+            yield from measure(
                 self.teacher,
                 device=device,
                 batches=config.measure_batch or usual_batches(device),

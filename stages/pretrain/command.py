@@ -2,11 +2,11 @@
 
 import dataclasses
 
-from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import count, option
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.pretrain.defaults import DEFAULTS, TARGETS
-from stages.shared.training_options import Train, TrainingOptions, require_warmup, run_training
+from stages.shared.training_options import TrainingOptions, require_warmup, run_training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -189,24 +189,10 @@ class Pretrain(TrainingOptions):
 
 def run(config: Pretrain) -> None:
     """Train to the last step and export the encoder."""
-
-    def load() -> "Train[Pretrain]":
-        from stages.pretrain.run import train
-
-        return train
-
-    run_training("pretrain", config, load)
+    run_training("pretrain", config, "stages.pretrain.run:train")
 
 
-def dry_run(config: Pretrain) -> None:
-    """Say how long the run is and what it will read and write."""
-    from milan_pipeline.core.devices import pick_device
-    from stages.pretrain.plan import plan
-
-    processes = config.count_processes()
-    planned = plan(config, pick_device(config.device))
-    planned.describe(planned.built[0], processes)
-
+dry_run = lazily("stages.pretrain.run:describe")
 
 command = stage_command(
     "pretrain",

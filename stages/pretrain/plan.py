@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from milan_pipeline.pretrain.pixel_data import PixelData, open_pixel_data
 from milan_pipeline.pretrain.task import PretrainingConfig
 from milan_pipeline.training.checkpoints import require_recorded
 from milan_pipeline.weights.run_weights import initial_weights, initialise
+from stages.pretrain.command import Pretrain
 from stages.shared.training import (
     TrainingPlan,
     order_choice,
@@ -30,15 +31,11 @@ from stages.shared.training import (
     with_frozen_choices,
 )
 
-if TYPE_CHECKING:
-    from stages.pretrain.command import Pretrain
-
-
 WARMUP_SHARE = 0.1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PretrainPlan(TrainingPlan["Pretrain"]):
+class PretrainPlan(TrainingPlan[Pretrain]):
     """A run with nothing left open.
 
     Attributes:
@@ -107,7 +104,7 @@ class PretrainPlan(TrainingPlan["Pretrain"]):
         return {"encoder": (4 if self.config.ema_decay is None else 8) * parameters}
 
 
-def plan(config: "Pretrain", device: torch.device) -> PretrainPlan:
+def plan(config: Pretrain, device: torch.device) -> PretrainPlan:
     """Join the pairs and settle what is open; nothing is written, and no student built yet.
 
     Raises:
@@ -128,7 +125,7 @@ def plan(config: "Pretrain", device: torch.device) -> PretrainPlan:
     )
 
 
-def _settled(config: "Pretrain", device: torch.device) -> "tuple[Pretrain, RunData | PixelData]":
+def _settled(config: Pretrain, device: torch.device) -> tuple[Pretrain, RunData | PixelData]:
     """Join the pairs; fill in what was left to the data, the machine or an earlier run."""
     config = with_frozen_choices(
         config, "views", "batch_size", "lanes", "precision", "warmup_epochs"
@@ -148,7 +145,7 @@ def _settled(config: "Pretrain", device: torch.device) -> "tuple[Pretrain, RunDa
     return settled, data
 
 
-def _open_data(config: "Pretrain") -> RunData | PixelData:
+def _open_data(config: Pretrain) -> RunData | PixelData:
     images, views, order = config.images, config.views, order_choice(config)
     if config.targets is None:
         return open_pixel_data(images, views=views, min_scale=config.min_scale, order=order)

@@ -1,8 +1,9 @@
 """Train a student as planned, and export its encoder."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from milan_pipeline.core.console import warn
+from milan_pipeline.core.devices import pick_device
 from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.pretrain.feature_data import RunData
 from milan_pipeline.pretrain.pixel_data import PixelData
@@ -10,15 +11,13 @@ from milan_pipeline.pretrain.task import Pretraining
 from milan_pipeline.shards.cache import CacheConfig
 from milan_pipeline.weights.files import export_encoder
 from milan_pipeline.weights.loaded_run import trained_encoder
+from stages.pretrain.command import Pretrain
 from stages.pretrain.plan import PretrainPlan, plan
 from stages.shared.training import ledger_of, train_as_planned, trainer_of
 from stages.shared.training_options import Process
 
-if TYPE_CHECKING:
-    from stages.pretrain.command import Pretrain
 
-
-def train(config: "Pretrain", process: Process) -> None:
+def train(config: Pretrain, process: Process) -> None:
     """Train to the last step and export the encoder, together with the other processes."""
     planned, world = plan(config, process.device), process.world
     if not planned.has_work(world):
@@ -60,3 +59,10 @@ def _export(planned: PretrainPlan) -> None:
     for name in ("encoder", "encoder-ema") if averaged_too else ("encoder",):
         encoder = trained_encoder(folder, arguments, averaged=name == "encoder-ema")
         export_encoder(folder, encoder, arguments, mean=IMAGENET_MEAN, std=IMAGENET_STD, name=name)
+
+
+def describe(config: Pretrain) -> None:
+    """Say how long the run is and what it will read and write."""
+    processes = config.count_processes()
+    planned = plan(config, pick_device(config.device))
+    planned.describe(planned.built[0], processes)

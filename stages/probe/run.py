@@ -15,7 +15,7 @@ from milan_pipeline.encoders.load import fingerprint, image_size_of, load_encode
 from milan_pipeline.encoders.names import require_done
 from milan_pipeline.errors import DataError
 from milan_pipeline.evaluate.accuracies import accuracy_table
-from milan_pipeline.evaluate.coverage import warnings_of_classes
+from milan_pipeline.evaluate.class_coverage import warnings_of_classes
 from milan_pipeline.evaluate.evaluation_view import CROP_PCT, default_crop_pct
 from milan_pipeline.evaluate.probe.feature_cache import (
     FeatureCache,

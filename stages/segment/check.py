@@ -1,14 +1,12 @@
 """What `segment` looks at before its first step: every mask, with its image."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from milan_pipeline.cluster.world import World
 from milan_pipeline.core.console import warn
 from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.errors import DataError
-from milan_pipeline.evaluate.coverage import warnings_of_classes
+from milan_pipeline.evaluate.class_coverage import warnings_of_classes
 from milan_pipeline.evaluate.segmentation.census import (
     MaskCensus,
     require_classes,
@@ -16,15 +14,13 @@ from milan_pipeline.evaluate.segmentation.census import (
     take_census,
 )
 from stages.segment.choices import labels_of
+from stages.segment.command import Segment
 from stages.shared.checking import unwritten_ledger
-
-if TYPE_CHECKING:
-    from stages.segment.command import Segment
 
 MOSTLY = 0.5
 
 
-def check_masks(config: "Segment", train: LabelledTable, val: LabelledTable, world: World) -> None:
+def check_masks(config: Segment, train: LabelledTable, val: LabelledTable, world: World) -> None:
     """Look at the masks to learn from and to score on; every process must call this.
 
     Raises:
@@ -58,7 +54,7 @@ def check_masks(config: "Segment", train: LabelledTable, val: LabelledTable, wor
             )
 
 
-def census_of(config: "Segment", what: str, table: LabelledTable, world: World) -> MaskCensus:
+def census_of(config: Segment, what: str, table: LabelledTable, world: World) -> MaskCensus:
     """Look at the masks of one set, "train" or "val"; every process must call this.
 
     Raises:

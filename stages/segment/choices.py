@@ -1,24 +1,21 @@
 """What `segment` settles of its options, to train as to score."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from milan_pipeline.cli.options import fields_from
 from milan_pipeline.evaluate.segmentation.masks import LabelConfig, Labels
 from milan_pipeline.evaluate.segmentation.views import ScaleRule
+from stages.segment.command import Segment
 from stages.shared.training import training_precision
-
-if TYPE_CHECKING:
-    from stages.segment.command import Segment
-
 
 IMAGE_SIZE = 512
 LONG_SIDE = 4  # times the short one: mmsegmentation's 2048 to 512
 
 
-def settled(config: "Segment", device: torch.device, *, image_size: int = IMAGE_SIZE) -> "Segment":
+def settled(config: Segment, device: torch.device, *, image_size: int = IMAGE_SIZE) -> Segment:
     """Fill in what other options or the machine settle.
 
     Args:
@@ -42,11 +39,11 @@ def settled(config: "Segment", device: torch.device, *, image_size: int = IMAGE_
     )
 
 
-def labels_of(config: "Segment") -> Labels:
+def labels_of(config: Segment) -> Labels:
     """Return what decodes masks."""
     return Labels(fields_from(LabelConfig, config))
 
 
-def scale_rule(config: "Segment") -> ScaleRule:
+def scale_rule(config: Segment) -> ScaleRule:
     """Return how large images are made; the options are settled."""
     return fields_from(ScaleRule, config)

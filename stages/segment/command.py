@@ -2,11 +2,11 @@
 
 import dataclasses
 
-from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import count, option
 from milan_pipeline.errors import ConfigError
 from stages.shared.labelled_options import LabelledOptions
-from stages.shared.training_options import Train, run_training
+from stages.shared.training_options import run_training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -211,37 +211,10 @@ class Segment(LabelledOptions):
 
 def run(config: Segment) -> None:
     """Train to the last step, export the segmenter and write its scores."""
-
-    def load() -> "Train[Segment]":
-        from stages.segment.evaluate import evaluate_only
-        from stages.segment.run import train
-
-        return evaluate_only if config.eval_only else train
-
-    run_training("segment", config, load)
+    run_training("segment", config, "stages.segment.run:train")
 
 
-def dry_run(config: Segment) -> None:
-    """Say how long the run is and what it will read and write."""
-    from milan_pipeline.cluster.world import World
-    from milan_pipeline.core.devices import pick_device
-    from milan_pipeline.evaluate.segmentation.census import require_usable
-    from stages.segment.check import census_of
-    from stages.segment.evaluate import plan_evaluation
-    from stages.segment.plan import plan
-
-    processes, device = config.count_processes(), pick_device(config.device)
-    if config.eval_only:
-        scored = plan_evaluation(config, device)
-        scored.describe()
-        if config.check is not None:
-            require_usable(census_of(scored.config, "val", scored.val, World()))
-        return
-    planned = plan(config, device)
-    planned.describe(planned.built[0], processes)
-    if config.check is not None:
-        planned.check(World())
-
+dry_run = lazily("stages.segment.run:describe")
 
 command = stage_command(
     "segment",

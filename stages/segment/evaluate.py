@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,20 +18,17 @@ from milan_pipeline.evaluate.segmentation.scoring import (
 )
 from milan_pipeline.evaluate.segmentation.task import PUBLISHED_BATCH
 from stages.segment.choices import labels_of, scale_rule, settled
+from stages.segment.command import Segment
 from stages.shared.labelled import EvaluationPlan, evaluate_as_planned, scans_of
 from stages.shared.training import ledger_of, stage_record, with_frozen_choices
 from stages.shared.training_options import Process
-
-if TYPE_CHECKING:
-    from stages.segment.command import Segment
-
 
 FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 
 def plan_evaluation(
-    config: "Segment", device: torch.device, *, scans: Path | None = None
-) -> "EvaluationPlan[Segment]":
+    config: Segment, device: torch.device, *, scans: Path | None = None
+) -> EvaluationPlan[Segment]:
     """Open a segmenter, images and masks.
 
     Args:
@@ -64,7 +60,7 @@ def plan_evaluation(
     )
 
 
-def evaluate_only(config: "Segment", process: Process) -> None:
+def evaluate_only(config: Segment, process: Process) -> None:
     """Score a segmenter, together with the other processes."""
     with process.world.first_process_first():
         planned = plan_evaluation(config, process.device, scans=scans_of(config))
@@ -72,7 +68,7 @@ def evaluate_only(config: "Segment", process: Process) -> None:
 
 
 def evaluator_of(
-    config: "Segment", model: Segmenter, description: SegmenterDescription, val: LabelledTable
+    config: Segment, model: Segmenter, description: SegmenterDescription, val: LabelledTable
 ) -> SegmentationEvaluator:
     """Return what scores a segmenter; the options are settled."""
     ledger = ledger_of(config, "val", val.samples)
@@ -81,7 +77,7 @@ def evaluator_of(
 
 
 def evaluation_config(
-    config: "Segment", model: Segmenter, description: SegmenterDescription
+    config: Segment, model: Segmenter, description: SegmenterDescription
 ) -> SegmentationEvaluationConfig:
     """Return how to score with the resources that training may take; the options are settled."""
     size, stride = config.image_size or 0, config.stride or 0

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -17,19 +16,16 @@ from milan_pipeline.evaluate.segmentation.views import MaskedViewConfig
 from milan_pipeline.training.checkpoints import require_recorded
 from stages.segment.check import check_masks
 from stages.segment.choices import labels_of, scale_rule, settled
+from stages.segment.command import Segment
 from stages.shared.checking import warn_of_copies
 from stages.shared.labelled import LabelledPlan, open_tables, settled_parts
 from stages.shared.training import with_frozen_choices
-
-if TYPE_CHECKING:
-    from stages.segment.command import Segment
-
 
 STEPS, WARMUP_STEPS = 160_000, 1500
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SegmentPlan(LabelledPlan["Segment"]):
+class SegmentPlan(LabelledPlan[Segment]):
     """A run with nothing left open."""
 
     @functools.cached_property
@@ -131,7 +127,7 @@ def norms_are_shared(processes: int, device: torch.device) -> bool:
     return device.type == "cuda" and processes > 1
 
 
-def plan(config: "Segment", device: torch.device, *, world: World | None = None) -> SegmentPlan:
+def plan(config: Segment, device: torch.device, *, world: World | None = None) -> SegmentPlan:
     """Open encoder, images and masks and settle what is open; nothing is trained yet.
 
     Args:

@@ -1,25 +1,28 @@
 """Train a segmenter as planned: score it on the way, export it, and tell how good it is."""
 
-from typing import TYPE_CHECKING
-
 from torch import nn
 
+from milan_pipeline.cluster.world import World
+from milan_pipeline.core.devices import pick_device
+from milan_pipeline.evaluate.segmentation.census import require_usable
 from milan_pipeline.evaluate.segmentation.files import write_segmenter
 from milan_pipeline.evaluate.segmentation.task import Segmentation
 from milan_pipeline.evaluate.segmentation.views import MaskedViews
+from stages.segment.check import census_of
 from stages.segment.choices import labels_of
-from stages.segment.evaluate import evaluator_of
+from stages.segment.command import Segment
+from stages.segment.evaluate import evaluate_only, evaluator_of, plan_evaluation
 from stages.segment.plan import norms_are_shared, plan
 from stages.shared.checking import check_once, warn_of_equal_sets
 from stages.shared.labelled import train_labelled
 from stages.shared.training_options import Process
 
-if TYPE_CHECKING:
-    from stages.segment.command import Segment
 
-
-def train(config: "Segment", process: Process) -> None:
+def train(config: Segment, process: Process) -> None:
     """Train to the last step and export the segmenter, together with the other processes."""
+    if config.eval_only:
+        evaluate_only(config, process)
+        return
     planned, world = plan(config, process.device, world=process.world), process.world
     if not planned.has_work(world):
         return
@@ -43,3 +46,18 @@ def train(config: "Segment", process: Process) -> None:
         write=lambda name, state: write_segmenter(config.folder, name, state, description),
         is_due=lambda step: step % config.eval_every == 0,
     )
+
+
+def describe(config: Segment) -> None:
+    """Say how long the run is and what it will read and write."""
+    processes, device = config.count_processes(), pick_device(config.device)
+    if config.eval_only:
+        scored = plan_evaluation(config, device)
+        scored.describe()
+        if config.check is not None:
+            require_usable(census_of(scored.config, "val", scored.val, World()))
+        return
+    planned = plan(config, device)
+    planned.describe(planned.built[0], processes)
+    if config.check is not None:
+        planned.check(World())

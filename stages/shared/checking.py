@@ -10,7 +10,7 @@ from milan_pipeline.cluster.world import World
 from milan_pipeline.core.console import warn
 from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.data.unreadable import RunLedger
-from milan_pipeline.evaluate.copies import copies
+from milan_pipeline.evaluate.duplicate_images import copies
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.training.validation import Validation

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from milan_pipeline import storage
+from milan_pipeline.cli.commands import imported
 from milan_pipeline.cli.options import count, option, require_least
 from milan_pipeline.cluster.launch import is_launched, launch, launched_size
 from milan_pipeline.core.interrupts import StopRequest, exiting_at_once, stop_request
@@ -211,16 +212,15 @@ class Process:
 
 
 ConfigT = TypeVar("ConfigT", bound=TrainingOptions)
-Train = Callable[[ConfigT, Process], None]
 
 
-def run_training(stage: str, config: ConfigT, load: Callable[[], Train[ConfigT]]) -> None:
+def run_training(stage: str, config: TrainingOptions, train: str) -> None:
     """Run a training stage in this process, or start those that `--processes` asks for.
 
     Args:
         stage: the command.
         config: its configuration.
-        load: imports and returns the function that trains.
+        train: MODULE:FUNCTION that trains; it takes the configuration and a `Process`.
     """
     config.count_processes()
     if config.processes is not None:
@@ -233,6 +233,7 @@ def run_training(stage: str, config: ConfigT, load: Callable[[], Train[ConfigT]]
         from milan_pipeline.cluster.world import joined_world, local_device
         from milan_pipeline.core.devices import pick_device
 
-        train, device = load(), local_device(pick_device(config.device))
+        function, device = imported(train), local_device(pick_device(config.device))
         with joined_world(device) as world:
-            train(config, Process(device=device, world=world, stop=stop, prepared=preparing.close))
+            process = Process(device=device, world=world, stop=stop, prepared=preparing.close)
+            function(config, process)

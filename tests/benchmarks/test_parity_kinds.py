@@ -12,9 +12,8 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 
 from benchmarks.parity import main
 from milan_pipeline.evaluate import evaluation_view as evaluate_view
-from milan_pipeline.evaluate.classification.task import Classification
 from milan_pipeline.models import positions
-from milan_pipeline.training import trainer
+from tests.support.disturbances import before_steps, one_rate_for_all_layers
 from tests.support.parity import beyond, change_tensor, change_values
 
 CASES = Path(__file__).parents[1] / "fixtures" / "parity"
@@ -50,31 +49,22 @@ def test_the_official_numbers_are_reproduced(name, lines, some, capsys):
     assert f"\n{some} " in said
 
 
-def test_a_trainer_that_ignores_layers_is_noticed(monkeypatch, capsys):
+def test_a_trainer_that_ignores_layers_is_noticed(capsys):
     """The fault that this was made for: one rate for all layers."""
-
-    def one_rate(optimiser, rate):
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-
-    monkeypatch.setattr(trainer, "set_learning_rate", one_rate)
-    assert main([str(CASES / "finetune-tiny.safetensors")]) == 1
+    with one_rate_for_all_layers():
+        assert main([str(CASES / "finetune-tiny.safetensors")]) == 1
     missed = beyond(capsys)
     assert {"losses", "rates of patch_embed.proj.weight", "pos_embed moved by"} <= set(missed)
     assert "rates of head.weight" not in missed
 
 
-def test_betas_that_are_not_the_official_ones_are_noticed(monkeypatch, capsys):
-    plain = Classification.optimiser
-
-    def of_pretraining(self):
-        optimiser = plain(self)
+def test_betas_that_are_not_the_official_ones_are_noticed(capsys):
+    def of_pretraining(optimiser):
         for group in optimiser.param_groups:
             group["betas"] = (0.9, 0.95)
-        return optimiser
 
-    monkeypatch.setattr(Classification, "optimiser", of_pretraining)
-    assert main([str(CASES / "finetune-tiny.safetensors")]) == 1
+    with before_steps(of_pretraining):
+        assert main([str(CASES / "finetune-tiny.safetensors")]) == 1
     assert "head.weight moved by" in beyond(capsys)
 
 

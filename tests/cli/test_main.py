@@ -14,7 +14,8 @@ from typing import NoReturn
 import click
 import pytest
 
-from milan_pipeline.cli import main
+import stages
+from milan_pipeline.cli.main import exit_with
 from milan_pipeline.cli.recipes import STAGES_GROUP, find_recipe, read_sections, recipe_names
 from milan_pipeline.core.interrupts import stop_request
 from milan_pipeline.errors import (
@@ -43,16 +44,15 @@ for name in recipe_names():
 """
 
 
-@pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
-    """Replace every stage by a command that calls a function."""
-
-    def replace(function: Callable[[], None]) -> None:
-        command = click.Command("pack-images", callback=function)
-        command.params.append(click.Option(["--debug"], is_flag=True, expose_value=False))
-        monkeypatch.setattr(main.StageGroup, "get_command", lambda *_: command)
-
-    return replace
+def run_stage(function: Callable[[], None], *words: str) -> int | str | None:
+    """Run a stage that calls a function; return its exit code."""
+    command = click.Command("stage", callback=function)
+    command.params.append(click.Option(["--debug"], is_flag=True, expose_value=False))
+    try:
+        exit_with(command, list(words), "stage")
+    except SystemExit as ended:
+        return ended.code
+    return 0
 
 
 def raising(error: BaseException) -> Callable[[], NoReturn]:
@@ -72,32 +72,43 @@ def raising(error: BaseException) -> Callable[[], NoReturn]:
         (InterruptedRunError("SIGTERM received"), 75, "Interrupted: SIGTERM received"),
         (KeyboardInterrupt(), 75, "Interrupted; run the same command again to go on."),
         (
+            PermissionError(13, "Permission denied", "/x/y"), 1,
+            ("Error: /x/y cannot be used (Permission denied); "
+             "give yourself the right to it and to the folders above"),
+        ),
+        (
+            OSError(36, "File name too long", "x" * 300), 1,
+            f"Error: {'x' * 120}… cannot be used (File name too long); give a shorter name",
+        ),
+        (
+            OSError(5, "Input/output error", b"\xff.jpg"), 1,
+            ("Error: \\udcff.jpg cannot be used (Input/output error); "
+             "check that path, and the disk or network it lies on"),
+        ),
+        (
             KeyError("x"), 1,
             "Error: unexpected KeyError: 'x'; --debug shows where it came from",
         ),
     ],
 )  # fmt: skip
 def test_errors_are_one_line_and_an_exit_code(
-    stage, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, line: str
+    capsys: pytest.CaptureFixture[str], error: BaseException, code: int, line: str
 ) -> None:
-    stage(raising(error))
-    run_cli("pack-images", code=code)
+    assert run_stage(raising(error)) == code
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.strip() == line
 
 
-def test_debug_shows_the_traceback(stage, capsys: pytest.CaptureFixture[str]) -> None:
-    stage(raising(DataError("x.tar is damaged")))
-    run_cli("pack-images", "--debug", code=1)
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_stage(raising(DataError("x.tar is damaged")), "--debug") == 1
     error = capsys.readouterr().err
     assert "Traceback" in error
     assert error.endswith("Error: x.tar is damaged\n")
 
 
-def test_success_is_0(stage) -> None:
-    stage(lambda: None)
-    run_cli("pack-images", code=0)
+def test_success_is_0() -> None:
+    assert run_stage(lambda: None) == 0
 
 
 @pytest.mark.parametrize(
@@ -117,7 +128,7 @@ def test_version_and_help_are_0(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_stop_signal_ends_at_the_next_good_point_with_75(
-    stage, capsys: pytest.CaptureFixture[str], name: signal.Signals
+    capsys: pytest.CaptureFixture[str], name: signal.Signals
 ) -> None:
     before = signal.getsignal(name)
 
@@ -127,8 +138,7 @@ def test_a_stop_signal_ends_at_the_next_good_point_with_75(
             os.kill(os.getpid(), name)
             stop.raise_if_asked("everything is kept")
 
-    stage(work)
-    run_cli("pack-images", code=75)
+    assert run_stage(work) == 75
     assert f"{name.name} received; everything is kept; run the same" in capsys.readouterr().err
     assert signal.getsignal(name) == before
 
@@ -160,7 +170,7 @@ def test_a_wheel_runs_outside_the_checkout(
     image_shards: Path, pictures: Path, tiny_clip: Path, tmp_path: Path
 ) -> None:
     # A copy, so that the checkout's own build folder neither shows up in the wheel nor is written.
-    root, source = Path(main.__file__).parents[2], tmp_path / "source"
+    root, source = Path(stages.__file__).parents[1], tmp_path / "source"
     wanted = {"pyproject.toml", "README.md", "LICENSE", "milan_pipeline", "stages", "workflows"}
     shutil.copytree(
         root, source, ignore=lambda at, names: {*names} - wanted if Path(at) == root else set()

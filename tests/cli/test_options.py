@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.commands import stage_command, text
 from milan_pipeline.cli.main import group
 from milan_pipeline.cli.options import arguments, option, require_least
 from milan_pipeline.cli.recipes import read_options
@@ -204,3 +204,52 @@ def test_every_stage_and_option_is_documented(name: str) -> None:
             assert parameter.human_readable_name in command.help, parameter.name
     shared = {"config", "as_json", "quiet", "verbose", "debug"}
     assert shared <= {parameter.name for parameter in command.params}
+
+
+def test_the_home_folder_is_put_in_at_the_start_and_behind_a_colon(monkeypatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    for given, found in {
+        "~": "/home/me",
+        "~/run": "/home/me/run",
+        "local-dir:~/clip": "local-dir:/home/me/clip",
+        "open_clip:local-dir:~/clip": "open_clip:local-dir:/home/me/clip",
+        "./~/run": "./~/run",
+        "a~b": "a~b",
+        "~nobody-of-this-name/x": "~nobody-of-this-name/x",
+        "s3://bucket/~/x": "s3://bucket/~/x",
+    }.items():
+        assert text(given) == found
+
+
+def test_options_arguments_and_recipes_know_the_home_folder(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "recipe.yaml").write_text("spice: [~/salt, 'a:~/b']\n")
+    found = invoke(Bake, "~/flour", "--config=~/recipe.yaml")
+    assert found.flour == f"{tmp_path}/flour"
+    assert found.spice == (f"{tmp_path}/salt", f"a:{tmp_path}/b")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(("",), "FLOUR is empty; give a value"), (("a\0b",), r"FLOUR 'a\x00b' has a NUL")],
+)
+def test_what_can_be_no_name_is_refused(words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        invoke(Bake, *words)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("pack-images", "", "out"), "SOURCE is empty; give a value"),
+        (("pack-images", "photos", ""), "DEST is empty; give a value"),
+        (("index", "x.tar", ""), "URLS is empty; give a value"),
+        (("index", "x.tar", "--out", ""), "--out is empty; give a value, or leave it out"),
+    ],
+)
+def test_what_an_unset_variable_leaves_is_no_place(
+    words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_cli(*words, code=2)
+    assert said in capsys.readouterr().err

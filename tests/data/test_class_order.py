@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from milan_pipeline.core.keyed_random import keyed_generator
+from milan_pipeline.core.text_table import TextTable
 from milan_pipeline.data.class_order import classes_of_a_batch, warn_of_class_order
 from milan_pipeline.data.labelled import LabelledPart, LabelledTable
+from milan_pipeline.data.labelled_folder import FolderPart
 from milan_pipeline.data.labelled_shards import ShardPart
-from milan_pipeline.data.labelled_sources import FolderPart
 from milan_pipeline.data.order import EpochOrder, OrderConfig
 from milan_pipeline.shards.cache import ShardFile
 
@@ -24,8 +25,8 @@ def table(*parts: LabelledPart) -> LabelledTable:
 
 
 def folder(labels: np.ndarray = SORTED) -> LabelledTable:
-    paths = [Path(f"/tree/{label:04d}/{row:06d}.jpg") for row, label in enumerate(labels)]
-    return table(FolderPart(Path("/tree"), paths, [], labels))
+    names = TextTable(f"{label:04d}/{row:06d}.jpg" for row, label in enumerate(labels))
+    return table(FolderPart(Path("/tree"), names, TextTable([]), labels))
 
 
 def shard(labels: np.ndarray) -> ShardPart:

@@ -1,5 +1,6 @@
 """Labelled samples of shards and folders: the same images and labels, verified, and shares."""
 
+import dataclasses
 import io
 import shutil
 from pathlib import Path
@@ -104,12 +105,16 @@ def test_labels_that_an_older_index_lacks_are_read_once_and_kept(shards, tmp_pat
         open_labelled(str(folder), kind="class", scans=scans)
 
 
+@dataclasses.dataclass(frozen=True)
 class Follower(World):
     """The second of two processes; while it waits, the first reads all labels."""
 
+    config: Finetune | None = None
+
     def wait_for_all(self):
+        assert self.config is not None
         open_class_tables(self.config, World())
-        for tar in Path(self.config.train).glob("*.tar"):
+        for tar in Path(str(self.config.train)).glob("*.tar"):
             tar.unlink()
 
 
@@ -117,8 +122,7 @@ def test_only_the_first_process_reads_the_tars_for_labels(shards, tmp_path):
     folder = shutil.copytree(shards, tmp_path / "shards")
     forget_labels(folder)
     config = Finetune(encoder="x", train=str(folder), val=str(folder), out=str(tmp_path / "run"))
-    world = Follower(rank=1, size=2)
-    object.__setattr__(world, "config", config)
+    world = Follower(rank=1, size=2, config=config)
     assert [table.samples for table in open_class_tables(config, world)] == [20, 20]
 
 

@@ -1,17 +1,17 @@
 """Pairs come verified and in order, from local files, from remote stores and through the cache."""
 
+import itertools
 import threading
 
-import fsspec
 import pytest
 
-from milan_pipeline import storage
 from milan_pipeline.data.pairs import read_pairs
 from milan_pipeline.errors import DataError, StorageError
-from milan_pipeline.shards import random_access
 from milan_pipeline.shards.cache import CacheConfig
+from milan_pipeline.shards.random_access import READ_AHEAD
 from milan_pipeline.storage.retries import TRIES
 from tests.support.pairs import EXPECTED, places, write_world
+from tests.support.remote import answering, failing, noting, watched
 
 
 def read(pairs, cache=None):
@@ -19,9 +19,8 @@ def read(pairs, cache=None):
 
 
 @pytest.fixture
-def remote():
-    fsspec.filesystem("memory").store.clear()
-    return write_world("memory://pairs")
+def remote(tmp_path):
+    return write_world(watched(tmp_path / "pairs"))
 
 
 @pytest.fixture
@@ -38,10 +37,11 @@ def test_pairs_come_in_order(kind, cached, tmp_path, remote, cache):
     assert len(list(cache.folder.glob("*.piece"))) == (2 if cached else 0)
 
 
-def test_what_is_cached_is_not_read_again(remote, cache, monkeypatch):
+def test_what_is_cached_is_not_read_again(remote, cache):
     read(remote, cache)
-    monkeypatch.setattr(storage, "read_bytes", lambda *_: pytest.fail("read from the source"))
-    assert read(remote, cache) == EXPECTED
+    with noting("read") as reads:
+        assert read(remote, cache) == EXPECTED
+    assert reads == []
 
 
 def test_a_damaged_piece_is_fetched_once_more(remote, cache):
@@ -51,59 +51,53 @@ def test_a_damaged_piece_is_fetched_once_more(remote, cache):
     assert read(remote, cache) == EXPECTED
 
 
-def test_a_damaged_source_is_named_even_behind_a_cache(remote, cache):
-    store = fsspec.filesystem("memory")
-    data = store.cat_file("/pairs/x.tar").replace(b"image j", b"image !")
-    store.pipe_file("/pairs/x.tar", data)
+def test_a_damaged_source_is_named_even_behind_a_cache(remote, cache, tmp_path):
+    shard = tmp_path / "pairs/x.tar"
+    shard.write_bytes(shard.read_bytes().replace(b"image j", b"image !"))
     for config in (None, cache):
         with pytest.raises(DataError, match=r"pairs/x\.tar is truncated or damaged"):
             read(remote, config)
 
 
-def test_reads_of_a_remote_store_run_ahead_and_together(remote, monkeypatch):
+def test_reads_of_a_remote_store_run_ahead_and_together(remote):
     """The first read returns only after two others have begun; no more than the bound begin."""
-    monkeypatch.setattr(random_access, "READ_AHEAD", 4)
     begun = threading.Semaphore(0)
     started = []
-    real = storage.read_bytes
 
-    def read_bytes(url, start, length):
-        started.append(start)
+    def together(request, action):
+        started.append(request)
         begun.release()
         if len(started) == 1:
             for _ in range(3):
                 assert begun.acquire(timeout=20)
-        return real(url, start, length)
+        return action()
 
-    monkeypatch.setattr(storage, "read_bytes", read_bytes)
-    reading = read_pairs(remote, places())
-    first = next(reading)
-    assert (first.image, first.target) == EXPECTED[0]
-    reading.close()
-    assert len(started) <= 2 * 4
+    with answering(together):
+        reading = read_pairs(remote, (place for _ in range(READ_AHEAD) for place in places()))
+        first = next(reading)
+        assert (first.image, first.target) == EXPECTED[0]
+        reading.close()
+    assert len(started) <= 2 * READ_AHEAD
 
 
-def test_a_store_that_fails_now_and_then_gives_the_same_pairs(remote, monkeypatch, waits):
-    filesystem = type(fsspec.filesystem("memory"))
-    real, calls = filesystem.cat_file, []
+def test_a_store_that_fails_now_and_then_gives_the_same_pairs(remote, waits):
+    calls = itertools.count(1)
 
-    def cat_file(self, path, start=None, end=None):
-        calls.append(path)
-        if len(calls) % 3 == 0:
+    def now_and_then(_, action):
+        if next(calls) % 3 == 0:
             raise ConnectionResetError("reset by peer")
-        return real(self, path, start, end)
+        return action()
 
-    monkeypatch.setattr(filesystem, "cat_file", cat_file)
-    assert read(remote) == EXPECTED
+    with answering(now_and_then):
+        assert read(remote) == EXPECTED
     assert waits
 
 
-def test_a_store_that_is_gone_is_named(remote, monkeypatch, waits):
-    def cat_file(*_args, **_options):
-        raise TimeoutError
-
-    monkeypatch.setattr(type(fsspec.filesystem("memory")), "cat_file", cat_file)
-    with pytest.raises(StorageError, match=rf"pairs/x\.tar cannot be read: {TRIES} tries failed"):
+def test_a_store_that_is_gone_is_named(remote):
+    with (
+        failing("read", *[TimeoutError()] * 1000),
+        pytest.raises(StorageError, match=rf"pairs/x\.tar cannot be read: {TRIES} tries failed"),
+    ):
         read(remote)
 
 

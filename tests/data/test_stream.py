@@ -7,14 +7,12 @@ import shutil
 import subprocess
 import tracemalloc
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from milan_pipeline.cluster.world import World
 from milan_pipeline.codecs.interface import decode_prior
-from milan_pipeline.data import stream as stream_module
 from milan_pipeline.data.batching import join
 from milan_pipeline.data.order import lanes_of, usable_workers
 from milan_pipeline.data.pairs import PairSamples
@@ -107,21 +105,19 @@ def test_the_ranks_parts_make_up_the_global_batches(data, four_epochs, world):
 # ---- every division of the work, in this process
 
 
-def part_keys(data, monkeypatch, steps, *, rank, world, worker, workers):
-    """The keys that one loader worker of one rank emits, as the process that it would be."""
-    lanes = lanes_of(rank, world, range(data.order.lanes))
-    info = SimpleNamespace(id=worker, num_workers=workers) if workers else None
-    monkeypatch.setattr(stream_module, "get_worker_info", lambda: info)
+def part_keys(data, steps, *, rank, world, worker, workers):
+    """The keys that one loader worker of one rank emits."""
+    lanes = lanes_of(worker, max(1, workers), lanes_of(rank, world, range(data.order.lanes)))
     source = SampleSource(PairSamples(data.pairs), data.order, lanes=lanes, steps=steps)
     keys = [(sample["__key__"], sample["epoch"]) for sample in source]
-    per_step = len(lanes) // max(1, workers) * data.order.per_lane
+    per_step = len(lanes) * data.order.per_lane
     return [keys[at : at + per_step] for at in range(0, len(keys), per_step)]
 
 
-def global_keys(data, monkeypatch, steps, *, world=1, workers=0):
+def global_keys(data, steps, *, world=1, workers=0):
     count = usable_workers(workers, data.order.lanes // world)
     parts = [
-        part_keys(data, monkeypatch, steps, rank=rank, world=world, worker=worker, workers=count)
+        part_keys(data, steps, rank=rank, world=world, worker=worker, workers=count)
         for rank in range(world)
         for worker in range(max(1, count))
     ]
@@ -136,24 +132,22 @@ def eight_lanes(image_shards, target_shards):
 
 @pytest.mark.parametrize("world", [1, 2, 4, 8])
 @pytest.mark.parametrize("workers", [0, 1, 2, 3])
-def test_global_batches_are_the_same_for_every_world_and_worker_count(
-    eight_lanes, monkeypatch, world, workers
-):
+def test_global_batches_are_the_same_for_every_world_and_worker_count(eight_lanes, world, workers):
     steps = range(12)  # two epochs of each view
     whole = [batch.keys for batch in stream(eight_lanes, steps)]
-    divided = global_keys(eight_lanes, monkeypatch, steps, world=world, workers=workers)
+    divided = global_keys(eight_lanes, steps, world=world, workers=workers)
     assert [[key for key, _ in batch] for batch in divided] == whole
     for epoch in range(4):
         shown = [pair for batch in divided for pair in batch if pair[1] == epoch]
         assert len(set(shown)) == len(shown) == 24
 
 
-def test_a_resume_at_every_step_gives_the_remaining_batches(eight_lanes, monkeypatch):
-    whole = global_keys(eight_lanes, monkeypatch, range(9))
+def test_a_resume_at_every_step_gives_the_remaining_batches(eight_lanes):
+    whole = global_keys(eight_lanes, range(9))
     for first in range(10):
         for world, workers in ((1, 0), (2, 2)):
             steps = range(first, 9)
-            rest = global_keys(eight_lanes, monkeypatch, steps, world=world, workers=workers)
+            rest = global_keys(eight_lanes, steps, world=world, workers=workers)
             assert rest == whole[first:]
 
 

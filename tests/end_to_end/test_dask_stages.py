@@ -1,31 +1,32 @@
 """Packing, transcoding and verifying on Dask workers: the same bytes, the same faults."""
 
+import contextlib
+import dataclasses
 import json
-import os
 import shutil
-import signal
 import threading
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import dask
 import pytest
 
-from milan_pipeline.cluster import dask_client
-from milan_pipeline.errors import StorageError
 from milan_pipeline.shards.manifest import load_manifest
-from milan_pipeline.targets import packing, shard_records, transcoding, verification_work
-from milan_pipeline.targets.packing import Packing
-from milan_pipeline.targets.reader import open_unit
-from milan_pipeline.targets.transcoding import Transcoding
+from milan_pipeline.storage.retries import TRIES
+from milan_pipeline.targets.layout import read_identity, root_bytes
 from tests.support.cli import run_cli
+from tests.support.disturbances import stopped_and_held
 from tests.support.processes import files_without
-from tests.support.servers import losing_a_worker
+from tests.support.remote import Action, Request, answering, failing, watched
+from tests.support.servers import IMPATIENT, losing_a_worker
 
 CODEC = "vector:bytes=3"
 RECORDS = ("pack-targets.json", "transcode.json")
 
 
-def command(stage: str, store: Path, out: Path) -> tuple[object, ...]:
+def command(stage: str, store: object, out: object) -> tuple[object, ...]:
     """The words that pack, or transcode, a store by a fitted codec."""
     places = (store, out) if stage == "transcode" else ("--targets", store, "--out", out)
     return (stage, *places, "--codec", CODEC)
@@ -37,6 +38,23 @@ def content(folder: Path) -> dict[str, Any]:
     return {path: data for path, data in found.items() if not path.endswith(".tmp")}
 
 
+def is_client() -> bool:
+    """Whether this is not a worker, which is another thread here."""
+    return threading.current_thread() is threading.main_thread()
+
+
+@contextlib.contextmanager
+def for_workers(path: Path, data: bytes) -> Iterator[None]:
+    """Have workers find other bytes in a file than the client does."""
+
+    def other(request: Request, action: Action) -> Any:
+        is_it = request.doing == "read" and request.path == str(path)
+        return data if is_it and not is_client() else action()
+
+    with answering(other):
+        yield
+
+
 class Case(NamedTuple):
     """A stage, the store that it reads, and what one process writes in threads."""
 
@@ -44,8 +62,13 @@ class Case(NamedTuple):
     store: Path
     alone: Path
 
-    def run(self, out: Path, *words: object, code: int = 0) -> None:
+    def run(self, out: object, *words: object, code: int = 0) -> None:
         run_cli(*command(self.stage, self.store, out), *words, code=code)
+
+    def run_remote(self, scheduler: str, out: Path, *, code: int = 0) -> None:
+        """Run it on workers, from one remote store to another."""
+        words = command(self.stage, watched(self.store), watched(out))
+        run_cli(*words, "--scheduler", scheduler, code=code)
 
 
 @pytest.fixture(scope="module", params=["pack-targets", "transcode"])
@@ -58,83 +81,48 @@ def case(
 
 
 def test_workers_write_the_same_bytes_and_read_the_codec_themselves(
-    case: Case,
-    scheduler: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    case: Case, scheduler: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    read_by: list[threading.Thread] = []
-    module = transcoding if case.stage == "transcode" else packing
-    real = module.read_store_codec
+    read_by: Counter[tuple[threading.Thread, str]] = Counter()
 
-    def read(*args: Any) -> Any:
-        read_by.append(threading.current_thread())
-        return real(*args)
+    def note(request: Request, action: Action) -> Any:
+        if request.doing == "read" and "/codec" in request.path and not is_client():
+            read_by[threading.current_thread(), request.path] += 1
+        return action()
 
-    monkeypatch.setattr(module, "read_store_codec", read)
     out = tmp_path / "out"
-    case.run(out, "--scheduler", scheduler)
+    with answering(note):
+        case.run_remote(scheduler, out)
     said = capsys.readouterr()
     assert "48 targets" in said.out
     assert "Dask: 2 workers; dashboard: " in said.err
     assert content(out) == content(case.alone)
-    assert 1 <= len(read_by) <= 4  # once a worker, of one codec or two
-    assert threading.main_thread() not in read_by
-    case.run(out, "--scheduler", scheduler)
+    assert set(read_by.values()) == {1}
+    case.run_remote(scheduler, out)
     assert "nothing to do" in capsys.readouterr().out
 
 
 def test_a_stop_is_heeded_and_the_run_goes_on(
-    case: Case,
-    scheduler: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    case: Case, scheduler: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    work: Any = Transcoding if case.stage == "transcode" else Packing
-    real = work.do
-    begun: list[object] = []
-
-    def signalling(self: Any, item: Any, stop: Any) -> Any:
-        begun.append(item)
-        if len(begun) == 2:
-            os.kill(os.getpid(), signal.SIGUSR1)
-            stop.signal_name = "the end of the run"  # as end_run will say, in its own time
-            stop.raise_if_asked("")
-        return real(self, item, stop)
-
     out = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        patch.setattr(work, "do", signalling)
-        case.run(out, "--scheduler", scheduler, code=75)
+    with stopped_and_held("SIGUSR1"):
+        case.run_remote(scheduler, out, code=75)
+        assert content(case.alone).keys() - content(out).keys()
     assert "received; finished units are kept" in capsys.readouterr().err
-    assert content(case.alone).keys() - content(out).keys()
     if case.stage == "pack-targets":
         listed = load_manifest(str(out), kind="targets", allow_unfinished=True)
         assert not listed.complete
         assert len(listed.shards) < 6
-    case.run(out, "--scheduler", scheduler)
+    case.run_remote(scheduler, out)
     assert content(out) == content(case.alone)
 
 
-def test_a_store_that_is_away_is_asked_again(
-    case: Case,
-    scheduler: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    failures = iter([StorageError("away"), StorageError("away")])
-    module = transcoding if case.stage == "transcode" else shard_records
-
-    def flaky(*args: Any) -> Any:
-        for error in failures:
-            raise error
-        return open_unit(*args)
-
-    monkeypatch.setattr(module, "open_unit", flaky)
-    out = tmp_path / "out"
-    case.run(out, "--scheduler", scheduler)
+def test_a_store_that_is_away_is_asked_again(case: Case, scheduler: str, tmp_path: Path) -> None:
+    out, away = tmp_path / "out", [TimeoutError("away") for _ in range(2 * TRIES)]
+    with failing("read", *away, at="view-01/images-000000/codes/c/") as left:
+        case.run_remote(scheduler, out)
+    assert left == []
     assert content(out) == content(case.alone)
 
 
@@ -153,19 +141,15 @@ def test_a_damaged_unit_is_named(
 
 
 def test_a_worker_that_sees_another_folder_says_so(
-    case: Case,
-    scheduler: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    case: Case, scheduler: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = {"teacher": {"name": "another"}}
-    module = transcoding if case.stage == "transcode" else packing
-    monkeypatch.setattr(module, "read_identity", lambda _: other)
-    case.run(tmp_path / "out", "--scheduler", scheduler, code=1)
+    identity = read_identity(str(case.store))
+    other = root_bytes(identity | {"teacher": identity["teacher"] | {"name": "another"}})
+    with for_workers(case.store / "zarr.json", other):
+        case.run_remote(scheduler, tmp_path / "out", code=1)
     error = capsys.readouterr().err
     assert "Error: worker inproc://" in error
-    assert f"cannot take part ({case.store} holds other targets here than for" in error
+    assert f"cannot take part ({watched(case.store)} holds other targets here than for" in error
 
 
 def faults(store: Path, capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any]:
@@ -196,13 +180,14 @@ def test_verify_refuses_a_worker_with_other_images(
     scheduler: str,
     target_store: Path,
     image_shards: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     manifest = load_manifest(str(image_shards), kind="images")
-    fewer = type(manifest)(kind="images", folder=manifest.folder, shards=manifest.shards[1:])
-    monkeypatch.setattr(verification_work, "load_manifest", lambda *_, **__: fewer)
-    run_cli("verify", "--targets", target_store, "--scheduler", scheduler, code=1)
+    dataclasses.replace(manifest, folder=str(tmp_path), shards=manifest.shards[1:]).save()
+    words = ("--targets", target_store, "--images", watched(image_shards))
+    with for_workers(image_shards / "manifest.json", (tmp_path / "manifest.json").read_bytes()):
+        run_cli("verify", *words, "--scheduler", scheduler, code=1)
     assert "lists other images there than for the client" in capsys.readouterr().err
 
 
@@ -211,18 +196,20 @@ def test_schedulers_that_cannot_be(
     words: tuple[object, ...],
     target_store: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(dask_client, "CONNECT_SECONDS", 0.1)
     nobody = ("--scheduler", "tcp://127.0.0.1:1", *words)
     code = 2 if words else 1
     says = "two ways to do units; give one" if words else "--scheduler tcp://127.0.0.1:1 does not"
-    for stage in ("pack-targets", "transcode"):
-        run_cli(*command(stage, target_store, tmp_path / stage), *nobody, code=code)
+    commands = [
+        command("pack-targets", target_store, tmp_path / "packed"),
+        command("transcode", target_store, tmp_path / "transcoded"),
+        ("verify", "--targets", target_store),
+    ]
+    for command_words in commands:
+        with dask.config.set(IMPATIENT):
+            run_cli(*command_words, *nobody, code=code)
         assert says in capsys.readouterr().err
-    run_cli("verify", "--targets", target_store, *nobody, code=code)
-    assert says in capsys.readouterr().err
     run_cli("verify", "--targets", target_store, "--scheduler", "tcp://x", code=2)
     assert "--scheduler tcp://x is no address" in capsys.readouterr().err
 
@@ -231,7 +218,7 @@ def test_schedulers_that_cannot_be(
 def test_a_killed_worker_costs_nothing(case: Case, tmp_path: Path) -> None:
     flag, out = tmp_path / "killed", tmp_path / "out"
     with losing_a_worker(flag, writes=2) as address:
-        case.run(out, "--scheduler", address)
+        case.run(watched(out), "--scheduler", address)
     assert flag.exists()
     assert content(out) == content(case.alone)
 

@@ -11,7 +11,7 @@ import pytest
 from milan_pipeline import storage
 from milan_pipeline.data.pairs import PairTable, read_pairs
 from milan_pipeline.errors import MissingDataError, StorageError
-from milan_pipeline.storage import filesystems
+from milan_pipeline.storage.range_stream import PIECE_BYTES
 from milan_pipeline.storage.retries import TRIES
 from tests.support.cli import run_cli
 from tests.support.pairs import EXPECTED, places, write_world
@@ -98,10 +98,9 @@ class PlainHandler(RangeHandler):
     do_GET = http.server.SimpleHTTPRequestHandler.do_GET
 
 
-def test_a_web_server_without_ranges(tmp_path, monkeypatch):
+def test_a_web_server_without_ranges(tmp_path):
     pytest.importorskip("aiohttp")
-    monkeypatch.setattr(filesystems, "PIECE_BYTES", 1000)
-    data = bytes(range(256)) * 100
+    data = bytes(range(256)) * (PIECE_BYTES // 256 + 1)
     (tmp_path / "x").write_bytes(data)
     make = functools.partial(PlainHandler, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), make) as server:

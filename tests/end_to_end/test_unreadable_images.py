@@ -3,9 +3,9 @@
 import json
 
 import pytest
+import simplejpeg
+from PIL import ImageFile
 
-from milan_pipeline.data import viewed_pairs
-from milan_pipeline.errors import BadImageError
 from tests.support.cli import run_cli
 from tests.support.finetune import finetune
 from tests.support.labelled import spoil, write_coloured
@@ -125,10 +125,11 @@ def test_an_image_with_a_target_that_cannot_be_decoded_is_an_error(
     run_cli("pretrain", *words, "--out", tmp_path / "run")
     assert not (tmp_path / "run/unreadable-train.json").exists()
 
-    def undecodable(_):
-        raise BadImageError("it has rotted")
+    def rotten(*_args, **_options):
+        raise OSError("it has rotted")
 
-    monkeypatch.setattr(viewed_pairs, "decode_rgb", undecodable)
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", rotten)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", rotten)
     run_cli("pretrain", *words, "--out", tmp_path / "rotten", *PUT_UP_WITH, code=1)
     assert "sample '" in capsys.readouterr().err
 

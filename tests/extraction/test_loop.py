@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from milan_pipeline.codecs.build import make_codec
-from milan_pipeline.core import threads
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.errors import DataError, InterruptedRunError
@@ -229,11 +228,12 @@ def test_a_closed_map_drops_what_has_not_begun(monkeypatch: pytest.MonkeyPatch) 
     running, finish = threading.Event(), threading.Event()
     begun: list[int] = []
 
-    class Pool(ThreadPoolExecutor):
-        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-            super().shutdown(wait=False, cancel_futures=cancel_futures)
-            finish.set()
-            super().shutdown(wait=wait)
+    shutdown = ThreadPoolExecutor.shutdown
+
+    def finishing(pool: ThreadPoolExecutor, wait: bool = True, **options: bool) -> None:
+        shutdown(pool, wait=False, **options)
+        finish.set()
+        shutdown(pool, wait=wait)
 
     def hold(number: int) -> int:
         begun.append(number)
@@ -242,7 +242,7 @@ def test_a_closed_map_drops_what_has_not_begun(monkeypatch: pytest.MonkeyPatch) 
             assert finish.wait(60)
         return number
 
-    monkeypatch.setattr(threads, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", finishing)
     results = ordered_map(hold, range(9), workers=1, ahead=8)
     assert next(results) == 0
     assert running.wait(60)

@@ -1,9 +1,10 @@
 """The extraction loop in time: who waits for whom, what a failure or another process leaves."""
 
 import dataclasses
+import itertools
 import threading
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,12 +13,12 @@ from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError, InterruptedRunError, StorageError
 from milan_pipeline.extraction.loop import extract_units
 from milan_pipeline.images.budget import BadImageBudget
-from milan_pipeline.targets.layout import UnitBlock
+from milan_pipeline.targets.layout import OUTER_SHARD
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.units import Mark, list_units, read_marks
-from milan_pipeline.targets.writer import UnitWriter
 from tests.support.disturbances import at_put
 from tests.support.extraction import RowTeacher, extract, job_on, threads_of_pools
+from tests.support.remote import Action, Request, answering, watched
 from tests.support.stores import files_of
 
 PATIENCE = 60.0  # seconds until a test gives up waiting for what must happen
@@ -37,33 +38,28 @@ class SignallingTeacher(RowTeacher):
         return super().__call__(pixels_BCSS)
 
 
-def hold(monkeypatch: pytest.MonkeyPatch, method: str, until: threading.Event) -> None:
-    """Have a method of the writer begin only when an event is set."""
-    real: Callable[..., object] = getattr(UnitWriter, method)
-
-    def held(writer: UnitWriter, *arguments: object) -> object:
-        assert until.wait(PATIENCE)
-        return real(writer, *arguments)
-
-    monkeypatch.setattr(UnitWriter, method, held)
-
-
-def test_the_teacher_goes_on_while_a_batch_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_teacher_goes_on_while_a_batch_is_written(tmp_path: Path) -> None:
     teacher = SignallingTeacher(3)  # two batches are under way by then
-    hold(monkeypatch, "add", teacher.begun)
-    job = job_on(tmp_path, [16], teacher=teacher)
-    assert [mark.n for mark in extract(job, list_units(job.manifest, 1))] == [16]
+    asked = itertools.count()
+
+    def hold(request: Request, action: Action) -> Any:
+        # Who reads ahead asks for the mark first; then the writer does, before its first batch.
+        if "/done/" in request.path and request.doing == "read" and next(asked) == 1:
+            assert teacher.begun.wait(PATIENCE)
+        return action()
+
+    job = job_on(tmp_path, [16], teacher=teacher, store=watched(tmp_path / "targets.zarr"))
+    with answering(hold):
+        assert [mark.n for mark in extract(job, list_units(job.manifest, 1))] == [16]
+    assert next(asked) > 1
 
 
-def test_the_teacher_goes_on_while_a_unit_is_finished(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_teacher_goes_on_while_a_unit_is_finished(tmp_path: Path) -> None:
     teacher = SignallingTeacher(3)  # the last one of the second unit
-    hold(monkeypatch, "finish", teacher.begun)
-    job = job_on(tmp_path, [4, 8], teacher=teacher)
-    assert [mark.n for mark in extract(job, list_units(job.manifest, 1))] == [4, 8]
+    job = job_on(tmp_path, [4, 8], teacher=teacher, store=watched(tmp_path / "targets.zarr"))
+    with at_put(lambda _: teacher.begun.wait(PATIENCE), at="/s000/"):
+        assert [mark.n for mark in extract(job, list_units(job.manifest, 1))] == [4, 8]
+    assert teacher.begun.is_set()
 
 
 def test_marks_come_in_order_each_before_the_next_is_left(tmp_path: Path) -> None:
@@ -79,30 +75,20 @@ def test_marks_come_in_order_each_before_the_next_is_left(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("failing", range(4))
-def test_a_unit_without_one_of_its_batches_has_no_mark(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
-) -> None:
-    job = job_on(tmp_path, [8, 8, 8], workers=0)
+def test_a_unit_without_one_of_its_batches_has_no_mark(tmp_path: Path, failing: int) -> None:
+    """Each batch is an object of codes, and a folder has the name of one."""
+    size = OUTER_SHARD
+    job = job_on(tmp_path, [2 * size, 2 * size, 1], workers=0, batch_size=size)
     undisturbed = dataclasses.replace(job, store=str(tmp_path / "undisturbed"))
     extract(undisturbed, list_units(job.manifest, 1))
     failed = list_units(job.manifest, 1)[failing // 2]
-    real, blocks = UnitWriter.add, 0
-
-    def add(writer: UnitWriter, block: UnitBlock) -> None:
-        nonlocal blocks
-        # Of one unit, for which a single thread adds: others may be written at the same time.
-        if writer._unit == failed:
-            blocks += 1
-            if blocks == failing % 2 + 1:
-                raise StorageError("the disk is full")
-        real(writer, block)
-
+    wall = Path(job.store) / failed.path / f"codes/c/{failing % 2}/0/0"
+    wall.mkdir(parents=True)
     threads = threads_of_pools()
-    with monkeypatch.context() as patch:
-        patch.setattr(UnitWriter, "add", add)
-        with pytest.raises(StorageError, match="the disk is full"):
-            extract(job, list_units(job.manifest, 1))
+    with pytest.raises(StorageError, match="Is a directory"):
+        extract(job, list_units(job.manifest, 1))
     assert threads_of_pools() == threads
+    wall.rmdir()
     assert failed.mark_path not in read_marks(job.store, 1)
     extract(job, list_units(job.manifest, 1))
     assert files_of(Path(job.store)) == files_of(tmp_path / "undisturbed")
@@ -134,7 +120,8 @@ def test_leaving_early_ends_all_threads(tmp_path: Path) -> None:
 
 
 def test_two_processes_with_the_same_units_do_no_harm(tmp_path: Path) -> None:
-    job = job_on(tmp_path, [6, 6])
+    store = tmp_path / "targets.zarr"
+    job = job_on(tmp_path, [6, 6], store=watched(store))
     units = list_units(job.manifest, 1)
     # The other one has read, and found no marks, before the first is through.
     other = extract_units(
@@ -144,17 +131,17 @@ def test_two_processes_with_the_same_units_do_no_harm(tmp_path: Path) -> None:
     first = next(other)
     marks = extract(job, units)
     assert marks[0] == first
-    before = files_of(Path(job.store))
+    before = files_of(store)
     revocations: list[str] = []
 
-    def noted(url: str, data: bytes) -> None:
-        if "/done/" in url and b'"identity_hash": ""' in data:
-            revocations.append(url)
+    def noted(request: Request) -> None:
+        if b'"identity_hash": ""' in request.data:
+            revocations.append(request.path)
 
-    with at_put(noted):
+    with at_put(noted, at="/done/"):
         assert [first, *other] == marks
     assert not revocations
-    assert files_of(Path(job.store)) == before
+    assert files_of(store) == before
 
 
 def test_what_another_process_finished_is_yielded_not_done_again(tmp_path: Path) -> None:

@@ -1,27 +1,28 @@
 """Extraction on Dask workers: equal bytes whoever did what, and what happens when things fail."""
 
+import itertools
 import json
-import os
 import shutil
-import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dask
+import open_clip
 import pytest
 import torch
 
-from milan_pipeline.cluster import dask_client
-from milan_pipeline.errors import MissingDataError, StorageError
-from milan_pipeline.extraction import on_dask
-from milan_pipeline.extraction.loop import extract_units
+from milan_pipeline.extraction.on_dask import FAILURES_IN_A_ROW
 from milan_pipeline.provenance.identity import content_hash
+from milan_pipeline.storage.retries import TRIES
 from milan_pipeline.targets.layout import read_identity
-from milan_pipeline.teacher.teacher import Teacher
 from tests.support.cli import run_cli
 from tests.support.clip import write_tiny_clip
+from tests.support.disturbances import before_modules, no_targets, stopped_and_held
 from tests.support.processes import files_without
-from tests.support.servers import losing_a_worker
+from tests.support.remote import Action, Request, answering, failing, watched
+from tests.support.servers import IMPATIENT, losing_a_worker
 
 Extract = Callable[..., Path]
 
@@ -35,7 +36,7 @@ def extract(image_shards: Path, tiny_clip: Path, target_store: Path, tmp_path: P
     def run(*words: object, images: Path = image_shards, code: int = 0) -> Path:
         out = tmp_path / "targets.zarr"
         run_cli(
-            "extract-targets", "--images", images, "--out", out, "--teacher",
+            "extract-targets", "--images", images, "--out", watched(out), "--teacher",
             f"local-dir:{tiny_clip}", "--batch-size", 4, "--views", 2,
             "--precision", precision, *words, code=code,
         )  # fmt: skip
@@ -56,13 +57,13 @@ def test_any_worker_gives_the_same_bytes(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     loaded: list[object] = []
-    real = Teacher.load
+    real = open_clip.create_model
 
-    def load(*args: Any, **settings: Any) -> Teacher:
+    def load(*args: Any, **settings: Any) -> Any:
         loaded.append(args)
         return real(*args, **settings)
 
-    monkeypatch.setattr(Teacher, "load", load)
+    monkeypatch.setattr(open_clip, "create_model", load)
     out = extract("--scheduler", scheduler)
     assert files_without(out, RECORD) == files_without(target_store, RECORD)
     captured = capsys.readouterr()
@@ -93,10 +94,7 @@ def test_workers_that_live_on_begin_anew_for_another_teacher(
 
 
 def test_a_worker_without_memory_says_what_helps(
-    scheduler: str,
-    extract: Extract,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    scheduler: str, extract: Extract, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tried: list[object] = []
 
@@ -104,8 +102,8 @@ def test_a_worker_without_memory_says_what_helps(
         tried.append(1)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.4 GiB")
 
-    monkeypatch.setattr("milan_pipeline.extraction.loop.compute", full)
-    extract("--scheduler", scheduler, code=1)
+    with before_modules(full):
+        extract("--scheduler", scheduler, code=1)
     assert "give --batch-size 2 or less" in capsys.readouterr().err
     assert len(tried) == 6  # each unit once
 
@@ -158,85 +156,66 @@ def test_a_unit_that_fails_does_not_stop_the_others(
     assert files_without(out, RECORD) == files_without(target_store, RECORD)
 
 
-def test_what_may_pass_is_tried_again(
-    scheduler: str, extract: Extract, target_store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    failures = iter([StorageError("away"), OSError("away")])
-
-    def flaky(*args: Any) -> Any:
-        error = next(failures, None)
-        if error is not None:
-            raise error
-        return extract_units(*args)
-
-    monkeypatch.setattr(on_dask, "extract_units", flaky)
-    out = extract("--scheduler", scheduler)
-    assert next(failures, None) is None
+def test_what_may_pass_is_tried_again(scheduler: str, extract: Extract, target_store: Path) -> None:
+    away = [TimeoutError("away") for _ in range(2 * TRIES)]
+    with failing("put", *away, at="view-00/images-000001/codes/zarr.json") as left:
+        out = extract("--scheduler", scheduler)
+    assert left == []
     assert files_without(out, RECORD) == files_without(target_store, RECORD)
-    assert {report["state"] for report in reports(out)} == {"done"}
 
 
 def test_what_fails_again_and_again_ends_the_run(
-    scheduler: str,
-    extract: Extract,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    scheduler: str, extract: Extract, pictures: Path, tmp_path: Path, capsys
 ) -> None:
-    def broken(*_: object) -> Any:
-        raise StorageError("the disk is full")
+    shards = tmp_path / "shards"
+    run_cli("pack-images", pictures, shards, "--samples-per-shard", 1)
+    for path in shards.glob("*.tar"):
+        path.write_bytes(b"")
+    extract("--scheduler", scheduler, images=shards, code=1)
+    assert f"{FAILURES_IN_A_ROW} of 48 units failed: view-0" in capsys.readouterr().err
 
-    monkeypatch.setattr(on_dask, "extract_units", broken)
-    monkeypatch.setattr(on_dask, "FAILURES_IN_A_ROW", 3)
-    extract("--scheduler", scheduler, code=1)
-    assert "of 6 units failed: view-0" in capsys.readouterr().err
+
+def asked_by_a_worker(request: Request) -> bool:
+    """Whether a worker, which is a thread here, asks what targets the store has."""
+    is_client = threading.current_thread() is threading.main_thread()
+    return request.path.endswith("targets.zarr/zarr.json") and not is_client
 
 
-def test_a_worker_that_lacks_something_says_so(
-    scheduler: str,
-    extract: Extract,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def missing(url: str) -> Any:
-        raise MissingDataError(f"{url} holds no target store")
+def test_a_worker_that_lacks_something_says_so(scheduler: str, extract: Extract, capsys) -> None:
+    def missing(request: Request, action: Action) -> Any:
+        if asked_by_a_worker(request):
+            raise FileNotFoundError
+        return action()
 
-    monkeypatch.setattr(on_dask, "read_identity", missing)
     # Another batch size, so that no worker has loaded a teacher for this yet.
-    extract("--scheduler", scheduler, "--batch-size", 5, code=1)
+    with answering(missing):
+        extract("--scheduler", scheduler, "--batch-size", 5, code=1)
     error = capsys.readouterr().err
     assert "Error: worker inproc://" in error
-    assert "targets.zarr holds no target store); every worker must reach the images" in error
+    assert "targets.zarr holds no target store; " in error
+    assert "); every worker must reach the images" in error
 
 
 def test_a_store_that_is_away_while_workers_set_up_is_asked_again(
-    scheduler: str, extract: Extract, target_store: Path, monkeypatch: pytest.MonkeyPatch
+    scheduler: str, extract: Extract, target_store: Path
 ) -> None:
-    asked: list[str] = []
+    asked = itertools.count()
 
-    def away_once(url: str) -> Any:
-        asked.append(url)
-        if len(asked) == 1:
-            raise StorageError(f"{url} cannot be read")
-        return read_identity(url)
+    def away_once(request: Request, action: Action) -> Any:
+        if asked_by_a_worker(request) and next(asked) < TRIES:
+            raise TimeoutError
+        return action()
 
-    monkeypatch.setattr(on_dask, "read_identity", away_once)
     # Another batch size, so that no worker has loaded a teacher for this yet.
-    out = extract("--scheduler", scheduler, "--batch-size", 3)
-    assert len(asked) > 1
+    with answering(away_once):
+        out = extract("--scheduler", scheduler, "--batch-size", 3)
+    assert next(asked) > TRIES
     assert files_without(out, RECORD).keys() == files_without(target_store, RECORD).keys()
 
 
-def test_a_worker_without_a_package(
-    scheduler: str,
-    extract: Extract,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def lacking(*_: object) -> Any:
-        raise ModuleNotFoundError("No module named 'timm'")
-
-    monkeypatch.setattr(on_dask, "extract_units", lacking)
-    extract("--scheduler", scheduler, code=1)
+def test_a_worker_without_a_package(scheduler: str, extract: Extract, capsys) -> None:
+    with no_targets(ModuleNotFoundError("No module named 'timm'")):
+        extract("--scheduler", scheduler, code=1)
     assert "a worker lacks a package (No module named 'timm')" in capsys.readouterr().err
 
 
@@ -244,34 +223,21 @@ def test_a_stop_is_heeded_and_the_run_goes_on(
     scheduler: str,
     extract: Extract,
     target_store: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    begun: list[object] = []
-
-    def signalling(*args: Any) -> Any:
-        begun.append(args)
-        if len(begun) == 2:
-            os.kill(os.getpid(), signal.SIGUSR1)
-            args[3].signal_name = "the end of the run"  # as end_run will say, in its own time
-        return extract_units(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(on_dask, "extract_units", signalling)
+    with stopped_and_held("SIGUSR1"):
         out = extract("--scheduler", scheduler, code=75)
+        assert len(list(out.glob("done/*/*.json"))) < 6
     assert "SIGUSR1 received; finished units are kept" in capsys.readouterr().err
-    assert len(list(out.glob("done/*/*.json"))) < 6
     assert "interrupted" in {report["state"] for report in reports(out)}
     assert json.loads((out / RECORD).read_text())["state"] == "running"
     extract("--scheduler", scheduler)
     assert files_without(out, RECORD) == files_without(target_store, RECORD)
 
 
-def test_nobody_at_the_address(
-    extract: Extract, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(dask_client, "CONNECT_SECONDS", 0.1)
-    extract("--scheduler", "tcp://127.0.0.1:1", code=1)
+def test_nobody_at_the_address(extract: Extract, capsys: pytest.CaptureFixture[str]) -> None:
+    with dask.config.set(IMPATIENT):
+        extract("--scheduler", "tcp://127.0.0.1:1", code=1)
     error = capsys.readouterr().err
     assert "--scheduler tcp://127.0.0.1:1 does not answer" in error
     assert error.count("\n") == 1
@@ -291,9 +257,9 @@ def test_a_killed_worker_costs_nothing(
 
 @pytest.mark.slow
 def test_processes_of_this_machine(
-    extract: Extract, target_store: Path, capsys: pytest.CaptureFixture[str]
+    extract: Extract, target_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = extract("--processes", 2)
+    out = extract("--processes", 2, "--out", tmp_path / "targets.zarr")
     assert files_without(out, RECORD) == files_without(target_store, RECORD)
     assert "dashboard: http://127.0.0.1:" in capsys.readouterr().err
     assert {report["state"] for report in reports(out)} == {"done"}

@@ -1,5 +1,7 @@
 """What is said of folders that are probably not the class tree that is meant."""
 
+import re
+
 import pytest
 
 from milan_pipeline.images.class_tree import some, warn_of_lost_classes, warn_of_source
@@ -15,7 +17,9 @@ def said(tmp_path, caplog):
     def of(*names):
         for name in names:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_bytes(b"text" if name.endswith(("txt", "tif")) else JPEG)
+            (tmp_path / name).write_bytes(
+                b"text" if name.endswith(("txt", "tif", "tar", "zip")) else JPEG
+            )
         source = find_source(tmp_path)
         caplog.clear()
         warn_of_source(source, tmp_path)
@@ -65,6 +69,12 @@ def test_other_formats_and_folders_without_pictures_are_counted(said):
     assert "(labels)" in second
 
 
+def test_archives_that_are_left_out_are_named(said):
+    (text,) = said("n01/a.jpg", "n02/b.jpg", "n03.tar", "n04.zip")
+    assert "2 archives in" in text
+    assert "(n03.tar, n04.zip); unpack them" in text
+
+
 def test_classes_without_a_readable_image_are_named(tmp_path, caplog):
     for name in ("cat/a.jpg", "dog/b.jpg"):
         (tmp_path / name).parent.mkdir()
@@ -78,3 +88,27 @@ def test_classes_without_a_readable_image_are_named(tmp_path, caplog):
 def test_many_names_are_cut_short():
     assert some(list("abcdefg")) == "a, b, c, d, e, …"
     assert some(["a"]) == "a"
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (("a cat", "a dog"), r"each image of .* has a class of its own \(a cat, a dog\)"),
+        (("0", ""), "1 of 2 lines of .* have no class"),
+        (("cat", "cat"), None),
+        (("", ""), None),
+        (("0", "1"), None),
+    ],
+)
+def test_lists_whose_classes_look_wrong_are_pointed_out(tmp_path, caplog, labels, message):
+    lines = []
+    for number, label in enumerate(labels):
+        (tmp_path / f"{number}.jpg").write_bytes(JPEG)
+        lines.append(f"{number}.jpg\t{label}\n")
+    path = tmp_path / "list.tsv"
+    path.write_text("".join(lines))
+    warn_of_source(find_source(path), path)
+    if message is None:
+        assert not caplog.records
+    else:
+        assert re.search(message, caplog.text)

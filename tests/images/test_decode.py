@@ -12,7 +12,7 @@ import pytest
 import simplejpeg
 import torch
 import xxhash
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, PngImagePlugin
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
@@ -120,9 +120,12 @@ def test_sixteen_bit_grey_is_scaled_not_clipped():
 
 def test_sixteen_bit_grey_of_mode_i_is_scaled(monkeypatch):
     """Older Pillow reads 16-bit PNGs as 32-bit integers."""
-    grey = RNG.integers(0, 65536, (5, 6), dtype=np.int32)
-    monkeypatch.setattr(decode, "open_with_pillow", lambda _data: Image.fromarray(grey))
-    assert (decode_rgb(b"")[..., 0] == grey >> 8).all()
+    monkeypatch.setitem(PngImagePlugin._MODES, (16, 0), ("I", "I;16B"))
+    grey = RNG.integers(0, 65536, (5, 6), dtype=np.uint16)
+    data = encode(Image.fromarray(grey), "PNG")
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.mode == "I"
+    assert (decode_rgb(data)[..., 0] == grey >> 8).all()
 
 
 def test_exif_orientation_is_ignored():

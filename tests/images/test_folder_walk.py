@@ -92,6 +92,22 @@ def test_a_network_file_system_is_asked_again(tmp_path, monkeypatch, function, n
     assert names(walk_folder(tmp_path)) == ["cat/a.jpg"]
 
 
+def test_a_file_that_may_be_an_image_but_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):
+    put(tmp_path, **{"a": JPEG, "b.jfif": JPEG, "c.jpg?w=1": JPEG, "d.tif": b"II*", "e.txt": b"x"})
+    real = open
+
+    def refuse(path, *args, **how):
+        if str(path).startswith(str(tmp_path)):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **how)
+
+    monkeypatch.setattr("builtins.open", refuse)
+    walk = walk_folder(tmp_path)
+    monkeypatch.undo()
+    assert names(walk) == ["a", "b.jfif", "c.jpg?w=1", "d.tif"]
+    assert reasons(walk) == {"e.txt": "it cannot be read (Permission denied)"}
+
+
 def test_a_folder_that_stays_unreadable_ends_the_walk(tmp_path, monkeypatch):
     touch(tmp_path, "cat/a.jpg")
     failing(monkeypatch, "listdir", tmp_path / "cat", *[errno.EIO] * 100)
@@ -175,10 +191,10 @@ def test_what_is_no_regular_file_is_ignored_by_name(tmp_path, monkeypatch):
 
 def test_folders_without_pictures_are_told_apart(tmp_path):
     touch(tmp_path, "cat/a.jpg", "dog/.gitkeep")
-    put(tmp_path, **{"labels/a.txt": b"about"})
+    put(tmp_path, **{"labels/a.txt": b"about", "fox/Thumbs.db": b"\xd0\xcf"})
     (tmp_path / "emu" / "deep").mkdir(parents=True)
     walk = walk_folder(tmp_path)
-    assert walk.empty == ["dog", "emu"]
+    assert walk.empty == ["dog", "emu", "fox"]
     assert walk.others == ["labels"]
 
 
@@ -187,7 +203,8 @@ def test_a_folder_that_is_to_be_left_out_is_not_there(tmp_path):
     (tmp_path / "cat" / "link").symlink_to(tmp_path / "out")
     walk = walk_folder(tmp_path, leave_out=(tmp_path / "out", tmp_path / "nowhere"))
     assert names(walk) == ["cat/a.jpg"]
-    assert walk.empty == walk.ignored == []
+    assert walk.empty == []
+    assert walk.ignored == []
 
 
 def test_text_that_is_shown_fits_a_line():

@@ -140,7 +140,7 @@ def a_tar():
         (a_tar(), "is a tar, no list; unpack it"),
         (b"PK\x03\x04...", "is an archive, no list; unpack it"),
         (b"\x1f\x8b\x08...", "is an archive, no list; unpack it"),
-        ("a.jpg\n".encode("utf-16"), "is no list in UTF-8; write it as plain text"),
+        ("a.jpg\n".encode("utf-16"), "is no list in UTF-8; write paths as plain text"),
         (b"PAR1\x15\x00\x15", "is no list in UTF-8"),
     ],
 )

@@ -18,7 +18,9 @@ def touch(root, *names):
 
 def found(images, masks):
     source = find_source(images, masks=masks)
-    return {file.name: file.mask.relative_to(masks).as_posix() for file in source.files}
+    return {
+        file.name: file.mask and file.mask.relative_to(masks).as_posix() for file in source.files
+    }
 
 
 def test_masks_have_the_paths_of_their_images(tmp_path):
@@ -61,6 +63,12 @@ def test_a_mask_that_is_not_there_is_named_and_so_is_what_lies_near(tmp_path, ot
     touch(tmp_path, "in/0.jpg", f"masks/{other}")
     with pytest.raises(MissingDataError, match=rf"0\.png does not exist \(beside it is {other}\)"):
         find_source(tmp_path / "in", masks=tmp_path / "masks")
+
+
+def test_the_folder_above_the_images_is_pointed_out(tmp_path):
+    touch(tmp_path, "ade/images/0.jpg", "ade/masks/0.png")
+    with pytest.raises(MissingDataError, match=r"give the images' own folder, images, in place"):
+        find_source(tmp_path / "ade", masks=tmp_path / "ade" / "masks")
 
 
 def test_a_mask_that_cannot_be_one_is_named(tmp_path):

@@ -119,6 +119,9 @@ def test_a_source_without_images_says_what_it_holds(tmp_path: Path) -> None:
     touch(tmp_path, "a.heic", "b.heic")
     with pytest.raises(ConfigError, match=r"but 2 pictures of formats .*a\.heic.*convert them"):
         find_source(tmp_path)
+    touch(tmp_path / "tars", "n01.tar", "n02.tar")
+    with pytest.raises(ConfigError, match=r"but 2 archives \(n01\.tar, …\); unpack them"):
+        find_source(tmp_path / "tars")
     (tmp_path / "list.tsv").write_text("\n")
     with pytest.raises(ConfigError, match="lists no image"):
         find_source(tmp_path / "list.tsv")

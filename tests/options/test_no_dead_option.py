@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from milan_pipeline.planning import teacher_speed
-from milan_pipeline.training import trainer
 from tests.options.kinds import (
     FITTING,
     Decides,
@@ -29,6 +28,7 @@ from tests.options.running import Runner, config_classes
 from tests.options.showing import DEAD, Shown, joint_changes
 from tests.options.tables import TABLES
 from tests.support.clip import TINY_CLIP
+from tests.support.disturbances import one_rate_for_all_layers
 from tests.support.servers import FakeSlurm
 
 MOST_EXEMPT = 0.1
@@ -126,16 +126,11 @@ def test_what_is_dead_is_found(shown: Shown) -> None:
     assert shown.objection_to_all(table, {}, {"workers": 0, "seed": 1}, 0.0) is not None
 
 
-def test_the_fault_that_this_is_for_is_found(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fault_that_this_is_for_is_found(shown: Shown) -> None:
     """Every group of weights once learnt at one rate, whatever --layer-decay was."""
-
-    def unscaled(optimiser: torch.optim.Optimizer, rate: float) -> None:
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-
-    monkeypatch.setattr(trainer, "set_learning_rate", unscaled)
     anew = Shown(shown.runner)  # whose base is run with the fault, too
     for command in ("finetune", "segment"):
-        objection = anew.objection(BY_NAME[command], "layer_decay", Differs(0.9))
+        with one_rate_for_all_layers():
+            objection = anew.objection(BY_NAME[command], "layer_decay", Differs(0.9))
         assert objection is not None, command
         assert DEAD in objection

@@ -9,7 +9,6 @@ import torch
 
 from milan_pipeline.codecs.spectrum import spectrum_of
 from milan_pipeline.errors import DataError
-from milan_pipeline.planning import codec_targets
 from milan_pipeline.planning.codec_targets import (
     power_law_tokens,
     stored_targets,
@@ -39,11 +38,8 @@ def test_a_small_store_is_split_in_halves(target_store: Path) -> None:
     ]
 
 
-def test_no_image_is_both_fitted_to_and_measured(
-    target_store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(codec_targets, "SAMPLE_IMAGES", 10)
-    found = stored_targets(*opened(target_store), samples=5)
+def test_no_image_is_both_fitted_to_and_measured(target_store: Path) -> None:
+    found = stored_targets(*opened(target_store), samples=5, fit_images=10)
     assert found.notes == []
     assert found.measured_nND.shape == (5, 17, 24)
     fitted = {row.numpy().tobytes() for row in found.fit_TD}

@@ -1,11 +1,9 @@
 """What is known and what is assumed of a data set."""
 
+import dataclasses
 from pathlib import Path
 
-import pytest
-
-from milan_pipeline.planning import dataset as planning_dataset
-from milan_pipeline.planning.dataset import assumed_dataset, listed_dataset
+from milan_pipeline.planning.dataset import INDICES_READ, assumed_dataset, listed_dataset
 from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.shards.writer import Sample, write_shard
 
@@ -21,24 +19,23 @@ def test_a_listed_data_set_is_read_from_its_indices(image_shards: Path) -> None:
     assert 0 < 24 * dataset.image_bytes < tars
 
 
-def test_of_many_shards_some_speak_for_the_rest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_many_shards_some_speak_for_the_rest(tmp_path: Path) -> None:
     shards = [
         write_shard(
             str(tmp_path),
             f"{number}.tar",
-            [Sample(f"{sample:04d}", {"jpg": b"0" * 10}) for sample in range(5 + number)],
+            [Sample(f"{sample:04d}", {"jpg": b"0" * 10}) for sample in range(1 + number % 8)],
         )
-        for number in range(8)
+        for number in range(INDICES_READ + 6)
     ]
     manifest = Manifest(kind="images", folder=str(tmp_path), shards=tuple(shards))
-    everything = listed_dataset(manifest)
-    monkeypatch.setattr(planning_dataset, "INDICES_READ", 3)
     dataset = listed_dataset(manifest)
-    assert dataset.assumed == ["keys and images are as in 3 of 8 indices"]
-    assert list(dataset.shards) == list(everything.shards)
-    assert dataset.image_bytes == everything.image_bytes == 10
+    assert dataset.assumed == ["keys and images are as in 64 of 70 indices"]
+    parts = (shards[:40], shards[40:])
+    each = [listed_dataset(dataclasses.replace(manifest, shards=tuple(part))) for part in parts]
+    assert not any(part.assumed for part in each)
+    assert list(dataset.shards) == [shard for part in each for shard in part.shards]
+    assert dataset.image_bytes == 10
 
 
 def test_no_shards_are_no_images() -> None:

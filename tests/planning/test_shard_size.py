@@ -1,6 +1,5 @@
 """The bytes of target shards, foretold: tars, indices and manifest, to the byte."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +16,9 @@ from milan_pipeline.provenance.identity import Identity, content_hash
 from milan_pipeline.shards.index import keys_of, load_index
 from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.shards.writer import Sample, write_shard
-from milan_pipeline.targets import shard_records
 from milan_pipeline.targets.codec_files import write_shards_codec
 from milan_pipeline.targets.layout import OUTER_SHARD
-from milan_pipeline.targets.shard_records import layout_of
+from milan_pipeline.targets.shard_records import TARGET_EXTENSION, layout_of
 from milan_pipeline.targets.units import Unit, target_shard_name
 from tests.support.pairs import KEY
 from tests.support.stores import identity_of
@@ -83,21 +81,17 @@ def test_any_keys_take_what_was_said(
     require_foretold(tmp_path_factory.mktemp("s"), identity_of(*codec), keys)
 
 
-def test_headers_that_cost_over_a_tenth_make_samples_share(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_headers_that_cost_over_a_tenth_make_samples_share(tmp_path: Path) -> None:
     layouts = [layout_of(identity_of("int8", 49, width)) for width in range(100, 300, 3)]
-    shares = [layout.is_shared for layout in layouts]
-    assert {*shares} == {False, True}
-    monkeypatch.setattr(shard_records, "MOST_OVERHEAD", 1000)
-    for layout, is_shared in zip(layouts, shares, strict=True):
-        alone = dataclasses.replace(layout)
-        samples = alone.samples_of(["a", "b"], np.zeros(2, alone.dtype))
+    assert {layout.is_shared for layout in layouts} == {False, True}
+    for layout in layouts:
+        alone = {TARGET_EXTENSION: layout.to_bytes(np.zeros((), layout.dtype))}
+        samples = [Sample("a", alone), Sample("b", alone)]
         listed = write_shard(str(tmp_path), "t.tar", samples)
         manifest = Manifest(kind="targets", folder=str(tmp_path), shards=(listed,))
         first, second = load_index(manifest, listed)["offset"].tolist()
         record = layout.dtype.itemsize
-        assert is_shared == (second - first - record > record / 10)
+        assert layout.is_shared == (second - first - record > record / 10)
 
 
 @pytest.mark.parametrize(("key", "size"), [("a", 512), ("a" * 89, 512), ("a" * 90, 1536)])

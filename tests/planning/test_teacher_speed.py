@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from milan_pipeline.planning import teacher_speed
 from milan_pipeline.planning.teacher_speed import (
     MEASURED_PRECISIONS,
+    PROBE_IMAGES,
     TeacherSpeed,
     fastest,
     measure_speeds,
@@ -17,6 +17,7 @@ from milan_pipeline.planning.teacher_speed import (
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
 from tests.support.clip import write_tiny_clip
+from tests.support.disturbances import before_modules
 
 
 @pytest.fixture
@@ -34,24 +35,18 @@ def test_every_precision_and_batch_is_timed(spec: TeacherSpec) -> None:
     assert all(0.99 < speed.cosine < 1.000001 for speed in speeds)
 
 
-def test_a_slow_batch_is_the_last(spec: TeacherSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teacher_speed, "LONGEST_WARM_UP_SECONDS", 0)
-    speeds = measure_speeds(spec, device="cpu", batches=[2, 3], seconds=0)
+def test_a_slow_batch_is_the_last(spec: TeacherSpec) -> None:
+    speeds = measure_speeds(spec, device="cpu", batches=[2, 3], seconds=0, longest_warm_up=0)
     assert [speed.batch for speed in speeds] == [2] * len(MEASURED_PRECISIONS)
 
 
-def test_a_batch_beyond_memory_is_passed_over(
-    spec: TeacherSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    timed = teacher_speed._timed
-
-    def short_of_memory(teacher: Teacher, pixels: torch.Tensor, seconds: float):
-        if len(pixels) > 2:
+def test_a_batch_beyond_memory_is_passed_over(spec: TeacherSpec) -> None:
+    def short_of_memory(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        if isinstance(module, torch.nn.Conv2d) and len(inputs[0]) > PROBE_IMAGES:
             raise torch.OutOfMemoryError
-        return timed(teacher, pixels, seconds)
 
-    monkeypatch.setattr(teacher_speed, "_timed", short_of_memory)
-    speeds = measure_speeds(spec, device="cpu", batches=[2, 3], seconds=0)
+    with before_modules(short_of_memory):
+        speeds = list(measure_speeds(spec, device="cpu", batches=[2, 5], seconds=0))
     assert [speed.batch for speed in speeds] == [2] * len(MEASURED_PRECISIONS)
 
 

@@ -17,8 +17,9 @@ from milan_pipeline.pretrain.masking import MASKINGS, draw_mask
 from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.shards.sequential import iterate_shard
 from milan_pipeline.targets.shard_records import RecordLayout, layout_of
-from milan_pipeline.teacher.teacher import Teacher
 from tests.support.cli import run_cli
+from tests.support.clip import MEAN, STD
+from tests.support.disturbances import before_modules
 from tests.support.pictures import write_photos
 from tests.support.stores import targets_of
 
@@ -34,20 +35,20 @@ def photo_shards(tmp_path_factory):
     return root / "shards"
 
 
-def extract_and_watch(images, tiny_clip, out, monkeypatch):
-    """Extract and pack targets; return what the teacher was given, view by view, in order."""
+def extract_and_watch(images, tiny_clip, out):
+    """Extract and pack targets; return the teacher's pixels, view by view, in order."""
     seen = []
-    plain = Teacher.__call__
 
-    def watched(self, pixels_BCHW):
-        seen.extend(pixels_BCHW.clone())
-        return plain(self, pixels_BCHW)
+    def watch(module, inputs):
+        if isinstance(module, torch.nn.Conv2d):  # the first layer, after normalisation
+            mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+            seen.extend(((inputs[0] * std + mean) * 255).round().to(torch.uint8))
 
-    monkeypatch.setattr(Teacher, "__call__", watched)
-    run_cli(
-        "extract-targets", "--images", images, "--out", out / "t.zarr", "--views", VIEWS,
-        "--teacher", f"local-dir:{tiny_clip}", "--batch-size", 4,
-    )  # fmt: skip
+    with before_modules(watch):
+        run_cli(
+            "extract-targets", "--images", images, "--out", out / "t.zarr", "--views", VIEWS,
+            "--teacher", f"local-dir:{tiny_clip}", "--batch-size", 4, "--precision", "fp32",
+        )  # fmt: skip
     run_cli("pack-targets", "--targets", out / "t.zarr", "--out", out / "targets")
     return seen
 
@@ -70,10 +71,10 @@ def raw_pairs(images, targets):
 
 @pytest.mark.parametrize("shards", ["image_shards", "photo_shards"])
 def test_the_students_pixels_are_the_teachers_for_every_sample_and_view(
-    shards, tiny_clip, tmp_path, monkeypatch, request
+    shards, tiny_clip, tmp_path, request
 ):
     images = request.getfixturevalue(shards)
-    seen = extract_and_watch(images, tiny_clip, tmp_path, monkeypatch)
+    seen = extract_and_watch(images, tiny_clip, tmp_path)
     identity = load_manifest(str(tmp_path / "targets"), kind="targets").common["identity"]
     config = ExampleConfig(
         image_size=32, patch_size=8, kept=4, mask_seed=0, layout=layout_of(identity)

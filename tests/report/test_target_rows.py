@@ -1,6 +1,7 @@
 """A sample of targets: the same from store and shards, few blocks, decoded, damage refused."""
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,11 @@ import pytest
 import torch
 
 from milan_pipeline.errors import DataError, MissingDataError
-from milan_pipeline.report import target_rows
 from milan_pipeline.report.target_rows import read_target_rows
+from milan_pipeline.targets.layout import OUTER_SHARD
 from tests.support.cli import run_cli
 from tests.support.fitted import write_fitted
-from tests.support.stores import make_store, small_outer_shards
+from tests.support.stores import make_store
 
 
 def by_key(rows):
@@ -49,15 +50,16 @@ def test_a_sample_may_be_a_single_target(kind: str, request: pytest.FixtureReque
     assert torch.equal(rows.tokens_nND[0], whole.tokens_nND[by_key(whole)[name]])
 
 
-def test_few_blocks_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(target_rows, "BLOCKS", 2)
-    monkeypatch.setattr(target_rows, "OUTER_SHARD", 4)
-    small_outer_shards(monkeypatch, 4)
-    made = make_store(tmp_path, images=40, side=2, per_shard=20)
-    rows = read_target_rows(made.store, 1000, 0)
-    assert (rows.total, rows.blocks, len(rows)) == (40, 2, 8)
-    numbers = sorted(int(key.rpartition("-")[2]) for key in rows.key)
-    assert {number // 4 for number in numbers} == {numbers[0] // 4, numbers[-1] // 4}
+def test_few_blocks_are_read(tmp_path: Path) -> None:
+    """A unit has two, of 256 targets and of 2."""
+    per_shard = OUTER_SHARD + 2
+    made = make_store(tmp_path, images=2 * per_shard, side=1, width=4, per_shard=per_shard)
+    rows = read_target_rows(made.store, 1000, 0, blocks=3)
+    assert (rows.total, rows.blocks) == (2 * per_shard, 3)
+    numbers = (int(key.rpartition("-")[2]) for key in rows.key)
+    blocks = Counter((number // per_shard, number % per_shard >= OUTER_SHARD) for number in numbers)
+    assert len(blocks) == 3
+    assert all(count == (2 if second else OUTER_SHARD) for (_, second), count in blocks.items())
 
 
 def test_fitted_codecs_are_decoded(tmp_path: Path) -> None:

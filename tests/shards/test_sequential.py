@@ -5,7 +5,6 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
 import xxhash
@@ -17,6 +16,7 @@ from milan_pipeline.errors import DataError, MissingDataError, StorageError
 from milan_pipeline.shards.index import index_table
 from milan_pipeline.shards.sequential import Spans, read_rows
 from milan_pipeline.shards.writer import Sample, write_shard
+from tests.support.remote import Request, failing, noting, watched
 
 PLACE = st.tuples(st.integers(0, 400), st.integers(0, 60))
 
@@ -25,17 +25,10 @@ SMALL = Spans(most=100, gap=10)
 
 
 @pytest.fixture
-def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
-    """What is asked of the storage: (URL, start, length)."""
-    asked: list[tuple[str, int, int]] = []
-    real = storage.read_bytes
-
-    def read_bytes(url: str, start: int = 0, length: int | None = None) -> bytes:
-        asked.append((url, start, length or 0))
-        return real(url, start, length)
-
-    monkeypatch.setattr(storage, "read_bytes", read_bytes)
-    return asked
+def requests() -> Iterator[list[Request]]:
+    """The reads that the remote store is asked for."""
+    with noting("read") as asked:
+        yield asked
 
 
 def a_shard(url: str, places: list[tuple[int, int]], seed: int = 0):
@@ -64,9 +57,8 @@ def test_every_row_of_any_index_comes_in_order(
     assert list(read_rows(iter(shards), threads=threads, spans=SMALL)) == expected
 
 
-@pytest.mark.parametrize("place", ["local", "memory"])
-def test_a_shard_takes_one_request_a_span(place: str, tmp_path: Path, requests):
-    folder = str(tmp_path) if place == "local" else "memory://spans"
+def test_a_shard_takes_one_request_a_span(tmp_path: Path, requests):
+    folder = watched(tmp_path)
     samples = [Sample(f"k{i:02d}", {"jpg": bytes([i]) * 3000, "cls": b"1"}) for i in range(20)]
     shard = write_shard(folder, "x.tar", samples)
     table = np.load(io.BytesIO(storage.read_bytes(storage.join(folder, "x.index.npy"))))
@@ -74,24 +66,25 @@ def test_a_shard_takes_one_request_a_span(place: str, tmp_path: Path, requests):
     rows = list(read_rows([(storage.join(folder, "x.tar"), table)], spans=Spans(most=20_000)))
     assert [data for _, _, data in rows] == [sample.members["jpg"] for sample in samples]
     # 3000 bytes, padded, one header, and a .cls member of two blocks: 4608 bytes a sample.
-    assert [length for _, _, length in requests] == [3 * 4608 + 3000] * 5
+    assert [request.length for request in requests] == [3 * 4608 + 3000] * 5
     assert shard.bytes > 20 * 4608
 
 
-def test_what_lies_far_apart_or_is_large_is_asked_for_alone(requests) -> None:
+def test_what_lies_far_apart_or_is_large_is_asked_for_alone(tmp_path: Path, requests) -> None:
     places = [(0, 20), (30, 20), (61, 20), (81, 300), (381, 10), (0, 5)]
-    shard, content = a_shard("memory://far/x.tar", places)
+    shard, content = a_shard(watched(tmp_path / "x.tar"), places)
     assert [data for _, _, data in read_rows([shard], threads=0, spans=SMALL)] == content
-    assert [at[1:] for at in requests] == [(0, 50), (61, 20), (81, 300), (381, 10), (0, 5)]
+    asked = [(request.start, request.length) for request in requests]
+    assert asked == [(0, 50), (61, 20), (81, 300), (381, 10), (0, 5)]
 
 
-def test_the_next_shards_are_under_way_but_not_too_many(requests) -> None:
+def test_the_next_shards_are_under_way_but_not_too_many(tmp_path: Path, requests) -> None:
     taken = []
 
     def shards() -> Iterator[tuple[str, np.ndarray]]:
         for number in range(9):
             taken.append(number)
-            yield a_shard(f"memory://ahead/{number}.tar", [(0, 10), (20, 5)])[0]
+            yield a_shard(watched(tmp_path / f"{number}.tar"), [(0, 10), (20, 5)])[0]
 
     rows = read_rows(shards(), threads=2, spans=Spans(waiting=1))
     assert next(rows)[:2] == (0, 0)
@@ -125,17 +118,8 @@ def test_a_missing_or_unreadable_shard_is_named(tmp_path: Path) -> None:
         list(read_rows([(str(tmp_path), table)]))
 
 
-def test_a_read_that_fails_for_a_while_is_tried_again(monkeypatch, waits) -> None:
-    shard, content = a_shard("memory://flaky/x.tar", [(0, 50)])
-    filesystem, _ = fsspec.core.url_to_fs("memory://flaky/x.tar")
-    answers: list[Exception] = [ConnectionError("gone"), TimeoutError()]
-    real = type(filesystem).cat_file
-
-    def cat_file(self, *args, **kwargs):
-        if answers:
-            raise answers.pop(0)
-        return real(self, *args, **kwargs)
-
-    monkeypatch.setattr(type(filesystem), "cat_file", cat_file)
-    assert list(read_rows([shard])) == [(0, 0, content[0])]
+def test_a_read_that_fails_for_a_while_is_tried_again(tmp_path: Path, waits) -> None:
+    shard, content = a_shard(watched(tmp_path / "x.tar"), [(0, 50)])
+    with failing("read", ConnectionError("gone"), TimeoutError()):
+        assert list(read_rows([shard])) == [(0, 0, content[0])]
     assert len(waits) == 2

@@ -7,7 +7,7 @@ import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,12 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from milan_pipeline import storage
 from milan_pipeline.errors import DataError, MissingDataError, StorageError
-from milan_pipeline.shards import random_access
 from milan_pipeline.shards.index import keys_of, load_index
 from milan_pipeline.shards.manifest import Manifest, Shard, load_manifest
-from milan_pipeline.shards.random_access import SampleReader
+from milan_pipeline.shards.random_access import OPEN_FILES, SampleReader
 from milan_pipeline.shards.sequential import index_shard, iterate_shard
 from milan_pipeline.shards.writer import MemberPart, Sample, write_shard
 from tests.support.pairs import KEY
@@ -365,27 +363,21 @@ def test_remote_shards(tmp_path: Path) -> None:
     assert list(iterate_shard(manifest, shard)) == [Sample("a", {"jpg": b"1234"})]
 
 
-def test_the_number_of_open_files_is_bounded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(random_access, "OPEN_FILES", 2)
-    opened: list[BinaryIO] = []
-    real = storage.open_read
+def test_the_number_of_open_files_is_bounded(tmp_path: Path) -> None:
+    def open_files() -> int:
+        descriptors = Path("/proc/self/fd").iterdir()
+        return sum(tmp_path in place.resolve().parents for place in descriptors)
 
-    def open_read(url: str) -> BinaryIO:
-        opened.append(real(url))
-        return opened[-1]
-
-    monkeypatch.setattr(storage, "open_read", open_read)
     reader = SampleReader()
-    for _ in range(2):
-        for number in range(3):
-            path = tmp_path / f"{number}"
-            path.write_bytes(b"x")
-            assert reader.read(str(path), 0, 1, xxhash.xxh3_64_intdigest(b"x")) == b"x"
-            assert sum(not file.closed for file in opened) <= 2
+    for number in range(OPEN_FILES + 3):
+        path = tmp_path / f"{number}"
+        path.write_bytes(b"x")
+        assert reader.read(str(path), 0, 1, xxhash.xxh3_64_intdigest(b"x")) == b"x"
+    assert open_files() == OPEN_FILES
+    assert reader.read(str(tmp_path / "0"), 0, 1, xxhash.xxh3_64_intdigest(b"x")) == b"x"
+    assert open_files() == OPEN_FILES
     reader.close()
-    assert all(file.closed for file in opened)
+    assert open_files() == 0
 
 
 def test_an_unreadable_shard_is_named(tmp_path: Path) -> None:

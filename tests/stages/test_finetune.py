@@ -2,10 +2,7 @@
 
 import dataclasses
 import json
-import os
 import re
-import shutil
-import signal
 
 import pytest
 import timm
@@ -13,12 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from milan_pipeline.data.labelled import open_labelled
-from milan_pipeline.evaluate.classification.task import Classification
 from stages.finetune.command import Finetune
 from stages.finetune.plan import open_class_tables
 from tests.support.cli import run_cli
-from tests.support.disturbances import at_loss_of
-from tests.support.finetune import SHORT, TINY_VIT, finetune, outcome, record, rows
+from tests.support.disturbances import at_step, send_signal
+from tests.support.finetune import SHORT, TINY_VIT, finetune, record, rows
 from tests.support.labelled import write_coloured
 
 STEPS = 9
@@ -38,12 +34,6 @@ def whole(data, tmp_path_factory):
     run = tmp_path_factory.mktemp("whole") / "run"
     finetune(*data, run)
     return run
-
-
-def disturbed(step, happens, *words, code):
-    """Run `finetune`, and have something happen when the loss of a step is asked for."""
-    with at_loss_of(Classification, step, happens):
-        finetune(*words, code=code)
 
 
 # ---- what it writes
@@ -108,13 +98,6 @@ def test_layer_decay_slows_the_first_layers_and_not_the_head(data, tmp_path):
     assert not torch.equal(slow["patch_embed.proj.weight"], fast["patch_embed.proj.weight"])
 
 
-def test_second_run_has_nothing_to_do(whole, data, capsys):
-    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
-    finetune(*data, whole)
-    assert "nothing to do, 9 steps are done" in capsys.readouterr().out
-    assert before == {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
-
-
 def test_the_end_is_a_line_of_a_table(data, tmp_path, capsys):
     finetune(*data, tmp_path, "--max-steps", 1, "--label", "tiny one")
     said = capsys.readouterr().out.splitlines()
@@ -124,81 +107,12 @@ def test_the_end_is_a_line_of_a_table(data, tmp_path, capsys):
     assert re.match(rf"tiny one +{top1:.2f} +100\.00 +{top1:.2f} +12 +9 +0$", said[2])
 
 
-def test_a_moving_average_is_what_is_scored_and_kept(data, tmp_path):
-    finetune(*data, tmp_path, "--ema-decay", 0.5, "--clip-grad", 1)
-    newest = tmp_path / f"checkpoints/step-{STEPS:08d}"
-    average, last = (load_file(newest / f"{n}.safetensors") for n in ("ema", "student"))
-    kept = load_file(tmp_path / "finetuned.safetensors")
-    assert all(torch.equal(kept[name], value) for name, value in average.items())
-    assert any(not torch.equal(kept[name], value) for name, value in last.items())
-    run_cli(
-        "finetune", "--eval-only", "--encoder", tmp_path / "finetuned.safetensors",
-        "--val", data[1], "--out", tmp_path / "scored", "--workers", 0,
-    )  # fmt: skip
-    scored = record(tmp_path / "scored", "scores.json")["metrics"]
-    assert scored["top1"] == rows(tmp_path, "evaluations.jsonl")[-1]["top1"]
-
-
-# ---- stop, crash, extend
-
-
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
-def test_a_stop_exits_with_75_and_a_rerun_ends_the_same(name, whole, data, tmp_path, capsys):
-    disturbed(5, lambda: os.kill(os.getpid(), signal.Signals[name]), *data, tmp_path, code=75)
-    assert capsys.readouterr().err.startswith(f"Interrupted: {name} received; ")
-    assert record(tmp_path, "state.json") | {"time": 0} == {
-        "state": "interrupted", "step": 5, "total_steps": 9, "time": 0,
-    }  # fmt: skip
-    assert not (tmp_path / "finetuned.safetensors").exists()
-    finetune(*data, tmp_path)
-    assert outcome(tmp_path) == outcome(whole)
-
-
-def test_a_crash_after_an_evaluation_repeats_it_and_ends_the_same(whole, data, tmp_path):
-    disturbed(8, lambda: 1 / 0, *data, tmp_path, "--checkpoint-every", 4, code=1)
-    # Step 4 was due, and steps 3 and 6 were written before they were scored; two are kept.
-    checkpoints = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-    assert checkpoints == ["step-00000004", "step-00000006"]
-    shutil.rmtree(tmp_path / "checkpoints/step-00000006")
-    assert len(rows(tmp_path, "evaluations.jsonl")) == 2
-    finetune(*data, tmp_path, "--checkpoint-every", 4)
-    assert outcome(tmp_path) == outcome(whole)
-    assert [row["step"] for row in rows(tmp_path, "log.jsonl")] == list(range(1, STEPS + 1))
-
-
-def test_more_steps_extend_a_run_and_free_options_may_change(whole, data, tmp_path):
-    finetune(*data, tmp_path, "--max-steps", 6)
-    finetune(*data, tmp_path, "--workers", 2, "--keep", 1, "--label", "x")
-    assert outcome(tmp_path) == outcome(whole)
-
-
 def test_a_run_past_its_steps_is_scored_where_it_is(data, tmp_path):
-    disturbed(5, lambda: os.kill(os.getpid(), signal.SIGTERM), *data, tmp_path, code=75)
+    with at_step(5, lambda: send_signal("SIGTERM")):
+        finetune(*data, tmp_path, code=75)
     finetune(*data, tmp_path, "--max-steps", 4)
     assert [row["step"] for row in rows(tmp_path, "evaluations.jsonl")] == [3, 5]
     assert record(tmp_path, "state.json")["state"] == "done"
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ("--base-lr 0.001", "options.base_lr is 0.02 there and 0.001 here"),
-        ("--seed 1", "options.seed is 0 there and 1 here"),
-        ("--label-fraction 0.5", "options.label_fraction is 1.0 there and 0.5 here"),
-        ("--pool cls", "options.pool is 'mean' there and 'cls' here"),
-        ("--eval-every 2", "options.eval_every is 1 there and 2 here"),
-    ],
-)
-def test_other_options_are_refused_by_name(change, named, whole, data, capsys):
-    before = outcome(whole)
-    finetune(*data, whole, *change.split(), code=1)
-    assert named in capsys.readouterr().err
-    assert outcome(whole) == before
-
-
-def test_other_images_are_refused(whole, data, capsys):
-    finetune(data[1], data[1], whole, code=1)
-    assert "inputs.train" in capsys.readouterr().err
 
 
 # ---- data
@@ -224,18 +138,6 @@ def test_class_folders_and_shards_hold_the_same_labels(data, shards):
         assert tables[0].classes == tables[1].classes == ("blue", "green", "red")
 
 
-def test_shards_are_scored_as_folders_are(whole, data, shards, tmp_path):
-    finetune(*shards, tmp_path, "--max-steps", 3)
-    assert record(tmp_path, "scores.json")["train"] == 12
-    for val in (data[1], shards[1]):
-        run_cli(
-            "finetune", "--eval-only", "--encoder", whole / "finetuned.safetensors", "--val", val,
-            "--out", tmp_path / val.parent.name, "--workers", 0,
-        )  # fmt: skip
-        found = record(tmp_path / val.parent.name, "scores.json")["metrics"]
-        assert found["top1"] == record(whole, "scores.json")["metrics"]["top1"]
-
-
 @pytest.mark.parametrize("fraction", [1.0, 0.5])
 def test_class_folders_are_mixed_to_learn_from_and_not_to_score_on(fraction, data):
     train, val = map(str, data)
@@ -249,11 +151,6 @@ def test_class_folders_are_mixed_to_learn_from_and_not_to_score_on(fraction, dat
     assert drawn.class_count == 3
     assert len({*drawn.parts[0].labels[:3].tolist()}) > 1
     assert (scored.parts[0].labels == sorted(scored.parts[0].labels)).all()
-
-
-def test_a_share_of_the_labels_has_as_many_of_each_class(data, tmp_path):
-    finetune(*data, tmp_path, "--label-fraction", 0.5, "--max-steps", 1, "--batch-size", 2)
-    assert record(tmp_path, "scores.json")["train"] == 6
 
 
 def test_other_classes_are_refused(data, tmp_path, capsys):
@@ -297,46 +194,7 @@ def test_both_poolings_train(pool, data, tmp_path):
     assert arguments["global_pool"] == {"mean": "avg", "cls": "token"}[pool]
 
 
-# ---- scoring alone
-
-
-def test_scoring_alone_says_what_the_run_said(whole, data, tmp_path, capsys):
-    words = (
-        "finetune", "--eval-only", "--encoder", whole / "best.safetensors", "--val", data[1],
-        "--out", tmp_path,
-    )  # fmt: skip
-    run_cli(*words, "--dry-run")
-    assert capsys.readouterr().out == "images to score: 9\n"
-    assert not list(tmp_path.iterdir())
-    run_cli(*words)
-    scores = record(tmp_path, "scores.json")
-    assert scores["metrics"]["top1"] == record(whole, "scores.json")["metrics"]["best-top1"]
-    run_cli(*words)
-    assert "nothing to do, the scores are there" in capsys.readouterr().out
-    run_cli(*words, "--crop-pct", 1, code=1)
-    assert "options.crop_pct" in capsys.readouterr().err
-
-
 # ---- values that cannot work, dry run
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("--label-fraction", 0.0), ("--label-fraction", 1.5), ("--crop-pct", 0.0),
-        ("--drop-path", 1.0), ("--smoothing", 1.0), ("--layer-decay", 1.5), ("--erasing", 2.0),
-        ("--warmup-epochs", 3.0), ("--eval-every", 0), ("--batch-size", 13),
-        ("--out", "memory://run"), ("--encoder", "no-such-vit"), ("--encoder", "pixels"),
-    ],
-)  # fmt: skip
-def test_values_out_of_range_are_refused_in_a_line(option, value, data, tmp_path, capsys):
-    unknown = 1 if value == "no-such-vit" else 2
-    finetune(*data, tmp_path / "run", option, value, code=unknown)
-    error = capsys.readouterr().err
-    assert option in error
-    assert str(value) in error
-    assert len(error.splitlines()) == 1
-    assert not (tmp_path / "run").exists()
 
 
 def test_training_needs_images_and_scoring_a_classifier(data, tmp_path, capsys):
@@ -345,12 +203,3 @@ def test_training_needs_images_and_scoring_a_classifier(data, tmp_path, capsys):
     assert "--train is missing" in capsys.readouterr().err
     run_cli(*few, *TINY_VIT, "--eval-only", code=2)
     assert "'timm:test_vit' is no .safetensors file" in capsys.readouterr().err
-
-
-def test_dry_run_says_what_would_be_done_and_writes_nothing(shards, tmp_path, capsys):
-    finetune(*shards, tmp_path / "run", "--dry-run")
-    said = capsys.readouterr().out
-    assert "steps to do: 9 of 9" in said
-    assert "images: 12 to train on, 9 to score on, classes: 3" in said
-    assert "batch: 4, lanes: 4" in said
-    assert not (tmp_path / "run").exists()

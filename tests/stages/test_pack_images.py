@@ -1,5 +1,6 @@
 """pack-images: bytes, labels, ledger, and what a second run does."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -9,13 +10,13 @@ import pytest
 from milan_pipeline.cli.main import main
 from milan_pipeline.core.console import bytes_text
 from milan_pipeline.data.labelled import open_labelled
-from milan_pipeline.errors import StorageError
 from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.shards.sequential import iterate_shard
 from tests.support.cli import run_cli
-from tests.support.disturbances import at_put, stopped_after
+from tests.support.disturbances import run_and_kill, stopped_at_put
 from tests.support.pictures import labels, png, write_ade_tree, write_picture
-from tests.support.processes import files_without, run_and_kill
+from tests.support.processes import files_without
+from tests.support.remote import failing, watched
 
 RECORD = "pack-images.json"
 
@@ -171,13 +172,9 @@ def test_a_failed_run_keeps_its_finished_shards(
     out = tmp_path / "out"
     words = ("pack-images", pictures, out, "--samples-per-shard", 10, "--workers", 0)
 
-    def full(url: str, _: bytes) -> None:
-        if url.endswith("images-000002.index.npy"):
-            raise StorageError(f"{url} cannot be written (No space left on device)")
-
-    with at_put(full):
-        run_cli(*words, code=1)
-    assert "No space left" in capsys.readouterr().err
+    with failing("put", OSError(errno.EINVAL, "No more"), at="images-000002.index.npy"):
+        run_cli("pack-images", pictures, watched(out), *words[3:], code=1)
+    assert "No more" in capsys.readouterr().err
     unfinished = load_manifest(str(out), kind="images", allow_unfinished=True)
     assert [shard.samples for shard in unfinished.shards] == [10, 10]
     assert not unfinished.complete
@@ -197,8 +194,9 @@ def test_a_stop_signal_is_75_and_goes_on_later(
     pictures: Path, image_shards: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    with stopped_after(1):
-        run_cli("pack-images", pictures, out, "--samples-per-shard", 10, code=75)
+    words = ("--samples-per-shard", 10, "--workers", 0)
+    with stopped_at_put("images-000001.index.npy"):
+        run_cli("pack-images", pictures, watched(out), *words, code=75)
     assert len(load_manifest(str(out), kind="images", allow_unfinished=True).shards) == 2
     run_cli("pack-images", pictures, out, "--samples-per-shard", 10)
     assert load(out).shards == load(image_shards).shards
@@ -253,9 +251,9 @@ def test_killed_at_any_write_it_ends_with_the_same_bytes(
     writes = 0
     while True:
         out = tmp_path / str(writes)
-        words = ("pack-images", pictures, out, "--samples-per-shard", 10)
-        killed = run_and_kill(writes, *words)
-        run_cli(*words)
+        words = ("--samples-per-shard", 10)
+        killed = run_and_kill(writes, "pack-images", pictures, watched(out), *words)
+        run_cli("pack-images", pictures, out, *words)
         assert files_without(out, RECORD) == files_without(image_shards, RECORD)
         if not killed:
             break
@@ -271,7 +269,7 @@ def test_a_killed_overwrite_never_mixes_old_and_new_shards(
         out = tmp_path / str(writes)
         shutil.copytree(tmp_path / "old", out)
         words = [str(word) for word in ("pack-images", pictures, out, "--samples-per-shard", 10)]
-        assert run_and_kill(writes, *words, "--overwrite")
+        assert run_and_kill(writes, *words[:2], watched(out), *words[3:], "--overwrite")
         try:
             main(words)
         except SystemExit:  # refused, as long as the record is the old one

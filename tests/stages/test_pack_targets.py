@@ -10,13 +10,13 @@ from milan_pipeline.core.console import bytes_text
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.shards.manifest import Manifest, load_manifest
-from milan_pipeline.targets import shard_records
 from milan_pipeline.targets.layout import read_identity
+from milan_pipeline.targets.shard_records import layout_of
 from tests.support.cli import run_cli
 from tests.support.clip import write_tiny_clip
-from tests.support.disturbances import stopped_after
+from tests.support.disturbances import run_and_kill, stopped_at_put
 from tests.support.pictures import write_picture
-from tests.support.processes import run_and_kill
+from tests.support.remote import watched
 
 
 def load(folder: Path) -> Manifest:
@@ -95,21 +95,32 @@ def test_a_lost_shard_is_made_again(target_store: Path, target_shards: Path, tmp
     assert files_of(out) == files_of(target_shards)
 
 
-@pytest.mark.parametrize("overhead", [shard_records.MOST_OVERHEAD, 1000])
+@pytest.fixture(scope="module")
+def wide_store(image_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two views of the pictures' targets, of which each is large enough for a member of its own."""
+    root = tmp_path_factory.mktemp("wide")
+    run_cli(
+        "extract-targets", "--images", image_shards, "--out", root / "targets.zarr", "--teacher",
+        f"local-dir:{write_tiny_clip(root / 'clip', image_size=128)}", "--views", 2,
+    )  # fmt: skip
+    return root / "targets.zarr"
+
+
+@pytest.mark.parametrize(("kind", "is_shared"), [("target_store", True), ("wide_store", False)])
 @pytest.mark.parametrize("views_done", [0, 1])
 def test_a_dry_run_writes_nothing_and_comes_true(
-    target_store: Path, tmp_path: Path, *, overhead: float, views_done: int, capsys, monkeypatch
+    tmp_path: Path, *, kind: str, is_shared: bool, views_done: int, capsys, request
 ) -> None:
-    monkeypatch.setattr(shard_records, "MOST_OVERHEAD", overhead)
-    out = tmp_path / "out"
+    store, out = request.getfixturevalue(kind), tmp_path / "out"
+    assert layout_of(read_identity(str(store))).is_shared == is_shared
     if views_done:
-        pack(target_store, out, "--views", views_done)
+        pack(store, out, "--views", views_done)
     before = files_of(out)
     capsys.readouterr()
-    pack(target_store, out, "--dry-run")
+    pack(store, out, "--dry-run")
     output = capsys.readouterr().out
     assert files_of(out) == before
-    pack(target_store, out)
+    pack(store, out)
     sizes = [
         len(data)
         for name, data in files_of(out).items()
@@ -250,8 +261,9 @@ def test_an_interrupted_run_goes_on(
     target_store: Path, target_shards: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    with stopped_after(2):
-        pack(target_store, out, "--workers", 0, code=75)
+    with stopped_at_put("targets-v00-images-000002.index.npy"):
+        words = ("--targets", target_store, "--out", watched(out), "--workers", 0)
+        run_cli("pack-targets", *words, code=75)
     unfinished = load_manifest(str(out), kind="targets", allow_unfinished=True)
     assert len(unfinished.shards) == 3
     times = times_of(out)
@@ -266,7 +278,8 @@ def test_killed_at_any_write_it_ends_with_the_same_bytes(
     writes = 0
     while True:
         out = tmp_path / str(writes)
-        killed = run_and_kill(writes, "pack-targets", "--targets", target_store, "--out", out)
+        words = ("pack-targets", "--targets", target_store, "--out", watched(out))
+        killed = run_and_kill(writes, *words)
         pack(target_store, out)
         assert files_of(out) == files_of(target_shards)
         if not killed:

@@ -10,8 +10,10 @@ from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.targets.codec_files import read_shards_codec
 from milan_pipeline.targets.layout import read_identity
 from tests.support.cli import run_cli
+from tests.support.disturbances import run_and_kill
 from tests.support.pretrain import log, pretrain
-from tests.support.processes import files_without, run_and_kill
+from tests.support.processes import files_without
+from tests.support.remote import watched
 
 CODEC = "vector:bytes=3"
 
@@ -59,7 +61,7 @@ def test_packing_goes_on_with_the_codec_that_is_there(
     packed: Path, target_store: Path, tmp_path: Path, capsys
 ) -> None:
     out = tmp_path / "targets"
-    words = ("pack-targets", "--targets", target_store, "--out", out, "--workers", 0)
+    words = ("pack-targets", "--targets", target_store, "--out", watched(out), "--workers", 0)
     for writes in (0, 1, 2, 3, 6):
         assert run_and_kill(writes, *words, "--codec", CODEC, "--views", 1)
     pack(target_store, out, "--codec", CODEC, "--views", 1)

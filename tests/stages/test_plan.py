@@ -2,18 +2,17 @@
 
 import json
 import re
-import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.planning.teacher_speed import TeacherSpeed
-from milan_pipeline.provenance import record
 from milan_pipeline.targets.codec_files import most_shards_codec_bytes, most_store_codec_bytes
-from tests.support.cli import run_cli
+from stages.plan.report import PlanReport
+from tests.support.cli import configured, run_cli
 from tests.support.clip import write_tiny_clip
 from tests.support.pictures import write_picture
 
@@ -120,12 +119,7 @@ def test_without_rates_multiply_adds_speak(tiny_clip: Path, capsys) -> None:
     assert "by multiply-adds alone" in capsys.readouterr().out
 
 
-def test_a_recipe_of_other_stages_is_enough(
-    tiny_clip: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A record's size has the digits of the seconds that have passed.
-    clock = SimpleNamespace(time=lambda: 0.0, gmtime=time.gmtime, strftime=time.strftime)
-    monkeypatch.setattr(record, "time", clock)
+def test_a_recipe_of_other_stages_is_enough(tiny_clip: Path, tmp_path: Path, capsys) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"extract-targets: {{teacher: 'local-dir:{tiny_clip}', views: 3, precision: fp16, "
@@ -158,9 +152,7 @@ def test_what_does_not_pay_is_said(tiny_clip: Path, capsys) -> None:
 
 
 @pytest.mark.parametrize("precision", ["auto", "fp32"])
-def test_measuring(
-    tiny_clip: Path, precision: str, monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
+def test_measuring(tiny_clip: Path, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     speeds = [
         TeacherSpeed(precision=name, batch=batch, rate=rate, cosine=cosine)
         for name, batch, rate, cosine in (
@@ -168,14 +160,13 @@ def test_measuring(
             ("fp16", 2, 40.0, 0.9),
         )
     ]  # fmt: skip
-    monkeypatch.setattr("stages.plan.report.measure_speeds", lambda *_, **__: iter(speeds))
-    monkeypatch.setattr("milan_pipeline.teacher.description.has_bfloat16", lambda _: True)
-    run_cli(
-        "plan", "--samples", 2500, "--teacher", f"local-dir:{tiny_clip}", "--measure",
-        "--precision", precision, "--device", "cpu", "--json",
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    config = configured(
+        "plan", "--samples", "2500", "--teacher", f"local-dir:{tiny_clip}", "--measure",
+        "--precision", precision, "--device", "cpu",
     )  # fmt: skip
-    heard = capsys.readouterr()
-    output, said = heard.err, json.loads(heard.out)
+    found = PlanReport(config, measure=lambda *_, **__: iter(speeds))
+    output, said = "\n".join(found.lines()), found.document()
     settled, rate = ("bf16", 30.0) if precision == "auto" else ("fp32", 12.0)
     assert (said["teacher_precision"], said["teacher_rate"]) == (settled, rate)
     assert said["teacher_hours"] == pytest.approx(2500 / rate / 3600)

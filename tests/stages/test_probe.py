@@ -10,8 +10,8 @@ import safetensors.torch
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
-from milan_pipeline.encoders.frozen import PixelEncoder
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
 from stages.probe import command as probe
 from stages.probe.command import Probe
@@ -231,44 +231,37 @@ def test_without_a_linear_classifier_there_are_its_neighbours_alone(options):
     assert answers.dtype.names == ("label", "knn")
 
 
-@pytest.fixture
-def encoded(monkeypatch):
-    """Note the pixels (H, W, C) of each image that the encoder is given."""
-    images: list[np.ndarray] = []
-    features = PixelEncoder.features
-
-    def noting(self, pixels_BCHW, *, pool):
-        images.extend(pixels_BCHW.permute(0, 2, 3, 1).numpy())
-        return features(self, pixels_BCHW, pool=pool)
-
-    monkeypatch.setattr(PixelEncoder, "features", noting)
-    return images
+def kept_features(folder):
+    """Everything that is kept, with the time when it was written."""
+    return {path: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
-def test_features_are_shared_between_probes(options, tmp_path, encoded, capsys):
+def test_features_are_shared_between_probes(options, tmp_path, capsys):
     options["features"] = str(tmp_path / "features")
     probe.run(Probe(**options))
-    assert len(encoded) >= 90
+    kept = kept_features(tmp_path / "features")
     first = scores(options)["metrics"]
-    encoded.clear()
+    for path in tmp_path.glob("t*/*.tar"):  # nothing is left to encode
+        path.unlink()
     options["out"] = str(tmp_path / "other")
     capsys.readouterr()
     probe.dry_run(Probe(**options, pool="mean"))
     assert "0 to learn from, 0 to score on" in capsys.readouterr().out
     probe.run(Probe(**options, pool="mean"))
-    assert encoded == []
+    assert kept_features(tmp_path / "features") == kept
     assert scores(options)["metrics"] == first
 
 
-def test_random_views_are_added_to_what_is_there(options, tmp_path, encoded):
+def test_random_views_are_added_to_what_is_there(options, tmp_path):
     options["features"] = str(tmp_path / "features")
     probe.run(Probe(**options, **SHORT))
-    encoded.clear()
+    before = kept_features(tmp_path / "features")
     options["out"] = str(tmp_path / "views")
     probe.run(Probe(**options, **SHORT, train_views=2))
-    # Two views of 60 images, and two black images for each set that is extracted.
-    assert len(encoded) == 2 * 60 + 2 * 2
-    assert len(list((tmp_path / "features").glob("*.safetensors"))) == 4
+    after = kept_features(tmp_path / "features")
+    assert before.items() < after.items()
+    added = [path for path in after.keys() - before.keys() if path.suffix == ".safetensors"]
+    assert [len(load_file(path)["features"]) for path in added] == [60, 60]
     assert scores(options)["metrics"]["linear-sweep"] > 90
 
 
@@ -283,14 +276,18 @@ def resized_and_cropped(data, resize, size):
 
 
 @pytest.mark.parametrize(("crop", "resize"), [({}, 18), ({"crop_pct": 1.0}, 16)])
-def test_the_encoder_sees_what_the_official_protocols_show(
-    options, tmp_path, encoded, crop, resize
-):
-    options |= {"encoder": "pixels:16", "test": shards(tmp_path / "few", 2, seed=5), **crop}
-    probe.run(Probe(**options, linear=("none",)))
+def test_the_encoder_sees_what_the_official_protocols_show(options, tmp_path, crop, resize):
+    """The features of this encoder are the pixels that it is given."""
+    kept = {"features": str(tmp_path / "features"), "linear": ("none",), **crop}
+    options |= {"encoder": "pixels:16", "test": shards(tmp_path / "few", 2, seed=5)}
+    probe.run(Probe(**options, **kept))
+    found = (load_file(path)["features"] for path in (tmp_path / "features").glob("*.safetensors"))
+    (seen_NF,) = (features_NF for features_NF in found if len(features_NF) == 2)
     rng = np.random.default_rng(5)
-    for found, label in zip(encoded[-2:], (0, 1), strict=True):
-        assert (found == resized_and_cropped(png(label, rng), resize, 16)).all()
+    for seen_F, label in zip(seen_NF, (0, 1), strict=True):
+        expected_HWC = resized_and_cropped(png(label, rng), resize, 16)
+        pixels_CHW = (255 * seen_F.float()).round().reshape(3, 16, 16)
+        assert (pixels_CHW.permute(1, 2, 0).numpy() == expected_HWC).all()
 
 
 def test_scores_of_another_view_are_refused_by_name(options):

@@ -17,8 +17,10 @@ from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.store import finished_units, read_store_record
 from tests.support.cli import run_cli
-from tests.support.disturbances import stopped_after
-from tests.support.processes import files_without, run_and_kill
+from tests.support.damage import change
+from tests.support.disturbances import run_and_kill, stopped_at_put
+from tests.support.processes import files_without
+from tests.support.remote import watched
 
 CODEC = "vector:bytes=3"
 AS_THEY_ARE = ("key", "box", "flip", "size", "digest")
@@ -144,7 +146,7 @@ def test_killed_at_any_write_it_ends_with_the_same_bytes(
     words = ("--codec", CODEC, "--workers", 0)
     for writes in (0, 11, 12, 70):
         out = tmp_path / f"{writes}.zarr"
-        killed += run_and_kill(writes, "transcode", target_store, out, *words)
+        killed += run_and_kill(writes, "transcode", target_store, watched(out), *words)
         transcode(target_store, out, "--workers", 0)
         assert content(out) == undisturbed
     assert killed == 4
@@ -152,8 +154,8 @@ def test_killed_at_any_write_it_ends_with_the_same_bytes(
 
 def test_an_interrupted_run_goes_on(target_store: Path, transcoded: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.zarr"
-    with stopped_after(5):  # three codebooks, then twice a unit
-        transcode(target_store, out, "--workers", 0, code=75)
+    with stopped_at_put("done/view-00/images-000000.json"):
+        run_cli("transcode", target_store, watched(out), "--codec", CODEC, "--workers", 0, code=75)
     assert len(list(out.glob("done/*/*.json"))) == 1
     assert record_of(out)["state"] == "running"
     transcode(target_store, out)
@@ -313,11 +315,9 @@ def test_what_is_damaged_is_named_and_transcoded_again(
     assert content(out) == before
 
 
-def test_targets_that_a_codec_cannot_hold(
-    source: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_targets_that_a_codec_cannot_hold(source: Path, tmp_path: Path, capsys) -> None:
     halves = transcode(source, tmp_path / "bf16.zarr", codec="bfloat16")
-    huge = torch.full((10, 17, 24), 1e9)
-    monkeypatch.setattr("milan_pipeline.codecs.plain.BFloat16.decode", lambda *_: huge)
+    huge = torch.tensor(1e9, dtype=torch.bfloat16).view(torch.int16).item()
+    change(halves, "codes", lambda codes: np.full_like(codes, huge))
     transcode(halves, tmp_path / "out.zarr", codec="float16", code=1)
     assert "too large for --codec float16" in capsys.readouterr().err

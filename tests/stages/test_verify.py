@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
-from milan_pipeline.errors import StorageError
 from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.storage.filesystems import File
 from milan_pipeline.storage.leftovers import temporary_name
 from tests.support.cli import run_cli
 from tests.support.clip import write_tiny_clip
 from tests.support.damage import UNIT, change, flip_bit, open_unit, rehash, verify
-from tests.support.disturbances import no_targets
+from tests.support.remote import failing, watched
 from tests.support.stores import files_and_times, values_of
 
 Damage = Callable[[Path], object]
@@ -230,8 +230,8 @@ def test_an_outage_while_repairing_leaves_the_other_units_as_they_were(store: Pa
     for unit in units:
         chunk_of(store, "codes", unit).unlink()
     before = [(store / "done" / f"{unit}.json").read_bytes() for unit in units]
-    with no_targets(StorageError("the store is away")):
-        run_cli("verify", "--targets", store, "--repair", code=1)
+    with failing("put", *[TimeoutError()] * 1000, at=f"/{units[0]}/"):
+        run_cli("verify", "--targets", watched(store), "--repair", code=1)
     after = [(store / "done" / f"{unit}.json").read_bytes() for unit in units]
     assert [then == now for then, now in zip(before, after, strict=True)] == [False, True]
     assert verify(store, capsys, "--repair")[0]["faults"] == {}
@@ -324,15 +324,18 @@ def test_a_store_in_bf16(image_shards: Path, tiny_clip: Path, tmp_path: Path, ca
     assert "bf16 against fp32: mean cosine 0.9999" in said
 
 
-def test_a_precision_too_far_from_fp32_fails(
-    image_shards: Path, tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
-    out = tmp_path / "bf16.zarr"
+def test_a_precision_too_far_from_fp32_fails(image_shards: Path, tmp_path: Path, capsys) -> None:
+    """Of a teacher whose attention is so sharp that bfloat16 looks elsewhere."""
+    clip, out = write_tiny_clip(tmp_path / "clip"), tmp_path / "bf16.zarr"
+    weights = load_file(clip / "open_clip_model.safetensors")
+    for name in weights:
+        if name.endswith("attn.in_proj_weight"):
+            weights[name] *= 30
+    save_file(weights, clip / "open_clip_model.safetensors")
     run_cli(
         "extract-targets", "--images", image_shards, "--out", out, "--teacher",
-        f"local-dir:{tiny_clip}", "--precision", "bf16",
+        f"local-dir:{clip}", "--precision", "bf16",
     )  # fmt: skip
-    monkeypatch.setattr("stages.verify.report.LEAST_COSINE", 1.0)
     assert "extract with --precision fp32" in verify(out, capsys, code=1)[1]
 
 

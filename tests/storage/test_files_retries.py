@@ -1,16 +1,14 @@
 """Everything that is asked of a remote store is tried again, and named where it is refused."""
 
-from typing import Any
+from pathlib import Path
 
-import fsspec
 import pytest
 
 from milan_pipeline import storage
 from milan_pipeline.errors import MissingDataError, StorageError
 from milan_pipeline.storage import files
 from milan_pipeline.storage.retries import TRIES
-
-URL = "memory://remote/folder/x"
+from tests.support.remote import failing, noting, watched
 
 
 def write(url: str) -> None:
@@ -18,90 +16,77 @@ def write(url: str) -> None:
         stream.write(b"0123456789")
 
 
-ASKED: dict[str, list[tuple[Any, Any]]] = {
-    "info": [(storage.exists, True), (storage.size_of, 10)],
-    "ls": [(lambda url: storage.list_names(storage.folder_of(url)), ["x"])],
-    "pipe_file": [(lambda url: storage.put_bytes(url, b"0123456789"), None)],
-    "put_file": [(write, None)],
-    "cat_file": [(storage.read_bytes, b"0123456789")],
-}
-CASES = [(name, ask, answer) for name, asks in ASKED.items() for ask, answer in asks]
 named = pytest.mark.parametrize(
-    ("name", "ask", "answer"), CASES, ids=[f"{name}-{n}" for n, (name, *_) in enumerate(CASES)]
+    ("doing", "ask", "answer"),
+    [
+        ("ask", storage.exists, True),
+        ("ask", storage.size_of, 10),
+        ("list", lambda url: storage.list_names(storage.folder_of(url)), ["x"]),
+        ("put", lambda url: storage.put_bytes(url, b"0123456789"), None),
+        ("put", write, None),
+        ("read", storage.read_bytes, b"0123456789"),
+    ],
 )
 
 
-@pytest.fixture(autouse=True)
-def stored() -> None:
-    fsspec.filesystem("memory").store.clear()
-    storage.put_bytes(URL, b"0123456789")
-
-
 @pytest.fixture
-def fail(monkeypatch: pytest.MonkeyPatch):
-    """Make a call of the store's client raise some errors before it works."""
-
-    def plan(name: str, *errors: Exception) -> None:
-        left = list(errors)
-        kind = type(fsspec.filesystem("memory"))
-        real = getattr(kind, name)
-
-        def call(self, *args, **kwargs):
-            if left:
-                raise left.pop(0)
-            return real(self, *args, **kwargs)
-
-        monkeypatch.setattr(kind, name, call)
-
-    return plan
+def url(tmp_path: Path) -> str:
+    """An object of ten bytes."""
+    place = watched(tmp_path / "folder/x")
+    storage.put_bytes(place, b"0123456789")
+    return place
 
 
 @named
-def test_what_passes_is_tried_again(name, ask, answer, fail, waits) -> None:
-    fail(name, ConnectionError("gone"), TimeoutError())
-    assert ask(URL) == answer
+def test_what_passes_is_tried_again(doing, ask, answer, url, waits) -> None:
+    with failing(doing, ConnectionError("gone"), TimeoutError()):
+        assert ask(url) == answer
     assert waits == [0.5, 1.0]
-    assert storage.read_bytes(URL) == b"0123456789"
+    assert storage.read_bytes(url) == b"0123456789"
 
 
 @named
-def test_what_does_not_pass_is_named(name, ask, answer, fail, waits) -> None:
-    fail(name, *[ConnectionError("gone")] * TRIES)
-    with pytest.raises(StorageError, match=rf"remote/folder.* cannot be .*{TRIES} tries failed"):
-        ask(URL)
+def test_what_does_not_pass_is_named(doing, ask, answer, url, waits) -> None:
+    message = rf"/folder.* cannot be .*{TRIES} tries failed"
+    with (
+        failing(doing, *[ConnectionError("gone")] * TRIES),
+        pytest.raises(StorageError, match=message),
+    ):
+        ask(url)
     assert len(waits) == TRIES - 1
 
 
 @named
-def test_a_refusal_is_named_at_once(name, ask, answer, fail, waits) -> None:
-    fail(name, PermissionError(13, "Access Denied"))
-    with pytest.raises(StorageError, match=r"remote/folder.*\(Access Denied\); check who may"):
-        ask(URL)
+def test_a_refusal_is_named_at_once(doing, ask, answer, url, waits) -> None:
+    message = r"/folder.*\(Access Denied\); check who may"
+    with (
+        failing(doing, PermissionError(13, "Access Denied")),
+        pytest.raises(StorageError, match=message),
+    ):
+        ask(url)
     assert waits == []
 
 
-def test_an_object_is_put_in_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    kind = type(fsspec.filesystem("memory"))
-    put: list[tuple[str, bytes]] = []
-    monkeypatch.setattr(kind, "pipe_file", lambda _, path, data: put.append((path, data)))
-    storage.put_bytes("memory://remote/folder/y", b"new")
-    assert put == [("/remote/folder/y", b"new")]
+def test_an_object_is_put_in_one_request(tmp_path: Path) -> None:
+    with noting("put") as puts:
+        storage.put_bytes(watched(tmp_path / "y"), b"new")
+    assert [(request.path, request.data) for request in puts] == [(str(tmp_path / "y"), b"new")]
 
 
-def test_an_object_whose_block_failed_is_not_put() -> None:
+def test_an_object_whose_block_failed_is_not_put(url: str) -> None:
     def write_half() -> None:
-        with storage.atomic_writer(URL) as stream:
+        with storage.atomic_writer(url) as stream:
             stream.write(b"half")
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         write_half()
-    assert storage.read_bytes(URL) == b"0123456789"
-    assert storage.list_names("memory://remote/folder") == ["x"]
+    assert storage.read_bytes(url) == b"0123456789"
+    assert storage.list_names(storage.folder_of(url)) == ["x"]
 
 
-def test_what_is_not_there_is_told_at_once(waits) -> None:
-    nothing = "memory://remote/nothing"
+def test_what_is_not_there_is_told_at_once(tmp_path: Path, waits) -> None:
+    nothing = watched(tmp_path / "remote/nothing")
     assert not storage.exists(nothing)
     assert storage.list_names(nothing) == []
     with pytest.raises(MissingDataError, match="remote/nothing does not exist"):

@@ -1,13 +1,14 @@
 """What may pass is tried again, ever later; what will last is told at once."""
 
+import contextlib
 import errno
 
-import fsspec
 import pytest
 
 from milan_pipeline import storage
 from milan_pipeline.errors import MissingDataError, StorageError
 from milan_pipeline.storage.retries import TRIES, retried
+from tests.support.remote import answering, watched
 
 
 class Failing:
@@ -78,45 +79,41 @@ def test_of_a_file_only_what_a_server_may_mend_is_tried_again(number, waits):
 # ---- through storage
 
 
-@pytest.fixture
-def faulty(monkeypatch):
-    """A remote file of ten bytes whose reads give what the test lists, then the truth."""
-    storage.put_bytes("memory://retries/x", b"0123456789")
-    filesystem, _ = fsspec.core.url_to_fs("memory://retries/x")
-    answers: list[bytes | Exception] = []
-    real = type(filesystem).cat_file
+@contextlib.contextmanager
+def faulty(folder, *answers):
+    """A remote file of ten bytes whose reads give what is listed, then the truth."""
+    left = list(answers)
 
-    def cat_file(self, path, start=None, end=None):
-        answer = answers.pop(0) if answers else real(self, path, start, end)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+    def answer(request, action):
+        found = left.pop(0) if left and request.doing == "read" else action()
+        if isinstance(found, Exception):
+            raise found
+        return found
 
-    monkeypatch.setattr(type(filesystem), "cat_file", cat_file)
-    return answers
+    (folder / "x").write_bytes(b"0123456789")
+    with answering(answer):
+        yield watched(folder / "x")
 
 
-def test_failing_and_short_reads_are_tried_again(faulty, waits):
-    faulty += [ConnectionError("gone"), b"34", b""]
-    assert storage.read_bytes("memory://retries/x", 3, 4) == b"3456"
+def test_failing_and_short_reads_are_tried_again(tmp_path, waits):
+    with faulty(tmp_path, ConnectionError("gone"), b"34", b"") as url:
+        assert storage.read_bytes(url, 3, 4) == b"3456"
     assert len(waits) == 3
 
 
-def test_a_store_that_stays_away_is_named(faulty):
-    faulty += [ConnectionError("gone")] * TRIES
-    with pytest.raises(StorageError, match=r"retries/x cannot be read: 13 tries failed \(gone\)"):
-        storage.read_bytes("memory://retries/x", 3, 4)
-
-
-def test_a_missing_file_is_not_waited_for(faulty, waits):
-    faulty.append(FileNotFoundError("x"))
-    with pytest.raises(MissingDataError, match="retries/x does not exist"):
-        storage.read_bytes("memory://retries/x")
-    assert waits == []
-
-
-def test_a_server_without_ranges_is_told_at_once(faulty, waits):
-    faulty.append(b"0123456789")
-    with pytest.raises(StorageError, match="must know ranges"):
-        storage.read_bytes("memory://retries/x", 3, 4)
-    assert waits == []
+@pytest.mark.parametrize(
+    ("answers", "error", "message", "tries"),
+    [
+        (
+            [ConnectionError("gone")] * TRIES, StorageError,
+            r"/x cannot be read: 13 tries failed \(gone\)", TRIES,
+        ),
+        ([FileNotFoundError("x")], MissingDataError, "/x does not exist", 1),
+        ([b"0123456789"], StorageError, "must know ranges", 1),
+    ],
+    ids=["away", "missing", "without ranges"],
+)  # fmt: skip
+def test_what_a_read_ends_with(*, answers, error, message, tries, tmp_path, waits):
+    with faulty(tmp_path, *answers) as url, pytest.raises(error, match=message):
+        storage.read_bytes(url, 3, 4)
+    assert len(waits) == tries - 1

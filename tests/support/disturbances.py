@@ -1,69 +1,175 @@
-"""Something goes wrong at a chosen moment of a stage that runs in this process."""
+"""Something goes wrong at a chosen moment of a stage that runs in this process.
+
+A stage is disturbed from outside: by its remote store, by a signal, or by what torch calls.
+"""
 
 import contextlib
 import itertools
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pytest
+import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from milan_pipeline import storage
-from milan_pipeline.core.interrupts import StopRequest
-from milan_pipeline.errors import InterruptedRunError
-from milan_pipeline.extraction import loop
+from milan_pipeline.cli.main import main
+from tests.support.remote import Action, Request, answering
+
+PATIENCE = 60.0
+"""Seconds until a test gives up waiting for what must happen."""
+
+
+def send_signal(name: str) -> None:
+    """Have this process handle a signal now; one that is sent is handled some time later."""
+    number = signal.Signals[name]
+    handler = signal.getsignal(number)
+    assert callable(handler)
+    handler(number, None)
 
 
 @contextlib.contextmanager
-def stopped_after(checks: int, name: str = "SIGTERM") -> Iterator[None]:
-    """Have a signal found when a stage has checked for one so many times in vain."""
+def at_put(
+    happens: Callable[[Request], object], *, at: str = "", after: bool = False
+) -> Iterator[None]:
+    """Have something happen before, or after, each object of such a path that is put."""
+
+    def answer(request: Request, action: Action) -> Any:
+        if request.doing != "put" or at not in request.path:
+            return action()
+        if not after:
+            happens(request)
+        result = action()
+        if after:
+            happens(request)
+        return result
+
+    with answering(answer):
+        yield
+
+
+@contextlib.contextmanager
+def once_at_put(at: str, happens: Callable[[], object]) -> Iterator[None]:
+    """Have something happen before the first object of such a path is put; what it puts is not."""
+    done = threading.Event()
+
+    def first(_: Request) -> None:
+        if not done.is_set():
+            done.set()
+            happens()
+
+    with at_put(first, at=at):
+        yield
+
+
+@contextlib.contextmanager
+def stopped_at_put(at: str, name: str = "SIGTERM") -> Iterator[None]:
+    """Have a signal come when the first object of such a path is put."""
+    with once_at_put(at, lambda: send_signal(name)):
+        yield
+
+
+@contextlib.contextmanager
+def stopped_and_held(name: str = "SIGTERM", at: str = "images-") -> Iterator[None]:
+    """Have a signal come when workers put the first object, and hold what they put until the end.
+
+    Progress reports are not held.
+    """
+    came, ended = threading.Event(), threading.Event()
+
+    def hold(request: Request) -> None:
+        if "/progress/" in request.path:
+            return
+        if not came.is_set():
+            came.set()
+            send_signal(name)
+        assert ended.wait(PATIENCE)
+
+    with at_put(hold, at=at):
+        try:
+            yield
+        finally:
+            ended.set()
+    assert came.is_set()
+
+
+class Killed(BaseException):
+    """No handler of the program may catch it."""
+
+
+def run_and_kill(writes: int, *words: object) -> bool:
+    """Run a command whose output is `watched`, and kill it after so many writes, if there are more.
+
+    Returns:
+        Whether it was killed.
+    """
     counted = itertools.count()
 
-    def raise_if_asked(request: StopRequest, _: str) -> None:
-        if next(counted) == checks:
-            request.signal_name = name
-            raise InterruptedRunError(f"{name} received")
+    def kill(_: Request) -> None:
+        if next(counted) >= writes:
+            raise Killed
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StopRequest, "raise_if_asked", raise_if_asked)
+    with at_put(kill):
+        try:
+            main([str(word) for word in words])
+        except Killed:
+            return True
+    return False
+
+
+@contextlib.contextmanager
+def before_steps(happens: Callable[[torch.optim.Optimizer], None]) -> Iterator[None]:
+    """Have a function be called with every optimiser before it changes weights."""
+    handle = register_optimizer_step_pre_hook(lambda optimiser, *_: happens(optimiser))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextlib.contextmanager
+def at_step(number: int, happens: Callable[[], object]) -> Iterator[None]:
+    """Have something happen before a run changes its weights for the n-th time, from 1."""
+    counted = itertools.count(1)
+
+    def count(_: torch.optim.Optimizer) -> None:
+        if next(counted) == number:
+            happens()
+
+    with before_steps(count):
         yield
 
 
 @contextlib.contextmanager
-def at_loss_of(task: type[Any], step: int, happens: Callable[[], object]) -> Iterator[None]:
-    """Have something happen when a task is asked for the loss of a step."""
-    loss = task.loss
+def one_rate_for_all_layers() -> Iterator[None]:
+    """Have every group of weights learn at the highest rate of any."""
 
-    def disturbed(self: Any, replica: Any, data: Any, part: slice, now: int) -> Any:
-        if now == step:
-            happens()
-        return loss(self, replica, data, part, now)
+    def level(optimiser: torch.optim.Optimizer) -> None:
+        highest = max(group["lr"] for group in optimiser.param_groups)
+        for group in optimiser.param_groups:
+            group["lr"] = highest
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(task, "loss", disturbed)
+    with before_steps(level):
         yield
+
+
+@contextlib.contextmanager
+def before_modules(happens: Callable[..., None]) -> Iterator[None]:
+    """Have a function be called with every module of torch, and its inputs, before it computes."""
+    handle = register_module_forward_pre_hook(happens)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextlib.contextmanager
 def no_targets(error: Exception) -> Iterator[None]:
-    """Have the first batch of an extraction raise an error instead of giving targets."""
+    """Have the teacher raise an error instead of giving targets."""
 
-    def raising(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise error
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "compute", raising)
-        yield
-
-
-@contextlib.contextmanager
-def at_put(happens: Callable[[str, bytes], object], *, after: bool = False) -> Iterator[None]:
-    """Have something happen before each whole file that is written, or after it."""
-    put = storage.put_bytes
-
-    def put_bytes(url: str, data: bytes) -> None:
-        for step in (put, happens) if after else (happens, put):
-            step(url, data)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(storage, "put_bytes", put_bytes)
+    with before_modules(fail):
         yield

@@ -3,29 +3,22 @@
 They are forked from a server that has imported torch once, but never computed anything.
 
 Watch a process that trains, from outside.
-
-Kill a stage at a chosen write: from then on, nothing more reaches the disk.
 """
 
-import contextlib
 import json
 import multiprocessing
 import os
 import socket
 import subprocess
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import pytest
 import torch
 
-from milan_pipeline import storage
-from milan_pipeline.cli.main import main
 from milan_pipeline.cluster.world import joined_world
-from milan_pipeline.storage import files
 
 CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -95,34 +88,6 @@ def logged(run: Path) -> list[dict[str, Any]]:
 def children(pid: int) -> list[int]:
     """Return a process's children."""
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-class Killed(BaseException):
-    """No handler of the program may catch it."""
-
-
-def run_and_kill(writes: int, *words: object) -> bool:
-    """Run a command in this process and let it write so many files; tell whether it was killed."""
-    done = 0
-    real = storage.atomic_writer
-
-    @contextlib.contextmanager
-    def counted(url: str) -> Iterator[BinaryIO]:
-        nonlocal done
-        done += 1
-        if done > writes:
-            raise Killed
-        with real(url) as stream:
-            yield stream
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(storage, "atomic_writer", counted)
-        patch.setattr(files, "atomic_writer", counted)  # which the library calls itself
-        try:
-            main([str(word) for word in words])
-        except Killed:
-            return True
-    return False
 
 
 def files_without(folder: Path, *names: str) -> dict[str, Any]:

@@ -3,17 +3,19 @@
 What the processes of a segmentation of several processes do.
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from milan_pipeline.core.interrupts import stop_request
-from milan_pipeline.evaluate.segmentation.task import Segmentation
 from stages.segment.command import Segment
 from stages.segment.run import train
 from stages.shared.training_options import Process
 from tests.support.cli import run_cli
+from tests.support.disturbances import at_step, before_modules
 
 VIT: dict[str, Any] = {
     "model_name": "vit_tiny_patch16_224", "depth": 4, "embed_dim": 16, "num_heads": 2,
@@ -39,41 +41,28 @@ def outcome(run: Path) -> dict[str, bytes]:
     return {name: (run / name).read_bytes() for name in (*names, "examples.png")}
 
 
-class Breaking(Segmentation):
-    """Segmentation that fails at some steps, once at each."""
-
-    breaks: tuple[int, ...] = ()
-    last: "Breaking | None" = None
-
-    def loss(self, replica, data, part, step):
-        Breaking.last = self
-        if step in Breaking.breaks:
-            Breaking.breaks = tuple(set(Breaking.breaks) - {step})
-            raise ZeroDivisionError
-        return super().loss(replica, data, part, step)
-
-
 def segment_in_world(world, options, breaks):
-    """Train a run, breaking off at some steps and beginning again.
+    """Train a run, breaking off and beginning again.
 
     Args:
         world: the processes.
         options: of `Segment`.
-        breaks: steps at which every process fails once.
+        breaks: for each run that breaks off, before which change of the weights; see `at_step`.
 
     Returns:
-        The model's buffers as this process's last evaluation has seen them, as lists.
+        The buffers of this process's norms, in the order of their first use, as lists.
     """
-    Breaking.breaks = breaks
-    train.__globals__["Segmentation"] = Breaking
-    for _ in range(len(breaks) + 1):
-        with stop_request() as stop:
-            try:
-                process = Process(
-                    device=torch.device("cpu"), world=world, stop=stop, prepared=lambda: None
-                )
+    for number in (*breaks, None):
+        norms: dict[nn.Module, None] = {}
+
+        def note(module: nn.Module, _: object, norms: dict[nn.Module, None] = norms) -> None:
+            if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
+                norms[module] = None
+
+        with stop_request() as stop, before_modules(note), at_step(number or 0, lambda: 1 / 0):
+            process = Process(
+                device=torch.device("cpu"), world=world, stop=stop, prepared=lambda: None
+            )
+            with contextlib.suppress(ZeroDivisionError):
                 train(Segment(**options), process)
-            except ZeroDivisionError:
-                continue
-    assert Breaking.last is not None
-    return {name: value.tolist() for name, value in Breaking.last.model.named_buffers()}
+    return [{name: value.tolist() for name, value in module.named_buffers()} for module in norms]

@@ -8,11 +8,12 @@ Slurm's commands as small scripts that write down how they were called.
 import contextlib
 import hashlib
 import http.client
+import logging
 import os
 import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dask
 import fsspec
@@ -22,10 +23,13 @@ from distributed import LocalCluster, Worker, WorkerPlugin
 from milan_pipeline import storage
 from milan_pipeline.cluster.dask_client import NO_PROFILER
 from milan_pipeline.shards.manifest import load_manifest
-from milan_pipeline.storage import filesystems, retries
+from milan_pipeline.storage import retries
 from milan_pipeline.targets.units import read_marks
+from tests.support.remote import Action, Request, WatchedFileSystem
 
 BUCKET = "s3://bucket"
+IMPATIENT = {"distributed.comm.timeouts.connect": "100ms"}
+"""Dask's configuration where nobody will answer."""
 
 
 class S3Server:
@@ -69,12 +73,15 @@ class S3Server:
             self.is_up = True
 
 
-class Outage:
-    """Stops a server before the n-th action on the store; the first wait starts it again."""
+class Outage(logging.Handler):
+    """Stops a server before the n-th action on the store; it is back once one has failed.
+
+    It listens to what the library logs of each action, and of each that it will try again.
+    """
 
     def __init__(self, server: S3Server) -> None:
+        super().__init__()
         self._server = server
-        self._lock = threading.Lock()
         self.countdown = 0
         self.actions = 0
         self.refused = 0
@@ -83,19 +90,16 @@ class Outage:
         """Stop the server when it has been asked for so many things from now on."""
         self.countdown, self.actions, self.refused = after, 0, 0
 
-    def before_action(self) -> None:
-        """Count what is about to be asked of the store."""
-        with self._lock:
-            self.actions += 1
-            self.countdown -= 1
-            if self.countdown == 0:
-                self._server.stop()
-
-    def wait(self, seconds: float) -> None:  # noqa: ARG002 - as retries calls it
-        """Stand in for a wait: the server is back after it."""
-        with self._lock:
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count what is about to be asked of the store, or has failed."""
+        if record.levelno != logging.DEBUG:
             self.refused += 1
             self._server.start()
+            return
+        self.actions += 1
+        self.countdown -= 1
+        if self.countdown == 0:
+            self._server.stop()
 
 
 @pytest.fixture
@@ -117,22 +121,21 @@ def s3_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def outage(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Outage:
+def outage(s3_server: S3Server) -> Iterator[Outage]:
     """What stops the server."""
-    planned = Outage(s3_server)
-    real: Callable[..., object] = retries.retried
-
-    def counted(action: Callable[[], object], **words: object) -> object:
-        planned.before_action()
-        return real(action, **words)
-
-    monkeypatch.setattr(filesystems, "retried", counted)
-    monkeypatch.setattr(retries, "_wait", planned.wait)
-    return planned
+    planned, logger = Outage(s3_server), logging.getLogger(retries.__name__)
+    level = logger.level
+    logger.addHandler(planned)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    yield planned
+    logger.propagate = True
+    logger.setLevel(level)
+    logger.removeHandler(planned)
 
 
 class Kill(WorkerPlugin):
-    """Kill one worker process, once, when it is about to write a unit's n-th object."""
+    """Kill one worker process, once, when it is about to put its n-th object of a unit."""
 
     def __init__(self, flag: Path, writes: int) -> None:
         self.flag = flag
@@ -140,16 +143,14 @@ class Kill(WorkerPlugin):
 
     def setup(self, worker: Worker) -> None:
         del worker
-        real = storage.put_bytes
+        WatchedFileSystem.answers.append(self._answer)
 
-        def put_bytes(url: str, data: bytes | memoryview) -> None:
-            self.writes -= "/view-" in url
-            if self.writes == 0 and not self.flag.exists():
-                self.flag.write_text(str(os.getpid()))
-                os.kill(os.getpid(), signal.SIGKILL)
-            real(url, data)
-
-        storage.put_bytes = put_bytes
+    def _answer(self, request: Request, action: Action) -> Any:
+        self.writes -= request.doing == "put" and "/view-" in request.path
+        if self.writes == 0 and not self.flag.exists():
+            self.flag.write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return action()
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytest
 import torch
 import zarr
 from numpy.typing import NDArray
@@ -26,12 +25,12 @@ from milan_pipeline.images.views import Box
 from milan_pipeline.provenance.identity import build_identity, content_hash
 from milan_pipeline.provenance.record import record_bytes, utc_text
 from milan_pipeline.shards.index import keys_of, load_index
-from milan_pipeline.shards.manifest import Manifest, Shard
+from milan_pipeline.shards.manifest import Manifest, Shard, load_manifest
 from milan_pipeline.shards.sequential import read_rows
 from milan_pipeline.shards.writer import Sample, write_shard
-from milan_pipeline.targets import layout, writer
 from milan_pipeline.targets.layout import UnitBlock, create_root
 from milan_pipeline.targets.reader import StoredUnit
+from milan_pipeline.targets.shard_records import TARGET_EXTENSION, layout_of
 from milan_pipeline.targets.units import Mark, Unit, extent_of, list_units
 from milan_pipeline.targets.writer import UnitWriter
 from tests.support.pictures import write_picture
@@ -45,12 +44,6 @@ UNITS = list_units(Manifest(kind="images", folder=".", shards=SHARDS), 2)
 PICTURES = 24
 BLOCK = 256
 HEIGHT, WIDTH = 96, 120
-
-
-def small_outer_shards(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    """Have so few rows in an object of codes that a small unit has several."""
-    for module in (layout, writer):
-        monkeypatch.setattr(module, "OUTER_SHARD", rows)
 
 
 class MadeStore(NamedTuple):
@@ -196,6 +189,21 @@ def targets_of(manifest: Manifest, shard: Shard) -> list[tuple[str, bytes]]:
     table = load_index(manifest, shard)
     read = read_rows([(manifest.url_of(shard), table)], threads=0)
     return [(key, data) for key, (_, _, data) in zip(keys_of(table), read, strict=True)]
+
+
+def write_alone(shards: Path, out: Path) -> None:
+    """Copy target shards, with a member for each sample."""
+    manifest = load_manifest(str(shards), kind="targets")
+    layout, written = layout_of(manifest.common["identity"]), []
+    for shard in manifest.shards:
+        records = ((key, layout.from_bytes(data)) for key, data in targets_of(manifest, shard))
+        samples = (
+            Sample(key, {TARGET_EXTENSION: layout.to_bytes(np.array(record))})
+            for key, record in records
+        )
+        one = write_shard(str(out), shard.name, samples)
+        written.append(dataclasses.replace(one, details=shard.details))
+    dataclasses.replace(manifest, folder=str(out), shards=tuple(written)).save()
 
 
 def make_block(count: int, *, codec: str = "float16", patches: int = 4, width: int = 6):

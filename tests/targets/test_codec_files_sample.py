@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milan_pipeline.provenance.record import read_record
-from milan_pipeline.targets import codec_files
 from milan_pipeline.targets.codec_files import (
+    SAMPLE_TOKENS,
     read_store_codec,
     rows_by_hash,
     stored_sample,
@@ -48,12 +48,13 @@ def test_it_depends_on_keys_and_not_on_their_order():
     assert names(keys) == names(turned)
 
 
-def test_thinning_keeps_order_and_bound(monkeypatch):
-    tokens = torch.arange(60.0).reshape(5, 4, 3)
-    assert torch.equal(subsampled(tokens), tokens.reshape(20, 3))
-    monkeypatch.setattr(codec_files, "SAMPLE_TOKENS", 7)
+def test_thinning_keeps_order_and_bound():
+    few = torch.arange(60.0).reshape(5, 4, 3)
+    assert torch.equal(subsampled(few), few.reshape(20, 3))
+    tokens = torch.arange(2.0 * SAMPLE_TOKENS).reshape(4, SAMPLE_TOKENS // 2, 1)
     drawn = subsampled(tokens)
-    assert drawn.shape == (7, 3)
+    assert drawn.shape == (SAMPLE_TOKENS, 1)
+    assert len(set(drawn[:, 0].tolist())) == SAMPLE_TOKENS
     assert drawn[:, 0].tolist() == sorted(drawn[:, 0].tolist())
     assert torch.equal(drawn, subsampled(tokens))
 

@@ -4,13 +4,11 @@ import dataclasses
 import json
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from milan_pipeline import storage
 from milan_pipeline.core.console import NOTE
-from milan_pipeline.errors import DataError, InterruptedRunError, StorageError
+from milan_pipeline.errors import DataError, InterruptedRunError
 from milan_pipeline.targets.progress_reports import (
     WRITE_EVERY,
     ProgressReport,
@@ -18,6 +16,8 @@ from milan_pipeline.targets.progress_reports import (
     closing_report,
     read_reports,
 )
+from tests.support.disturbances import at_put
+from tests.support.remote import Request, watched
 from tests.support.stores import UNITS
 
 
@@ -120,42 +120,40 @@ def test_a_unit_that_is_done_after_all_has_not_failed(reporter: Reporter, tmp_pa
 
 
 def test_a_report_that_cannot_be_written_is_mentioned_once(
-    reporter: Reporter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    reporter: Reporter, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(NOTE)
-
-    def full(*_: Any) -> None:
-        raise StorageError("the disk is full")
-
-    monkeypatch.setattr(storage, "put_bytes", full)
+    (tmp_path / "progress").write_text("no folder")
     for unit in UNITS[:2]:
         reporter.begin(unit)
         reporter.end(unit)
         reporter.wait()
     reporter.close("done")
-    assert caplog.messages == ["Note: the disk is full; `status` will not know of this process"]
+    (said,) = caplog.messages
+    assert said.startswith(f"Note: {tmp_path}/progress/part-000-of-002.json cannot be written")
+    assert said.endswith("; `status` will not know of this process")
 
 
 def test_the_work_does_not_wait_for_reports_and_the_newest_wins(
-    reporter: Reporter, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clock: Clock, tmp_path: Path
 ) -> None:
-    real, away, back, written = storage.put_bytes, threading.Event(), threading.Event(), []
+    away, back, written = threading.Event(), threading.Event(), []
+    reporter = Reporter(watched(tmp_path), "part-000-of-002", units=3, clock=clock)
 
-    def put_bytes(url: str, data: bytes) -> None:
+    def hold(request: Request) -> None:
         away.set()
         assert back.wait(60)
-        written.append(json.loads(data)["images_done"])
-        real(url, data)
+        written.append(json.loads(request.data)["images_done"])
 
-    monkeypatch.setattr(storage, "put_bytes", put_bytes)
-    reporter.begin(UNITS[0])
-    assert away.wait(60)
-    for _ in range(5):
-        clock.now += WRITE_EVERY
-        reporter.images(8)
-    assert written == []
-    back.set()
-    reporter.close("done")
+    with at_put(hold):
+        reporter.begin(UNITS[0])
+        assert away.wait(60)
+        for _ in range(5):
+            clock.now += WRITE_EVERY
+            reporter.images(8)
+        assert written == []
+        back.set()
+        reporter.close("done")
     assert set(written) == {0, 40}  # 8, 16, 24 and 32 were out of date
     assert only(tmp_path, reporter).state == "done"
 

@@ -2,19 +2,23 @@
 
 import dataclasses
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from milan_pipeline import storage
 from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.errors import DataError, StorageError
 from milan_pipeline.images.views import Box
 from milan_pipeline.storage.filesystems import resolve
-from milan_pipeline.targets import verified_objects
-from milan_pipeline.targets.reader import open_unit
-from tests.support.stores import ARRAYS, make_block, small_outer_shards, write
+from milan_pipeline.targets.layout import OUTER_SHARD
+from milan_pipeline.targets.reader import StoredUnit, open_unit
+from milan_pipeline.targets.verified_objects import VerifiedObjects
+from tests.support.remote import Request, failing, noting, watched
+from tests.support.stores import ARRAYS, make_block, write
 
 NAMES = (*ARRAYS, "scale")
 
@@ -25,45 +29,42 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def fetched(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each object is read."""
-    counts: Counter[str] = Counter()
-    real = storage.read_bytes
-
-    def read_bytes(url: str, start: int = 0, length: int | None = None) -> bytes:
-        counts[url] += 1
-        return real(url, start, length)
-
-    monkeypatch.setattr(storage, "read_bytes", read_bytes)
-    return counts
+def reads() -> Iterator[list[Request]]:
+    """What is read from the remote store."""
+    with noting("read") as noted:
+        yield noted
 
 
-def test_each_object_is_fetched_once(place: str, monkeypatch, fetched) -> None:
-    small_outer_shards(monkeypatch, 4)
-    block = make_block(11, codec="int8")
+def test_each_object_is_fetched_once(tmp_path: Path, reads: list[Request]) -> None:
+    place, rows = watched(tmp_path), 2 * OUTER_SHARD + 3
+    block = make_block(rows, codec="int8")
     unit, mark = write(place, block)
-    fetched.clear()
+    reads.clear()
     stored = open_unit(place, unit, mark)
     assert stored.values("key").tolist() == block.key
     for name in NAMES:
         assert np.array_equal(stored.values(name), getattr(block, name))
     codes = stored.array("codes")
-    for row in range(11):
+    for row in range(0, rows, 7):
         assert np.array_equal(codes[row], block.codes[row])
-    assert fetched == {storage.join(place, unit.path, name): 1 for name in mark.objects}
+    folder = tmp_path / unit.path
+    assert Counter(request.path for request in reads) == {
+        str(folder / name): 1 for name in mark.objects
+    }
 
 
-def test_little_is_kept_in_memory(place: str, monkeypatch, fetched) -> None:
-    small_outer_shards(monkeypatch, 4)
-    monkeypatch.setattr(verified_objects, "KEPT_BYTES", 1)
-    block = make_block(8)
-    unit, mark = write(place, block)
-    codes = open_unit(place, unit, mark).array("codes")
-    fetched.clear()
-    for row in (0, 1, 2, 4, 5, 0):
+def test_little_is_kept_in_memory(tmp_path: Path, reads: list[Request]) -> None:
+    block, second = make_block(2 * OUTER_SHARD), OUTER_SHARD
+    unit, mark = write(tmp_path, block)
+    folder = tmp_path / unit.path
+    objects = VerifiedObjects(watched(folder), mark.objects, remedy="", kept_bytes=1)
+    codes = StoredUnit(zarr.open_group(objects, mode="r", zarr_format=3)).array("codes")
+    reads.clear()
+    for row in (0, 1, second - 1, second, second + 1, 0):
         assert np.array_equal(codes[row], block.codes[row])
-    shards = [storage.join(place, unit.path, f"codes/c/{number}/0/0") for number in (0, 1)]
-    assert fetched == {shards[0]: 2, shards[1]: 1}
+    assert [request.path for request in reads] == [
+        str(folder / f"codes/c/{number}/0/0") for number in (0, 1, 0)
+    ]
 
 
 def read_all(place: str, unit, mark) -> None:
@@ -122,24 +123,17 @@ def test_a_unit_without_samples(place: str) -> None:
     assert stored.values("codes").shape == (0, 5, 6)
 
 
-def test_a_store_that_is_away_for_a_while(place: str, monkeypatch, waits) -> None:
-    block = make_block(3)
-    unit, mark = write("memory://away", block)
-    filesystem = resolve("memory://away").filesystem
-    answers: list[Exception] = [ConnectionError("gone"), TimeoutError()]
-    real = type(filesystem).cat_file
-
-    def cat_file(self, *args, **kwargs):
-        if answers:
-            raise answers.pop(0)
-        return real(self, *args, **kwargs)
-
-    monkeypatch.setattr(type(filesystem), "cat_file", cat_file)
-    assert np.array_equal(open_unit("memory://away", unit, mark).values("codes"), block.codes)
+def test_a_store_that_is_away_for_a_while(tmp_path: Path, waits) -> None:
+    block, place = make_block(3), watched(tmp_path)
+    unit, mark = write(place, block)
+    with failing("read", ConnectionError("gone"), TimeoutError()):
+        assert np.array_equal(open_unit(place, unit, mark).values("codes"), block.codes)
     assert len(waits) == 2
-    answers += [PermissionError("no")]
-    with pytest.raises(StorageError, match=r"zarr\.json cannot be read"):
-        open_unit("memory://away", unit, mark)
+    with (
+        failing("read", PermissionError("no")),
+        pytest.raises(StorageError, match=r"zarr\.json cannot be read"),
+    ):
+        open_unit(place, unit, mark)
 
 
 def test_rows_of_a_unit(tmp_path: Path) -> None:

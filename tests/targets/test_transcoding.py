@@ -7,17 +7,37 @@ import pytest
 import torch
 
 from milan_pipeline.codecs.build import make_codec
-from milan_pipeline.codecs.fitting import fit_codec
+from milan_pipeline.codecs.fitting import codebooks, fit_codec
 from milan_pipeline.codecs.interface import Codec, encode_prior
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.interrupts import StopRequest
-from milan_pipeline.errors import DataError
-from milan_pipeline.targets.transcoding import ROWS_AT_ONCE, Recoder, new_codec
+from milan_pipeline.errors import DataError, InterruptedRunError
+from milan_pipeline.targets.transcoding import ROWS_AT_ONCE, Recoder, fitted_codec, new_codec
 from tests.support.stores import make_block, unit_with
 
 CPU = torch.device("cpu")
 NAMES = ("codes", "scale", "prior")
 ROWS = 2 * ROWS_AT_ONCE + 5
+
+
+class StoppedWhenAskedTwice(StopRequest):
+    """A stop that comes between two questions for it."""
+
+    asked = 0
+
+    def raise_if_asked(self, what_is_kept: str) -> None:
+        self.asked += 1
+        self.signal_name = "SIGTERM" if self.asked == 2 else None
+        super().raise_if_asked(what_is_kept)
+
+
+def test_a_stop_during_the_fit_is_heard_after_a_codebook() -> None:
+    spec, stop = parse_codec("vector:bytes=4").for_width(6), StoppedWhenAskedTwice()
+    assert codebooks(spec) > 2
+    tokens_TD = torch.from_numpy(make_block(9).codes).float().flatten(0, 1)
+    with pytest.raises(InterruptedRunError, match="SIGTERM received; nothing is fitted yet"):
+        fitted_codec(spec, tokens_TD, stop)
+    assert stop.asked == 2
 
 
 def arrays_by(codec: str) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,29 +11,37 @@ import numpy as np
 import pytest
 import zarr
 
-from milan_pipeline import storage
 from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.errors import StorageError
 from milan_pipeline.shards.manifest import Shard
-from milan_pipeline.targets.layout import UnitBlock, create_codes, create_small_array
+from milan_pipeline.targets.layout import (
+    OUTER_SHARD,
+    SMALL_CHUNK_BYTES,
+    UnitBlock,
+    create_codes,
+    create_small_array,
+)
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.units import Mark, Unit, read_mark, revoked, why_undone
 from milan_pipeline.targets.writer import PUT_THREADS, UnitWriter
-from tests.support.stores import files_of, make_block, rows_of, small_outer_shards
+from tests.support.remote import Action, Request, answering, watched
+from tests.support.stores import files_of, make_block, rows_of
 
 
 def unit_of(count: int, sha256: str = "5") -> Unit:
     return Unit(0, Shard(name="x.tar", samples=count, bytes=0, sha256=sha256, index_sha256=""))
 
 
-def writer_of(store: Path | str, unit: Unit, identity_hash: str = "id") -> UnitWriter:
+def writer_of(
+    store: Path | str, unit: Unit, identity_hash: str = "id", shape: tuple[int, int] = (5, 6)
+) -> UnitWriter:
     codec = make_codec("int8")
-    return UnitWriter(str(store), unit, identity_hash=identity_hash, codec=codec, shape=(5, 6))
+    return UnitWriter(str(store), unit, identity_hash=identity_hash, codec=codec, shape=shape)
 
 
 def write(store: Path | str, block: UnitBlock) -> tuple[Unit, Mark]:
     unit = unit_of(len(block.key))
-    writer = writer_of(store, unit)
+    writer = writer_of(store, unit, shape=block.codes.shape[1:])
     writer.add(block)
     return unit, writer.finish([])
 
@@ -58,16 +68,11 @@ def test_small_arrays_are_one_object_each(tmp_path: Path) -> None:
     )
 
 
-def test_large_ones_are_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("milan_pipeline.targets.layout.SMALL_CHUNK_BYTES", 16 * 100)
-    block = make_block(250)
-    unit = unit_of(250)
-    codec = make_codec("float16")
-    writer = UnitWriter(str(tmp_path), unit, identity_hash="id", codec=codec, shape=(5, 6))
-    writer.add(block)
-    mark = writer.finish([])
+def test_large_ones_are_several(tmp_path: Path) -> None:
+    block = make_block(5, codec="int8", patches=SMALL_CHUNK_BYTES // 4 // 2, width=1)
+    unit, mark = write(tmp_path, block)
     prior = sorted(path for path in mark.objects if path.startswith("prior/c/"))
-    assert prior == ["prior/c/0/0", "prior/c/1/0", "prior/c/2/0"]
+    assert prior == ["prior/c/0/0", "prior/c/1/0", "prior/c/2/0"]  # two rows of float32 in each
     assert np.array_equal(open_unit(str(tmp_path), unit, mark).values("prior"), block.prior)
 
 
@@ -100,46 +105,49 @@ def test_a_stale_mark_is_revoked_before_anything_is_written(
 
 
 class Puts:
-    """Stand in for `files.put_bytes` of a remote store: note the order, hold some, fail some."""
+    """Answers a remote store's puts: notes the order, holds some, fails some."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, fail: str = "") -> None:
+    def __init__(self, fail: str = "") -> None:
         self.order: list[str] = []
         self.most = 0
         self._fail = fail
         self._running = 0
         self._lock = threading.Lock()
         self._together = threading.Barrier(PUT_THREADS, timeout=30)
-        self._real = storage.put_bytes
-        monkeypatch.setattr(storage, "put_bytes", self._put)
 
-    def _put(self, url: str, data: bytes) -> None:
+    def __call__(self, request: Request, action: Action) -> Any:
+        if request.doing != "put":
+            return action()
+        with self._counted():
+            if "/codes/c/" in request.path:  # each waits until a thread has begun the others
+                self._together.wait()
+            if self._fail and self._fail in request.path:
+                raise PermissionError("no")
+            self.order.append(request.path)
+            return action()
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
         with self._lock:
             self._running += 1
             self.most = max(self.most, self._running)
         try:
-            if "/codes/c/" in url:  # of these, each waits until a thread has begun the others
-                self._together.wait()
-            if self._fail and self._fail in url:
-                raise StorageError(f"{url} cannot be written")
-            self._real(url, data)
-            self.order.append(url)
+            yield
         finally:
             with self._lock:
                 self._running -= 1
 
 
-def test_a_remote_store_gets_some_objects_at_a_time_and_the_mark_last(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    small_outer_shards(monkeypatch, 2)
-    block = make_block(2 * PUT_THREADS, codec="int8")
-    unit, mark = write(tmp_path, block)
-    puts = Puts(monkeypatch)
-    url = f"memory://{tmp_path.name}"
-    assert write(url, block)[1] == mark
+def test_a_remote_store_gets_some_objects_at_a_time_and_the_mark_last(tmp_path: Path) -> None:
+    block = make_block(OUTER_SHARD * PUT_THREADS, codec="int8")
+    unit, mark = write(tmp_path / "local", block)
+    puts, folder = Puts(), tmp_path / "remote"
+    url = watched(folder)
+    with answering(puts):
+        assert write(url, block)[1] == mark
     assert puts.most == PUT_THREADS
     assert puts.order[-1].endswith(unit.mark_path)
-    places = {place: puts.order.index(f"{url}/{unit.path}/{place}") for place in mark.objects}
+    places = {place: puts.order.index(f"{folder}/{unit.path}/{place}") for place in mark.objects}
     chunks = [at for place, at in places.items() if "/c/" in place]
     metadata = [at for place, at in places.items() if place.endswith("zarr.json")]
     assert max(chunks) < min(metadata)
@@ -147,15 +155,14 @@ def test_a_remote_store_gets_some_objects_at_a_time_and_the_mark_last(
 
 
 @pytest.mark.parametrize("place", ["codes/c/1/", "prior/c/", "size/zarr.json"])
-def test_without_one_object_there_is_no_mark(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str
-) -> None:
-    small_outer_shards(monkeypatch, 2)
-    Puts(monkeypatch, fail=place)
-    url = f"memory://{tmp_path.name}"
-    with pytest.raises(StorageError, match="cannot be written"):
-        write(url, make_block(2 * PUT_THREADS, codec="int8"))
-    assert read_mark(url, unit_of(2 * PUT_THREADS)) is None
+def test_without_one_object_there_is_no_mark(tmp_path: Path, place: str) -> None:
+    url, rows = watched(tmp_path), OUTER_SHARD * PUT_THREADS
+    with (
+        answering(Puts(fail=place)),
+        pytest.raises(StorageError, match="cannot be written"),
+    ):
+        write(url, make_block(rows, codec="int8"))
+    assert read_mark(url, unit_of(rows)) is None
 
 
 def test_a_block_may_be_changed_once_it_is_added(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from milan_pipeline.core.devices import has_bfloat16
-from milan_pipeline.teacher import description
 from milan_pipeline.teacher.description import settle_precision
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
@@ -16,7 +15,8 @@ CPU = torch.device("cpu")
 @pytest.fixture(params=[True, False])
 def bfloat16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """A device that has bfloat16, or has not."""
-    monkeypatch.setattr(description, "has_bfloat16", lambda _device: request.param)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: request.param)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     return bool(request.param)
 
 

@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import save_file
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.teacher import quick_gelu, registry
+from milan_pipeline.teacher import published_weights as registry
 from milan_pipeline.teacher.configuration import model_config
+from milan_pipeline.teacher.published_weights import said_of_file
 from milan_pipeline.teacher.quick_gelu import settle_quick_gelu, trained_with_quick_gelu
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
@@ -52,7 +53,8 @@ def test_the_tag_decides_for_a_plain_name(name: str, tag: str | None, has: bool)
 
 
 def test_a_tag_that_was_trained_without_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quick_gelu, "get_pretrained_cfg", lambda *_: {"quick_gelu": False})
+    tags = open_clip.pretrained._PRETRAINED["ViT-B-16-quickgelu"]
+    monkeypatch.setitem(tags, "some_tag", {"quick_gelu": False})
     with pytest.raises(ConfigError, match=r"were trained without; leave -quickgelu away$"):
         settled("ViT-B-16-quickgelu", "some-tag")
 
@@ -105,16 +107,14 @@ def test_files_of_the_registry_that_were_trained_without(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("digits", [8, 64])
-def test_files_are_known_by_their_hash(
-    digits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_are_known_by_their_hash(digits: int, tmp_path: Path) -> None:
     path = tmp_path / "renamed.pt"
     path.write_bytes(b"weights")
     digest = hashlib.sha256(b"weights").hexdigest()[:digits]
-    monkeypatch.setattr(registry, "entries", lambda: {digest: [{"quick_gelu": True}]})
-    assert trained_with_quick_gelu(path) is True
+    known = {digest: [{"quick_gelu": True}]}
+    assert said_of_file(path, lambda entry: entry["quick_gelu"], lambda: known) is True
     path.write_bytes(b"others")
-    assert trained_with_quick_gelu(path) is None
+    assert said_of_file(path, lambda entry: entry["quick_gelu"], lambda: known) is None
 
 
 def test_files_that_nobody_knows_are_taken_at_the_configurations_word(tmp_path: Path) -> None:

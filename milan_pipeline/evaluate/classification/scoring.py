@@ -14,17 +14,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from milan_pipeline.cluster.world import World
-from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.interrupts import StopRequest
-from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.data.labelled import LabelledTable
-from milan_pipeline.data.unreadable import NONE_READABLE, RunLedger, readable
+from milan_pipeline.data.unreadable import NONE_READABLE, RunLedger
 from milan_pipeline.errors import DataError
 from milan_pipeline.evaluate.accuracies import per_cent
 from milan_pipeline.evaluate.classification.model import ClassifierDescription
 from milan_pipeline.evaluate.classification.views import EvaluationViews, ViewConfig
+from milan_pipeline.evaluate.images_to_score import ImagesToScore
 from milan_pipeline.images.crops import Pixels
-from milan_pipeline.training.validation import evaluating, until_stopped
+from milan_pipeline.training.validation import evaluating
 
 
 class ClassificationScores(NamedTuple):
@@ -57,31 +56,19 @@ class ClassificationScores(NamedTuple):
 @torch.no_grad()
 def score(
     classify: Callable[[Tensor], Tensor],
-    table: LabelledTable,
+    images: ImagesToScore,
     views: EvaluationViews,
     pixels: Pixels,
     *,
-    batch: int,
-    threads: int,
-    ledger: RunLedger,
-    world: World | None = None,
-    stop: StopRequest | None = None,
     bf16: bool = False,
 ) -> ClassificationScores:
-    """Score a classifier on all images of a table, together with the other processes.
-
-    Images that cannot be decoded are left out and listed in the ledger.
+    """Score a classifier on all images, together with the other processes.
 
     Args:
         classify: gives logits (B, Y) of images (B, C, H, W), in evaluation mode.
-        table: of labelled images.
+        images: with class numbers.
         views: makes the classifier's view of a sample.
         pixels: normalises them, on the classifier's device.
-        batch: images in a forward pass.
-        threads: number of threads that decode.
-        ledger: the images that cannot be decoded.
-        world: the processes, each of which must call this.
-        stop: asked between images.
         bf16: compute under bfloat16 autocast.
 
     Returns:
@@ -91,38 +78,33 @@ def score(
         DataError: more images than the ledger allows cannot be decoded, or none can be.
         InterruptedRunError: a stop signal came to any process.
     """
-    world, stop = world or World(), stop or StopRequest()
-    ledger.begin_anew()
     counts = torch.zeros(3, dtype=torch.float64)
-    samples = table.read(table.places(world))
 
     def example(sample: dict[str, Any]) -> tuple[Tensor, int]:
         return views(sample), sample["label"]
 
-    bar = progress_bar("evaluate", total=table.samples, shown=world.leads)
-    examples = ordered_map(ledger.noting(example), samples, workers=threads, ahead=2 * batch)
-    with contextlib.closing(samples), contextlib.closing(examples), bar:
-        asking = until_stopped(examples, stop, world, total=table.samples)
-        for images_BCHW, labels_B in _batches(readable(asking), batch):
-            inputs_BCHW = pixels(images_BCHW)
+    with contextlib.closing(images.batches(example, _in_order)) as batches:
+        for some in batches:
+            labels_B = torch.tensor([label for _, label in some])
+            inputs_BCHW = pixels(torch.stack([image_CHW for image_CHW, _ in some]))
             with torch.autocast(inputs_BCHW.device.type, torch.bfloat16, enabled=bf16):
                 logits_BY = classify(inputs_BCHW)
             answers_B5 = logits_BY.topk(min(5, logits_BY.shape[1])).indices.cpu()
             right_B5 = answers_B5 == labels_B[:, None]
             counts += torch.tensor([int(right_B5[:, 0].sum()), int(right_B5.sum()), len(labels_B)])
-            bar.update(len(labels_B) * world.size)
-    ledger.settle(world)
-    scores = ClassificationScores(*(round(value) for value in world.total(counts).tolist()))
+    total = images.world.total(counts)
+    scores = ClassificationScores(*(round(value) for value in total.tolist()))
     if not scores.images:
         raise DataError(NONE_READABLE)
     return scores
 
 
-def _batches(examples: Iterator[tuple[Tensor, int]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield uint8 images and int64 labels; the last batch has what is left."""
+def _in_order(
+    examples: Iterator[tuple[Tensor, int]], size: int
+) -> Iterator[list[tuple[Tensor, int]]]:
+    """Yield examples together; the last batch has what is left."""
     while some := list(itertools.islice(examples, size)):
-        images, labels = zip(*some, strict=True)
-        yield torch.stack(images), torch.tensor(labels)
+        yield some
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,9 +149,11 @@ class ClassificationEvaluator:
         config: EvaluationConfig,
     ) -> None:
         self._model = model
-        self._table = table
         self.ledger = ledger
-        self._config = config
+        self._bf16 = config.bf16
+        self._images = ImagesToScore(
+            table=table, ledger=ledger, batch=config.batch, threads=config.threads
+        )
         view = ViewConfig(
             image_size=description.image_size,
             mean=description.mean,
@@ -192,18 +176,8 @@ class ClassificationEvaluator:
             return logits_BY
 
         with evaluating(self._model):
-            return score(
-                classify,
-                self._table,
-                self._views,
-                self._pixels,
-                batch=self._config.batch,
-                threads=self._config.threads,
-                ledger=self.ledger,
-                bf16=self._config.bf16,
-                world=world,
-                stop=stop,
-            )
+            images = dataclasses.replace(self._images, world=world, stop=stop)
+            return score(classify, images, self._views, self._pixels, bf16=self._bf16)
 
     def pictures(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, bytes]:
         """Return no pictures."""

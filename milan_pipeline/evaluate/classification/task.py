@@ -15,48 +15,29 @@ from milan_pipeline.core.keyed_random import seeded_globals
 from milan_pipeline.evaluate.classification.views import LabelledBatch
 from milan_pipeline.images.crops import Pixels
 from milan_pipeline.models.kernels import suit_cpu
-from milan_pipeline.training.optim import fine_tuning_optimiser, layer_decay_groups, learning_rate
+from milan_pipeline.training.optim import (
+    FineTuningConfig,
+    fine_tuning_optimiser,
+    layer_decay_groups,
+    learning_rate,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ClassificationConfig:
-    """The recipe of fine-tuning, and how it is computed.
+class ClassificationConfig(FineTuningConfig):
+    """The recipe of fine-tuning to name classes.
 
     Attributes:
-        batch: samples in a global batch, which the learning rate is scaled to.
-        epochs: length of the schedule.
-        warmup_epochs: of the learning rate.
-        base_lr: for a batch of 256.
-        min_lr: at the end; like every rate it is scaled by layer.
-        layer_decay: see `optim.layer_decay_groups`.
-        weight_decay: AdamW's.
         smoothing: of the labels.
         mixup: alpha of mixup (arXiv 1710.09412); 0 is none.
         cutmix: alpha of CutMix (arXiv 1905.04899); 0 is none.
         erasing: share of the images in which a box is erased (arXiv 1708.04896).
-        bf16: compute under bfloat16 autocast.
-        mean: of the pixels, in [0, 1].
-        std: of the pixels, in [0, 1].
-        seed: of all random draws.
-        gradient_checkpointing: compute blocks again in the backward pass, to save memory.
     """
 
-    batch: int
-    epochs: int
-    warmup_epochs: float
-    base_lr: float
-    min_lr: float
-    layer_decay: float
-    weight_decay: float
     smoothing: float
     mixup: float
     cutmix: float
     erasing: float
-    bf16: bool
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    seed: int
-    gradient_checkpointing: bool = False
 
 
 class Classification:

@@ -19,7 +19,7 @@ from torchvision.transforms import Compose
 
 from milan_pipeline.core.keyed_random import seeded_globals
 from milan_pipeline.data.labelled import decoded_image
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.errors import ConfigError, reason_of
 from milan_pipeline.evaluate.evaluation_view import INTERPOLATION, evaluation_view
 
 SECTIONS = {
@@ -91,10 +91,9 @@ class TrainingViews:
                 use_prefetcher=True,
             )
         except (AssertionError, ValueError, LookupError, TypeError) as error:  # timm's, of names
-            reason = " ".join(str(error).split()) or type(error).__name__
             raise ConfigError(
-                f"--augment {config.augment!r} is no augmentation that timm has ({reason}); give "
-                "one such as 'rand-m9-mstd0.5-inc1', or ''"
+                f"--augment {config.augment!r} is no augmentation that timm has "
+                f"({reason_of(error)}); give one such as 'rand-m9-mstd0.5-inc1', or ''"
             ) from error
         for operation in _operations(transform):
             if operation.aug_fn is auto_augment.posterize:

@@ -14,9 +14,9 @@ from milan_pipeline.cluster.world import World
 from milan_pipeline.data.labelled import LabelledTable, decoded_image
 from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.errors import DataError
-from milan_pipeline.evaluate.coverage import named
+from milan_pipeline.evaluate.class_coverage import named
+from milan_pipeline.evaluate.sample_checks import looked_at
 from milan_pipeline.evaluate.segmentation.masks import IGNORED, Labels
-from milan_pipeline.evaluate.survey import looked_at
 
 TOLD = 10
 

@@ -17,13 +17,12 @@ from torch.func import functional_call
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from milan_pipeline.cluster.world import World
-from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.interrupts import StopRequest
-from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.data.unreadable import NONE_READABLE, RunLedger, readable
 from milan_pipeline.errors import DataError
 from milan_pipeline.evaluate.accuracies import per_cent
+from milan_pipeline.evaluate.images_to_score import ImagesToScore
 from milan_pipeline.evaluate.segmentation.inference import (
     Inference,
     InferenceConfig,
@@ -34,7 +33,7 @@ from milan_pipeline.evaluate.segmentation.masks import IGNORED, Labels
 from milan_pipeline.evaluate.segmentation.model import Logits, Segmenter
 from milan_pipeline.evaluate.segmentation.picture import draw_segmentations
 from milan_pipeline.images.crops import Pixels
-from milan_pipeline.training.validation import evaluating, until_stopped
+from milan_pipeline.training.validation import evaluating
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,46 +81,24 @@ class SegmentationScores:
 
 
 def score(
-    inference: Inference,
-    prepare: PrepareImage,
-    table: LabelledTable,
-    *,
-    classes: int,
-    batch: int,
-    threads: int,
-    ledger: RunLedger,
-    world: World | None = None,
-    stop: StopRequest | None = None,
+    inference: Inference, prepare: PrepareImage, images: ImagesToScore, *, classes: int
 ) -> SegmentationScores:
-    """Score a segmenter on all images of a table, together with the other processes.
-
-    Images that cannot be decoded are left out and listed in the ledger.
+    """Score a segmenter on all images, together with the other processes.
 
     Args:
         inference: the segmenter, in evaluation mode.
         prepare: decodes and scales a sample.
-        table: of images and masks.
+        images: with masks; those of a batch have one size.
         classes: Y.
-        batch: images of one size in a forward pass.
-        threads: number of threads that decode.
-        ledger: the images that cannot be decoded.
-        world: the processes, each of which must call this.
-        stop: asked between images.
 
     Raises:
         DataError: a mask cannot be used, or more images than the ledger allows cannot be
             decoded, or none can be, or no pixel has a label.
         InterruptedRunError: a stop signal came to any process.
     """
-    world, stop = world or World(), stop or StopRequest()
-    ledger.begin_anew()
     confusion_YY = torch.zeros(classes, classes, dtype=torch.float64)
-    samples = table.read(table.places(world))
-    shown = ordered_map(ledger.noting(prepare), samples, workers=threads, ahead=2 * batch)
-    bar = progress_bar("evaluate", total=table.samples, shown=world.leads)
-    with contextlib.closing(samples), contextlib.closing(shown), bar:
-        asking = until_stopped(shown, stop, world, total=table.samples)
-        for some in _alike(readable(asking), batch):
+    with contextlib.closing(images.batches(prepare, _alike)) as batches:
+        for some in batches:
             answers_BHW = inference.labels(some)
             labels_BHW = torch.stack([each.labels_HW for each in some]).long()
             confusion_YY += multiclass_confusion_matrix(
@@ -131,18 +108,17 @@ def score(
                 ignore_index=IGNORED,
                 validate_args=False,  # labels were checked when they were decoded
             ).cpu()
-            bar.update(len(some) * world.size)
-    ledger.settle(world)
-    if ledger.count == table.samples:
+    scored = images.table.samples - images.ledger.count
+    if not scored:
         raise DataError(NONE_READABLE)
     # float64 counts exactly up to 2^53 pixels.
-    whole = world.total(confusion_YY).round().to(torch.int64)
-    if not whole.any():
+    total_YY = images.world.total(confusion_YY).round().to(torch.int64)
+    if not total_YY.any():
         raise DataError(
             "no pixel of the masks to score on has a label, all are ignored; give others, or "
             "another --ignore-index"
         )
-    return SegmentationScores(whole.numpy(), table.samples - ledger.count)
+    return SegmentationScores(total_YY.numpy(), scored)
 
 
 def _alike(shown: Iterator[ScoredImage], size: int) -> Iterator[list[ScoredImage]]:
@@ -219,17 +195,16 @@ class SegmentationEvaluator:
     ) -> SegmentationScores:
         """Score the model; see `validation.Evaluator`."""
         with evaluating(self._model):
-            return score(
-                self._inference(weights),
-                self._prepare,
-                self._table,
-                classes=self._config.classes,
+            images = ImagesToScore(
+                table=self._table,
+                ledger=self.ledger,
                 batch=self._config.inference.batch,
                 threads=self._config.threads,
-                ledger=self.ledger,
                 world=world,
                 stop=stop,
             )
+            inference, classes = self._inference(weights), self._config.classes
+            return score(inference, self._prepare, images, classes=classes)
 
     def pictures(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, bytes]:
         """Draw the first images, their masks and the model's answers: `examples.png`."""

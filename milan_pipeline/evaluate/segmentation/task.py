@@ -15,45 +15,22 @@ from milan_pipeline.evaluate.segmentation.model import Segmenter
 from milan_pipeline.evaluate.segmentation.views import MaskedBatch
 from milan_pipeline.images.crops import Pixels
 from milan_pipeline.models.kernels import suit_cpu
-from milan_pipeline.training.optim import fine_tuning_optimiser, layer_decay_groups, scheduled_rate
+from milan_pipeline.training.optim import (
+    FineTuningConfig,
+    fine_tuning_optimiser,
+    layer_decay_groups,
+    scheduled_rate,
+)
 
 PUBLISHED_BATCH = 16
 AUXILIARY_WEIGHT = 0.4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SegmentationConfig:
-    """The recipe, and how it is computed.
+class SegmentationConfig(FineTuningConfig):
+    """The recipe of segmentation; `schedule` is "poly" (a straight line down) or "cosine"."""
 
-    Attributes:
-        batch: samples in a global batch, which the learning rate is scaled to.
-        epochs: length of the schedule, fractions included.
-        warmup_epochs: of the learning rate.
-        schedule: "poly" (a straight line down) or "cosine".
-        base_lr: for a batch of 16.
-        min_lr: at the end; like every rate it is scaled by layer.
-        layer_decay: see `optim.layer_decay_groups`.
-        weight_decay: AdamW's.
-        bf16: compute under bfloat16 autocast.
-        mean: of the pixels, in [0, 1].
-        std: of the pixels, in [0, 1].
-        seed: of all random draws.
-        gradient_checkpointing: compute blocks again in the backward pass, to save memory.
-    """
-
-    batch: int
-    epochs: float
-    warmup_epochs: float
     schedule: str
-    base_lr: float
-    min_lr: float
-    layer_decay: float
-    weight_decay: float
-    bf16: bool
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    seed: int
-    gradient_checkpointing: bool = False
 
 
 class Segmentation:

@@ -5,12 +5,13 @@ import json
 import pytest
 import torch
 
+from milan_pipeline.cluster.world import World
 from milan_pipeline.data.labelled import open_labelled
 from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.errors import DataError
 from milan_pipeline.evaluate.classification.scoring import ClassificationScores, score
 from milan_pipeline.evaluate.classification.views import EvaluationViews, ViewConfig
-from milan_pipeline.images.budget import BadImageBudget
+from milan_pipeline.evaluate.images_to_score import ImagesToScore
 from milan_pipeline.images.crops import Pixels
 from tests.support.labelled import COLOURS, spoil, write_coloured
 from tests.support.processes import run_world
@@ -31,16 +32,17 @@ def by_colour(images_BCHW):
     return -(mean_B1C - colours).square().sum(dim=-1)
 
 
-def scored(world, place, classify=by_colour, batch=4, threads=2):
+def scored(world, place, classify=by_colour, batch=4, *, threads=2, fraction=0.2):
     views = EvaluationViews(
         ViewConfig(image_size=16, mean=MEAN, augment="", crop_pct=0.875, seed=0)
     )
     pixels = Pixels(MEAN, STD, torch.device("cpu"))
     table = open_labelled(str(place), kind="class")
-    ledger = RunLedger(place.parent / "run", "val", images=table.samples, fraction=0.2)
-    return score(
-        classify, table, views, pixels, batch=batch, threads=threads, ledger=ledger, world=world
+    ledger = RunLedger(place.parent / "run", "val", images=table.samples, fraction=fraction)
+    images = ImagesToScore(
+        table=table, ledger=ledger, batch=batch, threads=threads, world=world or World()
     )
+    return score(classify, images, views, pixels)
 
 
 @pytest.mark.parametrize("batch", [1, 4, 100])
@@ -80,10 +82,9 @@ def test_what_cannot_be_decoded_is_left_out_and_listed(size, tmp_path):
         scored(None, place)
 
 
-def test_images_none_of_which_can_be_decoded_have_no_score(tmp_path, monkeypatch):
+def test_images_none_of_which_can_be_decoded_have_no_score(tmp_path):
     place = write_coloured(tmp_path / "pictures", 1)
     for path in place.rglob("*.jpg"):
         spoil(path)
-    monkeypatch.setattr(RunLedger, "budget", lambda _: BadImageBudget(fraction=1, images=3))
     with pytest.raises(DataError, match="none of the images to score on can be decoded"):
-        scored(None, place)
+        scored(None, place, fraction=1)

@@ -8,6 +8,7 @@ import torch
 
 from milan_pipeline.data.labelled import open_labelled
 from milan_pipeline.data.unreadable import RunLedger
+from milan_pipeline.evaluate.images_to_score import ImagesToScore
 from milan_pipeline.evaluate.segmentation.inference import ScoredImage
 from milan_pipeline.evaluate.segmentation.masks import IGNORED, LabelConfig, Labels
 from milan_pipeline.evaluate.segmentation.scoring import SegmentationScores, score
@@ -63,7 +64,8 @@ def test_scores_equal_a_matrix_counted_by_hand(tmp_path):
     table = open_labelled(str(tree / "images" / "validation"), kind="mask")
     drawn: Any = Answers()
     ledger = RunLedger(tmp_path, "val", images=7, fraction=0)
-    found = score(drawn, drawn, table, classes=CLASSES, batch=2, threads=0, ledger=ledger)
+    images = ImagesToScore(table=table, ledger=ledger, batch=2, threads=0)
+    found = score(drawn, drawn, images, classes=CLASSES)
     matrix = counted(drawn.shown, drawn.answered)
     assert found.confusion_YY.tolist() == matrix.tolist()
     assert found.per_cent() == pytest.approx(by_hand(matrix), rel=1e-12)

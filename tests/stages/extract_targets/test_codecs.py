@@ -1,7 +1,6 @@
 """`extract-targets` with a codec that is fitted: once, before any unit, for every process alike."""
 
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,11 @@ from milan_pipeline.codecs.interface import decode_prior
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.shard_records import layout_of
-from milan_pipeline.targets.transcoding import fitted_codec
 from tests.support.cli import run_cli
 from tests.support.clip import write_tiny_clip
+from tests.support.disturbances import before_modules, no_targets, run_and_kill
 from tests.support.pictures import write_picture
-from tests.support.processes import run_and_kill
+from tests.support.remote import watched
 from tests.support.stores import values_of
 
 CODEC = "vector:bytes=4"
@@ -81,12 +80,12 @@ def test_killed_between_codec_and_root(store, image_shards, tiny_clip, tmp_path)
     assert data_of(out) == data_of(store)
 
 
-def test_a_rerun_does_not_fit_again(store, image_shards, tiny_clip, monkeypatch, capsys):
-    monkeypatch.setattr("stages.extract_targets.codec.fitted_codec", None)
-    extract(image_shards, tiny_clip, store)
-    assert "nothing to do" in capsys.readouterr().out
-    extract(image_shards, tiny_clip, store, "--overwrite")
-    extract(image_shards, tiny_clip, store, "--dry-run")
+def test_a_rerun_does_not_fit_again(store, image_shards, tiny_clip, capsys):
+    with no_targets(AssertionError("there are targets to fit to")):
+        extract(image_shards, tiny_clip, store)
+        assert "nothing to do" in capsys.readouterr().out
+        extract(image_shards, tiny_clip, store, "--overwrite")
+        extract(image_shards, tiny_clip, store, "--dry-run")
     assert "units to do: 0" in capsys.readouterr().out
 
 
@@ -162,9 +161,9 @@ def test_an_overwrite_that_was_killed_can_be_taken_back(
         out = tmp_path / f"{writes}.zarr"
         shutil.copytree(store, out)
         assert run_and_kill(
-            writes, "extract-targets", "--images", image_shards, "--out", out, "--teacher",
-            f"local-dir:{tiny_clip}", "--batch-size", 4, "--precision", "fp32", "--codec", CODEC,
-            "--view-seed", 1, "--overwrite",
+            writes, "extract-targets", "--images", image_shards, "--out", watched(out),
+            "--teacher", f"local-dir:{tiny_clip}", "--batch-size", 4, "--precision", "fp32",
+            "--codec", CODEC, "--view-seed", 1, "--overwrite",
         )  # fmt: skip
         # The codec is the other's by now, or in part, and the root is not.
         assert data_of(out)["zarr.json"] == data_of(store)["zarr.json"]
@@ -175,36 +174,23 @@ def test_an_overwrite_that_was_killed_can_be_taken_back(
         assert data_of(out) == data_of(store)
 
 
-def test_who_fitted_last_takes_the_codec_of_who_was_first(
-    store, image_shards, tiny_clip, tmp_path, monkeypatch
-):
-    """Two processes find no root, and one has a device that gives other last bits."""
-    out, place = tmp_path / "targets.zarr", "stages.extract_targets.codec.fitted_codec"
+def test_who_fitted_last_takes_the_codec_of_who_was_first(image_shards, tiny_clip, tmp_path):
+    """Two processes find no root; before one computes targets, the other has fitted its codec."""
+    for number in range(5):
+        write_picture(tmp_path / "pictures" / f"{number}.jpg", 50 + number)
+    run_cli("pack-images", tmp_path / "pictures", tmp_path / "others")
+    first, out = tmp_path / "first.zarr", tmp_path / "targets.zarr"
+    extract(tmp_path / "others", tiny_clip, first, "--init")  # not the codec of these images
+    (first / "extract-targets.json").unlink()
 
-    def late(spec, tokens_TD, stop):
-        with monkeypatch.context() as patch:
-            patch.setattr(place, fitted_codec)
-            extract(image_shards, tiny_clip, out, "--init")
-        return fitted_codec(spec, tokens_TD + 0.01, stop)
+    def appear(*_):
+        if not (out / "zarr.json").exists():
+            shutil.copytree(first, out, dirs_exist_ok=True)
 
-    monkeypatch.setattr(place, late)
-    extract(image_shards, tiny_clip, out)
-    assert data_of(out) == data_of(store)
-
-
-def test_a_stop_during_the_fit_is_heard(image_shards, tiny_clip, tmp_path, monkeypatch, capsys):
-    """After a codebook, not after all of them."""
-    fitted = []
-
-    def after_one(spec, tokens_TD, progress):
-        signal.raise_signal(signal.SIGTERM)
-        progress(1)
-        fitted.append(spec)
-
-    monkeypatch.setattr("milan_pipeline.targets.transcoding.fit_codec", after_one)
-    extract(image_shards, tiny_clip, tmp_path / "targets.zarr", code=75)
-    assert "SIGTERM received" in capsys.readouterr().err
-    assert not fitted
+    with before_modules(appear):
+        extract(image_shards, tiny_clip, out)
+    extract(image_shards, tiny_clip, first)
+    assert data_of(out) == data_of(first)
 
 
 def test_status_of_a_fitted_store(store, capsys):

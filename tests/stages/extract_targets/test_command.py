@@ -14,9 +14,10 @@ from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.targets.layout import read_identity
 from tests.support.cli import run_cli
 from tests.support.clip import write_tiny_clip
-from tests.support.disturbances import no_targets, stopped_after
+from tests.support.disturbances import no_targets, run_and_kill, stopped_at_put
 from tests.support.pictures import write_picture
-from tests.support.processes import files_without, run_and_kill
+from tests.support.processes import files_without
+from tests.support.remote import watched
 from tests.support.stores import files_and_times
 
 Extract = Callable[..., Path]
@@ -181,9 +182,10 @@ def test_a_changed_shard_is_done_again(
     assert all("images-000000" in path or path.count("/") == 1 for path in rewritten)
 
 
-def test_an_interrupted_run_goes_on(extract: Extract, target_store: Path, capsys) -> None:
-    with stopped_after(5, "SIGUSR1"):  # batches: 3 of the first shard, 3 of the second
-        out = extract("--views", 2, code=75)
+def test_an_interrupted_run_goes_on(extract: Extract, target_store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "targets.zarr"
+    with stopped_at_put("done/view-00/images-000000.json", "SIGUSR1"):
+        extract("--views", 2, "--out", watched(out), code=75)
     assert marks(out) == ["view-00/images-000000.json"]
     assert json.loads((out / "extract-targets.json").read_text())["state"] == "running"
     first = files_and_times(out)
@@ -318,7 +320,7 @@ def test_killed_at_any_write_it_ends_with_the_same_bytes(
     killed = 0
     for writes in range(0, 2 * len(undisturbed), 17):
         out = tmp_path / f"{writes}.zarr"
-        killed += run_and_kill(writes, *words, "--out", out)
+        killed += run_and_kill(writes, *words, "--out", watched(out))
         run_cli(*words, "--out", out)
         assert files_without(out, "extract-targets.json") == undisturbed
     assert killed >= 5

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,18 +13,17 @@ from typing import Any
 
 import pytest
 
-from milan_pipeline.images.budget import Skipped
-from milan_pipeline.provenance import record as provenance_record
 from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.targets.layout import read_identity
-from milan_pipeline.targets.writer import UnitWriter
 from tests.support.cli import run_cli
 from tests.support.clip import write_tiny_clip
-from tests.support.disturbances import at_put, no_targets
+from tests.support.disturbances import at_put, no_targets, once_at_put
 from tests.support.pictures import write_picture
 from tests.support.processes import files_without
+from tests.support.remote import Request, watched
 
 Extract = Callable[..., Path]
+Remote = tuple[str, str]
 
 RECORD = "extract-targets.json"
 
@@ -50,6 +48,12 @@ def extract(words: list[str], tmp_path: Path) -> Extract:
         return tmp_path / "targets.zarr"
 
     return run
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Remote:
+    """Words that have the store be one that a test listens to."""
+    return "--out", watched(tmp_path / "targets.zarr")
 
 
 def record(store: Path) -> dict[str, Any]:
@@ -138,20 +142,12 @@ def test_init_keeps_what_is_done(extract: Extract, target_store: Path, capsys) -
     assert files_without(out, RECORD) == files_without(target_store, RECORD)
 
 
-def test_who_joins_late_does_not_undo_that_it_is_done(
-    extract: Extract, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_joins_late_does_not_undo_that_it_is_done(extract: Extract, remote: Remote) -> None:
     """A part reads the record before there is one, and writes "running" after others ended."""
-    begin = provenance_record.StageRecord.begin
-
-    def late(self: provenance_record.StageRecord) -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr(provenance_record.StageRecord, "begin", begin)
-            assert record(extract("--part", "0/1"))["state"] == "done"
-        begin(self)
-
-    monkeypatch.setattr(provenance_record.StageRecord, "begin", late)
-    assert record(extract("--part", "1/2"))["state"] == "done"
+    ended = []
+    with once_at_put(RECORD, lambda: ended.append(record(extract("--part", "0/1"))["state"])):
+        assert record(extract("--part", "1/2", *remote))["state"] == "done"
+    assert ended == ["done"]
 
 
 def test_more_views_in_parts_start_the_record_anew(extract: Extract) -> None:
@@ -196,53 +192,34 @@ def test_parts_of_one_run_have_the_same_images(
     extract(*images, "--part", "0/4")
 
 
-def test_who_did_less_does_not_call_it_done(
-    extract: Extract, monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
-    real, begun = UnitWriter.finish, threading.Event()
-
-    def finish(self: UnitWriter, skipped: list[Skipped]) -> Any:
-        if not begun.is_set():
-            begun.set()
-            extract("--init")
-        return real(self, skipped)
-
-    monkeypatch.setattr(UnitWriter, "finish", finish)
-    out = extract("--views", 1, "--part", "0/1")
+def test_who_did_less_does_not_call_it_done(extract: Extract, remote: Remote, capsys) -> None:
+    with once_at_put("/view-00/", lambda: extract("--init")):
+        out = extract("--views", 1, "--part", "0/1", *remote)
     assert "others have begun to extract more" in capsys.readouterr().out
     assert record(out)["state"] == "running"
     assert record(out)["extent"]["views"] == 2
 
 
-def test_racing_creators_end_with_one_root(extract: Extract, tmp_path: Path, capsys) -> None:
+def test_racing_creators_end_with_one_root(
+    extract: Extract, remote: Remote, tmp_path: Path, capsys
+) -> None:
     """Two jobs of other targets both find no root; the one that wrote first is refused."""
-    raced = threading.Event()
 
-    def race(url: str, _: bytes) -> None:
-        if url.endswith("targets.zarr/zarr.json") and not raced.is_set():
-            raced.set()
-            (tmp_path / "targets.zarr/zarr.json").unlink()
-            extract("--view-seed", 1, "--init")
+    def race(_: Request) -> None:
+        (tmp_path / "targets.zarr/zarr.json").unlink()
+        extract("--view-seed", 1, "--init")
 
-    with at_put(race, after=True):
-        extract("--part", "0/2", code=1)
+    with at_put(race, at="targets.zarr/zarr.json", after=True):
+        extract("--part", "0/2", *remote, code=1)
     assert "view_policy.seed is 1 there and 0 here" in capsys.readouterr().err
     assert not marks(tmp_path / "targets.zarr")
 
 
 def test_a_part_whose_store_is_taken_over_does_not_call_it_done(
-    extract: Extract, monkeypatch: pytest.MonkeyPatch, capsys
+    extract: Extract, remote: Remote, capsys
 ) -> None:
-    real, raced = UnitWriter.finish, threading.Event()
-
-    def finish(self: UnitWriter, skipped: list[Skipped]) -> Any:
-        if not raced.is_set():
-            raced.set()
-            extract("--view-seed", 1, "--init", "--overwrite")
-        return real(self, skipped)
-
-    monkeypatch.setattr(UnitWriter, "finish", finish)
-    extract("--part", "0/1", code=1)
+    with once_at_put("/view-00/", lambda: extract("--view-seed", 1, "--init", "--overwrite")):
+        extract("--part", "0/1", *remote, code=1)
     assert "view_policy.seed is 1 there and 0 here" in capsys.readouterr().err
 
 
@@ -383,11 +360,11 @@ def interleaved(words: list[str], number: int) -> None:
     """
     writes = itertools.count()
 
-    def another(url: str, _: bytes) -> None:
-        if "/progress/" not in url and next(writes) == number:
+    def another(request: Request) -> None:
+        if "/progress/" not in request.path and next(writes) == number:
             with ThreadPoolExecutor(1) as pool:
                 pool.submit(run_cli, *words).result()
 
     with at_put(another):
-        run_cli(*words)
+        run_cli(*words[:-1], watched(words[-1]))
     assert next(writes) > number

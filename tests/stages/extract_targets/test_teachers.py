@@ -10,9 +10,9 @@ import zarr
 
 from milan_pipeline.core.devices import has_bfloat16, pick_device
 from milan_pipeline.targets.layout import read_identity
-from milan_pipeline.teacher.teacher import Teacher
 from tests.support.cli import run_cli
 from tests.support.clip import folder_of, smaller
+from tests.support.disturbances import before_modules
 from tests.support.pretrain import log, pretrain, state
 from tests.support.stores import values_of
 
@@ -95,15 +95,14 @@ def test_compiling_is_part_of_what_targets_are(
 ) -> None:
     compiled: list[torch.nn.Module] = []
     rows: set[int] = set()
-    real = Teacher.__call__
 
     def note(module: torch.nn.Module, *, dynamic: bool) -> None:
         assert not dynamic
         compiled.append(module)
 
-    def call(teacher: Teacher, pixels_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        rows.add(len(pixels_BCHW))
-        return real(teacher, pixels_BCHW)
+    def count(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        if isinstance(module, torch.nn.Conv2d):
+            rows.add(len(inputs[0]))
 
     monkeypatch.setattr(torch.nn.Module, "compile", note)
     teacher, out = f"local-dir:{tiny_clip}", tmp_path / "t.zarr"
@@ -112,8 +111,8 @@ def test_compiling_is_part_of_what_targets_are(
     extract(image_shards, teacher, out, "--compile", "--dry-run", code=1)
     assert "teacher.compiled is False there and True here" in capsys.readouterr().err
     assert not compiled
-    monkeypatch.setattr(Teacher, "__call__", call)
-    extract(image_shards, teacher, out, "--compile", "--overwrite", "--batch-size", 5)
+    with before_modules(count):
+        extract(image_shards, teacher, out, "--compile", "--overwrite", "--batch-size", 5)
     assert len(compiled) == 1  # of two blocks: attention is read off the last
     assert rows == {5}  # whatever the shards have
     assert read_identity(str(out))["teacher"]["compiled"]

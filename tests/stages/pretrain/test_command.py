@@ -1,18 +1,20 @@
 """The run folder: what pretrain writes, goes on with, and refuses."""
 
 import json
-import os
 import re
-import signal
 
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
-from milan_pipeline.pretrain.task import Pretraining
-from tests.support.disturbances import at_loss_of
-from tests.support.pretrain import log, pretrain, state, weights
+from milan_pipeline.errors import DataError
+from milan_pipeline.weights.loaded_run import trained_encoder
+from tests.support.cli import run_cli
+from tests.support.disturbances import at_step, send_signal
+from tests.support.pretrain import SHORT, TINY_STUDENT, log, pretrain, state, weights
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +64,7 @@ def test_a_cache_changes_nothing_but_where_bytes_come_from(whole, shards, tmp_pa
     ("options", "message"),
     [
         (("--cache", "s3://bucket/x"), "--cache s3://bucket/x is no local folder"),
-        (("--cache", "x", "--cache-gb", "nan"), "--cache-gb nan is no size"),
+        (("--cache", "x", "--cache-gb", "nan"), "--cache-gb nan is no finite number"),
         (("--cache", "x", "--cache-gb", "0.001"), "--cache-gb .* less than two pieces"),
     ],
 )
@@ -89,6 +91,17 @@ def test_a_moving_average_is_exported_beside_the_encoder(shards, tmp_path):
     assert all(row["grad_norm"] > 0 for row in log(tmp_path))
 
 
+def test_the_encoder_of_an_earlier_step_is_not_taken_for_that_of_the_last(shards, tmp_path):
+    """Its checkpoint is damaged before the encoder is exported from it."""
+    pretrain(*shards, tmp_path, "--checkpoint-every", 6)
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+    spoilt = tmp_path / "checkpoints/step-00000012/student.safetensors"
+    spoilt.write_bytes(spoilt.read_bytes()[:-1])
+    arguments = json.loads((tmp_path / "encoder.json").read_text())["timm"]
+    with pytest.raises(DataError, match=r"step-00000012.*damaged"):
+        trained_encoder(tmp_path, arguments)
+
+
 # ---- stop, go on, extend
 
 
@@ -96,7 +109,7 @@ def test_a_moving_average_is_exported_beside_the_encoder(shards, tmp_path):
 def test_a_stop_signal_exits_with_75_and_a_rerun_ends_the_same(
     name, whole, shards, tmp_path, capsys
 ):
-    with at_loss_of(Pretraining, 5, lambda: os.kill(os.getpid(), signal.Signals[name])):
+    with at_step(5, lambda: send_signal(name)):
         pretrain(*shards, tmp_path, code=75)
     error = capsys.readouterr().err
     assert error.startswith(f"Interrupted: {name} received; ")
@@ -240,13 +253,20 @@ def test_dry_run_says_about_how_much_is_written(more, shards, tmp_path, capsys):
     assert 0.85 < int(said[2]) / exported < 1
 
 
-def test_a_cache_smaller_than_the_shuffle_is_warned_of_once(shards, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("milan_pipeline.shards.cache.PIECE_BYTES", 1000)
-    pretrain(
-        *shards, tmp_path / "run", "--cache", tmp_path / "cache", "--cache-gb", 5e-6,
-        "--max-steps", 1,
+def test_a_cache_smaller_than_the_shuffle_is_warned_of_once(tmp_path, capsys):
+    """10 images of 3 MB, and a cache of three pieces, of 8 MiB each."""
+    for number in range(10):
+        noise = np.random.Generator(np.random.PCG64(number)).bytes(3000 * 1000)
+        picture = Image.frombytes("RGB", (1000, 1000), noise)
+        (tmp_path / "in").mkdir(exist_ok=True)
+        picture.save(tmp_path / f"in/{number}.png", compress_level=0)
+    run_cli("pack-images", tmp_path / "in", tmp_path / "shards")
+    run_cli(
+        "pretrain", "--target", "pixels", "--images", tmp_path / "shards", "--out",
+        tmp_path / "run", *TINY_STUDENT, "--image-size", 32, *SHORT, "--cache", tmp_path / "cache",
+        "--cache-gb", 0.026, "--max-steps", 1,
     )  # fmt: skip
     warnings = [line for line in capsys.readouterr().err.splitlines() if "--cache-gb" in line]
     assert len(warnings) == 1
-    assert "Warning: --cache-gb 5e-06 is less than the" in warnings[0]
+    assert "Warning: --cache-gb 0.026 is less than the" in warnings[0]
     assert "(8 lanes of --shuffle-block 4096)" in warnings[0]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from milan_pipeline.images import depth
+from milan_pipeline.images import bit_depth as depth
 from milan_pipeline.images.decode import decode_rgb, probe_depth
 
 

@@ -1,4 +1,4 @@
-"""What open_clip's registry says of published weights, also where they come as a file or a folder.
+"""Published weights in open_clip's registry, also those that are given as a file or a folder.
 
 The registry knows a file by its name, by the hub repository of its cache or folder or, for a `.pt`
 file, by its sha256.
@@ -8,7 +8,7 @@ import functools
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,9 +40,19 @@ def common(found: list[Entry], read: Callable[[Entry], AnswerT]) -> AnswerT | No
     return answers.pop() if len(answers) == 1 else None
 
 
-def said_of_file(path: Path, read: Callable[[Entry], AnswerT]) -> AnswerT | None:
-    """Return what the registry says of a file of weights; None where it does not know it."""
-    answers = (common(entries().get(word, []), read) for word in _words_of_file(path.absolute()))
+def said_of_file(
+    path: Path,
+    read: Callable[[Entry], AnswerT],
+    known: Callable[[], Mapping[str, list[Entry]]] = entries,
+) -> AnswerT | None:
+    """Return what the registry says of a file of weights; None where it does not know it.
+
+    Args:
+        path: the file.
+        read: what is asked of an entry.
+        known: the registry, as `entries` returns it.
+    """
+    answers = (common(known().get(word, []), read) for word in _words_of_file(path.absolute()))
     return next((answer for answer in answers if answer is not None), None)
 
 

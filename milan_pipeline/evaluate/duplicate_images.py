@@ -1,10 +1,10 @@
-"""Find images to score on that are among those to learn from, byte for byte."""
+"""Finds images to score on that are also images to train on, byte for byte."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milan_pipeline.data.labelled import LabelledTable
-from milan_pipeline.evaluate.survey import chosen_rows
+from milan_pipeline.evaluate.sample_checks import chosen_rows
 
 MOST_READ = 5000
 """Images to learn from that are read at most: of those that have the length of one to score on."""

@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from milan_pipeline.data.labelled import open_labelled
-from milan_pipeline.evaluate import copies as module
-from milan_pipeline.evaluate.copies import copies
+from milan_pipeline.evaluate import duplicate_images as module
+from milan_pipeline.evaluate.duplicate_images import copies
 from tests.support.cli import run_cli
 from tests.support.labelled import write_coloured
 

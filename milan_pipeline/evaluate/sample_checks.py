@@ -1,4 +1,4 @@
-"""Look at labelled samples before a run learns from them: at all, or at some that are drawn."""
+"""Checks labelled samples before a run is trained on them: all, or some that are drawn."""
 
 import contextlib
 import itertools

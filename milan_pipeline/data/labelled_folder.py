@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from milan_pipeline import storage
 from milan_pipeline.core.keyed_random import keyed_generator
+from milan_pipeline.core.text_table import TextTable
 from milan_pipeline.errors import ConfigError, MissingDataError
 from milan_pipeline.images.class_tree import warn_of_source
 from milan_pipeline.images.sources import Source, find_source
@@ -17,11 +18,18 @@ from milan_pipeline.shards.random_access import Read
 
 @dataclasses.dataclass(frozen=True)
 class FolderPart:
-    """Image files of a folder; their bytes are not checked by hashes."""
+    """Image files of a folder; their bytes are not checked by hashes.
+
+    Attributes:
+        root: the folder.
+        names: of the images, below the folder.
+        masks: paths of their masks; without masks, none.
+        labels: (n,) class numbers; zeros where labels are masks.
+    """
 
     root: Path
-    images: list[Path]
-    masks: list[Path]
+    names: TextTable
+    masks: TextTable
     labels: NDArray[np.int64]
 
     @property
@@ -30,35 +38,35 @@ class FolderPart:
         return str(self.root)
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.names)
 
     def key(self, row: int) -> str:
         """Return an image's path in the folder."""
-        return self.images[row].relative_to(self.root).as_posix()
+        return self.names[row]
 
     def lengths(self) -> NDArray[np.int64]:
         """Return the bytes of each image file, (n,)."""
-        return np.array([path.stat().st_size for path in self.images], dtype=np.int64)
+        sizes = [self._path(row).stat().st_size for row in range(len(self))]
+        return np.array(sizes, dtype=np.int64)
 
     def digest(self, row: int) -> int:
         """Return the xxh3-64 of an image file."""
-        return xxhash.xxh3_64_intdigest(storage.read_bytes(str(self.images[row])))
+        return xxhash.xxh3_64_intdigest(storage.read_bytes(str(self._path(row))))
 
     def image(self, row: int, read: Read) -> bytes:
         """Read an image file."""
         del read
-        return storage.read_bytes(str(self.images[row]))
+        return storage.read_bytes(str(self._path(row)))
 
     def mask(self, row: int, read: Read) -> bytes:
         """Read the mask of an image file."""
         del read
-        return storage.read_bytes(str(self.masks[row]))
+        return storage.read_bytes(self.masks[row])
 
     def take(self, rows_n: NDArray[np.int64]) -> "FolderPart":
         """Return the part with only these files."""
-        images = [self.images[row] for row in rows_n]
-        masks = [self.masks[row] for row in rows_n] if self.masks else []
-        return FolderPart(self.root, images, masks, self.labels[rows_n])
+        masks = self.masks.take(rows_n) if len(self.masks) else self.masks
+        return FolderPart(self.root, self.names.take(rows_n), masks, self.labels[rows_n])
 
     def shuffled(self, seed: int) -> "FolderPart":
         """Return the part in an order that depends on the number of files and the seed alone.
@@ -67,6 +75,9 @@ class FolderPart:
         """
         draws = keyed_generator("folder", seed).random(len(self))
         return self.take(np.argsort(draws, kind="stable"))
+
+    def _path(self, row: int) -> Path:
+        return self.root / self.names[row]
 
 
 def scan_folder(
@@ -87,16 +98,16 @@ def scan_folder(
         folder = _masks_folder(root) if masks is None else Path(masks)
     source = find_source(root, masks=folder)
     _require_whole(source)
-    images = [file.path for file in source.files]
+    names = TextTable(file.name for file in source.files)
     if kind == "mask":
-        paths = [file.mask for file in source.files if file.mask is not None]
-        labels = np.zeros(len(images), dtype=np.int64)
-        return FolderPart(root, images, paths, labels), (), source.fingerprint()
+        paths = TextTable(str(file.mask) for file in source.files if file.mask is not None)
+        labels = np.zeros(len(names), dtype=np.int64)
+        return FolderPart(root, names, paths, labels), (), source.fingerprint()
     warn_of_source(source, root)
     numbers = [file.label for file in source.files]
     if None in numbers:
         raise ConfigError(f"{root} has images outside class folders; give one sub-folder a class")
-    part = FolderPart(root, images, [], np.array(numbers, dtype=np.int64))
+    part = FolderPart(root, names, TextTable([]), np.array(numbers, dtype=np.int64))
     return part, tuple(source.classes), source.fingerprint()
 
 

@@ -1,4 +1,4 @@
-"""Which classes are learnt, and which are scored: told before hours are spent."""
+"""Warns of classes that are not both trained on and scored."""
 
 from collections.abc import Iterator, Sequence
 
