@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import zarr
 
+from milan_pipeline import storage
 from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.errors import StorageError
 from milan_pipeline.shards.manifest import Shard
@@ -210,7 +211,7 @@ def test_the_group_of_a_view_is_written_once(
         written.append(url)
         real(url, data)
 
-    monkeypatch.setattr(storage, "put_bytes", put_bytes)
+    monkeypatch.setattr("milan_pipeline.storage.put_bytes", put_bytes)
     group = str(tmp_path / "view-00" / "zarr.json")
     for _ in range(3):
         write(tmp_path, make_block(3, codec="int8"))
