@@ -97,14 +97,14 @@ def _absolute(url: str) -> str:
 def run(config: Index) -> None:
     """Index every tar that is not listed yet."""
     manifest, left = _plan(config)
-    if not left and manifest.complete:
+    record = StageRecord(
+        url=storage.join(config.folder, "index.json"), stage="index", config=config, inputs={}
+    )
+    if not left and manifest.complete and storage.exists(record.url):
         say_nothing_to_do(config.folder, f"{len(manifest.shards)} shards are listed")
         return
     order = _order(config.names, [shard.name for shard in manifest.shards], left)
     require_unique_stems(tuple(_place(name) for name in order))
-    record = StageRecord(
-        url=storage.join(config.folder, "index.json"), stage="index", config=config, inputs={}
-    )
     classes, refused = ClassOrder(), list[MilanError]()
     with stop_request() as stop:
         indexed = _indexed(config, manifest, left, classes, refused)

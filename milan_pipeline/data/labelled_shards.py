@@ -161,8 +161,8 @@ def _labelled_rows(
 
 def _stored(path: Path) -> NDArray[np.void] | None:
     """Return the table of an earlier scan; None if there was none, or if its file is damaged."""
-    if not path.exists():
+    if not storage.exists(str(path)):
         return None
-    data = path.read_bytes()
+    data = storage.read_bytes(str(path))
     digest, data = data[:32], data[32:]
     return table_from(data) if hashlib.sha256(data).digest() == digest else None

@@ -25,7 +25,7 @@ from milan_pipeline.cluster.world import World
 from milan_pipeline.core.keyed_random import keyed_generator
 from milan_pipeline.core.schema import DocumentError, parsed
 from milan_pipeline.data.batching import BatchT
-from milan_pipeline.errors import BadImageError, DataError
+from milan_pipeline.errors import BadImageError, DataError, MissingDataError
 from milan_pipeline.images.budget import BadImageBudget, LedgerRow, ledger_row
 from milan_pipeline.shards.cache import CacheConfig
 from milan_pipeline.shards.random_access import Place, SampleTable
@@ -216,7 +216,9 @@ def unreadable_images(folder: Path, what: str) -> list[LedgerRow]:
     """
     path = folder / f"unreadable-{what}.json"
     try:
-        return parsed(path.read_bytes(), list[LedgerRow]) if path.exists() else []
+        return parsed(storage.read_bytes(str(path)), list[LedgerRow])
+    except MissingDataError:
+        return []
     except DocumentError as error:
         raise DataError(f"{path} is damaged ({error}); remove it") from error
 

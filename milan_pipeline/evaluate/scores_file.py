@@ -7,7 +7,6 @@ fingerprints of the inputs. Execution options and paths are in the stage's recor
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -169,12 +168,13 @@ def find_results(folders: Iterable[str]) -> list[Result]:
     Raises:
         MissingDataError: there is none below one of the folders, or no such folder.
         DataError: one is damaged.
+        StorageError: a folder cannot be listed.
     """
     places: dict[Path, str] = {}
     for folder in folders:
-        below = sorted(
-            top for top, _, names in os.walk(storage.local_path(folder) or "") if SCORES in names
-        )
+        root = storage.local_path(folder)
+        names = [] if root is None else storage.list_tree(folder)
+        below = [str((root / name).parent) for name in names if storage.basename(name) == SCORES]
         if not below:
             raise MissingDataError(
                 f"{folder} holds no {SCORES}, nor does a folder below it; give local folders that "

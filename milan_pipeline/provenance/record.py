@@ -81,7 +81,7 @@ class StageRecord:
     source: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        self._made = self._started = time.time()
+        self._started, self._made = time.time(), time.monotonic()
         roles = config_by_role(self.config)
         # A stage may say better than its options what its output depends on.
         self._content = dict(roles["content"] if self.content is None else self.content)
@@ -162,7 +162,12 @@ class StageRecord:
     def finish(self, counts: Mapping[str, Any]) -> None:
         """Write the record as "done", with what was counted; delete what killed runs left."""
         self._write("done", counts)
-        storage.remove_leftovers(storage.folder_of(self.url), before=self._made)
+        path = storage.local_path(self.url)
+        with contextlib.suppress(OSError):
+            if path is not None:
+                # By the disk's clock: those of nodes that write into the same folder may differ.
+                began = path.stat().st_mtime - (time.monotonic() - self._made)
+                storage.remove_leftovers(storage.folder_of(self.url), before=began)
 
     def to_bytes(
         self, state: str, counts: Mapping[str, Any], *, seconds: float | None = None

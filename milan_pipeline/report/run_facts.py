@@ -71,7 +71,7 @@ class RunReport:
                 "step": self.step,
                 "total_steps": state.get("total_steps"),
                 "newest_checkpoint": None if newest is None else newest[1].name,
-                "encoder_exported": (self.folder / ENCODER).exists(),
+                "encoder_exported": storage.exists(str(self.folder / ENCODER)),
             },
             "options": dict(flattened(self.record["content"])),
             "inputs": {
@@ -128,7 +128,7 @@ def _unreadable(folder: Path) -> list[str]:
 def _results_of(folder: Path, places: tuple[str, ...]) -> list[Result]:
     """Find results below the run, and elsewhere those of an encoder with its very weights."""
     own, others = _found(str(folder)), find_results(places) if places else []
-    ours = fingerprint(str(folder)) if (folder / ENCODER).exists() else None
+    ours = fingerprint(str(folder)) if storage.exists(str(folder / ENCODER)) else None
     matching = [result for result in others if result.inputs.get("encoder") == ours]
     return list({result.folder: result for result in own + matching}.values())
 
@@ -151,7 +151,8 @@ def read_history(run: Path) -> History:
     A line that a kill cut short, or that is no row, counts as never written, as on resume.
     """
     path = run / LOG_NAME
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    there = storage.exists(str(path))
+    lines = storage.read_bytes(str(path)).decode(errors="replace").splitlines() if there else []
     rows = [row for row in map(_row_of, lines) if row is not None]
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}

@@ -193,14 +193,18 @@ def load_manifest(url: str, *, kind: str, allow_unfinished: bool = False) -> Man
 def require_unique_stems(shards: tuple[Shard, ...]) -> None:
     """Refuse two shards of one name: their units would be the same.
 
+    Some disks do not tell capital letters from small ones, so names must differ otherwise, too.
+
     Raises:
         MismatchError: two shards share a basename.
     """
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     for shard in shards:
-        if shard.stem in seen:
-            raise MismatchError(f"two shards are called {shard.stem}.tar; rename one of them")
-        seen.add(shard.stem)
+        other = seen.get(shard.stem.casefold())
+        if other is not None:
+            called = " and ".join(f"{stem}.tar" for stem in dict.fromkeys((other, shard.stem)))
+            raise MismatchError(f"two shards are called {called}; rename one of them")
+        seen[shard.stem.casefold()] = shard.stem
 
 
 def _content_sha256(document: Mapping[str, Any]) -> str:

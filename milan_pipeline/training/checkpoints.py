@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from milan_pipeline import storage
 from milan_pipeline.cluster.world import whole
 from milan_pipeline.core.schema import DocumentError, parsed
-from milan_pipeline.errors import DataError, MismatchError, StorageError
+from milan_pipeline.errors import DataError, MismatchError, MissingDataError, StorageError
+from milan_pipeline.storage.client_errors import reason_of
 from milan_pipeline.training.optim import MovingAverage
 from milan_pipeline.training.state import CONFIG_NAME
 
@@ -25,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 MODEL, OPTIMISER, AVERAGE = "student.safetensors", "optimiser.safetensors", "ema.safetensors"
 HASHES = "sha256.json"
+STEP = re.compile(r"step-\d{8,}")
 
 Snapshot = dict[str, dict[str, Tensor]]  # by file name: whole tensors on the CPU, by name
 
@@ -91,8 +94,37 @@ def write_checkpoint(run: Path, step: int, snapshot: Snapshot, *, keep: int) -> 
             shutil.rmtree(place)
         temporary.rename(place)
     logger.info("step %d: checkpoint in %s", step, place)
-    _prune(run, step, keep)
+    prune_checkpoints(run, step, keep=keep)
     return place
+
+
+def prune_checkpoints(run: Path, step: int, *, keep: int) -> None:
+    """Delete all checkpoints but the newest `keep` up to a step, and those that cannot be read.
+
+    Where one cannot be read or deleted, a warning names it.
+    """
+    try:
+        steps = _by_step(run)
+    except StorageError as error:
+        logger.warning("old checkpoints are kept: %s", error)
+        return
+    complete, unknown = [], []
+    for other, folder in steps.items():
+        try:
+            if other <= step and _is_complete(folder):
+                complete.append(other)
+        except OSError as error:  # it may be sound
+            unknown.append(other)
+            logger.warning("%s is kept, since it cannot be read (%s)", folder, reason_of(error))
+    for other in steps.keys() - {*complete[-keep:], *unknown}:
+        try:
+            shutil.rmtree(steps[other])
+        except OSError as error:
+            logger.warning(
+                "%s cannot be deleted (%s); delete it to have its space",
+                steps[other],
+                reason_of(error),
+            )
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
@@ -106,7 +138,7 @@ def require_recorded(run: Path) -> None:
     Raises:
         MismatchError: it is such a folder; training would resume from them under any options.
     """
-    if _by_step(run) and not (run / CONFIG_NAME).exists():
+    if _by_step(run) and not storage.exists(str(run / CONFIG_NAME)):
         raise MismatchError(
             f"{run} has checkpoints but no {CONFIG_NAME}; give another --out or delete its "
             "checkpoints"
@@ -120,6 +152,7 @@ def newest_checkpoint(run: Path) -> tuple[int, Path] | None:
 
     Raises:
         DataError: there are checkpoints, but all are torn.
+        StorageError: the disk does not tell whether there are any, or whether one is whole.
     """
     torn: list[Path] = []
     for step, folder in reversed(_by_step(run).items()):
@@ -138,16 +171,22 @@ def newest_checkpoint(run: Path) -> tuple[int, Path] | None:
     return None
 
 
+def last_checkpoint(run: Path) -> Path | None:
+    """Return the folder of the last checkpoint, whole or torn; None where there is none."""
+    return next(reversed(_by_step(run).values()), None)
+
+
 def verify_checkpoint(folder: Path) -> None:
     """Check every file of a checkpoint against its hash.
 
     Raises:
         DataError: a file is missing or damaged.
+        StorageError: one cannot be read; it may be sound.
     """
     try:
         hashes = _hashes(folder)
         bad = [name for name in sorted(hashes) if _sha256(folder / name) != hashes[name]]
-    except (OSError, DocumentError) as error:
+    except (MissingDataError, DocumentError) as error:
         raise DataError(f"{folder} is torn ({error}); delete it to go on from the last") from error
     if bad:
         raise DataError(f"{folder / bad[0]} is damaged; delete the checkpoint to go on without it")
@@ -161,32 +200,20 @@ def _optimiser_tensors(model: nn.Module, optimiser: torch.optim.Optimizer) -> di
     }
 
 
-def _prune(run: Path, step: int, keep: int) -> None:
-    """Drop all checkpoints but the newest `keep` up to a step."""
-    steps = _by_step(run)
-    kept = [other for other in steps if other <= step and _is_complete(steps[other])][-keep:]
-    for other in steps.keys() - kept:
-        try:
-            shutil.rmtree(steps[other])
-        except OSError as error:
-            logger.warning(
-                "%s cannot be deleted (%s); delete it to have its space",
-                steps[other],
-                error.strerror or error,
-            )
-
-
 def _is_complete(folder: Path) -> bool:
     """Tell whether every file that a checkpoint lists is there, with the length that it states.
 
     Opening a safetensors file compares its length with its header. That finds what a power cut
     left half written, without hashing gigabytes at each checkpoint; `load_checkpoint` hashes.
+
+    Raises:
+        OSError: the disk does not tell.
     """
     try:
         for name in _hashes(folder):
             with safe_open(folder / name, framework="pt"):
                 pass
-    except (OSError, SafetensorError, DocumentError):
+    except (FileNotFoundError, MissingDataError, SafetensorError, DocumentError):
         return False
     return True
 
@@ -196,10 +223,11 @@ def _hashes(folder: Path) -> dict[str, str]:
 
     Raises:
         DocumentError: the list is damaged; a name in it may lead anywhere, so none is followed.
-        OSError: it cannot be read.
+        MissingDataError: there is none.
+        StorageError: it cannot be read.
     """
-    hashes = parsed((folder / HASHES).read_bytes(), dict[str, str])
-    wanted = {MODEL, OPTIMISER} | {name for name in (AVERAGE,) if (folder / name).exists()}
+    hashes = parsed(storage.read_bytes(str(folder / HASHES)), dict[str, str])
+    wanted = {MODEL, OPTIMISER} | {n for n in (AVERAGE,) if storage.exists(str(folder / n))}
     if wanted != hashes.keys():
         raise DocumentError(
             f"{HASHES} lists {sorted(hashes)!r:.200} where {sorted(wanted)} are needed"
@@ -221,11 +249,11 @@ def _named_errors(place: Path) -> Iterator[None]:
 
 
 def _by_step(run: Path) -> dict[int, Path]:
-    folders = (run / "checkpoints").glob("step-*")
-    steps = {int(folder.name[5:]): folder for folder in folders if folder.name[5:].isdigit()}
-    return dict(sorted(steps.items()))
+    folder = run / "checkpoints"
+    names = [name for name in storage.list_names(str(folder)) if STEP.fullmatch(name)]
+    return dict(sorted((int(name[len("step-") :]), folder / name) for name in names))
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
+    with storage.open_read(str(path)) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

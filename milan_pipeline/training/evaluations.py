@@ -37,7 +37,8 @@ class Evaluations:
             DataError: the file is damaged.
         """
         try:
-            lines = self._path.read_bytes().splitlines() if self._path.exists() else []
+            there = storage.exists(str(self._path))
+            lines = storage.read_bytes(str(self._path)).splitlines() if there else []
             rows = [parsed(line, dict[str, Any]) for line in lines]
             for row in rows:
                 conforming(

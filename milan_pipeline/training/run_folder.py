@@ -27,7 +27,12 @@ from milan_pipeline.storage.client_errors import reason_of
 from milan_pipeline.storage.locks import HELD, NO_LOCKS
 from milan_pipeline.storage.space import write_error
 from milan_pipeline.training.checkpoint_io import CheckpointWriter, load_checkpoint
-from milan_pipeline.training.checkpoints import checkpoint_folder, newest_checkpoint, take_snapshot
+from milan_pipeline.training.checkpoints import (
+    checkpoint_folder,
+    newest_checkpoint,
+    prune_checkpoints,
+    take_snapshot,
+)
 from milan_pipeline.training.optim import MovingAverage
 from milan_pipeline.training.state import RunState, write_state
 
@@ -71,6 +76,8 @@ class RunFolder:
         ):
             run = OpenRun(folder=self, writer=writer, log=log, total=total)
             run.note("running", first)
+            if first and self.world.leads:  # a part that ended early may have left some
+                prune_checkpoints(self.path, first, keep=keep)
             yield run
         self.world.wait_for_all()
 
@@ -88,14 +95,16 @@ class RunLog:
             run: the run folder.
             resume_step: the last step whose line is kept.
         """
-        self._path = run / LOG_NAME
-        text = self._path.read_text(errors="replace") if self._path.exists() else ""
+        self._path, self._events_folder = run / LOG_NAME, run / "tensorboard"
+        there = storage.exists(str(self._path))
+        text = storage.read_bytes(str(self._path)).decode(errors="replace") if there else ""
         kept = [line for line in text.splitlines() if _step_of(line) <= resume_step]
         storage.put_bytes(str(self._path), "".join(f"{line}\n" for line in kept).encode())
         _hush_event_threads()
-        with _on_disk(run):
+        with _on_disk(self._path):
             self._stream = self._path.open("a")
-            self._events = SummaryWriter(str(run / "tensorboard"), purge_step=resume_step + 1)
+        with _on_disk(self._events_folder):
+            self._events = SummaryWriter(str(self._events_folder), purge_step=resume_step + 1)
 
     def write(self, rows: Iterable[dict[str, Any]]) -> None:
         """Append steps; each row has `step` (from 1) and numbers.
@@ -106,6 +115,7 @@ class RunLog:
         for row in rows:
             with _on_disk(self._path):
                 self._stream.write(json.dumps(row) + "\n")
+            with _on_disk(self._events_folder):
                 for name, value in row.items():
                     if name != "step":
                         self._events.add_scalar(name, value, row["step"])
@@ -118,7 +128,7 @@ class RunLog:
         Raises:
             StorageError: the disk is full, or fails.
         """
-        with _on_disk(self._path):
+        with _on_disk(self._events_folder):
             for name, value in scores.items():
                 self._events.add_scalar(f"val/{name}", value, step)
 
@@ -128,10 +138,11 @@ class RunLog:
         Raises:
             StorageError: the disk is full, or fails.
         """
-        with _on_disk(self._path):
-            try:
+        try:
+            with _on_disk(self._path):
                 self._stream.close()
-            finally:
+        finally:
+            with _on_disk(self._events_folder):
                 self._events.close()
 
 

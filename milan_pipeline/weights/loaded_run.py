@@ -20,7 +20,13 @@ from milan_pipeline.models.student import Student, in_grid_order, patchify, supe
 from milan_pipeline.pretrain.masking import kept_count
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.training.checkpoint_io import read_tensors
-from milan_pipeline.training.checkpoints import AVERAGE, MODEL, newest_checkpoint
+from milan_pipeline.training.checkpoints import (
+    AVERAGE,
+    MODEL,
+    last_checkpoint,
+    newest_checkpoint,
+    verify_checkpoint,
+)
 from milan_pipeline.training.state import CONFIG_NAME
 from milan_pipeline.weights.run_weights import ENCODER_PART
 
@@ -102,7 +108,7 @@ def load_run(run: Path) -> LoadedRun:
 def trained_encoder(
     run: Path, arguments: Mapping[str, Any], *, averaged: bool = False
 ) -> VisionTransformer:
-    """Make the encoder of a run's newest checkpoint, whether the run has ended or not.
+    """Make the encoder of a run's last checkpoint, whether the run has ended or not.
 
     Args:
         run: the run folder.
@@ -111,11 +117,13 @@ def trained_encoder(
 
     Raises:
         MissingDataError: there is no checkpoint.
+        DataError: the last one is torn; one before it would be another encoder.
     """
-    newest = newest_checkpoint(run)
-    if newest is None:
+    last = last_checkpoint(run)
+    if last is None:
         raise MissingDataError(f"{run} holds no checkpoint; `pretrain` makes one")
-    weights = read_tensors(newest[1] / (AVERAGE if averaged else MODEL))
+    verify_checkpoint(last)
+    weights = read_tensors(last / (AVERAGE if averaged else MODEL))
     encoder = cast("VisionTransformer", timm.create_model(**arguments))
     own = {
         name.removeprefix(ENCODER_PART): tensor

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from timm.models import VisionTransformer
 from torch import Tensor
 
+from milan_pipeline import storage
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError, reason_of
 from milan_pipeline.models.build import StudentSpec
 from milan_pipeline.models.decoder import EmbeddingDecoder
@@ -93,10 +94,10 @@ def encoder_file(run: Path, *, ema: bool = False) -> Path:
         DataError: all checkpoints are torn.
     """
     path = run / (EMA_ENCODER if ema else ENCODER)
-    if path.exists() and state_of(str(run)) not in (None, "done"):
+    if storage.exists(str(path)) and state_of(str(run)) not in (None, "done"):
         newest = newest_checkpoint(run)
         path = path if newest is None else newest[1] / (AVERAGE if ema else MODEL)
-    if not path.exists():
+    if not storage.exists(str(path)):
         _require_student(run)
         remedy = "leave out --ema" if ema else "run pretrain to its end, which writes it"
         raise MissingDataError(f"{run} has no {path.name}; {remedy}")

@@ -191,6 +191,18 @@ def test_tars_that_are_sorted_by_class_are_told_of(
     assert ("pack-images" in said) == is_sorted
 
 
+def test_tars_whose_names_differ_by_capitals_are_refused(
+    foreign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Many disks would keep one index for both."""
+    other = tmp_path / "other" / "Web-000.tar"
+    other.parent.mkdir()
+    shutil.copy(foreign / "web-000.tar", other)
+    run_cli("index", foreign / "web-000.tar", other, "--out", tmp_path / "out", code=1)
+    error = capsys.readouterr().err
+    assert "two shards are called web-000.tar and Web-000.tar; rename one of them" in error
+
+
 def tar_of(path: Path, members: dict[str, bytes]) -> Path:
     """Write a tar of files, in order."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -325,3 +337,18 @@ def test_tars_that_were_joined_by_cat_are_told_from_damage(
     tar.write_bytes(2 * tar.read_bytes())
     run_cli("index", tar, code=1)
     assert "join them by `tar --concatenate`" in capsys.readouterr().err
+
+
+def test_a_record_that_could_not_be_written_is_written_by_the_next_run(
+    foreign: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a kill or a full disk leaves it: the manifest is written before the record."""
+    run_cli("index", foreign / "web-{000,001}.tar")
+    record = (foreign / "index.json").read_bytes()
+    (foreign / "index.json").unlink()
+    run_cli("index", foreign / "web-{000,001}.tar")
+    assert (
+        json.loads((foreign / "index.json").read_text())["counts"] == json.loads(record)["counts"]
+    )
+    run_cli("index", foreign / "web-{000,001}.tar")
+    assert "nothing to do" in capsys.readouterr().out

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from milan_pipeline.provenance.record import record_bytes
-from tests.support.cli import run_cli
+from tests.support.cli import extract_targets, run_cli
 from tests.support.clip import write_tiny_clip
 from tests.support.damage import UNIT, change, flip_bit, open_unit, rehash, verify
 from tests.support.remote import failing, watched
@@ -265,9 +265,8 @@ def test_targets_of_another_teacher(
 ) -> None:
     other = write_tiny_clip(tmp_path / "other", seed=1)
     strange = tmp_path / "strange.zarr"
-    run_cli(
-        "extract-targets", "--images", image_shards, "--out", strange, "--teacher",
-        f"local-dir:{other}", "--views", 2, "--codec", "int8", "--precision", "fp32",
+    extract_targets(
+        image_shards, other, strange, "--views", 2, "--codec", "int8", "--precision", "fp32",
     )  # fmt: skip
     for name in ("codes", "scale"):
         shutil.copy(chunk_of(strange, name), chunk_of(store, name))
@@ -296,10 +295,7 @@ def test_the_seed_draws_the_sample(store: Path, capsys) -> None:
 
 def test_a_store_in_bf16(image_shards: Path, tiny_clip: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "bf16.zarr"
-    run_cli(
-        "extract-targets", "--images", image_shards, "--out", out, "--teacher",
-        f"local-dir:{tiny_clip}", "--precision", "bf16",
-    )  # fmt: skip
+    extract_targets(image_shards, tiny_clip, out, "--precision", "bf16")
     found, said = verify(out, capsys)
     assert 0.999 < found["fidelity"] < 1
     assert "bf16 against fp32: mean cosine 0.9999" in said
@@ -313,10 +309,7 @@ def test_a_precision_too_far_from_fp32_fails(image_shards: Path, tmp_path: Path,
         if name.endswith("attn.in_proj_weight"):
             weights[name] *= 30
     save_file(weights, clip / "open_clip_model.safetensors")
-    run_cli(
-        "extract-targets", "--images", image_shards, "--out", out, "--teacher",
-        f"local-dir:{clip}", "--precision", "bf16",
-    )  # fmt: skip
+    extract_targets(image_shards, clip, out, "--precision", "bf16")
     assert "extract with --precision fp32" in verify(out, capsys, code=1)[1]
 
 

@@ -1,15 +1,21 @@
 """A checkpoint is whole or not at all; what is loaded is what was saved, bit for bit."""
 
+import errno
 import hashlib
 import json
+import os
 import shutil
+from io import FileIO
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from milan_pipeline.errors import DataError, StorageError
+from milan_pipeline.storage import local_stream
+from milan_pipeline.training import checkpoints
 from milan_pipeline.training.checkpoint_io import load_checkpoint
 from milan_pipeline.training.checkpoints import (
     AVERAGE,
@@ -112,6 +118,59 @@ def test_where_all_are_torn_nothing_starts_anew_unasked(tmp_path):
     removed(tmp_path / "checkpoints/step-00000004" / HASHES)
     with pytest.raises(DataError, match=r"step-00000004, step-00000002 are torn.*; delete"):
         newest_checkpoint(tmp_path)
+
+
+@pytest.fixture
+def denied(monkeypatch):
+    """Have files below a folder be unreadable, for root, too."""
+
+    def deny(folder):
+        class Denied(FileIO):
+            def readinto(self, buffer):
+                if Path(self.name).is_relative_to(folder):
+                    raise PermissionError(errno.EACCES, "Permission denied")
+                return super().readinto(buffer)
+
+        monkeypatch.setattr(local_stream, "FileIO", Denied)
+
+    return deny
+
+
+def test_an_unreadable_checkpoint_is_not_passed_over_as_torn(tmp_path, denied):
+    """It may be sound; to go on from one before it would train those steps again."""
+    saved(tmp_path, [2, 4])
+    newest = tmp_path / "checkpoints/step-00000004"
+    denied(newest)
+    for use in (newest_checkpoint, lambda _: verify_checkpoint(newest)):
+        with pytest.raises(
+            StorageError, match=r"step-00000004.*cannot be read \(Permission denied"
+        ):
+            use(tmp_path)
+
+
+def test_checkpoints_that_cannot_be_listed_are_not_taken_for_none(tmp_path, monkeypatch):
+    def refuse(_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    saved(tmp_path, [2])
+    monkeypatch.setattr(os, "listdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(StorageError, match=r"checkpoints cannot be listed \(Permission denied\)"):
+        newest_checkpoint(tmp_path)
+
+
+def test_an_unreadable_checkpoint_is_kept_beside_the_newest(tmp_path, monkeypatch, caplog):
+    model, optimiser = saved(tmp_path, [2, 4])
+
+    def deny(path, **options):
+        if "step-00000004" in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return safe_open(path, **options)
+
+    monkeypatch.setattr(checkpoints, "safe_open", deny)
+    save_checkpoint(tmp_path, 6, model, optimiser, keep=1)
+    assert names(tmp_path) == ["step-00000004", "step-00000006"]
+    assert "step-00000004 is kept, since it cannot be read (Permission denied)" in caplog.text
 
 
 def test_without_a_run_there_is_no_checkpoint(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import multiprocessing
+import shutil
 
 import pytest
 import torch
@@ -258,3 +259,17 @@ def test_nothing_is_left_running_after_an_error(run):
         run.train(change=spoil(2), workers=2)
     assert not multiprocessing.active_children()
     assert "Traceback" not in str(error.value)
+
+
+def test_a_run_that_goes_on_at_its_end_deletes_the_checkpoints_that_are_too_many(run, whole):
+    """As they are left where a part ended after its last checkpoint and before old ones went."""
+    run.train(keep=2)
+    last = run.newest
+    shutil.copytree(
+        run.folder / "checkpoints/step-00000006", run.folder / "checkpoints/step-00000004"
+    )
+    run.train(keep=2)
+    kept = sorted(path.name for path in (run.folder / "checkpoints").iterdir())
+    assert kept == ["step-00000006", "step-00000008"]
+    assert run.newest == last
+    require_same_end(run, whole)

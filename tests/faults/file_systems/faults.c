@@ -31,7 +31,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST_RULES = 16, ON_PATH = -1, ON_ALL = -2 };
+enum { MOST_RULES = 32, ON_PATH = -1, ON_ALL = -2 };
 
 struct rule {
     int error, reach;

@@ -1,7 +1,5 @@
 """Each stage meets each fault: it ends as ever or with a sentence, and run again, as ever."""
 
-import random
-
 import pytest
 
 from tests.faults.campaign import COUNTS, chance, scaled
@@ -19,8 +17,9 @@ def tried(stage: Stage) -> list[Fault]:
 
 @pytest.mark.parametrize("stage", STAGES, ids=[stage.name for stage in STAGES])
 def test_every_stage(stage, small) -> None:
+    calls = reached(stage, small)
     for fault in tried(stage):
-        points: random.Random = chance(f"{stage.name} {fault.name}")
-        for first in draw(reached(fault, stage, small), POINTS, points):
+        for first in draw(calls[fault], POINTS, chance(kind_of(fault, stage))):
             disturb(fault, stage, small, first)
+    for fault in FAULTS:
         COUNTS[kind_of(fault, stage)].require_none_failed()

@@ -10,23 +10,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from milan_pipeline.errors import DataError
+from milan_pipeline.weights.loaded_run import trained_encoder
 from tests.support.cli import run_cli
 from tests.support.disturbances import at_step, send_signal
 from tests.support.pretrain import SHORT, TINY_STUDENT, log, pretrain, state, weights
-
-
-@pytest.fixture(scope="session")
-def shards(image_shards, target_shards):
-    """The folders of image and target shards."""
-    return image_shards, target_shards
-
-
-@pytest.fixture(scope="module")
-def whole(shards, tmp_path_factory):
-    """An undisturbed run of 12 steps."""
-    run = tmp_path_factory.mktemp("whole") / "run"
-    pretrain(*shards, run)
-    return run
 
 
 def test_run_folder_is_complete(whole):
@@ -87,6 +75,17 @@ def test_a_moving_average_is_exported_beside_the_encoder(shards, tmp_path):
     assert averages.keys() == last.keys()
     assert any(not torch.equal(value, last[name]) for name, value in averages.items())
     assert all(row["grad_norm"] > 0 for row in log(tmp_path))
+
+
+def test_the_encoder_of_an_earlier_step_is_not_taken_for_that_of_the_last(shards, tmp_path):
+    """Its checkpoint is damaged before the encoder is exported from it."""
+    pretrain(*shards, tmp_path, "--checkpoint-every", 6)
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+    spoilt = tmp_path / "checkpoints/step-00000012/student.safetensors"
+    spoilt.write_bytes(spoilt.read_bytes()[:-1])
+    arguments = json.loads((tmp_path / "encoder.json").read_text())["timm"]
+    with pytest.raises(DataError, match=r"step-00000012.*damaged"):
+        trained_encoder(tmp_path, arguments)
 
 
 # ---- stop, go on, extend
