@@ -175,7 +175,7 @@ def find_results(folders: Iterable[str]) -> list[Result]:
         root = storage.local_path(folder)
         names = storage.list_tree(folder) if root else []
         scores = [name for name in names if storage.basename(name) == SCORES]
-        below = [str(Path(root or "", name).parent) for name in scores]
+        below = sorted(str(Path(root or "", name).parent) for name in scores)
         if not below:
             raise MissingDataError(
                 f"{folder} holds no {SCORES}, nor does a folder below it; give local folders that "
