@@ -29,11 +29,8 @@ def int8_store(
 ) -> Path:
     """Two views of the pictures' targets, as int8: every array that there can be."""
     out = tmp_path_factory.mktemp("int8") / "targets.zarr"
-    run_cli(
-        "extract-targets", "--images", image_shards, "--out", out, "--teacher",
-        f"local-dir:{tiny_clip}", "--views", 2, "--codec", "int8", "--batch-size", 4,
-        "--precision", "fp32",
-    )  # fmt: skip
+    words = ("--views", 2, "--codec", "int8", "--batch-size", 4, "--precision", "fp32")
+    extract_targets(image_shards, tiny_clip, out, *words)
     return out
 
 
