@@ -110,7 +110,7 @@ def require_names(config_class: type, values: Mapping[str, Any]) -> None:
     """Refuse text that can be no name of a file, before any library is asked to open it.
 
     Those are names of other bytes than UTF-8, which libraries for weights cannot open, names with
-    a NUL, as a recipe may have, and an empty name where one is required.
+    a NUL, as a recipe may have, and an empty name of a file, or where one is required.
 
     Raises:
         ConfigError: there is one.
@@ -130,7 +130,8 @@ def require_names(config_class: type, values: Mapping[str, Any]) -> None:
                 )
             if "\0" in text:
                 raise ConfigError(f"{name} {text!r} has a NUL, which no name can have; correct it")
-            if not text.strip() and field.default is dataclasses.MISSING:
+            names_file = field.metadata.get("group", "Input") in ("Input", "Output")
+            if not text.strip() and (names_file or field.default is dataclasses.MISSING):
                 raise ConfigError(
                     f"{name} is empty; give a value (a variable of the shell may not be set)"
                 )

@@ -14,7 +14,7 @@ from milan_pipeline.cli.main import group
 from milan_pipeline.cli.options import arguments, option, require_least
 from milan_pipeline.cli.recipes import read_options
 from milan_pipeline.errors import ConfigError
-from tests.support.cli import Bake
+from tests.support.cli import Bake, run_cli
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -253,3 +253,19 @@ def test_what_can_be_no_name_is_refused(words: tuple[str, ...], message: str) ->
     with pytest.raises(ConfigError) as caught:
         invoke(Bake, *words)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("pack-images", "", "out"), "SOURCE is empty; give"),
+        (("pack-images", "photos", ""), "DEST is empty; give"),
+        (("index", "x.tar", ""), "URLS is empty; give"),
+        (("index", "x.tar", "--out", ""), "--out is empty; give"),
+    ],
+)
+def test_what_an_unset_variable_leaves_is_no_place(
+    words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_cli(*words, code=2)
+    assert said in capsys.readouterr().err
