@@ -9,6 +9,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -256,4 +257,4 @@ def _by_step(run: Path) -> dict[int, Path]:
 
 def _sha256(path: Path) -> str:
     with storage.open_read(str(path)) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return hashlib.file_digest(cast("Any", stream), "sha256").hexdigest()
