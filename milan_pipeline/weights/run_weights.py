@@ -46,7 +46,7 @@ def require_finished(
 
     Raises:
         MissingDataError: there is no run.
-        MismatchError: it is not done.
+        MismatchError: it is not done, or it trained no student.
     """
     state = state_of(str(run))
     if state is None:
@@ -55,6 +55,7 @@ def require_finished(
         )
     if state != "done" and not allow_unfinished:
         raise MismatchError(f"the run {run} is {state!r}; {remedy}")
+    require_student(run)
 
 
 def student_weights(run: Path) -> RunWeights | None:
