@@ -18,7 +18,13 @@ from torch import Tensor, nn
 from milan_pipeline import storage
 from milan_pipeline.cluster.world import whole
 from milan_pipeline.core.schema import DocumentError, parsed
-from milan_pipeline.errors import DataError, MismatchError, MissingDataError, StorageError
+from milan_pipeline.errors import (
+    DataError,
+    MismatchError,
+    MissingDataError,
+    StorageError,
+    TruncatedError,
+)
 from milan_pipeline.storage.client_errors import reason_of
 from milan_pipeline.training.optim import MovingAverage
 from milan_pipeline.training.state import CONFIG_NAME
@@ -115,7 +121,7 @@ def prune_checkpoints(run: Path, step: int, *, keep: int) -> None:
                 complete.append(other)
         except OSError as error:  # it may be sound
             unknown.append(other)
-            logger.warning("%s is kept, since it cannot be read (%s)", folder, reason_of(error))
+            logger.warning("%s is kept: %s", folder, reason_of(error))
     for other in steps.keys() - {*complete[-keep:], *unknown}:
         try:
             shutil.rmtree(steps[other])
@@ -211,9 +217,10 @@ def _is_complete(folder: Path) -> bool:
     """
     try:
         for name in _hashes(folder):
+            storage.read_bytes(str(folder / name), 0, 1)  # safetensors says "missing" of any error
             with safe_open(folder / name, framework="pt"):
                 pass
-    except (FileNotFoundError, MissingDataError, SafetensorError, DocumentError):
+    except (MissingDataError, TruncatedError, SafetensorError, DocumentError):
         return False
     return True
 
