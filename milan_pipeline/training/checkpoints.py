@@ -9,9 +9,9 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypedDict
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -34,6 +34,13 @@ logger = logging.getLogger(__name__)
 MODEL, OPTIMISER, AVERAGE = "student.safetensors", "optimiser.safetensors", "ema.safetensors"
 HASHES = "sha256.json"
 STEP = re.compile(r"step-\d{8,}")
+
+
+class _Place(TypedDict):
+    """Where a tensor lies within a safetensors file."""
+
+    data_offsets: tuple[int, int]
+
 
 Snapshot = dict[str, dict[str, Tensor]]  # by file name: whole tensors on the CPU, by name
 
@@ -119,7 +126,7 @@ def prune_checkpoints(run: Path, step: int, *, keep: int) -> None:
         try:
             if other <= step and _is_complete(folder):
                 complete.append(other)
-        except OSError as error:  # it may be sound
+        except StorageError as error:  # it may be sound
             unknown.append(other)
             logger.warning("%s is kept: %s", folder, reason_of(error))
     for other in steps.keys() - {*complete[-keep:], *unknown}:
@@ -209,20 +216,28 @@ def _optimiser_tensors(model: nn.Module, optimiser: torch.optim.Optimizer) -> di
 def _is_complete(folder: Path) -> bool:
     """Tell whether every file that a checkpoint lists is there, with the length that it states.
 
-    Opening a safetensors file compares its length with its header. That finds what a power cut
-    left half written, without hashing gigabytes at each checkpoint; `load_checkpoint` hashes.
+    That finds what a power cut left half written, without hashing gigabytes at each checkpoint;
+    `load_checkpoint` hashes.
 
     Raises:
-        OSError: the disk does not tell.
+        StorageError: the disk does not tell.
     """
     try:
-        for name in _hashes(folder):
-            storage.read_bytes(str(folder / name), 0, 1)  # safetensors says "missing" of any error
-            with safe_open(folder / name, framework="pt"):
-                pass
-    except (MissingDataError, TruncatedError, SafetensorError, DocumentError):
+        return all(_has_its_length(str(folder / name)) for name in _hashes(folder))
+    except (MissingDataError, TruncatedError, DocumentError):
         return False
-    return True
+
+
+def _has_its_length(url: str) -> bool:
+    """Compare the length of a safetensors file with its header: 8 bytes, then that many of JSON."""
+    size, length = (
+        storage.size_of(url) or 0,
+        int.from_bytes(storage.read_bytes(url, 0, 8), "little"),
+    )
+    header = parsed(storage.read_bytes(url, 8, min(length, size)), dict[str, _Place])
+    return size == 8 + length + max(
+        (place["data_offsets"][1] for place in header.values()), default=0
+    )
 
 
 def _hashes(folder: Path) -> dict[str, str]:
