@@ -230,14 +230,11 @@ def _is_complete(folder: Path) -> bool:
 
 def _has_its_length(url: str) -> bool:
     """Compare the length of a safetensors file with its header: 8 bytes, then that many of JSON."""
-    size, length = (
-        storage.size_of(url) or 0,
-        int.from_bytes(storage.read_bytes(url, 0, 8), "little"),
-    )
+    size = storage.size_of(url) or 0
+    length = int.from_bytes(storage.read_bytes(url, 0, 8), "little")
     header = parsed(storage.read_bytes(url, 8, min(length, size)), dict[str, _Place])
-    return size == 8 + length + max(
-        (place["data_offsets"][1] for place in header.values()), default=0
-    )
+    tensors = max((place["data_offsets"][1] for place in header.values()), default=0)
+    return size == 8 + length + tensors
 
 
 def _hashes(folder: Path) -> dict[str, str]:
