@@ -173,8 +173,8 @@ def find_results(folders: Iterable[str]) -> list[Result]:
     places: dict[Path, str] = {}
     for folder in folders:
         root = storage.local_path(folder)
-        names = [] if root is None else storage.list_tree(folder)
-        below = [str((root / name).parent) for name in names if storage.basename(name) == SCORES]
+        files = [] if root is None else [root / name for name in storage.list_tree(folder)]
+        below = [str(path.parent) for path in files if path.name == SCORES]
         if not below:
             raise MissingDataError(
                 f"{folder} holds no {SCORES}, nor does a folder below it; give local folders that "

@@ -8,8 +8,9 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import torch
 from safetensors.torch import save
@@ -275,4 +276,4 @@ def _by_step(run: Path) -> dict[int, Path]:
 
 def _sha256(path: Path) -> str:
     with storage.open_read(str(path)) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return hashlib.file_digest(cast("BufferedReader", stream), "sha256").hexdigest()
