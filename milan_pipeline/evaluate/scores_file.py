@@ -174,7 +174,7 @@ def find_results(folders: Iterable[str]) -> list[Result]:
     for folder in folders:
         root = storage.local_path(folder)
         files = [] if root is None else [root / name for name in storage.list_tree(folder)]
-        below = [str(path.parent) for path in files if path.name == SCORES]
+        below = sorted(str(path.parent) for path in files if path.name == SCORES)
         if not below:
             raise MissingDataError(
                 f"{folder} holds no {SCORES}, nor does a folder below it; give local folders that "
