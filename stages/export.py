@@ -93,6 +93,7 @@ def _weights(config: Export) -> "RunWeights":
     from milan_pipeline.weights.run_weights import (
         encoder_weights,
         require_finished,
+        require_student,
         student_weights,
     )
 
@@ -101,6 +102,7 @@ def _weights(config: Export) -> "RunWeights":
         allow_unfinished=config.allow_unfinished,
         remedy="finish it or --allow-unfinished",
     )
+    require_student(config.folder)
     if config.form != "official":
         return encoder_weights(config.folder, ema=config.ema)
     record = read_record(storage.join(config.run, CONFIG_NAME)) or {"content": {}}

@@ -96,6 +96,7 @@ def _absolute(url: str) -> str:
 
 def run(config: Index) -> None:
     """Index every tar that is not listed yet."""
+    storage.require_writable(config.folder)
     manifest, left = _plan(config)
     record = StageRecord(
         url=storage.join(config.folder, "index.json"), stage="index", config=config, inputs={}
@@ -235,7 +236,9 @@ def _require_images(config: Index, manifest: Manifest) -> None:
     samples = manifest.samples + len(lost)
     if not manifest.samples:
         dataclasses.replace(manifest, complete=False).save()
-        raise DataError(f"the tars of {config.folder} hold no image; give tars of images")
+        such = f" ({lost[0]})" if lost else ""
+        what = f"the tars of {config.folder} hold no image{such}"
+        raise DataError(f"{what}; give tars of image files, not of links")
     allowed = config.max_bad_fraction * samples
     if len(lost) <= allowed:
         return

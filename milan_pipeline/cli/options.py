@@ -1,7 +1,6 @@
 """A stage's configuration dataclass declares its command line: a field, an option, a YAML key."""
 
 import dataclasses
-import math
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
@@ -64,6 +63,10 @@ def arguments(*, role: Role = "execution") -> Any:
     return dataclasses.field(metadata={"kind": "arguments", "role": role})
 
 
+LARGEST: dict[type, float] = {float: 1e30, int: 2**63 - 1}
+"""Of any option: a float that torch can compute with, an integer of 64 bits."""
+
+
 def require_least(config: Any) -> None:
     """Refuse values below `least` or above `most` of their options, and infinite numbers.
 
@@ -79,8 +82,11 @@ def require_least(config: Any) -> None:
         given = getattr(config, field.name)
         flag = f"--{field.name.replace('_', '-')}"
         for value in given if isinstance(given, tuple) else (given,):
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ConfigError(f"{flag} {value} is no finite number; give one")
+            most_of_kind = LARGEST.get(type(value))
+            if most_of_kind is not None and not abs(value) <= most_of_kind:
+                raise ConfigError(
+                    f"{flag} {value} is no number to compute with; give a smaller one"
+                )
             if least is not None and value is not None and not value >= least:
                 raise ConfigError(f"{flag} {value} is below {least:g}; give {least:g} or more")
             if most is not None and value is not None and not value <= most:
@@ -104,7 +110,7 @@ def require_names(config_class: type, values: Mapping[str, Any]) -> None:
     """Refuse text that can be no name of a file, before any library is asked to open it.
 
     Those are names of other bytes than UTF-8, which libraries for weights cannot open, names with
-    a NUL, as a recipe may have, and an empty name where one is required.
+    a NUL, as a recipe may have, and an empty name of a file, or where one is required.
 
     Raises:
         ConfigError: there is one.
@@ -124,7 +130,8 @@ def require_names(config_class: type, values: Mapping[str, Any]) -> None:
                 )
             if "\0" in text:
                 raise ConfigError(f"{name} {text!r} has a NUL, which no name can have; correct it")
-            if not text.strip() and field.default is dataclasses.MISSING:
+            names_file = field.metadata.get("group", "Input") in ("Input", "Output")
+            if not text.strip() and (names_file or field.default is dataclasses.MISSING):
                 raise ConfigError(
                     f"{name} is empty; give a value (a variable of the shell may not be set)"
                 )

@@ -39,7 +39,7 @@ def pick_device(name: str, number: int | None = None) -> torch.device:
             if number is not None and device.index is None:
                 device = torch.device("cuda", number % torch.cuda.device_count())
         else:
-            torch.empty(0, device=device)
+            torch.empty(0, device=device).cpu()  # "meta" has no values
     except (RuntimeError, AssertionError) as error:
         reason = reason_of(error)[:200]
         raise ConfigError(f"--device {name!r} cannot be used ({reason}); try cpu") from error

@@ -84,7 +84,7 @@ def warn_of_class_order(table: "LabelledTable", order: OrderConfig, place: str) 
         place: where it lies.
     """
     found, expected = classes_of_a_batch(table, order)
-    if found < MIXED_ENOUGH * expected:
+    if found < MIXED_ENOUGH * expected and expected - found >= 1:
         logger.warning(
             "--train %s is sorted by class: the first batch of %d has %d classes where one drawn "
             "at random has %.0f; give more --lanes or a larger --shuffle-block than %d, or shards "

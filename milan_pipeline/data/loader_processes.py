@@ -7,10 +7,12 @@ at a place from which errors are passed on.
 
 import contextlib
 import errno
+import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Iterator
+from multiprocessing import forkserver, resource_tracker
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +29,22 @@ MORE_SHARED_MEMORY = (
 )
 PARENT_SECONDS = 0.5
 """Time between two checks of a loader process whether its parent is still there."""
+
+
+def start_fork_server() -> None:
+    """Where loader processes come from a fork server, start it so that stop signals spare it.
+
+    From Python 3.14 on they do by default. If a signal that a scheduler sends to every process
+    ended the server, torch would take its workers for dead.
+    """
+    if multiprocessing.get_start_method() != "forkserver":
+        return
+    resource_tracker.ensure_running()  # as it unblocks signals where the server starts it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Part(NamedTuple):
@@ -133,17 +151,26 @@ def explained_worker_deaths() -> Iterator[None]:
 
 
 def leave_stop_to_parent(_: int) -> None:
-    """Let only its parent stop a worker, since schedulers and terminals signal every process.
+    """Let only the process that asked for it stop a worker; schedulers signal every process.
 
-    The worker ends soon after its parent; torch would check for that every five seconds only.
+    The worker ends soon after that one; torch would check for that every five seconds only. A
+    worker may have been forked by a server of that process, and not by that process itself.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    parent = os.getppid()
+    parent, forked_by = multiprocessing.parent_process(), os.getppid()
+    is_direct = parent is None or parent.pid == forked_by
+    stopper = forked_by if parent is None else parent.pid
+
+    def is_alone() -> bool:
+        # Workers that were forked later keep open what tells the end of their common parent.
+        if is_direct:
+            return os.getppid() != forked_by
+        return parent is not None and not parent.is_alive()
 
     def listen() -> None:
-        while os.getppid() == parent:
+        while not is_alone():
             received = signal.sigtimedwait(STOP_SIGNALS, PARENT_SECONDS)
-            if received is not None and received.si_pid == parent:
+            if received is not None and received.si_pid == stopper:
                 break
         os._exit(0)
 

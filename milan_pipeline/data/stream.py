@@ -22,6 +22,7 @@ from milan_pipeline.data.loader_processes import (
     explained_start,
     leave_stop_to_parent,
     next_part,
+    start_fork_server,
 )
 from milan_pipeline.data.order import EpochOrder, OrderConfig, StepClock, lanes_of, usable_workers
 from milan_pipeline.data.unreadable import RunLedger, WithReplacements
@@ -146,6 +147,8 @@ def batches(
 
         def first(step: int) -> BatchT:
             with explained_start():
+                if workers:
+                    start_fork_server()
                 return joined(step)
 
         # The first batch is fetched here, since that starts the workers: torch notices their death

@@ -185,7 +185,7 @@ class RunLedger:
         Raises:
             DataError: there are too many, named.
         """
-        self.add(row for part in world.gather(self._rows()) for row in part)
+        self.add(row for part in world.gather(self.rows()) for row in part)
 
     def settle(self, world: World) -> None:
         """Share the rows among all processes, which must all call this; the first one writes them.
@@ -194,11 +194,12 @@ class RunLedger:
             DataError: there are too many, named.
         """
         self.share(world)
-        if world.leads and (rows := self._rows()) != self._written:
+        if world.leads and (rows := self.rows()) != self._written:
             storage.put_bytes(str(self._path), (json.dumps(rows, indent=1) + "\n").encode())
             self._written = rows
 
-    def _rows(self) -> list[LedgerRow]:
+    def rows(self) -> list[LedgerRow]:
+        """Return the unreadable images that this process knows of, sorted."""
         with self._lock:
             reasons = sorted(self._reasons.items())
         return [{"shard": shard, "key": key, "reason": reason} for (shard, key), reason in reasons]

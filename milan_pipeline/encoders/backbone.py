@@ -8,7 +8,7 @@ Legend: B batch, N tokens, P of them no patches (CLS, registers), E width.
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import timm
@@ -149,11 +149,21 @@ def _require_tokens(model: Any, name: str) -> int | list[int]:
         shape = model.eval().forward_features(pixels_BCHW).shape
         patches = model.patch_embed.num_patches
         if tuple(shape) == (1, model.num_prefix_tokens + patches, model.num_features):
-            return int(height) if height == width else [int(height), int(width)]
+            height, width = _covered(model.patch_embed, size)
+            return height if height == width else [height, width]
     raise ConfigError(
         f"--encoder {name!r} ({type(model).__name__}) gives no token for each patch; choose a "
         "plain one such as 'vit_base_patch16_224'"
     )
+
+
+def _covered(patch_embed: Any, size: tuple[int, int]) -> Iterator[int]:
+    """Yield height and width of what the patches cover: SO400M/14 sees 378 of its 384 pixels."""
+    for whole, count, patch in zip(
+        size, patch_embed.grid_size, patch_embed.patch_size, strict=True
+    ):
+        plain = whole // patch == count  # and not patches of a smaller feature map
+        yield int(count * patch if plain else whole)
 
 
 def _resize(model: Any, image_size: int, origin: str) -> None:

@@ -4,7 +4,9 @@ timm itself converts the weights of open_clip's own vision transformer; where op
 model of timm, that model is taken as it is.
 """
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import timm
@@ -22,6 +24,7 @@ from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.statistics import settled_statistics
 
 # A model's name in timm fixes the epsilon of its norms; all else are arguments.
+IN_PLACE = "open_clip:MODEL/FILE, or open_clip:local-dir:FOLDER"
 BY_EPSILON = {1e-5: "vit_base_patch16_clip_224", 1e-6: "vit_base_patch16_224"}
 
 
@@ -30,11 +33,39 @@ def clip_spec(rest: str) -> TeacherSpec:
 
     Args:
         rest: of a spec, after `open_clip:`.
+
+    Raises:
+        ConfigError: it names no weights.
     """
     if rest.startswith(("local-dir:", "hf-hub:")):
         return TeacherSpec(name=rest, prior="uniform")
     name, _, tag = rest.partition("/")
-    return TeacherSpec(name=name, pretrained=tag or None, prior="uniform")
+    if not (name and tag):
+        raise ConfigError(
+            f"--encoder 'open_clip:{rest}' does not name a CLIP and its weights; write "
+            "open_clip:MODEL/TAG, for example open_clip:ViT-B-16/openai, or MODEL/FILE"
+        )
+    return TeacherSpec(name=name, pretrained=tag, prior="uniform")
+
+
+@contextlib.contextmanager
+def as_encoder(rest: str) -> Iterator[None]:
+    """Have errors of a teacher inside the block name the encoder.
+
+    Raises:
+        ConfigError: what was raised, in other words.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        spec = clip_spec(rest)
+        said = (
+            str(error)
+            .replace(f" with --pretrained {spec.pretrained!r}", "")
+            .replace(f"--teacher {spec.name!r}", f"--encoder 'open_clip:{rest}'")
+        )
+        said = said.replace("--pretrained FILE, or --teacher local-dir:FOLDER", IN_PLACE)
+        raise ConfigError(said.replace("--teacher", "open_clip:MODEL")) from error
 
 
 def read_clip_encoder(rest: str, *, random_init: bool = False) -> EncoderParts:
@@ -48,9 +79,10 @@ def read_clip_encoder(rest: str, *, random_init: bool = False) -> EncoderParts:
         ConfigError: it cannot be had, or timm cannot express it.
     """
     spec = clip_spec(rest)
-    visual: Any = blank_visual(spec) if random_init else load_visual(spec)
+    with as_encoder(rest):
+        visual: Any = blank_visual(spec) if random_init else load_visual(spec)
+        mean, std = settled_statistics(spec)
     arguments, state = as_timm(visual, rest)
-    mean, std = settled_statistics(spec)
     return EncoderParts(arguments, None if random_init else state, mean, std)
 
 

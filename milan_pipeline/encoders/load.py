@@ -7,7 +7,7 @@ import timm
 
 from milan_pipeline import storage
 from milan_pipeline.encoders.backbone import Backbone, EncoderParts, assemble
-from milan_pipeline.encoders.clip import clip_spec, read_clip_encoder
+from milan_pipeline.encoders.clip import as_encoder, clip_spec, read_clip_encoder
 from milan_pipeline.encoders.frozen import (
     PIXELS_SIZE,
     FrozenEncoder,
@@ -57,7 +57,8 @@ def load_encoder(
     if kind == "pixels":
         return PixelEncoder(_pixels_size(rest))
     if kind == "open_clip":
-        return TeacherEncoder(Teacher.load(clip_spec(rest), device=device), name=spec)
+        with as_encoder(rest):
+            return TeacherEncoder(Teacher.load(clip_spec(rest), device=device), name=spec)
     if kind == "timm":
         parts = read_timm_encoder(rest, random_init=random_init)
     else:
@@ -76,7 +77,8 @@ def image_size_of(spec: str, *, random_init: bool = False) -> int:
     if kind == "pixels":
         return _pixels_size(rest)
     if kind == "open_clip":
-        return describe_teacher(clip_spec(rest)).image_size
+        with as_encoder(rest):
+            return describe_teacher(clip_spec(rest)).image_size
     if kind == "timm":
         arguments = read_timm_encoder(rest, random_init=True).arguments
     else:

@@ -2,10 +2,8 @@
 
 from typing import Any, NamedTuple
 
-import safetensors.torch
 import timm
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from milan_pipeline import storage
@@ -20,7 +18,7 @@ from milan_pipeline.encoders.backbone import (
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError, reason_of
 from milan_pipeline.models.vit import CANNOT_BUILD, build_encoder
 from milan_pipeline.storage.checksums import read_checked
-from milan_pipeline.weights.files import read_encoder_description
+from milan_pipeline.weights.files import plain_tensors, read_encoder_description
 from milan_pipeline.weights.run_weights import ENCODER, encoder_file, encoder_part
 
 # Arguments of timm that `vit.build_encoder` takes, and its names for them.
@@ -112,10 +110,7 @@ def weights_url(spec: str) -> str:
 
 
 def _read(url: str) -> dict[str, Tensor]:
-    try:
-        return encoder_part(safetensors.torch.load(read_checked(url)))
-    except SafetensorError as error:
-        raise DataError(f"{url} is damaged ({error}); export it again") from error
+    return encoder_part(plain_tensors(url, read_checked(url), remedy="export it again"))
 
 
 def _drawn(arguments: dict[str, Any], seed: int, url: str) -> dict[str, Tensor]:

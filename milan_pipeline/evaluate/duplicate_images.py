@@ -10,14 +10,21 @@ MOST_READ = 5000
 """Images to learn from that are read at most: of those that have the length of one to score on."""
 
 
-def copies(train: LabelledTable, val: LabelledTable) -> tuple[int, int]:
+def copies(
+    train: LabelledTable, val: LabelledTable, *, most_read: int = MOST_READ
+) -> tuple[int, int]:
     """Count the images to score on that are among those to learn from, and those compared.
 
     `SAMPLED` images to score on are compared at most; of shards, nothing is read but indices.
+
+    Args:
+        train: to learn from.
+        val: to score on.
+        most_read: images of `train` that are read at most.
     """
     looked = np.array(sorted(chosen_rows(val, sampled=True)), dtype=np.int64)
     lengths = _lengths(train)
-    alike = np.flatnonzero(np.isin(lengths, _lengths(val)[looked]))[:MOST_READ]
+    alike = np.flatnonzero(np.isin(lengths, _lengths(val)[looked]))[:most_read]
     looked_alike = looked[np.isin(_lengths(val)[looked], lengths[alike])]
     learnt = set(_digests(train, alike))
     return sum(digest in learnt for digest in _digests(val, looked_alike)), len(looked)

@@ -2,15 +2,21 @@
 
 import contextlib
 import dataclasses
+import itertools
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, TypeVar
+
+from torch import Tensor
 
 from milan_pipeline.cluster.world import World
 from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.data.labelled import LabelledTable
-from milan_pipeline.data.unreadable import RunLedger, readable
+from milan_pipeline.data.unreadable import RunLedger
+from milan_pipeline.errors import InterruptedRunError
+from milan_pipeline.training.partial_scores import PartialScores
 from milan_pipeline.training.validation import until_stopped
 
 PreparedT = TypeVar("PreparedT")
@@ -27,6 +33,8 @@ class ImagesToScore:
         threads: number of threads that decode.
         world: the processes, each of which must score its share.
         stop: asked between images.
+        partial: keeps what was done where a stop signal comes, and has what was done before; None
+            keeps nothing.
     """
 
     table: LabelledTable
@@ -35,31 +43,57 @@ class ImagesToScore:
     threads: int
     world: World = dataclasses.field(default_factory=World)
     stop: StopRequest = dataclasses.field(default_factory=StopRequest)
+    partial: PartialScores | None = None
 
     def batches(
         self,
         prepare: Callable[[dict[str, Any]], PreparedT],
         together: Callable[[Iterator[PreparedT], int], Iterator[list[PreparedT]]],
+        sums: Tensor,
     ) -> Generator[list[PreparedT], None, None]:
         """Yield this process's images in batches; at the end, share the ledger.
 
         Args:
             prepare: decodes a sample, in a thread.
-            together: divides prepared images into batches of at most `batch`.
+            together: divides prepared images into batches of at most `batch`, in their order.
+            sums: float64, counts of the images of all batches before the one that is asked for;
+                what `partial` has is added to them.
 
         Raises:
             DataError: more images than the ledger allows cannot be decoded.
             InterruptedRunError: a stop signal came to any process.
         """
         self.ledger.begin_anew()
-        samples = self.table.read(self.table.places(self.world))
+        done = 0 if self.partial is None else self.partial.begin(sums, self.ledger)
+        places = list(itertools.islice(self.table.places(self.world), done, None))
+        samples = self.table.read(iter(places))
         prepared = ordered_map(
             self.ledger.noting(prepare), samples, workers=self.threads, ahead=2 * self.batch
         )
-        bar = progress_bar("evaluate", total=self.table.samples, shown=self.world.leads)
-        with contextlib.closing(samples), contextlib.closing(prepared), bar:
-            asking = until_stopped(prepared, self.stop, self.world, total=self.table.samples)
-            for some in together(readable(asking), self.batch):
-                yield some
-                bar.update(len(some) * self.world.size)
+        asking = until_stopped(prepared, self.stop, self.world, count=len(places))
+        waiting: deque[int] = deque()  # numbers of images that are not in a batch yet
+
+        def readable() -> Iterator[PreparedT]:
+            for number, each in enumerate(asking, start=done):
+                if each is not None:
+                    waiting.append(number)
+                    yield each
+
+        bar = progress_bar(
+            "evaluate",
+            total=self.table.samples,
+            initial=done * self.world.size,
+            shown=self.world.leads,
+        )
+        try:
+            with contextlib.closing(samples), contextlib.closing(prepared), bar:
+                for some in together(readable(), self.batch):
+                    yield some
+                    bar.update(len(some) * self.world.size)
+                    for _ in some:
+                        done = waiting.popleft() + 1
+        except InterruptedRunError:
+            if self.partial is not None:
+                self.partial.keep(done, sums, self.ledger)
+            raise
         self.ledger.settle(self.world)

@@ -173,8 +173,9 @@ def find_results(folders: Iterable[str]) -> list[Result]:
     places: dict[Path, str] = {}
     for folder in folders:
         root = storage.local_path(folder)
-        files = [] if root is None else [root / name for name in storage.list_tree(folder)]
-        below = sorted(str(path.parent) for path in files if path.name == SCORES)
+        names = storage.list_tree(folder) if root else []
+        scores = [name for name in names if storage.basename(name) == SCORES]
+        below = sorted(str(Path(root or "", name).parent) for name in scores)
         if not below:
             raise MissingDataError(
                 f"{folder} holds no {SCORES}, nor does a folder below it; give local folders that "

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Collection
 from pathlib import Path
 
-from milan_pipeline.images.folder_walk import shortened
+from milan_pipeline.images.file_faults import shortened
 from milan_pipeline.images.sources import Source, archives
 
 logger = logging.getLogger(__name__)

@@ -24,6 +24,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from milan_pipeline.core.file_kinds import HEAD, stand_in
 from milan_pipeline.errors import BadImageError, reason_of
 from milan_pipeline.images.bit_depth import has_16_bits, may_probe, warn_if_dark
 
@@ -173,10 +174,11 @@ def _reader_of(data: bytes) -> type[ImageFile.ImageFile]:
         return PngImageFile
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return WebPImageFile
+    kind = stand_in(data[:HEAD])
     raise BadImageError(
         f"the bytes start with {data[:12]!r}: no JPEG, PNG or WebP image; convert it to one"
-        if data
-        else "the image file is empty"
+        if kind is None
+        else f"the image file {kind}"
     )
 
 

@@ -5,16 +5,23 @@ is not. Folders that are hidden, or that a system made, are left out, each file 
 """
 
 import dataclasses
-import errno
 import logging
 import os
 import stat
+from collections import Counter
 from pathlib import Path
 from typing import TypedDict
 
-from milan_pipeline.errors import MissingDataError, StorageError
+from milan_pipeline.errors import DataError, MissingDataError, StorageError
+from milan_pipeline.images.file_faults import (
+    DENIED,
+    fault_of,
+    is_link,
+    shortened,
+    unusable_folder,
+)
 from milan_pipeline.images.formats import HEAD_BYTES, Kind, kind_by_bytes, kind_by_name
-from milan_pipeline.storage.retries import retried
+from milan_pipeline.storage.retries import TEMPORARY_LOCAL, retried
 
 logger = logging.getLogger(__name__)
 
@@ -24,14 +31,14 @@ SYSTEM_FOLDERS = (
 )
 """What systems and file servers make in folders of users; in small letters."""
 SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini")
+MOST_TIMES = 100
+"""So often may a folder be reached by links."""
 HIDDEN = "its name begins with a dot"
 SYSTEM = "a system made the folder that it lies in"
 SYSTEM_FILE = "a system made it"
 LOOP = "a link to a folder above it"
 NO_PICTURE = "no image by its name or its first bytes"
 NO_FILE = "neither a file nor a folder"
-NOWHERE = (errno.ENOENT, errno.ENOTDIR)
-DENIED = (errno.EACCES, errno.EPERM)
 
 
 class Ignored(TypedDict):
@@ -75,13 +82,13 @@ class Walk:
 class _Folder:
     """A folder still to be listed.
 
-    `above` has device and inode of it and of the folders above; `reason` says why all that it holds
-    is left out.
+    `above` has the paths, without links, of the folders above and its own; some file systems have
+    no inodes to tell folders by. `reason` says why all that it holds is left out.
     """
 
     path: str
     name: str
-    above: tuple[tuple[int, int], ...]
+    above: tuple[str, ...]
     reason: str | None = None
 
 
@@ -93,6 +100,7 @@ def walk_folder(root: Path, *, leave_out: tuple[Path, ...] = ()) -> Walk:
         leave_out: folders that are passed over, such as the one that is written to.
 
     Raises:
+        DataError: links lead to folders with links, so that there is no end.
         MissingDataError: a link that may be one to a folder leads nowhere.
         StorageError: a folder cannot be listed or entered.
     """
@@ -105,11 +113,13 @@ def walk_folder(root: Path, *, leave_out: tuple[Path, ...] = ()) -> Walk:
 class _Walker:
     def __init__(self, root: Path, leave_out: tuple[Path, ...]) -> None:
         self._root = str(root)
-        self._passed = {_id_of(path.stat()) for path in leave_out if path.is_dir()}
+        self._passed = {os.path.realpath(path) for path in leave_out}
         self._files: list[Found] = []
         self._ignored: list[Ignored] = []
         self._tops: set[str] = set()
-        self._left = [_Folder(self._root, "", (_id_of(_status(self._root)),))]
+        self._times: Counter[str] = Counter()
+        self._again: list[str] = []
+        self._left = [_Folder(self._root, "", (os.path.realpath(root),))]
 
     def walk(self) -> None:
         while self._left:
@@ -132,6 +142,12 @@ class _Walker:
 
     def warn(self) -> None:
         """Name what users may not know of: hidden files are expected to be left out."""
+        if self._again:
+            logger.warning(
+                "%d folders below %s are there under other names already (%s): their images come "
+                "more than once",
+                *(len(self._again), self._root, shortened(self._again[0])),
+            )
         for reason, what in ((LOOP, "links to folders above"), (SYSTEM, "files of systems")):
             rows = [row["file"] for row in self._ignored if row["reason"] == reason]
             if rows:
@@ -151,7 +167,7 @@ class _Walker:
                 return []
             if isinstance(error, StorageError):  # of tries that all failed
                 raise
-            raise _unusable(folder.path, "listed", error) from error
+            raise unusable_folder(folder.path, "listed", error) from error
 
     def _visit(self, folder: _Folder, entry: str) -> None:
         path = os.path.join(folder.path, entry)  # noqa: PTH118 - paths of a million files
@@ -168,7 +184,7 @@ class _Walker:
                 self._add_faulty(folder, name, path, error)
             return
         if stat.S_ISDIR(status.st_mode):
-            self._add_folder(folder, name, path, _id_of(status), reason)
+            self._add_folder(folder, name, path, reason)
         elif reason is not None:
             self._ignore(name, reason)
         elif not stat.S_ISREG(status.st_mode):
@@ -176,19 +192,31 @@ class _Walker:
         else:
             self._add_file(name, path, status.st_size)
 
-    def _add_folder(
-        self, folder: _Folder, name: str, path: str, own: tuple[int, int], reason: str | None
-    ) -> None:
+    def _add_folder(self, folder: _Folder, name: str, path: str, reason: str | None) -> None:
+        leads_away = is_link(path)
+        own = os.path.realpath(path) if leads_away else os.path.join(folder.above[-1], _base(name))  # noqa: PTH118
         if own in self._passed:
             return
         if own in folder.above:
             self._ignore(name, reason or LOOP)
-        elif reason is not None and is_link(path):
+        elif reason is not None and leads_away:
             self._ignore(name, reason)
         else:
             if not folder.name and reason is None:
                 self._tops.add(name)
+            self._count(name, own)
             self._left.append(_Folder(path, name, (*folder.above, own), reason))
+
+    def _count(self, name: str, own: str) -> None:
+        """Notice folders that several links lead to; links to links may multiply without end."""
+        self._times[own] += 1
+        if self._times[own] > 1:
+            self._again.append(name)
+        if self._times[own] > MOST_TIMES:
+            raise DataError(
+                f"{self._root}/{shortened(name)} is reached by over {MOST_TIMES} ways, since links "
+                "lead to folders with links; remove them"
+            )
 
     def _add_file(self, name: str, path: str, size: int) -> None:
         kind = kind_by_name(name)
@@ -210,7 +238,7 @@ class _Walker:
 
     def _add_faulty(self, folder: _Folder, name: str, path: str, error: OSError) -> None:
         if error.errno in DENIED and not is_link(path):
-            raise _unusable(folder.path, "entered", error) from error
+            raise unusable_folder(folder.path, "entered", error) from error
         fault = fault_of(path, error)
         kind = kind_by_name(name)
         if kind != "none":
@@ -224,31 +252,12 @@ class _Walker:
         self._ignored.append({"file": name, "reason": reason})
 
 
-def is_link(path: str | Path) -> bool:
-    """Tell whether something is a link; unlike `Path.is_symlink`, false where it cannot be told."""
-    return os.path.islink(path)  # noqa: PTH114
-
-
-def fault_of(path: str, error: OSError) -> str:
-    """Say why a file cannot be looked at, in words that fit behind "it is"."""
-    if not is_link(path):
-        return f"no longer there ({error.strerror})"
-    target = os.readlink(path)  # noqa: PTH115
-    if error.errno in NOWHERE:
-        return f"a link to {target}, which does not exist"
-    if error.errno == errno.ELOOP:
-        return f"a link to {target}, which leads back to itself"
-    return f"a link to {target}, which cannot be reached ({error.strerror})"
-
-
-def shortened(text: str, most: int = 80) -> str:
-    """Return a text that may be long or hold line breaks so that it fits in a sentence."""
-    plain = text.encode("utf-8", "backslashreplace").decode()
-    plain = "".join(char if char.isprintable() else repr(char)[1:-1] for char in plain)
-    return plain if len(plain) <= most else f"{plain[: most - 1]}…"
-
-
 def _status(path: str) -> os.stat_result:
+    try:
+        return os.stat(path)  # noqa: PTH116 - to prepare for retries takes longer
+    except OSError as error:
+        if error.errno not in TEMPORARY_LOCAL:
+            raise
     return retried(lambda: os.stat(path), url=path, local=True)  # noqa: PTH116
 
 
@@ -258,10 +267,6 @@ def _head(path: str) -> bytes:
             return file.read(HEAD_BYTES)
 
     return retried(read, url=path, local=True)
-
-
-def _id_of(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
 
 
 def _top(name: str) -> str:
@@ -276,14 +281,3 @@ def _reason_to_leave_out(entry: str) -> str | None:
     if entry.startswith("."):
         return HIDDEN
     return SYSTEM if entry.lower() in SYSTEM_FOLDERS else None
-
-
-def _unusable(folder: str, doing: str, error: OSError) -> StorageError:
-    remedy = (
-        "give yourself the right to (chmod u+rx), or move it away"
-        if error.errno in DENIED
-        else "check the disk or network that it lies on"
-    )
-    return StorageError(
-        f"the folder {shortened(folder, 300)} cannot be {doing} ({error.strerror}); {remedy}"
-    )

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 from milan_pipeline.errors import DataError, StorageError
-from milan_pipeline.images.folder_walk import fault_of, is_link, shortened
+from milan_pipeline.images.file_faults import fault_of, is_link, shortened
 from milan_pipeline.images.formats import HEAD_BYTES, kind_by_bytes
 from milan_pipeline.storage.retries import retried
 

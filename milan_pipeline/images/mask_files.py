@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from milan_pipeline.errors import DataError, MissingDataError, StorageError
-from milan_pipeline.images.folder_walk import Found, fault_of, is_link, shortened, walk_folder
+from milan_pipeline.images.file_faults import fault_of, is_link, shortened
+from milan_pipeline.images.folder_walk import Found, walk_folder
 from milan_pipeline.storage.retries import retried
 
 logger = logging.getLogger(__name__)

@@ -10,15 +10,8 @@ import numpy as np
 import xxhash
 
 from milan_pipeline.errors import ConfigError, StorageError
-from milan_pipeline.images.folder_walk import (
-    Found,
-    Ignored,
-    Walk,
-    fault_of,
-    is_link,
-    shortened,
-    walk_folder,
-)
+from milan_pipeline.images.file_faults import fault_of, is_link, shortened
+from milan_pipeline.images.folder_walk import Found, Ignored, Walk, walk_folder
 from milan_pipeline.images.formats import IMAGE_EXTENSIONS
 from milan_pipeline.images.keys import unique_keys
 from milan_pipeline.images.lists import read_list

@@ -34,7 +34,7 @@ INDEX_ENTRY_BYTES = 16  # an outer shard lists offset and length of each of its 
 TEXT_LENGTH_BYTES = 4  # before each text of a chunk, and once for the number of texts
 HASH_LETTERS = 32  # an object's xxh3-128, in a mark
 SHA256_LETTERS = 64  # of the unit that another was transcoded from, in a mark
-FILES_OF_STORE = 7  # with its own folder, and those of marks and of progress reports
+FILES_OF_STORE = 6  # with its own folder, and those of marks and of progress reports
 FILES_OF_VIEW = 3
 
 

@@ -6,6 +6,7 @@ members between them. Local and remote shards are read in the same way.
 
 import contextlib
 import dataclasses
+import posixpath
 import re
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -26,7 +27,10 @@ from milan_pipeline.shards.tar_stream import HashingFile, stream_members
 from milan_pipeline.shards.writer import Sample, _listed, _refuse_duplicates
 
 MEMBER_NAME = re.compile(r"((?:.*/)?[^.]+)\.([^/]*)", re.DOTALL)
-"""How WebDataset splits a member's name into key and extension; it skips other names."""
+"""How WebDataset splits a member's name into key and extension; it skips other names.
+
+Hidden files, such as `cat/._0.jpg` of macOS, are skipped here as well.
+"""
 
 NO_EXTENSION = "has no key and ending in its name"
 """Why a member is left out that belongs to no sample, such as `._0.jpg`."""
@@ -242,7 +246,7 @@ def _stream_samples(
     current: tuple[Sample, dict[str, int]] | None = None
     for name, data, offset in stream_members(file, url, passed):
         match = MEMBER_NAME.fullmatch(name)
-        if match is None:
+        if match is None or posixpath.basename(name).startswith("."):
             passed.append({"key": name, "reason": NO_EXTENSION})
             continue
         key, extension = match[1], match[2].lower()

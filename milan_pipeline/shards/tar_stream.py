@@ -8,10 +8,17 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from milan_pipeline import storage
-from milan_pipeline.errors import DataError, MilanError, StorageError
+from milan_pipeline.errors import DataError, MilanError, StorageError, reason_of
 from milan_pipeline.images.budget import Skipped
 
 COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
+OTHER_FILES = {
+    b"version ": "a Git LFS pointer, not the tar itself; fetch that by `git lfs pull`",
+    b"PK\x03\x04": "a zip file, not a tar; unpack it, and make a tar of its files",
+    b"7z\xbc\xaf": "a 7-Zip file, not a tar; unpack it, and make a tar of its files",
+    b"<": "a web page, not a tar, as failed downloads leave them; download it again",
+}
+"""What files called .tar may be instead, by their first bytes."""
 KINDS = {
     (tarfile.SYMTYPE, tarfile.LNKTYPE): "a link",
     (tarfile.CHRTYPE, tarfile.BLKTYPE): "a device",
@@ -103,19 +110,25 @@ def stream_members(
     except (MilanError, OSError, MemoryError):
         raise
     except Exception as error:  # tarfile raises whatever a damaged header leads it to
-        if file.head.startswith(COMPRESSED):
-            raise DataError(
-                f"{url} is compressed, but samples are read at byte offsets; unpack it first"
-            ) from error
-        raise DataError(
-            f"{url} is damaged or truncated ({error}); copy or make it again"
-        ) from error
+        raise _not_readable(file, url, error) from error
     # tarfile ends without an error at the first header that it cannot read.
     if file.content_end > end or file.count < end + END_OF_ARCHIVE_BYTES:
         raise DataError(
             f"{url} is damaged or truncated: its members end at byte {end} of {file.count}, but "
             f"not with the mark of a tar's end; {_remedy(url, end, file.count)}"
         )
+
+
+def _not_readable(file: HashingFile, url: str, error: Exception) -> DataError:
+    """Say what a file is that tarfile cannot read."""
+    other = next((text for head, text in OTHER_FILES.items() if file.head.startswith(head)), None)
+    if other is not None:
+        return DataError(f"{url} is {other}")
+    if file.head.startswith(COMPRESSED):
+        return DataError(
+            f"{url} is compressed, but samples are read at byte offsets; unpack it first"
+        )
+    return DataError(f"{url} is damaged or truncated ({reason_of(error)}); copy or make it again")
 
 
 def _remedy(url: str, end: int, size: int) -> str:

@@ -25,7 +25,7 @@ from milan_pipeline.storage.filesystems import (
     resolve,
     scheme_of,
 )
-from milan_pipeline.storage.leftovers import NAME, temporary_name
+from milan_pipeline.storage.leftovers import temporary_name
 from milan_pipeline.storage.space import write_error
 
 READ_THREADS, READ_AHEAD = 32, 128
@@ -189,7 +189,7 @@ def list_tree(url: str) -> list[str]:
         paths = resolve(url).tree()
     except MissingDataError:
         return []
-    return sorted(path for path in paths if not NAME.fullmatch(basename(path)))
+    return sorted(path for path in paths if not _is_temporary(basename(path)))
 
 
 def exists(url: str) -> bool:
@@ -225,7 +225,11 @@ def list_names(url: str) -> list[str]:
         names = resolve(url).names()
     except MissingDataError:
         return []
-    return sorted(name for name in names if not (name.startswith(".") and name.endswith(".tmp")))
+    return sorted(name for name in names if not _is_temporary(name))
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith(".") and name.endswith(".tmp")
 
 
 def require_writable(url: str) -> None:

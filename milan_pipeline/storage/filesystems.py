@@ -226,6 +226,8 @@ def resolve(url: str) -> File:
     scheme = scheme_of(url)
     if scheme in REFUSED_PROTOCOLS or "::" in url:
         raise StorageError(f"{url!r} is refused: {scheme or '::'} URLs are not data; give a path")
+    if EXTRAS.get(scheme) in ("s3", "gs") and not urllib.parse.urlsplit(url).netloc:
+        raise StorageError(f"{url!r} names no bucket; give {scheme}://BUCKET/PATH")
     # Listings must be fresh: another process may have written since the last one.
     options = {"use_listings_cache": False} if scheme in EXTRAS else {}
     try:

@@ -38,6 +38,9 @@ NO_CREDENTIALS = (
 )
 """Errors of botocore and google.auth, which we do not import."""
 
+WRONG_REQUESTS = ("ParamValidationError", "InvalidURL")
+"""Errors of botocore and aiohttp where a URL is none that they can ask for."""
+
 TIMEOUT_STATUS = (408, 429)
 REFUSAL_STATUS = (401, 403)
 
@@ -107,7 +110,7 @@ def _is_temporary_remote(error: BaseException) -> bool:
         return True
     if isinstance(error, (MilanError, *LASTING)) or not isinstance(error, Exception):
         return False
-    if lacks_credentials(error) or is_refusal(error):
+    if lacks_credentials(error) or is_refusal(error) or type(error).__name__ in WRONG_REQUESTS:
         return False
     if isinstance(error, OSError) and error.errno in LASTING_NUMBERS:
         return False

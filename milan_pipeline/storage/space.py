@@ -10,6 +10,9 @@ from milan_pipeline.errors import StorageError
 from milan_pipeline.storage.client_errors import reason_of
 from milan_pipeline.storage.filesystems import resolve
 
+NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+IN_THE_WAY = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+
 
 def free_bytes(url: str) -> int | None:
     """Return the free bytes of the disk that a URL is on; None for object stores."""
@@ -55,6 +58,10 @@ def _remedy(error: OSError, place: Path) -> str:
             f"{free} are free, but its file system has no inodes left for more files: delete files "
             "there, or give another place"
         )
+    if error.errno in NOT_ALLOWED:
+        return "check who may write there, or give another place"
+    if error.errno in IN_THE_WAY:
+        return "what lies there is of another kind: move it, or give another place"
     return "make room or fix it"
 
 

@@ -8,9 +8,8 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from io import BufferedReader
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import Any, TypedDict, cast
 
 import torch
 from safetensors.torch import save
@@ -276,4 +275,4 @@ def _by_step(run: Path) -> dict[int, Path]:
 
 def _sha256(path: Path) -> str:
     with storage.open_read(str(path)) as stream:
-        return hashlib.file_digest(cast("BufferedReader", stream), "sha256").hexdigest()
+        return hashlib.file_digest(cast("Any", stream), "sha256").hexdigest()

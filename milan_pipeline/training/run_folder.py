@@ -8,6 +8,7 @@ import dataclasses
 import fcntl
 import functools
 import json
+import logging
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +21,6 @@ from torch.utils.tensorboard import SummaryWriter
 
 from milan_pipeline import storage
 from milan_pipeline.cluster.world import World, whole
-from milan_pipeline.core.console import warn
 from milan_pipeline.core.schema import Count, DocumentError, parsed
 from milan_pipeline.errors import DataError, StorageError
 from milan_pipeline.storage.client_errors import reason_of
@@ -35,6 +35,8 @@ from milan_pipeline.training.checkpoints import (
 )
 from milan_pipeline.training.optim import MovingAverage
 from milan_pipeline.training.state import RunState, write_state
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,9 +268,11 @@ def run_lock(run: Path) -> Iterator[None]:
                 raise StorageError(
                     f"{run} cannot be locked ({reason_of(error)}); give another --out"
                 ) from error
-            warn(
-                f"{run} lies on a file system without locks ({reason_of(error)}), so nothing keeps "
-                "a second process from training into it"
+            logger.warning(
+                "%s lies on a file system without locks (%s), so nothing keeps a second process "
+                "from training into it",
+                run,
+                reason_of(error),
             )
         yield
 

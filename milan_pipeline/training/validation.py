@@ -16,6 +16,7 @@ from milan_pipeline.data.order import StepClock
 from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.training.evaluations import Evaluations
 from milan_pipeline.training.optim import MovingAverage
+from milan_pipeline.training.partial_scores import PartialScores
 
 BEST, UNAVERAGED = "best", "unaveraged"
 ASK_EVERY = 16
@@ -51,9 +52,17 @@ class Evaluator(Protocol):
     ledger: RunLedger
 
     def score(
-        self, world: World, stop: StopRequest, weights: Mapping[str, Tensor] | None = None
+        self,
+        world: World,
+        stop: StopRequest,
+        weights: Mapping[str, Tensor] | None = None,
+        *,
+        partial: PartialScores | None = None,
     ) -> Scores:
         """Score the model, with these weights if any are given; every process must call this.
+
+        What is done when a stop signal comes is kept in `partial`, and what that has is not done
+        again.
 
         Raises:
             InterruptedRunError: a stop signal came to any process.
@@ -114,11 +123,13 @@ class Validation:
         """Score the model after a step; see `trainer.Validator`."""
         began = time.monotonic()
         share_buffers(self.model, self.world)
-        scores = self.evaluator.score(self.world, stop, self.averaged())
+        partial = PartialScores(folder=self.folder, step=step, val=self.val, world=self.world)
+        scores = self.evaluator.score(self.world, stop, self.averaged(), partial=partial)
         found = scores.per_cent()
         if self.world.leads:
             row = {"epoch": self.clock.fractional_epoch(step), **found, **scores.notes()}
             self.evaluations.add(step, row, lambda: self._write(BEST))
+            partial.remove()
         self.seconds += time.monotonic() - began
         return found
 
@@ -148,21 +159,21 @@ class Validation:
 
 
 def until_stopped(
-    items: Iterator[ItemT], stop: StopRequest, world: World, *, total: int
+    items: Iterator[ItemT], stop: StopRequest, world: World, *, count: int
 ) -> Iterator[ItemT]:
-    """Yield this process's share of all items; ask between them whether to stop.
+    """Yield this process's items; ask between them whether to stop.
 
     Args:
-        items: one for each place of the share, of which some processes have one less.
+        items: other processes may have some more or less.
         stop: asked before each item; of several processes, each now and then, all of them together.
         world: the processes.
-        total: number of items of all processes.
+        count: number of items of this process.
 
     Raises:
         InterruptedRunError: a stop signal came to any process.
     """
     every = 1 if world.size == 1 else ASK_EVERY
-    for at in range(-(-total // world.size)):
+    for at in range(int(world.most(count))):
         if at % every == 0:
             stop.agreed(world.most).raise_if_asked("the evaluation was left")
         yield from itertools.islice(items, 1)

@@ -11,8 +11,9 @@ import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypedDict
+from typing import Annotated, Any, BinaryIO, TypedDict
 
+import msgspec
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -20,11 +21,15 @@ from timm.models import VisionTransformer
 from torch import Tensor
 
 from milan_pipeline import storage
+from milan_pipeline.core.file_kinds import HEAD, stand_in
 from milan_pipeline.core.schema import DocumentError, conforming, parsed
 from milan_pipeline.errors import DataError
 from milan_pipeline.storage.checksums import put_with_sums, read_checked
 
-Channels = tuple[float, float, float]
+Mean = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Deviation = Annotated[float, msgspec.Meta(gt=0, le=1)]
+Means = tuple[Mean, Mean, Mean]
+Deviations = tuple[Deviation, Deviation, Deviation]
 
 
 class Arguments(TypedDict):
@@ -37,8 +42,8 @@ class EncoderDescription(TypedDict):
     """The fields of any description that are used, whatever the weights are of."""
 
     timm: Arguments
-    mean: Channels
-    std: Channels
+    mean: Means
+    std: Deviations
 
 
 def read_document(url: str, kind: type[Any], *, what: str, remedy: str) -> dict[str, Any]:
@@ -55,6 +60,7 @@ def read_document(url: str, kind: type[Any], *, what: str, remedy: str) -> dict[
         DataError: it says something else.
     """
     data = read_checked(url)
+    _require_itself(url, data[:HEAD])
     try:
         document = parsed(data, dict[str, Any])
         conforming(document, kind)
@@ -100,9 +106,14 @@ def read_weights(url: str) -> tuple[dict[str, Tensor], str]:
         DataError: it is damaged, needs pickle, or holds other than plain finite tensors.
     """
     with storage.open_read(url) as stream:
+        safe = _is_safe(url)
+        _require_itself(url, stream.read(HEAD))
+        stream.seek(0)
         sha256 = _sha256(stream)
         stream.seek(0)
-        document = _load_safetensors(url, stream) if _is_safe(url) else _load_pickled(url, stream)
+        document = (
+            _loaded(url, stream.read(), "fetch it again") if safe else _load_pickled(url, stream)
+        )
     return _without_prefix(_named_tensors(url, document)), sha256
 
 
@@ -121,11 +132,38 @@ def _is_safe(url: str) -> bool:
     return url.endswith(".safetensors")
 
 
-def _load_safetensors(url: str, stream: BinaryIO) -> Mapping[str, Any]:
+def plain_tensors(url: str, data: bytes, *, remedy: str) -> dict[str, Tensor]:
+    """Read the weights of a model that timm loads.
+
+    Args:
+        url: of the .safetensors, for messages.
+        data: its bytes.
+        remedy: for what is damaged.
+
+    Returns:
+        Tensors by name, of a floating-point type or counters.
+
+    Raises:
+        DataError: it is another kind of file or damaged, or its weights are quantised or not
+            finite.
+    """
+    _require_itself(url, data[:HEAD])
+    tensors = _loaded(url, data, remedy)
+    for name, tensor in tensors.items():
+        _require_plain(url, name, tensor, (*FLOATS, torch.float64, torch.int64))
+    return tensors
+
+
+def _require_itself(url: str, head: bytes) -> None:
+    if kind := stand_in(head):
+        raise DataError(f"{url} {kind}")
+
+
+def _loaded(url: str, data: bytes, remedy: str) -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load(stream.read())
+        return safetensors.torch.load(data)
     except SafetensorError as error:
-        raise DataError(f"{url} is damaged ({error}); fetch it again") from error
+        raise DataError(f"{url} is damaged ({error}); {remedy}") from error
 
 
 def _load_pickled(url: str, stream: BinaryIO) -> Any:
@@ -153,16 +191,19 @@ def _named_tensors(url: str, document: Any) -> dict[str, Tensor]:
     if not (isinstance(document, Mapping) and document):
         raise DataError(f"{url} holds no tensors by name; give a state dict, best as .safetensors")
     for name, tensor in document.items():
-        if not (isinstance(name, str) and isinstance(tensor, Tensor) and tensor.dtype in FLOATS):
-            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise DataError(
-                f"{url} holds {name!r} of type {kind} among its weights; give a state dict of "
-                "float32, float16 or bfloat16 tensors"
-            )
-        fault = _fault(tensor)
-        if fault:
-            raise DataError(f"{url} holds {name!r}, which {fault}; save its weights anew")
+        _require_plain(url, name, tensor, FLOATS)
     return dict(document)
+
+
+def _require_plain(url: str, name: Any, tensor: Any, types: Sequence[torch.dtype]) -> None:
+    if not (isinstance(name, str) and isinstance(tensor, Tensor) and tensor.dtype in types):
+        kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise DataError(
+            f"{url} holds {name!r} of type {kind} among its weights; give a state dict of "
+            "float32, float16 or bfloat16 tensors"
+        )
+    if fault := _fault(tensor):
+        raise DataError(f"{url} holds {name!r}, which {fault}; save its weights anew")
 
 
 def _fault(tensor: Tensor) -> str:

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors.torch
 import timm
 import torch
-from safetensors import SafetensorError
 from timm.models import VisionTransformer
 from torch import Tensor
 
@@ -23,7 +21,7 @@ from milan_pipeline.provenance.record import read_record
 from milan_pipeline.storage.checksums import read_checked
 from milan_pipeline.training.checkpoints import AVERAGE, MODEL, newest_checkpoint
 from milan_pipeline.training.state import CONFIG_NAME, state_of
-from milan_pipeline.weights.files import read_encoder_description
+from milan_pipeline.weights.files import plain_tensors, read_encoder_description
 
 ENCODER, EMA_ENCODER = "encoder.safetensors", "encoder-ema.safetensors"
 ENCODER_PART = "encoder."
@@ -48,7 +46,7 @@ def require_finished(
 
     Raises:
         MissingDataError: there is no run.
-        MismatchError: it is not done.
+        MismatchError: it is not done, or it trained no student.
     """
     state = state_of(str(run))
     if state is None:
@@ -57,6 +55,7 @@ def require_finished(
         )
     if state != "done" and not allow_unfinished:
         raise MismatchError(f"the run {run} is {state!r}; {remedy}")
+    require_student(run)
 
 
 def student_weights(run: Path) -> RunWeights | None:
@@ -98,13 +97,13 @@ def encoder_file(run: Path, *, ema: bool = False) -> Path:
         newest = newest_checkpoint(run)
         path = path if newest is None else newest[1] / (AVERAGE if ema else MODEL)
     if not storage.exists(str(path)):
-        _require_student(run)
+        require_student(run)
         remedy = "leave out --ema" if ema else "run pretrain to its end, which writes it"
         raise MissingDataError(f"{run} has no {path.name}; {remedy}")
     return path
 
 
-def _require_student(run: Path) -> None:
+def require_student(run: Path) -> None:
     """Refuse a run that trained no student.
 
     Raises:
@@ -194,6 +193,7 @@ def initial_weights(run: Path) -> RunWeights:
         DataError: its weights are damaged.
     """
     require_finished(run)
+    require_student(run)
     student = student_weights(run)
     if student is not None:
         return student
@@ -243,7 +243,7 @@ def _heads(encoder: VisionTransformer) -> str:
 
 def _read(path: Path) -> RunWeights:
     data = read_checked(str(path))
-    try:
-        return RunWeights(safetensors.torch.load(data), hashlib.sha256(data).hexdigest())
-    except SafetensorError as error:
-        raise DataError(f"{path} is damaged ({error}); train or import anew") from error
+    return RunWeights(
+        plain_tensors(str(path), data, remedy="train or import anew"),
+        hashlib.sha256(data).hexdigest(),
+    )

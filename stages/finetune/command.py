@@ -112,8 +112,8 @@ class Finetune(LabelledOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
-            raise ConfigError(f"--crop-pct {self.crop_pct} is not within 0 to 1; try 0.875")
+        if self.crop_pct is not None and not 0.01 <= self.crop_pct <= 1:
+            raise ConfigError(f"--crop-pct {self.crop_pct} is not within 0.01 to 1; try 0.875")
         for flag, value in (("--drop-path", self.drop_path), ("--smoothing", self.smoothing)):
             if not value < 1:
                 raise ConfigError(f"{flag} {value} is not below 1; try 0.1")

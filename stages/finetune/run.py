@@ -11,7 +11,7 @@ from stages.finetune.evaluate import evaluate_only, evaluator_of, plan_evaluatio
 from stages.finetune.plan import plan, require_partners
 from stages.shared.checking import check_once
 from stages.shared.labelled import train_labelled
-from stages.shared.training_options import Process
+from stages.shared.training_options import Process, explained_memory
 
 
 def train(config: Finetune, process: Process) -> None:
@@ -57,7 +57,8 @@ def describe(config: Finetune) -> None:
             require_images(config, scored.val, World())
         return
     planned = plan(config, device)
-    planned.describe(planned.built[0], processes)
+    with explained_memory(config):
+        planned.describe(planned.built[0], processes)
     require_partners(planned, processes)
     planned.warn()
     if config.check is not None:

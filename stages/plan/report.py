@@ -106,6 +106,7 @@ class PlanReport:
                 config,
                 images=config.images or "images",
                 out=config.out or "targets.zarr",
+                device="auto",  # so that the plan is the same on any device
             ),
             inputs={},
             content=self.identity,

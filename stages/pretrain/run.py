@@ -14,7 +14,7 @@ from milan_pipeline.weights.loaded_run import trained_encoder
 from stages.pretrain.command import Pretrain
 from stages.pretrain.plan import PretrainPlan, plan
 from stages.shared.training import ledger_of, train_as_planned, trainer_of
-from stages.shared.training_options import Process
+from stages.shared.training_options import Process, explained_memory
 
 
 def train(config: Pretrain, process: Process) -> None:
@@ -65,4 +65,5 @@ def describe(config: Pretrain) -> None:
     """Say how long the run is and what it will read and write."""
     processes = config.count_processes()
     planned = plan(config, pick_device(config.device))
-    planned.describe(planned.built[0], processes)
+    with explained_memory(config):
+        planned.describe(planned.built[0], processes)

@@ -140,8 +140,8 @@ class Probe:
             if not values or len(set(values)) < len(values):
                 flag = f"--{name.replace('_', '-')}"
                 raise ConfigError(f"{flag} {list(values)} is not one or more different values")
-        if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
-            raise ConfigError(f"--crop-pct {self.crop_pct} is not within 0 to 1; try 0.875")
+        if self.crop_pct is not None and not 0.01 <= self.crop_pct <= 1:
+            raise ConfigError(f"--crop-pct {self.crop_pct} is not within 0.01 to 1; try 0.875")
         if self.temperature <= 0:
             raise ConfigError(f"--temperature {self.temperature} must be above 0; give 0.07")
         if "none" in self.linear and len(self.linear) > 1:

@@ -10,6 +10,7 @@ from milan_pipeline.evaluate.class_coverage import warnings_of_classes
 from milan_pipeline.evaluate.segmentation.census import (
     MaskCensus,
     require_classes,
+    require_labelled,
     require_usable,
     take_census,
 )
@@ -33,7 +34,8 @@ def check_masks(config: Segment, train: LabelledTable, val: LabelledTable, world
     places = (f"--train {config.train}", f"--val {config.val}")
     whole = one.masks == train.samples and other.masks == val.samples
     try:
-        require_classes(one, other, places)
+        require_classes(one, places[0])
+        require_labelled(other, places[1])
     except DataError as error:
         if whole:
             raise
@@ -52,6 +54,18 @@ def check_masks(config: Segment, train: LabelledTable, val: LabelledTable, world
                 f"{census.ignored_share:.0%} of the pixels of the masks of {place} are ignored; "
                 "see --ignore-index and --reduce-zero-label if that is not meant"
             )
+
+
+def check_scored(config: Segment, val: LabelledTable, world: World) -> None:
+    """Look at the masks that are scored alone; every process must call this.
+
+    Raises:
+        DataError: masks cannot be used, or have nothing to score on.
+    """
+    census = census_of(config, "val", val, world)
+    require_usable(census)
+    if census.masks == val.samples:
+        require_labelled(census, f"--val {config.val}")
 
 
 def census_of(config: Segment, what: str, table: LabelledTable, world: World) -> MaskCensus:

@@ -17,6 +17,7 @@ from milan_pipeline.evaluate.segmentation.scoring import (
     SegmentationEvaluator,
 )
 from milan_pipeline.evaluate.segmentation.task import PUBLISHED_BATCH
+from stages.segment.check import check_scored
 from stages.segment.choices import labels_of, scale_rule, settled
 from stages.segment.command import Segment
 from stages.shared.labelled import EvaluationPlan, evaluate_as_planned, scans_of
@@ -64,6 +65,8 @@ def evaluate_only(config: Segment, process: Process) -> None:
     """Score a segmenter, together with the other processes."""
     with process.world.first_process_first():
         planned = plan_evaluation(config, process.device, scans=scans_of(config))
+    if planned.record.previous_state() != "done":
+        check_scored(planned.config, planned.val, process.world)
     evaluate_as_planned(planned, process)
 
 

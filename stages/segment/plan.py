@@ -17,7 +17,7 @@ from milan_pipeline.training.checkpoints import require_recorded
 from stages.segment.check import check_masks
 from stages.segment.choices import labels_of, scale_rule, settled
 from stages.segment.command import Segment
-from stages.shared.checking import warn_of_copies
+from stages.shared.checking import warn_of_copies, warn_of_equal_sets
 from stages.shared.labelled import LabelledPlan, open_tables, settled_parts
 from stages.shared.training import with_frozen_choices
 
@@ -89,6 +89,10 @@ class SegmentPlan(LabelledPlan[Segment]):
             scale=scale_rule(self.config),
             mean=tuple(self.backbone.mean),
         )
+
+    def warn(self) -> None:
+        """Say what is odd about the images."""
+        warn_of_equal_sets(self.train, self.val)
 
     def check(self, world: World) -> None:
         """Look at what would end the run later; see `check.check_masks`."""

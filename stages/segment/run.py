@@ -4,18 +4,17 @@ from torch import nn
 
 from milan_pipeline.cluster.world import World
 from milan_pipeline.core.devices import pick_device
-from milan_pipeline.evaluate.segmentation.census import require_usable
 from milan_pipeline.evaluate.segmentation.files import write_segmenter
 from milan_pipeline.evaluate.segmentation.task import Segmentation
 from milan_pipeline.evaluate.segmentation.views import MaskedViews
-from stages.segment.check import census_of
+from stages.segment.check import check_scored
 from stages.segment.choices import labels_of
 from stages.segment.command import Segment
 from stages.segment.evaluate import evaluate_only, evaluator_of, plan_evaluation
 from stages.segment.plan import norms_are_shared, plan
-from stages.shared.checking import check_once, warn_of_equal_sets
+from stages.shared.checking import check_once
 from stages.shared.labelled import train_labelled
-from stages.shared.training_options import Process
+from stages.shared.training_options import Process, explained_memory
 
 
 def train(config: Segment, process: Process) -> None:
@@ -29,7 +28,7 @@ def train(config: Segment, process: Process) -> None:
     planned.require_pairs(world.size, process.device)
     recipe = planned.recipe
     if world.leads:
-        warn_of_equal_sets(planned.train, planned.val)
+        planned.warn()
     check_once(planned, world, lambda: planned.check(world))
     config, (model, description) = planned.config, planned.built
     if norms_are_shared(world.size, process.device):
@@ -55,9 +54,12 @@ def describe(config: Segment) -> None:
         scored = plan_evaluation(config, device)
         scored.describe()
         if config.check is not None:
-            require_usable(census_of(scored.config, "val", scored.val, World()))
+            check_scored(scored.config, scored.val, World())
         return
     planned = plan(config, device)
-    planned.describe(planned.built[0], processes)
+    with explained_memory(config):
+        planned.describe(planned.built[0], processes)
+    planned.require_pairs(processes, device)
+    planned.warn()
     if config.check is not None:
         planned.check(World())

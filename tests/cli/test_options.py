@@ -1,6 +1,7 @@
 """A configuration dataclass is a command line: options, YAML, precedence, refusals."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from milan_pipeline.cli.main import group
 from milan_pipeline.cli.options import arguments, option, require_least
 from milan_pipeline.cli.recipes import read_options
 from milan_pipeline.errors import ConfigError
-from tests.support.cli import Bake
+from tests.support.cli import Bake, run_cli
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,16 +32,31 @@ class Stack:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Wait:
+    """Wait."""
+
+    seconds: int = option(1, help="Seconds.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Heat:
     """Heat the oven."""
 
     degrees: float = option(180.0, help="Degrees.")
 
 
-@pytest.mark.parametrize("degrees", [float("nan"), float("inf"), float("-inf")])
+def test_integers_of_more_than_64_bits_are_refused() -> None:
+    require_least(Stack(heights=(1,)))
+    with pytest.raises(ConfigError, match=f"--seconds {2**63} is no number to compute with"):
+        require_least(Wait(seconds=2**63))
+
+
+@pytest.mark.parametrize("degrees", [float("nan"), float("inf"), float("-inf"), 1e31, -1e300])
 def test_numbers_without_end_are_refused(degrees: float) -> None:
     require_least(Heat())
-    with pytest.raises(ConfigError, match=f"--degrees {degrees} is no finite number"):
+    with pytest.raises(
+        ConfigError, match=re.escape(f"--degrees {degrees} is no number to compute with")
+    ):
         require_least(Heat(degrees=degrees))
 
 
@@ -237,3 +253,19 @@ def test_what_can_be_no_name_is_refused(words: tuple[str, ...], message: str) ->
     with pytest.raises(ConfigError) as caught:
         invoke(Bake, *words)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("pack-images", "", "out"), "SOURCE is empty; give"),
+        (("pack-images", "photos", ""), "DEST is empty; give"),
+        (("index", "x.tar", ""), "URLS is empty; give"),
+        (("index", "x.tar", "--out", ""), "--out is empty; give"),
+    ],
+)
+def test_what_an_unset_variable_leaves_is_no_place(
+    words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_cli(*words, code=2)
+    assert said in capsys.readouterr().err

@@ -16,6 +16,8 @@ def test_a_device_that_is_not_there_is_refused():
     assert pick_device("cpu") == torch.device("cpu")
     with pytest.raises(ConfigError, match="--device 'nonsense' cannot be used"):
         pick_device("nonsense")
+    with pytest.raises(ConfigError, match="--device 'meta' cannot be used"):
+        pick_device("meta")
     with pytest.raises(ConfigError, match="--device 'cuda:99' cannot be used"):
         pick_device("cuda:99")
 

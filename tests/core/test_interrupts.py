@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from subprocess import PIPE
 
 import pytest
 
@@ -35,6 +36,16 @@ def test_a_signal_that_comes_while_processes_agree_waits_for_the_next_time():
     assert request.agreed(most).signal_name == "SIGTERM"
 
 
+def started(code):
+    """Start a process, and wait until it is ready."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
 WAITING = """
 import os
 from milan_pipeline.core.interrupts import exiting_at_once, stop_request
@@ -46,16 +57,7 @@ with stop_request(), exiting_at_once("nothing was done"):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_process_that_waits_before_it_begins_ends_at_once(number):
-    process = subprocess.Popen(
-        [sys.executable, "-c", WAITING],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+    with started(WAITING) as process:
         process.send_signal(number)
         _, error = process.communicate(timeout=60)
     assert process.returncode == 75
@@ -72,17 +74,8 @@ with stop_request() as request:
 
 
 def test_a_first_ctrl_c_asks_and_a_second_one_kills():
-    process = subprocess.Popen(
-        [sys.executable, "-c", AT_WORK],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        assert process.stdout is not None
+    with started(AT_WORK) as process:
         assert process.stderr is not None
-        assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
         assert "Ctrl-C again stops at once" in process.stderr.readline()
         process.send_signal(signal.SIGINT)

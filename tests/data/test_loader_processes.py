@@ -1,6 +1,8 @@
 """What befalls a loader process is told in one sentence; training never waits for ever."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -89,3 +91,48 @@ def test_loader_processes_that_cannot_be_started_are_explained():
 def test_a_loader_that_ends_early_is_an_error_inside_a_loop_too():
     with pytest.raises(RuntimeError, match="before the steps did"):
         list(map(next_part, [iter(())]))
+
+
+LOADER = """
+import multiprocessing, os, signal, subprocess, sys, time
+from milan_pipeline.data.loader_processes import leave_stop_to_parent, start_fork_server
+
+def kill(pid, name):
+    subprocess.run(["kill", f"-{name}", str(pid)], check=True)  # as another process
+
+def load(ready):
+    leave_stop_to_parent(0)
+    ready.send(os.getpid())
+    time.sleep(600)
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    start_fork_server()
+    here, there = multiprocessing.Pipe()
+    loader = multiprocessing.Process(target=load, args=(there,))
+    loader.start()
+    pid = here.recv()
+    for name in ("USR1", "TERM", "INT"):
+        kill(pid, name)
+        if sys.argv[1] == "forkserver":
+            from multiprocessing import forkserver
+            kill(forkserver._forkserver._forkserver_pid, name)
+    loader.join(0.1)
+    assert loader.is_alive(), "a signal of another process ended it"
+    if sys.argv[2] == "die":
+        os._exit(0)
+    loader.terminate()
+    loader.join(60)
+    assert loader.exitcode == 0, loader.exitcode
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+@pytest.mark.parametrize("end", ["terminate", "die"])
+def test_a_loader_process_heeds_the_trainer_alone(tmp_path, method, end):
+    """A fork server, by which Python 3.14 starts processes, is not the trainer."""
+    script = tmp_path / "loader.py"
+    script.write_text(LOADER)
+    words = [sys.executable, script, method, end]
+    # Its output, which is read to its end, stays open as long as the loader lives.
+    subprocess.run(words, check=True, capture_output=True, timeout=120)

@@ -56,6 +56,22 @@ def test_another_size_can_be_made_again_by_its_arguments(name):
     assert tokens_BNE.shape[1] - model.num_prefix_tokens == 64
 
 
+def test_an_input_that_is_no_multiple_of_the_patch_is_what_the_patches_cover():
+    """Published models of 384 pixels have patches of 14, whose 27 x 27 cover 378."""
+    arguments = backbone_arguments(
+        {"model_name": "vit_tiny_patch16_224", "img_size": 70, "depth": 1}
+    )
+    assert arguments["img_size"] == 64
+    state = timm.create_model("vit_tiny_patch16_224", img_size=70, depth=1).state_dict()
+    parts = EncoderParts(arguments, state, [0.5] * 3, [0.5] * 3)
+    model: Any
+    model, _ = assemble(parts, origin="x")
+    images_BCHW = torch.randn(1, 3, 64, 64, requires_grad=True)
+    model.eval().forward_features(images_BCHW)[:, 1:].sum().backward()
+    assert images_BCHW.grad is not None
+    assert images_BCHW.grad[:, :, -1].abs().sum() > 0 < images_BCHW.grad[:, :, :, -1].abs().sum()
+
+
 def test_a_model_without_a_norm_gets_none():
     described = {"model_name": "vit_base_patch16_224", "final_norm": False, **PLAIN}
     arguments = backbone_arguments(described)

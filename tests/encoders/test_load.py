@@ -17,6 +17,7 @@ from tests.support.clip import folder_of, pixels
 SIZES: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 3}
 TINY: dict[str, Any] = {"model_name": "vit_tiny_patch16_224", "num_heads": 2, **SIZES}
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.4]
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 6674980\n"
 
 
 def saved(folder, **more):
@@ -31,6 +32,12 @@ def saved(folder, **more):
     document = {"timm": arguments, "mean": MEAN, "std": STD}
     (folder / "encoder.json").write_text(json.dumps(document))
     return model
+
+
+def changed(data, change):
+    """Change all tensors of a .safetensors."""
+    tensors = safetensors.torch.load(data)
+    return safetensors.torch.save({name: change(tensor) for name, tensor in tensors.items()})
 
 
 def tokens(model, size=32):
@@ -187,3 +194,48 @@ def test_views_are_square_and_so_must_be_what_takes_them(tmp_path):
     with pytest.raises(ConfigError, match=r"takes 32x48 pixels.*give --image-size"):
         _ = load_backbone(str(tmp_path)).image_size
     assert load_backbone(str(tmp_path), image_size=32).image_size == 32
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("encoder.safetensors", lambda _: POINTER, "is a Git LFS pointer"),
+        ("encoder.safetensors", lambda _: b"", "is empty; copy or download it again"),
+        ("encoder.safetensors", lambda data: data[:3000], r"is damaged .*; export it again"),
+        ("encoder.safetensors", lambda data: changed(data, lambda w: w * torch.nan), "not finite"),
+        (
+            "encoder.safetensors",
+            lambda data: changed(data, lambda w: w.to(torch.int8)),
+            "torch.int8",
+        ),
+        ("encoder.json", lambda _: POINTER, "is a Git LFS pointer"),
+        ("encoder.json", lambda data: data.replace(b'"std"', b'"std": [0, 1, 1], "_"'), "std"),
+        ("encoder.json", lambda data: data.replace(b'"mean"', b'"mean": [123, 0, 0], "_"'), "mean"),
+    ],
+)
+def test_files_that_are_something_else_are_told_apart(file, change, said, tmp_path):
+    saved(tmp_path)
+    path = tmp_path / file
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(DataError, match=said) as caught:
+        load_backbone(str(tmp_path))
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("open_clip:ViT-B-16", "does not name a CLIP and its weights; write open_clip:MODEL/TAG"),
+        ("open_clip:/openai", "does not name a CLIP and its weights"),
+        ("open_clip:ViT-B-16/opnai", "neither a file nor a tag of --encoder 'open_clip:ViT-B-16"),
+        (
+            "open_clip:local-dir:/nowhere",
+            "--encoder 'open_clip:local-dir:/nowhere' has no readable",
+        ),
+    ],
+)
+def test_errors_of_a_clip_name_the_encoder(spec, said):
+    for load in (load_encoder, load_backbone):
+        with pytest.raises(ConfigError, match=said) as caught:
+            load(spec)
+        assert "--teacher" not in str(caught.value)

@@ -1,13 +1,14 @@
 """Several processes train one student: the same batches, the same losses, the same end."""
 
 import json
+import socket
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from milan_pipeline.cluster.launch import is_launched
-from milan_pipeline.cluster.world import World, local_device
+from milan_pipeline.cluster.world import World, joined_world, local_device
 from milan_pipeline.errors import ConfigError, DataError, StorageError
 from milan_pipeline.training.checkpoints import AVERAGE, MODEL, OPTIMISER, newest_checkpoint
 from tests.support.processes import run_world
@@ -183,3 +184,33 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     assert local_device(torch.device("cpu")) == torch.device("cpu")
     with pytest.raises(ConfigError, match=r"process 2 .* has 2; give torchrun --nproc-per-node 2"):
         local_device(torch.device("cuda"))
+
+
+@pytest.mark.parametrize(("variables", "fits"), [({}, True), ({"TORCHELASTIC_RUN_ID": "x"}, False)])
+def test_the_one_gpu_that_a_scheduler_shows_is_this_process_s(monkeypatch, variables, fits):
+    """torchrun shows all its processes the same GPUs."""
+    given = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "CUDA_VISIBLE_DEVICES": "1"}
+    for name, value in (given | variables).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.set_device", lambda _: None)
+    if fits:
+        assert local_device(torch.device("cuda")) == torch.device("cuda", 0)
+        return
+    with pytest.raises(ConfigError, match="process 1 of this machine has no GPU"):
+        local_device(torch.device("cuda"))
+
+
+def test_a_port_in_use_is_named(monkeypatch):
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        given = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+        for name, value in (given | {"MASTER_PORT": str(port)}).items():
+            monkeypatch.setenv(name, value)
+        with (
+            pytest.raises(ConfigError, match=f"MASTER_PORT {port} is in use on this machine"),
+            joined_world(torch.device("cpu")),
+        ):
+            pass

@@ -8,7 +8,7 @@ import pytest
 from milan_pipeline import storage
 from milan_pipeline.shards.index import load_index
 from milan_pipeline.shards.manifest import load_manifest
-from tests.support.cli import run_cli
+from tests.support.cli import extract_targets, run_cli
 from tests.support.pretrain import TINY_STUDENT, weights
 from tests.support.servers import BUCKET, Outage, S3Server, images_of, objects_of, tars_of
 
@@ -75,10 +75,7 @@ def test_dry_runs_say_of_a_server_what_they_say_of_a_disk(
 
     def said(images: object, store: object, targets: object) -> str:
         capsys.readouterr()
-        run_cli(
-            "extract-targets", "--images", images, "--out", store, "--teacher",
-            f"local-dir:{tiny_clip}", "--views", 3, "--dry-run",
-        )  # fmt: skip
+        extract_targets(images, tiny_clip, store, "--views", 3, "--dry-run")
         run_cli("pack-targets", "--targets", store, "--out", targets, "--dry-run")
         run_cli(
             "pretrain", "--images", images, "--targets", targets, "--out", tmp_path / "run",

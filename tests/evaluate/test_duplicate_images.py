@@ -5,7 +5,6 @@ import shutil
 import pytest
 
 from milan_pipeline.data.labelled import open_labelled
-from milan_pipeline.evaluate import duplicate_images as module
 from milan_pipeline.evaluate.duplicate_images import copies
 from tests.support.cli import run_cli
 from tests.support.labelled import write_coloured
@@ -29,6 +28,6 @@ def test_copies_are_counted(packed, folders, tmp_path):
     assert copies(*(open_labelled(str(place), kind="class") for place in places)) == (2, 9)
 
 
-def test_few_images_are_read_where_there_are_many(folders, monkeypatch):
-    monkeypatch.setattr(module, "MOST_READ", 0)
-    assert copies(*(open_labelled(str(place), kind="class") for place in folders)) == (0, 9)
+def test_few_images_are_read_where_there_are_many(folders):
+    tables = [open_labelled(str(place), kind="class") for place in folders]
+    assert copies(*tables, most_read=0) == (0, 9)

@@ -24,7 +24,7 @@ from milan_pipeline.shards.manifest import Shard, load_manifest
 from milan_pipeline.targets.units import Mark, Unit, list_units, read_mark
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
-from tests.support.cli import run_cli
+from tests.support.cli import extract_targets
 from tests.support.fitted import FITTED, TOKEN_WIDTH, fitted, tokens
 
 
@@ -51,10 +51,7 @@ def test_a_sample_is_drawn_without_replacement(counts: list[int], count: int, se
 def store(image_shards: Path, tiny_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two views of the pictures' targets in fp32."""
     out = tmp_path_factory.mktemp("live") / "targets.zarr"
-    run_cli(
-        "extract-targets", "--images", image_shards, "--out", out, "--teacher",
-        f"local-dir:{tiny_clip}", "--views", 2, "--precision", "fp32",
-    )  # fmt: skip
+    extract_targets(image_shards, tiny_clip, out, "--views", 2, "--precision", "fp32")
     return out
 
 

@@ -75,16 +75,15 @@ def test_pictures_of_8_bits_may_be_dark(caplog: pytest.LogCaptureFixture) -> Non
     assert not caplog.records
 
 
-def test_packing_looks_at_the_first_alone(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(depth, "_left", 2)
-    for _ in range(2):
+def test_packing_looks_at_the_first_alone(caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(depth.MOST_PROBED):
         probe_depth(grey_png(65535), "bright")
     probe_depth(grey_png(4095), "late")
     assert not caplog.records
-    monkeypatch.setattr(depth, "_left", 1)
-    probe_depth(grey_png(4095)[:-30], "torn")  # packing has its own word on that
-    monkeypatch.setattr(depth, "_left", 1)
+
+
+def test_packing_says_nothing_of_a_torn_picture(caplog: pytest.LogCaptureFixture) -> None:
+    probe_depth(grey_png(4095)[:-30], "torn")  # it has its own word on that
+    assert not caplog.records
     probe_depth(grey_png(4095), "dark")
     assert "'dark'" in caplog.text

@@ -6,16 +6,8 @@ import socket
 
 import pytest
 
-from milan_pipeline.errors import MissingDataError, StorageError
-from milan_pipeline.images.folder_walk import (
-    HIDDEN,
-    LOOP,
-    NO_FILE,
-    NO_PICTURE,
-    SYSTEM,
-    shortened,
-    walk_folder,
-)
+from milan_pipeline.errors import DataError, MissingDataError, StorageError
+from milan_pipeline.images.folder_walk import HIDDEN, LOOP, NO_FILE, NO_PICTURE, SYSTEM, walk_folder
 
 JPEG, PNG = b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n"
 WEBP, HEIC = b"RIFF1234WEBPVP8 ", b"\0\0\0\x18ftypheic"
@@ -154,6 +146,24 @@ def test_a_link_to_a_folder_above_is_not_walked_again(tmp_path, caplog):
     assert "4 links to folders above" in caplog.text
 
 
+def test_folders_that_are_reached_twice_are_said(tmp_path, caplog):
+    touch(tmp_path, "cat/a.jpg", "dog/b.jpg")
+    (tmp_path / "cat" / "dog").symlink_to("../dog")
+    assert names(walk_folder(tmp_path)) == ["cat/a.jpg", "cat/dog/b.jpg", "dog/b.jpg"]
+    assert "1 folders below" in caplog.text
+    assert "come more than once" in caplog.text
+
+
+def test_links_to_folders_of_links_come_to_an_end(tmp_path):
+    touch(tmp_path, "19/a.jpg")
+    for number in range(19):
+        (tmp_path / f"{number}").mkdir()
+        for name in "xy":
+            (tmp_path / f"{number}" / name).symlink_to(f"../{number + 1}")
+    with pytest.raises(DataError, match=r"is reached by over 100 ways"):
+        walk_folder(tmp_path)
+
+
 def test_links_that_lead_nowhere_are_files_that_cannot_be_read(tmp_path):
     touch(tmp_path, "cat/a.jpg")
     (tmp_path / "cat" / "gone.jpg").symlink_to("../.git/annex/gone.jpg")
@@ -205,9 +215,3 @@ def test_a_folder_that_is_to_be_left_out_is_not_there(tmp_path):
     assert names(walk) == ["cat/a.jpg"]
     assert walk.empty == []
     assert walk.ignored == []
-
-
-def test_text_that_is_shown_fits_a_line():
-    assert shortened("a" * 100, 10) == "aaaaaaaaa…"
-    assert shortened("a\nb\tc") == r"a\nb\tc"
-    shortened(os.fsdecode(b"\xff.jpg")).encode()

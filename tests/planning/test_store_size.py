@@ -45,6 +45,16 @@ def test_a_unit_takes_what_was_said(
     assert size.unit(unit, keys_of(block.key)) == written + hash_bytes
 
 
+@pytest.mark.parametrize("count", [0, 10, 600])
+def test_files_and_folders_are_counted(tmp_path: Path, count: int) -> None:
+    unit, _ = write(tmp_path / "store", make_block(count))
+    there = sum(1 for _ in (tmp_path / "store").rglob("*")) + 1
+    size = StoreSize(identity_of("float16", 4, 6))
+    # Not written here: the root's group, the stage's record, progress reports and their folder.
+    assert size.files([unit]) == there + 4
+    assert size.files([]) == 0
+
+
 def test_images_that_are_skipped_change_little(tmp_path: Path) -> None:
     block = make_block(300, patches=49, width=24)
     unit, mark = write(tmp_path, block, samples=303)

@@ -10,21 +10,13 @@ from milan_pipeline.errors import ConfigError, MismatchError
 from milan_pipeline.models.baseline_decoders import DECODERS
 from milan_pipeline.models.build import StudentSpec, build_student
 from milan_pipeline.pretrain.defaults import MILANS
-
-TINY = StudentSpec(
-    name="vit_tiny_patch16_224",
-    patch_size=8,
-    width=16,
-    depth=1,
-    heads=2,
-    decoder_width=8,
-    decoder_depth=1,
-    decoder_heads=2,
-)
+from tests.support.students import TINY_SPEC
 
 
 def build(grid=(4, 4), **changes):
-    return build_student(dataclasses.replace(TINY, **changes), grid=grid, target_width=6, seed=3)
+    return build_student(
+        dataclasses.replace(TINY_SPEC, **changes), grid=grid, target_width=6, seed=3
+    )
 
 
 def test_a_student_is_a_function_of_its_description_and_seed():
@@ -33,7 +25,7 @@ def test_a_student_is_a_function_of_its_description_and_seed():
     assert torch.equal(before, torch.random.get_rng_state())
     for name, value in first.state_dict().items():
         assert torch.equal(value, again.state_dict()[name])
-    other = build_student(TINY, grid=(4, 4), target_width=6, seed=4)[0]
+    other = build_student(TINY_SPEC, grid=(4, 4), target_width=6, seed=4)[0]
     name = "encoder.cls_token"
     assert not torch.equal(first.state_dict()[name], other.state_dict()[name])
 
@@ -94,8 +86,8 @@ def test_a_record_describes_the_student_and_what_it_lacks_is_milans():
     spec = StudentSpec.from_content(content)
     assert spec == StudentSpec(name="vit_tiny_patch16_224", patch_size=8)
     assert (spec.decoder, spec.supervise, spec.image_size) == ("prompting", "all", None)
-    whole = dataclasses.asdict(TINY)
-    assert StudentSpec.from_content(whole | {"student": whole.pop("name")}) == TINY
+    whole = dataclasses.asdict(TINY_SPEC)
+    assert StudentSpec.from_content(whole | {"student": whole.pop("name")}) == TINY_SPEC
 
 
 def test_options_of_pretrain_describe_the_whole_student():

@@ -11,7 +11,7 @@ import torch
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.report.target_rows import read_target_rows
 from milan_pipeline.targets.layout import OUTER_SHARD
-from tests.support.cli import run_cli
+from tests.support.cli import extract_targets
 from tests.support.fitted import write_fitted
 from tests.support.stores import make_store
 
@@ -85,9 +85,6 @@ def test_a_store_without_a_finished_unit_is_refused(
     image_shards: Path, tiny_clip: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "targets.zarr"
-    run_cli(
-        "extract-targets", "--images", image_shards, "--out", out, "--teacher",
-        f"local-dir:{tiny_clip}", "--precision", "fp32", "--init",
-    )  # fmt: skip
+    extract_targets(image_shards, tiny_clip, out, "--precision", "fp32", "--init")
     with pytest.raises(MissingDataError, match="no finished target"):
         read_target_rows(str(out), 10, 0)

@@ -1,5 +1,6 @@
 """Pieces of shards: read once, never above the cap, never of another shard, whoever is killed."""
 
+import errno
 import multiprocessing
 import os
 import threading
@@ -193,3 +194,13 @@ def test_a_piece_of_another_user_is_read_all_the_same(tmp_path, source, monkeypa
     monkeypatch.setattr(os, "utime", refuse)
     assert cache.read(file, 5, 10) == DATA[5:15]
     assert starts(reads) == [0]
+
+
+def test_a_folder_on_a_file_system_without_locks_is_said_to_be_that(tmp_path, source, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    file, _ = source
+    with pytest.raises(StorageError, match=r"system without locks .*; name a folder on a disk of"):
+        open_cache(tmp_path).read(file, 0, 10)

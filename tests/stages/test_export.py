@@ -13,11 +13,14 @@ from safetensors.torch import load, load_file, save_file
 from timm.data.config import resolve_model_data_config
 
 from milan_pipeline.encoders.load import fingerprint, load_encoder
+from milan_pipeline.errors import MismatchError
 from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.training.checkpoints import MODEL
 from milan_pipeline.weights.loaded_run import load_run
-from milan_pipeline.weights.run_weights import EMA_ENCODER, ENCODER
+from milan_pipeline.weights.run_weights import EMA_ENCODER, ENCODER, initial_weights
 from tests.support.cli import run_cli
+from tests.support.finetune import finetune
+from tests.support.pictures import write_picture
 from tests.support.pretrain import pretrain
 from tests.support.students import encoder_only, import_checkpoint, merged, official_weights
 
@@ -190,6 +193,22 @@ def test_an_encoder_alone_has_no_official_form(tmp_path, capsys):
     assert "has no checkpoint with a decoder" in capsys.readouterr().err
     out = export(run, "timm", tmp_path / "timm")
     require_equal(load_file(out / "model.safetensors"), encoder_only(official_weights()))
+
+
+def test_a_run_that_trained_a_classifier_says_where_its_model_is(tmp_path, capsys):
+    for part in ("train", "val"):
+        for number, name in enumerate(("ant", "bee")):
+            for each in range(2):
+                write_picture(tmp_path / part / name / f"{each}.jpg", seed=10 * number + each)
+    run = tmp_path / "run"
+    finetune(tmp_path / "train", tmp_path / "val", run, "--max-steps", 1)
+    for form in ("timm", "huggingface", "official"):
+        export(run, form, tmp_path / form, code=1)
+        said = capsys.readouterr().err
+        assert f"{run} is a run of finetune" in said
+        assert str(run / "best.safetensors") in said
+    with pytest.raises(MismatchError, match="is a run of finetune"):
+        initial_weights(run)
 
 
 def test_another_decoder_has_no_official_form(run, tmp_path, capsys):

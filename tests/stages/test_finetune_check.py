@@ -7,11 +7,14 @@ import signal
 
 import numpy as np
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from milan_pipeline.cli.main import main
 from milan_pipeline.evaluate.classification.views import EvaluationViews
 from tests.support.cli import run_cli
-from tests.support.finetune import SHORT, finetune, outcome, record, rows
+from tests.support.disturbances import at_step
+from tests.support.finetune import SHORT, TINY_VIT, finetune, outcome, record, rows
 from tests.support.labelled import spoil, write_coloured
 
 ONE = ("--max-steps", 1)
@@ -121,10 +124,11 @@ def test_a_run_of_finetune_is_no_encoder_and_says_what_is(data, tmp_path, capsys
     best = run / "best.safetensors"
     assert f"{run} is no run of pretrain; give the classifier" in capsys.readouterr().err
     finetune(*data, tmp_path / "next", *ONE, options=("--encoder", best, *SHORT))
-    run_cli("export", run, "--form", "timm", "--out", tmp_path / "x", code=1)
-    said = capsys.readouterr().err
-    assert f"{run} is a run of finetune" in said
-    assert str(best) in said
+    for form in ("timm", "official"):
+        run_cli("export", run, "--form", form, "--out", tmp_path / "x", code=1)
+        said = capsys.readouterr().err
+        assert f"{run} is a run of finetune" in said
+        assert str(best) in said
 
 
 def test_classes_that_a_classifier_knows_and_that_are_not_scored_are_named(data, tmp_path, capsys):
@@ -135,6 +139,25 @@ def test_classes_that_a_classifier_knows_and_that_are_not_scored_are_named(data,
         "--out", tmp_path / "scores", "--workers", 0,
     )  # fmt: skip
     assert "no image of class 1 is in --val" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        MemoryError(),
+    ],
+)
+def test_where_memory_runs_out_the_option_is_named(error, data, tmp_path, capsys):
+    def runs_out():
+        raise error
+
+    with at_step(2, runs_out):
+        finetune(*data, tmp_path / "run", "--micro-batch", 3, code=2)
+    said = capsys.readouterr().err
+    assert "memory ran out" in said
+    assert "give a smaller --micro-batch than 3 or --gradient-checkpointing" in said
 
 
 def test_other_micro_batches_are_warned_of(data, tmp_path, capsys):
@@ -192,6 +215,31 @@ def test_a_stop_in_an_evaluation_is_heeded_and_the_evaluation_repeated(
     assert (tmp_path / f"run/checkpoints/step-{step:08d}").is_dir()
     finetune(*data, tmp_path / "run")
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_an_evaluation_that_is_longer_than_a_job_comes_to_its_end(data, tmp_path, monkeypatch):
+    """Each job is asked to stop at the fourth of the nine images that it scores."""
+    options = (*TINY_VIT, *SHORT, "--micro-batch", 2)
+    finetune(*data, tmp_path / "whole", options=options)
+    words = ("--train", data[0], "--val", data[1], "--out", tmp_path / "run", *options)
+    codes = []
+    while len(codes) < 30 and 0 not in codes:
+        with monkeypatch.context() as patch:
+            asked_to_stop(patch, 4)
+            codes.append(exit_code("finetune", *words))
+    assert codes == [75] * (len(codes) - 1) + [0]
+    assert len(codes) > 6
+    found, expected = (rows(tmp_path / name, "evaluations.jsonl") for name in ("run", "whole"))
+    assert found == expected
+    assert not (tmp_path / "run/evaluation-part.json").exists()
+
+
+def exit_code(*words):
+    try:
+        main([str(word) for word in words])
+    except SystemExit as end:
+        return end.code
+    return 0
 
 
 def test_a_stop_while_a_model_is_scored_alone_is_heeded(data, tmp_path, monkeypatch):

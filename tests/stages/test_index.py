@@ -283,7 +283,8 @@ def test_a_few_samples_without_an_image_are_named_and_many_are_refused(
 def test_files_that_macos_adds_are_no_lost_images(
     tmp_path: Path, picture: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    members = {name: picture for n in range(20) for name in (f"._{n}.jpg", f"{n}.jpg")}
+    names = ("._{}.jpg", "{}.jpg", "__MACOSX/in/._{}.jpg")
+    members = {name.format(n): picture for n in range(20) for name in names}
     run_cli("index", tar_of(tmp_path / "x.tar", members))
     assert capsys.readouterr().err == ""
 
@@ -337,6 +338,38 @@ def test_tars_that_were_joined_by_cat_are_told_from_damage(
     tar.write_bytes(2 * tar.read_bytes())
     run_cli("index", tar, code=1)
     assert "join them by `tar --concatenate`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"PK\x03\x04" + bytes(600), "is a zip file"),
+        (b"<!DOCTYPE html>" + b" " * 600, "is a web page"),
+        (b"", "is damaged or truncated"),
+    ],
+)
+def test_what_is_called_a_tar_and_is_none(
+    tmp_path: Path, data: bytes, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.tar").write_bytes(data)
+    run_cli("index", tmp_path / "x.tar", code=1)
+    assert said in capsys.readouterr().err
+
+
+def test_a_tar_of_links_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.jpg").symlink_to("elsewhere.jpg")
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.add(tmp_path / "a.jpg", "a.jpg")
+    run_cli("index", tmp_path / "x.tar", code=1)
+    assert "a.jpg is a link, which is not followed" in capsys.readouterr().err
+
+
+def test_a_web_server_is_refused_as_the_place_of_an_index_at_once(
+    foreign: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_cli("index", foreign / "web-000.tar", "--out", "http://127.0.0.1:1/x", code=1)
+    assert "web servers are only read from" in capsys.readouterr().err
 
 
 def test_a_record_that_could_not_be_written_is_written_by_the_next_run(

@@ -12,7 +12,7 @@ from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.shard_records import layout_of
-from tests.support.cli import run_cli
+from tests.support.cli import extract_targets, run_cli
 from tests.support.clip import write_tiny_clip
 from tests.support.disturbances import run_and_kill, stopped_at_put
 from tests.support.pictures import write_picture
@@ -155,10 +155,7 @@ def test_a_view_that_nobody_finished_is_not_packed(
     record = store / "extract-targets.json"
     record.write_bytes(record_bytes(json.loads(record.read_text()) | {"state": "running"}))
     pack(store, tmp_path / "torn", code=1)  # killed in its second view
-    run_cli(
-        "extract-targets", "--images", image_shards, "--out", store, "--teacher",
-        f"local-dir:{tiny_clip}", "--batch-size", 4, "--views", 1,
-    )  # fmt: skip
+    extract_targets(image_shards, tiny_clip, store, "--batch-size", 4, "--views", 1)
     pack(store, tmp_path / "whole")
     names = [shard.name for shard in load_manifest(str(tmp_path / "whole"), kind="targets").shards]
     assert names == [f"view-00/targets-v00-images-00000{number}.tar" for number in range(3)]
@@ -211,10 +208,7 @@ def test_other_targets_are_refused_or_replace(
 ) -> None:
     other, out = tmp_path / "other.zarr", tmp_path / "out"
     teacher = write_tiny_clip(tmp_path / "clip", seed=1)
-    run_cli(
-        "extract-targets", "--images", image_shards, "--out", other, "--teacher",
-        f"local-dir:{teacher}", "--codec", "int8",
-    )  # fmt: skip
+    extract_targets(image_shards, teacher, other, "--codec", "int8")
     pack(target_store, out)
     before = files_of(out)
     pack(other, out, code=1)
@@ -273,19 +267,20 @@ def test_an_interrupted_run_goes_on(
 
 
 def test_killed_at_any_write_it_ends_with_the_same_bytes(
-    target_store: Path, target_shards: Path, tmp_path: Path
+    target_store: Path, tmp_path: Path
 ) -> None:
-    writes = 0
+    pack(target_store, tmp_path / "whole", "--views", 1)
+    writes, undisturbed = 0, files_of(tmp_path / "whole")
     while True:
         out = tmp_path / str(writes)
-        words = ("pack-targets", "--targets", target_store, "--out", watched(out))
-        killed = run_and_kill(writes, *words)
-        pack(target_store, out)
-        assert files_of(out) == files_of(target_shards)
+        words = ("--targets", target_store, "--views", 1, "--out")
+        killed = run_and_kill(writes, "pack-targets", *words, watched(out))
+        run_cli("pack-targets", *words, out)
+        assert files_of(out) == undisturbed
         if not killed:
             break
         writes += 1
-    assert writes >= 2 * 6 + 4
+    assert writes >= 2 * 3 + 4
 
 
 @pytest.mark.parametrize("more", [(), ("--dry-run",)])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from milan_pipeline.provenance.record import record_bytes
-from tests.support.cli import run_cli
+from tests.support.cli import extract_targets, run_cli
 
 Captured = pytest.CaptureFixture[str]
 
@@ -16,10 +16,7 @@ Captured = pytest.CaptureFixture[str]
 def half_done(image_shards: Path, tiny_clip: Path, tmp_path: Path, capsys: Captured) -> Path:
     """Part 0 of 2 of two views is done."""
     out = tmp_path / "targets.zarr"
-    run_cli(
-        "extract-targets", "--images", image_shards, "--out", out, "--teacher",
-        f"local-dir:{tiny_clip}", "--views", 2, "--part", "0/2",
-    )  # fmt: skip
+    extract_targets(image_shards, tiny_clip, out, "--views", 2, "--part", "0/2")
     capsys.readouterr()
     return out
 
@@ -41,11 +38,16 @@ def test_done(target_store: Path, capsys: Captured) -> None:
     assert lines[6:] == ["single: done, 6 of 6 units done"]
 
 
+def at_work(store: Path, **said: object) -> None:
+    """Have the report of a part say that it is at work."""
+    path = store / "progress/part-000-of-002.json"
+    report = json.loads(path.read_text()) | {"state": "running", "unit": "view-01/images-000002"}
+    path.write_text(json.dumps(report | said))
+
+
 def test_half_done_with_a_report_from_long_ago(half_done: Path, capsys: Captured) -> None:
-    path = half_done / "progress/part-000-of-002.json"
-    said = json.loads(path.read_text())
-    said |= {"state": "running", "unit": "view-01/images-000002", "heard": "2001-01-01T00:00:00Z"}
-    path.write_text(json.dumps(said | {"failed": {"view-01/images-000000": "it is damaged"}}))
+    failed = {"view-01/images-000000": "it is damaged"}
+    at_work(half_done, heard="2001-01-01T00:00:00Z", failed=failed)
     run_cli("status", half_done)
     output = capsys.readouterr().out
     assert "units: 3 done, 0 running, 1 failed, 0 stale, 2 missing\n" in output
@@ -55,10 +57,7 @@ def test_half_done_with_a_report_from_long_ago(half_done: Path, capsys: Captured
 
 
 def test_time_left(half_done: Path, capsys: Captured) -> None:
-    path = half_done / "progress/part-000-of-002.json"
-    said = json.loads(path.read_text())
-    said |= {"state": "running", "unit": "view-01/images-000002", "images_per_second": 0.01}
-    path.write_text(json.dumps(said | {"heard": "2999-01-01T00:00:00Z"}))
+    at_work(half_done, heard="2999-01-01T00:00:00Z", images_per_second=0.01)
     run_cli("status", half_done)
     output = capsys.readouterr().out
     assert "1 running" in output

@@ -11,7 +11,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from milan_pipeline.provenance.record import record_bytes
-from tests.support.cli import run_cli
+from milan_pipeline.storage.filesystems import File
+from milan_pipeline.storage.leftovers import temporary_name
+from tests.support.cli import extract_targets, run_cli
 from tests.support.clip import write_tiny_clip
 from tests.support.damage import UNIT, change, flip_bit, open_unit, rehash, verify
 from tests.support.remote import failing, watched
@@ -27,11 +29,8 @@ def int8_store(
 ) -> Path:
     """Two views of the pictures' targets, as int8: every array that there can be."""
     out = tmp_path_factory.mktemp("int8") / "targets.zarr"
-    run_cli(
-        "extract-targets", "--images", image_shards, "--out", out, "--teacher",
-        f"local-dir:{tiny_clip}", "--views", 2, "--codec", "int8", "--batch-size", 4,
-        "--precision", "fp32",
-    )  # fmt: skip
+    words = ("--views", 2, "--codec", "int8", "--batch-size", 4, "--precision", "fp32")
+    extract_targets(image_shards, tiny_clip, out, *words)
     return out
 
 
@@ -251,13 +250,30 @@ def test_a_view_s_group(store: Path, capsys) -> None:
 
 
 def test_what_no_mark_lists_is_harmless(store: Path, capsys) -> None:
-    (store / UNIT / "codes" / "c" / "9").mkdir()
+    (store / UNIT / "codes" / "c" / "9").write_text("x")
     (store / UNIT / "more").write_text("x")
     (store / "view-00" / "stranger").mkdir()
-    (store / UNIT / ".abc.tmp").write_text("left over")
+    (store / UNIT / "codes" / temporary_name()).write_text("left over")
     found, said = verify(store, capsys)
     assert found["extra_names"] == 3
     assert "harmless: 3 names that no mark lists" in said
+    assert found["leftovers"] == 1
+    assert "left over: 1 temporary files of killed writers" in said
+
+
+def test_a_unit_is_listed_once(store: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[str] = []
+    for name in ("names", "tree"):
+        real = getattr(File, name)
+
+        def counted(file: File, real: Callable[[File], set[str]] = real) -> set[str]:
+            listed.append(file.url)
+            return real(file)
+
+        monkeypatch.setattr(File, name, counted)
+    found, _ = verify(store, capsys)
+    # Besides, each view's folder.
+    assert len(listed) <= found["units"] + 2 * 2
 
 
 def test_targets_of_another_teacher(
@@ -265,9 +281,8 @@ def test_targets_of_another_teacher(
 ) -> None:
     other = write_tiny_clip(tmp_path / "other", seed=1)
     strange = tmp_path / "strange.zarr"
-    run_cli(
-        "extract-targets", "--images", image_shards, "--out", strange, "--teacher",
-        f"local-dir:{other}", "--views", 2, "--codec", "int8", "--precision", "fp32",
+    extract_targets(
+        image_shards, other, strange, "--views", 2, "--codec", "int8", "--precision", "fp32",
     )  # fmt: skip
     for name in ("codes", "scale"):
         shutil.copy(chunk_of(strange, name), chunk_of(store, name))
@@ -296,10 +311,7 @@ def test_the_seed_draws_the_sample(store: Path, capsys) -> None:
 
 def test_a_store_in_bf16(image_shards: Path, tiny_clip: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "bf16.zarr"
-    run_cli(
-        "extract-targets", "--images", image_shards, "--out", out, "--teacher",
-        f"local-dir:{tiny_clip}", "--precision", "bf16",
-    )  # fmt: skip
+    extract_targets(image_shards, tiny_clip, out, "--precision", "bf16")
     found, said = verify(out, capsys)
     assert 0.999 < found["fidelity"] < 1
     assert "bf16 against fp32: mean cosine 0.9999" in said
@@ -313,10 +325,7 @@ def test_a_precision_too_far_from_fp32_fails(image_shards: Path, tmp_path: Path,
         if name.endswith("attn.in_proj_weight"):
             weights[name] *= 30
     save_file(weights, clip / "open_clip_model.safetensors")
-    run_cli(
-        "extract-targets", "--images", image_shards, "--out", out, "--teacher",
-        f"local-dir:{clip}", "--precision", "bf16",
-    )  # fmt: skip
+    extract_targets(image_shards, clip, out, "--precision", "bf16")
     assert "extract with --precision fp32" in verify(out, capsys, code=1)[1]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.cli import run_cli
+from tests.support.cli import extract_targets, run_cli
 from tests.support.damage import UNIT, change, flip_bit, open_unit, verify
 from tests.support.stores import files_and_times, values_of
 
@@ -18,11 +18,8 @@ def vector_store(
 ) -> Path:
     """Two views of the pictures' targets in two bytes a token."""
     out = tmp_path_factory.mktemp("vector") / "targets.zarr"
-    run_cli(
-        "extract-targets", "--images", image_shards, "--out", out, "--teacher",
-        f"local-dir:{tiny_clip}", "--views", 2, "--codec", "vector:bytes=2", "--batch-size", 4,
-        "--precision", "fp32",
-    )  # fmt: skip
+    words = ("--views", 2, "--codec", "vector:bytes=2", "--batch-size", 4, "--precision", "fp32")
+    extract_targets(image_shards, tiny_clip, out, *words)
     return out
 
 

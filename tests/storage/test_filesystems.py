@@ -152,3 +152,9 @@ def test_a_web_server_is_not_written_to() -> None:
         storage.atomic_writer("https://host/x"),
     ):
         pass
+
+
+@pytest.mark.parametrize("url", ["s3://", "s3:///x.tar", "s3:/bucket/x.tar", "gs:///x.tar"])
+def test_a_url_without_a_bucket_is_refused_at_once(url: str) -> None:
+    with pytest.raises(StorageError, match=r"names no bucket; give (s3|gs)://BUCKET/PATH"):
+        storage.read_bytes(url)

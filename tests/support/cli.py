@@ -49,6 +49,15 @@ def run_cli(*words: object, code: int = 0) -> None:
     assert found == code
 
 
+def extract_targets(
+    images: object, clip: object, out: object, *words: object, code: int = 0
+) -> None:
+    """Run `extract-targets` with a teacher in a folder."""
+    teacher = f"local-dir:{clip}"
+    places = ("--images", images, "--out", out, "--teacher", teacher)
+    run_cli("extract-targets", *places, *words, code=code)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bake:
     """Bake a cake."""

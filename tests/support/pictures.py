@@ -4,10 +4,13 @@ Images painted from their masks, so that each pixel's colour tells its class.
 """
 
 import io
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from tests.support.cli import run_cli
 
 ORIENTATION = 0x0112
 
@@ -92,3 +95,15 @@ def write_picture(path: Path, seed: int, size: tuple[int, int] = (48, 40)) -> No
     coarse = Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8))
     path.parent.mkdir(parents=True, exist_ok=True)
     coarse.resize(size, Image.Resampling.BICUBIC).save(path, quality=90)
+
+
+def pack_torn(root: Path, count: int, torn: Collection[int]) -> Path:
+    """Pack so many pictures, in order and 10 a shard, of which some end early."""
+    for number in range(count):
+        path = root / "in" / f"{number:02d}.jpg"
+        write_picture(path, number)
+        if number in torn:
+            path.write_bytes(path.read_bytes()[:-200])
+    words = ("--samples-per-shard", 10, "--no-shuffle")
+    run_cli("pack-images", root / "in", root / "shards", *words)
+    return root / "shards"

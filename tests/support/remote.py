@@ -7,6 +7,7 @@ a stage can be run on it, its output is read from the folder, and no code of our
 import contextlib
 import functools
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+
+from milan_pipeline import storage
 
 
 class Request(NamedTuple):
@@ -60,10 +63,14 @@ class WatchedFileSystem(LocalFileSystem):  # type: ignore[misc]
     def info(self, path: str, **_: Any) -> Any:
         return self._do(Request("ask", path), lambda: super(WatchedFileSystem, self).info(path))
 
-    def ls(self, path: str, *_: Any, **__: Any) -> Any:
-        return self._do(
-            Request("list", path), lambda: [str(place) for place in Path(path).iterdir()]
-        )
+    def ls(self, path: str, detail: bool = False, **_: Any) -> Any:
+        def listed() -> list[Any]:
+            names = [str(place) for place in Path(path).iterdir()]
+            return (
+                [super(WatchedFileSystem, self).info(name) for name in names] if detail else names
+            )
+
+        return self._do(Request("list", path), listed)
 
 
 def _put(path: Path, data: bytes) -> None:
@@ -82,9 +89,17 @@ def watched(path: object) -> str:
     return f"watched://{path}"
 
 
+@functools.cache
+def _put_first() -> None:
+    """Put an object before anybody listens: the first one that a process puts is read back."""
+    with tempfile.TemporaryDirectory() as folder:
+        storage.put_bytes(watched(f"{folder}/first"), b"first")
+
+
 @contextlib.contextmanager
 def answering(answer: Answer) -> Iterator[None]:
     """Have a function answer each request; it is given the request and what to call to do it."""
+    _put_first()
     WatchedFileSystem.answers.append(answer)
     try:
         yield

@@ -18,13 +18,14 @@ from milan_pipeline.data.pairs import PairSamples
 from milan_pipeline.data.stream import batches, step_clock
 from milan_pipeline.errors import InterruptedRunError
 from milan_pipeline.evaluate.scores_file import Result
-from milan_pipeline.models.build import StudentSpec, build_student
+from milan_pipeline.models.build import build_student
 from milan_pipeline.pretrain.examples import ToExamples
 from milan_pipeline.pretrain.feature_data import open_run_data
 from milan_pipeline.pretrain.task import Pretraining, PretrainingConfig
 from milan_pipeline.training.checkpoints import newest_checkpoint, take_snapshot, write_checkpoint
 from milan_pipeline.training.optim import make_optimiser, set_learning_rate
 from milan_pipeline.training.trainer import Trainer, TrainingConfig
+from tests.support.students import TINY_SPEC
 
 STEPS = 8
 CONFIG = TrainingConfig(
@@ -59,17 +60,7 @@ def open_data(image_shards, target_shards):
 
 
 def student_for(data):
-    spec = StudentSpec(
-        name="vit_tiny_patch16_224",
-        patch_size=8,
-        width=16,
-        depth=1,
-        heads=2,
-        decoder_width=16,
-        decoder_depth=1,
-        decoder_heads=2,
-    )
-    return build_student(spec, grid=data.grid, target_width=data.layout.width, seed=0)[0]
+    return build_student(TINY_SPEC, grid=data.grid, target_width=data.layout.width, seed=0)[0]
 
 
 def unchanged(_, batch):

@@ -11,11 +11,22 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from milan_pipeline.models.baseline_decoders import make_decoder
+from milan_pipeline.models.build import StudentSpec
 from milan_pipeline.models.student import Student
 from milan_pipeline.models.vit import build_encoder, encoder_arguments
 from milan_pipeline.weights.files import export_encoder
 from tests.support.cli import run_cli
 
+TINY_SPEC = StudentSpec(
+    name="vit_tiny_patch16_224",
+    patch_size=8,
+    width=16,
+    depth=1,
+    heads=2,
+    decoder_width=16,
+    decoder_depth=1,
+    decoder_heads=2,
+)
 GREY = [0.5, 0.5, 0.5]
 ENCODER_SIZES = {"image_size": 32, "patch_size": 8, "width": 16, "depth": 1, "heads": 2}
 NAME = "vit_base_patch16_224"

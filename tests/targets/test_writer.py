@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import zarr
 
+from milan_pipeline import storage
 from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.errors import StorageError
 from milan_pipeline.shards.manifest import Shard
@@ -197,3 +198,24 @@ def test_a_mark_of_another_source_is_revoked(tmp_path: Path) -> None:
         assert (before and (before.source_unit or "")) == known
         writer.add(block)
         assert writer.finish([]).source_unit == source
+
+
+def test_the_group_of_a_view_is_written_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some object stores take one write a second of a name."""
+    written: list[str] = []
+    real = storage.put_bytes
+
+    def put_bytes(url: str, data: bytes | memoryview) -> None:
+        written.append(url)
+        real(url, data)
+
+    monkeypatch.setattr("milan_pipeline.storage.put_bytes", put_bytes)
+    group = str(tmp_path / "view-00" / "zarr.json")
+    for _ in range(3):
+        write(tmp_path, make_block(3, codec="int8"))
+    assert written.count(group) == 1
+    Path(group).write_bytes(b"damaged")
+    write(tmp_path, make_block(3, codec="int8"))
+    assert written.count(group) == 2

@@ -160,14 +160,14 @@ def test_a_tower_that_is_not_square_is_refused() -> None:
 def test_unknown_names_and_tags_are_refused(name: str, tag: str | None) -> None:
     with pytest.raises(ConfigError) as caught:
         Teacher.load(TeacherSpec(name=name, pretrained=tag))
-    assert str(caught.value).startswith(f"--teacher {name!r}")
+    assert f"--teacher {name!r}" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_folder_without_weights_is_refused(tiny_clip: Path, tmp_path: Path) -> None:
     config = tiny_clip / "open_clip_config.json"
     (tmp_path / "open_clip_config.json").write_text(config.read_text())
-    with pytest.raises(ConfigError, match="cannot be loaded"):
+    with pytest.raises(ConfigError, match="has no weights beside its configuration"):
         Teacher.load(TeacherSpec(name=f"local-dir:{tmp_path}"))
 
 

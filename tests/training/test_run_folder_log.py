@@ -1,9 +1,12 @@
 """`log.jsonl` holds each step once, `state.json` tells how far a run has come."""
 
 import contextlib
+import errno
 import json
 import multiprocessing
+import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -144,3 +147,38 @@ def test_a_disks_error_under_the_events_prints_no_traceback(tmp_path: Path) -> N
     thread = Writer()
     thread.start()
     thread.join()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_trained_into_with_a_warning(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fcntl.lockf", refusing(number))
+    with run_lock(tmp_path / "run"):
+        assert "lies on a file system without locks" in caplog.text
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EAGAIN])
+def test_a_lock_that_another_holds_is_told_by_either_error(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcntl.lockf", refusing(number))
+    with pytest.raises(StorageError, match="another process trains into"):
+        held(tmp_path / "run")
+
+
+def test_a_lock_that_fails_otherwise_asks_for_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcntl.lockf", refusing(errno.EIO))
+    with pytest.raises(StorageError, match=r"cannot be locked .*; give another --out"):
+        held(tmp_path / "run")
+
+
+def refusing(number: int) -> Callable[..., None]:
+    """Return what raises an error of the system."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return refuse

@@ -35,8 +35,9 @@ class Evaluator:
     def __init__(self, model, score=50.0):
         self.model, self._score, self.scored = model, score, []
 
-    def score(self, world, stop, weights):
-        list(until_stopped(iter([0]), stop, world, total=1))
+    def score(self, world, stop, weights, *, partial):
+        assert partial.begin(torch.zeros(1), None) == 0
+        list(until_stopped(iter([0]), stop, world, count=1))
         self.scored.append(float((weights or self.model.state_dict())["weight"]))
         return SimpleNamespace(per_cent=lambda: {"top1": self._score}, notes=lambda: {"of": 3})
 
@@ -106,8 +107,8 @@ def stopped_in(world, asked_rank):
     stop, seen = StopRequest(), []
 
     def score():
-        items = iter(range(world.rank, 99, world.size))
-        for number in until_stopped(items, stop, world, total=99):
+        items = range(world.rank, 99, world.size)
+        for number in until_stopped(iter(items), stop, world, count=len(items)):
             seen.append(number)
             if world.rank == asked_rank and len(seen) == 3:
                 stop.signal_name = "SIGUSR1"
@@ -122,8 +123,8 @@ def test_processes_leave_an_evaluation_together_though_one_is_asked():
 
 
 def everything(world, total):
-    items = iter(range(world.rank, total, world.size))
-    return list(until_stopped(items, StopRequest(), world, total=total))
+    items = range(world.rank, total, world.size)
+    return list(until_stopped(iter(items), StopRequest(), world, count=len(items)))
 
 
 @pytest.mark.parametrize("total", [0, 1, 32, 33, 34])

@@ -8,19 +8,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
-import safetensors.torch
 import timm
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from milan_pipeline.core.schema import Positive
 from milan_pipeline.encoders.backbone import Backbone
-from milan_pipeline.errors import ConfigError, DataError, MismatchError, reason_of
+from milan_pipeline.errors import ConfigError, MismatchError, reason_of
 from milan_pipeline.evaluate.evaluation_view import INTERPOLATION
 from milan_pipeline.models.vit import CANNOT_BUILD
 from milan_pipeline.storage.checksums import read_checked
-from milan_pipeline.weights.files import Arguments, Channels, put_weights, read_document
+from milan_pipeline.weights.files import (
+    Arguments,
+    Deviations,
+    Means,
+    plain_tensors,
+    put_weights,
+    read_document,
+)
 
 HEAD_STD = 0.02
 POOLS = {"mean": "avg", "cls": "token"}
@@ -95,8 +100,8 @@ class _Arguments(Arguments):
 
 class _Stored(TypedDict):
     timm: _Arguments
-    mean: Channels
-    std: Channels
+    mean: Means
+    std: Deviations
     crop_pct: float
     classes: list[str]
 
@@ -174,11 +179,10 @@ def read_classifier(weights: str) -> tuple[nn.Module, ClassifierDescription]:
             f"{weights} is of the model {name!r}, which this timm does not have; install the "
             "version that trained it"
         )
+    state = plain_tensors(weights, read_checked(weights), remedy="fine-tune again")
     try:
         model: nn.Module = timm.create_model(**description.arguments)
-        model.load_state_dict(safetensors.torch.load(read_checked(weights)), strict=True)
-    except SafetensorError as error:
-        raise DataError(f"{weights} is damaged ({error}); fine-tune again") from error
+        model.load_state_dict(state, strict=True)
     except CANNOT_BUILD as error:
         raise MismatchError(
             f"{weights} does not fit the .json beside it ({reason_of(error)}); fine-tune again"

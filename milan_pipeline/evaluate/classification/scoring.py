@@ -5,7 +5,6 @@ Legend: B batch, C channels, H height, W width, Y classes.
 
 import contextlib
 import dataclasses
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -17,12 +16,13 @@ from milan_pipeline.cluster.world import World
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.data.unreadable import NONE_READABLE, RunLedger
-from milan_pipeline.errors import DataError
+from milan_pipeline.errors import DataError, InterruptedRunError
 from milan_pipeline.evaluate.accuracies import per_cent
 from milan_pipeline.evaluate.classification.model import ClassifierDescription
 from milan_pipeline.evaluate.classification.views import EvaluationViews, ViewConfig
 from milan_pipeline.evaluate.images_to_score import ImagesToScore
 from milan_pipeline.images.crops import Pixels
+from milan_pipeline.training.partial_scores import PartialScores
 from milan_pipeline.training.validation import evaluating
 
 
@@ -83,7 +83,7 @@ def score(
     def example(sample: dict[str, Any]) -> tuple[Tensor, int]:
         return views(sample), sample["label"]
 
-    with contextlib.closing(images.batches(example, _in_order)) as batches:
+    with contextlib.closing(images.batches(example, _in_order, counts)) as batches:
         for some in batches:
             labels_B = torch.tensor([label for _, label in some])
             inputs_BCHW = pixels(torch.stack([image_CHW for image_CHW, _ in some]))
@@ -102,8 +102,19 @@ def score(
 def _in_order(
     examples: Iterator[tuple[Tensor, int]], size: int
 ) -> Iterator[list[tuple[Tensor, int]]]:
-    """Yield examples together; the last batch has what is left."""
-    while some := list(itertools.islice(examples, size)):
+    """Yield examples together; the last batch has what is left, also where a stop signal came."""
+    some: list[tuple[Tensor, int]] = []
+    try:
+        for example in examples:
+            some.append(example)
+            if len(some) == size:
+                yield some
+                some = []
+    except InterruptedRunError:
+        if some:
+            yield some
+        raise
+    if some:
         yield some
 
 
@@ -166,7 +177,12 @@ class ClassificationEvaluator:
         self._pixels = Pixels(description.mean, description.std, device)
 
     def score(
-        self, world: World, stop: StopRequest, weights: Mapping[str, Tensor] | None = None
+        self,
+        world: World,
+        stop: StopRequest,
+        weights: Mapping[str, Tensor] | None = None,
+        *,
+        partial: PartialScores | None = None,
     ) -> ClassificationScores:
         """Score the model; see `validation.Evaluator`."""
         given = {} if weights is None else dict(weights)
@@ -176,7 +192,7 @@ class ClassificationEvaluator:
             return logits_BY
 
         with evaluating(self._model):
-            images = dataclasses.replace(self._images, world=world, stop=stop)
+            images = dataclasses.replace(self._images, world=world, stop=stop, partial=partial)
             return score(classify, images, self._views, self._pixels, bf16=self._bf16)
 
     def pictures(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, bytes]:

@@ -60,7 +60,7 @@ def knn_answers(
         For each k, the label given to each test sample.
 
     Raises:
-        ConfigError: a k or the temperature is not positive.
+        ConfigError: a k or the temperature is not positive, or the temperature leaves no vote.
         DataError: there are no samples, or their number is not that of the labels.
     """
     if not ks or min(ks) < 1 or temperature <= 0:
@@ -78,6 +78,10 @@ def knn_answers(
         )
     answers: dict[int, list[torch.Tensor]] = {k: [] for k in ks}
     for votes in knn_votes(train_NF, train_labels_N, test_NF, ks=ks, temperature=temperature):
+        if not all(votes_BY.any(dim=1).all() for votes_BY in votes.values()):
+            raise ConfigError(
+                f"--temperature {temperature:g} is so low that votes are 0; give more, such as 0.07"
+            )
         for k, votes_BY in votes.items():
             answers[k].append(votes_BY.argmax(dim=1))
     return {k: classes_Y[torch.cat(parts).numpy()] for k, parts in answers.items()}
@@ -270,6 +274,20 @@ def shuffled_batches(
     order = rows[keyed_generator("linear", seed, epoch).permutation(len(rows))]
     for start in range(0, len(order) - batch + 1, batch):
         yield torch.from_numpy(order[start : start + batch])
+
+
+def require_finite(head: nn.Linear, flag: str) -> None:
+    """Refuse weights that are not finite, which give answers all the same.
+
+    Args:
+        head: that was trained.
+        flag: the option of its learning rate.
+
+    Raises:
+        DataError: the training has diverged.
+    """
+    if not all(parameter.isfinite().all() for parameter in head.parameters()):
+        raise DataError(f"a linear classifier has diverged; give a lower {flag}")
 
 
 def draw_head(inputs: int, outputs: int, *, seed: int) -> nn.Linear:

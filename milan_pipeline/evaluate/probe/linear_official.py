@@ -24,6 +24,7 @@ from milan_pipeline.evaluate.probe.classifiers import (
     draw_head,
     numbered,
     require_any,
+    require_finite,
     shuffled_batches,
 )
 from milan_pipeline.evaluate.probe.features import Features, Labels
@@ -69,7 +70,8 @@ def official_answers(train: TrainingSet, test_NF: Features, protocol: OfficialLi
 
     Raises:
         ConfigError: the batch has no statistics.
-        DataError: there are no samples, or the training labels are all the same.
+        DataError: there are no samples, the training labels are all the same, or the training has
+            diverged.
     """
     require_any(test_NF)
     classes_Y, class_N = numbered(train.labels_N)
@@ -95,6 +97,7 @@ def official_answers(train: TrainingSet, test_NF: Features, protocol: OfficialLi
     with progress_bar("linear: official", total=protocol.epochs * steps) as bar:
         for _ in trained:
             bar.update(1)
+    require_finite(head, "--linear-lr")
     return classes_Y[_classify(model.eval(), test_NF, device)]
 
 

@@ -32,6 +32,7 @@ from milan_pipeline.evaluate.probe.classifiers import (
     held_out,
     numbered,
     require_any,
+    require_finite,
     shuffled_batches,
 )
 from milan_pipeline.evaluate.probe.features import Features, Labels
@@ -86,13 +87,20 @@ def sweep_answers(
     choices = [
         Choice(pool=pool, rate=rate, held_out=accuracy(classes_Y[answers_N], labels_N[held_N]))
         for pool, head in tried.items()
-        for rate, answers_N in zip(
-            protocol.rates, _classify(head, central[pool][held_N], len(classes_Y)), strict=True
+        for rate, answers_N, sound in zip(
+            protocol.rates,
+            _classify(head, central[pool][held_N], len(classes_Y)),
+            head.weight.view(len(protocol.rates), -1).isfinite().all(dim=1).tolist(),
+            strict=True,
         )
+        if sound  # the answers of weights that are not finite are all the same
     ]
+    if not choices:
+        raise DataError("every classifier of the sweep has diverged; give lower --sweep-lr")
     best = max(choices, key=lambda choice: choice.held_out)
     alone = {best.pool: train[best.pool]}
     final = train_heads(alone, np.arange(len(labels_N)), (best.rate,), protocol)[best.pool]
+    require_finite(final, "--sweep-lr")
     return classes_Y[_classify(final, test[best.pool], len(classes_Y))[0]], best
 
 

@@ -4,7 +4,7 @@ Legend: Y classes.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,15 @@ from milan_pipeline.evaluate.segmentation.masks import IGNORED, Labels
 TOLD = 10
 
 
+class Reason(NamedTuple):
+    """Why a mask cannot be used."""
+
+    url: str
+    key: str
+    what: str
+    remedy: str
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskCensus:
     """What the masks of a set hold.
@@ -30,14 +39,14 @@ class MaskCensus:
         pixels_Y: int64, pixels of each class in them.
         ignored: pixels that are ignored.
         unusable: how many masks cannot be used.
-        reasons: why, of the first of them: sentences that name mask and remedy.
+        reasons: of the first of them.
     """
 
     masks: int
     pixels_Y: NDArray[np.int64]
     ignored: int
     unusable: int
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
 
     @property
     def ignored_share(self) -> float:
@@ -68,19 +77,22 @@ def take_census(
         DataError: more images than the ledger allows cannot be decoded.
     """
 
-    def look(sample: dict[str, Any]) -> NDArray[np.int64] | str:
+    def look(sample: dict[str, Any]) -> NDArray[np.int64] | Reason:
         image = decoded_image(sample)
         try:
             return np.bincount(labels(sample, (image.height, image.width)).ravel(), minlength=256)
         except DataError as error:
-            return str(error)
+            url, key = sample["__url__"], sample["__key__"]
+            text = str(error).removeprefix(f"{url}, mask of {key!r} ")
+            what, remedy = text.rsplit("; ", 1)
+            return Reason(url, key, what, remedy)
 
     pixels, counts = np.zeros(256, dtype=np.int64), [0, 0]
-    reasons: list[str] = []
+    reasons: list[Reason] = []
     for found in looked_at(
         table, look, ledger=ledger, world=world, threads=threads, sampled=sampled, title="masks"
     ):
-        if isinstance(found, str):
+        if isinstance(found, Reason):
             counts[1] += 1
             reasons = [*reasons, found][:TOLD]
         else:
@@ -106,39 +118,43 @@ def require_usable(*sets: MaskCensus) -> None:
     """
     reasons = [reason for each in sets for reason in each.reasons][:TOLD]
     unusable, masks = sum(each.unusable for each in sets), sum(each.masks for each in sets)
-    if unusable == 1:
-        raise DataError(reasons[0])
-    if unusable:
-        parts = [reason.rsplit("; ", 1) for reason in reasons]
-        more = f" and {unusable - len(reasons)} more" if unusable > len(reasons) else ""
-        listed = ", ".join(part[0] for part in parts)
+    if not unusable:
+        return
+    keys: dict[tuple[str, str], list[str]] = {}
+    for url, key, what, _ in reasons:
+        keys.setdefault((url, what), []).append(repr(key))
+    listed = ", ".join(f"{url}: {', '.join(some)} ({what})" for (url, what), some in keys.items())
+    more = f" and {unusable - len(reasons)} more" if unusable > len(reasons) else ""
+    raise DataError(
+        f"{unusable} of {masks} masks cannot be used, those of {listed}{more}; {reasons[0].remedy}"
+    )
+
+
+def require_labelled(census: MaskCensus, place: str) -> None:
+    """Refuse masks, all of a set, without a pixel that has a class.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not census.pixels_Y.any():
         raise DataError(
-            f"{unusable} of {masks} masks cannot be used: {listed}{more}; {parts[0][-1]}"
+            f"no pixel of the masks of {place} has a class, all are ignored; write class numbers "
+            "from 0 (with --reduce-zero-label: from 1) into the masks, or give another "
+            "--ignore-index"
         )
 
 
-def require_classes(train: MaskCensus, val: MaskCensus, places: tuple[str, str]) -> None:
-    """Refuse masks that have nothing to learn, or nothing to score on.
-
-    Args:
-        train: of the masks to learn from, all of them.
-        val: of the masks to score on, all of them.
-        places: what the error calls the two sets.
+def require_classes(train: MaskCensus, place: str) -> None:
+    """Refuse masks, all of a set, that have nothing to learn.
 
     Raises:
         DataError: no pixel has a class, or all have the same.
     """
-    for census, place in zip((train, val), places, strict=True):
-        if not census.pixels_Y.any():
-            raise DataError(
-                f"no pixel of the masks of {place} has a class, all are ignored; write class "
-                "numbers from 0 (with --reduce-zero-label: from 1) into the masks, or give another "
-                "--ignore-index"
-            )
+    require_labelled(train, place)
     present = np.flatnonzero(train.pixels_Y)
     if len(present) == 1:
         beside = f" and ignored ones ({train.ignored_share:.0%})" if train.ignored else ""
         raise DataError(
-            f"the masks of {places[0]} have pixels of {named(present)} alone{beside}, so that any "
+            f"the masks of {place} have pixels of {named(present)} alone{beside}, so that any "
             "answer is right; number the classes from 0 in the masks, where 255 often stands for 1"
         )

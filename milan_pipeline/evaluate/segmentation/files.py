@@ -5,16 +5,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
-import safetensors.torch
 import timm
-from safetensors import SafetensorError
 from torch import Tensor
 
 from milan_pipeline.core.schema import DocumentError, Positive, conforming
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, reason_of
 from milan_pipeline.evaluate.segmentation.model import HEADS, HeadSpec, Segmenter, make_segmenter
 from milan_pipeline.storage.checksums import read_checked
-from milan_pipeline.weights.files import Arguments, Channels, put_weights, read_document
+from milan_pipeline.weights.files import (
+    Arguments,
+    Deviations,
+    Means,
+    plain_tensors,
+    put_weights,
+    read_document,
+)
 
 
 class _Arguments(Arguments):
@@ -23,8 +28,8 @@ class _Arguments(Arguments):
 
 class _Stored(TypedDict):
     timm: _Arguments
-    mean: Channels
-    std: Channels
+    mean: Means
+    std: Deviations
     segmenter: dict[str, Any]
 
 
@@ -80,10 +85,9 @@ def read_segmenter(weights: str) -> tuple[Segmenter, SegmenterDescription]:
             "version that trained it"
         )
     model = make_segmenter(description.arguments, description.spec)
+    state = plain_tensors(weights, read_checked(weights), remedy="train again")
     try:
-        model.load_state_dict(safetensors.torch.load(read_checked(weights)), strict=True)
-    except SafetensorError as error:
-        raise DataError(f"{weights} is damaged ({error}); train again") from error
+        model.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise MismatchError(
             f"{weights} does not fit the .json beside it ({reason_of(error)}); train again"

@@ -33,6 +33,7 @@ from milan_pipeline.evaluate.segmentation.masks import IGNORED, Labels
 from milan_pipeline.evaluate.segmentation.model import Logits, Segmenter
 from milan_pipeline.evaluate.segmentation.picture import draw_segmentations
 from milan_pipeline.images.crops import Pixels
+from milan_pipeline.training.partial_scores import PartialScores
 from milan_pipeline.training.validation import evaluating
 
 
@@ -97,7 +98,7 @@ def score(
         InterruptedRunError: a stop signal came to any process.
     """
     confusion_YY = torch.zeros(classes, classes, dtype=torch.float64)
-    with contextlib.closing(images.batches(prepare, _alike)) as batches:
+    with contextlib.closing(images.batches(prepare, _alike, confusion_YY)) as batches:
         for some in batches:
             answers_BHW = inference.labels(some)
             labels_BHW = torch.stack([each.labels_HW for each in some]).long()
@@ -191,7 +192,12 @@ class SegmentationEvaluator:
         self._pixels = Pixels(config.mean, config.std, self._device)
 
     def score(
-        self, world: World, stop: StopRequest, weights: Mapping[str, Tensor] | None = None
+        self,
+        world: World,
+        stop: StopRequest,
+        weights: Mapping[str, Tensor] | None = None,
+        *,
+        partial: PartialScores | None = None,
     ) -> SegmentationScores:
         """Score the model; see `validation.Evaluator`."""
         with evaluating(self._model):
@@ -202,6 +208,7 @@ class SegmentationEvaluator:
                 threads=self._config.threads,
                 world=world,
                 stop=stop,
+                partial=partial,
             )
             inference, classes = self._inference(weights), self._config.classes
             return score(inference, self._prepare, images, classes=classes)

@@ -142,6 +142,12 @@ def test_knn_refuses_a_vote_of_nobody(options):
         knn_accuracy(*sets, **options)
 
 
+def test_a_temperature_that_leaves_no_vote_is_refused():
+    (train, labels), (test, _) = (blobs(2, spread=2, seed=seed) for seed in (1, 2))
+    with pytest.raises(ConfigError, match="--temperature 1e-09 is so low that votes are 0"):
+        knn_answers(train, labels, test, ks=(1,), temperature=1e-9)
+
+
 def test_linear_needs_two_classes():
     features, labels = blobs(3, spread=0.1, seed=1)
     with pytest.raises(DataError, match="all of one class"):

@@ -1,5 +1,6 @@
 """The official linear protocol and DINOv2's sweep: their numbers, steps and answers."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -216,3 +217,14 @@ def test_one_class_and_unpaired_features_are_refused(answer):
         classify(features[:9], labels, features)
     with pytest.raises(DataError, match="no test features"):
         classify(features, labels, features[:0])
+
+
+def test_classifiers_that_diverge_are_refused_or_passed_over():
+    features, labels = blobs(40, spread=0.3, seed=1)
+    wild = dataclasses.replace(QUICK, base_rate=1e20)
+    with pytest.raises(DataError, match="has diverged; give a lower --linear-lr"):
+        official_answers(training(features, labels), features, wild)
+    with pytest.raises(DataError, match="every classifier of the sweep has diverged"):
+        swept(features, labels, features, rates=(1e38,))
+    _, choice = swept(features, labels, features, rates=(0.1, 1e38))
+    assert choice.rate == 0.1

@@ -24,12 +24,6 @@ CHOICES = {
 }
 
 
-@pytest.fixture(scope="session")
-def shards(image_shards, target_shards):
-    """The folders of image and target shards."""
-    return image_shards, target_shards
-
-
 def options(**choices):
     return [
         word for name, value in choices.items() for word in (f"--{name.replace('_', '-')}", value)

@@ -17,20 +17,6 @@ from tests.support.disturbances import at_step, send_signal
 from tests.support.pretrain import SHORT, TINY_STUDENT, log, pretrain, state, weights
 
 
-@pytest.fixture(scope="session")
-def shards(image_shards, target_shards):
-    """The folders of image and target shards."""
-    return image_shards, target_shards
-
-
-@pytest.fixture(scope="module")
-def whole(shards, tmp_path_factory):
-    """An undisturbed run of 12 steps."""
-    run = tmp_path_factory.mktemp("whole") / "run"
-    pretrain(*shards, run)
-    return run
-
-
 def test_run_folder_is_complete(whole):
     description = json.loads((whole / "encoder.json").read_text())
     model = timm.create_model(**description["timm"])
@@ -64,7 +50,7 @@ def test_a_cache_changes_nothing_but_where_bytes_come_from(whole, shards, tmp_pa
     ("options", "message"),
     [
         (("--cache", "s3://bucket/x"), "--cache s3://bucket/x is no local folder"),
-        (("--cache", "x", "--cache-gb", "nan"), "--cache-gb nan is no finite number"),
+        (("--cache", "x", "--cache-gb", "nan"), "--cache-gb nan is no number to compute with"),
         (("--cache", "x", "--cache-gb", "0.001"), "--cache-gb .* less than two pieces"),
     ],
 )

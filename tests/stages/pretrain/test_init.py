@@ -16,11 +16,6 @@ FROZEN = ("--base-lr", 0, "--max-steps", 1)
 
 
 @pytest.fixture(scope="module")
-def shards(image_shards, target_shards):
-    return image_shards, target_shards
-
-
-@pytest.fixture(scope="module")
 def trained(shards, tmp_path_factory):
     run = tmp_path_factory.mktemp("trained") / "run"
     pretrain(*shards, run, "--seed", 5, "--base-lr", 0.1, "--max-steps", 2)

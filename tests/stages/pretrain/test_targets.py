@@ -21,20 +21,6 @@ from tests.support.pretrain import (
 )
 
 
-@pytest.fixture(scope="session")
-def shards(image_shards, target_shards):
-    """The folders of image and target shards."""
-    return image_shards, target_shards
-
-
-@pytest.fixture(scope="module")
-def whole(shards, tmp_path_factory):
-    """An undisturbed run of 12 steps."""
-    run = tmp_path_factory.mktemp("whole") / "run"
-    pretrain(*shards, run)
-    return run
-
-
 def test_targets_of_another_identity_are_refused_by_field(
     whole, image_shards, tiny_clip, tmp_path, capsys
 ):

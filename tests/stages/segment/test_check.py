@@ -56,7 +56,8 @@ def test_a_bad_mask_is_named_before_the_first_step(part, words, data, tmp_path, 
     change(masks_of(data[part])[-1], put(77))
     segment(*data, tmp_path / "run", *words, code=1)
     said = capsys.readouterr().err
-    assert f"mask of '{masks_of(data[part])[-1].stem}.jpg' has the value 77" in said
+    key = f"{masks_of(data[part])[-1].stem}.jpg"
+    assert f"1 of 9 masks cannot be used, those of {data[part]}: '{key}' (has the value 77" in said
     assert not (tmp_path / "run").exists()
 
 
@@ -148,6 +149,19 @@ def test_classes_that_are_not_learnt_or_not_scored_are_named(data, tmp_path, cap
     assert table["classes_in_mean"] < 5
 
 
+def test_a_bad_mask_is_named_before_a_segmenter_is_scored(data, tmp_path, capsys, monkeypatch):
+    segment(*data, tmp_path / "run", "--steps", 1)
+    change(masks_of(data[1])[-1], put(77))
+    monkeypatch.setattr(PrepareImage, "__call__", lambda *_: 1 / 0)  # no image is scored
+    for words in ((), ("--dry-run", "--check", "all")):
+        run_cli(
+            "segment", "--eval-only", "--encoder", tmp_path / "run/best.safetensors", "--val",
+            data[1], "--reduce-zero-label", "--out", tmp_path / "scores", *words, code=1,
+        )  # fmt: skip
+        assert "1 of 3 masks cannot be used" in capsys.readouterr().err
+        assert not (tmp_path / "scores").exists()
+
+
 def test_other_classes_than_the_segmenters_are_refused(data, tmp_path, capsys):
     segment(*data, tmp_path / "run", "--steps", 1)
     run_cli(
@@ -164,8 +178,13 @@ def test_views_of_one_pixel_are_trained_on(scale, data, tmp_path):
     segment(*data, tmp_path / "run", *scale, "--steps", 1)
 
 
+def test_a_dry_run_refuses_single_images_that_batch_norm_cannot_norm(data, tmp_path, capsys):
+    segment(*data, tmp_path / "run", "--micro-batch", 1, "--dry-run", code=2)
+    assert "BatchNorm cannot norm" in capsys.readouterr().err
+
+
 def test_a_set_that_is_learnt_and_scored_alike_is_warned_of(data, tmp_path, capsys):
-    segment(data[0], data[0], tmp_path / "run", "--steps", 1)
+    segment(data[0], data[0], tmp_path / "run", "--dry-run")
     assert "--val has the images of --train" in capsys.readouterr().err
 
 

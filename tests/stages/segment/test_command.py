@@ -143,7 +143,7 @@ def test_a_folder_is_mixed_to_learn_from_with_its_masks_and_not_to_score_on(data
 def test_masks_of_other_values_end_the_run_by_name(data, tmp_path, capsys):
     segment(*data, tmp_path / "run", "--no-reduce-zero-label", code=1)
     said = capsys.readouterr().err
-    assert "17 of 17 masks cannot be used: " in said
+    assert "17 of 17 masks cannot be used, those of " in said
     assert "has the value 3, which is none of the 3 classes" in said
     assert "ADE_training_" in said
     assert not (tmp_path / "run/log.jsonl").exists()
