@@ -127,6 +127,7 @@ def dry_run(config: PackImages) -> None:
 
 def _source(config: PackImages) -> Source:
     """List what is to be packed; say what looks wrong with it."""
+    storage.require_writable(config.dest)
     root, dest = _local("SOURCE", config.source), storage.local_path(config.dest)
     masks = None if config.masks is None else _local("--masks", config.masks)
     if dest is not None and dest.exists():
