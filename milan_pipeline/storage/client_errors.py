@@ -35,8 +35,9 @@ def named_errors(url: str, doing: str) -> Iterator[None]:
             ) from error
         raise MissingDataError(f"{url} does not exist; check the path") from error
     except Exception as error:
-        what = f"{url} cannot be {doing} ({reason_of(error)})"
-        raise StorageError(f"{what}; {_remedy(error, doing)}") from error
+        inner = str(getattr(error, "filename", None))  # a folder below one that is listed
+        what = f"{inner if inner.startswith(url) else url} cannot be {doing} ({reason_of(error)})"
+        raise StorageError(f"{what}; {_remedy(error, url, doing)}") from error
 
 
 def reason_of(error: BaseException) -> str:
@@ -45,14 +46,15 @@ def reason_of(error: BaseException) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
-def _remedy(error: Exception, doing: str) -> str:
+def _remedy(error: Exception, url: str, doing: str) -> str:
     if lacks_credentials(error):
         return (
             "give credentials by the store's usual environment (such as AWS_PROFILE, "
             "AWS_ACCESS_KEY_ID or GOOGLE_APPLICATION_CREDENTIALS)"
         )
     if is_refusal(error):
-        return "check who may access it, and the credentials in the environment"
+        credentials = ", and the credentials in the environment" if "://" in url else ""
+        return f"check who may access it{credentials}"
     if doing == "written" and refuses_checksums(error):
         return remedy()
     return "make room or fix it" if doing == "written" else "check the path"

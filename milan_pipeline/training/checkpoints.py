@@ -9,17 +9,22 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from milan_pipeline import storage
 from milan_pipeline.cluster.world import whole
 from milan_pipeline.core.schema import DocumentError, parsed
-from milan_pipeline.errors import DataError, MismatchError, MissingDataError, StorageError
+from milan_pipeline.errors import (
+    DataError,
+    MismatchError,
+    MissingDataError,
+    StorageError,
+    TruncatedError,
+)
 from milan_pipeline.storage.client_errors import reason_of
 from milan_pipeline.training.optim import MovingAverage
 from milan_pipeline.training.state import CONFIG_NAME
@@ -29,6 +34,13 @@ logger = logging.getLogger(__name__)
 MODEL, OPTIMISER, AVERAGE = "student.safetensors", "optimiser.safetensors", "ema.safetensors"
 HASHES = "sha256.json"
 STEP = re.compile(r"step-\d{8,}")
+
+
+class _Place(TypedDict):
+    """Where a tensor lies within a safetensors file."""
+
+    data_offsets: tuple[int, int]
+
 
 Snapshot = dict[str, dict[str, Tensor]]  # by file name: whole tensors on the CPU, by name
 
@@ -114,9 +126,9 @@ def prune_checkpoints(run: Path, step: int, *, keep: int) -> None:
         try:
             if other <= step and _is_complete(folder):
                 complete.append(other)
-        except OSError as error:  # it may be sound
+        except StorageError as error:  # it may be sound
             unknown.append(other)
-            logger.warning("%s is kept, since it cannot be read (%s)", folder, reason_of(error))
+            logger.warning("%s is kept: %s", folder, reason_of(error))
     for other in steps.keys() - {*complete[-keep:], *unknown}:
         try:
             shutil.rmtree(steps[other])
@@ -204,19 +216,25 @@ def _optimiser_tensors(model: nn.Module, optimiser: torch.optim.Optimizer) -> di
 def _is_complete(folder: Path) -> bool:
     """Tell whether every file that a checkpoint lists is there, with the length that it states.
 
-    Opening a safetensors file compares its length with its header. That finds what a power cut
-    left half written, without hashing gigabytes at each checkpoint; `load_checkpoint` hashes.
+    That finds what a power cut left half written, without hashing gigabytes at each checkpoint;
+    `load_checkpoint` hashes.
 
     Raises:
-        OSError: the disk does not tell.
+        StorageError: the disk does not tell.
     """
     try:
-        for name in _hashes(folder):
-            with safe_open(folder / name, framework="pt"):
-                pass
-    except (FileNotFoundError, MissingDataError, SafetensorError, DocumentError):
+        return all(_has_its_length(str(folder / name)) for name in _hashes(folder))
+    except (MissingDataError, TruncatedError, DocumentError):
         return False
-    return True
+
+
+def _has_its_length(url: str) -> bool:
+    """Compare the length of a safetensors file with its header: 8 bytes, then that many of JSON."""
+    size = storage.size_of(url) or 0
+    length = int.from_bytes(storage.read_bytes(url, 0, 8), "little")
+    header = parsed(storage.read_bytes(url, 8, min(length, size)), dict[str, _Place])
+    tensors = max((place["data_offsets"][1] for place in header.values()), default=0)
+    return size == 8 + length + tensors
 
 
 def _hashes(folder: Path) -> dict[str, str]:

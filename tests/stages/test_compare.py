@@ -76,3 +76,20 @@ def test_a_table_names_a_folder_that_is_not_utf8(project, capsys):
     (project / "runs" / "a").rename(old)
     run_cli("compare", str(project), "--out", str(project / "table.md"))
     assert rb"runs/caf\udce9/finetune/0" in (project / "table.md").read_bytes()
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(project, capsys, monkeypatch):
+    """Without it, the table would lack its results."""
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("runs/b"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    run_cli("compare", str(project), code=1)
+    error = capsys.readouterr().err
+    assert (
+        f"{project}/runs/b cannot be listed (Permission denied); check who may access it\n" in error
+    )

@@ -2,7 +2,9 @@
 
 import errno
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from milan_pipeline.core.console import bytes_text
 from milan_pipeline.data.labelled import open_labelled
 from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.shards.sequential import iterate_shard
+from milan_pipeline.storage.leftovers import temporary_name
 from tests.support.cli import run_cli
 from tests.support.disturbances import run_and_kill, stopped_at_put
 from tests.support.pictures import labels, png, write_ade_tree, write_picture
@@ -342,3 +345,16 @@ def test_masks_must_be_there_and_fit_and_count_as_input(tmp_path: Path, capsys) 
     mask.write_bytes(whole + b"\0")
     run_cli(*command, code=1)
     assert "files" in capsys.readouterr().err
+
+
+def test_what_another_node_writes_stays_where_the_clock_is_ahead(pictures, tmp_path, monkeypatch):
+    """Files that a killed run left are deleted, by the clock of the disk."""
+    now, written, left = time.time(), *(tmp_path / temporary_name() for _ in range(2))
+    written.touch()
+    left.touch()
+    os.utime(left, (now - 3600, now - 3600))
+    os.utime(written, (now + 60, now + 60))
+    monkeypatch.setattr(time, "time", lambda: now + 2 * 24 * 3600)
+    run_cli("pack-images", pictures, tmp_path)
+    assert written.exists()
+    assert not left.exists()

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
+from fsspec.implementations.local import LocalFileSystem
 from torch import nn
 
 from milan_pipeline.errors import DataError, StorageError
 from milan_pipeline.storage import local_stream
-from milan_pipeline.training import checkpoints
 from milan_pipeline.training.checkpoint_io import load_checkpoint
 from milan_pipeline.training.checkpoints import (
     AVERAGE,
@@ -162,15 +161,18 @@ def test_checkpoints_that_cannot_be_listed_are_not_taken_for_none(tmp_path, monk
 def test_an_unreadable_checkpoint_is_kept_beside_the_newest(tmp_path, monkeypatch, caplog):
     model, optimiser = saved(tmp_path, [2, 4])
 
-    def deny(path, **options):
-        if "step-00000004" in str(path):
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return safe_open(path, **options)
+    cat_file = LocalFileSystem.cat_file
 
-    monkeypatch.setattr(checkpoints, "safe_open", deny)
+    def deny(self, path, *at, **range_of):
+        if "step-00000004/optimiser" in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return cat_file(self, path, *at, **range_of)
+
+    monkeypatch.setattr(LocalFileSystem, "cat_file", deny)
     save_checkpoint(tmp_path, 6, model, optimiser, keep=1)
     assert names(tmp_path) == ["step-00000004", "step-00000006"]
-    assert "step-00000004 is kept, since it cannot be read (Permission denied)" in caplog.text
+    assert "step-00000004 is kept: " in caplog.text
+    assert "optimiser.safetensors cannot be read (Permission denied)" in caplog.text
 
 
 def test_without_a_run_there_is_no_checkpoint(tmp_path):

@@ -1,6 +1,5 @@
 """The faults that every stage meets, one at a time, and what may come of them."""
 
-import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -148,8 +147,3 @@ def clear(out: Path) -> None:
     """Delete what a stage wrote, also beside its output."""
     for path in out.parent.glob(f"{out.name}*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def draw(count: int, most: int, chance: random.Random) -> list[int]:
-    """Draw numbers of calls, from 1 to `count`; the first and the last are most often special."""
-    return sorted(chance.sample(range(1, count + 1), min(count, most)))

@@ -3,23 +3,16 @@
 import pytest
 
 from tests.faults.campaign import COUNTS, chance, scaled
-from tests.faults.file_systems.campaign import FAULTS, Fault, disturb, draw, kind_of, reached
-from tests.faults.file_systems.every_stage import STAGES, Stage
-
-POINTS = scaled(3, 1)
-"""Calls that a fault begins with, drawn by chance."""
-
-
-def tried(stage: Stage) -> list[Fault]:
-    """Return the faults that a stage meets: all, or one that was drawn."""
-    return chance(stage.name).sample(FAULTS, scaled(len(FAULTS), 2))
+from tests.faults.file_systems.campaign import FAULTS, disturb, kind_of, reached
+from tests.faults.file_systems.every_stage import STAGES
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=[stage.name for stage in STAGES])
 def test_every_stage(stage, small) -> None:
+    """A fault begins with a call that is drawn; of a slice, the faults are drawn, too."""
     calls = reached(stage, small)
-    for fault in tried(stage):
-        for first in draw(calls[fault], POINTS, chance(kind_of(fault, stage))):
-            disturb(fault, stage, small, first)
+    met = [fault for fault in FAULTS if calls[fault]]
+    for fault in chance(stage.name).sample(met, scaled(len(met), 2)):
+        disturb(fault, stage, small, chance(kind_of(fault, stage)).randint(1, calls[fault]))
     for fault in FAULTS:
         COUNTS[kind_of(fault, stage)].require_none_failed()
