@@ -222,7 +222,7 @@ def test_an_evaluation_that_is_longer_than_a_job_comes_to_its_end(data, tmp_path
     options = (*TINY_VIT, *SHORT, "--micro-batch", 2)
     finetune(*data, tmp_path / "whole", options=options)
     words = ("--train", data[0], "--val", data[1], "--out", tmp_path / "run", *options)
-    codes = []
+    codes: list[int] = []
     while len(codes) < 30 and 0 not in codes:
         with monkeypatch.context() as patch:
             asked_to_stop(patch, 4)
