@@ -41,5 +41,9 @@ class InterruptedRunError(MilanError, RuntimeError):
 
 
 def reason_of(error: BaseException) -> str:
-    """Return another library's message in one line, or the name of its class where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Return another library's message in one line, or the name of its class where it has none.
+
+    Of a failed system call, it is the reason alone, since the caller names the file.
+    """
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__

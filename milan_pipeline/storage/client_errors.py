@@ -6,7 +6,7 @@ Clients raise errors of their own, not only `OSError`; here they become ours, in
 import contextlib
 from collections.abc import Iterator
 
-from milan_pipeline.errors import MilanError, MissingDataError, StorageError
+from milan_pipeline.errors import MilanError, MissingDataError, StorageError, reason_of
 from milan_pipeline.storage.retries import is_refusal, lacks_credentials
 from milan_pipeline.storage.write_check import refuses_checksums, remedy
 
@@ -38,12 +38,6 @@ def named_errors(url: str, doing: str) -> Iterator[None]:
         inner = str(getattr(error, "filename", None))  # a folder below one that is listed
         what = f"{inner if inner.startswith(url) else url} cannot be {doing} ({reason_of(error)})"
         raise StorageError(f"{what}; {_remedy(error, url, doing)}") from error
-
-
-def reason_of(error: BaseException) -> str:
-    """Return an error's text in one line."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
 
 
 def _remedy(error: Exception, url: str, doing: str) -> str:

@@ -17,8 +17,7 @@ from typing import BinaryIO
 from braceexpand import braceexpand
 
 from milan_pipeline.core.threads import ordered_map
-from milan_pipeline.errors import ConfigError, MilanError, MissingDataError, StorageError
-from milan_pipeline.storage.client_errors import reason_of
+from milan_pipeline.errors import ConfigError, MilanError, MissingDataError, StorageError, reason_of
 from milan_pipeline.storage.filesystems import (
     WEB_PROTOCOLS,
     File,

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
 
-from milan_pipeline.errors import StorageError, TruncatedError
-from milan_pipeline.storage.client_errors import named_errors, reason_of
+from milan_pipeline.errors import StorageError, TruncatedError, reason_of
+from milan_pipeline.storage.client_errors import named_errors
 from milan_pipeline.storage.local_stream import open_local
 from milan_pipeline.storage.range_stream import PIECE_BYTES, open_ranges
 from milan_pipeline.storage.retries import retried

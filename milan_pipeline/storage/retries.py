@@ -38,8 +38,8 @@ NO_CREDENTIALS = (
 )
 """Errors of botocore and google.auth, which we do not import."""
 
-WRONG_REQUESTS = ("ParamValidationError", "InvalidURL")
-"""Errors of botocore and aiohttp where a URL is none that they can ask for."""
+WRONG_REQUESTS = ("ParamValidationError", "InvalidURL", "ConfigParseError")
+"""Errors of botocore and aiohttp where a URL or a configuration file is none that they can use."""
 
 TIMEOUT_STATUS = (408, 429)
 REFUSAL_STATUS = (401, 403)

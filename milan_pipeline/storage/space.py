@@ -6,8 +6,7 @@ import shutil
 from pathlib import Path
 
 from milan_pipeline.core.console import bytes_text
-from milan_pipeline.errors import StorageError
-from milan_pipeline.storage.client_errors import reason_of
+from milan_pipeline.errors import StorageError, reason_of
 from milan_pipeline.storage.filesystems import resolve
 
 NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)

@@ -31,12 +31,16 @@ class HttpError(Exception):
         self.status = status
 
 
+class ConfigParseError(Exception):
+    """As botocore has it: a configuration file is broken."""
+
+
 PASSING = [
     OSError("reset"), TimeoutError(), ConnectionResetError("x"), HttpError(503), HttpError(429),
 ]  # fmt: skip
 LASTING = [
     FileNotFoundError("x"), PermissionError("x"), IsADirectoryError("x"), HttpError(403),
-    ValueError("x"), StorageError("named"),
+    ValueError("x"), StorageError("named"), ConfigParseError("x"),
 ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from tests.faults.file_systems.every_stage import Small
 from tests.faults.file_systems.faulty import FaultyDisk, has_compiler
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyDisk]:
     """A server of commands with the faults preloaded."""
     if not has_compiler():
@@ -18,7 +18,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyDisk]:
     found.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def small(disk: FaultyDisk, tmp_path_factory: pytest.TempPathFactory) -> Small:
     """The small world."""
     return Small(tmp_path_factory.mktemp("small"), disk)
