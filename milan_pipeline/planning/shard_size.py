@@ -13,7 +13,6 @@ from milan_pipeline.planning.store_size import KeyBytes
 from milan_pipeline.provenance.identity import Identity, content_hash
 from milan_pipeline.shards.index import index_bytes, index_table
 from milan_pipeline.shards.manifest import Manifest, Shard
-from milan_pipeline.shards.tar_stream import END_OF_ARCHIVE_BYTES
 from milan_pipeline.shards.writer import padded
 from milan_pipeline.targets.codec_files import most_shards_codec_bytes
 from milan_pipeline.targets.layout import OUTER_SHARD
@@ -63,7 +62,8 @@ class ShardSize:
         else:
             member = tarfile.BLOCKSIZE + padded(self._layout.bytes_per_sample)
             content = samples * member + keys.tar_extra
-        return padded(content + END_OF_ARCHIVE_BYTES, tarfile.RECORDSIZE)
+        end = 2 * tarfile.BLOCKSIZE  # of zeros
+        return padded(content + end, tarfile.RECORDSIZE)
 
     def _block(self, samples: int) -> int:
         """Count the bytes of the records (n,) that share a member."""

@@ -27,8 +27,8 @@ KINDS = {
 """What members are that are no files, by their types."""
 READS_PAST_END = 16
 """At most: tarfile would go on reading a member whose header says that it has exabytes."""
-END_OF_ARCHIVE_BYTES = tarfile.BLOCKSIZE
-"""Of zeros, which some writers end a tar with; most write twice as many."""
+LEAST_END_BYTES = tarfile.BLOCKSIZE
+"""The zeros that end a tar of some writers; most write twice as many."""
 
 
 class HashingFile(io.RawIOBase):
@@ -112,7 +112,7 @@ def stream_members(
     except Exception as error:  # tarfile raises whatever a damaged header leads it to
         raise _not_readable(file, url, error) from error
     # tarfile ends without an error at the first header that it cannot read.
-    if file.content_end > end or file.count < end + END_OF_ARCHIVE_BYTES:
+    if file.content_end > end or file.count < end + LEAST_END_BYTES:
         raise DataError(
             f"{url} is damaged or truncated: its members end at byte {end} of {file.count}, but "
             f"not with the mark of a tar's end; {_remedy(url, end, file.count)}"

@@ -96,7 +96,7 @@ def test_what_is_no_image_is_in_the_ledger(
     assert ledger.keys() == {"text.jpg", "empty.png"}
     assert ledger["text.jpg"]["key"] == "text"
     assert "no JPEG, PNG or WebP" in ledger["text.jpg"]["reason"]
-    assert ledger["empty.png"]["reason"] == "the image file is empty"
+    assert ledger["empty.png"]["reason"] == "the image file is empty; copy or download it again"
     assert [row["file"] for row in manifest.common["ignored"]] == ["notes.txt"]
 
 
