@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,22 +167,22 @@ def test_images_of_which_none_has_a_target_are_refused(shards, tmp_path, capsys)
     images = str(tmp_path / "images")
     other = write_shard(images, "other.tar", [Sample("a", {"jpg": b"a picture"})])
     Manifest(kind="images", folder=images, shards=(other,)).save()
-    pretrain(images, shards[1], tmp_path / "run", "--on-missing", "skip", code=1)
+    pretrain(Path(images), shards[1], tmp_path / "run", "--on-missing", "skip", code=1)
     error = capsys.readouterr().err
     assert f"no image of {images} has a target in {shards[1]}" in error
     assert "give the targets of these images" in error
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_goes_on_without_the_damaged_file_of_its_state(shards, whole, tmp_path, capsys):
-    pretrain(*shards, tmp_path, "--max-steps", 5)
+def test_a_run_goes_on_without_the_damaged_file_of_its_state(shards, tmp_path, capsys):
+    pretrain(*shards, tmp_path, "--max-steps", 1)
     (tmp_path / "state.json").write_bytes(b"")
     pretrain(*shards, tmp_path, code=1)
     assert "state.json is damaged" in (error := capsys.readouterr().err)
     assert "; delete it and run the command again" in error
     (tmp_path / "state.json").unlink()
-    pretrain(*shards, tmp_path)
-    assert (state(tmp_path), weights(tmp_path)) == ("done", weights(whole))
+    pretrain(*shards, tmp_path, "--max-steps", 2)
+    assert [row["step"] for row in log(tmp_path)] == [1, 2]
 
 
 def test_bfloat16_trains_and_exports_float32(shards, tmp_path):
