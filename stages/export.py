@@ -65,9 +65,9 @@ def run(config: Export) -> None:
 
     weights = _weights(config)
     record = _record(config, weights)
-    if _is_done(config, record):
-        return
     files = _files(config, weights)
+    if _is_done(config, record, files):
+        return
     _require_no_others(config, record, files)
     record.begin()
     put_with_sums(config.out, files)
@@ -79,9 +79,9 @@ def dry_run(config: Export) -> None:
     """Say which files would be written and what they would take."""
     weights = _weights(config)
     record = _record(config, weights)
-    if _is_done(config, record):
-        return
     files = _files(config, weights)
+    if _is_done(config, record, files):
+        return
     _require_no_others(config, record, files)
     say(f"files to write: {', '.join(files)}", files=list(files))
     size = sum(map(len, files.values()))
@@ -140,8 +140,9 @@ def _record(config: Export, weights: "RunWeights") -> StageRecord:
     )
 
 
-def _is_done(config: Export, record: StageRecord) -> bool:
+def _is_done(config: Export, record: StageRecord, files: dict[str, bytes]) -> bool:
     done = not config.overwrite and record.previous_state() == "done"
+    done = done and files.keys() <= set(storage.list_names(config.out))
     if done:
         say_nothing_to_do(config.out, f"the {config.form} form is there")
     return done

@@ -101,7 +101,7 @@ def run(config: ImportCheckpoint) -> None:
     from milan_pipeline.weights.import_official import build_imported
 
     plan = _plan(config)
-    if plan.record.previous_state() == "done":
+    if _is_done(config, plan):
         say_nothing_to_do(config.out, "the checkpoint is imported")
         return
     imported = build_imported(plan.architecture, plan.state)
@@ -122,12 +122,21 @@ def run(config: ImportCheckpoint) -> None:
 def dry_run(config: ImportCheckpoint) -> None:
     """Say what the checkpoint contains and how large the run would be."""
     plan = _plan(config)
-    if plan.record.previous_state() == "done":
+    if _is_done(config, plan):
         say_nothing_to_do(config.out, "the checkpoint is imported")
         return
     size = sum(4 * tensor.numel() for tensor in plan.state.values())
     say(_summary(plan), **_facts(plan))
     say_bytes_to_write(config.out, f"about {bytes_text(2 * size)} at most", 2 * size)
+
+
+def _is_done(config: ImportCheckpoint, plan: _Plan) -> bool:
+    """Tell whether the checkpoint was imported, and the encoder is still there."""
+    from milan_pipeline.weights.run_weights import ENCODER
+
+    done = plan.record.previous_state() == "done"
+    described = ENCODER.replace(".safetensors", ".json")
+    return done and {ENCODER, described} <= set(storage.list_names(config.out))
 
 
 def _plan(config: ImportCheckpoint) -> _Plan:

@@ -24,7 +24,12 @@ from milan_pipeline.images.sources import Source, SourceFile, find_source, shuff
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.shards.image_samples import samples_of
 from milan_pipeline.shards.manifest import Manifest, Shard
-from milan_pipeline.shards.writer import list_as_written, listed_shards, write_shard
+from milan_pipeline.shards.writer import (
+    delete_unlisted,
+    list_as_written,
+    listed_shards,
+    write_shard,
+)
 from stages.shared import common_options as common
 from stages.shared.dry_run import say_bytes_to_write
 
@@ -56,7 +61,7 @@ class PackImages:
     seed: int = option(0, help="Seed of the shuffle.", least=0, group="Output", unit="number")
     workers: int = common.workers("Threads, each writing one shard.")
     max_bad_fraction: float = common.max_bad_fraction(always="ten are")
-    overwrite: bool = common.overwrite("Replace shards made with other options.")
+    overwrite: bool = common.overwrite("Write all shards again, also those of other options.")
 
     def __post_init__(self) -> None:
         require_least(self)
@@ -85,6 +90,8 @@ def run(config: PackImages) -> None:
     )
     for shard in listed.values():
         budget.add(shard.name, shard.details["skipped"])
+    if config.overwrite and _wrote_all(record):
+        delete_unlisted(config.dest, "images", plan.keys())
     # In this order: a record must never stand beside a manifest that lists other shards.
     manifest.save()
     record.begin()
@@ -164,12 +171,18 @@ def _compare_with_earlier(
         inputs={"files": source.fingerprint()},
     )
     state = record.previous_state()
-    if state is None and config.overwrite:
+    if config.overwrite:
         return record, {}, None
     listed = listed_shards(config.dest, "images")
     if state is None and listed:
         raise ConfigError(f"DEST {config.dest} holds other shards; give another folder")
     return record, listed, state
+
+
+def _wrote_all(record: StageRecord) -> bool:
+    """Tell whether this stage wrote what DEST lists; `index` lists tars of others."""
+    folder = storage.folder_of(record.url)
+    return storage.exists(record.url) and not storage.exists(storage.join(folder, "index.json"))
 
 
 def _plan(config: PackImages, source: Source) -> dict[str, list[SourceFile]]:

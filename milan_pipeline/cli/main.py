@@ -79,6 +79,9 @@ def group() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with the documented code; errors are one sentence."""
+    # Nothing is shown on a display. A notebook names its own backend to the commands that it
+    # starts, and matplotlib may not know that one here.
+    os.environ["MPLBACKEND"] = "agg"
     exit_with(group, sys.argv[1:] if args is None else args, PROGRAM)
 
 

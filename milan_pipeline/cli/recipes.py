@@ -16,6 +16,7 @@ import click
 import yaml
 from click.shell_completion import CompletionItem
 
+from milan_pipeline.cli.strict_yaml import StrictLoader, SurprisingYamlError
 from milan_pipeline.errors import ConfigError, reason_of
 
 PACKAGE = "workflows.recipes"
@@ -64,10 +65,13 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     """Read a YAML mapping; an empty file is an empty one.
 
     Raises:
-        ConfigError: it cannot be read, is not plain YAML, or no mapping.
+        ConfigError: it cannot be read, is not plain YAML, has a key twice, or is no mapping.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        text = path.read_text(encoding="utf-8")
+        document = yaml.load(text, StrictLoader) or {}  # noqa: S506 - it is a safe one
+    except SurprisingYamlError as error:
+        raise ConfigError(f"{path}: {error}") from error
     # A date that does not exist is a ValueError, as what is no UTF-8 is.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = reason_of(error)
@@ -138,7 +142,8 @@ def read_options(
 
     Raises:
         ConfigError: the file is not a YAML mapping, a key is unknown (the nearest is named), or
-            its value is a list or mapping where one value is needed.
+            its value is a list or mapping where one value is needed, or is of a type that YAML
+            gave it.
     """
     document = read_yaml(path)
     stages = {*stage_names(), stage}
@@ -149,11 +154,8 @@ def read_options(
     for key, value in {**values, **section}.items():
         found[_known_name(str(key), list(hints), path)] = value
     for name, value in found.items():
-        repeated = typing.get_origin(hints[name]) is tuple
-        if isinstance(value, dict) or (isinstance(value, list) and not repeated):
-            key = name.replace("_", "-")
-            raise ConfigError(f"--config {path}: {key!r} takes one value, not {value!r}")
-        found[name] = _plain([value] if repeated and not isinstance(value, list) else value)
+        where = f"--config {path}: {name.replace('_', '-')!r}"
+        found[name] = _plain(where, value, hints[name])
     return found
 
 
@@ -176,11 +178,41 @@ def _known_name(key: str, known: list[str], path: Path) -> str:
     raise ConfigError(f"--config {path} has the unknown key {key!r}{hint}")
 
 
-def _plain(value: Any) -> Any:
-    """Return what click takes: a list for repeated options, text for what it must convert."""
-    if isinstance(value, list):
-        return [str(item) for item in value]
-    return value if value is None or isinstance(value, bool) else str(value)
+def _plain(where: str, value: Any, hint: Any) -> Any:
+    """Return what click takes: a list for repeated options, text for what it must convert.
+
+    Args:
+        where: the file and the key.
+        value: as YAML reads it; None leaves the option at its default.
+        hint: the option's type.
+
+    Raises:
+        ConfigError: it is not of that type.
+    """
+    kinds = typing.get_args(hint) or (hint,)
+    if typing.get_origin(hint) is tuple:
+        return [
+            _item(where, item, kinds) for item in (value if isinstance(value, list) else [value])
+        ]
+    if isinstance(value, dict | list):
+        raise ConfigError(f"{where} takes one value, not {value!r}")
+    if value is None:
+        if str in kinds and type(None) not in kinds:
+            raise ConfigError(f"{where} has no text; put it in quotes, or take the key out")
+        return None
+    return value if isinstance(value, bool) and bool in kinds else _item(where, value, kinds)
+
+
+def _item(where: str, value: Any, kinds: tuple[Any, ...]) -> str:
+    """Return one value as text, if that is what stands in the file."""
+    if isinstance(value, dict | list) or value is None:
+        raise ConfigError(f"{where} has the item {value!r}; put it in quotes, or take it out")
+    if isinstance(value, bool) and bool not in kinds:
+        raise ConfigError(
+            f"{where} is read as {str(value).lower()}, since YAML takes yes, no, on and off for "
+            "truth values; put it in quotes"
+        )
+    return str(value)
 
 
 STAGES_GROUP = "milan_pipeline.stages"

@@ -15,6 +15,7 @@ sizes and tables.
 import contextlib
 import dataclasses
 import enum
+import errno
 import json
 import logging
 import shutil
@@ -24,6 +25,8 @@ from typing import Any
 
 import click
 from tqdm import tqdm
+
+from milan_pipeline.errors import StorageError, reason_of
 
 LOGGERS = ("milan_pipeline", "stages")
 """The packages whose logs are printed; logging of other packages is left as it is."""
@@ -141,8 +144,8 @@ def is_json() -> bool:
 
 
 def fits_terminal(text: str) -> bool:
-    """Tell whether all lines fit the terminal; true where standard output is no terminal."""
-    if not sys.stdout.isatty():
+    """Tell whether all lines fit the terminal; true where standard output is none, or is closed."""
+    if sys.stdout is None or not sys.stdout.isatty():
         return True
     return max(map(len, text.splitlines())) <= shutil.get_terminal_size().columns
 
@@ -156,7 +159,16 @@ def output_words() -> list[str]:
 
 def _print(text: str, *, err: bool = False) -> None:
     with tqdm.external_write_mode():  # bars make room and come back below
-        click.echo(text, err=err)
+        try:
+            click.echo(text, err=err)
+        except OSError as error:
+            # One who reads no further has closed the pipe; click ends the command then.
+            if err or error.errno == errno.EPIPE:
+                raise
+            raise StorageError(
+                f"standard output cannot be written ({reason_of(error)}); make room there, or send "
+                "it to another place"
+            ) from error
 
 
 class _BesideBars(logging.Handler):

@@ -20,7 +20,7 @@ from torch.utils.data import get_worker_info
 
 from milan_pipeline.core.interrupts import STOP_SIGNALS
 from milan_pipeline.data.batching import BatchT
-from milan_pipeline.errors import MilanError, StorageError
+from milan_pipeline.errors import MilanError, StorageError, reason_of
 from milan_pipeline.images.budget import LedgerRow
 
 MORE_SHARED_MEMORY = (
@@ -112,11 +112,16 @@ def explained_start() -> Iterator[None]:
     """Explain why loader processes cannot be started; the first batch starts them.
 
     Raises:
-        StorageError: /dev/shm is full.
+        StorageError: /dev/shm is full, or too many files are open.
     """
     try:
         yield
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise StorageError(
+                f"loader processes cannot be started ({reason_of(error)}); give fewer --workers, "
+                "or allow more files (ulimit -n)"
+            ) from error
         if error.errno != errno.ENOSPC:
             raise
         raise StorageError(

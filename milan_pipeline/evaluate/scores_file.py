@@ -13,7 +13,7 @@ from typing import Any
 
 from milan_pipeline import storage
 from milan_pipeline.core.schema import DocumentError, conforming, parsed
-from milan_pipeline.errors import DataError, MissingDataError
+from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.provenance.record import StageRecord, config_by_role
 
@@ -128,6 +128,27 @@ def write_stage_scores(
     )
     write_scores(result)
     return result
+
+
+def require_own_scores(record: StageRecord) -> None:
+    """Refuse a folder with the scores of another stage, which this one would replace.
+
+    Args:
+        record: of the stage that will write its scores beside it.
+
+    Raises:
+        MismatchError: another stage wrote the scores there.
+    """
+    folder = storage.folder_of(record.url)
+    try:
+        stage = read_scores(folder).stage
+    except (MissingDataError, DataError):
+        return
+    if stage != record.stage:
+        raise MismatchError(
+            f"--out {folder} holds the {SCORES} of `{stage}`, which `{record.stage}` would "
+            "replace; give another --out"
+        )
 
 
 def read_scores(folder: str) -> Result:

@@ -174,7 +174,7 @@ def checked(data: bytes, url: str, offset: int, length: int, digest: int) -> byt
     if xxhash.xxh3_64_intdigest(data) != digest:
         raise DataError(
             f"{url} is truncated or damaged: the {length} bytes at {offset} do not match the "
-            "index; copy the shard again, or index it anew with `milan-pipeline index "
-            "--overwrite` if it was changed on purpose"
+            "index; copy it again, or delete it and run the stage that wrote it again, or index it "
+            "anew with `milan-pipeline index --overwrite` if it was changed on purpose"
         )
     return data

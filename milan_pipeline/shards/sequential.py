@@ -131,8 +131,9 @@ def _fetched(span: _Span) -> tuple[_Span, bytes]:
     except TruncatedError as error:
         raise DataError(
             f"{span.url} is truncated or damaged: it ends before byte {span.stop}, where the "
-            "index has a sample; copy the shard again, or index it anew with `milan-pipeline "
-            "index --overwrite` if it was changed on purpose"
+            "index has a sample; copy it again, or delete it and run the stage that wrote it "
+            "again, or index it anew with `milan-pipeline index --overwrite` if it was changed on "
+            "purpose"
         ) from error
 
 

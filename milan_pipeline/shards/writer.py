@@ -7,18 +7,19 @@ import io
 import logging
 import tarfile
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Collection, Generator, Iterable
 from typing import NamedTuple
 
 import xxhash
 
 from milan_pipeline import storage
 from milan_pipeline.core.interrupts import StopRequest
-from milan_pipeline.errors import DataError
+from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.shards.index import index_bytes, index_table
 from milan_pipeline.shards.labels import Label, label_of
 from milan_pipeline.shards.manifest import MANIFEST_NAME, Manifest, Shard, load_manifest
 from milan_pipeline.shards.tar_stream import HashingFile
+from milan_pipeline.storage.space import write_error
 
 
 class MemberPart(NamedTuple):
@@ -121,7 +122,8 @@ MANIFEST_TIME_SHARE = 0.1
 def listed_shards(folder: str, kind: str) -> dict[str, Shard]:
     """Return the shards that an earlier, perhaps unfinished, run listed; by name.
 
-    A listed shard whose tar or index was deleted is left out, so that it is made again.
+    A listed shard is left out, so that it is made again, where its tar or index was deleted, or its
+    tar lies on this machine and has another size.
 
     Raises:
         MismatchError: the folder holds shards of another kind.
@@ -135,7 +137,45 @@ def listed_shards(folder: str, kind: str) -> dict[str, Shard]:
     }
     folders = {storage.folder_of(url) for both in urls.values() for url in both}
     there = {storage.join(at, name) for at in folders for name in storage.list_names(at)}
-    return {shard.name: shard for shard in manifest.shards if urls[shard.name] <= there}
+    return {
+        shard.name: shard
+        for shard in manifest.shards
+        if urls[shard.name] <= there and _has_its_size(manifest.url_of(shard), shard)
+    }
+
+
+def _has_its_size(url: str, shard: Shard) -> bool:
+    """Tell whether a tar is as long as it was; one on a server is not asked."""
+    return storage.local_path(url) is None or storage.size_of(url) == shard.bytes
+
+
+def delete_unlisted(folder: str, kind: str, keep: Collection[str]) -> None:
+    """Delete the local tars that a stage listed before and will not list again, and their indices.
+
+    A manifest that is damaged, or of another kind, says nothing of what may be deleted.
+
+    Args:
+        folder: whose manifest lists shards that the stage itself wrote.
+        kind: of the shards.
+        keep: the names that the new manifest will list.
+
+    Raises:
+        StorageError: a file cannot be deleted.
+    """
+    try:
+        manifest = load_manifest(folder, kind=kind, allow_unfinished=True)
+    except (DataError, MissingDataError, MismatchError):
+        return
+    for shard in manifest.shards:
+        if shard.name in keep:
+            continue
+        for url in (manifest.url_of(shard), manifest.index_url_of(shard)):
+            path = storage.local_path(url)
+            try:
+                if path is not None:
+                    path.unlink(missing_ok=True)
+            except OSError as error:
+                raise write_error(path or url, error) from error
 
 
 def list_as_written(

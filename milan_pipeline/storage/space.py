@@ -12,6 +12,14 @@ from milan_pipeline.storage.filesystems import resolve
 NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 IN_THE_WAY = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
+REMEDIES: dict[int | None, str] = {
+    errno.EDQUOT: "a quota of bytes or of files is used up: delete what is not needed, have it "
+    "raised, or give another place",
+    errno.EFBIG: "its file system, or `ulimit -f`, allows no file so large: write smaller files "
+    "(fewer --samples-per-shard), or give another place",
+    errno.ENAMETOOLONG: "give a shorter name",
+}
+
 
 def free_bytes(url: str) -> int | None:
     """Return the free bytes of the disk that a URL is on; None for object stores."""
@@ -46,11 +54,8 @@ def write_error(place: str | Path, error: OSError) -> StorageError:
 
 
 def _remedy(error: OSError, place: Path) -> str:
-    if error.errno == errno.EDQUOT:
-        return (
-            "a quota of bytes or of files is used up: delete what is not needed, have it raised, "
-            "or give another place"
-        )
+    if error.errno in REMEDIES:
+        return REMEDIES[error.errno]
     if error.errno == errno.ENOSPC and _free_inodes(place) == 0:
         free = bytes_text(shutil.disk_usage(_existing(place)).free)
         return (

@@ -29,7 +29,7 @@ class PackTargets(DaskOptions):
     allow_unfinished: bool = common.allow_unfinished(
         "Pack the finished units of a store whose extraction has not ended."
     )
-    overwrite: bool = common.overwrite("Replace shards of other targets.")
+    overwrite: bool = common.overwrite("Write all shards again, also those of other targets.")
 
 
 run = lazily("stages.pack_targets.run:pack", stoppable=True)

@@ -108,8 +108,8 @@ def _plan(config: PackTargets, source: Identity) -> Plan:
 
 
 def _current(config: PackTargets, identity: Identity, plan: Plan) -> dict[str, Shard]:
-    """Return the listed shards of this identity that were made from the present units."""
-    if identity_there(config.out) != identity:
+    """Return the listed shards of this identity, made from the present units, that may stay."""
+    if config.overwrite or identity_there(config.out) != identity:
         return {}
     listed, known = listed_shards(config.out, "targets"), content_hash(identity)
     return {

@@ -32,7 +32,12 @@ from milan_pipeline.evaluate.probe.scoring import (
     classify,
     metrics_of,
 )
-from milan_pipeline.evaluate.scores_file import Result, write_stage_scores
+from milan_pipeline.evaluate.scores_file import (
+    SCORES,
+    Result,
+    require_own_scores,
+    write_stage_scores,
+)
 from milan_pipeline.images.budget import BadImageBudget
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.shards.manifest import Manifest, load_manifest
@@ -155,7 +160,9 @@ def _encoder_identity(config: Probe, record: StageRecord) -> dict[str, Any]:
 
 def _is_done(config: Probe, record: StageRecord) -> bool:
     """Tell whether these scores are there already and may stay; if so, say it."""
+    require_own_scores(record)
     done = not config.overwrite and record.previous_state() == "done"
+    done = done and storage.exists(storage.join(config.folder, SCORES))
     if done:
         say_nothing_to_do(config.folder, "the scores are there")
     return done

@@ -15,7 +15,12 @@ from milan_pipeline.data.order import OrderConfig
 from milan_pipeline.encoders.backbone import Backbone
 from milan_pipeline.encoders.load import fingerprint, load_backbone
 from milan_pipeline.evaluate.accuracies import accuracy_table
-from milan_pipeline.evaluate.scores_file import Result, write_stage_scores
+from milan_pipeline.evaluate.scores_file import (
+    SCORES,
+    Result,
+    require_own_scores,
+    write_stage_scores,
+)
 from milan_pipeline.models.kernels import suit_cpu
 from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.training.run_folder import run_lock
@@ -138,7 +143,8 @@ def settled_parts(
 
     Raises:
         ConfigError: options do not fit each other, the encoder or the data.
-        MissingDataError, MismatchError: there is no such encoder, or its run is not done.
+        MissingDataError, MismatchError: there is no such encoder, or its run is not done, or
+            another stage wrote scores into the folder.
     """
     train, val = tables
     order: OrderConfig = order_choice(config).settled(train.samples, published_batch)
@@ -155,6 +161,7 @@ def settled_parts(
     # Nothing is learnt of the images to score on, so they may be mended while a run goes on.
     extent = {"val": val.source}
     record = stage_record(stage, config, extent=extent, encoder=encoder, train=train.source)
+    require_own_scores(record)
     parts = {"config": config, "train": train, "val": val, "order": order}
     return parts | {"backbone": backbone, "record": record}
 
@@ -225,7 +232,9 @@ def train_labelled(
 def evaluate_as_planned(planned: EvaluationPlan[Any], process: Process) -> None:
     """Score a trained model, together with the other processes."""
     config, record, world = planned.config, planned.record, process.world
-    if record.previous_state() == "done":
+    require_own_scores(record)
+    scored = storage.exists(storage.join(config.out, SCORES))
+    if record.previous_state() == "done" and scored:
         if world.leads:
             say_nothing_to_do(config.out, "the scores are there")
         return

@@ -38,6 +38,7 @@ from stages.submit.command import Submit
 ConfigT = TypeVar("ConfigT")
 TrainingT = TypeVar("TrainingT", bound=TrainingOptions)
 NEEDED = ("extract-targets", "pretrain")
+WITH_JOBS = (*NEEDED, "pack-targets", "finetune")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,8 @@ def jobs_left(config: Submit) -> list[Job]:
     All jobs after one that is left are left, too: their input will change, or is not there yet.
 
     Raises:
-        ConfigError: the recipe lacks a stage, or options do not fit.
+        ConfigError: the recipe lacks a stage, has one that changes the targets, or options do not
+            fit.
         MismatchError: outputs of other options are there.
     """
     _require_torchrun()
@@ -80,11 +82,29 @@ def jobs_left(config: Submit) -> list[Job]:
                 f"recipe {config.recipe} has no section {stage!r}; give one that has, for example "
                 "imagenet1k-vit-b16"
             )
+    _require_jobs_for(config, sections)
     links = list(_links(config, sections))
     for number, (jobs, is_done) in enumerate(links):
         if not is_done():
             return [job for jobs, _ in links[number:] for job in jobs()]
     return []
+
+
+def _require_jobs_for(config: Submit, sections: dict[str, Any]) -> None:
+    """Name the sections of which no job is made; the other jobs do not need most of them.
+
+    Raises:
+        ConfigError: one of them makes the targets that a student is to learn.
+    """
+    if "transcode" in sections:
+        raise ConfigError(
+            f"recipe {config.recipe} has the section 'transcode', of which no job is made, so that "
+            "the student would learn other targets; put its codec into the section "
+            "extract-targets, or take it out"
+        )
+    left_out = [stage for stage in sections if stage not in WITH_JOBS]
+    if left_out:
+        note(f"no job is made of the recipe's {', '.join(left_out)}; run it by hand afterwards")
 
 
 def _require_torchrun() -> None:

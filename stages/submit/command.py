@@ -19,10 +19,10 @@ WORD = re.compile(rf"(?:({'|'.join(JOBS)}):)?(-\S+)")
 class Submit:
     """Submit RECIPE to Slurm: extraction as a job array, packing, pretraining, fine-tuning.
 
-    RECIPE is an installed recipe's name or a YAML file; a job for each stage that it has a section
-    for. Jobs wait for each other, stop in order when their time runs out or they are preempted, and
-    go back into the queue. Submit again at any time: only what is neither done nor queued is
-    submitted. What a site needs is best kept in a file (--config site.yaml).
+    RECIPE is an installed recipe's name or a YAML file; its other sections make no job. Jobs wait
+    for each other, stop in order when their time runs out or they are preempted, and go back into
+    the queue. Submit again at any time: only what is neither done nor queued is submitted. What a
+    site needs is best kept in a file (--config site.yaml).
     """
 
     recipe: str = argument()

@@ -107,6 +107,17 @@ def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert error.endswith("Error: x.tar is damaged\n")
 
 
+def test_a_notebooks_backend_for_plots_is_not_taken() -> None:
+    code = (
+        "from milan_pipeline.cli.main import main; main(['--version']);"
+        "import matplotlib; print(matplotlib.get_backend())"
+    )
+    notebook = os.environ | {"MPLBACKEND": "module://no_such_inline.backend_inline"}
+    words = [sys.executable, "-c", code]
+    answer = subprocess.run(words, env=notebook, check=True, capture_output=True, text=True)
+    assert answer.stdout.split()[-1].lower() == "agg"
+
+
 def test_success_is_0() -> None:
     assert run_stage(lambda: None) == 0
 

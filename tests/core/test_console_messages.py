@@ -1,5 +1,6 @@
 """What commands say, and how much of it: --quiet, --verbose, --debug, --json."""
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -12,7 +13,7 @@ from click.testing import CliRunner, Result
 from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.options import option
 from milan_pipeline.core import console
-from milan_pipeline.errors import DataError
+from milan_pipeline.errors import DataError, StorageError
 
 LOG = logging.getLogger("milan_pipeline.bakery")
 ROOT = Path(console.__file__).parents[2]
@@ -115,3 +116,18 @@ def test_all_is_said_through_one_module() -> None:
             text = path.read_text(encoding="utf-8")
             echoes = re.findall(r"\bclick\.(?:echo|secho)\b|\bprint\(|sys\.std(?:out|err)\b", text)
             assert not echoes or path.name in MAY_ECHO, path
+
+
+def test_standard_output_on_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Path("/dev/full").open("w")  # noqa: SIM115 - closing it fails, too
+    monkeypatch.setattr("sys.stdout", full)
+    with pytest.raises(StorageError, match=r"output cannot be written \(No space left"):
+        console.say("1 image")
+    with contextlib.suppress(OSError):
+        full.close()
+
+
+def test_standard_output_may_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    console.say("1 image")
+    assert console.fits_terminal("x" * 1000)

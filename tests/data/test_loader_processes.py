@@ -84,6 +84,8 @@ def test_loader_processes_that_cannot_be_started_are_explained():
     said = r"\[Errno 28\] .* is full; give --workers 0"
     with pytest.raises(StorageError, match=said), explained_start():
         raise OSError(28, "No space left on device")
+    with pytest.raises(StorageError, match=r"give fewer --workers, .*ulimit -n"), explained_start():
+        raise OSError(24, "Too many open files")
     with pytest.raises(PermissionError), explained_start():
         raise PermissionError(13, "Permission denied")
 

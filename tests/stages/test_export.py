@@ -154,6 +154,15 @@ def test_a_second_export_has_nothing_to_do_and_another_form_is_refused(trained, 
     assert json.loads((out / "config.json").read_text())["model_type"] == "vit"
 
 
+def test_a_lost_file_is_exported_again(trained, tmp_path):
+    out = export(trained, "timm", tmp_path / "out")
+    (lost,) = out.glob("*.safetensors")
+    data = lost.read_bytes()
+    lost.unlink()
+    export(trained, "timm", out)
+    assert lost.read_bytes() == data
+
+
 def test_the_run_itself_and_folders_of_others_are_not_written_over(run, tmp_path, capsys):
     before = (run / "config.json").read_bytes()
     export(run, "timm", run, "--overwrite", code=1)

@@ -97,6 +97,13 @@ def test_an_import_that_was_killed_is_done_again(checkpoint, tmp_path):
     assert json.loads((run / "config.json").read_text())["state"] == "done"
 
 
+def test_a_lost_encoder_is_imported_again(checkpoint, tmp_path):
+    run = import_checkpoint(checkpoint, tmp_path / "run")
+    (run / "encoder.safetensors").unlink()
+    import_checkpoint(checkpoint, run)
+    require_weights(run, official_weights())
+
+
 def test_an_encoder_alone_says_so_and_has_no_checkpoint(tmp_path, capsys):
     torch.save(encoder_only(official_weights()), tmp_path / "encoder.pth")
     run = import_checkpoint(tmp_path / "encoder.pth", tmp_path / "run")

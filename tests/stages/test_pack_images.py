@@ -137,6 +137,55 @@ def test_a_lost_file_is_made_again(pictures: Path, tmp_path: Path, lost: str) ->
     assert {name: data for name, (data, _) in files_of(tmp_path / "out").items()} == before
 
 
+def test_a_shard_of_another_size_is_made_again(pictures: Path, tmp_path: Path) -> None:
+    words = ("pack-images", pictures, tmp_path / "out", "--samples-per-shard", 10)
+    run_cli(*words)
+    before = files_of(tmp_path / "out")
+    os.truncate(tmp_path / "out" / "images-000001.tar", 5000)
+    run_cli(*words)
+    after = files_of(tmp_path / "out")
+    assert {name: data for name, (data, _) in after.items()} == {
+        name: data for name, (data, _) in before.items()
+    }
+    assert after["images-000000.tar"] == before["images-000000.tar"]
+
+
+def test_overwrite_writes_again_what_is_done(pictures: Path, tmp_path: Path) -> None:
+    words = ("pack-images", pictures, tmp_path / "out", "--samples-per-shard", 10)
+    run_cli(*words)
+    tar = tmp_path / "out" / "images-000001.tar"
+    whole = tar.read_bytes()
+    tar.write_bytes(bytes(len(whole)))  # damaged, but of the same size
+    run_cli(*words, "--overwrite")
+    assert tar.read_bytes() == whole
+
+
+def test_overwrite_deletes_the_shards_that_are_listed_no_more(
+    pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run_cli("pack-images", pictures, out, "--samples-per-shard", 5)
+    (out / "mine.tar").touch()
+    run_cli("pack-images", pictures, out, "--samples-per-shard", 20, "--overwrite")
+    assert {path.name for path in out.glob("*.*") if path.suffix in (".tar", ".npy")} == {
+        "mine.tar",
+        *(f"images-00000{n}.{end}" for n in range(2) for end in ("tar", "index.npy")),
+    }
+
+
+def test_overwrite_deletes_no_tars_that_index_listed(
+    pictures: Path, image_shards: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    shutil.copy(image_shards / "images-000000.tar", out / "theirs.tar")
+    run_cli("index", out / "theirs.tar")
+    run_cli("pack-images", pictures, out, "--overwrite")
+    run_cli("index", out / "theirs.tar", "--overwrite")
+    run_cli("pack-images", pictures, out, "--samples-per-shard", 20, "--overwrite")
+    assert (out / "theirs.tar").exists()
+
+
 def test_other_options_into_one_folder_are_refused_by_name(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

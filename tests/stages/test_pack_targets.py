@@ -1,6 +1,7 @@
 """pack-targets: byte-identical tars, what is stale, what is refused."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -249,6 +250,22 @@ def test_tars_of_units_that_were_extracted_again_are_stale(
     assert {path.split("/")[-1] for path in changed if path.endswith(".tar")} == stale
     digest = load_manifest(str(shards), kind="images").shards[0].sha256
     assert load(out).shards[0].details["source_sha256"] == digest
+
+
+def test_a_shard_of_another_size_and_all_by_overwrite_are_written_again(
+    target_store: Path, target_shards: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(target_shards, out)
+    first, second = sorted((out / "view-00").glob("*.tar"))[:2]
+    os.truncate(first, 5000)
+    times = times_of(out)
+    pack(target_store, out)
+    assert files_of(out) == files_of(target_shards)
+    assert {name for name, time in times_of(out).items() if time != times[name]} == {first.name}
+    second.write_bytes(bytes(second.stat().st_size))  # damaged, but of the same size
+    pack(target_store, out, "--overwrite")
+    assert files_of(out) == files_of(target_shards)
 
 
 def test_an_interrupted_run_goes_on(

@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
+from milan_pipeline.evaluate.scores_file import Result, write_scores
 from stages.probe import command as probe
 from stages.probe.command import Probe
 from tests.support.labelled import png, shards
@@ -85,6 +86,26 @@ def test_a_second_run_has_nothing_to_do(options, capsys):
     probe.run(Probe(**options, workers=0))
     assert "nothing to do" in capsys.readouterr().out
     assert open_text(options, "probe.json") == before
+
+
+def test_lost_scores_are_made_again(options, tmp_path):
+    probe.run(Probe(**options))
+    before = open_text(options, "scores.json")
+    (tmp_path / "out/scores.json").unlink()
+    probe.run(Probe(**options))
+    assert open_text(options, "scores.json") == before
+
+
+def test_scores_of_another_stage_are_not_replaced(options, tmp_path):
+    theirs: dict[str, Any] = {"stage": "finetune", "encoder": "x", "random_init": False, "seed": 0}
+    empty: dict[str, Any] = {"metrics": {"top1": 50.0}, "content": {}, "inputs": {}}
+    write_scores(Result(folder=options["out"], **theirs, **empty))
+    before = open_text(options, "scores.json")
+    for overwrite in (False, True):
+        with pytest.raises(MismatchError, match=r"holds the scores\.json of `finetune`"):
+            probe.run(Probe(**options, overwrite=overwrite))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["scores.json"]
+    assert open_text(options, "scores.json") == before
 
 
 def test_other_options_are_refused_unless_overwritten(options):

@@ -238,6 +238,22 @@ def test_a_recipe_that_jobs_would_refuse_is_refused_before_the_first(
     assert error in capsys.readouterr().err
 
 
+def test_sections_of_which_no_job_is_made_are_named(packed, recipe, fake_slurm, capsys) -> None:
+    document = yaml.safe_load(recipe.read_text())
+    recipe.write_text(yaml.safe_dump(document | {"probe": {}, "segment": {}}))
+    run_cli("submit", *packed)
+    assert "no job is made of the recipe's probe, segment" in capsys.readouterr().err
+    assert told(fake_slurm) == ["pretrain"]
+
+
+def test_a_recipe_that_transcodes_is_refused(packed, recipe, fake_slurm, capsys) -> None:
+    document = yaml.safe_load(recipe.read_text())
+    recipe.write_text(yaml.safe_dump(document | {"transcode": {"codec": "int8"}}))
+    run_cli("submit", *packed, code=2)
+    assert "has the section 'transcode', of which no job is made" in capsys.readouterr().err
+    assert told(fake_slurm) == []
+
+
 def test_sharding_over_processes_is_known_to_be_started(packed, recipe, fake_slurm) -> None:
     document = yaml.safe_load(recipe.read_text())
     document["pretrain"]["fsdp"] = True

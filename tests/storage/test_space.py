@@ -39,6 +39,18 @@ def test_a_full_disk_is_not_said_to_lack_inodes(
         storage.put_bytes(str(tmp_path / "x"), b"1")
 
 
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.EFBIG, "fewer --samples-per-shard"), (errno.ENAMETOOLONG, "give a shorter name")],
+)
+def test_a_file_too_large_and_a_name_too_long_have_remedies_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
+) -> None:
+    full(monkeypatch, number, 9)
+    with pytest.raises(StorageError, match=remedy):
+        storage.put_bytes(str(tmp_path / "x"), b"1")
+
+
 def test_a_quota_may_be_of_bytes_or_of_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

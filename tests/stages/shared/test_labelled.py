@@ -1,5 +1,6 @@
 """`finetune` and `segment` alike: a run stops and goes on, is scored, and refuses what differs."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -157,6 +158,16 @@ def test_other_options_and_images_are_refused_by_name(command: Command, capsys):
     assert command.outcome(command.whole) == before
 
 
+def test_scores_of_another_stage_are_not_replaced(command: Command, tmp_path, capsys):
+    theirs = record(command.whole, "scores.json") | {"stage": "probe"}
+    (tmp_path / "scores.json").write_text(json.dumps(theirs))
+    command.train(*command.data, tmp_path, code=1)
+    assert "holds the scores.json of `probe`" in capsys.readouterr().err
+    command.evaluate(command.whole / "best.safetensors", command.data[1], tmp_path, code=1)
+    assert "holds the scores.json of `probe`" in capsys.readouterr().err
+    assert record(tmp_path, "scores.json") == theirs
+
+
 # ---- data
 
 
@@ -189,6 +200,8 @@ def test_scoring_alone_says_what_the_run_said(command: Command, tmp_path, capsys
     assert command.evaluate(*words)[command.score] == best
     command.evaluate(*words)
     assert "nothing to do, the scores are there" in capsys.readouterr().out
+    (tmp_path / "scores.json").unlink()
+    assert command.evaluate(*words)[command.score] == best
     change = {"finetune": "--crop-pct 1", "segment": "--multi-scale"}[command.name].split()
     command.evaluate(*words, *change, code=1)
     assert f"options.{change[0].strip('-').replace('-', '_')}" in capsys.readouterr().err
