@@ -145,10 +145,11 @@ def _plan(config: ImportCheckpoint) -> _Plan:
     from milan_pipeline.training.checkpoints import require_recorded
     from milan_pipeline.weights.files import read_weights
     from milan_pipeline.weights.import_official import choose_architecture
-    from milan_pipeline.weights.official import sizes_of
+    from milan_pipeline.weights.official import require_pretrained, sizes_of
 
     require_recorded(config.folder)
     state, sha256 = read_weights(config.checkpoint)
+    require_pretrained(state, what=config.checkpoint)
     sizes = sizes_of(state)
     kept_count(sizes.side**2, config.mask_ratio)  # to refuse what load_run would refuse
     architecture = choose_architecture(

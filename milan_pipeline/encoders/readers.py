@@ -18,7 +18,7 @@ from milan_pipeline.encoders.backbone import (
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError, reason_of
 from milan_pipeline.models.vit import CANNOT_BUILD, build_encoder
 from milan_pipeline.storage.checksums import read_checked
-from milan_pipeline.weights.files import plain_tensors, read_encoder_description
+from milan_pipeline.weights.files import PICKLED, plain_tensors, read_encoder_description
 from milan_pipeline.weights.run_weights import ENCODER, encoder_file, encoder_part
 
 # Arguments of timm that `vit.build_encoder` takes, and its names for them.
@@ -30,6 +30,7 @@ REBUILDABLE = {
     "depth": "depth",
     "num_heads": "heads",
 }
+CLIPS = ("local-dir:", "hf-hub:")
 # Arguments that it needs not be given.
 DERIVED = {*ALONE, *LEFT_OUT, *NORM_ARGUMENTS, "global_pool"}
 
@@ -69,13 +70,9 @@ def read_architecture(url: str) -> tuple[dict[str, Any], list[float], list[float
     try:
         description = read_encoder_description(url)
     except MissingDataError as error:
-        folder = storage.folder_of(url)
-        if not storage.exists(storage.join(folder, "best.safetensors")):
-            raise
-        raise MissingDataError(
-            f"{folder} is no run of pretrain; give the classifier that finetune wrote there, "
-            f"--encoder {storage.join(folder, 'best.safetensors')}"
-        ) from error
+        if said := _what_it_is(url):
+            raise MissingDataError(said) from error
+        raise
     described = description["timm"]
     mean, std = ([float(value) for value in description[name]] for name in ("mean", "std"))
     if not timm.is_model(described["model_name"]):
@@ -89,6 +86,37 @@ def read_architecture(url: str) -> tuple[dict[str, Any], list[float], list[float
         raise
     except CANNOT_BUILD as error:
         raise DataError(f"{url} describes no encoder ({error}); export it again") from error
+
+
+def _what_it_is(url: str) -> str | None:
+    """Say what lies where a description is missing, and what to give instead, if that is known."""
+    folder = storage.folder_of(url)
+    if folder.startswith(CLIPS):
+        return f"--encoder {folder} lacks open_clip: before it; give --encoder open_clip:{folder}"
+
+    def holds(*names: str) -> bool:
+        return all(storage.exists(storage.join(folder, name)) for name in names)
+
+    if holds("best.safetensors"):
+        return (
+            f"{folder} is no run of pretrain; give the classifier that finetune wrote there, "
+            f"--encoder {storage.join(folder, 'best.safetensors')}"
+        )
+    if holds("open_clip_config.json"):
+        return f"{folder} is a CLIP of open_clip; give --encoder open_clip:local-dir:{folder}"
+    if holds("config.json", "model.safetensors"):
+        return (
+            f"{folder} is a model for timm or transformers, as `export` writes it; give the run "
+            "folder that it was exported from"
+        )
+    is_pickled = folder.endswith(PICKLED)
+    weights = folder if is_pickled else url.removesuffix(".json") + ".safetensors"
+    if not storage.exists(weights):
+        return None
+    return (
+        f"{weights} has no .json beside it that describes an encoder; give a run folder, which "
+        f"`milan-pipeline import-checkpoint {weights} --out RUN` makes of an official checkpoint"
+    )
 
 
 def config_url(spec: str) -> str:

@@ -42,10 +42,7 @@ class MaskFolder:
         masked = {_stem(file.name) for file in images}
         for file in files:
             if _is_png(file.name) and _stem(file.name) not in masked:
-                raise DataError(
-                    f"{self.folder / file.name} would be its own mask; give one folder of images "
-                    "and another of masks under the same names"
-                )
+                raise self._its_own(file.name)
         return images
 
     def mask_of(self, name: str) -> tuple[Path, int]:
@@ -55,9 +52,12 @@ class MaskFolder:
             name: of the image, below its folder.
 
         Raises:
+            DataError: the image would be its own mask.
             MissingDataError: there is none.
             StorageError: it cannot be reached.
         """
+        if self._is_beside and _is_png(name):
+            raise self._its_own(name)
         path = self.folder / f"{_stem(name)}{ENDING}"
         try:
             status = _status(path)
@@ -107,6 +107,12 @@ class MaskFolder:
         if folder not in self._names:
             self._names[folder] = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208
         return self._names[folder]
+
+    def _its_own(self, name: str) -> DataError:
+        return DataError(
+            f"{self.folder / name} would be its own mask; give one folder of images "
+            "and another of masks under the same names"
+        )
 
     def _unusable(self, path: Path, error: OSError) -> StorageError:
         return StorageError(

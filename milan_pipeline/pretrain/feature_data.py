@@ -7,7 +7,7 @@ from typing import Any
 from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.data.order import OrderChoice, OrderConfig
 from milan_pipeline.data.pairs import OnMissing, PairSamples, PairTable, join_pairs
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.errors import ConfigError, MissingDataError
 from milan_pipeline.models.build import StudentSpec
 from milan_pipeline.models.student import Student
 from milan_pipeline.pretrain.examples import ExampleConfig, ToExamples
@@ -121,7 +121,8 @@ def open_run_data(
 
     Raises:
         ConfigError: the data hold fewer views or pairs than asked for.
-        MissingDataError, MismatchError: images and targets do not belong together.
+        MissingDataError, MismatchError: images and targets do not belong together, or no image has
+            a target.
     """
     image_manifest = load_manifest(images, kind="images")
     target_manifest = load_manifest(targets, kind="targets")
@@ -135,6 +136,11 @@ def open_run_data(
     codec = read_shards_codec(targets, identity)
     pairs = join_pairs(image_manifest, target_manifest, views=views, on_missing=on_missing)
     least = min(int(pairs.counts(view).sum()) for view in range(views))
+    if not least:
+        raise MissingDataError(
+            f"no image of {images} has a target in {targets} in each of the {views} views; give "
+            "the targets of these images, or make them with `milan-pipeline extract-targets`"
+        )
     return RunData(
         pairs=pairs,
         order=order.settled(least, PUBLISHED_BATCH),

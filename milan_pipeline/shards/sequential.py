@@ -157,17 +157,26 @@ def index_shard(
         The shard as the manifest lists it, and what of it was left out.
 
     Raises:
-        DataError: the tar is damaged, truncated, compressed or sparse, a key comes twice, or no
-            sample has an image.
+        DataError: the tar is damaged, truncated, compressed or sparse, a key comes twice, the
+            members of a sample lie apart, or no sample has an image.
     """
     rows: list[tuple[str, int, int, int]] = []
     labels: list[Label] = []
     skipped: list[Skipped] = []
     seen = ""
+    has_image: dict[str, bool] = {}
     with storage.open_read(url) as stream:
         file = HashingFile(stream)
         for sample, offset in _stream_samples(file, url, skipped):
             extension = image_member(sample.members, image_field)
+            before = has_image.get(sample.key)
+            if before is not None and before != (extension is not None):
+                raise DataError(
+                    f"{url} holds members of {sample.key!r} apart from each other, but those of a "
+                    "sample must follow each other; make it again with `tar --sort=name -cf "
+                    "NEW.tar -C FOLDER .`"
+                )
+            has_image[sample.key] = extension is not None
             if extension is None:
                 has = ", ".join(f".{extension}" for extension in sample.members)
                 seen = seen or f"{sample.key}{has.partition(', ')[0]}"

@@ -101,12 +101,25 @@ def unloadable(path: Path, error: Exception) -> ConfigError | None:
         )
     if isinstance(error, SafetensorError) or "serialization.py" in {file for file, _ in steps}:
         return ConfigError(
-            f"{path} is no file of weights, or is damaged or not whole ({shortened(error)}); copy "
-            "or download it again"
+            f"{path} is a TorchScript archive; {_state_saved(path)}"
+            if "TorchScript" in said
+            else f"{path} is no file of weights, or is damaged or not whole ({shortened(error)}); "
+            "copy or download it again"
         )
     if isinstance(error, AssertionError):
         return ConfigError(f"{path} does not fit the architecture ({shortened(error)}); {FITTING}")
     return ConfigError(f"{path} holds no state dict ({shortened(error)}); {ALONE}")
+
+
+def _state_saved(path: Path) -> str:
+    """Say how to save an archive's weights; OpenAI's archives hold three sizes beside them."""
+    new = str(path.with_suffix(".safetensors"))
+    return (
+        "save its state dict, and give that file in its place: "
+        f"`s = torch.jit.load({str(path)!r}, map_location='cpu').state_dict(); "
+        "[s.pop(k, 0) for k in ('input_resolution', 'context_length', 'vocab_size')]; "
+        f"safetensors.torch.save_file(s, {new!r})`"
+    )
 
 
 def _of_another_architecture(path: Path, said: str) -> ConfigError:

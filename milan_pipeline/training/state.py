@@ -45,7 +45,9 @@ def read_state(run: str) -> State | None:
     except MissingDataError:
         return None
     except DocumentError as error:
-        raise DataError(f"{url} is damaged ({error}); run its stage again") from error
+        raise DataError(
+            f"{url} is damaged ({error}); delete it and run the command again"
+        ) from error
 
 
 def state_of(run: str) -> RunState | None:

@@ -128,6 +128,24 @@ class OfficialSizes:
         return self.side * self.patch_size
 
 
+def require_pretrained(state: Mapping[str, Tensor], *, what: str) -> None:
+    """Refuse the weights of a classifier.
+
+    Args:
+        state: the weights under official names.
+        what: names the file in the error.
+
+    Raises:
+        MismatchError: they have a classifier's head, or its norm of the pooled tokens.
+    """
+    extra = sorted(name for name in state if name.startswith(("fc_norm.", "head.")))
+    if extra:
+        raise MismatchError(
+            f"{what} is a fine-tuned classifier (it has {_listing(extra)}); give the checkpoint "
+            "of pretraining that it was fine-tuned from"
+        )
+
+
 def sizes_of(state: Mapping[str, Tensor]) -> OfficialSizes:
     """Read the sizes of a student from its weights under official names.
 

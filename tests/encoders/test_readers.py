@@ -78,6 +78,31 @@ def test_names_that_are_no_encoder(name, error, says):
         image_size_of(name)
 
 
+@pytest.mark.parametrize(
+    ("files", "spec", "says"),
+    [
+        (["open_clip_config.json"], "", "is a CLIP of open_clip; give --encoder open_clip:local-"),
+        (["config.json", "model.safetensors"], "", "the run folder that it was exported from"),
+        (["config.json", "model.safetensors"], "/model.safetensors", "that it was exported from"),
+        (["a.safetensors"], "/a.safetensors", r"`milan-pipeline import-checkpoint \S+/a.safetens"),
+        (["a.pth"], "/a.pth", r"a\.pth has no \.json beside it .* import-checkpoint"),
+        ([], "/nowhere", "nowhere/encoder.json does not exist; check the path"),
+    ],
+)
+def test_files_that_are_no_encoder_are_told_apart(files, spec, says, tmp_path):
+    for name in files:
+        (tmp_path / name).write_text("{}")
+    for load in (load_encoder, image_size_of):
+        with pytest.raises(MissingDataError, match=says):
+            load(f"{tmp_path}{spec}")
+
+
+@pytest.mark.parametrize("name", ["local-dir:/nowhere", "hf-hub:someone/something"])
+def test_a_clip_without_its_prefix_is_told_how_to_be_given(name):
+    with pytest.raises(MissingDataError, match=f"give --encoder open_clip:{name}$"):
+        load_encoder(name)
+
+
 def test_what_stands_behind_a_name_is_told_by_it():
     assert fingerprint("timm:test_vit") == "timm:test_vit"
     assert fingerprint("test_vit") == "test_vit"

@@ -46,6 +46,13 @@ def test_no_image_is_its_own_mask(tmp_path):
         find_source(tmp_path, masks=tmp_path)
 
 
+def test_no_image_of_a_list_is_its_own_mask(tmp_path):
+    touch(tmp_path, "0.png", "1.png")
+    (tmp_path / "list.txt").write_text("0.png\n1.png\n")
+    with pytest.raises(DataError, match=r"0\.png would be its own mask; give one folder of images"):
+        find_source(tmp_path / "list.txt", masks=tmp_path)
+
+
 def test_a_folder_of_masks_among_the_images_holds_no_images(tmp_path):
     touch(tmp_path, "a/0.jpg", "b/1.jpg", "masks/a/0.png", "masks/b/1.png")
     source = find_source(tmp_path, masks=tmp_path / "masks")

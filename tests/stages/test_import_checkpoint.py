@@ -176,3 +176,13 @@ def test_checkpoints_without_a_record_are_not_written_over(checkpoint, tmp_path,
         import_checkpoint(checkpoint, run, *more, code=1)
         assert "has checkpoints but no config.json; give another --out" in capsys.readouterr().err
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+
+
+def test_a_fine_tuned_classifier_is_refused_by_name(tmp_path, capsys):
+    weights = encoder_only(official_weights())
+    extra = {"fc_norm.weight": torch.ones(48), "head.weight": torch.ones(3, 48)}
+    torch.save({"model": weights | extra}, tmp_path / "tuned.pth")
+    import_checkpoint(tmp_path / "tuned.pth", tmp_path / "run", code=1)
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'tuned.pth'} is a fine-tuned classifier (it has fc_norm.weight" in error
+    assert "give the checkpoint of pretraining" in error

@@ -246,6 +246,25 @@ def test_labels_are_found_beside_a_named_field(tmp_path: Path, picture: bytes) -
     assert (table.samples, table.class_count) == (2, 2)
 
 
+@pytest.mark.parametrize("endings", ["jpg cls", "cls jpg"])
+def test_members_that_lie_apart_from_their_sample_are_refused(
+    endings: str, tmp_path: Path, picture: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = {"jpg": picture, "cls": b"1"}
+    members = {f"{n}.{end}": content[end] for end in endings.split() for n in range(3)}
+    run_cli("index", tar_of(tmp_path / "x.tar", members), code=1)
+    error = capsys.readouterr().err
+    assert "x.tar holds members of '0' apart from each other" in error
+    assert "make it again with `tar --sort=name -cf NEW.tar -C FOLDER .`" in error
+    for name, data in members.items():
+        (tmp_path / "FOLDER").mkdir(exist_ok=True)
+        (tmp_path / "FOLDER" / name).write_bytes(data)
+    command = ["tar", "--sort=name", "-cf", "NEW.tar", "-C", "FOLDER", "."]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    run_cli("index", tmp_path / "NEW.tar")
+    assert open_labelled(str(tmp_path), kind="class").samples == 3
+
+
 def test_a_tar_of_tars_is_to_be_unpacked(
     tmp_path: Path, picture: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:

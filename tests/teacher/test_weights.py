@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -80,6 +81,34 @@ def test_a_file_in_the_place_of_weights(case: str, clip: Path) -> None:
         load_visual(TeacherSpec(name=f"local-dir:{clip}"))
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
+
+
+def scripted(path: Path, weights: Weights) -> None:
+    """Save weights as OpenAI's archives have them: modules, with three sizes beside them."""
+    sizes = dict.fromkeys(("input_resolution", "context_length", "vocab_size"), torch.tensor(1))
+    root = torch.nn.Module()
+    for name, tensor in (weights | sizes).items():
+        *parents, last = name.split(".")
+        module = root
+        for parent in parents:
+            if not hasattr(module, parent):
+                module.add_module(parent, torch.nn.Module())
+            module = module.get_submodule(parent)
+        module.register_buffer(last, tensor)
+    torch.jit.script(root).save(str(path))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit")
+def test_a_torchscript_archive_is_loaded_as_the_error_says(clip: Path) -> None:
+    expected = load_visual(TeacherSpec(name=f"local-dir:{clip}")).state_dict()
+    path = replace(clip, BIN, scripted)
+    with pytest.raises(ConfigError, match="is a TorchScript archive; save its state dict") as error:
+        load_visual(TeacherSpec(name=f"local-dir:{clip}"))
+    python = str(error.value).split("`")[1]
+    exec(python, {"torch": torch, "safetensors": safetensors})  # noqa: S102 - it is our own line
+    path.unlink()
+    found = load_visual(TeacherSpec(name=f"local-dir:{clip}")).state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,11 @@ IGNORED = 255
 MASK_MEMBER = "mask"
 MAX_CLASSES = 255
 MODES = ("L", "P")
+# Where a PNG says the bits and the kind of its pixels.
+BITS, KIND = 24, 25
+GREY = 0
+# Bits of grey pixels whose values Pillow scales to 0 to 255.
+SCALED = (2, 4)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,13 +106,16 @@ def _values(data: bytes, name: str) -> NDArray[np.uint8]:
     try:
         with PngImageFile(BytesIO(plain_png(data))) as image:
             mode, pixels = image.mode, image.width * image.height
-            if mode in MODES and pixels <= MAX_PIXELS:
+            is_scaled = data[KIND] == GREY and data[BITS] in SCALED
+            if mode in MODES and pixels <= MAX_PIXELS and not is_scaled:
                 return np.asarray(image)
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises whatever a damaged file leads it to
         reason = reason_of(error)
         raise DataError(f"{name} is no sound PNG ({reason}); replace it") from error
+    if is_scaled:
+        raise DataError(f"{name} has {data[BITS]} bits a pixel; save it with 8 bits")
     if mode in MODES:
         raise DataError(f"{name} has {pixels} pixels, over the limit of {MAX_PIXELS}; scale it")
     raise DataError(

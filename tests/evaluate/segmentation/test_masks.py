@@ -1,6 +1,7 @@
 """What a mask's values mean, and which masks are refused."""
 
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -64,6 +65,22 @@ def test_other_masks_are_refused_by_name(changes, said):
     with pytest.raises(DataError, match=said) as caught:
         decode(**changes)
     assert str(caught.value).startswith("x.tar, mask of 'a'")
+
+
+def packed_grey(bits, row):
+    """Return a grey PNG of one row of two pixels, packed into a byte."""
+    head = struct.pack(">2I5B", 2, 1, bits, 0, 0, 0, 0)
+    parts = [(b"IHDR", head), (b"IDAT", zlib.compress(bytes([0, row]))), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts
+    )
+
+
+@pytest.mark.parametrize(("bits", "row"), [(2, 0b01_10_0000), (4, 0x12)])
+def test_grey_of_few_bits_whose_values_would_be_scaled_is_refused(bits, row):
+    with pytest.raises(DataError, match=f"'a' has {bits} bits a pixel; save it with 8 bits"):
+        decode(data=packed_grey(bits, row), classes=255, size=(1, 2))
 
 
 def test_more_classes_than_bytes_can_tell_apart_are_refused():

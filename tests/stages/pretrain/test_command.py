@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from milan_pipeline.errors import DataError
+from milan_pipeline.shards.manifest import Manifest
+from milan_pipeline.shards.writer import Sample, write_shard
 from milan_pipeline.weights.loaded_run import trained_encoder
 from tests.support.cli import run_cli
 from tests.support.disturbances import at_step, send_signal
@@ -158,6 +161,28 @@ def test_a_batch_larger_than_the_data_is_a_clear_error(shards, tmp_path, capsys)
     error = capsys.readouterr().err
     assert "--batch-size 32 is more than the 24 samples to train on; give at most 24" in error
     assert not (tmp_path / "run").exists()
+
+
+def test_images_of_which_none_has_a_target_are_refused(shards, tmp_path, capsys):
+    images = str(tmp_path / "images")
+    other = write_shard(images, "other.tar", [Sample("a", {"jpg": b"a picture"})])
+    Manifest(kind="images", folder=images, shards=(other,)).save()
+    pretrain(Path(images), shards[1], tmp_path / "run", "--on-missing", "skip", code=1)
+    error = capsys.readouterr().err
+    assert f"no image of {images} has a target in {shards[1]}" in error
+    assert "give the targets of these images" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_without_the_damaged_file_of_its_state(shards, tmp_path, capsys):
+    pretrain(*shards, tmp_path, "--max-steps", 1)
+    (tmp_path / "state.json").write_bytes(b"")
+    pretrain(*shards, tmp_path, code=1)
+    assert "state.json is damaged" in (error := capsys.readouterr().err)
+    assert "; delete it and run the command again" in error
+    (tmp_path / "state.json").unlink()
+    pretrain(*shards, tmp_path, "--max-steps", 2)
+    assert [row["step"] for row in log(tmp_path)] == [1, 2]
 
 
 def test_bfloat16_trains_and_exports_float32(shards, tmp_path):
