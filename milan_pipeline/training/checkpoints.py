@@ -24,8 +24,8 @@ from milan_pipeline.errors import (
     MissingDataError,
     StorageError,
     TruncatedError,
+    reason_of,
 )
-from milan_pipeline.storage.client_errors import reason_of
 from milan_pipeline.training.optim import MovingAverage
 from milan_pipeline.training.state import CONFIG_NAME
 

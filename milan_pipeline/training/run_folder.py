@@ -22,8 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from milan_pipeline import storage
 from milan_pipeline.cluster.world import World, whole
 from milan_pipeline.core.schema import Count, DocumentError, parsed
-from milan_pipeline.errors import DataError, StorageError
-from milan_pipeline.storage.client_errors import reason_of
+from milan_pipeline.errors import DataError, StorageError, reason_of
 from milan_pipeline.storage.locks import HELD, NO_LOCKS
 from milan_pipeline.storage.space import write_error
 from milan_pipeline.training.checkpoint_io import CheckpointWriter, load_checkpoint

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from milan_pipeline import storage
-from milan_pipeline.errors import DataError, MissingDataError, StorageError
-from milan_pipeline.storage.client_errors import named_errors, reason_of
+from milan_pipeline.errors import DataError, MissingDataError, StorageError, reason_of
+from milan_pipeline.storage.client_errors import named_errors
 from milan_pipeline.storage.filesystems import File, resolve, scheme_of
 
 
