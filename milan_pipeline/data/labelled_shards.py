@@ -35,23 +35,22 @@ THREADS = 8
 
 @dataclasses.dataclass(frozen=True)
 class ShardPart:
-    """The samples of an image shard; `rows` is its index, with labels."""
+    """The labelled samples of an image shard.
+
+    Attributes:
+        file: the shard.
+        rows: its index, with labels.
+        labels: (n,) class numbers; zeros where labels are masks, also of samples that have both.
+    """
 
     file: ShardFile
     rows: NDArray[np.void]
+    labels: NDArray[np.int64]
 
     @property
     def url(self) -> str:
         """Where the shard lies."""
         return self.file.url
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """(n,) class numbers; zeros where labels are masks."""
-        if CLASS_FIELD not in (self.rows.dtype.names or ()):
-            return np.zeros(len(self), dtype=np.int64)
-        labels: NDArray[np.int64] = self.rows[CLASS_FIELD]
-        return labels
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -80,7 +79,7 @@ class ShardPart:
 
     def take(self, rows_n: NDArray[np.int64]) -> "ShardPart":
         """Return the part with only these samples."""
-        return ShardPart(self.file, self.rows[rows_n])
+        return ShardPart(self.file, self.rows[rows_n], self.labels[rows_n])
 
     def shuffled(self, seed: int) -> "ShardPart":
         """Return the part as it is, since samples of a tar are read fastest in their own order."""
@@ -104,10 +103,13 @@ def labelled_shards(manifest: Manifest, *, kind: str, scans: Path | None) -> lis
     def opened(shard: Shard) -> ShardPart:
         file = ShardFile(manifest.url_of(shard), shard.bytes, shard.sha256)
         table = load_index(manifest, shard)
+        numbers_n = np.zeros(len(table), dtype=np.int64)
+        if not len(table):  # the fields of labels are there only if a sample has one
+            return ShardPart(file, table, numbers_n)
         if not _has_labels(table, kind):
             table = _scanned(manifest, shard, kind, scans)
         _require_labels(table, kind, file.url)
-        return ShardPart(file, table)
+        return ShardPart(file, table, table[CLASS_FIELD] if kind == "class" else numbers_n)
 
     parts = []
     work = ordered_map(opened, manifest.shards, workers=THREADS, ahead=2 * THREADS)

@@ -47,7 +47,7 @@ def decode_rgb(data: bytes, name: str = "") -> NDArray[np.uint8]:
 
     Alpha is dropped, the first frame of an animation is taken, and the EXIF orientation is ignored,
     as torchvision's `ImageFolder` does. Unlike there, 16-bit grey is scaled down (its high byte),
-    not clipped to white; see `depth` for the warning where that makes it almost black.
+    not clipped to white; see `bit_depth` for the warning where that makes it almost black.
 
     Args:
         data: the bytes of the whole file.

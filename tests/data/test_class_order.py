@@ -31,8 +31,7 @@ def folder(labels: np.ndarray = SORTED) -> LabelledTable:
 
 def shard(labels: np.ndarray) -> ShardPart:
     rows = np.zeros(len(labels), dtype=[("key", "S6"), ("label", "<i8")])
-    rows["label"] = labels
-    return ShardPart(ShardFile("x.tar", 0, ""), rows)
+    return ShardPart(ShardFile("x.tar", 0, ""), rows, labels)
 
 
 def classes_of(learnt: LabelledTable, steps: int) -> set[int]:

@@ -158,6 +158,35 @@ def test_masks_of_shards_are_checked_like_images(tmp_path):
         open_labelled(str(tmp_path), kind="mask")
 
 
+def test_a_share_of_masks_is_one_of_all_also_where_samples_have_classes(tmp_path):
+    image, mask = png(np.zeros((4, 4, 3), np.uint8)), png(np.zeros((4, 4), np.uint8))
+    shares = []
+    for name in ("both", "masks"):
+        place = tmp_path / name
+        place.mkdir()
+        members = {"png": image, "mask.png": mask}
+        numbers = [{"cls": b"%d" % (n % 5)} if name == "both" else {} for n in range(20)]
+        write_listed(place, [Sample(f"{n:02d}", members | own) for n, own in enumerate(numbers)])
+        table = open_labelled(str(place), kind="mask")
+        assert table.parts[0].labels.tolist() == [0] * 20
+        share = table.subset(0.1, seed=1)
+        shares.append([sample["__key__"] for sample in share.read(share.places())])
+    assert shares[0] == shares[1]
+    assert len(shares[0]) == 2
+
+
+@pytest.mark.parametrize("kind", ["class", "mask"])
+def test_a_shard_without_samples_needs_no_labels(tmp_path, kind):
+    members = {"jpg": b"x", "cls": b"3", "mask.png": b"y"}
+    shards = tuple(
+        write_shard(str(tmp_path), f"{name}.tar", samples)
+        for name, samples in (("empty", []), ("one", [Sample("a", members)]))
+    )
+    Manifest(kind="images", folder=str(tmp_path), shards=shards).save()
+    table = open_labelled(str(tmp_path), kind=kind)
+    assert [len(part) for part in table.parts] == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("kind", "members", "said"),
     [
