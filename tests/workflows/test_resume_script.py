@@ -11,6 +11,11 @@ from tests.support.servers import FakeSlurm
 
 RESUME = files("workflows").joinpath("slurm", "resume.sh").read_text(encoding="utf-8")
 LISTENER = """
+listens() {{ # the shell above: SIGUSR1 is the tenth bit of the signals that it catches
+    local caught=$(sed -n 's/^SigCgt:[[:space:]]*//p' "/proc/$PPID/status")
+    (( 0x$caught & 0x200 ))
+}}
+until listens; do :; done
 end() {{
     {end}
 }}
@@ -19,7 +24,7 @@ trap 'kill $!; echo heard; end' USR1
 echo ready
 wait
 """
-"""A command that says when it listens, and ends as it is told when the signal comes."""
+"""A command that says when it and its shell listen, and ends as it is told on the signal."""
 
 
 def job(
