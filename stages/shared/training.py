@@ -59,6 +59,11 @@ class TrainingPlan(abc.ABC, Generic[ConfigT]):
     def schedule_steps(self) -> int:
         """Length of the schedule."""
 
+    @property
+    @abc.abstractmethod
+    def exports(self) -> tuple[str, ...]:
+        """The names of the weights that the run writes at its end."""
+
     @abc.abstractmethod
     def describe_data(self) -> None:
         """Say how many samples there are."""
@@ -86,12 +91,9 @@ class TrainingPlan(abc.ABC, Generic[ConfigT]):
 
     @property
     def is_done(self) -> bool:
-        """Whether an earlier run into this folder did all of it.
-
-        Raises:
-            MismatchError: it was another run.
-        """
-        return has_ended(self.record, self.config.folder, self.training.total_steps)
+        """Whether an earlier run into this folder did all of it; see `has_ended`."""
+        folder, total = self.config.folder, self.training.total_steps
+        return has_ended(self.record, folder, total, self.exports)
 
     def has_work(self, world: World) -> bool:
         """Tell whether there are steps to do; say so where there are none.
