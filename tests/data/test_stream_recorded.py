@@ -13,7 +13,7 @@ import torch
 
 from milan_pipeline.cluster.world import World
 from milan_pipeline.data.order import OrderConfig
-from milan_pipeline.data.pairs import PairSamples, join_pairs
+from milan_pipeline.data.pairs import OnMissing, PairSamples, join_pairs
 from milan_pipeline.data.stream import batches, step_clock
 from milan_pipeline.shards.random_access import IMAGE_MEMBER
 from milan_pipeline.targets.shard_records import TARGET_EXTENSION
@@ -28,7 +28,7 @@ SKIPPED = {"s0": ("k003",), "s1": ("k105", "k109")}
 UNSKIPPED = {s: tuple(k for k in keys if k not in SKIPPED.get(s, ())) for s, keys in SHARDS.items()}
 
 CASES = {
-    "nothing is missing": (SHARDS, SHARDS, {}, 1, 4, "cfec1f46399d9c2b"),
+    "whole": (SHARDS, SHARDS, {}, 1, 4, "cfec1f46399d9c2b"),
     "one lane": (SHARDS, SHARDS, {}, 1, 1, "8f15349fe624d608"),
     "two views": (SHARDS, SHARDS, {}, 2, 4, "1ddd4c24a17e0a9c"),
     "extraction skipped keys": (SHARDS, UNSKIPPED, SKIPPED, 2, 4, "ca30cab07e9cc488"),
@@ -84,7 +84,7 @@ def test_batches_are_the_recorded_ones(case, tmp_path):
     image_keys, target_keys, skipped, views, lanes, expected = CASES[case]
     images = write_images(tmp_path / "images", image_keys)
     targets = write_targets(tmp_path / "targets", images, target_keys, skipped=skipped, views=views)
-    on_missing = "skip" if "missing" in case and "nothing" not in case else "error"
+    on_missing: OnMissing = "skip" if case.endswith("is missing") else "error"
     table = PairSamples(join_pairs(images, targets, views=views, on_missing=on_missing))
     order = OrderConfig(seed=3, batch=4, lanes=lanes, block=3)
     total = step_clock(table, order).total(EPOCHS)
