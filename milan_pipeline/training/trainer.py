@@ -6,14 +6,13 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, Generic, Protocol
 
 import torch
 from torch import nn
 
-from milan_pipeline import storage
 from milan_pipeline.cluster.world import World, accumulating, blocks_of, replicate, settle
 from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.device_copies import DeviceCopies, on_device
@@ -22,13 +21,12 @@ from milan_pipeline.data.batching import BatchT, BatchT_contra
 from milan_pipeline.data.loader_processes import explained_worker_deaths
 from milan_pipeline.data.order import StepClock
 from milan_pipeline.data.unreadable import RunLedger
-from milan_pipeline.errors import InterruptedRunError, MissingDataError
+from milan_pipeline.errors import InterruptedRunError
 from milan_pipeline.provenance.record import StageRecord
-from milan_pipeline.training.checkpoints import newest_checkpoint
 from milan_pipeline.training.meter import Meter
 from milan_pipeline.training.optim import MovingAverage, clip_gradients, set_learning_rate
 from milan_pipeline.training.run_folder import OpenRun, RunFolder, run_lock
-from milan_pipeline.training.state import trained_steps, write_state
+from milan_pipeline.training.state import write_state
 
 
 class Task(Protocol[BatchT_contra]):
@@ -246,33 +244,6 @@ class Trainer(Generic[BatchT]):
         if self.average is not None:
             self.average.update(step)
         return loss_sum, norm
-
-
-def has_ended(
-    record: StageRecord, folder: Path, total_steps: int, exports: Collection[str]
-) -> bool:
-    """Tell whether an earlier run into a folder took all of its steps, and its weights are there.
-
-    Args:
-        record: of the run.
-        folder: its folder.
-        total_steps: how many there are.
-        exports: the names of the weights that it writes at its end.
-
-    Raises:
-        MismatchError: it was another run.
-        MissingDataError: the weights are lost, and so is every checkpoint to write them from.
-    """
-    if record.previous_state() != "done" or trained_steps(folder) < total_steps:
-        return False
-    files = [f"{name}{ending}" for name in exports for ending in (".safetensors", ".json")]
-    lost = sorted(set(files).difference(storage.list_names(str(folder))))
-    if lost and newest_checkpoint(folder) is None:
-        raise MissingDataError(
-            f"{folder} has lost {lost[0]}, and has no checkpoint to write it from; restore either, "
-            "or give another --out"
-        )
-    return not lost
 
 
 def train_into(

@@ -24,6 +24,7 @@ from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.shards.random_access import SampleTable
 from milan_pipeline.training.checkpoints import newest_checkpoint
+from milan_pipeline.training.ended import has_ended
 from milan_pipeline.training.meter import in_words
 from milan_pipeline.training.state import CONFIG_NAME
 from milan_pipeline.training.trainer import (
@@ -31,7 +32,6 @@ from milan_pipeline.training.trainer import (
     Trainer,
     TrainingConfig,
     Validator,
-    has_ended,
     train_into,
 )
 from stages.shared.dry_run import say_bytes_to_write
