@@ -41,8 +41,10 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Graphs]:
 
 def deep_classifier() -> nn.Module:
     """More blocks than graphs that torch would make, each with a rate of its own."""
-    sizes: dict[str, Any] = {"img_size": 32, "depth": 10, "embed_dim": 16, "num_heads": 2, "patch_size": 8}
-    model = timm.create_model("vit_tiny_patch16_224", num_classes=3, drop_path_rate=0.1, **sizes)
+    sizes: dict[str, Any] = {"img_size": 32, "patch_size": 8, "depth": 10, "num_heads": 2}
+    model = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=3, embed_dim=16, drop_path_rate=0.1, **sizes
+    )
     share_graphs(model)
     compile_blocks(model)
     return model
