@@ -8,12 +8,12 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from milan_pipeline import storage
 from milan_pipeline.cli.commands import imported
-from milan_pipeline.cli.options import count, option, require_least
-from milan_pipeline.cluster.launch import is_launched, launch, launched_size
+from milan_pipeline.cli.options import AUTO, count, option, require_least
+from milan_pipeline.cluster.launch import is_launched, launch, launched_size, own_cores
 from milan_pipeline.core.interrupts import StopRequest, exiting_at_once, stop_request
 from milan_pipeline.errors import ConfigError, reason_of
 from stages.shared import common_options as common
@@ -54,7 +54,11 @@ class TrainingOptions:
         0, help="Seed of weights, order and random draws.", group="Schedule", unit="number"
     )
     lanes: int | None = count(
-        None, "lanes", group="Schedule", help="Sequences an epoch is dealt into; default: up to 64."
+        None,
+        "lanes",
+        group="Schedule",
+        help="Sequences an epoch is dealt into; default: up to 64, or 8 for each of more than 8 "
+        "processes. Loader processes of a process share its lanes equally.",
     )
     shuffle_block: int = count(
         4096, "samples", group="Schedule", help="Samples of a lane that are shuffled together."
@@ -106,7 +110,10 @@ class TrainingOptions:
         role="execution",
         help="Steps between rows in the log.",
     )
-    workers: int = common.workers("Loader processes of each process.", unit="processes")
+    workers: int | Literal["auto"] = common.workers(
+        "Loader processes of each process; auto: one for each core that it may use.",
+        unit="processes",
+    )
     max_bad_fraction: float = common.max_bad_fraction(
         more=" Other images take their place. Of images with targets, none may be unreadable."
     )
@@ -147,6 +154,11 @@ class TrainingOptions:
     def folder(self) -> Path:
         """The run folder."""
         return storage.local_path(self.out) or Path(self.out)
+
+    @property
+    def loaders(self) -> int:
+        """How many loader processes, or threads that decode what is scored, this process wants."""
+        return own_cores(self.processes or 1) if self.workers == AUTO else self.workers
 
     def cache_config(self) -> "CacheConfig | None":
         """Return where shards are cached, if anywhere.
