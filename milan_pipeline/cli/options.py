@@ -9,6 +9,9 @@ from milan_pipeline.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT")
 Role = Literal["content", "extent", "execution"]
+Auto = Literal["auto"]
+AUTO: Auto = "auto"
+"""In the place of a number: the command chooses it."""
 
 GROUPS = (
     *("Input", "Output", "Teacher", "Views", "Targets"),
@@ -82,6 +85,8 @@ def require_least(config: Any) -> None:
         given = getattr(config, field.name)
         flag = f"--{field.name.replace('_', '-')}"
         for value in given if isinstance(given, tuple) else (given,):
+            if value == AUTO:
+                continue
             most_of_kind = LARGEST.get(type(value))
             if most_of_kind is not None and not abs(value) <= most_of_kind:
                 raise ConfigError(

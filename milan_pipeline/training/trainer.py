@@ -26,7 +26,7 @@ from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.training.meter import Meter
 from milan_pipeline.training.optim import MovingAverage, clip_gradients, set_learning_rate
 from milan_pipeline.training.run_folder import OpenRun, RunFolder, run_lock
-from milan_pipeline.training.state import trained_steps, write_state
+from milan_pipeline.training.state import write_state
 
 
 class Task(Protocol[BatchT_contra]):
@@ -244,15 +244,6 @@ class Trainer(Generic[BatchT]):
         if self.average is not None:
             self.average.update(step)
         return loss_sum, norm
-
-
-def has_ended(record: StageRecord, folder: Path, total_steps: int) -> bool:
-    """Tell whether an earlier run into a folder took all of its steps.
-
-    Raises:
-        MismatchError: it was another run.
-    """
-    return record.previous_state() == "done" and trained_steps(folder) >= total_steps
 
 
 def train_into(

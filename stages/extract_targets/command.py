@@ -1,9 +1,10 @@
 """`milan-pipeline extract-targets`: image shards -> target store. CLIP runs here and only here."""
 
 import dataclasses
+from typing import Literal
 
 from milan_pipeline.cli.commands import lazily, stage_command
-from milan_pipeline.cli.options import option
+from milan_pipeline.cli.options import AUTO, option
 from milan_pipeline.cluster.work import Part
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.errors import ConfigError
@@ -11,6 +12,8 @@ from milan_pipeline.images.views import VIEW_POLICIES, ViewPolicy
 from stages.shared import common_options as common
 from stages.shared.dask_options import DaskOptions
 from stages.shared.teacher_options import TeacherOptions
+
+USUAL_BATCH = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,11 +57,21 @@ class ExtractTargets(TeacherOptions, DaskOptions):
         group="This machine",
     )
     device: str = common.device("Where the teacher runs")
-    batch_size: int = common.batch_size("Images in a teacher batch.")
-    workers: int = common.workers("Decoding threads.")
+    devices: str | None = option(
+        None,
+        help="Start a process on each of these devices, which share out the units: all (GPUs that "
+        "torch sees), or names such as cuda:0,cuda:2; default: one process, on --device.",
+        role="execution",
+        group="This machine",
+    )
+    batch_size: int | Literal["auto"] = common.batch_size(
+        "Images in a teacher batch; auto: as an earlier run into --out, else on a GPU what a quick "
+        f"search finds fast, else {USUAL_BATCH}."
+    )
+    workers: int = common.workers("Decoding threads of each process.")
     max_bad_fraction: float = common.max_bad_fraction(
-        more=" With --part, the share of the part's images; whoever does the last unit checks all "
-        "images."
+        more=" With --part or --devices, the share of a part's images; whoever does the last unit "
+        "checks all images."
     )
     overwrite: bool = common.overwrite("Replace targets made with other options.")
     init: bool = option(
@@ -82,9 +95,19 @@ class ExtractTargets(TeacherOptions, DaskOptions):
                 f"--view-policy center gives one view, --views asks for {self.views}; give 1"
             )
         self._require_one_way_to_share()
+        if self.batch_size == AUTO and (self.init or self.on_dask):
+            raise ConfigError(
+                "--batch-size auto would be settled by this process and not by those that extract; "
+                f"give a number, such as --batch-size {USUAL_BATCH}"
+            )
         _ = self.policy, self.teacher_spec, self.own_part, parse_codec(self.codec)
 
     def _require_one_way_to_share(self) -> None:
+        if self.devices and (self.init or self.on_dask or self.device != AUTO):
+            raise ConfigError(
+                f"--devices {self.devices} starts processes that do units, each on its device; "
+                "leave out --device, --init, --processes and --scheduler, or leave out --devices"
+            )
         if self.init and (self.part or self.on_dask):
             raise ConfigError(
                 "--init does no unit, so --part, --scheduler and --processes are for the runs "

@@ -24,6 +24,7 @@ from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.shards.random_access import SampleTable
 from milan_pipeline.training.checkpoints import newest_checkpoint
+from milan_pipeline.training.ended import has_ended
 from milan_pipeline.training.meter import in_words
 from milan_pipeline.training.state import CONFIG_NAME
 from milan_pipeline.training.trainer import (
@@ -31,7 +32,6 @@ from milan_pipeline.training.trainer import (
     Trainer,
     TrainingConfig,
     Validator,
-    has_ended,
     train_into,
 )
 from stages.shared.dry_run import say_bytes_to_write
@@ -58,6 +58,11 @@ class TrainingPlan(abc.ABC, Generic[ConfigT]):
     @abc.abstractmethod
     def schedule_steps(self) -> int:
         """Length of the schedule."""
+
+    @property
+    @abc.abstractmethod
+    def exports(self) -> tuple[str, ...]:
+        """The names of the weights that the run writes at its end."""
 
     @abc.abstractmethod
     def describe_data(self) -> None:
@@ -86,12 +91,9 @@ class TrainingPlan(abc.ABC, Generic[ConfigT]):
 
     @property
     def is_done(self) -> bool:
-        """Whether an earlier run into this folder did all of it.
-
-        Raises:
-            MismatchError: it was another run.
-        """
-        return has_ended(self.record, self.config.folder, self.training.total_steps)
+        """Whether an earlier run into this folder did all of it; see `has_ended`."""
+        folder, total = self.config.folder, self.training.total_steps
+        return has_ended(self.record, folder, total, self.exports)
 
     def has_work(self, world: World) -> bool:
         """Tell whether there are steps to do; say so where there are none.

@@ -9,6 +9,7 @@ from milan_pipeline.cluster.launch import (
     is_launched,
     launched_size,
     require_meeting_place,
+    run_together,
     words_of,
 )
 from milan_pipeline.errors import ConfigError
@@ -89,3 +90,11 @@ def test_a_place_to_meet_must_be_named(set_only, more: dict[str, str], said: str
     set_only({"RANK": "0", "WORLD_SIZE": "2"} | more)
     with pytest.raises(ConfigError, match=said):
         require_meeting_place()
+
+
+@pytest.mark.parametrize(("second", "code"), [(["--help"], 0), (["--nonsense"], 2)])
+def test_processes_end_with_one_exit_code(second: list[str], code: int) -> None:
+    calls: list[None] = []
+    processes = [(["--help"], {}), (second, {"OMP_NUM_THREADS": "1"})]
+    assert run_together("compare", processes, lambda: calls.append(None)) == code
+    assert calls

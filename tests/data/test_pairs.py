@@ -10,56 +10,13 @@ import pytest
 
 from milan_pipeline.data.pairs import join_pairs
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
-from milan_pipeline.shards.manifest import Manifest, load_manifest
+from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.shards.random_access import SampleReader
-from milan_pipeline.shards.writer import Sample, write_shard
+from tests.support.pairs import image_of, saved, target_of, write_images, write_targets
 
-KEYS = ("a", "b", "c", "d")
 SHARDS = ("x", "y")
-
-
-def image_of(shard, key):
-    return f"image {shard} {key}".encode()
-
-
-def target_of(view, shard, key):
-    return f"target {view} {shard} {key}".encode()
-
-
-def write_images(folder, shards=None):
-    """Write image shards: {stem: keys}; the bytes say what they are of."""
-    shards = shards or dict.fromkeys(SHARDS, KEYS)
-    written = [
-        write_shard(
-            str(folder), f"{stem}.tar", [Sample(key, {"jpg": image_of(stem, key)}) for key in keys]
-        )
-        for stem, keys in shards.items()
-    ]
-    return saved(Manifest(kind="images", folder=str(folder), shards=tuple(written)))
-
-
-def write_targets(folder, images, shards=None, *, skipped=(), views=2):
-    """Write target shards of image shards, {stem: keys} of them if given."""
-    shards = shards or dict.fromkeys(SHARDS, KEYS)
-    sha256 = {shard.stem: shard.sha256 for shard in images.shards}
-    written = []
-    for view in range(views):
-        for stem, keys in shards.items():
-            samples = [Sample(key, {"target.npy": target_of(view, stem, key)}) for key in keys]
-            shard = write_shard(str(folder), f"view-{view:02d}/targets-{view}-{stem}.tar", samples)
-            details = {
-                "view": view,
-                "source": stem,
-                "source_sha256": sha256.get(stem, "gone"),
-                "skipped": [{"key": key, "reason": "unreadable"} for key in skipped],
-            }
-            written.append(dataclasses.replace(shard, details=details))
-    return saved(Manifest(kind="targets", folder=str(folder), shards=tuple(written)))
-
-
-def saved(manifest):
-    manifest.save()
-    return load_manifest(manifest.folder, kind=manifest.kind)
+KEYS = ("a", "b", "c", "d")
+ALL_SHARDS = dict.fromkeys(SHARDS, KEYS)
 
 
 def joined(images, targets, *, views=2, on_missing="error"):
@@ -97,18 +54,18 @@ ALL = [(shard, key) for shard in SHARDS for key in KEYS]
 
 @pytest.fixture
 def images(tmp_path):
-    return write_images(tmp_path / "images")
+    return write_images(tmp_path / "images", ALL_SHARDS)
 
 
 def test_every_image_is_paired_with_its_target_of_each_view(images, tmp_path):
-    table = joined(images, write_targets(tmp_path / "targets", images))
+    table = joined(images, write_targets(tmp_path / "targets", images, ALL_SHARDS))
     assert keys(table, 0) == keys(table, 1) == ALL
     assert table.missing == 0
     np.testing.assert_array_equal(table.counts(1), [4, 4])
 
 
 def test_views_that_are_not_asked_for_are_left_alone(images, tmp_path):
-    table = joined(images, write_targets(tmp_path / "targets", images), views=1)
+    table = joined(images, write_targets(tmp_path / "targets", images, ALL_SHARDS), views=1)
     assert len(table.views) == 1
 
 
@@ -139,8 +96,8 @@ MISSING = {
 @pytest.mark.parametrize("case", MISSING)
 def test_a_missing_side_is_an_error_that_names_it(case, tmp_path):
     image_keys, target_keys, named, _ = MISSING[case]
-    images = write_images(tmp_path / "images", image_keys)
-    targets = write_targets(tmp_path / "targets", images, target_keys)
+    images = write_images(tmp_path / "images", image_keys or ALL_SHARDS)
+    targets = write_targets(tmp_path / "targets", images, target_keys or ALL_SHARDS)
     with pytest.raises(MissingDataError) as error:
         joined(images, targets)
     for name in [*named, "--on-missing skip"]:
@@ -150,8 +107,8 @@ def test_a_missing_side_is_an_error_that_names_it(case, tmp_path):
 @pytest.mark.parametrize("case", MISSING)
 def test_a_missing_side_is_left_out_and_counted_on_demand(case, tmp_path):
     image_keys, target_keys, _, count = MISSING[case]
-    images = write_images(tmp_path / "images", image_keys)
-    targets = write_targets(tmp_path / "targets", images, target_keys)
+    images = write_images(tmp_path / "images", image_keys or ALL_SHARDS)
+    targets = write_targets(tmp_path / "targets", images, target_keys or ALL_SHARDS)
     table = joined(images, targets, on_missing="skip")
     both = [
         (stem, key)
@@ -165,13 +122,16 @@ def test_a_missing_side_is_left_out_and_counted_on_demand(case, tmp_path):
 
 def test_a_key_that_extraction_skipped_is_not_missing(images, tmp_path):
     shards = dict.fromkeys(SHARDS, KEYS[:3])
-    table = joined(images, write_targets(tmp_path / "targets", images, shards, skipped=["d"]))
+    table = joined(
+        images,
+        write_targets(tmp_path / "targets", images, shards, skipped=dict.fromkeys(SHARDS, "d")),
+    )
     assert keys(table) == [(shard, key) for shard in SHARDS for key in KEYS[:3]]
     assert table.missing == 0
 
 
 def test_a_view_that_lacks_a_shard_is_named(images, tmp_path):
-    targets = write_targets(tmp_path / "targets", images)
+    targets = write_targets(tmp_path / "targets", images, ALL_SHARDS)
     targets = dataclasses.replace(targets, shards=targets.shards[:3])
     with pytest.raises(MissingDataError, match=r"view 1 of y\.tar"):
         joined(images, targets)
@@ -182,8 +142,8 @@ def test_a_view_that_lacks_a_shard_is_named(images, tmp_path):
 
 @pytest.mark.parametrize("on_missing", ["error", "skip"])
 def test_targets_of_an_older_image_shard_are_refused(tmp_path, on_missing):
-    images = write_images(tmp_path / "images")
-    targets = write_targets(tmp_path / "targets", images)
+    images = write_images(tmp_path / "images", ALL_SHARDS)
+    targets = write_targets(tmp_path / "targets", images, ALL_SHARDS)
     changed = write_images(tmp_path / "images", {"x": KEYS, "y": (*KEYS, "e")})
     with pytest.raises(MismatchError, match=r"made from another y\.tar: its sha256 was"):
         joined(changed, targets, on_missing=on_missing)
@@ -197,7 +157,7 @@ def test_targets_of_an_older_image_shard_are_refused(tmp_path, on_missing):
     ],
 )
 def test_targets_of_another_identity_are_refused(images, tmp_path, found, reason):
-    targets = write_targets(tmp_path / "targets", images)
+    targets = write_targets(tmp_path / "targets", images, ALL_SHARDS)
     hashes = ["ours"] * (len(targets.shards) - 1) + [found]
     shards = tuple(
         dataclasses.replace(shard, details={**shard.details, **({"identity_hash": h} if h else {})})
@@ -209,14 +169,14 @@ def test_targets_of_another_identity_are_refused(images, tmp_path, found, reason
 
 
 def test_swapped_target_shards_are_found_by_their_index(images, tmp_path):
-    targets = write_targets(tmp_path / "targets", images)
+    targets = write_targets(tmp_path / "targets", images, ALL_SHARDS)
     swap(tmp_path / "targets/view-00", "targets-0-x.index.npy", "targets-0-y.index.npy")
     with pytest.raises(DataError, match=r"targets-0-x\.index\.npy does not match"):
         joined(images, targets)
 
 
 def test_swapped_tars_are_found_when_they_are_read(images, tmp_path):
-    targets = write_targets(tmp_path / "targets", images)
+    targets = write_targets(tmp_path / "targets", images, ALL_SHARDS)
     swap(tmp_path / "targets/view-00", "targets-0-x.tar", "targets-0-y.tar")
     with pytest.raises(DataError, match=r"targets-0-x\.tar is truncated or damaged"):
         joined(images, targets)
@@ -229,7 +189,7 @@ def swap(folder, left, right):
 
 
 def test_a_manifest_edited_by_hand_is_refused(images, tmp_path):
-    write_targets(tmp_path / "targets", images)
+    write_targets(tmp_path / "targets", images, ALL_SHARDS)
     path = tmp_path / "targets/manifest.json"
     document = json.loads(path.read_text())
     document["shards"][0]["details"]["source"] = "y"
@@ -239,7 +199,7 @@ def test_a_manifest_edited_by_hand_is_refused(images, tmp_path):
 
 
 def test_two_image_shards_of_one_name_are_refused(images, tmp_path):
-    targets = write_targets(tmp_path / "targets", images)
+    targets = write_targets(tmp_path / "targets", images, ALL_SHARDS)
     twice = dataclasses.replace(images, shards=(*images.shards, images.shards[0]))
     with pytest.raises(MismatchError, match=r"two shards are called x\.tar"):
         joined(twice, targets)
@@ -249,10 +209,10 @@ def test_two_image_shards_of_one_name_are_refused(images, tmp_path):
 
 
 def test_the_fingerprint_tells_other_pairs_apart(images, tmp_path):
-    first = joined(images, write_targets(tmp_path / "one", images))
-    again = joined(images, write_targets(tmp_path / "two", images))
+    first = joined(images, write_targets(tmp_path / "one", images, ALL_SHARDS))
+    again = joined(images, write_targets(tmp_path / "two", images, ALL_SHARDS))
     assert first.fingerprint() == again.fingerprint()
-    fewer = joined(images, write_targets(tmp_path / "three", images), views=1)
+    fewer = joined(images, write_targets(tmp_path / "three", images, ALL_SHARDS), views=1)
     other = write_images(tmp_path / "other", {"x": KEYS, "y": KEYS[::-1]})
-    reordered = joined(other, write_targets(tmp_path / "four", other))
+    reordered = joined(other, write_targets(tmp_path / "four", other, ALL_SHARDS))
     assert len({table.fingerprint() for table in (first, fewer, reordered)}) == 3

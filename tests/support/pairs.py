@@ -9,7 +9,7 @@ from milan_pipeline.data.pairs import PairSamples, join_pairs
 from milan_pipeline.data.stream import batches
 from milan_pipeline.pretrain.examples import ExampleConfig, ToExamples
 from milan_pipeline.pretrain.feature_data import open_run_data
-from milan_pipeline.shards.manifest import Manifest
+from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.shards.random_access import Place
 from milan_pipeline.shards.writer import Sample, write_shard
 
@@ -60,3 +60,47 @@ def write_world(folder):
 
 def places():
     return iter([Place(0, 0, 0, number) for number in ORDER])
+
+
+def image_of(shard, key):
+    return f"image {shard} {key}".encode()
+
+
+def target_of(view, shard, key):
+    return f"target {view} {shard} {key}".encode()
+
+
+def write_images(folder, shards):
+    """Write image shards: {stem: keys}; the bytes say what they are of."""
+    written = [
+        write_shard(
+            str(folder), f"{stem}.tar", [Sample(key, {"jpg": image_of(stem, key)}) for key in keys]
+        )
+        for stem, keys in shards.items()
+    ]
+    return saved(Manifest(kind="images", folder=str(folder), shards=tuple(written)))
+
+
+def write_targets(folder, images, shards, *, skipped=None, views=2):
+    """Write target shards of image shards: {stem: keys}; so are the keys that were skipped."""
+    sha256 = {shard.stem: shard.sha256 for shard in images.shards}
+    written = []
+    for view in range(views):
+        for stem, keys in shards.items():
+            samples = [Sample(key, {"target.npy": target_of(view, stem, key)}) for key in keys]
+            shard = write_shard(str(folder), f"view-{view:02d}/targets-{view}-{stem}.tar", samples)
+            details = {
+                "view": view,
+                "source": stem,
+                "source_sha256": sha256.get(stem, "gone"),
+                "skipped": [
+                    {"key": key, "reason": "unreadable"} for key in (skipped or {}).get(stem, ())
+                ],
+            }
+            written.append(dataclasses.replace(shard, details=details))
+    return saved(Manifest(kind="targets", folder=str(folder), shards=tuple(written)))
+
+
+def saved(manifest):
+    manifest.save()
+    return load_manifest(manifest.folder, kind=manifest.kind)
