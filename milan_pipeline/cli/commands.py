@@ -22,9 +22,9 @@ ConfigT = TypeVar("ConfigT")
 GENERAL = GROUPS[-1]
 HOME = re.compile(r"(?:(?<=:)|\A)~[^/:]*")
 VERBOSITY = {
-    "quiet": "Print only errors and, if the command reports, its report.",
-    "verbose": "Print also what is done to each unit and shard.",
-    "debug": "Print all that is done, and the traceback of an error.",
+    "quiet": "Print errors only. Commands that report still print their report.",
+    "verbose": "Print also what is done to each unit or shard.",
+    "debug": "Print everything, and the traceback of an error.",
 }
 
 

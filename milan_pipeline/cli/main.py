@@ -68,11 +68,11 @@ def _print_completion(ctx: click.Context, _param: click.Parameter, shell: str | 
     is_eager=True,
     expose_value=False,
     callback=_print_completion,
-    help='Print what has a shell complete commands and options: eval "$(milan-pipeline '
-    '--completion bash)" in ~/.bashrc.',
+    help="Print a script that completes commands and options with Tab. For bash, put this line "
+    'into ~/.bashrc: eval "$(milan-pipeline --completion bash)"',
 )
 def group() -> None:
-    """Pretrain a vision transformer from CLIP targets that were computed once and stored.
+    """Train a vision transformer with CLIP as its teacher. CLIP runs once, not in every step.
 
     Exit codes: 0 done or nothing to do, 1 failed, 2 wrong usage, 75 interrupted (run it again).
     """

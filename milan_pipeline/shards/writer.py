@@ -117,6 +117,9 @@ def _refuse_duplicates(keys: list[str], name: str) -> None:
 logger = logging.getLogger(__name__)
 # Rewriting the manifest, which is long if there are many shards, may take this share of the time.
 MANIFEST_TIME_SHARE = 0.1
+REMOTE_MANIFEST_SECONDS = 5.0
+"""At least between two writes of a remote manifest: some stores take one write a second of a name,
+and each is paid for."""
 
 
 def listed_shards(folder: str, kind: str) -> dict[str, Shard]:
@@ -198,13 +201,15 @@ def list_as_written(
         The manifest as saved: complete if all of them are listed.
     """
     listed = {shard.name: shard for shard in manifest.shards}
+    at_least = REMOTE_MANIFEST_SECONDS if storage.local_path(manifest.folder) is None else 0.0
     saved_at, save_seconds = time.monotonic(), 0.0
     try:
         with contextlib.closing(written):
             for shard in written:
                 listed[shard.name] = shard
                 logger.info("%s: %d samples, %d bytes", shard.name, shard.samples, shard.bytes)
-                if (time.monotonic() - saved_at) * MANIFEST_TIME_SHARE >= save_seconds:
+                wait = max(at_least, save_seconds / MANIFEST_TIME_SHARE)
+                if time.monotonic() - saved_at >= wait:
                     started = time.monotonic()
                     _saved(manifest, listed, order, complete=False)
                     saved_at = time.monotonic()

@@ -124,6 +124,12 @@ class Probe:
         group="Scoring",
         unit="number",
     )
+    precision: str = option(
+        "fp32",
+        help="Type of the encoder's arithmetic; auto: bf16 on a GPU that has it, else fp32.",
+        choices=("auto", "fp32", "bf16"),
+        group="Encoder",
+    )
     batch_size: int = common.batch_size("Images in an encoder batch.")
     workers: int = common.workers("Decoding threads.")
     device: str = common.device("Where to compute")
