@@ -73,6 +73,21 @@ class PlanTargets(TeacherOptions):
         group="Rates",
         unit="bytes/s",
     )
+    put_price: float = option(
+        0.005,
+        help="US dollars for 1,000 PUT or LIST requests to an object store; the default is S3's in "
+        "us-east-1 (2026).",
+        least=0,
+        group="Rates",
+        unit="dollars",
+    )
+    get_price: float = option(
+        0.0004,
+        help="US dollars for 1,000 GET requests; the default is S3's, too.",
+        least=0,
+        group="Rates",
+        unit="dollars",
+    )
     out: str | None = option(
         None,
         help="Folder for store and shards; its free space is compared with their bytes; default: "

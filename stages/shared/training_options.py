@@ -8,12 +8,12 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from milan_pipeline import storage
 from milan_pipeline.cli.commands import imported
-from milan_pipeline.cli.options import count, option, require_least
-from milan_pipeline.cluster.launch import is_launched, launch, launched_size
+from milan_pipeline.cli.options import AUTO, count, option, require_least
+from milan_pipeline.cluster.launch import is_launched, launch, launched_size, own_cores
 from milan_pipeline.core.interrupts import StopRequest, exiting_at_once, stop_request
 from milan_pipeline.errors import ConfigError, reason_of
 from stages.shared import common_options as common
@@ -61,7 +61,9 @@ class TrainingOptions:
         None,
         "lanes",
         group="Schedule",
-        help="Number of lanes: equal sequences into which an epoch is divided; default: up to 64.",
+        help="Number of lanes: equal sequences into which an epoch is divided. Loader processes of a "
+        "process share its lanes equally; default: up to 64, or 8 for each process if there are "
+        "more than 8.",
     )
     shuffle_block: int = count(
         4096,
@@ -120,7 +122,10 @@ class TrainingOptions:
         role="execution",
         help="Steps between rows in the log.",
     )
-    workers: int = common.workers("Loader processes of each process.", unit="processes")
+    workers: int | Literal["auto"] = common.workers(
+        "Loader processes of each training process; auto: one for each core that it may use.",
+        unit="processes",
+    )
     max_bad_fraction: float = common.max_bad_fraction(more=" Other images take their place.")
     cache: str | None = option(
         None,
@@ -160,6 +165,11 @@ class TrainingOptions:
     def folder(self) -> Path:
         """The run folder."""
         return storage.local_path(self.out) or Path(self.out)
+
+    @property
+    def loaders(self) -> int:
+        """How many loader processes, or threads that decode what is scored, this process wants."""
+        return own_cores(self.processes or 1) if self.workers == AUTO else self.workers
 
     def cache_config(self) -> "CacheConfig | None":
         """Return where shards are cached, if anywhere.
