@@ -61,8 +61,8 @@ class TrainingOptions:
         None,
         "lanes",
         group="Schedule",
-        help="Number of lanes: equal sequences into which an epoch is divided. Loader processes of a "
-        "process share its lanes equally; default: up to 64, or 8 for each process if there are "
+        help="Number of lanes: equal sequences into which an epoch is divided. Loader processes of "
+        "a process share its lanes equally; default: up to 64, or 8 for each process if there are "
         "more than 8.",
     )
     shuffle_block: int = count(
