@@ -89,9 +89,7 @@ def require_least(config: Any) -> None:
                 continue
             most_of_kind = LARGEST.get(type(value))
             if most_of_kind is not None and not abs(value) <= most_of_kind:
-                raise ConfigError(
-                    f"{flag} {value} is no number to compute with; give a smaller one"
-                )
+                raise ConfigError(f"{flag} {value} is not a usable number; give another")
             if least is not None and value is not None and not value >= least:
                 raise ConfigError(f"{flag} {value} is below {least:g}; give {least:g} or more")
             if most is not None and value is not None and not value <= most:

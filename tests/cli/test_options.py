@@ -47,7 +47,9 @@ class Heat:
 
 def test_integers_of_more_than_64_bits_are_refused() -> None:
     require_least(Stack(heights=(1,)))
-    with pytest.raises(ConfigError, match=f"--seconds {2**63} is no number to compute with"):
+    with pytest.raises(
+        ConfigError, match=f"--seconds {2**63} is not a usable number; give another"
+    ):
         require_least(Wait(seconds=2**63))
 
 
@@ -55,7 +57,7 @@ def test_integers_of_more_than_64_bits_are_refused() -> None:
 def test_numbers_without_end_are_refused(degrees: float) -> None:
     require_least(Heat())
     with pytest.raises(
-        ConfigError, match=re.escape(f"--degrees {degrees} is no number to compute with")
+        ConfigError, match=re.escape(f"--degrees {degrees} is not a usable number; give another")
     ):
         require_least(Heat(degrees=degrees))
 
