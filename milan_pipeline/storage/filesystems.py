@@ -30,6 +30,8 @@ EXTRAS = {
     **dict.fromkeys(WEB_PROTOCOLS, "http"),
 }
 """Which extra of this package installs a protocol's client."""
+TAGS = ("ETag", "etag", "md5Hash")
+"""What clients call the text by which a store tells one content from another."""
 NOT_FOUND_STATUS = 404
 ONE_REQUEST_BYTES = 5 << 30
 """The most that S3 takes by one request; of several, a kill leaves parts that are paid for."""
@@ -175,12 +177,33 @@ class File:
         """Return the names in a folder."""
         if self.is_local:
             return set(os.listdir(self.path))  # noqa: PTH208 - of 100,000 names, no paths are wanted
-        listed = self.filesystem.ls(self.path, detail=False)
-        entries = [str(entry).rstrip("/") for entry in listed]
+        paths = map(str, self.filesystem.ls(self.path, detail=False))
+        return {name for path in paths if (name := self._name_of(path)) is not None}
+
+    @_patient("listed")
+    def stamps(self) -> dict[str, str | None]:
+        """Return the names in a folder, each with a text that changes with the file."""
+        if self.is_local:
+            with os.scandir(self.path) as entries:
+                found = ((entry.name, _stamp_of(entry)) for entry in entries)
+                return {name: stamp for name, stamp in found if stamp is not None}
+        stamps: dict[str, str | None] = {}
+        for entry in self.filesystem.ls(self.path, detail=True):
+            name = self._name_of(str(entry["name"]))
+            tag = next(filter(None, map(entry.get, TAGS)), None)
+            if name is not None:
+                stamps[name] = tag and f"{entry.get('size')} {tag}"
+        return stamps
+
+    def _name_of(self, path: str) -> str | None:
+        """Return the name of what a folder lists; None where it is nothing in it."""
+        path = path.rstrip("/")
         if scheme_of(self.path) in WEB_PROTOCOLS:  # a page of links
-            entries = [urllib.parse.unquote(entry) for entry in entries if "?" not in entry]
+            if "?" in path:
+                return None
+            path = urllib.parse.unquote(path)
         # Some tools mark a folder of an object store by an object of its own name.
-        return {entry.rsplit("/", 1)[-1] for entry in entries if entry != self.path.rstrip("/")}
+        return None if path == self.path.rstrip("/") else path.rsplit("/", 1)[-1]
 
     @_patient("listed")
     def tree(self) -> set[str]:
@@ -208,6 +231,15 @@ class File:
         self.filesystem.put_file(str(source), self.path)
         with source.open("rb") as stream:
             require_kept(self.url, self.filesystem, self.path, stream.read(COMPARED_BYTES))
+
+
+def _stamp_of(entry: "os.DirEntry[str]") -> str | None:
+    """Return size, time and inode of a file; None where it is gone."""
+    try:
+        status = entry.stat()
+    except FileNotFoundError:  # a temporary file, which has its name by now
+        return None
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
 
 
 def _raise(error: OSError) -> None:
