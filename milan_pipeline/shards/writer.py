@@ -126,7 +126,7 @@ def listed_shards(folder: str, kind: str) -> dict[str, Shard]:
     """Return the shards that an earlier, perhaps unfinished, run listed; by name.
 
     A listed shard is left out, so that it is made again, where its tar or index was deleted, or its
-    tar lies on this machine and has another size.
+    tar has another size.
 
     Raises:
         MismatchError: the folder holds shards of another kind.
@@ -139,17 +139,17 @@ def listed_shards(folder: str, kind: str) -> dict[str, Shard]:
         for shard in manifest.shards
     }
     folders = {storage.folder_of(url) for both in urls.values() for url in both}
-    there = {storage.join(at, name) for at in folders for name in storage.list_names(at)}
+    sizes = {
+        storage.join(at, name): size
+        for at in folders
+        for name, size in storage.list_sizes(at).items()
+    }
     return {
         shard.name: shard
         for shard in manifest.shards
-        if urls[shard.name] <= there and _has_its_size(manifest.url_of(shard), shard)
+        if urls[shard.name] <= sizes.keys()
+        and sizes[manifest.url_of(shard)] in (shard.bytes, None)  # a web server may not tell
     }
-
-
-def _has_its_size(url: str, shard: Shard) -> bool:
-    """Tell whether a tar is as long as it was; one on a server is not asked."""
-    return storage.local_path(url) is None or storage.size_of(url) == shard.bytes
 
 
 def delete_unlisted(folder: str, kind: str, keep: Collection[str]) -> None:

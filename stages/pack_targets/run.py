@@ -12,7 +12,7 @@ from milan_pipeline.planning.shard_size import ShardSize
 from milan_pipeline.provenance.identity import Identity, content_hash
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.shards.manifest import Manifest, Shard
-from milan_pipeline.shards.writer import list_as_written, listed_shards
+from milan_pipeline.shards.writer import delete_unlisted, list_as_written, listed_shards
 from milan_pipeline.targets.codec_files import write_shards_codec
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.packing import PackingSpec
@@ -49,6 +49,8 @@ def pack(config: PackTargets, stop: StopRequest) -> None:
         complete=False,
         common=common,
     )
+    if config.overwrite:
+        delete_unlisted(config.out, "targets", plan.keys())
     # In this order: a manifest must not name a codec that is not there yet, and a record must not
     # lie beside a manifest of other targets.
     write_shards_codec(config.out, codec)
