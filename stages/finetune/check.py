@@ -25,7 +25,7 @@ def require_images(config: Finetune, val: LabelledTable, world: World) -> None:
     ledger = unwritten_ledger(config, "val", val.samples)
     looking = functools.partial(looked_at, val, decoded_image, ledger=ledger, world=world)
     for _ in looking(
-        threads=max(1, config.workers), sampled=config.check == "sample", title="images to score on"
+        threads=max(1, config.loaders), sampled=config.check == "sample", title="images to score on"
     ):
         pass
 
