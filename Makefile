@@ -56,7 +56,7 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST) -q tests/repository/test_structure.py
+	$(PYTEST) -q tests/repository/test_structure.py tests/repository/test_readability.py
 
 reference: .venv/installed  ## docs/commands.md and docs/pipeline.svg, from the code
 	$(BIN)/python -m docs.command_reference

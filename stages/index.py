@@ -32,27 +32,29 @@ QUOTED_ERRORS = 3
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Index:
-    """Stream foreign WebDataset tars once and write their index and manifest.
+    """Make image shards of WebDataset tars that you have: write an index of each and a manifest.
 
-    URLS are tar files; `{000..127}` and `{a,b}` are expanded. Every tar is read once, completely.
+    URLS are tar files; `{000..127}` and `{a,b}` are expanded. Each tar is read once. The tars do
+    not change and stay where they are.
     """
 
     urls: tuple[str, ...] = arguments()
     out: str | None = option(
         None,
-        help="Folder for manifest and indices; default: the tars' own.",
+        help="Folder for the manifest and indices; default: that of the tars.",
         group="Output",
         role="execution",
     )
     image_field: str | None = option(
         None,
-        help="What follows the first dot in the name of each sample's image, such as input.jpg; "
-        "default: jpg, jpeg, png or webp.",
+        help="Extension of each sample's image: everything after the first dot, such as "
+        "input.jpg; default: jpg, jpeg, png or webp.",
         group="Input",
     )
     max_bad_fraction: float = option(
         0.01,
-        help="Share of samples without an image that is tolerated; unless 0, ten always are.",
+        help="Largest share of samples that may have no image. Ten are always allowed, unless "
+        "this is 0.",
         least=0,
         most=1,
         role="execution",
@@ -60,7 +62,7 @@ class Index:
         unit="share",
     )
     workers: int = common.workers("Threads, each reading one tar.")
-    overwrite: bool = common.overwrite("Index listed tars again.")
+    overwrite: bool = common.overwrite("Index tars again that the manifest lists.")
 
     def __post_init__(self) -> None:
         require_least(self)

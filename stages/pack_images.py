@@ -41,29 +41,31 @@ STRAY_FILES = 10
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PackImages:
-    """Pack image files into WebDataset tar shards, bytes unchanged.
+    """Pack a folder of images into shards (WebDataset tars). The images' bytes do not change.
 
-    SOURCE is a folder with one sub-folder a class, a flat folder, or a list file (one path a line,
-    then optionally a tab and a class number or name). DEST is the folder for the shards and
-    manifest.json.
+    SOURCE is a folder with one sub-folder for each class, a flat folder, or a list file. A list
+    has one path in each line, and after a tab optionally a class number or name. DEST is the folder
+    for the shards and manifest.json.
     """
 
     source: str = argument()
     dest: str = argument()
     masks: str | None = option(
         None,
-        help="Folder with a mask for each image, under the same path but ending in .png, to be "
-        "packed beside it as .mask.png; default: none.",
+        help="Folder with a mask for each image. A mask has its image's path, but ends in .png. "
+        "It is packed as .mask.png; default: none.",
         role="execution",  # the fingerprint covers what is in it
         group="Input",
     )
-    prefix: str = option("images", help="First part of the shards' names.", group="Output")
+    prefix: str = option("images", help="Beginning of the shards' names.", group="Output")
     samples_per_shard: int = count(1000, "images", group="Output", help="Images in each shard.")
     shuffle: bool = option(default=True, help="Shuffle the files before packing.", group="Output")
     seed: int = option(0, help="Seed of the shuffle.", least=0, group="Output", unit="number")
     workers: int = common.workers("Threads, each writing one shard.")
     max_bad_fraction: float = common.max_bad_fraction(always="ten are")
-    overwrite: bool = common.overwrite("Write all shards again, also those of other options.")
+    overwrite: bool = common.overwrite(
+        "Write all shards again, even if they were made with other options."
+    )
 
     def __post_init__(self) -> None:
         require_least(self)

@@ -121,8 +121,8 @@ def config_file_option(
         expose_value=False,
         callback=load,
         shell_complete=_complete_recipe,
-        help="YAML file, or name of an installed recipe, with option values at the top or under "
-        "the stage's name; the command line wins; default: none.",
+        help="File or installed recipe (YAML) with values of options, at the top or under the "
+        "command's name. Options on the command line win; default: none.",
     )
 
 

@@ -30,7 +30,7 @@ def require_images(config: Finetune, val: LabelledTable, world: World) -> None:
         _readable_class,
         ledger=ledger,
         world=world,
-        threads=max(1, config.workers),
+        threads=max(1, config.loaders),
         sampled=sampled,
         title="images to score on",
     )

@@ -206,6 +206,17 @@ def test_a_dry_run_prints_the_scripts_with_the_sites_options(
     assert "#SBATCH --gpus-per-node=4\n" in scripts["pretrain"]
     assert "#SBATCH --nodes=2\n" in scripts["pretrain"]
     assert "--nproc-per-node=4" in scripts["pretrain"]
+    assert "--workers" not in scripts["pretrain"]  # the recipe has them
+
+
+def test_a_job_that_trains_has_a_loader_for_each_core_unless_the_recipe_says_otherwise(
+    recipe: Path, image_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = yaml.safe_load(recipe.read_text())
+    del document["pretrain"]["workers"]
+    recipe.write_text(yaml.safe_dump(document))
+    submit(recipe, image_shards, tmp_path / "out", "--dry-run")
+    assert "--workers auto" in capsys.readouterr().out.partition("pretrain.sbatch")[2]
 
 
 @pytest.mark.parametrize(
