@@ -65,6 +65,7 @@ def load_visual(spec: TeacherSpec) -> nn.Module:
             "to load it; copy the configuration again from where the weights came from"
         )
     _require_known(spec)
+    settled_statistics(spec)  # to refuse what is stated before anything is loaded
     path = weights_file(spec)
     quick_gelu = settle_quick_gelu(spec.name, spec.pretrained, config)
     wanted = _wanted_input(spec, config)
@@ -207,7 +208,7 @@ def _blank(
     if size is not None:
         vision = vision | {"image_size": size}
     failure = f"--teacher {name!r} has a configuration that open_clip cannot build"
-    with explaining(failure, "check its vision_cfg"), torch.device(device):
+    with explaining(failure, "check its embed_dim and vision_cfg"), torch.device(device):
         model = open_clip.CLIP(config["embed_dim"], vision, NO_TEXT, quick_gelu=quick_gelu).eval()
     return model.visual
 

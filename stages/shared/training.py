@@ -35,6 +35,7 @@ from milan_pipeline.training.trainer import (
     train_into,
 )
 from stages.shared.dry_run import say_bytes_to_write
+from stages.shared.own_folder import require_own_folder
 from stages.shared.training_options import ConfigT, Process, TrainingOptions
 
 
@@ -214,6 +215,7 @@ def stage_record(
         extent: inputs that may change between parts of the run.
         inputs: inputs that must not.
     """
+    require_own_folder(config.out, "run")
     url = storage.join(config.out, CONFIG_NAME)
     return StageRecord(url=url, stage=stage, config=config, inputs=inputs, extent=extent)
 

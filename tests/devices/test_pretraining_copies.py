@@ -25,22 +25,23 @@ FAMILIES = (
 )
 
 
-def batch_on_gpu(codes: torch.Tensor) -> Batch:
+def batch_on(device: torch.device) -> Batch:
     return Batch(
-        patches_BKP=torch.zeros(2, KEPT, 48, dtype=torch.uint8, device=GPU),
-        kept_BK=torch.zeros(2, KEPT, dtype=torch.int64, device=GPU),
-        masked_BM=torch.zeros(2, MASKED, dtype=torch.int64, device=GPU),
-        codes_BTC=codes.to(GPU),
-        scale_BT=torch.zeros(2, 0, dtype=torch.float16, device=GPU),
+        patches_BKP=torch.zeros(2, KEPT, 48, dtype=torch.uint8, device=device),
+        kept_BK=torch.zeros(2, KEPT, dtype=torch.int64, device=device),
+        masked_BM=torch.zeros(2, MASKED, dtype=torch.int64, device=device),
+        codes_BTC=torch.zeros(2, 1 + KEPT + MASKED, 4, dtype=torch.uint8, device=device),
+        scale_BT=torch.zeros(2, 0, dtype=torch.float16, device=device),
         keys=["a", "b"],
     )
 
 
 def require_no_copy(student: Student) -> None:
     """Compute a loss twice; by the second time, what a step needs is on the GPU."""
+    codec = fitted(FITTED[0])
     with fake_gpu() as copies:
-        task = Pretraining(student.to(GPU), fitted(FITTED[0]), CONFIG)
-        data = batch_on_gpu(torch.zeros(2, 1 + KEPT + MASKED, 4, dtype=torch.uint8))
+        task = Pretraining(student.to(GPU), codec, CONFIG)
+        data = batch_on(GPU)
         task.loss(student, data, slice(0, 2), 1)  # the codec's tables go to the GPU
         copies.made.clear()
         loss = task.loss(student, data, slice(0, 1), 2)
@@ -57,7 +58,7 @@ def test_a_loss_copies_nothing(name: str, decoder: str) -> None:
 def test_supervised_tokens_are_chosen_without_a_copy(supervise: str) -> None:
     student = tiny_student(supervise=supervise)
     with fake_gpu() as copies:
-        data = batch_on_gpu(torch.zeros(2, 0))
+        data = batch_on(GPU)
         student.to(GPU)
         copies.made.clear()
         pred = student(data.patches_BKP.float(), data.kept_BK, data.masked_BM)
@@ -72,3 +73,15 @@ def test_the_loss_of_pixels_copies_nothing() -> None:
         copies.made.clear()
         decoded = targets.decode(codes, None)
         assert (decoded.device, copies.made) == (GPU, [])
+
+
+def test_masks_and_codes_of_a_batch_on_the_host_go_to_the_gpu() -> None:
+    student, codec = tiny_student(), fitted(FITTED[0])
+    with fake_gpu() as copies:
+        task = Pretraining(student.to(GPU), codec, CONFIG)
+        task.loss(student, batch_on(GPU), slice(0, 2), 1)
+        data = batch_on(torch.device("cpu"))
+        copies.made.clear()
+        assert task.loss(student, data, slice(0, 2), 2).device == GPU
+        sizes = [each.nbytes for each in data if isinstance(each, torch.Tensor)]
+        assert sorted(copy.bytes for copy in copies.made) == sorted(sizes)

@@ -1,18 +1,29 @@
 """What a training step does beside the loss: batches arrive ahead, and nothing is read back."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Generator, Iterable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
+import pytest
 import torch
 from torch import nn
 
+from milan_pipeline.cluster.world import World
 from milan_pipeline.core.device_copies import DeviceCopies, on_device
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.data.order import OrderConfig, StepClock
+from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.training.optim import (
     MovingAverage,
     clip_gradients,
     make_optimiser,
     set_learning_rate,
 )
-from tests.support.fake_gpu import GPU, Copy, fake_gpu
+from milan_pipeline.training.trainer import Trainer, TrainingConfig
+from stages.shared.training import train_as_planned
+from stages.shared.training_options import Process, TrainingOptions
+from tests.support.fake_gpu import GPU, Copy, PinnedAsked, fake_gpu
 
 
 class Pair(NamedTuple):
@@ -69,3 +80,100 @@ def test_a_step_of_the_optimiser_copies_nothing() -> None:
             optimiser.step()
             average.update(step)
         assert copies.made == []
+
+
+class FirstLossError(Exception):
+    """Ends a training: backward passes do not run on a fake GPU."""
+
+
+class Linear:
+    """A task whose first loss notes where its batch is, and ends."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.places: list[torch.device] = []
+
+    def optimiser(self) -> torch.optim.Optimizer:
+        return make_optimiser(self.model, weight_decay=0.1)
+
+    def rate(self, epoch: float) -> float:
+        return epoch
+
+    def loss(self, replica: nn.Module, data: Pair, part: slice, step: int) -> torch.Tensor:
+        del replica, part, step
+        self.places += [data.pixels.device, data.labels.device]
+        raise FirstLossError
+
+
+def test_the_loop_gives_the_loss_what_is_on_the_gpu(tmp_path: Path) -> None:
+    config = TrainingConfig(
+        batch=4, micro_batch=4, total_steps=4, checkpoint_every=4, keep=1, log_every=4
+    )
+    model = nn.Linear(3, 4)
+
+    def pairs(steps: range) -> Generator[Pair, None, None]:
+        for _ in steps:
+            yield pair(pinned=True)
+
+    with fake_gpu() as copies:
+        task = Linear(model.to(GPU))
+        trainer = Trainer(tmp_path / "run", task, config, StepClock((4,)))
+        copies.made.clear()
+        with pytest.raises(FirstLossError):
+            trainer.train(pairs, StopRequest())
+        assert task.places == [GPU, GPU]
+        assert [copy.waits for copy in copies.made] == [False] * 4  # of this step and of the next
+
+
+class Rows:
+    """Samples that are their numbers; a `SampleTable`."""
+
+    cycle = 1
+
+    def counts(self, view: int) -> Any:
+        del view
+        return torch.tensor([8]).numpy()
+
+    def read(self, places: Iterable[Any], cache: object = None) -> Generator[dict[str, Any]]:
+        del cache
+        for place in places:
+            yield {"row": place.row}
+
+
+def numbered(samples: Iterable[dict[str, Any]]) -> Iterator[Pair]:
+    for sample in samples:
+        row = torch.tensor([sample["row"]])
+        yield Pair(row, row, [str(sample["row"])])
+
+
+def test_a_stage_joins_batches_for_a_gpu_in_page_locked_memory(tmp_path: Path) -> None:
+    joined: list[int] = []
+
+    def train(
+        batches_from: Callable[[range], Iterator[Pair]], *_: Any, **__: Any
+    ) -> dict[str, Any]:
+        with PinnedAsked() as asked:
+            joined.append(len(next(batches_from(range(1))).keys))
+        joined.append(asked.bytes)
+        return {
+            "steps": 1, "steps_done_now": 1, "images_per_second": 1.0, "data_wait_share": 0.0
+        }  # fmt: skip
+
+    config = TrainingOptions(out=str(tmp_path), workers=0)
+    planned: Any = SimpleNamespace(
+        config=config,
+        schedule_steps=1,
+        train=Rows(),
+        order=OrderConfig(seed=0, batch=4, lanes=1, block=4),
+        record=StageRecord(
+            url=str(tmp_path / "config.json"), stage="pretrain", config=config, inputs={}
+        ),
+    )
+    trainer: Any = SimpleNamespace(
+        run=tmp_path, world=World(), ledger=None, rate=lambda _: 1.0, train=train
+    )
+    process = Process(
+        device=torch.device("cuda"), world=World(), stop=StopRequest(), prepared=lambda: None
+    )
+    train_as_planned(planned, process, trainer, numbered, finish=lambda counts: counts)
+    assert joined == [4, 2 * 4 * 8]

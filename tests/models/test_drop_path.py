@@ -6,6 +6,11 @@ import timm
 import torch
 
 from milan_pipeline.models.drop_path import DropPath, share_graphs
+from tests.support.fake_gpu import GPU, fake_gpu
+
+
+def all_of(model: torch.nn.Module) -> list[DropPath]:
+    return [module for module in model.modules() if isinstance(module, DropPath)]
 
 
 def test_a_sample_is_dropped_whole_or_kept_and_scaled() -> None:
@@ -34,4 +39,15 @@ def test_timms_is_replaced_in_every_block_and_keeps_its_rate() -> None:
     assert model.state_dict().keys() == names
     without = timm.create_model("test_vit", img_size=32)
     share_graphs(without)
-    assert not any(isinstance(module, DropPath) for module in without.modules())
+    assert not all_of(without)
+
+
+def test_it_goes_to_the_gpu_with_the_model() -> None:
+    model = timm.create_model("test_vit", img_size=32, drop_path_rate=0.3)
+    share_graphs(model)
+    with fake_gpu() as copies:
+        model.to(GPU)
+        copies.made.clear()
+        assert model(torch.zeros(2, 3, 32, 32, device=GPU)).device == GPU
+        assert copies.made == []
+        assert {dropped._kept.device for dropped in all_of(model)} == {GPU}

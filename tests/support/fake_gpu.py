@@ -70,6 +70,22 @@ class Copies(TorchDispatchMode):
             self.made.append(Copy(there, got.nbytes if is_plain else source.nbytes, waits))
 
 
+class PinnedAsked(TorchDispatchMode):
+    """Counts the bytes that are asked for in page-locked memory; gives out ordinary memory."""
+
+    bytes = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        del types
+        options = dict(kwargs or {})
+        pinned = options.pop("pin_memory", False)
+        made = function(*args, **options)
+        self.bytes += made.nbytes if pinned else 0
+        return made
+
+
 class Stream:
     """A queue of a GPU that has no work."""
 
