@@ -22,9 +22,9 @@ ConfigT = TypeVar("ConfigT")
 GENERAL = GROUPS[-1]
 HOME = re.compile(r"(?:(?<=:)|\A)~[^/:]*")
 VERBOSITY = {
-    "quiet": "Print only errors and, if the command reports, its report.",
-    "verbose": "Print also what is done to each unit and shard.",
-    "debug": "Print all that is done, and the traceback of an error.",
+    "quiet": "Print errors only. Commands that report still print their report.",
+    "verbose": "Print also what is done to each unit or shard.",
+    "debug": "Print everything, and the traceback of an error.",
 }
 
 
@@ -204,9 +204,9 @@ def lazily(target: str, *, stoppable: bool = False) -> Callable[[Any], None]:
 def general_options(*, dry_run: bool) -> Iterator[click.Option]:
     """Yield the options of every command."""
     if dry_run:
-        text = "Print what would be done, without doing it."
+        text = "Print what would be done, and do nothing."
         yield StageOption(["--dry-run", "dry_run_asked"], is_flag=True, help=text)
-    text = "Print one JSON document; the summary or report goes to standard error."
+    text = "Print one JSON document; the summary or report then goes to standard error."
     yield StageOption(["--json", "as_json"], is_flag=True, help=text)
     for name, text in VERBOSITY.items():
         yield StageOption([f"--{name}"], is_flag=True, help=text)

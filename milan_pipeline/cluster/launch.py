@@ -44,7 +44,8 @@ def launch(stage: str, config: Any, processes: int) -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
     return run_together(stage, [(words, shared | rank) for rank in ranks])
 
@@ -177,6 +178,19 @@ def variable(name: str, *, least: int, most: int | None = None) -> int | None:
         upwards = f"up to {most}" if most else "or more"
         raise ConfigError(f"{name} is {text!r}, not a number of {least} {upwards}; {START_ANEW}")
     return int(text)
+
+
+def own_cores(processes: int = 1) -> int:
+    """Return how many cores each of this machine's processes may use, at least 1.
+
+    Args:
+        processes: on this machine, where torchrun does not tell.
+    """
+    if hasattr(os, "sched_getaffinity"):  # of Linux; a scheduler may give a job some cores alone
+        usable = len(os.sched_getaffinity(0))
+    else:
+        usable = os.cpu_count() or 1
+    return max(1, usable // (variable("LOCAL_WORLD_SIZE", least=1) or processes))
 
 
 def words_of(config: Any) -> list[str]:

@@ -9,6 +9,8 @@ SIZES = ("micro_batch", "batch_size")
 """Options that say how much is computed at a time; the first that there is changes least."""
 SAYINGS = ("out of memory", "can't allocate memory", "alloc_failed")
 """What torch's errors say, not all of which have a type of their own."""
+UNMAPPED, FORBIDDEN = "failed to map segment", "operation not permitted"
+"""What the system's loader says of a library: memory ran out, unless programs may not run there."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -16,6 +18,8 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError):
         return True
     said = str(error).lower()
+    if isinstance(error, ImportError):
+        return UNMAPPED in said and FORBIDDEN not in said
     return isinstance(error, RuntimeError) and any(saying in said for saying in SAYINGS)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol
 import torch
 from torch import nn
 
-from milan_pipeline.cluster.world import World, accumulating, blocks_of, replicate, settle
+from milan_pipeline.cluster.world import World, accumulating, compile_blocks, replicate, settle
 from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.device_copies import DeviceCopies, on_device
 from milan_pipeline.core.interrupts import StopRequest
@@ -133,9 +133,7 @@ class Trainer(Generic[BatchT]):
         self._device = next(task.model.parameters()).device
         self._replica = replicate(task.model, self.world, fsdp=config.fsdp)
         if config.compile:
-            # In place, so that names stay; block by block, since sharding acts between blocks.
-            for block in blocks_of(task.model):
-                block.compile()
+            compile_blocks(task.model)
         self._optimiser = task.optimiser()
         decay = config.ema_decay
         self.average = None if decay is None else MovingAverage(task.model, decay)

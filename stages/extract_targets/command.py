@@ -18,7 +18,7 @@ USUAL_BATCH = 64
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExtractTargets(TeacherOptions, DaskOptions):
-    """Run a CLIP image tower over image shards and store its patch features and mask priors.
+    """Run CLIP on views of all images, once, and store its patch features and mask priors.
 
     If the command is killed or stopped, run it again: finished units are kept. With more --views,
     or with changed or added shards, only what is missing is done. On many machines, use --part K/N
@@ -33,7 +33,7 @@ class ExtractTargets(TeacherOptions, DaskOptions):
     )
     views: int = option(
         1,
-        help="Views of each image.",
+        help="Number of views (crops) of each image.",
         role="extent",
         least=1,
         most=100,
@@ -41,19 +41,22 @@ class ExtractTargets(TeacherOptions, DaskOptions):
         unit="views",
     )
     view_policy: str = option(
-        "random-resized-crop", help="How views are cut.", choices=VIEW_POLICIES, group="Views"
+        "random-resized-crop",
+        help="How a view is cut from its image.",
+        choices=VIEW_POLICIES,
+        group="Views",
     )
     view_seed: int = option(0, help="Seed of the crops.", group="Views", unit="number")
     min_scale: float = option(
         0.2,
-        help="Smallest share of the image's area that a crop takes.",
+        help="Smallest share of an image's area that a crop covers.",
         group="Views",
         unit="share",
     )
     codec: str = common.codec("float16")
     compile: bool = option(
         default=False,
-        help="Have torch compile the teacher's blocks; this changes last bits of targets.",
+        help="Compile the teacher's blocks with torch. This changes the last bits of targets.",
         group="This machine",
     )
     device: str = common.device("Where the teacher runs")
@@ -68,22 +71,22 @@ class ExtractTargets(TeacherOptions, DaskOptions):
         "Images in a teacher batch; auto: as an earlier run into --out, else on a GPU what a quick "
         f"search finds fast, else {USUAL_BATCH}."
     )
-    workers: int = common.workers("Decoding threads of each process.")
+    workers: int = common.workers("Threads that decode images, in each process.")
     max_bad_fraction: float = common.max_bad_fraction(
-        more=" With --part or --devices, the share of a part's images; whoever does the last unit "
-        "checks all images."
+        more=" With --part or --devices, it is the share of a part's images. The part that does "
+        "the last unit checks all images."
     )
-    overwrite: bool = common.overwrite("Replace targets made with other options.")
+    overwrite: bool = common.overwrite("Replace targets that were made with other options.")
     init: bool = option(
         default=False,
-        help="Only create the store and its record, which the parts of a job array then share.",
+        help="Create the store and its record, and stop. The parts of a job array then share it.",
         role="execution",
         group="Several machines",
     )
     part: str | None = option(
         None,
-        help="K/N, 0 <= K < N: do units K, K+N, K+2N, … of all, done or not. To submit some parts "
-        "of an array again, give the same N; default: all units.",
+        help="K/N, with 0 <= K < N: do only the units K, K+N, K+2N and so on. To run some parts "
+        "again, give the same N; default: all units.",
         role="execution",
         group="Several machines",
     )

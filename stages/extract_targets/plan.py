@@ -38,6 +38,7 @@ from milan_pipeline.teacher.description import settle_precision, visible_identit
 from milan_pipeline.teacher.spec import TeacherSpec
 from stages.extract_targets.command import USUAL_BATCH, ExtractTargets
 from stages.shared.dry_run import say_bytes_to_write, say_files_to_write
+from stages.shared.own_folder import require_own_folder
 
 
 class WorkList(NamedTuple):
@@ -82,6 +83,7 @@ def survey(config: ExtractTargets, spec: JobSpec) -> tuple[Manifest, WorkList, I
         MismatchError: the store there is of other targets or images.
     """
     require_place(config.out)
+    require_own_folder(config.out, "target store")
     manifest = spec.manifest()
     existing = existing_identity(config.out)
     wanted = expected_extracted(

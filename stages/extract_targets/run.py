@@ -37,6 +37,7 @@ from stages.extract_targets.plan import (
     say_teacher,
     spec_of,
 )
+from stages.shared.own_folder import require_own_folder
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
         MismatchError: the store holds other targets, or other processes do another extent of them.
     """
     require_place(config.out)
+    require_own_folder(config.out, "target store")
     config = on_one_device(config)
     spec = spec_of(config)
     manifest = spec.manifest()

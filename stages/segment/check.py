@@ -93,6 +93,6 @@ def census_of(config: Segment, what: str, table: LabelledTable, world: World) ->
         labels_of(config),
         ledger=unwritten_ledger(config, what, table.samples),
         world=world,
-        threads=max(1, config.workers),
+        threads=max(1, config.loaders),
         sampled=config.check == "sample",
     )

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from torch import Tensor, nn
 
 from milan_pipeline import storage
-from milan_pipeline.cluster.world import World
+from milan_pipeline.cluster.world import World, compile_blocks
 from milan_pipeline.core.console import say, say_nothing_to_do
 from milan_pipeline.data.labelled import Kind, LabelledTable, open_labelled
 from milan_pipeline.data.order import OrderConfig
@@ -248,6 +248,8 @@ def evaluate_as_planned(planned: EvaluationPlan[Any], process: Process) -> None:
         return
     planned.model.to(process.device)
     suit_cpu(planned.model, bf16=config.precision == "bf16")
+    if config.compile:
+        compile_blocks(planned.model)
     evaluator = planned.evaluator()
     world.wait_for_all()  # until all have read what an earlier run left
     process.prepared()

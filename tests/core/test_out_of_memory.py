@@ -32,6 +32,10 @@ class Transcoding:
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), True),
         (MemoryError(), True),
+        (
+            ImportError("x.so: failed to map segment from shared object: Operation not permitted"),
+            False,
+        ),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
         (ValueError("out of memory"), False),
     ],
