@@ -85,7 +85,9 @@ def training_run(setting: Setting, known: Figures, found: Findings) -> None:
         ]
         if codes != [0, KILLED, 0]:
             found.problem(f"the processes ended with {codes}, not with {[0, KILLED, 0]}")
-        whole, resumed = (torch.load(root / f"{name}.pt", weights_only=True) for name in ("whole", "killed"))
+        whole, resumed = (
+            torch.load(root / f"{name}.pt", weights_only=True) for name in ("whole", "killed")
+        )
     apart = max(float((whole[name] - resumed[name]).abs().max()) for name in whole)
     largest = max(float(each.abs().max()) for each in whole.values())
     found.figure("training, killed and resumed: weights apart, relative", apart / largest)
