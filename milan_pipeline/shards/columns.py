@@ -225,9 +225,9 @@ def _texts(values: list[str]) -> NDArray[np.bytes_]:
 
 def _hashes(values: list[str]) -> NDArray[np.uint8]:
     try:
-        data = [bytes.fromhex(value) for value in values]
+        data = bytes.fromhex("".join(values))
     except ValueError as error:
         raise DocumentError(f"a hash is not hexadecimal: {error}") from error
-    if any(len(each) != HASH_BYTES for each in data):
+    if not {2 * HASH_BYTES}.issuperset(map(len, values)) or len(data) != HASH_BYTES * len(values):
         raise DocumentError("a hash is no sha256")
-    return np.frombuffer(b"".join(data), dtype=np.uint8).reshape(-1, HASH_BYTES)
+    return np.frombuffer(data, dtype=np.uint8).reshape(-1, HASH_BYTES)
