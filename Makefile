@@ -6,8 +6,8 @@ PYTEST := OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/python -m pytest
 SHARED := --numprocesses auto --maxprocesses 8 --dist loadfile
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo study test test-slow test-slurm test-browser faults fuzz mutations soak lint docs \
-    clean
+.PHONY: demo study test test-slow test-slurm test-browser faults fuzz mutations soak lint reference \
+    docs clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -56,7 +56,11 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST) -q tests/repository/test_structure.py
+	$(PYTEST) -q tests/repository/test_structure.py tests/repository/test_readability.py
+
+reference: .venv/installed  ## docs/commands.md and docs/pipeline.svg, from the code
+	$(BIN)/python -m docs.command_reference
+	$(BIN)/python -m docs.draw_pipeline
 
 docs: .venv/installed  ## the documentation as pages: docs/_build/index.html
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build

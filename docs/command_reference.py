@@ -1,15 +1,44 @@
-"""Sphinx directive `commands`: every command's purpose, usage, example and options, from click."""
+"""The page docs/commands.md: every command's purpose, usage, example and options, from click.
+
+`make reference` writes it; a test holds the file equal to this code.
+"""
 
 import inspect
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import click
-from docutils import nodes
-from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
 
 from milan_pipeline.cli.commands import GENERAL, StageCommand
 from milan_pipeline.cli.main import group
+
+PAGE = Path(__file__).with_name("commands.md")
+HEAD = """# Commands
+
+This page is made from `--help` of each command (`make reference`). Options can also come from a
+file: `--config FILE.yaml`, or the name of an [installed recipe](imagenet.md#recipes). The command
+line wins over the file.
+
+To complete commands, options, choices and recipes with Tab, put this line into `~/.bashrc`. There
+are scripts for `zsh` and `fish`, too:
+
+<!-- not run: it is for your own shell; tests/cli/test_commands_completion.py tries completions -->
+```sh
+eval "$(milan-pipeline --completion bash)"
+```
+"""
+
+
+def whole_page() -> str:
+    """Return the page: how to give options, a table of all commands, and their reference."""
+    context = click.Context(group, info_name="milan-pipeline")
+    rows = []
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        purpose = "" if command is None else inspect.cleandoc(command.help or "").split("\n\n")[0]
+        rows.append(f"| [`{name}`](#{name}) | {_cell(_escaped(purpose))} |")
+    table = "\n".join(["| command | what it gives |", "|---|---|", *rows])
+    return "\n".join([HEAD, table, "", reference(group), ""])
 
 
 def reference(commands: click.Group) -> str:
@@ -43,7 +72,8 @@ def _section(name: str, stage: StageCommand, parent: click.Context) -> str:
 
 def _table(title: str, options: Iterable[click.Option], context: click.Context) -> list[str]:
     rows = [_row(option, context) for option in options]
-    return [title, "\n".join(["| option | default | what |", "|---|---|---|", *rows])]
+    table = "\n".join(["| option | default | what |", "|---|---|---|", *rows])
+    return [title, table] if title else [table]
 
 
 def _row(option: click.Option, context: click.Context) -> str:
@@ -66,7 +96,8 @@ def _default(option: click.Option) -> str:
 
 
 def _code(text: str) -> str:
-    return f"```text\n{text}\n```"
+    """Show text as it is, indented: a fenced block would need a mark that vouches for it."""
+    return "\n".join(f"    {line}" for line in text.splitlines())
 
 
 def _cell(text: str) -> str:
@@ -86,15 +117,5 @@ def _escaped_characters(text: str) -> Iterator[str]:
         yield f"\\{character}" if not code and character in "*_[]<>$" else character
 
 
-class Commands(SphinxDirective):
-    """The reference of all installed stages."""
-
-    def run(self) -> list[nodes.Node]:
-        """Return its sections."""
-        return self.parse_text_to_nodes(reference(group), allow_section_headings=True)
-
-
-def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the directive."""
-    app.add_directive("commands", Commands)
-    return {"parallel_read_safe": True}
+if __name__ == "__main__":
+    PAGE.write_text(whole_page(), encoding="utf-8")

@@ -8,8 +8,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 project = "milan-pipeline"
 author = "the authors of milan-pipeline"
+project_copyright = author
 release = metadata.version(project)
-extensions = ["myst_parser", "docs.command_reference", "docs.mathml"]
+extensions = ["myst_parser", "docs.mathml"]
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]

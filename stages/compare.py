@@ -13,11 +13,11 @@ from milan_pipeline.evaluate.scores_file import find_results
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compare:
-    """Show the results of probe, finetune and segment in and below FOLDERS as one table.
+    """Show all results of probe, finetune and segment in and below FOLDERS as one table.
 
-    A row has the encoder, the stage, the seed, the metrics in per cent, a hash of everything that
-    the figures depend on, and the folder; and the other options in which a stage's results differ.
-    If the table is wider than the terminal, rows are written one below the other.
+    A row has the encoder, stage, seed, the metrics in per cent, and the folder. It also has a hash
+    of everything that the figures depend on, and the options in which the results differ. If the
+    table is wider than the terminal, each row is written as a block of lines.
     """
 
     folders: tuple[str, ...] = arguments()
@@ -29,8 +29,8 @@ class Compare:
     )
     over_seeds: bool = option(
         default=False,
-        help="One row, mean ± sample standard deviation (number), for results that differ in seed "
-        "only: their own, or that of runs with one --label.",
+        help="Join results that differ only in their seed, or in the seed of runs with one "
+        "--label: mean ± sample standard deviation (number).",
         role="content",
         group="Output",
     )

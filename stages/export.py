@@ -26,23 +26,26 @@ class Export:
     """Write the weights of RUN for timm, for MILAN's official code or for transformers.
 
     timm: model.safetensors and config.json for timm.create_model("local-dir:FOLDER",
-    pretrained=True). official: checkpoint.pth, encoder and prompting decoder under the official
-    names. huggingface: the encoder for ViTModel.from_pretrained(FOLDER, add_pooling_layer=False).
+    pretrained=True). official: checkpoint.pth with encoder and prompting decoder, under the
+    official names. huggingface: the encoder for ViTModel.from_pretrained(FOLDER,
+    add_pooling_layer=False).
     """
 
     run: str = argument()
     form: str = option(
-        help="For whom to write: the program that is to load the weights.",
+        help="The program that will load the weights.",
         choices=("timm", "official", "huggingface"),
         role="content",
         group="Output",
     )
     out: str = option(help="Folder to write.", role="execution", group="Output")
     ema: bool = option(
-        default=False, help="The moving average of the encoder's weights.", group="Input"
+        default=False,
+        help="Export the moving average of the encoder's weights (--ema-decay of pretrain).",
+        group="Input",
     )
-    allow_unfinished: bool = common.allow_unfinished("Export a run that is not done.")
-    overwrite: bool = common.overwrite("Replace another export.")
+    allow_unfinished: bool = common.allow_unfinished("Export a run that is not finished.")
+    overwrite: bool = common.overwrite("Replace an export that was made with other options.")
 
     def __post_init__(self) -> None:
         if self.ema and self.form == "official":

@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImportCheckpoint:
-    """Turn a checkpoint of MILAN's official code into a run, to probe, export or train it further.
+    """Make a run of a checkpoint of MILAN's official code, to probe, export or train it further.
 
-    CHECKPOINT is a .safetensors, .pth, .pt or .bin file with the official names. An encoder alone
-    is enough for all that needs no decoder. Sizes are those of the tensors. Positions are not
-    changed.
+    CHECKPOINT is a .safetensors, .pth, .pt or .bin file with the official names. It may hold only
+    the encoder, for everything that needs no decoder. Sizes come from the tensors. Positions do
+    not change.
     """
 
     checkpoint: str = argument()
     out: str = option(help="Run folder to write.", role="execution", group="Output")
     student: str | None = option(
         None,
-        help="timm name of the student; default: the model of these sizes, else ViT-B/16.",
+        help="timm name of the student; default: the model with these sizes, else ViT-B/16.",
         group="Student",
     )
     heads: int | None = option(
@@ -47,18 +47,21 @@ class ImportCheckpoint:
     )
     mask_ratio: float = option(
         0.75,
-        help="Share of the patches that were masked; it is only recorded.",
+        help="Share of the patches that were masked in its training. It is only recorded.",
         group="Objective",
         unit="share",
     )
     mean: tuple[float, ...] = option(
         IMAGENET_MEAN,
-        help="Mean of its pixels, in [0, 1]: three times, for red, green, blue.",
+        help="Mean of its pixels, from 0 to 1. Give it three times: for red, green and blue.",
         group="Input",
         unit="share",
     )
     std: tuple[float, ...] = option(
-        IMAGENET_STD, help="Their standard deviation, likewise.", group="Input", unit="share"
+        IMAGENET_STD,
+        help="Standard deviation of its pixels, three times.",
+        group="Input",
+        unit="share",
     )
 
     def __post_init__(self) -> None:

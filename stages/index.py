@@ -23,6 +23,7 @@ from milan_pipeline.shards.manifest import (
 from milan_pipeline.shards.sequential import NO_EXTENSION, index_shard
 from milan_pipeline.shards.writer import list_as_written
 from stages.shared import common_options as common
+from stages.shared.own_folder import require_own_folder
 
 ALWAYS_TOLERATED = 10
 """Samples without an image, since tars hold a few files that are none; see --max-bad-fraction."""
@@ -31,27 +32,29 @@ QUOTED_ERRORS = 3
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Index:
-    """Stream foreign WebDataset tars once and write their index and manifest.
+    """Make image shards of WebDataset tars that you have: write an index of each and a manifest.
 
-    URLS are tar files; `{000..127}` and `{a,b}` are expanded. Every tar is read once, completely.
+    URLS are tar files; `{000..127}` and `{a,b}` are expanded. Each tar is read once. The tars do
+    not change and stay where they are.
     """
 
     urls: tuple[str, ...] = arguments()
     out: str | None = option(
         None,
-        help="Folder for manifest and indices; default: the tars' own.",
+        help="Folder for the manifest and indices; default: that of the tars.",
         group="Output",
         role="execution",
     )
     image_field: str | None = option(
         None,
-        help="What follows the first dot in the name of each sample's image, such as input.jpg; "
-        "default: jpg, jpeg, png or webp.",
+        help="Extension of each sample's image: everything after the first dot, such as "
+        "input.jpg; default: jpg, jpeg, png or webp.",
         group="Input",
     )
     max_bad_fraction: float = option(
         0.01,
-        help="Share of samples without an image that is tolerated; unless 0, ten always are.",
+        help="Largest share of samples that may have no image. Ten are always allowed, unless "
+        "this is 0.",
         least=0,
         most=1,
         role="execution",
@@ -59,7 +62,7 @@ class Index:
         unit="share",
     )
     workers: int = common.workers("Threads, each reading one tar.")
-    overwrite: bool = common.overwrite("Index listed tars again.")
+    overwrite: bool = common.overwrite("Index tars again that the manifest lists.")
 
     def __post_init__(self) -> None:
         require_least(self)
@@ -97,6 +100,7 @@ def _absolute(url: str) -> str:
 def run(config: Index) -> None:
     """Index every tar that is not listed yet."""
     storage.require_writable(config.folder)
+    require_own_folder(config.folder, "image shards")
     manifest, left = _plan(config)
     record = StageRecord(
         url=storage.join(config.folder, "index.json"), stage="index", config=config, inputs={}
@@ -113,6 +117,7 @@ def run(config: Index) -> None:
     if refused:
         raise _joined(refused, tars=len(order))
     _require_images(config, manifest)
+    _warn_of_copies(manifest)
     left_out = sum(len(shard.details.get("skipped", ())) for shard in manifest.shards)
     counts = {"shards": len(manifest.shards), "images": manifest.samples, "left_out": left_out}
     record.finish(counts | {"manifest_sha256": manifest.sha256})
@@ -251,6 +256,18 @@ def _require_images(config: Index, manifest: Manifest) -> None:
         f"{what}, more than --max-bad-fraction {config.max_bad_fraction} allows; name the images "
         "by --image-field, or raise the fraction to leave these out"
     )
+
+
+def _warn_of_copies(manifest: Manifest) -> None:
+    """Say so where two tars are the same, whose images would come twice."""
+    seen: dict[str, str] = {}
+    copies = [s.stem for s in manifest.shards if seen.setdefault(s.sha256, s.stem) != s.stem]
+    if copies:
+        first = next(shard for shard in manifest.shards if shard.stem == copies[0])
+        warn(
+            f"{len(copies)} tars of {manifest.folder} are copies of others ({first.stem} is one of "
+            f"{seen[first.sha256]}), so that their images come twice; index each tar once"
+        )
 
 
 command = stage_command(

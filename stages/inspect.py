@@ -13,11 +13,11 @@ FOR_THE_PAGE = ("images", "targets", "originals")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InspectOutput:
-    """Show what PATHS contain: a target store, target or image shards, or runs, which are compared.
+    """Show what is in a target store, in shards, or in one or more runs; write a page with --html.
 
-    Prints facts; with --html also writes one page that opens from disk, without network: a gallery
-    of targets with masks and nearest patches, histograms, or the curves of training. PATHS
-    themselves are not changed.
+    The command prints facts about PATHS and does not change them. The page opens from disk, without
+    a network. It has a gallery of targets with masks and nearest patches, histograms, or the curves
+    of training. Several runs are compared.
     """
 
     paths: tuple[str, ...] = arguments()
@@ -26,34 +26,34 @@ class InspectOutput:
     )
     images: str | None = option(
         None,
-        help="Folder of image shards, for the page's pixels; default: no pixels.",
+        help="Folder of the image shards, to show pixels on the page; default: no pixels.",
         group="Input",
         role="execution",
     )
     targets: str | None = option(
         None,
-        help="Target store or shards of these images, to show what runs predict, best of images "
-        "that they were not trained on; default: no predictions.",
+        help="Target store or shards of these images, to show what runs predict. Images that the "
+        "runs were not trained on tell most; default: no predictions.",
         group="Input",
         role="execution",
     )
     originals: str | None = option(
         None,
-        help="Target store from which these targets were transcoded, to show what the codec lost; "
-        "default: only what these targets show.",
+        help="Target store that these targets were transcoded from, to show what the codec lost; "
+        "default: no comparison.",
         group="Input",
         role="execution",
     )
     results: tuple[str, ...] = option(
         (),
-        help="Folder with results of probe, finetune or segment, in it or below it; repeat for "
-        "more; default: the run's own folder.",
+        help="Folder with results of probe, finetune or segment, in it or below it; may be "
+        "repeated; default: the run's own folder.",
         group="Input",
         role="execution",
     )
     gallery: int = option(
         24,
-        help="Views, or images, that the page shows; of predictions, 12 at most.",
+        help="Number of views or images on the page; of predictions, at most 12.",
         group="Output",
         unit="views",
         least=1,
@@ -62,7 +62,7 @@ class InspectOutput:
     )
     seed: int = option(
         0,
-        help="Seed of the sample of targets and of masks.",
+        help="Seed of the sample that is shown, and of the masks.",
         group="Output",
         unit="number",
         least=0,

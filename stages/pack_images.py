@@ -20,10 +20,11 @@ from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.images.budget import BadImageBudget, Skipped
 from milan_pipeline.images.class_tree import some, warn_of_lost_classes, warn_of_source
+from milan_pipeline.images.folder_walk import walk_folder
 from milan_pipeline.images.sources import Source, SourceFile, find_source, shuffled
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.shards.image_samples import samples_of
-from milan_pipeline.shards.manifest import Manifest, Shard
+from milan_pipeline.shards.manifest import Manifest, Shard, holds_manifest
 from milan_pipeline.shards.writer import (
     delete_unlisted,
     list_as_written,
@@ -32,6 +33,7 @@ from milan_pipeline.shards.writer import (
 )
 from stages.shared import common_options as common
 from stages.shared.dry_run import say_bytes_to_write
+from stages.shared.own_folder import require_own_folder
 
 # A folder of photos holds a few files that only look like images; that alone is no reason to fail.
 STRAY_FILES = 10
@@ -39,29 +41,31 @@ STRAY_FILES = 10
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PackImages:
-    """Pack image files into WebDataset tar shards, bytes unchanged.
+    """Pack a folder of images into shards (WebDataset tars). The images' bytes do not change.
 
-    SOURCE is a folder with one sub-folder a class, a flat folder, or a list file (one path a line,
-    then optionally a tab and a class number or name). DEST is the folder for the shards and
-    manifest.json.
+    SOURCE is a folder with one sub-folder for each class, a flat folder, or a list file. A list
+    has one path in each line, and after a tab optionally a class number or name. DEST is the folder
+    for the shards and manifest.json.
     """
 
     source: str = argument()
     dest: str = argument()
     masks: str | None = option(
         None,
-        help="Folder with a mask for each image, under the same path but ending in .png, to be "
-        "packed beside it as .mask.png; default: none.",
+        help="Folder with a mask for each image. A mask has its image's path, but ends in .png. "
+        "It is packed as .mask.png; default: none.",
         role="execution",  # the fingerprint covers what is in it
         group="Input",
     )
-    prefix: str = option("images", help="First part of the shards' names.", group="Output")
+    prefix: str = option("images", help="Beginning of the shards' names.", group="Output")
     samples_per_shard: int = count(1000, "images", group="Output", help="Images in each shard.")
     shuffle: bool = option(default=True, help="Shuffle the files before packing.", group="Output")
     seed: int = option(0, help="Seed of the shuffle.", least=0, group="Output", unit="number")
     workers: int = common.workers("Threads, each writing one shard.")
     max_bad_fraction: float = common.max_bad_fraction(always="ten are")
-    overwrite: bool = common.overwrite("Write all shards again, also those of other options.")
+    overwrite: bool = common.overwrite(
+        "Write all shards again, even if they were made with other options."
+    )
 
     def __post_init__(self) -> None:
         require_least(self)
@@ -135,6 +139,7 @@ def dry_run(config: PackImages) -> None:
 def _source(config: PackImages) -> Source:
     """List what is to be packed; say what looks wrong with it."""
     storage.require_writable(config.dest)
+    require_own_folder(config.dest, "image shards")
     root, dest = _local("SOURCE", config.source), storage.local_path(config.dest)
     masks = None if config.masks is None else _local("--masks", config.masks)
     if dest is not None and dest.exists():
@@ -142,9 +147,26 @@ def _source(config: PackImages) -> Source:
             raise ConfigError(f"DEST {config.dest} is a file; give a folder")
         if root.is_dir() and dest.samefile(root):
             raise ConfigError(f"DEST {config.dest} is SOURCE itself; give a folder of its own")
+        _require_no_part_of(root, dest)
     source = find_source(root, masks=masks, leave_out=() if dest is None else (dest,))
     warn_of_source(source, root)
     return source
+
+
+def _require_no_part_of(root: Path, dest: Path) -> None:
+    """Refuse a folder of SOURCE's own images, which would be left out of the shards.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if root.resolve() not in dest.resolve().parents or holds_manifest(str(dest)):
+        return
+    files = walk_folder(dest).files
+    if files:
+        raise ConfigError(
+            f"DEST {dest} is a part of SOURCE with {len(files)} pictures ({files[0].name}), which "
+            "would be left out; give a folder of its own"
+        )
 
 
 def _local(option: str, place: str) -> Path:

@@ -16,7 +16,7 @@ NAMED_UNITS = 10
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShowStatus:
-    """Say how far an extraction into STORE is: units, speed, time left, unreadable images.
+    """Say how far an extraction into STORE is: units done and left, speed, time left.
 
     STORE is any path or URL that extract-targets or transcode can write to. Nothing is written.
     """

@@ -12,19 +12,19 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from milan_pipeline.cli.options import GROUPS, require_names
+from milan_pipeline.cli.options import AUTO, GROUPS, Auto, require_names
 from milan_pipeline.cli.recipes import Borrowed, config_file_option
 from milan_pipeline.core.console import Verbosity, output
 from milan_pipeline.core.interrupts import stop_request
-from milan_pipeline.core.out_of_memory import explained, is_out_of_memory
+from milan_pipeline.core.out_of_memory import explaining
 
 ConfigT = TypeVar("ConfigT")
 GENERAL = GROUPS[-1]
 HOME = re.compile(r"(?:(?<=:)|\A)~[^/:]*")
 VERBOSITY = {
-    "quiet": "Print only errors and, if the command reports, its report.",
-    "verbose": "Print also what is done to each unit and shard.",
-    "debug": "Print all that is done, and the traceback of an error.",
+    "quiet": "Print errors only. Commands that report still print their report.",
+    "verbose": "Print also what is done to each unit or shard.",
+    "debug": "Print everything, and the traceback of an error.",
 }
 
 
@@ -35,6 +35,20 @@ def text(value: str) -> str:
     shell.
     """
     return HOME.sub(lambda found: os.path.expanduser(found[0]), str(value))  # noqa: PTH111
+
+
+def number_or_auto(value: str) -> int | Auto:
+    """Return a whole number, or "auto" as it stands.
+
+    Raises:
+        BadParameter: it is neither.
+    """
+    if value == AUTO:
+        return AUTO
+    try:
+        return int(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is no whole number, and not auto") from error
 
 
 class StageOption(click.Option):
@@ -142,12 +156,8 @@ def stage_command(
     def callback(*, dry_run_asked: bool = False, **values: Any) -> None:
         require_names(config_class, values)
         config = config_class(**values)
-        try:
+        with explaining(config):
             (dry_run if dry_run_asked and dry_run is not None else run)(config)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise explained(error, config) from error
 
     return StageCommand(
         name,
@@ -194,9 +204,9 @@ def lazily(target: str, *, stoppable: bool = False) -> Callable[[Any], None]:
 def general_options(*, dry_run: bool) -> Iterator[click.Option]:
     """Yield the options of every command."""
     if dry_run:
-        text = "Print what would be done, without doing it."
+        text = "Print what would be done, and do nothing."
         yield StageOption(["--dry-run", "dry_run_asked"], is_flag=True, help=text)
-    text = "Print one JSON document; the summary or report goes to standard error."
+    text = "Print one JSON document; the summary or report then goes to standard error."
     yield StageOption(["--json", "as_json"], is_flag=True, help=text)
     for name, text in VERBOSITY.items():
         yield StageOption([f"--{name}"], is_flag=True, help=text)
@@ -235,7 +245,9 @@ def _parameter(field: "dataclasses.Field[Any]", hint: Any) -> click.Parameter:
 
 
 def _scalar_type(hint: Any) -> Callable[[str], Any]:
-    """The plain type behind `T`, `T | None` or `tuple[T, ...]`; for strings, `text`."""
+    """The plain type behind `T`, `T | None`, `T | Auto` or `tuple[T, ...]`; for strings, `text`."""
+    if Auto in typing.get_args(hint):
+        return number_or_auto
     origin = typing.get_origin(hint)
     if origin in (types.UnionType, typing.Union, tuple):
         hint = next(arg for arg in typing.get_args(hint) if arg not in (type(None), Ellipsis))

@@ -12,6 +12,7 @@ from click.shell_completion import get_completion_class
 
 from milan_pipeline.cli.recipes import STAGES_GROUP, in_pipeline_order, stage_names
 from milan_pipeline.core.interrupts import EXIT_INTERRUPTED
+from milan_pipeline.core.out_of_memory import is_out_of_memory
 from milan_pipeline.errors import ConfigError, InterruptedRunError, MilanError, reason_of
 
 PROGRAM = "milan-pipeline"
@@ -67,11 +68,11 @@ def _print_completion(ctx: click.Context, _param: click.Parameter, shell: str | 
     is_eager=True,
     expose_value=False,
     callback=_print_completion,
-    help='Print what has a shell complete commands and options: eval "$(milan-pipeline '
-    '--completion bash)" in ~/.bashrc.',
+    help="Print a script that completes commands and options with Tab. For bash, put this line "
+    'into ~/.bashrc: eval "$(milan-pipeline --completion bash)"',
 )
 def group() -> None:
-    """Pretrain a vision transformer from CLIP targets that were computed once and stored.
+    """Train a vision transformer with CLIP as its teacher. CLIP runs once, not in every step.
 
     Exit codes: 0 done or nothing to do, 1 failed, 2 wrong usage, 75 interrupted (run it again).
     """
@@ -120,11 +121,13 @@ def _report(error: Exception, *, debug: bool) -> int:
     if isinstance(error, OSError) and error.filename and not isinstance(error, MilanError):
         reason = _of_file(error)
     elif not isinstance(error, MilanError):
-        reason = f"unexpected {type(error).__name__}: {reason}; --debug shows where it came from"
+        unexpected = f"unexpected {type(error).__name__}: {reason}"
+        reason = _of_machine(error, reason) or f"{unexpected}; --debug shows where it came from"
     click.echo(f"Error: {reason}", err=True)
     return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED
 
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 REMEDIES = {
     errno.EACCES: "give yourself the right to it and to the folders above",
     errno.EPERM: "give yourself the right to it and to the folders above",
@@ -134,6 +137,23 @@ REMEDIES = {
     errno.EROFS: "give another place",
 }
 """What helps against errors of the file system; against all others, a look at the path."""
+
+
+def _of_machine(error: Exception, reason: str) -> str | None:
+    """Say what the machine lacks, if that is what an error without a file says."""
+    if is_out_of_memory(error):
+        return (
+            f"the memory that this process may use does not suffice ({reason[-LONGEST_NAME:]}); "
+            "free some, or raise its limit (`ulimit -v`, or the --mem of a Slurm job)"
+        )
+    if isinstance(error, ImportError):
+        return f"a package cannot be loaded ({reason}); install it again, as `pip check` says"
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return (
+            f"what is printed cannot be written ({reason}); make room where standard output goes, "
+            "or send it to another place"
+        )
+    return None
 
 
 def _of_file(error: OSError) -> str:

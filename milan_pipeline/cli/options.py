@@ -1,6 +1,7 @@
 """A stage's configuration dataclass declares its command line: a field, an option, a YAML key."""
 
 import dataclasses
+import math
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
@@ -9,6 +10,9 @@ from milan_pipeline.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT")
 Role = Literal["content", "extent", "execution"]
+Auto = Literal["auto"]
+AUTO: Auto = "auto"
+"""In the place of a number: the command chooses it."""
 
 GROUPS = (
     *("Input", "Output", "Teacher", "Views", "Targets"),
@@ -82,11 +86,12 @@ def require_least(config: Any) -> None:
         given = getattr(config, field.name)
         flag = f"--{field.name.replace('_', '-')}"
         for value in given if isinstance(given, tuple) else (given,):
+            if value == AUTO:
+                continue
             most_of_kind = LARGEST.get(type(value))
             if most_of_kind is not None and not abs(value) <= most_of_kind:
-                raise ConfigError(
-                    f"{flag} {value} is no number to compute with; give a smaller one"
-                )
+                other = "one" if math.isnan(value) else "a smaller one"
+                raise ConfigError(f"{flag} {value} is no number to compute with; give {other}")
             if least is not None and value is not None and not value >= least:
                 raise ConfigError(f"{flag} {value} is below {least:g}; give {least:g} or more")
             if most is not None and value is not None and not value <= most:

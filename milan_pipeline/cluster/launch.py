@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -41,20 +41,37 @@ def launch(stage: str, config: Any, processes: int) -> int:
         processes: how many; stop signals that come here are passed on to them.
     """
     words = [*words_of(config), *output_words()]
-    command = [sys.executable, "-m", "milan_pipeline", stage, *words]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    threads = max(1, (os.cpu_count() or 1) // processes)
-    shared = {"OMP_NUM_THREADS": str(threads)} | os.environ | {"WORLD_SIZE": str(processes)}
+    shared = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
     shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+    return run_together(stage, [(words, shared | rank) for rank in ranks])
+
+
+def run_together(
+    stage: str,
+    processes: Sequence[tuple[Sequence[str], Mapping[str, str]]],
+    meanwhile: Callable[[], object] = lambda: None,
+) -> int:
+    """Run a stage in several processes, pass stop signals on, and return one exit code for all.
+
+    Args:
+        stage: the command.
+        processes: the words and the own variables of each; the machine's cores are shared out.
+        meanwhile: called again and again while they run.
+    """
+    command = [sys.executable, "-m", "milan_pipeline", stage]
+    threads = max(1, (os.cpu_count() or 1) // len(processes))
+    shared = {"OMP_NUM_THREADS": str(threads)} | os.environ
     started: list[subprocess.Popen[bytes]] = []
     with passing_signals_on(started):
         try:
-            for rank in range(processes):
-                own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-                started.append(subprocess.Popen(command, env=shared | own))  # noqa: S603
-            return _ended(started)
+            for words, own in processes:
+                process = subprocess.Popen([*command, *words], env={**shared, **own})  # noqa: S603
+                started.append(process)
+            return _ended(started, meanwhile)
         except OSError:
             for process in started:
                 process.kill()
@@ -78,7 +95,7 @@ def passing_signals_on(started: list[subprocess.Popen[bytes]]) -> Iterator[None]
             signal.signal(number, handler)
 
 
-def _ended(started: list[subprocess.Popen[bytes]]) -> int:
+def _ended(started: list[subprocess.Popen[bytes]], meanwhile: Callable[[], object]) -> int:
     """Wait for all processes; if one fails, end the others."""
     deadline = float("inf")
     first: list[int | None] = []  # exit codes at the first failure, before any is ended here
@@ -92,6 +109,7 @@ def _ended(started: list[subprocess.Popen[bytes]]) -> int:
         if time.monotonic() > deadline:
             for process in left:
                 process.kill()
+        meanwhile()
         time.sleep(POLL)
     codes = [process.returncode for process in started]
     for rank, code in enumerate(first or codes):
@@ -160,6 +178,19 @@ def variable(name: str, *, least: int, most: int | None = None) -> int | None:
         upwards = f"up to {most}" if most else "or more"
         raise ConfigError(f"{name} is {text!r}, not a number of {least} {upwards}; {START_ANEW}")
     return int(text)
+
+
+def own_cores(processes: int = 1) -> int:
+    """Return how many cores each of this machine's processes may use, at least 1.
+
+    Args:
+        processes: on this machine, where torchrun does not tell.
+    """
+    if hasattr(os, "sched_getaffinity"):  # of Linux; a scheduler may give a job some cores alone
+        usable = len(os.sched_getaffinity(0))
+    else:
+        usable = os.cpu_count() or 1
+    return max(1, usable // (variable("LOCAL_WORLD_SIZE", least=1) or processes))
 
 
 def words_of(config: Any) -> list[str]:

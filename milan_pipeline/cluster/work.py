@@ -80,6 +80,14 @@ class Part:
         """The part's name in file names: `part-003-of-016`."""
         return f"part-{self.number:03d}-of-{self.count:03d}"
 
+    def share(self, number: int, count: int) -> "Part":
+        """Return share `number` of `count` of this part; together the shares are the part."""
+        return Part(self.number + self.count * number, self.count * count)
+
+    def __str__(self) -> str:
+        """Write it as `K/N`."""
+        return f"{self.number}/{self.count}"
+
     def of(self, items: Sequence[ItemT]) -> list[ItemT]:
         """Return items K, K + N, K + 2N, … of the full list."""
         return list(items[self.number :: self.count])

@@ -86,11 +86,14 @@ class World:
 def local_device(device: torch.device) -> torch.device:
     """Return this process's own GPU of a machine, by LOCAL_RANK; other devices stay as they are.
 
-    Schedulers may show each process one GPU alone, which then is its own.
+    Schedulers may show each process one GPU alone, which then is its own. What names no GPU, such
+    as page-locking memory in a thread, uses the process's own from then on, and not the first.
 
     Raises:
         ConfigError: there are more processes than GPUs.
     """
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
     if device.type != "cuda" or device.index is not None or not is_launched():
         return device
     index, count = variable("LOCAL_RANK", least=0) or 0, torch.cuda.device_count()
@@ -168,6 +171,15 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
     """
     stacks = (part for name, part in model.named_modules() if name.split(".")[-1] == "blocks")
     return [block for stack in stacks for block in stack.children()]
+
+
+def compile_blocks(model: nn.Module) -> None:
+    """Have torch compile the blocks when they are first called; in place, so that names stay.
+
+    Block by block, since sharding acts between blocks, and blocks of one kind share their graph.
+    """
+    for block in blocks_of(model):
+        block.compile()
 
 
 def require_processes(*, fsdp: bool, started: bool) -> None:

@@ -47,8 +47,9 @@ UNFITTED = "0" * 64
 """Stands for the hash of arrays that are not fitted yet."""
 OPTION = re.compile(r"(bytes|ratio)=(\d+(?:\.\d+)?)")
 CODEC_CHOICES = (
-    f"{', '.join(PLAIN)}; high, compact or tiny, which are 12, 24 and 60 times smaller than "
-    "float16; or vector or transform with :bytes=N, bytes a token, or :ratio=X to float16"
+    f"{', '.join(PLAIN)}, high, compact or tiny. The last three are 12, 24 and 60 times smaller "
+    "than float16. For other sizes: vector:ratio=X or transform:ratio=X (X times smaller than "
+    "float16), or :bytes=N (bytes for each token)"
 )
 CHOICES = f"{', '.join([*PLAIN, *LEVELS])}, vector:bytes=N or transform:bytes=N"
 

@@ -3,7 +3,7 @@
 On a GPU two streams of their own copy, one in each direction. On the CPU nothing is copied.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -91,6 +91,25 @@ def on_device(batches: Iterable[BatchT], copies: DeviceCopies) -> Iterator[Batch
         waiting = following
     if waiting is not None:
         yield waiting
+
+
+def stacked(tensors: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
+    """Stack tensors of one shape on the host, where the device copies them from without a wait."""
+    batch = _from_where_copies_go(device, (len(tensors), *tensors[0].shape), tensors[0].dtype)
+    return torch.stack(list(tensors), out=batch)
+
+
+def rows_on(device: torch.device, rows: torch.Tensor, chosen_B: torch.Tensor) -> torch.Tensor:
+    """Gather rows of a tensor of the host on a device, whose work the host does not wait for."""
+    gathered = _from_where_copies_go(device, (len(chosen_B), *rows.shape[1:]), rows.dtype)
+    return torch.index_select(rows, 0, chosen_B, out=gathered).to(device, non_blocking=True)
+
+
+def _from_where_copies_go(
+    device: torch.device, shape: tuple[int, ...], dtype: torch.dtype
+) -> torch.Tensor:
+    """Return memory of the host, page-locked for a GPU; torch keeps that until copies are done."""
+    return torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda")
 
 
 def _stream(device: torch.device) -> torch.cuda.Stream:

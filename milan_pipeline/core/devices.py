@@ -46,6 +46,25 @@ def pick_device(name: str, number: int | None = None) -> torch.device:
     return device
 
 
+def pick_devices(names: str) -> list[torch.device]:
+    """Return the devices that names joined by commas mean, or "all": every GPU, else the CPU.
+
+    A device that is named twice runs two processes.
+
+    Raises:
+        ConfigError: one of them is not there, or "all" is asked for in each of several processes.
+    """
+    if names == "all":
+        if number_on_this_machine() is not None:
+            raise ConfigError(
+                "--devices all would start a process a GPU from each of the processes that Slurm "
+                "or torchrun has started here; start one, or leave --devices out"
+            )
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        names = ",".join(f"cuda:{number}" for number in range(gpus)) or "cpu"
+    return [pick_device(name.strip()) for name in names.split(",")]
+
+
 # How many processes of a step there are, and the number of this one on its machine.
 LAUNCHERS = (("SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"), ("LOCAL_WORLD_SIZE", "LOCAL_RANK"))
 

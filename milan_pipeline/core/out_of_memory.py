@@ -1,11 +1,16 @@
 """Tell when the memory of a GPU or of the machine ran out, and what helps; imports no torch."""
 
+import contextlib
+from collections.abc import Iterator
+
 from milan_pipeline.errors import ConfigError, reason_of
 
 SIZES = ("micro_batch", "batch_size")
 """Options that say how much is computed at a time; the first that there is changes least."""
 SAYINGS = ("out of memory", "can't allocate memory", "alloc_failed")
 """What torch's errors say, not all of which have a type of their own."""
+UNMAPPED, FORBIDDEN = "failed to map segment", "operation not permitted"
+"""What the system's loader says of a library: memory ran out, unless programs may not run there."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -13,7 +18,27 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError):
         return True
     said = str(error).lower()
+    if isinstance(error, ImportError):
+        return UNMAPPED in said and FORBIDDEN not in said
     return isinstance(error, RuntimeError) and any(saying in said for saying in SAYINGS)
+
+
+@contextlib.contextmanager
+def explaining(options: object) -> Iterator[None]:
+    """Have the block's error name the option that helps, where memory runs out.
+
+    Args:
+        options: of the stage, by name.
+
+    Raises:
+        ConfigError: memory ran out.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise explained(error, options) from error
 
 
 def explained(error: Exception, options: object) -> ConfigError:
@@ -24,7 +49,8 @@ def explained(error: Exception, options: object) -> ConfigError:
         options: of the stage, by name.
     """
     reason = reason_of(error)[:120]
-    sizes = {name: int(getattr(options, name)) for name in SIZES if hasattr(options, name)}
+    given = {name: getattr(options, name, None) for name in SIZES}
+    sizes = {name: size for name, size in given.items() if isinstance(size, int)}
     at_once = min(sizes.values(), default=1)
     if at_once > 1:
         flag = f"--{next(iter(sizes)).replace('_', '-')}"

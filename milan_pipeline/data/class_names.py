@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from milan_pipeline.errors import MismatchError
 from milan_pipeline.images.class_tree import some
+from milan_pipeline.images.spelling import in_one_form
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,8 @@ def require_same_names(
             *(named, other, some(list(train or test))),
         )
         return
-    if list(train) == list(test):
+    train, test = ([in_one_form(name) for name in names] for names in (train, test))
+    if train == test:
         return
     lacking = [name for name in train if name not in test]
     unknown = [name for name in test if name not in train]
@@ -51,5 +53,6 @@ def require_same_names(
     number = next(n for n, (a, b) in enumerate(zip(train, test, strict=True)) if a != b)
     raise MismatchError(
         f"class {number} is {train[number]!r} in {train_place} and {test[number]!r} in "
-        f"{test_place}; pack both from trees with the same class folders"
+        f"{test_place}; pack both from trees with the same class folders, their names in one form "
+        "of Unicode"
     )

@@ -20,7 +20,7 @@ from milan_pipeline.data.labelled_shards import labelled_shards
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.images.decode import decode_rgb
 from milan_pipeline.shards.cache import CacheConfig
-from milan_pipeline.shards.manifest import MANIFEST_NAME, load_manifest
+from milan_pipeline.shards.manifest import MANIFEST_NAME, holds_manifest, load_manifest
 from milan_pipeline.shards.random_access import IMAGE_MEMBER, Place, Read, all_local, read_places
 
 Kind = Literal["class", "mask"]
@@ -190,7 +190,7 @@ def open_labelled(
         DataError: a shard is damaged, or a sample has no label.
         MissingDataError: an image has no mask.
     """
-    if storage.exists(storage.join(place, MANIFEST_NAME)):
+    if holds_manifest(place):
         manifest = load_manifest(place, kind="images")
         shards = labelled_shards(manifest, kind=kind, scans=scans)
         classes = tuple(manifest.common.get("classes", ()))

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from milan_pipeline.core.keyed_random import keyed_generator
 from milan_pipeline.errors import ConfigError
 
-MAX_DEFAULT_LANES = 64
+DEFAULT_LANES = 64
+LANES_EACH = 8
+"""By default, of a process: so many loader processes can share its part of a batch."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,15 +63,17 @@ class OrderChoice:
 
     Attributes:
         batch: samples in a global batch; None is the published size, for small data less.
-        lanes: of the order; None is the largest power of two, at most 64, that divides the batch.
+        lanes: of the order; None leaves them to `default_lanes`.
         block: samples of a lane that are shuffled together.
         seed: of the order.
+        processes: that are to share the lanes.
     """
 
     batch: int | None
     lanes: int | None
     block: int
     seed: int
+    processes: int = 1
 
     def settled(self, samples: int, published_batch: int) -> OrderConfig:
         """Fill in what is open.
@@ -87,7 +91,7 @@ class OrderChoice:
                 f"--batch-size {batch} is more than the {samples} samples to train on; give at "
                 f"most {samples}, or more images"
             )
-        lanes = self.lanes or default_lanes(batch)
+        lanes = self.lanes or default_lanes(batch, self.processes)
         return OrderConfig(seed=self.seed, batch=batch, lanes=lanes, block=self.block)
 
 
@@ -182,9 +186,13 @@ def default_batch(samples: int, published: int) -> int:
     return min(published, max(power, min(8, fits)))
 
 
-def default_lanes(batch: int) -> int:
-    """Return the largest power of two, at most 64, that divides the batch."""
-    return min(MAX_DEFAULT_LANES, batch & -batch)
+def default_lanes(batch: int, processes: int = 1) -> int:
+    """Return the largest power of two that divides the batch: at most 64, or 8 for each process.
+
+    It must not depend on the number of loader processes, which may differ from machine to machine.
+    """
+    most = max(DEFAULT_LANES, 1 << (LANES_EACH * processes - 1).bit_length())
+    return min(most, batch & -batch)
 
 
 def lanes_of(part: int, parts: int, lanes: range) -> range:

@@ -23,22 +23,24 @@ class FrozenEncoder(Protocol):
         image_size: height and width of its input, in pixels.
         mean: of each channel, in [0, 1]; `features` normalises the pixels itself.
         std: standard deviation of each channel, in [0, 1].
+        device: where it computes.
     """
 
     name: str
     image_size: int
     mean: list[float]
     std: list[float]
+    device: torch.device
 
     def features(self, pixels_BCHW: torch.Tensor, *, pool: str = "cls") -> torch.Tensor:
         """Encode views.
 
         Args:
-            pixels_BCHW: uint8, `image_size` pixels square.
+            pixels_BCHW: uint8, `image_size` pixels square, on any device.
             pool: "cls" token, "mean" of the patch tokens, or "both" side by side.
 
         Returns:
-            (B, F) float32, on the CPU.
+            (B, F) float32, on `device`.
         """
 
 
@@ -49,6 +51,7 @@ class PixelEncoder:
         self.name = f"pixels:{image_size}"
         self.image_size = image_size
         self.mean, self.std = [0.0] * 3, [1.0] * 3
+        self.device = torch.device("cpu")
 
     def features(self, pixels_BCHW: torch.Tensor, *, pool: str = "cls") -> torch.Tensor:
         """Return the pixels in [0, 1], whatever the pool: (B, 3 * size * size) float32."""
@@ -62,19 +65,29 @@ class TeacherEncoder:
     def __init__(self, teacher: Teacher, *, name: str) -> None:
         self.name = name
         self.image_size = teacher.image_size
-        self.mean, self.std = teacher.mean, teacher.std
+        self.mean, self.std, self.device = teacher.mean, teacher.std, teacher.device
         self._teacher = teacher
 
     def features(self, pixels_BCHW: torch.Tensor, *, pool: str = "cls") -> torch.Tensor:
         """Encode views; see `FrozenEncoder.features`."""
         targets_BND, _ = self._teacher(pixels_BCHW)
-        return _pooled(targets_BND, 1, pool).cpu()
+        return _pooled(targets_BND, 1, pool)
 
 
 class StudentEncoder:
-    """A transformer of timm without its head; see `backbone`."""
+    """A transformer of timm without its head; see `backbone`.
 
-    def __init__(self, model: Any, *, name: str, mean: list[float], std: list[float]) -> None:
+    Args:
+        model: on its device.
+        name: shown in tables.
+        mean: of each channel, in [0, 1].
+        std: standard deviation of each channel, in [0, 1].
+        bf16: compute under bfloat16 autocast.
+    """
+
+    def __init__(
+        self, model: Any, *, name: str, mean: list[float], std: list[float], bf16: bool = False
+    ) -> None:
         height, width = model.patch_embed.img_size
         if height != width:
             raise ConfigError(
@@ -85,15 +98,19 @@ class StudentEncoder:
         self.image_size = int(height)
         self.mean, self.std = mean, std
         self._model = model.eval().requires_grad_(requires_grad=False)
-        self._pixels = Pixels(mean, std, next(model.parameters()).device, scaling="pixels")
+        self.device = next(model.parameters()).device
+        self._pixels = Pixels(mean, std, self.device, scaling="pixels")
+        self._bf16 = bf16
 
     @torch.no_grad()
     def features(self, pixels_BCHW: torch.Tensor, *, pool: str = "cls") -> torch.Tensor:
         """Encode views; see `FrozenEncoder.features`."""
         if pool != "mean" and getattr(self._model, "cls_token", None) is None:
             raise ConfigError(f"encoder {self.name!r} has no CLS token; give --pool mean")
-        tokens_BNE = self._model.forward_features(self._pixels(pixels_BCHW))
-        return _pooled(tokens_BNE, self._model.num_prefix_tokens, pool).float().cpu()
+        pixels = self._pixels(pixels_BCHW)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+            tokens_BNE = self._model.forward_features(pixels)
+        return _pooled(tokens_BNE.float(), self._model.num_prefix_tokens, pool)
 
 
 def _pooled(tokens_BNE: torch.Tensor, prefix: int, pool: str) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Gives the encoder that `--encoder` names: frozen, or as a backbone to train further."""
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -33,7 +34,12 @@ TEACHER_SUFFIXES = (".json", ".safetensors", ".bin", ".pth")
 
 
 def load_encoder(
-    spec: str, *, random_init: bool = False, seed: int = 0, device: str = "cpu"
+    spec: str,
+    *,
+    random_init: bool = False,
+    seed: int = 0,
+    device: str = "cpu",
+    precision: str = "fp32",
 ) -> FrozenEncoder:
     """Load the encoder that `spec` names.
 
@@ -46,6 +52,7 @@ def load_encoder(
         random_init: take the architecture only and draw the weights anew.
         seed: of that draw.
         device: where the encoder computes.
+        precision: of its arithmetic, "fp32" or "bf16".
 
     Raises:
         ConfigError: the spec names nothing that can be loaded.
@@ -58,13 +65,15 @@ def load_encoder(
         return PixelEncoder(_pixels_size(rest))
     if kind == "open_clip":
         with as_encoder(rest):
-            return TeacherEncoder(Teacher.load(clip_spec(rest), device=device), name=spec)
+            clip = dataclasses.replace(clip_spec(rest), precision=precision)
+            return TeacherEncoder(Teacher.load(clip, device=device), name=spec)
     if kind == "timm":
         parts = read_timm_encoder(rest, random_init=random_init)
     else:
         parts = read_run_encoder(spec, random_init=random_init, seed=seed)
     model, _ = assemble(parts, origin=spec, seed=seed)
-    return StudentEncoder(model.to(device), name=spec, mean=parts.mean, std=parts.std)
+    bf16 = precision == "bf16"
+    return StudentEncoder(model.to(device), name=spec, mean=parts.mean, std=parts.std, bf16=bf16)
 
 
 def image_size_of(spec: str, *, random_init: bool = False) -> int:

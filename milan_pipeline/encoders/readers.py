@@ -99,7 +99,7 @@ def _what_it_is(url: str) -> str | None:
 
     if holds("best.safetensors"):
         return (
-            f"{folder} is no run of pretrain; give the classifier that finetune wrote there, "
+            f"{folder} is no run of pretrain; give the model that finetune or segment wrote there, "
             f"--encoder {storage.join(folder, 'best.safetensors')}"
         )
     if holds("open_clip_config.json"):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from milan_pipeline.core.device_copies import stacked
 from milan_pipeline.images.views import Box
 
 Scaling = Literal["statistics", "float32 statistics", "pixels"]
@@ -100,6 +101,10 @@ class Pixels:
     def __call__(self, images_CHW: Tensor) -> Tensor:
         """Normalise uint8 images (..., C, H, W)."""
         return self._normalised(images_CHW, (-1, 1, 1))
+
+    def batch(self, images_CHW: Sequence[Tensor]) -> Tensor:
+        """Normalise uint8 images of one size on the host, (B, C, H, W); no GPU is waited for."""
+        return self(stacked(images_CHW, self._device or images_CHW[0].device))
 
     def patches(self, patches_P: Tensor) -> Tensor:
         """Normalise uint8 patches (..., P), which are laid out as (channel, row, column)."""

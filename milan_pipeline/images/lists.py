@@ -4,11 +4,13 @@ import dataclasses
 import os
 import re
 import stat
+import unicodedata
 from pathlib import Path
 
 from milan_pipeline.errors import DataError, StorageError
 from milan_pipeline.images.file_faults import fault_of, is_link, shortened
 from milan_pipeline.images.formats import HEAD_BYTES, kind_by_bytes
+from milan_pipeline.images.spelling import ONE_FORM, require_distinct
 from milan_pipeline.storage.retries import retried
 
 MOST_CLASSES = 1_000_000
@@ -142,6 +144,8 @@ def _remedy(line: _Line) -> str:
         ("take the spaces around it off", name.strip()),
         ("take the quotes off", name.strip().strip("\"'")),
         ("write / in place of \\", name.replace("\\", "/")),
+        (f"{ONE_FORM}, or copy this one", unicodedata.normalize("NFC", name)),
+        (f"{ONE_FORM}, or copy this one", unicodedata.normalize("NFD", name)),
         *(("put a tab between path and class", part.rstrip()) for part in cut if part.strip()),
     ]
     for remedy, other in candidates:
@@ -163,7 +167,10 @@ def _classes(lines: list[_Line]) -> list[str]:
         if is_like_number or "\t" in line.label or len(names) < len(labelled):
             remedy = "write 0, 1, … or, in all lines, the names of the classes"
             raise line.error("is no class number", remedy, of=line.label)
-    return sorted({line.label for line in names})
+    classes = sorted({line.label for line in names})
+    if names:
+        require_distinct(classes, names[0].path)
+    return classes
 
 
 def _number(label: str) -> int | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from milan_pipeline.errors import DataError, MissingDataError, StorageError
 from milan_pipeline.images.file_faults import fault_of, is_link, shortened
 from milan_pipeline.images.folder_walk import Found, walk_folder
+from milan_pipeline.images.spelling import in_one_form
 from milan_pipeline.storage.retries import retried
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class MaskFolder:
         try:
             status = _status(path)
         except FileNotFoundError as error:
-            path, status = self._in_capitals(path, error)
+            path, status = self._spelled_otherwise(path, error)
         except StorageError:
             raise
         except OSError as error:
@@ -83,16 +84,21 @@ class MaskFolder:
                 *(len(surplus), self.folder, shortened(surplus[0].name)),
             )
 
-    def _in_capitals(self, path: Path, error: OSError) -> tuple[Path, os.stat_result]:
-        """Return a mask that ends in `.PNG`; else say what lies in its place."""
+    def _spelled_otherwise(self, path: Path, error: OSError) -> tuple[Path, os.stat_result]:
+        """Return a mask that ends in `.PNG` or has another form of Unicode; else name the nearest.
+
+        Raises:
+            MissingDataError: there is none.
+        """
         if is_link(path):
             raise MissingDataError(
                 f"{path} is {fault_of(str(path), error)}, but its image is there; restore the mask"
             ) from error
-        near = [name for name in self._listed(path.parent) if name.startswith(path.stem)]
-        same = [name for name in near if _is_png(name) and name[: -len(ENDING)] == path.stem]
+        folder, stem = self._folder_of(path), in_one_form(path.stem)
+        near = [name for name in self._listed(folder) if in_one_form(name).startswith(stem)]
+        same = [name for name in near if _is_png(name) and in_one_form(_stem(name)) == stem]
         if same:
-            found = path.with_name(same[0])
+            found = folder / same[0]
             return found, _status(found)
         hint = f" (beside it is {shortened(near[0])})" if near else ""
         remedy = "add the mask under that name"
@@ -102,6 +108,16 @@ class MaskFolder:
         raise MissingDataError(
             f"{path} does not exist{hint}, but its image does; {remedy}"
         ) from error
+
+    def _folder_of(self, path: Path) -> Path:
+        """Return the folder of a mask, whose name may have another form of Unicode."""
+        if path.parent.is_dir():
+            return path.parent
+        found = self.folder
+        for part in path.parent.relative_to(self.folder).parts:
+            alike = [n for n in self._listed(found) if in_one_form(n) == in_one_form(part)]
+            found /= alike[0] if alike else part
+        return found
 
     def _listed(self, folder: Path) -> list[str]:
         if folder not in self._names:

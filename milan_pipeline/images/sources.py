@@ -16,6 +16,7 @@ from milan_pipeline.images.formats import IMAGE_EXTENSIONS
 from milan_pipeline.images.keys import unique_keys
 from milan_pipeline.images.lists import read_list
 from milan_pipeline.images.mask_files import MaskFolder
+from milan_pipeline.images.spelling import require_distinct
 from milan_pipeline.storage.retries import retried
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".zip", ".7z", ".rar", ".parquet")
@@ -99,7 +100,8 @@ def find_source(
 
     Raises:
         ConfigError: there is no such file or folder, or no image in it.
-        DataError: a line of a list cannot be used, or an image would be its own mask.
+        DataError: a line of a list cannot be used, an image would be its own mask, or the names of
+            two classes look alike.
         MissingDataError: an image has no mask, or a link leads nowhere.
         StorageError: a folder cannot be listed.
     """
@@ -160,6 +162,7 @@ def _from_folder(root: Path, files: list[Found], walk: Walk) -> Source:
         files = [file for file in files if "/" in file.name]
     tops = [file.name.partition("/")[0] for file in files]
     classes = sorted({*tops, *walk.empty}) if is_tree else []
+    require_distinct(classes, root)
     number = {name: index for index, name in enumerate(classes)}
     is_flat = not any("/" in file.name for file in images)
     stray = [] if is_tree or is_flat else [file.name for file in images if "/" not in file.name]

@@ -71,6 +71,7 @@ class StoreSize:
         self._codec = spec_of(identity["codec"])
         self._shape = code_shape(identity)
         self._known: dict[tuple[object, ...], int] = {}
+        self._objects: dict[int, int] = {}
 
     def unit(self, unit: Unit, keys: KeyBytes) -> int:
         """Count the bytes of one unit's objects and of its mark."""
@@ -90,6 +91,13 @@ class StoreSize:
         views = len({view for view, _ in alike})
         inside = sum(count * self._files(samples) for (_, samples), count in alike.items())
         return inside + (FILES_OF_STORE + FILES_OF_VIEW * views if views else 0)
+
+    def objects(self, unit: Unit) -> int:
+        """Count the objects of a unit, its mark apart."""
+        samples = unit.shard.samples
+        if samples not in self._objects:  # most units are alike
+            self._objects[samples] = len(_layout_of(self._codec, self._shape, samples).paths)
+        return self._objects[samples]
 
     def _files(self, samples: int) -> int:
         paths = [

@@ -7,20 +7,39 @@ those of the trained tower; `milan-pipeline verify` measures the cosines of real
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from milan_pipeline.core.out_of_memory import is_out_of_memory
 from milan_pipeline.teacher.spec import PRECISIONS, TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
 
 LEAST_COSINE = 0.999
 MEASURED_PRECISIONS = tuple(name for name in PRECISIONS if name != "auto")
 CPU_BATCHES, OTHER_BATCHES = (8, 32), (64, 256)
+SEARCHED_BATCHES = (32, 64, 128, 256, 512, 1024)
+NO_FASTER, ALMOST = 1.02, 0.97
 PROBE_IMAGES = 4
 LONGEST_WARM_UP_SECONDS = 5.0
+
+
+class TimedTeacher(Protocol):
+    """What is timed: a teacher.Teacher, or what is called as one."""
+
+    @property
+    def image_size(self) -> int:
+        """Pixels along a side of a view."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    def __call__(self, pixels_BCHW: torch.Tensor, /) -> tuple[torch.Tensor, torch.Tensor]:
+        """Turn uint8 views into targets and priors, on the device."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,6 +94,41 @@ def measure_speeds(
                 break
 
 
+def fastest_batch(
+    teacher: TimedTeacher, batches: Sequence[int] = SEARCHED_BATCHES, *, seconds: float = 0.3
+) -> int:
+    """Return the smallest batch size that is about as fast as any, by timing random pixels.
+
+    The next larger size must fit into memory, too, if there is one that does: the codec and the
+    batch that is copied meanwhile take some beside the teacher.
+
+    Args:
+        teacher: as it will run.
+        batches: sizes, ascending; the search ends where they bring no more, or memory runs out.
+        seconds: the shortest time that each is measured.
+
+    Raises:
+        MemoryError, RuntimeError: not even the smallest fits.
+    """
+    rates: dict[int, float] = {}
+    for batch in batches:
+        try:
+            pixels = _pixels(batch, teacher.image_size).to(teacher.device)
+            rate, _ = _timed(teacher, pixels, seconds)
+        except (MemoryError, RuntimeError) as error:
+            if not (rates and is_out_of_memory(error)):
+                raise
+            break
+        best = max(rates.values(), default=0.0)
+        rates[batch] = rate
+        if rate < NO_FASTER * best:
+            break
+    if len(rates) > 1:
+        rates.popitem()
+    enough = ALMOST * max(rates.values())
+    return next(batch for batch, rate in rates.items() if rate >= enough)
+
+
 def usual_batches(device: str) -> tuple[int, ...]:
     """Return the batch sizes to measure on a device."""
     return CPU_BATCHES if device == "cpu" else OTHER_BATCHES
@@ -104,7 +158,7 @@ def _pixels(count: int, size: int) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
 
 
-def _timed(teacher: Teacher, pixels: torch.Tensor, seconds: float) -> tuple[float, float]:
+def _timed(teacher: TimedTeacher, pixels: torch.Tensor, seconds: float) -> tuple[float, float]:
     """Return images/s, and the seconds of the first batch, which images/s do not include."""
     warm_up = _seconds_of(teacher, pixels)
     batches, elapsed = 0, 0.0
@@ -114,7 +168,7 @@ def _timed(teacher: Teacher, pixels: torch.Tensor, seconds: float) -> tuple[floa
     return batches * len(pixels) / elapsed, warm_up
 
 
-def _seconds_of(teacher: Teacher, pixels: torch.Tensor) -> float:
+def _seconds_of(teacher: TimedTeacher, pixels: torch.Tensor) -> float:
     started = time.perf_counter()
     _, prior = teacher(pixels)
     prior.cpu()  # waits for the device

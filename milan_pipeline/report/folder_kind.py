@@ -4,8 +4,8 @@ from typing import Literal, TypedDict
 
 from milan_pipeline import storage
 from milan_pipeline.core.schema import DocumentError, parsed
-from milan_pipeline.errors import DataError, MissingDataError
-from milan_pipeline.shards.manifest import MANIFEST_NAME
+from milan_pipeline.errors import MissingDataError
+from milan_pipeline.shards.manifest import MANIFEST_NAME, holds_manifest, not_ours
 from milan_pipeline.targets.layout import ZARR_JSON, holds_store
 from milan_pipeline.training.state import CONFIG_NAME
 
@@ -28,11 +28,11 @@ def folder_kind(url: str) -> Kind:
     if holds_store(url):
         return "target store"
     manifest = storage.join(url, MANIFEST_NAME)
-    if storage.exists(manifest):
+    if holds_manifest(url):
         try:
             return SHARDS[parsed(storage.read_bytes(manifest), _Manifest)["kind"]]
         except DocumentError as error:
-            raise DataError(f"{manifest} is no manifest ({error}); make it again") from error
+            raise not_ours(manifest, error) from error
     if storage.exists(storage.join(url, CONFIG_NAME)):
         return "run"
     raise MissingDataError(

@@ -134,6 +134,26 @@ class Manifest:
         storage.put_bytes(storage.join(self.folder, MANIFEST_NAME), self.to_bytes())
 
 
+def holds_manifest(folder: str) -> bool:
+    """Tell whether a folder has a manifest of shards: other programs call their files so, too."""
+    url = storage.join(folder, MANIFEST_NAME)
+    if not storage.exists(url):
+        return False
+    try:
+        document = parsed(storage.read_bytes(url), Any)
+    except DocumentError:  # it may be ours, and damaged
+        return True
+    return isinstance(document, dict) and bool({"format_version", "shards"} & document.keys())
+
+
+def not_ours(url: str, error: DocumentError) -> DataError:
+    """Return the error for what is no manifest, and does not tell who wrote it."""
+    return DataError(
+        f"{url} is no manifest of shards ({error}); make it again, or move it away if another "
+        "program wrote it"
+    )
+
+
 def load_manifest(url: str, *, kind: str, allow_unfinished: bool = False) -> Manifest:
     """Read and verify the manifest of a folder of shards (or a manifest's own URL).
 
@@ -199,7 +219,7 @@ def read_manifest(
         }
         raise MissingDataError(f"{url} does not exist; {makers[kind]}") from None
     except DocumentError as error:
-        raise DataError(f"{url} is no manifest ({error}); make it again") from error
+        raise not_ours(url, error) from error
     if not (listing["complete"] or allow_unfinished):
         raise MismatchError(f"{url} is not complete; run the stage that writes it again")
     common = {n: v for n, v in document.items() if n not in {"sha256", "format_version", *listing}}

@@ -117,13 +117,16 @@ def _refuse_duplicates(keys: list[str], name: str) -> None:
 logger = logging.getLogger(__name__)
 # Rewriting the manifest, which is long if there are many shards, may take this share of the time.
 MANIFEST_TIME_SHARE = 0.1
+REMOTE_MANIFEST_SECONDS = 5.0
+"""At least between two writes of a remote manifest: some stores take one write a second of a name,
+and each is paid for."""
 
 
 def listed_shards(folder: str, kind: str) -> dict[str, Shard]:
     """Return the shards that an earlier, perhaps unfinished, run listed; by name.
 
     A listed shard is left out, so that it is made again, where its tar or index was deleted, or its
-    tar lies on this machine and has another size.
+    tar has another size.
 
     Raises:
         MismatchError: the folder holds shards of another kind.
@@ -136,17 +139,17 @@ def listed_shards(folder: str, kind: str) -> dict[str, Shard]:
         for shard in manifest.shards
     }
     folders = {storage.folder_of(url) for both in urls.values() for url in both}
-    there = {storage.join(at, name) for at in folders for name in storage.list_names(at)}
+    sizes = {
+        storage.join(at, name): size
+        for at in folders
+        for name, size in storage.list_sizes(at).items()
+    }
     return {
         shard.name: shard
         for shard in manifest.shards
-        if urls[shard.name] <= there and _has_its_size(manifest.url_of(shard), shard)
+        if urls[shard.name] <= sizes.keys()
+        and sizes[manifest.url_of(shard)] in (shard.bytes, None)  # a web server may not tell
     }
-
-
-def _has_its_size(url: str, shard: Shard) -> bool:
-    """Tell whether a tar is as long as it was; one on a server is not asked."""
-    return storage.local_path(url) is None or storage.size_of(url) == shard.bytes
 
 
 def delete_unlisted(folder: str, kind: str, keep: Collection[str]) -> None:
@@ -198,13 +201,15 @@ def list_as_written(
         The manifest as saved: complete if all of them are listed.
     """
     listed = {shard.name: shard for shard in manifest.shards}
+    at_least = REMOTE_MANIFEST_SECONDS if storage.local_path(manifest.folder) is None else 0.0
     saved_at, save_seconds = time.monotonic(), 0.0
     try:
         with contextlib.closing(written):
             for shard in written:
                 listed[shard.name] = shard
                 logger.info("%s: %d samples, %d bytes", shard.name, shard.samples, shard.bytes)
-                if (time.monotonic() - saved_at) * MANIFEST_TIME_SHARE >= save_seconds:
+                wait = max(at_least, save_seconds / MANIFEST_TIME_SHARE)
+                if time.monotonic() - saved_at >= wait:
                     started = time.monotonic()
                     _saved(manifest, listed, order, complete=False)
                     saved_at = time.monotonic()

@@ -37,14 +37,19 @@ def join(base: str, *parts: str) -> str:
 
 
 def basename(url: str) -> str:
-    """Return the last part of a URL or path."""
-    return url.rstrip("/").rsplit("/", 1)[-1]
+    """Return the last part of a URL or path; the query of a web server's URL is no part of it."""
+    return _without_query(url).rstrip("/").rsplit("/", 1)[-1]
 
 
 def folder_of(url: str) -> str:
     """Return everything before the last part of a URL or path."""
-    head, slash, _ = url.rstrip("/").rpartition("/")
+    head, slash, _ = _without_query(url).rstrip("/").rpartition("/")
     return (head or "/") if slash else "."
+
+
+def _without_query(url: str) -> str:
+    """Drop what a signed URL ends with, which may hold slashes and changes with each signature."""
+    return url.partition("?")[0] if url.startswith(("http://", "https://")) else url
 
 
 def expand(patterns: tuple[str, ...]) -> list[str]:
@@ -225,6 +230,35 @@ def list_names(url: str) -> list[str]:
     except MissingDataError:
         return []
     return sorted(name for name in names if not _is_temporary(name))
+
+
+def list_sizes(url: str) -> dict[str, int | None]:
+    """Return the bytes of what lies in a folder, by name, as `list_names` does the names.
+
+    Of what a web server does not tell, and of folders, they are None or say nothing.
+
+    Raises:
+        StorageError: it cannot be listed.
+    """
+    try:
+        return resolve(url).sizes()
+    except MissingDataError:
+        return {}
+
+
+def list_stamps(url: str) -> dict[str, str | None]:
+    """List a folder's names, sorted, each with a text that is another one when the file changes.
+
+    It is None where the store tells nothing that would change. A folder that is not there is empty.
+
+    Raises:
+        StorageError: it cannot be listed.
+    """
+    try:
+        stamps = resolve(url).stamps()
+    except MissingDataError:
+        return {}
+    return {name: stamps[name] for name in sorted(stamps) if not _is_temporary(name)}
 
 
 def _is_temporary(name: str) -> bool:

@@ -7,7 +7,7 @@ import io
 import os
 import tempfile
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -18,6 +18,7 @@ from milan_pipeline.storage.client_errors import named_errors
 from milan_pipeline.storage.local_stream import open_local
 from milan_pipeline.storage.range_stream import PIECE_BYTES, open_ranges
 from milan_pipeline.storage.retries import retried
+from milan_pipeline.storage.stamps import file_stamp, object_stamp
 from milan_pipeline.storage.write_check import COMPARED_BYTES, require_kept
 
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
@@ -175,12 +176,32 @@ class File:
         """Return the names in a folder."""
         if self.is_local:
             return set(os.listdir(self.path))  # noqa: PTH208 - of 100,000 names, no paths are wanted
-        listed = self.filesystem.ls(self.path, detail=False)
-        entries = [str(entry).rstrip("/") for entry in listed]
+        return set(self._listed(self.filesystem.ls(self.path, detail=False)))
+
+    @_patient("listed")
+    def sizes(self) -> dict[str, int | None]:
+        """Return the bytes of what lies in a folder, by name; None where a server does not tell."""
+        listed = {str(e["name"]): e.get("size") for e in self.filesystem.ls(self.path, detail=True)}
+        return {name: listed[entry] for name, entry in self._listed(listed).items()}
+
+    @_patient("listed")
+    def stamps(self) -> dict[str, str | None]:
+        """Return the names in a folder, each with a text that changes with the file."""
+        if self.is_local:
+            with os.scandir(self.path) as entries:
+                found = ((entry.name, file_stamp(entry)) for entry in entries)
+                return {name: stamp for name, stamp in found if stamp is not None}
+        listed = {str(e["name"]): e for e in self.filesystem.ls(self.path, detail=True)}
+        return {name: object_stamp(listed[path]) for name, path in self._listed(listed).items()}
+
+    def _listed(self, entries: Iterable[Any]) -> dict[str, Any]:
+        """Return what a remote folder's listing has, by the name in the folder."""
+        paths = {str(entry).rstrip("/"): entry for entry in entries}
         if scheme_of(self.path) in WEB_PROTOCOLS:  # a page of links
-            entries = [urllib.parse.unquote(entry) for entry in entries if "?" not in entry]
+            paths = {urllib.parse.unquote(p): entry for p, entry in paths.items() if "?" not in p}
         # Some tools mark a folder of an object store by an object of its own name.
-        return {entry.rsplit("/", 1)[-1] for entry in entries if entry != self.path.rstrip("/")}
+        own = self.path.rstrip("/")
+        return {path.rsplit("/", 1)[-1]: entry for path, entry in paths.items() if path != own}
 
     @_patient("listed")
     def tree(self) -> set[str]:
@@ -224,8 +245,10 @@ def resolve(url: str) -> File:
     if not url:
         raise StorageError("a path is empty; name a file or folder (is a shell's variable unset?)")
     scheme = scheme_of(url)
-    if scheme in REFUSED_PROTOCOLS or "::" in url:
-        raise StorageError(f"{url!r} is refused: {scheme or '::'} URLs are not data; give a path")
+    if "::" in url:
+        return _local_with_colons(url)
+    if scheme in REFUSED_PROTOCOLS:
+        raise StorageError(f"{url!r} is refused: {scheme} URLs are not data; give a path")
     if EXTRAS.get(scheme) in ("s3", "gs") and not urllib.parse.urlsplit(url).netloc:
         raise StorageError(f"{url!r} names no bucket; give {scheme}://BUCKET/PATH")
     # Listings must be fresh: another process may have written since the last one.
@@ -241,6 +264,21 @@ def resolve(url: str) -> File:
         ) from error
     except Exception as error:  # clients check credentials and endpoints when they are made
         raise _unusable(url, error) from error
+
+
+def _local_with_colons(url: str) -> File:
+    """Return a local file whose path has two colons, by which fsspec chains file systems.
+
+    Raises:
+        StorageError: it may be meant as a chain.
+    """
+    if not url.startswith(("/", "./", "../")):
+        remedy = "a path without it" if "://" in url else f"a path: ./{url} if this is one"
+        raise StorageError(
+            f"{url!r} is refused: '::' chains URLs, which are not data; give {remedy}"
+        )
+    local = fsspec.filesystem("file")
+    return File(url, local, str(Path(url).absolute()))
 
 
 def _unusable(url: str, error: Exception) -> StorageError:

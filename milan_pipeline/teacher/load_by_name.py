@@ -16,6 +16,7 @@ import torch
 from open_clip.pretrained import get_pretrained_cfg
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
+from safetensors import SafetensorError
 from torch import nn
 
 from milan_pipeline.errors import ConfigError
@@ -24,11 +25,13 @@ from milan_pipeline.teacher.configuration import explaining, model_config
 from milan_pipeline.teacher.quick_gelu import settle_quick_gelu
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.statistics import settled_statistics
+from milan_pipeline.teacher.tower_alone import fill_alone, names_alone
 from milan_pipeline.teacher.tower_of_model import tower_of
 from milan_pipeline.teacher.tower_open_clip import ResNetTower
 from milan_pipeline.teacher.weights import (
     require_finite,
     require_floats,
+    stored_parts,
     stored_visual,
     unloadable,
     weights_file,
@@ -62,9 +65,42 @@ def load_visual(spec: TeacherSpec) -> nn.Module:
             "to load it; copy the configuration again from where the weights came from"
         )
     _require_known(spec)
+    settled_statistics(spec)  # to refuse what is stated before anything is loaded
     path = weights_file(spec)
     quick_gelu = settle_quick_gelu(spec.name, spec.pretrained, config)
     wanted = _wanted_input(spec, config)
+    if path is not None and (names := _names_alone(spec, config, path)) is not None:
+        visual = _blank(spec.name, config, quick_gelu, wanted.size, device="cpu")
+        fill_alone(visual, path, names)
+        visual = _sized(visual, wanted.size)
+    else:
+        visual = _loaded_by_open_clip(spec, path, quick_gelu, wanted.size)
+    require_finite(visual, f"--teacher {spec.name!r}" if path is None else str(path))
+    if path is not None:
+        require_floats(visual, path)
+        _warn_of_positions(spec, visual, path)
+    visual.resampled = wanted.resampled
+    return _labelled(visual, spec, config, quick_gelu)
+
+
+def _names_alone(spec: TeacherSpec, config: dict[str, Any], path: Path) -> dict[str, str] | None:
+    """See `names_alone`; a file that cannot be read is for open_clip, too, as it then says why."""
+    try:
+        names = stored_parts(path).keys()
+    except (SafetensorError, OSError):
+        return None
+    blank = _blank(spec.name, config, quick_gelu=False, size=None)
+    return names_alone(path, names, blank.state_dict().keys(), config)
+
+
+def _loaded_by_open_clip(
+    spec: TeacherSpec, path: Path | None, quick_gelu: bool, size: int | None
+) -> Any:
+    """Load the image tower together with the text, which open_clip checks, too.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
     failure = f"--teacher {spec.name!r} with --pretrained {spec.pretrained!r} cannot be loaded"
     remedy = (
         "check the name, the tag and the network, or give weights that are here: --pretrained "
@@ -78,18 +114,13 @@ def load_visual(spec: TeacherSpec) -> nn.Module:
                 require_pretrained=True,
                 pretrained_text=False,
                 force_quick_gelu=quick_gelu,
-                force_image_size=wanted.size,
+                force_image_size=size,
             )
     except ConfigError as error:
         cause = error.__cause__
         told = unloadable(path, cause) if path and isinstance(cause, Exception) else None
         raise told or error from cause
-    require_finite(model.visual, f"--teacher {spec.name!r}" if path is None else str(path))
-    if path is not None:
-        require_floats(model.visual, path)
-        _warn_of_positions(spec, model.visual, path)
-    model.visual.resampled = wanted.resampled
-    return _labelled(model.visual, spec, config, quick_gelu)
+    return model.visual
 
 
 def untrained_visual(spec: TeacherSpec) -> nn.Module:
@@ -100,19 +131,11 @@ def untrained_visual(spec: TeacherSpec) -> nn.Module:
     """
     config = model_config(spec.name)
     size = _wanted_input(spec, config).size
-    logging.disable(logging.WARNING)  # open_clip warns that the model is untrained
-    try:
-        with (
-            explaining(f"--teacher {spec.name!r} cannot be built", "check the name"),
-            torch.random.fork_rng(devices=[]),
-        ):
-            torch.manual_seed(0)
-            model = open_clip.create_model(
-                spec.name, load_weights=False, pretrained_text=False, force_image_size=size
-            )
-    finally:
-        logging.disable(logging.NOTSET)
-    return _labelled(model.visual, spec, config, bool(config.get("quick_gelu", False)))
+    quick_gelu = bool(config.get("quick_gelu", False))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        visual = _sized(_blank(spec.name, config, quick_gelu, size, device="cpu"), size)
+    return _labelled(visual, spec, config, quick_gelu)
 
 
 def blank_visual(spec: TeacherSpec) -> nn.Module:
@@ -125,9 +148,7 @@ def blank_visual(spec: TeacherSpec) -> nn.Module:
     _require_known(spec)
     quick_gelu = settle_quick_gelu(spec.name, spec.pretrained, config)
     size = _wanted_input(spec, config).size
-    visual = _blank(spec.name, config, quick_gelu, size)
-    if size is not None and isinstance(visual, TimmModel):
-        visual.set_input_size(size)
+    visual = _sized(_blank(spec.name, config, quick_gelu, size), size)
     return _labelled(visual, spec, config, quick_gelu)
 
 
@@ -180,14 +201,22 @@ def _labelled(
     return labelled
 
 
-def _blank(name: str, config: dict[str, Any], quick_gelu: bool, size: int | None) -> nn.Module:
+def _blank(
+    name: str, config: dict[str, Any], quick_gelu: bool, size: int | None, device: str = "meta"
+) -> Any:
     vision = config["vision_cfg"]
     if size is not None:
         vision = vision | {"image_size": size}
     failure = f"--teacher {name!r} has a configuration that open_clip cannot build"
-    with explaining(failure, "check its vision_cfg"), torch.device("meta"):
+    with explaining(failure, "check its embed_dim and vision_cfg"), torch.device(device):
         model = open_clip.CLIP(config["embed_dim"], vision, NO_TEXT, quick_gelu=quick_gelu).eval()
-    visual: nn.Module = model.visual
+    return model.visual
+
+
+def _sized(visual: Any, size: int | None) -> Any:
+    """Have a tower of timm take another input; its positions are resampled, so load them first."""
+    if size is not None and isinstance(visual, TimmModel):
+        visual.set_input_size(size)
     return visual
 
 

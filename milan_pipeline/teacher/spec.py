@@ -9,9 +9,9 @@ from milan_pipeline.images.statistics import Statistics, parsed_statistics
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 OWN = "own"
 NORM_HELP = (
-    "Mean and std of the teacher's pixels: own, as its weights were trained with; imagenet, as in "
-    "MILAN; openai; or numbers for pixels from 0 to 1, such as 0.5/0.5 or "
-    "0.48,0.46,0.41/0.27,0.26,0.28."
+    "Mean and std of the teacher's pixels. own: those that its weights were trained with. "
+    "imagenet: as in MILAN. openai: those of OpenAI's CLIP. Or numbers for pixels from 0 to 1: "
+    "0.5/0.5, or 0.48,0.46,0.41/0.27,0.26,0.28."
 )
 SPACES = ("projected", "hidden")
 PRIORS = ("auto", "cls", "pool", "rollout", "uniform")

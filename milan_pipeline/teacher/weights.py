@@ -2,13 +2,14 @@
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import nn
 
 from milan_pipeline.core.file_kinds import HEAD, stand_in
@@ -28,7 +29,9 @@ PREFERRED = (
     "pytorch_model.pth",
     "model.pth",
 )
-VISUAL = "visual."
+VISUAL, COMPILED = "visual.", "_orig_mod."
+WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+")
+"""What torch puts before the names of a model that is shared out or compiled."""
 PLAIN = {"F64", "F32", "F16", "BF16"} | {
     torch.float64, torch.float32, torch.float16, torch.bfloat16,
 }  # fmt: skip
@@ -93,7 +96,7 @@ def unloadable(path: Path, error: Exception) -> ConfigError | None:
     if "load_checkpoint" not in {function for _, function in steps}:
         return None
     if "loading state_dict" in said:
-        return _of_another_architecture(path, said)
+        return of_another_architecture(path, said)
     if isinstance(error, pickle.UnpicklingError) and "Unsupported" in said:
         return ConfigError(
             f"{path} holds more than tensors, which could run code when it is loaded; if you trust "
@@ -122,7 +125,8 @@ def _state_saved(path: Path) -> str:
     )
 
 
-def _of_another_architecture(path: Path, said: str) -> ConfigError:
+def of_another_architecture(path: Path, said: str) -> ConfigError:
+    """Return the error on a file that torch says to lack names, or have others or other shapes."""
     nested = _nested(path)
     if nested is not None:
         return ConfigError(f"{path} has its weights under {nested!r}, beside others; {ALONE}")
@@ -180,25 +184,46 @@ class Stored(NamedTuple):
     plain: bool
 
 
-def stored_visual(path: Path) -> dict[str, Stored]:
-    """Return what a file holds of an image tower, by the tower's names; values are not read."""
+def plain_name(name: str) -> str:
+    """Return a tensor's name without what torch's wrappers of a model put before it."""
+    return WRAPPED.sub("", name)
+
+
+def tower_names(names: Iterable[str]) -> dict[str, str]:
+    """Return the names in a file by those of the image tower, which it may hold alone."""
+    plain = {plain_name(name): name for name in names}
+    own = {n.removeprefix(VISUAL): name for n, name in plain.items() if n.startswith(VISUAL)}
+    return own or plain
+
+
+def stored_parts(path: Path) -> dict[str, Stored]:
+    """Return what a file holds, by name; values are not read."""
     if path.suffix == ".safetensors":
         with safe_open(path, "pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            found = {
+            return {
                 name: Stored(tuple(part.get_shape()), part.get_dtype() in PLAIN)
                 for name, part in slices.items()
             }
-    else:
-        document = _lazily(path)
-        document = document.get("state_dict", document)
-        found = {
-            name.removeprefix("module."): Stored(tuple(tensor.shape), tensor.dtype in PLAIN)
-            for name, tensor in document.items()
-            if isinstance(tensor, torch.Tensor)
-        }
-    own = {name: part for name, part in found.items() if name.startswith(VISUAL)}
-    return {name.removeprefix(VISUAL): part for name, part in own.items()}
+    return {
+        name: Stored(tuple(tensor.shape), tensor.dtype in PLAIN)
+        for name, tensor in stored_tensors(path).items()
+    }
+
+
+def stored_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a file by name, none where it cannot be read; best mapped, not read."""
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    document = _lazily(path)
+    document = document.get("state_dict", document)
+    return {n: t for n, t in document.items() if isinstance(t, torch.Tensor)}
+
+
+def stored_visual(path: Path) -> dict[str, Stored]:
+    """Return what a file holds of an image tower, by the tower's names; values are not read."""
+    parts = stored_parts(path)
+    return {own: parts[name] for own, name in tower_names(parts).items()}
 
 
 def require_floats(visual: nn.Module, path: Path) -> None:

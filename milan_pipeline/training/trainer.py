@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol
 import torch
 from torch import nn
 
-from milan_pipeline.cluster.world import World, accumulating, blocks_of, replicate, settle
+from milan_pipeline.cluster.world import World, accumulating, compile_blocks, replicate, settle
 from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.device_copies import DeviceCopies, on_device
 from milan_pipeline.core.interrupts import StopRequest
@@ -26,7 +26,7 @@ from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.training.meter import Meter
 from milan_pipeline.training.optim import MovingAverage, clip_gradients, set_learning_rate
 from milan_pipeline.training.run_folder import OpenRun, RunFolder, run_lock
-from milan_pipeline.training.state import trained_steps, write_state
+from milan_pipeline.training.state import write_state
 
 
 class Task(Protocol[BatchT_contra]):
@@ -133,9 +133,7 @@ class Trainer(Generic[BatchT]):
         self._device = next(task.model.parameters()).device
         self._replica = replicate(task.model, self.world, fsdp=config.fsdp)
         if config.compile:
-            # In place, so that names stay; block by block, since sharding acts between blocks.
-            for block in blocks_of(task.model):
-                block.compile()
+            compile_blocks(task.model)
         self._optimiser = task.optimiser()
         decay = config.ema_decay
         self.average = None if decay is None else MovingAverage(task.model, decay)
@@ -244,15 +242,6 @@ class Trainer(Generic[BatchT]):
         if self.average is not None:
             self.average.update(step)
         return loss_sum, norm
-
-
-def has_ended(record: StageRecord, folder: Path, total_steps: int) -> bool:
-    """Tell whether an earlier run into a folder took all of its steps.
-
-    Raises:
-        MismatchError: it was another run.
-    """
-    return record.previous_state() == "done" and trained_steps(folder) >= total_steps
 
 
 def train_into(

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
+from milan_pipeline import storage
 from milan_pipeline.cluster.world import World, share_buffers
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.data.order import StepClock
@@ -17,6 +19,8 @@ from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.training.evaluations import Evaluations
 from milan_pipeline.training.optim import MovingAverage
 from milan_pipeline.training.partial_scores import PartialScores
+
+logger = logging.getLogger(__name__)
 
 BEST, UNAVERAGED = "best", "unaveraged"
 ASK_EVERY = 16
@@ -146,6 +150,7 @@ class Validation:
             The scores, and the best one of all steps as `best-KEY`; and the scores' notes.
         """
         self._write(self.last)
+        self._restore_best(step)
         if self.average is not None:
             self.write(f"{self.last}-{UNAVERAGED}", self.model.state_dict())
         evaluations, key = self.evaluations, self.evaluator.key
@@ -153,6 +158,20 @@ class Validation:
         scores = {name: last[name] for name in self.evaluator.columns if name in last}
         notes = {k: v for k, v in last.items() if k not in ("step", "epoch", "val", *scores)}
         return scores | {f"best-{key}": (evaluations.best() or last)[key]}, notes
+
+    def _restore_best(self, step: int) -> None:
+        """Write the best weights again where their file is lost, if they are this step's."""
+        best = self.evaluations.best()
+        name = f"{BEST}.safetensors"
+        if best is None or storage.exists(str(self.folder / name)):
+            return
+        if best["step"] == step:
+            self._write(BEST)
+            return
+        logger.warning(
+            "%s has lost %s, of step %d; restore it, or use %s.safetensors, of step %d",
+            *(self.folder, name, best["step"], self.last, step),
+        )
 
     def _write(self, name: str) -> None:
         self.write(name, self.averaged() or self.model.state_dict())

@@ -84,15 +84,15 @@ def read_encoder_description(url: str) -> dict[str, Any]:
 PICKLED = (".pth", ".pt", ".bin")
 NESTS = ("model", "state_dict")
 DEEPEST = 2  # one within the other
-PREFIX = "module."
+PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)  # float32 holds the others unchanged
 
 
 def read_weights(url: str) -> tuple[dict[str, Tensor], str]:
     """Read the tensors of a checkpoint.
 
-    They may lie under `model` or `state_dict`, and all their names may begin with `module.` (as
-    DistributedDataParallel leaves them). Of pickled objects only tensors, plain containers and the
+    They may lie under `model` or `state_dict`, and all their names may begin with `module.` or
+    `_orig_mod.`. Of pickled objects only tensors, plain containers and the
     `argparse.Namespace` of MAE-like checkpoints are allowed.
 
     Args:
@@ -218,8 +218,10 @@ def _fault(tensor: Tensor) -> str:
 
 
 def _without_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    prefixed = all(name.startswith(PREFIX) for name in weights)
-    return {name.removeprefix(PREFIX): w for name, w in weights.items()} if prefixed else weights
+    for prefix in PREFIXES:
+        if all(name.startswith(prefix) for name in weights):
+            return _without_prefix({n.removeprefix(prefix): w for n, w in weights.items()})
+    return weights
 
 
 def export_encoder(

@@ -10,16 +10,15 @@ from stages.shared import common_options as common
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeasureCodecs:
-    """Measure codecs on the targets of a store: bytes, cosines, colours, speed, the bound.
+    """Measure on your targets how small each codec is and how much it keeps.
 
-    Codecs are fitted to the images that extraction would fit them to, and measured on others.
-    Prints a table and draws a picture; the store is not changed.
+    Codecs are fitted to the same images as in extraction, and measured on others. The command
+    prints a table and draws a picture. It does not change the store.
 
-    Columns: bytes a token and a sample; how many times smaller than float16 a sample is, and target
-    shards and stores with all their files; the cosine between a token and its decoded code (mean,
-    first percentile, mean of class tokens); the agreement of PCA-colour pictures (1 - mean
-    difference of colours from 0 to 1); bits a coded component above the Gaussian rate-distortion
-    bound; images/s.
+    Columns: bytes of a token and of a sample. Times smaller than float16, for a sample, for target
+    shards and for a store. Cosine between a token and its decoded code: mean, first percentile and
+    mean of class tokens. Agreement of PCA colours, 1 for equal pictures. Bits of a component above
+    the Gaussian rate-distortion bound. Images/s.
     """
 
     targets: str = option(
@@ -27,25 +26,25 @@ class MeasureCodecs:
     )
     codec: tuple[str, ...] = option(
         (),
-        help="Codec to measure; repeat for more; default: all levels and a range of ratios.",
+        help="Codec to measure; may be repeated; default: all levels and a range of ratios.",
         group="Targets",
     )
     samples: int = count(1024, "images", group="Input", help="Number of images to measure on.")
     synthetic: float | None = option(
         None,
-        help="Also measure Gaussian tokens of the same shape, whose k-th component has the "
-        "variance k^-POWER; with 1, the spectrum falls slowly; default: no such tokens.",
+        help="Also measure Gaussian tokens of the same shape. Their k-th component has the "
+        "variance k^-POWER; default: no such tokens.",
         least=0,
         most=10,
         group="Input",
         unit="power",
     )
     plot: str = option(
-        "codecs.png", help="Where the picture (PNG) is written.", group="Output", role="execution"
+        "codecs.png", help="File for the picture (PNG).", group="Output", role="execution"
     )
     device: str = common.device("Where targets are encoded and decoded")
     allow_unfinished: bool = common.allow_unfinished(
-        "Measure a store whose extraction has not ended."
+        "Measure a store whose extraction is not finished."
     )
 
     def __post_init__(self) -> None:

@@ -1,7 +1,6 @@
 """Choose a store's codec: one that needs no fitting, the store's own, or one that is fitted now."""
 
-from milan_pipeline.codecs.components import ComponentCodec
-from milan_pipeline.codecs.registry import CodecSpec, parse_codec
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.extraction.codec_sample import extracted_sample
@@ -54,7 +53,15 @@ def settled_identity(
             return identity
     if not codec.needs_fit:
         return spec.identity(teacher, codec.parameters())
-    fitted = _fitted(config, codec, manifest, teacher, stop)
+    targets_nND = extracted_sample(
+        manifest,
+        teacher,
+        config.policy,
+        batch_size=spec.batch_size,
+        workers=config.workers,
+        stop=stop,
+    )
+    fitted = fitted_codec(codec, subsampled(targets_nND), stop)
     if existing is None and holds_store(config.out):
         # Another process was faster. Its root names its fit, which may differ between devices.
         return settled_identity(config, spec, manifest, teacher, stop)
@@ -69,21 +76,3 @@ def _has_codec(store: str, identity: Identity) -> bool:
     except DataError:
         return False
     return True
-
-
-def _fitted(
-    config: ExtractTargets,
-    codec: CodecSpec,
-    manifest: Manifest,
-    teacher: Teacher,
-    stop: StopRequest,
-) -> ComponentCodec:
-    targets_nND = extracted_sample(
-        manifest,
-        teacher,
-        config.policy,
-        batch_size=config.batch_size,
-        workers=config.workers,
-        stop=stop,
-    )
-    return fitted_codec(codec, subsampled(targets_nND), stop)

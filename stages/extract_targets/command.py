@@ -1,9 +1,10 @@
 """`milan-pipeline extract-targets`: image shards -> target store. CLIP runs here and only here."""
 
 import dataclasses
+from typing import Literal
 
 from milan_pipeline.cli.commands import lazily, stage_command
-from milan_pipeline.cli.options import option
+from milan_pipeline.cli.options import AUTO, option
 from milan_pipeline.cluster.work import Part
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.errors import ConfigError
@@ -12,10 +13,12 @@ from stages.shared import common_options as common
 from stages.shared.dask_options import DaskOptions
 from stages.shared.teacher_options import TeacherOptions
 
+USUAL_BATCH = 64
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExtractTargets(TeacherOptions, DaskOptions):
-    """Run a CLIP image tower over image shards and store its patch features and mask priors.
+    """Run CLIP on views of all images, once, and store its patch features and mask priors.
 
     If the command is killed or stopped, run it again: finished units are kept. With more --views,
     or with changed or added shards, only what is missing is done. On many machines, use --part K/N
@@ -30,7 +33,7 @@ class ExtractTargets(TeacherOptions, DaskOptions):
     )
     views: int = option(
         1,
-        help="Views of each image.",
+        help="Number of views (crops) of each image.",
         role="extent",
         least=1,
         most=100,
@@ -38,39 +41,52 @@ class ExtractTargets(TeacherOptions, DaskOptions):
         unit="views",
     )
     view_policy: str = option(
-        "random-resized-crop", help="How views are cut.", choices=VIEW_POLICIES, group="Views"
+        "random-resized-crop",
+        help="How a view is cut from its image.",
+        choices=VIEW_POLICIES,
+        group="Views",
     )
     view_seed: int = option(0, help="Seed of the crops.", group="Views", unit="number")
     min_scale: float = option(
         0.2,
-        help="Smallest share of the image's area that a crop takes.",
+        help="Smallest share of an image's area that a crop covers.",
         group="Views",
         unit="share",
     )
     codec: str = common.codec("float16")
     compile: bool = option(
         default=False,
-        help="Have torch compile the teacher's blocks; this changes last bits of targets.",
+        help="Compile the teacher's blocks with torch. This changes the last bits of targets.",
         group="This machine",
     )
     device: str = common.device("Where the teacher runs")
-    batch_size: int = common.batch_size("Images in a teacher batch.")
-    workers: int = common.workers("Decoding threads.")
-    max_bad_fraction: float = common.max_bad_fraction(
-        more=" With --part, the share of the part's images; whoever does the last unit checks all "
-        "images."
+    devices: str | None = option(
+        None,
+        help="Start a process on each of these devices, which share out the units: all (GPUs that "
+        "torch sees), or names such as cuda:0,cuda:2; default: one process, on --device.",
+        role="execution",
+        group="This machine",
     )
-    overwrite: bool = common.overwrite("Replace targets made with other options.")
+    batch_size: int | Literal["auto"] = common.batch_size(
+        "Images in a teacher batch; auto: as an earlier run into --out, else on a GPU what a quick "
+        f"search finds fast, else {USUAL_BATCH}."
+    )
+    workers: int = common.workers("Threads that decode images, in each process.")
+    max_bad_fraction: float = common.max_bad_fraction(
+        more=" With --part or --devices, it is the share of a part's images. The part that does "
+        "the last unit checks all images."
+    )
+    overwrite: bool = common.overwrite("Replace targets that were made with other options.")
     init: bool = option(
         default=False,
-        help="Only create the store and its record, which the parts of a job array then share.",
+        help="Create the store and its record, and stop. The parts of a job array then share it.",
         role="execution",
         group="Several machines",
     )
     part: str | None = option(
         None,
-        help="K/N, 0 <= K < N: do units K, K+N, K+2N, … of all, done or not. To submit some parts "
-        "of an array again, give the same N; default: all units.",
+        help="K/N, with 0 <= K < N: do only the units K, K+N, K+2N and so on. To run some parts "
+        "again, give the same N; default: all units.",
         role="execution",
         group="Several machines",
     )
@@ -82,9 +98,19 @@ class ExtractTargets(TeacherOptions, DaskOptions):
                 f"--view-policy center gives one view, --views asks for {self.views}; give 1"
             )
         self._require_one_way_to_share()
+        if self.batch_size == AUTO and (self.init or self.on_dask):
+            raise ConfigError(
+                "--batch-size auto would be settled by this process and not by those that extract; "
+                f"give a number, such as --batch-size {USUAL_BATCH}"
+            )
         _ = self.policy, self.teacher_spec, self.own_part, parse_codec(self.codec)
 
     def _require_one_way_to_share(self) -> None:
+        if self.devices and (self.init or self.on_dask or self.device != AUTO):
+            raise ConfigError(
+                f"--devices {self.devices} starts processes that do units, each on its device; "
+                "leave out --device, --init, --processes and --scheduler, or leave out --devices"
+            )
         if self.init and (self.part or self.on_dask):
             raise ConfigError(
                 "--init does no unit, so --part, --scheduler and --processes are for the runs "

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import torch
 
+from milan_pipeline.cli.options import AUTO
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.console import bytes_text, say
-from milan_pipeline.core.devices import number_on_this_machine, pick_device
+from milan_pipeline.core.devices import number_on_this_machine, pick_device, pick_devices
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.extraction.spec import JobSpec
 from milan_pipeline.planning.dataset import listed_dataset
@@ -35,8 +36,9 @@ from milan_pipeline.targets.units import (
 )
 from milan_pipeline.teacher.description import settle_precision, visible_identity
 from milan_pipeline.teacher.spec import TeacherSpec
-from stages.extract_targets.command import ExtractTargets
+from stages.extract_targets.command import USUAL_BATCH, ExtractTargets
 from stages.shared.dry_run import say_bytes_to_write, say_files_to_write
+from stages.shared.own_folder import require_own_folder
 
 
 class WorkList(NamedTuple):
@@ -81,6 +83,7 @@ def survey(config: ExtractTargets, spec: JobSpec) -> tuple[Manifest, WorkList, I
         MismatchError: the store there is of other targets or images.
     """
     require_place(config.out)
+    require_own_folder(config.out, "target store")
     manifest = spec.manifest()
     existing = existing_identity(config.out)
     wanted = expected_extracted(
@@ -93,14 +96,17 @@ def survey(config: ExtractTargets, spec: JobSpec) -> tuple[Manifest, WorkList, I
 
 
 def spec_of(config: ExtractTargets) -> JobSpec:
-    """Return the extraction as names and numbers; reads the store, so call it once."""
+    """Return the extraction as names and numbers; reads the store, so call it once.
+
+    A batch size of "auto" is one that no batch has: see `batch.settled_batch`.
+    """
     return JobSpec(
         images=config.images,
         store=config.out,
         teacher=settled_teacher(config),
         policy=config.policy,
         codec=config.codec,
-        batch_size=config.batch_size,
+        batch_size=USUAL_BATCH if config.batch_size == AUTO else config.batch_size,
         workers=config.workers,
         device=config.device,
     )
@@ -129,9 +135,13 @@ def settled_teacher(config: ExtractTargets) -> TeacherSpec:
 def own_device(config: "ExtractTargets") -> torch.device:
     """Return where this process runs the teacher: of several on a machine, each on its own GPU.
 
+    With `--devices`, it is the first of these.
+
     Raises:
         ConfigError: there is no such device here.
     """
+    if config.devices:
+        return pick_devices(config.devices)[0]
     part = None if config.own_part is None else config.own_part.number
     return pick_device(config.device, number_on_this_machine(part))
 
@@ -140,6 +150,8 @@ def say_teacher(config: ExtractTargets, spec: TeacherSpec) -> None:
     """Print which teacher runs, in which precision, and where."""
     if config.init or config.scheduler:
         where = "the machines that extract"
+    elif config.devices:
+        where = ", ".join(map(str, pick_devices(config.devices)))
     else:
         where = str(own_device(config))
     said = f"teacher {spec.name} in {spec.precision} on {where}"
@@ -158,14 +170,22 @@ def record_of(config: ExtractTargets, identity: Identity, manifest: Manifest) ->
     )
 
 
-def list_work(config: ExtractTargets, manifest: Manifest, identity_hash: str) -> WorkList:
+def list_work(
+    config: ExtractTargets, manifest: Manifest, identity_hash: str, *, keep: bool = False
+) -> WorkList:
     """List all units and what the store holds of them.
+
+    Args:
+        config: the options.
+        manifest: that of the images.
+        identity_hash: that of the store.
+        keep: whether to write down what many marks say, see `read_marks`.
 
     Raises:
         MismatchError: the store is of other images, and --overwrite is not given.
     """
     units = list_units(manifest, config.views)
-    marks = read_marks(config.out, config.views, objects=False)
+    marks = read_marks(config.out, config.views, objects=False, keep=keep)
     record = read_record(record_url(config.out, "extract-targets"))
     # A record of the same images shows that this check was passed or overruled before.
     known = record is not None and (

@@ -5,13 +5,16 @@ does its own units; a process that then finds no unit left in the full list sets
 """
 
 import contextlib
+import dataclasses
 import logging
 
+from milan_pipeline.cli.options import AUTO
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.console import progress_bar, say, say_counts, say_nothing_to_do
 from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.core.out_of_memory import explaining
 from milan_pipeline.extraction.job import ExtractionJob
-from milan_pipeline.extraction.loop import extract_units
+from milan_pipeline.extraction.loop import KEPT, extract_units
 from milan_pipeline.extraction.spec import JobSpec
 from milan_pipeline.images.budget import BadImageBudget
 from milan_pipeline.provenance.identity import Identity, content_hash
@@ -21,8 +24,10 @@ from milan_pipeline.targets.layout import create_root, require_place
 from milan_pipeline.targets.progress_reports import Reporter, closing_report
 from milan_pipeline.targets.units import Unit, read_marks, undone_units
 from milan_pipeline.teacher.teacher import Teacher
+from stages.extract_targets.batch import settled_batch
 from stages.extract_targets.codec import require_fitted, settled_identity
 from stages.extract_targets.command import ExtractTargets
+from stages.extract_targets.devices import extract_on_devices, on_one_device
 from stages.extract_targets.plan import (
     WorkList,
     list_work,
@@ -32,6 +37,7 @@ from stages.extract_targets.plan import (
     say_teacher,
     spec_of,
 )
+from stages.shared.own_folder import require_own_folder
 
 logger = logging.getLogger(__name__)
 
@@ -46,17 +52,24 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
         MismatchError: the store holds other targets, or other processes do another extent of them.
     """
     require_place(config.out)
+    require_own_folder(config.out, "target store")
+    config = on_one_device(config)
     spec = spec_of(config)
     manifest = spec.manifest()
     say_teacher(config, spec.teacher)
     require_fitted(config)
     # Dask workers load teachers of their own; the client only needs the teacher's identity.
-    elsewhere = config.on_dask or (config.init and not parse_codec(config.codec).needs_fit)
+    chooses = parse_codec(config.codec).needs_fit or config.batch_size == AUTO
+    elsewhere = config.on_dask or (not chooses and (config.init or config.devices is not None))
     device = "cpu" if elsewhere else str(own_device(config))
     teacher = Teacher.load(spec.teacher, device=device)
-    identity = settled_identity(config, spec, manifest, teacher, stop)
+    batch_size = settled_batch(config, teacher)
+    config = dataclasses.replace(config, batch_size=batch_size)
+    spec = dataclasses.replace(spec, batch_size=batch_size)
+    with explaining(config):
+        identity = settled_identity(config, spec, manifest, teacher, stop)
     create_root(config.out, identity, overwrite=config.overwrite)
-    work = list_work(config, manifest, content_hash(identity))
+    work = list_work(config, manifest, content_hash(identity), keep=_keeps(config))
     record = record_of(config, identity, manifest)
     if not work.left and record.previous_state() == "done":
         say_nothing_to_do(config.out, f"{len(work.units)} units are done")
@@ -73,13 +86,18 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
         say(said, out=config.out, units_to_do=left, units=total)
         return
     budget = _budget(config, work)
-    if config.on_dask:
+    if config.devices:
+        del teacher
+        stop.raise_if_asked(KEPT)
+        extract_on_devices(config, samples_of(work.own_left))
+    elif config.on_dask:
         del teacher
         units = list(work.own_left)
         _extract_on_dask(config, spec, manifest, identity, units, budget=budget, stop=stop)
     else:
         job = spec.job(manifest, teacher, identity)
-        _extract_here(config, job, list(work.own_left), budget, stop)
+        with explaining(config):
+            _extract_here(config, job, list(work.own_left), budget, stop)
     _finish(config, work, record, identity)
 
 
@@ -164,7 +182,7 @@ def _finish(
         MismatchError: another process has meanwhile overwritten the store.
     """
     create_root(config.out, identity)
-    marks = read_marks(config.out, config.views, objects=False)
+    marks = read_marks(config.out, config.views, objects=False, keep=_keeps(config))
     left = undone_units(work.units, marks, content_hash(identity))
     own = len(work.own_left)
     if left:
@@ -189,6 +207,11 @@ def _finish(
     }
     record.finish(counts)
     say_counts(config.out, counts)
+
+
+def _keeps(config: ExtractTargets) -> bool:
+    """Tell whether to write down what many marks say; of an array, all parts would at once."""
+    return config.part is None
 
 
 def _name(config: ExtractTargets) -> str:

@@ -12,35 +12,40 @@ from stages.shared.training_options import require_warmup, run_training
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finetune(LabelledOptions):
-    """Fine-tune an encoder to name classes of images, by MILAN's official recipe.
+    """Train an encoder and a classifier on labelled images by MILAN's recipe, and score them.
 
-    Defaults are those of a ViT-B; for a ViT-L take --layer-decay 0.75 --drop-path 0.2. Killed or
-    stopped (Ctrl-C, SIGTERM, SIGUSR1), run the same command again: it goes on from the newest
-    checkpoint and ends, on CPUs, with the same weights.
+    The defaults are those of a ViT-B. For a ViT-L give --layer-decay 0.75 --drop-path 0.2. If the
+    command is killed or stopped (Ctrl-C, SIGTERM, SIGUSR1), run it again: it continues from the
+    newest checkpoint. On CPUs it ends with the same weights.
     """
 
     train: str | None = option(
         None,
-        help="Folder of labelled image shards, or of class folders, to train on; default: none, "
-        "for --eval-only alone.",
+        help="Labelled images to train on: a folder of shards or of class folders. Only "
+        "--eval-only needs none; default: none.",
         role="execution",
         group="Input",
     )
     val: str = option(
-        help="Folder of labelled image shards, or of class folders, to score on.",
+        help="Labelled images to score on: a folder of shards or of class folders.",
         role="execution",
         group="Input",
     )
     image_size: int | None = count(
-        None, "pixels", group="Input", help="Side of the views, in pixels; default: the encoder's."
+        None,
+        "pixels",
+        group="Input",
+        help="Side of the views, in pixels; default: that of the encoder.",
     )
     pool: str = option(
         "mean",
-        help="What is classified: the patches' mean or CLS.",
+        help="What the classifier sees: the mean of the patches, or the class token.",
         choices=("mean", "cls"),
         group="Encoder",
     )
-    crop_pct: float | None = common.crop_pct("Share of the resized image's side that is scored")
+    crop_pct: float | None = common.crop_pct(
+        "Share of the resized image's side that is scored, from its middle"
+    )
     drop_path: float = option(
         0.1,
         help="Rate of stochastic depth (arXiv 1603.09382).",
@@ -49,18 +54,21 @@ class Finetune(LabelledOptions):
         unit="rate",
     )
     epochs: int = count(
-        100, "epochs", group="Schedule", help="Passes over the images; sets the schedule."
+        100,
+        "epochs",
+        group="Schedule",
+        help="Passes over the images. This sets the length of the schedule.",
     )
     warmup_epochs: float | None = option(
         None,
-        help="Epochs in which the learning rate rises; default: 5, or a tenth of --epochs if that "
-        "is less.",
+        help="Epochs of warm-up, in which the learning rate rises; default: 5, or a tenth of "
+        "--epochs if that is less.",
         group="Schedule",
         unit="epochs",
     )
     base_lr: float = option(
         1e-4,
-        help="Learning rate for a batch of 256; scaled to the batch.",
+        help="Learning rate for a batch of 256. It is scaled to --batch-size.",
         least=0,
         group="Schedule",
         unit="rate",
@@ -73,13 +81,13 @@ class Finetune(LabelledOptions):
     )
     augment: str = option(
         "rand-m9-mstd0.5-inc1",
-        help="timm's name of an augmentation (RandAugment, arXiv 1909.13719); '' is none.",
+        help="Augmentation, by timm's name (RandAugment, arXiv 1909.13719); '' for none.",
         group="Augmentation",
     )
     min_scale: float = option(
         0.08,
-        help="Smallest share of an image's area that a training view shows; raise it where the "
-        "object is small.",
+        help="Smallest share of an image's area in a training view. Give more if the objects are "
+        "small.",
         least=0,
         most=1,
         group="Augmentation",
@@ -88,21 +96,21 @@ class Finetune(LabelledOptions):
     smoothing: float = option(0.1, help="Label smoothing.", least=0, group="Schedule", unit="share")
     mixup: float = option(
         0.8,
-        help="Alpha of mixup (arXiv 1710.09412); 0 is none.",
+        help="Alpha of mixup (arXiv 1710.09412); 0 for none.",
         least=0,
         group="Augmentation",
         unit="alpha",
     )
     cutmix: float = option(
         1.0,
-        help="Alpha of CutMix (arXiv 1905.04899); 0 is none.",
+        help="Alpha of CutMix (arXiv 1905.04899); 0 for none.",
         least=0,
         group="Augmentation",
         unit="alpha",
     )
     erasing: float = option(
         0.25,
-        help="Share of the images of which a box is erased (1708.04896).",
+        help="Share of the images that lose a random box (arXiv 1708.04896).",
         least=0,
         most=1,
         group="Augmentation",

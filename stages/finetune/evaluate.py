@@ -97,6 +97,6 @@ def evaluator_of(
 ) -> ClassificationEvaluator:
     """Return what scores a classifier, with the resources that training may take."""
     ledger, bf16 = ledger_of(config, "val", val.samples), config.precision == "bf16"
-    threads = max(1, config.workers)
+    threads = max(1, config.loaders)
     how = EvaluationConfig(batch=config.micro_batch, threads=threads, bf16=bf16)
     return ClassificationEvaluator(model, description, val, ledger, how)

@@ -31,6 +31,8 @@ PUBLISHED_BATCH = 1024
 class FinetunePlan(LabelledPlan[Finetune]):
     """A run with nothing left open."""
 
+    last = "finetuned"
+
     @functools.cached_property
     def built(self) -> tuple[nn.Module, ClassifierDescription]:
         """The classifier, with the weights that the run begins from, and its description."""
@@ -104,9 +106,9 @@ class FinetunePlan(LabelledPlan[Finetune]):
         super().describe(model, processes)
 
     def exported_bytes(self, model: nn.Module) -> dict[str, int]:
-        """Return the size of the last and the best classifier; see `LabelledPlan.copies`."""
+        """Return the size of the last and the best classifier; see `LabelledPlan.exports`."""
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        return {"classifiers": 4 * self.copies * parameters}
+        return {"classifiers": 4 * len(self.exports) * parameters}
 
 
 def plan(config: Finetune, device: torch.device, *, world: World | None = None) -> FinetunePlan:

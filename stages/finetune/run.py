@@ -41,7 +41,6 @@ def train(config: Finetune, process: Process) -> None:
         Classification(model, recipe, classes=classes, rank=world.rank),
         views,
         evaluator_of(config, model, description, planned.val),
-        last="finetuned",
         write=lambda name, state: write_classifier(config.folder, name, state, description),
         is_due=is_due,
     )

@@ -10,7 +10,7 @@ from stages.shared.dask_options import DaskOptions
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PackTargets(DaskOptions):
-    """Pack a target store into tar shards, one for each image shard and view.
+    """Copy a target store into target shards, which training reads: a tar for each shard and view.
 
     The same store gives the same bytes. If the command is killed, run it again: listed shards are
     kept. With --scheduler or --processes, Dask workers write the shards.
@@ -27,7 +27,7 @@ class PackTargets(DaskOptions):
     device: str = common.device("Where --codec decodes and encodes")
     workers: int = common.workers("Threads, each writing one shard.")
     allow_unfinished: bool = common.allow_unfinished(
-        "Pack the finished units of a store whose extraction has not ended."
+        "Pack the finished units of a store whose extraction is not finished."
     )
     overwrite: bool = common.overwrite("Write all shards again, also those of other targets.")
 

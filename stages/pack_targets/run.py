@@ -12,7 +12,7 @@ from milan_pipeline.planning.shard_size import ShardSize
 from milan_pipeline.provenance.identity import Identity, content_hash
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.shards.manifest import Manifest, Shard
-from milan_pipeline.shards.writer import list_as_written, listed_shards
+from milan_pipeline.shards.writer import delete_unlisted, list_as_written, listed_shards
 from milan_pipeline.targets.codec_files import write_shards_codec
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.packing import PackingSpec
@@ -21,6 +21,7 @@ from milan_pipeline.targets.units import Mark, Unit, shard_details, target_shard
 from stages.pack_targets.codec import expected_identity, has_codec, identity_there, settle
 from stages.pack_targets.command import PackTargets
 from stages.shared.dry_run import say_bytes_to_write
+from stages.shared.own_folder import require_own_folder
 
 Done = tuple[Unit, Mark]
 Plan = dict[str, Done]
@@ -29,6 +30,7 @@ Plan = dict[str, Done]
 def pack(config: PackTargets, stop: StopRequest) -> None:
     """Write every target shard that is not listed, then the manifest and the record."""
     storage.require_writable(config.out)
+    require_own_folder(config.out, "target shards")
     source = read_identity(config.targets)
     plan = _plan(config, source)
     # Shards of other targets are refused before a codec is fitted.
@@ -49,6 +51,8 @@ def pack(config: PackTargets, stop: StopRequest) -> None:
         complete=False,
         common=common,
     )
+    if config.overwrite:
+        delete_unlisted(config.out, "targets", plan.keys())
     # In this order: a manifest must not name a codec that is not there yet, and a record must not
     # lie beside a manifest of other targets.
     write_shards_codec(config.out, codec)
@@ -68,6 +72,7 @@ def pack(config: PackTargets, stop: StopRequest) -> None:
 def describe(config: PackTargets) -> None:
     """Print how many shards would be written and how many bytes they would take."""
     storage.require_writable(config.out)
+    require_own_folder(config.out, "target shards")
     source = read_identity(config.targets)
     plan = _plan(config, source)
     identity = expected_identity(config, source)

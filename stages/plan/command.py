@@ -15,11 +15,11 @@ TEACHER = tuple(field.name for field in dataclasses.fields(TeacherOptions))
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanTargets(TeacherOptions):
-    """Compute what targets of a data set will take, and whether caching them pays. Writes nothing.
+    """Estimate bytes and hours before anything is written, and say whether a store pays.
 
     Prints the bytes of the target store and of the target shards, the bandwidth that pretraining
-    needs, teacher hours, and the break-even against a teacher in every training step. With a recipe
-    (--config), the teacher, views, codec and epochs are those of the recipe's stages.
+    needs, the teacher's hours, and after how many epochs the store pays. With a recipe (--config),
+    teacher, views, codec and epochs are those of the recipe.
     """
 
     images: str | None = option(
@@ -31,7 +31,7 @@ class PlanTargets(TeacherOptions):
         None,
         "images",
         group="Input",
-        help="Number of images, if there are no shards yet; default: those of --images.",
+        help="Number of images, if there are no shards yet; default: the number in --images.",
     )
     samples_per_shard: int = count(
         1000, "images", group="Input", help="Images in a shard, with --samples."
@@ -46,12 +46,18 @@ class PlanTargets(TeacherOptions):
         400, "epochs", group="Schedule", help="Epochs of each student's pretraining."
     )
     students: int = count(
-        1, "students", group="Schedule", help="Students that are pretrained from the targets."
+        1,
+        "students",
+        group="Schedule",
+        help="Number of students that are pretrained from the targets.",
     )
-    devices: int = count(1, "devices", group="Schedule", help="Devices that train one student.")
+    devices: int = count(
+        1, "devices", group="Schedule", help="Number of devices that train one student."
+    )
     student_rate: float | None = option(
         None,
-        help="Images/s of a student without teacher, on all its devices; default: unknown.",
+        help="Images/s of a student's training without a teacher, on all its devices; default: "
+        "unknown.",
         group="Rates",
         unit="images/s",
     )
@@ -63,28 +69,44 @@ class PlanTargets(TeacherOptions):
     )
     read_bandwidth: float | None = option(
         None,
-        help="Bytes/s that the storage can deliver; default: as many as are needed.",
+        help="Bytes/s that the storage delivers; default: enough.",
         group="Rates",
         unit="bytes/s",
     )
+    put_price: float = option(
+        0.005,
+        help="US dollars for 1,000 PUT or LIST requests to an object store; the default is S3's in "
+        "us-east-1 (2026).",
+        least=0,
+        group="Rates",
+        unit="dollars",
+    )
+    get_price: float = option(
+        0.0004,
+        help="US dollars for 1,000 GET requests; the default is S3's, too.",
+        least=0,
+        group="Rates",
+        unit="dollars",
+    )
     out: str | None = option(
         None,
-        help="Place of store and shards, to compare with its free space; default: not compared.",
+        help="Folder for store and shards; its free space is compared with their bytes; default: "
+        "no comparison.",
         group="Output",
     )
     measure: bool = option(
         default=False,
-        help="Time the teacher here, with random weights; nothing is downloaded.",
+        help="Time the teacher on this machine, with random weights; nothing is downloaded.",
         group="Rates",
     )
     measure_batch: tuple[int, ...] = option(
         (),
-        help="Batch size to time; repeat for more; default: two that suit the device.",
+        help="Batch size to time; may be repeated; default: two that suit the device.",
         group="Rates",
         unit="images",
     )
     measure_seconds: float = option(
-        2.0, help="Seconds that each is timed.", least=0, group="Rates", unit="seconds"
+        2.0, help="Seconds of timing for each batch size.", least=0, group="Rates", unit="seconds"
     )
     device: str = common.device("Where the teacher runs")
 

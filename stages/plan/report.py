@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from milan_pipeline import storage
-from milan_pipeline.cli.options import fields_from
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.console import named_lines, report, short_bytes
 from milan_pipeline.core.devices import pick_device
@@ -23,8 +22,9 @@ from milan_pipeline.planning.costs import (
     step_ratio,
 )
 from milan_pipeline.planning.dataset import DatasetSize, assumed_dataset, listed_dataset
+from milan_pipeline.planning.requests import JobRequests, Requests, job_requests
 from milan_pipeline.planning.shard_size import ShardSize
-from milan_pipeline.planning.store_size import StoreSize
+from milan_pipeline.planning.store_size import KeyBytes, StoreSize
 from milan_pipeline.planning.teacher_speed import (
     TeacherSpeed,
     fastest,
@@ -32,15 +32,13 @@ from milan_pipeline.planning.teacher_speed import (
     multiply_adds,
     usual_batches,
 )
-from milan_pipeline.provenance.record import StageRecord
-from milan_pipeline.shards.manifest import Manifest, load_manifest, require_unique_stems
+from milan_pipeline.shards.manifest import load_manifest, require_unique_stems
 from milan_pipeline.targets.expected_identity import expected_extracted
 from milan_pipeline.targets.shard_records import layout_of
-from milan_pipeline.targets.units import Unit, extent_of
+from milan_pipeline.targets.units import Unit
 from milan_pipeline.teacher.description import settle_precision, visible_identity
-from stages.extract_targets.command import ExtractTargets
-from stages.pack_targets.command import PackTargets
 from stages.plan.command import PlanTargets
+from stages.plan.records import record_bytes
 
 NAME_WIDTH = 20
 
@@ -78,12 +76,34 @@ class PlanReport:
         self.speeds = list(self._speeds(measure))
 
     @functools.cached_property
+    def units(self) -> list[tuple[Unit, KeyBytes]]:
+        """All units, and the bytes of their keys."""
+        views = range(self.config.views)
+        return [(Unit(view, shard), keys) for view in views for shard, keys in self.dataset.shards]
+
+    @functools.cached_property
+    def requests(self) -> JobRequests:
+        """The requests to an object store, if all lies in one."""
+        return job_requests(
+            StoreSize(self.identity),
+            [unit for unit, _ in self.units],
+            image_bytes=self.dataset.image_bytes,
+            pair_bytes=self.sizes.pair,
+            samples=self.dataset.images * self.config.epochs,
+        )
+
+    def price(self, requests: Requests) -> float:
+        """Return the US dollars that requests cost."""
+        return requests.price(self.config.put_price, self.config.get_price)
+
+    @functools.cached_property
     def sizes(self) -> Bytes:
         """Bytes of store, shards and a pair."""
-        views = range(self.config.views)
-        units = [(Unit(view, shard), keys) for view in views for shard, keys in self.dataset.shards]
+        units = self.units
         store, packed = StoreSize(self.identity), ShardSize(self.identity)
-        out, records = self.config.out, self._record_bytes([unit for unit, _ in units])
+        shards = tuple(shard for shard, _ in self.dataset.shards)
+        records = record_bytes(self.config, self.identity, shards, [unit for unit, _ in units])
+        out = self.config.out
         return Bytes(
             store=store.units(units) + store.groups(self.config.views) + records[0],
             shards=packed.units(units) + packed.manifest(units) + records[1],
@@ -93,39 +113,6 @@ class PlanReport:
             free=None if out is None else storage.free_bytes(out),
             free_files=None if out is None else storage.free_files(out),
         )
-
-    def _record_bytes(self, units: list[Unit]) -> tuple[int, int]:
-        """Count the bytes of the records of extract-targets and pack-targets."""
-        config, shards = self.config, tuple(shard for shard, _ in self.dataset.shards)
-        manifest = Manifest(kind="images", folder="", shards=shards)
-        extraction = StageRecord(
-            url="",
-            stage="extract-targets",
-            config=fields_from(
-                ExtractTargets,
-                config,
-                images=config.images or "images",
-                out=config.out or "targets.zarr",
-                device="auto",  # so that the plan is the same on any device
-            ),
-            inputs={},
-            content=self.identity,
-            extent=extent_of(manifest, config.views),
-        )
-        packing = StageRecord(
-            url="",
-            stage="pack-targets",
-            config=PackTargets(targets=config.out or "targets.zarr", out=config.out or "targets"),
-            inputs={},
-            content=self.identity,
-            extent={"units": {unit.path: "0" * 64 for unit in units}},
-        )
-        counts = {"units": 1000, "units_done_now": 1000, "targets": self.targets, "skipped": 0}
-        # With a fixed duration, so that a plan is the same each time.
-        extracted, packed = (
-            record.to_bytes("done", counts, seconds=0.0) for record in (extraction, packing)
-        )
-        return len(extracted), len(packed)
 
     @property
     def measured(self) -> TeacherSpeed | None:
@@ -166,6 +153,7 @@ class PlanReport:
         Bytes: store_bytes, shard_bytes, bytes_per_sample_store and bytes_per_sample_shards (of a
         target, all files counted), read_bytes_per_s, read_bytes (a student's run), free_bytes.
         Files and folders: store_files, free_files.
+        requests, request_dollars: to an object store, of extraction, packing and training.
         Device-hours: teacher_hours (all targets, once), in_loop_hours (a teacher in every step),
         saved_hours (of all training, waiting for storage counted; below 0: lost).
         break_even_epochs: epochs x students. fits, pays: whether; why: why not. teacher_rate:
@@ -180,6 +168,10 @@ class PlanReport:
             "bytes_per_sample_shards": sizes.shards / self.targets,
             "read_bytes_per_s": plan.read_bytes_per_s,
             "read_bytes": plan.read_bytes,
+            "requests": {name: r._asdict() for name, r in self.requests._asdict().items()},
+            "request_dollars": {
+                name: self.price(requests) for name, requests in self.requests._asdict().items()
+            },
             "teacher_rate": self.rates.teacher,
             "teacher_precision": self.teacher.precision,
             "teacher_hours": plan.teacher_hours,
@@ -253,6 +245,10 @@ class PlanReport:
                 f"{short_bytes(plan.read_bytes_per_s)}/s at {config.student_rate:g} images/s",
             )
         yield "read in a run:", f"{short_bytes(plan.read_bytes)} ({sizes.pair:.0f} a pair)"
+        for name, requests in self.requests._asdict().items():
+            kinds = f"{requests.puts:,} PUT, {requests.gets:,} GET"
+            label = "  with --cache:" if name == "training_cached" else f"{name} on S3:"
+            yield label, f"{kinds}: ${self.price(requests):.2f}"
         if plan.limited_rate is not None:
             yield "limited to:", f"{plan.limited_rate:.4g} images/s by --read-bandwidth"
 

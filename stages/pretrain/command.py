@@ -6,15 +6,16 @@ from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import count, option
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.pretrain.defaults import DEFAULTS, TARGETS
+from stages.shared import common_options as common
 from stages.shared.training_options import TrainingOptions, require_warmup, run_training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pretrain(TrainingOptions):
-    """Pretrain a vision transformer on stored targets, as MILAN does but without its teacher.
+    """Train a student to predict stored targets of masked patches (MILAN). No teacher runs.
 
-    Killed or stopped (Ctrl-C, SIGTERM, SIGUSR1), run the same command again: it goes on from the
-    newest checkpoint and ends, on CPUs, with the same weights.
+    If the command is killed or stopped (Ctrl-C, SIGTERM, SIGUSR1), run it again: it continues from
+    the newest checkpoint. On CPUs it ends with the same weights.
     """
 
     images: str = option(
@@ -22,117 +23,136 @@ class Pretrain(TrainingOptions):
     )
     target: str = option(
         "features",
-        help="What is predicted: a teacher's features, or the pixels of masked patches (MAE, arXiv "
-        "2111.06377), which need neither a teacher nor --targets.",
+        help="What the student predicts: a teacher's features, or pixels of masked patches (MAE, "
+        "arXiv 2111.06377). Pixels need no teacher and no --targets.",
         choices=TARGETS,
         group="Objective",
     )
     targets: str | None = option(
         None,
-        help="Folder of target shards with manifest.json; default: none, for --target "
-        "pixels alone.",
+        help="Folder of target shards with manifest.json. Only --target pixels needs none; "
+        "default: none.",
         role="execution",
         group="Input",
     )
     min_scale: float | None = option(
         None,
-        help="Smallest share of an image's area in a view of --target pixels; default: 0.2. "
-        "Features were extracted of views of their own.",
+        help="Smallest share of an image's area in a view, for --target pixels. For features, "
+        "extract-targets has set it; default: 0.2.",
         group="Objective",
         unit="share",
     )
     init: str | None = option(
         None,
-        help="Run whose newest weights to begin from; default: random.",
+        help="Run whose newest weights the student starts with; default: random weights.",
         role="execution",
         group="Student",
     )
     student: str = option(
-        "vit_base_patch16_224", help="timm name of a ViT with a class token.", group="Student"
+        "vit_base_patch16_224",
+        help="The student: timm's name of a ViT with a class token.",
+        group="Student",
     )
     image_size: int | None = count(
         None,
         "pixels",
         group="Student",
-        help="Side of the student's view, in pixels; default: the name's, or with --patch-size "
-        "what fits the targets' grid.",
+        help="Side of the student's view, in pixels; default: that of --student, or with "
+        "--patch-size the one that fits the targets' grid.",
     )
     patch_size: int | None = count(
-        None, "pixels", group="Student", help="Student's patch, in pixels; default: the name's."
+        None,
+        "pixels",
+        group="Student",
+        help="Side of the student's patches, in pixels; default: that of --student.",
     )
     width: int | None = count(
-        None, "channels", group="Student", help="Student's width; default: the name's."
+        None, "channels", group="Student", help="Width of the student; default: that of --student."
     )
     depth: int | None = count(
-        None, "blocks", group="Student", help="Student's blocks; default: the name's."
+        None,
+        "blocks",
+        group="Student",
+        help="Number of the student's blocks; default: that of --student.",
     )
     heads: int | None = count(
-        None, "heads", group="Student", help="Student's attention heads; default: the name's."
+        None,
+        "heads",
+        group="Student",
+        help="Number of the student's attention heads; default: that of --student.",
     )
     decoder: str | None = option(
         None,
-        help="Mask tokens prompted by visible ones (MILAN), self-attention over all (MAE, arXiv "
-        "2111.06377), or a linear head after an encoder that mask tokens enter (SimMIM, arXiv "
-        "2111.09886; EVA, 2211.07636); default: prompting, of pixels mae.",
+        help="prompting: mask tokens attend to visible ones (MILAN). mae: attention over all "
+        "tokens (arXiv 2111.06377). linear: a linear head, and mask tokens enter the encoder "
+        "(SimMIM, arXiv 2111.09886; EVA, 2211.07636); default: prompting, for pixels mae.",
         choices=("prompting", "mae", "linear"),
         group="Decoder",
     )
     decoder_width: int = count(
-        512, "channels", group="Decoder", help="Decoder's width; a linear one has none."
+        512, "channels", group="Decoder", help="Width of the decoder; not for linear."
     )
     decoder_depth: int = count(
-        8, "blocks", group="Decoder", help="Decoder's blocks; a linear one has none."
+        8, "blocks", group="Decoder", help="Number of the decoder's blocks; not for linear."
     )
     decoder_heads: int = count(
-        16, "heads", group="Decoder", help="Decoder's attention heads; a linear one has none."
+        16,
+        "heads",
+        group="Decoder",
+        help="Number of the decoder's attention heads; not for linear.",
     )
     loss: str | None = option(
         None,
-        help="2 - 2 cos (MILAN), or smooth L1 of beta 2 from the prediction as it is to the "
-        "normalised target (feature distillation, arXiv 2205.14141), or squared error (MAE); "
-        "default: cosine, of pixels mse.",
+        help="cosine: 2 - 2 cos (MILAN). smooth-l1: with beta 2, between the prediction and the "
+        "normalised target (arXiv 2205.14141). mse: squared error (MAE); default: cosine, for "
+        "pixels mse.",
         choices=("cosine", "smooth-l1", "mse"),
         group="Objective",
     )
     target_norm: str | None = option(
         None,
-        help="Targets of length 1 (MILAN), or layer-normed (arXiv 2205.14141, 2210.10615); "
-        "default: l2, of pixels layer.",
+        help="l2: targets of length 1 (MILAN). layer: targets after a layer norm (arXiv "
+        "2205.14141, 2210.10615); default: l2, for pixels layer.",
         choices=("l2", "layer"),
         group="Objective",
     )
     supervise: str | None = option(
         None,
-        help="Tokens with a loss: all (MILAN), masked patches (MAE, arXiv 2111.06377), or CLS and "
-        "visible patches (MaskAlign, arXiv 2211.08887); default: all, of pixels masked.",
+        help="Tokens that the loss counts: all (MILAN), masked patches (MAE, arXiv 2111.06377), "
+        "or CLS and visible patches (MaskAlign, arXiv 2211.08887); default: all, for pixels "
+        "masked.",
         choices=("all", "masked", "visible"),
         group="Objective",
     )
     masking: str | None = option(
         None,
-        help="Keep patches by CLIP's attention to them (MILAN), all alike (MAE, arXiv 2111.06377), "
-        "or mask them in blocks (BEiT, arXiv 2106.08254); default: semantic, of pixels random.",
+        help="How patches are chosen. semantic: those that CLIP attends to are kept more often "
+        "(MILAN). random: all alike (MAE, arXiv 2111.06377). block: masked in blocks (BEiT, arXiv "
+        "2106.08254); default: semantic, for pixels random.",
         choices=("semantic", "random", "block"),
         group="Objective",
     )
     mask_ratio: float = option(
-        0.75, help="Share of the patches that is masked.", group="Objective", unit="share"
+        0.75, help="Share of the patches that are masked.", group="Objective", unit="share"
     )
     views: int | None = count(
-        None, "views", group="Input", help="Views to use; default: all that are packed."
+        None, "views", group="Input", help="Number of views to use; default: all that are packed."
     )
     epochs: int = count(
-        400, "epochs", group="Schedule", help="Passes over the images; sets the schedule."
+        400,
+        "epochs",
+        group="Schedule",
+        help="Passes over the images. This sets the length of the schedule.",
     )
     warmup_epochs: float | None = option(
         None,
-        help="Epochs in which the learning rate rises; default: a tenth of --epochs.",
+        help="Epochs of warm-up, in which the learning rate rises; default: a tenth of --epochs.",
         group="Schedule",
         unit="epochs",
     )
     base_lr: float = option(
         1.5e-4,
-        help="Learning rate for a batch of 256; scaled to the batch.",
+        help="Learning rate for a batch of 256. It is scaled to --batch-size.",
         least=0,
         group="Schedule",
         unit="rate",
@@ -140,15 +160,20 @@ class Pretrain(TrainingOptions):
     weight_decay: float = option(
         0.05, help="AdamW's weight decay.", least=0, group="Schedule", unit="factor"
     )
+    max_bad_fraction: float = common.max_bad_fraction(
+        more=" With --target pixels, other images take their place. Images with targets must all "
+        "be readable."
+    )
     on_missing: str = option(
         "error",
-        help="Images without targets or the reverse.",
+        help="What to do with images without targets, and targets without images: stop, or leave "
+        "them out.",
         choices=("error", "skip"),
         group="Input",
     )
     fsdp: bool = option(
         False,
-        help="Shard the student over the processes (FSDP2).",
+        help="Divide the student among the processes (FSDP2).",
         role="execution",
         group="Several machines",
     )

@@ -32,6 +32,7 @@ from stages.shared.training import (
 )
 
 WARMUP_SHARE = 0.1
+AVERAGED = "encoder-ema"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,11 +98,16 @@ class PretrainPlan(TrainingPlan[Pretrain]):
             pairs=count, views=self.config.views, left_out=self.data.missing,
         )  # fmt: skip
 
+    @property
+    def exports(self) -> tuple[str, ...]:
+        """The encoder and, where there is one, its moving average."""
+        return ("encoder",) if self.config.ema_decay is None else ("encoder", AVERAGED)
+
     def exported_bytes(self, model: nn.Module) -> dict[str, int]:
         """Return the size of the encoder and, where there is one, of its moving average."""
         del model
         parameters = sum(parameter.numel() for parameter in self.built[0].encoder.parameters())
-        return {"encoder": (4 if self.config.ema_decay is None else 8) * parameters}
+        return {"encoder": 4 * len(self.exports) * parameters}
 
 
 def plan(config: Pretrain, device: torch.device) -> PretrainPlan:

@@ -12,7 +12,7 @@ from milan_pipeline.shards.cache import CacheConfig
 from milan_pipeline.weights.files import export_encoder
 from milan_pipeline.weights.loaded_run import trained_encoder
 from stages.pretrain.command import Pretrain
-from stages.pretrain.plan import PretrainPlan, plan
+from stages.pretrain.plan import AVERAGED, PretrainPlan, plan
 from stages.shared.training import ledger_of, train_as_planned, trainer_of
 from stages.shared.training_options import Process, explained_memory
 
@@ -55,9 +55,8 @@ def _warn_of_small_cache(cache: CacheConfig, data: RunData | PixelData) -> None:
 def _export(planned: PretrainPlan) -> None:
     """Write the encoder and, where there is one, its moving average."""
     folder, (_, arguments) = planned.config.folder, planned.built
-    averaged_too = planned.config.ema_decay is not None
-    for name in ("encoder", "encoder-ema") if averaged_too else ("encoder",):
-        encoder = trained_encoder(folder, arguments, averaged=name == "encoder-ema")
+    for name in planned.exports:
+        encoder = trained_encoder(folder, arguments, averaged=name == AVERAGED)
         export_encoder(folder, encoder, arguments, mean=IMAGENET_MEAN, std=IMAGENET_STD, name=name)
 
 

@@ -16,14 +16,16 @@ OFFICIAL, SWEEP = OfficialLinear(), Sweep()
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Probe:
-    """Score a frozen encoder by k-NN and by linear classifiers on its features.
+    """Score a frozen encoder: accuracy of k-NN and of linear classifiers on its features.
 
-    Shards need class numbers (.cls). Prints a table and writes scores.json and, for each test
-    image, its class and answers: answers.npy. Features are extracted once and kept.
+    Both sets of shards need class numbers (.cls). The command prints a table and writes scores.json
+    and answers.npy, which has the class and the answers for each test image. Features are computed
+    once and kept.
     """
 
     encoder: str = option(
-        help="Run folder, .safetensors with its .json, timm name, open_clip:MODEL/TAG, or pixels.",
+        help="The encoder: a run folder, a .safetensors with its .json, a timm name, "
+        "open_clip:MODEL/TAG, or pixels.",
         group="Encoder",
     )
     train: str = option(
@@ -40,38 +42,39 @@ class Probe:
     )
     label: str | None = option(
         None,
-        help="What tables call the encoder; default: as --encoder does.",
+        help="Name of the encoder in tables; default: --encoder.",
         role="execution",
         group="Output",
     )
     features: str | None = option(
         None,
-        help="Folder where features are kept, shared by any probes; default: features/ in --out.",
+        help="Folder that keeps the features; several probes may share it; default: features/ in "
+        "--out.",
         role="execution",
         group="Output",
     )
     pool: str = option(
         "cls",
-        help="Which tokens are the feature.",
+        help="Tokens that make the feature: the class token, the mean of the patches, or both.",
         choices=("cls", "mean", "both"),
         group="Encoder",
     )
     crop_pct: float | None = common.crop_pct(
-        "Share of the resized image's side that is shown, as finetune scores it"
+        "Share of the resized image's side that is shown, from its middle; finetune shows the same"
     )
     k: tuple[int, ...] = count(
         (10, 20, 100, 200),
         "neighbours",
         group="Scoring",
-        help="Neighbours that vote; repeat it for several scores.",
+        help="Number of neighbours that vote; may be repeated for several scores.",
     )
     temperature: float = option(
-        0.07, help="Temperature of their votes.", group="Scoring", unit="temperature"
+        0.07, help="Temperature of the neighbours' votes.", group="Scoring", unit="temperature"
     )
     linear: tuple[str, ...] = option(
         ("logistic",),
-        help="Linear classifier; repeatable: logistic regression, MILAN's official protocol with "
-        "LARS, DINOv2's sweep of rates over every pool, or none.",
+        help="Linear classifier; may be repeated. logistic: logistic regression. official: "
+        "MILAN's protocol with LARS. sweep: DINOv2's, many rates for each pool.",
         choices=LINEAR,
         group="Scoring",
     )
@@ -79,59 +82,67 @@ class Probe:
         1,
         "views",
         group="Scoring",
-        help="Views that the epochs of official and sweep take in turn: 1 is the scored one, more "
-        "are that many random crops and flips of each image.",
+        help="Views of each image that official and sweep use in turn. 1: the view that is "
+        "scored. More: random crops and flips.",
     )
-    linear_epochs: int = count(OFFICIAL.epochs, "epochs", group="Scoring", help="Official: epochs.")
+    linear_epochs: int = count(
+        OFFICIAL.epochs, "epochs", group="Scoring", help="For official: epochs."
+    )
     linear_warmup_epochs: float = option(
         OFFICIAL.warmup_epochs,
-        help="Official: warm-up, in epochs.",
+        help="For official: epochs of warm-up.",
         least=0,
         group="Scoring",
         unit="epochs",
     )
     linear_batch: int | None = option(
         None,
-        help="Official: batch, by which --linear-lr is scaled; default: 16384 or, of a smaller set "
-        "than ImageNet, a 78th, with the rate of 16384.",
+        help="For official: batch, to which --linear-lr is scaled; default: 16384. For sets "
+        "smaller than ImageNet, a 78th of the set, with the rate of 16384.",
         least=2,
         group="Scoring",
         unit="images",
     )
     linear_lr: float | None = option(
         None,
-        help="Official: learning rate for a batch of 256; default: 0.05, or 0.02 from 1024 "
-        "features on.",
+        help="For official: learning rate for a batch of 256; default: 0.05, or 0.02 for 1024 "
+        "features and more.",
         least=0,
         group="Scoring",
         unit="rate",
     )
-    sweep_steps: int = count(SWEEP.steps, "steps", group="Scoring", help="Sweep: steps.")
-    sweep_batch: int = count(SWEEP.batch, "images", group="Scoring", help="Sweep: batch.")
+    sweep_steps: int = count(SWEEP.steps, "steps", group="Scoring", help="For sweep: steps.")
+    sweep_batch: int = count(SWEEP.batch, "images", group="Scoring", help="For sweep: batch.")
     sweep_lr: tuple[float, ...] = option(
         SWEEP.rates,
-        help="Sweep: learning rate to try, for a batch of 256; repeat it.",
+        help="For sweep: a learning rate to try, for a batch of 256; may be repeated.",
         least=0,
         group="Scoring",
         unit="rate",
     )
     random_init: bool = option(
-        default=False, help="Draw the encoder's weights anew: a floor.", group="Encoder"
+        default=False, help="Give the encoder random weights: the score to beat.", group="Encoder"
     )
     seed: int = option(
         0,
-        help="Seed of --random-init, of views and of linear classifiers.",
+        help="Seed of --random-init, of the views and of the linear classifiers.",
         group="Scoring",
         unit="number",
     )
-    batch_size: int = common.batch_size("Images in an encoder batch.")
+    precision: str = option(
+        "fp32",
+        help="Type of the encoder's arithmetic; auto: bf16 on a GPU that has it, else fp32.",
+        choices=("auto", "fp32", "bf16"),
+        group="Encoder",
+    )
+    batch_size: int = common.batch_size("Images in a batch of the encoder.")
     workers: int = common.workers("Decoding threads.")
     device: str = common.device("Where to compute")
     max_bad_fraction: float = common.max_bad_fraction()
     allow_unfinished: bool = common.allow_unfinished(
-        "Score a run that is not done.", group="Encoder"
+        "Score a run that is not finished.", group="Encoder"
     )
-    overwrite: bool = common.overwrite("Replace other scores.")
+    overwrite: bool = common.overwrite("Replace scores that were made with other options.")
 
     def __post_init__(self) -> None:
         require_least(self)

@@ -43,6 +43,7 @@ from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.shards.manifest import Manifest, load_manifest
 from stages.probe.command import Probe
 from stages.shared.dry_run import say_bytes_to_write
+from stages.shared.training import training_precision
 
 # Of scores and record, if few images are unreadable.
 SCORES_BYTES = 3000
@@ -95,10 +96,13 @@ def dry_run(config: Probe) -> None:
 
 
 def _settled(config: Probe) -> Probe:
-    """Fill in --crop-pct; refuse an encoder that is not there."""
+    """Fill in --crop-pct and --precision; refuse an encoder that is not there."""
     size = image_size_of(config.encoder, random_init=config.random_init)
     crop_pct = default_crop_pct(size) if config.crop_pct is None else config.crop_pct
-    return dataclasses.replace(config, crop_pct=crop_pct)
+    precision = config.precision
+    if precision == "auto":
+        precision = training_precision(precision, pick_device(config.device))
+    return dataclasses.replace(config, crop_pct=crop_pct, precision=precision)
 
 
 def _scored(config: Probe) -> View:
@@ -155,7 +159,9 @@ def _record(config: Probe, train: Manifest, test: Manifest) -> StageRecord:
 def _encoder_identity(config: Probe, record: StageRecord) -> dict[str, Any]:
     """Return what the features depend on apart from images and views."""
     drawn = {"seed": config.seed} if config.random_init else {}
-    return {"weights": record.inputs["encoder"], "random_init": config.random_init} | drawn
+    rounded = {} if config.precision == "fp32" else {"precision": config.precision}
+    known = {"weights": record.inputs["encoder"], "random_init": config.random_init}
+    return known | drawn | rounded
 
 
 def _is_done(config: Probe, record: StageRecord) -> bool:
@@ -186,7 +192,12 @@ def _sets(
     stop: StopRequest,
 ) -> Sets:
     """Get the features, from their folder if they are there."""
-    load = functools.partial(load_encoder, random_init=config.random_init, seed=config.seed)
+    load = functools.partial(
+        load_encoder,
+        random_init=config.random_init,
+        seed=config.seed,
+        precision=config.precision,
+    )
     cache = FeatureCache(
         folder=config.features_folder,
         identity=_encoder_identity(config, record),

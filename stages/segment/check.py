@@ -14,6 +14,7 @@ from milan_pipeline.evaluate.segmentation.census import (
     require_usable,
     take_census,
 )
+from milan_pipeline.evaluate.segmentation.masks import TURN
 from stages.segment.choices import labels_of
 from stages.segment.command import Segment
 from stages.shared.checking import unwritten_ledger
@@ -44,6 +45,8 @@ def check_masks(config: Segment, train: LabelledTable, val: LabelledTable, world
         return
     if not world.leads:
         return
+    _warn_of_turned(one, places[0])
+    _warn_of_turned(other, places[1])
     learnt, scored = (np.flatnonzero(census.pixels_Y) for census in (one, other))
     classes = len(one.pixels_Y)
     for text in warnings_of_classes(learnt, scored, what="pixel", places=places, outputs=classes):
@@ -66,6 +69,17 @@ def check_scored(config: Segment, val: LabelledTable, world: World) -> None:
     require_usable(census)
     if census.masks == val.samples:
         require_labelled(census, f"--val {config.val}")
+    if world.leads:
+        _warn_of_turned(census, f"--val {config.val}")
+
+
+def _warn_of_turned(census: MaskCensus, place: str) -> None:
+    if census.turned:
+        warn(
+            f"{census.turned} of {census.masks} images of {place} are turned by their EXIF, which "
+            "is ignored here; if their masks were drawn as a viewer shows them, "
+            f"{TURN}"
+        )
 
 
 def census_of(config: Segment, what: str, table: LabelledTable, world: World) -> MaskCensus:
@@ -79,6 +93,6 @@ def census_of(config: Segment, what: str, table: LabelledTable, world: World) ->
         labels_of(config),
         ledger=unwritten_ledger(config, what, table.samples),
         world=world,
-        threads=max(1, config.workers),
+        threads=max(1, config.loaders),
         sampled=config.check == "sample",
     )

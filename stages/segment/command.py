@@ -18,27 +18,32 @@ class Segment(LabelledOptions):
     add --classes 150 --reduce-zero-label; for a ViT-L, --drop-path 0.2. For a frozen encoder with a
     linear head as DINOv2 has it (2304.07193): --head linear --freeze.
 
-    Killed or stopped (Ctrl-C, SIGTERM, SIGUSR1), run the same command again: it goes on from the
-    newest checkpoint and ends, on CPUs, with the same weights.
+    If the command is killed or stopped (Ctrl-C, SIGTERM, SIGUSR1), run it again: it continues from
+    the newest checkpoint. On CPUs it ends with the same weights.
     """
 
     train: str | None = option(
         None,
-        help="Folder of image shards with .mask.png members, or of images below images/ whose "
-        "masks lie below annotations/, as ADE20K has them; default: none, for --eval-only alone.",
+        help="Images and masks to train on: shards with .mask.png, or a folder below images/ with "
+        "its masks below annotations/ (as in ADE20K). Only --eval-only needs none; default: none.",
         role="execution",
         group="Input",
     )
-    val: str = option(help="Such a folder to score on.", role="execution", group="Input")
+    val: str = option(
+        help="Images and masks to score on: a folder of the same kind.",
+        role="execution",
+        group="Input",
+    )
     classes: int | None = count(
         None,
         "classes",
         group="Input",
-        help="Number of classes in the masks; default: with --eval-only, the segmenter's.",
+        help="Number of classes in the masks. Only --eval-only knows it from the segmenter; "
+        "default: none.",
     )
     ignore_index: int = option(
         255,
-        help="Value in the masks of pixels that do not count.",
+        help="Value of mask pixels that do not count.",
         least=0,
         most=255,
         group="Input",
@@ -46,39 +51,40 @@ class Segment(LabelledOptions):
     )
     reduce_zero_label: bool = option(
         False,
-        help="0 in the masks does not count, either, and 1 is the first class.",
+        help="Mask pixels with 0 do not count, and 1 is the first class.",
         group="Input",
     )
     head: str = option(
         "upernet",
-        help="UPerNet on patches of four depths (arXiv 1807.10221), or BatchNorm and a 1x1 "
-        "convolution on the last ones.",
+        help="upernet: UPerNet on the patches of four blocks (arXiv 1807.10221). linear: "
+        "BatchNorm and a 1x1 convolution on those of the last.",
         choices=("upernet", "linear"),
         group="Head",
     )
     channels: int = option(
         768,
-        help="Width of UPerNet; a linear head has none.",
+        help="Width of UPerNet; not for linear.",
         least=2,
         group="Head",
         unit="channels",
     )
-    freeze: bool = option(False, help="Train the head alone.", group="Encoder")
+    freeze: bool = option(False, help="Train only the head.", group="Encoder")
     image_size: int | None = count(
         None,
         "pixels",
         group="Input",
-        help="Side of the views, in pixels; default: 512, or with --eval-only the segmenter's.",
+        help="Side of the views, in pixels; default: 512, with --eval-only that of the segmenter.",
     )
     short_side: int | None = count(
         None,
         "pixels",
         group="Input",
-        help="Pixels that an image's short side is scaled to; default: --image-size.",
+        help="Length of an image's short side after scaling; default: --image-size.",
     )
     long_side: int | None = option(
         None,
-        help="Pixels that its long side may have then; 0: any; default: four times the short one.",
+        help="Largest length of the long side then; 0: no limit; default: four times the short "
+        "side.",
         least=0,
         group="Input",
         unit="pixels",
@@ -95,7 +101,7 @@ class Segment(LabelledOptions):
     )
     max_class_share: float = option(
         0.75,
-        help="Share of a view that one class may have, if a crop is found.",
+        help="Largest share of a view that one class should cover. Several crops are tried.",
         most=1,
         group="Augmentation",
         unit="share",
@@ -116,15 +122,16 @@ class Segment(LabelledOptions):
         None,
         "epochs",
         group="Schedule",
-        help="Passes over the images; sets the schedule in place of --steps; default: by --steps.",
+        help="Length of the schedule in passes over the images, instead of --steps; default: "
+        "--steps.",
     )
     steps: int | None = count(
         None, "steps", group="Schedule", help="Length of the schedule, in steps; default: 160,000."
     )
     warmup_steps: int | None = option(
         None,
-        help="Steps in which the learning rate rises; default: 1500, or a tenth of all if that is "
-        "less.",
+        help="Steps of warm-up, in which the learning rate rises; default: 1500, or a tenth of "
+        "all steps if that is less.",
         least=0,
         group="Schedule",
         unit="steps",
@@ -137,8 +144,8 @@ class Segment(LabelledOptions):
     )
     base_lr: float | None = option(
         None,
-        help="Learning rate for a batch of 16; scaled to the batch; default: 1e-4, with --freeze "
-        "1e-3.",
+        help="Learning rate for a batch of 16. It is scaled to --batch-size; default: 1e-4, with "
+        "--freeze 1e-3.",
         least=0,
         group="Schedule",
         unit="rate",
@@ -155,7 +162,8 @@ class Segment(LabelledOptions):
     )
     evaluate: str = option(
         "slide",
-        help="Score on windows of --image-size, their logits averaged, or on images as a whole.",
+        help="slide: score windows of --image-size and average their logits. whole: score each "
+        "image at once.",
         choices=("slide", "whole"),
         group="Scoring",
     )
@@ -167,7 +175,7 @@ class Segment(LabelledOptions):
     )
     multi_scale: bool = option(
         False,
-        help="Score on six scales (0.5 to 1.75) and their mirror images, averaged.",
+        help="Average the scores of six scales (0.5 to 1.75) and of their mirror images.",
         group="Scoring",
     )
     eval_every: int = count(16_000, "steps", group="Scoring", help="Steps between evaluations.")

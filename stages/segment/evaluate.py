@@ -98,6 +98,6 @@ def evaluation_config(
         mean=description.mean,
         std=description.std,
         classes=description.spec.classes,
-        threads=max(1, config.workers),
+        threads=max(1, config.loaders),
         bf16=config.precision == "bf16",
     )

@@ -28,6 +28,8 @@ STEPS, WARMUP_STEPS = 160_000, 1500
 class SegmentPlan(LabelledPlan[Segment]):
     """A run with nothing left open."""
 
+    last = "segmenter"
+
     @functools.cached_property
     def built(self) -> tuple[Segmenter, SegmenterDescription]:
         """The segmenter, with the weights that the run begins from, and its description."""
@@ -121,9 +123,9 @@ class SegmentPlan(LabelledPlan[Segment]):
         super().describe(model, processes)
 
     def exported_bytes(self, model: nn.Module) -> dict[str, int]:
-        """Return the size of the last and the best segmenter; see `LabelledPlan.copies`."""
+        """Return the size of the last and the best segmenter; see `LabelledPlan.exports`."""
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        return {"segmenters": 4 * self.copies * parameters}
+        return {"segmenters": 4 * len(self.exports) * parameters}
 
 
 def norms_are_shared(processes: int, device: torch.device) -> bool:

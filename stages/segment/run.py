@@ -41,7 +41,6 @@ def train(config: Segment, process: Process) -> None:
         Segmentation(model, recipe, rank=world.rank),
         MaskedViews(planned.views, labels_of(config)),
         evaluator_of(config, model, description, planned.val),
-        last="segmenter",
         write=lambda name, state: write_segmenter(config.folder, name, state, description),
         is_due=lambda step: step % config.eval_every == 0,
     )

@@ -12,7 +12,7 @@ class DaskOptions:
 
     scheduler: str | None = option(
         None,
-        help="Address of a Dask scheduler, whose workers do the units; default: none.",
+        help="Address of a Dask scheduler. Its workers do the units; default: none.",
         role="execution",
         group="Several machines",
     )
@@ -21,7 +21,7 @@ class DaskOptions:
         "processes",
         group="Several machines",
         role="execution",
-        help="Worker processes here (Dask), which share out this machine's GPUs or cores; default: "
+        help="Number of Dask processes on this machine, which share its GPUs or cores; default: "
         "none, this process does the units.",
     )
 

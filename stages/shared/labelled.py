@@ -3,12 +3,12 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
 
 from milan_pipeline import storage
-from milan_pipeline.cluster.world import World
+from milan_pipeline.cluster.world import World, compile_blocks
 from milan_pipeline.core.console import say, say_nothing_to_do
 from milan_pipeline.data.labelled import Kind, LabelledTable, open_labelled
 from milan_pipeline.data.order import OrderConfig
@@ -25,7 +25,13 @@ from milan_pipeline.models.kernels import suit_cpu
 from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.training.run_folder import run_lock
 from milan_pipeline.training.trainer import Task
-from milan_pipeline.training.validation import Evaluator, Validation, without_validation
+from milan_pipeline.training.validation import (
+    BEST,
+    UNAVERAGED,
+    Evaluator,
+    Validation,
+    without_validation,
+)
 from stages.shared.checking import warn_of_other_parts, warn_of_other_scores
 from stages.shared.labelled_options import LabelledOptions
 from stages.shared.training import (
@@ -52,7 +58,10 @@ class LabelledPlan(TrainingPlan[LabelledT]):
         train: the labelled images to train on.
         val: the labelled images to score on.
         backbone: the encoder that the run begins with.
+        last: the name of the weights that training ends with.
     """
+
+    last: ClassVar[str]
 
     train: LabelledTable
     val: LabelledTable
@@ -66,9 +75,10 @@ class LabelledPlan(TrainingPlan[LabelledT]):
         return super().is_done and known
 
     @property
-    def copies(self) -> int:
-        """How many files of weights are exported: the last, the best, the last not averaged."""
-        return 2 if self.config.ema_decay is None else 3
+    def exports(self) -> tuple[str, ...]:
+        """The weights that training ends with, the best, and the last ones not averaged."""
+        both = (self.last, BEST)
+        return both if self.config.ema_decay is None else (*both, f"{self.last}-{UNAVERAGED}")
 
     def describe_data(self) -> None:
         """Say how many images there are, and of how many classes."""
@@ -173,7 +183,6 @@ def train_labelled(
     views: Callable[..., Any],
     evaluator: Evaluator,
     *,
-    last: str,
     write: Callable[[str, Mapping[str, Tensor]], None],
     is_due: Callable[[int], bool],
 ) -> None:
@@ -185,7 +194,6 @@ def train_labelled(
         task: what is trained.
         views: turns samples into examples; see `stream.batches`.
         evaluator: scores the task's model.
-        last: the name of the weights that training ends with.
         write: writes weights under a name into the run folder.
         is_due: whether to score the model after a step.
     """
@@ -199,7 +207,7 @@ def train_labelled(
         evaluator=evaluator,
         val=planned.val.source,
         write=write,
-        last=last,
+        last=planned.last,
         scheduled=is_due,
         clock=planned.clock,
         total=planned.training.total_steps,
@@ -240,6 +248,8 @@ def evaluate_as_planned(planned: EvaluationPlan[Any], process: Process) -> None:
         return
     planned.model.to(process.device)
     suit_cpu(planned.model, bf16=config.precision == "bf16")
+    if config.compile:
+        compile_blocks(planned.model)
     evaluator = planned.evaluator()
     world.wait_for_all()  # until all have read what an earlier run left
     process.prepared()

@@ -13,13 +13,13 @@ class LabelledOptions(TrainingOptions):
     """Which encoder, and which labelled images to train and to score on."""
 
     encoder: str = option(
-        help="Run folder, .safetensors with its .json, timm name (with its tag: pretrained), or "
-        "open_clip:MODEL/TAG.",
+        help="The encoder: a run folder, a .safetensors with its .json, a timm name (with a tag: "
+        "pretrained), or open_clip:MODEL/TAG.",
         group="Encoder",
     )
     train: str | None = option(
         None,
-        help="Labelled images to train on; default: none, for --eval-only alone.",
+        help="Labelled images to train on. Only --eval-only needs none; default: none.",
         role="execution",
         group="Input",
     )
@@ -37,32 +37,32 @@ class LabelledOptions(TrainingOptions):
     )
     label_fraction: float = option(
         1.0,
-        help="Share of the training images to use; of images with a class, this share of each "
-        "class and at least one image.",
+        help="Share of the training images to use. With classes: this share of each class, at "
+        "least one image.",
         group="Input",
         unit="share",
     )
     check: str | None = option(
         None,
-        help="Before the first step, look at all masks and at all images to score on, or at 1,000 "
-        "of each set; default: all, and with --dry-run none.",
+        help="Check masks and images to score on before the first step: all, or 1,000 of each "
+        "set; default: all, with --dry-run none.",
         role="execution",
         choices=("all", "sample"),
         group="Input",
     )
     random_init: bool = option(
-        False, help="Draw the encoder's weights at random: a baseline.", group="Encoder"
+        False, help="Give the encoder random weights: a baseline.", group="Encoder"
     )
     layer_decay: float = option(
         0.65,
-        help="Scale of a layer's learning rate for each layer after it.",
+        help="Factor of a layer's learning rate for each layer that comes after it.",
         least=0,
         most=1,
         group="Schedule",
         unit="factor",
     )
     allow_unfinished: bool = common.allow_unfinished(
-        "Begin from a run that is not done.", group="Encoder"
+        "Start from a run that is not finished.", group="Encoder"
     )
 
     def __post_init__(self) -> None:

@@ -14,39 +14,44 @@ class TeacherOptions:
     """Which teacher, and which of its features are the targets."""
 
     teacher: str = option(
-        help="open_clip model (ViT-B-16), hf-hub:ORG/REPO or local-dir:PATH.", group="Teacher"
+        help="The CLIP to use: an open_clip model (ViT-B-16), hf-hub:ORG/REPO or local-dir:PATH.",
+        group="Teacher",
     )
     pretrained: str | None = option(
         None,
-        help="Weights tag (openai) or checkpoint file; default: those of --teacher.",
+        help="Its weights: a tag (openai) or a file; default: those of --teacher.",
         group="Teacher",
     )
     precision: str = option(
         "auto",
-        help="Type of the teacher's weights; auto: bf16 if the device has it, else fp32.",
+        help="Number type of the teacher's weights; auto: bf16 if the device has it, else fp32.",
         choices=PRECISIONS,
         group="Teacher",
     )
     teacher_norm: str = option(OWN, help=NORM_HELP, group="Teacher")
     grid: int | None = option(
         None,
-        help="Tokens along each side; sets the teacher's input size; default: its own.",
+        help="Patches along each side of an image; this sets the teacher's input size. Teacher "
+        "and student need the same grid; default: the teacher's own.",
         most=MOST_TOKENS_A_SIDE,
         group="Teacher",
         unit="tokens",
     )
     layers: int = option(
-        1, help="Targets are the mean of this many last layers.", group="Teacher", unit="layers"
+        1,
+        help="Targets are the mean of this many of the last layers.",
+        group="Teacher",
+        unit="layers",
     )
     space: str = option(
         "projected",
-        help="Targets before or after the last projection.",
+        help="Take targets after (projected) or before (hidden) CLIP's last projection.",
         choices=SPACES,
         group="Teacher",
     )
     prior: str = option(
         "auto",
-        help="Source of the mask prior; auto: what the teacher pools by.",
+        help="Attention that gives the mask prior; auto: the one that the teacher pools with.",
         choices=PRIORS,
         group="Teacher",
     )

@@ -13,17 +13,18 @@ import torch
 from torch import nn
 
 from milan_pipeline import storage
-from milan_pipeline.cli.options import fields_from
+from milan_pipeline.cli.options import AUTO, fields_from
 from milan_pipeline.cluster.world import World
-from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do, warn
+from milan_pipeline.core.console import bytes_text, note, say, say_nothing_to_do, warn
 from milan_pipeline.core.devices import has_bfloat16
 from milan_pipeline.data.batching import BatchT
-from milan_pipeline.data.order import OrderChoice, OrderConfig, StepClock, lanes_of
+from milan_pipeline.data.order import OrderChoice, OrderConfig, StepClock, lanes_of, usable_workers
 from milan_pipeline.data.stream import batches, step_clock
 from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.shards.random_access import SampleTable
 from milan_pipeline.training.checkpoints import newest_checkpoint
+from milan_pipeline.training.ended import has_ended
 from milan_pipeline.training.meter import in_words
 from milan_pipeline.training.state import CONFIG_NAME
 from milan_pipeline.training.trainer import (
@@ -31,10 +32,10 @@ from milan_pipeline.training.trainer import (
     Trainer,
     TrainingConfig,
     Validator,
-    has_ended,
     train_into,
 )
 from stages.shared.dry_run import say_bytes_to_write
+from stages.shared.own_folder import require_own_folder
 from stages.shared.training_options import ConfigT, Process, TrainingOptions
 
 
@@ -58,6 +59,11 @@ class TrainingPlan(abc.ABC, Generic[ConfigT]):
     @abc.abstractmethod
     def schedule_steps(self) -> int:
         """Length of the schedule."""
+
+    @property
+    @abc.abstractmethod
+    def exports(self) -> tuple[str, ...]:
+        """The names of the weights that the run writes at its end."""
 
     @abc.abstractmethod
     def describe_data(self) -> None:
@@ -86,12 +92,9 @@ class TrainingPlan(abc.ABC, Generic[ConfigT]):
 
     @property
     def is_done(self) -> bool:
-        """Whether an earlier run into this folder did all of it.
-
-        Raises:
-            MismatchError: it was another run.
-        """
-        return has_ended(self.record, self.config.folder, self.training.total_steps)
+        """Whether an earlier run into this folder did all of it; see `has_ended`."""
+        folder, total = self.config.folder, self.training.total_steps
+        return has_ended(self.record, folder, total, self.exports)
 
     def has_work(self, world: World) -> bool:
         """Tell whether there are steps to do; say so where there are none.
@@ -161,6 +164,8 @@ def train_as_planned(
             "the learning rate of every step is 0, so that nothing is learnt; give a --base-lr "
             "above 0, more steps, or no warm-up"
         )
+    if world.leads:
+        tell_of_loaders(config, planned.order, world.size)
     counts = train_into(
         trainer,
         lambda steps: batches(
@@ -168,7 +173,7 @@ def train_as_planned(
             planned.order,
             to_examples,
             steps=steps,
-            workers=config.workers,
+            workers=config.loaders,
             world=world,
             pin_memory=process.device.type == "cuda",
             cache=config.cache_config(),
@@ -210,6 +215,7 @@ def stage_record(
         extent: inputs that may change between parts of the run.
         inputs: inputs that must not.
     """
+    require_own_folder(config.out, "run")
     url = storage.join(config.out, CONFIG_NAME)
     return StageRecord(url=url, stage=stage, config=config, inputs=inputs, extent=extent)
 
@@ -246,8 +252,25 @@ def training_precision(precision: str, device: torch.device) -> str:
 def order_choice(config: TrainingOptions) -> OrderChoice:
     """Return what the options say of the order of samples."""
     return OrderChoice(
-        batch=config.batch_size, lanes=config.lanes, block=config.shuffle_block, seed=config.seed
+        batch=config.batch_size,
+        lanes=config.lanes,
+        block=config.shuffle_block,
+        seed=config.seed,
+        processes=config.count_processes(),
     )
+
+
+def tell_of_loaders(config: TrainingOptions, order: OrderConfig, processes: int) -> None:
+    """Say so where fewer loader processes run than are asked for: they share lanes equally."""
+    own, wanted = order.lanes // processes, config.loaders
+    usable = usable_workers(wanted, own)
+    if usable < wanted:
+        tell = note if config.workers == AUTO else warn
+        tell(
+            f"--workers {config.workers}: {usable} loader processes run in each process and not "
+            f"{wanted}, since they share its {own} of {order.lanes} lanes equally; another --out "
+            "may have more --lanes"
+        )
 
 
 def ledger_of(config: TrainingOptions, what: str, images: int) -> RunLedger:

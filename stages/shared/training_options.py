@@ -8,12 +8,12 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from milan_pipeline import storage
 from milan_pipeline.cli.commands import imported
-from milan_pipeline.cli.options import count, option, require_least
-from milan_pipeline.cluster.launch import is_launched, launch, launched_size
+from milan_pipeline.cli.options import AUTO, count, option, require_least
+from milan_pipeline.cluster.launch import is_launched, launch, launched_size, own_cores
 from milan_pipeline.core.interrupts import StopRequest, exiting_at_once, stop_request
 from milan_pipeline.errors import ConfigError, reason_of
 from stages.shared import common_options as common
@@ -34,34 +34,46 @@ class TrainingOptions:
         None,
         "samples",
         group="Schedule",
-        help="Samples in a global batch; default: the published, for small data less.",
+        help="Samples in a batch of all processes; default: the published number, or less for "
+        "small data.",
     )
     clip_grad: float | None = option(
         None,
-        help="Largest norm of the gradients (arXiv 1211.5063); default: not clipped.",
+        help="Largest norm of the gradients (arXiv 1211.5063); default: no clipping.",
         group="Schedule",
         unit="norm",
     )
     ema_decay: float | None = option(
         None,
-        help="Decay of a moving average of the weights, kept and exported beside them (arXiv "
-        "1703.01780), after a warm-up: step t takes at most 1 - t^(-2/3), as timm's ModelEmaV3 "
-        "does; default: none is kept.",
+        help="Decay of a moving average of the weights (arXiv 1703.01780), which is kept and "
+        "exported beside them. It is at most 1 - t^(-2/3) at step t, as in timm's ModelEmaV3; "
+        "default: no average.",
         group="Schedule",
         unit="share",
     )
     seed: int = option(
-        0, help="Seed of weights, order and random draws.", group="Schedule", unit="number"
+        0,
+        help="Seed of the first weights, of the order and of all random draws.",
+        group="Schedule",
+        unit="number",
     )
     lanes: int | None = count(
-        None, "lanes", group="Schedule", help="Sequences an epoch is dealt into; default: up to 64."
+        None,
+        "lanes",
+        group="Schedule",
+        help="Number of lanes: equal sequences into which an epoch is divided. Loader processes of "
+        "a process share its lanes equally; default: up to 64, or 8 for each process if there are "
+        "more than 8.",
     )
     shuffle_block: int = count(
-        4096, "samples", group="Schedule", help="Samples of a lane that are shuffled together."
+        4096,
+        "samples",
+        group="Schedule",
+        help="Number of samples of a lane that are shuffled together.",
     )
     precision: str = option(
         "auto",
-        help="Type of the model's arithmetic; auto: bf16 on a GPU that has it, else fp32.",
+        help="Number type of the arithmetic; auto: bf16 on a GPU that has it, else fp32.",
         choices=("auto", "fp32", "bf16"),
         group="This machine",
     )
@@ -77,15 +89,15 @@ class TrainingOptions:
         "samples",
         group="This machine",
         role="execution",
-        help="Samples in one forward pass of one process; gradients of a batch are added up. Less "
-        "takes less memory, also where images are scored.",
+        help="Samples in one forward pass of one process. Gradients of a batch are added up. A "
+        "smaller number takes less memory.",
     )
     compile: bool = option(
-        False, help="Compile the model's blocks.", role="execution", group="This machine"
+        False, help="Compile the model's blocks with torch.", role="execution", group="This machine"
     )
     gradient_checkpointing: bool = option(
         False,
-        help="Compute blocks again in the backward pass, to save memory.",
+        help="Save memory: compute the blocks again in the backward pass.",
         role="execution",
         group="This machine",
     )
@@ -97,7 +109,11 @@ class TrainingOptions:
         help="Steps between checkpoints.",
     )
     keep: int = count(
-        2, "checkpoints", group="Checkpoints and log", role="execution", help="Checkpoints to keep."
+        2,
+        "checkpoints",
+        group="Checkpoints and log",
+        role="execution",
+        help="Number of checkpoints to keep.",
     )
     log_every: int = count(
         10,
@@ -106,19 +122,20 @@ class TrainingOptions:
         role="execution",
         help="Steps between rows in the log.",
     )
-    workers: int = common.workers("Loader processes of each process.", unit="processes")
-    max_bad_fraction: float = common.max_bad_fraction(
-        more=" Other images take their place. Of images with targets, none may be unreadable."
+    workers: int | Literal["auto"] = common.workers(
+        "Loader processes of each training process; auto: one for each core that it may use.",
+        unit="processes",
     )
+    max_bad_fraction: float = common.max_bad_fraction(more=" Other images take their place.")
     cache: str | None = option(
         None,
-        help="Local folder that keeps what is read from the shards; default: none.",
+        help="Local folder that keeps data read from remote shards; default: none.",
         role="execution",
         group="This machine",
     )
     cache_gb: float = option(
         50.0,
-        help="Gigabytes kept at most, with --cache.",
+        help="Largest size of --cache, in gigabytes.",
         role="execution",
         group="This machine",
         unit="GB",
@@ -128,7 +145,8 @@ class TrainingOptions:
         "processes",
         group="Several machines",
         role="execution",
-        help="Processes to start on this machine, where torchrun does not; default: one.",
+        help="Number of training processes to start on this machine, if torchrun does not start "
+        "them; default: one.",
     )
     device: str = common.device("Where to train")
 
@@ -147,6 +165,11 @@ class TrainingOptions:
     def folder(self) -> Path:
         """The run folder."""
         return storage.local_path(self.out) or Path(self.out)
+
+    @property
+    def loaders(self) -> int:
+        """How many loader processes, or threads that decode what is scored, this process wants."""
+        return own_cores(self.processes or 1) if self.workers == AUTO else self.workers
 
     def cache_config(self) -> "CacheConfig | None":
         """Return where shards are cached, if anywhere.

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 from torch.distributed.run import get_args_parser
 
-from milan_pipeline.cli.recipes import read_sections
+from milan_pipeline.cli.recipes import read_sections, read_yaml
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.console import note
 from milan_pipeline.core.devices import pick_device
@@ -214,6 +214,8 @@ def _training(
     plan: Callable[..., Any],
 ) -> Link:
     words, processes = (*words, "--out", run), config.nodes * config.processes
+    if not sets_workers(config, str(command.name)):
+        words = (*words, "--workers", "auto")
     wanted = _configured(config, kind, command, words)
     if wanted.processes is not None:
         raise ConfigError(
@@ -222,7 +224,7 @@ def _training(
         )
     wanted = dataclasses.replace(wanted, processes=processes)
     if wanted.batch_size is not None:  # else the data settle it
-        lanes_of(0, processes, range(wanted.lanes or default_lanes(wanted.batch_size)))
+        lanes_of(0, processes, range(wanted.lanes or default_lanes(wanted.batch_size, processes)))
 
     def is_done() -> bool:
         planned = plan(wanted, pick_device("auto"))
@@ -230,6 +232,12 @@ def _training(
         return bool(planned.is_done)
 
     return lambda: [Job(name=str(command.name), options=words, on_gpu=True, run=run)], is_done
+
+
+def sets_workers(config: Submit, stage: str) -> bool:
+    """Tell whether a recipe says how many loader processes a training stage has."""
+    document = read_yaml(config.recipe_file)
+    return "workers" in document or "workers" in (document.get(stage) or {})
 
 
 def _configured(

@@ -17,12 +17,12 @@ WORD = re.compile(rf"(?:({'|'.join(JOBS)}):)?(-\S+)")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Submit:
-    """Submit RECIPE to Slurm: extraction as a job array, packing, pretraining, fine-tuning.
+    """Submit a RECIPE to Slurm: extraction as a job array, packing, pretraining, fine-tuning.
 
-    RECIPE is an installed recipe's name or a YAML file; its other sections make no job. Jobs wait
-    for each other, stop in order when their time runs out or they are preempted, and go back into
-    the queue. Submit again at any time: only what is neither done nor queued is submitted. What a
-    site needs is best kept in a file (--config site.yaml).
+    RECIPE is the name of an installed recipe, or a YAML file. Its other sections make no job. Jobs
+    wait for each other. If their time runs out or they are preempted, they stop and go back into
+    the queue. Submit again at any time: only what is neither done nor queued is submitted. Keep the
+    options of your site in a file (--config site.yaml).
     """
 
     recipe: str = argument()
@@ -33,7 +33,8 @@ class Submit:
     )
     val: str | None = option(
         None,
-        help="Labelled images to score on; default: none, and nothing is fine-tuned.",
+        help="Labelled images to score on, which fine-tuning needs; default: none, then nothing "
+        "is fine-tuned.",
         group="Input",
     )
     targets: str | None = option(
@@ -43,12 +44,17 @@ class Submit:
         None, help="Target shards; default: OUT/target-shards.", group="Output"
     )
     parts: int = count(
-        16, "tasks", group="Several machines", help="Tasks of the extraction's array, at most."
+        16,
+        "tasks",
+        group="Several machines",
+        help="Largest number of tasks in the array of the extraction.",
     )
-    nodes: int = count(1, "nodes", group="Several machines", help="Nodes that train together.")
+    nodes: int = count(
+        1, "nodes", group="Several machines", help="Number of nodes that train together."
+    )
     gpus: int = option(
         1,
-        help="GPUs on each node of what needs them; 0: none.",
+        help="GPUs on each node, for jobs that need them; 0: none.",
         least=0,
         group="Several machines",
         unit="GPUs",
@@ -57,39 +63,42 @@ class Submit:
         None,
         "processes",
         group="Several machines",
-        help="Training processes on each node; default: one a GPU, or one.",
+        help="Training processes on each node; default: one for each GPU, or one.",
     )
     cpus_per_task: int | None = count(
         None,
         "cores",
         group="Several machines",
-        help="CPU cores of a job on each of its nodes; default: the site's.",
+        help="CPU cores of a job on each of its nodes; default: that of the site.",
     )
     account: str | None = option(
-        None, help="Slurm account that pays; default: the user's.", group="Slurm"
+        None, help="Slurm account that pays; default: that of the user.", group="Slurm"
     )
     partition: str | None = option(
-        None, help="Slurm partition, or several, with commas; default: the site's.", group="Slurm"
+        None,
+        help="Slurm partition, or several with commas; default: that of the site.",
+        group="Slurm",
     )
     time: str | None = option(
         None,
-        help="Time limit of a job, as sbatch takes it: 24:00:00; default: the partition's.",
+        help="Time limit of a job, as sbatch takes it: 24:00:00; default: that of the partition.",
         group="Slurm",
     )
     sbatch: tuple[str, ...] = option(
         (),
-        help="Another option of sbatch, for all jobs (--qos=low) or for one: "
-        "pretrain:--time=48:00:00. Repeat for more; default: none.",
+        help="Another option of sbatch, for all jobs (--qos=low) or for one "
+        "(pretrain:--time=48:00:00); may be repeated; default: none.",
         group="Slurm",
     )
     container: str | None = option(
         None,
-        help="Words that run a command in a container: 'apptainer exec --nv IMAGE'; default: none.",
+        help="Words before each command that run it in a container: 'apptainer exec --nv IMAGE'; "
+        "default: none.",
         group="Slurm",
     )
     setup: tuple[str, ...] = option(
         (),
-        help="A line of shell at the start of each job: 'module load cuda'. Repeat for more; "
+        help="A line of shell at the start of each job: 'module load cuda'; may be repeated; "
         "default: none.",
         group="Slurm",
     )
@@ -98,6 +107,11 @@ class Submit:
         require_least(self)
         if storage.local_path(self.out) is None:
             raise ConfigError(f"--out {self.out} is no local folder; give one on shared storage")
+        if {"\n", "\r"} & set(str(self.folder)):
+            raise ConfigError(
+                f"--out {self.out!r} has a line break, which scripts of jobs cannot hold; "
+                "give another"
+            )
         for given in self.sbatch:
             if WORD.fullmatch(given) is None:
                 raise ConfigError(

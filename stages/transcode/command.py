@@ -10,11 +10,11 @@ from stages.shared.dask_options import DaskOptions
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Transcode(DaskOptions):
-    """Decode the targets of the store SOURCE and store them in OUT by another codec.
+    """Write the targets of the store SOURCE into a new store OUT with another codec, without CLIP.
 
-    No teacher runs. A codec that needs fitting is fitted to the first images by the hash of their
-    keys, and stored in OUT. If the command is killed or stopped, run it again: finished units are
-    kept. With --scheduler or --processes, Dask workers do the units.
+    A codec that needs fitting is fitted to a sample of the images and stored in OUT. If the command
+    is killed or stopped, run it again: finished units are kept. With --scheduler or --processes,
+    Dask workers do the units.
     """
 
     source: str = argument()
@@ -24,7 +24,7 @@ class Transcode(DaskOptions):
     device: str = common.device("Where targets are decoded and encoded")
     workers: int = common.workers("Threads, each doing one unit.")
     allow_unfinished: bool = common.allow_unfinished(
-        "Take the finished units of a store whose extraction has not ended."
+        "Take the finished units of a store whose extraction is not finished."
     )
     overwrite: bool = common.overwrite(
         "Replace targets of another codec or source, and fit the codec again."

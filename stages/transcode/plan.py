@@ -17,6 +17,7 @@ from milan_pipeline.targets.layout import existing_identity, read_identity, requ
 from milan_pipeline.targets.store import StoreRecord, finished_units, read_store_record
 from milan_pipeline.targets.units import NOT_DONE, Mark, Unit, read_marks, why_not_transcoded
 from stages.shared.dry_run import say_bytes_to_write, say_files_to_write
+from stages.shared.own_folder import require_own_folder
 from stages.transcode.command import Transcode
 
 REMEDY = "give another OUT for these targets, or --overwrite to make them anew"
@@ -87,6 +88,7 @@ def make_plan(config: Transcode) -> Plan:
             together.
     """
     require_place(config.out)
+    require_own_folder(config.out, "target store")
     if _is_one_place(config.source, config.out):
         raise ConfigError(f"OUT {config.out} is the store that is read; give another")
     identity = read_identity(config.source)

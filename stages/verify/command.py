@@ -11,12 +11,12 @@ from stages.shared.dask_options import DaskOptions
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verify(DaskOptions):
-    """Check every object of a target store, and a random sample of its targets by the live teacher.
+    """Say whether a target store is sound: read all of it, and run CLIP again on a sample.
 
-    If units are not sound, the exit code is 1 and the units are named; --repair extracts only those
-    again. Images, teacher and weights that are not given are taken from the store's record. A
+    If units are damaged, the exit code is 1 and the units are named; --repair extracts only those
+    again. Images, teacher and weights are those of the store's record, unless you give others. A
     transcoded store cannot be repaired: run transcode again. With --scheduler or --processes, Dask
-    workers check units; the teacher runs here.
+    workers check the units; the teacher runs in this process.
     """
 
     targets: str = option(help="Target store.", group="Input", role="execution")
@@ -40,24 +40,22 @@ class Verify(DaskOptions):
     )
     sample: int = option(
         64,
-        help="Number of targets that the teacher recomputes; 0: none.",
+        help="Number of targets that the teacher computes again, for comparison; 0: none.",
         least=0,
         group="Scoring",
         unit="targets",
     )
     min_cosine: float = option(
         0.99,
-        help="Smallest cosine of a token that is accepted. With a fitted codec (high, vector, "
-        "transform, …), the codec's own error is allowed, and beyond it the angle of this cosine.",
+        help="Smallest cosine between a stored token and the same token computed again. A fitted "
+        "codec (high, vector, transform, …) may be off by its own error and by this angle.",
         group="Scoring",
         unit="cosine",
     )
     seed: int = option(0, help="Seed of the sample.", least=0, group="Scoring", unit="number")
     device: str = common.device("Where the teacher runs")
     workers: int = common.workers("Threads, each checking one unit.")
-    repair: bool = option(
-        default=False, help="Extract units that are not sound again.", group="Output"
-    )
+    repair: bool = option(default=False, help="Extract damaged units again.", group="Output")
 
     def __post_init__(self) -> None:
         super().__post_init__()

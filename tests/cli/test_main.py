@@ -86,6 +86,22 @@ def raising(error: BaseException) -> Callable[[], NoReturn]:
              "check that path, and the disk or network it lies on"),
         ),
         (
+            OSError(28, "No space left on device"), 1,
+            ("Error: what is printed cannot be written (No space left on device); make room where "
+             "standard output goes, or send it to another place"),
+        ),
+        (
+            ImportError("libtorch_cpu.so: failed to map segment from shared object"), 1,
+            ("Error: the memory that this process may use does not suffice (libtorch_cpu.so: "
+             "failed to map segment from shared object); free some, or raise its limit "
+             "(`ulimit -v`, or the --mem of a Slurm job)"),
+        ),
+        (
+            ImportError("libcudart.so.12: cannot open shared object file"), 1,
+            ("Error: a package cannot be loaded (libcudart.so.12: cannot open shared object "
+             "file); install it again, as `pip check` says"),
+        ),
+        (
             KeyError("x"), 1,
             "Error: unexpected KeyError: 'x'; --debug shows where it came from",
         ),

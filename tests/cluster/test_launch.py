@@ -8,7 +8,9 @@ import pytest
 from milan_pipeline.cluster.launch import (
     is_launched,
     launched_size,
+    own_cores,
     require_meeting_place,
+    run_together,
     words_of,
 )
 from milan_pipeline.errors import ConfigError
@@ -89,3 +91,22 @@ def test_a_place_to_meet_must_be_named(set_only, more: dict[str, str], said: str
     set_only({"RANK": "0", "WORLD_SIZE": "2"} | more)
     with pytest.raises(ConfigError, match=said):
         require_meeting_place()
+
+
+@pytest.mark.parametrize(("second", "code"), [(["--help"], 0), (["--nonsense"], 2)])
+def test_processes_end_with_one_exit_code(second: list[str], code: int) -> None:
+    calls: list[None] = []
+    processes = [(["--help"], {}), (second, {"OMP_NUM_THREADS": "1"})]
+    assert run_together("compare", processes, lambda: calls.append(None)) == code
+    assert calls
+
+
+def test_processes_of_a_machine_share_the_cores_that_the_job_has(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(24)), raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert (own_cores(), own_cores(5), own_cores(30)) == (24, 4, 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")  # torchrun tells
+    assert own_cores() == 3
+    monkeypatch.delattr("os.sched_getaffinity")
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    assert own_cores() == 2

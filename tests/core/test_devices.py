@@ -5,7 +5,7 @@ import resource
 import pytest
 import torch
 
-from milan_pipeline.core.devices import keep_freed_memory, pick_device
+from milan_pipeline.core.devices import keep_freed_memory, pick_device, pick_devices
 from milan_pipeline.errors import ConfigError
 from stages.extract_targets.command import ExtractTargets
 from stages.extract_targets.plan import own_device
@@ -93,3 +93,19 @@ def test_extractions_that_share_a_machine_take_gpus_in_turn(eight_gpus, variable
     assert own_device(ExtractTargets(**options)) == torch.device("cuda", index)
     named = ExtractTargets(**options, device="cuda:6")
     assert own_device(named) == torch.device("cuda", 6)
+
+
+def test_all_gpus_are_named_one_by_one(eight_gpus):
+    assert pick_devices("all") == [torch.device("cuda", number) for number in range(8)]
+    assert pick_devices("cuda:1, cuda:3") == [torch.device("cuda", 1), torch.device("cuda", 3)]
+    with pytest.raises(ConfigError, match="torch finds 8 GPUs"):
+        pick_devices("cuda:1,cuda:8")
+    eight_gpus("SLURM_STEP_NUM_TASKS", "8")
+    eight_gpus("SLURM_LOCALID", "3")
+    with pytest.raises(ConfigError, match="start one, or leave --devices out"):
+        pick_devices("all")
+
+
+def test_without_a_gpu_all_devices_are_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_devices("all") == [torch.device("cpu")]

@@ -10,7 +10,7 @@ from milan_pipeline.core.out_of_memory import explained, is_out_of_memory
 
 @dataclasses.dataclass
 class Extracting:
-    batch_size: int = 64
+    batch_size: int | str = 64
     part: str | None = None
 
 
@@ -32,6 +32,10 @@ class Transcoding:
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), True),
         (MemoryError(), True),
+        (
+            ImportError("x.so: failed to map segment from shared object: Operation not permitted"),
+            False,
+        ),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
         (ValueError("out of memory"), False),
     ],
@@ -44,6 +48,8 @@ def test_what_says_that_memory_ran_out(error: Exception, is_it: bool) -> None:
     ("options", "remedy"),
     [
         (Extracting(), "give --batch-size 32 or less, the same to all parts"),
+        (Extracting(batch_size=1), "free some, or give a --device that has more, such as cpu"),
+        (Extracting(batch_size="auto"), "free some, or give a --device that has more, such as cpu"),
         (Training(), "give --micro-batch 128 or less"),
         (Training(batch_size=64), "give --micro-batch 32 or less"),
         (Training(micro_batch=1), "free some, or give a --device that has more, such as cpu"),

@@ -1,11 +1,11 @@
 """Parts of a batch joined: the same numbers, in page-locked memory where a GPU copies from it."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from milan_pipeline.data.batching import join, stack
+from tests.support.fake_gpu import PinnedAsked
 
 
 class Numbers(NamedTuple):
@@ -13,22 +13,6 @@ class Numbers(NamedTuple):
 
     values: torch.Tensor
     keys: list[str]
-
-
-class PinnedAsked(TorchDispatchMode):
-    """Counts the bytes that are asked for in page-locked memory; gives out ordinary memory."""
-
-    bytes = 0
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        del types
-        options = dict(kwargs or {})
-        pinned = options.pop("pin_memory", False)
-        made = function(*args, **options)
-        self.bytes += made.nbytes if pinned else 0
-        return made
 
 
 def parts(*sizes: int) -> list[Numbers]:

@@ -14,6 +14,7 @@ from milan_pipeline.data.labelled import open_labelled
 from milan_pipeline.data.order import OrderConfig
 from milan_pipeline.data.stream import SampleSource
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError
+from milan_pipeline.report.folder_kind import folder_kind
 from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.shards.writer import Sample, write_shard
 from stages.finetune.command import Finetune
@@ -224,6 +225,16 @@ def test_places_that_hold_no_labels_are_refused(tree, tmp_path):
         open_labelled(str(tree / "cat"), kind="class")
     with pytest.raises(ConfigError, match="does not tell where its masks are"):
         open_labelled(str(tree), kind="mask")
+
+
+def test_a_manifest_of_another_program_is_none_of_ours(tree, tmp_path):
+    folder = shutil.copytree(tree, tmp_path / "tree")
+    before = open_labelled(str(folder), kind="class")
+    (folder / "manifest.json").write_text('{"name": "my app", "manifest_version": 3}')
+    after = open_labelled(str(folder), kind="class")
+    assert (after.samples, after.classes) == (before.samples, before.classes)
+    with pytest.raises(MissingDataError, match="is no target store"):
+        folder_kind(str(folder))
 
 
 def test_a_link_that_leads_nowhere_is_named_before_anything_is_read(tmp_path):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from milan_pipeline.data.order import (
     EpochOrder,
+    OrderChoice,
     OrderConfig,
     StepClock,
     default_batch,
@@ -211,6 +212,18 @@ def test_published_batch_is_the_largest_default():
     assert default_batch(1_281_167, 4096) == 4096
     assert default_lanes(4096) == 64
     assert default_lanes(12) == 4
+
+
+@pytest.mark.parametrize(
+    ("processes", "lanes"), [(1, 64), (8, 64), (9, 128), (16, 128), (64, 512), (1024, 4096)]
+)
+def test_every_process_has_lanes_for_eight_loaders_as_far_as_the_batch_goes(processes, lanes):
+    assert default_lanes(4096, processes) == lanes
+    choice = OrderChoice(batch=4096, lanes=None, block=4096, seed=0, processes=processes)
+    assert choice.settled(10_000, 4096).lanes == lanes
+    # A run that has begun keeps what it has recorded, whoever goes on with it.
+    recorded = dataclasses.replace(choice, lanes=64)
+    assert recorded.settled(10_000, 4096).lanes == 64
 
 
 # ---- steps and epochs

@@ -4,44 +4,68 @@ import pytest
 import torch
 
 from milan_pipeline.models.baseline_decoders import DECODERS
+from milan_pipeline.models.student import SUPERVISE, Student
 from milan_pipeline.pretrain.examples import Batch
 from milan_pipeline.pretrain.pixel_data import PixelTargets
 from milan_pipeline.pretrain.task import Pretraining, PretrainingConfig
 from tests.support.fake_gpu import GPU, fake_gpu
 from tests.support.fitted import FITTED, fitted
-from tests.support.students import GRID, tiny_student
+from tests.support.students import GRID, TARGET_WIDTH, tiny_student
 
 CONFIG = PretrainingConfig(
     batch=2, epochs=1, warmup_epochs=0, base_lr=1e-4, weight_decay=0.05, bf16=True
 )
 KEPT, MASKED = 6, GRID[0] * GRID[1] - 6
+# Plain; register tokens and layer scale; a norm before the blocks; norms of queries and keys.
+FAMILIES = (
+    "vit_base_patch16_224",
+    "vit_small_patch14_reg4_dinov2",
+    "vit_base_patch16_clip_224",
+    "vit_base_patch16_radio_v3",
+)
 
 
-def batch_on_gpu(codes: torch.Tensor) -> Batch:
+def batch_on(device: torch.device) -> Batch:
     return Batch(
-        patches_BKP=torch.zeros(2, KEPT, 48, dtype=torch.uint8, device=GPU),
-        kept_BK=torch.zeros(2, KEPT, dtype=torch.int64, device=GPU),
-        masked_BM=torch.zeros(2, MASKED, dtype=torch.int64, device=GPU),
-        codes_BTC=codes.to(GPU),
-        scale_BT=torch.zeros(2, 0, dtype=torch.float16, device=GPU),
+        patches_BKP=torch.zeros(2, KEPT, 48, dtype=torch.uint8, device=device),
+        kept_BK=torch.zeros(2, KEPT, dtype=torch.int64, device=device),
+        masked_BM=torch.zeros(2, MASKED, dtype=torch.int64, device=device),
+        codes_BTC=torch.zeros(2, 1 + KEPT + MASKED, 4, dtype=torch.uint8, device=device),
+        scale_BT=torch.zeros(2, 0, dtype=torch.float16, device=device),
         keys=["a", "b"],
     )
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-def test_a_loss_copies_nothing(decoder: str) -> None:
-    student, codec = tiny_student(decoder), fitted(FITTED[0])
+def require_no_copy(student: Student) -> None:
+    """Compute a loss twice; by the second time, what a step needs is on the GPU."""
+    codec = fitted(FITTED[0])
     with fake_gpu() as copies:
         task = Pretraining(student.to(GPU), codec, CONFIG)
-        data = batch_on_gpu(torch.zeros(2, 1 + KEPT + MASKED, 4, dtype=torch.uint8))
+        data = batch_on(GPU)
         task.loss(student, data, slice(0, 2), 1)  # the codec's tables go to the GPU
         copies.made.clear()
         loss = task.loss(student, data, slice(0, 1), 2)
-        assert (loss.device, copies.made) == (GPU, [])
+        assert (loss.device, loss.dtype, copies.made) == (GPU, torch.float32, [])
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_loss_copies_nothing(name: str, decoder: str) -> None:
+    require_no_copy(tiny_student(decoder, name=name))
+
+
+@pytest.mark.parametrize("supervise", SUPERVISE)
+def test_supervised_tokens_are_chosen_without_a_copy(supervise: str) -> None:
+    student = tiny_student(supervise=supervise)
+    with fake_gpu() as copies:
+        data = batch_on(GPU)
+        student.to(GPU)
+        copies.made.clear()
+        pred = student(data.patches_BKP.float(), data.kept_BK, data.masked_BM)
+        assert (pred.shape[-1], pred.device, copies.made) == (TARGET_WIDTH, GPU, [])
 
 
 def test_the_loss_of_pixels_copies_nothing() -> None:
-    student = tiny_student(name="vit_tiny_patch16_224", supervise="masked")
     with fake_gpu() as copies:
         targets = PixelTargets((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
         codes = torch.zeros(2, MASKED, 48, dtype=torch.uint8, device=GPU)
@@ -49,4 +73,15 @@ def test_the_loss_of_pixels_copies_nothing() -> None:
         copies.made.clear()
         decoded = targets.decode(codes, None)
         assert (decoded.device, copies.made) == (GPU, [])
-        del student
+
+
+def test_masks_and_codes_of_a_batch_on_the_host_go_to_the_gpu() -> None:
+    student, codec = tiny_student(), fitted(FITTED[0])
+    with fake_gpu() as copies:
+        task = Pretraining(student.to(GPU), codec, CONFIG)
+        task.loss(student, batch_on(GPU), slice(0, 2), 1)
+        data = batch_on(torch.device("cpu"))
+        copies.made.clear()
+        assert task.loss(student, data, slice(0, 2), 2).device == GPU
+        sizes = [each.nbytes for each in data if isinstance(each, torch.Tensor)]
+        assert sorted(copy.bytes for copy in copies.made) == sorted(sizes)

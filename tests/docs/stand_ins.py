@@ -33,6 +33,8 @@ finetune: {{max-steps: 2, workers: 0}}
 probe: {{linear: [logistic]}}
 """
 RECIPES = ("imagenet1k-vit-b16", "own-images-1gpu")
+# The demo's own recipe trains as it stands, but on few pictures and for two steps.
+DEMO_TRAINING = "--batch-size 8 --max-steps 2 --workers 0"
 TEACHER = re.compile(r"--teacher ViT-B-16 --pretrained openai")
 STUDENT = re.compile(r"vit_(tiny|small|base)_patch16_224(?: --decoder-\w+ \d+)*")
 
@@ -48,6 +50,8 @@ def stand_in(command: str, tiny_clip: Path) -> list[str]:
         command = TEACHER.sub(f"--teacher local-dir:{tiny_clip}", command)
         command = command.replace("open_clip:ViT-B-16/openai", f"open_clip:local-dir:{tiny_clip}")
         command = STUDENT.sub(SMALL_STUDENT, command)
+        if stage[1] == "pretrain" and "--config demo" in command:
+            command = f"{command} {DEMO_TRAINING}"
         for recipe in RECIPES:
             command = command.replace(f"--config {recipe}", "--config small.yaml")
     return shlex.split(command, comments=True)
@@ -74,7 +78,8 @@ def what_torchrun_runs(words: list[str]) -> list[str]:
 
 
 def write_world(folder: Path, pictures: Path, tiny_clip: Path) -> None:
-    """Write what the pages take for given: photographs, tars, ADE20K, a recipe."""
+    """Write what the pages take for given: photographs, tars, ADE20K, a recipe, a checkout."""
+    (folder / "workflows").symlink_to(Path(__file__).parents[2] / "workflows")
     for name in ("photos", "photos-held-out", "ILSVRC2012/train", "ILSVRC2012/val"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).symlink_to(pictures)

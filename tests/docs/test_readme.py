@@ -11,7 +11,7 @@ from tests.docs.documentation import DOCS, ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 STAGES = tuple(PROJECT["entry-points"]["milan_pipeline.stages"])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MOST_LINES = 250
+MOST_LINES = 130
 
 
 def first_cells(text: str) -> set[str]:
@@ -23,14 +23,14 @@ def test_it_can_be_read_in_one_sitting() -> None:
     assert len(README.splitlines()) <= MOST_LINES
 
 
-def test_every_stage_is_in_it() -> None:
-    assert first_cells(README) >= set(STAGES)
+def test_every_stage_is_in_the_table_of_commands() -> None:
+    page = (DOCS / "commands.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| \[`([\w-]+)`\]", page, flags=re.MULTILINE)) == set(STAGES)
 
 
 def test_every_page_is_in_it() -> None:
-    """But for the index, and the reference of commands, which is made of what they say."""
     linked = set(re.findall(r"\]\(docs/([\w-]+\.md)", README))
-    assert linked == {page.name for page in DOCS.glob("*.md")} - {"index.md", "commands.md"}
+    assert linked == {page.name for page in DOCS.glob("*.md")} - {"index.md"}
 
 
 def test_every_benchmark_is_on_its_page() -> None:

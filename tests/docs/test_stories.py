@@ -12,7 +12,7 @@ FIRST = DOCS / "own-images.md"
 # What a page takes for given, beside the world; those that take long are slow tests.
 AFTER_FIRST = ("python.md",)
 SLOW_AFTER_FIRST = ("views-and-codecs.md", "evaluation.md")
-SLOW = ("imagenet.md", "targets.md", "README.md")
+SLOW = ("imagenet.md", "targets.md", "without-network.md", "README.md")
 OTHERS = ("rerunning.md",)  # tests/docs/test_rerunning.py tells its two stories
 
 

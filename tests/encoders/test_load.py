@@ -182,6 +182,16 @@ def test_a_frozen_encoder_is_the_same_backbone(pool):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_bfloat16_is_the_same_up_to_its_rounding():
+    exact, rounded = (
+        load_encoder("test_vit", seed=4, precision=precision).features(pixels(160))
+        for precision in ("fp32", "bf16")
+    )
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, rtol=0.1, atol=0.1)
+
+
 def test_an_encoder_without_a_class_token_gives_the_mean_alone():
     encoder = load_encoder("test_vit2")
     assert encoder.features(pixels(160), pool="mean").shape == (3, 64)

@@ -201,6 +201,14 @@ def test_the_one_gpu_that_a_scheduler_shows_is_this_process_s(monkeypatch, varia
         local_device(torch.device("cuda"))
 
 
+def test_what_names_no_gpu_takes_the_one_that_was_named(monkeypatch):
+    """Else page-locking memory, say, would begin on the first GPU of the machine."""
+    taken: list[torch.device] = []
+    monkeypatch.setattr("torch.cuda.set_device", taken.append)
+    assert local_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
+    assert taken == [torch.device("cuda", 1)]
+
+
 def test_a_port_in_use_is_named(monkeypatch):
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))

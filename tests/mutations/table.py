@@ -5,7 +5,8 @@ from pathlib import Path
 
 import yaml
 
-STAGES = ("pretrain", "finetune", "segment", "probe")
+STAGES = ("pretrain", "finetune", "segment", "probe", "devices")
+"""Parts of the table: what a stage computes, and what all need to run on GPUs."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ PASSED, ENDS = 0, (0, 1, 2)
 FORKS = Path(__file__).parent / "forks.py"
 LIBRARIES = (
     "matplotlib.pyplot", "open_clip", "segmentation_models_pytorch", "sklearn.linear_model",
-    "timm.data.mixup", "torch.utils.tensorboard", "torchmetrics.functional.classification",
+    "timm.data.mixup", "torch.utils.tensorboard",
     "torchvision.transforms.v2", "webdataset", "zarr",
 )  # fmt: skip
 SETTINGS = {

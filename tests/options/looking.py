@@ -35,6 +35,8 @@ PLAN = Table(
         "student_rate": Differs(500.0),
         "teacher_rate": Differs(50.0),
         "read_bandwidth": Differs(2e6),
+        "put_price": Differs(0.01),
+        "get_price": Differs(0.001),
         "out": Differs("{out}"),
         "measure": Differs(False, given=MEASURED),
         "measure_batch": Differs((3,), given=MEASURED),

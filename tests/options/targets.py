@@ -36,6 +36,7 @@ EXTRACT = Table(
         "prior": Differs("uniform"),
         "compile": Exempt("compiling takes a minute, and changes no more than last bits"),
         "device": Same("cpu"),
+        "devices": Same("cpu", group="devices"),
         "batch_size": Same(3),
         "workers": Same(2),
         "max_bad_fraction": Decides(0.0, given={"images": "{spoiled_images}"}, said="bad-fraction"),

@@ -22,7 +22,7 @@ def training_entries(**own: Entry) -> dict[str, Entry]:
         "checkpoint_every": Same(1),
         "keep": Same(1),
         "log_every": Same(1),
-        "workers": Same(1),
+        "workers": Same("auto"),
         "cache": Same("{else}/cache"),
         "cache_gb": Same(0.02),
         "processes": Exempt(

@@ -1,15 +1,18 @@
 """Timing an untrained tower: which precisions, how faithful, and how many multiply-adds."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from milan_pipeline.planning import teacher_speed
 from milan_pipeline.planning.teacher_speed import (
     MEASURED_PRECISIONS,
     PROBE_IMAGES,
     TeacherSpeed,
     fastest,
+    fastest_batch,
     measure_speeds,
     multiply_adds,
     usual_batches,
@@ -79,3 +82,42 @@ def test_multiply_adds(spec: TeacherSpec) -> None:
 
 def test_other_devices_are_given_larger_batches() -> None:
     assert max(usual_batches("cpu")) < min(usual_batches("cuda"))
+
+
+class Clocked:
+    """A teacher on a clock of its own: a batch takes so many seconds, or does not fit."""
+
+    image_size, device = 2, torch.device("cpu")
+
+    def __init__(self, seconds: dict[int, float]) -> None:
+        self.seconds, self.now = seconds, 0.0
+
+    def __call__(self, pixels_BCSS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if len(pixels_BCSS) not in self.seconds:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.now += self.seconds[len(pixels_BCSS)]
+        return torch.zeros(1), torch.zeros(1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [
+        ({2: 2.0, 4: 2.0, 8: 4.0, 16: 1.0}, 4),  # 8 is no faster: 16 is not tried
+        ({2: 1.0, 4: 1.0, 8: 1.0, 16: 1.0}, 8),  # of the largest, nothing larger is known to fit
+        ({2: 1.0, 4: 1.0, 8: 1.0}, 4),  # 16 does not fit, and 8 may not beside a codec
+        ({2: 1.0, 4: 1.95, 8: 3.89}, 2),  # 4 is hardly faster
+        ({2: 1.0}, 2),
+    ],
+)
+def test_the_smallest_of_the_fastest_batches_is_chosen(
+    seconds: dict[int, float], chosen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = Clocked(seconds)
+    clock = SimpleNamespace(perf_counter=lambda: teacher.now)
+    monkeypatch.setattr(teacher_speed, "time", clock)
+    assert fastest_batch(teacher, (2, 4, 8, 16)) == chosen
+
+
+def test_no_batch_fits() -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        fastest_batch(Clocked({}), (2, 4))

@@ -154,7 +154,9 @@ def test_an_index_of_another_length_is_noticed(tmp_path: Path) -> None:
 
 def test_json_that_nests_too_deeply_is_named(tmp_path):
     (tmp_path / "manifest.json").write_text("[" * 100_000)
-    with pytest.raises(DataError, match=r"manifest\.json is no manifest"):
+    with pytest.raises(
+        DataError, match=r"manifest\.json is no manifest of shards .* or move it away"
+    ):
         load_manifest(str(tmp_path), kind="images")
 
 
@@ -174,6 +176,7 @@ def test_a_shard_of_a_wrong_type_is_named(tmp_path):
     row = dataclasses.replace(SHARD, name=wrong)
     Manifest(kind="images", folder=str(tmp_path), shards=(row,)).save()
     with pytest.raises(
-        DataError, match=r"json is no manifest \(Expected `str`, got `array` - at `\$\.name`\)"
+        DataError,
+        match=r"no manifest of shards \(Expected `str`, got `array` - at `\$\.name`\)",
     ):
         load_manifest(str(tmp_path), kind="images")

@@ -22,8 +22,9 @@ from milan_pipeline.shards.index import keys_of, load_index
 from milan_pipeline.shards.manifest import Manifest, Shard, load_manifest
 from milan_pipeline.shards.random_access import OPEN_FILES, SampleReader
 from milan_pipeline.shards.sequential import index_shard, iterate_shard
-from milan_pipeline.shards.writer import MemberPart, Sample, write_shard
+from milan_pipeline.shards.writer import MemberPart, Sample, listed_shards, write_shard
 from tests.support.pairs import KEY
+from tests.support.remote import watched
 
 SAMPLES = st.lists(st.tuples(KEY, st.binary(max_size=1500)), max_size=6, unique_by=lambda s: s[0])
 # WebDataset leaves the files that it reads to the garbage collector.
@@ -53,6 +54,16 @@ def read_all(manifest: Manifest, shard: Shard) -> list[bytes]:
         ]
     finally:
         reader.close()
+
+
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_a_listed_shard_of_another_size_is_to_be_made_again(tmp_path: Path, is_remote) -> None:
+    place = watched(tmp_path) if is_remote else str(tmp_path)
+    manifest, _ = a_shard(tmp_path)
+    manifest.save()
+    assert listed_shards(place, "images").keys() == {"x.tar"}
+    (tmp_path / "x.tar").write_bytes(b"short")
+    assert not listed_shards(place, "images")
 
 
 @settings(deadline=None, derandomize=True, max_examples=50)

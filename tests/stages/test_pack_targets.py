@@ -264,6 +264,10 @@ def test_a_shard_of_another_size_and_all_by_overwrite_are_written_again(
     assert files_of(out) == files_of(target_shards)
     assert {name for name, time in times_of(out).items() if time != times[name]} == {first.name}
     second.write_bytes(bytes(second.stat().st_size))  # damaged, but of the same size
+    left = out / "view-01" / "targets-v01-images-000001.tar"
+    assert left.exists()
+    pack(target_store, out, "--overwrite", "--views", 1)
+    assert not left.exists()
     pack(target_store, out, "--overwrite")
     assert files_of(out) == files_of(target_shards)
 

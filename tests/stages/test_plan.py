@@ -104,6 +104,9 @@ def test_the_table(tiny_clip: Path, tmp_path: Path, capsys) -> None:
     output = capsys.readouterr().out
     assert "targets:              10000 of 17 x 24, float16" in output
     assert "at 100 images/s" in output
+    # Of twelve units four have 500 images; seven arrays, codes in four objects or two.
+    assert "extraction on S3:     220 PUT, 188 GET: $0.00" in output
+    assert "training on S3:       0 PUT, 200,000 GET: $0.08" in output
     assert "teacher, cached:      0.2778 device-hours" in output
     assert "teacher in the loop:  2.778 device-hours" in output
     assert "saved:                2.5 device-hours" in output

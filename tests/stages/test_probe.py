@@ -268,6 +268,8 @@ def test_features_are_shared_between_probes(options, tmp_path, capsys):
     capsys.readouterr()
     probe.dry_run(Probe(**options, pool="mean"))
     assert "0 to learn from, 0 to score on" in capsys.readouterr().out
+    probe.dry_run(Probe(**options, precision="bf16"))
+    assert " 0 to " not in capsys.readouterr().out  # features of other numbers are others
     probe.run(Probe(**options, pool="mean"))
     assert kept_features(tmp_path / "features") == kept
     assert scores(options)["metrics"] == first

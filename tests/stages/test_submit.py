@@ -86,6 +86,18 @@ def test_the_chain_is_submitted_each_job_after_the_one_before(
     assert (folder / "logs").is_dir()  # which sbatch does not make
 
 
+@pytest.mark.parametrize(("name", "code"), [("a%j", 0), ("a\nb", 2)])
+def test_names_of_folders_mean_themselves_in_scripts(
+    unpacked, tmp_path, name, code, capsys
+) -> None:
+    run_cli("submit", *unpacked[:-1], tmp_path / name, "--dry-run", code=code)
+    said = capsys.readouterr()
+    if code:
+        assert "which scripts of jobs cannot hold; give another" in said.err
+    else:
+        assert f"--output={tmp_path}/a%%j/slurm/logs/%x-%j.out" in said.out
+
+
 def test_only_what_is_left_is_submitted(
     recipe: Path, image_shards: Path, tmp_path: Path, fake_slurm: FakeSlurm,
     capsys: pytest.CaptureFixture[str],
@@ -194,6 +206,17 @@ def test_a_dry_run_prints_the_scripts_with_the_sites_options(
     assert "#SBATCH --gpus-per-node=4\n" in scripts["pretrain"]
     assert "#SBATCH --nodes=2\n" in scripts["pretrain"]
     assert "--nproc-per-node=4" in scripts["pretrain"]
+    assert "--workers" not in scripts["pretrain"]  # the recipe has them
+
+
+def test_a_job_that_trains_has_a_loader_for_each_core_unless_the_recipe_says_otherwise(
+    recipe: Path, image_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = yaml.safe_load(recipe.read_text())
+    del document["pretrain"]["workers"]
+    recipe.write_text(yaml.safe_dump(document))
+    submit(recipe, image_shards, tmp_path / "out", "--dry-run")
+    assert "--workers auto" in capsys.readouterr().out.partition("pretrain.sbatch")[2]
 
 
 @pytest.mark.parametrize(

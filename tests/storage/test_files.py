@@ -73,6 +73,22 @@ def test_an_error_of_the_block_is_not_called_a_write_error(tmp_path: Path) -> No
         write()
 
 
+def test_a_local_path_may_have_two_colons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for url in ("./a::b/x", f"{tmp_path}/a::b/y"):
+        storage.put_bytes(url, b"1")
+        assert storage.read_bytes(url) == b"1"
+    assert storage.list_names("./a::b") == ["x", "y"]
+    with pytest.raises(StorageError, match=r"'a::b' is refused: .* give a path: \./a::b if this"):
+        storage.exists("a::b")
+
+
+def test_a_signature_is_no_part_of_a_name() -> None:
+    url = "https://host/a/x-0.tar?credential=me/2026/s3&signature=a?b/c"
+    assert (storage.basename(url), storage.folder_of(url)) == ("x-0.tar", "https://host/a")
+    assert storage.basename("s3://b/what?.tar") == "what?.tar"
+
+
 def test_a_full_disk_names_the_file() -> None:
     with pytest.raises(StorageError, match=r"/dev/full/x cannot be written"):
         storage.put_bytes("/dev/full/x", b"1")

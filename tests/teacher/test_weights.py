@@ -127,6 +127,62 @@ def test_usual_forms_are_loaded(target: str, write: Write, clip: Path) -> None:
         torch.testing.assert_close(tensor, expected[name], atol=0.02, rtol=0.01)
 
 
+def alone(weights: Weights) -> Weights:
+    own = {name.removeprefix("visual."): t for name, t in weights.items() if "visual." in name}
+    return {name: tensor.clone() for name, tensor in own.items()}
+
+
+@pytest.mark.parametrize("grid", [None, 8])
+@pytest.mark.parametrize(
+    ("target", "write"),
+    [
+        (SAFE, lambda path, w: whole(path, alone(w))),
+        (BIN, lambda path, w: whole(path, {f"_orig_mod.{name}": t for name, t in w.items()})),
+        (
+            SAFE,
+            lambda path, w: whole(path, {f"visual.{n}": t for n, t in alone(w).items()}),
+        ),
+        (
+            BIN,
+            lambda path, w: whole(
+                path, {f"module._orig_mod.{name}": t for name, t in alone(w).items()}
+            ),
+        ),
+    ],
+)
+def test_an_image_tower_alone_or_compiled_is_loaded(
+    target: str, write: Write, grid: int | None, clip: Path
+) -> None:
+    spec = TeacherSpec(name=f"local-dir:{clip}", grid=grid)
+    expected = load_visual(spec)
+    replace(clip, target, write)
+    found = load_visual(spec)
+    assert found.state_dict().keys() == expected.state_dict().keys()
+    for name, tensor in found.state_dict().items():
+        assert torch.equal(tensor, expected.state_dict()[name])
+    assert found.preprocess_cfg == expected.preprocess_cfg
+
+
+def test_another_image_tower_alone_is_refused(clip: Path) -> None:
+    path = replace(
+        clip,
+        SAFE,
+        lambda path, w: whole(path, {f"visual.{n}": t for n, t in alone(w).items() if n != "proj"}),
+    )
+    with pytest.raises(ConfigError, match=f"{path} does not fit .* tower lacks 'proj'; give the"):
+        load_visual(TeacherSpec(name=f"local-dir:{clip}"))
+
+
+def test_a_text_tower_of_transformers_is_not_needed(clip: Path) -> None:
+    expected = load_visual(TeacherSpec(name=f"local-dir:{clip}")).state_dict()
+    path = clip / "open_clip_config.json"
+    document = json.loads(path.read_text())
+    document["model_cfg"]["text_cfg"] = {"hf_model_name": "nobody/nothing", "pooler_type": "cls"}
+    path.write_text(json.dumps(document))
+    found = load_visual(TeacherSpec(name=f"local-dir:{clip}")).state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
 def test_a_folder_without_weights_or_with_several(clip: Path) -> None:
     for name in ("a.safetensors", "b.safetensors"):
         shutil.copy(clip / SAFE, clip / name)

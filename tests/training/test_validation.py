@@ -82,6 +82,20 @@ def test_the_average_is_scored_and_both_are_written(averaged, tmp_path):
     assert written == {"best": weight, "finetuned": weight} | beside
 
 
+def test_lost_best_weights_are_written_again_where_they_are_the_last(tmp_path, caplog):
+    written: dict[str, float] = {}
+    evaluator = Evaluator(nn.Linear(1, 1, bias=False))
+    validation = validation_of(evaluator, tmp_path, written=written)
+    validation.validate(2, StopRequest())
+    written.clear()
+    validation.conclude(2)
+    assert written.keys() == {"best", "finetuned"}
+    written.clear()
+    validation.conclude(3)
+    assert written.keys() == {"finetuned"}
+    assert "lost best.safetensors, of step 2; restore it, or use finetuned" in caplog.text
+
+
 def test_a_step_is_scored_once_and_the_last_one_always(tmp_path):
     validation = validation_of(Evaluator(nn.Linear(1, 1, bias=False)), tmp_path, every=2)
     assert [validation.is_due(step) for step in range(6)] == [False, False, True, True, True, True]

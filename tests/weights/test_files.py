@@ -21,8 +21,8 @@ def saved(folder, document, name="checkpoint.pth"):
     return str(folder / name)
 
 
-def prefixed(weights):
-    return {f"module.{name}": tensor for name, tensor in weights.items()}
+def prefixed(weights, prefix="module."):
+    return {f"{prefix}{name}": tensor for name, tensor in weights.items()}
 
 
 def require_read(path):
@@ -49,7 +49,7 @@ def test_weights_are_found_wherever_they_nest(document, suffix, tmp_path):
 
 
 def test_safetensors_are_read(tmp_path):
-    save_file(prefixed(WEIGHTS), tmp_path / "x.safetensors")
+    save_file(prefixed(WEIGHTS, "module._orig_mod."), tmp_path / "x.safetensors")
     require_read(str(tmp_path / "x.safetensors"))
 
 

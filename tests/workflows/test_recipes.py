@@ -132,6 +132,16 @@ def test_a_recipe_is_the_published_one(recipe: str, stage: str) -> None:
     assert {name: getattr(config, name) for name in expected} == expected
 
 
+@pytest.mark.parametrize(
+    ("recipe", "stage"),
+    [(name, stage) for name, stage in SECTIONS if stage in ("pretrain", "finetune", "segment")],
+)
+def test_a_recipe_for_gpus_feeds_them(recipe: str, stage: str) -> None:
+    config = configured(stage, "--config", recipe, *PLACES[stage])
+    for_gpus = recipe != "demo"
+    assert (config.compile, config.workers) == (for_gpus, "auto" if for_gpus else 2)
+
+
 @pytest.mark.parametrize("recipe", recipe_names())
 def test_the_commands_of_a_recipe_are_what_its_stages_take(recipe: str) -> None:
     commands = list(commands_of(recipe))

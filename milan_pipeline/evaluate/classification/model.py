@@ -16,6 +16,7 @@ from milan_pipeline.core.schema import Positive
 from milan_pipeline.encoders.backbone import Backbone
 from milan_pipeline.errors import ConfigError, MismatchError, reason_of
 from milan_pipeline.evaluate.evaluation_view import INTERPOLATION
+from milan_pipeline.models.drop_path import share_graphs
 from milan_pipeline.models.vit import CANNOT_BUILD
 from milan_pipeline.storage.checksums import read_checked
 from milan_pipeline.weights.files import (
@@ -78,6 +79,7 @@ def make_classifier(
             ) from error
         nn.init.trunc_normal_(model.head.weight, std=HEAD_STD)
         nn.init.zeros_(model.head.bias)
+    share_graphs(model)
     drawn = {name: value for name, value in model.state_dict().items() if name.startswith(DRAWN)}
     given = backbone.model.state_dict()
     if pool == "mean":

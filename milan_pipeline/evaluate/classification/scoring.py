@@ -85,18 +85,32 @@ def score(
 
     with contextlib.closing(images.batches(example, _in_order, counts)) as batches:
         for some in batches:
-            labels_B = torch.tensor([label for _, label in some])
-            inputs_BCHW = pixels(torch.stack([image_CHW for image_CHW, _ in some]))
-            with torch.autocast(inputs_BCHW.device.type, torch.bfloat16, enabled=bf16):
-                logits_BY = classify(inputs_BCHW)
-            answers_B5 = logits_BY.topk(min(5, logits_BY.shape[1])).indices.cpu()
-            right_B5 = answers_B5 == labels_B[:, None]
-            counts += torch.tensor([int(right_B5[:, 0].sum()), int(right_B5.sum()), len(labels_B)])
+            counts += counts_of(some, classify, pixels, bf16=bf16)
     total = images.world.total(counts)
     scores = ClassificationScores(*(round(value) for value in total.tolist()))
     if not scores.images:
         raise DataError(NONE_READABLE)
     return scores
+
+
+def counts_of(
+    some: list[tuple[Tensor, int]],
+    classify: Callable[[Tensor], Tensor],
+    pixels: Pixels,
+    *,
+    bf16: bool,
+) -> Tensor:
+    """Return the counts of `ClassificationScores` of a batch, (3,) int64 on the CPU.
+
+    Arguments are those of `score`; an example is an image and its class.
+    """
+    labels_B = torch.tensor([label for _, label in some])
+    inputs_BCHW = pixels.batch([image_CHW for image_CHW, _ in some])
+    with torch.autocast(inputs_BCHW.device.type, torch.bfloat16, enabled=bf16):
+        logits_BY = classify(inputs_BCHW)
+    answers_B5 = logits_BY.topk(min(5, logits_BY.shape[1])).indices.cpu()
+    right_B5 = answers_B5 == labels_B[:, None]
+    return torch.stack([right_B5[:, 0].sum(), right_B5.sum(), torch.tensor(len(some))])
 
 
 def _in_order(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from milan_pipeline.core.console import progress_bar
+from milan_pipeline.core.device_copies import DeviceCopies, HostCopies, stacked
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.encoders.frozen import FrozenEncoder
 from milan_pipeline.errors import BadImageError, DataError
@@ -67,7 +68,6 @@ def extract_features(
     """
     bad: list[Bad] = []
     labels: list[int] = []
-    batches: list[torch.Tensor] = []
     shown = evaluated(encoder.image_size) if show is None else show
     views = ordered_map(
         lambda sample: (_view(sample[0], sample[2], shown), sample[1]),
@@ -75,18 +75,35 @@ def extract_features(
         workers=workers,
         ahead=2 * batch_size,
     )
+    found: list[torch.Tensor] = []
     with progress_bar(description, total=total) as bar:
-        for batch in _batches(views, batch_size, labels, bad):
-            batches.append(encoder.features(torch.stack(batch), pool=pool))
-            bar.update(len(batch))
-    if not batches:
+        for features_BF in encoded(encoder, _batches(views, batch_size, labels, bad), pool):
+            found.append(features_BF)
+            bar.update(len(features_BF))
+    if not found:
         raise DataError(f"none of {len(bad)} images could be decoded; give other images")
-    features_NF: Features = torch.cat(batches).numpy()
+    features_NF: Features = torch.cat(found).numpy()
     if not np.isfinite(features_NF).all():
         raise DataError(
             f"encoder {encoder.name!r} gives infinite or NaN features; its training has diverged"
         )
     return features_NF, np.array(labels, dtype=np.int64), bad
+
+
+def encoded(
+    encoder: FrozenEncoder, batches: Iterable[list[torch.Tensor]], pool: str
+) -> Iterator[torch.Tensor]:
+    """Yield each batch's features on the host; a GPU computes one batch while the next is made."""
+    copies = DeviceCopies(encoder.device)
+    before: HostCopies | None = None
+    for batch in batches:
+        there = copies.to_device(stacked(batch, encoder.device))
+        after = copies.to_host([encoder.features(there, pool=pool)])
+        if before is not None:
+            yield before.wait()[0].clone()  # from page-locked memory, of which there is little
+        before = after
+    if before is not None:
+        yield before.wait()[0].clone()
 
 
 def _view(data: bytes, name: str, show: Show) -> torch.Tensor | str:

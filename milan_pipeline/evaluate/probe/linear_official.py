@@ -10,6 +10,7 @@ does so for weights without decay only if `always_adapt` is set. The bias is tra
 Legend: N samples, B samples at a time, F features, Y classes.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -18,6 +19,7 @@ from timm.optim.lars import Lars
 from torch import Tensor, nn
 
 from milan_pipeline.core.console import progress_bar
+from milan_pipeline.core.device_copies import rows_on
 from milan_pipeline.evaluate.probe.classifiers import (
     MOMENTUM,
     TrainingSet,
@@ -78,18 +80,13 @@ def official_answers(train: TrainingSet, test_NF: Features, protocol: OfficialLi
     width, device = test_NF.shape[1], torch.device(protocol.device)
     head = draw_head(width, len(classes_Y), seed=protocol.seed)
     model = official_model(head).to(device)
-    rows, batch = np.arange(len(class_N)), protocol.batch_of(len(class_N))
-    steps = len(rows) // batch
-
-    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        features_NF = train.of_epoch(epoch)
-        for rows_B in shuffled_batches(rows, batch, seed=protocol.seed, epoch=epoch):
-            yield features_NF[rows_B].to(device), class_N[rows_B].to(device)
+    batch = protocol.batch_of(len(class_N))
+    steps = len(class_N) // batch
 
     trained = official_steps(
         model,
         make_lars(head),
-        batches,
+        functools.partial(batches_of, train, class_N, protocol),
         protocol=protocol,
         peak=peak_rate(protocol, batch=batch, width=width),
         steps=steps,
@@ -99,6 +96,16 @@ def official_answers(train: TrainingSet, test_NF: Features, protocol: OfficialLi
             bar.update(1)
     require_finite(head, "--linear-lr")
     return classes_Y[_classify(model.eval(), test_NF, device)]
+
+
+def batches_of(
+    train: TrainingSet, class_N: Tensor, protocol: OfficialLinear, epoch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield an epoch's batches: features (B, F) and classes (B,), on the protocol's device."""
+    device, features_NF = torch.device(protocol.device), train.of_epoch(epoch)
+    rows, batch = np.arange(len(class_N)), protocol.batch_of(len(class_N))
+    for rows_B in shuffled_batches(rows, batch, seed=protocol.seed, epoch=epoch):
+        yield rows_on(device, features_NF, rows_B), rows_on(device, class_N, rows_B)
 
 
 def official_model(head: nn.Linear) -> nn.Sequential:
@@ -145,5 +152,6 @@ def official_steps(
 @torch.no_grad()
 def _classify(model: nn.Module, test_NF: Features, device: torch.device) -> Labels:
     chunks = torch.split(torch.from_numpy(test_NF), TEST_CHUNK)
-    answers_N: Labels = torch.cat([model(c.to(device)).argmax(dim=1).cpu() for c in chunks]).numpy()
+    answers = [model(chunk.to(device)).argmax(dim=1) for chunk in chunks]
+    answers_N: Labels = torch.cat(answers).cpu().numpy()
     return answers_N

@@ -14,8 +14,9 @@ Legend: N samples, B samples at a time, F features, R rates, Y classes.
 """
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from milan_pipeline.core.console import progress_bar
+from milan_pipeline.core.device_copies import rows_on
 from milan_pipeline.errors import DataError
 from milan_pipeline.evaluate.accuracies import accuracy
 from milan_pipeline.evaluate.probe.classifiers import (
@@ -114,35 +116,39 @@ def train_heads(
     classes_Y, class_N = numbered(next(iter(train.values())).labels_N)
     device, batch = torch.device(protocol.device), min(protocol.batch, len(rows))
     rate_R = torch.tensor(rates, device=device) * (batch / BASE_BATCH)
-    features = {pool: training.of_epoch(0) for pool, training in train.items()}
     heads = {
         # Every rate begins with the same weights.
         pool: _repeated(
-            draw_head(features_NF.shape[1], len(classes_Y), seed=protocol.seed), len(rates)
+            draw_head(training.of_epoch(0).shape[1], len(classes_Y), seed=protocol.seed), len(rates)
         ).to(device)
-        for pool, features_NF in features.items()
+        for pool, training in train.items()
     }
     parameters = [parameter for head in heads.values() for parameter in head.parameters()]
     optimiser = torch.optim.SGD(parameters, lr=1.0, momentum=MOMENTUM)
-    steps_per_epoch = len(rows) // batch
+    batches = batches_of(train, class_N, rows, protocol)
     with progress_bar("linear: sweep", total=protocol.steps) as bar:
-        for step in range(protocol.steps):
-            epoch, place = divmod(step, steps_per_epoch)
-            if place == 0:
-                order = shuffled_batches(rows, batch, seed=protocol.seed, epoch=epoch)
-                features = {pool: training.of_epoch(epoch) for pool, training in train.items()}
-            rows_B = next(order)
+        for step, (features, truth_B) in zip(range(protocol.steps), batches, strict=False):
             optimiser.param_groups[0]["lr"] = (1 + math.cos(math.pi * step / protocol.steps)) / 2
-            truth_B = class_N[rows_B].to(device)
             loss = torch.zeros((), device=device)
             for pool, head in heads.items():
-                logits = head(features[pool][rows_B].to(device))
-                loss = loss + _losses(logits, truth_B, len(rates)) @ rate_R
+                loss = loss + _losses(head(features[pool]), truth_B, len(rates)) @ rate_R
             optimiser.zero_grad()
             torch.autograd.backward(loss)
             optimiser.step()
             bar.update(1)
     return heads
+
+
+def batches_of(
+    train: Mapping[str, TrainingSet], class_N: Tensor, rows: NDArray[np.int64], protocol: Sweep
+) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    """Yield batches without end: features (B, F) by kind and classes (B,), on the device."""
+    device, batch = torch.device(protocol.device), min(protocol.batch, len(rows))
+    for epoch in itertools.count():
+        features = {pool: training.of_epoch(epoch) for pool, training in train.items()}
+        for rows_B in shuffled_batches(rows, batch, seed=protocol.seed, epoch=epoch):
+            given = {pool: rows_on(device, each_NF, rows_B) for pool, each_NF in features.items()}
+            yield given, rows_on(device, class_N, rows_B)
 
 
 def _repeated(head: nn.Linear, times: int) -> nn.Linear:
@@ -164,8 +170,6 @@ def _classify(head: nn.Linear, features_NF: Features, classes: int) -> Labels:
     """Return each classifier's answers as places among the classes, (R, N)."""
     device = head.weight.device
     chunks = torch.split(torch.from_numpy(features_NF), TEST_CHUNK)
-    answers_RN: Labels = torch.cat(
-        [head(c.to(device)).view(len(c), -1, classes).argmax(dim=2).T.cpu() for c in chunks],
-        dim=1,
-    ).numpy()
+    answers = [head(c.to(device)).view(len(c), -1, classes).argmax(dim=2).T for c in chunks]
+    answers_RN: Labels = torch.cat(answers, dim=1).cpu().numpy()
     return answers_RN

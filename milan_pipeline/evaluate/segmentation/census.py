@@ -17,6 +17,8 @@ from milan_pipeline.errors import DataError
 from milan_pipeline.evaluate.class_coverage import named
 from milan_pipeline.evaluate.sample_checks import looked_at
 from milan_pipeline.evaluate.segmentation.masks import IGNORED, Labels
+from milan_pipeline.images.orientation import UPRIGHT, orientation
+from milan_pipeline.shards.random_access import IMAGE_MEMBER
 
 TOLD = 10
 
@@ -39,6 +41,7 @@ class MaskCensus:
         pixels_Y: int64, pixels of each class in them.
         ignored: pixels that are ignored.
         unusable: how many masks cannot be used.
+        turned: how many images have an EXIF orientation, which is ignored.
         reasons: of the first of them.
     """
 
@@ -46,6 +49,7 @@ class MaskCensus:
     pixels_Y: NDArray[np.int64]
     ignored: int
     unusable: int
+    turned: int
     reasons: tuple[Reason, ...]
 
     @property
@@ -77,17 +81,19 @@ def take_census(
         DataError: more images than the ledger allows cannot be decoded.
     """
 
-    def look(sample: dict[str, Any]) -> NDArray[np.int64] | Reason:
+    def look(sample: dict[str, Any]) -> tuple[NDArray[np.int64], bool] | Reason:
         image = decoded_image(sample)
         try:
-            return np.bincount(labels(sample, (image.height, image.width)).ravel(), minlength=256)
+            found = labels(sample, (image.height, image.width))
+            turned = orientation(sample[IMAGE_MEMBER]) != UPRIGHT
+            return np.bincount(found.ravel(), minlength=256), turned
         except DataError as error:
             url, key = sample["__url__"], sample["__key__"]
             text = str(error).removeprefix(f"{url}, mask of {key!r} ")
             what, remedy = text.rsplit("; ", 1)
             return Reason(url, key, what, remedy)
 
-    pixels, counts = np.zeros(256, dtype=np.int64), [0, 0]
+    pixels, counts = np.zeros(256, dtype=np.int64), [0, 0, 0]
     reasons: list[Reason] = []
     for found in looked_at(
         table, look, ledger=ledger, world=world, threads=threads, sampled=sampled, title="masks"
@@ -97,15 +103,17 @@ def take_census(
             reasons = [*reasons, found][:TOLD]
         else:
             counts[0] += 1
-            pixels += found
+            counts[2] += found[1]
+            pixels += found[0]
     local = torch.from_numpy(np.concatenate([pixels, counts]).astype(np.float64))
     whole = world.total(local).round().to(torch.int64).numpy()
     told = [reason for part in world.gather(reasons) for reason in part]
     return MaskCensus(
-        masks=int(whole[256:].sum()),
+        masks=int(whole[256:258].sum()),
         pixels_Y=whole[: labels.classes],
         ignored=int(whole[IGNORED]),
         unusable=int(whole[257]),
+        turned=int(whole[258]),
         reasons=tuple(told[:TOLD]),
     )
 

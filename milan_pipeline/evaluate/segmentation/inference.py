@@ -141,7 +141,7 @@ class Inference:
         One image's logits are there at a time: they are to be used before the next are asked for.
         """
         for images_Chw in zip(*scaled_BChw, strict=True):
-            images_BChw = self._pixels(torch.stack(images_Chw))
+            images_BChw = self._pixels.batch(images_Chw)
             for mirrored in (False, True) if self._config.flip else (False,):
                 pixels_BChw = images_BChw.flip(-1) if mirrored else images_BChw
                 logits = self._logits(pixels_BChw)
@@ -198,7 +198,8 @@ def likeliest(logits_Yhw: Tensor, size: tuple[int, int]) -> Tensor:
     for first in range(CLASSES_AT_ONCE, len(logits_Yhw), CLASSES_AT_ONCE):
         part_HW, at_HW = _enlarged_part(logits_Yhw, first, size).max(dim=0)
         above_HW = part_HW > most_HW
-        label_HW[above_HW] = at_HW[above_HW] + first
+        # A GPU would tell the host how many there are, if they were picked out.
+        label_HW = torch.where(above_HW, at_HW + first, label_HW)
         most_HW = torch.maximum(most_HW, part_HW)
     return label_HW
 

@@ -4,6 +4,7 @@ Legend: H height, W width.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
 
@@ -13,6 +14,8 @@ from PIL.PngImagePlugin import PngImageFile
 
 from milan_pipeline.errors import ConfigError, DataError, reason_of
 from milan_pipeline.images.decode import MAX_PIXELS, plain_png
+from milan_pipeline.images.orientation import UPRIGHT, orientation
+from milan_pipeline.shards.random_access import IMAGE_MEMBER
 
 IGNORED = 255
 """The label of a pixel that is neither trained nor scored on."""
@@ -20,6 +23,7 @@ IGNORED = 255
 MASK_MEMBER = "mask"
 MAX_CLASSES = 255
 MODES = ("L", "P")
+TURN = "turn the image itself, for instance by ImageMagick's `mogrify -auto-orient`"
 # Where a PNG says the bits and the kind of its pixels.
 BITS, KIND = 24, 25
 GREY = 0
@@ -81,7 +85,7 @@ class Labels:
         values_HW = _values(sample[MASK_MEMBER], name)
         if values_HW.shape != size:
             ours, theirs = (" x ".join(map(str, s)) for s in (values_HW.shape, size))
-            raise DataError(f"{name} has {ours} pixels and its image {theirs}; make them alike")
+            raise DataError(f"{name} has {ours} pixels and its image {theirs}; {_alike(sample)}")
         unknown = np.flatnonzero((np.bincount(values_HW.ravel(), minlength=256) > 0) & ~self._known)
         if len(unknown):
             raise DataError(
@@ -99,6 +103,13 @@ class Labels:
             return f"give {zero}--classes {self.classes + 1} if it is one more, or {ignore}"
         last = self.classes - 1 + first
         return f"renumber the classes in the masks, from {first} to {last}, or give {ignore}"
+
+
+def _alike(sample: Mapping[str, Any]) -> str:
+    """Say how a mask and its image come to be of one size."""
+    if orientation(sample.get(IMAGE_MEMBER, b"")) == UPRIGHT:
+        return "make them alike"
+    return f"the image's EXIF turns it, which is not done here: {TURN}"
 
 
 def _values(data: bytes, name: str) -> NDArray[np.uint8]:

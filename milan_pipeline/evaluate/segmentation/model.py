@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from milan_pipeline.core.schema import Positive
 from milan_pipeline.errors import ConfigError, reason_of
+from milan_pipeline.models.drop_path import share_graphs
 from milan_pipeline.models.positions import positions_for
 from milan_pipeline.models.vit import CANNOT_BUILD
 
@@ -209,6 +210,7 @@ def make_segmenter(
         if state is not None:
             encoder.load_state_dict(dict(state), strict=True)
         encoder.requires_grad_(not freeze)
+        share_graphs(encoder)
         return Segmenter(encoder, spec)
 
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.func import functional_call
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from milan_pipeline.cluster.world import World
+from milan_pipeline.core.device_copies import stacked
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.data.unreadable import NONE_READABLE, RunLedger, readable
@@ -100,15 +100,7 @@ def score(
     confusion_YY = torch.zeros(classes, classes, dtype=torch.float64)
     with contextlib.closing(images.batches(prepare, _alike, confusion_YY)) as batches:
         for some in batches:
-            answers_BHW = inference.labels(some)
-            labels_BHW = torch.stack([each.labels_HW for each in some]).long()
-            confusion_YY += multiclass_confusion_matrix(
-                answers_BHW,
-                labels_BHW.to(answers_BHW.device),
-                num_classes=classes,
-                ignore_index=IGNORED,
-                validate_args=False,  # labels were checked when they were decoded
-            ).cpu()
+            confusion_YY += confusion_of(some, inference, classes)
     scored = images.table.samples - images.ledger.count
     if not scored:
         raise DataError(NONE_READABLE)
@@ -120,6 +112,35 @@ def score(
             "another --ignore-index"
         )
     return SegmentationScores(total_YY.numpy(), scored)
+
+
+def confusion_of(some: list[ScoredImage], inference: Inference, classes: int) -> Tensor:
+    """Return the confusion of images of equal shapes, int64 (Y, Y) on the CPU."""
+    answers_BHW = inference.labels(some)
+    device = answers_BHW.device
+    labels_BHW = stacked([each.labels_HW for each in some], device)
+    labels_BHW = labels_BHW.to(device, non_blocking=True).long()
+    return _confusion(answers_BHW, labels_BHW, classes).cpu()
+
+
+def _confusion(answers_BHW: Tensor, labels_BHW: Tensor, classes: int) -> Tensor:
+    """Count the pixels of each class (row) that were taken for each (column), ignored ones aside.
+
+    No pixel is picked out: a GPU would have the host wait for their number.
+
+    Args:
+        answers_BHW: int64 classes.
+        labels_BHW: int64 classes, or `IGNORED`.
+        classes: Y.
+
+    Returns:
+        int64 (Y, Y), on the device of both.
+    """
+    ignored = classes * classes
+    pairs_BHW = torch.where(labels_BHW == IGNORED, ignored, labels_BHW * classes + answers_BHW)
+    places = pairs_BHW.flatten()
+    counts = places.new_zeros(ignored + 1).scatter_add_(0, places, torch.ones_like(places))
+    return counts[:ignored].view(classes, classes)
 
 
 def _alike(shown: Iterator[ScoredImage], size: int) -> Iterator[list[ScoredImage]]:

@@ -21,6 +21,7 @@ class TokenEncoder:
 
     name, image_size = "tokens", 4
     mean, std = [0.0] * 3, [1.0] * 3
+    device = torch.device("cpu")
 
     def __init__(self, *, with_cls=True):
         self.images = 0

@@ -1,10 +1,12 @@
 """What a mask's values mean, and which masks are refused."""
 
+import io
 import struct
 import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.evaluate.segmentation.masks import IGNORED, LabelConfig, Labels
@@ -31,6 +33,15 @@ def test_zero_reduced_is_ignored_and_the_rest_move_down():
 def test_another_value_may_be_ignored():
     values = np.array([[0, 9, 1]], dtype=np.uint8)
     assert decode(values, classes=2, ignore_index=9).tolist() == [[0, IGNORED, 1]]
+
+
+def test_an_image_that_exif_turns_is_to_be_turned_to_fit_its_mask():
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.new("RGB", (2, 3)).save(file, "JPEG", exif=exif)
+    labels = Labels(LabelConfig(classes=4, ignore_index=255, reduce_zero_label=False))
+    with pytest.raises(DataError, match=r"pixels and its image 3 x 2; .*EXIF.*mogrify -auto-ori"):
+        labels(sample(mask=png(VALUES)) | {"image": file.getvalue()}, (3, 2))
 
 
 def test_a_palette_is_passed_over():

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,20 @@ def test_second_run_has_nothing_to_do(whole, shards, capsys):
     pretrain(*shards, whole)
     assert "nothing to do, 12 steps are done" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
+
+
+def test_a_lost_encoder_is_written_again_while_there_is_a_checkpoint(
+    whole, shards, tmp_path, capsys
+):
+    run = shutil.copytree(whole, tmp_path / "run")
+    (run / "encoder.safetensors").unlink()
+    pretrain(*shards, run)
+    assert weights(run) == weights(whole)
+    assert log(run) == log(whole)
+    (run / "encoder.json").unlink()
+    shutil.rmtree(run / "checkpoints")
+    pretrain(*shards, run, "--dry-run", code=1)
+    assert "has lost encoder.json, and has no checkpoint to write it" in capsys.readouterr().err
 
 
 def test_a_cache_changes_nothing_but_where_bytes_come_from(whole, shards, tmp_path):
@@ -179,7 +194,7 @@ def test_a_run_goes_on_without_the_damaged_file_of_its_state(shards, tmp_path, c
     (tmp_path / "state.json").write_bytes(b"")
     pretrain(*shards, tmp_path, code=1)
     assert "state.json is damaged" in (error := capsys.readouterr().err)
-    assert "; delete it and run the command again" in error
+    assert "; delete it and run the command that trained there again" in error
     (tmp_path / "state.json").unlink()
     pretrain(*shards, tmp_path, "--max-steps", 2)
     assert [row["step"] for row in log(tmp_path)] == [1, 2]

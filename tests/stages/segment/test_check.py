@@ -66,6 +66,16 @@ def test_a_dry_run_looks_at_no_mask_unasked(data, tmp_path):
     segment(*data, tmp_path / "run", "--dry-run")
 
 
+def test_images_that_exif_turns_are_warned_of(data, tmp_path, capsys):
+    image = min(data[0].iterdir())
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.open(image).save(image, exif=exif)
+    segment(*data, tmp_path / "run", "--dry-run", "--check", "all")
+    said = capsys.readouterr().err
+    assert f"1 of 6 images of --train {data[0]} are turned by their EXIF, which is ignored" in said
+
+
 def test_a_mended_mask_lets_the_run_begin_with_other_options_too(data, tmp_path):
     change(masks_of(data[1])[0], put(77))
     segment(*data, tmp_path / "run", "--steps", 2, code=1)

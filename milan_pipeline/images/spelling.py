@@ -1,0 +1,31 @@
+"""Names that look alike: Unicode writes é as one character (NFC) or, as on macOS, as two (NFD)."""
+
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+from milan_pipeline.errors import DataError
+from milan_pipeline.images.file_faults import shortened
+
+ONE_FORM = "give names one form of Unicode (`convmv -r --nfc` of Linux does it)"
+
+
+def in_one_form(name: str) -> str:
+    """Return a name in the form NFC."""
+    return unicodedata.normalize("NFC", name)
+
+
+def require_distinct(classes: Iterable[str], place: Path) -> None:
+    """Refuse classes whose names look alike, of which each would have a part of the images.
+
+    Raises:
+        DataError: there are two; both are named.
+    """
+    seen: dict[str, str] = {}
+    for name in classes:
+        other = seen.setdefault(" ".join(in_one_form(name).split()), name)
+        if other != name:
+            raise DataError(
+                f"{place} has two classes {shortened(name.strip())}, which differ in spaces or in "
+                f"their form of Unicode ({other!a} and {name!a}); rename one to the other"
+            )
