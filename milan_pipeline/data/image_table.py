@@ -32,6 +32,15 @@ class ImageTable:
         return self.shards.samples_n
 
     @functools.cached_property
+    def recent(self) -> RecentTables[int, tuple[ShardFile, NDArray[np.void]]]:
+        """The file and the index of a shard, by its number."""
+        return RecentTables(lambda at: (self.shards.file(at), self.shards.index(at)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what was read, where the table is sent to another process."""
+        return {name: value for name, value in vars(self).items() if name != "recent"}
+
+    @functools.cached_property
     def is_local(self) -> bool:
         """Whether all shards lie on this machine."""
         return self.shards.is_local()
@@ -45,13 +54,8 @@ class ImageTable:
             DataError: an index is not the one that the manifest lists.
         """
 
-        def opened_shard(number: int) -> tuple[ShardFile, NDArray[np.void]]:
-            return self.shards.file(number), self.shards.index(number)
-
-        opened = RecentTables(opened_shard)
-
         def fetch(place: Place, read: Read) -> dict[str, Any]:
-            file, rows = opened[place.shard]
+            file, rows = self.recent[place.shard]
             row = rows[place.row]
             offset, length, digest = (int(row[name]) for name in ("offset", "length", "xxh3"))
             return {

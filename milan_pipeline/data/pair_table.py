@@ -10,13 +10,14 @@ Legend: n image shards, t target shards, v views, p image shards with targets of
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
 from milan_pipeline.core.threads import ordered_map
+from milan_pipeline.data.recent import RecentTables
 from milan_pipeline.data.shard_pairs import ShardPairs, joined
 from milan_pipeline.errors import MismatchError, MissingDataError
 from milan_pipeline.shards.cache import ShardFile
@@ -57,6 +58,15 @@ class PairTable:
     views: list[ViewPairs]
     missing: int
     missing_within: Mapping[int, int]
+
+    @functools.cached_property
+    def recent(self) -> RecentTables[tuple[int, int], tuple[ShardFile, ShardFile, ShardPairs]]:
+        """The files and the pairs of a view's shard, by both numbers."""
+        return RecentTables(lambda at: (*self.files(*at), self.joined(*at)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what was read, where the table is sent to another process."""
+        return {name: value for name, value in vars(self).items() if name != "recent"}
 
     @functools.cached_property
     def is_local(self) -> bool:

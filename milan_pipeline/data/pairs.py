@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milan_pipeline.data.pair_table import PairTable
-from milan_pipeline.data.recent import RecentTables
-from milan_pipeline.data.shard_pairs import ShardPairs
-from milan_pipeline.shards.cache import CacheConfig, ShardFile
+from milan_pipeline.shards.cache import CacheConfig
 from milan_pipeline.shards.random_access import IMAGE_MEMBER, Place, Read, read_places
 from milan_pipeline.targets.shard_records import TARGET_EXTENSION
 
@@ -44,13 +42,8 @@ def read_pairs(
         MissingDataError: other samples of a shard are missing than its manifest lets expect.
     """
 
-    def opened_shard(at: tuple[int, int]) -> tuple[ShardFile, ShardFile, ShardPairs]:
-        return *pairs.files(*at), pairs.joined(*at)
-
-    opened = RecentTables(opened_shard)
-
     def fetch(place: Place, read: Read) -> RawPair:
-        image_file, target_file, shard = opened[place.view, place.shard]
+        image_file, target_file, shard = pairs.recent[place.view, place.shard]
         at = shard.image_rows[place.row].tolist()
         return RawPair(
             place=place,

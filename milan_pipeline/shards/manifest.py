@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NotRequired, TypedDict
 
 from milan_pipeline import storage
-from milan_pipeline.core.schema import Count, DocumentError, conforming
+from milan_pipeline.core.schema import Count, DocumentError, conforming, parsed
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.images.budget import Skipped
 from milan_pipeline.shards.listing import Rows, content_sha256, scan

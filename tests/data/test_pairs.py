@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -244,3 +245,11 @@ def test_the_fingerprint_tells_other_pairs_apart(images, tmp_path):
     other = write_images(tmp_path / "other", {"x": KEYS, "y": KEYS[::-1]})
     reordered = joined(other, write_targets(tmp_path / "four", other, ALL_SHARDS))
     assert len({table.fingerprint() for table in (first, fewer, reordered)}) == 3
+
+
+def test_a_table_goes_to_another_process_without_what_was_read(images, tmp_path):
+    table = joined(images, write_targets(tmp_path / "targets", images, ALL_SHARDS))
+    sent = pickle.loads(pickle.dumps(table))  # noqa: S301 - our own
+    assert "recent" in vars(table)
+    assert "recent" not in vars(sent)
+    assert keys(sent) == keys(table)
