@@ -1,15 +1,20 @@
-"""Made-up manifests of many shards, as large as real ones: no tar and no index lies beside them.
+"""Made-up manifests of many shards, as large as real ones, and the indices that they list.
 
-They are written row by row, since a million shards times four views take gigabytes.
+They are written row by row, since a million shards times four views take gigabytes. Tars hold
+nothing but the letter x; indices and tars are made when they are read.
 """
 
+import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from milan_pipeline.provenance.identity import content_hash
+from milan_pipeline.shards.index import index_bytes, index_table
 from milan_pipeline.shards.manifest import FORMAT_VERSION, MANIFEST_NAME
 
 SAMPLES = 1000
@@ -17,6 +22,8 @@ SAMPLE_BYTES = 110_000
 TARGET_BYTES = 13_000
 SKIPPED_EVERY = 100
 """One shard in so many has an image that extraction could not decode."""
+BROKEN = "broken"
+SKIPPED = [{"key": BROKEN, "reason": "truncated"}]
 IDENTITY = {
     "teacher": {"grid": [14, 14], "width": 512},
     "preprocessing": {"size": 224},
@@ -25,15 +32,31 @@ IDENTITY = {
 }
 
 
-def write_manifests(root: Path, shards: int, *, views: int = 4) -> tuple[Path, Path]:
+UnitHash = Callable[[int, int], str]
+"""Returns the `unit_sha256` of a view and a shard's number."""
+
+
+def made_up_hash(view: int, number: int) -> str:
+    """Return a hash of no unit."""
+    return _hash(f"unit {view} {number}")
+
+
+def write_manifests(
+    root: Path,
+    shards: int,
+    *,
+    views: int = 4,
+    identity: Mapping[str, Any] = IDENTITY,
+    unit_hash: UnitHash = made_up_hash,
+) -> tuple[Path, Path]:
     """Write the manifests of image shards and of their targets; return the two folders."""
     images, targets = root / "images", root / "targets"
-    known = content_hash(IDENTITY)
-    identity = {"identity": IDENTITY, "identity_hash": known}
+    known = content_hash(identity)
+    common = {"identity": identity, "identity_hash": known}
     _write(images, "images", {"classes": [], "ignored": []}, map(_image_row, range(shards)))
     units = ((view, number) for view in range(views) for number in range(shards))
-    rows = (_target_row(*unit, known) for unit in units)
-    _write(targets, "targets", identity, rows)
+    rows = (_target_row(*unit, known, unit_hash(*unit)) for unit in units)
+    _write(targets, "targets", common, rows)
     return images, targets
 
 
@@ -55,18 +78,45 @@ def _write(folder: Path, kind: str, common: Mapping[str, Any], rows: Iterable[An
         file.write(f'\n ],\n "sha256": "{digest.hexdigest()}"\n}}\n')
 
 
+@functools.cache
+def _table(samples: int, each: int) -> bytes:
+    rows = [(f"image-{row:04d}", 512 + row * (each + 1024), each) for row in range(samples)]
+    if samples == SAMPLES:
+        rows[-1] = (BROKEN, *rows[-1][1:])
+    digest = xxhash.xxh3_64_intdigest(b"x" * each)
+    return index_bytes(index_table([(*row, digest) for row in rows]))
+
+
+def index_of(name: str) -> bytes:
+    """Return the index of a tar; what follows its table, and makes it its own, is not read."""
+    stem = name.rpartition("/")[2].removesuffix(".index.npy").removesuffix(".tar")
+    is_target = stem.startswith("targets-")
+    samples = SAMPLES - (is_target and is_skipped(int(stem[-7:])))
+    return _table(samples, TARGET_BYTES if is_target else SAMPLE_BYTES) + stem.encode()
+
+
+def is_skipped(number: int) -> bool:
+    """Tell whether a shard has an image without targets."""
+    return number % SKIPPED_EVERY == 0
+
+
+def stem_of(number: int) -> str:
+    """Return the name of an image shard, without its ending."""
+    return f"train-{number:07d}"
+
+
 def _image_row(number: int) -> dict[str, Any]:
-    return _row(f"{_stem(number)}.tar", SAMPLES, SAMPLE_BYTES, {"skipped": []})
+    return _row(f"{stem_of(number)}.tar", SAMPLES, SAMPLE_BYTES, {"skipped": []})
 
 
-def _target_row(view: int, number: int, identity_hash: str) -> dict[str, Any]:
-    skipped = [] if number % SKIPPED_EVERY else [{"key": "broken", "reason": "truncated"}]
-    name = f"view-{view:02d}/targets-v{view:02d}-{_stem(number)}.tar"
+def _target_row(view: int, number: int, identity_hash: str, unit_hash: str) -> dict[str, Any]:
+    skipped = SKIPPED if is_skipped(number) else []
+    name = f"view-{view:02d}/targets-v{view:02d}-{stem_of(number)}.tar"
     details = {
         "view": view,
-        "source": _stem(number),
-        "source_sha256": _hash(f"{_stem(number)}.tar"),
-        "unit_sha256": _hash(f"unit of {name}"),
+        "source": stem_of(number),
+        "source_sha256": _hash(f"{stem_of(number)}.tar"),
+        "unit_sha256": unit_hash,
         "identity_hash": identity_hash,
         "skipped": skipped,
     }
@@ -79,13 +129,9 @@ def _row(name: str, samples: int, each: int, details: dict[str, Any]) -> dict[st
         "samples": samples,
         "bytes": samples * each,
         "sha256": _hash(name),
-        "index_sha256": _hash(f"index of {name}"),
+        "index_sha256": hashlib.sha256(index_of(name)).hexdigest(),
         "details": details,
     }
-
-
-def _stem(number: int) -> str:
-    return f"train-{number:07d}"
 
 
 def _hash(text: str) -> str:

@@ -23,6 +23,7 @@ from milan_pipeline.shards.manifest import (
 from milan_pipeline.shards.sequential import NO_EXTENSION, index_shard
 from milan_pipeline.shards.writer import list_as_written
 from stages.shared import common_options as common
+from stages.shared.own_folder import require_own_folder
 
 ALWAYS_TOLERATED = 10
 """Samples without an image, since tars hold a few files that are none; see --max-bad-fraction."""
@@ -69,7 +70,9 @@ class Index:
             raise ConfigError("--image-field is empty; give what follows the first dot of a name")
         folders = {storage.folder_of(url) for url in storage.expand(self.urls)}
         if self.out is None and len(folders) > 1:
-            raise ConfigError(f"URLS lie in {len(folders)} folders; say by --out where to index")
+            raise ConfigError(
+                f"URLS lie in {len(folders)} folders; give --out, the folder for the index"
+            )
 
     @property
     def field(self) -> str | None:
@@ -99,6 +102,7 @@ def _absolute(url: str) -> str:
 def run(config: Index) -> None:
     """Index every tar that is not listed yet."""
     storage.require_writable(config.folder)
+    require_own_folder(config.folder, "image shards")
     manifest, left = _plan(config)
     record = StageRecord(
         url=storage.join(config.folder, "index.json"), stage="index", config=config, inputs={}
@@ -115,6 +119,7 @@ def run(config: Index) -> None:
     if refused:
         raise _joined(refused, tars=len(order))
     _require_images(config, manifest)
+    _warn_of_copies(manifest)
     left_out = sum(len(shard.details.get("skipped", ())) for shard in manifest.shards)
     counts = {"shards": len(manifest.shards), "images": manifest.samples, "left_out": left_out}
     record.finish(counts | {"manifest_sha256": manifest.sha256})
@@ -251,8 +256,20 @@ def _require_images(config: Index, manifest: Manifest) -> None:
     dataclasses.replace(manifest, complete=False).save()
     raise DataError(
         f"{what}, more than --max-bad-fraction {config.max_bad_fraction} allows; name the images "
-        "by --image-field, or raise the fraction to leave these out"
+        "with --image-field, or raise the fraction to leave these out"
     )
+
+
+def _warn_of_copies(manifest: Manifest) -> None:
+    """Say so where two tars are the same, whose images would come twice."""
+    seen: dict[str, str] = {}
+    copies = [s.stem for s in manifest.shards if seen.setdefault(s.sha256, s.stem) != s.stem]
+    if copies:
+        first = next(shard for shard in manifest.shards if shard.stem == copies[0])
+        warn(
+            f"{len(copies)} tars of {manifest.folder} are copies of others ({first.stem} is one of "
+            f"{seen[first.sha256]}), so that their images come twice; index each tar once"
+        )
 
 
 command = stage_command(

@@ -20,10 +20,11 @@ from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.images.budget import BadImageBudget, Skipped
 from milan_pipeline.images.class_tree import some, warn_of_lost_classes, warn_of_source
+from milan_pipeline.images.folder_walk import walk_folder
 from milan_pipeline.images.sources import Source, SourceFile, find_source, shuffled
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.shards.image_samples import samples_of
-from milan_pipeline.shards.manifest import Manifest, Shard
+from milan_pipeline.shards.manifest import Manifest, Shard, holds_manifest
 from milan_pipeline.shards.writer import (
     delete_unlisted,
     list_as_written,
@@ -32,6 +33,7 @@ from milan_pipeline.shards.writer import (
 )
 from stages.shared import common_options as common
 from stages.shared.dry_run import say_bytes_to_write
+from stages.shared.own_folder import require_own_folder
 
 # A folder of photos holds a few files that only look like images; that alone is no reason to fail.
 STRAY_FILES = 10
@@ -137,6 +139,7 @@ def dry_run(config: PackImages) -> None:
 def _source(config: PackImages) -> Source:
     """List what is to be packed; say what looks wrong with it."""
     storage.require_writable(config.dest)
+    require_own_folder(config.dest, "image shards")
     root, dest = _local("SOURCE", config.source), storage.local_path(config.dest)
     masks = None if config.masks is None else _local("--masks", config.masks)
     if dest is not None and dest.exists():
@@ -144,9 +147,26 @@ def _source(config: PackImages) -> Source:
             raise ConfigError(f"DEST {config.dest} is a file; give a folder")
         if root.is_dir() and dest.samefile(root):
             raise ConfigError(f"DEST {config.dest} is SOURCE itself; give a folder of its own")
+        _require_no_part_of(root, dest)
     source = find_source(root, masks=masks, leave_out=() if dest is None else (dest,))
     warn_of_source(source, root)
     return source
+
+
+def _require_no_part_of(root: Path, dest: Path) -> None:
+    """Refuse a folder of SOURCE's own images, which would be left out of the shards.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if root.resolve() not in dest.resolve().parents or holds_manifest(str(dest)):
+        return
+    files = walk_folder(dest).files
+    if files:
+        raise ConfigError(
+            f"DEST {dest} is a part of SOURCE with {len(files)} pictures ({files[0].name}), which "
+            "would be left out; give a folder of its own"
+        )
 
 
 def _local(option: str, place: str) -> Path:

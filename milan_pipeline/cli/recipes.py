@@ -72,7 +72,9 @@ def read_yaml(path: Path) -> dict[Any, Any]:
         document = yaml.load(text, StrictLoader) or {}  # noqa: S506 - it is a safe one
     except SurprisingYamlError as error:
         raise ConfigError(f"{path}: {error}") from error
-    # A date that does not exist is a ValueError, as what is no UTF-8 is.
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no text in UTF-8; save it so") from error
+    # A date that does not exist is a ValueError.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = reason_of(error)
         raise ConfigError(f"{path} is not plain YAML ({reason}); correct it") from error

@@ -7,7 +7,9 @@ Legend: B batch, N tokens, P of them no patches (CLS, registers), E width.
 """
 
 import dataclasses
+import functools
 import itertools
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -67,6 +69,14 @@ def backbone_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: it is no transformer that gives a token for each patch.
     """
     own = {key: value for key, value in arguments.items() if key not in LEFT_OUT} | ALONE
+    settled: dict[str, Any] = json.loads(_settled(json.dumps(own)))
+    return settled
+
+
+@functools.lru_cache(maxsize=64)
+def _settled(described: str) -> str:
+    """Do the work of `backbone_arguments`, from JSON to JSON: timm builds a model for each try."""
+    own: dict[str, Any] = json.loads(described)
     names = _outline(own).state_dict()
     base = {key: value for key, value in own.items() if key not in {*NORM_ARGUMENTS, "global_pool"}}
     # RADIO's have no norm at their end, and no weights for one.
@@ -81,7 +91,7 @@ def backbone_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
             failure = error
             continue
         size = _require_tokens(model, settled["model_name"])
-        return {**settled, "img_size": size}
+        return json.dumps({**settled, "img_size": size})
     raise failure or RuntimeError("nothing was tried")
 
 
@@ -170,7 +180,7 @@ def _resize(model: Any, image_size: int, origin: str) -> None:
     if not hasattr(model, "set_input_size"):
         raise ConfigError(
             f"--encoder {origin!r} ({type(model).__name__}) takes images of its own size only; "
-            f"leave away the {image_size} pixels"
+            f"leave out the {image_size} pixels"
         )
     patch = max(model.patch_embed.patch_size)
     if image_size % patch:

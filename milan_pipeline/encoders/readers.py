@@ -99,7 +99,7 @@ def _what_it_is(url: str) -> str | None:
 
     if holds("best.safetensors"):
         return (
-            f"{folder} is no run of pretrain; give the classifier that finetune wrote there, "
+            f"{folder} is no run of pretrain; give the model that finetune or segment wrote there, "
             f"--encoder {storage.join(folder, 'best.safetensors')}"
         )
     if holds("open_clip_config.json"):
@@ -219,8 +219,9 @@ def _fetched(name: str) -> dict[str, Any]:
         return dict(timm.create_model(name, pretrained=True, num_classes=0).state_dict())
     except CANNOT_FETCH as error:
         raise ConfigError(
-            f"the weights of --encoder {name!r} cannot be had ({reason_of(error)}); go "
-            "online once, or leave away its tag for random weights"
+            f"the weights of --encoder {name!r} cannot be loaded ({reason_of(error)}); connect to "
+            "the network once (see docs/without-network.md), or leave out its tag for random "
+            "weights"
         ) from error
 
 

@@ -54,6 +54,7 @@ def warn_of_source(source: Source, root: Path) -> None:
             "%d archives in %s are left out (%s); unpack them if they hold images",
             *(len(packed), root, some(packed)),
         )
+    _warn_of_names(source.classes, root)
     if not root.is_dir():
         _warn_of_list(source, root)
     elif source.classes:
@@ -90,6 +91,29 @@ def _warn_of_list(source: Source, root: Path) -> None:
         )
 
 
+def _warn_of_names(classes: list[str], root: Path) -> None:
+    """Say so where names are numbers but not the classes', or differ in capitals alone."""
+    if all(name.isdecimal() for name in classes):
+        numbers = list(map(int, classes))
+        at = next((n for n, name in enumerate(sorted(numbers)) if numbers[n] != name), None)
+        if at is not None:
+            logger.warning(
+                "the classes of %s are numbered in the order of their names as text, so that %s is "
+                "class %d; name them with leading zeros if other sets have these numbers alone",
+                *(root, classes[at], at),
+            )
+    seen: dict[str, str] = {}
+    for name in classes:
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            logger.warning(
+                "the classes %s and %s of %s differ in capitals alone; rename one if they are the "
+                "same",
+                *(shortened(other), shortened(name), root),
+            )
+            return
+
+
 def _warn_of_classes(source: Source, root: Path) -> None:
     classes = source.classes
     parts = [name for name in classes if name.lower() in PARTS]
@@ -101,7 +125,7 @@ def _warn_of_classes(source: Source, root: Path) -> None:
         )
     elif len(classes) == 1:
         logger.warning(
-            "%s has one class alone, %s; if the classes are the folders below, give %s",
+            "%s has only one class, %s; if the classes are the folders below, give %s",
             *(root, some(classes), root / classes[0]),
         )
     elif _has_only_sub_folders(source):

@@ -23,9 +23,9 @@ def require_distinct(classes: Iterable[str], place: Path) -> None:
     """
     seen: dict[str, str] = {}
     for name in classes:
-        other = seen.setdefault(in_one_form(name), name)
+        other = seen.setdefault(" ".join(in_one_form(name).split()), name)
         if other != name:
             raise DataError(
-                f"{place} has two classes {shortened(name)}, which differ in their form of Unicode "
-                f"({other!a} and {name!a}); rename one to the other"
+                f"{place} has two classes {shortened(name.strip())}, which differ in spaces or in "
+                f"their form of Unicode ({other!a} and {name!a}); rename one to the other"
             )

@@ -98,6 +98,11 @@ class StageRecord:
         previous = read_record(self.url)
         if previous is None:
             return None
+        if previous["stage"] != self.stage:
+            raise MismatchError(
+                f"{storage.folder_of(self.url)} holds the output of `{previous['stage']}`, not of "
+                f"`{self.stage}`; give another output folder"
+            )
         then = {"options": previous["content"], "inputs": previous["inputs"]}
         now = json.loads(json.dumps({"options": self._content, "inputs": dict(self.inputs)}))
         if getattr(self.config, "overwrite", False):

@@ -246,6 +246,21 @@ def list_sizes(url: str) -> dict[str, int | None]:
         return {}
 
 
+def list_stamps(url: str) -> dict[str, str | None]:
+    """List a folder's names, sorted, each with a text that is another one when the file changes.
+
+    It is None where the store tells nothing that would change. A folder that is not there is empty.
+
+    Raises:
+        StorageError: it cannot be listed.
+    """
+    try:
+        stamps = resolve(url).stamps()
+    except MissingDataError:
+        return {}
+    return {name: stamps[name] for name in sorted(stamps) if not _is_temporary(name)}
+
+
 def _is_temporary(name: str) -> bool:
     return name.startswith(".") and name.endswith(".tmp")
 

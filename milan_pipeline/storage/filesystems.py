@@ -18,6 +18,7 @@ from milan_pipeline.storage.client_errors import named_errors
 from milan_pipeline.storage.local_stream import open_local
 from milan_pipeline.storage.range_stream import PIECE_BYTES, open_ranges
 from milan_pipeline.storage.retries import retried
+from milan_pipeline.storage.stamps import file_stamp, object_stamp
 from milan_pipeline.storage.write_check import COMPARED_BYTES, require_kept
 
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
@@ -182,6 +183,16 @@ class File:
         """Return the bytes of what lies in a folder, by name; None where a server does not tell."""
         listed = {str(e["name"]): e.get("size") for e in self.filesystem.ls(self.path, detail=True)}
         return {name: listed[entry] for name, entry in self._listed(listed).items()}
+
+    @_patient("listed")
+    def stamps(self) -> dict[str, str | None]:
+        """Return the names in a folder, each with a text that changes with the file."""
+        if self.is_local:
+            with os.scandir(self.path) as entries:
+                found = ((entry.name, file_stamp(entry)) for entry in entries)
+                return {name: stamp for name, stamp in found if stamp is not None}
+        listed = {str(e["name"]): e for e in self.filesystem.ls(self.path, detail=True)}
+        return {name: object_stamp(listed[path]) for name, path in self._listed(listed).items()}
 
     def _listed(self, entries: Iterable[Any]) -> dict[str, Any]:
         """Return what a remote folder's listing has, by the name in the folder."""

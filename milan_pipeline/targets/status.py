@@ -43,7 +43,8 @@ class Status:
     """The progress of an extraction or transcoding.
 
     Attributes:
-        state: state of the stage's record: running or done.
+        state: state of the stage's record: running or done; "incomplete" if it is done, but units
+            were lost since.
         teacher: the value of --teacher when the targets were extracted.
         precision: precision of the teacher.
         codec: name of the store's codec.
@@ -113,7 +114,7 @@ def read_status(store_url: str, *, now: float) -> Status:
     images_left = sum(unit.shard.samples for unit in left)
     targets = sum(mark.n for mark in done)
     return Status(
-        state=record.state,
+        state="incomplete" if record.state == "done" and left else record.state,
         teacher=str(record.extraction.get("teacher", identity["teacher"]["name"])),
         precision=identity["teacher"]["precision"],
         codec=identity["codec"]["name"],

@@ -6,6 +6,7 @@ not there.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,7 @@ from milan_pipeline.core.schema import Count, DocumentError, Positive, conformin
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.images.budget import Skipped
 from milan_pipeline.shards.manifest import Manifest, Shard
+from milan_pipeline.targets.known_marks import keep_known, read_known
 
 REVOKED = "its mark is revoked: it was, or is, being written over"
 NOT_DONE = "not done yet"
@@ -102,14 +104,18 @@ def list_units(manifest: Manifest, views: int) -> list[Unit]:
     return [Unit(view, shard) for view in range(views) for shard in manifest.shards]
 
 
-def read_marks(store_url: str, views: int, *, objects: bool = True) -> dict[str, Mark]:
+def read_marks(
+    store_url: str, views: int, *, objects: bool = True, keep: bool = False
+) -> dict[str, Mark]:
     """Read all marks of the first `views` views, by mark path; lists one folder for each view.
 
     Args:
         store_url: the store.
         views: how many views to read.
         objects: whether to keep each unit's list of objects. The list is the largest part of a
-            mark, and only reading the unit needs it; without it, `Mark.objects` is empty.
+            mark, and only reading the unit needs it; without it, `Mark.objects` is empty, and marks
+            that are known (see `known_marks`) are not read again.
+        keep: whether to write down what many marks say, for the next time.
 
     Raises:
         DataError: a mark is damaged.
@@ -117,12 +123,34 @@ def read_marks(store_url: str, views: int, *, objects: bool = True) -> dict[str,
     marks: dict[str, Mark] = {}
     for view in range(views):
         folder = f"done/{view_name(view)}"
-        names = storage.list_names(storage.join(store_url, folder))
-        for name, mark in zip(
-            names, _marks_of(storage.join(store_url, folder), names, objects), strict=True
-        ):
-            marks[f"{folder}/{name}"] = mark
+        read = _all_marks if objects else functools.partial(_brief_marks, keep=keep)
+        found = read(store_url, view_name(view))
+        marks |= {f"{folder}/{name}": mark for name, mark in found.items()}
     return marks
+
+
+def _all_marks(store_url: str, view: str) -> dict[str, Mark]:
+    folder = storage.join(store_url, "done", view)
+    names = storage.list_names(folder)
+    return dict(zip(names, _marks_of(folder, names, objects=True), strict=True))
+
+
+def _brief_marks(store_url: str, view: str, *, keep: bool) -> dict[str, Mark]:
+    """Read the marks of a view without their objects; those that are known are not read again."""
+    folder = storage.join(store_url, "done", view)
+    stamps = storage.list_stamps(folder)
+    known = read_known(store_url, view, stamps)
+    new = [name for name in stamps if name not in known]
+    marks = {name: Mark(**fields, objects={}) for name, fields in known.items()}
+    marks |= dict(zip(new, _marks_of(folder, new, objects=False), strict=True))
+    if keep:
+        fields = {name: _fields(mark) for name, mark in marks.items()}
+        keep_known(store_url, view, fields, stamps, new=len(new))
+    return {name: marks[name] for name in stamps}
+
+
+def _fields(mark: Mark) -> dict[str, Any]:
+    return {name: value for name, value in vars(mark).items() if name != "objects"}
 
 
 def read_mark(store_url: str, unit: Unit) -> Mark | None:

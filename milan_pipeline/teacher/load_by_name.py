@@ -65,6 +65,7 @@ def load_visual(spec: TeacherSpec) -> nn.Module:
             "to load it; copy the configuration again from where the weights came from"
         )
     _require_known(spec)
+    settled_statistics(spec)  # to refuse what is stated before anything is loaded
     path = weights_file(spec)
     quick_gelu = settle_quick_gelu(spec.name, spec.pretrained, config)
     wanted = _wanted_input(spec, config)
@@ -103,7 +104,7 @@ def _loaded_by_open_clip(
     failure = f"--teacher {spec.name!r} with --pretrained {spec.pretrained!r} cannot be loaded"
     remedy = (
         "check the name, the tag and the network, or give weights that are here: --pretrained "
-        "FILE, or --teacher local-dir:FOLDER"
+        "FILE, or --teacher local-dir:FOLDER (see docs/without-network.md)"
     )
     try:
         with explaining(failure, remedy):
@@ -207,7 +208,7 @@ def _blank(
     if size is not None:
         vision = vision | {"image_size": size}
     failure = f"--teacher {name!r} has a configuration that open_clip cannot build"
-    with explaining(failure, "check its vision_cfg"), torch.device(device):
+    with explaining(failure, "check its embed_dim and vision_cfg"), torch.device(device):
         model = open_clip.CLIP(config["embed_dim"], vision, NO_TEXT, quick_gelu=quick_gelu).eval()
     return model.visual
 
@@ -244,8 +245,9 @@ def _wanted_input(spec: TeacherSpec, config: dict[str, Any]) -> _Input:
     size = grid[0] * tower.stride
     if grid != tower.grid and isinstance(tower, ResNetTower):
         raise ConfigError(
-            f"--grid {spec.grid} does not fit --teacher {spec.name!r}, whose pool has positions "
-            f"for {tower.grid[0]}x{tower.grid[1]} only; leave it away or choose another teacher"
+            f"--grid {spec.grid} does not fit --teacher {spec.name!r}, whose pooling has "
+            f"positions for {tower.grid[0]}x{tower.grid[1]} only; leave it out or choose another "
+            "teacher"
         )
     if grid == tower.grid and size == tower.image_size:
         return _Input(None, resampled=False)

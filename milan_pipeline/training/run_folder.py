@@ -69,6 +69,10 @@ class RunFolder:
             total: number of steps at the end.
             keep: checkpoints to keep.
         """
+        if self.world.leads:
+            checkpoints = self.path / "checkpoints"
+            with _on_disk(checkpoints):  # now, and not when hours of work are to be written
+                checkpoints.mkdir(parents=True, exist_ok=True)
         with (
             CheckpointWriter(self.path, keep=keep) as writer,
             contextlib.closing(

@@ -46,7 +46,7 @@ def read_state(run: str) -> State | None:
         return None
     except DocumentError as error:
         raise DataError(
-            f"{url} is damaged ({error}); delete it and run the command again"
+            f"{url} is damaged ({error}); delete it and run the command that trained there again"
         ) from error
 
 

@@ -38,6 +38,7 @@ from milan_pipeline.teacher.description import settle_precision, visible_identit
 from milan_pipeline.teacher.spec import TeacherSpec
 from stages.extract_targets.command import USUAL_BATCH, ExtractTargets
 from stages.shared.dry_run import say_bytes_to_write, say_files_to_write
+from stages.shared.own_folder import require_own_folder
 
 
 class WorkList(NamedTuple):
@@ -82,6 +83,7 @@ def survey(config: ExtractTargets, spec: JobSpec) -> tuple[Manifest, WorkList, I
         MismatchError: the store there is of other targets or images.
     """
     require_place(config.out)
+    require_own_folder(config.out, "target store")
     manifest = spec.manifest()
     existing = existing_identity(config.out)
     wanted = expected_extracted(
@@ -168,14 +170,22 @@ def record_of(config: ExtractTargets, identity: Identity, manifest: Manifest) ->
     )
 
 
-def list_work(config: ExtractTargets, manifest: Manifest, identity_hash: str) -> WorkList:
+def list_work(
+    config: ExtractTargets, manifest: Manifest, identity_hash: str, *, keep: bool = False
+) -> WorkList:
     """List all units and what the store holds of them.
+
+    Args:
+        config: the options.
+        manifest: that of the images.
+        identity_hash: that of the store.
+        keep: whether to write down what many marks say, see `read_marks`.
 
     Raises:
         MismatchError: the store is of other images, and --overwrite is not given.
     """
     units = list_units(manifest, config.views)
-    marks = read_marks(config.out, config.views, objects=False)
+    marks = read_marks(config.out, config.views, objects=False, keep=keep)
     record = read_record(record_url(config.out, "extract-targets"))
     # A record of the same images shows that this check was passed or overruled before.
     known = record is not None and (

@@ -37,6 +37,7 @@ from stages.extract_targets.plan import (
     say_teacher,
     spec_of,
 )
+from stages.shared.own_folder import require_own_folder
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
         MismatchError: the store holds other targets, or other processes do another extent of them.
     """
     require_place(config.out)
+    require_own_folder(config.out, "target store")
     config = on_one_device(config)
     spec = spec_of(config)
     manifest = spec.manifest()
@@ -67,7 +69,7 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
     with explaining(config):
         identity = settled_identity(config, spec, manifest, teacher, stop)
     create_root(config.out, identity, overwrite=config.overwrite)
-    work = list_work(config, manifest, content_hash(identity))
+    work = list_work(config, manifest, content_hash(identity), keep=_keeps(config))
     record = record_of(config, identity, manifest)
     if not work.left and record.previous_state() == "done":
         say_nothing_to_do(config.out, f"{len(work.units)} units are done")
@@ -180,7 +182,7 @@ def _finish(
         MismatchError: another process has meanwhile overwritten the store.
     """
     create_root(config.out, identity)
-    marks = read_marks(config.out, config.views, objects=False)
+    marks = read_marks(config.out, config.views, objects=False, keep=_keeps(config))
     left = undone_units(work.units, marks, content_hash(identity))
     own = len(work.own_left)
     if left:
@@ -205,6 +207,11 @@ def _finish(
     }
     record.finish(counts)
     say_counts(config.out, counts)
+
+
+def _keeps(config: ExtractTargets) -> bool:
+    """Tell whether to write down what many marks say; of an array, all parts would at once."""
+    return config.part is None
 
 
 def _name(config: ExtractTargets) -> str:

@@ -1,11 +1,12 @@
 """What `finetune` looks at before its first step: the classes, and the images to score on."""
 
-import functools
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milan_pipeline.cluster.world import World
+from milan_pipeline.core.console import warn
 from milan_pipeline.data.labelled import LabelledTable, decoded_image
 from milan_pipeline.errors import DataError
 from milan_pipeline.evaluate.class_coverage import named, warnings_of_classes
@@ -23,11 +24,29 @@ def require_images(config: Finetune, val: LabelledTable, world: World) -> None:
         DataError: more cannot be decoded than `--max-bad-fraction` allows.
     """
     ledger = unwritten_ledger(config, "val", val.samples)
-    looking = functools.partial(looked_at, val, decoded_image, ledger=ledger, world=world)
-    for _ in looking(
-        threads=max(1, config.loaders), sampled=config.check == "sample", title="images to score on"
-    ):
-        pass
+    sampled = config.check == "sample"
+    found = looked_at(
+        val,
+        _readable_class,
+        ledger=ledger,
+        world=world,
+        threads=max(1, config.loaders),
+        sampled=sampled,
+        title="images to score on",
+    )
+    readable = sorted(set().union(*world.gather(set(found))))
+    lost = np.setdiff1d(classes_of(val), np.array(readable, dtype=np.int64))
+    if world.leads and len(lost) and not sampled:
+        warn(
+            f"no image of {named(lost, val.classes)} in --val {config.val} can be decoded: the "
+            "scores say nothing of it; repair these images"
+        )
+
+
+def _readable_class(sample: dict[str, Any]) -> int:
+    """Decode a sample's image, and return its class."""
+    decoded_image(sample)
+    return int(sample["label"])
 
 
 def require_classes(train: LabelledTable, place: str) -> None:
@@ -39,8 +58,9 @@ def require_classes(train: LabelledTable, place: str) -> None:
     present = classes_of(train)
     if len(present) == 1:
         raise DataError(
-            f"--train {place} has images of {named(present, train.classes)} alone; give a folder "
-            "with a sub-folder for each of two classes or more, or shards that were packed from one"
+            f"--train {place} has only images of {named(present, train.classes)}; give a folder "
+            "with a sub-folder for each of two classes or more, or shards that were packed from "
+            "one"
         )
     if train.class_count > MAX_CLASSES:
         raise DataError(

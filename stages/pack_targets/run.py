@@ -21,6 +21,7 @@ from milan_pipeline.targets.units import Mark, Unit, shard_details, target_shard
 from stages.pack_targets.codec import expected_identity, has_codec, identity_there, settle
 from stages.pack_targets.command import PackTargets
 from stages.shared.dry_run import say_bytes_to_write
+from stages.shared.own_folder import require_own_folder
 
 Done = tuple[Unit, Mark]
 Plan = dict[str, Done]
@@ -29,6 +30,7 @@ Plan = dict[str, Done]
 def pack(config: PackTargets, stop: StopRequest) -> None:
     """Write every target shard that is not listed, then the manifest and the record."""
     storage.require_writable(config.out)
+    require_own_folder(config.out, "target shards")
     source = read_identity(config.targets)
     plan = _plan(config, source)
     # Shards of other targets are refused before a codec is fitted.
@@ -70,6 +72,7 @@ def pack(config: PackTargets, stop: StopRequest) -> None:
 def describe(config: PackTargets) -> None:
     """Print how many shards would be written and how many bytes they would take."""
     storage.require_writable(config.out)
+    require_own_folder(config.out, "target shards")
     source = read_identity(config.targets)
     plan = _plan(config, source)
     identity = expected_identity(config, source)

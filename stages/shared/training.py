@@ -35,6 +35,7 @@ from milan_pipeline.training.trainer import (
     train_into,
 )
 from stages.shared.dry_run import say_bytes_to_write
+from stages.shared.own_folder import require_own_folder
 from stages.shared.training_options import ConfigT, Process, TrainingOptions
 
 
@@ -160,8 +161,8 @@ def train_as_planned(
     config, world = planned.config, process.world
     if world.leads and not any(map(trainer.rate, range(1, planned.schedule_steps + 1))):
         warn(
-            "the learning rate of every step is 0, so that nothing is learnt; give a --base-lr "
-            "above 0, more steps, or no warm-up"
+            "the learning rate of every step is 0, so nothing is learnt; give a --base-lr above "
+            "0, more steps, or no warm-up"
         )
     if world.leads:
         tell_of_loaders(config, planned.order, world.size)
@@ -214,6 +215,7 @@ def stage_record(
         extent: inputs that may change between parts of the run.
         inputs: inputs that must not.
     """
+    require_own_folder(config.out, "run")
     url = storage.join(config.out, CONFIG_NAME)
     return StageRecord(url=url, stage=stage, config=config, inputs=inputs, extent=extent)
 

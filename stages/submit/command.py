@@ -107,6 +107,11 @@ class Submit:
         require_least(self)
         if storage.local_path(self.out) is None:
             raise ConfigError(f"--out {self.out} is no local folder; give one on shared storage")
+        if {"\n", "\r"} & set(str(self.folder)):
+            raise ConfigError(
+                f"--out {self.out!r} has a line break, which scripts of jobs cannot hold; "
+                "give another"
+            )
         for given in self.sbatch:
             if WORD.fullmatch(given) is None:
                 raise ConfigError(

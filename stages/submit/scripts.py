@@ -73,9 +73,10 @@ def _filled(template: str, values: dict[str, str]) -> str:
 
 def _directives(config: Submit, job: Job) -> list[str]:
     each = "%x-%A-%a" if job.tasks is not None else "%x-%j"
+    logs = str(log_folder(config)).replace("%", "%%")  # which begins Slurm's own words
     words = [
         f"--job-name={job_name(config, job)}",
-        f"--output={log_folder(config)}/{each}.out",
+        f"--output={logs}/{each}.out",
         "--open-mode=append",
         "--requeue",
         f"--signal=B:USR1@{WARNING_SECONDS}",

@@ -17,6 +17,7 @@ from milan_pipeline.targets.layout import existing_identity, read_identity, requ
 from milan_pipeline.targets.store import StoreRecord, finished_units, read_store_record
 from milan_pipeline.targets.units import NOT_DONE, Mark, Unit, read_marks, why_not_transcoded
 from stages.shared.dry_run import say_bytes_to_write, say_files_to_write
+from stages.shared.own_folder import require_own_folder
 from stages.transcode.command import Transcode
 
 REMEDY = "give another OUT for these targets, or --overwrite to make them anew"
@@ -87,6 +88,7 @@ def make_plan(config: Transcode) -> Plan:
             together.
     """
     require_place(config.out)
+    require_own_folder(config.out, "target store")
     if _is_one_place(config.source, config.out):
         raise ConfigError(f"OUT {config.out} is the store that is read; give another")
     identity = read_identity(config.source)
@@ -94,8 +96,8 @@ def make_plan(config: Transcode) -> Plan:
     spec = parse_codec(config.codec).for_width(identity["teacher"]["width"])
     if spec == spec_of(identity["codec"]):
         raise ConfigError(
-            f"--codec {config.codec} is what {config.source} is stored by already; give another, "
-            "or take the store as it is"
+            f"--codec {config.codec} is already the codec of {config.source}; give another, or "
+            "use the store as it is"
         )
     existing = None if config.overwrite else existing_identity(config.out)
     wanted = expected_transcoded(identity, spec, existing)

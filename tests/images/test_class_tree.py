@@ -36,6 +36,20 @@ def test_nothing_is_said_where_each_class_has_its_images_in_a_folder_of_one_name
     assert said("n01/images/a.jpg", "n02/images/b.jpg") == []
 
 
+def test_folders_called_by_numbers_that_are_not_the_classes_numbers_are_pointed_out(said):
+    (text,) = said(*(f"{number}/a.jpg" for number in range(11)))
+    assert "so that 10 is class 2; name them with leading zeros" in text
+
+
+def test_nothing_is_said_of_numbers_in_order(said):
+    assert said("01/a.jpg", "02/b.jpg", "10/c.jpg") == []
+
+
+def test_names_that_differ_in_capitals_alone_are_pointed_out(said):
+    (text,) = said("Cat/a.jpg", "cat/b.jpg", "dog/c.jpg")
+    assert "the classes Cat and cat of" in text
+
+
 def test_one_class_among_many_may_be_called_train(said):
     assert said("boat/a.jpg", "car/b.jpg", "train/c.jpg") == []
 
@@ -43,8 +57,7 @@ def test_one_class_among_many_may_be_called_train(said):
 def test_a_wrapper_folder_is_pointed_out(said, tmp_path):
     (text,) = said("photos/cat/a.jpg", "photos/dog/b.jpg")
     assert (
-        f"has one class alone, photos; if the classes are the folders below, give {tmp_path}"
-        in text
+        f"has only one class, photos; if the classes are the folders below, give {tmp_path}" in text
     )
 
 

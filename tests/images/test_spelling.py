@@ -24,6 +24,15 @@ def test_class_folders_that_look_alike_are_refused(tmp_path):
         find_source(tmp_path)
 
 
+def test_class_folders_that_differ_in_spaces_are_refused(tmp_path):
+    for name in ("cat", "cat "):
+        touch(tmp_path / name / "0.jpg")
+    with pytest.raises(
+        DataError, match=r"two classes cat, which differ in spaces .*'cat' and 'cat '"
+    ):
+        find_source(tmp_path)
+
+
 def test_classes_of_a_list_that_look_alike_are_refused(tmp_path):
     for name in "ab":
         touch(tmp_path / f"{name}.jpg")

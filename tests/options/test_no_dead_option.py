@@ -1,4 +1,8 @@
-"""No option is dead: content changes the output, execution does not, and each is shown to."""
+"""No option is dead: content changes the output, execution does not, and each is shown to.
+
+Its 300 runs are a quarter of all tests' time, so they are slow ones; what the tables must hold, and
+that a dead option is found, is looked at by default.
+"""
 
 import dataclasses
 import functools
@@ -94,11 +98,13 @@ def test_few_are_exempt_and_say_why() -> None:
     assert all(len(entry.reason.split()) > 3 for entry in exempt)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("table", "name", "entry"), ALONE)
 def test_it_is_alive(shown: Shown, table: Table, name: str, entry: Entry) -> None:
     assert shown.objection(table, name, entry) is None
 
 
+@pytest.mark.slow
 # torch looks at gradients that are none while it traces what is compiled.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.parametrize(("table", "given", "changes", "within"), TOGETHER)

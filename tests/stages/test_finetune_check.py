@@ -41,6 +41,15 @@ def test_pictures_to_score_on_that_cannot_be_decoded_end_the_run_before_its_firs
     assert record(tmp_path / "run", "scores.json")["val"] == 9
 
 
+def test_a_class_of_which_no_picture_can_be_decoded_is_named(data, tmp_path, capsys):
+    for path in (data[1] / "green").iterdir():
+        spoil(path)
+    words = ("--dry-run", "--check", "all", "--max-bad-fraction", 0.5)
+    finetune(*data, tmp_path / "run", *words)
+    said = capsys.readouterr().err
+    assert f"no image of class 1 ('green') in --val {data[1]} can be decoded" in said
+
+
 def test_a_picture_that_was_mended_counts_as_unreadable_no_more(data, tmp_path):
     whole = (data[1] / "red/000.jpg").read_bytes()
     spoil(data[1] / "red/000.jpg")
@@ -57,9 +66,7 @@ def test_images_of_one_class_are_refused(tmp_path, capsys):
     write_coloured(tmp_path / "wrap/images", 2)
     finetune(tmp_path / "wrap", tmp_path / "wrap", tmp_path / "run", code=1)
     said = capsys.readouterr().err
-    assert (
-        "has images of class 0 ('images') alone; give a folder with a sub-folder for each" in said
-    )
+    assert "has only images of class 0 ('images'); give a folder with a sub-folder for each" in said
     assert not (tmp_path / "run").exists()
 
 
@@ -122,7 +129,7 @@ def test_a_run_of_finetune_is_no_encoder_and_says_what_is(data, tmp_path, capsys
     capsys.readouterr()
     finetune(*data, tmp_path / "next", options=("--encoder", run, *SHORT), code=1)
     best = run / "best.safetensors"
-    assert f"{run} is no run of pretrain; give the classifier" in capsys.readouterr().err
+    assert f"{run} is no run of pretrain; give the model" in capsys.readouterr().err
     finetune(*data, tmp_path / "next", *ONE, options=("--encoder", best, *SHORT))
     for form in ("timm", "official"):
         run_cli("export", run, "--form", form, "--out", tmp_path / "x", code=1)

@@ -91,6 +91,14 @@ def test_a_second_run_has_nothing_to_do_and_new_tars_are_added(
     assert names(foreign) == ["web-000.tar", "web-001.tar"]
 
 
+def test_a_tar_that_is_there_twice_is_warned_of(foreign: Path, capsys) -> None:
+    (foreign / "copy.tar").write_bytes((foreign / "web-000.tar").read_bytes())
+    run_cli("index", foreign / "web-000.tar", foreign / "copy.tar")
+    said = capsys.readouterr().err
+    assert "1 tars of" in said
+    assert "are copies of others (copy is one of web-000), so that their images come twice" in said
+
+
 def test_overwrite_reads_again_what_is_named_and_keeps_the_rest(
     foreign: Path, tmp_path: Path
 ) -> None:
@@ -146,7 +154,7 @@ def test_tars_of_one_name_are_refused_before_anything_is_written(
     shutil.copytree(foreign, tmp_path / "other")
     tars = [folder / "web-000.tar" for folder in (foreign, tmp_path / "other")]
     run_cli("index", *tars, code=2)
-    assert "URLS lie in 2 folders; say by --out where to index" in capsys.readouterr().err
+    assert "URLS lie in 2 folders; give --out, the folder for the index" in capsys.readouterr().err
     run_cli("index", *tars, "--out", tmp_path / "out", code=1)
     assert "two shards are called web-000.tar" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -84,6 +84,15 @@ def test_the_folder_that_is_written_is_no_class(pictures: Path, tmp_path: Path) 
         assert load(tmp_path / "in" / "out").common["classes"] == ["ant", "bee", "cat"]
 
 
+def test_a_folder_of_the_sources_own_images_is_no_destination(tmp_path, capsys):
+    for name in "ab":
+        write_picture(tmp_path / "in" / name / "0.jpg", 1)
+    run_cli("pack-images", tmp_path / "in", tmp_path / "in" / "a", code=2)
+    assert "is a part of SOURCE with 1 pictures (0.jpg), which" in capsys.readouterr().err
+    for _ in range(2):
+        run_cli("pack-images", tmp_path / "in", tmp_path / "in" / "shards")
+
+
 @pytest.mark.parametrize(
     ("places", "message"),
     [

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,17 @@ def test_done(target_store: Path, capsys: Captured) -> None:
     ]
     assert lines[5].startswith("targets: 48, bytes: about ")
     assert lines[6:] == ["single: done, 6 of 6 units done"]
+
+
+def test_units_that_were_lost_since_are_not_done(
+    target_store: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    store = shutil.copytree(target_store, tmp_path / "t.zarr")
+    shutil.rmtree(store / "done" / "view-01")
+    run_cli("status", store)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{store}: incomplete"
+    assert "units: 3 done, 0 running, 0 failed, 0 stale, 3 missing" in lines
 
 
 def at_work(store: Path, **said: object) -> None:

@@ -86,6 +86,18 @@ def test_the_chain_is_submitted_each_job_after_the_one_before(
     assert (folder / "logs").is_dir()  # which sbatch does not make
 
 
+@pytest.mark.parametrize(("name", "code"), [("a%j", 0), ("a\nb", 2)])
+def test_names_of_folders_mean_themselves_in_scripts(
+    unpacked, tmp_path, name, code, capsys
+) -> None:
+    run_cli("submit", *unpacked[:-1], tmp_path / name, "--dry-run", code=code)
+    said = capsys.readouterr()
+    if code:
+        assert "which scripts of jobs cannot hold; give another" in said.err
+    else:
+        assert f"--output={tmp_path}/a%%j/slurm/logs/%x-%j.out" in said.out
+
+
 def test_only_what_is_left_is_submitted(
     recipe: Path, image_shards: Path, tmp_path: Path, fake_slurm: FakeSlurm,
     capsys: pytest.CaptureFixture[str],

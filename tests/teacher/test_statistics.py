@@ -114,14 +114,17 @@ def test_a_folder_without_them_is_warned_of_and_takes_them_by_option(
 @pytest.mark.parametrize(
     "preprocess",
     [
-        [1], {"mean": 0.5, "std": 0.5}, {"mean": [123, 116, 103], "std": [58, 57, 57]},
+        "x", [1], {"mean": 0.5, "std": 0.5}, {"mean": [123, 116, 103], "std": [58, 57, 57]},
         {"mean": [0.5] * 3, "std": [0, 0, 0]}, {"mean": [0.5] * 2, "std": [0.5] * 2},
     ],
 )  # fmt: skip
 def test_a_folder_that_states_what_cannot_be_is_refused(preprocess: Any, tmp_path: Path) -> None:
     name = folder(tmp_path / "clip", preprocess)
-    with pytest.raises(ConfigError, match=r"no mean and std as they must .*; fix preprocess_cfg"):
-        settled(name)
+    for read in (settled, lambda name: Teacher.load(TeacherSpec(name=name))):
+        with pytest.raises(
+            ConfigError, match=r"no mean and std as they must .*; fix preprocess_cfg"
+        ):
+            read(name)
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from milan_pipeline.cluster.world import World
 from milan_pipeline.errors import StorageError
-from milan_pipeline.training.run_folder import EVENT_THREADS, RunLog, run_lock
+from milan_pipeline.training.run_folder import EVENT_THREADS, RunFolder, RunLog, run_lock
 from milan_pipeline.training.state import trained_steps, write_state
 
 FORK, SPAWN = map(multiprocessing.get_context, ("fork", "spawn"))
@@ -33,6 +34,16 @@ def write(run, steps, *, resume_step, loss=0.0):
 def logged(run):
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return [(row["step"], row["loss"]) for row in rows]
+
+
+def test_a_file_in_the_place_of_checkpoints_is_named_before_the_first_step(tmp_path):
+    (tmp_path / "checkpoints").write_text("x")
+    opened = RunFolder(tmp_path, World()).opened(0, 5, keep=1)
+    with (
+        pytest.raises(StorageError, match=r"checkpoints cannot be written .* of another kind"),
+        opened,
+    ):
+        pass
 
 
 def test_a_resume_drops_the_steps_that_are_done_again(tmp_path):

@@ -7,15 +7,14 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import hsv_to_rgb
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageOps
 
 from milan_pipeline.evaluate.segmentation.masks import IGNORED
 
 TITLES = ("image", "truth", "prediction")
-INCHES, TITLE_INCHES = 2.2, 0.3
+CELL, GAP, TITLE = 264, 4, 36  # pixels: a picture's side with its gap, the line of titles
 GOLDEN = (5**0.5 - 1) / 2  # a step between hues: however many there are, no two are alike
 
 
@@ -47,24 +46,23 @@ def draw_segmentations(
         classes: Y.
     """
     colours, rows = class_colours(classes), len(images_CHW)
-    height = INCHES * rows + TITLE_INCHES
-    figure = Figure(figsize=(INCHES * len(TITLES), height))
-    # In fixed places: fitting a layout would take longer than everything else.
-    edges = {"left": 0, "right": 1, "bottom": 0, "top": 1 - TITLE_INCHES / height}
-    axes = figure.subplots(
-        rows, len(TITLES), squeeze=False, gridspec_kw=edges | {"wspace": 0.03, "hspace": 0.03}
-    )
-    parts = zip(axes, images_CHW, truths_HW, answers_HW, strict=True)
-    for row, image_CHW, truth_HW, answer_HW in parts:
+    sheet = Image.new("RGB", (len(TITLES) * CELL, TITLE + rows * CELL), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, title in enumerate(TITLES):
+        draw.text(
+            (column * CELL + CELL // 2, TITLE // 2), title, fill="black", anchor="mm", font_size=16
+        )
+    parts = zip(images_CHW, truths_HW, answers_HW, strict=True)
+    for row, (image_CHW, truth_HW, answer_HW) in enumerate(parts):
         labelled_HW = np.where(truth_HW == IGNORED, np.uint8(IGNORED), answer_HW)
         shown = (image_CHW.transpose(1, 2, 0), colours[truth_HW], colours[labelled_HW])
-        for axis, pixels_HWC in zip(row, shown, strict=True):
-            axis.imshow(pixels_HWC, interpolation="nearest")
-            axis.set_axis_off()
-    for axis, title in zip(axes[0], TITLES, strict=True):
-        axis.set_title(title)
-    FigureCanvasAgg(figure)
+        for column, pixels_HWC in enumerate(shown):
+            place = (column * CELL + GAP, TITLE + row * CELL + GAP)
+            side = (CELL - 2 * GAP, CELL - 2 * GAP)
+            fitted = ImageOps.pad(
+                Image.fromarray(pixels_HWC), side, Image.Resampling.NEAREST, color="white"
+            )
+            sheet.paste(fitted, place)
     png = io.BytesIO()
-    # Without the version of matplotlib, so that equal pictures have equal bytes.
-    figure.savefig(png, format="png", dpi=120, metadata={"Software": None})
+    sheet.save(png, format="png")
     return png.getvalue()

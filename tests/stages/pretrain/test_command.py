@@ -68,7 +68,7 @@ def test_a_cache_changes_nothing_but_where_bytes_come_from(whole, shards, tmp_pa
     ("options", "message"),
     [
         (("--cache", "s3://bucket/x"), "--cache s3://bucket/x is no local folder"),
-        (("--cache", "x", "--cache-gb", "nan"), "--cache-gb nan is no number to compute with"),
+        (("--cache", "x", "--cache-gb", "nan"), "--cache-gb nan is not a usable number"),
         (("--cache", "x", "--cache-gb", "0.001"), "--cache-gb .* less than two pieces"),
     ],
 )
@@ -194,7 +194,7 @@ def test_a_run_goes_on_without_the_damaged_file_of_its_state(shards, tmp_path, c
     (tmp_path / "state.json").write_bytes(b"")
     pretrain(*shards, tmp_path, code=1)
     assert "state.json is damaged" in (error := capsys.readouterr().err)
-    assert "; delete it and run the command again" in error
+    assert "; delete it and run the command that trained there again" in error
     (tmp_path / "state.json").unlink()
     pretrain(*shards, tmp_path, "--max-steps", 2)
     assert [row["step"] for row in log(tmp_path)] == [1, 2]

@@ -1,0 +1,116 @@
+"""What grows with the data: starts, resumes and plans of stages on very many shards.
+
+`python -m benchmarks.scale --shards N` makes the manifests of N image shards of 1,000 images and of
+their targets, four views, all extracted and packed, behind a virtual object store
+(`benchmarks/virtual_store.py`), and measures each row in a process of its own: seconds, the peak of
+memory beyond what the process had before (its imports and the virtual store), and requests. Starts
+of `pretrain` are those of one of 512 processes: opening the data, and reading the first samples.
+
+Three rows do not depend on N: `finetune_start` (1.28 million packed images), `transcode_high`
+(`--units` ImageNet-sized float16 units; a codec is fitted, and 64 images encoded) and `pack_images`
+(`--files`). `--only ROW` measures some. The last line is one JSON object.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import machine_line
+from benchmarks.scale_rows import ROWS, Sizes
+from benchmarks.scale_world import write_world
+
+FIXED = ("epoch_order", "finetune_start", "transcode_high", "pack_images")
+"""Rows that read no manifest of N shards."""
+MILLION = 1_000_000
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = _arguments()
+    if arguments.row:
+        _measure_here(arguments)
+        return
+    names = arguments.only or list(ROWS)
+    print(machine_line("torch", "fsspec"))
+    print(f"{arguments.shards} image shards x 4 views")
+    print(f"{'row':24} {'seconds':>9} {'CPU s':>9} {'MB':>7}  requests")
+    found: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        if set(names) - set(FIXED):
+            write_world(Path(folder), arguments.shards)
+        for name in names:
+            found[name] = one = _in_a_process(name, folder)
+            requests = ", ".join(f"{count} {kind}" for kind, count in one["requests"].items())
+            print(
+                f"{name:24} {one['seconds']:9.2f} {one['cpu']:9.2f} {one['mb']:7.0f}  {requests}",
+                flush=True,
+            )
+    print(json.dumps(_summary(found, arguments.files)))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure what grows with the number of shards.")
+    parser.add_argument("--shards", type=int, default=1000)
+    parser.add_argument("--files", type=int, default=100_000, help="of pack_images")
+    parser.add_argument("--units", type=int, default=50, help="of transcode_high")
+    parser.add_argument("--only", action="append", choices=list(ROWS), help="repeat for more rows")
+    parser.add_argument("--row", choices=list(ROWS), help=argparse.SUPPRESS)
+    parser.add_argument("--root", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _in_a_process(name: str, root: str) -> dict[str, Any]:
+    words = [sys.executable, "-m", "benchmarks.scale", *sys.argv[1:], "--row", name, "--root", root]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _measure_here(arguments: argparse.Namespace) -> None:
+    """Measure one row, and print the figures as JSON."""
+    root = Path(arguments.root)
+    sizes = Sizes(root, arguments.shards, arguments.files, arguments.units)
+    with ROWS[arguments.row](sizes) as (function, bucket):
+        before = _forget_peak()
+        started, cpu = time.perf_counter(), time.process_time()
+        function()
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+        peak = _memory("VmHWM") - before
+    requests = {} if bucket is None else dict(bucket.kinds)
+    print(json.dumps({"seconds": seconds, "cpu": cpu, "mb": peak, "requests": requests}))
+
+
+def _forget_peak() -> float:
+    """Have the kernel begin anew to note the peak of memory; return what is taken now, in MB."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return _memory("VmRSS")
+
+
+def _memory(name: str) -> float:
+    """Return a line of the process's status in MB."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024 / MILLION
+    raise LookupError(name)
+
+
+def _summary(found: dict[str, dict[str, Any]], files: int) -> dict[str, float | None]:
+    def of(row: str, figure: str, times: float = 1.0) -> float | None:
+        return round(found[row][figure] * times, 1) if row in found else None
+
+    return {
+        "pretrain_start_s": of("pretrain_start", "seconds"),
+        "pretrain_start_mb": of("pretrain_start", "mb"),
+        "extract_resume_s": of("extract_resume", "seconds"),
+        "finetune_start_s": of("finetune_start", "seconds"),
+        "transcode_high_peak_mb": of("transcode_high", "mb"),
+        "pack_images_mb_per_million": of("pack_images", "mb", MILLION / files),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""What `benchmarks.scale` measures: each row prepares its data, and returns what is timed."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.scale_data import SAMPLES
+from benchmarks.scale_world import IMAGES, PACKED, STORE, extraction, opened_world
+from benchmarks.virtual_store import Bucket, open_bucket
+from milan_pipeline.codecs.build import make_codec
+from milan_pipeline.codecs.registry import parse_codec
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.data.labelled import open_labelled
+from milan_pipeline.data.order import EpochOrder, OrderChoice, OrderConfig, lanes_of
+from milan_pipeline.data.stream import SampleSource, step_clock
+from milan_pipeline.pretrain.feature_data import open_run_data
+from milan_pipeline.shards.index import index_bytes, index_table
+from milan_pipeline.shards.labels import Label
+from milan_pipeline.shards.manifest import Manifest, Shard
+from milan_pipeline.targets.layout import UnitBlock
+from milan_pipeline.targets.reader import open_unit
+from milan_pipeline.targets.status import read_status
+from milan_pipeline.targets.transcoding import Recoder, new_codec
+from milan_pipeline.targets.units import Unit
+from milan_pipeline.targets.writer import UnitWriter
+from stages.extract_targets.plan import describe
+from stages.extract_targets.run import extract
+from stages.pack_images import PackImages, dry_run
+from stages.pack_targets.command import PackTargets
+from stages.pack_targets.run import pack
+from stages.verify.command import Verify
+from stages.verify.store import StoreParts
+
+WORLD, BATCH, BLOCK = 512, 4096, 4096  # 64 nodes of 8 GPUs
+LABELLED_SHARDS, CLASSES = 1281, 1000  # as ImageNet-1K, packed
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """How much data each row is of; `root` holds what was written once."""
+
+    root: Path
+    shards: int
+    files: int
+    units: int
+
+
+Measured = tuple[Callable[[], object], Bucket | None]
+Row = Callable[[Sizes], contextlib.AbstractContextManager[Measured]]
+
+
+def of_world(
+    function: Callable[[Path], object], *, done: float = 1.0, known_marks: bool = True
+) -> Row:
+    """Return a row that does something with the shared data set."""
+
+    @contextlib.contextmanager
+    def row(sizes: Sizes) -> Iterator[Measured]:
+        with opened_world(sizes.root, sizes.shards, done=done, known_marks=known_marks) as bucket:
+            yield functools.partial(function, sizes.root), bucket
+
+    return row
+
+
+def start(root: Path, *, rank: int, share: float) -> None:
+    """Open the data of `pretrain` and read a rank's samples of one step."""
+    del root
+    order = OrderChoice(batch=BATCH, lanes=WORLD, block=BLOCK, seed=0)
+    data = open_run_data(IMAGES, PACKED, views=None, on_missing="error", order=order)
+    _ = data.inputs, data.shuffled_bytes
+    step = int(share * step_clock(data.samples, data.order).steps[0])
+    lanes = lanes_of(rank, WORLD, range(WORLD))
+    source = SampleSource(data.samples, data.order, lanes=lanes, steps=range(step, step + 1))
+    if len(list(source)) != BATCH // WORLD:
+        raise SystemExit("a step has another number of samples")
+
+
+@contextlib.contextmanager
+def epoch_order(sizes: Sizes) -> Iterator[Measured]:
+    """Order all samples that one rank sees in an epoch."""
+
+    def order() -> None:
+        config = OrderConfig(seed=0, batch=BATCH, lanes=WORLD, block=BLOCK)
+        epoch = EpochOrder(np.full(sizes.shards, SAMPLES, np.int64), config, 0)
+        for block in range(-(-epoch.steps * config.per_lane // config.block)):
+            epoch.lane_block(WORLD - 1, block)
+
+    yield order, None
+
+
+@contextlib.contextmanager
+def finetune_start(sizes: Sizes) -> Iterator[Measured]:
+    """Open ImageNet-sized shards whose indices have labels; there are no tars."""
+    folder, shards = sizes.root / "labelled", []
+    folder.mkdir()
+    rows = [(f"image-{row:04d}", 512 + row * 111_000, 110_000, row) for row in range(SAMPLES)]
+    table = index_table(rows, [Label(number=row % CLASSES) for row in range(SAMPLES)])
+    for number in range(LABELLED_SHARDS):
+        name = f"images-{number:06d}"
+        table["xxh3"] = np.arange(SAMPLES) + number * SAMPLES
+        data = index_bytes(table)
+        (folder / f"{name}.index.npy").write_bytes(data)
+        shards.append(_shard(f"{name}.tar", index=data))
+    common = {"classes": [f"class {number}" for number in range(CLASSES)]}
+    listed = Manifest(kind="images", folder=str(folder), shards=tuple(shards), common=common)
+    listed.save()
+    yield lambda: open_labelled(str(folder), kind="class").shuffled(0), None
+
+
+def _shard(name: str, index: bytes = b"") -> Shard:
+    sha256 = hashlib.sha256(index).hexdigest()
+    return Shard(name=name, samples=SAMPLES, bytes=1 << 27, sha256=sha256, index_sha256=sha256)
+
+
+class _Alike(dict[str, bytes]):
+    """Objects of one unit, which all units have."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        view, _, path = key.split("/", 2)[1:]
+        return super().get(f"float16/{view}/unit/{path}", default)
+
+
+@contextlib.contextmanager
+def transcode_high(sizes: Sizes) -> Iterator[Measured]:
+    """Fit `high` to a store of ImageNet-sized float16 units, and encode a part of one with it."""
+    codec, url = make_codec("float16"), "virtual://transcoding/float16"
+    with open_bucket("transcoding") as bucket:
+        unit = Unit(0, _shard("unit.tar"))
+        writer = UnitWriter(url, unit, identity_hash="id", codec=codec, shape=(197, 512))
+        generator = torch.Generator().manual_seed(0)
+        for at in range(0, SAMPLES, 200):
+            tokens_nND = torch.randn(200, 197, 512, generator=generator)
+            writer.add(_block(at, codec.encode(tokens_nND).codes_nNC.numpy()))
+        mark = writer.finish([])
+        del writer
+        bucket.objects = _Alike(bucket.objects)
+        shards = [_shard(f"unit-{number:04d}.tar") for number in range(sizes.units)]
+        units = [(Unit(0, shard), dataclasses.replace(mark, shard=shard.name)) for shard in shards]
+
+        def transcode() -> None:
+            spec = parse_codec("high").for_width(512)
+            high = new_codec(url, units, codec, spec, StopRequest())
+            recode = Recoder(source=codec, target=high, device=torch.device("cpu"))
+            recode(open_unit(url, *units[0]), range(64))
+
+        yield transcode, bucket
+
+
+def _block(at: int, codes_nNC: Any) -> UnitBlock:
+    count = len(codes_nNC)
+    return UnitBlock(
+        key=[f"image-{row:04d}" for row in range(at, at + count)],
+        codes=codes_nNC,
+        scale=None,
+        prior=np.full((count, 196), 1 / 196, np.float32),
+        box=np.zeros((count, 4), np.float32),
+        flip=np.zeros(count, np.bool_),
+        size=np.ones((count, 2), np.int32),
+        digest=np.zeros(count, np.uint64),
+    )
+
+
+@contextlib.contextmanager
+def pack_images(sizes: Sizes) -> Iterator[Measured]:
+    """List files for `pack-images`, as it does before the first shard."""
+    folder = sizes.root / "files"
+    for name in range(100):
+        (folder / f"class-{name:03d}").mkdir(parents=True)
+    for number in range(sizes.files):
+        (folder / f"class-{number % 100:03d}" / f"image-{number:07d}.jpg").write_bytes(b"x")
+    config = PackImages(source=str(folder), dest=str(sizes.root / "packed"))
+    yield lambda: dry_run(config), None
+
+
+ROWS: dict[str, Row] = {
+    "extract_resume": of_world(lambda root: extract(extraction(root), StopRequest())),
+    "extract_unknown_marks": of_world(
+        lambda root: extract(extraction(root), StopRequest()), known_marks=False
+    ),
+    "extract_half_done": of_world(lambda root: describe(extraction(root)), done=0.5),
+    "status": of_world(lambda _: read_status(STORE, now=0.0)),
+    "verify_plan": of_world(lambda _: StoreParts(Verify(targets=STORE, sample=0)).units),
+    "pack_resume": of_world(lambda _: pack(PackTargets(targets=STORE, out=PACKED), StopRequest())),
+    "pretrain_start": of_world(functools.partial(start, rank=0, share=0.0)),
+    "pretrain_start_rank_511": of_world(functools.partial(start, rank=511, share=0.0)),
+    "pretrain_mid_epoch": of_world(functools.partial(start, rank=511, share=0.5)),
+    "epoch_order": epoch_order,
+    "finetune_start": finetune_start,
+    "transcode_high": transcode_high,
+    "pack_images": pack_images,
+}
+"""All rows, by name."""

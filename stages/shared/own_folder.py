@@ -1,0 +1,39 @@
+"""A stage's output goes into a folder of its own."""
+
+from typing import TYPE_CHECKING
+
+from milan_pipeline.errors import ConfigError, DataError, MissingDataError
+
+if TYPE_CHECKING:
+    from milan_pipeline.report.folder_kind import Kind
+
+
+AS_OUTPUT: "dict[Kind, str]" = {
+    "target store": "the targets",
+    "target shards": "the shards",
+    "image shards": "the shards",
+    "run": "the run",
+}
+
+
+def require_own_folder(out: str, kind: "Kind") -> None:
+    """Refuse to write into a folder that holds something else.
+
+    Of shards of the other kind, and of damaged manifests, the manifest's reader tells.
+
+    Args:
+        out: the folder.
+        kind: what is to be written there.
+
+    Raises:
+        ConfigError: it is of another kind.
+        StorageError: it cannot be asked.
+    """
+    from milan_pipeline.report.folder_kind import folder_kind
+
+    try:
+        found = folder_kind(out)
+    except (MissingDataError, DataError):
+        return
+    if found != kind and ("shards" not in found or kind == "run"):
+        raise ConfigError(f"{out} is a {found} already; give another folder for {AS_OUTPUT[kind]}")
