@@ -40,7 +40,7 @@ def test_many_batches_cross_unharmed() -> None:
 
 
 def test_a_thread_waits_with_the_gpu_that_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread begins on the first GPU: waiting there for another makes a context, of much memory."""
+    """A thread begins on the first GPU: waiting there for another takes its memory."""
     on: list[torch.device] = []
 
     @contextlib.contextmanager
