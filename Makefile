@@ -6,8 +6,8 @@ PYTEST := OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/python -m pytest
 SHARED := --numprocesses auto --maxprocesses 8 --dist loadfile
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo study test test-slow test-slurm test-browser faults fuzz mutations soak lint reference \
-    docs clean
+.PHONY: demo study test test-slow test-slurm test-browser faults fuzz mutations soak gpu lint \
+    reference docs clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -51,6 +51,9 @@ mutations: .venv/installed  ## wrong lines in the recipes' code, which tests mus
 soak: .venv/installed  ## extract and pretrain, killed every 20 to 60 s, for SOAK_MINUTES (60)
 	OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/python -m tests.faults.soak
 
+gpu: .venv/installed  ## whether a GPU does the work rightly, and how fast, in 7 minutes: gpu.json
+	$(BIN)/python -m benchmarks.gpu --json gpu.json
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -66,4 +69,4 @@ docs: .venv/installed  ## the documentation as pages: docs/_build/index.html
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build
 
 clean:
-	rm -rf .venv demo demo-study fuzz build docs/_build *.egg-info
+	rm -rf .venv demo demo-study fuzz build docs/_build gpu.json *.egg-info

@@ -82,10 +82,11 @@ def load_photos(root: Path) -> Photos:
     return Photos(jpegs, boxes, root / FILES, load_manifest(str(root / "images"), kind="images"))
 
 
-def repeated_shards(folder: Path, shards: int) -> Manifest:
-    """Write the same few JPEGs as so many shards."""
-    jpegs = [photo(number) for number in range(REPEATED)]
-    samples = list(_samples(jpegs, np.arange(REPEATED)))
+def repeated_shards(folder: Path, shards: int, images: int = REPEATED) -> Manifest:
+    """Write the same few JPEGs as so many shards of so many images."""
+    drawn = [photo(number) for number in range(min(images, REPEATED))]
+    jpegs = [drawn[number % REPEATED] for number in range(images)]
+    samples = list(_samples(jpegs, np.arange(images)))
     listed = tuple(
         write_shard(str(folder), f"train-{part:06d}.tar", samples) for part in range(shards)
     )

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from milan_pipeline.codecs.registry import parse_codec
-from milan_pipeline.data.pairs import PairTable, join_pairs
+from milan_pipeline.data.pair_table import PairTable, join_pairs
 from milan_pipeline.images.decode import digest
 from milan_pipeline.images.views import random_resized_crop
+from milan_pipeline.shards.columns import image_columns, target_columns
 from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.shards.writer import Sample, write_shard
 from milan_pipeline.targets.shard_records import TARGET_EXTENSION, RecordLayout
@@ -37,14 +38,30 @@ class World(NamedTuple):
     layout: RecordLayout
 
 
-def make_world(root: Path, images: int, target_width: int = TARGET_WIDTH) -> World:
-    """Write `images` JPEGs under `root`: as class folders, and as shards with targets."""
-    jpegs = [photo(number) for number in range(images)]
+def make_world(
+    root: Path,
+    images: int,
+    target_width: int = TARGET_WIDTH,
+    *,
+    patches: int = PATCHES,
+    photos: int | None = None,
+) -> World:
+    """Write `images` JPEGs under `root`: as class folders, and as shards with targets.
+
+    Args:
+        root: a folder.
+        images: how many.
+        target_width: channels of a target.
+        patches: tokens of a target beside that of the image.
+        photos: how many different ones there are, since drawing takes time; None is all.
+    """
+    drawn = [photo(number) for number in range(images if photos is None else photos)]
+    jpegs = [drawn[number % len(drawn)] for number in range(images)]
     for number, data in enumerate(jpegs):
         path = root / "folder" / f"class-{number % 10}" / f"{_key(number)}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    layout = RecordLayout(codec=parse_codec("int8"), patches=PATCHES, width=target_width)
+    layout = RecordLayout(codec=parse_codec("int8"), patches=patches, width=target_width)
     parts = np.array_split(np.arange(images), SHARDS)
     image_shards = tuple(
         write_shard(str(root / "images"), f"train-{part:06d}.tar", _image_samples(jpegs, numbers))
@@ -61,7 +78,9 @@ def make_world(root: Path, images: int, target_width: int = TARGET_WIDTH) -> Wor
         folder=root / "folder",
         image_tars=[sources.url_of(shard) for shard in image_shards],
         target_tars=[targets.url_of(shard) for shard in target_shards],
-        pairs=join_pairs(sources, targets, views=1, on_missing="error"),
+        pairs=join_pairs(
+            image_columns(sources), target_columns(targets), views=1, on_missing="error"
+        ),
         layout=layout,
     )
 
