@@ -109,6 +109,8 @@ def _what_it_is(url: str) -> str | None:
             f"{folder} is a model for timm or transformers, as `export` writes it; give the run "
             "folder that it was exported from"
         )
+    if holds("state.json"):  # a run, which writes its description again
+        return None
     is_pickled = folder.endswith(PICKLED)
     weights = folder if is_pickled else url.removesuffix(".json") + ".safetensors"
     if not storage.exists(weights):
