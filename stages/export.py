@@ -50,8 +50,8 @@ class Export:
     def __post_init__(self) -> None:
         if self.ema and self.form == "official":
             raise ConfigError(
-                "--ema has no --form official: the average is of the encoder alone; take --form "
-                "timm or huggingface"
+                "--ema does not work with --form official: only the encoder has an average; take "
+                "--form timm or huggingface"
             )
         if storage.local_path(self.run) is None:
             raise ConfigError(f"the run {self.run} is no local folder; give one")
@@ -112,12 +112,12 @@ def _weights(config: Export) -> "RunWeights":
     found, decoder = student_weights(config.folder), record["content"].get("decoder", "prompting")
     if found is None:
         raise MissingDataError(
-            f"{config.run} has no checkpoint with a decoder; export its encoder by --form timm"
+            f"{config.run} has no checkpoint with a decoder; export its encoder with --form timm"
         )
     if decoder != "prompting":
         raise MismatchError(
-            f"{config.run} has the {decoder!r} decoder, the official form is the prompting "
-            "decoder's; export its encoder by --form timm"
+            f"{config.run} has the {decoder!r} decoder, and the official form needs the prompting "
+            "decoder; export its encoder with --form timm"
         )
     return found
 

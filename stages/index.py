@@ -70,7 +70,9 @@ class Index:
             raise ConfigError("--image-field is empty; give what follows the first dot of a name")
         folders = {storage.folder_of(url) for url in storage.expand(self.urls)}
         if self.out is None and len(folders) > 1:
-            raise ConfigError(f"URLS lie in {len(folders)} folders; say by --out where to index")
+            raise ConfigError(
+                f"URLS lie in {len(folders)} folders; give --out, the folder for the index"
+            )
 
     @property
     def field(self) -> str | None:
@@ -254,7 +256,7 @@ def _require_images(config: Index, manifest: Manifest) -> None:
     dataclasses.replace(manifest, complete=False).save()
     raise DataError(
         f"{what}, more than --max-bad-fraction {config.max_bad_fraction} allows; name the images "
-        "by --image-field, or raise the fraction to leave these out"
+        "with --image-field, or raise the fraction to leave these out"
     )
 
 

@@ -74,10 +74,10 @@ class InspectOutput:
         for name in FOR_THE_PAGE:
             if self.html is None and getattr(self, name) is not None:
                 raise ConfigError(
-                    f"--{name} is for the page; give --html FILE, too, or leave it out"
+                    f"--{name} is for the page; give --html FILE as well, or leave it out"
                 )
         if self.targets is not None and self.images is None:
-            raise ConfigError(f"--targets {self.targets} needs pixels, too; give --images")
+            raise ConfigError(f"--targets {self.targets} also needs pixels; give --images")
 
 
 def run(config: InspectOutput) -> None:

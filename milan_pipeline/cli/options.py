@@ -90,8 +90,8 @@ def require_least(config: Any) -> None:
                 continue
             most_of_kind = LARGEST.get(type(value))
             if most_of_kind is not None and not abs(value) <= most_of_kind:
-                other = "one" if math.isnan(value) else "a smaller one"
-                raise ConfigError(f"{flag} {value} is no number to compute with; give {other}")
+                other = "a number" if math.isnan(value) else "a smaller one"
+                raise ConfigError(f"{flag} {value} is not a usable number; give {other}")
             if least is not None and value is not None and not value >= least:
                 raise ConfigError(f"{flag} {value} is below {least:g}; give {least:g} or more")
             if most is not None and value is not None and not value <= most:

@@ -173,15 +173,6 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
     return [block for stack in stacks for block in stack.children()]
 
 
-def compile_blocks(model: nn.Module) -> None:
-    """Have torch compile the blocks when they are first called; in place, so that names stay.
-
-    Block by block, since sharding acts between blocks, and blocks of one kind share their graph.
-    """
-    for block in blocks_of(model):
-        block.compile()
-
-
 def require_processes(*, fsdp: bool, started: bool) -> None:
     """Refuse to shard in a process that is not one of several.
 

@@ -41,7 +41,7 @@ def require_same_names(
     unknown = [name for name in test if name not in train]
     if unknown:
         raise MismatchError(
-            f"{test_place} has classes that {train_place} has not ({some(unknown)}); take those "
+            f"{test_place} has classes that {train_place} lacks ({some(unknown)}); take those "
             "out, and make an empty folder for each class that is missing"
         )
     if lacking:

@@ -130,7 +130,7 @@ def _masks_folder(root: Path) -> Path:
     parts = root.absolute().parts
     if "images" not in parts:
         raise ConfigError(
-            f"the path {root} does not tell where its masks are; give a folder below images/, with "
+            f"the path {root} does not say where its masks are; give a folder below images/, with "
             "masks of the same names below annotations/, as ADE20K has them"
         )
     at = len(parts) - 1 - parts[::-1].index("images")

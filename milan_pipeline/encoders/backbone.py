@@ -180,7 +180,7 @@ def _resize(model: Any, image_size: int, origin: str) -> None:
     if not hasattr(model, "set_input_size"):
         raise ConfigError(
             f"--encoder {origin!r} ({type(model).__name__}) takes images of its own size only; "
-            f"leave away the {image_size} pixels"
+            f"leave out the {image_size} pixels"
         )
     patch = max(model.patch_embed.patch_size)
     if image_size % patch:

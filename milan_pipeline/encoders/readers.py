@@ -221,8 +221,9 @@ def _fetched(name: str) -> dict[str, Any]:
         return dict(timm.create_model(name, pretrained=True, num_classes=0).state_dict())
     except CANNOT_FETCH as error:
         raise ConfigError(
-            f"the weights of --encoder {name!r} cannot be had ({reason_of(error)}); go "
-            "online once, or leave away its tag for random weights"
+            f"the weights of --encoder {name!r} cannot be loaded ({reason_of(error)}); connect to "
+            "the network once (see docs/without-network.md), or leave out its tag for random "
+            "weights"
         ) from error
 
 

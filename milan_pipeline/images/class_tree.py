@@ -125,7 +125,7 @@ def _warn_of_classes(source: Source, root: Path) -> None:
         )
     elif len(classes) == 1:
         logger.warning(
-            "%s has one class alone, %s; if the classes are the folders below, give %s",
+            "%s has only one class, %s; if the classes are the folders below, give %s",
             *(root, some(classes), root / classes[0]),
         )
     elif _has_only_sub_folders(source):

@@ -85,8 +85,8 @@ def settled_tower(visual: nn.Module, spec: TeacherSpec) -> tuple[Tower, str]:
     tower = tower_of(visual, spec.name)
     if spec.grid is not None and tower.grid != (spec.grid, spec.grid):
         raise ConfigError(
-            f"--grid {spec.grid} cannot be had of --teacher {spec.name!r}, whose tokens are "
-            f"{tower.grid[0]}x{tower.grid[1]}; leave --grid away or choose another teacher"
+            f"--grid {spec.grid} does not fit --teacher {spec.name!r}, whose tokens are "
+            f"{tower.grid[0]}x{tower.grid[1]}; leave out --grid or choose another teacher"
         )
     depth = max(1, len(tower.blocks))
     if spec.layers > depth:

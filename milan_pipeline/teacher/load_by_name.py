@@ -104,7 +104,7 @@ def _loaded_by_open_clip(
     failure = f"--teacher {spec.name!r} with --pretrained {spec.pretrained!r} cannot be loaded"
     remedy = (
         "check the name, the tag and the network, or give weights that are here: --pretrained "
-        "FILE, or --teacher local-dir:FOLDER"
+        "FILE, or --teacher local-dir:FOLDER (see docs/without-network.md)"
     )
     try:
         with explaining(failure, remedy):
@@ -245,8 +245,9 @@ def _wanted_input(spec: TeacherSpec, config: dict[str, Any]) -> _Input:
     size = grid[0] * tower.stride
     if grid != tower.grid and isinstance(tower, ResNetTower):
         raise ConfigError(
-            f"--grid {spec.grid} does not fit --teacher {spec.name!r}, whose pool has positions "
-            f"for {tower.grid[0]}x{tower.grid[1]} only; leave it away or choose another teacher"
+            f"--grid {spec.grid} does not fit --teacher {spec.name!r}, whose pooling has "
+            f"positions for {tower.grid[0]}x{tower.grid[1]} only; leave it out or choose another "
+            "teacher"
         )
     if grid == tower.grid and size == tower.image_size:
         return _Input(None, resampled=False)

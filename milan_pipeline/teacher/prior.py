@@ -49,7 +49,7 @@ def settle_prior(asked: str, tower: Tower, name: str) -> str:
         lacks = {"cls": "CLS token", "pool": "attention pooling", "rollout": "global attention"}
         works = ", ".join(kind for kind, works in can.items() if works)
         raise ConfigError(
-            f"--prior {prior} needs a tower with {lacks[prior]}, which --teacher {name!r} has not; "
+            f"--prior {prior} needs a tower with {lacks[prior]}, which --teacher {name!r} lacks; "
             f"choose one of {works}"
         )
     return prior

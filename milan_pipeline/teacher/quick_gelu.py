@@ -43,7 +43,7 @@ def _decided_by_tag(name: str, pretrained: str | None, configured: bool, trained
     if name.endswith("-quickgelu") and not trained:
         raise ConfigError(
             f"--teacher {name!r} has QuickGELU, which the weights of --pretrained {pretrained!r} "
-            "were trained without; leave -quickgelu away"
+            "were trained without; leave out -quickgelu"
         )
     return configured or trained
 

@@ -64,8 +64,8 @@ class TeacherSpec:
                 raise ConfigError(f"{option} {number} is below 1; give 1 or more")
         if self.pretrained is not None and self.name.startswith(("local-dir:", "hf-hub:")):
             raise ConfigError(
-                f"--pretrained {self.pretrained!r} has no effect on --teacher {self.name!r}, which "
-                "comes with its weights; leave it away, or give open_clip's name of the "
+                f"--pretrained {self.pretrained!r} has no effect on --teacher {self.name!r}, "
+                "which comes with its weights; leave it out, or give open_clip's name of the "
                 "architecture"
             )
         _ = self.statistics

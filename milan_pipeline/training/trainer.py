@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol
 import torch
 from torch import nn
 
-from milan_pipeline.cluster.world import World, accumulating, compile_blocks, replicate, settle
+from milan_pipeline.cluster.world import World, accumulating, replicate, settle
 from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.device_copies import DeviceCopies, on_device
 from milan_pipeline.core.interrupts import StopRequest
@@ -23,6 +23,7 @@ from milan_pipeline.data.order import StepClock
 from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.errors import InterruptedRunError
 from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.training.compiling import compile_blocks, explained_compiler
 from milan_pipeline.training.meter import Meter
 from milan_pipeline.training.optim import MovingAverage, clip_gradients, set_learning_rate
 from milan_pipeline.training.run_folder import OpenRun, RunFolder, run_lock
@@ -169,6 +170,7 @@ class Trainer(Generic[BatchT]):
         )
         with (
             explained_worker_deaths(),
+            explained_compiler(),
             self._folder.opened(first, total, keep=self._config.keep) as folder,
             contextlib.closing(batches_from(range(first, total))) as host_batches,
             bar,

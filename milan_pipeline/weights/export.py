@@ -221,6 +221,6 @@ def _renamed(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 def _inexpressible(reason: str) -> ConfigError:
     return ConfigError(
-        f"the encoder {reason}, which ViTModel of transformers cannot express; export it by "
+        f"the encoder {reason}, which ViTModel of transformers cannot express; export it with "
         "--form timm"
     )

@@ -105,7 +105,7 @@ def choose_architecture(
     if heads is None and sizes.width % HEAD_WIDTH:
         raise ConfigError(
             f"a width of {sizes.width} does not divide into heads of {HEAD_WIDTH}, and a "
-            "checkpoint does not tell its heads; say them by --heads"
+            "checkpoint does not say its heads; give --heads"
         )
     heads = heads or sizes.width // HEAD_WIDTH
     decoder_heads = decoder_heads or DEFAULT_DECODER_HEADS

@@ -43,7 +43,7 @@ def require_official(encoder: VisionTransformer) -> None:
     unbiased = ["lacks biases"] if any(block.attn.qkv.bias is None for block in blocks) else []
     for reason in [*differences_from_plain(encoder), *unbiased]:
         raise ConfigError(
-            f"the encoder {reason}, which MILAN's official code cannot load; export it by "
+            f"the encoder {reason}, which MILAN's official code cannot load; export it with "
             "--form timm"
         )
 

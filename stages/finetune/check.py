@@ -58,8 +58,9 @@ def require_classes(train: LabelledTable, place: str) -> None:
     present = classes_of(train)
     if len(present) == 1:
         raise DataError(
-            f"--train {place} has images of {named(present, train.classes)} alone; give a folder "
-            "with a sub-folder for each of two classes or more, or shards that were packed from one"
+            f"--train {place} has only images of {named(present, train.classes)}; give a folder "
+            "with a sub-folder for each of two classes or more, or shards that were packed from "
+            "one"
         )
     if train.class_count > MAX_CLASSES:
         raise DataError(

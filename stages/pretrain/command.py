@@ -201,8 +201,8 @@ class Pretrain(TrainingOptions):
             )
         if self.target == "pixels" and choices["supervise"] != "masked":
             raise ConfigError(
-                f"--supervise {choices['supervise']} cannot be had of --target pixels, whose "
-                "objective is the masked patches; leave it out"
+                f"--supervise {choices['supervise']} does not work with --target pixels, whose "
+                "loss counts masked patches; leave it out"
             )
 
     def choices(self) -> dict[str, str]:

@@ -158,14 +158,14 @@ class Probe:
         if self.temperature <= 0:
             raise ConfigError(f"--temperature {self.temperature} must be above 0; give 0.07")
         if "none" in self.linear and len(self.linear) > 1:
-            raise ConfigError("--linear none stands beside others; give it alone or leave it out")
+            raise ConfigError("--linear none is given with others; give it alone or leave it out")
         if self.linear_warmup_epochs >= self.linear_epochs:
             raise ConfigError(
                 f"--linear-warmup-epochs {self.linear_warmup_epochs:g} leaves nothing of "
                 f"--linear-epochs {self.linear_epochs}; give fewer"
             )
         if self.out is None and (is_named(self.encoder) or self.encoder.endswith(".safetensors")):
-            raise ConfigError(f"--encoder {self.encoder!r} is no run folder; say --out FOLDER")
+            raise ConfigError(f"--encoder {self.encoder!r} is no run folder; give --out FOLDER")
 
     @property
     def folder(self) -> str:

@@ -132,13 +132,13 @@ def _inputs(config: Probe) -> tuple[Manifest, Manifest]:
     names = train.common.get("classes", ())
     if len(names) == 1:
         raise DataError(
-            f"--train {config.train} has images of class 0 ({names[0]!r}) alone; pack a folder "
+            f"--train {config.train} has only images of class 0 ({names[0]!r}); pack a folder "
             "with a sub-folder for each of two classes or more"
         )
     if train.sha256 == test.sha256:
         warn(
-            "--test has the images of --train, so that the scores tell what was learnt by heart; "
-            "score on images that are held out"
+            "--test has the images of --train, so the scores only show what was memorised; score "
+            "on images that are held out"
         )
     return train, test
 

@@ -53,8 +53,8 @@ def warn_of_equal_sets(train: LabelledTable, val: LabelledTable) -> None:
     """Say so where a model is scored on the very images that it learns from."""
     if train.source == val.source:
         warn(
-            "--val has the images of --train, so that the scores tell what was learnt by heart; "
-            "score on images that are held out"
+            "--val has the images of --train, so the scores only show what was memorised; score "
+            "on images that are held out"
         )
 
 
@@ -92,8 +92,8 @@ def warn_of_copies(train: LabelledTable, val: LabelledTable) -> None:
     found, looked = copies(train, val)
     if found:
         warn(
-            f"{found} of the {looked} images of --val that were compared are in --train, too, so "
-            "that the scores tell what was learnt by heart; score on images that are held out"
+            f"{found} of the {looked} images of --val that were compared are also in --train, so "
+            "the scores only show what was memorised; score on images that are held out"
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from torch import Tensor, nn
 
 from milan_pipeline import storage
-from milan_pipeline.cluster.world import World, compile_blocks
+from milan_pipeline.cluster.world import World
 from milan_pipeline.core.console import say, say_nothing_to_do
 from milan_pipeline.data.labelled import Kind, LabelledTable, open_labelled
 from milan_pipeline.data.order import OrderConfig
@@ -23,6 +23,7 @@ from milan_pipeline.evaluate.scores_file import (
 )
 from milan_pipeline.models.kernels import suit_cpu
 from milan_pipeline.provenance.record import StageRecord, read_record
+from milan_pipeline.training.compiling import compile_blocks, explained_compiler
 from milan_pipeline.training.run_folder import run_lock
 from milan_pipeline.training.trainer import Task
 from milan_pipeline.training.validation import (
@@ -253,7 +254,8 @@ def evaluate_as_planned(planned: EvaluationPlan[Any], process: Process) -> None:
     evaluator = planned.evaluator()
     world.wait_for_all()  # until all have read what an earlier run left
     process.prepared()
-    scores = evaluator.score(world, process.stop)
+    with explained_compiler():
+        scores = evaluator.score(world, process.stop)
     if not world.leads:
         return
     unreadable = evaluator.ledger.count

@@ -161,8 +161,8 @@ def train_as_planned(
     config, world = planned.config, process.world
     if world.leads and not any(map(trainer.rate, range(1, planned.schedule_steps + 1))):
         warn(
-            "the learning rate of every step is 0, so that nothing is learnt; give a --base-lr "
-            "above 0, more steps, or no warm-up"
+            "the learning rate of every step is 0, so nothing is learnt; give a --base-lr above "
+            "0, more steps, or no warm-up"
         )
     if world.leads:
         tell_of_loaders(config, planned.order, world.size)

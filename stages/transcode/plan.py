@@ -96,8 +96,8 @@ def make_plan(config: Transcode) -> Plan:
     spec = parse_codec(config.codec).for_width(identity["teacher"]["width"])
     if spec == spec_of(identity["codec"]):
         raise ConfigError(
-            f"--codec {config.codec} is what {config.source} is stored by already; give another, "
-            "or take the store as it is"
+            f"--codec {config.codec} is already the codec of {config.source}; give another, or "
+            "use the store as it is"
         )
     existing = None if config.overwrite else existing_identity(config.out)
     wanted = expected_transcoded(identity, spec, existing)

@@ -77,14 +77,14 @@ class StoreParts:
         folder = spec.name.removeprefix("local-dir:")
         if folder != spec.name and not Path(folder).is_dir():
             raise ConfigError(
-                f"--teacher {spec.name!r}, which {self.url} was made with, is not here; say "
-                "--teacher local-dir:PATH, or --sample 0 to do without"
+                f"--teacher {spec.name!r}, which {self.url} was made with, is not here; give "
+                "--teacher local-dir:PATH, or --sample 0 to check without it"
             )
         was_file = self.identity["teacher"]["pretrained"] == "file"
         if was_file and not (spec.pretrained and Path(spec.pretrained).is_file()):
             raise ConfigError(
                 f"--pretrained {spec.pretrained!r}, which {self.url} was made with, is no file "
-                "here; say --pretrained PATH, or --sample 0 to do without"
+                "here; give --pretrained PATH, or --sample 0 to check without it"
             )
         return spec
 
@@ -157,8 +157,8 @@ class StoreParts:
             if self.config.images is None and not (self.config.sample or self.config.repair):
                 return None
             raise MissingDataError(
-                f"--images {self.extraction.images} has no manifest; say where the images are that "
-                "the targets were made from, or --sample 0 to check the store alone"
+                f"--images {self.extraction.images} has no manifest; give the folder of the "
+                "images that the targets were made from, or --sample 0 to check only the store"
             ) from None
 
 

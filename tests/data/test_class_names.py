@@ -15,8 +15,8 @@ def compare(train, test):
     [
         ("abc", "ac", "--val b has no class b, which --train a has, .* make an empty folder"),
         ("abc", "ab", "--val b has no class c, which"),
-        ("ab", "abc", r"--val b has classes that --train a has not \(c\)"),
-        ("ab", "cd", r"--val b has classes that --train a has not \(c, d\)"),
+        ("ab", "abc", r"--val b has classes that --train a lacks \(c\)"),
+        ("ab", "cd", r"--val b has classes that --train a lacks \(c, d\)"),
         ("ab", "ba", "class 0 is 'a' in --train a and 'b' in --val b"),
     ],
 )

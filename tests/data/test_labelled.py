@@ -223,7 +223,7 @@ def test_places_that_hold_no_labels_are_refused(tree, tmp_path):
         open_labelled(str(tmp_path / "none"), kind="class")
     with pytest.raises(ConfigError, match="one sub-folder a class"):
         open_labelled(str(tree / "cat"), kind="class")
-    with pytest.raises(ConfigError, match="does not tell where its masks are"):
+    with pytest.raises(ConfigError, match="does not say where its masks are"):
         open_labelled(str(tree), kind="mask")
 
 

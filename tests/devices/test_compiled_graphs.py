@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from milan_pipeline.cluster.world import compile_blocks
 from milan_pipeline.models.baseline_decoders import DECODERS
 from milan_pipeline.models.drop_path import share_graphs
+from milan_pipeline.training.compiling import compile_blocks
 from tests.support.students import tiny_batch, tiny_student
 
 # torch looks at gradients that are none while it traces what is compiled.

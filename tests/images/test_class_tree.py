@@ -57,8 +57,7 @@ def test_one_class_among_many_may_be_called_train(said):
 def test_a_wrapper_folder_is_pointed_out(said, tmp_path):
     (text,) = said("photos/cat/a.jpg", "photos/dog/b.jpg")
     assert (
-        f"has one class alone, photos; if the classes are the folders below, give {tmp_path}"
-        in text
+        f"has only one class, photos; if the classes are the folders below, give {tmp_path}" in text
     )
 
 

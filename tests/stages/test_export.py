@@ -192,7 +192,7 @@ def test_the_moving_average_is_exported_where_there_is_one(run, tmp_path, capsys
     export(run, "timm", tmp_path / "out", "--ema")
     require_equal(load_file(tmp_path / "out" / "model.safetensors"), average)
     export(run, "official", tmp_path / "official", "--ema", code=2)
-    assert "--ema has no --form official" in capsys.readouterr().err
+    assert "--ema does not work with --form official" in capsys.readouterr().err
 
 
 def test_an_encoder_alone_has_no_official_form(tmp_path, capsys):

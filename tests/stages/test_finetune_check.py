@@ -66,9 +66,7 @@ def test_images_of_one_class_are_refused(tmp_path, capsys):
     write_coloured(tmp_path / "wrap/images", 2)
     finetune(tmp_path / "wrap", tmp_path / "wrap", tmp_path / "run", code=1)
     said = capsys.readouterr().err
-    assert (
-        "has images of class 0 ('images') alone; give a folder with a sub-folder for each" in said
-    )
+    assert "has only images of class 0 ('images'); give a folder with a sub-folder for each" in said
     assert not (tmp_path / "run").exists()
 
 

@@ -162,7 +162,7 @@ def test_tars_of_one_name_are_refused_before_anything_is_written(
     shutil.copytree(foreign, tmp_path / "other")
     tars = [folder / "web-000.tar" for folder in (foreign, tmp_path / "other")]
     run_cli("index", *tars, code=2)
-    assert "URLS lie in 2 folders; say by --out where to index" in capsys.readouterr().err
+    assert "URLS lie in 2 folders; give --out, the folder for the index" in capsys.readouterr().err
     run_cli("index", *tars, "--out", tmp_path / "out", code=1)
     assert "two shards are called web-000.tar" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

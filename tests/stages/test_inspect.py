@@ -62,9 +62,9 @@ def test_what_is_refused(target_store: Path, tmp_path: Path, capsys: Captured) -
     assert "is no target store (zarr.json)" in capsys.readouterr().err
     for option in ("--images", "--targets", "--originals"):
         run_cli("inspect", target_store, option, tmp_path, code=2)
-        assert f"{option} is for the page; give --html FILE, too" in capsys.readouterr().err
+        assert f"{option} is for the page; give --html FILE as well" in capsys.readouterr().err
     run_cli("inspect", target_store, "--html", tmp_path / "x", "--targets", tmp_path, code=2)
-    assert "needs pixels, too; give --images" in capsys.readouterr().err
+    assert "also needs pixels; give --images" in capsys.readouterr().err
     run_cli("inspect", target_store, "--results", tmp_path, code=2)
     assert "is for a run, not for target store" in capsys.readouterr().err
     run_cli("inspect", target_store, "--gallery", 151, code=2)

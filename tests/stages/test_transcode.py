@@ -241,8 +241,8 @@ def test_what_cannot_be_is_refused(
             assert message in capsys.readouterr().err
 
     out = tmp_path / "out.zarr"
-    refused(2, "is stored by already", target_store, out, codec="float16")
-    refused(2, "is stored by already", transcoded, out)
+    refused(2, "is already the codec of", target_store, out, codec="float16")
+    refused(2, "is already the codec of", transcoded, out)
     refused(2, "is the store that is read", transcoded, f"{transcoded}/", codec="int8")
     refused(2, "'pq' is unknown", target_store, out, codec="pq")
     refused(2, "--workers -1 is below 0", target_store, out, "--workers", -1)

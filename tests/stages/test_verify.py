@@ -349,9 +349,9 @@ def test_what_has_moved_must_be_said(
     moved: Path, image_shards: Path, tiny_clip: Path, capsys
 ) -> None:
     run_cli("verify", "--targets", moved, code=1)
-    assert "or --sample 0 to check the store alone" in capsys.readouterr().err
+    assert "or --sample 0 to check only the store" in capsys.readouterr().err
     run_cli("verify", "--targets", moved, "--images", image_shards, code=2)
-    assert "is not here; say --teacher local-dir:PATH" in capsys.readouterr().err
+    assert "is not here; give --teacher local-dir:PATH" in capsys.readouterr().err
     words = ("--images", image_shards, "--teacher", f"local-dir:{tiny_clip}")
     flip_bit(chunk_of(moved, "prior"))
     assert list(verify(moved, capsys, *words, code=1)[0]["faults"]) == [UNIT]

@@ -168,7 +168,7 @@ def test_a_tower_without_weights_takes_no_memory() -> None:
         (TeacherSpec(name="ViT-B-17"), "is no open_clip model"),
         (TeacherSpec(name="vit_medium_patch16"), "is no open_clip model"),
         (TeacherSpec(name="local-dir:/nowhere"), "has no readable configuration"),
-        (TeacherSpec(name="RN50", grid=14), "whose pool has positions for 7x7 only"),
+        (TeacherSpec(name="RN50", grid=14), "whose pooling has positions for 7x7 only"),
         (TeacherSpec(name="ViT-B-16", layers=13), "^--layers 13 is more than .*; give 12 or less$"),
         (TeacherSpec(name="ViT-B-16", prior="pool"), "needs a tower with attention pooling"),
         (TeacherSpec(name="RN50", space="hidden"), "^--space hidden is not to be had"),

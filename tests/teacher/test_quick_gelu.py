@@ -55,7 +55,7 @@ def test_the_tag_decides_for_a_plain_name(name: str, tag: str | None, has: bool)
 def test_a_tag_that_was_trained_without_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     tags = open_clip.pretrained._PRETRAINED["ViT-B-16-quickgelu"]
     monkeypatch.setitem(tags, "some_tag", {"quick_gelu": False})
-    with pytest.raises(ConfigError, match=r"were trained without; leave -quickgelu away$"):
+    with pytest.raises(ConfigError, match=r"were trained without; leave out -quickgelu$"):
         settled("ViT-B-16-quickgelu", "some-tag")
 
 

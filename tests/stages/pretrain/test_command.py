@@ -68,7 +68,7 @@ def test_a_cache_changes_nothing_but_where_bytes_come_from(whole, shards, tmp_pa
     ("options", "message"),
     [
         (("--cache", "s3://bucket/x"), "--cache s3://bucket/x is no local folder"),
-        (("--cache", "x", "--cache-gb", "nan"), "--cache-gb nan is no number to compute with"),
+        (("--cache", "x", "--cache-gb", "nan"), "--cache-gb nan is not a usable number"),
         (("--cache", "x", "--cache-gb", "0.001"), "--cache-gb .* less than two pieces"),
     ],
 )

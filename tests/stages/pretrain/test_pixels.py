@@ -55,7 +55,7 @@ def test_every_choice_makes_another_run(whole, image_shards, tmp_path, more):
     [
         (("--targets", "somewhere"), "--target pixels and --targets somewhere do not fit"),
         (("--masking", "semantic"), "--masking semantic needs a teacher's attention"),
-        (("--supervise", "all"), "--supervise all cannot be had of --target pixels"),
+        (("--supervise", "all"), "--supervise all does not work with --target pixels"),
         (("--min-scale", 2), "--min-scale 2.0 is for --target pixels and within 0 to 1"),
         (("--batch-size", 4096), "--batch-size 4096 is more than the 24 samples"),
     ],

@@ -1,0 +1,25 @@
+"""Where torch cannot compile, the error names what helps."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.training.compiling import explained_compiler
+
+
+def test_a_machine_without_a_compiler_is_told_what_helps() -> None:
+    def failing(*_: object) -> Any:
+        raise OSError("no compiler here")
+
+    torch.compiler.reset()
+    block = torch.nn.Linear(2, 2)
+    block.compile(backend=failing)
+    with (
+        pytest.raises(ConfigError, match=r"no compiler here.*; give --no-compile"),
+        explained_compiler(),
+    ):
+        block(torch.ones(1, 2))
+    with pytest.raises(RuntimeError, match="another"), explained_compiler():
+        raise RuntimeError("another")
