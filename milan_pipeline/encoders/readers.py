@@ -109,11 +109,10 @@ def _what_it_is(url: str) -> str | None:
             f"{folder} is a model for timm or transformers, as `export` writes it; give the run "
             "folder that it was exported from"
         )
-    if holds("state.json"):  # a run, which writes its description again
-        return None
     is_pickled = folder.endswith(PICKLED)
     weights = folder if is_pickled else url.removesuffix(".json") + ".safetensors"
-    if not storage.exists(weights):
+    # A run writes its description again.
+    if holds("state.json") or not storage.exists(weights):
         return None
     return (
         f"{weights} has no .json beside it that describes an encoder; give a run folder, which "
