@@ -21,7 +21,7 @@ from milan_pipeline.codecs.fitting import codebooks, fit_codec
 from milan_pipeline.codecs.interface import Codec, Encoded, decode_prior, encode_prior
 from milan_pipeline.codecs.registry import CodecSpec
 from milan_pipeline.core.console import progress_bar
-from milan_pipeline.core.devices import pick_device
+from milan_pipeline.core.devices import device_of_process
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError
 from milan_pipeline.provenance.identity import require_hash
@@ -174,7 +174,7 @@ class TranscodingSpec:
         recoder = Recoder(
             source=read_store_codec(self.source, source),
             target=read_store_codec(self.dest, dest),
-            device=pick_device(self.device, number),
+            device=device_of_process(self.device, number=number),
         )
         return Transcoding(self, recoder, code_shape(dest))
 
