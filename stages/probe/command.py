@@ -136,7 +136,7 @@ class Probe:
         group="Encoder",
     )
     batch_size: int = common.batch_size("Images in a batch of the encoder.")
-    workers: int = common.workers("Decoding threads.")
+    workers: int = common.workers("Threads that decode images.")
     device: str = common.device("Where to compute")
     max_bad_fraction: float = common.max_bad_fraction()
     allow_unfinished: bool = common.allow_unfinished(
