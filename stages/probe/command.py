@@ -136,7 +136,7 @@ class Probe:
         group="Encoder",
     )
     batch_size: int = common.batch_size("Images in a batch of the encoder.")
-    workers: int = common.workers("Decoding threads.")
+    workers: int = common.workers("Threads that decode images.")
     device: str = common.device("Where to compute")
     max_bad_fraction: float = common.max_bad_fraction()
     allow_unfinished: bool = common.allow_unfinished(
@@ -150,7 +150,9 @@ class Probe:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 flag = f"--{name.replace('_', '-')}"
-                raise ConfigError(f"{flag} {list(values)} is not one or more different values")
+                raise ConfigError(
+                    f"{flag} {list(values)} is not one or more different values; give each once"
+                )
         if self.crop_pct is not None and not 0.01 <= self.crop_pct <= 1:
             raise ConfigError(f"--crop-pct {self.crop_pct} is not within 0.01 to 1; try 0.875")
         if self.temperature <= 0:
