@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bookkeeping import OBJECTS, write_clip
-from benchmarks.scale_data import SAMPLES, SKIPPED, index_of, is_skipped, stem_of, write_manifests
+from benchmarks.scale_data import (
+    SAMPLES,
+    SKIPPED,
+    TARGET_BYTES,
+    index_of,
+    is_skipped,
+    stem_of,
+    write_manifests,
+)
 from benchmarks.virtual_store import Bucket, Made, open_bucket
 from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.provenance.identity import Identity, content_hash
@@ -42,6 +50,22 @@ class Tar:
     def __getitem__(self, part: slice) -> bytes:
         start, stop, _ = part.indices(len(self))
         return b"x" * (stop - start)
+
+
+class LocalFile:
+    """A local file, of which ranges are read."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __len__(self) -> int:
+        return self._path.stat().st_size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(len(self))
+        with self._path.open("rb") as file:
+            file.seek(start)
+            return file.read(stop - start)
 
 
 @functools.cache
@@ -123,7 +147,7 @@ def _keep_marks(root: Path, shards: int, view: int, known: str) -> None:
             skipped=SKIPPED if is_skipped(number) else [],  # type: ignore[arg-type]
             source_unit=None,
         )
-    stamps = {name: f"0 {name}" for name in marks}
+    stamps = {name: f"{len(name)} {name}" for name in marks}
     keep_known(str(root / "store"), view_name(view), marks, stamps, new=shards)
 
 
@@ -139,7 +163,13 @@ def _read(folder: Path, name: str) -> Any:
         return Tar()
     if not (folder / name).exists():
         raise KeyError(name)
-    return (folder / name).read_bytes()
+    return LocalFile(folder / name)
+
+
+def _tar_size(name: str) -> int:
+    """Return the bytes of a target shard, as the manifest has them."""
+    is_tar = name.endswith(".tar")
+    return (SAMPLES - is_skipped(int(name[-11:-4]))) * TARGET_BYTES if is_tar else 0
 
 
 def _tars_and_indices(stems: list[str]) -> list[str]:
@@ -172,7 +202,7 @@ def opened_world(
             at = view_name(view)
             packed = [f"targets-v{view:02d}-{stem}" for stem in stems]
             read = functools.partial(_read, root / "none")
-            bucket.folders[f"targets/{at}"] = Made(_tars_and_indices(packed), read)
+            bucket.folders[f"targets/{at}"] = Made(_tars_and_indices(packed), read, _tar_size)
 
             def mark(name: str, view: int = view) -> bytes:
                 if int(name[-12:-5]) >= len(marks):

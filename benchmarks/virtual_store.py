@@ -38,12 +38,12 @@ class Made:
     Attributes:
         names: all names in the folder.
         read: returns an object's bytes by its name; `KeyError` where there is no such object.
-        size: of each object, as a listing tells it.
+        size: of an object, as a listing tells it, by its name.
     """
 
     names: Sequence[str]
     read: Callable[[str], bytes]
-    size: int = 0
+    size: Callable[[str], int] = len
 
 
 class Bucket:
@@ -116,7 +116,7 @@ class Bucket:
         for folder, made in self.folders.items():
             if f"{folder}/".startswith(inside):
                 for name in made.names:
-                    yield f"{folder}/{name}", made.size, name
+                    yield f"{folder}/{name}", made.size(name), name
 
 
 _BUCKETS: dict[str, Bucket] = {}
