@@ -19,7 +19,7 @@ from benchmarks.virtual_store import Bucket, Made, open_bucket
 from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.provenance.identity import Identity, content_hash
 from milan_pipeline.shards.manifest import load_manifest
-from milan_pipeline.targets.known_marks import keep_known
+from milan_pipeline.targets.known_marks import BriefMark, keep_known
 from milan_pipeline.targets.layout import root_bytes
 from milan_pipeline.targets.store import StoreRecord
 from milan_pipeline.targets.units import Mark, Unit, extent_of, view_name
@@ -111,17 +111,18 @@ def write_world(root: Path, shards: int) -> None:
 
 def _keep_marks(root: Path, shards: int, view: int, known: str) -> None:
     """Write down what the marks say, as an extraction leaves it."""
-    template = json.loads(mark_bytes(view, 0, known)), json.loads(mark_bytes(view, 1, known))
-    marks = {
-        f"{stem_of(number)}.json": {
-            **template[not is_skipped(number)],
-            "shard": f"{stem_of(number)}.tar",
-            "sha256": hashlib.sha256(f"{stem_of(number)}.tar".encode()).hexdigest(),
-        }
-        for number in range(shards)
-    }
-    for fields in marks.values():
-        del fields["objects"]
+    marks = {}
+    for number in range(shards):
+        name = f"{stem_of(number)}.tar"
+        marks[f"{stem_of(number)}.json"] = BriefMark(
+            shard=name,
+            sha256=hashlib.sha256(name.encode()).hexdigest(),
+            identity_hash=known,
+            view=view,
+            n=SAMPLES - is_skipped(number),
+            skipped=SKIPPED if is_skipped(number) else [],  # type: ignore[arg-type]
+            source_unit=None,
+        )
     stamps = {name: f"0 {name}" for name in marks}
     keep_known(str(root / "store"), view_name(view), marks, stamps, new=shards)
 

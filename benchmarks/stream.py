@@ -54,9 +54,10 @@ def our_stream(world: World) -> Callable[[], int]:
 def boxes_of(world: World) -> list[Box]:
     """Return the boxes that the targets were made with, in the JPEGs' order."""
     found: list[Box] = []
-    for shard in world.pairs.views[0]:
-        data = Path(shard.target_url).read_bytes()
-        for offset, length, _ in shard.target_rows.tolist():
+    for number in range(len(world.pairs.counts(0))):
+        _, target = world.pairs.files(0, number)
+        data = Path(target.url).read_bytes()
+        for offset, length, _ in world.pairs.joined(0, number).target_rows.tolist():
             record = world.layout.from_bytes(data[offset : offset + length])
             top, left, height, width = (int(value) for value in record["box"])
             found.append(Box(top, left, height, width, bool(record["flip"])))

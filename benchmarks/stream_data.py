@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from milan_pipeline.codecs.registry import parse_codec
-from milan_pipeline.data.pairs import PairTable, join_pairs
+from milan_pipeline.data.pair_table import PairTable, join_pairs
 from milan_pipeline.images.decode import digest
 from milan_pipeline.images.views import random_resized_crop
+from milan_pipeline.shards.columns import image_columns, target_columns
 from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.shards.writer import Sample, write_shard
 from milan_pipeline.targets.shard_records import TARGET_EXTENSION, RecordLayout
@@ -77,7 +78,9 @@ def make_world(
         folder=root / "folder",
         image_tars=[sources.url_of(shard) for shard in image_shards],
         target_tars=[targets.url_of(shard) for shard in target_shards],
-        pairs=join_pairs(sources, targets, views=1, on_missing="error"),
+        pairs=join_pairs(
+            image_columns(sources), target_columns(targets), views=1, on_missing="error"
+        ),
         layout=layout,
     )
 

@@ -18,7 +18,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.gpu.extraction import PER_CORE as DECODED
 from benchmarks.gpu.extraction import cores
+from benchmarks.gpu.feeding import PER_CORE as LOADED
 from benchmarks.gpu.goals import GOALS
 from benchmarks.gpu.parts import PARTS
 from benchmarks.gpu.running import CONTEXT, FAILED, NOT_RUN, PRELOADED, Outcome, run_part
@@ -30,7 +32,6 @@ from milan_pipeline.core.console import aligned
 PACKAGES = ("torch", "timm", "open_clip_torch", "zarr", "numpy")
 LONGEST = 150.0
 """Seconds that a part may take."""
-PER_CORE = "decode and cut a 500x375 JPEG, images/s of a core"
 
 
 def main(words: list[str] | None = None) -> int:
@@ -105,17 +106,16 @@ def run_parts(names: list[str], setting: Setting, *, seconds: float) -> list[Out
 
 
 def cores_needed(figures: dict[str, float]) -> dict[str, float]:
-    """Return how many cores must decode for each teacher that was measured."""
-    if PER_CORE not in figures:
-        return {}
+    """Return, and print, how many cores must decode for what was measured alone."""
+    student = max(
+        figures.get(f"student B/16 {way}, images/s", 0.0) for way in ("compiled", "eager")
+    )
+    fed = [(f"teacher {size}", best_rate(figures, size), DECODED) for size in SIZES]
     needed = {}
-    for size in SIZES:
-        rate = best_rate(figures, size)
-        if rate is not None:
-            needed[f"cores that must decode for teacher {size}"] = rate / figures[PER_CORE]
-            print(
-                f"teacher {size}: {rate / figures[PER_CORE]:.1f} cores must decode; {cores()} here"
-            )
+    for what, rate, per_core in [*fed, ("student B/16", student, LOADED)]:
+        if rate and per_core in figures:
+            needed[f"cores that must decode for {what}"] = rate / figures[per_core]
+            print(f"{what}: {rate / figures[per_core]:.1f} cores must decode; {cores()} here")
     return needed
 
 

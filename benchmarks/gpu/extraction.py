@@ -27,6 +27,7 @@ from milan_pipeline.targets.units import list_units
 BATCH, IMAGES = 256, 512  # of a batch, of a shard
 SHARDS = {"B/16": 16, "L/14": 8}
 PHOTOS = 32
+PER_CORE = "decode and cut a 500x375 JPEG, images/s of a core"
 
 
 def measure(size: str, setting: Setting, known: Figures, found: Findings) -> None:
@@ -83,7 +84,7 @@ def decoding(setting: Setting, known: Figures, found: Findings) -> None:
         for data, box in zip(jpegs, boxes, strict=True):
             view_pixels(decode_rgb(data), box, side)
 
-    found.figure("decode and cut a 500x375 JPEG, images/s of a core", setting.rate(run, len(jpegs)))
+    found.figure(PER_CORE, setting.rate(run, len(jpegs)))
     found.figure("cores", cores())
 
 

@@ -1,5 +1,6 @@
 """What the parts share: the device, sizes of models, and a clock that waits for the device."""
 
+import copy
 import dataclasses
 import functools
 import time
@@ -12,6 +13,7 @@ import torch
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.models.build import StudentSpec, build_student
 from milan_pipeline.models.student import Student
+from milan_pipeline.teacher.load_by_name import untrained_visual
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
 
@@ -87,7 +89,8 @@ class Setting:
         spec = TeacherSpec(
             name=name, precision=precision, compile=compiled, grid=None if self.tiny else grid
         )
-        return Teacher.untrained(spec, device=str(self.device))
+        visual = copy.deepcopy(_visual(spec.name, spec.grid))
+        return Teacher(visual, spec, device=str(self.device))
 
     def student(self, size: str, target_width: int) -> Student:
         """Build a student, `B/16` or `L/16`, on the device, for targets of a 14 x 14 grid."""
@@ -150,3 +153,9 @@ class Setting:
         peak = torch.cuda.max_memory_allocated(self.device) / 2**30
         torch.cuda.reset_peak_memory_stats(self.device)
         return peak
+
+
+@functools.cache
+def _visual(name: str, grid: int | None) -> torch.nn.Module:
+    """Build an untrained tower once a process, which takes seconds; it is copied for each use."""
+    return untrained_visual(TeacherSpec(name=name, grid=grid))

@@ -21,8 +21,8 @@ from benchmarks.gpu.steps import example_batch, pretraining, timed_steps
 from benchmarks.step_table import STEP_MULTIPLY_ADDS
 from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.models.student import patchify
+from milan_pipeline.planning.teacher_speed import TimedTeacher
 from milan_pipeline.pretrain.examples import Batch
-from milan_pipeline.teacher.teacher import Teacher
 
 BATCH = {"B/16": 512, "L/16": 256}
 WIDTH = 512
@@ -79,7 +79,7 @@ class _Computed:
         return codes_BTC
 
 
-def online_batches(setting: Setting, teacher: Teacher, batch: int) -> Iterator[Batch]:
+def online_batches(setting: Setting, teacher: TimedTeacher, batch: int) -> Iterator[Batch]:
     """Yield batches made on the device, without an end, each from a copy of the same views."""
     side = setting.image_size
     random = torch.Generator().manual_seed(0)
@@ -87,11 +87,14 @@ def online_batches(setting: Setting, teacher: Teacher, batch: int) -> Iterator[B
     views = views.pin_memory() if setting.on_gpu else views
     keys = [str(number) for number in range(batch)]
     while True:
-        yield _batch(setting, teacher, views.to(setting.device, non_blocking=True), keys)
+        yield make_batch(setting, teacher, views.to(setting.device, non_blocking=True), keys)
 
 
 @torch.no_grad()
-def _batch(setting: Setting, teacher: Teacher, views_BCSS: Tensor, keys: list[str]) -> Batch:
+def make_batch(
+    setting: Setting, teacher: TimedTeacher, views_BCSS: Tensor, keys: list[str]
+) -> Batch:
+    """Return the batch of some views (B, 3, S, S) uint8, on their device: targets are float32."""
     seen_BCSS = views_BCSS
     if teacher.image_size != views_BCSS.shape[-1]:
         resized = F.interpolate(views_BCSS.float(), teacher.image_size, mode="bicubic")

@@ -83,6 +83,22 @@ def number_on_this_machine(part: int | None = None) -> int | None:
     return part
 
 
+def device_of_process(
+    name: str, *, number: int | None = None, part: int | None = None
+) -> torch.device:
+    """Return the device of a process: of several on a machine, each takes a GPU of its own.
+
+    Args:
+        name: see `pick_device`.
+        number: of this process among those of this machine, where who started it has told it.
+        part: see `number_on_this_machine`.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    return pick_device(name, number_on_this_machine(part) if number is None else number)
+
+
 def _require_gpu(device: torch.device) -> None:
     """Look for a GPU without a CUDA context, which would take some of its memory.
 

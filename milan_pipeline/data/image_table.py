@@ -1,19 +1,17 @@
 """Images without labels or targets as a table that an order runs over."""
 
 import dataclasses
+import functools
 from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from milan_pipeline.core.threads import ordered_map
+from milan_pipeline.data.recent import RecentTables
 from milan_pipeline.shards.cache import CacheConfig, ShardFile
-from milan_pipeline.shards.index import load_index
-from milan_pipeline.shards.manifest import Manifest
-from milan_pipeline.shards.random_access import IMAGE_MEMBER, Place, Read, all_local, read_places
-
-INDEX_THREADS = 8
+from milan_pipeline.shards.columns import ShardColumns
+from milan_pipeline.shards.random_access import IMAGE_MEMBER, Place, Read, read_places
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,27 +19,44 @@ class ImageTable:
     """The images of all shards of a manifest; see `random_access.SampleTable`.
 
     Attributes:
-        files: the shards.
-        rows: the index of each.
+        shards: of the manifest; an index is read when an image of its shard is.
         cycle: every epoch has the same images.
     """
 
-    files: list[ShardFile]
-    rows: list[NDArray[np.void]]
+    shards: ShardColumns
     cycle: int = 1
 
     def counts(self, view: int) -> NDArray[np.int64]:
         """Return the number of images in each shard."""
         del view
-        return np.array([len(rows) for rows in self.rows], dtype=np.int64)
+        return self.shards.samples_n
+
+    @functools.cached_property
+    def recent(self) -> RecentTables[int, tuple[ShardFile, NDArray[np.void]]]:
+        """The file and the index of a shard, by its number."""
+        return RecentTables(lambda at: (self.shards.file(at), self.shards.index(at)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what was read, where the table is sent to another process."""
+        return {name: value for name, value in vars(self).items() if name != "recent"}
+
+    @functools.cached_property
+    def is_local(self) -> bool:
+        """Whether all shards lie on this machine."""
+        return self.shards.is_local()
 
     def read(
         self, places: Iterator[Place], cache: CacheConfig | None
     ) -> Generator[dict[str, Any], None, None]:
-        """Yield images: `__key__`, `__url__`, `epoch` and the image's bytes."""
+        """Yield images: `__key__`, `__url__`, `epoch` and the image's bytes.
+
+        Raises:
+            DataError: an index is not the one that the manifest lists.
+        """
 
         def fetch(place: Place, read: Read) -> dict[str, Any]:
-            file, row = self.files[place.shard], self.rows[place.shard][place.row]
+            file, rows = self.recent[place.shard]
+            row = rows[place.row]
             offset, length, digest = (int(row[name]) for name in ("offset", "length", "xxh3"))
             return {
                 "__key__": row["key"].decode(),
@@ -50,22 +65,4 @@ class ImageTable:
                 IMAGE_MEMBER: read(file, offset, length, digest),
             }
 
-        return read_places(
-            places, fetch, local=all_local(file.url for file in self.files), cache=cache
-        )
-
-
-def open_images(manifest: Manifest) -> ImageTable:
-    """Load the indices of a manifest's image shards.
-
-    Raises:
-        DataError: an index is not the one that the manifest lists.
-    """
-    files = [ShardFile(manifest.url_of(s), s.bytes, s.sha256) for s in manifest.shards]
-    rows = ordered_map(
-        lambda shard: load_index(manifest, shard),
-        manifest.shards,
-        workers=INDEX_THREADS,
-        ahead=2 * INDEX_THREADS,
-    )
-    return ImageTable(files, list(rows))
+        return read_places(places, fetch, local=self.is_local, cache=cache)

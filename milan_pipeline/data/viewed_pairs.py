@@ -15,13 +15,14 @@ import torch
 from numpy.typing import NDArray
 
 from milan_pipeline.codecs.interface import Codec, decode_prior
-from milan_pipeline.data.pairs import PairTable, join_pairs, read_pairs
+from milan_pipeline.data.pair_table import PairTable, join_pairs
+from milan_pipeline.data.pairs import read_pairs
 from milan_pipeline.errors import DataError, MismatchError
 from milan_pipeline.images.crops import view_pixels
 from milan_pipeline.images.decode import decode_rgb
 from milan_pipeline.images.views import Box
 from milan_pipeline.provenance.identity import stated_identity
-from milan_pipeline.shards.manifest import load_manifest
+from milan_pipeline.shards.columns import read_image_columns, read_target_columns
 from milan_pipeline.shards.random_access import Place
 from milan_pipeline.targets.codec_files import read_shards_codec
 from milan_pipeline.targets.shard_records import layout_of
@@ -61,30 +62,28 @@ def iterate_pairs(
         MismatchError: targets are of other images.
         DataError: something read is damaged.
     """
-    target_manifest = load_manifest(targets, kind="targets")
-    identity = stated_identity(target_manifest.common, what=targets)
-    pairs = join_pairs(
-        load_manifest(images, kind="images"), target_manifest, views=views, on_missing="error"
-    )
+    target_shards = read_target_columns(targets)
+    identity = stated_identity(target_shards.shards.head.common, what=targets)
+    pairs = join_pairs(read_image_columns(images), target_shards, views=views, on_missing="error")
     layout, codec = layout_of(identity), read_shards_codec(targets, identity)
     size = image_size or int(identity["preprocessing"]["size"])
-    for place, image, target in read_pairs(pairs, _places(pairs)):
-        shard = pairs.views[place.view][place.shard]
-        key, digest = shard.keys[place.row].decode(), int(shard.image_rows["xxh3"][place.row])
-        record = layout.from_bytes(target)
+    for pair in read_pairs(pairs, _places(pairs)):
+        record = layout.from_bytes(pair.target)
         yield ViewedPair(
-            key=key,
-            view=place.view,
-            pixels_CSS=student_view(image, record, image_size=size, digest=digest, key=key),
+            key=pair.key,
+            view=pair.place.view,
+            pixels_CSS=student_view(
+                pair.image, record, image_size=size, digest=pair.digest, key=pair.key
+            ),
             tokens_ND=_decoded(codec, record),
             prior_L=decode_prior(record["prior"]),
         )
 
 
 def _places(pairs: PairTable) -> Iterator[Place]:
-    for view, shards in enumerate(pairs.views):
-        for number, shard in enumerate(shards):
-            for row in range(len(shard.keys)):
+    for view in range(len(pairs.views)):
+        for number, count in enumerate(pairs.counts(view).tolist()):
+            for row in range(count):
                 yield Place(epoch=view, view=view, shard=number, row=row)
 
 

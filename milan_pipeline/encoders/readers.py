@@ -111,7 +111,8 @@ def _what_it_is(url: str) -> str | None:
         )
     is_pickled = folder.endswith(PICKLED)
     weights = folder if is_pickled else url.removesuffix(".json") + ".safetensors"
-    if not storage.exists(weights):
+    # A run writes its description again.
+    if holds("state.json") or not storage.exists(weights):
         return None
     return (
         f"{weights} has no .json beside it that describes an encoder; give a run folder, which "

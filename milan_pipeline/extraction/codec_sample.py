@@ -4,9 +4,8 @@ Legend: n images, B of a batch, N tokens, D target width, S pixels.
 """
 
 import contextlib
-import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.interrupts import StopRequest
-from milan_pipeline.core.threads import ordered_map
+from milan_pipeline.core.threads import ItemT, ResultT, ordered_map
 from milan_pipeline.errors import BadImageError, DataError
 from milan_pipeline.extraction.job import TargetTeacher
 from milan_pipeline.images.crops import view_pixels
@@ -23,7 +22,7 @@ from milan_pipeline.images.views import ViewPolicy
 from milan_pipeline.shards.index import keys_of, load_index
 from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.shards.sequential import read_rows
-from milan_pipeline.targets.codec_files import SAMPLE_IMAGES, rows_by_hash
+from milan_pipeline.targets.codec_sample import SAMPLE_IMAGES, rows_by_hash
 
 INDEX_THREADS = 8
 """Indices that are read at a time, since each is a round trip to a remote store."""
@@ -99,12 +98,25 @@ def extracted_sample(
 
 def _sampled_rows(images: Manifest, count: int) -> list[tuple[str, NDArray[np.void]]]:
     """Return the URLs of shards, and the rows of the first images by hash in each shard's index."""
-    read = functools.partial(load_index, images)
-    indices = ordered_map(read, images.shards, workers=INDEX_THREADS, ahead=2 * INDEX_THREADS)
-    tables = {shard.stem: table for shard, table in zip(images.shards, indices, strict=True)}
-    rows = rows_by_hash({stem: keys_of(table) for stem, table in tables.items()}, 0, count)
-    urls = {shard.stem: images.url_of(shard) for shard in images.shards}
-    return [(urls[stem], tables[stem][own]) for stem, own in rows.items()]
+    chosen = rows_by_hash(
+        _mapped(lambda shard: (shard.stem, keys_of(load_index(images, shard))), images.shards),
+        0,
+        count,
+    )
+    shards = [(shard, chosen[shard.stem]) for shard in images.shards if shard.stem in chosen]
+    # Read again, since all indices together may not fit in memory.
+    tables = _mapped(lambda item: load_index(images, item[0])[item[1]], shards)
+    found = {
+        shard.stem: (images.url_of(shard), table)
+        for (shard, _), table in zip(shards, tables, strict=True)
+    }
+    return [found[stem] for stem in chosen]
+
+
+def _mapped(
+    function: Callable[[ItemT], ResultT], items: Iterable[ItemT]
+) -> Generator[ResultT, None, None]:
+    return ordered_map(function, items, workers=INDEX_THREADS, ahead=2 * INDEX_THREADS)
 
 
 def _batches(views: Iterator[torch.Tensor | None], size: int) -> Iterator[list[torch.Tensor]]:

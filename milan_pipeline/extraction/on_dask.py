@@ -13,7 +13,7 @@ from distributed import Client, get_worker
 
 from milan_pipeline.cluster.dask_client import Ended, map_on_workers
 from milan_pipeline.cluster.work import Work
-from milan_pipeline.core.devices import pick_device
+from milan_pipeline.core.devices import device_of_process
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import (
     DataError,
@@ -62,7 +62,8 @@ class ExtractionSpec:
             raise MismatchError(f"{job.images} lists other images there than for the client")
         stored = read_identity(job.store)
         require_hash(stored, self.store_hash, what=job.store)
-        teacher = Teacher.load(job.teacher, device=str(pick_device(job.device, number)))
+        device = device_of_process(job.device, number=number)
+        teacher = Teacher.load(job.teacher, device=str(device))
         identity = job.identity(teacher, stored["codec"])
         require_same(stored, identity, what=job.store, remedy="give all workers the same teacher")
         name = f"{self.reports}-worker-{get_worker().name}"

@@ -27,7 +27,7 @@ from milan_pipeline.planning.dataset import stored_units
 from milan_pipeline.planning.shard_size import ShardSize
 from milan_pipeline.planning.store_size import KeyBytes, StoreSize
 from milan_pipeline.provenance.identity import TRANSCODED_FROM, Identity
-from milan_pipeline.targets.codec_files import subsampled
+from milan_pipeline.targets.codec_sample import subsampled
 from milan_pipeline.targets.units import Mark, Unit
 
 BATCH = 64

@@ -11,12 +11,8 @@ import torch
 from milan_pipeline import storage
 from milan_pipeline.errors import DataError
 from milan_pipeline.provenance.identity import TRANSCODED_FROM, Identity
-from milan_pipeline.targets.codec_files import (
-    SAMPLE_IMAGES,
-    read_store_codec,
-    stored_sample,
-    subsampled,
-)
+from milan_pipeline.targets.codec_files import read_store_codec
+from milan_pipeline.targets.codec_sample import SAMPLE_IMAGES, stored_sample, subsampled
 from milan_pipeline.targets.units import Mark, Unit
 
 NEARLY_EXACT = ("float16", "bfloat16")

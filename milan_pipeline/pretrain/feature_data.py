@@ -6,14 +6,15 @@ from typing import Any
 
 from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.data.order import OrderChoice, OrderConfig
-from milan_pipeline.data.pairs import OnMissing, PairSamples, PairTable, join_pairs
+from milan_pipeline.data.pair_table import OnMissing, PairTable, join_pairs
+from milan_pipeline.data.pairs import PairSamples
 from milan_pipeline.errors import ConfigError, MissingDataError
 from milan_pipeline.models.build import StudentSpec
 from milan_pipeline.models.student import Student
 from milan_pipeline.pretrain.examples import ExampleConfig, ToExamples
 from milan_pipeline.pretrain.masking import kept_count
 from milan_pipeline.provenance.identity import Identity, stated_identity
-from milan_pipeline.shards.manifest import load_manifest
+from milan_pipeline.shards.columns import read_image_columns, read_target_columns
 from milan_pipeline.targets.codec_files import read_shards_codec
 from milan_pipeline.targets.shard_records import RecordLayout, layout_of
 
@@ -124,17 +125,17 @@ def open_run_data(
         MissingDataError, MismatchError: images and targets do not belong together, or no image has
             a target.
     """
-    image_manifest = load_manifest(images, kind="images")
-    target_manifest = load_manifest(targets, kind="targets")
-    identity = stated_identity(target_manifest.common, what=targets)
-    packed = 1 + max((int(shard.details["view"]) for shard in target_manifest.shards), default=-1)
+    image_shards, target_shards = read_image_columns(images), read_target_columns(targets)
+    stated = target_shards.shards.head.common
+    identity = stated_identity(stated, what=targets)
+    packed = 1 + int(target_shards.view_t.max(initial=-1))
     views = views or packed
     if not 1 <= views <= packed:
         raise ConfigError(
             f"--views {views} is more than the {packed} that {targets} holds; pack more views"
         )
     codec = read_shards_codec(targets, identity)
-    pairs = join_pairs(image_manifest, target_manifest, views=views, on_missing=on_missing)
+    pairs = join_pairs(image_shards, target_shards, views=views, on_missing=on_missing)
     least = min(int(pairs.counts(view).sum()) for view in range(views))
     if not least:
         raise MissingDataError(
@@ -145,6 +146,6 @@ def open_run_data(
         pairs=pairs,
         order=order.settled(least, PUBLISHED_BATCH),
         identity=identity,
-        identity_hash=target_manifest.common["identity_hash"],
+        identity_hash=stated["identity_hash"],
         codec=codec,
     )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from milan_pipeline.data.image_table import ImageTable, open_images
+from milan_pipeline.data.image_table import ImageTable
 from milan_pipeline.data.order import OrderChoice, OrderConfig
 from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.images.crops import Pixels, cut_patches, view_pixels
@@ -24,7 +24,7 @@ from milan_pipeline.models.student import Student
 from milan_pipeline.pretrain.examples import Batch
 from milan_pipeline.pretrain.feature_data import PUBLISHED_BATCH
 from milan_pipeline.pretrain.masking import draw_mask, kept_count
-from milan_pipeline.shards.manifest import load_manifest
+from milan_pipeline.shards.columns import read_image_columns
 from milan_pipeline.shards.random_access import IMAGE_MEMBER
 
 MIN_SCALE = 0.2
@@ -132,7 +132,7 @@ class PixelData:
         """About how many bytes of shards are shuffled together."""
         together = self.order.lanes * self.order.block
         share = min(1, together / int(self.samples.counts(0).sum()))
-        return int(share * sum(int(rows["length"].sum()) for rows in self.samples.rows))
+        return int(share * int(self.samples.shards.bytes_n.sum()))
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -186,12 +186,11 @@ def open_pixel_data(
     Raises:
         ConfigError: there are fewer images than a batch has.
     """
-    manifest = load_manifest(images, kind="images")
-    samples = open_images(manifest)
+    samples = ImageTable(read_image_columns(images))
     return PixelData(
         samples=samples,
         order=order.settled(int(samples.counts(0).sum()), PUBLISHED_BATCH),
-        manifest_sha256=manifest.sha256,
+        manifest_sha256=samples.shards.sha256,
         views=views,
         min_scale=MIN_SCALE if min_scale is None else min_scale,
     )

@@ -4,17 +4,18 @@ A shard that is not in the manifest does not exist. The manifest carries its own
 every index.
 """
 
+import contextlib
 import dataclasses
 import functools
-import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NotRequired, TypedDict
 
 from milan_pipeline import storage
 from milan_pipeline.core.schema import Count, DocumentError, conforming, parsed
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.images.budget import Skipped
+from milan_pipeline.shards.listing import Rows, content_sha256, scan
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
@@ -46,7 +47,6 @@ class _Versioned(TypedDict):
 class _Listing(TypedDict):
     kind: str
     complete: bool
-    shards: list[dict[str, Any]]
 
 
 _DETAILS = {"images": ImageDetails, "targets": TargetDetails}
@@ -122,7 +122,7 @@ class Manifest:
     @functools.cached_property
     def sha256(self) -> str:
         """The hash of all that is listed here."""
-        return _content_sha256(self.content())
+        return content_sha256(self.content())
 
     def to_bytes(self) -> bytes:
         """Serialise."""
@@ -167,10 +167,50 @@ def load_manifest(url: str, *, kind: str, allow_unfinished: bool = False) -> Man
         DataError: it is damaged, or written by a newer version.
         MismatchError: it lists another kind of shard, or it is not complete.
     """
+    shards: list[Shard] = []
+
+    def take(rows: Rows) -> None:
+        shards.extend(Shard.from_row(row, kind) for row in rows)
+
+    head = read_manifest(url, take, kind=kind, allow_unfinished=allow_unfinished)
+    return _hashed(dataclasses.replace(head, shards=tuple(shards)), head.sha256)
+
+
+def read_manifest(
+    url: str, take: Callable[[Rows], None], *, kind: str, allow_unfinished: bool = False
+) -> Manifest:
+    """Read and verify a manifest as `load_manifest` does, but hand on the rows of its shards.
+
+    Args:
+        url: the folder, or the manifest itself.
+        take: is given rows of JSON, some thousands at a time, and may raise `DocumentError`.
+        kind: what its shards must be.
+        allow_unfinished: accept the manifest of a stage that has not ended.
+
+    Returns:
+        The manifest without any shard, but with the hash of all. What was taken may be relied on
+        only now.
+    """
     if not url.endswith(".json"):
         url = storage.join(url, MANIFEST_NAME)
     try:
-        text = storage.read_bytes(url)
+        with contextlib.closing(storage.open_read(url)) as stream:
+            document, found, error = scan(stream, take)
+        stated = conforming(document, _Versioned)
+        if stated["format_version"] != FORMAT_VERSION:
+            raise DataError(
+                f"{url} has format version {stated['format_version']!r}, this program reads "
+                f"{FORMAT_VERSION}; use the version that wrote it"
+            )
+        if stated["sha256"] != found:
+            raise DataError(f"{url} does not match its own hash; it is damaged, make it again")
+        listing = conforming(document, _Listing)
+        if listing["kind"] != kind:
+            raise MismatchError(
+                f"{url} lists {listing['kind']!r:.80} shards where {kind!r} are needed; give those"
+            )
+        if error is not None:
+            raise error
     except MissingDataError:
         makers = {
             "images": "`milan-pipeline pack-images` makes one from files, `milan-pipeline index` "
@@ -178,36 +218,22 @@ def load_manifest(url: str, *, kind: str, allow_unfinished: bool = False) -> Man
             "targets": "`milan-pipeline pack-targets` makes it",
         }
         raise MissingDataError(f"{url} does not exist; {makers[kind]}") from None
-    try:
-        document = parsed(text, dict[str, Any])
-        stated = conforming(document, _Versioned)
-        if stated["format_version"] != FORMAT_VERSION:
-            raise DataError(
-                f"{url} has format version {stated['format_version']!r}, this program reads "
-                f"{FORMAT_VERSION}; use the version that wrote it"
-            )
-        del document["sha256"]
-        if stated["sha256"] != _content_sha256(document):
-            raise DataError(f"{url} does not match its own hash; it is damaged, make it again")
-        listing = conforming(document, _Listing)
-        if listing["kind"] != kind:
-            raise MismatchError(
-                f"{url} lists {listing['kind']!r:.80} shards where {kind!r} are needed; give those"
-            )
-        shards = tuple(Shard.from_row(row, kind) for row in listing["shards"])
     except DocumentError as error:
         raise not_ours(url, error) from error
     if not (listing["complete"] or allow_unfinished):
         raise MismatchError(f"{url} is not complete; run the stage that writes it again")
-    for name in ("format_version", *listing):
-        del document[name]
-    return Manifest(
-        kind=kind,
-        folder=storage.folder_of(url),
-        shards=shards,
-        complete=listing["complete"],
-        common=document,
+    common = {n: v for n, v in document.items() if n not in {"sha256", "format_version", *listing}}
+    folder = storage.folder_of(url)
+    head = Manifest(
+        kind=kind, folder=folder, shards=(), complete=listing["complete"], common=common
     )
+    return _hashed(head, found)
+
+
+def _hashed(manifest: Manifest, sha256: str) -> Manifest:
+    """Tell a manifest its hash, which takes long to compute."""
+    vars(manifest)["sha256"] = sha256
+    return manifest
 
 
 def require_unique_stems(shards: tuple[Shard, ...]) -> None:
@@ -225,8 +251,3 @@ def require_unique_stems(shards: tuple[Shard, ...]) -> None:
             called = " and ".join(f"{stem}.tar" for stem in dict.fromkeys((other, shard.stem)))
             raise MismatchError(f"two shards are called {called}; rename one of them")
         seen[shard.stem.casefold()] = shard.stem
-
-
-def _content_sha256(document: Mapping[str, Any]) -> str:
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()

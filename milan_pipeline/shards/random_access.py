@@ -20,6 +20,11 @@ IMAGE_MEMBER = "image"
 OPEN_FILES = 256  # each of up to 64 lanes reads an image and a target shard, at times two
 READ_THREADS = 16
 READ_AHEAD = 64  # samples, which bounds the memory that they wait in: about 10 MB
+AGAIN = (
+    "copy it again, or delete it and run the stage that wrote it again, or index it anew with "
+    "`milan-pipeline index --overwrite` if it was changed on purpose"
+)
+"""What helps with a shard that is not what the manifest and the index say."""
 ResultT = TypeVar("ResultT")
 
 
@@ -174,7 +179,6 @@ def checked(data: bytes, url: str, offset: int, length: int, digest: int) -> byt
     if xxhash.xxh3_64_intdigest(data) != digest:
         raise DataError(
             f"{url} is truncated or damaged: the {length} bytes at {offset} do not match the "
-            "index; copy it again, or delete it and run the stage that wrote it again, or index it "
-            "anew with `milan-pipeline index --overwrite` if it was changed on purpose"
+            f"index; {AGAIN}"
         )
     return data

@@ -6,6 +6,8 @@ members between them. Local and remote shards are read in the same way.
 
 import contextlib
 import dataclasses
+import functools
+import logging
 import posixpath
 import re
 from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -22,9 +24,11 @@ from milan_pipeline.images.formats import IMAGE_EXTENSIONS
 from milan_pipeline.shards.index import index_bytes, index_table
 from milan_pipeline.shards.labels import Label, label_of
 from milan_pipeline.shards.manifest import Manifest, Shard
-from milan_pipeline.shards.random_access import checked
+from milan_pipeline.shards.random_access import AGAIN, checked
 from milan_pipeline.shards.tar_stream import HashingFile, stream_members
 from milan_pipeline.shards.writer import Sample, _listed, _refuse_duplicates
+
+logger = logging.getLogger(__name__)
 
 MEMBER_NAME = re.compile(r"((?:.*/)?[^.]+)\.([^/]*)", re.DOTALL)
 """How WebDataset splits a member's name into key and extension; it skips other names.
@@ -131,9 +135,7 @@ def _fetched(span: _Span) -> tuple[_Span, bytes]:
     except TruncatedError as error:
         raise DataError(
             f"{span.url} is truncated or damaged: it ends before byte {span.stop}, where the "
-            "index has a sample; copy it again, or delete it and run the stage that wrote it "
-            "again, or index it anew with `milan-pipeline index --overwrite` if it was changed on "
-            "purpose"
+            f"index has a sample; {AGAIN}"
         ) from error
 
 
@@ -187,6 +189,8 @@ def index_shard(
             if not _is_utf8(sample.key):
                 skipped.append({"key": sample.key, "reason": "has a name that is not UTF-8"})
                 continue
+            if image_field is None:
+                _warn_of_several(tuple(e for e in IMAGE_EXTENSIONS if e in sample.members), url)
             data = sample.members[extension]
             digest = xxhash.xxh3_64_intdigest(data)
             rows.append((sample.key, offset[extension], len(data), digest))
@@ -210,6 +214,17 @@ def image_member(members: Mapping[str, bytes], field: str | None) -> str | None:
         field: the extension in this data set, such as `input.jpg`; None takes a file's.
     """
     return next((e for e in ((field,) if field else IMAGE_EXTENSIONS) if e in members), None)
+
+
+@functools.cache
+def _warn_of_several(extensions: tuple[str, ...], url: str) -> None:
+    """Say so where a sample has several images, once a tar."""
+    if len(extensions) > 1:
+        logger.warning(
+            "samples of %s have several images (.%s), of which .%s is taken; name another by "
+            "--image-field",
+            *(url, ", .".join(extensions), extensions[0]),
+        )
 
 
 def _remedy(seen: str, field: str | None) -> str:
@@ -243,7 +258,9 @@ def scan_shard(manifest: Manifest, shard: Shard) -> Iterator[tuple[Sample, dict[
         file = HashingFile(stream)
         yield from _stream_samples(file, url, [])
     if file.sha256.hexdigest() != shard.sha256:
-        raise DataError(f"{url} does not match the manifest's sha256; it was changed or damaged")
+        raise DataError(
+            f"{url} does not match the manifest's sha256; it was changed or damaged; {AGAIN}"
+        )
 
 
 def _stream_samples(

@@ -1,24 +1,15 @@
-"""The arrays of a fitted codec on disk, and the sample of targets that a codec is fitted to.
+"""The arrays of a fitted codec on disk.
 
 A store keeps the arrays as a Zarr group, `codec/`; target shards keep them in a file beside them.
 The group is read whole and checked against the identity's hash, so that a missing or damaged object
 is an error and not a chunk of zeros.
-
-A codec is fitted to the targets of the first images by the hash of their keys. So the sample is the
-same for extraction and for transcoding, on any machine and in any order of work, and a codec can be
-measured on images that are not in the sample.
-
-Legend: n samples, N tokens, T tokens of the sample, D target width.
 """
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import safetensors
 import safetensors.numpy
-import torch
-import xxhash
 import zarr
 from numpy.typing import NDArray
 from zarr.core.buffer import default_buffer_prototype
@@ -32,16 +23,11 @@ from milan_pipeline.codecs.registry import CodecSpec, spec_of
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.provenance.identity import Identity
 from milan_pipeline.targets.layout import ZARR_JSON, create_small_array
-from milan_pipeline.targets.reader import open_unit
-from milan_pipeline.targets.units import Mark, Unit
 
 CODEC_FOLDER = "codec"
 CODEC_FILE = "codec.safetensors"
 STORE_REMEDY = "copy the store again, or make it again with --overwrite"
 SHARDS_REMEDY = "copy the shards again, or pack them again with --overwrite"
-SAMPLE_IMAGES = 1024
-SAMPLE_TOKENS = 65536
-"""Enough for each of the 256 centres of k-means; fitting takes a minute or two."""
 
 
 def write_store_codec(url: str, codec: Codec) -> None:
@@ -159,63 +145,3 @@ def _parts(name: str) -> tuple[str, str]:
     """Return the paths of an array's two objects: its metadata and its only chunk."""
     is_vector = name in {"offset", "bits"}
     return ZARR_JSON, "c/0" if is_vector else "c/0/0"
-
-
-def rows_by_hash(
-    keys: Mapping[str, Sequence[str]], first: int, count: int = SAMPLE_IMAGES
-) -> dict[str, list[int]]:
-    """Choose images in the order of the hashes of their (shard, key).
-
-    Args:
-        keys: keys of the samples of each image shard, by the shard's stem.
-        first: how many images to skip.
-        count: how many images to take, if there are as many.
-
-    Returns:
-        The chosen rows of each shard, ascending; shards without any are left out.
-    """
-    order = sorted(
-        (xxhash.xxh3_64_intdigest(f"{stem}/{key}".encode()), stem, row)
-        for stem, own in keys.items()
-        for row, key in enumerate(own)
-    )
-    chosen: dict[str, list[int]] = {}
-    for _, stem, row in order[first : first + count]:
-        chosen.setdefault(stem, []).append(row)
-    return {stem: sorted(rows) for stem, rows in sorted(chosen.items())}
-
-
-def subsampled(tokens_nND: torch.Tensor) -> torch.Tensor:
-    """Draw at most `SAMPLE_TOKENS` tokens with a fixed seed; return them in order: (T, D)."""
-    tokens_TD = tokens_nND.flatten(0, 1)
-    if len(tokens_TD) <= SAMPLE_TOKENS:
-        return tokens_TD
-    random = np.random.Generator(np.random.PCG64(0))
-    drawn = np.sort(random.choice(len(tokens_TD), SAMPLE_TOKENS, replace=False))
-    return tokens_TD[torch.from_numpy(drawn)]
-
-
-def stored_sample(
-    url: str,
-    units: Sequence[tuple[Unit, Mark]],
-    codec: Codec,
-    *,
-    first: int = 0,
-    count: int = SAMPLE_IMAGES,
-) -> torch.Tensor:
-    """Decode the targets (n, N, D), float32, of some images of a store, chosen by hash.
-
-    Args:
-        url: the store.
-        units: finished units of one view, with their marks.
-        codec: that of the store.
-        first: see `rows_by_hash`.
-        count: see `rows_by_hash`.
-
-    Raises:
-        DataError: an object of the store is missing or damaged.
-        StorageError: the store cannot be read.
-    """
-    opened = {unit.shard.stem: open_unit(url, unit, mark) for unit, mark in units}
-    chosen = rows_by_hash({stem: unit.keys() for stem, unit in opened.items()}, first, count)
-    return torch.cat([opened[stem].decoded(codec, rows) for stem, rows in chosen.items()])

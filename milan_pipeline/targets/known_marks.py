@@ -8,6 +8,7 @@ file is no part of the targets: if it is missing or damaged, all marks are read.
 """
 
 import logging
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ import xxhash
 
 from milan_pipeline import storage
 from milan_pipeline.errors import MissingDataError, StorageError
+from milan_pipeline.images.budget import Skipped
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +30,26 @@ Stamps = Mapping[str, str | None]
 """What a listing told of each file, by name; see `storage.list_stamps`."""
 
 
-def read_known(store_url: str, view: str, stamps: Stamps) -> dict[str, dict[str, Any]]:
-    """Return what is known of the marks that have not changed since: fields, by the mark's name.
+class BriefMark(msgspec.Struct, array_like=True, gc=False):
+    """The fields of a mark but for its objects; see `units.Mark`."""
+
+    shard: str
+    sha256: str
+    identity_hash: str
+    view: int
+    n: int
+    skipped: list[Skipped]
+    source_unit: str | None
+
+
+class _Row(msgspec.Struct, array_like=True, gc=False):
+    name: str
+    stamp: str
+    mark: BriefMark
+
+
+def read_known(store_url: str, view: str, stamps: Stamps) -> dict[str, BriefMark]:
+    """Return what is known of the marks that have not changed since, by name.
 
     Args:
         store_url: the store.
@@ -42,32 +62,30 @@ def read_known(store_url: str, view: str, stamps: Stamps) -> dict[str, dict[str,
         head, _, data = storage.read_bytes(_url(store_url, view)).partition(b"\n")
         if head != _head(data):
             return {}
-        rows = msgspec.json.decode(data, type=list[tuple[str, str, dict[str, Any]]])
+        rows = msgspec.json.decode(data, type=list[_Row])
     except (MissingDataError, msgspec.MsgspecError):
         return {}
-    return {name: fields for name, stamp, fields in rows if stamps.get(name) == stamp}
+    return {row.name: row.mark for row in rows if stamps.get(row.name) == row.stamp}
 
 
 def keep_known(
-    store_url: str,
-    view: str,
-    marks: Mapping[str, Mapping[str, Any]],
-    stamps: Stamps,
-    *,
-    new: int,
+    store_url: str, view: str, marks: Mapping[str, Any], stamps: Stamps, *, new: int
 ) -> None:
     """Write down what a view's marks say, if many of them are new.
 
     Args:
         store_url: the store.
         view: name of the view.
-        marks: fields of all marks, by name; they were read after they were listed.
+        marks: all of them, by name, each with the fields of `BriefMark`; they were read after they
+            were listed.
         stamps: of that listing.
-        new: how many marks were not known before.
+        new: how many of the marks were not known.
     """
     if new < max(WORTH_KEEPING, len(marks) // 10):
         return
-    rows = [(name, stamps[name], fields) for name, fields in marks.items() if stamps[name]]
+    fields = operator.attrgetter(*BriefMark.__struct_fields__)
+    listed = ((name, stamps[name], mark) for name, mark in marks.items())
+    rows = [_Row(name, stamp, BriefMark(*fields(mark))) for name, stamp, mark in listed if stamp]
     data = msgspec.json.encode(rows)
     try:
         storage.put_bytes(_url(store_url, view), _head(data) + b"\n" + data)

@@ -3,7 +3,7 @@
 import dataclasses
 
 from milan_pipeline.cluster.work import Work
-from milan_pipeline.core.devices import pick_device
+from milan_pipeline.core.devices import device_of_process
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.provenance.identity import require_hash, stated_identity
 from milan_pipeline.shards.manifest import Shard, load_manifest
@@ -51,7 +51,7 @@ class PackingSpec:
             recode = Recoder(
                 source=read_store_codec(self.store, source),
                 target=read_shards_codec(self.folder, identity),
-                device=pick_device(self.device, number),
+                device=device_of_process(self.device, number=number),
             )
         return Packing(self, layout_of(identity), recode)
 

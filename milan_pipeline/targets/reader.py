@@ -20,12 +20,15 @@ from milan_pipeline.images.views import Box
 from milan_pipeline.targets.units import Mark, Unit
 from milan_pipeline.targets.verified_objects import VerifiedObjects
 
+NEAR = 8
+"""Rows that are no further apart are read together, with those between them."""
+
 
 class StoredUnit:
     """A unit that is open for reading.
 
-    `rows` are row numbers in ascending order; None stands for all rows. Rows between the first and
-    the last one are read, too.
+    `rows` are row numbers in ascending order; None stands for all rows. Rows that lie close to
+    each other are read together.
     """
 
     def __init__(self, group: zarr.Group) -> None:
@@ -65,9 +68,14 @@ class StoredUnit:
         array = self.array(name)
         if rows is None:
             return np.asarray(array[:])
-        first, stop = (rows[0], rows[-1] + 1) if len(rows) else (0, 0)
-        values = np.asarray(array[first:stop])
-        return values if len(values) == len(rows) else values[np.asarray(rows) - first]
+        if not len(rows):
+            return np.asarray(array[:0])
+        rows_n = np.asarray(rows)
+        parts = []
+        for run in np.split(rows_n, np.flatnonzero(np.diff(rows_n) > NEAR) + 1):
+            values = np.asarray(array[run[0] : run[-1] + 1])
+            parts.append(values if len(values) == len(run) else values[run - run[0]])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def keys(self, rows: Sequence[int] | None = None) -> list[str]:
         """Read the keys of the samples."""
@@ -99,7 +107,7 @@ class StoredUnit:
         ]
 
 
-def open_unit(url: str, unit: Unit, mark: Mark) -> StoredUnit:
+def open_unit(url: str, unit: Unit, mark: Mark, *, by_chunk: bool = False) -> StoredUnit:
     """Open a finished unit for reading.
 
     Reading an array raises `DataError` where one of its objects is missing or is not what was
@@ -109,6 +117,7 @@ def open_unit(url: str, unit: Unit, mark: Mark) -> StoredUnit:
         url: the store.
         unit: which one.
         mark: of the unit; it lists the objects and their hashes.
+        by_chunk: read of large objects only the chunks that are asked for, and check these alone.
 
     Raises:
         DataError: the unit's own metadata is missing or damaged.
@@ -116,5 +125,7 @@ def open_unit(url: str, unit: Unit, mark: Mark) -> StoredUnit:
     """
     stage = "extract-targets" if mark.source_unit is None else "transcode"
     remedy = f"delete {storage.join(url, unit.mark_path)} and run {stage} again"
-    objects = VerifiedObjects(storage.join(url, unit.path), mark.objects, remedy=remedy)
+    objects = VerifiedObjects(
+        storage.join(url, unit.path), mark.objects, remedy=remedy, by_chunk=by_chunk
+    )
     return StoredUnit(zarr.open_group(objects, mode="r", zarr_format=3))

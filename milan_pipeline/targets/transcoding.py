@@ -21,11 +21,12 @@ from milan_pipeline.codecs.fitting import codebooks, fit_codec
 from milan_pipeline.codecs.interface import Codec, Encoded, decode_prior, encode_prior
 from milan_pipeline.codecs.registry import CodecSpec
 from milan_pipeline.core.console import progress_bar
-from milan_pipeline.core.devices import pick_device
+from milan_pipeline.core.devices import device_of_process
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError
 from milan_pipeline.provenance.identity import require_hash
-from milan_pipeline.targets.codec_files import read_store_codec, stored_sample, subsampled
+from milan_pipeline.targets.codec_files import read_store_codec
+from milan_pipeline.targets.codec_sample import stored_tokens
 from milan_pipeline.targets.layout import OUTER_SHARD, UnitBlock, code_shape, read_identity
 from milan_pipeline.targets.reader import StoredUnit, open_unit
 from milan_pipeline.targets.units import Mark, Unit, unit_sha256
@@ -117,7 +118,7 @@ def new_codec(
     first = [(unit, mark) for unit, mark in units if unit.view == 0]
     if not any(mark.n for _, mark in first):
         raise DataError(f"{url} has no target in its first view to fit a codec to; extract some")
-    return fitted_codec(spec, subsampled(stored_sample(url, first, codec)), stop)
+    return fitted_codec(spec, stored_tokens(url, first, codec), stop)
 
 
 def fitted_codec(spec: CodecSpec, tokens_TD: torch.Tensor, stop: StopRequest) -> ComponentCodec:
@@ -173,7 +174,7 @@ class TranscodingSpec:
         recoder = Recoder(
             source=read_store_codec(self.source, source),
             target=read_store_codec(self.dest, dest),
-            device=pick_device(self.device, number),
+            device=device_of_process(self.device, number=number),
         )
         return Transcoding(self, recoder, code_shape(dest))
 

@@ -12,6 +12,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, TypedDict
 
+import msgspec
+
 from milan_pipeline import storage
 from milan_pipeline.core.schema import Count, DocumentError, Positive, conforming, parsed
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
@@ -141,16 +143,12 @@ def _brief_marks(store_url: str, view: str, *, keep: bool) -> dict[str, Mark]:
     stamps = storage.list_stamps(folder)
     known = read_known(store_url, view, stamps)
     new = [name for name in stamps if name not in known]
-    marks = {name: Mark(**fields, objects={}) for name, fields in known.items()}
+    asdict = msgspec.structs.asdict
+    marks = {name: Mark(**asdict(mark), objects={}) for name, mark in known.items()}
     marks |= dict(zip(new, _marks_of(folder, new, objects=False), strict=True))
     if keep:
-        fields = {name: _fields(mark) for name, mark in marks.items()}
-        keep_known(store_url, view, fields, stamps, new=len(new))
+        keep_known(store_url, view, marks, stamps, new=len(new))
     return {name: marks[name] for name in stamps}
-
-
-def _fields(mark: Mark) -> dict[str, Any]:
-    return {name: value for name, value in vars(mark).items() if name != "objects"}
 
 
 def read_mark(store_url: str, unit: Unit) -> Mark | None:

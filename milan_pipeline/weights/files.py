@@ -23,7 +23,7 @@ from torch import Tensor
 from milan_pipeline import storage
 from milan_pipeline.core.file_kinds import HEAD, stand_in
 from milan_pipeline.core.schema import DocumentError, conforming, parsed
-from milan_pipeline.errors import DataError
+from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.storage.checksums import put_with_sums, read_checked
 
 Mean = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -77,7 +77,13 @@ def read_encoder_description(url: str) -> dict[str, Any]:
         DataError: it is damaged.
     """
     remedy = "train, import or export it again"
-    document = read_document(url, EncoderDescription, what="encoder", remedy=remedy)
+    try:
+        document = read_document(url, EncoderDescription, what="encoder", remedy=remedy)
+    except MissingDataError as error:
+        raise MissingDataError(
+            f"{url} does not exist; run the command that trained or imported the encoder again, "
+            "which writes it, or check the path"
+        ) from error
     return {name: document[name] for name in EncoderDescription.__annotations__}
 
 

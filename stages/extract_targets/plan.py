@@ -12,7 +12,7 @@ import torch
 from milan_pipeline.cli.options import AUTO
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.console import bytes_text, say
-from milan_pipeline.core.devices import number_on_this_machine, pick_device, pick_devices
+from milan_pipeline.core.devices import device_of_process, pick_devices
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.extraction.spec import JobSpec
 from milan_pipeline.planning.dataset import listed_dataset
@@ -143,7 +143,7 @@ def own_device(config: "ExtractTargets") -> torch.device:
     if config.devices:
         return pick_devices(config.devices)[0]
     part = None if config.own_part is None else config.own_part.number
-    return pick_device(config.device, number_on_this_machine(part))
+    return device_of_process(config.device, part=part)
 
 
 def say_teacher(config: ExtractTargets, spec: TeacherSpec) -> None:

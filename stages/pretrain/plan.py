@@ -13,7 +13,7 @@ from milan_pipeline.cli.options import fields_from
 from milan_pipeline.cluster.launch import is_launched
 from milan_pipeline.cluster.world import require_processes
 from milan_pipeline.core.console import say
-from milan_pipeline.data.pairs import OnMissing
+from milan_pipeline.data.pair_table import OnMissing
 from milan_pipeline.models.build import StudentSpec, build_student
 from milan_pipeline.models.student import Student
 from milan_pipeline.pretrain.examples import Batch

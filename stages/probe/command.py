@@ -154,7 +154,9 @@ class Probe:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 flag = f"--{name.replace('_', '-')}"
-                raise ConfigError(f"{flag} {list(values)} is not one or more different values")
+                raise ConfigError(
+                    f"{flag} {list(values)} is not one or more different values; give each once"
+                )
         if self.crop_pct is not None and not 0.01 <= self.crop_pct <= 1:
             raise ConfigError(f"--crop-pct {self.crop_pct} is not within 0.01 to 1; try 0.875")
         if self.temperature <= 0:

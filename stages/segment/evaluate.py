@@ -6,10 +6,15 @@ from pathlib import Path
 
 import torch
 
+from milan_pipeline.core.console import warn
 from milan_pipeline.data.labelled import LabelledTable, open_labelled
 from milan_pipeline.encoders.load import fingerprint
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.evaluate.segmentation.files import SegmenterDescription, read_segmenter
+from milan_pipeline.evaluate.segmentation.files import (
+    SegmenterDescription,
+    read_segmenter,
+    read_segmenter_description,
+)
 from milan_pipeline.evaluate.segmentation.inference import InferenceConfig
 from milan_pipeline.evaluate.segmentation.model import Segmenter
 from milan_pipeline.evaluate.segmentation.scoring import (
@@ -65,9 +70,23 @@ def evaluate_only(config: Segment, process: Process) -> None:
     """Score a segmenter, together with the other processes."""
     with process.world.first_process_first():
         planned = plan_evaluation(config, process.device, scans=scans_of(config))
+    if process.world.leads:
+        warn_of_other_masks(config)
     if planned.record.previous_state() != "done":
         check_scored(planned.config, planned.val, process.world)
     evaluate_as_planned(planned, process)
+
+
+def warn_of_other_masks(config: Segment) -> None:
+    """Say so where 0 means something else than in the masks that a segmenter was trained on."""
+    trained = read_segmenter_description(config.encoder).reduce_zero_label
+    if trained not in (None, config.reduce_zero_label):
+        given = "with" if trained else "without"
+        warn(
+            f"--encoder {config.encoder} was trained {given} --reduce-zero-label, so that the "
+            "numbers in these masks would mean other classes; score it alike, unless these masks "
+            "are numbered otherwise"
+        )
 
 
 def evaluator_of(

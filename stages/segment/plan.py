@@ -48,6 +48,7 @@ class SegmentPlan(LabelledPlan[Segment]):
             mean=tuple(backbone.mean),
             std=tuple(backbone.std),
             spec=spec,
+            reduce_zero_label=config.reduce_zero_label,
         )
         return model, description
 

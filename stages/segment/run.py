@@ -10,7 +10,12 @@ from milan_pipeline.evaluate.segmentation.views import MaskedViews
 from stages.segment.check import check_scored
 from stages.segment.choices import labels_of
 from stages.segment.command import Segment
-from stages.segment.evaluate import evaluate_only, evaluator_of, plan_evaluation
+from stages.segment.evaluate import (
+    evaluate_only,
+    evaluator_of,
+    plan_evaluation,
+    warn_of_other_masks,
+)
 from stages.segment.plan import norms_are_shared, plan
 from stages.shared.checking import check_once
 from stages.shared.labelled import train_labelled
@@ -52,6 +57,7 @@ def describe(config: Segment) -> None:
     if config.eval_only:
         scored = plan_evaluation(config, device)
         scored.describe()
+        warn_of_other_masks(config)
         if config.check is not None:
             check_scored(scored.config, scored.val, World())
         return

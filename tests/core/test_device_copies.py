@@ -1,12 +1,15 @@
 """Copies to a device and back: what arrives is what was sent, whoever waits for it."""
 
+import contextlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 
-from milan_pipeline.core.device_copies import DeviceCopies, on_device
+from milan_pipeline.core.device_copies import DeviceCopies, HostCopies, on_device
 
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -34,6 +37,24 @@ def test_many_batches_cross_unharmed() -> None:
             assert tensor.is_pinned()
             assert bool((tensor == number + 1).all())
             assert mean.item() == number
+
+
+def test_a_thread_waits_with_the_gpu_that_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread begins on the first GPU: waiting there for another takes its memory."""
+    on: list[torch.device] = []
+
+    @contextlib.contextmanager
+    def device(of: torch.device) -> Iterator[None]:
+        on.append(of)
+        yield
+        on.pop()
+
+    waited: list[list[torch.device]] = []
+    second = torch.device("cuda", 1)
+    arrived: Any = SimpleNamespace(device=second, synchronize=lambda: waited.append([*on]))
+    monkeypatch.setattr(torch.cuda, "device", device)
+    assert HostCopies([], arrived).wait() == []
+    assert waited == [[second]]
 
 
 class Pair(NamedTuple):

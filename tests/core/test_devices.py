@@ -5,7 +5,12 @@ import resource
 import pytest
 import torch
 
-from milan_pipeline.core.devices import keep_freed_memory, pick_device, pick_devices
+from milan_pipeline.core.devices import (
+    device_of_process,
+    keep_freed_memory,
+    pick_device,
+    pick_devices,
+)
 from milan_pipeline.errors import ConfigError
 from stages.extract_targets.command import ExtractTargets
 from stages.extract_targets.plan import own_device
@@ -93,6 +98,14 @@ def test_extractions_that_share_a_machine_take_gpus_in_turn(eight_gpus, variable
     assert own_device(ExtractTargets(**options)) == torch.device("cuda", index)
     named = ExtractTargets(**options, device="cuda:6")
     assert own_device(named) == torch.device("cuda", 6)
+
+
+def test_a_process_that_is_told_its_number_asks_no_launcher(eight_gpus):
+    """Dask tells its workers of one machine, whatever Slurm says of the process they are of."""
+    eight_gpus("SLURM_STEP_NUM_TASKS", "8")
+    eight_gpus("SLURM_LOCALID", "3")
+    assert device_of_process("auto", number=5) == torch.device("cuda", 5)
+    assert device_of_process("auto") == torch.device("cuda", 3)
 
 
 def test_all_gpus_are_named_one_by_one(eight_gpus):

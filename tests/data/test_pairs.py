@@ -1,18 +1,25 @@
 """Images and targets are joined by (shard, key), or refused; never mispaired."""
 
-import contextlib
 import dataclasses
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from milan_pipeline.data.pairs import join_pairs
+from milan_pipeline.data.pairs import read_pairs
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.shards.manifest import load_manifest
-from milan_pipeline.shards.random_access import SampleReader
-from tests.support.pairs import image_of, saved, target_of, write_images, write_targets
+from milan_pipeline.shards.random_access import Place
+from tests.support.pairs import (
+    image_of,
+    joined_pairs,
+    saved,
+    target_of,
+    write_images,
+    write_targets,
+)
 
 SHARDS = ("x", "y")
 KEYS = ("a", "b", "c", "d")
@@ -20,33 +27,31 @@ ALL_SHARDS = dict.fromkeys(SHARDS, KEYS)
 
 
 def joined(images, targets, *, views=2, on_missing="error"):
-    table = join_pairs(images, targets, views=views, on_missing=on_missing)
+    table = joined_pairs(images, targets, views=views, on_missing=on_missing)
     read_and_check(table)
     return table
 
 
+def places_of(table, view):
+    return [
+        Place(view, view, number, row)
+        for number, count in enumerate(table.counts(view).tolist())
+        for row in range(count)
+    ]
+
+
 def read_and_check(table):
     """Read both sides of every pair; the bytes must be of the same shard, key and view."""
-    with contextlib.closing(SampleReader()) as reader:
-        for view, shards in enumerate(table.views):
-            for shard in shards:
-                stem = Path(shard.image_url).stem
-                rows = zip(shard.keys.tolist(), shard.image_rows, shard.target_rows, strict=True)
-                for key, image, target in rows:
-                    assert shard.view == view
-                    assert reader.read(shard.image_url, *image.tolist()) == image_of(
-                        stem, key.decode()
-                    )
-                    found = reader.read(shard.target_url, *target.tolist())
-                    assert found == target_of(view, stem, key.decode())
+    for view in range(len(table.views)):
+        for pair in read_pairs(table, iter(places_of(table, view))):
+            stem = Path(pair.url).stem
+            assert pair.image == image_of(stem, pair.key)
+            assert pair.target == target_of(view, stem, pair.key)
 
 
 def keys(table, view=0):
-    return [
-        (Path(shard.image_url).stem, key.decode())
-        for shard in table.views[view]
-        for key in shard.keys.tolist()
-    ]
+    pairs = read_pairs(table, iter(places_of(table, view)))
+    return [(Path(pair.url).stem, pair.key) for pair in pairs]
 
 
 ALL = [(shard, key) for shard in SHARDS for key in KEYS]
@@ -87,7 +92,6 @@ def test_keys_of_different_lengths_are_paired(tmp_path):
 MISSING = {
     "a target key": (None, {"x": KEYS[:3], "y": KEYS}, ["'d'", "without a target"], 2),
     "an image key": ({"x": KEYS, "y": KEYS[1:]}, None, ["'a'", "without an image"], 2),
-    "a renamed key": (None, {"x": ("a", "b", "c", "D"), "y": KEYS}, ["'d'", "'D'"], 4),
     "a target shard": (None, {"x": KEYS}, ["no targets for view 0 of y.tar"], 8),
     "an image shard": ({"x": KEYS}, None, ["y.tar"], 8),
 }
@@ -118,6 +122,31 @@ def test_a_missing_side_is_left_out_and_counted_on_demand(case, tmp_path):
     ]
     assert keys(table, 0) == keys(table, 1) == both
     assert table.missing == count
+
+
+RENAMED = {"x": KEYS, "y": ("a", "b", "c", "D")}
+
+
+@pytest.mark.parametrize("on_missing", ["error", "skip"])
+def test_keys_that_only_count_alike_are_refused_when_their_shard_is_read(
+    images, tmp_path, on_missing
+):
+    targets = write_targets(tmp_path / "targets", images, RENAMED, views=1)
+    table = joined_pairs(images, targets, on_missing=on_missing)
+    first, *_, last = places_of(table, 0)
+    assert [pair.key for pair in read_pairs(table, iter([first]))] == ["a"]
+    with pytest.raises(MissingDataError, match=r"y\.tar do not pair: 1 keys \('d'\) without.*'D'"):
+        list(read_pairs(table, iter([last])))
+
+
+def test_no_index_is_read_before_its_samples_are(images, tmp_path):
+    targets = write_targets(tmp_path / "targets", images, ALL_SHARDS, views=1)
+    for path in tmp_path.rglob("*y.index.npy"):
+        path.unlink()
+    table = joined_pairs(images, targets)
+    assert [pair.key for pair in read_pairs(table, iter(places_of(table, 0)[:4]))] == list(KEYS)
+    with pytest.raises(MissingDataError, match=r"y\.index\.npy"):
+        list(read_pairs(table, iter(places_of(table, 0)[4:])))
 
 
 def test_a_key_that_extraction_skipped_is_not_missing(images, tmp_path):
@@ -216,3 +245,11 @@ def test_the_fingerprint_tells_other_pairs_apart(images, tmp_path):
     other = write_images(tmp_path / "other", {"x": KEYS, "y": KEYS[::-1]})
     reordered = joined(other, write_targets(tmp_path / "four", other, ALL_SHARDS))
     assert len({table.fingerprint() for table in (first, fewer, reordered)}) == 3
+
+
+def test_a_table_goes_to_another_process_without_what_was_read(images, tmp_path):
+    table = joined(images, write_targets(tmp_path / "targets", images, ALL_SHARDS))
+    sent = pickle.loads(pickle.dumps(table))  # noqa: S301 - our own
+    assert "recent" in vars(table)
+    assert "recent" not in vars(sent)
+    assert keys(sent) == keys(table)

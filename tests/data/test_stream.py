@@ -59,10 +59,11 @@ def test_epochs_alternate_between_the_views(data, four_epochs):
     """The codes of a sample are those of view `epoch % 2`, read straight from the target shards."""
     stored = {
         (view, key.decode()): data.layout.from_bytes(
-            read_range(shard.target_url, *row.tolist()[:2])
+            read_range(data.pairs.files(view, number)[1].url, *row.tolist()[:2])
         )
-        for view, shards in enumerate(data.pairs.views)
-        for shard in shards
+        for view in range(2)
+        for number in range(len(data.pairs.counts(view)))
+        for shard in [data.pairs.joined(view, number)]
         for key, row in zip(shard.keys, shard.target_rows, strict=True)
     }
     for step, batch in enumerate(four_epochs):

@@ -13,11 +13,12 @@ import torch
 
 from milan_pipeline.cluster.world import World
 from milan_pipeline.data.order import OrderConfig
-from milan_pipeline.data.pairs import OnMissing, PairSamples, join_pairs
+from milan_pipeline.data.pair_table import OnMissing
+from milan_pipeline.data.pairs import PairSamples
 from milan_pipeline.data.stream import batches, step_clock
 from milan_pipeline.shards.random_access import IMAGE_MEMBER
 from milan_pipeline.targets.shard_records import TARGET_EXTENSION
-from tests.support.pairs import write_images, write_targets
+from tests.support.pairs import joined_pairs, write_images, write_targets
 
 EPOCHS = 4
 SHARDS = {
@@ -85,7 +86,7 @@ def test_batches_are_the_recorded_ones(case, tmp_path):
     images = write_images(tmp_path / "images", image_keys)
     targets = write_targets(tmp_path / "targets", images, target_keys, skipped=skipped, views=views)
     on_missing: OnMissing = "skip" if case.endswith("is missing") else "error"
-    table = PairSamples(join_pairs(images, targets, views=views, on_missing=on_missing))
+    table = PairSamples(joined_pairs(images, targets, views=views, on_missing=on_missing))
     order = OrderConfig(seed=3, batch=4, lanes=lanes, block=3)
     total = step_clock(table, order).total(EPOCHS)
     found = functools.partial(hashes, table, order)

@@ -8,13 +8,13 @@ import torch
 
 from milan_pipeline.cluster.world import World
 from milan_pipeline.data.batching import join
-from milan_pipeline.data.image_table import open_images
+from milan_pipeline.data.image_table import ImageTable
 from milan_pipeline.data.order import OrderConfig
 from milan_pipeline.data.stream import SampleSource, batches
 from milan_pipeline.data.unreadable import RunLedger, replacement_places
 from milan_pipeline.errors import DataError
 from milan_pipeline.pretrain.pixel_data import ToPixelExamples
-from milan_pipeline.shards.manifest import load_manifest
+from milan_pipeline.shards.columns import read_image_columns
 from tests.support.cli import run_cli
 from tests.support.labelled import spoil
 from tests.support.pictures import write_picture
@@ -34,7 +34,7 @@ def packed(root, bad):
         if path.stem in bad:
             spoil(path)
     run_cli("pack-images", root / "pictures", root / "shards", "--samples-per-shard", 10)
-    return open_images(load_manifest(str(root / "shards"), kind="images"))
+    return ImageTable(read_image_columns(str(root / "shards")))
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,8 @@ def test_names_that_are_no_encoder(name, error, says):
         (["config.json", "model.safetensors"], "/model.safetensors", "that it was exported from"),
         (["a.safetensors"], "/a.safetensors", r"`milan-pipeline import-checkpoint \S+/a.safetens"),
         (["a.pth"], "/a.pth", r"a\.pth has no \.json beside it .* import-checkpoint"),
-        ([], "/nowhere", "nowhere/encoder.json does not exist; check the path"),
+        ([], "/nowhere", "nowhere/encoder.json does not exist; run the command that trained"),
+        (["encoder.safetensors", "state.json"], "", "encoder.json does not exist; run the command"),
     ],
 )
 def test_files_that_are_no_encoder_are_told_apart(files, spec, says, tmp_path):

@@ -1,5 +1,6 @@
 """Shards and stores behind real servers: HTTP with ranges, GS and S3."""
 
+import dataclasses
 import functools
 import http.server
 import re
@@ -9,7 +10,7 @@ import fsspec
 import pytest
 
 from milan_pipeline import storage
-from milan_pipeline.data.pairs import PairTable, read_pairs
+from milan_pipeline.data.pairs import read_pairs
 from milan_pipeline.errors import MissingDataError, StorageError
 from milan_pipeline.storage.range_stream import PIECE_BYTES
 from milan_pipeline.storage.retries import TRIES
@@ -62,31 +63,19 @@ def web(request, tmp_path):
         server.shutdown()
 
 
-def moved(pairs, old, new):
+def moved(pairs, url):
     """The same pairs, said to lie elsewhere."""
 
-    def at(file):
-        return file._replace(url=file.url.replace(old, new))
+    def at(shards):
+        return dataclasses.replace(shards, head=dataclasses.replace(shards.head, folder=url))
 
-    (shard,) = pairs.views[0]
-    import dataclasses
-
-    return PairTable(
-        views=[
-            [
-                dataclasses.replace(
-                    shard, image_file=at(shard.image_file), target_file=at(shard.target_file)
-                )
-            ]
-        ],
-        missing=0,
-    )
+    return dataclasses.replace(pairs, images=at(pairs.images), targets=at(pairs.targets))
 
 
 def test_http(web, tmp_path, waits):
     url, handler = web
-    pairs = moved(write_world(str(tmp_path)), str(tmp_path), url)
-    assert [(image, target) for _, image, target in read_pairs(pairs, places())] == EXPECTED
+    pairs = moved(write_world(str(tmp_path)), url)
+    assert [(pair.image, pair.target) for pair in read_pairs(pairs, places())] == EXPECTED
     assert bool(waits) == handler.flaky
     with pytest.raises(MissingDataError, match="nothing does not exist"):
         storage.read_bytes(f"{url}/nothing")
@@ -163,7 +152,7 @@ def google(monkeypatch):
 
 def test_gs(google):
     pairs = write_world(f"{google}/shards")
-    assert [(image, target) for _, image, target in read_pairs(pairs, places())] == EXPECTED
+    assert [(pair.image, pair.target) for pair in read_pairs(pairs, places())] == EXPECTED
     storage.put_bytes(f"{google}/a/b", b"0123456789")
     storage.put_bytes(f"{google}/a/c/d", b"")
     assert storage.read_bytes(f"{google}/a/b", 3, 4) == b"3456"
@@ -190,7 +179,7 @@ def test_s3(monkeypatch):
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
         fsspec.filesystem("s3", skip_instance_cache=True).mkdir("s3://bucket")
         pairs = write_world("s3://bucket/shards")
-        assert [(image, target) for _, image, target in read_pairs(pairs, places())] == EXPECTED
+        assert [(pair.image, pair.target) for pair in read_pairs(pairs, places())] == EXPECTED
         with pytest.raises(MissingDataError, match="nothing does not exist"):
             storage.read_bytes("s3://bucket/nothing", 0, 1)
     finally:

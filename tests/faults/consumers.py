@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from milan_pipeline.data.order import OrderChoice
-from milan_pipeline.data.pairs import OnMissing
+from milan_pipeline.data.pair_table import OnMissing
 from milan_pipeline.data.stream import batches, step_clock
 from milan_pipeline.encoders.readers import read_run_encoder
 from milan_pipeline.pretrain.examples import ExampleConfig, ToExamples

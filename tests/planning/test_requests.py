@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.virtual_store import Bucket, open_bucket
 from milan_pipeline.core.interrupts import StopRequest
-from milan_pipeline.data.pairs import PairSamples, join_pairs
+from milan_pipeline.data.pairs import PairSamples
 from milan_pipeline.extraction.job import ExtractionJob
 from milan_pipeline.planning.requests import (
     PAIR_READS,
@@ -32,6 +32,7 @@ from milan_pipeline.targets.units import Mark, Unit, list_units, read_marks, tar
 from milan_pipeline.targets.verification import StoreCheck
 from milan_pipeline.targets.verification_work import Checking
 from tests.support.extraction import extract, job_on
+from tests.support.pairs import joined_pairs
 from tests.support.stores import identity_of
 
 IMAGES = 6
@@ -134,7 +135,7 @@ def test_a_sample_without_and_with_a_cache(world: World, tmp_path: Path) -> None
     common = {"identity": world.identity, "identity_hash": world.job.identity_hash}
     folder = f"{world.bucket.url}/packed"
     targets = Manifest(kind="targets", folder=folder, shards=shards, common=common)
-    pairs = PairSamples(join_pairs(world.job.manifest, targets, views=1, on_missing="error"))
+    pairs = PairSamples(joined_pairs(world.job.manifest, targets))
     places = [Place(0, 0, shard, row) for shard in (0, 1) for row in range(IMAGES)]
 
     def read(cache: CacheConfig | None) -> Requests:
@@ -142,7 +143,7 @@ def test_a_sample_without_and_with_a_cache(world: World, tmp_path: Path) -> None
         assert len(list(pairs.read(iter(places), cache))) == len(places)
         return world.bucket.requests
 
-    read(None)  # the rows of the shards are joined
+    assert read(None).gets == (PAIR_READS * len(places)) + 4  # indices, to join their rows
     assert read(None) == Requests(gets=PAIR_READS * len(places)) == Requests(gets=24)
     cache = CacheConfig(folder=tmp_path / "cache", max_bytes=1 << 30)
     assert read(cache).gets == 4  # two tars of images and two of targets, each one range

@@ -91,6 +91,14 @@ def test_a_second_run_has_nothing_to_do_and_new_tars_are_added(
     assert names(foreign) == ["web-000.tar", "web-001.tar"]
 
 
+def test_samples_of_several_images_are_warned_of(tmp_path: Path, capsys) -> None:
+    with webdataset.TarWriter(str(tmp_path / "x.tar")) as tar:
+        tar.write({"__key__": "a", "png": b"depth", "jpg": b"\xff\xd8\xff"})
+    run_cli("index", tmp_path / "x.tar")
+    said = capsys.readouterr().err
+    assert "have several images (.jpg, .png), of which .jpg is taken; name another by" in said
+
+
 def test_a_tar_that_is_there_twice_is_warned_of(foreign: Path, capsys) -> None:
     (foreign / "copy.tar").write_bytes((foreign / "web-000.tar").read_bytes())
     run_cli("index", foreign / "web-000.tar", foreign / "copy.tar")

@@ -5,10 +5,12 @@ import dataclasses
 from hypothesis import strategies as st
 
 from milan_pipeline.data.order import OrderChoice
-from milan_pipeline.data.pairs import PairSamples, join_pairs
+from milan_pipeline.data.pair_table import join_pairs
+from milan_pipeline.data.pairs import PairSamples
 from milan_pipeline.data.stream import batches
 from milan_pipeline.pretrain.examples import ExampleConfig, ToExamples
 from milan_pipeline.pretrain.feature_data import open_run_data
+from milan_pipeline.shards.columns import image_columns, target_columns
 from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.shards.random_access import Place
 from milan_pipeline.shards.writer import Sample, write_shard
@@ -55,7 +57,13 @@ def write_world(folder):
     target = dataclasses.replace(target, details=details)
     images = Manifest(kind="images", folder=folder, shards=(image,))
     targets = Manifest(kind="targets", folder=folder, shards=(target,))
-    return join_pairs(images, targets, views=1, on_missing="error")
+    return joined_pairs(images, targets)
+
+
+def joined_pairs(images, targets, *, views=1, on_missing="error"):
+    """Join what two manifests list."""
+    columns = image_columns(images), target_columns(targets)
+    return join_pairs(*columns, views=views, on_missing=on_missing)
 
 
 def places():
@@ -92,7 +100,7 @@ def write_targets(folder, images, shards, *, skipped=None, views=2):
             details = {
                 "view": view,
                 "source": stem,
-                "source_sha256": sha256.get(stem, "gone"),
+                "source_sha256": sha256.get(stem, "0" * 64),
                 "skipped": [
                     {"key": key, "reason": "unreadable"} for key in (skipped or {}).get(stem, ())
                 ],

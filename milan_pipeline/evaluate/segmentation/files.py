@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import timm
 from torch import Tensor
@@ -31,6 +31,7 @@ class _Stored(TypedDict):
     mean: Means
     std: Deviations
     segmenter: dict[str, Any]
+    reduce_zero_label: NotRequired[bool]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,12 +43,15 @@ class SegmenterDescription:
         mean: of each channel of the pixels in [0, 1] that it is given.
         std: of each channel of these pixels.
         spec: of its head.
+        reduce_zero_label: whether 0 had no class in the masks that it was trained on; None where
+            that is not known.
     """
 
     arguments: dict[str, Any]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     spec: HeadSpec
+    reduce_zero_label: bool | None = None
 
     @property
     def image_size(self) -> int:
@@ -59,12 +63,14 @@ def write_segmenter(
     folder: Path, name: str, state: Mapping[str, Tensor], description: SegmenterDescription
 ) -> None:
     """Write `NAME.safetensors`, strictly the state of `Segmenter`, and `NAME.json`."""
-    document = {
+    document: dict[str, Any] = {
         "timm": description.arguments,
         "mean": list(description.mean),
         "std": list(description.std),
         "segmenter": dataclasses.asdict(description.spec),
     }
+    if description.reduce_zero_label is not None:
+        document["reduce_zero_label"] = description.reduce_zero_label
     put_weights(folder, name, state, document)
 
 
@@ -77,7 +83,7 @@ def read_segmenter(weights: str) -> tuple[Segmenter, SegmenterDescription]:
         ConfigError: this timm does not have the encoder.
         MismatchError: the weights do not fit the description.
     """
-    description = _read_description(weights.removesuffix(".safetensors") + ".json")
+    description = read_segmenter_description(weights)
     name = description.arguments["model_name"]
     if not timm.is_model(name):
         raise ConfigError(
@@ -95,7 +101,14 @@ def read_segmenter(weights: str) -> tuple[Segmenter, SegmenterDescription]:
     return model, description
 
 
-def _read_description(url: str) -> SegmenterDescription:
+def read_segmenter_description(weights: str) -> SegmenterDescription:
+    """Read the description beside a segmenter's weights.
+
+    Raises:
+        MissingDataError: it is not there.
+        DataError: it is damaged, or describes no segmenter.
+    """
+    url = weights.removesuffix(".safetensors") + ".json"
     remedy = "give one that segment wrote"
     document = read_document(url, _Stored, what="segmenter", remedy=remedy)
     try:
@@ -110,4 +123,5 @@ def _read_description(url: str) -> SegmenterDescription:
         mean=tuple(document["mean"]),
         std=tuple(document["std"]),
         spec=spec,
+        reduce_zero_label=document.get("reduce_zero_label"),
     )

@@ -171,6 +171,13 @@ def test_many_scales_and_whole_images_score_too(whole, data, tmp_path):
     assert all(0 <= value <= 100 for metrics in found for value in metrics.values())
 
 
+def test_masks_that_are_read_otherwise_than_in_training_are_said(whole, data, tmp_path, capsys):
+    words = ("--encoder", whole / "best.safetensors", "--val", data[1], "--out", tmp_path)
+    for given, said in (((), True), (("--reduce-zero-label",), False)):
+        run_cli("segment", "--eval-only", *words, *given, "--dry-run")
+        assert ("trained with --reduce-zero-label" in capsys.readouterr().err) == said
+
+
 def test_a_segmenter_comes_back_from_its_files(whole):
     model, description = read_segmenter(str(whole / "segmenter.safetensors"))
     weights = load_file(whole / "segmenter.safetensors")

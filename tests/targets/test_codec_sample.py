@@ -1,21 +1,27 @@
 """The sample a codec is fitted to: the same whatever the order, never what is measured."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from milan_pipeline.errors import DataError
 from milan_pipeline.provenance.record import read_record
-from milan_pipeline.targets.codec_files import (
+from milan_pipeline.targets.codec_files import read_store_codec
+from milan_pipeline.targets.codec_sample import (
     SAMPLE_TOKENS,
-    read_store_codec,
     rows_by_hash,
     stored_sample,
+    stored_tokens,
     subsampled,
 )
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.units import read_marks, units_of_extent
+from tests.support.remote import noting, watched
 
 KEYS = st.dictionaries(
     st.text("abc", min_size=1, max_size=3),
@@ -28,7 +34,9 @@ KEYS = st.dictionaries(
 @given(KEYS, st.integers(0, 9), st.integers(0, 9))
 def test_parts_are_disjoint_and_complete(keys, first, count):
     def chosen(*bounds):
-        return {(stem, r) for stem, rows in rows_by_hash(keys, *bounds).items() for r in rows}
+        return {
+            (stem, r) for stem, rows in rows_by_hash(keys.items(), *bounds).items() for r in rows
+        }
 
     everything = {(stem, row) for stem, own in keys.items() for row in range(len(own))}
     part, before, after = chosen(first, count), chosen(0, first), chosen(first + count, 99)
@@ -42,7 +50,7 @@ def test_it_depends_on_keys_and_not_on_their_order():
     turned = {"b": ["6", "5"], "a": ["4", "3", "2", "1"]}
 
     def names(of):
-        chosen = rows_by_hash(of, 0, 3).items()
+        chosen = rows_by_hash(of.items(), 0, 3).items()
         return {(stem, of[stem][row]) for stem, rows in chosen for row in rows}
 
     assert names(keys) == names(turned)
@@ -59,13 +67,40 @@ def test_thinning_keeps_order_and_bound():
     assert torch.equal(drawn, subsampled(tokens))
 
 
-@pytest.mark.parametrize(("first", "count"), [(0, 3), (2, 100)])
-def test_a_store_s_sample(target_store, first, count):
-    url = str(target_store)
-    codec = read_store_codec(url, read_identity(url))
+def opened(url):
+    """Return a store's URL, the units of its first view and its codec."""
     record, marks = read_record(f"{url}/extract-targets.json"), read_marks(url, 1)
     assert record is not None
     units = [(unit, marks[unit.mark_path]) for unit in units_of_extent(record["extent"], 1)]
+    return url, units, read_store_codec(url, read_identity(url))
+
+
+def test_no_more_of_a_unit_is_read_than_the_sample_needs(target_store):
+    store = opened(watched(target_store))
+    with noting("read") as reads:
+        stored_sample(*store, count=1)
+    (path,) = {request.path for request in reads if "/codes/c/" in request.path}
+    read = sum(request.length or 2**40 for request in reads if request.path == path)
+    assert read < Path(path).stat().st_size / 2
+
+
+@pytest.mark.parametrize("is_index", [False, True])
+def test_a_damaged_chunk_of_the_sample_is_named(target_store, tmp_path, is_index):
+    store = tmp_path / "damaged.zarr"
+    shutil.copytree(target_store, store)
+    url, units, codec = opened(str(store))
+    for unit, mark in units:
+        path = store / unit.path / "codes/c/0/0/0"
+        data, index = path.read_bytes(), 16 * mark.n + 4
+        chunks = bytes(len(data) - index) + data[-index:]
+        path.write_bytes(data[:-index] + bytes(index) if is_index else chunks)
+    with pytest.raises(DataError, match=r"view-00/.* is damaged .*verify --repair"):
+        stored_sample(url, units, codec, count=1)
+
+
+@pytest.mark.parametrize(("first", "count"), [(0, 3), (2, 100)])
+def test_a_store_s_sample(target_store, first, count):
+    url, units, codec = opened(str(target_store))
     found = stored_sample(url, units, codec, first=first, count=count)
     keys: dict[str, list[str]] = {}
     tokens: dict[str, torch.Tensor] = {}
@@ -74,6 +109,10 @@ def test_a_store_s_sample(target_store, first, count):
         keys[unit.shard.stem] = group.keys()
         tokens[unit.shard.stem] = torch.from_numpy(group.values("codes")).float()
     expected = [
-        tokens[stem][row] for stem, rows in rows_by_hash(keys, first, count).items() for row in rows
+        tokens[stem][row]
+        for stem, rows in rows_by_hash(keys.items(), first, count).items()
+        for row in rows
     ]
     assert torch.equal(found, torch.stack(expected))
+    whole = stored_sample(url, units, codec)
+    assert torch.equal(stored_tokens(url, units, codec), subsampled(whole))
