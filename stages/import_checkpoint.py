@@ -38,12 +38,16 @@ class ImportCheckpoint:
     )
     heads: int | None = option(
         None,
-        help="Encoder's attention heads; default: the timm model's, else width / 64.",
+        help="Number of the encoder's attention heads; default: that of the timm model, else "
+        "width / 64.",
         group="Student",
         unit="heads",
     )
     decoder_heads: int | None = option(
-        None, help="Decoder's attention heads; default: 16.", group="Decoder", unit="heads"
+        None,
+        help="Number of the decoder's attention heads; default: 16.",
+        group="Decoder",
+        unit="heads",
     )
     mask_ratio: float = option(
         0.75,
@@ -53,13 +57,14 @@ class ImportCheckpoint:
     )
     mean: tuple[float, ...] = option(
         IMAGENET_MEAN,
-        help="Mean of its pixels, from 0 to 1. Give it three times: for red, green and blue.",
+        help="Mean of the pixels that it was trained on, from 0 to 1. Give it three times: for "
+        "red, green and blue.",
         group="Input",
         unit="share",
     )
     std: tuple[float, ...] = option(
         IMAGENET_STD,
-        help="Standard deviation of its pixels, three times.",
+        help="Standard deviation of these pixels, three times.",
         group="Input",
         unit="share",
     )

@@ -62,8 +62,8 @@ class ExtractTargets(TeacherOptions, DaskOptions):
     device: str = common.device("Where the teacher runs")
     devices: str | None = option(
         None,
-        help="Start a process on each of these devices, which share out the units: all (GPUs that "
-        "torch sees), or names such as cuda:0,cuda:2; default: one process, on --device.",
+        help="Start one process on each of these devices: all (GPUs that torch sees), or names "
+        "such as cuda:0,cuda:2. They share the units; default: one process, on --device.",
         role="execution",
         group="This machine",
     )

@@ -40,7 +40,7 @@ class PlanTargets(TeacherOptions):
     image_bytes: int = count(
         110_000, "bytes", group="Input", help="Bytes of an image, with --samples."
     )
-    views: int = count(1, "views", group="Views", help="Views of each image.")
+    views: int = count(1, "views", group="Views", help="Number of views (crops) of each image.")
     codec: str = common.codec("float16")
     epochs: int = count(
         400, "epochs", group="Schedule", help="Epochs of each student's pretraining."
@@ -75,15 +75,15 @@ class PlanTargets(TeacherOptions):
     )
     put_price: float = option(
         0.005,
-        help="US dollars for 1,000 PUT or LIST requests to an object store; the default is S3's in "
-        "us-east-1 (2026).",
+        help="US dollars for 1,000 PUT or LIST requests to an object store; the default is that "
+        "of S3 in us-east-1 (2026).",
         least=0,
         group="Rates",
         unit="dollars",
     )
     get_price: float = option(
         0.0004,
-        help="US dollars for 1,000 GET requests; the default is S3's, too.",
+        help="US dollars for 1,000 GET requests; the default is also that of S3.",
         least=0,
         group="Rates",
         unit="dollars",

@@ -139,7 +139,7 @@ class Probe:
     )
     batch_size: int = common.batch_size("Images in a batch of the encoder.")
     workers: int | Literal["auto"] = common.workers(
-        "Decoding threads; auto: one for each core that the command may use."
+        "Threads that decode images; auto: one for each core that the command may use."
     )
     device: str = common.device("Where to compute")
     max_bad_fraction: float = common.max_bad_fraction()
