@@ -13,6 +13,7 @@ from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.training.state import CONFIG_NAME
 from stages.shared.dry_run import say_bytes_to_write
+from stages.shared.own_folder import require_own_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -155,6 +156,7 @@ def _plan(config: ImportCheckpoint) -> _Plan:
     from milan_pipeline.weights.import_official import choose_architecture
     from milan_pipeline.weights.official import require_pretrained, sizes_of
 
+    require_own_folder(config.out, "run")
     require_recorded(config.folder)
     state, sha256 = read_weights(config.checkpoint)
     require_pretrained(state, what=config.checkpoint)

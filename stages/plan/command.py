@@ -13,6 +13,9 @@ TEACHER = tuple(field.name for field in dataclasses.fields(TeacherOptions))
 """Options of extract-targets that select the teacher."""
 
 
+MOST_SHARDS = 10_000_000
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanTargets(TeacherOptions):
     """Estimate bytes and hours before anything is written, and say whether a store pays.
@@ -114,6 +117,11 @@ class PlanTargets(TeacherOptions):
         require_least(self)
         if (self.images is None) == (self.samples is None):
             raise ConfigError("--images and --samples exclude each other; give one of them")
+        if self.samples is not None and self.samples // self.samples_per_shard > MOST_SHARDS:
+            raise ConfigError(
+                f"--samples {self.samples} is over {MOST_SHARDS} shards, too many to compute with; "
+                "give fewer, or more --samples-per-shard"
+            )
         if self.measure and self.teacher_rate is not None:
             raise ConfigError("--measure and --teacher-rate exclude each other; give one of them")
         for flag in ("student_rate", "teacher_rate", "read_bandwidth"):
