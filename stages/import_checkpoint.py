@@ -13,6 +13,7 @@ from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.training.state import CONFIG_NAME
 from stages.shared.dry_run import say_bytes_to_write
+from stages.shared.own_folder import require_own_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,12 +39,16 @@ class ImportCheckpoint:
     )
     heads: int | None = option(
         None,
-        help="Encoder's attention heads; default: the timm model's, else width / 64.",
+        help="Number of the encoder's attention heads; default: that of the timm model, else "
+        "width / 64.",
         group="Student",
         unit="heads",
     )
     decoder_heads: int | None = option(
-        None, help="Decoder's attention heads; default: 16.", group="Decoder", unit="heads"
+        None,
+        help="Number of the decoder's attention heads; default: 16.",
+        group="Decoder",
+        unit="heads",
     )
     mask_ratio: float = option(
         0.75,
@@ -53,13 +58,14 @@ class ImportCheckpoint:
     )
     mean: tuple[float, ...] = option(
         IMAGENET_MEAN,
-        help="Mean of its pixels, from 0 to 1. Give it three times: for red, green and blue.",
+        help="Mean of the pixels that it was trained on, from 0 to 1. Give it three times: for "
+        "red, green and blue.",
         group="Input",
         unit="share",
     )
     std: tuple[float, ...] = option(
         IMAGENET_STD,
-        help="Standard deviation of its pixels, three times.",
+        help="Standard deviation of these pixels, three times.",
         group="Input",
         unit="share",
     )
@@ -150,6 +156,7 @@ def _plan(config: ImportCheckpoint) -> _Plan:
     from milan_pipeline.weights.import_official import choose_architecture
     from milan_pipeline.weights.official import require_pretrained, sizes_of
 
+    require_own_folder(config.out, "run")
     require_recorded(config.folder)
     state, sha256 = read_weights(config.checkpoint)
     require_pretrained(state, what=config.checkpoint)

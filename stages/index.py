@@ -61,7 +61,7 @@ class Index:
         group="Input",
         unit="share",
     )
-    workers: int = common.workers("Threads, each reading one tar.")
+    workers: int = common.workers("Threads. Each reads one tar at a time.")
     overwrite: bool = common.overwrite("Index tars again that the manifest lists.")
 
     def __post_init__(self) -> None:

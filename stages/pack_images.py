@@ -61,7 +61,7 @@ class PackImages:
     samples_per_shard: int = count(1000, "images", group="Output", help="Images in each shard.")
     shuffle: bool = option(default=True, help="Shuffle the files before packing.", group="Output")
     seed: int = option(0, help="Seed of the shuffle.", least=0, group="Output", unit="number")
-    workers: int = common.workers("Threads, each writing one shard.")
+    workers: int = common.workers("Threads. Each writes one shard at a time.")
     max_bad_fraction: float = common.max_bad_fraction(always="ten are")
     overwrite: bool = common.overwrite(
         "Write all shards again, even if they were made with other options."

@@ -66,6 +66,8 @@ def _remedy(error: OSError, place: Path) -> str:
         return "check who may write there, or give another place"
     if error.errno in IN_THE_WAY:
         return "what lies there is of another kind: move it, or give another place"
+    if error.errno == errno.ENOENT:  # such as below /proc
+        return "give another place, where folders can be made"
     return "make room or fix it"
 
 

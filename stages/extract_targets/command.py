@@ -62,14 +62,14 @@ class ExtractTargets(TeacherOptions, DaskOptions):
     device: str = common.device("Where the teacher runs")
     devices: str | None = option(
         None,
-        help="Start a process on each of these devices, which share out the units: all (GPUs that "
-        "torch sees), or names such as cuda:0,cuda:2; default: one process, on --device.",
+        help="Start one process on each of these devices: all (GPUs that torch sees), or names "
+        "such as cuda:0,cuda:2. They share the units; default: one process, on --device.",
         role="execution",
         group="This machine",
     )
     batch_size: int | Literal["auto"] = common.batch_size(
-        "Images in a teacher batch; auto: as an earlier run into --out, else on a GPU what a quick "
-        f"search finds fast, else {USUAL_BATCH}."
+        "Images in a batch of the teacher. auto: the number of an earlier run into --out, else a "
+        f"fast one that is found on the GPU, else {USUAL_BATCH}."
     )
     workers: int = common.workers("Threads that decode images, in each process.")
     max_bad_fraction: float = common.max_bad_fraction(

@@ -25,11 +25,11 @@ class PackTargets(DaskOptions):
         None, text="Re-encode targets", more="; default: as they are stored"
     )
     device: str = common.device("Where --codec decodes and encodes")
-    workers: int = common.workers("Threads, each writing one shard.")
+    workers: int = common.workers("Threads. Each writes one shard at a time.")
     allow_unfinished: bool = common.allow_unfinished(
         "Pack the finished units of a store whose extraction is not finished."
     )
-    overwrite: bool = common.overwrite("Write all shards again, also those of other targets.")
+    overwrite: bool = common.overwrite("Write all shards again, even if they hold other targets.")
 
 
 run = lazily("stages.pack_targets.run:pack", stoppable=True)

@@ -13,6 +13,9 @@ TEACHER = tuple(field.name for field in dataclasses.fields(TeacherOptions))
 """Options of extract-targets that select the teacher."""
 
 
+MOST_SHARDS = 10_000_000
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanTargets(TeacherOptions):
     """Estimate bytes and hours before anything is written, and say whether a store pays.
@@ -40,7 +43,7 @@ class PlanTargets(TeacherOptions):
     image_bytes: int = count(
         110_000, "bytes", group="Input", help="Bytes of an image, with --samples."
     )
-    views: int = count(1, "views", group="Views", help="Views of each image.")
+    views: int = count(1, "views", group="Views", help="Number of views (crops) of each image.")
     codec: str = common.codec("float16")
     epochs: int = count(
         400, "epochs", group="Schedule", help="Epochs of each student's pretraining."
@@ -75,15 +78,15 @@ class PlanTargets(TeacherOptions):
     )
     put_price: float = option(
         0.005,
-        help="US dollars for 1,000 PUT or LIST requests to an object store; the default is S3's in "
-        "us-east-1 (2026).",
+        help="US dollars for 1,000 PUT or LIST requests to an object store; the default is that "
+        "of S3 in us-east-1 (2026).",
         least=0,
         group="Rates",
         unit="dollars",
     )
     get_price: float = option(
         0.0004,
-        help="US dollars for 1,000 GET requests; the default is S3's, too.",
+        help="US dollars for 1,000 GET requests; the default is also that of S3.",
         least=0,
         group="Rates",
         unit="dollars",
@@ -114,6 +117,11 @@ class PlanTargets(TeacherOptions):
         require_least(self)
         if (self.images is None) == (self.samples is None):
             raise ConfigError("--images and --samples exclude each other; give one of them")
+        if self.samples is not None and self.samples // self.samples_per_shard > MOST_SHARDS:
+            raise ConfigError(
+                f"--samples {self.samples} is over {MOST_SHARDS} shards, too many to compute with; "
+                "give fewer, or more --samples-per-shard"
+            )
         if self.measure and self.teacher_rate is not None:
             raise ConfigError("--measure and --teacher-rate exclude each other; give one of them")
         for flag in ("student_rate", "teacher_rate", "read_bandwidth"):

@@ -19,7 +19,7 @@ class TeacherOptions:
     )
     pretrained: str | None = option(
         None,
-        help="Its weights: a tag (openai) or a file; default: those of --teacher.",
+        help="Weights of the teacher: a tag (openai) or a file; default: those of --teacher.",
         group="Teacher",
     )
     precision: str = option(

@@ -22,7 +22,7 @@ class Transcode(DaskOptions):
     codec: str = common.codec(dataclasses.MISSING)
     views: int | None = common.stored_views("Views to transcode")
     device: str = common.device("Where targets are decoded and encoded")
-    workers: int = common.workers("Threads, each doing one unit.")
+    workers: int = common.workers("Threads. Each does one unit at a time.")
     allow_unfinished: bool = common.allow_unfinished(
         "Take the finished units of a store whose extraction is not finished."
     )

@@ -1,6 +1,7 @@
 """The checks of `verify`: every unit's objects, and a sample of targets with the live teacher."""
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Sequence
 
@@ -17,7 +18,7 @@ from milan_pipeline.extraction.live_check import (
     targets_with_pixels,
 )
 from milan_pipeline.provenance.identity import content_hash
-from milan_pipeline.targets.units import Mark, Unit
+from milan_pipeline.targets.units import Mark, Unit, read_mark
 from milan_pipeline.targets.verification_work import (
     CheckingSpec,
     Finding,
@@ -34,7 +35,10 @@ Faults = dict[Unit, list[str]]
 def check_units(
     store: StoreParts, units: Sequence[Unit], stop: StopRequest
 ) -> tuple[Faults, dict[Unit, Mark], int]:
-    """Check units; return faults, the marks of sound units, and the number of extra files."""
+    """Check units; return faults, the marks of sound units, and the number of extra files.
+
+    The marks have no objects.
+    """
     images, config = store.images, store.config
     spec = CheckingSpec(
         store=store.url,
@@ -56,7 +60,9 @@ def check_units(
         progress_bar("verify", total=len(units), unit="units") as bar,
     ):
         for unit, finding in results:
-            found[unit] = finding
+            # Without the lists of objects, which would take kilobytes a unit.
+            mark = finding.mark and dataclasses.replace(finding.mark, objects={})
+            found[unit] = finding._replace(mark=mark)
             logger.info("%s: %s", unit.path, "; ".join(finding.faults) or "sound")
             bar.update(1)
     # In the order of the units, not in the order in which they were checked.
@@ -85,9 +91,10 @@ def check_sample(
     pending: list[StoredTarget] = []
     total = sum(len(rows) for _, _, rows in sample)
     with progress_bar("recompute", total=total) as bar:
-        for unit, mark, rows in sample:
+        for unit, known, rows in sample:
             stop.raise_if_asked("checking changes nothing")
             try:
+                mark = read_mark(store.url, unit) or known
                 pending += targets_with_pixels(
                     store.url, images, unit, mark, rows, codec=store.codec, size=size
                 )

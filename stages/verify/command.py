@@ -28,7 +28,7 @@ class Verify(DaskOptions):
     )
     teacher: str | None = option(
         None,
-        help="The teacher's name or folder, if it has moved; default: as recorded.",
+        help="Name or folder of the teacher, if it has moved; default: as recorded.",
         group="Teacher",
         role="execution",
     )
@@ -54,7 +54,7 @@ class Verify(DaskOptions):
     )
     seed: int = option(0, help="Seed of the sample.", least=0, group="Scoring", unit="number")
     device: str = common.device("Where the teacher runs")
-    workers: int = common.workers("Threads, each checking one unit.")
+    workers: int = common.workers("Threads. Each checks one unit at a time.")
     repair: bool = option(default=False, help="Extract damaged units again.", group="Output")
 
     def __post_init__(self) -> None:

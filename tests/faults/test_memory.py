@@ -8,6 +8,7 @@ from tests.faults.campaign import SCALE, scaled
 from tests.faults.jobs import pretrain_words
 from tests.faults.measured import peak_bytes
 from tests.faults.victims import Words
+from tests.support.finetune import TINY_VIT
 from tests.support.pictures import write_picture
 
 FEW, MANY = scaled(10, 5), scaled(200, 40)
@@ -31,6 +32,14 @@ def words_by_stage(root: Path, clip: Path) -> dict[str, Words]:
         ],
         "pack-targets": ["pack-targets", "--targets", store, "--out", targets],
         "transcode": ["transcode", store, root / "coded.zarr", "--codec", "int8"],
+        "transcode to a fitted codec": [
+            "transcode", store, root / "fitted.zarr", "--codec", "vector:bytes=3"
+        ],
+        "verify": ["verify", "--targets", store],
+        "finetune": [
+            "finetune", "--train", shards, "--val", shards, "--out", root / "tuned", *TINY_VIT,
+            "--workers", 0, "--batch-size", 8, "--epochs", 1,
+        ],
         "pretrain": pretrain_words(
             shards, targets, root / "run", "--workers", 0, "--epochs", 2, "--checkpoint-every", 50
         ),
@@ -40,7 +49,7 @@ def words_by_stage(root: Path, clip: Path) -> dict[str, Words]:
 def peaks(root: Path, clip: Path, shards: int) -> dict[str, int]:
     """Run every stage on so many shards; return their peaks in bytes."""
     for number in range(EACH * shards):
-        path = root / "pictures" / f"{number:05d}.jpg"
+        path = root / "pictures" / f"class-{number % 2}" / f"{number:05d}.jpg"
         write_picture(path, number)
         path.write_bytes(path.read_bytes() + PADDING)
     stages = words_by_stage(root, clip)

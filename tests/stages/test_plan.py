@@ -217,3 +217,8 @@ def test_the_tower_is_timed(tiny_clip: Path, capsys) -> None:
 )
 def test_wrong_values_are_wrong_usage(tiny_clip: Path, words: tuple[object, ...]) -> None:
     run_cli("plan", "--teacher", f"local-dir:{tiny_clip}", *words, code=2)
+
+
+def test_more_shards_than_can_be_computed_with_are_refused(tiny_clip: Path, capsys) -> None:
+    run_cli("plan", "--teacher", f"local-dir:{tiny_clip}", "--samples", 10**12, code=2)
+    assert "give fewer, or more --samples-per-shard" in capsys.readouterr().err

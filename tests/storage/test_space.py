@@ -51,6 +51,11 @@ def test_a_file_too_large_and_a_name_too_long_have_remedies_of_their_own(
         storage.put_bytes(str(tmp_path / "x"), b"1")
 
 
+def test_a_place_where_no_folder_can_be_made_is_to_be_changed() -> None:
+    with pytest.raises(StorageError, match=r"/proc/x/y cannot be written .*; give another place"):
+        storage.put_bytes("/proc/x/y", b"1")
+
+
 def test_a_quota_may_be_of_bytes_or_of_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

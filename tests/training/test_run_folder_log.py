@@ -18,7 +18,7 @@ from milan_pipeline.errors import StorageError
 from milan_pipeline.training.run_folder import EVENT_THREADS, RunFolder, RunLog, run_lock
 from milan_pipeline.training.state import trained_steps, write_state
 
-FORK, SPAWN = map(multiprocessing.get_context, ("fork", "spawn"))
+FORK = multiprocessing.get_context("fork")
 
 
 def held(run: Path) -> None:
@@ -109,7 +109,7 @@ def test_the_state_tells_how_far_a_run_has_come(tmp_path):
 
 
 def test_a_run_folder_is_held_by_one_process(tmp_path: Path) -> None:
-    with run_lock(tmp_path / "run"), ProcessPoolExecutor(1, mp_context=SPAWN) as other:
+    with run_lock(tmp_path / "run"), ProcessPoolExecutor(1, mp_context=FORK) as other:
         refused = other.submit(held, tmp_path / "run").exception()
     assert isinstance(refused, StorageError)
     assert "another process trains into" in str(refused)
@@ -121,7 +121,7 @@ def test_a_child_does_not_hold_the_folder_of_a_run_that_has_ended(tmp_path: Path
     with ProcessPoolExecutor(1, mp_context=FORK) as child:
         with run_lock(tmp_path / "run"):
             child.submit(int).result()  # starts it
-        with ProcessPoolExecutor(1, mp_context=SPAWN) as other:
+        with ProcessPoolExecutor(1, mp_context=FORK) as other:
             other.submit(held, tmp_path / "run").result()
 
 
