@@ -123,7 +123,7 @@ class _Alike(dict[str, bytes]):
     """Objects of one unit, which all units have."""
 
     def get(self, key: str, default: Any = None) -> Any:
-        view, _, path = key.split("/", 2)[1:]
+        _, view, _, path = key.split("/", 3)
         return super().get(f"float16/{view}/unit/{path}", default)
 
 

@@ -128,7 +128,8 @@ class _Walker:
                 self._visit(folder, name)
 
     def result(self) -> Walk:
-        self._files.sort(key=lambda file: file.name.split("/"))
+        # A zero sorts before all that names may hold, as the end of a part of a path must.
+        self._files.sort(key=lambda file: file.name.replace("/", "\0"))
         self._ignored.sort(key=lambda row: row["file"].split("/"))
         pictured = {_top(file.name) for file in self._files}
         reasons = (HIDDEN, SYSTEM, SYSTEM_FILE, LOOP)

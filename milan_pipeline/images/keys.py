@@ -2,12 +2,12 @@
 
 import os
 import re
-from collections import Counter
 
+import numpy as np
 import xxhash
 
 EXTENSION = re.compile(r"(?<=[^/])\.[^./]*\Z")
-UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
+UNSAFE = re.compile(r"[^A-Za-z0-9_/-]")
 
 
 def unique_keys(names: list[str]) -> list[str]:
@@ -17,12 +17,17 @@ def unique_keys(names: list[str]) -> list[str]:
     names meet, a hash of the original keeps them apart. A key depends on the names alone, so that
     repacking the same files gives the same keys, and so the same views.
     """
-    stems = [EXTENSION.sub("", name).lstrip("/") for name in names]
-    plain = ["/".join(UNSAFE.sub("_", part) for part in stem.split("/")) for stem in stems]
-    count = Counter(key.lower() for key in plain)
-    return [
-        key
-        if key == stem and count[key.lower()] == 1
-        else f"{key}-{xxhash.xxh3_64_hexdigest(os.fsencode(name))}"
-        for key, stem, name in zip(plain, stems, names, strict=True)
-    ]
+    keys = [UNSAFE.sub("_", _stem(name)) for name in names]
+    # Hashes, since as many texts in small letters would take most of the memory.
+    meeting = (xxhash.xxh3_64_intdigest(key.lower().encode()) for key in keys)
+    hash_n = np.fromiter(meeting, dtype=np.uint64, count=len(keys))
+    found, count = np.unique(hash_n, return_counts=True)
+    met = set(found[count > 1].tolist())
+    for row, name in enumerate(names):
+        if keys[row] != _stem(name) or int(hash_n[row]) in met:
+            keys[row] += f"-{xxhash.xxh3_64_hexdigest(os.fsencode(name))}"
+    return keys
+
+
+def _stem(name: str) -> str:
+    return EXTENSION.sub("", name).lstrip("/")

@@ -29,7 +29,7 @@ class SourceFile:
 
     Attributes:
         name: its path below the source's folder, or as a list has it.
-        path: where it lies.
+        folder: what the name is below.
         size: its bytes.
         key: of its sample.
         label: its class number, if it has one.
@@ -37,10 +37,11 @@ class SourceFile:
         is_read: whether it is of a format that is read, as far as its name and first bytes tell.
         mask: its mask, if masks were asked for.
         mask_size: bytes of the mask.
+        place: where it lies, if that is not below the folder, or the name is short for it.
     """
 
     name: str
-    path: Path
+    folder: Path
     size: int
     key: str
     label: int | None
@@ -48,6 +49,12 @@ class SourceFile:
     is_read: bool = True
     mask: Path | None = None
     mask_size: int = 0
+    place: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where it lies; made when asked for, since paths of a million files take 300 MB."""
+        return self.folder / (self.name if self.place is None else self.place)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -170,7 +177,7 @@ def _from_folder(root: Path, files: list[Found], walk: Walk) -> Source:
     found = [
         SourceFile(
             name=file.name,
-            path=root / file.name,
+            folder=root,
             size=file.size,
             key=key,
             label=number[top] if is_tree else None,
@@ -189,7 +196,14 @@ def _from_list(path: Path) -> Source:
         raise ConfigError(f"{path} lists no image; write a path a line, or give another list")
     keys = unique_keys([row.name for row in listed])
     files = [
-        SourceFile(name=row.name, path=row.path, size=row.size, key=key, label=row.label)
+        SourceFile(
+            name=row.name,
+            folder=path.parent,
+            size=row.size,
+            key=key,
+            label=row.label,
+            place=str(row.path) if row.name.startswith("~") else None,
+        )
         for row, key in zip(listed, keys, strict=True)
     ]
     return Source(files=files, classes=classes, ignored=[], stray=[])
@@ -231,5 +245,9 @@ def _no_image(root: Path, others: list[Found], ignored: list[str]) -> str:
 
 
 def _hash(values: Iterable[str]) -> str:
-    text = "\n".join(values)
-    return xxhash.xxh3_64_hexdigest(text.encode("utf-8", "surrogateescape"))
+    """Hash the lines of a text, which is never there as a whole."""
+    digest = xxhash.xxh3_64()
+    for number, value in enumerate(values):
+        line = f"\n{value}" if number else value
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()

@@ -215,3 +215,13 @@ def test_a_folder_that_is_to_be_left_out_is_not_there(tmp_path):
     assert names(walk) == ["cat/a.jpg"]
     assert walk.empty == []
     assert walk.ignored == []
+
+
+def test_pictures_come_in_the_order_of_their_paths_part_by_part(tmp_path):
+    names = ["a/z.jpg", "a!/b.jpg", "a.jpg", "a/b/c.jpg", "a/b!.jpg", "a/b.jpg", "B.jpg", "é/a.jpg"]
+    for name in names:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    found = [file.name for file in walk_folder(tmp_path).files]
+    assert found == sorted(names, key=lambda name: name.split("/"))

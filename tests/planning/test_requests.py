@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.virtual_store import Bucket, open_bucket
 from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.data.order import OrderChoice
 from milan_pipeline.data.pairs import PairSamples
 from milan_pipeline.extraction.job import ExtractionJob
 from milan_pipeline.planning.requests import (
@@ -21,6 +22,7 @@ from milan_pipeline.planning.requests import (
     packing_requests,
 )
 from milan_pipeline.planning.store_size import StoreSize
+from milan_pipeline.pretrain.feature_data import open_run_data
 from milan_pipeline.provenance.identity import Identity, content_hash
 from milan_pipeline.shards.cache import CacheConfig
 from milan_pipeline.shards.manifest import Manifest, Shard
@@ -127,14 +129,31 @@ def test_what_is_done_is_listed_once_a_view(world: World) -> None:
     assert world.bucket.requests == Requests(lists=2, gets=4)
 
 
-def test_a_sample_without_and_with_a_cache(world: World, tmp_path: Path) -> None:
+def packed(world: World) -> Manifest:
+    """Extract and pack the first view."""
     units = world.units()[:2]
     shards = tuple(
         world.pack(unit, mark) for unit, mark in zip(units, world.extract(units), strict=True)
     )
     common = {"identity": world.identity, "identity_hash": world.job.identity_hash}
     folder = f"{world.bucket.url}/packed"
-    targets = Manifest(kind="targets", folder=folder, shards=shards, common=common)
+    return Manifest(kind="targets", folder=folder, shards=shards, common=common)
+
+
+def test_the_start_of_pretraining(world: World) -> None:
+    targets = packed(world)
+    targets.save()
+    world.bucket.forget()
+    choice = OrderChoice(batch=4, lanes=4, block=4, seed=0)
+    folders = world.job.manifest.folder, targets.folder
+    data = open_run_data(*folders, views=None, on_missing="error", order=choice)
+    assert data.pairs.missing == 0
+    assert world.bucket.requests == Requests(heads=2, gets=2)  # the manifests, of any length
+
+
+def test_a_sample_without_and_with_a_cache(world: World, tmp_path: Path) -> None:
+    targets = packed(world)
+    shards = targets.shards
     pairs = PairSamples(joined_pairs(world.job.manifest, targets))
     places = [Place(0, 0, shard, row) for shard in (0, 1) for row in range(IMAGES)]
 
