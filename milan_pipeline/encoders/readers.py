@@ -18,6 +18,7 @@ from milan_pipeline.encoders.backbone import (
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError, reason_of
 from milan_pipeline.models.vit import CANNOT_BUILD, build_encoder
 from milan_pipeline.storage.checksums import read_checked
+from milan_pipeline.training.checkpoints import HASHES, MODEL
 from milan_pipeline.weights.files import PICKLED, plain_tensors, read_encoder_description
 from milan_pipeline.weights.run_weights import ENCODER, encoder_file, encoder_part
 
@@ -97,18 +98,23 @@ def _what_it_is(url: str) -> str | None:
     def holds(*names: str) -> bool:
         return all(storage.exists(storage.join(folder, name)) for name in names)
 
-    if holds("best.safetensors"):
-        return (
+    hints = {
+        ("best.safetensors",): (
             f"{folder} is no run of pretrain; give the model that finetune or segment wrote there, "
             f"--encoder {storage.join(folder, 'best.safetensors')}"
-        )
-    if holds("open_clip_config.json"):
-        return f"{folder} is a CLIP of open_clip; give --encoder open_clip:local-dir:{folder}"
-    if holds("config.json", "model.safetensors"):
-        return (
+        ),
+        (MODEL, HASHES): f"{folder} is a checkpoint; give the folder of its run",
+        ("open_clip_config.json",): (
+            f"{folder} is a CLIP of open_clip; give --encoder open_clip:local-dir:{folder}"
+        ),
+        ("config.json", "model.safetensors"): (
             f"{folder} is a model for timm or transformers, as `export` writes it; give the run "
             "folder that it was exported from"
-        )
+        ),
+    }
+    for names, said in hints.items():
+        if holds(*names):
+            return said
     is_pickled = folder.endswith(PICKLED)
     weights = folder if is_pickled else url.removesuffix(".json") + ".safetensors"
     # A run writes its description again.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from milan_pipeline import storage
 from milan_pipeline.core.threads import ordered_map
-from milan_pipeline.errors import DataError
+from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.shards.cache import CacheConfig, ShardCache, ShardFile
 
 IMAGE_MEMBER = "image"
@@ -25,6 +25,11 @@ AGAIN = (
     "`milan-pipeline index --overwrite` if it was changed on purpose"
 )
 """What helps with a shard that is not what the manifest and the index say."""
+LISTED = (
+    "the manifest lists it there: copy it again, run the stage that wrote it again, or index it "
+    "where it is now"
+)
+"""What helps with a shard that is not there."""
 ResultT = TypeVar("ResultT")
 
 
@@ -132,8 +137,15 @@ class SampleReader:
 
         Raises:
             DataError: the bytes' xxh3-64 is not `digest`, or the shard ends before them.
+            MissingDataError: there is no such shard.
             StorageError: the shard cannot be read.
         """
+        try:
+            return checked(self._read(url, offset, length), url, offset, length, digest)
+        except MissingDataError as error:
+            raise MissingDataError(f"{url} does not exist; {LISTED}") from error
+
+    def _read(self, url: str, offset: int, length: int) -> bytes:
         file = self._local_file(url)
         try:
             data = os.pread(file.fileno(), length, offset) if file else None
@@ -142,7 +154,7 @@ class SampleReader:
             data = None
         if data is None:
             data = storage.read_bytes(url, offset, length)
-        return checked(data, url, offset, length, digest)
+        return data
 
     def read_row(self, url: str, row: np.void) -> bytes:
         """Return the sample of a row of the shard's index; raises what `read` does."""

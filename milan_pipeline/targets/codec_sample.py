@@ -25,8 +25,8 @@ from milan_pipeline.targets.units import Mark, Unit
 SAMPLE_IMAGES = 1024
 SAMPLE_TOKENS = 65536
 """Enough for each of the 256 centres of k-means; fitting takes a minute or two."""
-THREADS = 8
-"""Units whose keys or targets are read at a time, since each is a few round trips."""
+KEY_THREADS, TARGET_THREADS = 8, 4
+"""Units that are read at a time, since each is a few round trips; targets take more memory."""
 
 
 def rows_by_hash(
@@ -107,7 +107,7 @@ def _chosen(
         return unit.shard.stem, open_unit(url, unit, mark).keys()
 
     with contextlib.closing(
-        ordered_map(keys_of, units, workers=THREADS, ahead=2 * THREADS)
+        ordered_map(keys_of, units, workers=KEY_THREADS, ahead=2 * KEY_THREADS)
     ) as keys:
         return rows_by_hash(keys, first, count)
 
@@ -132,7 +132,7 @@ def _decoded(
                 f"{place} is damaged ({error}); `milan-pipeline verify --repair` mends it"
             ) from error
 
-    return ordered_map(decoded, chosen.items(), workers=THREADS, ahead=THREADS)
+    return ordered_map(decoded, chosen.items(), workers=TARGET_THREADS, ahead=TARGET_THREADS)
 
 
 def _drawn(parts: Iterable[torch.Tensor], samples: int) -> torch.Tensor:

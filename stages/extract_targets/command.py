@@ -68,8 +68,8 @@ class ExtractTargets(TeacherOptions, DaskOptions):
         group="This machine",
     )
     batch_size: int | Literal["auto"] = common.batch_size(
-        "Images in a teacher batch; auto: as an earlier run into --out, else on a GPU what a quick "
-        f"search finds fast, else {USUAL_BATCH}."
+        "Images in a batch of the teacher. auto: the number of an earlier run into --out, else a "
+        f"fast one that is found on the GPU, else {USUAL_BATCH}."
     )
     workers: int = common.workers("Threads that decode images, in each process.")
     max_bad_fraction: float = common.max_bad_fraction(

@@ -1,10 +1,12 @@
 """`milan-pipeline probe`: a frozen encoder's k-NN and linear accuracy on labelled shards."""
 
 import dataclasses
+from typing import Literal
 
 from milan_pipeline import storage
 from milan_pipeline.cli.commands import lazily, stage_command
-from milan_pipeline.cli.options import count, option, require_least
+from milan_pipeline.cli.options import AUTO, count, option, require_least
+from milan_pipeline.cluster.launch import own_cores
 from milan_pipeline.encoders.names import is_named
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.probe.protocols import OfficialLinear, Sweep
@@ -136,7 +138,9 @@ class Probe:
         group="Encoder",
     )
     batch_size: int = common.batch_size("Images in a batch of the encoder.")
-    workers: int = common.workers("Threads that decode images.")
+    workers: int | Literal["auto"] = common.workers(
+        "Threads that decode images; auto: one for each core that the command may use."
+    )
     device: str = common.device("Where to compute")
     max_bad_fraction: float = common.max_bad_fraction()
     allow_unfinished: bool = common.allow_unfinished(
@@ -166,6 +170,11 @@ class Probe:
             )
         if self.out is None and (is_named(self.encoder) or self.encoder.endswith(".safetensors")):
             raise ConfigError(f"--encoder {self.encoder!r} is no run folder; give --out FOLDER")
+
+    @property
+    def threads(self) -> int:
+        """How many threads decode."""
+        return own_cores() if self.workers == AUTO else self.workers
 
     @property
     def folder(self) -> str:

@@ -203,7 +203,7 @@ def _sets(
         identity=_encoder_identity(config, record),
         encoder=functools.cache(lambda: load(config.encoder, device=device)),
         batch_size=config.batch_size,
-        workers=config.workers,
+        workers=config.threads,
         stop=stop,
     )
     train, test = (

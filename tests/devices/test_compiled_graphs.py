@@ -13,9 +13,11 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from milan_pipeline.evaluate.segmentation.model import HeadSpec, make_segmenter
 from milan_pipeline.models.baseline_decoders import DECODERS
 from milan_pipeline.models.drop_path import share_graphs
 from milan_pipeline.training.compiling import compile_blocks
+from tests.support.segment import VIT
 from tests.support.students import tiny_batch, tiny_student
 
 # torch looks at gradients that are none while it traces what is compiled.
@@ -70,6 +72,19 @@ def test_blocks_of_all_rates_share_a_graph_and_another_where_they_are_scored(
     for last in (3, 2):
         model.train()(images[:last]).sum().backward()
     assert len(graphs) == 6  # fewer than torch's limit, 8
+
+
+def test_a_segmenter_has_a_graph_for_all_image_sizes(graphs: Graphs) -> None:
+    spec = HeadSpec(head="linear", channels=8, classes=3)
+    model = make_segmenter(VIT, spec, drop_path=0.2)
+    compile_blocks(model)
+    model(torch.zeros(2, 3, 32, 32)).main_BYHW.sum().backward()
+    assert len(graphs) == 1
+    model.eval()
+    with torch.no_grad():
+        for height in (32, 48, 64, 80):
+            model(torch.zeros(1, 3, height, 32))
+    assert len(graphs) == 3  # of the first size, and of any
 
 
 @pytest.mark.parametrize("decoder", DECODERS)

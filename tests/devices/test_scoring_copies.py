@@ -1,14 +1,23 @@
 """Scoring on a GPU: images and masks go there without a wait, and one small tensor comes back."""
 
+from typing import Any
+
+import pytest
 import timm
 import torch
 
 from milan_pipeline.evaluate.classification.scoring import counts_of
 from milan_pipeline.evaluate.segmentation.inference import Inference, InferenceConfig, ScoredImage
-from milan_pipeline.evaluate.segmentation.scoring import confusion_of
+from milan_pipeline.evaluate.segmentation.model import HeadSpec, make_segmenter
+from milan_pipeline.evaluate.segmentation.scoring import (
+    SegmentationEvaluationConfig,
+    SegmentationEvaluator,
+    confusion_of,
+)
 from milan_pipeline.evaluate.segmentation.views import ScaleRule
 from milan_pipeline.images.crops import Pixels
 from tests.support.fake_gpu import GPU, Copy, fake_gpu
+from tests.support.segment import VIT
 
 MEAN, STD = (0.5,) * 3, (0.2,) * 3
 SIDE, CLASSES = 32, 20  # more classes than are enlarged at once
@@ -34,27 +43,27 @@ def scored_images() -> list[ScoredImage]:
     return [ScoredImage([view, view], torch.zeros(40, 52, dtype=torch.uint8))] * 2
 
 
-def inference(**changes: object) -> Inference:
-    config = InferenceConfig(
-        **{
-            "scale": ScaleRule(short_side=SIDE, long_side=0),
-            "factors": (1.0, 1.0),
-            "flip": False,
-            "window": None,
-            "stride": 16,
-            "multiple": 8,
-            "batch": 2,
-        }
-        | changes  # type: ignore[arg-type]
-    )
+def config(**changes: Any) -> InferenceConfig:
+    usual: dict[str, Any] = {
+        "scale": ScaleRule(short_side=SIDE, long_side=0),
+        "factors": (1.0,),
+        "flip": False,
+        "window": None,
+        "stride": 16,
+        "multiple": 8,
+        "batch": 2,
+    }
+    return InferenceConfig(**usual | changes)
 
+
+def inference(**changes: Any) -> Inference:
     def logits_of(images_BChw: torch.Tensor) -> torch.Tensor:
         return images_BChw.new_zeros(len(images_BChw), CLASSES, *images_BChw.shape[-2:])
 
-    return Inference(logits_of, Pixels(MEAN, STD, GPU), config)
+    return Inference(logits_of, Pixels(MEAN, STD, GPU), config(**changes))
 
 
-def require_copies(scales: int, **changes: object) -> None:
+def require_copies(scales: int, **changes: Any) -> None:
     """Images of each scale and the masks go to the GPU, the confusion of classes comes back."""
     some = [image._replace(scaled_Chw=image.scaled_Chw[:scales]) for image in scored_images()]
     with fake_gpu() as copies:
@@ -80,3 +89,22 @@ def test_images_seen_by_windows_are_scored_without_another_copy() -> None:
 
 def test_images_at_two_scales_and_mirrored_are_scored_without_another_copy() -> None:
     require_copies(2, flip=True)
+
+
+@pytest.mark.parametrize("head", ["linear", "upernet"])
+def test_a_segmenter_of_another_image_size_is_scored_without_another_copy(head: str) -> None:
+    model = make_segmenter(VIT, HeadSpec(head=head, channels=8, classes=CLASSES)).eval()
+    some = [each._replace(scaled_Chw=each.scaled_Chw[:1]) for each in scored_images()]
+    absent: Any = None
+    how = SegmentationEvaluationConfig(
+        inference=config(), mean=MEAN, std=STD, classes=CLASSES, threads=0, bf16=True
+    )
+    with fake_gpu() as copies:
+        evaluator = SegmentationEvaluator(model.to(GPU), absent, absent, absent, how)
+        averages = {name: value.detach() for name, value in model.named_parameters()}
+        copies.made.clear()
+        for weights in ({}, averages):
+            confusion_of(some, evaluator._inference(weights), CLASSES)
+        assert [(copy.to, copy.waits) for copy in copies.made] == [
+            ("cuda", False), ("cuda", False), ("cpu", True)
+        ] * 2  # fmt: skip

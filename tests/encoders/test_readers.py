@@ -89,6 +89,7 @@ def test_names_that_are_no_encoder(name, error, says):
         (["a.safetensors"], "/a.safetensors", r"`milan-pipeline import-checkpoint \S+/a.safetens"),
         (["a.pth"], "/a.pth", r"a\.pth has no \.json beside it .* import-checkpoint"),
         ([], "/nowhere", "nowhere/encoder.json does not exist; run the command that trained"),
+        (["student.safetensors", "sha256.json"], "", "is a checkpoint; give the folder of its run"),
         (["encoder.safetensors", "state.json"], "", "encoder.json does not exist; run the command"),
     ],
 )

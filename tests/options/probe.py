@@ -43,7 +43,7 @@ PROBE = Table(
             "tests/stages/test_probe.py"
         ),
         "batch_size": Same(5),
-        "workers": Same(2),
+        "workers": Same("auto"),
         "device": Same("cpu"),
         "max_bad_fraction": Decides(0.0, given={"train": "{spoiled_images}"}, said="bad-fraction"),
         "allow_unfinished": Decides(

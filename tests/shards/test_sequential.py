@@ -112,7 +112,7 @@ def test_damage_is_named_with_the_shard(place: str, tmp_path: Path) -> None:
 
 def test_a_missing_or_unreadable_shard_is_named(tmp_path: Path) -> None:
     (url, table), _ = a_shard(str(tmp_path / "x.tar"), [(0, 5)])
-    with pytest.raises(MissingDataError, match="nowhere does not exist"):
+    with pytest.raises(MissingDataError, match="nowhere does not exist; the manifest lists it"):
         list(read_rows([(url, table), (str(tmp_path / "nowhere"), table)]))
     with pytest.raises(StorageError, match="cannot be read"):
         list(read_rows([(str(tmp_path), table)]))

@@ -183,7 +183,7 @@ def test_a_set_that_is_learnt_and_scored_alike_is_warned_of(data, tmp_path, caps
 def test_copies_of_what_is_learnt_are_warned_of(data, tmp_path, capsys):
     shutil.copy(data[0] / "red/000.jpg", data[1] / "red/001.jpg")
     finetune(*data, tmp_path / "run", "--dry-run", "--check", "all")
-    assert "1 of the 9 images of --val that were compared are in" in capsys.readouterr().err
+    assert "1 of the 9 images of --val that were compared are also in" in capsys.readouterr().err
 
 
 def test_evaluations_are_in_tensorboard(data, tmp_path):

@@ -142,6 +142,12 @@ def test_a_recipe_for_gpus_feeds_them(recipe: str, stage: str) -> None:
     assert (config.compile, config.workers) == (for_gpus, "auto" if for_gpus else 2)
 
 
+@pytest.mark.parametrize("recipe", [name for name, stage in SECTIONS if stage == "probe"])
+def test_images_to_probe_are_decoded_on_all_cores(recipe: str) -> None:
+    config = configured("probe", "--config", recipe, *PLACES["probe"])
+    assert config.workers == ("auto" if recipe != "demo" else 2)
+
+
 @pytest.mark.parametrize("recipe", recipe_names())
 def test_the_commands_of_a_recipe_are_what_its_stages_take(recipe: str) -> None:
     commands = list(commands_of(recipe))

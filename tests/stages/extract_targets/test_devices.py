@@ -15,6 +15,7 @@ from milan_pipeline.cluster.work import Part
 from stages.extract_targets.command import ExtractTargets
 from stages.extract_targets.devices import shares_of
 from tests.support.cli import extract_targets
+from tests.support.disturbances import no_targets
 from tests.support.processes import GIVE_UP, files_without
 
 Extract = Callable[..., Path]
@@ -104,6 +105,12 @@ def test_a_batch_size_is_chosen_once(extract: Extract, target_store: Path, capsy
     (out / "done/view-00/images-000000.json").unlink()
     extract("--batch-size", "auto", "--views", 2, "--part", "0/1")
     assert f"batch size 4, that of earlier runs into {out}" in capsys.readouterr().out
+
+
+def test_a_chosen_batch_size_that_does_not_fit_is_named(extract: Extract, capsys) -> None:
+    with no_targets(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")):
+        extract("--batch-size", "auto", code=2)
+    assert "; give --batch-size 32 or less, the same to all parts\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("elsewhere", [("--init",), ("--processes", 2), ("--part", "0/2")])
