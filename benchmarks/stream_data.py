@@ -14,7 +14,7 @@ from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.data.pair_table import PairTable, join_pairs
 from milan_pipeline.images.decode import digest
 from milan_pipeline.images.views import random_resized_crop
-from milan_pipeline.shards.columns import image_columns, target_columns
+from milan_pipeline.shards.columns import read_image_columns, read_target_columns
 from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.shards.writer import Sample, write_shard
 from milan_pipeline.targets.shard_records import TARGET_EXTENSION, RecordLayout
@@ -73,14 +73,15 @@ def make_world(
     )
     sources = Manifest(kind="images", folder=str(root / "images"), shards=image_shards)
     targets = Manifest(kind="targets", folder=str(root / "targets"), shards=target_shards)
+    sources.save()
+    targets.save()
+    columns = read_image_columns(sources.folder), read_target_columns(targets.folder)
     return World(
         jpegs=jpegs,
         folder=root / "folder",
         image_tars=[sources.url_of(shard) for shard in image_shards],
         target_tars=[targets.url_of(shard) for shard in target_shards],
-        pairs=join_pairs(
-            image_columns(sources), target_columns(targets), views=1, on_missing="error"
-        ),
+        pairs=join_pairs(*columns, views=1, on_missing="error"),
         layout=layout,
     )
 

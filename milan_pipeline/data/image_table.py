@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from milan_pipeline.data.recent import RecentTables
 from milan_pipeline.shards.cache import CacheConfig, ShardFile
-from milan_pipeline.shards.columns import ShardColumns
+from milan_pipeline.shards.columns import ShardColumns, ends
 from milan_pipeline.shards.random_access import IMAGE_MEMBER, Place, Read, read_places
 
 
@@ -30,6 +30,14 @@ class ImageTable:
         """Return the number of images in each shard."""
         del view
         return self.shards.samples_n
+
+    def require_indices(self) -> None:
+        """Read the first and the last index; raises as `load_index` does.
+
+        See `PairTable.require_indices`.
+        """
+        for number in ends(self.shards.samples_n):
+            self.shards.index(number)
 
     @functools.cached_property
     def recent(self) -> RecentTables[int, tuple[ShardFile, NDArray[np.void]]]:

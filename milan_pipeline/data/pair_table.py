@@ -21,7 +21,7 @@ from milan_pipeline.data.recent import RecentTables
 from milan_pipeline.data.shard_pairs import ShardPairs, joined
 from milan_pipeline.errors import MismatchError, MissingDataError
 from milan_pipeline.shards.cache import ShardFile
-from milan_pipeline.shards.columns import ShardColumns, TargetColumns, text_of, texts
+from milan_pipeline.shards.columns import ShardColumns, TargetColumns, ends, text_of, texts
 from milan_pipeline.shards.manifest import Shard, require_unique_stems, stem_of
 
 JOIN_THREADS = 8
@@ -82,6 +82,19 @@ class PairTable:
         pairs = self.views[view]
         images, targets = self.images.bytes_n[pairs.image_p], self.targets.bytes_n[pairs.target_p]
         return int(images.sum() + targets.sum())
+
+    def require_indices(self) -> None:
+        """Join the first and the last shards of each view; raises as `joined` does.
+
+        Indices that were not copied, or are of another version, are named before training begins,
+        not hours later. To look for all of them would be a thousand requests of large data.
+        """
+        places = [(view, at) for view in range(len(self.views)) for at in ends(self.counts(view))]
+        work = ordered_map(
+            lambda place: self.joined(*place), places, workers=JOIN_THREADS, ahead=JOIN_THREADS
+        )
+        for _ in work:
+            pass
 
     def fingerprint(self) -> str:
         """Hash what the shards hold, in order, since the order of training depends on it."""

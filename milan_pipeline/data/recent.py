@@ -17,7 +17,7 @@ class RecentTables(Generic[KeyT, TableT]):
     """Reads tables by key, each once while it is in use. Threads may share it.
 
     Args:
-        read: reads a table; what it raises is raised to all that ask for this table.
+        read: reads a table; what it raises is raised to all that wait for this table.
         kept_uses: how many times others may be asked for before a table is dropped.
     """
 
@@ -42,5 +42,7 @@ class RecentTables(Generic[KeyT, TableT]):
             try:
                 table.set_result(self._read(key))
             except BaseException as error:  # noqa: BLE001 - raised below, here and where others wait
+                with self._lock:  # what failed for a while is read again when next asked for
+                    self._tables.pop(key, None)
                 table.set_exception(error)
         return table.result()

@@ -122,6 +122,7 @@ def open_run_data(
 
     Raises:
         ConfigError: the data hold fewer views or pairs than asked for.
+        DataError: an index of the first or last shards is damaged.
         MissingDataError, MismatchError: images and targets do not belong together, or no image has
             a target.
     """
@@ -142,6 +143,7 @@ def open_run_data(
             f"no image of {images} has a target in {targets} in each of the {views} views; give "
             "the targets of these images, or make them with `milan-pipeline extract-targets`"
         )
+    pairs.require_indices()
     return RunData(
         pairs=pairs,
         order=order.settled(least, PUBLISHED_BATCH),

@@ -185,8 +185,10 @@ def open_pixel_data(
 
     Raises:
         ConfigError: there are fewer images than a batch has.
+        DataError, MissingDataError: the first or last index is damaged or missing.
     """
     samples = ImageTable(read_image_columns(images))
+    samples.require_indices()
     return PixelData(
         samples=samples,
         order=order.settled(int(samples.counts(0).sum()), PUBLISHED_BATCH),

@@ -1,20 +1,16 @@
 """Tells what kind of folder something is: a target store, shards of either kind, or a run."""
 
-from typing import Literal, TypedDict
+from typing import Literal
 
 from milan_pipeline import storage
-from milan_pipeline.core.schema import DocumentError, parsed
+from milan_pipeline.core.schema import DocumentError
 from milan_pipeline.errors import MissingDataError
-from milan_pipeline.shards.manifest import MANIFEST_NAME, holds_manifest, not_ours
+from milan_pipeline.shards.manifest import MANIFEST_NAME, not_ours, stated_kind
 from milan_pipeline.targets.layout import ZARR_JSON, holds_store
 from milan_pipeline.training.state import CONFIG_NAME
 
 Kind = Literal["target store", "target shards", "image shards", "run"]
 SHARDS: dict[str, Kind] = {"targets": "target shards", "images": "image shards"}
-
-
-class _Manifest(TypedDict):
-    kind: Literal["targets", "images"]
 
 
 def folder_kind(url: str) -> Kind:
@@ -27,12 +23,12 @@ def folder_kind(url: str) -> Kind:
     """
     if holds_store(url):
         return "target store"
-    manifest = storage.join(url, MANIFEST_NAME)
-    if holds_manifest(url):
-        try:
-            return SHARDS[parsed(storage.read_bytes(manifest), _Manifest)["kind"]]
-        except DocumentError as error:
-            raise not_ours(manifest, error) from error
+    try:
+        shards = stated_kind(url)
+    except DocumentError as error:
+        raise not_ours(storage.join(url, MANIFEST_NAME), error) from error
+    if shards is not None:
+        return SHARDS[shards]
     if storage.exists(storage.join(url, CONFIG_NAME)):
         return "run"
     raise MissingDataError(

@@ -6,8 +6,9 @@ Legend: n shards, t target shards, H bytes of a hash.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,11 +19,11 @@ from milan_pipeline.core.schema import Count, DocumentError, conforming
 from milan_pipeline.images.budget import Skipped
 from milan_pipeline.shards.cache import ShardFile
 from milan_pipeline.shards.index import load_index
-from milan_pipeline.shards.manifest import Manifest, Shard, read_manifest
+from milan_pipeline.shards.manifest import MANIFEST_NAME, Manifest, Shard, read_manifest
+from milan_pipeline.shards.random_access import all_local
 
 HASH_BYTES = 32
 Columns = dict[str, NDArray[Any]]
-RowT = TypeVar("RowT", bound="ShardRow")
 
 
 class ShardRow(msgspec.Struct, forbid_unknown_fields=True):
@@ -100,8 +101,8 @@ class ShardColumns:
     def is_local(self) -> bool:
         """Tell whether all tars lie on this machine."""
         elsewhere = (name for name in self.names_n if name.startswith(b"/") or b"://" in name)
-        folders = {storage.folder_of(text_of(name)) for name in elsewhere} | {self.head.folder}
-        return all(storage.local_path(folder) is not None for folder in folders)
+        here = storage.join(self.head.folder, MANIFEST_NAME)
+        return all_local(itertools.chain([here], map(text_of, elsewhere)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,18 +128,6 @@ class TargetColumns:
     identities: dict[str | None, str]
 
 
-def image_columns(manifest: Manifest) -> ShardColumns:
-    """Return the shards of a manifest of images as columns."""
-    return ShardColumns(head=manifest, **_joined([_columns_of(_rows_of(manifest, ShardRow))]))
-
-
-def target_columns(manifest: Manifest) -> TargetColumns:
-    """Return the shards of a manifest of targets as columns."""
-    found = _Targets()
-    found.take(_rows_of(manifest, TargetRow))
-    return found.columns(manifest)
-
-
 def read_image_columns(url: str) -> ShardColumns:
     """Read the manifest of image shards; see `manifest.load_manifest` for what it raises."""
     parts = [_columns_of([])]
@@ -155,6 +144,12 @@ def read_target_columns(url: str) -> TargetColumns:
         url, lambda rows: found.take(conforming(rows, list[TargetRow])), kind="targets"
     )
     return found.columns(head)
+
+
+def ends(column_n: NDArray[Any]) -> list[int]:
+    """Return the numbers of the first and the last row of a column, if there are any."""
+    count = len(column_n)
+    return sorted({0, count - 1}) if count else []
 
 
 def text_of(name: bytes) -> str:
@@ -193,11 +188,6 @@ class _Targets:
             skipped=self._skipped,
             identities=self._identities,
         )
-
-
-def _rows_of(manifest: Manifest, kind: type[RowT]) -> list[RowT]:
-    rows = [vars(shard) | {"details": dict(shard.details)} for shard in manifest.shards]
-    return conforming(rows, list[kind])  # type: ignore[valid-type]
 
 
 def _columns_of(rows: Sequence[ShardRow]) -> Columns:

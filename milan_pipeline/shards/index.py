@@ -10,13 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milan_pipeline import storage
-from milan_pipeline.errors import DataError
+from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.shards.labels import NO_CLASS, Label
 from milan_pipeline.shards.manifest import Manifest, Shard
 
 # np.load parses headers with `ast`, which CPython 3.11 may fail at in several threads at once.
 _READING_HEADER = threading.Lock()
 
+_MAKERS = {
+    "images": "copy it again, or make it with `milan-pipeline index`",
+    "targets": "copy it again, or run `milan-pipeline pack-targets` again",
+}
+"""What helps where the index of a shard is not there, by the kind of shards."""
 
 CLASS_FIELD = "label"
 MASK_FIELDS = ("mask_offset", "mask_length", "mask_xxh3")
@@ -61,9 +66,13 @@ def load_index(manifest: Manifest, shard: Shard) -> NDArray[np.void]:
 
     Raises:
         DataError: it is not the index that the manifest lists.
+        MissingDataError: it is not there.
     """
     url = manifest.index_url_of(shard)
-    data = storage.read_bytes(url)
+    try:
+        data = storage.read_bytes(url)
+    except MissingDataError as error:
+        raise MissingDataError(f"{url} does not exist; {_MAKERS[manifest.kind]}") from error
     if hashlib.sha256(data).hexdigest() != shard.index_sha256:
         raise DataError(f"{url} does not match the manifest's hash; make the index again")
     try:

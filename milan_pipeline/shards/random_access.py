@@ -25,7 +25,7 @@ AGAIN = (
     "`milan-pipeline index --overwrite` if it was changed on purpose"
 )
 """What helps with a shard that is not what the manifest and the index say."""
-LISTED = (
+_LISTED = (
     "the manifest lists it there: copy it again, run the stage that wrote it again, or index it "
     "where it is now"
 )
@@ -92,16 +92,28 @@ def all_local(urls: Iterator[str]) -> bool:
 
 
 def _uncached(file: ShardFile, offset: int, length: int, digest: int) -> bytes:
-    return checked(storage.read_bytes(file.url, offset, length), file.url, offset, length, digest)
+    with explaining_missing(file.url):
+        data = storage.read_bytes(file.url, offset, length)
+    return checked(data, file.url, offset, length, digest)
 
 
 def _through(cache: ShardCache, file: ShardFile, offset: int, length: int, digest: int) -> bytes:
     """Read through the cache; if its bytes are wrong, they are fetched once more."""
+    with explaining_missing(file.url):
+        try:
+            return checked(cache.read(file, offset, length), file.url, offset, length, digest)
+        except DataError:
+            cache.drop(file, offset, length)
+            return checked(cache.read(file, offset, length), file.url, offset, length, digest)
+
+
+@contextlib.contextmanager
+def explaining_missing(url: str) -> Iterator[None]:
+    """Say what helps where a shard is not there."""
     try:
-        return checked(cache.read(file, offset, length), file.url, offset, length, digest)
-    except DataError:
-        cache.drop(file, offset, length)
-        return checked(cache.read(file, offset, length), file.url, offset, length, digest)
+        yield
+    except MissingDataError as error:
+        raise MissingDataError(f"{url} does not exist; {_LISTED}") from error
 
 
 class SampleTable(Protocol):
@@ -140,10 +152,8 @@ class SampleReader:
             MissingDataError: there is no such shard.
             StorageError: the shard cannot be read.
         """
-        try:
+        with explaining_missing(url):
             return checked(self._read(url, offset, length), url, offset, length, digest)
-        except MissingDataError as error:
-            raise MissingDataError(f"{url} does not exist; {LISTED}") from error
 
     def _read(self, url: str, offset: int, length: int) -> bytes:
         file = self._local_file(url)

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from milan_pipeline import storage
 from milan_pipeline.core.threads import ordered_map
-from milan_pipeline.errors import DataError, MissingDataError, TruncatedError
+from milan_pipeline.errors import DataError, TruncatedError
 from milan_pipeline.images.budget import Skipped
 from milan_pipeline.images.formats import IMAGE_EXTENSIONS
 from milan_pipeline.shards.index import index_bytes, index_table
 from milan_pipeline.shards.labels import Label, label_of
 from milan_pipeline.shards.manifest import Manifest, Shard
-from milan_pipeline.shards.random_access import AGAIN, LISTED, checked
+from milan_pipeline.shards.random_access import AGAIN, checked, explaining_missing
 from milan_pipeline.shards.tar_stream import HashingFile, stream_members
 from milan_pipeline.shards.writer import Sample, _listed, _refuse_duplicates
 
@@ -131,9 +131,8 @@ def _end(row: tuple[int, int, int]) -> int:
 
 def _fetched(span: _Span) -> tuple[_Span, bytes]:
     try:
-        return span, storage.read_bytes(span.url, span.start, span.stop - span.start)
-    except MissingDataError as error:
-        raise MissingDataError(f"{span.url} does not exist; {LISTED}") from error
+        with explaining_missing(span.url):
+            return span, storage.read_bytes(span.url, span.start, span.stop - span.start)
     except TruncatedError as error:
         raise DataError(
             f"{span.url} is truncated or damaged: it ends before byte {span.stop}, where the "

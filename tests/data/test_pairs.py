@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from milan_pipeline.data.image_table import ImageTable
 from milan_pipeline.data.pairs import read_pairs
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.shards.manifest import load_manifest
@@ -147,6 +148,26 @@ def test_no_index_is_read_before_its_samples_are(images, tmp_path):
     assert [pair.key for pair in read_pairs(table, iter(places_of(table, 0)[:4]))] == list(KEYS)
     with pytest.raises(MissingDataError, match=r"y\.index\.npy"):
         list(read_pairs(table, iter(places_of(table, 0)[4:])))
+
+
+@pytest.mark.parametrize(
+    ("lost", "remedy"),
+    [
+        ("images/x.index.npy", "index"),
+        ("targets/view-01/targets-1-y.index.npy", "pack-targets"),
+    ],
+)
+def test_a_lost_index_of_the_first_or_last_shards_is_named_before_training(
+    images, tmp_path, lost, remedy
+):
+    table = joined_pairs(images, write_targets(tmp_path / "targets", images, ALL_SHARDS), views=2)
+    table.require_indices()
+    (tmp_path / lost).unlink()
+    with pytest.raises(MissingDataError, match=rf"{lost} does not exist; .*{remedy}`"):
+        table.require_indices()
+    if lost.startswith("images"):
+        with pytest.raises(MissingDataError, match=lost):
+            ImageTable(table.images).require_indices()
 
 
 def test_a_key_that_extraction_skipped_is_not_missing(images, tmp_path):

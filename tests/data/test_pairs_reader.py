@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from milan_pipeline.data.pairs import read_pairs
-from milan_pipeline.errors import DataError, StorageError
+from milan_pipeline.errors import DataError, MissingDataError, StorageError
 from milan_pipeline.shards.cache import CacheConfig
 from milan_pipeline.shards.random_access import READ_AHEAD
 from milan_pipeline.storage.retries import TRIES
@@ -56,6 +56,13 @@ def test_a_damaged_source_is_named_even_behind_a_cache(remote, cache, tmp_path):
     shard.write_bytes(shard.read_bytes().replace(b"image j", b"image !"))
     for config in (None, cache):
         with pytest.raises(DataError, match=r"pairs/x\.tar is truncated or damaged"):
+            read(remote, config)
+
+
+def test_a_remote_shard_that_is_gone_is_named_with_a_remedy(remote, cache, tmp_path):
+    (tmp_path / "pairs/x.tar").unlink()
+    for config in (None, cache):
+        with pytest.raises(MissingDataError, match=r"pairs/x\.tar does not exist; the manifest li"):
             read(remote, config)
 
 

@@ -50,3 +50,18 @@ def test_an_error_is_raised_to_all_that_ask():
     for _ in range(2):
         with pytest.raises(ValueError, match="a"):
             tables["a"]
+
+
+def test_what_could_not_be_read_for_a_while_is_read_again():
+    answers = iter([OSError("busy"), "A"])
+
+    def reader(key):
+        answer = next(answers)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    tables = RecentTables(reader)
+    with pytest.raises(OSError, match="busy"):
+        tables["a"]
+    assert tables["a"] == tables["a"] == "A"

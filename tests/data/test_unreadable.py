@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import shutil
 
 import pytest
 import torch
@@ -9,11 +10,11 @@ import torch
 from milan_pipeline.cluster.world import World
 from milan_pipeline.data.batching import join
 from milan_pipeline.data.image_table import ImageTable
-from milan_pipeline.data.order import OrderConfig
+from milan_pipeline.data.order import OrderChoice, OrderConfig
 from milan_pipeline.data.stream import SampleSource, batches
 from milan_pipeline.data.unreadable import RunLedger, replacement_places
-from milan_pipeline.errors import DataError
-from milan_pipeline.pretrain.pixel_data import ToPixelExamples
+from milan_pipeline.errors import DataError, MissingDataError
+from milan_pipeline.pretrain.pixel_data import ToPixelExamples, open_pixel_data
 from milan_pipeline.shards.columns import read_image_columns
 from tests.support.cli import run_cli
 from tests.support.labelled import spoil
@@ -41,6 +42,15 @@ def packed(root, bad):
 def table(tmp_path_factory):
     """Three shards of 24 pictures, of which three are cut off."""
     return packed(tmp_path_factory.mktemp("some"), BAD)
+
+
+def test_images_whose_last_index_is_lost_are_refused_at_the_start(table, tmp_path):
+    folder = tmp_path / "shards"
+    shutil.copytree(table.shards.head.folder, folder)
+    (folder / "images-000002.index.npy").unlink()
+    order = OrderChoice(batch=8, lanes=None, block=4096, seed=0)
+    with pytest.raises(MissingDataError, match=r"images-000002\.index\.npy does not exist; copy"):
+        open_pixel_data(str(folder), views=None, min_scale=None, order=order)
 
 
 @pytest.fixture

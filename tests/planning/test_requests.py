@@ -148,7 +148,8 @@ def test_the_start_of_pretraining(world: World) -> None:
     folders = world.job.manifest.folder, targets.folder
     data = open_run_data(*folders, views=None, on_missing="error", order=choice)
     assert data.pairs.missing == 0
-    assert world.bucket.requests == Requests(heads=2, gets=2)  # the manifests, of any length
+    ends = 4  # indices: of the first and the last images and targets of a view
+    assert world.bucket.requests == Requests(heads=2, gets=2 + ends)  # manifests of any length
 
 
 def test_a_sample_without_and_with_a_cache(world: World, tmp_path: Path) -> None:

@@ -16,7 +16,14 @@ from milan_pipeline import storage
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.shards.index import index_bytes, index_table, keys_of, load_index
 from milan_pipeline.shards.listing import content_sha256
-from milan_pipeline.shards.manifest import Manifest, Shard, load_manifest, require_unique_stems
+from milan_pipeline.shards.manifest import (
+    Manifest,
+    Shard,
+    holds_manifest,
+    load_manifest,
+    require_unique_stems,
+    stated_kind,
+)
 
 SHARD = Shard(name="x-0.tar", samples=2, bytes=10, sha256="ab", index_sha256="cd")
 
@@ -159,6 +166,40 @@ def test_json_that_nests_too_deeply_is_named(tmp_path):
         DataError, match=r"manifest\.json is no manifest of shards .* or move it away"
     ):
         load_manifest(str(tmp_path), kind="images")
+
+
+def test_a_shard_that_nests_too_deeply_is_named(tmp_path):
+    a_manifest(tmp_path).save()
+    path = tmp_path / "manifest.json"
+    text = path.read_text()
+    path.write_text(
+        text.replace('"details": {}', '"details": ' + '{"a": ' * 9999 + "1" + "}" * 9999)
+    )
+    assert path.read_text() != text
+    with pytest.raises(DataError, match=r"manifest\.json is no manifest of shards"):
+        load_manifest(str(tmp_path), kind="images")
+
+
+def test_the_kind_of_shards_is_read_from_the_beginning(tmp_path):
+    a_manifest(tmp_path).save()
+    path = tmp_path / "manifest.json"
+    text = path.read_text()
+    path.write_text(text[:-20])  # what cannot be parsed was not
+    assert stated_kind(str(tmp_path)) == "images"
+    path.write_text(json.dumps(dict(sorted(json.loads(text).items()))))
+    assert stated_kind(str(tmp_path)) == "images"
+    for other, held in (('{"kind": "images"}', False), ('{"shards": []}', True), ("{", True)):
+        path.write_text(other)
+        assert holds_manifest(str(tmp_path)) == held
+
+
+@pytest.mark.parametrize(
+    ("kind", "remedy"), [("images", "`milan-pipeline index`"), ("targets", "pack-targets` again")]
+)
+def test_an_index_that_is_not_there_is_named(tmp_path, kind, remedy):
+    manifest = dataclasses.replace(a_manifest(tmp_path), kind=kind)
+    with pytest.raises(MissingDataError, match=rf"x-0\.index\.npy does not exist; .*{remedy}"):
+        load_index(manifest, SHARD)
 
 
 def test_an_index_that_is_pickled_is_refused(tmp_path):

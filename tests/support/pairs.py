@@ -1,6 +1,7 @@
 """Pairs of images and targets, a few, and how they are read."""
 
 import dataclasses
+import tempfile
 
 from hypothesis import strategies as st
 
@@ -10,7 +11,7 @@ from milan_pipeline.data.pairs import PairSamples
 from milan_pipeline.data.stream import batches
 from milan_pipeline.pretrain.examples import ExampleConfig, ToExamples
 from milan_pipeline.pretrain.feature_data import open_run_data
-from milan_pipeline.shards.columns import image_columns, target_columns
+from milan_pipeline.shards.columns import read_image_columns, read_target_columns
 from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.shards.random_access import Place
 from milan_pipeline.shards.writer import Sample, write_shard
@@ -62,8 +63,14 @@ def write_world(folder):
 
 def joined_pairs(images, targets, *, views=1, on_missing="error"):
     """Join what two manifests list."""
-    columns = image_columns(images), target_columns(targets)
-    return join_pairs(*columns, views=views, on_missing=on_missing)
+    with tempfile.TemporaryDirectory() as folder:  # not beside the shards, which may lie together
+        for manifest in (images, targets):
+            dataclasses.replace(manifest, folder=f"{folder}/{manifest.kind}").save()
+        image = read_image_columns(f"{folder}/images")
+        target = read_target_columns(f"{folder}/targets")
+    image = dataclasses.replace(image, head=images)
+    target = dataclasses.replace(target, shards=dataclasses.replace(target.shards, head=targets))
+    return join_pairs(image, target, views=views, on_missing=on_missing)
 
 
 def places():
