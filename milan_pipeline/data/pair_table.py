@@ -21,8 +21,8 @@ from milan_pipeline.data.recent import RecentTables
 from milan_pipeline.data.shard_pairs import ShardPairs, joined
 from milan_pipeline.errors import MismatchError, MissingDataError
 from milan_pipeline.shards.cache import ShardFile
-from milan_pipeline.shards.columns import ShardColumns, TargetColumns, text_of
-from milan_pipeline.shards.manifest import Shard, require_unique_stems
+from milan_pipeline.shards.columns import ShardColumns, TargetColumns, text_of, texts
+from milan_pipeline.shards.manifest import Shard, require_unique_stems, stem_of
 
 JOIN_THREADS = 8
 OnMissing = Literal["error", "skip"]
@@ -201,11 +201,10 @@ def _view_pairs(
 
 def _stems(images: ShardColumns) -> NDArray[np.bytes_]:
     """Return the stems of image shards (n,); refuse two that are alike."""
-    names = images.names_n.tolist()
-    stems = [name.rpartition(b"/")[2].removesuffix(b".tar") for name in names]
-    if len({text_of(stem).casefold() for stem in stems}) < len(stems):
+    stems = [stem_of(text_of(name)) for name in images.names_n.tolist()]
+    if len({stem.casefold() for stem in stems}) < len(stems):
         require_unique_stems(tuple(map(images.shard, range(len(images)))))
-    return np.array(stems, dtype=np.bytes_)
+    return texts(stems)
 
 
 def _require_one_identity(targets: TargetColumns) -> None:

@@ -162,6 +162,11 @@ def text_of(name: bytes) -> str:
     return name.decode("utf-8", "surrogatepass")
 
 
+def texts(values: list[str]) -> NDArray[np.bytes_]:
+    """Return texts as a column, which `text_of` reads."""
+    return np.array([value.encode("utf-8", "surrogatepass") for value in values], dtype=np.bytes_)
+
+
 class _Targets:
     """Collects the columns of target shards part by part."""
 
@@ -197,7 +202,7 @@ def _rows_of(manifest: Manifest, kind: type[RowT]) -> list[RowT]:
 
 def _columns_of(rows: Sequence[ShardRow]) -> Columns:
     return {
-        "names_n": _texts([row.name for row in rows]),
+        "names_n": texts([row.name for row in rows]),
         "samples_n": np.array([row.samples for row in rows], dtype=np.int64),
         "bytes_n": np.array([row.bytes for row in rows], dtype=np.int64),
         "sha256_nH": _hashes([row.sha256 for row in rows]),
@@ -208,7 +213,7 @@ def _columns_of(rows: Sequence[ShardRow]) -> Columns:
 def _target_columns_of(rows: Sequence[TargetRow]) -> Columns:
     return {
         "view_t": np.array([row.details.view for row in rows], dtype=np.int64),
-        "source_t": _texts([row.details.source for row in rows]),
+        "source_t": texts([row.details.source for row in rows]),
         "source_sha256_tH": _hashes([row.details.source_sha256 for row in rows]),
         "skipped_t": np.array([len(row.details.skipped) for row in rows], dtype=np.int64),
     }
@@ -217,10 +222,6 @@ def _target_columns_of(rows: Sequence[TargetRow]) -> Columns:
 def _joined(parts: list[Columns]) -> Columns:
     """Concatenate the parts of each column, one column after the other, and drop them."""
     return {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
-
-
-def _texts(values: list[str]) -> NDArray[np.bytes_]:
-    return np.array([value.encode("utf-8", "surrogatepass") for value in values], dtype=np.bytes_)
 
 
 def _hashes(values: list[str]) -> NDArray[np.uint8]:

@@ -70,13 +70,14 @@ class Shard:
     @classmethod
     def from_row(cls, row: Any, kind: str) -> "Shard":
         """Read what a manifest of a kind of shards has of one; raises `DocumentError`."""
-        conforming(row.get("details", {}), _DETAILS[kind])
-        return conforming(row, cls)
+        shard = conforming(row, cls)
+        conforming(shard.details, _DETAILS[kind])
+        return shard
 
     @property
     def stem(self) -> str:
         """The file name without `.tar`: what names the shard's units."""
-        return storage.basename(self.name).removesuffix(".tar")
+        return stem_of(self.name)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,6 +133,11 @@ class Manifest:
     def save(self) -> None:
         """Write `manifest.json`, atomically."""
         storage.put_bytes(storage.join(self.folder, MANIFEST_NAME), self.to_bytes())
+
+
+def stem_of(name: str) -> str:
+    """Return the file name of a shard, which may be a full URL, without `.tar`."""
+    return storage.basename(name).removesuffix(".tar")
 
 
 def holds_manifest(folder: str) -> bool:

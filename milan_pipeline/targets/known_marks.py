@@ -86,10 +86,10 @@ def keep_known(
     fields = operator.attrgetter(*BriefMark.__struct_fields__)
     listed = ((name, stamps[name], mark) for name, mark in marks.items())
     rows = [_Row(name, stamp, BriefMark(*fields(mark))) for name, stamp, mark in listed if stamp]
-    data = msgspec.json.encode(rows)
     try:
+        data = msgspec.json.encode(rows)
         storage.put_bytes(_url(store_url, view), _head(data) + b"\n" + data)
-    except StorageError as error:  # then the next start takes longer
+    except (UnicodeEncodeError, StorageError) as error:  # then the next start takes longer
         logger.info("%s", error)
 
 

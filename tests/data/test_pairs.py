@@ -234,6 +234,31 @@ def test_two_image_shards_of_one_name_are_refused(images, tmp_path):
         joined(twice, targets)
 
 
+SIGNED = "https://host/bucket/{}.tar?signature=a/{}.tar"
+
+
+def test_shards_at_signed_urls_are_joined_by_their_names(images, tmp_path):
+    targets = write_targets(tmp_path / "targets", images, ALL_SHARDS)
+    table = joined_pairs(saved(at_signed_urls(images, ["b", "b"])), targets, views=2)
+    np.testing.assert_array_equal(table.counts(1), [4, 4])
+    assert table.missing == 0
+
+
+def test_two_signed_urls_of_one_name_are_refused(images, tmp_path):
+    targets = write_targets(tmp_path / "targets", images, ALL_SHARDS)
+    twice = dataclasses.replace(images, shards=(images.shards[0],) * 2)
+    with pytest.raises(MismatchError, match=r"two shards are called x\.tar"):
+        joined_pairs(saved(at_signed_urls(twice, ["b", "c"])), targets)
+
+
+def at_signed_urls(images, signatures):
+    shards = zip(images.shards, signatures, strict=True)
+    listed = [
+        dataclasses.replace(shard, name=SIGNED.format(shard.stem, end)) for shard, end in shards
+    ]
+    return dataclasses.replace(images, shards=tuple(listed))
+
+
 # ---- what a resumed run compares
 
 

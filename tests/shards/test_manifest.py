@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from milan_pipeline import storage
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.shards.index import index_bytes, index_table, keys_of, load_index
+from milan_pipeline.shards.listing import content_sha256
 from milan_pipeline.shards.manifest import Manifest, Shard, load_manifest, require_unique_stems
 
 SHARD = Shard(name="x-0.tar", samples=2, bytes=10, sha256="ab", index_sha256="cd")
@@ -169,6 +170,19 @@ def test_an_index_that_is_pickled_is_refused(tmp_path):
     manifest = Manifest(kind="images", folder=str(tmp_path), shards=(shard,))
     with pytest.raises(DataError, match=r"x\.index\.npy is no table .*make the index again"):
         load_index(manifest, shard)
+
+
+@pytest.mark.parametrize("row", ["a.tar", None, {**vars(SHARD), "details": [1]}])
+def test_a_row_that_is_no_shard_is_named(tmp_path, row):
+    (tmp_path / "manifest.json").write_text(json.dumps(a_document([row])))
+    with pytest.raises(DataError, match=r"no manifest of shards \(Expected `object`, got"):
+        load_manifest(str(tmp_path), kind="images")
+
+
+def a_document(rows: list[Any]) -> dict[str, Any]:
+    """A manifest of our own with some rows."""
+    content = Manifest(kind="images", folder="", shards=()).content() | {"shards": rows}
+    return content | {"sha256": content_sha256(content)}
 
 
 def test_a_shard_of_a_wrong_type_is_named(tmp_path):

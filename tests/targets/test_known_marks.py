@@ -100,6 +100,15 @@ def test_few_marks_are_not_written_down(store: str) -> None:
     assert storage.list_names(storage.join(store, "marks")) == []
 
 
+def test_a_name_that_is_not_utf8_ends_no_start(tmp_path: Path) -> None:
+    write(str(tmp_path))
+    strange = dataclasses.replace(mark_of(unit_of(3)), shard="x-\udcff.tar")
+    storage.put_bytes(storage.join(str(tmp_path), unit_of(3).mark_path), strange.to_bytes())
+    found = read_marks(str(tmp_path), 1, objects=False, keep=True)
+    assert found[unit_of(3).mark_path].shard == strange.shard
+    assert storage.list_names(storage.join(str(tmp_path), "marks")) == []
+
+
 def test_a_store_without_tags_is_read_whole(tmp_path: Path) -> None:
     wanted = write(str(tmp_path))
     read_marks(watched(tmp_path), 1, objects=False, keep=True)
