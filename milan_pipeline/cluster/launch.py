@@ -60,10 +60,10 @@ def run_together(
     Args:
         stage: the command.
         processes: the words and the own variables of each; the machine's cores are shared out.
-        meanwhile: called again and again while they run.
+        meanwhile: called again and again while they run; an error of it ends them.
     """
     command = [sys.executable, "-m", "milan_pipeline", stage]
-    threads = max(1, (os.cpu_count() or 1) // len(processes))
+    threads = max(1, own_cores() // len(processes))
     shared = {"OMP_NUM_THREADS": str(threads)} | os.environ
     started: list[subprocess.Popen[bytes]] = []
     with passing_signals_on(started):
@@ -72,10 +72,21 @@ def run_together(
                 process = subprocess.Popen([*command, *words], env={**shared, **own})  # noqa: S603
                 started.append(process)
             return _ended(started, meanwhile)
-        except OSError:
-            for process in started:
-                process.kill()
+        except BaseException:
+            _end(started)
             raise
+
+
+def _end(started: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ask all processes to stop, and kill those that do not within the grace."""
+    for process in started:
+        process.terminate()
+    deadline = time.monotonic() + GRACE
+    for process in started:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 @contextlib.contextmanager

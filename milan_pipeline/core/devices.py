@@ -17,7 +17,7 @@ from milan_pipeline.errors import ConfigError, reason_of
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
-def pick_device(name: str, number: int | None = None) -> torch.device:
+def pick_device(name: str, number: int | None = None, *, option: str = "--device") -> torch.device:
     """Return the named device; "auto" takes the first accelerator that is there, else the CPU.
 
     From then on float32 is computed in float32: see `compute_float32_exactly`.
@@ -25,6 +25,7 @@ def pick_device(name: str, number: int | None = None) -> torch.device:
     Args:
         name: as torch knows it, or "auto".
         number: of this process among those that share out the GPUs, where no one GPU is named.
+        option: that names the device.
 
     Raises:
         ConfigError: there is no such device here.
@@ -42,7 +43,7 @@ def pick_device(name: str, number: int | None = None) -> torch.device:
             torch.empty(0, device=device).cpu()  # "meta" has no values
     except (RuntimeError, AssertionError) as error:
         reason = reason_of(error)[:200]
-        raise ConfigError(f"--device {name!r} cannot be used ({reason}); try cpu") from error
+        raise ConfigError(f"{option} {name!r} cannot be used ({reason}); try cpu") from error
     return device
 
 
@@ -52,7 +53,8 @@ def pick_devices(names: str) -> list[torch.device]:
     A device that is named twice runs two processes.
 
     Raises:
-        ConfigError: one of them is not there, or "all" is asked for in each of several processes.
+        ConfigError: one of them is not there or empty, or "all" is asked for in each of several
+            processes.
     """
     if names == "all":
         if number_on_this_machine() is not None:
@@ -62,7 +64,12 @@ def pick_devices(names: str) -> list[torch.device]:
             )
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
         names = ",".join(f"cuda:{number}" for number in range(gpus)) or "cpu"
-    return [pick_device(name.strip()) for name in names.split(",")]
+    each = [name.strip() for name in names.split(",")]
+    if not all(each):
+        raise ConfigError(
+            f"--devices {names!r} has an empty name; give names such as cuda:0,cuda:2, or all"
+        )
+    return [pick_device(name, option="--devices") for name in each]
 
 
 # How many processes of a step there are, and the number of this one on its machine.

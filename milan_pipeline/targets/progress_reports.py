@@ -15,13 +15,13 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from milan_pipeline import storage
 from milan_pipeline.core.console import NOTE
 from milan_pipeline.core.schema import DocumentError, parsed
-from milan_pipeline.errors import InterruptedRunError, StorageError, reason_of
+from milan_pipeline.errors import InterruptedRunError, MissingDataError, StorageError, reason_of
 from milan_pipeline.provenance.record import timestamp_of, utc_text
 from milan_pipeline.targets.units import Unit
 
@@ -186,12 +186,22 @@ def closing_report(reporter: Reporter) -> Iterator[Reporter]:
     reporter.close("done")
 
 
-def read_reports(store_url: str) -> list[ProgressReport]:
-    """Read the reports of all processes, by name; a report that cannot be read is left out."""
+def read_reports(store_url: str, names: Collection[str] | None = None) -> list[ProgressReport]:
+    """Read reports, by name; one that is damaged, or is deleted meanwhile, is left out.
+
+    Args:
+        store_url: the store.
+        names: of the processes; None for all.
+
+    Raises:
+        StorageError: the store cannot be read.
+    """
     folder = storage.join(store_url, FOLDER)
     reports = []
     for name in storage.list_names(folder):
-        with contextlib.suppress(DocumentError):
+        if names is not None and name.removesuffix(".json") not in names:
+            continue
+        with contextlib.suppress(DocumentError, MissingDataError):
             report = parsed(storage.read_bytes(storage.join(folder, name)), ProgressReport)
             _ = report.seconds  # raises if a time cannot be parsed
             reports.append(report)

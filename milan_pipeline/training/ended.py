@@ -1,5 +1,6 @@
 """Whether a run has ended: all of its steps are taken, and its weights are there."""
 
+import logging
 from collections.abc import Collection
 from pathlib import Path
 
@@ -7,31 +8,74 @@ from milan_pipeline import storage
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.training.checkpoints import newest_checkpoint
+from milan_pipeline.training.evaluations import BEST, Evaluations
 from milan_pipeline.training.state import trained_steps
+
+logger = logging.getLogger(__name__)
 
 
 def has_ended(
-    record: StageRecord, folder: Path, total_steps: int, exports: Collection[str]
+    record: StageRecord,
+    folder: Path,
+    total_steps: int,
+    exports: Collection[str],
+    evaluations: Evaluations | None = None,
 ) -> bool:
     """Tell whether an earlier run into a folder has ended.
+
+    Its best weights may be lost: a rerun can only write them if they are those of its last step.
 
     Args:
         record: of the run.
         folder: its folder.
         total_steps: how many there are.
         exports: the names of the weights that it writes at its end.
+        evaluations: the scores that choose its best weights, if it keeps any.
 
     Raises:
         MismatchError: it was another run.
         MissingDataError: the weights are lost, and so is every checkpoint to write them from.
     """
-    if record.previous_state() != "done" or trained_steps(folder) < total_steps:
+    steps = trained_steps(folder)
+    if record.previous_state() != "done" or steps < total_steps:
         return False
-    files = [f"{name}{ending}" for name in exports for ending in (".safetensors", ".json")]
-    lost = sorted(set(files).difference(storage.list_names(str(folder))))
+    lost = lost_files(folder, exports)
+    if evaluations is not None and set(lost).intersection(weight_files([BEST])):
+        best = evaluations.best()
+        if best is not None and best["step"] != steps:
+            lost = [name for name in lost if name not in weight_files([BEST])]
     if lost and newest_checkpoint(folder) is None:
         raise MissingDataError(
             f"{folder} has lost {lost[0]}, and has no checkpoint to write it from; restore either, "
             "or give another --out"
         )
     return not lost
+
+
+def lost_files(folder: Path, exports: Collection[str]) -> list[str]:
+    """Return which files of exported weights, given by their names, a run's folder lacks."""
+    there = storage.list_names(str(folder))
+    return [name for name in weight_files(exports) if name not in there]
+
+
+def weight_files(exports: Collection[str]) -> list[str]:
+    """Return the names of the files of exported weights."""
+    return [f"{name}{ending}" for name in exports for ending in (".safetensors", ".json")]
+
+
+def warn_of_lost_best(folder: Path, evaluations: Evaluations, last: str, step: int) -> None:
+    """Say so where the best weights are lost, and were those of an earlier step.
+
+    Args:
+        folder: of the run.
+        evaluations: its scores.
+        last: the name of its last weights.
+        step: of its last weights.
+    """
+    lost = lost_files(folder, [BEST])
+    best = evaluations.best() if lost else None
+    if best is not None and best["step"] != step:
+        logger.warning(
+            "%s has lost %s, of step %d; restore it, or use %s.safetensors, of step %d",
+            *(folder, lost[0], best["step"], last, step),
+        )

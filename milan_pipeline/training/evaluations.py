@@ -9,6 +9,9 @@ from milan_pipeline import storage
 from milan_pipeline.core.schema import Count, DocumentError, conforming, parsed
 from milan_pipeline.errors import DataError
 
+BEST = "best"
+"""The name of the weights with the best scores."""
+
 
 class Evaluations:
     """Keep a row of scores for each evaluated step, and find the best one.

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import itertools
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,18 +10,16 @@ from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from milan_pipeline import storage
 from milan_pipeline.cluster.world import World, share_buffers
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.data.order import StepClock
 from milan_pipeline.data.unreadable import RunLedger
-from milan_pipeline.training.evaluations import Evaluations
+from milan_pipeline.training.ended import lost_files, warn_of_lost_best
+from milan_pipeline.training.evaluations import BEST, Evaluations
 from milan_pipeline.training.optim import MovingAverage
 from milan_pipeline.training.partial_scores import PartialScores
 
-logger = logging.getLogger(__name__)
-
-BEST, UNAVERAGED = "best", "unaveraged"
+UNAVERAGED = "unaveraged"
 ASK_EVERY = 16
 """Images of a process between two questions whether any process was asked to stop."""
 
@@ -160,18 +157,11 @@ class Validation:
         return scores | {f"best-{key}": (evaluations.best() or last)[key]}, notes
 
     def _restore_best(self, step: int) -> None:
-        """Write the best weights again where their file is lost, if they are this step's."""
+        """Write the best weights again where a file of them is lost, if they are this step's."""
         best = self.evaluations.best()
-        name = f"{BEST}.safetensors"
-        if best is None or storage.exists(str(self.folder / name)):
-            return
-        if best["step"] == step:
+        if best is not None and best["step"] == step and lost_files(self.folder, [BEST]):
             self._write(BEST)
-            return
-        logger.warning(
-            "%s has lost %s, of step %d; restore it, or use %s.safetensors, of step %d",
-            *(self.folder, name, best["step"], self.last, step),
-        )
+        warn_of_lost_best(self.folder, self.evaluations, self.last, step)
 
     def _write(self, name: str) -> None:
         self.write(name, self.averaged() or self.model.state_dict())

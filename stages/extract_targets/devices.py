@@ -4,6 +4,7 @@ The processes share only the store, as parts of a job array do. This process sho
 together, by their progress reports.
 """
 
+import contextlib
 import dataclasses
 import sys
 import time
@@ -16,16 +17,14 @@ from milan_pipeline.cluster.launch import run_together, words_of
 from milan_pipeline.cluster.work import Part
 from milan_pipeline.core.console import output_words, progress_bar
 from milan_pipeline.core.devices import pick_devices
-from milan_pipeline.errors import StorageError
-from milan_pipeline.targets.progress_reports import read_reports
+from milan_pipeline.errors import MilanError
+from milan_pipeline.targets.progress_reports import WRITE_EVERY, read_reports
 from stages.extract_targets.command import ExtractTargets
-
-LOOK_EVERY = 5.0  # seconds between two looks at the reports
 
 
 def on_one_device(config: ExtractTargets) -> ExtractTargets:
     """Return a configuration without `--devices`, if they are one: this process does it all."""
-    devices = pick_devices(config.devices) if config.devices else []
+    devices = _devices_of(config)
     if len(devices) != 1:
         return config
     return dataclasses.replace(config, devices=None, device=str(devices[0]))
@@ -36,7 +35,7 @@ def shares_of(config: ExtractTargets) -> list[ExtractTargets]:
 
     The command line of a share leaves nothing to be settled, and it overwrites nothing.
     """
-    devices = pick_devices(config.devices or config.device)
+    devices = _devices_of(config)
     whole = config.own_part or Part(0, 1)
     return [
         dataclasses.replace(
@@ -70,6 +69,10 @@ def extract_on_devices(config: ExtractTargets, images: int) -> None:
         bar.update(images - bar.n)
 
 
+def _devices_of(config: ExtractTargets) -> list[torch.device]:
+    return pick_devices(config.devices) if config.devices else []
+
+
 def _output_words() -> list[str]:
     """Return how much a process prints: errors, and what --verbose and --debug ask for."""
     asked = [word for word in output_words() if word in ("--verbose", "--debug")]
@@ -77,19 +80,20 @@ def _output_words() -> list[str]:
 
 
 def _following(store: str, names: set[str], bar: "tqdm[None]") -> Callable[[], None]:
-    """Return what brings the bar up to the processes' reports, where a look is due."""
+    """Return what brings the bar up to the processes' reports, where a look is due.
+
+    It raises nothing that the store or the terminal does: a bar must not end the work.
+    """
     began = looked = time.time()
 
     def look() -> None:
         nonlocal looked
-        if bar.disable or time.time() - looked < LOOK_EVERY:
+        if bar.disable or time.time() - looked < WRITE_EVERY:
             return
         looked = time.time()
-        try:
-            reports = read_reports(store)
-        except StorageError:
-            return  # the processes will say so
-        own = [one for one in reports if one.name in names and one.heard_at >= int(began)]
-        bar.update(max(0, sum(one.images_done for one in own) - bar.n))
+        with contextlib.suppress(MilanError, OSError):  # the processes will say so
+            reports = read_reports(store, names)
+            done = sum(one.images_done for one in reports if one.heard_at >= int(began))
+            bar.update(max(0, done - bar.n))
 
     return look

@@ -22,7 +22,7 @@ from milan_pipeline.evaluate.classification.scoring import (
 from stages.finetune.check import classes_of
 from stages.finetune.command import Finetune
 from stages.finetune.plan import require_known_classes
-from stages.shared.labelled import EvaluationPlan, evaluate_as_planned, scans_of
+from stages.shared.labelled import EvaluationPlan, evaluate_as_planned
 from stages.shared.training import (
     ledger_of,
     stage_record,
@@ -74,7 +74,7 @@ def plan_evaluation(
 def evaluate_only(config: Finetune, process: Process) -> None:
     """Score a classifier, together with the other processes."""
     with process.world.first_process_first():
-        planned = plan_evaluation(config, process.device, scans=scans_of(config))
+        planned = plan_evaluation(config, process.device, scans=config.scans)
     if process.world.leads:
         _warn_of_unscored(planned)
     evaluate_as_planned(planned, process)

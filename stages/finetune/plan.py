@@ -14,6 +14,7 @@ from milan_pipeline.data.class_order import warn_of_class_order
 from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.classification.model import ClassifierDescription, make_classifier
+from milan_pipeline.evaluate.classification.scoring import ClassificationEvaluator
 from milan_pipeline.evaluate.classification.task import ClassificationConfig
 from milan_pipeline.evaluate.classification.views import TrainingViews, ViewConfig
 from milan_pipeline.evaluate.evaluation_view import default_crop_pct
@@ -31,7 +32,7 @@ PUBLISHED_BATCH = 1024
 class FinetunePlan(LabelledPlan[Finetune]):
     """A run with nothing left open."""
 
-    last = "finetuned"
+    last, key = "finetuned", ClassificationEvaluator.key
 
     @functools.cached_property
     def built(self) -> tuple[nn.Module, ClassifierDescription]:

@@ -25,7 +25,7 @@ from milan_pipeline.evaluate.segmentation.task import PUBLISHED_BATCH
 from stages.segment.check import check_scored
 from stages.segment.choices import labels_of, scale_rule, settled
 from stages.segment.command import Segment
-from stages.shared.labelled import EvaluationPlan, evaluate_as_planned, scans_of
+from stages.shared.labelled import EvaluationPlan, evaluate_as_planned
 from stages.shared.training import ledger_of, stage_record, with_frozen_choices
 from stages.shared.training_options import Process
 
@@ -69,7 +69,7 @@ def plan_evaluation(
 def evaluate_only(config: Segment, process: Process) -> None:
     """Score a segmenter, together with the other processes."""
     with process.world.first_process_first():
-        planned = plan_evaluation(config, process.device, scans=scans_of(config))
+        planned = plan_evaluation(config, process.device, scans=config.scans)
     if process.world.leads:
         warn_of_other_masks(config)
     if planned.record.previous_state() != "done":

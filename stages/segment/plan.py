@@ -11,6 +11,7 @@ from milan_pipeline.cluster.world import World
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.segmentation.files import SegmenterDescription
 from milan_pipeline.evaluate.segmentation.model import HeadSpec, Segmenter, make_segmenter
+from milan_pipeline.evaluate.segmentation.scoring import SegmentationEvaluator
 from milan_pipeline.evaluate.segmentation.task import PUBLISHED_BATCH, SegmentationConfig
 from milan_pipeline.evaluate.segmentation.views import MaskedViewConfig
 from milan_pipeline.training.checkpoints import require_recorded
@@ -28,7 +29,7 @@ STEPS, WARMUP_STEPS = 160_000, 1500
 class SegmentPlan(LabelledPlan[Segment]):
     """A run with nothing left open."""
 
-    last = "segmenter"
+    last, key = "segmenter", SegmentationEvaluator.key
 
     @functools.cached_property
     def built(self) -> tuple[Segmenter, SegmenterDescription]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
@@ -24,10 +23,10 @@ from milan_pipeline.evaluate.scores_file import (
 from milan_pipeline.models.kernels import suit_cpu
 from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.training.compiling import compile_blocks, explained_compiler
+from milan_pipeline.training.evaluations import BEST, Evaluations
 from milan_pipeline.training.run_folder import run_lock
 from milan_pipeline.training.trainer import Task
 from milan_pipeline.training.validation import (
-    BEST,
     UNAVERAGED,
     Evaluator,
     Validation,
@@ -60,9 +59,11 @@ class LabelledPlan(TrainingPlan[LabelledT]):
         val: the labelled images to score on.
         backbone: the encoder that the run begins with.
         last: the name of the weights that training ends with.
+        key: the score that chooses the best weights.
     """
 
     last: ClassVar[str]
+    key: ClassVar[str]
 
     train: LabelledTable
     val: LabelledTable
@@ -80,6 +81,11 @@ class LabelledPlan(TrainingPlan[LabelledT]):
         """The weights that training ends with, the best, and the last ones not averaged."""
         both = (self.last, BEST)
         return both if self.config.ema_decay is None else (*both, f"{self.last}-{UNAVERAGED}")
+
+    @property
+    def evaluations(self) -> Evaluations:
+        """The scores on the images that there are now."""
+        return Evaluations(self.config.folder, key=self.key, val=self.val.source)
 
     def describe_data(self) -> None:
         """Say how many images there are, and of how many classes."""
@@ -115,11 +121,6 @@ class EvaluationPlan(Generic[LabelledT]):
         say(f"images to score: {self.val.samples}", images_to_score=self.val.samples)
 
 
-def scans_of(config: LabelledOptions) -> Path:
-    """Return where a run keeps the labels that it found in shards."""
-    return config.folder / "labels"
-
-
 def open_tables(
     config: LabelledOptions, *, kind: Kind, world: World | None
 ) -> tuple[LabelledTable, LabelledTable]:
@@ -135,7 +136,7 @@ def open_tables(
         ConfigError: there are no such images.
         DataError: images have no labels.
     """
-    scans = scans_of(config) if world else None
+    scans = config.scans if world else None
     with (world or World()).first_process_first():
         labelled = open_labelled(str(config.train), kind=kind, scans=scans)
         val = open_labelled(config.val, kind=kind, scans=scans)

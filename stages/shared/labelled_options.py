@@ -1,6 +1,7 @@
 """Options of the stages that train an encoder on labelled images; loads no torch."""
 
 import dataclasses
+from pathlib import Path
 
 from milan_pipeline.cli.options import option
 from milan_pipeline.errors import ConfigError
@@ -78,3 +79,8 @@ class LabelledOptions(TrainingOptions):
             raise ConfigError(
                 f"--label-fraction {self.label_fraction} is not within 0 to 1; give 1 for all"
             )
+
+    @property
+    def scans(self) -> Path:
+        """Where a run keeps the labels that it found in shards."""
+        return self.folder / "labels"

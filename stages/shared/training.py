@@ -24,9 +24,10 @@ from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.shards.random_access import SampleTable
 from milan_pipeline.training.checkpoints import newest_checkpoint
-from milan_pipeline.training.ended import has_ended
+from milan_pipeline.training.ended import has_ended, warn_of_lost_best
+from milan_pipeline.training.evaluations import Evaluations
 from milan_pipeline.training.meter import in_words
-from milan_pipeline.training.state import CONFIG_NAME
+from milan_pipeline.training.state import CONFIG_NAME, trained_steps
 from milan_pipeline.training.trainer import (
     Task,
     Trainer,
@@ -65,6 +66,11 @@ class TrainingPlan(abc.ABC, Generic[ConfigT]):
     def exports(self) -> tuple[str, ...]:
         """The names of the weights that the run writes at its end."""
 
+    @property
+    def evaluations(self) -> Evaluations | None:
+        """The scores that choose the best weights; None if the run keeps none."""
+        return None
+
     @abc.abstractmethod
     def describe_data(self) -> None:
         """Say how many samples there are."""
@@ -94,7 +100,7 @@ class TrainingPlan(abc.ABC, Generic[ConfigT]):
     def is_done(self) -> bool:
         """Whether an earlier run into this folder did all of it; see `has_ended`."""
         folder, total = self.config.folder, self.training.total_steps
-        return has_ended(self.record, folder, total, self.exports)
+        return has_ended(self.record, folder, total, self.exports, self.evaluations)
 
     def has_work(self, world: World) -> bool:
         """Tell whether there are steps to do; say so where there are none.
@@ -108,6 +114,9 @@ class TrainingPlan(abc.ABC, Generic[ConfigT]):
             return True
         if world.leads:
             say_nothing_to_do(self.config.out, f"{self.training.total_steps} steps are done")
+            if self.evaluations is not None:
+                folder, last = self.config.folder, self.exports[0]
+                warn_of_lost_best(folder, self.evaluations, last, trained_steps(folder))
         return False
 
     def describe(self, model: nn.Module, processes: int) -> None:

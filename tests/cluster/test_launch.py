@@ -1,6 +1,8 @@
 """A command line that gives the same options again; variables that say who is started with whom."""
 
 import dataclasses
+import signal
+import subprocess
 from collections.abc import Mapping
 
 import pytest
@@ -13,7 +15,7 @@ from milan_pipeline.cluster.launch import (
     run_together,
     words_of,
 )
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.errors import ConfigError, MissingDataError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,6 +101,47 @@ def test_processes_end_with_one_exit_code(second: list[str], code: int) -> None:
     processes = [(["--help"], {}), (second, {"OMP_NUM_THREADS": "1"})]
     assert run_together("compare", processes, lambda: calls.append(None)) == code
     assert calls
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
+    """The processes that are started, which sleep."""
+    processes: list[subprocess.Popen[bytes]] = []
+    begin = subprocess.Popen
+
+    def sleeping(_: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
+        processes.append(begin(["sleep", "60"], env=env))
+        return processes[-1]
+
+    monkeypatch.setattr("subprocess.Popen", sleeping)
+    return processes
+
+
+@pytest.mark.parametrize("error", [MissingDataError, KeyboardInterrupt])
+def test_an_error_ends_all_processes(started, error: type[BaseException]) -> None:
+    def meanwhile() -> None:
+        raise error
+
+    with pytest.raises(error):
+        run_together("compare", [([], {}), ([], {})], meanwhile)
+    assert [process.poll() for process in started] == [-signal.SIGTERM] * 2
+
+
+def test_processes_share_the_threads_of_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def refusing(_: list[str], env: dict[str, str]) -> None:
+        seen.append(env["OMP_NUM_THREADS"])
+        raise OSError("refused")
+
+    monkeypatch.setattr("subprocess.Popen", refusing)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    for name in ("LOCAL_WORLD_SIZE", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(OSError, match="refused"):
+        run_together("compare", [([], {})] * 3)
+    assert seen == ["2"]
 
 
 def test_processes_of_a_machine_share_the_cores_that_the_job_has(monkeypatch):

@@ -113,6 +113,11 @@ def test_all_gpus_are_named_one_by_one(eight_gpus):
     assert pick_devices("cuda:1, cuda:3") == [torch.device("cuda", 1), torch.device("cuda", 3)]
     with pytest.raises(ConfigError, match="torch finds 8 GPUs"):
         pick_devices("cuda:1,cuda:8")
+    with pytest.raises(ConfigError, match="--devices 'cuda:8' cannot be used"):
+        pick_devices("cuda:8")
+    for names in ("cuda:1,", ",cuda:1", "cuda:1,,cuda:2", " "):
+        with pytest.raises(ConfigError, match=f"--devices '{names}' has an empty name"):
+            pick_devices(names)
     eight_gpus("SLURM_STEP_NUM_TASKS", "8")
     eight_gpus("SLURM_LOCALID", "3")
     with pytest.raises(ConfigError, match="start one, or leave --devices out"):

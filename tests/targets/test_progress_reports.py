@@ -17,7 +17,7 @@ from milan_pipeline.targets.progress_reports import (
     read_reports,
 )
 from tests.support.disturbances import at_put
-from tests.support.remote import Request, watched
+from tests.support.remote import Request, failing, noting, watched
 from tests.support.stores import UNITS
 
 
@@ -179,3 +179,21 @@ def test_reports_that_cannot_be_read_are_left_out(
     more = json.dumps(dataclasses.asdict(good) | {"since": 1})
     (tmp_path / "progress/other.json").write_text(more)
     assert only(tmp_path, reporter) == good
+
+
+def test_of_many_reports_only_those_that_are_asked_for_are_read(
+    tmp_path: Path, clock: Clock
+) -> None:
+    for name in ("part-0", "part-1", "part-2"):
+        Reporter(str(tmp_path), name, units=1, clock=clock).close("done")
+    with noting("read") as reads:
+        reports = read_reports(watched(tmp_path), {"part-1", "part-9"})
+    assert [report.name for report in reports] == ["part-1"]
+    assert len({request.path for request in reads}) == 1
+
+
+def test_a_report_that_is_deleted_meanwhile_is_left_out(tmp_path: Path, clock: Clock) -> None:
+    for name in ("part-0", "part-1"):
+        Reporter(str(tmp_path), name, units=1, clock=clock).close("done")
+    with failing("read", FileNotFoundError("part-0"), at="part-0"):
+        assert [report.name for report in read_reports(watched(tmp_path))] == ["part-1"]

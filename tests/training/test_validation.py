@@ -90,6 +90,11 @@ def test_lost_best_weights_are_written_again_where_they_are_the_last(tmp_path, c
     written.clear()
     validation.conclude(2)
     assert written.keys() == {"best", "finetuned"}
+    (tmp_path / "best.safetensors").touch()
+    written.clear()
+    validation.conclude(2)
+    assert written.keys() == {"best", "finetuned"}  # its description is lost
+    (tmp_path / "best.safetensors").unlink()
     written.clear()
     validation.conclude(3)
     assert written.keys() == {"finetuned"}

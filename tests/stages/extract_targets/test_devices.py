@@ -1,19 +1,24 @@
 """extract-targets on several devices, and the batch size that a machine chooses."""
 
+import io
 import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
+from tqdm import tqdm
 
 from milan_pipeline.cluster.work import Part
+from milan_pipeline.errors import MissingDataError, StorageError
+from milan_pipeline.targets.progress_reports import WRITE_EVERY, Reporter
 from stages.extract_targets.command import ExtractTargets
-from stages.extract_targets.devices import shares_of
+from stages.extract_targets.devices import _following, shares_of
 from tests.support.cli import extract_targets
 from tests.support.disturbances import no_targets
 from tests.support.processes import GIVE_UP, files_without
@@ -54,6 +59,36 @@ def test_each_device_has_its_share_of_the_units(
     assert sorted(unit for share in of_shares for unit in share) == whole
     assert {len(share) for share in of_shares} <= {len(whole) // 4, len(whole) // 4 + 1}
     assert {share.devices for share in shares} == {None}
+
+
+@pytest.mark.parametrize("error", [MissingDataError, StorageError, BrokenPipeError])
+def test_the_bar_follows_the_reports_and_ends_no_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    for name, images in (("part-0", 5), ("part-1", 2), ("part-2", 100)):
+        reporter = Reporter(str(tmp_path), name, units=1)
+        reporter.images(images)
+        reporter.close("done")
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now)
+    bar = cast(Any, tqdm(total=10, file=io.StringIO()))
+    look = _following(str(tmp_path), {"part-0", "part-1"}, bar)
+    look()
+    assert bar.n == 0  # no look is due
+    with monkeypatch.context() as patch:
+        now += WRITE_EVERY
+        patch.setattr(bar, "update", raising(error))
+        look()
+    now += WRITE_EVERY
+    look()
+    assert bar.n == 7
+
+
+def raising(error: type[Exception]) -> Callable[[object], None]:
+    def fail(_: object) -> None:
+        raise error
+
+    return fail
 
 
 @pytest.mark.slow

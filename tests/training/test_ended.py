@@ -1,0 +1,74 @@
+"""When a run has ended: its weights are there, or no rerun could write them."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from milan_pipeline.errors import MissingDataError
+from milan_pipeline.training.ended import has_ended, warn_of_lost_best
+from milan_pipeline.training.evaluations import Evaluations
+from milan_pipeline.training.state import write_state
+
+EXPORTS = ("finetuned", "best")
+
+
+class Record:
+    def previous_state(self) -> str:
+        return "done"
+
+
+class Run:
+    """A run of three steps, whose best weights are those of one of them."""
+
+    def __init__(self, folder: Path, best_step: int) -> None:
+        self.folder = folder
+        self.evaluations = Evaluations(folder, key="top1", val="v")
+        write_state(folder, "done", step=3, total_steps=3)
+        for step in (1, 2, 3):
+            scores = {"top1": 50.0 if step == best_step else 40.0}
+            self.evaluations.add(step, scores, lambda: None)
+        for name in EXPORTS:
+            for ending in ("safetensors", "json"):
+                (folder / f"{name}.{ending}").touch()
+        checkpoint = folder / "checkpoints/step-00000003"
+        checkpoint.mkdir(parents=True)
+
+    def has_ended(self) -> bool:
+        return has_ended(cast(Any, Record()), self.folder, 3, EXPORTS, self.evaluations)
+
+
+@pytest.fixture
+def whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints, which are empty here, count as whole."""
+    monkeypatch.setattr("milan_pipeline.training.checkpoints.verify_checkpoint", lambda _: None)
+
+
+@pytest.mark.usefixtures("whole")
+@pytest.mark.parametrize("lost", ["best.json", "best.safetensors"])
+@pytest.mark.parametrize("best_step", [2, 3])
+def test_best_weights_that_no_rerun_writes_are_not_waited_for(
+    lost: str, best_step: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run(tmp_path, best_step)
+    assert run.has_ended()
+    warn_of_lost_best(tmp_path, run.evaluations, "finetuned", 3)
+    assert not caplog.text
+    (tmp_path / lost).unlink()
+    assert run.has_ended() is (best_step == 2)
+    warn_of_lost_best(tmp_path, run.evaluations, "finetuned", 3)
+    assert (f"lost {lost}, of step 2; restore it, or use finetuned" in caplog.text) is (
+        best_step == 2
+    )
+    (tmp_path / "finetuned.json").unlink()
+    assert not run.has_ended()
+
+
+def test_lost_weights_without_a_checkpoint_are_named(tmp_path: Path) -> None:
+    run = Run(tmp_path, best_step=2)
+    (tmp_path / "checkpoints/step-00000003").rmdir()
+    (tmp_path / "best.json").unlink()
+    assert run.has_ended()
+    (tmp_path / "finetuned.json").unlink()
+    with pytest.raises(MissingDataError, match=r"has lost finetuned\.json, and has no checkpoint"):
+        run.has_ended()
