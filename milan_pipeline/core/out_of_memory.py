@@ -52,10 +52,14 @@ def explained(error: Exception, options: object) -> ConfigError:
     given = {name: getattr(options, name, None) for name in SIZES}
     sizes = {name: size for name, size in given.items() if isinstance(size, int)}
     at_once = min(sizes.values(), default=1)
+    checkpoints = getattr(options, "gradient_checkpointing", None) is False  # it would help
     if at_once > 1:
         flag = f"--{next(iter(sizes)).replace('_', '-')}"
         shared = ", the same to all parts" if hasattr(options, "part") else ""
         remedy = f"give {flag} {at_once // 2} or less{shared}"
+        remedy += " or --gradient-checkpointing" if checkpoints else ""
+    elif checkpoints:
+        remedy = "give --gradient-checkpointing, or a --device that has more memory"
     else:
         remedy = "free some, or give a --device that has more, such as cpu"
     return ConfigError(f"the memory of the device does not suffice ({reason}); {remedy}")

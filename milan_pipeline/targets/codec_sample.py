@@ -19,7 +19,7 @@ from milan_pipeline import storage
 from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.errors import DataError
-from milan_pipeline.targets.reader import open_unit
+from milan_pipeline.targets.reader import open_unit, remedy_of
 from milan_pipeline.targets.units import Mark, Unit
 
 SAMPLE_IMAGES = 1024
@@ -129,7 +129,7 @@ def _decoded(
         except ValueError as error:  # zarr's, of a checksum
             place = storage.join(url, unit.path)
             raise DataError(
-                f"{place} is damaged ({error}); `milan-pipeline verify --repair` mends it"
+                f"{place} is damaged ({error}); {remedy_of(url, unit, mark)}"
             ) from error
 
     return ordered_map(decoded, chosen.items(), workers=TARGET_THREADS, ahead=TARGET_THREADS)

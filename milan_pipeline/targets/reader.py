@@ -123,9 +123,22 @@ def open_unit(url: str, unit: Unit, mark: Mark, *, by_chunk: bool = False) -> St
         DataError: the unit's own metadata is missing or damaged.
         StorageError: the store cannot be read.
     """
-    stage = "extract-targets" if mark.source_unit is None else "transcode"
-    remedy = f"delete {storage.join(url, unit.mark_path)} and run {stage} again"
     objects = VerifiedObjects(
-        storage.join(url, unit.path), mark.objects, remedy=remedy, by_chunk=by_chunk
+        storage.join(url, unit.path),
+        mark.objects,
+        remedy=remedy_of(url, unit, mark),
+        by_chunk=by_chunk,
     )
     return StoredUnit(zarr.open_group(objects, mode="r", zarr_format=3))
+
+
+def remedy_of(url: str, unit: Unit, mark: Mark) -> str:
+    """Return what mends a damaged unit of a store, for an error.
+
+    Args:
+        url: the store.
+        unit: which one.
+        mark: of the unit.
+    """
+    stage = "extract-targets" if mark.source_unit is None else "transcode"
+    return f"delete {storage.join(url, unit.mark_path)} and run {stage} again"

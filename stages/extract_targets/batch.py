@@ -23,9 +23,8 @@ def settled_batch(config: ExtractTargets, teacher: Teacher) -> int:
     """
     if config.batch_size != AUTO:
         return config.batch_size
-    record = None if config.overwrite else read_record(record_url(config.out, "extract-targets"))
-    recorded = None if record is None else record["config"].get("batch_size")
-    if isinstance(recorded, int):
+    recorded = recorded_batch(config)
+    if recorded is not None:
         size, why = recorded, f"that of earlier runs into {config.out}"
     elif config.part is not None:
         raise ConfigError(
@@ -40,3 +39,10 @@ def settled_batch(config: ExtractTargets, teacher: Teacher) -> int:
         size, why = fastest_batch(teacher), "about as fast as any here"
     say(f"batch size {size}, {why}", batch_size=size)
     return size
+
+
+def recorded_batch(config: ExtractTargets) -> int | None:
+    """Return the batch size of earlier runs into the store; None if there were none."""
+    record = None if config.overwrite else read_record(record_url(config.out, "extract-targets"))
+    recorded = None if record is None else record["config"].get("batch_size")
+    return recorded if isinstance(recorded, int) else None

@@ -35,6 +35,13 @@ def require_fitted(config: ExtractTargets) -> None:
         )
 
 
+def fits_codec(config: ExtractTargets) -> bool:
+    """Tell whether a codec may have to be fitted: there is none in the store, or it may differ."""
+    if not parse_codec(config.codec).needs_fit:
+        return False
+    return config.overwrite or existing_identity(config.out) is None
+
+
 def settled_identity(
     config: ExtractTargets, spec: JobSpec, manifest: Manifest, teacher: Teacher, stop: StopRequest
 ) -> Identity:

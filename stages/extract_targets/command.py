@@ -69,7 +69,8 @@ class ExtractTargets(TeacherOptions, DaskOptions):
     )
     batch_size: int | Literal["auto"] = common.batch_size(
         "Images in a batch of the teacher. auto: the number of an earlier run into --out, else a "
-        f"fast one that is found on the GPU, else {USUAL_BATCH}."
+        f"fast one that is found on the GPU, else {USUAL_BATCH}. With --devices, it is found on "
+        "the first of them, so give devices that are alike."
     )
     workers: int = common.workers("Threads that decode images, in each process.")
     max_bad_fraction: float = common.max_bad_fraction(

@@ -9,7 +9,6 @@ import dataclasses
 import logging
 
 from milan_pipeline.cli.options import AUTO
-from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.console import progress_bar, say, say_counts, say_nothing_to_do
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.out_of_memory import explaining
@@ -24,8 +23,9 @@ from milan_pipeline.targets.layout import create_root, require_place
 from milan_pipeline.targets.progress_reports import Reporter, closing_report
 from milan_pipeline.targets.units import Unit, read_marks, undone_units
 from milan_pipeline.teacher.teacher import Teacher
-from stages.extract_targets.batch import settled_batch
-from stages.extract_targets.codec import require_fitted, settled_identity
+from milan_pipeline.training.compiling import explained_compiler
+from stages.extract_targets.batch import recorded_batch, settled_batch
+from stages.extract_targets.codec import fits_codec, require_fitted, settled_identity
 from stages.extract_targets.command import ExtractTargets
 from stages.extract_targets.devices import extract_on_devices, on_one_device
 from stages.extract_targets.plan import (
@@ -46,7 +46,8 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
     """Do every unit that is not done, or those of this part.
 
     Raises:
-        ConfigError: the precision cannot be chosen here, or --out cannot be a store.
+        ConfigError: the precision cannot be chosen here, --out cannot be a store, memory ran out,
+            or torch cannot compile the teacher.
         DataError: units failed, or too many images cannot be read.
         InterruptedRunError: a stop was asked for; finished units are kept.
         MismatchError: the store holds other targets, or other processes do another extent of them.
@@ -58,15 +59,12 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
     manifest = spec.manifest()
     say_teacher(config, spec.teacher)
     require_fitted(config)
-    # Dask workers load teachers of their own; the client only needs the teacher's identity.
-    chooses = parse_codec(config.codec).needs_fit or config.batch_size == AUTO
-    elsewhere = config.on_dask or (not chooses and (config.init or config.devices is not None))
-    device = "cpu" if elsewhere else str(own_device(config))
+    device = str(own_device(config)) if uses_teacher(config) else "cpu"
     teacher = Teacher.load(spec.teacher, device=device)
     batch_size = settled_batch(config, teacher)
     config = dataclasses.replace(config, batch_size=batch_size)
     spec = dataclasses.replace(spec, batch_size=batch_size)
-    with explaining(config):
+    with explaining(config), explained_compiler():
         identity = settled_identity(config, spec, manifest, teacher, stop)
     create_root(config.out, identity, overwrite=config.overwrite)
     work = list_work(config, manifest, content_hash(identity), keep=_keeps(config))
@@ -96,9 +94,23 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
         _extract_on_dask(config, spec, manifest, identity, units, budget=budget, stop=stop)
     else:
         job = spec.job(manifest, teacher, identity)
-        with explaining(config):
+        with explaining(config), explained_compiler():
             _extract_here(config, job, list(work.own_left), budget, stop)
     _finish(config, work, record, identity)
+
+
+def uses_teacher(config: ExtractTargets) -> bool:
+    """Tell whether this process runs the teacher, or only needs the teacher's identity.
+
+    Workers and the processes of devices load their own. This process then runs it only to fit a
+    codec or to choose a batch size, where no earlier run has done so.
+    """
+    if config.on_dask:
+        return False
+    if not config.init and config.devices is None:
+        return True
+    chooses_batch = config.batch_size == AUTO and recorded_batch(config) is None
+    return chooses_batch or fits_codec(config)
 
 
 def _budget(config: ExtractTargets, work: WorkList) -> BadImageBudget:

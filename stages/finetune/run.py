@@ -11,7 +11,7 @@ from stages.finetune.evaluate import evaluate_only, evaluator_of, plan_evaluatio
 from stages.finetune.plan import plan, require_partners
 from stages.shared.checking import check_once
 from stages.shared.labelled import train_labelled
-from stages.shared.training_options import Process, explained_memory
+from stages.shared.training_options import Process
 
 
 def train(config: Finetune, process: Process) -> None:
@@ -56,8 +56,7 @@ def describe(config: Finetune) -> None:
             require_images(config, scored.val, World())
         return
     planned = plan(config, device)
-    with explained_memory(config):
-        planned.describe(planned.built[0], processes)
+    planned.describe(planned.built[0], processes)
     require_partners(planned, processes)
     planned.warn()
     if config.check is not None:

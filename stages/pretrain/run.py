@@ -14,7 +14,7 @@ from milan_pipeline.weights.loaded_run import trained_encoder
 from stages.pretrain.command import Pretrain
 from stages.pretrain.plan import AVERAGED, PretrainPlan, plan
 from stages.shared.training import ledger_of, train_as_planned, trainer_of
-from stages.shared.training_options import Process, explained_memory
+from stages.shared.training_options import Process
 
 
 def train(config: Pretrain, process: Process) -> None:
@@ -64,5 +64,4 @@ def describe(config: Pretrain) -> None:
     """Say how long the run is and what it will read and write."""
     processes = config.count_processes()
     planned = plan(config, pick_device(config.device))
-    with explained_memory(config):
-        planned.describe(planned.built[0], processes)
+    planned.describe(planned.built[0], processes)

@@ -19,7 +19,7 @@ from stages.segment.evaluate import (
 from stages.segment.plan import norms_are_shared, plan
 from stages.shared.checking import check_once
 from stages.shared.labelled import train_labelled
-from stages.shared.training_options import Process, explained_memory
+from stages.shared.training_options import Process
 
 
 def train(config: Segment, process: Process) -> None:
@@ -62,8 +62,7 @@ def describe(config: Segment) -> None:
             check_scored(scored.config, scored.val, World())
         return
     planned = plan(config, device)
-    with explained_memory(config):
-        planned.describe(planned.built[0], processes)
+    planned.describe(planned.built[0], processes)
     planned.require_pairs(processes, device)
     planned.warn()
     if config.check is not None:

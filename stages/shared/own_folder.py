@@ -8,6 +8,12 @@ if TYPE_CHECKING:
     from milan_pipeline.report.folder_kind import Kind
 
 
+AS_FOUND: "dict[Kind, str]" = {
+    "target store": "a target store",
+    "target shards": "target shards",
+    "image shards": "image shards",
+    "run": "a run",
+}
 AS_OUTPUT: "dict[Kind, str]" = {
     "target store": "the targets",
     "target shards": "the shards",
@@ -19,7 +25,8 @@ AS_OUTPUT: "dict[Kind, str]" = {
 def require_own_folder(out: str, kind: "Kind") -> None:
     """Refuse to write into a folder that holds something else.
 
-    Of shards of the other kind, and of damaged manifests, the manifest's reader tells.
+    Shards of the other kind and damaged manifests are refused by the manifest's reader, or by
+    `require_place` where a target store is to be written.
 
     Args:
         out: the folder.
@@ -36,4 +43,6 @@ def require_own_folder(out: str, kind: "Kind") -> None:
     except (MissingDataError, DataError):
         return
     if found != kind and ("shards" not in found or kind == "run"):
-        raise ConfigError(f"{out} is a {found} already; give another folder for {AS_OUTPUT[kind]}")
+        raise ConfigError(
+            f"{out} already holds {AS_FOUND[found]}; give another folder for {AS_OUTPUT[kind]}"
+        )

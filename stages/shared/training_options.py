@@ -6,7 +6,7 @@ Imports no torch before a stop signal can end the process at once.
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -15,7 +15,7 @@ from milan_pipeline.cli.commands import imported
 from milan_pipeline.cli.options import AUTO, count, option, require_least
 from milan_pipeline.cluster.launch import is_launched, launch, launched_size, own_cores
 from milan_pipeline.core.interrupts import StopRequest, exiting_at_once, stop_request
-from milan_pipeline.errors import ConfigError, reason_of
+from milan_pipeline.errors import ConfigError
 from stages.shared import common_options as common
 
 if TYPE_CHECKING:
@@ -258,25 +258,6 @@ def run_training(stage: str, config: TrainingOptions, train: str) -> None:
         from milan_pipeline.core.devices import pick_device
 
         function, device = imported(train), local_device(pick_device(config.device))
-        with joined_world(device) as world, explained_memory(config):
+        with joined_world(device) as world:
             process = Process(device=device, world=world, stop=stop, prepared=preparing.close)
             function(config, process)
-
-
-@contextlib.contextmanager
-def explained_memory(config: TrainingOptions) -> Iterator[None]:
-    """Name the option that takes less memory where there is none left."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        # torch's own class is not imported here; on a CPU it raises a plain RuntimeError.
-        ran_out = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-        if not ran_out and "can't allocate memory" not in str(error):
-            raise
-        checkpointing = (
-            " or --gradient-checkpointing" if hasattr(config, "gradient_checkpointing") else ""
-        )
-        raise ConfigError(
-            f"memory ran out ({reason_of(error)}); give a smaller --micro-batch than "
-            f"{config.micro_batch}{checkpointing}, or smaller sizes of images and model"
-        ) from error

@@ -18,6 +18,7 @@ class Extracting:
 class Training:
     batch_size: int = 1024
     micro_batch: int = 256
+    gradient_checkpointing: bool = False
 
 
 @dataclasses.dataclass
@@ -50,9 +51,20 @@ def test_what_says_that_memory_ran_out(error: Exception, is_it: bool) -> None:
         (Extracting(), "give --batch-size 32 or less, the same to all parts"),
         (Extracting(batch_size=1), "free some, or give a --device that has more, such as cpu"),
         (Extracting(batch_size="auto"), "free some, or give a --device that has more, such as cpu"),
-        (Training(), "give --micro-batch 128 or less"),
-        (Training(batch_size=64), "give --micro-batch 32 or less"),
-        (Training(micro_batch=1), "free some, or give a --device that has more, such as cpu"),
+        (Training(), "give --micro-batch 128 or less or --gradient-checkpointing"),
+        (Training(gradient_checkpointing=True), "give --micro-batch 128 or less"),
+        (
+            Training(batch_size=64, gradient_checkpointing=True),
+            "give --micro-batch 32 or less",
+        ),
+        (
+            Training(micro_batch=1),
+            "give --gradient-checkpointing, or a --device that has more memory",
+        ),
+        (
+            Training(micro_batch=1, gradient_checkpointing=True),
+            "free some, or give a --device that has more, such as cpu",
+        ),
         (Transcoding(), "free some, or give a --device that has more, such as cpu"),
     ],
 )

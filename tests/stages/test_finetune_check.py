@@ -163,8 +163,8 @@ def test_where_memory_runs_out_the_option_is_named(error, data, tmp_path, capsys
     with at_step(2, runs_out):
         finetune(*data, tmp_path / "run", "--micro-batch", 3, code=2)
     said = capsys.readouterr().err
-    assert "memory ran out" in said
-    assert "give a smaller --micro-batch than 3 or --gradient-checkpointing" in said
+    assert "the memory of the device does not suffice" in said
+    assert "give --micro-batch 1 or less or --gradient-checkpointing" in said
 
 
 def test_other_micro_batches_are_warned_of(data, tmp_path, capsys):

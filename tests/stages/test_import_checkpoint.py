@@ -90,7 +90,9 @@ def test_a_second_run_has_nothing_to_do_and_other_options_are_refused(checkpoint
 def test_a_folder_of_targets_is_no_place_for_a_run(checkpoint, target_store, tmp_path, capsys):
     (tmp_path / "zarr.json").write_bytes((target_store / "zarr.json").read_bytes())
     import_checkpoint(checkpoint, tmp_path, code=2)
-    assert "is a target store already; give another folder for the run" in capsys.readouterr().err
+    assert (
+        "already holds a target store; give another folder for the run" in capsys.readouterr().err
+    )
 
 
 def test_an_import_that_was_killed_is_done_again(checkpoint, tmp_path):

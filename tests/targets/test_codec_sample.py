@@ -94,7 +94,7 @@ def test_a_damaged_chunk_of_the_sample_is_named(target_store, tmp_path, is_index
         data, index = path.read_bytes(), 16 * mark.n + 4
         chunks = bytes(len(data) - index) + data[-index:]
         path.write_bytes(data[:-index] + bytes(index) if is_index else chunks)
-    with pytest.raises(DataError, match=r"view-00/.* is damaged .*verify --repair"):
+    with pytest.raises(DataError, match=r"view-00/.* is damaged .*; delete .*json and run extract"):
         stored_sample(url, units, codec, count=1)
 
 

@@ -19,6 +19,7 @@ from milan_pipeline.errors import MissingDataError, StorageError
 from milan_pipeline.targets.progress_reports import WRITE_EVERY, Reporter
 from stages.extract_targets.command import ExtractTargets
 from stages.extract_targets.devices import _following, shares_of
+from stages.extract_targets.run import uses_teacher
 from tests.support.cli import extract_targets
 from tests.support.disturbances import no_targets
 from tests.support.processes import GIVE_UP, files_without
@@ -146,6 +147,31 @@ def test_a_chosen_batch_size_that_does_not_fit_is_named(extract: Extract, capsys
     with no_targets(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")):
         extract("--batch-size", "auto", code=2)
     assert "; give --batch-size 32 or less, the same to all parts\n" in capsys.readouterr().err
+
+
+def test_a_teacher_that_cannot_be_compiled_names_the_option(extract: Extract, capsys) -> None:
+    failed = type("BackendCompilerFailed", (RuntimeError,), {})  # torch's takes more arguments
+    with no_targets(failed("no C++ compiler")):
+        extract("--compile", code=2)
+    assert "(no C++ compiler); give --no-compile, or install" in capsys.readouterr().err
+
+
+def test_the_teacher_is_not_run_beside_the_devices_for_what_is_recorded(
+    target_store: Path, tmp_path: Path
+) -> None:
+    def uses(out: Path, **more: Any) -> bool:
+        options: dict[str, Any] = {"images": "x", "out": str(out), "teacher": "ViT-B-16"} | more
+        return uses_teacher(ExtractTargets(**options))
+
+    fitted, new = {"codec": "tiny", "devices": "all"}, tmp_path / "new"
+    auto = {"batch_size": "auto", "devices": "all"}
+    assert not uses(new, devices="all")
+    for choice in (fitted, auto):
+        assert uses(new, **choice)
+        assert not uses(target_store, **choice)
+        assert uses(target_store, **choice, overwrite=True)
+    assert uses(target_store)
+    assert not uses(new, init=True)
 
 
 @pytest.mark.parametrize("elsewhere", [("--init",), ("--processes", 2), ("--part", "0/2")])

@@ -7,6 +7,8 @@ import pytest
 from milan_pipeline.errors import ConfigError
 from stages.shared.own_folder import require_own_folder
 
+FOUND = {"zarr.json": "a target store", "config.json": "a run", "manifest.json": "image shards"}
+
 
 @pytest.mark.parametrize(
     ("holds", "kind"),
@@ -24,7 +26,8 @@ def test_a_folder_of_something_else_is_refused(holds, kind, target_store, image_
         shutil.copy(places[holds] / holds, tmp_path)
     else:
         (tmp_path / holds).write_text("{}")
-    with pytest.raises(ConfigError, match=f"{tmp_path} is a .* already; give another folder for"):
+    said = f"{tmp_path} already holds {FOUND[holds]}; give another folder for"
+    with pytest.raises(ConfigError, match=said):
         require_own_folder(str(tmp_path), kind)
 
 
