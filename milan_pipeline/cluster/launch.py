@@ -66,12 +66,12 @@ def run_together(
     threads = max(1, own_cores() // len(processes))
     shared = {"OMP_NUM_THREADS": str(threads)} | os.environ
     started: list[subprocess.Popen[bytes]] = []
-    with passing_signals_on(started):
+    with passing_signals_on(started) as passed:
         try:
             for words, own in processes:
                 process = subprocess.Popen([*command, *words], env={**shared, **own})  # noqa: S603
                 started.append(process)
-            return _ended(started, meanwhile)
+            return _ended(started, meanwhile, passed)
         except BaseException:
             _end(started)
             raise
@@ -90,29 +90,47 @@ def _end(started: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 @contextlib.contextmanager
-def passing_signals_on(started: list[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Pass stop signals on to processes inside the block; more processes may be added."""
+def passing_signals_on(started: list[subprocess.Popen[bytes]]) -> Iterator[set[int]]:
+    """Pass stop signals on to processes inside the block; more processes may be added.
+
+    Yields:
+        The signals that came, so far.
+    """
+    passed: set[int] = set()
 
     def pass_on(number: int, _: FrameType | None) -> None:
+        passed.add(number)
         # A terminal sends SIGINT to all processes; this one goes on waiting for the others.
         for process in started if number != signal.SIGINT else []:
             process.send_signal(number)
 
     previous = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
     try:
-        yield
+        yield passed
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def _ended(started: list[subprocess.Popen[bytes]], meanwhile: Callable[[], object]) -> int:
-    """Wait for all processes; if one fails, end the others."""
+def _ended(
+    started: list[subprocess.Popen[bytes]], meanwhile: Callable[[], object], passed: set[int]
+) -> int:
+    """Wait for all processes; if one fails, end the others. To stop as asked is no failure.
+
+    Args:
+        started: the processes.
+        meanwhile: see `run_together`.
+        passed: signals that were passed on; one may come before a process listens, and ends it.
+    """
+
+    def failed(code: int | None) -> bool:
+        return code not in (None, 0, EXIT_INTERRUPTED) and -code not in passed
+
     deadline = float("inf")
     first: list[int | None] = []  # exit codes at the first failure, before any is ended here
     while any(process.poll() is None for process in started):
         left = [process for process in started if process.returncode is None]
-        if not first and any(process.returncode for process in started):
+        if not first and any(failed(process.returncode) for process in started):
             first = [process.returncode for process in started]
             deadline = time.monotonic() + GRACE
             for process in left:
@@ -124,15 +142,17 @@ def _ended(started: list[subprocess.Popen[bytes]], meanwhile: Callable[[], objec
         time.sleep(POLL)
     codes = [process.returncode for process in started]
     for rank, code in enumerate(first or codes):
-        if code is not None and code < 0:
+        if code is not None and code < 0 and failed(code):
             logger.error(
                 "process %d was ended by %s, most often because memory ran out; run the same "
                 "command again to go on",
                 rank,
                 signal.Signals(-code).name,
             )
-    failed = [code for code in codes if code not in (0, EXIT_INTERRUPTED)]
-    return max(EXIT_FAILED, *failed) if failed else max(codes)
+    failures = [code for code in codes if failed(code)]
+    if failures:
+        return max(EXIT_FAILED, *failures)
+    return EXIT_INTERRUPTED if any(codes) else 0
 
 
 def is_launched() -> bool:

@@ -1,9 +1,11 @@
 """A command line that gives the same options again; variables that say who is started with whom."""
 
 import dataclasses
+import os
 import signal
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -125,6 +127,40 @@ def test_an_error_ends_all_processes(started, error: type[BaseException]) -> Non
     with pytest.raises(error):
         run_together("compare", [([], {}), ([], {})], meanwhile)
     assert [process.poll() for process in started] == [-signal.SIGTERM] * 2
+
+
+def test_a_signal_that_ends_processes_before_they_listen_is_a_stop(started, caplog) -> None:
+    asked: list[None] = []
+
+    def meanwhile() -> None:
+        if not asked:
+            asked.append(None)
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    assert run_together("compare", [([], {}), ([], {})], meanwhile) == 75
+    assert [process.poll() for process in started] == [-signal.SIGUSR1] * 2
+    assert not caplog.records
+
+
+def test_who_stops_first_does_not_end_the_others(monkeypatch, tmp_path: Path) -> None:
+    begin, codes = subprocess.Popen, iter(["exit 75", "until [ -e go ]; do sleep 0.05; done"])
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def shell(_: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
+        processes.append(begin(["sh", "-c", next(codes)], cwd=tmp_path))
+        return processes[-1]
+
+    looks: list[None] = []
+
+    def meanwhile() -> None:
+        if processes[0].returncode == 75:
+            looks.append(None)
+        if len(looks) == 3:
+            (tmp_path / "go").touch()
+
+    monkeypatch.setattr("subprocess.Popen", shell)
+    assert run_together("compare", [([], {}), ([], {})], meanwhile) == 75
+    assert [process.returncode for process in processes] == [75, 0]
 
 
 def test_processes_share_the_threads_of_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
