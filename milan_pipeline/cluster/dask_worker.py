@@ -3,6 +3,7 @@
 Dask tries an item again after an error is raised here, so errors that would recur are returned.
 """
 
+import logging
 import signal
 import threading
 from typing import Any
@@ -28,6 +29,15 @@ def dask_setup(_: Worker) -> None:
     Dask calls this in each of its workers before they begin.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger("distributed.worker").addFilter(is_worth_a_line)
+
+
+def is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Leave out the traceback of a heartbeat that found no scheduler: its worker ends then.
+
+    This is how every run may end, for workers that are still at work when the scheduler stops.
+    """
+    return "during heartbeat" not in record.getMessage()
 
 
 def do_item(

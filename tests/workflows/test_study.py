@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -116,10 +117,19 @@ def test_circles_and_a_folder_in_use_are_refused(tmp_path: Path) -> None:
         run_tasks(circle, logs=tmp_path / "logs", jobs=1)
     with (tmp_path / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(TaskError, match="in use"), locked(tmp_path):
+        with pytest.raises(TaskError, match="in use"), locked(tmp_path, patience=0):
             pass
     with locked(tmp_path):
         pass
+
+
+def test_a_folder_whose_commands_are_just_ending_is_waited_for(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        ends = threading.Timer(0.3, fcntl.flock, (file, fcntl.LOCK_UN))
+        ends.start()
+        with locked(tmp_path):
+            ends.join()
 
 
 def _made_up(out: Path, *, milan: float, tuned: float = 5.0) -> None:

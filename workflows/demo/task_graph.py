@@ -12,8 +12,10 @@ from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import IO
 
 POLL = 0.2  # seconds between looks at the commands that run
+PATIENCE = 30.0  # what a stopped command started may outlast it by a moment
 LAST_LINES = 12
 
 
@@ -78,22 +80,35 @@ def run_tasks(
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Generator[None, None, None]:
+def locked(folder: Path, *, patience: float = PATIENCE) -> Generator[None, None, None]:
     """Lock a folder for this process and the commands it starts, until all of them have ended.
+
+    Args:
+        folder: has the lock's file.
+        patience: seconds to wait for processes that are just ending.
 
     Raises:
         TaskError: another process has it, or a command that a killed process left running.
     """
     with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise TaskError(
-                f"{folder} is in use by another process, or by a command that a killed one left "
-                "running; wait for it to end"
-            ) from error
+        deadline = time.monotonic() + patience
+        while not _has_lock(file):
+            if time.monotonic() >= deadline:
+                raise TaskError(
+                    f"{folder} is in use by another process, or by a command that a killed one "
+                    "left running; wait for it to end"
+                )
+            time.sleep(POLL)
         os.set_inheritable(file.fileno(), True)
         yield
+
+
+def _has_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
