@@ -94,18 +94,18 @@ def on_device(batches: Iterable[BatchT], copies: DeviceCopies) -> Iterator[Batch
 
 
 def stacked(tensors: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
-    """Stack tensors of one shape on the host, where the device copies them from without a wait."""
-    batch = _from_where_copies_go(device, (len(tensors), *tensors[0].shape), tensors[0].dtype)
+    """Stack tensors of one shape in host memory that can be copied without waiting."""
+    batch = _host_memory_for(device, (len(tensors), *tensors[0].shape), tensors[0].dtype)
     return torch.stack(list(tensors), out=batch)
 
 
 def rows_on(device: torch.device, rows: torch.Tensor, chosen_B: torch.Tensor) -> torch.Tensor:
     """Gather rows of a tensor of the host on a device, whose work the host does not wait for."""
-    gathered = _from_where_copies_go(device, (len(chosen_B), *rows.shape[1:]), rows.dtype)
+    gathered = _host_memory_for(device, (len(chosen_B), *rows.shape[1:]), rows.dtype)
     return torch.index_select(rows, 0, chosen_B, out=gathered).to(device, non_blocking=True)
 
 
-def _from_where_copies_go(
+def _host_memory_for(
     device: torch.device, shape: tuple[int, ...], dtype: torch.dtype
 ) -> torch.Tensor:
     """Return memory of the host, page-locked for a GPU; torch keeps that until copies are done."""

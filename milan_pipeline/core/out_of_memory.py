@@ -10,7 +10,8 @@ SIZES = ("micro_batch", "batch_size")
 SAYINGS = ("out of memory", "can't allocate memory", "alloc_failed")
 """What torch's errors say, not all of which have a type of their own."""
 UNMAPPED, FORBIDDEN = "failed to map segment", "operation not permitted"
-"""What the system's loader says of a library: memory ran out, unless programs may not run there."""
+"""What the system's loader says of a library that it cannot map. The first alone means that memory
+ran out; with the second, the library's file system does not allow programs to run."""
 
 
 def is_out_of_memory(error: Exception) -> bool:

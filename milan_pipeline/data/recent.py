@@ -7,8 +7,8 @@ from concurrent.futures import Future
 from typing import Generic, TypeVar
 
 KEPT_USES = 16384
-"""A table that was not asked for so many times long is dropped. A lane's block lies in a few
-shards, each asked for every few samples of the lane."""
+"""A table is dropped after this many uses of other tables. A lane reads from a few shards at
+a time, so it uses each of their tables every few samples."""
 KeyT = TypeVar("KeyT", bound=Hashable)
 TableT = TypeVar("TableT")
 

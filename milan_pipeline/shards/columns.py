@@ -1,4 +1,4 @@
-"""The shards of a manifest as columns: a hundred bytes a shard, where an object takes a thousand.
+"""The shards of a manifest as columns: they take 100 bytes for each shard, objects take 1,000.
 
 Training needs no more of a shard than its name, counts and hashes before it reads from it.
 
