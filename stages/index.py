@@ -166,11 +166,7 @@ def _plan(config: Index) -> tuple[Manifest, list[str]]:
 
 
 def _require_tar(url: str) -> None:
-    """Refuse what is often given in place of tars.
-
-    Raises:
-        ConfigError: it is a manifest, a folder, or a pattern that no shell has expanded.
-    """
+    """Refuse what is given in place of tars: a manifest, a folder, a pattern in quotes."""
     path = storage.local_path(url)
     if storage.basename(url) == MANIFEST_NAME:
         raise ConfigError(
