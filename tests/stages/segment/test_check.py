@@ -86,7 +86,7 @@ def test_a_mended_mask_lets_the_run_begin_with_other_options_too(data, tmp_path)
 
 def test_masks_are_looked_at_once_a_run(data, tmp_path, monkeypatch):
     segment(*data, tmp_path / "run", "--steps", 2, "--max-steps", 1)
-    monkeypatch.setattr("stages.segment.plan.check_masks", lambda *_: 1 / 0)
+    monkeypatch.setattr("milan_pipeline.stages.segment.plan.check_masks", lambda *_: 1 / 0)
     segment(*data, tmp_path / "run", "--steps", 2)
 
 
