@@ -248,9 +248,9 @@ def test_a_wheel_runs_outside_the_checkout(
         plain, "submit", "imagenet1k-vit-b16", "--images", image_shards, "--out", "milan",
         "--dry-run",
     )  # fmt: skip
-    assert (site / "workflows/dask/site.yaml").exists()
-    assert (site / "workflows/snakemake/Snakefile").exists()
-    assert (site / "workflows/snakemake/profiles/slurm/config.yaml").exists()
+    assert (site / "milan_pipeline/workflows/dask/site.yaml").exists()
+    assert (site / "milan_pipeline/workflows/snakemake/Snakefile").exists()
+    assert (site / "milan_pipeline/workflows/snakemake/profiles/slurm/config.yaml").exists()
     assert (site / "milan_pipeline/report/page.html").exists()
     assert not list(site.rglob("*.safetensors"))  # the demo's teacher stays in the checkout
     assert list(scratch.iterdir()) == []
