@@ -1,5 +1,6 @@
 """When a run has ended: its weights are there, or no rerun could write them."""
 
+import shutil
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ from milan_pipeline.errors import MissingDataError
 from milan_pipeline.training.ended import has_ended, warn_of_lost_best
 from milan_pipeline.training.evaluations import Evaluations
 from milan_pipeline.training.state import write_state
+from tests.support.runs import saved
 
 EXPORTS = ("finetuned", "best")
 
@@ -31,20 +33,12 @@ class Run:
         for name in EXPORTS:
             for ending in ("safetensors", "json"):
                 (folder / f"{name}.{ending}").touch()
-        checkpoint = folder / "checkpoints/step-00000003"
-        checkpoint.mkdir(parents=True)
+        saved(folder, [3])
 
     def has_ended(self) -> bool:
         return has_ended(cast(Any, Record()), self.folder, 3, EXPORTS, self.evaluations)
 
 
-@pytest.fixture
-def whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checkpoints, which are empty here, count as whole."""
-    monkeypatch.setattr("milan_pipeline.training.checkpoints.verify_checkpoint", lambda _: None)
-
-
-@pytest.mark.usefixtures("whole")
 @pytest.mark.parametrize("lost", ["best.json", "best.safetensors"])
 @pytest.mark.parametrize("best_step", [2, 3])
 def test_best_weights_that_no_rerun_writes_are_not_waited_for(
@@ -66,7 +60,7 @@ def test_best_weights_that_no_rerun_writes_are_not_waited_for(
 
 def test_lost_weights_without_a_checkpoint_are_named(tmp_path: Path) -> None:
     run = Run(tmp_path, best_step=2)
-    (tmp_path / "checkpoints/step-00000003").rmdir()
+    shutil.rmtree(tmp_path / "checkpoints/step-00000003")
     (tmp_path / "best.json").unlink()
     assert run.has_ended()
     (tmp_path / "finetuned.json").unlink()
