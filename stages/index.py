@@ -22,8 +22,8 @@ from milan_pipeline.shards.manifest import (
 )
 from milan_pipeline.shards.sequential import NO_EXTENSION, index_shard
 from milan_pipeline.shards.writer import list_as_written
-from stages.shared import common_options as common
-from stages.shared.own_folder import require_own_folder
+from milan_pipeline.stages.shared import common_options as common
+from milan_pipeline.stages.shared.own_folder import require_own_folder
 
 ALWAYS_TOLERATED = 10
 """Samples without an image, since tars hold a few files that are none; see --max-bad-fraction."""

@@ -23,6 +23,9 @@ from milan_pipeline.data.stream import batches, step_clock
 from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.shards.random_access import SampleTable
+from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
+from milan_pipeline.stages.shared.own_folder import require_own_folder
+from milan_pipeline.stages.shared.training_options import ConfigT, Process, TrainingOptions
 from milan_pipeline.training.checkpoints import newest_checkpoint
 from milan_pipeline.training.ended import has_ended, require_a_beginning, warn_of_lost_best
 from milan_pipeline.training.evaluations import Evaluations
@@ -35,9 +38,6 @@ from milan_pipeline.training.trainer import (
     Validator,
     train_into,
 )
-from stages.shared.dry_run import say_bytes_to_write
-from stages.shared.own_folder import require_own_folder
-from stages.shared.training_options import ConfigT, Process, TrainingOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,8 @@ from milan_pipeline.errors import ConfigError, DataError, MissingDataError
 from milan_pipeline.report.folder_kind import folder_kind
 from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.shards.writer import Sample, write_shard
-from stages.finetune.command import Finetune
-from stages.finetune.plan import open_class_tables
+from milan_pipeline.stages.finetune.command import Finetune
+from milan_pipeline.stages.finetune.plan import open_class_tables
 from tests.support.cli import run_cli
 from tests.support.labelled import forget_labels
 from tests.support.pictures import write_picture

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from milan_pipeline.data.labelled import open_labelled
-from stages.finetune.command import Finetune
-from stages.finetune.plan import open_class_tables
+from milan_pipeline.stages.finetune.command import Finetune
+from milan_pipeline.stages.finetune.plan import open_class_tables
 from tests.support.cli import run_cli
 from tests.support.disturbances import at_step, send_signal
 from tests.support.finetune import SHORT, TINY_VIT, finetune, record, rows
