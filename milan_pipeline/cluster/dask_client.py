@@ -190,15 +190,15 @@ def map_on_workers(
 
 
 def _finished(
-    running: dict[Future[ResultT | MilanError], ItemT],
-) -> list[Future[ResultT | MilanError]]:
+    running: "dict[Future[ResultT | MilanError], ItemT]",
+) -> "list[Future[ResultT | MilanError]]":
     """Wait for any item to end, but not for long: a stop signal must not wait for one."""
     with contextlib.suppress(TimeoutError):
         wait(list(running), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")
     return [future for future in running if future.done()]
 
 
-def _ended(future: Future[ResultT | MilanError], item: ItemT) -> Ended[ItemT, ResultT]:
+def _ended(future: "Future[ResultT | MilanError]", item: ItemT) -> Ended[ItemT, ResultT]:
     """Return the outcome of an item.
 
     Raises:

@@ -15,16 +15,16 @@ def open_local(path: str, again: Callable[[Reading], int | None]) -> BinaryIO:
         path: of the file.
         again: calls what reads until that does not fail, or raises what readers are to get.
     """
-    return cast(BinaryIO, io.BufferedReader(_LocalStream(path, again)))
+    return cast(BinaryIO, io.BufferedReader(_LocalStream(path, io.FileIO(path), again)))
 
 
 class _LocalStream(io.RawIOBase):
     """Read from an open file; after an error, from one that is opened anew at the same place."""
 
-    def __init__(self, path: str, again: Callable[[Reading], int | None]) -> None:
+    def __init__(self, path: str, file: io.FileIO, again: Callable[[Reading], int | None]) -> None:
         self._path = path
+        self._file = file  # open already: a stream without a file could not be closed
         self._again = again
-        self._file = io.FileIO(path)
 
     def readable(self) -> bool:
         return True
