@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from milan_pipeline.cluster.work import Part
 from milan_pipeline.errors import MissingDataError, StorageError
-from milan_pipeline.targets.progress_reports import WRITE_EVERY, Reporter
+from milan_pipeline.provenance.reporter import WRITE_EVERY, Reporter
 from stages.extract_targets.command import ExtractTargets
 from stages.extract_targets.devices import _following, shares_of
 from stages.extract_targets.run import uses_teacher
