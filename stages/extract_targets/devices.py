@@ -20,7 +20,7 @@ from milan_pipeline.core.devices import pick_devices
 from milan_pipeline.errors import MilanError
 from milan_pipeline.provenance.progress_reports import read_reports
 from milan_pipeline.provenance.reporter import WRITE_EVERY
-from stages.extract_targets.command import ExtractTargets
+from milan_pipeline.stages.extract_targets.command import ExtractTargets
 
 
 def on_one_device(config: ExtractTargets) -> ExtractTargets:
