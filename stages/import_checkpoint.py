@@ -11,9 +11,9 @@ from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
+from milan_pipeline.stages.shared.own_folder import require_own_folder
 from milan_pipeline.training.state import CONFIG_NAME
-from stages.shared.dry_run import say_bytes_to_write
-from stages.shared.own_folder import require_own_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -160,7 +160,7 @@ def _plan(config: ImportCheckpoint) -> _Plan:
     require_recorded(config.folder)
     state, sha256 = read_weights(config.checkpoint)
     require_pretrained(state, what=config.checkpoint)
-    sizes = sizes_of(state)
+    sizes = sizes_of(state, what=config.checkpoint)
     kept_count(sizes.side**2, config.mask_ratio)  # to refuse what load_run would refuse
     architecture = choose_architecture(
         sizes, name=config.student, heads=config.heads, decoder_heads=config.decoder_heads

@@ -11,17 +11,23 @@ from milan_pipeline.planning.dataset import stored_units
 from milan_pipeline.planning.shard_size import ShardSize
 from milan_pipeline.provenance.identity import Identity, content_hash
 from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.provenance.reporter import Reporter, reporting
 from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.shards.writer import delete_unlisted, list_as_written, listed_shards
+from milan_pipeline.stages.pack_targets.codec import (
+    expected_identity,
+    has_codec,
+    identity_there,
+    settle,
+)
+from milan_pipeline.stages.pack_targets.command import PackTargets
+from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
+from milan_pipeline.stages.shared.own_folder import require_own_folder
 from milan_pipeline.targets.codec_files import write_shards_codec
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.packing import PackingSpec
 from milan_pipeline.targets.store import finished_units, read_store_record
 from milan_pipeline.targets.units import Mark, Unit, shard_details, target_shard_name, unit_sha256
-from stages.pack_targets.codec import expected_identity, has_codec, identity_there, settle
-from stages.pack_targets.command import PackTargets
-from stages.shared.dry_run import say_bytes_to_write
-from stages.shared.own_folder import require_own_folder
 
 Done = tuple[Unit, Mark]
 Plan = dict[str, Done]
@@ -58,14 +64,15 @@ def pack(config: PackTargets, stop: StopRequest) -> None:
     write_shards_codec(config.out, codec)
     manifest.save()
     record.begin()
-    written = _written(config, source, identity, list(left.values()), stop)
-    manifest = list_as_written(manifest, order=list(plan), written=written, stop=stop)
-    counts = {
-        "shards": len(manifest.shards),
-        "targets": manifest.samples,
-        "bytes": sum(shard.bytes for shard in manifest.shards),
-    }
-    record.finish(counts)
+    with reporting(config.out, "pack-targets", stop, units=len(plan), done=len(listed)) as reporter:
+        written = _written(config, source, identity, list(left.values()), stop, reporter=reporter)
+        manifest = list_as_written(manifest, order=list(plan), written=written, stop=stop)
+        counts = {
+            "shards": len(manifest.shards),
+            "targets": manifest.samples,
+            "bytes": sum(shard.bytes for shard in manifest.shards),
+        }
+        record.finish(counts)
     say_counts(config.out, counts)
 
 
@@ -130,6 +137,8 @@ def _written(
     identity: Identity,
     units: list[Done],
     stop: StopRequest,
+    *,
+    reporter: Reporter,
 ) -> Generator[Shard, None, None]:
     """Have shards written, here or on workers, and yield each one when it is written."""
     spec = PackingSpec(
@@ -151,6 +160,7 @@ def _written(
     with contextlib.closing(shards), progress_bar("pack-targets", total=total) as bar:
         for _, shard in shards:
             bar.update(shard.samples)
+            reporter.step(shard.samples)
             yield shard
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from milan_pipeline.cli.options import option
 from milan_pipeline.errors import ConfigError
-from stages.shared import common_options as common
-from stages.shared.training_options import TrainingOptions
+from milan_pipeline.stages.shared import common_options as common
+from milan_pipeline.stages.shared.training_options import TrainingOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,6 +74,11 @@ class LabelledOptions(TrainingOptions):
             raise ConfigError(
                 f"--eval-only scores a trained model, and --encoder {self.encoder!r} is no "
                 ".safetensors file; give RUN/best.safetensors"
+            )
+        if not self.layer_decay:
+            raise ConfigError(
+                f"--layer-decay {self.layer_decay} stops every layer but the last; give 1 for one "
+                "rate in all of them"
             )
         if not 0 < self.label_fraction <= 1:
             raise ConfigError(
