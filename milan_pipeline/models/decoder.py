@@ -112,14 +112,15 @@ class EmbeddingDecoder(Decoder):
         """Build one block."""
 
     def embedded(self, latent_BSE: Tensor, kept_BK: Tensor) -> Tensor:
-        """Embed the encoder's tokens and add their positions: (B, S, C)."""
+        """Embed the encoder's tokens and add their positions: (B, S, C), of their own type."""
         # Row 0 of the position table is CLS, hence patch i is row i + 1.
         embedded_BSC: Tensor = self.embed(latent_BSE)
-        return embedded_BSC + self.pos_embed[0, F.pad(kept_BK + 1, (1, 0))]
+        placed_BSC = embedded_BSC + self.pos_embed[0, F.pad(kept_BK + 1, (1, 0))]
+        return placed_BSC.to(latent_BSE.dtype)
 
-    def masks(self, masked_BM: Tensor) -> Tensor:
+    def masks(self, masked_BM: Tensor, dtype: torch.dtype) -> Tensor:
         """Return the mask tokens at their positions: (B, M, C)."""
-        return self.mask_token + self.pos_embed[0, masked_BM + 1]
+        return (self.mask_token + self.pos_embed[0, masked_BM + 1]).to(dtype)
 
     def head(self, tokens_BTC: Tensor) -> Tensor:
         """Predict targets from tokens: (B, T, D)."""
@@ -153,9 +154,8 @@ class PromptingDecoder(EmbeddingDecoder):
         prompts = prompts_BSC.shape[1]
         if wanted.stop <= prompts:
             return self.head(prompts_BSC[:, wanted])
-        x_BMC = run_blocks(
-            self.blocks, self.masks(masked_BM), prompts_BSC, checkpointed=checkpointed
-        )
+        masks_BMC = self.masks(masked_BM, prompts_BSC.dtype)
+        x_BMC = run_blocks(self.blocks, masks_BMC, prompts_BSC, checkpointed=checkpointed)
         if wanted.start >= prompts:
             return self.head(x_BMC[:, wanted.start - prompts : wanted.stop - prompts])
         return self.head(torch.cat([prompts_BSC, x_BMC], dim=1)[:, wanted])
