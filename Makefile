@@ -4,6 +4,8 @@ BIN := .venv/bin
 # A process a core, each with one thread and whole files; all must list the tests in the same order.
 PYTEST := OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/python -m pytest
 SHARED := --numprocesses auto --maxprocesses 8 --dist loadfile
+# Seconds that a test of the longer suites may take; pyproject.toml has those of the default tests.
+LONG := --timeout 1800
 FUZZ_SECONDS ?= 600
 
 .PHONY: demo study test test-slow test-slurm test-browser faults fuzz mutations soak gpu lint \
@@ -24,20 +26,20 @@ test: .venv/installed  ## the default tests
 	$(PYTEST) $(SHARED)
 
 test-slow: .venv/installed  ## torchrun, wheel, pages: what takes tens of seconds each
-	$(PYTEST) $(SHARED) -m slow
+	$(PYTEST) $(SHARED) $(LONG) -m slow
 
 test-slurm: .venv/installed  ## Slurm as Debian has it, on one node of its own; root installs it
 	dpkg -s slurm-wlm munge > /dev/null 2>&1 || \
 	    { apt-get update -q && apt-get install -y -q --no-install-recommends slurm-wlm munge; }
-	$(PYTEST) -m slurm
+	$(PYTEST) $(LONG) -m slurm
 
 test-browser: .venv/installed  ## the pages of `inspect` in Debian's Chromium; root installs it
 	dpkg -s chromium chromium-driver > /dev/null 2>&1 || \
 	    { apt-get update -q && apt-get install -y -q --no-install-recommends chromium chromium-driver; }
-	$(PYTEST) -m browser tests/browser
+	$(PYTEST) $(LONG) -m browser tests/browser
 
 faults: .venv/installed  ## breaks things on purpose: a slice of it, or all by FAULTS=whole
-	$(PYTEST) $(SHARED) -m faults tests/faults
+	$(PYTEST) $(SHARED) $(LONG) -m faults tests/faults
 
 fuzz: .venv/installed  ## tars, then images, guided by coverage, FUZZ_SECONDS (600) each; Linux alone
 	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'

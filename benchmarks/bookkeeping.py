@@ -41,11 +41,11 @@ from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.shards.manifest import Manifest, Shard, load_manifest
+from milan_pipeline.stages.extract_targets.command import ExtractTargets
+from milan_pipeline.stages.extract_targets.plan import record_of, spec_of
 from milan_pipeline.targets.layout import create_root
 from milan_pipeline.targets.units import Mark, list_units, read_marks, undone_units, view_name
 from milan_pipeline.teacher.teacher import Teacher
-from stages.extract_targets.command import ExtractTargets
-from stages.extract_targets.plan import record_of, spec_of
 
 ResultT = TypeVar("ResultT")
 

@@ -24,19 +24,19 @@ from milan_pipeline.pretrain.feature_data import open_run_data
 from milan_pipeline.shards.index import index_bytes, index_table
 from milan_pipeline.shards.labels import Label
 from milan_pipeline.shards.manifest import Manifest, Shard
+from milan_pipeline.stages.extract_targets.plan import describe
+from milan_pipeline.stages.extract_targets.run import extract
+from milan_pipeline.stages.pack_images import PackImages, dry_run
+from milan_pipeline.stages.pack_targets.command import PackTargets
+from milan_pipeline.stages.pack_targets.run import pack
+from milan_pipeline.stages.verify.command import Verify
+from milan_pipeline.stages.verify.store import StoreParts
 from milan_pipeline.targets.layout import UnitBlock
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.status import read_status
 from milan_pipeline.targets.transcoding import Recoder, new_codec
 from milan_pipeline.targets.units import Unit
 from milan_pipeline.targets.writer import UnitWriter
-from stages.extract_targets.plan import describe
-from stages.extract_targets.run import extract
-from stages.pack_images import PackImages, dry_run
-from stages.pack_targets.command import PackTargets
-from stages.pack_targets.run import pack
-from stages.verify.command import Verify
-from stages.verify.store import StoreParts
 
 WORLD, BATCH, BLOCK = 512, 4096, 4096  # 64 nodes of 8 GPUs
 LABELLED_SHARDS, CLASSES = 1281, 1000  # as ImageNet-1K, packed

@@ -27,14 +27,14 @@ from benchmarks.virtual_store import Bucket, Made, open_bucket
 from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.provenance.identity import Identity, content_hash
 from milan_pipeline.shards.manifest import load_manifest
+from milan_pipeline.stages.extract_targets.command import ExtractTargets
+from milan_pipeline.stages.extract_targets.plan import record_of, spec_of
+from milan_pipeline.stages.pack_targets.command import PackTargets
 from milan_pipeline.targets.known_marks import BriefMark, keep_known
 from milan_pipeline.targets.layout import root_bytes
 from milan_pipeline.targets.store import StoreRecord
 from milan_pipeline.targets.units import Mark, Unit, extent_of, view_name
 from milan_pipeline.teacher.teacher import Teacher
-from stages.extract_targets.command import ExtractTargets
-from stages.extract_targets.plan import record_of, spec_of
-from stages.pack_targets.command import PackTargets
 
 VIEWS = 4
 IMAGES, PACKED, STORE = "virtual://scale/images", "virtual://scale/targets", "virtual://scale/store"

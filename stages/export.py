@@ -11,9 +11,9 @@ from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do
 from milan_pipeline.errors import ConfigError, MismatchError, MissingDataError
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.provenance.record import StageRecord, read_record
+from milan_pipeline.stages.shared import common_options as common
+from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
 from milan_pipeline.training.state import CONFIG_NAME, STATE_NAME
-from stages.shared import common_options as common
-from stages.shared.dry_run import say_bytes_to_write
 
 if TYPE_CHECKING:
     from milan_pipeline.weights.run_weights import RunWeights

@@ -11,9 +11,9 @@ from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
+from milan_pipeline.stages.shared.own_folder import require_own_folder
 from milan_pipeline.training.state import CONFIG_NAME
-from stages.shared.dry_run import say_bytes_to_write
-from stages.shared.own_folder import require_own_folder
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -31,9 +31,9 @@ from milan_pipeline.shards.writer import (
     listed_shards,
     write_shard,
 )
-from stages.shared import common_options as common
-from stages.shared.dry_run import say_bytes_to_write
-from stages.shared.own_folder import require_own_folder
+from milan_pipeline.stages.shared import common_options as common
+from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
+from milan_pipeline.stages.shared.own_folder import require_own_folder
 
 # A folder of photos holds a few files that only look like images; that alone is no reason to fail.
 STRAY_FILES = 10

@@ -19,7 +19,7 @@ from click.shell_completion import CompletionItem
 from milan_pipeline.cli.strict_yaml import StrictLoader, SurprisingYamlError
 from milan_pipeline.errors import ConfigError, reason_of
 
-PACKAGE = "workflows.recipes"
+PACKAGE = "milan_pipeline.workflows.recipes"
 """The package whose data the installed recipes are; it is not imported."""
 
 

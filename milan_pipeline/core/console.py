@@ -28,8 +28,8 @@ from tqdm import tqdm
 
 from milan_pipeline.errors import StorageError, reason_of
 
-LOGGERS = ("milan_pipeline", "stages")
-"""The packages whose logs are printed; logging of other packages is left as it is."""
+LOGGER = "milan_pipeline"
+"""The package whose logs are printed; logging of other packages is left as it is."""
 
 
 class Verbosity(enum.IntEnum):
@@ -185,19 +185,17 @@ class _BesideBars(logging.Handler):
 def _logging(level: int) -> Iterator[None]:
     handler = _BesideBars()
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    before = [(logger.level, logger.propagate) for logger in loggers]
-    for logger in loggers:
-        logger.addHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = False  # else the root logger's handlers would print it again
+    logger = logging.getLogger(LOGGER)
+    before, propagated = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    logger.propagate = False  # else the root logger's handlers would print it again
     try:
         yield
     finally:
-        for logger, (old_level, propagated) in zip(loggers, before, strict=True):
-            logger.removeHandler(handler)
-            logger.setLevel(old_level)
-            logger.propagate = propagated
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+        logger.propagate = propagated
 
 
 LINE = (

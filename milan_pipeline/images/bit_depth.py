@@ -5,6 +5,8 @@ they are. Of 16 bits, decoding keeps the high byte: such a picture is almost bla
 alike.
 """
 
+import dataclasses
+import functools
 import logging
 
 LARGEST = 2**16 - 1
@@ -16,8 +18,22 @@ MOST_PROBED = 100
 """Images that are decoded for this alone; packing decodes none otherwise."""
 
 logger = logging.getLogger(__name__)
-_told = False
-_left = MOST_PROBED
+
+
+@dataclasses.dataclass
+class Seen:
+    """What this process has seen and said so far.
+
+    Attributes:
+        told: whether it has warned.
+        left: images that it may still decode for this alone.
+    """
+
+    told: bool = False
+    left: int = MOST_PROBED
+
+
+seen = functools.cache(Seen)
 
 
 def has_16_bits(data: bytes) -> bool:
@@ -27,9 +43,8 @@ def has_16_bits(data: bytes) -> bool:
 
 def may_probe() -> bool:
     """Tell whether another image may be decoded only to look at its depth, and count it."""
-    global _left  # noqa: PLW0603
-    _left -= 1
-    return _left >= 0 and not _told
+    seen().left -= 1
+    return seen().left >= 0 and not seen().told
 
 
 def warn_if_dark(largest: int, name: str) -> None:
@@ -39,10 +54,9 @@ def warn_if_dark(largest: int, name: str) -> None:
         largest: its largest value; 0 is a picture that is meant to be black.
         name: what the warning calls it.
     """
-    global _told  # noqa: PLW0603 - the warning is of the whole data set
-    if _told or not 0 < largest < DARK:
+    if seen().told or not 0 < largest < DARK:
         return
-    _told = True
+    seen().told = True
     bits = largest.bit_length()
     logger.warning(
         "the 16-bit image %r has no value above %d of %d, so that it is seen as almost black, and "

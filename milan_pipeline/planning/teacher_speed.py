@@ -6,7 +6,7 @@ those of the trained tower; `milan-pipeline verify` measures the cosines of real
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -25,6 +25,7 @@ SEARCHED_BATCHES = (32, 64, 128, 256, 512, 1024)
 NO_FASTER, ALMOST = 1.02, 0.97
 PROBE_IMAGES = 4
 LONGEST_WARM_UP_SECONDS = 5.0
+Clock = Callable[[], float]
 
 
 class TimedTeacher(Protocol):
@@ -95,7 +96,11 @@ def measure_speeds(
 
 
 def fastest_batch(
-    teacher: TimedTeacher, batches: Sequence[int] = SEARCHED_BATCHES, *, seconds: float = 0.3
+    teacher: TimedTeacher,
+    batches: Sequence[int] = SEARCHED_BATCHES,
+    *,
+    seconds: float = 0.3,
+    clock: Clock = time.perf_counter,
 ) -> int:
     """Return the smallest batch size that is about as fast as any, by timing random pixels.
 
@@ -106,6 +111,7 @@ def fastest_batch(
         teacher: as it will run.
         batches: sizes, ascending; the search ends where they bring no more, or memory runs out.
         seconds: the shortest time that each is measured.
+        clock: seconds, from any moment on.
 
     Raises:
         MemoryError, RuntimeError: not even the smallest fits.
@@ -114,7 +120,7 @@ def fastest_batch(
     for batch in batches:
         try:
             pixels = _pixels(batch, teacher.image_size).to(teacher.device)
-            rate, _ = _timed(teacher, pixels, seconds)
+            rate, _ = _timed(teacher, pixels, seconds, clock)
         except (MemoryError, RuntimeError) as error:
             if not (rates and is_out_of_memory(error)):
                 raise
@@ -158,18 +164,23 @@ def _pixels(count: int, size: int) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
 
 
-def _timed(teacher: TimedTeacher, pixels: torch.Tensor, seconds: float) -> tuple[float, float]:
+def _timed(
+    teacher: TimedTeacher,
+    pixels: torch.Tensor,
+    seconds: float,
+    clock: Clock = time.perf_counter,
+) -> tuple[float, float]:
     """Return images/s, and the seconds of the first batch, which images/s do not include."""
-    warm_up = _seconds_of(teacher, pixels)
+    warm_up = _seconds_of(teacher, pixels, clock)
     batches, elapsed = 0, 0.0
     while batches == 0 or elapsed < seconds:
-        elapsed += _seconds_of(teacher, pixels)
+        elapsed += _seconds_of(teacher, pixels, clock)
         batches += 1
     return batches * len(pixels) / elapsed, warm_up
 
 
-def _seconds_of(teacher: TimedTeacher, pixels: torch.Tensor) -> float:
-    started = time.perf_counter()
+def _seconds_of(teacher: TimedTeacher, pixels: torch.Tensor, clock: Clock) -> float:
+    started = clock()
     _, prior = teacher(pixels)
     prior.cpu()  # waits for the device
-    return time.perf_counter() - started
+    return clock() - started

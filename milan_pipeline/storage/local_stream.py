@@ -3,7 +3,6 @@
 import contextlib
 import io
 from collections.abc import Callable
-from io import FileIO
 from typing import BinaryIO, cast
 
 Reading = Callable[[], int | None]
@@ -25,7 +24,7 @@ class _LocalStream(io.RawIOBase):
     def __init__(self, path: str, again: Callable[[Reading], int | None]) -> None:
         self._path = path
         self._again = again
-        self._file = FileIO(path)
+        self._file = io.FileIO(path)
 
     def readable(self) -> bool:
         return True
@@ -49,7 +48,7 @@ class _LocalStream(io.RawIOBase):
         return self._again(lambda: self._read_anew(position, buffer))
 
     def _read_anew(self, position: int, buffer: bytearray) -> int | None:
-        fresh = FileIO(self._path)  # the handle of the other may be stale for ever
+        fresh = io.FileIO(self._path)  # the handle of the other may be stale for ever
         try:
             fresh.seek(position)
             count = fresh.readinto(buffer)

@@ -5,7 +5,7 @@ import dataclasses
 from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import count, option, require_least
 from milan_pipeline.errors import ConfigError
-from stages.shared import common_options as common
+from milan_pipeline.stages.shared import common_options as common
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class MeasureCodecs:
             raise ConfigError(f"--plot {self.plot} is not a PNG; use a name that ends in .png")
 
 
-run = lazily("stages.codecs.report:measure")
+run = lazily("milan_pipeline.stages.codecs.report:measure")
 command = stage_command(
     "codecs",
     MeasureCodecs,

@@ -18,9 +18,9 @@ from milan_pipeline.core.console import aligned, progress_bar, report
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.planning.codec_measures import CodecMeasures, FileBytes, Measurement
 from milan_pipeline.planning.codec_targets import stored_targets, synthetic_targets
+from milan_pipeline.stages.codecs.command import MeasureCodecs
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.store import finished_units, read_store_record
-from stages.codecs.command import MeasureCodecs
 
 NAMED = ("float16", "bfloat16", "int8", *LEVELS)
 FRONTIER_FAMILIES = ("vector", "transform")

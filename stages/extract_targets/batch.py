@@ -5,9 +5,9 @@ from milan_pipeline.core.console import say
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.planning.teacher_speed import fastest_batch
 from milan_pipeline.provenance.record import read_record
+from milan_pipeline.stages.extract_targets.command import USUAL_BATCH, ExtractTargets
 from milan_pipeline.targets.store import record_url
 from milan_pipeline.teacher.teacher import Teacher
-from stages.extract_targets.command import USUAL_BATCH, ExtractTargets
 
 COMPILED_BATCH = 256
 """With `--compile`: each size that a search tries would be compiled first, in a minute or so."""

@@ -7,13 +7,13 @@ from milan_pipeline.extraction.codec_sample import extracted_sample
 from milan_pipeline.extraction.spec import JobSpec
 from milan_pipeline.provenance.identity import Identity
 from milan_pipeline.shards.manifest import Manifest
+from milan_pipeline.stages.extract_targets.command import ExtractTargets
 from milan_pipeline.targets.codec_files import read_store_codec, write_store_codec
 from milan_pipeline.targets.codec_sample import subsampled
 from milan_pipeline.targets.expected_identity import expected_codec
 from milan_pipeline.targets.layout import existing_identity, holds_store
 from milan_pipeline.targets.transcoding import fitted_codec
 from milan_pipeline.teacher.teacher import Teacher
-from stages.extract_targets.command import ExtractTargets
 
 
 def require_fitted(config: ExtractTargets) -> None:

@@ -9,9 +9,9 @@ from milan_pipeline.cluster.work import Part
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.images.views import VIEW_POLICIES, ViewPolicy
-from stages.shared import common_options as common
-from stages.shared.dask_options import DaskOptions
-from stages.shared.teacher_options import TeacherOptions
+from milan_pipeline.stages.shared import common_options as common
+from milan_pipeline.stages.shared.dask_options import DaskOptions
+from milan_pipeline.stages.shared.teacher_options import TeacherOptions
 
 USUAL_BATCH = 64
 
@@ -134,8 +134,8 @@ class ExtractTargets(TeacherOptions, DaskOptions):
         return ViewPolicy(name=self.view_policy, seed=self.view_seed, scale=(self.min_scale, 1.0))
 
 
-run = lazily("stages.extract_targets.run:extract", stoppable=True)
-dry_run = lazily("stages.extract_targets.plan:describe")
+run = lazily("milan_pipeline.stages.extract_targets.run:extract", stoppable=True)
+dry_run = lazily("milan_pipeline.stages.extract_targets.plan:describe")
 command = stage_command(
     "extract-targets",
     ExtractTargets,

@@ -18,8 +18,8 @@ from milan_pipeline.cluster.work import Part
 from milan_pipeline.core.console import output_words, progress_bar
 from milan_pipeline.core.devices import pick_devices
 from milan_pipeline.errors import MilanError
+from milan_pipeline.stages.extract_targets.command import ExtractTargets
 from milan_pipeline.targets.progress_reports import WRITE_EVERY, read_reports
-from stages.extract_targets.command import ExtractTargets
 
 
 def on_one_device(config: ExtractTargets) -> ExtractTargets:

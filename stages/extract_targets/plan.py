@@ -20,6 +20,9 @@ from milan_pipeline.planning.store_size import StoreSize
 from milan_pipeline.provenance.identity import Identity, content_hash, require_same
 from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.shards.manifest import Manifest
+from milan_pipeline.stages.extract_targets.command import USUAL_BATCH, ExtractTargets
+from milan_pipeline.stages.shared.dry_run import say_bytes_to_write, say_files_to_write
+from milan_pipeline.stages.shared.own_folder import require_own_folder
 from milan_pipeline.targets.expected_identity import expected_extracted
 from milan_pipeline.targets.layout import ANOTHER_STORE, existing_identity, require_place
 from milan_pipeline.targets.store import record_url
@@ -36,9 +39,6 @@ from milan_pipeline.targets.units import (
 )
 from milan_pipeline.teacher.description import settle_precision, visible_identity
 from milan_pipeline.teacher.spec import TeacherSpec
-from stages.extract_targets.command import USUAL_BATCH, ExtractTargets
-from stages.shared.dry_run import say_bytes_to_write, say_files_to_write
-from stages.shared.own_folder import require_own_folder
 
 
 class WorkList(NamedTuple):

@@ -19,16 +19,11 @@ from milan_pipeline.images.budget import BadImageBudget
 from milan_pipeline.provenance.identity import Identity, content_hash
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.shards.manifest import Manifest
-from milan_pipeline.targets.layout import create_root, require_place
-from milan_pipeline.targets.progress_reports import Reporter, closing_report
-from milan_pipeline.targets.units import Unit, read_marks, undone_units
-from milan_pipeline.teacher.teacher import Teacher
-from milan_pipeline.training.compiling import explained_compiler
-from stages.extract_targets.batch import recorded_batch, settled_batch
-from stages.extract_targets.codec import fits_codec, require_fitted, settled_identity
-from stages.extract_targets.command import ExtractTargets
-from stages.extract_targets.devices import extract_on_devices, on_one_device
-from stages.extract_targets.plan import (
+from milan_pipeline.stages.extract_targets.batch import recorded_batch, settled_batch
+from milan_pipeline.stages.extract_targets.codec import fits_codec, require_fitted, settled_identity
+from milan_pipeline.stages.extract_targets.command import ExtractTargets
+from milan_pipeline.stages.extract_targets.devices import extract_on_devices, on_one_device
+from milan_pipeline.stages.extract_targets.plan import (
     WorkList,
     list_work,
     own_device,
@@ -37,7 +32,12 @@ from stages.extract_targets.plan import (
     say_teacher,
     spec_of,
 )
-from stages.shared.own_folder import require_own_folder
+from milan_pipeline.stages.shared.own_folder import require_own_folder
+from milan_pipeline.targets.layout import create_root, require_place
+from milan_pipeline.targets.progress_reports import Reporter, closing_report
+from milan_pipeline.targets.units import Unit, read_marks, undone_units
+from milan_pipeline.teacher.teacher import Teacher
+from milan_pipeline.training.compiling import explained_compiler
 
 logger = logging.getLogger(__name__)
 

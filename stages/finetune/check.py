@@ -11,8 +11,8 @@ from milan_pipeline.data.labelled import LabelledTable, decoded_image
 from milan_pipeline.errors import DataError
 from milan_pipeline.evaluate.class_coverage import named, warnings_of_classes
 from milan_pipeline.evaluate.sample_checks import looked_at
-from stages.finetune.command import Finetune
-from stages.shared.checking import unwritten_ledger
+from milan_pipeline.stages.finetune.command import Finetune
+from milan_pipeline.stages.shared.checking import unwritten_ledger
 
 MAX_CLASSES = 1_000_000
 

@@ -5,9 +5,9 @@ import dataclasses
 from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import count, option
 from milan_pipeline.errors import ConfigError
-from stages.shared import common_options as common
-from stages.shared.labelled_options import LabelledOptions
-from stages.shared.training_options import require_warmup, run_training
+from milan_pipeline.stages.shared import common_options as common
+from milan_pipeline.stages.shared.labelled_options import LabelledOptions
+from milan_pipeline.stages.shared.training_options import require_warmup, run_training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,10 +135,10 @@ class Finetune(LabelledOptions):
 
 def run(config: Finetune) -> None:
     """Train to the last step, export the classifier and write its scores."""
-    run_training("finetune", config, "stages.finetune.run:train")
+    run_training("finetune", config, "milan_pipeline.stages.finetune.run:train")
 
 
-dry_run = lazily("stages.finetune.run:describe")
+dry_run = lazily("milan_pipeline.stages.finetune.run:describe")
 
 command = stage_command(
     "finetune",

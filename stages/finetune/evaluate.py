@@ -19,17 +19,17 @@ from milan_pipeline.evaluate.classification.scoring import (
     ClassificationEvaluator,
     EvaluationConfig,
 )
-from stages.finetune.check import classes_of
-from stages.finetune.command import Finetune
-from stages.finetune.plan import require_known_classes
-from stages.shared.labelled import EvaluationPlan, evaluate_as_planned
-from stages.shared.training import (
+from milan_pipeline.stages.finetune.check import classes_of
+from milan_pipeline.stages.finetune.command import Finetune
+from milan_pipeline.stages.finetune.plan import require_known_classes
+from milan_pipeline.stages.shared.labelled import EvaluationPlan, evaluate_as_planned
+from milan_pipeline.stages.shared.training import (
     ledger_of,
     stage_record,
     training_precision,
     with_frozen_choices,
 )
-from stages.shared.training_options import Process
+from milan_pipeline.stages.shared.training_options import Process
 
 
 def plan_evaluation(

@@ -18,12 +18,12 @@ from milan_pipeline.evaluate.classification.scoring import ClassificationEvaluat
 from milan_pipeline.evaluate.classification.task import ClassificationConfig
 from milan_pipeline.evaluate.classification.views import TrainingViews, ViewConfig
 from milan_pipeline.evaluate.evaluation_view import default_crop_pct
+from milan_pipeline.stages.finetune.check import class_warnings, require_classes, require_images
+from milan_pipeline.stages.finetune.command import Finetune
+from milan_pipeline.stages.shared.checking import warn_of_copies, warn_of_equal_sets
+from milan_pipeline.stages.shared.labelled import LabelledPlan, open_tables, settled_parts
+from milan_pipeline.stages.shared.training import training_precision, with_frozen_choices
 from milan_pipeline.training.checkpoints import require_recorded
-from stages.finetune.check import class_warnings, require_classes, require_images
-from stages.finetune.command import Finetune
-from stages.shared.checking import warn_of_copies, warn_of_equal_sets
-from stages.shared.labelled import LabelledPlan, open_tables, settled_parts
-from stages.shared.training import training_precision, with_frozen_choices
 
 PUBLISHED_BATCH = 1024
 

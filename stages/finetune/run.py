@@ -5,13 +5,13 @@ from milan_pipeline.core.devices import pick_device
 from milan_pipeline.evaluate.classification.model import write_classifier
 from milan_pipeline.evaluate.classification.task import Classification
 from milan_pipeline.evaluate.classification.views import TrainingViews
-from stages.finetune.check import require_images
-from stages.finetune.command import Finetune
-from stages.finetune.evaluate import evaluate_only, evaluator_of, plan_evaluation
-from stages.finetune.plan import plan, require_partners
-from stages.shared.checking import check_once
-from stages.shared.labelled import train_labelled
-from stages.shared.training_options import Process
+from milan_pipeline.stages.finetune.check import require_images
+from milan_pipeline.stages.finetune.command import Finetune
+from milan_pipeline.stages.finetune.evaluate import evaluate_only, evaluator_of, plan_evaluation
+from milan_pipeline.stages.finetune.plan import plan, require_partners
+from milan_pipeline.stages.shared.checking import check_once
+from milan_pipeline.stages.shared.labelled import train_labelled
+from milan_pipeline.stages.shared.training_options import Process
 
 
 def train(config: Finetune, process: Process) -> None:

@@ -13,11 +13,11 @@ from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.provenance.identity import Identity, stated_identity, transcoded_identity
 from milan_pipeline.shards.manifest import MANIFEST_NAME, load_manifest
+from milan_pipeline.stages.pack_targets.command import PackTargets
 from milan_pipeline.targets.codec_files import CODEC_FILE, read_shards_codec, read_store_codec
 from milan_pipeline.targets.expected_identity import expected_transcoded
 from milan_pipeline.targets.transcoding import new_codec
 from milan_pipeline.targets.units import Mark, Unit
-from stages.pack_targets.command import PackTargets
 
 
 class Shards(NamedTuple):

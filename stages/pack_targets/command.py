@@ -4,8 +4,8 @@ import dataclasses
 
 from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import option
-from stages.shared import common_options as common
-from stages.shared.dask_options import DaskOptions
+from milan_pipeline.stages.shared import common_options as common
+from milan_pipeline.stages.shared.dask_options import DaskOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,8 @@ class PackTargets(DaskOptions):
     overwrite: bool = common.overwrite("Write all shards again, even if they hold other targets.")
 
 
-run = lazily("stages.pack_targets.run:pack", stoppable=True)
-dry_run = lazily("stages.pack_targets.run:describe")
+run = lazily("milan_pipeline.stages.pack_targets.run:pack", stoppable=True)
+dry_run = lazily("milan_pipeline.stages.pack_targets.run:describe")
 command = stage_command(
     "pack-targets",
     PackTargets,

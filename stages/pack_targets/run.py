@@ -13,15 +13,20 @@ from milan_pipeline.provenance.identity import Identity, content_hash
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.shards.writer import delete_unlisted, list_as_written, listed_shards
+from milan_pipeline.stages.pack_targets.codec import (
+    expected_identity,
+    has_codec,
+    identity_there,
+    settle,
+)
+from milan_pipeline.stages.pack_targets.command import PackTargets
+from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
+from milan_pipeline.stages.shared.own_folder import require_own_folder
 from milan_pipeline.targets.codec_files import write_shards_codec
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.packing import PackingSpec
 from milan_pipeline.targets.store import finished_units, read_store_record
 from milan_pipeline.targets.units import Mark, Unit, shard_details, target_shard_name, unit_sha256
-from stages.pack_targets.codec import expected_identity, has_codec, identity_there, settle
-from stages.pack_targets.command import PackTargets
-from stages.shared.dry_run import say_bytes_to_write
-from stages.shared.own_folder import require_own_folder
 
 Done = tuple[Unit, Mark]
 Plan = dict[str, Done]

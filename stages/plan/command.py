@@ -6,8 +6,8 @@ from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import count, option, require_least
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.errors import ConfigError
-from stages.shared import common_options as common
-from stages.shared.teacher_options import TeacherOptions
+from milan_pipeline.stages.shared import common_options as common
+from milan_pipeline.stages.shared.teacher_options import TeacherOptions
 
 TEACHER = tuple(field.name for field in dataclasses.fields(TeacherOptions))
 """Options of extract-targets that select the teacher."""
@@ -133,7 +133,7 @@ class PlanTargets(TeacherOptions):
         _ = self.teacher_spec, parse_codec(self.codec)
 
 
-run = lazily("stages.plan.report:print_plan")
+run = lazily("milan_pipeline.stages.plan.report:print_plan")
 command = stage_command(
     "plan",
     PlanTargets,

@@ -6,10 +6,10 @@ from milan_pipeline.cli.options import fields_from
 from milan_pipeline.provenance.identity import Identity
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.shards.manifest import Manifest, Shard
+from milan_pipeline.stages.extract_targets.command import ExtractTargets
+from milan_pipeline.stages.pack_targets.command import PackTargets
+from milan_pipeline.stages.plan.command import PlanTargets
 from milan_pipeline.targets.units import Unit, extent_of
-from stages.extract_targets.command import ExtractTargets
-from stages.pack_targets.command import PackTargets
-from stages.plan.command import PlanTargets
 
 
 def record_bytes(

@@ -33,12 +33,12 @@ from milan_pipeline.planning.teacher_speed import (
     usual_batches,
 )
 from milan_pipeline.shards.manifest import load_manifest, require_unique_stems
+from milan_pipeline.stages.plan.command import PlanTargets
+from milan_pipeline.stages.plan.records import record_bytes
 from milan_pipeline.targets.expected_identity import expected_extracted
 from milan_pipeline.targets.shard_records import layout_of
 from milan_pipeline.targets.units import Unit
 from milan_pipeline.teacher.description import settle_precision, visible_identity
-from stages.plan.command import PlanTargets
-from stages.plan.records import record_bytes
 
 NAME_WIDTH = 20
 

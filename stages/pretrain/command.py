@@ -6,8 +6,12 @@ from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import count, option
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.pretrain.defaults import DEFAULTS, TARGETS
-from stages.shared import common_options as common
-from stages.shared.training_options import TrainingOptions, require_warmup, run_training
+from milan_pipeline.stages.shared import common_options as common
+from milan_pipeline.stages.shared.training_options import (
+    TrainingOptions,
+    require_warmup,
+    run_training,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -221,10 +225,10 @@ class Pretrain(TrainingOptions):
 
 def run(config: Pretrain) -> None:
     """Train to the last step and export the encoder."""
-    run_training("pretrain", config, "stages.pretrain.run:train")
+    run_training("pretrain", config, "milan_pipeline.stages.pretrain.run:train")
 
 
-dry_run = lazily("stages.pretrain.run:describe")
+dry_run = lazily("milan_pipeline.stages.pretrain.run:describe")
 
 command = stage_command(
     "pretrain",

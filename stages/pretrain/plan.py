@@ -21,16 +21,16 @@ from milan_pipeline.pretrain.examples import Batch
 from milan_pipeline.pretrain.feature_data import RunData, open_run_data
 from milan_pipeline.pretrain.pixel_data import PixelData, open_pixel_data
 from milan_pipeline.pretrain.task import PretrainingConfig
-from milan_pipeline.training.checkpoints import require_recorded
-from milan_pipeline.weights.run_weights import initial_weights, initialise
-from stages.pretrain.command import Pretrain
-from stages.shared.training import (
+from milan_pipeline.stages.pretrain.command import Pretrain
+from milan_pipeline.stages.shared.training import (
     TrainingPlan,
     order_choice,
     stage_record,
     training_precision,
     with_frozen_choices,
 )
+from milan_pipeline.training.checkpoints import require_recorded
+from milan_pipeline.weights.run_weights import initial_weights, initialise
 
 WARMUP_SHARE = 0.1
 AVERAGED = "encoder-ema"

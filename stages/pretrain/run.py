@@ -9,12 +9,12 @@ from milan_pipeline.pretrain.feature_data import RunData
 from milan_pipeline.pretrain.pixel_data import PixelData
 from milan_pipeline.pretrain.task import Pretraining
 from milan_pipeline.shards.cache import CacheConfig
+from milan_pipeline.stages.pretrain.command import Pretrain
+from milan_pipeline.stages.pretrain.plan import AVERAGED, PretrainPlan, plan
+from milan_pipeline.stages.shared.training import ledger_of, train_as_planned, trainer_of
+from milan_pipeline.stages.shared.training_options import Process
 from milan_pipeline.weights.files import export_encoder
 from milan_pipeline.weights.loaded_run import trained_encoder
-from stages.pretrain.command import Pretrain
-from stages.pretrain.plan import AVERAGED, PretrainPlan, plan
-from stages.shared.training import ledger_of, train_as_planned, trainer_of
-from stages.shared.training_options import Process
 
 
 def train(config: Pretrain, process: Process) -> None:

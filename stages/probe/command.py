@@ -10,7 +10,7 @@ from milan_pipeline.cluster.launch import own_cores
 from milan_pipeline.encoders.names import is_named
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.probe.protocols import OfficialLinear, Sweep
-from stages.shared import common_options as common
+from milan_pipeline.stages.shared import common_options as common
 
 LINEAR = ("logistic", "official", "sweep", "none")
 OFFICIAL, SWEEP = OfficialLinear(), Sweep()
@@ -187,8 +187,8 @@ class Probe:
         return self.features or storage.join(self.folder, "features")
 
 
-run = lazily("stages.probe.run:run")
-dry_run = lazily("stages.probe.run:dry_run")
+run = lazily("milan_pipeline.stages.probe.run:run")
+dry_run = lazily("milan_pipeline.stages.probe.run:dry_run")
 command = stage_command(
     "probe",
     Probe,

@@ -41,9 +41,9 @@ from milan_pipeline.evaluate.scores_file import (
 from milan_pipeline.images.budget import BadImageBudget
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.shards.manifest import Manifest, load_manifest
-from stages.probe.command import Probe
-from stages.shared.dry_run import say_bytes_to_write
-from stages.shared.training import training_precision
+from milan_pipeline.stages.probe.command import Probe
+from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
+from milan_pipeline.stages.shared.training import training_precision
 
 # Of scores and record, if few images are unreadable.
 SCORES_BYTES = 3000

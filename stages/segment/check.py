@@ -15,9 +15,9 @@ from milan_pipeline.evaluate.segmentation.census import (
     take_census,
 )
 from milan_pipeline.evaluate.segmentation.masks import TURN
-from stages.segment.choices import labels_of
-from stages.segment.command import Segment
-from stages.shared.checking import unwritten_ledger
+from milan_pipeline.stages.segment.choices import labels_of
+from milan_pipeline.stages.segment.command import Segment
+from milan_pipeline.stages.shared.checking import unwritten_ledger
 
 MOSTLY = 0.5
 

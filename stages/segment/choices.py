@@ -8,8 +8,8 @@ import torch
 from milan_pipeline.cli.options import fields_from
 from milan_pipeline.evaluate.segmentation.masks import LabelConfig, Labels
 from milan_pipeline.evaluate.segmentation.views import ScaleRule
-from stages.segment.command import Segment
-from stages.shared.training import training_precision
+from milan_pipeline.stages.segment.command import Segment
+from milan_pipeline.stages.shared.training import training_precision
 
 IMAGE_SIZE = 512
 LONG_SIDE = 4  # times the short one: mmsegmentation's 2048 to 512

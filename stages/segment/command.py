@@ -5,8 +5,8 @@ import dataclasses
 from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import count, option
 from milan_pipeline.errors import ConfigError
-from stages.shared.labelled_options import LabelledOptions
-from stages.shared.training_options import run_training
+from milan_pipeline.stages.shared.labelled_options import LabelledOptions
+from milan_pipeline.stages.shared.training_options import run_training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -219,10 +219,10 @@ class Segment(LabelledOptions):
 
 def run(config: Segment) -> None:
     """Train to the last step, export the segmenter and write its scores."""
-    run_training("segment", config, "stages.segment.run:train")
+    run_training("segment", config, "milan_pipeline.stages.segment.run:train")
 
 
-dry_run = lazily("stages.segment.run:describe")
+dry_run = lazily("milan_pipeline.stages.segment.run:describe")
 
 command = stage_command(
     "segment",

@@ -22,12 +22,12 @@ from milan_pipeline.evaluate.segmentation.scoring import (
     SegmentationEvaluator,
 )
 from milan_pipeline.evaluate.segmentation.task import PUBLISHED_BATCH
-from stages.segment.check import check_scored
-from stages.segment.choices import labels_of, scale_rule, settled
-from stages.segment.command import Segment
-from stages.shared.labelled import EvaluationPlan, evaluate_as_planned
-from stages.shared.training import ledger_of, stage_record, with_frozen_choices
-from stages.shared.training_options import Process
+from milan_pipeline.stages.segment.check import check_scored
+from milan_pipeline.stages.segment.choices import labels_of, scale_rule, settled
+from milan_pipeline.stages.segment.command import Segment
+from milan_pipeline.stages.shared.labelled import EvaluationPlan, evaluate_as_planned
+from milan_pipeline.stages.shared.training import ledger_of, stage_record, with_frozen_choices
+from milan_pipeline.stages.shared.training_options import Process
 
 FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 

@@ -14,13 +14,13 @@ from milan_pipeline.evaluate.segmentation.model import HeadSpec, Segmenter, make
 from milan_pipeline.evaluate.segmentation.scoring import SegmentationEvaluator
 from milan_pipeline.evaluate.segmentation.task import PUBLISHED_BATCH, SegmentationConfig
 from milan_pipeline.evaluate.segmentation.views import MaskedViewConfig
+from milan_pipeline.stages.segment.check import check_masks
+from milan_pipeline.stages.segment.choices import labels_of, scale_rule, settled
+from milan_pipeline.stages.segment.command import Segment
+from milan_pipeline.stages.shared.checking import warn_of_copies, warn_of_equal_sets
+from milan_pipeline.stages.shared.labelled import LabelledPlan, open_tables, settled_parts
+from milan_pipeline.stages.shared.training import with_frozen_choices
 from milan_pipeline.training.checkpoints import require_recorded
-from stages.segment.check import check_masks
-from stages.segment.choices import labels_of, scale_rule, settled
-from stages.segment.command import Segment
-from stages.shared.checking import warn_of_copies, warn_of_equal_sets
-from stages.shared.labelled import LabelledPlan, open_tables, settled_parts
-from stages.shared.training import with_frozen_choices
 
 STEPS, WARMUP_STEPS = 160_000, 1500
 

@@ -7,19 +7,19 @@ from milan_pipeline.core.devices import pick_device
 from milan_pipeline.evaluate.segmentation.files import write_segmenter
 from milan_pipeline.evaluate.segmentation.task import Segmentation
 from milan_pipeline.evaluate.segmentation.views import MaskedViews
-from stages.segment.check import check_scored
-from stages.segment.choices import labels_of
-from stages.segment.command import Segment
-from stages.segment.evaluate import (
+from milan_pipeline.stages.segment.check import check_scored
+from milan_pipeline.stages.segment.choices import labels_of
+from milan_pipeline.stages.segment.command import Segment
+from milan_pipeline.stages.segment.evaluate import (
     evaluate_only,
     evaluator_of,
     plan_evaluation,
     warn_of_other_masks,
 )
-from stages.segment.plan import norms_are_shared, plan
-from stages.shared.checking import check_once
-from stages.shared.labelled import train_labelled
-from stages.shared.training_options import Process
+from milan_pipeline.stages.segment.plan import norms_are_shared, plan
+from milan_pipeline.stages.shared.checking import check_once
+from milan_pipeline.stages.shared.labelled import train_labelled
+from milan_pipeline.stages.shared.training_options import Process
 
 
 def train(config: Segment, process: Process) -> None:

@@ -13,11 +13,11 @@ from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.evaluate.duplicate_images import copies
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.provenance.record import read_record
+from milan_pipeline.stages.shared.labelled_options import LabelledOptions
 from milan_pipeline.training.validation import Validation
-from stages.shared.labelled_options import LabelledOptions
 
 if TYPE_CHECKING:
-    from stages.shared.labelled import LabelledPlan
+    from milan_pipeline.stages.shared.labelled import LabelledPlan
 
 CHECKED = "checked.json"
 

@@ -22,6 +22,17 @@ from milan_pipeline.evaluate.scores_file import (
 )
 from milan_pipeline.models.kernels import suit_cpu
 from milan_pipeline.provenance.record import StageRecord, read_record
+from milan_pipeline.stages.shared.checking import warn_of_other_parts, warn_of_other_scores
+from milan_pipeline.stages.shared.labelled_options import LabelledOptions
+from milan_pipeline.stages.shared.training import (
+    TrainingPlan,
+    ledger_of,
+    order_choice,
+    stage_record,
+    train_as_planned,
+    trainer_of,
+)
+from milan_pipeline.stages.shared.training_options import Process
 from milan_pipeline.training.compiling import compile_blocks, explained_compiler
 from milan_pipeline.training.evaluations import BEST, Evaluations
 from milan_pipeline.training.run_folder import run_lock
@@ -32,17 +43,6 @@ from milan_pipeline.training.validation import (
     Validation,
     without_validation,
 )
-from stages.shared.checking import warn_of_other_parts, warn_of_other_scores
-from stages.shared.labelled_options import LabelledOptions
-from stages.shared.training import (
-    TrainingPlan,
-    ledger_of,
-    order_choice,
-    stage_record,
-    train_as_planned,
-    trainer_of,
-)
-from stages.shared.training_options import Process
 
 CLASSES = "classes_in_mean"
 """In scores and table: over how many classes a mean is taken, where that may be few."""
@@ -274,16 +274,15 @@ def scores_table(result: Result, columns: Mapping[str, str]) -> str:
 
     Args:
         result: the scores.
-        columns: the heading of each score; the best one of a run that did not train is its only.
+        columns: the heading of each score, which is left out where there is none; the best one of
+            a run that did not train is its only.
     """
     metrics, extras = result.metrics, result.extras
+    found = {name: metrics.get(name, metrics.get(name.removeprefix("best-"))) for name in columns}
     notes = {"classes": extras[CLASSES]} if CLASSES in extras else {}
     return accuracy_table(
         result.name,
-        {
-            heading: metrics.get(name, metrics.get(name.removeprefix("best-"), 0.0))
-            for name, heading in columns.items()
-        },
+        {columns[name]: value for name, value in found.items() if value is not None},
         notes
         | {
             "train": extras.get("train", 0),

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from milan_pipeline.cli.options import option
 from milan_pipeline.errors import ConfigError
-from stages.shared import common_options as common
-from stages.shared.training_options import TrainingOptions
+from milan_pipeline.stages.shared import common_options as common
+from milan_pipeline.stages.shared.training_options import TrainingOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from milan_pipeline.cli.options import AUTO, count, option, require_least
 from milan_pipeline.cluster.launch import is_launched, launch, launched_size, own_cores
 from milan_pipeline.core.interrupts import StopRequest, exiting_at_once, stop_request
 from milan_pipeline.errors import ConfigError
-from stages.shared import common_options as common
+from milan_pipeline.stages.shared import common_options as common
 
 if TYPE_CHECKING:
     import torch

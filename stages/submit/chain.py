@@ -17,23 +17,23 @@ from milan_pipeline.core.devices import pick_device
 from milan_pipeline.data.order import default_lanes, lanes_of
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.provenance.record import read_record
+from milan_pipeline.stages.extract_targets import command as extract_targets
+from milan_pipeline.stages.extract_targets.command import ExtractTargets
+from milan_pipeline.stages.extract_targets.plan import WorkList, spec_of, survey
+from milan_pipeline.stages.finetune import command as finetune
+from milan_pipeline.stages.finetune.command import Finetune
+from milan_pipeline.stages.finetune.plan import open_class_tables
+from milan_pipeline.stages.finetune.plan import plan as plan_finetune
+from milan_pipeline.stages.pack_targets import command as pack_targets
+from milan_pipeline.stages.pack_targets.command import PackTargets
+from milan_pipeline.stages.pack_targets.run import is_done as shards_are_written
+from milan_pipeline.stages.pretrain import command as pretrain
+from milan_pipeline.stages.pretrain.command import Pretrain
+from milan_pipeline.stages.pretrain.plan import plan as plan_pretrain
+from milan_pipeline.stages.shared.training_options import TrainingOptions
+from milan_pipeline.stages.submit.command import Submit
 from milan_pipeline.targets.layout import holds_store
 from milan_pipeline.targets.store import record_url
-from stages.extract_targets import command as extract_targets
-from stages.extract_targets.command import ExtractTargets
-from stages.extract_targets.plan import WorkList, spec_of, survey
-from stages.finetune import command as finetune
-from stages.finetune.command import Finetune
-from stages.finetune.plan import open_class_tables
-from stages.finetune.plan import plan as plan_finetune
-from stages.pack_targets import command as pack_targets
-from stages.pack_targets.command import PackTargets
-from stages.pack_targets.run import is_done as shards_are_written
-from stages.pretrain import command as pretrain
-from stages.pretrain.command import Pretrain
-from stages.pretrain.plan import plan as plan_pretrain
-from stages.shared.training_options import TrainingOptions
-from stages.submit.command import Submit
 
 ConfigT = TypeVar("ConfigT")
 TrainingT = TypeVar("TrainingT", bound=TrainingOptions)

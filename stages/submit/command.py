@@ -171,8 +171,8 @@ class Submit:
         return for_all + [word for only, word in found if only == job]
 
 
-run = lazily("stages.submit.run:submit")
-dry_run = lazily("stages.submit.run:describe")
+run = lazily("milan_pipeline.stages.submit.run:submit")
+dry_run = lazily("milan_pipeline.stages.submit.run:describe")
 command = stage_command(
     "submit",
     Submit,

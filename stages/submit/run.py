@@ -12,9 +12,9 @@ from milan_pipeline.cluster.slurm import (
 )
 from milan_pipeline.core.console import say, say_nothing_to_do
 from milan_pipeline.errors import ConfigError
-from stages.submit.chain import Job, jobs_left
-from stages.submit.command import Submit
-from stages.submit.scripts import (
+from milan_pipeline.stages.submit.chain import Job, jobs_left
+from milan_pipeline.stages.submit.command import Submit
+from milan_pipeline.stages.submit.scripts import (
     batch_script,
     job_name,
     log_folder,

@@ -7,8 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from milan_pipeline.provenance.identity import content_hash
-from stages.submit.chain import Job
-from stages.submit.command import Submit
+from milan_pipeline.stages.submit.chain import Job
+from milan_pipeline.stages.submit.command import Submit
 
 WARNING_SECONDS = 120
 """Before a job's time runs out: enough to finish a step or a unit and write a checkpoint."""
@@ -67,7 +67,7 @@ def batch_script(config: Submit, job: Job) -> str:
 
 
 def _filled(template: str, values: dict[str, str]) -> str:
-    text = files("workflows").joinpath("slurm", template).read_text(encoding="utf-8")
+    text = files("milan_pipeline.workflows").joinpath("slurm", template).read_text(encoding="utf-8")
     return BatchTemplate(text).substitute(values).rstrip("\n") + "\n"
 
 

@@ -4,8 +4,8 @@ import dataclasses
 
 from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import argument
-from stages.shared import common_options as common
-from stages.shared.dask_options import DaskOptions
+from milan_pipeline.stages.shared import common_options as common
+from milan_pipeline.stages.shared.dask_options import DaskOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,8 @@ class Transcode(DaskOptions):
     )
 
 
-run = lazily("stages.transcode.run:transcode", stoppable=True)
-dry_run = lazily("stages.transcode.plan:describe")
+run = lazily("milan_pipeline.stages.transcode.run:transcode", stoppable=True)
+dry_run = lazily("milan_pipeline.stages.transcode.plan:describe")
 command = stage_command(
     "transcode",
     Transcode,

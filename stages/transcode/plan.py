@@ -12,13 +12,13 @@ from milan_pipeline.errors import ConfigError
 from milan_pipeline.planning.dataset import stored_units
 from milan_pipeline.planning.store_size import StoreSize
 from milan_pipeline.provenance.identity import Identity, content_hash, require_same
+from milan_pipeline.stages.shared.dry_run import say_bytes_to_write, say_files_to_write
+from milan_pipeline.stages.shared.own_folder import require_own_folder
+from milan_pipeline.stages.transcode.command import Transcode
 from milan_pipeline.targets.expected_identity import expected_transcoded
 from milan_pipeline.targets.layout import existing_identity, read_identity, require_place
 from milan_pipeline.targets.store import StoreRecord, finished_units, read_store_record
 from milan_pipeline.targets.units import NOT_DONE, Mark, Unit, read_marks, why_not_transcoded
-from stages.shared.dry_run import say_bytes_to_write, say_files_to_write
-from stages.shared.own_folder import require_own_folder
-from stages.transcode.command import Transcode
 
 REMEDY = "give another OUT for these targets, or --overwrite to make them anew"
 Done = tuple[Unit, Mark]

@@ -13,13 +13,13 @@ from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.provenance.identity import Identity, content_hash, transcoded_identity
 from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.stages.transcode.command import Transcode
+from milan_pipeline.stages.transcode.plan import REMEDY, Done, Plan, make_plan
 from milan_pipeline.targets.codec_files import read_store_codec, write_store_codec
 from milan_pipeline.targets.layout import create_root
 from milan_pipeline.targets.progress_reports import Reporter, closing_report
 from milan_pipeline.targets.store import read_store_record, record_url
 from milan_pipeline.targets.transcoding import KEPT, TranscodingSpec, new_codec
-from stages.transcode.command import Transcode
-from stages.transcode.plan import REMEDY, Done, Plan, make_plan
 
 logger = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from milan_pipeline.extraction.live_check import (
     targets_with_pixels,
 )
 from milan_pipeline.provenance.identity import content_hash
+from milan_pipeline.stages.verify.store import StoreParts
 from milan_pipeline.targets.units import Mark, Unit, read_mark
 from milan_pipeline.targets.verification_work import (
     CheckingSpec,
@@ -25,7 +26,6 @@ from milan_pipeline.targets.verification_work import (
     extra_units,
     faults_of_groups,
 )
-from stages.verify.store import StoreParts
 
 logger = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ import dataclasses
 from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import option
 from milan_pipeline.errors import ConfigError
-from stages.shared import common_options as common
-from stages.shared.dask_options import DaskOptions
+from milan_pipeline.stages.shared import common_options as common
+from milan_pipeline.stages.shared.dask_options import DaskOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class Verify(DaskOptions):
             raise ConfigError(f"--min-cosine {self.min_cosine} is no cosine; give one up to 1")
 
 
-run = lazily("stages.verify.report:verify", stoppable=True)
+run = lazily("milan_pipeline.stages.verify.report:verify", stoppable=True)
 command = stage_command(
     "verify",
     Verify,

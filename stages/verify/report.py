@@ -14,10 +14,10 @@ from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError
 from milan_pipeline.extraction.live_check import Comparison
 from milan_pipeline.planning.teacher_speed import LEAST_COSINE
+from milan_pipeline.stages.verify.checks import Faults, check_sample, check_units
+from milan_pipeline.stages.verify.command import Verify
+from milan_pipeline.stages.verify.store import StoreParts
 from milan_pipeline.targets.units import Unit
-from stages.verify.checks import Faults, check_sample, check_units
-from stages.verify.command import Verify
-from stages.verify.store import StoreParts
 
 NAMED_UNITS = 10
 ROUNDING = 1e-6

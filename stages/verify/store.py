@@ -16,15 +16,15 @@ from milan_pipeline.extraction.loop import extract_units
 from milan_pipeline.images.budget import BadImageBudget
 from milan_pipeline.provenance.identity import TRANSCODED_FROM, require_same
 from milan_pipeline.shards.manifest import Manifest, load_manifest
+from milan_pipeline.stages.extract_targets.command import ExtractTargets
+from milan_pipeline.stages.extract_targets.plan import spec_of
+from milan_pipeline.stages.verify.command import Verify
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.store import read_store_record
 from milan_pipeline.targets.units import Unit, revoke
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
-from stages.extract_targets.command import ExtractTargets
-from stages.extract_targets.plan import spec_of
-from stages.verify.command import Verify
 
 
 class StoreParts:

@@ -7,12 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from timm.data.transforms_factory import create_transform
-from timm.layers.pos_embed import resample_abs_pos_embed
 
 from benchmarks.parity import main
-from milan_pipeline.evaluate import evaluation_view as evaluate_view
-from milan_pipeline.models import positions
 from tests.support.disturbances import before_steps, one_rate_for_all_layers
 from tests.support.parity import beyond, change_tensor, change_values
 
@@ -68,20 +64,6 @@ def test_betas_that_are_not_the_official_ones_are_noticed(capsys):
     assert "head.weight moved by" in beyond(capsys)
 
 
-def test_other_positions_and_views_are_noticed(monkeypatch):
-    timms, view = resample_abs_pos_embed, create_transform
-    with monkeypatch.context() as patch:
-        patch.setattr(positions, "resample_abs_pos_embed", lambda *a, **k: timms(
-            *a, **(k | {"antialias": True})
-        ))  # fmt: skip
-        assert main([str(CASES / "posembed.safetensors")]) == 1
-    with monkeypatch.context() as patch:
-        patch.setattr(evaluate_view, "create_transform", lambda *a, **k: view(
-            *a, **(k | {"crop_pct": 1.0})
-        ))  # fmt: skip
-        assert main([str(CASES / "views.safetensors")]) == 1
-
-
 @pytest.mark.parametrize(
     ("tensor", "change", "missed"),
     [
@@ -89,6 +71,7 @@ def test_other_positions_and_views_are_noticed(monkeypatch):
         ("knn-tiny/io/train_labels", lambda t: t.roll(1), "votes of 10"),
         ("linprobe-tiny/io/rows", lambda t: t.flip(0), "head.1.weight moved by"),
         ("linprobe-tiny/out/lr", lambda t: t * (1 + 1e-8), "rates"),
+        ("views/out/pixels_1", lambda t: t.roll(1, -1), "pixels of png_1, probe"),
     ],
 )
 def test_other_numbers_are_noticed(copied, tensor, change, missed, capsys):

@@ -7,14 +7,15 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from importlib.metadata import version
 from inspect import getsource
 from pathlib import Path
 from typing import NoReturn
+from zipfile import ZipFile
 
 import click
 import pytest
 
-import stages
 from milan_pipeline.cli.main import exit_with
 from milan_pipeline.cli.recipes import STAGES_GROUP, find_recipe, read_sections, recipe_names
 from milan_pipeline.core.interrupts import stop_request
@@ -197,14 +198,17 @@ def test_a_wheel_runs_outside_the_checkout(
     image_shards: Path, pictures: Path, tiny_clip: Path, tmp_path: Path
 ) -> None:
     # A copy, so that the checkout's own build folder neither shows up in the wheel nor is written.
-    root, source = Path(stages.__file__).parents[1], tmp_path / "source"
+    root, source = Path(__file__).parents[2], tmp_path / "source"
     wanted = {"pyproject.toml", "README.md", "LICENSE", "milan_pipeline", "stages", "workflows"}
     shutil.copytree(
-        root, source, ignore=lambda at, names: {*names} - wanted if Path(at) == root else set()
-    )
+        root, source, symlinks=True,
+        ignore=lambda at, names: {*names} - wanted if Path(at) == root else set(),
+    )  # fmt: skip
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir"]
     subprocess.run([*build, tmp_path, source], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("milan_pipeline-*.whl")
+    tops = {name.partition("/")[0] for name in ZipFile(wheel).namelist()}
+    assert tops == {"milan_pipeline", f"milan_pipeline-{version('milan-pipeline')}.dist-info"}
     site, scratch = tmp_path / "site", tmp_path / "scratch"
     scratch.mkdir()
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", "--target"]
@@ -244,9 +248,9 @@ def test_a_wheel_runs_outside_the_checkout(
         plain, "submit", "imagenet1k-vit-b16", "--images", image_shards, "--out", "milan",
         "--dry-run",
     )  # fmt: skip
-    assert (site / "workflows/dask/site.yaml").exists()
-    assert (site / "workflows/snakemake/Snakefile").exists()
-    assert (site / "workflows/snakemake/profiles/slurm/config.yaml").exists()
+    assert (site / "milan_pipeline/workflows/dask/site.yaml").exists()
+    assert (site / "milan_pipeline/workflows/snakemake/Snakefile").exists()
+    assert (site / "milan_pipeline/workflows/snakemake/profiles/slurm/config.yaml").exists()
     assert (site / "milan_pipeline/report/page.html").exists()
     assert not list(site.rglob("*.safetensors"))  # the demo's teacher stays in the checkout
     assert list(scratch.iterdir()) == []

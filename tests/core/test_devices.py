@@ -16,8 +16,8 @@ from milan_pipeline.core.devices import (
     pick_devices,
 )
 from milan_pipeline.errors import ConfigError
-from stages.extract_targets.command import ExtractTargets
-from stages.extract_targets.plan import own_device
+from milan_pipeline.stages.extract_targets.command import ExtractTargets
+from milan_pipeline.stages.extract_targets.plan import own_device
 from tests.support.processes import CONTEXT, PATIENCE
 
 

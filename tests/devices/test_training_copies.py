@@ -14,6 +14,8 @@ from milan_pipeline.core.device_copies import DeviceCopies, on_device
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.data.order import OrderConfig, StepClock
 from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.stages.shared.training import train_as_planned
+from milan_pipeline.stages.shared.training_options import Process, TrainingOptions
 from milan_pipeline.training.optim import (
     MovingAverage,
     clip_gradients,
@@ -21,8 +23,6 @@ from milan_pipeline.training.optim import (
     set_learning_rate,
 )
 from milan_pipeline.training.trainer import Trainer, TrainingConfig
-from stages.shared.training import train_as_planned
-from stages.shared.training_options import Process, TrainingOptions
 from tests.support.fake_gpu import GPU, Copy, PinnedAsked, fake_gpu
 
 

@@ -5,7 +5,7 @@ import re
 import tomllib
 
 from milan_pipeline.pretrain.defaults import MILANS
-from stages.pretrain.command import Pretrain
+from milan_pipeline.stages.pretrain.command import Pretrain
 from tests.docs.documentation import DOCS, ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

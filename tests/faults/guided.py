@@ -38,13 +38,19 @@ class Target(NamedTuple):
     most: int
 
 
+def members_of(data: bytes) -> list[tuple[str, bytes, int]]:
+    """Read a tar as our code does."""
+    from milan_pipeline.shards.tar_stream import HashingFile, stream_members
+
+    return list(stream_members(HashingFile(io.BytesIO(data)), "the tar", []))
+
+
 def judge_tar(data: bytes) -> None:
     """Require that a tar is refused, or is read as tarfile reads it by seeking."""
     from milan_pipeline.errors import DataError
-    from milan_pipeline.shards.tar_stream import HashingFile, stream_members
 
     try:
-        found = list(stream_members(HashingFile(io.BytesIO(data)), "the tar", []))
+        found = members_of(data)
     except DataError as error:
         found, reason = None, str(error)
     if found is None:

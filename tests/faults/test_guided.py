@@ -46,7 +46,7 @@ def test_mended_chunks_are_read() -> None:
 def test_wrong_readers_are_failures(monkeypatch: pytest.MonkeyPatch) -> None:
     tar = TARGETS["tars"].seeds()["format-1.tar"]
     with monkeypatch.context() as patch:
-        patch.setattr(tar_stream, "stream_members", lambda *_: iter([("a.jpg", b"x", 0)]))
+        patch.setattr("tests.faults.guided.members_of", lambda _: [("a.jpg", b"x", 0)])
         with pytest.raises(AssertionError):
             TARGETS["tars"].judge(tar)
     image = TARGETS["images"].seeds()["PNG-plain"]

@@ -6,12 +6,12 @@ import timm
 import torch
 import zarr
 
-import stages.extract_targets.run
-import stages.finetune.run
-import stages.pack_targets.command
-import stages.pretrain.plan
-import stages.segment.run
-import stages.transcode.run
+import milan_pipeline.stages.extract_targets.run
+import milan_pipeline.stages.finetune.run
+import milan_pipeline.stages.pack_targets.command
+import milan_pipeline.stages.pretrain.plan
+import milan_pipeline.stages.segment.run
+import milan_pipeline.stages.transcode.run
 from milan_pipeline import codecs
 
-__all__ = ["codecs", "distributed", "open_clip", "stages", "timm", "torch", "zarr"]
+__all__ = ["codecs", "distributed", "milan_pipeline", "open_clip", "timm", "torch", "zarr"]

@@ -14,9 +14,8 @@ from milan_pipeline.images.decode import decode_rgb, probe_depth
 
 
 @pytest.fixture(autouse=True)
-def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(depth, "_told", False)
-    monkeypatch.setattr(depth, "_left", depth.MOST_PROBED)
+def nothing_seen() -> None:
+    depth.seen.cache_clear()
 
 
 def grey_png(largest: int) -> bytes:

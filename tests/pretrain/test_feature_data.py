@@ -91,7 +91,7 @@ def test_a_record_describes_the_student_and_what_it_lacks_is_milans():
 
 
 def test_options_of_pretrain_describe_the_whole_student():
-    from stages.pretrain.command import Pretrain
+    from milan_pipeline.stages.pretrain.command import Pretrain
 
     options = {field.name for field in dataclasses.fields(Pretrain)}
     spec = {field.name for field in dataclasses.fields(StudentSpec)} - {"name"}

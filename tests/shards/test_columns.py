@@ -1,14 +1,18 @@
 """Columns hold what the manifest lists, read part by part, and refuse what it refuses."""
 
+import contextlib
 import dataclasses
+import io
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 
+from milan_pipeline.core.schema import DocumentError
 from milan_pipeline.errors import DataError, MismatchError
-from milan_pipeline.shards import listing
 from milan_pipeline.shards.columns import read_image_columns, read_target_columns
+from milan_pipeline.shards.listing import scan
 from milan_pipeline.shards.manifest import Manifest, Shard, load_manifest
 
 HASHES = [f"{number:064x}" for number in range(40)]
@@ -35,10 +39,15 @@ def targets_of(number):
     }
 
 
-@pytest.fixture(params=[1, 300, 1 << 20])
-def part_bytes(request, monkeypatch):
-    """Parts of a byte, of about a row, and of all."""
-    monkeypatch.setattr(listing, "PART_BYTES", request.param)
+class InParts(io.BytesIO):
+    """Gives so many bytes at a time, however many it is asked for; all, if it is asked for all."""
+
+    def __init__(self, data, most):
+        super().__init__(data)
+        self.most = most
+
+    def read(self, size=-1):
+        return super().read(self.most if size >= 0 else size)
 
 
 @pytest.fixture
@@ -50,7 +59,6 @@ def manifest(tmp_path):
     return made
 
 
-@pytest.mark.usefixtures("part_bytes")
 def test_columns_hold_what_the_manifest_lists(manifest):
     columns = read_target_columns(manifest.folder)
     assert columns.shards.sha256 == manifest.sha256
@@ -62,10 +70,31 @@ def test_columns_hold_what_the_manifest_lists(manifest):
     assert load_manifest(manifest.folder, kind="targets") == manifest
 
 
-@pytest.mark.usefixtures("part_bytes")
 def test_a_manifest_without_shards_has_columns_of_none(tmp_path):
     Manifest(kind="images", folder=str(tmp_path), shards=()).save()
     assert len(read_image_columns(str(tmp_path))) == 0
+
+
+@pytest.mark.parametrize("most", [1, 300, 1 << 20])
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_parts_may_end_anywhere(manifest, count, most):
+    """Parts of a byte, of about a row, and of all."""
+    data = dataclasses.replace(manifest, shards=manifest.shards[:count]).to_bytes()
+    whole = json.loads(data)
+    rows: list[Any] = []
+    found = scan(InParts(data, most), rows.extend)
+    assert rows == whole.pop("shards")
+    assert (found.document, found.sha256, found.error) == (whole, whole["sha256"], None)
+    for position in range(0, len(data), 37):
+        rows.clear()
+        damaged = bytearray(data)
+        damaged[position] ^= 4
+        with contextlib.suppress(DocumentError):
+            found = scan(InParts(bytes(damaged), most), rows.extend)
+            is_same = (rows, found.document) == (json.loads(data)["shards"], whole)
+            assert is_same is (found.sha256 == found.document.get("sha256"))
+    with pytest.raises(DocumentError):
+        scan(InParts(data[: len(data) // 2], most), rows.extend)
 
 
 @pytest.mark.parametrize("form", [{}, {"indent": 2}, {"sort_keys": True, "indent": 1}])
@@ -75,7 +104,6 @@ def test_a_manifest_that_was_formatted_anew_is_read(manifest, tmp_path, form):
     assert load_manifest(str(tmp_path), kind="targets") == manifest
 
 
-@pytest.mark.usefixtures("part_bytes")
 def test_columns_are_refused_as_the_manifest_is(manifest, tmp_path):
     with pytest.raises(MismatchError, match="'targets' shards where 'images'"):
         read_image_columns(str(tmp_path))

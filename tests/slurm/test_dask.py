@@ -32,7 +32,14 @@ def test_a_stage_on_workers_that_are_slurm_jobs_gives_the_same_bytes(cluster, wo
         ("pack-targets", ("--targets", tmp_path / "t", "--out", tmp_path / "s")),
     ):
         command = [*MILAN, stage, "--config", world / "recipe.yaml", *words]
-        run = [sys.executable, "-m", "workflows.dask.on_slurm", *site, "--", *command]
+        run = [
+            sys.executable,
+            "-m",
+            "milan_pipeline.workflows.dask.on_slurm",
+            *site,
+            "--",
+            *command,
+        ]
         answer = subprocess.run(
             [str(word) for word in run], env=cluster, check=False, capture_output=True, text=True,
             timeout=PATIENCE,

@@ -64,7 +64,7 @@ def test_the_table(
 
 
 def test_all_codecs_are_measured_unless_some_are_named() -> None:
-    from stages.codecs.report import chosen
+    from milan_pipeline.stages.codecs.report import chosen
 
     wide = chosen((), 512)
     assert list(wide)[:6] == ["float16", "bfloat16", "int8", "high", "compact", "tiny"]

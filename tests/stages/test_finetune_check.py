@@ -1,19 +1,16 @@
 """What `finetune` looks at before its first step, and what it does with a stop while it scores."""
 
-import itertools
-import os
 import shutil
-import signal
 
 import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from timm.models import VisionTransformer
 
 from milan_pipeline.cli.main import main
-from milan_pipeline.evaluate.classification.views import EvaluationViews
 from tests.support.cli import run_cli
-from tests.support.disturbances import at_step
+from tests.support.disturbances import asked_to_stop_at_scoring, at_step
 from tests.support.finetune import SHORT, TINY_VIT, finetune, outcome, record, rows
 from tests.support.labelled import spoil, write_coloured
 
@@ -195,44 +192,29 @@ def test_evaluations_are_in_tensorboard(data, tmp_path):
     assert shown == [(step, np.float32(value)) for step, value in kept]
 
 
-def asked_to_stop(monkeypatch, at):
-    """Have the process be asked to stop when it scores its n-th image."""
-    plain, seen = EvaluationViews.__call__, itertools.count(1)
-
-    def view(views, sample):
-        if next(seen) == at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return plain(views, sample)
-
-    monkeypatch.setattr(EvaluationViews, "__call__", view)
-
-
-@pytest.mark.parametrize("at", [2, 20])
-def test_a_stop_in_an_evaluation_is_heeded_and_the_evaluation_repeated(
-    at, data, tmp_path, monkeypatch, capsys
-):
+@pytest.mark.parametrize("at", [1, 7])
+def test_a_stop_in_an_evaluation_is_heeded_and_the_evaluation_repeated(at, data, tmp_path, capsys):
     """In the first one, and in the last, after the last step."""
-    finetune(*data, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        asked_to_stop(patch, at)
-        finetune(*data, tmp_path / "run", code=75)
+    words = ("--micro-batch", 4)
+    finetune(*data, tmp_path / "whole", *words)
+    with asked_to_stop_at_scoring(at, VisionTransformer):
+        finetune(*data, tmp_path / "run", *words, code=75)
     assert "the evaluation was left; run the same command to go on" in capsys.readouterr().err
-    step = 3 if at == 2 else 9
+    step = 3 if at == 1 else 9
     assert record(tmp_path / "run", "state.json")["step"] == step
     assert (tmp_path / f"run/checkpoints/step-{step:08d}").is_dir()
-    finetune(*data, tmp_path / "run")
+    finetune(*data, tmp_path / "run", *words)
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 
-def test_an_evaluation_that_is_longer_than_a_job_comes_to_its_end(data, tmp_path, monkeypatch):
-    """Each job is asked to stop at the fourth of the nine images that it scores."""
+def test_an_evaluation_that_is_longer_than_a_job_comes_to_its_end(data, tmp_path):
+    """Each job is asked to stop at the second of the five batches that it scores."""
     options = (*TINY_VIT, *SHORT, "--micro-batch", 2)
     finetune(*data, tmp_path / "whole", options=options)
     words = ("--train", data[0], "--val", data[1], "--out", tmp_path / "run", *options)
     codes: list[int] = []
     while len(codes) < 30 and 0 not in codes:
-        with monkeypatch.context() as patch:
-            asked_to_stop(patch, 4)
+        with asked_to_stop_at_scoring(2, VisionTransformer):
             codes.append(exit_code("finetune", *words))
     assert codes == [75] * (len(codes) - 1) + [0]
     assert len(codes) > 6
@@ -249,14 +231,13 @@ def exit_code(*words):
     return 0
 
 
-def test_a_stop_while_a_model_is_scored_alone_is_heeded(data, tmp_path, monkeypatch):
+def test_a_stop_while_a_model_is_scored_alone_is_heeded(data, tmp_path):
     finetune(*data, tmp_path / "run", *ONE)
     words = (
         "finetune", "--eval-only", "--encoder", tmp_path / "run/best.safetensors", "--val", data[1],
-        "--workers", 0,
+        "--workers", 0, "--micro-batch", 4,
     )  # fmt: skip
-    with monkeypatch.context() as patch:
-        asked_to_stop(patch, 2)
+    with asked_to_stop_at_scoring(1, VisionTransformer):
         run_cli(*words, "--out", tmp_path / "scores", code=75)
     assert not (tmp_path / "scores/scores.json").exists()
     run_cli(*words, "--out", tmp_path / "scores")

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from stages.finetune.command import Finetune
-from stages.finetune.plan import open_class_tables
-from stages.segment.command import Segment
-from stages.segment.plan import plan
+from milan_pipeline.stages.finetune.command import Finetune
+from milan_pipeline.stages.finetune.plan import open_class_tables
+from milan_pipeline.stages.segment.command import Segment
+from milan_pipeline.stages.segment.plan import plan
 from tests.support.labelled import write_coloured
 from tests.support.pictures import write_ade_tree
 

@@ -10,8 +10,8 @@ import torch
 
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.planning.teacher_speed import TeacherSpeed
+from milan_pipeline.stages.plan.report import PlanReport
 from milan_pipeline.targets.codec_files import most_shards_codec_bytes, most_store_codec_bytes
-from stages.plan.report import PlanReport
 from tests.support.cli import configured, run_cli
 from tests.support.clip import write_tiny_clip
 from tests.support.pictures import write_picture

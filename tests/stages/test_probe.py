@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
 from milan_pipeline.evaluate.scores_file import Result, write_scores
-from stages.probe import command as probe
-from stages.probe.command import Probe
+from milan_pipeline.stages.probe import command as probe
+from milan_pipeline.stages.probe.command import Probe
 from tests.support.labelled import png, shards
 
 

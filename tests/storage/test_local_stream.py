@@ -1,14 +1,13 @@
 """A local file that is read from end to end outlasts a file server that fails for a while."""
 
 import errno
-from io import FileIO
+import io
 from pathlib import Path
 
 import pytest
 
 from milan_pipeline import storage
 from milan_pipeline.errors import StorageError
-from milan_pipeline.storage import local_stream
 from milan_pipeline.storage.retries import TRIES
 
 DATA = bytes(range(256)) * 400
@@ -22,7 +21,7 @@ def fail(monkeypatch: pytest.MonkeyPatch):
     def plan(number: int, *numbers: int) -> None:
         done = 0
 
-        class Failing(FileIO):
+        class Failing(io.FileIO):
             def readinto(self, buffer):
                 nonlocal done
                 done += 1
@@ -30,7 +29,7 @@ def fail(monkeypatch: pytest.MonkeyPatch):
                     raise OSError(number, "it failed")
                 return super().readinto(buffer)
 
-        monkeypatch.setattr(local_stream, "FileIO", Failing)
+        monkeypatch.setattr(io, "FileIO", Failing)
 
     return plan
 

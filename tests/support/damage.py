@@ -39,7 +39,7 @@ def flip_bit(path: Path, at: int = 5) -> None:
     path.write_bytes(bytes(data))
 
 
-def verify(store: Path, capsys, *words: object, code: int = 0) -> tuple[dict[str, Any], str]:
+def verify(store: object, capsys, *words: object, code: int = 0) -> tuple[dict[str, Any], str]:
     """Run the stage; return its JSON object and all that it said."""
     capsys.readouterr()
     run_cli("verify", "--targets", store, "--sample", 8, "--json", *words, code=code)

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from milan_pipeline.core.interrupts import stop_request
-from stages.segment.command import Segment
-from stages.segment.run import train
-from stages.shared.training_options import Process
+from milan_pipeline.stages.segment.command import Segment
+from milan_pipeline.stages.segment.run import train
+from milan_pipeline.stages.shared.training_options import Process
 from tests.support.cli import run_cli
 from tests.support.disturbances import at_step, before_modules
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import zarr
 
-from milan_pipeline import storage
 from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.errors import StorageError
 from milan_pipeline.shards.manifest import Shard
@@ -25,7 +24,7 @@ from milan_pipeline.targets.layout import (
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.units import Mark, Unit, read_mark, revoked, why_undone
 from milan_pipeline.targets.writer import PUT_THREADS, UnitWriter
-from tests.support.remote import Action, Request, answering, watched
+from tests.support.remote import Action, Request, answering, noting, watched
 from tests.support.stores import files_of, make_block, rows_of
 
 
@@ -200,22 +199,13 @@ def test_a_mark_of_another_source_is_revoked(tmp_path: Path) -> None:
         assert writer.finish([]).source_unit == source
 
 
-def test_the_group_of_a_view_is_written_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_group_of_a_view_is_written_once(tmp_path: Path) -> None:
     """Some object stores take one write a second of a name."""
-    written: list[str] = []
-    real = storage.put_bytes
-
-    def put_bytes(url: str, data: bytes | memoryview) -> None:
-        written.append(url)
-        real(url, data)
-
-    monkeypatch.setattr("milan_pipeline.storage.put_bytes", put_bytes)
-    group = str(tmp_path / "view-00" / "zarr.json")
-    for _ in range(3):
-        write(tmp_path, make_block(3, codec="int8"))
-    assert written.count(group) == 1
-    Path(group).write_bytes(b"damaged")
-    write(tmp_path, make_block(3, codec="int8"))
-    assert written.count(group) == 2
+    group = tmp_path / "view-00" / "zarr.json"
+    with noting("put") as puts:
+        for _ in range(3):
+            write(watched(tmp_path), make_block(3, codec="int8"))
+        assert [request.path for request in puts].count(str(group)) == 1
+        group.write_bytes(b"damaged")
+        write(watched(tmp_path), make_block(3, codec="int8"))
+        assert [request.path for request in puts].count(str(group)) == 2

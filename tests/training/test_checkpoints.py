@@ -2,10 +2,10 @@
 
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
-from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,6 @@ from fsspec.implementations.local import LocalFileSystem
 from torch import nn
 
 from milan_pipeline.errors import DataError, StorageError
-from milan_pipeline.storage import local_stream
 from milan_pipeline.training.checkpoint_io import load_checkpoint
 from milan_pipeline.training.checkpoints import (
     AVERAGE,
@@ -124,13 +123,13 @@ def denied(monkeypatch):
     """Have files below a folder be unreadable, for root, too."""
 
     def deny(folder):
-        class Denied(FileIO):
+        class Denied(io.FileIO):
             def readinto(self, buffer):
                 if Path(self.name).is_relative_to(folder):
                     raise PermissionError(errno.EACCES, "Permission denied")
                 return super().readinto(buffer)
 
-        monkeypatch.setattr(local_stream, "FileIO", Denied)
+        monkeypatch.setattr(io, "FileIO", Denied)
 
     return deny
 

@@ -1,14 +1,16 @@
 """When a run has ended: its weights are there, or no rerun could write them."""
 
+import shutil
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from milan_pipeline.errors import MissingDataError
-from milan_pipeline.training.ended import has_ended, warn_of_lost_best
+from milan_pipeline.training.ended import has_ended, require_a_beginning, warn_of_lost_best
 from milan_pipeline.training.evaluations import Evaluations
 from milan_pipeline.training.state import write_state
+from tests.support.runs import saved
 
 EXPORTS = ("finetuned", "best")
 
@@ -31,20 +33,12 @@ class Run:
         for name in EXPORTS:
             for ending in ("safetensors", "json"):
                 (folder / f"{name}.{ending}").touch()
-        checkpoint = folder / "checkpoints/step-00000003"
-        checkpoint.mkdir(parents=True)
+        saved(folder, [3])
 
     def has_ended(self) -> bool:
         return has_ended(cast(Any, Record()), self.folder, 3, EXPORTS, self.evaluations)
 
 
-@pytest.fixture
-def whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checkpoints, which are empty here, count as whole."""
-    monkeypatch.setattr("milan_pipeline.training.checkpoints.verify_checkpoint", lambda _: None)
-
-
-@pytest.mark.usefixtures("whole")
 @pytest.mark.parametrize("lost", ["best.json", "best.safetensors"])
 @pytest.mark.parametrize("best_step", [2, 3])
 def test_best_weights_that_no_rerun_writes_are_not_waited_for(
@@ -66,9 +60,29 @@ def test_best_weights_that_no_rerun_writes_are_not_waited_for(
 
 def test_lost_weights_without_a_checkpoint_are_named(tmp_path: Path) -> None:
     run = Run(tmp_path, best_step=2)
-    (tmp_path / "checkpoints/step-00000003").rmdir()
+    shutil.rmtree(tmp_path / "checkpoints/step-00000003")
     (tmp_path / "best.json").unlink()
     assert run.has_ended()
     (tmp_path / "finetuned.json").unlink()
     with pytest.raises(MissingDataError, match=r"has lost finetuned\.json, and has no checkpoint"):
         run.has_ended()
+
+
+@pytest.mark.usefixtures("whole")
+def test_a_run_without_its_checkpoints_is_not_trained_anew_in_silence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run(tmp_path, best_step=2)
+    require_a_beginning(tmp_path)
+    (tmp_path / "checkpoints/step-00000003").rmdir()
+    with pytest.raises(MissingDataError, match=r"done after 3 steps, and has no checkpoint.*anew"):
+        require_a_beginning(run.folder)
+    write_state(tmp_path, "interrupted", step=2, total_steps=3)
+    require_a_beginning(tmp_path, leads=False)
+    assert not caplog.text
+    require_a_beginning(tmp_path)
+    assert "has no checkpoint of its 2 steps: it is trained anew" in caplog.text
+    caplog.clear()
+    (tmp_path / "state.json").unlink()
+    require_a_beginning(tmp_path)
+    assert not caplog.text

@@ -9,7 +9,7 @@ from distributed import LocalCluster
 
 from milan_pipeline.cli.main import exit_with
 from milan_pipeline.errors import ConfigError
-from workflows.dask.on_slurm import OnSlurm, command, run_command
+from milan_pipeline.workflows.dask.on_slurm import OnSlurm, command, run_command
 
 SITE = Path(__file__).parents[2] / "workflows" / "dask" / "site.yaml"
 STAGE = ("--", "milan-pipeline", "transcode", "a.zarr", "b.zarr")

@@ -10,7 +10,7 @@ from torch.distributed.run import get_args_parser
 
 from milan_pipeline.cli.recipes import find_recipe, read_sections, recipe_names
 from milan_pipeline.evaluate.probe.protocols import OfficialLinear
-from stages.probe.command import Probe
+from milan_pipeline.stages.probe.command import Probe
 from tests.support.cli import PLACES, configured, run_cli
 from tests.support.clip import write_tiny_clip
 from tests.support.pictures import write_ade_tree

@@ -9,7 +9,9 @@ import pytest
 
 from tests.support.servers import FakeSlurm
 
-RESUME = files("workflows").joinpath("slurm", "resume.sh").read_text(encoding="utf-8")
+RESUME = (
+    files("milan_pipeline.workflows").joinpath("slurm", "resume.sh").read_text(encoding="utf-8")
+)
 LISTENER = """
 listens() {{ # the shell above: SIGUSR1 is the tenth bit of the signals that it catches
     local caught=$(sed -n 's/^SigCgt:[[:space:]]*//p' "/proc/$PPID/status")

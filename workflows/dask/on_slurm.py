@@ -1,6 +1,6 @@
 """Run a stage on Dask workers that are Slurm jobs, as many as it has work for.
 
-    python -m workflows.dask.on_slurm --config site.yaml --most 16 -- \
+    python -m milan_pipeline.workflows.dask.on_slurm --config site.yaml --most 16 -- \
         milan-pipeline extract-targets --images s3://… --out s3://… --teacher …
 
 `--scheduler ADDRESS` is added to the command. The scheduler runs in this process; its
@@ -168,4 +168,4 @@ def dry_run(config: OnSlurm) -> None:
 command = stage_command("on-slurm", OnSlurm, run=run, dry_run=dry_run)
 
 if __name__ == "__main__":
-    exit_with(command, sys.argv[1:], "python -m workflows.dask.on_slurm")
+    exit_with(command, sys.argv[1:], "python -m milan_pipeline.workflows.dask.on_slurm")

@@ -4,12 +4,11 @@ import os
 import signal
 import threading
 
-import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from milan_pipeline.core.interrupts import StopRequest, stop_request
 from milan_pipeline.errors import InterruptedRunError
-from milan_pipeline.evaluate.probe import scoring
 from milan_pipeline.evaluate.probe.feature_cache import FeatureSet
 from milan_pipeline.evaluate.probe.scoring import Classifiers, Sets, classify
 from tests.support.labelled import blobs
@@ -25,19 +24,20 @@ def sets(stop):
 
 def test_a_stop_while_a_regression_is_fitted_ends_the_process(monkeypatch, capfd):
     """The process would be gone; here it is noted with which code it would have ended."""
-    codes, ended = [], threading.Event()
+    codes, ended, fit = [], threading.Event(), LogisticRegression.fit
 
     def ends(code):
         codes.append(code)
         ended.set()
 
-    def fit(train, labels, test):
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert ended.wait(60)
-        return np.zeros(len(test), dtype=np.int64)
+    def stopped(regression, *examples):
+        if not codes:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert ended.wait(60)
+        return fit(regression, *examples)
 
     monkeypatch.setattr(os, "_exit", ends)
-    monkeypatch.setattr(scoring, "linear_answers", fit)
+    monkeypatch.setattr(LogisticRegression, "fit", stopped)
     with stop_request() as stop:
         classify(sets(stop), "cls", Classifiers(ks=(1,), temperature=0.07))
     assert codes == [75]

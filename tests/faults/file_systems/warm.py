@@ -2,14 +2,14 @@
 
 import sklearn.linear_model
 
-import stages.compare
-import stages.export
-import stages.index
-import stages.inspect
-import stages.pack_images
-import stages.probe.run
-import stages.status
-import stages.verify.command
+import milan_pipeline.stages.compare
+import milan_pipeline.stages.export
+import milan_pipeline.stages.index
+import milan_pipeline.stages.inspect
+import milan_pipeline.stages.pack_images
+import milan_pipeline.stages.probe.run
+import milan_pipeline.stages.status
+import milan_pipeline.stages.verify.command
 from milan_pipeline.report import gallery, pages
 
-__all__ = ["gallery", "pages", "sklearn", "stages"]
+__all__ = ["gallery", "milan_pipeline", "pages", "sklearn"]

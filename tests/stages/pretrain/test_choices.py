@@ -12,7 +12,7 @@ from milan_pipeline.models.student import SUPERVISE
 from milan_pipeline.pretrain.defaults import MAES, MILANS
 from milan_pipeline.pretrain.losses import LOSSES, TARGET_NORMS
 from milan_pipeline.pretrain.masking import MASKINGS
-from stages.pretrain.command import Pretrain
+from milan_pipeline.stages.pretrain.command import Pretrain
 from tests.support.pretrain import SHORT, log, pretrain, state, weights
 
 CHOICES = {

@@ -1,18 +1,18 @@
 """`segment` looks at every mask before its first step, and names what is wrong with them."""
 
 import json
-import os
-import signal
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from milan_pipeline.evaluate.segmentation.inference import PrepareImage
+from milan_pipeline.evaluate.segmentation.model import Segmenter
 from tests.support.cli import run_cli
+from tests.support.disturbances import asked_to_stop_at_scoring, no_targets
 from tests.support.finetune import record, rows
 from tests.support.pictures import write_ade_tree
 from tests.support.segment import segment
+from tests.support.stores import files_and_times
 
 
 @pytest.fixture
@@ -84,10 +84,11 @@ def test_a_mended_mask_lets_the_run_begin_with_other_options_too(data, tmp_path)
     assert record(tmp_path / "run", "state.json")["state"] == "done"
 
 
-def test_masks_are_looked_at_once_a_run(data, tmp_path, monkeypatch):
+def test_masks_are_looked_at_once_a_run(data, tmp_path):
     segment(*data, tmp_path / "run", "--steps", 2, "--max-steps", 1)
-    monkeypatch.setattr("stages.segment.plan.check_masks", lambda *_: 1 / 0)
+    before = files_and_times(tmp_path / "run/labels")
     segment(*data, tmp_path / "run", "--steps", 2)
+    assert files_and_times(tmp_path / "run/labels") == before != {}  # written once
 
 
 def test_other_masks_to_score_on_do_not_end_a_run(data, tmp_path, capsys):
@@ -159,15 +160,15 @@ def test_classes_that_are_not_learnt_or_not_scored_are_named(data, tmp_path, cap
     assert table["classes_in_mean"] < 5
 
 
-def test_a_bad_mask_is_named_before_a_segmenter_is_scored(data, tmp_path, capsys, monkeypatch):
+def test_a_bad_mask_is_named_before_a_segmenter_is_scored(data, tmp_path, capsys):
     segment(*data, tmp_path / "run", "--steps", 1)
     change(masks_of(data[1])[-1], put(77))
-    monkeypatch.setattr(PrepareImage, "__call__", lambda *_: 1 / 0)  # no image is scored
     for words in ((), ("--dry-run", "--check", "all")):
-        run_cli(
-            "segment", "--eval-only", "--encoder", tmp_path / "run/best.safetensors", "--val",
-            data[1], "--reduce-zero-label", "--out", tmp_path / "scores", *words, code=1,
-        )  # fmt: skip
+        with no_targets(ZeroDivisionError()):  # no image is scored
+            run_cli(
+                "segment", "--eval-only", "--encoder", tmp_path / "run/best.safetensors", "--val",
+                data[1], "--reduce-zero-label", "--out", tmp_path / "scores", *words, code=1,
+            )  # fmt: skip
         assert "1 of 3 masks cannot be used" in capsys.readouterr().err
         assert not (tmp_path / "scores").exists()
 
@@ -198,19 +199,10 @@ def test_a_set_that_is_learnt_and_scored_alike_is_warned_of(data, tmp_path, caps
     assert "--val has the images of --train" in capsys.readouterr().err
 
 
-def test_a_stop_in_an_evaluation_is_heeded_and_the_evaluation_repeated(data, tmp_path, monkeypatch):
-    words = ("--steps", 4, "--eval-every", 2, "--workers", 0)
+def test_a_stop_in_an_evaluation_is_heeded_and_the_evaluation_repeated(data, tmp_path):
+    words = ("--steps", 4, "--eval-every", 2, "--micro-batch", 2)
     segment(*data, tmp_path / "whole", *words)
-    plain, seen = PrepareImage.__call__, []
-
-    def asking(self, sample):
-        seen.append(sample["__key__"])
-        if len(seen) == 1:
-            os.kill(os.getpid(), signal.SIGUSR1)
-        return plain(self, sample)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(PrepareImage, "__call__", asking)
+    with asked_to_stop_at_scoring(1, Segmenter):
         segment(*data, tmp_path / "run", *words, code=75)
     assert json.loads((tmp_path / "run/state.json").read_text())["step"] == 2
     assert not (tmp_path / "run/evaluations.jsonl").exists()

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.segmentation.files import read_segmenter
-from stages.segment.choices import settled
-from stages.segment.command import Segment
-from stages.segment.plan import plan
+from milan_pipeline.stages.segment.choices import settled
+from milan_pipeline.stages.segment.command import Segment
+from milan_pipeline.stages.segment.plan import plan
 from tests.support.cli import configured, run_cli
 from tests.support.finetune import record, rows
 from tests.support.pictures import png, write_ade_tree

@@ -10,10 +10,10 @@ from torch import nn
 from milan_pipeline.evaluate.segmentation.inference import Inference, PrepareImage
 from milan_pipeline.evaluate.segmentation.task import Segmentation
 from milan_pipeline.images.crops import Pixels
-from stages.segment.choices import labels_of
-from stages.segment.command import Segment
-from stages.segment.evaluate import evaluation_config
-from stages.segment.plan import plan
+from milan_pipeline.stages.segment.choices import labels_of
+from milan_pipeline.stages.segment.command import Segment
+from milan_pipeline.stages.segment.evaluate import evaluation_config
+from milan_pipeline.stages.segment.plan import plan
 from tests.support.pictures import sample, write_ade_tree
 
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from milan_pipeline.errors import ConfigError
-from stages.shared.own_folder import require_own_folder
+from milan_pipeline.stages.shared.own_folder import require_own_folder
 
 FOUND = {"zarr.json": "a target store", "config.json": "a run", "manifest.json": "image shards"}
 

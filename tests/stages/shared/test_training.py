@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from milan_pipeline.data.order import OrderConfig
-from stages.shared.training import tell_of_loaders, training_precision
-from stages.shared.training_options import TrainingOptions
+from milan_pipeline.stages.shared.training import tell_of_loaders, training_precision
+from milan_pipeline.stages.shared.training_options import TrainingOptions
 
 GPU = torch.device("cuda")
 
