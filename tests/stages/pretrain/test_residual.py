@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from milan_pipeline.errors import ConfigError, MismatchError
-from stages.pretrain.command import Pretrain
-from stages.pretrain.plan import require_residual
-from stages.shared.training import stage_record
+from milan_pipeline.stages.pretrain.command import Pretrain
+from milan_pipeline.stages.pretrain.plan import require_residual
+from milan_pipeline.stages.shared.training import stage_record
 
 
 def options(out: Path, **changes: str) -> Pretrain:
