@@ -39,8 +39,8 @@ class MaeDecoder(EmbeddingDecoder):
         checkpointed: bool = False,
     ) -> Tensor:
         """Predict; see `Decoder.forward`."""
-        masks_BMC = self.masks(masked_BM, latent_BSE.dtype)
-        x_BNC = torch.cat([self.embedded(latent_BSE, kept_BK), masks_BMC], dim=1)
+        x_BNC = torch.cat([self.embedded(latent_BSE, kept_BK), self.masks(masked_BM)], dim=1)
+        x_BNC = x_BNC.to(latent_BSE.dtype)
         x_BNC = run_blocks(self.blocks, x_BNC, checkpointed=checkpointed)
         return self.head(x_BNC[:, wanted])
 

@@ -112,15 +112,14 @@ class EmbeddingDecoder(Decoder):
         """Build one block."""
 
     def embedded(self, latent_BSE: Tensor, kept_BK: Tensor) -> Tensor:
-        """Embed the encoder's tokens and add their positions: (B, S, C), of their own type."""
+        """Embed the encoder's tokens and add their positions: (B, S, C)."""
         # Row 0 of the position table is CLS, hence patch i is row i + 1.
         embedded_BSC: Tensor = self.embed(latent_BSE)
-        placed_BSC = embedded_BSC + self.pos_embed[0, F.pad(kept_BK + 1, (1, 0))]
-        return placed_BSC.to(latent_BSE.dtype)
+        return embedded_BSC + self.pos_embed[0, F.pad(kept_BK + 1, (1, 0))]
 
-    def masks(self, masked_BM: Tensor, dtype: torch.dtype) -> Tensor:
+    def masks(self, masked_BM: Tensor) -> Tensor:
         """Return the mask tokens at their positions: (B, M, C)."""
-        return (self.mask_token + self.pos_embed[0, masked_BM + 1]).to(dtype)
+        return self.mask_token + self.pos_embed[0, masked_BM + 1]
 
     def head(self, tokens_BTC: Tensor) -> Tensor:
         """Predict targets from tokens: (B, T, D)."""
@@ -150,11 +149,11 @@ class PromptingDecoder(EmbeddingDecoder):
         checkpointed: bool = False,
     ) -> Tensor:
         """Predict; see `Decoder.forward`. Prompts alone need no block."""
-        prompts_BSC = self.embedded(latent_BSE, kept_BK)
+        prompts_BSC = self.embedded(latent_BSE, kept_BK).to(latent_BSE.dtype)
         prompts = prompts_BSC.shape[1]
         if wanted.stop <= prompts:
             return self.head(prompts_BSC[:, wanted])
-        masks_BMC = self.masks(masked_BM, prompts_BSC.dtype)
+        masks_BMC = self.masks(masked_BM).to(latent_BSE.dtype)
         x_BMC = run_blocks(self.blocks, masks_BMC, prompts_BSC, checkpointed=checkpointed)
         if wanted.start >= prompts:
             return self.head(x_BMC[:, wanted.start - prompts : wanted.stop - prompts])
