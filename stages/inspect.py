@@ -15,7 +15,8 @@ FOR_THE_PAGE = ("images", "targets", "originals")
 class InspectOutput:
     """Show what is in a target store, in shards, or in one or more runs; write a page with --html.
 
-    The command prints facts about PATHS and does not change them. The page opens from disk, without
+    The command prints facts about PATHS and does not change them. A folder with runs below it
+    stands for all of them. The page opens from disk, without
     a network. It has a gallery of targets with masks and nearest patches, histograms, or the curves
     of training. Several runs are compared.
     """

@@ -33,8 +33,11 @@ class Probe:
     train: str = option(
         help="Folder of labelled image shards to learn from.", role="execution", group="Input"
     )
-    test: str = option(
-        help="Folder of labelled image shards to score on.", role="execution", group="Input"
+    val: str = option(
+        help="Folder of labelled image shards to score on, which are held out from --train.",
+        role="execution",
+        group="Input",
+        formerly="test",
     )
     out: str | None = option(
         None,
@@ -194,5 +197,5 @@ command = stage_command(
     Probe,
     run=run,
     dry_run=dry_run,
-    example="milan-pipeline probe --encoder runs/first --train images/train --test images/val",
+    example="milan-pipeline probe --encoder runs/first --train images/train --val images/val",
 )

@@ -3,7 +3,7 @@
 from typing import Any
 
 from milan_pipeline.cli.options import option
-from milan_pipeline.codecs.registry import CODEC_CHOICES
+from milan_pipeline.codecs.registry import CODEC_CHOICES, codec_names
 
 
 def device(what_runs: str) -> Any:
@@ -53,7 +53,9 @@ def max_bad_fraction(*, always: str = "one is", more: str = "") -> Any:
 
 def codec(default: Any, *, text: str = "How targets are stored", more: str = "") -> Any:
     """Declare `--codec`; its help is `text`, the choices and `more`, which begins with "; "."""
-    return option(default, help=f"{text}: {CODEC_CHOICES}{more}.", group="Targets")
+    return option(
+        default, help=f"{text}: {CODEC_CHOICES}{more}.", group="Targets", complete=codec_names
+    )
 
 
 def stored_views(text: str) -> Any:

@@ -53,7 +53,15 @@ COMPARE = Table(
         "folders": Place(("{results_moved}",), ("{results}/a",)),
         "out": Same("{out}/table.md"),
         "over_seeds": Differs(True),
+        "hashes": Same(True),
     },
+)
+
+RECIPES = Table(
+    command="recipes",
+    base={"name": "{recipe}"},
+    outcome=document("name"),
+    entries={"name": Place("{recipe_moved}", "{other_recipe}")},
 )
 
 OF_A_RUN = {"paths": ("{trained}",), "gallery": 1}

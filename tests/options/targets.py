@@ -80,24 +80,24 @@ PACK_TARGETS = Table(
 
 VERIFY = Table(
     command="verify",
-    base={"targets": "{store}", "sample": 4, "workers": 0},
+    base={"store": "{store}", "sample": 4, "workers": 0},
     outcome=document(),
     entries=ON_DASK | {
-        "targets": Place("{store_moved}", "{other_store}"),
+        "store": Place("{store_moved}", "{other_store}"),
         "images": (Same("{images_moved}"), Decides("{other_images}", said="not sound")),
         "teacher": (
             Same("local-dir:{clip_moved}"), Decides("local-dir:{other_clip}", said="weights_sha256")
         ),
         "pretrained": Decides(
             "{other_clip}/open_clip_model.safetensors", said="weights_sha256",
-            given={"targets": "{named_store}"},
+            given={"store": "{named_store}"},
         ),
         "sample": Differs(2),
-        "min_cosine": Decides(1.0, given={"targets": "{int8_store}"}, said="not sound"),
+        "min_cosine": Decides(1.0, given={"store": "{int8_store}"}, said="not sound"),
         "seed": Differs(1),
         "device": Same("cpu"),
         "workers": Same(2),
-        "repair": Decides(True, given={"targets": "{damaged_store}"}, said="not sound"),
+        "repair": Decides(True, given={"store": "{damaged_store}"}, said="not sound"),
     },
 )  # fmt: skip
 
@@ -110,17 +110,15 @@ STATUS = Table(
 
 CODECS = Table(
     command="codecs",
-    base={"targets": "{store}", "codec": ("int8",), "plot": "{out}/codecs.png"},
+    base={"store": "{store}", "codec": ("int8",), "plot": "{out}/codecs.png"},
     outcome=document("encode_per_s", "decode_per_s"),
     entries={
-        "targets": Place("{store_moved}", "{other_store}"),
+        "store": Place("{store_moved}", "{other_store}"),
         "codec": Differs(("bfloat16",)),
         "samples": Differs(5),
         "synthetic": Differs(0.5, given={"synthetic": 1.0}),
         "plot": Same("{else}/picture.png"),
         "device": Same("cpu"),
-        "allow_unfinished": Decides(
-            True, given={"targets": "{part_store}"}, said="is not finished"
-        ),
+        "allow_unfinished": Decides(True, given={"store": "{part_store}"}, said="is not finished"),
     },
 )
