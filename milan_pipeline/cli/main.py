@@ -11,6 +11,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from milan_pipeline.cli.recipes import STAGES_GROUP, in_pipeline_order, stage_names
+from milan_pipeline.core.cores import wait_without_spinning
 from milan_pipeline.core.interrupts import EXIT_INTERRUPTED
 from milan_pipeline.core.out_of_memory import is_out_of_memory
 from milan_pipeline.errors import ConfigError, InterruptedRunError, MilanError, reason_of
@@ -83,6 +84,7 @@ def main(args: list[str] | None = None) -> None:
     # Nothing is shown on a display. A notebook names its own backend to the commands that it
     # starts, and matplotlib may not know that one here.
     os.environ["MPLBACKEND"] = "agg"
+    wait_without_spinning()
     exit_with(group, sys.argv[1:] if args is None else args, PROGRAM)
 
 
