@@ -146,6 +146,8 @@ def dry_run(config: Index) -> None:
 
 def _plan(config: Index) -> tuple[Manifest, list[str]]:
     """Return the manifest as it is and the tars that are to be read."""
+    for url in storage.expand(config.urls):
+        _require_tar(url)
     manifest = Manifest(kind="images", folder=config.folder, shards=(), complete=False)
     if storage.exists(storage.join(config.folder, MANIFEST_NAME)):
         manifest = load_manifest(config.folder, kind="images", allow_unfinished=True)
@@ -161,6 +163,21 @@ def _plan(config: Index) -> tuple[Manifest, list[str]]:
         or listed[name].details.get("image_field") != config.field
     ]
     return manifest, left
+
+
+def _require_tar(url: str) -> None:
+    """Refuse what is given in place of tars: a manifest, a folder, a pattern in quotes."""
+    path = storage.local_path(url)
+    if storage.basename(url) == MANIFEST_NAME:
+        raise ConfigError(
+            f"{url} lists shards that are indexed already: give its folder to --images, or give "
+            "its tars to index them anew"
+        )
+    if path is not None and path.is_dir():
+        raise ConfigError(f"{url} is a folder; give its tars, as {storage.join(url, '*.tar')}")
+    if "*" in url and not (path is not None and path.exists()):
+        how = "have the shell expand the *, without quotes, or name" if path else "name"
+        raise ConfigError(f"{url} is a pattern; {how} the tars by braces, as {{000..127}}.tar")
 
 
 def _order(names: list[str], listed: list[str], left: list[str]) -> list[str]:

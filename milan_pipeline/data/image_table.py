@@ -32,10 +32,11 @@ class ImageTable:
         return self.shards.samples_n
 
     def require_indices(self) -> None:
-        """Read the first and the last index; raises as `load_index` does.
+        """Look for all files, and read the first and the last index; raises as `load_index` does.
 
         See `PairTable.require_indices`.
         """
+        self.shards.require_present()
         for number in ends(self.shards.samples_n):
             self.shards.index(number)
 

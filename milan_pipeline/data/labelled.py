@@ -198,9 +198,10 @@ def open_labelled(
     else:
         root = storage.local_path(place)
         if root is None or not root.is_dir():
+            make = "give one, or make shards with `milan-pipeline pack-images`"
             raise ConfigError(
                 f"{place} is neither a folder of image shards with {MANIFEST_NAME} nor a local "
-                "folder; give one, or make shards with `milan-pipeline pack-images`"
+                f"folder; {storage.give_enclosing(place, MANIFEST_NAME) or make}"
             )
         part, classes, source = scan_folder(root, kind=kind, masks=masks)
         table = LabelledTable(parts=[part], kind=kind, classes=classes, source=source)

@@ -27,6 +27,7 @@ from milan_pipeline.shards.index import (
 )
 from milan_pipeline.shards.labels import Label, MemberPlace, label_of, require_label
 from milan_pipeline.shards.manifest import Manifest, Shard
+from milan_pipeline.shards.presence import require_present
 from milan_pipeline.shards.random_access import Read
 from milan_pipeline.shards.sequential import image_member, scan_shard
 
@@ -98,6 +99,7 @@ def labelled_shards(manifest: Manifest, *, kind: str, scans: Path | None) -> lis
     Raises:
         DataError: a shard or an index is not the one that the manifest lists, or a sample has no
             label.
+        MissingDataError: a shard or an index is not there.
     """
 
     def opened(shard: Shard) -> ShardPart:
@@ -111,6 +113,7 @@ def labelled_shards(manifest: Manifest, *, kind: str, scans: Path | None) -> lis
         _require_labels(table, kind, file.url)
         return ShardPart(file, table, table[CLASS_FIELD] if kind == "class" else numbers_n)
 
+    require_present(manifest, (shard.name for shard in manifest.shards))
     parts = []
     work = ordered_map(opened, manifest.shards, workers=THREADS, ahead=2 * THREADS)
     with progress_bar("labels", total=manifest.samples) as bar:

@@ -84,11 +84,17 @@ class PairTable:
         return int(images.sum() + targets.sum())
 
     def require_indices(self) -> None:
-        """Join the first and the last shards of each view; raises as `joined` does.
+        """Look for all local files, and join the first and the last shards of each view.
 
-        Indices that were not copied, or are of another version, are named before training begins,
-        not hours later. To look for all of them would be a thousand requests of large data.
+        Shards and indices that were not copied, or are of another version, are named before
+        training begins, not hours later. To read all indices would be a thousand requests of large
+        data.
+
+        Raises:
+            MissingDataError, DataError: as `joined` does.
         """
+        self.images.require_present(np.concatenate([view.image_p for view in self.views]))
+        self.targets.require_present(np.concatenate([view.target_p for view in self.views]))
         places = [(view, at) for view in range(len(self.views)) for at in ends(self.counts(view))]
         work = ordered_map(
             lambda place: self.joined(*place), places, workers=JOIN_THREADS, ahead=JOIN_THREADS

@@ -19,6 +19,7 @@ from milan_pipeline.errors import ConfigError, DataError, MissingDataError, reas
 from milan_pipeline.models.vit import CANNOT_BUILD, build_encoder
 from milan_pipeline.storage.checksums import read_checked
 from milan_pipeline.training.checkpoints import HASHES, MODEL
+from milan_pipeline.training.evaluations import BEST
 from milan_pipeline.weights.files import PICKLED, plain_tensors, read_encoder_description
 from milan_pipeline.weights.run_weights import ENCODER, encoder_file, encoder_part
 
@@ -31,6 +32,7 @@ REBUILDABLE = {
     "depth": "depth",
     "num_heads": "heads",
 }
+BEST_MODEL = f"{BEST}.safetensors"
 CLIPS = ("local-dir:", "hf-hub:")
 # Arguments that it needs not be given.
 DERIVED = {*ALONE, *LEFT_OUT, *NORM_ARGUMENTS, "global_pool"}
@@ -99,9 +101,9 @@ def _what_it_is(url: str) -> str | None:
         return all(storage.exists(storage.join(folder, name)) for name in names)
 
     hints = {
-        ("best.safetensors",): (
+        (BEST_MODEL,): (
             f"{folder} is no run of pretrain; give the model that finetune or segment wrote there, "
-            f"--encoder {storage.join(folder, 'best.safetensors')}"
+            f"--encoder {storage.join(folder, BEST_MODEL)}"
         ),
         (MODEL, HASHES): f"{folder} is a checkpoint; give the folder of its run",
         ("open_clip_config.json",): (
@@ -115,6 +117,11 @@ def _what_it_is(url: str) -> str | None:
     for names, said in hints.items():
         if holds(*names):
             return said
+    run = storage.enclosing(folder, ENCODER, BEST_MODEL)
+    if run is not None:
+        model = storage.join(run, BEST_MODEL)
+        given = run if storage.exists(storage.join(run, ENCODER)) else model
+        return f"{folder} lies in the run {run}; give --encoder {given}"
     is_pickled = folder.endswith(PICKLED)
     weights = folder if is_pickled else url.removesuffix(".json") + ".safetensors"
     # A run writes its description again.

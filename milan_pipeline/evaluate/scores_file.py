@@ -198,9 +198,10 @@ def find_results(folders: Iterable[str]) -> list[Result]:
         scores = [name for name in names if storage.basename(name) == SCORES]
         below = sorted(str(Path(root or "", name).parent) for name in scores)
         if not below:
+            wrote = "give local folders that probe, finetune or segment wrote to"
             raise MissingDataError(
-                f"{folder} holds no {SCORES}, nor does a folder below it; give local folders that "
-                "probe, finetune or segment wrote to"
+                f"{folder} holds no {SCORES}, nor does a folder below it; "
+                f"{storage.give_enclosing(folder, SCORES) or wrote}"
             )
         for place in below:
             places.setdefault(Path(place).resolve(), place)

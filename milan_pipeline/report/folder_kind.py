@@ -6,7 +6,7 @@ from milan_pipeline import storage
 from milan_pipeline.core.schema import DocumentError
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.shards.manifest import MANIFEST_NAME, not_ours, stated_kind
-from milan_pipeline.targets.layout import ZARR_JSON, holds_store
+from milan_pipeline.targets.layout import STORE_RECORDS, ZARR_JSON, holds_store
 from milan_pipeline.training.state import CONFIG_NAME
 
 Kind = Literal["target store", "target shards", "image shards", "run"]
@@ -31,7 +31,8 @@ def folder_kind(url: str) -> Kind:
         return SHARDS[shards]
     if storage.exists(storage.join(url, CONFIG_NAME)):
         return "run"
+    given = storage.give_enclosing(url, MANIFEST_NAME, CONFIG_NAME, *STORE_RECORDS)
     raise MissingDataError(
         f"{url} is no target store ({ZARR_JSON}), no folder of shards ({MANIFEST_NAME}) and no run "
-        f"({CONFIG_NAME}); give one of them"
+        f"({CONFIG_NAME}); {given or 'give one of them'}"
     )

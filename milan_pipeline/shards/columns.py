@@ -20,6 +20,7 @@ from milan_pipeline.images.budget import Skipped
 from milan_pipeline.shards.cache import ShardFile
 from milan_pipeline.shards.index import load_index
 from milan_pipeline.shards.manifest import MANIFEST_NAME, Manifest, Shard, read_manifest
+from milan_pipeline.shards.presence import require_present
 from milan_pipeline.shards.random_access import all_local
 
 HASH_BYTES = 32
@@ -97,6 +98,11 @@ class ShardColumns:
     def index(self, number: int) -> NDArray[np.void]:
         """Read the index of a shard; raises as `load_index` does."""
         return load_index(self.head, self.shard(number))
+
+    def require_present(self, numbers: NDArray[np.int64] | None = None) -> None:
+        """Refuse shards, all or some, whose files are not there; see `presence`."""
+        names_n = self.names_n if numbers is None else self.names_n[np.unique(numbers)]
+        require_present(self.head, map(text_of, names_n.tolist()))
 
     def is_local(self) -> bool:
         """Tell whether all tars lie on this machine."""

@@ -17,7 +17,7 @@ from milan_pipeline.shards.manifest import Manifest, Shard
 # np.load parses headers with `ast`, which CPython 3.11 may fail at in several threads at once.
 _READING_HEADER = threading.Lock()
 
-_MAKERS = {
+MAKERS = {
     "images": "copy it again, or make it with `milan-pipeline index`",
     "targets": "copy it again, or run `milan-pipeline pack-targets` again",
 }
@@ -72,7 +72,7 @@ def load_index(manifest: Manifest, shard: Shard) -> NDArray[np.void]:
     try:
         data = storage.read_bytes(url)
     except MissingDataError as error:
-        raise MissingDataError(f"{url} does not exist; {_MAKERS[manifest.kind]}") from error
+        raise MissingDataError(f"{url} does not exist; {MAKERS[manifest.kind]}") from error
     if hashlib.sha256(data).hexdigest() != shard.index_sha256:
         raise DataError(f"{url} does not match the manifest's hash; make the index again")
     try:

@@ -14,7 +14,7 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from milan_pipeline import storage
 from milan_pipeline.core.schema import Count, DocumentError, conforming, parsed
-from milan_pipeline.errors import DataError, MismatchError, MissingDataError
+from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
 from milan_pipeline.images.budget import Skipped
 from milan_pipeline.shards.listing import Rows, content_sha256, scan
 
@@ -113,9 +113,7 @@ class Manifest:
 
     def index_url_of(self, shard: Shard) -> str:
         """Return where a shard's index lies: always in the manifest's folder."""
-        absolute = "://" in shard.name or shard.name.startswith("/")
-        name = storage.basename(shard.name) if absolute else shard.name
-        return storage.join(self.folder, name.removesuffix(".tar") + ".index.npy")
+        return storage.join(self.folder, index_name(shard.name))
 
     def content(self) -> dict[str, Any]:
         """Return the JSON document without its own hash."""
@@ -141,6 +139,12 @@ class Manifest:
     def save(self) -> None:
         """Write `manifest.json`, atomically."""
         storage.put_bytes(storage.join(self.folder, MANIFEST_NAME), self.to_bytes())
+
+
+def index_name(name: str) -> str:
+    """Return the name of a shard's index, in the manifest's folder."""
+    absolute = "://" in name or name.startswith("/")
+    return (storage.basename(name) if absolute else name).removesuffix(".tar") + ".index.npy"
 
 
 def stem_of(name: str) -> str:
@@ -199,6 +203,7 @@ def load_manifest(url: str, *, kind: str, allow_unfinished: bool = False) -> Man
         MissingDataError: there is none.
         DataError: it is damaged, or written by a newer version.
         MismatchError: it lists another kind of shard, or it is not complete.
+        ConfigError: it is a signed URL, whose signature does not hold for the shards.
     """
     shards: list[Shard] = []
 
@@ -224,6 +229,13 @@ def read_manifest(
         The manifest without any shard, but with the hash of all. What was taken may be relied on
         only now.
     """
+    place = url
+    if storage.has_query(url):
+        raise ConfigError(
+            f"{url} ends in a query, which the files beside a manifest do not get; leave out what "
+            "follows the ? or, where each file is signed, give the signed URLs of the tars to "
+            "`milan-pipeline index --out FOLDER`, and that folder here"
+        )
     if not url.endswith(".json"):
         url = storage.join(url, MANIFEST_NAME)
     try:
@@ -250,7 +262,8 @@ def read_manifest(
             "one for tars that are there",
             "targets": "`milan-pipeline pack-targets` makes it",
         }
-        raise MissingDataError(f"{url} does not exist; {makers[kind]}") from None
+        given = storage.give_enclosing(place, MANIFEST_NAME)
+        raise MissingDataError(f"{url} does not exist; {given or makers[kind]}") from None
     except DocumentError as error:
         raise not_ours(url, error) from error
     if not (listing["complete"] or allow_unfinished):

@@ -25,7 +25,7 @@ AGAIN = (
     "`milan-pipeline index --overwrite` if it was changed on purpose"
 )
 """What helps with a shard that is not what the manifest and the index say."""
-_LISTED = (
+LISTED = (
     "the manifest lists it there: copy it again, run the stage that wrote it again, or index it "
     "where it is now"
 )
@@ -113,7 +113,7 @@ def explaining_missing(url: str) -> Iterator[None]:
     try:
         yield
     except MissingDataError as error:
-        raise MissingDataError(f"{url} does not exist; {_LISTED}") from error
+        raise MissingDataError(f"{url} does not exist; {LISTED}") from error
 
 
 class SampleTable(Protocol):

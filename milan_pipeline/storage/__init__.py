@@ -1,11 +1,13 @@
 """Every URL: read, write atomically, list, try again, checksums."""
 
+from milan_pipeline.storage.enclosing import enclosing, give_enclosing
 from milan_pipeline.storage.files import (
     atomic_writer,
     basename,
     exists,
     expand,
     folder_of,
+    has_query,
     join,
     list_names,
     list_sizes,
@@ -25,12 +27,15 @@ from milan_pipeline.storage.space import free_bytes, free_files, free_text
 __all__ = [
     "atomic_writer",
     "basename",
+    "enclosing",
     "exists",
     "expand",
     "folder_of",
     "free_bytes",
     "free_files",
     "free_text",
+    "give_enclosing",
+    "has_query",
     "join",
     "leftovers",
     "list_names",

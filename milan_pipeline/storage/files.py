@@ -47,9 +47,14 @@ def folder_of(url: str) -> str:
     return (head or "/") if slash else "."
 
 
+def has_query(url: str) -> bool:
+    """Tell whether a web server's URL ends in a query, as signed ones do."""
+    return url.startswith(("http://", "https://")) and "?" in url
+
+
 def _without_query(url: str) -> str:
     """Drop what a signed URL ends with, which may hold slashes and changes with each signature."""
-    return url.partition("?")[0] if url.startswith(("http://", "https://")) else url
+    return url.partition("?")[0] if has_query(url) else url
 
 
 def expand(patterns: tuple[str, ...]) -> list[str]:

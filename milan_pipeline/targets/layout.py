@@ -25,6 +25,8 @@ from milan_pipeline.shards.manifest import MANIFEST_NAME
 from milan_pipeline.targets.units import view_name
 
 ZARR_JSON = "zarr.json"
+STORE_RECORDS = ("extract-targets.json", "transcode.json")
+"""Of the stages that write a store; only its root has one."""
 """What Zarr writes for each group and array."""
 FORMAT_VERSION = 1
 OUTER_SHARD = 256
@@ -147,10 +149,16 @@ def read_identity(url: str) -> Identity:
         attributes = root["attributes"]
         version = conforming(attributes, _Versioned)["format_version"]
     except MissingDataError:
-        remedy = "`milan-pipeline extract-targets` makes one"
-        raise MissingDataError(f"{url} holds no target store; {remedy}") from None
+        makes = "`milan-pipeline extract-targets` makes one"
+        if storage.exists(storage.join(url, MANIFEST_NAME)):
+            makes = "it has shards: give the store, which `milan-pipeline extract-targets` wrote"
+        given = storage.give_enclosing(url, *STORE_RECORDS)
+        raise MissingDataError(f"{url} holds no target store; {given or makes}") from None
     except DocumentError as error:
-        raise DataError(f"{url} is no target store ({error}); extract the targets again") from error
+        given = storage.give_enclosing(url, *STORE_RECORDS)
+        raise DataError(
+            f"{url} is no target store ({error}); {given or 'extract the targets again'}"
+        ) from error
     if version != FORMAT_VERSION:
         raise DataError(
             f"{url} has format version {version!r}, this program reads {FORMAT_VERSION}; use the "

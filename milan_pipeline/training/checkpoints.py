@@ -27,7 +27,7 @@ from milan_pipeline.errors import (
     reason_of,
 )
 from milan_pipeline.training.optim import MovingAverage
-from milan_pipeline.training.state import CONFIG_NAME
+from milan_pipeline.training.state import CONFIG_NAME, STATE_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ def newest_checkpoint(run: Path) -> tuple[int, Path] | None:
     if torn:
         raise DataError(
             f"no checkpoint of {run} is whole ({', '.join(path.name for path in torn)} are torn); "
-            f"delete {run / 'checkpoints'} to start anew"
+            f"delete {run / 'checkpoints'} and {run / STATE_NAME} to start anew"
         )
     return None
 

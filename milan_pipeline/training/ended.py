@@ -9,7 +9,7 @@ from milan_pipeline.errors import MissingDataError
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.training.checkpoints import newest_checkpoint
 from milan_pipeline.training.evaluations import BEST, Evaluations
-from milan_pipeline.training.state import trained_steps
+from milan_pipeline.training.state import STATE_NAME, state_of, trained_steps
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,34 @@ def has_ended(
             "or give another --out"
         )
     return not lost
+
+
+def require_a_beginning(folder: Path, *, leads: bool = True) -> None:
+    """Refuse to train anew where a run was done; say so where one had begun.
+
+    Without its checkpoints a run begins at its first step again, and writes over its weights.
+
+    Args:
+        folder: of the run, which has work to do.
+        leads: whether this process is the one that speaks.
+
+    Raises:
+        MissingDataError: the run was done, and has no checkpoint to go on from.
+        DataError: its state or all its checkpoints are damaged.
+    """
+    steps = trained_steps(folder)
+    if not steps or newest_checkpoint(folder) is not None:
+        return
+    if state_of(str(folder)) == "done":
+        raise MissingDataError(
+            f"{folder} is done after {steps} steps, and has no checkpoint to go on from; restore "
+            f"one, give another --out, or delete {folder / STATE_NAME} to train it anew"
+        )
+    if leads:
+        logger.warning(
+            "%s has no checkpoint of its %d steps: it is trained anew, from the first",
+            *(folder, steps),
+        )
 
 
 def lost_files(folder: Path, exports: Collection[str]) -> list[str]:

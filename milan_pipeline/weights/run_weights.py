@@ -20,7 +20,7 @@ from milan_pipeline.models.vit import CANNOT_BUILD, encoder_arguments
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.storage.checksums import read_checked
 from milan_pipeline.training.checkpoints import AVERAGE, MODEL, newest_checkpoint
-from milan_pipeline.training.state import CONFIG_NAME, state_of
+from milan_pipeline.training.state import CONFIG_NAME, STATE_NAME, state_of
 from milan_pipeline.weights.files import plain_tensors, read_encoder_description
 
 ENCODER, EMA_ENCODER = "encoder.safetensors", "encoder-ema.safetensors"
@@ -50,9 +50,9 @@ def require_finished(
     """
     state = state_of(str(run))
     if state is None:
-        raise MissingDataError(
-            f"{run} holds no run; give a folder that pretrain or import-checkpoint wrote"
-        )
+        wrote = "give a folder that pretrain or import-checkpoint wrote"
+        remedy = storage.give_enclosing(str(run), STATE_NAME) or wrote
+        raise MissingDataError(f"{run} holds no run; {remedy}")
     if state != "done" and not allow_unfinished:
         raise MismatchError(f"the run {run} is {state!r}; {remedy}")
     require_student(run)

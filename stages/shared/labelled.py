@@ -274,16 +274,15 @@ def scores_table(result: Result, columns: Mapping[str, str]) -> str:
 
     Args:
         result: the scores.
-        columns: the heading of each score; the best one of a run that did not train is its only.
+        columns: the heading of each score, which is left out where there is none; the best one of
+            a run that did not train is its only.
     """
     metrics, extras = result.metrics, result.extras
+    found = {name: metrics.get(name, metrics.get(name.removeprefix("best-"))) for name in columns}
     notes = {"classes": extras[CLASSES]} if CLASSES in extras else {}
     return accuracy_table(
         result.name,
-        {
-            heading: metrics.get(name, metrics.get(name.removeprefix("best-"), 0.0))
-            for name, heading in columns.items()
-        },
+        {columns[name]: value for name, value in found.items() if value is not None},
         notes
         | {
             "train": extras.get("train", 0),

@@ -27,7 +27,7 @@ from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
 from milan_pipeline.stages.shared.own_folder import require_own_folder
 from milan_pipeline.stages.shared.training_options import ConfigT, Process, TrainingOptions
 from milan_pipeline.training.checkpoints import newest_checkpoint
-from milan_pipeline.training.ended import has_ended, warn_of_lost_best
+from milan_pipeline.training.ended import has_ended, require_a_beginning, warn_of_lost_best
 from milan_pipeline.training.evaluations import Evaluations
 from milan_pipeline.training.meter import in_words
 from milan_pipeline.training.state import CONFIG_NAME, trained_steps
@@ -108,9 +108,11 @@ class TrainingPlan(abc.ABC, Generic[ConfigT]):
         Raises:
             ConfigError: the processes cannot share the lanes equally.
             MismatchError: the folder holds another run.
+            MissingDataError: a run that is done goes on, and has no checkpoint.
         """
         if not self.is_done:
             lanes_of(world.rank, world.size, range(self.order.lanes))
+            require_a_beginning(self.config.folder, leads=world.leads)
             return True
         if world.leads:
             say_nothing_to_do(self.config.out, f"{self.training.total_steps} steps are done")
@@ -123,9 +125,10 @@ class TrainingPlan(abc.ABC, Generic[ConfigT]):
         """Say how long the run is and what it will read and write.
 
         Raises:
-            ConfigError, MismatchError: the run would be refused.
+            ConfigError, MismatchError, MissingDataError: the run would be refused.
         """
-        _ = self.is_done
+        if not self.is_done:
+            require_a_beginning(self.config.folder)
         config, order, total = self.config, self.order, self.training.total_steps
         lanes_of(0, processes, range(order.lanes))
         newest = newest_checkpoint(config.folder)

@@ -84,7 +84,7 @@ def test_labels_come_from_the_index_without_reading_a_tar(shards, tmp_path):
     folder = shutil.copytree(shards, tmp_path / "shards")
     labels = [part.labels.tolist() for part in open_labelled(str(folder), kind="class").parts]
     for tar in folder.glob("*.tar"):
-        tar.unlink()
+        tar.write_bytes(b"")
     table = open_labelled(str(folder), kind="class")
     assert [part.labels.tolist() for part in table.parts] == labels
     assert sorted(np.concatenate(labels)) == [0] * 12 + [1] * 8
@@ -99,10 +99,10 @@ def test_labels_that_an_older_index_lacks_are_read_once_and_kept(shards, tmp_pat
     kept, tars = sorted(scans.iterdir()), sorted(folder.glob("*.tar"))
     assert len(kept) == len(tars) == 3
     for tar in tars:
-        tar.rename(tar.with_suffix(".away"))
+        tar.write_bytes(b"")
     assert open_labelled(str(folder), kind="class", scans=scans).samples == 20
     kept[0].write_bytes(kept[0].read_bytes()[:-1] + b"\xff")
-    with pytest.raises(MissingDataError, match=r"\.tar"):  # a damaged scan is not believed
+    with pytest.raises(DataError, match=r"\.tar"):  # a damaged scan is not believed
         open_labelled(str(folder), kind="class", scans=scans)
 
 
@@ -116,7 +116,7 @@ class Follower(World):
         assert self.config is not None
         open_class_tables(self.config, World())
         for tar in Path(str(self.config.train)).glob("*.tar"):
-            tar.unlink()
+            tar.write_bytes(b"")
 
 
 def test_only_the_first_process_reads_the_tars_for_labels(shards, tmp_path):

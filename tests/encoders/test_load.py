@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from milan_pipeline.encoders.load import load_backbone, load_encoder
-from milan_pipeline.errors import ConfigError, DataError, MismatchError
+from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
 from milan_pipeline.models.vit import build_encoder
 from tests.support.clip import folder_of, pixels
 
@@ -50,6 +50,22 @@ def equal(one, other):
     """Tell whether two models have the same weights under the same names."""
     a, b = one.state_dict(), other.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("inside", ["encoder.json", "checkpoints", "log.jsonl", "tensorboard/x"])
+def test_what_lies_in_a_run_is_told_to_be_no_run(tmp_path, inside):
+    run = tmp_path / "run"
+    run.mkdir()
+    saved(run)
+    with pytest.raises(MissingDataError, match=f"in the run {run}; give --encoder {run}$"):
+        load_backbone(str(run / inside))
+    (run / "encoder.json").unlink()
+    for ending in ("safetensors", "json"):
+        (run / "encoder.safetensors").with_name(f"best.{ending}").touch()
+    (run / "encoder.safetensors").unlink()
+    if inside != "encoder.json":
+        with pytest.raises(MissingDataError, match=f"give --encoder {run}/best.safetensors$"):
+            load_backbone(str(run / inside))
 
 
 @pytest.mark.parametrize("file", ["", "/encoder.safetensors"])

@@ -186,7 +186,7 @@ def test_processes_fine_tune_together_stop_in_order_and_go_on(tmp_path):
 
     whole, run = tmp_path / "whole", tmp_path / "run"
     said = run_to_the_end(words(whole))
-    assert said.count("36 steps") == said.count("top-5 %") == 1
+    assert said.count("36 steps") == said.count("best top-1 %") == 1
     scores = record(whole, "scores.json")
     assert (scores["val"], scores["unreadable"]) == (15, {"train": 1, "val": 1})
     code, _ = stop_at(words(run), run, 12, lambda own: own.send_signal(signal.SIGTERM))

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milan_pipeline import storage
-from milan_pipeline.errors import DataError, MismatchError, MissingDataError
+from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
 from milan_pipeline.shards.index import index_bytes, index_table, keys_of, load_index
 from milan_pipeline.shards.listing import content_sha256
 from milan_pipeline.shards.manifest import (
@@ -235,3 +235,13 @@ def test_a_shard_of_a_wrong_type_is_named(tmp_path):
         match=r"no manifest of shards \(Expected `str`, got `array` - at `\$\.name`\)",
     ):
         load_manifest(str(tmp_path), kind="images")
+
+
+def test_what_is_given_in_place_of_the_folder_of_a_manifest(tmp_path):
+    a_manifest(tmp_path).save()
+    for place in ("a-000.tar", "a-{000..001}.tar", "view-00"):
+        with pytest.raises(MissingDataError, match=f"it lies in {tmp_path}: give that folder"):
+            load_manifest(str(tmp_path / place), kind="images")
+    signed = "https://nowhere.invalid/shards/manifest.json?signature=1/2"
+    with pytest.raises(ConfigError, match="`milan-pipeline index --out FOLDER`"):
+        load_manifest(signed, kind="images")

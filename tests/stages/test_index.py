@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import tarfile
@@ -420,3 +421,18 @@ def test_a_record_that_could_not_be_written_is_written_by_the_next_run(
     )
     run_cli("index", foreign / "web-{000,001}.tar")
     assert "nothing to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "remedy"),
+    [
+        ("manifest.json", r"give its folder to --images, or give its tars"),
+        ("", r"is a folder; give its tars, as .*\*\.tar"),
+        ("*.tar", r"is a pattern; have the shell expand the \*, without quotes, or name"),
+    ],
+)
+def test_what_is_given_in_place_of_tars(
+    foreign: Path, given: str, remedy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_cli("index", foreign / given, "--out", foreign, code=2)
+    assert re.search(remedy, capsys.readouterr().err)

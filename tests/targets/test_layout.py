@@ -129,6 +129,9 @@ def test_a_damaged_root_is_named(tmp_path: Path) -> None:
     url = str(tmp_path / "targets.zarr")
     with pytest.raises(MissingDataError, match=r"targets\.zarr holds no target store"):
         read_identity(url)
+    (tmp_path / "manifest.json").touch()
+    with pytest.raises(MissingDataError, match="it has shards: give the store"):
+        read_identity(str(tmp_path))
     create_root(url, IDENTITY)
     path = tmp_path / "targets.zarr" / "zarr.json"
     good = path.read_bytes()
@@ -143,6 +146,11 @@ def test_a_damaged_root_is_named(tmp_path: Path) -> None:
         except DataError as error:
             assert url in str(error)  # noqa: PT017 - passing is allowed, too
     assert passed < 0.5 * len(good)
+    inside = f"{url}/view-00"
+    for given in (inside, f"{url}/zarr.json"):
+        (path.parent / "transcode.json").touch()
+        with pytest.raises(MissingDataError, match=f"it lies in {url}: give that folder"):
+            read_identity(given)
     for text in ("{}", "[]", '{"attributes": 1}', '{"attributes": {"format_version": 1}}'):
         path.write_text(text)
         with pytest.raises(DataError, match=r"is no target store|does not say what"):

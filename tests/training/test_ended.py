@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from milan_pipeline.errors import MissingDataError
-from milan_pipeline.training.ended import has_ended, warn_of_lost_best
+from milan_pipeline.training.ended import has_ended, require_a_beginning, warn_of_lost_best
 from milan_pipeline.training.evaluations import Evaluations
 from milan_pipeline.training.state import write_state
 from tests.support.runs import saved
@@ -66,3 +66,23 @@ def test_lost_weights_without_a_checkpoint_are_named(tmp_path: Path) -> None:
     (tmp_path / "finetuned.json").unlink()
     with pytest.raises(MissingDataError, match=r"has lost finetuned\.json, and has no checkpoint"):
         run.has_ended()
+
+
+@pytest.mark.usefixtures("whole")
+def test_a_run_without_its_checkpoints_is_not_trained_anew_in_silence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run(tmp_path, best_step=2)
+    require_a_beginning(tmp_path)
+    (tmp_path / "checkpoints/step-00000003").rmdir()
+    with pytest.raises(MissingDataError, match=r"done after 3 steps, and has no checkpoint.*anew"):
+        require_a_beginning(run.folder)
+    write_state(tmp_path, "interrupted", step=2, total_steps=3)
+    require_a_beginning(tmp_path, leads=False)
+    assert not caplog.text
+    require_a_beginning(tmp_path)
+    assert "has no checkpoint of its 2 steps: it is trained anew" in caplog.text
+    caplog.clear()
+    (tmp_path / "state.json").unlink()
+    require_a_beginning(tmp_path)
+    assert not caplog.text

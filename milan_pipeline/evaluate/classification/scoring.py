@@ -25,28 +25,32 @@ from milan_pipeline.images.crops import Pixels
 from milan_pipeline.training.partial_scores import PartialScores
 from milan_pipeline.training.validation import evaluating
 
+FIVE = 5
+
 
 class ClassificationScores(NamedTuple):
     """The number of images that a classifier got right.
 
     Attributes:
         top1: images whose class it named.
-        top5: images whose class was among its five likeliest, or among all where there are fewer.
+        top5: images whose class was among its five likeliest; None of a classifier of no more than
+            five classes, among which every class is.
         images: all that can be decoded.
     """
 
     top1: int
-    top5: int
+    top5: int | None
     images: int
 
     def per_cent(self) -> dict[str, float]:
-        """Return both accuracies in per cent, as tables show them."""
-        right = {"top1": self.top1, "top5": self.top5}
-        return {name: per_cent(count, self.images) for name, count in right.items()}
+        """Return the accuracies in per cent, as tables show them."""
+        counts = self.counts()
+        images = counts.pop("images")
+        return {name: per_cent(count, images) for name, count in counts.items()}
 
     def counts(self) -> dict[str, int]:
         """Return the counts that a record keeps."""
-        return self._asdict()
+        return {name: count for name, count in self._asdict().items() if count is not None}
 
     def notes(self) -> dict[str, Any]:
         """Return what the scores cannot be read without: nothing."""
@@ -108,7 +112,7 @@ def counts_of(
     inputs_BCHW = pixels.batch([image_CHW for image_CHW, _ in some])
     with torch.autocast(inputs_BCHW.device.type, torch.bfloat16, enabled=bf16):
         logits_BY = classify(inputs_BCHW)
-    answers_B5 = logits_BY.topk(min(5, logits_BY.shape[1])).indices.cpu()
+    answers_B5 = logits_BY.topk(min(FIVE, logits_BY.shape[1])).indices.cpu()
     right_B5 = answers_B5 == labels_B[:, None]
     return torch.stack([right_B5[:, 0].sum(), right_B5.sum(), torch.tensor(len(some))])
 
@@ -174,6 +178,7 @@ class ClassificationEvaluator:
         config: EvaluationConfig,
     ) -> None:
         self._model = model
+        self._has_five = int(description.arguments["num_classes"]) > FIVE
         self.ledger = ledger
         self._bf16 = config.bf16
         self._images = ImagesToScore(
@@ -207,7 +212,8 @@ class ClassificationEvaluator:
 
         with evaluating(self._model):
             images = dataclasses.replace(self._images, world=world, stop=stop, partial=partial)
-            return score(classify, images, self._views, self._pixels, bf16=self._bf16)
+            scores = score(classify, images, self._views, self._pixels, bf16=self._bf16)
+        return scores if self._has_five else scores._replace(top5=None)
 
     def pictures(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, bytes]:
         """Return no pictures."""

@@ -60,6 +60,12 @@ def test_a_classifier_that_always_says_the_same(pictures):
     assert scored(None, pictures, of_ten) == ClassificationScores(top1=7, top5=14, images=21)
 
 
+def test_top_5_is_only_said_where_there_are_more_classes():
+    scores = ClassificationScores(top1=7, top5=None, images=14)
+    assert scores.per_cent() == {"top1": 50.0}
+    assert scores.counts() == {"top1": 7, "images": 14}
+
+
 def test_processes_share_the_images_and_agree(pictures):
     assert run_world(2, scored, pictures) == [(21, 21, 21)] * 2
 
