@@ -8,7 +8,7 @@ from milan_pipeline.cli.options import arguments, option, require_least
 from milan_pipeline.core.console import note, report
 from milan_pipeline.core.cores import computing
 from milan_pipeline.errors import ConfigError
-from stages.shared import common_options as common
+from milan_pipeline.stages.shared import common_options as common
 
 FOR_THE_PAGE = ("images", "targets", "originals")
 """Options that only the page needs."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from milan_pipeline.storage import retries
 from tests.support.cli import run_cli
@@ -17,6 +18,7 @@ from tests.support.stores import write_alone
 # Nothing here is large, several tests run side by side, and the last bits of what they compare must
 # not depend on the machine: one thread each, here and in the commands that they start.
 torch.set_num_threads(1)
+threadpool_limits(limits=1)  # of the BLAS of numpy
 os.environ["OMP_NUM_THREADS"] = "1"
 
 

@@ -62,8 +62,8 @@ def wait_without_spinning() -> None:
     """Have threads that wait for each other sleep, in libraries that are loaded from now on.
 
     By default a thread of torch runs in circles while it waits, also where another program has the
-    core that the thread it waits for should run on. On two busy cores this took three quarters of
-    the time. On idle cores sleeping costs a small model up to 6% (docs/benchmarks.md).
+    core that the thread it waits for should run on. See "Training is slow" in
+    docs/troubleshooting.md for what that takes.
     """
     os.environ.setdefault(WAIT_POLICY, "PASSIVE")
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from milan_pipeline.cli.options import count, option, require_least
 from milan_pipeline.errors import ConfigError
-from stages.shared import common_options as common
+from milan_pipeline.stages.shared import common_options as common
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

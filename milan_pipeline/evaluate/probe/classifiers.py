@@ -16,6 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.nn import functional as F
 
@@ -33,6 +34,8 @@ LONG = 10**10
 
 An iteration takes four operations for each, so a second at 40 GFLOP/s; there are up to 5,000.
 """
+SMALL = 10**9
+"""The same product, up to which one thread of BLAS is faster (20 times, if it is 6,000,000)."""
 logger = logging.getLogger(__name__)
 
 
@@ -192,7 +195,9 @@ def _linear(
 ) -> Labels:
     regression = LogisticRegression(C=strength, max_iter=iterations)
     classifier = make_pipeline(StandardScaler(), regression)
-    with warnings.catch_warnings(record=True) as caught:
+    limits = 1 if train_NF.size * len(np.unique(train_labels_N)) <= SMALL else None
+    blas = threadpool_limits(limits=limits, user_api="blas")
+    with warnings.catch_warnings(record=True) as caught, blas:
         warnings.simplefilter("always", ConvergenceWarning)
         classifier.fit(train_NF, train_labels_N)
     if caught:
