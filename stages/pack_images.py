@@ -23,6 +23,7 @@ from milan_pipeline.images.class_tree import some, warn_of_lost_classes, warn_of
 from milan_pipeline.images.folder_walk import walk_folder
 from milan_pipeline.images.sources import Source, SourceFile, find_source, shuffled
 from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.provenance.reporter import Reporter, reporting
 from milan_pipeline.shards.image_samples import samples_of
 from milan_pipeline.shards.manifest import Manifest, Shard, holds_manifest
 from milan_pipeline.shards.writer import (
@@ -99,8 +100,11 @@ def run(config: PackImages) -> None:
     # In this order: a record must never stand beside a manifest that lists other shards.
     manifest.save()
     record.begin()
-    with stop_request() as stop:
-        written = _written(config, left, budget)
+    with (
+        stop_request() as stop,
+        reporting(config.dest, "pack-images", stop, units=len(plan), done=len(listed)) as reporter,
+    ):
+        written = _written(config, left, budget, reporter)
         manifest = list_as_written(manifest, order=list(plan), written=written, stop=stop)
     skipped = [row for shard in manifest.shards for row in shard.details["skipped"]]
     if not manifest.samples:
@@ -218,7 +222,10 @@ def _plan(config: PackImages, source: Source) -> dict[str, list[SourceFile]]:
 
 
 def _written(
-    config: PackImages, plan: dict[str, list[SourceFile]], budget: BadImageBudget
+    config: PackImages,
+    plan: dict[str, list[SourceFile]],
+    budget: BadImageBudget,
+    reporter: Reporter,
 ) -> Generator[Shard, None, None]:
     shards = ordered_map(
         lambda item: _write(config.dest, *item),
@@ -230,6 +237,7 @@ def _written(
     with contextlib.closing(shards), progress_bar("pack-images", total=total) as bar:
         for shard in shards:
             bar.update(shard.samples)
+            reporter.step(shard.samples)
             yield shard
             budget.add(shard.name, shard.details["skipped"])
 

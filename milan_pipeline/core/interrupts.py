@@ -21,10 +21,17 @@ SECOND_KILLS = b"Stopping at the next good point; Ctrl-C again stops at once.\n"
 
 
 class StopRequest:
-    """Whether a stop was asked for, and by which signal."""
+    """Whether a stop was asked for, and by which signal.
+
+    Attributes:
+        signal_name: of the signal that came last; None as long as none has come.
+        listeners: called by the signal handler, which may have interrupted anything. So they may
+            not wait for a lock.
+    """
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
+        self.listeners: list[Callable[[], None]] = []
 
     def agreed(self, most: Callable[[float], float]) -> "StopRequest":
         """Return the request that all processes of the run agree on; each of them must call this.
@@ -63,6 +70,8 @@ def stop_request(*, then_ignore: bool = False) -> Iterator[StopRequest]:
 
     def note(number: int, _: FrameType | None) -> None:
         request.signal_name = signal.Signals(number).name
+        for listener in request.listeners:
+            listener()
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.write(2, SECOND_KILLS)  # not by a stream: it may be in use when the signal comes

@@ -247,6 +247,14 @@ def timestamp_of(text: str) -> float:
         raise DocumentError(str(error)) from error
 
 
+def ended_at(record: Mapping[str, Any]) -> str | None:
+    """Return when the stage ended, as text; None if it has not, or the record does not say."""
+    seconds = record.get("seconds")
+    if record["state"] != "done" or not isinstance(seconds, int | float):
+        return None
+    return utc_text(timestamp_of(record["started"]) + seconds)
+
+
 def record_bytes(document: Mapping[str, Any]) -> bytes:
     """Serialise a record with its own hash, in the place of any that it has."""
     plain = json.loads(json.dumps({k: v for k, v in document.items() if k != "sha256"}))

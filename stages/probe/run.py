@@ -40,6 +40,7 @@ from milan_pipeline.evaluate.scores_file import (
 )
 from milan_pipeline.images.budget import BadImageBudget
 from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.provenance.reporter import reporting
 from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.stages.probe.command import Probe
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
@@ -60,7 +61,7 @@ def run(config: Probe) -> None:
         return
     device = str(pick_device(config.device))
     record.begin()
-    with stop_request() as stop:
+    with stop_request() as stop, reporting(config.folder, "probe", stop):
         sets = _sets(config, record, (train, test), device, stop)
         result = _score(config, record, sets, device)
     counts = {name: result.extras[name] for name in ("train", "test")}

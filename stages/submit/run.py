@@ -118,6 +118,6 @@ def _of_parts(job: Job, tasks: tuple[int, ...] | None) -> str:
 def _where_to_look(config: Submit, ids: list[str]) -> list[str]:
     return [
         f"queue: squeue --jobs {','.join(ids)}",
-        f"extraction: milan-pipeline status {shlex.quote(config.store)}",
+        f"progress: milan-pipeline status {shlex.quote(str(config.folder))}",
         f"logs: {log_folder(config)}",
     ]

@@ -107,9 +107,9 @@ VERIFY = Table(
 
 STATUS = Table(
     command="status",
-    base={"store": "{store}"},
-    outcome=document("workers", "images_per_second_on_average"),
-    entries={"store": Place("{store_moved}", "{part_store}")},
+    base={"folder": "{store}"},
+    outcome=document("path", "processes", "images_per_second_on_average"),
+    entries={"folder": Place("{store_moved}", "{part_store}")},
 )
 
 CODECS = Table(
