@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # A process a core, each with whole files; all must list the tests in the same order.
-PYTEST := PYTHONHASHSEED=0 $(BIN)/python -m pytest
+# Bytecode is kept, or every process would compile all modules anew.
+PYTEST := PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 SHARED := --numprocesses auto --maxprocesses 8 --dist loadfile
 # Seconds that a test of the longer suites may take; pyproject.toml has those of the default tests.
 LONG := --timeout 1800

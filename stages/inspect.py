@@ -75,6 +75,8 @@ class InspectOutput:
 
     def __post_init__(self) -> None:
         require_least(self)
+        if self.html is not None and not self.html.lower().endswith((".html", ".htm")):
+            raise ConfigError(f"--html {self.html} is no page; use a name that ends in .html")
         for name in FOR_THE_PAGE:
             if self.html is None and getattr(self, name) is not None:
                 raise ConfigError(

@@ -155,7 +155,9 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         require_least(self)
         if self.clip_grad is not None and not self.clip_grad > 0:
-            raise ConfigError(f"--clip-grad {self.clip_grad} is not above 0; try 1")
+            raise ConfigError(
+                f"--clip-grad {self.clip_grad} is not above 0; leave it out, or try 1"
+            )
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ConfigError(f"--ema-decay {self.ema_decay} is not within 0 to 1; try 0.9999")
         if self.cache is not None:
@@ -215,8 +217,9 @@ def require_warmup(warmup_epochs: float | None, epochs: float) -> None:
         ConfigError: it is not.
     """
     if warmup_epochs is not None and not 0 <= warmup_epochs < epochs:
+        remedy = "give less" if warmup_epochs > 0 else "give 0 for none"
         raise ConfigError(
-            f"--warmup-epochs {warmup_epochs} is not within 0 and --epochs {epochs}; give less"
+            f"--warmup-epochs {warmup_epochs} is not within 0 and --epochs {epochs}; {remedy}"
         )
 
 
