@@ -162,7 +162,7 @@ def _plan(config: ImportCheckpoint) -> _Plan:
     require_recorded(config.folder)
     state, sha256 = read_weights(config.checkpoint)
     require_pretrained(state, what=config.checkpoint)
-    sizes = sizes_of(state)
+    sizes = sizes_of(state, what=config.checkpoint)
     kept_count(sizes.side**2, config.mask_ratio)  # to refuse what load_run would refuse
     architecture = choose_architecture(
         sizes, name=config.student, heads=config.heads, decoder_heads=config.decoder_heads

@@ -21,7 +21,8 @@ from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.images.budget import BadImageBudget, Skipped
 from milan_pipeline.images.class_tree import some, warn_of_lost_classes, warn_of_source
 from milan_pipeline.images.folder_walk import walk_folder
-from milan_pipeline.images.sources import Source, SourceFile, find_source, shuffled
+from milan_pipeline.images.source_files import SourceFiles
+from milan_pipeline.images.sources import Source, find_source, shuffled
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.reporter import Reporter, reporting
 from milan_pipeline.shards.image_samples import samples_of
@@ -130,8 +131,7 @@ def dry_run(config: PackImages) -> None:
     _, listed, _ = _compare_with_earlier(config, source)
     plan = _plan(config, source)
     left = [name for name in plan if name not in listed]
-    files = [file for name in left for file in plan[name]]
-    size = sum(file.size + file.mask_size for file in files)
+    size = sum(plan[name].bytes for name in left)
     done, images, classes = len(plan) - len(left), len(source.files), len(source.classes)
     say(f"shards to do: {len(left)}, done: {done}", shards_to_do=len(left), shards_done=done)
     names = f" ({some(source.classes)})" if classes else ""
@@ -166,9 +166,9 @@ def _require_no_part_of(root: Path, dest: Path) -> None:
     if root.resolve() not in dest.resolve().parents or holds_manifest(str(dest)):
         return
     files = walk_folder(dest).files
-    if files:
+    if len(files):
         raise ConfigError(
-            f"DEST {dest} is a part of SOURCE with {len(files)} pictures ({files[0].name}), which "
+            f"DEST {dest} is a part of SOURCE with {len(files)} pictures ({files.names[0]}), which "
             "would be left out; give a folder of its own"
         )
 
@@ -211,7 +211,7 @@ def _wrote_all(record: StageRecord) -> bool:
     return storage.exists(record.url) and not storage.exists(storage.join(folder, "index.json"))
 
 
-def _plan(config: PackImages, source: Source) -> dict[str, list[SourceFile]]:
+def _plan(config: PackImages, source: Source) -> dict[str, SourceFiles]:
     """Divide the files among shards: name -> files."""
     files = shuffled(source.files, config.seed) if config.shuffle else source.files
     starts = range(0, len(files), config.samples_per_shard)
@@ -223,7 +223,7 @@ def _plan(config: PackImages, source: Source) -> dict[str, list[SourceFile]]:
 
 def _written(
     config: PackImages,
-    plan: dict[str, list[SourceFile]],
+    plan: dict[str, SourceFiles],
     budget: BadImageBudget,
     reporter: Reporter,
 ) -> Generator[Shard, None, None]:
@@ -246,7 +246,7 @@ def _named(row: Skipped) -> str:
     return f"{row.get('file', row['key'])}: {row['reason']}"
 
 
-def _write(dest: str, name: str, files: list[SourceFile]) -> Shard:
+def _write(dest: str, name: str, files: SourceFiles) -> Shard:
     skipped: list[Skipped] = []
     shard = write_shard(dest, name, samples_of(files, skipped))
     return dataclasses.replace(shard, details={"skipped": skipped})

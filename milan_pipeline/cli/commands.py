@@ -15,6 +15,7 @@ from click.shell_completion import CompletionItem
 from milan_pipeline.cli.options import AUTO, GROUPS, Auto, renamed_from, require_names
 from milan_pipeline.cli.recipes import Borrowed, config_file_option
 from milan_pipeline.core.console import Verbosity, output
+from milan_pipeline.core.cores import computing
 from milan_pipeline.core.interrupts import stop_request
 from milan_pipeline.core.out_of_memory import explaining
 
@@ -214,7 +215,8 @@ def imported(target: str) -> Callable[..., None]:
 def lazily(target: str, *, stoppable: bool = False) -> Callable[[Any], None]:
     """Return a function that imports another one when it is called, and calls that.
 
-    So a command loads torch only when it runs, and not for `--help`.
+    So a command loads torch only when it runs, and not for `--help`. It computes with as many
+    threads as its `--threads` says, if it has that option.
 
     Args:
         target: MODULE:FUNCTION, which takes the configuration.
@@ -223,11 +225,12 @@ def lazily(target: str, *, stoppable: bool = False) -> Callable[[Any], None]:
 
     def call(config: Any) -> None:
         function = imported(target)
-        if stoppable:
-            with stop_request() as stop:
-                function(config, stop)
-        else:
-            function(config)
+        with computing(config):
+            if stoppable:
+                with stop_request() as stop:
+                    function(config, stop)
+            else:
+                function(config)
 
     return call
 

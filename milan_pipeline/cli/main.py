@@ -5,14 +5,14 @@ import io
 import os
 import sys
 import traceback
-from importlib.metadata import entry_points
 
 import click
 from click.shell_completion import get_completion_class
 
 from milan_pipeline.cli.commands import HELP_OPTIONS
-from milan_pipeline.cli.recipes import STAGES_GROUP, in_pipeline_order, stage_names
+from milan_pipeline.cli.recipes import in_pipeline_order, installed_stages, stage_names
 from milan_pipeline.cli.suggestions import LEAST_ALIKE, did_you_mean
+from milan_pipeline.core.cores import wait_without_spinning
 from milan_pipeline.core.interrupts import EXIT_INTERRUPTED
 from milan_pipeline.core.out_of_memory import is_out_of_memory
 from milan_pipeline.errors import ConfigError, InterruptedRunError, MilanError, reason_of
@@ -36,7 +36,7 @@ class StageGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return one stage's command."""
         del ctx
-        for entry in entry_points(group=STAGES_GROUP, name=cmd_name):
+        for entry in installed_stages().select(name=cmd_name):
             command = entry.load()
             if isinstance(command, click.Command):
                 return command
@@ -99,6 +99,7 @@ def main(args: list[str] | None = None) -> None:
     # Nothing is shown on a display. A notebook names its own backend to the commands that it
     # starts, and matplotlib may not know that one here.
     os.environ["MPLBACKEND"] = "agg"
+    wait_without_spinning()
     exit_with(group, sys.argv[1:] if args is None else args, PROGRAM)
 
 

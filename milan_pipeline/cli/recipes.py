@@ -3,11 +3,12 @@
 Which stages are installed is read from entry points alone: none of them is imported.
 """
 
+import functools
 import importlib.resources
 import os
 import typing
 from collections.abc import Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -229,9 +230,15 @@ PIPELINE = (
 """The order in which `--help` lists stages; those of other packages follow."""
 
 
+@functools.cache
+def installed_stages() -> EntryPoints:
+    """Find every installed stage, once a process: it reads the metadata of all packages."""
+    return entry_points(group=STAGES_GROUP)
+
+
 def stage_names() -> list[str]:
     """Name every installed stage, those of other packages included, in alphabetical order."""
-    return sorted({entry.name for entry in entry_points(group=STAGES_GROUP)})
+    return sorted({entry.name for entry in installed_stages()})
 
 
 def in_pipeline_order(names: list[str]) -> list[str]:

@@ -8,8 +8,9 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
+from typing import TypeVar
 
 import click
 
@@ -17,6 +18,7 @@ from milan_pipeline.errors import InterruptedRunError
 
 EXIT_INTERRUPTED = 75
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+ItemT = TypeVar("ItemT")
 SECOND_KILLS = b"Stopping at the next good point; Ctrl-C again stops at once.\n"
 
 
@@ -56,6 +58,16 @@ class StopRequest:
             raise InterruptedRunError(
                 f"{self.signal_name} received; {what_is_kept}; run the same command to go on"
             )
+
+    def between(self, items: Iterable[ItemT], what_is_kept: str) -> Iterator[ItemT]:
+        """Yield items, and end the stage before the next one if a stop was asked for.
+
+        Raises:
+            InterruptedRunError: a stop signal came.
+        """
+        for item in items:
+            self.raise_if_asked(what_is_kept)
+            yield item
 
 
 @contextlib.contextmanager

@@ -142,9 +142,8 @@ def finished_units(
     left = undone_units(units, marks, content_hash(identity))
     if left and not allow_unfinished:
         unit, reason = next(iter(left.items()))
-        raise MissingDataError(
-            f"{url} lacks {unit.path} ({reason}) and {len(left) - 1} more units; {again}"
-        )
+        more = f" and {len(left) - 1} more units" if len(left) > 1 else ""
+        raise MissingDataError(f"{url} lacks {unit.path} ({reason}){more}; {again}")
     return [(unit, marks[unit.mark_path]) for unit in units if unit not in left]
 
 

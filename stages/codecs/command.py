@@ -1,6 +1,7 @@
 """`milan-pipeline codecs`: measure what each codec does to the user's own targets."""
 
 import dataclasses
+from typing import Literal
 
 from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import argument, count, option, require_least
@@ -43,6 +44,7 @@ class MeasureCodecs:
         "codecs.png", help="File for the picture (PNG).", group="Output", role="execution"
     )
     device: str = common.device("Where targets are encoded and decoded")
+    threads: int | Literal["auto"] = common.threads()
     allow_unfinished: bool = common.allow_unfinished(
         "Measure a store whose extraction is not finished."
     )

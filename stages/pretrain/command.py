@@ -177,6 +177,13 @@ class Pretrain(TrainingOptions):
         choices=("error", "skip"),
         group="Input",
     )
+    residual_dtype: str = option(
+        "fp32",
+        help="Number type of the tokens between blocks, for --precision bf16. bf16 needs less "
+        "memory and bandwidth, and rounds more.",
+        choices=("fp32", "bf16"),
+        group="This machine",
+    )
     fsdp: bool = option(
         False,
         help="Divide the student among the processes (FSDP2).",

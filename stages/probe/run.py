@@ -204,7 +204,7 @@ def _sets(
         identity=_encoder_identity(config, record),
         encoder=functools.cache(lambda: load(config.encoder, device=device)),
         batch_size=config.batch_size,
-        workers=config.threads,
+        workers=config.decoders,
         stop=stop,
     )
     train, test = (

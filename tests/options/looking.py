@@ -42,6 +42,7 @@ PLAN = Table(
         "measure_batch": Differs((3,), given=MEASURED),
         "measure_seconds": Exempt("timing longer makes a rate surer, and no other by design"),
         "device": Same("cpu"),
+        "threads": Same(2),
     },
 )  # fmt: skip
 
@@ -86,6 +87,7 @@ INSPECT = Table(
         "results": Place(("{results_moved}",), (), given=OF_A_RUN | {"results": ("{results}",)}),
         "gallery": Differs(1),
         "seed": Differs(1),
+        "threads": Same(2),
     },
 )
 

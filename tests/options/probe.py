@@ -45,6 +45,7 @@ PROBE = Table(
         "batch_size": Same(5),
         "workers": Same("auto"),
         "device": Same("cpu"),
+        "threads": Same(2),
         "max_bad_fraction": Decides(0.0, given={"train": "{spoiled_images}"}, said="bad-fraction"),
         "allow_unfinished": Decides(
             True, given={"encoder": "{unfinished}"}, said="'running'; finish"

@@ -65,7 +65,12 @@ def test_what_is_refused(target_store: Path, tmp_path: Path, capsys: Captured) -
     for option in ("--images", "--targets", "--originals"):
         run_cli("inspect", target_store, option, tmp_path, code=2)
         assert f"{option} is for the page; give --html FILE as well" in capsys.readouterr().err
-    run_cli("inspect", target_store, "--html", tmp_path / "x", "--targets", tmp_path, code=2)
+    (tmp_path / "config.json").touch()
+    run_cli("inspect", target_store, "--html", tmp_path / "config.json", code=2)
+    assert "config.json is no page; use a name that ends in .html" in capsys.readouterr().err
+    (tmp_path / "config.json").unlink()
+    page = tmp_path / "x.html"
+    run_cli("inspect", target_store, "--html", page, "--targets", tmp_path, code=2)
     assert "also needs pixels; give --images" in capsys.readouterr().err
     run_cli("inspect", target_store, "--results", tmp_path, code=2)
     assert "is for a run, not for target store" in capsys.readouterr().err

@@ -39,6 +39,7 @@ OUT_OF_RANGE: dict[str, list[tuple[str, object]]] = {
         ("--drop-path", 1.0), ("--smoothing", 1.0), ("--layer-decay", 1.5), ("--erasing", 2.0),
         ("--warmup-epochs", 3.0), ("--eval-every", 0), ("--batch-size", 13),
         ("--out", "memory://run"), ("--encoder", "no-such-vit"), ("--encoder", "pixels"),
+        ("--layer-decay", 0.0),
     ],
     "segment": [
         ("--label-fraction", 0.0), ("--least-scale", 3.0), ("--max-class-share", 0.0),
