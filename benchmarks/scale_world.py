@@ -120,7 +120,7 @@ def write_world(root: Path, shards: int) -> None:
     extracted = record_of(extraction(root), identity, manifest)
     (root / "store" / "extract-targets.json").write_bytes(extracted.to_bytes("done", {}))
     extent = extent_of(manifest, VIEWS)
-    units = StoreRecord("extract-targets", "done", extent, {}).units()
+    units = StoreRecord("extract-targets", "done", None, extent, {}).units()
     packed = dataclasses.replace(
         extracted,
         stage="pack-targets",

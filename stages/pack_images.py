@@ -21,8 +21,10 @@ from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.images.budget import BadImageBudget, Skipped
 from milan_pipeline.images.class_tree import some, warn_of_lost_classes, warn_of_source
 from milan_pipeline.images.folder_walk import walk_folder
-from milan_pipeline.images.sources import Source, SourceFile, find_source, shuffled
+from milan_pipeline.images.source_files import SourceFiles
+from milan_pipeline.images.sources import Source, find_source, shuffled
 from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.provenance.reporter import Reporter, reporting
 from milan_pipeline.shards.image_samples import samples_of
 from milan_pipeline.shards.manifest import Manifest, Shard, holds_manifest
 from milan_pipeline.shards.writer import (
@@ -99,8 +101,11 @@ def run(config: PackImages) -> None:
     # In this order: a record must never stand beside a manifest that lists other shards.
     manifest.save()
     record.begin()
-    with stop_request() as stop:
-        written = _written(config, left, budget)
+    with (
+        stop_request() as stop,
+        reporting(config.dest, "pack-images", stop, units=len(plan), done=len(listed)) as reporter,
+    ):
+        written = _written(config, left, budget, reporter)
         manifest = list_as_written(manifest, order=list(plan), written=written, stop=stop)
     skipped = [row for shard in manifest.shards for row in shard.details["skipped"]]
     if not manifest.samples:
@@ -126,8 +131,7 @@ def dry_run(config: PackImages) -> None:
     _, listed, _ = _compare_with_earlier(config, source)
     plan = _plan(config, source)
     left = [name for name in plan if name not in listed]
-    files = [file for name in left for file in plan[name]]
-    size = sum(file.size + file.mask_size for file in files)
+    size = sum(plan[name].bytes for name in left)
     done, images, classes = len(plan) - len(left), len(source.files), len(source.classes)
     say(f"shards to do: {len(left)}, done: {done}", shards_to_do=len(left), shards_done=done)
     names = f" ({some(source.classes)})" if classes else ""
@@ -162,9 +166,9 @@ def _require_no_part_of(root: Path, dest: Path) -> None:
     if root.resolve() not in dest.resolve().parents or holds_manifest(str(dest)):
         return
     files = walk_folder(dest).files
-    if files:
+    if len(files):
         raise ConfigError(
-            f"DEST {dest} is a part of SOURCE with {len(files)} pictures ({files[0].name}), which "
+            f"DEST {dest} is a part of SOURCE with {len(files)} pictures ({files.names[0]}), which "
             "would be left out; give a folder of its own"
         )
 
@@ -207,7 +211,7 @@ def _wrote_all(record: StageRecord) -> bool:
     return storage.exists(record.url) and not storage.exists(storage.join(folder, "index.json"))
 
 
-def _plan(config: PackImages, source: Source) -> dict[str, list[SourceFile]]:
+def _plan(config: PackImages, source: Source) -> dict[str, SourceFiles]:
     """Divide the files among shards: name -> files."""
     files = shuffled(source.files, config.seed) if config.shuffle else source.files
     starts = range(0, len(files), config.samples_per_shard)
@@ -218,7 +222,10 @@ def _plan(config: PackImages, source: Source) -> dict[str, list[SourceFile]]:
 
 
 def _written(
-    config: PackImages, plan: dict[str, list[SourceFile]], budget: BadImageBudget
+    config: PackImages,
+    plan: dict[str, SourceFiles],
+    budget: BadImageBudget,
+    reporter: Reporter,
 ) -> Generator[Shard, None, None]:
     shards = ordered_map(
         lambda item: _write(config.dest, *item),
@@ -230,6 +237,7 @@ def _written(
     with contextlib.closing(shards), progress_bar("pack-images", total=total) as bar:
         for shard in shards:
             bar.update(shard.samples)
+            reporter.step(shard.samples)
             yield shard
             budget.add(shard.name, shard.details["skipped"])
 
@@ -238,7 +246,7 @@ def _named(row: Skipped) -> str:
     return f"{row.get('file', row['key'])}: {row['reason']}"
 
 
-def _write(dest: str, name: str, files: list[SourceFile]) -> Shard:
+def _write(dest: str, name: str, files: SourceFiles) -> Shard:
     skipped: list[Skipped] = []
     shard = write_shard(dest, name, samples_of(files, skipped))
     return dataclasses.replace(shard, details={"skipped": skipped})

@@ -1,7 +1,8 @@
-"""`milan-pipeline status STORE`: how far an extraction is, whichever processes work on it."""
+"""`milan-pipeline status FOLDER`: how far an output is, and whether anybody works on it."""
 
 import dataclasses
 import datetime as dt
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from milan_pipeline.cli.commands import stage_command
@@ -9,37 +10,62 @@ from milan_pipeline.cli.options import argument
 from milan_pipeline.core.console import bytes_text, report
 
 if TYPE_CHECKING:
-    from milan_pipeline.targets.status import Status, Worker
+    from milan_pipeline.provenance.progress_reports import ProcessStatus
+    from milan_pipeline.report.folder_status import FolderStatus
+    from milan_pipeline.targets.status import Status
 
 NAMED_UNITS = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShowStatus:
-    """Say how far an extraction into STORE is: units done and left, speed, time left.
+    """Say how far FOLDER is: what is done and left, the speed, the time left, and who is at work.
 
-    STORE is any path or URL that extract-targets or transcode can write to. Nothing is written.
+    FOLDER is a target store, shards, a run, the scores of a probe, or a folder with any of these
+    below it. Paths and URLs will do. Nothing is written.
+
+    The state is one of six. Nothing is left to do: done. A process is at work: running. The last
+    one stopped as asked: interrupted. It ended with an error: failed. It ended without a word:
+    dead. There is work left that no process has begun: left. A process of this machine is looked
+    up. One of another machine counts as dead if nothing was heard of it for five minutes.
     """
 
-    store: str = argument()
+    folder: str = argument()
 
 
 def run(config: ShowStatus) -> None:
-    """Read the store and print what it says."""
-    import time
+    """Read the folder and print what it says."""
+    from milan_pipeline.report.folder_status import folder_status
 
-    from milan_pipeline.targets.status import read_status
+    status = folder_status(config.folder)
+    report(_lines(status), status.document)
 
-    status = read_status(config.store, now=time.time())
-    lines = [
-        f"{config.store}: {status.state}",
-        f"teacher: {status.teacher} in {status.precision}, codec: {status.codec}",
-        *_unit_lines(status),
-        *_progress_lines(status),
-        *_ledger_lines(status),
-        *map(_worker_line, status.workers),
-    ]
-    report(lines, dataclasses.asdict(status))
+
+def _lines(status: "FolderStatus") -> Iterator[str]:
+    yield _headline(status)
+    for part in status.parts:
+        yield f"  {_headline(part)}"
+    store = status.store
+    if store is not None:
+        yield f"teacher: {store.teacher} in {store.precision}, codec: {store.codec}"
+        yield from (*_unit_lines(store), _images_line(store), *_ledger_lines(store))
+    yield from map(_process_line, status.processes)
+
+
+def _headline(status: "FolderStatus") -> str:
+    """Return one line of any output: its state, counts, speed and time left."""
+    since = "" if status.since is None else f" since {status.since}"
+    of_all = "" if status.total is None else f" of {status.total}"
+    parts = [f"{status.path}: {status.state}{since}", f"{status.done}{of_all} {status.unit}"]
+    if status.images_per_second:
+        parts.append(f"{status.images_per_second:g} images/s")
+    if status.seconds_left is not None:
+        parts.append(f"{_duration(status.seconds_left)} left")
+    return ", ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    return str(dt.timedelta(seconds=round(seconds)))
 
 
 def _unit_lines(status: "Status") -> list[str]:
@@ -60,15 +86,15 @@ def _unit_lines(status: "Status") -> list[str]:
     return lines
 
 
-def _progress_lines(status: "Status") -> list[str]:
+def _images_line(status: "Status") -> str:
     if status.seconds_left is None:
         time_left = "no process is at work" if status.images_left else "none left"
     else:
-        time_left = f"{dt.timedelta(seconds=round(status.seconds_left))} left"
+        time_left = f"{_duration(status.seconds_left)} left"
     speed = (
         f"{status.images_per_second:g}/s now, {status.images_per_second_on_average:g}/s on average"
     )
-    return [f"images: {status.images_left} left, {speed}; {time_left}"]
+    return f"images: {status.images_left} left, {speed}; {time_left}"
 
 
 def _ledger_lines(status: "Status") -> list[str]:
@@ -79,13 +105,20 @@ def _ledger_lines(status: "Status") -> list[str]:
     return lines + [f"  {place}" for place in status.first_skipped]
 
 
-def _worker_line(worker: "Worker") -> str:
-    state = f"silent since {worker.heard}" if worker.state == "silent" else worker.state
-    of_all = "" if worker.units is None else f" of {worker.units}"
-    line = f"{worker.name}: {state}, {worker.units_done}{of_all} units done"
-    if worker.unit:
-        line += f", working on {worker.unit} at {worker.images_per_second:g} images/s"
-    return line
+def _process_line(process: "ProcessStatus") -> str:
+    of_all = "" if process.units is None else f" of {process.units}"
+    line = f"{process.name}: {process.state}, {process.units_done}{of_all} done"
+    if process.state == "running":
+        line += f", process {process.pid} on {process.host}"
+        if process.unit is not None and process.unit != process.name:
+            line += f", working on {process.unit}"
+        return f"{line}, {process.images_per_second:g} images/s"
+    if process.state == "dead" and process.is_here:
+        return f"{line}; process {process.pid} on {process.host} has ended without a word"
+    if process.state == "dead":
+        return f"{line}; nothing heard from {process.host} since {process.heard}"
+    reasons = [f"{unit}: {reason}" for unit, reason in process.failed.items()]
+    return f"{line} at {process.heard}" + "".join(f"; {reason}" for reason in reasons[:1])
 
 
 command = stage_command(

@@ -13,6 +13,7 @@ import torch
 
 from milan_pipeline.errors import ConfigError, reason_of
 
+TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"
 # Of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
@@ -28,7 +29,7 @@ def pick_device(name: str, number: int | None = None, *, option: str = "--device
         option: that names the device.
 
     Raises:
-        ConfigError: there is no such device here.
+        ConfigError: there is no such device here, or it would round float32 to TF32.
     """
     compute_float32_exactly()
     if name == "auto":
@@ -37,6 +38,7 @@ def pick_device(name: str, number: int | None = None, *, option: str = "--device
         device = torch.device(name)
         if device.type == "cuda":
             _require_gpu(device)
+            _require_float32()
             if number is not None and device.index is None:
                 device = torch.device("cuda", number % torch.cuda.device_count())
         else:
@@ -115,6 +117,20 @@ def _require_gpu(device: torch.device) -> None:
     there = torch.cuda.device_count()
     if (device.index or 0) >= there:
         raise RuntimeError(f"torch finds {there} GPUs")
+
+
+def _require_float32() -> None:
+    """Refuse a variable by which NVIDIA's libraries round float32, whatever torch asks them for.
+
+    Raises:
+        ConfigError: it is set, and not to 0.
+    """
+    value = os.environ.get(TF32_OVERRIDE) or "0"
+    if value != "0":
+        raise ConfigError(
+            f"{TF32_OVERRIDE}={value} has GPUs round float32 to TF32 whatever --precision "
+            "says; unset it, or set it to 0"
+        )
 
 
 def compute_float32_exactly() -> None:

@@ -8,8 +8,9 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
+from typing import TypeVar
 
 import click
 
@@ -17,14 +18,22 @@ from milan_pipeline.errors import InterruptedRunError
 
 EXIT_INTERRUPTED = 75
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+ItemT = TypeVar("ItemT")
 SECOND_KILLS = b"Stopping at the next good point; Ctrl-C again stops at once.\n"
 
 
 class StopRequest:
-    """Whether a stop was asked for, and by which signal."""
+    """Whether a stop was asked for, and by which signal.
+
+    Attributes:
+        signal_name: of the signal that came last; None as long as none has come.
+        listeners: called by the signal handler, which may have interrupted anything. So they may
+            not wait for a lock.
+    """
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
+        self.listeners: list[Callable[[], None]] = []
 
     def agreed(self, most: Callable[[float], float]) -> "StopRequest":
         """Return the request that all processes of the run agree on; each of them must call this.
@@ -50,6 +59,16 @@ class StopRequest:
                 f"{self.signal_name} received; {what_is_kept}; run the same command to go on"
             )
 
+    def between(self, items: Iterable[ItemT], what_is_kept: str) -> Iterator[ItemT]:
+        """Yield items, and end the stage before the next one if a stop was asked for.
+
+        Raises:
+            InterruptedRunError: a stop signal came.
+        """
+        for item in items:
+            self.raise_if_asked(what_is_kept)
+            yield item
+
 
 @contextlib.contextmanager
 def stop_request(*, then_ignore: bool = False) -> Iterator[StopRequest]:
@@ -63,6 +82,8 @@ def stop_request(*, then_ignore: bool = False) -> Iterator[StopRequest]:
 
     def note(number: int, _: FrameType | None) -> None:
         request.signal_name = signal.Signals(number).name
+        for listener in request.listeners:
+            listener()
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.write(2, SECOND_KILLS)  # not by a stream: it may be in use when the signal comes

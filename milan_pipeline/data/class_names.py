@@ -41,8 +41,8 @@ def require_same_names(
     unknown = [name for name in test if name not in train]
     if unknown:
         raise MismatchError(
-            f"{test_place} has classes that {train_place} lacks ({some(unknown)}); take those "
-            "out, and make an empty folder for each class that is missing"
+            f"{test_place} has classes that {train_place} lacks ({some(unknown)}); "
+            f"{_remedy(unknown, lacking, train, train_place)}"
         )
     if lacking:
         raise MismatchError(
@@ -56,3 +56,22 @@ def require_same_names(
         f"{test_place}; pack both from trees with the same class folders, their names in one form "
         "of Unicode"
     )
+
+
+def _remedy(
+    unknown: Sequence[str], lacking: Sequence[str], train: Sequence[str], train_place: str
+) -> str:
+    """Say what helps where classes are scored that are not learnt: often they are only renamed."""
+    spelled = {_plain(name): name for name in lacking}
+    pairs = {name: spelled[_plain(name)] for name in unknown if _plain(name) in spelled}
+    if pairs:
+        first = next(iter(pairs))
+        return f"write their names as there, {pairs[first]!r} for {first!r} (and pack them again)"
+    if len(lacking) == len(train):
+        return f"none has its name: give its classes the names that they have in {train_place}"
+    return "take those out, and make an empty folder for each class that is missing"
+
+
+def _plain(name: str) -> str:
+    """Return a name without what people write in one way or another."""
+    return "".join(filter(str.isalnum, name.casefold()))

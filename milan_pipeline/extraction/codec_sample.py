@@ -24,6 +24,7 @@ from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.shards.sequential import read_rows
 from milan_pipeline.targets.codec_sample import SAMPLE_IMAGES, rows_by_hash
 
+UNWRITTEN = "nothing was written yet"
 INDEX_THREADS = 8
 """Indices that are read at a time, since each is a round trip to a remote store."""
 
@@ -46,7 +47,7 @@ def extracted_sample(
         policy: how views are cut.
         batch_size: the most images in a teacher batch.
         workers: decoding threads.
-        stop: asked before each batch.
+        stop: asked before each index is read, and before each batch.
         count: the most images.
 
     Returns:
@@ -57,7 +58,7 @@ def extracted_sample(
         InterruptedRunError: a stop was asked for.
         StorageError: a shard cannot be read.
     """
-    shards = _sampled_rows(images, count)
+    shards = _sampled_rows(images, count, stop)
     keys = [keys_of(table) for _, table in shards]
 
     def view(row: tuple[int, int, bytes]) -> torch.Tensor | None:
@@ -81,7 +82,7 @@ def extracted_sample(
         progress_bar("targets to fit the codec to", total=total) as bar,
     ):
         for batch in _batches(views, rows):
-            stop.raise_if_asked("nothing was written yet")
+            stop.raise_if_asked(UNWRITTEN)
             # All batches have one shape: another shape would be compiled again, or give other last
             # bits on a GPU.
             padding = [torch.zeros_like(batch[0])] * (rows - len(batch))
@@ -96,16 +97,23 @@ def extracted_sample(
     return torch.cat(found)
 
 
-def _sampled_rows(images: Manifest, count: int) -> list[tuple[str, NDArray[np.void]]]:
+def _sampled_rows(
+    images: Manifest, count: int, stop: StopRequest
+) -> list[tuple[str, NDArray[np.void]]]:
     """Return the URLs of shards, and the rows of the first images by hash in each shard's index."""
     chosen = rows_by_hash(
-        _mapped(lambda shard: (shard.stem, keys_of(load_index(images, shard))), images.shards),
+        _mapped(
+            lambda shard: (shard.stem, keys_of(load_index(images, shard))),
+            stop.between(images.shards, UNWRITTEN),
+        ),
         0,
         count,
     )
     shards = [(shard, chosen[shard.stem]) for shard in images.shards if shard.stem in chosen]
     # Read again, since all indices together may not fit in memory.
-    tables = _mapped(lambda item: load_index(images, item[0])[item[1]], shards)
+    tables = _mapped(
+        lambda item: load_index(images, item[0])[item[1]], stop.between(shards, UNWRITTEN)
+    )
     found = {
         shard.stem: (images.url_of(shard), table)
         for (shard, _), table in zip(shards, tables, strict=True)

@@ -27,8 +27,8 @@ from milan_pipeline.extraction.loop import extract_units
 from milan_pipeline.extraction.spec import JobSpec
 from milan_pipeline.images.budget import BadImageBudget
 from milan_pipeline.provenance.identity import require_hash, require_same
+from milan_pipeline.provenance.reporter import Reporter
 from milan_pipeline.targets.layout import read_identity
-from milan_pipeline.targets.progress_reports import Reporter
 from milan_pipeline.targets.units import Mark, Unit, read_mark, why_undone
 from milan_pipeline.teacher.teacher import Teacher
 
@@ -99,11 +99,11 @@ class ExtractionWork(Work[Unit, Mark]):
     def end(self, state: str) -> None:
         """Write into the report how the run ended."""
         if self._reporter is not None:
-            self._reporter.close(state)
+            self._reporter.close("done" if state == "done" else "interrupted")
             self._reporter = None
 
     def _extract(self, unit: Unit, stop: StopRequest, reporter: Reporter) -> Mark:
-        reporter.begin(unit)
+        reporter.begin(unit.path)
         # The client counts the bad images of all units.
         budget = BadImageBudget(fraction=1, images=unit.shard.samples)
         try:
@@ -114,7 +114,7 @@ class ExtractionWork(Work[Unit, Mark]):
         except Exception as error:
             reporter.fail(reason_of(error))
             raise
-        reporter.end(unit)
+        reporter.end(unit.path)
         return mark
 
 

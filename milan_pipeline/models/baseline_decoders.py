@@ -40,6 +40,7 @@ class MaeDecoder(EmbeddingDecoder):
     ) -> Tensor:
         """Predict; see `Decoder.forward`."""
         x_BNC = torch.cat([self.embedded(latent_BSE, kept_BK), self.masks(masked_BM)], dim=1)
+        x_BNC = x_BNC.to(latent_BSE.dtype)
         x_BNC = run_blocks(self.blocks, x_BNC, checkpointed=checkpointed)
         return self.head(x_BNC[:, wanted])
 

@@ -149,13 +149,12 @@ class PromptingDecoder(EmbeddingDecoder):
         checkpointed: bool = False,
     ) -> Tensor:
         """Predict; see `Decoder.forward`. Prompts alone need no block."""
-        prompts_BSC = self.embedded(latent_BSE, kept_BK)
+        prompts_BSC = self.embedded(latent_BSE, kept_BK).to(latent_BSE.dtype)
         prompts = prompts_BSC.shape[1]
         if wanted.stop <= prompts:
             return self.head(prompts_BSC[:, wanted])
-        x_BMC = run_blocks(
-            self.blocks, self.masks(masked_BM), prompts_BSC, checkpointed=checkpointed
-        )
+        masks_BMC = self.masks(masked_BM).to(latent_BSE.dtype)
+        x_BMC = run_blocks(self.blocks, masks_BMC, prompts_BSC, checkpointed=checkpointed)
         if wanted.start >= prompts:
             return self.head(x_BMC[:, wanted.start - prompts : wanted.stop - prompts])
         return self.head(torch.cat([prompts_BSC, x_BMC], dim=1)[:, wanted])

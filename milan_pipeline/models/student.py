@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.models.blocks import run_blocks
 from milan_pipeline.models.decoder import Decoder
+from milan_pipeline.models.residual import in_autocast_type, keep_types
 from milan_pipeline.models.vit import tokens_of
 
 SUPERVISE = ("all", "masked", "visible")
@@ -98,6 +99,10 @@ class Student(nn.Module):
         checkpoint_blocks: whether blocks are computed again for the gradient rather than kept; an
             attribute that may be set at any time.
 
+    Attributes:
+        autocast_residual: whether tokens between blocks are in the type that autocast computes in,
+            rather than float32; see `narrow_residual`.
+
     Raises:
         ConfigError: the decoder was made for another grid or width.
     """
@@ -123,8 +128,17 @@ class Student(nn.Module):
         self.decoder = decoder
         self.supervise = supervise
         self.checkpoint_blocks = checkpoint_blocks
+        self.autocast_residual = False
         for parameter in decoder.unused(supervise):
             parameter.requires_grad = False
+
+    def narrow_residual(self) -> None:
+        """Keep tokens in the type that autocast computes in, from the patch embedding on.
+
+        Norms compute in float32. Without autocast, all is in float32 as before.
+        """
+        keep_types(self)
+        self.autocast_residual = True
 
     def encode(
         self,
@@ -157,12 +171,15 @@ class Student(nn.Module):
         ]
         if masked_BM is not None and mask_token_11E is not None:
             parts.append(mask_token_11E + positions_LE[masked_BM])
-        x_BSE = vit.norm_pre(vit.pos_drop(torch.cat(parts, dim=1)))
+        x_BSE = torch.cat(parts, dim=1)
+        if self.autocast_residual:
+            x_BSE = in_autocast_type(x_BSE)
+        x_BSE = vit.norm_pre(vit.pos_drop(x_BSE))
         x_BSE = run_blocks(vit.blocks, x_BSE, checkpointed=self.checkpoint_blocks)
         if vit.num_reg_tokens:
             x_BSE = torch.cat([x_BSE[:, :1], x_BSE[:, vit.num_prefix_tokens :]], dim=1)
         latent_BSE: Tensor = vit.norm(x_BSE)
-        return latent_BSE
+        return latent_BSE.to(x_BSE.dtype)
 
     def _prefix(self) -> tuple[Tensor, Tensor]:
         """Return CLS and register tokens (1, 1 + R, E), and the patches' positions (L, E)."""

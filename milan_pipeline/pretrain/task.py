@@ -30,6 +30,7 @@ class PretrainingConfig:
         base_lr: for a batch of 256.
         weight_decay: AdamW's.
         bf16: compute under bfloat16 autocast.
+        residual_dtype: of the tokens between blocks: "fp32", or "bf16" where `bf16` is set.
         mean: of the student's pixels, in [0, 1].
         std: of the student's pixels, in [0, 1].
         loss: see `losses.make_loss`.
@@ -43,6 +44,7 @@ class PretrainingConfig:
     base_lr: float
     weight_decay: float
     bf16: bool
+    residual_dtype: str = "fp32"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     loss: str = "cosine"
@@ -74,6 +76,8 @@ class Pretraining:
         self._pixels = Pixels(config.mean, config.std, self._device, scaling="float32 statistics")
         self._loss_of = make_loss(config.loss, config.target_norm)
         student.checkpoint_blocks = config.gradient_checkpointing
+        if config.residual_dtype == "bf16":
+            student.narrow_residual()
         suit_cpu(student, bf16=config.bf16)
 
     def optimiser(self) -> torch.optim.Optimizer:

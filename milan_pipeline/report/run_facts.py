@@ -21,6 +21,7 @@ from milan_pipeline.errors import ConfigError, MissingDataError
 from milan_pipeline.evaluate.scores_file import Result, find_results
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.report.facts import Facts, flattened
+from milan_pipeline.report.folder_status import run_status
 from milan_pipeline.training.checkpoints import newest_checkpoint
 from milan_pipeline.training.run_folder import LOG_NAME
 from milan_pipeline.training.state import CONFIG_NAME, State, read_state
@@ -62,14 +63,14 @@ class RunReport:
     def facts(self) -> Facts:
         """All of it for a terminal; keys are those of the record and the log."""
         newest, unreadable = newest_checkpoint(self.folder), _unreadable(self.folder)
-        state = self.state or {"state": self.record["state"]}
+        total = None if self.state is None else self.state.get("total_steps")
         return {
             "run": {
                 "path": str(self.folder),
                 "stage": self.record["stage"],
-                "state": state["state"],
+                "state": run_status(str(self.folder)).state,
                 "step": self.step,
-                "total_steps": state.get("total_steps"),
+                "total_steps": total,
                 "newest_checkpoint": None if newest is None else newest[1].name,
                 "encoder_exported": storage.exists(str(self.folder / ENCODER)),
             },

@@ -9,6 +9,8 @@ from typing import Any
 from milan_pipeline.codecs.registry import FLOAT16_BYTES, spec_of
 from milan_pipeline.provenance.identity import Identity, content_hash, stated_identity
 from milan_pipeline.report.facts import Facts, flattened
+from milan_pipeline.report.folder_kind import Kind
+from milan_pipeline.report.folder_status import shards_status
 from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.targets.layout import FORMAT_VERSION, read_identity
 from milan_pipeline.targets.shard_records import layout_of
@@ -96,7 +98,7 @@ def target_shard_facts(url: str) -> Facts:
         for row in shard.details["skipped"]
     ]
     return {
-        "target shards": _common(url, manifest),
+        "target shards": _common(url, "target shards", manifest),
         "identity": identity_facts(identity),
         "counts": {
             "targets": manifest.samples,
@@ -126,7 +128,7 @@ def image_shard_facts(url: str) -> Facts:
     sizes = [shard.bytes for shard in manifest.shards]
     common = {name: _counted(value) for name, value in flattened(manifest.common)}
     return {
-        "image shards": _common(url, manifest) | common,
+        "image shards": _common(url, "image shards", manifest) | common,
         "counts": {
             "images": manifest.samples,
             "shards": len(manifest.shards),
@@ -141,10 +143,10 @@ def image_shard_facts(url: str) -> Facts:
     }
 
 
-def _common(url: str, manifest: Manifest) -> dict[str, Any]:
+def _common(url: str, kind: Kind, manifest: Manifest) -> dict[str, Any]:
     return {
         "path": url,
-        "state": "done" if manifest.complete else "running",
+        "state": shards_status(url, kind, time.time()).state,
         "manifest_sha256": manifest.sha256,
     }
 

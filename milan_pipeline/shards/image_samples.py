@@ -1,18 +1,18 @@
 """Image files -> samples of an image shard, bytes unchanged."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from milan_pipeline.errors import BadImageError, DataError, StorageError
 from milan_pipeline.images.budget import Skipped
 from milan_pipeline.images.decode import probe_depth, probe_header
 from milan_pipeline.images.formats import IMAGE_EXTENSIONS
-from milan_pipeline.images.sources import SourceFile
+from milan_pipeline.images.source_files import SourceFile
 from milan_pipeline.shards.writer import Sample
 from milan_pipeline.storage.retries import retried
 
 
-def samples_of(files: list[SourceFile], skipped: list[Skipped]) -> Iterator[Sample]:
+def samples_of(files: Iterable[SourceFile], skipped: list[Skipped]) -> Iterator[Sample]:
     """Read images, their classes and masks.
 
     Args:

@@ -17,6 +17,7 @@ import xxhash
 
 from milan_pipeline import storage
 from milan_pipeline.codecs.interface import Codec
+from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.errors import DataError
 from milan_pipeline.targets.reader import open_unit, remedy_of
@@ -25,6 +26,7 @@ from milan_pipeline.targets.units import Mark, Unit
 SAMPLE_IMAGES = 1024
 SAMPLE_TOKENS = 65536
 """Enough for each of the 256 centres of k-means; fitting takes a minute or two."""
+UNFITTED = "nothing is fitted yet"
 KEY_THREADS, TARGET_THREADS = 8, 4
 """Units that are read at a time, since each is a few round trips; targets take more memory."""
 
@@ -58,16 +60,27 @@ def subsampled(tokens_nND: torch.Tensor) -> torch.Tensor:
     return _drawn([tokens_nND], len(tokens_nND))
 
 
-def stored_tokens(url: str, units: Sequence[tuple[Unit, Mark]], codec: Codec) -> torch.Tensor:
+def stored_tokens(
+    url: str, units: Sequence[tuple[Unit, Mark]], codec: Codec, stop: StopRequest
+) -> torch.Tensor:
     """Return the tokens (T, D), float32, that a codec is fitted to.
 
     They are `subsampled` of `stored_sample`, without the memory that all its tokens take.
 
+    Args:
+        url: the store.
+        units: finished units of one view, with their marks.
+        codec: that of the store.
+        stop: asked before each unit, since there may be many that are far away.
+
     Raises:
         DataError, StorageError: as `stored_sample`.
+        InterruptedRunError: a stop was asked for.
     """
-    chosen = _chosen(url, units, 0, SAMPLE_IMAGES)
-    with contextlib.closing(_decoded(url, units, codec, chosen)) as parts:
+    chosen = _chosen(url, stop.between(units, UNFITTED), 0, SAMPLE_IMAGES)
+    known = {unit.shard.stem: (unit, mark) for unit, mark in units}
+    rows = stop.between(chosen.items(), UNFITTED)
+    with contextlib.closing(_decoded(url, known, codec, rows)) as parts:
         return _drawn(parts, sum(map(len, chosen.values())))
 
 
@@ -93,12 +106,13 @@ def stored_sample(
         StorageError: the store cannot be read.
     """
     chosen = _chosen(url, units, first, count)
-    with contextlib.closing(_decoded(url, units, codec, chosen)) as parts:
+    known = {unit.shard.stem: (unit, mark) for unit, mark in units}
+    with contextlib.closing(_decoded(url, known, codec, chosen.items())) as parts:
         return torch.cat(list(parts))
 
 
 def _chosen(
-    url: str, units: Sequence[tuple[Unit, Mark]], first: int, count: int
+    url: str, units: Iterable[tuple[Unit, Mark]], first: int, count: int
 ) -> dict[str, list[int]]:
     """Read the keys of all units, and choose rows of some."""
 
@@ -113,10 +127,12 @@ def _chosen(
 
 
 def _decoded(
-    url: str, units: Sequence[tuple[Unit, Mark]], codec: Codec, chosen: dict[str, list[int]]
+    url: str,
+    known: dict[str, tuple[Unit, Mark]],
+    codec: Codec,
+    chosen: Iterable[tuple[str, list[int]]],
 ) -> Generator[torch.Tensor, None, None]:
-    """Yield the targets (n, N, D) of the chosen rows, unit by unit in the order of their stems."""
-    known = {unit.shard.stem: (unit, mark) for unit, mark in units}
+    """Yield the targets (n, N, D) of the chosen rows, unit by unit in the order that is given."""
 
     def decoded(item: tuple[str, list[int]]) -> torch.Tensor:
         stem, rows = item
@@ -132,7 +148,7 @@ def _decoded(
                 f"{place} is damaged ({error}); {remedy_of(url, unit, mark)}"
             ) from error
 
-    return ordered_map(decoded, chosen.items(), workers=TARGET_THREADS, ahead=TARGET_THREADS)
+    return ordered_map(decoded, chosen, workers=TARGET_THREADS, ahead=TARGET_THREADS)
 
 
 def _drawn(parts: Iterable[torch.Tensor], samples: int) -> torch.Tensor:

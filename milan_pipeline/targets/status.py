@@ -2,8 +2,7 @@
 
 All of it comes from the store alone. The record has the full list of units. The marks tell which
 units are done, and which must be done again and why. The progress reports tell which processes are
-running. A report is no proof: that of a killed process keeps saying "running", so a process counts
-as silent if its report is too old.
+running.
 """
 
 import dataclasses
@@ -12,30 +11,20 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from milan_pipeline.images.budget import Skipped
 from milan_pipeline.provenance.identity import content_hash
+from milan_pipeline.provenance.progress_reports import (
+    ProcessStatus,
+    WorkState,
+    processes_of,
+    read_reports,
+    state_of_work,
+)
 from milan_pipeline.targets.layout import read_identity
-from milan_pipeline.targets.progress_reports import ProgressReport, read_reports
 from milan_pipeline.targets.shard_records import layout_of
 from milan_pipeline.targets.store import read_store_record
 from milan_pipeline.targets.units import NOT_DONE, Mark, Unit, read_marks, undone_units, view_name
 
-SILENT_SECONDS = 300.0
-"""Ten times the longest time between two reports of a running process."""
-
 STATES = ("done", "running", "failed", "stale", "missing")
 NAMED_SKIPPED = 5
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Worker:
-    """A process and its last report; `state` is "silent" if a running process's report is old."""
-
-    name: str
-    state: str
-    heard: str
-    unit: str | None
-    units: int | None
-    units_done: int
-    images_per_second: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,8 +32,9 @@ class Status:
     """The progress of an extraction or transcoding.
 
     Attributes:
-        state: state of the stage's record: running or done; "incomplete" if it is done, but units
-            were lost since.
+        state: what is true of the store: done, running, interrupted, failed, dead or left.
+        since: since when, if that is known.
+        stage: the stage that writes the store.
         teacher: the value of --teacher when the targets were extracted.
         precision: precision of the teacher.
         codec: name of the store's codec.
@@ -59,10 +49,12 @@ class Status:
         bytes: about how many bytes those targets take.
         skipped: how many images could not be read, by kind of reason.
         first_skipped: a few of these images, as `shard:key (reason)`.
-        workers: the processes, by name.
+        processes: those that have worked on the store, by name.
     """
 
-    state: str
+    state: WorkState
+    since: str | None
+    stage: str
     teacher: str
     precision: str
     codec: str
@@ -77,7 +69,7 @@ class Status:
     bytes: int
     skipped: dict[str, int]
     first_skipped: list[str]
-    workers: list[Worker]
+    processes: list[ProcessStatus]
 
     def count(self, state: str) -> int:
         """Return how many units of all views are in a state."""
@@ -100,7 +92,8 @@ def read_status(store_url: str, *, now: float) -> Status:
     marks = read_marks(store_url, record.views, objects=False)
     left = undone_units(units, marks, content_hash(identity))
     reports = read_reports(store_url)
-    running = [report for report in reports if _is_heard(report, now)]
+    processes = processes_of(reports, now)
+    running = [report for report in reports if report.true_state(now) == "running"]
     by_path = {unit.path: reason for unit, reason in left.items()}
     in_hand = {report.unit for report in running}
     failed = {
@@ -113,8 +106,11 @@ def read_status(store_url: str, *, now: float) -> Status:
     rate = sum(report.images_per_second for report in running)
     images_left = sum(unit.shard.samples for unit in left)
     targets = sum(mark.n for mark in done)
+    state, since = state_of_work(processes, done=record.state == "done" and not left)
     return Status(
-        state="incomplete" if record.state == "done" and left else record.state,
+        state=state,
+        since=record.ended if state == "done" else since,
+        stage=record.stage,
         teacher=str(record.extraction.get("teacher", identity["teacher"]["name"])),
         precision=identity["teacher"]["precision"],
         codec=identity["codec"]["name"],
@@ -131,24 +127,7 @@ def read_status(store_url: str, *, now: float) -> Status:
         bytes=targets * layout_of(identity).dtype.itemsize,
         skipped=skipped_by_reason(row for mark in done for row in mark.skipped),
         first_skipped=_first_skipped(done),
-        workers=[_worker(report, now) for report in reports],
-    )
-
-
-def _is_heard(report: ProgressReport, now: float) -> bool:
-    return report.state == "running" and now - report.heard_at <= SILENT_SECONDS
-
-
-def _worker(report: ProgressReport, now: float) -> Worker:
-    silent = report.state == "running" and not _is_heard(report, now)
-    return Worker(
-        name=report.name,
-        state="silent" if silent else report.state,
-        heard=report.heard,
-        unit=report.unit,
-        units=report.units,
-        units_done=report.units_done,
-        images_per_second=report.images_per_second,
+        processes=processes,
     )
 
 

@@ -17,7 +17,7 @@ from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.core.schema import DocumentError, conforming
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.provenance.identity import TRANSCODED_FROM, Identity, content_hash
-from milan_pipeline.provenance.record import read_record
+from milan_pipeline.provenance.record import ended_at, read_record
 from milan_pipeline.shards.manifest import Shard
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.layout import read_identity
@@ -42,6 +42,7 @@ class StoreRecord(NamedTuple):
     Attributes:
         stage: the stage that wrote the store: extract-targets or transcode.
         state: running or done.
+        ended: when it ended, if it is done.
         extent: the full list of units; see `units.extent_of`.
         extraction: the options of the extract-targets run that made the original targets, however
             often they were transcoded since.
@@ -49,6 +50,7 @@ class StoreRecord(NamedTuple):
 
     stage: str
     state: str
+    ended: str | None
     extent: Mapping[str, Any]
     extraction: Mapping[str, Any]
 
@@ -98,7 +100,7 @@ def read_store_record(url: str, identity: Identity) -> StoreRecord:
         extent = require_extent(record["extent"])
         source = record["source"] if stage == "transcode" else {"extraction": record["config"]}
         extraction = conforming(source, _Source)["extraction"]
-        return StoreRecord(stage, record["state"], extent, extraction)
+        return StoreRecord(stage, record["state"], ended_at(record), extent, extraction)
     except (KeyError, DocumentError) as error:
         raise DataError(
             f"{place} does not say what the store should hold ({error}); run {stage} again"
@@ -140,9 +142,8 @@ def finished_units(
     left = undone_units(units, marks, content_hash(identity))
     if left and not allow_unfinished:
         unit, reason = next(iter(left.items()))
-        raise MissingDataError(
-            f"{url} lacks {unit.path} ({reason}) and {len(left) - 1} more units; {again}"
-        )
+        more = f" and {len(left) - 1} more units" if len(left) > 1 else ""
+        raise MissingDataError(f"{url} lacks {unit.path} ({reason}){more}; {again}")
     return [(unit, marks[unit.mark_path]) for unit in units if unit not in left]
 
 

@@ -26,7 +26,7 @@ from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError
 from milan_pipeline.provenance.identity import require_hash
 from milan_pipeline.targets.codec_files import read_store_codec
-from milan_pipeline.targets.codec_sample import stored_tokens
+from milan_pipeline.targets.codec_sample import UNFITTED, stored_tokens
 from milan_pipeline.targets.layout import OUTER_SHARD, UnitBlock, code_shape, read_identity
 from milan_pipeline.targets.reader import StoredUnit, open_unit
 from milan_pipeline.targets.units import Mark, Unit, unit_sha256
@@ -106,7 +106,7 @@ def new_codec(
         units: finished units of the store, with their marks.
         codec: that of the store.
         spec: the wanted codec, settled for the targets' width.
-        stop: asked after each codebook.
+        stop: asked before each unit of the sample, and after each codebook.
 
     Raises:
         DataError: there is no target to fit to, or one is not finite or cannot be read.
@@ -118,7 +118,7 @@ def new_codec(
     first = [(unit, mark) for unit, mark in units if unit.view == 0]
     if not any(mark.n for _, mark in first):
         raise DataError(f"{url} has no target in its first view to fit a codec to; extract some")
-    return fitted_codec(spec, stored_tokens(url, first, codec), stop)
+    return fitted_codec(spec, stored_tokens(url, first, codec, stop), stop)
 
 
 def fitted_codec(spec: CodecSpec, tokens_TD: torch.Tensor, stop: StopRequest) -> ComponentCodec:
@@ -137,7 +137,7 @@ def fitted_codec(spec: CodecSpec, tokens_TD: torch.Tensor, stop: StopRequest) ->
 
         def progress(count: int) -> None:
             bar.update(count)
-            stop.raise_if_asked("nothing is fitted yet")
+            stop.raise_if_asked(UNFITTED)
 
         return fit_codec(spec, tokens_TD, progress)
 

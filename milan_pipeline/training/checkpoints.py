@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -27,13 +26,12 @@ from milan_pipeline.errors import (
     reason_of,
 )
 from milan_pipeline.training.optim import MovingAverage
-from milan_pipeline.training.state import CONFIG_NAME, STATE_NAME
+from milan_pipeline.training.state import CONFIG_NAME, STATE_NAME, checkpoints_by_step
 
 logger = logging.getLogger(__name__)
 
 MODEL, OPTIMISER, AVERAGE = "student.safetensors", "optimiser.safetensors", "ema.safetensors"
 HASHES = "sha256.json"
-STEP = re.compile(r"step-\d{8,}")
 
 
 class _Place(TypedDict):
@@ -117,7 +115,7 @@ def prune_checkpoints(run: Path, step: int, *, keep: int) -> None:
     Where one cannot be read or deleted, a warning names it.
     """
     try:
-        steps = _by_step(run)
+        steps = checkpoints_by_step(run)
     except StorageError as error:
         logger.warning("old checkpoints are kept: %s", error)
         return
@@ -151,7 +149,7 @@ def require_recorded(run: Path) -> None:
     Raises:
         MismatchError: it is such a folder; training would resume from them under any options.
     """
-    if _by_step(run) and not storage.exists(str(run / CONFIG_NAME)):
+    if checkpoints_by_step(run) and not storage.exists(str(run / CONFIG_NAME)):
         raise MismatchError(
             f"{run} has checkpoints but no {CONFIG_NAME}; give another --out or delete its "
             "checkpoints"
@@ -168,7 +166,7 @@ def newest_checkpoint(run: Path) -> tuple[int, Path] | None:
         StorageError: the disk does not tell whether there are any, or whether one is whole.
     """
     torn: list[Path] = []
-    for step, folder in reversed(_by_step(run).items()):
+    for step, folder in reversed(checkpoints_by_step(run).items()):
         try:
             verify_checkpoint(folder)
         except DataError as error:
@@ -186,7 +184,7 @@ def newest_checkpoint(run: Path) -> tuple[int, Path] | None:
 
 def last_checkpoint(run: Path) -> Path | None:
     """Return the folder of the last checkpoint, whole or torn; None where there is none."""
-    return next(reversed(_by_step(run).values()), None)
+    return next(reversed(checkpoints_by_step(run).values()), None)
 
 
 def verify_checkpoint(folder: Path) -> None:
@@ -265,12 +263,6 @@ def _named_errors(place: Path) -> Iterator[None]:
             f"{place} cannot be written ({error}); mend what is named there, and run the same "
             "command again"
         ) from error
-
-
-def _by_step(run: Path) -> dict[int, Path]:
-    folder = run / "checkpoints"
-    names = [name for name in storage.list_names(str(folder)) if STEP.fullmatch(name)]
-    return dict(sorted((int(name[len("step-") :]), folder / name) for name in names))
 
 
 def _sha256(path: Path) -> str:

@@ -1,6 +1,7 @@
 """Write and read `state.json`: what a run is doing, and how many steps it has taken."""
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
@@ -12,6 +13,10 @@ from milan_pipeline.errors import DataError, MissingDataError
 CONFIG_NAME, STATE_NAME = "config.json", "state.json"
 """In a run's folder: its stage's record, and how far it is."""
 RunState = Literal["running", "interrupted", "done"]
+
+
+STEP = re.compile(r"step-\d{8,}")
+"""Name of a checkpoint."""
 
 
 class State(TypedDict):
@@ -68,3 +73,10 @@ def trained_steps(run: Path) -> int:
     """
     state = read_state(str(run))
     return 0 if state is None else state.get("step", 0)
+
+
+def checkpoints_by_step(run: Path) -> dict[int, Path]:
+    """Return the folders of a run's checkpoints, which may be torn, by step in rising order."""
+    folder = run / "checkpoints"
+    names = [name for name in storage.list_names(str(folder)) if STEP.fullmatch(name)]
+    return dict(sorted((int(name[len("step-") :]), folder / name) for name in names))

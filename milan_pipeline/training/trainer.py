@@ -23,6 +23,7 @@ from milan_pipeline.data.order import StepClock
 from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.errors import InterruptedRunError
 from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.provenance.reporter import Reporter, reporting
 from milan_pipeline.training.compiling import compile_blocks, explained_compiler
 from milan_pipeline.training.meter import Meter
 from milan_pipeline.training.optim import MovingAverage, clip_gradients, set_learning_rate
@@ -145,6 +146,7 @@ class Trainer(Generic[BatchT]):
         stop: StopRequest,
         *,
         validator: Validator | None = None,
+        reporter: Reporter | None = None,
     ) -> dict[str, Any]:
         """Train to the last step; a run that is past it stays as it is.
 
@@ -153,6 +155,7 @@ class Trainer(Generic[BatchT]):
             stop: asked after each step.
             validator: scores the model after steps where that is due. The step's checkpoint is
                 written first: a run that ends meanwhile begins with the scoring when it goes on.
+            reporter: told of each step.
 
         Returns:
             Counts for the record: steps, images, images a second, share of waiting.
@@ -165,6 +168,8 @@ class Trainer(Generic[BatchT]):
         first = self._folder.restore(self._task.model, self._optimiser, self.average)
         total, batch = max(first, self._config.total_steps), self._config.batch
         meter, first_part = Meter(batch, self.world), slice(0, self._config.micro_batch)
+        if reporter is not None:
+            reporter.expect(total, first)
         bar = progress_bar(
             self._config.title, total=total * batch, initial=first * batch, shown=self.world.leads
         )
@@ -184,6 +189,8 @@ class Trainer(Generic[BatchT]):
                     settle(self._replica, loss)
                 meter.add(step, *self._step(step, data), self.rate(step), data.keys)
                 bar.update(batch)
+                if reporter is not None:
+                    reporter.step(batch)
                 asked = stop.agreed(self.world.most)
                 stopping = asked.signal_name is not None and step < total
                 scoring = validator is not None and validator.is_due(step)
@@ -275,10 +282,10 @@ def train_into(
     prepared()
     if not trainer.world.leads:
         return trainer.train(batches_from, stop, validator=validator)
-    with run_lock(trainer.run):
+    with run_lock(trainer.run), reporting(str(trainer.run), record.stage, stop) as reporter:
         # The options become the run's own only now, when all of them are known to be right.
         record.begin()
-        counts = trainer.train(batches_from, stop, validator=validator)
+        counts = trainer.train(batches_from, stop, validator=validator, reporter=reporter)
         recorded = finish(counts)
         write_state(trainer.run, "done", step=counts["steps"], total_steps=counts["steps"])
         record.finish(recorded)

@@ -7,6 +7,7 @@ Legend: E encoder width, C decoder width, D target width, p pixels of a patch.
 """
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -146,46 +147,51 @@ def require_pretrained(state: Mapping[str, Tensor], *, what: str) -> None:
         )
 
 
-def sizes_of(state: Mapping[str, Tensor]) -> OfficialSizes:
+def sizes_of(state: Mapping[str, Tensor], *, what: str = "the official state") -> OfficialSizes:
     """Read the sizes of a student from its weights under official names.
 
     A state without any `decoder_*` and without `mask_token` is an encoder alone.
+
+    Args:
+        state: the weights.
+        what: names the file in the error.
 
     Raises:
         MismatchError: a tensor needed for a size is missing or has another number of dimensions.
         ConfigError: the positions are those of no square grid.
     """
-    patches, width = _shape(state, "pos_embed", 3)[1] - 1, _shape(state, "cls_token", 3)[2]
+    shape = functools.partial(_shape, state, what)
+    patches, width = shape("pos_embed", 3)[1] - 1, shape("cls_token", 3)[2]
     side = math.isqrt(max(patches, 0))
     if side < 1 or side * side != patches:
         raise ConfigError(
-            f"pos_embed holds {patches} patches beside CLS, which is no square grid; import the "
-            "checkpoint of a student that sees square images"
+            f"pos_embed of {what} holds {patches} patches beside CLS, which is no square grid; "
+            "import the checkpoint of a student that sees square images"
         )
     has_decoder = any(name.startswith("decoder_") or name == "mask_token" for name in state)
     return OfficialSizes(
-        patch_size=_shape(state, "patch_embed.proj.weight", 4)[3],
+        patch_size=shape("patch_embed.proj.weight", 4)[3],
         side=side,
         width=width,
         depth=_depth(state, "blocks."),
-        decoder=_decoder_sizes(state) if has_decoder else None,
+        decoder=_decoder_sizes(state, what) if has_decoder else None,
     )
 
 
-def _decoder_sizes(state: Mapping[str, Tensor]) -> DecoderSizes:
+def _decoder_sizes(state: Mapping[str, Tensor], what: str) -> DecoderSizes:
     return DecoderSizes(
-        width=_shape(state, "mask_token", 3)[2],
+        width=_shape(state, what, "mask_token", 3)[2],
         depth=_depth(state, "decoder_blocks."),
-        target_width=_shape(state, "decoder_pred.weight", 2)[0],
+        target_width=_shape(state, what, "decoder_pred.weight", 2)[0],
     )
 
 
-def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:
+def _shape(state: Mapping[str, Tensor], what: str, name: str, dimensions: int) -> tuple[int, ...]:
     if name not in state or state[name].ndim != dimensions:
         actual = f"has it in shape {tuple(state[name].shape)}" if name in state else "lacks it"
         raise MismatchError(
-            f"the official state needs {name} of {dimensions} dimensions and {actual}; give a "
-            "checkpoint of MILAN's official code"
+            f"{what} needs {name} of {dimensions} dimensions and {actual}; give a checkpoint of "
+            "MILAN's official code"
         )
     return tuple(state[name].shape)
 

@@ -18,8 +18,9 @@ from milan_pipeline.cluster.work import Part
 from milan_pipeline.core.console import output_words, progress_bar
 from milan_pipeline.core.devices import pick_devices
 from milan_pipeline.errors import MilanError
+from milan_pipeline.provenance.progress_reports import read_reports
+from milan_pipeline.provenance.reporter import WRITE_EVERY
 from milan_pipeline.stages.extract_targets.command import ExtractTargets
-from milan_pipeline.targets.progress_reports import WRITE_EVERY, read_reports
 
 
 def on_one_device(config: ExtractTargets) -> ExtractTargets:

@@ -18,6 +18,7 @@ from milan_pipeline.extraction.spec import JobSpec
 from milan_pipeline.images.budget import BadImageBudget
 from milan_pipeline.provenance.identity import Identity, content_hash
 from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.provenance.reporter import Reporter, closing_report
 from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.stages.extract_targets.batch import recorded_batch, settled_batch
 from milan_pipeline.stages.extract_targets.codec import fits_codec, require_fitted, settled_identity
@@ -34,7 +35,6 @@ from milan_pipeline.stages.extract_targets.plan import (
 )
 from milan_pipeline.stages.shared.own_folder import require_own_folder
 from milan_pipeline.targets.layout import create_root, require_place
-from milan_pipeline.targets.progress_reports import Reporter, closing_report
 from milan_pipeline.targets.units import Unit, read_marks, undone_units
 from milan_pipeline.teacher.teacher import Teacher
 from milan_pipeline.training.compiling import explained_compiler
@@ -132,7 +132,7 @@ def _extract_here(
     budget: BadImageBudget,
     stop: StopRequest,
 ) -> None:
-    reporter = Reporter(config.out, _name(config), units=len(units))
+    reporter = Reporter(config.out, _name(config), units=len(units), stop=stop)
     waiting = {(unit.view, unit.shard.name): unit for unit in units}
     with progress_bar("extract-targets", total=samples_of(units)) as bar, closing_report(reporter):
 
@@ -141,11 +141,11 @@ def _extract_here(
             reporter.images(images)
 
         if units:
-            reporter.begin(units[0])
+            reporter.begin(units[0].path)
         for mark in extract_units(job, units, budget, stop, count):
-            reporter.end(waiting.pop((mark.view, mark.shard)))
+            reporter.end(waiting.pop((mark.view, mark.shard)).path)
             if waiting:
-                reporter.begin(next(iter(waiting.values())))
+                reporter.begin(next(iter(waiting.values())).path)
 
 
 def _extract_on_dask(

@@ -11,6 +11,7 @@ from milan_pipeline.planning.dataset import stored_units
 from milan_pipeline.planning.shard_size import ShardSize
 from milan_pipeline.provenance.identity import Identity, content_hash
 from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.provenance.reporter import Reporter, reporting
 from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.shards.writer import delete_unlisted, list_as_written, listed_shards
 from milan_pipeline.stages.pack_targets.codec import (
@@ -63,14 +64,15 @@ def pack(config: PackTargets, stop: StopRequest) -> None:
     write_shards_codec(config.out, codec)
     manifest.save()
     record.begin()
-    written = _written(config, source, identity, list(left.values()), stop)
-    manifest = list_as_written(manifest, order=list(plan), written=written, stop=stop)
-    counts = {
-        "shards": len(manifest.shards),
-        "targets": manifest.samples,
-        "bytes": sum(shard.bytes for shard in manifest.shards),
-    }
-    record.finish(counts)
+    with reporting(config.out, "pack-targets", stop, units=len(plan), done=len(listed)) as reporter:
+        written = _written(config, source, identity, list(left.values()), stop, reporter=reporter)
+        manifest = list_as_written(manifest, order=list(plan), written=written, stop=stop)
+        counts = {
+            "shards": len(manifest.shards),
+            "targets": manifest.samples,
+            "bytes": sum(shard.bytes for shard in manifest.shards),
+        }
+        record.finish(counts)
     say_counts(config.out, counts)
 
 
@@ -135,6 +137,8 @@ def _written(
     identity: Identity,
     units: list[Done],
     stop: StopRequest,
+    *,
+    reporter: Reporter,
 ) -> Generator[Shard, None, None]:
     """Have shards written, here or on workers, and yield each one when it is written."""
     spec = PackingSpec(
@@ -156,6 +160,7 @@ def _written(
     with contextlib.closing(shards), progress_bar("pack-targets", total=total) as bar:
         for _, shard in shards:
             bar.update(shard.samples)
+            reporter.step(shard.samples)
             yield shard
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 from milan_pipeline.cli.commands import lazily, stage_command
+from milan_pipeline.cli.known_names import student_names
 from milan_pipeline.cli.options import count, option
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.pretrain.defaults import DEFAULTS, TARGETS
@@ -56,6 +57,7 @@ class Pretrain(TrainingOptions):
         "vit_base_patch16_224",
         help="The student: timm's name of a ViT with a class token.",
         group="Student",
+        complete=student_names,
     )
     image_size: int | None = count(
         None,
@@ -174,6 +176,13 @@ class Pretrain(TrainingOptions):
         "them out.",
         choices=("error", "skip"),
         group="Input",
+    )
+    residual_dtype: str = option(
+        "fp32",
+        help="Number type of the tokens between blocks, for --precision bf16. bf16 needs less "
+        "memory and bandwidth, and rounds more.",
+        choices=("fp32", "bf16"),
+        group="This machine",
     )
     fsdp: bool = option(
         False,

@@ -14,6 +14,7 @@ from milan_pipeline.cluster.launch import is_launched
 from milan_pipeline.cluster.world import require_processes
 from milan_pipeline.core.console import say
 from milan_pipeline.data.pair_table import OnMissing
+from milan_pipeline.errors import ConfigError
 from milan_pipeline.models.build import StudentSpec, build_student
 from milan_pipeline.models.student import Student
 from milan_pipeline.pretrain.examples import Batch
@@ -148,7 +149,26 @@ def _settled(config: Pretrain, device: torch.device) -> tuple[Pretrain, RunData 
         precision=training_precision(config.precision, device),
         warmup_epochs=WARMUP_SHARE * config.epochs if warmup is None else warmup,
     )
+    require_residual(settled, asked=config.precision)
     return settled, data
+
+
+def require_residual(config: Pretrain, *, asked: str) -> None:
+    """Refuse tokens in bfloat16 where the arithmetic is in float32.
+
+    Args:
+        config: with its precision settled.
+        asked: the precision that was asked for.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    if config.residual_dtype == "bf16" and config.precision != "bf16":
+        meaning = "" if asked == config.precision else f", which is {config.precision} here"
+        raise ConfigError(
+            f"--residual-dtype bf16 does not fit --precision {asked}{meaning}; give --precision "
+            "bf16, or leave --residual-dtype out"
+        )
 
 
 def _open_data(config: Pretrain) -> RunData | PixelData:

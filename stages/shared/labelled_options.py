@@ -75,6 +75,11 @@ class LabelledOptions(TrainingOptions):
                 f"--eval-only scores a trained model, and --encoder {self.encoder!r} is no "
                 ".safetensors file; give RUN/best.safetensors"
             )
+        if not self.layer_decay:
+            raise ConfigError(
+                f"--layer-decay {self.layer_decay} stops every layer but the last; give 1 for one "
+                "rate in all of them"
+            )
         if not 0 < self.label_fraction <= 1:
             raise ConfigError(
                 f"--label-fraction {self.label_fraction} is not within 0 to 1; give 1 for all"

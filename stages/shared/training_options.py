@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from milan_pipeline import storage
 from milan_pipeline.cli.commands import imported
 from milan_pipeline.cli.options import AUTO, count, option, require_least
-from milan_pipeline.cluster.launch import is_launched, launch, launched_size, own_cores
+from milan_pipeline.cluster.launch import is_launched, launch, launched_size
+from milan_pipeline.core.cores import computing, own_cores
 from milan_pipeline.core.interrupts import StopRequest, exiting_at_once, stop_request
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.stages.shared import common_options as common
@@ -149,11 +150,14 @@ class TrainingOptions:
         "them; default: one.",
     )
     device: str = common.device("Where to train")
+    threads: int | Literal["auto"] = common.threads()
 
     def __post_init__(self) -> None:
         require_least(self)
         if self.clip_grad is not None and not self.clip_grad > 0:
-            raise ConfigError(f"--clip-grad {self.clip_grad} is not above 0; try 1")
+            raise ConfigError(
+                f"--clip-grad {self.clip_grad} is not above 0; leave it out, or try 1"
+            )
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ConfigError(f"--ema-decay {self.ema_decay} is not within 0 to 1; try 0.9999")
         if self.cache is not None:
@@ -213,8 +217,9 @@ def require_warmup(warmup_epochs: float | None, epochs: float) -> None:
         ConfigError: it is not.
     """
     if warmup_epochs is not None and not 0 <= warmup_epochs < epochs:
+        remedy = "give less" if warmup_epochs > 0 else "give 0 for none"
         raise ConfigError(
-            f"--warmup-epochs {warmup_epochs} is not within 0 and --epochs {epochs}; give less"
+            f"--warmup-epochs {warmup_epochs} is not within 0 and --epochs {epochs}; {remedy}"
         )
 
 
@@ -260,4 +265,5 @@ def run_training(stage: str, config: TrainingOptions, train: str) -> None:
         function, device = imported(train), local_device(pick_device(config.device))
         with joined_world(device) as world:
             process = Process(device=device, world=world, stop=stop, prepared=preparing.close)
-            function(config, process)
+            with computing(config):
+                function(config, process)

@@ -5,7 +5,7 @@ What a job would refuse is refused here, before it is submitted, if its inputs a
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 from torch.distributed.run import get_args_parser
@@ -16,7 +16,7 @@ from milan_pipeline.core.console import note
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.data.order import default_lanes, lanes_of
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.provenance.record import read_record
+from milan_pipeline.report.folder_status import is_finished
 from milan_pipeline.stages.extract_targets import command as extract_targets
 from milan_pipeline.stages.extract_targets.command import ExtractTargets
 from milan_pipeline.stages.extract_targets.plan import WorkList, spec_of, survey
@@ -33,7 +33,6 @@ from milan_pipeline.stages.pretrain.plan import plan as plan_pretrain
 from milan_pipeline.stages.shared.training_options import TrainingOptions
 from milan_pipeline.stages.submit.command import Submit
 from milan_pipeline.targets.layout import holds_store
-from milan_pipeline.targets.store import record_url
 
 ConfigT = TypeVar("ConfigT")
 TrainingT = TypeVar("TrainingT", bound=TrainingOptions)
@@ -84,9 +83,9 @@ def jobs_left(config: Submit) -> list[Job]:
             )
     _require_jobs_for(config, sections)
     links = list(_links(config, sections))
-    for number, (jobs, is_done) in enumerate(links):
-        if not is_done():
-            return [job for jobs, _ in links[number:] for job in jobs()]
+    for number, link in enumerate(links):
+        if link.asks_more() or not is_finished(link.output):
+            return [job for link in links[number:] for job in link.jobs()]
     return []
 
 
@@ -121,11 +120,23 @@ def _require_torchrun() -> None:
             )
 
 
-Link = tuple[Callable[[], list[Job]], Callable[[], bool]]
+class Link(NamedTuple):
+    """A stage of the chain.
+
+    Attributes:
+        output: what it writes; `status` tells whether that is done.
+        jobs: lists its jobs.
+        asks_more: tells whether the recipe asks for more than is there, and refuses what does not
+            fit to it.
+    """
+
+    output: str
+    jobs: Callable[[], list[Job]]
+    asks_more: Callable[[], bool]
 
 
 def _links(config: Submit, sections: dict[str, Any]) -> Iterator[Link]:
-    """Yield two functions for each stage: its jobs, and whether it is done."""
+    """Yield the stages in their order."""
     yield _extraction(config)
     yield _packing(config)
     images, run = config.absolute(config.images), str(config.folder / "run")
@@ -188,19 +199,16 @@ def _extraction(config: Submit) -> Link:
             ),
         ]
 
-    def is_done() -> bool:
-        record = read_record(record_url(wanted.out, "extract-targets"))
-        return not work().left and record is not None and record["state"] == "done"
-
-    return jobs, is_done
+    return Link(wanted.out, jobs, lambda: bool(work().left))
 
 
 def _packing(config: Submit) -> Link:
     words = ("--targets", config.store, "--out", config.shards)
     wanted = _configured(config, PackTargets, pack_targets.command, words)
-    return (
+    return Link(
+        config.shards,
         lambda: [Job(name="pack", options=words, on_gpu=False, output=config.shards)],
-        lambda: shards_are_written(wanted),
+        lambda: not shards_are_written(wanted),
     )
 
 
@@ -226,12 +234,13 @@ def _training(
     if wanted.batch_size is not None:  # else the data settle it
         lanes_of(0, processes, range(wanted.lanes or default_lanes(wanted.batch_size, processes)))
 
-    def is_done() -> bool:
+    def asks_more() -> bool:
         planned = plan(wanted, pick_device("auto"))
         lanes_of(0, processes, range(planned.config.lanes))
-        return bool(planned.is_done)
+        return not planned.is_done
 
-    return lambda: [Job(name=str(command.name), options=words, on_gpu=True, run=run)], is_done
+    job = Job(name=str(command.name), options=words, on_gpu=True, run=run)
+    return Link(run, lambda: [job], asks_more)
 
 
 def sets_workers(config: Submit, stage: str) -> bool:

@@ -13,11 +13,11 @@ from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.provenance.identity import Identity, content_hash, transcoded_identity
 from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.provenance.reporter import Reporter, closing_report
 from milan_pipeline.stages.transcode.command import Transcode
 from milan_pipeline.stages.transcode.plan import REMEDY, Done, Plan, make_plan
 from milan_pipeline.targets.codec_files import read_store_codec, write_store_codec
 from milan_pipeline.targets.layout import create_root
-from milan_pipeline.targets.progress_reports import Reporter, closing_report
 from milan_pipeline.targets.store import read_store_record, record_url
 from milan_pipeline.targets.transcoding import KEPT, TranscodingSpec, new_codec
 
@@ -84,7 +84,7 @@ def _record(config: Transcode, plan: Plan, identity: Identity) -> StageRecord:
 
 def _do(config: Transcode, spec: TranscodingSpec, units: list[Done], stop: StopRequest) -> None:
     """Transcode units, here or on workers."""
-    reporter = Reporter(config.out, "transcode", units=len(units))
+    reporter = Reporter(config.out, "transcode", units=len(units), stop=stop)
     done = spread(
         spec,
         units,
@@ -100,13 +100,13 @@ def _do(config: Transcode, spec: TranscodingSpec, units: list[Done], stop: StopR
         contextlib.closing(done),
     ):
         if units:
-            reporter.begin(units[0][0])
+            reporter.begin(units[0][0].path)
         for (unit, _), mark in done:
-            reporter.begin(unit)
+            reporter.begin(unit.path)
             logger.info("%s: %d targets", unit.path, mark.n)
             bar.update(mark.n)
             reporter.images(mark.n)
-            reporter.end(unit)
+            reporter.end(unit.path)
             stop.raise_if_asked(KEPT)
 
 

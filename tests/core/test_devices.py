@@ -1,6 +1,10 @@
 """Devices by name, and memory that is kept."""
 
+import os
 import resource
+import subprocess
+import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -39,6 +43,38 @@ def test_float32_is_float32_from_then_on(monkeypatch):
         assert not torch.backends.cudnn.allow_tf32
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+IN_A_CONTAINER = """
+import torch
+from milan_pipeline.core.devices import pick_device
+
+def precisions():
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    print(torch.get_float32_matmul_precision(), matmul.allow_tf32, cudnn.allow_tf32)
+
+precisions()
+pick_device("cpu")
+precisions()
+"""
+
+
+def test_a_container_that_allows_tf32_is_overruled():
+    """NVIDIA's have this variable, which counts when torch is imported."""
+    variables = os.environ | {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"}
+    command = [sys.executable, "-c", IN_A_CONTAINER]
+    ended = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines() == ["high True True", "highest False False"]
+
+
+@pytest.mark.parametrize(("value", "refused"), [("1", True), ("", False), ("0", False)])
+def test_what_rounds_float32_on_gpus_whatever_is_asked_for_is_refused(monkeypatch, value, refused):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", value)
+    expected = pytest.raises(ConfigError, match="set it to 0") if refused else nullcontext()
+    with expected:
+        pick_device("cuda:0")
+    assert pick_device("cpu").type == "cpu"
 
 
 def test_a_gpu_is_looked_for_without_memory_on_it(monkeypatch):

@@ -16,7 +16,9 @@ def compare(train, test):
         ("abc", "ac", "--val b has no class b, which --train a has, .* make an empty folder"),
         ("abc", "ab", "--val b has no class c, which"),
         ("ab", "abc", r"--val b has classes that --train a lacks \(c\)"),
-        ("ab", "cd", r"--val b has classes that --train a lacks \(c, d\)"),
+        ("ab", "cd", r"\(c, d\); none has its name: give its classes the names .* in --train a"),
+        ("ab", "bc", r"--val b has classes that --train a lacks \(c\); take those out"),
+        ("ab", "aB", "write their names as there, 'b' for 'B'"),
         ("ab", "ba", "class 0 is 'a' in --train a and 'b' in --val b"),
     ],
 )

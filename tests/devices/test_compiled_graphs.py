@@ -87,12 +87,19 @@ def test_a_segmenter_has_a_graph_for_all_image_sizes(graphs: Graphs) -> None:
     assert len(graphs) == 3  # of the first size, and of any
 
 
+@pytest.mark.parametrize("narrow", [False, True])
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_a_student_has_a_graph_for_each_kind_of_block(graphs: Graphs, decoder: str) -> None:
+def test_a_student_has_a_graph_for_each_kind_of_block(
+    graphs: Graphs, decoder: str, *, narrow: bool
+) -> None:
     student = tiny_student(decoder)
+    if narrow:
+        student.narrow_residual()
     compile_blocks(student)
     _, kept_BK, masked_BM = tiny_batch()
     patches_BKP = torch.zeros(2, kept_BK.shape[1], 48)
     for _ in range(2):
-        student(patches_BKP, kept_BK, masked_BM).sum().backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            pred_BTD = student(patches_BKP, kept_BK, masked_BM)
+        pred_BTD.sum().backward()
     assert len(graphs) == (1 if decoder == "linear" else 2)

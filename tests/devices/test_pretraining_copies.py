@@ -1,5 +1,7 @@
 """A pretraining step: with a batch that is on the GPU, nothing is copied and nothing is read."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -36,11 +38,11 @@ def batch_on(device: torch.device) -> Batch:
     )
 
 
-def require_no_copy(student: Student) -> None:
+def require_no_copy(student: Student, config: PretrainingConfig = CONFIG) -> None:
     """Compute a loss twice; by the second time, what a step needs is on the GPU."""
     codec = fitted(FITTED[0])
     with fake_gpu() as copies:
-        task = Pretraining(student.to(GPU), codec, CONFIG)
+        task = Pretraining(student.to(GPU), codec, config)
         data = batch_on(GPU)
         task.loss(student, data, slice(0, 2), 1)  # the codec's tables go to the GPU
         copies.made.clear()
@@ -52,6 +54,19 @@ def require_no_copy(student: Student) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_loss_copies_nothing(name: str, decoder: str) -> None:
     require_no_copy(tiny_student(decoder, name=name))
+
+
+@pytest.mark.parametrize("residual", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_tokens_between_blocks_are_of_the_type_that_is_asked_for(name: str, residual: str) -> None:
+    """A GPU's autocast has norms return float32, and a CPU's does not."""
+    student, found = tiny_student(name=name), set[torch.dtype]()
+    for block in [*student.encoder.blocks, *student.decoder.blocks]:
+        block.register_forward_hook(
+            lambda _, given, returned: found.update({each.dtype for each in (*given, returned)})
+        )
+    require_no_copy(student, dataclasses.replace(CONFIG, residual_dtype=residual))
+    assert found == {torch.bfloat16 if residual == "bf16" else torch.float32}
 
 
 @pytest.mark.parametrize("supervise", SUPERVISE)

@@ -66,8 +66,11 @@ def test_nothing_to_fit_to(tmp_path: Path) -> None:
             sample(job)
 
 
-def test_a_stop_is_heeded(tmp_path: Path) -> None:
-    stop = StopRequest()
+def test_a_stop_is_heeded_before_an_index_is_read(tmp_path: Path) -> None:
+    """Of which there may be a hundred thousand."""
+    job, stop = job_on(tmp_path, [5]), StopRequest()
+    for shard in job.manifest.shards:
+        Path(job.manifest.index_url_of(shard)).unlink()
     stop.signal_name = "SIGTERM"
     with pytest.raises(InterruptedRunError, match="nothing was written yet"):
-        sample(job_on(tmp_path, [5]), stop=stop)
+        sample(job, stop=stop)

@@ -50,6 +50,7 @@ PRETRAIN = Table(
         on_missing=Decides("skip", given=PARTLY, said="on-missing skip"),
         max_bad_fraction=Decides(0.0, given=SPOILED, said="bad-fraction"),
         gradient_checkpointing=Same(True),
+        residual_dtype=Differs("bf16", given={"precision": "bf16"}),
         fsdp=Exempt(f"{SLOW}; see tests/end_to_end/test_processes.py"),
     ),
 )  # fmt: skip

@@ -60,10 +60,21 @@ def test_a_run(image_shards: Path, target_shards: Path, tmp_path: Path, capsys: 
 def test_what_is_refused(target_store: Path, tmp_path: Path, capsys: Captured) -> None:
     run_cli("inspect", tmp_path, code=1)
     assert "is no target store (zarr.json)" in capsys.readouterr().err
+    (tmp_path / "scores.json").touch()
+    run_cli("inspect", tmp_path, code=1)
+    assert f"holds scores; `milan-pipeline compare {tmp_path}` shows" in capsys.readouterr().err
+    (tmp_path / "scores.json").unlink()
+    run_cli("inspect", tmp_path / "none", code=1)
+    assert "none does not exist; check the path" in capsys.readouterr().err
     for option in ("--images", "--targets", "--originals"):
         run_cli("inspect", target_store, option, tmp_path, code=2)
         assert f"{option} is for the page; give --html FILE as well" in capsys.readouterr().err
-    run_cli("inspect", target_store, "--html", tmp_path / "x", "--targets", tmp_path, code=2)
+    (tmp_path / "config.json").touch()
+    run_cli("inspect", target_store, "--html", tmp_path / "config.json", code=2)
+    assert "config.json is no page; use a name that ends in .html" in capsys.readouterr().err
+    (tmp_path / "config.json").unlink()
+    page = tmp_path / "x.html"
+    run_cli("inspect", target_store, "--html", page, "--targets", tmp_path, code=2)
     assert "also needs pixels; give --images" in capsys.readouterr().err
     run_cli("inspect", target_store, "--results", tmp_path, code=2)
     assert "is for a run, not for target store" in capsys.readouterr().err

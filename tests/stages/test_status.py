@@ -9,6 +9,7 @@ import pytest
 
 from milan_pipeline.provenance.record import record_bytes
 from tests.support.cli import extract_targets, run_cli
+from tests.support.processes import elsewhere, killed
 
 Captured = pytest.CaptureFixture[str]
 
@@ -25,7 +26,7 @@ def half_done(image_shards: Path, tiny_clip: Path, tmp_path: Path, capsys: Captu
 def test_done(target_store: Path, capsys: Captured) -> None:
     run_cli("status", target_store)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"{target_store}: done"
+    assert re.fullmatch(f"{target_store}: done since 20[-0-9:TZ]+, 6 of 6 units", lines[0])
     assert re.fullmatch(
         r"teacher: local-dir:.*/clip\d+ in (fp32|bf16), codec: float16", lines.pop(1)
     )
@@ -36,7 +37,7 @@ def test_done(target_store: Path, capsys: Captured) -> None:
         "images: 0 left, 0/s now, 0/s on average; none left",
     ]
     assert lines[5].startswith("targets: 48, bytes: about ")
-    assert lines[6:] == ["single: done, 6 of 6 units done"]
+    assert re.fullmatch("single: done, 6 of 6 done at 20[-0-9:TZ]+", lines[6])
 
 
 def test_units_that_were_lost_since_are_not_done(
@@ -46,7 +47,7 @@ def test_units_that_were_lost_since_are_not_done(
     shutil.rmtree(store / "done" / "view-01")
     run_cli("status", store)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"{store}: incomplete"
+    assert lines[0] == f"{store}: left, 3 of 6 units"
     assert "units: 3 done, 0 running, 0 failed, 0 stale, 3 missing" in lines
 
 
@@ -57,25 +58,37 @@ def at_work(store: Path, **said: object) -> None:
     path.write_text(json.dumps(report | said))
 
 
-def test_half_done_with_a_report_from_long_ago(half_done: Path, capsys: Captured) -> None:
-    failed = {"view-01/images-000000": "it is damaged"}
-    at_work(half_done, heard="2001-01-01T00:00:00Z", failed=failed)
+def test_half_done_and_killed(half_done: Path, capsys: Captured) -> None:
+    at_work(half_done, failed={"view-01/images-000000": "it is damaged"})
+    killed(half_done / "progress/part-000-of-002.json")
     run_cli("status", half_done)
     output = capsys.readouterr().out
+    assert output.startswith(f"{half_done}: dead since 20")
     assert "units: 3 done, 0 running, 1 failed, 0 stale, 2 missing\n" in output
     assert "  view-01/images-000000: it is damaged\n" in output
     assert "no process is at work" in output
-    assert "part-000-of-002: silent since 2001-01-01T00:00:00Z, 3 of 3 units done" in output
+    assert re.search(r"dead, 3 of 3 done; process \d+ on .* has ended without a word\n", output)
+    assert ": running" not in output
+
+
+def test_dead_elsewhere(half_done: Path, capsys: Captured) -> None:
+    at_work(half_done, heard="2001-01-01T00:00:00Z")
+    elsewhere(half_done / "progress/part-000-of-002.json")
+    run_cli("status", half_done)
+    said = "dead, 3 of 3 done; nothing heard from another since 2001-01-01T00:00:00Z\n"
+    assert said in capsys.readouterr().out
 
 
 def test_time_left(half_done: Path, capsys: Captured) -> None:
-    at_work(half_done, heard="2999-01-01T00:00:00Z", images_per_second=0.01)
+    at_work(half_done, images_per_second=0.01)
     run_cli("status", half_done)
     output = capsys.readouterr().out
+    assert output.startswith(f"{half_done}: running since 20")
+    assert ", 3 of 6 units, 0.01 images/s, 0:" in output
     assert "1 running" in output
     assert "0.01/s now" in output
     assert ":00 left" in output
-    assert "working on view-01/images-000002 at 0.01 images/s" in output
+    assert "working on view-01/images-000002, 0.01 images/s" in output
 
 
 def test_many_stale_units_are_not_all_named(half_done: Path, capsys: Captured) -> None:
@@ -99,12 +112,13 @@ def test_many_stale_units_are_not_all_named(half_done: Path, capsys: Captured) -
 def test_json(half_done: Path, capsys: Captured) -> None:
     run_cli("status", half_done, "--json")
     document = json.loads(capsys.readouterr().out)
-    assert document["state"] == "running"
-    assert document["views"]["view-00"]["done"] == 2
-    assert document["workers"][0]["name"] == "part-000-of-002"
+    facts = {"kind": "target store", "stage": "extract-targets", "state": "left", "done": 3}
+    assert document.items() >= (facts | {"total": 6, "unit": "units"}).items()
+    assert document["store"]["views"]["view-00"]["done"] == 2
+    assert document["processes"][0]["name"] == "part-000-of-002"
 
 
-def test_no_store(tmp_path: Path, capsys: Captured) -> None:
+def test_nothing(tmp_path: Path, capsys: Captured) -> None:
     run_cli("status", tmp_path, code=1)
-    assert "holds no target store" in capsys.readouterr().err
+    assert "holds nothing that a stage wrote" in capsys.readouterr().err
     run_cli("status", tmp_path, "--dry-run", code=2)

@@ -100,3 +100,17 @@ def files_without(folder: Path, *names: str) -> dict[str, Any]:
         for path in folder.rglob("*")
         if path.is_file() and path.name not in names and path.parent != folder / "progress"
     }
+
+
+def elsewhere(report: Path) -> None:
+    """Have a progress report come from a process of another machine."""
+    document = json.loads(report.read_text())
+    document["process"]["host"] = "another"
+    report.write_text(json.dumps(document))
+
+
+def killed(report: Path) -> None:
+    """Have a progress report come from a process of this machine that has ended."""
+    document = json.loads(report.read_text())
+    document["process"]["began"] = "0"
+    report.write_text(json.dumps(document))

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milan_pipeline.errors import DataError
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.errors import DataError, InterruptedRunError
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.codec_sample import (
@@ -115,4 +116,30 @@ def test_a_store_s_sample(target_store, first, count):
     ]
     assert torch.equal(found, torch.stack(expected))
     whole = stored_sample(url, units, codec)
-    assert torch.equal(stored_tokens(url, units, codec), subsampled(whole))
+    assert torch.equal(stored_tokens(url, units, codec, StopRequest()), subsampled(whole))
+
+
+class StoppedWhenAsked(StopRequest):
+    """A stop that comes with a number of questions for it."""
+
+    def __init__(self, times):
+        super().__init__()
+        self.left = times
+
+    def raise_if_asked(self, what_is_kept):
+        self.left -= 1
+        self.signal_name = "SIGUSR1" if self.left == 0 else None
+        super().raise_if_asked(what_is_kept)
+
+
+def test_a_stop_is_heard_before_each_unit_of_the_sample(target_store):
+    """Before the keys of each are read, and before the targets of each."""
+    url, units, codec = opened(watched(target_store))
+    for times in (1, len(units) + 1):
+        with (
+            noting("read") as reads,
+            pytest.raises(InterruptedRunError, match="SIGUSR1 received; nothing is fitted yet"),
+        ):
+            stored_tokens(url, units, codec, StoppedWhenAsked(times))
+        assert not any("/codes/c/" in request.path for request in reads)
+        assert bool(reads) is (times > 1)

@@ -8,12 +8,14 @@ import pytest
 
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.provenance.identity import content_hash
+from milan_pipeline.provenance.progress_reports import DEAD_AFTER
 from milan_pipeline.provenance.record import record_bytes
+from milan_pipeline.provenance.reporter import Reporter
 from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.targets.layout import create_root
-from milan_pipeline.targets.progress_reports import Reporter
-from milan_pipeline.targets.status import SILENT_SECONDS, Status, read_status
+from milan_pipeline.targets.status import Status, read_status
 from milan_pipeline.targets.units import Mark, Unit, extent_of, list_units, revoked
+from tests.support.processes import elsewhere
 
 IDENTITY = {
     "teacher": {"name": "ViT-B-16", "precision": "fp32", "grid": [2, 2], "width": 8},
@@ -78,7 +80,7 @@ def counts(status: Status, view: int) -> list[int]:
 def test_a_new_store(store: Path) -> None:
     status = status_of(store)
     assert (status.state, counts(status, 0), counts(status, 1)) == (
-        "running",
+        "left",
         [0, 0, 0, 0, 4],
         [0, 0, 0, 0, 4],
     )
@@ -92,10 +94,10 @@ def test_each_unit_is_counted_once_by_what_is_known_last(store: Path) -> None:
     put(store, UNITS[5], identity_hash="other")
     (store / UNITS[6].mark_path).write_bytes(revoked(UNITS[6]).to_bytes())
     first, _ = report(store, "part-000-of-002")
-    first.begin(UNITS[2])
+    first.begin(UNITS[2].path)
     second, _ = report(store, "part-001-of-002")
     for unit in (UNITS[0], UNITS[3], UNITS[2]):  # the first is done by now, the last in hand
-        second.begin(unit)
+        second.begin(unit.path)
         second.fail("it is damaged")
     status = status_of(store)
     assert counts(status, 0) == [1, 1, 1, 1, 0]
@@ -129,28 +131,30 @@ def test_the_ledger_and_the_bytes(store: Path) -> None:
 def test_speed_is_that_of_all_at_work(store: Path) -> None:
     for number, images in ((0, 40), (1, 80)):
         reporter, tick = report(store, f"part-00{number}-of-003", NOW - 40)
-        reporter.begin(UNITS[number])
+        reporter.begin(UNITS[number].path)
         tick(NOW)
         reporter.images(images)
     done, tick = report(store, "part-002-of-003", NOW - 40)
-    done.begin(UNITS[2])
+    done.begin(UNITS[2].path)
     tick(NOW)
     done.images(400)
-    done.end(UNITS[2])
+    done.end(UNITS[2].path)
     done.close("done")
     status = status_of(store)
     assert (status.images_per_second, status.images_per_second_on_average) == (3, 3)
     assert status.seconds_left == pytest.approx(80 / 3, abs=0.1)
-    assert [worker.state for worker in status.workers] == ["running", "running", "done"]
+    assert [worker.state for worker in status.processes] == ["running", "running", "done"]
 
 
-def test_who_was_not_heard_of_for_long_is_silent(store: Path) -> None:
-    for name, ago in (("a", SILENT_SECONDS), ("b", SILENT_SECONDS + 1)):
+def test_units_of_dead_processes_are_not_running(store: Path) -> None:
+    for name, ago in (("a", DEAD_AFTER), ("b", DEAD_AFTER + 1)):
         reporter, _ = report(store, name, NOW - ago)
-        reporter.begin(UNITS["ab".index(name)])
+        reporter.begin(UNITS["ab".index(name)].path)
+        reporter.wait()
+        elsewhere(store / f"progress/{name}.json")
     status = status_of(store)
-    assert [worker.state for worker in status.workers] == ["running", "silent"]
-    assert counts(status, 0) == [0, 1, 0, 0, 3]
+    assert [process.state for process in status.processes] == ["running", "dead"]
+    assert (status.state, counts(status, 0)) == ("running", [0, 1, 0, 0, 3])
 
 
 def test_what_is_no_store(tmp_path: Path) -> None:

@@ -34,5 +34,5 @@ def test_a_tensor_that_tells_a_size_is_named_where_it_is_missing_or_flat(name):
     with pytest.raises(MismatchError, match=rf"needs {name} .* has it in shape \(7,\)"):
         sizes_of(weights | {name: torch.zeros(7)})
     del weights[name]
-    with pytest.raises(MismatchError, match=f"needs {name} .* lacks it"):
-        sizes_of(weights)
+    with pytest.raises(MismatchError, match=f"^x.pth needs {name} .* lacks it"):
+        sizes_of(weights, what="x.pth")

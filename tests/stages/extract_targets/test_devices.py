@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from milan_pipeline.cluster.work import Part
 from milan_pipeline.errors import MissingDataError, StorageError
+from milan_pipeline.provenance.reporter import WRITE_EVERY, Reporter
 from milan_pipeline.stages.extract_targets.command import ExtractTargets
 from milan_pipeline.stages.extract_targets.devices import _following, shares_of
 from milan_pipeline.stages.extract_targets.run import uses_teacher
-from milan_pipeline.targets.progress_reports import WRITE_EVERY, Reporter
 from tests.support.cli import extract_targets
 from tests.support.disturbances import no_targets
 from tests.support.processes import GIVE_UP, files_without

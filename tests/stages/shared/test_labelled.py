@@ -39,6 +39,7 @@ OUT_OF_RANGE: dict[str, list[tuple[str, object]]] = {
         ("--drop-path", 1.0), ("--smoothing", 1.0), ("--layer-decay", 1.5), ("--erasing", 2.0),
         ("--warmup-epochs", 3.0), ("--eval-every", 0), ("--batch-size", 13),
         ("--out", "memory://run"), ("--encoder", "no-such-vit"), ("--encoder", "pixels"),
+        ("--layer-decay", 0.0),
     ],
     "segment": [
         ("--label-fraction", 0.0), ("--least-scale", 3.0), ("--max-class-share", 0.0),
@@ -92,6 +93,14 @@ def command(request, tmp_path_factory) -> Command:
         found = Command("segment", run, outcome, "segmenter", "miou", data, 5, whole, always)
     found.train(*data, whole)
     return found
+
+
+def test_lost_scores_are_written_again(command: Command, tmp_path):
+    run = shutil.copytree(command.whole, tmp_path / "run")
+    metrics = record(run, "scores.json")["metrics"]
+    (run / "scores.json").unlink()
+    command.train(*command.data, run)
+    assert record(run, "scores.json")["metrics"] == metrics
 
 
 def test_a_second_run_has_nothing_to_do(command: Command, capsys):

@@ -1,0 +1,280 @@
+"""The one answer to "how far is it?": of any folder that a stage writes, or of all below a folder.
+
+People ask it by `status`, jobs by its JSON, and `submit` by `is_finished`.
+"""
+
+import dataclasses
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from milan_pipeline import storage
+from milan_pipeline.errors import MissingDataError
+from milan_pipeline.provenance.progress_reports import (
+    ProcessStatus,
+    WorkState,
+    processes_of,
+    read_reports,
+    state_of_work,
+)
+from milan_pipeline.provenance.record import ended_at, read_record
+from milan_pipeline.report.folder_kind import Kind, folder_kind
+from milan_pipeline.shards.manifest import load_manifest
+from milan_pipeline.targets.status import Status, read_status
+from milan_pipeline.training.state import CONFIG_NAME, checkpoints_by_step, read_state
+
+RECORDS: dict[Kind, tuple[str, ...]] = {
+    "target shards": ("pack-targets",),
+    "image shards": ("pack-images", "index"),
+}
+PROBE = "probe.json"
+DEEPEST = 4
+"""Levels of folders below which no output is looked for."""
+WORST_FIRST: tuple[WorkState, ...] = ("running", "failed", "dead", "interrupted", "left")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FolderStatus:
+    """How far an output is.
+
+    Attributes:
+        path: its path or URL.
+        kind: what the folder is; "scores" of a probe, or "folder" with outputs below it.
+        stage: the command that writes it; None if that is not known.
+        state: done, running, interrupted, failed, dead, or left: nobody works on what is left.
+        since: since when (UTC), if that is known.
+        unit: what is counted: units, shards, steps or outputs.
+        done: how many of them are there. Steps count if a checkpoint keeps them, or a process that
+            runs has taken them.
+        total: how many there must be; None if that is not known.
+        images_per_second: of all processes that run.
+        seconds_left: at that speed; None if no process runs.
+        processes: those that have worked on it, and what is true of each.
+        store: more about a target store.
+        parts: the outputs below a folder.
+    """
+
+    path: str
+    kind: Kind | Literal["scores", "folder"]
+    stage: str | None
+    state: WorkState
+    since: str | None
+    unit: str
+    done: int
+    total: int | None
+    images_per_second: float = 0.0
+    seconds_left: float | None = None
+    processes: Sequence[ProcessStatus] = ()
+    store: Status | None = None
+    parts: Sequence["FolderStatus"] = ()
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The same as JSON; fields that only other kinds have are left out."""
+        plain = dataclasses.asdict(self)
+        return {k: v for k, v in plain.items() if v or k not in ("store", "parts", "processes")}
+
+
+def folder_status(url: str, now: float | None = None) -> FolderStatus:
+    """Find out how far an output is, or all that lie below a folder.
+
+    Args:
+        url: path or URL of the folder.
+        now: seconds since 1970, by a clock that agrees with those of the processes.
+
+    Raises:
+        MissingDataError: there is no output.
+        DataError: it is damaged.
+        StorageError: it cannot be read.
+    """
+    now = time.time() if now is None else now
+    try:
+        kind = folder_kind(url)
+    except MissingDataError:
+        if is_scores(url):
+            return _scores_status(url, now)
+        return _status_below(url, now)
+    if kind == "target store":
+        return _store_status(url, now)
+    return run_status(url, now) if kind == "run" else shards_status(url, kind, now)
+
+
+def is_finished(url: str) -> bool:
+    """Tell whether an output is there and done; whoever wants more of it must ask the stage."""
+    try:
+        return folder_status(url).state == "done"
+    except MissingDataError:
+        return False
+
+
+def _store_status(url: str, now: float) -> FolderStatus:
+    store = read_status(url, now=now)
+    return FolderStatus(
+        path=url,
+        kind="target store",
+        stage=store.stage,
+        state=store.state,
+        since=store.since,
+        unit="units",
+        done=store.count("done"),
+        total=sum(map(store.count, ("done", "running", "failed", "stale", "missing"))),
+        images_per_second=store.images_per_second,
+        seconds_left=store.seconds_left,
+        processes=store.processes,
+        store=store,
+    )
+
+
+def shards_status(url: str, kind: Kind, now: float) -> FolderStatus:
+    """Find out how far shards of a kind are."""
+    what = "targets" if kind == "target shards" else "images"
+    manifest = load_manifest(url, kind=what, allow_unfinished=True)
+    record = _first_record(url, RECORDS[kind])
+    done = manifest.complete and (record is None or record["state"] == "done")
+    return _status(
+        url,
+        kind,
+        record,
+        now,
+        done=done,
+        unit="shards",
+        there=len(manifest.shards),
+        total=len(manifest.shards) if done else None,
+        images_a_unit=manifest.samples / max(1, len(manifest.shards)),
+    )
+
+
+def run_status(url: str, now: float | None = None) -> FolderStatus:
+    """Find out how far a run is."""
+    record, state = read_record(storage.join(url, CONFIG_NAME)), read_state(url)
+    if record is None:
+        raise MissingDataError(f"{url} holds no run; `pretrain` makes one")
+    path = storage.local_path(url)
+    stated: Mapping[str, Any] = state or {}
+    kept = 0 if path is None else max(checkpoints_by_step(path), default=0)
+    return _status(
+        url,
+        "run",
+        record,
+        time.time() if now is None else now,
+        done=record["state"] == "done" and stated.get("state", "done") == "done",
+        unit="steps",
+        there=max(kept, stated.get("step", 0)),
+        total=stated.get("total_steps"),
+        images_a_unit=record["config"].get("batch_size") or 0,
+    )
+
+
+def _scores_status(url: str, now: float) -> FolderStatus:
+    record = read_record(storage.join(url, PROBE))
+    done = record is not None and record["state"] == "done"
+    return _status(url, "scores", record, now, done=done, unit="scores", there=int(done), total=1)
+
+
+def _status(
+    url: str,
+    kind: Kind | Literal["scores"],
+    record: dict[str, Any] | None,
+    now: float,
+    *,
+    done: bool,
+    unit: str,
+    there: int,
+    total: int | None,
+    images_a_unit: float = 0,
+) -> FolderStatus:
+    """Join what an output's record and files tell with what its processes report."""
+    processes = processes_of(read_reports(url), now)
+    state, since = state_of_work(processes, done=done)
+    if done and record is not None:
+        since = ended_at(record)
+    running = [process for process in processes if process.state == "running"]
+    there = max([there, *(process.units_done for process in running)])
+    if total is None:
+        total = max((process.units or 0 for process in processes), default=0) or None
+    rate = sum(process.images_per_second for process in running)
+    images_left = None if total is None else (total - there) * images_a_unit
+    return FolderStatus(
+        path=url,
+        kind=kind,
+        stage=None if record is None else record["stage"],
+        state=state,
+        since=since,
+        unit=unit,
+        done=there,
+        total=total,
+        images_per_second=rate,
+        seconds_left=round(images_left / rate, 1) if rate and images_left else None,
+        processes=processes,
+    )
+
+
+def _first_record(url: str, stages: Sequence[str]) -> dict[str, Any] | None:
+    found = (read_record(storage.join(url, f"{stage}.json")) for stage in stages)
+    return next((record for record in found if record is not None), None)
+
+
+def _status_below(url: str, now: float) -> FolderStatus:
+    """Find all outputs below a local folder, and join how far they are."""
+    root = storage.local_path(url)
+    if root is None or not root.is_dir():
+        raise MissingDataError(
+            f"{url} is no folder that a stage wrote"
+            f"{'' if root is None or root.exists() else ', and does not exist'}; give the folder "
+            "of a target store, shards, a run or scores, or one with such folders in it"
+        )
+    parts = [folder_status(str(path), now) for path in _outputs(root, DEEPEST)]
+    if not parts:
+        raise MissingDataError(
+            f"{url} holds nothing that a stage wrote; give the folder of a target store, shards, a "
+            "run or scores, or one with such folders in it"
+        )
+    states = {part.state for part in parts}
+    return FolderStatus(
+        path=url,
+        kind="folder",
+        stage=None,
+        state=next((state for state in WORST_FIRST if state in states), "done"),
+        since=None,
+        unit="outputs",
+        done=sum(part.state == "done" for part in parts),
+        total=len(parts),
+        parts=parts,
+    )
+
+
+def runs_below(url: str) -> list[str]:
+    """Return the paths of all runs below a local folder, in the order of their names."""
+    root = storage.local_path(url)
+    if root is None or not root.is_dir():
+        return []
+    outputs = [str(path) for path in _outputs(root, DEEPEST)]
+    return [path for path in outputs if not is_scores(path) and folder_kind(path) == "run"]
+
+
+def _outputs(folder: Path, levels: int) -> list[Path]:
+    """List the outputs below a folder in the order of their names; none lies inside another."""
+    found = []
+    for path in sorted(entry for entry in folder.iterdir() if entry.is_dir()):
+        if path.name.startswith("."):
+            continue
+        if _is_output(path):
+            found.append(path)
+        elif levels > 1 and os.access(path, os.R_OK | os.X_OK):
+            found += _outputs(path, levels - 1)
+    return found
+
+
+def _is_output(path: Path) -> bool:
+    try:
+        folder_kind(str(path))
+    except MissingDataError:
+        return is_scores(str(path))
+    return True
+
+
+def is_scores(url: str) -> bool:
+    """Tell whether a folder has the scores of a probe."""
+    return storage.exists(storage.join(url, PROBE))

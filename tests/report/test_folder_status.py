@@ -1,0 +1,119 @@
+"""How far any output is: shards, runs, scores, and whatever lies below a folder."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.errors import MissingDataError
+from milan_pipeline.provenance.record import record_bytes
+from milan_pipeline.provenance.reporter import Reporter
+from milan_pipeline.report.folder_status import FolderStatus, folder_status, is_finished
+from milan_pipeline.shards.manifest import Manifest, Shard
+from milan_pipeline.training.state import write_state
+from tests.support.processes import killed
+
+
+def record(path: Path, stage: str, state: str) -> None:
+    document = {
+        "stage": stage, "state": state, "started": "2020-01-01T00:00:00Z", "seconds": 60.0,
+        "content": {}, "inputs": {}, "config": {"batch_size": 8}, "extent": {},
+    }  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(record_bytes(document))
+
+
+def run(folder: Path, *, done: bool, step: int) -> Path:
+    record(folder / "config.json", "pretrain", "done" if done else "running")
+    write_state(folder, "done" if done else "running", step=step, total_steps=100)
+    return folder
+
+
+def shards(folder: Path, *, done: bool) -> Path:
+    record(folder / "pack-targets.json", "pack-targets", "done" if done else "running")
+    listed = Shard(name="x.tar", samples=10, bytes=1, sha256="", index_sha256="", details=DETAILS)
+    Manifest(kind="targets", folder=str(folder), shards=(listed,), complete=done).save()
+    return folder
+
+
+DETAILS = {"view": 0, "source": "x.tar", "source_sha256": "", "skipped": []}
+
+
+def at_work(folder: Path, name: str, units: int, done: int, *, seconds: int = 60) -> Path:
+    """Have this process report that it began a while ago; return the report's path."""
+    times = [1_000_000.0]
+    reporter = Reporter(str(folder), name, units=units, stop=StopRequest(), clock=lambda: times[-1])
+    reporter.expect(units, done)
+    reporter.begin(name)
+    times.append(times[0] + seconds)
+    reporter.step(240)
+    reporter.wait()
+    return folder / f"progress/{name}.json"
+
+
+def status(folder: Path) -> FolderStatus:
+    return folder_status(str(folder), 1_000_060.0)
+
+
+def test_a_run_in_each_state(tmp_path: Path) -> None:
+    folder = run(tmp_path / "run", done=False, step=0)
+    assert (status(folder).state, status(folder).done, status(folder).total) == ("left", 0, 100)
+    report = at_work(folder, "pretrain", 100, 40)
+    found = status(folder)
+    assert (found.state, found.done, found.since) == ("running", 41, "1970-01-12T13:46:40Z")
+    assert (found.images_per_second, found.seconds_left) == (4, 59 * 8 / 4)
+    (folder / "checkpoints/step-00000030").mkdir(parents=True)
+    killed(report)
+    found = status(folder)
+    assert (found.state, found.done, found.seconds_left) == ("dead", 30, None)
+    run(folder, done=True, step=100)
+    found = status(folder)
+    assert (found.state, found.done, found.since) == ("done", 100, "2020-01-01T00:01:00Z")
+
+
+def test_shards_know_their_number_from_whoever_writes_them(tmp_path: Path) -> None:
+    folder = shards(tmp_path / "shards", done=False)
+    report = at_work(folder, "pack-targets", 5, 1)
+    found = status(folder)
+    assert (found.kind, found.state, found.done, found.total) == ("target shards", "running", 2, 5)
+    assert found.seconds_left == 3 * 10 / 4
+    killed(report)
+    assert (status(folder).state, status(folder).done, status(folder).total) == ("dead", 1, 5)
+    shards(folder, done=True)
+    assert (status(folder).state, status(folder).total) == ("done", 1)
+
+
+def test_scores(tmp_path: Path) -> None:
+    record(tmp_path / "probe.json", "probe", "running")
+    assert (status(tmp_path).kind, status(tmp_path).state) == ("scores", "left")
+    record(tmp_path / "probe.json", "probe", "done")
+    assert (status(tmp_path).state, status(tmp_path).done) == ("done", 1)
+
+
+def test_all_outputs_below_a_folder(tmp_path: Path) -> None:
+    shards(tmp_path / "shards", done=True)
+    record(run(tmp_path / "seed-0/milan/run", done=True, step=9) / "probe/probe.json", "probe", "")
+    found = status(tmp_path)
+    assert (found.kind, found.state, found.done, found.total) == ("folder", "done", 2, 2)
+    killed(at_work(run(tmp_path / "other", done=False, step=0), "pretrain", 9, 0))
+    run(tmp_path / "third", done=False, step=0)
+    found = status(tmp_path)
+    assert (found.state, found.done, found.total) == ("dead", 2, 4)
+    assert [Path(part["path"]).name for part in found.document["parts"]] == [
+        "other", "run", "shards", "third",
+    ]  # fmt: skip
+    assert json.loads(json.dumps(found.document))["state"] == "dead"
+
+
+def test_what_is_finished(tmp_path: Path) -> None:
+    assert not is_finished(str(tmp_path / "none"))
+    assert not is_finished(str(run(tmp_path / "a", done=False, step=1)))
+    assert is_finished(str(run(tmp_path / "b", done=True, step=1)))
+
+
+@pytest.mark.parametrize("name", ["empty", "none"])
+def test_nothing(name: str, tmp_path: Path) -> None:
+    (tmp_path / "empty/within").mkdir(parents=True)
+    with pytest.raises(MissingDataError, match="with such folders in it"):
+        status(tmp_path / name)
