@@ -75,7 +75,7 @@ def plain_extract(folder: Path, teacher: TargetTeacher, store: Path) -> int:
     return start
 
 
-def _create_arrays(store: Path, count: int, teacher: TargetTeacher) -> "dict[str, zarr.Array[Any]]":
+def _create_arrays(store: Path, count: int, teacher: TargetTeacher) -> dict[str, zarr.Array[Any]]:
     """Create one array a field, in chunks of a batch."""
     group = zarr.create_group(str(store))
     patches = teacher.grid[0] * teacher.grid[1]

@@ -180,7 +180,7 @@ def code_shape(identity: Identity) -> tuple[int, int]:
 
 def create_codes(
     group: zarr.Group, rows: int, shape: tuple[int, int], dtype: Any
-) -> "zarr.Array[Any]":
+) -> zarr.Array[Any]:
     """Create the array of a unit's codes: `rows` samples of (N, C), each a chunk, in shards."""
     return group.create_array(
         "codes",
@@ -196,7 +196,7 @@ def create_codes(
 
 def create_small_array(
     group: zarr.Group, name: str, shape: tuple[int, ...], dtype: Any
-) -> "zarr.Array[Any]":
+) -> zarr.Array[Any]:
     """Create one of a unit's other arrays, of `shape[0]` samples, in as few chunks as possible."""
     row_bytes = TEXT_BYTES if dtype is str else math.prod(shape[1:]) * np.dtype(dtype).itemsize
     rows = min(shape[0], SMALL_CHUNK_BYTES // row_bytes)

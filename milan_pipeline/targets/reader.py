@@ -45,7 +45,7 @@ class StoredUnit:
         """How many samples have targets here."""
         return self.array("key").shape[0]
 
-    def array(self, name: str) -> "zarr.Array[Any]":
+    def array(self, name: str) -> zarr.Array[Any]:
         """Open one array; `layout.UnitBlock` lists shapes and types.
 
         Raises:

@@ -196,7 +196,7 @@ def _faults_of_priors(stored_nL: NDArray[Any]) -> Iterator[str]:
         yield f"prior of sample {row} sums to {sums_n[row]:.6g}, is negative or no number"
 
 
-def _chunk_paths(name: str, array: "zarr.Array[Any]") -> list[str]:
+def _chunk_paths(name: str, array: zarr.Array[Any]) -> list[str]:
     """List the paths of an array's chunks; only the first dimension has more than one."""
     rows = (array.shards or array.chunks)[0]
     count = -(-array.shape[0] // rows)
