@@ -151,7 +151,9 @@ def test_the_verdict_is_on_single_samples(name: str, value: float) -> None:
     tokens[6, 2, 3] = value
     encoded, fits = codec.try_encode(tokens)
     assert fits.tolist() == [number != 6 for number in range(9)]
-    assert torch.equal(encoded.codes_nNC[fits], sound.codes_nNC[fits])
+    for number in range(9):
+        if number != 6:
+            assert torch.equal(encoded.codes_nNC[number], sound.codes_nNC[number])
 
 
 @pytest.mark.parametrize("name", PLAIN)
