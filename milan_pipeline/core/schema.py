@@ -49,5 +49,5 @@ def conforming(document: Any, kind: type[T]) -> T:
             raise DocumentError(f"there is no field {min(unknown)!r:.80}")
     try:
         return msgspec.convert(document, kind)
-    except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
         raise DocumentError(str(error)) from error

@@ -27,6 +27,8 @@ Graphs = list[torch.fx.GraphModule]
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Graphs]:
+    if torch.__version__ < (2, 7):
+        pytest.skip("this torch cannot be told to fail where it compiles once too often")
     made: Graphs = []
 
     def counting(graph: torch.fx.GraphModule, _: Any) -> Any:

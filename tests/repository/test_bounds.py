@@ -28,6 +28,8 @@ def imported() -> set[str]:
                     names.add(node.module.partition(".")[0])
     return names - sys.stdlib_module_names - OURS
 
+
 if __name__ == "__main__":
     d = packages_distributions()
-    for n in sorted(imported()): print(n, d.get(n))
+    for n in sorted(imported()):
+        print(n, d.get(n))

@@ -95,7 +95,7 @@ def test_timm_loads_the_folder_strictly_and_the_weights_by_name(trained, tmp_pat
     require_equal(model.state_dict(), expected)
     assert model.num_classes == 0
     data = resolve_model_data_config(model)
-    assert data["input_size"] == (3, 32, 32)
+    assert tuple(data["input_size"]) == (3, 32, 32)
     assert (list(data["mean"]), data["interpolation"]) == ([0.485, 0.456, 0.406], "bicubic")
     config = json.loads((out / "config.json").read_text())
     named = timm.create_model(config["architecture"], num_classes=0, **config["model_args"])

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from tests.support.cli import run_cli
@@ -13,6 +14,9 @@ from tests.support.pictures import write_picture
 from tests.support.pretrain import TINY_STUDENT
 from tests.support.servers import FakeSlurm
 
+pytestmark = pytest.mark.skipif(
+    torch.__version__ < (2, 7), reason="this torchrun cannot pass signals on, as `submit` says"
+)
 STUDENT = {
     word.removeprefix("--"): value
     for word, value in zip(map(str, TINY_STUDENT[::2]), TINY_STUDENT[1::2], strict=True)

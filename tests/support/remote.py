@@ -40,6 +40,11 @@ class WatchedFileSystem(LocalFileSystem):  # type: ignore[misc]
     local_file = False
     answers: ClassVar[list[Answer]] = []
 
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        path = path.removeprefix("watched://")  # which old releases of fsspec leave there
+        return str(super()._strip_protocol(path))
+
     def _do(self, request: Request, action: Action) -> Any:
         for answer in list(self.answers):
             action = functools.partial(answer, request, action)

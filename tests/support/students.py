@@ -6,6 +6,8 @@ A small student's weights under official names, as the official code recorded th
 from pathlib import Path
 from typing import Any
 
+import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -30,6 +32,8 @@ TINY_SPEC = StudentSpec(
 GREY = [0.5, 0.5, 0.5]
 ENCODER_SIZES = {"image_size": 32, "patch_size": 8, "width": 16, "depth": 1, "heads": 2}
 NAME = "vit_base_patch16_224"
+NEWEST = "vit_base_patch16_radio_v3"
+"""Of the models that tests name, the one that only new releases of timm have."""
 GRID = (4, 6)
 SIZES: dict[str, Any] = {
     "image_size": (16, 24),
@@ -43,6 +47,8 @@ TARGET_WIDTH = 12
 
 def tiny_student(decoder="prompting", supervise="all", *, name=NAME, grid=GRID, seed=0, **sizes):
     """Build a student of 4 x 6 patches with random weights, biases included."""
+    if name == NEWEST and not timm.is_model(name):
+        pytest.skip(f"this timm has no {name}")
     torch.manual_seed(seed)
     sizes = SIZES | {"image_size": (4 * grid[0], 4 * grid[1])} | sizes
     encoder = build_encoder(name, **sizes)
