@@ -9,8 +9,8 @@ SHARED := --numprocesses auto --maxprocesses 8 --dist loadfile
 LONG := --timeout 1800
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo study test test-slow test-slurm test-browser faults fuzz mutations soak gpu lint \
-    reference docs clean
+.PHONY: demo study test test-slow test-slurm test-browser faults fuzz mutations matrix soak gpu \
+    lint reference docs clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -51,6 +51,10 @@ fuzz: .venv/installed  ## tars, then images, guided by coverage, FUZZ_SECONDS (6
 mutations: .venv/installed  ## wrong lines in the recipes' code, which tests must notice; of all STAGES
 	$(BIN)/python -m tests.mutations $(STAGES)
 
+matrix: .venv/installed  ## the default tests on each Python, with the oldest and newest dependencies
+	$(BIN)/python -m pip install --quiet --editable '.[matrix]'
+	$(BIN)/python -m nox $(if $(SESSIONS),--session $(SESSIONS))
+
 soak: .venv/installed  ## extract and pretrain, killed every 20 to 60 s, for SOAK_MINUTES (60)
 	PYTHONHASHSEED=0 $(BIN)/python -m tests.faults.soak
 
@@ -72,4 +76,4 @@ docs: .venv/installed  ## the documentation as pages: docs/_build/index.html
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build
 
 clean:
-	rm -rf .venv demo demo-study fuzz build docs/_build gpu.json *.egg-info
+	rm -rf .venv .nox demo demo-study fuzz build docs/_build gpu.json *.egg-info

@@ -39,10 +39,11 @@ def newest(session: nox.Session) -> None:
     run_tests(session, "--upgrade", "--upgrade-strategy", "eager")
 
 
-@nox.session(python=PYTHONS[-1])
+@nox.session(python=OLDEST)
 def plain(session: nox.Session) -> None:
-    """The package without extras: commands and modules lack nothing."""
+    """The package without extras: images become shards, and a store is planned."""
     session.install(".")
     session.run("python", "-m", "pip", "check")
-    session.run("milan-pipeline", "plan", "--teacher", "ViT-B-16", "--samples", "1000")
-    session.run("python", "-P", str(Path("tests/repository/import_all.py")))
+    shards = session.create_tmp()
+    session.run("milan-pipeline", "pack-images", "docs", shards, "--overwrite")
+    session.run("milan-pipeline", "plan", "--teacher", "ViT-B-16", "--images", shards)
