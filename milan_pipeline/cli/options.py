@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeVar
 
 from milan_pipeline.errors import ConfigError
@@ -33,6 +33,8 @@ def option(
     least: float | None = None,
     most: float | None = None,
     role: Role = "content",
+    formerly: str | None = None,
+    complete: Callable[[], Iterable[str]] | None = None,
 ) -> Any:
     """Declare a configuration field that is also the option `--field-name`.
 
@@ -46,9 +48,12 @@ def option(
         most: the largest value allowed, which `require_least` checks, too.
         role: "content" shapes the output and must not change between runs into one output;
             "extent" may grow; "execution" (workers, device) is free.
+        formerly: name of the field in earlier versions, which is refused with the new one.
+        complete: returns values that a shell offers, beside files; loads nothing heavy.
     """
     metadata: dict[str, Any] = {"kind": "option", "help": help, "choices": choices, "role": role}
     metadata |= {"group": group, "unit": unit, "least": least, "most": most}
+    metadata |= {"formerly": formerly, "complete": complete}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -57,14 +62,42 @@ def count(default: Any, unit: str, *, group: str, help: str, role: Role = "conte
     return option(default, help=help, group=group, unit=unit, least=1, role=role)
 
 
-def argument(*, role: Role = "execution") -> Any:
-    """Declare a configuration field that is also a positional argument of the command."""
-    return dataclasses.field(metadata={"kind": "argument", "role": role})
+def argument(
+    default: Any = dataclasses.MISSING,
+    *,
+    role: Role = "execution",
+    formerly: str | None = None,
+    complete: Callable[[], Iterable[str]] | None = None,
+) -> Any:
+    """Declare a configuration field that is also a positional argument of the command.
+
+    Args:
+        default: the field's default; without one the argument is required.
+        role: see `option`.
+        formerly: name of the option that it was in earlier versions.
+        complete: see `option`.
+    """
+    metadata = {"kind": "argument", "role": role, "formerly": formerly, "complete": complete}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def arguments(*, role: Role = "execution") -> Any:
     """Declare a configuration field that takes all remaining positional arguments."""
     return dataclasses.field(metadata={"kind": "arguments", "role": role})
+
+
+def renamed_from(config_class: type, name: str) -> str | None:
+    """Say what a field of an earlier version is called now; None if there was none of that name.
+
+    Args:
+        config_class: of the stage.
+        name: the field's name then, with `_` or `-`.
+    """
+    for field in dataclasses.fields(config_class):
+        if field.metadata.get("formerly") == name.replace("-", "_"):
+            is_option = field.metadata["kind"] == "option"
+            return f"--{field.name.replace('_', '-')}" if is_option else field.name.upper()
+    return None
 
 
 LARGEST: dict[type, float] = {float: 1e30, int: 2**63 - 1}

@@ -32,6 +32,9 @@ def folder_kind(url: str) -> Kind:
     if storage.exists(storage.join(url, CONFIG_NAME)):
         return "run"
     given = storage.give_enclosing(url, MANIFEST_NAME, CONFIG_NAME, *STORE_RECORDS)
+    path = storage.local_path(url)
+    if path is not None and not path.exists():
+        raise MissingDataError(f"{url} does not exist; check the path")
     raise MissingDataError(
         f"{url} is no target store ({ZARR_JSON}), no folder of shards ({MANIFEST_NAME}) and no run "
         f"({CONFIG_NAME}); {given or 'give one of them'}"

@@ -43,7 +43,7 @@ def verify(config: Verify, stop: StopRequest) -> None:
         report(again.lines())
         found = found.after(again, repaired)
     report(document=found.document() | {"repaired": [unit.path for unit in repaired]})
-    found.raise_if_unsound(config.targets)
+    found.raise_if_unsound(config.store)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,7 @@ def test_a_table_is_extracted_and_probed_with_its_class_names(
         "extract-targets", "--images", shards, "--out", tmp_path / "targets.zarr",
         "--teacher", f"local-dir:{tiny_clip}", "--batch-size", 4,
     )  # fmt: skip
-    words = ("--train", shards, "--test", shards, "--out", out, "--device", "cpu")
+    words = ("--train", shards, "--val", shards, "--out", out, "--device", "cpu")
     run_cli("probe", "--encoder", "pixels:8", *words)
     assert json.loads((out / "scores.json").read_text())["class_names"] == ["ant", "bee", "cat"]
 
