@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeVar
@@ -162,10 +163,7 @@ def require_names(config_class: type, values: Mapping[str, Any]) -> None:
             name = f"--{field.name.replace('_', '-')}" if is_option else field.name.upper()
             shown = text.encode(errors="backslashreplace").decode()
             if shown != text:
-                raise ConfigError(
-                    f"{name} {shown} is not UTF-8; rename the file or folder, or give a link to it "
-                    "whose name is UTF-8"
-                )
+                raise ConfigError(f"{name} {shown} is not UTF-8; {_remedy_of_names()}")
             if "\0" in text:
                 raise ConfigError(f"{name} {text!r} has a NUL, which no name can have; correct it")
             names_file = field.metadata.get("group", "Input") in ("Input", "Output")
@@ -173,3 +171,11 @@ def require_names(config_class: type, values: Mapping[str, Any]) -> None:
                 raise ConfigError(
                     f"{name} is empty; give a value (a variable of the shell may not be set)"
                 )
+
+
+def _remedy_of_names() -> str:
+    """Say what helps where a name is no UTF-8: it may only be read as something else."""
+    encoding = sys.getfilesystemencoding()
+    if encoding.lower() != "utf-8":
+        return f"set PYTHONUTF8=1, as by this locale names are taken for {encoding}"
+    return "rename the file or folder, or give a link to it whose name is UTF-8"

@@ -180,7 +180,10 @@ class _Findings:
         repaired = len(self.faults.keys() & self.repairable)
         if repaired == len(self.faults):
             return "--repair extracts them again"
-        follow = "as image shards have changed or are gone: run extract-targets again"
+        follow = (
+            "as image shards are others than theirs, or gone: give those with --images, or run "
+            "extract-targets again"
+        )
         if repaired:
             return f"--repair extracts {repaired} of them again, but not the others, {follow}"
         return f"--repair would not extract them again, {follow}"

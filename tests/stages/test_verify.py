@@ -370,7 +370,7 @@ def test_a_changed_image_shard_is_left_to_extraction(
     assert sorted(found["faults"]) == ["view-00/images-000001", UNIT]
     assert found["repaired"] == []
     assert "extract-targets follows that" in said
-    assert "--repair would not extract them again, as image shards have changed" in said
+    assert "--repair would not extract them again, as image shards are others" in said
     chunk_of(store, "codes", "view-00/images-000000").unlink()
     _, said = verify(store, capsys, "--images", tmp_path / "indexed", "--sample", 0, code=1)
     assert "--repair extracts 1 of them again, but not the others" in said
