@@ -41,7 +41,7 @@ What to try next, after `. .venv/bin/activate`:
 2. Train a smaller student from the same targets; CLIP does not run again:
    milan-pipeline pretrain --config demo --depth 2 --images {folder}/images/train \\
        --targets {folder}/target-shards --out {folder}/smaller
-3. Pack photographs of your own, one sub-folder for each class; docs/own-images.md goes on from there:
+3. Pack photographs of your own, a sub-folder for each class; docs/own-images.md goes on with them:
    milan-pipeline pack-images PHOTOS {folder}/photos
 """
 
