@@ -72,8 +72,8 @@ class Mark:
 
     def brief(self) -> BriefMark:
         """Return the mark without its objects."""
-        known = (getattr(self, name) for name in BriefMark.__struct_fields__[:-1])
-        return BriefMark(*known, unit_sha256=unit_sha256(self))
+        known = self.shard, self.sha256, self.identity_hash, self.view, self.n
+        return BriefMark(*known, self.skipped, self.source_unit, unit_sha256(self))
 
 
 AnyMark = Mark | BriefMark
