@@ -138,6 +138,11 @@ def is_quiet() -> bool:
     return _output.verbosity is Verbosity.QUIET
 
 
+def is_verbose() -> bool:
+    """Tell whether what is done to each unit is printed, too."""
+    return _output.verbosity >= Verbosity.VERBOSE
+
+
 def is_json() -> bool:
     """Tell whether a JSON document is to be printed in place of lines."""
     return _output.as_json

@@ -5,7 +5,7 @@ from typing import Any
 
 import open_clip
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from milan_pipeline.teacher.configuration import explaining
@@ -13,9 +13,12 @@ from milan_pipeline.teacher.configuration import explaining
 # A tiny text tower, since only the image tower is used.
 NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 
+ARITHMETIC = ("normal", "uniform", "erfinv", "clamp", "mul", "add", "zero", "fill", "copy")
+INITIAL = ("normal", "uniform", "constant", "trunc_normal", "kaiming_uniform", "kaiming_normal")
 FILLING = frozenset(
-    getattr(Tensor, f"{name}_")
-    for name in ("normal", "uniform", "erfinv", "clamp", "mul", "add", "zero", "fill", "copy")
+    getattr(place, f"{name}_")
+    for place, names in ((Tensor, ARITHMETIC), (nn.init, INITIAL))
+    for name in names
 )
 """What initial weights are made by."""
 
@@ -27,9 +30,12 @@ class Unfilled(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Run a function of torch, unless it fills a tensor of the meta device."""
-        if func in FILLING and args[0].is_meta:
-            return args[0]
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func in FILLING:
+            tensor = args[0] if args else kwargs["tensor"]
+            if tensor.is_meta:
+                return tensor
+        return func(*args, **kwargs)
 
 
 def blank_tower(

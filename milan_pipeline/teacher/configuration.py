@@ -71,12 +71,20 @@ def stated_configuration(name: str) -> dict[str, Any]:
 def _remedy(path: Path) -> str:
     if path.exists():
         return "copy the file again from where the weights came from"
-    if (path.parent / "config.json").exists():
+    if _is_of_transformers(path.parent / "config.json"):
         return (
             "what lies there is a model of transformers: give that CLIP by open_clip's name and "
             "--pretrained tag, or a folder in open_clip's form"
         )
     return f"give a folder that holds {CONFIGURATION} and weights"
+
+
+def _is_of_transformers(path: Path) -> bool:
+    """Tell whether a file is the configuration of a model of transformers."""
+    try:
+        return "model_type" in parsed(path.read_bytes(), dict[str, Any])
+    except (OSError, DocumentError):
+        return False
 
 
 @contextlib.contextmanager

@@ -41,6 +41,19 @@ from milan_pipeline.teacher.weights import (
 logger = logging.getLogger(__name__)
 
 
+def require_weights(spec: TeacherSpec) -> None:
+    """Refuse a teacher whose name alone does not tell which weights are meant.
+
+    Raises:
+        ConfigError: `--pretrained` is needed.
+    """
+    if spec.pretrained is None and ":" not in spec.name:
+        raise ConfigError(
+            f"--teacher {spec.name!r} comes with weights of several kinds; give --pretrained, for "
+            "example openai"
+        )
+
+
 def load_visual(spec: TeacherSpec) -> nn.Module:
     """Load the image tower of a model, in fp32, on the CPU.
 
@@ -52,11 +65,7 @@ def load_visual(spec: TeacherSpec) -> nn.Module:
         ConfigError: the model or its weights cannot be loaded, or are known not to fit each other.
     """
     config = model_config(spec.name)
-    if spec.pretrained is None and ":" not in spec.name:
-        raise ConfigError(
-            f"--teacher {spec.name!r} comes with weights of several kinds; give --pretrained, for "
-            "example openai"
-        )
+    require_weights(spec)
     if not isinstance(config.get("text_cfg"), dict):
         raise ConfigError(
             f"--teacher {spec.name!r} has a configuration without text_cfg, which open_clip needs "

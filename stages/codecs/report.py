@@ -57,14 +57,14 @@ def measure(config: MeasureCodecs) -> None:
         parse_codec(text)
     device = pick_device(config.device)
     storage.require_writable(storage.folder_of(config.plot))
-    identity = read_identity(config.targets)
+    identity = read_identity(config.store)
     specs = chosen(config.codec, identity["teacher"]["width"])
-    record = read_store_record(config.targets, identity)
+    record = read_store_record(config.store, identity)
     units = finished_units(
-        config.targets, identity, record, views=1, allow_unfinished=config.allow_unfinished
+        config.store, identity, record, views=1, allow_unfinished=config.allow_unfinished
     )
-    files = FileBytes(config.targets, identity, units, views=record.views)
-    sets = [stored_targets(config.targets, identity, units, config.samples)]
+    files = FileBytes(config.store, identity, units, views=record.views)
+    sets = [stored_targets(config.store, identity, units, config.samples)]
     if config.synthetic is not None:
         sets.append(synthetic_targets(sets[0], config.synthetic))
     found = {one: _measured(one, specs) for one in (Measurement(s, files, device) for s in sets)}

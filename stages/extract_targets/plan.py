@@ -38,6 +38,7 @@ from milan_pipeline.targets.units import (
     view_name,
 )
 from milan_pipeline.teacher.description import settle_precision, visible_identity
+from milan_pipeline.teacher.load_by_name import require_weights
 from milan_pipeline.teacher.spec import TeacherSpec
 
 
@@ -79,11 +80,13 @@ def survey(config: ExtractTargets, spec: JobSpec) -> tuple[Manifest, WorkList, I
     """List the units and return the targets' identity, without loading a teacher's weights.
 
     Raises:
-        ConfigError, StorageError: --out cannot be a target store.
+        ConfigError: --out cannot be a target store, or it is not told which weights are meant.
+        StorageError: --out cannot be read.
         MismatchError: the store there is of other targets or images.
     """
     require_place(config.out)
     require_own_folder(config.out, "target store")
+    require_weights(spec.teacher)
     manifest = spec.manifest()
     existing = existing_identity(config.out)
     wanted = expected_extracted(

@@ -3,6 +3,7 @@
 import dataclasses
 
 from milan_pipeline.cli.commands import lazily, stage_command
+from milan_pipeline.cli.known_names import student_names
 from milan_pipeline.cli.options import count, option
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.pretrain.defaults import DEFAULTS, TARGETS
@@ -56,6 +57,7 @@ class Pretrain(TrainingOptions):
         "vit_base_patch16_224",
         help="The student: timm's name of a ViT with a class token.",
         group="Student",
+        complete=student_names,
     )
     image_size: int | None = count(
         None,

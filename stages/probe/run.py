@@ -123,12 +123,12 @@ def _inputs(config: Probe) -> tuple[Manifest, Manifest]:
     """Load both manifests; refuse a run that is not done, and sets whose classes differ."""
     require_done(config.encoder, allow_unfinished=config.allow_unfinished)
     train = load_manifest(config.train, kind="images")
-    test = load_manifest(config.test, kind="images")
+    test = load_manifest(config.val, kind="images")
     require_same_names(
         train.common.get("classes", ()),
         test.common.get("classes", ()),
         train_place=f"--train {config.train}",
-        test_place=f"--test {config.test}",
+        test_place=f"--val {config.val}",
     )
     names = train.common.get("classes", ())
     if len(names) == 1:
@@ -138,7 +138,7 @@ def _inputs(config: Probe) -> tuple[Manifest, Manifest]:
         )
     if train.sha256 == test.sha256:
         warn(
-            "--test has the images of --train, so the scores only show what was memorised; score "
+            "--val has the images of --train, so the scores only show what was memorised; score "
             "on images that are held out"
         )
     return train, test
@@ -204,7 +204,7 @@ def _sets(
         identity=_encoder_identity(config, record),
         encoder=functools.cache(lambda: load(config.encoder, device=device)),
         batch_size=config.batch_size,
-        workers=config.threads,
+        workers=config.decoders,
         stop=stop,
     )
     train, test = (
@@ -227,7 +227,7 @@ def _sets(
 def _warn_of_classes(config: Probe, train: FeatureSet, test: FeatureSet) -> None:
     """Say so where the two sets do not have the same classes."""
     learnt, scored = np.unique(train.labels_N), np.unique(test.labels_N)
-    places = (f"--train {config.train}", f"--test {config.test}")
+    places = (f"--train {config.train}", f"--val {config.val}")
     for text in warnings_of_classes(learnt, scored, what="image", places=places):
         warn(text)
 

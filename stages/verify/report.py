@@ -43,7 +43,7 @@ def verify(config: Verify, stop: StopRequest) -> None:
         report(again.lines())
         found = found.after(again, repaired)
     report(document=found.document() | {"repaired": [unit.path for unit in repaired]})
-    found.raise_if_unsound(config.targets)
+    found.raise_if_unsound(config.store)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -180,7 +180,10 @@ class _Findings:
         repaired = len(self.faults.keys() & self.repairable)
         if repaired == len(self.faults):
             return "--repair extracts them again"
-        follow = "as image shards have changed or are gone: run extract-targets again"
+        follow = (
+            "as image shards are others than theirs, or gone: give those with --images, or run "
+            "extract-targets again"
+        )
         if repaired:
             return f"--repair extracts {repaired} of them again, but not the others, {follow}"
         return f"--repair would not extract them again, {follow}"

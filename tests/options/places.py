@@ -239,7 +239,7 @@ def other_official(_: Places, path: Path) -> Path:
 def results(places: Places, path: Path) -> None:
     for name, seed in (("a", 0), ("b", 1)):
         words = ("--encoder", places["trained"], "--seed", seed, "--out", path / name, "--k", 5)
-        data = ("--train", places["images"], "--test", places["other_images"])
+        data = ("--train", places["images"], "--val", places["other_images"])
         run_cli("probe", *words, *data, "--linear", "none", "--workers", 0)
 
 

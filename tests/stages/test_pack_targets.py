@@ -68,8 +68,13 @@ def test_one_shard_for_each_image_shard_and_view(
 def test_the_same_store_gives_the_same_bytes(
     target_store: Path, target_shards: Path, tmp_path: Path
 ) -> None:
-    pack(target_store, tmp_path / "out", "--workers", 0)
+    pack(target_store, tmp_path / "out", "--workers", 0, "--threads", 2)
     assert files_of(tmp_path / "out") == files_of(target_shards)
+    threads = [
+        json.loads((folder / "pack-targets.json").read_text())["threads"]
+        for folder in (target_shards, tmp_path / "out")
+    ]
+    assert threads == [1, 2]
 
 
 def test_a_second_run_has_nothing_to_do_and_more_views_extend(

@@ -289,7 +289,7 @@ def test_later_stages_take_it_as_any_other(transcoded: Path, capsys) -> None:
     assert f"{transcoded}: done\n" in said
     assert "units: 6 done" in said
     assert "transcode: done, 6 of 6 units done" in said
-    run_cli("verify", "--targets", transcoded, "--sample", 48)
+    run_cli("verify", transcoded, "--sample", 48)
     said = capsys.readouterr().out
     assert "units: 6, not sound: 0; targets read: 48" in said
     assert "live teacher: 48 targets" in said
@@ -302,9 +302,9 @@ def test_what_is_damaged_is_named_and_transcoded_again(
     out = Path(shutil.copytree(transcoded, tmp_path / "out.zarr"))
     before = content(out)
     (out / "view-01/images-000001/prior/c/0/0").unlink()
-    run_cli("verify", "--targets", out, "--repair", code=1)
+    run_cli("verify", out, "--repair", code=1)
     assert "was transcoded; " in capsys.readouterr().err
-    run_cli("verify", "--targets", out, "--sample", 0, code=1)
+    run_cli("verify", out, "--sample", 0, code=1)
     error = capsys.readouterr().err
     assert "(view-01/images-000001); delete their marks, those in its folder done, and run" in error
     pack(out, tmp_path / "packed", code=1)

@@ -23,7 +23,7 @@ PLACES = {
     "extract-targets": ("--images", "images", "--out", "targets.zarr"),
     "pretrain": ("--images", "images", "--targets", "targets", "--out", "run"),
     "finetune": ("--encoder", "./run", "--train", "train", "--val", "val", "--out", "run"),
-    "probe": ("--encoder", "./run", "--train", "train", "--test", "test"),
+    "probe": ("--encoder", "./run", "--train", "train", "--val", "test"),
     "segment": ("--encoder", "./run", "--train", "train", "--val", "val", "--out", "run"),
 }
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.teacher.description import describe_teacher, visible_identity
-from milan_pipeline.teacher.load_by_name import blank_visual, load_visual
+from milan_pipeline.teacher.load_by_name import blank_visual, load_visual, require_weights
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
 from tests.support.clip import NATIVE, embedding, folder_of, native, pixels, smaller
@@ -36,6 +36,12 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     family = request.param
     with shrunk(family):
         return family, folder_of(family, tmp_path_factory.mktemp(family))
+
+
+def test_a_name_that_does_not_tell_the_weights_is_refused_before_they_are_loaded() -> None:
+    with pytest.raises(ConfigError, match="give --pretrained, for example openai"):
+        require_weights(TeacherSpec(name="ViT-B-16"))
+    require_weights(TeacherSpec(name="hf-hub:org/repository"))
 
 
 # timm's own, where it resamples Swin's position biases.

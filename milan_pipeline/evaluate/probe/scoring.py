@@ -15,11 +15,11 @@ from milan_pipeline.core.interrupts import StopRequest, exiting_at_once
 from milan_pipeline.evaluate.accuracies import accuracy
 from milan_pipeline.evaluate.probe.classifiers import (
     TrainingSet,
-    knn_answers,
     linear_answers,
 )
 from milan_pipeline.evaluate.probe.feature_cache import FeatureSet
 from milan_pipeline.evaluate.probe.features import Features, Labels
+from milan_pipeline.evaluate.probe.knn import knn_answers
 from milan_pipeline.evaluate.probe.linear_official import official_answers
 from milan_pipeline.evaluate.probe.linear_sweep import sweep_answers
 from milan_pipeline.evaluate.probe.protocols import OfficialLinear, Sweep
