@@ -20,10 +20,11 @@ from milan_pipeline.provenance.identity import TRANSCODED_FROM, Identity, conten
 from milan_pipeline.provenance.record import ended_at, read_record
 from milan_pipeline.shards.manifest import Shard
 from milan_pipeline.targets.codec_files import read_store_codec
+from milan_pipeline.targets.known_marks import BriefMark
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.units import (
-    Mark,
+    AnyMark,
     Unit,
     read_marks,
     require_extent,
@@ -114,7 +115,7 @@ def finished_units(
     *,
     views: int | None,
     allow_unfinished: bool,
-) -> list[tuple[Unit, Mark]]:
+) -> list[tuple[Unit, BriefMark]]:
     """List the units of a finished store with their marks, view by view.
 
     Only units that the record lists count. Any others were made from other image shards, or belong
@@ -179,7 +180,7 @@ class StoredTargets:
     url: str
     identity: Identity
     codec: Codec
-    marks: Mapping[tuple[int, str], Mark]
+    marks: Mapping[tuple[int, str], AnyMark]
 
     @property
     def units(self) -> list[tuple[int, str]]:
@@ -236,6 +237,6 @@ def open_targets(url: str) -> StoredTargets:
     )
 
 
-def _unit_of(mark: Mark) -> Unit:
+def _unit_of(mark: AnyMark) -> Unit:
     shard = Shard(name=mark.shard, samples=mark.n, bytes=0, sha256=mark.sha256, index_sha256="")
     return Unit(mark.view, shard)
