@@ -25,7 +25,7 @@ from milan_pipeline.stages.shared.dry_run import say_bytes_to_write, say_files_t
 from milan_pipeline.stages.shared.own_folder import require_own_folder
 from milan_pipeline.targets.expected_identity import expected_extracted
 from milan_pipeline.targets.layout import ANOTHER_STORE, existing_identity, require_place
-from milan_pipeline.targets.store import record_url
+from milan_pipeline.targets.store_record import record_url
 from milan_pipeline.targets.units import (
     NOT_DONE,
     Mark,
