@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,8 @@ def run(config: Probe) -> None:
     record.begin()
     with stop_request() as stop, reporting(config.folder, "probe", stop):
         sets = _sets(config, record, (train, test), device, stop)
-        result = _score(config, record, sets, device)
+        names = train.common.get("classes") or test.common.get("classes") or []
+        result = _score(config, record, sets, device, names)
     counts = {name: result.extras[name] for name in ("train", "test")}
     record.finish(counts | {"skipped": len(result.extras["bad"])})
     facts = {"metrics": result.metrics, **counts, "skipped": len(result.extras["bad"])}
@@ -175,13 +177,13 @@ def _is_done(config: Probe, record: StageRecord) -> bool:
     return done
 
 
-def _score(config: Probe, record: StageRecord, sets: Sets, device: str) -> Result:
+def _score(config: Probe, record: StageRecord, sets: Sets, device: str, names: list[str]) -> Result:
     """Score the features, write answers.npy and scores.json."""
     answers, details = classify(sets, config.pool, _classifiers(config, device))
     truth_N, bad = sets.test.labels_N, [*sets.train.bad, *sets.test.bad]
     storage.put_bytes(storage.join(config.folder, ANSWERS), answers_npy(answers, truth_N))
     counts = {"train": len(sets.train.labels_N), "test": len(truth_N)}
-    extras = {"pool": config.pool, **counts, "bad": bad, **details}
+    extras = {"pool": config.pool, **counts, "bad": bad, **details, "class_names": names}
     return write_stage_scores(record, metrics_of(answers, truth_N), extras)
 
 
@@ -213,7 +215,7 @@ def _sets(
         )
         for manifest, name in zip(manifests, ("train", "test"), strict=True)
     )
-    _warn_of_classes(config, train, test)
+    _warn_of_classes(config, train, test, manifests[0].common.get("classes", ()))
     views = _train_views(config)
 
     def view(number: int) -> FeatureSet:
@@ -224,11 +226,13 @@ def _sets(
     return Sets(train=train, test=test, views=len(views), view=view, stop=stop)
 
 
-def _warn_of_classes(config: Probe, train: FeatureSet, test: FeatureSet) -> None:
+def _warn_of_classes(
+    config: Probe, train: FeatureSet, test: FeatureSet, names: Sequence[str]
+) -> None:
     """Say so where the two sets do not have the same classes."""
     learnt, scored = np.unique(train.labels_N), np.unique(test.labels_N)
     places = (f"--train {config.train}", f"--val {config.val}")
-    for text in warnings_of_classes(learnt, scored, what="image", places=places):
+    for text in warnings_of_classes(learnt, scored, what="image", places=places, names=names):
         warn(text)
 
 

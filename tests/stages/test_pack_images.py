@@ -12,12 +12,13 @@ import pytest
 from milan_pipeline.cli.main import main
 from milan_pipeline.core.console import bytes_text
 from milan_pipeline.data.labelled import open_labelled
+from milan_pipeline.images.decode import probe_header
 from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.shards.sequential import iterate_shard
 from milan_pipeline.storage.leftovers import temporary_name
 from tests.support.cli import run_cli
 from tests.support.disturbances import run_and_kill, stopped_at_put
-from tests.support.pictures import labels, png, write_ade_tree, write_picture
+from tests.support.pictures import labels, png, write_ade_tree, write_photos, write_picture
 from tests.support.processes import files_without
 from tests.support.remote import failing, watched
 
@@ -406,3 +407,14 @@ def test_what_another_node_writes_stays_where_the_clock_is_ahead(pictures, tmp_p
     run_cli("pack-images", pictures, tmp_path)
     assert written.exists()
     assert not left.exists()
+
+
+def test_exif_turns_images_if_that_is_asked_for(tmp_path: Path) -> None:
+    write_photos(tmp_path / "in")
+    for choice in ("ignore", "apply"):
+        run_cli("pack-images", tmp_path / "in", tmp_path / choice, "--exif", choice)
+        assert load(tmp_path / choice).common["exif"] == choice
+    before, after = content(tmp_path / "ignore"), content(tmp_path / "apply")
+    assert [key for key in before if before[key] != after[key]] == ["rotated"]
+    sizes = [probe_header(packed["rotated"]["jpg"])[1:] for packed in (before, after)]
+    assert sizes == [(64, 36), (36, 64)]
