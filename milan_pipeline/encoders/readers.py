@@ -16,6 +16,7 @@ from milan_pipeline.encoders.backbone import (
     assemble,
     backbone_arguments,
 )
+from milan_pipeline.encoders.names import kind_of
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError, reason_of
 from milan_pipeline.models.vit import CANNOT_BUILD, build_encoder
 from milan_pipeline.storage.checksums import read_checked
@@ -205,6 +206,20 @@ def read_timm_encoder(name: str, *, random_init: bool = False) -> EncoderParts:
 def is_pretrained(name: str) -> bool:
     """Tell whether a name of timm asks for weights: it has a tag."""
     return "." in name
+
+
+def random_weights(spec: str) -> str | None:
+    """Say so where a name of timm has no tag, which stands for random weights.
+
+    Args:
+        spec: an encoder, see `names.kind_of`.
+    """
+    kind, name = kind_of(spec)
+    if kind != "timm" or is_pretrained(name):
+        return None
+    tags = [f"timm:{tag}" for tag in timm.list_pretrained(f"{name}.*")[:3]]
+    trained = f"; trained are {', '.join(tags)}" if tags else ""
+    return f"--encoder {spec} has no tag, so its weights are random{trained}"
 
 
 def without_tag(name: str) -> str:

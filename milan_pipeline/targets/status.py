@@ -19,9 +19,10 @@ from milan_pipeline.provenance.progress_reports import (
     read_reports,
     state_of_work,
 )
+from milan_pipeline.targets.known_marks import BriefMark
 from milan_pipeline.targets.layout import read_identity, record_dtype
 from milan_pipeline.targets.store_record import read_store_record
-from milan_pipeline.targets.units import NOT_DONE, Mark, Unit, read_marks, undone_units, view_name
+from milan_pipeline.targets.units import NOT_DONE, Unit, read_marks, undone_units, view_name
 
 STATES = ("done", "running", "failed", "stale", "missing")
 NAMED_SKIPPED = 5
@@ -89,7 +90,7 @@ def read_status(store_url: str, *, now: float) -> Status:
     identity = read_identity(store_url)
     record = read_store_record(store_url, identity)
     units = record.units()
-    marks = read_marks(store_url, record.views, objects=False)
+    marks = read_marks(store_url, record.views)
     left = undone_units(units, marks, content_hash(identity))
     reports = read_reports(store_url)
     processes = processes_of(reports, now)
@@ -165,6 +166,6 @@ def skipped_by_reason(rows: Iterable[Skipped]) -> dict[str, int]:
     return dict(kinds.most_common())
 
 
-def _first_skipped(marks: Iterable[Mark]) -> list[str]:
+def _first_skipped(marks: Iterable[BriefMark]) -> list[str]:
     rows = {f"{mark.shard}:{row['key']}": row["reason"] for mark in marks for row in mark.skipped}
     return [f"{place} ({reason})" for place, reason in list(rows.items())[:NAMED_SKIPPED]]

@@ -19,7 +19,7 @@ from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.units import (
-    Mark,
+    AnyMark,
     Unit,
     read_marks,
 )
@@ -57,7 +57,7 @@ class StoredTargets:
     url: str
     identity: Identity
     codec: Codec
-    marks: Mapping[tuple[int, str], Mark]
+    marks: Mapping[tuple[int, str], AnyMark]
 
     @property
     def units(self) -> list[tuple[int, str]]:
@@ -114,6 +114,6 @@ def open_targets(url: str) -> StoredTargets:
     )
 
 
-def _unit_of(mark: Mark) -> Unit:
+def _unit_of(mark: AnyMark) -> Unit:
     shard = Shard(name=mark.shard, samples=mark.n, bytes=0, sha256=mark.sha256, index_sha256="")
     return Unit(mark.view, shard)

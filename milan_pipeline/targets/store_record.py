@@ -11,8 +11,8 @@ from milan_pipeline.core.schema import DocumentError, conforming
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.provenance.identity import TRANSCODED_FROM, Identity, content_hash
 from milan_pipeline.provenance.record import ended_at, read_record
+from milan_pipeline.targets.known_marks import BriefMark
 from milan_pipeline.targets.units import (
-    Mark,
     Unit,
     read_marks,
     require_extent,
@@ -103,7 +103,7 @@ def finished_units(
     *,
     views: int | None,
     allow_unfinished: bool,
-) -> list[tuple[Unit, Mark]]:
+) -> list[tuple[Unit, BriefMark]]:
     """List the units of a finished store with their marks, view by view.
 
     Only units that the record lists count. Any others were made from other image shards, or belong
