@@ -2,6 +2,8 @@
 
 import itertools
 import json
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from milan_pipeline.pretrain.defaults import MAES, MILANS
 from milan_pipeline.pretrain.losses import LOSSES, TARGET_NORMS
 from milan_pipeline.pretrain.masking import MASKINGS
 from milan_pipeline.stages.pretrain.command import Pretrain
+from milan_pipeline.stages.pretrain.plan import PretrainPlan
 from tests.support.pretrain import SHORT, log, pretrain, state, weights
 
 CHOICES = {
@@ -37,6 +40,17 @@ def test_the_options_offer_what_the_library_has():
         assert MILANS[name] == values[0]
         assert MAES[name] in values
         assert field.metadata["role"] == "content"
+
+
+@pytest.mark.parametrize(
+    ("epochs", "views", "said"), [(1, 3, "leaves 2 of the 3 views"), (3, 3, "")]
+)
+def test_views_that_no_epoch_uses_are_said(epochs, views, said, capsys):
+    config = SimpleNamespace(epochs=epochs, views=views)
+    PretrainPlan.warn(cast("Any", SimpleNamespace(config=config)))
+    assert said in capsys.readouterr().err
+    PretrainPlan.warn(cast("Any", SimpleNamespace(config=SimpleNamespace(epochs=1, views=None))))
+    assert not capsys.readouterr().err
 
 
 def test_every_choice_makes_another_run(shards, tmp_path):

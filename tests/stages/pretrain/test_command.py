@@ -210,6 +210,7 @@ def test_bfloat16_trains_and_exports_float32(shards, tmp_path):
         ("--clip-grad", 0.0), ("--ema-decay", 1.0), ("--processes", 0),
         ("--mask-ratio", 1.5), ("--workers", -1), ("--batch-size", 0), ("--base-lr", -1),
         ("--warmup-epochs", 4), ("--out", "memory://run"), ("--student", "vit_bse"),
+        ("--student", "vit_tiny_patch16_224.augreg_in21k"),
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_wrong_usage(option, value, shards, tmp_path, capsys):
