@@ -1,8 +1,9 @@
 # Everything runs in .venv, which these targets make themselves: nothing else is to be set up.
 PYTHON ?= python3
 BIN := .venv/bin
-# A process a core, each with one thread and whole files; all must list the tests in the same order.
-PYTEST := OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/python -m pytest
+# A process a core, each with whole files; all must list the tests in the same order.
+# Bytecode is kept, or every process would compile all modules anew.
+PYTEST := PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 SHARED := --numprocesses auto --maxprocesses 8 --dist loadfile
 # Seconds that a test of the longer suites may take; pyproject.toml has those of the default tests.
 LONG := --timeout 1800
@@ -51,7 +52,7 @@ mutations: .venv/installed  ## wrong lines in the recipes' code, which tests mus
 	$(BIN)/python -m tests.mutations $(STAGES)
 
 soak: .venv/installed  ## extract and pretrain, killed every 20 to 60 s, for SOAK_MINUTES (60)
-	OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/python -m tests.faults.soak
+	PYTHONHASHSEED=0 $(BIN)/python -m tests.faults.soak
 
 gpu: .venv/installed  ## whether a GPU does the work rightly, and how fast, in 7 minutes: gpu.json
 	$(BIN)/python -m benchmarks.gpu --json gpu.json

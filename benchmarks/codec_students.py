@@ -57,7 +57,7 @@ def answers(demo: Path, out: Path, test: Path, codec: str, seed: int) -> NDArray
         *("--seed", str(seed), *CONFIG),
     )
     stage(
-        *(cli, "probe", "--encoder", str(run), "--train", images, "--test", str(test)),
+        *(cli, "probe", "--encoder", str(run), "--train", images, "--val", str(test)),
         *("--out", str(probe)),
     )
     found: NDArray[np.void] = np.load(probe / "answers.npy", allow_pickle=False)

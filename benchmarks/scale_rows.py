@@ -186,7 +186,7 @@ ROWS: dict[str, Row] = {
     ),
     "extract_half_done": of_world(lambda root: describe(extraction(root)), done=0.5),
     "status": of_world(lambda _: read_status(STORE, now=0.0)),
-    "verify_plan": of_world(lambda _: StoreParts(Verify(targets=STORE, sample=0)).units),
+    "verify_plan": of_world(lambda _: StoreParts(Verify(store=STORE, sample=0)).units),
     "pack_resume": of_world(lambda _: pack(PackTargets(targets=STORE, out=PACKED), StopRequest())),
     "pretrain_start": of_world(functools.partial(start, rank=0, share=0.0)),
     "pretrain_start_rank_511": of_world(functools.partial(start, rank=511, share=0.0)),

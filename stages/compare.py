@@ -15,9 +15,9 @@ from milan_pipeline.evaluate.scores_file import find_results
 class Compare:
     """Show all results of probe, finetune and segment in and below FOLDERS as one table.
 
-    A row has the encoder, stage, seed, the metrics in per cent, and the folder. It also has a hash
-    of everything that the figures depend on, and the options in which the results differ. If the
-    table is wider than the terminal, each row is written as a block of lines.
+    A row has the encoder, stage, seed, the metrics in per cent, and the folder. It also has the
+    options in which the results differ. If the table is wider than the terminal, folders are left
+    out of it. If it is still too wide, each row is written as a block of lines.
     """
 
     folders: tuple[str, ...] = arguments()
@@ -34,18 +34,27 @@ class Compare:
         role="content",
         group="Output",
     )
+    hashes: bool = option(
+        default=False,
+        help="Show a hash of everything that the figures depend on; --json always has it.",
+        role="execution",
+        group="Output",
+    )
 
 
 def run(config: Compare) -> None:
     """Find the results and print their table."""
     rows = rows_of(find_results(config.folders), over_seeds=config.over_seeds)
-    text = to_markdown(rows, over_seeds=config.over_seeds)
+    hidden = () if config.hashes else ("config",)
+    text = to_markdown(rows, over_seeds=config.over_seeds, without=hidden)
     document = to_documents(rows, over_seeds=config.over_seeds)
     if config.out is not None:
         kept = json.dumps(document, indent=1) + "\n" if is_json() else text
         storage.put_bytes(config.out, kept.encode(errors="backslashreplace"))
     if not fits_terminal(text):
-        text = to_blocks(rows, over_seeds=config.over_seeds)
+        text = to_markdown(rows, over_seeds=config.over_seeds, without=(*hidden, "folder"))
+    if not fits_terminal(text):
+        text = to_blocks(rows, over_seeds=config.over_seeds, without=hidden)
     report(text.splitlines(), document)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from milan_pipeline import storage
 from milan_pipeline.cli.commands import stage_command
+from milan_pipeline.cli.known_names import student_names
 from milan_pipeline.cli.options import argument, option
 from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do
 from milan_pipeline.errors import ConfigError
@@ -36,6 +37,7 @@ class ImportCheckpoint:
         None,
         help="timm name of the student; default: the model with these sizes, else ViT-B/16.",
         group="Student",
+        complete=student_names,
     )
     heads: int | None = option(
         None,

@@ -1,11 +1,14 @@
 """`milan-pipeline inspect PATHS`: what a store, shards or runs contain, as text or as a page."""
 
 import dataclasses
+from typing import Literal
 
 from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.options import arguments, option, require_least
 from milan_pipeline.core.console import note, report
+from milan_pipeline.core.cores import computing
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.stages.shared import common_options as common
 
 FOR_THE_PAGE = ("images", "targets", "originals")
 """Options that only the page needs."""
@@ -15,7 +18,8 @@ FOR_THE_PAGE = ("images", "targets", "originals")
 class InspectOutput:
     """Show what is in a target store, in shards, or in one or more runs; write a page with --html.
 
-    The command prints facts about PATHS and does not change them. The page opens from disk, without
+    The command prints facts about PATHS and does not change them. A folder with runs below it
+    stands for all of them. The page opens from disk, without
     a network. It has a gallery of targets with masks and nearest patches, histograms, or the curves
     of training. Several runs are compared.
     """
@@ -68,6 +72,7 @@ class InspectOutput:
         least=0,
         role="content",
     )
+    threads: int | Literal["auto"] = common.threads()
 
     def __post_init__(self) -> None:
         require_least(self)
@@ -95,7 +100,8 @@ def run(config: InspectOutput) -> None:
         from milan_pipeline.report.pages import page_of
 
         chosen = {name: getattr(config, name) for name in (*FOR_THE_PAGE, "gallery", "seed")}
-        data = render(page_of(found, **chosen)).encode(errors="backslashreplace")
+        with computing(config):
+            data = render(page_of(found, **chosen)).encode(errors="backslashreplace")
         storage.put_bytes(config.html, data)
         note(f"{config.html}: {short_bytes(len(data))}")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from milan_pipeline.storage import retries
 from tests.support.cli import run_cli
@@ -14,8 +15,11 @@ from tests.support.pictures import write_picture
 from tests.support.servers import FakeSlurm
 from tests.support.stores import write_alone
 
-# Nothing here is large: teams of threads would wait for each other, beside threads of our own.
+# Nothing here is large, several tests run side by side, and the last bits of what they compare must
+# not depend on the machine: one thread each, here and in the commands that they start.
 torch.set_num_threads(1)
+threadpool_limits(limits=1)  # of the BLAS of numpy
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +28,12 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     seconds: list[float] = []
     monkeypatch.setattr(retries, "_wait", seconds.append)
     return seconds
+
+
+@pytest.fixture(autouse=True)
+def idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test depends on what else the machine does."""
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks.parity_cases.case import Case, Deviation, most_relative
 from milan_pipeline.evaluate.accuracies import accuracy
-from milan_pipeline.evaluate.probe.classifiers import knn_answers, knn_votes
+from milan_pipeline.evaluate.probe.knn import knn_answers, knn_votes
 
 TOP = 5
 

@@ -6,20 +6,23 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
-from milan_pipeline.cli.options import AUTO, GROUPS, Auto, require_names
+from milan_pipeline.cli.options import AUTO, GROUPS, Auto, renamed_from, require_names
 from milan_pipeline.cli.recipes import Borrowed, config_file_option
 from milan_pipeline.core.console import Verbosity, output
+from milan_pipeline.core.cores import computing
 from milan_pipeline.core.interrupts import stop_request
 from milan_pipeline.core.out_of_memory import explaining
+from milan_pipeline.core.progress import waiting
 
 ConfigT = TypeVar("ConfigT")
 GENERAL = GROUPS[-1]
+HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 HOME = re.compile(r"(?:(?<=:)|\A)~[^/:]*")
 VERBOSITY = {
     "quiet": "Print errors only. Commands that report still print their report.",
@@ -51,16 +54,22 @@ def number_or_auto(value: str) -> int | Auto:
         raise click.BadParameter(f"{value!r} is no whole number, and not auto") from error
 
 
+Names = Callable[[], Iterable[str]]
+"""Returns values that a shell may offer."""
+
+
 class StageOption(click.Option):
     """An option that `--help` shows under a heading; its value may be a file name."""
 
-    def __init__(self, *args: Any, group: str = GENERAL, **settings: Any) -> None:
+    def __init__(
+        self, *args: Any, group: str = GENERAL, names: Names | None = None, **settings: Any
+    ) -> None:
         super().__init__(*args, **settings)
-        self.group = group
+        self.group, self.names = group, names
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Offer the choices; without choices, leave it to the shell, which knows files."""
-        found = super().shell_complete(ctx, incomplete)
+        """Offer the choices or names; where there are none, the shell offers files."""
+        found = super().shell_complete(ctx, incomplete) or _offered(self.names, incomplete)
         if found or getattr(self.type, "func", None) is not text:
             return found
         return [CompletionItem(incomplete, type="file")]
@@ -69,10 +78,19 @@ class StageOption(click.Option):
 class StageArgument(click.Argument):
     """A positional argument, mostly a folder or file."""
 
+    def __init__(self, *args: Any, names: Names | None = None, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.names = names
+
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Leave it to the shell, which knows files."""
+        """Offer the names; where there are none, the shell offers files."""
         del ctx
-        return [CompletionItem(incomplete, type="file")]
+        return _offered(self.names, incomplete) or [CompletionItem(incomplete, type="file")]
+
+
+def _offered(names: Names | None, incomplete: str) -> list[CompletionItem]:
+    known = names() if names is not None else ()
+    return [CompletionItem(name) for name in known if name.startswith(incomplete)]
 
 
 class StageCommand(click.Command):
@@ -87,8 +105,23 @@ class StageCommand(click.Command):
     def __init__(
         self, *args: Any, config_class: type, example: str | None = None, **settings: Any
     ) -> None:
-        super().__init__(*args, **settings)
+        super().__init__(*args, **(settings | {"context_settings": HELP_OPTIONS}))
         self.config_class, self.example = config_class, example
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the words of a command line.
+
+        Raises:
+            UsageError: they are wrong; of an option of an earlier version, its new name is given.
+        """
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            now = renamed_from(self.config_class, error.option_name.lstrip("-"))
+            if now is None:
+                raise
+            text = f"{error.option_name} is now {now}: {ctx.command_path} {now}"
+            raise click.UsageError(text + (" VALUE" if now.startswith("-") else ""), ctx) from error
 
     def option_groups(self) -> dict[str, list[click.Option]]:
         """Return the options under the headings of their groups, in the order of `GROUPS`."""
@@ -176,14 +209,16 @@ def stage_command(
 def imported(target: str) -> Callable[..., None]:
     """Import and return a function, MODULE:FUNCTION."""
     module, _, name = target.partition(":")
-    function: Callable[..., None] = getattr(importlib.import_module(module), name)
+    with waiting("loading libraries"):
+        function: Callable[..., None] = getattr(importlib.import_module(module), name)
     return function
 
 
 def lazily(target: str, *, stoppable: bool = False) -> Callable[[Any], None]:
     """Return a function that imports another one when it is called, and calls that.
 
-    So a command loads torch only when it runs, and not for `--help`.
+    So a command loads torch only when it runs, and not for `--help`. It computes with as many
+    threads as its `--threads` says, if it has that option.
 
     Args:
         target: MODULE:FUNCTION, which takes the configuration.
@@ -192,11 +227,12 @@ def lazily(target: str, *, stoppable: bool = False) -> Callable[[Any], None]:
 
     def call(config: Any) -> None:
         function = imported(target)
-        if stoppable:
-            with stop_request() as stop:
-                function(config, stop)
-        else:
-            function(config)
+        with computing(config):
+            if stoppable:
+                with stop_request() as stop:
+                    function(config, stop)
+            else:
+                function(config)
 
     return call
 
@@ -224,7 +260,10 @@ def parameters_of(config_class: type) -> list[click.Parameter]:
 
 def _parameter(field: "dataclasses.Field[Any]", hint: Any) -> click.Parameter:
     if field.metadata["kind"] == "argument":
-        return StageArgument([field.name], metavar=field.name.upper(), type=text)
+        given: dict[str, Any] = {"metavar": field.name.upper()}
+        if field.default is not dataclasses.MISSING:
+            given = {"default": field.default, "required": False}  # click adds its brackets
+        return StageArgument([field.name], type=text, names=field.metadata["complete"], **given)
     if field.metadata["kind"] == "arguments":
         return StageArgument(
             [field.name], metavar=field.name.upper(), type=text, nargs=-1, required=True
@@ -240,6 +279,7 @@ def _parameter(field: "dataclasses.Field[Any]", hint: Any) -> click.Parameter:
     settings["multiple"] = typing.get_origin(hint) is tuple
     choices, unit = field.metadata["choices"], field.metadata["unit"]
     settings["type"] = click.Choice(choices) if choices else _scalar_type(hint)
+    settings["names"] = field.metadata["complete"]
     settings["metavar"] = unit and unit.upper().replace(" ", "-")
     return StageOption([flag], **settings)
 

@@ -5,12 +5,14 @@ import io
 import os
 import sys
 import traceback
-from importlib.metadata import entry_points
 
 import click
 from click.shell_completion import get_completion_class
 
-from milan_pipeline.cli.recipes import STAGES_GROUP, in_pipeline_order, stage_names
+from milan_pipeline.cli.commands import HELP_OPTIONS
+from milan_pipeline.cli.recipes import in_pipeline_order, installed_stages, stage_names
+from milan_pipeline.cli.suggestions import LEAST_ALIKE, did_you_mean
+from milan_pipeline.core.cores import wait_without_spinning
 from milan_pipeline.core.interrupts import EXIT_INTERRUPTED
 from milan_pipeline.core.out_of_memory import is_out_of_memory
 from milan_pipeline.errors import ConfigError, InterruptedRunError, MilanError, reason_of
@@ -34,11 +36,25 @@ class StageGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return one stage's command."""
         del ctx
-        for entry in entry_points(group=STAGES_GROUP, name=cmd_name):
+        for entry in installed_stages().select(name=cmd_name):
             command = entry.load()
             if isinstance(command, click.Command):
                 return command
         return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the first word names.
+
+        Raises:
+            UsageError: there is none; the nearest one is named.
+        """
+        word, known = args[0], self.list_commands(ctx)
+        if not word.startswith("-") and word not in known:
+            hint = did_you_mean(word, known, least=LEAST_ALIKE)
+            raise click.UsageError(f"there is no command {word!r}{hint}", ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write each command's purpose in full."""
@@ -60,7 +76,7 @@ def _print_completion(ctx: click.Context, _param: click.Parameter, shell: str | 
         ctx.exit()
 
 
-@click.group(cls=StageGroup)
+@click.group(cls=StageGroup, context_settings=HELP_OPTIONS)
 @click.version_option(package_name=PROGRAM)
 @click.option(
     "--completion",
@@ -83,6 +99,7 @@ def main(args: list[str] | None = None) -> None:
     # Nothing is shown on a display. A notebook names its own backend to the commands that it
     # starts, and matplotlib may not know that one here.
     os.environ["MPLBACKEND"] = "agg"
+    wait_without_spinning()
     exit_with(group, sys.argv[1:] if args is None else args, PROGRAM)
 
 

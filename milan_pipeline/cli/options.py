@@ -2,8 +2,9 @@
 
 import dataclasses
 import math
+import sys
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeVar
 
 from milan_pipeline.errors import ConfigError
@@ -33,6 +34,8 @@ def option(
     least: float | None = None,
     most: float | None = None,
     role: Role = "content",
+    formerly: str | None = None,
+    complete: Callable[[], Iterable[str]] | None = None,
 ) -> Any:
     """Declare a configuration field that is also the option `--field-name`.
 
@@ -46,9 +49,12 @@ def option(
         most: the largest value allowed, which `require_least` checks, too.
         role: "content" shapes the output and must not change between runs into one output;
             "extent" may grow; "execution" (workers, device) is free.
+        formerly: name of the field in earlier versions, which is refused with the new one.
+        complete: returns values that a shell offers, beside files; loads nothing heavy.
     """
     metadata: dict[str, Any] = {"kind": "option", "help": help, "choices": choices, "role": role}
     metadata |= {"group": group, "unit": unit, "least": least, "most": most}
+    metadata |= {"formerly": formerly, "complete": complete}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -57,14 +63,42 @@ def count(default: Any, unit: str, *, group: str, help: str, role: Role = "conte
     return option(default, help=help, group=group, unit=unit, least=1, role=role)
 
 
-def argument(*, role: Role = "execution") -> Any:
-    """Declare a configuration field that is also a positional argument of the command."""
-    return dataclasses.field(metadata={"kind": "argument", "role": role})
+def argument(
+    default: Any = dataclasses.MISSING,
+    *,
+    role: Role = "execution",
+    formerly: str | None = None,
+    complete: Callable[[], Iterable[str]] | None = None,
+) -> Any:
+    """Declare a configuration field that is also a positional argument of the command.
+
+    Args:
+        default: the field's default; without one the argument is required.
+        role: see `option`.
+        formerly: name of the option that it was in earlier versions.
+        complete: see `option`.
+    """
+    metadata = {"kind": "argument", "role": role, "formerly": formerly, "complete": complete}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def arguments(*, role: Role = "execution") -> Any:
     """Declare a configuration field that takes all remaining positional arguments."""
     return dataclasses.field(metadata={"kind": "arguments", "role": role})
+
+
+def renamed_from(config_class: type, name: str) -> str | None:
+    """Say what a field of an earlier version is called now; None if there was none of that name.
+
+    Args:
+        config_class: of the stage.
+        name: the field's name then, with `_` or `-`.
+    """
+    for field in dataclasses.fields(config_class):
+        if field.metadata.get("formerly") == name.replace("-", "_"):
+            is_option = field.metadata["kind"] == "option"
+            return f"--{field.name.replace('_', '-')}" if is_option else field.name.upper()
+    return None
 
 
 LARGEST: dict[type, float] = {float: 1e30, int: 2**63 - 1}
@@ -129,10 +163,7 @@ def require_names(config_class: type, values: Mapping[str, Any]) -> None:
             name = f"--{field.name.replace('_', '-')}" if is_option else field.name.upper()
             shown = text.encode(errors="backslashreplace").decode()
             if shown != text:
-                raise ConfigError(
-                    f"{name} {shown} is not UTF-8; rename the file or folder, or give a link to it "
-                    "whose name is UTF-8"
-                )
+                raise ConfigError(f"{name} {shown} is not UTF-8; {_remedy_of_names()}")
             if "\0" in text:
                 raise ConfigError(f"{name} {text!r} has a NUL, which no name can have; correct it")
             names_file = field.metadata.get("group", "Input") in ("Input", "Output")
@@ -140,3 +171,11 @@ def require_names(config_class: type, values: Mapping[str, Any]) -> None:
                 raise ConfigError(
                     f"{name} is empty; give a value (a variable of the shell may not be set)"
                 )
+
+
+def _remedy_of_names() -> str:
+    """Say what helps where a name is no UTF-8: it may only be read as something else."""
+    encoding = sys.getfilesystemencoding()
+    if encoding.lower() != "utf-8":
+        return f"set PYTHONUTF8=1, as by this locale names are taken for {encoding}"
+    return "rename the file or folder, or give a link to it whose name is UTF-8"

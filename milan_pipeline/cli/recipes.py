@@ -3,12 +3,12 @@
 Which stages are installed is read from entry points alone: none of them is imported.
 """
 
-import difflib
+import functools
 import importlib.resources
 import os
 import typing
 from collections.abc import Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ import click
 import yaml
 from click.shell_completion import CompletionItem
 
+from milan_pipeline.cli.options import renamed_from
 from milan_pipeline.cli.strict_yaml import StrictLoader, SurprisingYamlError
+from milan_pipeline.cli.suggestions import did_you_mean
 from milan_pipeline.errors import ConfigError, reason_of
 
 PACKAGE = "milan_pipeline.workflows.recipes"
@@ -40,8 +42,7 @@ def find_recipe(name: str) -> Path:
     known = recipe_names()
     if name in known:
         return _folder() / f"{name}.yaml"
-    near = difflib.get_close_matches(Path(name).stem, known, n=1, cutoff=0.0)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(Path(name).stem, known)
     raise ConfigError(f"{name!r} is neither a file nor a recipe ({', '.join(known)}){hint}")
 
 
@@ -54,8 +55,7 @@ def read_sections(path: Path) -> dict[str, dict[str, Any]]:
     sections = {}
     for stage, options in read_yaml(path).items():
         if stage not in stage_names():
-            near = difflib.get_close_matches(str(stage), stage_names(), n=1, cutoff=0.0)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(str(stage), stage_names())
             raise ConfigError(f"{path} has the section {stage!r}, which names no stage{hint}")
         sections[stage] = section_of(path, stage, options)
     return sections
@@ -154,6 +154,10 @@ def read_options(
     hints = typing.get_type_hints(config_class)
     found: dict[str, Any] = _borrowed(path, document, borrowed or {})
     for key, value in {**values, **section}.items():
+        now = renamed_from(config_class, str(key))
+        if now is not None:
+            new = now.removeprefix("--").lower()
+            raise ConfigError(f"--config {path}: {key!r} is called {new!r} now; write that")
         found[_known_name(str(key), list(hints), path)] = value
     for name, value in found.items():
         where = f"--config {path}: {name.replace('_', '-')!r}"
@@ -175,8 +179,7 @@ def _known_name(key: str, known: list[str], path: Path) -> str:
     name = key.replace("-", "_")
     if name in known:
         return name
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    hint = f"; did you mean {near[0].replace('_', '-')!r}?" if near else ""
+    hint = did_you_mean(key, [each.replace("_", "-") for each in known])
     raise ConfigError(f"--config {path} has the unknown key {key!r}{hint}")
 
 
@@ -222,14 +225,20 @@ PIPELINE = (
     *("pack-images", "index"),
     *("plan", "extract-targets", "status", "verify", "codecs", "transcode", "pack-targets"),
     *("import-checkpoint", "pretrain", "probe", "finetune", "segment", "compare", "inspect"),
-    *("export", "submit"),
+    *("export", "recipes", "submit"),
 )
 """The order in which `--help` lists stages; those of other packages follow."""
 
 
+@functools.cache
+def installed_stages() -> EntryPoints:
+    """Find every installed stage, once a process: it reads the metadata of all packages."""
+    return entry_points(group=STAGES_GROUP)
+
+
 def stage_names() -> list[str]:
     """Name every installed stage, those of other packages included, in alphabetical order."""
-    return sorted({entry.name for entry in entry_points(group=STAGES_GROUP)})
+    return sorted({entry.name for entry in installed_stages()})
 
 
 def in_pipeline_order(names: list[str]) -> list[str]:

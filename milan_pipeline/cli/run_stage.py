@@ -1,12 +1,11 @@
 """Run a stage from Python, by the options of its command."""
 
 from collections.abc import Iterator
-from importlib.metadata import entry_points
 from typing import Any
 
 import click
 
-from milan_pipeline.cli.recipes import STAGES_GROUP, stage_names
+from milan_pipeline.cli.recipes import installed_stages, stage_names
 from milan_pipeline.errors import ConfigError
 
 
@@ -23,7 +22,7 @@ def run_stage(stage: str, **options: Any) -> None:
         ConfigError: there is no such stage or option, or a value is not allowed.
         MilanError: whatever the stage finds wrong.
     """
-    entries = entry_points(group=STAGES_GROUP, name=stage)
+    entries = installed_stages().select(name=stage)
     if not entries:
         raise ConfigError(f"there is no stage {stage!r}; take one of {', '.join(stage_names())}")
     command: click.Command = next(iter(entries)).load()

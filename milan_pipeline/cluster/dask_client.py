@@ -10,7 +10,6 @@ import functools
 import importlib.util
 import itertools
 import logging
-import os
 import uuid
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -23,6 +22,7 @@ from distributed.comm.addressing import parse_address, parse_host_port
 from milan_pipeline.cluster.dask_worker import UnfitWorkerError, do_item, end_run
 from milan_pipeline.cluster.work import ItemT, ResultT, WorkSpec
 from milan_pipeline.core.console import NOTE
+from milan_pipeline.core.cores import own_cores, threads_in_use
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import ConfigError, MilanError, MissingDataError
 
@@ -86,23 +86,21 @@ def _quiet() -> Iterator[None]:
 
 
 def _local_cluster(processes: int) -> LocalCluster:
-    # Dask would give each process one thread; what the environment sets wins.
-    threads = max(1, len(os.sched_getaffinity(0)) // processes)
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    share = {f"distributed.nanny.pre-spawn-environ.{name}": threads for name in names}
-    with dask.config.set(share):
-        return LocalCluster(
-            n_workers=processes,
-            threads_per_worker=1,
-            processes=True,
-            preload="milan_pipeline.cluster.dask_worker",
-            # No limit: a worker that Dask killed for its memory would lose a unit.
-            memory_limit=0,
-            # Only this machine can connect, at any free port.
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.ERROR,
-        )
+    # Dask would give each process one thread. Each has as many as this one, which only waits.
+    threads = str(threads_in_use() or own_cores(processes))
+    return LocalCluster(
+        n_workers=processes,
+        threads_per_worker=1,
+        processes=True,
+        preload="milan_pipeline.cluster.dask_worker",
+        env=dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads),
+        # No limit: a worker that Dask killed for its memory would lose a unit.
+        memory_limit=0,
+        # Only this machine can connect, at any free port.
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        silence_logs=logging.ERROR,
+    )
 
 
 def _log_cluster(client: Client) -> None:

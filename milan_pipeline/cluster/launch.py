@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from milan_pipeline.core.console import output_words
+from milan_pipeline.core.cores import own_cores
 from milan_pipeline.core.interrupts import EXIT_INTERRUPTED, STOP_SIGNALS
 from milan_pipeline.errors import ConfigError
 
@@ -209,19 +210,6 @@ def variable(name: str, *, least: int, most: int | None = None) -> int | None:
         upwards = f"up to {most}" if most else "or more"
         raise ConfigError(f"{name} is {text!r}, not a number of {least} {upwards}; {START_ANEW}")
     return int(text)
-
-
-def own_cores(processes: int = 1) -> int:
-    """Return how many cores each of this machine's processes may use, at least 1.
-
-    Args:
-        processes: on this machine, where torchrun does not tell.
-    """
-    if hasattr(os, "sched_getaffinity"):  # of Linux; a scheduler may give a job some cores alone
-        usable = len(os.sched_getaffinity(0))
-    else:
-        usable = os.cpu_count() or 1
-    return max(1, usable // (variable("LOCAL_WORLD_SIZE", least=1) or processes))
 
 
 def words_of(config: Any) -> list[str]:

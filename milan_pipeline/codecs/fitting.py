@@ -29,6 +29,7 @@ from milan_pipeline.errors import DataError
 
 ROUNDS = 25
 """Iterations of k-means; more of them have no measurable effect."""
+ROWS_AT_ONCE = 4096
 Progress = Callable[[int], object]
 
 
@@ -79,7 +80,7 @@ def fit_transform(
     coded = np.flatnonzero(bits_D)
     bits_K = bits_D[coded]
     basis_KD = component_DD[coded]
-    value_TK = ((direction_TD - mean_D) @ basis_KD.T).astype(np.float32)
+    value_TK = _components(direction_TD, basis_KD, mean_D)
     level_K256 = np.full((len(coded), LEVELS), np.inf)
     for row, bits in enumerate(bits_K.tolist()):
         levels = np.sort(_centres(value_TK[:, row : row + 1], 2**bits)[:, 0])
@@ -103,17 +104,18 @@ def fit_vector(
     The first stage quantises whole vectors and covers what is not Gaussian. The residual is rotated
     to its principal components, which are distributed over the bytes so that each byte carries as
     much information: the parametric solution of optimised product quantisation (Ge et al., arXiv
-    1311.4055, section 3.2), with bits by reverse water-filling in the place of variances.
+    1311.4055, section 3.2), with bits by reverse water-filling in the place of variances. The
+    residuals take the place of `direction_TD`, to save memory.
     """
     size = spec.code_width(direction_TD.shape[1])
     centre_ED = _padded(_centres(direction_TD, LEVELS))
     progress(1)
     centre_T = nearest(torch.from_numpy(direction_TD), torch.from_numpy(centre_ED)).numpy()
-    residual_TD = direction_TD - centre_ED[centre_T]
+    residual_TD = np.subtract(direction_TD, centre_ED[centre_T], out=direction_TD)
     _, variance_D, component_DD = spectrum_of(residual_TD)
     group_K = _distributed(variance_D[: most_components(spec, len(variance_D))], size - 1)
     basis_KD = component_DD[: len(group_K)]
-    value_TK = (residual_TD @ basis_KD.T).astype(np.float32)
+    value_TK = _components(residual_TD, basis_KD)
     level_K256 = np.zeros((len(group_K), LEVELS))
     for group in range(size - 1):
         members = np.flatnonzero(group_K == group)
@@ -127,6 +129,22 @@ def fit_vector(
         "bits": np.full(len(group_K), BYTE),
     }
     return VectorCodec(spec, arrays)
+
+
+def _components(
+    vector_TD: NDArray[np.float32],
+    basis_KD: NDArray[np.float64],
+    mean_D: NDArray[np.float64] | float = 0.0,
+) -> NDArray[np.float32]:
+    """Return the components (T, K) of vectors less a mean; computed in float64, a part at a time.
+
+    In float64 all vectors at once would take four times the memory of the vectors.
+    """
+    value_TK = np.empty((len(vector_TD), len(basis_KD)), np.float32)
+    for first in range(0, len(vector_TD), ROWS_AT_ONCE):
+        part = slice(first, first + ROWS_AT_ONCE)
+        value_TK[part] = (vector_TD[part] - mean_D) @ basis_KD.T
+    return value_TK
 
 
 def _whole_bits(variance_D: NDArray[np.float64], bits: int) -> NDArray[np.int64]:

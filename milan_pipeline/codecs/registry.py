@@ -39,6 +39,13 @@ CODECS = {
 PLAIN = tuple(name for name, kind in CODECS.items() if not kind.fitted)
 FITTED = tuple(name for name, kind in CODECS.items() if kind.fitted)
 LEVELS = {"high": "vector:ratio=12", "compact": "vector:ratio=24", "tiny": "vector:ratio=60"}
+
+
+def codec_names() -> list[str]:
+    """Return the names of all codecs and levels."""
+    return [*CODECS, *LEVELS]
+
+
 FORMAT_VERSION = 1
 """Version of the fitted codecs' format."""
 FLOAT16_BYTES = 2

@@ -1,11 +1,13 @@
-"""A long list of texts in two arrays.
+"""A long list of texts in two buffers.
 
-A list of Python objects is copied, page by page, into each forked process that reads it, since
-reading an object writes its reference count. Arrays stay shared.
+A list of Python objects takes some hundred bytes a text. It is copied, page by page, into each
+forked process that reads it, too, since reading an object writes its reference count.
 """
 
 import os
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,22 +16,31 @@ from numpy.typing import NDArray
 class TextTable:
     """Texts by row. File names of any bytes are kept, in the form that `os.fsdecode` gives them."""
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        encoded = [os.fsencode(text) for text in texts]
-        self._bytes = b"".join(encoded)
-        self._end_n = np.cumsum([0, *(len(text) for text in encoded)], dtype=np.int64)
-        self._row_n: NDArray[np.int64] = np.arange(len(encoded))
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        self._bytes = bytearray()
+        self._ends = array("q", [0])
+        self._row_n: NDArray[np.int64] | None = None
+        for text in texts:
+            self.append(text)
+
+    def append(self, text: str) -> None:
+        """Add a text; only to a table that no rows were taken of."""
+        self._bytes += os.fsencode(text)
+        self._ends.append(len(self._bytes))
 
     def __len__(self) -> int:
-        return len(self._row_n)
+        return len(self._ends) - 1 if self._row_n is None else len(self._row_n)
 
-    def __getitem__(self, row: int) -> str:
-        at = self._row_n[row]
-        return os.fsdecode(self._bytes[self._end_n[at] : self._end_n[at + 1]])
+    def __getitem__(self, row: int | np.integer[Any]) -> str:
+        at = range(len(self))[row] if self._row_n is None else self._row_n[row]
+        return os.fsdecode(bytes(self._bytes[self._ends[at] : self._ends[at + 1]]))
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self.__getitem__, range(len(self)))
 
     def take(self, rows_n: NDArray[np.int64]) -> "TextTable":
         """Return some rows, in their order; the texts are shared."""
         table = TextTable.__new__(TextTable)
-        table._bytes, table._end_n = self._bytes, self._end_n
-        table._row_n = self._row_n[rows_n]
+        table._bytes, table._ends = self._bytes, self._ends
+        table._row_n = rows_n if self._row_n is None else self._row_n[rows_n]
         return table

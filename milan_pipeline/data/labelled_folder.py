@@ -11,7 +11,7 @@ from milan_pipeline import storage
 from milan_pipeline.core.keyed_random import keyed_generator
 from milan_pipeline.core.text_table import TextTable
 from milan_pipeline.errors import ConfigError, MissingDataError
-from milan_pipeline.images.class_tree import warn_of_source
+from milan_pipeline.images.class_tree import some, warn_of_source
 from milan_pipeline.images.sources import Source, find_source
 from milan_pipeline.shards.random_access import Read
 
@@ -98,15 +98,18 @@ def scan_folder(
         folder = _masks_folder(root) if masks is None else Path(masks)
     source = find_source(root, masks=folder)
     _require_whole(source)
-    names = TextTable(file.name for file in source.files)
+    names = TextTable(source.files.names())
     if kind == "mask":
         paths = TextTable(str(file.mask) for file in source.files if file.mask is not None)
         labels = np.zeros(len(names), dtype=np.int64)
         return FolderPart(root, names, paths, labels), (), source.fingerprint()
     warn_of_source(source, root)
-    numbers = [file.label for file in source.files]
+    numbers = list(source.files.labels())
     if None in numbers:
-        raise ConfigError(f"{root} has images outside class folders; give one sub-folder a class")
+        outside = some([file.name for file in source.files if file.label is None])
+        raise ConfigError(
+            f"{root} has images outside class folders ({outside}); give one sub-folder a class"
+        )
     part = FolderPart(root, names, TextTable([]), np.array(numbers, dtype=np.int64))
     return part, tuple(source.classes), source.fingerprint()
 

@@ -2,9 +2,10 @@
 
 import dataclasses
 import json
+import os
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from milan_pipeline.core.console import named_lines
@@ -118,23 +119,32 @@ def _document_over_seeds(row: Row) -> dict[str, Any]:
     }
 
 
-def to_markdown(rows: Sequence[Row], *, over_seeds: bool = False) -> str:
+def to_markdown(
+    rows: Sequence[Row], *, over_seeds: bool = False, without: Collection[str] = ()
+) -> str:
     """Write rows as a Markdown table; metrics in per cent, with two digits.
 
     With `over_seeds` a metric is "mean ± sample standard deviation (number of results)".
+
+    Args:
+        rows: of the table.
+        over_seeds: whether rows join results of several seeds.
+        without: headings of columns that are left out.
     """
-    columns = _columns(rows, over_seeds=over_seeds)
+    columns = _columns(rows, over_seeds=over_seeds, without=without)
     lines = [list(columns), ["---"] * len(columns), *map(list, zip(*columns.values(), strict=True))]
     cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
     return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
-def to_blocks(rows: Sequence[Row], *, over_seeds: bool = False) -> str:
+def to_blocks(
+    rows: Sequence[Row], *, over_seeds: bool = False, without: Collection[str] = ()
+) -> str:
     """Write rows one below the other, a line a cell, for a terminal too narrow for the table.
 
-    Empty cells are left out.
+    Empty cells are left out. The arguments are those of `to_markdown`.
     """
-    columns = _columns(rows, over_seeds=over_seeds)
+    columns = _columns(rows, over_seeds=over_seeds, without=without)
     blocks = (
         named_lines(
             ((name, values[row]) for name, values in columns.items()), width=max(map(len, columns))
@@ -144,7 +154,9 @@ def to_blocks(rows: Sequence[Row], *, over_seeds: bool = False) -> str:
     return "\n".join("".join(f"{line}\n" for line in block) for block in blocks)
 
 
-def _columns(rows: Sequence[Row], *, over_seeds: bool) -> dict[str, list[str]]:
+def _columns(
+    rows: Sequence[Row], *, over_seeds: bool, without: Collection[str]
+) -> dict[str, list[str]]:
     """Return the cells under each heading."""
     columns: dict[str, list[str]] = {
         "encoder": [row.encoder for row in rows],
@@ -159,8 +171,15 @@ def _columns(rows: Sequence[Row], *, over_seeds: bool) -> dict[str, list[str]]:
     for metric in metric_names(rows):
         columns[metric] = [_cell(row.values(metric), over_seeds) for row in rows]
     columns["config"] = [_listed(result.config_hash for result in row.results) for row in rows]
-    columns["folder"] = [_listed(result.folder for result in row.results) for row in rows]
-    return columns
+    columns["folder"] = [_listed(map(_near, row.results)) for row in rows]
+    return {name: cells for name, cells in columns.items() if name not in without}
+
+
+def _near(result: Result) -> str:
+    """Return a result's folder as it is reached from here, if that is shorter."""
+    if "://" in result.folder:
+        return result.folder
+    return min(os.path.relpath(result.folder), result.folder, key=len)
 
 
 def _listed(texts: Iterable[str]) -> str:

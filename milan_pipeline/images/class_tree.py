@@ -36,7 +36,7 @@ def warn_of_source(source: Source, root: Path) -> None:
             "them to have a class tree",
             *(len(source.stray), some(source.stray), root),
         )
-    unread = [file.name for file in source.files if not file.is_read and file.fault is None]
+    unread = list(source.files.unread())
     if unread:
         logger.warning(
             "%d of %d pictures in %s are of formats that are not read (%s); convert them to JPEG, "
@@ -55,7 +55,7 @@ def warn_of_source(source: Source, root: Path) -> None:
             *(len(packed), root, some(packed)),
         )
     _warn_of_names(source.classes, root)
-    if not root.is_dir():
+    if source.is_listed:
         _warn_of_list(source, root)
     elif source.classes:
         _warn_of_classes(source, root)
@@ -78,10 +78,10 @@ def warn_of_lost_classes(source: Source, skipped: Collection[str]) -> None:
 
 
 def _warn_of_list(source: Source, root: Path) -> None:
-    labelled = sum(file.label is not None for file in source.files)
+    labelled = sum(label is not None for label in source.files.labels())
     if 0 < labelled < len(source.files):
         logger.warning(
-            "%d of %d lines of %s have no class; to train or score by classes, give each line one",
+            "%d of %d images of %s have no class; to train or score by classes, give each one",
             *(len(source.files) - labelled, len(source.files), root),
         )
     if 1 < len(source.classes) == labelled:
@@ -142,5 +142,6 @@ def _one_of(root: Path, names: list[str]) -> str:
 
 def _has_only_sub_folders(source: Source) -> bool:
     """Whether all files lie two levels deep or more, in sub-folders of different names."""
-    levels = [file.name.split("/") for file in source.files]
-    return all(len(level) > 2 for level in levels) and len({level[1] for level in levels}) > 1
+    if any(name.count("/") < 2 for name in source.files.names()):
+        return False
+    return len({name.split("/", 2)[1] for name in source.files.names()}) > 1

@@ -20,7 +20,8 @@ from milan_pipeline.images.file_faults import (
     shortened,
     unusable_folder,
 )
-from milan_pipeline.images.formats import HEAD_BYTES, Kind, kind_by_bytes, kind_by_name
+from milan_pipeline.images.formats import HEAD_BYTES, kind_by_bytes, kind_by_name
+from milan_pipeline.images.found_files import Found, FoundFiles
 from milan_pipeline.storage.retries import TEMPORARY_LOCAL, retried
 
 logger = logging.getLogger(__name__)
@@ -48,19 +49,6 @@ class Ignored(TypedDict):
     reason: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Found:
-    """A picture: its path below the root, its bytes, and what kind it is.
-
-    `fault` says why it cannot be read, such as that it is a link to nothing; `size` is then 0.
-    """
-
-    name: str
-    size: int
-    kind: Kind
-    fault: str | None = None
-
-
 @dataclasses.dataclass(frozen=True)
 class Walk:
     """What lies below a folder.
@@ -72,7 +60,7 @@ class Walk:
         others: folders directly below the root that hold files, but no picture.
     """
 
-    files: list[Found]
+    files: FoundFiles
     ignored: list[Ignored]
     empty: list[str]
     others: list[str]
@@ -114,31 +102,33 @@ class _Walker:
     def __init__(self, root: Path, leave_out: tuple[Path, ...]) -> None:
         self._root = str(root)
         self._passed = {os.path.realpath(path) for path in leave_out}
-        self._files: list[Found] = []
+        self._files = FoundFiles()
         self._ignored: list[Ignored] = []
         self._tops: set[str] = set()
+        self._pictured: set[str] = set()
         self._times: Counter[str] = Counter()
         self._again: list[str] = []
-        self._left = [_Folder(self._root, "", (os.path.realpath(root),))]
+        self._start = _Folder(self._root, "", (os.path.realpath(root),))
 
     def walk(self) -> None:
-        while self._left:
-            folder = self._left.pop()
-            for name in self._names(folder):
-                self._visit(folder, name)
+        """Visit what there is in order, so that nothing need be sorted, and only names be kept."""
+        left = [(self._start, iter(self._names(self._start)))]
+        while left:
+            folder, names = left[-1]
+            name = next(names, None)
+            if name is None:
+                left.pop()
+            elif below := self._visit(folder, name):
+                left.append((below, iter(self._names(below))))
 
     def result(self) -> Walk:
-        # A zero sorts before all that names may hold, as the end of a part of a path must.
-        self._files.sort(key=lambda file: file.name.replace("/", "\0"))
-        self._ignored.sort(key=lambda row: row["file"].split("/"))
-        pictured = {_top(file.name) for file in self._files}
         reasons = (HIDDEN, SYSTEM, SYSTEM_FILE, LOOP)
         filled = {_top(row["file"]) for row in self._ignored if row["reason"] not in reasons}
         return Walk(
             self._files,
             self._ignored,
-            empty=sorted(self._tops - pictured - filled),
-            others=sorted(self._tops & filled - pictured),
+            empty=sorted(self._tops - self._pictured - filled),
+            others=sorted(self._tops & filled - self._pictured),
         )
 
     def warn(self) -> None:
@@ -158,7 +148,9 @@ class _Walker:
 
     def _names(self, folder: _Folder) -> list[str]:
         def listed() -> list[str]:
-            return os.listdir(folder.path)  # noqa: PTH208 - names are wanted, of a million files
+            names = os.listdir(folder.path)  # noqa: PTH208 - names are wanted, of a million files
+            names.sort()
+            return names
 
         try:
             return retried(listed, url=folder.path, local=True, doing="listed")
@@ -170,7 +162,8 @@ class _Walker:
                 raise
             raise unusable_folder(folder.path, "listed", error) from error
 
-    def _visit(self, folder: _Folder, entry: str) -> None:
+    def _visit(self, folder: _Folder, entry: str) -> _Folder | None:
+        """Take up a file; return a folder that is to be visited."""
         path = os.path.join(folder.path, entry)  # noqa: PTH118 - paths of a million files
         name = f"{folder.name}/{entry}".lstrip("/")
         reason = folder.reason or _reason_to_leave_out(entry)
@@ -183,30 +176,32 @@ class _Walker:
                 raise
             else:
                 self._add_faulty(folder, name, path, error)
-            return
+            return None
         if stat.S_ISDIR(status.st_mode):
-            self._add_folder(folder, name, path, reason)
-        elif reason is not None:
+            return self._folder(folder, name, path, reason)
+        if reason is not None:
             self._ignore(name, reason)
         elif not stat.S_ISREG(status.st_mode):
             self._ignore(name, NO_FILE)
         else:
             self._add_file(name, path, status.st_size)
+        return None
 
-    def _add_folder(self, folder: _Folder, name: str, path: str, reason: str | None) -> None:
+    def _folder(self, folder: _Folder, name: str, path: str, reason: str | None) -> _Folder | None:
         leads_away = is_link(path)
         own = os.path.realpath(path) if leads_away else os.path.join(folder.above[-1], _base(name))  # noqa: PTH118
         if own in self._passed:
-            return
+            return None
         if own in folder.above:
             self._ignore(name, reason or LOOP)
-        elif reason is not None and leads_away:
+            return None
+        if reason is not None and leads_away:
             self._ignore(name, reason)
-        else:
-            if not folder.name and reason is None:
-                self._tops.add(name)
-            self._count(name, own)
-            self._left.append(_Folder(path, name, (*folder.above, own), reason))
+            return None
+        if not folder.name and reason is None:
+            self._tops.add(name)
+        self._count(name, own)
+        return _Folder(path, name, (*folder.above, own), reason)
 
     def _count(self, name: str, own: str) -> None:
         """Notice folders that several links lead to; links to links may multiply without end."""
@@ -235,7 +230,7 @@ class _Walker:
             is_system = _base(name).lower() in SYSTEM_FILES
             self._ignore(name, SYSTEM_FILE if is_system else NO_PICTURE)
         else:
-            self._files.append(Found(name, size, kind))
+            self._add(Found(name, size, kind))
 
     def _add_faulty(self, folder: _Folder, name: str, path: str, error: OSError) -> None:
         if error.errno in DENIED and not is_link(path):
@@ -243,11 +238,15 @@ class _Walker:
         fault = fault_of(path, error)
         kind = kind_by_name(name)
         if kind != "none":
-            self._files.append(Found(name, 0, kind, fault))
+            self._add(Found(name, 0, kind, fault))
         elif not folder.name or "." not in _base(name):  # it may be a folder of images
             raise MissingDataError(f"{path} is {fault}; restore that, or remove the link")
         else:
             self._ignore(name, fault)
+
+    def _add(self, file: Found) -> None:
+        self._files.append(file)
+        self._pictured.add(_top(file.name))
 
     def _ignore(self, name: str, reason: str) -> None:
         self._ignored.append({"file": name, "reason": reason})

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable
 
 import numpy as np
 import xxhash
@@ -10,23 +11,37 @@ EXTENSION = re.compile(r"(?<=[^/])\.[^./]*\Z")
 UNSAFE = re.compile(r"[^A-Za-z0-9_/-]")
 
 
-def unique_keys(names: list[str]) -> list[str]:
-    """Turn relative paths into keys that WebDataset cannot merge.
+class UniqueKeys:
+    """Turns relative paths into keys that WebDataset cannot merge.
 
     A dot would end the key, so unusual characters become `_`; where that changes the name or two
     names meet, a hash of the original keeps them apart. A key depends on the names alone, so that
     repacking the same files gives the same keys, and so the same views.
+
+    Args:
+        names: all of them; what is kept is 8 bytes for each key that meets another.
     """
-    keys = [UNSAFE.sub("_", _stem(name)) for name in names]
-    # Hashes, since as many texts in small letters would take most of the memory.
-    meeting = (xxhash.xxh3_64_intdigest(key.lower().encode()) for key in keys)
-    hash_n = np.fromiter(meeting, dtype=np.uint64, count=len(keys))
-    found, count = np.unique(hash_n, return_counts=True)
-    met = set(found[count > 1].tolist())
-    for row, name in enumerate(names):
-        if keys[row] != _stem(name) or int(hash_n[row]) in met:
-            keys[row] += f"-{xxhash.xxh3_64_hexdigest(os.fsencode(name))}"
-    return keys
+
+    def __init__(self, names: Iterable[str]) -> None:
+        hash_n = np.fromiter((_hash(_plain(_stem(name))) for name in names), dtype=np.uint64)
+        hash_n.sort()
+        self._met = frozenset(hash_n[1:][hash_n[1:] == hash_n[:-1]].tolist())
+
+    def of(self, name: str) -> str:
+        """Return the key of one of the names."""
+        stem = _stem(name)
+        key = _plain(stem)
+        if key == stem and not (self._met and _hash(key) in self._met):
+            return key
+        return f"{key}-{xxhash.xxh3_64_hexdigest(os.fsencode(name))}"
+
+
+def _plain(stem: str) -> str:
+    return UNSAFE.sub("_", stem)
+
+
+def _hash(key: str) -> int:
+    return xxhash.xxh3_64_intdigest(key.lower().encode())
 
 
 def _stem(name: str) -> str:

@@ -3,12 +3,13 @@
 import logging
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from milan_pipeline.errors import DataError, MissingDataError, StorageError
 from milan_pipeline.images.file_faults import fault_of, is_link, shortened
-from milan_pipeline.images.folder_walk import Found, walk_folder
+from milan_pipeline.images.folder_walk import walk_folder
+from milan_pipeline.images.found_files import FoundFiles
 from milan_pipeline.images.spelling import in_one_form
 from milan_pipeline.storage.retries import retried
 
@@ -31,7 +32,7 @@ class MaskFolder:
         self._is_beside = os.path.samefile(folder, images)  # noqa: PTH121
         self._names: dict[Path, list[str]] = {}
 
-    def images_among(self, files: list[Found]) -> list[Found]:
+    def images_among(self, files: FoundFiles) -> FoundFiles:
         """Return those pictures that are no masks of others, as masks may lie beside their images.
 
         Raises:
@@ -39,8 +40,8 @@ class MaskFolder:
         """
         if not self._is_beside:
             return files
-        images = [file for file in files if not _is_png(file.name)]
-        masked = {_stem(file.name) for file in images}
+        images = FoundFiles(file for file in files if not _is_png(file.name))
+        masked = {_stem(name) for name in images.names}
         for file in files:
             if _is_png(file.name) and _stem(file.name) not in masked:
                 raise self._its_own(file.name)
@@ -72,12 +73,12 @@ class MaskFolder:
             raise MissingDataError(f"{path} is no regular file, but should be a mask; replace it")
         return path, status.st_size
 
-    def warn_of_others(self, used: Sequence[Path]) -> None:
+    def warn_of_others(self, used: Iterable[str]) -> None:
         """Name masks without an image: images may have been lost."""
         if self._is_beside:
             return
-        masks = {self.folder / file.name for file in walk_folder(self.folder).files}
-        surplus = sorted(path for path in masks.difference(used) if _is_png(path.name))
+        masks = {str(self.folder / name) for name in walk_folder(self.folder).files.names}
+        surplus = sorted(path for path in map(Path, masks.difference(used)) if _is_png(path.name))
         if surplus:
             logger.warning(
                 "%d masks in %s have no image (%s); check that none of the images is lost",

@@ -1,6 +1,7 @@
 """Which files make up a dataset: a class-folder tree, a flat folder, or a list file."""
 
 import dataclasses
+import itertools
 import os
 import stat
 from collections.abc import Iterable
@@ -9,13 +10,16 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
+from milan_pipeline.core.text_table import TextTable
 from milan_pipeline.errors import ConfigError, StorageError
 from milan_pipeline.images.file_faults import fault_of, is_link, shortened
-from milan_pipeline.images.folder_walk import Found, Ignored, Walk, walk_folder
+from milan_pipeline.images.folder_walk import Ignored, Walk, walk_folder
 from milan_pipeline.images.formats import IMAGE_EXTENSIONS
-from milan_pipeline.images.keys import unique_keys
+from milan_pipeline.images.found_files import Found, FoundFiles
+from milan_pipeline.images.keys import UniqueKeys
 from milan_pipeline.images.lists import read_list
 from milan_pipeline.images.mask_files import MaskFolder
+from milan_pipeline.images.source_files import NO_LABEL, FileColumns, SourceFiles
 from milan_pipeline.images.spelling import require_distinct
 from milan_pipeline.storage.retries import retried
 
@@ -23,69 +27,40 @@ ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".zip", ".7z", ".rar", ".parqu
 BESIDE_CLASSES = "a picture beside the class folders, of a format that is not read"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class SourceFile:
-    """One picture and the key of its sample.
-
-    Attributes:
-        name: its path below the source's folder, or as a list has it.
-        folder: what the name is below.
-        size: its bytes.
-        key: of its sample.
-        label: its class number, if it has one.
-        fault: why it cannot be read, where that is known already.
-        is_read: whether it is of a format that is read, as far as its name and first bytes tell.
-        mask: its mask, if masks were asked for.
-        mask_size: bytes of the mask.
-        place: where it lies, if that is not below the folder, or the name is short for it.
-    """
-
-    name: str
-    folder: Path
-    size: int
-    key: str
-    label: int | None
-    fault: str | None = None
-    is_read: bool = True
-    mask: Path | None = None
-    mask_size: int = 0
-    place: str | None = None
-
-    @property
-    def path(self) -> Path:
-        """Where it lies; made when asked for, since paths of a million files take 300 MB."""
-        return self.folder / (self.name if self.place is None else self.place)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
     """A dataset's files in order, its class names, and what was left out.
 
     `stray` names the images that lie beside sub-folders with images, and so make it no class tree;
-    `others` the folders beside class folders that hold files, but no picture.
+    `others` the folders beside class folders that hold files, but no picture; `is_listed` says that
+    a list or table names the files, not a folder.
     """
 
-    files: list[SourceFile]
+    files: SourceFiles
     classes: list[str]
     ignored: list[Ignored]
     stray: list[str]
     others: list[str] = dataclasses.field(default_factory=list)
+    is_listed: bool = False
 
     def fingerprint(self) -> str:
         """Say what the files are, by hashes of their names, sizes and classes, never of times.
 
         It stays the same for a copy, and shows what differs in another dataset.
         """
-        labels = [*self.classes, *(str(file.label) for file in self.files)]
+        files, sizes_n, mask_sizes_n = self.files, self.files.sizes(), self.files.mask_sizes()
         parts = {
-            "names": _hash(file.name for file in self.files),
-            "sizes": _hash(str(file.size) for file in self.files),
-            "classes": _hash(labels),
+            "names": _hash(files.names()),
+            "sizes": _hash(map(str, sizes_n)),
+            "classes": _hash(itertools.chain(self.classes, map(str, files.labels()))),
         }
-        if any(file.mask is not None for file in self.files):
-            parts["sizes of masks"] = _hash(str(file.mask_size) for file in self.files)
+        if mask_sizes_n is not None:
+            parts["sizes of masks"] = _hash(map(str, mask_sizes_n))
+        rows = files.columns.rows
+        if rows is not None and rows.captions_hash is not None:
+            parts["captions"] = rows.captions_hash
         hashes = ", ".join(f"{what} {value}" for what, value in parts.items())
-        size = sum(file.size for file in self.files)
+        size = int(sizes_n.sum())
         return f"{len(self.files)} images of {size} bytes ({hashes})"
 
 
@@ -126,14 +101,13 @@ def find_source(
         return source
     source = _with_masks(source, root, mask_folder)
     if is_folder:
-        mask_folder.warn_of_others([file.mask for file in source.files if file.mask is not None])
+        mask_folder.warn_of_others(source.files.columns.masks or ())
     return source
 
 
-def shuffled(files: list[SourceFile], seed: int) -> list[SourceFile]:
+def shuffled(files: SourceFiles, seed: int) -> SourceFiles:
     """Return the files in an order that depends on nothing but their number and the seed."""
-    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(files))
-    return [files[index] for index in order]
+    return files.take(np.random.Generator(np.random.PCG64(seed)).permutation(len(files)))
 
 
 def _is_folder(path: Path) -> bool:
@@ -156,71 +130,74 @@ def _is_folder(path: Path) -> bool:
     return stat.S_ISDIR(mode)
 
 
-def _from_folder(root: Path, files: list[Found], walk: Walk) -> Source:
-    images = [file for file in files if file.kind == "image"]
-    if not images:
-        raise ConfigError(_no_image(root, files, [row["file"] for row in walk.ignored]))
-    is_tree = all("/" in file.name for file in images)
-    ignored = walk.ignored
-    if is_tree:
-        beside = [file for file in files if "/" not in file.name]
-        rows: list[Ignored] = [{"file": file.name, "reason": BESIDE_CLASSES} for file in beside]
-        ignored = sorted([*ignored, *rows], key=lambda row: row["file"].split("/"))
-        files = [file for file in files if "/" in file.name]
-    tops = [file.name.partition("/")[0] for file in files]
-    classes = sorted({*tops, *walk.empty}) if is_tree else []
+def _from_folder(root: Path, found: FoundFiles, walk: Walk) -> Source:
+    is_image_n = np.array([found.kind(row) == "image" for row in range(len(found))], np.bool_)
+    is_below_n = np.array(["/" in name for name in found.names], np.bool_)
+    if not is_image_n.any():
+        raise ConfigError(_no_image(root, found, [row["file"] for row in walk.ignored]))
+    beside = np.flatnonzero(is_image_n & ~is_below_n)
+    is_tree, is_flat = not len(beside), not (is_image_n & is_below_n).any()
+    stray = [] if is_tree or is_flat else [found.names[row] for row in beside]
+    if not is_tree:
+        label_n, row_n = np.full(len(found), NO_LABEL, np.int32), np.arange(len(found))
+        columns = FileColumns(
+            folder=root, found=found, keys=UniqueKeys(found.names), label_n=label_n
+        )
+        return Source(
+            files=SourceFiles(columns, row_n), classes=[], ignored=walk.ignored, stray=stray
+        )
+    rows: list[Ignored] = [
+        {"file": found.names[row], "reason": BESIDE_CLASSES} for row in np.flatnonzero(~is_below_n)
+    ]
+    ignored = sorted([*walk.ignored, *rows], key=lambda row: row["file"].split("/"))
+    row_n = np.flatnonzero(is_below_n)
+    classes = sorted({*(_top(found.names[row]) for row in row_n), *walk.empty})
     require_distinct(classes, root)
     number = {name: index for index, name in enumerate(classes)}
-    is_flat = not any("/" in file.name for file in images)
-    stray = [] if is_tree or is_flat else [file.name for file in images if "/" not in file.name]
-    keys = unique_keys([file.name for file in files])
-    found = [
-        SourceFile(
-            name=file.name,
-            folder=root,
-            size=file.size,
-            key=key,
-            label=number[top] if is_tree else None,
-            fault=file.fault,
-            is_read=file.kind == "image",
-        )
-        for file, key, top in zip(files, keys, tops, strict=True)
-    ]
-    others = walk.others if is_tree else []
-    return Source(files=found, classes=classes, ignored=ignored, stray=stray, others=others)
+    label_n = np.array([number.get(_top(name), NO_LABEL) for name in found.names], np.int32)
+    keys = UniqueKeys(found.names[row] for row in row_n)
+    columns = FileColumns(folder=root, found=found, keys=keys, label_n=label_n)
+    return Source(
+        files=SourceFiles(columns, row_n),
+        classes=classes,
+        ignored=ignored,
+        stray=[],
+        others=walk.others,
+    )
 
 
 def _from_list(path: Path) -> Source:
     listed, classes = read_list(path)
     if not listed:
         raise ConfigError(f"{path} lists no image; write a path a line, or give another list")
-    keys = unique_keys([row.name for row in listed])
-    files = [
-        SourceFile(
-            name=row.name,
-            folder=path.parent,
-            size=row.size,
-            key=key,
-            label=row.label,
-            place=str(row.path) if row.name.startswith("~") else None,
-        )
-        for row, key in zip(listed, keys, strict=True)
-    ]
-    return Source(files=files, classes=classes, ignored=[], stray=[])
+    columns = FileColumns(
+        folder=path.parent,
+        found=FoundFiles(Found(row.name, row.size, "image") for row in listed),
+        keys=UniqueKeys(row.name for row in listed),
+        label_n=np.array(
+            [NO_LABEL if row.label is None else row.label for row in listed], np.int32
+        ),
+        places={n: str(row.path) for n, row in enumerate(listed) if row.name.startswith("~")},
+    )
+    files = SourceFiles(columns, np.arange(len(listed)))
+    return Source(files=files, classes=classes, ignored=[], stray=[], is_listed=True)
 
 
 def _with_masks(source: Source, root: Path, masks: MaskFolder) -> Source:
-    files = []
-    for file in source.files:
+    columns = source.files.columns
+    found, sizes = TextTable(), np.zeros(len(columns.found), np.int64)
+    for row in range(len(columns.found)):
+        file = columns.file(row)
         name = os.path.relpath(file.path, root)
         if name.startswith(".."):
             raise ConfigError(
                 f"{file.path} does not lie below {root}, so that its mask cannot be found; give a "
                 "list of paths below its own folder"
             )
-        mask, size = masks.mask_of(name)
-        files.append(dataclasses.replace(file, mask=mask, mask_size=size))
-    return dataclasses.replace(source, files=files)
+        mask, sizes[row] = masks.mask_of(name)
+        found.append(str(mask))
+    columns = dataclasses.replace(columns, masks=found, mask_size_n=sizes)
+    return dataclasses.replace(source, files=source.files.with_columns(columns))
 
 
 def archives(names: list[str]) -> list[str]:
@@ -228,20 +205,29 @@ def archives(names: list[str]) -> list[str]:
     return [name for name in names if name.lower().endswith(ARCHIVES)]
 
 
-def _no_image(root: Path, others: list[Found], ignored: list[str]) -> str:
+def _no_image(root: Path, others: FoundFiles, ignored: list[str]) -> str:
     kinds = f".{', .'.join(IMAGE_EXTENSIONS)}"
     packed = archives(ignored)
-    if packed and not others:
+    if packed and not len(others) and all(name.lower().endswith(".parquet") for name in packed):
+        return (
+            f"{root} holds no image ({kinds}) but {len(packed)} Parquet files "
+            f"({shortened(packed[0])}, …); give the folder that they lie in, without other folders"
+        )
+    if packed and not len(others):
         return (
             f"{root} holds no image ({kinds}) but {len(packed)} archives ({shortened(packed[0])}, "
             "…); unpack them, or give tars of WebDataset to `milan-pipeline index`"
         )
-    if not others:
+    if not len(others):
         return f"{root} holds no image ({kinds}); give another folder"
     return (
         f"{root} holds no image ({kinds}) but {len(others)} pictures of formats that are not read "
         f"({shortened(others[0].name)}, …); convert them to JPEG, PNG or WebP"
     )
+
+
+def _top(name: str) -> str:
+    return name.partition("/")[0]
 
 
 def _hash(values: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ inputs must not differ between runs into one output; execution parameters (worke
 import calendar
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import platform
@@ -15,6 +16,8 @@ from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
 from milan_pipeline import storage
+from milan_pipeline.core.console import note
+from milan_pipeline.core.cores import threads_in_use
 from milan_pipeline.core.schema import DocumentError, conforming, parsed
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.provenance.identity import content_hash, require_same
@@ -54,8 +57,12 @@ def config_by_role(config: Any) -> dict[str, dict[str, Any]]:
     return split
 
 
+@functools.cache
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of every installed package that affects outputs."""
+    """Return the versions of Python and of every installed package that affects outputs.
+
+    They are looked up once a process; do not change what is returned.
+    """
     found = {"python": platform.python_version()}
     for name in RECORDED_PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -82,6 +89,7 @@ class StageRecord:
 
     def __post_init__(self) -> None:
         self._started, self._made = time.time(), time.monotonic()
+        self._threads_before: int | None = None
         roles = config_by_role(self.config)
         # A stage may say better than its options what its output depends on.
         self._content = dict(roles["content"] if self.content is None else self.content)
@@ -110,10 +118,19 @@ class StageRecord:
         or_anew = ", or --overwrite to make it anew" if hasattr(self.config, "overwrite") else ""
         remedy = f"give another output folder{or_anew}"
         require_same(then, now, what=storage.folder_of(self.url), remedy=remedy)
+        if previous["state"] == "running":
+            self._threads_before = previous.get("threads")
         return str(previous["state"])
 
     def begin(self) -> None:
-        """Write the record as "running"."""
+        """Write the record as "running"; say so where a resume computes with other threads."""
+        before, now = self._threads_before, self._threads()
+        if before is not None and before != now:
+            note(
+                f"{storage.folder_of(self.url)} was begun with {before} threads and goes on with "
+                f"{now}, so last bits may differ from those of an undisturbed run; --threads "
+                f"{before} keeps them equal"
+            )
         self._write("running", {})
 
     def join(self) -> None:
@@ -195,6 +212,7 @@ class StageRecord:
             "extent": dict(self.extent or {}),
             **({} if self.source is None else {"source": dict(self.source)}),
             "versions": versions(),
+            **({} if self._threads() is None else {"threads": self._threads()}),
             "counts": dict(counts),
             "started": utc_text(self._started),
             "seconds": round(seconds, 3),
@@ -203,6 +221,10 @@ class StageRecord:
 
     def _config(self) -> dict[str, Any]:
         return {name: value for part in self._roles.values() for name, value in part.items()}
+
+    def _threads(self) -> int | None:
+        """Return how many threads this process computes with; None for a stage that does not."""
+        return threads_in_use() if hasattr(self.config, "threads") else None
 
     def _is_of(self, record: Mapping[str, Any]) -> bool:
         """Whether a record has this content and extent."""

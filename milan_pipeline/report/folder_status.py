@@ -93,7 +93,7 @@ def folder_status(url: str, now: float | None = None) -> FolderStatus:
     try:
         kind = folder_kind(url)
     except MissingDataError:
-        if storage.exists(storage.join(url, PROBE)):
+        if is_scores(url):
             return _scores_status(url, now)
         return _status_below(url, now)
     if kind == "target store":
@@ -245,6 +245,15 @@ def _status_below(url: str, now: float) -> FolderStatus:
     )
 
 
+def runs_below(url: str) -> list[str]:
+    """Return the paths of all runs below a local folder, in the order of their names."""
+    root = storage.local_path(url)
+    if root is None or not root.is_dir():
+        return []
+    outputs = [str(path) for path in _outputs(root, DEEPEST)]
+    return [path for path in outputs if not is_scores(path) and folder_kind(path) == "run"]
+
+
 def _outputs(folder: Path, levels: int) -> list[Path]:
     """List the outputs below a folder in the order of their names; none lies inside another."""
     found = []
@@ -262,5 +271,10 @@ def _is_output(path: Path) -> bool:
     try:
         folder_kind(str(path))
     except MissingDataError:
-        return (path / PROBE).is_file()
+        return is_scores(str(path))
     return True
+
+
+def is_scores(url: str) -> bool:
+    """Tell whether a folder has the scores of a probe."""
+    return storage.exists(storage.join(url, PROBE))

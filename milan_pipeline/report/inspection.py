@@ -3,9 +3,10 @@
 import dataclasses
 from collections.abc import Sequence
 
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.errors import ConfigError, MissingDataError
 from milan_pipeline.report.facts import Facts, lines_of
 from milan_pipeline.report.folder_kind import Kind, folder_kind
+from milan_pipeline.report.folder_status import runs_below
 from milan_pipeline.report.run_facts import RunReport, read_run
 from milan_pipeline.report.target_facts import image_shard_facts, store_facts, target_shard_facts
 
@@ -48,7 +49,7 @@ def inspect_places(places: Sequence[str], results: tuple[str, ...] = ()) -> Insp
     """Find out what one folder contains, or several that are all runs.
 
     Args:
-        places: paths or URLs.
+        places: paths or URLs; a folder with runs below it stands for all of these.
         results: folders with further results of the runs, in them or below them.
 
     Raises:
@@ -56,6 +57,7 @@ def inspect_places(places: Sequence[str], results: tuple[str, ...] = ()) -> Insp
         MissingDataError: a place holds nothing that is known.
         DataError: it is damaged.
     """
+    places = [found for place in places for found in _found_at(place)]
     kinds = [folder_kind(place) for place in places]
     kind = kinds[0]
     if len(places) > 1 and set(kinds) != {"run"}:
@@ -67,3 +69,15 @@ def inspect_places(places: Sequence[str], results: tuple[str, ...] = ()) -> Insp
     if results:
         raise ConfigError(f"--results {results[0]} is for a run, not for {kind}; leave it out")
     return Inspection(kind=kind, places=places, facts=[FACTS_OF[kind](places[0])], runs=[])
+
+
+def _found_at(place: str) -> list[str]:
+    """Return a place itself, or the runs below it."""
+    try:
+        folder_kind(place)
+    except MissingDataError:
+        runs = runs_below(place)
+        if not runs:
+            raise
+        return runs
+    return [place]

@@ -1,16 +1,18 @@
 """`milan-pipeline codecs`: measure what each codec does to the user's own targets."""
 
 import dataclasses
+from typing import Literal
 
 from milan_pipeline.cli.commands import lazily, stage_command
-from milan_pipeline.cli.options import count, option, require_least
+from milan_pipeline.cli.options import argument, count, option, require_least
+from milan_pipeline.codecs.registry import codec_names
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.stages.shared import common_options as common
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeasureCodecs:
-    """Measure on your targets how small each codec is and how much it keeps.
+    """Measure on the targets of STORE how small each codec is and how much it keeps.
 
     Codecs are fitted to the same images as in extraction, and measured on others. The command
     prints a table and draws a picture. It does not change the store.
@@ -21,13 +23,12 @@ class MeasureCodecs:
     the Gaussian rate-distortion bound. Images/s.
     """
 
-    targets: str = option(
-        help="Target store that extract-targets wrote.", group="Input", role="execution"
-    )
+    store: str = argument(formerly="targets")
     codec: tuple[str, ...] = option(
         (),
         help="Codec to measure; may be repeated; default: all levels and a range of ratios.",
         group="Targets",
+        complete=codec_names,
     )
     samples: int = count(1024, "images", group="Input", help="Number of images to measure on.")
     synthetic: float | None = option(
@@ -43,6 +44,7 @@ class MeasureCodecs:
         "codecs.png", help="File for the picture (PNG).", group="Output", role="execution"
     )
     device: str = common.device("Where targets are encoded and decoded")
+    threads: int | Literal["auto"] = common.threads()
     allow_unfinished: bool = common.allow_unfinished(
         "Measure a store whose extraction is not finished."
     )
@@ -59,5 +61,5 @@ command = stage_command(
     MeasureCodecs,
     run=run,
     dry_run=None,
-    example="milan-pipeline codecs --targets targets.zarr --codec int8 --codec tiny",
+    example="milan-pipeline codecs targets.zarr --codec int8 --codec tiny",
 )

@@ -1,6 +1,7 @@
 """`milan-pipeline plan`: what caching targets costs and saves, before anything is written."""
 
 import dataclasses
+from typing import Literal
 
 from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import count, option, require_least
@@ -112,6 +113,7 @@ class PlanTargets(TeacherOptions):
         2.0, help="Seconds of timing for each batch size.", least=0, group="Rates", unit="seconds"
     )
     device: str = common.device("Where the teacher runs")
+    threads: int | Literal["auto"] = common.threads()
 
     def __post_init__(self) -> None:
         require_least(self)

@@ -3,6 +3,7 @@
 import dataclasses
 
 from milan_pipeline.cli.commands import lazily, stage_command
+from milan_pipeline.cli.known_names import student_names
 from milan_pipeline.cli.options import count, option
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.pretrain.defaults import DEFAULTS, TARGETS
@@ -56,6 +57,7 @@ class Pretrain(TrainingOptions):
         "vit_base_patch16_224",
         help="The student: timm's name of a ViT with a class token.",
         group="Student",
+        complete=student_names,
     )
     image_size: int | None = count(
         None,
@@ -194,6 +196,11 @@ class Pretrain(TrainingOptions):
         if not 0 < self.mask_ratio < 1:
             raise ConfigError(f"--mask-ratio {self.mask_ratio} is not within 0 to 1; try 0.75")
         require_warmup(self.warmup_epochs, self.epochs)
+        if "." in self.student:
+            raise ConfigError(
+                f"--student {self.student} names trained weights, and a student begins with random "
+                f"ones; give {self.student.partition('.')[0]}, or a run with --init"
+            )
         if (self.target == "features") != (self.targets is not None):
             raise ConfigError(
                 f"--target {self.target} and --targets {self.targets} do not fit; give --targets "

@@ -6,7 +6,7 @@ from typing import Literal
 from milan_pipeline import storage
 from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import AUTO, count, option, require_least
-from milan_pipeline.cluster.launch import own_cores
+from milan_pipeline.core.cores import own_cores
 from milan_pipeline.encoders.names import is_named
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.probe.protocols import OfficialLinear, Sweep
@@ -33,8 +33,11 @@ class Probe:
     train: str = option(
         help="Folder of labelled image shards to learn from.", role="execution", group="Input"
     )
-    test: str = option(
-        help="Folder of labelled image shards to score on.", role="execution", group="Input"
+    val: str = option(
+        help="Folder of labelled image shards to score on, which are held out from --train.",
+        role="execution",
+        group="Input",
+        formerly="test",
     )
     out: str | None = option(
         None,
@@ -142,6 +145,7 @@ class Probe:
         "Threads that decode images; auto: one for each core that the command may use."
     )
     device: str = common.device("Where to compute")
+    threads: int | Literal["auto"] = common.threads()
     max_bad_fraction: float = common.max_bad_fraction()
     allow_unfinished: bool = common.allow_unfinished(
         "Score a run that is not finished.", group="Encoder"
@@ -172,7 +176,7 @@ class Probe:
             raise ConfigError(f"--encoder {self.encoder!r} is no run folder; give --out FOLDER")
 
     @property
-    def threads(self) -> int:
+    def decoders(self) -> int:
         """How many threads decode."""
         return own_cores() if self.workers == AUTO else self.workers
 
@@ -194,5 +198,5 @@ command = stage_command(
     Probe,
     run=run,
     dry_run=dry_run,
-    example="milan-pipeline probe --encoder runs/first --train images/train --test images/val",
+    example="milan-pipeline probe --encoder runs/first --train images/train --val images/val",
 )

@@ -2,14 +2,23 @@
 
 from typing import Any
 
-from milan_pipeline.cli.options import option
-from milan_pipeline.codecs.registry import CODEC_CHOICES
+from milan_pipeline.cli.options import AUTO, option
+from milan_pipeline.codecs.registry import CODEC_CHOICES, codec_names
 
 
 def device(what_runs: str) -> Any:
     """Declare `--device`; its help begins with `what_runs`, such as "Where the teacher runs"."""
     text = f"{what_runs}: auto, cpu, cuda."
     return option("auto", help=text, role="execution", group="This machine")
+
+
+def threads(more: str = "") -> Any:
+    """Declare `--threads` of a command that computes; `more` begins with a space."""
+    text = (
+        "Threads that compute in each process; auto: one for each core that the process may use. "
+        f"The last bits of results depend on it, so it is recorded.{more}"
+    )
+    return option(AUTO, help=text, role="execution", least=1, group="This machine", unit="threads")
 
 
 def workers(text: str, *, unit: str = "threads") -> Any:
@@ -53,7 +62,9 @@ def max_bad_fraction(*, always: str = "one is", more: str = "") -> Any:
 
 def codec(default: Any, *, text: str = "How targets are stored", more: str = "") -> Any:
     """Declare `--codec`; its help is `text`, the choices and `more`, which begins with "; "."""
-    return option(default, help=f"{text}: {CODEC_CHOICES}{more}.", group="Targets")
+    return option(
+        default, help=f"{text}: {CODEC_CHOICES}{more}.", group="Targets", complete=codec_names
+    )
 
 
 def stored_views(text: str) -> Any:

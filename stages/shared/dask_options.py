@@ -1,9 +1,11 @@
 """Options of every stage whose units Dask workers can do; loads no torch, and Dask where asked."""
 
 import dataclasses
+from typing import Literal
 
 from milan_pipeline.cli.options import count, option, require_least
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.stages.shared import common_options as common
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,7 @@ class DaskOptions:
         help="Number of Dask processes on this machine, which share its GPUs or cores; default: "
         "none, this process does the units.",
     )
+    threads: int | Literal["auto"] = common.threads(" Workers of --scheduler keep their own.")
 
     def __post_init__(self) -> None:
         require_least(self)

@@ -33,6 +33,7 @@ from milan_pipeline.stages.shared.training import (
     trainer_of,
 )
 from milan_pipeline.stages.shared.training_options import Process
+from milan_pipeline.training.checkpoints import newest_checkpoint
 from milan_pipeline.training.compiling import compile_blocks, explained_compiler
 from milan_pipeline.training.evaluations import BEST, Evaluations
 from milan_pipeline.training.run_folder import run_lock
@@ -71,10 +72,12 @@ class LabelledPlan(TrainingPlan[LabelledT]):
 
     @property
     def is_done(self) -> bool:
-        """Whether all steps are done, and scored on the images that there are now."""
-        previous = read_record(self.record.url)
+        """Whether all steps are done, scored on the images that there are now, and written."""
+        previous, folder = read_record(self.record.url), self.config.folder
         known = previous is not None and previous["extent"].get("val") == self.val.source
-        return super().is_done and known
+        # Lost scores are written again, if there are weights to go on from.
+        there = storage.exists(str(folder / SCORES)) or newest_checkpoint(folder) is None
+        return super().is_done and known and there
 
     @property
     def exports(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from milan_pipeline.cli.known_names import teacher_names
 from milan_pipeline.cli.options import fields_from, option
 from milan_pipeline.teacher.spec import NORM_HELP, OWN, PRECISIONS, PRIORS, SPACES, TeacherSpec
 
@@ -16,6 +17,7 @@ class TeacherOptions:
     teacher: str = option(
         help="The CLIP to use: an open_clip model (ViT-B-16), hf-hub:ORG/REPO or local-dir:PATH.",
         group="Teacher",
+        complete=teacher_names,
     )
     pretrained: str | None = option(
         None,

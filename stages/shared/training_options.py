@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from milan_pipeline import storage
 from milan_pipeline.cli.commands import imported
 from milan_pipeline.cli.options import AUTO, count, option, require_least
-from milan_pipeline.cluster.launch import is_launched, launch, launched_size, own_cores
+from milan_pipeline.cluster.launch import is_launched, launch, launched_size
+from milan_pipeline.core.cores import computing, own_cores
 from milan_pipeline.core.interrupts import StopRequest, exiting_at_once, stop_request
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.stages.shared import common_options as common
@@ -149,6 +150,7 @@ class TrainingOptions:
         "them; default: one.",
     )
     device: str = common.device("Where to train")
+    threads: int | Literal["auto"] = common.threads()
 
     def __post_init__(self) -> None:
         require_least(self)
@@ -263,4 +265,5 @@ def run_training(stage: str, config: TrainingOptions, train: str) -> None:
         function, device = imported(train), local_device(pick_device(config.device))
         with joined_world(device) as world:
             process = Process(device=device, world=world, stop=stop, prepared=preparing.close)
-            function(config, process)
+            with computing(config):
+                function(config, process)

@@ -10,7 +10,7 @@ from milan_pipeline.cluster.slurm import (
     require_slurm,
     submit_script,
 )
-from milan_pipeline.core.console import say, say_nothing_to_do
+from milan_pipeline.core.console import is_verbose, say, say_nothing_to_do
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.stages.submit.chain import Job, jobs_left
 from milan_pipeline.stages.submit.command import Submit
@@ -72,13 +72,18 @@ def submit(config: Submit) -> None:
 
 
 def describe(config: Submit) -> None:
-    """Print the scripts of the jobs that are left."""
+    """Print the jobs that are left and what each waits for; with --verbose, their scripts too."""
     jobs = jobs_left(config)
     scripts = {job.name: batch_script(config, job) for job in jobs}
-    for job in jobs:
-        say(f"# {script_path(config, job.name)}{_of_parts(job, job.tasks)}")
-        say(scripts[job.name])
-    say(f"{config.out}: {len(jobs)} jobs to submit", out=config.out, jobs=scripts)
+    before = ["nothing", *scripts]
+    for job, other in zip(jobs, before, strict=False):
+        say(f"{job.name}: after {other}{_of_parts(job, job.tasks)}")
+        if is_verbose():
+            say(f"# {script_path(config, job.name)}\n{scripts[job.name]}")
+    hint = "" if is_verbose() or not jobs else "; --verbose prints their scripts"
+    waits = dict(zip(scripts, [None, *scripts], strict=False))
+    said = f"{config.out}: {len(jobs)} jobs to submit{hint}"
+    say(said, out=config.out, jobs=scripts, waits_for=waits)
 
 
 def _refuse_other_parts(jobs: list[Job], others: set[str]) -> None:

@@ -3,7 +3,8 @@
 import dataclasses
 
 from milan_pipeline.cli.commands import lazily, stage_command
-from milan_pipeline.cli.options import option
+from milan_pipeline.cli.known_names import teacher_names
+from milan_pipeline.cli.options import argument, option
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.stages.shared import common_options as common
 from milan_pipeline.stages.shared.dask_options import DaskOptions
@@ -11,7 +12,7 @@ from milan_pipeline.stages.shared.dask_options import DaskOptions
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verify(DaskOptions):
-    """Say whether a target store is sound: read all of it, and run CLIP again on a sample.
+    """Say whether STORE, a target store, is sound: read all of it, and run CLIP again on a sample.
 
     If units are damaged, the exit code is 1 and the units are named; --repair extracts only those
     again. Images, teacher and weights are those of the store's record, unless you give others. A
@@ -19,7 +20,7 @@ class Verify(DaskOptions):
     workers check the units; the teacher runs in this process.
     """
 
-    targets: str = option(help="Target store.", group="Input", role="execution")
+    store: str = argument(formerly="targets")
     images: str | None = option(
         None,
         help="Folder of the image shards, if they have moved; default: as recorded.",
@@ -30,6 +31,7 @@ class Verify(DaskOptions):
         None,
         help="Name or folder of the teacher, if it has moved; default: as recorded.",
         group="Teacher",
+        complete=teacher_names,
         role="execution",
     )
     pretrained: str | None = option(
@@ -69,5 +71,5 @@ command = stage_command(
     Verify,
     run=run,
     dry_run=None,
-    example="milan-pipeline verify --targets targets.zarr --sample 256",
+    example="milan-pipeline verify targets.zarr --sample 256",
 )

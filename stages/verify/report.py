@@ -43,7 +43,7 @@ def verify(config: Verify, stop: StopRequest) -> None:
         report(again.lines())
         found = found.after(again, repaired)
     report(document=found.document() | {"repaired": [unit.path for unit in repaired]})
-    found.raise_if_unsound(config.targets)
+    found.raise_if_unsound(config.store)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -175,12 +175,17 @@ class _Findings:
 
     def _remedy(self) -> str:
         """Return what repairs the faults; units of a shard that changed cannot be repaired."""
-        if self.is_transcoded:
-            return "delete their marks, those in its folder done, and run transcode again"
         repaired = len(self.faults.keys() & self.repairable)
+        if self.is_transcoded and repaired:
+            return "delete their marks, those in its folder done, and run transcode again"
+        if self.is_transcoded:
+            return "their image shards are others, or gone: give those with --images"
         if repaired == len(self.faults):
             return "--repair extracts them again"
-        follow = "as image shards have changed or are gone: run extract-targets again"
+        follow = (
+            "as image shards are others than theirs, or gone: give those with --images, or run "
+            "extract-targets again"
+        )
         if repaired:
             return f"--repair extracts {repaired} of them again, but not the others, {follow}"
         return f"--repair would not extract them again, {follow}"

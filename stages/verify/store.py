@@ -21,7 +21,7 @@ from milan_pipeline.stages.extract_targets.plan import spec_of
 from milan_pipeline.stages.verify.command import Verify
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.layout import read_identity
-from milan_pipeline.targets.store import read_store_record
+from milan_pipeline.targets.store_record import read_store_record
 from milan_pipeline.targets.units import Unit, revoke
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
@@ -32,7 +32,7 @@ class StoreParts:
 
     def __init__(self, config: Verify) -> None:
         self.config = config
-        self.url = config.targets
+        self.url = config.store
         self.identity = read_identity(self.url)
         self.codec = read_store_codec(self.url, self.identity)
         record = read_store_record(self.url, self.identity)
@@ -170,4 +170,4 @@ def _extraction(config: Verify, recorded: dict[str, Any]) -> ExtractTargets:
         values |= {"teacher": config.teacher, "pretrained": config.pretrained}
     given = {"images": config.images, "pretrained": config.pretrained, "device": config.device}
     given = {name: value for name, value in given.items() if value is not None}
-    return ExtractTargets(**(values | given | {"out": config.targets, "overwrite": False}))
+    return ExtractTargets(**(values | given | {"out": config.store, "overwrite": False}))

@@ -1,5 +1,6 @@
 """Shells complete stages, options, choices, recipes and files."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 from click.shell_completion import ShellComplete
 
+from milan_pipeline.cli.known_names import student_names, teacher_names
 from milan_pipeline.cli.main import COMPLETION, PROGRAM, group
 from milan_pipeline.cli.recipes import recipe_names, stage_names
 from tests.support.cli import run_cli
@@ -44,6 +46,20 @@ def test_recipes_are_offered_and_where_none_fits_files() -> None:
 def test_files_are_left_to_the_shell(words: tuple[str, ...]) -> None:
     assert offered(*words, "im") == [("im", "file")]
     assert offered("pretrain", "--epochs", "1") == []
+
+
+def test_codecs_teachers_and_students_are_offered() -> None:
+    assert offered("transcode", "a", "b", "--codec", "hi") == [("high", "plain")]
+    assert ("ViT-B-16", "plain") in offered("extract-targets", "--teacher", "ViT-B-")
+    assert offered("plan", "--teacher", "local-d") == [("local-dir:", "plain")]
+    assert ("vit_small_patch16_224", "plain") in offered("pretrain", "--student", "vit_small")
+    assert offered("recipes", "dem") == [("demo", "plain")]
+
+
+def test_no_name_is_offered_of_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert student_names() == []
+    assert teacher_names() == ["hf-hub:", "local-dir:"]
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])

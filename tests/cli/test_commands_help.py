@@ -1,7 +1,6 @@
 """Every command's help says all: its purpose, groups of options, defaults, units, an example."""
 
 import shlex
-from importlib.metadata import entry_points
 
 import click
 import pytest
@@ -10,14 +9,14 @@ from click.testing import CliRunner
 from milan_pipeline.cli.commands import VERBOSITY, StageCommand, stage_command
 from milan_pipeline.cli.main import group
 from milan_pipeline.cli.options import GROUPS
-from milan_pipeline.cli.recipes import PIPELINE, STAGES_GROUP, in_pipeline_order, stage_names
+from milan_pipeline.cli.recipes import PIPELINE, in_pipeline_order, installed_stages, stage_names
 from tests.support.cli import Bake
 
 NUMBERS = (click.INT, click.FLOAT)
 
 
 def loaded(stage: str) -> StageCommand:
-    (entry,) = entry_points(group=STAGES_GROUP, name=stage)
+    (entry,) = installed_stages().select(name=stage)
     command = entry.load()
     assert isinstance(command, StageCommand)
     return command

@@ -9,8 +9,13 @@ import pytest
 from milan_pipeline.cli.commands import lazily
 
 WORK = """
+import torch
+
 def plain(config):
     config.calls.append("plain")
+
+def computing(config):
+    config.calls.append(torch.get_num_threads())
 
 def stoppable(config, stop):
     stop.raise_if_asked("nothing")
@@ -30,3 +35,14 @@ def test_a_module_is_imported_when_its_function_is_called(
     plain(config)
     stoppable(config)
     assert config.calls == ["plain", None]
+
+
+def test_a_function_computes_with_the_threads_of_its_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "computing_stage.py").write_text(WORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    calls: list[int] = []
+    for threads in (1, 2):
+        lazily("computing_stage:computing")(SimpleNamespace(calls=calls, threads=threads))
+    assert calls == [1, 2]

@@ -55,6 +55,14 @@ def test_an_option_of_such_a_name_is_refused(words, named, capsys):
     assert "is not UTF-8; rename the file or folder, or give a link to it" in error
 
 
+def test_where_the_locale_hides_utf8_it_is_to_be_set(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
+    run_cli("index", f"{OLD}.tar", code=2)
+    assert (
+        "set PYTHONUTF8=1, as by this locale names are taken for ascii" in capsys.readouterr().err
+    )
+
+
 def test_a_link_to_such_a_folder_is_taken(photos, tmp_path):
     old = photos.rename(tmp_path / OLD)
     (tmp_path / "link").symlink_to(old)

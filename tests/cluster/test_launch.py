@@ -12,7 +12,6 @@ import pytest
 from milan_pipeline.cluster.launch import (
     is_launched,
     launched_size,
-    own_cores,
     require_meeting_place,
     run_together,
     words_of,
@@ -178,14 +177,3 @@ def test_processes_share_the_threads_of_the_job(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(OSError, match="refused"):
         run_together("compare", [([], {})] * 3)
     assert seen == ["2"]
-
-
-def test_processes_of_a_machine_share_the_cores_that_the_job_has(monkeypatch):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(24)), raising=False)
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    assert (own_cores(), own_cores(5), own_cores(30)) == (24, 4, 1)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")  # torchrun tells
-    assert own_cores() == 3
-    monkeypatch.delattr("os.sched_getaffinity")
-    monkeypatch.setattr("os.cpu_count", lambda: 16)
-    assert own_cores() == 2

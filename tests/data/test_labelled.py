@@ -221,7 +221,9 @@ def test_masks_of_ade20ks_layout(tmp_path):
 def test_places_that_hold_no_labels_are_refused(tree, tmp_path):
     with pytest.raises(ConfigError, match="neither a folder of image shards"):
         open_labelled(str(tmp_path / "none"), kind="class")
-    with pytest.raises(ConfigError, match="one sub-folder a class"):
+    with pytest.raises(
+        ConfigError, match=r"class folders \(.*\.(png|jpg).*\); .*one sub-folder a class"
+    ):
         open_labelled(str(tree / "cat"), kind="class")
     with pytest.raises(ConfigError, match="does not say where its masks are"):
         open_labelled(str(tree), kind="mask")

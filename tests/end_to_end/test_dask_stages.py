@@ -155,7 +155,7 @@ def test_a_worker_that_sees_another_folder_says_so(
 def faults(store: Path, capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any]:
     """Verify a damaged store and return what was found."""
     capsys.readouterr()
-    run_cli("verify", "--targets", store, "--sample", 8, "--json", *words, code=1)
+    run_cli("verify", store, "--sample", 8, "--json", *words, code=1)
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
 
@@ -185,7 +185,7 @@ def test_verify_refuses_a_worker_with_other_images(
 ) -> None:
     manifest = load_manifest(str(image_shards), kind="images")
     dataclasses.replace(manifest, folder=str(tmp_path), shards=manifest.shards[1:]).save()
-    words = ("--targets", target_store, "--images", watched(image_shards))
+    words = (target_store, "--images", watched(image_shards))
     with for_workers(image_shards / "manifest.json", (tmp_path / "manifest.json").read_bytes()):
         run_cli("verify", *words, "--scheduler", scheduler, code=1)
     assert "lists other images there than for the client" in capsys.readouterr().err
@@ -204,13 +204,13 @@ def test_schedulers_that_cannot_be(
     commands = [
         command("pack-targets", target_store, tmp_path / "packed"),
         command("transcode", target_store, tmp_path / "transcoded"),
-        ("verify", "--targets", target_store),
+        ("verify", target_store),
     ]
     for command_words in commands:
         with dask.config.set(IMPATIENT):
             run_cli(*command_words, *nobody, code=code)
         assert says in capsys.readouterr().err
-    run_cli("verify", "--targets", target_store, "--scheduler", "tcp://x", code=2)
+    run_cli("verify", target_store, "--scheduler", "tcp://x", code=2)
     assert "--scheduler tcp://x is no address" in capsys.readouterr().err
 
 

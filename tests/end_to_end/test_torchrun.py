@@ -33,7 +33,7 @@ def command(shards, out):
 
 
 def start(words):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = dict(os.environ)
     environment.pop("RANK", None)
     return subprocess.Popen(
         [str(word) for word in words],
@@ -145,7 +145,7 @@ def test_a_wrong_option_or_a_killed_process_ends_all_processes(shards, tmp_path)
 
 def test_a_stop_that_comes_while_waiting_for_the_others_is_heeded_at_once(shards, tmp_path):
     alone = os.environ | {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    alone |= {"MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    alone |= {"MASTER_PORT": str(free_port())}
     words = [sys.executable, "-m", *command(shards, tmp_path)]
     with subprocess.Popen([str(word) for word in words], env=alone, stderr=subprocess.PIPE) as one:
         waits_for_others(int(alone["MASTER_PORT"]))

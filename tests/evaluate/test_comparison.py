@@ -129,3 +129,13 @@ def test_json_of_single_results():
         "config_hash": result("a", 2).config_hash,
         "folder": "a/probe/2",
     }
+
+
+def test_the_usual_table_fits_a_hundred_columns(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    metrics = {f"knn@{k}": 40.0 for k in (10, 20, 100, 200)} | {"linear": 60.0}
+    run = str(tmp_path / "runs/first/probe")
+    rows = rows_of([result("runs/first", metrics=metrics, folder=run)])
+    lines = to_markdown(rows, without=("config",)).splitlines()
+    assert lines[2].endswith("| runs/first/probe |")
+    assert max(map(len, lines)) <= 100

@@ -35,7 +35,7 @@ def words_by_stage(root: Path, clip: Path) -> dict[str, Words]:
         "transcode to a fitted codec": [
             "transcode", store, root / "fitted.zarr", "--codec", "vector:bytes=3"
         ],
-        "verify": ["verify", "--targets", store],
+        "verify": ["verify", store],
         "finetune": [
             "finetune", "--train", shards, "--val", shards, "--out", root / "tuned", *TINY_VIT,
             "--workers", 0, "--batch-size", 8, "--epochs", 1,

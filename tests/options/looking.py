@@ -42,6 +42,7 @@ PLAN = Table(
         "measure_batch": Differs((3,), given=MEASURED),
         "measure_seconds": Exempt("timing longer makes a rate surer, and no other by design"),
         "device": Same("cpu"),
+        "threads": Same(2),
     },
 )  # fmt: skip
 
@@ -53,7 +54,15 @@ COMPARE = Table(
         "folders": Place(("{results_moved}",), ("{results}/a",)),
         "out": Same("{out}/table.md"),
         "over_seeds": Differs(True),
+        "hashes": Same(True),
     },
+)
+
+RECIPES = Table(
+    command="recipes",
+    base={"name": "{recipe}"},
+    outcome=document("name"),
+    entries={"name": Place("{recipe_moved}", "{other_recipe}")},
 )
 
 OF_A_RUN = {"paths": ("{trained}",), "gallery": 1}
@@ -78,6 +87,7 @@ INSPECT = Table(
         "results": Place(("{results_moved}",), (), given=OF_A_RUN | {"results": ("{results}",)}),
         "gallery": Differs(1),
         "seed": Differs(1),
+        "threads": Same(2),
     },
 )
 

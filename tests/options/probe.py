@@ -12,14 +12,14 @@ SWEEP = {"linear": ("sweep",), "sweep_steps": 6, "sweep_batch": 8, "sweep_lr": (
 PROBE = Table(
     command="probe",
     base={
-        "encoder": "{trained}", "train": "{other_images}", "test": "{images}", "out": "{out}",
+        "encoder": "{trained}", "train": "{other_images}", "val": "{images}", "out": "{out}",
         "k": (5,), "workers": 0,
     },
     outcome=probe_folder,
     entries={
         "encoder": Differs("{other_trained}"),
         "train": Place("{other_images_moved}", "{images}"),
-        "test": Place("{images_moved}", "{other_images}"),
+        "val": Place("{images_moved}", "{other_images}"),
         "out": Same("{else}/probe"),
         "label": Same("another name"),
         "features": Same("{else}/features"),
@@ -45,6 +45,7 @@ PROBE = Table(
         "batch_size": Same(5),
         "workers": Same("auto"),
         "device": Same("cpu"),
+        "threads": Same(2),
         "max_bad_fraction": Decides(0.0, given={"train": "{spoiled_images}"}, said="bad-fraction"),
         "allow_unfinished": Decides(
             True, given={"encoder": "{unfinished}"}, said="'running'; finish"

@@ -36,6 +36,7 @@ EXTRACT = Table(
         "prior": Differs("uniform"),
         "compile": Exempt("compiling takes a minute, and changes no more than last bits"),
         "device": Same("cpu"),
+        "threads": Same(2),
         "devices": Same("cpu", group="devices"),
         "batch_size": Same(3),
         "workers": Same(2),
@@ -56,6 +57,7 @@ TRANSCODE = Table(
         "codec": Differs("bfloat16"),
         "views": Grows(1),
         "device": Same("cpu"),
+        "threads": Same(2),
         "workers": Same(2),
         "allow_unfinished": Decides(True, given={"source": "{part_store}"}, said="is not finished"),
         "overwrite": Decides(True, said="codec", before={"codec": "bfloat16"}),
@@ -72,6 +74,7 @@ PACK_TARGETS = Table(
         "views": Grows(1),
         "codec": Differs("int8"),
         "device": Same("cpu"),
+        "threads": Same(2),
         "workers": Same(2),
         "allow_unfinished": Decides(True, given={"targets": "{part_store}"}, said="not finished"),
         "overwrite": Decides(True, said="codec", before={"codec": "int8"}),
@@ -80,24 +83,25 @@ PACK_TARGETS = Table(
 
 VERIFY = Table(
     command="verify",
-    base={"targets": "{store}", "sample": 4, "workers": 0},
+    base={"store": "{store}", "sample": 4, "workers": 0},
     outcome=document(),
     entries=ON_DASK | {
-        "targets": Place("{store_moved}", "{other_store}"),
+        "store": Place("{store_moved}", "{other_store}"),
         "images": (Same("{images_moved}"), Decides("{other_images}", said="not sound")),
         "teacher": (
             Same("local-dir:{clip_moved}"), Decides("local-dir:{other_clip}", said="weights_sha256")
         ),
         "pretrained": Decides(
             "{other_clip}/open_clip_model.safetensors", said="weights_sha256",
-            given={"targets": "{named_store}"},
+            given={"store": "{named_store}"},
         ),
         "sample": Differs(2),
-        "min_cosine": Decides(1.0, given={"targets": "{int8_store}"}, said="not sound"),
+        "min_cosine": Decides(1.0, given={"store": "{int8_store}"}, said="not sound"),
         "seed": Differs(1),
         "device": Same("cpu"),
+        "threads": Same(2),
         "workers": Same(2),
-        "repair": Decides(True, given={"targets": "{damaged_store}"}, said="not sound"),
+        "repair": Decides(True, given={"store": "{damaged_store}"}, said="not sound"),
     },
 )  # fmt: skip
 
@@ -110,17 +114,16 @@ STATUS = Table(
 
 CODECS = Table(
     command="codecs",
-    base={"targets": "{store}", "codec": ("int8",), "plot": "{out}/codecs.png"},
+    base={"store": "{store}", "codec": ("int8",), "plot": "{out}/codecs.png"},
     outcome=document("encode_per_s", "decode_per_s"),
     entries={
-        "targets": Place("{store_moved}", "{other_store}"),
+        "store": Place("{store_moved}", "{other_store}"),
         "codec": Differs(("bfloat16",)),
         "samples": Differs(5),
         "synthetic": Differs(0.5, given={"synthetic": 1.0}),
         "plot": Same("{else}/picture.png"),
         "device": Same("cpu"),
-        "allow_unfinished": Decides(
-            True, given={"targets": "{part_store}"}, said="is not finished"
-        ),
+        "threads": Same(2),
+        "allow_unfinished": Decides(True, given={"store": "{part_store}"}, said="is not finished"),
     },
 )

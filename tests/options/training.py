@@ -30,5 +30,6 @@ def training_entries(**own: Entry) -> dict[str, Entry]:
             "tests/stages/segment/test_processes.py"
         ),
         "device": Same("cpu"),
+        "threads": Same(2, given={"base_lr": 1e-3}, within=1e-5),
     }
     return shared | own

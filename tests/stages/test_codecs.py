@@ -20,7 +20,7 @@ FEW = ("--codec", "float16", "--codec", "int8", "--codec", "vector:bytes=3", "--
 
 def test_the_list(target_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plot = tmp_path / "plots" / "few.png"
-    run_cli("codecs", "--targets", target_store, *FEW, "--plot", plot, "--synthetic", 1, "--json")
+    run_cli("codecs", target_store, *FEW, "--plot", plot, "--synthetic", 1, "--json")
     output = capsys.readouterr()
     rows = json.loads(output.out)
     codecs = ["float16", "int8", "vector:bytes=3"]
@@ -50,7 +50,7 @@ def test_the_table(
     target_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run_cli("codecs", "--targets", target_store, *FEW, "--samples", 5)
+    run_cli("codecs", target_store, *FEW, "--samples", 5)
     title, note, heading, *table, last = capsys.readouterr().out.splitlines()
     assert title.startswith("targets.zarr: 5 images of 17 x 24; effective rank ")
     assert note.startswith("note: a view has 24 images, fewer than 2048")
@@ -78,7 +78,7 @@ def test_all_codecs_are_measured_unless_some_are_named() -> None:
 
 def test_a_store_that_loses_nothing_alone_can_be_drawn(target_store: Path, tmp_path: Path) -> None:
     plot = tmp_path / "float16.png"
-    run_cli("codecs", "--targets", target_store, "--codec", "float16", "--plot", plot)
+    run_cli("codecs", target_store, "--codec", "float16", "--plot", plot)
     assert plot.stat().st_size > 10_000
 
 
@@ -89,7 +89,7 @@ def test_an_unfinished_store_is_refused_unless_allowed(
     path = store / "extract-targets.json"
     path.write_bytes(record_bytes(json.loads(path.read_text()) | {"state": "running"}))
     (store / "done/view-00/images-000001.json").unlink()
-    command = ("codecs", "--targets", store, *FEW, "--plot", tmp_path / "x.png")
+    command = ("codecs", store, *FEW, "--plot", tmp_path / "x.png")
     run_cli(*command, code=1)
     assert f"{store} is not finished; run extract-targets again, or --allow" in read(capsys)
     run_cli(*command, "--allow-unfinished")
@@ -102,8 +102,8 @@ def test_an_unfinished_store_is_refused_unless_allowed(
 def test_what_is_not_there_or_not_known_is_refused(
     target_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store, plot = ("--targets", target_store), ("--plot", tmp_path / "x.png")
-    run_cli("codecs", "--targets", tmp_path / "none", *plot, code=1)
+    store, plot = (target_store,), ("--plot", tmp_path / "x.png")
+    run_cli("codecs", tmp_path / "none", *plot, code=1)
     assert "holds no target store; `milan-pipeline extract-targets` makes one" in read(capsys)
     run_cli("codecs", *store, *plot, "--codec", "mp3", code=2)
     assert "--codec 'mp3' is unknown; choose one of float16" in read(capsys)

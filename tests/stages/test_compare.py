@@ -28,13 +28,21 @@ def project(tmp_path):
 def test_one_table_of_all(project, capsys):
     run_cli("compare", str(project))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "| encoder | stage | seed | knn@20 | top1 | config | folder |"
+    assert lines[0] == "| encoder | stage | seed | knn@20 | top1 | folder |"
     assert len(lines) == 5
-    assert lines[4].startswith("| runs/a | finetune | 0 |  | 80.00 | ")
-    assert lines[4].endswith(f"| {project}/runs/a/finetune/0 |")
+    assert lines[4] == f"| runs/a | finetune | 0 |  | 80.00 | {project}/runs/a/finetune/0 |"
+    run_cli("compare", str(project), "--hashes")
+    assert " | config | folder |" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("columns", "first"), [(40, "encoder  MILAN"), (400, "| encoder | stage")])
+@pytest.mark.parametrize(
+    ("columns", "first"),
+    [
+        (40, "encoder  MILAN"),
+        (60, "| encoder | stage | seed | knn@20 | top1 |\n"),
+        (400, "| encoder | stage | seed | knn@20 | top1 | folder |\n"),
+    ],
+)
 def test_a_terminal_too_narrow_has_rows_below_each_other(
     project, capsys, monkeypatch, columns, first
 ):

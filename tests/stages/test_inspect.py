@@ -60,6 +60,12 @@ def test_a_run(image_shards: Path, target_shards: Path, tmp_path: Path, capsys: 
 def test_what_is_refused(target_store: Path, tmp_path: Path, capsys: Captured) -> None:
     run_cli("inspect", tmp_path, code=1)
     assert "is no target store (zarr.json)" in capsys.readouterr().err
+    (tmp_path / "scores.json").touch()
+    run_cli("inspect", tmp_path, code=1)
+    assert f"holds scores; `milan-pipeline compare {tmp_path}` shows" in capsys.readouterr().err
+    (tmp_path / "scores.json").unlink()
+    run_cli("inspect", tmp_path / "none", code=1)
+    assert "none does not exist; check the path" in capsys.readouterr().err
     for option in ("--images", "--targets", "--originals"):
         run_cli("inspect", target_store, option, tmp_path, code=2)
         assert f"{option} is for the page; give --html FILE as well" in capsys.readouterr().err

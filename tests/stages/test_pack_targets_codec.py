@@ -91,11 +91,12 @@ def test_packing_goes_on_with_the_codec_that_is_there(
 
 
 def test_pretrain_on_them(packed: Path, image_shards: Path, tmp_path: Path) -> None:
-    pretrain(image_shards, packed, tmp_path / "run", "--max-steps", 6)
+    pretrain(image_shards, packed, tmp_path / "run", "--max-steps", 6, "--threads", 2)
     losses = [row["loss"] for row in log(tmp_path / "run")]
     assert len(losses) == 6
     assert all(0 < loss < 4 for loss in losses)
     config = json.loads((tmp_path / "run/config.json").read_text())
+    assert config["threads"] == 2
     identity = load_manifest(str(packed), kind="targets").common["identity"]
     assert config["inputs"]["identity_hash"] == content_hash(identity)
     assert read_shards_codec(str(packed), identity).spec.token_bytes == 3

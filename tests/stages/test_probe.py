@@ -24,7 +24,7 @@ def options(tmp_path):
     return {
         "encoder": "pixels:8",
         "train": shards(tmp_path / "train", 60, seed=1),
-        "test": shards(tmp_path / "test", 30, seed=2),
+        "val": shards(tmp_path / "test", 30, seed=2),
         "out": str(tmp_path / "out"),
         "device": "cpu",
     }
@@ -76,8 +76,8 @@ def test_shards_of_one_class_folder_are_refused_before_features_are_made(options
 
 
 def test_a_set_that_is_learnt_and_scored_alike_is_warned_of(options, capsys):
-    probe.run(Probe(**options | {"test": options["train"]}))
-    assert "--test has the images of --train" in capsys.readouterr().err
+    probe.run(Probe(**options | {"val": options["train"]}))
+    assert "--val has the images of --train" in capsys.readouterr().err
 
 
 def test_a_second_run_has_nothing_to_do(options, capsys):
@@ -188,10 +188,10 @@ def test_dry_run_refuses_an_encoder_that_is_not_there(options, encoder, error):
 def test_sets_of_other_classes_are_refused(options, tmp_path):
     options["train"] = shards(tmp_path / "abc", 60, seed=1, classes="abc")
     probe.run(Probe(**options))  # a set that names no classes is taken at its numbers
-    options["test"] = shards(tmp_path / "acd", 30, seed=2, classes="acd")
+    options["val"] = shards(tmp_path / "acd", 30, seed=2, classes="acd")
     with pytest.raises(MismatchError, match=r"acd has classes that --train .*abc lacks \(d\)"):
         probe.run(Probe(**options))
-    options["test"] = shards(tmp_path / "ab", 30, seed=2, classes="ab")
+    options["val"] = shards(tmp_path / "ab", 30, seed=2, classes="ab")
     with pytest.raises(MismatchError, match=r"ab has no class c, which --train .*abc has"):
         probe.dry_run(Probe(**options))
 
@@ -302,7 +302,7 @@ def resized_and_cropped(data, resize, size):
 def test_the_encoder_sees_what_the_official_protocols_show(options, tmp_path, crop, resize):
     """The features of this encoder are the pixels that it is given."""
     kept = {"features": str(tmp_path / "features"), "linear": ("none",), **crop}
-    options |= {"encoder": "pixels:16", "test": shards(tmp_path / "few", 2, seed=5)}
+    options |= {"encoder": "pixels:16", "val": shards(tmp_path / "few", 2, seed=5)}
     probe.run(Probe(**options, **kept))
     found = (load_file(path)["features"] for path in (tmp_path / "features").glob("*.safetensors"))
     (seen_NF,) = (features_NF for features_NF in found if len(features_NF) == 2)

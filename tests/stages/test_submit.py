@@ -1,5 +1,6 @@
 """`submit`: which jobs a recipe makes, what is left of them, and what Slurm is told."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -90,7 +91,7 @@ def test_the_chain_is_submitted_each_job_after_the_one_before(
 def test_names_of_folders_mean_themselves_in_scripts(
     unpacked, tmp_path, name, code, capsys
 ) -> None:
-    run_cli("submit", *unpacked[:-1], tmp_path / name, "--dry-run", code=code)
+    run_cli("submit", *unpacked[:-1], tmp_path / name, "--dry-run", "--verbose", code=code)
     said = capsys.readouterr()
     if code:
         assert "which scripts of jobs cannot hold; give another" in said.err
@@ -177,7 +178,7 @@ def test_a_dry_run_prints_the_scripts_with_the_sites_options(
         "container: apptainer exec --nv milan.sif\nsetup: [module load cuda]\n"
     )
     out = tmp_path / "an out"
-    submit(recipe, image_shards, out, "--config", site, "--dry-run")
+    submit(recipe, image_shards, out, "--config", site, "--dry-run", "--verbose")
     said = capsys.readouterr().out
     assert not out.exists()
     scripts = {
@@ -215,8 +216,13 @@ def test_a_job_that_trains_has_a_loader_for_each_core_unless_the_recipe_says_oth
     document = yaml.safe_load(recipe.read_text())
     del document["pretrain"]["workers"]
     recipe.write_text(yaml.safe_dump(document))
-    submit(recipe, image_shards, tmp_path / "out", "--dry-run")
-    assert "--workers auto" in capsys.readouterr().out.partition("pretrain.sbatch")[2]
+    submit(recipe, image_shards, tmp_path / "out", "--dry-run", "--json")
+    said = capsys.readouterr()
+    document = json.loads(said.out)
+    assert "--workers auto" in document["jobs"]["pretrain"]
+    assert document["waits_for"]["pretrain"] == "pack"
+    assert "pretrain: after pack\n" in said.err
+    assert "#SBATCH" not in said.err
 
 
 @pytest.mark.parametrize(

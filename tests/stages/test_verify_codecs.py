@@ -69,7 +69,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
 def test_arrays_that_are_missing_or_damaged_are_named(store: Path, kind: str, capsys) -> None:
     path, damage, reason = DAMAGES[kind]
     damage(store / "codec" / path)
-    run_cli("verify", "--targets", store, "--sample", 0, code=1)
+    run_cli("verify", store, "--sample", 0, code=1)
     named = path if reason.startswith("is missing") else path.partition("/")[0]
     assert f"{store}/codec/{named} {reason}" in capsys.readouterr().err
 
@@ -79,7 +79,7 @@ def test_arrays_of_another_codec(target_store: Path, store: Path, tmp_path: Path
     run_cli("transcode", target_store, other, "--codec", "vector:bytes=3")
     shutil.rmtree(store / "codec")
     shutil.copytree(other / "codec", store / "codec")
-    run_cli("verify", "--targets", store, "--sample", 0, code=1)
+    run_cli("verify", store, "--sample", 0, code=1)
     said = capsys.readouterr().err
     assert f"{store}/codec: the arrays of the codec vector are missing or are not those" in said
 

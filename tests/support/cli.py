@@ -2,11 +2,11 @@
 
 import dataclasses
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any
 
 from milan_pipeline.cli.main import main
 from milan_pipeline.cli.options import argument, option
+from milan_pipeline.cli.recipes import installed_stages
 
 NO_HEAVY_IMPORTS = """
 import sys
@@ -23,14 +23,14 @@ PLACES = {
     "extract-targets": ("--images", "images", "--out", "targets.zarr"),
     "pretrain": ("--images", "images", "--targets", "targets", "--out", "run"),
     "finetune": ("--encoder", "./run", "--train", "train", "--val", "val", "--out", "run"),
-    "probe": ("--encoder", "./run", "--train", "train", "--test", "test"),
+    "probe": ("--encoder", "./run", "--train", "train", "--val", "test"),
     "segment": ("--encoder", "./run", "--train", "train", "--val", "val", "--out", "run"),
 }
 
 
 def configured(stage: str, *words: str) -> Any:
     """Return the checked configuration that the stage's command makes of these words."""
-    (entry,) = entry_points(group="milan_pipeline.stages", name=stage)
+    (entry,) = installed_stages().select(name=stage)
     module = import_module(entry.module)
     values = module.command.make_context(stage, list(words)).params
     kinds = [kind for kind in vars(module).values() if dataclasses.is_dataclass(kind)]

@@ -42,7 +42,7 @@ def flip_bit(path: Path, at: int = 5) -> None:
 def verify(store: object, capsys, *words: object, code: int = 0) -> tuple[dict[str, Any], str]:
     """Run the stage; return its JSON object and all that it said."""
     capsys.readouterr()
-    run_cli("verify", "--targets", store, "--sample", 8, "--json", *words, code=code)
+    run_cli("verify", store, "--sample", 8, "--json", *words, code=code)
     output = capsys.readouterr()
     return json.loads(output.out), output.out + output.err
 

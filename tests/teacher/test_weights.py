@@ -243,6 +243,11 @@ def test_a_broken_configuration_is_not_the_weights_fault(
 
 
 def test_a_folder_of_transformers_is_told_apart(clip: Path) -> None:
-    (clip / "open_clip_config.json").rename(clip / "config.json")
-    with pytest.raises(ConfigError, match="is a model of transformers: give that CLIP by"):
-        load_visual(TeacherSpec(name=f"local-dir:{clip}"))
+    (clip / "open_clip_config.json").unlink()
+    for text, said in (
+        ('{"model_type": "clip"}', "is a model of transformers: give that CLIP by"),
+        ('{"stage": "pretrain"}', "give a folder that holds open_clip_config.json and weights"),
+    ):
+        (clip / "config.json").write_text(text)
+        with pytest.raises(ConfigError, match=said):
+            load_visual(TeacherSpec(name=f"local-dir:{clip}"))

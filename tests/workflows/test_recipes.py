@@ -217,7 +217,7 @@ def places(
             "--depth", 1, "--decoder-depth", 1,
         ),
         "finetune": (*encoder, *small, "--train", image_shards, "--val", image_shards),
-        "probe": (*encoder, "--train", image_shards, "--test", image_shards),
+        "probe": (*encoder, "--train", image_shards, "--val", image_shards),
         "segment": (
             *encoder, "--train", masked / "a", "--val", masked / "b", "--batch-size", 2,
             "--image-size", 32, "--stride", 32, "--channels", 8,

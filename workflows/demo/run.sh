@@ -21,7 +21,7 @@ milan-pipeline pretrain --images "$out/images/train" --targets "$out/target-shar
 probe() {
     name=$1
     shift
-    milan-pipeline probe --train "$out/images/train" --test "$out/images/test" \
+    milan-pipeline probe --train "$out/images/train" --val "$out/images/test" \
         --crop-pct 1 --out "$out/probe/$name" "$@"
 }
 probe random --encoder "$out/run" --random-init

@@ -170,7 +170,7 @@ def _evaluate(out: Path, seed: int, encoder: str, size: Size) -> Iterator[Task]:
         command=_training("segment", size.segment, place, scored),
         needs=needs,
     )
-    probe = (*common, "--test", test, "--out", place / "probe")
+    probe = (*common, "--val", test, "--out", place / "probe")
     yield Task(name=f"probe-{tail}", command=_stage("probe", *probe, config=CONFIG), needs=needs)
 
 

@@ -19,12 +19,11 @@ from milan_pipeline.encoders.load import fingerprint, load_encoder
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
 from milan_pipeline.evaluate.accuracies import accuracy
 from milan_pipeline.evaluate.probe.classifiers import (
-    KNN_CHUNK,
-    knn_answers,
     linear_answers,
     warn_of_long,
 )
 from milan_pipeline.evaluate.probe.features import extract_features
+from milan_pipeline.evaluate.probe.knn import KNN_CHUNK, knn_answers
 from tests.support.labelled import CLASSES, blobs
 
 TINY: dict[str, Any] = {

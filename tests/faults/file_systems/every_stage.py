@@ -135,7 +135,7 @@ def _finetune(form: str) -> Callable[[Small, Path], Words]:
 
 def _probe(small: Small, out: Path) -> Words:
     data = small.coloured.with_name("coloured-shards")
-    places = ("--train", data / "train", "--test", data / "val", "--out", out)
+    places = ("--train", data / "train", "--val", data / "val", "--out", out)
     return ["probe", "--encoder", small.undisturbed(PRETRAIN), *places, "--workers", 1]
 
 
@@ -179,9 +179,7 @@ EXTRACT = Stage(
 )
 VERIFY = Stage(
     name="verify",
-    words=lambda small, _: [
-        *("verify", "--targets", small.undisturbed(EXTRACT), "--sample", 8, "--workers", 1)
-    ],
+    words=lambda small, _: [*("verify", small.undisturbed(EXTRACT), "--sample", 8, "--workers", 1)],
     outcome=_said,
 )
 STATUS = Stage(

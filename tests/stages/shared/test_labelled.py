@@ -95,6 +95,14 @@ def command(request, tmp_path_factory) -> Command:
     return found
 
 
+def test_lost_scores_are_written_again(command: Command, tmp_path):
+    run = shutil.copytree(command.whole, tmp_path / "run")
+    metrics = record(run, "scores.json")["metrics"]
+    (run / "scores.json").unlink()
+    command.train(*command.data, run)
+    assert record(run, "scores.json")["metrics"] == metrics
+
+
 def test_a_second_run_has_nothing_to_do(command: Command, capsys):
     files = [path for path in command.whole.rglob("*") if path.is_file()]
     before = {path: path.stat().st_mtime_ns for path in files}

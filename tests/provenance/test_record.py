@@ -1,0 +1,41 @@
+"""What a record says of how its output was computed."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from milan_pipeline.core.cores import computing
+from milan_pipeline.provenance.record import StageRecord, read_record
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Computes:
+    threads: int = dataclasses.field(metadata={"role": "execution"})
+
+
+def part(folder: Path, threads: int, *, done: bool) -> str | None:
+    """Run a part of a stage's work; return the state that it found."""
+    options = Computes(threads=threads)
+    record = StageRecord(url=str(folder / "bake.json"), stage="bake", config=options, inputs={})
+    with computing(options):
+        found = record.previous_state()
+        record.begin()
+        if done:
+            record.finish({})
+    return found
+
+
+def test_a_resume_with_other_threads_goes_on_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert part(tmp_path, 2, done=False) is None
+    assert part(tmp_path, 2, done=False) == "running"
+    assert not capsys.readouterr().err
+    assert part(tmp_path, 1, done=True) == "running"
+    assert "begun with 2 threads and goes on with 1" in capsys.readouterr().err
+    record = read_record(str(tmp_path / "bake.json"))
+    assert record is not None
+    assert record["threads"] == 1
+    assert part(tmp_path, 2, done=True) == "done"  # made anew, from its first step
+    assert not capsys.readouterr().err
