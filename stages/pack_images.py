@@ -8,14 +8,9 @@ from collections.abc import Generator
 from milan_pipeline import storage
 from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.options import argument, count, option, require_least
-from milan_pipeline.core.console import (
-    bytes_text,
-    progress_bar,
-    say,
-    say_counts,
-    say_nothing_to_do,
-)
+from milan_pipeline.core.console import bytes_text, say, say_counts, say_nothing_to_do
 from milan_pipeline.core.interrupts import stop_request
+from milan_pipeline.core.progress import progress_bar
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.images.budget import BadImageBudget, Skipped

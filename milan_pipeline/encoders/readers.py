@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from milan_pipeline import storage
+from milan_pipeline.core.hub import asking_hub
 from milan_pipeline.encoders.backbone import (
     ALONE,
     LEFT_OUT,
@@ -15,6 +16,7 @@ from milan_pipeline.encoders.backbone import (
     assemble,
     backbone_arguments,
 )
+from milan_pipeline.encoders.names import kind_of
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError, reason_of
 from milan_pipeline.models.vit import CANNOT_BUILD, build_encoder
 from milan_pipeline.storage.checksums import read_checked
@@ -206,6 +208,20 @@ def is_pretrained(name: str) -> bool:
     return "." in name
 
 
+def random_weights(spec: str) -> str | None:
+    """Say so where a name of timm has no tag, which stands for random weights.
+
+    Args:
+        spec: an encoder, see `names.kind_of`.
+    """
+    kind, name = kind_of(spec)
+    if kind != "timm" or is_pretrained(name):
+        return None
+    tags = [f"timm:{tag}" for tag in timm.list_pretrained(f"{name}.*")[:3]]
+    trained = f"; trained are {', '.join(tags)}" if tags else ""
+    return f"--encoder {spec} has no tag, so its weights are random{trained}"
+
+
 def without_tag(name: str) -> str:
     """Return a name of timm without its tag."""
     return name.partition(".")[0]
@@ -230,7 +246,8 @@ def _known(name: str) -> Any:
 
 def _fetched(name: str) -> dict[str, Any]:
     try:
-        return dict(timm.create_model(name, pretrained=True, num_classes=0).state_dict())
+        with asking_hub(name):
+            return dict(timm.create_model(name, pretrained=True, num_classes=0).state_dict())
     except CANNOT_FETCH as error:
         raise ConfigError(
             f"the weights of --encoder {name!r} cannot be loaded ({reason_of(error)}); connect to "
