@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from milan_pipeline import storage
+from milan_pipeline.core.hub import asking_hub
 from milan_pipeline.encoders.backbone import (
     ALONE,
     LEFT_OUT,
@@ -261,7 +262,8 @@ def _known(name: str) -> Any:
 
 def _fetched(name: str) -> dict[str, Any]:
     try:
-        return dict(timm.create_model(name, pretrained=True, num_classes=0).state_dict())
+        with asking_hub(name):
+            return dict(timm.create_model(name, pretrained=True, num_classes=0).state_dict())
     except CANNOT_FETCH as error:
         raise ConfigError(
             f"the weights of --encoder {name!r} cannot be loaded ({reason_of(error)}); connect to "

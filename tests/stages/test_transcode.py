@@ -17,7 +17,7 @@ from milan_pipeline.stages.verify.report import _Findings
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.reader import open_unit
-from milan_pipeline.targets.store import finished_units, read_store_record
+from milan_pipeline.targets.store_record import finished_units, read_store_record
 from tests.support.cli import run_cli
 from tests.support.damage import change
 from tests.support.disturbances import run_and_kill, stopped_at_put
