@@ -33,7 +33,7 @@ from milan_pipeline.stages.extract_targets.plan import record_of, spec_of
 from milan_pipeline.stages.pack_targets.command import PackTargets
 from milan_pipeline.targets.known_marks import BriefMark, keep_known
 from milan_pipeline.targets.layout import root_bytes
-from milan_pipeline.targets.store import StoreRecord
+from milan_pipeline.targets.store_record import StoreRecord
 from milan_pipeline.targets.units import Mark, Unit, extent_of, view_name
 from milan_pipeline.teacher.teacher import Teacher
 

@@ -30,7 +30,7 @@ from milan_pipeline.targets.codec_files import read_shards_codec, read_store_cod
 from milan_pipeline.targets.layout import OUTER_SHARD, read_identity
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.shard_records import layout_of
-from milan_pipeline.targets.store import finished_units, read_store_record
+from milan_pipeline.targets.store_record import finished_units, read_store_record
 from milan_pipeline.targets.units import AnyMark, Unit
 
 BLOCKS = 24

@@ -27,7 +27,7 @@ from milan_pipeline.errors import DataError
 from milan_pipeline.provenance.identity import Identity
 from milan_pipeline.shards.manifest import Shard
 from milan_pipeline.shards.writer import MemberPart, Sample, padded, write_shard
-from milan_pipeline.targets.layout import OUTER_SHARD
+from milan_pipeline.targets.layout import OUTER_SHARD, record_dtype
 from milan_pipeline.targets.reader import StoredUnit, open_unit
 from milan_pipeline.targets.units import AnyMark, Unit, shard_details
 
@@ -51,17 +51,7 @@ class RecordLayout:
     @functools.cached_property
     def dtype(self) -> np.dtype[Any]:
         """Box (4,), flip, digest, prior (L,), scale (N,) if the codec has one, codes (N, C)."""
-        tokens = 1 + self.patches
-        fields: list[Any] = [
-            ("box", "<f4", (4,)),
-            ("flip", "?"),
-            ("digest", "<u8"),
-            ("prior", self.codec.prior_dtype, (self.patches,)),
-        ]
-        if self.codec.has_scale:
-            fields.append(("scale", "<f2", (tokens,)))
-        fields.append(("codes", self.codec.dtype, (tokens, self.codec.code_width(self.width))))
-        return np.dtype(fields)
+        return record_dtype(self.codec, self.patches, self.width)
 
     @functools.cached_property
     def header(self) -> bytes:

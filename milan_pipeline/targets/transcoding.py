@@ -20,9 +20,9 @@ from milan_pipeline.codecs.components import ComponentCodec
 from milan_pipeline.codecs.fitting import codebooks, fit_codec
 from milan_pipeline.codecs.interface import Codec, Encoded, decode_prior, encode_prior
 from milan_pipeline.codecs.registry import CodecSpec
-from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.devices import device_of_process
 from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.core.progress import progress_bar, ticking
 from milan_pipeline.errors import DataError
 from milan_pipeline.provenance.identity import require_hash
 from milan_pipeline.targets.codec_files import read_store_codec
@@ -133,7 +133,8 @@ def fitted_codec(spec: CodecSpec, tokens_TD: torch.Tensor, stop: StopRequest) ->
         DataError: a target is not finite, or there is none.
         InterruptedRunError: a stop was asked for.
     """
-    with progress_bar("fit codec", total=codebooks(spec), unit="codebooks") as bar:
+    bar = progress_bar("fit codec", total=codebooks(spec), unit="codebooks")
+    with bar, ticking(bar):
 
         def progress(count: int) -> None:
             bar.update(count)

@@ -5,6 +5,7 @@ Names are those of open_clip.
 open_clip raises many kinds of errors; each becomes a `ConfigError` of one sentence.
 """
 
+import contextlib
 import functools
 import logging
 import math
@@ -19,6 +20,7 @@ from open_clip.transformer import VisionTransformer
 from safetensors import SafetensorError
 from torch import nn
 
+from milan_pipeline.core.hub import asking_hub
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.teacher.blank import blank_tower
@@ -116,7 +118,8 @@ def _loaded_by_open_clip(
         "FILE, or --teacher local-dir:FOLDER (see docs/without-network.md)"
     )
     try:
-        with explaining(failure, remedy):
+        asking = contextlib.nullcontext() if path else asking_hub(spec.name)
+        with explaining(failure, remedy), asking:
             model = open_clip.create_model(
                 spec.name,
                 pretrained=spec.pretrained,

@@ -26,7 +26,7 @@ from milan_pipeline.stages.shared.own_folder import require_own_folder
 from milan_pipeline.targets.expected_identity import expected_extracted
 from milan_pipeline.targets.known_marks import BriefMark
 from milan_pipeline.targets.layout import ANOTHER_STORE, existing_identity, require_place
-from milan_pipeline.targets.store import record_url
+from milan_pipeline.targets.store_record import record_url
 from milan_pipeline.targets.units import (
     NOT_DONE,
     Unit,

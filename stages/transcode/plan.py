@@ -18,7 +18,7 @@ from milan_pipeline.stages.transcode.command import Transcode
 from milan_pipeline.targets.expected_identity import expected_transcoded
 from milan_pipeline.targets.known_marks import BriefMark
 from milan_pipeline.targets.layout import existing_identity, read_identity, require_place
-from milan_pipeline.targets.store import StoreRecord, finished_units, read_store_record
+from milan_pipeline.targets.store_record import StoreRecord, finished_units, read_store_record
 from milan_pipeline.targets.units import NOT_DONE, Unit, read_marks, why_not_transcoded
 
 REMEDY = "give another OUT for these targets, or --overwrite to make them anew"
