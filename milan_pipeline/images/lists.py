@@ -148,6 +148,8 @@ def _remedy(line: _Line) -> str:
     if suffix in NO_LISTS:
         return NO_LISTS[suffix]
     name = line.name
+    if "://" in name:
+        return "pictures are read from a disk: copy this one to it, and write its path there"
     cut = [re.split(rf"{sign}[^{sign}]*\Z", name)[0] for sign in (" ", ",", ";")]
     candidates = [
         ("take the spaces around it off", name.strip()),

@@ -17,6 +17,7 @@ from milan_pipeline.encoders.names import require_done
 from milan_pipeline.errors import DataError
 from milan_pipeline.evaluate.accuracies import accuracy_table
 from milan_pipeline.evaluate.class_coverage import warnings_of_classes
+from milan_pipeline.evaluate.duplicate_images import copies_of_shards
 from milan_pipeline.evaluate.evaluation_view import CROP_PCT, default_crop_pct
 from milan_pipeline.evaluate.probe.feature_cache import (
     FeatureCache,
@@ -44,6 +45,7 @@ from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.reporter import reporting
 from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.stages.probe.command import Probe
+from milan_pipeline.stages.shared.checking import tell_of_random_weights
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
 from milan_pipeline.stages.shared.training import training_precision
 
@@ -101,6 +103,7 @@ def dry_run(config: Probe) -> None:
 def _settled(config: Probe) -> Probe:
     """Fill in --crop-pct and --precision; refuse an encoder that is not there."""
     size = image_size_of(config.encoder, random_init=config.random_init)
+    tell_of_random_weights(config.encoder, random_init=config.random_init)
     crop_pct = default_crop_pct(size) if config.crop_pct is None else config.crop_pct
     precision = config.precision
     if precision == "auto":
@@ -142,6 +145,11 @@ def _inputs(config: Probe) -> tuple[Manifest, Manifest]:
         warn(
             "--val has the images of --train, so the scores only show what was memorised; score "
             "on images that are held out"
+        )
+    elif found := copies_of_shards(train, test):
+        warn(
+            f"{found} of the {test.samples} images of --val are also in --train, so the scores "
+            "only show what was memorised; score on images that are held out"
         )
     return train, test
 

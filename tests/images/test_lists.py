@@ -86,6 +86,7 @@ def test_one_file_does_not_come_twice_by_another_spelling(folder):
         ('"a.jpg"', "take the quotes off"),
         ("a.jpg ", "take the spaces around it off"),
         ("sub\\e.jpg", "write / in place of \\"),
+        ("https://nowhere.invalid/z.jpg", "pictures are read from a disk: copy this one to it"),
         ("z.jpg", "write a path a line, then optionally a tab and a class"),
         ("# my list", "write a path a line, then optionally a tab and a class"),
     ],

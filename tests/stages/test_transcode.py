@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ from torch.nn import functional as F
 
 from milan_pipeline.codecs.interface import Codec, decode_prior
 from milan_pipeline.provenance.record import record_bytes
+from milan_pipeline.stages.verify.report import _Findings
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.reader import open_unit
-from milan_pipeline.targets.store import finished_units, read_store_record
+from milan_pipeline.targets.store_record import finished_units, read_store_record
 from tests.support.cli import run_cli
 from tests.support.damage import change
 from tests.support.disturbances import run_and_kill, stopped_at_put
@@ -307,6 +309,8 @@ def test_what_is_damaged_is_named_and_transcoded_again(
     run_cli("verify", out, "--sample", 0, code=1)
     error = capsys.readouterr().err
     assert "(view-01/images-000001); delete their marks, those in its folder done, and run" in error
+    parts: Any = SimpleNamespace(is_transcoded=True, faults={"unit": ["other"]}, repairable=set())
+    assert _Findings._remedy(parts).endswith("or gone: give those with --images")
     pack(out, tmp_path / "packed", code=1)
     mark = out / "done/view-01/images-000001.json"
     assert f"delete {mark} and run transcode again" in capsys.readouterr().err
