@@ -52,6 +52,20 @@ def equal(one, other):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("timm/vit_tiny_patch16_224.x", "--encoder timm:vit_tiny_patch16_224.x$"),
+        ("hf-hub:timm/vit_tiny_patch16_224", "--encoder timm:vit_tiny_patch16_224$"),
+        ("hf-hub:some/clip", "--encoder open_clip:hf-hub:some/clip$"),
+        ("some/model", "some/model does not exist; check the path, or give a published model as"),
+    ],
+)
+def test_names_of_a_hub_are_told_how_they_are_given(spec, said):
+    with pytest.raises(MissingDataError, match=said):
+        load_backbone(spec)
+
+
 @pytest.mark.parametrize("inside", ["encoder.json", "checkpoints", "log.jsonl", "tensorboard/x"])
 def test_what_lies_in_a_run_is_told_to_be_no_run(tmp_path, inside):
     run = tmp_path / "run"

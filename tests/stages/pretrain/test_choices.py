@@ -69,9 +69,9 @@ def test_every_choice_makes_another_run(shards, tmp_path):
 @pytest.mark.parametrize(("decoder", "supervise"), [*itertools.product(DECODERS[1:], SUPERVISE)])
 def test_decoders_train_on_any_supervised_tokens_and_go_on(decoder, supervise, shards, tmp_path):
     choices = options(decoder=decoder, supervise=supervise, loss="smooth-l1", target_norm="layer")
+    pretrain(*shards, tmp_path, "--max-steps", 1, *choices)
     pretrain(*shards, tmp_path, "--max-steps", 2, *choices)
-    pretrain(*shards, tmp_path, "--max-steps", 4, *choices)
-    assert [row["step"] for row in log(tmp_path)] == [1, 2, 3, 4]
+    assert [row["step"] for row in log(tmp_path)] == [1, 2]
     assert all(0 < row["loss"] < 10 for row in log(tmp_path))
 
 
