@@ -178,6 +178,7 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
         ("flour: no", "'flour' is read as false, since .*; put it in quotes"),
         ("batch-size: yes", "'batch-size' is read as true"),
         ("spice: [a, off]", "'spice' is read as false"),
+        ("batch-size: null", "'batch-size' has no value; give one, or take the key out"),
         ("flour:", "'flour' has no text; put it in quotes, or take the key out"),
         ("spice: [export A: b]", "'spice' has the item {'export A': 'b'}; put it in quotes"),
         ("spice: [a, null]", "'spice' has the item None"),
