@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Generator
 
 from milan_pipeline import storage
@@ -58,12 +59,14 @@ class PackImages:
     )
     image_column: str | None = option(
         None,
-        help="Column of a table with the images or their paths; default: path, file_name, image …",
+        help="Column of a table with the images or their paths; default: path, image or another "
+        "such name.",
         group="Input",
     )
     label_column: str | None = option(
         None,
-        help="Column with the classes, by number or name, or none; default: label, class …",
+        help="Column with the classes, by number or name, or none; default: label, class or "
+        "another such name.",
         group="Input",
     )
     caption_column: str | None = option(
@@ -85,6 +88,11 @@ class PackImages:
     )
     prefix: str = option("images", help="Beginning of the shards' names.", group="Output")
     samples_per_shard: int = count(1000, "images", group="Output", help="Images in each shard.")
+    even_shards: bool = option(
+        default=False,
+        help="Divide the images evenly among as many shards, so that the last is no smaller.",
+        group="Output",
+    )
     shuffle: bool = option(default=True, help="Shuffle the files before packing.", group="Output")
     seed: int = option(0, help="Seed of the shuffle.", least=0, group="Output", unit="number")
     workers: int = common.workers("Threads. Each writes one shard at a time.")
@@ -213,10 +221,13 @@ def _wrote_all(record: StageRecord) -> bool:
 def _plan(config: PackImages, source: Source) -> dict[str, SourceFiles]:
     """Divide the files among shards: name -> files."""
     files = shuffled(source.files, config.seed) if config.shuffle else source.files
-    starts = range(0, len(files), config.samples_per_shard)
+    starts = [*range(0, len(files), config.samples_per_shard), len(files)]
+    if config.even_shards:
+        shards = len(starts) - 1
+        starts = [number * len(files) // shards for number in range(shards + 1)]
     return {
-        f"{config.prefix}-{number:06d}.tar": files[start : start + config.samples_per_shard]
-        for number, start in enumerate(starts)
+        f"{config.prefix}-{number:06d}.tar": files[start:end]
+        for number, (start, end) in enumerate(itertools.pairwise(starts))
     }
 
 

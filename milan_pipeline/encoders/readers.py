@@ -96,8 +96,8 @@ def read_architecture(url: str) -> tuple[dict[str, Any], list[float], list[float
 def _what_it_is(url: str) -> str | None:
     """Say what lies where a description is missing, and what to give instead, if that is known."""
     folder = storage.folder_of(url)
-    if folder.startswith(CLIPS):
-        return f"--encoder {folder} lacks open_clip: before it; give --encoder open_clip:{folder}"
+    if (said := _hub_name(folder)) is not None:
+        return said
 
     def holds(*names: str) -> bool:
         return all(storage.exists(storage.join(folder, name)) for name in names)
@@ -132,6 +132,22 @@ def _what_it_is(url: str) -> str | None:
     return (
         f"{weights} has no .json beside it that describes an encoder; give a run folder, which "
         f"`milan-pipeline import-checkpoint {weights} --out RUN` makes of an official checkpoint"
+    )
+
+
+def _hub_name(folder: str) -> str | None:
+    """Say how a model is given that a hub has under this name, if it may be meant."""
+    owner, _, name = folder.rpartition("/")
+    if owner.rpartition(":")[2] == "timm" and timm.is_model(name):
+        return f"{folder} does not exist; timm's own models are given as --encoder timm:{name}"
+    if folder.startswith(CLIPS):
+        return f"--encoder {folder} lacks open_clip: before it; give --encoder open_clip:{folder}"
+    local = storage.local_path(folder)
+    if local is None or local.exists() or folder.count("/") != 1 or folder.startswith("/"):
+        return None
+    return (
+        f"{folder} does not exist; check the path, or give a published model as timm:NAME or "
+        "open_clip:MODEL/TAG"
     )
 
 

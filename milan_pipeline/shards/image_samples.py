@@ -54,7 +54,11 @@ def samples_of(
 
 def _image(file: SourceFile) -> bytes:
     """Read an image from its table, or from its file."""
-    data = None if file.rows is None else file.rows.image(file.row)
+    if file.rows is None:
+        return _read(file.path)
+    data = file.rows.image(file.row)
+    if data is None and not file.path.is_file():
+        raise BadImageError("it is a row without an image")
     return _read(file.path) if data is None else data
 
 

@@ -14,6 +14,7 @@ import msgspec
 import xxhash
 
 from milan_pipeline import storage
+from milan_pipeline.core.garbage import no_search_for_cycles
 from milan_pipeline.errors import MissingDataError, StorageError
 from milan_pipeline.images.budget import Skipped
 
@@ -64,7 +65,8 @@ def read_known(store_url: str, view: str, stamps: Stamps) -> dict[str, BriefMark
         head, _, data = storage.read_bytes(_url(store_url, view)).partition(b"\n")
         if head != _head(data):
             return {}
-        rows = msgspec.json.decode(data, type=list[_Row])
+        with no_search_for_cycles():
+            rows = msgspec.json.decode(data, type=list[_Row])
     except (MissingDataError, msgspec.MsgspecError):
         return {}
     return {row.name: row.mark for row in rows if stamps.get(row.name) == row.stamp}

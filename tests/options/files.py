@@ -25,6 +25,7 @@ PACK_IMAGES = Table(
         "exif": Differs("apply", given={"source": "{photos}"}),
         "prefix": Differs("photos"),
         "samples_per_shard": Differs(7),
+        "even_shards": Differs(True),
         "shuffle": Differs(False),
         "seed": Differs(1),
         "workers": Same(2),

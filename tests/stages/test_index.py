@@ -359,6 +359,7 @@ def test_tars_that_were_joined_by_cat_are_told_from_damage(
         (b"PK\x03\x04" + bytes(600), "is a zip file"),
         (b"<!DOCTYPE html>" + b" " * 600, "is a web page"),
         (b"", "is damaged or truncated"),
+        (b"not a tar" * 1000, "is damaged or truncated"),
     ],
 )
 def test_what_is_called_a_tar_and_is_none(

@@ -402,3 +402,13 @@ def test_exif_turns_images_if_that_is_asked_for(tmp_path: Path) -> None:
     assert [key for key in before if before[key] != after[key]] == ["rotated"]
     sizes = [probe_header(packed["rotated"]["jpg"])[1:] for packed in (before, after)]
     assert sizes == [(64, 36), (36, 64)]
+
+
+def test_even_shards_differ_by_one_image_at_most(pictures: Path, tmp_path: Path) -> None:
+    words = ("--samples-per-shard", 7, "--no-shuffle")
+    for name, more in (("full", ()), ("even", ("--even-shards",))):
+        run_cli("pack-images", pictures, tmp_path / name, *words, *more)
+    full, even = load(tmp_path / "full").shards, load(tmp_path / "even").shards
+    assert [shard.samples for shard in full] == [7, 7, 7, 3]
+    assert [shard.samples for shard in even] == [6, 6, 6, 6]
+    assert list(content(tmp_path / "even")) == list(content(tmp_path / "full"))

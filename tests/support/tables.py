@@ -96,7 +96,8 @@ def write_img2dataset(
                 "error_message": [None] * len(part) + ["HTTP Error 404"] * failed,
             }
         )
-        _parquet(folder / f"{name}.parquet", table)
+        order = -1 if form == "webdataset" else 1  # rows come as the downloads end
+        _parquet(folder / f"{name}.parquet", table.take(list(range(len(keys)))[::order]))
         _text(folder / f"{name}_stats.json", "{}")
         if form == "webdataset":
             _tar(folder / f"{name}.tar", members)

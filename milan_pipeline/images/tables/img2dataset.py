@@ -15,7 +15,6 @@ from milan_pipeline.images.folder_walk import Ignored
 from milan_pipeline.images.formats import kind_by_name
 from milan_pipeline.images.tables.arrow_columns import arrow_library, reading
 from milan_pipeline.images.tables.columns import Columns
-from milan_pipeline.images.tables.parquet_table import ROWS
 from milan_pipeline.images.tables.table import Row
 
 STATS = re.compile(r"(\d{5,})_stats\.json")
@@ -96,20 +95,20 @@ class Img2Dataset:
             label = self._columns.label_of(names, path)
             caption = self._columns.caption_of(names, path)
             wanted = [n for n in names if n in (KEY, STATUS, MESSAGE, label, caption)]
-            for batch in file.iter_batches(ROWS, columns=wanted):
-                for row in batch.to_pylist():
-                    key = str(row[KEY])
-                    if row[STATUS] != SUCCESS:
-                        self._note_failed(shard, key, row)
-                        continue
-                    place = places.pop(key, None)
-                    fault = None if place is not None else "in its table, but not in its shard"
-                    name, start, length = place or _Place(key)
-                    self._start.append(start)
-                    self._length.append(length)
-                    size = None if length < 0 else length
-                    texts = [None if column is None else row[column] for column in (label, caption)]
-                    yield Row(f"{shard}/{name}", size, texts[0], texts[1], fault)
+            rows = file.read(columns=wanted).to_pylist()
+        for row in sorted(rows, key=lambda row: str(row[KEY])):  # they are in the order of arrival
+            key = str(row[KEY])
+            if row[STATUS] != SUCCESS:
+                self._note_failed(shard, key, row)
+                continue
+            place = places.pop(key, None)
+            fault = None if place is not None else "in its table, but not in its shard"
+            name, start, length = place or _Place(key)
+            self._start.append(start)
+            self._length.append(length)
+            size = None if length < 0 else length
+            texts = [None if column is None else row[column] for column in (label, caption)]
+            yield Row(f"{shard}/{name}", size, texts[0], texts[1], fault)
 
     def _note_failed(self, shard: str, key: str, row: dict[str, object]) -> None:
         why = row.get(MESSAGE) or row[STATUS]

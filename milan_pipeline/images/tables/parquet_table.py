@@ -86,7 +86,7 @@ class ParquetTable:
         return where if len(self._files) == 1 else f"{where} of {self._files[number].name}"
 
     def image(self, row: int) -> bytes | None:
-        """Return the bytes of an image, empty ones where there are none."""
+        """Return the bytes of an image; None where it lies in a file."""
         if self.layout.form == "path":
             return None
         group = bisect_right(self._starts, row) - 1
@@ -94,7 +94,7 @@ class ParquetTable:
             if group not in self._at:
                 self._at[group] = len(self._images)
                 self._copy(self._groups[group])
-        return self._images.read(self._at[group] + row - self._starts[group])
+        return self._images.read(self._at[group] + row - self._starts[group]) or None
 
     def _rows_of(self, file: Any, number: int, group: int, rows: int) -> Iterator[Row]:
         image, form = self.layout.image, self.layout.form

@@ -2,12 +2,13 @@
 
 import json
 
+import pyarrow.parquet as pq
 import pytest
 
 from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.shards.sequential import iterate_shard
 from tests.support.cli import run_cli
-from tests.support.tables import FORMS, rows_of, write_img2dataset, write_saved
+from tests.support.tables import FORMS, hub_table, rows_of, write_img2dataset, write_saved
 
 EACH = ("--samples-per-shard", 10, "--workers", 0)
 
@@ -100,3 +101,16 @@ def test_other_columns_of_the_same_table_give_other_shards(pictures, tmp_path, c
     run_cli("pack-images", tmp_path / "list.csv", tmp_path / "out", *EACH, *words, "--overwrite")
     assert load_manifest(str(tmp_path / "out"), kind="images").common["classes"] == ["red"]
     assert not any("txt" in sample for sample in members(tmp_path / "out").values())
+
+
+def test_parquet_rows_may_name_files_in_place_of_bytes(pictures, tmp_path):
+    """As `Dataset.to_parquet` writes images that were never decoded."""
+    path = rows_of(pictures)[0][0]
+    (tmp_path / "hub").mkdir()
+    cells = [{"bytes": None, "path": str(pictures / path)}, {"bytes": None, "path": "gone.jpg"}]
+    pq.write_table(hub_table(cells, [0, 0], ["ant"]), tmp_path / "hub" / "train.parquet")
+    run_cli("pack-images", tmp_path / "hub", tmp_path / "out", *EACH)
+    assert [s["jpg"] for s in members(tmp_path / "out").values()] == [
+        (pictures / path).read_bytes()
+    ]
+    assert ledger(tmp_path / "out")[0][0]["reason"] == "row 1: it is a row without an image"
