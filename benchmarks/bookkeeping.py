@@ -126,7 +126,7 @@ def measure(folder: str, clip: Path, units: int, writers: int, repeats: int) -> 
         seconds["mark_write"], _ = timed(lambda: list(pool.map(write, marks)))
     done = storage.join(config.out, "done", view_name(0))
     seconds["listing"], _ = timed(lambda: storage.list_names(done))
-    seconds["mark_read"], found = timed(lambda: read_marks(config.out, 1, objects=False))
+    seconds["mark_read"], found = timed(lambda: read_marks(config.out, 1))
     seconds["why_undone"], left = timed(lambda: undone_units(todo, found, content_hash(identity)))
     if left or len(found) != units:
         raise SystemExit(f"{len(left)} of {len(found)} units are left, where none should be")

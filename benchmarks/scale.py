@@ -38,12 +38,15 @@ def main() -> None:
     names = arguments.only or list(ROWS)
     print(machine_line("torch", "fsspec"))
     print(f"{arguments.shards} image shards x 4 views")
-    print(f"{'row':24} {'seconds':>9} {'CPU s':>9} {'MB':>7}  requests")
+    print(f"{'row':24} {'seconds':>9} {'CPU s':>9} {'MB':>7}  requests", flush=True)
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         if set(names) - set(FIXED):
+            started = time.perf_counter()
             write_world(Path(folder), arguments.shards)
-        for name in names:
+            _note(f"made-up data written in {time.perf_counter() - started:.0f} s")
+        for number, name in enumerate(names, start=1):
+            _note(f"row {number} of {len(names)}: {name} ...")
             found[name] = one = _in_a_process(name, folder)
             requests = ", ".join(f"{count} {kind}" for kind, count in one["requests"].items())
             print(
@@ -51,6 +54,11 @@ def main() -> None:
                 flush=True,
             )
     print(json.dumps(_summary(found, arguments.files)))
+
+
+def _note(text: str) -> None:
+    """Say on standard error how far this is."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _arguments() -> argparse.Namespace:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import xxhash
 
 from milan_pipeline.provenance.identity import content_hash
@@ -70,9 +71,10 @@ def _write(folder: Path, kind: str, common: Mapping[str, Any], rows: Iterable[An
     with (folder / MANIFEST_NAME).open("w") as file:
         file.write(json.dumps(head, indent=1).removesuffix("\n}") + ',\n "shards": [')
         for number, row in enumerate(rows):
-            text = json.dumps(row, indent=1).replace("\n", "\n  ")
+            packed = msgspec.json.encode(row, order="sorted").decode()
+            text = msgspec.json.format(msgspec.json.encode(row).decode(), indent=1)
+            text = text.replace("\n", "\n  ")
             file.write(f"{',' if number else ''}\n  {text}")
-            packed = json.dumps(row, sort_keys=True, separators=(",", ":"))
             digest.update(f"{',' if number else ''}{packed}".encode())
         digest.update(f"]{after}".encode())
         file.write(f'\n ],\n "sha256": "{digest.hexdigest()}"\n}}\n')
@@ -87,12 +89,30 @@ def _table(samples: int, each: int) -> bytes:
     return index_bytes(index_table([(*row, digest) for row in rows]))
 
 
+@functools.cache
+def _table_digest(samples: int, each: int) -> "hashlib._Hash":
+    return hashlib.sha256(_table(samples, each))
+
+
 def index_of(name: str) -> bytes:
     """Return the index of a tar; what follows its table, and makes it its own, is not read."""
+    stem, *table = _index_parts(name)
+    return _table(*table) + stem.encode()
+
+
+def _index_sha256(name: str) -> str:
+    stem, *table = _index_parts(name)
+    digest = _table_digest(*table).copy()
+    digest.update(stem.encode())
+    return digest.hexdigest()
+
+
+def _index_parts(name: str) -> tuple[str, int, int]:
+    """Return the stem of a tar, how many samples its index has, and of how many bytes."""
     stem = name.rpartition("/")[2].removesuffix(".index.npy").removesuffix(".tar")
     is_target = stem.startswith("targets-")
     samples = SAMPLES - (is_target and is_skipped(int(stem[-7:])))
-    return _table(samples, TARGET_BYTES if is_target else SAMPLE_BYTES) + stem.encode()
+    return stem, samples, TARGET_BYTES if is_target else SAMPLE_BYTES
 
 
 def is_skipped(number: int) -> bool:
@@ -129,7 +149,7 @@ def _row(name: str, samples: int, each: int, details: dict[str, Any]) -> dict[st
         "samples": samples,
         "bytes": samples * each,
         "sha256": _hash(name),
-        "index_sha256": hashlib.sha256(index_of(name)).hexdigest(),
+        "index_sha256": _index_sha256(name),
         "details": details,
     }
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import unittest.mock
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from benchmarks.scale_data import SAMPLES
 from benchmarks.scale_world import IMAGES, PACKED, STORE, extraction, opened_world
 from benchmarks.virtual_store import Bucket, open_bucket
+from milan_pipeline.codecs import fitting
 from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.interrupts import StopRequest
@@ -129,7 +131,10 @@ class _Alike(dict[str, bytes]):
 
 @contextlib.contextmanager
 def transcode_high(sizes: Sizes) -> Iterator[Measured]:
-    """Fit `high` to a store of ImageNet-sized float16 units, and encode a part of one with it."""
+    """Fit `high` to a store of ImageNet-sized float16 units, and encode a part of one with it.
+
+    k-means has one round, since each takes as much memory as the first.
+    """
     codec, url = make_codec("float16"), "virtual://transcoding/float16"
     with open_bucket("transcoding") as bucket:
         unit = Unit(0, _shard("unit.tar"))
@@ -146,7 +151,8 @@ def transcode_high(sizes: Sizes) -> Iterator[Measured]:
 
         def transcode() -> None:
             spec = parse_codec("high").for_width(512)
-            high = new_codec(url, units, codec, spec, StopRequest())
+            with unittest.mock.patch.object(fitting, "ROUNDS", 1):
+                high = new_codec(url, units, codec, spec, StopRequest())
             recode = Recoder(source=codec, target=high, device=torch.device("cpu"))
             recode(open_unit(url, *units[0]), range(64))
 

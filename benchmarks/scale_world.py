@@ -18,6 +18,7 @@ from benchmarks.scale_data import (
     SAMPLES,
     SKIPPED,
     TARGET_BYTES,
+    UnitHash,
     index_of,
     is_skipped,
     stem_of,
@@ -32,7 +33,7 @@ from milan_pipeline.stages.extract_targets.plan import record_of, spec_of
 from milan_pipeline.stages.pack_targets.command import PackTargets
 from milan_pipeline.targets.known_marks import BriefMark, keep_known
 from milan_pipeline.targets.layout import root_bytes
-from milan_pipeline.targets.store import StoreRecord
+from milan_pipeline.targets.store_record import StoreRecord
 from milan_pipeline.targets.units import Mark, Unit, extent_of, view_name
 from milan_pipeline.teacher.teacher import Teacher
 
@@ -130,10 +131,10 @@ def write_world(root: Path, shards: int) -> None:
     )
     (targets / "pack-targets.json").write_bytes(packed.to_bytes("done", {}))
     for view in range(VIEWS):
-        _keep_marks(root, shards, view, known)
+        _keep_marks(root, shards, view, known, unit_hash)
 
 
-def _keep_marks(root: Path, shards: int, view: int, known: str) -> None:
+def _keep_marks(root: Path, shards: int, view: int, known: str, unit_hash: UnitHash) -> None:
     """Write down what the marks say, as an extraction leaves it."""
     marks = {}
     for number in range(shards):
@@ -146,6 +147,7 @@ def _keep_marks(root: Path, shards: int, view: int, known: str) -> None:
             n=SAMPLES - is_skipped(number),
             skipped=SKIPPED if is_skipped(number) else [],  # type: ignore[arg-type]
             source_unit=None,
+            unit_sha256=unit_hash(view, number),
         )
     stamps = {name: f"{len(name)} {name}" for name in marks}
     keep_known(str(root / "store"), view_name(view), marks, stamps, new=shards)

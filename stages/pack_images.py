@@ -2,31 +2,27 @@
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Generator
-from pathlib import Path
 
 from milan_pipeline import storage
 from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.options import argument, count, option, require_least
-from milan_pipeline.core.console import (
-    bytes_text,
-    progress_bar,
-    say,
-    say_counts,
-    say_nothing_to_do,
-)
+from milan_pipeline.core.console import bytes_text, say, say_counts, say_nothing_to_do
 from milan_pipeline.core.interrupts import stop_request
+from milan_pipeline.core.progress import progress_bar
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.images.budget import BadImageBudget, Skipped
 from milan_pipeline.images.class_tree import some, warn_of_lost_classes, warn_of_source
-from milan_pipeline.images.folder_walk import walk_folder
 from milan_pipeline.images.source_files import SourceFiles
-from milan_pipeline.images.sources import Source, find_source, shuffled
+from milan_pipeline.images.sources import Source, shuffled
+from milan_pipeline.images.tables.columns import Columns
+from milan_pipeline.images.tables.find import find_images
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.reporter import Reporter, reporting
 from milan_pipeline.shards.image_samples import samples_of
-from milan_pipeline.shards.manifest import Manifest, Shard, holds_manifest
+from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.shards.writer import (
     delete_unlisted,
     list_as_written,
@@ -35,6 +31,7 @@ from milan_pipeline.shards.writer import (
 )
 from milan_pipeline.stages.shared import common_options as common
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
+from milan_pipeline.stages.shared.image_source import local_source, require_apart
 from milan_pipeline.stages.shared.own_folder import require_own_folder
 
 # A folder of photos holds a few files that only look like images; that alone is no reason to fail.
@@ -43,11 +40,12 @@ STRAY_FILES = 10
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PackImages:
-    """Pack a folder of images into shards (WebDataset tars). The images' bytes do not change.
+    """Pack images into shards (WebDataset tars). The images' bytes do not change.
 
-    SOURCE is a folder with one sub-folder for each class, a flat folder, or a list file. A list
-    has one path in each line, and after a tab optionally a class number or name. DEST is the folder
-    for the shards and manifest.json.
+    SOURCE is a folder with one sub-folder for each class, a flat folder, a list or a table. A list
+    has one path in each line, and after a tab optionally a class number or name. A table is a CSV
+    or Parquet file, a folder of Parquet files, or what Hugging Face datasets saved or img2dataset
+    downloaded. DEST is the folder for the shards and manifest.json.
     """
 
     source: str = argument()
@@ -59,8 +57,42 @@ class PackImages:
         role="execution",  # the fingerprint covers what is in it
         group="Input",
     )
+    image_column: str | None = option(
+        None,
+        help="Column of a table with the images or their paths; default: path, image or another "
+        "such name.",
+        group="Input",
+    )
+    label_column: str | None = option(
+        None,
+        help="Column with the classes, by number or name, or none; default: label, class or "
+        "another such name.",
+        group="Input",
+    )
+    caption_column: str | None = option(
+        None,
+        help="Column with texts that are packed as .txt, or none; default: caption or text.",
+        group="Input",
+    )
+    image_folder: str | None = option(
+        None,
+        help="Folder that the paths in a table are below; default: the table's own.",
+        role="execution",  # as for masks
+        group="Input",
+    )
+    exif: str = option(
+        "ignore",
+        help="Whether images are turned as their EXIF says. Images that are turned get new bytes.",
+        choices=("ignore", "apply"),
+        group="Input",
+    )
     prefix: str = option("images", help="Beginning of the shards' names.", group="Output")
     samples_per_shard: int = count(1000, "images", group="Output", help="Images in each shard.")
+    even_shards: bool = option(
+        default=False,
+        help="Divide the images evenly among as many shards, so that the last is no smaller.",
+        group="Output",
+    )
     shuffle: bool = option(default=True, help="Shuffle the files before packing.", group="Output")
     seed: int = option(0, help="Seed of the shuffle.", least=0, group="Output", unit="number")
     workers: int = common.workers("Threads. Each writes one shard at a time.")
@@ -89,7 +121,7 @@ def run(config: PackImages) -> None:
         folder=config.dest,
         shards=tuple(listed.values()),
         complete=False,
-        common={"classes": source.classes, "ignored": source.ignored},
+        common={"classes": source.classes, "exif": config.exif, "ignored": source.ignored},
     )
     budget = BadImageBudget(
         fraction=config.max_bad_fraction, images=len(source.files), always=STRAY_FILES
@@ -144,46 +176,21 @@ def _source(config: PackImages) -> Source:
     """List what is to be packed; say what looks wrong with it."""
     storage.require_writable(config.dest)
     require_own_folder(config.dest, "image shards")
-    root, dest = _local("SOURCE", config.source), storage.local_path(config.dest)
-    masks = None if config.masks is None else _local("--masks", config.masks)
-    if dest is not None and dest.exists():
-        if not dest.is_dir():
-            raise ConfigError(f"DEST {config.dest} is a file; give a folder")
-        if root.is_dir() and dest.samefile(root):
-            raise ConfigError(f"DEST {config.dest} is SOURCE itself; give a folder of its own")
-        _require_no_part_of(root, dest)
-    source = find_source(root, masks=masks, leave_out=() if dest is None else (dest,))
+    root, dest = local_source("SOURCE", config.source), storage.local_path(config.dest)
+    masks = None if config.masks is None else local_source("--masks", config.masks)
+    below = config.image_folder
+    require_apart(root, config.dest)
+    source = find_images(
+        root,
+        columns=Columns(
+            image=config.image_column, label=config.label_column, caption=config.caption_column
+        ),
+        folder=None if below is None else local_source("--image-folder", below),
+        masks=masks,
+        leave_out=() if dest is None else (dest,),
+    )
     warn_of_source(source, root)
     return source
-
-
-def _require_no_part_of(root: Path, dest: Path) -> None:
-    """Refuse a folder of SOURCE's own images, which would be left out of the shards.
-
-    Raises:
-        ConfigError: it is one.
-    """
-    if root.resolve() not in dest.resolve().parents or holds_manifest(str(dest)):
-        return
-    files = walk_folder(dest).files
-    if len(files):
-        raise ConfigError(
-            f"DEST {dest} is a part of SOURCE with {len(files)} pictures ({files.names[0]}), which "
-            "would be left out; give a folder of its own"
-        )
-
-
-def _local(option: str, place: str) -> Path:
-    """Return the path of files that can only be read from a disk."""
-    if "://" not in place:
-        return Path(place)
-    path = storage.local_path(place) if place.startswith("file://") else None
-    if path is None:
-        raise ConfigError(
-            f"{option} {place} is a URL, but pictures are read from a disk; copy them to one, or "
-            "give tars of WebDataset to `milan-pipeline index`, which takes URLs"
-        )
-    return path
 
 
 def _compare_with_earlier(
@@ -214,10 +221,13 @@ def _wrote_all(record: StageRecord) -> bool:
 def _plan(config: PackImages, source: Source) -> dict[str, SourceFiles]:
     """Divide the files among shards: name -> files."""
     files = shuffled(source.files, config.seed) if config.shuffle else source.files
-    starts = range(0, len(files), config.samples_per_shard)
+    starts = [*range(0, len(files), config.samples_per_shard), len(files)]
+    if config.even_shards:
+        shards = len(starts) - 1
+        starts = [number * len(files) // shards for number in range(shards + 1)]
     return {
-        f"{config.prefix}-{number:06d}.tar": files[start : start + config.samples_per_shard]
-        for number, start in enumerate(starts)
+        f"{config.prefix}-{number:06d}.tar": files[start:end]
+        for number, (start, end) in enumerate(itertools.pairwise(starts))
     }
 
 
@@ -228,7 +238,7 @@ def _written(
     reporter: Reporter,
 ) -> Generator[Shard, None, None]:
     shards = ordered_map(
-        lambda item: _write(config.dest, *item),
+        lambda item: _write(config, *item),
         plan.items(),
         workers=config.workers,
         ahead=2 * config.workers,
@@ -246,9 +256,10 @@ def _named(row: Skipped) -> str:
     return f"{row.get('file', row['key'])}: {row['reason']}"
 
 
-def _write(dest: str, name: str, files: SourceFiles) -> Shard:
+def _write(config: PackImages, name: str, files: SourceFiles) -> Shard:
     skipped: list[Skipped] = []
-    shard = write_shard(dest, name, samples_of(files, skipped))
+    samples = samples_of(files, skipped, turn=config.exif == "apply")
+    shard = write_shard(config.dest, name, samples)
     return dataclasses.replace(shard, details={"skipped": skipped})
 
 

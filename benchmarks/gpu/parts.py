@@ -37,4 +37,8 @@ PARTS: dict[str, Part] = {
     "extraction-l14": functools.partial(extraction.measure, "L/14"),
     "student-l16": functools.partial(students.measure, "L/16"),
     "kernels": kernels.measure,
+    "student-b16-bf16-tokens": students.residual,
 }
+
+STARTING = {"resume-extraction", "resume-training", "two-processes"}
+"""Parts that only start processes."""

@@ -1,7 +1,8 @@
 """Run each part in a process of its own, so that whatever happens to one hides nothing.
 
 A part is a function of the setting, the figures of the parts before it, and a `Findings`, by which
-it says each figure as soon as it is measured.
+it says each figure as soon as it is measured. All processes are forked from one that has imported
+everything, which takes seconds; parts that only start processes run in the main process.
 """
 
 import contextlib
@@ -33,19 +34,30 @@ class NotRunError(Exception):
     """A part has nothing to run on here."""
 
 
-class Findings:
-    """What a part finds, sent at once to the process that started it."""
+Message = tuple[str, str, float | None]
 
-    def __init__(self, connection: "Connection[Any, Any]") -> None:
-        self._connection = connection
+
+class Findings:
+    """What a part finds, said at once.
+
+    Args:
+        say: takes each message.
+    """
+
+    def __init__(self, say: Callable[[Message], object]) -> None:
+        self._say = say
 
     def figure(self, name: str, value: float) -> None:
         """Say a figure."""
-        self._connection.send((FIGURE, name, float(value)))
+        self._say((FIGURE, name, float(value)))
 
     def problem(self, text: str) -> None:
         """Say what is wrong; the part goes on."""
-        self._connection.send((PROBLEM, text, None))
+        self._say((PROBLEM, text, None))
+
+    def not_run(self, reason: str) -> None:
+        """Say that the part has nothing to run on here."""
+        self._say((NOT_RUN, reason, None))
 
     def check(self, name: str, value: float, *, least: float = 0.0, most: float = 0.0) -> None:
         """Say a figure, and that it is wrong unless it is at least or at most what is given."""
@@ -115,12 +127,26 @@ def run_part(name: str, part: Part, setting: Setting, known: Figures, *, seconds
             f"stopped after {seconds:.0f} s" if late else f"its process ended with {code}"
         )
     process.join()
+    return _judged(outcome)
+
+
+def run_here(name: str, part: Part, setting: Setting, known: Figures, *, seconds: float) -> Outcome:
+    """Run a part that only starts processes, which end after so many seconds at the latest."""
+    outcome = Outcome(name=name)
+    started = time.monotonic()
+    until = dataclasses.replace(setting, until=started + seconds)
+    _do(Findings(functools.partial(_take, outcome)), part, until, known)
+    outcome.seconds = time.monotonic() - started
+    return _judged(outcome)
+
+
+def _judged(outcome: Outcome) -> Outcome:
     if outcome.problems and outcome.state == OK:
         outcome.state = FAILED
     return outcome
 
 
-def _take(outcome: Outcome, message: tuple[str, str, float | None]) -> bool:
+def _take(outcome: Outcome, message: Message) -> bool:
     """Note a message; return whether it is the last."""
     kind, text, value = message
     if kind == FIGURE and value is not None:
@@ -136,39 +162,46 @@ def _take(outcome: Outcome, message: tuple[str, str, float | None]) -> bool:
 def _serve(
     connection: "Connection[Any, Any]", part: Part, setting: Setting, known: Figures
 ) -> None:
-    findings = Findings(connection)
-    try:
-        with findings.going_on("the part ended"):
-            setting.begin()
-            part(setting, known, findings)
-    except NotRunError as reason:
-        connection.send((NOT_RUN, str(reason), None))
+    setting.begin()
+    _do(Findings(connection.send), part, setting, known)
     connection.send((END, "", None))
 
 
-def run_child(function: Callable[..., None], *arguments: Any, **options: Any) -> int | None:
+def _do(findings: Findings, part: Part, setting: Setting, known: Figures) -> None:
+    try:
+        with findings.going_on("the part ended"):
+            part(setting, known, findings)
+    except NotRunError as reason:
+        findings.not_run(str(reason))
+
+
+def run_child(
+    function: Callable[..., None], setting: Setting, *more: Any, **options: Any
+) -> int | None:
     """Call a function in a process of its own; return its exit code, None if it hangs."""
-    return run_children(functools.partial(function, **options), [arguments])[0]
+    return run_children(functools.partial(function, **options), [(setting, *more)])[0]
 
 
 def run_children(
-    function: Callable[..., None], arguments: Sequence[Sequence[Any]]
+    function: Callable[..., None], arguments: Sequence[tuple[Setting, *tuple[Any, ...]]]
 ) -> list[int | None]:
-    """Call a function in several processes at once; return exit codes, None of one that hangs."""
-    CONTEXT.set_forkserver_preload(PRELOADED)
-    started = [CONTEXT.Process(target=_prepared, args=(function, each)) for each in arguments]
+    """Call a function in several processes at once; return exit codes, None of one that hangs.
+
+    Args:
+        function: takes a setting and more.
+        arguments: of each process.
+    """
+    started = [CONTEXT.Process(target=_prepared, args=(function, *each)) for each in arguments]
     for process in started:
         process.start()
     codes = []
-    for process in started:
-        process.join(PATIENCE)
+    for process, (setting, *_) in zip(started, arguments, strict=True):
+        process.join(max(0.0, min(PATIENCE, setting.until - time.monotonic())))
         codes.append(process.exitcode)
         process.kill()
     return codes
 
 
-def _prepared(function: Callable[..., None], arguments: Sequence[Any]) -> None:
-    for setting in arguments:
-        if isinstance(setting, Setting):
-            setting.begin()
-    function(*arguments)
+def _prepared(function: Callable[..., None], setting: Setting, *more: Any) -> None:
+    setting.begin()
+    function(setting, *more)

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -43,10 +44,12 @@ class Setting:
     Attributes:
         device_name: as torch knows it.
         tiny: models of a few thousand weights and runs of a step, to see that all of it works.
+        until: when processes that a part starts end at the latest, by `time.monotonic`.
     """
 
     device_name: str
     tiny: bool
+    until: float = math.inf
 
     @property
     def device(self) -> torch.device:

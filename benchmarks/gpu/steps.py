@@ -26,8 +26,17 @@ NEVER = 10**9
 EPOCH = 10**6
 
 
-def pretraining(student: Student, targets: Codec | Targets, precision: str) -> Pretraining:
-    """Return the task of pretraining a student by the published recipe."""
+def pretraining(
+    student: Student, targets: Codec | Targets, precision: str, *, residual: str = "fp32"
+) -> Pretraining:
+    """Return the task of pretraining a student by the published recipe.
+
+    Args:
+        student: on its device.
+        targets: decodes them.
+        precision: "bf16" or "fp32".
+        residual: type of the tokens between blocks, likewise.
+    """
     recipe = PretrainingConfig(
         batch=4096,
         epochs=400,
@@ -35,6 +44,7 @@ def pretraining(student: Student, targets: Codec | Targets, precision: str) -> P
         base_lr=1.5e-4,
         weight_decay=0.05,
         bf16=precision == "bf16",
+        residual_dtype=residual,
     )
     return Pretraining(student, targets, recipe)
 

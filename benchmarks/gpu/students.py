@@ -47,6 +47,18 @@ def measure(size: str, setting: Setting, known: Figures, found: Findings) -> Non
                 found.figure(f"{name}, share of the matmul's rate", share)
 
 
+def residual(setting: Setting, known: Figures, found: Findings) -> None:
+    """Measure a B/16 student's step, compiled, with the tokens between blocks in bfloat16."""
+    del known
+    width, batch = setting.of(WIDTH, 24), setting.of(BATCH["B/16"], 4)
+    student, codec = setting.student("B/16", width), make_codec("int8")
+    task = pretraining(student, codec, setting.precision, residual="bf16")
+    batches = itertools.repeat(example_batch(setting, batch, width))
+    steps = timed_steps(setting, task, batches, compiled=True)
+    found.figure("student B/16 compiled, tokens in bf16, images/s", steps.rate)
+    found.figure("student B/16 compiled, tokens in bf16, GiB", steps.gib)
+
+
 def online(teacher_size: str, setting: Setting, known: Figures, found: Findings) -> None:
     """Measure a B/16 student's step, compiled, with stored targets and with a teacher online."""
     del known

@@ -22,6 +22,8 @@ from milan_pipeline.images.views import ViewPolicy
 from milan_pipeline.targets.units import list_units
 
 STEPS = 4
+BATCH = 256
+"""As in `kernels`, which then finds what was compiled here."""
 CODECS = ("float16", "int8", "high")
 
 
@@ -49,7 +51,7 @@ def check(setting: Setting, known: Figures, found: Findings) -> None:
             width = setting.of(512, 32)
             student = setting.student("B/16", width)
             task = pretraining(student, make_codec("int8"), setting.precision)
-            batches = itertools.repeat(example_batch(setting, setting.of(64, 4), width))
+            batches = itertools.repeat(example_batch(setting, setting.of(BATCH, 4), width))
             around = no_waiting(setting)
             timed_steps(setting, task, batches, compiled=compiled, count=STEPS, around=around)
     teacher = setting.teacher("B/16", setting.precision)

@@ -1,5 +1,6 @@
 """Two processes that train together, on a GPU each, have the losses of one: copied and sharded."""
 
+import dataclasses
 import json
 import os
 import socket
@@ -32,7 +33,7 @@ def check(setting: Setting, known: Figures, found: Findings) -> None:
     del known
     if setting.on_gpu and torch.cuda.device_count() < PROCESSES:
         raise NotRunError("there is one GPU")
-    small = Setting(device_name=setting.device.type, tiny=True)
+    small = dataclasses.replace(setting, device_name=setting.device.type, tiny=True)
     with tempfile.TemporaryDirectory() as folder:
         alone = _losses(small, Path(folder, "alone"), processes=1, fsdp=False)
         for name, fsdp in (("copied", False), ("sharded", True)):

@@ -18,6 +18,7 @@ from milan_pipeline.core.console import Verbosity, output
 from milan_pipeline.core.cores import computing
 from milan_pipeline.core.interrupts import stop_request
 from milan_pipeline.core.out_of_memory import explaining
+from milan_pipeline.core.progress import waiting
 
 ConfigT = TypeVar("ConfigT")
 GENERAL = GROUPS[-1]
@@ -208,7 +209,8 @@ def stage_command(
 def imported(target: str) -> Callable[..., None]:
     """Import and return a function, MODULE:FUNCTION."""
     module, _, name = target.partition(":")
-    function: Callable[..., None] = getattr(importlib.import_module(module), name)
+    with waiting("loading libraries"):
+        function: Callable[..., None] = getattr(importlib.import_module(module), name)
     return function
 
 

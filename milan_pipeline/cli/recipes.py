@@ -188,7 +188,7 @@ def _plain(where: str, value: Any, hint: Any) -> Any:
 
     Args:
         where: the file and the key.
-        value: as YAML reads it; None leaves the option at its default.
+        value: as YAML reads it; None is one only of options that may be left open.
         hint: the option's type.
 
     Raises:
@@ -202,9 +202,10 @@ def _plain(where: str, value: Any, hint: Any) -> Any:
     if isinstance(value, dict | list):
         raise ConfigError(f"{where} takes one value, not {value!r}")
     if value is None:
-        if str in kinds and type(None) not in kinds:
-            raise ConfigError(f"{where} has no text; put it in quotes, or take the key out")
-        return None
+        if type(None) in kinds:
+            return None
+        lack = "text; put it in quotes" if str in kinds else "value; give one"
+        raise ConfigError(f"{where} has no {lack}, or take the key out")
     return value if isinstance(value, bool) and bool in kinds else _item(where, value, kinds)
 
 

@@ -89,8 +89,8 @@ def require_encodable(fits: bool, where: str = "") -> None:
     """
     if not fits:
         raise DataError(
-            f"the teacher gave features that are not finite or too large for the codec{where}; "
-            "use --precision fp32 and check the teacher's weights"
+            "the teacher gave features that are all zero, not finite or too large for the "
+            f"codec{where}; use --precision fp32 and check the teacher's weights"
         )
 
 

@@ -8,8 +8,7 @@
 
 Only stages print, and only by the functions here. The library logs by
 `logging.getLogger(__name__)`: a record of level NOTE or WARNING is printed as by `note` and `warn`.
-Here are also the progress bar, for whatever takes more than a few seconds, and functions that write
-sizes and tables.
+Here are also functions that write sizes and tables; for progress bars see `core.progress`.
 """
 
 import contextlib
@@ -201,31 +200,6 @@ def _logging(level: int) -> Iterator[None]:
         logger.removeHandler(handler)
         logger.setLevel(before)
         logger.propagate = propagated
-
-
-LINE = (
-    "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
-    "[{elapsed}<{remaining}, {rate_noinv_fmt}]"
-)
-"""The rate is images a second, always: tqdm would write a slow one as seconds an image."""
-
-
-def progress_bar(
-    description: str, *, total: int, initial: int = 0, shown: bool = True, unit: str = "images"
-) -> "tqdm[Any]":
-    """Open a progress bar with the count, the rate and the time left; hidden off a terminal.
-
-    It stays one line, however narrow the terminal is or becomes.
-    """
-    return tqdm(
-        desc=description,
-        total=total,
-        initial=initial,
-        unit=f" {unit}",
-        bar_format=LINE,
-        dynamic_ncols=True,
-        disable=None if shown and not is_quiet() else True,
-    )
 
 
 STEPS = ("kB", "MB", "GB", "TB", "PB")

@@ -26,6 +26,13 @@ class HostCopies(NamedTuple):
         return self.tensors
 
 
+class Sent(NamedTuple):
+    """Tensors that are being copied to a device."""
+
+    tensors: list[torch.Tensor]
+    arrived: torch.cuda.Event | None
+
+
 class DeviceCopies:
     """Copies tensors to one device and back.
 
@@ -44,14 +51,26 @@ class DeviceCopies:
 
         The host's tensor must not change until a result that was computed from it is there.
         """
-        if self._streams is None:
-            return host.to(self.device)
-        computing, copying = torch.cuda.current_stream(self.device), self._streams[0]
-        with torch.cuda.stream(copying):
-            there = host.to(self.device, non_blocking=True)
-        computing.wait_stream(copying)
-        there.record_stream(computing)  # its memory is not reused before computing is done
+        (there,) = self.receive(self.send([host]))
         return there
+
+    def send(self, host: Sequence[torch.Tensor]) -> Sent:
+        """Begin to copy tensors to the device; `receive` them before computing."""
+        if self._streams is None:
+            return Sent([tensor.to(self.device) for tensor in host], None)
+        copying = self._streams[0]
+        with torch.cuda.stream(copying):
+            there = [tensor.to(self.device, non_blocking=True) for tensor in host]
+        return Sent(there, copying.record_event())
+
+    def receive(self, sent: Sent) -> list[torch.Tensor]:
+        """Have what is computed from now on wait for these copies, and for no later ones."""
+        if sent.arrived is not None:
+            computing = torch.cuda.current_stream(self.device)
+            computing.wait_event(sent.arrived)
+            for tensor in sent.tensors:
+                tensor.record_stream(computing)  # its memory is not reused before that is done
+        return sent.tensors
 
     def to_host(self, tensors: list[torch.Tensor]) -> HostCopies:
         """Copy tensors to the host as soon as they are computed; does not wait."""
@@ -79,18 +98,27 @@ def on_device(batches: Iterable[BatchT], copies: DeviceCopies) -> Iterator[Batch
     if copies.device.type != "cuda":
         yield from batches
         return
-    waiting: BatchT | None = None
+    waiting: tuple[BatchT, Sent] | None = None
     for batch in batches:
-        fields: Any = batch
-        following: BatchT = type(fields)._make(
-            copies.to_device(field) if isinstance(field, torch.Tensor) else field
-            for field in fields
-        )
+        following = _sent(batch, copies)
         if waiting is not None:
-            yield waiting
+            copies.receive(waiting[1])
+            yield waiting[0]
         waiting = following
     if waiting is not None:
-        yield waiting
+        copies.receive(waiting[1])
+        yield waiting[0]
+
+
+def _sent(batch: BatchT, copies: DeviceCopies) -> tuple[BatchT, Sent]:
+    """Return a batch whose tensors are on their way."""
+    fields: Any = batch
+    sent = copies.send([field for field in fields if isinstance(field, torch.Tensor)])
+    tensors = iter(sent.tensors)
+    there: BatchT = type(fields)._make(
+        next(tensors) if isinstance(field, torch.Tensor) else field for field in fields
+    )
+    return there, sent
 
 
 def stacked(tensors: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:

@@ -45,8 +45,17 @@ def pick_device(name: str, number: int | None = None, *, option: str = "--device
             torch.empty(0, device=device).cpu()  # "meta" has no values
     except (RuntimeError, AssertionError) as error:
         reason = reason_of(error)[:200]
-        raise ConfigError(f"{option} {name!r} cannot be used ({reason}); try cpu") from error
+        raise ConfigError(
+            f"{option} {name!r} cannot be used ({reason}); try {_meant(name)}"
+        ) from error
     return device
+
+
+def _meant(name: str) -> str:
+    """Return the device that a name stands for elsewhere: 0 or gpu; else the CPU."""
+    if name.isdecimal():
+        return f"cuda:{name}"
+    return "cuda" if name.lower() in ("gpu", "cuda") else "cpu"
 
 
 def pick_devices(names: str) -> list[torch.device]:

@@ -14,7 +14,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from milan_pipeline import storage
-from milan_pipeline.core.console import progress_bar
+from milan_pipeline.core.progress import progress_bar
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.shards.cache import ShardFile
 from milan_pipeline.shards.index import (

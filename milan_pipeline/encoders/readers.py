@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from milan_pipeline import storage
+from milan_pipeline.core.hub import asking_hub
 from milan_pipeline.encoders.backbone import (
     ALONE,
     LEFT_OUT,
@@ -15,6 +16,7 @@ from milan_pipeline.encoders.backbone import (
     assemble,
     backbone_arguments,
 )
+from milan_pipeline.encoders.names import kind_of
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError, reason_of
 from milan_pipeline.models.vit import CANNOT_BUILD, build_encoder
 from milan_pipeline.storage.checksums import read_checked
@@ -94,8 +96,8 @@ def read_architecture(url: str) -> tuple[dict[str, Any], list[float], list[float
 def _what_it_is(url: str) -> str | None:
     """Say what lies where a description is missing, and what to give instead, if that is known."""
     folder = storage.folder_of(url)
-    if folder.startswith(CLIPS):
-        return f"--encoder {folder} lacks open_clip: before it; give --encoder open_clip:{folder}"
+    if (said := _hub_name(folder)) is not None:
+        return said
 
     def holds(*names: str) -> bool:
         return all(storage.exists(storage.join(folder, name)) for name in names)
@@ -130,6 +132,22 @@ def _what_it_is(url: str) -> str | None:
     return (
         f"{weights} has no .json beside it that describes an encoder; give a run folder, which "
         f"`milan-pipeline import-checkpoint {weights} --out RUN` makes of an official checkpoint"
+    )
+
+
+def _hub_name(folder: str) -> str | None:
+    """Say how a model is given that a hub has under this name, if it may be meant."""
+    owner, _, name = folder.rpartition("/")
+    if owner.rpartition(":")[2] == "timm" and timm.is_model(name):
+        return f"{folder} does not exist; timm's own models are given as --encoder timm:{name}"
+    if folder.startswith(CLIPS):
+        return f"--encoder {folder} lacks open_clip: before it; give --encoder open_clip:{folder}"
+    local = storage.local_path(folder)
+    if local is None or local.exists() or folder.count("/") != 1 or folder.startswith("/"):
+        return None
+    return (
+        f"{folder} does not exist; check the path, or give a published model as timm:NAME or "
+        "open_clip:MODEL/TAG"
     )
 
 
@@ -206,6 +224,20 @@ def is_pretrained(name: str) -> bool:
     return "." in name
 
 
+def random_weights(spec: str) -> str | None:
+    """Say so where a name of timm has no tag, which stands for random weights.
+
+    Args:
+        spec: an encoder, see `names.kind_of`.
+    """
+    kind, name = kind_of(spec)
+    if kind != "timm" or is_pretrained(name):
+        return None
+    tags = [f"timm:{tag}" for tag in timm.list_pretrained(f"{name}.*")[:3]]
+    trained = f"; trained are {', '.join(tags)}" if tags else ""
+    return f"--encoder {spec} has no tag, so its weights are random{trained}"
+
+
 def without_tag(name: str) -> str:
     """Return a name of timm without its tag."""
     return name.partition(".")[0]
@@ -230,7 +262,8 @@ def _known(name: str) -> Any:
 
 def _fetched(name: str) -> dict[str, Any]:
     try:
-        return dict(timm.create_model(name, pretrained=True, num_classes=0).state_dict())
+        with asking_hub(name):
+            return dict(timm.create_model(name, pretrained=True, num_classes=0).state_dict())
     except CANNOT_FETCH as error:
         raise ConfigError(
             f"the weights of --encoder {name!r} cannot be loaded ({reason_of(error)}); connect to "

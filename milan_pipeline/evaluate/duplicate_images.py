@@ -3,9 +3,13 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.evaluate.sample_checks import chosen_rows
+from milan_pipeline.shards.index import load_index
+from milan_pipeline.shards.manifest import Manifest
 
+THREADS = 8
 MOST_READ = 5000
 """Images to learn from that are read at most: of those that have the length of one to score on."""
 
@@ -28,6 +32,27 @@ def copies(
     looked_alike = looked[np.isin(_lengths(val)[looked], lengths[alike])]
     learnt = set(_digests(train, alike))
     return sum(digest in learnt for digest in _digests(val, looked_alike)), len(looked)
+
+
+def copies_of_shards(train: Manifest, val: Manifest) -> int:
+    """Count the images to score on that are among those to learn from, by the shards' indices.
+
+    Raises:
+        MissingDataError, DataError: an index is lost or damaged.
+    """
+    learnt, scored = (_hashes(manifest) for manifest in (train, val))
+    return int(np.isin(scored, learnt).sum())
+
+
+def _hashes(manifest: Manifest) -> NDArray[np.uint64]:
+    """Return the xxh3-64 of all images of shards."""
+    tables = ordered_map(
+        lambda shard: load_index(manifest, shard)["xxh3"].copy(),
+        manifest.shards,
+        workers=THREADS,
+        ahead=2 * THREADS,
+    )
+    return np.concatenate([np.zeros(0, dtype=np.uint64), *tables])
 
 
 def _lengths(table: LabelledTable) -> NDArray[np.int64]:

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from milan_pipeline.cluster.world import World
-from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.core.progress import progress_bar
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.data.unreadable import RunLedger

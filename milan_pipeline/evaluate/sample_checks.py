@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from milan_pipeline.cluster.world import World
-from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.keyed_random import keyed_generator
+from milan_pipeline.core.progress import progress_bar
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.data.unreadable import RunLedger

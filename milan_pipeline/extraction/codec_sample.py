@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.core.progress import progress_bar
 from milan_pipeline.core.threads import ItemT, ResultT, ordered_map
 from milan_pipeline.errors import BadImageError, DataError
 from milan_pipeline.extraction.job import TargetTeacher

@@ -73,6 +73,8 @@ def compute(
     pixels_RCSS, kept = _input(job, views, good)
     targets_RND, prior_RL = job.teacher(copies.to_device(pixels_RCSS))
     (codes_RNC, scale_RN), fits_R = job.codec.try_encode(targets_RND)
+    # Weights that were copied with holes give zeros, which no loss can learn from.
+    fits_R = fits_R & targets_RND.any(dim=-1).all(dim=-1)
     if job.codec.spec.prior_dtype == np.uint8:
         prior_RL = encode_prior(prior_RL)
     results = [codes_RNC, prior_RL, fits_R, *([] if scale_RN is None else [scale_RN])]

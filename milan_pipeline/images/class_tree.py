@@ -55,7 +55,7 @@ def warn_of_source(source: Source, root: Path) -> None:
             *(len(packed), root, some(packed)),
         )
     _warn_of_names(source.classes, root)
-    if not root.is_dir():
+    if source.is_listed:
         _warn_of_list(source, root)
     elif source.classes:
         _warn_of_classes(source, root)
@@ -81,7 +81,7 @@ def _warn_of_list(source: Source, root: Path) -> None:
     labelled = sum(label is not None for label in source.files.labels())
     if 0 < labelled < len(source.files):
         logger.warning(
-            "%d of %d lines of %s have no class; to train or score by classes, give each line one",
+            "%d of %d images of %s have no class; to train or score by classes, give each one",
             *(len(source.files) - labelled, len(source.files), root),
         )
     if 1 < len(source.classes) == labelled:

@@ -8,18 +8,15 @@ import unicodedata
 from pathlib import Path
 
 from milan_pipeline.errors import DataError, StorageError
+from milan_pipeline.images.class_labels import class_numbers
 from milan_pipeline.images.file_faults import fault_of, is_link, shortened
 from milan_pipeline.images.formats import HEAD_BYTES, kind_by_bytes
-from milan_pipeline.images.spelling import ONE_FORM, require_distinct
+from milan_pipeline.images.spelling import ONE_FORM
 from milan_pipeline.storage.retries import retried
 
-MOST_CLASSES = 1_000_000
-"""A higher number is an identifier; a classifier would need an output for each one below it."""
 LINE_END = re.compile(r"\r\n|\n|\r")
-NUMBER_LIKE = re.compile(r"[-+.,\d]*\d[.,\d]*")
 FORM = "write a path a line, then optionally a tab and a class"
 NO_LISTS = {
-    ".csv": "of a CSV table write the column of paths alone, a path a line",
     ".json": "of JSON write the paths alone, a path a line",
     ".jsonl": "of JSON write the paths alone, a path a line",
 }
@@ -48,9 +45,16 @@ class _Line:
     name: str
     label: str
 
-    def error(self, what: str, remedy: str, *, of: str | None = None) -> DataError:
-        quoted = shortened(self.name if of is None else of)
-        return DataError(f"{self.path} line {self.number}: '{quoted}' {what}; {remedy}")
+    def error(self, what: str, remedy: str) -> DataError:
+        return self._error(self.name, what, remedy)
+
+    def refused(self, what: str, remedy: str) -> DataError:
+        """Return the error for the line's label."""
+        return self._error(self.label, what, remedy)
+
+    def _error(self, of: str, what: str, remedy: str) -> DataError:
+        place = f"{self.path} line {self.number}"
+        return DataError(f"{place}: '{shortened(of)}' {what}; {remedy}")
 
 
 def read_list(path: Path) -> tuple[list[Listed], list[str]]:
@@ -76,10 +80,15 @@ def read_list(path: Path) -> tuple[list[Listed], list[str]]:
             raise line.error(f"comes twice, first in line {first}", "take one of them out")
         lines.append(line)
         files.append((file, size))
-    classes = _classes(lines)
-    numbers = {name: number for number, name in enumerate(classes)}
+    by_label: dict[str, _Line] = {}
+    for line in lines:
+        if line.label:
+            by_label.setdefault(line.label, line)
+    numbers, classes = class_numbers(
+        list(by_label), path, lambda label, *why: by_label[label].refused(*why)
+    )
     listed = [
-        Listed(line.name, *file, numbers.get(line.label) if classes else _number(line.label))
+        Listed(line.name, *file, numbers.get(line.label))
         for line, file in zip(lines, files, strict=True)
     ]
     return listed, classes
@@ -139,6 +148,8 @@ def _remedy(line: _Line) -> str:
     if suffix in NO_LISTS:
         return NO_LISTS[suffix]
     name = line.name
+    if "://" in name:
+        return "pictures are read from a disk: copy this one to it, and write its path there"
     cut = [re.split(rf"{sign}[^{sign}]*\Z", name)[0] for sign in (" ", ",", ";")]
     candidates = [
         ("take the spaces around it off", name.strip()),
@@ -152,26 +163,3 @@ def _remedy(line: _Line) -> str:
         if other != name and os.path.isfile(_path_of(line.path, other)):  # noqa: PTH113
             return remedy
     return FORM
-
-
-def _classes(lines: list[_Line]) -> list[str]:
-    """Return the names of the classes, none where they are numbers; refuse a mixture."""
-    labelled = [line for line in lines if line.label]
-    names = [line for line in labelled if not line.label.isdecimal()]
-    for line in labelled:
-        if line.label.isdecimal() and int(line.label) >= MOST_CLASSES:
-            remedy = f"number the classes 0, 1, …, or write names (at most {MOST_CLASSES} classes)"
-            raise line.error("is too high for a class number", remedy, of=line.label)
-    for line in names:
-        is_like_number = NUMBER_LIKE.fullmatch(line.label) or line.label.isnumeric()
-        if is_like_number or "\t" in line.label or len(names) < len(labelled):
-            remedy = "write 0, 1, … or, in all lines, the names of the classes"
-            raise line.error("is no class number", remedy, of=line.label)
-    classes = sorted({line.label for line in names})
-    if names:
-        require_distinct(classes, names[0].path)
-    return classes
-
-
-def _number(label: str) -> int | None:
-    return int(label) if label else None

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,23 @@ from milan_pipeline.images.found_files import FoundFiles
 from milan_pipeline.images.keys import UniqueKeys
 
 NO_LABEL = -1
+
+
+class Rows(Protocol):
+    """What a table has of its images beside their names."""
+
+    def image(self, row: int) -> bytes | None:
+        """Return the bytes of an image that the table holds; None if it lies in a file."""
+
+    def caption(self, row: int) -> bytes:
+        """Return a row's caption in UTF-8; empty if it has none."""
+
+    def where(self, row: int) -> str:
+        """Say which row it is."""
+
+    @property
+    def captions_hash(self) -> str | None:
+        """The hash of all captions; None if there are none."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +45,8 @@ class SourceFile:
         fault: why it cannot be read, where that is known already.
         is_read: whether it is of a format that is read, as far as its name and first bytes tell.
         mask: its mask, if masks were asked for.
+        rows: the table that it is from, if it is from one.
+        row: its row there.
     """
 
     name: str
@@ -38,6 +57,8 @@ class SourceFile:
     fault: str | None
     is_read: bool
     mask: Path | None
+    rows: Rows | None
+    row: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +73,7 @@ class FileColumns:
         places: where files lie whose names are short for that, by row.
         masks: paths of their masks; None if none were asked for.
         mask_size_n: (n,) bytes of the masks.
+        rows: the table that the files are from, in whose order they are listed.
     """
 
     folder: Path
@@ -61,6 +83,7 @@ class FileColumns:
     places: Mapping[int, str] = dataclasses.field(default_factory=dict)
     masks: TextTable | None = None
     mask_size_n: NDArray[np.int64] | None = None
+    rows: Rows | None = None
 
     def file(self, row: int) -> SourceFile:
         """Return one file."""
@@ -74,6 +97,8 @@ class FileColumns:
             fault=self.found.faults.get(row),
             is_read=self.found.kind(row) == "image",
             mask=None if self.masks is None else Path(self.masks[row]),
+            rows=self.rows,
+            row=row,
         )
 
 

@@ -32,7 +32,8 @@ class Source:
     """A dataset's files in order, its class names, and what was left out.
 
     `stray` names the images that lie beside sub-folders with images, and so make it no class tree;
-    `others` the folders beside class folders that hold files, but no picture.
+    `others` the folders beside class folders that hold files, but no picture; `is_listed` says that
+    a list or table names the files, not a folder.
     """
 
     files: SourceFiles
@@ -40,6 +41,7 @@ class Source:
     ignored: list[Ignored]
     stray: list[str]
     others: list[str] = dataclasses.field(default_factory=list)
+    is_listed: bool = False
 
     def fingerprint(self) -> str:
         """Say what the files are, by hashes of their names, sizes and classes, never of times.
@@ -54,6 +56,9 @@ class Source:
         }
         if mask_sizes_n is not None:
             parts["sizes of masks"] = _hash(map(str, mask_sizes_n))
+        rows = files.columns.rows
+        if rows is not None and rows.captions_hash is not None:
+            parts["captions"] = rows.captions_hash
         hashes = ", ".join(f"{what} {value}" for what, value in parts.items())
         size = int(sizes_n.sum())
         return f"{len(self.files)} images of {size} bytes ({hashes})"
@@ -175,7 +180,7 @@ def _from_list(path: Path) -> Source:
         places={n: str(row.path) for n, row in enumerate(listed) if row.name.startswith("~")},
     )
     files = SourceFiles(columns, np.arange(len(listed)))
-    return Source(files=files, classes=classes, ignored=[], stray=[])
+    return Source(files=files, classes=classes, ignored=[], stray=[], is_listed=True)
 
 
 def _with_masks(source: Source, root: Path, masks: MaskFolder) -> Source:
@@ -203,6 +208,11 @@ def archives(names: list[str]) -> list[str]:
 def _no_image(root: Path, others: FoundFiles, ignored: list[str]) -> str:
     kinds = f".{', .'.join(IMAGE_EXTENSIONS)}"
     packed = archives(ignored)
+    if packed and not len(others) and all(name.lower().endswith(".parquet") for name in packed):
+        return (
+            f"{root} holds no image ({kinds}) but {len(packed)} Parquet files "
+            f"({shortened(packed[0])}, …); give the folder that they lie in, without other folders"
+        )
     if packed and not len(others):
         return (
             f"{root} holds no image ({kinds}) but {len(packed)} archives ({shortened(packed[0])}, "

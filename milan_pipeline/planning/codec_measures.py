@@ -28,7 +28,7 @@ from milan_pipeline.planning.shard_size import ShardSize
 from milan_pipeline.planning.store_size import KeyBytes, StoreSize
 from milan_pipeline.provenance.identity import TRANSCODED_FROM, Identity
 from milan_pipeline.targets.codec_sample import subsampled
-from milan_pipeline.targets.units import Mark, Unit
+from milan_pipeline.targets.units import AnyMark, Unit
 
 BATCH = 64
 REPEATS = 7
@@ -88,7 +88,7 @@ class FileBytes:
 
     url: str
     identity: Identity
-    units: Sequence[tuple[Unit, Mark]]
+    units: Sequence[tuple[Unit, AnyMark]]
     views: int = 1
 
     def shards(self, codec: Codec) -> int:

@@ -13,7 +13,7 @@ from milan_pipeline.errors import DataError
 from milan_pipeline.provenance.identity import TRANSCODED_FROM, Identity
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.codec_sample import SAMPLE_IMAGES, stored_sample, subsampled
-from milan_pipeline.targets.units import Mark, Unit
+from milan_pipeline.targets.units import AnyMark, Unit
 
 NEARLY_EXACT = ("float16", "bfloat16")
 
@@ -40,7 +40,7 @@ class TargetSet:
 def stored_targets(
     url: str,
     identity: Identity,
-    units: Sequence[tuple[Unit, Mark]],
+    units: Sequence[tuple[Unit, AnyMark]],
     samples: int,
     *,
     fit_images: int = SAMPLE_IMAGES,

@@ -14,7 +14,7 @@ from milan_pipeline.shards.index import index_table, keys_of, load_index
 from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.targets.layout import OUTER_SHARD
 from milan_pipeline.targets.reader import open_unit
-from milan_pipeline.targets.units import Mark, Unit
+from milan_pipeline.targets.units import AnyMark, Unit
 
 INDICES_READ = 64  # at most: keys and images of one data set have similar sizes
 ASSUMED_KEY_BYTES = 24
@@ -116,7 +116,7 @@ def assumed_dataset(samples: int, samples_per_shard: int, image_bytes: int) -> D
 
 
 def stored_units(
-    url: str, units: Sequence[tuple[Unit, Mark]], *, workers: int
+    url: str, units: Sequence[tuple[Unit, AnyMark]], *, workers: int
 ) -> list[tuple[Unit, KeyBytes]]:
     """Read the keys of units of a store, to count the bytes that packing them takes.
 
@@ -133,7 +133,7 @@ def stored_units(
         StorageError: the store cannot be read.
     """
 
-    def read(item: tuple[Unit, Mark]) -> tuple[Unit, KeyBytes]:
+    def read(item: tuple[Unit, AnyMark]) -> tuple[Unit, KeyBytes]:
         unit, mark = item
         shard = dataclasses.replace(unit.shard, samples=mark.n)
         return Unit(unit.view, shard), _bytes_of(open_unit(url, unit, mark).keys())

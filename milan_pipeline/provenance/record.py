@@ -7,6 +7,7 @@ inputs must not differ between runs into one output; execution parameters (worke
 import calendar
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import platform
@@ -56,8 +57,12 @@ def config_by_role(config: Any) -> dict[str, dict[str, Any]]:
     return split
 
 
+@functools.cache
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of every installed package that affects outputs."""
+    """Return the versions of Python and of every installed package that affects outputs.
+
+    They are looked up once a process; do not change what is returned.
+    """
     found = {"python": platform.python_version()}
     for name in RECORDED_PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -23,7 +23,9 @@ def flattened(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
 
 
 def label_of(name: str) -> str:
-    """Write a fact's name for people."""
+    """Write a fact's name for people; what is written for them already stays as it is."""
+    if " " in name:
+        return name
     for end in ("_bytes", "_seconds"):
         name = name.removesuffix(end)
     return name.replace("_", " ")

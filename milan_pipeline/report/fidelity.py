@@ -18,7 +18,7 @@ from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.shard_records import layout_of
-from milan_pipeline.targets.store import finished_units, read_store_record
+from milan_pipeline.targets.store_record import finished_units, read_store_record
 
 HALF_ULP = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 """The largest relative rounding error of a component (except for subnormal ones)."""

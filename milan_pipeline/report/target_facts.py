@@ -15,7 +15,7 @@ from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.targets.layout import FORMAT_VERSION, read_identity
 from milan_pipeline.targets.shard_records import layout_of
 from milan_pipeline.targets.status import NAMED_SKIPPED, STATES, read_status, skipped_by_reason
-from milan_pipeline.targets.store import read_store_record
+from milan_pipeline.targets.store_record import read_store_record
 
 
 def store_facts(url: str) -> Facts:

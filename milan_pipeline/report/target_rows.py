@@ -30,8 +30,8 @@ from milan_pipeline.targets.codec_files import read_shards_codec, read_store_cod
 from milan_pipeline.targets.layout import OUTER_SHARD, read_identity
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.shard_records import layout_of
-from milan_pipeline.targets.store import finished_units, read_store_record
-from milan_pipeline.targets.units import Mark, Unit
+from milan_pipeline.targets.store_record import finished_units, read_store_record
+from milan_pipeline.targets.units import AnyMark, Unit
 
 BLOCKS = 24
 """Blocks of a store that are read; with int8 targets of a ViT-B/16, each has 26 MB."""
@@ -152,7 +152,7 @@ def _from_store(
 
 
 def _from_unit(
-    url: str, identity: Identity, unit: Unit, mark: Mark, rows: NDArray[np.int64]
+    url: str, identity: Identity, unit: Unit, mark: AnyMark, rows: NDArray[np.int64]
 ) -> _Place:
     """Read rows of one block."""
     stored, own = open_unit(url, unit, mark), rows.tolist()

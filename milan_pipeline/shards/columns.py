@@ -27,7 +27,7 @@ HASH_BYTES = 32
 Columns = dict[str, NDArray[Any]]
 
 
-class ShardRow(msgspec.Struct, forbid_unknown_fields=True):
+class ShardRow(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """What a manifest has of a shard."""
 
     name: str
@@ -38,7 +38,7 @@ class ShardRow(msgspec.Struct, forbid_unknown_fields=True):
     details: Any = None
 
 
-class _TargetDetails(msgspec.Struct):
+class _TargetDetails(msgspec.Struct, gc=False):
     view: Count
     source: str
     source_sha256: str
@@ -46,7 +46,7 @@ class _TargetDetails(msgspec.Struct):
     identity_hash: str | None = None
 
 
-class TargetRow(ShardRow):
+class TargetRow(ShardRow, gc=False):
     """What a manifest has of a target shard."""
 
     details: _TargetDetails

@@ -1,4 +1,4 @@
-"""Image files -> samples of an image shard, bytes unchanged."""
+"""Images of files or tables -> samples of an image shard, bytes unchanged."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -7,17 +7,21 @@ from milan_pipeline.errors import BadImageError, DataError, StorageError
 from milan_pipeline.images.budget import Skipped
 from milan_pipeline.images.decode import probe_depth, probe_header
 from milan_pipeline.images.formats import IMAGE_EXTENSIONS
+from milan_pipeline.images.orientation import upright
 from milan_pipeline.images.source_files import SourceFile
 from milan_pipeline.shards.writer import Sample
 from milan_pipeline.storage.retries import retried
 
 
-def samples_of(files: Iterable[SourceFile], skipped: list[Skipped]) -> Iterator[Sample]:
-    """Read images, their classes and masks.
+def samples_of(
+    files: Iterable[SourceFile], skipped: list[Skipped], *, turn: bool = False
+) -> Iterator[Sample]:
+    """Read images, their classes, captions and masks.
 
     Args:
         files: to read.
         skipped: here those are added that are no image by their first bytes.
+        turn: whether images are turned as their EXIF says.
 
     Raises:
         DataError: a mask does not fit its image.
@@ -27,10 +31,12 @@ def samples_of(files: Iterable[SourceFile], skipped: list[Skipped]) -> Iterator[
         try:
             if file.fault is not None:
                 raise BadImageError(f"it is {file.fault}")
-            data = _read(file.path)
+            data = upright(_image(file)) if turn else _image(file)
             image_format, *size = probe_header(data)
         except BadImageError as error:
-            skipped.append({"key": file.key, "file": file.path.name, "reason": str(error)})
+            where = "" if file.rows is None else f"{file.rows.where(file.row)}: "
+            reason = f"{where}{error}"
+            skipped.append({"key": file.key, "file": file.path.name, "reason": reason})
             continue
         probe_depth(data, file.key)
         suffix = file.path.suffix.lower().lstrip(".")
@@ -39,9 +45,21 @@ def samples_of(files: Iterable[SourceFile], skipped: list[Skipped]) -> Iterator[
         members = {extension: data}
         if file.label is not None:
             members["cls"] = str(file.label).encode()
+        if file.rows is not None and (caption := file.rows.caption(file.row)):
+            members["txt"] = caption
         if file.mask is not None:
             members["mask.png"] = _mask(file.mask, size)
         yield Sample(file.key, members)
+
+
+def _image(file: SourceFile) -> bytes:
+    """Read an image from its table, or from its file."""
+    if file.rows is None:
+        return _read(file.path)
+    data = file.rows.image(file.row)
+    if data is None and not file.path.is_file():
+        raise BadImageError("it is a row without an image")
+    return _read(file.path) if data is None else data
 
 
 def _mask(path: Path, size: list[int]) -> bytes:

@@ -13,7 +13,7 @@ import msgspec
 
 from milan_pipeline.core.schema import DocumentError, parsed
 
-PART_BYTES = 4 << 20
+PART_BYTES = 256 << 10
 ROWS, OWN_HASH = "shards", "sha256"
 _BEFORE, _END_OF_ROW, _END_OF_LAST = b'\n "shards": [', b"\n  },", b"\n  }\n ]"
 Rows = list[Any]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from milan_pipeline import storage
+from milan_pipeline.core.garbage import no_search_for_cycles
 from milan_pipeline.core.schema import Count, DocumentError, conforming, parsed
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
 from milan_pipeline.images.budget import Skipped
@@ -239,7 +240,7 @@ def read_manifest(
     if not url.endswith(".json"):
         url = storage.join(url, MANIFEST_NAME)
     try:
-        with contextlib.closing(storage.open_read(url)) as stream:
+        with contextlib.closing(storage.open_read(url)) as stream, no_search_for_cycles():
             document, found, error = scan(stream, take)
         stated = conforming(document, _Versioned)
         if stated["format_version"] != FORMAT_VERSION:

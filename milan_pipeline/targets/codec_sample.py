@@ -21,7 +21,7 @@ from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.errors import DataError
 from milan_pipeline.targets.reader import open_unit, remedy_of
-from milan_pipeline.targets.units import Mark, Unit
+from milan_pipeline.targets.units import AnyMark, Unit
 
 SAMPLE_IMAGES = 1024
 SAMPLE_TOKENS = 65536
@@ -61,7 +61,7 @@ def subsampled(tokens_nND: torch.Tensor) -> torch.Tensor:
 
 
 def stored_tokens(
-    url: str, units: Sequence[tuple[Unit, Mark]], codec: Codec, stop: StopRequest
+    url: str, units: Sequence[tuple[Unit, AnyMark]], codec: Codec, stop: StopRequest
 ) -> torch.Tensor:
     """Return the tokens (T, D), float32, that a codec is fitted to.
 
@@ -86,7 +86,7 @@ def stored_tokens(
 
 def stored_sample(
     url: str,
-    units: Sequence[tuple[Unit, Mark]],
+    units: Sequence[tuple[Unit, AnyMark]],
     codec: Codec,
     *,
     first: int = 0,
@@ -112,11 +112,11 @@ def stored_sample(
 
 
 def _chosen(
-    url: str, units: Iterable[tuple[Unit, Mark]], first: int, count: int
+    url: str, units: Iterable[tuple[Unit, AnyMark]], first: int, count: int
 ) -> dict[str, list[int]]:
     """Read the keys of all units, and choose rows of some."""
 
-    def keys_of(item: tuple[Unit, Mark]) -> tuple[str, list[str]]:
+    def keys_of(item: tuple[Unit, AnyMark]) -> tuple[str, list[str]]:
         unit, mark = item
         return unit.shard.stem, open_unit(url, unit, mark).keys()
 
@@ -128,7 +128,7 @@ def _chosen(
 
 def _decoded(
     url: str,
-    known: dict[str, tuple[Unit, Mark]],
+    known: dict[str, tuple[Unit, AnyMark]],
     codec: Codec,
     chosen: Iterable[tuple[str, list[int]]],
 ) -> Generator[torch.Tensor, None, None]:

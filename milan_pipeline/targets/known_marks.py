@@ -8,21 +8,20 @@ file is no part of the targets: if it is missing or damaged, all marks are read.
 """
 
 import logging
-import operator
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 import xxhash
 
 from milan_pipeline import storage
+from milan_pipeline.core.garbage import no_search_for_cycles
 from milan_pipeline.errors import MissingDataError, StorageError
 from milan_pipeline.images.budget import Skipped
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "marks"
-VERSION = b"1"
+VERSION = b"2"
 WORTH_KEEPING = 1000
 """Marks are written down if so many of them are new, and a tenth of all; fewer are just read."""
 
@@ -31,7 +30,10 @@ Stamps = Mapping[str, str | None]
 
 
 class BriefMark(msgspec.Struct, array_like=True, gc=False):
-    """The fields of a mark but for its objects; see `units.Mark`."""
+    """A mark without the list of objects, which is most of it; see `units.Mark`.
+
+    `unit_sha256` is the hash of the whole mark.
+    """
 
     shard: str
     sha256: str
@@ -40,6 +42,7 @@ class BriefMark(msgspec.Struct, array_like=True, gc=False):
     n: int
     skipped: list[Skipped]
     source_unit: str | None
+    unit_sha256: str
 
 
 class _Row(msgspec.Struct, array_like=True, gc=False):
@@ -62,30 +65,29 @@ def read_known(store_url: str, view: str, stamps: Stamps) -> dict[str, BriefMark
         head, _, data = storage.read_bytes(_url(store_url, view)).partition(b"\n")
         if head != _head(data):
             return {}
-        rows = msgspec.json.decode(data, type=list[_Row])
+        with no_search_for_cycles():
+            rows = msgspec.json.decode(data, type=list[_Row])
     except (MissingDataError, msgspec.MsgspecError):
         return {}
     return {row.name: row.mark for row in rows if stamps.get(row.name) == row.stamp}
 
 
 def keep_known(
-    store_url: str, view: str, marks: Mapping[str, Any], stamps: Stamps, *, new: int
+    store_url: str, view: str, marks: Mapping[str, BriefMark], stamps: Stamps, *, new: int
 ) -> None:
     """Write down what a view's marks say, if many of them are new.
 
     Args:
         store_url: the store.
         view: name of the view.
-        marks: all of them, by name, each with the fields of `BriefMark`; they were read after they
-            were listed.
+        marks: all of them, by name; they were read after they were listed.
         stamps: of that listing.
         new: how many of the marks were not known.
     """
     if new < max(WORTH_KEEPING, len(marks) // 10):
         return
-    fields = operator.attrgetter(*BriefMark.__struct_fields__)
     listed = ((name, stamps[name], mark) for name, mark in marks.items())
-    rows = [_Row(name, stamp, BriefMark(*fields(mark))) for name, stamp, mark in listed if stamp]
+    rows = [_Row(name, stamp, mark) for name, stamp, mark in listed if stamp]
     try:
         data = msgspec.json.encode(rows)
         storage.put_bytes(_url(store_url, view), _head(data) + b"\n" + data)

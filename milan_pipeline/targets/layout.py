@@ -253,3 +253,24 @@ def is_group(data: bytes) -> bool:
     except DocumentError:
         return False
     return True
+
+
+def record_dtype(codec: CodecSpec, patches: int, width: int) -> np.dtype[Any]:
+    """Return a record's type: box (4,), flip, digest, prior (L,), any scale (N,), codes (N, C).
+
+    Args:
+        codec: how targets are stored.
+        patches: L; N is 1 + L.
+        width: D, from which C follows.
+    """
+    tokens = 1 + patches
+    fields: list[Any] = [
+        ("box", "<f4", (4,)),
+        ("flip", "?"),
+        ("digest", "<u8"),
+        ("prior", codec.prior_dtype, (patches,)),
+    ]
+    if codec.has_scale:
+        fields.append(("scale", "<f2", (tokens,)))
+    fields.append(("codes", codec.dtype, (tokens, codec.code_width(width))))
+    return np.dtype(fields)

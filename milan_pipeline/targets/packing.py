@@ -11,7 +11,7 @@ from milan_pipeline.targets.codec_files import read_shards_codec, read_store_cod
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.shard_records import Recode, RecordLayout, layout_of, write_target_shard
 from milan_pipeline.targets.transcoding import Recoder
-from milan_pipeline.targets.units import Mark, Unit, target_shard_name
+from milan_pipeline.targets.units import AnyMark, Unit, target_shard_name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class PackingSpec:
         return Packing(self, layout_of(identity), recode)
 
 
-class Packing(Work[tuple[Unit, Mark], Shard]):
+class Packing(Work[tuple[Unit, AnyMark], Shard]):
     """Packs units, each given with its mark; the caller lists the shards that it returns."""
 
     def __init__(self, spec: PackingSpec, layout: RecordLayout, recode: Recode | None) -> None:
@@ -64,11 +64,12 @@ class Packing(Work[tuple[Unit, Mark], Shard]):
         self._layout = layout
         self._recode = recode
 
-    def do(self, item: tuple[Unit, Mark], stop: StopRequest) -> Shard:
+    def do(self, item: tuple[Unit, AnyMark], stop: StopRequest) -> Shard:
         """Write one unit's shard and index. This takes little time: a stop does not interrupt it.
 
         Raises:
             DataError: the unit is damaged, or cannot be encoded.
+            MismatchError: the unit was written over since it was listed.
             StorageError: the store cannot be read or the folder written.
         """
         del stop

@@ -17,7 +17,7 @@ from milan_pipeline import storage
 from milan_pipeline.codecs.interface import Codec, Encoded, decode_prior
 from milan_pipeline.errors import DataError
 from milan_pipeline.images.views import Box
-from milan_pipeline.targets.units import Mark, Unit
+from milan_pipeline.targets.units import AnyMark, Unit, whole_mark
 from milan_pipeline.targets.verified_objects import VerifiedObjects
 
 NEAR = 8
@@ -107,7 +107,7 @@ class StoredUnit:
         ]
 
 
-def open_unit(url: str, unit: Unit, mark: Mark, *, by_chunk: bool = False) -> StoredUnit:
+def open_unit(url: str, unit: Unit, mark: AnyMark, *, by_chunk: bool = False) -> StoredUnit:
     """Open a finished unit for reading.
 
     Reading an array raises `DataError` where one of its objects is missing or is not what was
@@ -116,23 +116,24 @@ def open_unit(url: str, unit: Unit, mark: Mark, *, by_chunk: bool = False) -> St
     Args:
         url: the store.
         unit: which one.
-        mark: of the unit; it lists the objects and their hashes.
+        mark: of the unit; its list of objects and their hashes is read if it is without.
         by_chunk: read of large objects only the chunks that are asked for, and check these alone.
 
     Raises:
         DataError: the unit's own metadata is missing or damaged.
+        MismatchError: see `whole_mark`.
         StorageError: the store cannot be read.
     """
     objects = VerifiedObjects(
         storage.join(url, unit.path),
-        mark.objects,
+        whole_mark(url, unit, mark).objects,
         remedy=remedy_of(url, unit, mark),
         by_chunk=by_chunk,
     )
     return StoredUnit(zarr.open_group(objects, mode="r", zarr_format=3))
 
 
-def remedy_of(url: str, unit: Unit, mark: Mark) -> str:
+def remedy_of(url: str, unit: Unit, mark: AnyMark) -> str:
     """Return what mends a damaged unit of a store, for an error.
 
     Args:

@@ -27,9 +27,9 @@ from milan_pipeline.errors import DataError
 from milan_pipeline.provenance.identity import Identity
 from milan_pipeline.shards.manifest import Shard
 from milan_pipeline.shards.writer import MemberPart, Sample, padded, write_shard
-from milan_pipeline.targets.layout import OUTER_SHARD
+from milan_pipeline.targets.layout import OUTER_SHARD, record_dtype
 from milan_pipeline.targets.reader import StoredUnit, open_unit
-from milan_pipeline.targets.units import Mark, Unit, shard_details
+from milan_pipeline.targets.units import AnyMark, Unit, shard_details
 
 TARGET_EXTENSION = "target.npy"
 SHARED_EXTENSION = "targets.npy"
@@ -51,17 +51,7 @@ class RecordLayout:
     @functools.cached_property
     def dtype(self) -> np.dtype[Any]:
         """Box (4,), flip, digest, prior (L,), scale (N,) if the codec has one, codes (N, C)."""
-        tokens = 1 + self.patches
-        fields: list[Any] = [
-            ("box", "<f4", (4,)),
-            ("flip", "?"),
-            ("digest", "<u8"),
-            ("prior", self.codec.prior_dtype, (self.patches,)),
-        ]
-        if self.codec.has_scale:
-            fields.append(("scale", "<f2", (tokens,)))
-        fields.append(("codes", self.codec.dtype, (tokens, self.codec.code_width(self.width))))
-        return np.dtype(fields)
+        return record_dtype(self.codec, self.patches, self.width)
 
     @functools.cached_property
     def header(self) -> bytes:
@@ -155,7 +145,7 @@ def write_target_shard(
     *,
     store: str,
     unit: Unit,
-    mark: Mark,
+    mark: AnyMark,
     layout: RecordLayout,
     identity_hash: str,
     recode: Recode | None = None,
@@ -166,6 +156,7 @@ def write_target_shard(
 
     Raises:
         DataError: the unit is damaged.
+        MismatchError: the unit was written over since its mark was read.
         StorageError: the folder cannot be written to.
     """
     shard = write_shard(folder, name, _unit_samples(store, unit, mark, layout, recode))
@@ -173,7 +164,7 @@ def write_target_shard(
 
 
 def _unit_samples(
-    store: str, unit: Unit, mark: Mark, layout: RecordLayout, recode: Recode | None
+    store: str, unit: Unit, mark: AnyMark, layout: RecordLayout, recode: Recode | None
 ) -> Iterator[Sample]:
     stored = open_unit(store, unit, mark)
     if stored.samples != mark.n:

@@ -9,8 +9,9 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from milan_pipeline.codecs.registry import spec_of
 from milan_pipeline.images.budget import Skipped
-from milan_pipeline.provenance.identity import content_hash
+from milan_pipeline.provenance.identity import Identity, content_hash
 from milan_pipeline.provenance.progress_reports import (
     ProcessStatus,
     WorkState,
@@ -18,10 +19,10 @@ from milan_pipeline.provenance.progress_reports import (
     read_reports,
     state_of_work,
 )
-from milan_pipeline.targets.layout import read_identity
-from milan_pipeline.targets.shard_records import layout_of
-from milan_pipeline.targets.store import read_store_record
-from milan_pipeline.targets.units import NOT_DONE, Mark, Unit, read_marks, undone_units, view_name
+from milan_pipeline.targets.known_marks import BriefMark
+from milan_pipeline.targets.layout import read_identity, record_dtype
+from milan_pipeline.targets.store_record import read_store_record
+from milan_pipeline.targets.units import NOT_DONE, Unit, read_marks, undone_units, view_name
 
 STATES = ("done", "running", "failed", "stale", "missing")
 NAMED_SKIPPED = 5
@@ -89,7 +90,7 @@ def read_status(store_url: str, *, now: float) -> Status:
     identity = read_identity(store_url)
     record = read_store_record(store_url, identity)
     units = record.units()
-    marks = read_marks(store_url, record.views, objects=False)
+    marks = read_marks(store_url, record.views)
     left = undone_units(units, marks, content_hash(identity))
     reports = read_reports(store_url)
     processes = processes_of(reports, now)
@@ -124,11 +125,17 @@ def read_status(store_url: str, *, now: float) -> Status:
         ),
         seconds_left=round(images_left / rate, 1) if rate else None,
         targets=targets,
-        bytes=targets * layout_of(identity).dtype.itemsize,
+        bytes=targets * _target_bytes(identity),
         skipped=skipped_by_reason(row for mark in done for row in mark.skipped),
         first_skipped=_first_skipped(done),
         processes=processes,
     )
+
+
+def _target_bytes(identity: Identity) -> int:
+    height, width = identity["teacher"]["grid"]
+    codec = spec_of(identity["codec"])
+    return record_dtype(codec, height * width, identity["teacher"]["width"]).itemsize
 
 
 def _by_view(
@@ -159,6 +166,6 @@ def skipped_by_reason(rows: Iterable[Skipped]) -> dict[str, int]:
     return dict(kinds.most_common())
 
 
-def _first_skipped(marks: Iterable[Mark]) -> list[str]:
+def _first_skipped(marks: Iterable[BriefMark]) -> list[str]:
     rows = {f"{mark.shard}:{row['key']}": row["reason"] for mark in marks for row in mark.skipped}
     return [f"{place} ({reason})" for place, reason in list(rows.items())[:NAMED_SKIPPED]]

@@ -20,16 +20,16 @@ from milan_pipeline.codecs.components import ComponentCodec
 from milan_pipeline.codecs.fitting import codebooks, fit_codec
 from milan_pipeline.codecs.interface import Codec, Encoded, decode_prior, encode_prior
 from milan_pipeline.codecs.registry import CodecSpec
-from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.devices import device_of_process
 from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.core.progress import progress_bar, ticking
 from milan_pipeline.errors import DataError
 from milan_pipeline.provenance.identity import require_hash
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.codec_sample import UNFITTED, stored_tokens
 from milan_pipeline.targets.layout import OUTER_SHARD, UnitBlock, code_shape, read_identity
 from milan_pipeline.targets.reader import StoredUnit, open_unit
-from milan_pipeline.targets.units import Mark, Unit, unit_sha256
+from milan_pipeline.targets.units import AnyMark, Mark, Unit, unit_sha256, whole_mark
 from milan_pipeline.targets.writer import UnitWriter
 
 KEPT = "finished units are kept"
@@ -92,7 +92,7 @@ class Recoder:
 
 def new_codec(
     url: str,
-    units: Sequence[tuple[Unit, Mark]],
+    units: Sequence[tuple[Unit, AnyMark]],
     codec: Codec,
     spec: CodecSpec,
     stop: StopRequest,
@@ -133,7 +133,8 @@ def fitted_codec(spec: CodecSpec, tokens_TD: torch.Tensor, stop: StopRequest) ->
         DataError: a target is not finite, or there is none.
         InterruptedRunError: a stop was asked for.
     """
-    with progress_bar("fit codec", total=codebooks(spec), unit="codebooks") as bar:
+    bar = progress_bar("fit codec", total=codebooks(spec), unit="codebooks")
+    with bar, ticking(bar):
 
         def progress(count: int) -> None:
             bar.update(count)
@@ -179,7 +180,7 @@ class TranscodingSpec:
         return Transcoding(self, recoder, code_shape(dest))
 
 
-class Transcoding(Work[tuple[Unit, Mark], Mark]):
+class Transcoding(Work[tuple[Unit, AnyMark], Mark]):
     """Transcodes units; each is given with its mark in the store that is read."""
 
     def __init__(self, spec: TranscodingSpec, recoder: Recoder, shape: tuple[int, int]) -> None:
@@ -187,15 +188,17 @@ class Transcoding(Work[tuple[Unit, Mark], Mark]):
         self._recoder = recoder
         self._shape = shape  # (N, C) of one sample's new codes
 
-    def do(self, item: tuple[Unit, Mark], stop: StopRequest) -> Mark:
+    def do(self, item: tuple[Unit, AnyMark], stop: StopRequest) -> Mark:
         """Transcode one unit and return its new mark; may stop before each outer shard.
 
         Raises:
             DataError: the unit is damaged, or cannot be encoded.
             InterruptedRunError: a stop was asked for.
+            MismatchError: the unit was written over since it was listed.
             StorageError: a store cannot be read or written.
         """
-        unit, mark = item
+        unit, known = item
+        mark = whole_mark(self._spec.source, unit, known)
         stored = open_unit(self._spec.source, unit, mark)
         writer = UnitWriter(
             self._spec.dest,

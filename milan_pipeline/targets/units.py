@@ -6,20 +6,17 @@ not there.
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypedDict
-
-import msgspec
 
 from milan_pipeline import storage
 from milan_pipeline.core.schema import Count, DocumentError, Positive, conforming, parsed
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.images.budget import Skipped
 from milan_pipeline.shards.manifest import Manifest, Shard
-from milan_pipeline.targets.known_marks import keep_known, read_known
+from milan_pipeline.targets.known_marks import BriefMark, keep_known, read_known
 
 REVOKED = "its mark is revoked: it was, or is, being written over"
 NOT_DONE = "not done yet"
@@ -73,6 +70,14 @@ class Mark:
         known = {name: value for name, value in vars(self).items() if value is not None}
         return (json.dumps(known, indent=1, sort_keys=True) + "\n").encode()
 
+    def brief(self) -> BriefMark:
+        """Return the mark without its objects."""
+        known = self.shard, self.sha256, self.identity_hash, self.view, self.n
+        return BriefMark(*known, self.skipped, self.source_unit, unit_sha256(self))
+
+
+AnyMark = Mark | BriefMark
+
 
 def view_name(view: int) -> str:
     """Return the name of a view's group, such as `view-00`."""
@@ -84,12 +89,14 @@ def target_shard_name(unit: Unit) -> str:
     return f"{view_name(unit.view)}/targets-v{unit.view:02d}-{unit.shard.stem}.tar"
 
 
-def unit_sha256(mark: Mark) -> str:
+def unit_sha256(mark: AnyMark) -> str:
     """Hash a unit's mark, which holds the hashes of all its objects."""
+    if isinstance(mark, BriefMark):
+        return mark.unit_sha256
     return hashlib.sha256(mark.to_bytes()).hexdigest()
 
 
-def shard_details(unit: Unit, mark: Mark, identity_hash: str) -> dict[str, Any]:
+def shard_details(unit: Unit, mark: AnyMark, identity_hash: str) -> dict[str, Any]:
     """Return what the manifest says of a target shard: its source and its identity."""
     return {
         "view": unit.view,
@@ -106,49 +113,49 @@ def list_units(manifest: Manifest, views: int) -> list[Unit]:
     return [Unit(view, shard) for view in range(views) for shard in manifest.shards]
 
 
-def read_marks(
-    store_url: str, views: int, *, objects: bool = True, keep: bool = False
-) -> dict[str, Mark]:
+def read_marks(store_url: str, views: int, *, keep: bool = False) -> dict[str, BriefMark]:
     """Read all marks of the first `views` views, by mark path; lists one folder for each view.
+
+    They come without their lists of objects, which only reading a unit needs (see `whole_mark`).
+    Those that are known (see `known_marks`) are not read again.
 
     Args:
         store_url: the store.
         views: how many views to read.
-        objects: whether to keep each unit's list of objects. The list is the largest part of a
-            mark, and only reading the unit needs it; without it, `Mark.objects` is empty, and marks
-            that are known (see `known_marks`) are not read again.
         keep: whether to write down what many marks say, for the next time.
 
     Raises:
         DataError: a mark is damaged.
     """
-    marks: dict[str, Mark] = {}
-    for view in range(views):
-        folder = f"done/{view_name(view)}"
-        read = _all_marks if objects else functools.partial(_brief_marks, keep=keep)
-        found = read(store_url, view_name(view))
-        marks |= {f"{folder}/{name}": mark for name, mark in found.items()}
+    marks: dict[str, BriefMark] = {}
+    for view in map(view_name, range(views)):
+        folder = storage.join(store_url, "done", view)
+        stamps = storage.list_stamps(folder)
+        known = read_known(store_url, view, stamps)
+        new = [name for name in stamps if name not in known]
+        known |= zip(new, _brief_marks(folder, new), strict=True)
+        if keep:
+            keep_known(store_url, view, known, stamps, new=len(new))
+        marks |= {f"done/{view}/{name}": known[name] for name in stamps}
     return marks
 
 
-def _all_marks(store_url: str, view: str) -> dict[str, Mark]:
-    folder = storage.join(store_url, "done", view)
-    names = storage.list_names(folder)
-    return dict(zip(names, _marks_of(folder, names, objects=True), strict=True))
+def whole_mark(store_url: str, unit: Unit, mark: AnyMark) -> Mark:
+    """Return a unit's mark with its list of objects, which is read unless it is there.
 
-
-def _brief_marks(store_url: str, view: str, *, keep: bool) -> dict[str, Mark]:
-    """Read the marks of a view without their objects; those that are known are not read again."""
-    folder = storage.join(store_url, "done", view)
-    stamps = storage.list_stamps(folder)
-    known = read_known(store_url, view, stamps)
-    new = [name for name in stamps if name not in known]
-    asdict = msgspec.structs.asdict
-    marks = {name: Mark(**asdict(mark), objects={}) for name, mark in known.items()}
-    marks |= dict(zip(new, _marks_of(folder, new, objects=False), strict=True))
-    if keep:
-        keep_known(store_url, view, marks, stamps, new=len(new))
-    return {name: marks[name] for name in stamps}
+    Raises:
+        DataError: the mark is damaged.
+        MismatchError: the unit was written over since its mark was read.
+    """
+    if isinstance(mark, Mark):
+        return mark
+    found = read_mark(store_url, unit)
+    if found is None or unit_sha256(found) != mark.unit_sha256:
+        raise MismatchError(
+            f"{storage.join(store_url, unit.mark_path)} has changed since this command began; run "
+            "it again when no other command writes the store"
+        )
+    return found
 
 
 def read_mark(store_url: str, unit: Unit) -> Mark | None:
@@ -159,7 +166,7 @@ def read_mark(store_url: str, unit: Unit) -> Mark | None:
     """
     url = storage.join(store_url, unit.mark_path)
     try:
-        return _parsed(url, storage.read_bytes(url), objects=True)
+        return _parsed(url, storage.read_bytes(url))
     except MissingDataError:
         return None
 
@@ -199,7 +206,7 @@ def units_of_extent(extent: Mapping[str, Any], views: int) -> list[Unit]:
 
 
 def require_same_images(
-    store_url: str, manifest: Manifest, marks: Mapping[str, Mark], remedy: str
+    store_url: str, manifest: Manifest, marks: Mapping[str, AnyMark], remedy: str
 ) -> None:
     """Refuse image shards that only share their names with those that the store was made from.
 
@@ -219,7 +226,7 @@ def require_same_images(
         )
 
 
-def why_undone(unit: Unit, marks: Mapping[str, Mark], identity_hash: str) -> str | None:
+def why_undone(unit: Unit, marks: Mapping[str, AnyMark], identity_hash: str) -> str | None:
     """Return why a unit must be done for the store's identity; None if it is done."""
     mark = marks.get(unit.mark_path)
     if mark is None:
@@ -234,7 +241,7 @@ def why_undone(unit: Unit, marks: Mapping[str, Mark], identity_hash: str) -> str
 
 
 def why_not_transcoded(
-    unit: Unit, marks: Mapping[str, Mark], identity_hash: str, source: Mark
+    unit: Unit, marks: Mapping[str, AnyMark], identity_hash: str, source: AnyMark
 ) -> str | None:
     """Return why a unit must be transcoded again from another store; None if it is done.
 
@@ -250,7 +257,7 @@ def why_not_transcoded(
     return reason
 
 
-def is_current(mark: Mark, unit: Unit, identity_hash: str) -> bool:
+def is_current(mark: AnyMark, unit: Unit, identity_hash: str) -> bool:
     """Tell whether a mark is of the unit's present shard and of the store's identity."""
     return why_undone(unit, {unit.mark_path: mark}, identity_hash) is None
 
@@ -269,27 +276,23 @@ def revoke(store_url: str, unit: Unit) -> None:
 
 
 def undone_units(
-    units: Iterable[Unit], marks: Mapping[str, Mark], identity_hash: str
+    units: Iterable[Unit], marks: Mapping[str, AnyMark], identity_hash: str
 ) -> dict[Unit, str]:
     """Return the units that are left to do, in order, and the reason for each."""
     reasons = {unit: why_undone(unit, marks, identity_hash) for unit in units}
     return {unit: reason for unit, reason in reasons.items() if reason is not None}
 
 
-def _marks_of(folder: str, names: list[str], objects: bool) -> list[Mark]:
+def _brief_marks(folder: str, names: list[str]) -> Iterator[BriefMark]:
     """Read the marks of one folder, in the order of its names."""
     urls = [storage.join(folder, name) for name in names]
     with contextlib.closing(storage.read_many(urls)) as contents:
-        return [
-            _parsed(url, data, objects=objects) for url, data in zip(urls, contents, strict=True)
-        ]
+        for url, data in zip(urls, contents, strict=True):
+            yield _parsed(url, data).brief()
 
 
-def _parsed(url: str, data: bytes, *, objects: bool) -> Mark:
+def _parsed(url: str, data: bytes) -> Mark:
     try:
-        document = parsed(data, dict[str, Any])
-        if not objects:
-            document["objects"] = {}
-        return conforming(document, Mark)
+        return parsed(data, Mark)
     except DocumentError as error:
         raise DataError(f"{url} is damaged ({error}); delete it, and its unit is redone") from error

@@ -8,6 +8,7 @@ from typing import Any
 import open_clip
 from open_clip.pretrained import download_pretrained_from_hf
 
+from milan_pipeline.core.hub import asking_hub
 from milan_pipeline.core.out_of_memory import is_out_of_memory
 from milan_pipeline.core.schema import DocumentError, parsed
 from milan_pipeline.errors import ConfigError, MilanError, reason_of
@@ -57,7 +58,7 @@ def stated_configuration(name: str) -> dict[str, Any]:
         remedy = (
             "check the name and the network, or give a copy of the repository as local-dir:PATH"
         )
-        with explaining(failure, remedy):
+        with explaining(failure, remedy), asking_hub(place):
             path = Path(download_pretrained_from_hf(place, filename=CONFIGURATION))
     else:
         path = Path(place) / CONFIGURATION

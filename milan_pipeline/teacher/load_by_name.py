@@ -5,6 +5,7 @@ Names are those of open_clip.
 open_clip raises many kinds of errors; each becomes a `ConfigError` of one sentence.
 """
 
+import contextlib
 import functools
 import logging
 import math
@@ -19,8 +20,10 @@ from open_clip.transformer import VisionTransformer
 from safetensors import SafetensorError
 from torch import nn
 
+from milan_pipeline.core.hub import asking_hub
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.provenance.identity import content_hash
+from milan_pipeline.teacher.blank import blank_tower
 from milan_pipeline.teacher.configuration import explaining, model_config
 from milan_pipeline.teacher.quick_gelu import settle_quick_gelu
 from milan_pipeline.teacher.spec import TeacherSpec
@@ -36,9 +39,6 @@ from milan_pipeline.teacher.weights import (
     unloadable,
     weights_file,
 )
-
-# A tiny text tower, since only the image tower is used.
-NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,9 @@ def load_visual(spec: TeacherSpec) -> nn.Module:
     quick_gelu = settle_quick_gelu(spec.name, spec.pretrained, config)
     wanted = _wanted_input(spec, config)
     if path is not None and (names := _names_alone(spec, config, path)) is not None:
-        visual = _blank(spec.name, config, quick_gelu, wanted.size, device="cpu")
+        visual = blank_tower(
+            spec.name, config, quick_gelu=quick_gelu, size=wanted.size, device="cpu"
+        )
         fill_alone(visual, path, names)
         visual = _sized(visual, wanted.size)
     else:
@@ -98,7 +100,7 @@ def _names_alone(spec: TeacherSpec, config: dict[str, Any], path: Path) -> dict[
         names = stored_parts(path).keys()
     except (SafetensorError, OSError):
         return None
-    blank = _blank(spec.name, config, quick_gelu=False, size=None)
+    blank = blank_tower(spec.name, config, quick_gelu=False, size=None)
     return names_alone(path, names, blank.state_dict().keys(), config)
 
 
@@ -116,7 +118,8 @@ def _loaded_by_open_clip(
         "FILE, or --teacher local-dir:FOLDER (see docs/without-network.md)"
     )
     try:
-        with explaining(failure, remedy):
+        asking = contextlib.nullcontext() if path else asking_hub(spec.name)
+        with explaining(failure, remedy), asking:
             model = open_clip.create_model(
                 spec.name,
                 pretrained=spec.pretrained,
@@ -143,7 +146,8 @@ def untrained_visual(spec: TeacherSpec) -> nn.Module:
     quick_gelu = bool(config.get("quick_gelu", False))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        visual = _sized(_blank(spec.name, config, quick_gelu, size, device="cpu"), size)
+        visual = blank_tower(spec.name, config, quick_gelu=quick_gelu, size=size, device="cpu")
+        visual = _sized(visual, size)
     return _labelled(visual, spec, config, quick_gelu)
 
 
@@ -157,7 +161,7 @@ def blank_visual(spec: TeacherSpec) -> nn.Module:
     _require_known(spec)
     quick_gelu = settle_quick_gelu(spec.name, spec.pretrained, config)
     size = _wanted_input(spec, config).size
-    visual = _sized(_blank(spec.name, config, quick_gelu, size), size)
+    visual = _sized(blank_tower(spec.name, config, quick_gelu=quick_gelu, size=size), size)
     return _labelled(visual, spec, config, quick_gelu)
 
 
@@ -210,18 +214,6 @@ def _labelled(
     return labelled
 
 
-def _blank(
-    name: str, config: dict[str, Any], quick_gelu: bool, size: int | None, device: str = "meta"
-) -> Any:
-    vision = config["vision_cfg"]
-    if size is not None:
-        vision = vision | {"image_size": size}
-    failure = f"--teacher {name!r} has a configuration that open_clip cannot build"
-    with explaining(failure, "check its embed_dim and vision_cfg"), torch.device(device):
-        model = open_clip.CLIP(config["embed_dim"], vision, NO_TEXT, quick_gelu=quick_gelu).eval()
-    return model.visual
-
-
 def _sized(visual: Any, size: int | None) -> Any:
     """Have a tower of timm take another input; its positions are resampled, so load them first."""
     if size is not None and isinstance(visual, TimmModel):
@@ -243,7 +235,7 @@ def _wanted_input(spec: TeacherSpec, config: dict[str, Any]) -> _Input:
     the last rows and columns. It gets as many pixels as its tokens cover, so that the student,
     which is shown the same view, sees what the teacher saw.
     """
-    blank = _blank(spec.name, config, quick_gelu=False, size=None)
+    blank = blank_tower(spec.name, config, quick_gelu=False, size=None)
     try:
         tower = tower_of(blank, spec.name)
     except ConfigError:

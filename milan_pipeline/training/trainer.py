@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from milan_pipeline.cluster.world import World, accumulating, replicate, settle
-from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.device_copies import DeviceCopies, on_device
 from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.core.progress import progress_bar
 from milan_pipeline.data.batching import BatchT, BatchT_contra
 from milan_pipeline.data.loader_processes import explained_worker_deaths
 from milan_pipeline.data.order import StepClock

@@ -14,13 +14,14 @@ from milan_pipeline.codecs.fitting import codebooks, fit_codec
 from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.codecs.registry import LEVELS, CodecSpec, parse_codec
 from milan_pipeline.codecs.spectrum import effective_rank
-from milan_pipeline.core.console import aligned, progress_bar, report
+from milan_pipeline.core.console import aligned, report
 from milan_pipeline.core.devices import pick_device
+from milan_pipeline.core.progress import progress_bar, ticking
 from milan_pipeline.planning.codec_measures import CodecMeasures, FileBytes, Measurement
 from milan_pipeline.planning.codec_targets import stored_targets, synthetic_targets
 from milan_pipeline.stages.codecs.command import MeasureCodecs
 from milan_pipeline.targets.layout import read_identity
-from milan_pipeline.targets.store import finished_units, read_store_record
+from milan_pipeline.targets.store_record import finished_units, read_store_record
 
 NAMED = ("float16", "bfloat16", "int8", *LEVELS)
 FRONTIER_FAMILIES = ("vector", "transform")
@@ -96,7 +97,8 @@ def _measured(measurement: Measurement, specs: Mapping[str, CodecSpec]) -> list[
     """Fit each codec that needs it, and measure it."""
     total = sum(codebooks(spec) for spec in specs.values() if spec.needs_fit)
     name = measurement.targets.name
-    with progress_bar(f"codecs, {name}", total=total, unit="codebooks") as bar:
+    bar = progress_bar(f"codecs, {name}", total=total, unit="codebooks")
+    with bar, ticking(bar):
         return [
             measurement.of(text, _fitted(measurement, text, spec, bar))
             for text, spec in specs.items()

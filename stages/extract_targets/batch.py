@@ -6,7 +6,7 @@ from milan_pipeline.errors import ConfigError
 from milan_pipeline.planning.teacher_speed import fastest_batch
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.stages.extract_targets.command import USUAL_BATCH, ExtractTargets
-from milan_pipeline.targets.store import record_url
+from milan_pipeline.targets.store_record import record_url
 from milan_pipeline.teacher.teacher import Teacher
 
 COMPILED_BATCH = 256

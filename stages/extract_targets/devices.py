@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from milan_pipeline.cluster.launch import run_together, words_of
 from milan_pipeline.cluster.work import Part
-from milan_pipeline.core.console import output_words, progress_bar
+from milan_pipeline.core.console import output_words
 from milan_pipeline.core.devices import pick_devices
+from milan_pipeline.core.progress import progress_bar
 from milan_pipeline.errors import MilanError
 from milan_pipeline.provenance.progress_reports import read_reports
 from milan_pipeline.provenance.reporter import WRITE_EVERY

@@ -24,11 +24,11 @@ from milan_pipeline.stages.extract_targets.command import USUAL_BATCH, ExtractTa
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write, say_files_to_write
 from milan_pipeline.stages.shared.own_folder import require_own_folder
 from milan_pipeline.targets.expected_identity import expected_extracted
+from milan_pipeline.targets.known_marks import BriefMark
 from milan_pipeline.targets.layout import ANOTHER_STORE, existing_identity, require_place
-from milan_pipeline.targets.store import record_url
+from milan_pipeline.targets.store_record import record_url
 from milan_pipeline.targets.units import (
     NOT_DONE,
-    Mark,
     Unit,
     extent_of,
     list_units,
@@ -47,7 +47,7 @@ class WorkList(NamedTuple):
 
     units: list[Unit]
     own: list[Unit]
-    marks: dict[str, Mark]
+    marks: dict[str, BriefMark]
     left: dict[Unit, str]
 
     @property
@@ -188,7 +188,7 @@ def list_work(
         MismatchError: the store is of other images, and --overwrite is not given.
     """
     units = list_units(manifest, config.views)
-    marks = read_marks(config.out, config.views, objects=False, keep=keep)
+    marks = read_marks(config.out, config.views, keep=keep)
     record = read_record(record_url(config.out, "extract-targets"))
     # A record of the same images shows that this check was passed or overruled before.
     known = record is not None and (

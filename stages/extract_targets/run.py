@@ -9,9 +9,10 @@ import dataclasses
 import logging
 
 from milan_pipeline.cli.options import AUTO
-from milan_pipeline.core.console import progress_bar, say, say_counts, say_nothing_to_do
+from milan_pipeline.core.console import say, say_counts, say_nothing_to_do
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.out_of_memory import explaining
+from milan_pipeline.core.progress import progress_bar
 from milan_pipeline.extraction.job import ExtractionJob
 from milan_pipeline.extraction.loop import KEPT, extract_units
 from milan_pipeline.extraction.spec import JobSpec
@@ -194,7 +195,7 @@ def _finish(
         MismatchError: another process has meanwhile overwritten the store.
     """
     create_root(config.out, identity)
-    marks = read_marks(config.out, config.views, objects=False, keep=_keeps(config))
+    marks = read_marks(config.out, config.views, keep=_keeps(config))
     left = undone_units(work.units, marks, content_hash(identity))
     own = len(work.own_left)
     if left:

@@ -20,7 +20,11 @@ from milan_pipeline.evaluate.classification.views import TrainingViews, ViewConf
 from milan_pipeline.evaluate.evaluation_view import default_crop_pct
 from milan_pipeline.stages.finetune.check import class_warnings, require_classes, require_images
 from milan_pipeline.stages.finetune.command import Finetune
-from milan_pipeline.stages.shared.checking import warn_of_copies, warn_of_equal_sets
+from milan_pipeline.stages.shared.checking import (
+    tell_of_random_weights,
+    warn_of_copies,
+    warn_of_equal_sets,
+)
 from milan_pipeline.stages.shared.labelled import LabelledPlan, open_tables, settled_parts
 from milan_pipeline.stages.shared.training import training_precision, with_frozen_choices
 from milan_pipeline.training.checkpoints import require_recorded
@@ -89,6 +93,7 @@ class FinetunePlan(LabelledPlan[Finetune]):
     def warn(self) -> None:
         """Say what is odd about the classes, and where batches would have few."""
         config = self.config
+        tell_of_random_weights(config.encoder, random_init=config.random_init)
         warn_of_equal_sets(self.train, self.val)
         places = (f"--train {config.train}", f"--val {config.val}")
         for text in class_warnings(self.train, self.val, places):

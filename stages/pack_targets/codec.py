@@ -17,7 +17,7 @@ from milan_pipeline.stages.pack_targets.command import PackTargets
 from milan_pipeline.targets.codec_files import CODEC_FILE, read_shards_codec, read_store_codec
 from milan_pipeline.targets.expected_identity import expected_transcoded
 from milan_pipeline.targets.transcoding import new_codec
-from milan_pipeline.targets.units import Mark, Unit
+from milan_pipeline.targets.units import AnyMark, Unit
 
 
 class Shards(NamedTuple):
@@ -42,7 +42,7 @@ def expected_identity(config: PackTargets, source: Identity) -> Identity:
 
 
 def settle(
-    config: PackTargets, source: Identity, units: Sequence[tuple[Unit, Mark]], stop: StopRequest
+    config: PackTargets, source: Identity, units: Sequence[tuple[Unit, AnyMark]], stop: StopRequest
 ) -> Shards:
     """Read the codec of the store or of existing shards, or fit a new one.
 

@@ -5,8 +5,9 @@ from collections.abc import Generator
 
 from milan_pipeline import storage
 from milan_pipeline.cluster.spread import spread
-from milan_pipeline.core.console import bytes_text, progress_bar, say, say_counts, say_nothing_to_do
+from milan_pipeline.core.console import bytes_text, say, say_counts, say_nothing_to_do
 from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.core.progress import progress_bar
 from milan_pipeline.planning.dataset import stored_units
 from milan_pipeline.planning.shard_size import ShardSize
 from milan_pipeline.provenance.identity import Identity, content_hash
@@ -24,12 +25,13 @@ from milan_pipeline.stages.pack_targets.command import PackTargets
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
 from milan_pipeline.stages.shared.own_folder import require_own_folder
 from milan_pipeline.targets.codec_files import write_shards_codec
+from milan_pipeline.targets.known_marks import BriefMark
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.packing import PackingSpec
-from milan_pipeline.targets.store import finished_units, read_store_record
-from milan_pipeline.targets.units import Mark, Unit, shard_details, target_shard_name, unit_sha256
+from milan_pipeline.targets.store_record import finished_units, read_store_record
+from milan_pipeline.targets.units import Unit, shard_details, target_shard_name, unit_sha256
 
-Done = tuple[Unit, Mark]
+Done = tuple[Unit, BriefMark]
 Plan = dict[str, Done]
 
 

@@ -196,6 +196,11 @@ class Pretrain(TrainingOptions):
         if not 0 < self.mask_ratio < 1:
             raise ConfigError(f"--mask-ratio {self.mask_ratio} is not within 0 to 1; try 0.75")
         require_warmup(self.warmup_epochs, self.epochs)
+        if "." in self.student:
+            raise ConfigError(
+                f"--student {self.student} names trained weights, and a student begins with random "
+                f"ones; give {self.student.partition('.')[0]}, or a run with --init"
+            )
         if (self.target == "features") != (self.targets is not None):
             raise ConfigError(
                 f"--target {self.target} and --targets {self.targets} do not fit; give --targets "

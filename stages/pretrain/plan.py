@@ -12,7 +12,7 @@ from torch import nn
 from milan_pipeline.cli.options import fields_from
 from milan_pipeline.cluster.launch import is_launched
 from milan_pipeline.cluster.world import require_processes
-from milan_pipeline.core.console import say
+from milan_pipeline.core.console import say, warn
 from milan_pipeline.data.pair_table import OnMissing
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.models.build import StudentSpec, build_student
@@ -84,6 +84,15 @@ class PretrainPlan(TrainingPlan[Pretrain]):
         """The recipe, and how it is computed."""
         bf16 = self.config.precision == "bf16"
         return fields_from(PretrainingConfig, self.config, batch=self.data.order.batch, bf16=bf16)
+
+    def warn(self) -> None:
+        """Say so where some of the views are never used: each epoch has one of them."""
+        epochs, views = self.config.epochs, self.config.views or 0
+        if epochs < views:
+            warn(
+                f"--epochs {epochs} leaves {views - epochs} of the {views} views unused, since an "
+                "epoch has one of them; give more epochs to use all"
+            )
 
     def describe(self, model: nn.Module, processes: int) -> None:
         """See `TrainingPlan.describe`."""

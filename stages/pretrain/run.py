@@ -23,6 +23,8 @@ def train(config: Pretrain, process: Process) -> None:
     if not planned.has_work(world):
         return
     config, data = planned.config, planned.data
+    if world.leads:
+        planned.warn()
     student, to_examples = planned.built[0].to(process.device), planned.to_examples
     cache = config.cache_config()
     if cache is not None and world.leads:
@@ -65,3 +67,4 @@ def describe(config: Pretrain) -> None:
     processes = config.count_processes()
     planned = plan(config, pick_device(config.device))
     planned.describe(planned.built[0], processes)
+    planned.warn()

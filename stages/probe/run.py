@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from milan_pipeline.encoders.names import require_done
 from milan_pipeline.errors import DataError
 from milan_pipeline.evaluate.accuracies import accuracy_table
 from milan_pipeline.evaluate.class_coverage import warnings_of_classes
+from milan_pipeline.evaluate.duplicate_images import copies_of_shards
 from milan_pipeline.evaluate.evaluation_view import CROP_PCT, default_crop_pct
 from milan_pipeline.evaluate.probe.feature_cache import (
     FeatureCache,
@@ -43,6 +45,7 @@ from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.reporter import reporting
 from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.stages.probe.command import Probe
+from milan_pipeline.stages.shared.checking import tell_of_random_weights
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
 from milan_pipeline.stages.shared.training import training_precision
 
@@ -63,7 +66,8 @@ def run(config: Probe) -> None:
     record.begin()
     with stop_request() as stop, reporting(config.folder, "probe", stop):
         sets = _sets(config, record, (train, test), device, stop)
-        result = _score(config, record, sets, device)
+        names = train.common.get("classes") or test.common.get("classes") or []
+        result = _score(config, record, sets, device, names)
     counts = {name: result.extras[name] for name in ("train", "test")}
     record.finish(counts | {"skipped": len(result.extras["bad"])})
     facts = {"metrics": result.metrics, **counts, "skipped": len(result.extras["bad"])}
@@ -99,6 +103,7 @@ def dry_run(config: Probe) -> None:
 def _settled(config: Probe) -> Probe:
     """Fill in --crop-pct and --precision; refuse an encoder that is not there."""
     size = image_size_of(config.encoder, random_init=config.random_init)
+    tell_of_random_weights(config.encoder, random_init=config.random_init)
     crop_pct = default_crop_pct(size) if config.crop_pct is None else config.crop_pct
     precision = config.precision
     if precision == "auto":
@@ -141,6 +146,11 @@ def _inputs(config: Probe) -> tuple[Manifest, Manifest]:
             "--val has the images of --train, so the scores only show what was memorised; score "
             "on images that are held out"
         )
+    elif found := copies_of_shards(train, test):
+        warn(
+            f"{found} of the {test.samples} images of --val are also in --train, so the scores "
+            "only show what was memorised; score on images that are held out"
+        )
     return train, test
 
 
@@ -175,13 +185,13 @@ def _is_done(config: Probe, record: StageRecord) -> bool:
     return done
 
 
-def _score(config: Probe, record: StageRecord, sets: Sets, device: str) -> Result:
+def _score(config: Probe, record: StageRecord, sets: Sets, device: str, names: list[str]) -> Result:
     """Score the features, write answers.npy and scores.json."""
     answers, details = classify(sets, config.pool, _classifiers(config, device))
     truth_N, bad = sets.test.labels_N, [*sets.train.bad, *sets.test.bad]
     storage.put_bytes(storage.join(config.folder, ANSWERS), answers_npy(answers, truth_N))
     counts = {"train": len(sets.train.labels_N), "test": len(truth_N)}
-    extras = {"pool": config.pool, **counts, "bad": bad, **details}
+    extras = {"pool": config.pool, **counts, "bad": bad, **details, "class_names": names}
     return write_stage_scores(record, metrics_of(answers, truth_N), extras)
 
 
@@ -213,7 +223,7 @@ def _sets(
         )
         for manifest, name in zip(manifests, ("train", "test"), strict=True)
     )
-    _warn_of_classes(config, train, test)
+    _warn_of_classes(config, train, test, manifests[0].common.get("classes", ()))
     views = _train_views(config)
 
     def view(number: int) -> FeatureSet:
@@ -224,11 +234,13 @@ def _sets(
     return Sets(train=train, test=test, views=len(views), view=view, stop=stop)
 
 
-def _warn_of_classes(config: Probe, train: FeatureSet, test: FeatureSet) -> None:
+def _warn_of_classes(
+    config: Probe, train: FeatureSet, test: FeatureSet, names: Sequence[str]
+) -> None:
     """Say so where the two sets do not have the same classes."""
     learnt, scored = np.unique(train.labels_N), np.unique(test.labels_N)
     places = (f"--train {config.train}", f"--val {config.val}")
-    for text in warnings_of_classes(learnt, scored, what="image", places=places):
+    for text in warnings_of_classes(learnt, scored, what="image", places=places, names=names):
         warn(text)
 
 

@@ -17,7 +17,11 @@ from milan_pipeline.evaluate.segmentation.views import MaskedViewConfig
 from milan_pipeline.stages.segment.check import check_masks
 from milan_pipeline.stages.segment.choices import labels_of, scale_rule, settled
 from milan_pipeline.stages.segment.command import Segment
-from milan_pipeline.stages.shared.checking import warn_of_copies, warn_of_equal_sets
+from milan_pipeline.stages.shared.checking import (
+    tell_of_random_weights,
+    warn_of_copies,
+    warn_of_equal_sets,
+)
 from milan_pipeline.stages.shared.labelled import LabelledPlan, open_tables, settled_parts
 from milan_pipeline.stages.shared.training import with_frozen_choices
 from milan_pipeline.training.checkpoints import require_recorded
@@ -96,6 +100,7 @@ class SegmentPlan(LabelledPlan[Segment]):
 
     def warn(self) -> None:
         """Say what is odd about the images."""
+        tell_of_random_weights(self.config.encoder, random_init=self.config.random_init)
         warn_of_equal_sets(self.train, self.val)
 
     def check(self, world: World) -> None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from milan_pipeline import storage
 from milan_pipeline.cluster.world import World
-from milan_pipeline.core.console import warn
+from milan_pipeline.core.console import note, warn
 from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.data.unreadable import RunLedger
+from milan_pipeline.encoders.readers import random_weights
 from milan_pipeline.evaluate.duplicate_images import copies
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.provenance.record import read_record
@@ -56,6 +57,13 @@ def warn_of_equal_sets(train: LabelledTable, val: LabelledTable) -> None:
             "--val has the images of --train, so the scores only show what was memorised; score "
             "on images that are held out"
         )
+
+
+def tell_of_random_weights(encoder: str, *, random_init: bool) -> None:
+    """Say so where an encoder's name stands for random weights, which nobody asked for."""
+    said = None if random_init else random_weights(encoder)
+    if said is not None:
+        note(said)
 
 
 def warn_of_other_scores(validation: Validation, place: str) -> None:

@@ -16,12 +16,13 @@ from milan_pipeline.stages.shared.dry_run import say_bytes_to_write, say_files_t
 from milan_pipeline.stages.shared.own_folder import require_own_folder
 from milan_pipeline.stages.transcode.command import Transcode
 from milan_pipeline.targets.expected_identity import expected_transcoded
+from milan_pipeline.targets.known_marks import BriefMark
 from milan_pipeline.targets.layout import existing_identity, read_identity, require_place
-from milan_pipeline.targets.store import StoreRecord, finished_units, read_store_record
-from milan_pipeline.targets.units import NOT_DONE, Mark, Unit, read_marks, why_not_transcoded
+from milan_pipeline.targets.store_record import StoreRecord, finished_units, read_store_record
+from milan_pipeline.targets.units import NOT_DONE, Unit, read_marks, why_not_transcoded
 
 REMEDY = "give another OUT for these targets, or --overwrite to make them anew"
-Done = tuple[Unit, Mark]
+Done = tuple[Unit, BriefMark]
 
 
 class Plan(NamedTuple):
@@ -53,7 +54,7 @@ class Plan(NamedTuple):
 
     def left(self, out: str, identity: Identity) -> dict[Unit, str]:
         """Return which units must be done in a store of an identity, and why."""
-        marks, wanted = read_marks(out, self.views, objects=False), content_hash(identity)
+        marks, wanted = read_marks(out, self.views), content_hash(identity)
         reasons = {
             unit: why_not_transcoded(unit, marks, wanted, source) for unit, source in self.units
         }

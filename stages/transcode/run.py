@@ -7,9 +7,10 @@ import contextlib
 import logging
 
 from milan_pipeline.cluster.spread import spread
-from milan_pipeline.core.console import progress_bar, say, say_counts, say_nothing_to_do
+from milan_pipeline.core.console import say, say_counts, say_nothing_to_do
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.core.progress import progress_bar
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.provenance.identity import Identity, content_hash, transcoded_identity
 from milan_pipeline.provenance.record import StageRecord
@@ -18,7 +19,7 @@ from milan_pipeline.stages.transcode.command import Transcode
 from milan_pipeline.stages.transcode.plan import REMEDY, Done, Plan, make_plan
 from milan_pipeline.targets.codec_files import read_store_codec, write_store_codec
 from milan_pipeline.targets.layout import create_root
-from milan_pipeline.targets.store import read_store_record, record_url
+from milan_pipeline.targets.store_record import read_store_record, record_url
 from milan_pipeline.targets.transcoding import KEPT, TranscodingSpec, new_codec
 
 logger = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Sequence
 
 from milan_pipeline.cluster.spread import spread
-from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.core.progress import progress_bar
 from milan_pipeline.errors import DataError
 from milan_pipeline.extraction.live_check import (
     LIVE_BATCH,

@@ -175,9 +175,11 @@ class _Findings:
 
     def _remedy(self) -> str:
         """Return what repairs the faults; units of a shard that changed cannot be repaired."""
-        if self.is_transcoded:
-            return "delete their marks, those in its folder done, and run transcode again"
         repaired = len(self.faults.keys() & self.repairable)
+        if self.is_transcoded and repaired:
+            return "delete their marks, those in its folder done, and run transcode again"
+        if self.is_transcoded:
+            return "their image shards are others, or gone: give those with --images"
         if repaired == len(self.faults):
             return "--repair extracts them again"
         follow = (

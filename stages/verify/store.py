@@ -21,7 +21,7 @@ from milan_pipeline.stages.extract_targets.plan import spec_of
 from milan_pipeline.stages.verify.command import Verify
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.layout import read_identity
-from milan_pipeline.targets.store import read_store_record
+from milan_pipeline.targets.store_record import read_store_record
 from milan_pipeline.targets.units import Unit, revoke
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher

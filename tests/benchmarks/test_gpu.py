@@ -1,13 +1,18 @@
 """`benchmarks.gpu`: goals are told by figures, and all of it runs without a GPU."""
 
+import contextlib
+import importlib.metadata
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from benchmarks.gpu.goals import CODECS, GOALS, MET, NOT_MET, NOT_RUN, Goal
 from benchmarks.gpu.running import Figures, Findings, run_part
@@ -53,6 +58,59 @@ def test_what_a_killed_part_has_found_is_kept() -> None:
         "a figure: ValueError: no such kernel",
         f"its process ended with {-signal.SIGKILL}",
     ]
+
+
+MACHINE = (
+    "torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "safetensors", "fsspec",
+)  # fmt: skip
+ON_A_BARE_MACHINE = """
+import sys
+from importlib.machinery import PathFinder
+
+class Installed(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        absent = name.split(".")[0] in sys.argv
+        return None if absent else PathFinder.find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Installed
+import benchmarks.gpu.__main__
+"""
+
+
+@pytest.mark.slow
+def test_it_needs_no_package_that_its_page_does_not_list() -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    listed = page.partition("tests/benchmarks/test_gpu.py -->\n```text\n")[2].partition("```")[0]
+    carried = {canonicalize_name(name) for name in listed.split()}
+    there = required_by(MACHINE) | carried | {"milan-pipeline"}
+    absent = [
+        module
+        for module, packages in importlib.metadata.packages_distributions().items()
+        if there.isdisjoint(map(canonicalize_name, packages))
+    ]
+    command = [sys.executable, "-c", ON_A_BARE_MACHINE, *absent]
+    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def required_by(packages: Iterable[str]) -> set[str]:
+    """Return the names of packages, and of all that they need."""
+    found: set[str] = set()
+    left = [*packages]
+    while left:
+        name = canonicalize_name(left.pop())
+        if name in found:
+            continue
+        found.add(name)
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            needs = map(Requirement, importlib.metadata.requires(name) or [])
+            left += [
+                need.name
+                for need in needs
+                if need.marker is None or need.marker.evaluate({"extra": ""})
+            ]
+    return found
 
 
 @pytest.mark.slow

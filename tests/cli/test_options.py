@@ -178,6 +178,7 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
         ("flour: no", "'flour' is read as false, since .*; put it in quotes"),
         ("batch-size: yes", "'batch-size' is read as true"),
         ("spice: [a, off]", "'spice' is read as false"),
+        ("batch-size: null", "'batch-size' has no value; give one, or take the key out"),
         ("flour:", "'flour' has no text; put it in quotes, or take the key out"),
         ("spice: [export A: b]", "'spice' has the item {'export A': 'b'}; put it in quotes"),
         ("spice: [a, null]", "'spice' has the item None"),
@@ -270,6 +271,7 @@ def test_what_can_be_no_name_is_refused(words: tuple[str, ...], message: str) ->
         (("pack-images", "photos", ""), "DEST is empty; give"),
         (("index", "x.tar", ""), "URLS is empty; give"),
         (("index", "x.tar", "--out", ""), "--out is empty; give"),
+        (("pretrain", "--images", "x", "--out", "y", "--init", ""), "--init is empty; give"),
     ],
 )
 def test_what_an_unset_variable_leaves_is_no_place(

@@ -17,7 +17,7 @@ from milan_pipeline.errors import DataError, StorageError
 
 LOG = logging.getLogger("milan_pipeline.bakery")
 ROOT = Path(console.__file__).parents[2]
-MAY_ECHO = {"main.py", "interrupts.py", "launch.py", "console.py"}
+MAY_ECHO = {"main.py", "interrupts.py", "launch.py", "console.py", "progress.py"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

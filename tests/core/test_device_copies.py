@@ -1,6 +1,7 @@
 """Copies to a device and back: what arrives is what was sent, whoever waits for it."""
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from milan_pipeline.core.device_copies import DeviceCopies, HostCopies, on_device
+from tests.support.fake_gpu import GPU, Stream, fake_gpu
 
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -64,25 +66,28 @@ class Pair(NamedTuple):
     keys: list[str]
 
 
-class Recorded(DeviceCopies):
-    """Copies to a GPU, as far as the caller can tell; keeps the order of events."""
-
-    def __init__(self, events: list[str]) -> None:
-        self.device = torch.device("cuda")
-        self.events = events
-
-    def to_device(self, host: torch.Tensor) -> torch.Tensor:
-        self.events.append(f"copy {host.item()}")
-        return host + 10
-
-
-def test_each_batch_is_copied_while_the_one_before_it_is_computed() -> None:
+def test_each_batch_is_copied_while_the_one_before_it_is_computed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is computed waits for its own batch, not for the one that is copied meanwhile."""
     events: list[str] = []
-    batches = [Pair(torch.tensor(number), [str(number)]) for number in range(3)]
-    for batch in on_device(iter(batches), Recorded(events)):
-        events += [f"compute {batch.numbers.item()} of {batch.keys[0]}"]
+    copied = itertools.count()
+
+    def record(_: Stream) -> int:
+        number = next(copied)
+        events.append(f"copy {number}")
+        return number
+
+    monkeypatch.setattr(Stream, "record_event", record)
+    monkeypatch.setattr(Stream, "wait_event", lambda _, event: events.append(f"wait {event}"))
+    with fake_gpu():
+        batches = [Pair(torch.empty(2, pin_memory=True), [str(number)]) for number in range(3)]
+        for batch in on_device(iter(batches), DeviceCopies(GPU)):
+            assert batch.numbers.device == GPU
+            events.append(f"compute {batch.keys[0]}")
     assert events == [
-        "copy 0", "copy 1", "compute 10 of 0", "copy 2", "compute 11 of 1", "compute 12 of 2"
+        "copy 0", "copy 1", "wait 0", "compute 0", "copy 2", "wait 1", "compute 1", "wait 2",
+        "compute 2",
     ]  # fmt: skip
 
 

@@ -29,6 +29,9 @@ def test_a_device_that_is_not_there_is_refused():
         pick_device("meta")
     with pytest.raises(ConfigError, match="--device 'cuda:99' cannot be used"):
         pick_device("cuda:99")
+    for given, meant in (("7", "cuda:7"), ("GPU", "cuda"), ("CPU", "cpu")):
+        with pytest.raises(ConfigError, match=f"--device '{given}' cannot .*; try {meant}$"):
+            pick_device(given)
 
 
 def test_float32_is_float32_from_then_on(monkeypatch):

@@ -1,5 +1,6 @@
 """Encoders by timm's names, pretrained and random; no test asks the network."""
 
+import re
 from typing import Any
 
 import huggingface_hub.constants
@@ -10,7 +11,7 @@ from timm.models import _builder
 
 from milan_pipeline.encoders.backbone import assemble
 from milan_pipeline.encoders.load import fingerprint, image_size_of, load_encoder
-from milan_pipeline.encoders.readers import read_timm_encoder
+from milan_pipeline.encoders.readers import random_weights, read_timm_encoder
 from milan_pipeline.errors import ConfigError, MissingDataError
 
 PRETRAINED = "test_vit2.r160_in1k"  # it norms what it has pooled, and has a head
@@ -49,6 +50,20 @@ def test_random_weights_are_not_fetched(monkeypatch):
     assert read_timm_encoder("test_vit2").state is None
     assert read_timm_encoder(PRETRAINED, random_init=True).state is None
     image_size_of(f"timm:{PRETRAINED}")
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("timm:test_vit2", f"its weights are random; trained are timm:{PRETRAINED}"),
+        ("vit_tiny_patch16_clip_224", "has no tag, so its weights are random$"),
+        (PRETRAINED, None),
+        ("runs/first", None),
+        ("pixels", None),
+    ],
+)
+def test_random_weights_that_nobody_asked_for_are_said(spec, said):
+    assert re.search(said or "^$", random_weights(spec) or "")
 
 
 def test_without_a_network_the_remedy_is_named(monkeypatch, tmp_path):

@@ -1,11 +1,13 @@
 """Images to score on that are among those to learn from are found, in folders and in shards."""
 
+import dataclasses
 import shutil
 
 import pytest
 
 from milan_pipeline.data.labelled import open_labelled
-from milan_pipeline.evaluate.duplicate_images import copies
+from milan_pipeline.evaluate.duplicate_images import copies, copies_of_shards
+from milan_pipeline.shards.manifest import load_manifest
 from tests.support.cli import run_cli
 from tests.support.labelled import write_coloured
 
@@ -26,6 +28,20 @@ def test_copies_are_counted(packed, folders, tmp_path):
         places[number] = tmp_path / f"shards-{number}"
         run_cli("pack-images", folders[number], places[number], "--samples-per-shard", 5)
     assert copies(*(open_labelled(str(place), kind="class") for place in places)) == (2, 9)
+
+
+def test_copies_in_shards_are_counted_by_their_indices_alone(folders, tmp_path):
+    manifests = []
+    for number, folder in enumerate(folders):
+        place = tmp_path / f"shards-{number}"
+        run_cli("pack-images", folder, place, "--samples-per-shard", 5)
+        for tar in place.glob("*.tar"):
+            tar.unlink()
+        manifests.append(load_manifest(str(place), kind="images"))
+    train, val = manifests
+    assert copies_of_shards(train, val) == 2
+    assert copies_of_shards(train, train) == 12
+    assert copies_of_shards(dataclasses.replace(train, shards=()), val) == 0
 
 
 def test_few_images_are_read_where_there_are_many(folders):

@@ -112,6 +112,13 @@ def test_features_that_cannot_be_stored_stop_it_by_name(
     assert list(read_marks(job.store, 1)) == ["done/view-00/s000.json"]
 
 
+def test_features_that_are_all_zero_stop_it(tmp_path: Path) -> None:
+    job, teacher = variant(job_on(tmp_path, [4]), tmp_path)
+    teacher.poison = {0: 100.0}  # which the teacher takes off
+    with pytest.raises(DataError, match=r"features that are all zero.* s000\.tar:k000"):
+        extract(job, list_units(job.manifest, 1))
+
+
 def test_what_padding_rows_hold_is_nobody_s_fault(tmp_path: Path) -> None:
     job, teacher = variant(job_on(tmp_path, [3], bad=["0/0"]), tmp_path, padded=True)
     teacher.poison = {0: float("nan")}  # in the row of an unreadable image

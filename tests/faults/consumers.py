@@ -21,7 +21,7 @@ from milan_pipeline.targets.codec_files import read_shards_codec
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.shard_records import layout_of, write_target_shard
-from milan_pipeline.targets.store import finished_units, read_store_record
+from milan_pipeline.targets.store_record import finished_units, read_store_record
 from milan_pipeline.targets.units import target_shard_name
 from milan_pipeline.training.checkpoint_io import load_checkpoint
 from tests.support.runs import model_and_optimiser

@@ -19,7 +19,7 @@ from milan_pipeline.shards.index import load_index
 from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.targets.codec_files import CODEC_FILE, read_shards_codec, write_shards_codec
 from milan_pipeline.targets.layout import read_identity
-from milan_pipeline.targets.store import read_store_record
+from milan_pipeline.targets.store_record import read_store_record
 from milan_pipeline.targets.units import read_marks
 from milan_pipeline.training.checkpoints import HASHES, verify_checkpoint
 from milan_pipeline.training.evaluations import Evaluations

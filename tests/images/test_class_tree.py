@@ -107,7 +107,7 @@ def test_many_names_are_cut_short():
     ("labels", "message"),
     [
         (("a cat", "a dog"), r"each image of .* has a class of its own \(a cat, a dog\)"),
-        (("0", ""), "1 of 2 lines of .* have no class"),
+        (("0", ""), "1 of 2 images of .* have no class"),
         (("cat", "cat"), None),
         (("", ""), None),
         (("0", "1"), None),

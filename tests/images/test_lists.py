@@ -86,6 +86,7 @@ def test_one_file_does_not_come_twice_by_another_spelling(folder):
         ('"a.jpg"', "take the quotes off"),
         ("a.jpg ", "take the spaces around it off"),
         ("sub\\e.jpg", "write / in place of \\"),
+        ("https://nowhere.invalid/z.jpg", "pictures are read from a disk: copy this one to it"),
         ("z.jpg", "write a path a line, then optionally a tab and a class"),
         ("# my list", "write a path a line, then optionally a tab and a class"),
     ],
@@ -95,8 +96,8 @@ def test_a_line_that_is_no_file_is_told_how_it_could_be_one(folder, line, remedy
     assert f"line 2: '{line}' is no file; {remedy}" in said
 
 
-@pytest.mark.parametrize("name", ["list.csv", "list.json", "list.jsonl"])
-def test_tables_and_json_have_a_sentence_of_their_own(folder, name):
+@pytest.mark.parametrize("name", ["list.json", "list.jsonl"])
+def test_json_has_a_sentence_of_its_own(folder, name):
     said = refused(folder, f"a.jpg,{'a long caption ' * 40}\n", name)
     assert "line 1: 'a.jpg,a long caption" in said
     assert "…' is no file; of " in said

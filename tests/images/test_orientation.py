@@ -2,10 +2,14 @@
 
 import io
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from milan_pipeline.images.orientation import orientation
+from milan_pipeline.errors import BadImageError
+from milan_pipeline.images.decode import decode_rgb
+from milan_pipeline.images.orientation import orientation, upright
+from tests.support.pictures import noise
 
 PICTURE = Image.new("RGB", (8, 6))
 
@@ -38,3 +42,43 @@ def test_the_orientation_is_read(form, order):
 )
 def test_what_has_none_is_upright(data):
     assert orientation(data) == 1
+
+
+def photo(form, number, size=(64, 48), mode="RGB", **how):
+    exif = Image.Exif()
+    exif[0x0112] = number
+    file = io.BytesIO()
+    noise(size).convert(mode).save(file, form, exif=exif, **how)
+    return file.getvalue()
+
+
+def as_shown(data):
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_png_and_webp_are_turned_without_loss(number):
+    for form, how in (("PNG", {}), ("WEBP", {"quality": 80})):
+        data = photo(form, number, **how)
+        turned = upright(data)
+        assert orientation(turned) == 1
+        assert np.array_equal(decode_rgb(turned), as_shown(data))
+        assert (turned == data) == (number == 1)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(("number", "sampling"), [(6, 0), (3, 1), (5, 1), (8, 2)])
+def test_a_jpeg_is_compressed_as_it_was(number, sampling, mode):
+    how = {} if mode == "L" else {"subsampling": sampling}
+    data = photo("JPEG", number, quality=60, mode=mode, **how)
+    turned = upright(data)
+    difference = np.abs(decode_rgb(turned).astype(int) - as_shown(data))
+    assert difference.mean() < 2  # of 255
+    assert len(turned) < 1.4 * len(data)
+    assert orientation(turned) == 1
+
+
+def test_an_image_that_is_to_be_turned_but_damaged_is_named():
+    with pytest.raises(BadImageError, match="cannot be turned as its EXIF says"):
+        upright(photo("JPEG", 6)[:-300])

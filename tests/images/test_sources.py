@@ -178,3 +178,9 @@ def test_shuffling_depends_on_the_seed_alone(tmp_path: Path) -> None:
     assert first == list(shuffled(files, 1))
     assert first not in (list(files), list(shuffled(files, 2)))
     assert sorted(file.key for file in first) == sorted(file.key for file in files)
+
+
+def test_parquet_files_in_sub_folders_are_pointed_at(tmp_path: Path) -> None:
+    touch(tmp_path, "README.md", "data/train-00000-of-00001.parquet")
+    with pytest.raises(ConfigError, match=r"1 Parquet files .*give the folder that they lie in"):
+        find_source(tmp_path)

@@ -5,6 +5,8 @@ from tests.options.outcomes import exported, imported, index_folder, shards
 
 SCENES = {"source": "{scenes}/images/training", "masks": "{scenes}/annotations/training"}
 
+TABLE = {"source": "{table}", "image_folder": "{pictures}"}
+
 PACK_IMAGES = Table(
     command="pack-images",
     base={"source": "{pictures}", "dest": "{out}", "samples_per_shard": 10, "workers": 0},
@@ -16,8 +18,14 @@ PACK_IMAGES = Table(
             "{scenes_moved}/annotations/training", "{other_scenes}/annotations/training",
             given=SCENES,
         ),
+        "image_column": Differs("other", given=TABLE),
+        "label_column": Differs("none", given=TABLE),
+        "caption_column": Differs("none", given=TABLE),
+        "image_folder": Place("{pictures_moved}", "{other_pictures}", given=TABLE),
+        "exif": Differs("apply", given={"source": "{photos}"}),
         "prefix": Differs("photos"),
         "samples_per_shard": Differs(7),
+        "even_shards": Differs(True),
         "shuffle": Differs(False),
         "seed": Differs(1),
         "workers": Same(2),

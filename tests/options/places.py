@@ -12,7 +12,7 @@ import torch
 from tests.support.cli import run_cli
 from tests.support.clip import write_tiny_clip
 from tests.support.labelled import spoil, write_coloured
-from tests.support.pictures import write_ade_tree, write_picture
+from tests.support.pictures import write_ade_tree, write_photos, write_picture
 from tests.support.pretrain import TINY_STUDENT, pretrain
 from tests.support.students import official_weights
 
@@ -70,6 +70,23 @@ def other_pictures(_: Places, path: Path) -> None:
     for number in range(12):
         name = ("ant", "bee", "cat")[number % 3]
         write_picture(path / name / f"{number:03d}.jpg", 100 + number, (50, 44))
+
+
+@place
+def photos(_: Places, path: Path) -> None:
+    """One of them is turned by its EXIF."""
+    write_photos(path)
+
+
+@place
+def table(places: Places, path: Path) -> Path:
+    """A CSV table of pictures that `other_pictures` has, too, in two orders."""
+    below = places["other_pictures"]
+    names = sorted(str(picture.relative_to(below)) for picture in below.rglob("*.jpg"))
+    rows = zip(names, names[::-1], strict=True)
+    lines = ["path,other,label,text", *(f"{a},{b},{a[:3]},Of {a}" for a, b in rows)]
+    path.with_suffix(".csv").write_text("\n".join(lines))
+    return path.with_suffix(".csv")
 
 
 @place

@@ -1,8 +1,8 @@
 """What codecs are measured on: other images than they are fitted to; Gaussian tokens as said."""
 
-import dataclasses
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -16,11 +16,12 @@ from milan_pipeline.planning.codec_targets import (
 )
 from milan_pipeline.provenance.identity import Identity
 from milan_pipeline.provenance.record import read_record
+from milan_pipeline.targets.known_marks import BriefMark
 from milan_pipeline.targets.layout import read_identity
-from milan_pipeline.targets.units import Mark, Unit, read_marks, units_of_extent
+from milan_pipeline.targets.units import Unit, read_marks, units_of_extent
 
 
-def opened(store: Path) -> tuple[str, Identity, list[tuple[Unit, Mark]]]:
+def opened(store: Path) -> tuple[str, Identity, list[tuple[Unit, BriefMark]]]:
     url = str(store)
     record = read_record(f"{url}/extract-targets.json")
     assert record is not None
@@ -52,7 +53,7 @@ def test_one_image_is_too_few(target_store: Path) -> None:
     url, identity, units = opened(target_store)
     unit, mark = units[0]
     with pytest.raises(DataError, match="has 1 images in a view, and none is left"):
-        stored_targets(url, identity, [(unit, dataclasses.replace(mark, n=1))], samples=8)
+        stored_targets(url, identity, [(unit, msgspec.structs.replace(mark, n=1))], samples=8)
 
 
 def test_a_store_that_is_lossy_says_so(target_store: Path) -> None:

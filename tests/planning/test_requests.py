@@ -125,7 +125,7 @@ def test_a_unit_that_is_verified(world: World) -> None:
 def test_what_is_done_is_listed_once_a_view(world: World) -> None:
     world.extract(world.units())
     world.bucket.forget()
-    assert len(read_marks(world.job.store, 2, objects=False)) == 4
+    assert len(read_marks(world.job.store, 2)) == 4
     assert world.bucket.requests == Requests(lists=2, gets=4)
 
 

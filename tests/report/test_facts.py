@@ -46,3 +46,4 @@ def test_lines_are_aligned_and_have_every_fact() -> None:
     assert json.loads(json.dumps(facts)) == facts
     assert label_of("data_wait_share") == "data wait share"
     assert label_of("data_wait_seconds") == "data wait"
+    assert label_of("probe knn@1 (timm:test_vit), %") == "probe knn@1 (timm:test_vit), %"

@@ -12,29 +12,30 @@ import pytest
 from milan_pipeline.cli.main import main
 from milan_pipeline.core.console import bytes_text
 from milan_pipeline.data.labelled import open_labelled
-from milan_pipeline.shards.manifest import Manifest, load_manifest
-from milan_pipeline.shards.sequential import iterate_shard
+from milan_pipeline.images.decode import probe_header
+from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.storage.leftovers import temporary_name
 from tests.support.cli import run_cli
 from tests.support.disturbances import run_and_kill, stopped_at_put
-from tests.support.pictures import labels, png, write_ade_tree, write_picture
+from tests.support.pictures import (
+    content,
+    labels,
+    load,
+    png,
+    write_ade_tree,
+    write_photos,
+    write_picture,
+)
 from tests.support.processes import files_without
 from tests.support.remote import failing, watched
 
 RECORD = "pack-images.json"
 
 
-def load(folder: Path) -> Manifest:
-    return load_manifest(str(folder), kind="images")
-
-
-def content(folder: Path) -> dict[str, dict[str, bytes]]:
-    manifest = load(folder)
-    return {
-        sample.key: sample.members
-        for shard in manifest.shards
-        for sample in iterate_shard(manifest, shard)
-    }
+@pytest.fixture
+def packed(image_shards: Path, tmp_path: Path) -> Path:
+    """The pictures' shards, which a test may change."""
+    return Path(shutil.copytree(image_shards, tmp_path / "out"))
 
 
 def files_of(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -112,15 +113,13 @@ def test_a_list_file(pictures: Path, tmp_path: Path) -> None:
 
 
 def test_a_second_run_has_nothing_to_do(
-    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pictures: Path, packed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for _ in range(2):
-        run_cli("pack-images", pictures, tmp_path / "out", "--samples-per-shard", 10)
-        before = files_of(tmp_path / "out")
-    output = capsys.readouterr().out
-    assert "nothing to do, 3 shards are there" in output
-    assert files_of(tmp_path / "out") == before
-    record = json.loads((tmp_path / "out" / "pack-images.json").read_text())
+    before = files_of(packed)
+    run_cli("pack-images", pictures, packed, "--samples-per-shard", 10)
+    assert "nothing to do, 3 shards are there" in capsys.readouterr().out
+    assert files_of(packed) == before
+    record = json.loads((packed / "pack-images.json").read_text())
     assert record["state"] == "done"
     assert record["config"]["samples_per_shard"] == 10
     assert record["counts"]["images"] == 24
@@ -128,36 +127,24 @@ def test_a_second_run_has_nothing_to_do(
     assert record["versions"]["milan-pipeline"]
 
 
-@pytest.mark.parametrize("lost", ["manifest.json", "images-000001.tar", "images-000000.index.npy"])
-def test_a_lost_file_is_made_again(pictures: Path, tmp_path: Path, lost: str) -> None:
-    run_cli("pack-images", pictures, tmp_path / "out", "--samples-per-shard", 10)
-    before = {name: data for name, (data, _) in files_of(tmp_path / "out").items()}
-    (tmp_path / "out" / lost).unlink()
-    run_cli("pack-images", pictures, tmp_path / "out", "--samples-per-shard", 10)
-    assert {name: data for name, (data, _) in files_of(tmp_path / "out").items()} == before
-
-
-def test_a_shard_of_another_size_is_made_again(pictures: Path, tmp_path: Path) -> None:
-    words = ("pack-images", pictures, tmp_path / "out", "--samples-per-shard", 10)
+def test_what_is_lost_or_has_another_size_is_made_again(pictures: Path, packed: Path) -> None:
+    """So is all by --overwrite, what is damaged but of the same size included."""
+    words, before = ("pack-images", pictures, packed, "--samples-per-shard", 10), files_of(packed)
+    tar = packed / "images-000001.tar"
+    for lost in ("manifest.json", tar.name, "images-000000.index.npy"):
+        (packed / lost).unlink()
+        run_cli(*words)
+        assert {name: data for name, (data, _) in files_of(packed).items()} == {
+            name: data for name, (data, _) in before.items()
+        }
+    before = files_of(packed)
+    os.truncate(tar, 5000)
     run_cli(*words)
-    before = files_of(tmp_path / "out")
-    os.truncate(tmp_path / "out" / "images-000001.tar", 5000)
-    run_cli(*words)
-    after = files_of(tmp_path / "out")
-    assert {name: data for name, (data, _) in after.items()} == {
-        name: data for name, (data, _) in before.items()
-    }
-    assert after["images-000000.tar"] == before["images-000000.tar"]
-
-
-def test_overwrite_writes_again_what_is_done(pictures: Path, tmp_path: Path) -> None:
-    words = ("pack-images", pictures, tmp_path / "out", "--samples-per-shard", 10)
-    run_cli(*words)
-    tar = tmp_path / "out" / "images-000001.tar"
-    whole = tar.read_bytes()
-    tar.write_bytes(bytes(len(whole)))  # damaged, but of the same size
+    assert files_of(packed)["images-000000.tar"] == before["images-000000.tar"]  # left alone
+    assert tar.read_bytes() == before[tar.name][0]
+    tar.write_bytes(bytes(tar.stat().st_size))
     run_cli(*words, "--overwrite")
-    assert tar.read_bytes() == whole
+    assert tar.read_bytes() == before[tar.name][0]
 
 
 def test_overwrite_deletes_the_shards_that_are_listed_no_more(
@@ -212,10 +199,9 @@ def test_changed_files_are_refused(pictures: Path, tmp_path: Path, capsys) -> No
     assert "inputs.files is" in capsys.readouterr().err
 
 
-def test_foreign_shards_are_left_alone(image_shards: Path, pictures: Path, tmp_path: Path) -> None:
-    shutil.copytree(image_shards, tmp_path / "out")
-    (tmp_path / "out" / "pack-images.json").unlink()
-    run_cli("pack-images", pictures, tmp_path / "out", code=2)
+def test_foreign_shards_are_left_alone(pictures: Path, packed: Path) -> None:
+    (packed / "pack-images.json").unlink()
+    run_cli("pack-images", pictures, packed, code=2)
 
 
 def test_a_failed_run_keeps_its_finished_shards(
@@ -346,9 +332,8 @@ def test_a_listed_file_gets_the_extension_of_its_format(tmp_path: Path) -> None:
     (tmp_path / "picture.jpg").rename(tmp_path / "picture.jfif")
     (tmp_path / "list.txt").write_text("picture.jfif\t3\n")
     run_cli("pack-images", tmp_path / "list.txt", tmp_path / "out")
-    manifest = load_manifest(str(tmp_path / "out"), kind="images")
-    (sample,) = iterate_shard(manifest, manifest.shards[0])
-    assert set(sample.members) == {"jpeg", "cls"}
+    (members,) = content(tmp_path / "out").values()
+    assert set(members) == {"jpeg", "cls"}
 
 
 def test_images_beside_class_folders_are_pointed_out(tmp_path: Path, capsys) -> None:
@@ -406,3 +391,24 @@ def test_what_another_node_writes_stays_where_the_clock_is_ahead(pictures, tmp_p
     run_cli("pack-images", pictures, tmp_path)
     assert written.exists()
     assert not left.exists()
+
+
+def test_exif_turns_images_if_that_is_asked_for(tmp_path: Path) -> None:
+    write_photos(tmp_path / "in")
+    for choice in ("ignore", "apply"):
+        run_cli("pack-images", tmp_path / "in", tmp_path / choice, "--exif", choice)
+        assert load(tmp_path / choice).common["exif"] == choice
+    before, after = content(tmp_path / "ignore"), content(tmp_path / "apply")
+    assert [key for key in before if before[key] != after[key]] == ["rotated"]
+    sizes = [probe_header(packed["rotated"]["jpg"])[1:] for packed in (before, after)]
+    assert sizes == [(64, 36), (36, 64)]
+
+
+def test_even_shards_differ_by_one_image_at_most(pictures: Path, tmp_path: Path) -> None:
+    words = ("--samples-per-shard", 7, "--no-shuffle")
+    for name, more in (("full", ()), ("even", ("--even-shards",))):
+        run_cli("pack-images", pictures, tmp_path / name, *words, *more)
+    full, even = load(tmp_path / "full").shards, load(tmp_path / "even").shards
+    assert [shard.samples for shard in full] == [7, 7, 7, 3]
+    assert [shard.samples for shard in even] == [6, 6, 6, 6]
+    assert list(content(tmp_path / "even")) == list(content(tmp_path / "full"))

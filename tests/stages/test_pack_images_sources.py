@@ -5,23 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from milan_pipeline.shards.manifest import Manifest, load_manifest
-from milan_pipeline.shards.sequential import iterate_shard
 from tests.support.cli import run_cli
-from tests.support.pictures import write_picture
-
-
-def load(folder: Path) -> Manifest:
-    return load_manifest(str(folder), kind="images")
-
-
-def content(folder: Path) -> dict[str, dict[str, bytes]]:
-    manifest = load(folder)
-    return {
-        sample.key: sample.members
-        for shard in manifest.shards
-        for sample in iterate_shard(manifest, shard)
-    }
+from tests.support.pictures import content, load, write_picture
 
 
 def test_the_last_line_names_the_first_classes(pictures: Path, tmp_path: Path, capsys) -> None:

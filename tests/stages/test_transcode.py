@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ from torch.nn import functional as F
 
 from milan_pipeline.codecs.interface import Codec, decode_prior
 from milan_pipeline.provenance.record import record_bytes
+from milan_pipeline.stages.verify.report import _Findings
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.reader import open_unit
-from milan_pipeline.targets.store import finished_units, read_store_record
+from milan_pipeline.targets.store_record import finished_units, read_store_record
 from tests.support.cli import run_cli
 from tests.support.damage import change
 from tests.support.disturbances import run_and_kill, stopped_at_put
@@ -280,15 +282,15 @@ def test_extraction_into_a_transcoded_store_is_refused(
     assert content(out) == before
     run_cli(*words, "--overwrite")
     run_cli("status", out)  # by the record of the stage that the targets are of now
-    assert "single: done, 3 of 3 units done" in capsys.readouterr().out
+    assert "single: done, 3 of 3 done at 20" in capsys.readouterr().out
 
 
 def test_later_stages_take_it_as_any_other(transcoded: Path, capsys) -> None:
     run_cli("status", transcoded)
     said = capsys.readouterr().out
-    assert f"{transcoded}: done\n" in said
+    assert f"{transcoded}: done since 20" in said
     assert "units: 6 done" in said
-    assert "transcode: done, 6 of 6 units done" in said
+    assert "transcode: done, 6 of 6 done at 20" in said
     run_cli("verify", transcoded, "--sample", 48)
     said = capsys.readouterr().out
     assert "units: 6, not sound: 0; targets read: 48" in said
@@ -307,6 +309,8 @@ def test_what_is_damaged_is_named_and_transcoded_again(
     run_cli("verify", out, "--sample", 0, code=1)
     error = capsys.readouterr().err
     assert "(view-01/images-000001); delete their marks, those in its folder done, and run" in error
+    parts: Any = SimpleNamespace(is_transcoded=True, faults={"unit": ["other"]}, repairable=set())
+    assert _Findings._remedy(parts).endswith("or gone: give those with --images")
     pack(out, tmp_path / "packed", code=1)
     mark = out / "done/view-01/images-000001.json"
     assert f"delete {mark} and run transcode again" in capsys.readouterr().err

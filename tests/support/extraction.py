@@ -28,7 +28,7 @@ class RowTeacher:
 
     def __init__(self) -> None:
         self.batches: list[int] = []
-        self.poison: dict[int, float] = {}  # what a batch's first component becomes
+        self.poison: dict[int, float] = {}  # what a batch's first token becomes
 
     def __call__(self, pixels_BCSS: torch.Tensor, /) -> tuple[torch.Tensor, torch.Tensor]:
         number = len(self.batches)
@@ -38,7 +38,7 @@ class RowTeacher:
         means_BLC = patches_BCL.mean((-1, -2)).flatten(2).transpose(1, 2).float()
         tokens_BND = torch.cat([means_BLC.mean(1, keepdim=True), means_BLC], 1).repeat(1, 1, 2)
         if number in self.poison:
-            tokens_BND[0, 0, 0] = self.poison[number]
+            tokens_BND[0, 0] = self.poison[number]
         return tokens_BND - 100, means_BLC.mean(-1) / (255 * SIDE**2)
 
 

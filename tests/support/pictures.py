@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from milan_pipeline.shards.manifest import Manifest, load_manifest
+from milan_pipeline.shards.sequential import iterate_shard
 from tests.support.cli import run_cli
 
 ORIENTATION = 0x0112
@@ -107,3 +109,18 @@ def pack_torn(root: Path, count: int, torn: Collection[int]) -> Path:
     words = ("--samples-per-shard", 10, "--no-shuffle")
     run_cli("pack-images", root / "in", root / "shards", *words)
     return root / "shards"
+
+
+def load(shards: Path) -> Manifest:
+    """Read the manifest of image shards."""
+    return load_manifest(str(shards), kind="images")
+
+
+def content(shards: Path) -> dict[str, dict[str, bytes]]:
+    """Read the members of every sample of image shards."""
+    manifest = load(shards)
+    return {
+        sample.key: sample.members
+        for shard in manifest.shards
+        for sample in iterate_shard(manifest, shard)
+    }

@@ -22,9 +22,10 @@ from distributed import LocalCluster, Worker, WorkerPlugin
 
 from milan_pipeline import storage
 from milan_pipeline.cluster.dask_client import NO_PROFILER
+from milan_pipeline.core.schema import parsed
 from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.storage import retries
-from milan_pipeline.targets.units import read_marks
+from milan_pipeline.targets.units import Mark, read_marks
 from tests.support.remote import Action, Request, WatchedFileSystem
 
 BUCKET = "s3://bucket"
@@ -229,7 +230,8 @@ def tars_of(folder: object) -> list[tuple[str, str]]:
 def objects_of(store: object) -> dict[str, bytes]:
     """The bytes of every object of every unit, and of the marks that list them."""
     paths = ["zarr.json"]
-    for mark_path, mark in read_marks(str(store), 2).items():
+    for mark_path in read_marks(str(store), 2):
+        mark = parsed(storage.read_bytes(storage.join(str(store), mark_path)), Mark)
         unit = mark_path.removeprefix("done/").removesuffix(".json")
         paths += [mark_path, *(f"{unit}/{path}" for path in mark.objects)]
     return {path: storage.read_bytes(storage.join(str(store), path)) for path in paths}

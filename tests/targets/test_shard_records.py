@@ -16,10 +16,11 @@ from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.errors import DataError
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.shards.manifest import Manifest, load_manifest
+from milan_pipeline.targets.known_marks import BriefMark
 from milan_pipeline.targets.layout import OUTER_SHARD, read_identity
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.shard_records import RecordLayout, layout_of, write_target_shard
-from milan_pipeline.targets.units import Mark, Unit, read_marks, units_of_extent
+from milan_pipeline.targets.units import Unit, read_marks, units_of_extent
 from tests.support.stores import make_block, targets_of, unit_with, write
 
 
@@ -27,7 +28,7 @@ def identity(codec: str, *, patches: int = 6, width: int = 5) -> dict[str, Any]:
     return {"teacher": {"grid": [1, patches], "width": width}, "codec": {"name": codec}}
 
 
-def finished_units(store: Path) -> list[tuple[Unit, Mark]]:
+def finished_units(store: Path) -> list[tuple[Unit, BriefMark]]:
     record = read_record(str(store / "extract-targets.json"))
     assert record is not None
     marks = read_marks(str(store), 2)

@@ -6,7 +6,7 @@ import pytest
 
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.provenance.record import record_bytes
-from milan_pipeline.targets.store import read_store_record, stage_of
+from milan_pipeline.targets.store_record import read_store_record, stage_of
 
 EXTRACTED = {"codec": {"name": "int8"}}
 TRANSCODED = EXTRACTED | {"transcoded_from": {"name": "float16"}}

@@ -21,6 +21,7 @@ from milan_pipeline.targets.units import (
     undone_units,
     unit_sha256,
     units_of_extent,
+    whole_mark,
     why_not_transcoded,
 )
 from tests.support.stores import SHARDS, UNITS
@@ -64,7 +65,7 @@ def test_what_is_left_and_why(tmp_path: Path) -> None:
         (UNITS[2], mark_of(UNITS[2], "other")),
     )
     marks = read_marks(str(tmp_path), 2)
-    assert marks[UNITS[0].mark_path] == mark_of(UNITS[0])
+    assert marks[UNITS[0].mark_path] == mark_of(UNITS[0]).brief()
     assert undone_units(UNITS, marks, "id") == {
         UNITS[1]: "its image shard has changed",
         UNITS[2]: "it was extracted with other parameters",
@@ -112,10 +113,8 @@ def test_a_damaged_mark_is_named(tmp_path: Path, damaged: bytes) -> None:
 
 def test_marks_without_their_objects(tmp_path: Path) -> None:
     put(tmp_path, *((unit, mark_of(unit)) for unit in UNITS))
-    marks = read_marks(str(tmp_path), 2, objects=False)
-    assert marks == {
-        unit.mark_path: dataclasses.replace(mark_of(unit), objects={}) for unit in UNITS
-    }
+    marks = read_marks(str(tmp_path), 2)
+    assert marks == {unit.mark_path: mark_of(unit).brief() for unit in UNITS}
     assert undone_units(UNITS, marks, "id") == {}
 
 
@@ -125,11 +124,22 @@ def test_one_mark(tmp_path: Path) -> None:
     assert read_mark(str(tmp_path), UNITS[1]) is None
 
 
+def test_a_brief_mark_is_of_one_version_of_its_unit(tmp_path: Path) -> None:
+    unit, mark = UNITS[0], mark_of(UNITS[0])
+    put(tmp_path, (unit, mark))
+    assert unit_sha256(mark.brief()) == unit_sha256(mark)
+    assert whole_mark(str(tmp_path), unit, mark.brief()) == mark
+    put(tmp_path, (unit, dataclasses.replace(mark, objects={"zarr.json": "1"})))
+    with pytest.raises(MismatchError, match=r"x-0\.json has changed since this command began; run"):
+        whole_mark(str(tmp_path), unit, mark.brief())
+    assert whole_mark(str(tmp_path), unit, mark) is mark
+
+
 def test_marks_of_a_store_that_is_no_local_folder() -> None:
     store = "memory://marks-of-a-store"
     for unit in UNITS:
         storage.put_bytes(storage.join(store, unit.mark_path), mark_of(unit).to_bytes())
-    expected = {unit.mark_path: mark_of(unit) for unit in UNITS}
+    expected = {unit.mark_path: mark_of(unit).brief() for unit in UNITS}
     assert read_marks(store, 2) == expected
 
 

@@ -23,10 +23,19 @@ GRIDS = {
     "relpos": (6, 48), "vitamin": (6, 96), "convnext": (3, 96), "swin": (4, 128),
     "fastvit": (3, 96),
 }  # fmt: skip
+Folder = tuple[str, str]
 
 
 def shrunk(family: str) -> Any:
     return smaller(family if family != "native" else "convnext")
+
+
+@pytest.fixture(scope="module", params=GRIDS)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """A tiny model of each family."""
+    family = request.param
+    with shrunk(family):
+        return family, folder_of(family, tmp_path_factory.mktemp(family))
 
 
 def test_a_name_that_does_not_tell_the_weights_is_refused_before_they_are_loaded() -> None:
@@ -37,13 +46,10 @@ def test_a_name_that_does_not_tell_the_weights_is_refused_before_they_are_loaded
 
 # timm's own, where it resamples Swin's position biases.
 @pytest.mark.filterwarnings("ignore:torch.searchsorted", "ignore:Using a non-tuple sequence")
-@pytest.mark.parametrize("family", GRIDS)
-def test_another_grid_is_what_open_clip_makes_of_the_image_size(
-    family: str, tmp_path: Path
-) -> None:
+def test_another_grid_is_what_open_clip_makes_of_the_image_size(folder: Folder) -> None:
+    family, name = folder
     grid, size = GRIDS[family]
     with shrunk(family):
-        name = folder_of(family, tmp_path)
         given = Teacher.load(TeacherSpec(name=name, grid=grid, prior="uniform"))
         expected = open_clip.create_model(name, force_image_size=size).eval().visual
         shape = describe_teacher(TeacherSpec(name=name, grid=grid, prior="uniform"))
@@ -57,24 +63,21 @@ def test_another_grid_is_what_open_clip_makes_of_the_image_size(
 
 
 @pytest.mark.filterwarnings("ignore:torch.searchsorted", "ignore:Using a non-tuple sequence")
-@pytest.mark.parametrize("family", GRIDS)
-def test_resampled_positions_are_not_hashed(family: str, tmp_path: Path) -> None:
+def test_resampled_positions_are_not_hashed(folder: Folder) -> None:
+    family, name = folder
+    asked = TeacherSpec(name=name, grid=GRIDS[family][0], prior="uniform")
     with shrunk(family):
-        name = folder_of(family, tmp_path)
-        asked = TeacherSpec(name=name, grid=GRIDS[family][0], prior="uniform")
         own, other = load_visual(dataclasses.replace(asked, grid=None)), load_visual(asked)
-        changed = [
-            key for key, tensor in other.state_dict().items()
-            if not torch.equal(tensor, own.state_dict()[key])
-        ]  # fmt: skip
-        expected = Teacher(other, asked).weights_sha256
-        nudged = load_visual(asked)
-        for key in changed:
-            nudged.state_dict()[key].view(-1)[0] += 1
-        assert Teacher(nudged, asked).weights_sha256 == expected
-        nudged = load_visual(asked)
-        list(nudged.parameters())[-1].data += 1
-        assert Teacher(nudged, asked).weights_sha256 != expected
+    expected = Teacher(other, asked).weights_sha256
+    changed = [
+        key for key, tensor in other.state_dict().items()
+        if not torch.equal(tensor, own.state_dict()[key])
+    ]  # fmt: skip
+    for key in changed:
+        other.state_dict()[key].view(-1)[0] += 1
+    assert Teacher(other, asked).weights_sha256 == expected
+    list(other.parameters())[-1].data += 1
+    assert Teacher(other, asked).weights_sha256 != expected
 
 
 @pytest.mark.parametrize("family", ["native", "siglip", "convnext"])
@@ -119,12 +122,9 @@ def test_an_input_that_is_no_multiple_of_its_patch_is_what_its_tokens_see(
     assert f"views of {seen} pixels" in caplog.text
 
 
-@pytest.mark.parametrize("family", GRIDS)
-def test_what_is_known_without_weights_is_what_the_weights_then_say(
-    family: str, tmp_path: Path
-) -> None:
+def test_what_is_known_without_weights_is_what_the_weights_then_say(folder: Folder) -> None:
+    family, name = folder
     with shrunk(family):
-        name = folder_of(family, tmp_path)
         for norm, space in (("own", "projected"), ("imagenet", "hidden")):
             spec = TeacherSpec(name=name, norm=norm, space=space, prior="uniform")
             known, given = visible_identity(spec), Teacher.load(spec)
@@ -153,8 +153,10 @@ def test_what_is_known_without_weights_is_what_the_weights_then_say(
     ],
 )
 def test_published_models_have_a_shape(name: str, prior: str, shape: tuple[Any, ...]) -> None:
-    assert describe_teacher(TeacherSpec(name=name, prior=prior)) == shape
-    assert visible_identity(TeacherSpec(name=name, prior=prior))["teacher"]["prior"] == prior
+    known = visible_identity(TeacherSpec(name=name, prior=prior))
+    teacher = known["teacher"]
+    assert (known["preprocessing"]["size"], tuple(teacher["grid"]), teacher["width"]) == shape
+    assert teacher["prior"] == prior
 
 
 def test_a_large_model_at_the_grid_of_a_students() -> None:

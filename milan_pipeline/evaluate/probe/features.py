@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.device_copies import DeviceCopies, HostCopies, stacked
+from milan_pipeline.core.progress import progress_bar
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.encoders.frozen import FrozenEncoder
 from milan_pipeline.errors import BadImageError, DataError

@@ -18,8 +18,8 @@ import torch
 from timm.optim.lars import Lars
 from torch import Tensor, nn
 
-from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.device_copies import rows_on
+from milan_pipeline.core.progress import progress_bar
 from milan_pipeline.evaluate.probe.classifiers import (
     MOMENTUM,
     TrainingSet,

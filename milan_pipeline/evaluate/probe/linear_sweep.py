@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from milan_pipeline.core.console import progress_bar
 from milan_pipeline.core.device_copies import rows_on
+from milan_pipeline.core.progress import progress_bar
 from milan_pipeline.errors import DataError
 from milan_pipeline.evaluate.accuracies import accuracy
 from milan_pipeline.evaluate.probe.classifiers import (

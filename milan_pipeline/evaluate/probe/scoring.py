@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from milan_pipeline.core.interrupts import StopRequest, exiting_at_once
+from milan_pipeline.core.progress import waiting
 from milan_pipeline.evaluate.accuracies import accuracy
 from milan_pipeline.evaluate.probe.classifiers import (
     TrainingSet,
@@ -104,10 +105,12 @@ def classify(
     # Neither asks whether to stop, and neither has anything to keep.
     with exiting_at_once(f"{KEPT}; run the same command to go on"):
         ks, temperature = classifiers.ks, classifiers.temperature
-        votes = knn_answers(train_NF, train_labels_N, test_NF, ks=ks, temperature=temperature)
+        with waiting("probe: k-NN"):
+            votes = knn_answers(train_NF, train_labels_N, test_NF, ks=ks, temperature=temperature)
         answers = {f"knn@{k}": labels for k, labels in votes.items()}
         if classifiers.logistic:
-            answers["linear"] = linear_answers(train_NF, train_labels_N, test_NF)
+            with waiting("probe: logistic regression"):
+                answers["linear"] = linear_answers(train_NF, train_labels_N, test_NF)
     if classifiers.official is not None:
         training = sets.training(pool)
         answers["linear-official"] = official_answers(training, test_NF, classifiers.official)

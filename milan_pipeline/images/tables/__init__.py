@@ -1,0 +1,1 @@
+"""Images that a table lists or holds: CSV, Parquet, Hugging Face `datasets` and img2dataset."""

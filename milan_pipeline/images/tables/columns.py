@@ -1,0 +1,65 @@
+"""Which columns of a table have images, classes and captions: as options say, or by their names."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.images.file_faults import shortened
+
+NONE = "none"
+"""In place of a column's name: the table has no such column."""
+IMAGES = ("path", "filepath", "file_path", "file_name", "filename", "image_path", "image", "img")
+LABELS = ("label", "class", "class_name", "category")
+CAPTIONS = ("caption", "text")
+NAMED = 12
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Columns:
+    """The names of columns; None is the first that has a usual name."""
+
+    image: str | None = None
+    label: str | None = None
+    caption: str | None = None
+
+    def image_of(self, names: Sequence[str], place: Path) -> str:
+        """Return the column of images or their paths.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        found = _column(self.image, IMAGES, names, "--image-column", place)
+        if found is None:
+            raise ConfigError(
+                f"{place} has no column called {', '.join(IMAGES[:-1])} or {IMAGES[-1]}, but "
+                f"{named(names)}; give the column of the images by --image-column"
+            )
+        return found
+
+    def label_of(self, names: Sequence[str], place: Path) -> str | None:
+        """Return the column of classes; None if there is none."""
+        return _column(self.label, LABELS, names, "--label-column", place)
+
+    def caption_of(self, names: Sequence[str], place: Path) -> str | None:
+        """Return the column of captions; None if there is none."""
+        return _column(self.caption, CAPTIONS, names, "--caption-column", place)
+
+
+def _column(
+    wanted: str | None, usual: Sequence[str], names: Sequence[str], option: str, place: Path
+) -> str | None:
+    if wanted is None:
+        by_name = {name.strip().lower(): name for name in reversed(names)}
+        return next((by_name[name] for name in usual if name in by_name), None)
+    if wanted in names:
+        return wanted
+    if wanted == NONE:
+        return None
+    raise ConfigError(f"{option} {wanted} is no column of {place}, which has {named(names)}")
+
+
+def named(names: Sequence[str]) -> str:
+    """Name the columns of a table, or the first of many."""
+    shown = ", ".join(shortened(name, 40) for name in names[:NAMED])
+    return f"{shown}, …" if len(names) > NAMED else shown

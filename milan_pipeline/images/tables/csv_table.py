@@ -1,0 +1,87 @@
+"""A CSV table of paths, classes and captions, as spreadsheets and pandas write them."""
+
+import csv
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+
+from milan_pipeline.errors import DataError, reason_of
+from milan_pipeline.images.folder_walk import Ignored
+from milan_pipeline.images.tables.columns import Columns
+from milan_pipeline.images.tables.table import Row
+
+DELIMITERS = (",", ";", "\t")
+MOST_CHARACTERS = 1 << 24
+"""Of a field; a quote that is never closed would take up the rest of the table."""
+
+
+class CsvTable:
+    """A table whose first line names its columns, separated by commas, semicolons or tabs.
+
+    Args:
+        path: the table.
+        columns: which columns are used.
+        folder: what paths are relative to.
+
+    Raises:
+        ConfigError: a column is not there.
+        DataError: it cannot be read, or is no text.
+    """
+
+    def __init__(self, path: Path, columns: Columns, folder: Path) -> None:
+        self.place, self.folder = path, folder
+        self.classes: list[str] = []
+        self.ignored: list[Ignored] = []
+        self._lines = array("q")
+        self._names = next((fields for _, fields in self._records()), [])
+        self.image_column = columns.image_of(self._names, path)
+        self.label_column = columns.label_of(self._names, path)
+        self.caption_column = columns.caption_of(self._names, path)
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows; one of more or fewer fields than there are columns is faulty."""
+        records = self._records()
+        next(records)
+        for line, fields in records:
+            self._lines.append(line)
+            if len(fields) != len(self._names):
+                yield Row("", fault=f"a row of {len(fields)} fields, not {len(self._names)}")
+                continue
+            by_name = dict(zip(self._names, fields, strict=True))
+            caption = None if self.caption_column is None else by_name[self.caption_column]
+            label = "" if self.label_column is None else by_name[self.label_column]
+            yield Row(by_name[self.image_column], None, label, caption)
+
+    def where(self, row: int) -> str:
+        """Return the line that a row begins in."""
+        return f"line {self._lines[row]}"
+
+    def image(self, row: int) -> None:
+        """Return None: images lie in files."""
+
+    def _records(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield lines that hold anything: the number of the first, and the fields."""
+        csv.field_size_limit(MOST_CHARACTERS)
+        try:
+            with self.place.open(
+                newline="", encoding="utf-8-sig", errors="surrogateescape"
+            ) as file:
+                head = file.readline(MOST_CHARACTERS)
+                if "\0" in head:
+                    raise csv.Error("its first line holds zeros")
+                file.seek(0)
+                delimiter = max(DELIMITERS, key=head.count)
+                reader = csv.reader(file, delimiter=delimiter)
+                start = 1
+                for fields in reader:
+                    if any(field.strip() for field in fields):
+                        yield start, fields
+                    start = reader.line_num + 1
+        except csv.Error as error:
+            raise DataError(
+                f"{self.place} is no CSV table in UTF-8 ({reason_of(error)}); save it as one"
+            ) from error
+        except OSError as error:
+            raise DataError(
+                f"{self.place} cannot be read ({reason_of(error)}); give another table"
+            ) from error

@@ -1,0 +1,122 @@
+"""Which form a source has: a table of one of several forms, or a folder or list of files."""
+
+import logging
+import os
+import re
+from pathlib import Path
+
+from milan_pipeline.core.console import NOTE
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.images.class_tree import PARTS
+from milan_pipeline.images.sources import Source, find_source
+from milan_pipeline.images.tables.arrow_table import ArrowTable, is_saved
+from milan_pipeline.images.tables.columns import Columns
+from milan_pipeline.images.tables.csv_table import CsvTable
+from milan_pipeline.images.tables.img2dataset import Img2Dataset, is_img2dataset
+from milan_pipeline.images.tables.listing import source_of
+from milan_pipeline.images.tables.parquet_table import ParquetTable
+from milan_pipeline.images.tables.table import Table
+
+logger = logging.getLogger(__name__)
+
+CSV, PARQUET = ".csv", ".parquet"
+
+
+def find_images(
+    path: Path,
+    *,
+    columns: Columns,
+    folder: Path | None = None,
+    masks: Path | None = None,
+    leave_out: tuple[Path, ...] = (),
+) -> Source:
+    """List a dataset of any form.
+
+    Args:
+        path: a folder or list of files, as `find_source` takes them; a CSV or Parquet table; a
+            pattern of Parquet files; or a folder of Parquet files, of what `datasets` saved, or of
+            what img2dataset downloaded.
+        columns: which columns of a table are used.
+        folder: what the paths of a table are relative to; None is the table's own folder.
+        masks: folder of the masks; see `find_source`.
+        leave_out: folders that are no part of it.
+
+    Raises:
+        ConfigError: an option does not go with the form, or the data has several splits.
+        DataError: a table cannot be read.
+        MissingDataError: an image has no mask.
+        StorageError: a folder cannot be listed.
+    """
+    table = table_of(path, columns, folder)
+    if table is None:
+        if columns != Columns() or folder is not None:
+            raise ConfigError(
+                f"--image-folder and options of columns are for tables, but {path} is a folder or "
+                "list of files; leave them out"
+            )
+        return find_source(path, masks=masks, leave_out=leave_out)
+    if masks is not None:
+        raise ConfigError(
+            f"--masks {masks} does not go with the table {path}; give a folder, or a list with a "
+            "path in each line"
+        )
+    return source_of(table)
+
+
+def table_of(path: Path, columns: Columns, folder: Path | None) -> Table | None:
+    """Open a table, whose rows are not read yet; None if the path is a folder or list of files."""
+    below = path.parent if folder is None else folder
+    if path.suffix.lower() == CSV and path.is_file():
+        table = CsvTable(path, columns, below)
+        _say_columns(path, table.image_column, table.label_column, table.caption_column)
+        return table
+    if files := _parquet_files(path):
+        parquet = ParquetTable(files, path, columns, files[0].parent if folder is None else folder)
+        layout = parquet.layout
+        _say_columns(path, layout.image, layout.label, layout.caption)
+        return parquet
+    if not path.is_dir():
+        return None
+    if is_saved(path):
+        saved = ArrowTable(path, columns)
+        _say_columns(path, saved.layout.image, saved.layout.label, saved.layout.caption)
+        return saved
+    return Img2Dataset(path, columns) if is_img2dataset(path) else None
+
+
+def _parquet_files(path: Path) -> list[Path]:
+    """Return the Parquet files that a path names: one, those of a pattern, or those of a folder.
+
+    Raises:
+        ConfigError: a folder has files of several splits.
+    """
+    if path.suffix.lower() == PARQUET:
+        if path.is_file():
+            return [path]
+        is_pattern = any(sign in path.name for sign in "*?[")
+        return sorted(path.parent.glob(path.name)) if is_pattern else []
+    if not path.is_dir():
+        return []
+    names = sorted(name for name in os.listdir(path) if not name.startswith("."))  # noqa: PTH208
+    files = [path / name for name in names if name.lower().endswith(PARQUET)]
+    if not files or any((path / name).is_dir() for name in names) or is_img2dataset(path):
+        return []
+    splits = sorted({_first_word(file.name) for file in files} & PARTS)
+    if len(splits) > 1:
+        raise ConfigError(
+            f"{path} has Parquet files of the splits {', '.join(splits)}; give one, such as "
+            f"'{path}/{splits[0]}*.parquet'"
+        )
+    return files
+
+
+def _first_word(name: str) -> str:
+    return re.split(r"[-_.]", name.lower())[0]
+
+
+def _say_columns(path: Path, image: str, label: str | None, caption: str | None) -> None:
+    logger.log(
+        NOTE,
+        "%s: images of the column %s, classes of %s, captions of %s",
+        *(path, image, label or "none", caption or "none"),
+    )

@@ -1,0 +1,202 @@
+"""A table's rows -> a source to pack: names, classes, captions, and what is wrong with each row."""
+
+import os
+import re
+import stat
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from milan_pipeline.core.text_table import TextTable
+from milan_pipeline.errors import ConfigError, DataError, StorageError, reason_of
+from milan_pipeline.images.class_labels import class_numbers
+from milan_pipeline.images.file_faults import fault_of, is_link, shortened
+from milan_pipeline.images.found_files import Found, FoundFiles
+from milan_pipeline.images.keys import UniqueKeys
+from milan_pipeline.images.source_files import NO_LABEL, FileColumns, SourceFiles
+from milan_pipeline.images.sources import Source
+from milan_pipeline.images.tables.spool import Spool
+from milan_pipeline.images.tables.table import Table
+from milan_pipeline.storage.retries import retried
+
+WHOLE = re.compile(r"(\d+)\.0+")
+"""A class number as pandas writes it where other rows have none."""
+NO_FILE = "a path without a file"
+IN_FILE = -1
+
+
+class TableRows:
+    """What a table has of its images beside their names: bytes and captions."""
+
+    def __init__(self, table: Table, captions: Spool) -> None:
+        self._table = table
+        self._captions = captions
+
+    def image(self, row: int) -> bytes | None:
+        """Return the bytes of an image that the table holds; None if it lies in a file."""
+        return self._table.image(row)
+
+    def caption(self, row: int) -> bytes:
+        """Return a row's caption in UTF-8; empty if it has none."""
+        return self._captions.read(row) if len(self._captions) else b""
+
+    def where(self, row: int) -> str:
+        """Say which row it is."""
+        return self._table.where(row)
+
+    @property
+    def captions_hash(self) -> str | None:
+        """The hash of all captions; None if there are none."""
+        return self._captions.hash if len(self._captions) else None
+
+
+class _Read:
+    """The columns of a table as its rows come: bytes and numbers, not objects."""
+
+    def __init__(self) -> None:
+        self.paths = TextTable()
+        self.sizes = array("q")
+        self.labels = array("q")
+        self.first_of: dict[str, int] = {}
+        self.faults: dict[int, str] = {}
+        self.captions = Spool()
+
+    def read(self, table: Table) -> None:
+        numbers: dict[str, int] = {}
+        for number, row in enumerate(table.rows()):
+            label = _label_text(row.label)
+            self.first_of.setdefault(label, number)
+            self.labels.append(numbers.setdefault(label, len(numbers)))
+            self.paths.append(row.path)
+            self.sizes.append(IN_FILE if row.size is None else row.size)
+            if row.fault is not None:
+                self.faults[number] = row.fault
+            elif row.size is None and not row.path.strip():
+                self.faults[number] = "a row without an image"
+            caption = _caption_bytes(row.caption)
+            if caption or len(self.captions):
+                while len(self.captions) < number:  # of the rows before the first that has one
+                    self.captions.append(b"")
+                self.captions.append(caption)
+
+
+def source_of(table: Table) -> Source:
+    """Read a table.
+
+    Raises:
+        ConfigError: it lists nothing, or no file that exists.
+        DataError: a label is no class.
+        StorageError: a file cannot be looked at, or the disk for temporary files is full.
+    """
+    read = _Read()
+    read.read(table)
+    if not len(read.paths):
+        raise ConfigError(f"{table.place} has no row with an image; give another table")
+    numbers, classes = _classes(read, table)
+    first_n = _first_of_each(read)
+    found = FoundFiles(_found(read, table, first_n))
+    _require_files(found, read, table)
+    number_n = np.array([numbers[label] for label in read.first_of], np.int32)
+    columns = FileColumns(
+        folder=table.folder,
+        found=found,
+        keys=UniqueKeys(found.names),
+        label_n=number_n[np.frombuffer(read.labels, np.int64)],
+        rows=TableRows(table, read.captions),
+    )
+    files = SourceFiles(columns, np.arange(len(found)))
+    return Source(files=files, classes=classes, ignored=table.ignored, stray=[], is_listed=True)
+
+
+def _label_text(value: object) -> str:
+    """Return a label as text; empty where there is none."""
+    if value is None or value != value:  # noqa: PLR0124 - what is not equal to itself is no number
+        return ""
+    text = str(int(value) if isinstance(value, bool) else value).strip()
+    whole = WHOLE.fullmatch(text)
+    text = text if whole is None else whole[1]
+    return "" if text in ("-1", "-1.0") else text
+
+
+def _caption_bytes(value: object) -> bytes:
+    texts = value if isinstance(value, list) else [value]
+    text = "\n".join(str(one) for one in texts if one is not None)
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _classes(read: _Read, table: Table) -> tuple[dict[str, int], list[str]]:
+    """Return the class number of each label, and the names of the classes."""
+
+    def error(label: str, what: str, remedy: str) -> DataError:
+        where = table.where(read.first_of[label])
+        return DataError(f"{table.place} {where}: '{shortened(label)}' {what}; {remedy}")
+
+    labels = [label for label in read.first_of if label]
+    if not table.classes:
+        numbers, classes = class_numbers(labels, table.place, error)
+        return numbers | {"": NO_LABEL}, classes
+    for label in labels:
+        if not label.isdecimal() or int(label) >= len(table.classes):
+            most = len(table.classes) - 1
+            raise error(label, "is no class number", f"its classes are numbered 0 to {most}")
+    return {label: int(label or NO_LABEL) for label in read.first_of}, table.classes
+
+
+def _first_of_each(read: _Read) -> NDArray[np.int64]:
+    """Return for each row the first one with the same path; itself where it has no path."""
+    hashes = (
+        xxhash.xxh3_64_intdigest(os.fsencode(os.path.normpath(path)) if path else b"\0%d" % row)
+        for row, path in enumerate(read.paths)
+    )
+    hash_n = np.fromiter(hashes, np.uint64, count=len(read.paths))
+    _, first, inverse_n = np.unique(hash_n, return_index=True, return_inverse=True)
+    return first[inverse_n]
+
+
+def _found(read: _Read, table: Table, first_n: NDArray[np.int64]) -> Iterator[Found]:
+    for row, path in enumerate(read.paths):
+        size, fault, first = read.sizes[row], read.faults.get(row), int(first_n[row])
+        name = path
+        if first != row or not path:
+            stem, ending = os.path.splitext(path)  # noqa: PTH122
+            name = f"{stem}-{row:09d}{ending}" if path else f"{row:09d}"
+        if size == IN_FILE and fault is None and first != row:
+            fault = f"an image that {table.where(first)} has, too"
+        if size == IN_FILE and fault is None:
+            size, fault = _look_at(table.folder, path)
+        yield Found(name, max(size, 0), "image", fault)
+
+
+def _look_at(folder: Path, path: str) -> tuple[int, str | None]:
+    """Return the size of a file and what is wrong with it."""
+    place = os.path.join(folder, path)  # noqa: PTH118 - of a million files
+    try:
+        status = retried(lambda: os.stat(place), url=place, local=True)  # noqa: PTH116
+    except StorageError:
+        raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        return 0, fault_of(place, error) if is_link(place) else NO_FILE
+    except (OSError, ValueError) as error:  # the latter of a name with a NUL
+        return 0, f"a path that cannot be reached ({reason_of(error)})"
+    if not stat.S_ISREG(status.st_mode):
+        return 0, "a folder" if stat.S_ISDIR(status.st_mode) else "neither a file nor a folder"
+    return status.st_size, None
+
+
+def _require_files(found: FoundFiles, read: _Read, table: Table) -> None:
+    """Refuse a table none of whose files is there: its paths are relative to something else.
+
+    Raises:
+        ConfigError: none is there.
+    """
+    missing = [row for row, fault in found.faults.items() if fault == NO_FILE]
+    if missing and len(found.faults) == len(found):
+        place = table.folder / read.paths[missing[0]]
+        raise ConfigError(
+            f"no file that {table.place} lists is there ({shortened(str(place), 200)}, …); give "
+            "the folder that its paths are below by --image-folder"
+        )

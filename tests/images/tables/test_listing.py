@@ -1,0 +1,130 @@
+"""What becomes of the rows of a table: names, classes, captions, and what is wrong with them."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from milan_pipeline.errors import ConfigError, DataError
+from milan_pipeline.images.tables.columns import Columns
+from milan_pipeline.images.tables.find import find_images
+from tests.support.tables import hub_table, save_to_disk
+
+JPEG = b"\xff\xd8\xff\xe0"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a.jpg", "b.jpg", "sub/c.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(JPEG)
+    return tmp_path
+
+
+def where(file):
+    return rows_from(file).where(file.row)
+
+
+def rows_from(file):
+    assert file.rows is not None
+    return file.rows
+
+
+def listed(folder, text, **columns):
+    (folder / "list.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    source = find_images(folder / "list.csv", columns=Columns(**columns))
+    return [(file.name, file.label) for file in source.files], source.classes
+
+
+@pytest.mark.parametrize("text", [
+    "\ufefffile_name,label\r\na.jpg,zebra\r\n\r\n\"b.jpg\",ant\r\nsub/c.jpg,\r\n",
+    "id;FilePath;Class\n0;a.jpg;zebra\n1;b.jpg;ant\n2;sub/c.jpg;\n",
+    "label\timg\nzebra\ta.jpg\nant\tb.jpg\n\tsub/c.jpg\n",
+])  # fmt: skip
+def test_a_csv_table_as_programs_write_it(folder, text):
+    assert listed(folder, text) == (
+        [("a.jpg", 1), ("b.jpg", 0), ("sub/c.jpg", None)],
+        ["ant", "zebra"],
+    )
+
+
+def test_numbers_as_pandas_writes_them_beside_missing_ones(folder):
+    found, classes = listed(folder, "path,label\na.jpg,3.0\nb.jpg,\nsub/c.jpg,-1\n")
+    assert (found, classes) == ([("a.jpg", 3), ("b.jpg", None), ("sub/c.jpg", None)], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("path,label\na.jpg,0\nb.jpg,cat\n", r"list.csv line 3: 'cat' is no class number"),
+        ("path,label\na.jpg,0.5\n", r"line 2: '0.5' is no class number"),
+        ("a.jpg,0\nb.jpg,1\n", r"no column called path, .* but a.jpg, 0; .* by --image-column"),
+        ("path,label\n", "has no row with an image"),
+        ("", "no column called"),
+        ("path\nx/a.jpg\n", r"no file that .* is there \(.*x/a.jpg, …\); .* by --image-folder"),
+        ("path,label\n".encode("utf-16"), "is no CSV table in UTF-8"),
+    ],
+)
+def test_a_table_that_cannot_be_used(folder, text, said):
+    with pytest.raises((ConfigError, DataError), match=said):
+        listed(folder, text)
+
+
+def test_columns_may_be_named(folder):
+    text = "path,photo,kind\nno.jpg,a.jpg,dog\n"
+    assert listed(folder, text, image="photo", label="kind") == ([("a.jpg", 0)], ["dog"])
+    assert listed(folder, "path,label\na.jpg,0.5\n", label="none") == ([("a.jpg", None)], [])
+    with pytest.raises(
+        ConfigError, match=r"--label-column sort is no column of .*, which has path"
+    ):
+        listed(folder, "path\na.jpg\n", label="sort")
+
+
+def test_bad_rows_stay_with_their_fault(folder):
+    (folder / "list.csv").write_text('path\na.jpg\n./a.jpg\nno.jpg\nsub\na,b\n""\nb\0.jpg\n')
+    source = find_images(folder / "list.csv", columns=Columns())
+    faults = [(where(file), file.fault) for file in source.files]
+    assert faults == [
+        ("line 2", None),
+        ("line 3", "an image that line 2 has, too"),
+        ("line 4", "a path without a file"),
+        ("line 5", "a folder"),
+        ("line 6", "a row of 2 fields, not 1"),
+        ("line 8", "a path that cannot be reached (embedded null byte)"),
+    ]
+    assert len({file.key for file in source.files}) == 6
+
+
+def test_rows_of_parquet_files_count_from_0_in_each(folder):
+    for number, names in enumerate((["a.jpg", "no.jpg"], ["b.jpg", None])):
+        table = pa.table({"image": names, "text": [["One", "Two"], None]})
+        pq.write_table(table, folder / "sub" / f"train-{number}.parquet")
+    source = find_images(folder / "sub" / "train-*.parquet", columns=Columns(), folder=folder)
+    faults = [(where(file), file.fault) for file in source.files]
+    assert [place for place, fault in faults if fault is None] == [
+        "row 0 of train-0.parquet", "row 0 of train-1.parquet",
+    ]  # fmt: skip
+    assert faults[3] == ("row 1 of train-1.parquet", "a row without an image")
+    assert [rows_from(file).caption(file.row) for file in source.files] == [b"One\nTwo", b""] * 2
+
+
+def test_images_without_names_of_their_own_get_the_row(tmp_path):
+    images = [
+        {"bytes": JPEG + bytes([n]), "path": path}
+        for n, path in enumerate(("x.jpg", None, "x.jpg"))
+    ]
+    source = find_images(
+        save_to_disk(tmp_path / "in", hub_table(images, [1, -1, 0], ["a", "b"])), columns=Columns()
+    )
+    assert [(file.key[:11], file.label) for file in source.files] == [
+        ("x", 1), ("000000001", None), ("x-000000002", 0),
+    ]  # fmt: skip
+    assert [(rows_from(file).image(file.row) or b"")[-1] for file in source.files] == [0, 1, 2]
+
+
+def test_the_fingerprint_is_of_captions_too(folder):
+    def fingerprint(text):
+        (folder / "list.csv").write_text(f"path,text\na.jpg,\nb.jpg,{text}\n")
+        return find_images(folder / "list.csv", columns=Columns()).fingerprint()
+
+    assert fingerprint("One") == fingerprint("One") != fingerprint("Two")
+    assert "captions" not in fingerprint("")
