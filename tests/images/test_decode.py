@@ -139,7 +139,10 @@ def test_broken_exif_neither_warns_nor_spoils_the_image():
     ifd = struct.pack("<HHHII", 1, 0x010F, 2, 999, 4000)  # a tag that points beyond the data
     exif = b"Exif\0\0II*\0\x08\0\0\0" + ifd
     data = encode(PICTURE, "JPEG", exif=exif).replace(b"JFIF", b"JFIX")  # no density but EXIF's
-    with pytest.warns(UserWarning, match="EXIF|larger than|Truncated"), Image.open(io.BytesIO(data)):
+    with (
+        pytest.warns(UserWarning, match="EXIF|larger than|Truncated"),
+        Image.open(io.BytesIO(data)),
+    ):
         pass
     np.testing.assert_array_equal(decode_rgb(data), expected(data))
 
