@@ -59,12 +59,12 @@ class PackImages:
     )
     image_column: str | None = option(
         None,
-        help="Column of a table with the images or their paths; default: path, file_name, image …",
+        help="Column of a table with the images or their paths; default: one with a usual name.",
         group="Input",
     )
     label_column: str | None = option(
         None,
-        help="Column with the classes, by number or name, or none; default: label, class …",
+        help="Column with the classes, by number or name, or none; default: label, class or so.",
         group="Input",
     )
     caption_column: str | None = option(
