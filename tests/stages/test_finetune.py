@@ -117,26 +117,6 @@ def test_a_run_past_its_steps_is_scored_where_it_is(data, tmp_path):
 # ---- data
 
 
-@pytest.fixture(scope="module")
-def shards(data, tmp_path_factory):
-    """The same pictures as image shards."""
-    root = tmp_path_factory.mktemp("shards")
-    for place in data:
-        run_cli("pack-images", place, root / place.name, "--samples-per-shard", 5)
-    return tuple(root / place.name for place in data)
-
-
-def test_class_folders_and_shards_hold_the_same_labels(data, shards):
-    for folder, packed in zip(data, shards, strict=True):
-        tables = [open_labelled(str(place), kind="class") for place in (folder, packed)]
-        images = [
-            sorted((sample["label"], sample["image"]) for sample in table.read(table.places()))
-            for table in tables
-        ]
-        assert images[0] == images[1]
-        assert tables[0].classes == tables[1].classes == ("blue", "green", "red")
-
-
 @pytest.mark.parametrize("fraction", [1.0, 0.5])
 def test_class_folders_are_mixed_to_learn_from_and_not_to_score_on(fraction, data):
     train, val = map(str, data)
