@@ -1,7 +1,6 @@
 """`finetune`: what it trains, writes, goes on with and refuses."""
 
 import dataclasses
-import json
 import re
 
 import pytest
@@ -144,14 +143,6 @@ def test_other_classes_are_refused(data, tmp_path, capsys):
 
 
 # ---- encoders
-
-
-def test_an_encoder_that_is_not_done_is_refused(data, tmp_path, capsys):
-    encoder = tmp_path / "encoder"
-    encoder.mkdir()
-    (encoder / "state.json").write_text(json.dumps({"state": "interrupted"}))
-    finetune(*data, tmp_path / "run", options=("--encoder", encoder, *SHORT), code=1)
-    assert "allow-unfinished" in capsys.readouterr().err
 
 
 def test_a_classifier_is_an_encoder_for_another(whole, data, tmp_path):

@@ -148,6 +148,12 @@ def test_a_tar_given_twice_is_listed_once(foreign: Path) -> None:
     assert names(foreign) == ["web-000.tar", "web-001.tar"]
 
 
+def test_a_tar_given_by_two_paths_is_listed_once(foreign: Path, tmp_path: Path) -> None:
+    other = foreign / ".." / foreign.name
+    run_cli("index", foreign / "web-000.tar", other / "web-000.tar", "--out", tmp_path / "out")
+    assert names(tmp_path / "out") == [str(foreign.resolve() / "web-000.tar")]
+
+
 def test_tars_elsewhere(foreign: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run_cli("index", foreign / "web-{000,001}.tar", "--out", out)

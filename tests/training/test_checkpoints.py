@@ -180,18 +180,13 @@ def test_a_torn_checkpoint_of_the_same_step_is_replaced(tmp_path):
     verify_checkpoint(tmp_path / "checkpoints/step-00000004")
 
 
-def test_what_a_kill_left_half_written_is_ignored_and_removed(tmp_path):
+def test_what_a_kill_left_half_written_is_removed_and_what_is_foreign_left_alone(tmp_path):
     model, optimiser = saved(tmp_path, [4])
+    (tmp_path / "checkpoints/step-best").mkdir()
     (tmp_path / "checkpoints/.step-00000006.abc.tmp").mkdir()
     assert newest_checkpoint(tmp_path) == (4, tmp_path / "checkpoints/step-00000004")
     save_checkpoint(tmp_path, 6, model, optimiser, keep=2)
-    assert names(tmp_path) == ["step-00000004", "step-00000006"]
-
-
-def test_a_foreign_folder_among_checkpoints_is_left_alone(tmp_path):
-    saved(tmp_path, [4])
-    (tmp_path / "checkpoints/step-best").mkdir()
-    assert newest_checkpoint(tmp_path) == (4, tmp_path / "checkpoints/step-00000004")
+    assert names(tmp_path) == ["step-00000004", "step-00000006", "step-best"]
 
 
 def test_a_full_disk_is_a_clear_error_and_harms_nothing(tmp_path, monkeypatch):
