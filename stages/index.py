@@ -87,15 +87,17 @@ class Index:
     @property
     def names(self) -> list[str]:
         """The shards as the manifest names them: by name in its own folder, else by URL."""
-        urls = dict.fromkeys(storage.expand(self.urls))
-        return [
+        names = (
             storage.basename(url) if storage.folder_of(url) == self.folder else _absolute(url)
-            for url in urls
-        ]
+            for url in storage.expand(self.urls)
+        )
+        return list(dict.fromkeys(names))
 
 
 def _absolute(url: str) -> str:
     path = storage.local_path(url)
+    if path is not None and ".." in path.parts:  # else links stay, as other machines know them
+        path = path.parent.resolve() / path.name
     return url if path is None else str(path.absolute())
 
 

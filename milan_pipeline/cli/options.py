@@ -149,7 +149,7 @@ def require_names(config_class: type, values: Mapping[str, Any]) -> None:
     """Refuse text that can be no name of a file, before any library is asked to open it.
 
     Those are names of other bytes than UTF-8, which libraries for weights cannot open, names with
-    a NUL, as a recipe may have, and an empty name of a file, or where one is required.
+    a NUL, as a recipe may have, and an empty name of a file, or where a text must say something.
 
     Raises:
         ConfigError: there is one.
@@ -167,7 +167,9 @@ def require_names(config_class: type, values: Mapping[str, Any]) -> None:
             if "\0" in text:
                 raise ConfigError(f"{name} {text!r} has a NUL, which no name can have; correct it")
             names_file = field.metadata.get("group", "Input") in ("Input", "Output")
-            if not text.strip() and (names_file or field.default is dataclasses.MISSING):
+            # An option that is left open by default has no use for an empty text either.
+            is_needed = names_file or field.default in (None, dataclasses.MISSING)
+            if not text.strip() and is_needed:
                 raise ConfigError(
                     f"{name} is empty; give a value (a variable of the shell may not be set)"
                 )

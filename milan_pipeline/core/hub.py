@@ -10,6 +10,8 @@ from milan_pipeline.core.progress import waiting
 CLIENT = "huggingface_hub.utils._http"
 """The logger of the hub's client, which prints two lines before it tries again."""
 RETRY = "Retrying in"
+REPEATED = "Failed to download weights"
+"""How open_clip begins to print, by the root logger, what its error says as well."""
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +29,10 @@ class _Retries(logging.Filter):
         return record.levelno >= logging.ERROR
 
 
+def _is_new(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(REPEATED)
+
+
 @contextlib.contextmanager
 def asking_hub(what: str) -> Iterator[None]:
     """Show a clock while the hub is asked; then say how often it had to be asked again.
@@ -36,10 +42,12 @@ def asking_hub(what: str) -> Iterator[None]:
     """
     retries, client = _Retries(), logging.getLogger(CLIENT)
     client.addFilter(retries)
+    logging.root.addFilter(_is_new)
     try:
         with waiting(f"waiting for the hub ({what})"):
             yield
     finally:
         client.removeFilter(retries)
+        logging.root.removeFilter(_is_new)
         if retries.count:
             logger.log(NOTE, "The hub did not answer, and was asked again %d times", retries.count)

@@ -271,6 +271,7 @@ def test_what_can_be_no_name_is_refused(words: tuple[str, ...], message: str) ->
         (("pack-images", "photos", ""), "DEST is empty; give"),
         (("index", "x.tar", ""), "URLS is empty; give"),
         (("index", "x.tar", "--out", ""), "--out is empty; give"),
+        (("pretrain", "--images", "x", "--out", "y", "--init", ""), "--init is empty; give"),
     ],
 )
 def test_what_an_unset_variable_leaves_is_no_place(

@@ -15,6 +15,7 @@ def test_retries_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
             client.warning("'away' thrown while requesting HEAD https://hub/x")
             client.warning("Retrying in 1s [Retry 1/5].")
         client.error("it is broken")
+        logging.error("Failed to download weights for tag 'openai'")  # noqa: LOG015
     assert caplog.messages == [
         "it is broken", "The hub did not answer, and was asked again 5 times",
     ]  # fmt: skip

@@ -1,9 +1,11 @@
 """A pretraining step: with a batch that is on the GPU, nothing is copied and nothing is read."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from milan_pipeline.models.baseline_decoders import DECODERS
 from milan_pipeline.models.student import SUPERVISE, Student
@@ -58,13 +60,17 @@ def test_a_loss_copies_nothing(name: str, decoder: str) -> None:
 
 @pytest.mark.parametrize("residual", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_tokens_between_blocks_are_of_the_type_that_is_asked_for(name: str, residual: str) -> None:
+def test_blocks_and_norms_return_the_type_that_is_asked_for(name: str, residual: str) -> None:
     """A GPU's autocast has norms return float32, and a CPU's does not."""
     student, found = tiny_student(name=name), set[torch.dtype]()
-    for block in [*student.encoder.blocks, *student.decoder.blocks]:
-        block.register_forward_hook(
-            lambda _, given, returned: found.update({each.dtype for each in (*given, returned)})
-        )
+
+    def note(module: nn.Module, given: tuple[Any, ...], returned: torch.Tensor) -> None:
+        del module, given
+        found.add(returned.dtype)
+
+    norms = (each for each in student.modules() if hasattr(each, "normalized_shape"))
+    for module in (*student.encoder.blocks, *student.decoder.blocks, *norms):
+        module.register_forward_hook(note)
     require_no_copy(student, dataclasses.replace(CONFIG, residual_dtype=residual))
     assert found == {torch.bfloat16 if residual == "bf16" else torch.float32}
 

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import open_clip
 import pytest
 import safetensors.torch
 import timm
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 from milan_pipeline.encoders.load import load_backbone, load_encoder
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
 from milan_pipeline.models.vit import build_encoder
-from tests.support.clip import folder_of, pixels
+from tests.support.clip import embedding, folder_of, pixels
 
 SIZES: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 3}
 TINY: dict[str, Any] = {"model_name": "vit_tiny_patch16_224", "num_heads": 2, **SIZES}
@@ -119,6 +120,26 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
         load_backbone(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"mean": [0.5]}, DataError),
+        ({"timm": {}}, DataError),
+        ({"timm": {**TINY, "model_name": "hf-hub:someone/something"}}, ConfigError),
+        ({"timm": {**TINY, "colour": "red"}}, DataError),
+        ({"timm": {**TINY, "patch_size": 0}}, DataError),
+        ({"timm": {"model_name": "resnet18"}}, ConfigError),
+        ({"timm": {**TINY, "img_size": [32, 64]}}, (ConfigError, MismatchError)),
+    ],
+)
+def test_descriptions_that_cannot_be_used(tmp_path, change, error):
+    saved(tmp_path)
+    document = json.loads((tmp_path / "encoder.json").read_text()) | change
+    (tmp_path / "encoder.json").write_text(json.dumps(document))
+    with pytest.raises(error):
+        load_encoder(str(tmp_path))
+
+
 def test_a_run_that_is_not_done_is_refused(tmp_path):
     model = saved(tmp_path)
     (tmp_path / "state.json").write_text(json.dumps({"state": "running"}))
@@ -193,9 +214,26 @@ def test_a_clips_tower_is_trained_without_its_projection(tmp_path):
     assert (backbone.mean, backbone.std) == ([0.5, 0.4, 0.3], [0.2, 0.25, 0.3])
 
 
+def test_a_frozen_clip_gives_its_projected_embedding(tmp_path):
+    name = folder_of("native", tmp_path)
+    encoder = load_encoder(f"open_clip:{name}")
+    expected = embedding(open_clip.create_model(name).visual, pixels())
+    torch.testing.assert_close(encoder.features(pixels()), expected, rtol=1e-4, atol=1e-5)
+    assert encoder.features(pixels(), pool="both").shape == (3, 48)
+    with pytest.raises(ConfigError, match="--random-init needs a student"):
+        load_encoder(f"open_clip:{name}", random_init=True)
+
+
 def test_pixels_have_nothing_to_train():
     with pytest.raises(ConfigError, match="no weights to train"):
         load_backbone("pixels:32")
+
+
+@pytest.mark.parametrize("spec", ["pixels:x", "pixels:0", "open_clip:No-Such-Model/openai"])
+@pytest.mark.parametrize("random_init", [False, True])
+def test_specs_that_name_nothing(spec, random_init):
+    with pytest.raises(ConfigError):
+        load_encoder(spec, random_init=random_init)
 
 
 @pytest.mark.parametrize("pool", ["cls", "mean", "both"])
@@ -249,6 +287,7 @@ def test_views_are_square_and_so_must_be_what_takes_them(tmp_path):
             "torch.int8",
         ),
         ("encoder.json", lambda _: POINTER, "is a Git LFS pointer"),
+        ("encoder.json", lambda _: b"{", "describes no encoder"),
         ("encoder.json", lambda data: data.replace(b'"std"', b'"std": [0, 1, 1], "_"'), "std"),
         ("encoder.json", lambda data: data.replace(b'"mean"', b'"mean": [123, 0, 0], "_"'), "mean"),
     ],

@@ -111,13 +111,6 @@ def test_samples_that_share_a_member(
     assert list(iterate_shard(manifest, shard)) == [Sample(key, row) for key, row, _ in blocks]
 
 
-def test_equal_samples_give_equal_bytes(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        a_shard(tmp_path / name)
-    for name in ("x.tar", "x.index.npy"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-
-
 def test_truncation_anywhere_is_noticed(tmp_path: Path) -> None:
     manifest, shard = a_shard(tmp_path)
     path = tmp_path / "x.tar"
@@ -182,23 +175,6 @@ def test_a_damaged_header_does_not_end_a_foreign_tar_early(tmp_path: Path) -> No
             path.write_bytes(bytes(damaged))
             with pytest.raises(DataError, match="is damaged or truncated"):
                 index_shard(str(path), str(tmp_path / "other"), "x.tar")
-
-
-def test_tars_put_behind_each_other_are_refused(tmp_path: Path) -> None:
-    a_shard(tmp_path)
-    path = tmp_path / "x.tar"
-    path.write_bytes(path.read_bytes() * 2)
-    with pytest.raises(DataError, match="is damaged or truncated"):
-        index_shard(str(path), str(tmp_path / "other"), "x.tar")
-
-
-def test_no_tar_at_all(tmp_path: Path) -> None:
-    for data in (b"", b"not a tar" * 1000):
-        (tmp_path / "x.tar").write_bytes(data)
-        with pytest.raises(DataError, match=r"x\.tar is damaged"):
-            index_shard(str(tmp_path / "x.tar"), str(tmp_path), "x.tar")
-    with pytest.raises(MissingDataError, match=r"y\.tar does not exist"):
-        index_shard(str(tmp_path / "y.tar"), str(tmp_path), "y.tar")
 
 
 @pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
@@ -280,16 +256,6 @@ def test_foreign_tars_read_as_webdataset_does(tmp_path: Path, form: int) -> None
         ".hidden": "has no key and ending in its name",
         "e": "has no image member, only .txt",
     }
-
-
-def test_a_tar_of_the_command_line(tmp_path: Path) -> None:
-    (tmp_path / "in" / ("n" * 120)).mkdir(parents=True)
-    (tmp_path / "in" / "a.jpg").write_bytes(b"a")
-    (tmp_path / "in" / ("n" * 120) / "b.jpg").write_bytes(b"b" * 2000)
-    tar = ["tar", "--sort=name", "--directory", str(tmp_path / "in"), "-cf"]
-    subprocess.run([*tar, tmp_path / "x.tar", "."], check=True)
-    shard, _ = index_shard(str(tmp_path / "x.tar"), str(tmp_path), "x.tar")
-    assert read_all(listed(tmp_path, shard), shard) == [b"a", b"b" * 2000]
 
 
 @pytest.mark.parametrize(

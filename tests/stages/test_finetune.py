@@ -1,7 +1,6 @@
 """`finetune`: what it trains, writes, goes on with and refuses."""
 
 import dataclasses
-import json
 import re
 
 import pytest
@@ -117,26 +116,6 @@ def test_a_run_past_its_steps_is_scored_where_it_is(data, tmp_path):
 # ---- data
 
 
-@pytest.fixture(scope="module")
-def shards(data, tmp_path_factory):
-    """The same pictures as image shards."""
-    root = tmp_path_factory.mktemp("shards")
-    for place in data:
-        run_cli("pack-images", place, root / place.name, "--samples-per-shard", 5)
-    return tuple(root / place.name for place in data)
-
-
-def test_class_folders_and_shards_hold_the_same_labels(data, shards):
-    for folder, packed in zip(data, shards, strict=True):
-        tables = [open_labelled(str(place), kind="class") for place in (folder, packed)]
-        images = [
-            sorted((sample["label"], sample["image"]) for sample in table.read(table.places()))
-            for table in tables
-        ]
-        assert images[0] == images[1]
-        assert tables[0].classes == tables[1].classes == ("blue", "green", "red")
-
-
 @pytest.mark.parametrize("fraction", [1.0, 0.5])
 def test_class_folders_are_mixed_to_learn_from_and_not_to_score_on(fraction, data):
     train, val = map(str, data)
@@ -164,14 +143,6 @@ def test_other_classes_are_refused(data, tmp_path, capsys):
 
 
 # ---- encoders
-
-
-def test_an_encoder_that_is_not_done_is_refused(data, tmp_path, capsys):
-    encoder = tmp_path / "encoder"
-    encoder.mkdir()
-    (encoder / "state.json").write_text(json.dumps({"state": "interrupted"}))
-    finetune(*data, tmp_path / "run", options=("--encoder", encoder, *SHORT), code=1)
-    assert "allow-unfinished" in capsys.readouterr().err
 
 
 def test_a_classifier_is_an_encoder_for_another(whole, data, tmp_path):

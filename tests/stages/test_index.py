@@ -148,6 +148,12 @@ def test_a_tar_given_twice_is_listed_once(foreign: Path) -> None:
     assert names(foreign) == ["web-000.tar", "web-001.tar"]
 
 
+def test_a_tar_given_by_two_paths_is_listed_once(foreign: Path, tmp_path: Path) -> None:
+    other = foreign / ".." / foreign.name
+    run_cli("index", foreign / "web-000.tar", other / "web-000.tar", "--out", tmp_path / "out")
+    assert names(tmp_path / "out") == [str(foreign.resolve() / "web-000.tar")]
+
+
 def test_tars_elsewhere(foreign: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run_cli("index", foreign / "web-{000,001}.tar", "--out", out)
@@ -359,6 +365,7 @@ def test_tars_that_were_joined_by_cat_are_told_from_damage(
         (b"PK\x03\x04" + bytes(600), "is a zip file"),
         (b"<!DOCTYPE html>" + b" " * 600, "is a web page"),
         (b"", "is damaged or truncated"),
+        (b"not a tar" * 1000, "is damaged or truncated"),
     ],
 )
 def test_what_is_called_a_tar_and_is_none(

@@ -80,20 +80,25 @@ def test_a_set_that_is_learnt_and_scored_alike_is_warned_of(options, capsys):
     assert "--val has the images of --train" in capsys.readouterr().err
 
 
-def test_a_second_run_has_nothing_to_do(options, capsys):
+def test_what_is_scored_is_scored_again_where_it_is_lost_or_overwritten(options, tmp_path, capsys):
     probe.run(Probe(**options))
-    before = open_text(options, "probe.json")
-    probe.run(Probe(**options, workers=0))
-    assert "nothing to do" in capsys.readouterr().out
+    before, found = open_text(options, "probe.json"), open_text(options, "scores.json")
+    assert json.loads(found)["content"]["crop_pct"] == 0.875
+    for again in (probe.run, probe.dry_run):
+        capsys.readouterr()
+        again(Probe(**options, workers=0))
+        assert "nothing to do" in capsys.readouterr().out
+        with pytest.raises(MismatchError, match=r"k is \[10, 20, 100, 200\] there and \[5\] here"):
+            again(Probe(**options, k=(5,)))
+        with pytest.raises(MismatchError, match=r"crop_pct is 0.875 there and 1.0 here"):
+            again(Probe(**options, crop_pct=1.0))
     assert open_text(options, "probe.json") == before
-
-
-def test_lost_scores_are_made_again(options, tmp_path):
-    probe.run(Probe(**options))
-    before = open_text(options, "scores.json")
     (tmp_path / "out/scores.json").unlink()
     probe.run(Probe(**options))
-    assert open_text(options, "scores.json") == before
+    assert open_text(options, "scores.json") == found
+    for again in (probe.dry_run, probe.run):
+        again(Probe(**options, k=(5,), overwrite=True))
+    assert "images to encode" in capsys.readouterr().out
 
 
 def test_scores_of_another_stage_are_not_replaced(options, tmp_path):
@@ -106,13 +111,6 @@ def test_scores_of_another_stage_are_not_replaced(options, tmp_path):
             probe.run(Probe(**options, overwrite=overwrite))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["scores.json"]
     assert open_text(options, "scores.json") == before
-
-
-def test_other_options_are_refused_unless_overwritten(options):
-    probe.run(Probe(**options))
-    with pytest.raises(MismatchError, match=r"k is \[10, 20, 100, 200\] there and \[5\] here"):
-        probe.run(Probe(**options, k=(5,)))
-    probe.run(Probe(**options, k=(5,), overwrite=True))
 
 
 def test_bad_images_are_listed_and_limited(options, tmp_path):
@@ -154,35 +152,12 @@ def test_unfinished_runs_are_refused(options, tmp_path):
 
 def test_dry_run_counts_and_writes_nothing(options, tmp_path, capsys):
     probe.dry_run(Probe(**options))
+    with pytest.raises(MissingDataError):
+        probe.dry_run(Probe(**options | {"encoder": "nowhere"}))
     said = capsys.readouterr().out
     assert "60 to learn from, 30 to score on" in said
     assert "bytes to write: about 3720 (3.72 kB) and, for each image to encode, 8 times" in said
     assert not (tmp_path / "out").exists()
-
-
-def test_dry_run_compares_with_earlier_scores(options, capsys):
-    probe.run(Probe(**options))
-    capsys.readouterr()
-    probe.dry_run(Probe(**options))
-    assert "nothing to do" in capsys.readouterr().out
-    with pytest.raises(MismatchError, match=r"k is \[10, 20, 100, 200\] there and \[5\] here"):
-        probe.dry_run(Probe(**options, k=(5,)))
-    probe.dry_run(Probe(**options, k=(5,), overwrite=True))
-    assert "images to encode" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("encoder", "error"),
-    [
-        ("nowhere", MissingDataError),
-        ("pixels:x", ConfigError),
-        ("open_clip:No-Such-Model/openai", ConfigError),
-        ("open_clip:local-dir:nowhere", ConfigError),
-    ],
-)
-def test_dry_run_refuses_an_encoder_that_is_not_there(options, encoder, error):
-    with pytest.raises(error):
-        probe.dry_run(Probe(**(options | {"encoder": encoder})))
 
 
 def test_sets_of_other_classes_are_refused(options, tmp_path):
@@ -211,6 +186,7 @@ def test_sets_of_other_classes_are_refused(options, tmp_path):
         {"batch_size": 0},
         {"workers": -1},
         {"max_bad_fraction": 2.0},
+        {"crop_pct": 1.5},
     ],
 )
 def test_wrong_values_are_refused(options, wrong):
@@ -311,13 +287,3 @@ def test_the_encoder_sees_what_the_official_protocols_show(options, tmp_path, cr
         expected_HWC = resized_and_cropped(png(label, rng), resize, 16)
         pixels_CHW = (255 * seen_F.float()).round().reshape(3, 16, 16)
         assert (pixels_CHW.permute(1, 2, 0).numpy() == expected_HWC).all()
-
-
-def test_scores_of_another_view_are_refused_by_name(options):
-    """Those of versions that looked at the largest central square, too: they name no share."""
-    probe.run(Probe(**options))
-    assert scores(options)["content"]["crop_pct"] == 0.875
-    with pytest.raises(MismatchError, match=r"crop_pct is 0.875 there and 1.0 here"):
-        probe.run(Probe(**options, crop_pct=1.0))
-    with pytest.raises(ConfigError, match=r"--crop-pct 1\.5"):
-        Probe(**options, crop_pct=1.5)

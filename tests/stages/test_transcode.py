@@ -282,15 +282,15 @@ def test_extraction_into_a_transcoded_store_is_refused(
     assert content(out) == before
     run_cli(*words, "--overwrite")
     run_cli("status", out)  # by the record of the stage that the targets are of now
-    assert "single: done, 3 of 3 units done" in capsys.readouterr().out
+    assert "single: done, 3 of 3 done at 20" in capsys.readouterr().out
 
 
 def test_later_stages_take_it_as_any_other(transcoded: Path, capsys) -> None:
     run_cli("status", transcoded)
     said = capsys.readouterr().out
-    assert f"{transcoded}: done\n" in said
+    assert f"{transcoded}: done since 20" in said
     assert "units: 6 done" in said
-    assert "transcode: done, 6 of 6 units done" in said
+    assert "transcode: done, 6 of 6 done at 20" in said
     run_cli("verify", transcoded, "--sample", 48)
     said = capsys.readouterr().out
     assert "units: 6, not sound: 0; targets read: 48" in said

@@ -68,13 +68,12 @@ def test_lost_weights_without_a_checkpoint_are_named(tmp_path: Path) -> None:
         run.has_ended()
 
 
-@pytest.mark.usefixtures("whole")
 def test_a_run_without_its_checkpoints_is_not_trained_anew_in_silence(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = Run(tmp_path, best_step=2)
     require_a_beginning(tmp_path)
-    (tmp_path / "checkpoints/step-00000003").rmdir()
+    shutil.rmtree(tmp_path / "checkpoints/step-00000003")
     with pytest.raises(MissingDataError, match=r"done after 3 steps, and has no checkpoint.*anew"):
         require_a_beginning(run.folder)
     write_state(tmp_path, "interrupted", step=2, total_steps=3)

@@ -19,31 +19,10 @@ from milan_pipeline.training.optim import learning_rate
 from tests.support.runs import (
     RECIPE,
     STEPS,
-    Run,
-    open_data,
     require_same_end,
     spoiled_codes,
     student_for,
 )
-
-
-@pytest.fixture(scope="module")
-def data(image_shards, target_shards):
-    return open_data(image_shards, target_shards)
-
-
-@pytest.fixture(scope="module")
-def whole(data, tmp_path_factory):
-    """An undisturbed run."""
-    run = Run(data, tmp_path_factory.mktemp("whole"))
-    run.train()
-    return run
-
-
-@pytest.fixture
-def run(data, tmp_path):
-    return Run(data, tmp_path / "run")
-
 
 # ---- what is computed
 
@@ -151,12 +130,6 @@ def test_bfloat16_stays_near_float32_and_keeps_float32_weights(run, whole):
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
     assert losses[0] != losses[1]
     assert {value.dtype for value in run.student.parameters()} == {torch.float32}
-
-
-def test_loader_processes_change_nothing(run, whole):
-    run.train(workers=2)
-    require_same_end(run, whole)
-    assert not multiprocessing.active_children()
 
 
 # ---- what is logged

@@ -1,22 +1,16 @@
-"""Frozen features: encoders load as they were saved, and the scores mean what they say."""
+"""Frozen features and the classifiers on them: the scores mean what they say."""
 
 import io
-import json
 import logging
-from functools import partial
-from typing import Any
 
 import numpy as np
-import open_clip
 import pytest
-import safetensors.torch
-import timm
 import torch
 from PIL import Image
 
 from milan_pipeline.encoders.frozen import PixelEncoder
-from milan_pipeline.encoders.load import fingerprint, load_encoder
-from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
+from milan_pipeline.encoders.load import load_encoder
+from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.evaluate.accuracies import accuracy
 from milan_pipeline.evaluate.probe.classifiers import (
     linear_answers,
@@ -24,36 +18,8 @@ from milan_pipeline.evaluate.probe.classifiers import (
 )
 from milan_pipeline.evaluate.probe.features import extract_features
 from milan_pipeline.evaluate.probe.knn import KNN_CHUNK, knn_answers
+from tests.support.clip import pixels
 from tests.support.labelled import CLASSES, blobs
-
-TINY: dict[str, Any] = {
-    "model_name": "vit_tiny_patch16_224",
-    "img_size": 32,
-    "patch_size": 8,
-    "embed_dim": 32,
-    "depth": 2,
-    "num_heads": 2,
-}
-CLIP: dict[str, Any] = {
-    "model_cfg": {
-        "embed_dim": 24,
-        "vision_cfg": {
-            "image_size": 32,
-            "layers": 2,
-            "width": 32,
-            "head_width": 16,
-            "patch_size": 8,
-        },
-        "text_cfg": {
-            "context_length": 8,
-            "vocab_size": 64,
-            "width": 16,
-            "heads": 2,
-            "layers": 1,
-        },
-    },
-    "preprocess_cfg": {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]},
-}
 
 
 def knn_accuracy(train, train_labels, test, test_labels, *, k=20, **options):
@@ -234,167 +200,6 @@ class Diverged(PixelEncoder):
 def test_diverged_encoder_is_an_error():
     with pytest.raises(DataError, match="has diverged"):
         extract_features(Diverged(8), images(2), total=2)
-
-
-@pytest.fixture
-def run(tmp_path):
-    """Return a run folder with a tiny exported ViT, and the model."""
-    torch.manual_seed(0)
-    model = timm.create_model(**TINY, num_classes=0).eval()
-    safetensors.torch.save_file(model.state_dict(), tmp_path / "encoder.safetensors")
-    document = {"timm": TINY, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]}
-    (tmp_path / "encoder.json").write_text(json.dumps(document))
-    return tmp_path, model
-
-
-def pixels(count=3, size=32):
-    return torch.from_numpy(
-        np.random.default_rng(0).integers(0, 256, (count, 3, size, size), dtype=np.uint8)
-    )
-
-
-@pytest.mark.parametrize("name", ["", "/encoder.safetensors"])
-def test_student_round_trip(run, name):
-    folder, model = run
-    encoder = load_encoder(f"{folder}{name}")
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.4, 0.5, 0.6], [0.2, 0.3, 0.4]))
-    with torch.no_grad():
-        tokens = model.forward_features((pixels() / 255 - mean) / std)
-    assert encoder.image_size == 32
-    assert_close = partial(torch.testing.assert_close, rtol=1e-4, atol=1e-5)
-    cls, mean_ = tokens[:, 0], tokens[:, 1:].mean(dim=1)
-    assert_close(encoder.features(pixels()), cls)
-    assert_close(encoder.features(pixels(), pool="mean"), mean_)
-    both = encoder.features(pixels(), pool="both")
-    assert_close(both, torch.cat([cls, mean_], dim=1))
-
-
-def test_random_student_depends_on_its_seed_alone(run):
-    folder, _ = run
-    (folder / "encoder.safetensors").unlink()  # a random encoder needs no weights
-
-    def features(seed):
-        return load_encoder(str(folder), random_init=True, seed=seed).features(pixels())
-
-    before = torch.random.get_rng_state()
-    first = features(1)
-    assert torch.equal(torch.random.get_rng_state(), before)
-    torch.manual_seed(99)
-    assert torch.equal(features(1), first)
-    assert not torch.equal(features(2), first)
-
-
-def test_weights_of_another_architecture_are_refused(run):
-    folder, _ = run
-    document = json.loads((folder / "encoder.json").read_text())
-    document["timm"]["depth"] = 3
-    (folder / "encoder.json").write_text(json.dumps(document))
-    with pytest.raises(MismatchError, match="do not fit"):
-        load_encoder(str(folder))
-
-
-@pytest.mark.parametrize(
-    ("change", "error"),
-    [
-        ({"mean": [0.5]}, DataError),
-        ({"timm": {}}, DataError),
-        ({"timm": {**TINY, "model_name": "hf-hub:someone/something"}}, ConfigError),
-        ({"timm": {**TINY, "colour": "red"}}, DataError),
-        ({"timm": {**TINY, "patch_size": 0}}, DataError),
-        ({"timm": {"model_name": "resnet18"}}, ConfigError),
-        ({"timm": {**TINY, "img_size": [32, 64]}}, (ConfigError, MismatchError)),
-    ],
-)
-def test_descriptions_that_cannot_be_used(run, change, error):
-    folder, _ = run
-    document = json.loads((folder / "encoder.json").read_text()) | change
-    (folder / "encoder.json").write_text(json.dumps(document))
-    with pytest.raises(error):
-        load_encoder(str(folder))
-
-
-def test_damaged_or_missing_files(run):
-    folder, _ = run
-    (folder / "encoder.safetensors").write_bytes(b"12345678nonsense")
-    with pytest.raises(DataError, match="is damaged"):
-        load_encoder(str(folder))
-    (folder / "encoder.json").write_text("{")
-    with pytest.raises(DataError, match="describes no encoder"):
-        load_encoder(str(folder))
-    with pytest.raises(MissingDataError):
-        load_encoder(str(folder / "elsewhere"))
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    """Return the spec of a tiny CLIP in a local folder."""
-    folder = tmp_path_factory.mktemp("clip")
-    (folder / "open_clip_config.json").write_text(json.dumps(CLIP))
-    torch.manual_seed(0)
-    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
-    safetensors.torch.save_file(model.state_dict(), folder / "open_clip_model.safetensors")
-    return f"open_clip:local-dir:{folder}"
-
-
-def test_teacher_features_are_projected_tokens(clip):
-    encoder = load_encoder(clip)
-    assert encoder.image_size == 32
-    assert encoder.mean == [0.4, 0.5, 0.6]
-    model = open_clip.create_model(clip.removeprefix("open_clip:"))
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (encoder.mean, encoder.std))
-    with torch.no_grad():
-        expected = model.encode_image((pixels() / 255 - mean) / std)
-    torch.testing.assert_close(encoder.features(pixels()), expected, rtol=1e-4, atol=1e-5)
-    assert encoder.features(pixels(), pool="both").shape == (3, 48)
-
-
-def test_a_student_is_told_apart_by_its_files(run):
-    folder, _ = run
-    whole, described = (fingerprint(str(folder), random_init=drawn) for drawn in (False, True))
-    (folder / "encoder.safetensors").write_bytes(b"other")
-    assert fingerprint(str(folder)) != whole
-    assert fingerprint(str(folder), random_init=True) == described
-    (folder / "encoder.json").write_text("{}")
-    assert fingerprint(str(folder), random_init=True) != described
-
-
-def test_a_local_teacher_is_told_apart_by_its_files(tmp_path):
-    spec = f"open_clip:local-dir:{tmp_path}"
-    with pytest.raises(MissingDataError, match="holds no CLIP"):
-        fingerprint(spec)
-    found = []
-    for name, content in (
-        ("open_clip_config.json", "{}"),
-        ("model.safetensors", "a"),
-        ("model.safetensors", "b"),
-        ("open_clip_model.safetensors", "b"),
-    ):
-        (tmp_path / name).write_text(content)
-        found.append(fingerprint(spec))
-    assert len(set(found)) == 4
-    (tmp_path / "scores.txt").touch()
-    assert fingerprint(spec) == found[-1]
-
-
-def test_a_teachers_checkpoint_file_is_hashed(tmp_path):
-    (tmp_path / "a.pt").write_bytes(b"1")
-    spec = f"open_clip:ViT-B-16/{tmp_path}/a.pt"
-    first = fingerprint(spec)
-    (tmp_path / "a.pt").write_bytes(b"2")
-    assert len({first, fingerprint(spec), spec}) == 3
-    assert fingerprint("open_clip:ViT-B-16/openai") == "open_clip:ViT-B-16/openai"
-
-
-def test_a_teacher_has_no_random_floor(clip):
-    with pytest.raises(ConfigError, match="--random-init needs a student"):
-        load_encoder(clip, random_init=True)
-
-
-@pytest.mark.parametrize("spec", ["pixels:x", "pixels:0", "open_clip:No-Such-Model/openai"])
-@pytest.mark.parametrize("random_init", [False, True])
-def test_specs_that_name_nothing(spec, random_init):
-    with pytest.raises(ConfigError):
-        load_encoder(spec, random_init=random_init)
 
 
 def test_unknown_pool_is_refused():

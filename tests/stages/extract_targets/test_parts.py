@@ -335,7 +335,7 @@ def test_two_writers_of_one_unit_do_no_harm(
     undisturbed = files_without(target_store, RECORD)
     objects = sum(path.startswith("view-00/images-000000/") for path in undisturbed)
     # The root, the record, and the first unit with its group and mark.
-    for number in range(0, objects + 4, 2):
+    for number in range(0, objects + 4, 5):
         out = tmp_path / f"{number}.zarr"
         interleaved([*words, "--views", "1", "--out", str(out)], number)
         files = files_without(out, RECORD)

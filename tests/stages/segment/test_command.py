@@ -15,7 +15,7 @@ from milan_pipeline.stages.segment.command import Segment
 from milan_pipeline.stages.segment.plan import plan
 from tests.support.cli import configured, run_cli
 from tests.support.finetune import record, rows
-from tests.support.pictures import png, write_ade_tree
+from tests.support.pictures import write_ade_tree
 from tests.support.segment import SHORT, TINY_VIT, segment
 
 STEPS = 9
@@ -138,22 +138,6 @@ def test_a_folder_is_mixed_to_learn_from_with_its_masks_and_not_to_score_on(data
     masks = [Path(train.masks[row]).stem for row in range(len(train))]
     assert masks == [Path(name).stem for name in names]
     assert seen == sorted(seen)
-
-
-def test_masks_of_other_values_end_the_run_by_name(data, tmp_path, capsys):
-    segment(*data, tmp_path / "run", "--no-reduce-zero-label", code=1)
-    said = capsys.readouterr().err
-    assert "17 of 17 masks cannot be used, those of " in said
-    assert "has the value 3, which is none of the 3 classes" in said
-    assert "ADE_training_" in said
-    assert not (tmp_path / "run/log.jsonl").exists()
-
-
-def test_an_image_without_a_mask_is_refused(tmp_path, capsys):
-    images = write_ade_tree(tmp_path, {"training": 4}) / "images" / "training"
-    (images / "alone.png").write_bytes(png(torch.zeros(8, 8, 3).byte().numpy()))
-    segment(images, images, tmp_path / "run", code=1)
-    assert "alone.png does not exist" in capsys.readouterr().err
 
 
 # ---- scoring alone
