@@ -34,7 +34,7 @@ class PlainJoin:
     def __init__(self, images: Path, targets: Path) -> None:
         listed = load_manifest(str(targets), kind="targets")
         of_unit = {(s.details["view"], s.details["source"]): s.name for s in listed.shards}
-        self.pairs = []
+        self.pairs: list[list[list[tuple[str, bytes, bytes]]]] = []
         for view in range(self.cycle):
             self.pairs.append([])
             for shard in load_manifest(str(images), kind="images").shards:
@@ -62,7 +62,8 @@ class PlainJoin:
 
 def _members(path: Path) -> list[tuple[str, bytes]]:
     with tarfile.open(path) as tar:
-        return [(member.name, tar.extractfile(member).read()) for member in tar]
+        streams = [(member.name, tar.extractfile(member)) for member in tar]
+        return [(name, stream.read()) for name, stream in streams if stream is not None]
 
 
 def _records(path: Path) -> dict[str, bytes]:
@@ -90,7 +91,8 @@ def trained(data, table) -> dict[str, torch.Tensor]:
         task.loss(student, batch, slice(None), 0).backward()
         optimiser.step()
         optimiser.zero_grad()
-    return student.state_dict()
+    state: dict[str, torch.Tensor] = student.state_dict()
+    return state
 
 
 def test_weights_are_those_of_a_plain_join(image_shards: Path, target_shards: Path) -> None:
