@@ -12,15 +12,21 @@ FUZZ_SECONDS ?= 600
 .PHONY: demo study test test-slow test-slurm test-browser faults fuzz mutations soak gpu lint \
     reference docs clean
 
-.venv/installed: pyproject.toml
+.venv/runs: pyproject.toml  # what running needs; Python compiles the modules that are loaded
+	@echo "Installing into .venv what running needs: up to 6 GB, most of it torch for GPUs."
+	@echo "(The README says how to install torch for CPUs first, which is a fraction of that.)"
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --no-compile --editable .
+	touch $@
+
+.venv/installed: .venv/runs
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
-demo: .venv/installed  ## the main job on made-up scenes: demo/results.json, demo/demo.png
+demo: .venv/runs  ## the main job on made-up scenes: demo/results.json, demo/demo.png
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh workflows/demo/run.sh demo
 
-study: .venv/installed  ## four encoders by seven measures, three seeds: demo-study/study.md, study.png
+study: .venv/runs  ## four encoders by seven measures, three seeds: demo-study/study.md, study.png
 	$(BIN)/python -m workflows.demo.study demo-study
 
 test: .venv/installed  ## the default tests

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from benchmarks.machine import machine_line
 
 ROOT = Path(__file__).parent.parent
-CONFIG = ("--config", "demo")
+CONFIG = ("--config", "workflows/demo/study.yaml")
 BASELINE = "float16"
 NORMAL_95 = 1.96
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.machine import machine_line
 
 ROOT = Path(__file__).parent.parent
-CONFIG = ("--config", "demo")
+CONFIG = ("--config", "workflows/demo/study.yaml")
 BATCH = 128  # the recipe's, given so that four micro batches divide it
 WAYS: dict[str, tuple[str, ...]] = {
     "compile": ("--compile",),

@@ -26,20 +26,37 @@ from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.weights.loaded_run import LoadedRun, load_run
 
-ENCODERS = ("random", "student", "teacher")
+ENCODERS = {
+    "random": "the student, random weights",
+    "student": "the student, pretrained",
+    "teacher": "its teacher, the demo's CLIP",
+}
 SHOWN = 8
+NEXT = """
+What to try next, after `. .venv/bin/activate`:
+
+1. Look at the run and at what it predicts, in a browser:
+   milan-pipeline inspect {folder}/run --images {folder}/images/train \\
+       --targets {folder}/targets.zarr --html {folder}/run.html
+2. Train a smaller student from the same targets; CLIP does not run again:
+   milan-pipeline pretrain --config demo --depth 2 --images {folder}/images/train \\
+       --targets {folder}/target-shards --out {folder}/smaller
+3. Pack photographs of your own, a sub-folder for each class; docs/own-images.md goes on with them:
+   milan-pipeline pack-images PHOTOS {folder}/photos
+"""
 
 
 def main(arguments: list[str]) -> int:
-    """Write FOLDER/results.json and FOLDER/demo.png and print the table."""
+    """Write FOLDER/results.json and FOLDER/demo.png; print the table and what to try next."""
     folder = Path(arguments[0])
     results = {name: _scores(folder / "probe" / name) for name in ENCODERS}
     (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    print("| encoder | k-NN % | linear % |\n|---|---|---|")
-    for name, scores in results.items():
-        print(f"| {name} | {scores['knn']:.1f} | {scores['linear']:.1f} |")
     draw(folder)
-    print(f"picture: {folder / 'demo.png'}, target store: {folder / 'targets.zarr'}")
+    print(f"Picture: {folder / 'demo.png'}. Accuracy on scenes that were held out:\n")
+    print("| encoder, frozen | k-NN, % | linear, % |\n|---|---|---|")
+    for name, scores in results.items():
+        print(f"| {ENCODERS[name]} | {scores['knn']:.1f} | {scores['linear']:.1f} |")
+    print(NEXT.format(folder=folder), end="")
     return 0
 
 

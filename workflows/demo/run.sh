@@ -1,5 +1,6 @@
 #!/bin/sh
-# The demo: the real commands, one after the other. Run it again and each says "nothing to do".
+# The demo: the real commands, one after the other, each shown before it runs. Run it again, and each
+# says "nothing to do".
 set -eu
 out=${1:-demo}
 demo=workflows/demo
@@ -8,24 +9,33 @@ config="--config demo"  # workflows/recipes/demo.yaml
 # Keeping freed memory instead of returning it makes small-model steps on a CPU 15-20% faster.
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
 
-python -m workflows.demo.scenes "$out/scenes" --train 8000 --test 2400
+# A CPU that computes in bfloat16 trains in it, almost twice as fast.
+precision=""
+if grep -qs avx512_bf16 /proc/cpuinfo; then precision="--precision bf16"; fi
 
-milan-pipeline pack-images "$out/scenes/train" "$out/images/train" $config
-milan-pipeline pack-images "$out/scenes/test" "$out/images/test" $config
-milan-pipeline extract-targets --images "$out/images/train" --out "$out/targets.zarr" $config
-milan-pipeline pack-targets --targets "$out/targets.zarr" --out "$out/target-shards"
-milan-pipeline pretrain --images "$out/images/train" --targets "$out/target-shards" \
-    --out "$out/run" $config
+run() {
+    printf '\n$ %s\n' "$*"
+    "$@"
+}
+
+run python -m workflows.demo.scenes "$out/scenes" --train 8000 --test 2400
+
+run milan-pipeline pack-images "$out/scenes/train" "$out/images/train" $config
+run milan-pipeline pack-images "$out/scenes/test" "$out/images/test" $config
+run milan-pipeline extract-targets --images "$out/images/train" --out "$out/targets.zarr" $config
+run milan-pipeline pack-targets --targets "$out/targets.zarr" --out "$out/target-shards"
+run milan-pipeline pretrain --images "$out/images/train" --targets "$out/target-shards" \
+    --out "$out/run" $config $precision
 
 # A scene's object is sought in all of it: --crop-pct 1.
 probe() {
     name=$1
     shift
-    milan-pipeline probe --train "$out/images/train" --val "$out/images/test" \
-        --crop-pct 1 --out "$out/probe/$name" "$@"
+    run milan-pipeline probe --train "$out/images/train" --val "$out/images/test" \
+        --crop-pct 1 --out "$out/probe/$name" $precision "$@"
 }
 probe random --encoder "$out/run" --random-init
 probe student --encoder "$out/run"
 probe teacher --encoder "open_clip:local-dir:$demo/teacher"
 
-python -m workflows.demo.report "$out"
+run python -m workflows.demo.report "$out"

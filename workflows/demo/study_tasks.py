@@ -15,7 +15,7 @@ from workflows.demo.task_graph import Task
 DEMO = "workflows/demo"
 TEACHER = f"open_clip:local-dir:{DEMO}/teacher"
 CONFIG = f"{DEMO}/study.yaml"
-# Two thirds of the demo's student, and half its scenes: one machine trains 54 models here.
+# Half the demo's scenes: one machine trains 54 models here.
 DEPTH = 4
 ENCODERS = ("random", "pixels", "MILAN", "teacher")
 IMAGE_SIZE = 64
@@ -112,7 +112,7 @@ def _shared(out: Path, size: Size, scenes_seed: int) -> Iterator[Task]:
     extract = ("--images", images / "train", "--out", out / "targets.zarr", "--views", size.views)
     yield Task(
         name="extract-targets",
-        command=_stage("extract-targets", *extract, config="demo"),
+        command=_stage("extract-targets", *extract, config=CONFIG),
         needs=("pack-train",),
     )
     yield Task(
@@ -127,7 +127,7 @@ def _shared(out: Path, size: Size, scenes_seed: int) -> Iterator[Task]:
 def _pretrain(out: Path, seed: int, size: Size) -> Iterator[Task]:
     """Two runs that differ only in the objective.
 
-    MILAN's is the demo's. The pixels' is MAE's (arXiv 2111.06377): its decoder, loss and ratio, on
+    The pixels' is MAE's (arXiv 2111.06377): its decoder, loss and ratio, on
     views of the same sizes as the teacher's.
     """
     objectives = {
@@ -144,7 +144,7 @@ def _pretrain(out: Path, seed: int, size: Size) -> Iterator[Task]:
         run = ("--out", folder_of(out, seed, encoder) / "run")
         yield Task(
             name=f"pretrain-{encoder.lower()}-{seed}",
-            command=_stage("pretrain", *common, *own, *run, config="demo"),
+            command=_stage("pretrain", *common, *own, *run, config=CONFIG),
             needs=(need,),
         )
 
