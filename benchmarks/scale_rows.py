@@ -99,7 +99,7 @@ def epoch_order(sizes: Sizes) -> Iterator[Measured]:
 
 @contextlib.contextmanager
 def finetune_start(sizes: Sizes) -> Iterator[Measured]:
-    """Open ImageNet-sized shards whose indices have labels; there are no tars."""
+    """Open ImageNet-sized shards whose indices have labels; the tars are empty."""
     folder, shards = sizes.root / "labelled", []
     folder.mkdir()
     rows = [(f"image-{row:04d}", 512 + row * 111_000, 110_000, row) for row in range(SAMPLES)]
@@ -109,6 +109,7 @@ def finetune_start(sizes: Sizes) -> Iterator[Measured]:
         table["xxh3"] = np.arange(SAMPLES) + number * SAMPLES
         data = index_bytes(table)
         (folder / f"{name}.index.npy").write_bytes(data)
+        (folder / f"{name}.tar").touch()  # it is looked for, and not read
         shards.append(_shard(f"{name}.tar", index=data))
     common = {"classes": [f"class {number}" for number in range(CLASSES)]}
     listed = Manifest(kind="images", folder=str(folder), shards=tuple(shards), common=common)

@@ -111,7 +111,7 @@ class StageRecord:
                 f"{storage.folder_of(self.url)} holds the output of `{previous['stage']}`, not of "
                 f"`{self.stage}`; give another output folder"
             )
-        then = {"options": previous["content"], "inputs": previous["inputs"]}
+        then = {"options": self._content_of(previous), "inputs": previous["inputs"]}
         now = json.loads(json.dumps({"options": self._content, "inputs": dict(self.inputs)}))
         if getattr(self.config, "overwrite", False):
             return str(previous["state"]) if then == now else None
@@ -229,7 +229,20 @@ class StageRecord:
     def _is_of(self, record: Mapping[str, Any]) -> bool:
         """Whether a record has this content and extent."""
         ours = json.loads(json.dumps([self._content, dict(self.extent or {})]))
-        return [record["content"], record["extent"]] == list(ours)
+        return [self._content_of(record), record["extent"]] == list(ours)
+
+    def _content_of(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a record says its output depends on.
+
+        An option that came in after the record was written has its default there: what an option
+        does by default is what versions without it do.
+        """
+        newer = {
+            field.name: field.default
+            for field in dataclasses.fields(self.config)
+            if field.name in self._content and field.default is not dataclasses.MISSING
+        }
+        return {**json.loads(json.dumps(newer)), **record["content"]}
 
     def _write(self, state: str, counts: Mapping[str, Any]) -> None:
         storage.put_bytes(self.url, self.to_bytes(state, counts))

@@ -25,9 +25,9 @@ from milan_pipeline.shards.manifest import MANIFEST_NAME
 from milan_pipeline.targets.units import view_name
 
 ZARR_JSON = "zarr.json"
+"""What Zarr writes for each group and array."""
 STORE_RECORDS = ("extract-targets.json", "transcode.json")
 """Of the stages that write a store; only its root has one."""
-"""What Zarr writes for each group and array."""
 FORMAT_VERSION = 1
 OUTER_SHARD = 256
 """Number of samples whose codes are stored in one object."""

@@ -7,11 +7,11 @@ not there.
 import contextlib
 import dataclasses
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypedDict
 
 from milan_pipeline import storage
+from milan_pipeline.core.json_text import indented_bytes
 from milan_pipeline.core.schema import Count, DocumentError, Positive, conforming, parsed
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.images.budget import Skipped
@@ -68,7 +68,7 @@ class Mark:
     def to_bytes(self) -> bytes:
         """Serialise the mark as JSON."""
         known = {name: value for name, value in vars(self).items() if value is not None}
-        return (json.dumps(known, indent=1, sort_keys=True) + "\n").encode()
+        return indented_bytes(known) + b"\n"
 
     def brief(self) -> BriefMark:
         """Return the mark without its objects."""

@@ -6,12 +6,23 @@ from pathlib import Path
 import pytest
 
 from milan_pipeline.core.cores import computing
+from milan_pipeline.errors import MismatchError
 from milan_pipeline.provenance.record import StageRecord, read_record
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Computes:
     threads: int = dataclasses.field(metadata={"role": "execution"})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Older:
+    size: int = dataclasses.field(metadata={"role": "content"})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Newer(Older):
+    shape: tuple[str, ...] = dataclasses.field(default=("flat",), metadata={"role": "content"})
 
 
 def part(folder: Path, threads: int, *, done: bool) -> str | None:
@@ -39,3 +50,14 @@ def test_a_resume_with_other_threads_goes_on_and_says_so(
     assert record["threads"] == 1
     assert part(tmp_path, 2, done=True) == "done"  # made anew, from its first step
     assert not capsys.readouterr().err
+
+
+def test_a_run_of_an_older_version_goes_on_if_a_new_option_has_its_default(tmp_path: Path) -> None:
+    def record(options: Older) -> StageRecord:
+        return StageRecord(url=str(tmp_path / "bake.json"), stage="bake", config=options, inputs={})
+
+    record(Older(size=3)).begin()
+    assert record(Newer(size=3)).previous_state() == "running"
+    record(Newer(size=3)).require_joinable()
+    with pytest.raises(MismatchError, match=r"options\.shape is \['flat'\] there"):
+        record(Newer(size=3, shape=("round",))).previous_state()

@@ -10,6 +10,7 @@ from milan_pipeline.errors import MissingDataError
 from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.provenance.reporter import Reporter
 from milan_pipeline.report.folder_status import FolderStatus, folder_status, is_finished
+from milan_pipeline.report.inspection import inspect_places
 from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.training.state import write_state
 from tests.support.processes import killed
@@ -104,6 +105,16 @@ def test_all_outputs_below_a_folder(tmp_path: Path) -> None:
         "other", "run", "shards", "third",
     ]  # fmt: skip
     assert json.loads(json.dumps(found.document))["state"] == "dead"
+
+
+def test_a_folder_of_runs_stands_for_its_runs(tmp_path: Path) -> None:
+    shards(tmp_path / "shards", done=True)
+    record(tmp_path / "scores/probe.json", "probe", "done")
+    places = [str(run(tmp_path / name, done=True, step=9)) for name in ("a", "b/c")]
+    found = inspect_places([str(tmp_path)])
+    assert ([report.name for report in found.runs], found.places) == (["a", "c"], places)
+    with pytest.raises(MissingDataError, match="is no target store"):
+        inspect_places([str(tmp_path / "scores")])
 
 
 def test_what_is_finished(tmp_path: Path) -> None:

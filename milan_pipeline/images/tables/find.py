@@ -1,5 +1,6 @@
 """Which form a source has: a table of one of several forms, or a folder or list of files."""
 
+import contextlib
 import logging
 import os
 import re
@@ -66,7 +67,7 @@ def find_images(
 def table_of(path: Path, columns: Columns, folder: Path | None) -> Table | None:
     """Open a table, whose rows are not read yet; None if the path is a folder or list of files."""
     below = path.parent if folder is None else folder
-    if path.suffix.lower() == CSV and path.is_file():
+    if path.suffix.lower() == CSV and os.path.isfile(path):  # noqa: PTH113 - raises nothing
         table = CsvTable(path, columns, below)
         _say_columns(path, table.image_column, table.label_column, table.caption_column)
         return table
@@ -75,7 +76,7 @@ def table_of(path: Path, columns: Columns, folder: Path | None) -> Table | None:
         layout = parquet.layout
         _say_columns(path, layout.image, layout.label, layout.caption)
         return parquet
-    if not path.is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112 - raises nothing
         return None
     if is_saved(path):
         saved = ArrowTable(path, columns)
@@ -91,16 +92,14 @@ def _parquet_files(path: Path) -> list[Path]:
         ConfigError: a folder has files of several splits.
     """
     if path.suffix.lower() == PARQUET:
-        if path.is_file():
+        if os.path.isfile(path):  # noqa: PTH113 - raises nothing
             return [path]
         is_pattern = any(sign in path.name for sign in "*?[")
         return sorted(path.parent.glob(path.name)) if is_pattern else []
-    if not path.is_dir():
+    names, has_folders = _parquet_names(path)
+    if not names or has_folders or is_img2dataset(path):
         return []
-    names = sorted(name for name in os.listdir(path) if not name.startswith("."))  # noqa: PTH208
-    files = [path / name for name in names if name.lower().endswith(PARQUET)]
-    if not files or any((path / name).is_dir() for name in names) or is_img2dataset(path):
-        return []
+    files = [path / name for name in sorted(names)]
     splits = sorted({_first_word(file.name) for file in files} & PARTS)
     if len(splits) > 1:
         raise ConfigError(
@@ -108,6 +107,21 @@ def _parquet_files(path: Path) -> list[Path]:
             f"'{path}/{splits[0]}*.parquet'"
         )
     return files
+
+
+def _parquet_names(folder: Path) -> tuple[list[str], bool]:
+    """Return the Parquet files in a folder, and whether it has folders that are not hidden.
+
+    A folder of a million images is gone through entry by entry; one that cannot be listed has none,
+    and whoever walks it says why.
+    """
+    names, has_folders = [], False
+    with contextlib.suppress(OSError, ValueError), os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.startswith("."):
+                has_folders = has_folders or entry.is_dir()
+                names += [entry.name] if entry.name.lower().endswith(PARQUET) else []
+    return names, has_folders
 
 
 def _first_word(name: str) -> str:

@@ -1,5 +1,6 @@
 """What img2dataset downloads: shards of images as tars or folders, each with a Parquet table."""
 
+import contextlib
 import os
 import re
 import tarfile
@@ -18,6 +19,7 @@ from milan_pipeline.images.tables.columns import Columns
 from milan_pipeline.images.tables.table import Row
 
 STATS = re.compile(r"(\d{5,})_stats\.json")
+OF_SHARD = re.compile(r"\d{5,}(_stats\.json|\.parquet|\.tar)?")
 KEY, STATUS, MESSAGE, SUCCESS = "key", "status", "error_message", "success"
 
 
@@ -125,7 +127,9 @@ class Img2Dataset:
 
 def _shards(folder: Path) -> list[str]:
     """Return the names of the shards that have everything, in order."""
-    names = set(os.listdir(folder))  # noqa: PTH208
+    names: set[str] = set()
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        names.update(entry.name for entry in entries if OF_SHARD.fullmatch(entry.name))
     found = sorted(match[1] for name in names if (match := STATS.fullmatch(name)))
     return [s for s in found if f"{s}.parquet" in names and {s, f"{s}.tar"} & names]
 

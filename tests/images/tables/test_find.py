@@ -97,3 +97,9 @@ def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
     (tmp_path / "a.parquet").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"pip install 'milan-pipeline\[tables\]'"):
         opened(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "gone"])
+def test_what_cannot_be_reached_is_no_table(tmp_path, name):
+    for ending in ("", ".csv", ".parquet"):
+        assert opened(tmp_path / f"{name}{ending}") is None
