@@ -1,10 +1,11 @@
-"""Compares demo students trained on a codec's targets with students trained on float16 targets.
+"""Compares students trained on a codec's targets with students trained on float16 targets.
 
-`python -m benchmarks.codec_students` takes the output of `make demo`, packs its targets with each
-codec, trains the demo student on them from several seeds by the real commands, and probes every
-student on the same held-out scenes. Students of one seed have the same first weights, order and
-masks, so they are compared in pairs, scene by scene. If it is killed, the same command continues.
-The last line is one JSON object.
+`python -m benchmarks.codec_students` takes the images of `make demo` and extracts the study's
+targets of them (workflows/demo/study.yaml). It packs these with each codec, trains the study's
+student on them from several seeds by the real commands, and probes every student on the same
+held-out scenes. Students of one seed have the same first weights, order and masks, so they are
+compared in pairs, scene by scene. If it is killed, the same command continues. The last line is one
+JSON object.
 """
 
 import argparse
@@ -50,7 +51,8 @@ def answers(demo: Path, out: Path, test: Path, codec: str, seed: int) -> NDArray
     """Train and probe one student; return a row for each scene: label, knn, linear."""
     cli, images, shards = "milan_pipeline", str(demo / "images/train"), out / "shards" / codec
     run, probe = out / "runs" / f"{codec}-{seed}", out / "probes" / f"{codec}-{seed}"
-    targets = str(demo / "targets.zarr")
+    targets = str(out / "targets.zarr")  # the demo's own have other views
+    stage(cli, "extract-targets", "--images", images, "--out", targets, *CONFIG)
     stage(cli, "pack-targets", "--targets", targets, "--out", str(shards), "--codec", codec)
     stage(
         *(cli, "pretrain", "--images", images, "--targets", str(shards), "--out", str(run)),
@@ -58,7 +60,7 @@ def answers(demo: Path, out: Path, test: Path, codec: str, seed: int) -> NDArray
     )
     stage(
         *(cli, "probe", "--encoder", str(run), "--train", images, "--val", str(test)),
-        *("--out", str(probe)),
+        *("--crop-pct", "1", "--out", str(probe)),  # an object is sought in all of a scene
     )
     found: NDArray[np.void] = np.load(probe / "answers.npy", allow_pickle=False)
     return found

@@ -50,4 +50,5 @@ command = stage_command(
     run=run,
     dry_run=None,
     example="milan-pipeline recipes own-images-1gpu",
+    takes_recipes=False,
 )

@@ -173,6 +173,7 @@ def stage_command(
     dry_run: Callable[[ConfigT], None] | None,
     example: str | None = None,
     borrowed: Borrowed | None = None,
+    takes_recipes: bool = True,
 ) -> StageCommand:
     """Build a stage's command; its help text is the docstring of the configuration class.
 
@@ -184,7 +185,9 @@ def stage_command(
             `--dry-run`.
         example: a command line that works, for `--help`.
         borrowed: options that `--config` also takes from other stages' sections.
+        takes_recipes: whether the command has `--config`.
     """
+    recipes = [config_file_option(config_class, name, borrowed=borrowed)] if takes_recipes else []
 
     def callback(*, dry_run_asked: bool = False, **values: Any) -> None:
         require_names(config_class, values)
@@ -197,7 +200,7 @@ def stage_command(
         callback=callback,
         params=[
             *parameters_of(config_class),
-            config_file_option(config_class, name, borrowed=borrowed),
+            *recipes,
             *general_options(dry_run=dry_run is not None),
         ],
         help=config_class.__doc__,

@@ -52,10 +52,10 @@ def pick_device(name: str, number: int | None = None, *, option: str = "--device
 
 
 def _meant(name: str) -> str:
-    """Return the device that a name stands for elsewhere: 0 or gpu; else the CPU."""
+    """Return the device that a misspelt name stands for: 0, gpu or CUDA; else the CPU."""
     if name.isdecimal():
         return f"cuda:{name}"
-    return "cuda" if name.lower() in ("gpu", "cuda") else "cpu"
+    return "cuda" if name.lower() in ("gpu", "cuda") and name != "cuda" else "cpu"
 
 
 def pick_devices(names: str) -> list[torch.device]:

@@ -3,8 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from milan_pipeline import storage
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.data.labelled import LabelledTable
+from milan_pipeline.errors import DataError, MismatchError, MissingDataError, StorageError
 from milan_pipeline.evaluate.sample_checks import chosen_rows
 from milan_pipeline.shards.index import load_index
 from milan_pipeline.shards.manifest import Manifest
@@ -34,13 +36,19 @@ def copies(
     return sum(digest in learnt for digest in _digests(val, looked_alike)), len(looked)
 
 
-def copies_of_shards(train: Manifest, val: Manifest) -> int:
+def copies_of_shards(train: Manifest, val: Manifest) -> int | None:
     """Count the images to score on that are among those to learn from, by the shards' indices.
 
-    Raises:
-        MissingDataError, DataError: an index is lost or damaged.
+    Returns:
+        None where that is not known: a manifest is not in a local folder, so that each index would
+        be a request; or an index cannot be read.
     """
-    learnt, scored = (_hashes(manifest) for manifest in (train, val))
+    if any(storage.local_path(manifest.folder) is None for manifest in (train, val)):
+        return None
+    try:
+        learnt, scored = (_hashes(manifest) for manifest in (train, val))
+    except (DataError, MissingDataError, MismatchError, StorageError):
+        return None
     return int(np.isin(scored, learnt).sum())
 
 

@@ -62,6 +62,7 @@ def run(config: Probe) -> None:
     record = _record(config, train, test)
     if _is_done(config, record):
         return
+    _warn_of_copies(train, test)
     device = str(pick_device(config.device))
     record.begin()
     with stop_request() as stop, reporting(config.folder, "probe", stop):
@@ -81,6 +82,7 @@ def dry_run(config: Probe) -> None:
     record = _record(config, train, test)
     if _is_done(config, record):
         return
+    _warn_of_copies(train, test)
     identity = _encoder_identity(config, record)
     left = {
         name: sum(
@@ -141,6 +143,11 @@ def _inputs(config: Probe) -> tuple[Manifest, Manifest]:
             f"--train {config.train} has only images of class 0 ({names[0]!r}); pack a folder "
             "with a sub-folder for each of two classes or more"
         )
+    return train, test
+
+
+def _warn_of_copies(train: Manifest, test: Manifest) -> None:
+    """Say so where images to score on are among those to learn from, as far as that is known."""
     if train.sha256 == test.sha256:
         warn(
             "--val has the images of --train, so the scores only show what was memorised; score "
@@ -151,7 +158,6 @@ def _inputs(config: Probe) -> tuple[Manifest, Manifest]:
             f"{found} of the {test.samples} images of --val are also in --train, so the scores "
             "only show what was memorised; score on images that are held out"
         )
-    return train, test
 
 
 def _record(config: Probe, train: Manifest, test: Manifest) -> StageRecord:

@@ -15,8 +15,9 @@ def device(what_runs: str) -> Any:
 def threads(more: str = "") -> Any:
     """Declare `--threads` of a command that computes; `more` begins with a space."""
     text = (
-        "Threads that compute in each process; auto: one for each core that the process may use. "
-        f"The last bits of results depend on it, so it is recorded.{more}"
+        "Threads that compute in each process; auto: one for each core that the process may use, "
+        "at most OMP_NUM_THREADS, which torchrun sets to 1 for several processes. The last bits of "
+        f"results depend on the number.{more}"
     )
     return option(AUTO, help=text, role="execution", least=1, group="This machine", unit="threads")
 

@@ -1,9 +1,12 @@
-"""`benchmarks.codec_students`: its paired interval."""
+"""`benchmarks.codec_students`: its paired interval, and the targets that students learn."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.codec_students import paired
+from benchmarks import codec_students
+from benchmarks.codec_students import CONFIG, answers, paired
 
 
 def test_equal_students_differ_by_nothing() -> None:
@@ -34,3 +37,20 @@ def test_about_one_interval_in_twenty_misses() -> None:
         low, high = paired(ours, theirs)["interval"]
         missed += not low <= 0 <= high
     assert 5 <= missed <= 40
+
+
+def test_students_learn_targets_of_the_recipe_that_they_train_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the demo are extracted by another recipe."""
+    called: dict[str, tuple[str, ...]] = {}
+
+    def note(_: str, command: str, *words: str) -> None:
+        called[command] = words
+
+    monkeypatch.setattr(codec_students, "stage", note)
+    with pytest.raises(FileNotFoundError):  # there are no scores
+        answers(tmp_path / "demo", tmp_path, tmp_path / "test", "high", seed=0)
+    extract, pack = called["extract-targets"], called["pack-targets"]
+    assert extract[-2:] == called["pretrain"][-2:] == CONFIG
+    assert extract[extract.index("--out") + 1] == pack[pack.index("--targets") + 1]

@@ -28,6 +28,11 @@ def test_one_is_shown_as_it_is(capsys: Captured) -> None:
     assert json.loads(capsys.readouterr().out)["sections"]["pretrain"]
 
 
+def test_it_takes_no_options_from_a_file(capsys: Captured) -> None:
+    run_cli("recipes", "--config", "demo", code=2)
+    assert "No such option" in capsys.readouterr().err
+
+
 def test_a_name_that_is_nearly_right(capsys: Captured) -> None:
     run_cli("recipes", "own-image-1gpu", code=2)
     assert "did you mean 'own-images-1gpu'?" in capsys.readouterr().err

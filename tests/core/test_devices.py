@@ -34,6 +34,12 @@ def test_a_device_that_is_not_there_is_refused():
             pick_device(given)
 
 
+def test_the_remedy_is_not_what_was_given(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ConfigError, match=r"'cuda' cannot be used.*finds 0 GPUs.*; try cpu$"):
+        pick_device("cuda")
+
+
 def test_float32_is_float32_from_then_on(monkeypatch):
     """As in NVIDIA's containers, which set TORCH_ALLOW_TF32_CUBLAS_OVERRIDE."""
     before = torch.get_float32_matmul_precision()

@@ -10,6 +10,7 @@ from milan_pipeline.evaluate.duplicate_images import copies, copies_of_shards
 from milan_pipeline.shards.manifest import load_manifest
 from tests.support.cli import run_cli
 from tests.support.labelled import write_coloured
+from tests.support.remote import noting, watched
 
 
 @pytest.fixture
@@ -42,6 +43,12 @@ def test_copies_in_shards_are_counted_by_their_indices_alone(folders, tmp_path):
     assert copies_of_shards(train, val) == 2
     assert copies_of_shards(train, train) == 12
     assert copies_of_shards(dataclasses.replace(train, shards=()), val) == 0
+    far = load_manifest(watched(tmp_path / "shards-1"), kind="images")
+    with noting("read") as reads:
+        assert copies_of_shards(train, far) is None
+    assert reads == []
+    next((tmp_path / "shards-0").glob("*.index.npy")).unlink()
+    assert copies_of_shards(train, val) is None
 
 
 def test_few_images_are_read_where_there_are_many(folders):

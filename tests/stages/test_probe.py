@@ -76,8 +76,13 @@ def test_shards_of_one_class_folder_are_refused_before_features_are_made(options
 
 
 def test_a_set_that_is_learnt_and_scored_alike_is_warned_of(options, capsys):
-    probe.run(Probe(**options | {"val": options["train"]}))
+    alike = options | {"val": options["train"]}
+    probe.run(Probe(**alike))
     assert "--val has the images of --train" in capsys.readouterr().err
+    probe.run(Probe(**alike))
+    done = capsys.readouterr()
+    assert "nothing to do" in done.out
+    assert done.err == ""  # the images were not compared again
 
 
 def test_what_is_scored_is_scored_again_where_it_is_lost_or_overwritten(options, tmp_path, capsys):

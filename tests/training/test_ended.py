@@ -6,7 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from milan_pipeline.errors import MissingDataError
+from milan_pipeline.errors import DataError, MissingDataError
+from milan_pipeline.training.checkpoints import newest_checkpoint
 from milan_pipeline.training.ended import has_ended, require_a_beginning, warn_of_lost_best
 from milan_pipeline.training.evaluations import Evaluations
 from milan_pipeline.training.state import write_state
@@ -85,3 +86,12 @@ def test_a_run_without_its_checkpoints_is_not_trained_anew_in_silence(
     (tmp_path / "state.json").unlink()
     require_a_beginning(tmp_path)
     assert not caplog.text
+
+
+def test_whether_a_checkpoint_is_whole_is_asked_when_it_is_loaded(tmp_path: Path) -> None:
+    Run(tmp_path, best_step=2)
+    for file in tmp_path.glob("checkpoints/*/*"):
+        file.write_bytes(b"")
+    require_a_beginning(tmp_path)
+    with pytest.raises(DataError, match=r"no checkpoint of .* is whole"):
+        newest_checkpoint(tmp_path)

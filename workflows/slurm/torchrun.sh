@@ -7,9 +7,14 @@ on_all_nodes() {
     # srun does not take this from the job by itself.
     [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
     # A node need not know itself by Slurm's name for it, so the first is told to be the meeting
-    # place, by torchrun's environment.
+    # place, by torchrun's environment. And torchrun would have each process compute with one thread,
+    # so each is given its share of the node's cores.
     exec srun --ntasks-per-node=1 --cpu-bind=none --kill-on-bad-exit=1 bash -c \
-        'export PET_RDZV_CONF="is_host=$((SLURM_NODEID == 0))"; exec "$@"' on-node \
+        'export PET_RDZV_CONF="is_host=$((SLURM_NODEID == 0))"
+        cores=$(nproc)
+        share=$((cores > @@processes ? cores / @@processes : 1))
+        export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$share}"
+        exec "$@"' on-node \
         @@container torchrun \
         --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node=@@processes \
         --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" \
