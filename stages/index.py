@@ -7,12 +7,14 @@ from collections.abc import Generator
 from milan_pipeline import storage
 from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.options import arguments, option, require_least
-from milan_pipeline.core.console import bytes_text, say, say_counts, say_nothing_to_do, warn
+from milan_pipeline.core.console import bytes_text, say, say_counts, say_nothing_to_do
 from milan_pipeline.core.interrupts import stop_request
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.data.class_order import ClassOrder
 from milan_pipeline.errors import ConfigError, DataError, MilanError, MissingDataError
 from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.provenance.reporter import Reporter, reporting
+from milan_pipeline.shards.indexed import require_images, warn_of_copies
 from milan_pipeline.shards.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -20,13 +22,11 @@ from milan_pipeline.shards.manifest import (
     load_manifest,
     require_unique_stems,
 )
-from milan_pipeline.shards.sequential import NO_EXTENSION, index_shard
+from milan_pipeline.shards.sequential import index_shard
 from milan_pipeline.shards.writer import list_as_written
 from milan_pipeline.stages.shared import common_options as common
 from milan_pipeline.stages.shared.own_folder import require_own_folder
 
-ALWAYS_TOLERATED = 10
-"""Samples without an image, since tars hold a few files that are none; see --max-bad-fraction."""
 QUOTED_ERRORS = 3
 
 
@@ -115,16 +115,22 @@ def run(config: Index) -> None:
     order = _order(config.names, [shard.name for shard in manifest.shards], left)
     require_unique_stems(tuple(_place(name) for name in order))
     classes, refused = ClassOrder(), list[MilanError]()
-    with stop_request() as stop:
-        indexed = _indexed(config, manifest, left, classes, refused)
+    if not manifest.shards:
+        manifest.save()  # `status` knows the folder by it
+    done = len(order) - len(left)
+    with (
+        stop_request() as stop,
+        reporting(config.folder, "index", stop, units=len(order), done=done) as reporter,
+    ):
+        indexed = _indexed(config, manifest, left, classes, refused, reporter=reporter)
         manifest = list_as_written(manifest, order=order, written=indexed, stop=stop)
-    if refused:
-        raise _joined(refused, tars=len(order))
-    _require_images(config, manifest)
-    _warn_of_copies(manifest)
-    left_out = sum(len(shard.details.get("skipped", ())) for shard in manifest.shards)
-    counts = {"shards": len(manifest.shards), "images": manifest.samples, "left_out": left_out}
-    record.finish(counts | {"manifest_sha256": manifest.sha256})
+        if refused:
+            raise _joined(refused, tars=len(order))
+        require_images(manifest, max_bad_fraction=config.max_bad_fraction)
+        warn_of_copies(manifest)
+        left_out = sum(len(shard.details.get("skipped", ())) for shard in manifest.shards)
+        counts = {"shards": len(manifest.shards), "images": manifest.samples, "left_out": left_out}
+        record.finish(counts | {"manifest_sha256": manifest.sha256})
     say_counts(config.folder, counts)
     classes.warn(config.folder)
 
@@ -216,6 +222,8 @@ def _indexed(
     names: list[str],
     classes: ClassOrder,
     refused: list[MilanError],
+    *,
+    reporter: Reporter,
 ) -> Generator[Shard, None, None]:
     """Index tars; what is wrong with one goes to `refused`, and the others are indexed."""
 
@@ -234,6 +242,7 @@ def _indexed(
     with contextlib.closing(results):
         for result in results:
             if isinstance(result, Shard):
+                reporter.step(result.samples)
                 yield result
             else:
                 refused.append(result)
@@ -245,50 +254,6 @@ def _joined(refused: list[MilanError], *, tars: int) -> MilanError:
         return refused[0]
     quoted = "; ".join(str(error) for error in refused[:QUOTED_ERRORS])
     return DataError(f"{len(refused)} of {tars} tars cannot be indexed, the others are: {quoted}")
-
-
-def _require_images(config: Index, manifest: Manifest) -> None:
-    """Refuse tars of which much was left out; say so where it is little but a large share.
-
-    Raises:
-        DataError: there is no image, or more samples lack one than are allowed.
-    """
-    lost = [
-        f"{shard.stem}: {row['key']:.100} {row['reason']}"
-        for shard in manifest.shards
-        for row in shard.details.get("skipped", ())
-        if row["reason"] != NO_EXTENSION
-    ]
-    samples = manifest.samples + len(lost)
-    if not manifest.samples:
-        dataclasses.replace(manifest, complete=False).save()
-        such = f" ({lost[0]})" if lost else ""
-        what = f"the tars of {config.folder} hold no image{such}"
-        raise DataError(f"{what}; give tars of image files, not of links")
-    allowed = config.max_bad_fraction * samples
-    if len(lost) <= allowed:
-        return
-    what = f"{len(lost)} of {samples} samples in {config.folder} have no image ({lost[0]})"
-    if config.max_bad_fraction and len(lost) <= ALWAYS_TOLERATED:
-        warn(f"{what}; they are left out")
-        return
-    dataclasses.replace(manifest, complete=False).save()
-    raise DataError(
-        f"{what}, more than --max-bad-fraction {config.max_bad_fraction} allows; name the images "
-        "with --image-field, or raise the fraction to leave these out"
-    )
-
-
-def _warn_of_copies(manifest: Manifest) -> None:
-    """Say so where two tars are the same, whose images would come twice."""
-    seen: dict[str, str] = {}
-    copies = [s.stem for s in manifest.shards if seen.setdefault(s.sha256, s.stem) != s.stem]
-    if copies:
-        first = next(shard for shard in manifest.shards if shard.stem == copies[0])
-        warn(
-            f"{len(copies)} tars of {manifest.folder} are copies of others ({first.stem} is one of "
-            f"{seen[first.sha256]}), so that their images come twice; index each tar once"
-        )
 
 
 command = stage_command(

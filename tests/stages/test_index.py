@@ -14,9 +14,13 @@ import webdataset
 
 from milan_pipeline.data.labelled import open_labelled
 from milan_pipeline.errors import MismatchError
+from milan_pipeline.provenance.progress_reports import read_reports
+from milan_pipeline.report.folder_kind import folder_kind
+from milan_pipeline.report.folder_status import folder_status
 from milan_pipeline.shards.index import load_index
 from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.shards.random_access import SampleReader
+from milan_pipeline.shards.sequential import index_shard
 from tests.support.cli import run_cli
 from tests.support.pictures import write_picture
 
@@ -152,6 +156,28 @@ def test_a_tar_given_by_two_paths_is_listed_once(foreign: Path, tmp_path: Path) 
     other = foreign / ".." / foreign.name
     run_cli("index", foreign / "web-000.tar", other / "web-000.tar", "--out", tmp_path / "out")
     assert names(tmp_path / "out") == [str(foreign.resolve() / "web-000.tar")]
+
+
+def test_a_process_at_work_reports_from_the_first_tar_on(
+    foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, kinds = tmp_path / "out", []
+
+    def look(*arguments: Any) -> Any:
+        kinds.append(folder_kind(str(out)))
+        return index_shard(*arguments)
+
+    monkeypatch.setattr("milan_pipeline.stages.index.index_shard", look)
+    run_cli("index", foreign / "web-{000,001}.tar", "--out", out)
+    assert kinds == ["image shards"] * 2
+    (report,) = read_reports(str(out))
+    assert (report.name, report.state) == ("index", "done")
+    assert (report.units, report.units_done, report.images_done) == (2, 2, 6)
+    (foreign / "web-002.tar").write_bytes(b"no tar")
+    run_cli("index", foreign / "web-{000..002}.tar", "--out", out, code=1)
+    assert folder_status(str(out)).state == "failed"
+    (report,) = read_reports(str(out))
+    assert (report.state, report.units, report.units_done) == ("failed", 3, 2)
 
 
 def test_tars_elsewhere(foreign: Path, tmp_path: Path) -> None:

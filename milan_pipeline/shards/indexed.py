@@ -1,0 +1,61 @@
+"""Judges what was found in tars that others made, once all of them are indexed."""
+
+import dataclasses
+
+from milan_pipeline.core.console import warn
+from milan_pipeline.errors import DataError
+from milan_pipeline.shards.manifest import Manifest
+from milan_pipeline.shards.sequential import NO_EXTENSION
+
+ALWAYS_TOLERATED = 10
+"""Samples without an image, since tars hold a few files that are none; see --max-bad-fraction."""
+
+
+def require_images(manifest: Manifest, *, max_bad_fraction: float) -> None:
+    """Refuse tars of which much was left out; say so where it is little but a large share.
+
+    The manifest of refused tars is saved as not complete.
+
+    Args:
+        manifest: of all the tars.
+        max_bad_fraction: largest share of samples that may have no image.
+
+    Raises:
+        DataError: there is no image, or more samples lack one than are allowed.
+    """
+    lost = [
+        f"{shard.stem}: {row['key']:.100} {row['reason']}"
+        for shard in manifest.shards
+        for row in shard.details.get("skipped", ())
+        if row["reason"] != NO_EXTENSION
+    ]
+    samples = manifest.samples + len(lost)
+    if not manifest.samples:
+        dataclasses.replace(manifest, complete=False).save()
+        such = f" ({lost[0]})" if lost else ""
+        what = f"the tars of {manifest.folder} hold no image{such}"
+        raise DataError(f"{what}; give tars of image files, not of links")
+    allowed = max_bad_fraction * samples
+    if len(lost) <= allowed:
+        return
+    what = f"{len(lost)} of {samples} samples in {manifest.folder} have no image ({lost[0]})"
+    if max_bad_fraction and len(lost) <= ALWAYS_TOLERATED:
+        warn(f"{what}; they are left out")
+        return
+    dataclasses.replace(manifest, complete=False).save()
+    raise DataError(
+        f"{what}, more than --max-bad-fraction {max_bad_fraction} allows; name the images "
+        "with --image-field, or raise the fraction to leave these out"
+    )
+
+
+def warn_of_copies(manifest: Manifest) -> None:
+    """Say so where two tars are the same, whose images would come twice."""
+    seen: dict[str, str] = {}
+    copies = [s.stem for s in manifest.shards if seen.setdefault(s.sha256, s.stem) != s.stem]
+    if copies:
+        first = next(shard for shard in manifest.shards if shard.stem == copies[0])
+        warn(
+            f"{len(copies)} tars of {manifest.folder} are copies of others ({first.stem} is one of "
+            f"{seen[first.sha256]}), so that their images come twice; index each tar once"
+        )
