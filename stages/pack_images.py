@@ -21,6 +21,7 @@ from milan_pipeline.images.tables.columns import Columns
 from milan_pipeline.images.tables.find import find_images
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.reporter import Reporter, reporting
+from milan_pipeline.shards.ignored import ignored_fields
 from milan_pipeline.shards.image_samples import samples_of
 from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.shards.writer import (
@@ -43,9 +44,9 @@ class PackImages:
     """Pack images into shards (WebDataset tars). The images' bytes do not change.
 
     SOURCE is a folder with one sub-folder for each class, a flat folder, a list or a table. A list
-    has one path in each line, and after a tab optionally a class number or name. A table is a CSV
-    or Parquet file, a folder of Parquet files, or what Hugging Face datasets saved or img2dataset
-    downloaded. DEST is the folder for the shards and manifest.json.
+    has one path in each line, and after a tab optionally a class number or name. A table is a CSV,
+    TSV or Parquet file, a folder of Parquet files, or what Hugging Face datasets saved or
+    img2dataset downloaded. DEST is the folder for the shards and manifest.json.
     """
 
     source: str = argument()
@@ -121,7 +122,11 @@ def run(config: PackImages) -> None:
         folder=config.dest,
         shards=tuple(listed.values()),
         complete=False,
-        common={"classes": source.classes, "exif": config.exif, "ignored": source.ignored},
+        common={
+            "classes": source.classes,
+            "exif": config.exif,
+            **ignored_fields(config.dest, source.ignored),
+        },
     )
     budget = BadImageBudget(
         fraction=config.max_bad_fraction, images=len(source.files), always=STRAY_FILES
@@ -139,11 +144,11 @@ def run(config: PackImages) -> None:
     ):
         written = _written(config, left, budget, reporter)
         manifest = list_as_written(manifest, order=list(plan), written=written, stop=stop)
-    skipped = [row for shard in manifest.shards for row in shard.details["skipped"]]
-    if not manifest.samples:
-        raise DataError(
-            f"no image of {config.source} can be read ({_named(skipped[0])}); give others"
-        )
+        skipped = [row for shard in manifest.shards for row in shard.details["skipped"]]
+        if not manifest.samples:
+            raise DataError(
+                f"no image of {config.source} can be read ({_named(skipped[0])}); give others"
+            )
     warn_of_lost_classes(source, {row["key"] for row in skipped})
     counts = {
         "shards": len(manifest.shards),

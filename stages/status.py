@@ -21,13 +21,14 @@ NAMED_UNITS = 10
 class ShowStatus:
     """Say how far FOLDER is: what is done and left, the speed, the time left, and who is at work.
 
-    FOLDER is a target store, shards, a run, the scores of a probe, or a folder with any of these
-    below it. Paths and URLs will do. Nothing is written.
+    FOLDER is a target store, shards, a run, the scores of a probe, or a local folder with any of
+    these below it. Paths and URLs will do. Nothing is written.
 
     The state is one of six. Nothing is left to do: done. A process is at work: running. The last
     one stopped as asked: interrupted. It ended with an error: failed. It ended without a word:
     dead. There is work left that no process has begun: left. A process of this machine is looked
-    up. One of another machine counts as dead if nothing was heard of it for five minutes.
+    up. One of another machine counts as dead if nothing was heard of it for five minutes. Below a
+    folder, an output that is damaged or closed to you is shown as unreadable, with the reason.
     """
 
     folder: str = argument()
@@ -54,6 +55,8 @@ def _lines(status: "FolderStatus") -> Iterator[str]:
 
 def _headline(status: "FolderStatus") -> str:
     """Return one line of any output: its state, counts, speed and time left."""
+    if status.error is not None:
+        return f"{status.path}: {status.state}: {status.error}"
     since = "" if status.since is None else f" since {status.since}"
     of_all = "" if status.total is None else f" of {status.total}"
     parts = [f"{status.path}: {status.state}{since}", f"{status.done}{of_all} {status.unit}"]
@@ -87,10 +90,14 @@ def _unit_lines(status: "Status") -> list[str]:
 
 
 def _images_line(status: "Status") -> str:
-    if status.seconds_left is None:
-        time_left = "no process is at work" if status.images_left else "none left"
-    else:
+    if status.seconds_left is not None:
         time_left = f"{_duration(status.seconds_left)} left"
+    elif not status.images_left:
+        time_left = "none left"
+    elif status.state == "running":
+        time_left = "no speed is known yet"
+    else:
+        time_left = "no process is at work"
     speed = (
         f"{status.images_per_second:g}/s now, {status.images_per_second_on_average:g}/s on average"
     )

@@ -43,14 +43,19 @@ def this_process() -> ProcessMark:
 
 
 def is_alive(process: ProcessMark) -> bool | None:
-    """Tell whether a process still runs; None if it is one of another machine."""
+    """Tell whether a process still runs; None if that cannot be known here.
+
+    Nothing is known of processes of other machines, nor of those of other users where the system
+    hides them.
+    """
     if (process.host, process.machine) != (socket.gethostname(), _machine()):
         return None
     stat = _stat(process.pid)
     if stat is not None:
         state, began = stat
         return state not in ENDED and began == process.began
-    return not process.began and _answers(process.pid)
+    answers = _answers(process.pid)
+    return False if answers and process.began else answers
 
 
 @functools.cache
@@ -75,12 +80,15 @@ def _stat(pid: int) -> tuple[str, str] | None:
     return fields[0], fields[19]
 
 
-def _answers(pid: int) -> bool:
-    """Tell whether there is a process of a number, where the system has no files of processes."""
+def _answers(pid: int) -> bool | None:
+    """Tell whether there is a process of a number; None if there is one of another user.
+
+    The system may have no files of processes, or hide those of other users.
+    """
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:
-        return True
+    except PermissionError:
+        return None
     return True

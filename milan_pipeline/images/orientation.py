@@ -70,7 +70,8 @@ def upright(data: bytes) -> bytes:
     """Return an image as viewers show it.
 
     An upright one is returned as it is. A JPEG that is turned is compressed as it was, by the same
-    tables, and so loses little; others lose nothing. Metadata are left out.
+    tables, and so loses little; others lose nothing. Metadata and further frames are left
+    out.
 
     Args:
         data: the bytes of the whole file.
@@ -84,7 +85,8 @@ def upright(data: bytes) -> bytes:
     try:
         with open_with_pillow(data) as image:
             turned = image.transpose(TURNS[number])
-            turned.info = {}
+            # Which colours of a PNG are transparent is among the metadata for Pillow.
+            turned.info = {k: v for k, v in image.info.items() if k == "transparency"}
             buffer = io.BytesIO()
             turned.save(buffer, image.format, **_compression(image, number))
     except (BadImageError, MemoryError):
@@ -99,7 +101,8 @@ def upright(data: bytes) -> bytes:
 def _compression(image: Any, number: int) -> dict[str, Any]:
     """Return how an image is to be saved once it is turned."""
     if image.format != "JPEG":
-        return {"lossless": True}  # which PNG is, and WebP may be
+        # PNG is without loss, WebP may be; `exact` keeps the colours below transparent pixels.
+        return {"lossless": True, "exact": True}
     sampling, tables = JpegImagePlugin.get_sampling(image), image.quantization
     if number in SWAPS_SIDES:
         tables = {key: _transposed(table) for key, table in tables.items()}

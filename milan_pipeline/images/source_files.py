@@ -27,6 +27,9 @@ class Rows(Protocol):
     def where(self, row: int) -> str:
         """Say which row it is."""
 
+    def require_below(self, path: Path) -> None:
+        """Refuse a path that leads out of the folder, in a table that holds images."""
+
     @property
     def captions_hash(self) -> str | None:
         """The hash of all captions; None if there are none."""
@@ -43,7 +46,6 @@ class SourceFile:
         key: of its sample.
         label: its class number, if it has one.
         fault: why it cannot be read, where that is known already.
-        is_read: whether it is of a format that is read, as far as its name and first bytes tell.
         mask: its mask, if masks were asked for.
         rows: the table that it is from, if it is from one.
         row: its row there.
@@ -55,7 +57,6 @@ class SourceFile:
     key: str
     label: int | None
     fault: str | None
-    is_read: bool
     mask: Path | None
     rows: Rows | None
     row: int
@@ -95,7 +96,6 @@ class FileColumns:
             key=self.keys.of(name),
             label=None if label == NO_LABEL else label,
             fault=self.found.faults.get(row),
-            is_read=self.found.kind(row) == "image",
             mask=None if self.masks is None else Path(self.masks[row]),
             rows=self.rows,
             row=row,

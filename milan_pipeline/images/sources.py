@@ -87,10 +87,10 @@ def find_source(
         MissingDataError: an image has no mask, or a link leads nowhere.
         StorageError: a folder cannot be listed.
     """
-    is_folder = _is_folder(path)
-    root = path if is_folder else path.parent
+    is_tree = is_folder(path)
+    root = path if is_tree else path.parent
     mask_folder = None if masks is None else MaskFolder(masks, root)
-    if is_folder:
+    if is_tree:
         passed = leave_out if masks is None else (*leave_out, masks)
         walk = walk_folder(path, leave_out=passed)
         files = walk.files if mask_folder is None else mask_folder.images_among(walk.files)
@@ -100,7 +100,7 @@ def find_source(
     if mask_folder is None:
         return source
     source = _with_masks(source, root, mask_folder)
-    if is_folder:
+    if is_tree:
         mask_folder.warn_of_others(source.files.columns.masks or ())
     return source
 
@@ -110,8 +110,13 @@ def shuffled(files: SourceFiles, seed: int) -> SourceFiles:
     return files.take(np.random.Generator(np.random.PCG64(seed)).permutation(len(files)))
 
 
-def _is_folder(path: Path) -> bool:
-    """Tell a folder from a list; refuse what is neither."""
+def is_folder(path: Path) -> bool:
+    """Tell a folder from a list.
+
+    Raises:
+        ConfigError: it is neither.
+        StorageError: the disk does not answer.
+    """
     short = shortened(str(path))
     try:
         mode = retried(path.stat, url=str(path), local=True).st_mode

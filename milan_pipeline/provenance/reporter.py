@@ -73,6 +73,7 @@ class Reporter:
         # A signal handler may put something into this queue whatever it interrupts.
         self._asked: queue.SimpleQueue[Saying | None] = queue.SimpleQueue()
         self._state: Saying = "running"
+        self._closed = False
         if stop is not None:
             stop.listeners.append(lambda: self._asked.put("stopping"))
 
@@ -112,7 +113,9 @@ class Reporter:
     def close(self, state: Saying) -> None:
         """Write how the work ended: done, interrupted or failed; wait until that is written."""
         self._asked.put(None)
-        self._state = "failed" if self._failed else state  # whatever the other thread is about
+        with self._saying:
+            self._closed = True
+            self._state = "failed" if self._failed else state
         self._say()
         self.wait()
 
@@ -129,6 +132,7 @@ class Reporter:
     def _live(self) -> None:
         """Say that the process lives, now and then, and that it was asked to stop."""
         while True:
+            asked = None
             try:
                 asked = self._asked.get(timeout=WRITE_EVERY)
             except queue.Empty:
@@ -137,8 +141,11 @@ class Reporter:
             else:
                 if asked is None:
                     return
-                self._state = asked
-            with contextlib.suppress(RuntimeError):  # Python ends, and starts no more writes
+            # A RuntimeError: Python ends, and starts no more writes.
+            with contextlib.suppress(RuntimeError), self._saying:
+                if self._closed:  # a signal came at the end; how the work ended is said already
+                    return
+                self._state = asked or self._state
                 self._say()
 
     def _say(self, state: Saying | None = None) -> None:

@@ -1,17 +1,31 @@
-"""Tells what kind of folder something is: a target store, shards of either kind, or a run."""
+"""Tells what kind of folder something is: a target store, shards of either kind, or a run.
 
-from typing import Literal
+Other programs write a `config.json`, a `zarr.json` or a `manifest.json`, too. So a folder that was
+not given, but found, counts only with a record of one of our stages in it.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any, Literal
 
 from milan_pipeline import storage
-from milan_pipeline.core.schema import DocumentError
-from milan_pipeline.errors import MissingDataError
+from milan_pipeline.core.schema import DocumentError, parsed
+from milan_pipeline.errors import DataError, MissingDataError, StorageError
 from milan_pipeline.evaluate.scores_file import SCORES
 from milan_pipeline.shards.manifest import MANIFEST_NAME, not_ours, stated_kind
 from milan_pipeline.targets.layout import STORE_RECORDS, ZARR_JSON, holds_store
-from milan_pipeline.training.state import CONFIG_NAME
+from milan_pipeline.training.state import CONFIG_NAME, STATE_NAME
 
 Kind = Literal["target store", "target shards", "image shards", "run"]
 SHARDS: dict[str, Kind] = {"targets": "target shards", "images": "image shards"}
+RECORDS: dict[Kind, tuple[str, ...]] = {
+    "target shards": ("pack-targets",),
+    "image shards": ("pack-images", "index"),
+}
+PROBE = "probe.json"
+DEEPEST = 4
+"""Levels of folders below which no output is looked for."""
 
 
 def folder_kind(url: str) -> Kind:
@@ -34,7 +48,7 @@ def folder_kind(url: str) -> Kind:
         return "run"
     if storage.exists(storage.join(url, SCORES)):
         raise MissingDataError(f"{url} holds scores; `milan-pipeline compare {url}` shows them")
-    given = storage.give_enclosing(url, MANIFEST_NAME, CONFIG_NAME, *STORE_RECORDS)
+    given = give_whole(url)
     path = storage.local_path(url)
     if given is None and path is not None and not path.exists():
         raise MissingDataError(f"{url} does not exist; check the path")
@@ -42,3 +56,58 @@ def folder_kind(url: str) -> Kind:
         f"{url} is no target store ({ZARR_JSON}), no folder of shards ({MANIFEST_NAME}) and no run "
         f"({CONFIG_NAME}); {given or 'give one of them'}"
     )
+
+
+def give_whole(url: str) -> str | None:
+    """Return the end of an error's sentence that tells to give the output that a place is in."""
+    return storage.give_enclosing(url, MANIFEST_NAME, CONFIG_NAME, *STORE_RECORDS)
+
+
+def is_scores(url: str) -> bool:
+    """Tell whether a folder has the scores of a probe."""
+    return storage.exists(storage.join(url, PROBE))
+
+
+def outputs_below(folder: Path, levels: int = DEEPEST) -> list[Path]:
+    """List the outputs below a folder in the order of their names; none lies inside another.
+
+    Raises:
+        StorageError: the folder itself cannot be listed; those below it are then left out.
+    """
+    found = []
+    for path in (folder / name for name in storage.list_names(str(folder))):
+        if path.name.startswith(".") or not os.path.isdir(path):  # noqa: PTH112  raises nothing
+            continue
+        with contextlib.suppress(StorageError):
+            if _is_output(str(path)):
+                found.append(path)
+            elif levels > 1:
+                found += outputs_below(path, levels - 1)
+    return found
+
+
+def _is_output(url: str) -> bool:
+    """Tell whether a folder is an output of ours, even one that is damaged."""
+
+    def holds(*names: str) -> bool:
+        return any(storage.exists(storage.join(url, name)) for name in names)
+
+    try:
+        kind = folder_kind(url)
+    except MissingDataError:
+        return _is_record(storage.join(url, PROBE))
+    except DataError:
+        return holds(*(f"{stage}.json" for stages in RECORDS.values() for stage in stages))
+    if kind == "target store":
+        return holds(*STORE_RECORDS)
+    # A manifest of shards says itself that it is ours.
+    return kind != "run" or holds(STATE_NAME) or _is_record(storage.join(url, CONFIG_NAME))
+
+
+def _is_record(url: str) -> bool:
+    """Tell whether a file is the record of a stage, even one that does not match its hash."""
+    try:
+        document = parsed(storage.read_bytes(url), dict[str, Any])
+    except (MissingDataError, DocumentError):
+        return False
+    return {"stage", "state"} <= document.keys()

@@ -4,14 +4,12 @@ People ask it by `status`, jobs by its JSON, and `submit` by `is_finished`.
 """
 
 import dataclasses
-import os
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from milan_pipeline import storage
-from milan_pipeline.errors import MissingDataError
+from milan_pipeline.errors import MilanError, MissingDataError
 from milan_pipeline.provenance.progress_reports import (
     ProcessStatus,
     WorkState,
@@ -20,19 +18,31 @@ from milan_pipeline.provenance.progress_reports import (
     state_of_work,
 )
 from milan_pipeline.provenance.record import ended_at, read_record
-from milan_pipeline.report.folder_kind import Kind, folder_kind
+from milan_pipeline.report.folder_kind import (
+    PROBE,
+    RECORDS,
+    Kind,
+    folder_kind,
+    give_whole,
+    is_scores,
+    outputs_below,
+)
 from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.targets.status import Status, read_status
 from milan_pipeline.training.state import CONFIG_NAME, checkpoints_by_step, read_state
 
-RECORDS: dict[Kind, tuple[str, ...]] = {
-    "target shards": ("pack-targets",),
-    "image shards": ("pack-images", "index"),
-}
-PROBE = "probe.json"
-DEEPEST = 4
-"""Levels of folders below which no output is looked for."""
-WORST_FIRST: tuple[WorkState, ...] = ("running", "failed", "dead", "interrupted", "left")
+OutputState = WorkState | Literal["unreadable"]
+WORST_FIRST: tuple[OutputState, ...] = (
+    "running",
+    "unreadable",
+    "failed",
+    "dead",
+    "interrupted",
+    "left",
+)
+
+OF_SOME_KINDS = ("store", "parts", "processes", "error")
+"""Fields that are left out of the document where they say nothing."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,9 +51,11 @@ class FolderStatus:
 
     Attributes:
         path: its path or URL.
-        kind: what the folder is; "scores" of a probe, or "folder" with outputs below it.
+        kind: what the folder is; "scores" of a probe, or "folder" with outputs below it; None if
+            it is too damaged to tell.
         stage: the command that writes it; None if that is not known.
-        state: done, running, interrupted, failed, dead, or left: nobody works on what is left.
+        state: done, running, interrupted, failed, dead, or left: nobody works on what is left. An
+            output below a folder may also be unreadable: damaged, or not ours to read.
         since: since when (UTC), if that is known.
         unit: what is counted: units, shards, steps or outputs.
         done: how many of them are there. Steps count if a checkpoint keeps them, or a process that
@@ -54,12 +66,13 @@ class FolderStatus:
         processes: those that have worked on it, and what is true of each.
         store: more about a target store.
         parts: the outputs below a folder.
+        error: what keeps it from being read, if it is unreadable.
     """
 
     path: str
-    kind: Kind | Literal["scores", "folder"]
+    kind: Kind | Literal["scores", "folder"] | None
     stage: str | None
-    state: WorkState
+    state: OutputState
     since: str | None
     unit: str
     done: int
@@ -69,12 +82,13 @@ class FolderStatus:
     processes: Sequence[ProcessStatus] = ()
     store: Status | None = None
     parts: Sequence["FolderStatus"] = ()
+    error: str | None = None
 
     @property
     def document(self) -> dict[str, Any]:
         """The same as JSON; fields that only other kinds have are left out."""
         plain = dataclasses.asdict(self)
-        return {k: v for k, v in plain.items() if v or k not in ("store", "parts", "processes")}
+        return {k: v for k, v in plain.items() if v or k not in OF_SOME_KINDS}
 
 
 def folder_status(url: str, now: float | None = None) -> FolderStatus:
@@ -219,18 +233,10 @@ def _first_record(url: str, stages: Sequence[str]) -> dict[str, Any] | None:
 def _status_below(url: str, now: float) -> FolderStatus:
     """Find all outputs below a local folder, and join how far they are."""
     root = storage.local_path(url)
-    if root is None or not root.is_dir():
-        raise MissingDataError(
-            f"{url} is no folder that a stage wrote"
-            f"{'' if root is None or root.exists() else ', and does not exist'}; give the folder "
-            "of a target store, shards, a run or scores, or one with such folders in it"
-        )
-    parts = [folder_status(str(path), now) for path in _outputs(root, DEEPEST)]
-    if not parts:
-        raise MissingDataError(
-            f"{url} holds nothing that a stage wrote; give the folder of a target store, shards, a "
-            "run or scores, or one with such folders in it"
-        )
+    outputs = [] if root is None or not root.is_dir() else outputs_below(root)
+    if not outputs:
+        raise MissingDataError(_no_output(url))
+    parts = [_part(str(path), now) for path in outputs]
     states = {part.state for part in parts}
     return FolderStatus(
         path=url,
@@ -245,36 +251,36 @@ def _status_below(url: str, now: float) -> FolderStatus:
     )
 
 
-def runs_below(url: str) -> list[str]:
-    """Return the paths of all runs below a local folder, in the order of their names."""
+def _no_output(url: str) -> str:
+    """Say that a place is no output and has none below it, and what to give instead."""
     root = storage.local_path(url)
-    if root is None or not root.is_dir():
-        return []
-    outputs = [str(path) for path in _outputs(root, DEEPEST)]
-    return [path for path in outputs if not is_scores(path) and folder_kind(path) == "run"]
+    give = "give the folder of a target store, shards, a run or scores"
+    if root is None:  # nothing is looked for below a URL
+        return f"{url} is no folder that a stage wrote; {give}"
+    if root.is_dir():
+        what = "holds nothing that a stage wrote"
+    else:
+        what = "is no folder that a stage wrote"
+        what += "" if root.exists() else ", and does not exist"
+    return f"{url} {what}; {give_whole(url) or f'{give}, or one with such folders in it'}"
 
 
-def _outputs(folder: Path, levels: int) -> list[Path]:
-    """List the outputs below a folder in the order of their names; none lies inside another."""
-    found = []
-    for path in sorted(entry for entry in folder.iterdir() if entry.is_dir()):
-        if path.name.startswith("."):
-            continue
-        if _is_output(path):
-            found.append(path)
-        elif levels > 1 and os.access(path, os.R_OK | os.X_OK):
-            found += _outputs(path, levels - 1)
-    return found
-
-
-def _is_output(path: Path) -> bool:
+def _part(url: str, now: float) -> FolderStatus:
+    """Find out how far one of many outputs is; what is wrong with it does not hide the others."""
+    kind = None
     try:
-        folder_kind(str(path))
-    except MissingDataError:
-        return is_scores(str(path))
-    return True
-
-
-def is_scores(url: str) -> bool:
-    """Tell whether a folder has the scores of a probe."""
-    return storage.exists(storage.join(url, PROBE))
+        if not is_scores(url):
+            kind = folder_kind(url)
+        return folder_status(url, now)
+    except MilanError as error:
+        return FolderStatus(
+            path=url,
+            kind=kind,
+            stage=None,
+            state="unreadable",
+            since=None,
+            unit="outputs",
+            done=0,
+            total=1,
+            error=str(error),
+        )

@@ -3,10 +3,12 @@
 import dataclasses
 from collections.abc import Sequence
 
-from milan_pipeline.errors import ConfigError, MissingDataError
+from milan_pipeline import storage
+from milan_pipeline.core.console import warn
+from milan_pipeline.errors import ConfigError, MilanError, MissingDataError
 from milan_pipeline.report.facts import Facts, lines_of
-from milan_pipeline.report.folder_kind import Kind, folder_kind
-from milan_pipeline.report.folder_status import runs_below
+from milan_pipeline.report.folder_kind import Kind, folder_kind, is_scores, outputs_below
+from milan_pipeline.report.folder_status import run_status
 from milan_pipeline.report.run_facts import RunReport, read_run
 from milan_pipeline.report.target_facts import image_shard_facts, store_facts, target_shard_facts
 
@@ -76,8 +78,33 @@ def _found_at(place: str) -> list[str]:
     try:
         folder_kind(place)
     except MissingDataError:
-        runs = runs_below(place)
+        runs = _runs_below(place)
         if not runs:
             raise
         return runs
     return [place]
+
+
+def _runs_below(url: str) -> list[str]:
+    """Return the paths of all runs below a local folder, in the order of their names.
+
+    One that cannot be read is left out with a warning.
+
+    Raises:
+        StorageError: the folder cannot be listed.
+    """
+    root = storage.local_path(url)
+    if root is None or not root.is_dir():
+        return []
+    return [str(path) for path in outputs_below(root) if _is_sound_run(str(path))]
+
+
+def _is_sound_run(url: str) -> bool:
+    try:
+        if is_scores(url) or folder_kind(url) != "run":
+            return False
+        run_status(url)
+    except MilanError as error:
+        warn(f"{error}; it is left out")
+        return False
+    return True

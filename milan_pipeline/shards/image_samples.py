@@ -57,9 +57,12 @@ def _image(file: SourceFile) -> bytes:
     if file.rows is None:
         return _read(file.path)
     data = file.rows.image(file.row)
-    if data is None and not file.path.is_file():
+    if data is not None:
+        return data
+    file.rows.require_below(file.path)
+    if not file.path.is_file():
         raise BadImageError("it is a row without an image")
-    return _read(file.path) if data is None else data
+    return _read(file.path)
 
 
 def _mask(path: Path, size: list[int]) -> bytes:

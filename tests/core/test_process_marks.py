@@ -49,3 +49,15 @@ def test_without_files_of_processes_the_number_must_do(
         assert is_alive(dataclasses.replace(mark, pid=2**22)) is False
     finally:
         process_marks._machine.cache_clear()
+
+
+def test_of_a_hidden_process_of_another_user_nothing_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(pid: int, signal: int) -> None:
+        raise PermissionError
+
+    hidden = dataclasses.replace(this_process(), pid=2**22)
+    assert is_alive(hidden) is False
+    monkeypatch.setattr(os, "kill", refuse)
+    assert is_alive(hidden) is None

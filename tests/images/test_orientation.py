@@ -67,6 +67,23 @@ def test_png_and_webp_are_turned_without_loss(number):
         assert (turned == data) == (number == 1)
 
 
+def test_turning_keeps_what_is_transparent():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    rgba_HWC = np.dstack([np.asarray(noise((8, 6))), np.arange(48, dtype=np.uint8).reshape(6, 8)])
+    rgba_HWC[:3, :, 3] = 0
+    for form, image, how in (
+        ("WEBP", Image.fromarray(rgba_HWC), {"lossless": True, "exact": True}),
+        ("PNG", Image.fromarray(rgba_HWC), {}),
+        ("PNG", noise((8, 6)).quantize(8), {"transparency": 3}),
+    ):
+        file = io.BytesIO()
+        image.save(file, form, exif=exif, **how)
+        with Image.open(file) as before, Image.open(io.BytesIO(upright(file.getvalue()))) as after:
+            turned_HWC = np.rot90(np.asarray(before.convert("RGBA")), -1)
+            assert np.array_equal(np.asarray(after.convert("RGBA")), turned_HWC), form
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize(("number", "sampling"), [(6, 0), (3, 1), (5, 1), (8, 2)])
 def test_a_jpeg_is_compressed_as_it_was(number, sampling, mode):

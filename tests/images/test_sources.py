@@ -95,7 +95,8 @@ def test_a_class_of_pictures_that_are_not_read_keeps_its_number(tmp_path: Path) 
     touch(tmp_path, "ant/a.tif", "bee/b.jpg", "logo.gif")
     source = find_source(tmp_path)
     assert source.classes == ["ant", "bee"]
-    assert [(file.label, file.is_read) for file in source.files] == [(0, False), (1, True)]
+    assert [file.label for file in source.files] == [0, 1]
+    assert list(source.files.unread()) == ["ant/a.tif"]
     assert [row["file"] for row in source.ignored] == ["logo.gif"]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from milan_pipeline.core.console import NOTE
-from milan_pipeline.core.interrupts import stop_request
+from milan_pipeline.core.interrupts import StopRequest, stop_request
 from milan_pipeline.core.process_marks import this_process
 from milan_pipeline.errors import DataError, InterruptedRunError
 from milan_pipeline.provenance.progress_reports import ProgressReport, read_reports
@@ -215,3 +215,12 @@ def test_a_stop_signal_is_noted_before_the_process_can_be_killed(tmp_path: Path)
         reporter.step(8)
     (report,) = read_reports(str(tmp_path))
     assert (report.state, report.units, report.units_done, report.images_done) == ("done", 4, 2, 8)
+
+
+def test_a_signal_at_the_end_does_not_undo_how_it_ended(tmp_path: Path) -> None:
+    stop = StopRequest()
+    reporter = Reporter(str(tmp_path), "pretrain", units=1, stop=stop)
+    stop.listeners[0]()  # the signal comes, and the thread that notes it is slow
+    reporter.close("done")
+    reporter._live()
+    assert only(tmp_path, reporter).state == "done"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from milan_pipeline.core.interrupts import StopRequest
-from milan_pipeline.errors import MissingDataError
+from milan_pipeline.errors import DataError, MissingDataError, StorageError
 from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.provenance.reporter import Reporter
 from milan_pipeline.report.folder_status import FolderStatus, folder_status, is_finished
@@ -128,3 +128,76 @@ def test_nothing(name: str, tmp_path: Path) -> None:
     (tmp_path / "empty/within").mkdir(parents=True)
     with pytest.raises(MissingDataError, match="with such folders in it"):
         status(tmp_path / name)
+
+
+def foreign(folder: Path) -> Path:
+    """Make folders that other programs, and our `export`, write."""
+    for name, text in {
+        "timm/config.json": '{"architecture": "vit"}',
+        "list/config.json": "[]",
+        "plot/zarr.json": '{"zarr_format": 3, "node_type": "group"}',
+        "app/manifest.json": "{no JSON}",
+        "bench/probe.json": "{}",
+    }.items():
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_what_other_programs_wrote_is_no_output(tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match="holds nothing that a stage wrote"):
+        status(foreign(tmp_path))
+    place = str(run(tmp_path / "run", done=True, step=9))
+    assert [part.path for part in status(tmp_path).parts] == [place]
+    assert inspect_places([str(tmp_path)]).places == [place]
+
+
+def test_what_is_damaged_does_not_hide_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = str(run(tmp_path / "a", done=True, step=9))
+    (run(tmp_path / "b", done=True, step=9) / "config.json").write_text("{")
+    (shards(tmp_path / "c", done=True) / "manifest.json").write_text("{")
+    record(tmp_path / "d/transcode.json", "transcode", "done")
+    (tmp_path / "d/zarr.json").write_text("{}")
+    found = status(tmp_path)
+    assert (found.state, found.done, found.total) == ("unreadable", 1, 4)
+    assert [(part["kind"], part["state"]) for part in found.document["parts"]] == [
+        ("run", "done"), ("run", "unreadable"), (None, "unreadable"), ("target store", "unreadable")
+    ]  # fmt: skip
+    assert f"{tmp_path}/b/config.json is damaged" in str(found.parts[1].error)
+    assert inspect_places([str(tmp_path)]).places == [place]
+    assert f"{tmp_path}/b/config.json is damaged" in capsys.readouterr().err
+    with pytest.raises(DataError, match=r"b/config\.json is damaged"):
+        status(tmp_path / "b")
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path / "runs/a", done=True, step=9)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr("os.listdir", refuse)
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(StorageError, match="runs"):
+        status(tmp_path / "runs")
+
+
+def test_what_is_said_of_a_place_within_an_output(tmp_path: Path) -> None:
+    folder = run(tmp_path / "run", done=True, step=9)
+    (folder / "checkpoints/step-00000009").mkdir(parents=True)
+    for place in ("checkpoints", "checkpoints/step-00000008", "state.json"):
+        with pytest.raises(MissingDataError, match=f"; it lies in {folder}: give that folder$"):
+            status(folder / place)
+    with pytest.raises(MissingDataError, match="and does not exist; give the folder"):
+        status(folder / "runz")
+    with pytest.raises(MissingDataError, match="runz does not exist; check the path"):
+        inspect_places([str(folder / "runz")])
+
+
+def test_nothing_is_looked_for_below_a_url() -> None:
+    with pytest.raises(MissingDataError) as raised:
+        folder_status("memory://nothing/here")
+    assert str(raised.value).endswith("shards, a run or scores")

@@ -1,5 +1,6 @@
 """pack-images: which files and folders it takes for images and classes, and what it says."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -52,6 +53,8 @@ def test_a_source_without_a_readable_image_fails(tmp_path: Path, capsys) -> None
         (tmp_path / "in" / f"{number}.jpg").write_text("<html>")
     run_cli("pack-images", tmp_path / "in", tmp_path / "out", "--no-shuffle", code=1)
     assert "can be read (0.jpg: the image file" in capsys.readouterr().err
+    report = json.loads((tmp_path / "out" / "progress" / "pack-images.json").read_text())
+    assert report["state"] == "failed"
 
 
 def test_files_copied_anew_leave_nothing_to_do(pictures: Path, tmp_path: Path, capsys) -> None:

@@ -81,6 +81,25 @@ def test_dead_elsewhere(half_done: Path, capsys: Captured) -> None:
     assert said in capsys.readouterr().out
 
 
+def test_a_process_whose_speed_is_not_known_yet_is_at_work(
+    half_done: Path, capsys: Captured
+) -> None:
+    at_work(half_done, images_per_second=0.0)
+    run_cli("status", half_done)
+    output = capsys.readouterr().out
+    assert "on average; no speed is known yet\n" in output
+    assert "no process" not in output
+
+
+def test_one_output_of_a_folder_that_is_damaged(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.json").write_text('{"stage": "pretrain", "state": "done"}')
+    run_cli("status", tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{tmp_path}: unreadable, 0 of 1 outputs"
+    assert lines[1].startswith(f"  {tmp_path}/run: unreadable: {tmp_path}/run/config.json is dam")
+
+
 def test_time_left(half_done: Path, capsys: Captured) -> None:
     at_work(half_done, images_per_second=0.01)
     run_cli("status", half_done)

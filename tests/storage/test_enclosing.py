@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from milan_pipeline.storage import enclosing, give_enclosing
 
 
@@ -20,3 +22,12 @@ def test_a_place_that_lies_in_none(tmp_path: Path) -> None:
     assert enclosing(str(tmp_path), "state.json") is None
     assert enclosing("s3://bucket/run/state.json", "state.json") is None
     assert give_enclosing("name", "state.json") is None
+
+
+def test_a_misspelled_place_is_no_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").touch()
+    (tmp_path / "notes").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert enclosing("runz", "config.json") is None
+    assert enclosing("runs/runz", "config.json") is None
+    assert enclosing("notes", "config.json") == enclosing("view-00/x", "config.json") == "."

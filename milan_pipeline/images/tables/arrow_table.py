@@ -49,20 +49,22 @@ class ArrowTable:
     Args:
         folder: as `save_to_disk` made it.
         columns: which columns are used.
+        below: what paths are relative to; None is the folder itself.
 
     Raises:
         ConfigError: a column is not there, or pyarrow is not installed.
         DataError: a file cannot be read, or is no Arrow.
     """
 
-    def __init__(self, folder: Path, columns: Columns) -> None:
-        self.place = self.folder = folder
+    def __init__(self, folder: Path, columns: Columns, below: Path | None = None) -> None:
+        self.place, self.folder = folder, folder if below is None else below
         self.ignored: list[Ignored] = []
         self._arrow = arrow_library("pyarrow", folder)
         self._files = _data_files(folder)
         features = as_features(_json(folder / INFO).get("features"))
         self.layout = self._layout(features, columns)
         self.classes = self.layout.classes
+        self.holds_images = self.layout.form != "path"
         self._file, self._start, self._length = array("i"), array("q"), array("q")
 
     def rows(self) -> Iterator[Row]:
@@ -118,7 +120,7 @@ class ArrowTable:
     def _layout(self, features: Features, columns: Columns) -> Layout:
         with reading(self._files[0]):
             schema = self._opened(self._files[0])[1].schema
-        return layout_of(schema, features or features_of(schema), columns, self.folder)
+        return layout_of(schema, features or features_of(schema), columns, self.place)
 
     def _opened(self, path: Path) -> tuple[Any, Any]:
         """Map a file into memory; return its bytes and what reads it."""

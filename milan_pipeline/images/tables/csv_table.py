@@ -1,5 +1,6 @@
 """A CSV table of paths, classes and captions, as spreadsheets and pandas write them."""
 
+import contextlib
 import csv
 from array import array
 from collections.abc import Iterator
@@ -7,12 +8,21 @@ from pathlib import Path
 
 from milan_pipeline.errors import DataError, reason_of
 from milan_pipeline.images.folder_walk import Ignored
-from milan_pipeline.images.tables.columns import Columns
+from milan_pipeline.images.tables.columns import IMAGES, Columns
 from milan_pipeline.images.tables.table import Row
 
+CSV, TSV = ".csv", ".tsv"
 DELIMITERS = (",", ";", "\t")
 MOST_CHARACTERS = 1 << 24
 """Of a field; a quote that is never closed would take up the rest of the table."""
+
+
+def names_columns(path: Path) -> bool:
+    """Tell whether a file's first line names a column of images, as that of a table does."""
+    head = ""
+    with contextlib.suppress(OSError), path.open(encoding="utf-8-sig", errors="replace") as file:
+        head = file.readline(MOST_CHARACTERS)
+    return any(name.strip(' "\n').lower() in IMAGES for name in head.split("\t"))
 
 
 class CsvTable:
@@ -31,6 +41,7 @@ class CsvTable:
     def __init__(self, path: Path, columns: Columns, folder: Path) -> None:
         self.place, self.folder = path, folder
         self.classes: list[str] = []
+        self.holds_images = False
         self.ignored: list[Ignored] = []
         self._lines = array("q")
         self._names = next((fields for _, fields in self._records()), [])
@@ -70,8 +81,9 @@ class CsvTable:
                 if "\0" in head:
                     raise csv.Error("its first line holds zeros")
                 file.seek(0)
-                delimiter = max(DELIMITERS, key=head.count)
-                reader = csv.reader(file, delimiter=delimiter)
+                is_tsv = self.place.suffix.lower() == TSV
+                delimiter = "\t" if is_tsv else max(DELIMITERS, key=head.count)
+                reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
                 start = 1
                 for fields in reader:
                     if any(field.strip() for field in fields):

@@ -9,10 +9,10 @@ from pathlib import Path
 from milan_pipeline.core.console import NOTE
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.images.class_tree import PARTS
-from milan_pipeline.images.sources import Source, find_source
+from milan_pipeline.images.sources import Source, find_source, is_folder
 from milan_pipeline.images.tables.arrow_table import ArrowTable, is_saved
 from milan_pipeline.images.tables.columns import Columns
-from milan_pipeline.images.tables.csv_table import CsvTable
+from milan_pipeline.images.tables.csv_table import CSV, TSV, CsvTable, names_columns
 from milan_pipeline.images.tables.img2dataset import Img2Dataset, is_img2dataset
 from milan_pipeline.images.tables.listing import source_of
 from milan_pipeline.images.tables.parquet_table import ParquetTable
@@ -20,7 +20,7 @@ from milan_pipeline.images.tables.table import Table
 
 logger = logging.getLogger(__name__)
 
-CSV, PARQUET = ".csv", ".parquet"
+PARQUET = ".parquet"
 
 
 def find_images(
@@ -34,7 +34,7 @@ def find_images(
     """List a dataset of any form.
 
     Args:
-        path: a folder or list of files, as `find_source` takes them; a CSV or Parquet table; a
+        path: a folder or list of files, as `find_source` takes them; a CSV, TSV or Parquet table; a
             pattern of Parquet files; or a folder of Parquet files, of what `datasets` saved, or of
             what img2dataset downloaded.
         columns: which columns of a table are used.
@@ -51,9 +51,10 @@ def find_images(
     table = table_of(path, columns, folder)
     if table is None:
         if columns != Columns() or folder is not None:
+            what = "folder" if is_folder(path) else "list"
             raise ConfigError(
-                f"--image-folder and options of columns are for tables, but {path} is a folder or "
-                "list of files; leave them out"
+                f"--image-folder and options of columns are for tables, but {path} is a {what} of "
+                "files; leave them out"
             )
         return find_source(path, masks=masks, leave_out=leave_out)
     if masks is not None:
@@ -67,7 +68,7 @@ def find_images(
 def table_of(path: Path, columns: Columns, folder: Path | None) -> Table | None:
     """Open a table, whose rows are not read yet; None if the path is a folder or list of files."""
     below = path.parent if folder is None else folder
-    if path.suffix.lower() == CSV and os.path.isfile(path):  # noqa: PTH113 - raises nothing
+    if _is_csv(path, is_asked=columns != Columns() or folder is not None):
         table = CsvTable(path, columns, below)
         _say_columns(path, table.image_column, table.label_column, table.caption_column)
         return table
@@ -79,23 +80,41 @@ def table_of(path: Path, columns: Columns, folder: Path | None) -> Table | None:
     if not os.path.isdir(path):  # noqa: PTH112 - raises nothing
         return None
     if is_saved(path):
-        saved = ArrowTable(path, columns)
+        saved = ArrowTable(path, columns, folder)
         _say_columns(path, saved.layout.image, saved.layout.label, saved.layout.caption)
         return saved
-    return Img2Dataset(path, columns) if is_img2dataset(path) else None
+    if not is_img2dataset(path):
+        return None
+    if folder is not None:
+        raise ConfigError(
+            f"--image-folder {folder} does not go with {path}, since img2dataset has its images "
+            "there; leave it out"
+        )
+    return Img2Dataset(path, columns)
+
+
+def _is_csv(path: Path, *, is_asked: bool) -> bool:
+    """Tell whether a path is a CSV table; one in `.tsv` may also be a list, which has no head."""
+    ending = path.suffix.lower()
+    if ending not in (CSV, TSV) or not os.path.isfile(path):  # noqa: PTH113 - raises nothing
+        return False
+    return ending == CSV or is_asked or names_columns(path)
 
 
 def _parquet_files(path: Path) -> list[Path]:
     """Return the Parquet files that a path names: one, those of a pattern, or those of a folder.
 
     Raises:
-        ConfigError: a folder has files of several splits.
+        ConfigError: a folder has files of several splits, or no file matches a pattern.
     """
     if path.suffix.lower() == PARQUET:
         if os.path.isfile(path):  # noqa: PTH113 - raises nothing
             return [path]
         is_pattern = any(sign in path.name for sign in "*?[")
-        return sorted(path.parent.glob(path.name)) if is_pattern else []
+        files = sorted(path.parent.glob(path.name)) if is_pattern else []
+        if is_pattern and not files:
+            raise ConfigError(f"no file matches the pattern {path}; give another")
+        return files
     names, has_folders = _parquet_names(path)
     if not names or has_folders or is_img2dataset(path):
         return []

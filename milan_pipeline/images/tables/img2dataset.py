@@ -57,6 +57,7 @@ class Img2Dataset:
             )
         self.place = self.folder = folder
         self.classes: list[str] = []
+        self.holds_images = False  # a folder is listed, so that no table names a path
         self.ignored: list[Ignored] = []
         self._columns = columns
         self._shards = _shards(folder)

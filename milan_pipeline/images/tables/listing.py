@@ -12,7 +12,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from milan_pipeline.core.text_table import TextTable
-from milan_pipeline.errors import ConfigError, DataError, StorageError, reason_of
+from milan_pipeline.errors import BadImageError, ConfigError, DataError, StorageError, reason_of
 from milan_pipeline.images.class_labels import class_numbers
 from milan_pipeline.images.file_faults import fault_of, is_link, shortened
 from milan_pipeline.images.found_files import Found, FoundFiles
@@ -47,6 +47,26 @@ class TableRows:
     def where(self, row: int) -> str:
         """Say which row it is."""
         return self._table.where(row)
+
+    def require_below(self, path: Path) -> None:
+        """Refuse a path that leads out of the folder, in a table that holds images.
+
+        Such tables are passed on with their images, and a path in them is one of another machine,
+        or asks for a file that nobody meant to pack. A list of paths is the user's own.
+
+        Raises:
+            BadImageError: it leads out.
+        """
+        folder = self._table.folder
+        is_below = any(
+            path.is_relative_to(root) and ".." not in path.relative_to(root).parts
+            for root in (folder, folder.absolute())
+        )
+        if self._table.holds_images and not is_below:
+            raise BadImageError(
+                f"it is a row without an image, whose path {shortened(str(path), 200)} leads out "
+                f"of {folder}; if you trust it, give the folder that it is below by --image-folder"
+            )
 
     @property
     def captions_hash(self) -> str | None:
@@ -114,7 +134,7 @@ def source_of(table: Table) -> Source:
 
 def _label_text(value: object) -> str:
     """Return a label as text; empty where there is none."""
-    if value is None or value != value:  # noqa: PLR0124 - what is not equal to itself is no number
+    if _is_missing(value):
         return ""
     text = str(int(value) if isinstance(value, bool) else value).strip()
     whole = WHOLE.fullmatch(text)
@@ -122,9 +142,13 @@ def _label_text(value: object) -> str:
     return "" if text in ("-1", "-1.0") else text
 
 
+def _is_missing(value: object) -> bool:
+    return value is None or value != value  # noqa: PLR0124 - what pandas has for nothing, NaN
+
+
 def _caption_bytes(value: object) -> bytes:
     texts = value if isinstance(value, list) else [value]
-    text = "\n".join(str(one) for one in texts if one is not None)
+    text = "\n".join(str(one) for one in texts if not _is_missing(one))
     return text.encode("utf-8", "surrogateescape")
 
 

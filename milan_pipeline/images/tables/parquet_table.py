@@ -58,6 +58,7 @@ class ParquetTable:
             schema = file.schema_arrow
         self.layout = layout_of(schema, features_of(schema), columns, files[0])
         self.classes = self.layout.classes
+        self.holds_images = self.layout.form != "path"
         self._schema = schema
         self._groups: list[_Group] = []
         self._starts = array("q")
@@ -92,8 +93,9 @@ class ParquetTable:
         group = bisect_right(self._starts, row) - 1
         with self._lock:
             if group not in self._at:
-                self._at[group] = len(self._images)
+                start = len(self._images)
                 self._copy(self._groups[group])
+                self._at[group] = start  # not before: a copy that failed is made again
         return self._images.read(self._at[group] + row - self._starts[group]) or None
 
     def _rows_of(self, file: Any, number: int, group: int, rows: int) -> Iterator[Row]:

@@ -32,12 +32,14 @@ class Table(Protocol):
         place: what messages call it.
         folder: what paths are relative to.
         classes: the names of the class numbers, where the table itself has them.
+        holds_images: whether it has columns of images, and is no plain list of paths.
         ignored: what is no image of it, and why; complete once the rows were read.
     """
 
     place: Path
     folder: Path
     classes: list[str]
+    holds_images: bool
     ignored: list[Ignored]
 
     def rows(self) -> Iterator[Row]:

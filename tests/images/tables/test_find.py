@@ -9,7 +9,7 @@ import pytest
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.images.tables.columns import Columns
 from milan_pipeline.images.tables.find import find_images, table_of
-from tests.support.tables import IMAGE, hub_table, save_to_disk
+from tests.support.tables import IMAGE, hub_table, save_to_disk, write_img2dataset
 
 IMAGES = [{"bytes": b"\xff\xd8\xff\xe0", "path": "a.jpg"}]
 
@@ -57,6 +57,31 @@ def test_options_of_tables_are_refused_without_one(tmp_path):
         find_images(tmp_path / "list.csv", columns=Columns(), masks=tmp_path)
 
 
+def test_what_is_not_there_is_said_before_anything_else(tmp_path):
+    for name, said in (
+        ("gone.csv", "gone.csv does not exist"),
+        ("train-*.parquet", r"no file matches the pattern .*train-\*.parquet"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            find_images(tmp_path / name, columns=Columns(label="x"))
+
+
+def test_img2dataset_has_no_other_folder(tmp_path):
+    source = write_img2dataset([(b"\xff\xd8\xff\xe0", "One")], tmp_path / "in", form="files")
+    with pytest.raises(ConfigError, match=r"--image-folder .* does not go with .*; leave it out"):
+        find_images(source, columns=Columns(), folder=tmp_path)
+
+
+def test_a_tsv_is_a_table_if_it_names_columns(tmp_path):
+    (tmp_path / "a, b.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    (tmp_path / "table.tsv").write_text("Label\tPath\ncat\ta, b.jpg\n")
+    (tmp_path / "list.tsv").write_text("a, b.jpg\tcat\n")
+    for name in ("table.tsv", "list.tsv"):
+        source = find_images(tmp_path / name, columns=Columns())
+        assert ([file.name for file in source.files], source.classes) == (["a, b.jpg"], ["cat"])
+    assert opened(tmp_path / "list.tsv") is None
+
+
 @pytest.mark.parametrize("compression", ["zstd", None])
 def test_arrow_files_are_read_in_place(tmp_path, compression):
     table = hub_table(IMAGES * 3, [0, 0, 0], ["a"])
@@ -76,9 +101,9 @@ def test_arrow_files_are_read_in_place(tmp_path, compression):
 
 def test_images_of_a_saved_data_set_may_lie_in_files(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0")
-    images = [{"bytes": None, "path": str(tmp_path / "a.jpg")}, {"bytes": None, "path": None}]
+    images = [{"bytes": None, "path": "a.jpg"}, {"bytes": None, "path": None}]
     folder = save_to_disk(tmp_path / "in", hub_table(images, [0, 0], ["a"]))
-    files = find_images(folder, columns=Columns()).files
+    files = find_images(folder, columns=Columns(), folder=tmp_path).files
     assert [(file.size, file.fault) for file in files] == [(4, None), (0, "a row without an image")]
 
 

@@ -1,5 +1,7 @@
 """What becomes of the rows of a table: names, classes, captions, and what is wrong with them."""
 
+import math
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -39,6 +41,7 @@ def listed(folder, text, **columns):
     "\ufefffile_name,label\r\na.jpg,zebra\r\n\r\n\"b.jpg\",ant\r\nsub/c.jpg,\r\n",
     "id;FilePath;Class\n0;a.jpg;zebra\n1;b.jpg;ant\n2;sub/c.jpg;\n",
     "label\timg\nzebra\ta.jpg\nant\tb.jpg\n\tsub/c.jpg\n",
+    'path, label\n a.jpg,  zebra\n"b.jpg", "ant"\nsub/c.jpg, \n',
 ])  # fmt: skip
 def test_a_csv_table_as_programs_write_it(folder, text):
     assert listed(folder, text) == (
@@ -119,6 +122,12 @@ def test_images_without_names_of_their_own_get_the_row(tmp_path):
         ("x", 1), ("000000001", None), ("x-000000002", 0),
     ]  # fmt: skip
     assert [(rows_from(file).image(file.row) or b"")[-1] for file in source.files] == [0, 1, 2]
+
+
+def test_a_number_that_is_none_is_no_caption(folder):
+    pq.write_table(pa.table({"path": ["a.jpg"], "text": [math.nan]}), folder / "a.parquet")
+    (file,) = find_images(folder / "a.parquet", columns=Columns()).files
+    assert rows_from(file).caption(file.row) == b""
 
 
 def test_the_fingerprint_is_of_captions_too(folder):

@@ -109,7 +109,8 @@ def test_parquet_rows_may_name_files_in_place_of_bytes(pictures, tmp_path):
     (tmp_path / "hub").mkdir()
     cells = [{"bytes": None, "path": str(pictures / path)}, {"bytes": None, "path": "gone.jpg"}]
     pq.write_table(hub_table(cells, [0, 0], ["ant"]), tmp_path / "hub" / "train.parquet")
-    run_cli("pack-images", tmp_path / "hub", tmp_path / "out", *EACH)
+    words = ("--image-folder", pictures)
+    run_cli("pack-images", tmp_path / "hub", tmp_path / "out", *EACH, *words)
     assert [s["jpg"] for s in members(tmp_path / "out").values()] == [
         (pictures / path).read_bytes()
     ]
