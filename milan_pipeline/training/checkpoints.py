@@ -187,6 +187,15 @@ def last_checkpoint(run: Path) -> Path | None:
     return next(reversed(checkpoints_by_step(run).values()), None)
 
 
+def has_checkpoint(run: Path) -> bool:
+    """Tell, without hashing it, whether there is a checkpoint whose files have their lengths.
+
+    Raises:
+        StorageError: the disk does not tell.
+    """
+    return any(_is_complete(folder) for folder in reversed(checkpoints_by_step(run).values()))
+
+
 def verify_checkpoint(folder: Path) -> None:
     """Check every file of a checkpoint against its hash.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from milan_pipeline import storage
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.provenance.record import StageRecord
-from milan_pipeline.training.checkpoints import last_checkpoint, newest_checkpoint
+from milan_pipeline.training.checkpoints import has_checkpoint, newest_checkpoint
 from milan_pipeline.training.evaluations import BEST, Evaluations
 from milan_pipeline.training.state import STATE_NAME, state_of, trained_steps
 
@@ -56,7 +56,7 @@ def require_a_beginning(folder: Path, *, leads: bool = True) -> None:
     """Refuse to train anew where a run was done; say so where one had begun.
 
     Without its checkpoints a run begins at its first step again, and writes over its weights.
-    Whether they are whole is seen when one is loaded: that takes hashing all of it.
+    None is hashed here where one has the lengths that it states: that is done when it is loaded.
 
     Args:
         folder: of the run, which has work to do.
@@ -64,10 +64,10 @@ def require_a_beginning(folder: Path, *, leads: bool = True) -> None:
 
     Raises:
         MissingDataError: the run was done, and has no checkpoint to go on from.
-        DataError: its state is damaged.
+        DataError: its state is damaged, or all its checkpoints are torn.
     """
     steps = trained_steps(folder)
-    if not steps or last_checkpoint(folder) is not None:
+    if not steps or has_checkpoint(folder) or newest_checkpoint(folder) is not None:
         return
     if state_of(str(folder)) == "done":
         raise MissingDataError(

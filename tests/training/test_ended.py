@@ -88,10 +88,16 @@ def test_a_run_without_its_checkpoints_is_not_trained_anew_in_silence(
     assert not caplog.text
 
 
-def test_whether_a_checkpoint_is_whole_is_asked_when_it_is_loaded(tmp_path: Path) -> None:
+def test_a_torn_checkpoint_is_seen_by_its_length_and_a_damaged_one_when_it_is_loaded(
+    tmp_path: Path,
+) -> None:
     Run(tmp_path, best_step=2)
-    for file in tmp_path.glob("checkpoints/*/*"):
-        file.write_bytes(b"")
+    (file,) = tmp_path.glob("checkpoints/*/student.safetensors")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     require_a_beginning(tmp_path)
     with pytest.raises(DataError, match=r"no checkpoint of .* is whole"):
         newest_checkpoint(tmp_path)
+    file.write_bytes(whole[:-1])
+    with pytest.raises(DataError, match=r"no checkpoint of .* is whole"):
+        require_a_beginning(tmp_path)
