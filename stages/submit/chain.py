@@ -16,6 +16,7 @@ from milan_pipeline.core.console import note
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.data.order import default_lanes, lanes_of
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.provenance.record import read_record
 from milan_pipeline.report.folder_status import is_finished
 from milan_pipeline.stages.extract_targets import command as extract_targets
 from milan_pipeline.stages.extract_targets.command import ExtractTargets
@@ -33,6 +34,7 @@ from milan_pipeline.stages.pretrain.plan import plan as plan_pretrain
 from milan_pipeline.stages.shared.training_options import TrainingOptions
 from milan_pipeline.stages.submit.command import Submit
 from milan_pipeline.targets.layout import holds_store
+from milan_pipeline.targets.store_record import record_url
 
 ConfigT = TypeVar("ConfigT")
 TrainingT = TypeVar("TrainingT", bound=TrainingOptions)
@@ -84,7 +86,7 @@ def jobs_left(config: Submit) -> list[Job]:
     _require_jobs_for(config, sections)
     links = list(_links(config, sections))
     for number, link in enumerate(links):
-        if link.asks_more() or not is_finished(link.output):
+        if link.is_left():
             return [job for link in links[number:] for job in link.jobs()]
     return []
 
@@ -124,15 +126,13 @@ class Link(NamedTuple):
     """A stage of the chain.
 
     Attributes:
-        output: what it writes; `status` tells whether that is done.
         jobs: lists its jobs.
-        asks_more: tells whether the recipe asks for more than is there, and refuses what does not
-            fit to it.
+        is_left: tells whether its output is not done, or the recipe asks for more than is there;
+            refuses what does not fit to it.
     """
 
-    output: str
     jobs: Callable[[], list[Job]]
-    asks_more: Callable[[], bool]
+    is_left: Callable[[], bool]
 
 
 def _links(config: Submit, sections: dict[str, Any]) -> Iterator[Link]:
@@ -199,16 +199,25 @@ def _extraction(config: Submit) -> Link:
             ),
         ]
 
-    return Link(wanted.out, jobs, lambda: bool(work().left))
+    def is_left() -> bool:
+        # As `is_finished` does, which would read all marks once more.
+        return bool(work().left) or not _is_recorded(record_url(wanted.out, "extract-targets"))
+
+    return Link(jobs, is_left)
+
+
+def _is_recorded(url: str) -> bool:
+    """Tell whether a record says that its stage is done."""
+    record = read_record(url)
+    return record is not None and record["state"] == "done"
 
 
 def _packing(config: Submit) -> Link:
     words = ("--targets", config.store, "--out", config.shards)
     wanted = _configured(config, PackTargets, pack_targets.command, words)
     return Link(
-        config.shards,
         lambda: [Job(name="pack", options=words, on_gpu=False, output=config.shards)],
-        lambda: not shards_are_written(wanted),
+        lambda: not (shards_are_written(wanted) and is_finished(config.shards)),
     )
 
 
@@ -234,13 +243,13 @@ def _training(
     if wanted.batch_size is not None:  # else the data settle it
         lanes_of(0, processes, range(wanted.lanes or default_lanes(wanted.batch_size, processes)))
 
-    def asks_more() -> bool:
+    def is_left() -> bool:
         planned = plan(wanted, pick_device("auto"))
         lanes_of(0, processes, range(planned.config.lanes))
-        return not planned.is_done
+        return not (planned.is_done and is_finished(run))
 
     job = Job(name=str(command.name), options=words, on_gpu=True, run=run)
-    return Link(run, lambda: [job], asks_more)
+    return Link(lambda: [job], is_left)
 
 
 def sets_workers(config: Submit, stage: str) -> bool:

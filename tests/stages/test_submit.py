@@ -9,6 +9,8 @@ import pytest
 import torch
 import yaml
 
+from milan_pipeline.targets.known_marks import BriefMark
+from milan_pipeline.targets.units import read_marks
 from tests.support.cli import run_cli
 from tests.support.pictures import write_picture
 from tests.support.pretrain import TINY_STUDENT
@@ -170,6 +172,22 @@ def test_what_is_in_the_queue_is_not_submitted_again(
     said = capsys.readouterr().out
     assert "pretrain: 104 is in the queue already" in said
     assert f"pack: not submitted, as {names['pretrain']} is in the queue" in said
+
+
+def test_the_marks_of_a_finished_store_are_read_once(
+    packed: tuple[object, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = []
+
+    def count(store: str, views: int, *, keep: bool = False) -> dict[str, BriefMark]:
+        read.append(store)
+        return read_marks(store, views, keep=keep)
+
+    for module in ("stages.extract_targets.plan", "targets.status"):
+        monkeypatch.setattr(f"milan_pipeline.{module}.read_marks", count)
+    run_cli("submit", *packed, "--dry-run")
+    assert "pretrain" in capsys.readouterr().out
+    assert len(read) == 1
 
 
 def test_a_dry_run_prints_the_scripts_with_the_sites_options(
