@@ -101,7 +101,13 @@ def _is_output(url: str) -> bool:
     if kind == "target store":
         return holds(*STORE_RECORDS)
     # A manifest of shards says itself that it is ours.
-    return kind != "run" or holds(STATE_NAME) or _is_record(storage.join(url, CONFIG_NAME))
+    return kind != "run" or is_own_run(url)
+
+
+def is_own_run(url: str) -> bool:
+    """Tell whether a folder with a `config.json` is a run of ours, even one that is damaged."""
+    own_state = storage.exists(storage.join(url, STATE_NAME))
+    return own_state or _is_record(storage.join(url, CONFIG_NAME))
 
 
 def _is_record(url: str) -> bool:

@@ -24,6 +24,7 @@ from milan_pipeline.report.folder_kind import (
     Kind,
     folder_kind,
     give_whole,
+    is_own_run,
     is_scores,
     outputs_below,
 )
@@ -107,9 +108,9 @@ def folder_status(url: str, now: float | None = None) -> FolderStatus:
     try:
         kind = folder_kind(url)
     except MissingDataError:
-        if is_scores(url):
-            return _scores_status(url, now)
-        return _status_below(url, now)
+        kind = None
+    if kind is None or (kind == "run" and not is_own_run(url)):
+        return _scores_status(url, now) if is_scores(url) else _status_below(url, now)
     if kind == "target store":
         return _store_status(url, now)
     return run_status(url, now) if kind == "run" else shards_status(url, kind, now)

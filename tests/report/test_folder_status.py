@@ -150,6 +150,8 @@ def test_what_other_programs_wrote_is_no_output(tmp_path: Path) -> None:
     place = str(run(tmp_path / "run", done=True, step=9))
     assert [part.path for part in status(tmp_path).parts] == [place]
     assert inspect_places([str(tmp_path)]).places == [place]
+    (tmp_path / "config.json").write_text("{}")
+    assert [part.path for part in status(tmp_path).parts] == [place]
 
 
 def test_what_is_damaged_does_not_hide_the_others(
