@@ -19,9 +19,11 @@ FUZZ_SECONDS ?= 600
 	$(BIN)/python -m pip install --no-compile --editable .
 	touch $@
 
-.venv/installed: .venv/runs
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
-	touch $@
+# Chosen together, also where `runs` is there: by itself, running takes packages too new for the tests.
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[test]'
+	touch .venv/runs $@
 
 demo: .venv/runs  ## the main job on made-up scenes: demo/results.json, demo/demo.png
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh workflows/demo/run.sh demo
