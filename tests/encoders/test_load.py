@@ -72,6 +72,9 @@ def test_what_lies_in_a_run_is_told_to_be_no_run(tmp_path, inside):
     run = tmp_path / "run"
     run.mkdir()
     saved(run)
+    if not inside.startswith(("encoder", "checkpoints")):
+        (run / inside).parent.mkdir(exist_ok=True)
+        (run / inside).touch()
     with pytest.raises(MissingDataError, match=f"in the run {run}; give --encoder {run}$"):
         load_backbone(str(run / inside))
     (run / "encoder.json").unlink()

@@ -59,7 +59,7 @@ def test_options_of_tables_are_refused_without_one(tmp_path):
 
 def test_what_is_not_there_is_said_before_anything_else(tmp_path):
     for name, said in (
-        ("gone.csv", "gone.csv does not exist"),
+        ("gone.csv", r"gone\.c.* does not exist"),  # long paths are shortened
         ("train-*.parquet", r"no file matches the pattern .*train-\*.parquet"),
     ):
         with pytest.raises(ConfigError, match=said):
