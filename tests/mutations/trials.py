@@ -28,9 +28,10 @@ SETTINGS = {
     "PYTHONHASHSEED": "0",
     # Compiled files are told apart by second and size, which a mutation may both keep.
     "PYTHONDONTWRITEBYTECODE": "1",
-    # No test needs a plugin, and to load them takes longer than many a test.
+    # No test needs a plugin but that of time limits, and to load all takes longer than many a test.
     "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
 }
+TIMED = ("-p", "pytest_timeout")
 
 
 class Trials:
@@ -83,7 +84,7 @@ class Trials:
         Raises:
             RuntimeError: pytest could not run them.
         """
-        words = ["-q", "-p", "no:cacheprovider", f"--maxfail={most}", *tests]
+        words = ["-q", "-p", "no:cacheprovider", *TIMED, f"--maxfail={most}", *tests]
         code, said = self._run(words)
         failed = FAILED.findall(said)
         if code not in ENDS or (code == PASSED) == bool(failed):
