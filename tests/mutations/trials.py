@@ -45,7 +45,8 @@ class Trials:
 
     def __init__(self, root: Path, folder: Path, libraries: Sequence[str] = LIBRARIES) -> None:
         self._copy, self._output = folder / "copy", folder / "output.txt"
-        shutil.copytree(root, self._copy, ignore=LEFT_OUT)
+        # `milan_pipeline/stages` is a link; were it followed, mutations in `stages` would be lost.
+        shutil.copytree(root, self._copy, symlinks=True, ignore=LEFT_OUT)
         self._pytest = subprocess.Popen(
             [sys.executable, FORKS, self._output, *libraries],
             cwd=self._copy,
