@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from milan_pipeline.cli.commands import GENERAL, StageCommand
+from milan_pipeline.cli.commands import GENERAL, HELP_OPTIONS, StageCommand
 from milan_pipeline.cli.main import group
 
 PAGE = Path(__file__).with_name("commands.md")
@@ -31,7 +31,7 @@ eval "$(milan-pipeline --completion bash)"
 
 def whole_page() -> str:
     """Return the page: how to give options, a table of all commands, and their reference."""
-    context = click.Context(group, info_name="milan-pipeline")
+    context = click.Context(group, info_name="milan-pipeline", **HELP_OPTIONS)
     rows = []
     for name in group.list_commands(context):
         command = group.get_command(context, name)
@@ -46,7 +46,7 @@ def reference(commands: click.Group) -> str:
 
     Options that every command has come first, once.
     """
-    context = click.Context(commands, info_name="milan-pipeline")
+    context = click.Context(commands, info_name="milan-pipeline", **HELP_OPTIONS)
     found = {name: commands.get_command(context, name) for name in commands.list_commands(context)}
     stages = {name: stage for name, stage in found.items() if isinstance(stage, StageCommand)}
     general = {

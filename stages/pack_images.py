@@ -41,7 +41,7 @@ STRAY_FILES = 10
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PackImages:
-    """Pack images into shards (WebDataset tars). The images' bytes do not change.
+    """Pack images into shards (WebDataset tars). Only --exif apply changes bytes of images.
 
     SOURCE is a folder with one sub-folder for each class, a flat folder, a list or a table. A list
     has one path in each line, and after a tab optionally a class number or name. A table is a CSV,
@@ -91,7 +91,7 @@ class PackImages:
     samples_per_shard: int = count(1000, "images", group="Output", help="Images in each shard.")
     even_shards: bool = option(
         default=False,
-        help="Divide the images evenly among as many shards, so that the last is no smaller.",
+        help="Divide the images evenly: counts of shards differ by one at most.",
         group="Output",
     )
     shuffle: bool = option(default=True, help="Shuffle the files before packing.", group="Output")

@@ -22,7 +22,8 @@ from milan_pipeline.core.progress import waiting
 
 ConfigT = TypeVar("ConfigT")
 GENERAL = GROUPS[-1]
-HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+HELP_OPTIONS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+"""Settings of each context: click keeps the help option that the first one asks a command for."""
 HOME = re.compile(r"(?:(?<=:)|\A)~[^/:]*")
 VERBOSITY = {
     "quiet": "Print errors only. Commands that report still print their report.",

@@ -34,6 +34,7 @@ class Seen:
 
 
 seen = functools.cache(Seen)
+"""Returns the one object of this process; `cache_clear` forgets it."""
 
 
 def has_16_bits(data: bytes) -> bool:

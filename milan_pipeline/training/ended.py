@@ -56,7 +56,7 @@ def require_a_beginning(folder: Path, *, leads: bool = True) -> None:
     """Refuse to train anew where a run was done; say so where one had begun.
 
     Without its checkpoints a run begins at its first step again, and writes over its weights.
-    None is hashed here where one has the lengths that it states: that is done when it is loaded.
+    A checkpoint whose files have their lengths is enough here. Its hashes are compared on loading.
 
     Args:
         folder: of the run, which has work to do.

@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from milan_pipeline.cli.commands import stage_command, text
+from milan_pipeline.cli.commands import HELP_OPTIONS, stage_command, text
 from milan_pipeline.cli.main import group
 from milan_pipeline.cli.options import arguments, option, require_least
 from milan_pipeline.cli.recipes import read_options
@@ -207,7 +207,7 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 
 
 def stage_commands() -> dict[str, click.Command]:
-    context = click.Context(group)
+    context = click.Context(group, **HELP_OPTIONS)
     found = {name: group.get_command(context, name) for name in group.list_commands(context)}
     return {name: command for name, command in found.items() if command is not None}
 

@@ -11,7 +11,7 @@ from torch.distributed.run import get_args_parser
 
 from docs.command_reference import PAGE, reference, whole_page
 from docs.draw_pipeline import PICTURE, picture
-from milan_pipeline.cli.commands import GENERAL, StageCommand
+from milan_pipeline.cli.commands import GENERAL, HELP_OPTIONS, StageCommand
 from milan_pipeline.cli.main import group
 from tests.docs.documentation import (
     DOCS,
@@ -113,7 +113,7 @@ def test_links_into_a_page_lead_to_its_headings() -> None:
 
 
 def test_options_and_make_targets_that_are_named_exist() -> None:
-    context = click.Context(group)
+    context = click.Context(group, **HELP_OPTIONS)
     commands = [group.get_command(context, name) for name in group.list_commands(context)]
     known = set(re.findall(r"--[a-z][a-z-]+", get_args_parser().format_help()))
     for command in commands:
@@ -132,7 +132,7 @@ def test_the_command_reference_has_every_command_and_option() -> None:
     """Those of all commands once, in its first section."""
     first, *sections = reference(group).split("\n## ")
     stages = {section.partition("\n")[0]: section for section in sections}
-    context = click.Context(group)
+    context = click.Context(group, **HELP_OPTIONS)
     assert list(stages) == group.list_commands(context)
     for name, section in stages.items():
         command = group.get_command(context, name)

@@ -11,6 +11,7 @@ from typing import Any
 import click
 import numpy as np
 
+from milan_pipeline.cli.commands import HELP_OPTIONS
 from milan_pipeline.cli.main import group, main
 
 
@@ -26,7 +27,7 @@ class Finished:
 
 def config_classes() -> dict[str, type]:
     """Return the configuration class of every installed command."""
-    context = click.Context(group)
+    context = click.Context(group, **HELP_OPTIONS)
     found = {name: group.get_command(context, name) for name in group.list_commands(context)}
     return {name: command.config_class for name, command in found.items()}  # type: ignore[union-attr]
 
