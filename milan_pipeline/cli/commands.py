@@ -17,6 +17,7 @@ from milan_pipeline.cli.recipes import Borrowed, config_file_option
 from milan_pipeline.core.console import Verbosity, output
 from milan_pipeline.core.cores import computing
 from milan_pipeline.core.interrupts import stop_request
+from milan_pipeline.core.loader_deaths import explained_worker_deaths
 from milan_pipeline.core.out_of_memory import explaining
 from milan_pipeline.core.progress import waiting
 
@@ -193,7 +194,7 @@ def stage_command(
     def callback(*, dry_run_asked: bool = False, **values: Any) -> None:
         require_names(config_class, values)
         config = config_class(**values)
-        with explaining(config):
+        with explained_worker_deaths(), explaining(config):
             (dry_run if dry_run_asked and dry_run is not None else run)(config)
 
     return StageCommand(

@@ -19,14 +19,11 @@ import torch
 from torch.utils.data import get_worker_info
 
 from milan_pipeline.core.interrupts import STOP_SIGNALS
+from milan_pipeline.core.loader_deaths import MORE_SHARED_MEMORY
 from milan_pipeline.data.batching import BatchT
 from milan_pipeline.errors import MilanError, StorageError, reason_of
 from milan_pipeline.images.budget import LedgerRow
 
-MORE_SHARED_MEMORY = (
-    "give --workers 0, or more shared memory (in a container --shm-size), and run the same command "
-    "again"
-)
 PARENT_SECONDS = 0.5
 """Time between two checks of a loader process whether its parent is still there."""
 
@@ -126,32 +123,6 @@ def explained_start() -> Iterator[None]:
             raise
         raise StorageError(
             f"loader processes cannot be started ({error}): /dev/shm is full; {MORE_SHARED_MEMORY}"
-        ) from error
-
-
-@contextlib.contextmanager
-def explained_worker_deaths() -> Iterator[None]:
-    """Explain the death of a loader process.
-
-    torch's signal handler raises it at any line, or reading from the process fails.
-
-    Raises:
-        StorageError: a loader process was killed.
-    """
-    try:
-        yield
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        # This is an error that a living process has sent, with its traceback.
-        if "in DataLoader worker process" in str(error):
-            raise
-        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-            raise
-        what = f"a loader process died ({' '.join(str(error).split())})"
-        if "Bus error" in str(error):  # how the system says that a page of /dev/shm has no room
-            raise StorageError(f"{what}: /dev/shm is full; {MORE_SHARED_MEMORY}") from error
-        raise StorageError(
-            f"{what}, most often since memory is full; give fewer --workers or more memory, and "
-            "run the same command again"
         ) from error
 
 

@@ -16,9 +16,9 @@ from torch import nn
 from milan_pipeline.cluster.world import World, accumulating, replicate, settle
 from milan_pipeline.core.device_copies import DeviceCopies, on_device
 from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.core.loader_deaths import READING, explained_worker_deaths
 from milan_pipeline.core.progress import progress_bar
 from milan_pipeline.data.batching import BatchT, BatchT_contra
-from milan_pipeline.data.loader_processes import explained_worker_deaths
 from milan_pipeline.data.order import StepClock
 from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.errors import InterruptedRunError
@@ -174,7 +174,7 @@ class Trainer(Generic[BatchT]):
             self._config.title, total=total * batch, initial=first * batch, shown=self.world.leads
         )
         with (
-            explained_worker_deaths(),
+            explained_worker_deaths(READING),
             explained_compiler(),
             self._folder.opened(first, total, keep=self._config.keep) as folder,
             contextlib.closing(batches_from(range(first, total))) as host_batches,
