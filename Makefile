@@ -76,9 +76,10 @@ lint: .venv/installed
 	$(BIN)/lint-imports
 	$(PYTEST) -q tests/repository/test_structure.py tests/repository/test_readability.py
 
-reference: .venv/installed  ## docs/commands.md and docs/pipeline.svg, from the code
+reference: .venv/installed  ## docs/commands.md, docs/pipeline.svg and the stages' stub, from the code
 	$(BIN)/python -m docs.command_reference
 	$(BIN)/python -m docs.draw_pipeline
+	$(BIN)/python -m docs.stage_stubs
 
 docs: .venv/installed  ## the documentation as pages: docs/_build/index.html
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build

@@ -10,7 +10,28 @@ from typing import TYPE_CHECKING, Any
 from milan_pipeline import errors
 
 if TYPE_CHECKING:
-    from milan_pipeline.cli.run_stage import run_stage
+    from milan_pipeline.cli.run_stage import StageResult, run_stage
+    from milan_pipeline.cli.stage_functions import (
+        compare,
+        export,
+        extract_targets,
+        finetune,
+        import_checkpoint,
+        index,
+        inspect,
+        measure_codecs,
+        pack_images,
+        pack_targets,
+        plan,
+        pretrain,
+        probe,
+        recipes,
+        segment,
+        status,
+        submit,
+        transcode,
+        verify,
+    )
     from milan_pipeline.data.viewed_pairs import ViewedPair, iterate_pairs
     from milan_pipeline.encoders.load import load_encoder
     from milan_pipeline.encoders.readers import TimmModel, load_timm_model
@@ -22,23 +43,48 @@ if TYPE_CHECKING:
     from milan_pipeline.weights.loaded_run import load_run
 
 __all__ = [
+    "StageResult",
     "StoredTargets",
     "Teacher",
     "TeacherSpec",
     "TimmModel",
     "UnitTargets",
     "ViewedPair",
+    "compare",
     "errors",
+    "export",
+    "extract_targets",
     "find_results",
+    "finetune",
+    "import_checkpoint",
+    "index",
+    "inspect",
     "iterate_pairs",
     "load_encoder",
     "load_manifest",
     "load_run",
     "load_timm_model",
+    "measure_codecs",
     "open_targets",
+    "pack_images",
+    "pack_targets",
+    "plan",
+    "pretrain",
+    "probe",
+    "recipes",
     "run_stage",
+    "segment",
+    "status",
+    "submit",
+    "transcode",
+    "verify",
 ]
 
+_STAGES = (
+    "pack_images", "index", "extract_targets", "transcode", "pack_targets", "pretrain", "probe",
+    "finetune", "compare", "recipes", "segment", "submit", "import_checkpoint", "export", "plan",
+    "verify", "status", "measure_codecs", "inspect",
+)  # fmt: skip
 _HOMES = {
     "StoredTargets": "targets.store",
     "Teacher": "teacher.teacher",
@@ -53,7 +99,9 @@ _HOMES = {
     "load_run": "weights.loaded_run",
     "load_timm_model": "encoders.readers",
     "open_targets": "targets.store",
+    "StageResult": "cli.run_stage",
     "run_stage": "cli.run_stage",
+    **dict.fromkeys(_STAGES, "cli.stage_functions"),
 }
 
 
