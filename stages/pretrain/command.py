@@ -6,7 +6,7 @@ from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.known_names import student_names
 from milan_pipeline.cli.options import count, option
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.pretrain.defaults import DEFAULTS, TARGETS
+from milan_pipeline.pretraining.defaults import DEFAULTS, TARGETS
 from milan_pipeline.stages.shared import common_options as common
 from milan_pipeline.stages.shared.training_options import (
     TrainingOptions,
