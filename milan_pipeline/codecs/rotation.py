@@ -164,7 +164,7 @@ def unpacked(codes_xC: torch.Tensor, bits: int) -> torch.Tensor:
     shift_8 = torch.arange(GROUP, device=codes_xC.device) * bits
     shift_b = torch.arange(bits, device=codes_xC.device) * 8
     word_xG = torch.bitwise_left_shift(byte_xGb, shift_b).sum(dim=-1)
-    index_xG8 = torch.bitwise_right_shift(word_xG[..., None], shift_8) & (2**bits - 1)
+    index_xG8: torch.Tensor = torch.bitwise_right_shift(word_xG[..., None], shift_8) % 2**bits
     return index_xG8.flatten(-2)
 
 
