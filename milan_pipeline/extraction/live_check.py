@@ -148,7 +148,7 @@ def compare(
 
 
 def likeness(stored_BND: torch.Tensor, live_BND: torch.Tensor, codec: Codec) -> torch.Tensor:
-    """Return the cosine (B, N) of stored tokens to live ones, without a fitted codec's own error.
+    """Return the cosine (B, N) of stored tokens to live ones, without a small codec's own error.
 
     The codec's own error is the angle between a live token and its decoded code. A stored token may
     be off by the same angle: the cosine returned is that of the angle beyond it. If the last bits
@@ -156,7 +156,7 @@ def likeness(stored_BND: torch.Tensor, live_BND: torch.Tensor, codec: Codec) -> 
     hundredth of a token's length, the worst of 16,640 tokens of the demo was 5 degrees farther,
     even with two bytes a token. A cosine of 0.99 is 8 degrees.
     """
-    if not codec.spec.needs_fit:
+    if not codec.spec.is_directional:
         return F.cosine_similarity(stored_BND, live_BND, dim=-1)
     coded_BND = codec.decode(*codec.encode(live_BND))
     farther_BN = _angle(stored_BND, live_BND) - _angle(coded_BND, live_BND)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from milan_pipeline import storage
-from milan_pipeline.codecs.registry import FITTED
+from milan_pipeline.codecs.registry import DIRECTIONAL
 from milan_pipeline.core.console import report
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError
@@ -135,7 +135,9 @@ class _Findings:
                 f"in the mean, {numbers['worst']:.6f} at worst ({worst.unit.path} {worst.key}), "
                 f"of CLS {numbers['worst_cls']:.6f}; priors within {numbers['prior_error']:.2g}"
             )
-            above = "; the codec's own error is taken off above" if self.codec in FITTED else ""
+            above = (
+                "; the codec's own error is taken off above" if self.codec in DIRECTIONAL else ""
+            )
             yield f"{self.codec}: mean cosine {self.codec_fidelity:.6f} to the teacher's{above}"
             if self.lossy_before:
                 yield (

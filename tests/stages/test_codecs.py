@@ -68,7 +68,9 @@ def test_all_codecs_are_measured_unless_some_are_named() -> None:
 
     wide = chosen((), 512)
     assert list(wide)[:6] == ["float16", "bfloat16", "int8", "high", "compact", "tiny"]
-    assert len(wide) == 6 + 5 + 8  # of the vector codec's eight ratios, three are the levels'
+    # Of the vector codec's eight ratios, three are the levels'.
+    assert len(wide) == 6 + 4 + 5 + 8
+    assert not any(name.startswith("rotation") for name in chosen((), 100))
     assert len(set(wide.values())) == len(wide)
     narrow = chosen((), 24)
     assert {"high", "compact", "tiny"} < set(narrow)
