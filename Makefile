@@ -79,7 +79,6 @@ lint: .venv/installed
 reference: .venv/installed  ## docs/commands.md, docs/pipeline.svg and the stages' stub, from the code
 	$(BIN)/python -m docs.command_reference
 	$(BIN)/python -m docs.draw_pipeline
-	$(BIN)/python -m docs.stage_stubs
 
 docs: .venv/installed  ## the documentation as pages: docs/_build/index.html
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build

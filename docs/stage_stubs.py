@@ -1,6 +1,6 @@
 """The stub of the stages' functions, milan_pipeline/cli/stage_functions.pyi, from their options.
 
-`make reference` writes it; a test holds the file equal to this code.
+`python -m docs.command_reference` writes it; a test holds the file equal to this code.
 """
 
 import inspect
@@ -52,7 +52,3 @@ def _stub(name: str) -> str:
     text = (function.__doc__ or "").replace("\\", "\\\\")
     docstring = textwrap.indent(f'"""{text}\n"""', "    ")
     return f"def {name}(\n{parameters}) -> {signature.return_annotation}:\n{docstring}"
-
-
-if __name__ == "__main__":
-    STUB.write_text(whole_stub(), encoding="utf-8")

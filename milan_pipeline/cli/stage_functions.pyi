@@ -173,7 +173,8 @@ def plan(
         codec: How targets are stored: float16, bfloat16, int8, high, compact or tiny. The
             last three are 12, 24 and 60 times smaller than float16. For other sizes:
             vector:ratio=X or transform:ratio=X (X times smaller than float16), or :bytes=N
-            (bytes for each token).
+            (bytes for each token). rotation:bits=N needs no fit (1 to 4 bits for each
+            component).
         epochs: Epochs of each student's pretraining.
         students: Number of students that are pretrained from the targets.
         devices: Number of devices that train one student.
@@ -277,7 +278,8 @@ def extract_targets(
         codec: How targets are stored: float16, bfloat16, int8, high, compact or tiny. The
             last three are 12, 24 and 60 times smaller than float16. For other sizes:
             vector:ratio=X or transform:ratio=X (X times smaller than float16), or :bytes=N
-            (bytes for each token).
+            (bytes for each token). rotation:bits=N needs no fit (1 to 4 bits for each
+            component).
         compile: Compile the teacher's blocks with torch. This changes the last bits of
             targets.
         device: Where the teacher runs: auto, cpu, cuda.
@@ -472,7 +474,8 @@ def transcode(
         codec: How targets are stored: float16, bfloat16, int8, high, compact or tiny. The
             last three are 12, 24 and 60 times smaller than float16. For other sizes:
             vector:ratio=X or transform:ratio=X (X times smaller than float16), or :bytes=N
-            (bytes for each token).
+            (bytes for each token). rotation:bits=N needs no fit (1 to 4 bits for each
+            component).
         views: Views to transcode; default: all.
         device: Where targets are decoded and encoded: auto, cpu, cuda.
         workers: Threads. Each does one unit at a time.
@@ -526,7 +529,8 @@ def pack_targets(
         codec: Re-encode targets: float16, bfloat16, int8, high, compact or tiny. The last
             three are 12, 24 and 60 times smaller than float16. For other sizes:
             vector:ratio=X or transform:ratio=X (X times smaller than float16), or :bytes=N
-            (bytes for each token); default: as they are stored.
+            (bytes for each token). rotation:bits=N needs no fit (1 to 4 bits for each
+            component); default: as they are stored.
         device: Where --codec decodes and encodes: auto, cpu, cuda.
         workers: Threads. Each writes one shard at a time.
         allow_unfinished: Pack the finished units of a store whose extraction is not

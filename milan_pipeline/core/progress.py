@@ -1,4 +1,4 @@
-"""Shows that work goes on: bars and clocks on a terminal or in a notebook, a log's line a minute."""
+"""Shows that work goes on: bars and clocks on a terminal or in a notebook, lines in a log."""
 
 import contextlib
 import sys
