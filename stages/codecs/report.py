@@ -36,6 +36,8 @@ COLUMNS = {
     "mean_cosine": ("cosine", "{:.5f}"),
     "p01_cosine": ("1st pct", "{:.5f}"),
     "cls_cosine": ("CLS", "{:.5f}"),
+    "rest_cosine": ("rest", "{:.5f}"),
+    "rest_p01_cosine": ("its 1st pct", "{:.5f}"),
     "colour_agreement": ("colours", "{:.4f}"),
     "bits_over_bound": ("bits over", "{:.2f}"),
     "encode_per_s": ("encode/s", "{:.0f}"),

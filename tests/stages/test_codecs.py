@@ -13,7 +13,7 @@ from tests.support.cli import run_cli
 KEYS = {
     "codec", "targets", "bytes_per_token", "bytes_per_sample", "compression", "files_compression",
     "store_compression", "mean_cosine", "p01_cosine", "cls_cosine", "colour_agreement",
-    "bits_over_bound", "encode_per_s", "decode_per_s",
+    "bits_over_bound", "encode_per_s", "decode_per_s", "rest_cosine", "rest_p01_cosine",
 }  # fmt: skip
 FEW = ("--codec", "float16", "--codec", "int8", "--codec", "vector:bytes=3", "--device", "cpu")
 
