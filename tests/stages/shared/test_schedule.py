@@ -34,9 +34,13 @@ def test_what_does_not_differ_goes_on(content) -> None:
 def test_fewer_epochs_than_the_warm_up_that_a_run_chose(tmp_path: Path) -> None:
     """What is wrong are the epochs: nobody gave the warm-up."""
     record = {
-        **{"stage": "pretrain", "state": "done", "started": "2026-01-01T00:00:00Z"},
-        **{"content": {"epochs": 20, "warmup_epochs": 2.0}, "inputs": {}},
-        **{"config": {}, "extent": {}},
+        "stage": "pretrain",
+        "state": "done",
+        "started": "2026-01-01T00:00:00Z",
+        "content": {"epochs": 20, "warmup_epochs": 2.0},
+        "inputs": {},
+        "config": {},
+        "extent": {},
     }
     (tmp_path / "config.json").write_bytes(record_bytes(record))
     config = Pretrain(images="i", targets="t", out=str(tmp_path), epochs=2)
