@@ -37,6 +37,7 @@ from milan_pipeline.evaluate.probe.scoring import (
 from milan_pipeline.evaluate.scores_file import (
     SCORES,
     Result,
+    known_metrics,
     require_own_scores,
     write_stage_scores,
 )
@@ -187,7 +188,7 @@ def _is_done(config: Probe, record: StageRecord) -> bool:
     done = not config.overwrite and record.previous_state() == "done"
     done = done and storage.exists(storage.join(config.folder, SCORES))
     if done:
-        say_nothing_to_do(config.folder, "the scores are there")
+        say_nothing_to_do(config.folder, "the scores are there", **known_metrics(config.folder))
     return done
 
 
