@@ -76,7 +76,7 @@ lint: .venv/installed
 	$(BIN)/lint-imports
 	$(PYTEST) -q tests/repository/test_structure.py tests/repository/test_readability.py
 
-reference: .venv/installed  ## docs/commands.md and docs/pipeline.svg, from the code
+reference: .venv/installed  ## docs/commands.md, docs/pipeline.svg and the stages' stub, from the code
 	$(BIN)/python -m docs.command_reference
 	$(BIN)/python -m docs.draw_pipeline
 

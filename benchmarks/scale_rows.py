@@ -22,7 +22,7 @@ from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.data.labelled import open_labelled
 from milan_pipeline.data.order import EpochOrder, OrderChoice, OrderConfig, lanes_of
 from milan_pipeline.data.stream import SampleSource, step_clock
-from milan_pipeline.pretrain.feature_data import open_run_data
+from milan_pipeline.pretraining.feature_data import open_run_data
 from milan_pipeline.shards.index import index_bytes, index_table
 from milan_pipeline.shards.labels import Label
 from milan_pipeline.shards.manifest import Manifest, Shard

@@ -23,8 +23,8 @@ from milan_pipeline.data.order import OrderConfig
 from milan_pipeline.data.pairs import PairSamples
 from milan_pipeline.data.stream import batches, step_clock
 from milan_pipeline.models.build import StudentSpec, build_student
-from milan_pipeline.pretrain.examples import Batch, ExampleConfig, ToExamples
-from milan_pipeline.pretrain.task import Pretraining, PretrainingConfig
+from milan_pipeline.pretraining.examples import Batch, ExampleConfig, ToExamples
+from milan_pipeline.pretraining.task import Pretraining, PretrainingConfig
 from milan_pipeline.training.trainer import Trainer, TrainingConfig
 
 NEVER = 10**9

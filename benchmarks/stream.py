@@ -30,7 +30,7 @@ from milan_pipeline.data.order import OrderConfig
 from milan_pipeline.data.pairs import PairSamples
 from milan_pipeline.data.stream import batches
 from milan_pipeline.images.views import Box
-from milan_pipeline.pretrain.examples import ExampleConfig, ToExamples
+from milan_pipeline.pretraining.examples import ExampleConfig, ToExamples
 
 SIZE, PATCH_SIZE, KEPT, BATCH, LANES = 224, 16, 49, 48, 8
 PACKAGES = ("torch", "torchvision", "webdataset", "simplejpeg", "pillow", "numpy")

@@ -1,6 +1,7 @@
 """The page docs/commands.md: every command's purpose, usage, example and options, from click.
 
-`make reference` writes it; a test holds the file equal to this code.
+`make reference` writes it, and the stub of the stages' functions, which has the same options. A
+test holds both equal to the code.
 """
 
 import inspect
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from docs.stage_stubs import STUB, whole_stub
 from milan_pipeline.cli.commands import GENERAL, HELP_OPTIONS, StageCommand
 from milan_pipeline.cli.main import group
 
@@ -119,3 +121,4 @@ def _escaped_characters(text: str) -> Iterator[str]:
 
 if __name__ == "__main__":
     PAGE.write_text(whole_page(), encoding="utf-8")
+    STUB.write_text(whole_stub(), encoding="utf-8")

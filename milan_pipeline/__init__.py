@@ -10,10 +10,32 @@ from typing import TYPE_CHECKING, Any
 from milan_pipeline import errors
 
 if TYPE_CHECKING:
-    from milan_pipeline.cli.run_stage import run_stage
-    from milan_pipeline.data.viewed_pairs import ViewedPair, iterate_pairs
+    from milan_pipeline.cli.run_stage import StageResult, run_stage
+    from milan_pipeline.cli.stage_functions import (
+        compare,
+        export,
+        extract_targets,
+        finetune,
+        import_checkpoint,
+        index,
+        inspect,
+        measure_codecs,
+        pack_images,
+        pack_targets,
+        plan,
+        pretrain,
+        probe,
+        recipes,
+        segment,
+        status,
+        submit,
+        transcode,
+        verify,
+    )
+    from milan_pipeline.data.viewed_pairs import PairDataset, ViewedPair, iterate_pairs
     from milan_pipeline.encoders.load import load_encoder
     from milan_pipeline.encoders.readers import TimmModel, load_timm_model
+    from milan_pipeline.evaluate.image_transform import image_transform
     from milan_pipeline.evaluate.scores_file import find_results
     from milan_pipeline.shards.manifest import load_manifest
     from milan_pipeline.targets.store import StoredTargets, UnitTargets, open_targets
@@ -22,24 +44,53 @@ if TYPE_CHECKING:
     from milan_pipeline.weights.loaded_run import load_run
 
 __all__ = [
+    "PairDataset",
+    "StageResult",
     "StoredTargets",
     "Teacher",
     "TeacherSpec",
     "TimmModel",
     "UnitTargets",
     "ViewedPair",
+    "compare",
     "errors",
+    "export",
+    "extract_targets",
     "find_results",
+    "finetune",
+    "image_transform",
+    "import_checkpoint",
+    "index",
+    "inspect",
     "iterate_pairs",
     "load_encoder",
     "load_manifest",
     "load_run",
     "load_timm_model",
+    "measure_codecs",
     "open_targets",
+    "pack_images",
+    "pack_targets",
+    "plan",
+    "pretrain",
+    "probe",
+    "recipes",
     "run_stage",
+    "segment",
+    "status",
+    "submit",
+    "transcode",
+    "verify",
 ]
 
+_STAGES = (
+    "pack_images", "index", "extract_targets", "transcode", "pack_targets", "pretrain", "probe",
+    "finetune", "compare", "recipes", "segment", "submit", "import_checkpoint", "export", "plan",
+    "verify", "status", "measure_codecs", "inspect",
+)  # fmt: skip
 _HOMES = {
+    "PairDataset": "data.viewed_pairs",
+    "image_transform": "evaluate.image_transform",
     "StoredTargets": "targets.store",
     "Teacher": "teacher.teacher",
     "TeacherSpec": "teacher.spec",
@@ -53,7 +104,9 @@ _HOMES = {
     "load_run": "weights.loaded_run",
     "load_timm_model": "encoders.readers",
     "open_targets": "targets.store",
+    "StageResult": "cli.run_stage",
     "run_stage": "cli.run_stage",
+    **dict.fromkeys(_STAGES, "cli.stage_functions"),
 }
 
 

@@ -152,7 +152,7 @@ def _is_done(config: ImportCheckpoint, plan: _Plan) -> bool:
 
 def _plan(config: ImportCheckpoint) -> _Plan:
     """Read the checkpoint and determine its student."""
-    from milan_pipeline.pretrain.masking import kept_count
+    from milan_pipeline.pretraining.masking import kept_count
     from milan_pipeline.training.checkpoints import require_recorded
     from milan_pipeline.weights.files import read_weights
     from milan_pipeline.weights.import_official import choose_architecture

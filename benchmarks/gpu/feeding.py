@@ -19,7 +19,7 @@ from milan_pipeline.codecs.registry import LEVELS, PLAIN
 from milan_pipeline.data.order import OrderConfig, usable_workers
 from milan_pipeline.data.pairs import PairSamples
 from milan_pipeline.data.stream import batches
-from milan_pipeline.pretrain.examples import Batch, ExampleConfig, ToExamples
+from milan_pipeline.pretraining.examples import Batch, ExampleConfig, ToExamples
 
 BATCH, WIDTH = 512, 512
 LANES, BLOCK, PHOTOS = 64, 64, 64

@@ -18,8 +18,8 @@ from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.data.order import StepClock
 from milan_pipeline.models.student import Student
-from milan_pipeline.pretrain.examples import Batch
-from milan_pipeline.pretrain.task import Pretraining, PretrainingConfig, Targets
+from milan_pipeline.pretraining.examples import Batch
+from milan_pipeline.pretraining.task import Pretraining, PretrainingConfig, Targets
 from milan_pipeline.training.trainer import Trainer, TrainingConfig
 
 NEVER = 10**9

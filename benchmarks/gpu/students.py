@@ -22,7 +22,7 @@ from benchmarks.step_table import STEP_MULTIPLY_ADDS
 from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.models.student import patchify
 from milan_pipeline.planning.teacher_speed import TimedTeacher
-from milan_pipeline.pretrain.examples import Batch
+from milan_pipeline.pretraining.examples import Batch
 
 BATCH = {"B/16": 512, "L/16": 256}
 WIDTH = 512

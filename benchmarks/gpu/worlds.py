@@ -17,7 +17,7 @@ from milan_pipeline.cluster.world import joined_world, local_device
 from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.data.order import StepClock
-from milan_pipeline.pretrain.examples import Batch
+from milan_pipeline.pretraining.examples import Batch
 from milan_pipeline.training.trainer import Trainer
 
 BATCH, WIDTH, STEPS, PROCESSES = 8, 32, 4, 2

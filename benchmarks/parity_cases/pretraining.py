@@ -15,7 +15,7 @@ from milan_pipeline.models.decoder import PromptingDecoder
 from milan_pipeline.models.positions import sincos_positions
 from milan_pipeline.models.student import Student, in_grid_order, patchify
 from milan_pipeline.models.vit import build_encoder
-from milan_pipeline.pretrain.losses import cosine_loss
+from milan_pipeline.pretraining.losses import cosine_loss
 from milan_pipeline.weights.official import load_official, official_name
 
 LOSS_TOLERANCE = 1e-6

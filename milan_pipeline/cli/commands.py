@@ -154,7 +154,7 @@ class StageCommand(click.Command):
                     formatter.write(f"{'':{formatter.current_indent}}{line}\n")
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run, and print as much as the options say.
+        """Run, print as much as the options say, and return the document that --json prints.
 
         Raises:
             UsageError: two of them contradict each other.
@@ -163,8 +163,9 @@ class StageCommand(click.Command):
         if "quiet" in asked and len(asked) > 1:
             raise click.UsageError(f"--quiet and --{asked[1]} contradict each other; give one", ctx)
         verbosity = Verbosity[asked[-1].upper()] if asked else Verbosity.NORMAL
-        with output(verbosity, as_json=ctx.params.pop("as_json", False)):
-            return super().invoke(ctx)
+        with output(verbosity, as_json=ctx.params.pop("as_json", False)) as document:
+            super().invoke(ctx)
+        return document.value
 
 
 def stage_command(

@@ -1,15 +1,39 @@
-"""Run a stage from Python, by the options of its command."""
+"""Run a stage from Python, by the options of its command, and return what it says."""
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
 
+from milan_pipeline.cli.commands import StageCommand
 from milan_pipeline.cli.recipes import installed_stages, stage_names
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.cli.signatures import document_of, function_name, signature_of
+from milan_pipeline.core.interrupts import EXIT_INTERRUPTED, as_guest
+from milan_pipeline.errors import ConfigError, InterruptedRunError, MilanError
 
 
-def run_stage(stage: str, **options: Any) -> None:
+@dataclasses.dataclass(frozen=True)
+class StageResult:
+    """What a stage says at its end.
+
+    Attributes:
+        stage: the command.
+        summary: the document that `--json` prints, of dictionaries, lists, texts and numbers; of a
+            stage that started other processes, only `out`.
+    """
+
+    stage: str
+    summary: Any
+
+    @property
+    def out(self) -> str | None:
+        """The folder or file that the stage wrote; None if it only reports."""
+        found = self.summary.get("out") if isinstance(self.summary, dict) else None
+        return None if found is None else str(found)
+
+
+def run_stage(stage: str, **options: Any) -> StageResult:
     """Run a stage as its command line does, but raise errors.
 
     Args:
@@ -20,16 +44,72 @@ def run_stage(stage: str, **options: Any) -> None:
 
     Raises:
         ConfigError: there is no such stage or option, or a value is not allowed.
+        InterruptedRunError: a stop signal came; the same call goes on.
         MilanError: whatever the stage finds wrong.
     """
+    command = _command(stage)
+    words = list(_words(command, options))
+    try:
+        with as_guest():
+            said = command.main(args=words, prog_name=stage, standalone_mode=False)
+    except click.ClickException as error:
+        raise ConfigError(f"{stage}: {error.format_message()}") from error
+    except click.Abort as error:
+        raise KeyboardInterrupt from error
+    except SystemExit as end:  # of the processes that it started
+        _raise_unless_done(stage, end.code)
+        said = {"out": str(options["out"])}
+    return StageResult(stage, said)
+
+
+def stage_function(name: str) -> Callable[..., StageResult]:
+    """Return a stage as a function, with its options as parameters and their help as its docstring.
+
+    Args:
+        name: of the function, see `signatures.function_name`.
+
+    Raises:
+        AttributeError: there is no such stage.
+    """
+    stage = next((each for each in stage_names() if function_name(each) == name), None)
+    command = None if stage is None else _command(stage)
+    if stage is None or not isinstance(command, StageCommand):
+        raise AttributeError(f"there is no stage of the name {name!r}")
+    arguments = [each.name for each in command.params if isinstance(each, click.Argument)]
+    many = any(each.nargs == -1 for each in command.params)
+
+    def function(*positional: Any, **options: Any) -> StageResult:
+        if not many and len(positional) > len(arguments):
+            raise ConfigError(
+                f"{name} takes {len(arguments)} values without a name and not {len(positional)}; "
+                "give options by their names"
+            )
+        values = [positional] if many else positional
+        return run_stage(stage, **dict(zip(arguments, values, strict=False)), **options)
+
+    function.__name__ = function.__qualname__ = name
+    function.__module__ = "milan_pipeline"
+    function.__doc__ = document_of(command)
+    function.__signature__ = signature_of(command)  # type: ignore[attr-defined]  # for editors
+    return function
+
+
+def _command(stage: str) -> click.Command:
     entries = installed_stages().select(name=stage)
     if not entries:
         raise ConfigError(f"there is no stage {stage!r}; take one of {', '.join(stage_names())}")
     command: click.Command = next(iter(entries)).load()
-    try:
-        command.main(args=list(_words(command, options)), prog_name=stage, standalone_mode=False)
-    except click.ClickException as error:
-        raise ConfigError(f"{stage}: {error.format_message()}") from error
+    return command
+
+
+def _raise_unless_done(stage: str, code: int | str | None) -> None:
+    """Raise an error for the exit code of processes that a stage started, unless it is 0."""
+    if code == EXIT_INTERRUPTED:
+        raise InterruptedRunError(f"the processes of {stage} were interrupted; run it again")
+    if code:
+        raise MilanError(
+            f"a process of {stage} ended with exit code {code}; what it printed says why"
+        )
 
 
 def _words(command: click.Command, options: dict[str, Any]) -> Iterator[str]:

@@ -19,7 +19,7 @@ def make_codec(text: str) -> Codec:
     spec = parse_codec(text)
     if spec.needs_fit:
         raise ConfigError(f"--codec {text} must be fitted to targets first; give float16 or int8")
-    return _class_of(spec)()
+    return _unfitted(spec)
 
 
 def codec_of(parameters: Mapping[str, Any], arrays: Arrays | None = None) -> Codec:
@@ -35,13 +35,17 @@ def codec_of(parameters: Mapping[str, Any], arrays: Arrays | None = None) -> Cod
     """
     spec = spec_of(parameters)
     if not spec.needs_fit:
-        return _class_of(spec)()
+        return _unfitted(spec)
     if arrays is None or hash_of(arrays) != parameters["arrays"]:
         raise DataError(
             f"the arrays of the codec {spec.name} are missing or are not those that the targets "
             "were stored with; copy the targets again, codec included, or make them again"
         )
     return _class_of(spec)(spec, arrays)
+
+
+def _unfitted(spec: CodecSpec) -> Codec:
+    return _class_of(spec)(spec) if spec.is_directional else _class_of(spec)()
 
 
 def _class_of(spec: CodecSpec) -> Callable[..., Codec]:

@@ -13,31 +13,39 @@ import numpy as np
 
 from milan_pipeline.errors import ConfigError, DataError
 
+SIZES = ("bytes", "ratio")
+"""Options of fitted codecs."""
+
 
 class CodecKind(NamedTuple):
     """What a name stands for.
 
     Attributes:
         code_type: numpy's type of the codes; bfloat16 is stored as uint16, as numpy lacks it.
+        options: what `--codec NAME:OPTION=VALUE` may give, and for codecs with options must.
         fitted: whether the codec has arrays that are fitted to a sample of the targets.
         home: module in `codecs` and class, which `build` imports.
     """
 
     code_type: str
+    options: tuple[str, ...]
     fitted: bool
     home: str
 
 
 CODECS = {
-    "float16": CodecKind("<f2", fitted=False, home="plain:Float16"),
-    "bfloat16": CodecKind("<u2", fitted=False, home="plain:BFloat16"),
-    "int8": CodecKind("i1", fitted=False, home="plain:Int8"),
-    "transform": CodecKind("u1", fitted=True, home="components:TransformCodec"),
-    "vector": CodecKind("u1", fitted=True, home="components:VectorCodec"),
+    "float16": CodecKind("<f2", (), fitted=False, home="plain:Float16"),
+    "bfloat16": CodecKind("<u2", (), fitted=False, home="plain:BFloat16"),
+    "int8": CodecKind("i1", (), fitted=False, home="plain:Int8"),
+    "rotation": CodecKind("u1", ("bits",), fitted=False, home="rotation:Rotation"),
+    "transform": CodecKind("u1", SIZES, fitted=True, home="components:TransformCodec"),
+    "vector": CodecKind("u1", SIZES, fitted=True, home="components:VectorCodec"),
 }
 """All codecs by name."""
-PLAIN = tuple(name for name, kind in CODECS.items() if not kind.fitted)
-FITTED = tuple(name for name, kind in CODECS.items() if kind.fitted)
+PLAIN = tuple(name for name, kind in CODECS.items() if not kind.options)
+"""Codecs that keep each component, and so the length of a target."""
+DIRECTIONAL = tuple(name for name in CODECS if name not in PLAIN)
+"""Codecs that keep the direction of a target alone."""
 LEVELS = {"high": "vector:ratio=12", "compact": "vector:ratio=24", "tiny": "vector:ratio=60"}
 
 
@@ -47,18 +55,22 @@ def codec_names() -> list[str]:
 
 
 FORMAT_VERSION = 1
-"""Version of the fitted codecs' format."""
+"""Version of the formats of codecs with options."""
 FLOAT16_BYTES = 2
+BITS_PER_BYTE = 8
 LEAST_BYTES = 2
 UNFITTED = "0" * 64
 """Stands for the hash of arrays that are not fitted yet."""
-OPTION = re.compile(r"(bytes|ratio)=(\d+(?:\.\d+)?)")
+BITS = range(1, 5)
+"""Bits that the rotation codec may take for a component."""
+OPTION = re.compile(r"([a-z]+)=(\d+(?:\.\d+)?)")
 CODEC_CHOICES = (
     f"{', '.join(PLAIN)}, high, compact or tiny. The last three are 12, 24 and 60 times smaller "
     "than float16. For other sizes: vector:ratio=X or transform:ratio=X (X times smaller than "
-    "float16), or :bytes=N (bytes for each token)"
+    "float16), or :bytes=N (bytes for each token). rotation:bits=N needs no fit (1 to 4 bits for "
+    "each component)"
 )
-CHOICES = f"{', '.join([*PLAIN, *LEVELS])}, vector:bytes=N or transform:bytes=N"
+CHOICES = f"{', '.join([*PLAIN, *LEVELS])}, vector:bytes=N, transform:bytes=N or rotation:bits=N"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,11 +81,13 @@ class CodecSpec:
         name: a key of `CODECS`.
         token_bytes: bytes a token of a fitted codec; None while only the ratio is known.
         ratio: how many times smaller than float16 a fitted codec is, if that was given.
+        bits: bits a component of the rotation codec.
     """
 
     name: str
     token_bytes: int | None = None
     ratio: float | None = None
+    bits: int | None = None
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -91,16 +105,26 @@ class CodecSpec:
         return CODECS[self.name].fitted
 
     @property
+    def is_directional(self) -> bool:
+        """Whether the codec keeps the direction of a target alone, in less than int8's bytes."""
+        return self.name in DIRECTIONAL
+
+    @property
     def prior_dtype(self) -> np.dtype[Any]:
         """Type of the stored mask prior: float32, or uint8 codes (`interface.encode_prior`)."""
-        return np.dtype(np.uint8 if self.needs_fit else np.float32)
+        return np.dtype(np.uint8 if self.is_directional else np.float32)
 
     def for_width(self, width: int) -> "CodecSpec":
         """Return the codec with its bytes a token for targets of width D.
 
         Raises:
-            ConfigError: these are more bytes than int8 takes.
+            ConfigError: these are more bytes than int8 takes, or the codec does not take the width.
         """
+        if self.bits is not None and width % BITS_PER_BYTE:
+            raise ConfigError(
+                f"--codec rotation takes targets whose width is divisible by {BITS_PER_BYTE}, and "
+                f"these have {width}; give --codec int8 or high"
+            )
         if not self.needs_fit:
             return self
         size = self.token_bytes
@@ -116,7 +140,10 @@ class CodecSpec:
 
     def code_width(self, width: int) -> int:
         """Return C for targets of width D."""
-        return self.for_width(width).token_bytes or width
+        spec = self.for_width(width)
+        if spec.bits is not None:
+            return spec.bits * width // BITS_PER_BYTE
+        return spec.token_bytes or width
 
     def payload_bytes(self, width: int) -> int:
         """Return the bytes of one token, its scale included."""
@@ -128,8 +155,11 @@ class CodecSpec:
         Args:
             arrays: hash of the fitted arrays, if the codec has any.
         """
-        if not self.needs_fit:
+        if not self.is_directional:
             return {"name": self.name}
+        if self.bits is not None:
+            own = {"version": FORMAT_VERSION, "bits": self.bits, "prior": "log8"}
+            return {"name": self.name, **own}
         return {
             "name": self.name,
             "version": FORMAT_VERSION,
@@ -140,29 +170,49 @@ class CodecSpec:
 
 
 def parse_codec(text: str) -> CodecSpec:
-    """Parse the value of `--codec`: a level, or a name with `:bytes=N` (a token) or `:ratio=X`.
+    """Parse the value of `--codec`: a level, or a name with the option that it needs.
 
     Raises:
         ConfigError: there is no such codec, or an option is missing or wrong.
     """
     name, _, given = LEVELS.get(text, text).partition(":")
     option = OPTION.fullmatch(given)
+    known = CODECS[name].options if name in CODECS else ()
     if name not in CODECS or (given and not option):
         raise ConfigError(f"--codec {text!r} is unknown; choose one of {CHOICES}")
-    if name not in FITTED:
+    if not known:
         if given:
             raise ConfigError(f"--codec {text!r}: {name} takes no options; give --codec {name}")
         return CodecSpec(name=name)
+    if option is None and "bits" in known:
+        raise ConfigError(f"--codec {text!r} does not say how small; give {name}:bits=4")
     if option is None:
         raise ConfigError(
             f"--codec {text!r} does not say how small; give {name}:bytes=N, in bytes a token, or "
             f"{name}:ratio=X, in times smaller than float16"
         )
-    value = float(option[2])
-    if option[1] == "ratio":
+    if option[1] not in known:
+        raise ConfigError(f"--codec {text!r} is unknown; choose one of {CHOICES}")
+    return _sized(text, name, option[1], float(option[2]))
+
+
+def _sized(text: str, name: str, option: str, value: float) -> CodecSpec:
+    """Return the codec of a size that was given.
+
+    Raises:
+        ConfigError: it is out of range.
+    """
+    if option == "ratio":
         if not 2 <= value <= 1000:
             raise ConfigError(f"--codec {text!r} is not within 2 to 1000; give a ratio that is")
         return CodecSpec(name=name, ratio=value)
+    if option == "bits":
+        if value not in BITS:
+            raise ConfigError(
+                f"--codec {text!r} is not within {BITS[0]} to {BITS[-1]} whole bits; give bits "
+                "that are"
+            )
+        return CodecSpec(name=name, bits=int(value))
     if value != int(value) or value < LEAST_BYTES:
         raise ConfigError(f"--codec {text!r} takes whole bytes, at least {LEAST_BYTES}; give those")
     return CodecSpec(name=name, token_bytes=int(value))
@@ -181,8 +231,12 @@ def spec_of(parameters: Mapping[str, Any]) -> CodecSpec:
             f"program reads {FORMAT_VERSION}; use a newer milan-pipeline"
         )
     if name in CODECS:
-        size = parameters.get("bytes")
-        spec = CodecSpec(name=name, token_bytes=size if isinstance(size, int) else None)
+        size, bits = parameters.get("bytes"), parameters.get("bits")
+        spec = CodecSpec(
+            name=name,
+            token_bytes=size if isinstance(size, int) else None,
+            bits=bits if isinstance(bits, int) and bits in BITS else None,
+        )
         if spec.parameters(str(parameters.get("arrays"))) == parameters:
             return spec
     raise DataError(

@@ -52,39 +52,55 @@ LEVELS = {
 
 
 @dataclasses.dataclass
+class Document:
+    """What --json prints.
+
+    Attributes:
+        value: the facts of the summary, or the report's document; empty where there are none.
+        is_printed: whether it need not be printed any more.
+    """
+
+    value: Any = dataclasses.field(default_factory=dict)
+    is_printed: bool = False
+
+
+@dataclasses.dataclass
 class _Output:
-    """How the command that runs prints, and the facts that its document will have."""
+    """How the command that runs prints, and the document of what it says."""
 
     verbosity: Verbosity = Verbosity.NORMAL
     as_json: bool = False
-    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    document: Document = dataclasses.field(default_factory=Document)
 
 
 _output = _Output()  # of the process, its threads included; `output` alone changes it
 
 
 @contextlib.contextmanager
-def output(verbosity: Verbosity, *, as_json: bool = False) -> Iterator[None]:
-    """Set how much is printed inside the block; at its end, `as_json` prints the facts."""
-    before = dataclasses.replace(_output)
-    _output.verbosity, _output.as_json, _output.facts = verbosity, as_json, {}
+def output(verbosity: Verbosity, *, as_json: bool = False) -> Iterator[Document]:
+    """Set how much is printed inside the block; at its end, `as_json` prints the document.
+
+    Yields:
+        The document, which is complete at the end of the block, whether it is printed or not.
+    """
+    before, document = dataclasses.replace(_output), Document()
+    _output.verbosity, _output.as_json, _output.document = verbosity, as_json, document
     try:
         with _logging(LEVELS[verbosity]):
-            yield
-        if _output.facts:
-            _print(json.dumps(_output.facts, indent=1))
+            yield document
+        if as_json and document.value and not document.is_printed:
+            _print(json.dumps(document.value, indent=1))
     finally:
-        _output.verbosity, _output.as_json, _output.facts = (
-            before.verbosity, before.as_json, before.facts,
+        _output.verbosity, _output.as_json, _output.document = (
+            before.verbosity, before.as_json, before.document,
         )  # fmt: skip
 
 
 def say(text: str, **facts: Any) -> None:
-    """Say a line of a summary; with --json, its facts join the document."""
+    """Say a line of a summary; its facts join the document."""
     if not is_quiet():
         _print(text, err=_output.as_json)
-    if _output.as_json:
-        _output.facts |= facts
+    _output.document.value |= facts
 
 
 def say_counts(
@@ -117,8 +133,10 @@ def report(lines: Iterable[str] = (), document: Any = None) -> None:
     if not (_output.as_json and is_quiet()):
         for line in lines:
             _print(line, err=_output.as_json)
-    if _output.as_json and document is not None:
-        _print(json.dumps(document, indent=1))
+    if document is not None:
+        _output.document.value, _output.document.is_printed = document, True
+        if _output.as_json:
+            _print(json.dumps(document, indent=1))
 
 
 def note(text: str) -> None:

@@ -1,10 +1,12 @@
 """Stops a stage at a good point: the first Ctrl-C, SIGTERM or SIGUSR1 only sets a flag.
 
 A second Ctrl-C kills the process, which does no harm to outputs. While there is nothing to keep
-yet, the process may end at any point: see `exiting_at_once`.
+yet, the process may end at any point: see `exiting_at_once`. A notebook's process is not ended by a
+stage: see `as_guest`.
 """
 
 import contextlib
+import dataclasses
 import os
 import signal
 import threading
@@ -20,6 +22,29 @@ EXIT_INTERRUPTED = 75
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 ItemT = TypeVar("ItemT")
 SECOND_KILLS = b"Stopping at the next good point; Ctrl-C again stops at once.\n"
+
+
+@dataclasses.dataclass
+class _Process:
+    """Whether a stage has the process for itself."""
+
+    is_host: bool = False
+
+
+_process = _Process()
+
+
+@contextlib.contextmanager
+def as_guest() -> Iterator[None]:
+    """Do not end the process inside the block: it is a notebook's or another program's.
+
+    There a second Ctrl-C raises KeyboardInterrupt.
+    """
+    before, _process.is_host = _process.is_host, True
+    try:
+        yield
+    finally:
+        _process.is_host = before
 
 
 class StopRequest:
@@ -85,7 +110,8 @@ def stop_request(*, then_ignore: bool = False) -> Iterator[StopRequest]:
         for listener in request.listeners:
             listener()
         if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            at_once = signal.default_int_handler if _process.is_host else signal.SIG_DFL
+            signal.signal(signal.SIGINT, at_once)
             os.write(2, SECOND_KILLS)  # not by a stream: it may be in use when the signal comes
 
     if threading.current_thread() is not threading.main_thread():
@@ -105,8 +131,11 @@ def exiting_at_once(what_is_kept: str) -> Iterator[None]:
 
     Python calls handlers between its own instructions alone, but waiting for other processes
     happens inside a library. So a thread reads the pipe that signals are written to. To be used
-    inside `stop_request`.
+    inside `stop_request`. A process that is not the stage's own (`as_guest`) does not end.
     """
+    if _process.is_host or threading.current_thread() is not threading.main_thread():
+        yield
+        return
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
 
@@ -118,11 +147,6 @@ def exiting_at_once(what_is_kept: str) -> Iterator[None]:
                 os._exit(EXIT_INTERRUPTED)
         os.close(reading)
 
-    if threading.current_thread() is not threading.main_thread():
-        os.close(reading)
-        os.close(writing)
-        yield
-        return
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)

@@ -1,4 +1,4 @@
-"""Shows that work goes on: bars and clocks on a terminal, a line a minute in a log."""
+"""Shows that work goes on: bars and clocks on a terminal or in a notebook, lines in a log."""
 
 import contextlib
 import sys
@@ -22,6 +22,8 @@ LINE = (
 """The rate is images a second, always: tqdm would write a slow one as seconds an image."""
 LOG_LINE = "{desc}: {n_fmt} of {total_fmt}, {rate_noinv_fmt}, {elapsed} so far, {remaining} left"
 CLOCK = "{desc}: {elapsed}"
+NOTEBOOKS = "ipykernel."
+"""The package of the streams that a notebook's process writes to."""
 
 
 class _Logged(tqdm):  # type: ignore[type-arg]
@@ -93,13 +95,23 @@ def ticking(bar: "tqdm[Any]") -> Iterator[None]:
                 bar.clear()
 
 
+def redraws_lines(stream: Any) -> bool:
+    """Tell whether a stream shows what follows a carriage return in place of the line.
+
+    A terminal does, and so does a cell of a Jupyter notebook, whose stream is no terminal.
+    """
+    if stream is None:
+        return False
+    return stream.isatty() or type(stream).__module__.startswith(NOTEBOOKS)
+
+
 def _bar(description: str, lines: tuple[str, str], shown: bool, **settings: Any) -> "tqdm[Any]":
-    """Open what suits standard error, given the forms of a line on a terminal and in a log."""
-    on_terminal = sys.stderr is not None and sys.stderr.isatty()
-    kind: type[tqdm[Any]] = tqdm if on_terminal else _Logged
+    """Open what suits standard error, given the forms of a line that is redrawn and in a log."""
+    redraws = redraws_lines(sys.stderr)
+    kind: type[tqdm[Any]] = tqdm if redraws else _Logged
     return kind(
         desc=description,
-        bar_format=lines[not on_terminal],
+        bar_format=lines[not redraws],
         dynamic_ncols=True,
         disable=not shown or is_quiet() or sys.stderr is None,
         **settings,

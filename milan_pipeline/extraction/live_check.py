@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from milan_pipeline.codecs.fidelity import Cosines, cosines_of
 from milan_pipeline.codecs.interface import LARGEST_FACTOR, Codec
 from milan_pipeline.images.crops import view_pixels
 from milan_pipeline.images.decode import decode_rgb
@@ -48,7 +49,7 @@ class Comparison:
         cls: such a cosine of the CLS token.
         prior_error: largest absolute difference of a prior; for coded priors, beyond their step.
         fidelity: mean cosine of the recomputed tokens to tokens in fp32.
-        codec_fidelity: mean cosine of the stored tokens to the recomputed tokens, unadjusted.
+        codec_cosines: of the stored tokens to the recomputed tokens, unadjusted, one sample's.
     """
 
     unit: Unit
@@ -58,7 +59,7 @@ class Comparison:
     cls: float
     prior_error: float
     fidelity: float
-    codec_fidelity: float
+    codec_cosines: Cosines
 
 
 def draw_sample(
@@ -132,7 +133,7 @@ def compare(
     exact_BND = tokens_BND if reference is None else reference(pixels_BCHW)[0].cpu()
     fidelity_B = F.cosine_similarity(tokens_BND, exact_BND, dim=-1).mean(dim=1)
     stored_BND = torch.stack([target.tokens_ND for target in stored])
-    codec_fidelity_B = F.cosine_similarity(stored_BND, tokens_BND, dim=-1).mean(dim=1)
+    all_BN, rest_BN = cosines_of(tokens_BND, stored_BND)
     likeness_BN = likeness(stored_BND, tokens_BND, stored[0].codec)
     for number, target in enumerate(stored):
         yield Comparison(
@@ -143,12 +144,12 @@ def compare(
             cls=float(likeness_BN[number, 0]),
             prior_error=_prior_error(target, prior_BL[number]),
             fidelity=float(fidelity_B[number]),
-            codec_fidelity=float(codec_fidelity_B[number]),
+            codec_cosines=Cosines(all_BN[[number]], rest_BN[[number]]),
         )
 
 
 def likeness(stored_BND: torch.Tensor, live_BND: torch.Tensor, codec: Codec) -> torch.Tensor:
-    """Return the cosine (B, N) of stored tokens to live ones, without a fitted codec's own error.
+    """Return the cosine (B, N) of stored tokens to live ones, without a small codec's own error.
 
     The codec's own error is the angle between a live token and its decoded code. A stored token may
     be off by the same angle: the cosine returned is that of the angle beyond it. If the last bits
@@ -156,7 +157,7 @@ def likeness(stored_BND: torch.Tensor, live_BND: torch.Tensor, codec: Codec) -> 
     hundredth of a token's length, the worst of 16,640 tokens of the demo was 5 degrees farther,
     even with two bytes a token. A cosine of 0.99 is 8 degrees.
     """
-    if not codec.spec.needs_fit:
+    if not codec.spec.is_directional:
         return F.cosine_similarity(stored_BND, live_BND, dim=-1)
     coded_BND = codec.decode(*codec.encode(live_BND))
     farther_BN = _angle(stored_BND, live_BND) - _angle(coded_BND, live_BND)

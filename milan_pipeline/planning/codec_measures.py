@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
 from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.codecs.colours import TokenColours
+from milan_pipeline.codecs.fidelity import Cosines, cosines_of
 from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.codecs.spectrum import directions, gaussian_bound, spectrum_of
 from milan_pipeline.planning.codec_targets import TargetSet
@@ -53,6 +53,8 @@ class CodecMeasures:
         mean_cosine: mean cosine between the tokens before and after.
         p01_cosine: first percentile of this cosine.
         cls_cosine: mean of this cosine over class tokens.
+        rest_cosine: mean cosine of all channels but the largest of each sample.
+        rest_p01_cosine: first percentile of that cosine.
         colour_agreement: see `Measurement.of`.
         bits_over_bound: see `bits_over_bound`.
         encode_per_s: images/s that are encoded, in batches of 64.
@@ -69,6 +71,8 @@ class CodecMeasures:
     mean_cosine: float
     p01_cosine: float
     cls_cosine: float
+    rest_cosine: float
+    rest_p01_cosine: float
     colour_agreement: float
     bits_over_bound: float | None
     encode_per_s: float
@@ -145,7 +149,7 @@ class Measurement:
         """
         _, tokens, width = self.targets.measured_nND.shape
         size = codec.spec.payload_bytes(width)
-        cosine_nN, agreement = self._fidelity(codec)
+        (cosine_nN, rest_nN), agreement = self._fidelity(codec)
         encode_per_s, decode_per_s = self._speeds(codec)
         shards, store = self._files.shards(codec), self._files.store(codec)
         full_shards, full_store = self._full_files
@@ -161,6 +165,8 @@ class Measurement:
             mean_cosine=mean,
             p01_cosine=float(np.percentile(cosine_nN, 1)),
             cls_cosine=float(cosine_nN[:, 0].mean()),
+            rest_cosine=float(rest_nN.mean()),
+            rest_p01_cosine=float(np.percentile(rest_nN, 1)),
             colour_agreement=agreement,
             bits_over_bound=bits_over_bound(BITS * size, mean, self.variance_D),
             encode_per_s=encode_per_s,
@@ -173,15 +179,15 @@ class Measurement:
         codec = make_codec("float16")
         return self._files.shards(codec), self._files.store(codec)
 
-    def _fidelity(self, codec: Codec) -> tuple[NDArray[np.float64], float]:
-        """Return each token's cosine to its decoded code, (n, N), and the agreement of pictures."""
+    def _fidelity(self, codec: Codec) -> tuple[Cosines, float]:
+        """Return the cosines of tokens to their decoded codes, and the agreement of pictures."""
         cosines, differences = [], []
         for tokens_bND in torch.split(self.targets.measured_nND, BATCH):
             decoded_bND = codec.decode(*codec.encode(tokens_bND.to(self._device))).cpu()
-            cosines.append(F.cosine_similarity(tokens_bND.double(), decoded_bND.double(), dim=-1))
+            cosines.append(cosines_of(tokens_bND, decoded_bND))
             differences.append(np.abs(self._picture(tokens_bND) - self._picture(decoded_bND)))
         agreement = 1 - float(np.concatenate(differences).mean(dtype=np.float64))
-        return torch.cat(cosines).numpy(), agreement
+        return Cosines(*map(torch.cat, zip(*cosines, strict=True))), agreement
 
     def _picture(self, tokens_bND: torch.Tensor) -> NDArray[np.float32]:
         return self._colours(directions(tokens_bND[:, 1:]).numpy())

@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from milan_pipeline.codecs.build import make_codec
+from milan_pipeline.codecs.fidelity import cosines_of
 from milan_pipeline.errors import MismatchError
 from milan_pipeline.provenance.identity import TRANSCODED_FROM, require_same, without
 from milan_pipeline.report.target_rows import TargetRows, decoded
@@ -57,12 +58,14 @@ def measured_facts(
         codec: name of the codec that the originals are stored with.
         originals_nND: the decoded originals, row by row.
     """
-    cosine_nN = F.cosine_similarity(tokens_nND.double(), originals_nND.double(), dim=-1)
+    cosine_nN, rest_nN = cosines_of(originals_nND, tokens_nND)
     return {
         "codec_of_the_originals": codec,
         "mean_cosine_to_the_originals": float(cosine_nN.mean()),
         "first_percentile": float(torch.quantile(cosine_nN, 0.01)),
         "mean_of_class_tokens": float(cosine_nN[:, 0].mean()),
+        "mean_without_the_largest_channel": float(rest_nN.mean()),
+        "its_first_percentile": float(torch.quantile(rest_nN, 0.01)),
     }
 
 

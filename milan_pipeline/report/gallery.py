@@ -19,7 +19,7 @@ from PIL import Image
 
 from milan_pipeline.codecs.colours import TokenColours
 from milan_pipeline.codecs.spectrum import directions
-from milan_pipeline.pretrain.masking import kept_count, sample_kept
+from milan_pipeline.pretraining.masking import kept_count, sample_kept
 from milan_pipeline.report.target_rows import TargetRows
 
 RATIOS = (0.4, 0.6, 0.75, 0.9)

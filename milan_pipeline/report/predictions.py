@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from milan_pipeline.codecs.spectrum import directions
 from milan_pipeline.errors import MilanError, MismatchError
-from milan_pipeline.pretrain.defaults import DEFAULTS
-from milan_pipeline.pretrain.masking import draw_mask
+from milan_pipeline.pretraining.defaults import DEFAULTS
+from milan_pipeline.pretraining.masking import draw_mask
 from milan_pipeline.provenance.identity import differences, without
 from milan_pipeline.report.gallery import colours_uri, heat_uri, jpeg_uri, mask_uri, token_colours
 from milan_pipeline.report.run_facts import RunReport

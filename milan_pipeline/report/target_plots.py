@@ -40,7 +40,7 @@ def plot_targets(rows: TargetRows) -> TargetPlots:
         plots=[
             _prior_plot(relative_nL),
             _share_plot(relative_nL),
-            _norm_plot(norm_nN, fitted=rows.codec.spec.needs_fit),
+            _norm_plot(norm_nN, directional=rows.codec.spec.is_directional),
             _spectrum_plot(variance_D, rank),
         ],
         figures={
@@ -104,7 +104,7 @@ def _share_plot(relative_nL: NDArray[np.float32]) -> Plot:
     return draw("How concentrated the prior is", words, onto)
 
 
-def _norm_plot(norm_nN: NDArray[np.float32], *, fitted: bool) -> Plot:
+def _norm_plot(norm_nN: NDArray[np.float32], *, directional: bool) -> Plot:
     def onto(axes: Axes) -> None:
         parts = (("patches", norm_nN[:, 1:]), ("CLS", norm_nN[:, 0]))
         high = max(float(np.quantile(part, 0.999)) for _, part in parts)
@@ -120,7 +120,7 @@ def _norm_plot(norm_nN: NDArray[np.float32], *, fitted: bool) -> Plot:
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.legend()
 
-    ends = " The codec stores directions: decoded, all are about 1 long." if fitted else ""
+    ends = " The codec stores directions: decoded, all are about 1 long." if directional else ""
     words = (
         f"Histogram of norms: patches {norm_nN[:, 1:].mean():.3g} on average, CLS tokens "
         f"{norm_nN[:, 0].mean():.3g}.{ends}"

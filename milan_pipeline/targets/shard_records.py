@@ -122,7 +122,7 @@ class RecordLayout:
                     f"{records[name].dtype}; extract the targets again"
                 )
             records[name] = values
-        if not self.codec.needs_fit:
+        if not self.codec.is_directional:
             records["prior"] = decode_prior(records["prior"])
         return records
 

@@ -81,8 +81,8 @@ class Recoder:
         return encoded.to(torch.device("cpu"))
 
     def _prior(self, prior_nL: NDArray[Any]) -> NDArray[Any]:
-        coded = self.target.spec.needs_fit
-        if coded == self.source.spec.needs_fit:
+        coded = self.target.spec.is_directional
+        if coded == self.source.spec.is_directional:
             return prior_nL
         if not coded:
             return decode_prior(prior_nL)

@@ -12,7 +12,7 @@ from milan_pipeline import storage
 from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.codecs.fitting import codebooks, fit_codec
 from milan_pipeline.codecs.interface import Codec
-from milan_pipeline.codecs.registry import LEVELS, CodecSpec, parse_codec
+from milan_pipeline.codecs.registry import BITS, BITS_PER_BYTE, LEVELS, CodecSpec, parse_codec
 from milan_pipeline.codecs.spectrum import effective_rank
 from milan_pipeline.core.console import aligned, report
 from milan_pipeline.core.devices import pick_device
@@ -36,6 +36,8 @@ COLUMNS = {
     "mean_cosine": ("cosine", "{:.5f}"),
     "p01_cosine": ("1st pct", "{:.5f}"),
     "cls_cosine": ("CLS", "{:.5f}"),
+    "rest_cosine": ("rest", "{:.5f}"),
+    "rest_p01_cosine": ("its 1st pct", "{:.5f}"),
     "colour_agreement": ("colours", "{:.4f}"),
     "bits_over_bound": ("bits over", "{:.2f}"),
     "encode_per_s": ("encode/s", "{:.0f}"),
@@ -77,7 +79,7 @@ def measure(config: MeasureCodecs) -> None:
 def chosen(texts: Sequence[str], width: int) -> dict[str, CodecSpec]:
     """Return the codecs of the options, for targets of width D; without any, return all codecs.
 
-    All codecs are the named ones and a range of ratios; codecs of equal bytes are listed once.
+    All codecs are the named ones and a range of sizes; codecs of equal bytes are listed once.
 
     Raises:
         ConfigError: a codec is unknown, or takes more than int8.
@@ -85,8 +87,9 @@ def chosen(texts: Sequence[str], width: int) -> dict[str, CodecSpec]:
     specs = {text: parse_codec(text).for_width(width) for text in texts or NAMED}
     if texts:
         return specs
-    for name, ratio in itertools.product(FRONTIER_FAMILIES, FRONTIER_RATIOS):
-        text = f"{name}:ratio={ratio}"
+    sizes = itertools.product(FRONTIER_FAMILIES, FRONTIER_RATIOS)
+    rotations = [] if width % BITS_PER_BYTE else [f"rotation:bits={bits}" for bits in BITS]
+    for text in [*rotations, *(f"{name}:ratio={ratio}" for name, ratio in sizes)]:
         spec = parse_codec(text).for_width(width)
         if spec not in specs.values():
             specs[text] = spec

@@ -17,10 +17,10 @@ from milan_pipeline.data.pair_table import OnMissing
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.models.build import StudentSpec, build_student
 from milan_pipeline.models.student import Student
-from milan_pipeline.pretrain.examples import Batch
-from milan_pipeline.pretrain.feature_data import RunData, open_run_data
-from milan_pipeline.pretrain.pixel_data import PixelData, open_pixel_data
-from milan_pipeline.pretrain.task import PretrainingConfig
+from milan_pipeline.pretraining.examples import Batch
+from milan_pipeline.pretraining.feature_data import RunData, open_run_data
+from milan_pipeline.pretraining.pixel_data import PixelData, open_pixel_data
+from milan_pipeline.pretraining.task import PretrainingConfig
 from milan_pipeline.stages.pretrain.command import Pretrain
 from milan_pipeline.stages.shared.training import (
     TrainingPlan,

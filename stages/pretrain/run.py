@@ -5,9 +5,9 @@ from typing import Any
 from milan_pipeline.core.console import warn
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
-from milan_pipeline.pretrain.feature_data import RunData
-from milan_pipeline.pretrain.pixel_data import PixelData
-from milan_pipeline.pretrain.task import Pretraining
+from milan_pipeline.pretraining.feature_data import RunData
+from milan_pipeline.pretraining.pixel_data import PixelData
+from milan_pipeline.pretraining.task import Pretraining
 from milan_pipeline.shards.cache import CacheConfig
 from milan_pipeline.stages.pretrain.command import Pretrain
 from milan_pipeline.stages.pretrain.plan import AVERAGED, PretrainPlan, plan

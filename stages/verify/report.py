@@ -7,8 +7,10 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import torch
+
 from milan_pipeline import storage
-from milan_pipeline.codecs.registry import FITTED
+from milan_pipeline.codecs.registry import DIRECTIONAL
 from milan_pipeline.core.console import report
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError
@@ -97,11 +99,18 @@ class _Findings:
         return sum(comparison.fidelity for comparison in self.live) / len(self.live)
 
     @property
-    def codec_fidelity(self) -> float | None:
-        """Mean cosine of stored to recomputed targets; None if none were recomputed."""
+    def codec_cosines(self) -> dict[str, float] | None:
+        """Cosines of stored to recomputed targets; None if none were recomputed."""
         if not self.live:
             return None
-        return sum(comparison.codec_fidelity for comparison in self.live) / len(self.live)
+        parts = zip(*(comparison.codec_cosines for comparison in self.live), strict=True)
+        all_nN, rest_nN = map(torch.cat, parts)
+        return {
+            "mean": float(all_nN.mean()),
+            "first_percentile": float(torch.quantile(all_nN, 0.01)),
+            "mean_without_the_largest_channel": float(rest_nN.mean()),
+            "its_first_percentile": float(torch.quantile(rest_nN, 0.01)),
+        }
 
     def after(self, again: "_Findings", repaired: Iterable[Unit]) -> "_Findings":
         """Return these findings, updated by units that were repaired and checked again."""
@@ -135,8 +144,14 @@ class _Findings:
                 f"in the mean, {numbers['worst']:.6f} at worst ({worst.unit.path} {worst.key}), "
                 f"of CLS {numbers['worst_cls']:.6f}; priors within {numbers['prior_error']:.2g}"
             )
-            above = "; the codec's own error is taken off above" if self.codec in FITTED else ""
-            yield f"{self.codec}: mean cosine {self.codec_fidelity:.6f} to the teacher's{above}"
+            above = (
+                "; the codec's own error is taken off above" if self.codec in DIRECTIONAL else ""
+            )
+            mean, first, rest, rest_first = (self.codec_cosines or {}).values()
+            yield (
+                f"{self.codec}: mean cosine {mean:.6f} to the teacher's, first percentile "
+                f"{first:.6f}; without the largest channel {rest:.6f} and {rest_first:.6f}{above}"
+            )
             if self.lossy_before:
                 yield (
                     "no cosine is a fault here: targets went through the codec "
@@ -156,7 +171,7 @@ class _Findings:
             "images_compared": self.has_images,
             "live": self._numbers() if self.live else None,
             "fidelity": self.fidelity,
-            "codec_fidelity": self.codec_fidelity,
+            "codec_cosines": self.codec_cosines,
         }
 
     def raise_if_unsound(self, url: str) -> None:

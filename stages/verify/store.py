@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from milan_pipeline import storage
-from milan_pipeline.codecs.registry import FITTED
+from milan_pipeline.codecs.registry import DIRECTIONAL
 from milan_pipeline.core.console import note
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest
@@ -52,9 +52,9 @@ class StoreParts:
 
     @property
     def lossy_before(self) -> str | None:
-        """The fitted codec that the targets went through before that of the store, if any."""
+        """The small codec that the targets went through before that of the store, if any."""
         before = self.identity.get(TRANSCODED_FROM)
-        while before is not None and before["name"] not in FITTED:
+        while before is not None and before["name"] not in DIRECTIONAL:
             before = before.get(TRANSCODED_FROM)
         return before and str(before["name"])
 

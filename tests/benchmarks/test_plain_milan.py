@@ -7,8 +7,8 @@ import torch
 
 from benchmarks.plain_milan import PlainMilan, plain_loss
 from milan_pipeline.models.student import in_grid_order, patchify
-from milan_pipeline.pretrain.losses import make_loss
-from milan_pipeline.pretrain.masking import kept_count
+from milan_pipeline.pretraining.losses import make_loss
+from milan_pipeline.pretraining.masking import kept_count
 from milan_pipeline.weights.official import official_name
 from tests.support.students import TARGET_WIDTH, gradients, take, tiny_batch, tiny_student
 

@@ -42,11 +42,32 @@ def test_a_level_is_a_vector_codec_of_its_size(level: str) -> None:
      ("vector", "does not say how small; give vector:bytes=N"),
      ("vector:bits=4", "is unknown; choose one of"), ("vector:bytes=1", "at least 2"),
      ("vector:bytes=2.5", "whole bytes"), ("vector:ratio=1", "not within 2 to 1000"),
-     ("high:bytes=4", "is unknown"), ("", "is unknown")],
+     ("high:bytes=4", "is unknown"), ("", "is unknown"),
+     ("rotation", "does not say how small; give rotation:bits=4"), ("rotation:bytes=9", "unknown"),
+     ("rotation:bits=5", "not within 1 to 4 whole bits"), ("rotation:bits=0", "not within 1 to"),
+     ("rotation:bits=2.5", "not within 1 to 4")],
 )  # fmt: skip
 def test_what_is_refused(text: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         parse_codec(text)
+
+
+@pytest.mark.parametrize(("bits", "size"), [(1, 64), (2, 128), (3, 192), (4, 256)])
+def test_a_rotation_takes_its_bits_and_needs_no_fit(bits: int, size: int) -> None:
+    spec = parse_codec(f"rotation:bits={bits}")
+    assert not spec.needs_fit
+    assert spec.is_directional
+    assert spec.code_width(512) == spec.payload_bytes(512) == size
+    assert spec_of(spec.parameters()) == spec
+
+
+@pytest.mark.parametrize("width", [5, 20])
+def test_a_width_that_a_rotation_does_not_take_is_refused(width: int) -> None:
+    says = f"width is divisible by 8, and these have {width}; give --codec int8 or high"
+    with pytest.raises(ConfigError, match=says):
+        parse_codec("rotation:bits=4").for_width(width)
+    with pytest.raises(ConfigError, match=says):
+        parse_codec("rotation:bits=4").code_width(width)
 
 
 def test_more_than_int8_takes_is_refused() -> None:
@@ -64,7 +85,8 @@ def test_a_newer_version_is_refused_by_name(name: str) -> None:
 @pytest.mark.parametrize(
     "parameters",
     [{}, {"name": "pq"}, {"name": "int8", "bits": 4}, {"name": "vector", "bytes": 4},
-     {"name": "vector", "version": 1, "bytes": 4, "prior": "raw", "arrays": "0" * 64}],
+     {"name": "vector", "version": 1, "bytes": 4, "prior": "raw", "arrays": "0" * 64},
+     {"name": "rotation", "version": 1, "bits": 9, "prior": "log8"}],
 )  # fmt: skip
 def test_what_this_version_does_not_know_is_refused(parameters: dict[str, object]) -> None:
     with pytest.raises(DataError, match="this version does not know"):

@@ -8,7 +8,7 @@ from subprocess import PIPE
 
 import pytest
 
-from milan_pipeline.core.interrupts import StopRequest, exiting_at_once, stop_request
+from milan_pipeline.core.interrupts import StopRequest, as_guest, exiting_at_once, stop_request
 from milan_pipeline.errors import InterruptedRunError
 
 
@@ -101,3 +101,17 @@ def test_after_the_block_a_signal_sets_the_flag_again():
             pass
         os.kill(os.getpid(), signal.SIGTERM)
         assert request.signal_name == "SIGTERM"
+
+
+def test_a_notebook_outlives_a_stop_while_there_is_nothing_to_keep():
+    with as_guest(), stop_request() as request, exiting_at_once("nothing"):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert request.signal_name == "SIGTERM"
+
+
+def test_in_a_notebook_a_second_ctrl_c_raises():
+    with as_guest(), stop_request() as request:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert request.signal_name == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)

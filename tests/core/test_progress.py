@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import io
 import os
 import re
 import struct
@@ -128,3 +129,18 @@ def test_no_bar_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with progress_bar("extract-targets", total=10) as bar:
         bar.update(10)
     assert capsys.readouterr().err == ""
+
+
+class NotebookStream(io.StringIO):
+    """Standard error as a notebook has it: no terminal, but lines are redrawn in the cell."""
+
+
+NotebookStream.__module__ = "ipykernel.iostream"
+
+
+def test_a_notebook_has_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = NotebookStream()
+    monkeypatch.setattr(sys, "stderr", cell)
+    with progress_bar("extract-targets", total=10) as bar:
+        bar.update(10)
+    assert re.search(r"\rextract-targets: 100%\|.+\| 10/10 \[.+ images/s\]", cell.getvalue())

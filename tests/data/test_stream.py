@@ -19,8 +19,8 @@ from milan_pipeline.data.pairs import PairSamples
 from milan_pipeline.data.stream import SampleSource, batches, step_clock
 from milan_pipeline.errors import DataError
 from milan_pipeline.models.student import in_grid_order
-from milan_pipeline.pretrain.examples import Batch, ExampleConfig, ToExamples
-from milan_pipeline.pretrain.masking import draw_mask
+from milan_pipeline.pretraining.examples import Batch, ExampleConfig, ToExamples
+from milan_pipeline.pretraining.masking import draw_mask
 from milan_pipeline.shards.cache import CacheConfig
 from milan_pipeline.shards.index import load_index
 from milan_pipeline.shards.manifest import load_manifest

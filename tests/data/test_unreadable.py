@@ -14,7 +14,7 @@ from milan_pipeline.data.order import OrderChoice, OrderConfig
 from milan_pipeline.data.stream import SampleSource, batches
 from milan_pipeline.data.unreadable import RunLedger, replacement_places
 from milan_pipeline.errors import DataError, MissingDataError
-from milan_pipeline.pretrain.pixel_data import ToPixelExamples, open_pixel_data
+from milan_pipeline.pretraining.pixel_data import ToPixelExamples, open_pixel_data
 from milan_pipeline.shards.columns import read_image_columns
 from tests.support.cli import run_cli
 from tests.support.labelled import spoil

@@ -9,9 +9,9 @@ from torch import nn
 
 from milan_pipeline.models.baseline_decoders import DECODERS
 from milan_pipeline.models.student import SUPERVISE, Student
-from milan_pipeline.pretrain.examples import Batch
-from milan_pipeline.pretrain.pixel_data import PixelTargets
-from milan_pipeline.pretrain.task import Pretraining, PretrainingConfig
+from milan_pipeline.pretraining.examples import Batch
+from milan_pipeline.pretraining.pixel_data import PixelTargets
+from milan_pipeline.pretraining.task import Pretraining, PretrainingConfig
 from tests.support.fake_gpu import GPU, fake_gpu
 from tests.support.fitted import FITTED, fitted
 from tests.support.students import GRID, TARGET_WIDTH, tiny_student

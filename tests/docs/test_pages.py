@@ -11,6 +11,7 @@ from torch.distributed.run import get_args_parser
 
 from docs.command_reference import PAGE, reference, whole_page
 from docs.draw_pipeline import PICTURE, picture
+from docs.stage_stubs import STUB, whole_stub
 from milan_pipeline.cli.commands import GENERAL, HELP_OPTIONS, StageCommand
 from milan_pipeline.cli.main import group
 from tests.docs.documentation import (
@@ -145,9 +146,10 @@ def test_the_command_reference_has_every_command_and_option() -> None:
 
 
 def test_what_is_made_of_the_code_is_as_the_code_says() -> None:
-    """docs/commands.md and docs/pipeline.svg; `make reference` writes both."""
+    """docs/commands.md, docs/pipeline.svg and a stub; `make reference` writes them."""
     assert PAGE.read_text(encoding="utf-8") == whole_page(), "run `make reference`"
     assert PICTURE.read_text(encoding="utf-8") == picture(), "run `make reference`"
+    assert STUB.read_text(encoding="utf-8") == whole_stub(), "run `make reference`"
 
 
 @pytest.mark.slow

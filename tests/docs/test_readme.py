@@ -4,7 +4,7 @@ import dataclasses
 import re
 import tomllib
 
-from milan_pipeline.pretrain.defaults import MILANS
+from milan_pipeline.pretraining.defaults import MILANS
 from milan_pipeline.stages.pretrain.command import Pretrain
 from tests.docs.documentation import DOCS, ROOT
 

@@ -12,8 +12,8 @@ from milan_pipeline.data.order import OrderChoice
 from milan_pipeline.data.pair_table import OnMissing
 from milan_pipeline.data.stream import batches, step_clock
 from milan_pipeline.encoders.readers import read_run_encoder
-from milan_pipeline.pretrain.examples import ExampleConfig, ToExamples
-from milan_pipeline.pretrain.feature_data import open_run_data
+from milan_pipeline.pretraining.examples import ExampleConfig, ToExamples
+from milan_pipeline.pretraining.feature_data import open_run_data
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.shards.manifest import Shard, load_manifest
 from milan_pipeline.shards.sequential import index_shard, iterate_shard, read_rows

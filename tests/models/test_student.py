@@ -17,7 +17,7 @@ from milan_pipeline.models.student import (
     supervised_slice,
 )
 from milan_pipeline.models.vit import build_encoder, tokens_of
-from milan_pipeline.pretrain.losses import cosine_loss
+from milan_pipeline.pretraining.losses import cosine_loss
 from milan_pipeline.weights.official import load_official, official_name
 from tests.support.students import (
     GRID,

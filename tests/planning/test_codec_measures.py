@@ -105,7 +105,8 @@ def test_fewer_bytes_lose_more(measurement: Measurement) -> None:
         measurement.of(text, fit_codec(parse_codec(text), measurement.targets.fit_TD))
         for text in ("transform:bytes=12", "transform:bytes=6", "transform:bytes=3")
     ]
-    for name in ("mean_cosine", "p01_cosine", "cls_cosine", "colour_agreement"):
+    names = ("mean_cosine", "p01_cosine", "cls_cosine", "rest_cosine", "colour_agreement")
+    for name in names:
         values = [getattr(one, name) for one in found]
         assert values == sorted(values, reverse=True)
         assert len(set(values)) == 3

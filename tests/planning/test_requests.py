@@ -22,7 +22,7 @@ from milan_pipeline.planning.requests import (
     packing_requests,
 )
 from milan_pipeline.planning.store_size import StoreSize
-from milan_pipeline.pretrain.feature_data import open_run_data
+from milan_pipeline.pretraining.feature_data import open_run_data
 from milan_pipeline.provenance.identity import Identity, content_hash
 from milan_pipeline.shards.cache import CacheConfig
 from milan_pipeline.shards.manifest import Manifest, Shard

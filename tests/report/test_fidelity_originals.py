@@ -49,6 +49,8 @@ def test_figures_are_of_the_cosines() -> None:
         "mean_cosine_to_the_originals": pytest.approx(2 / 3),
         "first_percentile": pytest.approx(0.02),
         "mean_of_class_tokens": pytest.approx(0),
+        "mean_without_the_largest_channel": pytest.approx(1 / 3),
+        "its_first_percentile": pytest.approx(0),
     }
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import milan_pipeline as mp
+from docs.stage_stubs import own_stages
+from milan_pipeline.cli.signatures import function_name
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,6 +33,7 @@ def test_all_lists_have_the_same_names() -> None:
     assert shown == set(mp.__all__)
     assert {*mp._HOMES, "errors"} == set(mp.__all__)
     assert names_for_types() == set(mp._HOMES)
+    assert {function_name(stage) for stage in own_stages()} == set(mp._STAGES)
 
 
 def test_every_name_is_found() -> None:
@@ -42,30 +45,8 @@ def test_every_name_is_found() -> None:
 
 def test_nothing_is_loaded_before_it_is_asked_for() -> None:
     check = (
-        "import sys, milan_pipeline as mp; mp.errors.MilanError; mp.find_results;"
+        "import sys, milan_pipeline as mp; mp.errors.MilanError; mp.find_results; mp.pretrain;"
         "print(sorted({'torch', 'timm', 'open_clip'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", check], check=True, capture_output=True, text=True)
     assert done.stdout == "[]\n"
-
-
-def test_a_stage_runs_by_name(pictures, tmp_path, capsys) -> None:
-    out = tmp_path / "shards"
-    mp.run_stage("pack-images", source=pictures, dest=out, samples_per_shard=10, dry_run=True)
-    assert not out.exists()
-    mp.run_stage("pack-images", source=pictures, dest=out, samples_per_shard=10, seed=None)
-    assert len(mp.load_manifest(str(out), kind="images").shards) == 3
-    capsys.readouterr()
-
-
-@pytest.mark.parametrize(
-    ("stage", "options", "message"),
-    [
-        ("pack", {}, "there is no stage 'pack'; take one of .*pack-images"),
-        ("pretrain", {"image": "x"}, "pretrain: No such option.*--image"),
-        ("pretrain", {"images": "x", "out": "y", "epochs": "many"}, "pretrain: .*--epochs"),
-    ],
-)
-def test_what_is_wrong_is_raised(stage, options, message) -> None:
-    with pytest.raises(mp.errors.ConfigError, match=message):
-        mp.run_stage(stage, **options)

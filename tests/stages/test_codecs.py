@@ -13,7 +13,7 @@ from tests.support.cli import run_cli
 KEYS = {
     "codec", "targets", "bytes_per_token", "bytes_per_sample", "compression", "files_compression",
     "store_compression", "mean_cosine", "p01_cosine", "cls_cosine", "colour_agreement",
-    "bits_over_bound", "encode_per_s", "decode_per_s",
+    "bits_over_bound", "encode_per_s", "decode_per_s", "rest_cosine", "rest_p01_cosine",
 }  # fmt: skip
 FEW = ("--codec", "float16", "--codec", "int8", "--codec", "vector:bytes=3", "--device", "cpu")
 
@@ -68,7 +68,9 @@ def test_all_codecs_are_measured_unless_some_are_named() -> None:
 
     wide = chosen((), 512)
     assert list(wide)[:6] == ["float16", "bfloat16", "int8", "high", "compact", "tiny"]
-    assert len(wide) == 6 + 5 + 8  # of the vector codec's eight ratios, three are the levels'
+    # Of the vector codec's eight ratios, three are the levels'.
+    assert len(wide) == 6 + 4 + 5 + 8
+    assert not any(name.startswith("rotation") for name in chosen((), 100))
     assert len(set(wide.values())) == len(wide)
     narrow = chosen((), 24)
     assert {"high", "compact", "tiny"} < set(narrow)

@@ -9,8 +9,8 @@ from milan_pipeline.data.order import OrderChoice
 from milan_pipeline.data.pair_table import join_pairs
 from milan_pipeline.data.pairs import PairSamples
 from milan_pipeline.data.stream import batches
-from milan_pipeline.pretrain.examples import ExampleConfig, ToExamples
-from milan_pipeline.pretrain.feature_data import open_run_data
+from milan_pipeline.pretraining.examples import ExampleConfig, ToExamples
+from milan_pipeline.pretraining.feature_data import open_run_data
 from milan_pipeline.shards.columns import read_image_columns, read_target_columns
 from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.shards.random_access import Place

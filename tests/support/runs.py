@@ -19,9 +19,9 @@ from milan_pipeline.data.stream import batches, step_clock
 from milan_pipeline.errors import InterruptedRunError
 from milan_pipeline.evaluate.scores_file import Result
 from milan_pipeline.models.build import build_student
-from milan_pipeline.pretrain.examples import ToExamples
-from milan_pipeline.pretrain.feature_data import open_run_data
-from milan_pipeline.pretrain.task import Pretraining, PretrainingConfig
+from milan_pipeline.pretraining.examples import ToExamples
+from milan_pipeline.pretraining.feature_data import open_run_data
+from milan_pipeline.pretraining.task import Pretraining, PretrainingConfig
 from milan_pipeline.training.checkpoints import newest_checkpoint, take_snapshot, write_checkpoint
 from milan_pipeline.training.optim import make_optimiser, set_learning_rate
 from milan_pipeline.training.trainer import Trainer, TrainingConfig

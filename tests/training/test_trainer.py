@@ -12,8 +12,8 @@ from milan_pipeline.cluster.world import blocks_of
 from milan_pipeline.data.pairs import PairSamples
 from milan_pipeline.data.stream import batches, step_clock
 from milan_pipeline.errors import ConfigError, DataError
-from milan_pipeline.pretrain.examples import ToExamples
-from milan_pipeline.pretrain.losses import cosine_loss
+from milan_pipeline.pretraining.examples import ToExamples
+from milan_pipeline.pretraining.losses import cosine_loss
 from milan_pipeline.training.meter import in_words
 from milan_pipeline.training.optim import learning_rate
 from tests.support.runs import (

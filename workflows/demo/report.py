@@ -18,7 +18,7 @@ from milan_pipeline.evaluate.scores_file import read_scores
 from milan_pipeline.images.crops import view_pixels
 from milan_pipeline.images.decode import decode_rgb
 from milan_pipeline.images.views import Box
-from milan_pipeline.pretrain.masking import sample_kept
+from milan_pipeline.pretraining.masking import sample_kept
 from milan_pipeline.shards.index import keys_of, load_index
 from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.shards.random_access import SampleReader

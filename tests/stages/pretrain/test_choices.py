@@ -11,9 +11,9 @@ import torch
 from milan_pipeline.encoders.load import load_encoder
 from milan_pipeline.models.baseline_decoders import DECODERS
 from milan_pipeline.models.student import SUPERVISE
-from milan_pipeline.pretrain.defaults import MAES, MILANS
-from milan_pipeline.pretrain.losses import LOSSES, TARGET_NORMS
-from milan_pipeline.pretrain.masking import MASKINGS
+from milan_pipeline.pretraining.defaults import MAES, MILANS
+from milan_pipeline.pretraining.losses import LOSSES, TARGET_NORMS
+from milan_pipeline.pretraining.masking import MASKINGS
 from milan_pipeline.stages.pretrain.command import Pretrain
 from milan_pipeline.stages.pretrain.plan import PretrainPlan
 from tests.support.pretrain import SHORT, log, pretrain, state, weights

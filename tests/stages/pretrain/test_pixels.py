@@ -8,7 +8,7 @@ import torch
 
 from milan_pipeline.encoders.load import load_encoder
 from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
-from milan_pipeline.pretrain.defaults import MAES
+from milan_pipeline.pretraining.defaults import MAES
 from tests.support.cli import run_cli
 from tests.support.pretrain import SHORT, TINY_STUDENT, log, state, weights
 
@@ -77,7 +77,7 @@ def test_the_first_loss_is_maes(whole, image_shards):
     from milan_pipeline.data.stream import batches
     from milan_pipeline.models.build import StudentSpec, build_student
     from milan_pipeline.models.student import patchify
-    from milan_pipeline.pretrain.pixel_data import open_pixel_data
+    from milan_pipeline.pretraining.pixel_data import open_pixel_data
 
     order = OrderChoice(batch=8, lanes=None, block=4096, seed=0)
     data = open_pixel_data(str(image_shards), views=None, min_scale=None, order=order)

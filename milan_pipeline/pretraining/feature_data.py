@@ -11,8 +11,8 @@ from milan_pipeline.data.pairs import PairSamples
 from milan_pipeline.errors import ConfigError, MissingDataError
 from milan_pipeline.models.build import StudentSpec
 from milan_pipeline.models.student import Student
-from milan_pipeline.pretrain.examples import ExampleConfig, ToExamples
-from milan_pipeline.pretrain.masking import kept_count
+from milan_pipeline.pretraining.examples import ExampleConfig, ToExamples
+from milan_pipeline.pretraining.masking import kept_count
 from milan_pipeline.provenance.identity import Identity, stated_identity
 from milan_pipeline.shards.columns import read_image_columns, read_target_columns
 from milan_pipeline.targets.codec_files import read_shards_codec

@@ -21,7 +21,7 @@ from milan_pipeline.data.viewed_pairs import student_view
 from milan_pipeline.errors import DataError
 from milan_pipeline.images.crops import cut_patches
 from milan_pipeline.models.student import supervised_slice
-from milan_pipeline.pretrain.masking import draw_mask
+from milan_pipeline.pretraining.masking import draw_mask
 from milan_pipeline.shards.random_access import IMAGE_MEMBER
 from milan_pipeline.targets.shard_records import TARGET_EXTENSION, RecordLayout
 

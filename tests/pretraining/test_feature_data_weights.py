@@ -15,8 +15,8 @@ import torch
 import xxhash
 
 from milan_pipeline.data.stream import batches
-from milan_pipeline.pretrain.examples import ToExamples
-from milan_pipeline.pretrain.task import Pretraining
+from milan_pipeline.pretraining.examples import ToExamples
+from milan_pipeline.pretraining.task import Pretraining
 from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.shards.random_access import IMAGE_MEMBER
 from milan_pipeline.targets.shard_records import TARGET_EXTENSION

@@ -14,8 +14,8 @@ from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.images.crops import Pixels
 from milan_pipeline.models.kernels import suit_cpu
 from milan_pipeline.models.student import Student
-from milan_pipeline.pretrain.examples import Batch
-from milan_pipeline.pretrain.losses import make_loss
+from milan_pipeline.pretraining.examples import Batch
+from milan_pipeline.pretraining.losses import make_loss
 from milan_pipeline.training.optim import learning_rate, make_optimiser
 
 

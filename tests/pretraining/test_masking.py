@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from milan_pipeline.core.keyed_random import keyed_generator
 from milan_pipeline.errors import ConfigError, DataError
-from milan_pipeline.pretrain.masking import (
+from milan_pipeline.pretraining.masking import (
     MASKINGS,
     draw_mask,
     kept_count,

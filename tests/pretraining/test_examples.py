@@ -12,8 +12,8 @@ from milan_pipeline.data.viewed_pairs import student_view
 from milan_pipeline.errors import DataError, MismatchError
 from milan_pipeline.images.decode import digest
 from milan_pipeline.models.student import SUPERVISE, in_grid_order, patchify, supervised_slice
-from milan_pipeline.pretrain.examples import CHUNK, ExampleConfig, ToExamples
-from milan_pipeline.pretrain.masking import MASKINGS, draw_mask
+from milan_pipeline.pretraining.examples import CHUNK, ExampleConfig, ToExamples
+from milan_pipeline.pretraining.masking import MASKINGS, draw_mask
 from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.shards.sequential import iterate_shard
 from milan_pipeline.targets.shard_records import RecordLayout, layout_of

@@ -8,7 +8,7 @@ import torch
 from benchmarks.plain_milan import plain_loss
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.models.student import in_grid_order
-from milan_pipeline.pretrain.losses import LOSSES, TARGET_NORMS, cosine_loss, make_loss
+from milan_pipeline.pretraining.losses import LOSSES, TARGET_NORMS, cosine_loss, make_loss
 from tests.support.students import tiny_batch
 
 CHOICES = list(itertools.product(LOSSES, TARGET_NORMS))

@@ -21,9 +21,9 @@ from milan_pipeline.images.decode import decode_rgb
 from milan_pipeline.images.views import ViewPolicy
 from milan_pipeline.models.build import StudentSpec
 from milan_pipeline.models.student import Student
-from milan_pipeline.pretrain.examples import Batch
-from milan_pipeline.pretrain.feature_data import PUBLISHED_BATCH
-from milan_pipeline.pretrain.masking import draw_mask, kept_count
+from milan_pipeline.pretraining.examples import Batch
+from milan_pipeline.pretraining.feature_data import PUBLISHED_BATCH
+from milan_pipeline.pretraining.masking import draw_mask, kept_count
 from milan_pipeline.shards.columns import read_image_columns
 from milan_pipeline.shards.random_access import IMAGE_MEMBER
 

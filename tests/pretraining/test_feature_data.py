@@ -9,7 +9,7 @@ import torch
 from milan_pipeline.errors import ConfigError, MismatchError
 from milan_pipeline.models.baseline_decoders import DECODERS
 from milan_pipeline.models.build import StudentSpec, build_student
-from milan_pipeline.pretrain.defaults import MILANS
+from milan_pipeline.pretraining.defaults import MILANS
 from tests.support.students import TINY_SPEC
 
 
