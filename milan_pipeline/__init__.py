@@ -32,9 +32,10 @@ if TYPE_CHECKING:
         transcode,
         verify,
     )
-    from milan_pipeline.data.viewed_pairs import ViewedPair, iterate_pairs
+    from milan_pipeline.data.viewed_pairs import PairDataset, ViewedPair, iterate_pairs
     from milan_pipeline.encoders.load import load_encoder
     from milan_pipeline.encoders.readers import TimmModel, load_timm_model
+    from milan_pipeline.evaluate.image_transform import image_transform
     from milan_pipeline.evaluate.scores_file import find_results
     from milan_pipeline.shards.manifest import load_manifest
     from milan_pipeline.targets.store import StoredTargets, UnitTargets, open_targets
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from milan_pipeline.weights.loaded_run import load_run
 
 __all__ = [
+    "PairDataset",
     "StageResult",
     "StoredTargets",
     "Teacher",
@@ -56,6 +58,7 @@ __all__ = [
     "extract_targets",
     "find_results",
     "finetune",
+    "image_transform",
     "import_checkpoint",
     "index",
     "inspect",
@@ -86,6 +89,8 @@ _STAGES = (
     "verify", "status", "measure_codecs", "inspect",
 )  # fmt: skip
 _HOMES = {
+    "PairDataset": "data.viewed_pairs",
+    "image_transform": "evaluate.image_transform",
     "StoredTargets": "targets.store",
     "Teacher": "teacher.teacher",
     "TeacherSpec": "teacher.spec",

@@ -115,7 +115,7 @@ def plan(
     teacher_norm: str = 'own',
     grid: int | None = None,
     layers: int = 1,
-    space: Literal["projected", "hidden"] = 'projected',
+    space: Literal["auto", "projected", "hidden"] = 'auto',
     prior: Literal["auto", "cls", "pool", "rollout", "uniform"] = 'auto',
     images: StrPath | None = None,
     samples: int | None = None,
@@ -149,8 +149,8 @@ def plan(
     teacher, views, codec and epochs are those of the recipe.
 
     Args:
-        teacher: The CLIP to use: an open_clip model (ViT-B-16), hf-hub:ORG/REPO or
-            local-dir:PATH.
+        teacher: The model: a CLIP of open_clip (ViT-B-16), hf-hub:ORG/REPO or
+            local-dir:PATH; a model of timm, as timm:NAME.TAG.
         pretrained: Weights of the teacher: a tag (openai) or a file; default: those of
             --teacher.
         precision: Number type of the teacher's weights; auto: bf16 if the device has it,
@@ -161,9 +161,10 @@ def plan(
         grid: Patches along each side of an image; this sets the teacher's input size.
             Teacher and student need the same grid; default: the teacher's own.
         layers: Targets are the mean of this many of the last layers.
-        space: Take targets after (projected) or before (hidden) CLIP's last projection.
+        space: Take targets after (projected) or before (hidden) CLIP's last projection;
+            auto: after it, if there is one.
         prior: Attention that gives the mask prior; auto: the one that the teacher pools
-            with.
+            with, or that of its CLS token.
         images: Folder of image shards with manifest.json; default: none, see --samples.
         samples: Number of images, if there are no shards yet; default: the number in
             --images.
@@ -216,7 +217,7 @@ def extract_targets(
     teacher_norm: str = 'own',
     grid: int | None = None,
     layers: int = 1,
-    space: Literal["projected", "hidden"] = 'projected',
+    space: Literal["auto", "projected", "hidden"] = 'auto',
     prior: Literal["auto", "cls", "pool", "rollout", "uniform"] = 'auto',
     images: StrPath,
     out: StrPath,
@@ -254,8 +255,8 @@ def extract_targets(
             process may use, at most OMP_NUM_THREADS, which torchrun sets to 1 for several
             processes. The last bits of results depend on the number. Workers of --scheduler
             keep their own.
-        teacher: The CLIP to use: an open_clip model (ViT-B-16), hf-hub:ORG/REPO or
-            local-dir:PATH.
+        teacher: The model: a CLIP of open_clip (ViT-B-16), hf-hub:ORG/REPO or
+            local-dir:PATH; a model of timm, as timm:NAME.TAG.
         pretrained: Weights of the teacher: a tag (openai) or a file; default: those of
             --teacher.
         precision: Number type of the teacher's weights; auto: bf16 if the device has it,
@@ -266,9 +267,10 @@ def extract_targets(
         grid: Patches along each side of an image; this sets the teacher's input size.
             Teacher and student need the same grid; default: the teacher's own.
         layers: Targets are the mean of this many of the last layers.
-        space: Take targets after (projected) or before (hidden) CLIP's last projection.
+        space: Take targets after (projected) or before (hidden) CLIP's last projection;
+            auto: after it, if there is one.
         prior: Attention that gives the mask prior; auto: the one that the teacher pools
-            with.
+            with, or that of its CLS token.
         images: Folder of image shards with manifest.json.
         out: Target store to write, e.g. targets.zarr.
         views: Number of views (crops) of each image.

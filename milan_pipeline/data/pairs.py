@@ -1,6 +1,7 @@
 """Read pairs: an image and its target, both verified."""
 
 import dataclasses
+import functools
 from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
@@ -41,20 +42,26 @@ def read_pairs(
     Raises:
         MissingDataError: other samples of a shard are missing than its manifest lets expect.
     """
-
-    def fetch(place: Place, read: Read) -> RawPair:
-        image_file, target_file, shard = pairs.recent[place.view, place.shard]
-        at = shard.image_rows[place.row].tolist()
-        return RawPair(
-            place=place,
-            key=shard.keys[place.row].decode(),
-            url=image_file.url,
-            digest=at[2],
-            image=read(image_file, *at),
-            target=read(target_file, *shard.target_rows[place.row].tolist()),
-        )
-
+    fetch = functools.partial(read_pair, pairs)
     return read_places(places, fetch, local=pairs.is_local, cache=cache)
+
+
+def read_pair(pairs: PairTable, place: Place, read: Read) -> RawPair:
+    """Return the pair at a place, by a function that reads from shards.
+
+    Raises:
+        MissingDataError: other samples of its shard are missing than the manifest lets expect.
+    """
+    image_file, target_file, shard = pairs.recent[place.view, place.shard]
+    at = shard.image_rows[place.row].tolist()
+    return RawPair(
+        place=place,
+        key=shard.keys[place.row].decode(),
+        url=image_file.url,
+        digest=at[2],
+        image=read(image_file, *at),
+        target=read(target_file, *shard.target_rows[place.row].tolist()),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

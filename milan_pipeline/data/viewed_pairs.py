@@ -1,29 +1,30 @@
-"""Iterate over pairs from Python: the pixels of a view, and the teacher's output for it.
+"""Pairs for Python: the pixels of a view, and the teacher's output for it.
 
-Pairs come in the order of the shards and are decoded one by one, for inspection or for a loader of
-your own. Training uses `stream.py`, which shuffles, draws masks and moves only what is needed.
+They are decoded one by one, for inspection or for a training loop of your own. Our own training
+uses `stream.py`, which shuffles, draws masks and moves only what is needed.
 
 Legend: S side of the view in pixels, N = 1 + L tokens (CLS first, then L patches row-major), D
 target width.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.data import Dataset
 
 from milan_pipeline.codecs.interface import Codec, decode_prior
-from milan_pipeline.data.pair_table import PairTable, join_pairs
-from milan_pipeline.data.pairs import read_pairs
+from milan_pipeline.data.pair_table import join_pairs
+from milan_pipeline.data.pairs import RawPair, read_pair, read_pairs
 from milan_pipeline.errors import DataError, MismatchError
 from milan_pipeline.images.crops import view_pixels
 from milan_pipeline.images.decode import decode_rgb
 from milan_pipeline.images.views import Box
 from milan_pipeline.provenance.identity import stated_identity
 from milan_pipeline.shards.columns import read_image_columns, read_target_columns
-from milan_pipeline.shards.random_access import Place
+from milan_pipeline.shards.random_access import Place, SampleReader
 from milan_pipeline.targets.codec_files import read_shards_codec
 from milan_pipeline.targets.shard_records import layout_of
 
@@ -46,10 +47,11 @@ class ViewedPair(NamedTuple):
     prior_L: NDArray[np.float32]
 
 
-def iterate_pairs(
-    *, images: str, targets: str, views: int = 1, image_size: int | None = None
-) -> Iterator[ViewedPair]:
-    """Yield every pair, view by view, shard by shard, in the image shards' order.
+class PairDataset(Dataset[ViewedPair]):
+    """All pairs by number, for torch's `DataLoader`: view by view, in the image shards' order.
+
+    Remote shards are read one sample at a time, which is slow; copy them first, or take
+    `iterate_pairs`, which reads ahead.
 
     Args:
         images: folder of image shards.
@@ -62,29 +64,65 @@ def iterate_pairs(
         MismatchError: targets are of other images.
         DataError: something read is damaged.
     """
-    target_shards = read_target_columns(targets)
-    identity = stated_identity(target_shards.shards.head.common, what=targets)
-    pairs = join_pairs(read_image_columns(images), target_shards, views=views, on_missing="error")
-    layout, codec = layout_of(identity), read_shards_codec(targets, identity)
-    size = image_size or int(identity["preprocessing"]["size"])
-    for pair in read_pairs(pairs, _places(pairs)):
-        record = layout.from_bytes(pair.target)
-        yield ViewedPair(
+
+    def __init__(
+        self, *, images: str, targets: str, views: int = 1, image_size: int | None = None
+    ) -> None:
+        target_shards = read_target_columns(targets)
+        identity = stated_identity(target_shards.shards.head.common, what=targets)
+        columns = read_image_columns(images)
+        self._pairs = join_pairs(columns, target_shards, views=views, on_missing="error")
+        self._layout, self._codec = layout_of(identity), read_shards_codec(targets, identity)
+        self._size = image_size or int(identity["preprocessing"]["size"])
+        counts = [self._pairs.counts(view) for view in range(views)]
+        self._ends = np.cumsum(np.concatenate(counts))
+        self._parts = [(view, n) for view, own in enumerate(counts) for n in range(len(own))]
+        self._reader = SampleReader()
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, number: int) -> ViewedPair:
+        """Return a pair by its number; raises what opening does, and IndexError."""
+        place = self._place(range(len(self))[number])
+        reader = self._reader
+        return self._viewed(
+            read_pair(self._pairs, place, lambda file, *at: reader.read(file.url, *at))
+        )
+
+    def __iter__(self) -> Iterator[ViewedPair]:
+        """Yield every pair in order; remote shards are read ahead."""
+        for pair in read_pairs(self._pairs, map(self._place, range(len(self)))):
+            yield self._viewed(pair)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out open files, where the dataset is sent to a loader's process."""
+        return vars(self) | {"_reader": SampleReader()}
+
+    def _place(self, number: int) -> Place:
+        at = int(np.searchsorted(self._ends, number, side="right"))
+        view, shard = self._parts[at]
+        before = int(self._ends[at - 1]) if at else 0
+        return Place(epoch=view, view=view, shard=shard, row=number - before)
+
+    def _viewed(self, pair: RawPair) -> ViewedPair:
+        record = self._layout.from_bytes(pair.target)
+        return ViewedPair(
             key=pair.key,
             view=pair.place.view,
             pixels_CSS=student_view(
-                pair.image, record, image_size=size, digest=pair.digest, key=pair.key
+                pair.image, record, image_size=self._size, digest=pair.digest, key=pair.key
             ),
-            tokens_ND=_decoded(codec, record),
+            tokens_ND=_decoded(self._codec, record),
             prior_L=decode_prior(record["prior"]),
         )
 
 
-def _places(pairs: PairTable) -> Iterator[Place]:
-    for view in range(len(pairs.views)):
-        for number, count in enumerate(pairs.counts(view).tolist()):
-            for row in range(count):
-                yield Place(epoch=view, view=view, shard=number, row=row)
+def iterate_pairs(
+    *, images: str, targets: str, views: int = 1, image_size: int | None = None
+) -> Iterator[ViewedPair]:
+    """Yield every pair, view by view, shard by shard; see `PairDataset`, which also raises."""
+    yield from PairDataset(images=images, targets=targets, views=views, image_size=image_size)
 
 
 def _decoded(codec: Codec, record: NDArray[np.void]) -> torch.Tensor:

@@ -7,7 +7,8 @@ from milan_pipeline.cli.options import count, option
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.stages.shared import common_options as common
 from milan_pipeline.stages.shared.labelled_options import LabelledOptions
-from milan_pipeline.stages.shared.training_options import require_warmup, run_training
+from milan_pipeline.stages.shared.schedule import require_warmup
+from milan_pipeline.stages.shared.training_options import run_training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,8 @@ from milan_pipeline.cli.options import count, option
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.pretraining.defaults import DEFAULTS, TARGETS
 from milan_pipeline.stages.shared import common_options as common
-from milan_pipeline.stages.shared.training_options import (
-    TrainingOptions,
-    require_warmup,
-    run_training,
-)
+from milan_pipeline.stages.shared.schedule import require_warmup
+from milan_pipeline.stages.shared.training_options import TrainingOptions, run_training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.shards.random_access import SampleTable
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
 from milan_pipeline.stages.shared.own_folder import require_own_folder
+from milan_pipeline.stages.shared.schedule import require_same_epochs
 from milan_pipeline.stages.shared.training_options import ConfigT, Process, TrainingOptions
 from milan_pipeline.training.checkpoints import newest_checkpoint
 from milan_pipeline.training.ended import has_ended, require_a_beginning, warn_of_lost_best
@@ -238,8 +239,12 @@ def with_frozen_choices(config: ConfigT, *names: str) -> ConfigT:
     Args:
         config: with None or "auto" where a choice is open.
         names: of the options that may be open.
+
+    Raises:
+        MismatchError: that run has a schedule of another length.
     """
     previous = read_record(storage.join(config.out, CONFIG_NAME)) or {"content": {}}
+    require_same_epochs(config.out, getattr(config, "epochs", None), previous)
     frozen: dict[str, Any] = {
         name: previous["content"][name]
         for name in names

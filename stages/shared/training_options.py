@@ -210,19 +210,6 @@ class TrainingOptions:
         return launched
 
 
-def require_warmup(warmup_epochs: float | None, epochs: float) -> None:
-    """Refuse a warm-up that is not within the schedule.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    if warmup_epochs is not None and not 0 <= warmup_epochs < epochs:
-        remedy = "give less" if warmup_epochs > 0 else "give 0 for none"
-        raise ConfigError(
-            f"--warmup-epochs {warmup_epochs} is not within 0 and --epochs {epochs}; {remedy}"
-        )
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Process:
     """What one of the processes that train together is given.

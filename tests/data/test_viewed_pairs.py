@@ -1,12 +1,14 @@
 """Pairs from Python: the pixels that the teacher saw, beside what it said of them."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from milan_pipeline.data.viewed_pairs import iterate_pairs
+from milan_pipeline.data.viewed_pairs import PairDataset, iterate_pairs
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.targets.store import open_targets
 from milan_pipeline.teacher.spec import TeacherSpec
@@ -60,3 +62,30 @@ def test_another_size_of_the_same_view(image_shards: Path, target_shards: Path) 
 def test_more_views_than_there_are_is_an_error(image_shards: Path, target_shards: Path) -> None:
     with pytest.raises(MissingDataError, match="no targets for view 2"):
         next(iterate_pairs(images=str(image_shards), targets=str(target_shards), views=3))
+
+
+def test_a_dataset_gives_the_same_pairs_at_any_place(
+    image_shards: Path, target_shards: Path
+) -> None:
+    images, targets = str(image_shards), str(target_shards)
+    pairs = PairDataset(images=images, targets=targets, views=2)
+    in_order = list(iterate_pairs(images=images, targets=targets, views=2))
+    assert len(pairs) == len(in_order) == 48
+    # As a loader's process gets it.
+    sent = pickle.loads(pickle.dumps(pairs))  # noqa: S301 - our own bytes
+    for number in (47, 0, 23, 24, -1):
+        for found in (pairs[number], sent[number]):
+            assert (found.key, found.view) == (in_order[number].key, in_order[number].view)
+            assert torch.equal(found.pixels_CSS, in_order[number].pixels_CSS)
+            assert torch.equal(found.tokens_ND, in_order[number].tokens_ND)
+    with pytest.raises(IndexError):
+        _ = pairs[48]
+
+
+def test_torchs_loader_makes_batches(image_shards: Path, target_shards: Path) -> None:
+    pairs = PairDataset(images=str(image_shards), targets=str(target_shards))
+    batches = list(DataLoader(pairs, batch_size=10, shuffle=True))
+    assert [len(batch.key) for batch in batches] == [10, 10, 4]
+    assert len({key for batch in batches for key in batch.key}) == 24
+    assert batches[0].pixels_CSS.shape == (10, 3, 32, 32)
+    assert batches[0].tokens_ND.shape[:1] == batches[0].prior_L.shape[:1] == (10,)

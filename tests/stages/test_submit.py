@@ -132,7 +132,7 @@ def test_only_what_is_left_is_submitted(
     other = tmp_path / "other.yaml"
     other.write_text(recipe.read_text().replace("epochs: 1", "epochs: 2"))
     submit(other, image_shards, out, code=1)
-    assert "options.epochs is 1 there and 2 here" in capsys.readouterr().err
+    assert "--epochs 2 does not fit" in capsys.readouterr().err
 
 
 def test_what_is_in_the_queue_is_not_submitted_again(

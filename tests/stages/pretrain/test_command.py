@@ -145,7 +145,8 @@ def test_options_that_are_free_may_change_between_the_parts_of_a_run(whole, shar
     [
         ("--base-lr 0.001", "options.base_lr is 0.00015 there and 0.001 here"),
         ("--seed 1", "options.seed is 0 there and 1 here"),
-        ("--epochs 5", "options.epochs is 4 there and 5 here"),
+        ("--epochs 5", ", a run of 4 epochs, over which its learning rate falls; for more, give "),
+        ("--epochs 1", "--epochs 1 does not fit"),
         ("--depth 3", "options.depth is 2 there and 3 here"),
         ("--views 1", "options.views is 2 there and 1 here"),
     ],
