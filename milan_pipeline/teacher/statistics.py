@@ -50,7 +50,7 @@ def settled_statistics(spec: TeacherSpec) -> Statistics:
 
 
 def _of_configuration(name: str) -> Statistics:
-    stated = stated_configuration(name).get("preprocess_cfg") or {}
+    stated = stated_configuration(name, CONFIGURATION).get("preprocess_cfg") or {}
     try:
         conforming(stated, _Stated)
         found = {key: list(map(float, stated[key])) for key in ("mean", "std") if key in stated}

@@ -183,7 +183,6 @@ def test_sets_of_other_classes_are_refused(options, tmp_path):
     "wrong",
     [
         {"k": (0,)},
-        {"k": ()},
         {"k": (5, 5)},
         {"temperature": 0.0},
         {"linear": ("none", "sweep")},
