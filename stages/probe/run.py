@@ -219,10 +219,7 @@ def _sets(
 ) -> Sets:
     """Get the features, from their folder if they are there."""
     load = functools.partial(
-        load_encoder,
-        random_init=config.random_init,
-        seed=config.seed,
-        precision=config.precision,
+        load_encoder, random_init=config.random_init, seed=config.seed, precision=config.precision
     )
     cache = FeatureCache(
         folder=config.features_folder,
