@@ -19,11 +19,16 @@ from milan_pipeline.encoders.backbone import (
 from milan_pipeline.encoders.names import kind_of
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError, reason_of
 from milan_pipeline.models.vit import CANNOT_BUILD, build_encoder
+from milan_pipeline.models.weight_files import (
+    ENCODER,
+    PICKLED,
+    plain_tensors,
+    read_encoder_description,
+)
 from milan_pipeline.storage.checksums import read_checked
 from milan_pipeline.training.checkpoints import HASHES, MODEL
 from milan_pipeline.training.evaluations import BEST
-from milan_pipeline.weights.files import PICKLED, plain_tensors, read_encoder_description
-from milan_pipeline.weights.run_weights import ENCODER, encoder_file, encoder_part
+from milan_pipeline.weights.run_weights import encoder_file, encoder_part
 
 # Arguments of timm that `vit.build_encoder` takes, and its names for them.
 REBUILDABLE = {
@@ -124,10 +129,8 @@ def _what_it_is(url: str) -> str | None:
         model = storage.join(run, BEST_MODEL)
         given = run if storage.exists(storage.join(run, ENCODER)) else model
         return f"{folder} lies in the run {run}; give --encoder {given}"
-    is_pickled = folder.endswith(PICKLED)
-    weights = folder if is_pickled else url.removesuffix(".json") + ".safetensors"
-    # A run writes its description again.
-    if holds("state.json") or not storage.exists(weights):
+    weights = folder if folder.endswith(PICKLED) else url.removesuffix(".json") + ".safetensors"
+    if holds("state.json") or not storage.exists(weights):  # a run writes its description again
         return None
     return (
         f"{weights} has no .json beside it that describes an encoder; give a run folder, which "
