@@ -756,8 +756,8 @@ def probe(
     features: StrPath | None = None,
     pool: Literal["cls", "mean", "both"] = 'cls',
     crop_pct: float | None = None,
-    k: int | list[int] | tuple[int, ...] = (10, 20, 100, 200),
-    temperature: float = 0.07,
+    k: int | list[int] | tuple[int, ...] = (),
+    temperature: float | None = None,
     linear: Literal["logistic", "official", "sweep", "none"] | list[Literal["logistic", "official", "sweep", "none"]] | tuple[Literal["logistic", "official", "sweep", "none"], ...] = ('logistic',),
     train_views: int = 1,
     linear_epochs: int = 100,
@@ -767,6 +767,11 @@ def probe(
     sweep_steps: int = 12500,
     sweep_batch: int = 1024,
     sweep_lr: float | list[float] | tuple[float, ...] = (1e-05, 2e-05, 5e-05, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1),
+    dense: bool = False,
+    classes: int | None = None,
+    ignore_index: int = 255,
+    reduce_zero_label: bool = False,
+    memory: int = 100000,
     random_init: bool = False,
     seed: int = 0,
     precision: Literal["auto", "fp32", "bf16"] = 'fp32',
@@ -789,12 +794,18 @@ def probe(
     and answers.npy, which has the class and the answers for each test image. Features are computed
     once and kept.
 
+    With --dense, patches are scored instead of images. Both sets need masks, as for segment. Each
+    patch takes its class from the labelled patches that are most like it, and the command writes
+    the mIoU and its protocol.
+
     Args:
         encoder: The encoder: a run folder, a .safetensors with its .json, a timm name,
             open_clip:MODEL/TAG, or pixels.
-        train: Folder of labelled image shards to learn from.
-        val: Folder of labelled image shards to score on, which are held out from --train.
-        out: Folder for scores.json; default: probe/ in the run folder.
+        train: Folder of labelled image shards to learn from; with --dense, images and masks
+            as segment takes them.
+        val: Folder of the same kind to score on, which is held out from --train.
+        out: Folder for scores.json; default: probe/ in the run folder, with --dense
+            probe-dense/.
         label: Name of the encoder in tables; default: --encoder.
         features: Folder that keeps the features; several probes may share it; default:
             features/ in --out.
@@ -802,8 +813,9 @@ def probe(
             both.
         crop_pct: Share of the resized image's side that is shown, from its middle; finetune
             shows the same; default: 0.875 up to 224 pixels, else 1.
-        k: Number of neighbours that vote; may be repeated for several scores.
-        temperature: Temperature of the neighbours' votes.
+        k: Number of neighbours that vote; may be repeated for several scores; default: 10,
+            20, 100 and 200, with --dense 30 alone.
+        temperature: Temperature of the neighbours' votes; default: 0.07, with --dense 0.02.
         linear: Linear classifier; may be repeated. logistic: logistic regression. official:
             MILAN's protocol with LARS. sweep: DINOv2's, many rates for each pool.
         train_views: Views of each image that official and sweep use in turn. 1: the view
@@ -817,8 +829,16 @@ def probe(
         sweep_steps: For sweep: steps.
         sweep_batch: For sweep: batch.
         sweep_lr: For sweep: a learning rate to try, for a batch of 256; may be repeated.
+        dense: Score patches by the classes of the nearest labelled patches (mIoU).
+        classes: For --dense: number of classes in the masks, which it needs; default: none.
+        ignore_index: For --dense: value of mask pixels that do not count.
+        reduce_zero_label: For --dense: mask pixels with 0 do not count, and 1 is the first
+            class.
+        memory: For --dense: labelled patches that are kept to look up, evenly of all
+            images.
         random_init: Give the encoder random weights: the score to beat.
-        seed: Seed of --random-init, of the views and of the linear classifiers.
+        seed: Seed of --random-init, of views, of linear classifiers and of the patches that
+            are kept.
         precision: Type of the encoder's arithmetic; auto: bf16 on a GPU that has it, else
             fp32.
         batch_size: Images in a batch of the encoder.

@@ -37,6 +37,7 @@ from milan_pipeline.evaluate.probe.scoring import (
 from milan_pipeline.evaluate.scores_file import (
     SCORES,
     Result,
+    known_metrics,
     require_own_scores,
     write_stage_scores,
 )
@@ -44,7 +45,7 @@ from milan_pipeline.images.budget import BadImageBudget
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.reporter import reporting
 from milan_pipeline.shards.manifest import Manifest, load_manifest
-from milan_pipeline.stages.probe.command import Probe
+from milan_pipeline.stages.probe.command import KS, TEMPERATURE, Probe
 from milan_pipeline.stages.shared.checking import tell_of_random_weights
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
 from milan_pipeline.stages.shared.training import training_precision
@@ -60,7 +61,7 @@ def run(config: Probe) -> None:
     train, test = _inputs(config)
     config = _settled(config)
     record = _record(config, train, test)
-    if _is_done(config, record):
+    if is_done(config, record):
         return
     _warn_of_copies(train, test)
     device = str(pick_device(config.device))
@@ -80,10 +81,10 @@ def dry_run(config: Probe) -> None:
     train, test = _inputs(config)
     config = _settled(config)
     record = _record(config, train, test)
-    if _is_done(config, record):
+    if is_done(config, record):
         return
     _warn_of_copies(train, test)
-    identity = _encoder_identity(config, record)
+    identity = encoder_identity(config, record)
     left = {
         name: sum(
             not is_cached(features_url(config.features_folder, identity, manifest, view))
@@ -103,14 +104,22 @@ def dry_run(config: Probe) -> None:
 
 
 def _settled(config: Probe) -> Probe:
-    """Fill in --crop-pct and --precision; refuse an encoder that is not there."""
+    """Fill in what is left to the encoder or the machine; refuse an encoder that is not there."""
     size = image_size_of(config.encoder, random_init=config.random_init)
     tell_of_random_weights(config.encoder, random_init=config.random_init)
-    crop_pct = default_crop_pct(size) if config.crop_pct is None else config.crop_pct
-    precision = config.precision
-    if precision == "auto":
-        precision = training_precision(precision, pick_device(config.device))
-    return dataclasses.replace(config, crop_pct=crop_pct, precision=precision)
+    return dataclasses.replace(
+        config,
+        crop_pct=default_crop_pct(size) if config.crop_pct is None else config.crop_pct,
+        k=config.k or KS,
+        temperature=TEMPERATURE if config.temperature is None else config.temperature,
+        precision=settled_precision(config),
+    )
+
+
+def settled_precision(config: Probe) -> str:
+    """Return the precision that is meant by "auto", or the one that was given."""
+    chosen = config.precision
+    return training_precision(chosen, pick_device(config.device)) if chosen == "auto" else chosen
 
 
 def _scored(config: Probe) -> View:
@@ -173,7 +182,7 @@ def _record(config: Probe, train: Manifest, test: Manifest) -> StageRecord:
     )
 
 
-def _encoder_identity(config: Probe, record: StageRecord) -> dict[str, Any]:
+def encoder_identity(config: Probe, record: StageRecord) -> dict[str, Any]:
     """Return what the features depend on apart from images and views."""
     drawn = {"seed": config.seed} if config.random_init else {}
     rounded = {} if config.precision == "fp32" else {"precision": config.precision}
@@ -181,13 +190,13 @@ def _encoder_identity(config: Probe, record: StageRecord) -> dict[str, Any]:
     return known | drawn | rounded
 
 
-def _is_done(config: Probe, record: StageRecord) -> bool:
+def is_done(config: Probe, record: StageRecord) -> bool:
     """Tell whether these scores are there already and may stay; if so, say it."""
     require_own_scores(record)
     done = not config.overwrite and record.previous_state() == "done"
     done = done and storage.exists(storage.join(config.folder, SCORES))
     if done:
-        say_nothing_to_do(config.folder, "the scores are there")
+        say_nothing_to_do(config.folder, "the scores are there", **known_metrics(config.folder))
     return done
 
 
@@ -210,14 +219,11 @@ def _sets(
 ) -> Sets:
     """Get the features, from their folder if they are there."""
     load = functools.partial(
-        load_encoder,
-        random_init=config.random_init,
-        seed=config.seed,
-        precision=config.precision,
+        load_encoder, random_init=config.random_init, seed=config.seed, precision=config.precision
     )
     cache = FeatureCache(
         folder=config.features_folder,
-        identity=_encoder_identity(config, record),
+        identity=encoder_identity(config, record),
         encoder=functools.cache(lambda: load(config.encoder, device=device)),
         batch_size=config.batch_size,
         workers=config.decoders,
@@ -276,7 +282,7 @@ def _classifiers(config: Probe, device: str) -> Classifiers:
     )
     return Classifiers(
         ks=config.k,
-        temperature=config.temperature,
+        temperature=config.temperature or TEMPERATURE,
         logistic="logistic" in config.linear,
         official=official if "official" in config.linear else None,
         sweep=sweep if "sweep" in config.linear else None,

@@ -120,10 +120,10 @@ def confusion_of(some: list[ScoredImage], inference: Inference, classes: int) ->
     device = answers_BHW.device
     labels_BHW = stacked([each.labels_HW for each in some], device)
     labels_BHW = labels_BHW.to(device, non_blocking=True).long()
-    return _confusion(answers_BHW, labels_BHW, classes).cpu()
+    return confusion_between(answers_BHW, labels_BHW, classes).cpu()
 
 
-def _confusion(answers_BHW: Tensor, labels_BHW: Tensor, classes: int) -> Tensor:
+def confusion_between(answers_BHW: Tensor, labels_BHW: Tensor, classes: int) -> Tensor:
     """Count the pixels of each class (row) that were taken for each (column), ignored ones aside.
 
     No pixel is picked out: a GPU would have the host wait for their number.
