@@ -39,10 +39,8 @@ REBUILDABLE = {
     "depth": "depth",
     "num_heads": "heads",
 }
-BEST_MODEL = f"{BEST}.safetensors"
-CLIPS = ("local-dir:", "hf-hub:")
-# Arguments that it needs not be given.
-DERIVED = {*ALONE, *LEFT_OUT, *NORM_ARGUMENTS, "global_pool"}
+BEST_MODEL, CLIPS = f"{BEST}.safetensors", ("local-dir:", "hf-hub:")
+DERIVED = {*ALONE, *LEFT_OUT, *NORM_ARGUMENTS, "global_pool"}  # it needs not be given these
 
 
 def read_run_encoder(spec: str, *, random_init: bool = False, seed: int = 0) -> EncoderParts:
@@ -124,8 +122,7 @@ def _what_it_is(url: str) -> str | None:
     for names, said in hints.items():
         if holds(*names):
             return said
-    run = storage.enclosing(folder, ENCODER, BEST_MODEL)
-    if run is not None:
+    if (run := storage.enclosing(folder, ENCODER, BEST_MODEL)) is not None:
         model = storage.join(run, BEST_MODEL)
         given = run if storage.exists(storage.join(run, ENCODER)) else model
         return f"{folder} lies in the run {run}; give --encoder {given}"
