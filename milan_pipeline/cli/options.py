@@ -18,8 +18,8 @@ AUTO: Auto = "auto"
 GROUPS = (
     *("Input", "Output", "Teacher", "Views", "Targets"),
     *("Student", "Decoder", "Objective", "Encoder", "Head", "Schedule", "Augmentation"),
-    *("Scoring", "Checkpoints and log", "Rates", "This machine", "Several machines", "Slurm"),
-    "General",
+    *("Scoring", "Patches", "Checkpoints and log", "Rates"),
+    *("This machine", "Several machines", "Slurm", "General"),
 )
 """The order in which `--help` shows groups of options; those that others name come last."""
 

@@ -115,7 +115,7 @@ def plan(
     teacher_norm: str = 'own',
     grid: int | None = None,
     layers: int = 1,
-    space: Literal["projected", "hidden"] = 'projected',
+    space: Literal["auto", "projected", "hidden"] = 'auto',
     prior: Literal["auto", "cls", "pool", "rollout", "uniform"] = 'auto',
     images: StrPath | None = None,
     samples: int | None = None,
@@ -149,8 +149,9 @@ def plan(
     teacher, views, codec and epochs are those of the recipe.
 
     Args:
-        teacher: The CLIP to use: an open_clip model (ViT-B-16), hf-hub:ORG/REPO or
-            local-dir:PATH.
+        teacher: The model: a CLIP of open_clip (ViT-B-16), hf-hub:ORG/REPO or
+            local-dir:PATH; a model of timm, as timm:NAME.TAG; or run:FOLDER, the student of
+            a run.
         pretrained: Weights of the teacher: a tag (openai) or a file; default: those of
             --teacher.
         precision: Number type of the teacher's weights; auto: bf16 if the device has it,
@@ -161,9 +162,10 @@ def plan(
         grid: Patches along each side of an image; this sets the teacher's input size.
             Teacher and student need the same grid; default: the teacher's own.
         layers: Targets are the mean of this many of the last layers.
-        space: Take targets after (projected) or before (hidden) CLIP's last projection.
+        space: Take targets after (projected) or before (hidden) CLIP's last projection;
+            auto: after it, if there is one.
         prior: Attention that gives the mask prior; auto: the one that the teacher pools
-            with.
+            with, or that of its CLS token.
         images: Folder of image shards with manifest.json; default: none, see --samples.
         samples: Number of images, if there are no shards yet; default: the number in
             --images.
@@ -216,7 +218,7 @@ def extract_targets(
     teacher_norm: str = 'own',
     grid: int | None = None,
     layers: int = 1,
-    space: Literal["projected", "hidden"] = 'projected',
+    space: Literal["auto", "projected", "hidden"] = 'auto',
     prior: Literal["auto", "cls", "pool", "rollout", "uniform"] = 'auto',
     images: StrPath,
     out: StrPath,
@@ -254,8 +256,9 @@ def extract_targets(
             process may use, at most OMP_NUM_THREADS, which torchrun sets to 1 for several
             processes. The last bits of results depend on the number. Workers of --scheduler
             keep their own.
-        teacher: The CLIP to use: an open_clip model (ViT-B-16), hf-hub:ORG/REPO or
-            local-dir:PATH.
+        teacher: The model: a CLIP of open_clip (ViT-B-16), hf-hub:ORG/REPO or
+            local-dir:PATH; a model of timm, as timm:NAME.TAG; or run:FOLDER, the student of
+            a run.
         pretrained: Weights of the teacher: a tag (openai) or a file; default: those of
             --teacher.
         precision: Number type of the teacher's weights; auto: bf16 if the device has it,
@@ -266,9 +269,10 @@ def extract_targets(
         grid: Patches along each side of an image; this sets the teacher's input size.
             Teacher and student need the same grid; default: the teacher's own.
         layers: Targets are the mean of this many of the last layers.
-        space: Take targets after (projected) or before (hidden) CLIP's last projection.
+        space: Take targets after (projected) or before (hidden) CLIP's last projection;
+            auto: after it, if there is one.
         prior: Attention that gives the mask prior; auto: the one that the teacher pools
-            with.
+            with, or that of its CLS token.
         images: Folder of image shards with manifest.json.
         out: Target store to write, e.g. targets.zarr.
         views: Number of views (crops) of each image.
@@ -752,8 +756,8 @@ def probe(
     features: StrPath | None = None,
     pool: Literal["cls", "mean", "both"] = 'cls',
     crop_pct: float | None = None,
-    k: int | list[int] | tuple[int, ...] = (10, 20, 100, 200),
-    temperature: float = 0.07,
+    k: int | list[int] | tuple[int, ...] = (),
+    temperature: float | None = None,
     linear: Literal["logistic", "official", "sweep", "none"] | list[Literal["logistic", "official", "sweep", "none"]] | tuple[Literal["logistic", "official", "sweep", "none"], ...] = ('logistic',),
     train_views: int = 1,
     linear_epochs: int = 100,
@@ -763,6 +767,11 @@ def probe(
     sweep_steps: int = 12500,
     sweep_batch: int = 1024,
     sweep_lr: float | list[float] | tuple[float, ...] = (1e-05, 2e-05, 5e-05, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1),
+    dense: bool = False,
+    classes: int | None = None,
+    ignore_index: int = 255,
+    reduce_zero_label: bool = False,
+    memory: int = 100000,
     random_init: bool = False,
     seed: int = 0,
     precision: Literal["auto", "fp32", "bf16"] = 'fp32',
@@ -785,12 +794,18 @@ def probe(
     and answers.npy, which has the class and the answers for each test image. Features are computed
     once and kept.
 
+    With --dense, patches are scored instead of images. Both sets need masks, as for segment. Each
+    patch takes its class from the labelled patches that are most like it, and the command writes
+    the mIoU and its protocol.
+
     Args:
         encoder: The encoder: a run folder, a .safetensors with its .json, a timm name,
             open_clip:MODEL/TAG, or pixels.
-        train: Folder of labelled image shards to learn from.
-        val: Folder of labelled image shards to score on, which are held out from --train.
-        out: Folder for scores.json; default: probe/ in the run folder.
+        train: Folder of labelled image shards to learn from; with --dense, images and masks
+            as segment takes them.
+        val: Folder of the same kind to score on, which is held out from --train.
+        out: Folder for scores.json; default: probe/ in the run folder, with --dense
+            probe-dense/.
         label: Name of the encoder in tables; default: --encoder.
         features: Folder that keeps the features; several probes may share it; default:
             features/ in --out.
@@ -798,8 +813,9 @@ def probe(
             both.
         crop_pct: Share of the resized image's side that is shown, from its middle; finetune
             shows the same; default: 0.875 up to 224 pixels, else 1.
-        k: Number of neighbours that vote; may be repeated for several scores.
-        temperature: Temperature of the neighbours' votes.
+        k: Number of neighbours that vote; may be repeated for several scores; default: 10,
+            20, 100 and 200, with --dense 30 alone.
+        temperature: Temperature of the neighbours' votes; default: 0.07, with --dense 0.02.
         linear: Linear classifier; may be repeated. logistic: logistic regression. official:
             MILAN's protocol with LARS. sweep: DINOv2's, many rates for each pool.
         train_views: Views of each image that official and sweep use in turn. 1: the view
@@ -813,8 +829,16 @@ def probe(
         sweep_steps: For sweep: steps.
         sweep_batch: For sweep: batch.
         sweep_lr: For sweep: a learning rate to try, for a batch of 256; may be repeated.
+        dense: Score patches by the classes of the nearest labelled patches (mIoU).
+        classes: For --dense: number of classes in the masks, which it needs; default: none.
+        ignore_index: For --dense: value of mask pixels that do not count.
+        reduce_zero_label: For --dense: mask pixels with 0 do not count, and 1 is the first
+            class.
+        memory: For --dense: labelled patches that are kept to look up, evenly of all
+            images.
         random_init: Give the encoder random weights: the score to beat.
-        seed: Seed of --random-init, of the views and of the linear classifiers.
+        seed: Seed of --random-init, of views, of linear classifiers and of the patches that
+            are kept.
         precision: Type of the encoder's arithmetic; auto: bf16 on a GPU that has it, else
             fp32.
         batch_size: Images in a batch of the encoder.
@@ -1161,8 +1185,10 @@ def compare(
     """Show all results of probe, finetune and segment in and below FOLDERS as one table.
 
     A row has the encoder, stage, seed, the metrics in per cent, and the folder. It also has the
-    options in which the results differ. If the table is wider than the terminal, folders are left
-    out of it. If it is still too wide, each row is written as a block of lines.
+    options in which the results differ. A metric has its 95% interval behind it. Below the table
+    are the pairs of rows that do not differ by a test at 95%: a paired one if both kept what they
+    answered for each image. If the table is wider than the terminal, folders are left out of it,
+    then intervals. If it is still too wide, each row is written as a block of lines.
 
     Args:
         folders: FOLDERS of the command line.

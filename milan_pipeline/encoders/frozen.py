@@ -1,18 +1,20 @@
 """Gives features of images by frozen encoders of one interface: student, CLIP tower, or pixels.
 
-Shape suffixes: B batch, C = 3 channels, H, W pixels, N tokens, E width, F features.
+Shape suffixes: B batch, C = 3 channels, H, W pixels, N tokens, L patches, E width, F
+features.
 """
 
 from typing import Any, Protocol
 
 import torch
+from torch.nn import functional as F
 
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.images.crops import Pixels
 from milan_pipeline.teacher.teacher import Teacher
 
 POOLS = ("cls", "mean", "both")
-PIXELS_SIZE = 64
+PIXELS_SIZE, PIXELS_PATCH = 64, 8
 
 
 class FrozenEncoder(Protocol):
@@ -43,6 +45,16 @@ class FrozenEncoder(Protocol):
             (B, F) float32, on `device`.
         """
 
+    def patches(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        """Encode the patches of views.
+
+        Args:
+            pixels_BCHW: as for `features`.
+
+        Returns:
+            (B, L, E) float32, row by row of a square grid, on `device`.
+        """
+
 
 class PixelEncoder:
     """The pixels of a small view as its features."""
@@ -58,6 +70,11 @@ class PixelEncoder:
         _require_pool(pool)
         return pixels_BCHW.flatten(1).float().div_(255)
 
+    def patches(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        """Return the pixels of patches of 8 x 8, in [0, 1]; what is left of a side is cut."""
+        squares = F.unfold(pixels_BCHW.float().div_(255), PIXELS_PATCH, stride=PIXELS_PATCH)
+        return squares.transpose(1, 2).contiguous()
+
 
 class TeacherEncoder:
     """A CLIP image tower; its features are projected, as targets are."""
@@ -72,6 +89,11 @@ class TeacherEncoder:
         """Encode views; see `FrozenEncoder.features`."""
         targets_BND, _ = self._teacher(pixels_BCHW)
         return _pooled(targets_BND, 1, pool)
+
+    def patches(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        """Encode patches; see `FrozenEncoder.patches`."""
+        targets_BND, _ = self._teacher(pixels_BCHW)
+        return targets_BND[:, 1:]
 
 
 class StudentEncoder:
@@ -107,10 +129,18 @@ class StudentEncoder:
         """Encode views; see `FrozenEncoder.features`."""
         if pool != "mean" and getattr(self._model, "cls_token", None) is None:
             raise ConfigError(f"encoder {self.name!r} has no CLS token; give --pool mean")
+        return _pooled(self._tokens(pixels_BCHW), self._model.num_prefix_tokens, pool)
+
+    @torch.no_grad()
+    def patches(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        """Encode patches; see `FrozenEncoder.patches`."""
+        return self._tokens(pixels_BCHW)[:, self._model.num_prefix_tokens :]
+
+    def _tokens(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         pixels = self._pixels(pixels_BCHW)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-            tokens_BNE = self._model.forward_features(pixels)
-        return _pooled(tokens_BNE.float(), self._model.num_prefix_tokens, pool)
+            tokens_BNE: torch.Tensor = self._model.forward_features(pixels)
+        return tokens_BNE.float()
 
 
 def _pooled(tokens_BNE: torch.Tensor, prefix: int, pool: str) -> torch.Tensor:

@@ -1,20 +1,19 @@
 """Read a teacher's configuration: from open_clip's registry, a local folder or the hub."""
 
 import contextlib
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import open_clip
-from open_clip.pretrained import download_pretrained_from_hf
 
 from milan_pipeline.core.hub import asking_hub
 from milan_pipeline.core.out_of_memory import is_out_of_memory
 from milan_pipeline.core.schema import DocumentError, parsed
 from milan_pipeline.errors import ConfigError, MilanError, reason_of
+from milan_pipeline.teacher.open_clip_tables import architecture
+from milan_pipeline.teacher.spec import HUB, LOCAL, TIMM
 
 CONFIGURATION = "open_clip_config.json"
-LOCAL, HUB = "local-dir:", "hf-hub:"
 LONGEST_REASON = 300
 
 
@@ -25,14 +24,14 @@ def model_config(name: str) -> dict[str, Any]:
         ConfigError: there is no such model, or its configuration is not that of a CLIP.
     """
     if name.startswith((LOCAL, HUB)):
-        document = stated_configuration(name)
+        document = stated_configuration(name, CONFIGURATION)
         config = document.get("model_cfg", document)
     else:
-        config = open_clip.get_model_config(name)
+        config = architecture(name)
     if config is None:
         raise ConfigError(
             f"--teacher {name!r} is no open_clip model; see open_clip.list_models(), or give "
-            "hf-hub:ORG/REPO or local-dir:PATH"
+            "hf-hub:ORG/REPO, local-dir:PATH, timm:NAME.TAG or run:FOLDER"
         )
     if not (
         isinstance(config, dict)
@@ -46,22 +45,28 @@ def model_config(name: str) -> dict[str, Any]:
     return config
 
 
-def stated_configuration(name: str) -> dict[str, Any]:
-    """Read `open_clip_config.json` of a local folder or a hub repository.
+def stated_configuration(name: str, file: str) -> dict[str, Any]:
+    """Read the configuration in a local folder or a hub repository.
+
+    Args:
+        name: of the teacher.
+        file: name of the configuration, such as `CONFIGURATION`.
 
     Raises:
         ConfigError: there is none, or it is no JSON object.
     """
-    kind, _, place = name.partition(":")
+    kind, _, place = name.removeprefix(TIMM).partition(":")
     failure = f"--teacher {name!r} has no readable configuration"
     if kind == "hf-hub":
         remedy = (
             "check the name and the network, or give a copy of the repository as local-dir:PATH"
         )
         with explaining(failure, remedy), asking_hub(place):
-            path = Path(download_pretrained_from_hf(place, filename=CONFIGURATION))
+            # Imported here, since all other configurations are read without open_clip.
+            client = importlib.import_module("open_clip.pretrained")
+            path = Path(client.download_pretrained_from_hf(place, filename=file))
     else:
-        path = Path(place) / CONFIGURATION
+        path = Path(place) / file
     try:
         return parsed(path.read_bytes(), dict[str, Any])
     except (OSError, DocumentError) as error:
@@ -77,7 +82,7 @@ def _remedy(path: Path) -> str:
             "what lies there is a model of transformers: give that CLIP by open_clip's name and "
             "--pretrained tag, or a folder in open_clip's form"
         )
-    return f"give a folder that holds {CONFIGURATION} and weights"
+    return f"give a folder that holds {path.name} and weights"
 
 
 def _is_of_transformers(path: Path) -> bool:

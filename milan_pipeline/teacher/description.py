@@ -9,17 +9,16 @@ from torch import nn
 
 from milan_pipeline.core.devices import has_bfloat16
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.teacher.load_by_name import architecture_of, blank_visual
+from milan_pipeline.images.statistics import Statistics
+from milan_pipeline.teacher.content import preprocessing, teacher_content
+from milan_pipeline.teacher.load_by_name import architecture_of, blank_visual, names_of
 from milan_pipeline.teacher.prior import settle_prior
 from milan_pipeline.teacher.spec import TeacherSpec
-from milan_pipeline.teacher.statistics import settled_statistics
 from milan_pipeline.teacher.tower import Tower
 from milan_pipeline.teacher.tower_of_model import tower_of
 
 POSITIONS = ("positional_embedding", "pos_embed", "relative_position")
 """Words in the names of position embeddings and of tables of position biases."""
-PIXEL_PATH = "pillow-rgb, bicubic antialiased, uint8"
-"""The identity's name for how images become views."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -53,10 +52,10 @@ def describe_teacher(spec: TeacherSpec) -> TeacherShape:
     """Read a tower's shape from its configuration alone.
 
     Raises:
-        ConfigError: open_clip has no such model, or it cannot give what the spec asks for.
+        ConfigError: there is no such model, or it cannot give what the spec asks for.
     """
-    tower, _ = settled_tower(blank_visual(spec), spec)
-    return TeacherShape(tower.image_size, tower.grid, tower.widths[spec.space])
+    tower, settled = settled_tower(blank_visual(spec), spec)
+    return TeacherShape(tower.image_size, tower.grid, tower.widths[settled.space])
 
 
 def visible_identity(spec: TeacherSpec) -> dict[str, dict[str, Any]]:
@@ -68,16 +67,16 @@ def visible_identity(spec: TeacherSpec) -> dict[str, dict[str, Any]]:
     Raises:
         ConfigError: as `describe_teacher`.
     """
-    visual, statistics = blank_visual(spec), settled_statistics(spec)
-    tower, prior = settled_tower(visual, spec)
+    visual: Any = blank_visual(spec)
+    tower, settled = settled_tower(visual, spec)
     return {
-        "teacher": teacher_content(spec, tower, prior, architecture_of(visual)),
-        "preprocessing": {"pixels": PIXEL_PATH, "size": tower.image_size, **statistics._asdict()},
+        "teacher": content_of(settled, tower, visual),
+        "preprocessing": preprocessing(tower.image_size, Statistics(**visual.preprocess_cfg)),
     }
 
 
-def settled_tower(visual: nn.Module, spec: TeacherSpec) -> tuple[Tower, str]:
-    """Return a tower and its prior.
+def settled_tower(visual: nn.Module, spec: TeacherSpec) -> tuple[Tower, TeacherSpec]:
+    """Return a tower, and its spec with a space and a prior that are not "auto".
 
     Raises:
         ConfigError: the tower cannot give what the spec asks for.
@@ -94,38 +93,21 @@ def settled_tower(visual: nn.Module, spec: TeacherSpec) -> tuple[Tower, str]:
             f"--layers {spec.layers} is more than --teacher {spec.name!r} has that its final norm "
             f"fits; give {depth} or less"
         )
-    if spec.space not in tower.widths:
+    own = "projected" if "projected" in tower.widths else "hidden"
+    space = own if spec.space == "auto" else spec.space
+    if space not in tower.widths:
         raise ConfigError(
-            f"--space {spec.space} is not to be had of --teacher {spec.name!r}; choose "
+            f"--space {space} is not to be had of --teacher {spec.name!r}; choose "
             + " or ".join(tower.widths)
         )
-    return tower, settle_prior(spec.prior, tower, spec.name)
+    prior = settle_prior(spec.prior, tower, spec.name)
+    return tower, dataclasses.replace(spec, space=space, prior=prior)
 
 
-def teacher_content(
-    spec: TeacherSpec, tower: Tower, prior: str, architecture: str | None
-) -> dict[str, Any]:
-    """Return everything that changes targets, except for the weights.
-
-    Heads, activation and pooling do not follow from the weights, and a local folder may change
-    them. They are recorded for readers; the hash of the architecture covers these and all others.
-    """
-    return {
-        "name": spec.name_in_identity,
-        "pretrained": spec.tag_in_identity,
-        "architecture": architecture,
-        "heads": tower.heads,
-        "pooling": tower.pooling,
-        "pool_heads": getattr(tower.pool_attention, "num_heads", None),
-        "activation": tower.activation,
-        "precision": spec.precision,
-        "compiled": spec.compile,
-        "grid": list(tower.grid),
-        "layers": spec.layers,
-        "space": spec.space,
-        "width": tower.widths[spec.space],
-        "prior": prior,
-    }
+def content_of(settled: TeacherSpec, tower: Tower, visual: nn.Module) -> dict[str, Any]:
+    """Return `content.teacher_content` of a model with the names that `load_by_name` gave it."""
+    names, architecture = names_of(visual, settled), architecture_of(visual)
+    return teacher_content(settled, tower, names=names, architecture=architecture)
 
 
 def hash_weights(visual: nn.Module, *, resampled: bool) -> str:

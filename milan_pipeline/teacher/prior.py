@@ -25,7 +25,9 @@ def settle_prior(asked: str, tower: Tower, name: str) -> str:
     """Return which prior a tower gives: "cls", "pool", "rollout" or "uniform".
 
     Args:
-        asked: `TeacherSpec.prior`; "auto" is the attention that the tower pools by.
+        asked: `TeacherSpec.prior`; "auto" is the attention that the tower pools by. A tower that
+            averages its patches and is of no CLIP has that of its CLS token, if there is one; the
+            CLS token of a CLIP that averages was never trained.
         tower: the tower that must give the prior.
         name: name of the teacher, for errors.
 
@@ -39,12 +41,15 @@ def settle_prior(asked: str, tower: Tower, name: str) -> str:
         "rollout": bool(tower.attentions),
         "uniform": True,
     }
-    if asked == "auto" and not can.get(tower.pooling):
+    own: str = tower.pooling
+    if own == "average" and can["cls"] and "projected" not in tower.widths:
+        own = "cls"
+    if asked == "auto" and not can.get(own):
         raise ConfigError(
             f"--teacher {name!r} pools by averaging, so no attention of its own says which patches "
             f"matter; choose --prior {'rollout or --prior ' if attends else ''}uniform"
         )
-    prior = tower.pooling if asked == "auto" else asked
+    prior = own if asked == "auto" else asked
     if not can[prior]:
         lacks = {"cls": "CLS token", "pool": "attention pooling", "rollout": "global attention"}
         works = ", ".join(kind for kind, works in can.items() if works)

@@ -13,25 +13,33 @@ NORM_HELP = (
     "imagenet: as in MILAN. openai: those of OpenAI's CLIP. Or numbers for pixels from 0 to 1: "
     "0.5/0.5, or 0.48,0.46,0.41/0.27,0.26,0.28."
 )
-SPACES = ("projected", "hidden")
+SPACES = ("auto", "projected", "hidden")
 PRIORS = ("auto", "cls", "pool", "rollout", "uniform")
+TIMM, RUN, LOCAL, HUB = "timm:", "run:", "local-dir:", "hf-hub:"
+"""How names of teachers begin that are not open_clip's names of architectures."""
+IN_FOLDERS = (LOCAL, TIMM + LOCAL, RUN)
+WITH_WEIGHTS = (*IN_FOLDERS, HUB, TIMM + HUB)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TeacherSpec:
-    """A CLIP image tower by name.
+    """An image encoder by name.
 
     Attributes:
-        name: an open_clip model (`ViT-B-16`), `hf-hub:ORG/REPO` or `local-dir:PATH`.
-        pretrained: weights tag (`openai`) or checkpoint file; None for hf-hub and local-dir.
+        name: an open_clip model (`ViT-B-16`), `hf-hub:ORG/REPO` or `local-dir:PATH`; a model of
+            timm, `timm:NAME` or `timm:NAME.TAG` (also `timm:local-dir:PATH` and
+            `timm:hf-hub:ORG/REPO`); or `run:FOLDER`, the student of a pretraining run.
+        pretrained: weights tag of open_clip (`openai`) or checkpoint file; None for names that come
+            with their weights.
         precision: type of weights and activations, one of `PRECISIONS`; "auto" is what
             `description.settle_precision` chooses for the device.
         norm: mean and std of the input pixels: the tower's "own", "imagenet" as in MILAN's official
             code, or what else `statistics.parsed_statistics` reads.
         grid: tokens along each side; sets the input size. None for the tower's own grid.
         layers: targets are the mean of this many last layers, each through the final norm.
-        space: "projected" into the space shared with text, or "hidden", just before that.
-        prior: the source of the mask prior; "auto" is the attention that the tower pools by.
+        space: "projected" into the space shared with text, or "hidden", just before that; "auto" is
+            "projected" where the tower has that space.
+        prior: the source of the mask prior; "auto" is what `prior.settle_prior` chooses.
         compile: whether torch compiles the attention blocks: slower to start, faster on a GPU. It
             changes last bits of targets.
 
@@ -45,7 +53,7 @@ class TeacherSpec:
     norm: str = OWN
     grid: int | None = None
     layers: int = 1
-    space: str = "projected"
+    space: str = "auto"
     prior: str = "auto"
     compile: bool = False
 
@@ -62,10 +70,11 @@ class TeacherSpec:
         for option, number in (("--grid", self.grid), ("--layers", self.layers)):
             if number is not None and number < 1:
                 raise ConfigError(f"{option} {number} is below 1; give 1 or more")
-        if self.pretrained is not None and self.name.startswith(("local-dir:", "hf-hub:")):
+        if self.pretrained is not None and self.name.startswith(WITH_WEIGHTS):
+            library = "timm" if self.name.startswith((TIMM, RUN)) else "open_clip"
             raise ConfigError(
                 f"--pretrained {self.pretrained!r} has no effect on --teacher {self.name!r}, "
-                "which comes with its weights; leave it out, or give open_clip's name of the "
+                f"which comes with its weights; leave it out, or give {library}'s name of the "
                 "architecture"
             )
         _ = self.statistics
@@ -88,9 +97,22 @@ class TeacherSpec:
             ) from error
 
     @property
+    def place(self) -> tuple[str, str] | None:
+        """How the name begins and the path that follows, where the weights lie at a path."""
+        for kind in IN_FOLDERS:
+            if self.name.startswith(kind):
+                return kind, self.name.removeprefix(kind)
+        return None
+
+    @property
+    def names_in_identity(self) -> dict[str, str | None]:
+        """The identity's names of the tower and of its weights, without paths."""
+        return {"name": self.name_in_identity, "pretrained": self.tag_in_identity}
+
+    @property
     def name_in_identity(self) -> str:
         """The identity's name of the tower; it does not contain the path of a local folder."""
-        return "local-dir" if self.name.startswith("local-dir:") else self.name
+        return self.name if self.place is None else self.place[0].removesuffix(":")
 
     @property
     def tag_in_identity(self) -> str | None:

@@ -1,4 +1,4 @@
-"""CLIP image tower -> (targets, prior).
+"""Image encoder -> (targets, prior).
 
 Legend: B batch, C = 3 channels, H, W pixels, N = 1 + L tokens (that of the image first), L patches
 row-major, D target width.
@@ -11,16 +11,16 @@ from torch import nn
 
 from milan_pipeline.core.devices import compute_float32_exactly
 from milan_pipeline.images.crops import Pixels
+from milan_pipeline.images.statistics import Statistics
+from milan_pipeline.teacher.content import preprocessing
 from milan_pipeline.teacher.description import (
     DTYPES,
-    PIXEL_PATH,
+    content_of,
     hash_weights,
     settle_precision,
     settled_tower,
-    teacher_content,
 )
 from milan_pipeline.teacher.load_by_name import (
-    architecture_of,
     is_resampled,
     load_visual,
     untrained_visual,
@@ -30,7 +30,7 @@ from milan_pipeline.teacher.spec import TeacherSpec
 
 
 class Teacher:
-    """A frozen CLIP image tower."""
+    """A frozen image encoder."""
 
     def __init__(self, visual: nn.Module, spec: TeacherSpec, *, device: str = "cpu") -> None:
         """Take a tower and cast its weights to the precision of the spec.
@@ -40,18 +40,18 @@ class Teacher:
         """
         self._device = torch.device(device)
         _prepare(self._device)
-        self.spec = settle_precision(spec, self._device)
         visual.eval().requires_grad_(requires_grad=False)
-        self._tower, self.prior = settled_tower(visual, spec)
+        self._tower, settled = settled_tower(visual, settle_precision(spec, self._device))
+        self.spec, self.prior = settled, settled.prior
         self._reader = PriorReader(self._tower, self.prior)
         self.image_size = self._tower.image_size
         self.grid = self._tower.grid
-        self.width = self._tower.widths[spec.space]
+        self.width = self._tower.widths[settled.space]
         own: Any = visual.preprocess_cfg
         mean, std = spec.statistics or (own["mean"], own["std"])
         self.mean, self.std = list(map(float, mean)), list(map(float, std))
         self._pixels = Pixels(self.mean, self.std, self._device, scaling="pixels")
-        self._architecture = architecture_of(visual)
+        self._content = content_of(settled, self._tower, visual)
         self.weights_sha256 = hash_weights(visual, resampled=is_resampled(visual))
         self._dtype = DTYPES[self.spec.precision]
         visual.to(device=self._device, dtype=self._dtype)
@@ -60,7 +60,7 @@ class Teacher:
 
     @classmethod
     def load(cls, spec: TeacherSpec, *, device: str = "cpu") -> "Teacher":
-        """Load an open_clip model and keep its image tower.
+        """Load a model by name and keep its image tower.
 
         Args:
             spec: which model, and which targets it is to give.
@@ -82,23 +82,17 @@ class Teacher:
         """Build a tower with random weights, always the same ones; it is as fast as a trained one.
 
         Raises:
-            ConfigError: open_clip has no such model, or it cannot give what the spec asks for.
+            ConfigError: there is no such model, or it cannot give what the spec asks for.
         """
         return cls(untrained_visual(spec), spec, device=device)
 
     def identity(self) -> dict[str, Any]:
         """Return the teacher's part of the identity."""
-        content = teacher_content(self.spec, self._tower, self.prior, self._architecture)
-        return content | {"weights_sha256": self.weights_sha256}
+        return self._content | {"weights_sha256": self.weights_sha256}
 
     def preprocessing(self) -> dict[str, Any]:
         """Return the identity's part on the tower's input."""
-        return {
-            "pixels": PIXEL_PATH,
-            "size": self.image_size,
-            "mean": self.mean,
-            "std": self.std,
-        }
+        return preprocessing(self.image_size, Statistics(self.mean, self.std))
 
     @torch.no_grad()  # not inference_mode: on the CPU it slows bfloat16 down several times
     def __call__(self, pixels_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Choose the class for an open_clip image tower."""
+"""Choose the class for an image tower."""
 
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
@@ -7,13 +7,18 @@ from torch import nn
 
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.teacher.configuration import explaining
+from milan_pipeline.teacher.timm_visual import TimmVisual
 from milan_pipeline.teacher.tower import Tower
 from milan_pipeline.teacher.tower_open_clip import ResNetTower, native_tower
 from milan_pipeline.teacher.tower_timm import MapTower, TimmTower, is_token_trunk
 
 
 def tower_of(visual: nn.Module, name: str) -> Tower:
-    """Return the tower of an open_clip model's image part; errors call it `name`.
+    """Return the tower of an open_clip model's image part or of timm's model.
+
+    Args:
+        visual: that part, or a `TimmVisual`.
+        name: what errors call it.
 
     Raises:
         ConfigError: this kind of tower gives no feature for each patch, or its input is not square.
@@ -28,7 +33,7 @@ def tower_of(visual: nn.Module, name: str) -> Tower:
             return native_tower(visual, name)
         if isinstance(visual, ModifiedResNet):
             return ResNetTower(visual)
-        if isinstance(visual, TimmModel):
+        if isinstance(visual, TimmModel | TimmVisual):
             token = is_token_trunk(visual.trunk)
             return TimmTower(visual, name) if token else MapTower(visual, name)
     raise ConfigError(

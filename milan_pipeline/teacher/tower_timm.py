@@ -1,4 +1,4 @@
-"""timm's towers under open_clip.
+"""timm's towers, under open_clip or by themselves.
 
 Transformers: SigLIP, EVA, PE, MobileCLIP-B, ViTamin and plain ones. Towers that end in a feature
 map: ConvNeXt, Swin, FastViT, ResNet.
@@ -15,19 +15,21 @@ from torch import nn
 from torch.func import functional_call
 
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.teacher.timm_visual import TimmVisual
 from milan_pipeline.teacher.tower import Pooling, mean_of
 
 
 class TimmTower:
-    """A `TimmModel` whose trunk is a transformer over all patches; see `tower.Tower`."""
+    """A timm trunk that is a transformer over all patches; see `tower.Tower`."""
 
     pooling: Pooling
     heads: int | None
     activation: str | None
 
-    def __init__(self, visual: TimmModel, name: str) -> None:
+    def __init__(self, visual: TimmModel | TimmVisual, name: str) -> None:
         trunk: Any = visual.trunk
-        self._trunk, self._head = trunk, visual.head
+        head: Any = visual.head
+        self._trunk, self._head = trunk, head
         self.image_size = int(visual.image_size[0])
         self.stride = int(trunk.feature_info[-1]["reduction"])
         grid = trunk.patch_embed.dynamic_feat_size((self.image_size, self.image_size))
@@ -86,6 +88,8 @@ class TimmTower:
     def _widths(self) -> dict[str, int]:
         like = next(self._trunk.parameters())
         hidden = int(self._trunk.num_features)
+        if self._head is None:
+            return {"hidden": hidden}
         probe = torch.zeros(1, 1, hidden, device=like.device, dtype=like.dtype)
         return {"hidden": hidden, "projected": int(self._project(probe).shape[-1])}
 
@@ -103,7 +107,7 @@ def _activation(mlp: nn.Module) -> str:
 
 
 class MapTower:
-    """A `TimmModel` whose trunk ends in a feature map; see `tower.Tower`.
+    """A timm trunk that ends in a feature map; see `tower.Tower`.
 
     The positions of the map are the tokens. Each goes through the head as a map of one position,
     and so through the same norm and projection as the pooled feature of the image.
@@ -117,9 +121,9 @@ class MapTower:
     heads: int | None = None
     activation: str | None = None
 
-    def __init__(self, visual: TimmModel, name: str) -> None:
+    def __init__(self, visual: TimmModel | TimmVisual, name: str) -> None:
         self._trunk: Any = visual.trunk
-        self._head = visual.head
+        self._head: Any = visual.head
         self._last = str(getattr(self._trunk, "output_fmt", "NCHW")).endswith("NHWC")
         self.image_size = int(visual.image_size[0])
         self.stride = int(self._trunk.feature_info[-1]["reduction"])
@@ -158,7 +162,7 @@ class MapTower:
         probe = self._alone(torch.zeros(1, 1, channels, device=like.device, dtype=like.dtype))
         return {
             space: int(self._through_head(probe, space).shape[-1])
-            for space in ("hidden", "projected")
+            for space in (("hidden",) if self._head is None else ("hidden", "projected"))
         }
 
 

@@ -14,8 +14,8 @@ from torch import nn
 
 from milan_pipeline.core.file_kinds import HEAD, stand_in
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.teacher.configuration import LOCAL, shortened
-from milan_pipeline.teacher.spec import TeacherSpec
+from milan_pipeline.teacher.configuration import shortened
+from milan_pipeline.teacher.spec import LOCAL, TIMM, WITH_WEIGHTS, TeacherSpec
 
 # The order in which open_clip looks for weights in a folder.
 SUFFIXES = (".safetensors", ".bin", ".pth")
@@ -45,9 +45,14 @@ def weights_file(spec: TeacherSpec) -> Path | None:
     Raises:
         ConfigError: it is not there, cannot be read, or is known to be another kind of file.
     """
-    if spec.name.startswith(LOCAL):
-        path = _in_folder(spec.name, Path(spec.name.removeprefix(LOCAL)))
-    elif ":" not in spec.name and spec.pretrained and Path(spec.pretrained).is_file():
+    name = spec.name.removeprefix(TIMM)
+    if name.startswith(LOCAL):
+        path = _in_folder(spec.name, Path(name.removeprefix(LOCAL)))
+    elif (
+        not spec.name.startswith(WITH_WEIGHTS)
+        and spec.pretrained
+        and Path(spec.pretrained).is_file()
+    ):
         path = Path(spec.pretrained)
     else:
         return None
@@ -226,8 +231,13 @@ def stored_visual(path: Path) -> dict[str, Stored]:
     return {own: parts[name] for own, name in tower_names(parts).items()}
 
 
-def require_floats(visual: nn.Module, path: Path) -> None:
+def require_floats(visual: nn.Module, path: Path, *, within: str = VISUAL) -> None:
     """Refuse quantised weights, which loading would take for the weights themselves.
+
+    Args:
+        visual: the image tower.
+        path: of the file that it was loaded from.
+        within: what the names in the file begin with, for the message.
 
     Raises:
         ConfigError: a floating-point weight of the tower is stored as something else.
@@ -236,6 +246,6 @@ def require_floats(visual: nn.Module, path: Path) -> None:
     for name, tensor in visual.state_dict().items():
         if tensor.is_floating_point() and name in stored and not stored[name].plain:
             raise ConfigError(
-                f"{path} holds {VISUAL + name!r} quantised, which is not supported; give the "
+                f"{path} holds {within + name!r} quantised, which is not supported; give the "
                 "weights in float32, float16 or bfloat16"
             )

@@ -15,7 +15,7 @@ from timm.models import VisionTransformer
 from torch import Tensor
 
 from milan_pipeline.errors import ConfigError, DataError, reason_of
-from milan_pipeline.weights.files import _json
+from milan_pipeline.models.weight_files import _json
 from milan_pipeline.weights.official import differences_from_plain, official_state, require_official
 from milan_pipeline.weights.run_weights import described_encoder
 
@@ -56,6 +56,7 @@ def timm_files(state: Mapping[str, Tensor], description: Mapping[str, Any]) -> d
             "std": list(description["std"]),
             "first_conv": "patch_embed.proj",
             "classifier": "head",
+            **_licence(description),
         },
     }
     return {"model.safetensors": _safetensors(state), "config.json": _json(config)}
@@ -73,7 +74,7 @@ def huggingface_files(
         DataError: the weights are not those of the described architecture.
     """
     encoder = _encoder(state, description)
-    config = vit_model_config(encoder) | {"torch_dtype": "float32"}
+    config = vit_model_config(encoder) | {"torch_dtype": "float32"} | _licence(description)
     preprocessor = preprocessor_config(
         config["image_size"], description["mean"], description["std"]
     )
@@ -102,6 +103,11 @@ def official_files(state: Mapping[str, Tensor], encoder: VisionTransformer) -> d
     # Sorted, for equal bytes: a safetensors file may be read in any order.
     torch.save({"model": dict(sorted(official_state(state).items()))}, buffer)
     return {"checkpoint.pth": buffer.getvalue()}
+
+
+def _licence(description: Mapping[str, Any]) -> dict[str, str]:
+    """Return the licence of the teacher that an encoder learnt from, if it is known."""
+    return {"license": description["license"]} if "license" in description else {}
 
 
 def _encoder(state: Mapping[str, Tensor], description: Mapping[str, Any]) -> VisionTransformer:

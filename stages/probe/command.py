@@ -14,6 +14,16 @@ from milan_pipeline.stages.shared import common_options as common
 
 LINEAR = ("logistic", "official", "sweep", "none")
 OFFICIAL, SWEEP = OfficialLinear(), Sweep()
+KS, TEMPERATURE = (10, 20, 100, 200), 0.07
+IGNORE_INDEX, MEMORY = 255, 100_000
+OF_IMAGES = (
+    *("features", "pool", "crop_pct", "linear", "train_views"),
+    *("linear_epochs", "linear_warmup_epochs", "linear_batch", "linear_lr"),
+    *("sweep_steps", "sweep_batch", "sweep_lr"),
+)
+"""Options that --dense does not use."""
+OF_PATCHES = ("classes", "ignore_index", "reduce_zero_label", "memory")
+"""Options that only --dense uses."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,6 +33,10 @@ class Probe:
     Both sets of shards need class numbers (.cls). The command prints a table and writes scores.json
     and answers.npy, which has the class and the answers for each test image. Features are computed
     once and kept.
+
+    With --dense, patches are scored instead of images. Both sets need masks, as for segment. Each
+    patch takes its class from the labelled patches that are most like it, and the command writes
+    the mIoU and its protocol.
     """
 
     encoder: str = option(
@@ -31,17 +45,21 @@ class Probe:
         group="Encoder",
     )
     train: str = option(
-        help="Folder of labelled image shards to learn from.", role="execution", group="Input"
+        help="Folder of labelled image shards to learn from; with --dense, images and masks as "
+        "segment takes them.",
+        role="execution",
+        group="Input",
     )
     val: str = option(
-        help="Folder of labelled image shards to score on, which are held out from --train.",
+        help="Folder of the same kind to score on, which is held out from --train.",
         role="execution",
         group="Input",
         formerly="test",
     )
     out: str | None = option(
         None,
-        help="Folder for scores.json; default: probe/ in the run folder.",
+        help="Folder for scores.json; default: probe/ in the run folder, with --dense "
+        "probe-dense/.",
         role="execution",
         group="Output",
     )
@@ -68,13 +86,17 @@ class Probe:
         "Share of the resized image's side that is shown, from its middle; finetune shows the same"
     )
     k: tuple[int, ...] = count(
-        (10, 20, 100, 200),
+        (),
         "neighbours",
         group="Scoring",
-        help="Number of neighbours that vote; may be repeated for several scores.",
+        help="Number of neighbours that vote; may be repeated for several scores; default: 10, "
+        "20, 100 and 200, with --dense 30 alone.",
     )
-    temperature: float = option(
-        0.07, help="Temperature of the neighbours' votes.", group="Scoring", unit="temperature"
+    temperature: float | None = option(
+        None,
+        help="Temperature of the neighbours' votes; default: 0.07, with --dense 0.02.",
+        group="Scoring",
+        unit="temperature",
     )
     linear: tuple[str, ...] = option(
         ("logistic",),
@@ -125,12 +147,43 @@ class Probe:
         group="Scoring",
         unit="rate",
     )
+    dense: bool = option(
+        default=False,
+        help="Score patches by the classes of the nearest labelled patches (mIoU).",
+        group="Patches",
+    )
+    classes: int | None = count(
+        None,
+        "classes",
+        group="Patches",
+        help="For --dense: number of classes in the masks, which it needs; default: none.",
+    )
+    ignore_index: int = option(
+        IGNORE_INDEX,
+        help="For --dense: value of mask pixels that do not count.",
+        least=0,
+        most=255,
+        group="Patches",
+        unit="number",
+    )
+    reduce_zero_label: bool = option(
+        default=False,
+        help="For --dense: mask pixels with 0 do not count, and 1 is the first class.",
+        group="Patches",
+    )
+    memory: int = count(
+        MEMORY,
+        "patches",
+        group="Patches",
+        help="For --dense: labelled patches that are kept to look up, evenly of all images.",
+    )
     random_init: bool = option(
         default=False, help="Give the encoder random weights: the score to beat.", group="Encoder"
     )
     seed: int = option(
         0,
-        help="Seed of --random-init, of the views and of the linear classifiers.",
+        help="Seed of --random-init, of views, of linear classifiers and of the patches that are "
+        "kept.",
         group="Scoring",
         unit="number",
     )
@@ -156,15 +209,16 @@ class Probe:
         require_least(self)
         for name in ("k", "linear", "sweep_lr"):
             values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
+            if (not values and name != "k") or len(set(values)) < len(values):
                 flag = f"--{name.replace('_', '-')}"
                 raise ConfigError(
                     f"{flag} {list(values)} is not one or more different values; give each once"
                 )
         if self.crop_pct is not None and not 0.01 <= self.crop_pct <= 1:
             raise ConfigError(f"--crop-pct {self.crop_pct} is not within 0.01 to 1; try 0.875")
-        if self.temperature <= 0:
+        if self.temperature is not None and self.temperature <= 0:
             raise ConfigError(f"--temperature {self.temperature} must be above 0; give 0.07")
+        self._require_fitting()
         if "none" in self.linear and len(self.linear) > 1:
             raise ConfigError("--linear none is given with others; give it alone or leave it out")
         if self.linear_warmup_epochs >= self.linear_epochs:
@@ -175,6 +229,19 @@ class Probe:
         if self.out is None and (is_named(self.encoder) or self.encoder.endswith(".safetensors")):
             raise ConfigError(f"--encoder {self.encoder!r} is no run folder; give --out FOLDER")
 
+    def _require_fitting(self) -> None:
+        """Refuse options that would change nothing with --dense, or without it."""
+        for field in dataclasses.fields(self):
+            idle = OF_IMAGES if self.dense else OF_PATCHES
+            if field.name in idle and getattr(self, field.name) != field.default:
+                flag = f"--{field.name.replace('_', '-')}"
+                where = "with" if self.dense else "without"
+                raise ConfigError(f"{flag} changes nothing {where} --dense; leave it out")
+        if self.dense and self.classes is None:
+            raise ConfigError("--dense needs the number of classes in the masks; give --classes")
+        if self.dense and len(self.k) > 1:
+            raise ConfigError(f"--k {list(self.k)} with --dense is not one number; give it once")
+
     @property
     def decoders(self) -> int:
         """How many threads decode."""
@@ -183,7 +250,7 @@ class Probe:
     @property
     def folder(self) -> str:
         """Where the scores go."""
-        return self.out or storage.join(self.encoder, "probe")
+        return self.out or storage.join(self.encoder, "probe-dense" if self.dense else "probe")
 
     @property
     def features_folder(self) -> str:
@@ -191,8 +258,22 @@ class Probe:
         return self.features or storage.join(self.folder, "features")
 
 
-run = lazily("milan_pipeline.stages.probe.run:run")
-dry_run = lazily("milan_pipeline.stages.probe.run:dry_run")
+score_images = lazily("milan_pipeline.stages.probe.run:run")
+describe_images = lazily("milan_pipeline.stages.probe.run:dry_run")
+score_patches = lazily("milan_pipeline.stages.probe.patches:run")
+describe_patches = lazily("milan_pipeline.stages.probe.patches:dry_run")
+
+
+def run(config: Probe) -> None:
+    """Score the images, or their patches."""
+    (score_patches if config.dense else score_images)(config)
+
+
+def dry_run(config: Probe) -> None:
+    """Say what `run` would do."""
+    (describe_patches if config.dense else describe_images)(config)
+
+
 command = stage_command(
     "probe",
     Probe,

@@ -15,10 +15,11 @@ from milan_pipeline.data.class_names import require_same_names
 from milan_pipeline.encoders.load import fingerprint, image_size_of, load_encoder
 from milan_pipeline.encoders.names import require_done
 from milan_pipeline.errors import DataError
-from milan_pipeline.evaluate.accuracies import accuracy_table
 from milan_pipeline.evaluate.class_coverage import warnings_of_classes
 from milan_pipeline.evaluate.duplicate_images import copies_of_shards
 from milan_pipeline.evaluate.evaluation_view import CROP_PCT, default_crop_pct
+from milan_pipeline.evaluate.intervals import wilson_of
+from milan_pipeline.evaluate.per_image import ANSWERS
 from milan_pipeline.evaluate.probe.feature_cache import (
     FeatureCache,
     FeatureSet,
@@ -37,6 +38,7 @@ from milan_pipeline.evaluate.probe.scoring import (
 from milan_pipeline.evaluate.scores_file import (
     SCORES,
     Result,
+    known_metrics,
     require_own_scores,
     write_stage_scores,
 )
@@ -44,15 +46,14 @@ from milan_pipeline.images.budget import BadImageBudget
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.reporter import reporting
 from milan_pipeline.shards.manifest import Manifest, load_manifest
-from milan_pipeline.stages.probe.command import Probe
+from milan_pipeline.stages.probe.command import KS, TEMPERATURE, Probe
 from milan_pipeline.stages.shared.checking import tell_of_random_weights
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
+from milan_pipeline.stages.shared.scores import scores_table
 from milan_pipeline.stages.shared.training import training_precision
 
-# Of scores and record, if few images are unreadable.
-SCORES_BYTES = 3000
-ANSWERS = "answers.npy"
-ANSWER_BYTES = 24
+SCORES_BYTES = 3000  # of scores and record, if few images are unreadable
+ANSWER_BYTES = 8
 
 
 def run(config: Probe) -> None:
@@ -60,7 +61,7 @@ def run(config: Probe) -> None:
     train, test = _inputs(config)
     config = _settled(config)
     record = _record(config, train, test)
-    if _is_done(config, record):
+    if is_done(config, record):
         return
     _warn_of_copies(train, test)
     device = str(pick_device(config.device))
@@ -71,7 +72,8 @@ def run(config: Probe) -> None:
         result = _score(config, record, sets, device, names)
     counts = {name: result.extras[name] for name in ("train", "test")}
     record.finish(counts | {"skipped": len(result.extras["bad"])})
-    facts = {"metrics": result.metrics, **counts, "skipped": len(result.extras["bad"])}
+    found = {"metrics": result.metrics, "intervals": result.intervals}
+    facts = {**found, **counts, "skipped": len(result.extras["bad"])}
     say(_table(result), out=config.folder, encoder=result.name, **facts)
 
 
@@ -80,10 +82,10 @@ def dry_run(config: Probe) -> None:
     train, test = _inputs(config)
     config = _settled(config)
     record = _record(config, train, test)
-    if _is_done(config, record):
+    if is_done(config, record):
         return
     _warn_of_copies(train, test)
-    identity = _encoder_identity(config, record)
+    identity = encoder_identity(config, record)
     left = {
         name: sum(
             not is_cached(features_url(config.features_folder, identity, manifest, view))
@@ -97,20 +99,29 @@ def dry_run(config: Probe) -> None:
     }
     said = f"images to encode: {left['train']} to learn from, {left['test']} to score on"
     say(said, images_to_encode=left)
-    size = SCORES_BYTES + ANSWER_BYTES * test.samples
+    columns = 1 + len(config.k or KS) + sum(name != "none" for name in config.linear)
+    size = SCORES_BYTES + ANSWER_BYTES * columns * test.samples
     text = f"about {bytes_text(size)} and, for each image to encode, 8 times the encoder's width"
     say_bytes_to_write(config.folder, text, size)
 
 
 def _settled(config: Probe) -> Probe:
-    """Fill in --crop-pct and --precision; refuse an encoder that is not there."""
+    """Fill in what is left to the encoder or the machine; refuse an encoder that is not there."""
     size = image_size_of(config.encoder, random_init=config.random_init)
     tell_of_random_weights(config.encoder, random_init=config.random_init)
-    crop_pct = default_crop_pct(size) if config.crop_pct is None else config.crop_pct
-    precision = config.precision
-    if precision == "auto":
-        precision = training_precision(precision, pick_device(config.device))
-    return dataclasses.replace(config, crop_pct=crop_pct, precision=precision)
+    return dataclasses.replace(
+        config,
+        crop_pct=default_crop_pct(size) if config.crop_pct is None else config.crop_pct,
+        k=config.k or KS,
+        temperature=TEMPERATURE if config.temperature is None else config.temperature,
+        precision=settled_precision(config),
+    )
+
+
+def settled_precision(config: Probe) -> str:
+    """Return the precision that is meant by "auto", or the one that was given."""
+    chosen = config.precision
+    return training_precision(chosen, pick_device(config.device)) if chosen == "auto" else chosen
 
 
 def _scored(config: Probe) -> View:
@@ -173,7 +184,7 @@ def _record(config: Probe, train: Manifest, test: Manifest) -> StageRecord:
     )
 
 
-def _encoder_identity(config: Probe, record: StageRecord) -> dict[str, Any]:
+def encoder_identity(config: Probe, record: StageRecord) -> dict[str, Any]:
     """Return what the features depend on apart from images and views."""
     drawn = {"seed": config.seed} if config.random_init else {}
     rounded = {} if config.precision == "fp32" else {"precision": config.precision}
@@ -181,13 +192,13 @@ def _encoder_identity(config: Probe, record: StageRecord) -> dict[str, Any]:
     return known | drawn | rounded
 
 
-def _is_done(config: Probe, record: StageRecord) -> bool:
+def is_done(config: Probe, record: StageRecord) -> bool:
     """Tell whether these scores are there already and may stay; if so, say it."""
     require_own_scores(record)
     done = not config.overwrite and record.previous_state() == "done"
     done = done and storage.exists(storage.join(config.folder, SCORES))
     if done:
-        say_nothing_to_do(config.folder, "the scores are there")
+        say_nothing_to_do(config.folder, "the scores are there", **known_metrics(config.folder))
     return done
 
 
@@ -198,7 +209,9 @@ def _score(config: Probe, record: StageRecord, sets: Sets, device: str, names: l
     storage.put_bytes(storage.join(config.folder, ANSWERS), answers_npy(answers, truth_N))
     counts = {"train": len(sets.train.labels_N), "test": len(truth_N)}
     extras = {"pool": config.pool, **counts, "bad": bad, **details, "class_names": names}
-    return write_stage_scores(record, metrics_of(answers, truth_N), extras)
+    metrics = metrics_of(answers, truth_N)
+    extras["intervals"] = wilson_of(metrics, len(truth_N))
+    return write_stage_scores(record, metrics, extras)
 
 
 def _sets(
@@ -210,14 +223,11 @@ def _sets(
 ) -> Sets:
     """Get the features, from their folder if they are there."""
     load = functools.partial(
-        load_encoder,
-        random_init=config.random_init,
-        seed=config.seed,
-        precision=config.precision,
+        load_encoder, random_init=config.random_init, seed=config.seed, precision=config.precision
     )
     cache = FeatureCache(
         folder=config.features_folder,
-        identity=_encoder_identity(config, record),
+        identity=encoder_identity(config, record),
         encoder=functools.cache(lambda: load(config.encoder, device=device)),
         batch_size=config.batch_size,
         workers=config.decoders,
@@ -276,7 +286,7 @@ def _classifiers(config: Probe, device: str) -> Classifiers:
     )
     return Classifiers(
         ks=config.k,
-        temperature=config.temperature,
+        temperature=config.temperature or TEMPERATURE,
         logistic="logistic" in config.linear,
         official=official if "official" in config.linear else None,
         sweep=sweep if "sweep" in config.linear else None,
@@ -285,8 +295,4 @@ def _classifiers(config: Probe, device: str) -> Classifiers:
 
 def _table(result: Result) -> str:
     counts = {name: result.extras[name] for name in ("train", "test")}
-    return accuracy_table(
-        result.name,
-        {f"{name} %": value for name, value in result.metrics.items()},
-        counts | {"skipped": len(result.extras["bad"])},
-    )
+    return scores_table(result, counts | {"skipped": len(result.extras["bad"])})

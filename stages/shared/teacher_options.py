@@ -15,7 +15,8 @@ class TeacherOptions:
     """Which teacher, and which of its features are the targets."""
 
     teacher: str = option(
-        help="The CLIP to use: an open_clip model (ViT-B-16), hf-hub:ORG/REPO or local-dir:PATH.",
+        help="The model: a CLIP of open_clip (ViT-B-16), hf-hub:ORG/REPO or local-dir:PATH; a "
+        "model of timm, as timm:NAME.TAG; or run:FOLDER, the student of a run.",
         group="Teacher",
         complete=teacher_names,
     )
@@ -46,14 +47,16 @@ class TeacherOptions:
         unit="layers",
     )
     space: str = option(
-        "projected",
-        help="Take targets after (projected) or before (hidden) CLIP's last projection.",
+        "auto",
+        help="Take targets after (projected) or before (hidden) CLIP's last projection; auto: "
+        "after it, if there is one.",
         choices=SPACES,
         group="Teacher",
     )
     prior: str = option(
         "auto",
-        help="Attention that gives the mask prior; auto: the one that the teacher pools with.",
+        help="Attention that gives the mask prior; auto: the one that the teacher pools with, or "
+        "that of its CLS token.",
         choices=PRIORS,
         group="Teacher",
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from milan_pipeline import storage
 from milan_pipeline.codecs.registry import DIRECTIONAL
 from milan_pipeline.core.console import note
 from milan_pipeline.core.devices import pick_device
@@ -74,11 +75,10 @@ class StoreParts:
             ConfigError: it is a folder or file that is not on this machine.
         """
         spec = self.extraction.teacher_spec
-        folder = spec.name.removeprefix("local-dir:")
-        if folder != spec.name and not Path(folder).is_dir():
+        if spec.place is not None and not storage.exists(spec.place[1]):
             raise ConfigError(
                 f"--teacher {spec.name!r}, which {self.url} was made with, is not here; give "
-                "--teacher local-dir:PATH, or --sample 0 to check without it"
+                f"--teacher {spec.place[0]}PATH, or --sample 0 to check without it"
             )
         was_file = self.identity["teacher"]["pretrained"] == "file"
         if was_file and not (spec.pretrained and Path(spec.pretrained).is_file()):

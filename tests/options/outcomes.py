@@ -30,9 +30,10 @@ def run_folder(run: Finished) -> Parts:
 
 
 def probe_folder(run: Finished) -> Parts:
-    """Answers, and the share of them that is right."""
-    folder = Path(run.settings["out"])
-    return {"answers": (folder / "answers.npy").read_bytes()} | metrics(folder)
+    """Answers, if they are kept, and the share of them that is right."""
+    answers = Path(run.settings["out"]) / "answers.npy"
+    kept = {"answers": answers.read_bytes()} if answers.exists() else {}
+    return kept | metrics(answers.parent)
 
 
 def metrics(folder: Path) -> Parts:

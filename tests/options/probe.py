@@ -7,6 +7,10 @@ OFFICIAL = {
     "linear": ("official",), "linear_epochs": 4, "linear_warmup_epochs": 1.0, "linear_batch": 8,
     "linear_lr": 30.0,
 }  # fmt: skip
+PATCHES = {
+    "dense": True, "train": "{scenes}/images/training", "val": "{scenes}/images/validation",
+    "classes": 3, "reduce_zero_label": True, "memory": 40, "k": (2,),
+}  # fmt: skip
 SWEEP = {"linear": ("sweep",), "sweep_steps": 6, "sweep_batch": 8, "sweep_lr": (0.1,)}
 
 PROBE = Table(
@@ -36,11 +40,16 @@ PROBE = Table(
         "sweep_steps": Differs(40, given=SWEEP),
         "sweep_batch": Differs(2, given=SWEEP),
         "sweep_lr": Differs((0.001,), given=SWEEP),
+        "dense": Decides(True, given=PATCHES, said="--classes changes nothing without --dense"),
+        "classes": Decides(3, given=PATCHES, said="give --classes"),
+        "ignore_index": Differs(2, given=PATCHES),
+        "reduce_zero_label": Decides(True, given=PATCHES, said="none of the 3 classes"),
+        "memory": Differs(4, given=PATCHES),
         "random_init": Differs(True),
         "seed": Differs(1, given=OFFICIAL),
         "precision": Exempt(
             "a dozen answers do not hang on last bits; tests/encoders/test_load.py, "
-            "tests/stages/test_probe.py"
+            "tests/stages/probe/test_command.py"
         ),
         "batch_size": Same(5),
         "workers": Same("auto"),

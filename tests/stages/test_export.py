@@ -14,10 +14,11 @@ from timm.data.config import resolve_model_data_config
 
 from milan_pipeline.encoders.load import fingerprint, load_encoder
 from milan_pipeline.errors import MismatchError
+from milan_pipeline.models.weight_files import EMA_ENCODER, ENCODER
 from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.training.checkpoints import MODEL
 from milan_pipeline.weights.loaded_run import load_run
-from milan_pipeline.weights.run_weights import EMA_ENCODER, ENCODER, initial_weights
+from milan_pipeline.weights.run_weights import initial_weights
 from tests.support.cli import run_cli
 from tests.support.finetune import finetune
 from tests.support.pictures import write_picture

@@ -33,7 +33,7 @@ def test_unknown_precisions_are_refused() -> None:
             {"name": "local-dir:x", "pretrained": "openai"},
             "has no effect on --teacher 'local-dir:x'",
         ),
-        ({"space": "deep"}, "--space 'deep' is unknown; choose one of projected, hidden"),
+        ({"space": "deep"}, "--space 'deep' is unknown; choose one of auto, projected, hidden"),
         ({"prior": "rand"}, "--prior 'rand' is unknown; choose one of auto, cls, pool"),
         ({"grid": 0}, "--grid 0 is below 1; give 1 or more"),
         ({"layers": 0}, "--layers 0 is below 1; give 1 or more"),

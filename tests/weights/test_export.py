@@ -1,11 +1,19 @@
 """A timm encoder as `ViTModel`: names, the split qkv, and what cannot be expressed."""
 
+import json
+
 import pytest
 import timm
 import torch
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.weights.export import preprocessor_config, vit_model_config, vit_model_state
+from milan_pipeline.weights.export import (
+    huggingface_files,
+    preprocessor_config,
+    timm_files,
+    vit_model_config,
+    vit_model_state,
+)
 from tests.support.students import merged
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
@@ -22,6 +30,17 @@ def test_split_and_merged_the_weights_are_equal_to_the_bit(bias):
     again = merged(vit_model_state(state))
     assert again.keys() == state.keys()
     assert all(torch.equal(again[name], state[name]) for name in state)
+
+
+def test_the_licence_of_the_teacher_is_told():
+    model = {"model_name": "vit_base_patch16_224", **SMALL}
+    description = {"timm": model, "mean": [0.5] * 3, "std": [0.5] * 3}
+    state = encoder().state_dict()
+    for licence in ({}, {"license": "cc-by-nc-4.0"}):
+        config = json.loads(timm_files(state, description | licence)["config.json"])
+        assert config["pretrained_cfg"].get("license") == licence.get("license")
+        config = json.loads(huggingface_files(state, description | licence)["config.json"])
+        assert config.get("license") == licence.get("license")
 
 
 def test_config_tells_the_sizes():

@@ -1,0 +1,1 @@
+"""Segmentation by frozen patch features and a memory of labelled patches."""
