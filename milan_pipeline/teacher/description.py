@@ -9,7 +9,13 @@ from torch import nn
 
 from milan_pipeline.core.devices import has_bfloat16
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.teacher.load_by_name import architecture_of, blank_visual, names_of
+from milan_pipeline.images.crops import Interpolation
+from milan_pipeline.teacher.load_by_name import (
+    architecture_of,
+    blank_visual,
+    interpolation_of,
+    names_of,
+)
 from milan_pipeline.teacher.prior import settle_prior
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.tower import Tower
@@ -17,8 +23,6 @@ from milan_pipeline.teacher.tower_of_model import tower_of
 
 POSITIONS = ("positional_embedding", "pos_embed", "relative_position")
 """Words in the names of position embeddings and of tables of position biases."""
-PIXEL_PATH = "pillow-rgb, bicubic antialiased, uint8"
-"""The identity's name for how images become views."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -71,8 +75,17 @@ def visible_identity(spec: TeacherSpec) -> dict[str, dict[str, Any]]:
     tower, settled = settled_tower(visual, spec)
     return {
         "teacher": teacher_content(settled, tower, visual),
-        "preprocessing": {"pixels": PIXEL_PATH, "size": tower.image_size, **visual.preprocess_cfg},
+        "preprocessing": {
+            "pixels": pixel_path(interpolation_of(visual)),
+            "size": tower.image_size,
+            **visual.preprocess_cfg,
+        },
     }
+
+
+def pixel_path(interpolation: Interpolation) -> str:
+    """Return the identity's name for how images become views."""
+    return f"pillow-rgb, {interpolation} antialiased, uint8"
 
 
 def settled_tower(visual: nn.Module, spec: TeacherSpec) -> tuple[Tower, TeacherSpec]:

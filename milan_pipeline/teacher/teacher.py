@@ -13,13 +13,14 @@ from milan_pipeline.core.devices import compute_float32_exactly
 from milan_pipeline.images.crops import Pixels
 from milan_pipeline.teacher.description import (
     DTYPES,
-    PIXEL_PATH,
     hash_weights,
+    pixel_path,
     settle_precision,
     settled_tower,
     teacher_content,
 )
 from milan_pipeline.teacher.load_by_name import (
+    interpolation_of,
     is_resampled,
     load_visual,
     untrained_visual,
@@ -49,6 +50,7 @@ class Teacher:
         own: Any = visual.preprocess_cfg
         mean, std = spec.statistics or (own["mean"], own["std"])
         self.mean, self.std = list(map(float, mean)), list(map(float, std))
+        self.interpolation = interpolation_of(visual)
         self._pixels = Pixels(self.mean, self.std, self._device, scaling="pixels")
         self._content = teacher_content(settled, self._tower, visual)
         self.weights_sha256 = hash_weights(visual, resampled=is_resampled(visual))
@@ -92,7 +94,7 @@ class Teacher:
     def preprocessing(self) -> dict[str, Any]:
         """Return the identity's part on the tower's input."""
         return {
-            "pixels": PIXEL_PATH,
+            "pixels": pixel_path(self.interpolation),
             "size": self.image_size,
             "mean": self.mean,
             "std": self.std,

@@ -85,7 +85,7 @@ def check_sample(
     sample = draw_sample(units, config.sample, config.seed)
     if images is None or not sample:
         return [], {}
-    size = store.teacher.image_size
+    size, interpolation = store.teacher.image_size, store.teacher.interpolation
     found: list[Comparison] = []
     faults: Faults = {}
     pending: list[StoredTarget] = []
@@ -96,7 +96,14 @@ def check_sample(
             try:
                 mark = read_mark(store.url, unit) or known
                 pending += targets_with_pixels(
-                    store.url, images, unit, mark, rows, codec=store.codec, size=size
+                    store.url,
+                    images,
+                    unit,
+                    mark,
+                    rows,
+                    codec=store.codec,
+                    size=size,
+                    interpolation=interpolation,
                 )
             except DataError as error:
                 faults[unit] = [str(error)]
