@@ -1248,7 +1248,7 @@ def inspect(
 def export(
     run: StrPath,
     *,
-    form: Literal["timm", "official", "huggingface"],
+    form: Literal["timm", "official", "huggingface", "onnx", "safetensors"],
     out: StrPath,
     ema: bool = False,
     allow_unfinished: bool = False,
@@ -1259,12 +1259,12 @@ def export(
     verbose: bool = False,
     debug: bool = False,
 ) -> StageResult:
-    """Write the weights of RUN for timm, for MILAN's official code or for transformers.
+    """Write the weights of RUN for other programs, with a model card.
 
-    timm: model.safetensors and config.json for timm.create_model("local-dir:FOLDER",
-    pretrained=True). official: checkpoint.pth with encoder and prompting decoder, under the
-    official names. huggingface: the encoder for ViTModel.from_pretrained(FOLDER,
-    add_pooling_layer=False).
+    RUN is a folder of pretrain, import-checkpoint, finetune or segment; of the last two, the best
+    weights are written. timm, huggingface and onnx: encoders and classifiers. onnx: segmenters,
+    too; the file is run by onnxruntime and compared with torch. official: encoder and prompting
+    decoder for MILAN's own code. safetensors: any of them, as --encoder takes it.
 
     Args:
         run: RUN of the command line.
