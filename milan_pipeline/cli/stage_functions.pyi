@@ -608,6 +608,7 @@ def pretrain(
     checkpoint_every: int = 500,
     keep: int = 2,
     log_every: int = 10,
+    wandb: str | None = None,
     workers: int | Literal["auto"] = 2,
     max_bad_fraction: float = 0.01,
     cache: str | None = None,
@@ -677,6 +678,8 @@ def pretrain(
         checkpoint_every: Steps between checkpoints.
         keep: Number of checkpoints to keep.
         log_every: Steps between rows in the log.
+        wandb: Project of Weights & Biases that gets the log, beside TensorBoard's files in
+            --out. Without a network set WANDB_MODE=offline; default: none.
         workers: Loader processes of each training process; auto: one for each core that it
             may use.
         max_bad_fraction: Largest share of images that may be unreadable; above 0, one is
@@ -876,6 +879,7 @@ def finetune(
     checkpoint_every: int = 500,
     keep: int = 2,
     log_every: int = 10,
+    wandb: str | None = None,
     workers: int | Literal["auto"] = 2,
     max_bad_fraction: float = 0.01,
     cache: str | None = None,
@@ -944,6 +948,8 @@ def finetune(
         checkpoint_every: Steps between checkpoints.
         keep: Number of checkpoints to keep.
         log_every: Steps between rows in the log.
+        wandb: Project of Weights & Biases that gets the log, beside TensorBoard's files in
+            --out. Without a network set WANDB_MODE=offline; default: none.
         workers: Loader processes of each training process; auto: one for each core that it
             may use.
         max_bad_fraction: Largest share of images that may be unreadable; above 0, one is
@@ -1016,6 +1022,7 @@ def segment(
     checkpoint_every: int = 500,
     keep: int = 2,
     log_every: int = 10,
+    wandb: str | None = None,
     workers: int | Literal["auto"] = 2,
     max_bad_fraction: float = 0.01,
     cache: str | None = None,
@@ -1097,6 +1104,8 @@ def segment(
         checkpoint_every: Steps between checkpoints.
         keep: Number of checkpoints to keep.
         log_every: Steps between rows in the log.
+        wandb: Project of Weights & Biases that gets the log, beside TensorBoard's files in
+            --out. Without a network set WANDB_MODE=offline; default: none.
         workers: Loader processes of each training process; auto: one for each core that it
             may use.
         max_bad_fraction: Largest share of images that may be unreadable; above 0, one is

@@ -29,7 +29,7 @@ X = torch.linspace(-1, 1, 2 * 3 * 32 * 32).view(2, 3, 32, 32)
 def test_timm_gives_the_logits_and_class_names_and_the_view(pool, tmp_path, monkeypatch, capsys):
     model = classifier_run(tmp_path / "run", pool=pool)
     out = export(tmp_path / "run", "timm", tmp_path / "out")
-    loaded = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
+    loaded: Any = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
     assert torch.equal(loaded(X), model(X))
     assert tuple(loaded.pretrained_cfg["label_names"]) == CLASSES
     data = resolve_model_data_config(loaded)
