@@ -10,7 +10,7 @@ from milan_pipeline.cli.commands import StageCommand
 from milan_pipeline.cli.recipes import installed_stages, stage_names
 from milan_pipeline.cli.signatures import document_of, function_name, signature_of
 from milan_pipeline.core.interrupts import EXIT_INTERRUPTED, as_guest
-from milan_pipeline.errors import ConfigError, InterruptedRunError, MilanError
+from milan_pipeline.errors import ConfigError, InterruptedRunError, MilanError, MissingDataError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,10 +27,17 @@ class StageResult:
     summary: Any
 
     @property
-    def out(self) -> str | None:
-        """The folder or file that the stage wrote; None if it only reports."""
-        found = self.summary.get("out") if isinstance(self.summary, dict) else None
-        return None if found is None else str(found)
+    def out(self) -> str:
+        """The folder that the stage wrote.
+
+        Raises:
+            MissingDataError: it wrote none.
+        """
+        if not isinstance(self.summary, dict) or "out" not in self.summary:
+            raise MissingDataError(
+                f"{self.stage} wrote no folder: it only reported; see its `summary`"
+            )
+        return str(self.summary["out"])
 
 
 def run_stage(stage: str, **options: Any) -> StageResult:

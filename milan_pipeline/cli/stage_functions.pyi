@@ -150,7 +150,8 @@ def plan(
 
     Args:
         teacher: The model: a CLIP of open_clip (ViT-B-16), hf-hub:ORG/REPO or
-            local-dir:PATH; a model of timm, as timm:NAME.TAG.
+            local-dir:PATH; a model of timm, as timm:NAME.TAG; or run:FOLDER, the student of
+            a run.
         pretrained: Weights of the teacher: a tag (openai) or a file; default: those of
             --teacher.
         precision: Number type of the teacher's weights; auto: bf16 if the device has it,
@@ -256,7 +257,8 @@ def extract_targets(
             processes. The last bits of results depend on the number. Workers of --scheduler
             keep their own.
         teacher: The model: a CLIP of open_clip (ViT-B-16), hf-hub:ORG/REPO or
-            local-dir:PATH; a model of timm, as timm:NAME.TAG.
+            local-dir:PATH; a model of timm, as timm:NAME.TAG; or run:FOLDER, the student of
+            a run.
         pretrained: Weights of the teacher: a tag (openai) or a file; default: those of
             --teacher.
         precision: Number type of the teacher's weights; auto: bf16 if the device has it,

@@ -120,9 +120,9 @@ def say_counts(
     say(f"{place}: {', '.join(words)}", out=place, **counts)
 
 
-def say_nothing_to_do(place: str, why: str) -> None:
-    """Say that an output is complete already."""
-    say(f"{place}: nothing to do, {why}", out=place, nothing_to_do=True)
+def say_nothing_to_do(place: str, why: str, **facts: Any) -> None:
+    """Say that an output is complete already; what is known of it joins the document."""
+    say(f"{place}: nothing to do, {why}", out=place, nothing_to_do=True, **facts)
 
 
 def report(lines: Iterable[str] = (), document: Any = None) -> None:

@@ -174,6 +174,17 @@ def read_scores(folder: str) -> Result:
     return result
 
 
+def known_metrics(folder: str) -> dict[str, dict[str, float]]:
+    """Return the `metrics` of the scores in a folder, under that name; nothing if there are none.
+
+    For a stage that finds its scores written already.
+    """
+    try:
+        return {"metrics": read_scores(folder).metrics}
+    except (MissingDataError, DataError):
+        return {}
+
+
 def _require_finite(result: Result) -> None:
     """Refuse scores that are no numbers, which JSON has not and no table can compare."""
     for name, value in result.metrics.items():

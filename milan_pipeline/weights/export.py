@@ -14,7 +14,7 @@ from timm.models import VisionTransformer
 from torch import Tensor
 
 from milan_pipeline.errors import DataError, reason_of
-from milan_pipeline.weights.files import _json
+from milan_pipeline.models.weight_files import _json
 from milan_pipeline.weights.official import official_state, require_official
 from milan_pipeline.weights.run_weights import described_encoder
 
@@ -73,6 +73,7 @@ def timm_files(
             "std": list(description["std"]),
             "first_conv": "patch_embed.proj",
             "classifier": "head",
+            **licence_of(description),
         },
     }
     weights = weights_bytes(model.state_dict())
@@ -131,6 +132,11 @@ def encoder_with(state: Mapping[str, Tensor], description: Mapping[str, Any]) ->
             f"({reason_of(error)}); train or import anew"
         ) from error
     return encoder
+
+
+def licence_of(description: Mapping[str, Any]) -> dict[str, str]:
+    """Return the licence of the teacher that an encoder learnt from, if it is known."""
+    return {"license": description["license"]} if "license" in description else {}
 
 
 def weights_bytes(state: Mapping[str, Tensor]) -> bytes:

@@ -17,13 +17,17 @@ from milan_pipeline.models.build import StudentSpec
 from milan_pipeline.models.decoder import EmbeddingDecoder
 from milan_pipeline.models.student import Student
 from milan_pipeline.models.vit import CANNOT_BUILD, encoder_arguments
+from milan_pipeline.models.weight_files import (
+    EMA_ENCODER,
+    ENCODER,
+    plain_tensors,
+    read_encoder_description,
+)
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.storage.checksums import read_checked
 from milan_pipeline.training.checkpoints import AVERAGE, MODEL, newest_checkpoint
 from milan_pipeline.training.state import CONFIG_NAME, STATE_NAME, state_of
-from milan_pipeline.weights.files import plain_tensors, read_encoder_description
 
-ENCODER, EMA_ENCODER = "encoder.safetensors", "encoder-ema.safetensors"
 ENCODER_PART = "encoder."
 
 
@@ -147,7 +151,7 @@ def encoder_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def encoder_description(run: Path) -> dict[str, Any]:
-    """Read a run's `encoder.json`; see `files.read_encoder_description`."""
+    """Read a run's `encoder.json`; see `weight_files.read_encoder_description`."""
     return read_encoder_description(str(run / "encoder.json"))
 
 

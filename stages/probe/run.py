@@ -37,6 +37,7 @@ from milan_pipeline.evaluate.probe.scoring import (
 from milan_pipeline.evaluate.scores_file import (
     SCORES,
     Result,
+    known_metrics,
     require_own_scores,
     write_stage_scores,
 )
@@ -195,7 +196,7 @@ def is_done(config: Probe, record: StageRecord) -> bool:
     done = not config.overwrite and record.previous_state() == "done"
     done = done and storage.exists(storage.join(config.folder, SCORES))
     if done:
-        say_nothing_to_do(config.folder, "the scores are there")
+        say_nothing_to_do(config.folder, "the scores are there", **known_metrics(config.folder))
     return done
 
 
@@ -218,10 +219,7 @@ def _sets(
 ) -> Sets:
     """Get the features, from their folder if they are there."""
     load = functools.partial(
-        load_encoder,
-        random_init=config.random_init,
-        seed=config.seed,
-        precision=config.precision,
+        load_encoder, random_init=config.random_init, seed=config.seed, precision=config.precision
     )
     cache = FeatureCache(
         folder=config.features_folder,

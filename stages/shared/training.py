@@ -21,6 +21,7 @@ from milan_pipeline.data.batching import BatchT
 from milan_pipeline.data.order import OrderChoice, OrderConfig, StepClock, lanes_of, usable_workers
 from milan_pipeline.data.stream import batches, step_clock
 from milan_pipeline.data.unreadable import RunLedger
+from milan_pipeline.evaluate.scores_file import known_metrics
 from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.shards.random_access import SampleTable
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
@@ -116,7 +117,8 @@ class TrainingPlan(abc.ABC, Generic[ConfigT]):
             require_a_beginning(self.config.folder, leads=world.leads)
             return True
         if world.leads:
-            say_nothing_to_do(self.config.out, f"{self.training.total_steps} steps are done")
+            steps, known = self.training.total_steps, known_metrics(self.config.out)
+            say_nothing_to_do(self.config.out, f"{steps} steps are done", **known)
             if self.evaluations is not None:
                 folder, last = self.config.folder, self.exports[0]
                 warn_of_lost_best(folder, self.evaluations, last, trained_steps(folder))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.evaluation_view import evaluation_view
-from milan_pipeline.weights.export import ClassHead
+from milan_pipeline.weights.export import ClassHead, timm_files
 from milan_pipeline.weights.huggingface import (
     huggingface_files,
     preprocessor_config,
@@ -20,6 +20,7 @@ from milan_pipeline.weights.huggingface import (
 )
 from tests.support.students import NAME, merged, perturbed
 
+GREY = {"mean": [0.5] * 3, "std": [0.25] * 3}
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
 
 
@@ -34,6 +35,15 @@ def test_split_and_merged_the_weights_are_equal_to_the_bit(bias):
     again = merged(vit_model_state(state))
     assert again.keys() == state.keys()
     assert all(torch.equal(again[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize("licence", [{}, {"license": "cc-by-nc-4.0"}])
+def test_the_licence_of_the_teacher_is_told(licence):
+    description = {"timm": {"model_name": NAME, **SMALL}, **GREY, **licence}
+    config = json.loads(timm_files(encoder(), description)["config.json"])
+    assert config["pretrained_cfg"].get("license") == licence.get("license")
+    config = json.loads(huggingface_files(encoder(), description)["config.json"])
+    assert config.get("license") == licence.get("license")
 
 
 def test_config_tells_the_sizes():
@@ -77,7 +87,6 @@ def test_what_cannot_be_expressed_is_refused_by_name(name, changes, reason):
         vit_model_config(encoder(name, "meta", **changes))
 
 
-GREY = {"mean": [0.5] * 3, "std": [0.25] * 3}
 CLASSES = ClassHead(outputs=3, names=("ant", "bee", "an owl"), crop_pct=0.8)
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from milan_pipeline.core.keyed_random import keyed_generator
 
-ROWS_AT_ONCE = 65_536
+ROWS_AT_ONCE = 8192
 """Patches of the memory that are compared at a time, which bounds the memory that it takes."""
 
 

@@ -67,18 +67,25 @@ class Retrieval:
         features, shares = [], []
         with contextlib.closing(self._batches(table, show, budget, "remember patches")) as batches:
             for views in batches:
-                patches_BLE, labels_BSS = self._encoded(encoder, views)
+                patches_BLE = encoded_patches(encoder, views)
+                labels_BSS = torch.stack([view.labels_SS for view in views])
+                # On the host, where it takes no wait for the device to know how many are drawn.
                 share_BLY = shares_of(labels_BSS, grid_of(patches_BLE, encoder), self.classes)
-                for view, patch_LE, share_LY in zip(views, patches_BLE, share_BLY, strict=True):
-                    taken = drawn_patches(share_LY, count, view.key, self.seed)
-                    features.append(F.normalize(patch_LE[taken], dim=-1))
-                    shares.append(share_LY[taken])
+                taken = [
+                    number * share_BLY.shape[1]
+                    + drawn_patches(share_LY, count, view.key, self.seed)
+                    for number, (view, share_LY) in enumerate(zip(views, share_BLY, strict=True))
+                ]
+                taken_M = torch.cat(taken)
+                there_M = taken_M.to(encoder.device, non_blocking=True)
+                features.append(F.normalize(patches_BLE.flatten(0, 1)[there_M], dim=-1))
+                shares.append(share_BLY.flatten(0, 1)[taken_M])
         if not sum(map(len, features)):
             raise DataError(
                 "no patch of the images to learn from has a label; give others, or another "
                 "--ignore-index"
             )
-        return Memory(torch.cat(features), torch.cat(shares))
+        return Memory(torch.cat(features), torch.cat(shares).to(encoder.device))
 
     def score(
         self,
@@ -97,7 +104,9 @@ class Retrieval:
         confusion_YY = torch.zeros(self.classes, self.classes, dtype=torch.int64)
         with contextlib.closing(self._batches(table, show, budget, "look up patches")) as batches:
             for views in batches:
-                patches_BLE, labels_BSS = self._encoded(encoder, views)
+                patches_BLE = encoded_patches(encoder, views)
+                labels_BSS = stacked([view.labels_SS for view in views], encoder.device)
+                labels_BSS = labels_BSS.to(encoder.device, non_blocking=True)
                 answers_BSS = self.answers(memory, patches_BLE, labels_BSS.shape[-1])
                 counted = confusion_between(answers_BSS, labels_BSS.long(), self.classes)
                 confusion_YY += counted.cpu()
@@ -124,11 +133,6 @@ class Retrieval:
         share_BYGG = share_QY.view(batch, grid, grid, self.classes).permute(0, 3, 1, 2)
         return F.interpolate(share_BYGG, (size, size), mode="bilinear").argmax(dim=1)
 
-    def _encoded(self, encoder: FrozenEncoder, views: list[DenseView]) -> tuple[Tensor, Tensor]:
-        pixels_BCSS = stacked([view.pixels_CSS for view in views], encoder.device)
-        labels_BSS = stacked([view.labels_SS for view in views], encoder.device)
-        return encoder.patches(pixels_BCSS.to(encoder.device)), labels_BSS.to(encoder.device)
-
     def _batches(
         self, table: LabelledTable, show: ShowView, budget: BadImageBudget, what: str
     ) -> Generator[list[DenseView], None, None]:
@@ -148,6 +152,12 @@ class Retrieval:
                 if views:
                     yield views
                 bar.update(len(some))
+
+
+def encoded_patches(encoder: FrozenEncoder, views: list[DenseView]) -> Tensor:
+    """Return the features of the patches of views (B, L, E)."""
+    pixels_BCSS = stacked([view.pixels_CSS for view in views], encoder.device)
+    return encoder.patches(pixels_BCSS.to(encoder.device, non_blocking=True))
 
 
 def grid_of(patches_BLE: Tensor, encoder: FrozenEncoder) -> int:

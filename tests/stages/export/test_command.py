@@ -13,10 +13,10 @@ from safetensors.torch import load, load_file, save_file
 from timm.data.config import resolve_model_data_config
 
 from milan_pipeline.encoders.load import fingerprint, load_encoder
+from milan_pipeline.models.weight_files import EMA_ENCODER, ENCODER
 from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.training.checkpoints import MODEL
 from milan_pipeline.weights.loaded_run import load_run
-from milan_pipeline.weights.run_weights import EMA_ENCODER, ENCODER
 from tests.support.exports import export, run_snippet
 from tests.support.pretrain import pretrain
 from tests.support.students import encoder_only, import_checkpoint, merged, official_weights

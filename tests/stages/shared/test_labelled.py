@@ -106,8 +106,10 @@ def test_lost_scores_are_written_again(command: Command, tmp_path):
 def test_a_second_run_has_nothing_to_do(command: Command, capsys):
     files = [path for path in command.whole.rglob("*") if path.is_file()]
     before = {path: path.stat().st_mtime_ns for path in files}
-    command.train(*command.data, command.whole)
-    assert f"nothing to do, {STEPS} steps are done" in capsys.readouterr().out
+    command.train(*command.data, command.whole, "--json")
+    said = capsys.readouterr()
+    assert f"nothing to do, {STEPS} steps are done" in said.err
+    assert json.loads(said.out)["metrics"] == record(command.whole, "scores.json")["metrics"]
     assert before == {path: path.stat().st_mtime_ns for path in files}
 
 
