@@ -1194,8 +1194,10 @@ def compare(
     """Show all results of probe, finetune and segment in and below FOLDERS as one table.
 
     A row has the encoder, stage, seed, the metrics in per cent, and the folder. It also has the
-    options in which the results differ. If the table is wider than the terminal, folders are left
-    out of it. If it is still too wide, each row is written as a block of lines.
+    options in which the results differ. A metric has its 95% interval behind it. Below the table
+    are the pairs of rows that do not differ by a test at 95%: a paired one if both kept what they
+    answered for each image. If the table is wider than the terminal, folders are left out of it,
+    then intervals. If it is still too wide, each row is written as a block of lines.
 
     Args:
         folders: FOLDERS of the command line.

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milan_pipeline.core.console import aligned
+from milan_pipeline.evaluate.intervals import Interval
 
 NORMAL_95 = 1.959964
 """Standard deviations of a normal distribution within which 95% of it lie."""
@@ -48,14 +49,28 @@ def accuracy_text(value: float) -> str:
     return f"{value:.2f}"
 
 
-def accuracy_table(name: str, accuracies: Mapping[str, float], counts: Mapping[str, Any]) -> str:
-    """Write a table of one row: the encoder, its accuracies and numbers of images.
+def interval_text(interval: Interval | None) -> str:
+    """Write an interval, in per cent, for people; nothing where there is none."""
+    return "" if interval is None else f"{interval[0]:.1f}\u2013{interval[1]:.1f}"
+
+
+def accuracy_table(
+    name: str,
+    accuracies: Mapping[str, float],
+    counts: Mapping[str, Any],
+    intervals: Mapping[str, Interval],
+) -> str:
+    """Write a table of the encoder, its accuracies and numbers of images, and one of intervals.
 
     Args:
         name: of the encoder.
         accuracies: in per cent, by the heading of their column.
         counts: by the heading of their column.
+        intervals: by the heading of the accuracy's column; those of accuracies without are empty.
     """
     texts = {heading: accuracy_text(value) for heading, value in accuracies.items()}
     cells = {"encoder": name} | texts | {heading: str(count) for heading, count in counts.items()}
-    return "\n".join(aligned([list(cells), list(cells.values())]))
+    rows = [list(cells), list(cells.values())]
+    if intervals:
+        rows.append(["95% interval", *(interval_text(intervals.get(h)) for h in list(cells)[1:])])
+    return "\n".join(line.rstrip() for line in aligned(rows))

@@ -22,6 +22,7 @@ from milan_pipeline.shards.index import keys_of, load_index
 from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.shards.random_access import SampleReader
 from milan_pipeline.targets.reader import open_unit
+from milan_pipeline.targets.stored_codes import decoded_targets
 from milan_pipeline.targets.units import Mark, Unit
 from milan_pipeline.teacher.teacher import Teacher
 
@@ -120,7 +121,9 @@ def targets_with_pixels(
             place = table[row_of[key]]
             data = reader.read(url, *(int(place[at]) for at in ("offset", "length", "xxh3")))
             pixels = view_pixels(decode_rgb(data), box, size)
-            tokens_ND = stored.decoded(codec, [row])[0]  # one by one: many codes lie between rows
+            tokens_ND = decoded_targets(stored, codec, [row])[
+                0
+            ]  # one by one: many codes lie between rows
             yield StoredTarget(unit, key, tokens_ND, torch.from_numpy(prior_L), pixels, codec)
 
 

@@ -25,8 +25,15 @@ def test_an_interval_is_wilson_s_and_stays_within_all_and_none(value, samples, l
 
 
 def test_a_table_has_a_column_for_each_accuracy_and_for_each_count():
-    table = accuracy_table("MILAN", {"top-1 %": 81.238, "top-5 %": 95.0}, {"val": 12345, "bad": 0})
+    accuracies, counts = {"top-1 %": 81.238, "top-5 %": 95.0}, {"val": 12345, "bad": 0}
+    table = accuracy_table("MILAN", accuracies, counts, {})
     assert table.splitlines() == [
         "encoder   top-1 %   top-5 %     val   bad",
         "MILAN       81.24     95.00   12345     0",
+    ]
+    table = accuracy_table("MILAN", accuracies, counts, {"top-1 %": (80.54, 81.91)})
+    assert table.splitlines() == [
+        "encoder          top-1 %   top-5 %     val   bad",
+        "MILAN              81.24     95.00   12345     0",
+        "95% interval   80.5\u201381.9",
     ]
