@@ -11,13 +11,14 @@ from torch import nn
 
 from milan_pipeline.core.devices import compute_float32_exactly
 from milan_pipeline.images.crops import Pixels
+from milan_pipeline.images.statistics import Statistics
+from milan_pipeline.teacher.content import preprocessing
 from milan_pipeline.teacher.description import (
     DTYPES,
+    content_of,
     hash_weights,
-    pixel_path,
     settle_precision,
     settled_tower,
-    teacher_content,
 )
 from milan_pipeline.teacher.load_by_name import (
     interpolation_of,
@@ -52,7 +53,7 @@ class Teacher:
         self.mean, self.std = list(map(float, mean)), list(map(float, std))
         self.interpolation = interpolation_of(visual)
         self._pixels = Pixels(self.mean, self.std, self._device, scaling="pixels")
-        self._content = teacher_content(settled, self._tower, visual)
+        self._content = content_of(settled, self._tower, visual)
         self.weights_sha256 = hash_weights(visual, resampled=is_resampled(visual))
         self._dtype = DTYPES[self.spec.precision]
         visual.to(device=self._device, dtype=self._dtype)
@@ -93,12 +94,8 @@ class Teacher:
 
     def preprocessing(self) -> dict[str, Any]:
         """Return the identity's part on the tower's input."""
-        return {
-            "pixels": pixel_path(self.interpolation),
-            "size": self.image_size,
-            "mean": self.mean,
-            "std": self.std,
-        }
+        statistics = Statistics(self.mean, self.std)
+        return preprocessing(self.image_size, statistics, self.interpolation)
 
     @torch.no_grad()  # not inference_mode: on the CPU it slows bfloat16 down several times
     def __call__(self, pixels_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import open_clip.pretrained
 import pytest
 import timm
 import torch
@@ -13,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from timm.layers.pos_embed_sincos import apply_rot_embed_cat
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.teacher import configuration
 from milan_pipeline.teacher.description import describe_teacher, visible_identity
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
@@ -278,7 +278,7 @@ def test_a_repository_of_the_hub_is_timms_own(
 
     monkeypatch.setattr(timm, "create_model", create)
     monkeypatch.setattr(
-        configuration, "download_pretrained_from_hf", lambda _, filename: tmp_path / filename
+        open_clip.pretrained, "download_pretrained_from_hf", lambda _, filename: tmp_path / filename
     )
     given = Teacher.load(TeacherSpec(name="timm:hf-hub:somebody/model"))
     expected = Teacher.load(TeacherSpec(name=local))
