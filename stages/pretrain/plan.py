@@ -154,9 +154,10 @@ def plan(config: Pretrain, device: torch.device) -> PretrainPlan:
 
 def _settled(config: Pretrain, device: torch.device) -> tuple[Pretrain, RunData | PixelData]:
     """Join the pairs; fill in what was left to the data, the machine or an earlier run."""
-    config = with_frozen_choices(
-        config, "views", "batch_size", "lanes", "precision", "warmup_epochs", "prior_from"
-    )
+    frozen = ["views", "batch_size", "lanes", "precision", "warmup_epochs"]
+    if len(config.targets) > 1:
+        frozen.append("prior_from")
+    config = with_frozen_choices(config, *frozen)
     data = _open_data(config)
     warmup = config.warmup_epochs
     chosen: dict[str, Any] = dict(config.choices())
