@@ -104,11 +104,11 @@ class _Plan(NamedTuple):
 
 def run(config: ImportCheckpoint) -> None:
     """Write the run folder, unless that is done."""
+    from milan_pipeline.models.weight_files import export_encoder
     from milan_pipeline.training.checkpoints import take_snapshot, write_checkpoint
     from milan_pipeline.training.optim import make_optimiser
     from milan_pipeline.training.run_folder import run_lock
     from milan_pipeline.training.state import write_state
-    from milan_pipeline.weights.files import export_encoder
     from milan_pipeline.weights.import_official import build_imported
 
     plan = _plan(config)
@@ -143,7 +143,7 @@ def dry_run(config: ImportCheckpoint) -> None:
 
 def _is_done(config: ImportCheckpoint, plan: _Plan) -> bool:
     """Tell whether the checkpoint was imported, and the encoder is still there."""
-    from milan_pipeline.weights.run_weights import ENCODER
+    from milan_pipeline.models.weight_files import ENCODER
 
     done = plan.record.previous_state() == "done"
     described = ENCODER.replace(".safetensors", ".json")
@@ -152,9 +152,9 @@ def _is_done(config: ImportCheckpoint, plan: _Plan) -> bool:
 
 def _plan(config: ImportCheckpoint) -> _Plan:
     """Read the checkpoint and determine its student."""
+    from milan_pipeline.models.weight_files import read_weights
     from milan_pipeline.pretraining.masking import kept_count
     from milan_pipeline.training.checkpoints import require_recorded
-    from milan_pipeline.weights.files import read_weights
     from milan_pipeline.weights.import_official import choose_architecture
     from milan_pipeline.weights.official import require_pretrained, sizes_of
 

@@ -19,11 +19,16 @@ from milan_pipeline.encoders.backbone import (
 from milan_pipeline.encoders.names import kind_of
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError, reason_of
 from milan_pipeline.models.vit import CANNOT_BUILD, build_encoder
+from milan_pipeline.models.weight_files import (
+    ENCODER,
+    PICKLED,
+    plain_tensors,
+    read_encoder_description,
+)
 from milan_pipeline.storage.checksums import read_checked
 from milan_pipeline.training.checkpoints import HASHES, MODEL
 from milan_pipeline.training.evaluations import BEST
-from milan_pipeline.weights.files import PICKLED, plain_tensors, read_encoder_description
-from milan_pipeline.weights.run_weights import ENCODER, encoder_file, encoder_part
+from milan_pipeline.weights.run_weights import encoder_file, encoder_part
 
 # Arguments of timm that `vit.build_encoder` takes, and its names for them.
 REBUILDABLE = {
@@ -34,10 +39,8 @@ REBUILDABLE = {
     "depth": "depth",
     "num_heads": "heads",
 }
-BEST_MODEL = f"{BEST}.safetensors"
-CLIPS = ("local-dir:", "hf-hub:")
-# Arguments that it needs not be given.
-DERIVED = {*ALONE, *LEFT_OUT, *NORM_ARGUMENTS, "global_pool"}
+BEST_MODEL, CLIPS = f"{BEST}.safetensors", ("local-dir:", "hf-hub:")
+DERIVED = {*ALONE, *LEFT_OUT, *NORM_ARGUMENTS, "global_pool"}  # it needs not be given these
 
 
 def read_run_encoder(spec: str, *, random_init: bool = False, seed: int = 0) -> EncoderParts:
@@ -119,15 +122,12 @@ def _what_it_is(url: str) -> str | None:
     for names, said in hints.items():
         if holds(*names):
             return said
-    run = storage.enclosing(folder, ENCODER, BEST_MODEL)
-    if run is not None:
+    if (run := storage.enclosing(folder, ENCODER, BEST_MODEL)) is not None:
         model = storage.join(run, BEST_MODEL)
         given = run if storage.exists(storage.join(run, ENCODER)) else model
         return f"{folder} lies in the run {run}; give --encoder {given}"
-    is_pickled = folder.endswith(PICKLED)
-    weights = folder if is_pickled else url.removesuffix(".json") + ".safetensors"
-    # A run writes its description again.
-    if holds("state.json") or not storage.exists(weights):
+    weights = folder if folder.endswith(PICKLED) else url.removesuffix(".json") + ".safetensors"
+    if holds("state.json") or not storage.exists(weights):  # a run writes its description again
         return None
     return (
         f"{weights} has no .json beside it that describes an encoder; give a run folder, which "

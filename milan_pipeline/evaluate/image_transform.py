@@ -14,7 +14,7 @@ from milan_pipeline.encoders.frozen import FrozenEncoder
 from milan_pipeline.encoders.readers import config_url, read_architecture
 from milan_pipeline.evaluate.evaluation_view import default_crop_pct, evaluation_view
 from milan_pipeline.images.crops import Pixels
-from milan_pipeline.weights.files import read_document
+from milan_pipeline.models.weight_files import read_document
 
 ImageTransform = Callable[[Image.Image], Tensor]
 

@@ -62,6 +62,12 @@ class RunData:
         return self.pairs.missing
 
     @property
+    def licence(self) -> str | None:
+        """The licence of the teacher, if its identity states one."""
+        licence: str | None = self.identity["teacher"].get("license")
+        return licence
+
+    @property
     def inputs(self) -> dict[str, Any]:
         """What the run's record says of its inputs; `identities_of` reads it."""
         return recorded(self.teachers) | {"pairs": self.pairs.fingerprint()}

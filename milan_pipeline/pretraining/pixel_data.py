@@ -118,6 +118,7 @@ class PixelData:
         views: how many views an image has; None draws a new one each epoch.
         min_scale: smallest share of an image's area in a view.
         missing: always 0.
+        licence: there is no teacher that could have one.
     """
 
     samples: ImageTable
@@ -126,6 +127,7 @@ class PixelData:
     views: int | None
     min_scale: float
     missing: int = 0
+    licence: str | None = None
 
     @property
     def shuffled_bytes(self) -> int:

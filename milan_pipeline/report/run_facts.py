@@ -19,13 +19,13 @@ from milan_pipeline.data.unreadable import unreadable_images
 from milan_pipeline.encoders.load import fingerprint
 from milan_pipeline.errors import ConfigError, MissingDataError
 from milan_pipeline.evaluate.scores_file import Result, find_results
+from milan_pipeline.models.weight_files import ENCODER
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.report.facts import Facts, flattened
 from milan_pipeline.report.folder_status import run_status
 from milan_pipeline.training.checkpoints import newest_checkpoint
 from milan_pipeline.training.run_folder import LOG_NAME
 from milan_pipeline.training.state import CONFIG_NAME, State, read_state
-from milan_pipeline.weights.run_weights import ENCODER
 
 NAMED = 5
 History = dict[str, NDArray[np.float64]]

@@ -10,8 +10,9 @@ from torch import nn
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.images.statistics import Statistics
 from milan_pipeline.teacher.sources.open_clip_model import OpenClipModel
+from milan_pipeline.teacher.sources.pretraining_run import PretrainingRun
 from milan_pipeline.teacher.sources.timm_model import TimmModelByName
-from milan_pipeline.teacher.spec import TIMM, TeacherSpec
+from milan_pipeline.teacher.spec import RUN, TIMM, TeacherSpec
 from milan_pipeline.teacher.tower_of_model import tower_of
 from milan_pipeline.teacher.tower_open_clip import ResNetTower
 
@@ -67,6 +68,8 @@ def source_of(spec: TeacherSpec) -> Source:
     """
     if spec.name.startswith(TIMM):
         return TimmModelByName(spec)
+    if spec.name.startswith(RUN):
+        return PretrainingRun(spec)
     return OpenClipModel(spec)
 
 
@@ -138,8 +141,7 @@ def architecture_of(visual: nn.Module) -> str | None:
 
 def names_of(visual: nn.Module, spec: TeacherSpec) -> dict[str, Any]:
     """Return how the identity names a tower and its weights, with their licence if it is known."""
-    spoken = {"name": spec.name_in_identity, "pretrained": spec.tag_in_identity}
-    found: dict[str, Any] = getattr(visual, "names", spoken)
+    found: dict[str, Any] = getattr(visual, "names", spec.names_in_identity)
     return found
 
 

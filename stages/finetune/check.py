@@ -13,8 +13,10 @@ from milan_pipeline.evaluate.class_coverage import named, warnings_of_classes
 from milan_pipeline.evaluate.sample_checks import looked_at
 from milan_pipeline.stages.finetune.command import Finetune
 from milan_pipeline.stages.shared.checking import unwritten_ledger
+from milan_pipeline.training.optim import BASE_BATCH
 
 MAX_CLASSES = 1_000_000
+PUBLISHED_RATE = 1e-4
 
 
 def require_images(config: Finetune, val: LabelledTable, world: World) -> None:
@@ -76,6 +78,23 @@ def class_warnings(train: LabelledTable, val: LabelledTable, places: tuple[str, 
         learnt, scored, what="image", places=places, names=names, outputs=train.class_count
     )
     return list(of_outputs)
+
+
+def rate_warning(base_lr: float, batch: int, images: int) -> str | None:
+    """Say so where few images are trained on at the published rate, which is for many.
+
+    Args:
+        base_lr: `--base-lr`.
+        batch: images in a batch, which the rate is scaled to.
+        images: to train on.
+    """
+    if base_lr != PUBLISHED_RATE or batch >= BASE_BATCH:
+        return None
+    return (
+        f"--train has {images} images, and in batches of {batch} the published --base-lr "
+        f"{base_lr:g} is a rate of {base_lr * batch / BASE_BATCH:.3g}, which learns little from so "
+        "few; try --config finetune-few-labels"
+    )
 
 
 def classes_of(table: LabelledTable) -> NDArray[np.int64]:

@@ -18,7 +18,12 @@ from milan_pipeline.evaluate.classification.scoring import ClassificationEvaluat
 from milan_pipeline.evaluate.classification.task import ClassificationConfig
 from milan_pipeline.evaluate.classification.views import TrainingViews, ViewConfig
 from milan_pipeline.evaluate.evaluation_view import default_crop_pct
-from milan_pipeline.stages.finetune.check import class_warnings, require_classes, require_images
+from milan_pipeline.stages.finetune.check import (
+    class_warnings,
+    rate_warning,
+    require_classes,
+    require_images,
+)
 from milan_pipeline.stages.finetune.command import Finetune
 from milan_pipeline.stages.shared.checking import (
     tell_of_random_weights,
@@ -96,7 +101,8 @@ class FinetunePlan(LabelledPlan[Finetune]):
         tell_of_random_weights(config.encoder, random_init=config.random_init)
         warn_of_equal_sets(self.train, self.val)
         places = (f"--train {config.train}", f"--val {config.val}")
-        for text in class_warnings(self.train, self.val, places):
+        rate = rate_warning(config.base_lr, self.order.batch, self.train.samples)
+        for text in [*class_warnings(self.train, self.val, places), *([rate] if rate else [])]:
             warn(text)
         warn_of_class_order(self.train, self.order, str(config.train))
 

@@ -5,6 +5,7 @@ from typing import Any
 from milan_pipeline.core.console import warn
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
+from milan_pipeline.models.weight_files import export_encoder
 from milan_pipeline.pretraining.feature_data import RunData
 from milan_pipeline.pretraining.pixel_data import PixelData
 from milan_pipeline.pretraining.task import Pretraining
@@ -13,7 +14,6 @@ from milan_pipeline.stages.pretrain.command import Pretrain
 from milan_pipeline.stages.pretrain.plan import AVERAGED, PretrainPlan, plan
 from milan_pipeline.stages.shared.training import ledger_of, train_as_planned, trainer_of
 from milan_pipeline.stages.shared.training_options import Process
-from milan_pipeline.weights.files import export_encoder
 from milan_pipeline.weights.loaded_run import trained_encoder
 
 
@@ -23,9 +23,9 @@ def train(config: Pretrain, process: Process) -> None:
     if not planned.has_work(world):
         return
     config, data = planned.config, planned.data
+    student, to_examples = planned.built[0].to(process.device), planned.to_examples
     if world.leads:
         planned.warn()
-    student, to_examples = planned.built[0].to(process.device), planned.to_examples
     cache = config.cache_config()
     if cache is not None and world.leads:
         _warn_of_small_cache(cache, data)
@@ -59,7 +59,15 @@ def _export(planned: PretrainPlan) -> None:
     folder, (_, arguments) = planned.config.folder, planned.built
     for name in planned.exports:
         encoder = trained_encoder(folder, arguments, averaged=name == AVERAGED)
-        export_encoder(folder, encoder, arguments, mean=IMAGENET_MEAN, std=IMAGENET_STD, name=name)
+        export_encoder(
+            folder,
+            encoder,
+            arguments,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            name=name,
+            licence=planned.data.licence,
+        )
 
 
 def describe(config: Pretrain) -> None:

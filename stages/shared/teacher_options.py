@@ -16,7 +16,7 @@ class TeacherOptions:
 
     teacher: str = option(
         help="The model: a CLIP of open_clip (ViT-B-16), hf-hub:ORG/REPO or local-dir:PATH; a "
-        "model of timm, as timm:NAME.TAG.",
+        "model of timm, as timm:NAME.TAG; or run:FOLDER, the student of a run.",
         group="Teacher",
         complete=teacher_names,
     )

@@ -52,6 +52,9 @@ def test_codecs_teachers_and_students_are_offered() -> None:
     assert offered("transcode", "a", "b", "--codec", "hi") == [("high", "plain")]
     assert ("ViT-B-16", "plain") in offered("extract-targets", "--teacher", "ViT-B-")
     assert offered("plan", "--teacher", "local-d") == [("local-dir:", "plain")]
+    assert offered("plan", "--teacher", "run") == [("run:", "plain")]
+    teacher = "timm:vit_base_patch14_reg4_dinov2"
+    assert offered("plan", "--teacher", teacher) == [(f"{teacher}.lvd142m", "plain")]
     assert ("vit_small_patch16_224", "plain") in offered("pretrain", "--student", "vit_small")
     assert offered("recipes", "dem") == [("demo", "plain")]
 
@@ -59,7 +62,7 @@ def test_codecs_teachers_and_students_are_offered() -> None:
 def test_no_name_is_offered_of_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert student_names() == []
-    assert teacher_names() == ["hf-hub:", "local-dir:"]
+    assert teacher_names() == ["hf-hub:", "local-dir:", "run:"]
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])

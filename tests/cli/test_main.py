@@ -252,5 +252,7 @@ def test_a_wheel_runs_outside_the_checkout(
     assert (site / "milan_pipeline/workflows/snakemake/Snakefile").exists()
     assert (site / "milan_pipeline/workflows/snakemake/profiles/slurm/config.yaml").exists()
     assert (site / "milan_pipeline/report/page.html").exists()
+    assert (site / "milan_pipeline/cli/stage_functions.pyi").exists()  # for editors, as py.typed
+    assert (site / "milan_pipeline/py.typed").exists()
     assert not list(site.rglob("*.safetensors"))  # the demo's teacher stays in the checkout
     assert list(scratch.iterdir()) == []

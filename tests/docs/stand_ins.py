@@ -52,6 +52,8 @@ def stand_in(command: str, tiny_clip: Path) -> list[str]:
         command = STUDENT.sub(SMALL_STUDENT, command)
         if stage[1] == "pretrain" and "--config demo" in command:
             command = f"{command} {DEMO_TRAINING}"
+        if "--config finetune-few-labels" in command:
+            command = f"{command} --batch-size 4"  # there are fewer pictures than the recipe's 32
         for recipe in RECIPES:
             command = command.replace(f"--config {recipe}", "--config small.yaml")
     return shlex.split(command, comments=True)

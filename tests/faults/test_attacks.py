@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from milan_pipeline import storage
+from milan_pipeline.models.weight_files import read_weights
 from milan_pipeline.shards.index import load_index
 from milan_pipeline.shards.manifest import Manifest, Shard, load_manifest
 from milan_pipeline.training.checkpoint_io import load_checkpoint
 from milan_pipeline.training.checkpoints import HASHES, MODEL
-from milan_pipeline.weights.files import read_weights
 from tests.faults.campaign import COUNTS, attempt
 from tests.faults.consumers import resumed, trained_on
 from tests.faults.sentinel import plant, untouched

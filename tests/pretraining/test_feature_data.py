@@ -10,6 +10,7 @@ from milan_pipeline.errors import ConfigError, MismatchError
 from milan_pipeline.models.baseline_decoders import DECODERS
 from milan_pipeline.models.build import StudentSpec, build_student
 from milan_pipeline.pretraining.defaults import MILANS
+from tests.support.runs import open_data
 from tests.support.students import TINY_SPEC
 
 
@@ -114,3 +115,11 @@ def test_the_published_student_has_the_published_size():
     prompted = 12 * 512**2 + 13 * 512
     decoder = 197 * 512 + 512 + 769 * 512 + prompted + 2 * 512 + 513 * 512
     assert sum(math.prod(p.shape) for p in student.parameters()) == encoder + decoder
+
+
+def test_the_licence_is_that_of_the_teacher(image_shards, target_shards):
+    data = open_data(image_shards, target_shards)
+    assert data.licence is None
+    teacher = data.identity["teacher"] | {"license": "cc-by-nc-4.0"}
+    licensed = dataclasses.replace(data, identity=data.identity | {"teacher": teacher})
+    assert licensed.licence == "cc-by-nc-4.0"

@@ -9,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from timm.models import VisionTransformer
 
 from milan_pipeline.cli.main import main
+from milan_pipeline.stages.finetune.check import rate_warning
 from tests.support.cli import run_cli
 from tests.support.disturbances import asked_to_stop_at_scoring, at_step
 from tests.support.finetune import SHORT, TINY_VIT, finetune, outcome, record, rows
@@ -207,6 +208,7 @@ def test_a_stop_in_an_evaluation_is_heeded_and_the_evaluation_repeated(at, data,
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_is_longer_than_a_job_comes_to_its_end(data, tmp_path):
     """Each job is asked to stop at the second of the five batches that it scores."""
     options = (*TINY_VIT, *SHORT, "--micro-batch", 2)
@@ -242,3 +244,15 @@ def test_a_stop_while_a_model_is_scored_alone_is_heeded(data, tmp_path):
     assert not (tmp_path / "scores/scores.json").exists()
     run_cli(*words, "--out", tmp_path / "scores")
     assert (tmp_path / "scores/scores.json").exists()
+
+
+def test_few_images_at_the_published_rate_are_warned_of(data, tmp_path, capsys):
+    words = (*TINY_VIT, "--dry-run")
+    finetune(*data, tmp_path / "run", options=words)
+    assert (
+        "--train has 12 images, and in batches of 8 the published --base-lr 0.0001 is a rate of "
+        "3.13e-06" in capsys.readouterr().err
+    )
+    finetune(*data, tmp_path / "run", options=(*words, "--base-lr", 0.001))
+    assert "published" not in capsys.readouterr().err
+    assert rate_warning(1e-4, 1024, 1_281_167) is None

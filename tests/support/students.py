@@ -16,7 +16,7 @@ from milan_pipeline.models.baseline_decoders import make_decoder
 from milan_pipeline.models.build import StudentSpec
 from milan_pipeline.models.student import Student
 from milan_pipeline.models.vit import build_encoder, encoder_arguments
-from milan_pipeline.weights.files import export_encoder
+from milan_pipeline.models.weight_files import export_encoder
 from tests.support.cli import run_cli
 
 TINY_SPEC = StudentSpec(

@@ -18,8 +18,7 @@ from milan_pipeline.errors import ConfigError, MismatchError, reason_of
 from milan_pipeline.evaluate.evaluation_view import INTERPOLATION
 from milan_pipeline.models.drop_path import share_graphs
 from milan_pipeline.models.vit import CANNOT_BUILD
-from milan_pipeline.storage.checksums import read_checked
-from milan_pipeline.weights.files import (
+from milan_pipeline.models.weight_files import (
     Arguments,
     Deviations,
     Means,
@@ -27,6 +26,7 @@ from milan_pipeline.weights.files import (
     put_weights,
     read_document,
 )
+from milan_pipeline.storage.checksums import read_checked
 
 HEAD_STD = 0.02
 POOLS = {"mean": "avg", "cls": "token"}

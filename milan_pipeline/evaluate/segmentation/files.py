@@ -11,8 +11,7 @@ from torch import Tensor
 from milan_pipeline.core.schema import DocumentError, Positive, conforming
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, reason_of
 from milan_pipeline.evaluate.segmentation.model import HEADS, HeadSpec, Segmenter, make_segmenter
-from milan_pipeline.storage.checksums import read_checked
-from milan_pipeline.weights.files import (
+from milan_pipeline.models.weight_files import (
     Arguments,
     Deviations,
     Means,
@@ -20,6 +19,7 @@ from milan_pipeline.weights.files import (
     put_weights,
     read_document,
 )
+from milan_pipeline.storage.checksums import read_checked
 
 
 class _Arguments(Arguments):

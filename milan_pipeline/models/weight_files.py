@@ -11,7 +11,7 @@ import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, TypedDict
+from typing import Annotated, Any, BinaryIO, NotRequired, TypedDict
 
 import msgspec
 import safetensors.torch
@@ -26,6 +26,8 @@ from milan_pipeline.core.schema import DocumentError, conforming, parsed
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.storage.checksums import put_with_sums, read_checked
 
+ENCODER, EMA_ENCODER = "encoder.safetensors", "encoder-ema.safetensors"
+"""In a run's folder, each with its description in the `.json` beside it."""
 Mean = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Deviation = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Means = tuple[Mean, Mean, Mean]
@@ -44,6 +46,7 @@ class EncoderDescription(TypedDict):
     timm: Arguments
     mean: Means
     std: Deviations
+    license: NotRequired[str]
 
 
 def read_document(url: str, kind: type[Any], *, what: str, remedy: str) -> dict[str, Any]:
@@ -72,6 +75,8 @@ def read_document(url: str, kind: type[Any], *, what: str, remedy: str) -> dict[
 def read_encoder_description(url: str) -> dict[str, Any]:
     """Read `encoder.json`: `timm`, the arguments of `create_model`, and the pixels' mean and std.
 
+    `license` is there where the teacher had one.
+
     Raises:
         MissingDataError: it is not there.
         DataError: it is damaged.
@@ -84,7 +89,7 @@ def read_encoder_description(url: str) -> dict[str, Any]:
             f"{url} does not exist; run the command that trained or imported the encoder again, "
             "which writes it, or check the path"
         ) from error
-    return {name: document[name] for name in EncoderDescription.__annotations__}
+    return {name: document[name] for name in EncoderDescription.__annotations__ if name in document}
 
 
 PICKLED = (".pth", ".pt", ".bin")
@@ -238,6 +243,7 @@ def export_encoder(
     mean: Sequence[float],
     std: Sequence[float],
     name: str = "encoder",
+    licence: str | None = None,
 ) -> None:
     """Write `encoder.safetensors`, `encoder.json` and their hashes, `encoder.sha256`.
 
@@ -248,8 +254,11 @@ def export_encoder(
         mean: of the pixels that it was trained on, in [0, 1].
         std: likewise.
         name: of the files, without their endings.
+        licence: of the teacher that it learnt from, if that is known.
     """
     description = {"timm": dict(arguments), "mean": list(mean), "std": list(std)}
+    if licence is not None:
+        description["license"] = licence
     put_weights(run, name, encoder.state_dict(), description)
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from milan_pipeline.errors import DataError, MissingDataError
-from milan_pipeline.weights.files import read_weights
+from milan_pipeline.models.weight_files import read_weights
 
 WEIGHTS = {"cls_token": torch.arange(4.0), "norm.bias": torch.ones(2, dtype=torch.float16)}
 

@@ -1,0 +1,56 @@
+"""A teacher that is the student of an earlier run: `run:FOLDER`, or `run:FILE.safetensors`."""
+
+from typing import Any
+
+from milan_pipeline import storage
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.images.statistics import Statistics
+from milan_pipeline.models.weight_files import ENCODER, plain_tensors, read_encoder_description
+from milan_pipeline.storage.checksums import read_checked
+from milan_pipeline.teacher.sources.timm_model import TimmModel
+from milan_pipeline.teacher.spec import RUN, TeacherSpec
+from milan_pipeline.teacher.timm_visual import TimmVisual
+
+
+class PretrainingRun(TimmModel):
+    """The encoder that a run exported, as its description has timm build it.
+
+    Raises:
+        MissingDataError: there is none.
+        DataError: its description is damaged.
+    """
+
+    def __init__(self, spec: TeacherSpec) -> None:
+        self._spec = spec
+        place = spec.name.removeprefix(RUN)
+        if not place:
+            raise ConfigError(f"--teacher {spec.name!r} names no run; give {RUN}FOLDER")
+        is_file = place.endswith(".safetensors")
+        self._weights = place if is_file else storage.join(place, ENCODER)
+        url = self._weights.removesuffix(".safetensors") + ".json"
+        self._description = read_encoder_description(url)
+        arguments = dict(self._description["timm"])
+        super().__init__(spec.name, arguments.pop("model_name"), arguments)
+
+    def identity(self) -> dict[str, Any]:
+        """Return no path, and the licence of the run's own teacher, if that is known."""
+        licence = self._description.get("license")
+        named = {"name": self._spec.name_in_identity, "pretrained": None}
+        return named | ({"license": licence} if licence else {})
+
+    def statistics(self) -> Statistics:
+        """Return those that were asked for, or those that the student was trained with."""
+        own = Statistics(*(list(map(float, self._description[key])) for key in ("mean", "std")))
+        return self._spec.statistics or own
+
+    def require_loadable(self) -> None:
+        """Refuse nothing: the description was read."""
+
+    def trained(self, size: int | None) -> TimmVisual:
+        """Load the encoder.
+
+        Raises:
+            MissingDataError, DataError: its weights are not there, or damaged.
+        """
+        state = plain_tensors(self._weights, read_checked(self._weights), remedy="export it again")
+        return self.filled(state, self._weights, size)
