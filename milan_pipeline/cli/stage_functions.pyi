@@ -1387,3 +1387,28 @@ def submit(
         verbose: Print also what is done to each unit or shard.
         debug: Print everything, and the traceback of an error.
     """
+
+
+def doctor(
+    folder: StrPath = '.',
+    *,
+    hub: bool = True,
+    device: str = 'auto',
+    quiet: bool = False,
+    verbose: bool = False,
+    debug: bool = False,
+) -> StageResult:
+    """Say what this machine has for the pipeline, and what to set where that helps.
+
+    It looks at the GPU, the fast precisions, the cores, their load, the threads, the shared memory,
+    the disk of FOLDER and the hub of weights. Each line begins with ok, look or bad, and the line
+    below says what helps. It takes a few seconds. 64 MB are written to FOLDER and removed again.
+
+    Args:
+        folder: FOLDER of the command line.
+        hub: Ask whether the hub of weights answers within three seconds.
+        device: Where the precisions are timed: auto, cpu, cuda.
+        quiet: Print errors only. Commands that report still print their report.
+        verbose: Print also what is done to each unit or shard.
+        debug: Print everything, and the traceback of an error.
+    """
