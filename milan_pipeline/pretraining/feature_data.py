@@ -63,9 +63,9 @@ class RunData:
 
     @property
     def licence(self) -> str | None:
-        """The licence of the teacher, if its identity states one."""
-        licence: str | None = self.identity["teacher"].get("license")
-        return licence
+        """The licences of the teachers whose identities state one."""
+        stated = [teacher.identity["teacher"].get("license") for teacher in self.teachers]
+        return " and ".join(dict.fromkeys(filter(None, stated))) or None
 
     @property
     def inputs(self) -> dict[str, Any]:

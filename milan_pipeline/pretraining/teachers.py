@@ -104,15 +104,3 @@ def recorded(teachers: Sequence[TeacherTargets]) -> dict[str, Any]:
         for teacher in teachers
     }
     return {"targets": parts} if len(parts) > 1 else parts[teachers[0].name]
-
-
-def identities_of(inputs: Mapping[str, Any]) -> dict[str, Identity]:
-    """Return the identities of the targets that a run learnt, in the order of its heads.
-
-    Args:
-        inputs: of the run's record; of a run on pixels, there are none.
-    """
-    if "identity" in inputs:
-        return {"": inputs["identity"]}
-    parts: Mapping[str, Any] = inputs.get("targets", {})
-    return {name: parts[name]["identity"] for name in sorted(parts)}

@@ -15,8 +15,7 @@ from milan_pipeline.codecs.spectrum import directions
 from milan_pipeline.errors import MilanError, MismatchError
 from milan_pipeline.pretraining.defaults import DEFAULTS
 from milan_pipeline.pretraining.masking import draw_mask
-from milan_pipeline.pretraining.teachers import identities_of
-from milan_pipeline.provenance.identity import differences, without
+from milan_pipeline.provenance.identity import differences, identities_of, without
 from milan_pipeline.report.gallery import colours_uri, heat_uri, jpeg_uri, mask_uri, token_colours
 from milan_pipeline.report.run_facts import RunReport
 from milan_pipeline.report.target_rows import TargetRows
@@ -107,7 +106,7 @@ def predict(
     Raises:
         MissingDataError: the run has no checkpoint yet.
     """
-    loaded, head = load_run(run.folder), _head(run, teacher)
+    loaded, head = load_run(run.folder), head_of(run, teacher)
     target_nLD = directions(rows.tokens_nND[:, 1:])
     masking = run.record["content"].get("masking") or DEFAULTS["features"]["masking"]
     pairs = [
@@ -147,7 +146,7 @@ def predict(
     )
 
 
-def _head(run: RunReport, teacher: str) -> slice:
+def head_of(run: RunReport, teacher: str) -> slice:
     """Return which columns of a student's predictions are those of a teacher."""
     start = 0
     for name, identity in identities_of(run.record["inputs"]).items():
@@ -155,7 +154,7 @@ def _head(run: RunReport, teacher: str) -> slice:
         if name == teacher:
             return slice(start, start + width)
         start += width
-    return slice(None)
+    raise KeyError(teacher)
 
 
 def overlap_with_training(run: RunReport, rows: TargetRows) -> str:

@@ -34,6 +34,11 @@ def named(loss: torch.Tensor | PartedLoss) -> Losses:
     return {"loss": loss.total} | {f"loss/{name}": part for name, part in loss.parts.items()}
 
 
+def trained(loss: Callable[[], torch.Tensor | PartedLoss]) -> Callable[[], torch.Tensor]:
+    """Return a function that computes the part of a loss that is trained."""
+    return lambda: named(loss())["loss"]
+
+
 class _Pending(NamedTuple):
     """A step whose losses may still be in computation."""
 

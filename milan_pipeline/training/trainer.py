@@ -25,7 +25,7 @@ from milan_pipeline.errors import InterruptedRunError
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.reporter import Reporter, reporting
 from milan_pipeline.training.compiling import compile_blocks, explained_compiler
-from milan_pipeline.training.meter import Losses, Meter, PartedLoss, named
+from milan_pipeline.training.meter import Losses, Meter, PartedLoss, named, trained
 from milan_pipeline.training.optim import MovingAverage, clip_gradients, set_learning_rate
 from milan_pipeline.training.run_folder import OpenRun, RunFolder, run_lock
 from milan_pipeline.training.state import write_state
@@ -191,7 +191,8 @@ class Trainer(Generic[BatchT]):
             batches = on_device(host_batches, DeviceCopies(self._device))
             for step, data in enumerate(meter.waiting(batches), start=first + 1):
                 if step == first + 1:
-                    settle(self._replica, functools.partial(self._loss, data, first_part, step))
+                    loss = functools.partial(self._task.loss, self._replica, data, first_part, step)
+                    settle(self._replica, trained(loss))
                 meter.add(step, *self._step(step, data), self.rate(step), data.keys)
                 bar.update(batch)
                 if reporter is not None:
@@ -232,10 +233,6 @@ class Trainer(Generic[BatchT]):
         """Return the learning rate at the beginning of a step, counted from 1."""
         return self._task.rate(self._clock.fractional_epoch(step - 1))
 
-    def _loss(self, data: BatchT, part: slice, step: int) -> torch.Tensor:
-        """Return the loss that is trained."""
-        return named(self._task.loss(self._replica, data, part, step))["loss"]
-
     def _step(self, step: int, data: BatchT) -> tuple[Losses, torch.Tensor | None]:
         """Take one optimiser step.
 
@@ -254,8 +251,8 @@ class Trainer(Generic[BatchT]):
                 losses = named(self._task.loss(self._replica, data, part, step))
                 shares = {name: loss * share for name, loss in losses.items()}
                 shares["loss"].backward()  # type: ignore[no-untyped-call]
-            for name, loss in shares.items():
-                sums[name] = sums.get(name, torch.zeros_like(loss)) + loss.detach()
+            for name, value in shares.items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
         clip = self._config.clip_grad
         norm = None if clip is None else clip_gradients(self._task.model, clip)
         self._optimiser.step()

@@ -18,7 +18,7 @@ from milan_pipeline.images.crops import Pixels
 from milan_pipeline.models.build import StudentSpec, build_student
 from milan_pipeline.models.student import Student, in_grid_order, patchify, supervised_slice
 from milan_pipeline.pretraining.masking import kept_count
-from milan_pipeline.pretraining.teachers import identities_of
+from milan_pipeline.provenance.identity import identities_of
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.training.checkpoint_io import read_tensors
 from milan_pipeline.training.checkpoints import (

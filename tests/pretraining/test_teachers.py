@@ -12,7 +12,7 @@ from milan_pipeline.errors import MismatchError
 from milan_pipeline.models.student import in_grid_order
 from milan_pipeline.pretraining.examples import ToExamples
 from milan_pipeline.pretraining.feature_data import open_run_data
-from milan_pipeline.pretraining.teachers import identities_of
+from milan_pipeline.provenance.identity import identities_of
 from tests.support.runs import Run, require_same_end, require_same_weights, student_for
 from tests.support.second_teacher import WIDTH, write_second_teacher
 
