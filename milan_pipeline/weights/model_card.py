@@ -23,7 +23,7 @@ class Card:
         image_size: height and width of its images, in pixels.
         classes: names of outputs, if there are any.
         origin: what is known of teacher, data, training and identity, by name.
-        figures: rows of a table: name, value, 95% interval, images.
+        figures: rows of a table: name, value and its 95% interval, in per cent.
     """
 
     kind: str
@@ -33,7 +33,7 @@ class Card:
     image_size: int
     classes: tuple[str, ...]
     origin: Mapping[str, str]
-    figures: tuple[tuple[str, str, str, str], ...]
+    figures: tuple[tuple[str, str, str], ...]
 
 
 def card_bytes(card: Card) -> bytes:
@@ -71,7 +71,7 @@ def _front_matter(card: Card) -> str:
 def _table(card: Card) -> str:
     if not card.figures:
         return "None are stored with this model: it was not scored by the run that wrote it."
-    rows = [("figure", "%", "95% interval", "images"), ("---",) * 4, *card.figures]
+    rows = [("figure", "%", "95% interval"), ("---",) * 3, *card.figures]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 

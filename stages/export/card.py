@@ -7,17 +7,18 @@ from typing import Any
 from milan_pipeline import storage
 from milan_pipeline.encoders.names import is_named
 from milan_pipeline.errors import MilanError
-from milan_pipeline.evaluate.accuracies import accuracy_interval, accuracy_text
-from milan_pipeline.evaluate.scores_file import SCORES, Result, read_scores
+from milan_pipeline.evaluate.accuracies import accuracy_text, interval_text
 from milan_pipeline.provenance.identity import recorded_targets
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.stages.export.command import Export
 from milan_pipeline.stages.export.source import Source
+from milan_pipeline.training.evaluations import Evaluations
 from milan_pipeline.training.state import CONFIG_NAME
 from milan_pipeline.weights.model_card import Card, card_bytes
 
-SHARES_OF_IMAGES = ("top1", "top5")
-"""Figures with an interval; a mIoU is no share of equal, independent answers."""
+KEYS = {"finetune": "top1", "segment": "miou"}
+"""The score by which each stage chooses its best weights."""
+FIGURES = ("top1", "top5", "miou", "macc", "aacc")
 
 
 def card_of(config: Export, source: Source, difference: float | None) -> bytes:
@@ -45,7 +46,7 @@ def card_of(config: Export, source: Source, difference: float | None) -> bytes:
             image_size=source.image_size,
             classes=source.head.names if source.head else (),
             origin=origin,
-            figures=_figures(config.run),
+            figures=_figures(config, source.record),
         )
     )
 
@@ -127,23 +128,15 @@ def _pretraining_of(record: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def _figures(run: str) -> tuple[tuple[str, str, str, str], ...]:
-    """Return rows of what the exported weights scored; none where there are no scores."""
-    if not storage.exists(storage.join(run, SCORES)):
+def _figures(config: Export, record: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:
+    """Return rows of what the exported weights scored; none where they were not."""
+    key = KEYS.get(record.get("stage", ""))
+    if key is None:
         return ()
-    result = read_scores(run)
-    best = {
-        name.removeprefix("best-"): value
-        for name, value in result.metrics.items()
-        if name.startswith("best-")
-    }
-    return tuple(_row(name, value, result) for name, value in best.items())
-
-
-def _row(name: str, value: float, result: Result) -> tuple[str, str, str, str]:
-    images = int(result.extras["val"]) - int(result.extras["unreadable"]["val"])
-    interval = ""
-    if name in SHARES_OF_IMAGES:
-        low, high = accuracy_interval(value, images)
-        interval = f"{accuracy_text(low)} to {accuracy_text(high)}"
-    return name, accuracy_text(value), interval, str(images)
+    best = Evaluations(config.folder, key=key, val=record["extent"]["val"]).best() or {}
+    intervals = best.get("intervals", {})
+    return tuple(
+        (name, accuracy_text(best[name]), interval_text(intervals.get(name)))
+        for name in FIGURES
+        if name in best
+    )

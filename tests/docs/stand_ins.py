@@ -46,7 +46,8 @@ def stand_in(command: str, tiny_clip: Path) -> list[str]:
     """
     stage = re.search(r"(?:milan-pipeline|-m milan_pipeline) (\S+)", command)
     if stage is not None and "--dry-run" not in command and "--samples " not in command:
-        command = f"{command} {SHORT.get(stage[1], '')}"
+        trains = "--dense" not in command  # nothing then takes epochs
+        command = f"{command} {SHORT.get(stage[1], '') if trains else ''}"
         command = TEACHER.sub(f"--teacher local-dir:{tiny_clip}", command)
         command = command.replace("open_clip:ViT-B-16/openai", f"open_clip:local-dir:{tiny_clip}")
         command = STUDENT.sub(SMALL_STUDENT, command)
