@@ -109,7 +109,7 @@ def _require_jobs_for(config: Submit, sections: dict[str, Any]) -> None:
 
 
 def _require_torchrun() -> None:
-    """Refuse a torchrun that does not know the options that the scripts give it.
+    """Refuse a torchrun that does not know the options that the scripts give it: one before 2.12.
 
     Raises:
         ConfigError: it is too old.
@@ -118,7 +118,7 @@ def _require_torchrun() -> None:
     for flag in ("--signals-to-handle", "--shutdown-timeout"):
         if flag not in known:
             raise ConfigError(
-                f"torchrun here has no {flag}, by which jobs stop in order; install a newer torch"
+                f"torchrun here has no {flag}, by which jobs stop in order; install torch 2.12"
             )
 
 

@@ -19,7 +19,7 @@ def cosine(text: str, sample: torch.Tensor) -> float:
 def test_more_bytes_are_nearer_on_tokens_that_were_not_fitted_to() -> None:
     held_out = tokens(500, seed=7)
     for family in ("vector", "transform"):
-        found = [cosine(f"{family}:bytes={size}", held_out) for size in (2, 3, 4, 6, 9, 12)]
+        found = [cosine(f"{family}:bytes={size}", held_out) for size in (2, 3, 6, 12)]
         assert found == sorted(found)
         assert found[-1] > 0.995
     assert cosine("vector:bytes=3", held_out) > cosine("transform:bytes=3", held_out)

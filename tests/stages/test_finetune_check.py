@@ -193,7 +193,7 @@ def test_evaluations_are_in_tensorboard(data, tmp_path):
     assert shown == [(step, np.float32(value)) for step, value in kept]
 
 
-@pytest.mark.parametrize("at", [1, 7])
+@pytest.mark.parametrize("at", [pytest.param(1, marks=pytest.mark.slow), 7])
 def test_a_stop_in_an_evaluation_is_heeded_and_the_evaluation_repeated(at, data, tmp_path, capsys):
     """In the first one, and in the last, after the last step."""
     words = ("--micro-batch", 4)

@@ -17,7 +17,7 @@ from tests.support.pretrain import TINY_STUDENT
 from tests.support.servers import FakeSlurm
 
 pytestmark = pytest.mark.skipif(
-    torch.__version__ < "2.10", reason="this torchrun cannot pass signals on, as `submit` says"
+    torch.__version__ < "2.12", reason="this torchrun cannot pass signals on, as `submit` says"
 )
 STUDENT = {
     word.removeprefix("--"): value

@@ -302,7 +302,7 @@ def test_killed_at_any_write_it_ends_with_the_same_bytes(
         "--batch-size", 4, "--views", 2,
     )  # fmt: skip
     undisturbed = files_without(target_store, "extract-targets.json")
-    for writes in range(0, len(undisturbed), len(undisturbed) // 5):
+    for writes in range(0, len(undisturbed), len(undisturbed) // 3):
         out = tmp_path / f"{writes}.zarr"
         assert run_and_kill(writes, *words, "--out", watched(out))
         run_cli(*words, "--out", out)

@@ -51,7 +51,7 @@ def test_targets_without_any_shard_are_a_clear_error(image_shards, target_shards
     assert "--views" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("count", [1, 10])
+@pytest.mark.parametrize("count", [1, pytest.param(10, marks=pytest.mark.slow)])
 def test_default_sizes_train_on_a_few_pictures(count, tiny_clip, tmp_path):
     for number in range(count):
         write_picture(tmp_path / "pictures" / f"{number}.jpg", number)

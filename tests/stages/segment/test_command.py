@@ -151,6 +151,7 @@ def test_a_folder_is_mixed_to_learn_from_with_its_masks_and_not_to_score_on(data
 # ---- scoring alone
 
 
+@pytest.mark.slow
 def test_many_scales_and_whole_images_score_too(whole, data, tmp_path):
     found = []
     for number, more in enumerate((("--multi-scale",), ("--evaluate", "whole"))):

@@ -77,6 +77,12 @@ class Command(NamedTuple):
         return out
 
 
+# What both do by the same code takes long with `segment`, and is a slow test of that.
+MOSTLY_FINETUNE = pytest.mark.parametrize(
+    "command", ["finetune", pytest.param("segment", marks=pytest.mark.slow)], indirect=True
+)
+
+
 @pytest.fixture(scope="module", params=["finetune", "segment"])
 def command(request, tmp_path_factory) -> Command:
     root = tmp_path_factory.mktemp(request.param)
@@ -95,6 +101,7 @@ def command(request, tmp_path_factory) -> Command:
     return found
 
 
+@MOSTLY_FINETUNE
 def test_lost_scores_are_written_again(command: Command, tmp_path):
     run = shutil.copytree(command.whole, tmp_path / "run")
     metrics = record(run, "scores.json")["metrics"]
@@ -140,6 +147,7 @@ def test_a_stop_exits_with_75_and_a_rerun_ends_the_same(command: Command, tmp_pa
     assert command.outcome(tmp_path) == command.outcome(command.whole)
 
 
+@MOSTLY_FINETUNE
 def test_a_crash_after_an_evaluation_repeats_it_and_ends_the_same(command: Command, tmp_path):
     with at_step(8, lambda: 1 / 0):
         command.train(*command.data, tmp_path, "--checkpoint-every", 4, code=1)
@@ -153,6 +161,7 @@ def test_a_crash_after_an_evaluation_repeats_it_and_ends_the_same(command: Comma
     assert [row["step"] for row in rows(tmp_path, "log.jsonl")] == list(range(1, STEPS + 1))
 
 
+@MOSTLY_FINETUNE
 def test_more_steps_extend_a_run_and_free_options_may_change(command: Command, tmp_path):
     command.train(*command.data, tmp_path, "--max-steps", 6)
     command.train(*command.data, tmp_path, "--workers", 2, "--keep", 1, "--label", "x")
