@@ -75,7 +75,7 @@ def start(root: Path, *, rank: int, share: float) -> None:
     """Open the data of `pretrain` and read a rank's samples of one step."""
     del root
     order = OrderChoice(batch=BATCH, lanes=WORLD, block=BLOCK, seed=0)
-    data = open_run_data(IMAGES, PACKED, views=None, on_missing="error", order=order)
+    data = open_run_data(IMAGES, {"": PACKED}, views=None, on_missing="error", order=order)
     _ = data.inputs, data.shuffled_bytes
     step = int(share * step_clock(data.samples, data.order).steps[0])
     lanes = lanes_of(rank, WORLD, range(WORLD))

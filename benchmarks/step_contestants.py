@@ -42,7 +42,7 @@ def serve_ours(connection: "Connection[Any, Any]", *, world: World, batch: int, 
         patch_size=PATCH_SIZE,
         kept=KEPT,
         mask_seed=0,
-        layout=world.layout,
+        layouts=(world.layout,),
     )
     spec = StudentSpec(name="vit_base_patch16_224")
     student, _ = build_student(spec, grid=(GRID, GRID), target_width=world.layout.width, seed=0)
@@ -58,7 +58,7 @@ def serve_ours(connection: "Connection[Any, Any]", *, world: World, batch: int, 
     with tempfile.TemporaryDirectory() as run:
         trainer = Trainer(
             Path(run),
-            Pretraining(student, make_codec("int8"), _recipe(batch, bf16=bf16)),
+            Pretraining(student, {"": make_codec("int8")}, _recipe(batch, bf16=bf16)),
             _training(batch, clock.total(EPOCHS)),
             clock,
         )

@@ -41,7 +41,7 @@ def our_stream(world: World) -> Callable[[], int]:
     """Prepare one epoch of our stream, in this process."""
     order = OrderConfig(seed=0, batch=BATCH, lanes=LANES, block=4096)
     config = ExampleConfig(
-        image_size=SIZE, patch_size=PATCH_SIZE, kept=KEPT, mask_seed=0, layout=world.layout
+        image_size=SIZE, patch_size=PATCH_SIZE, kept=KEPT, mask_seed=0, layouts=(world.layout,)
     )
     samples = PairSamples(world.pairs)
     steps = range(int(world.pairs.counts(0).sum()) // LANES // (BATCH // LANES))
@@ -55,9 +55,9 @@ def boxes_of(world: World) -> list[Box]:
     """Return the boxes that the targets were made with, in the JPEGs' order."""
     found: list[Box] = []
     for number in range(len(world.pairs.counts(0))):
-        _, target = world.pairs.files(0, number)
+        _, (target,) = world.pairs.files(0, number)
         data = Path(target.url).read_bytes()
-        for offset, length, _ in world.pairs.joined(0, number).target_rows.tolist():
+        for offset, length, _ in world.pairs.joined(0, number).target_rows[0].tolist():
             record = world.layout.from_bytes(data[offset : offset + length])
             top, left, height, width = (int(value) for value in record["box"])
             found.append(Box(top, left, height, width, bool(record["flip"])))

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from milan_pipeline.codecs.registry import parse_codec
-from milan_pipeline.data.pair_table import PairTable, join_pairs
+from milan_pipeline.data.join_pairs import join_pairs
+from milan_pipeline.data.pair_table import PairTable
 from milan_pipeline.images.decode import digest
 from milan_pipeline.images.views import random_resized_crop
 from milan_pipeline.shards.columns import read_image_columns, read_target_columns
@@ -81,7 +82,7 @@ def make_world(
         folder=root / "folder",
         image_tars=[sources.url_of(shard) for shard in image_shards],
         target_tars=[targets.url_of(shard) for shard in target_shards],
-        pairs=join_pairs(*columns, views=1, on_missing="error"),
+        pairs=join_pairs(columns[0], [columns[1]], views=1, on_missing="error"),
         layout=layout,
     )
 

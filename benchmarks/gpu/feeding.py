@@ -75,7 +75,7 @@ def _stream(
         patch_size=setting.patch_size,
         kept=setting.kept,
         mask_seed=0,
-        layout=world.layout,
+        layouts=(world.layout,),
     )
     return batches(
         PairSamples(world.pairs),

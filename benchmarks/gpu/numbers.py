@@ -15,6 +15,7 @@ from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.codecs.fitting import fit_codec
 from milan_pipeline.codecs.interface import Codec, encode_prior
 from milan_pipeline.codecs.registry import LEVELS, PLAIN, parse_codec
+from milan_pipeline.training.meter import named
 
 LEAST_COSINE = {"fp32": 0.99999, "bf16": 0.99, "fp16": 0.999}
 """Of any token's target to that of the CPU in fp32."""
@@ -104,7 +105,7 @@ def _gradients(setting: Setting, precision: str) -> tuple[float, Tensor]:
     width = 32
     task = pretraining(setting.student("B/16", width), make_codec("int8"), precision)
     batch = example_batch(setting, 8, width)
-    loss = task.loss(task.model, batch, slice(0, 8), 1)
+    loss = named(task.loss(task.model, batch, slice(0, 8), 1))["loss"]
     loss.backward()  # type: ignore[no-untyped-call]
     grads = [p.grad.flatten() for p in task.model.parameters() if p.grad is not None]
     return float(loss.detach()), torch.cat(grads).cpu()

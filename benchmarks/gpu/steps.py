@@ -46,7 +46,7 @@ def pretraining(
         bf16=precision == "bf16",
         residual_dtype=residual,
     )
-    return Pretraining(student, targets, recipe)
+    return Pretraining(student, {"": targets}, recipe)
 
 
 def example_batch(setting: Setting, size: int, width: int, *, seed: int = 0) -> Batch:
@@ -63,7 +63,9 @@ def example_batch(setting: Setting, size: int, width: int, *, seed: int = 0) -> 
         torch.full((size, 1 + patches), 0.01, dtype=torch.float16),
     )
     pinned = [each.pin_memory() if setting.on_gpu else each for each in fields]
-    return Batch._make([*pinned, [str(number) for number in range(size)]])
+    patches_BKP, kept_BK, masked_BM, codes_BTC, scale_BT = pinned
+    keys = [str(number) for number in range(size)]
+    return Batch(patches_BKP, kept_BK, masked_BM, [codes_BTC], [scale_BT], keys)
 
 
 class Steps(NamedTuple):

@@ -120,4 +120,4 @@ def make_batch(
     patches_BLP = patchify(views_BCSS, setting.patch_size)
     patches_BKP = patches_BLP.gather(1, kept_BK[..., None].expand(-1, -1, patches_BLP.shape[-1]))
     scale = torch.empty(len(keys), 0, device=views_BCSS.device)
-    return Batch(patches_BKP, kept_BK, masked_BM, targets_BND, scale, keys)
+    return Batch(patches_BKP, kept_BK, masked_BM, [targets_BND], [scale], keys)

@@ -620,7 +620,9 @@ def pretrain(
     threads: int | Literal["auto"] = 'auto',
     images: StrPath,
     target: Literal["features", "pixels"] = 'features',
-    targets: StrPath | None = None,
+    targets: StrPath | list[StrPath] | tuple[StrPath, ...] = (),
+    target_weight: str | list[str] | tuple[str, ...] = (),
+    prior_from: str | None = None,
     min_scale: float | None = None,
     init: str | None = None,
     student: str = 'vit_base_patch16_224',
@@ -634,7 +636,7 @@ def pretrain(
     decoder_depth: int = 8,
     decoder_heads: int = 16,
     loss: Literal["cosine", "smooth-l1", "mse"] | None = None,
-    target_norm: Literal["l2", "layer"] | None = None,
+    target_norm: Literal["l2", "layer", "none"] | None = None,
     supervise: Literal["all", "masked", "visible"] | None = None,
     masking: Literal["semantic", "random", "block"] | None = None,
     mask_ratio: float = 0.75,
@@ -698,8 +700,14 @@ def pretrain(
         images: Folder of image shards with manifest.json.
         target: What the student predicts: a teacher's features, or pixels of masked patches
             (MAE, arXiv 2111.06377). Pixels need no teacher and no --targets.
-        targets: Folder of target shards with manifest.json. Only --target pixels needs
-            none; default: none.
+        targets: Folder of target shards with manifest.json. To learn from several teachers,
+            repeat it with a name for each: clip=FOLDER, dino=FOLDER. Each has a head of its
+            own; views and grid must be the same. Only --target pixels needs none; default:
+            none.
+        target_weight: Weight of a teacher's loss, with its name in --targets: dino=0.5; may
+            be repeated. The loss is the weighted mean; default: 1 each.
+        prior_from: The teacher whose attention chooses patches, by its name in --targets,
+            for --masking semantic; default: the first of --targets.
         min_scale: Smallest share of an image's area in a view, for --target pixels. For
             features, extract-targets has set it; default: 0.2.
         init: Run whose newest weights the student starts with; default: random weights.
@@ -721,7 +729,8 @@ def pretrain(
             the normalised target (arXiv 2205.14141). mse: squared error (MAE); default:
             cosine, for pixels mse.
         target_norm: l2: targets of length 1 (MILAN). layer: targets after a layer norm
-            (arXiv 2205.14141, 2210.10615); default: l2, for pixels layer.
+            (arXiv 2205.14141, 2210.10615). none: targets as they are stored, for smooth-l1
+            and mse; default: l2, for pixels layer.
         supervise: Tokens that the loss counts: all (MILAN), masked patches (MAE, arXiv
             2111.06377), or CLS and visible patches (MaskAlign, arXiv 2211.08887); default:
             all, for pixels masked.

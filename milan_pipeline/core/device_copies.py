@@ -92,7 +92,8 @@ def on_device(batches: Iterable[BatchT], copies: DeviceCopies) -> Iterator[Batch
     """Yield batches whose tensors are on a device; to a GPU, each is copied one batch ahead.
 
     Args:
-        batches: named tuples, some fields of which are tensors, in page-locked memory for a GPU.
+        batches: named tuples, some fields of which are tensors or lists of them, in page-locked
+            memory for a GPU.
         copies: to the device.
     """
     if copies.device.type != "cuda":
@@ -113,12 +114,21 @@ def on_device(batches: Iterable[BatchT], copies: DeviceCopies) -> Iterator[Batch
 def _sent(batch: BatchT, copies: DeviceCopies) -> tuple[BatchT, Sent]:
     """Return a batch whose tensors are on their way."""
     fields: Any = batch
-    sent = copies.send([field for field in fields if isinstance(field, torch.Tensor)])
+    sent = copies.send([tensor for field in fields for tensor in _tensors(field)])
     tensors = iter(sent.tensors)
-    there: BatchT = type(fields)._make(
-        next(tensors) if isinstance(field, torch.Tensor) else field for field in fields
-    )
-    return there, sent
+
+    def there(field: Any) -> Any:
+        if isinstance(field, list):
+            return [there(each) for each in field]
+        return next(tensors) if isinstance(field, torch.Tensor) else field
+
+    moved: BatchT = type(fields)._make(map(there, fields))
+    return moved, sent
+
+
+def _tensors(field: Any) -> list[torch.Tensor]:
+    fields = field if isinstance(field, list) else [field]
+    return [each for each in fields if isinstance(each, torch.Tensor)]
 
 
 def stacked(tensors: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:

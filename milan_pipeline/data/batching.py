@@ -1,6 +1,7 @@
 """Make batches of single examples, and join the parts of a batch.
 
-A batch is a `NamedTuple` of tensors whose last field is `keys`, the samples' names.
+A batch is a `NamedTuple` of tensors, or lists of them, whose last field is `keys`, the samples'
+names.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,9 +54,16 @@ def _combine(
     """
     kind: Any = type(parts[0])
     *fields, keys = zip(*(tuple(part) for part in parts), strict=True)  # type: ignore[arg-type]
-    tensors = [together(field) for field in fields]
+    tensors = [_each(field, together) for field in fields]
     batch: BatchT = kind._make([*tensors, [key for part_keys in keys for key in part_keys]])
     return batch
+
+
+def _each(field: Sequence[Any], together: Callable[[Sequence[torch.Tensor]], torch.Tensor]) -> Any:
+    """Put a field's tensors together; of lists, those at each place."""
+    if isinstance(field[0], list):
+        return [together(tensors) for tensors in zip(*field, strict=True)]
+    return together(field)
 
 
 def _joined_in_pinned_memory(field: Sequence[torch.Tensor]) -> torch.Tensor:

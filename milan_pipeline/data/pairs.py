@@ -1,4 +1,4 @@
-"""Read pairs: an image and its target, both verified."""
+"""Read pairs: an image and its target of each teacher, all verified."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from milan_pipeline.data.pair_table import PairTable
 from milan_pipeline.shards.cache import CacheConfig
 from milan_pipeline.shards.random_access import IMAGE_MEMBER, Place, Read, read_places
-from milan_pipeline.targets.shard_records import TARGET_EXTENSION
+from milan_pipeline.targets.shard_records import target_members
 
 
 class RawPair(NamedTuple):
@@ -23,7 +23,7 @@ class RawPair(NamedTuple):
         url: of the image shard.
         digest: xxh3-64 of the image's bytes.
         image: its bytes.
-        target: the record's bytes.
+        targets: the bytes of each teacher's record.
     """
 
     place: Place
@@ -31,7 +31,7 @@ class RawPair(NamedTuple):
     url: str
     digest: int
     image: bytes
-    target: bytes
+    targets: tuple[bytes, ...]
 
 
 def read_pairs(
@@ -52,7 +52,7 @@ def read_pair(pairs: PairTable, place: Place, read: Read) -> RawPair:
     Raises:
         MissingDataError: other samples of its shard are missing than the manifest lets expect.
     """
-    image_file, target_file, shard = pairs.recent[place.view, place.shard]
+    image_file, target_files, shard = pairs.recent[place.view, place.shard]
     at = shard.image_rows[place.row].tolist()
     return RawPair(
         place=place,
@@ -60,7 +60,10 @@ def read_pair(pairs: PairTable, place: Place, read: Read) -> RawPair:
         url=image_file.url,
         digest=at[2],
         image=read(image_file, *at),
-        target=read(target_file, *shard.target_rows[place.row].tolist()),
+        targets=tuple(
+            read(file, *rows[place.row].tolist())
+            for file, rows in zip(target_files, shard.target_rows, strict=True)
+        ),
     )
 
 
@@ -82,7 +85,7 @@ class PairSamples:
     def read(
         self, places: Iterator[Place], cache: CacheConfig | None
     ) -> Generator[dict[str, Any], None, None]:
-        """Yield the image, its digest and the target of the pairs at some places."""
+        """Yield the image, its digest and the targets of the pairs at some places."""
         for pair in read_pairs(self.pairs, places, cache):
             yield {
                 "__key__": pair.key,
@@ -90,5 +93,4 @@ class PairSamples:
                 "epoch": pair.place.epoch,
                 IMAGE_MEMBER: pair.image,
                 "digest": pair.digest,
-                TARGET_EXTENSION: pair.target,
-            }
+            } | dict(zip(target_members(), pair.targets, strict=False))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from milan_pipeline.codecs.interface import Codec, decode_prior
-from milan_pipeline.data.pair_table import join_pairs
+from milan_pipeline.data.join_pairs import join_pairs
 from milan_pipeline.data.pairs import RawPair, read_pair, read_pairs
 from milan_pipeline.errors import DataError, MismatchError
 from milan_pipeline.images.crops import view_pixels
@@ -71,7 +71,7 @@ class PairDataset(Dataset[ViewedPair]):
         target_shards = read_target_columns(targets)
         identity = stated_identity(target_shards.shards.head.common, what=targets)
         columns = read_image_columns(images)
-        self._pairs = join_pairs(columns, target_shards, views=views, on_missing="error")
+        self._pairs = join_pairs(columns, [target_shards], views=views, on_missing="error")
         self._layout, self._codec = layout_of(identity), read_shards_codec(targets, identity)
         self._size = image_size or int(identity["preprocessing"]["size"])
         counts = [self._pairs.counts(view) for view in range(views)]
@@ -106,7 +106,7 @@ class PairDataset(Dataset[ViewedPair]):
         return Place(epoch=view, view=view, shard=shard, row=number - before)
 
     def _viewed(self, pair: RawPair) -> ViewedPair:
-        record = self._layout.from_bytes(pair.target)
+        record = self._layout.from_bytes(pair.targets[0])
         return ViewedPair(
             key=pair.key,
             view=pair.place.view,

@@ -1,7 +1,7 @@
 """Make the examples of MILAN's pretraining: from the bytes of a pair to tensors.
 
 The student's view is cut from the image by the stored box and flip, with the same functions as the
-teacher's view.
+teacher's view. Where there are targets of several teachers, all must be of that view.
 
 Legend: B batch, K kept and M masked patches, N = 1 + L tokens, T supervised tokens, P = 3 * p * p
 pixels of a patch, C code width, S side of the view.
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from milan_pipeline.codecs.interface import decode_prior
 from milan_pipeline.data.viewed_pairs import student_view
-from milan_pipeline.errors import DataError
+from milan_pipeline.errors import DataError, MismatchError
 from milan_pipeline.images.crops import cut_patches
 from milan_pipeline.models.student import supervised_slice
 from milan_pipeline.pretraining.masking import draw_mask
 from milan_pipeline.shards.random_access import IMAGE_MEMBER
-from milan_pipeline.targets.shard_records import TARGET_EXTENSION, RecordLayout
+from milan_pipeline.targets.shard_records import RecordLayout, target_members
 
 CHUNK = 32  # samples, whose views take 5 MB at 224 px
 ResultT = TypeVar("ResultT")
@@ -36,16 +36,18 @@ class Batch(NamedTuple):
         patches_BKP: uint8 pixels of the kept patches.
         kept_BK: int64 patch indices, ascending.
         masked_BM: int64 patch indices, ascending.
-        codes_BTC: encoded targets of the supervised tokens, in student order.
-        scale_BT: float16 scales of these tokens; empty if the codec has no scale.
+        codes: of each teacher, (B, T, C): encoded targets of the supervised tokens, in student
+            order.
+        scales: of each teacher, (B, T): float16 scales of these tokens; empty if its codec has no
+            scale.
         keys: the samples.
     """
 
     patches_BKP: torch.Tensor
     kept_BK: torch.Tensor
     masked_BM: torch.Tensor
-    codes_BTC: torch.Tensor
-    scale_BT: torch.Tensor
+    codes: list[torch.Tensor]
+    scales: list[torch.Tensor]
     keys: list[str]
 
 
@@ -58,7 +60,8 @@ class ExampleConfig:
         patch_size: of the student.
         kept: K, visible patches.
         mask_seed: of the mask draws.
-        layout: of the target records.
+        layouts: of the target records of each teacher, on one grid.
+        prior_from: number of the teacher whose prior masks are drawn by.
         masking: how the kept patches are drawn; see `masking.draw_mask`.
         supervise: the tokens whose targets are kept; see `student.supervised_slice`.
     """
@@ -67,7 +70,8 @@ class ExampleConfig:
     patch_size: int
     kept: int
     mask_seed: int
-    layout: RecordLayout
+    layouts: tuple[RecordLayout, ...]
+    prior_from: int = 0
     masking: str = "semantic"
     supervise: str = "all"
 
@@ -96,7 +100,8 @@ class ToExamples:
 
         Raises:
             DataError: an image or its target cannot be used.
-            MismatchError: a target was made from other image bytes.
+            MismatchError: a target was made from other image bytes, or teachers saw different
+                views.
         """
         source = iter(samples)
         while chunk := list(itertools.islice(source, CHUNK)):
@@ -115,25 +120,28 @@ class ToExamples:
             name = f"{sample['__url__']}, sample {sample['__key__']!r}"
             raise DataError(f"{name}: {error}") from error
 
-    def _cut(self, sample: dict[str, Any]) -> tuple[NDArray[np.void], torch.Tensor]:
-        """Return the target's record and its view (3, S, S)."""
-        record = self._config.layout.from_bytes(sample[TARGET_EXTENSION])
+    def _cut(self, sample: dict[str, Any]) -> tuple[list[NDArray[np.void]], torch.Tensor]:
+        """Return the record of each teacher, and their view (3, S, S)."""
+        members = zip(self._config.layouts, target_members(), strict=False)
+        records = [layout.from_bytes(sample[member]) for layout, member in members]
+        for other in records[1:]:
+            _require_same_view(records[0], other, sample["__key__"])
         view_CSS = student_view(
             sample[IMAGE_MEMBER],
-            record,
+            records[0],
             image_size=self._config.image_size,
             digest=sample["digest"],
             key=sample["__key__"],
         )
-        return record, view_CSS
+        return records, view_CSS
 
     def _example(
-        self, sample: dict[str, Any], record: NDArray[np.void], view_CSS: torch.Tensor
+        self, sample: dict[str, Any], records: list[NDArray[np.void]], view_CSS: torch.Tensor
     ) -> Batch:
         config, key = self._config, sample["__key__"]
         kept_K, masked_M = draw_mask(
             config.masking,
-            decode_prior(record["prior"]),
+            decode_prior(records[config.prior_from]["prior"]),
             config.kept,
             grid=config.grid,
             seed=config.mask_seed,
@@ -142,18 +150,31 @@ class ToExamples:
         )
         # Gathered here, on the worker, so that only supervised tokens are sent to the main process.
         student_order_N = np.concatenate([[0], kept_K + 1, masked_M + 1])
-        patches = config.layout.patches
+        patches = config.layouts[0].patches
         tokens_T = student_order_N[
             supervised_slice(config.supervise, kept=config.kept, patches=patches)
         ]
-        scale_T = (
-            record["scale"][tokens_T] if config.layout.codec.has_scale else np.empty(0, np.float16)
-        )
+        no_scale = np.empty(0, np.float16)
+        scales = [
+            record["scale"][tokens_T] if layout.codec.has_scale else no_scale
+            for layout, record in zip(config.layouts, records, strict=True)
+        ]
         return Batch(
             patches_BKP=cut_patches(view_CSS, config.patch_size, kept_K),
             kept_BK=torch.from_numpy(kept_K),
             masked_BM=torch.from_numpy(masked_M),
-            codes_BTC=torch.from_numpy(record["codes"].take(tokens_T, axis=0)),
-            scale_BT=torch.from_numpy(scale_T),
+            codes=[torch.from_numpy(each["codes"].take(tokens_T, axis=0)) for each in records],
+            scales=[torch.from_numpy(scale_T) for scale_T in scales],
             keys=[key],
         )
+
+
+def _require_same_view(record: NDArray[np.void], other: NDArray[np.void], key: str) -> None:
+    """Refuse targets of two teachers that did not see the same view of the same image."""
+    for name in ("digest", "box", "flip"):
+        ours, theirs = record[name].tolist(), other[name].tolist()
+        if ours != theirs:
+            raise MismatchError(
+                f"the targets of {key!r} are of different views: {name} is {ours} for one teacher "
+                f"and {theirs} for another; extract both from the same images with the same options"
+            )

@@ -2,39 +2,45 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 from milan_pipeline.codecs.interface import Codec
+from milan_pipeline.data.join_pairs import join_pairs
 from milan_pipeline.data.order import OrderChoice, OrderConfig
-from milan_pipeline.data.pair_table import OnMissing, PairTable, join_pairs
+from milan_pipeline.data.pair_table import OnMissing, PairTable
 from milan_pipeline.data.pairs import PairSamples
 from milan_pipeline.errors import ConfigError, MissingDataError
 from milan_pipeline.models.build import StudentSpec
 from milan_pipeline.models.student import Student
 from milan_pipeline.pretraining.examples import ExampleConfig, ToExamples
 from milan_pipeline.pretraining.masking import kept_count
-from milan_pipeline.provenance.identity import Identity, stated_identity
+from milan_pipeline.pretraining.teachers import (
+    TeacherTargets,
+    read_teacher,
+    recorded,
+    require_same_views,
+)
 from milan_pipeline.shards.columns import read_image_columns, read_target_columns
-from milan_pipeline.targets.codec_files import read_shards_codec
-from milan_pipeline.targets.shard_records import RecordLayout, layout_of
 
 PUBLISHED_BATCH = 4096
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunData:
-    """The pairs of a run, their order, and the identity and codec of their targets."""
+    """The pairs of a run, their order, and the targets of each teacher.
+
+    Attributes:
+        pairs: images with a target of each teacher.
+        order: of the pairs.
+        teachers: in the order of the student's heads, that of their names.
+        prior_from: the name of the teacher whose prior masks are drawn by.
+    """
 
     pairs: PairTable
     order: OrderConfig
-    identity: Identity
-    identity_hash: str
-    codec: Codec
-
-    @functools.cached_property
-    def layout(self) -> RecordLayout:
-        """The layout of the target records."""
-        return layout_of(self.identity)
+    teachers: tuple[TeacherTargets, ...]
+    prior_from: str
 
     @functools.cached_property
     def shuffled_bytes(self) -> int:
@@ -57,33 +63,28 @@ class RunData:
 
     @property
     def licence(self) -> str | None:
-        """The licence of the teacher, if its identity states one."""
-        licence: str | None = self.identity["teacher"].get("license")
-        return licence
+        """The licences of the teachers whose identities state one."""
+        stated = [teacher.identity["teacher"].get("license") for teacher in self.teachers]
+        return " and ".join(dict.fromkeys(filter(None, stated))) or None
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What the run's record says of its inputs."""
-        return {
-            "identity_hash": self.identity_hash,
-            "identity": self.identity,
-            "pairs": self.pairs.fingerprint(),
-        }
+        """What the run's record says of its inputs; `identities_of` reads it."""
+        return recorded(self.teachers) | {"pairs": self.pairs.fingerprint()}
 
     def target_shape(self, spec: "StudentSpec") -> tuple[tuple[int, int], int]:
-        """Return the grid and the width of the targets, for any student."""
+        """Return the grid and the width of the targets of all teachers, for any student."""
         del spec
-        return self.grid, self.layout.width
+        return self.grid, sum(teacher.layout.width for teacher in self.teachers)
 
-    def targets(self) -> Codec:
-        """Return what decodes the targets."""
-        return self.codec
+    def targets(self) -> dict[str, Codec]:
+        """Return what decodes the targets of each teacher."""
+        return {teacher.name: teacher.codec for teacher in self.teachers}
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the targets' patches."""
-        rows, columns = self.identity["teacher"]["grid"]
-        return int(rows), int(columns)
+        return self.teachers[0].grid
 
     def to_examples(self, student: Student, *, mask_ratio: float, masking: str) -> ToExamples:
         """Say how a student's examples are made; raises as `examples` does."""
@@ -98,12 +99,14 @@ class RunData:
             ConfigError: the ratio keeps or masks nothing.
         """
         embed = student.encoder.patch_embed
+        layouts = tuple(teacher.layout for teacher in self.teachers)
         return ExampleConfig(
             image_size=int(embed.grid_size[0] * embed.patch_size[0]),
             patch_size=int(embed.patch_size[0]),
-            kept=kept_count(self.layout.patches, mask_ratio),
+            kept=kept_count(layouts[0].patches, mask_ratio),
             mask_seed=self.order.seed,
-            layout=self.layout,
+            layouts=layouts,
+            prior_from=[teacher.name for teacher in self.teachers].index(self.prior_from),
             masking=masking,
             supervise=student.supervise,
         )
@@ -111,49 +114,56 @@ class RunData:
 
 def open_run_data(
     images: str,
-    targets: str,
+    targets: Mapping[str, str],
     *,
     views: int | None,
     on_missing: OnMissing,
     order: OrderChoice,
+    prior_from: str | None = None,
 ) -> RunData:
     """Join images and targets, and settle the order.
 
     Args:
         images: folder of image shards.
-        targets: folder of target shards.
+        targets: folder of target shards of each teacher by its name; a single one needs no name.
         views: how many views to use; None is all that are packed.
         on_missing: what to do with images without a target, or the reverse.
         order: what the options say of the order.
+        prior_from: the teacher whose prior masks are drawn by; None is the first.
 
     Raises:
         ConfigError: the data hold fewer views or pairs than asked for.
         DataError: an index of the first or last shards is damaged.
-        MissingDataError, MismatchError: images and targets do not belong together, or no image has
-            a target.
+        MissingDataError, MismatchError: images and targets do not belong together, no image has
+            a target, or teachers saw different views.
     """
-    image_shards, target_shards = read_image_columns(images), read_target_columns(targets)
-    stated = target_shards.shards.head.common
-    identity = stated_identity(stated, what=targets)
-    packed = 1 + int(target_shards.view_t.max(initial=-1))
-    views = views or packed
-    if not 1 <= views <= packed:
+    image_shards = read_image_columns(images)
+    columns = {name: read_target_columns(targets[name]) for name in sorted(targets)}
+    teachers = tuple(
+        read_teacher(name, targets[name], found.shards.head.common)
+        for name, found in columns.items()
+    )
+    require_same_views(teachers)
+    packed = {name: 1 + int(found.view_t.max(initial=-1)) for name, found in columns.items()}
+    fewest = min(packed, key=packed.__getitem__)
+    views = views or packed[fewest]
+    if not 1 <= views <= packed[fewest]:
         raise ConfigError(
-            f"--views {views} is more than the {packed} that {targets} holds; pack more views"
+            f"--views {views} is more than the {packed[fewest]} that {targets[fewest]} holds; "
+            "pack more views"
         )
-    codec = read_shards_codec(targets, identity)
-    pairs = join_pairs(image_shards, target_shards, views=views, on_missing=on_missing)
+    pairs = join_pairs(image_shards, list(columns.values()), views=views, on_missing=on_missing)
     least = min(int(pairs.counts(view).sum()) for view in range(views))
     if not least:
         raise MissingDataError(
-            f"no image of {images} has a target in {targets} in each of the {views} views; give "
-            "the targets of these images, or make them with `milan-pipeline extract-targets`"
+            f"no image of {images} has a target in {' and '.join(targets.values())} in each of the "
+            f"{views} views; give the targets of these images, or make them with "
+            "`milan-pipeline extract-targets`"
         )
     pairs.require_indices()
     return RunData(
         pairs=pairs,
         order=order.settled(least, PUBLISHED_BATCH),
-        identity=identity,
-        identity_hash=stated["identity_hash"],
-        codec=codec,
+        teachers=teachers,
+        prior_from=next(iter(targets)) if prior_from is None else prior_from,
     )

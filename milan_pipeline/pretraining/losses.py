@@ -1,4 +1,4 @@
-"""Losses between predictions and targets: three losses, two ways to normalise a target.
+"""Losses between predictions and targets: three losses, three ways to take a target.
 
 Legend: B batch, T supervised tokens, D target width.
 """
@@ -13,7 +13,7 @@ from milan_pipeline.errors import ConfigError
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 LOSSES = ("cosine", "smooth-l1", "mse")
-TARGET_NORMS = ("l2", "layer")
+TARGET_NORMS = ("l2", "layer", "none")
 SMOOTH_L1_BETA = 2.0
 
 
@@ -32,7 +32,8 @@ def make_loss(loss: str = "cosine", target_norm: str = "l2") -> Loss:
             square root of the sample's variance, of D - 1 values, and not of D).
         target_norm: "l2": a target of length 1 (MILAN). "layer": of mean 0 and variance 1, layer
             norm without weights (arXiv 2205.14141, "whitening"; MaskDistill, arXiv 2210.10615).
-            The cosine is then taken with the layer-normed target.
+            The cosine is then taken with the layer-normed target. "none": as it is stored, so that
+            a teacher whose values are large counts more than others; the cosine is that of "l2".
 
     Raises:
         ConfigError: there is no such loss or norm.
@@ -43,12 +44,12 @@ def make_loss(loss: str = "cosine", target_norm: str = "l2") -> Loss:
         raise ConfigError(
             f"--target-norm {target_norm!r} is unknown; choose one of {', '.join(TARGET_NORMS)}"
         )
-    normalised = l2_normalised if target_norm == "l2" else layer_normalised
+    normalised = NORMS[target_norm]
     if loss == "smooth-l1":
         return lambda pred_BTD, target_BTD: smooth_l1_loss(pred_BTD, normalised(target_BTD))
     if loss == "mse":
         return lambda pred_BTD, target_BTD: F.mse_loss(pred_BTD.float(), normalised(target_BTD))
-    if target_norm == "l2":
+    if target_norm != "layer":  # lengths do not matter to the cosine
         return cosine_loss
     return lambda pred_BTD, target_BTD: cosine_loss(pred_BTD, normalised(target_BTD))
 
@@ -81,3 +82,10 @@ def l2_normalised(tokens_BTD: Tensor) -> Tensor:
 def layer_normalised(tokens_BTD: Tensor) -> Tensor:
     """Bring each token to mean 0 and variance 1 over its channels, in float32."""
     return F.layer_norm(tokens_BTD.float(), tokens_BTD.shape[-1:])
+
+
+NORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "l2": l2_normalised,
+    "layer": layer_normalised,
+    "none": Tensor.float,
+}

@@ -84,8 +84,8 @@ class ToPixelExamples:
                 patches_BKP=cut_patches(view_CSS, self.patch_size, kept_K),
                 kept_BK=torch.from_numpy(kept_K),
                 masked_BM=torch.from_numpy(masked_M),
-                codes_BTC=cut_patches(view_CSS, self.patch_size, masked_M),
-                scale_BT=torch.empty(0),
+                codes=[cut_patches(view_CSS, self.patch_size, masked_M)],
+                scales=[torch.empty(0)],
                 keys=[key],
             )
 
@@ -147,9 +147,9 @@ class PixelData:
         side = image_size // patch_size
         return (side, side), 3 * patch_size**2
 
-    def targets(self) -> PixelTargets:
-        """Return what decodes the targets."""
-        return PixelTargets(IMAGENET_MEAN, IMAGENET_STD)
+    def targets(self) -> dict[str, PixelTargets]:
+        """Return what decodes the targets, under no name."""
+        return {"": PixelTargets(IMAGENET_MEAN, IMAGENET_STD)}
 
     def to_examples(self, student: Student, *, mask_ratio: float, masking: str) -> ToPixelExamples:
         """Say how a student's examples are made.

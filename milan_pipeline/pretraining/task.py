@@ -1,10 +1,11 @@
-"""The task of pretraining: predict stored targets from the kept patches.
+"""The task of pretraining: predict stored targets of one or more teachers from the kept patches.
 
 Legend: B batch, K kept and M masked patches, T supervised tokens, P pixels of a patch, C code
-width, D target width.
+width, D target width of one teacher, S of all together.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
@@ -16,6 +17,7 @@ from milan_pipeline.models.kernels import suit_cpu
 from milan_pipeline.models.student import Student
 from milan_pipeline.pretraining.examples import Batch
 from milan_pipeline.pretraining.losses import make_loss
+from milan_pipeline.training.meter import PartedLoss
 from milan_pipeline.training.optim import learning_rate, make_optimiser
 
 
@@ -35,6 +37,7 @@ class PretrainingConfig:
         std: of the student's pixels, in [0, 1].
         loss: see `losses.make_loss`.
         target_norm: see `losses.make_loss`.
+        target_weights: of the loss of each teacher by name; those not there weigh 1.
         gradient_checkpointing: compute blocks again in the backward pass, to save memory.
     """
 
@@ -49,6 +52,7 @@ class PretrainingConfig:
     std: tuple[float, ...] = IMAGENET_STD
     loss: str = "cosine"
     target_norm: str = "l2"
+    target_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
     gradient_checkpointing: bool = False
 
 
@@ -64,11 +68,13 @@ class Pretraining:
 
     Args:
         student: on its device; made to suit it, in place.
-        targets: decodes them.
+        targets: decodes those of each teacher, by name, in the order of the student's heads.
         config: the recipe.
     """
 
-    def __init__(self, student: Student, targets: Targets, config: PretrainingConfig) -> None:
+    def __init__(
+        self, student: Student, targets: Mapping[str, Targets], config: PretrainingConfig
+    ) -> None:
         self.model: nn.Module = student
         self._config = config
         self._device = next(student.parameters()).device
@@ -95,15 +101,39 @@ class Pretraining:
             epochs=config.epochs,
         )
 
-    def loss(self, replica: nn.Module, data: Batch, part: slice, step: int) -> torch.Tensor:
-        """Return the mean loss of a part of a batch; see `training.Task.loss`."""
+    def loss(
+        self, replica: nn.Module, data: Batch, part: slice, step: int
+    ) -> torch.Tensor | PartedLoss:
+        """Return the mean loss of a part of a batch; see `training.Task.loss`.
+
+        That of several teachers is the mean of theirs, by their weights. One matrix product makes
+        the predictions of all heads, which lie side by side.
+        """
         del step  # nothing is drawn here, since masks come with the batch
         patches_BKP = self._pixels.patches(data.patches_BKP[part])
-        codes_BTC, scale_BT, kept_BK, masked_BM = (
+        kept_BK, masked_BM, *stored = (
             each[part].to(self._device, non_blocking=True)
-            for each in (data.codes_BTC, data.scale_BT, data.kept_BK, data.masked_BM)
+            for each in (data.kept_BK, data.masked_BM, *data.codes, *data.scales)
         )
-        targets_BTD = self._targets.decode(codes_BTC, scale_BT)
+        teachers = len(data.codes)
+        codes, scales = stored[:teachers], stored[teachers:]
+        decoded = [
+            targets.decode(codes_BTC, scale_BT)
+            for targets, codes_BTC, scale_BT in zip(
+                self._targets.values(), codes, scales, strict=True
+            )
+        ]
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.bf16):
-            pred_BTD = replica(patches_BKP, kept_BK, masked_BM)
-        return self._loss_of(pred_BTD, targets_BTD)
+            pred_BTS = replica(patches_BKP, kept_BK, masked_BM)
+        if teachers == 1:
+            return self._loss_of(pred_BTS, decoded[0])
+        heads = pred_BTS.split([targets_BTD.shape[-1] for targets_BTD in decoded], dim=-1)
+        losses = [self._loss_of(*each) for each in zip(heads, decoded, strict=True)]
+        return self._together(dict(zip(self._targets, losses, strict=True)))
+
+    def _together(self, losses: Mapping[str, torch.Tensor]) -> PartedLoss:
+        """Return the mean of the teachers' losses by their weights, and each of them."""
+        weights = {name: self._config.target_weights.get(name, 1.0) for name in losses}
+        total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
+        parts = {name: loss.detach() for name, loss in losses.items()}
+        return PartedLoss(total / sum(weights.values()), parts)

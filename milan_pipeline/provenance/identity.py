@@ -108,6 +108,26 @@ def stated_identity(document: Mapping[str, Any], *, what: str) -> Identity:
     return identity
 
 
+def recorded_targets(inputs: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return what a run's record says of its targets by teacher, in the order of its heads.
+
+    Args:
+        inputs: of the run's record; of a run on pixels, there are no targets.
+
+    Returns:
+        A mapping with `identity` and `identity_hash` of each; the name of a single one is empty.
+    """
+    if "identity" in inputs:
+        return {"": inputs}
+    parts: Mapping[str, Any] = inputs.get("targets", {})
+    return {name: parts[name] for name in sorted(parts)}
+
+
+def identities_of(inputs: Mapping[str, Any]) -> dict[str, Identity]:
+    """Return the identities of the targets that a run learnt; see `recorded_targets`."""
+    return {name: part["identity"] for name, part in recorded_targets(inputs).items()}
+
+
 def without(identity: Mapping[str, Any], parts: Collection[str]) -> dict[str, Any]:
     """Return an identity without some of its parts, which may differ from another's."""
     return {name: part for name, part in identity.items() if name not in parts}

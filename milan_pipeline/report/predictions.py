@@ -15,7 +15,7 @@ from milan_pipeline.codecs.spectrum import directions
 from milan_pipeline.errors import MilanError, MismatchError
 from milan_pipeline.pretraining.defaults import DEFAULTS
 from milan_pipeline.pretraining.masking import draw_mask
-from milan_pipeline.provenance.identity import differences, without
+from milan_pipeline.provenance.identity import differences, identities_of, without
 from milan_pipeline.report.gallery import colours_uri, heat_uri, jpeg_uri, mask_uri, token_colours
 from milan_pipeline.report.run_facts import RunReport
 from milan_pipeline.report.target_rows import TargetRows
@@ -62,28 +62,37 @@ class Predictions:
         return float(np.nanmean([view.visible_cosine for view in self.views]))
 
 
-def require_same_targets(run: RunReport, rows: TargetRows, targets: str) -> None:
-    """Refuse targets of another teacher than the run's.
+def teacher_of(run: RunReport, rows: TargetRows, targets: str) -> str:
+    """Return the name of the run's teacher that made these targets; refuse those of another.
 
     Raises:
         MismatchError: they are; fields are named.
     """
-    theirs, ours = run.record["inputs"].get("identity"), rows.identity
-    if theirs is None:
+    identities, ours = identities_of(run.record["inputs"]), without(rows.identity, ABOUT_STORAGE)
+    if not identities:
         raise MismatchError(
             f"{run.folder} did not learn targets of a teacher; leave out --targets {targets}"
         )
-    other = differences(without(theirs, ABOUT_STORAGE), without(ours, ABOUT_STORAGE))
-    if other:
-        listing = ", ".join(f"{name} is {a!r} there and {b!r} here" for name, a, b in other)
-        raise MismatchError(
-            f"{run.folder} was trained on other targets than --targets {targets}: {listing}; give "
-            "targets of its teacher"
-        )
+    other = []
+    for teacher, theirs in identities.items():
+        found = differences(without(theirs, ABOUT_STORAGE), ours)
+        if not found:
+            return teacher
+        other += [(f"{teacher}.{name}" if teacher else name, a, b) for name, a, b in found]
+    listing = ", ".join(f"{name} is {a!r} there and {b!r} here" for name, a, b in other)
+    raise MismatchError(
+        f"{run.folder} was trained on other targets than --targets {targets}: {listing}; give "
+        "targets of its teacher"
+    )
 
 
 def predict(
-    run: RunReport, rows: TargetRows, views: Sequence[NDArray[np.uint8]], *, seed: int
+    run: RunReport,
+    rows: TargetRows,
+    views: Sequence[NDArray[np.uint8]],
+    *,
+    teacher: str,
+    seed: int,
 ) -> Predictions:
     """Let a run's newest checkpoint predict views from the patches that it keeps.
 
@@ -91,12 +100,13 @@ def predict(
         run: pretraining's, finished or not.
         rows: targets of its teacher.
         views: their pixels (S, S, 3), S of the student.
+        teacher: its name in the run, which may have several.
         seed: of the masks.
 
     Raises:
         MissingDataError: the run has no checkpoint yet.
     """
-    loaded = load_run(run.folder)
+    loaded, head = load_run(run.folder), head_of(run, teacher)
     target_nLD = directions(rows.tokens_nND[:, 1:])
     masking = run.record["content"].get("masking") or DEFAULTS["features"]["masking"]
     pairs = [
@@ -105,7 +115,8 @@ def predict(
     ]
     colours = token_colours(target_nLD)
     predictions = []
-    for number, (kept_K, pred_LD) in enumerate(pairs):
+    for number, (kept_K, pred_LS) in enumerate(pairs):
+        pred_LD = pred_LS[:, head]
         cosine_L = F.cosine_similarity(pred_LD, target_nLD[number], dim=-1).numpy()
         visible_L = np.zeros(len(cosine_L), dtype=bool)
         visible_L[kept_K] = True
@@ -135,6 +146,17 @@ def predict(
     )
 
 
+def head_of(run: RunReport, teacher: str) -> slice:
+    """Return which columns of a student's predictions are those of a teacher."""
+    start = 0
+    for name, identity in identities_of(run.record["inputs"]).items():
+        width = int(identity["teacher"]["width"])
+        if name == teacher:
+            return slice(start, start + width)
+        start += width
+    raise KeyError(teacher)
+
+
 def overlap_with_training(run: RunReport, rows: TargetRows) -> str:
     """Say whether the run was trained on the image shards of these views, if that is known.
 
@@ -162,7 +184,7 @@ def _predicted(
     *,
     seed: int,
 ) -> tuple[NDArray[np.int64], torch.Tensor]:
-    """Return the patches kept (K,) and the prediction of all patches (L, D)."""
+    """Return the patches kept (K,) and the predictions of all patches, all heads side by side."""
     kept_K, masked_M = draw_mask(
         masking, rows.prior_nL[number], loaded.kept, grid=rows.grid, seed=seed, epoch=0,
         key=rows.key[number],

@@ -79,7 +79,7 @@ class RunReport:
             "inputs": {
                 name: value
                 for name, value in flattened(self.record["inputs"])
-                if not name.startswith("identity.")
+                if ".identity." not in f".{name}"
             },
             "latest steps": latest(self.history),
             "ledger": {"unreadable_images": len(unreadable), "first": unreadable[:NAMED]},

@@ -8,7 +8,7 @@ from milan_pipeline.evaluate.accuracies import accuracy_text
 from milan_pipeline.evaluate.comparison import rows_of
 from milan_pipeline.report.facts import Facts, flattened, label_of, text_of
 from milan_pipeline.report.page import Page, Table, shown
-from milan_pipeline.report.predictions import Predictions, predict, require_same_targets
+from milan_pipeline.report.predictions import Predictions, predict, teacher_of
 from milan_pipeline.report.run_facts import RunReport
 from milan_pipeline.report.run_plots import MOST_RUNS, plot_runs
 from milan_pipeline.report.target_rows import ViewSource, read_target_rows
@@ -77,9 +77,9 @@ def _predictions(
     rows, source = read_target_rows(targets, count, seed), ViewSource(images)
     found = []
     for run in runs:
-        require_same_targets(run, rows, targets)
+        teacher = teacher_of(run, rows, targets)
         size = load_run(run.folder).image_size
-        found.append(predict(run, rows, list(source.views(rows, size)), seed=seed))
+        found.append(predict(run, rows, list(source.views(rows, size)), teacher=teacher, seed=seed))
     return found
 
 

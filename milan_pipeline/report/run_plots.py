@@ -19,12 +19,15 @@ MOST_RUNS = len(SERIES)
 Line = tuple[int, str, NDArray[np.float64], NDArray[np.float64]]
 """A run's number, its name, and where its line goes."""
 Column = Callable[[History], NDArray[np.float64]]
+Wanted = tuple[str, str, str, Column]
+"""Title, label and unit of a plot, and what it shows."""
 
 
 def plot_runs(runs: Sequence[RunReport]) -> list[Plot]:
     """Plot loss, rate, speed, waiting and memory against epochs; what no run tells is left out."""
-    wanted: list[tuple[str, str, str, Column]] = [
+    wanted: list[Wanted] = [
         ("Loss", "loss", "", _column("loss")),
+        *_teachers(runs),
         ("Learning rate", "learning rate", "", _column("lr")),
         ("Throughput", "images/s", "", _column("images_per_second")),
         ("Waiting for data", "share of a step's time", "%", data_wait_share),
@@ -46,6 +49,13 @@ def bucketed(
     parts = [part for part in parts if len(part)]
     x_B, y_B = (np.array([all_S[part].mean() for part in parts]) for all_S in (x_S, y_S))
     return x_B, y_B
+
+
+def _teachers(runs: Sequence[RunReport]) -> list[Wanted]:
+    """Return a plot for each teacher whose loss runs have logged."""
+    names = dict.fromkeys(name for run in runs for name in run.history)
+    parts = [name for name in names if name.startswith("loss/")]
+    return [(f"Loss of {name.partition('/')[2]}", "loss", "", _column(name)) for name in parts]
 
 
 def _column(name: str) -> Column:

@@ -12,6 +12,7 @@ Legend: n samples of a block, N = 1 + L tokens (CLS first), L patches, C code wi
 import dataclasses
 import functools
 import io
+import itertools
 import json
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -125,6 +126,13 @@ class RecordLayout:
         if not self.codec.is_directional:
             records["prior"] = decode_prior(records["prior"])
         return records
+
+
+def target_members() -> Iterator[str]:
+    """Yield the names that a streamed sample has for its targets, one for each teacher."""
+    yield TARGET_EXTENSION
+    for number in itertools.count(1):
+        yield f"target-{number}.npy"
 
 
 def keys_json(keys: Sequence[str]) -> bytes:

@@ -16,11 +16,34 @@ from milan_pipeline.errors import DataError
 NAMED_KEYS = 8
 
 
+class PartedLoss(NamedTuple):
+    """A loss that is made of several, each of which the log tells by its name."""
+
+    total: torch.Tensor
+    parts: Mapping[str, torch.Tensor]
+
+
+Losses = dict[str, torch.Tensor]
+"""A loss by the names of the log: `loss` is what is trained, `loss/NAME` a part of it."""
+
+
+def named(loss: torch.Tensor | PartedLoss) -> Losses:
+    """Return a loss, and any parts of it, by the names of the log."""
+    if isinstance(loss, torch.Tensor):
+        return {"loss": loss}
+    return {"loss": loss.total} | {f"loss/{name}": part for name, part in loss.parts.items()}
+
+
+def trained(loss: Callable[[], torch.Tensor | PartedLoss]) -> Callable[[], torch.Tensor]:
+    """Return a function that computes the part of a loss that is trained."""
+    return lambda: named(loss())["loss"]
+
+
 class _Pending(NamedTuple):
-    """A step whose loss may still be in computation."""
+    """A step whose losses may still be in computation."""
 
     step: int
-    loss: torch.Tensor
+    losses: Losses
     grad_norm: torch.Tensor | None
     rate: float
     waited: float
@@ -57,13 +80,13 @@ class Meter:
     def add(
         self,
         step: int,
-        loss: torch.Tensor,
+        losses: Losses,
         grad_norm: torch.Tensor | None,
         rate: float,
         keys: list[str],
     ) -> None:
         """Note a step without waiting for the device."""
-        self._pending.append(_Pending(step, loss, grad_norm, rate, self._waited, keys))
+        self._pending.append(_Pending(step, losses, grad_norm, rate, self._waited, keys))
         self._steps += 1
 
     def rows(self, clock: StepClock, last_good: Callable[[], str]) -> Iterator[dict[str, Any]]:
@@ -77,15 +100,20 @@ class Meter:
             DataError: a loss or a norm of gradients is not finite.
         """
         pending, self._pending = self._pending, []
-        memory = peak_memory(pending[0].loss.device) if pending else {}
+        memory = peak_memory(pending[0].losses["loss"].device) if pending else {}
         # Two looks at the device and one exchange, however many steps there are.
-        local = torch.stack([row.loss for row in pending]).double().cpu()
-        losses = self._world.mean(local.clone()).tolist()
+        every = [value for row in pending for value in row.losses.values()]
+        local = torch.stack(every).double().cpu()
+        means = iter(self._world.mean(local.clone()).tolist())
+        own = iter(local.tolist())
         own_norms = [row.grad_norm for row in pending if row.grad_norm is not None]
         norms = iter(torch.stack(own_norms).tolist() if own_norms else ())
         now = time.monotonic()
         seconds, self._last = (now - self._last) / max(1, len(pending)), now
-        for loss, own_loss, row in zip(losses, local.tolist(), pending, strict=True):
+        for row in pending:
+            losses = {name: next(means) for name in row.losses}
+            own_losses = {name: next(own) for name in row.losses}
+            loss, own_loss = losses["loss"], own_losses["loss"]
             if not math.isfinite(loss):
                 self._refuse(f"the loss of step {row.step} is {loss}", own_loss, row, last_good)
             norm = {} if row.grad_norm is None else {"grad_norm": next(norms)}
@@ -96,7 +124,7 @@ class Meter:
             yield {
                 "step": row.step,
                 "epoch": clock.fractional_epoch(row.step - 1),
-                "loss": loss,
+                **losses,
                 **norm,
                 "lr": row.rate,
                 "images_per_second": self._batch / seconds,

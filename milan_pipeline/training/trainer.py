@@ -25,7 +25,7 @@ from milan_pipeline.errors import InterruptedRunError
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.reporter import Reporter, reporting
 from milan_pipeline.training.compiling import compile_blocks, explained_compiler
-from milan_pipeline.training.meter import Meter
+from milan_pipeline.training.meter import Losses, Meter, PartedLoss, named, trained
 from milan_pipeline.training.optim import MovingAverage, clip_gradients, set_learning_rate
 from milan_pipeline.training.run_folder import OpenRun, RunFolder, run_lock
 from milan_pipeline.training.state import write_state
@@ -46,7 +46,9 @@ class Task(Protocol[BatchT_contra]):
     def rate(self, epoch: float) -> float:
         """Return the learning rate after a number of epochs, with fractions."""
 
-    def loss(self, replica: nn.Module, data: BatchT_contra, part: slice, step: int) -> torch.Tensor:
+    def loss(
+        self, replica: nn.Module, data: BatchT_contra, part: slice, step: int
+    ) -> torch.Tensor | PartedLoss:
         """Return the mean loss of a part of a batch, on the device.
 
         Args:
@@ -190,7 +192,7 @@ class Trainer(Generic[BatchT]):
             for step, data in enumerate(meter.waiting(batches), start=first + 1):
                 if step == first + 1:
                     loss = functools.partial(self._task.loss, self._replica, data, first_part, step)
-                    settle(self._replica, loss)
+                    settle(self._replica, trained(loss))
                 meter.add(step, *self._step(step, data), self.rate(step), data.keys)
                 bar.update(batch)
                 if reporter is not None:
@@ -231,30 +233,32 @@ class Trainer(Generic[BatchT]):
         """Return the learning rate at the beginning of a step, counted from 1."""
         return self._task.rate(self._clock.fractional_epoch(step - 1))
 
-    def _step(self, step: int, data: BatchT) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _step(self, step: int, data: BatchT) -> tuple[Losses, torch.Tensor | None]:
         """Take one optimiser step.
 
         Returns:
-            The mean loss of this process's part and, where they are clipped, the norm of the
+            The mean losses of this process's part and, where they are clipped, the norm of the
             gradients; both still on the device.
         """
         set_learning_rate(self._optimiser, self.rate(step))
         self._optimiser.zero_grad(set_to_none=True)
-        loss_sum = torch.zeros((), device=self._device)
+        sums: Losses = {}
         pairs = len(data.keys)
         for start in range(0, pairs, self._config.micro_batch):
             part = slice(start, min(start + self._config.micro_batch, pairs))
             share = (part.stop - part.start) / pairs
             with accumulating(self._replica, last=part.stop == pairs):
-                loss = self._task.loss(self._replica, data, part, step) * share
-                loss.backward()  # type: ignore[no-untyped-call]
-            loss_sum += loss.detach()
+                losses = named(self._task.loss(self._replica, data, part, step))
+                shares = {name: loss * share for name, loss in losses.items()}
+                shares["loss"].backward()  # type: ignore[no-untyped-call]
+            for name, value in shares.items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
         clip = self._config.clip_grad
         norm = None if clip is None else clip_gradients(self._task.model, clip)
         self._optimiser.step()
         if self.average is not None:
             self.average.update(step)
-        return loss_sum, norm
+        return sums, norm
 
 
 def train_into(

@@ -18,6 +18,7 @@ from milan_pipeline.images.crops import Pixels
 from milan_pipeline.models.build import StudentSpec, build_student
 from milan_pipeline.models.student import Student, in_grid_order, patchify, supervised_slice
 from milan_pipeline.pretraining.masking import kept_count
+from milan_pipeline.provenance.identity import identities_of
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.training.checkpoint_io import read_tensors
 from milan_pipeline.training.checkpoints import (
@@ -64,6 +65,7 @@ class LoadedRun:
 
         Returns:
             float32 (N, D) in grid order, CLS first; NaN for tokens that the run did not supervise.
+            Those of several teachers lie side by side.
         """
         pixels = Pixels(self.mean, self.std, scaling="pixels")
         patches_LP = patchify(pixels(view_CHW), self.patch_size)
@@ -85,11 +87,11 @@ def load_run(run: Path) -> LoadedRun:
     record, newest = read_record(str(run / CONFIG_NAME)), newest_checkpoint(run)
     if record is None or newest is None:
         raise MissingDataError(f"{run} holds no run with a checkpoint; `pretrain` makes one")
-    content, identity = record["content"], record["inputs"].get("identity")
+    content, identities = record["content"], identities_of(record["inputs"])
     weights = read_tensors(newest[1] / MODEL)
-    targets_grid = None if identity is None else tuple(identity["teacher"]["grid"])
+    grids = [tuple(identity["teacher"]["grid"]) for identity in identities.values()]
     spec = StudentSpec.from_content(content)
-    image_size, patch_size = spec.sizes(targets_grid)
+    image_size, patch_size = spec.sizes(grids[0] if grids else None)
     grid = (image_size // patch_size,) * 2
     width = len(weights["decoder.pred.weight"])
     student, _ = build_student(spec, grid=grid, target_width=width, seed=0)

@@ -8,6 +8,7 @@ from milan_pipeline import storage
 from milan_pipeline.encoders.names import is_named
 from milan_pipeline.errors import MilanError
 from milan_pipeline.evaluate.accuracies import accuracy_text, interval_text
+from milan_pipeline.provenance.identity import recorded_targets
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.stages.export.command import Export
 from milan_pipeline.stages.export.source import Source
@@ -67,7 +68,7 @@ def _origin(source: Source) -> dict[str, str]:
             record = pretraining
     if record:
         found |= {f"{name} (pretraining)": text for name, text in _training(record).items()}
-        found |= _teacher(record["inputs"], record["content"])
+        found |= teachers_of(record["inputs"], record["content"])
     return found | {"SHA-256 of the weights in the run": f"`{source.sha256}`"}
 
 
@@ -86,22 +87,29 @@ def _training(record: Mapping[str, Any]) -> dict[str, str]:
     return {"Training": f"{found}; {made_by}"} if "stage" in record else {}
 
 
-def _teacher(inputs: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, str]:
-    """Tell the teacher and the identity of its targets, or why there are none."""
-    identity = inputs.get("identity")
-    if identity is None:
+def teachers_of(inputs: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, str]:
+    """Tell each teacher and the identity of its targets, or why there are none."""
+    targets = recorded_targets(inputs)
+    if not targets:
         imported = inputs.get("checkpoint_sha256")
         if imported is not None:
             return {"Teacher": f"unknown: imported from a checkpoint of SHA-256 `{imported}`"}
         return {"Teacher": "none: pixels were predicted"} if content.get("target") else {}
-    teacher = identity["teacher"]
+    found: dict[str, str] = {}
+    for name, part in targets.items():
+        of = f" ({name})" if name else ""
+        found |= {f"{what}{of}": text for what, text in _one_teacher(part).items()}
+    return found | {"Pairs of images and targets": f"`{inputs['pairs']}`"}
+
+
+def _one_teacher(part: Mapping[str, Any]) -> dict[str, str]:
+    teacher = part["identity"]["teacher"]
     tag = f", {teacher['pretrained']}" if teacher.get("pretrained") else ""
     weights = teacher.get("weights_sha256")
     return {
         "Teacher": f"{teacher['name']}{tag}" + (f"; its weights: `{weights}`" if weights else ""),
         "Licence of the teacher": str(teacher.get("license", "not recorded; look it up")),
-        "Identity of the targets": f"`{inputs['identity_hash']}`",
-        "Pairs of images and targets": f"`{inputs['pairs']}`",
+        "Identity of the targets": f"`{part['identity_hash']}`",
     }
 
 

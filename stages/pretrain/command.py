@@ -7,6 +7,7 @@ from milan_pipeline.cli.known_names import student_names
 from milan_pipeline.cli.options import count, option
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.pretraining.defaults import DEFAULTS, TARGETS
+from milan_pipeline.stages.pretrain.teachers import require_teachers
 from milan_pipeline.stages.shared import common_options as common
 from milan_pipeline.stages.shared.schedule import require_warmup
 from milan_pipeline.stages.shared.training_options import TrainingOptions, run_training
@@ -30,12 +31,25 @@ class Pretrain(TrainingOptions):
         choices=TARGETS,
         group="Objective",
     )
-    targets: str | None = option(
-        None,
-        help="Folder of target shards with manifest.json. Only --target pixels needs none; "
-        "default: none.",
+    targets: tuple[str, ...] = option(
+        (),
+        help="Folder of target shards with manifest.json. To learn from several teachers, repeat "
+        "it with a name for each: clip=FOLDER, dino=FOLDER. Each has a head of its own; views and "
+        "grid must be the same. Only --target pixels needs none; default: none.",
         role="execution",
         group="Input",
+    )
+    target_weight: tuple[str, ...] = option(
+        (),
+        help="Weight of a teacher's loss, with its name in --targets: dino=0.5; may be repeated. "
+        "The loss is the weighted mean; default: 1 each.",
+        group="Objective",
+    )
+    prior_from: str | None = option(
+        None,
+        help="The teacher whose attention chooses patches, by its name in --targets, for --masking "
+        "semantic; default: the first of --targets.",
+        group="Objective",
     )
     min_scale: float | None = option(
         None,
@@ -115,8 +129,9 @@ class Pretrain(TrainingOptions):
     target_norm: str | None = option(
         None,
         help="l2: targets of length 1 (MILAN). layer: targets after a layer norm (arXiv "
-        "2205.14141, 2210.10615); default: l2, for pixels layer.",
-        choices=("l2", "layer"),
+        "2205.14141, 2210.10615). none: targets as they are stored, for smooth-l1 and mse; "
+        "default: l2, for pixels layer.",
+        choices=("l2", "layer", "none"),
         group="Objective",
     )
     supervise: str | None = option(
@@ -198,10 +213,10 @@ class Pretrain(TrainingOptions):
                 f"--student {self.student} names trained weights, and a student begins with random "
                 f"ones; give {self.student.partition('.')[0]}, or a run with --init"
             )
-        if (self.target == "features") != (self.targets is not None):
+        if (self.target == "features") != bool(self.targets):
             raise ConfigError(
-                f"--target {self.target} and --targets {self.targets} do not fit; give --targets "
-                "for features, and none for pixels"
+                f"--target {self.target} and --targets {', '.join(self.targets) or None} do not "
+                "fit; give --targets for features, and none for pixels"
             )
         if self.min_scale is not None and not (self.target == "pixels" and 0 < self.min_scale <= 1):
             raise ConfigError(
@@ -209,6 +224,17 @@ class Pretrain(TrainingOptions):
                 "features give it to extract-targets"
             )
         choices = self.choices()
+        require_teachers(self.targets, self.target_weight, self.prior_from)
+        if self.prior_from is not None and choices["masking"] != "semantic":
+            raise ConfigError(
+                f"--prior-from {self.prior_from} is for --masking semantic and not "
+                f"{choices['masking']}; leave it out"
+            )
+        if choices["target_norm"] == "none" and choices["loss"] == "cosine":
+            raise ConfigError(
+                "--target-norm none does not change --loss cosine, which takes directions alone; "
+                "give --loss smooth-l1 or mse, or leave it out"
+            )
         if self.target == "pixels" and choices["masking"] == "semantic":
             raise ConfigError(
                 "--masking semantic needs a teacher's attention, which --target pixels does not "

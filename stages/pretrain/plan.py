@@ -22,6 +22,7 @@ from milan_pipeline.pretraining.feature_data import RunData, open_run_data
 from milan_pipeline.pretraining.pixel_data import PixelData, open_pixel_data
 from milan_pipeline.pretraining.task import PretrainingConfig
 from milan_pipeline.stages.pretrain.command import Pretrain
+from milan_pipeline.stages.pretrain.teachers import target_folders, target_weights
 from milan_pipeline.stages.shared.training import (
     TrainingPlan,
     order_choice,
@@ -85,7 +86,15 @@ class PretrainPlan(TrainingPlan[Pretrain]):
     def recipe(self) -> PretrainingConfig:
         """The recipe, and how it is computed."""
         bf16 = self.config.precision == "bf16"
-        return fields_from(PretrainingConfig, self.config, batch=self.data.order.batch, bf16=bf16)
+        config = self.config
+        weights = target_weights(config.target_weight, list(target_folders(config.targets)))
+        return fields_from(
+            PretrainingConfig,
+            config,
+            batch=self.data.order.batch,
+            bf16=bf16,
+            target_weights=weights,
+        )
 
     def warn(self) -> None:
         """Say so where some of the views are never used, or where steps are few.
@@ -113,9 +122,11 @@ class PretrainPlan(TrainingPlan[Pretrain]):
     def describe_data(self) -> None:
         """Say how many pairs there are."""
         count = int(self.data.samples.counts(0).sum())
+        names = [name for name in self.data.targets() if name]
+        teachers = f", teachers: {' and '.join(names)}" if len(names) > 1 else ""
         say(
             f"pairs: {count} a view, views: {self.config.views or 'a new one each epoch'}, "
-            f"left out: {self.data.missing}",
+            f"left out: {self.data.missing}{teachers}",
             pairs=count, views=self.config.views, left_out=self.data.missing,
         )  # fmt: skip
 
@@ -154,12 +165,18 @@ def plan(config: Pretrain, device: torch.device) -> PretrainPlan:
 
 def _settled(config: Pretrain, device: torch.device) -> tuple[Pretrain, RunData | PixelData]:
     """Join the pairs; fill in what was left to the data, the machine or an earlier run."""
-    config = with_frozen_choices(
-        config, "views", "batch_size", "lanes", "precision", "warmup_epochs"
-    )
+    frozen = ["views", "batch_size", "lanes", "precision", "warmup_epochs"]
+    if len(config.targets) > 1:
+        frozen.append("prior_from")
+    config = with_frozen_choices(config, *frozen)
     data = _open_data(config)
     warmup = config.warmup_epochs
     chosen: dict[str, Any] = dict(config.choices())
+    if isinstance(data, RunData) and len(data.teachers) > 1:
+        weights = target_weights(config.target_weight, [each.name for each in data.teachers])
+        chosen["target_weight"] = tuple(f"{name}={weight}" for name, weight in weights.items())
+        if chosen["masking"] == "semantic":
+            chosen["prior_from"] = data.prior_from
     settled = dataclasses.replace(
         config,
         **chosen,
@@ -193,7 +210,14 @@ def require_residual(config: Pretrain, *, asked: str) -> None:
 
 def _open_data(config: Pretrain) -> RunData | PixelData:
     images, views, order = config.images, config.views, order_choice(config)
-    if config.targets is None:
+    if not config.targets:
         return open_pixel_data(images, views=views, min_scale=config.min_scale, order=order)
     on_missing: OnMissing = "skip" if config.on_missing == "skip" else "error"
-    return open_run_data(images, config.targets, views=views, on_missing=on_missing, order=order)
+    return open_run_data(
+        images,
+        target_folders(config.targets),
+        views=views,
+        on_missing=on_missing,
+        order=order,
+        prior_from=config.prior_from,
+    )

@@ -47,7 +47,7 @@ def read_and_check(table):
         for pair in read_pairs(table, iter(places_of(table, view))):
             stem = Path(pair.url).stem
             assert pair.image == image_of(stem, pair.key)
-            assert pair.target == target_of(view, stem, pair.key)
+            assert pair.targets == (target_of(view, stem, pair.key),)
 
 
 def keys(table, view=0):

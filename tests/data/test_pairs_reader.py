@@ -15,7 +15,7 @@ from tests.support.remote import answering, failing, noting, watched
 
 
 def read(pairs, cache=None):
-    return [(pair.image, pair.target) for pair in read_pairs(pairs, places(), cache)]
+    return [(pair.image, *pair.targets) for pair in read_pairs(pairs, places(), cache)]
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_reads_of_a_remote_store_run_ahead_and_together(remote):
     with answering(together):
         reading = read_pairs(remote, (place for _ in range(READ_AHEAD) for place in places()))
         first = next(reading)
-        assert (first.image, first.target) == EXPECTED[0]
+        assert (first.image, *first.targets) == EXPECTED[0]
         reading.close()
     assert len(started) <= 2 * READ_AHEAD
 

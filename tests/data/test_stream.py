@@ -25,7 +25,7 @@ from milan_pipeline.shards.cache import CacheConfig
 from milan_pipeline.shards.index import load_index
 from milan_pipeline.shards.manifest import load_manifest
 from tests.support.fitted import write_fitted
-from tests.support.pairs import open_data, stream
+from tests.support.pairs import open_data, stream, tensors_of
 
 # torch advises against more loader processes than cores; here they are few samples' worth.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -39,7 +39,7 @@ def data(image_shards, target_shards):
 def require_equal(ours, theirs):
     for left, right in zip(ours, theirs, strict=True):
         assert left.keys == right.keys
-        assert all(torch.equal(a, b) for a, b in zip(left[:-1], right[:-1], strict=True))
+        assert all(map(torch.equal, tensors_of(left), tensors_of(right)))
 
 
 @pytest.fixture(scope="module")
@@ -58,16 +58,16 @@ def test_each_epoch_shows_every_sample_once(data, four_epochs):
 def test_epochs_alternate_between_the_views(data, four_epochs):
     """The codes of a sample are those of view `epoch % 2`, read straight from the target shards."""
     stored = {
-        (view, key.decode()): data.layout.from_bytes(
-            read_range(data.pairs.files(view, number)[1].url, *row.tolist()[:2])
+        (view, key.decode()): data.teachers[0].layout.from_bytes(
+            read_range(data.pairs.files(view, number)[1][0].url, *row.tolist()[:2])
         )
         for view in range(2)
         for number in range(len(data.pairs.counts(view)))
         for shard in [data.pairs.joined(view, number)]
-        for key, row in zip(shard.keys, shard.target_rows, strict=True)
+        for key, row in zip(shard.keys, shard.target_rows[0], strict=True)
     }
     for step, batch in enumerate(four_epochs):
-        codes_BNC = in_grid_order(batch.codes_BTC, batch.kept_BK, batch.masked_BM)
+        codes_BNC = in_grid_order(batch.codes[0], batch.kept_BK, batch.masked_BM)
         for key, codes_NC in zip(batch.keys, codes_BNC, strict=True):
             expected = stored[step // 2 % 2, key]["codes"]
             assert torch.equal(codes_NC, torch.from_numpy(expected.copy()))
@@ -165,9 +165,11 @@ def fitted(request, tmp_path_factory):
 def test_targets_of_a_fitted_codec_come_as_they_are_stored(fitted, workers):
     codec, block, folders = fitted
     data = open_data(*folders, batch=4, lanes=4)
-    assert data.layout.is_shared
+    assert data.teachers[0].layout.is_shared
     stored, priors = torch.from_numpy(block.codes), decode_prior(block.prior)
-    config = ExampleConfig(image_size=16, patch_size=8, kept=2, mask_seed=0, layout=data.layout)
+    config = ExampleConfig(
+        image_size=16, patch_size=8, kept=2, mask_seed=0, layouts=(data.teachers[0].layout,)
+    )
     steps = range(step_clock(data.samples, data.order).steps[0])
     seen = list(
         batches(
@@ -176,14 +178,14 @@ def test_targets_of_a_fitted_codec_come_as_they_are_stored(fitted, workers):
     )
     assert len(seen) == len(steps) >= 2
     for batch in seen:
-        codes_BNC = in_grid_order(batch.codes_BTC, batch.kept_BK, batch.masked_BM)
+        codes_BNC = in_grid_order(batch.codes[0], batch.kept_BK, batch.masked_BM)
         for key, codes_NC, kept_K in zip(batch.keys, codes_BNC, batch.kept_BK, strict=True):
             row = block.key.index(key)
             assert torch.equal(codes_NC, stored[row])
             drawn, _ = draw_mask("semantic", priors[row], 2, grid=(2, 2), seed=0, epoch=0, key=key)
             assert kept_K.tolist() == drawn.tolist()
-        decoded = data.codec.decode(batch.codes_BTC, None)
-        assert torch.equal(decoded, codec.decode(batch.codes_BTC, None))
+        decoded = data.targets()[""].decode(batch.codes[0], None)
+        assert torch.equal(decoded, codec.decode(batch.codes[0], None))
 
 
 # ---- through a cache

@@ -47,6 +47,6 @@ def test_masks_and_targets_belong_together() -> None:
     batch = make_batch(SETTING, Numbers(), columns, ["a", "b"])
     order = torch.cat([batch.kept_BK, batch.masked_BM], dim=1)
     assert (order.sort(1).values == torch.arange(SETTING.patches)).all()
-    assert (batch.codes_BTC[:, 1:, 0] == order + 1).all()
-    assert (batch.codes_BTC[:, 0] == 0).all()
+    assert (batch.codes[0][:, 1:, 0] == order + 1).all()
+    assert (batch.codes[0][:, 0] == 0).all()
     assert (batch.patches_BKP == (batch.kept_BK % (side // patch))[..., None]).all()

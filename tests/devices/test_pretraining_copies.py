@@ -12,6 +12,7 @@ from milan_pipeline.models.student import SUPERVISE, Student
 from milan_pipeline.pretraining.examples import Batch
 from milan_pipeline.pretraining.pixel_data import PixelTargets
 from milan_pipeline.pretraining.task import Pretraining, PretrainingConfig
+from milan_pipeline.training.meter import named
 from tests.support.fake_gpu import GPU, fake_gpu
 from tests.support.fitted import FITTED, fitted
 from tests.support.students import GRID, TARGET_WIDTH, tiny_student
@@ -34,8 +35,8 @@ def batch_on(device: torch.device) -> Batch:
         patches_BKP=torch.zeros(2, KEPT, 48, dtype=torch.uint8, device=device),
         kept_BK=torch.zeros(2, KEPT, dtype=torch.int64, device=device),
         masked_BM=torch.zeros(2, MASKED, dtype=torch.int64, device=device),
-        codes_BTC=torch.zeros(2, 1 + KEPT + MASKED, 4, dtype=torch.uint8, device=device),
-        scale_BT=torch.zeros(2, 0, dtype=torch.float16, device=device),
+        codes=[torch.zeros(2, 1 + KEPT + MASKED, 4, dtype=torch.uint8, device=device)],
+        scales=[torch.zeros(2, 0, dtype=torch.float16, device=device)],
         keys=["a", "b"],
     )
 
@@ -44,11 +45,11 @@ def require_no_copy(student: Student, config: PretrainingConfig = CONFIG) -> Non
     """Compute a loss twice; by the second time, what a step needs is on the GPU."""
     codec = fitted(FITTED[0])
     with fake_gpu() as copies:
-        task = Pretraining(student.to(GPU), codec, config)
+        task = Pretraining(student.to(GPU), {"": codec}, config)
         data = batch_on(GPU)
         task.loss(student, data, slice(0, 2), 1)  # the codec's tables go to the GPU
         copies.made.clear()
-        loss = task.loss(student, data, slice(0, 1), 2)
+        loss = named(task.loss(student, data, slice(0, 1), 2))["loss"]
         assert (loss.device, loss.dtype, copies.made) == (GPU, torch.float32, [])
 
 
@@ -99,10 +100,11 @@ def test_the_loss_of_pixels_copies_nothing() -> None:
 def test_masks_and_codes_of_a_batch_on_the_host_go_to_the_gpu() -> None:
     student, codec = tiny_student(), fitted(FITTED[0])
     with fake_gpu() as copies:
-        task = Pretraining(student.to(GPU), codec, CONFIG)
+        task = Pretraining(student.to(GPU), {"": codec}, CONFIG)
         task.loss(student, batch_on(GPU), slice(0, 2), 1)
         data = batch_on(torch.device("cpu"))
         copies.made.clear()
-        assert task.loss(student, data, slice(0, 2), 2).device == GPU
-        sizes = [each.nbytes for each in data if isinstance(each, torch.Tensor)]
+        assert named(task.loss(student, data, slice(0, 2), 2))["loss"].device == GPU
+        tensors = (data.patches_BKP, data.kept_BK, data.masked_BM, *data.codes, *data.scales)
+        sizes = [each.nbytes for each in tensors]
         assert sorted(copy.bytes for copy in copies.made) == sorted(sizes)

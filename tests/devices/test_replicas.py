@@ -68,7 +68,7 @@ class ReadBacks(TorchDispatchMode):
 def test_the_log_reads_no_number_by_itself() -> None:
     meter = Meter(4, World())
     for step in range(1, 6):
-        meter.add(step, torch.tensor(0.5), torch.tensor(2.0), 0.1, ["a"])
+        meter.add(step, {"loss": torch.tensor(0.5)}, torch.tensor(2.0), 0.1, ["a"])
     with ReadBacks() as read:
         rows = list(meter.rows(StepClock((8,)), lambda: "none"))
     assert [(row["loss"], row["grad_norm"]) for row in rows] == [(0.5, 2.0)] * 5

@@ -75,7 +75,7 @@ def moved(pairs, url):
 def test_http(web, tmp_path, waits):
     url, handler = web
     pairs = moved(write_world(str(tmp_path)), url)
-    assert [(pair.image, pair.target) for pair in read_pairs(pairs, places())] == EXPECTED
+    assert [(pair.image, *pair.targets) for pair in read_pairs(pairs, places())] == EXPECTED
     assert bool(waits) == handler.flaky
     with pytest.raises(MissingDataError, match="nothing does not exist"):
         storage.read_bytes(f"{url}/nothing")
@@ -152,7 +152,7 @@ def google(monkeypatch):
 
 def test_gs(google):
     pairs = write_world(f"{google}/shards")
-    assert [(pair.image, pair.target) for pair in read_pairs(pairs, places())] == EXPECTED
+    assert [(pair.image, *pair.targets) for pair in read_pairs(pairs, places())] == EXPECTED
     storage.put_bytes(f"{google}/a/b", b"0123456789")
     storage.put_bytes(f"{google}/a/c/d", b"")
     assert storage.read_bytes(f"{google}/a/b", 3, 4) == b"3456"
@@ -179,7 +179,7 @@ def test_s3(monkeypatch):
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
         fsspec.filesystem("s3", skip_instance_cache=True).mkdir("s3://bucket")
         pairs = write_world("s3://bucket/shards")
-        assert [(pair.image, pair.target) for pair in read_pairs(pairs, places())] == EXPECTED
+        assert [(pair.image, *pair.targets) for pair in read_pairs(pairs, places())] == EXPECTED
         with pytest.raises(MissingDataError, match="nothing does not exist"):
             storage.read_bytes("s3://bucket/nothing", 0, 1)
     finally:

@@ -32,12 +32,20 @@ BATCH, LANES = 8, 4
 def trained_on(images: Path, targets: Path, on_missing: OnMissing = "error") -> list[Any]:
     """Return all that an epoch of each view shows to a student, step by step."""
     order = OrderChoice(batch=BATCH, lanes=LANES, block=5, seed=0)
-    data = open_run_data(str(images), str(targets), views=None, on_missing=on_missing, order=order)
-    config = ExampleConfig(image_size=32, patch_size=8, kept=4, mask_seed=0, layout=data.layout)
-    read_shards_codec(str(targets), data.identity)
+    data = open_run_data(
+        str(images), {"": str(targets)}, views=None, on_missing=on_missing, order=order
+    )
+    (teacher,) = data.teachers
+    config = ExampleConfig(
+        image_size=32, patch_size=8, kept=4, mask_seed=0, layouts=(teacher.layout,)
+    )
+    read_shards_codec(str(targets), teacher.identity)
     steps = range(sum(step_clock(data.samples, data.order).steps))
     stream = batches(data.samples, data.order, ToExamples(config), steps=steps, workers=0)
-    return [(batch.keys, [_bytes(tensor) for tensor in batch[:-1]]) for batch in stream]
+    return [
+        (each.keys, [_bytes(tensor) for tensor in (*each[:3], *each.codes, *each.scales)])
+        for each in stream
+    ]
 
 
 def packed(store: Path, scratch: Path, only: str = "") -> list[Shard]:

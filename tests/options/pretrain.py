@@ -10,6 +10,7 @@ SIZES = {
 }  # fmt: skip
 PIXELS = {"target": "pixels", "targets": None}
 SPOILED = PIXELS | {"images": "{spoiled_images}"}
+TEACHERS = {"targets": ("clip={targets}", "dino={other_targets}")}
 PARTLY = {"targets": "{part_targets}", "batch_size": 4}
 FROM_RUN = {"depth": 4, "init": "{trained}"}
 
@@ -25,6 +26,8 @@ PRETRAIN = Table(
         images=Place("{images_moved}", "{other_images}", given=PIXELS),
         target=Differs("pixels", along={"targets": None}),
         targets=Place("{targets_moved}", "{other_targets}"),
+        target_weight=Differs(("dino=3",), given=TEACHERS),
+        prior_from=Differs("dino", given=TEACHERS),
         min_scale=Differs(0.9, given=PIXELS),
         init=Place("{trained_moved}", "{other_trained}", given=FROM_RUN),
         student=Differs("deit3_small_patch16_224"),

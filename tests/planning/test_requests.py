@@ -157,7 +157,7 @@ def test_the_start_of_pretraining(world: World) -> None:
     targets.save()
     world.bucket.forget()
     choice = OrderChoice(batch=4, lanes=4, block=4, seed=0)
-    folders = world.job.manifest.folder, targets.folder
+    folders = world.job.manifest.folder, {"": targets.folder}
     data = open_run_data(*folders, views=None, on_missing="error", order=choice)
     assert data.pairs.missing == 0
     ends = 4  # indices: of the first and the last images and targets of a view

@@ -20,6 +20,7 @@ from milan_pipeline.targets.shard_records import RecordLayout, layout_of
 from tests.support.cli import run_cli
 from tests.support.clip import MEAN, STD
 from tests.support.disturbances import before_modules
+from tests.support.pairs import tensors_of
 from tests.support.pictures import write_photos
 from tests.support.stores import targets_of
 
@@ -77,12 +78,12 @@ def test_the_students_pixels_are_the_teachers_for_every_sample_and_view(
     seen = extract_and_watch(images, tiny_clip, tmp_path)
     identity = load_manifest(str(tmp_path / "targets"), kind="targets").common["identity"]
     config = ExampleConfig(
-        image_size=32, patch_size=8, kept=4, mask_seed=0, layout=layout_of(identity)
+        image_size=32, patch_size=8, kept=4, mask_seed=0, layouts=(layout_of(identity),)
     )
     pairs = list(raw_pairs(images, tmp_path / "targets"))
     assert len(pairs) == VIEWS * load_manifest(str(images), kind="images").samples
     for (view, key, image, target), teachers in zip(pairs, seen, strict=True):
-        record = config.layout.from_bytes(target)
+        record = config.layouts[0].from_bytes(target)
         ours = student_view(image, record, image_size=32, digest=digest(image), key=key)
         assert ours.dtype == teachers.dtype == torch.uint8
         assert torch.equal(ours, teachers), (view, key)
@@ -113,7 +114,7 @@ def one(image_shards, target_shards):
     images = load_manifest(str(image_shards), kind="images")
     targets = load_manifest(str(target_shards), kind="targets")
     layout = layout_of(targets.common["identity"])
-    config = ExampleConfig(image_size=32, patch_size=8, kept=4, mask_seed=0, layout=layout)
+    config = ExampleConfig(image_size=32, patch_size=8, kept=4, mask_seed=0, layouts=(layout,))
     image = next(iterate_shard(images, images.shards[0]))
     _, target = targets_of(targets, targets.shards[0])[0]
     return config, sample_of(image.key, image.members["jpg"], target)
@@ -131,11 +132,11 @@ def test_bytes_that_cannot_be_used_are_refused_by_name(one, part):
     config, sample = one
     torn = sample[part][:100]
     if part == "image":
-        record = config.layout.from_bytes(sample["target.npy"]).copy()
+        record = config.layouts[0].from_bytes(sample["target.npy"]).copy()
         record["digest"] = digest(torn)
-        whole = np.zeros((), dtype=config.layout.dtype)
+        whole = np.zeros((), dtype=config.layouts[0].dtype)
         whole[()] = record
-        sample = sample | {"target.npy": config.layout.to_bytes(whole), "digest": digest(torn)}
+        sample = sample | {"target.npy": config.layouts[0].to_bytes(whole), "digest": digest(torn)}
     with pytest.raises(DataError, match=rf"images-000000\.tar, sample '{sample['__key__']}': "):
         example_of(config, sample | {part: torn})
 
@@ -149,11 +150,11 @@ def test_bytes_that_cannot_be_used_are_refused_by_name(one, part):
 )  # fmt: skip
 def test_a_box_outside_the_image_is_refused_by_name(one, box):
     config, sample = one
-    record = np.zeros((), dtype=config.layout.dtype)
-    record[()] = config.layout.from_bytes(sample["target.npy"])
+    record = np.zeros((), dtype=config.layouts[0].dtype)
+    record[()] = config.layouts[0].from_bytes(sample["target.npy"])
     record["box"] = box
     with pytest.raises(DataError, match=rf"{sample['__key__']}.*box .* is not inside the image"):
-        example_of(config, sample | {"target.npy": config.layout.to_bytes(record)})
+        example_of(config, sample | {"target.npy": config.layouts[0].to_bytes(record)})
 
 
 def test_each_epoch_draws_another_mask_from_the_same_pixels(one):
@@ -163,12 +164,12 @@ def test_each_epoch_draws_another_mask_from_the_same_pixels(one):
     assert not torch.equal(first.kept_BK, later.kept_BK)
     in_grid = (in_grid_order(*fields(example)) for example in (first, later))
     assert torch.equal(*in_grid)
-    assert not torch.equal(first.codes_BTC, later.codes_BTC)
+    assert not torch.equal(first.codes[0], later.codes[0])
 
 
 def fields(example, tokens=None):
     """Return codes (or `tokens`), kept and masked patches as a batch of one."""
-    codes = example.codes_BTC if tokens is None else tokens
+    codes = example.codes[0] if tokens is None else tokens
     return codes[None], example.kept_BK[None], example.masked_BM[None]
 
 
@@ -176,26 +177,27 @@ def fields(example, tokens=None):
 def scaled(one):
     """The same, its target stored with a scale a token."""
     config, sample = one
-    record = config.layout.from_bytes(sample["target.npy"])
-    layout = RecordLayout(make_codec("int8").spec, config.layout.patches, config.layout.width)
+    record = config.layouts[0].from_bytes(sample["target.npy"])
+    (own,) = config.layouts
+    layout = RecordLayout(make_codec("int8").spec, own.patches, own.width)
     encoded = make_codec("int8").encode(torch.from_numpy(record["codes"].astype(np.float32)))
     assert encoded.scale_nN is not None
     again = np.zeros((), dtype=layout.dtype)
     for name in ("box", "flip", "digest", "prior"):
         again[name] = record[name]
     again["codes"], again["scale"] = encoded.codes_nNC.numpy(), encoded.scale_nN.numpy()
-    config = dataclasses.replace(config, layout=layout)
+    config = dataclasses.replace(config, layouts=(layout,))
     return config, sample | {"target.npy": layout.to_bytes(again)}
 
 
 @pytest.mark.parametrize("masking", MASKINGS)
 def test_codes_and_scale_come_in_student_order(scaled, masking):
     config, sample = scaled
-    record = config.layout.from_bytes(sample["target.npy"])
+    record = config.layouts[0].from_bytes(sample["target.npy"])
     example = example_of(dataclasses.replace(config, masking=masking), sample)
     codes, kept, masked = fields(example)
     assert torch.equal(in_grid_order(codes, kept, masked)[0], torch.tensor(record["codes"]))
-    scale = in_grid_order(*fields(example, example.scale_BT[:, None]))
+    scale = in_grid_order(*fields(example, example.scales[0][:, None]))
     assert torch.equal(scale[0, :, 0], torch.tensor(record["scale"]))
 
 
@@ -205,11 +207,11 @@ def test_what_is_not_supervised_is_left_behind(scaled, supervise):
     whole = example_of(config, sample)
     part = example_of(dataclasses.replace(config, supervise=supervise), sample)
     wanted = supervised_slice(supervise, kept=4, patches=16)
-    assert torch.equal(part.codes_BTC, whole.codes_BTC[wanted])
-    assert torch.equal(part.scale_BT, whole.scale_BT[wanted])
+    assert torch.equal(part.codes[0], whole.codes[0][wanted])
+    assert torch.equal(part.scales[0], whole.scales[0][wanted])
     assert torch.equal(part.patches_BKP, whole.patches_BKP)
-    storage = part.codes_BTC.untyped_storage()
-    assert storage.nbytes() == part.codes_BTC.numel()  # a copy, not a view of the whole record
+    storage = part.codes[0].untyped_storage()
+    assert storage.nbytes() == part.codes[0].numel()  # a copy, not a view of the whole record
 
 
 def test_the_masking_asked_for_is_drawn(one):
@@ -218,7 +220,7 @@ def test_the_masking_asked_for_is_drawn(one):
         masking: example_of(dataclasses.replace(config, masking=masking), sample).kept_BK.tolist()
         for masking in MASKINGS
     }
-    prior = config.layout.from_bytes(sample["target.npy"])["prior"]
+    prior = config.layouts[0].from_bytes(sample["target.npy"])["prior"]
     for masking, found in kept.items():
         words = {"grid": (4, 4), "seed": 0, "epoch": 0, "key": sample["__key__"]}
         assert found == draw_mask(masking, prior, 4, **words)[0].tolist()
@@ -230,8 +232,7 @@ def test_examples_stack_and_parts_join_in_order(one):
     examples = [example_of(config, sample | {"epoch": epoch}) for epoch in range(4)]
     whole, halves = stack(examples), join([stack(examples[:2]), stack(examples[2:])])
     assert whole.keys == halves.keys == [sample["__key__"]] * 4
-    for ours, theirs in zip(whole[:-1], halves[:-1], strict=True):
-        assert torch.equal(ours, theirs)
+    assert all(map(torch.equal, tensors_of(whole), tensors_of(halves)))
 
 
 def test_chunks_of_samples_give_what_single_samples_give(one):
@@ -241,4 +242,4 @@ def test_chunks_of_samples_give_what_single_samples_give(one):
     assert len(together) == len(samples)
     for ours, changed in zip(together, samples, strict=True):
         alone = example_of(config, changed)
-        assert all(torch.equal(a, b) for a, b in zip(ours[:-1], alone[:-1], strict=True))
+        assert all(map(torch.equal, tensors_of(ours), tensors_of(alone)))

@@ -20,6 +20,7 @@ from milan_pipeline.pretraining.task import Pretraining
 from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.shards.random_access import IMAGE_MEMBER
 from milan_pipeline.targets.shard_records import TARGET_EXTENSION
+from milan_pipeline.training.meter import named
 from tests.support.runs import RECIPE, open_data, student_for
 
 STEPS = range(7)
@@ -84,11 +85,11 @@ def _records(path: Path) -> dict[str, bytes]:
 def trained(data, table) -> dict[str, torch.Tensor]:
     """Train a tiny student on a table's samples."""
     student = student_for(data)
-    task = Pretraining(student, data.codec, RECIPE)
+    task = Pretraining(student, data.targets(), RECIPE)
     optimiser = torch.optim.SGD(student.parameters(), lr=0.1)
     examples = ToExamples(data.examples(student, mask_ratio=0.75))
     for batch in batches(table, data.order, examples, steps=STEPS, workers=0):
-        task.loss(student, batch, slice(None), 0).backward()
+        named(task.loss(student, batch, slice(None), 0))["loss"].backward()
         optimiser.step()
         optimiser.zero_grad()
     state: dict[str, torch.Tensor] = student.state_dict()

@@ -26,6 +26,8 @@ def spelled_out(loss, target_norm, pred, target):
     for p, raw in zip(pred.flatten(0, 1).double(), target.flatten(0, 1).double(), strict=True):
         if target_norm == "l2":
             t = raw / raw.square().sum().sqrt()
+        elif target_norm == "none":
+            t = raw
         else:
             t = (raw - raw.mean()) / ((raw - raw.mean()).square().mean() + 1e-5).sqrt()
         if loss == "cosine":
@@ -83,5 +85,5 @@ def test_the_length_of_predictions_matters_to_smooth_l1_alone(target_norm):
 def test_an_unknown_loss_or_norm_is_refused():
     with pytest.raises(ConfigError, match="--loss 'l1' is unknown; choose one of cosine"):
         make_loss("l1")
-    with pytest.raises(ConfigError, match="--target-norm 'none' is unknown; choose one of l2"):
-        make_loss("cosine", "none")
+    with pytest.raises(ConfigError, match="--target-norm 'instance' is unknown; choose one of l2"):
+        make_loss("cosine", "instance")

@@ -5,8 +5,8 @@ import tempfile
 
 from hypothesis import strategies as st
 
+from milan_pipeline.data.join_pairs import join_pairs
 from milan_pipeline.data.order import OrderChoice
-from milan_pipeline.data.pair_table import join_pairs
 from milan_pipeline.data.pairs import PairSamples
 from milan_pipeline.data.stream import batches
 from milan_pipeline.pretraining.examples import ExampleConfig, ToExamples
@@ -27,7 +27,7 @@ KEY = st.text("abcdefgh-_/äé ", min_size=1, max_size=150).filter(
 def open_data(images, targets, *, batch=12, lanes=12):
     return open_run_data(
         str(images),
-        str(targets),
+        {"": str(targets)},
         views=None,
         on_missing="error",
         order=OrderChoice(batch=batch, lanes=lanes, block=5, seed=0),
@@ -35,7 +35,8 @@ def open_data(images, targets, *, batch=12, lanes=12):
 
 
 def stream(data, steps, *, workers=0, **share):
-    config = ExampleConfig(image_size=32, patch_size=8, kept=4, mask_seed=0, layout=data.layout)
+    layouts = tuple(teacher.layout for teacher in data.teachers)
+    config = ExampleConfig(image_size=32, patch_size=8, kept=4, mask_seed=0, layouts=layouts)
     return batches(
         PairSamples(data.pairs),
         data.order,
@@ -44,6 +45,11 @@ def stream(data, steps, *, workers=0, **share):
         workers=workers,
         **share,
     )
+
+
+def tensors_of(batch):
+    """Return the tensors of a pretraining batch, with those of each teacher."""
+    return [batch.patches_BKP, batch.kept_BK, batch.masked_BM, *batch.codes, *batch.scales]
 
 
 def write_world(folder):
@@ -61,16 +67,19 @@ def write_world(folder):
     return joined_pairs(images, targets)
 
 
-def joined_pairs(images, targets, *, views=1, on_missing="error"):
-    """Join what two manifests list."""
+def joined_pairs(images, *targets, views=1, on_missing="error"):
+    """Join what manifests list, of images and of each teacher's targets."""
     with tempfile.TemporaryDirectory() as folder:  # not beside the shards, which may lie together
-        for manifest in (images, targets):
-            dataclasses.replace(manifest, folder=f"{folder}/{manifest.kind}").save()
-        image = read_image_columns(f"{folder}/images")
-        target = read_target_columns(f"{folder}/targets")
+        for number, manifest in enumerate((images, *targets)):
+            dataclasses.replace(manifest, folder=f"{folder}/{number}").save()
+        image = read_image_columns(f"{folder}/0")
+        found = [read_target_columns(f"{folder}/{n}") for n in range(1, 1 + len(targets))]
     image = dataclasses.replace(image, head=images)
-    target = dataclasses.replace(target, shards=dataclasses.replace(target.shards, head=targets))
-    return join_pairs(image, target, views=views, on_missing=on_missing)
+    stores = [
+        dataclasses.replace(each, shards=dataclasses.replace(each.shards, head=manifest))
+        for each, manifest in zip(found, targets, strict=True)
+    ]
+    return join_pairs(image, stores, views=views, on_missing=on_missing)
 
 
 def places():

@@ -52,7 +52,7 @@ def open_data(image_shards, target_shards):
     """Pairs of the session's shards, 24 in each of two views, in batches of 8."""
     return open_run_data(
         str(image_shards),
-        str(target_shards),
+        {"": str(target_shards)},
         views=None,
         on_missing="error",
         order=OrderChoice(batch=8, lanes=4, block=5, seed=0),
@@ -60,7 +60,8 @@ def open_data(image_shards, target_shards):
 
 
 def student_for(data):
-    return build_student(TINY_SPEC, grid=data.grid, target_width=data.layout.width, seed=0)[0]
+    grid, width = data.target_shape(TINY_SPEC)
+    return build_student(TINY_SPEC, grid=grid, target_width=width, seed=0)[0]
 
 
 def unchanged(_, batch):
@@ -69,7 +70,7 @@ def unchanged(_, batch):
 
 def spoiled_codes(batch):
     """Make a batch's targets not numbers."""
-    return batch._replace(codes_BTC=torch.full_like(batch.codes_BTC, torch.nan))
+    return batch._replace(codes=[torch.full_like(each, torch.nan) for each in batch.codes])
 
 
 class Run:
@@ -102,7 +103,7 @@ class Run:
             for step, batch in zip(steps, source, strict=True):
                 yield change(step + 1, batch)
 
-        task = Pretraining(self.student, self.data.codec, recipe)
+        task = Pretraining(self.student, self.data.targets(), recipe)
         clock = step_clock(self.data.samples, self.data.order)
         trainer = Trainer(self.folder, task, config, clock, world=self.world)
         self.counts = trainer.train(batches_from, stop or StopRequest())

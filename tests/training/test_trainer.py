@@ -45,7 +45,7 @@ def test_the_first_loss_is_the_students_on_normalised_pixels_and_decoded_targets
     per_pixel = batch.patches_BKP.reshape(-1, 3, 8, 8) / 255
     patches_BKP = ((per_pixel - mean) / std).reshape(batch.patches_BKP.shape)
     pred_BTD = student(patches_BKP, batch.kept_BK, batch.masked_BM)
-    loss = cosine_loss(pred_BTD, batch.codes_BTC.float()).detach()
+    loss = cosine_loss(pred_BTD, batch.codes[0].float()).detach()
     assert whole.log[0]["loss"] == pytest.approx(float(loss), rel=1e-6)
 
 

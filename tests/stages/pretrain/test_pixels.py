@@ -90,7 +90,7 @@ def test_the_first_loss_is_maes(whole, image_shards):
     view_BLP = np.zeros((8, 16, 192), dtype=np.uint8)
     rows = np.arange(8)[:, None]
     view_BLP[rows, batch.kept_BK.numpy()] = batch.patches_BKP.numpy()
-    view_BLP[rows, batch.masked_BM.numpy()] = batch.codes_BTC.numpy()
+    view_BLP[rows, batch.masked_BM.numpy()] = batch.codes[0].numpy()
     images_BCHW = torch.from_numpy(view_BLP).reshape(8, 4, 4, 3, 8, 8).permute(0, 3, 1, 4, 2, 5)
     images_BCHW = images_BCHW.reshape(8, 3, 32, 32).float() / 255
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))

@@ -11,7 +11,7 @@ from milan_pipeline.stages.shared.training import stage_record
 
 
 def options(out: Path, **changes: str) -> Pretrain:
-    return Pretrain(images="images", targets="targets", out=str(out), **changes)  # type: ignore[arg-type]
+    return Pretrain(images="images", targets=("targets",), out=str(out), **changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
