@@ -163,6 +163,7 @@ def test_a_stage_joins_batches_for_a_gpu_in_page_locked_memory(tmp_path: Path) -
     planned: Any = SimpleNamespace(
         config=config,
         schedule_steps=1,
+        left_out=0,
         train=Rows(),
         order=OrderConfig(seed=0, batch=4, lanes=1, block=4),
         record=StageRecord(

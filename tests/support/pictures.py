@@ -71,6 +71,7 @@ def sample(seed=0, *, key="a", epoch=0, size=(40, 52), mask=None):
         "__key__": key,
         "__url__": "x.tar",
         "epoch": epoch,
+        "number": seed,
         "image": png(COLOURS[drawn]),
         "mask": png(drawn) if mask is None else mask,
     }

@@ -25,7 +25,7 @@ TARGETS = {
     "view_policy": "random-resized-crop",
     "min_scale": 0.2,
     "layers": 1,
-    "space": "projected",
+    "space": "auto",  # for CLIP, projected
 }
 PRETRAIN = {
     "decoder": "prompting",
