@@ -9,7 +9,12 @@ import torch
 from milan_pipeline.errors import ConfigError, MismatchError
 from milan_pipeline.models.baseline_decoders import make_decoder
 from milan_pipeline.models.student import Student
-from milan_pipeline.models.vit import build_encoder, encoder_arguments, own_sizes
+from milan_pipeline.models.vit import (
+    build_encoder,
+    encoder_arguments,
+    own_sizes,
+    settled_sizes,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,6 +70,26 @@ class StudentSpec:
                 f"give {patch * max(1, round(image / patch))} or another --patch-size"
             )
         return image, patch
+
+
+def settled_student(content: Mapping[str, Any], grid: tuple[int, int] | None) -> dict[str, int]:
+    """Return the sizes of a recorded run's student, also those that its options left open.
+
+    Args:
+        content: the options, as the run's record has them.
+        grid: rows and columns of the targets' patches; None where there are no targets.
+
+    Raises:
+        ConfigError: timm cannot make the student.
+    """
+    spec = StudentSpec.from_content(content)
+    image, patch = spec.sizes(grid)
+    return settled_sizes(
+        encoder_arguments(
+            spec.name, image_size=image, patch_size=patch, width=spec.width, depth=spec.depth,
+            heads=spec.heads,
+        )
+    )  # fmt: skip
 
 
 def build_student(

@@ -102,6 +102,24 @@ def own_sizes(name: str) -> tuple[int, int]:
     return int((embed.img_size or (0,))[0]), int(embed.patch_size[0])
 
 
+def settled_sizes(arguments: dict[str, Any]) -> dict[str, int]:
+    """Return what `encoder_arguments` leave to timm, by the options of `pretrain`.
+
+    Raises:
+        ConfigError: as `build_encoder` does.
+    """
+    vit = _outline(arguments)
+    image, patch = vit.patch_embed.img_size or (0,), vit.patch_embed.patch_size
+    heads = cast("int", cast("Any", vit.blocks[0]).attn.num_heads)
+    return {
+        "image_size": int(image[0]),
+        "patch_size": int(patch[0]),
+        "width": int(vit.embed_dim),
+        "depth": len(vit.blocks),
+        "heads": heads,
+    }
+
+
 def tokens_of(vit: VisionTransformer) -> tuple[nn.Parameter, nn.Parameter]:
     """Return the class token and the positions, which any encoder here has."""
     return cast("nn.Parameter", vit.cls_token), cast("nn.Parameter", vit.pos_embed)

@@ -19,6 +19,7 @@ from milan_pipeline.data.unreadable import unreadable_images
 from milan_pipeline.encoders.load import fingerprint
 from milan_pipeline.errors import ConfigError, MissingDataError
 from milan_pipeline.evaluate.scores_file import Result, find_results
+from milan_pipeline.models.build import settled_student
 from milan_pipeline.models.weight_files import ENCODER
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.report.facts import Facts, flattened
@@ -74,7 +75,7 @@ class RunReport:
                 "newest_checkpoint": None if newest is None else newest[1].name,
                 "encoder_exported": storage.exists(str(self.folder / ENCODER)),
             },
-            "options": dict(flattened(self.record["content"])),
+            "options": _options(self.record),
             "inputs": {
                 name: value
                 for name, value in flattened(self.record["inputs"])
@@ -118,6 +119,17 @@ def read_run(url: str, results: tuple[str, ...] = ()) -> RunReport:
         history=with_step_seconds(read_history(folder), batch),
         results=_results_of(folder, results),
     )
+
+
+def _options(record: dict[str, Any]) -> dict[str, Any]:
+    """The options; of a student, also the sizes that were left to its name and the targets."""
+    options = dict(flattened(record["content"]))
+    if "student" in options:
+        identity = record["inputs"].get("identity")
+        grid = None if identity is None else tuple(identity["teacher"]["grid"])
+        sizes = settled_student(record["content"], grid)
+        options |= {name: size for name, size in sizes.items() if options.get(name) is None}
+    return options
 
 
 def _unreadable(folder: Path) -> list[str]:

@@ -168,6 +168,8 @@ class TrainingOptions:
             )
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ConfigError(f"--ema-decay {self.ema_decay} is not within 0 to 1; try 0.9999")
+        if self.batch_size is not None and self.lanes is not None:
+            self._require_lanes(self.batch_size, self.lanes)
         if self.cache is not None:
             self.cache_config()  # to refuse what the run would refuse
         if self.wandb is not None and importlib.util.find_spec("wandb") is None:
@@ -177,6 +179,12 @@ class TrainingOptions:
             )
         if storage.local_path(self.out) is None:
             raise ConfigError(f"--out {self.out} is no local folder; give one")
+
+    def _require_lanes(self, batch: int, lanes: int) -> None:
+        """Refuse here, before torch is loaded, what the run would refuse."""
+        from milan_pipeline.data.order import OrderConfig
+
+        OrderConfig(seed=self.seed, batch=batch, lanes=lanes, block=self.shuffle_block)
 
     @property
     def folder(self) -> Path:

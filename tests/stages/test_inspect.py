@@ -46,6 +46,7 @@ def test_a_run(image_shards: Path, target_shards: Path, tmp_path: Path, capsys: 
     facts = json.loads(printed(capsys, tmp_path / "run", "--json"))
     assert (facts["run"]["state"], facts["run"]["step"]) == ("done", 2)
     assert facts["options"]["mask_ratio"] == 0.75
+    assert facts["options"]["image_size"] == 32  # of the targets' grid, as no option gives it
     assert facts["latest steps"]["memory_bytes"] > 1_000_000
     both = json.loads(printed(capsys, tmp_path / "run", tmp_path / "run", "--json"))
     assert both == [facts, facts]
