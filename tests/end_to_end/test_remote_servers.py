@@ -69,7 +69,8 @@ def moved(pairs, url):
     def at(shards):
         return dataclasses.replace(shards, head=dataclasses.replace(shards.head, folder=url))
 
-    return dataclasses.replace(pairs, images=at(pairs.images), targets=at(pairs.targets))
+    targets = tuple(map(at, pairs.targets))
+    return dataclasses.replace(pairs, images=at(pairs.images), targets=targets)
 
 
 def test_http(web, tmp_path, waits):
