@@ -95,12 +95,14 @@ class Bucket:
                 return self.folders[folder].read(name)
         return found
 
-    def listed(self, folder: str, *, deep: bool) -> list[dict[str, Any]]:
+    def listed(self, folder: str, *, deep: bool, beginning: str = "") -> list[dict[str, Any]]:
         """Return what a listing of a folder tells, without counting."""
         inside = f"{folder}/" if folder else ""
         place = self.url.partition("://")[2]
         found: dict[str, dict[str, Any]] = {}
         for key, size, tag in self._below(inside):
+            if not key.startswith(inside + beginning):
+                continue
             first, slash, _ = key[len(inside) :].partition("/")
             is_folder = bool(slash) and not deep
             path = f"{place}/{inside + first if is_folder else key}"
@@ -197,10 +199,10 @@ class VirtualFileSystem(AbstractFileSystem):  # type: ignore[misc]
             raise FileNotFoundError(errno.ENOENT, "no such folder", path)
         return found if detail else [entry["name"] for entry in found]
 
-    def find(self, path: str, *_: Any, **__: Any) -> list[str]:
-        """List all objects below a folder."""
+    def find(self, path: str, prefix: str = "", **_: Any) -> list[str]:
+        """List all objects below a folder, or those whose paths in it begin so."""
         bucket, key = _split(path)
-        found = bucket.listed(key, deep=True)
+        found = bucket.listed(key, deep=True, beginning=prefix)
         for _page in range(_pages(found)):
             bucket.count("lists")
         if not found:

@@ -1,6 +1,7 @@
 """`milan-pipeline compare FOLDERS...`: one table of all results below the folders."""
 
 import dataclasses
+import functools
 import json
 
 from milan_pipeline import storage
@@ -8,6 +9,7 @@ from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.options import arguments, option
 from milan_pipeline.core.console import fits_terminal, is_json, report
 from milan_pipeline.evaluate.comparison import rows_of, to_blocks, to_documents, to_markdown
+from milan_pipeline.evaluate.differences import lines_of, ties, ties_of
 from milan_pipeline.evaluate.scores_file import find_results
 
 
@@ -16,8 +18,10 @@ class Compare:
     """Show all results of probe, finetune and segment in and below FOLDERS as one table.
 
     A row has the encoder, stage, seed, the metrics in per cent, and the folder. It also has the
-    options in which the results differ. If the table is wider than the terminal, folders are left
-    out of it. If it is still too wide, each row is written as a block of lines.
+    options in which the results differ. A metric has its 95% interval behind it. Below the table
+    are the pairs of rows that do not differ by a test at 95%: a paired one if both kept what they
+    answered for each image. If the table is wider than the terminal, folders are left out of it,
+    then intervals. If it is still too wide, each row is written as a block of lines.
     """
 
     folders: tuple[str, ...] = arguments()
@@ -46,16 +50,23 @@ def run(config: Compare) -> None:
     """Find the results and print their table."""
     rows = rows_of(find_results(config.folders), over_seeds=config.over_seeds)
     hidden = () if config.hashes else ("config",)
-    text = to_markdown(rows, over_seeds=config.over_seeds, without=hidden)
+    table = functools.partial(to_markdown, rows, over_seeds=config.over_seeds)
+    text, found = table(without=hidden), [] if config.over_seeds else ties(rows)
+    said = "".join(f"\n{line}\n" for line in lines_of(found))
     document = to_documents(rows, over_seeds=config.over_seeds)
+    if not config.over_seeds:
+        for row, each in zip(rows, document, strict=True):
+            each["do_not_differ"] = ties_of(row.results[0], found)
     if config.out is not None:
-        kept = json.dumps(document, indent=1) + "\n" if is_json() else text
+        kept = json.dumps(document, indent=1) + "\n" if is_json() else text + said
         storage.put_bytes(config.out, kept.encode(errors="backslashreplace"))
     if not fits_terminal(text):
-        text = to_markdown(rows, over_seeds=config.over_seeds, without=(*hidden, "folder"))
+        text = table(without=(*hidden, "folder"))
+    if not fits_terminal(text):
+        text = table(without=(*hidden, "folder"), intervals=False)
     if not fits_terminal(text):
         text = to_blocks(rows, over_seeds=config.over_seeds, without=hidden)
-    report(text.splitlines(), document)
+    report((text + said).splitlines(), document)
 
 
 command = stage_command(

@@ -610,6 +610,7 @@ def pretrain(
     checkpoint_every: int = 500,
     keep: int = 2,
     log_every: int = 10,
+    wandb: str | None = None,
     workers: int | Literal["auto"] = 2,
     max_bad_fraction: float = 0.01,
     cache: str | None = None,
@@ -679,6 +680,8 @@ def pretrain(
         checkpoint_every: Steps between checkpoints.
         keep: Number of checkpoints to keep.
         log_every: Steps between rows in the log.
+        wandb: Project of Weights & Biases that gets the log, beside TensorBoard's files in
+            --out. Without a network set WANDB_MODE=offline; default: none.
         workers: Loader processes of each training process; auto: one for each core that it
             may use.
         max_bad_fraction: Largest share of images that may be unreadable; above 0, one is
@@ -878,6 +881,7 @@ def finetune(
     checkpoint_every: int = 500,
     keep: int = 2,
     log_every: int = 10,
+    wandb: str | None = None,
     workers: int | Literal["auto"] = 2,
     max_bad_fraction: float = 0.01,
     cache: str | None = None,
@@ -946,6 +950,8 @@ def finetune(
         checkpoint_every: Steps between checkpoints.
         keep: Number of checkpoints to keep.
         log_every: Steps between rows in the log.
+        wandb: Project of Weights & Biases that gets the log, beside TensorBoard's files in
+            --out. Without a network set WANDB_MODE=offline; default: none.
         workers: Loader processes of each training process; auto: one for each core that it
             may use.
         max_bad_fraction: Largest share of images that may be unreadable; above 0, one is
@@ -1018,6 +1024,7 @@ def segment(
     checkpoint_every: int = 500,
     keep: int = 2,
     log_every: int = 10,
+    wandb: str | None = None,
     workers: int | Literal["auto"] = 2,
     max_bad_fraction: float = 0.01,
     cache: str | None = None,
@@ -1099,6 +1106,8 @@ def segment(
         checkpoint_every: Steps between checkpoints.
         keep: Number of checkpoints to keep.
         log_every: Steps between rows in the log.
+        wandb: Project of Weights & Biases that gets the log, beside TensorBoard's files in
+            --out. Without a network set WANDB_MODE=offline; default: none.
         workers: Loader processes of each training process; auto: one for each core that it
             may use.
         max_bad_fraction: Largest share of images that may be unreadable; above 0, one is
@@ -1185,8 +1194,10 @@ def compare(
     """Show all results of probe, finetune and segment in and below FOLDERS as one table.
 
     A row has the encoder, stage, seed, the metrics in per cent, and the folder. It also has the
-    options in which the results differ. If the table is wider than the terminal, folders are left
-    out of it. If it is still too wide, each row is written as a block of lines.
+    options in which the results differ. A metric has its 95% interval behind it. Below the table
+    are the pairs of rows that do not differ by a test at 95%: a paired one if both kept what they
+    answered for each image. If the table is wider than the terminal, folders are left out of it,
+    then intervals. If it is still too wide, each row is written as a block of lines.
 
     Args:
         folders: FOLDERS of the command line.
@@ -1250,7 +1261,7 @@ def inspect(
 def export(
     run: StrPath,
     *,
-    form: Literal["timm", "official", "huggingface"],
+    form: Literal["timm", "official", "huggingface", "onnx", "safetensors"],
     out: StrPath,
     ema: bool = False,
     allow_unfinished: bool = False,
@@ -1261,12 +1272,12 @@ def export(
     verbose: bool = False,
     debug: bool = False,
 ) -> StageResult:
-    """Write the weights of RUN for timm, for MILAN's official code or for transformers.
+    """Write the weights of RUN for other programs, with a model card.
 
-    timm: model.safetensors and config.json for timm.create_model("local-dir:FOLDER",
-    pretrained=True). official: checkpoint.pth with encoder and prompting decoder, under the
-    official names. huggingface: the encoder for ViTModel.from_pretrained(FOLDER,
-    add_pooling_layer=False).
+    RUN is a folder of pretrain, import-checkpoint, finetune or segment; of the last two, the best
+    weights are written. timm, huggingface and onnx: encoders and classifiers. onnx: segmenters,
+    too; the file is run by onnxruntime and compared with torch. official: encoder and prompting
+    decoder for MILAN's own code. safetensors: any of them, as --encoder takes it.
 
     Args:
         run: RUN of the command line.

@@ -15,8 +15,6 @@ indices (of the centre, if there are several, and of each group), R rows, E cent
 """
 
 import abc
-import hashlib
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,15 +22,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from milan_pipeline.codecs.component_arrays import BYTE, Arrays, checked_arrays, hash_of
 from milan_pipeline.codecs.interface import Attempt, Codec, Encoded
 from milan_pipeline.codecs.registry import CodecSpec
 from milan_pipeline.codecs.spectrum import directions
-from milan_pipeline.errors import DataError
-
-Arrays = Mapping[str, NDArray[Any]]
-LEVELS = 256
-BYTE = 8
-DTYPES = {"centre": "<f4", "basis": "<f4", "level": "<f4", "offset": "<i4", "bits": "u1"}
 
 
 class IndexPacking:
@@ -116,7 +109,7 @@ class ComponentCodec(Codec):
             DataError: the arrays do not fit together.
         """
         self.spec = spec
-        self.arrays = _checked(spec, arrays)
+        self.arrays = checked_arrays(spec, arrays)
         self._by_device: dict[torch.device, _DeviceArrays] = {}
 
     def parameters(self) -> dict[str, Any]:
@@ -211,50 +204,3 @@ def nearest(vector_TD: torch.Tensor, centre_ED: torch.Tensor) -> torch.Tensor:
         return torch.zeros(len(vector_TD), dtype=torch.int64, device=vector_TD.device)
     half_square_E = centre_ED.square().sum(dim=1) / 2
     return torch.addmm(half_square_E, vector_TD, centre_ED.T, alpha=-1).argmin(dim=1)
-
-
-def hash_of(arrays: Arrays) -> str:
-    """Hash arrays by name, type, shape and bytes, independent of where they are stored."""
-    digest = hashlib.sha256()
-    for name, dtype in DTYPES.items():
-        with np.errstate(invalid="ignore"):  # an array of another type is another codec's
-            values = np.ascontiguousarray(arrays[name], dtype=dtype)
-        digest.update(f"{name} {dtype} {values.shape} ".encode())
-        digest.update(values.tobytes())
-    return digest.hexdigest()
-
-
-def array_shapes(spec: CodecSpec, width: int) -> dict[str, tuple[int, ...]]:
-    """Return the arrays' shapes for targets of width D, with the most components possible."""
-    components = most_components(spec, width)
-    return {
-        "centre": (LEVELS if spec.name == "vector" else 1, width),
-        "basis": (components, width),
-        "level": (components, LEVELS),
-        "offset": (components,),
-        "bits": (components,),
-    }
-
-
-def most_components(spec: CodecSpec, width: int) -> int:
-    """Return the most components of a codec: each has at least one bit, and there are at most D."""
-    return min(width, 8 * spec.code_width(width))
-
-
-def _checked(spec: CodecSpec, arrays: Arrays) -> dict[str, NDArray[Any]]:
-    missing = set(DTYPES) - set(arrays)
-    if missing:
-        raise DataError(f"the codec {spec.name} lacks its array {min(missing)}; make it again")
-    held = {name: np.ascontiguousarray(arrays[name], dtype) for name, dtype in DTYPES.items()}
-    ends_K = held["offset"].astype(np.int64) + held["bits"]
-    components, _ = held["basis"].shape if held["basis"].ndim == 2 else (-1, 0)
-    sound = (
-        components == len(held["level"]) == len(held["offset"]) == len(held["bits"])
-        and held["centre"].shape[1:] == held["basis"].shape[1:]
-        and held["level"].shape[1:] == (LEVELS,)
-        and bool((held["offset"] >= 0).all() and (ends_K <= 8 * (spec.token_bytes or 0)).all())
-        and bool((held["bits"] >= 1).all() and (held["bits"] <= 8).all())
-    )
-    if not sound:
-        raise DataError(f"the arrays of the codec {spec.name} do not fit together; make it again")
-    return held

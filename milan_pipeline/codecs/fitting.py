@@ -13,16 +13,8 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-from milan_pipeline.codecs.components import (
-    BYTE,
-    LEVELS,
-    Arrays,
-    ComponentCodec,
-    TransformCodec,
-    VectorCodec,
-    most_components,
-    nearest,
-)
+from milan_pipeline.codecs.component_arrays import BYTE, LEVELS, Arrays, most_components
+from milan_pipeline.codecs.components import ComponentCodec, TransformCodec, VectorCodec, nearest
 from milan_pipeline.codecs.registry import CodecSpec
 from milan_pipeline.codecs.spectrum import directions, fill_water, spectrum_of
 from milan_pipeline.errors import DataError

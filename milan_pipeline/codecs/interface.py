@@ -7,14 +7,18 @@ octaves. It is never zero, so every patch can be drawn. Only ratios of priors ma
 Legend: n samples, N tokens (CLS first), L patches, D target width, C code width.
 """
 
-from typing import Any, NamedTuple, Protocol
+from __future__ import annotations  # so that counting bytes loads no torch
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from milan_pipeline.codecs.registry import CodecSpec
 from milan_pipeline.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Encoded(NamedTuple):
@@ -23,12 +27,12 @@ class Encoded(NamedTuple):
     codes_nNC: torch.Tensor
     scale_nN: torch.Tensor | None
 
-    def at(self, rows: slice | torch.Tensor) -> "Encoded":
+    def at(self, rows: slice | torch.Tensor) -> Encoded:
         """Return some rows."""
         scale_nN = self.scale_nN
         return Encoded(self.codes_nNC[rows], None if scale_nN is None else scale_nN[rows])
 
-    def to(self, device: torch.device) -> "Encoded":
+    def to(self, device: torch.device) -> Encoded:
         """Return the same on a device."""
         scale_nN = self.scale_nN
         return Encoded(self.codes_nNC.to(device), None if scale_nN is None else scale_nN.to(device))
@@ -104,8 +108,8 @@ DECODED = np.exp2(-np.arange(LARGEST_CODE + 1) / STEPS_PER_OCTAVE).astype(np.flo
 
 def encode_prior(prior_nL: torch.Tensor) -> torch.Tensor:
     """Return uint8 codes of float32 priors of at most 1; priors of zero or less get code 255."""
-    steps = torch.log2(prior_nL.clamp_min(SMALLEST_FLOAT)) * -STEPS_PER_OCTAVE
-    return steps.round().clamp(0, LARGEST_CODE).to(torch.uint8)
+    steps = prior_nL.clamp_min(SMALLEST_FLOAT).log2() * -STEPS_PER_OCTAVE
+    return steps.round().clamp(0, LARGEST_CODE).byte()
 
 
 def decode_prior(stored: NDArray[Any]) -> NDArray[np.float32]:

@@ -111,7 +111,11 @@ class LabelledTable:
     def read(
         self, places: Iterator[Place], cache: CacheConfig | None = None
     ) -> Generator[dict[str, Any], None, None]:
-        """Yield samples: `__key__`, `__url__`, `epoch`, `image`, and `label` or `mask`."""
+        """Yield samples: `__key__`, `__url__`, `epoch`, `number`, `image`, `label` or `mask`.
+
+        The number is the sample's place in the table, from 0.
+        """
+        firsts = np.cumsum([0, *self.counts(0)]).tolist()
 
         def fetch(place: Place, read: Read) -> dict[str, Any]:
             part = self.parts[place.shard]
@@ -119,6 +123,7 @@ class LabelledTable:
                 "__key__": part.key(place.row),
                 "__url__": part.url,
                 "epoch": place.epoch,
+                "number": firsts[place.shard] + place.row,
                 IMAGE_MEMBER: part.image(place.row, read),
             }
             if self.kind == "class":

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from milan_pipeline.core.console import named_lines
-from milan_pipeline.evaluate.accuracies import accuracy_text
+from milan_pipeline.evaluate.accuracies import accuracy_text, interval_text
 from milan_pipeline.evaluate.scores_file import Result, own_content
 from milan_pipeline.provenance.identity import content_hash
 
@@ -102,6 +102,7 @@ def _document(row: Row) -> dict[str, Any]:
         "seed": result.seed,
         "settings": row.settings,
         "metrics": {name: result.metrics[name] for name in metric_names([row])},
+        "intervals": {name: list(ends) for name, ends in result.intervals.items()},
         "config_hash": result.config_hash,
         "folder": result.folder,
     }
@@ -120,9 +121,13 @@ def _document_over_seeds(row: Row) -> dict[str, Any]:
 
 
 def to_markdown(
-    rows: Sequence[Row], *, over_seeds: bool = False, without: Collection[str] = ()
+    rows: Sequence[Row],
+    *,
+    over_seeds: bool = False,
+    without: Collection[str] = (),
+    intervals: bool = True,
 ) -> str:
-    """Write rows as a Markdown table; metrics in per cent, with two digits.
+    """Write rows as a Markdown table; metrics in per cent, with two digits and their 95% interval.
 
     With `over_seeds` a metric is "mean ± sample standard deviation (number of results)".
 
@@ -130,8 +135,9 @@ def to_markdown(
         rows: of the table.
         over_seeds: whether rows join results of several seeds.
         without: headings of columns that are left out.
+        intervals: whether a metric of one result has its interval.
     """
-    columns = _columns(rows, over_seeds=over_seeds, without=without)
+    columns = _columns(rows, over_seeds=over_seeds, without=without, intervals=intervals)
     lines = [list(columns), ["---"] * len(columns), *map(list, zip(*columns.values(), strict=True))]
     cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
     return "".join(f"| {' | '.join(line)} |\n" for line in cells)
@@ -142,9 +148,9 @@ def to_blocks(
 ) -> str:
     """Write rows one below the other, a line a cell, for a terminal too narrow for the table.
 
-    Empty cells are left out. The arguments are those of `to_markdown`.
+    Empty cells are left out. The arguments are those of `to_markdown`; intervals are there.
     """
-    columns = _columns(rows, over_seeds=over_seeds, without=without)
+    columns = _columns(rows, over_seeds=over_seeds, without=without, intervals=True)
     blocks = (
         named_lines(
             ((name, values[row]) for name, values in columns.items()), width=max(map(len, columns))
@@ -155,7 +161,7 @@ def to_blocks(
 
 
 def _columns(
-    rows: Sequence[Row], *, over_seeds: bool, without: Collection[str]
+    rows: Sequence[Row], *, over_seeds: bool, without: Collection[str], intervals: bool
 ) -> dict[str, list[str]]:
     """Return the cells under each heading."""
     columns: dict[str, list[str]] = {
@@ -169,13 +175,16 @@ def _columns(
         ]
     columns["seed"] = [_listed(str(result.seed) for result in row.results) for row in rows]
     for metric in metric_names(rows):
-        columns[metric] = [_cell(row.values(metric), over_seeds) for row in rows]
+        columns[metric] = [
+            _spread_text(row.values(metric)) if over_seeds else _score(row, metric, intervals)
+            for row in rows
+        ]
     columns["config"] = [_listed(result.config_hash for result in row.results) for row in rows]
-    columns["folder"] = [_listed(map(_near, row.results)) for row in rows]
+    columns["folder"] = [_listed(map(near, row.results)) for row in rows]
     return {name: cells for name, cells in columns.items() if name not in without}
 
 
-def _near(result: Result) -> str:
+def near(result: Result) -> str:
     """Return a result's folder as it is reached from here, if that is shorter."""
     if "://" in result.folder:
         return result.folder
@@ -217,11 +226,17 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": statistics.fmean(values), "std": std, "n": len(values)}
 
 
-def _cell(values: Sequence[float], over_seeds: bool) -> str:
+def _score(row: Row, metric: str, intervals: bool) -> str:
+    (result,) = row.results
+    if metric not in result.metrics:
+        return ""
+    interval = interval_text(result.intervals.get(metric)) if intervals else ""
+    return accuracy_text(result.metrics[metric]) + (f" ({interval})" if interval else "")
+
+
+def _spread_text(values: Sequence[float]) -> str:
     if not values:
         return ""
-    if not over_seeds:
-        return accuracy_text(values[0])
     spread = _spread(values)
     deviation = "" if spread["std"] is None else f" ± {accuracy_text(spread['std'])}"
     return f"{accuracy_text(spread['mean'])}{deviation} ({spread['n']})"

@@ -14,6 +14,7 @@ from typing import Any
 from milan_pipeline import storage
 from milan_pipeline.core.schema import DocumentError, conforming, parsed
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
+from milan_pipeline.evaluate.intervals import Interval
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.provenance.record import StageRecord, config_by_role
 
@@ -35,6 +36,7 @@ class Result:
         content: the content options, by name.
         inputs: fingerprints of what was read, by name.
         label: the encoder's name in tables, if not its spec.
+        intervals: of those metrics that have one, its 95% interval in per cent, by the same name.
         extras: the stage's own details.
     """
 
@@ -47,6 +49,7 @@ class Result:
     content: dict[str, Any]
     inputs: dict[str, Any]
     label: str | None = None
+    intervals: dict[str, Interval] = dataclasses.field(default_factory=dict)
     extras: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -64,7 +67,7 @@ class Result:
 
 STORED = (
     *("stage", "encoder", "random_init", "seed", "config_hash"),
-    *("metrics", "content", "inputs", "label"),
+    *("metrics", "intervals", "content", "inputs", "label"),
 )
 
 
@@ -108,12 +111,13 @@ def write_stage_scores(
     Args:
         record: its configuration has `encoder`, `random_init`, `seed` and `label`.
         metrics: see `Result`.
-        extras: see `Result`.
+        extras: see `Result`; `intervals` among them are the result's.
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    config = record.config
+    config, extras = record.config, dict(extras)
+    intervals = extras.pop("intervals", {})
     result = Result(
         folder=storage.folder_of(record.url),
         stage=record.stage,
@@ -124,7 +128,8 @@ def write_stage_scores(
         content=config_by_role(config)["content"],
         inputs={**record.inputs, **(record.extent or {})},
         label=config.label,
-        extras=dict(extras),
+        intervals={name: (low, high) for name, (low, high) in intervals.items()},
+        extras=extras,
     )
     write_scores(result)
     return result

@@ -1,6 +1,7 @@
 """Compare a random sample of stored targets with what the teacher computes now.
 
-Legend: B batch, N = 1 + L tokens (CLS first), L patches, D target width.
+Legend: u units, s targets of the sample, B batch, N = 1 + L tokens (CLS first), L patches, D target
+width.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from milan_pipeline.codecs.fidelity import Cosines, cosines_of
@@ -20,6 +22,7 @@ from milan_pipeline.shards.index import keys_of, load_index
 from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.shards.random_access import SampleReader
 from milan_pipeline.targets.reader import open_unit
+from milan_pipeline.targets.stored_codes import decoded_targets
 from milan_pipeline.targets.units import Mark, Unit
 from milan_pipeline.teacher.teacher import Teacher
 
@@ -62,22 +65,26 @@ class Comparison:
     codec_cosines: Cosines
 
 
-def draw_sample(
-    units: Sequence[tuple[Unit, Mark]], count: int, seed: int
-) -> list[tuple[Unit, Mark, list[int]]]:
-    """Draw targets of some units without replacement; return each unit with its rows, in order."""
-    counts = [mark.n for _, mark in units]
-    if not sum(counts):
-        return []
+def draw_sample(targets_u: NDArray[np.int64], count: int, seed: int) -> dict[int, list[int]]:
+    """Draw targets of some units without replacement.
+
+    Args:
+        targets_u: how many targets each unit has.
+        count: how many to draw, if there are so many.
+        seed: of the choice.
+
+    Returns:
+        The rows that were drawn of a unit, ascending, by the unit's number, ascending.
+    """
+    ends_u = np.cumsum(targets_u)
+    total = int(targets_u.sum())
+    if not total:
+        return {}
     random = np.random.Generator(np.random.PCG64(seed))
-    drawn = np.sort(random.choice(sum(counts), min(count, sum(counts)), replace=False))
-    ends = np.cumsum([0, *counts])
-    pieces = np.split(drawn, np.searchsorted(drawn, ends[1:-1]))
-    return [
-        (unit, mark, (piece - start).tolist())
-        for (unit, mark), piece, start in zip(units, pieces, ends[:-1], strict=True)
-        if len(piece)
-    ]
+    drawn_s = np.sort(random.choice(total, min(count, total), replace=False))
+    unit_s = np.searchsorted(ends_u, drawn_s, side="right")
+    row_s = drawn_s - (ends_u - targets_u)[unit_s]
+    return {int(unit): row_s[unit_s == unit].tolist() for unit in np.unique(unit_s)}
 
 
 def targets_with_pixels(
@@ -114,7 +121,9 @@ def targets_with_pixels(
             place = table[row_of[key]]
             data = reader.read(url, *(int(place[at]) for at in ("offset", "length", "xxh3")))
             pixels = view_pixels(decode_rgb(data), box, size)
-            tokens_ND = stored.decoded(codec, [row])[0]  # one by one: many codes lie between rows
+            tokens_ND = decoded_targets(stored, codec, [row])[
+                0
+            ]  # one by one: many codes lie between rows
             yield StoredTarget(unit, key, tokens_ND, torch.from_numpy(prior_L), pixels, codec)
 
 

@@ -14,7 +14,7 @@ from milan_pipeline.provenance.identity import Identity, content_hash
 from milan_pipeline.shards.index import index_bytes, index_table
 from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.shards.writer import padded
-from milan_pipeline.targets.codec_files import most_shards_codec_bytes
+from milan_pipeline.targets.codec_bytes import most_shards_codec_bytes
 from milan_pipeline.targets.layout import OUTER_SHARD
 from milan_pipeline.targets.shard_records import (
     KEYS_EXTENSION,

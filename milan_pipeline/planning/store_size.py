@@ -18,7 +18,7 @@ from zarr.storage import MemoryStore
 
 from milan_pipeline.codecs.registry import CodecSpec, spec_of
 from milan_pipeline.provenance.identity import TRANSCODED_FROM, Identity, content_hash
-from milan_pipeline.targets.codec_files import most_store_codec_bytes
+from milan_pipeline.targets.codec_bytes import most_store_codec_bytes
 from milan_pipeline.targets.layout import (
     code_shape,
     create_codes,

@@ -23,6 +23,7 @@ from milan_pipeline.storage.files import (
 )
 from milan_pipeline.storage.leftovers import leftovers, remove_leftovers
 from milan_pipeline.storage.space import free_bytes, free_files, free_text
+from milan_pipeline.storage.trees import list_trees
 
 __all__ = [
     "atomic_writer",
@@ -42,6 +43,7 @@ __all__ = [
     "list_sizes",
     "list_stamps",
     "list_tree",
+    "list_trees",
     "local_path",
     "open_read",
     "put_bytes",

@@ -198,7 +198,7 @@ def list_tree(url: str) -> list[str]:
         paths = resolve(url).tree()
     except MissingDataError:
         return []
-    return sorted(path for path in paths if not _is_temporary(basename(path)))
+    return sorted(without_temporary(paths))
 
 
 def exists(url: str) -> bool:
@@ -264,6 +264,11 @@ def list_stamps(url: str) -> dict[str, str | None]:
     except MissingDataError:
         return {}
     return {name: stamps[name] for name in sorted(stamps) if not _is_temporary(name)}
+
+
+def without_temporary(paths: Iterable[str]) -> Iterator[str]:
+    """Leave out the files that are still being written, or whose writer was killed."""
+    return (path for path in paths if not _is_temporary(basename(path)))
 
 
 def _is_temporary(name: str) -> bool:

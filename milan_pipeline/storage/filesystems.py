@@ -70,12 +70,17 @@ class File:
     @property
     def is_local(self) -> bool:
         """Whether it lies on this machine, or is mounted there."""
-        protocols = self.filesystem.protocol
-        return "file" in ((protocols,) if isinstance(protocols, str) else protocols)
+        return "file" in self._protocols
 
     @property
-    def _is_s3(self) -> bool:
-        return "s3" in self.filesystem.protocol
+    def lists_beginnings(self) -> bool:
+        """Whether `tree` takes the beginning of paths: s3fs and gcsfs take a prefix."""
+        return not self._protocols.isdisjoint(("s3", "gs"))
+
+    @property
+    def _protocols(self) -> set[str]:
+        protocols = self.filesystem.protocol
+        return {protocols} if isinstance(protocols, str) else set(protocols)
 
     @_patient("read")
     def read(self, start: int = 0, length: int | None = None) -> bytes:
@@ -102,7 +107,7 @@ class File:
         if self.is_local:
             return Path(self.path).read_bytes()  # faster, which matters where there are many marks
         # To read a file whole, s3fs first asks for its size; to read a range, it does not.
-        by_range = self._is_s3
+        by_range = "s3" in self._protocols
         try:
             return cast(bytes, cat(self.path, start=0 if by_range else None))
         except OSError as error:
@@ -204,11 +209,15 @@ class File:
         return {path.rsplit("/", 1)[-1]: entry for path, entry in paths.items() if path != own}
 
     @_patient("listed")
-    def tree(self) -> set[str]:
-        """Return the paths of all files below a folder, relative to it."""
+    def tree(self, beginning: str = "") -> set[str]:
+        """Return the paths of all files below a folder, or of those that begin so, relative to it.
+
+        A beginning may be given only where the client `lists_beginnings`.
+        """
         if not self.is_local:
             root = self.path.rstrip("/") + "/"
-            found = self.filesystem.find(self.path)
+            only = {"prefix": beginning} if beginning else {}
+            found = self.filesystem.find(self.path, **only)
             return {str(path).removeprefix(root) for path in found if str(path).startswith(root)}
         return {
             os.path.relpath(os.path.join(folder, name), self.path)  # noqa: PTH118 - as in `names`
@@ -219,7 +228,7 @@ class File:
     @_patient("written")
     def put(self, data: bytes) -> None:
         """Write an object of a remote store, by one request."""
-        one_request = {"chunksize": ONE_REQUEST_BYTES} if self._is_s3 else {}
+        one_request = {"chunksize": ONE_REQUEST_BYTES} if "s3" in self._protocols else {}
         self.filesystem.pipe_file(self.path, data, **one_request)
         require_kept(self.url, self.filesystem, self.path, data)
 

@@ -11,18 +11,19 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 import zarr
-from numpy.typing import NDArray
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from milan_pipeline import storage
 from milan_pipeline.codecs.build import codec_of
-from milan_pipeline.codecs.components import DTYPES, Arrays, ComponentCodec, array_shapes
+from milan_pipeline.codecs.component_arrays import DTYPES, Arrays
+from milan_pipeline.codecs.components import ComponentCodec
 from milan_pipeline.codecs.interface import Codec
-from milan_pipeline.codecs.registry import CodecSpec, spec_of
+from milan_pipeline.codecs.registry import spec_of
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.provenance.identity import Identity
-from milan_pipeline.targets.layout import ZARR_JSON, create_small_array
+from milan_pipeline.targets.codec_bytes import store_codec_objects
+from milan_pipeline.targets.layout import ZARR_JSON
 
 CODEC_FOLDER = "codec"
 CODEC_FILE = "codec.safetensors"
@@ -39,23 +40,6 @@ def write_store_codec(url: str, codec: Codec) -> None:
     if isinstance(codec, ComponentCodec):
         for path, data in store_codec_objects(codec.arrays).items():
             storage.put_bytes(storage.join(url, CODEC_FOLDER, path), data)
-
-
-def store_codec_objects(arrays: Arrays) -> dict[str, bytes]:
-    """Return the objects of a `codec/` group by their paths in it."""
-    memory: dict[str, Any] = {}
-    group = zarr.create_group(MemoryStore(memory), zarr_format=3)
-    for name, dtype in DTYPES.items():
-        values = np.asarray(arrays[name], dtype)
-        create_small_array(group, name, values.shape, values.dtype)[...] = values
-    return {path: data.to_bytes() for path, data in sorted(memory.items())}
-
-
-def most_store_codec_bytes(spec: CodecSpec, width: int) -> int:
-    """Return the most bytes that the `codec/` group takes for targets of width D; 0 without one."""
-    if not spec.needs_fit:
-        return 0
-    return sum(map(len, store_codec_objects(_most_arrays(spec, width)).values()))
 
 
 def read_store_codec(url: str, identity: Identity) -> Codec:
@@ -94,11 +78,6 @@ def write_shards_codec(folder: str, codec: Codec) -> None:
         storage.put_bytes(storage.join(folder, CODEC_FILE), data)
 
 
-def most_shards_codec_bytes(spec: CodecSpec, width: int) -> int:
-    """Return the most bytes that the file takes for targets of width D; 0 without one."""
-    return len(safetensors.numpy.save(_most_arrays(spec, width))) if spec.needs_fit else 0
-
-
 def read_shards_codec(folder: str, identity: Identity) -> Codec:
     """Return the codec of target shards.
 
@@ -134,11 +113,6 @@ def _named(place: str, identity: Identity, arrays: Arrays) -> Codec:
         raise DataError(f"{place}: {error}") from error
     except (ValueError, TypeError, LookupError) as error:
         raise DataError(f"{place} holds no codec ({error!r}); copy or make it again") from error
-
-
-def _most_arrays(spec: CodecSpec, width: int) -> dict[str, NDArray[Any]]:
-    shapes = array_shapes(spec, width)
-    return {name: np.zeros(shape, DTYPES[name]) for name, shape in shapes.items()}
 
 
 def _parts(name: str) -> tuple[str, str]:

@@ -21,6 +21,7 @@ from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.errors import DataError
 from milan_pipeline.targets.reader import open_unit, remedy_of
+from milan_pipeline.targets.stored_codes import decoded_targets
 from milan_pipeline.targets.units import AnyMark, Unit
 
 SAMPLE_IMAGES = 1024
@@ -139,7 +140,7 @@ def _decoded(
         unit, mark = known[stem]
         stored = open_unit(url, unit, mark, by_chunk=True)
         try:
-            return stored.decoded(codec, rows)
+            return decoded_targets(stored, codec, rows)
         except DataError:
             raise
         except ValueError as error:  # zarr's, of a checksum

@@ -1,4 +1,4 @@
-"""Read rows of a finished unit: keys, codes, decoded targets, priors and views.
+"""Read rows of a finished unit: keys, priors, views, and arrays as they are stored.
 
 Each object of the unit is fetched once and checked before a byte of it is handed out.
 
@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 import zarr
 from numpy.typing import NDArray
 
 from milan_pipeline import storage
-from milan_pipeline.codecs.interface import Codec, Encoded, decode_prior
+from milan_pipeline.codecs.interface import decode_prior
 from milan_pipeline.errors import DataError
 from milan_pipeline.images.views import Box
 from milan_pipeline.targets.units import AnyMark, Unit, whole_mark
@@ -39,6 +38,10 @@ class StoredUnit:
     def names(self) -> list[str]:
         """The names of the unit's arrays."""
         return sorted(self._group.array_keys())
+
+    def has(self, name: str) -> bool:
+        """Tell whether the unit has an array of this name."""
+        return name in self._group
 
     @property
     def samples(self) -> int:
@@ -80,18 +83,6 @@ class StoredUnit:
     def keys(self, rows: Sequence[int] | None = None) -> list[str]:
         """Read the keys of the samples."""
         return [str(key) for key in self.values("key", rows)]
-
-    def codes(self, rows: Sequence[int] | None = None) -> Encoded:
-        """Read codes (n, N, C) and, where the codec has one, the scale (n, N)."""
-        codes_nNC = torch.from_numpy(self.values("codes", rows))
-        has_scale = "scale" in self._group
-        return Encoded(
-            codes_nNC, torch.from_numpy(self.values("scale", rows)) if has_scale else None
-        )
-
-    def decoded(self, codec: Codec, rows: Sequence[int] | None = None) -> torch.Tensor:
-        """Read and decode targets (n, N, D), float32."""
-        return codec.decode(*self.codes(rows))
 
     def prior(self, rows: Sequence[int] | None = None) -> NDArray[np.float32]:
         """Read and decode priors (n, L), above zero."""

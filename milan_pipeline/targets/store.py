@@ -18,6 +18,7 @@ from milan_pipeline.shards.manifest import Shard
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.reader import open_unit
+from milan_pipeline.targets.stored_codes import decoded_targets
 from milan_pipeline.targets.units import (
     AnyMark,
     Unit,
@@ -85,7 +86,7 @@ class StoredTargets:
         wanted = range(unit.samples)[rows]
         return UnitTargets(
             keys=unit.keys(wanted),
-            tokens_nND=unit.decoded(self.codec, wanted).numpy(),
+            tokens_nND=decoded_targets(unit, self.codec, wanted).numpy(),
             prior_nL=unit.prior(wanted),
             box=unit.values("box", wanted),
             flip=unit.values("flip", wanted),

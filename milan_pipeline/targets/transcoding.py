@@ -29,6 +29,7 @@ from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.codec_sample import UNFITTED, stored_tokens
 from milan_pipeline.targets.layout import OUTER_SHARD, UnitBlock, code_shape, read_identity
 from milan_pipeline.targets.reader import StoredUnit, open_unit
+from milan_pipeline.targets.stored_codes import codes_of
 from milan_pipeline.targets.units import AnyMark, Mark, Unit, unit_sha256, whole_mark
 from milan_pipeline.targets.writer import UnitWriter
 
@@ -58,7 +59,7 @@ class Recoder:
         Raises:
             DataError: an object is damaged, or a target is not finite or too large for the codec.
         """
-        stored = unit.codes(rows)
+        stored = codes_of(unit, rows)
         parts = [
             self._recoded(stored.at(slice(first, first + ROWS_AT_ONCE)))
             for first in range(0, len(rows), ROWS_AT_ONCE)

@@ -22,6 +22,7 @@ from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.layout import OUTER_SHARD, ZARR_JSON, UnitBlock, code_shape, empty_block
 from milan_pipeline.targets.reader import StoredUnit, open_unit
+from milan_pipeline.targets.stored_codes import codes_of
 from milan_pipeline.targets.units import Mark, Unit, why_undone
 
 PRIOR_SLACK = 1e-3
@@ -116,7 +117,7 @@ class StoreCheck:
         for start in range(0, stored.samples, OUTER_SHARD):
             rows = range(start, min(start + OUTER_SHARD, stored.samples))
             try:
-                encoded = stored.codes(rows)
+                encoded = codes_of(stored, rows)
             except DAMAGE as error:
                 yield f"codes: {_in_words(error)}"
                 return

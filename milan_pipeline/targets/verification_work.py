@@ -1,8 +1,10 @@
 """Check a store unit by unit, in any process; find missing groups and files that nothing reads."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
+
+import xxhash
 
 from milan_pipeline import storage
 from milan_pipeline.cluster.work import Work
@@ -16,17 +18,17 @@ from milan_pipeline.targets.verification import StoreCheck
 
 
 class Finding(NamedTuple):
-    """What was found in a unit.
+    """What was found in a unit, in few bytes: a store may have millions of units.
 
     Attributes:
-        mark: the unit's mark; None if it cannot be read.
+        targets: how many targets its mark says that it has.
         faults: what is wrong with the unit.
-        extra: number of files in its folder that no mark lists.
+        names: hash of the names of the objects that its mark lists; None without a mark.
     """
 
-    mark: Mark | None
+    targets: int
     faults: list[str]
-    extra: int
+    names: int | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,9 +83,9 @@ class Checking(Work[Unit, Finding]):
         try:
             mark = read_mark(url, item)
         except DataError as error:
-            return Finding(None, [str(error).split(";", maxsplit=1)[0]], 0)
-        extra = 0 if mark is None else extra_objects(url, item, mark)
-        return Finding(mark, self._check.faults(item, mark), extra)
+            return Finding(0, [str(error).split(";", maxsplit=1)[0]], None)
+        faults = self._check.faults(item, mark)
+        return Finding(0, faults, None) if mark is None else Finding(mark.n, faults, _hash(mark))
 
 
 def faults_of_groups(url: str, views: int) -> dict[int, str]:
@@ -99,19 +101,33 @@ def faults_of_groups(url: str, views: int) -> dict[int, str]:
     return faults
 
 
-def extra_objects(url: str, unit: Unit, mark: Mark) -> int:
-    """Count the files in a unit's folder that no mark lists; nothing reads them."""
-    return len(set(storage.list_tree(storage.join(url, unit.path))) - mark.objects.keys())
+def extra_names(url: str, view: int, units: Mapping[str, tuple[Unit, int | None]]) -> int:
+    """Count what lies in a view's folder and nothing reads.
+
+    That is each file of a unit that its mark does not list, and each entry that is of no unit.
+
+    Args:
+        url: the store.
+        view: which one; it is listed once.
+        units: all units of the view, by name, each with `Finding.names`. Files of a unit are not
+            counted if that is None.
+    """
+    extra = 0
+    for name, paths in storage.list_trees(storage.join(url, view_name(view))):
+        if name not in units:
+            extra += name != ZARR_JSON
+            continue
+        unit, names = units[name]
+        if names is not None and names != _hash_of(paths):  # the names are needed
+            mark = read_mark(url, unit)
+            extra += 0 if mark is None else len(set(paths) - mark.objects.keys())
+    return extra
 
 
-def extra_units(url: str, units: Sequence[Unit], views: int) -> int:
-    """Count the entries of the views' folders that belong to none of the units."""
-    expected = {unit.path for unit in units} | {
-        f"{view_name(view)}/{ZARR_JSON}" for view in range(views)
-    }
-    found = {
-        f"{view_name(view)}/{name}"
-        for view in range(views)
-        for name in storage.list_names(storage.join(url, view_name(view)))
-    }
-    return len(found - expected)
+def _hash(mark: Mark) -> int:
+    return _hash_of(sorted(mark.objects))
+
+
+def _hash_of(names: list[str]) -> int:
+    """Return a hash of sorted names, which takes a thousandth of their memory."""
+    return xxhash.xxh3_64_intdigest("\0".join(names).encode(errors="surrogatepass"))

@@ -1,17 +1,16 @@
 """Read a teacher's configuration: from open_clip's registry, a local folder or the hub."""
 
 import contextlib
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import open_clip
-from open_clip.pretrained import download_pretrained_from_hf
 
 from milan_pipeline.core.hub import asking_hub
 from milan_pipeline.core.out_of_memory import is_out_of_memory
 from milan_pipeline.core.schema import DocumentError, parsed
 from milan_pipeline.errors import ConfigError, MilanError, reason_of
+from milan_pipeline.teacher.open_clip_tables import architecture
 from milan_pipeline.teacher.spec import HUB, LOCAL, TIMM
 
 CONFIGURATION = "open_clip_config.json"
@@ -28,7 +27,7 @@ def model_config(name: str) -> dict[str, Any]:
         document = stated_configuration(name, CONFIGURATION)
         config = document.get("model_cfg", document)
     else:
-        config = open_clip.get_model_config(name)
+        config = architecture(name)
     if config is None:
         raise ConfigError(
             f"--teacher {name!r} is no open_clip model; see open_clip.list_models(), or give "
@@ -63,7 +62,9 @@ def stated_configuration(name: str, file: str) -> dict[str, Any]:
             "check the name and the network, or give a copy of the repository as local-dir:PATH"
         )
         with explaining(failure, remedy), asking_hub(place):
-            path = Path(download_pretrained_from_hf(place, filename=file))
+            # Imported here, since all other configurations are read without open_clip.
+            client = importlib.import_module("open_clip.pretrained")
+            path = Path(client.download_pretrained_from_hf(place, filename=file))
     else:
         path = Path(place) / file
     try:

@@ -9,6 +9,8 @@ from torch import nn
 
 from milan_pipeline.core.devices import has_bfloat16
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.images.statistics import Statistics
+from milan_pipeline.teacher.content import preprocessing, teacher_content
 from milan_pipeline.teacher.load_by_name import architecture_of, blank_visual, names_of
 from milan_pipeline.teacher.prior import settle_prior
 from milan_pipeline.teacher.spec import TeacherSpec
@@ -17,8 +19,6 @@ from milan_pipeline.teacher.tower_of_model import tower_of
 
 POSITIONS = ("positional_embedding", "pos_embed", "relative_position")
 """Words in the names of position embeddings and of tables of position biases."""
-PIXEL_PATH = "pillow-rgb, bicubic antialiased, uint8"
-"""The identity's name for how images become views."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -70,8 +70,8 @@ def visible_identity(spec: TeacherSpec) -> dict[str, dict[str, Any]]:
     visual: Any = blank_visual(spec)
     tower, settled = settled_tower(visual, spec)
     return {
-        "teacher": teacher_content(settled, tower, visual),
-        "preprocessing": {"pixels": PIXEL_PATH, "size": tower.image_size, **visual.preprocess_cfg},
+        "teacher": content_of(settled, tower, visual),
+        "preprocessing": preprocessing(tower.image_size, Statistics(**visual.preprocess_cfg)),
     }
 
 
@@ -104,32 +104,10 @@ def settled_tower(visual: nn.Module, spec: TeacherSpec) -> tuple[Tower, TeacherS
     return tower, dataclasses.replace(spec, space=space, prior=prior)
 
 
-def teacher_content(settled: TeacherSpec, tower: Tower, visual: nn.Module) -> dict[str, Any]:
-    """Return everything that changes targets, except for the weights; and the licence, if known.
-
-    Args:
-        settled: nothing in it is "auto".
-        tower: that of the model.
-        visual: the model, with the names that `load_by_name` gave it.
-
-    Heads, activation and pooling do not follow from the weights, and a local folder may change
-    them. They are recorded for readers; the hash of the architecture covers these and all others.
-    """
-    return {
-        **names_of(visual, settled),
-        "architecture": architecture_of(visual),
-        "heads": tower.heads,
-        "pooling": tower.pooling,
-        "pool_heads": getattr(tower.pool_attention, "num_heads", None),
-        "activation": tower.activation,
-        "precision": settled.precision,
-        "compiled": settled.compile,
-        "grid": list(tower.grid),
-        "layers": settled.layers,
-        "space": settled.space,
-        "width": tower.widths[settled.space],
-        "prior": settled.prior,
-    }
+def content_of(settled: TeacherSpec, tower: Tower, visual: nn.Module) -> dict[str, Any]:
+    """Return `content.teacher_content` of a model with the names that `load_by_name` gave it."""
+    names, architecture = names_of(visual, settled), architecture_of(visual)
+    return teacher_content(settled, tower, names=names, architecture=architecture)
 
 
 def hash_weights(visual: nn.Module, *, resampled: bool) -> str:

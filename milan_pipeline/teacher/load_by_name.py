@@ -141,8 +141,7 @@ def architecture_of(visual: nn.Module) -> str | None:
 
 def names_of(visual: nn.Module, spec: TeacherSpec) -> dict[str, Any]:
     """Return how the identity names a tower and its weights, with their licence if it is known."""
-    spoken = {"name": spec.name_in_identity, "pretrained": spec.tag_in_identity}
-    found: dict[str, Any] = getattr(visual, "names", spoken)
+    found: dict[str, Any] = getattr(visual, "names", spec.names_in_identity)
     return found
 
 

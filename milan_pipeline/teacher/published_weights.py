@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import open_clip
-from open_clip.pretrained import get_pretrained_cfg
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.teacher.open_clip_tables import all_published, published, tags_of
+from milan_pipeline.teacher.spec import TeacherSpec
 
 AnswerT = TypeVar("AnswerT")
 Entry = dict[str, Any]
@@ -27,8 +28,8 @@ def entries() -> dict[str, list[Entry]]:
     ones (in the URLs of OpenAI's weights) or their first eight digits (in open_clip's releases).
     """
     found: dict[str, list[Entry]] = defaultdict(list)
-    for model, tag in open_clip.list_pretrained():
-        entry = get_pretrained_cfg(model, tag)
+    for model, tag in all_published():
+        entry = published(model, tag)
         for word in _words(entry.get("url", ""), entry.get("hf_hub", "")):
             found[word].append(entry)
     return dict(found)
@@ -54,6 +55,24 @@ def said_of_file(
     """
     answers = (common(known().get(word, []), read) for word in _words_of_file(path.absolute()))
     return next((answer for answer in answers if answer is not None), None)
+
+
+def require_known_tag(spec: TeacherSpec) -> None:
+    """Refuse a tag that a published architecture does not have.
+
+    Raises:
+        ConfigError: it has others, and this is no path either.
+    """
+    tags = [] if ":" in spec.name else tags_of(spec.name)
+    given = spec.pretrained
+    if given is None or not tags or published(spec.name, given):
+        return
+    path = Path(given)
+    if not (path.is_file() or path.suffix or len(path.parts) > 1):
+        raise ConfigError(
+            f"--pretrained {given!r} is neither a file nor a tag of --teacher {spec.name!r}; "
+            f"choose {' or '.join(tags)}, or give the path of a file"
+        )
 
 
 def _words_of_file(path: Path) -> Iterator[str]:

@@ -8,9 +8,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from open_clip.pretrained import get_pretrained_cfg
-
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.teacher.open_clip_tables import published
 from milan_pipeline.teacher.published_weights import Entry, common, entries, said_of_file
 
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
@@ -31,7 +30,7 @@ def settle_quick_gelu(name: str, pretrained: str | None, config: dict[str, Any])
     if ":" in name:
         _require_fitting_folder(name, configured)
         return configured
-    tag = get_pretrained_cfg(name, pretrained) if pretrained else {}
+    tag = published(name, pretrained) if pretrained else {}
     if tag:
         return _decided_by_tag(name, pretrained, configured, bool(tag.get("quick_gelu", False)))
     if pretrained is not None and Path(pretrained).is_file():

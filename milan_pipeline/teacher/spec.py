@@ -105,6 +105,11 @@ class TeacherSpec:
         return None
 
     @property
+    def names_in_identity(self) -> dict[str, str | None]:
+        """The identity's names of the tower and of its weights, without paths."""
+        return {"name": self.name_in_identity, "pretrained": self.tag_in_identity}
+
+    @property
     def name_in_identity(self) -> str:
         """The identity's name of the tower; it does not contain the path of a local folder."""
         return self.name if self.place is None else self.place[0].removesuffix(":")

@@ -9,13 +9,11 @@ import logging
 from pathlib import Path
 from typing import Any, TypedDict
 
-import open_clip
-from open_clip.pretrained import get_pretrained_cfg
-
 from milan_pipeline.core.schema import DocumentError, conforming
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.images.statistics import NAMED, Statistics, fault_of_statistics
 from milan_pipeline.teacher.configuration import CONFIGURATION, stated_configuration
+from milan_pipeline.teacher.open_clip_tables import published, tags_of
 from milan_pipeline.teacher.published_weights import Entry, common, said_of_file
 from milan_pipeline.teacher.spec import TeacherSpec
 
@@ -43,7 +41,7 @@ def settled_statistics(spec: TeacherSpec) -> Statistics:
         return spec.statistics
     if ":" in spec.name:
         return _of_configuration(spec.name)
-    tag = get_pretrained_cfg(spec.name, spec.pretrained) if spec.pretrained else {}
+    tag = published(spec.name, spec.pretrained) if spec.pretrained else {}
     if tag:
         return _as_statistics(_of_entry(tag))
     return _of_architecture(spec.name, spec.pretrained)
@@ -78,8 +76,8 @@ def _of_architecture(name: str, pretrained: str | None) -> Statistics:
         known = said_of_file(file, _of_entry)
         if known is not None:
             return _as_statistics(known)
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    agreed = common([get_pretrained_cfg(name, tag) for tag in tags], _of_entry)
+    tags = tags_of(name)
+    agreed = common([published(name, tag) for tag in tags], _of_entry)
     if agreed is not None:
         return _as_statistics(agreed)
     if file is not None:

@@ -11,13 +11,14 @@ from torch import nn
 
 from milan_pipeline.core.devices import compute_float32_exactly
 from milan_pipeline.images.crops import Pixels
+from milan_pipeline.images.statistics import Statistics
+from milan_pipeline.teacher.content import preprocessing
 from milan_pipeline.teacher.description import (
     DTYPES,
-    PIXEL_PATH,
+    content_of,
     hash_weights,
     settle_precision,
     settled_tower,
-    teacher_content,
 )
 from milan_pipeline.teacher.load_by_name import (
     is_resampled,
@@ -50,7 +51,7 @@ class Teacher:
         mean, std = spec.statistics or (own["mean"], own["std"])
         self.mean, self.std = list(map(float, mean)), list(map(float, std))
         self._pixels = Pixels(self.mean, self.std, self._device, scaling="pixels")
-        self._content = teacher_content(settled, self._tower, visual)
+        self._content = content_of(settled, self._tower, visual)
         self.weights_sha256 = hash_weights(visual, resampled=is_resampled(visual))
         self._dtype = DTYPES[self.spec.precision]
         visual.to(device=self._device, dtype=self._dtype)
@@ -91,12 +92,7 @@ class Teacher:
 
     def preprocessing(self) -> dict[str, Any]:
         """Return the identity's part on the tower's input."""
-        return {
-            "pixels": PIXEL_PATH,
-            "size": self.image_size,
-            "mean": self.mean,
-            "std": self.std,
-        }
+        return preprocessing(self.image_size, Statistics(self.mean, self.std))
 
     @torch.no_grad()  # not inference_mode: on the CPU it slows bfloat16 down several times
     def __call__(self, pixels_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -231,8 +231,13 @@ def stored_visual(path: Path) -> dict[str, Stored]:
     return {own: parts[name] for own, name in tower_names(parts).items()}
 
 
-def require_floats(visual: nn.Module, path: Path) -> None:
+def require_floats(visual: nn.Module, path: Path, *, within: str = VISUAL) -> None:
     """Refuse quantised weights, which loading would take for the weights themselves.
+
+    Args:
+        visual: the image tower.
+        path: of the file that it was loaded from.
+        within: what the names in the file begin with, for the message.
 
     Raises:
         ConfigError: a floating-point weight of the tower is stored as something else.
@@ -241,6 +246,6 @@ def require_floats(visual: nn.Module, path: Path) -> None:
     for name, tensor in visual.state_dict().items():
         if tensor.is_floating_point() and name in stored and not stored[name].plain:
             raise ConfigError(
-                f"{path} holds {VISUAL + name!r} quantised, which is not supported; give the "
+                f"{path} holds {within + name!r} quantised, which is not supported; give the "
                 "weights in float32, float16 or bfloat16"
             )

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
+from milan_pipeline import storage
 from milan_pipeline.cluster.world import World, share_buffers
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.data.order import StepClock
@@ -36,7 +37,10 @@ class Scores(Protocol):
         """Return the counts that a record keeps."""
 
     def notes(self) -> dict[str, Any]:
-        """Return what the scores cannot be read without, by name."""
+        """Return what the scores cannot be read without, by name, such as their `intervals`."""
+
+    def files(self) -> dict[str, bytes]:
+        """Return what is kept of each image, by file name."""
 
 
 class Evaluator(Protocol):
@@ -128,6 +132,8 @@ class Validation:
         scores = self.evaluator.score(self.world, stop, self.averaged(), partial=partial)
         found = scores.per_cent()
         if self.world.leads:
+            for name, data in scores.files().items():
+                storage.put_bytes(str(self.folder / name), data)
             row = {"epoch": self.clock.fractional_epoch(step), **found, **scores.notes()}
             self.evaluations.add(step, row, lambda: self._write(BEST))
             partial.remove()

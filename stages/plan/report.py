@@ -1,16 +1,15 @@
 """What `plan` finds out from its options, and how it says so.
 
-Apart from the options because it imports torch, which `--help` must not.
+`teacher` says when torch is loaded.
 """
 
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from milan_pipeline import storage
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.console import named_lines, report, short_bytes
-from milan_pipeline.core.devices import pick_device
 from milan_pipeline.images.views import ViewPolicy
 from milan_pipeline.planning.costs import (
     STUDENT_MULTIPLY_ADDS,
@@ -25,20 +24,21 @@ from milan_pipeline.planning.dataset import DatasetSize, assumed_dataset, listed
 from milan_pipeline.planning.requests import JobRequests, Requests, job_requests
 from milan_pipeline.planning.shard_size import ShardSize
 from milan_pipeline.planning.store_size import KeyBytes, StoreSize
-from milan_pipeline.planning.teacher_speed import (
-    TeacherSpeed,
-    fastest,
-    measure_speeds,
-    multiply_adds,
-    usual_batches,
-)
 from milan_pipeline.shards.manifest import load_manifest, require_unique_stems
 from milan_pipeline.stages.plan.command import PlanTargets
 from milan_pipeline.stages.plan.records import record_bytes
+from milan_pipeline.stages.plan.teacher import (
+    Measure,
+    known_teacher,
+    settled_precision,
+    timed_teacher,
+)
 from milan_pipeline.targets.expected_identity import expected_extracted
 from milan_pipeline.targets.shard_records import layout_of
 from milan_pipeline.targets.units import Unit
-from milan_pipeline.teacher.description import settle_precision, visible_identity
+
+if TYPE_CHECKING:
+    from milan_pipeline.planning.teacher_speed import TeacherSpeed
 
 NAME_WIDTH = 20
 
@@ -49,31 +49,28 @@ def print_plan(config: PlanTargets) -> None:
     report(found.lines(), found.document())
 
 
-Measure = Callable[..., Iterator[TeacherSpeed]]
-"""As `measure_speeds`."""
-
-
 class PlanReport:
     """A plan as lines for the terminal and as a JSON object."""
 
-    def __init__(self, config: PlanTargets, measure: Measure = measure_speeds) -> None:
+    def __init__(self, config: PlanTargets, measure: Measure | None = None) -> None:
         """Count and, if asked to, measure.
 
         Args:
             config: the options.
-            measure: times the teacher.
+            measure: times the teacher; None for `measure_speeds`.
 
         Raises:
             ConfigError: the teacher, codec or device is unknown.
             MissingDataError, DataError: there is no manifest or index, or it is damaged.
         """
         self.config = config
-        self.device = pick_device(config.device)
-        self.teacher = settle_precision(config.teacher_spec, self.device)
-        visible = visible_identity(self.teacher)
-        self.identity = expected_extracted(visible, ViewPolicy(), parse_codec(config.codec))
+        self.teacher = settled_precision(config)
+        self.known = known_teacher(self.teacher)
+        self.identity = expected_extracted(
+            self.known.identity, ViewPolicy(), parse_codec(config.codec)
+        )
         self.dataset = _dataset(config)
-        self.speeds = list(self._speeds(measure))
+        self.speeds = list(timed_teacher(config, self.teacher, measure)) if config.measure else []
 
     @functools.cached_property
     def units(self) -> list[tuple[Unit, KeyBytes]]:
@@ -115,7 +112,7 @@ class PlanReport:
         )
 
     @property
-    def measured(self) -> TeacherSpeed | None:
+    def measured(self) -> "TeacherSpeed | None":
         """The best speed in the precision that extract-targets would take; None if not timed."""
         own = [speed for speed in self.speeds if speed.precision == self.teacher.precision]
         return max(own, key=lambda speed: speed.rate, default=None)
@@ -157,7 +154,8 @@ class PlanReport:
         Device-hours: teacher_hours (all targets, once), in_loop_hours (a teacher in every step),
         saved_hours (of all training, waiting for storage counted; below 0: lost).
         break_even_epochs: epochs x students. fits, pays: whether; why: why not. teacher_rate:
-        images/s, in teacher_precision. assumed, notes: sentences.
+        images/s, in teacher_precision, which is "auto" if the device was not looked at. assumed,
+        notes: sentences.
         """
         plan, sizes = self.plan, self.sizes
         return {
@@ -209,22 +207,14 @@ class PlanReport:
         """Yield the precision of the hours, and a precision that is faster."""
         if self.measured is None:
             return
+        from milan_pipeline.planning.teacher_speed import fastest
+
         best = fastest(self.speeds)
         yield f"hours: --precision {self.teacher.precision}, as extract-targets settles it here"
         if best.rate > self.measured.rate:
             yield (
                 f"faster: --precision {best.precision}, {best.rate:.4g} images/s (random weights; "
                 "verify measures yours)"
-            )
-
-    def _speeds(self, measure: Measure) -> Iterator[TeacherSpeed]:
-        config, device = self.config, str(self.device)
-        if config.measure:
-            yield from measure(
-                self.teacher,
-                device=device,
-                batches=config.measure_batch or usual_batches(device),
-                seconds=config.measure_seconds,
             )
 
     def _size_rows(self) -> Iterator[tuple[str, str]]:
@@ -261,7 +251,7 @@ class PlanReport:
                 waits = "" if plan.limited_rate is None else ", waiting for storage counted"
                 yield "saved:", f"{plan.saved_hours:.4g} device-hours{waits}"
         elif self.rates.student is None:
-            teacher = multiply_adds(self.teacher)
+            teacher = self.known.multiply_adds()
             yield (
                 "step with teacher:",
                 f"{step_ratio(teacher):.3g} x as long, by multiply-adds alone",

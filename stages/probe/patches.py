@@ -12,7 +12,6 @@ from milan_pipeline.core.interrupts import StopRequest, stop_request
 from milan_pipeline.data.labelled import LabelledTable, open_labelled
 from milan_pipeline.encoders.load import fingerprint, image_size_of, load_encoder
 from milan_pipeline.encoders.names import require_done
-from milan_pipeline.evaluate.accuracies import accuracy_table
 from milan_pipeline.evaluate.dense.retrieval import Retrieval
 from milan_pipeline.evaluate.dense.views import ShowView
 from milan_pipeline.evaluate.scores_file import Result, write_stage_scores
@@ -24,6 +23,7 @@ from milan_pipeline.stages.probe.command import Probe
 from milan_pipeline.stages.probe.run import SCORES_BYTES, is_done, settled_precision
 from milan_pipeline.stages.shared.checking import tell_of_random_weights, warn_of_equal_sets
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
+from milan_pipeline.stages.shared.scores import scores_table, write_files
 
 NEIGHBOURS, TEMPERATURE = 30, 0.02
 """Of open-hummingbird-eval."""
@@ -51,10 +51,9 @@ def run(config: Probe) -> None:
         result = _scored(inputs, stop)
     counts = {name: result.extras[name] for name in ("train", "val", "skipped")}
     inputs.record.finish(counts)
-    table = accuracy_table(
-        result.name, {f"{name} %": value for name, value in result.metrics.items()}, counts
-    )
-    say(table, out=inputs.config.folder, encoder=result.name, metrics=result.metrics, **counts)
+    table = scores_table(result, counts)
+    found = {"metrics": result.metrics, "intervals": result.intervals}
+    say(table, out=inputs.config.folder, encoder=result.name, **found, **counts)
 
 
 def dry_run(config: Probe) -> None:
@@ -131,6 +130,8 @@ def _scored(inputs: _Inputs, stop: StopRequest) -> Result:
         )
     scores = how.score(memory, encoder, inputs.val, show, budgets[1])
     metrics = {f"knn-{name}@{config.k[0]}": value for name, value in scores.per_cent().items()}
+    notes = scores.notes()
+    intervals = {f"knn-{n}@{config.k[0]}": ends for n, ends in notes.pop("intervals").items()}
     extras = {
         "train": inputs.train.samples - len(budgets[0].ledger),
         "val": scores.images,
@@ -138,8 +139,10 @@ def _scored(inputs: _Inputs, stop: StopRequest) -> Result:
         "bad": [row for budget in budgets for row in budget.ledger.items()],
         "protocol": protocol(config, len(memory.feature_ME)),
         "iou": [None if math.isnan(iou) else 100 * iou for iou in scores.ious().tolist()],
-        **scores.notes(),
+        **notes,
+        "intervals": intervals,
     }
+    write_files(config.folder, scores.files())
     return write_stage_scores(inputs.record, metrics, extras)
 
 

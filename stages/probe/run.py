@@ -15,10 +15,11 @@ from milan_pipeline.data.class_names import require_same_names
 from milan_pipeline.encoders.load import fingerprint, image_size_of, load_encoder
 from milan_pipeline.encoders.names import require_done
 from milan_pipeline.errors import DataError
-from milan_pipeline.evaluate.accuracies import accuracy_table
 from milan_pipeline.evaluate.class_coverage import warnings_of_classes
 from milan_pipeline.evaluate.duplicate_images import copies_of_shards
 from milan_pipeline.evaluate.evaluation_view import CROP_PCT, default_crop_pct
+from milan_pipeline.evaluate.intervals import wilson_of
+from milan_pipeline.evaluate.per_image import ANSWERS
 from milan_pipeline.evaluate.probe.feature_cache import (
     FeatureCache,
     FeatureSet,
@@ -48,12 +49,11 @@ from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.stages.probe.command import KS, TEMPERATURE, Probe
 from milan_pipeline.stages.shared.checking import tell_of_random_weights
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
+from milan_pipeline.stages.shared.scores import scores_table
 from milan_pipeline.stages.shared.training import training_precision
 
-# Of scores and record, if few images are unreadable.
-SCORES_BYTES = 3000
-ANSWERS = "answers.npy"
-ANSWER_BYTES = 24
+SCORES_BYTES = 3000  # of scores and record, if few images are unreadable
+ANSWER_BYTES = 8
 
 
 def run(config: Probe) -> None:
@@ -72,7 +72,8 @@ def run(config: Probe) -> None:
         result = _score(config, record, sets, device, names)
     counts = {name: result.extras[name] for name in ("train", "test")}
     record.finish(counts | {"skipped": len(result.extras["bad"])})
-    facts = {"metrics": result.metrics, **counts, "skipped": len(result.extras["bad"])}
+    found = {"metrics": result.metrics, "intervals": result.intervals}
+    facts = {**found, **counts, "skipped": len(result.extras["bad"])}
     say(_table(result), out=config.folder, encoder=result.name, **facts)
 
 
@@ -98,7 +99,8 @@ def dry_run(config: Probe) -> None:
     }
     said = f"images to encode: {left['train']} to learn from, {left['test']} to score on"
     say(said, images_to_encode=left)
-    size = SCORES_BYTES + ANSWER_BYTES * test.samples
+    columns = 1 + len(config.k or KS) + sum(name != "none" for name in config.linear)
+    size = SCORES_BYTES + ANSWER_BYTES * columns * test.samples
     text = f"about {bytes_text(size)} and, for each image to encode, 8 times the encoder's width"
     say_bytes_to_write(config.folder, text, size)
 
@@ -207,7 +209,9 @@ def _score(config: Probe, record: StageRecord, sets: Sets, device: str, names: l
     storage.put_bytes(storage.join(config.folder, ANSWERS), answers_npy(answers, truth_N))
     counts = {"train": len(sets.train.labels_N), "test": len(truth_N)}
     extras = {"pool": config.pool, **counts, "bad": bad, **details, "class_names": names}
-    return write_stage_scores(record, metrics_of(answers, truth_N), extras)
+    metrics = metrics_of(answers, truth_N)
+    extras["intervals"] = wilson_of(metrics, len(truth_N))
+    return write_stage_scores(record, metrics, extras)
 
 
 def _sets(
@@ -291,8 +295,4 @@ def _classifiers(config: Probe, device: str) -> Classifiers:
 
 def _table(result: Result) -> str:
     counts = {name: result.extras[name] for name in ("train", "test")}
-    return accuracy_table(
-        result.name,
-        {f"{name} %": value for name, value in result.metrics.items()},
-        counts | {"skipped": len(result.extras["bad"])},
-    )
+    return scores_table(result, counts | {"skipped": len(result.extras["bad"])})

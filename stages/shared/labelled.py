@@ -13,7 +13,6 @@ from milan_pipeline.data.labelled import Kind, LabelledTable, open_labelled
 from milan_pipeline.data.order import OrderConfig
 from milan_pipeline.encoders.backbone import Backbone
 from milan_pipeline.encoders.load import fingerprint, load_backbone
-from milan_pipeline.evaluate.accuracies import accuracy_table
 from milan_pipeline.evaluate.scores_file import (
     SCORES,
     Result,
@@ -24,6 +23,7 @@ from milan_pipeline.models.kernels import suit_cpu
 from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.stages.shared.checking import warn_of_other_parts, warn_of_other_scores
 from milan_pipeline.stages.shared.labelled_options import LabelledOptions
+from milan_pipeline.stages.shared.scores import labelled_table, write_files
 from milan_pipeline.stages.shared.training import (
     TrainingPlan,
     ledger_of,
@@ -44,9 +44,6 @@ from milan_pipeline.training.validation import (
     Validation,
     without_validation,
 )
-
-CLASSES = "classes_in_mean"
-"""In scores and table: over how many classes a mean is taken, where that may be few."""
 
 LabelledT = TypeVar("LabelledT", bound=LabelledOptions)
 
@@ -223,12 +220,13 @@ def train_labelled(
     def finish(counts: dict[str, Any]) -> dict[str, Any]:
         counts = without_validation(counts, validation.seconds)
         metrics, notes = validation.conclude(counts["steps"])
-        _write_pictures(config.out, evaluator, validation.averaged())
+        write_files(config.out, evaluator.pictures(validation.averaged()))
         extras = {
             "train": planned.train.samples,
             "val": planned.val.samples,
             "unreadable": {"train": ledger.count, "val": evaluator.ledger.count},
             "images_per_second": counts["images_per_second"],
+            "class_names": list(planned.val.classes),
             **notes,
         }
         results.append(write_stage_scores(planned.record, metrics, extras))
@@ -239,7 +237,9 @@ def train_labelled(
         warn_of_other_parts(planned, world)
     train_as_planned(planned, process, trainer, views, finish=finish, validator=validation)
     if world.leads:
-        say(scores_table(results[0], evaluator.columns), metrics=results[0].metrics)
+        result = results[0]
+        text = labelled_table(result, evaluator.columns)
+        say(text, metrics=result.metrics, intervals=result.intervals)
 
 
 def evaluate_as_planned(planned: EvaluationPlan[Any], process: Process) -> None:
@@ -265,36 +265,14 @@ def evaluate_as_planned(planned: EvaluationPlan[Any], process: Process) -> None:
     unreadable = evaluator.ledger.count
     with run_lock(config.folder):
         record.begin()
-        _write_pictures(config.out, evaluator, None)
-        extras = {"val": planned.val.samples, "unreadable": {"val": unreadable}, **scores.notes()}
+        write_files(config.out, scores.files() | evaluator.pictures())
+        extras = {
+            "val": planned.val.samples,
+            "unreadable": {"val": unreadable},
+            "class_names": list(planned.val.classes),
+            **scores.notes(),
+        }
         result = write_stage_scores(record, scores.per_cent(), extras)
         record.finish(scores.counts() | {"unreadable": unreadable})
-    say(scores_table(result, evaluator.columns), out=config.out, metrics=result.metrics)
-
-
-def scores_table(result: Result, columns: Mapping[str, str]) -> str:
-    """Lay scores out as a table of one line.
-
-    Args:
-        result: the scores.
-        columns: the heading of each score, which is left out where there is none; the best one of
-            a run that did not train is its only.
-    """
-    metrics, extras = result.metrics, result.extras
-    found = {name: metrics.get(name, metrics.get(name.removeprefix("best-"))) for name in columns}
-    notes = {"classes": extras[CLASSES]} if CLASSES in extras else {}
-    return accuracy_table(
-        result.name,
-        {columns[name]: value for name, value in found.items() if value is not None},
-        notes
-        | {
-            "train": extras.get("train", 0),
-            "val": extras["val"],
-            "skipped": sum(extras["unreadable"].values()),
-        },
-    )
-
-
-def _write_pictures(out: str, evaluator: Evaluator, weights: Mapping[str, Tensor] | None) -> None:
-    for name, data in evaluator.pictures(weights).items():
-        storage.put_bytes(storage.join(out, name), data)
+    text, found = labelled_table(result, evaluator.columns), result.intervals
+    say(text, out=config.out, metrics=result.metrics, intervals=found)

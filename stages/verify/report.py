@@ -68,8 +68,8 @@ class _Findings:
     @classmethod
     def of(cls, store: StoreParts, units: Sequence[Unit], stop: StopRequest) -> "_Findings":
         """Check the structure of units, then a sample of the targets in sound units."""
-        faults, marks, extra = check_units(store, units, stop)
-        live, wrong = check_sample(store, list(marks.items()), stop)
+        faults, targets_u, extra = check_units(store, units, stop)
+        live, wrong = check_sample(store, units, targets_u, stop)
         for comparison in [] if store.lossy_before else live:
             if not comparison.worst >= store.config.min_cosine - ROUNDING:
                 wrong.setdefault(comparison.unit, []).append(
@@ -78,7 +78,7 @@ class _Findings:
                 )
         return cls(
             units=len(units),
-            targets=sum(mark.n for mark in marks.values()),
+            targets=int(targets_u.sum()),
             faults=faults | wrong,
             extra=extra,
             leftovers=len(storage.leftovers(store.url)),

@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
 from milan_pipeline.codecs.build import codec_of
-from milan_pipeline.codecs.components import array_shapes, hash_of
+from milan_pipeline.codecs.component_arrays import array_shapes, hash_of
 from milan_pipeline.codecs.registry import spec_of
 from milan_pipeline.errors import DataError
 from tests.support.fitted import FITTED, TOKEN_WIDTH, fitted, tokens

@@ -6,13 +6,13 @@ import pytest
 import timm
 import torch
 
-from milan_pipeline.evaluate.classification.scoring import counts_of
+from milan_pipeline.evaluate.classification.scoring import Example, answers_of
 from milan_pipeline.evaluate.segmentation.inference import Inference, InferenceConfig, ScoredImage
 from milan_pipeline.evaluate.segmentation.model import HeadSpec, make_segmenter
 from milan_pipeline.evaluate.segmentation.scoring import (
     SegmentationEvaluationConfig,
     SegmentationEvaluator,
-    confusion_of,
+    counts_of,
 )
 from milan_pipeline.evaluate.segmentation.views import ScaleRule
 from milan_pipeline.images.crops import Pixels
@@ -25,13 +25,13 @@ SIDE, CLASSES = 32, 20  # more classes than are enlarged at once
 
 def test_a_batch_of_a_classifier_is_one_copy_there_and_its_answers_back() -> None:
     model = timm.create_model("test_vit", num_classes=CLASSES, img_size=SIDE).eval()
-    some = [(torch.zeros(3, SIDE, SIDE, dtype=torch.uint8), 1)] * 4
+    some = [Example(torch.zeros(3, SIDE, SIDE, dtype=torch.uint8), 1, 0)] * 4
     with fake_gpu() as copies, torch.no_grad():
         model.to(GPU)
         pixels = Pixels(MEAN, STD, GPU)
         copies.made.clear()
-        counts = counts_of(some, model, pixels, bf16=True)
-        assert (counts.shape, counts.device.type) == ((3,), "cpu")
+        answers = answers_of(some, model, pixels, bf16=True)
+        assert (answers.shape, answers.device.type) == ((4, 5), "cpu")
         assert copies.made == [
             Copy("cuda", 4 * 3 * SIDE * SIDE, waits=False),
             Copy("cpu", 4 * 5 * 8, waits=True),
@@ -40,7 +40,7 @@ def test_a_batch_of_a_classifier_is_one_copy_there_and_its_answers_back() -> Non
 
 def scored_images() -> list[ScoredImage]:
     view = torch.zeros(3, SIDE, SIDE, dtype=torch.uint8)
-    return [ScoredImage([view, view], torch.zeros(40, 52, dtype=torch.uint8))] * 2
+    return [ScoredImage([view, view], torch.zeros(40, 52, dtype=torch.uint8), 0)] * 2
 
 
 def config(**changes: Any) -> InferenceConfig:
@@ -64,16 +64,16 @@ def inference(**changes: Any) -> Inference:
 
 
 def require_copies(scales: int, **changes: Any) -> None:
-    """Images of each scale and the masks go to the GPU, the confusion of classes comes back."""
+    """Images of each scale and the masks go to the GPU, the counts of classes come back."""
     some = [image._replace(scaled_Chw=image.scaled_Chw[:scales]) for image in scored_images()]
     with fake_gpu() as copies:
         ours = inference(factors=(1.0,) * scales, **changes)
         copies.made.clear()
-        confusion = confusion_of(some, ours, CLASSES)
-        assert (confusion.shape, confusion.device.type) == ((CLASSES, CLASSES), "cpu")
+        counts = counts_of(some, ours, CLASSES)
+        assert (counts.shape, counts.device.type) == ((2, 3, CLASSES), "cpu")
         image = Copy("cuda", 2 * 3 * SIDE * SIDE, waits=False)
         masks = Copy("cuda", 2 * 40 * 52, waits=False)
-        back = Copy("cpu", CLASSES * CLASSES * 8, waits=True)
+        back = Copy("cpu", 2 * 3 * CLASSES * 8, waits=True)
         times = 1 if scales == 1 else len(some)  # several scales are added up image by image
         alone = image._replace(bytes=image.bytes // times)
         assert copies.made == [alone] * scales * times + [masks, back]
@@ -104,7 +104,7 @@ def test_a_segmenter_of_another_image_size_is_scored_without_another_copy(head: 
         averages = {name: value.detach() for name, value in model.named_parameters()}
         copies.made.clear()
         for weights in ({}, averages):
-            confusion_of(some, evaluator._inference(weights), CLASSES)
+            counts_of(some, evaluator._inference(weights), CLASSES)
         assert [(copy.to, copy.waits) for copy in copies.made] == [
             ("cuda", False), ("cuda", False), ("cpu", True)
         ] * 2  # fmt: skip

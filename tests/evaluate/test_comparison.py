@@ -1,5 +1,6 @@
 """The table of results: its rows, their order, and means over seeds."""
 
+import dataclasses
 import math
 import statistics
 
@@ -126,6 +127,7 @@ def test_json_of_single_results():
         "seed": 2,
         "settings": {},
         "metrics": {"knn@20": 52, "linear": 60},
+        "intervals": {},
         "config_hash": result("a", 2).config_hash,
         "folder": "a/probe/2",
     }
@@ -139,3 +141,12 @@ def test_the_usual_table_fits_a_hundred_columns(tmp_path, monkeypatch):
     lines = to_markdown(rows, without=("config",)).splitlines()
     assert lines[2].endswith("| runs/first/probe |")
     assert max(map(len, lines)) <= 100
+
+
+def test_a_score_has_its_interval_behind_it_if_there_is_room():
+    given = dataclasses.replace(result("a"), intervals={"knn@20": (44.96, 55.04)})
+    rows = rows_of([given])
+    assert "| 50.00 (45.0\u201355.0) | 60.00 |" in to_markdown(rows)
+    assert "| 50.00 | 60.00 |" in to_markdown(rows, intervals=False)
+    assert "knn@20   50.00 (45.0\u201355.0)\n" in to_blocks(rows)
+    assert to_documents(rows)[0]["intervals"] == {"knn@20": [44.96, 55.04]}

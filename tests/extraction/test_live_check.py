@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -20,31 +21,34 @@ from milan_pipeline.extraction.live_check import (
     likeness,
     targets_with_pixels,
 )
-from milan_pipeline.shards.manifest import Shard, load_manifest
-from milan_pipeline.targets.units import Mark, Unit, list_units, read_mark
+from milan_pipeline.shards.manifest import load_manifest
+from milan_pipeline.targets.units import list_units, read_mark
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
 from tests.support.cli import extract_targets
 from tests.support.fitted import FITTED, TOKEN_WIDTH, fitted, tokens
 
 
-def unit_of(number: int, n: int) -> tuple[Unit, Mark]:
-    shard = Shard(name=f"{number}.tar", samples=n, bytes=0, sha256="", index_sha256="")
-    mark = Mark(shard=shard.name, sha256="", identity_hash="", view=0, n=n, skipped=[], objects={})
-    return Unit(0, shard), mark
-
-
 @given(st.lists(st.integers(0, 9), max_size=6), st.integers(0, 40), st.integers(0, 5))
 def test_a_sample_is_drawn_without_replacement(counts: list[int], count: int, seed: int) -> None:
-    units = [unit_of(number, n) for number, n in enumerate(counts)]
-    sample = draw_sample(units, count, seed)
-    assert sum(len(rows) for _, _, rows in sample) == min(count, sum(counts))
-    for unit, mark, rows in sample:
-        assert (unit, mark) in units
+    targets_u = np.array(counts, np.int64)
+    sample = draw_sample(targets_u, count, seed)
+    assert sum(map(len, sample.values())) == min(count, sum(counts))
+    assert list(sample) == sorted(sample)
+    for unit, rows in sample.items():
         assert rows
         assert sorted(set(rows)) == rows
-        assert 0 <= rows[0] <= rows[-1] < mark.n
-    assert draw_sample(units, count, seed) == sample
+        assert 0 <= rows[0] <= rows[-1] < counts[unit]
+    assert draw_sample(targets_u, count, seed) == sample
+
+
+def test_the_same_targets_are_drawn_as_ever() -> None:
+    recorded = {
+        0: [0, 2],
+        2: [3, 6, 10, 20, 21, 22, 28, 31, 32, 35, 36, 38, 39, 40, 42, 47],
+        3: [0, 1],
+    }
+    assert draw_sample(np.array([3, 0, 50, 2], np.int64), 20, 7) == recorded
 
 
 @pytest.fixture(scope="module")

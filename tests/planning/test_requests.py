@@ -32,7 +32,7 @@ from milan_pipeline.targets.layout import create_root
 from milan_pipeline.targets.shard_records import layout_of, write_target_shard
 from milan_pipeline.targets.units import Mark, Unit, list_units, read_marks, target_shard_name
 from milan_pipeline.targets.verification import StoreCheck
-from milan_pipeline.targets.verification_work import Checking
+from milan_pipeline.targets.verification_work import Checking, extra_names
 from tests.support.extraction import extract, job_on
 from tests.support.pairs import joined_pairs
 from tests.support.stores import identity_of
@@ -119,7 +119,19 @@ def test_a_unit_that_is_verified(world: World) -> None:
     world.bucket.forget()
     check = StoreCheck(url=world.job.store, identity=world.identity, images=world.job.manifest)
     Checking(check).do(unit, StopRequest())
-    assert world.bucket.requests == Requests(gets=OBJECTS + 2, lists=1)
+    assert world.bucket.requests == Requests(gets=OBJECTS + 2)
+
+
+def test_what_no_mark_lists_is_looked_for_once_a_view(world: World) -> None:
+    world.extract(world.units())
+    check = Checking(StoreCheck(url=world.job.store, identity=world.identity))
+    names = {unit: check.do(unit, StopRequest()).names for unit in world.units()}
+    world.bucket.forget()
+    for view in (0, 1):
+        units = {u.shard.stem: (u, found) for u, found in names.items() if u.view == view}
+        assert extra_names(world.job.store, view, units) == 0
+    # Of a view's folder, and of all that lies below it: one for each thousand names.
+    assert world.bucket.requests == Requests(lists=2 * 2)
 
 
 def test_what_is_done_is_listed_once_a_view(world: World) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from milan_pipeline.codecs.components import most_components
+from milan_pipeline.codecs.component_arrays import most_components
 from milan_pipeline.codecs.fitting import fit_codec
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.images.views import ViewPolicy

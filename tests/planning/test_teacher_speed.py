@@ -19,6 +19,7 @@ from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
 from tests.support.clip import write_tiny_clip
 from tests.support.disturbances import before_modules
+from tests.support.timm_teachers import write_timm
 
 
 @pytest.fixture
@@ -76,6 +77,16 @@ def test_multiply_adds(spec: TeacherSpec) -> None:
     around = 16 * 192 * 32 + 17 * 32 * 24
     found = multiply_adds(spec)
     assert 2 * block + around <= found <= 1.15 * (2 * block + around)
+
+
+def test_a_teacher_of_timm_is_planned_as_others_are(tmp_path: Path) -> None:
+    """21 tokens, as four are registers; there is no projection."""
+    spec = TeacherSpec(name=write_timm(tmp_path, "dinov2-registers"))
+    block = 12 * 32 * 32 * 21 + 2 * 21 * 21 * 32
+    around = 16 * 3 * 14 * 14 * 32
+    assert 2 * block + around <= multiply_adds(spec) <= 1.15 * (2 * block + around)
+    speeds = list(measure_speeds(spec, device="cpu", batches=[2], seconds=0))
+    assert all(speed.rate > 0 and speed.is_faithful for speed in speeds)
 
 
 def test_other_devices_are_given_larger_batches() -> None:

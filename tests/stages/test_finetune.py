@@ -3,12 +3,15 @@
 import dataclasses
 import re
 
+import numpy as np
 import pytest
 import timm
 import torch
 from safetensors.torch import load_file
 
 from milan_pipeline.data.labelled import open_labelled
+from milan_pipeline.evaluate.accuracies import accuracy
+from milan_pipeline.evaluate.intervals import wilson
 from milan_pipeline.stages.finetune.command import Finetune
 from milan_pipeline.stages.finetune.plan import open_class_tables
 from tests.support.cli import run_cli
@@ -64,6 +67,11 @@ def test_run_folder_is_complete(whole):
     # Three classes: each is always among the five likeliest, and no top-5 is said.
     assert scores["metrics"] == {"top1": evaluated[-1]["top1"], "best-top1": best}
     assert (scores["stage"], scores["train"], scores["val"]) == ("finetune", 12, 9)
+    answers = np.load(whole / "answers.npy", allow_pickle=False)
+    assert accuracy(answers["top1"], answers["label"]) == pytest.approx(scores["metrics"]["top1"])
+    right = int((answers["top1"] == answers["label"]).sum())
+    assert scores["intervals"] == {"top1": list(wilson(right, 9))}
+    assert scores["class_names"] == ["blue", "green", "red"]
     assert scores["images_per_second"] == config["counts"]["images_per_second"]
 
 
@@ -103,6 +111,7 @@ def test_the_end_is_a_line_of_a_table(data, tmp_path, capsys):
     assert said[1].split("   ")[0].strip() == "encoder"
     top1 = record(tmp_path, "scores.json")["metrics"]["top1"]
     assert re.match(rf"tiny one +{top1:.2f} +{top1:.2f} +12 +9 +0$", said[2])
+    assert re.match(r"95% interval +[0-9.]+\u2013[0-9.]+$", said[3])
 
 
 def test_a_run_past_its_steps_is_scored_where_it_is(data, tmp_path):

@@ -18,6 +18,7 @@ from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.store_record import finished_units, read_store_record
+from milan_pipeline.targets.stored_codes import decoded_targets
 from tests.support.cli import run_cli
 from tests.support.damage import change
 from tests.support.disturbances import run_and_kill, stopped_at_put
@@ -98,8 +99,8 @@ def test_targets_are_nearly_the_same_and_the_rest_is(
         for name in AS_THEY_ARE:
             assert np.array_equal(before.values(name), after.values(name))
         ours, theirs = (
-            after.decoded(codec_of_store(out)),
-            before.decoded(codec_of_store(target_store)),
+            decoded_targets(after, codec_of_store(out)),
+            decoded_targets(before, codec_of_store(target_store)),
         )
         assert F.cosine_similarity(ours, theirs, dim=-1).mean() > (0.9 if codec == CODEC else 0.999)
         prior = after.values("prior")

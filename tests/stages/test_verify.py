@@ -1,5 +1,6 @@
 """verify: every kind of damage is found in its unit; repair makes just those units again."""
 
+import gc
 import json
 import shutil
 from collections.abc import Callable
@@ -10,8 +11,13 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.provenance.record import record_bytes
+from milan_pipeline.stages.verify.checks import check_units
+from milan_pipeline.stages.verify.command import Verify
+from milan_pipeline.stages.verify.store import StoreParts
 from milan_pipeline.storage.leftovers import temporary_name
+from milan_pipeline.targets.units import Mark
 from tests.support.cli import extract_targets, run_cli
 from tests.support.clip import write_tiny_clip
 from tests.support.damage import UNIT, change, flip_bit, open_unit, rehash, verify
@@ -257,6 +263,13 @@ def test_what_no_mark_lists_is_harmless(store: Path, capsys) -> None:
     assert "harmless: 3 names that no mark lists" in said
     assert found["leftovers"] == 1
     assert "left over: 1 temporary files of killed writers" in said
+
+
+def test_no_mark_is_kept(store: Path) -> None:
+    parts = StoreParts(Verify(store=str(store), sample=0))
+    checked = check_units(parts, parts.units, StopRequest())
+    assert not any(type(kept) is Mark for kept in gc.get_objects())
+    assert (checked.faults, checked.targets_u.sum(), checked.extra) == ({}, 48, 0)
 
 
 def test_a_unit_is_listed_once(store: Path, capsys) -> None:

@@ -12,11 +12,11 @@ from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.errors import DataError
 from milan_pipeline.provenance.identity import Identity
+from milan_pipeline.targets.codec_bytes import store_codec_objects
 from milan_pipeline.targets.codec_files import (
     CODEC_FILE,
     read_shards_codec,
     read_store_codec,
-    store_codec_objects,
     write_shards_codec,
     write_store_codec,
 )

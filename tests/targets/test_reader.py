@@ -16,6 +16,7 @@ from milan_pipeline.images.views import Box
 from milan_pipeline.storage.filesystems import resolve
 from milan_pipeline.targets.layout import OUTER_SHARD
 from milan_pipeline.targets.reader import StoredUnit, open_unit
+from milan_pipeline.targets.stored_codes import codes_of, decoded_targets
 from milan_pipeline.targets.verified_objects import VerifiedObjects
 from tests.support.remote import Request, failing, noting, watched
 from tests.support.stores import ARRAYS, make_block, write
@@ -144,7 +145,7 @@ def test_rows_of_a_unit(tmp_path: Path) -> None:
     assert stored.samples == 7
     for rows in (range(2, 5), range(7), [2, 3, 6], [6], []):
         chosen = list(rows)
-        codes, scale = stored.codes(rows)
+        codes, scale = codes_of(stored, rows)
         assert np.array_equal(codes, block.codes[chosen])
         assert scale is not None
         assert block.scale is not None
@@ -152,5 +153,5 @@ def test_rows_of_a_unit(tmp_path: Path) -> None:
         assert stored.keys(rows) == [block.key[row] for row in chosen]
         assert np.array_equal(stored.prior(rows), block.prior[chosen])
         assert stored.boxes(rows) == [Box(1, 2, 3, 4, bool(block.flip[row])) for row in chosen]
-    tokens = stored.decoded(make_codec("int8"), [2, 6])
-    assert np.array_equal(tokens, make_codec("int8").decode(*stored.codes())[[2, 6]])
+    tokens = decoded_targets(stored, make_codec("int8"), [2, 6])
+    assert np.array_equal(tokens, make_codec("int8").decode(*codes_of(stored))[[2, 6]])

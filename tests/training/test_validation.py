@@ -39,7 +39,8 @@ class Evaluator:
         assert partial.begin(torch.zeros(1), None) == 0
         list(until_stopped(iter([0]), stop, world, count=1))
         self.scored.append(float((weights or self.model.state_dict())["weight"]))
-        return SimpleNamespace(per_cent=lambda: {"top1": self._score}, notes=lambda: {"of": 3})
+        scores = {"per_cent": {"top1": self._score}, "notes": {"of": 3}, "files": {"kept": b"1"}}
+        return SimpleNamespace(**{name: lambda each=each: each for name, each in scores.items()})
 
 
 def validation_of(evaluator, folder, *, written=None, average=None, val="v", every=1):
@@ -111,6 +112,7 @@ def test_a_step_is_scored_once_and_the_last_one_always(tmp_path):
 def test_other_images_are_scored_again(tmp_path):
     evaluator = Evaluator(nn.Linear(1, 1, bias=False))
     validation_of(evaluator, tmp_path).validate(3, StopRequest())
+    assert (tmp_path / "kept").read_bytes() == b"1"
     assert validation_of(evaluator, tmp_path, val="mended").is_due(3)
 
 

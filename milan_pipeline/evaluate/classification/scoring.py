@@ -1,6 +1,6 @@
 """Score a classifier: top-1 and top-5 accuracy; each process scores its share of the images.
 
-Legend: B batch, C channels, H height, W width, Y classes.
+Legend: B batch, C channels, H height, N images, W width, Y classes; n of N that can be decoded.
 """
 
 import contextlib
@@ -8,7 +8,9 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -21,6 +23,8 @@ from milan_pipeline.evaluate.accuracies import per_cent
 from milan_pipeline.evaluate.classification.model import ClassifierDescription
 from milan_pipeline.evaluate.classification.views import EvaluationViews, ViewConfig
 from milan_pipeline.evaluate.images_to_score import ImagesToScore
+from milan_pipeline.evaluate.intervals import wilson_of
+from milan_pipeline.evaluate.per_image import ANSWERS, answers_table, npy
 from milan_pipeline.images.crops import Pixels
 from milan_pipeline.training.partial_scores import PartialScores
 from milan_pipeline.training.validation import evaluating
@@ -28,7 +32,16 @@ from milan_pipeline.training.validation import evaluating
 FIVE = 5
 
 
-class ClassificationScores(NamedTuple):
+class Example(NamedTuple):
+    """An image to score (C, H, W), its class, and its place among all images, from 0."""
+
+    image_CHW: Tensor
+    label: int
+    number: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassificationScores:
     """The number of images that a classifier got right.
 
     Attributes:
@@ -36,11 +49,13 @@ class ClassificationScores(NamedTuple):
         top5: images whose class was among its five likeliest; None of a classifier of no more than
             five classes, among which every class is.
         images: all that can be decoded.
+        rows_n: a row for each of these; see `per_image.answers_table`.
     """
 
     top1: int
     top5: int | None
     images: int
+    rows_n: NDArray[np.void] = dataclasses.field(compare=False, repr=False)
 
     def per_cent(self) -> dict[str, float]:
         """Return the accuracies in per cent, as tables show them."""
@@ -50,11 +65,16 @@ class ClassificationScores(NamedTuple):
 
     def counts(self) -> dict[str, int]:
         """Return the counts that a record keeps."""
-        return {name: count for name, count in self._asdict().items() if count is not None}
+        counts = {"top1": self.top1, "top5": self.top5, "images": self.images}
+        return {name: count for name, count in counts.items() if count is not None}
 
     def notes(self) -> dict[str, Any]:
-        """Return what the scores cannot be read without: nothing."""
-        return {}
+        """Return the intervals of the accuracies."""
+        return {"intervals": wilson_of(self.per_cent(), self.images)}
+
+    def files(self) -> dict[str, bytes]:
+        """Return the answers as a file; see `per_image`."""
+        return {ANSWERS: npy(self.rows_n)}
 
 
 @torch.no_grad()
@@ -82,46 +102,52 @@ def score(
         DataError: more images than the ledger allows cannot be decoded, or none can be.
         InterruptedRunError: a stop signal came to any process.
     """
-    counts = torch.zeros(3, dtype=torch.float64)
+    # Of each image 1 + its class, 1 + the answer, and whether the class is among five answers.
+    found_N3 = torch.zeros(images.table.samples, 3, dtype=torch.float64)
 
-    def example(sample: dict[str, Any]) -> tuple[Tensor, int]:
-        return views(sample), sample["label"]
+    def example(sample: dict[str, Any]) -> Example:
+        return Example(views(sample), sample["label"], sample["number"])
 
-    with contextlib.closing(images.batches(example, _in_order, counts)) as batches:
+    with contextlib.closing(images.batches(example, _in_order, found_N3)) as batches:
         for some in batches:
-            counts += counts_of(some, classify, pixels, bf16=bf16)
-    total = images.world.total(counts)
-    scores = ClassificationScores(*(round(value) for value in total.tolist()))
-    if not scores.images:
+            labels_B = torch.tensor([each.label for each in some])
+            answers_B5 = answers_of(some, classify, pixels, bf16=bf16)
+            five_B = (answers_B5 == labels_B[:, None]).any(dim=1)
+            rows_B3 = torch.stack([1 + labels_B, 1 + answers_B5[:, 0], five_B], dim=1)
+            found_N3[[each.number for each in some]] = rows_B3.double()
+    # Each image is scored by one process, and its row is 0 in the others.
+    total_N3 = images.world.total(found_N3).round().to(torch.int64).numpy()
+    label_n, answer_n, five_n = total_N3[total_N3[:, 0] > 0].T
+    if not len(label_n):
         raise DataError(NONE_READABLE)
-    return scores
+    return ClassificationScores(
+        top1=int((label_n == answer_n).sum()),
+        top5=int(five_n.sum()),
+        images=len(label_n),
+        rows_n=answers_table(label_n - 1, {"top1": answer_n - 1}),
+    )
 
 
-def counts_of(
-    some: list[tuple[Tensor, int]],
+def answers_of(
+    some: list[Example],
     classify: Callable[[Tensor], Tensor],
     pixels: Pixels,
     *,
     bf16: bool,
 ) -> Tensor:
-    """Return the counts of `ClassificationScores` of a batch, (3,) int64 on the CPU.
+    """Return the five likeliest classes of a batch, or all if there are fewer; int64 on the CPU.
 
-    Arguments are those of `score`; an example is an image and its class.
+    Arguments are those of `score`.
     """
-    labels_B = torch.tensor([label for _, label in some])
-    inputs_BCHW = pixels.batch([image_CHW for image_CHW, _ in some])
+    inputs_BCHW = pixels.batch([each.image_CHW for each in some])
     with torch.autocast(inputs_BCHW.device.type, torch.bfloat16, enabled=bf16):
         logits_BY = classify(inputs_BCHW)
-    answers_B5 = logits_BY.topk(min(FIVE, logits_BY.shape[1])).indices.cpu()
-    right_B5 = answers_B5 == labels_B[:, None]
-    return torch.stack([right_B5[:, 0].sum(), right_B5.sum(), torch.tensor(len(some))])
+    return logits_BY.topk(min(FIVE, logits_BY.shape[1])).indices.cpu()
 
 
-def _in_order(
-    examples: Iterator[tuple[Tensor, int]], size: int
-) -> Iterator[list[tuple[Tensor, int]]]:
+def _in_order(examples: Iterator[Example], size: int) -> Iterator[list[Example]]:
     """Yield examples together; the last batch has what is left, also where a stop signal came."""
-    some: list[tuple[Tensor, int]] = []
+    some: list[Example] = []
     try:
         for example in examples:
             some.append(example)
@@ -213,7 +239,7 @@ class ClassificationEvaluator:
         with evaluating(self._model):
             images = dataclasses.replace(self._images, world=world, stop=stop, partial=partial)
             scores = score(classify, images, self._views, self._pixels, bf16=self._bf16)
-        return scores if self._has_five else scores._replace(top5=None)
+        return scores if self._has_five else dataclasses.replace(scores, top5=None)
 
     def pictures(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, bytes]:
         """Return no pictures."""

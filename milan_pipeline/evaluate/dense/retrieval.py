@@ -23,7 +23,7 @@ from milan_pipeline.encoders.frozen import FrozenEncoder
 from milan_pipeline.errors import DataError
 from milan_pipeline.evaluate.dense.memory import Memory, drawn_patches
 from milan_pipeline.evaluate.dense.views import DenseView, ShowView, shares_of
-from milan_pipeline.evaluate.segmentation.scoring import SegmentationScores, confusion_between
+from milan_pipeline.evaluate.segmentation.scoring import SegmentationScores, counts_between
 from milan_pipeline.images.budget import BadImageBudget
 
 KEPT = "no scores were written"
@@ -101,21 +101,22 @@ class Retrieval:
             DataError: as for `remember`; or no pixel has a label.
             InterruptedRunError: a stop was asked for.
         """
-        confusion_YY = torch.zeros(self.classes, self.classes, dtype=torch.int64)
+        counts: list[Tensor] = []
         with contextlib.closing(self._batches(table, show, budget, "look up patches")) as batches:
             for views in batches:
                 patches_BLE = encoded_patches(encoder, views)
                 labels_BSS = stacked([view.labels_SS for view in views], encoder.device)
                 labels_BSS = labels_BSS.to(encoder.device, non_blocking=True)
                 answers_BSS = self.answers(memory, patches_BLE, labels_BSS.shape[-1])
-                counted = confusion_between(answers_BSS, labels_BSS.long(), self.classes)
-                confusion_YY += counted.cpu()
-        if not confusion_YY.any():
+                counted_B3Y = counts_between(answers_BSS, labels_BSS.long(), self.classes)
+                counts.append(counted_B3Y.cpu().int())
+        counts_N3Y = torch.cat([torch.zeros(0, 3, self.classes, dtype=torch.int32), *counts])
+        if not counts_N3Y.any():
             raise DataError(
                 "no pixel of the masks to score on has a label, all are ignored; give others, or "
                 "another --ignore-index"
             )
-        return SegmentationScores(confusion_YY.numpy(), table.samples - len(budget.ledger))
+        return SegmentationScores(counts_N3Y.numpy(), table.samples - len(budget.ledger))
 
     def answers(self, memory: Memory, patches_BLE: Tensor, size: int) -> Tensor:
         """Return the class of each pixel, int64 (B, S, S): shares are enlarged bilinearly.

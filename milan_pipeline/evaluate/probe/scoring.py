@@ -5,15 +5,13 @@ Legend: N samples.
 
 import dataclasses
 import functools
-import io
 from collections.abc import Callable
 from typing import Any
-
-import numpy as np
 
 from milan_pipeline.core.interrupts import StopRequest, exiting_at_once
 from milan_pipeline.core.progress import waiting
 from milan_pipeline.evaluate.accuracies import accuracy
+from milan_pipeline.evaluate.per_image import answers_table, npy
 from milan_pipeline.evaluate.probe.classifiers import (
     TrainingSet,
     linear_answers,
@@ -135,17 +133,14 @@ def answers_npy(answers: dict[str, Labels], truth_N: Labels) -> bytes:
     """Serialise a row for each test image that could be read, in the shards' order.
 
     Columns are "label", "knn" (of k = 20 if that was asked for, else of the first k) and, if there
-    is a linear classifier, "linear", the first one's.
+    is a linear classifier, "linear", the first one's. All other classifiers' have their own names.
     """
     knn = [name for name in answers if name.startswith("knn@")]
     published = f"knn@{PUBLISHED_K}"
-    columns = {"label": truth_N, "knn": answers[published if published in knn else knn[0]]}
     linear = [name for name in answers if name.startswith("linear")]
-    if linear:
-        columns["linear"] = answers[linear[0]]
-    rows = np.empty(len(truth_N), [(name, "<i8") for name in columns])
-    for name, values in columns.items():
-        rows[name] = values
-    buffer = io.BytesIO()
-    np.save(buffer, rows, allow_pickle=False)
-    return buffer.getvalue()
+    short = {
+        published if published in knn else knn[0]: "knn",
+        **dict.fromkeys(linear[:1], "linear"),
+    }
+    columns = {short[name]: answers[name] for name in short}
+    return npy(answers_table(truth_N, columns | {n: answers[n] for n in answers if n not in short}))

@@ -53,10 +53,12 @@ class ScoredImage(NamedTuple):
     Attributes:
         scaled_Chw: uint8 pixels at each scale.
         labels_HW: uint8, the true labels, of the size of the unscaled image.
+        number: its place among the images to score, from 0.
     """
 
     scaled_Chw: list[Tensor]
     labels_HW: Tensor
+    number: int
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -87,7 +89,7 @@ class PrepareImage:
             w, h = (max(1, int(side * factor * each + 0.5)) for side in (width, height))
             pixels = Window((0, 0, width, height), (w, h)).image(image)
             scaled.append(torch.from_numpy(pixels.transpose(2, 0, 1).copy()))
-        return ScoredImage(scaled, torch.from_numpy(labels_HW))
+        return ScoredImage(scaled, torch.from_numpy(labels_HW), sample["number"])
 
 
 class Inference:

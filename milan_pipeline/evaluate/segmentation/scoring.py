@@ -1,12 +1,14 @@
 """Score a segmenter: mIoU, mAcc and aAcc; each process scores its share of the images.
 
-Legend: B batch, C channels, H height, W width, Y classes.
+Legend: B batch, C channels, H height, N images, P pixels, W width, Y classes.
 """
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +25,15 @@ from milan_pipeline.data.unreadable import NONE_READABLE, RunLedger, readable
 from milan_pipeline.errors import DataError
 from milan_pipeline.evaluate.accuracies import per_cent
 from milan_pipeline.evaluate.images_to_score import ImagesToScore
+from milan_pipeline.evaluate.per_image import COUNTS, npy
+from milan_pipeline.evaluate.resampling import (
+    RIGHT,
+    TRUTH,
+    Counts,
+    ious,
+    miou_interval,
+    shares,
+)
 from milan_pipeline.evaluate.segmentation.inference import (
     Inference,
     InferenceConfig,
@@ -39,25 +50,31 @@ from milan_pipeline.training.validation import evaluating
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationScores:
-    """The confusion of classes over labelled pixels.
+    """The labelled pixels of each class, image by image.
 
     Attributes:
-        confusion_YY: int64, pixels of each class (row) that were taken for each (column).
+        counts_N3Y: int32, of each image the pixels of each class that are right, those that are of
+            it and those that were taken for it; zeros of images that cannot be decoded.
         images: number of scored images.
     """
 
-    confusion_YY: NDArray[np.int64]
+    counts_N3Y: Counts
     images: int
+
+    @functools.cached_property
+    def totals(self) -> NDArray[np.int64]:
+        """The counts of all images together, (3, Y)."""
+        totals_3Y: NDArray[np.int64] = self.counts_N3Y.sum(axis=0, dtype=np.int64)
+        return totals_3Y
 
     def ious(self) -> NDArray[np.float64]:
         """Return each class's intersection over union; NaN if neither truth nor answers have it."""
-        right = self.confusion_YY.diagonal()
-        union = self.confusion_YY.sum(axis=0) + self.confusion_YY.sum(axis=1) - right
-        return _shares(right, union)
+        return ious(self.totals)
 
     def accuracies(self) -> NDArray[np.float64]:
         """Return the share of each class's pixels that are right; NaN if it has no pixels."""
-        return _shares(self.confusion_YY.diagonal(), self.confusion_YY.sum(axis=1))
+        right_Y, truth_Y = self.totals[RIGHT], self.totals[TRUTH]
+        return shares(right_Y, truth_Y)
 
     def per_cent(self) -> dict[str, float]:
         """Return mIoU, mAcc and aAcc in per cent.
@@ -65,7 +82,7 @@ class SegmentationScores:
         As in mmsegmentation, means are over the classes that have a figure: one that is in neither
         truth nor answers has no IoU, and one that is not in the truth no accuracy.
         """
-        right, total = int(np.trace(self.confusion_YY)), int(self.confusion_YY.sum())
+        right, total = int(self.totals[RIGHT].sum()), int(self.totals[TRUTH].sum())
         return {
             "miou": 100 * float(np.nanmean(self.ious())),
             "macc": 100 * float(np.nanmean(self.accuracies())),
@@ -76,9 +93,17 @@ class SegmentationScores:
         """Return the counts that a record keeps."""
         return {"images": self.images}
 
-    def notes(self) -> dict[str, int]:
-        """Return over how many classes mIoU is the mean: those in truth or answers."""
-        return {"classes_in_mean": int(np.isfinite(self.ious()).sum())}
+    def notes(self) -> dict[str, Any]:
+        """Return over how many classes mIoU is the mean, and the interval of mIoU."""
+        found = miou_interval(self.counts_N3Y)
+        return {
+            "classes_in_mean": int(np.isfinite(self.ious()).sum()),
+            "intervals": {} if found is None else {"miou": found},
+        }
+
+    def files(self) -> dict[str, bytes]:
+        """Return the counts of each image as a file; see `per_image`."""
+        return {COUNTS: npy(self.counts_N3Y)}
 
 
 def score(
@@ -97,34 +122,35 @@ def score(
             decoded, or none can be, or no pixel has a label.
         InterruptedRunError: a stop signal came to any process.
     """
-    confusion_YY = torch.zeros(classes, classes, dtype=torch.float64)
-    with contextlib.closing(images.batches(prepare, _alike, confusion_YY)) as batches:
+    counts_N3Y = torch.zeros(images.table.samples, 3, classes, dtype=torch.float64)
+    with contextlib.closing(images.batches(prepare, _alike, counts_N3Y)) as batches:
         for some in batches:
-            confusion_YY += confusion_of(some, inference, classes)
+            counts_B3Y = counts_of(some, inference, classes)
+            counts_N3Y[[each.number for each in some]] = counts_B3Y.double()
     scored = images.table.samples - images.ledger.count
     if not scored:
         raise DataError(NONE_READABLE)
-    # float64 counts exactly up to 2^53 pixels.
-    total_YY = images.world.total(confusion_YY).round().to(torch.int64)
-    if not total_YY.any():
+    # Each image is counted by one process. float64 counts exactly up to 2^53 pixels.
+    total_N3Y = images.world.total(counts_N3Y).round().to(torch.int32)
+    if not total_N3Y.any():
         raise DataError(
             "no pixel of the masks to score on has a label, all are ignored; give others, or "
             "another --ignore-index"
         )
-    return SegmentationScores(total_YY.numpy(), scored)
+    return SegmentationScores(total_N3Y.numpy(), scored)
 
 
-def confusion_of(some: list[ScoredImage], inference: Inference, classes: int) -> Tensor:
-    """Return the confusion of images of equal shapes, int64 (Y, Y) on the CPU."""
+def counts_of(some: list[ScoredImage], inference: Inference, classes: int) -> Tensor:
+    """Return the counts of images of equal shapes, int64 (B, 3, Y) on the CPU."""
     answers_BHW = inference.labels(some)
     device = answers_BHW.device
     labels_BHW = stacked([each.labels_HW for each in some], device)
     labels_BHW = labels_BHW.to(device, non_blocking=True).long()
-    return confusion_between(answers_BHW, labels_BHW, classes).cpu()
+    return counts_between(answers_BHW, labels_BHW, classes).cpu()
 
 
-def confusion_between(answers_BHW: Tensor, labels_BHW: Tensor, classes: int) -> Tensor:
-    """Count the pixels of each class (row) that were taken for each (column), ignored ones aside.
+def counts_between(answers_BHW: Tensor, labels_BHW: Tensor, classes: int) -> Tensor:
+    """Count each image's pixels that are right, of each class, and taken for it; not ignored ones.
 
     No pixel is picked out: a GPU would have the host wait for their number.
 
@@ -134,13 +160,20 @@ def confusion_between(answers_BHW: Tensor, labels_BHW: Tensor, classes: int) -> 
         classes: Y.
 
     Returns:
-        int64 (Y, Y), on the device of both.
+        int64 (B, 3, Y), on the device of both.
     """
-    ignored = classes * classes
-    pairs_BHW = torch.where(labels_BHW == IGNORED, ignored, labels_BHW * classes + answers_BHW)
-    places = pairs_BHW.flatten()
-    counts = places.new_zeros(ignored + 1).scatter_add_(0, places, torch.ones_like(places))
-    return counts[:ignored].view(classes, classes)
+    labelled_BHW = labels_BHW != IGNORED
+    right_BHW = labelled_BHW & (answers_BHW == labels_BHW)
+    counts = []
+    for classes_BHW, counted_BHW in (
+        (labels_BHW, right_BHW),
+        (labels_BHW, labelled_BHW),
+        (answers_BHW, labelled_BHW),
+    ):
+        places_BP = torch.where(counted_BHW, classes_BHW, classes).flatten(1)
+        counts_BY = places_BP.new_zeros(len(places_BP), classes + 1)
+        counts.append(counts_BY.scatter_add_(1, places_BP, torch.ones_like(places_BP)))
+    return torch.stack(counts, dim=1)[..., :classes]
 
 
 def _alike(shown: Iterator[ScoredImage], size: int) -> Iterator[list[ScoredImage]]:
@@ -148,12 +181,6 @@ def _alike(shown: Iterator[ScoredImage], size: int) -> Iterator[list[ScoredImage
     for _, group in itertools.groupby(shown, key=lambda each: each.shapes):
         while some := list(itertools.islice(group, size)):
             yield some
-
-
-def _shares(part_Y: NDArray[np.int64], of_Y: NDArray[np.int64]) -> NDArray[np.float64]:
-    shares_Y = np.full(len(of_Y), np.nan)
-    np.divide(part_Y, of_Y, out=shares_Y, where=of_Y > 0)
-    return shares_Y
 
 
 PICTURE, PICTURED = "examples.png", 6

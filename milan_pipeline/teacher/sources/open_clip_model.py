@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-from open_clip.pretrained import get_pretrained_cfg
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from safetensors import SafetensorError
@@ -22,6 +21,7 @@ from milan_pipeline.images.statistics import Statistics
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.teacher.blank import blank_tower
 from milan_pipeline.teacher.configuration import explaining, model_config
+from milan_pipeline.teacher.published_weights import require_known_tag
 from milan_pipeline.teacher.quick_gelu import settle_quick_gelu
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.statistics import settled_statistics
@@ -55,7 +55,7 @@ class OpenClipModel:
 
     def identity(self) -> dict[str, Any]:
         """Return the names of the model and of its weights, without paths."""
-        return {"name": self._spec.name_in_identity, "pretrained": self._spec.tag_in_identity}
+        return self._spec.names_in_identity
 
     def outline(self) -> Any:
         """Build the image tower for shapes alone."""
@@ -63,7 +63,7 @@ class OpenClipModel:
 
     def blank(self, size: int | None) -> Any:
         """Build the image tower on torch's meta device."""
-        _require_known(self._spec)
+        require_known_tag(self._spec)
         return self._built(self._settled_quick_gelu(), size, "meta")
 
     def untrained(self, size: int | None) -> Any:
@@ -78,7 +78,7 @@ class OpenClipModel:
                 "open_clip needs to load it; copy the configuration again from where the weights "
                 "came from"
             )
-        _require_known(self._spec)
+        require_known_tag(self._spec)
         settled_statistics(self._spec)
         weights_file(self._spec)
 
@@ -164,24 +164,6 @@ def _loaded_by_open_clip(
         told = unloadable(path, cause) if path and isinstance(cause, Exception) else None
         raise told or error from cause
     return model.visual
-
-
-def _require_known(spec: TeacherSpec) -> None:
-    """Refuse a tag that a published architecture does not have.
-
-    Raises:
-        ConfigError: it has others, and this is no path either.
-    """
-    tags = [] if ":" in spec.name else open_clip.list_pretrained_tags_by_model(spec.name)
-    given = spec.pretrained
-    if given is None or not tags or get_pretrained_cfg(spec.name, given):
-        return
-    path = Path(given)
-    if not (path.is_file() or path.suffix or len(path.parts) > 1):
-        raise ConfigError(
-            f"--pretrained {given!r} is neither a file nor a tag of --teacher {spec.name!r}; "
-            f"choose {' or '.join(tags)}, or give the path of a file"
-        )
 
 
 def _sized(visual: Any, size: int | None) -> Any:

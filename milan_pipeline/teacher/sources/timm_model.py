@@ -175,13 +175,13 @@ class TimmModelByName(TimmModel):
         path = weights_file(self._spec)
         if path is None:
             visual = self._fetched(size)
-            require_finite(visual, f"--teacher {self.name!r}")
+            require_finite(visual.trunk, f"--teacher {self.name!r}")
             return visual
         with explaining(f"{path} cannot be read as weights", "copy or download it again"):
             state = timm.models.load_state_dict(str(path))
         visual = self.filled(state, str(path), size)
-        require_finite(visual, str(path))
-        require_floats(visual, path)
+        require_finite(visual.trunk, str(path))
+        require_floats(visual.trunk, path, within="")
         return visual
 
     def _fetched(self, size: int | None) -> TimmVisual:

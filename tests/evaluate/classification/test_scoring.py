@@ -1,7 +1,10 @@
 """Top-1 and top-5 over every image once, alone or shared out."""
 
+import dataclasses
+import io
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,13 +12,15 @@ from milan_pipeline.cluster.world import World
 from milan_pipeline.data.labelled import open_labelled
 from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.errors import DataError
-from milan_pipeline.evaluate.classification.scoring import ClassificationScores, score
+from milan_pipeline.evaluate.classification.scoring import score
 from milan_pipeline.evaluate.classification.views import EvaluationViews, ViewConfig
 from milan_pipeline.evaluate.images_to_score import ImagesToScore
+from milan_pipeline.evaluate.intervals import wilson
 from milan_pipeline.images.crops import Pixels
 from tests.support.labelled import COLOURS, spoil, write_coloured
 from tests.support.processes import run_world
 
+ALL_RIGHT = {"top1": 21, "top5": 21, "images": 21}
 MEAN, STD = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)
 
 
@@ -47,7 +52,7 @@ def scored(world, place, classify=by_colour, batch=4, *, threads=2, fraction=0.2
 
 @pytest.mark.parametrize("batch", [1, 4, 100])
 def test_every_image_counts_once(pictures, batch):
-    assert scored(None, pictures, batch=batch) == (21, 21, 21)
+    assert scored(None, pictures, batch=batch).counts() == ALL_RIGHT
     assert scored(None, pictures, batch=batch, threads=0).per_cent() == {
         "top1": 100.0, "top5": 100.0,
     }  # fmt: skip
@@ -57,17 +62,23 @@ def test_a_classifier_that_always_says_the_same(pictures):
     def of_ten(images_BCHW):
         return torch.arange(10.0).flip(0).roll(1).expand(len(images_BCHW), 10)  # 1, 2, 3, 4, 5
 
-    assert scored(None, pictures, of_ten) == ClassificationScores(top1=7, top5=14, images=21)
+    found = scored(None, pictures, of_ten)
+    assert found.counts() == {"top1": 7, "top5": 14, "images": 21}
+    assert found.rows_n["label"].tolist() == [0] * 7 + [1] * 7 + [2] * 7
+    assert set(found.rows_n["top1"].tolist()) == {1}
+    assert found.notes()["intervals"] == {"top1": wilson(7, 21), "top5": wilson(14, 21)}
+    (kept,) = found.files().values()
+    assert np.load(io.BytesIO(kept))["top1"].tolist() == [1] * 21
 
 
-def test_top_5_is_only_said_where_there_are_more_classes():
-    scores = ClassificationScores(top1=7, top5=None, images=14)
-    assert scores.per_cent() == {"top1": 50.0}
-    assert scores.counts() == {"top1": 7, "images": 14}
+def test_top_5_is_only_said_where_there_are_more_classes(pictures):
+    scores = dataclasses.replace(scored(None, pictures), top5=None)
+    assert scores.per_cent() == {"top1": 100.0}
+    assert scores.counts() == {"top1": 21, "images": 21}
 
 
 def test_processes_share_the_images_and_agree(pictures):
-    assert run_world(2, scored, pictures) == [(21, 21, 21)] * 2
+    assert [found.counts() for found in run_world(2, scored, pictures)] == [ALL_RIGHT] * 2
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -75,10 +86,9 @@ def test_what_cannot_be_decoded_is_left_out_and_listed(size, tmp_path):
     place = write_coloured(tmp_path / "pictures", 7)
     for name in ("blue/000.jpg", "red/006.jpg"):
         spoil(place / name)
-    if size == 1:
-        assert scored(None, place) == (19, 19, 19)
-    else:
-        assert run_world(size, scored, place) == [(19, 19, 19)] * size
+    found = [scored(None, place)] if size == 1 else run_world(size, scored, place)
+    assert [each.counts() for each in found] == [dict.fromkeys(ALL_RIGHT, 19)] * size
+    assert found[0].rows_n["label"].tolist() == [0] * 6 + [1] * 7 + [2] * 6
     rows = json.loads((tmp_path / "run/unreadable-val.json").read_text())
     assert [row["key"] for row in rows] == ["blue/000.jpg", "red/006.jpg"]
     assert all(row["shard"] == "pictures" and row["reason"] for row in rows)

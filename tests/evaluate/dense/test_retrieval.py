@@ -13,6 +13,7 @@ from milan_pipeline.errors import DataError, InterruptedRunError
 from milan_pipeline.evaluate.dense.memory import Memory
 from milan_pipeline.evaluate.dense.retrieval import Retrieval, grid_of
 from milan_pipeline.evaluate.dense.views import ShowView
+from milan_pipeline.evaluate.resampling import TRUTH
 from milan_pipeline.evaluate.segmentation.masks import LabelConfig, Labels
 from milan_pipeline.images.budget import BadImageBudget
 from tests.support.pictures import write_ade_tree
@@ -48,7 +49,7 @@ def test_colours_tell_classes_apart(tree: Path) -> None:
     assert len(memory.feature_ME) == 9 * 64
     scores = how.score(memory, encoder, opened(tree, "validation"), show, budget(5))
     assert scores.images == 5
-    assert int(scores.confusion_YY.sum()) == 5 * 64 * 64
+    assert int(scores.totals[TRUTH].sum()) == 5 * 64 * 64
     assert scores.per_cent()["miou"] > 85
     fewer = retrieval(memory=90).remember(encoder, opened(tree, "training"), show, budget(9))
     assert len(fewer.feature_ME) == 90

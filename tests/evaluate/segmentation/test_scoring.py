@@ -24,12 +24,13 @@ class Answers:
         self._generator = np.random.default_rng(0)
         self.shown, self.answered = [], []
 
-    def __call__(self, _sample):
+    def __call__(self, sample):
         height = 8 + 4 * (len(self.shown) // 3)  # three at a time of one size
         truth = self._generator.integers(4, size=(height, 10)).astype(np.uint8)
         truth[self._generator.random(truth.shape) < 0.2] = IGNORED
         self.shown.append(truth)
-        return ScoredImage([torch.zeros(3, 4, 4, dtype=torch.uint8)], torch.from_numpy(truth))
+        image = torch.zeros(3, 4, 4, dtype=torch.uint8)
+        return ScoredImage([image], torch.from_numpy(truth), sample["number"])
 
     def labels(self, scored):
         shape = (len(scored), *scored[0].labels_HW.shape)
@@ -67,7 +68,10 @@ def test_scores_equal_a_matrix_counted_by_hand(tmp_path):
     images = ImagesToScore(table=table, ledger=ledger, batch=2, threads=0)
     found = score(drawn, drawn, images, classes=CLASSES)
     matrix = counted(drawn.shown, drawn.answered)
-    assert found.confusion_YY.tolist() == matrix.tolist()
+    right_truth_answered = [matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)]
+    assert found.totals.tolist() == np.stack(right_truth_answered).tolist()
+    for counts_3Y, truth, answer in zip(found.counts_N3Y, drawn.shown, drawn.answered, strict=True):
+        assert counts_3Y[1].tolist() == counted([truth], [answer]).sum(axis=1).tolist()
     assert found.per_cent() == pytest.approx(by_hand(matrix), rel=1e-12)
     assert found.images == 7
     assert np.isnan(found.ious()).tolist() == [False] * 5 + [True]
@@ -75,7 +79,7 @@ def test_scores_equal_a_matrix_counted_by_hand(tmp_path):
 
 
 def test_a_segmenter_that_is_always_right_has_100_per_cent():
-    found = SegmentationScores(np.diag([5, 0, 7]), 1)
+    found = SegmentationScores(np.array([[[5, 0, 7]] * 3], np.int32), 1)
     assert found.per_cent() == {"miou": 100.0, "macc": 100.0, "aacc": 100.0}
 
 

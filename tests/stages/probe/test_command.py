@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from milan_pipeline.core.console import Verbosity, output
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
+from milan_pipeline.evaluate.intervals import wilson
 from milan_pipeline.evaluate.scores_file import Result, write_scores
 from milan_pipeline.stages.probe import command as probe
 from milan_pipeline.stages.probe.command import Probe
@@ -52,12 +53,14 @@ def test_pixels_tell_colours_apart(options, capsys):
     assert (answers["knn"] == answers["label"]).all()
     assert (answers["linear"] == answers["label"]).all()
     assert np.bincount(answers["label"]).tolist() == [10, 10, 10]
-    head, row = capsys.readouterr().out.splitlines()
+    head, row, sure = capsys.readouterr().out.splitlines()
     assert " ".join(head.split()) == (
         "encoder knn@10 % knn@20 % knn@100 % knn@200 % linear % train test skipped"
     )
     assert row.split()[:3] == ["pixels:8", "100.00", "100.00"]
     assert row.split()[-4:] == ["100.00", "60", "30", "0"]
+    assert sure.split()[:3] == ["95%", "interval", "88.6\u2013100.0"]
+    assert found["intervals"]["linear"] == list(wilson(30, 30))
 
 
 def test_classes_of_one_set_alone_are_named(options, tmp_path, capsys):
@@ -164,7 +167,7 @@ def test_dry_run_counts_and_writes_nothing(options, tmp_path, capsys):
         probe.dry_run(Probe(**options | {"encoder": "nowhere"}))
     said = capsys.readouterr().out
     assert "60 to learn from, 30 to score on" in said
-    assert "bytes to write: about 3720 (3.72 kB) and, for each image to encode, 8 times" in said
+    assert "bytes to write: about 4440 (4.44 kB) and, for each image to encode, 8 times" in said
     assert not (tmp_path / "out").exists()
 
 
@@ -232,7 +235,7 @@ def test_without_a_linear_classifier_there_are_its_neighbours_alone(options):
     probe.run(Probe(**options, k=(3, 7), linear=("none",)))
     assert list(scores(options)["metrics"]) == ["knn@3", "knn@7"]
     answers = np.load(f"{options['out']}/answers.npy", allow_pickle=False)
-    assert answers.dtype.names == ("label", "knn")
+    assert answers.dtype.names == ("label", "knn", "knn@7")
 
 
 def kept_features(folder):

@@ -46,9 +46,12 @@ def test_scores_and_their_protocol(options, capsys) -> None:
     )  # fmt: skip
     assert (card["neighbours"], card["temperature"]) == (30, 0.02)
     assert card["patches_in_memory"] <= 9 * 64
-    head, row = capsys.readouterr().out.splitlines()
+    head, row, sure = capsys.readouterr().out.splitlines()
     assert "knn-miou@30 %" in head
     assert row.split()[0] == "pixels:64"
+    low, high = found["intervals"]["knn-miou@30"]
+    assert low <= found["metrics"]["knn-miou@30"] <= high
+    assert f"{low:.1f}\u2013{high:.1f}" in sure
 
 
 def test_it_is_done_once_and_not_mixed_with_other_scores(options, capsys) -> None:

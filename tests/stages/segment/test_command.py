@@ -4,11 +4,13 @@ import re
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.evaluate.resampling import ious
 from milan_pipeline.evaluate.segmentation.files import read_segmenter
 from milan_pipeline.stages.segment.choices import settled
 from milan_pipeline.stages.segment.command import Segment
@@ -74,6 +76,12 @@ def test_run_folder_is_complete(whole):
         "best-miou": max(row["miou"] for row in evaluated),
     }  # fmt: skip
     assert (scores["stage"], scores["train"], scores["val"]) == ("segment", 12, 5)
+    counts_n3y = np.load(whole / "counts.npy", allow_pickle=False)
+    assert counts_n3y.shape[:2] == (5, 3)
+    miou = 100 * np.nanmean(ious(counts_n3y.sum(axis=0)))
+    assert miou == pytest.approx(last["miou"])
+    low, high = scores["intervals"]["miou"]
+    assert low <= miou <= high
     assert (whole / "examples.png").read_bytes().startswith(b"\x89PNG")
 
 

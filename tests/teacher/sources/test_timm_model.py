@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from timm.layers.pos_embed_sincos import apply_rot_embed_cat
 
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.teacher import configuration
 from milan_pipeline.teacher.description import describe_teacher, visible_identity
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
@@ -235,6 +236,57 @@ def test_a_folder_without_statistics_takes_them_by_option_alone(tmp_path: Path) 
         visible_identity(TeacherSpec(name=name))
     known = visible_identity(TeacherSpec(name=name, norm="imagenet"))
     assert known["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (torch.ones(32, dtype=torch.int8), "holds 'norm.weight' quantised"),
+        (torch.full((32,), torch.nan), "weights that are not finite, the first in 'norm.weight'"),
+    ],
+)
+def test_weights_that_are_no_plain_numbers_are_refused(
+    value: torch.Tensor, said: str, tmp_path: Path
+) -> None:
+    name = write_timm(tmp_path, "dinov2")
+    path = tmp_path / "model.safetensors"
+    save_file(load_file(path) | {"norm.weight": value}, path)
+    with pytest.raises(ConfigError, match=said):
+        Teacher.load(TeacherSpec(name=name))
+
+
+@pytest.mark.parametrize("family", ["dinov3", "eva02", "pe-core", "qk-norm"])
+def test_half_precision_is_near(family: str, tmp_path: Path) -> None:
+    exact, _, shown = teacher(family, tmp_path)
+    rounded = Teacher.load(dataclasses.replace(exact.spec, precision="bf16"))
+    (targets, prior), (expected, expected_prior) = rounded(shown), exact(shown)
+    assert float(torch.cosine_similarity(targets, expected, dim=-1).mean()) > 0.999
+    assert float((prior - expected_prior).abs().max()) < 0.01
+
+
+def test_a_repository_of_the_hub_is_timms_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder stands for the hub, which a test must not ask."""
+    local = write_timm(tmp_path, "dinov3")
+    plain: Any = timm.create_model
+
+    def create(name: str, **given: Any) -> Any:
+        if name == "hf-hub:somebody/model":
+            assert given["pretrained"]
+            name = local.removeprefix("timm:")
+        return plain(name, **given)
+
+    monkeypatch.setattr(timm, "create_model", create)
+    monkeypatch.setattr(
+        configuration, "download_pretrained_from_hf", lambda _, filename: tmp_path / filename
+    )
+    given = Teacher.load(TeacherSpec(name="timm:hf-hub:somebody/model"))
+    expected = Teacher.load(TeacherSpec(name=local))
+    torch.testing.assert_close(given(pixels(64)), expected(pixels(64)))
+    identity = given.identity()
+    assert (identity["name"], identity["license"]) == ("timm:hf-hub:somebody/model", LICENCE)
+    assert {**identity, "name": "timm:local-dir"} == expected.identity()
 
 
 @pytest.mark.parametrize("change", ["lacks", "has", "differs"])

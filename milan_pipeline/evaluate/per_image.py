@@ -1,0 +1,76 @@
+"""What a stage keeps of each image that it scored, so that two encoders can be compared in pairs.
+
+`answers.npy` has a row for each image that could be read, in the order of the images: the class
+`label`, and the answer of each classifier. `counts.npy` has pixels; see `resampling`.
+
+Legend: N images.
+"""
+
+import io
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milan_pipeline import storage
+from milan_pipeline.errors import MissingDataError, StorageError
+from milan_pipeline.evaluate.accuracies import accuracy
+from milan_pipeline.evaluate.resampling import Counts
+from milan_pipeline.evaluate.scores_file import Result
+
+ANSWERS, COUNTS = "answers.npy", "counts.npy"
+LABEL = "label"
+
+
+def npy(array: NDArray[np.generic]) -> bytes:
+    """Return an array as a `.npy` file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def answers_table(
+    truth_N: NDArray[np.int64], answers: Mapping[str, NDArray[np.int64]]
+) -> NDArray[np.void]:
+    """Return the rows of `answers.npy`: a column `label` and one for each classifier, int64."""
+    columns = {LABEL: truth_N, **answers}
+    rows_N = np.empty(len(truth_N), [(name, "<i8") for name in columns])
+    for name, values_N in columns.items():
+        rows_N[name] = values_N
+    return rows_N
+
+
+def answers_of(result: Result, metric: str) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Return the labels and answers (N,) behind an accuracy; None where they are not kept.
+
+    Answers that do not give this accuracy are of other weights, and count as not kept.
+    """
+    rows_N = _read(result, ANSWERS)
+    column = metric if metric in (names := _columns(rows_N)) else metric.partition("@")[0]
+    column = column if column in names else column.partition("-")[0]
+    if rows_N is None or column not in names or not len(rows_N):
+        return None
+    labels_N, answers_N = rows_N[LABEL], rows_N[column]
+    same = abs(accuracy(answers_N, labels_N) - result.metrics[metric]) < 1e-6
+    return (labels_N, answers_N) if same else None
+
+
+def counts_of(result: Result) -> Counts | None:
+    """Return each image's pixels (N, 3, Y); None where they are not kept."""
+    counts_N3Y = _read(result, COUNTS)
+    return None if counts_N3Y is None or counts_N3Y.ndim != 3 else counts_N3Y.astype(np.int32)
+
+
+def _columns(rows_N: NDArray[np.void] | None) -> tuple[str, ...]:
+    names = () if rows_N is None else rows_N.dtype.names or ()
+    return names if LABEL in names else ()
+
+
+def _read(result: Result, name: str) -> NDArray[np.void] | None:
+    """Read a file beside the scores; a damaged one counts as not kept, as nothing depends on it."""
+    try:
+        data = storage.read_bytes(storage.join(result.folder, name))
+        found: NDArray[np.void] = np.load(io.BytesIO(data), allow_pickle=False)
+    except (MissingDataError, StorageError, ValueError, EOFError):
+        return None
+    return found

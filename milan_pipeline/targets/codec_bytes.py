@@ -1,0 +1,40 @@
+"""The bytes of a fitted codec's arrays, in a store and beside target shards; loads no torch."""
+
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import zarr
+from numpy.typing import NDArray
+from zarr.storage import MemoryStore
+
+from milan_pipeline.codecs.component_arrays import DTYPES, Arrays, array_shapes
+from milan_pipeline.codecs.registry import CodecSpec
+from milan_pipeline.targets.layout import create_small_array
+
+
+def store_codec_objects(arrays: Arrays) -> dict[str, bytes]:
+    """Return the objects of a `codec/` group by their paths in it."""
+    memory: dict[str, Any] = {}
+    group = zarr.create_group(MemoryStore(memory), zarr_format=3)
+    for name, dtype in DTYPES.items():
+        values = np.asarray(arrays[name], dtype)
+        create_small_array(group, name, values.shape, values.dtype)[...] = values
+    return {path: data.to_bytes() for path, data in sorted(memory.items())}
+
+
+def most_store_codec_bytes(spec: CodecSpec, width: int) -> int:
+    """Return the most bytes that the `codec/` group takes for targets of width D; 0 without one."""
+    if not spec.needs_fit:
+        return 0
+    return sum(map(len, store_codec_objects(_most_arrays(spec, width)).values()))
+
+
+def most_shards_codec_bytes(spec: CodecSpec, width: int) -> int:
+    """Return the most bytes that the file takes for targets of width D; 0 without one."""
+    return len(safetensors.numpy.save(_most_arrays(spec, width))) if spec.needs_fit else 0
+
+
+def _most_arrays(spec: CodecSpec, width: int) -> dict[str, NDArray[Any]]:
+    shapes = array_shapes(spec, width)
+    return {name: np.zeros(shape, DTYPES[name]) for name, shape in shapes.items()}

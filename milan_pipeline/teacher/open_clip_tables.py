@@ -1,0 +1,91 @@
+"""open_clip's tables of architectures and of published weights, read without importing open_clip.
+
+open_clip imports torch, torchvision and timm, which takes seconds. Its tables are a folder of JSON
+files and one file of Python. Where open_clip is loaded it is asked itself, since a program may have
+added to its tables.
+"""
+
+import ast
+import functools
+import importlib
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+FILES = ("version.py", "constants.py", "pretrained.py")
+"""In the order in which they need each other."""
+NEEDED = ("embed_dim", "vision_cfg", "text_cfg")
+"""What open_clip looks for in the file of an architecture."""
+
+
+def architecture(name: str) -> dict[str, Any] | None:
+    """Return the configuration of an architecture; None if open_clip has none of that name."""
+    factory: Any = sys.modules.get("open_clip.factory")
+    if factory is not None:
+        loaded: dict[str, Any] | None = factory.get_model_config(name)
+        return loaded
+    files = {path.stem: path for path in (_folder() / "model_configs").glob("*.json")}
+    if name not in files:
+        return None
+    found: dict[str, Any] = json.loads(files[name].read_bytes())
+    return found if all(key in found for key in NEEDED) else None
+
+
+def published(name: str, tag: str) -> dict[str, Any]:
+    """Return what the registry says of the weights of a tag; nothing if it does not have them."""
+    found: dict[str, Any] = _registry()["get_pretrained_cfg"](name, tag)
+    return found
+
+
+def tags_of(name: str) -> list[str]:
+    """Return the tags of an architecture's published weights."""
+    found: list[str] = _registry()["list_pretrained_tags_by_model"](name)
+    return found
+
+
+def all_published() -> list[tuple[str, str]]:
+    """Return the architecture and the tag of all published weights."""
+    found: list[tuple[str, str]] = _registry()["list_pretrained"]()
+    return found
+
+
+def _registry() -> dict[str, Any]:
+    """Return the names of `open_clip.pretrained`."""
+    loaded = sys.modules.get("open_clip.pretrained")
+    return _read_alone() if loaded is None else vars(loaded)
+
+
+@functools.cache
+def _read_alone() -> dict[str, Any]:
+    """Run the file of the registry without what it imports only to download and load weights.
+
+    It tries these imports, and does without them where they fail. Where the file has another form,
+    open_clip is imported.
+    """
+    names: dict[str, Any] = {"__name__": f"{__name__}.registry"}
+    try:
+        for name in FILES:
+            path = _folder() / name
+            tree = ast.parse(path.read_bytes())
+            tree.body = [node for node in tree.body if not _is_left_out(node)]
+            exec(compile(tree, path, "exec"), names)  # noqa: S102 - of a package that is installed
+        _ = [names[needed]("", "") for needed in ("get_pretrained_cfg",)]
+        _ = names["list_pretrained"], names["list_pretrained_tags_by_model"]
+    except Exception:  # noqa: BLE001 - of whatever kind: open_clip can be asked itself
+        return vars(importlib.import_module("open_clip.pretrained"))
+    return names
+
+
+def _is_left_out(node: ast.stmt) -> bool:
+    """Tell whether a statement tries an import, or imports what was run before."""
+    return isinstance(node, ast.Try) or (isinstance(node, ast.ImportFrom) and node.level > 0)
+
+
+def _folder() -> Path:
+    """Return the folder of the package, which is found without importing it."""
+    found = importlib.util.find_spec("open_clip")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError("open_clip is not installed; install open_clip_torch")
+    return Path(found.origin).parent
