@@ -18,6 +18,7 @@ from milan_pipeline.errors import DataError, StorageError
 LOG = logging.getLogger("milan_pipeline.bakery")
 ROOT = Path(console.__file__).parents[2]
 MAY_ECHO = {"main.py", "interrupts.py", "launch.py", "console.py", "progress.py"}
+MAY_ECHO |= {"model_card.py"}  # its snippets print
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

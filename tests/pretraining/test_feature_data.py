@@ -120,6 +120,12 @@ def test_the_published_student_has_the_published_size():
 def test_the_licence_is_that_of_the_teacher(image_shards, target_shards):
     data = open_data(image_shards, target_shards)
     assert data.licence is None
-    teacher = data.identity["teacher"] | {"license": "cc-by-nc-4.0"}
-    licensed = dataclasses.replace(data, identity=data.identity | {"teacher": teacher})
-    assert licensed.licence == "cc-by-nc-4.0"
+    (one,) = data.teachers
+
+    def under(licence):
+        teacher = one.identity["teacher"] | {"license": licence}
+        return dataclasses.replace(one, identity=one.identity | {"teacher": teacher})
+
+    several = (under("cc-by-nc-4.0"), one, under("mit"), under("mit"))
+    licensed = dataclasses.replace(data, teachers=several)
+    assert licensed.licence == "cc-by-nc-4.0 and mit"

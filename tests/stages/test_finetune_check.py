@@ -129,11 +129,6 @@ def test_a_run_of_finetune_is_no_encoder_and_says_what_is(data, tmp_path, capsys
     best = run / "best.safetensors"
     assert f"{run} is no run of pretrain; give the model" in capsys.readouterr().err
     finetune(*data, tmp_path / "next", *ONE, options=("--encoder", best, *SHORT))
-    for form in ("timm", "official"):
-        run_cli("export", run, "--form", form, "--out", tmp_path / "x", code=1)
-        said = capsys.readouterr().err
-        assert f"{run} is a run of finetune" in said
-        assert str(best) in said
 
 
 def test_classes_that_a_classifier_knows_and_that_are_not_scored_are_named(data, tmp_path, capsys):
