@@ -26,10 +26,12 @@ class FrozenEncoder(Protocol):
         mean: of each channel, in [0, 1]; `features` normalises the pixels itself.
         std: standard deviation of each channel, in [0, 1].
         device: where it computes.
+        stride: side of a patch, in pixels.
     """
 
     name: str
     image_size: int
+    stride: int
     mean: list[float]
     std: list[float]
     device: torch.device
@@ -61,7 +63,7 @@ class PixelEncoder:
 
     def __init__(self, image_size: int = PIXELS_SIZE) -> None:
         self.name = f"pixels:{image_size}"
-        self.image_size = image_size
+        self.image_size, self.stride = image_size, PIXELS_PATCH
         self.mean, self.std = [0.0] * 3, [1.0] * 3
         self.device = torch.device("cpu")
 
@@ -82,6 +84,7 @@ class TeacherEncoder:
     def __init__(self, teacher: Teacher, *, name: str) -> None:
         self.name = name
         self.image_size = teacher.image_size
+        self.stride = teacher.image_size // teacher.grid[0]  # its views are as its patches need
         self.mean, self.std, self.device = teacher.mean, teacher.std, teacher.device
         self._teacher = teacher
 
@@ -118,6 +121,7 @@ class StudentEncoder:
             )
         self.name = name
         self.image_size = int(height)
+        self.stride = int(model.patch_embed.patch_size[0])
         self.mean, self.std = mean, std
         self._model = model.eval().requires_grad_(requires_grad=False)
         self.device = next(model.parameters()).device

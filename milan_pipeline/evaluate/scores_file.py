@@ -125,7 +125,11 @@ def write_stage_scores(
         random_init=config.random_init,
         seed=config.seed,
         metrics=dict(metrics),
-        content=config_by_role(config)["content"],
+        content={
+            name: value
+            for name, value in config_by_role(config)["content"].items()
+            if name not in getattr(config, "idle_options", ())
+        },
         inputs={**record.inputs, **(record.extent or {})},
         label=config.label,
         intervals={name: (low, high) for name, (low, high) in intervals.items()},

@@ -229,11 +229,15 @@ class Probe:
         if self.out is None and (is_named(self.encoder) or self.encoder.endswith(".safetensors")):
             raise ConfigError(f"--encoder {self.encoder!r} is no run folder; give --out FOLDER")
 
+    @property
+    def idle_options(self) -> tuple[str, ...]:
+        """The options that change nothing; scores do not depend on them."""
+        return OF_IMAGES if self.dense else ("dense", *OF_PATCHES)
+
     def _require_fitting(self) -> None:
         """Refuse options that would change nothing with --dense, or without it."""
         for field in dataclasses.fields(self):
-            idle = OF_IMAGES if self.dense else OF_PATCHES
-            if field.name in idle and getattr(self, field.name) != field.default:
+            if field.name in self.idle_options and getattr(self, field.name) != field.default:
                 flag = f"--{field.name.replace('_', '-')}"
                 where = "with" if self.dense else "without"
                 raise ConfigError(f"{flag} changes nothing {where} --dense; leave it out")

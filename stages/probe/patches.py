@@ -12,6 +12,7 @@ from milan_pipeline.core.interrupts import StopRequest, stop_request
 from milan_pipeline.data.labelled import LabelledTable, open_labelled
 from milan_pipeline.encoders.load import fingerprint, image_size_of, load_encoder
 from milan_pipeline.encoders.names import require_done
+from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.dense.retrieval import Retrieval
 from milan_pipeline.evaluate.dense.views import ShowView
 from milan_pipeline.evaluate.scores_file import Result, write_stage_scores
@@ -83,6 +84,11 @@ def _opened(config: Probe) -> _Inputs:
         precision=settled_precision(config),
     )
     train, val = (open_labelled(place, kind="mask") for place in (config.train, config.val))
+    if config.memory < train.samples:
+        raise ConfigError(
+            f"--memory {config.memory} is fewer than the {train.samples} images of --train, each "
+            "of which gives as many patches; give more, or fewer images"
+        )
     record = StageRecord(
         url=storage.join(config.folder, "probe.json"),
         stage="probe",

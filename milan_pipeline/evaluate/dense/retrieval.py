@@ -37,7 +37,7 @@ class Retrieval:
         classes: Y.
         neighbours: patches of the memory that vote.
         temperature: of the softmax over their cosines.
-        memory: the most patches in the memory; each image gives as many.
+        memory: the most patches in the memory, at least as many as images; each gives as many.
         seed: of the draw of these patches.
         batch: images in a forward pass.
         workers: threads that decode.
@@ -63,7 +63,7 @@ class Retrieval:
                 or no patch has a label.
             InterruptedRunError: a stop was asked for.
         """
-        count = max(1, self.memory // table.samples)
+        count = self.memory // table.samples
         features, shares = [], []
         with contextlib.closing(self._batches(table, show, budget, "remember patches")) as batches:
             for views in batches:
@@ -162,14 +162,14 @@ def encoded_patches(encoder: FrozenEncoder, views: list[DenseView]) -> Tensor:
 
 
 def grid_of(patches_BLE: Tensor, encoder: FrozenEncoder) -> int:
-    """Return G of a square grid of patches that divides the view.
+    """Return G of a square grid of patches that covers the view.
 
     Raises:
         DataError: the grid is not square, or patches do not cover the view.
     """
     patches = patches_BLE.shape[1]
     grid = math.isqrt(patches)
-    if grid**2 != patches or encoder.image_size % grid:
+    if grid**2 != patches or encoder.image_size != grid * encoder.stride:
         raise DataError(
             f"encoder {encoder.name!r} has {patches} patches of a view of {encoder.image_size} "
             "pixels; --dense needs a square grid whose patches cover the view"

@@ -97,6 +97,9 @@ def test_a_stop_ends_it(tree: Path) -> None:
         )
 
 
-def test_patches_that_do_not_cover_the_view_are_refused() -> None:
-    with pytest.raises(DataError, match="64 patches of a view of 70 pixels"):
-        grid_of(PixelEncoder(70).patches(torch.zeros(1, 3, 70, 70)), PixelEncoder(70))
+@pytest.mark.parametrize("size", [63, 70])
+def test_patches_that_do_not_cover_the_view_are_refused(size: int) -> None:
+    """Of 63 pixels, 7 x 7 patches of 8 see 56; labels of 63 in 7 parts would be of other pixels."""
+    encoder = PixelEncoder(size)
+    with pytest.raises(DataError, match=f"patches of a view of {size} pixels"):
+        grid_of(encoder.patches(torch.zeros(1, 3, size, size)), encoder)

@@ -94,7 +94,9 @@ def test_a_set_that_is_learnt_and_scored_alike_is_warned_of(options, capsys):
 def test_what_is_scored_is_scored_again_where_it_is_lost_or_overwritten(options, tmp_path, capsys):
     probe.run(Probe(**options))
     before, found = open_text(options, "probe.json"), open_text(options, "scores.json")
-    assert json.loads(found)["content"]["crop_pct"] == 0.875
+    content = json.loads(found)["content"]
+    assert content["crop_pct"] == 0.875
+    assert not {"dense", "memory", "classes"} & set(content)  # as in older versions
     for again in (probe.run, probe.dry_run):
         capsys.readouterr()
         again(Probe(**options, workers=0))

@@ -81,6 +81,18 @@ def test_what_does_not_fit_is_refused(options, changed: dict[str, Any], says: st
         Probe(**options | changed)
 
 
+def test_a_memory_smaller_than_the_images_is_refused(options) -> None:
+    with pytest.raises(ConfigError, match="--memory 8 is fewer than the 9 images of --train"):
+        probe.run(Probe(**options, memory=8))
+
+
+def test_scores_depend_on_the_options_that_are_used_alone(options, tmp_path) -> None:
+    probe.run(Probe(**options))
+    content = scores(options)["content"]
+    assert content["memory"] == 100_000
+    assert not {"pool", "linear", "sweep_steps"} & set(content)
+
+
 def test_a_class_that_no_kept_patch_holds_is_named(options, capsys) -> None:
     probe.run(Probe(**options | {"classes": 5}))
     assert "holds the classes [3, 4], which can never be answered" in capsys.readouterr().err
