@@ -9,6 +9,7 @@ from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.known_names import student_names
 from milan_pipeline.cli.options import argument, option
 from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do
+from milan_pipeline.core.progress import waiting
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.provenance.record import StageRecord
@@ -104,12 +105,13 @@ class _Plan(NamedTuple):
 
 def run(config: ImportCheckpoint) -> None:
     """Write the run folder, unless that is done."""
-    from milan_pipeline.models.weight_files import export_encoder
-    from milan_pipeline.training.checkpoints import take_snapshot, write_checkpoint
-    from milan_pipeline.training.optim import make_optimiser
-    from milan_pipeline.training.run_folder import run_lock
-    from milan_pipeline.training.state import write_state
-    from milan_pipeline.weights.import_official import build_imported
+    with waiting("loading libraries"):
+        from milan_pipeline.models.weight_files import export_encoder
+        from milan_pipeline.training.checkpoints import take_snapshot, write_checkpoint
+        from milan_pipeline.training.optim import make_optimiser
+        from milan_pipeline.training.run_folder import run_lock
+        from milan_pipeline.training.state import write_state
+        from milan_pipeline.weights.import_official import build_imported
 
     plan = _plan(config)
     if _is_done(config, plan):

@@ -9,6 +9,7 @@ from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.options import arguments, option, require_least
 from milan_pipeline.core.console import bytes_text, say, say_counts, say_nothing_to_do
 from milan_pipeline.core.interrupts import stop_request
+from milan_pipeline.core.progress import progress_bar, ticking
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.data.class_order import ClassOrder
 from milan_pipeline.errors import ConfigError, DataError, MilanError, MissingDataError
@@ -239,8 +240,10 @@ def _indexed(
         return dataclasses.replace(shard, details={"skipped": skipped} | field)
 
     results = ordered_map(index, names, workers=config.workers, ahead=2 * config.workers)
-    with contextlib.closing(results):
+    bar = progress_bar("index", total=len(names), unit="tars")
+    with contextlib.closing(results), bar, ticking(bar):
         for result in results:
+            bar.update(1)
             if isinstance(result, Shard):
                 reporter.step(result.samples)
                 yield result

@@ -7,6 +7,7 @@ from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.options import arguments, option, require_least
 from milan_pipeline.core.console import note, report
 from milan_pipeline.core.cores import computing
+from milan_pipeline.core.progress import waiting
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.stages.shared import common_options as common
 
@@ -91,16 +92,19 @@ def run(config: InspectOutput) -> None:
     """Print the facts, and write the page if --html is given."""
     from milan_pipeline import storage
     from milan_pipeline.core.console import short_bytes
-    from milan_pipeline.report.inspection import inspect_places
 
-    found = inspect_places(config.paths, config.results)
+    with waiting("inspect: reading"):
+        from milan_pipeline.report.inspection import inspect_places
+
+        found = inspect_places(config.paths, config.results)
     report(found.lines, found.document)
     if config.html is not None:
-        from milan_pipeline.report.page import render
-        from milan_pipeline.report.pages import page_of
+        with waiting("loading libraries"):
+            from milan_pipeline.report.page import render
+            from milan_pipeline.report.pages import page_of
 
         chosen = {name: getattr(config, name) for name in (*FOR_THE_PAGE, "gallery", "seed")}
-        with computing(config):
+        with computing(config), waiting("inspect: drawing the page"):
             data = render(page_of(found, **chosen)).encode(errors="backslashreplace")
         storage.put_bytes(config.html, data)
         note(f"{config.html}: {short_bytes(len(data))}")

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from milan_pipeline import storage
 from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do
+from milan_pipeline.core.progress import waiting
 from milan_pipeline.errors import MismatchError
 from milan_pipeline.evaluate.evaluation_view import resized_side
 from milan_pipeline.models.weight_files import _json
@@ -62,6 +63,11 @@ def describe(config: Export) -> None:
 
 def _files(config: Export, source: Source) -> tuple[dict[str, bytes], dict[str, float]]:
     """Return the bytes of each file, and what was measured on the way."""
+    with waiting(f"export: {config.form}"):
+        return _made_files(config, source)
+
+
+def _made_files(config: Export, source: Source) -> tuple[dict[str, bytes], dict[str, float]]:
     form, model, described, head = config.form, source.model, source.description, source.head
     counts: dict[str, float] = {}
     if form == "official":

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from milan_pipeline.core.progress import waiting
 from milan_pipeline.planning.foretold_teacher import foretold
 from milan_pipeline.stages.plan.command import PlanTargets
 from milan_pipeline.teacher.spec import TeacherSpec
@@ -83,9 +84,10 @@ def timed_teacher(
     from milan_pipeline.planning.teacher_speed import measure_speeds, usual_batches
 
     device = str(pick_device(config.device))
-    yield from (measure or measure_speeds)(
-        spec,
-        device=device,
-        batches=config.measure_batch or usual_batches(device),
-        seconds=config.measure_seconds,
-    )
+    with waiting("plan: timing the teacher"):
+        yield from (measure or measure_speeds)(
+            spec,
+            device=device,
+            batches=config.measure_batch or usual_batches(device),
+            seconds=config.measure_seconds,
+        )
