@@ -15,6 +15,7 @@ from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.extraction.job import ExtractionJob, TargetTeacher
 from milan_pipeline.extraction.loop import extract_units
 from milan_pipeline.images.budget import BadImageBudget
+from milan_pipeline.images.crops import Interpolation
 from milan_pipeline.images.views import Box, ViewPolicy
 from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.shards.writer import Sample, write_shard
@@ -43,6 +44,7 @@ class ReadyMade:
     image_size, width = SIZE, TARGET_WIDTH
     grid = (14, PATCHES // 14)
     device = torch.device("cpu")
+    interpolation: Interpolation = "bicubic"
 
     def __init__(self) -> None:
         random = torch.Generator().manual_seed(0)

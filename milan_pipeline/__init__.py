@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from milan_pipeline.cli.run_stage import StageResult, run_stage
     from milan_pipeline.cli.stage_functions import (
         compare,
+        doctor,
         export,
         extract_targets,
         finetune,
@@ -53,6 +54,7 @@ __all__ = [
     "UnitTargets",
     "ViewedPair",
     "compare",
+    "doctor",
     "errors",
     "export",
     "extract_targets",
@@ -86,7 +88,7 @@ __all__ = [
 _STAGES = (
     "pack_images", "index", "extract_targets", "transcode", "pack_targets", "pretrain", "probe",
     "finetune", "compare", "recipes", "segment", "submit", "import_checkpoint", "export", "plan",
-    "verify", "status", "measure_codecs", "inspect",
+    "verify", "status", "measure_codecs", "inspect", "doctor",
 )  # fmt: skip
 _HOMES = {
     "PairDataset": "data.viewed_pairs",

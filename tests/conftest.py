@@ -1,5 +1,6 @@
 """Small worlds that the tests run in: a tiny CLIP, a folder of pictures, and the stages on them."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,17 @@ from tests.support.stores import write_alone
 torch.set_num_threads(1)
 threadpool_limits(limits=1)  # of the BLAS of numpy
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_collection_finish() -> None:
+    """Spare the search for cycles the million objects of what was imported."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Undo that, since Hypothesis asks at the end what refers to what."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -226,7 +226,7 @@ PIPELINE = (
     *("pack-images", "index"),
     *("plan", "extract-targets", "status", "verify", "codecs", "transcode", "pack-targets"),
     *("import-checkpoint", "pretrain", "probe", "finetune", "segment", "compare", "inspect"),
-    *("export", "recipes", "submit"),
+    *("export", "recipes", "submit", "doctor"),
 )
 """The order in which `--help` lists stages; those of other packages follow."""
 

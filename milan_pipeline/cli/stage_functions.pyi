@@ -610,6 +610,7 @@ def pretrain(
     checkpoint_every: int = 500,
     keep: int = 2,
     log_every: int = 10,
+    wandb: str | None = None,
     workers: int | Literal["auto"] = 2,
     max_bad_fraction: float = 0.01,
     cache: str | None = None,
@@ -679,6 +680,8 @@ def pretrain(
         checkpoint_every: Steps between checkpoints.
         keep: Number of checkpoints to keep.
         log_every: Steps between rows in the log.
+        wandb: Project of Weights & Biases that gets the log, beside TensorBoard's files in
+            --out. Without a network set WANDB_MODE=offline; default: none.
         workers: Loader processes of each training process; auto: one for each core that it
             may use.
         max_bad_fraction: Largest share of images that may be unreadable; above 0, one is
@@ -878,6 +881,7 @@ def finetune(
     checkpoint_every: int = 500,
     keep: int = 2,
     log_every: int = 10,
+    wandb: str | None = None,
     workers: int | Literal["auto"] = 2,
     max_bad_fraction: float = 0.01,
     cache: str | None = None,
@@ -946,6 +950,8 @@ def finetune(
         checkpoint_every: Steps between checkpoints.
         keep: Number of checkpoints to keep.
         log_every: Steps between rows in the log.
+        wandb: Project of Weights & Biases that gets the log, beside TensorBoard's files in
+            --out. Without a network set WANDB_MODE=offline; default: none.
         workers: Loader processes of each training process; auto: one for each core that it
             may use.
         max_bad_fraction: Largest share of images that may be unreadable; above 0, one is
@@ -1018,6 +1024,7 @@ def segment(
     checkpoint_every: int = 500,
     keep: int = 2,
     log_every: int = 10,
+    wandb: str | None = None,
     workers: int | Literal["auto"] = 2,
     max_bad_fraction: float = 0.01,
     cache: str | None = None,
@@ -1099,6 +1106,8 @@ def segment(
         checkpoint_every: Steps between checkpoints.
         keep: Number of checkpoints to keep.
         log_every: Steps between rows in the log.
+        wandb: Project of Weights & Biases that gets the log, beside TensorBoard's files in
+            --out. Without a network set WANDB_MODE=offline; default: none.
         workers: Loader processes of each training process; auto: one for each core that it
             may use.
         max_bad_fraction: Largest share of images that may be unreadable; above 0, one is
@@ -1252,7 +1261,7 @@ def inspect(
 def export(
     run: StrPath,
     *,
-    form: Literal["timm", "official", "huggingface"],
+    form: Literal["timm", "official", "huggingface", "onnx", "safetensors"],
     out: StrPath,
     ema: bool = False,
     allow_unfinished: bool = False,
@@ -1263,12 +1272,12 @@ def export(
     verbose: bool = False,
     debug: bool = False,
 ) -> StageResult:
-    """Write the weights of RUN for timm, for MILAN's official code or for transformers.
+    """Write the weights of RUN for other programs, with a model card.
 
-    timm: model.safetensors and config.json for timm.create_model("local-dir:FOLDER",
-    pretrained=True). official: checkpoint.pth with encoder and prompting decoder, under the
-    official names. huggingface: the encoder for ViTModel.from_pretrained(FOLDER,
-    add_pooling_layer=False).
+    RUN is a folder of pretrain, import-checkpoint, finetune or segment; of the last two, the best
+    weights are written. timm, huggingface and onnx: encoders and classifiers. onnx: segmenters,
+    too; the file is run by onnxruntime and compared with torch. official: encoder and prompting
+    decoder for MILAN's own code. safetensors: any of them, as --encoder takes it.
 
     Args:
         run: RUN of the command line.
@@ -1365,6 +1374,31 @@ def submit(
         config: File or installed recipe (YAML) with values of options, at the top or under
             the command's name. Options on the command line win; default: none.
         dry_run: Print what would be done, and do nothing.
+        quiet: Print errors only. Commands that report still print their report.
+        verbose: Print also what is done to each unit or shard.
+        debug: Print everything, and the traceback of an error.
+    """
+
+
+def doctor(
+    folder: StrPath = '.',
+    *,
+    hub: bool = True,
+    device: str = 'auto',
+    quiet: bool = False,
+    verbose: bool = False,
+    debug: bool = False,
+) -> StageResult:
+    """Say what this machine has for the pipeline, and what to set where that helps.
+
+    It looks at the GPU, the fast precisions, the cores, their load, the threads, the shared memory,
+    the disk of FOLDER and the hub of weights. Each line begins with ok, look or bad, and the line
+    below says what helps. It takes a few seconds. 64 MB are written to FOLDER and removed again.
+
+    Args:
+        folder: FOLDER of the command line.
+        hub: Ask whether the hub of weights answers within three seconds.
+        device: Where the precisions are timed: auto, cpu, cuda.
         quiet: Print errors only. Commands that report still print their report.
         verbose: Print also what is done to each unit or shard.
         debug: Print everything, and the traceback of an error.

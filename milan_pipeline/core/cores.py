@@ -103,7 +103,7 @@ def threads_in_use() -> int | None:
 
 def _warn_of_load() -> None:
     if hasattr(os, "getloadavg") and os.environ.get("LOCAL_RANK", "0") == "0":  # told once
-        text = text_on_load(_load_of_others(), os.cpu_count() or 1)
+        text = text_on_load(load_of_others(), os.cpu_count() or 1)
         if text is not None:
             warn(text)
 
@@ -118,7 +118,7 @@ def text_on_load(load: float, cores: int) -> str | None:
     )
 
 
-def _load_of_others() -> float:
+def load_of_others() -> float:
     """Return the mean load of the last minute, or what runs just now if that is less.
 
     An earlier stage of this very pipeline may have been the load of the last minute.

@@ -20,7 +20,9 @@ LINE = (
     "[{elapsed}<{remaining}, {rate_noinv_fmt}]"
 )
 """The rate is images a second, always: tqdm would write a slow one as seconds an image."""
-LOG_LINE = "{desc}: {n_fmt} of {total_fmt}, {rate_noinv_fmt}, {elapsed} so far, {remaining} left"
+LOG_LINE = (
+    "{desc}: {n_fmt} of {total_fmt}{unit}, {rate_noinv_fmt}, {elapsed} so far, {remaining} left"
+)
 CLOCK = "{desc}: {elapsed}"
 NOTEBOOKS = "ipykernel."
 """The package of the streams that a notebook's process writes to."""

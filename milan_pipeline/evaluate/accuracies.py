@@ -3,6 +3,7 @@
 Legend: N samples.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 
 from milan_pipeline.core.console import aligned
 from milan_pipeline.evaluate.intervals import Interval
+
+NORMAL_95 = 1.959964
+"""Standard deviations of a normal distribution within which 95% of it lie."""
 
 
 def per_cent(right: int, total: int) -> float:
@@ -21,6 +25,23 @@ def per_cent(right: int, total: int) -> float:
 def accuracy(answers_N: NDArray[np.int64], labels_N: NDArray[np.int64]) -> float:
     """Return how many answers equal the labels, in per cent."""
     return 100 * float(np.mean(answers_N == labels_N))
+
+
+def accuracy_interval(value: float, samples: int) -> tuple[float, float]:
+    """Return the 95% interval of an accuracy, in per cent, by Wilson's score.
+
+    (E. B. Wilson, 1927, JASA 22:209.) It says what chance in the choice of samples does; training
+    again with another seed may change more.
+
+    Args:
+        value: in per cent.
+        samples: how many were scored.
+    """
+    share, squared = value / 100, NORMAL_95**2
+    middle = share + squared / (2 * samples)
+    half = NORMAL_95 * math.sqrt(share * (1 - share) / samples + squared / (4 * samples * samples))
+    scale = 100 / (1 + squared / samples)
+    return max(0.0, (middle - half) * scale), min(100.0, (middle + half) * scale)
 
 
 def accuracy_text(value: float) -> str:

@@ -5,6 +5,7 @@ the shorter side to 256 by Pillow's bicubic and cut the central 224 pixels; wher
 half of it is rounded to the even number.
 """
 
+import math
 from collections.abc import Callable
 
 from PIL import Image
@@ -20,6 +21,16 @@ EvaluationView = Callable[[Image.Image], Tensor]
 def default_crop_pct(image_size: int) -> float:
     """Return 224/256 up to 224 pixels, else 1: the official code's."""
     return CROP_PCT if image_size <= WHOLE_FROM else 1.0
+
+
+def resized_side(image_size: int, crop_pct: float) -> int:
+    """Return how long the shorter side is made before the middle is cut, in pixels, as timm does.
+
+    Args:
+        image_size: height and width of the view, in pixels.
+        crop_pct: `image_size` as a share of it.
+    """
+    return math.floor(image_size / crop_pct)
 
 
 def evaluation_view(image_size: int, crop_pct: float) -> EvaluationView:

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 
 from milan_pipeline.codecs.interface import Codec
+from milan_pipeline.images.crops import Interpolation
 from milan_pipeline.images.views import ViewPolicy
 from milan_pipeline.shards.manifest import Manifest
 
@@ -20,6 +21,10 @@ class TargetTeacher(Protocol):
     @property
     def image_size(self) -> int:
         """S, in pixels."""
+
+    @property
+    def interpolation(self) -> Interpolation:
+        """By which views are resized for it."""
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from milan_pipeline.codecs.fidelity import Cosines, cosines_of
 from milan_pipeline.codecs.interface import LARGEST_FACTOR, Codec
-from milan_pipeline.images.crops import view_pixels
+from milan_pipeline.images.crops import Interpolation, view_pixels
 from milan_pipeline.images.decode import decode_rgb
 from milan_pipeline.shards.index import keys_of, load_index
 from milan_pipeline.shards.manifest import Manifest
@@ -96,6 +96,7 @@ def targets_with_pixels(
     *,
     codec: Codec,
     size: int,
+    interpolation: Interpolation = "bicubic",
 ) -> Iterator[StoredTarget]:
     """Read some targets of a unit and cut their views out of the images, by the stored boxes.
 
@@ -107,6 +108,7 @@ def targets_with_pixels(
         rows: rows of the unit.
         codec: that of the store.
         size: input size of the teacher in pixels.
+        interpolation: by which views are resized for it.
 
     Raises:
         DataError: an image or a target is not what was written.
@@ -120,10 +122,9 @@ def targets_with_pixels(
         for row, key, box, prior_L in read:
             place = table[row_of[key]]
             data = reader.read(url, *(int(place[at]) for at in ("offset", "length", "xxh3")))
-            pixels = view_pixels(decode_rgb(data), box, size)
-            tokens_ND = decoded_targets(stored, codec, [row])[
-                0
-            ]  # one by one: many codes lie between rows
+            pixels = view_pixels(decode_rgb(data), box, size, interpolation=interpolation)
+            # one by one: many codes lie between rows
+            tokens_ND = decoded_targets(stored, codec, [row])[0]
             yield StoredTarget(unit, key, tokens_ND, torch.from_numpy(prior_L), pixels, codec)
 
 

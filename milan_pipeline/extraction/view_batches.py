@@ -255,7 +255,8 @@ def _decode(job: ExtractionJob, batch: ViewBatch, row: int, data: bytes) -> None
         return
     height, width = rgb_HWC.shape[0], rgb_HWC.shape[1]
     box = job.policy.box(height, width, batch.keys[row], batch.unit.view)
-    view_pixels(rgb_HWC, box, job.teacher.image_size, out=batch.buffer_BCSS[row])
+    size, interpolation = job.teacher.image_size, job.teacher.interpolation
+    view_pixels(rgb_HWC, box, size, interpolation=interpolation, out=batch.buffer_BCSS[row])
     batch.box[row] = box.top, box.left, box.height, box.width
     batch.flip[row] = box.flip
     batch.size[row] = height, width

@@ -17,12 +17,18 @@ from milan_pipeline.core.device_copies import stacked
 from milan_pipeline.images.views import Box
 
 Scaling = Literal["statistics", "float32 statistics", "pixels"]
+Interpolation = Literal["bicubic", "bilinear"]
 
 
 def view_pixels(
-    rgb_HWC: NDArray[np.uint8], box: Box, size: int, *, out: torch.Tensor | None = None
+    rgb_HWC: NDArray[np.uint8],
+    box: Box,
+    size: int,
+    *,
+    interpolation: Interpolation = "bicubic",
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Cut a view out of an image: crop, antialiased bicubic resize, flip; uint8 throughout.
+    """Cut a view out of an image: crop, antialiased resize, flip; uint8 throughout.
 
     Normalising is left to the device: as floats the pixels would cost more than all of this.
 
@@ -30,6 +36,7 @@ def view_pixels(
         rgb_HWC: the decoded image, (H, W, 3) uint8.
         box: what to cut, inside the image.
         size: height and width of the result, in pixels.
+        interpolation: of the resize; another than bicubic is for teachers that were trained so.
         out: where to put the view, such as a row of a batch; None makes a tensor.
 
     Returns:
@@ -41,7 +48,7 @@ def view_pixels(
     crop_CHW = torch.from_numpy(rgb_HWC[rows, columns].copy()).permute(2, 0, 1)
     # Seen channels-last, as decoded: the layout of torch's vectorised uint8 kernel, which is also
     # what torchvision's `resize` calls, but takes 7% longer to (measured).
-    view_CSS = F.interpolate(crop_CHW[None], (size, size), mode="bicubic", antialias=True)[0]
+    view_CSS = F.interpolate(crop_CHW[None], (size, size), mode=interpolation, antialias=True)[0]
     # Flipped and laid out by numpy: torch would wake its threads for so little, and their waiting
     # for one another costs as much as the whole view again (measured, with two).
     flipped_CSS = view_CSS.numpy()[:, :, :: -1 if box.flip else 1]

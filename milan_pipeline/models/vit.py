@@ -5,6 +5,8 @@ end. Every `VisionTransformer` of timm that allows it is accepted, by any name: 
 norms before the blocks, layer scale and the like are computed as timm's own forward pass would.
 """
 
+import functools
+import json
 from typing import Any, cast
 
 import timm
@@ -107,6 +109,13 @@ def tokens_of(vit: VisionTransformer) -> tuple[nn.Parameter, nn.Parameter]:
 
 def _outline(arguments: dict[str, Any]) -> VisionTransformer:
     """Build a model without memory for its weights; refuse what cannot be an encoder."""
+    return _outlined(json.dumps(arguments))
+
+
+@functools.lru_cache(maxsize=64)
+def _outlined(described: str) -> VisionTransformer:
+    """Do the work of `_outline`, which a run asks for several times."""
+    arguments: dict[str, Any] = json.loads(described)
     name = arguments["model_name"]
     if not timm.is_model(name):
         raise ConfigError(

@@ -5,9 +5,6 @@ from typing import Any, Protocol
 from milan_pipeline.images.statistics import Statistics
 from milan_pipeline.teacher.spec import TeacherSpec
 
-PIXEL_PATH = "pillow-rgb, bicubic antialiased, uint8"
-"""The identity's name for how images become views."""
-
 
 class Outline(Protocol):
     """What the identity says of a tower; see `tower.Tower`."""
@@ -68,11 +65,15 @@ def teacher_content(
     }
 
 
-def preprocessing(size: int, statistics: Statistics) -> dict[str, Any]:
+def preprocessing(
+    size: int, statistics: Statistics, interpolation: str = "bicubic"
+) -> dict[str, Any]:
     """Return the part on the tower's input.
 
     Args:
         size: pixels along a side.
         statistics: mean and std of the pixels.
+        interpolation: by which images are resized.
     """
-    return {"pixels": PIXEL_PATH, "size": size, **statistics._asdict()}
+    pixels = f"pillow-rgb, {interpolation} antialiased, uint8"
+    return {"pixels": pixels, "size": size, **statistics._asdict()}

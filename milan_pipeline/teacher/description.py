@@ -11,7 +11,12 @@ from milan_pipeline.core.devices import has_bfloat16
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.images.statistics import Statistics
 from milan_pipeline.teacher.content import preprocessing, teacher_content
-from milan_pipeline.teacher.load_by_name import architecture_of, blank_visual, names_of
+from milan_pipeline.teacher.load_by_name import (
+    architecture_of,
+    blank_visual,
+    interpolation_of,
+    names_of,
+)
 from milan_pipeline.teacher.prior import settle_prior
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.tower import Tower
@@ -69,9 +74,10 @@ def visible_identity(spec: TeacherSpec) -> dict[str, dict[str, Any]]:
     """
     visual: Any = blank_visual(spec)
     tower, settled = settled_tower(visual, spec)
+    statistics = Statistics(**visual.preprocess_cfg)
     return {
         "teacher": content_of(settled, tower, visual),
-        "preprocessing": preprocessing(tower.image_size, Statistics(**visual.preprocess_cfg)),
+        "preprocessing": preprocessing(tower.image_size, statistics, interpolation_of(visual)),
     }
 
 

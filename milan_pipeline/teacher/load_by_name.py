@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.images.crops import Interpolation
 from milan_pipeline.images.statistics import Statistics
 from milan_pipeline.teacher.sources.open_clip_model import OpenClipModel
 from milan_pipeline.teacher.sources.pretraining_run import PretrainingRun
-from milan_pipeline.teacher.sources.timm_model import TimmModelByName
+from milan_pipeline.teacher.sources.timm_by_name import TimmModelByName
 from milan_pipeline.teacher.spec import RUN, TIMM, TeacherSpec
 from milan_pipeline.teacher.tower_of_model import tower_of
 from milan_pipeline.teacher.tower_open_clip import ResNetTower
@@ -35,6 +36,9 @@ class Source(Protocol):
         Raises:
             ConfigError: they are not known, or cannot be.
         """
+
+    def interpolation(self) -> Interpolation:
+        """Return by which views are resized for it."""
 
     def outline(self) -> Any:
         """Build the tower at its own size, for shapes alone."""
@@ -139,6 +143,12 @@ def architecture_of(visual: nn.Module) -> str | None:
     return getattr(visual, "architecture", None)
 
 
+def interpolation_of(visual: nn.Module) -> Interpolation:
+    """Return by which views are resized for a tower; bicubic where it was not loaded by name."""
+    found: Interpolation = getattr(visual, "interpolation", "bicubic")
+    return found
+
+
 def names_of(visual: nn.Module, spec: TeacherSpec) -> dict[str, Any]:
     """Return how the identity names a tower and its weights, with their licence if it is known."""
     found: dict[str, Any] = getattr(visual, "names", spec.names_in_identity)
@@ -146,8 +156,9 @@ def names_of(visual: nn.Module, spec: TeacherSpec) -> dict[str, Any]:
 
 
 def _labelled(visual: Any, source: Source) -> nn.Module:
-    """Set mean and std of a tower's pixels, and its names, as its attributes."""
+    """Set mean, std and interpolation of a tower's pixels, and its names, as its attributes."""
     visual.preprocess_cfg = source.statistics()._asdict()
+    visual.interpolation = source.interpolation()
     visual.names = source.identity()
     labelled: nn.Module = visual
     return labelled

@@ -8,14 +8,17 @@ added to its tables.
 import ast
 import functools
 import importlib
+import importlib.machinery
 import importlib.util
 import json
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
-FILES = ("version.py", "constants.py", "pretrained.py")
+FILES = ("constants.py", "pretrained.py")
 """In the order in which they need each other."""
+ASKED = ("get_pretrained_cfg", "list_pretrained", "list_pretrained_tags_by_model")
 NEEDED = ("embed_dim", "vision_cfg", "text_cfg")
 """What open_clip looks for in the file of an architecture."""
 
@@ -59,27 +62,47 @@ def _registry() -> dict[str, Any]:
 
 @functools.cache
 def _read_alone() -> dict[str, Any]:
-    """Run the file of the registry without what it imports only to download and load weights.
-
-    It tries these imports, and does without them where they fail. Where the file has another form,
-    open_clip is imported.
-    """
-    names: dict[str, Any] = {"__name__": f"{__name__}.registry"}
+    """Load the file of the registry by `_Alone`; where it has another form, import open_clip."""
+    names: dict[str, Any] = {}
     try:
         for name in FILES:
-            path = _folder() / name
-            tree = ast.parse(path.read_bytes())
-            tree.body = [node for node in tree.body if not _is_left_out(node)]
-            exec(compile(tree, path, "exec"), names)  # noqa: S102 - of a package that is installed
-        _ = [names[needed]("", "") for needed in ("get_pretrained_cfg",)]
-        _ = names["list_pretrained"], names["list_pretrained_tags_by_model"]
+            names = _names_of(_folder() / name, names)
+        _ = [names[needed] for needed in ASKED]
     except Exception:  # noqa: BLE001 - of whatever kind: open_clip can be asked itself
         return vars(importlib.import_module("open_clip.pretrained"))
     return names
 
 
+def _names_of(path: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Return what a file defines.
+
+    Args:
+        path: of the file.
+        given: what it would import from others of its package.
+    """
+    loader = _Alone(f"{__name__}.{path.stem}", str(path))
+    module = types.ModuleType(loader.name)
+    vars(module).update(given)
+    loader.exec_module(module)
+    return {name: value for name, value in vars(module).items() if not name.startswith("__")}
+
+
+class _Alone(importlib.machinery.SourceFileLoader):
+    """Loads a file without what it imports from its package, and only to download weights.
+
+    open_clip tries the latter imports, and does without them where they fail.
+    """
+
+    def get_code(self, fullname: str) -> types.CodeType:  # noqa: ARG002 - its name is of no matter
+        """Compile what is left of the file; nothing is kept, since other code is under its name."""
+        tree = ast.parse(self.get_data(self.path))
+        tree.body = [node for node in tree.body if not _is_left_out(node)]
+        code: types.CodeType = self.source_to_code(tree, self.path)
+        return code
+
+
 def _is_left_out(node: ast.stmt) -> bool:
-    """Tell whether a statement tries an import, or imports what was run before."""
+    """Tell whether a statement tries an import, or imports what was loaded before."""
     return isinstance(node, ast.Try) or (isinstance(node, ast.ImportFrom) and node.level > 0)
 
 

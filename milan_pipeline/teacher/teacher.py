@@ -21,6 +21,7 @@ from milan_pipeline.teacher.description import (
     settled_tower,
 )
 from milan_pipeline.teacher.load_by_name import (
+    interpolation_of,
     is_resampled,
     load_visual,
     untrained_visual,
@@ -50,6 +51,7 @@ class Teacher:
         own: Any = visual.preprocess_cfg
         mean, std = spec.statistics or (own["mean"], own["std"])
         self.mean, self.std = list(map(float, mean)), list(map(float, std))
+        self.interpolation = interpolation_of(visual)
         self._pixels = Pixels(self.mean, self.std, self._device, scaling="pixels")
         self._content = content_of(settled, self._tower, visual)
         self.weights_sha256 = hash_weights(visual, resampled=is_resampled(visual))
@@ -92,7 +94,8 @@ class Teacher:
 
     def preprocessing(self) -> dict[str, Any]:
         """Return the identity's part on the tower's input."""
-        return preprocessing(self.image_size, Statistics(self.mean, self.std))
+        statistics = Statistics(self.mean, self.std)
+        return preprocessing(self.image_size, statistics, self.interpolation)
 
     @torch.no_grad()  # not inference_mode: on the CPU it slows bfloat16 down several times
     def __call__(self, pixels_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

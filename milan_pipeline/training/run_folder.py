@@ -34,6 +34,7 @@ from milan_pipeline.training.checkpoints import (
 )
 from milan_pipeline.training.optim import MovingAverage
 from milan_pipeline.training.state import RunState, write_state
+from milan_pipeline.training.wandb_log import WandbLog
 
 logger = logging.getLogger(__name__)
 
@@ -61,13 +62,16 @@ class RunFolder:
         return step
 
     @contextlib.contextmanager
-    def opened(self, first: int, total: int, *, keep: int) -> Iterator["OpenRun"]:
+    def opened(
+        self, first: int, total: int, *, keep: int, wandb: str | None = None
+    ) -> Iterator["OpenRun"]:
         """Open the folder for writing; the block ends when everything is on the disk.
 
         Args:
             first: number of steps that are done.
             total: number of steps at the end.
             keep: checkpoints to keep.
+            wandb: project that gets the log, too; see `RunLog`.
         """
         if self.world.leads:
             checkpoints = self.path / "checkpoints"
@@ -76,7 +80,7 @@ class RunFolder:
         with (
             CheckpointWriter(self.path, keep=keep) as writer,
             contextlib.closing(
-                RunLog(self.path, resume_step=first) if self.world.leads else NoLog()
+                RunLog(self.path, resume_step=first, wandb=wandb) if self.world.leads else NoLog()
             ) as log,
         ):
             run = OpenRun(folder=self, writer=writer, log=log, total=total)
@@ -93,13 +97,15 @@ LOG_NAME = "log.jsonl"
 class RunLog:
     """Log each step once; on resume, lines of steps that will be repeated are dropped."""
 
-    def __init__(self, run: Path, *, resume_step: int) -> None:
+    def __init__(self, run: Path, *, resume_step: int, wandb: str | None = None) -> None:
         """Open the log.
 
         Args:
             run: the run folder.
             resume_step: the last step whose line is kept.
+            wandb: project of Weights & Biases that gets the log, too.
         """
+        self._wandb = None if wandb is None else WandbLog(run, wandb)
         self._path, self._events_folder = run / LOG_NAME, run / "tensorboard"
         there = storage.exists(str(self._path))
         text = storage.read_bytes(str(self._path)).decode(errors="replace") if there else ""
@@ -121,21 +127,25 @@ class RunLog:
             with _on_disk(self._path):
                 self._stream.write(json.dumps(row) + "\n")
             with _on_disk(self._events_folder):
-                for name, value in row.items():
-                    if name != "step":
-                        self._events.add_scalar(name, value, row["step"])
+                self._show(row["step"], {n: v for n, v in row.items() if n != "step"})
         with _on_disk(self._path):
             self._stream.flush()
 
     def write_scores(self, step: int, scores: Mapping[str, float]) -> None:
-        """Add a step's scores to TensorBoard, as `val/NAME`; `evaluations.jsonl` has them already.
+        """Show a step's scores as `val/NAME`; `evaluations.jsonl` has them already.
 
         Raises:
             StorageError: the disk is full, or fails.
         """
         with _on_disk(self._events_folder):
-            for name, value in scores.items():
-                self._events.add_scalar(f"val/{name}", value, step)
+            self._show(step, {f"val/{name}": value for name, value in scores.items()})
+
+    def _show(self, step: int, values: Mapping[str, float]) -> None:
+        """Add values to TensorBoard and, where that is asked for, to wandb."""
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.write(step, values)
 
     def close(self) -> None:
         """Flush and close both logs.
@@ -149,6 +159,8 @@ class RunLog:
         finally:
             with _on_disk(self._events_folder):
                 self._events.close()
+            if self._wandb is not None:
+                self._wandb.close()
 
 
 class NoLog:

@@ -87,6 +87,7 @@ class TrainingConfig:
         fsdp: shard the model over the processes instead of copying it.
         compile: compile the model's blocks.
         title: beside the progress bar.
+        wandb: project of Weights & Biases that gets the log, too.
     """
 
     batch: int
@@ -100,6 +101,7 @@ class TrainingConfig:
     fsdp: bool = False
     compile: bool = False
     title: str = "pretrain"
+    wandb: str | None = None
 
 
 class Trainer(Generic[BatchT]):
@@ -176,7 +178,9 @@ class Trainer(Generic[BatchT]):
         with (
             explained_worker_deaths(READING),
             explained_compiler(),
-            self._folder.opened(first, total, keep=self._config.keep) as folder,
+            self._folder.opened(
+                first, total, keep=self._config.keep, wandb=self._config.wandb
+            ) as folder,
             contextlib.closing(batches_from(range(first, total))) as host_batches,
             bar,
         ):

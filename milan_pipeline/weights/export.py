@@ -1,12 +1,11 @@
-"""Write weights in forms that other programs load: timm, transformers, MILAN's official code.
+"""Write weights in forms that other programs load: timm's, MILAN's official code's, and our own.
 
-For transformers, a timm encoder gets the layout of `ViTModel`. Its names are those of the models on
-the Hub: transformers 4 uses them, transformers 5 renames them when it loads them.
+`huggingface` has the form of transformers, and `onnx_file` that of ONNX.
 """
 
+import dataclasses
 import io
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import safetensors.torch
@@ -14,75 +13,71 @@ import torch
 from timm.models import VisionTransformer
 from torch import Tensor
 
-from milan_pipeline.errors import ConfigError, DataError, reason_of
+from milan_pipeline.errors import DataError, reason_of
 from milan_pipeline.models.weight_files import _json
-from milan_pipeline.weights.official import differences_from_plain, official_state, require_official
+from milan_pipeline.weights.official import official_state, require_official
 from milan_pipeline.weights.run_weights import described_encoder
 
 # Arguments of create_model that are not part of the architecture.
 NOT_OF_THE_MODEL = ("model_name", "pretrained", "num_classes", "checkpoint_path")
+BICUBIC = "bicubic"
 
 
-def timm_files(state: Mapping[str, Tensor], description: Mapping[str, Any]) -> dict[str, bytes]:
-    """Lay an encoder out as timm's hub does: `timm.create_model("local-dir:FOLDER", ...)`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassHead:
+    """What a classifier has beside an encoder.
+
+    Attributes:
+        outputs: of the head.
+        names: of the outputs; empty if the data did not name them.
+        crop_pct: share of the resized image's side that it was scored on.
+    """
+
+    outputs: int
+    names: tuple[str, ...]
+    crop_pct: float
+
+
+def timm_files(
+    model: Any, description: Mapping[str, Any], head: ClassHead | None = None
+) -> dict[str, bytes]:
+    """Lay a model out as timm's hub does: `timm.create_model("local-dir:FOLDER", ...)`.
 
     Args:
-        state: under timm's names.
+        model: of timm, with its weights.
         description: as `encoder.json` has it.
+        head: of a classifier; None for an encoder.
 
     Returns:
         The bytes of each file, by name.
-
-    Raises:
-        DataError: the weights are not those of the described architecture.
     """
-    encoder = _encoder(state, description)
-    height, width = encoder.patch_embed.img_size
+    outputs = head.outputs if head else 0
+    height, width = model.patch_embed.img_size
     arguments = {k: v for k, v in description["timm"].items() if k not in NOT_OF_THE_MODEL}
+    names = {"label_names": list(head.names)} if head and head.names else {}
     config = {
         "architecture": description["timm"]["model_name"],
-        "num_classes": 0,
-        "num_features": encoder.num_features,
-        "global_pool": encoder.global_pool,
+        "num_classes": outputs,
+        "num_features": model.num_features,
+        "global_pool": model.global_pool,
         "model_args": arguments,
+        **names,
         "pretrained_cfg": {
-            "num_classes": 0,
+            "num_classes": outputs,
             "input_size": [3, height, width],
             "fixed_input_size": True,
-            "interpolation": "bicubic",
-            "crop_pct": 1.0,
+            "interpolation": BICUBIC,
+            "crop_pct": head.crop_pct if head else 1.0,
             "crop_mode": "center",
             "mean": list(description["mean"]),
             "std": list(description["std"]),
             "first_conv": "patch_embed.proj",
             "classifier": "head",
-            **_licence(description),
+            **licence_of(description),
         },
     }
-    return {"model.safetensors": _safetensors(state), "config.json": _json(config)}
-
-
-def huggingface_files(
-    state: Mapping[str, Tensor], description: Mapping[str, Any]
-) -> dict[str, bytes]:
-    """Lay an encoder out as transformers does: `ViTModel.from_pretrained(FOLDER, ...)`.
-
-    Arguments and return value are those of `timm_files`.
-
-    Raises:
-        ConfigError: `ViTModel` cannot express the encoder.
-        DataError: the weights are not those of the described architecture.
-    """
-    encoder = _encoder(state, description)
-    config = vit_model_config(encoder) | {"torch_dtype": "float32"} | _licence(description)
-    preprocessor = preprocessor_config(
-        config["image_size"], description["mean"], description["std"]
-    )
-    return {
-        "model.safetensors": _safetensors(vit_model_state(state)),
-        "config.json": _json(config),
-        "preprocessor_config.json": _json(preprocessor),
-    }
+    weights = weights_bytes(model.state_dict())
+    return {"model.safetensors": weights, "config.json": _json(config)}
 
 
 def official_files(state: Mapping[str, Tensor], encoder: VisionTransformer) -> dict[str, bytes]:
@@ -105,13 +100,25 @@ def official_files(state: Mapping[str, Tensor], encoder: VisionTransformer) -> d
     return {"checkpoint.pth": buffer.getvalue()}
 
 
-def _licence(description: Mapping[str, Any]) -> dict[str, str]:
-    """Return the licence of the teacher that an encoder learnt from, if it is known."""
-    return {"license": description["license"]} if "license" in description else {}
+def own_files(state: Mapping[str, Tensor], description: Mapping[str, Any]) -> dict[str, bytes]:
+    """Lay a model out as every `--encoder` and `--eval-only` takes it: weights and description.
+
+    Args:
+        state: under timm's names; of a segmenter, under those of `Segmenter`.
+        description: what the `.json` beside the weights of the run holds.
+
+    Returns:
+        The bytes of each file, by name.
+    """
+    return {"model.safetensors": weights_bytes(state), "model.json": _json(description)}
 
 
-def _encoder(state: Mapping[str, Tensor], description: Mapping[str, Any]) -> VisionTransformer:
+def encoder_with(state: Mapping[str, Tensor], description: Mapping[str, Any]) -> VisionTransformer:
     """Make the described encoder with these weights.
+
+    Args:
+        state: under timm's names.
+        description: as `encoder.json` has it.
 
     Raises:
         DataError: they are not its own.
@@ -127,106 +134,12 @@ def _encoder(state: Mapping[str, Tensor], description: Mapping[str, Any]) -> Vis
     return encoder
 
 
-def _safetensors(state: Mapping[str, Tensor]) -> bytes:
+def licence_of(description: Mapping[str, Any]) -> dict[str, str]:
+    """Return the licence of the teacher that an encoder learnt from, if it is known."""
+    return {"license": description["license"]} if "license" in description else {}
+
+
+def weights_bytes(state: Mapping[str, Tensor]) -> bytes:
+    """Serialise weights as safetensors, marked as torch's for the programs that ask for that."""
     weights = {name: tensor.contiguous() for name, tensor in state.items()}
     return safetensors.torch.save(weights, metadata={"format": "pt"})
-
-
-BICUBIC = 3  # PIL.Image.Resampling's number
-OUTER = {
-    "cls_token": "embeddings.cls_token",
-    "pos_embed": "embeddings.position_embeddings",
-    "patch_embed.proj": "embeddings.patch_embeddings.projection",
-    "norm": "layernorm",
-}
-IN_BLOCK = {
-    "norm1": "layernorm_before",
-    "attn.proj": "attention.output.dense",
-    "norm2": "layernorm_after",
-    "mlp.fc1": "intermediate.dense",
-    "mlp.fc2": "output.dense",
-}
-QKV = ("query", "key", "value")
-
-
-def vit_model_config(encoder: VisionTransformer) -> dict[str, Any]:
-    """Return `config.json` of the `ViTModel` that computes what the encoder does.
-
-    Raises:
-        ConfigError: `ViTModel` cannot express the encoder; what it lacks is named.
-    """
-    for reason in differences_from_plain(encoder):
-        raise _inexpressible(reason)
-    block: Any = encoder.blocks[0]
-    return {
-        "architectures": ["ViTModel"],
-        "model_type": "vit",
-        "image_size": encoder.patch_embed.img_size[0],
-        "patch_size": encoder.patch_embed.patch_size[0],
-        "num_channels": encoder.patch_embed.proj.in_channels,
-        "hidden_size": encoder.embed_dim,
-        "num_hidden_layers": len(encoder.blocks),
-        "num_attention_heads": block.attn.num_heads,
-        "intermediate_size": block.mlp.fc1.out_features,
-        "hidden_act": "gelu",
-        "qkv_bias": block.attn.qkv.bias is not None,
-        "layer_norm_eps": encoder.norm.eps,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-        "encoder_stride": encoder.patch_embed.patch_size[0],
-    }
-
-
-def preprocessor_config(size: int, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
-    """Return `preprocessor_config.json` for square views of `size` pixels."""
-    return {
-        "image_processor_type": "ViTImageProcessor",
-        "do_resize": True,
-        "size": {"height": size, "width": size},
-        "resample": BICUBIC,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(mean),
-        "image_std": list(std),
-    }
-
-
-def vit_model_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return an encoder's weights under the names of `ViTModel`, unchanged but for the split qkv.
-
-    Args:
-        state: under timm's names.
-
-    Raises:
-        ConfigError: `ViTModel` has no place for one of them.
-    """
-    return {renamed: part for name in state for renamed, part in _renamed(name, state[name])}
-
-
-def _renamed(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Yield a parameter's new name and value; three of each for the joined qkv."""
-    if name in OUTER:
-        yield OUTER[name], tensor
-        return
-    layer, _, kind = name.rpartition(".")
-    if layer in OUTER:
-        yield f"{OUTER[layer]}.{kind}", tensor
-        return
-    found = re.fullmatch(r"blocks\.(\d+)\.(.+)", layer)
-    number, place = found.groups() if found else ("", "")
-    new = f"encoder.layer.{number}"
-    if place in IN_BLOCK:
-        yield f"{new}.{IN_BLOCK[place]}.{kind}", tensor
-    elif place == "attn.qkv":
-        for part, value in zip(QKV, tensor.chunk(3), strict=True):
-            yield f"{new}.attention.attention.{part}.{kind}", value
-    else:
-        raise _inexpressible(f"has the parameter {name!r}")
-
-
-def _inexpressible(reason: str) -> ConfigError:
-    return ConfigError(
-        f"the encoder {reason}, which ViTModel of transformers cannot express; export it with "
-        "--form timm"
-    )

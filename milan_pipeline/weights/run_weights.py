@@ -38,28 +38,46 @@ class RunWeights(NamedTuple):
     sha256: str
 
 
-def require_finished(
-    run: Path, *, allow_unfinished: bool = False, remedy: str = "finish it first"
+def require_finished(run: Path, *, allow_unfinished: bool = False) -> None:
+    """Refuse a folder that holds no run that trained a student, and one that is not done.
+
+    Args:
+        run: the folder.
+        allow_unfinished: whether it may be not done.
+
+    Raises:
+        MissingDataError: there is no run.
+        MismatchError: it is not done, or it trained no student.
+    """
+    require_ended(run, allow_unfinished=allow_unfinished)
+    require_student(run)
+
+
+def require_ended(
+    run: Path,
+    *,
+    allow_unfinished: bool = False,
+    remedy: str = "finish it first",
+    wrote: str = "pretrain or import-checkpoint",
 ) -> None:
     """Refuse a folder that holds no run, and one that is not done unless that is allowed.
 
     Args:
         run: the folder.
         allow_unfinished: whether it may be not done.
-        remedy: what the error advises.
+        remedy: what the error advises for a run that is not done.
+        wrote: which commands write such a run.
 
     Raises:
         MissingDataError: there is no run.
-        MismatchError: it is not done, or it trained no student.
+        MismatchError: it is not done.
     """
     state = state_of(str(run))
     if state is None:
-        wrote = "give a folder that pretrain or import-checkpoint wrote"
-        remedy = storage.give_enclosing(str(run), STATE_NAME) or wrote
-        raise MissingDataError(f"{run} holds no run; {remedy}")
+        there = storage.give_enclosing(str(run), STATE_NAME) or f"give a folder that {wrote} wrote"
+        raise MissingDataError(f"{run} holds no run; {there}")
     if state != "done" and not allow_unfinished:
         raise MismatchError(f"the run {run} is {state!r}; {remedy}")
-    require_student(run)
 
 
 def student_weights(run: Path) -> RunWeights | None:
@@ -246,8 +264,14 @@ def _heads(encoder: VisionTransformer) -> str:
 
 
 def _read(path: Path) -> RunWeights:
-    data = read_checked(str(path))
-    return RunWeights(
-        plain_tensors(str(path), data, remedy="train or import anew"),
-        hashlib.sha256(data).hexdigest(),
-    )
+    state = plain_tensors(str(path), read_checked(str(path)), remedy="train or import anew")
+    return RunWeights(state, weights_sha256(str(path)))
+
+
+def weights_sha256(url: str) -> str:
+    """Return the sha256 of a file of weights.
+
+    Raises:
+        MissingDataError: there is no such file.
+    """
+    return hashlib.sha256(storage.read_bytes(url)).hexdigest()

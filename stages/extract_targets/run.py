@@ -7,6 +7,9 @@ does its own units; a process that then finds no unit left in the full list sets
 import contextlib
 import dataclasses
 import logging
+from typing import Any
+
+from tqdm import tqdm
 
 from milan_pipeline.cli.options import AUTO
 from milan_pipeline.core.console import say, say_counts, say_nothing_to_do
@@ -141,10 +144,12 @@ def _extract_here(
             bar.update(images)
             reporter.images(images)
 
+        _tell_units(bar, 0, len(units))
         if units:
             reporter.begin(units[0].path)
         for mark in extract_units(job, units, budget, stop, count):
             reporter.end(waiting.pop((mark.view, mark.shard)).path)
+            _tell_units(bar, len(units) - len(waiting), len(units))
             if waiting:
                 reporter.begin(next(iter(waiting.values())).path)
 
@@ -178,11 +183,18 @@ def _extract_on_dask(
             extract_on_workers(client, work, units, stop, share_machine=shared)
         ) as outcomes,
     ):
+        done = 0
         for outcome in outcomes:
+            done += outcome.mark is not None
+            _tell_units(bar, done, len(units))
             bar.update(outcome.unit.shard.samples)
             logger.info("%s: %s", outcome.unit.path, "done" if outcome.mark else "failed")
             if outcome.mark is not None:
                 budget.add(outcome.mark.shard, outcome.mark.skipped)
+
+
+def _tell_units(bar: "tqdm[Any]", done: int, units: int) -> None:
+    bar.set_description_str(f"extract-targets, {done} of {units} units", refresh=False)
 
 
 def _finish(

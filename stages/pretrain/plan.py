@@ -34,6 +34,8 @@ from milan_pipeline.weights.run_weights import initial_weights, initialise
 
 WARMUP_SHARE = 0.1
 AVERAGED = "encoder-ema"
+FEW_STEPS = 200
+"""A warm-up of a tenth of these is the 20 steps over which AdamW averages squared gradients."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,8 +88,17 @@ class PretrainPlan(TrainingPlan[Pretrain]):
         return fields_from(PretrainingConfig, self.config, batch=self.data.order.batch, bf16=bf16)
 
     def warn(self) -> None:
-        """Say so where some of the views are never used: each epoch has one of them."""
-        epochs, views = self.config.epochs, self.config.views or 0
+        """Say so where some of the views are never used, or where steps are few.
+
+        Each epoch has one view.
+        """
+        epochs, views, steps = self.config.epochs, self.config.views or 0, self.schedule_steps
+        if steps < FEW_STEPS:
+            warn(
+                f"--epochs {epochs} with --batch-size {self.order.batch} make {steps} steps, and "
+                f"in fewer than {FEW_STEPS} a student learns next to nothing; give more --epochs, "
+                "or a smaller --batch-size"
+            )
         if epochs < views:
             warn(
                 f"--epochs {epochs} leaves {views - epochs} of the {views} views unused, since an "

@@ -23,9 +23,9 @@ def train(config: Pretrain, process: Process) -> None:
     if not planned.has_work(world):
         return
     config, data = planned.config, planned.data
+    student, to_examples = planned.built[0].to(process.device), planned.to_examples
     if world.leads:
         planned.warn()
-    student, to_examples = planned.built[0].to(process.device), planned.to_examples
     cache = config.cache_config()
     if cache is not None and world.leads:
         _warn_of_small_cache(cache, data)

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from milan_pipeline import storage
-from milan_pipeline.cli.options import AUTO, fields_from
+from milan_pipeline.cli.options import fields_from
 from milan_pipeline.cluster.world import World
-from milan_pipeline.core.console import bytes_text, note, say, say_nothing_to_do, warn
+from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do, warn
 from milan_pipeline.core.devices import has_bfloat16
 from milan_pipeline.data.batching import BatchT
-from milan_pipeline.data.order import OrderChoice, OrderConfig, StepClock, lanes_of, usable_workers
+from milan_pipeline.data.order import OrderChoice, OrderConfig, StepClock, lanes_of
 from milan_pipeline.data.stream import batches, step_clock
 from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.evaluate.scores_file import known_metrics
@@ -27,6 +27,7 @@ from milan_pipeline.shards.random_access import SampleTable
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
 from milan_pipeline.stages.shared.own_folder import require_own_folder
 from milan_pipeline.stages.shared.schedule import require_same_epochs
+from milan_pipeline.stages.shared.training_notes import tell_of_left_out, tell_of_loaders
 from milan_pipeline.stages.shared.training_options import ConfigT, Process, TrainingOptions
 from milan_pipeline.training.checkpoints import newest_checkpoint
 from milan_pipeline.training.ended import has_ended, require_a_beginning, warn_of_lost_best
@@ -86,6 +87,11 @@ class TrainingPlan(abc.ABC, Generic[ConfigT]):
         """Tells the epoch of a step."""
         return step_clock(self.train, self.order)
 
+    @property
+    def left_out(self) -> int:
+        """How many samples an epoch leaves out (of targets, one of the first view)."""
+        return int(self.train.counts(0).sum()) - self.clock.steps[0] * self.order.batch
+
     @functools.cached_property
     def training(self) -> TrainingConfig:
         """What the loop needs to know; most options are its fields' namesakes."""
@@ -141,9 +147,17 @@ class TrainingPlan(abc.ABC, Generic[ConfigT]):
         parameters = sum(parameter.numel() for parameter in model.parameters())
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         say(
-            f"batch: {order.batch}, lanes: {order.lanes}, parameters: {parameters}, of which "
-            f"trained: {trained}",
-            batch=order.batch, lanes=order.lanes, parameters=parameters, trained=trained,
+            f"batch: {order.batch} images, {order.per_lane} from each of {order.lanes} lanes, the "
+            "equal parts of an epoch that loader processes share",
+            batch=order.batch, lanes=order.lanes,
+        )  # fmt: skip
+        say(
+            f"images that an epoch leaves out: {self.left_out}",
+            left_out_of_an_epoch=self.left_out,
+        )
+        say(
+            f"parameters: {parameters}, of which trained: {trained}",
+            parameters=parameters, trained=trained,
         )  # fmt: skip
         # float32: all weights, AdamW's two moments of those that are trained and, with a moving
         # average, a copy of all weights.
@@ -180,6 +194,7 @@ def train_as_planned(
             "0, more steps, or no warm-up"
         )
     if world.leads:
+        tell_of_left_out(planned.order.batch, planned.left_out)
         tell_of_loaders(config, planned.order, world.size)
     counts = train_into(
         trainer,
@@ -277,19 +292,6 @@ def order_choice(config: TrainingOptions) -> OrderChoice:
         seed=config.seed,
         processes=config.count_processes(),
     )
-
-
-def tell_of_loaders(config: TrainingOptions, order: OrderConfig, processes: int) -> None:
-    """Say so where fewer loader processes run than are asked for: they share lanes equally."""
-    own, wanted = order.lanes // processes, config.loaders
-    usable = usable_workers(wanted, own)
-    if usable < wanted:
-        tell = note if config.workers == AUTO else warn
-        tell(
-            f"--workers {config.workers}: {usable} loader processes run in each process and not "
-            f"{wanted}, since they share its {own} of {order.lanes} lanes equally; another --out "
-            "may have more --lanes"
-        )
 
 
 def ledger_of(config: TrainingOptions, what: str, images: int) -> RunLedger:

@@ -5,6 +5,7 @@ Imports no torch before a stop signal can end the process at once.
 
 import contextlib
 import dataclasses
+import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -123,6 +124,13 @@ class TrainingOptions:
         role="execution",
         help="Steps between rows in the log.",
     )
+    wandb: str | None = option(
+        None,
+        help="Project of Weights & Biases that gets the log, beside TensorBoard's files in --out. "
+        "Without a network set WANDB_MODE=offline; default: none.",
+        role="execution",
+        group="Checkpoints and log",
+    )
     workers: int | Literal["auto"] = common.workers(
         "Loader processes of each training process; auto: one for each core that it may use.",
         unit="processes",
@@ -162,6 +170,11 @@ class TrainingOptions:
             raise ConfigError(f"--ema-decay {self.ema_decay} is not within 0 to 1; try 0.9999")
         if self.cache is not None:
             self.cache_config()  # to refuse what the run would refuse
+        if self.wandb is not None and importlib.util.find_spec("wandb") is None:
+            raise ConfigError(
+                f"--wandb {self.wandb} needs wandb, which is not installed; run "
+                "`pip install 'milan-pipeline[wandb]'`"
+            )
         if storage.local_path(self.out) is None:
             raise ConfigError(f"--out {self.out} is no local folder; give one")
 

@@ -117,7 +117,7 @@ def check_sample(
     sample = draw_sample(targets_u, config.sample, config.seed)
     if images is None or not sample:
         return [], {}
-    size = store.teacher.image_size
+    size, interpolation = store.teacher.image_size, store.teacher.interpolation
     found: list[Comparison] = []
     faults: Faults = {}
     pending: list[StoredTarget] = []
@@ -131,7 +131,14 @@ def check_sample(
                 if mark is None:
                     raise DataError(f"{unit.mark_path} was deleted since it was checked")
                 pending += targets_with_pixels(
-                    store.url, images, unit, mark, rows, codec=store.codec, size=size
+                    store.url,
+                    images,
+                    unit,
+                    mark,
+                    rows,
+                    codec=store.codec,
+                    size=size,
+                    interpolation=interpolation,
                 )
             except DataError as error:
                 faults[unit] = [str(error)]

@@ -227,7 +227,9 @@ def test_every_stage_and_option_is_documented(name: str) -> None:
             assert parameter.help.endswith("."), parameter.name
         else:
             assert parameter.human_readable_name in command.help, parameter.name
-    shared = {"as_json", "quiet", "verbose", "debug"} | (set() if name == "recipes" else {"config"})
+    shared = {"as_json", "quiet", "verbose", "debug"}
+    if name not in ("recipes", "doctor"):
+        shared |= {"config"}
     assert shared <= {parameter.name for parameter in command.params}
 
 

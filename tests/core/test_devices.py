@@ -68,6 +68,7 @@ precisions()
 """
 
 
+@pytest.mark.slow
 def test_a_container_that_allows_tf32_is_overruled():
     """NVIDIA's have this variable, which counts when torch is imported."""
     variables = os.environ | {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"}

@@ -77,9 +77,9 @@ def test_a_log_has_a_line_a_minute(
             console.note("another line")
     said = [line for line in capsys.readouterr().err.splitlines() if line != "another line"]
     assert len(said) == 6  # one each two updates, and one at the end
-    assert said[0].startswith("pack-images: 20 of 100, ")
+    assert said[0].startswith("pack-images: 20 of 100 images, ")
     assert re.fullmatch(
-        r"pack-images: 100 of 100, .* images/s, \d\d:\d\d so far, \d\d:\d\d left", said[-1]
+        r"pack-images: 100 of 100 images, .* images/s, \d\d:\d\d so far, \d\d:\d\d left", said[-1]
     )
 
 

@@ -87,7 +87,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("forkserver", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("end", ["terminate", "die"])
 def test_a_loader_process_heeds_the_trainer_alone(tmp_path, method, end):
     """A fork server, by which Python 3.14 starts processes, is not the trainer."""

@@ -200,7 +200,7 @@ def test_a_cache_does_not_change_the_batches(data, four_epochs, tmp_path, worker
 # ---- what is left behind
 
 
-@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("cached", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_memory_and_open_files_stay_flat_over_epochs(data, tmp_path, cached):
     """What later epochs leave allocated is no more than what the first have."""
     cache = CacheConfig(folder=tmp_path, max_bytes=100_000_000) if cached else None

@@ -12,6 +12,7 @@ from milan_pipeline.core.device_copies import DeviceCopies
 from milan_pipeline.extraction.job import ExtractionJob
 from milan_pipeline.extraction.target_batches import compute
 from milan_pipeline.extraction.view_batches import PixelBuffers, ViewBatch
+from milan_pipeline.images.crops import Interpolation
 from milan_pipeline.images.views import ViewPolicy
 from tests.support.fake_gpu import GPU, Copy, fake_gpu
 from tests.support.fitted import FITTED, TOKEN_WIDTH, fitted
@@ -23,6 +24,7 @@ class Zeros:
     """A teacher whose targets are zeros."""
 
     image_size, grid, width, device = SIDE, (3, 3), TOKEN_WIDTH, GPU
+    interpolation: Interpolation = "bicubic"
 
     def __call__(self, pixels_BCSS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         assert pixels_BCSS.device == GPU

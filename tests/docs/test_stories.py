@@ -9,16 +9,10 @@ from tests.docs.documentation import DOCS, ROOT, Block, page_blocks
 from tests.docs.stand_ins import run_command, write_world
 
 FIRST = DOCS / "own-images.md"
-# What a page takes for given, beside the world; those that take long are slow tests.
-AFTER_FIRST = ("python.md",)
-SLOW_AFTER_FIRST = ("views-and-codecs.md", "evaluation.md")
+# These take for given what the first page has made; SLOW, only the world.
+AFTER_FIRST = ("python.md", "views-and-codecs.md", "evaluation.md")
 SLOW = ("imagenet.md", "targets.md", "without-network.md", "README.md")
 OTHERS = ("rerunning.md",)  # tests/docs/test_rerunning.py tells its two stories
-
-
-def slowly(page: str) -> Any:
-    """A page whose test is a slow one."""
-    return pytest.param(page, marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
@@ -50,19 +44,21 @@ def runnable(page: Path) -> list[Block]:
 
 
 def test_every_page_with_something_to_run_is_told() -> None:
-    told = {FIRST.name, *AFTER_FIRST, *SLOW_AFTER_FIRST, *SLOW, *OTHERS}
+    told = {FIRST.name, *AFTER_FIRST, *SLOW, *OTHERS}
     pages = [ROOT / "README.md", *DOCS.glob("*.md")]
     assert {page.name for page in pages if runnable(page)} <= told
     assert told <= {page.name for page in pages}
 
 
+@pytest.mark.slow
 def test_the_first_fifteen_minutes(first_results: Path) -> None:
     assert (first_results / "runs/first/encoder.safetensors").exists()
     assert (first_results / "runs/first/probe/scores.json").exists()
     assert (first_results / "runs/clip-probe/scores.json").exists()
 
 
-@pytest.mark.parametrize("page", [*AFTER_FIRST, *map(slowly, SLOW_AFTER_FIRST)])
+@pytest.mark.slow
+@pytest.mark.parametrize("page", AFTER_FIRST)
 def test_what_follows_runs_on_the_results(
     first_results: Path, tiny_clip: Path, monkeypatch: pytest.MonkeyPatch, page: str
 ) -> None:

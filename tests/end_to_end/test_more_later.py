@@ -59,7 +59,7 @@ def test_added_shards_cost_only_their_own_units_and_tars(
     assert all((targets / tar).read_bytes() == (whole / tar).read_bytes() for tar in tars)
 
 
-@pytest.mark.parametrize("views", [1, 2])
+@pytest.mark.parametrize("views", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_run_goes_on_with_the_views_it_knew(
     views: int, image_shards: Path, tiny_clip: Path, tmp_path: Path
 ) -> None:

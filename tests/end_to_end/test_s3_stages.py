@@ -34,6 +34,7 @@ def through(outage: Outage):
     return run
 
 
+@pytest.mark.slow
 def test_stages_outlast_an_outage_with_the_same_bytes(
     *, through, pictures: Path, image_shards: Path, tiny_clip: Path, target_store: Path,
     target_shards: Path, tmp_path: Path,
@@ -66,6 +67,7 @@ def upload(folder: Path, url: str) -> str:
     return url
 
 
+@pytest.mark.slow
 def test_dry_runs_say_of_a_server_what_they_say_of_a_disk(
     *, s3_server: S3Server, image_shards: Path, tiny_clip: Path, target_store: Path,
     target_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
@@ -109,6 +111,7 @@ def test_tars_on_a_server_are_indexed_there(
     assert "shards to index: 0, listed: 3" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_loader_processes_read_from_a_server(
     s3_server: S3Server, image_shards: Path, target_shards: Path, tmp_path: Path
 ) -> None:

@@ -97,6 +97,7 @@ def pretrain(images, out, *more, code=0):
     run_cli("pretrain", *words, *TINY_STUDENT, *SHORT, *more, code=code)
 
 
+@pytest.mark.slow
 def test_pretraining_of_pixels_lists_what_it_left_out(half_packed, tmp_path, capsys):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     pretrain(half_packed, whole, *PUT_UP_WITH)

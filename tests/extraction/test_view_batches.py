@@ -19,7 +19,7 @@ from milan_pipeline.images.decode import decode_rgb, digest
 from milan_pipeline.images.views import Box, ViewPolicy
 from milan_pipeline.shards.sequential import iterate_shard
 from milan_pipeline.targets.units import Mark, Unit, list_units
-from tests.support.extraction import SIZE, extract, job_on, threads_of_pools
+from tests.support.extraction import SIZE, RowTeacher, extract, job_on, threads_of_pools
 from tests.support.processes import PATIENCE
 
 
@@ -82,6 +82,17 @@ def test_rows_are_the_views_of_their_images(tmp_path: Path, workers: int) -> Non
             assert (*batch.box[row], batch.flip[row]) == dataclasses.astuple(box)
             assert tuple(batch.size[row]) == (height, width)
             assert torch.equal(batch.buffer_BCSS[row], view_pixels(rgb, box, SIZE))
+
+
+def test_views_are_resized_as_the_teacher_takes_them(tmp_path: Path) -> None:
+    teacher = RowTeacher()
+    teacher.interpolation = "bilinear"
+    job = dataclasses.replace(job_on(tmp_path, [1], workers=0), teacher=teacher)
+    (batch,) = batches_of(job, list_units(job.manifest, 1))
+    rgb = decode_rgb(next(iterate_shard(job.manifest, batch.unit.shard)).members["jpg"])
+    box = job.policy.box(rgb.shape[0], rgb.shape[1], batch.keys[0], 0)
+    assert torch.equal(batch.buffer_BCSS[0], view_pixels(rgb, box, SIZE, interpolation="bilinear"))
+    assert not torch.equal(batch.buffer_BCSS[0], view_pixels(rgb, box, SIZE))
 
 
 @pytest.mark.parametrize(

@@ -342,10 +342,12 @@ def test_view_equals_plain_crop_and_resize(box, size):
     torch.testing.assert_close(view, plain, rtol=0, atol=0)
 
 
-def test_view_is_close_to_pillow():
+@pytest.mark.parametrize("name", ["bicubic", "bilinear"])
+def test_view_is_close_to_pillow(name):
     smooth = PICTURE.resize((160, 120), Image.Resampling.BICUBIC)
-    by_pillow = np.asarray(smooth.resize((32, 32), Image.Resampling.BICUBIC)).astype(int)
-    view = view_pixels(np.asarray(smooth), Box(0, 0, 120, 160, False), 32)
+    by_pillow = np.asarray(smooth.resize((32, 32), Image.Resampling[name.upper()])).astype(int)
+    box = Box(0, 0, 120, 160, False)
+    view = view_pixels(np.asarray(smooth), box, 32, interpolation=name)
     assert np.abs(view.permute(1, 2, 0).numpy().astype(int) - by_pillow).max() <= 1
 
 

@@ -65,6 +65,17 @@ RECIPES = Table(
     entries={"name": Place("{recipe_moved}", "{other_recipe}")},
 )
 
+DOCTOR = Table(
+    command="doctor",
+    base={"folder": "{out}", "hub": False},
+    outcome=document("state"),
+    entries={
+        "folder": Exempt("a disk takes another time each time; tests/stages/doctor show it"),
+        "hub": Exempt("tests have no network; tests/stages/doctor show that the row is left out"),
+        "device": Exempt("times differ each time"),
+    },
+)
+
 OF_A_RUN = {"paths": ("{trained}",), "gallery": 1}
 
 PREDICTING = OF_A_RUN | {"targets": "{targets}"}

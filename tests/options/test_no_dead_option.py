@@ -1,7 +1,7 @@
 """No option is dead: content changes the output, execution does not, and each is shown to.
 
-Its 300 runs are a quarter of all tests' time, so they are slow ones; what the tables must hold, and
-that a dead option is found, is looked at by default.
+Its 300 runs are a quarter of all tests' time, so they are slow ones, and so are those
+that show that a dead option is found; what the tables must hold is looked at by default.
 """
 
 import dataclasses
@@ -114,6 +114,7 @@ def test_execution_leaves_the_output_as_it_is(
     assert shown.objection_to_all(table, given, changes, within) is None
 
 
+@pytest.mark.slow
 def test_what_is_dead_is_found(shown: Shown) -> None:
     """Each kind of entry objects to what it does not fit: here every one of them is wrong."""
     table = BY_NAME["pretrain"]
@@ -132,6 +133,7 @@ def test_what_is_dead_is_found(shown: Shown) -> None:
     assert shown.objection_to_all(table, {}, {"workers": 0, "seed": 1}, 0.0) is not None
 
 
+@pytest.mark.slow
 def test_the_fault_that_this_is_for_is_found(shown: Shown) -> None:
     """Every group of weights once learnt at one rate, whatever --layer-decay was."""
     anew = Shown(shown.runner)  # whose base is run with the fault, too

@@ -22,6 +22,7 @@ def training_entries(**own: Entry) -> dict[str, Entry]:
         "checkpoint_every": Same(1),
         "keep": Same(1),
         "log_every": Same(1),
+        "wandb": Exempt("needs wandb; tests/training/test_wandb_log.py has one that pretends"),
         "workers": Same("auto"),
         "cache": Same("{else}/cache"),
         "cache_gb": Same(0.02),

@@ -158,6 +158,7 @@ def test_held_out_views_are_told(runs, image_shards: Path, target_store: Path, t
         made(run, images=other.images, targets=other.store)
 
 
+@pytest.mark.slow
 def test_runs_share_their_axes(runs, image_shards: Path, target_shards: Path) -> None:
     text = made(*runs, images=image_shards, targets=target_shards)
     page = require_self_contained(text)

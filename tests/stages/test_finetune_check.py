@@ -208,6 +208,7 @@ def test_a_stop_in_an_evaluation_is_heeded_and_the_evaluation_repeated(at, data,
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_is_longer_than_a_job_comes_to_its_end(data, tmp_path):
     """Each job is asked to stop at the second of the five batches that it scores."""
     options = (*TINY_VIT, *SHORT, "--micro-batch", 2)

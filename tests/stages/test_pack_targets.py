@@ -147,6 +147,7 @@ def test_a_view_that_nobody_finished_is_not_packed(
     assert names == [f"view-00/targets-v00-images-00000{number}.tar" for number in range(3)]
 
 
+@pytest.mark.slow
 def test_units_of_shards_that_are_gone_are_not_packed(
     pictures: Path, tiny_clip: Path, target_store: Path, tmp_path: Path
 ) -> None:

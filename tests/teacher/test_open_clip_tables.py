@@ -44,7 +44,7 @@ def test_what_a_program_adds_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_file_of_another_form_has_open_clip_imported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(open_clip_tables, "FILES", ("version.py",))
+    monkeypatch.setattr(open_clip_tables, "FILES", ("constants.py",))
     open_clip_tables._read_alone.cache_clear()
     assert tags_of("ViT-B-16") == open_clip.list_pretrained_tags_by_model("ViT-B-16")
     open_clip_tables._read_alone.cache_clear()

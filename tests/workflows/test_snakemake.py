@@ -87,6 +87,7 @@ def world(tmp_path: Path, tiny_clip: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_demo_is_the_default(tmp_path: Path) -> None:
     assert planned(tmp_path) == ALL | {"scenes": 1}
 

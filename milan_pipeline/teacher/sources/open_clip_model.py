@@ -17,6 +17,7 @@ from torch import nn
 
 from milan_pipeline.core.hub import asking_hub
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.images.crops import Interpolation
 from milan_pipeline.images.statistics import Statistics
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.teacher.blank import blank_tower
@@ -52,6 +53,10 @@ class OpenClipModel:
     def statistics(self) -> Statistics:
         """See `statistics.settled_statistics`."""
         return settled_statistics(self._spec)
+
+    def interpolation(self) -> Interpolation:
+        """Return bicubic, whatever the configuration states: stores have been written so."""
+        return "bicubic"
 
     def identity(self) -> dict[str, Any]:
         """Return the names of the model and of its weights, without paths."""

@@ -4,6 +4,7 @@ from typing import Any
 
 from milan_pipeline import storage
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.images.crops import Interpolation
 from milan_pipeline.images.statistics import Statistics
 from milan_pipeline.models.weight_files import ENCODER, plain_tensors, read_encoder_description
 from milan_pipeline.storage.checksums import read_checked
@@ -42,6 +43,10 @@ class PretrainingRun(TimmModel):
         """Return those that were asked for, or those that the student was trained with."""
         own = Statistics(*(list(map(float, self._description[key])) for key in ("mean", "std")))
         return self._spec.statistics or own
+
+    def interpolation(self) -> Interpolation:
+        """Return what a student's views are resized by."""
+        return "bicubic"
 
     def require_loadable(self) -> None:
         """Refuse nothing: the description was read."""

@@ -1,8 +1,10 @@
 """extract-targets: what is done, what is left, what is refused."""
 
 import dataclasses
+import io
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,13 @@ def test_the_store_says_what_it_is(extract: Extract, image_shards: Path) -> None
     assert record["config"]["batch_size"] == 4
 
 
+class Terminal(io.StringIO):
+    """What a terminal is sent."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 def test_a_second_run_has_nothing_to_do(extract: Extract, capsys) -> None:
     before = files_and_times(extract())
     assert "3 units, 3 units done now, 24 targets, 0 skipped" in capsys.readouterr().out
@@ -70,7 +79,7 @@ def test_a_second_run_has_nothing_to_do(extract: Extract, capsys) -> None:
     assert "nothing to do, 3 units are done" in capsys.readouterr().out
 
 
-def test_more_views_extend(extract: Extract, capsys) -> None:
+def test_more_views_extend(extract: Extract, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     before = files_and_times(extract())
     capsys.readouterr()
     extract("--views", 2, "--dry-run")
@@ -78,7 +87,10 @@ def test_more_views_extend(extract: Extract, capsys) -> None:
     assert "units to do: 3, done: 3" in output
     assert "view-01: 3 not done yet" in output
     assert "images to run through the teacher: 24" in output
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
     after = files_and_times(extract("--views", 2))
+    assert "extract-targets, 3 of 3 units: 100%" in terminal.getvalue()
     assert {path: after[path] for path in before} == before
     assert len(marks(extract("--views", 2))) == 6
     assert files_and_times(extract("--views", 1)) == after  # fewer leave the others

@@ -107,7 +107,7 @@ def test_a_stop_signal_exits_with_75_and_a_rerun_ends_the_same(whole, shards, tm
     with at_step(5, lambda: send_signal("SIGUSR1")):
         pretrain(*shards, tmp_path, code=75)
     error = capsys.readouterr().err
-    assert error.startswith("Interrupted: SIGUSR1 received; ")
+    assert "\nInterrupted: SIGUSR1 received; " in error
     assert "step 5" in error
     assert state(tmp_path) == "interrupted"
     assert not (tmp_path / "encoder.safetensors").exists()
@@ -227,12 +227,19 @@ def test_values_out_of_range_are_wrong_usage(option, value, shards, tmp_path, ca
 
 def test_dry_run_says_what_would_be_done_and_writes_nothing(shards, tmp_path, capsys):
     pretrain(*shards, tmp_path / "run", "--dry-run")
-    said = capsys.readouterr().out
+    said, warned = capsys.readouterr()
+    assert "--epochs 4 with --batch-size 8 make 12 steps, and in fewer than 200" in warned
     assert "steps to do: 12 of 12" in said
     assert "pairs: 24 a view, views: 2, left out: 0" in said
-    assert "batch: 8, lanes: 8" in said
+    assert "batch: 8 images, 1 from each of 8 lanes" in said
+    assert "images that an epoch leaves out: 0" in said
     assert "bytes to write: about" in said
     assert " of encoder; free: " in said
+    pretrain(*shards, tmp_path / "run", "--batch-size", 7, "--epochs", 67, "--dry-run")
+    said, warned = capsys.readouterr()
+    assert "steps to do: 201 of 201" in said
+    assert "images that an epoch leaves out: 3" in said
+    assert "in fewer than 200" not in warned
     assert not (tmp_path / "run").exists()
 
 

@@ -77,10 +77,9 @@ def test_a_damaged_target_is_one_sentence_that_names_the_tar(
         data[load_index(manifest, shard)["offset"][0]] ^= 1
         path.write_bytes(data)
     pretrain(image_shards, tmp_path / "targets", tmp_path / "run", "--workers", 2, code=1)
-    error = capfd.readouterr().err
+    _few_steps, error = capfd.readouterr().err.splitlines()
     assert error.startswith(f"Error: {tmp_path / 'targets'}/view-00/targets-v00-images-")
     assert "damaged" in error
-    assert len(error.splitlines()) == 1
 
 
 WITHOUT_TEACHER = """
@@ -107,6 +106,7 @@ finally:
 """
 
 
+@pytest.mark.slow
 def test_no_teacher_is_loaded_or_read(whole, shards, tiny_clip, target_store, tmp_path):
     places = zip(("--images", "--targets", "--out"), (*shards, tmp_path / "run"), strict=True)
     words = (tiny_clip, target_store, "pretrain", *(word for each in places for word in each))

@@ -237,5 +237,6 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(command: Command, 
     said = capsys.readouterr().out
     assert f"steps to do: {STEPS} of {STEPS}" in said
     assert f"images: 12 to train on, {command.scored} to score on, classes: 3" in said
-    assert "batch: 4, lanes: 4" in said
+    assert "batch: 4 images, 1 from each of 4 lanes" in said
+    assert "images that an epoch leaves out: 0" in said
     assert not (tmp_path / "run").exists()

@@ -3,10 +3,10 @@
 import dataclasses
 import functools
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
+import open_clip.pretrained
 import pytest
 import timm
 import torch
@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from timm.layers.pos_embed_sincos import apply_rot_embed_cat
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.teacher import configuration
 from milan_pipeline.teacher.description import describe_teacher, visible_identity
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
@@ -279,7 +278,7 @@ def test_a_repository_of_the_hub_is_timms_own(
 
     monkeypatch.setattr(timm, "create_model", create)
     monkeypatch.setattr(
-        configuration, "download_pretrained_from_hf", lambda _, filename: tmp_path / filename
+        open_clip.pretrained, "download_pretrained_from_hf", lambda _, filename: tmp_path / filename
     )
     given = Teacher.load(TeacherSpec(name="timm:hf-hub:somebody/model"))
     expected = Teacher.load(TeacherSpec(name=local))
@@ -330,10 +329,18 @@ def test_an_input_that_is_no_multiple_of_its_patch_is_told(
     assert "takes 60 pixels, no multiple of its patches of 14" in caplog.text
 
 
-def test_another_interpolation_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        describe_teacher(TeacherSpec(name=write_timm(tmp_path, "mae", interpolation="bilinear")))
-    assert "resized by bilinear interpolation; views are resized by bicubic" in caplog.text
+def test_the_interpolation_is_that_of_the_configuration(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = write_timm(tmp_path / "a", "mae", interpolation="bilinear")
+    spec = TeacherSpec(name=name)
+    known, given = visible_identity(spec), Teacher.load(spec)
+    assert known["preprocessing"]["pixels"] == "pillow-rgb, bilinear antialiased, uint8"
+    assert given.preprocessing() == known["preprocessing"]
+    assert not caplog.records
+    name = write_timm(tmp_path / "b", "mae", interpolation="lanczos")
+    assert Teacher.load(TeacherSpec(name=name)).interpolation == "bicubic"
+    assert "takes images resized by lanczos interpolation, which is not known" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -13,15 +13,11 @@ from safetensors.torch import load, load_file, save_file
 from timm.data.config import resolve_model_data_config
 
 from milan_pipeline.encoders.load import fingerprint, load_encoder
-from milan_pipeline.errors import MismatchError
 from milan_pipeline.models.weight_files import EMA_ENCODER, ENCODER
 from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.training.checkpoints import MODEL
 from milan_pipeline.weights.loaded_run import load_run
-from milan_pipeline.weights.run_weights import initial_weights
-from tests.support.cli import run_cli
-from tests.support.finetune import finetune
-from tests.support.pictures import write_picture
+from tests.support.exports import export, run_snippet
 from tests.support.pretrain import pretrain
 from tests.support.students import encoder_only, import_checkpoint, merged, official_weights
 
@@ -38,11 +34,6 @@ def trained(image_shards, target_shards, tmp_path_factory):
 def run(trained, tmp_path):
     """A copy of the run that a test may change."""
     return shutil.copytree(trained, tmp_path / "run")
-
-
-def export(run, form, out, *more, code=0):
-    run_cli("export", run, "--form", form, "--out", out, *more, code=code)
-    return out
 
 
 def require_equal(found, expected):
@@ -196,22 +187,6 @@ def test_an_encoder_alone_has_no_official_form(tmp_path, capsys):
     require_equal(load_file(out / "model.safetensors"), encoder_only(official_weights()))
 
 
-def test_a_run_that_trained_a_classifier_says_where_its_model_is(tmp_path, capsys):
-    for part in ("train", "val"):
-        for number, name in enumerate(("ant", "bee")):
-            for each in range(2):
-                write_picture(tmp_path / part / name / f"{each}.jpg", seed=10 * number + each)
-    run = tmp_path / "run"
-    finetune(tmp_path / "train", tmp_path / "val", run, "--max-steps", 1)
-    for form in ("timm", "huggingface", "official"):
-        export(run, form, tmp_path / form, code=1)
-        said = capsys.readouterr().err
-        assert f"{run} is a run of finetune" in said
-        assert str(run / "best.safetensors") in said
-    with pytest.raises(MismatchError, match="is a run of finetune"):
-        initial_weights(run)
-
-
 def test_another_decoder_has_no_official_form(run, tmp_path, capsys):
     record = json.loads((run / "config.json").read_text())
     record["content"]["decoder"] = "linear"
@@ -248,7 +223,7 @@ def test_a_folder_without_a_run_is_named(tmp_path, capsys):
 def test_dry_run_names_the_files_and_writes_nothing(trained, tmp_path, capsys):
     export(trained, "huggingface", tmp_path / "out", "--dry-run")
     said = capsys.readouterr().out
-    assert "files to write: model.safetensors, config.json, preprocessor_config.json" in said
+    assert "to write: model.safetensors, config.json, preprocessor_config.json, README.md" in said
     assert "bytes to write: " in said
     assert not (tmp_path / "out").exists()
 
@@ -291,3 +266,50 @@ def test_a_run_without_an_encoder_yet_has_an_official_form(run, tmp_path):
         path.unlink()
     out = export(run, "official", tmp_path / "official", "--allow-unfinished")
     assert (out / "checkpoint.pth").exists()
+
+
+SLOW = pytest.mark.slow
+FORMS = (
+    "timm",
+    "official",
+    "safetensors",
+    *(pytest.param(f, marks=SLOW) for f in ("huggingface", "onnx")),
+)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_card_of_an_encoder_tells_its_teacher_and_how_to_load_it(
+    form, trained, tmp_path, monkeypatch
+):
+    out = export(trained, form, tmp_path / "out")
+    run_snippet(out, monkeypatch)
+    card = (out / "README.md").read_text()
+    record = json.loads((trained / "config.json").read_text())
+    assert record["inputs"]["identity_hash"] in card
+    assert "Licence of the teacher: not recorded" in card
+    assert "None are stored" in card
+    assert str(trained.parent) not in card
+
+
+@pytest.mark.slow
+def test_onnxruntime_gives_the_tokens_of_an_encoder(trained, tmp_path):
+    runtime: Any = importlib.import_module("onnxruntime")
+    out = export(trained, "onnx", tmp_path / "onnx")
+    encoder: Any = timm.create_model(
+        f"local-dir:{export(trained, 'timm', tmp_path / 'timm')}", pretrained=True
+    )
+    x = torch.randn(3, 3, 32, 32)
+    (found,) = runtime.InferenceSession(str(out / "model.onnx")).run(
+        ["tokens"], {"pixels": x.numpy()}
+    )
+    expected = encoder.eval().forward_features(x)
+    torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-5, rtol=0)
+
+
+def test_our_own_form_is_an_encoder_for_other_commands(trained, tmp_path):
+    out = export(trained, "safetensors", tmp_path / "out")
+    views = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    ours, theirs = (
+        load_encoder(str(s)).features(views) for s in (out / "model.safetensors", trained)
+    )
+    assert torch.equal(ours, theirs)

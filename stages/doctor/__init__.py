@@ -1,0 +1,1 @@
+"""What this machine has for the pipeline, and what to set."""
