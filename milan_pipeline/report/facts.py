@@ -11,6 +11,7 @@ from milan_pipeline.core.console import named_lines, short_bytes
 Facts = dict[str, dict[str, Any]]
 """By section, then by name: plain JSON values."""
 MOST_ITEMS = 5
+MOST_LETTERS = 22
 
 
 def flattened(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -64,6 +65,14 @@ def in_time(seconds: float) -> str:
     if minutes < 100:
         return f"{minutes} min"
     return f"{hours} h" if hours < 100 else f"{hours / 24:.3g} days"
+
+
+def short_key(key: str) -> str:
+    """Return a key as pictures show it: of a long one its folder, often the class, and its end."""
+    if len(key) <= MOST_LETTERS:
+        return key
+    folder, _, name = key.rpartition("/")
+    return f"{folder.rpartition('/')[2]}/\u2026{name[-6:]}" if folder else f"\u2026{name[-18:]}"
 
 
 def lines_of(facts: Facts) -> Iterator[str]:

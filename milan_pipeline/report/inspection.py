@@ -9,7 +9,7 @@ from milan_pipeline.errors import ConfigError, MilanError, MissingDataError
 from milan_pipeline.report.facts import Facts, lines_of
 from milan_pipeline.report.folder_kind import Kind, folder_kind, is_scores, outputs_below
 from milan_pipeline.report.folder_status import run_status
-from milan_pipeline.report.run_facts import RunReport, read_run
+from milan_pipeline.report.run.facts import RunReport, read_run
 from milan_pipeline.report.target_facts import image_shard_facts, store_facts, target_shard_facts
 
 FACTS_OF = {

@@ -113,7 +113,7 @@
       const key = document.createElement("span");
       key.className = "near-key tail";
       const upright = document.createElement("bdi");
-      upright.textContent = keyOf(one.view);
+      upright.textContent = thumbs[one.view].dataset.short;
       key.append(upright);
       words.append(number, key);
       button.append(cutout(one.view, one.patch), words);

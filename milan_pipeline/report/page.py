@@ -14,9 +14,9 @@ from typing import Any
 
 import jinja2
 
-from milan_pipeline.report.facts import Facts, label_of, text_of
+from milan_pipeline.report.facts import Facts, label_of, short_key, text_of
 from milan_pipeline.report.gallery import Entry
-from milan_pipeline.report.predictions import Predictions
+from milan_pipeline.report.run.predictions import Predictions
 from milan_pipeline.report.svg import Plot
 
 
@@ -33,6 +33,15 @@ class Gallery:
     def has_pixels(self) -> bool:
         """Whether views are shown as they look."""
         return any(entry.pixels for entry in self.entries)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An image: its key, the name of its class if it has one, and its data URI."""
+
+    key: str
+    label: str
+    uri: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +68,7 @@ class Page:
         facts: all that is known, by section.
         notes: what was looked at, and how.
         gallery: of targets.
-        pictures: of images: name and data URI.
+        pictures: of images.
         plots: with `plots_title` and `plots_words` above them.
         predictions: of runs.
         tables: such as results.
@@ -73,7 +82,7 @@ class Page:
     facts: Sequence[tuple[str, Sequence[tuple[str, str]]]]
     notes: Sequence[str]
     gallery: Gallery | None = None
-    pictures: Sequence[tuple[str, str]] = ()
+    pictures: Sequence[Picture] = ()
     plots: Sequence[Plot] = ()
     plots_title: str = ""
     plots_words: str = ""
@@ -121,6 +130,7 @@ def render(page: Page) -> str:
         script=script,
         script_sha256=digest,
         version=importlib.metadata.version("milan-pipeline"),
+        short_key=short_key,
         words=lambda value: "not known" if math.isnan(value) else f"{value:.3f}",
     )
 

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.evaluate.accuracies import accuracy_text
+from milan_pipeline.evaluate.accuracies import accuracy_text, interval_text
 from milan_pipeline.evaluate.comparison import rows_of
+from milan_pipeline.report.class_tables import class_tables
 from milan_pipeline.report.facts import Facts, flattened, label_of, text_of
 from milan_pipeline.report.page import Page, Table, shown
-from milan_pipeline.report.predictions import Predictions, predict, teacher_of
-from milan_pipeline.report.run_facts import RunReport
+from milan_pipeline.report.run.facts import RunReport
+from milan_pipeline.report.run.predictions import Predictions, predict, teacher_of
 from milan_pipeline.report.run_plots import MOST_RUNS, plot_runs
 from milan_pipeline.report.target_rows import ViewSource, read_target_rows
 from milan_pipeline.weights.loaded_run import load_run
@@ -67,7 +68,7 @@ def run_page(
         plots_words="Against epochs; each point is the mean of neighbouring steps."
         + (" Runs differ in colour and in dashes." if len(runs) > 1 else ""),
         predictions=predictions,
-        tables=[*_results(runs), *_differences(runs)],
+        tables=[*_results(runs), *_classes(runs), *_differences(runs)],
     )
 
 
@@ -111,8 +112,11 @@ def _highlights(
             if name in found
         ]
         if predictions:
-            cosine = predictions[number].masked_cosine
-            tiles.append((f"cosine of masked patches{of}", f"{cosine:.3f}"))
+            found_by = predictions[number]
+            tiles += [
+                (f"cosine of masked patches{of}", f"{found_by.masked_cosine:.3f}"),
+                (f"the same of the mean target{of}", f"{found_by.floor_cosine:.3f}"),
+            ]
     return tiles
 
 
@@ -136,13 +140,32 @@ def _results(runs: Sequence[RunReport]) -> list[Table]:
                 row.stage,
                 metric,
                 f"{accuracy_text(value)}%",
+                interval_text(result.intervals.get(metric)),
                 *([settings_text] if settings else []),
             ]
             for metric, value in result.metrics.items()
         ]
-    columns = ["run", "stage", "measure", "result", *(["settings"] if settings else [])]
+    columns = [
+        "run",
+        "stage",
+        "measure",
+        "result",
+        "95% interval, %",
+        *(["settings"] if settings else []),
+    ]
     words = "Of these runs' own weights, as their fingerprint tells."
     return [Table(anchor="results", title="Results", columns=columns, rows=rows, words=words)]
+
+
+def _classes(runs: Sequence[RunReport]) -> list[Table]:
+    """Tell how the runs' own scores are made up, class by class."""
+    return [
+        table
+        for run in runs
+        for result in run.results
+        if result.folder == str(run.folder)
+        for table in class_tables(result, run.name if len(runs) > 1 else "")
+    ]
 
 
 def _differences(runs: Sequence[RunReport]) -> list[Table]:
@@ -169,8 +192,7 @@ def _differences(runs: Sequence[RunReport]) -> list[Table]:
 def _notes(runs: Sequence[RunReport], predictions: Sequence[Predictions]) -> list[str]:
     steps = ", ".join(f"{len(run.history.get('step', ()))} of {run.name}" for run in runs)
     logged = (
-        f"Steps that are logged: {steps}. Figures of the latest steps are means of the last 100, "
-        "of memory the most."
+        f"Steps that are logged: {steps}. Figures of the latest steps are the ends of their curves."
     )
     memory = (
         "Memory is that of the first process alone, without the loader's workers; runs of older "

@@ -1,6 +1,6 @@
 """Plots of what runs have logged, several runs on shared axes.
 
-Legend: S logged steps, B buckets of them.
+Legend: S logged steps, B points of a curve.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,11 +11,12 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from milan_pipeline.core.console import short_bytes
-from milan_pipeline.report.run_facts import History, RunReport, data_wait_share
+from milan_pipeline.report.run.facts import RunReport
+from milan_pipeline.report.run.history import History, curve, data_wait_share
 from milan_pipeline.report.svg import DASHES, SERIES, Plot, draw
 
-BUCKETS = 300
 MOST_RUNS = len(SERIES)
+SCORES = {"top1": "top-1 %", "miou": "mIoU %"}
 Line = tuple[int, str, NDArray[np.float64], NDArray[np.float64]]
 """A run's number, its name, and where its line goes."""
 Column = Callable[[History], NDArray[np.float64]]
@@ -24,7 +25,7 @@ Wanted = tuple[str, str, str, Column]
 
 
 def plot_runs(runs: Sequence[RunReport]) -> list[Plot]:
-    """Plot loss, rate, speed, waiting and memory against epochs; what no run tells is left out."""
+    """Plot scores, loss, rate, speed, waiting, memory by epoch; what no run tells is left out."""
     wanted: list[Wanted] = [
         ("Loss", "loss", "", _column("loss")),
         *_teachers(runs),
@@ -35,20 +36,8 @@ def plot_runs(runs: Sequence[RunReport]) -> list[Plot]:
         ("GPU memory of the first process", "peak so far", "bytes", _column("cuda_memory_bytes")),
         ("Gradient norm", "before clipping", "", _column("grad_norm")),
     ]
-    plots = [_plot(runs, *one) for one in wanted]
+    plots = [_validation(runs), *(_plot(runs, *one) for one in wanted)]
     return [plot for plot in plots if plot is not None]
-
-
-def bucketed(
-    x_S: NDArray[np.float64], y_S: NDArray[np.float64], buckets: int = BUCKETS
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return means (B,) of equally many neighbouring steps; what is not finite is left out."""
-    finite_S = np.isfinite(x_S) & np.isfinite(y_S)
-    x_S, y_S = x_S[finite_S], y_S[finite_S]
-    parts = np.array_split(np.arange(len(x_S)), max(1, min(buckets, len(x_S))))
-    parts = [part for part in parts if len(part)]
-    x_B, y_B = (np.array([all_S[part].mean() for part in parts]) for all_S in (x_S, y_S))
-    return x_B, y_B
 
 
 def _teachers(runs: Sequence[RunReport]) -> list[Wanted]:
@@ -67,10 +56,26 @@ def _plot(
 ) -> Plot | None:
     lines: list[Line] = []
     for number, run in enumerate(runs):
-        values_S = column(run.history)
-        if len(values_S) and np.isfinite(values_S).any():
-            x_S = run.history.get("epoch", run.history["step"])
-            lines.append((number, run.name, *bucketed(x_S, values_S)))
+        if (points := curve(run.history, column(run.history))) is not None:
+            lines.append((number, run.name, *points))
+    return _drawn(title, label, unit, lines, several=len(runs) > 1)
+
+
+def _validation(runs: Sequence[RunReport]) -> Plot | None:
+    """Plot the score by which each run chose its best weights."""
+    lines, labels = [], {}
+    for number, run in enumerate(runs):
+        key = next((key for key in SCORES if key in run.evaluations), "")
+        points = curve(run.evaluations, run.evaluations.get(key, np.zeros(0)))
+        if points is not None:
+            lines.append((number, run.name, *points))
+            labels[SCORES[key]] = True
+    return _drawn("Validation", " or ".join(labels), "", lines, several=len(runs) > 1)
+
+
+def _drawn(
+    title: str, label: str, unit: str, lines: Sequence[Line], *, several: bool
+) -> Plot | None:
     if not lines:
         return None
 
@@ -87,7 +92,7 @@ def _plot(
         elif unit == "bytes":
             axes.yaxis.set_major_formatter(lambda size, _: short_bytes(max(0, size)))
             axes.set_ylim(0, None)
-        if len(runs) > 1:
+        if several:
             axes.legend()
 
     return draw(title, _words(title, unit, lines), onto)

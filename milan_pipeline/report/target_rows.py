@@ -163,7 +163,7 @@ def _from_unit(
 def _from_shards(url: str, count: int, generator: np.random.Generator) -> Iterator[_Place]:
     manifest = load_manifest(url, kind="targets", allow_unfinished=True)
     layout = layout_of(manifest.common["identity"])
-    for shard, keys, data in draw_samples(manifest, count, generator):
+    for shard, _, keys, data in draw_samples(manifest, count, generator):
         yield _Place(
             shard.details["source"],
             shard.details["source_sha256"],
@@ -175,8 +175,8 @@ def _from_shards(url: str, count: int, generator: np.random.Generator) -> Iterat
 
 def draw_samples(
     manifest: Manifest, count: int, generator: np.random.Generator
-) -> Iterator[tuple[Shard, list[str], list[bytes]]]:
-    """Draw samples of all shards; yield each shard with the keys and bytes of its own.
+) -> Iterator[tuple[Shard, NDArray[np.int64], list[str], list[bytes]]]:
+    """Draw samples of all shards; yield each shard with the rows, keys and bytes of its own.
 
     Raises:
         DataError: an index or a sample is damaged.
@@ -188,7 +188,7 @@ def draw_samples(
             first += shard.samples
             if len(mine):
                 table, url = load_index(manifest, shard)[mine], manifest.url_of(shard)
-                yield shard, keys_of(table), [reader.read_row(url, row) for row in table]
+                yield shard, mine, keys_of(table), [reader.read_row(url, row) for row in table]
 
 
 def _rows_of(

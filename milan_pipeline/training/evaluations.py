@@ -9,6 +9,7 @@ from milan_pipeline import storage
 from milan_pipeline.core.schema import Count, DocumentError, conforming, parsed
 from milan_pipeline.errors import DataError
 
+EVALUATIONS = "evaluations.jsonl"
 BEST = "best"
 """The name of the weights with the best scores."""
 
@@ -29,7 +30,7 @@ class Evaluations:
     """
 
     def __init__(self, folder: Path, *, key: str, val: str) -> None:
-        self._path = folder / "evaluations.jsonl"
+        self._path = folder / EVALUATIONS
         self._key = key
         self._val = val
 

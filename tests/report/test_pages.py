@@ -5,15 +5,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from milan_pipeline.errors import ConfigError, MismatchError, MissingDataError
+from milan_pipeline.evaluate.intervals import wilson
+from milan_pipeline.evaluate.per_image import answers_table, npy
 from milan_pipeline.evaluate.scores_file import Result, write_scores
 from milan_pipeline.images.budget import Skipped
 from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.report.inspection import inspect_places
 from milan_pipeline.report.page import render
 from milan_pipeline.report.pages import page_of
+from tests.support.labelled import shards
 from tests.support.pages import ReadPage, require_self_contained
 from tests.support.pretrain import pretrain
 from tests.support.stores import make_store
@@ -78,6 +82,39 @@ def test_a_page_of_images(image_shards: Path) -> None:
     assert scripts(page) == ["own"]
 
 
+def test_the_page_of_images_has_classes_with_counts_and_names_under_pictures(tmp_path) -> None:
+    place = shards(tmp_path / "labelled", 30, seed=1, classes=["ant", "bee", "cat"])
+    page = require_self_contained(made(place, gallery=30))
+    for name in ("ant", "bee", "cat"):
+        assert page.texts["bdi"].count(name) == 10
+        assert f"{name}1033.3%" in page.texts["td"]
+    assert "3 classes, from 10 to 10 images." in page.texts["p"]
+    unlabelled = shards(tmp_path / "plain", 6, seed=1, labelled=False)
+    assert "Classes" not in require_self_contained(made(unlabelled)).texts["h2"]
+
+
+def test_the_page_of_a_fine_tuned_run_has_its_curve_and_its_classes(runs, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs[0], run)
+    label_N, answer_N = np.array([0] * 6 + [1] * 4), np.array([0] * 5 + [1] * 5)
+    (run / "answers.npy").write_bytes(npy(answers_table(label_N, {"top1": answer_N})))
+    given: dict[str, Any] = {"random_init": False, "seed": 0, "content": {}, "inputs": {}}
+    given |= {"stage": "finetune", "encoder": "x", "metrics": {"top1": 90.0}}
+    given |= {"intervals": {"top1": wilson(9, 10)}, "extras": {"class_names": ["ant", "bee"]}}
+    write_scores(Result(folder=str(run), **given))
+    rows = [{"step": n, "epoch": n / 6, "top1": 10.0 * n, "val": "v"} for n in (6, 9)]
+    (run / "evaluations.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    page = require_self_contained(made(run))
+    assert "Validation" in page.texts["h3"]
+    assert "Validation over epochs: from 60 to 90." in page.texts["figcaption"]
+    cells = page.texts["td"]
+    assert "90.00%59.6\u201398.2" in cells
+    assert "ant683.33%43.6\u201397.0" in cells
+    assert "ant51bee04" in cells  # five ants are right, one was taken for a bee
+    last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    assert f"{last['loss']:.4g}" in page.texts["dd"]
+
+
 def test_hostile_keys_and_reasons_are_text(tmp_path: Path) -> None:
     skipped: tuple[Skipped, ...] = ({"key": HOSTILE(1), "reason": HOSTILE(2)},)
     store, images = make_store(tmp_path, images=6, side=2, key=HOSTILE, skipped=skipped)
@@ -88,7 +125,8 @@ def test_hostile_keys_and_reasons_are_text(tmp_path: Path) -> None:
     assert page.values("onerror") == []
     assert HOSTILE(2) in page.texts["dd"]
     shown = require_self_contained(made(images, gallery=6))
-    assert HOSTILE(0) in shown.texts["bdi"]
+    assert HOSTILE(0) in shown.values("title")
+    assert shown.values("onerror") == []
 
 
 def test_a_runs_page(runs, image_shards: Path, target_store: Path, tmp_path: Path) -> None:
@@ -99,6 +137,8 @@ def test_a_runs_page(runs, image_shards: Path, target_store: Path, tmp_path: Pat
         assert wanted in page.texts["h3"]
     assert "Predictions against targets" in page.texts["h2"]
     assert text.count('class="five"') == 5
+    assert "the same of the mean target" in page.texts["dt"]
+    assert "The mean target of the other views" in page.texts["p"]
     assert "5 of 5 views are of image shards that the run was trained on" in page.texts["p"]
 
 

@@ -6,8 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from milan_pipeline.report.run_facts import data_wait_share, latest, read_history, with_step_seconds
-from milan_pipeline.report.run_plots import bucketed
+from milan_pipeline.report.run.history import (
+    bucketed,
+    curve,
+    data_wait_share,
+    latest,
+    read_evaluations,
+    read_history,
+    with_step_seconds,
+)
 
 
 def write(folder: Path, *lines: str) -> Path:
@@ -22,7 +29,7 @@ def test_columns(tmp_path: Path) -> None:
     assert history["step"].tolist() == [1, 2]
     assert history["loss"].tolist() == [2, 1.5]
     assert np.isnan(history["memory_bytes"][0])
-    assert latest(history) == {"step": 2, "loss": 1.75, "memory_bytes": 7}
+    assert latest(history) == {"step": 2, "loss": 1.5, "memory_bytes": 7}
 
 
 def test_no_log_tells_nothing(tmp_path: Path) -> None:
@@ -46,3 +53,20 @@ def test_buckets_are_means_of_neighbours() -> None:
     assert x_B.tolist() == [pytest.approx(4 / 3), 5, 8]
     assert y_B.tolist() == [3, 9, 15]
     assert [len(part) for part in bucketed(x[:0], y[:0])] == [0, 0]
+
+
+def test_the_latest_figure_is_where_its_curve_ends() -> None:
+    step = np.arange(1.0, 901)
+    history = {"step": step, "epoch": step / 9, "loss": 1 / step}
+    points = curve(history, history["loss"])
+    assert points is not None
+    # 300 points of three steps each.
+    assert latest(history)["loss"] == points[1][-1] == pytest.approx((1 / step[-3:]).mean())
+    assert latest({name: column[:35] for name, column in history.items()})["loss"] == 1 / 35
+
+
+def test_evaluations_are_columns_of_their_scores(tmp_path: Path) -> None:
+    row = {"step": 3, "epoch": 1.0, "top1": 40.0, "intervals": {"top1": [30, 50]}, "val": "f00d"}
+    (tmp_path / "evaluations.jsonl").write_text(json.dumps(row) + "\n")
+    found = {name: column.tolist() for name, column in read_evaluations(tmp_path).items()}
+    assert found == {"step": [3], "epoch": [1], "top1": [40]}

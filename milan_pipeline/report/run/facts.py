@@ -1,20 +1,11 @@
-"""Reads the facts of a run: what it trains, its progress, its speed and its results.
-
-What a run has logged of its steps are columns.
-
-Legend: S logged steps.
-"""
+"""Reads the facts of a run: what it trains, its progress, its speed and its results."""
 
 import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from milan_pipeline import storage
-from milan_pipeline.core.schema import DocumentError, parsed
 from milan_pipeline.data.unreadable import unreadable_images
 from milan_pipeline.encoders.load import fingerprint
 from milan_pipeline.errors import ConfigError, MissingDataError
@@ -24,13 +15,17 @@ from milan_pipeline.models.weight_files import ENCODER
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.report.facts import Facts, flattened
 from milan_pipeline.report.folder_status import run_status
+from milan_pipeline.report.run.history import (
+    History,
+    latest,
+    read_evaluations,
+    read_history,
+    with_step_seconds,
+)
 from milan_pipeline.training.checkpoints import newest_checkpoint
-from milan_pipeline.training.run_folder import LOG_NAME
 from milan_pipeline.training.state import CONFIG_NAME, State, read_state
 
 NAMED = 5
-History = dict[str, NDArray[np.float64]]
-"""Columns (S,) by the names of `log.jsonl`; NaN where a step does not tell."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +38,7 @@ class RunReport:
         record: its `config.json`.
         state: its `state.json`; None before the first step.
         history: its log.
+        evaluations: the scores of its validation, in the same form; of `finetune` and `segment`.
         results: what `probe`, `finetune` and `segment` measured of its encoder.
     """
 
@@ -51,6 +47,7 @@ class RunReport:
     record: dict[str, Any]
     state: State | None
     history: History
+    evaluations: History
     results: list[Result]
 
     @property
@@ -117,6 +114,7 @@ def read_run(url: str, results: tuple[str, ...] = ()) -> RunReport:
         record=record,
         state=read_state(str(folder)),
         history=with_step_seconds(read_history(folder), batch),
+        evaluations=read_evaluations(folder),
         results=_results_of(folder, results),
     )
 
@@ -152,72 +150,3 @@ def _found(folder: str) -> list[Result]:
         return find_results([folder])
     except MissingDataError:
         return []
-
-
-SUMMARY_STEPS = 100
-"""The last steps that a run's latest figures are means of."""
-
-
-def read_history(run: Path) -> History:
-    """Read `log.jsonl`; without it there is nothing to tell: no columns.
-
-    A line that a kill cut short, or that is no row, counts as never written, as on resume.
-    """
-    path = run / LOG_NAME
-    there = storage.exists(str(path))
-    lines = storage.read_bytes(str(path)).decode(errors="replace").splitlines() if there else []
-    rows = [row for row in map(_row_of, lines) if row is not None]
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
-
-
-def latest(history: History) -> dict[str, Any]:
-    """Return the means of the last steps; of memory, the most."""
-    last = {
-        name: column[np.isfinite(column)][-SUMMARY_STEPS:]
-        for name, column in history.items()
-        if np.isfinite(column).any()
-    }
-    found: dict[str, Any] = {}
-    for name, column in last.items():
-        if name == "step_seconds":
-            found["one_step_seconds"] = float(column.mean())
-        elif name in ("step", "epoch", "lr"):
-            found[name] = float(column[-1])
-        elif name.endswith("memory_bytes"):
-            found[name] = int(column.max())
-        else:
-            found[name] = float(column.mean())
-    if "step" in found:
-        found["step"] = int(found["step"])
-    share = data_wait_share(history)
-    if len(share):
-        found["data_wait_share"] = float(share[-SUMMARY_STEPS:].mean())
-    return found
-
-
-def data_wait_share(history: History) -> NDArray[np.float64]:
-    """Return for each step the share (S,) of its time that was spent waiting for data.
-
-    A step's time is its batch over its speed. The batch is not in the log, so the time is
-    known only where there is a column `step_seconds`; see `with_step_seconds`.
-    """
-    if "step_seconds" not in history or "data_wait_seconds" not in history:
-        return np.zeros(0)
-    share: NDArray[np.float64] = history["data_wait_seconds"] / history["step_seconds"]
-    return share.clip(0, 1)
-
-
-def with_step_seconds(history: History, batch: int | None) -> History:
-    """Add the column `step_seconds`, of runs whose batch is known."""
-    if not batch or "images_per_second" not in history:
-        return history
-    return history | {"step_seconds": batch / history["images_per_second"]}
-
-
-def _row_of(line: str) -> dict[str, float] | None:
-    try:
-        row = parsed(line, dict[str, float])
-    except DocumentError:
-        return None
-    return row if "step" in row else None

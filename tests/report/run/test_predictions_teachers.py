@@ -7,8 +7,8 @@ from typing import Any, cast
 import pytest
 
 from milan_pipeline.errors import MismatchError
-from milan_pipeline.report.predictions import head_of, teacher_of
-from milan_pipeline.report.run_facts import RunReport
+from milan_pipeline.report.run.facts import RunReport
+from milan_pipeline.report.run.predictions import head_of, teacher_of
 
 CLIP: dict[str, Any] = {"teacher": {"name": "clip", "width": 6}, "codec": {"name": "int8"}}
 DINO: dict[str, Any] = {"teacher": {"name": "dino", "width": 4}, "codec": {"name": "int8"}}
@@ -17,7 +17,13 @@ DINO: dict[str, Any] = {"teacher": {"name": "dino", "width": 4}, "codec": {"name
 def run(inputs: dict[str, Any]) -> RunReport:
     record = {"inputs": inputs}
     return RunReport(
-        folder=Path("run"), name="run", record=record, state=None, history={}, results=[]
+        evaluations={},
+        folder=Path("run"),
+        name="run",
+        record=record,
+        state=None,
+        history={},
+        results=[],
     )
 
 

@@ -17,7 +17,7 @@ from milan_pipeline.pretraining.defaults import DEFAULTS
 from milan_pipeline.pretraining.masking import draw_mask
 from milan_pipeline.provenance.identity import differences, identities_of, without
 from milan_pipeline.report.gallery import colours_uri, heat_uri, jpeg_uri, mask_uri, token_colours
-from milan_pipeline.report.run_facts import RunReport
+from milan_pipeline.report.run.facts import RunReport
 from milan_pipeline.report.target_rows import TargetRows
 from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.training.checkpoints import newest_checkpoint
@@ -30,7 +30,10 @@ they are stored, and which views they are of."""
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """One view: pictures as data URIs, and the mean cosine of masked and of visible patches."""
+    """One view: pictures as data URIs, and the mean cosine of masked and of visible patches.
+
+    `floor_cosine` is what the mean target of the other views scores on the masked ones.
+    """
 
     key: str
     pixels: str
@@ -40,6 +43,7 @@ class Prediction:
     agreement: str
     masked_cosine: float
     visible_cosine: float
+    floor_cosine: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +64,11 @@ class Predictions:
     def visible_cosine(self) -> float:
         """Likewise of visible patches."""
         return float(np.nanmean([view.visible_cosine for view in self.views]))
+
+    @property
+    def floor_cosine(self) -> float:
+        """Likewise of masked patches if each were predicted as the mean target of other views."""
+        return float(np.nanmean([view.floor_cosine for view in self.views]))
 
 
 def teacher_of(run: RunReport, rows: TargetRows, targets: str) -> str:
@@ -113,7 +122,7 @@ def predict(
         _predicted(loaded, masking, rows, number, view, seed=seed)
         for number, view in enumerate(views)
     ]
-    colours = token_colours(target_nLD)
+    colours, floor_nL = token_colours(target_nLD), floors(target_nLD)
     predictions = []
     for number, (kept_K, pred_LS) in enumerate(pairs):
         pred_LD = pred_LS[:, head]
@@ -135,6 +144,7 @@ def predict(
                 agreement=heat_uri(np.nan_to_num(cosine_L).reshape(rows.grid), ends=(0, 1)),
                 masked_cosine=_mean(cosine_L[~visible_L]),
                 visible_cosine=_mean(cosine_L[visible_L]),
+                floor_cosine=_mean(floor_nL[number][np.isfinite(cosine_L) & ~visible_L]),
             )
         )
     newest = newest_checkpoint(run.folder)
@@ -155,6 +165,21 @@ def head_of(run: RunReport, teacher: str) -> slice:
             return slice(start, start + width)
         start += width
     raise KeyError(teacher)
+
+
+def floors(target_nLD: torch.Tensor) -> NDArray[np.float32]:
+    """Return the cosine (n, L) of each target to the mean target of all other views.
+
+    That is what a prediction scores which does not look at its image. Of a single view, whose own
+    mean there is alone, it is a little too high.
+
+    Args:
+        target_nLD: of length 1.
+    """
+    sum_n1D = target_nLD.sum(dim=1, keepdim=True)
+    others_n1D = sum_n1D.sum(dim=0) - sum_n1D if len(target_nLD) > 1 else sum_n1D
+    cosines: NDArray[np.float32] = F.cosine_similarity(others_n1D, target_nLD, dim=-1).numpy()
+    return cosines
 
 
 def overlap_with_training(run: RunReport, rows: TargetRows) -> str:
