@@ -24,6 +24,8 @@ from milan_pipeline.shards.presence import require_present
 from milan_pipeline.shards.random_access import all_local
 
 HASH_BYTES = 32
+SPARE = 8
+"""A column that grows gets room for an eighth more rows than it needs."""
 Columns = dict[str, NDArray[Any]]
 
 
@@ -136,11 +138,11 @@ class TargetColumns:
 
 def read_image_columns(url: str) -> ShardColumns:
     """Read the manifest of image shards; see `manifest.load_manifest` for what it raises."""
-    parts = [_columns_of([])]
+    found = GrowingColumns(_columns_of([]))
     head = read_manifest(
-        url, lambda rows: parts.append(_columns_of(conforming(rows, list[ShardRow]))), kind="images"
+        url, lambda rows: found.add(_columns_of(conforming(rows, list[ShardRow]))), kind="images"
     )
-    return ShardColumns(head=head, **_joined(parts))
+    return ShardColumns(head=head, **found.whole())
 
 
 def read_target_columns(url: str) -> TargetColumns:
@@ -168,17 +170,47 @@ def texts(values: list[str]) -> NDArray[np.bytes_]:
     return np.array([value.encode("utf-8", "surrogatepass") for value in values], dtype=np.bytes_)
 
 
+class GrowingColumns:
+    """Columns that grow in place; to keep parts and concatenate them takes twice the memory."""
+
+    def __init__(self, empty: Columns) -> None:
+        self._columns = {name: column.copy() for name, column in empty.items()}
+        self._count = 0
+
+    def add(self, part: Columns) -> None:
+        """Append rows to each column."""
+        start, count = self._count, len(next(iter(part.values())))
+        self._count += count
+        for name, rows in part.items():
+            column = self._columns[name]
+            if column.dtype.itemsize < rows.dtype.itemsize:  # longer names
+                column = self._columns[name] = column.astype(rows.dtype)
+            if len(column) < self._count:
+                _resize(column, self._count + self._count // SPARE)
+            column[start : self._count] = rows
+
+    def whole(self) -> Columns:
+        """Return the columns, without room for more rows."""
+        for column in self._columns.values():
+            _resize(column, self._count)
+        return self._columns
+
+
+def _resize(column: NDArray[Any], count: int) -> None:
+    column.resize((count, *column.shape[1:]), refcheck=False)  # nobody else has seen it
+
+
 class _Targets:
     """Collects the columns of target shards part by part."""
 
     def __init__(self) -> None:
-        self._parts = [_columns_of([]) | _target_columns_of([])]
+        self._columns = GrowingColumns(_columns_of([]) | _target_columns_of([]))
         self._count = 0
         self._skipped: dict[int, tuple[str, ...]] = {}
         self._identities: dict[str | None, str] = {}
 
     def take(self, rows: list[TargetRow]) -> None:
-        self._parts.append(_columns_of(rows) | _target_columns_of(rows))
+        self._columns.add(_columns_of(rows) | _target_columns_of(rows))
         for number, row in enumerate(rows, start=self._count):
             self._identities.setdefault(row.details.identity_hash, row.name)
             if row.details.skipped:
@@ -186,7 +218,7 @@ class _Targets:
         self._count += len(rows)
 
     def columns(self, head: Manifest) -> TargetColumns:
-        columns = _joined(self._parts)
+        columns = self._columns.whole()
         own = {name: columns.pop(name) for name in _target_columns_of([])}
         return TargetColumns(
             shards=ShardColumns(head=head, **columns),
@@ -213,11 +245,6 @@ def _target_columns_of(rows: Sequence[TargetRow]) -> Columns:
         "source_sha256_tH": _hashes([row.details.source_sha256 for row in rows]),
         "skipped_t": np.array([len(row.details.skipped) for row in rows], dtype=np.int64),
     }
-
-
-def _joined(parts: list[Columns]) -> Columns:
-    """Concatenate the parts of each column, one column after the other, and drop them."""
-    return {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
 
 
 def _hashes(values: list[str]) -> NDArray[np.uint8]:

@@ -2,12 +2,13 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import logging
 import tarfile
 import time
-from collections.abc import Collection, Generator, Iterable
+from collections.abc import Collection, Generator, Iterable, Mapping
 from typing import NamedTuple
 
 import xxhash
@@ -17,7 +18,13 @@ from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.shards.index import index_bytes, index_table
 from milan_pipeline.shards.labels import Label, label_of
-from milan_pipeline.shards.manifest import MANIFEST_NAME, Manifest, Shard, load_manifest
+from milan_pipeline.shards.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    Shard,
+    index_name,
+    load_manifest,
+)
 from milan_pipeline.shards.tar_stream import HashingFile
 from milan_pipeline.storage.space import write_error
 
@@ -134,22 +141,29 @@ def listed_shards(folder: str, kind: str) -> dict[str, Shard]:
     if not storage.exists(storage.join(folder, MANIFEST_NAME)):
         return {}
     manifest = load_manifest(folder, kind=kind, allow_unfinished=True)
-    urls = {
-        shard.name: {manifest.url_of(shard), manifest.index_url_of(shard)}
-        for shard in manifest.shards
+    by_folders: dict[tuple[str, str], list[Shard]] = {}
+    for shard in manifest.shards:
+        tar, index = manifest.url_of(shard), manifest.index_url_of(shard)
+        folders = storage.folder_of(tar), storage.folder_of(index)
+        by_folders.setdefault(folders, []).append(shard)
+    # As a rule both folders are the same; the sizes of one are in memory at a time.
+    sizes_in = functools.lru_cache(maxsize=2)(storage.list_sizes)
+    lost = {
+        shard.name
+        for (tars, indices), shards in by_folders.items()
+        for shard in shards
+        if not _is_there(shard, sizes_in(tars), sizes_in(indices))
     }
-    folders = {storage.folder_of(url) for both in urls.values() for url in both}
-    sizes = {
-        storage.join(at, name): size
-        for at in folders
-        for name, size in storage.list_sizes(at).items()
-    }
-    return {
-        shard.name: shard
-        for shard in manifest.shards
-        if urls[shard.name] <= sizes.keys()
-        and sizes[manifest.url_of(shard)] in (shard.bytes, None)  # a web server may not tell
-    }
+    return {shard.name: shard for shard in manifest.shards if shard.name not in lost}
+
+
+def _is_there(
+    shard: Shard, tars: Mapping[str, int | None], indices: Mapping[str, int | None]
+) -> bool:
+    """Tell whether folders of these files and sizes have a shard's tar, of its size, and index."""
+    tar, index = storage.basename(shard.name), storage.basename(index_name(shard.name))
+    is_whole = tar in tars and tars[tar] in (shard.bytes, None)  # a web server may not tell
+    return is_whole and index in indices
 
 
 def delete_unlisted(folder: str, kind: str, keep: Collection[str]) -> None:

@@ -12,7 +12,7 @@ from milan_pipeline.codecs.registry import CodecSpec, parse_codec, spec_of
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.provenance.identity import Identity, stated_identity, transcoded_identity
-from milan_pipeline.shards.manifest import MANIFEST_NAME, load_manifest
+from milan_pipeline.shards.manifest import MANIFEST_NAME, read_manifest
 from milan_pipeline.stages.pack_targets.command import PackTargets
 from milan_pipeline.targets.codec_files import CODEC_FILE, read_shards_codec, read_store_codec
 from milan_pipeline.targets.expected_identity import expected_transcoded
@@ -74,7 +74,8 @@ def identity_there(folder: str) -> Identity | None:
     """Return the identity of the shards in a folder; None if there are none."""
     if not storage.exists(storage.join(folder, MANIFEST_NAME)):
         return None
-    manifest = load_manifest(folder, kind="targets", allow_unfinished=True)
+    # The shards, of which there may be millions, are checked and not kept.
+    manifest = read_manifest(folder, lambda _: None, kind="targets", allow_unfinished=True)
     return stated_identity(manifest.common, what=folder)
 
 

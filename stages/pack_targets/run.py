@@ -1,6 +1,7 @@
 """Write the target shards that are not listed yet, or print what that would take."""
 
 import contextlib
+import dataclasses
 from collections.abc import Generator
 
 from milan_pipeline import storage
@@ -42,9 +43,10 @@ def pack(config: PackTargets, stop: StopRequest) -> None:
     source = read_identity(config.targets)
     plan = _plan(config, source)
     # Shards of other targets are refused before a codec is fitted.
-    _record(config, expected_identity(config, source), plan).previous_state()
+    record = _record(config, expected_identity(config, source), plan)
+    record.previous_state()
     identity, codec = settle(config, source, list(plan.values()), stop)
-    record = _record(config, identity, plan)
+    record = dataclasses.replace(record, content=identity)
     state = record.previous_state()
     listed = _current(config, identity, plan)
     left = {name: unit for name, unit in plan.items() if name not in listed}

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from milan_pipeline.core.schema import DocumentError
 from milan_pipeline.errors import DataError, MismatchError
-from milan_pipeline.shards.columns import read_image_columns, read_target_columns
+from milan_pipeline.shards.columns import GrowingColumns, read_image_columns, read_target_columns
 from milan_pipeline.shards.listing import scan
 from milan_pipeline.shards.manifest import Manifest, Shard, load_manifest
 
@@ -73,6 +74,26 @@ def test_columns_hold_what_the_manifest_lists(manifest):
 def test_a_manifest_without_shards_has_columns_of_none(tmp_path):
     Manifest(kind="images", folder=str(tmp_path), shards=()).save()
     assert len(read_image_columns(str(tmp_path))) == 0
+
+
+def test_columns_grow_in_place():
+    """To concatenate parts would take twice the memory."""
+    part = {"names_n": np.array([b"a", b"bc"]), "hashes_nH": np.ones((2, 32), np.uint8)}
+    tracemalloc.start()
+    try:
+        growing = GrowingColumns(
+            {"names_n": np.array([], "S1"), "hashes_nH": np.empty((0, 32), "B")}
+        )
+        for _ in range(5000):
+            growing.add(part)
+        found = growing.whole()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found["names_n"].tolist() == part["names_n"].tolist() * 5000
+    assert found["hashes_nH"].shape == (10_000, 32)
+    assert found["hashes_nH"].all()
+    assert peak < 1.2 * sum(column.nbytes for column in found.values())
 
 
 @pytest.mark.parametrize("most", [1, 300, 1 << 20])
