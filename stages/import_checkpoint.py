@@ -13,9 +13,9 @@ from milan_pipeline.core.progress import waiting
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.provenance.run_state import CONFIG_NAME
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
 from milan_pipeline.stages.shared.own_folder import require_own_folder
-from milan_pipeline.training.state import CONFIG_NAME
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,10 +107,10 @@ def run(config: ImportCheckpoint) -> None:
     """Write the run folder, unless that is done."""
     with waiting("loading libraries"):
         from milan_pipeline.models.weight_files import export_encoder
+        from milan_pipeline.provenance.run_state import write_state
         from milan_pipeline.training.checkpoints import take_snapshot, write_checkpoint
         from milan_pipeline.training.optim import make_optimiser
         from milan_pipeline.training.run_folder import run_lock
-        from milan_pipeline.training.state import write_state
         from milan_pipeline.weights.import_official import build_imported
 
     plan = _plan(config)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from milan_pipeline import storage
 from milan_pipeline.errors import MismatchError
-from milan_pipeline.training.state import state_of
+from milan_pipeline.provenance.run_state import state_of
 
 KINDS = ("pixels", "open_clip", "timm")
 FILES = "files"

@@ -70,7 +70,8 @@ def _read(result: Result, name: str) -> NDArray[np.void] | None:
     """Read a file beside the scores; a damaged one counts as not kept, as nothing depends on it."""
     try:
         data = storage.read_bytes(storage.join(result.folder, name))
-        found: NDArray[np.void] = np.load(io.BytesIO(data), allow_pickle=False)
+        # np.load would take a zip file, too.
+        found: NDArray[np.void] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
     except (MissingDataError, StorageError, ValueError, EOFError):
         return None
-    return found
+    return found if found.ndim else None

@@ -13,9 +13,9 @@ from milan_pipeline import storage
 from milan_pipeline.core.schema import DocumentError, parsed
 from milan_pipeline.errors import DataError, MissingDataError, StorageError
 from milan_pipeline.evaluate.scores_file import SCORES
+from milan_pipeline.provenance.run_state import CONFIG_NAME, STATE_NAME
 from milan_pipeline.shards.manifest import MANIFEST_NAME, not_ours, stated_kind
 from milan_pipeline.targets.layout import STORE_RECORDS, ZARR_JSON, holds_store
-from milan_pipeline.training.state import CONFIG_NAME, STATE_NAME
 
 Kind = Literal["target store", "target shards", "image shards", "run"]
 SHARDS: dict[str, Kind] = {"targets": "target shards", "images": "image shards"}

@@ -18,6 +18,7 @@ from milan_pipeline.provenance.progress_reports import (
     state_of_work,
 )
 from milan_pipeline.provenance.record import ended_at, read_record
+from milan_pipeline.provenance.run_state import CONFIG_NAME, checkpoints_by_step, read_state
 from milan_pipeline.report.folder_kind import (
     PROBE,
     RECORDS,
@@ -30,7 +31,6 @@ from milan_pipeline.report.folder_kind import (
 )
 from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.targets.status import Status, read_status
-from milan_pipeline.training.state import CONFIG_NAME, checkpoints_by_step, read_state
 
 OutputState = WorkState | Literal["unreadable"]
 WORST_FIRST: tuple[OutputState, ...] = (

@@ -25,8 +25,8 @@ from milan_pipeline.errors import (
     TruncatedError,
     reason_of,
 )
+from milan_pipeline.provenance.run_state import CONFIG_NAME, STATE_NAME, checkpoints_by_step
 from milan_pipeline.training.optim import MovingAverage
-from milan_pipeline.training.state import CONFIG_NAME, STATE_NAME, checkpoints_by_step
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from milan_pipeline import storage
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.provenance.run_state import STATE_NAME, state_of, trained_steps
 from milan_pipeline.training.checkpoints import has_checkpoint, newest_checkpoint
 from milan_pipeline.training.evaluations import BEST, Evaluations
-from milan_pipeline.training.state import STATE_NAME, state_of, trained_steps
 
 logger = logging.getLogger(__name__)
 

@@ -23,6 +23,7 @@ from milan_pipeline import storage
 from milan_pipeline.cluster.world import World, whole
 from milan_pipeline.core.schema import Count, DocumentError, parsed
 from milan_pipeline.errors import DataError, StorageError, reason_of
+from milan_pipeline.provenance.run_state import RunState, write_state
 from milan_pipeline.storage.locks import HELD, NO_LOCKS
 from milan_pipeline.storage.space import write_error
 from milan_pipeline.training.checkpoint_io import CheckpointWriter, load_checkpoint
@@ -33,7 +34,6 @@ from milan_pipeline.training.checkpoints import (
     take_snapshot,
 )
 from milan_pipeline.training.optim import MovingAverage
-from milan_pipeline.training.state import RunState, write_state
 from milan_pipeline.training.wandb_log import WandbLog
 
 logger = logging.getLogger(__name__)

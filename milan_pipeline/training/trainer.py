@@ -24,11 +24,11 @@ from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.errors import InterruptedRunError
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.reporter import Reporter, reporting
+from milan_pipeline.provenance.run_state import write_state
 from milan_pipeline.training.compiling import compile_blocks, explained_compiler
 from milan_pipeline.training.meter import Losses, Meter, PartedLoss, named, trained
 from milan_pipeline.training.optim import MovingAverage, clip_gradients, set_learning_rate
 from milan_pipeline.training.run_folder import OpenRun, RunFolder, run_lock
-from milan_pipeline.training.state import write_state
 
 
 class Task(Protocol[BatchT_contra]):

@@ -16,7 +16,7 @@ from milan_pipeline import storage
 from milan_pipeline.core.schema import DocumentError, parsed
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError, reason_of
 from milan_pipeline.provenance.record import read_record
-from milan_pipeline.training.state import CONFIG_NAME
+from milan_pipeline.provenance.run_state import CONFIG_NAME
 
 WANDB_NAME = "wandb.json"
 

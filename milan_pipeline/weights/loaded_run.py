@@ -20,6 +20,7 @@ from milan_pipeline.models.student import Student, in_grid_order, patchify, supe
 from milan_pipeline.pretraining.masking import kept_count
 from milan_pipeline.provenance.identity import identities_of
 from milan_pipeline.provenance.record import read_record
+from milan_pipeline.provenance.run_state import CONFIG_NAME
 from milan_pipeline.training.checkpoint_io import read_tensors
 from milan_pipeline.training.checkpoints import (
     AVERAGE,
@@ -28,7 +29,6 @@ from milan_pipeline.training.checkpoints import (
     newest_checkpoint,
     verify_checkpoint,
 )
-from milan_pipeline.training.state import CONFIG_NAME
 from milan_pipeline.weights.run_weights import ENCODER_PART
 
 

@@ -24,9 +24,9 @@ from milan_pipeline.models.weight_files import (
     read_encoder_description,
 )
 from milan_pipeline.provenance.record import read_record
+from milan_pipeline.provenance.run_state import CONFIG_NAME, STATE_NAME, state_of
 from milan_pipeline.storage.checksums import read_checked
 from milan_pipeline.training.checkpoints import AVERAGE, MODEL, newest_checkpoint
-from milan_pipeline.training.state import CONFIG_NAME, STATE_NAME, state_of
 
 ENCODER_PART = "encoder."
 

@@ -10,10 +10,10 @@ from milan_pipeline.errors import MilanError
 from milan_pipeline.evaluate.accuracies import accuracy_text, interval_text
 from milan_pipeline.provenance.identity import recorded_targets
 from milan_pipeline.provenance.record import read_record
+from milan_pipeline.provenance.run_state import CONFIG_NAME
 from milan_pipeline.stages.export.command import Export
 from milan_pipeline.stages.export.source import Source
 from milan_pipeline.training.evaluations import Evaluations
-from milan_pipeline.training.state import CONFIG_NAME
 from milan_pipeline.weights.model_card import Card, card_bytes
 
 KEYS = {"finetune": "top1", "segment": "miou"}
@@ -68,7 +68,7 @@ def _origin(source: Source) -> dict[str, str]:
             record = pretraining
     if record:
         found |= {f"{name} (pretraining)": text for name, text in _training(record).items()}
-        found |= teachers_of(record["inputs"], record["content"])
+        found |= teachers_of(record.get("inputs", {}), record["content"])
     return found | {"SHA-256 of the weights in the run": f"`{source.sha256}`"}
 
 
@@ -80,11 +80,13 @@ def _encoder_text(record: Mapping[str, Any]) -> str:
 
 
 def _training(record: Mapping[str, Any]) -> dict[str, str]:
+    if "stage" not in record:
+        return {}
     versions, steps = record.get("versions", {}), record.get("counts", {}).get("steps")
     names = ("milan-pipeline", "torch", "timm")
     made_by = ", ".join(f"{name} {versions[name]}" for name in names if name in versions)
     found = f"`{record['stage']}`, {steps} steps" if steps else f"`{record['stage']}`"
-    return {"Training": f"{found}; {made_by}"} if "stage" in record else {}
+    return {"Training": f"{found}; {made_by}"}
 
 
 def teachers_of(inputs: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, str]:
@@ -124,7 +126,8 @@ def _pretraining_of(record: Mapping[str, Any]) -> dict[str, Any] | None:
     with contextlib.suppress(MilanError):
         if fingerprint(spec) == record["inputs"]["encoder"]:
             found = read_record(storage.join(folder, CONFIG_NAME))
-            return found if found and found["stage"] in ("pretrain", "import-checkpoint") else None
+            if (found or {}).get("stage") in ("pretrain", "import-checkpoint"):
+                return found
     return None
 
 

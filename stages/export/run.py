@@ -11,12 +11,12 @@ from milan_pipeline.errors import MismatchError
 from milan_pipeline.evaluate.evaluation_view import resized_side
 from milan_pipeline.models.weight_files import _json
 from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.provenance.run_state import STATE_NAME
 from milan_pipeline.stages.export.card import card_of
 from milan_pipeline.stages.export.command import Export
 from milan_pipeline.stages.export.source import Source, read_source
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
 from milan_pipeline.storage.checksums import put_with_sums
-from milan_pipeline.training.state import STATE_NAME
 from milan_pipeline.weights.export import official_files, own_files, timm_files
 from milan_pipeline.weights.huggingface import huggingface_files
 from milan_pipeline.weights.model_card import CARD

@@ -11,10 +11,10 @@ from milan_pipeline.core.schema import parsed
 from milan_pipeline.errors import ConfigError, MismatchError, MissingDataError
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.provenance.record import read_record
+from milan_pipeline.provenance.run_state import CONFIG_NAME
 from milan_pipeline.stages.export.command import Export
 from milan_pipeline.storage.checksums import read_checked
 from milan_pipeline.training.evaluations import BEST
-from milan_pipeline.training.state import CONFIG_NAME
 from milan_pipeline.weights.export import ClassHead, encoder_with
 from milan_pipeline.weights.run_weights import (
     RunWeights,

@@ -23,6 +23,7 @@ from milan_pipeline.data.stream import batches, step_clock
 from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.evaluate.scores_file import known_metrics
 from milan_pipeline.provenance.record import StageRecord, read_record
+from milan_pipeline.provenance.run_state import CONFIG_NAME, trained_steps
 from milan_pipeline.shards.random_access import SampleTable
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
 from milan_pipeline.stages.shared.own_folder import require_own_folder
@@ -33,7 +34,6 @@ from milan_pipeline.training.checkpoints import newest_checkpoint
 from milan_pipeline.training.ended import has_ended, require_a_beginning, warn_of_lost_best
 from milan_pipeline.training.evaluations import Evaluations
 from milan_pipeline.training.meter import in_words
-from milan_pipeline.training.state import CONFIG_NAME, trained_steps
 from milan_pipeline.training.trainer import (
     Task,
     Trainer,

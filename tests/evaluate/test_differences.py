@@ -62,8 +62,9 @@ def test_answers_of_other_weights_are_not_used(tmp_path):
     assert answers_of(second, "knn@20") is None
     (tie,) = ties(rows_of([first, second]))
     assert tie.p is None
-    (tmp_path / "b" / ANSWERS).write_bytes(b"no array")
-    assert answers_of(second, "knn@20") is None
+    for damaged in (b"no array", b"PK\x03\x04 and no zip file", npy(np.array(3)), npy(np.ones(3))):
+        (tmp_path / "b" / ANSWERS).write_bytes(damaged)
+        assert answers_of(second, "knn@20") is None
 
 
 def test_other_images_stages_and_settings_of_unknown_images_are_not_compared(tmp_path):

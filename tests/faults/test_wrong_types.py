@@ -15,6 +15,7 @@ from milan_pipeline.evaluate.probe.feature_cache import _read as read_features
 from milan_pipeline.evaluate.scores_file import read_scores
 from milan_pipeline.models.weight_files import read_encoder_description
 from milan_pipeline.provenance.record import read_record
+from milan_pipeline.provenance.run_state import state_of, trained_steps
 from milan_pipeline.shards.cache import LOCK_NAME, CacheConfig, ShardCache, ShardFile
 from milan_pipeline.shards.index import load_index
 from milan_pipeline.shards.manifest import load_manifest
@@ -24,7 +25,6 @@ from milan_pipeline.targets.store_record import read_store_record
 from milan_pipeline.targets.units import read_marks
 from milan_pipeline.training.checkpoints import HASHES, verify_checkpoint
 from milan_pipeline.training.evaluations import Evaluations
-from milan_pipeline.training.state import state_of, trained_steps
 from tests.faults.campaign import COUNTS, attempt, chance, scaled
 from tests.faults.consumers import trained_on
 from tests.faults.mutations import WRONG, mutated, of_another_kind, sealed

@@ -9,10 +9,10 @@ from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError, MissingDataError, StorageError
 from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.provenance.reporter import Reporter
+from milan_pipeline.provenance.run_state import write_state
 from milan_pipeline.report.folder_status import FolderStatus, folder_status, is_finished
 from milan_pipeline.report.inspection import inspect_places
 from milan_pipeline.shards.manifest import Manifest, Shard
-from milan_pipeline.training.state import write_state
 from tests.support.processes import killed
 
 

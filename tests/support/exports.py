@@ -10,7 +10,7 @@ from milan_pipeline.evaluate.classification.model import ClassifierDescription, 
 from milan_pipeline.evaluate.segmentation.files import SegmenterDescription, write_segmenter
 from milan_pipeline.evaluate.segmentation.model import HeadSpec, make_segmenter
 from milan_pipeline.provenance.record import record_bytes
-from milan_pipeline.training.state import write_state
+from milan_pipeline.provenance.run_state import write_state
 from tests.support.cli import run_cli
 from tests.support.pictures import write_picture
 from tests.support.students import perturbed

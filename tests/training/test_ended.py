@@ -7,10 +7,10 @@ from typing import Any, cast
 import pytest
 
 from milan_pipeline.errors import DataError, MissingDataError
+from milan_pipeline.provenance.run_state import write_state
 from milan_pipeline.training.checkpoints import newest_checkpoint
 from milan_pipeline.training.ended import has_ended, require_a_beginning, warn_of_lost_best
 from milan_pipeline.training.evaluations import Evaluations
-from milan_pipeline.training.state import write_state
 from tests.support.runs import saved
 
 EXPORTS = ("finetuned", "best")

@@ -15,8 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from milan_pipeline.cluster.world import World
 from milan_pipeline.errors import StorageError
+from milan_pipeline.provenance.run_state import trained_steps, write_state
 from milan_pipeline.training.run_folder import EVENT_THREADS, RunFolder, RunLog, run_lock
-from milan_pipeline.training.state import trained_steps, write_state
 
 FORK = multiprocessing.get_context("fork")
 

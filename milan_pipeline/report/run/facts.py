@@ -13,6 +13,7 @@ from milan_pipeline.evaluate.scores_file import Result, find_results
 from milan_pipeline.models.build import settled_student
 from milan_pipeline.models.weight_files import ENCODER
 from milan_pipeline.provenance.record import read_record
+from milan_pipeline.provenance.run_state import CONFIG_NAME, State, read_state
 from milan_pipeline.report.facts import Facts, flattened
 from milan_pipeline.report.folder_status import run_status
 from milan_pipeline.report.run.history import (
@@ -23,7 +24,6 @@ from milan_pipeline.report.run.history import (
     with_step_seconds,
 )
 from milan_pipeline.training.checkpoints import newest_checkpoint
-from milan_pipeline.training.state import CONFIG_NAME, State, read_state
 
 NAMED = 5
 

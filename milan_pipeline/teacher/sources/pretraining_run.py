@@ -2,15 +2,19 @@
 
 from typing import Any
 
+import timm
+
 from milan_pipeline import storage
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.errors import ConfigError, DataError, MismatchError
 from milan_pipeline.images.crops import Interpolation
 from milan_pipeline.images.statistics import Statistics
 from milan_pipeline.models.weight_files import ENCODER, plain_tensors, read_encoder_description
+from milan_pipeline.provenance.run_state import state_of
 from milan_pipeline.storage.checksums import read_checked
 from milan_pipeline.teacher.sources.timm_model import TimmModel
 from milan_pipeline.teacher.spec import RUN, TeacherSpec
 from milan_pipeline.teacher.timm_visual import TimmVisual
+from milan_pipeline.teacher.weights import require_finite
 
 
 class PretrainingRun(TimmModel):
@@ -31,7 +35,12 @@ class PretrainingRun(TimmModel):
         url = self._weights.removesuffix(".safetensors") + ".json"
         self._description = read_encoder_description(url)
         arguments = dict(self._description["timm"])
-        super().__init__(spec.name, arguments.pop("model_name"), arguments)
+        model = str(arguments.pop("model_name"))
+        if not timm.is_model(model):  # timm would take some such names for places on the network
+            raise DataError(
+                f"{url} describes {model!r}, which is no model of timm; export it again"
+            )
+        super().__init__(spec.name, model, arguments)
 
     def identity(self) -> dict[str, Any]:
         """Return no path, and the licence of the run's own teacher, if that is known."""
@@ -49,7 +58,17 @@ class PretrainingRun(TimmModel):
         return "bicubic"
 
     def require_loadable(self) -> None:
-        """Refuse nothing: the description was read."""
+        """Refuse a run that is not done: what is exported there is that of an earlier end.
+
+        Raises:
+            MismatchError: it is not.
+        """
+        folder = storage.folder_of(self._weights)
+        state = state_of(folder)
+        if state not in (None, "done"):
+            raise MismatchError(
+                f"--teacher {self._spec.name!r}: the run {folder} is {state!r}; finish it first"
+            )
 
     def trained(self, size: int | None) -> TimmVisual:
         """Load the encoder.
@@ -58,4 +77,6 @@ class PretrainingRun(TimmModel):
             MissingDataError, DataError: its weights are not there, or damaged.
         """
         state = plain_tensors(self._weights, read_checked(self._weights), remedy="export it again")
-        return self.filled(state, self._weights, size)
+        visual = self.filled(state, self._weights, size)
+        require_finite(visual.trunk, self._weights)
+        return visual

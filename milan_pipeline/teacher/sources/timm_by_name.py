@@ -3,13 +3,15 @@
 import dataclasses
 import functools
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import timm
 from timm.models import PretrainedCfg
 
 from milan_pipeline.core.hub import asking_hub
+from milan_pipeline.core.schema import DocumentError, conforming
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.images.crops import Interpolation
 from milan_pipeline.images.statistics import Statistics, fault_of_statistics
@@ -95,6 +97,7 @@ class TimmModelByName(TimmModel):
             state = timm.models.load_state_dict(str(path))
         visual = self.filled(state, str(path), size)
         require_finite(visual.trunk, str(path))
+        _require_floats_of(state, visual, path)
         require_floats(visual.trunk, path, within="")
         return visual
 
@@ -108,6 +111,26 @@ class TimmModelByName(TimmModel):
             name = self._asked if self._elsewhere else self.model
             visual = self.created(name, pretrained=True)
         return self._finished(visual, size)
+
+
+def _require_floats_of(state: Mapping[str, Any], visual: TimmVisual, path: Path) -> None:
+    """Refuse quantised weights, also where timm found them inside of another dictionary."""
+    for name, tensor in visual.trunk.state_dict().items():
+        stored = state.get(name, tensor)
+        if tensor.is_floating_point() and not stored.is_floating_point():
+            raise ConfigError(
+                f"{path} holds {name!r} quantised, which is not supported; give the weights in "
+                "float32, float16 or bfloat16"
+            )
+
+
+class _Used(TypedDict, total=False):
+    """What is used of timm's configuration of weights."""
+
+    mean: list[float]
+    std: list[float]
+    interpolation: str
+    license: str | None
 
 
 def _of_registry(spec: TeacherSpec) -> dict[str, Any]:
@@ -180,6 +203,13 @@ def _of_place(name: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
             f"--teacher {name!r} has the architecture {model!r}, which this timm does not have; "
             "install the version that it was saved with"
         )
+    try:
+        conforming({key: config[key] for key in _Used.__annotations__ if key in config}, _Used)
+    except DocumentError as error:
+        raise ConfigError(
+            f"--teacher {name!r} has a {CONFIGURATION} whose pretrained_cfg cannot be used "
+            f"({error}); copy it again"
+        ) from error
     fields = {field.name for field in dataclasses.fields(PretrainedCfg)}
     return model, arguments, {key: value for key, value in config.items() if key in fields}
 

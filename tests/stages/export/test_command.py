@@ -215,6 +215,14 @@ def test_a_description_of_another_encoder_is_refused(change, reason, run, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+def test_an_encoder_whose_record_is_lost_is_exported(run, tmp_path):
+    (run / "config.json").unlink()
+    export(run, "timm", tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "SHA-256 of the weights in the run" in card
+    assert "Training" not in card
+
+
 def test_a_folder_without_a_run_is_named(tmp_path, capsys):
     export(tmp_path, "timm", tmp_path / "out", code=1)
     assert "holds no run; give a folder that pretrain" in capsys.readouterr().err

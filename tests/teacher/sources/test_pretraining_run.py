@@ -1,14 +1,16 @@
 """A student of ours as a teacher: its exported encoder, built and normalised as it was trained."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from milan_pipeline.errors import ConfigError, MissingDataError
+from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
 from milan_pipeline.models.vit import build_encoder, encoder_arguments
 from milan_pipeline.models.weight_files import export_encoder
+from milan_pipeline.provenance.run_state import write_state
 from milan_pipeline.teacher.description import visible_identity
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
@@ -47,6 +49,27 @@ def test_the_licence_of_its_own_teacher_stays(tmp_path: Path) -> None:
     known = visible_identity(TeacherSpec(name=f"run:{tmp_path}"))
     assert known["teacher"]["license"] == "cc-by-nc-4.0"
     assert known["preprocessing"]["mean"] == list(MEAN)
+
+
+def test_a_run_that_is_not_done_is_refused(tmp_path: Path) -> None:
+    """Where it is continued, the encoder that is there is that of its earlier end."""
+    write_run(tmp_path)
+    write_state(tmp_path, "running", step=3, total_steps=9)
+    with pytest.raises(MismatchError, match="is 'running'; finish it first"):
+        Teacher.load(TeacherSpec(name=f"run:{tmp_path}"))
+    write_state(tmp_path, "done", step=9, total_steps=9)
+    Teacher.load(TeacherSpec(name=f"run:{tmp_path}"))
+
+
+def test_a_name_that_timm_would_fetch_is_refused(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    path = tmp_path / "encoder.json"
+    document = json.loads(path.read_text())
+    document["timm"]["model_name"] = "hf-hub:stranger/model"
+    path.write_text(json.dumps(document))
+    (tmp_path / "encoder.sha256").unlink()
+    with pytest.raises(DataError, match="'hf-hub:stranger/model', which is no model of timm"):
+        visible_identity(TeacherSpec(name=f"run:{tmp_path}"))
 
 
 def test_what_is_no_finished_run_is_refused(tmp_path: Path) -> None:

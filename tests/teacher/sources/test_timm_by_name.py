@@ -254,6 +254,33 @@ def test_weights_that_are_no_plain_numbers_are_refused(
         Teacher.load(TeacherSpec(name=name))
 
 
+def test_quantised_weights_inside_of_another_dictionary_are_refused(tmp_path: Path) -> None:
+    name = write_timm(tmp_path, "dinov2")
+    path = tmp_path / "model.safetensors"
+    state = load_file(path) | {"norm.weight": torch.ones(32, dtype=torch.int8)}
+    path.unlink()
+    torch.save({"model": state}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ConfigError, match=r"holds 'norm.weight' quantised"):
+        Teacher.load(TeacherSpec(name=name))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("mean", "abc"), ("mean", 0.5), ("std", [None] * 3), ("interpolation", ["bicubic"]),
+     ("license", ["mit"])],
+)  # fmt: skip
+def test_a_configuration_of_wrong_types_is_refused(
+    field: str, value: object, tmp_path: Path
+) -> None:
+    name = write_timm(tmp_path, "dinov2")
+    path = tmp_path / "config.json"
+    document = json.loads(path.read_text())
+    document["pretrained_cfg"][field] = value
+    path.write_text(json.dumps(document))
+    with pytest.raises(ConfigError, match="whose pretrained_cfg cannot be used"):
+        Teacher.load(TeacherSpec(name=name))
+
+
 @pytest.mark.parametrize("family", ["dinov3", "eva02", "pe-core", "qk-norm"])
 def test_half_precision_is_near(family: str, tmp_path: Path) -> None:
     exact, _, shown = teacher(family, tmp_path)
