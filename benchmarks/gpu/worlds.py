@@ -67,7 +67,9 @@ def train(setting: Setting, run: Path, variables: dict[str, str], fsdp: bool) ->
         def batches_from(steps: range) -> Generator[Batch, None, None]:
             for step in steps:
                 batch = example_batch(own, BATCH, WIDTH, seed=step)
-                yield Batch._make(each[part] for each in batch)
+                codes, scales = ([each[part] for each in of] for of in (batch.codes, batch.scales))
+                own_part = Batch._make(each[part] for each in batch)
+                yield own_part._replace(codes=codes, scales=scales)
 
         config = training(total_steps=STEPS, log_every=1, batch=BATCH, fsdp=fsdp)
         trainer = Trainer(run, task, config, StepClock((EPOCH,)), world=world)

@@ -213,12 +213,13 @@ def variable(name: str, *, least: int, most: int | None = None) -> int | None:
 
 
 def words_of(config: Any) -> list[str]:
-    """Return the words of a command line that gives these options."""
+    """Return the words of a command line that gives these options, each of several once."""
     words = []
     for field in dataclasses.fields(config):
         flag, value = field.name.replace("_", "-"), getattr(config, field.name)
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
         elif value is not None:
-            words += [f"--{flag}", str(value)]
+            several = value if isinstance(value, tuple) else (value,)
+            words += [word for each in several for word in (f"--{flag}", str(each))]
     return words

@@ -25,10 +25,15 @@ class Options:
     fsdp: bool = True
     compile: bool = False
     max_steps: int | None = None
+    targets: tuple[str, ...] = ("clip=a", "dino=b")
+    target_weight: tuple[str, ...] = ()
 
 
 def test_every_option_is_given_but_those_without_a_value():
-    assert words_of(Options()) == ["--base-lr", "0.00015", "--fsdp", "--no-compile"]
+    assert words_of(Options()) == [
+        *("--base-lr", "0.00015", "--fsdp", "--no-compile"),
+        *("--targets", "clip=a", "--targets", "dino=b"),
+    ]
 
 
 @pytest.fixture

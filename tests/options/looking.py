@@ -49,7 +49,7 @@ PLAN = Table(
 COMPARE = Table(
     command="compare",
     base={"folders": ("{results}",)},
-    outcome=document("folder"),
+    outcome=document("folder", "do_not_differ"),  # which names folders, too
     entries={
         "folders": Place(("{results_moved}",), ("{results}/a",)),
         "out": Same("{out}/table.md"),
