@@ -71,11 +71,12 @@ class TeacherSpec:
             if number is not None and number < 1:
                 raise ConfigError(f"{option} {number} is below 1; give 1 or more")
         if self.pretrained is not None and self.name.startswith(WITH_WEIGHTS):
-            library = "timm" if self.name.startswith((TIMM, RUN)) else "open_clip"
+            library = "timm" if self.name.startswith(TIMM) else "open_clip"
+            named = f"{library}'s name of the architecture"
+            other = f"{RUN}FILE.safetensors" if self.name.startswith(RUN) else named
             raise ConfigError(
                 f"--pretrained {self.pretrained!r} has no effect on --teacher {self.name!r}, "
-                f"which comes with its weights; leave it out, or give {library}'s name of the "
-                "architecture"
+                f"which comes with its weights; leave it out, or give {other}"
             )
         _ = self.statistics
 

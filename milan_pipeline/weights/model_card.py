@@ -41,8 +41,9 @@ def card_bytes(card: Card) -> bytes:
     size, millions = card.image_size, f"{card.parameters / 1e6:.1f} million parameters"
     what = f"Its architecture is timm's `{card.model}` with {millions}."
     licence = (
-        "No licence of these weights is stated here. Before you publish them, look at the licences "
-        "of the teacher and of the images."
+        "No licence of these weights is stated here; a `license` in a configuration beside them is "
+        "that of the teacher. Before you publish them, look at the licences of the teacher and of "
+        "the images."
     )
     classes = ", ".join(card.classes[:MANY]) + (", …" if len(card.classes) > MANY else "")
     parts = [
@@ -76,9 +77,9 @@ def _table(card: Card) -> str:
 
 
 KINDS = {
-    "encoder": "An image encoder, pretrained by MILAN's method with milan-pipeline.",
-    "student": "An encoder and its prompting decoder, pretrained by MILAN's method with "
-    "milan-pipeline.",
+    "encoder": "An image encoder of milan-pipeline; below is what it was trained on.",
+    "student": "An encoder and its prompting decoder, of milan-pipeline; below is what they were "
+    "trained on.",
     "classifier": "An image classifier, fine-tuned with milan-pipeline. These are the weights that "
     "scored best on the validation images.",
     "segmenter": "A model that names the class of each pixel, trained with milan-pipeline. These "
