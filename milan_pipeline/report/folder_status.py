@@ -29,7 +29,7 @@ from milan_pipeline.report.folder_kind import (
     is_scores,
     outputs_below,
 )
-from milan_pipeline.shards.manifest import load_manifest
+from milan_pipeline.shards.totals import read_totals
 from milan_pipeline.targets.status import Status, read_status
 
 OutputState = WorkState | Literal["unreadable"]
@@ -145,7 +145,7 @@ def _store_status(url: str, now: float) -> FolderStatus:
 def shards_status(url: str, kind: Kind, now: float) -> FolderStatus:
     """Find out how far shards of a kind are."""
     what = "targets" if kind == "target shards" else "images"
-    manifest = load_manifest(url, kind=what, allow_unfinished=True)
+    manifest, totals = read_totals(url, kind=what)
     record = _first_record(url, RECORDS[kind])
     done = manifest.complete and (record is None or record["state"] == "done")
     return _status(
@@ -155,9 +155,9 @@ def shards_status(url: str, kind: Kind, now: float) -> FolderStatus:
         now,
         done=done,
         unit="shards",
-        there=len(manifest.shards),
-        total=len(manifest.shards) if done else None,
-        images_a_unit=manifest.samples / max(1, len(manifest.shards)),
+        there=totals.shards,
+        total=totals.shards if done else None,
+        images_a_unit=totals.samples / max(1, totals.shards),
     )
 
 

@@ -4,6 +4,7 @@ They come from records, marks and manifests; neither targets nor images are read
 """
 
 import time
+from collections import Counter
 from typing import Any
 
 from milan_pipeline.codecs.registry import FLOAT16_BYTES, spec_of
@@ -11,10 +12,12 @@ from milan_pipeline.provenance.identity import Identity, content_hash, stated_id
 from milan_pipeline.report.facts import Facts, flattened
 from milan_pipeline.report.folder_kind import Kind
 from milan_pipeline.report.folder_status import shards_status
-from milan_pipeline.shards.manifest import Manifest, load_manifest
+from milan_pipeline.shards.columns import TargetRow
+from milan_pipeline.shards.manifest import Manifest
+from milan_pipeline.shards.totals import read_totals
 from milan_pipeline.targets.layout import FORMAT_VERSION, read_identity
 from milan_pipeline.targets.shard_records import layout_of
-from milan_pipeline.targets.status import NAMED_SKIPPED, STATES, read_status, skipped_by_reason
+from milan_pipeline.targets.status import NAMED_SKIPPED, STATES, kind_of_reason, read_status
 from milan_pipeline.targets.store_record import read_store_record
 
 
@@ -90,29 +93,29 @@ def target_shard_facts(url: str) -> Facts:
         MissingDataError: there is no manifest.
         DataError: it is damaged.
     """
-    manifest = load_manifest(url, kind="targets", allow_unfinished=True)
+    views: set[int] = set()
+    reasons: Counter[str] = Counter()
+    first: list[str] = []
+
+    def note_skipped(shard: TargetRow) -> None:
+        views.add(shard.details.view)
+        for row in shard.details.skipped:
+            reasons[kind_of_reason(row["reason"])] += 1
+            if len(first) < NAMED_SKIPPED:
+                first.append(f"{shard.details.source}:{row['key']} ({row['reason']})")
+
+    manifest, totals = read_totals(url, kind="targets", also=note_skipped)
     identity = stated_identity(manifest.common, what=url)
-    skipped = [
-        (shard.details["source"], row)
-        for shard in manifest.shards
-        for row in shard.details["skipped"]
-    ]
     return {
         "target shards": _common(url, "target shards", manifest),
         "identity": identity_facts(identity),
         "counts": {
-            "targets": manifest.samples,
-            "views": len({shard.details["view"] for shard in manifest.shards}),
-            "shards": len(manifest.shards),
+            "targets": totals.samples,
+            "views": len(views),
+            "shards": totals.shards,
         },
-        "ledger": ledger_facts(
-            skipped_by_reason(row for _, row in skipped),
-            [f"{source}:{row['key']} ({row['reason']})" for source, row in skipped[:NAMED_SKIPPED]],
-        ),
-        "sizes": {
-            "all_shards_bytes": sum(shard.bytes for shard in manifest.shards),
-            **size_facts(identity),
-        },
+        "ledger": ledger_facts(dict(reasons.most_common()), first),
+        "sizes": {"all_shards_bytes": totals.bytes, **size_facts(identity)},
         "codec": codec_facts(identity),
     }
 
@@ -124,21 +127,20 @@ def image_shard_facts(url: str) -> Facts:
         MissingDataError: there is no manifest.
         DataError: it is damaged.
     """
-    manifest = load_manifest(url, kind="images", allow_unfinished=True)
-    sizes = [shard.bytes for shard in manifest.shards]
+    manifest, totals = read_totals(url, kind="images")
     common = {name: _counted(value) for name, value in flattened(manifest.common)}
     return {
         "image shards": _common(url, "image shards", manifest) | common,
         "counts": {
-            "images": manifest.samples,
-            "shards": len(manifest.shards),
-            "fewest_in_a_shard": min((shard.samples for shard in manifest.shards), default=0),
-            "most_in_a_shard": max((shard.samples for shard in manifest.shards), default=0),
+            "images": totals.samples,
+            "shards": totals.shards,
+            "fewest_in_a_shard": totals.fewest,
+            "most_in_a_shard": totals.most,
         },
         "sizes": {
-            "all_shards_bytes": sum(sizes),
-            "one_image_about_bytes": round(sum(sizes) / max(1, manifest.samples)),
-            "largest_shard_bytes": max(sizes, default=0),
+            "all_shards_bytes": totals.bytes,
+            "one_image_about_bytes": round(totals.bytes / max(1, totals.samples)),
+            "largest_shard_bytes": totals.largest,
         },
     }
 

@@ -161,9 +161,14 @@ def _by_view(
 
 
 def skipped_by_reason(rows: Iterable[Skipped]) -> dict[str, int]:
-    """Count rows of ledgers by the text before the details, such as a decoder's message."""
-    kinds = Counter(row["reason"].partition(" (")[0] for row in rows)
+    """Count rows of ledgers by the kind of their reason."""
+    kinds = Counter(kind_of_reason(row["reason"]) for row in rows)
     return dict(kinds.most_common())
+
+
+def kind_of_reason(reason: str) -> str:
+    """Return the text before the details, such as a decoder's message."""
+    return reason.partition(" (")[0]
 
 
 def _first_skipped(marks: Iterable[BriefMark]) -> list[str]:
