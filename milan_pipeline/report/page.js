@@ -112,6 +112,7 @@
       number.textContent = one.cosine.toFixed(3);
       const key = document.createElement("span");
       key.className = "near-key tail";
+      key.title = keyOf(one.view);
       const upright = document.createElement("bdi");
       upright.textContent = thumbs[one.view].dataset.short;
       key.append(upright);

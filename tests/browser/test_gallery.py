@@ -38,8 +38,10 @@ def picked(page: Chromium) -> int:
 
 
 def nearest(page: Chromium) -> list[tuple[float, str]]:
-    words = [item.text.splitlines() for item in page.all("#nearest li")]
-    return [(float(number), key) for number, key in words]
+    """Return the cosine and the whole key of each nearest patch; a shorter key is shown."""
+    cosines = [float(item.text.splitlines()[0]) for item in page.all("#nearest li")]
+    keys = [str(span.get_attribute("title")) for span in page.all("#nearest .near-key")]
+    return list(zip(cosines, keys, strict=True))
 
 
 def press(page: Chromium, *keys: str) -> None:
