@@ -44,7 +44,7 @@ PROBE = Table(
         "classes": Decides(3, given=PATCHES, said="give --classes"),
         "ignore_index": Differs(2, given=PATCHES),
         "reduce_zero_label": Decides(True, given=PATCHES, said="none of the 3 classes"),
-        "memory": Differs(4, given=PATCHES),
+        "memory": Differs(12, given=PATCHES),
         "random_init": Differs(True),
         "seed": Differs(1, given=OFFICIAL),
         "precision": Exempt(
