@@ -21,7 +21,7 @@ from milan_pipeline.data.pairs import RawPair, read_pair, read_pairs
 from milan_pipeline.errors import DataError, MismatchError
 from milan_pipeline.images.crops import view_pixels
 from milan_pipeline.images.decode import decode_rgb
-from milan_pipeline.images.views import Box
+from milan_pipeline.images.views import PLACE_NUMBERS, Box, box_of
 from milan_pipeline.provenance.identity import stated_identity
 from milan_pipeline.shards.columns import read_image_columns, read_target_columns
 from milan_pipeline.shards.random_access import Place, SampleReader
@@ -152,7 +152,8 @@ def student_view(
 
 def _box_inside(record: NDArray[np.void], height: int, width: int) -> Box:
     """Return the box that a record stores; refuse one that is not inside the image."""
-    stored = [float(value) for value in record["box"]]
+    numbers = [float(value) for value in record["box"]]
+    stored = numbers[:PLACE_NUMBERS]
     top, left, rows, columns = stored
     # Compared as floats, so that NaN is refused too.
     inside = 0 <= top <= height - rows and 0 <= left <= width - columns
@@ -161,4 +162,4 @@ def _box_inside(record: NDArray[np.void], height: int, width: int) -> Box:
             f"the target's box {stored} (top, left, height, width) is not inside the image of "
             f"{height}x{width} pixels; extract and pack it again"
         )
-    return Box(int(top), int(left), int(rows), int(columns), bool(record["flip"]))
+    return box_of(numbers, flip=bool(record["flip"]))
