@@ -1,7 +1,8 @@
 """Make the examples of MILAN's pretraining: from the bytes of a pair to tensors.
 
 The student's view is cut from the image by the stored box and flip, with the same functions as the
-teacher's view. Where there are targets of several teachers, all must be of that view.
+teacher's view; it is resized by bicubic interpolation, whatever the teacher's was. Where there are
+targets of several teachers, all must be of that view.
 
 Legend: B batch, K kept and M masked patches, N = 1 + L tokens, T supervised tokens, P = 3 * p * p
 pixels of a patch, C code width, S side of the view.
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from milan_pipeline.codecs.interface import decode_prior
-from milan_pipeline.data.viewed_pairs import student_view
+from milan_pipeline.data.viewed_pairs import stored_view
 from milan_pipeline.errors import DataError, MismatchError
 from milan_pipeline.images.crops import cut_patches
 from milan_pipeline.models.student import supervised_slice
@@ -129,7 +130,7 @@ class ToExamples:
         records = [layout.from_bytes(sample[member]) for layout, member in members]
         for other in records[1:]:
             _require_same_view(records[0], other, sample["__key__"])
-        view_CSS = student_view(
+        view_CSS = stored_view(
             sample[IMAGE_MEMBER],
             records[0],
             image_size=self._config.image_size,

@@ -66,9 +66,9 @@ class RunData:
 
     @property
     def licence(self) -> str | None:
-        """The licences of the teachers whose identities state one."""
+        """The teachers' licences; None unless the identity of each states one."""
         stated = [teacher.identity["teacher"].get("license") for teacher in self.teachers]
-        return " and ".join(dict.fromkeys(filter(None, stated))) or None
+        return " and ".join(dict.fromkeys(stated)) if all(stated) else None
 
     @property
     def inputs(self) -> dict[str, Any]:
