@@ -58,7 +58,7 @@ def test_it_is_done_once_and_not_mixed_with_other_scores(options, capsys) -> Non
     probe.dry_run(Probe(**options))
     said = capsys.readouterr().out
     assert "images to encode: 9 to learn from, 5 to score on" in said
-    assert "about 3.18 kB" in said  # 180 bytes are counts of 3 classes of 5 images
+    assert "about 3180 (3.18 kB)" in said  # 180 bytes are counts of 3 classes of 5 images
     probe.run(Probe(**options))
     capsys.readouterr()
     for again in (probe.run, probe.dry_run):
