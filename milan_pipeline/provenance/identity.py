@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypedDict
 
 from milan_pipeline.core.schema import Count, DocumentError, conforming
@@ -157,8 +157,21 @@ def require_same(
     """
     found = differences(existing, wanted)
     if found:
-        listing = ", ".join(f"{name} is {a!r} there and {b!r} here" for name, a, b in found)
-        raise MismatchError(f"{what} was made with other parameters: {listing}; {remedy}")
+        raise MismatchError(f"{what} was made with other parameters: {listing_of(found)}; {remedy}")
+
+
+def listing_of(found: Iterable[tuple[str, Any, Any]]) -> str:
+    """Write fields that differ, with both values, in words.
+
+    Args:
+        found: of `differences`: there and here.
+    """
+    return ", ".join(f"{name} is {_value(a)} there and {_value(b)} here" for name, a, b in found)
+
+
+def _value(value: Any) -> str:
+    """Write a value; None is what the other version of this program, or other options, lack."""
+    return "not given" if value is None else repr(value)
 
 
 def require_hash(identity: Identity, wanted: str, *, what: str) -> None:
