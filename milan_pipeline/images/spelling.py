@@ -1,4 +1,4 @@
-"""Names that look alike or are not UTF-8: Unicode writes é as one character (NFC) or, as on macOS, as two (NFD)."""
+"""Names that look alike, as é is one character (NFC) or, on macOS, two (NFD), or are not UTF-8."""
 
 import re
 import unicodedata

@@ -19,6 +19,7 @@ from milan_pipeline.pretraining.teachers import (
     TeacherTargets,
     read_teacher,
     recorded,
+    require_distinct,
     require_same_views,
 )
 from milan_pipeline.shards.columns import read_image_columns, read_target_columns
@@ -132,7 +133,7 @@ def open_run_data(
         prior_from: the teacher whose prior masks are drawn by; None is the first.
 
     Raises:
-        ConfigError: the data hold fewer views or pairs than asked for.
+        ConfigError: the data hold fewer views or pairs than asked for, or two teachers are one.
         DataError: an index of the first or last shards is damaged.
         MissingDataError, MismatchError: images and targets do not belong together, no image has
             a target, or teachers saw different views.
@@ -143,6 +144,7 @@ def open_run_data(
         read_teacher(name, targets[name], found.shards.head.common)
         for name, found in columns.items()
     )
+    require_distinct(teachers)
     require_same_views(teachers)
     packed = {name: 1 + int(found.view_t.max(initial=-1)) for name, found in columns.items()}
     fewest = min(packed, key=packed.__getitem__)

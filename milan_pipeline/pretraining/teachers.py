@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from milan_pipeline.codecs.interface import Codec
-from milan_pipeline.errors import MismatchError
+from milan_pipeline.errors import ConfigError, MismatchError
 from milan_pipeline.provenance.identity import Identity, differences, stated_identity
 from milan_pipeline.targets.codec_files import read_shards_codec
 from milan_pipeline.targets.shard_records import RecordLayout, layout_of
@@ -68,6 +68,22 @@ def read_teacher(name: str, folder: str, stated: Mapping[str, Any]) -> TeacherTa
         identity_hash=stated["identity_hash"],
         codec=read_shards_codec(folder, identity),
     )
+
+
+def require_distinct(teachers: Sequence[TeacherTargets]) -> None:
+    """Refuse the same targets under two names: the second teacher is one that was not given.
+
+    Raises:
+        ConfigError: two are the same; both folders are named.
+    """
+    first: dict[str, TeacherTargets] = {}
+    for teacher in teachers:
+        other = first.setdefault(teacher.identity_hash, teacher)
+        if other is not teacher:
+            raise ConfigError(
+                f"--targets {other.name}={other.folder} and {teacher.name}={teacher.folder} are "
+                "the same targets; give each teacher its own, and weigh them by --target-weight"
+            )
 
 
 def require_same_views(teachers: Sequence[TeacherTargets]) -> None:

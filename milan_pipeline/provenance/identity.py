@@ -34,6 +34,8 @@ class _Stated(TypedDict):
     identity_hash: str
 
 
+LONGEST = 200
+"""Characters of a record that a message repeats."""
 TRANSCODED_FROM = "transcoded_from"
 """The part of an identity that only transcoded targets have: the codec of their source."""
 
@@ -170,8 +172,14 @@ def listing_of(found: Iterable[tuple[str, Any, Any]]) -> str:
 
 
 def _value(value: Any) -> str:
-    """Write a value; None is what the other version of this program, or other options, lack."""
-    return "not given" if value is None else repr(value)
+    """Write a value; a long record is only said to be there.
+
+    None is what the other version of this program, or other options, lack.
+    """
+    if value is None:
+        return "not given"
+    text = repr(value)
+    return "given" if isinstance(value, Mapping) and len(text) > LONGEST else text
 
 
 def require_hash(identity: Identity, wanted: str, *, what: str) -> None:

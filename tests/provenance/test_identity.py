@@ -61,6 +61,11 @@ def test_each_field_is_named_with_both_values() -> None:
     )
 
 
+def test_a_long_record_is_not_written_out() -> None:
+    with pytest.raises(MismatchError, match="inputs is given there and not given here; give"):
+        require_same({"inputs": {"a": "x" * 500}}, {}, what="run", remedy="give another")
+
+
 def test_generations_stay_named() -> None:
     first = build_identity(teacher={"name": "t"}, preprocessing={}, view_policy={}, codec={"n": 1})
     second = transcoded_identity(first, {"n": 2})

@@ -202,8 +202,8 @@ def _found(read: _Read, table: Table, first_n: NDArray[np.int64]) -> Iterator[Fo
             size, fault = _look_at(table.folder, path)
         if fault == NO_FILE and NO_UTF8.search(path):
             raise DataError(
-                f"{table.place} {table.where(row)}: no file is called '{shortened(path)}', and that "
-                "is not UTF-8; save the table in UTF-8"
+                f"{table.place} {table.where(row)}: no file is called '{shortened(path)}', and "
+                "that is not UTF-8; save the table in UTF-8"
             )
         yield Found(name, max(size, 0), "image", fault)
 

@@ -66,7 +66,10 @@ def test_numbers_as_pandas_writes_them_beside_missing_ones(folder):
         ("path,path,label\na.jpg,b.jpg,0\n", "has 2 columns path; rename all but one"),
         ("path,label\na.jpg,K\xe4tze\n".encode("latin-1"), r"line 2: 'K.*tze' is not UTF-8; save"),
         ("path,text\na.jpg,K\xe4tze\n".encode("latin-1"), r"line 2: 'K.*tze' is not UTF-8; save"),
-        ("path\na.jpg\nK\xe4.jpg\n".encode("latin-1"), r"line 3: no file .* save the table in UTF-8"),
+        (
+            "path\na.jpg\nK\xe4.jpg\n".encode("latin-1"),
+            r"line 3: no file .* save the table in UTF-8",
+        ),
         ("path\nhttp://x.invalid/a.jpg\n", r"is there \(http://x.*; .* download them"),
         ("path\nsub\\c.jpg\n", r"is there .* write / in place of \\ in its paths"),
         ("path\nx/a.jpg\n", r"no file that .* is there \(.*x/a.jpg, …\); .* by --image-folder"),

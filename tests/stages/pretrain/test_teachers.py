@@ -4,7 +4,13 @@ import pytest
 
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.stages.pretrain.command import Pretrain
-from milan_pipeline.stages.pretrain.teachers import target_folders, target_weights
+from milan_pipeline.stages.pretrain.plan import has_recorded_teachers
+from milan_pipeline.stages.pretrain.teachers import (
+    target_folders,
+    target_weights,
+    warn_of_lost_lengths,
+)
+from milan_pipeline.stages.shared.training import stage_record
 
 TWO = ("dino=b", "clip=a")
 
@@ -15,6 +21,36 @@ def test_folders_by_name_in_the_order_given():
     assert target_folders(("clip=s3://bucket/x=1",)) == {"clip": "s3://bucket/x=1"}
     assert target_folders(("./split=train",)) == {"": "./split=train"}
     assert target_folders(("s3://bucket/split=train",)) == {"": "s3://bucket/split=train"}
+
+
+def test_a_folder_that_looks_like_a_name_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "split=train").mkdir()
+    with pytest.raises(ConfigError, match=r"if split=train is the folder, give ./split=train"):
+        target_folders(("split=train",))
+    (tmp_path / "train").mkdir()
+    assert target_folders(("split=train",)) == {"split": "train"}
+
+
+def test_lengths_that_a_codec_lost_are_told_of(capsys):
+    warn_of_lost_lengths({"a": "float16", "b": "int8"})
+    assert capsys.readouterr().err == ""
+    warn_of_lost_lengths({"a": "float16", "b": "rotation", "c": "vector"})
+    assert "the codec of --targets b and c keeps directions alone" in capsys.readouterr().err
+
+
+def test_a_prior_is_kept_for_the_teachers_that_had_it_alone(tmp_path):
+    """Else a run with other names would be refused for a --prior-from that nobody gave."""
+
+    def options(*names):
+        given = tuple(f"{name}=x" for name in names)
+        return Pretrain(images="i", out=str(tmp_path), targets=given)
+
+    assert not has_recorded_teachers(options("clip", "dino"))
+    targets = {name: {"identity": {}, "identity_hash": ""} for name in ("clip", "dino")}
+    stage_record("pretrain", options("clip", "dino"), targets=targets).begin()
+    assert has_recorded_teachers(options("dino", "clip"))
+    assert not has_recorded_teachers(options("CLIP", "dino"))
 
 
 def test_weights_by_name():
@@ -31,6 +67,8 @@ def test_weights_by_name():
         ("--target-weight vit=1 weighs no teacher", {"target_weight": ("vit=1",)}),
         ("--target-weight dino=x has no number", {"target_weight": ("dino=x",)}),
         ("--target-weight dino=0 is not above 0", {"target_weight": ("dino=0",)}),
+        ("--target-weight dino=inf is not above 0 and finite", {"target_weight": ("dino=inf",)}),
+        (r"'a b' has not only letters", {"targets": ("a b=x", "dino=b")}),
         ("--target-weight dino=nan is not above 0", {"target_weight": ("dino=nan",)}),
         ("--target-weight has dino twice", {"target_weight": ("dino=1", "dino=2")}),
         ("--target-weight clip=2 weighs", {"targets": ("clip=a",), "target_weight": ("clip=2",)}),
