@@ -37,7 +37,8 @@ class Batch(NamedTuple):
         kept_BK: int64 patch indices, ascending.
         masked_BM: int64 patch indices, ascending.
         codes: of each teacher, (B, T, C): encoded targets of the supervised tokens, in student
-            order.
+            order. With a codec that needs CLS to decode patches, CLS is first, also where it is not
+            supervised: (B, 1 + T, C).
         scales: of each teacher, (B, T): float16 scales of these tokens; empty if its codec has no
             scale.
         keys: the samples.
@@ -163,10 +164,24 @@ class ToExamples:
             patches_BKP=cut_patches(view_CSS, config.patch_size, kept_K),
             kept_BK=torch.from_numpy(kept_K),
             masked_BM=torch.from_numpy(masked_M),
-            codes=[torch.from_numpy(each["codes"].take(tokens_T, axis=0)) for each in records],
+            codes=[
+                torch.from_numpy(_codes(record, layout, tokens_T))
+                for layout, record in zip(config.layouts, records, strict=True)
+            ],
             scales=[torch.from_numpy(scale_T) for scale_T in scales],
             keys=[key],
         )
+
+
+def _codes(
+    record: NDArray[np.void], layout: RecordLayout, tokens_T: NDArray[np.int64]
+) -> NDArray[Any]:
+    """Return the codes of some tokens, and of CLS before them where the codec needs it."""
+    needs_more = layout.codec.needs_cls and tokens_T[0] != 0
+    codes: NDArray[Any] = record["codes"].take(
+        np.append(0, tokens_T) if needs_more else tokens_T, axis=0
+    )
+    return codes
 
 
 def _require_same_view(record: NDArray[np.void], other: NDArray[np.void], key: str) -> None:
