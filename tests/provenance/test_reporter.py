@@ -109,9 +109,15 @@ def test_it_says_how_the_work_ended(
 
 def test_a_second_ctrl_c_in_a_process_that_lives_on_ends_the_report(tmp_path: Path) -> None:
     before = set(threading.enumerate())
-    with pytest.raises(KeyboardInterrupt), reporting(str(tmp_path), "pretrain", StopRequest()):
-        begun = set(threading.enumerate()) - before
-        raise KeyboardInterrupt
+    begun: set[threading.Thread] = set()
+
+    def interrupted() -> None:
+        with reporting(str(tmp_path), "pretrain", StopRequest()):
+            begun.update(set(threading.enumerate()) - before)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     (living,) = (each for each in begun if each.name == "report-life")
     living.join(60)
     assert not living.is_alive()
