@@ -83,6 +83,11 @@ class LabelledPlan(TrainingPlan[LabelledT]):
         return both if self.config.ema_decay is None else (*both, f"{self.last}-{UNAVERAGED}")
 
     @property
+    def card(self) -> dict[str, Any]:
+        """What the scores' file tells of how they were measured, beside options and inputs."""
+        return {}
+
+    @property
     def evaluations(self) -> Evaluations:
         """The scores on the images that there are now."""
         return Evaluations(self.config.folder, key=self.key, val=self.val.source)
@@ -108,6 +113,7 @@ class EvaluationPlan(Generic[LabelledT]):
         val: the images to score on.
         record: `config.json`.
         evaluator: makes what scores the model, once that is on its device.
+        card: see `LabelledPlan.card`.
     """
 
     config: LabelledT
@@ -115,6 +121,7 @@ class EvaluationPlan(Generic[LabelledT]):
     val: LabelledTable
     record: StageRecord
     evaluator: Callable[[], Evaluator]
+    card: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def describe(self) -> None:
         """Say how many images there are to score."""
@@ -227,6 +234,7 @@ def train_labelled(
             "unreadable": {"train": ledger.count, "val": evaluator.ledger.count},
             "images_per_second": counts["images_per_second"],
             "class_names": list(planned.val.classes),
+            **planned.card,
             **notes,
         }
         results.append(write_stage_scores(planned.record, metrics, extras))
@@ -270,6 +278,7 @@ def evaluate_as_planned(planned: EvaluationPlan[Any], process: Process) -> None:
             "val": planned.val.samples,
             "unreadable": {"val": unreadable},
             "class_names": list(planned.val.classes),
+            **planned.card,
             **scores.notes(),
         }
         result = write_stage_scores(record, scores.per_cent(), extras)
