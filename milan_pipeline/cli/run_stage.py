@@ -134,6 +134,12 @@ def _words(command: click.Command, options: dict[str, Any]) -> Iterator[str]:
         if isinstance(each, click.Option) and not each.is_flag
         for word in each.opts
     }
+    without_no = {
+        spelling
+        for each in command.params
+        if isinstance(each, click.Option) and each.is_flag and not each.secondary_opts
+        for spelling in each.opts
+    }
     for name, value in sorted(options.items(), key=lambda item: item[0] in arguments):
         flag = f"--{name.replace('_', '-')}"
         for each in _flat([value]):
@@ -141,6 +147,8 @@ def _words(command: click.Command, options: dict[str, Any]) -> Iterator[str]:
                 continue
             _require_value(name, each, truth=flag not in with_value and name not in arguments)
             if isinstance(each, bool):
+                if not each and flag in without_no:
+                    continue
                 yield flag if each else f"--no-{flag[2:]}"
             elif name in arguments:
                 yield str(each)

@@ -174,9 +174,8 @@ def plan(
         views: Number of views (crops) of each image.
         codec: How targets are stored: float16, bfloat16, int8, high, compact or tiny. The
             last three are 12, 24 and 60 times smaller than float16. For other sizes:
-            vector:ratio=X or transform:ratio=X (X times smaller than float16), or :bytes=N
-            (bytes for each token). rotation:bits=N needs no fit (1 to 4 bits for each
-            component).
+            joint:ratio=X (X times smaller than float16) or joint:bytes=N (bytes for each
+            token). rotation:bits=N needs no fit (1 to 4 bits for each component).
         epochs: Epochs of each student's pretraining.
         students: Number of students that are pretrained from the targets.
         devices: Number of devices that train one student.
@@ -223,7 +222,9 @@ def extract_targets(
     images: StrPath,
     out: StrPath,
     views: int = 1,
-    view_policy: Literal["random-resized-crop", "center"] = 'random-resized-crop',
+    view_policy: str = 'random-resized-crop',
+    teacher_sees: Literal["view", "clean"] = 'view',
+    views_from: str | None = None,
     view_seed: int = 0,
     min_scale: float = 0.2,
     codec: str = 'float16',
@@ -276,14 +277,19 @@ def extract_targets(
         images: Folder of image shards with manifest.json.
         out: Target store to write, e.g. targets.zarr.
         views: Number of views (crops) of each image.
-        view_policy: How a view is cut from its image.
+        view_policy: How a view is cut from its image: random-resized-crop or center.
+            Changes of colours may follow, each with its probability: DINO's are
+            random-resized-crop:jitter=0.8,grey=0.2,blur=0.5,solarise=0.2.
+        teacher_sees: What the teacher sees where views have changes of colours: the view,
+            or a clean one without them. The student always sees them.
+        views_from: Target store or shards of another teacher whose view options are taken,
+            so that one student can learn from both; default: those given here.
         view_seed: Seed of the crops.
         min_scale: Smallest share of an image's area that a crop covers.
         codec: How targets are stored: float16, bfloat16, int8, high, compact or tiny. The
             last three are 12, 24 and 60 times smaller than float16. For other sizes:
-            vector:ratio=X or transform:ratio=X (X times smaller than float16), or :bytes=N
-            (bytes for each token). rotation:bits=N needs no fit (1 to 4 bits for each
-            component).
+            joint:ratio=X (X times smaller than float16) or joint:bytes=N (bytes for each
+            token). rotation:bits=N needs no fit (1 to 4 bits for each component).
         compile: Compile the teacher's blocks with torch. This changes the last bits of
             targets.
         device: Where the teacher runs: auto, cpu, cuda.
@@ -381,8 +387,8 @@ def verify(
         pretrained: Weights tag or checkpoint file, if it has moved; default: as recorded.
         sample: Number of targets that the teacher computes again, for comparison; 0: none.
         min_cosine: Smallest cosine between a stored token and the same token computed
-            again. A fitted codec (high, vector, transform, …) may be off by its own error
-            and by this angle.
+            again. A fitted codec (high, joint, …) may be off by its own error and by this
+            angle.
         seed: Seed of the sample.
         device: Where the teacher runs: auto, cpu, cuda.
         workers: Threads. Each checks one unit at a time.
@@ -477,9 +483,8 @@ def transcode(
             keep their own.
         codec: How targets are stored: float16, bfloat16, int8, high, compact or tiny. The
             last three are 12, 24 and 60 times smaller than float16. For other sizes:
-            vector:ratio=X or transform:ratio=X (X times smaller than float16), or :bytes=N
-            (bytes for each token). rotation:bits=N needs no fit (1 to 4 bits for each
-            component).
+            joint:ratio=X (X times smaller than float16) or joint:bytes=N (bytes for each
+            token). rotation:bits=N needs no fit (1 to 4 bits for each component).
         views: Views to transcode; default: all.
         device: Where targets are decoded and encoded: auto, cpu, cuda.
         workers: Threads. Each does one unit at a time.
@@ -504,6 +509,7 @@ def pack_targets(
     out: StrPath,
     views: int | None = None,
     codec: str | None = None,
+    phi_s: bool = False,
     device: str = 'auto',
     workers: int = 2,
     allow_unfinished: bool = False,
@@ -532,9 +538,11 @@ def pack_targets(
         views: Views to pack; default: all.
         codec: Re-encode targets: float16, bfloat16, int8, high, compact or tiny. The last
             three are 12, 24 and 60 times smaller than float16. For other sizes:
-            vector:ratio=X or transform:ratio=X (X times smaller than float16), or :bytes=N
-            (bytes for each token). rotation:bits=N needs no fit (1 to 4 bits for each
-            component); default: as they are stored.
+            joint:ratio=X (X times smaller than float16) or joint:bytes=N (bytes for each
+            token). rotation:bits=N needs no fit (1 to 4 bits for each component); default:
+            as they are stored.
+        phi_s: Also fit PHI-S to a sample of the targets, for `pretrain --target-norm
+            phi-s`. Shards that are there are kept.
         device: Where --codec decodes and encodes: auto, cpu, cuda.
         workers: Threads. Each writes one shard at a time.
         allow_unfinished: Pack the finished units of a store whose extraction is not
@@ -636,7 +644,8 @@ def pretrain(
     decoder_depth: int = 8,
     decoder_heads: int = 16,
     loss: Literal["cosine", "smooth-l1", "mse"] | None = None,
-    target_norm: Literal["l2", "layer", "none"] | None = None,
+    target_norm: Literal["l2", "layer", "none", "phi-s"] | None = None,
+    resample_targets: bool = False,
     supervise: Literal["all", "masked", "visible"] | None = None,
     masking: Literal["semantic", "random", "block"] | None = None,
     mask_ratio: float = 0.75,
@@ -702,8 +711,8 @@ def pretrain(
             (MAE, arXiv 2111.06377). Pixels need no teacher and no --targets.
         targets: Folder of target shards with manifest.json. To learn from several teachers,
             repeat it with a name for each: clip=FOLDER, dino=FOLDER. Each has a head of its
-            own; views and grid must be the same. Only --target pixels needs none; default:
-            none.
+            own; views and, without --resample-targets, the grid must be the same. Only
+            --target pixels needs none; default: none.
         target_weight: Weight of a teacher's loss, with its name in --targets: dino=0.5; may
             be repeated. The loss is the weighted mean; default: 1 each.
         prior_from: The teacher whose attention chooses patches, by its name in --targets,
@@ -730,7 +739,11 @@ def pretrain(
             cosine, for pixels mse.
         target_norm: l2: targets of length 1 (MILAN). layer: targets after a layer norm
             (arXiv 2205.14141, 2210.10615). none: targets as they are stored, for smooth-l1
-            and mse; default: l2, for pixels layer.
+            and mse. phi-s: rotated and scaled, so that no teacher counts more by the size
+            of its values (arXiv 2410.01680); needs pack-targets --phi-s; default: l2, for
+            pixels layer.
+        resample_targets: Resample targets of another grid than the student's: bilinear,
+            with antialiasing where they get fewer; CLS stays. Else they are refused.
         supervise: Tokens that the loss counts: all (MILAN), masked patches (MAE, arXiv
             2111.06377), or CLS and visible patches (MaskAlign, arXiv 2211.08887); default:
             all, for pixels masked.
@@ -779,6 +792,11 @@ def probe(
     sweep_steps: int = 12500,
     sweep_batch: int = 1024,
     sweep_lr: float | list[float] | tuple[float, ...] = (1e-05, 2e-05, 5e-05, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1),
+    attentive: bool = False,
+    attentive_epochs: int = 20,
+    attentive_batch: int | None = None,
+    attentive_lr: float | list[float] | tuple[float, ...] = (0.0001, 0.0003, 0.001, 0.003, 0.01),
+    attentive_memory: float = 4.0,
     dense: bool = False,
     classes: int | None = None,
     ignore_index: int = 255,
@@ -841,6 +859,15 @@ def probe(
         sweep_steps: For sweep: steps.
         sweep_batch: For sweep: batch.
         sweep_lr: For sweep: a learning rate to try, for a batch of 256; may be repeated.
+        attentive: Also train an attentive probe: one query attends to all patches, and a
+            linear layer classifies what it takes (arXiv 2401.08541). Its rate is chosen on
+            a tenth of --train.
+        attentive_epochs: For --attentive: epochs.
+        attentive_batch: For --attentive: batch; default: 1024, or a 78th of a set smaller
+            than 80,000 images (at least 16).
+        attentive_lr: For --attentive: a learning rate of AdamW to try; may be repeated.
+        attentive_memory: For --attentive: largest memory for patch features. Sets that need
+            more are encoded again in each epoch.
         dense: Score patches by the classes of the nearest labelled patches (mIoU).
         classes: For --dense: number of classes in the masks, which it needs; default: none.
         ignore_index: For --dense: value of mask pixels that do not count.
@@ -913,6 +940,7 @@ def finetune(
     crop_pct: float | None = None,
     drop_path: float = 0.1,
     epochs: int = 100,
+    least_steps: int | None = None,
     warmup_epochs: float | None = None,
     base_lr: float = 0.0001,
     min_lr: float = 1e-06,
@@ -994,6 +1022,9 @@ def finetune(
             default: 0.875 up to 224 pixels, else 1.
         drop_path: Rate of stochastic depth (arXiv 1603.09382).
         epochs: Passes over the images. This sets the length of the schedule.
+        least_steps: Steps that the schedule has at least: for few images --epochs, warm-up
+            and --eval-every are multiplied by the smallest whole number that does; default:
+            none.
         warmup_epochs: Epochs of warm-up, in which the learning rate rises; default: 5, or a
             tenth of --epochs if that is less.
         base_lr: Learning rate for a batch of 256. It is scaled to --batch-size.
@@ -1052,6 +1083,7 @@ def segment(
     layer_decay: float = 0.65,
     allow_unfinished: bool = False,
     classes: int | None = None,
+    class_names: StrPath | None = None,
     ignore_index: int = 255,
     reduce_zero_label: bool = False,
     head: Literal["upernet", "linear"] = 'upernet',
@@ -1147,6 +1179,8 @@ def segment(
         allow_unfinished: Start from a run that is not finished.
         classes: Number of classes in the masks. Only --eval-only knows it from the
             segmenter; default: none.
+        class_names: Text file with the name of a class in each line, in the order of their
+            numbers; default: none, with --eval-only those of the segmenter.
         ignore_index: Value of mask pixels that do not count.
         reduce_zero_label: Mask pixels with 0 do not count, and 1 is the first class.
         head: upernet: UPerNet on the patches of four blocks (arXiv 1807.10221). linear:
@@ -1205,7 +1239,8 @@ def compare(
     A row has the encoder, stage, seed, the metrics in per cent, and the folder. It also has the
     options in which the results differ. A metric has its 95% interval behind it. Below the table
     are the pairs of rows that do not differ by a test at 95%: a paired one if both kept what they
-    answered for each image. If the table is wider than the terminal, folders are left out of it,
+    answered for each image. A line names mIoU of rows that were scored by different protocols.
+    If the table is wider than the terminal, folders are left out of it,
     then intervals. If it is still too wide, each row is written as a block of lines.
 
     Args:

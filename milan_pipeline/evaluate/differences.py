@@ -12,11 +12,19 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from milan_pipeline.evaluate.comparison import Row, metric_names, near
+from milan_pipeline.evaluate.dense_protocol import card_of
 from milan_pipeline.evaluate.intervals import LEVEL, Interval, difference, mcnemar
 from milan_pipeline.evaluate.per_image import answers_of, counts_of
-from milan_pipeline.evaluate.resampling import TRUTH, ious, mean_known, miou_difference
+from milan_pipeline.evaluate.resampling import (
+    TRUTH,
+    ious,
+    mean_known,
+    miou_difference,
+    resampled_mious,
+)
 from milan_pipeline.evaluate.scores_file import Result
 
 SCORED = ("test", "val")
@@ -48,8 +56,8 @@ class Tie:
 def ties(rows: Sequence[Row]) -> list[Tie]:
     """Return the pairs of rows that are not told apart, by metric and score.
 
-    Only rows of one stage, one result and the same scored images are compared, by the metrics that
-    both have an interval of or kept answers to.
+    Only rows of one stage, one result, the same scored images and, if any, the same dense protocol
+    are compared, by the metrics that both have an interval of or kept answers to.
 
     Args:
         rows: of `comparison.rows_of`.
@@ -60,7 +68,7 @@ def ties(rows: Sequence[Row]) -> list[Tie]:
         having = [result for result in single if metric in result.metrics]
         having.sort(key=lambda result: -result.metrics[metric])
         for better, other in itertools.combinations(having, 2):
-            if (better.stage, _scored(better)) == (other.stage, _scored(other)):
+            if _alike(better) == _alike(other):
                 found.append(_tie(metric, better, other, kept))
     return [tie for tie in found if tie is not None]
 
@@ -100,10 +108,20 @@ class _Kept:
         found: ValueT | None = self._found[key]
         return found
 
+    def mious(self, result: Result) -> NDArray[np.float64] | None:
+        """Return `resampled_mious` of what a result counted."""
+        counts_N3Y = self.of(counts_of, result)
+        return None if counts_N3Y is None else resampled_mious(counts_N3Y)
+
 
 def _scored(result: Result) -> Any:
     """Return the fingerprint of the images that were scored; None where it is not known."""
     return next((result.inputs[name] for name in SCORED if name in result.inputs), None)
+
+
+def _alike(result: Result) -> Any:
+    """Return what two results must have in common to be compared."""
+    return result.stage, _scored(result), card_of(result)
 
 
 def _tie(metric: str, better: Result, other: Result, kept: _Kept) -> Tie | None:
@@ -137,7 +155,8 @@ def _paired_miou(metric: str, better: Result, other: Result, kept: _Kept) -> Int
     ]
     if len(counts) < 2 or not np.array_equal(counts[0][:, TRUTH], counts[1][:, TRUTH]):
         return None
-    return miou_difference(counts[0], counts[1])
+    draws = [kept.of(kept.mious, result) for result in (better, other)]
+    return None if draws[0] is None or draws[1] is None else miou_difference(draws[0], draws[1])
 
 
 def _fits(counts_N3Y: Any, result: Result, metric: str) -> bool:

@@ -21,6 +21,7 @@ from milan_pipeline.evaluate.resampling import Counts
 from milan_pipeline.evaluate.scores_file import Result
 
 ANSWERS, COUNTS = "answers.npy", "counts.npy"
+COUNT_BYTES = 3 * 4  # of a class of an image: three int32
 LABEL = "label"
 UNREADABLE = (ValueError, TypeError, OverflowError, MemoryError, EOFError, tokenize.TokenError)
 """What numpy raises of a file whose header is damaged."""

@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 
 from milan_pipeline.cluster.work import Work
 from milan_pipeline.codecs.build import codec_of
-from milan_pipeline.codecs.components import ComponentCodec
-from milan_pipeline.codecs.fitting import codebooks, fit_codec
+from milan_pipeline.codecs.fitting import fit_codec, fit_steps
 from milan_pipeline.codecs.interface import Codec, Encoded, decode_prior, encode_prior
+from milan_pipeline.codecs.joint import JointCodec
 from milan_pipeline.codecs.registry import CodecSpec
 from milan_pipeline.core.devices import device_of_process
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.progress import progress_bar, ticking
 from milan_pipeline.errors import DataError
+from milan_pipeline.images.views import view_numbers
 from milan_pipeline.provenance.identity import require_hash
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.codec_sample import UNFITTED, stored_tokens
@@ -107,7 +108,7 @@ def new_codec(
         units: finished units of the store, with their marks.
         codec: that of the store.
         spec: the wanted codec, settled for the targets' width.
-        stop: asked before each unit of the sample, and after each codebook.
+        stop: asked before each unit of the sample, and after each step of the fit.
 
     Raises:
         DataError: there is no target to fit to, or one is not finite or cannot be read.
@@ -122,26 +123,26 @@ def new_codec(
     return fitted_codec(spec, stored_tokens(url, first, codec, stop), stop)
 
 
-def fitted_codec(spec: CodecSpec, tokens_TD: torch.Tensor, stop: StopRequest) -> ComponentCodec:
+def fitted_codec(spec: CodecSpec, tokens_nND: torch.Tensor, stop: StopRequest) -> JointCodec:
     """Fit a codec to targets, with a progress bar.
 
     Args:
         spec: a codec that needs fitting.
-        tokens_TD: float targets.
-        stop: asked after each codebook.
+        tokens_nND: float targets, CLS first; `fit_codec`'s.
+        stop: asked after each step.
 
     Raises:
         DataError: a target is not finite, or there is none.
         InterruptedRunError: a stop was asked for.
     """
-    bar = progress_bar("fit codec", total=codebooks(spec), unit="codebooks")
+    bar = progress_bar("fit codec", total=fit_steps(spec), unit="steps")
     with bar, ticking(bar):
 
         def progress(count: int) -> None:
             bar.update(count)
             stop.raise_if_asked(UNFITTED)
 
-        return fit_codec(spec, tokens_TD, progress)
+        return fit_codec(spec, tokens_nND, progress)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -178,16 +179,26 @@ class TranscodingSpec:
             target=read_store_codec(self.dest, dest),
             device=device_of_process(self.device, number=number),
         )
-        return Transcoding(self, recoder, code_shape(dest))
+        return Transcoding(
+            self, recoder, code_shape(dest), box_numbers=view_numbers(dest["view_policy"])
+        )
 
 
 class Transcoding(Work[tuple[Unit, AnyMark], Mark]):
     """Transcodes units; each is given with its mark in the store that is read."""
 
-    def __init__(self, spec: TranscodingSpec, recoder: Recoder, shape: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        spec: TranscodingSpec,
+        recoder: Recoder,
+        shape: tuple[int, int],
+        *,
+        box_numbers: int,
+    ) -> None:
         self._spec = spec
         self._recoder = recoder
         self._shape = shape  # (N, C) of one sample's new codes
+        self._box_numbers = box_numbers
 
     def do(self, item: tuple[Unit, AnyMark], stop: StopRequest) -> Mark:
         """Transcode one unit and return its new mark; may stop before each outer shard.
@@ -207,6 +218,7 @@ class Transcoding(Work[tuple[Unit, AnyMark], Mark]):
             identity_hash=self._spec.dest_hash,
             codec=self._recoder.target,
             shape=self._shape,
+            box_numbers=self._box_numbers,
             source_unit=unit_sha256(mark),
         )
         for start in range(0, mark.n, OUTER_SHARD):

@@ -22,7 +22,6 @@ from milan_pipeline.pretraining.examples import Batch
 from milan_pipeline.pretraining.feature_data import RunData, open_run_data
 from milan_pipeline.pretraining.pixel_data import PixelData, open_pixel_data
 from milan_pipeline.pretraining.task import PretrainingConfig
-from milan_pipeline.provenance.identity import recorded_targets
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.provenance.run_state import CONFIG_NAME
 from milan_pipeline.stages.pretrain.command import Pretrain
@@ -176,7 +175,7 @@ def plan(config: Pretrain, device: torch.device) -> PretrainPlan:
 def _settled(config: Pretrain, device: torch.device) -> tuple[Pretrain, RunData | PixelData]:
     """Join the pairs; fill in what was left to the data, the machine or an earlier run."""
     frozen = ["views", "batch_size", "lanes", "precision", "warmup_epochs"]
-    if len(config.targets) > 1 and has_recorded_teachers(config):
+    if _draws_by_recorded_prior(config):
         frozen.append("prior_from")
     config = with_frozen_choices(config, *frozen)
     data = _open_data(config)
@@ -200,10 +199,15 @@ def _settled(config: Pretrain, device: torch.device) -> tuple[Pretrain, RunData 
     return settled, data
 
 
-def has_recorded_teachers(config: Pretrain) -> bool:
-    """Tell whether the teachers have the names of those of an earlier run into this folder."""
-    previous = read_record(storage.join(config.out, CONFIG_NAME)) or {"inputs": {}}
-    return set(recorded_targets(previous["inputs"])) == set(target_folders(config.targets))
+def _draws_by_recorded_prior(config: Pretrain) -> bool:
+    """Tell whether the teacher whose prior an earlier part of the run drew masks by is here, too.
+
+    With another masking or other teachers it is another run, which its record says.
+    """
+    previous = read_record(storage.join(config.out, CONFIG_NAME)) or {"content": {}}
+    names = target_folders(config.targets)
+    known = len(names) > 1 and previous["content"].get("prior_from") in names
+    return known and config.choices()["masking"] == "semantic"
 
 
 def require_residual(config: Pretrain, *, asked: str) -> None:
@@ -236,4 +240,6 @@ def _open_data(config: Pretrain) -> RunData | PixelData:
         on_missing=on_missing,
         order=order,
         prior_from=config.prior_from,
+        phi_s=config.choices()["target_norm"] == "phi-s",
+        resample=config.resample_targets,
     )

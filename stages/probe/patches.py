@@ -15,6 +15,8 @@ from milan_pipeline.encoders.names import require_done
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.dense.retrieval import Retrieval
 from milan_pipeline.evaluate.dense.views import ShowView
+from milan_pipeline.evaluate.dense_protocol import PROTOCOL, DenseProtocol, ignored_values
+from milan_pipeline.evaluate.per_image import COUNT_BYTES
 from milan_pipeline.evaluate.scores_file import Result, write_stage_scores
 from milan_pipeline.evaluate.segmentation.masks import LabelConfig, Labels
 from milan_pipeline.images.budget import BadImageBudget
@@ -22,7 +24,11 @@ from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.reporter import reporting
 from milan_pipeline.stages.probe.command import Probe
 from milan_pipeline.stages.probe.run import SCORES_BYTES, is_done, settled_precision
-from milan_pipeline.stages.shared.checking import tell_of_random_weights, warn_of_equal_sets
+from milan_pipeline.stages.shared.checking import (
+    tell_of_random_weights,
+    warn_of_copies,
+    warn_of_equal_sets,
+)
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
 from milan_pipeline.stages.shared.scores import scores_table, write_files
 
@@ -46,7 +52,7 @@ def run(config: Probe) -> None:
     inputs = _opened(config)
     if is_done(inputs.config, inputs.record):
         return
-    warn_of_equal_sets(inputs.train, inputs.val)
+    _warn_of_what_was_seen(inputs)
     inputs.record.begin()
     with stop_request() as stop, reporting(inputs.config.folder, "probe", stop):
         result = _scored(inputs, stop)
@@ -62,10 +68,11 @@ def dry_run(config: Probe) -> None:
     inputs = _opened(config)
     if is_done(inputs.config, inputs.record):
         return
+    _warn_of_what_was_seen(inputs)
     left = {"train": inputs.train.samples, "val": inputs.val.samples}
     said = f"images to encode: {left['train']} to learn from, {left['val']} to score on"
     say(said, images_to_encode=left)
-    size = SCORES_BYTES
+    size = SCORES_BYTES + COUNT_BYTES * (inputs.config.classes or 0) * inputs.val.samples
     say_bytes_to_write(inputs.config.folder, f"about {bytes_text(size)}", size)
 
 
@@ -100,6 +107,12 @@ def _opened(config: Probe) -> _Inputs:
         },
     )
     return _Inputs(config, Labels(fields_from(LabelConfig, config)), train, val, record)
+
+
+def _warn_of_what_was_seen(inputs: _Inputs) -> None:
+    """Say so where images to score on are among those to learn from."""
+    warn_of_equal_sets(inputs.train, inputs.val)
+    warn_of_copies(inputs.train, inputs.val)
 
 
 def _scored(inputs: _Inputs, stop: StopRequest) -> Result:
@@ -149,7 +162,7 @@ def _scored(inputs: _Inputs, stop: StopRequest) -> Result:
         "val": scores.images,
         "skipped": sum(len(budget.ledger) for budget in budgets),
         "bad": [row for budget in budgets for row in budget.ledger.items()],
-        "protocol": protocol(config, kept),
+        PROTOCOL: protocol(config, kept),
         "iou": [None if math.isnan(iou) else 100 * iou for iou in scores.ious().tolist()],
         **notes,
         "intervals": intervals,
@@ -166,23 +179,25 @@ def protocol(config: Probe, patches: int) -> dict[str, Any]:
         patches: in the memory.
     """
     size = image_size_of(config.encoder, random_init=config.random_init)
-    return {
-        "method": "retrieval of labelled patches (arXiv 2306.01667)",
-        "features": "patches after the last norm",
-        "resolution": [size, size],
-        "aspect_ratio": "not kept",
-        "crop": "none",
-        "stride": None,
-        "interpolation_of_images": "bilinear, antialiased",
-        "interpolation_of_masks": "nearest",
-        "masks_scored_at": [size, size],
-        "enlargement_of_answers": "bilinear, of the shares of classes",
-        "classes": config.classes,
-        "ignored": [config.ignore_index, *([0] if config.reduce_zero_label else [])],
-        "mean_over": "classes in masks or answers",
-        "neighbours": config.k[0],
-        "temperature": config.temperature,
-        "patches_in_memory": patches,
-        "draw_of_patches": "rare classes first, as many of each image",
-        "precision": config.precision,
-    }
+    card = DenseProtocol(
+        method="retrieval of labelled patches (arXiv 2306.01667)",
+        encoder="frozen",
+        features="patches after the last norm",
+        resolution=f"{size} x {size} pixels",
+        aspect_ratio="not kept",
+        crop="none",
+        stride=None,
+        interpolation_of_masks="nearest",
+        masks_scored_at=f"{size} x {size} pixels",
+        enlargement_of_answers="bilinear, of the shares of classes",
+        classes=config.classes,
+        ignored=ignored_values(config.ignore_index, reduce_zero_label=config.reduce_zero_label),
+        precision=config.precision,
+        details={
+            "neighbours": config.k[0],
+            "temperature": config.temperature,
+            "patches_in_memory": patches,
+            "draw_of_patches": "rare classes first, as many of each image",
+        },
+    )
+    return card.document()

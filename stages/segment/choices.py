@@ -1,18 +1,27 @@
 """What `segment` settles of its options, to train as to score."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from milan_pipeline.cli.options import fields_from
+from milan_pipeline.errors import ConfigError, reason_of
+from milan_pipeline.evaluate.segmentation.files import SegmenterDescription
+from milan_pipeline.evaluate.segmentation.inference import InferenceConfig
 from milan_pipeline.evaluate.segmentation.masks import LabelConfig, Labels
+from milan_pipeline.evaluate.segmentation.model import Segmenter
+from milan_pipeline.evaluate.segmentation.scoring import SegmentationEvaluationConfig
+from milan_pipeline.evaluate.segmentation.task import PUBLISHED_BATCH
 from milan_pipeline.evaluate.segmentation.views import ScaleRule
 from milan_pipeline.stages.segment.command import Segment
 from milan_pipeline.stages.shared.training import training_precision
 
 IMAGE_SIZE = 512
 LONG_SIDE = 4  # times the short one: mmsegmentation's 2048 to 512
+FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+"""Scales of --multi-scale."""
 
 
 def settled(config: Segment, device: torch.device, *, image_size: int = IMAGE_SIZE) -> Segment:
@@ -44,6 +53,60 @@ def labels_of(config: Segment) -> Labels:
     return Labels(fields_from(LabelConfig, config))
 
 
+def class_names(config: Segment) -> tuple[str, ...]:
+    """Return the names of the classes by `--class-names`; none where there is no such file.
+
+    Names of image classes, which shards may have, are not those of a mask's numbers.
+
+    Raises:
+        ConfigError: the file cannot be read, or has not one name for each class.
+    """
+    if config.class_names is None:
+        return ()
+    given = f"--class-names {config.class_names}"
+    try:
+        text = Path(config.class_names).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{given} cannot be read ({reason_of(error)}); give a text file in UTF-8 with a name "
+            "in each line"
+        ) from error
+    names = [line.strip() for line in text.strip().splitlines()]
+    if len(names) != config.classes or not all(names):
+        raise ConfigError(
+            f"{given} has {len(names)} lines for {config.classes} classes; give the name of one "
+            "class in each line, in the order of their numbers"
+        )
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"{given} has the name {twice!r} twice; give each class its own")
+    return tuple(names)
+
+
 def scale_rule(config: Segment) -> ScaleRule:
     """Return how large images are made; the options are settled."""
     return fields_from(ScaleRule, config)
+
+
+def evaluation_config(
+    config: Segment, model: Segmenter, description: SegmenterDescription
+) -> SegmentationEvaluationConfig:
+    """Return how to score with the resources that training may take; the options are settled."""
+    size, stride = config.image_size or 0, config.stride or 0
+    inference = InferenceConfig(
+        scale=scale_rule(config),
+        factors=FACTORS if config.multi_scale else (1.0,),
+        flip=config.multi_scale,
+        window=size if config.evaluate == "slide" else None,
+        stride=stride,
+        multiple=model.patch_size,
+        batch=min(config.micro_batch, PUBLISHED_BATCH),
+    )
+    return SegmentationEvaluationConfig(
+        inference=inference,
+        mean=description.mean,
+        std=description.std,
+        classes=description.spec.classes,
+        threads=max(1, config.loaders),
+        bf16=config.precision == "bf16",
+    )

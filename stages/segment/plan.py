@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,8 +15,15 @@ from milan_pipeline.evaluate.segmentation.model import HeadSpec, Segmenter, make
 from milan_pipeline.evaluate.segmentation.scoring import SegmentationEvaluator
 from milan_pipeline.evaluate.segmentation.task import PUBLISHED_BATCH, SegmentationConfig
 from milan_pipeline.evaluate.segmentation.views import MaskedViewConfig
+from milan_pipeline.stages.segment.card import card_of_segmenter
 from milan_pipeline.stages.segment.check import check_masks
-from milan_pipeline.stages.segment.choices import labels_of, scale_rule, settled
+from milan_pipeline.stages.segment.choices import (
+    class_names,
+    evaluation_config,
+    labels_of,
+    scale_rule,
+    settled,
+)
 from milan_pipeline.stages.segment.command import Segment
 from milan_pipeline.stages.shared.checking import (
     tell_of_random_weights,
@@ -54,8 +62,14 @@ class SegmentPlan(LabelledPlan[Segment]):
             std=tuple(backbone.std),
             spec=spec,
             reduce_zero_label=config.reduce_zero_label,
+            classes=self.class_names,
         )
         return model, description
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; none where nobody gave them."""
+        return class_names(self.config)
 
     @property
     def schedule_steps(self) -> int:
@@ -64,15 +78,29 @@ class SegmentPlan(LabelledPlan[Segment]):
         return self.clock.total(config.epochs) if config.epochs else config.steps or STEPS
 
     @property
+    def warmup_steps(self) -> int:
+        """Steps in which the rate rises."""
+        given = self.config.warmup_steps
+        return min(WARMUP_STEPS, self.schedule_steps // 10) if given is None else given
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """See `LabelledPlan.card`."""
+        model, description = self.built
+        inference = evaluation_config(self.config, model, description).inference
+        steps, warmup = self.training.total_steps, self.warmup_steps
+        return card_of_segmenter(
+            self.config, description.spec, inference, steps=steps, warmup_steps=warmup
+        )
+
+    @property
     def recipe(self) -> SegmentationConfig:
         """The recipe, and how it is computed.
 
         Raises:
             ConfigError: the warm-up is as long as the schedule.
         """
-        total, warmup, clock = self.schedule_steps, self.config.warmup_steps, self.clock
-        if warmup is None:
-            warmup = min(WARMUP_STEPS, total // 10)
+        total, warmup, clock = self.schedule_steps, self.warmup_steps, self.clock
         if warmup >= total:
             raise ConfigError(
                 f"--warmup-steps {warmup} is not below the {total} steps of the schedule; give less"
@@ -107,7 +135,7 @@ class SegmentPlan(LabelledPlan[Segment]):
         """Look at what would end the run later; see `check.check_masks`."""
         if world.leads:
             warn_of_copies(self.train, self.val)
-        check_masks(self.config, self.train, self.val, world)
+        check_masks(self.config, self.train, self.val, world, names=self.class_names)
 
     def require_pairs(self, processes: int, device: torch.device) -> None:
         """Refuse to train on single images, which BatchNorm has no statistics of.
@@ -157,6 +185,7 @@ def plan(config: Segment, device: torch.device, *, world: World | None = None) -
     require_recorded(config.folder)
     config = settled(with_frozen_choices(config, "batch_size", "lanes", "precision"), device)
     labels_of(config)  # or say what is wrong with --classes
+    class_names(config)  # or with --class-names
     tables = open_tables(config, kind="mask", world=world)
     size = config.image_size
     return SegmentPlan(**settled_parts("segment", config, tables, PUBLISHED_BATCH, size))

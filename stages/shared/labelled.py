@@ -77,10 +77,20 @@ class LabelledPlan(TrainingPlan[LabelledT]):
         return super().is_done and known and there
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes that are scored; none where they are not known."""
+        return self.val.classes
+
+    @property
     def exports(self) -> tuple[str, ...]:
         """The weights that training ends with, the best, and the last ones not averaged."""
         both = (self.last, BEST)
         return both if self.config.ema_decay is None else (*both, f"{self.last}-{UNAVERAGED}")
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What the scores' file tells of how they were measured, beside options and inputs."""
+        return {}
 
     @property
     def evaluations(self) -> Evaluations:
@@ -106,15 +116,19 @@ class EvaluationPlan(Generic[LabelledT]):
         config: what was left to the machine or the model is filled in.
         model: the trained model, on the CPU.
         val: the images to score on.
+        class_names: of the classes that are scored; none where they are not known.
         record: `config.json`.
         evaluator: makes what scores the model, once that is on its device.
+        card: see `LabelledPlan.card`.
     """
 
     config: LabelledT
     model: nn.Module
     val: LabelledTable
+    class_names: tuple[str, ...]
     record: StageRecord
     evaluator: Callable[[], Evaluator]
+    card: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def describe(self) -> None:
         """Say how many images there are to score."""
@@ -226,7 +240,8 @@ def train_labelled(
             "val": planned.val.samples,
             "unreadable": {"train": ledger.count, "val": evaluator.ledger.count},
             "images_per_second": counts["images_per_second"],
-            "class_names": list(planned.val.classes),
+            "class_names": list(planned.class_names),
+            **planned.card,
             **notes,
         }
         results.append(write_stage_scores(planned.record, metrics, extras))
@@ -269,7 +284,8 @@ def evaluate_as_planned(planned: EvaluationPlan[Any], process: Process) -> None:
         extras = {
             "val": planned.val.samples,
             "unreadable": {"val": unreadable},
-            "class_names": list(planned.val.classes),
+            "class_names": list(planned.class_names),
+            **planned.card,
             **scores.notes(),
         }
         result = write_stage_scores(record, scores.per_cent(), extras)

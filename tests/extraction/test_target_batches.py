@@ -17,11 +17,12 @@ from milan_pipeline.errors import DataError
 from milan_pipeline.extraction.job import ExtractionJob
 from milan_pipeline.extraction.target_batches import compute
 from milan_pipeline.extraction.view_batches import PixelBuffers, ViewBatch, view_batches
-from milan_pipeline.targets.units import list_units, read_marks
+from milan_pipeline.targets.unit_list import list_units
+from milan_pipeline.targets.units import read_marks
 from tests.support.extraction import WIDTH, RowTeacher, extract, job_on
 from tests.support.stores import files_of
 
-FITTED = ("vector:bytes=2", "transform:bytes=2")
+FITTED = ("joint:bytes=2",)
 BAD = ["0/0", "0/5", "0/6", "0/7", "0/8", "1/2"]
 
 
@@ -37,8 +38,8 @@ def variant(
 def codec_of(text: str) -> Codec:
     if text in PLAIN:
         return make_codec(text)
-    tokens_TD = torch.randn(300, WIDTH, generator=torch.Generator().manual_seed(0))
-    return fit_codec(parse_codec(text), tokens_TD)
+    tokens_nND = torch.randn(60, 5, WIDTH, generator=torch.Generator().manual_seed(0))
+    return fit_codec(parse_codec(text), tokens_nND)
 
 
 @pytest.mark.parametrize("codec", [*PLAIN, *FITTED])

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from milan_pipeline.codecs.build import make_codec
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.data.batching import join, stack
-from milan_pipeline.data.viewed_pairs import student_view
+from milan_pipeline.data.viewed_pairs import stored_view
 from milan_pipeline.errors import DataError, MismatchError
 from milan_pipeline.images.decode import digest
 from milan_pipeline.models.student import SUPERVISE, in_grid_order, patchify, supervised_slice
@@ -84,7 +85,7 @@ def test_the_students_pixels_are_the_teachers_for_every_sample_and_view(
     assert len(pairs) == VIEWS * load_manifest(str(images), kind="images").samples
     for (view, key, image, target), teachers in zip(pairs, seen, strict=True):
         record = config.layouts[0].from_bytes(target)
-        ours = student_view(image, record, image_size=32, digest=digest(image), key=key)
+        ours = stored_view(image, record, image_size=32, digest=digest(image), key=key)
         assert ours.dtype == teachers.dtype == torch.uint8
         assert torch.equal(ours, teachers), (view, key)
         example = example_of(config, sample_of(key, image, target))
@@ -243,3 +244,21 @@ def test_chunks_of_samples_give_what_single_samples_give(one):
     for ours, changed in zip(together, samples, strict=True):
         alone = example_of(config, changed)
         assert all(map(torch.equal, tensors_of(ours), tensors_of(alone)))
+
+
+@pytest.mark.parametrize("supervise", SUPERVISE)
+def test_cls_is_there_where_patches_are_decoded_with_it(one, supervise):
+    config, sample = one
+    (own,) = config.layouts
+    layout = RecordLayout(parse_codec("joint:bytes=4"), own.patches, own.width)
+    record = np.zeros((), dtype=layout.dtype)
+    for name in ("box", "flip", "digest"):
+        record[name] = own.from_bytes(sample["target.npy"])[name]
+    record["codes"] = np.arange(17 * 4).reshape(17, 4)
+    changed = sample | {"target.npy": layout.to_bytes(record)}
+    example = example_of(dataclasses.replace(config, layouts=(layout,)), changed)
+    part = example_of(dataclasses.replace(config, layouts=(layout,), supervise=supervise), changed)
+    wanted = example.codes[0][supervised_slice(supervise, kept=4, patches=16)]
+    if supervise == "masked":
+        wanted = torch.cat([example.codes[0][:1], wanted])
+    assert torch.equal(part.codes[0], wanted)

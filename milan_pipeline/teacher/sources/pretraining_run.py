@@ -27,6 +27,7 @@ class PretrainingRun(TimmModel):
     Raises:
         MissingDataError: there is none.
         DataError: its description is damaged.
+        MismatchError: the run is not done: what is exported there is that of an earlier end.
     """
 
     def __init__(self, spec: TeacherSpec) -> None:
@@ -36,6 +37,7 @@ class PretrainingRun(TimmModel):
             raise ConfigError(f"--teacher {spec.name!r} names no run; give {RUN}FOLDER")
         is_file = place.endswith(".safetensors")
         self._weights = place if is_file else storage.join(place, ENCODER)
+        _require_done(spec.name, storage.folder_of(self._weights))
         url = self._weights.removesuffix(".safetensors") + ".json"
         if not storage.exists(url):
             raise MissingDataError(f"--teacher {spec.name!r}: {_what_it_is(place, url)}")
@@ -50,7 +52,7 @@ class PretrainingRun(TimmModel):
 
     def identity(self) -> dict[str, Any]:
         """Return no path, and the licence of the run's own teacher, if that is known."""
-        licence = self._description.get("license")
+        licence = self._description.get("teacher_license")
         named = {"name": self._spec.name_in_identity, "pretrained": None}
         return named | ({"license": licence} if licence else {})
 
@@ -64,17 +66,7 @@ class PretrainingRun(TimmModel):
         return "bicubic"
 
     def require_loadable(self) -> None:
-        """Refuse a run that is not done: what is exported there is that of an earlier end.
-
-        Raises:
-            MismatchError: it is not.
-        """
-        folder = storage.folder_of(self._weights)
-        state = state_of(folder)
-        if state not in (None, "done"):
-            raise MismatchError(
-                f"--teacher {self._spec.name!r}: the run {folder} is {state!r}; finish it first"
-            )
+        """Refuse nothing: what can be known of a run was asked when it was named."""
 
     def trained(self, size: int | None) -> TimmVisual:
         """Load the encoder.
@@ -86,6 +78,12 @@ class PretrainingRun(TimmModel):
         visual = self.filled(state, self._weights, size)
         require_finite(visual.trunk, self._weights)
         return visual
+
+
+def _require_done(name: str, folder: str) -> None:
+    state = state_of(folder)
+    if state not in (None, "done"):
+        raise MismatchError(f"--teacher {name!r}: the run {folder} is {state!r}; finish it first")
 
 
 def _what_it_is(place: str, url: str) -> str:

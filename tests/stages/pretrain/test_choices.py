@@ -1,7 +1,9 @@
 """The choices of pretrain train, are frozen in the run, and go on as they began."""
 
+import dataclasses
 import itertools
 import json
+import shutil
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,6 +18,8 @@ from milan_pipeline.pretraining.losses import LOSSES, TARGET_NORMS
 from milan_pipeline.pretraining.masking import MASKINGS
 from milan_pipeline.stages.pretrain.command import Pretrain
 from milan_pipeline.stages.pretrain.plan import PretrainPlan
+from milan_pipeline.weights.loaded_run import load_run
+from tests.support.cli import run_cli
 from tests.support.pretrain import SHORT, log, pretrain, state, weights
 
 CHOICES = {
@@ -54,7 +58,9 @@ def test_views_that_no_epoch_uses_are_said(epochs, views, said, capsys):
     assert not capsys.readouterr().err
 
 
-def test_every_choice_makes_another_run(shards, tmp_path):
+def test_every_choice_makes_another_run(image_shards, target_store, target_shards, tmp_path):
+    shards = image_shards, shutil.copytree(target_shards, tmp_path / "targets")
+    run_cli("pack-targets", "--targets", target_store, "--out", shards[1], "--phi-s")
     pretrain(*shards, tmp_path / "default", "--max-steps", 2)
     found = {weights(tmp_path / "default")}
     others = [(name, value) for name, values in CHOICES.items() for value in values[1:]]
@@ -66,6 +72,16 @@ def test_every_choice_makes_another_run(shards, tmp_path):
         assert json.loads((run / "config.json").read_text())["content"][name] == value
         found.add(weights(run))
     assert len(found) == 1 + len(others)
+    _require_predictions_as_the_teacher_gives_them(tmp_path / "target_norm-phi-s")
+
+
+def _require_predictions_as_the_teacher_gives_them(run):
+    """Where targets are standardised, what is shown of predictions is turned back."""
+    loaded = load_run(run)
+    places = torch.arange(16)
+    inputs = torch.zeros(3, 32, 32, dtype=torch.uint8), places[:4], places[4:]
+    raw = dataclasses.replace(loaded, phi_s=[]).predict(*inputs)
+    torch.testing.assert_close(loaded.predict(*inputs), loaded.phi_s[0].undo(raw))
 
 
 @pytest.mark.parametrize(("decoder", "supervise"), [*itertools.product(DECODERS[1:], SUPERVISE)])

@@ -1,16 +1,19 @@
 """What `--targets`, `--target-weight` and `--prior-from` may say."""
 
-import pytest
+from pathlib import Path
 
-from milan_pipeline.errors import ConfigError
+import pytest
+import torch
+
+from milan_pipeline.errors import ConfigError, MismatchError
 from milan_pipeline.stages.pretrain.command import Pretrain
-from milan_pipeline.stages.pretrain.plan import has_recorded_teachers
+from milan_pipeline.stages.pretrain.plan import plan
 from milan_pipeline.stages.pretrain.teachers import (
     target_folders,
     target_weights,
     warn_of_lost_lengths,
 )
-from milan_pipeline.stages.shared.training import stage_record
+from tests.support.second_teacher import write_second_teacher
 
 TWO = ("dino=b", "clip=a")
 
@@ -39,22 +42,9 @@ def test_lengths_that_a_codec_lost_are_told_of(capsys):
     assert "the codec of --targets b and c keeps directions alone" in capsys.readouterr().err
 
 
-def test_a_prior_is_kept_for_the_teachers_that_had_it_alone(tmp_path):
-    """Else a run with other names would be refused for a --prior-from that nobody gave."""
-
-    def options(*names):
-        given = tuple(f"{name}=x" for name in names)
-        return Pretrain(images="i", out=str(tmp_path), targets=given)
-
-    assert not has_recorded_teachers(options("clip", "dino"))
-    targets = {name: {"identity": {}, "identity_hash": ""} for name in ("clip", "dino")}
-    stage_record("pretrain", options("clip", "dino"), targets=targets).begin()
-    assert has_recorded_teachers(options("dino", "clip"))
-    assert not has_recorded_teachers(options("CLIP", "dino"))
-
-
 def test_weights_by_name():
-    assert target_weights(("dino=0.5",), ["dino", "clip"]) == {"dino": 0.5}
+    assert target_weights(("dino=0.5",), ["dino", "clip"]) == {"clip": 1.0, "dino": 0.5}
+    assert target_weights((), ["dino", "clip"]) == target_weights(("dino=1",), ["dino", "clip"])
     assert list(target_weights(("dino=2", "clip=1"), ["dino", "clip"])) == ["clip", "dino"]
 
 
@@ -81,3 +71,37 @@ def test_weights_by_name():
 def test_what_does_not_fit_is_refused(said, options):
     with pytest.raises(ConfigError, match=said):
         Pretrain(images="i", out="o", **({"targets": TWO} | options))
+
+
+@pytest.fixture
+def planned(image_shards: Path, target_shards: Path, tmp_path: Path):
+    """Plans a run of two teachers into one folder."""
+    second = write_second_teacher(target_shards, tmp_path / "second")
+
+    def plan_of(names=("clip", "dino"), **options):
+        folders = (target_shards, second)
+        targets = tuple(f"{name}={at}" for name, at in zip(names, folders, strict=True))
+        words = {"images": str(image_shards), "targets": targets, "out": str(tmp_path / "run")}
+        return plan(Pretrain(**(words | options)), torch.device("cpu"))
+
+    return plan_of
+
+
+def test_a_run_keeps_the_prior_it_began_with(planned):
+    began = planned(prior_from="dino")
+    began.record.begin()
+    assert planned().config.prior_from == "dino"
+    assert not planned(target_weight=("dino=1",)).is_done  # the default, so it is the same run
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"masking": "random"}, "masking is 'semantic' there and 'random' here"),
+        ({"names": ("sig", "dino")}, "targets.clip"),
+    ],
+)
+def test_another_masking_or_other_teachers_are_another_run(options, said, planned):
+    planned().record.begin()
+    with pytest.raises(MismatchError, match=said):
+        _ = planned(**options).is_done

@@ -7,13 +7,16 @@ import pytest
 import torch
 from torch import nn
 
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.evaluate.dense_protocol import differing_fields
 from milan_pipeline.evaluate.segmentation.inference import Inference, PrepareImage
 from milan_pipeline.evaluate.segmentation.task import Segmentation
 from milan_pipeline.images.crops import Pixels
-from milan_pipeline.stages.segment.choices import labels_of
+from milan_pipeline.stages.segment.choices import evaluation_config, labels_of
 from milan_pipeline.stages.segment.command import Segment
-from milan_pipeline.stages.segment.evaluate import evaluation_config
+from milan_pipeline.stages.segment.evaluate import plan_evaluation
 from milan_pipeline.stages.segment.plan import plan
+from tests.support.exports import CLASSES, segmenter_run
 from tests.support.pictures import sample, write_ade_tree
 
 
@@ -49,12 +52,57 @@ def test_the_segmenter_begins_with_the_encoders_weights(planned):
     assert all(torch.equal(found[name], value) for name, value in given.items())
 
 
+def test_the_classes_have_the_names_of_a_file(planned, tmp_path):
+    assert planned().built[1].classes == ()
+    file = tmp_path / "names.txt"
+    file.write_text("sky\r\n tree trunk \nwater\n", encoding="utf-8")
+    plan = planned(class_names=str(file))
+    assert plan.built[1].classes == plan.class_names == ("sky", "tree trunk", "water")
+    for text, said in (
+        ("sky\nwater\n", "has 2 lines for 3 classes; give the name of one class in each line"),
+        ("sky\n\nwater", "has 3 lines for 3 classes; give the name"),
+        ("sky\nwater\nsky", "has the name 'sky' twice"),
+        (None, "cannot be read"),
+    ):
+        file.write_text(text) if text else file.unlink()
+        with pytest.raises(ConfigError, match=f"--class-names .*{said}"):
+            planned(class_names=str(file))
+
+
+def test_a_segmenter_that_is_scored_keeps_its_names(planned, tmp_path):
+    config = planned().config
+    segmenter_run(tmp_path / "old")
+    scored = dataclasses.replace(
+        config, encoder=str(tmp_path / "old/best.safetensors"), eval_only=True, steps=None,
+        out=str(tmp_path / "scores"), classes=None, channels=8,
+    )  # fmt: skip
+    assert plan_evaluation(scored, torch.device("cpu")).class_names == CLASSES
+
+
 def test_images_are_looked_at_by_windows_at_each_scale(planned):
     plan = planned(stride=32)
     assert windows_of(plan, stride=21) == 5  # of 96 by 32 pixels: at 0, 21, 42, 63 and 64
     assert windows_of(plan) == 3
     # At half the scale two windows see all, at 1.75 times six by two see 168 by 56 pixels.
     assert windows_of(plan, multi_scale=True) == 2 * sum((2, 3, 3, 8, 10, 12))
+
+
+def test_the_card_tells_what_the_figure_depends_on(planned):
+    linear = planned(head="linear", freeze=True, stride=20, reduce_zero_label=True)
+    card = linear.card["protocol"]
+    assert (card["encoder"], card["features"]) == ("frozen", "patches after the last norm")
+    assert card["method"].startswith("linear: BatchNorm and a 1x1 convolution")
+    assert card["resolution"] == "short side 32 pixels, long side at most 128"
+    assert (card["crop"], card["stride"]) == ("windows of 32 x 32 pixels", 20)
+    assert (card["masks_scored_at"], card["classes"]) == ("their own size", 3)
+    assert card["ignored"] == [255, 0]
+    assert (card["training"]["steps"], card["training"]["base_lr"]) == (9, 1e-3)
+    whole = planned(evaluate="whole", multi_scale=True, long_side=0).card["protocol"]
+    assert (whole["crop"], whole["stride"], whole["mirrored"]) == ("none", None, True)
+    assert (whole["encoder"], len(whole["scales"])) == ("trained", 6)
+    assert whole["resolution"] == "short side 32 pixels"
+    fields = ["method", "encoder", "features", "resolution", "crop", "stride", "scales", "mirrored"]
+    assert set(fields) <= set(differing_fields([card, whole]))
 
 
 def windows_of(plan, **changes):
