@@ -38,7 +38,7 @@ def test_a_folder_that_looks_like_a_name_is_told(tmp_path, monkeypatch):
 def test_lengths_that_a_codec_lost_are_told_of(capsys):
     warn_of_lost_lengths({"a": "float16", "b": "int8"})
     assert capsys.readouterr().err == ""
-    warn_of_lost_lengths({"a": "float16", "b": "rotation", "c": "vector"})
+    warn_of_lost_lengths({"a": "float16", "b": "rotation", "c": "joint"})
     assert "the codec of --targets b and c keeps directions alone" in capsys.readouterr().err
 
 
