@@ -10,8 +10,10 @@ from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.images.views import VIEW_POLICIES, ViewPolicy
 from milan_pipeline.stages.shared import common_options as common
+from milan_pipeline.stages.shared import inputs
 from milan_pipeline.stages.shared.dask_options import DaskOptions
 from milan_pipeline.stages.shared.teacher_options import TeacherOptions
+from milan_pipeline.teacher.published_weights import require_known_tag
 
 USUAL_BATCH = 64
 
@@ -26,7 +28,10 @@ class ExtractTargets(TeacherOptions, DaskOptions):
     """
 
     images: str = option(
-        help="Folder of image shards with manifest.json.", role="extent", group="Input"
+        help="Folder of image shards with manifest.json.",
+        role="extent",
+        group="Input",
+        look=inputs.image_shards,
     )
     out: str = option(
         help="Target store to write, e.g. targets.zarr.", role="execution", group="Output"
@@ -104,7 +109,8 @@ class ExtractTargets(TeacherOptions, DaskOptions):
                 "--batch-size auto would be settled by this process and not by those that extract; "
                 f"give a number, such as --batch-size {USUAL_BATCH}"
             )
-        _ = self.policy, self.teacher_spec, self.own_part, parse_codec(self.codec)
+        _ = self.policy, self.own_part, parse_codec(self.codec)
+        require_known_tag(self.teacher_spec)
 
     def _require_one_way_to_share(self) -> None:
         if self.devices and (self.init or self.on_dask or self.device != AUTO):

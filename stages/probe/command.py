@@ -7,10 +7,11 @@ from milan_pipeline import storage
 from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import AUTO, count, option, require_least
 from milan_pipeline.core.cores import own_cores
-from milan_pipeline.encoders.names import is_named
+from milan_pipeline.encoders.names import is_named, require_there
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.probe.protocols import OfficialLinear, Sweep
 from milan_pipeline.stages.shared import common_options as common
+from milan_pipeline.stages.shared import inputs
 
 LINEAR = ("logistic", "official", "sweep", "none")
 OFFICIAL, SWEEP = OfficialLinear(), Sweep()
@@ -43,17 +44,20 @@ class Probe:
         help="The encoder: a run folder, a .safetensors with its .json, a timm name, "
         "open_clip:MODEL/TAG, or pixels.",
         group="Encoder",
+        look=require_there,
     )
     train: str = option(
         help="Folder of labelled image shards to learn from; with --dense, images and masks as "
         "segment takes them.",
         role="execution",
         group="Input",
+        look=inputs.place,
     )
     val: str = option(
         help="Folder of the same kind to score on, which is held out from --train.",
         role="execution",
         group="Input",
+        look=inputs.place,
         formerly="test",
     )
     out: str | None = option(
@@ -268,13 +272,21 @@ score_patches = lazily("milan_pipeline.stages.probe.patches:run")
 describe_patches = lazily("milan_pipeline.stages.probe.patches:dry_run")
 
 
+def look_at_shards(config: Probe) -> None:
+    """Refuse other folders than those of shards, which only --dense takes."""
+    for folder in () if config.dense else (config.train, config.val):
+        inputs.image_shards(folder)
+
+
 def run(config: Probe) -> None:
     """Score the images, or their patches."""
+    look_at_shards(config)
     (score_patches if config.dense else score_images)(config)
 
 
 def dry_run(config: Probe) -> None:
     """Say what `run` would do."""
+    look_at_shards(config)
     (describe_patches if config.dense else describe_images)(config)
 
 
