@@ -22,12 +22,12 @@ SURFACES = tuple(
         *("training", "weights", "end_to_end/test_dask_stages.py", "evaluate"),
     )
 )
-"""What calls a dependency itself; the rest (stages, docs, faults, workflows) goes by way of these."""
+"""Tests of what calls a dependency itself; stages, docs and workflows go by way of that."""
 
 
 def run_tests(session: nox.Session, *pip: str) -> None:
     """Install the project with what its tests need, run them, and delete what was installed."""
-    session.install("--editable", ".[test]", *pip)
+    session.install("--no-compile", "--editable", ".[test]", *pip)
     session.run("python", "-m", "pip", "check")
     session.run("python", "-m", "pip", "freeze", "--exclude-editable")
     session.run(

@@ -14,7 +14,7 @@ Role = Literal["content", "extent", "execution"]
 Auto = Literal["auto"]
 AUTO: Auto = "auto"
 """In the place of a number: the command chooses it."""
-Look = Callable[[str], None]
+Look = Callable[[str], object]
 """Raises a `MilanError` if a value, a path or a name, stands for nothing that is there."""
 
 GROUPS = (

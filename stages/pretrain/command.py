@@ -68,7 +68,7 @@ class Pretrain(TrainingOptions):
         help="Run whose newest weights the student starts with; default: random weights.",
         role="execution",
         group="Student",
-        look=inputs.place,
+        look=inputs.run,
     )
     student: str = option(
         "vit_base_patch16_224",

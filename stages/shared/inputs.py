@@ -4,9 +4,12 @@ Options name these functions as their `look`. Places that are not local are left
 each would be asked over the network twice.
 """
 
+from pathlib import Path
+
 from milan_pipeline import storage
 from milan_pipeline.core.schema import DocumentError
 from milan_pipeline.errors import MissingDataError
+from milan_pipeline.provenance.run_state import require_ended
 from milan_pipeline.shards.manifest import load_manifest, stated_kind
 from milan_pipeline.teacher.sources.known_names import require_teacher
 from milan_pipeline.teacher.spec import TeacherSpec
@@ -21,6 +24,15 @@ def place(given: str) -> None:
     path = storage.local_path(given)
     if path is not None and not path.exists():
         raise MissingDataError(f"{given} does not exist; check the path")
+
+
+def run(folder: str) -> None:
+    """Refuse what is no run's folder; whether the run is done is left to the stage.
+
+    Raises:
+        MissingDataError: there is no run.
+    """
+    require_ended(Path(folder), allow_unfinished=True)
 
 
 def image_shards(folder: str) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from tests.options.running import config_classes
 
-LIGHT = {"pack-images", "index", "compare", "status", "recipes", "submit", "doctor"}
-"""Commands that load no torch, or none before they have looked."""
+LIGHT = {"pack-images", "index", "compare", "status", "recipes", "doctor"}
+"""Commands that load no torch, or look at no input."""
 NO_INPUTS = {("transcode", "out"), ("inspect", "paths"), ("inspect", "results")}
 """Outputs, and what is read without torch."""
 
@@ -70,7 +70,7 @@ CASES = [
     (f"{PRETRAIN} --targets none", "none/manifest.json does not exist; `milan-pipeline pack-t"),
     (f"{PRETRAIN} --targets clip=none", "none/manifest.json does not exist"),
     (f"{PRETRAIN} --targets {{store}}", "manifest.json does not exist"),
-    (f"{PRETRAIN} --targets {{shards}} --init none", NO_PLACE),
+    (f"{PRETRAIN} --targets {{shards}} --init none", "none holds no run"),
     (f"{PRETRAIN} --targets {{shards}} --student vit_smal_patch16_224", "did you mean"),
     ("probe --encoder pixels --out scores --train none --val {images}", NO_PLACE),
     ("probe --encoder pixels --out scores --train {shards} --val {images}", "lists 'targets'"),
@@ -96,6 +96,9 @@ CASES = [
     ("import-checkpoint {images}/manifest.json --out run --student vit_none", "no model that"),
     ("inspect {images} --html page.html --images none", NO_SHARDS),
     ("plan --images none --teacher ViT-B-32", NO_SHARDS),
+    ("submit none --images {images} --out out", "'none' is neither a file nor a recipe"),
+    ("submit imagenet1k-vit-b16 --images none --out out", NO_SHARDS),
+    ("submit imagenet1k-vit-b16 --images {images} --out out --val none", NO_PLACE),
 ]  # fmt: skip
 
 
