@@ -1,12 +1,11 @@
-"""Inputs that are not there are refused before torch is loaded, by every stage that loads it."""
+"""What commands do before they load torch, or without it: help, plans, refusals."""
 
 import dataclasses
 import json
 import subprocess
 import sys
 import typing
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -17,46 +16,67 @@ LIGHT = {"pack-images", "index", "compare", "status", "recipes", "doctor"}
 NO_INPUTS = {("transcode", "out"), ("inspect", "paths"), ("inspect", "results")}
 """Outputs, and what is read without torch."""
 
-REFUSE = """
+ANSWER = """
 import contextlib, io, json, sys
 from milan_pipeline.cli.main import main
 found = []
 for words in json.loads(sys.argv[1]):
-    with contextlib.redirect_stderr(io.StringIO()) as said:
+    out, error = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
         try:
             main(words)
             code = 0
         except SystemExit as stop:
-            code = stop.code
+            code = stop.code or 0
     heavy = sorted({"torch", "open_clip", "timm"} & set(sys.modules))
-    found.append((code, said.getvalue(), heavy))
+    found.append((code, out.getvalue(), error.getvalue(), heavy))
 print(json.dumps(found))
 """
 
 
+class Answer(NamedTuple):
+    """What a command says, and the heavy libraries that are loaded then."""
+
+    code: int
+    out: str
+    error: str
+    heavy: list[str]
+
+
 @pytest.fixture(scope="module")
-def refused(
-    image_shards: Path,
-    target_shards: Path,
-    target_store: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> dict[str, tuple[int, str, list[str]]]:
-    """What each of `CASES` says, in one process."""
-    places = {"images": image_shards, "shards": target_shards, "store": target_store}
-    given = [[word.format_map(places) for word in words.split()] for words, _ in CASES]
+def answers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Answer]:
+    """The answers to all command lines below, by one process in an empty folder."""
+    places = {name: request.getfixturevalue(fixture) for name, fixture in PLACES.items()}
+    lines = [*HELP, *(line for line, _ in (*DONE, *REFUSED))]
+    given = [[word.format_map(places) for word in line.split()] for line in lines]
     done = subprocess.run(
-        [sys.executable, "-c", REFUSE, json.dumps(given)],
+        [sys.executable, "-c", ANSWER, json.dumps(given)],
         capture_output=True, text=True, check=True, cwd=tmp_path_factory.mktemp("empty"),
     )  # fmt: skip
-    return dict(zip((words for words, _ in CASES), json.loads(done.stdout), strict=True))
+    found = (Answer(*answer) for answer in json.loads(done.stdout))
+    return dict(zip(lines, found, strict=True))
 
 
+PLACES = {
+    "pictures": "pictures", "images": "image_shards", "shards": "target_shards",
+    "store": "target_store", "clip": "tiny_clip",
+}  # fmt: skip
+HELP = ["--help", *(f"{stage} --help" for stage in config_classes())]
+PLAN = "plan --samples 5 --codec vector:bytes=4 --teacher"
+DONE = [
+    ("pack-images {pictures} packed", "24 images"),
+    (f"{PLAN} local-dir:{{clip}}", "by multiply-adds alone"),
+    (f"{PLAN} ViT-B-16", "by multiply-adds alone"),
+    ("status {store}", ": done since "),
+]
 PRETRAIN = "pretrain --out run --images {images}"
 EXTRACT = "extract-targets --out store --images {images}"
 NO_SHARDS = "none/manifest.json does not exist; `milan-pipeline pack-images` makes one"
 NO_PLACE = "none does not exist; check the path"
 NO_STORE = "none holds no target store"
-CASES = [
+REFUSED = [
     ("extract-targets --out store --teacher ViT-B-32 --images none", NO_SHARDS),
     (f"{EXTRACT} --teacher ViT-B-33", "'ViT-B-33' is no open_clip model"),
     (f"{EXTRACT} --teacher ViT-B-32 --pretrained opnai", "neither a file nor a tag"),
@@ -102,14 +122,28 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("words", "said"), CASES)
+@pytest.mark.parametrize("line", HELP)
+def test_help_loads_nothing_heavy(answers: dict[str, Answer], line: str) -> None:
+    found = answers[line]
+    assert found.out.startswith("Usage: milan-pipeline")
+    assert (found.code, found.heavy) == (0, [])
+
+
+@pytest.mark.parametrize(("line", "said"), DONE)
+def test_what_needs_no_torch_loads_none(answers: dict[str, Answer], line: str, said: str) -> None:
+    found = answers[line]
+    assert said in found.out
+    assert (found.code, found.heavy) == (0, [])
+
+
+@pytest.mark.parametrize(("line", "said"), REFUSED)
 def test_what_is_not_there_is_refused_at_once(
-    refused: dict[str, tuple[int, str, list[str]]], words: str, said: str
+    answers: dict[str, Answer], line: str, said: str
 ) -> None:
-    code, text, heavy = refused[words]
-    assert said in text
-    assert code in (1, 2)
-    assert heavy == []
+    found = answers[line]
+    assert said in found.error
+    assert found.code in (1, 2)
+    assert found.heavy == []
 
 
 @pytest.mark.parametrize("stage", sorted(set(config_classes()) - LIGHT))
