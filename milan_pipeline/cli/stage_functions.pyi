@@ -913,6 +913,7 @@ def finetune(
     crop_pct: float | None = None,
     drop_path: float = 0.1,
     epochs: int = 100,
+    least_steps: int | None = None,
     warmup_epochs: float | None = None,
     base_lr: float = 0.0001,
     min_lr: float = 1e-06,
@@ -994,6 +995,9 @@ def finetune(
             default: 0.875 up to 224 pixels, else 1.
         drop_path: Rate of stochastic depth (arXiv 1603.09382).
         epochs: Passes over the images. This sets the length of the schedule.
+        least_steps: Steps that the schedule has at least: for few images --epochs, warm-up
+            and --eval-every are multiplied by the smallest whole number that does; default:
+            none.
         warmup_epochs: Epochs of warm-up, in which the learning rate rises; default: 5, or a
             tenth of --epochs if that is less.
         base_lr: Learning rate for a batch of 256. It is scaled to --batch-size.
@@ -1052,6 +1056,7 @@ def segment(
     layer_decay: float = 0.65,
     allow_unfinished: bool = False,
     classes: int | None = None,
+    class_names: StrPath | None = None,
     ignore_index: int = 255,
     reduce_zero_label: bool = False,
     head: Literal["upernet", "linear"] = 'upernet',
@@ -1147,6 +1152,8 @@ def segment(
         allow_unfinished: Start from a run that is not finished.
         classes: Number of classes in the masks. Only --eval-only knows it from the
             segmenter; default: none.
+        class_names: Text file with the name of a class in each line, in the order of their
+            numbers; default: none, with --eval-only those of the segmenter.
         ignore_index: Value of mask pixels that do not count.
         reduce_zero_label: Mask pixels with 0 do not count, and 1 is the first class.
         head: upernet: UPerNet on the patches of four blocks (arXiv 1807.10221). linear:

@@ -23,7 +23,7 @@ from milan_pipeline.evaluate.segmentation.scoring import (
 )
 from milan_pipeline.evaluate.segmentation.task import PUBLISHED_BATCH
 from milan_pipeline.stages.segment.check import check_scored
-from milan_pipeline.stages.segment.choices import labels_of, scale_rule, settled
+from milan_pipeline.stages.segment.choices import class_names, labels_of, scale_rule, settled
 from milan_pipeline.stages.segment.command import Segment
 from milan_pipeline.stages.shared.labelled import EvaluationPlan, evaluate_as_planned
 from milan_pipeline.stages.shared.training import ledger_of, stage_record, with_frozen_choices
@@ -55,12 +55,14 @@ def plan_evaluation(
     config = with_frozen_choices(config, "precision")
     config = settled(config, device, image_size=description.image_size)
     config = dataclasses.replace(config, **dataclasses.asdict(description.spec))
+    names = class_names(config) or description.classes
     val = open_labelled(config.val, kind="mask", scans=scans)
     encoder = fingerprint(config.encoder)
     return EvaluationPlan(
         config=config,
         model=model,
         val=val,
+        class_names=names,
         record=stage_record("segment", config, encoder=encoder, val=val.source),
         evaluator=functools.partial(evaluator_of, config, model, description, val),
     )

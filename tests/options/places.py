@@ -163,6 +163,11 @@ def scenes(_: Places, path: Path) -> None:
 
 
 @place
+def names(_: Places, path: Path) -> None:
+    path.write_text("sky\nsea\nland\n", encoding="utf-8")
+
+
+@place
 def other_scenes(_: Places, path: Path) -> None:
     write_ade_tree(path, {"training": 6, "validation": 2}, first=1, block=5)
 
