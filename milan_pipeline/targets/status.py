@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from milan_pipeline.codecs.registry import spec_of
 from milan_pipeline.images.budget import Skipped
+from milan_pipeline.images.views import view_numbers
 from milan_pipeline.provenance.identity import Identity, content_hash
 from milan_pipeline.provenance.progress_reports import (
     ProcessStatus,
@@ -134,8 +135,8 @@ def read_status(store_url: str, *, now: float) -> Status:
 
 def _target_bytes(identity: Identity) -> int:
     height, width = identity["teacher"]["grid"]
-    codec = spec_of(identity["codec"])
-    return record_dtype(codec, height * width, identity["teacher"]["width"]).itemsize
+    codec, numbers = spec_of(identity["codec"]), view_numbers(identity["view_policy"])
+    return record_dtype(codec, height * width, identity["teacher"]["width"], numbers).itemsize
 
 
 def _by_view(

@@ -21,6 +21,7 @@ from milan_pipeline.provenance.identity import Identity, content_hash, require_s
 from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.stages.extract_targets.command import USUAL_BATCH, ExtractTargets
+from milan_pipeline.stages.extract_targets.views import settled_views
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write, say_files_to_write
 from milan_pipeline.stages.shared.own_folder import require_own_folder
 from milan_pipeline.targets.expected_identity import expected_extracted
@@ -58,6 +59,7 @@ class WorkList(NamedTuple):
 
 def describe(config: ExtractTargets) -> None:
     """Print what is left and what it will take, without loading the teacher's weights."""
+    config = settled_views(config)
     spec = spec_of(config)
     manifest, work, wanted = survey(config, spec)
     say_teacher(config, spec.teacher)

@@ -37,6 +37,7 @@ from milan_pipeline.stages.extract_targets.plan import (
     say_teacher,
     spec_of,
 )
+from milan_pipeline.stages.extract_targets.views import settled_views
 from milan_pipeline.stages.shared.own_folder import require_own_folder
 from milan_pipeline.targets.layout import create_root, require_place
 from milan_pipeline.targets.units import Unit, read_marks, undone_units
@@ -58,7 +59,7 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
     """
     require_place(config.out)
     require_own_folder(config.out, "target store")
-    config = on_one_device(config)
+    config = on_one_device(settled_views(config))
     spec = spec_of(config)
     manifest = spec.manifest()
     say_teacher(config, spec.teacher)

@@ -220,4 +220,6 @@ def _open_data(config: Pretrain) -> RunData | PixelData:
         on_missing=on_missing,
         order=order,
         prior_from=config.prior_from,
+        phi_s=config.choices()["target_norm"] == "phi-s",
+        resample=config.resample_targets,
     )

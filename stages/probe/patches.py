@@ -15,6 +15,7 @@ from milan_pipeline.encoders.names import require_done
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.dense.retrieval import Retrieval
 from milan_pipeline.evaluate.dense.views import ShowView
+from milan_pipeline.evaluate.per_image import COUNT_BYTES
 from milan_pipeline.evaluate.scores_file import Result, write_stage_scores
 from milan_pipeline.evaluate.segmentation.masks import LabelConfig, Labels
 from milan_pipeline.images.budget import BadImageBudget
@@ -65,7 +66,7 @@ def dry_run(config: Probe) -> None:
     left = {"train": inputs.train.samples, "val": inputs.val.samples}
     said = f"images to encode: {left['train']} to learn from, {left['val']} to score on"
     say(said, images_to_encode=left)
-    size = SCORES_BYTES
+    size = SCORES_BYTES + COUNT_BYTES * (inputs.config.classes or 0) * inputs.val.samples
     say_bytes_to_write(inputs.config.folder, f"about {bytes_text(size)}", size)
 
 

@@ -62,7 +62,7 @@ def test_every_sample_is_what_its_image_gives(job: ExtractionJob) -> None:
             rgb = decode_rgb(data)
             height, width, _ = rgb.shape
             box = job.policy.box(height, width, sample.key, unit.view)
-            assert (*row["box"], row["flip"]) == dataclasses.astuple(box)
+            assert (*row["box"], row["flip"]) == (*box.numbers, box.flip)
             assert row["size"].tolist() == [height, width]
             assert row["digest"] == digest(data)
             targets, prior = job.teacher(view_pixels(rgb, box, 32)[None])

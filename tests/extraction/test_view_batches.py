@@ -79,7 +79,7 @@ def test_rows_are_the_views_of_their_images(tmp_path: Path, workers: int) -> Non
             box = job.policy.box(height, width, sample.key, unit.view)
             assert batch.keys[row] == sample.key
             assert batch.digest[row] == digest(sample.members["jpg"])
-            assert (*batch.box[row], batch.flip[row]) == dataclasses.astuple(box)
+            assert (*batch.box[row], batch.flip[row]) == (*box.numbers, box.flip)
             assert tuple(batch.size[row]) == (height, width)
             assert torch.equal(batch.buffer_BCSS[row], view_pixels(rgb, box, SIZE))
 

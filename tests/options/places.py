@@ -132,6 +132,11 @@ def other_store(places: Places, path: Path) -> None:
 
 
 @place
+def seeded(places: Places, path: Path) -> None:
+    extract(places["images"], places["other_clip"], path, "--view-seed", 1)
+
+
+@place
 def other_targets(places: Places, path: Path) -> None:
     run_cli("pack-targets", "--targets", places["other_store"], "--out", path)
 

@@ -25,7 +25,8 @@ from tests.support.stores import make_block, targets_of, unit_with, write
 
 
 def identity(codec: str, *, patches: int = 6, width: int = 5) -> dict[str, Any]:
-    return {"teacher": {"grid": [1, patches], "width": width}, "codec": {"name": codec}}
+    teacher = {"grid": [1, patches], "width": width}
+    return {"teacher": teacher, "view_policy": {}, "codec": {"name": codec}}
 
 
 def finished_units(store: Path) -> list[tuple[Unit, BriefMark]]:
@@ -95,7 +96,7 @@ def test_a_patch_without_attention_stays_drawable(target_store: Path) -> None:
 
 def test_an_array_of_another_type_is_refused() -> None:
     """A prior that was not coded would become zeros, which numpy does without a word."""
-    layout = layout_of({"teacher": {"grid": [2, 3], "width": 5},
+    layout = layout_of({"teacher": {"grid": [2, 3], "width": 5}, "view_policy": {},
                         "codec": parse_codec("vector:bytes=2").parameters()})  # fmt: skip
     zeros = np.zeros(2, layout.dtype)
     arrays = {name: zeros[name] for name in layout.dtype.names or ()}
