@@ -27,8 +27,8 @@ from milan_pipeline.stages.pack_targets.phi_s import has_phi_s, settled_phi_s
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
 from milan_pipeline.stages.shared.own_folder import require_own_folder
 from milan_pipeline.targets.codec_files import write_shards_codec
-from milan_pipeline.targets.known_marks import BriefMark
 from milan_pipeline.targets.layout import read_identity
+from milan_pipeline.targets.marks.columns import BriefMark
 from milan_pipeline.targets.packing import PackingSpec
 from milan_pipeline.targets.store_record import finished_units, read_store_record
 from milan_pipeline.targets.units import Unit, shard_details, target_shard_name, unit_sha256

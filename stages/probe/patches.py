@@ -23,7 +23,11 @@ from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.reporter import reporting
 from milan_pipeline.stages.probe.command import Probe
 from milan_pipeline.stages.probe.run import SCORES_BYTES, is_done, settled_precision
-from milan_pipeline.stages.shared.checking import tell_of_random_weights, warn_of_equal_sets
+from milan_pipeline.stages.shared.checking import (
+    tell_of_random_weights,
+    warn_of_copies,
+    warn_of_equal_sets,
+)
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
 from milan_pipeline.stages.shared.scores import scores_table, write_files
 
@@ -47,7 +51,7 @@ def run(config: Probe) -> None:
     inputs = _opened(config)
     if is_done(inputs.config, inputs.record):
         return
-    warn_of_equal_sets(inputs.train, inputs.val)
+    _warn_of_what_was_seen(inputs)
     inputs.record.begin()
     with stop_request() as stop, reporting(inputs.config.folder, "probe", stop):
         result = _scored(inputs, stop)
@@ -63,6 +67,7 @@ def dry_run(config: Probe) -> None:
     inputs = _opened(config)
     if is_done(inputs.config, inputs.record):
         return
+    _warn_of_what_was_seen(inputs)
     left = {"train": inputs.train.samples, "val": inputs.val.samples}
     said = f"images to encode: {left['train']} to learn from, {left['val']} to score on"
     say(said, images_to_encode=left)
@@ -101,6 +106,12 @@ def _opened(config: Probe) -> _Inputs:
         },
     )
     return _Inputs(config, Labels(fields_from(LabelConfig, config)), train, val, record)
+
+
+def _warn_of_what_was_seen(inputs: _Inputs) -> None:
+    """Say so where images to score on are among those to learn from."""
+    warn_of_equal_sets(inputs.train, inputs.val)
+    warn_of_copies(inputs.train, inputs.val)
 
 
 def _scored(inputs: _Inputs, stop: StopRequest) -> Result:

@@ -16,11 +16,12 @@ from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.errors import DataError
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.shards.manifest import Manifest, load_manifest
-from milan_pipeline.targets.known_marks import BriefMark
 from milan_pipeline.targets.layout import OUTER_SHARD, read_identity
+from milan_pipeline.targets.marks.columns import BriefMark
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.shard_records import RecordLayout, layout_of, write_target_shard
-from milan_pipeline.targets.units import Unit, read_marks, units_of_extent
+from milan_pipeline.targets.unit_list import units_of_extent
+from milan_pipeline.targets.units import Unit, read_marks
 from tests.support.stores import make_block, targets_of, unit_with, write
 
 

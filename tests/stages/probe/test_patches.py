@@ -1,6 +1,7 @@
 """`probe --dense`: mIoU by the nearest labelled patches, and the card of its protocol."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from milan_pipeline.errors import ConfigError, MismatchError
 from milan_pipeline.stages.probe import command as probe
 from milan_pipeline.stages.probe.command import Probe
 from tests.support.pictures import write_ade_tree
+
+PARTS = ("training", "validation")
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +89,17 @@ def test_what_does_not_fit_is_refused(options, changed: dict[str, Any], says: st
 def test_a_memory_smaller_than_the_images_is_refused(options) -> None:
     with pytest.raises(ConfigError, match="--memory 8 is fewer than the 9 images of --train"):
         probe.run(Probe(**options, memory=8))
+
+
+def test_images_that_are_also_learnt_from_are_warned_of(options, tree, tmp_path, capsys) -> None:
+    copied = Path(shutil.copytree(tree, tmp_path / "ade"))
+    seen, image = (next(iter((copied / "images" / part).iterdir())) for part in PARTS)
+    image.write_bytes(seen.read_bytes())
+    places = {"train": f"{copied}/images/training", "val": f"{copied}/images/validation"}
+    probe.dry_run(Probe(**options | places))
+    assert "1 of the 5 images of --val that were compared are also in" in capsys.readouterr().err
+    probe.dry_run(Probe(**options | places | {"val": places["train"]}))
+    assert "--val has the images of --train" in capsys.readouterr().err
 
 
 def test_scores_depend_on_the_options_that_are_used_alone(options, tmp_path) -> None:
