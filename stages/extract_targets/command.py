@@ -65,6 +65,7 @@ class ExtractTargets(TeacherOptions, DaskOptions):
         "student can learn from both; default: those given here.",
         role="execution",
         group="Views",
+        look=inputs.place,
     )
     view_seed: int = option(0, help="Seed of the crops.", group="Views", unit="number")
     min_scale: float = option(

@@ -49,6 +49,7 @@ class Segment(LabelledOptions):
         help="Text file with the name of a class in each line, in the order of their numbers; "
         "default: none, with --eval-only those of the segmenter.",
         group="Input",
+        look=inputs.place,
     )
     ignore_index: int = option(
         255,

@@ -12,8 +12,8 @@ from timm.models import PretrainedCfg
 from milan_pipeline.core.hub import asking_hub
 from milan_pipeline.core.schema import DocumentError, conforming
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.images.crops import Interpolation
 from milan_pipeline.images.statistics import Statistics, fault_of_statistics
+from milan_pipeline.images.views import Interpolation
 from milan_pipeline.teacher.configuration import explaining, stated_configuration
 from milan_pipeline.teacher.sources.known_names import TIMM_CONFIGURATION, require_timm_model
 from milan_pipeline.teacher.sources.timm_model import TimmModel
