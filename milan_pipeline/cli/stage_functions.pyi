@@ -795,6 +795,11 @@ def probe(
     sweep_steps: int = 12500,
     sweep_batch: int = 1024,
     sweep_lr: float | list[float] | tuple[float, ...] = (1e-05, 2e-05, 5e-05, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1),
+    attentive: bool = False,
+    attentive_epochs: int = 20,
+    attentive_batch: int | None = None,
+    attentive_lr: float | list[float] | tuple[float, ...] = (0.0001, 0.0003, 0.001, 0.003, 0.01),
+    attentive_memory: float = 4.0,
     dense: bool = False,
     classes: int | None = None,
     ignore_index: int = 255,
@@ -857,6 +862,15 @@ def probe(
         sweep_steps: For sweep: steps.
         sweep_batch: For sweep: batch.
         sweep_lr: For sweep: a learning rate to try, for a batch of 256; may be repeated.
+        attentive: Also train an attentive probe: one query attends to all patches, and a
+            linear layer classifies what it takes (arXiv 2401.08541). Its rate is chosen on
+            a tenth of --train.
+        attentive_epochs: For --attentive: epochs.
+        attentive_batch: For --attentive: batch; default: 1024, or a 78th of a set smaller
+            than 80,000 images (at least 16).
+        attentive_lr: For --attentive: a learning rate of AdamW to try; may be repeated.
+        attentive_memory: For --attentive: largest memory for patch features. Sets that need
+            more are encoded again in each epoch.
         dense: Score patches by the classes of the nearest labelled patches (mIoU).
         classes: For --dense: number of classes in the masks, which it needs; default: none.
         ignore_index: For --dense: value of mask pixels that do not count.
@@ -1228,7 +1242,8 @@ def compare(
     A row has the encoder, stage, seed, the metrics in per cent, and the folder. It also has the
     options in which the results differ. A metric has its 95% interval behind it. Below the table
     are the pairs of rows that do not differ by a test at 95%: a paired one if both kept what they
-    answered for each image. If the table is wider than the terminal, folders are left out of it,
+    answered for each image. A line names mIoU of rows that were scored by different protocols.
+    If the table is wider than the terminal, folders are left out of it,
     then intervals. If it is still too wide, each row is written as a block of lines.
 
     Args:
