@@ -174,9 +174,8 @@ def plan(
         views: Number of views (crops) of each image.
         codec: How targets are stored: float16, bfloat16, int8, high, compact or tiny. The
             last three are 12, 24 and 60 times smaller than float16. For other sizes:
-            vector:ratio=X or transform:ratio=X (X times smaller than float16), or :bytes=N
-            (bytes for each token). rotation:bits=N needs no fit (1 to 4 bits for each
-            component).
+            joint:ratio=X (X times smaller than float16) or joint:bytes=N (bytes for each
+            token). rotation:bits=N needs no fit (1 to 4 bits for each component).
         epochs: Epochs of each student's pretraining.
         students: Number of students that are pretrained from the targets.
         devices: Number of devices that train one student.
@@ -289,9 +288,8 @@ def extract_targets(
         min_scale: Smallest share of an image's area that a crop covers.
         codec: How targets are stored: float16, bfloat16, int8, high, compact or tiny. The
             last three are 12, 24 and 60 times smaller than float16. For other sizes:
-            vector:ratio=X or transform:ratio=X (X times smaller than float16), or :bytes=N
-            (bytes for each token). rotation:bits=N needs no fit (1 to 4 bits for each
-            component).
+            joint:ratio=X (X times smaller than float16) or joint:bytes=N (bytes for each
+            token). rotation:bits=N needs no fit (1 to 4 bits for each component).
         compile: Compile the teacher's blocks with torch. This changes the last bits of
             targets.
         device: Where the teacher runs: auto, cpu, cuda.
@@ -389,8 +387,8 @@ def verify(
         pretrained: Weights tag or checkpoint file, if it has moved; default: as recorded.
         sample: Number of targets that the teacher computes again, for comparison; 0: none.
         min_cosine: Smallest cosine between a stored token and the same token computed
-            again. A fitted codec (high, vector, transform, …) may be off by its own error
-            and by this angle.
+            again. A fitted codec (high, joint, …) may be off by its own error and by this
+            angle.
         seed: Seed of the sample.
         device: Where the teacher runs: auto, cpu, cuda.
         workers: Threads. Each checks one unit at a time.
@@ -485,9 +483,8 @@ def transcode(
             keep their own.
         codec: How targets are stored: float16, bfloat16, int8, high, compact or tiny. The
             last three are 12, 24 and 60 times smaller than float16. For other sizes:
-            vector:ratio=X or transform:ratio=X (X times smaller than float16), or :bytes=N
-            (bytes for each token). rotation:bits=N needs no fit (1 to 4 bits for each
-            component).
+            joint:ratio=X (X times smaller than float16) or joint:bytes=N (bytes for each
+            token). rotation:bits=N needs no fit (1 to 4 bits for each component).
         views: Views to transcode; default: all.
         device: Where targets are decoded and encoded: auto, cpu, cuda.
         workers: Threads. Each does one unit at a time.
@@ -541,9 +538,9 @@ def pack_targets(
         views: Views to pack; default: all.
         codec: Re-encode targets: float16, bfloat16, int8, high, compact or tiny. The last
             three are 12, 24 and 60 times smaller than float16. For other sizes:
-            vector:ratio=X or transform:ratio=X (X times smaller than float16), or :bytes=N
-            (bytes for each token). rotation:bits=N needs no fit (1 to 4 bits for each
-            component); default: as they are stored.
+            joint:ratio=X (X times smaller than float16) or joint:bytes=N (bytes for each
+            token). rotation:bits=N needs no fit (1 to 4 bits for each component); default:
+            as they are stored.
         phi_s: Also fit PHI-S to a sample of the targets, for `pretrain --target-norm
             phi-s`. Shards that are there are kept.
         device: Where --codec decodes and encodes: auto, cpu, cuda.

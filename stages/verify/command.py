@@ -53,7 +53,7 @@ class Verify(DaskOptions):
     min_cosine: float = option(
         0.99,
         help="Smallest cosine between a stored token and the same token computed again. A fitted "
-        "codec (high, vector, transform, …) may be off by its own error and by this angle.",
+        "codec (high, joint, …) may be off by its own error and by this angle.",
         group="Scoring",
         unit="cosine",
     )

@@ -64,7 +64,7 @@ PLACES = {
     "store": "target_store", "clip": "tiny_clip",
 }  # fmt: skip
 HELP = ["--help", *(f"{stage} --help" for stage in config_classes())]
-PLAN = "plan --samples 5 --codec vector:bytes=4 --teacher"
+PLAN = "plan --samples 5 --codec joint:bytes=4 --teacher"
 DONE = [
     ("pack-images {pictures} packed", "24 images"),
     (f"{PLAN} local-dir:{{clip}}", "by multiply-adds alone"),

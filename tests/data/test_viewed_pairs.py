@@ -40,7 +40,7 @@ def test_each_view_is_the_one_that_the_teacher_saw(
     assert np.allclose(prior.numpy(), [pair.prior_L for pair in pairs], atol=1e-5)
 
 
-@pytest.mark.parametrize("codec", ["int8", "transform:bytes=6"])
+@pytest.mark.parametrize("codec", ["int8", "joint:bytes=6"])
 def test_shards_of_any_codec_give_what_the_store_gives(
     image_shards: Path, target_store: Path, tmp_path: Path, codec: str
 ) -> None:
