@@ -38,15 +38,16 @@ CODECS = {
     "bfloat16": CodecKind("<u2", (), fitted=False, home="plain:BFloat16"),
     "int8": CodecKind("i1", (), fitted=False, home="plain:Int8"),
     "rotation": CodecKind("u1", ("bits",), fitted=False, home="rotation:Rotation"),
-    "transform": CodecKind("u1", SIZES, fitted=True, home="components:TransformCodec"),
-    "vector": CodecKind("u1", SIZES, fitted=True, home="components:VectorCodec"),
+    "joint": CodecKind("u1", SIZES, fitted=True, home="joint:JointCodec"),
 }
 """All codecs by name."""
 PLAIN = tuple(name for name, kind in CODECS.items() if not kind.options)
 """Codecs that keep each component, and so the length of a target."""
 DIRECTIONAL = tuple(name for name in CODECS if name not in PLAIN)
 """Codecs that keep the direction of a target alone."""
-LEVELS = {"high": "vector:ratio=12", "compact": "vector:ratio=24", "tiny": "vector:ratio=60"}
+REPLACED = ("vector", "transform")
+"""Codecs of earlier versions that coded each token alone; `joint` is better at each size."""
+LEVELS = {"high": "joint:ratio=12", "compact": "joint:ratio=24", "tiny": "joint:ratio=60"}
 
 
 def codec_names() -> list[str]:
@@ -66,11 +67,11 @@ BITS = range(1, 5)
 OPTION = re.compile(r"([a-z]+)=(\d+(?:\.\d+)?)")
 CODEC_CHOICES = (
     f"{', '.join(PLAIN)}, high, compact or tiny. The last three are 12, 24 and 60 times smaller "
-    "than float16. For other sizes: vector:ratio=X or transform:ratio=X (X times smaller than "
-    "float16), or :bytes=N (bytes for each token). rotation:bits=N needs no fit (1 to 4 bits for "
+    "than float16. For other sizes: joint:ratio=X (X times smaller than float16) or joint:bytes=N "
+    "(bytes for each token). rotation:bits=N needs no fit (1 to 4 bits for "
     "each component)"
 )
-CHOICES = f"{', '.join([*PLAIN, *LEVELS])}, vector:bytes=N, transform:bytes=N or rotation:bits=N"
+CHOICES = f"{', '.join([*PLAIN, *LEVELS])}, joint:bytes=N or rotation:bits=N"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,6 +104,11 @@ class CodecSpec:
     def needs_fit(self) -> bool:
         """Whether the codec has arrays that are fitted to a sample of the targets."""
         return CODECS[self.name].fitted
+
+    @property
+    def needs_cls(self) -> bool:
+        """Whether patches are decoded with the CLS of their sample, as the first of its tokens."""
+        return self.needs_fit
 
     @property
     def is_directional(self) -> bool:
@@ -178,6 +184,11 @@ def parse_codec(text: str) -> CodecSpec:
     name, _, given = LEVELS.get(text, text).partition(":")
     option = OPTION.fullmatch(given)
     known = CODECS[name].options if name in CODECS else ()
+    if name in REPLACED:
+        raise ConfigError(
+            f"--codec {text!r}: joint has replaced {name}, as it keeps more in as many bytes; give "
+            f"joint:{given or 'bytes=N'}"
+        )
     if name not in CODECS or (given and not option):
         raise ConfigError(f"--codec {text!r} is unknown; choose one of {CHOICES}")
     if not known:
@@ -239,6 +250,11 @@ def spec_of(parameters: Mapping[str, Any]) -> CodecSpec:
         )
         if spec.parameters(str(parameters.get("arrays"))) == parameters:
             return spec
+    if name in REPLACED:
+        raise DataError(
+            f"targets are stored with the codec {name}, which this version no longer reads; "
+            "extract them again, or turn them into int8 by the version that wrote them"
+        )
     raise DataError(
         f"targets are stored with the codec {dict(parameters)!r}, which this version does not "
         "know; use the version that wrote them"

@@ -26,7 +26,7 @@ from milan_pipeline.targets.units import AnyMark, Unit, unit_sha256
 PHI_S = "phi_s"
 """What the manifest calls it."""
 PHI_S_FILE = "phi-s.safetensors"
-TOKENS_AT_ONCE = 4096
+IMAGES_AT_ONCE = 32
 
 
 class Stated(TypedDict):
@@ -84,10 +84,11 @@ def write_phi_s(
     first = [(unit, mark) for unit, mark in units if unit.view == 0]
     if not any(mark.n for _, mark in first):
         raise DataError(f"{store} has no target in its first view to fit PHI-S to; extract some")
-    tokens_TD = stored_tokens(store, first, source, stop)
+    tokens_nMD = stored_tokens(store, first, source, stop)
     if target.spec != source.spec:
-        parts = torch.split(tokens_TD, TOKENS_AT_ONCE)
-        tokens_TD = torch.cat([target.decode(*target.encode(part[None]))[0] for part in parts])
+        parts = torch.split(tokens_nMD, IMAGES_AT_ONCE)
+        tokens_nMD = torch.cat([target.decode(*target.encode(part)) for part in parts])
+    tokens_TD = tokens_nMD.flatten(0, 1)
     fitted = fit_phi_s(tokens_TD)
     data = safetensors.torch.save({"mean": fitted.mean_D, "matrix": fitted.matrix_DD})
     storage.put_bytes(storage.join(folder, PHI_S_FILE), data)

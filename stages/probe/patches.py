@@ -15,6 +15,7 @@ from milan_pipeline.encoders.names import require_done
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.dense.retrieval import Retrieval
 from milan_pipeline.evaluate.dense.views import ShowView
+from milan_pipeline.evaluate.dense_protocol import PROTOCOL, DenseProtocol, ignored_values
 from milan_pipeline.evaluate.per_image import COUNT_BYTES
 from milan_pipeline.evaluate.scores_file import Result, write_stage_scores
 from milan_pipeline.evaluate.segmentation.masks import LabelConfig, Labels
@@ -155,7 +156,7 @@ def _scored(inputs: _Inputs, stop: StopRequest) -> Result:
         "val": scores.images,
         "skipped": sum(len(budget.ledger) for budget in budgets),
         "bad": [row for budget in budgets for row in budget.ledger.items()],
-        "protocol": protocol(config, len(memory.feature_ME)),
+        PROTOCOL: protocol(config, len(memory.feature_ME)),
         "iou": [None if math.isnan(iou) else 100 * iou for iou in scores.ious().tolist()],
         **notes,
         "intervals": intervals,
@@ -172,23 +173,25 @@ def protocol(config: Probe, patches: int) -> dict[str, Any]:
         patches: in the memory.
     """
     size = image_size_of(config.encoder, random_init=config.random_init)
-    return {
-        "method": "retrieval of labelled patches (arXiv 2306.01667)",
-        "features": "patches after the last norm",
-        "resolution": [size, size],
-        "aspect_ratio": "not kept",
-        "crop": "none",
-        "stride": None,
-        "interpolation_of_images": "bilinear, antialiased",
-        "interpolation_of_masks": "nearest",
-        "masks_scored_at": [size, size],
-        "enlargement_of_answers": "bilinear, of the shares of classes",
-        "classes": config.classes,
-        "ignored": [config.ignore_index, *([0] if config.reduce_zero_label else [])],
-        "mean_over": "classes in masks or answers",
-        "neighbours": config.k[0],
-        "temperature": config.temperature,
-        "patches_in_memory": patches,
-        "draw_of_patches": "rare classes first, as many of each image",
-        "precision": config.precision,
-    }
+    card = DenseProtocol(
+        method="retrieval of labelled patches (arXiv 2306.01667)",
+        encoder="frozen",
+        features="patches after the last norm",
+        resolution=f"{size} x {size} pixels",
+        aspect_ratio="not kept",
+        crop="none",
+        stride=None,
+        interpolation_of_masks="nearest",
+        masks_scored_at=f"{size} x {size} pixels",
+        enlargement_of_answers="bilinear, of the shares of classes",
+        classes=config.classes,
+        ignored=ignored_values(config.ignore_index, reduce_zero_label=config.reduce_zero_label),
+        precision=config.precision,
+        details={
+            "neighbours": config.k[0],
+            "temperature": config.temperature,
+            "patches_in_memory": patches,
+            "draw_of_patches": "rare classes first, as many of each image",
+        },
+    )
+    return card.document()

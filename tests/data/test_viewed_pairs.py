@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from milan_pipeline.data.viewed_pairs import PairDataset, iterate_pairs
 from milan_pipeline.errors import MissingDataError
-from milan_pipeline.images.crops import pixels_words
+from milan_pipeline.images.views import pixels_words
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.targets.store import open_targets
@@ -40,7 +40,7 @@ def test_each_view_is_the_one_that_the_teacher_saw(
     assert np.allclose(prior.numpy(), [pair.prior_L for pair in pairs], atol=1e-5)
 
 
-@pytest.mark.parametrize("codec", ["int8", "transform:bytes=6"])
+@pytest.mark.parametrize("codec", ["int8", "joint:bytes=6"])
 def test_shards_of_any_codec_give_what_the_store_gives(
     image_shards: Path, target_store: Path, tmp_path: Path, codec: str
 ) -> None:

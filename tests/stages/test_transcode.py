@@ -12,8 +12,10 @@ import torch
 from torch.nn import functional as F
 
 from milan_pipeline.codecs.interface import Codec, decode_prior
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.stages.verify.report import _Findings
+from milan_pipeline.targets.codec_bytes import most_store_codec_bytes
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.reader import open_unit
@@ -25,7 +27,7 @@ from tests.support.disturbances import run_and_kill, stopped_at_put
 from tests.support.processes import files_without
 from tests.support.remote import watched
 
-CODEC = "vector:bytes=3"
+CODEC = "joint:bytes=3"
 AS_THEY_ARE = ("key", "box", "flip", "size", "digest")
 
 
@@ -75,7 +77,7 @@ def source(target_store: Path, tmp_path: Path) -> Path:
 def test_the_identity_says_where_targets_come_from(target_store: Path, transcoded: Path) -> None:
     before, after = read_identity(str(target_store)), read_identity(str(transcoded))
     assert after["transcoded_from"] == before["codec"] == {"name": "float16"}
-    assert (after["codec"]["name"], after["codec"]["bytes"]) == ("vector", 3)
+    assert (after["codec"]["name"], after["codec"]["bytes"]) == ("joint", 3)
     rest = {"codec", "transcoded_from"}
     assert {name: after[name] for name in after.keys() - rest} == {
         name: before[name] for name in before.keys() - rest
@@ -114,7 +116,7 @@ def test_a_second_generation_names_the_first(transcoded: Path, tmp_path: Path) -
     assert read_identity(str(wide))["transcoded_from"] == {
         **between, "transcoded_from": {"name": "float16"},
     }  # fmt: skip
-    other = transcode(transcoded, tmp_path / "other.zarr", "--views", 1, codec="transform:bytes=5")
+    other = transcode(transcoded, tmp_path / "other.zarr", "--views", 1, codec="joint:bytes=5")
     for (_, _, before), (_, _, as_floats), (_, _, after) in zip(
         units(transcoded)[:3], units(wide), units(other), strict=True
     ):
@@ -232,7 +234,9 @@ def test_a_dry_run_foretells_the_bytes(
         assert (about, int(size)) == ("", written)
     else:
         assert about == "about"
-        assert 1 <= int(size) / written < 1.3
+        # The codec counts with 16 kinds, of which so few images give two.
+        most = most_store_codec_bytes(parse_codec(CODEC), 24)
+        assert written <= int(size) < written + most
 
 
 def test_what_cannot_be_is_refused(
@@ -256,11 +260,9 @@ def test_what_cannot_be_is_refused(
     refused(1, "--views asks for 3", target_store, out, "--views", 3)
     assert not out.exists()
     before = content(transcoded)
+    refused(1, "codec.bytes is 3 there and 4 here", target_store, transcoded, codec="joint:bytes=4")
     refused(
-        1, "codec.bytes is 3 there and 4 here", target_store, transcoded, codec="vector:bytes=4"
-    )
-    refused(
-        1, "codec.name is 'vector' there and 'int8' here", target_store, transcoded, codec="int8"
+        1, "codec.name is 'joint' there and 'int8' here", target_store, transcoded, codec="int8"
     )
     refused(1, "transcoded_from is None there and {'name': 'float16'}", target_store,
             Path(shutil.copytree(target_store, tmp_path / "copy.zarr")))  # fmt: skip

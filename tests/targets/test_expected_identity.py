@@ -14,7 +14,7 @@ KNOWN: dict[str, dict[str, Any]] = {
 
 def test_what_is_there_lends_its_arrays_to_the_expected_identity() -> None:
     source = {"teacher": {"width": 6}, "codec": {"name": "float16"}}
-    spec = parse_codec("vector:bytes=3")
+    spec = parse_codec("joint:bytes=3")
     new = expected_transcoded(source, spec, None)
     assert new["codec"]["arrays"] == UNFITTED
     there = new | {"codec": new["codec"] | {"arrays": "5" * 64}}
@@ -24,7 +24,7 @@ def test_what_is_there_lends_its_arrays_to_the_expected_identity() -> None:
 
 
 def test_what_only_weights_tell_is_that_of_the_store() -> None:
-    spec = parse_codec("vector:ratio=4")
+    spec = parse_codec("joint:ratio=4")
     new = expected_extracted(KNOWN, ViewPolicy(), spec)
     assert new["codec"] == {**new["codec"], "bytes": 3, "arrays": UNFITTED}
     assert new["preprocessing"] == {"mean": [0.5] * 3, "std": [0.5] * 3, "size": 32}
