@@ -9,7 +9,7 @@ import timm
 
 from milan_pipeline import storage
 from milan_pipeline.encoders.backbone import Backbone, EncoderParts, assemble
-from milan_pipeline.encoders.clip import as_encoder, clip_spec, read_clip_encoder
+from milan_pipeline.encoders.clip import read_clip_encoder
 from milan_pipeline.encoders.frozen import (
     PIXELS_SIZE,
     FrozenEncoder,
@@ -17,7 +17,7 @@ from milan_pipeline.encoders.frozen import (
     StudentEncoder,
     TeacherEncoder,
 )
-from milan_pipeline.encoders.names import kind_of, require_done
+from milan_pipeline.encoders.names import as_encoder, clip_spec, kind_of, require_done
 from milan_pipeline.encoders.readers import (
     config_url,
     is_pretrained,

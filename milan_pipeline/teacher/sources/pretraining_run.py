@@ -6,8 +6,8 @@ import timm
 
 from milan_pipeline import storage
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
-from milan_pipeline.images.crops import Interpolation
 from milan_pipeline.images.statistics import Statistics
+from milan_pipeline.images.views import Interpolation
 from milan_pipeline.models.weight_files import ENCODER, plain_tensors, read_encoder_description
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.provenance.run_state import CONFIG_NAME, state_of
