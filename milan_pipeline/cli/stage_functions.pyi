@@ -1315,6 +1315,7 @@ def export(
     form: Literal["timm", "official", "huggingface", "onnx", "safetensors"],
     out: StrPath,
     ema: bool = False,
+    threads: int | Literal["auto"] = 'auto',
     allow_unfinished: bool = False,
     overwrite: bool = False,
     config: StrPath | None = None,
@@ -1335,6 +1336,9 @@ def export(
         form: The program that will load the weights.
         out: Folder to write.
         ema: Export the moving average of the encoder's weights (--ema-decay of pretrain).
+        threads: Threads that compute in each process; auto: one for each core that the
+            process may use, at most OMP_NUM_THREADS, which torchrun sets to 1 for several
+            processes. The last bits of results depend on the number.
         allow_unfinished: Export a run that is not finished.
         overwrite: Replace an export that was made with other options.
         config: File or installed recipe (YAML) with values of options, at the top or under

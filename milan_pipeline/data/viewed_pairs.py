@@ -19,9 +19,15 @@ from milan_pipeline.codecs.interface import Codec, decode_prior
 from milan_pipeline.data.join_pairs import join_pairs
 from milan_pipeline.data.pairs import RawPair, read_pair, read_pairs
 from milan_pipeline.errors import DataError, MismatchError
-from milan_pipeline.images.crops import Interpolation, stated_interpolation, view_pixels
+from milan_pipeline.images.crops import view_pixels
 from milan_pipeline.images.decode import decode_rgb
-from milan_pipeline.images.views import PLACE_NUMBERS, Box, box_of
+from milan_pipeline.images.views import (
+    PLACE_NUMBERS,
+    Box,
+    Interpolation,
+    box_of,
+    stated_interpolation,
+)
 from milan_pipeline.provenance.identity import stated_identity
 from milan_pipeline.shards.columns import read_image_columns, read_target_columns
 from milan_pipeline.shards.random_access import Place, SampleReader

@@ -8,7 +8,7 @@ import timm
 
 from milan_pipeline import storage
 from milan_pipeline.encoders.backbone import Backbone, EncoderParts, assemble
-from milan_pipeline.encoders.clip import as_encoder, clip_spec, read_clip_encoder
+from milan_pipeline.encoders.clip import read_clip_encoder
 from milan_pipeline.encoders.frozen import (
     PIXELS_SIZE,
     FrozenEncoder,
@@ -16,7 +16,7 @@ from milan_pipeline.encoders.frozen import (
     StudentEncoder,
     TeacherEncoder,
 )
-from milan_pipeline.encoders.names import kind_of, require_done
+from milan_pipeline.encoders.names import as_encoder, clip_spec, kind_of, require_done
 from milan_pipeline.encoders.readers import (
     config_url,
     is_pretrained,

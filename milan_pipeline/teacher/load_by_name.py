@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.images.crops import Interpolation
 from milan_pipeline.images.statistics import Statistics
+from milan_pipeline.images.views import Interpolation
 from milan_pipeline.teacher.sources.open_clip_model import OpenClipModel
 from milan_pipeline.teacher.sources.pretraining_run import PretrainingRun
 from milan_pipeline.teacher.sources.timm_by_name import TimmModelByName

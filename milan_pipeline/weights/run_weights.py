@@ -24,7 +24,7 @@ from milan_pipeline.models.weight_files import (
     read_encoder_description,
 )
 from milan_pipeline.provenance.record import read_record
-from milan_pipeline.provenance.run_state import CONFIG_NAME, STATE_NAME, state_of
+from milan_pipeline.provenance.run_state import CONFIG_NAME, require_ended, state_of
 from milan_pipeline.storage.checksums import read_checked
 from milan_pipeline.training.checkpoints import AVERAGE, MODEL, newest_checkpoint
 
@@ -51,33 +51,6 @@ def require_finished(run: Path, *, allow_unfinished: bool = False) -> None:
     """
     require_ended(run, allow_unfinished=allow_unfinished)
     require_student(run)
-
-
-def require_ended(
-    run: Path,
-    *,
-    allow_unfinished: bool = False,
-    remedy: str = "finish it first",
-    wrote: str = "pretrain or import-checkpoint",
-) -> None:
-    """Refuse a folder that holds no run, and one that is not done unless that is allowed.
-
-    Args:
-        run: the folder.
-        allow_unfinished: whether it may be not done.
-        remedy: what the error advises for a run that is not done.
-        wrote: which commands write such a run.
-
-    Raises:
-        MissingDataError: there is no run.
-        MismatchError: it is not done.
-    """
-    state = state_of(str(run))
-    if state is None:
-        there = storage.give_enclosing(str(run), STATE_NAME) or f"give a folder that {wrote} wrote"
-        raise MissingDataError(f"{run} holds no run; {there}")
-    if state != "done" and not allow_unfinished:
-        raise MismatchError(f"the run {run} is {state!r}; {remedy}")
 
 
 def student_weights(run: Path) -> RunWeights | None:

@@ -54,8 +54,6 @@ def measure(config: MeasureCodecs) -> None:
         DataError: the store is damaged.
         StorageError: the store cannot be read, or the picture cannot be written.
     """
-    for text in config.codec:
-        parse_codec(text)
     device = pick_device(config.device)
     storage.require_writable(storage.folder_of(config.plot))
     identity = read_identity(config.store)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.stages.shared import inputs
 
 NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=(.*)", re.DOTALL)
 """NAME=FOLDER or NAME=NUMBER; a folder whose own name has `=` can be given as ./FOLDER."""
@@ -32,6 +33,12 @@ def target_folders(targets: Sequence[str]) -> dict[str, str]:
             raise ConfigError(f"--targets has the name {name} twice; give each teacher its own")
         folders[name] = folder
     return folders
+
+
+def look_at_targets(given: str) -> None:
+    """Refuse what is no folder of target shards, or no NAME=FOLDER of one."""
+    for folder in target_folders([given]).values():
+        inputs.target_shards(folder)
 
 
 def target_weights(weights: Sequence[str], names: Sequence[str]) -> dict[str, float]:

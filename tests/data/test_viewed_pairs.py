@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from milan_pipeline.data.viewed_pairs import PairDataset, iterate_pairs
 from milan_pipeline.errors import MissingDataError
-from milan_pipeline.images.crops import pixels_words
+from milan_pipeline.images.views import pixels_words
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.targets.store import open_targets

@@ -204,7 +204,9 @@ def _look_at(folder: Path, path: str) -> tuple[int, str | None]:
         raise
     except (FileNotFoundError, NotADirectoryError) as error:
         return 0, fault_of(place, error) if is_link(place) else NO_FILE
-    except (OSError, ValueError) as error:  # the latter of a name with a NUL
+    except ValueError:
+        return 0, "a path with a NUL, which no file can have"
+    except OSError as error:
         return 0, f"a path that cannot be reached ({reason_of(error)})"
     if not stat.S_ISREG(status.st_mode):
         return 0, "a folder" if stat.S_ISDIR(status.st_mode) else "neither a file nor a folder"

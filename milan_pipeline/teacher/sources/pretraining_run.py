@@ -6,8 +6,8 @@ import timm
 
 from milan_pipeline import storage
 from milan_pipeline.errors import ConfigError, DataError, MismatchError
-from milan_pipeline.images.crops import Interpolation
 from milan_pipeline.images.statistics import Statistics
+from milan_pipeline.images.views import Interpolation
 from milan_pipeline.models.weight_files import ENCODER, plain_tensors, read_encoder_description
 from milan_pipeline.provenance.run_state import state_of
 from milan_pipeline.storage.checksums import read_checked

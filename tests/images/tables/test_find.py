@@ -1,6 +1,7 @@
 """Which form a source is taken for, and what is asked back where it could be several."""
 
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -57,13 +58,14 @@ def test_options_of_tables_are_refused_without_one(tmp_path):
         find_images(tmp_path / "list.csv", columns=Columns(), masks=tmp_path)
 
 
-def test_what_is_not_there_is_said_before_anything_else(tmp_path):
+def test_what_is_not_there_is_said_before_anything_else(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for name, said in (
-        ("gone.csv", r"gone\.c.* does not exist"),  # long paths are shortened
+        ("gone.csv", r"gone\.csv does not exist"),
         ("train-*.parquet", r"no file matches the pattern .*train-\*.parquet"),
     ):
         with pytest.raises(ConfigError, match=said):
-            find_images(tmp_path / name, columns=Columns(label="x"))
+            find_images(Path(name), columns=Columns(label="x"))
 
 
 def test_img2dataset_has_no_other_folder(tmp_path):

@@ -92,7 +92,7 @@ def test_bad_rows_stay_with_their_fault(folder):
         ("line 4", "a path without a file"),
         ("line 5", "a folder"),
         ("line 6", "a row of 2 fields, not 1"),
-        ("line 8", "a path that cannot be reached (embedded null byte)"),
+        ("line 8", "a path with a NUL, which no file can have"),
     ]
     assert len({file.key for file in source.files}) == 6
 
