@@ -34,7 +34,8 @@ class UnitTargets(NamedTuple):
         keys: n keys of the samples.
         tokens_nND: float32; a fitted codec keeps their directions, not their lengths.
         prior_nL: float32, above zero.
-        box: (n, 4) float32: top, left, height, width of the view in pixels of the source.
+        box: (n, 4) float32: top, left, height, width of the view in pixels of the source; with
+            changes of colours (n, 11), see `colour_changes.ColourChange`.
         flip: (n,) bool: whether the view was mirrored.
     """
 
