@@ -9,6 +9,7 @@ from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.options import arguments, option
 from milan_pipeline.core.console import fits_terminal, is_json, report
 from milan_pipeline.evaluate.comparison import rows_of, to_blocks, to_documents, to_markdown
+from milan_pipeline.evaluate.dense_protocol import warnings_of_protocols
 from milan_pipeline.evaluate.differences import lines_of, ties, ties_of
 from milan_pipeline.evaluate.scores_file import find_results
 
@@ -20,7 +21,8 @@ class Compare:
     A row has the encoder, stage, seed, the metrics in per cent, and the folder. It also has the
     options in which the results differ. A metric has its 95% interval behind it. Below the table
     are the pairs of rows that do not differ by a test at 95%: a paired one if both kept what they
-    answered for each image. If the table is wider than the terminal, folders are left out of it,
+    answered for each image. A line names mIoU of rows that were scored by different protocols.
+    If the table is wider than the terminal, folders are left out of it,
     then intervals. If it is still too wide, each row is written as a block of lines.
     """
 
@@ -52,7 +54,8 @@ def run(config: Compare) -> None:
     hidden = () if config.hashes else ("config",)
     table = functools.partial(to_markdown, rows, over_seeds=config.over_seeds)
     text, found = table(without=hidden), [] if config.over_seeds else ties(rows)
-    said = "".join(f"\n{line}\n" for line in lines_of(found))
+    protocols = warnings_of_protocols(result for row in rows for result in row.results)
+    said = "".join(f"\n{line}\n" for line in (*protocols, *lines_of(found)))
     document = to_documents(rows, over_seeds=config.over_seeds)
     if not config.over_seeds:
         for row, each in zip(rows, document, strict=True):

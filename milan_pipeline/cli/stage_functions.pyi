@@ -174,9 +174,10 @@ def plan(
         views: Number of views (crops) of each image.
         codec: How targets are stored: float16, bfloat16, int8, high, compact or tiny. The
             last three are 12, 24 and 60 times smaller than float16. For other sizes:
-            vector:ratio=X or transform:ratio=X (X times smaller than float16), or :bytes=N
-            (bytes for each token). rotation:bits=N needs no fit (1 to 4 bits for each
-            component).
+            joint:ratio=X (X times smaller than float16) or joint:bytes=N (bytes for each
+            token). cosine:X is the smallest size that keeps a mean cosine of X; plan and
+            --dry-run count it like int8 until it is fitted. rotation:bits=N needs no fit (1
+            to 4 bits for each component).
         epochs: Epochs of each student's pretraining.
         students: Number of students that are pretrained from the targets.
         devices: Number of devices that train one student.
@@ -289,9 +290,10 @@ def extract_targets(
         min_scale: Smallest share of an image's area that a crop covers.
         codec: How targets are stored: float16, bfloat16, int8, high, compact or tiny. The
             last three are 12, 24 and 60 times smaller than float16. For other sizes:
-            vector:ratio=X or transform:ratio=X (X times smaller than float16), or :bytes=N
-            (bytes for each token). rotation:bits=N needs no fit (1 to 4 bits for each
-            component).
+            joint:ratio=X (X times smaller than float16) or joint:bytes=N (bytes for each
+            token). cosine:X is the smallest size that keeps a mean cosine of X; plan and
+            --dry-run count it like int8 until it is fitted. rotation:bits=N needs no fit (1
+            to 4 bits for each component).
         compile: Compile the teacher's blocks with torch. This changes the last bits of
             targets.
         device: Where the teacher runs: auto, cpu, cuda.
@@ -389,8 +391,8 @@ def verify(
         pretrained: Weights tag or checkpoint file, if it has moved; default: as recorded.
         sample: Number of targets that the teacher computes again, for comparison; 0: none.
         min_cosine: Smallest cosine between a stored token and the same token computed
-            again. A fitted codec (high, vector, transform, …) may be off by its own error
-            and by this angle.
+            again. A fitted codec (high, joint, …) may be off by its own error and by this
+            angle.
         seed: Seed of the sample.
         device: Where the teacher runs: auto, cpu, cuda.
         workers: Threads. Each checks one unit at a time.
@@ -485,9 +487,10 @@ def transcode(
             keep their own.
         codec: How targets are stored: float16, bfloat16, int8, high, compact or tiny. The
             last three are 12, 24 and 60 times smaller than float16. For other sizes:
-            vector:ratio=X or transform:ratio=X (X times smaller than float16), or :bytes=N
-            (bytes for each token). rotation:bits=N needs no fit (1 to 4 bits for each
-            component).
+            joint:ratio=X (X times smaller than float16) or joint:bytes=N (bytes for each
+            token). cosine:X is the smallest size that keeps a mean cosine of X; plan and
+            --dry-run count it like int8 until it is fitted. rotation:bits=N needs no fit (1
+            to 4 bits for each component).
         views: Views to transcode; default: all.
         device: Where targets are decoded and encoded: auto, cpu, cuda.
         workers: Threads. Each does one unit at a time.
@@ -541,9 +544,10 @@ def pack_targets(
         views: Views to pack; default: all.
         codec: Re-encode targets: float16, bfloat16, int8, high, compact or tiny. The last
             three are 12, 24 and 60 times smaller than float16. For other sizes:
-            vector:ratio=X or transform:ratio=X (X times smaller than float16), or :bytes=N
-            (bytes for each token). rotation:bits=N needs no fit (1 to 4 bits for each
-            component); default: as they are stored.
+            joint:ratio=X (X times smaller than float16) or joint:bytes=N (bytes for each
+            token). cosine:X is the smallest size that keeps a mean cosine of X; plan and
+            --dry-run count it like int8 until it is fitted. rotation:bits=N needs no fit (1
+            to 4 bits for each component); default: as they are stored.
         phi_s: Also fit PHI-S to a sample of the targets, for `pretrain --target-norm
             phi-s`. Shards that are there are kept.
         device: Where --codec decodes and encodes: auto, cpu, cuda.
@@ -795,6 +799,11 @@ def probe(
     sweep_steps: int = 12500,
     sweep_batch: int = 1024,
     sweep_lr: float | list[float] | tuple[float, ...] = (1e-05, 2e-05, 5e-05, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1),
+    attentive: bool = False,
+    attentive_epochs: int = 20,
+    attentive_batch: int | None = None,
+    attentive_lr: float | list[float] | tuple[float, ...] = (0.0001, 0.0003, 0.001, 0.003, 0.01),
+    attentive_memory: float = 4.0,
     dense: bool = False,
     classes: int | None = None,
     ignore_index: int = 255,
@@ -857,6 +866,15 @@ def probe(
         sweep_steps: For sweep: steps.
         sweep_batch: For sweep: batch.
         sweep_lr: For sweep: a learning rate to try, for a batch of 256; may be repeated.
+        attentive: Also train an attentive probe: one query attends to all patches, and a
+            linear layer classifies what it takes (arXiv 2401.08541). Its rate is chosen on
+            a tenth of --train.
+        attentive_epochs: For --attentive: epochs.
+        attentive_batch: For --attentive: batch; default: 1024, or a 78th of a set smaller
+            than 80,000 images (at least 16).
+        attentive_lr: For --attentive: a learning rate of AdamW to try; may be repeated.
+        attentive_memory: For --attentive: largest memory for patch features. Sets that need
+            more are encoded again in each epoch.
         dense: Score patches by the classes of the nearest labelled patches (mIoU).
         classes: For --dense: number of classes in the masks, which it needs; default: none.
         ignore_index: For --dense: value of mask pixels that do not count.
@@ -1228,7 +1246,8 @@ def compare(
     A row has the encoder, stage, seed, the metrics in per cent, and the folder. It also has the
     options in which the results differ. A metric has its 95% interval behind it. Below the table
     are the pairs of rows that do not differ by a test at 95%: a paired one if both kept what they
-    answered for each image. If the table is wider than the terminal, folders are left out of it,
+    answered for each image. A line names mIoU of rows that were scored by different protocols.
+    If the table is wider than the terminal, folders are left out of it,
     then intervals. If it is still too wide, each row is written as a block of lines.
 
     Args:
@@ -1296,6 +1315,7 @@ def export(
     form: Literal["timm", "official", "huggingface", "onnx", "safetensors"],
     out: StrPath,
     ema: bool = False,
+    threads: int | Literal["auto"] = 'auto',
     allow_unfinished: bool = False,
     overwrite: bool = False,
     config: StrPath | None = None,
@@ -1316,6 +1336,9 @@ def export(
         form: The program that will load the weights.
         out: Folder to write.
         ema: Export the moving average of the encoder's weights (--ema-decay of pretrain).
+        threads: Threads that compute in each process; auto: one for each core that the
+            process may use, at most OMP_NUM_THREADS, which torchrun sets to 1 for several
+            processes. The last bits of results depend on the number.
         allow_unfinished: Export a run that is not finished.
         overwrite: Replace an export that was made with other options.
         config: File or installed recipe (YAML) with values of options, at the top or under

@@ -10,16 +10,19 @@ from typing import Any
 
 from milan_pipeline.core.console import named_lines
 from milan_pipeline.evaluate.accuracies import accuracy_text, interval_text
+from milan_pipeline.evaluate.dense_protocol import card_of
 from milan_pipeline.evaluate.scores_file import Result, own_content
 from milan_pipeline.provenance.identity import content_hash
 
 STAGES = ("probe", "finetune", "segment")
 METRICS = (
-    "knn", "linear", "linear-official", "linear-sweep", "top1", "top5", "miou", "macc", "aacc",
+    "knn", "linear", "linear-official", "linear-sweep", "attentive", "top1", "top5",
+    "miou", "macc", "aacc",
 )  # fmt: skip
 # These have columns of their own, or none.
 NOT_SETTINGS = ("encoder", "random_init", "seed")
 FINGERPRINT_DIGITS = 8
+RESOLUTION = "resolution"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,6 +106,7 @@ def _document(row: Row) -> dict[str, Any]:
         "settings": row.settings,
         "metrics": {name: result.metrics[name] for name in metric_names([row])},
         "intervals": {name: list(ends) for name, ends in result.intervals.items()},
+        "protocol": card_of(result),
         "config_hash": result.config_hash,
         "folder": result.folder,
     }
@@ -200,7 +204,10 @@ def _settings(result: Result) -> dict[str, Any]:
     content = own_content(result.content, result.inputs)
     settings = {name: value for name, value in content.items() if name not in NOT_SETTINGS}
     inputs = {name: value for name, value in result.inputs.items() if name not in NOT_SETTINGS}
-    return settings | {name: str(value)[:FINGERPRINT_DIGITS] for name, value in inputs.items()}
+    settings |= {name: str(value)[:FINGERPRINT_DIGITS] for name, value in inputs.items()}
+    # Of a dense protocol, what no option tells: it comes with the encoder.
+    card = card_of(result)
+    return settings if card is None else settings | {RESOLUTION: card.get(RESOLUTION)}
 
 
 def _common(settings: Sequence[dict[str, Any]]) -> set[str]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milan_pipeline.evaluate.comparison import Row, metric_names, near
+from milan_pipeline.evaluate.dense_protocol import card_of
 from milan_pipeline.evaluate.intervals import LEVEL, Interval, difference, mcnemar
 from milan_pipeline.evaluate.per_image import answers_of, counts_of
 from milan_pipeline.evaluate.resampling import (
@@ -55,8 +56,8 @@ class Tie:
 def ties(rows: Sequence[Row]) -> list[Tie]:
     """Return the pairs of rows that are not told apart, by metric and score.
 
-    Only rows of one stage, one result and the same scored images are compared, by the metrics that
-    both have an interval of or kept answers to.
+    Only rows of one stage, one result, the same scored images and, if any, the same dense protocol
+    are compared, by the metrics that both have an interval of or kept answers to.
 
     Args:
         rows: of `comparison.rows_of`.
@@ -67,7 +68,7 @@ def ties(rows: Sequence[Row]) -> list[Tie]:
         having = [result for result in single if metric in result.metrics]
         having.sort(key=lambda result: -result.metrics[metric])
         for better, other in itertools.combinations(having, 2):
-            if (better.stage, _scored(better)) == (other.stage, _scored(other)):
+            if _alike(better) == _alike(other):
                 found.append(_tie(metric, better, other, kept))
     return [tie for tie in found if tie is not None]
 
@@ -116,6 +117,11 @@ class _Kept:
 def _scored(result: Result) -> Any:
     """Return the fingerprint of the images that were scored; None where it is not known."""
     return next((result.inputs[name] for name in SCORED if name in result.inputs), None)
+
+
+def _alike(result: Result) -> Any:
+    """Return what two results must have in common to be compared."""
+    return result.stage, _scored(result), card_of(result)
 
 
 def _tie(metric: str, better: Result, other: Result, kept: _Kept) -> Tie | None:

@@ -4,13 +4,13 @@ Legend: n samples of a unit, N = 1 + L tokens (CLS first, then L patches row-maj
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from milan_pipeline import storage
 from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.provenance.identity import Identity, content_hash
@@ -22,6 +22,7 @@ from milan_pipeline.targets.stored_codes import decoded_targets
 from milan_pipeline.targets.units import (
     AnyMark,
     Unit,
+    marked_views,
     read_marks,
 )
 
@@ -33,7 +34,8 @@ class UnitTargets(NamedTuple):
         keys: n keys of the samples.
         tokens_nND: float32; a fitted codec keeps their directions, not their lengths.
         prior_nL: float32, above zero.
-        box: (n, 4) float32: top, left, height, width of the view in pixels of the source.
+        box: (n, 4) float32: top, left, height, width of the view in pixels of the source; with
+            changes of colours (n, 11), see `colour_changes.ColourChange`.
         flip: (n,) bool: whether the view was mirrored.
     """
 
@@ -93,7 +95,7 @@ class StoredTargets:
         )
 
 
-def open_targets(url: str) -> StoredTargets:
+def open_targets(url: str | os.PathLike[str]) -> StoredTargets:
     """Open a target store on a disk or at any URL that fsspec supports.
 
     Units that are not finished, or that have another identity, are left out.
@@ -103,15 +105,16 @@ def open_targets(url: str) -> StoredTargets:
         DataError: the store, its codec or a mark is damaged, or of a newer version.
         StorageError: the store cannot be read.
     """
+    url = os.fspath(url)
     identity = read_identity(url)
-    views = len(storage.list_names(storage.join(url, "done")))
     current = content_hash(identity)
-    marks = [mark for mark in read_marks(url, views).values() if mark.identity_hash == current]
+    marks = read_marks(url, marked_views(url)).values()
+    finished = [mark for mark in marks if mark.identity_hash == current]
     return StoredTargets(
         url=url,
         identity=identity,
         codec=read_store_codec(url, identity),
-        marks={(mark.view, _unit_of(mark).shard.stem): mark for mark in marks},
+        marks={(mark.view, _unit_of(mark).shard.stem): mark for mark in finished},
     )
 
 

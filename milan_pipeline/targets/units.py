@@ -7,6 +7,7 @@ not there.
 import contextlib
 import dataclasses
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,6 +22,8 @@ from milan_pipeline.targets.marks.known import keep_known, read_known
 
 REVOKED = "its mark is revoked: it was, or is, being written over"
 NOT_DONE = "not done yet"
+VIEW_NAME = re.compile(r"view-(\d\d+)")
+"""See `view_name`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +138,15 @@ def read_marks(store_url: str, views: int, *, keep: bool = False) -> Marks:
             keep_known(store_url, view, known, stamps, new=len(new))
         found[view] = known
     return Marks(found)
+
+
+def marked_views(store_url: str) -> int:
+    """Return how many views a store has up to the last one with a mark.
+
+    Views before that may have none yet: parts of the work are done in any order.
+    """
+    found = map(VIEW_NAME.fullmatch, storage.list_names(storage.join(store_url, "done")))
+    return max((1 + int(match[1]) for match in found if match), default=0)
 
 
 def whole_mark(store_url: str, unit: Unit, mark: AnyMark) -> Mark:

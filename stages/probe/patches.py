@@ -15,6 +15,7 @@ from milan_pipeline.encoders.names import require_done
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.dense.retrieval import Retrieval
 from milan_pipeline.evaluate.dense.views import ShowView
+from milan_pipeline.evaluate.dense_protocol import PROTOCOL, DenseProtocol, ignored_values
 from milan_pipeline.evaluate.per_image import COUNT_BYTES
 from milan_pipeline.evaluate.scores_file import Result, write_stage_scores
 from milan_pipeline.evaluate.segmentation.masks import LabelConfig, Labels
@@ -23,7 +24,11 @@ from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.reporter import reporting
 from milan_pipeline.stages.probe.command import Probe
 from milan_pipeline.stages.probe.run import SCORES_BYTES, is_done, settled_precision
-from milan_pipeline.stages.shared.checking import tell_of_random_weights, warn_of_equal_sets
+from milan_pipeline.stages.shared.checking import (
+    tell_of_random_weights,
+    warn_of_copies,
+    warn_of_equal_sets,
+)
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
 from milan_pipeline.stages.shared.scores import scores_table, write_files
 
@@ -47,7 +52,7 @@ def run(config: Probe) -> None:
     inputs = _opened(config)
     if is_done(inputs.config, inputs.record):
         return
-    warn_of_equal_sets(inputs.train, inputs.val)
+    _warn_of_what_was_seen(inputs)
     inputs.record.begin()
     with stop_request() as stop, reporting(inputs.config.folder, "probe", stop):
         result = _scored(inputs, stop)
@@ -63,6 +68,7 @@ def dry_run(config: Probe) -> None:
     inputs = _opened(config)
     if is_done(inputs.config, inputs.record):
         return
+    _warn_of_what_was_seen(inputs)
     left = {"train": inputs.train.samples, "val": inputs.val.samples}
     said = f"images to encode: {left['train']} to learn from, {left['val']} to score on"
     say(said, images_to_encode=left)
@@ -103,6 +109,12 @@ def _opened(config: Probe) -> _Inputs:
     return _Inputs(config, Labels(fields_from(LabelConfig, config)), train, val, record)
 
 
+def _warn_of_what_was_seen(inputs: _Inputs) -> None:
+    """Say so where images to score on are among those to learn from."""
+    warn_of_equal_sets(inputs.train, inputs.val)
+    warn_of_copies(inputs.train, inputs.val)
+
+
 def _scored(inputs: _Inputs, stop: StopRequest) -> Result:
     """Remember, look up, and write scores.json."""
     config = inputs.config
@@ -129,6 +141,12 @@ def _scored(inputs: _Inputs, stop: StopRequest) -> Result:
         for table in (inputs.train, inputs.val)
     ]
     memory = how.remember(encoder, inputs.train, show, budgets[0])
+    kept, neighbours = len(memory.feature_ME), config.k[0]
+    if neighbours > kept:
+        warn(
+            f"--k {neighbours} is more than the {kept} patches that are kept, all of which vote; "
+            "give fewer, or a larger --memory"
+        )
     unknown = memory.missing_classes()
     if unknown:
         warn(
@@ -144,7 +162,7 @@ def _scored(inputs: _Inputs, stop: StopRequest) -> Result:
         "val": scores.images,
         "skipped": sum(len(budget.ledger) for budget in budgets),
         "bad": [row for budget in budgets for row in budget.ledger.items()],
-        "protocol": protocol(config, len(memory.feature_ME)),
+        PROTOCOL: protocol(config, kept),
         "iou": [None if math.isnan(iou) else 100 * iou for iou in scores.ious().tolist()],
         **notes,
         "intervals": intervals,
@@ -161,23 +179,25 @@ def protocol(config: Probe, patches: int) -> dict[str, Any]:
         patches: in the memory.
     """
     size = image_size_of(config.encoder, random_init=config.random_init)
-    return {
-        "method": "retrieval of labelled patches (arXiv 2306.01667)",
-        "features": "patches after the last norm",
-        "resolution": [size, size],
-        "aspect_ratio": "not kept",
-        "crop": "none",
-        "stride": None,
-        "interpolation_of_images": "bilinear, antialiased",
-        "interpolation_of_masks": "nearest",
-        "masks_scored_at": [size, size],
-        "enlargement_of_answers": "bilinear, of the shares of classes",
-        "classes": config.classes,
-        "ignored": [config.ignore_index, *([0] if config.reduce_zero_label else [])],
-        "mean_over": "classes in masks or answers",
-        "neighbours": config.k[0],
-        "temperature": config.temperature,
-        "patches_in_memory": patches,
-        "draw_of_patches": "rare classes first, as many of each image",
-        "precision": config.precision,
-    }
+    card = DenseProtocol(
+        method="retrieval of labelled patches (arXiv 2306.01667)",
+        encoder="frozen",
+        features="patches after the last norm",
+        resolution=f"{size} x {size} pixels",
+        aspect_ratio="not kept",
+        crop="none",
+        stride=None,
+        interpolation_of_masks="nearest",
+        masks_scored_at=f"{size} x {size} pixels",
+        enlargement_of_answers="bilinear, of the shares of classes",
+        classes=config.classes,
+        ignored=ignored_values(config.ignore_index, reduce_zero_label=config.reduce_zero_label),
+        precision=config.precision,
+        details={
+            "neighbours": config.k[0],
+            "temperature": config.temperature,
+            "patches_in_memory": patches,
+            "draw_of_patches": "rare classes first, as many of each image",
+        },
+    )
+    return card.document()

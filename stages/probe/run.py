@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do, warn
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest, stop_request
 from milan_pipeline.data.class_names import require_same_names
+from milan_pipeline.encoders.frozen import FrozenEncoder
 from milan_pipeline.encoders.load import fingerprint, image_size_of, load_encoder
 from milan_pipeline.encoders.names import require_done
 from milan_pipeline.errors import DataError
@@ -27,14 +28,8 @@ from milan_pipeline.evaluate.probe.feature_cache import (
     features_url,
     is_cached,
 )
-from milan_pipeline.evaluate.probe.protocols import OfficialLinear, Sweep
-from milan_pipeline.evaluate.probe.scoring import (
-    Classifiers,
-    Sets,
-    answers_npy,
-    classify,
-    metrics_of,
-)
+from milan_pipeline.evaluate.probe.features import Labels
+from milan_pipeline.evaluate.probe.scoring import Sets, answers_npy, classify, metrics_of
 from milan_pipeline.evaluate.scores_file import (
     SCORES,
     Result,
@@ -47,6 +42,7 @@ from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.reporter import reporting
 from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.stages.probe.command import KS, TEMPERATURE, Probe
+from milan_pipeline.stages.probe.scorers import attend, classifiers_of
 from milan_pipeline.stages.shared.checking import tell_of_random_weights
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
 from milan_pipeline.stages.shared.scores import scores_table
@@ -67,9 +63,13 @@ def run(config: Probe) -> None:
     device = str(pick_device(config.device))
     record.begin()
     with stop_request() as stop, reporting(config.folder, "probe", stop):
-        sets = _sets(config, record, (train, test), device, stop)
+        encoder = functools.cache(functools.partial(_load, config, device))
+        sets = _sets(config, record, (train, test), encoder, stop)
         names = train.common.get("classes") or test.common.get("classes") or []
-        result = _score(config, record, sets, device, names)
+        answers, details = classify(sets, config.pool, classifiers_of(config, device))
+        attended, choice = attend(config, sets, encoder, stop)
+        details |= choice | {"class_names": names}
+        result = _write(config, record, sets, answers | attended, details)
     counts = {name: result.extras[name] for name in ("train", "test")}
     record.finish(counts | {"skipped": len(result.extras["bad"])})
     found = {"metrics": result.metrics, "intervals": result.intervals}
@@ -98,8 +98,10 @@ def dry_run(config: Probe) -> None:
         )
     }
     said = f"images to encode: {left['train']} to learn from, {left['test']} to score on"
-    say(said, images_to_encode=left)
-    columns = 1 + len(config.k or KS) + sum(name != "none" for name in config.linear)
+    again = "; with --attentive all of them once more, or in each epoch" if config.attentive else ""
+    say(said + again, images_to_encode=left)
+    trained = config.attentive + sum(name != "none" for name in config.linear)
+    columns = 1 + len(config.k or KS) + trained
     size = SCORES_BYTES + ANSWER_BYTES * columns * test.samples
     text = f"about {bytes_text(size)} and, for each image to encode, 8 times the encoder's width"
     say_bytes_to_write(config.folder, text, size)
@@ -202,33 +204,45 @@ def is_done(config: Probe, record: StageRecord) -> bool:
     return done
 
 
-def _score(config: Probe, record: StageRecord, sets: Sets, device: str, names: list[str]) -> Result:
-    """Score the features, write answers.npy and scores.json."""
-    answers, details = classify(sets, config.pool, _classifiers(config, device))
+def _write(
+    config: Probe,
+    record: StageRecord,
+    sets: Sets,
+    answers: dict[str, Labels],
+    details: dict[str, Any],
+) -> Result:
+    """Write answers.npy and scores.json."""
     truth_N, bad = sets.test.labels_N, [*sets.train.bad, *sets.test.bad]
     storage.put_bytes(storage.join(config.folder, ANSWERS), answers_npy(answers, truth_N))
     counts = {"train": len(sets.train.labels_N), "test": len(truth_N)}
-    extras = {"pool": config.pool, **counts, "bad": bad, **details, "class_names": names}
+    extras = {"pool": config.pool, **counts, "bad": bad, **details}
     metrics = metrics_of(answers, truth_N)
     extras["intervals"] = wilson_of(metrics, len(truth_N))
     return write_stage_scores(record, metrics, extras)
+
+
+def _load(config: Probe, device: str) -> FrozenEncoder:
+    return load_encoder(
+        config.encoder,
+        random_init=config.random_init,
+        seed=config.seed,
+        device=device,
+        precision=config.precision,
+    )
 
 
 def _sets(
     config: Probe,
     record: StageRecord,
     manifests: tuple[Manifest, Manifest],
-    device: str,
+    encoder: Callable[[], FrozenEncoder],
     stop: StopRequest,
 ) -> Sets:
     """Get the features, from their folder if they are there."""
-    load = functools.partial(
-        load_encoder, random_init=config.random_init, seed=config.seed, precision=config.precision
-    )
     cache = FeatureCache(
         folder=config.features_folder,
         identity=encoder_identity(config, record),
-        encoder=functools.cache(lambda: load(config.encoder, device=device)),
+        encoder=encoder,
         batch_size=config.batch_size,
         workers=config.decoders,
         stop=stop,
@@ -266,31 +280,6 @@ def _within_budget(config: Probe, found: FeatureSet, manifest: Manifest) -> Feat
     for row in found.bad:
         budget.add(row["shard"], [row])
     return found
-
-
-def _classifiers(config: Probe, device: str) -> Classifiers:
-    official = OfficialLinear(
-        epochs=config.linear_epochs,
-        warmup_epochs=config.linear_warmup_epochs,
-        batch=config.linear_batch,
-        base_rate=config.linear_lr,
-        seed=config.seed,
-        device=device,
-    )
-    sweep = Sweep(
-        rates=config.sweep_lr,
-        steps=config.sweep_steps,
-        batch=config.sweep_batch,
-        seed=config.seed,
-        device=device,
-    )
-    return Classifiers(
-        ks=config.k,
-        temperature=config.temperature or TEMPERATURE,
-        logistic="logistic" in config.linear,
-        official=official if "official" in config.linear else None,
-        sweep=sweep if "sweep" in config.linear else None,
-    )
 
 
 def _table(result: Result) -> str:

@@ -8,13 +8,20 @@ import torch
 
 from milan_pipeline.cli.options import fields_from
 from milan_pipeline.errors import ConfigError, reason_of
+from milan_pipeline.evaluate.segmentation.files import SegmenterDescription
+from milan_pipeline.evaluate.segmentation.inference import InferenceConfig
 from milan_pipeline.evaluate.segmentation.masks import LabelConfig, Labels
+from milan_pipeline.evaluate.segmentation.model import Segmenter
+from milan_pipeline.evaluate.segmentation.scoring import SegmentationEvaluationConfig
+from milan_pipeline.evaluate.segmentation.task import PUBLISHED_BATCH
 from milan_pipeline.evaluate.segmentation.views import ScaleRule
 from milan_pipeline.stages.segment.command import Segment
 from milan_pipeline.stages.shared.training import training_precision
 
 IMAGE_SIZE = 512
 LONG_SIDE = 4  # times the short one: mmsegmentation's 2048 to 512
+FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+"""Scales of --multi-scale."""
 
 
 def settled(config: Segment, device: torch.device, *, image_size: int = IMAGE_SIZE) -> Segment:
@@ -79,3 +86,27 @@ def class_names(config: Segment) -> tuple[str, ...]:
 def scale_rule(config: Segment) -> ScaleRule:
     """Return how large images are made; the options are settled."""
     return fields_from(ScaleRule, config)
+
+
+def evaluation_config(
+    config: Segment, model: Segmenter, description: SegmenterDescription
+) -> SegmentationEvaluationConfig:
+    """Return how to score with the resources that training may take; the options are settled."""
+    size, stride = config.image_size or 0, config.stride or 0
+    inference = InferenceConfig(
+        scale=scale_rule(config),
+        factors=FACTORS if config.multi_scale else (1.0,),
+        flip=config.multi_scale,
+        window=size if config.evaluate == "slide" else None,
+        stride=stride,
+        multiple=model.patch_size,
+        batch=min(config.micro_batch, PUBLISHED_BATCH),
+    )
+    return SegmentationEvaluationConfig(
+        inference=inference,
+        mean=description.mean,
+        std=description.std,
+        classes=description.spec.classes,
+        threads=max(1, config.loaders),
+        bf16=config.precision == "bf16",
+    )

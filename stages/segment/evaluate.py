@@ -15,21 +15,20 @@ from milan_pipeline.evaluate.segmentation.files import (
     read_segmenter,
     read_segmenter_description,
 )
-from milan_pipeline.evaluate.segmentation.inference import InferenceConfig
 from milan_pipeline.evaluate.segmentation.model import Segmenter
-from milan_pipeline.evaluate.segmentation.scoring import (
-    SegmentationEvaluationConfig,
-    SegmentationEvaluator,
-)
-from milan_pipeline.evaluate.segmentation.task import PUBLISHED_BATCH
+from milan_pipeline.evaluate.segmentation.scoring import SegmentationEvaluator
+from milan_pipeline.stages.segment.card import card_of_segmenter
 from milan_pipeline.stages.segment.check import check_scored
-from milan_pipeline.stages.segment.choices import class_names, labels_of, scale_rule, settled
+from milan_pipeline.stages.segment.choices import (
+    class_names,
+    evaluation_config,
+    labels_of,
+    settled,
+)
 from milan_pipeline.stages.segment.command import Segment
 from milan_pipeline.stages.shared.labelled import EvaluationPlan, evaluate_as_planned
 from milan_pipeline.stages.shared.training import ledger_of, stage_record, with_frozen_choices
 from milan_pipeline.stages.shared.training_options import Process
-
-FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 
 def plan_evaluation(
@@ -65,6 +64,9 @@ def plan_evaluation(
         class_names=names,
         record=stage_record("segment", config, encoder=encoder, val=val.source),
         evaluator=functools.partial(evaluator_of, config, model, description, val),
+        card=card_of_segmenter(
+            config, description.spec, evaluation_config(config, model, description).inference
+        ),
     )
 
 
@@ -98,27 +100,3 @@ def evaluator_of(
     ledger = ledger_of(config, "val", val.samples)
     how = evaluation_config(config, model, description)
     return SegmentationEvaluator(model, val, ledger, labels_of(config), how)
-
-
-def evaluation_config(
-    config: Segment, model: Segmenter, description: SegmenterDescription
-) -> SegmentationEvaluationConfig:
-    """Return how to score with the resources that training may take; the options are settled."""
-    size, stride = config.image_size or 0, config.stride or 0
-    inference = InferenceConfig(
-        scale=scale_rule(config),
-        factors=FACTORS if config.multi_scale else (1.0,),
-        flip=config.multi_scale,
-        window=size if config.evaluate == "slide" else None,
-        stride=stride,
-        multiple=model.patch_size,
-        batch=min(config.micro_batch, PUBLISHED_BATCH),
-    )
-    return SegmentationEvaluationConfig(
-        inference=inference,
-        mean=description.mean,
-        std=description.std,
-        classes=description.spec.classes,
-        threads=max(1, config.loaders),
-        bf16=config.precision == "bf16",
-    )

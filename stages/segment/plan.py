@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,8 +15,15 @@ from milan_pipeline.evaluate.segmentation.model import HeadSpec, Segmenter, make
 from milan_pipeline.evaluate.segmentation.scoring import SegmentationEvaluator
 from milan_pipeline.evaluate.segmentation.task import PUBLISHED_BATCH, SegmentationConfig
 from milan_pipeline.evaluate.segmentation.views import MaskedViewConfig
+from milan_pipeline.stages.segment.card import card_of_segmenter
 from milan_pipeline.stages.segment.check import check_masks
-from milan_pipeline.stages.segment.choices import class_names, labels_of, scale_rule, settled
+from milan_pipeline.stages.segment.choices import (
+    class_names,
+    evaluation_config,
+    labels_of,
+    scale_rule,
+    settled,
+)
 from milan_pipeline.stages.segment.command import Segment
 from milan_pipeline.stages.shared.checking import (
     tell_of_random_weights,
@@ -70,15 +78,29 @@ class SegmentPlan(LabelledPlan[Segment]):
         return self.clock.total(config.epochs) if config.epochs else config.steps or STEPS
 
     @property
+    def warmup_steps(self) -> int:
+        """Steps in which the rate rises."""
+        given = self.config.warmup_steps
+        return min(WARMUP_STEPS, self.schedule_steps // 10) if given is None else given
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """See `LabelledPlan.card`."""
+        model, description = self.built
+        inference = evaluation_config(self.config, model, description).inference
+        steps, warmup = self.training.total_steps, self.warmup_steps
+        return card_of_segmenter(
+            self.config, description.spec, inference, steps=steps, warmup_steps=warmup
+        )
+
+    @property
     def recipe(self) -> SegmentationConfig:
         """The recipe, and how it is computed.
 
         Raises:
             ConfigError: the warm-up is as long as the schedule.
         """
-        total, warmup, clock = self.schedule_steps, self.config.warmup_steps, self.clock
-        if warmup is None:
-            warmup = min(WARMUP_STEPS, total // 10)
+        total, warmup, clock = self.schedule_steps, self.warmup_steps, self.clock
         if warmup >= total:
             raise ConfigError(
                 f"--warmup-steps {warmup} is not below the {total} steps of the schedule; give less"

@@ -88,6 +88,11 @@ class LabelledPlan(TrainingPlan[LabelledT]):
         return both if self.config.ema_decay is None else (*both, f"{self.last}-{UNAVERAGED}")
 
     @property
+    def card(self) -> dict[str, Any]:
+        """What the scores' file tells of how they were measured, beside options and inputs."""
+        return {}
+
+    @property
     def evaluations(self) -> Evaluations:
         """The scores on the images that there are now."""
         return Evaluations(self.config.folder, key=self.key, val=self.val.source)
@@ -114,6 +119,7 @@ class EvaluationPlan(Generic[LabelledT]):
         class_names: of the classes that are scored; none where they are not known.
         record: `config.json`.
         evaluator: makes what scores the model, once that is on its device.
+        card: see `LabelledPlan.card`.
     """
 
     config: LabelledT
@@ -122,6 +128,7 @@ class EvaluationPlan(Generic[LabelledT]):
     class_names: tuple[str, ...]
     record: StageRecord
     evaluator: Callable[[], Evaluator]
+    card: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def describe(self) -> None:
         """Say how many images there are to score."""
@@ -234,6 +241,7 @@ def train_labelled(
             "unreadable": {"train": ledger.count, "val": evaluator.ledger.count},
             "images_per_second": counts["images_per_second"],
             "class_names": list(planned.class_names),
+            **planned.card,
             **notes,
         }
         results.append(write_stage_scores(planned.record, metrics, extras))
@@ -277,6 +285,7 @@ def evaluate_as_planned(planned: EvaluationPlan[Any], process: Process) -> None:
             "val": planned.val.samples,
             "unreadable": {"val": unreadable},
             "class_names": list(planned.class_names),
+            **planned.card,
             **scores.notes(),
         }
         result = write_stage_scores(record, scores.per_cent(), extras)

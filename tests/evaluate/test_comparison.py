@@ -128,6 +128,7 @@ def test_json_of_single_results():
         "settings": {},
         "metrics": {"knn@20": 52, "linear": 60},
         "intervals": {},
+        "protocol": None,
         "config_hash": result("a", 2).config_hash,
         "folder": "a/probe/2",
     }

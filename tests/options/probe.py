@@ -11,6 +11,10 @@ PATCHES = {
     "dense": True, "train": "{scenes}/images/training", "val": "{scenes}/images/validation",
     "classes": 3, "reduce_zero_label": True, "memory": 40, "k": (2,),
 }  # fmt: skip
+ATTENTIVE = {
+    "attentive": True, "attentive_epochs": 6, "attentive_batch": 8, "attentive_lr": (0.003,),
+    "linear": ("none",),
+}  # fmt: skip
 SWEEP = {"linear": ("sweep",), "sweep_steps": 6, "sweep_batch": 8, "sweep_lr": (0.1,)}
 
 PROBE = Table(
@@ -40,6 +44,11 @@ PROBE = Table(
         "sweep_steps": Differs(40, given=SWEEP),
         "sweep_batch": Differs(2, given=SWEEP),
         "sweep_lr": Differs((0.001,), given=SWEEP),
+        "attentive": Differs(True, given={"linear": ("none",)}),
+        "attentive_epochs": Differs(2, given=ATTENTIVE),
+        "attentive_batch": Differs(4, given=ATTENTIVE),
+        "attentive_lr": Differs((0.3,), given=ATTENTIVE),
+        "attentive_memory": Same(0.0, given=ATTENTIVE),
         "dense": Decides(True, given=PATCHES, said="--classes changes nothing without --dense"),
         "classes": Decides(3, given=PATCHES, said="give --classes"),
         "ignore_index": Differs(2, given=PATCHES),

@@ -178,10 +178,16 @@ def test_results_are_those_of_the_runs_weights(runs, tmp_path: Path) -> None:
     ours, others = {"encoder": fingerprint(str(runs[0]))}, {"encoder": "other"}
     for name, inputs, value in (("a", ours, 12.5), ("b", others, 99.5)):
         folder, metrics = str(tmp_path / name), {"linear": value}
-        write_scores(Result(folder=folder, encoder="x", metrics=metrics, inputs=inputs, **common))
+        extras = {"protocol": {"crop": f"that of {name}"}}
+        result = Result(
+            folder=folder, encoder="x", metrics=metrics, inputs=inputs, extras=extras, **common
+        )
+        write_scores(result)
     page = require_self_contained(made(runs[0], results=(str(tmp_path),)))
     assert "12.50%" in page.texts["td"]
     assert "99.50%" not in page.texts["td"]
+    lines = inspect_places([str(runs[0])], (str(tmp_path),)).lines
+    assert any(line.endswith("crop: that of a") for line in lines)
     with pytest.raises(MissingDataError, match=r"holds no scores\.json"):
         inspect_places([str(runs[0])], (str(tmp_path / "none"),))
 

@@ -36,7 +36,7 @@ def test_units_are_read_whole_and_in_part(target_store: Path) -> None:
 
 
 def test_fitted_codecs_are_decoded(target_store: Path, tmp_path: Path) -> None:
-    run_cli("transcode", target_store, tmp_path / "small.zarr", "--codec", "vector:bytes=12")
+    run_cli("transcode", target_store, tmp_path / "small.zarr", "--codec", "joint:bytes=12")
     small, full = open_targets(str(tmp_path / "small.zarr")), open_targets(str(target_store))
     ours, theirs = small.read(*UNIT), full.read(*UNIT)
     lengths = np.linalg.norm(ours.tokens_nND, axis=-1) * np.linalg.norm(theirs.tokens_nND, axis=-1)
@@ -52,6 +52,11 @@ def test_a_unit_without_a_mark_or_with_a_revoked_one_does_not_exist(copied: Path
     assert len(store.units) == 4
     with pytest.raises(MissingDataError, match="no finished unit of view 1 of images-000002"):
         store.read(*UNIT)
+
+
+def test_views_without_a_finished_unit_hide_no_later_ones(copied: Path) -> None:
+    shutil.rmtree(copied / "done/view-00")
+    assert [view for view, _ in open_targets(str(copied)).units] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"x")])

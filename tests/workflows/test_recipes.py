@@ -92,6 +92,24 @@ SEGMENT = {
     "stride": 256,
     "freeze": False,
 }
+# A linear head on frozen patches of the last layer (arXiv 2304.07193), at its batch of 16.
+LINEAR_SEGMENT = {
+    "classes": 150,
+    "reduce_zero_label": True,
+    "head": "linear",
+    "freeze": True,
+    "image_size": 512,
+    "long_side": 0,
+    "batch_size": 16,
+    "steps": 40_000,
+    "warmup_steps": 1500,
+    "schedule": "poly",
+    "base_lr": 1e-3,
+    "min_lr": 0.0,
+    "weight_decay": 1e-4,
+    "evaluate": "slide",
+    "stride": 341,
+}
 B16, L16 = "imagenet1k-vit-b16", "imagenet1k-vit-l16"
 PUBLISHED = {
     (B16, "extract-targets"): TARGETS,
@@ -103,6 +121,7 @@ PUBLISHED = {
     (B16, "probe"): LINEAR | {"linear_lr": 0.05},
     (L16, "probe"): LINEAR | {"linear_lr": 0.02},
     ("segment-ade20k-vit-b16", "segment"): SEGMENT,
+    ("segment-ade20k-linear", "segment"): LINEAR_SEGMENT,
 }
 SECTIONS = [(name, stage) for name in recipe_names() for stage in read_sections(find_recipe(name))]
 

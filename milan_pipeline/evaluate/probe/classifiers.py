@@ -137,7 +137,7 @@ def require_pairs(features_NF: Features, labels_N: Labels) -> None:
         )
 
 
-def require_any(test_NF: Features) -> None:
+def require_any(test_NF: NDArray[np.generic]) -> None:
     """Refuse an empty set of features to classify; raises DataError."""
     if not len(test_NF):
         raise DataError("there are no test features to classify; give at least one image")

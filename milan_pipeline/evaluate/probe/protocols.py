@@ -73,3 +73,29 @@ class Sweep:
     batch: int = 1024
     seed: int = 0
     device: str = "cpu"
+
+
+ATTENTIVE_BATCH = 1024
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Attentive:
+    """The attentive probe; see `attentive`.
+
+    Attributes:
+        rates: learning rates of AdamW to try.
+        epochs: of training, for the choice of a rate as for the probe that is scored.
+        batch: images a step; None takes 1024 or, for a small set, a 78th of it, so that an epoch
+            has 78 steps or more.
+        seed: of the first weights and the order.
+    """
+
+    rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+    epochs: int = 20
+    batch: int | None = None
+    seed: int = 0
+
+    def batch_of(self, samples: int) -> int:
+        """Return the batch for a set of so many samples, at most all of them."""
+        suits = min(ATTENTIVE_BATCH, max(samples // STEPS_PER_EPOCH, SMALLEST_BATCH))
+        return min(samples, suits if self.batch is None else self.batch)

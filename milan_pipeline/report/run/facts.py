@@ -10,6 +10,7 @@ from milan_pipeline import storage
 from milan_pipeline.data.unreadable import unreadable_images
 from milan_pipeline.encoders.load import fingerprint
 from milan_pipeline.errors import ConfigError, MissingDataError
+from milan_pipeline.evaluate.dense_protocol import card_line, card_of
 from milan_pipeline.evaluate.scores_file import Result, find_results
 from milan_pipeline.models.build import settled_student
 from milan_pipeline.models.weight_files import ENCODER
@@ -64,6 +65,11 @@ class RunReport:
         """All of it for a terminal; keys are those of the record and the log."""
         newest, unreadable = newest_checkpoint(self.folder), _unreadable(self.folder)
         total = None if self.state is None else self.state.get("total_steps")
+        cards = {
+            f"{result.stage} ({result.name})": card_line(card)
+            for result in self.results
+            if (card := card_of(result)) is not None
+        }
         return {
             "run": {
                 "path": str(self.folder),
@@ -87,7 +93,7 @@ class RunReport:
                 for result in self.results
                 for metric, value in result.metrics.items()
             },
-        }
+        } | ({"protocols": cards} if cards else {})
 
 
 def read_run(url: str, results: tuple[str, ...] = ()) -> RunReport:

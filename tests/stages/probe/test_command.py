@@ -240,6 +240,27 @@ def test_without_a_linear_classifier_there_are_its_neighbours_alone(options):
     assert answers.dtype.names == ("label", "knn", "knn@7")
 
 
+def test_an_attentive_probe_is_scored_as_the_others_are(options):
+    attentive: dict[str, Any] = {
+        "attentive": True,
+        "attentive_epochs": 3,
+        "attentive_lr": (1e-3, 1e-2),
+    }
+    probe.run(Probe(**options | {"encoder": "pixels:16"}, k=(3,), linear=("none",), **attentive))
+    found = scores(options)
+    assert found["metrics"] == {"knn@3": 100, "attentive": 100}
+    assert found["intervals"]["attentive"] == list(wilson(30, 30))
+    chosen = found["attentive"]
+    assert chosen["rate"] in (1e-3, 1e-2)
+    assert (chosen["held_out"], chosen["heads"], chosen["batch"]) == (100, 3, 16)
+    answers = np.load(f"{options['out']}/answers.npy", allow_pickle=False)
+    assert answers.dtype.names == ("label", "knn", "attentive")
+    with pytest.raises(ConfigError, match="--attentive-epochs changes nothing without --attentive"):
+        Probe(**options, attentive_epochs=3)
+    with pytest.raises(ConfigError, match="--attentive changes nothing with --dense"):
+        Probe(**options, attentive=True, dense=True, classes=3)
+
+
 def kept_features(folder):
     """Everything that is kept, with the time when it was written."""
     return {path: path.stat().st_mtime_ns for path in folder.iterdir()}

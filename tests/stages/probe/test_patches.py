@@ -1,6 +1,7 @@
 """`probe --dense`: mIoU by the nearest labelled patches, and the card of its protocol."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from milan_pipeline.errors import ConfigError, MismatchError
 from milan_pipeline.stages.probe import command as probe
 from milan_pipeline.stages.probe.command import Probe
 from tests.support.pictures import write_ade_tree
+
+PARTS = ("training", "validation")
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +44,8 @@ def test_scores_and_their_protocol(options, capsys) -> None:
     assert (found["train"], found["val"], found["skipped"]) == (9, 5, 0)
     assert len(found["iou"]) == found["classes_in_mean"] == 3
     card = found["protocol"]
-    assert (card["resolution"], card["masks_scored_at"], card["ignored"]) == (
-        [64, 64], [64, 64], [255, 0],
-    )  # fmt: skip
+    assert card["resolution"] == card["masks_scored_at"] == "64 x 64 pixels"
+    assert card["ignored"] == [255, 0]
     assert (card["neighbours"], card["temperature"]) == (30, 0.02)
     assert card["patches_in_memory"] <= 9 * 64
     head, row, sure = capsys.readouterr().out.splitlines()
@@ -88,6 +90,17 @@ def test_a_memory_smaller_than_the_images_is_refused(options) -> None:
         probe.run(Probe(**options, memory=8))
 
 
+def test_images_that_are_also_learnt_from_are_warned_of(options, tree, tmp_path, capsys) -> None:
+    copied = Path(shutil.copytree(tree, tmp_path / "ade"))
+    seen, image = (next(iter((copied / "images" / part).iterdir())) for part in PARTS)
+    image.write_bytes(seen.read_bytes())
+    places = {"train": f"{copied}/images/training", "val": f"{copied}/images/validation"}
+    probe.dry_run(Probe(**options | places))
+    assert "1 of the 5 images of --val that were compared are also in" in capsys.readouterr().err
+    probe.dry_run(Probe(**options | places | {"val": places["train"]}))
+    assert "--val has the images of --train" in capsys.readouterr().err
+
+
 def test_scores_depend_on_the_options_that_are_used_alone(options, tmp_path) -> None:
     probe.run(Probe(**options))
     content = scores(options)["content"]
@@ -96,5 +109,7 @@ def test_scores_depend_on_the_options_that_are_used_alone(options, tmp_path) -> 
 
 
 def test_a_class_that_no_kept_patch_holds_is_named(options, capsys) -> None:
-    probe.run(Probe(**options | {"classes": 5}))
-    assert "holds the classes [3, 4], which can never be answered" in capsys.readouterr().err
+    probe.run(Probe(**options | {"classes": 5, "memory": 18}))
+    said = capsys.readouterr().err
+    assert "holds the classes [3, 4], which can never be answered" in said
+    assert "--k 30 is more than the 18 patches that are kept, all of which vote" in said

@@ -76,6 +76,9 @@ def test_run_folder_is_complete(whole):
         "best-miou": max(row["miou"] for row in evaluated),
     }  # fmt: skip
     assert (scores["stage"], scores["train"], scores["val"]) == ("segment", 12, 5)
+    card = scores["protocol"]
+    assert (card["encoder"], card["crop"]) == ("trained", "windows of 32 x 32 pixels")
+    assert (card["ignored"], card["training"]["steps"]) == ([255, 0], STEPS)
     counts_n3y = np.load(whole / "counts.npy", allow_pickle=False)
     assert counts_n3y.shape[:2] == (5, 3)
     miou = 100 * np.nanmean(ious(counts_n3y.sum(axis=0)))

@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.evaluate.dense_protocol import differing_fields
 from milan_pipeline.evaluate.segmentation.inference import Inference, PrepareImage
 from milan_pipeline.evaluate.segmentation.task import Segmentation
 from milan_pipeline.images.crops import Pixels
-from milan_pipeline.stages.segment.choices import labels_of
+from milan_pipeline.stages.segment.choices import evaluation_config, labels_of
 from milan_pipeline.stages.segment.command import Segment
-from milan_pipeline.stages.segment.evaluate import evaluation_config, plan_evaluation
+from milan_pipeline.stages.segment.evaluate import plan_evaluation
 from milan_pipeline.stages.segment.plan import plan
 from tests.support.exports import CLASSES, segmenter_run
 from tests.support.pictures import sample, write_ade_tree
@@ -84,6 +85,24 @@ def test_images_are_looked_at_by_windows_at_each_scale(planned):
     assert windows_of(plan) == 3
     # At half the scale two windows see all, at 1.75 times six by two see 168 by 56 pixels.
     assert windows_of(plan, multi_scale=True) == 2 * sum((2, 3, 3, 8, 10, 12))
+
+
+def test_the_card_tells_what_the_figure_depends_on(planned):
+    linear = planned(head="linear", freeze=True, stride=20, reduce_zero_label=True)
+    card = linear.card["protocol"]
+    assert (card["encoder"], card["features"]) == ("frozen", "patches after the last norm")
+    assert card["method"].startswith("linear: BatchNorm and a 1x1 convolution")
+    assert card["resolution"] == "short side 32 pixels, long side at most 128"
+    assert (card["crop"], card["stride"]) == ("windows of 32 x 32 pixels", 20)
+    assert (card["masks_scored_at"], card["classes"]) == ("their own size", 3)
+    assert card["ignored"] == [255, 0]
+    assert (card["training"]["steps"], card["training"]["base_lr"]) == (9, 1e-3)
+    whole = planned(evaluate="whole", multi_scale=True, long_side=0).card["protocol"]
+    assert (whole["crop"], whole["stride"], whole["mirrored"]) == ("none", None, True)
+    assert (whole["encoder"], len(whole["scales"])) == ("trained", 6)
+    assert whole["resolution"] == "short side 32 pixels"
+    fields = ["method", "encoder", "features", "resolution", "crop", "stride", "scales", "mirrored"]
+    assert set(fields) <= set(differing_fields([card, whole]))
 
 
 def windows_of(plan, **changes):

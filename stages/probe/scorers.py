@@ -1,0 +1,97 @@
+"""What scores the features of `probe`, as its options say."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from milan_pipeline.core.interrupts import StopRequest
+from milan_pipeline.data.labelled import open_labelled
+from milan_pipeline.encoders.frozen import FrozenEncoder
+from milan_pipeline.errors import DataError
+from milan_pipeline.evaluate.evaluation_view import CROP_PCT
+from milan_pipeline.evaluate.probe.attentive import attentive_answers
+from milan_pipeline.evaluate.probe.feature_cache import FeatureSet
+from milan_pipeline.evaluate.probe.features import Labels
+from milan_pipeline.evaluate.probe.patches import PatchSource
+from milan_pipeline.evaluate.probe.protocols import Attentive, OfficialLinear, Sweep
+from milan_pipeline.evaluate.probe.scoring import Classifiers, Sets
+from milan_pipeline.stages.probe.command import TEMPERATURE, Probe
+
+GB = 10**9
+
+
+def classifiers_of(config: Probe, device: str) -> Classifiers:
+    """Return the classifiers of pooled features; the options are settled."""
+    official = OfficialLinear(
+        epochs=config.linear_epochs,
+        warmup_epochs=config.linear_warmup_epochs,
+        batch=config.linear_batch,
+        base_rate=config.linear_lr,
+        seed=config.seed,
+        device=device,
+    )
+    sweep = Sweep(
+        rates=config.sweep_lr,
+        steps=config.sweep_steps,
+        batch=config.sweep_batch,
+        seed=config.seed,
+        device=device,
+    )
+    return Classifiers(
+        ks=config.k,
+        temperature=config.temperature or TEMPERATURE,
+        logistic="logistic" in config.linear,
+        official=official if "official" in config.linear else None,
+        sweep=sweep if "sweep" in config.linear else None,
+    )
+
+
+def attend(
+    config: Probe, sets: Sets, encoder: Callable[[], FrozenEncoder], stop: StopRequest
+) -> tuple[dict[str, Labels], dict[str, Any]]:
+    """Return the answers of the attentive probe, and details for `scores.json`; both by its name.
+
+    Args:
+        config: the settled options.
+        sets: of the same images, which say which of them can be decoded.
+        encoder: loads what encodes them.
+        stop: checked before each batch.
+
+    Raises:
+        DataError: see `attentive_answers`.
+        InterruptedRunError: a stop was asked for.
+    """
+    if not config.attentive:
+        return {}, {}
+    protocol = Attentive(
+        rates=config.attentive_lr,
+        epochs=config.attentive_epochs,
+        batch=config.attentive_batch,
+        seed=config.seed,
+    )
+
+    def source(place: str, found: FeatureSet, what: str) -> PatchSource:
+        images = PatchSource(
+            table=open_labelled(place, kind="class"),
+            bad=found.bad,
+            encoder=encoder,
+            crop_pct=config.crop_pct or CROP_PCT,
+            batch_size=config.batch_size,
+            workers=config.decoders,
+            memory=config.attentive_memory * GB,
+            stop=stop,
+            what=f"probe: patches of {what}",
+        )
+        if not np.array_equal(images.labels, found.labels_N):
+            raise DataError(
+                f"{place} has other labels in its index than in its shards; make the index again "
+                f"with `milan-pipeline index {place} --overwrite`"
+            )
+        return images
+
+    train = source(config.train, sets.train, "train")
+    answers_N, choice = attentive_answers(train, source(config.val, sets.test, "val"), protocol)
+    details = dataclasses.asdict(choice) | {"batch": protocol.batch_of(len(train.labels))}
+    return {"attentive": answers_N}, {"attentive": details}
