@@ -44,7 +44,8 @@ from milan_pipeline.shards.manifest import Manifest, Shard, load_manifest
 from milan_pipeline.stages.extract_targets.command import ExtractTargets
 from milan_pipeline.stages.extract_targets.plan import record_of, spec_of
 from milan_pipeline.targets.layout import create_root
-from milan_pipeline.targets.units import Mark, list_units, read_marks, undone_units, view_name
+from milan_pipeline.targets.unit_list import list_units, undone_units
+from milan_pipeline.targets.units import Mark, read_marks, view_name
 from milan_pipeline.teacher.teacher import Teacher
 
 ResultT = TypeVar("ResultT")

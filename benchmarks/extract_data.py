@@ -19,7 +19,7 @@ from milan_pipeline.images.crops import Interpolation
 from milan_pipeline.images.views import Box, ViewPolicy
 from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.shards.writer import Sample, write_shard
-from milan_pipeline.targets.units import list_units
+from milan_pipeline.targets.unit_list import list_units
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
 

@@ -31,10 +31,12 @@ from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.stages.extract_targets.command import ExtractTargets
 from milan_pipeline.stages.extract_targets.plan import record_of, spec_of
 from milan_pipeline.stages.pack_targets.command import PackTargets
-from milan_pipeline.targets.known_marks import BriefMark, keep_known
 from milan_pipeline.targets.layout import root_bytes
+from milan_pipeline.targets.marks.columns import BriefMark, MarkColumns
+from milan_pipeline.targets.marks.known import keep_known
 from milan_pipeline.targets.store_record import StoreRecord
-from milan_pipeline.targets.units import Mark, Unit, extent_of, view_name
+from milan_pipeline.targets.unit_list import extent_of
+from milan_pipeline.targets.units import Mark, Unit, view_name
 from milan_pipeline.teacher.teacher import Teacher
 
 VIEWS = 4
@@ -136,12 +138,11 @@ def write_world(root: Path, shards: int) -> None:
 
 def _keep_marks(root: Path, shards: int, view: int, known: str, unit_hash: UnitHash) -> None:
     """Write down what the marks say, as an extraction leaves it."""
-    marks = {}
-    for number in range(shards):
-        name = f"{stem_of(number)}.tar"
-        marks[f"{stem_of(number)}.json"] = BriefMark(
-            shard=name,
-            sha256=hashlib.sha256(name.encode()).hexdigest(),
+    names = [f"{stem_of(number)}.json" for number in range(shards)]
+    marks = [
+        BriefMark(
+            shard=f"{stem_of(number)}.tar",
+            sha256=hashlib.sha256(f"{stem_of(number)}.tar".encode()).hexdigest(),
             identity_hash=known,
             view=view,
             n=SAMPLES - is_skipped(number),
@@ -149,8 +150,11 @@ def _keep_marks(root: Path, shards: int, view: int, known: str, unit_hash: UnitH
             source_unit=None,
             unit_sha256=unit_hash(view, number),
         )
-    stamps = {name: f"{len(name)} {name}" for name in marks}
-    keep_known(str(root / "store"), view_name(view), marks, stamps, new=shards)
+        for number in range(shards)
+    ]
+    stamps = {name: f"{len(name)} {name}" for name in names}
+    columns = MarkColumns.of(names, marks)
+    keep_known(str(root / "store"), view_name(view), columns, stamps, new=shards)
 
 
 def _number(unit: Unit) -> int:
@@ -214,5 +218,5 @@ def opened_world(
             bucket.folders[f"store/done/{at}"] = Made(marks, mark)
         if known_marks and (root / "store" / "marks").exists():
             read = functools.partial(_read, root / "store" / "marks")
-            bucket.folders["store/marks"] = Made([f"view-{v:02d}.json" for v in range(VIEWS)], read)
+            bucket.folders["store/marks"] = Made([f"view-{v:02d}.bin" for v in range(VIEWS)], read)
         yield bucket

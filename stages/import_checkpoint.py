@@ -144,12 +144,15 @@ def dry_run(config: ImportCheckpoint) -> None:
 
 
 def _is_done(config: ImportCheckpoint, plan: _Plan) -> bool:
-    """Tell whether the checkpoint was imported, and the encoder is still there."""
+    """Tell whether the checkpoint was imported, and all that it became is still there."""
     from milan_pipeline.models.weight_files import ENCODER
+    from milan_pipeline.training.checkpoints import has_checkpoint
 
     done = plan.record.previous_state() == "done"
     described = ENCODER.replace(".safetensors", ".json")
-    return done and {ENCODER, described} <= set(storage.list_names(config.out))
+    there = {ENCODER, described} <= set(storage.list_names(config.out))
+    has_student = plan.architecture.sizes.decoder is None or has_checkpoint(config.folder)
+    return done and there and has_student
 
 
 def _plan(config: ImportCheckpoint) -> _Plan:

@@ -251,7 +251,7 @@ def _written(
     total = sum(map(len, plan.values()))
     with contextlib.closing(shards), progress_bar("pack-images", total=total) as bar:
         for shard in shards:
-            bar.update(shard.samples)
+            bar.update(shard.samples + len(shard.details["skipped"]))
             reporter.step(shard.samples)
             yield shard
             budget.add(shard.name, shard.details["skipped"])

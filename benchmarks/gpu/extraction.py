@@ -22,7 +22,7 @@ from milan_pipeline.images.budget import BadImageBudget
 from milan_pipeline.images.crops import view_pixels
 from milan_pipeline.images.decode import decode_rgb
 from milan_pipeline.images.views import ViewPolicy
-from milan_pipeline.targets.units import list_units
+from milan_pipeline.targets.unit_list import list_units
 
 BATCH, IMAGES = 256, 512  # of a batch, of a shard
 SHARDS = {"B/16": 16, "L/14": 8}

@@ -21,7 +21,7 @@ from milan_pipeline.images.budget import BadImageBudget
 from milan_pipeline.images.views import ViewPolicy
 from milan_pipeline.pretraining.examples import Batch
 from milan_pipeline.shards.manifest import load_manifest
-from milan_pipeline.targets.units import list_units
+from milan_pipeline.targets.unit_list import list_units
 from milan_pipeline.training.trainer import Trainer
 
 KILLED = -signal.SIGKILL

@@ -19,7 +19,7 @@ from milan_pipeline.extraction.job import ExtractionJob
 from milan_pipeline.extraction.target_batches import compute
 from milan_pipeline.extraction.view_batches import PixelBuffers, ViewBatch, view_batches
 from milan_pipeline.images.views import ViewPolicy
-from milan_pipeline.targets.units import list_units
+from milan_pipeline.targets.unit_list import list_units
 
 STEPS = 4
 BATCH = 256

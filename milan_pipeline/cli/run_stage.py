@@ -122,12 +122,20 @@ def _raise_unless_done(stage: str, code: int | str | None) -> None:
 def _words(command: click.Command, options: dict[str, Any]) -> Iterator[str]:
     """Yield the words of a command line with these options, then those of its arguments."""
     arguments = {each.name for each in command.params if isinstance(each, click.Argument)}
+    without_no = {
+        spelling
+        for each in command.params
+        if isinstance(each, click.Option) and each.is_flag and not each.secondary_opts
+        for spelling in each.opts
+    }
     for name, value in sorted(options.items(), key=lambda item: item[0] in arguments):
         flag = f"--{name.replace('_', '-')}"
         for each in value if isinstance(value, list | tuple) else [value]:
             if each is None:
                 continue
             if isinstance(each, bool):
+                if not each and flag in without_no:
+                    continue
                 yield flag if each else f"--no-{flag[2:]}"
             elif name in arguments:
                 yield str(each)

@@ -223,7 +223,9 @@ def extract_targets(
     images: StrPath,
     out: StrPath,
     views: int = 1,
-    view_policy: Literal["random-resized-crop", "center"] = 'random-resized-crop',
+    view_policy: str = 'random-resized-crop',
+    teacher_sees: Literal["view", "clean"] = 'view',
+    views_from: str | None = None,
     view_seed: int = 0,
     min_scale: float = 0.2,
     codec: str = 'float16',
@@ -276,7 +278,13 @@ def extract_targets(
         images: Folder of image shards with manifest.json.
         out: Target store to write, e.g. targets.zarr.
         views: Number of views (crops) of each image.
-        view_policy: How a view is cut from its image.
+        view_policy: How a view is cut from its image: random-resized-crop or center.
+            Changes of colours may follow, each with its probability: DINO's are
+            random-resized-crop:jitter=0.8,grey=0.2,blur=0.5,solarise=0.2.
+        teacher_sees: What the teacher sees where views have changes of colours: the view,
+            or a clean one without them. The student always sees them.
+        views_from: Target store or shards of another teacher whose view options are taken,
+            so that one student can learn from both; default: those given here.
         view_seed: Seed of the crops.
         min_scale: Smallest share of an image's area that a crop covers.
         codec: How targets are stored: float16, bfloat16, int8, high, compact or tiny. The
@@ -504,6 +512,7 @@ def pack_targets(
     out: StrPath,
     views: int | None = None,
     codec: str | None = None,
+    phi_s: bool = False,
     device: str = 'auto',
     workers: int = 2,
     allow_unfinished: bool = False,
@@ -535,6 +544,8 @@ def pack_targets(
             vector:ratio=X or transform:ratio=X (X times smaller than float16), or :bytes=N
             (bytes for each token). rotation:bits=N needs no fit (1 to 4 bits for each
             component); default: as they are stored.
+        phi_s: Also fit PHI-S to a sample of the targets, for `pretrain --target-norm
+            phi-s`. Shards that are there are kept.
         device: Where --codec decodes and encodes: auto, cpu, cuda.
         workers: Threads. Each writes one shard at a time.
         allow_unfinished: Pack the finished units of a store whose extraction is not
@@ -636,7 +647,8 @@ def pretrain(
     decoder_depth: int = 8,
     decoder_heads: int = 16,
     loss: Literal["cosine", "smooth-l1", "mse"] | None = None,
-    target_norm: Literal["l2", "layer", "none"] | None = None,
+    target_norm: Literal["l2", "layer", "none", "phi-s"] | None = None,
+    resample_targets: bool = False,
     supervise: Literal["all", "masked", "visible"] | None = None,
     masking: Literal["semantic", "random", "block"] | None = None,
     mask_ratio: float = 0.75,
@@ -702,8 +714,8 @@ def pretrain(
             (MAE, arXiv 2111.06377). Pixels need no teacher and no --targets.
         targets: Folder of target shards with manifest.json. To learn from several teachers,
             repeat it with a name for each: clip=FOLDER, dino=FOLDER. Each has a head of its
-            own; views and grid must be the same. Only --target pixels needs none; default:
-            none.
+            own; views and, without --resample-targets, the grid must be the same. Only
+            --target pixels needs none; default: none.
         target_weight: Weight of a teacher's loss, with its name in --targets: dino=0.5; may
             be repeated. The loss is the weighted mean; default: 1 each.
         prior_from: The teacher whose attention chooses patches, by its name in --targets,
@@ -730,7 +742,11 @@ def pretrain(
             cosine, for pixels mse.
         target_norm: l2: targets of length 1 (MILAN). layer: targets after a layer norm
             (arXiv 2205.14141, 2210.10615). none: targets as they are stored, for smooth-l1
-            and mse; default: l2, for pixels layer.
+            and mse. phi-s: rotated and scaled, so that no teacher counts more by the size
+            of its values (arXiv 2410.01680); needs pack-targets --phi-s; default: l2, for
+            pixels layer.
+        resample_targets: Resample targets of another grid than the student's: bilinear,
+            with antialiasing where they get fewer; CLS stays. Else they are refused.
         supervise: Tokens that the loss counts: all (MILAN), masked patches (MAE, arXiv
             2111.06377), or CLS and visible patches (MaskAlign, arXiv 2211.08887); default:
             all, for pixels masked.
@@ -927,6 +943,7 @@ def finetune(
     crop_pct: float | None = None,
     drop_path: float = 0.1,
     epochs: int = 100,
+    least_steps: int | None = None,
     warmup_epochs: float | None = None,
     base_lr: float = 0.0001,
     min_lr: float = 1e-06,
@@ -1008,6 +1025,9 @@ def finetune(
             default: 0.875 up to 224 pixels, else 1.
         drop_path: Rate of stochastic depth (arXiv 1603.09382).
         epochs: Passes over the images. This sets the length of the schedule.
+        least_steps: Steps that the schedule has at least: for few images --epochs, warm-up
+            and --eval-every are multiplied by the smallest whole number that does; default:
+            none.
         warmup_epochs: Epochs of warm-up, in which the learning rate rises; default: 5, or a
             tenth of --epochs if that is less.
         base_lr: Learning rate for a batch of 256. It is scaled to --batch-size.
@@ -1066,6 +1086,7 @@ def segment(
     layer_decay: float = 0.65,
     allow_unfinished: bool = False,
     classes: int | None = None,
+    class_names: StrPath | None = None,
     ignore_index: int = 255,
     reduce_zero_label: bool = False,
     head: Literal["upernet", "linear"] = 'upernet',
@@ -1161,6 +1182,8 @@ def segment(
         allow_unfinished: Start from a run that is not finished.
         classes: Number of classes in the masks. Only --eval-only knows it from the
             segmenter; default: none.
+        class_names: Text file with the name of a class in each line, in the order of their
+            numbers; default: none, with --eval-only those of the segmenter.
         ignore_index: Value of mask pixels that do not count.
         reduce_zero_label: Mask pixels with 0 do not count, and 1 is the first class.
         head: upernet: UPerNet on the patches of four blocks (arXiv 1807.10221). linear:

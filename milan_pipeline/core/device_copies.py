@@ -114,7 +114,7 @@ def on_device(batches: Iterable[BatchT], copies: DeviceCopies) -> Iterator[Batch
 def _sent(batch: BatchT, copies: DeviceCopies) -> tuple[BatchT, Sent]:
     """Return a batch whose tensors are on their way."""
     fields: Any = batch
-    sent = copies.send([tensor for field in fields for tensor in _tensors(field)])
+    sent = copies.send(tensors_of(fields))
     tensors = iter(sent.tensors)
 
     def there(field: Any) -> Any:
@@ -126,9 +126,10 @@ def _sent(batch: BatchT, copies: DeviceCopies) -> tuple[BatchT, Sent]:
     return moved, sent
 
 
-def _tensors(field: Any) -> list[torch.Tensor]:
-    fields = field if isinstance(field, list) else [field]
-    return [each for each in fields if isinstance(each, torch.Tensor)]
+def tensors_of(fields: Iterable[Any]) -> list[torch.Tensor]:
+    """Return the tensors of a batch's fields, some of which are tensors or lists of them."""
+    parts = (field if isinstance(field, list) else [field] for field in fields)
+    return [each for part in parts for each in part if isinstance(each, torch.Tensor)]
 
 
 def stacked(tensors: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:

@@ -11,16 +11,15 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from multiprocessing import forkserver, resource_tracker
 from typing import Any, NamedTuple
 
-import torch
 from torch.utils.data import get_worker_info
 
+from milan_pipeline.core.device_copies import tensors_of
 from milan_pipeline.core.interrupts import STOP_SIGNALS
 from milan_pipeline.core.loader_deaths import MORE_SHARED_MEMORY
-from milan_pipeline.data.batching import BatchT
 from milan_pipeline.errors import MilanError, StorageError, reason_of
 from milan_pipeline.images.budget import LedgerRow
 
@@ -83,7 +82,7 @@ def next_part(loader: Iterator[Part | MilanError]) -> Part:
     return part
 
 
-def _share(batch: BatchT) -> None:
+def _share(batch: Iterable[Any]) -> None:
     """Move a batch's tensors to shared memory, in a loader process.
 
     Raises:
@@ -91,7 +90,7 @@ def _share(batch: BatchT) -> None:
     """
     if get_worker_info() is None:
         return
-    tensors = [value for value in batch if isinstance(value, torch.Tensor)]  # type: ignore[attr-defined]
+    tensors = tensors_of(batch)
     try:
         for tensor in tensors:
             if tensor.numel():

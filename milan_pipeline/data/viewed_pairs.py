@@ -19,9 +19,9 @@ from milan_pipeline.codecs.interface import Codec, decode_prior
 from milan_pipeline.data.join_pairs import join_pairs
 from milan_pipeline.data.pairs import RawPair, read_pair, read_pairs
 from milan_pipeline.errors import DataError, MismatchError
-from milan_pipeline.images.crops import view_pixels
+from milan_pipeline.images.crops import Interpolation, stated_interpolation, view_pixels
 from milan_pipeline.images.decode import decode_rgb
-from milan_pipeline.images.views import Box
+from milan_pipeline.images.views import PLACE_NUMBERS, Box, box_of
 from milan_pipeline.provenance.identity import stated_identity
 from milan_pipeline.shards.columns import read_image_columns, read_target_columns
 from milan_pipeline.shards.random_access import Place, SampleReader
@@ -35,7 +35,7 @@ class ViewedPair(NamedTuple):
     Attributes:
         key: of the sample.
         view: number of the view, from 0.
-        pixels_CSS: (3, S, S) uint8, cut from the image as it was for the teacher.
+        pixels_CSS: (3, S, S) uint8, cut and resized as they were for the teacher.
         tokens_ND: float32; a fitted codec keeps their directions, not their lengths.
         prior_L: float32, above zero.
     """
@@ -74,6 +74,7 @@ class PairDataset(Dataset[ViewedPair]):
         self._pairs = join_pairs(columns, [target_shards], views=views, on_missing="error")
         self._layout, self._codec = layout_of(identity), read_shards_codec(targets, identity)
         self._size = image_size or int(identity["preprocessing"]["size"])
+        self._interpolation = stated_interpolation(identity["preprocessing"])
         counts = [self._pairs.counts(view) for view in range(views)]
         self._ends = np.cumsum(np.concatenate(counts))
         self._parts = [(view, n) for view, own in enumerate(counts) for n in range(len(own))]
@@ -110,8 +111,13 @@ class PairDataset(Dataset[ViewedPair]):
         return ViewedPair(
             key=pair.key,
             view=pair.place.view,
-            pixels_CSS=student_view(
-                pair.image, record, image_size=self._size, digest=pair.digest, key=pair.key
+            pixels_CSS=stored_view(
+                pair.image,
+                record,
+                image_size=self._size,
+                digest=pair.digest,
+                key=pair.key,
+                interpolation=self._interpolation,
             ),
             tokens_ND=_decoded(self._codec, record),
             prior_L=decode_prior(record["prior"]),
@@ -131,10 +137,24 @@ def _decoded(codec: Codec, record: NDArray[np.void]) -> torch.Tensor:
     return codec.decode(codes_1NC, scale_1N)[0]
 
 
-def student_view(
-    image: bytes, record: NDArray[np.void], *, image_size: int, digest: int, key: str
+def stored_view(
+    image: bytes,
+    record: NDArray[np.void],
+    *,
+    image_size: int,
+    digest: int,
+    key: str,
+    interpolation: Interpolation = "bicubic",
 ) -> torch.Tensor:
-    """Cut the view that the teacher saw: (3, S, S) uint8.
+    """Cut the view that a record stores: (3, S, S) uint8.
+
+    Args:
+        image: the bytes of the image file.
+        record: of the target, with its box, its flip and the digest of the image.
+        image_size: S; the teacher's or the student's.
+        digest: of `image`.
+        key: of the sample.
+        interpolation: that of the teacher gives the teacher's pixels. A student's are bicubic.
 
     Raises:
         DataError: the image cannot be decoded, or the stored box is not inside it.
@@ -147,12 +167,13 @@ def student_view(
         )
     rgb_HWC = decode_rgb(image, key)
     box = _box_inside(record, *rgb_HWC.shape[:2])
-    return view_pixels(rgb_HWC, box, image_size)
+    return view_pixels(rgb_HWC, box, image_size, interpolation=interpolation)
 
 
 def _box_inside(record: NDArray[np.void], height: int, width: int) -> Box:
     """Return the box that a record stores; refuse one that is not inside the image."""
-    stored = [float(value) for value in record["box"]]
+    numbers = [float(value) for value in record["box"]]
+    stored = numbers[:PLACE_NUMBERS]
     top, left, rows, columns = stored
     # Compared as floats, so that NaN is refused too.
     inside = 0 <= top <= height - rows and 0 <= left <= width - columns
@@ -161,4 +182,4 @@ def _box_inside(record: NDArray[np.void], height: int, width: int) -> Box:
             f"the target's box {stored} (top, left, height, width) is not inside the image of "
             f"{height}x{width} pixels; extract and pack it again"
         )
-    return Box(int(top), int(left), int(rows), int(columns), bool(record["flip"]))
+    return box_of(numbers, flip=bool(record["flip"]))

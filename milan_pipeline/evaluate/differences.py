@@ -12,12 +12,19 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from milan_pipeline.evaluate.comparison import Row, metric_names, near
 from milan_pipeline.evaluate.dense_protocol import card_of
 from milan_pipeline.evaluate.intervals import LEVEL, Interval, difference, mcnemar
 from milan_pipeline.evaluate.per_image import answers_of, counts_of
-from milan_pipeline.evaluate.resampling import TRUTH, ious, mean_known, miou_difference
+from milan_pipeline.evaluate.resampling import (
+    TRUTH,
+    ious,
+    mean_known,
+    miou_difference,
+    resampled_mious,
+)
 from milan_pipeline.evaluate.scores_file import Result
 
 SCORED = ("test", "val")
@@ -101,6 +108,11 @@ class _Kept:
         found: ValueT | None = self._found[key]
         return found
 
+    def mious(self, result: Result) -> NDArray[np.float64] | None:
+        """Return `resampled_mious` of what a result counted."""
+        counts_N3Y = self.of(counts_of, result)
+        return None if counts_N3Y is None else resampled_mious(counts_N3Y)
+
 
 def _scored(result: Result) -> Any:
     """Return the fingerprint of the images that were scored; None where it is not known."""
@@ -143,7 +155,8 @@ def _paired_miou(metric: str, better: Result, other: Result, kept: _Kept) -> Int
     ]
     if len(counts) < 2 or not np.array_equal(counts[0][:, TRUTH], counts[1][:, TRUTH]):
         return None
-    return miou_difference(counts[0], counts[1])
+    draws = [kept.of(kept.mious, result) for result in (better, other)]
+    return None if draws[0] is None or draws[1] is None else miou_difference(draws[0], draws[1])
 
 
 def _fits(counts_N3Y: Any, result: Result, metric: str) -> bool:

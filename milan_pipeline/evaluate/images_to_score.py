@@ -16,10 +16,14 @@ from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.errors import InterruptedRunError
+from milan_pipeline.shards.random_access import IMAGE_MEMBER
 from milan_pipeline.training.partial_scores import PartialScores
 from milan_pipeline.training.validation import until_stopped
 
 PreparedT = TypeVar("PreparedT")
+
+WAITING_BYTES = 16 << 20
+"""Images wait in this much memory, or two for each thread, or two batches of small ones."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,12 @@ class ImagesToScore:
     stop: StopRequest = dataclasses.field(default_factory=StopRequest)
     partial: PartialScores | None = None
 
+    def _cost(self, sample: dict[str, Any]) -> float:
+        """Tell for how many images one counts that is read and waits for a thread."""
+        ahead = 2 * self.batch
+        cost = ahead * len(sample[IMAGE_MEMBER]) / WAITING_BYTES
+        return max(1.0, min(cost, ahead / (2 * self.threads)))
+
     def batches(
         self,
         prepare: Callable[[dict[str, Any]], PreparedT],
@@ -68,7 +78,11 @@ class ImagesToScore:
         places = list(itertools.islice(self.table.places(self.world), done, None))
         samples = self.table.read(iter(places))
         prepared = ordered_map(
-            self.ledger.noting(prepare), samples, workers=self.threads, ahead=2 * self.batch
+            self.ledger.noting(prepare),
+            samples,
+            workers=self.threads,
+            ahead=2 * self.batch,
+            cost=self._cost,
         )
         asking = until_stopped(prepared, self.stop, self.world, count=len(places))
         waiting: deque[int] = deque()  # numbers of images that are not in a batch yet

@@ -19,6 +19,7 @@ from milan_pipeline.evaluate.resampling import Counts
 from milan_pipeline.evaluate.scores_file import Result
 
 ANSWERS, COUNTS = "answers.npy", "counts.npy"
+COUNT_BYTES = 3 * 4  # of a class of an image: three int32
 LABEL = "label"
 
 

@@ -28,15 +28,19 @@ def miou_interval(counts_n3Y: Counts) -> Interval | None:
     says nothing of others. Images without a labelled pixel do not count.
     """
     labelled_n3Y = counts_n3Y[counts_n3Y[:, TRUTH].any(axis=-1)]
-    return _percentiles(_mious(labelled_n3Y)) if len(labelled_n3Y) > 1 else None
+    return _percentiles(resampled_mious(labelled_n3Y)) if len(labelled_n3Y) > 1 else None
 
 
-def miou_difference(a_n3Y: Counts, b_n3Y: Counts) -> Interval:
+def miou_difference(a_S: NDArray[np.float64], b_S: NDArray[np.float64]) -> Interval:
     """Return the 95% interval of the first mIoU less the second, both of the same images.
 
     It is a paired bootstrap: each resample has the same images for both.
+
+    Args:
+        a_S: of `resampled_mious`.
+        b_S: likewise.
     """
-    return _percentiles(_mious(a_n3Y) - _mious(b_n3Y))
+    return _percentiles(a_S - b_S)
 
 
 def ious(counts_3Y: NDArray[Any]) -> NDArray[np.float64]:
@@ -62,8 +66,8 @@ def mean_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return shares(np.nansum(values, axis=-1), known)
 
 
-def _mious(counts_n3Y: Counts) -> NDArray[np.float64]:
-    """Return the mIoU of each resample in per cent, (S,)."""
+def resampled_mious(counts_n3Y: Counts) -> NDArray[np.float64]:
+    """Return the mIoU of each resample in per cent, (S,); of as many images, always the same."""
     images, _, classes = counts_n3Y.shape
     flat = counts_n3Y.reshape(images, -1).astype(np.float64)
     sums = (times @ flat for times in _draws(images))

@@ -69,7 +69,8 @@ def extracted_sample(
             return None
         height, width = rgb_HWC.shape[0], rgb_HWC.shape[1]
         box = policy.box(height, width, keys[shard][number], 0)
-        return view_pixels(rgb_HWC, box, teacher.image_size, interpolation=teacher.interpolation)
+        seen = policy.for_teacher(box)
+        return view_pixels(rgb_HWC, seen, teacher.image_size, interpolation=teacher.interpolation)
 
     found: list[torch.Tensor] = []
     total = min(count, images.samples)

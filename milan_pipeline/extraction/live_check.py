@@ -18,6 +18,7 @@ from milan_pipeline.codecs.fidelity import Cosines, cosines_of
 from milan_pipeline.codecs.interface import LARGEST_FACTOR, Codec
 from milan_pipeline.images.crops import Interpolation, view_pixels
 from milan_pipeline.images.decode import decode_rgb
+from milan_pipeline.images.views import ViewPolicy
 from milan_pipeline.shards.index import keys_of, load_index
 from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.shards.random_access import SampleReader
@@ -97,6 +98,7 @@ def targets_with_pixels(
     codec: Codec,
     size: int,
     interpolation: Interpolation = "bicubic",
+    policy: ViewPolicy | None = None,
 ) -> Iterator[StoredTarget]:
     """Read some targets of a unit and cut their views out of the images, by the stored boxes.
 
@@ -109,6 +111,7 @@ def targets_with_pixels(
         codec: that of the store.
         size: input size of the teacher in pixels.
         interpolation: by which views are resized for it.
+        policy: how the views were drawn; None if the teacher saw what is stored.
 
     Raises:
         DataError: an image or a target is not what was written.
@@ -122,7 +125,8 @@ def targets_with_pixels(
         for row, key, box, prior_L in read:
             place = table[row_of[key]]
             data = reader.read(url, *(int(place[at]) for at in ("offset", "length", "xxh3")))
-            pixels = view_pixels(decode_rgb(data), box, size, interpolation=interpolation)
+            seen = box if policy is None else policy.for_teacher(box)
+            pixels = view_pixels(decode_rgb(data), seen, size, interpolation=interpolation)
             # one by one: many codes lie between rows
             tokens_ND = decoded_targets(stored, codec, [row])[0]
             yield StoredTarget(unit, key, tokens_ND, torch.from_numpy(prior_L), pixels, codec)

@@ -167,6 +167,7 @@ class _UnitInProgress:
             identity_hash=job.identity_hash,
             codec=job.codec,
             shape=job.code_shape,
+            box_numbers=job.policy.numbers,
         )
 
     def _write(self, results: TargetBatch) -> None:

@@ -25,6 +25,7 @@ from milan_pipeline.extraction.job import ExtractionJob
 from milan_pipeline.images.budget import Skipped
 from milan_pipeline.images.crops import view_pixels
 from milan_pipeline.images.decode import decode_rgb
+from milan_pipeline.images.views import PLACE_NUMBERS
 from milan_pipeline.shards.index import keys_of, load_index
 from milan_pipeline.shards.sequential import read_rows
 from milan_pipeline.targets.units import Mark, Unit, is_current, read_mark
@@ -51,7 +52,7 @@ class ViewBatch:
         rows: R.
         buffer_BCSS: (B, 3, S, S) uint8; the views are in its first rows, and it must be given back.
             Rows of unreadable images, and all rows from n on, hold old pixels.
-        box: (n, 4) float32, as the store has it.
+        box: (n, 4) float32, with colours (n, 11), as the store has it.
         flip: (n,) bool.
         size: (n, 2) int32, height and width of the source.
         reasons: why an image has no view, by row.
@@ -219,13 +220,16 @@ def _parts_of_unit(
     count = len(at.keys)
     size = job.rows_of(count)
     for start in range(0, count, size):
-        batch = _batch(at, range(start, min(start + size, count)), size, buffers)
+        numbers = range(start, min(start + size, count))
+        batch = _batch(at, numbers, size, buffers, of_view=job.policy.numbers)
         for first in range(0, len(batch.keys), DECODED_TOGETHER):
             several = min(DECODED_TOGETHER, len(batch.keys) - first)
             yield _Part(batch, first, list(itertools.islice(images, several)))
 
 
-def _batch(at: _Opened, numbers: range, rows: int, buffers: PixelBuffers) -> ViewBatch:
+def _batch(
+    at: _Opened, numbers: range, rows: int, buffers: PixelBuffers, *, of_view: int = PLACE_NUMBERS
+) -> ViewBatch:
     cut, count = slice(numbers.start, numbers.stop), len(numbers)
     return ViewBatch(
         unit=at.unit,
@@ -234,7 +238,7 @@ def _batch(at: _Opened, numbers: range, rows: int, buffers: PixelBuffers) -> Vie
         digest=at.digests[cut],
         rows=rows,
         buffer_BCSS=buffers.take(),
-        box=np.zeros((count, 4), np.float32),
+        box=np.zeros((count, of_view), np.float32),
         flip=np.zeros(count, np.bool_),
         size=np.zeros((count, 2), np.int32),
     )
@@ -255,8 +259,9 @@ def _decode(job: ExtractionJob, batch: ViewBatch, row: int, data: bytes) -> None
         return
     height, width = rgb_HWC.shape[0], rgb_HWC.shape[1]
     box = job.policy.box(height, width, batch.keys[row], batch.unit.view)
-    size, interpolation = job.teacher.image_size, job.teacher.interpolation
-    view_pixels(rgb_HWC, box, size, interpolation=interpolation, out=batch.buffer_BCSS[row])
-    batch.box[row] = box.top, box.left, box.height, box.width
+    seen, size = job.policy.for_teacher(box), job.teacher.image_size
+    interpolation, out = job.teacher.interpolation, batch.buffer_BCSS[row]
+    view_pixels(rgb_HWC, seen, size, interpolation=interpolation, out=out)
+    batch.box[row] = box.numbers
     batch.flip[row] = box.flip
     batch.size[row] = height, width

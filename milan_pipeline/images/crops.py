@@ -1,11 +1,11 @@
-"""Crop, resize and flip: the second half of the ONE pixel path that teacher and student share.
+"""Crop, resize, flip, colours: second half of the ONE pixel path of teacher and student.
 
 Shape suffixes: H, W height and width of the source, S size of the result, C = 3 channels, K kept
 patches, P = 3 * p * p pixels of a patch.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,10 +14,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from milan_pipeline.core.device_copies import stacked
+from milan_pipeline.images.colour_changes import changed_colours
 from milan_pipeline.images.views import Box
 
 Scaling = Literal["statistics", "float32 statistics", "pixels"]
 Interpolation = Literal["bicubic", "bilinear"]
+
+
+def pixels_words(interpolation: Interpolation) -> str:
+    """Say in an identity's `preprocessing.pixels` how a teacher's views are made."""
+    return f"pillow-rgb, {interpolation} antialiased, uint8"
+
+
+def stated_interpolation(preprocessing: Mapping[str, Any]) -> Interpolation:
+    """Return the interpolation that an identity's `preprocessing` states; see `pixels_words`."""
+    return "bilinear" if preprocessing.get("pixels") == pixels_words("bilinear") else "bicubic"
 
 
 def view_pixels(
@@ -28,7 +39,7 @@ def view_pixels(
     interpolation: Interpolation = "bicubic",
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Cut a view out of an image: crop, antialiased resize, flip; uint8 throughout.
+    """Cut a view out of an image: crop, antialiased resize, flip, any colours; uint8 throughout.
 
     Normalising is left to the device: as floats the pixels would cost more than all of this.
 
@@ -52,6 +63,8 @@ def view_pixels(
     # Flipped and laid out by numpy: torch would wake its threads for so little, and their waiting
     # for one another costs as much as the whole view again (measured, with two).
     flipped_CSS = view_CSS.numpy()[:, :, :: -1 if box.flip else 1]
+    if box.colours is not None:
+        flipped_CSS = changed_colours(flipped_CSS, box.colours)
     if out is None:
         return torch.from_numpy(np.ascontiguousarray(flipped_CSS))
     np.copyto(out.numpy(), flipped_CSS)

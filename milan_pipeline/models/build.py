@@ -143,6 +143,6 @@ def _fitting_image_size(spec: StudentSpec, grid: tuple[int, int]) -> int:
         raise ConfigError(
             f"--student {spec.name!r} at {image} pixels in patches of {patch} has a {side}x{side} "
             f"grid, the targets have {rows}x{columns}; give --image-size {patch * rows}, or "
-            f"targets of a {side}x{side} grid"
+            f"targets of a {side}x{side} grid, or --resample-targets"
         )
     return image

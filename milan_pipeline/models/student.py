@@ -87,6 +87,12 @@ def patchify(images_BCHW: Tensor, patch_size: int) -> Tensor:
     return cut.permute(0, 2, 4, 1, 3, 5).reshape(*lead, rows * columns, -1)
 
 
+def in_student_order(tokens_BNX: Tensor, kept_BK: Tensor, masked_BM: Tensor) -> Tensor:
+    """Put tokens in grid order into student order; the reverse of `in_grid_order`."""
+    places_BN = F.pad(torch.cat([kept_BK, masked_BM], dim=1) + 1, (1, 0))
+    return tokens_BNX.gather(1, places_BN[..., None].expand_as(tokens_BNX))
+
+
 class Student(nn.Module):
     """Encoder and decoder as one model.
 

@@ -46,7 +46,7 @@ class EncoderDescription(TypedDict):
     timm: Arguments
     mean: Means
     std: Deviations
-    license: NotRequired[str]
+    teacher_license: NotRequired[str]
 
 
 def read_document(url: str, kind: type[Any], *, what: str, remedy: str) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def read_document(url: str, kind: type[Any], *, what: str, remedy: str) -> dict[
 def read_encoder_description(url: str) -> dict[str, Any]:
     """Read `encoder.json`: `timm`, the arguments of `create_model`, and the pixels' mean and std.
 
-    `license` is there where the teacher had one.
+    `teacher_license` is there where the teacher had one.
 
     Raises:
         MissingDataError: it is not there.
@@ -89,6 +89,8 @@ def read_encoder_description(url: str) -> dict[str, Any]:
             f"{url} does not exist; run the command that trained or imported the encoder again, "
             "which writes it, or check the path"
         ) from error
+    if "license" in document:  # as encoders were described at first
+        document["teacher_license"] = document["license"]
     return {name: document[name] for name in EncoderDescription.__annotations__ if name in document}
 
 
@@ -258,7 +260,7 @@ def export_encoder(
     """
     description = {"timm": dict(arguments), "mean": list(mean), "std": list(std)}
     if licence is not None:
-        description["license"] = licence
+        description["teacher_license"] = licence
     put_weights(run, name, encoder.state_dict(), description)
 
 

@@ -58,9 +58,20 @@ class Bytes:
     @property
     def fits(self) -> bool | None:
         """Whether there is enough free space for store and shards; None if it is not known."""
-        if self.free_files is not None and self.files > self.free_files:
+        if self.too_little is not None:
             return False
-        return None if self.free is None else self.store + self.shards <= self.free
+        return None if self.free is None else True
+
+    @property
+    def too_little(self) -> str | None:
+        """What the disk has too little of, in words; None if it has enough or that is not known."""
+        if self.free is not None and self.store + self.shards > self.free:
+            return (
+                f"store and shards take {self.store + self.shards} bytes, the disk has {self.free}"
+            )
+        if self.free_files is not None and self.files > self.free_files:
+            return f"the store takes {self.files} files, the disk has room for {self.free_files}"
+        return None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -205,10 +216,8 @@ def _reasons(
             f"waiting for storage takes most of what the teacher would: only {break_even:.0f} "
             f"epochs x students would make up for extraction, and there are {trained}"
         )
-    if sizes.fits is False:
-        reasons.append(
-            f"store and shards take {sizes.store + sizes.shards} bytes, the disk has {sizes.free}"
-        )
+    if sizes.too_little is not None:
+        reasons.append(sizes.too_little)
     return reasons
 
 

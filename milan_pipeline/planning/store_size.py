@@ -17,6 +17,7 @@ import zarr
 from zarr.storage import MemoryStore
 
 from milan_pipeline.codecs.registry import CodecSpec, spec_of
+from milan_pipeline.images.views import view_numbers
 from milan_pipeline.provenance.identity import TRANSCODED_FROM, Identity, content_hash
 from milan_pipeline.targets.codec_bytes import most_store_codec_bytes
 from milan_pipeline.targets.layout import (
@@ -96,13 +97,11 @@ class StoreSize:
         """Count the objects of a unit, its mark apart."""
         samples = unit.shard.samples
         if samples not in self._objects:  # most units are alike
-            self._objects[samples] = len(_layout_of(self._codec, self._shape, samples).paths)
+            self._objects[samples] = len(self._layout(samples).paths)
         return self._objects[samples]
 
     def _files(self, samples: int) -> int:
-        paths = [
-            PurePosixPath(path) for path in _layout_of(self._codec, self._shape, samples).paths
-        ]
+        paths = [PurePosixPath(path) for path in self._layout(samples).paths]
         folders = {folder for path in paths for folder in path.parents}  # the unit's own, too
         return len(paths) + len(folders) + 1
 
@@ -114,8 +113,12 @@ class StoreSize:
         arrays = most_store_codec_bytes(self._codec, self._identity["teacher"]["width"])
         return len(root_bytes(self._identity)) + arrays + views * len(group_bytes({}))
 
+    def _layout(self, samples: int) -> _Layout:
+        numbers = view_numbers(self._identity["view_policy"])
+        return _layout_of(self._codec, self._shape, samples, numbers)
+
     def _without_keys(self, unit: Unit) -> int:
-        layout = _layout_of(self._codec, self._shape, unit.shard.samples)
+        layout = self._layout(unit.shard.samples)
         mark = Mark(
             shard=unit.shard.name,
             sha256=unit.shard.sha256,
@@ -129,7 +132,7 @@ class StoreSize:
         return layout.chunk_bytes + layout.metadata_bytes + len(mark.to_bytes())
 
 
-def _layout_of(codec: CodecSpec, shape: tuple[int, int], samples: int) -> _Layout:
+def _layout_of(codec: CodecSpec, shape: tuple[int, int], samples: int, box_numbers: int) -> _Layout:
     """Create a unit's arrays in memory and compute the bytes of their chunks."""
     memory: dict[str, Any] = {}
     group = zarr.create_group(MemoryStore(memory), zarr_format=3)
@@ -139,7 +142,7 @@ def _layout_of(codec: CodecSpec, shape: tuple[int, int], samples: int) -> _Layou
     chunk = math.prod(codes.chunks) * codes.dtype.itemsize + CRC_BYTES
     size = samples * chunk + pieces * (outer * INDEX_ENTRY_BYTES + CRC_BYTES)
     paths = [f"codes/c/{piece}/0/0" for piece in range(pieces)]
-    for name, values in vars(empty_block(codec, shape)).items():
+    for name, values in vars(empty_block(codec, shape, box_numbers)).items():
         if name == "codes" or values is None:
             continue
         is_text = name == "key"

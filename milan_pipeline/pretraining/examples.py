@@ -1,7 +1,8 @@
 """Make the examples of MILAN's pretraining: from the bytes of a pair to tensors.
 
 The student's view is cut from the image by the stored box and flip, with the same functions as the
-teacher's view. Where there are targets of several teachers, all must be of that view.
+teacher's view; it is resized by bicubic interpolation, whatever the teacher's was. Where there are
+targets of several teachers, all must be of that view.
 
 Legend: B batch, K kept and M masked patches, N = 1 + L tokens, T supervised tokens, P = 3 * p * p
 pixels of a patch, C code width, S side of the view.
@@ -9,7 +10,7 @@ pixels of a patch, C code width, S side of the view.
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -17,11 +18,12 @@ import torch
 from numpy.typing import NDArray
 
 from milan_pipeline.codecs.interface import decode_prior
-from milan_pipeline.data.viewed_pairs import student_view
+from milan_pipeline.data.viewed_pairs import stored_view
 from milan_pipeline.errors import DataError, MismatchError
 from milan_pipeline.images.crops import cut_patches
 from milan_pipeline.models.student import supervised_slice
 from milan_pipeline.pretraining.masking import draw_mask
+from milan_pipeline.pretraining.resampling import resampled_prior
 from milan_pipeline.shards.random_access import IMAGE_MEMBER
 from milan_pipeline.targets.shard_records import RecordLayout, target_members
 
@@ -37,7 +39,7 @@ class Batch(NamedTuple):
         kept_BK: int64 patch indices, ascending.
         masked_BM: int64 patch indices, ascending.
         codes: of each teacher, (B, T, C): encoded targets of the supervised tokens, in student
-            order.
+            order. Of one whose grid is not the student's, those of all its tokens, in grid order.
         scales: of each teacher, (B, T): float16 scales of these tokens; empty if its codec has no
             scale.
         keys: the samples.
@@ -60,10 +62,11 @@ class ExampleConfig:
         patch_size: of the student.
         kept: K, visible patches.
         mask_seed: of the mask draws.
-        layouts: of the target records of each teacher, on one grid.
+        layouts: of the target records of each teacher.
         prior_from: number of the teacher whose prior masks are drawn by.
         masking: how the kept patches are drawn; see `masking.draw_mask`.
         supervise: the tokens whose targets are kept; see `student.supervised_slice`.
+        other_grids: grids that are not the student's, by number of the teacher.
     """
 
     image_size: int
@@ -74,6 +77,7 @@ class ExampleConfig:
     prior_from: int = 0
     masking: str = "semantic"
     supervise: str = "all"
+    other_grids: Mapping[int, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -126,7 +130,7 @@ class ToExamples:
         records = [layout.from_bytes(sample[member]) for layout, member in members]
         for other in records[1:]:
             _require_same_view(records[0], other, sample["__key__"])
-        view_CSS = student_view(
+        view_CSS = stored_view(
             sample[IMAGE_MEMBER],
             records[0],
             image_size=self._config.image_size,
@@ -138,10 +142,11 @@ class ToExamples:
     def _example(
         self, sample: dict[str, Any], records: list[NDArray[np.void]], view_CSS: torch.Tensor
     ) -> Batch:
-        config, key = self._config, sample["__key__"]
+        config, key, lends = self._config, sample["__key__"], self._config.prior_from
+        prior_L = decode_prior(records[lends]["prior"])
         kept_K, masked_M = draw_mask(
             config.masking,
-            decode_prior(records[config.prior_from]["prior"]),
+            resampled_prior(prior_L, config.other_grids.get(lends, config.grid), config.grid),
             config.kept,
             grid=config.grid,
             seed=config.mask_seed,
@@ -150,20 +155,27 @@ class ToExamples:
         )
         # Gathered here, on the worker, so that only supervised tokens are sent to the main process.
         student_order_N = np.concatenate([[0], kept_K + 1, masked_M + 1])
-        patches = config.layouts[0].patches
+        patches = len(student_order_N) - 1
         tokens_T = student_order_N[
             supervised_slice(config.supervise, kept=config.kept, patches=patches)
         ]
+        wanted = [
+            np.arange(1 + layout.patches) if number in config.other_grids else tokens_T
+            for number, layout in enumerate(config.layouts)
+        ]
         no_scale = np.empty(0, np.float16)
         scales = [
-            record["scale"][tokens_T] if layout.codec.has_scale else no_scale
-            for layout, record in zip(config.layouts, records, strict=True)
+            record["scale"][tokens] if layout.codec.has_scale else no_scale
+            for layout, record, tokens in zip(config.layouts, records, wanted, strict=True)
         ]
         return Batch(
             patches_BKP=cut_patches(view_CSS, config.patch_size, kept_K),
             kept_BK=torch.from_numpy(kept_K),
             masked_BM=torch.from_numpy(masked_M),
-            codes=[torch.from_numpy(each["codes"].take(tokens_T, axis=0)) for each in records],
+            codes=[
+                torch.from_numpy(record["codes"].take(tokens, axis=0))
+                for record, tokens in zip(records, wanted, strict=True)
+            ],
             scales=[torch.from_numpy(scale_T) for scale_T in scales],
             keys=[key],
         )

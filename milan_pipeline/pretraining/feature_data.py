@@ -15,6 +15,7 @@ from milan_pipeline.models.build import StudentSpec
 from milan_pipeline.models.student import Student
 from milan_pipeline.pretraining.examples import ExampleConfig, ToExamples
 from milan_pipeline.pretraining.masking import kept_count
+from milan_pipeline.pretraining.phi_s import StandardisedTargets
 from milan_pipeline.pretraining.teachers import (
     TeacherTargets,
     read_teacher,
@@ -35,12 +36,14 @@ class RunData:
         order: of the pairs.
         teachers: in the order of the student's heads, that of their names.
         prior_from: the name of the teacher whose prior masks are drawn by.
+        resample: whether targets of another grid than the student's are resampled.
     """
 
     pairs: PairTable
     order: OrderConfig
     teachers: tuple[TeacherTargets, ...]
     prior_from: str
+    resample: bool = False
 
     @functools.cached_property
     def shuffled_bytes(self) -> int:
@@ -63,9 +66,9 @@ class RunData:
 
     @property
     def licence(self) -> str | None:
-        """The licences of the teachers whose identities state one."""
+        """The teachers' licences; None unless the identity of each states one."""
         stated = [teacher.identity["teacher"].get("license") for teacher in self.teachers]
-        return " and ".join(dict.fromkeys(filter(None, stated))) or None
+        return " and ".join(dict.fromkeys(stated)) if all(stated) else None
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -73,18 +76,30 @@ class RunData:
         return recorded(self.teachers) | {"pairs": self.pairs.fingerprint()}
 
     def target_shape(self, spec: "StudentSpec") -> tuple[tuple[int, int], int]:
-        """Return the grid and the width of the targets of all teachers, for any student."""
-        del spec
-        return self.grid, sum(teacher.layout.width for teacher in self.teachers)
+        """Return the grid and the width of the targets of all teachers, as a student learns them.
 
-    def targets(self) -> dict[str, Codec]:
+        Raises:
+            ConfigError: the sizes of the student do not divide.
+        """
+        grid = self.grid
+        if self.resample:
+            image, patch = spec.sizes(grid)
+            grid = (image // patch, image // patch)
+        return grid, sum(teacher.layout.width for teacher in self.teachers)
+
+    def targets(self) -> dict[str, Codec | StandardisedTargets]:
         """Return what decodes the targets of each teacher."""
-        return {teacher.name: teacher.codec for teacher in self.teachers}
+        return {teacher.name: teacher.decoder for teacher in self.teachers}
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of the targets' patches."""
+        """Rows and columns of the first teacher's patches."""
         return self.teachers[0].grid
+
+    def other_grids(self, student: Student) -> dict[str, tuple[int, int]]:
+        """Return the grids that are not the student's, by name of the teacher."""
+        own = tuple(student.encoder.patch_embed.grid_size)
+        return {teacher.name: teacher.grid for teacher in self.teachers if teacher.grid != own}
 
     def to_examples(self, student: Student, *, mask_ratio: float, masking: str) -> ToExamples:
         """Say how a student's examples are made; raises as `examples` does."""
@@ -99,16 +114,18 @@ class RunData:
             ConfigError: the ratio keeps or masks nothing.
         """
         embed = student.encoder.patch_embed
-        layouts = tuple(teacher.layout for teacher in self.teachers)
+        names = [teacher.name for teacher in self.teachers]
+        others = self.other_grids(student)
         return ExampleConfig(
             image_size=int(embed.grid_size[0] * embed.patch_size[0]),
             patch_size=int(embed.patch_size[0]),
-            kept=kept_count(layouts[0].patches, mask_ratio),
+            kept=kept_count(int(embed.num_patches), mask_ratio),
             mask_seed=self.order.seed,
-            layouts=layouts,
-            prior_from=[teacher.name for teacher in self.teachers].index(self.prior_from),
+            layouts=tuple(teacher.layout for teacher in self.teachers),
+            prior_from=names.index(self.prior_from),
             masking=masking,
             supervise=student.supervise,
+            other_grids={names.index(name): grid for name, grid in others.items()},
         )
 
 
@@ -120,6 +137,8 @@ def open_run_data(
     on_missing: OnMissing,
     order: OrderChoice,
     prior_from: str | None = None,
+    phi_s: bool = False,
+    resample: bool = False,
 ) -> RunData:
     """Join images and targets, and settle the order.
 
@@ -130,9 +149,11 @@ def open_run_data(
         on_missing: what to do with images without a target, or the reverse.
         order: what the options say of the order.
         prior_from: the teacher whose prior masks are drawn by; None is the first.
+        phi_s: whether targets are standardised by PHI-S.
+        resample: whether targets of another grid than the student's are resampled.
 
     Raises:
-        ConfigError: the data hold fewer views or pairs than asked for.
+        ConfigError: the data hold fewer views or pairs than asked for, or no PHI-S.
         DataError: an index of the first or last shards is damaged.
         MissingDataError, MismatchError: images and targets do not belong together, no image has
             a target, or teachers saw different views.
@@ -140,10 +161,10 @@ def open_run_data(
     image_shards = read_image_columns(images)
     columns = {name: read_target_columns(targets[name]) for name in sorted(targets)}
     teachers = tuple(
-        read_teacher(name, targets[name], found.shards.head.common)
+        read_teacher(name, targets[name], found.shards.head.common, phi_s=phi_s)
         for name, found in columns.items()
     )
-    require_same_views(teachers)
+    require_same_views(teachers, same_grid=not resample)
     packed = {name: 1 + int(found.view_t.max(initial=-1)) for name, found in columns.items()}
     fewest = min(packed, key=packed.__getitem__)
     views = views or packed[fewest]
@@ -166,4 +187,5 @@ def open_run_data(
         order=order.settled(least, PUBLISHED_BATCH),
         teachers=teachers,
         prior_from=next(iter(targets)) if prior_from is None else prior_from,
+        resample=resample,
     )

@@ -1,4 +1,4 @@
-"""Losses between predictions and targets: three losses, three ways to take a target.
+"""Losses between predictions and targets: three losses, four ways to take a target.
 
 Legend: B batch, T supervised tokens, D target width.
 """
@@ -13,7 +13,7 @@ from milan_pipeline.errors import ConfigError
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 LOSSES = ("cosine", "smooth-l1", "mse")
-TARGET_NORMS = ("l2", "layer", "none")
+TARGET_NORMS = ("l2", "layer", "none", "phi-s")
 SMOOTH_L1_BETA = 2.0
 
 
@@ -34,6 +34,8 @@ def make_loss(loss: str = "cosine", target_norm: str = "l2") -> Loss:
             norm without weights (arXiv 2205.14141, "whitening"; MaskDistill, arXiv 2210.10615).
             The cosine is then taken with the layer-normed target. "none": as it is stored, so that
             a teacher whose values are large counts more than others; the cosine is that of "l2".
+            "phi-s": as it is given, since `phi_s.StandardisedTargets` has standardised it; the
+            cosine is that of targets around their mean.
 
     Raises:
         ConfigError: there is no such loss or norm.
@@ -88,4 +90,5 @@ NORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "l2": l2_normalised,
     "layer": layer_normalised,
     "none": Tensor.float,
+    "phi-s": Tensor.float,
 }

@@ -14,9 +14,10 @@ from torch import nn
 from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.images.crops import Pixels
 from milan_pipeline.models.kernels import suit_cpu
-from milan_pipeline.models.student import Student
+from milan_pipeline.models.student import Student, in_student_order, supervised_slice
 from milan_pipeline.pretraining.examples import Batch
 from milan_pipeline.pretraining.losses import make_loss
+from milan_pipeline.pretraining.resampling import Grid, resampled_tokens
 from milan_pipeline.training.meter import PartedLoss
 from milan_pipeline.training.optim import learning_rate, make_optimiser
 
@@ -70,12 +71,20 @@ class Pretraining:
         student: on its device; made to suit it, in place.
         targets: decodes those of each teacher, by name, in the order of the student's heads.
         config: the recipe.
+        other_grids: grids that are not the student's, by name of the teacher: its targets are
+            resampled.
     """
 
     def __init__(
-        self, student: Student, targets: Mapping[str, Targets], config: PretrainingConfig
+        self,
+        student: Student,
+        targets: Mapping[str, Targets],
+        config: PretrainingConfig,
+        other_grids: Mapping[str, Grid] | None = None,
     ) -> None:
         self.model: nn.Module = student
+        self._student = student
+        self._other_grids = other_grids or {}
         self._config = config
         self._device = next(student.parameters()).device
         self._targets = targets
@@ -118,9 +127,9 @@ class Pretraining:
         teachers = len(data.codes)
         codes, scales = stored[:teachers], stored[teachers:]
         decoded = [
-            targets.decode(codes_BTC, scale_BT)
-            for targets, codes_BTC, scale_BT in zip(
-                self._targets.values(), codes, scales, strict=True
+            self._on_own_grid(name, targets.decode(codes_BTC, scale_BT), kept_BK, masked_BM)
+            for (name, targets), codes_BTC, scale_BT in zip(
+                self._targets.items(), codes, scales, strict=True
             )
         ]
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.bf16):
@@ -130,6 +139,22 @@ class Pretraining:
         heads = pred_BTS.split([targets_BTD.shape[-1] for targets_BTD in decoded], dim=-1)
         losses = [self._loss_of(*each) for each in zip(heads, decoded, strict=True)]
         return self._together(dict(zip(self._targets, losses, strict=True)))
+
+    def _on_own_grid(
+        self,
+        name: str,
+        tokens_BND: torch.Tensor,
+        kept_BK: torch.Tensor,
+        masked_BM: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return the supervised targets (B, T, D) of a teacher, resampled if need be."""
+        if name not in self._other_grids:
+            return tokens_BND
+        own = self._student.encoder.patch_embed.grid_size
+        tokens_BND = resampled_tokens(tokens_BND, self._other_grids[name], own)
+        kept, patches = kept_BK.shape[1], tokens_BND.shape[1] - 1
+        wanted = supervised_slice(self._student.supervise, kept=kept, patches=patches)
+        return in_student_order(tokens_BND, kept_BK, masked_BM)[:, wanted]
 
     def _together(self, losses: Mapping[str, torch.Tensor]) -> PartedLoss:
         """Return the mean of the teachers' losses by their weights, and each of them."""

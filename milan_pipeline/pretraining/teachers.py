@@ -1,7 +1,7 @@
 """The teachers whose targets a run learns: what their target shards say, and what a run records.
 
 A run learns from one teacher or from several. Several must have seen the same views of the same
-images, on one grid.
+images; on one grid, unless their targets are resampled.
 """
 
 import dataclasses
@@ -11,12 +11,14 @@ from typing import Any
 
 from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.errors import MismatchError
-from milan_pipeline.provenance.identity import Identity, differences, stated_identity
+from milan_pipeline.pretraining.phi_s import PhiS, StandardisedTargets
+from milan_pipeline.pretraining.phi_s_file import PHI_S, read_phi_s
+from milan_pipeline.provenance.identity import Identity, differences, stated_identity, without
 from milan_pipeline.targets.codec_files import read_shards_codec
 from milan_pipeline.targets.shard_records import RecordLayout, layout_of
 
-VIEW_OPTIONS = {"name": "--view-policy", "seed": "--view-seed", "scale": "--min-scale"}
-"""The options of `extract-targets` that set the parts of an identity's view policy."""
+NOT_SEEN = {"teacher_sees"}
+"""Parts of a view policy in which teachers may differ, since the student's views do not."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,8 @@ class TeacherTargets:
         identity: of the targets.
         identity_hash: of the targets.
         codec: decodes them.
+        phi_s: standardises them; None where it is not asked for.
+        phi_s_sha256: of its file.
     """
 
     name: str
@@ -36,6 +40,13 @@ class TeacherTargets:
     identity: Identity
     identity_hash: str
     codec: Codec
+    phi_s: PhiS | None = None
+    phi_s_sha256: str | None = None
+
+    @property
+    def decoder(self) -> Codec | StandardisedTargets:
+        """What gives the targets that are learnt."""
+        return self.codec if self.phi_s is None else StandardisedTargets(self.codec, self.phi_s)
 
     @functools.cached_property
     def layout(self) -> RecordLayout:
@@ -49,16 +60,20 @@ class TeacherTargets:
         return int(rows), int(columns)
 
 
-def read_teacher(name: str, folder: str, stated: Mapping[str, Any]) -> TeacherTargets:
+def read_teacher(
+    name: str, folder: str, stated: Mapping[str, Any], *, phi_s: bool = False
+) -> TeacherTargets:
     """Return the targets of a teacher.
 
     Args:
         name: of the teacher.
         folder: of its target shards.
         stated: what their manifest says that they have in common.
+        phi_s: whether they are to be standardised.
 
     Raises:
-        DataError: that is damaged, or the codec's arrays are.
+        ConfigError: PHI-S was not fitted to them.
+        DataError: that is damaged, or the arrays of the codec or of PHI-S are.
     """
     identity = stated_identity(stated, what=folder)
     return TeacherTargets(
@@ -67,40 +82,42 @@ def read_teacher(name: str, folder: str, stated: Mapping[str, Any]) -> TeacherTa
         identity=identity,
         identity_hash=stated["identity_hash"],
         codec=read_shards_codec(folder, identity),
+        phi_s=read_phi_s(folder, stated) if phi_s else None,
+        phi_s_sha256=stated[PHI_S]["sha256"] if phi_s else None,
     )
 
 
-def require_same_views(teachers: Sequence[TeacherTargets]) -> None:
-    """Refuse teachers that saw different views, or whose patches have another grid.
+def require_same_views(teachers: Sequence[TeacherTargets], *, same_grid: bool = True) -> None:
+    """Refuse teachers that saw different views or, with `same_grid`, that have different grids.
 
     Raises:
         MismatchError: they do; the first field that differs is named, and the remedy.
     """
     first = teachers[0]
     for other in teachers[1:]:
-        found = differences(first.identity["view_policy"], other.identity["view_policy"])
-        if found:
+        own, theirs = (without(each.identity["view_policy"], NOT_SEEN) for each in (first, other))
+        if found := differences(own, theirs):
             field, ours, theirs = found[0]
-            wanted = ours[0] if isinstance(ours, list) else ours
             raise MismatchError(
                 f"--targets {first.name} and {other.name} are of different views: "
                 f"view_policy.{field} is {ours!r} in {first.folder} and {theirs!r} in "
-                f"{other.folder}; run `milan-pipeline extract-targets` with "
-                f"{VIEW_OPTIONS.get(field, field)} {wanted} for {other.name}, and pack-targets"
+                f"{other.folder}; run `milan-pipeline extract-targets` for {other.name} "
+                f"with --views-from {first.folder}, and pack-targets"
             )
-        if first.grid != other.grid:
+        if same_grid and first.grid != other.grid:
             (rows, columns), (their_rows, their_columns) = first.grid, other.grid
             raise MismatchError(
                 f"--targets {first.name} has a grid of {rows}x{columns} patches and {other.name} "
-                f"one of {their_rows}x{their_columns}; targets are not resampled, so run "
+                f"one of {their_rows}x{their_columns}; give --resample-targets, or run "
                 f"`milan-pipeline extract-targets --grid {rows}` for {other.name}, and pack-targets"
             )
 
 
 def recorded(teachers: Sequence[TeacherTargets]) -> dict[str, Any]:
     """Return what a run's record says of its targets: those of one teacher, or each by name."""
-    parts = {
-        teacher.name: {"identity_hash": teacher.identity_hash, "identity": teacher.identity}
-        for teacher in teachers
-    }
+    parts = {}
+    for teacher in teachers:
+        part = {"identity_hash": teacher.identity_hash, "identity": teacher.identity}
+        known = {} if teacher.phi_s_sha256 is None else {PHI_S: teacher.phi_s_sha256}
+        parts[teacher.name] = part | known
     return {"targets": parts} if len(parts) > 1 else parts[teachers[0].name]

@@ -224,4 +224,7 @@ def closing_report(reporter: Reporter) -> Iterator[Reporter]:
         reporter.fail(reason_of(error))
         reporter.close("failed")
         raise
+    except BaseException:  # a second Ctrl-C in a notebook, whose process lives on
+        reporter.close("interrupted")
+        raise
     reporter.close("done")

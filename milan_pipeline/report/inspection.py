@@ -9,7 +9,7 @@ from milan_pipeline.errors import ConfigError, MilanError, MissingDataError
 from milan_pipeline.report.facts import Facts, lines_of
 from milan_pipeline.report.folder_kind import Kind, folder_kind, is_scores, outputs_below
 from milan_pipeline.report.folder_status import run_status
-from milan_pipeline.report.run.facts import RunReport, read_run
+from milan_pipeline.report.run.facts import RunReport, distinctly_named, read_run
 from milan_pipeline.report.target_facts import image_shard_facts, store_facts, target_shard_facts
 
 FACTS_OF = {
@@ -66,7 +66,7 @@ def inspect_places(places: Sequence[str], results: tuple[str, ...] = ()) -> Insp
         other = next((p for p, k in zip(places, kinds, strict=True) if k != "run"), places[0])
         raise ConfigError(f"{other} is no run, and only runs are compared; inspect it by itself")
     if kind == "run":
-        runs = [read_run(place, results) for place in places]
+        runs = distinctly_named([read_run(place, results) for place in places])
         return Inspection(kind=kind, places=places, facts=[r.facts for r in runs], runs=runs)
     if results:
         raise ConfigError(f"--results {results[0]} is for a run, not for {kind}; leave it out")

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from milan_pipeline import storage
+from milan_pipeline.images.crops import stated_interpolation
 from milan_pipeline.report.facts import Facts, text_of
 from milan_pipeline.report.fidelity import fidelity_facts, measured_facts, read_originals
 from milan_pipeline.report.gallery import entries, fitting_ratios, view_side
@@ -53,7 +54,7 @@ def target_page(
     rows = read_target_rows(url, max(SAMPLE, gallery), seed)
     plots = plot_targets(rows)
     chosen = some_of(rows, gallery, seed)
-    views = None if images is None else list(ViewSource(images).views(chosen, view_side(rows.grid)))
+    views = None if images is None else _views(images, chosen)
     near = find_neighbours(chosen.tokens_nND[:, 1:], seed)
     fidelity = fidelity_facts(rows)
     if originals is not None:
@@ -162,3 +163,9 @@ def _notes(
         else "Cosines to the originals are of all tokens of the sampled targets."
     )
     return [sampled, pixels, masks, nearest, fidelity]
+
+
+def _views(images: str, rows: TargetRows) -> list[NDArray[np.uint8]]:
+    """Return the pixels that the teacher saw, with patches as large as the page shows them."""
+    interpolation = stated_interpolation(rows.identity["preprocessing"])
+    return list(ViewSource(images).views(rows, view_side(rows.grid), interpolation))

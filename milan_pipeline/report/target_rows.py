@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 
 from milan_pipeline.codecs.interface import Codec, decode_prior
-from milan_pipeline.data.viewed_pairs import student_view
+from milan_pipeline.data.viewed_pairs import stored_view
 from milan_pipeline.errors import MissingDataError
+from milan_pipeline.images.crops import Interpolation
 from milan_pipeline.images.decode import digest
 from milan_pipeline.provenance.identity import Identity, stated_identity
 from milan_pipeline.report.folder_kind import folder_kind
@@ -231,8 +232,10 @@ class ViewSource:
         self._shards = {shard.stem: shard for shard in self._manifest.shards}
         self._places: dict[str, dict[bytes, np.void]] = {}
 
-    def views(self, rows: TargetRows, size: int) -> Iterator[NDArray[np.uint8]]:
-        """Yield the view (size, size, 3) of each target, as its teacher saw it.
+    def views(
+        self, rows: TargetRows, size: int, interpolation: Interpolation = "bicubic"
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Yield the view (size, size, 3) of each target: crop, resize and flip.
 
         Raises:
             MissingDataError: there is no such image here.
@@ -243,8 +246,13 @@ class ViewSource:
             for number in range(len(rows)):
                 key = rows.key[number]
                 data = self._read(reader, rows.source[number], key)
-                view_CSS = student_view(
-                    data, rows.records[number], image_size=size, digest=digest(data), key=key
+                view_CSS = stored_view(
+                    data,
+                    rows.records[number],
+                    image_size=size,
+                    digest=digest(data),
+                    key=key,
+                    interpolation=interpolation,
                 )
                 yield np.ascontiguousarray(view_CSS.permute(1, 2, 0).numpy())
 

@@ -26,7 +26,7 @@ from milan_pipeline.shards.labels import Label, label_of
 from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.shards.random_access import AGAIN, checked, explaining_missing
 from milan_pipeline.shards.tar_stream import HashingFile, stream_members
-from milan_pipeline.shards.writer import Sample, _listed, _refuse_duplicates
+from milan_pipeline.shards.writer import Sample, listed_shard, refuse_duplicates
 
 logger = logging.getLogger(__name__)
 
@@ -200,11 +200,11 @@ def index_shard(
                 classes.append(sample.members["cls"])
     if seen and not rows:
         raise DataError(f"{url} holds no image (it has {seen:.200}); {_remedy(seen, image_field)}")
-    _refuse_duplicates([row[0] for row in rows], url)
+    refuse_duplicates([row[0] for row in rows], url)
     index = index_bytes(index_table(rows, labels))
     stem = storage.basename(name).removesuffix(".tar")
     storage.put_bytes(storage.join(folder, stem + ".index.npy"), index)
-    return _listed(name, len(rows), file, index), skipped
+    return listed_shard(name, len(rows), file, index), skipped
 
 
 def image_member(members: Mapping[str, bytes], field: str | None) -> str | None:

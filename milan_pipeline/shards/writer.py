@@ -71,10 +71,10 @@ def write_shard(folder: str, name: str, samples: Iterable[Sample]) -> Shard:
                 own = _rows_of(sample, offset=next(iter(offsets.values())))
                 rows += own
                 labels += [label_of(sample.members, offsets)] * len(own)
-        _refuse_duplicates([row[0] for row in rows], name)
+        refuse_duplicates([row[0] for row in rows], name)
     index = index_bytes(index_table(rows, labels))
     storage.put_bytes(storage.join(folder, name.removesuffix(".tar") + ".index.npy"), index)
-    return _listed(name, len(rows), file, index)
+    return listed_shard(name, len(rows), file, index)
 
 
 def _add_members(tar: tarfile.TarFile, sample: Sample) -> dict[str, int]:
@@ -104,7 +104,8 @@ def padded(size: int, block: int = tarfile.BLOCKSIZE) -> int:
     return -(-size // block) * block
 
 
-def _listed(name: str, samples: int, file: HashingFile, index: bytes) -> Shard:
+def listed_shard(name: str, samples: int, file: HashingFile, index: bytes) -> Shard:
+    """Return a manifest's row of a tar that was written or read through `file`."""
     return Shard(
         name=name,
         samples=samples,
@@ -114,7 +115,8 @@ def _listed(name: str, samples: int, file: HashingFile, index: bytes) -> Shard:
     )
 
 
-def _refuse_duplicates(keys: list[str], name: str) -> None:
+def refuse_duplicates(keys: list[str], name: str) -> None:
+    """Raise a DataError if the shard `name` holds a key twice."""
     if len(set(keys)) == len(keys):
         return
     twice = next(key for key in keys if keys.count(key) > 1)

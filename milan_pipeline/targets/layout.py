@@ -20,6 +20,7 @@ from milan_pipeline import storage
 from milan_pipeline.codecs.registry import CodecSpec, spec_of
 from milan_pipeline.core.schema import DocumentError, conforming, parsed
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError
+from milan_pipeline.images.views import PLACE_NUMBERS
 from milan_pipeline.provenance.identity import Identity, content_hash, require_same, stated_identity
 from milan_pipeline.shards.manifest import MANIFEST_NAME
 from milan_pipeline.targets.units import view_name
@@ -43,8 +44,9 @@ class UnitBlock:
     """Some samples of a unit, in order, as the writer takes them.
 
     Shapes and types: key n str; codes (n, N, C); scale (n, N) float16 or None; prior (n, L) of the
-    codec's type for priors; box (n, 4) float32: top, left, height, width in source pixels; flip
-    (n,) bool; size (n, 2) int32: source height, width; digest (n,) uint64.
+    codec's type for priors; box (n, 4) float32: top, left, height, width in source pixels, with
+    colours (n, 11), see `colour_changes.ColourChange`; flip (n,) bool; size (n, 2) int32: source
+    height, width; digest (n,) uint64.
     """
 
     key: list[str]
@@ -210,7 +212,9 @@ def create_small_array(
     )
 
 
-def empty_block(codec: CodecSpec, shape: tuple[int, int]) -> UnitBlock:
+def empty_block(
+    codec: CodecSpec, shape: tuple[int, int], box_numbers: int = PLACE_NUMBERS
+) -> UnitBlock:
     """Return a block of no samples: its arrays have the types and row shapes of a unit's arrays."""
     tokens, _ = shape
     return UnitBlock(
@@ -218,7 +222,7 @@ def empty_block(codec: CodecSpec, shape: tuple[int, int]) -> UnitBlock:
         codes=np.zeros((0, *shape), codec.dtype),
         scale=np.zeros((0, tokens), np.float16) if codec.has_scale else None,
         prior=np.zeros((0, tokens - 1), codec.prior_dtype),
-        box=np.zeros((0, 4), np.float32),
+        box=np.zeros((0, box_numbers), np.float32),
         flip=np.zeros(0, np.bool_),
         size=np.zeros((0, 2), np.int32),
         digest=np.zeros(0, np.uint64),
@@ -255,17 +259,20 @@ def is_group(data: bytes) -> bool:
     return True
 
 
-def record_dtype(codec: CodecSpec, patches: int, width: int) -> np.dtype[Any]:
+def record_dtype(
+    codec: CodecSpec, patches: int, width: int, box_numbers: int = PLACE_NUMBERS
+) -> np.dtype[Any]:
     """Return a record's type: box (4,), flip, digest, prior (L,), any scale (N,), codes (N, C).
 
     Args:
         codec: how targets are stored.
         patches: L; N is 1 + L.
         width: D, from which C follows.
+        box_numbers: how many numbers a box has; see `views.view_numbers`.
     """
     tokens = 1 + patches
     fields: list[Any] = [
-        ("box", "<f4", (4,)),
+        ("box", "<f4", (box_numbers,)),
         ("flip", "?"),
         ("digest", "<u8"),
         ("prior", codec.prior_dtype, (patches,)),

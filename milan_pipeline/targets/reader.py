@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from milan_pipeline import storage
 from milan_pipeline.codecs.interface import decode_prior
 from milan_pipeline.errors import DataError
-from milan_pipeline.images.views import Box
+from milan_pipeline.images.views import Box, box_of
 from milan_pipeline.targets.units import AnyMark, Unit, whole_mark
 from milan_pipeline.targets.verified_objects import VerifiedObjects
 
@@ -90,12 +90,8 @@ class StoredUnit:
 
     def boxes(self, rows: Sequence[int] | None = None) -> list[Box]:
         """Read which crop of its image each view is."""
-        places = self.values("box", rows).astype(int).tolist()
-        flips = self.values("flip", rows).tolist()
-        return [
-            Box(top, left, height, width, flip)
-            for (top, left, height, width), flip in zip(places, flips, strict=True)
-        ]
+        numbers, flips = self.values("box", rows).tolist(), self.values("flip", rows).tolist()
+        return [box_of(of_view, flip=flip) for of_view, flip in zip(numbers, flips, strict=True)]
 
 
 def open_unit(url: str, unit: Unit, mark: AnyMark, *, by_chunk: bool = False) -> StoredUnit:

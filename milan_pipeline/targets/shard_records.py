@@ -25,6 +25,7 @@ from milan_pipeline import storage
 from milan_pipeline.codecs.interface import decode_prior
 from milan_pipeline.codecs.registry import CodecSpec, spec_of
 from milan_pipeline.errors import DataError
+from milan_pipeline.images.views import PLACE_NUMBERS, view_numbers
 from milan_pipeline.provenance.identity import Identity
 from milan_pipeline.shards.manifest import Shard
 from milan_pipeline.shards.writer import MemberPart, Sample, padded, write_shard
@@ -48,11 +49,12 @@ class RecordLayout:
     codec: CodecSpec
     patches: int
     width: int
+    box_numbers: int = PLACE_NUMBERS
 
     @functools.cached_property
     def dtype(self) -> np.dtype[Any]:
-        """Box (4,), flip, digest, prior (L,), scale (N,) if the codec has one, codes (N, C)."""
-        return record_dtype(self.codec, self.patches, self.width)
+        """Box (4,), with colours (11,), flip, digest, prior (L,), any scale (N,), codes (N, C)."""
+        return record_dtype(self.codec, self.patches, self.width, self.box_numbers)
 
     @functools.cached_property
     def header(self) -> bytes:
@@ -143,8 +145,12 @@ def keys_json(keys: Sequence[str]) -> bytes:
 def layout_of(identity: Identity) -> RecordLayout:
     """Return the record layout of targets of an identity."""
     height, width = identity["teacher"]["grid"]
-    codec = spec_of(identity["codec"])
-    return RecordLayout(codec=codec, patches=height * width, width=identity["teacher"]["width"])
+    return RecordLayout(
+        codec=spec_of(identity["codec"]),
+        patches=height * width,
+        width=identity["teacher"]["width"],
+        box_numbers=view_numbers(identity["view_policy"]),
+    )
 
 
 def write_target_shard(

@@ -7,10 +7,11 @@ running.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from milan_pipeline.codecs.registry import spec_of
 from milan_pipeline.images.budget import Skipped
+from milan_pipeline.images.views import view_numbers
 from milan_pipeline.provenance.identity import Identity, content_hash
 from milan_pipeline.provenance.progress_reports import (
     ProcessStatus,
@@ -19,10 +20,11 @@ from milan_pipeline.provenance.progress_reports import (
     read_reports,
     state_of_work,
 )
-from milan_pipeline.targets.known_marks import BriefMark
 from milan_pipeline.targets.layout import read_identity, record_dtype
+from milan_pipeline.targets.marks.columns import BriefMark
 from milan_pipeline.targets.store_record import read_store_record
-from milan_pipeline.targets.units import NOT_DONE, Unit, read_marks, undone_units, view_name
+from milan_pipeline.targets.unit_list import FinishedUnits, UnitList, undone_units
+from milan_pipeline.targets.units import NOT_DONE, Unit, read_marks, view_name
 
 STATES = ("done", "running", "failed", "stale", "missing")
 NAMED_SKIPPED = 5
@@ -103,10 +105,10 @@ def read_status(store_url: str, *, now: float) -> Status:
         for path, reason in report.failed.items()
         if path in by_path and path not in in_hand
     }
-    done = [marks[unit.mark_path] for unit in units if unit not in left]
+    done = FinishedUnits(units, marks, content_hash(identity))
     rate = sum(report.images_per_second for report in running)
     images_left = sum(unit.shard.samples for unit in left)
-    targets = sum(mark.n for mark in done)
+    targets = done.samples
     state, since = state_of_work(processes, done=record.state == "done" and not left)
     return Status(
         state=state,
@@ -115,7 +117,7 @@ def read_status(store_url: str, *, now: float) -> Status:
         teacher=str(record.extraction.get("teacher", identity["teacher"]["name"])),
         precision=identity["teacher"]["precision"],
         codec=identity["codec"]["name"],
-        views=_by_view(units, by_path, in_hand, failed),
+        views=_by_view(units, left, in_hand, failed),
         stale={path: reason for path, reason in by_path.items() if reason != NOT_DONE},
         failed=failed,
         images_left=images_left,
@@ -126,37 +128,37 @@ def read_status(store_url: str, *, now: float) -> Status:
         seconds_left=round(images_left / rate, 1) if rate else None,
         targets=targets,
         bytes=targets * _target_bytes(identity),
-        skipped=skipped_by_reason(row for mark in done for row in mark.skipped),
-        first_skipped=_first_skipped(done),
+        skipped=skipped_by_reason(row for _, mark in done.incomplete() for row in mark.skipped),
+        first_skipped=_first_skipped(done.incomplete()),
         processes=processes,
     )
 
 
 def _target_bytes(identity: Identity) -> int:
     height, width = identity["teacher"]["grid"]
-    codec = spec_of(identity["codec"])
-    return record_dtype(codec, height * width, identity["teacher"]["width"]).itemsize
+    codec, numbers = spec_of(identity["codec"]), view_numbers(identity["view_policy"])
+    return record_dtype(codec, height * width, identity["teacher"]["width"], numbers).itemsize
 
 
 def _by_view(
-    units: Sequence[Unit],
-    left: Mapping[str, str],
+    units: UnitList,
+    left: Mapping[Unit, str],
     in_hand: Iterable[str | None],
     failed: Mapping[str, str],
 ) -> dict[str, dict[str, int]]:
     """Count the units of each view by state; each unit is in one state."""
-    views: dict[str, dict[str, int]] = {}
+    all_done = dict.fromkeys(STATES, 0) | {"done": len(units.shards)}
+    views = {view_name(view): dict(all_done) for view in range(units.views)}
     at_work = set(in_hand)
-    for unit in units:
-        counts = views.setdefault(view_name(unit.view), dict.fromkeys(STATES, 0))
-        if unit.path not in left:
-            counts["done"] += 1
-        elif unit.path in at_work:
+    for unit, reason in left.items():
+        counts = views[view_name(unit.view)]
+        counts["done"] -= 1
+        if unit.path in at_work:
             counts["running"] += 1
         elif unit.path in failed:
             counts["failed"] += 1
         else:
-            counts["missing" if left[unit.path] == NOT_DONE else "stale"] += 1
+            counts["missing" if reason == NOT_DONE else "stale"] += 1
     return views
 
 
@@ -171,6 +173,8 @@ def kind_of_reason(reason: str) -> str:
     return reason.partition(" (")[0]
 
 
-def _first_skipped(marks: Iterable[BriefMark]) -> list[str]:
-    rows = {f"{mark.shard}:{row['key']}": row["reason"] for mark in marks for row in mark.skipped}
+def _first_skipped(units: Iterable[tuple[Unit, BriefMark]]) -> list[str]:
+    rows = {
+        f"{mark.shard}:{row['key']}": row["reason"] for _, mark in units for row in mark.skipped
+    }
     return [f"{place} ({reason})" for place, reason in list(rows.items())[:NAMED_SKIPPED]]

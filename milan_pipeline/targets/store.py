@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from milan_pipeline import storage
 from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.provenance.identity import Identity, content_hash
@@ -22,6 +21,7 @@ from milan_pipeline.targets.stored_codes import decoded_targets
 from milan_pipeline.targets.units import (
     AnyMark,
     Unit,
+    marked_views,
     read_marks,
 )
 
@@ -104,14 +104,14 @@ def open_targets(url: str) -> StoredTargets:
         StorageError: the store cannot be read.
     """
     identity = read_identity(url)
-    views = len(storage.list_names(storage.join(url, "done")))
     current = content_hash(identity)
-    marks = [mark for mark in read_marks(url, views).values() if mark.identity_hash == current]
+    marks = read_marks(url, marked_views(url)).values()
+    finished = [mark for mark in marks if mark.identity_hash == current]
     return StoredTargets(
         url=url,
         identity=identity,
         codec=read_store_codec(url, identity),
-        marks={(mark.view, _unit_of(mark).shard.stem): mark for mark in marks},
+        marks={(mark.view, _unit_of(mark).shard.stem): mark for mark in finished},
     )
 
 

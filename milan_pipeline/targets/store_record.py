@@ -11,14 +11,14 @@ from milan_pipeline.core.schema import DocumentError, conforming
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.provenance.identity import TRANSCODED_FROM, Identity, content_hash
 from milan_pipeline.provenance.record import ended_at, read_record
-from milan_pipeline.targets.known_marks import BriefMark
-from milan_pipeline.targets.units import (
-    Unit,
-    read_marks,
+from milan_pipeline.targets.unit_list import (
+    FinishedUnits,
+    UnitList,
     require_extent,
     undone_units,
     units_of_extent,
 )
+from milan_pipeline.targets.units import read_marks
 
 
 class _Source(TypedDict):
@@ -32,7 +32,7 @@ class StoreRecord(NamedTuple):
         stage: the stage that wrote the store: extract-targets or transcode.
         state: running or done.
         ended: when it ended, if it is done.
-        extent: the full list of units; see `units.extent_of`.
+        extent: the full list of units; see `unit_list.extent_of`.
         extraction: the options of the extract-targets run that made the original targets, however
             often they were transcoded since.
     """
@@ -53,7 +53,7 @@ class StoreRecord(NamedTuple):
         """How many views there are."""
         return int(self.extent["views"])
 
-    def units(self, views: int | None = None) -> list[Unit]:
+    def units(self, views: int | None = None) -> UnitList:
         """List the units of the first views, or of all."""
         return units_of_extent(self.extent, self.views if views is None else views)
 
@@ -103,7 +103,7 @@ def finished_units(
     *,
     views: int | None,
     allow_unfinished: bool,
-) -> list[tuple[Unit, BriefMark]]:
+) -> FinishedUnits:
     """List the units of a finished store with their marks, view by view.
 
     Only units that the record lists count. Any others were made from other image shards, or belong
@@ -128,9 +128,10 @@ def finished_units(
         raise MissingDataError(f"--views asks for {wanted}, {url} has {record.views}; extract more")
     units = record.units(wanted)
     marks = read_marks(url, wanted)
-    left = undone_units(units, marks, content_hash(identity))
-    if left and not allow_unfinished:
+    finished = FinishedUnits(units, marks, content_hash(identity))
+    if len(finished) < len(units) and not allow_unfinished:
+        left = undone_units(units, marks, content_hash(identity))
         unit, reason = next(iter(left.items()))
         more = f" and {len(left) - 1} more units" if len(left) > 1 else ""
         raise MissingDataError(f"{url} lacks {unit.path} ({reason}){more}; {again}")
-    return [(unit, marks[unit.mark_path]) for unit in units if unit not in left]
+    return finished

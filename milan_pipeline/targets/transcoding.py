@@ -24,6 +24,7 @@ from milan_pipeline.core.devices import device_of_process
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.progress import progress_bar, ticking
 from milan_pipeline.errors import DataError
+from milan_pipeline.images.views import view_numbers
 from milan_pipeline.provenance.identity import require_hash
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.codec_sample import UNFITTED, stored_tokens
@@ -178,16 +179,26 @@ class TranscodingSpec:
             target=read_store_codec(self.dest, dest),
             device=device_of_process(self.device, number=number),
         )
-        return Transcoding(self, recoder, code_shape(dest))
+        return Transcoding(
+            self, recoder, code_shape(dest), box_numbers=view_numbers(dest["view_policy"])
+        )
 
 
 class Transcoding(Work[tuple[Unit, AnyMark], Mark]):
     """Transcodes units; each is given with its mark in the store that is read."""
 
-    def __init__(self, spec: TranscodingSpec, recoder: Recoder, shape: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        spec: TranscodingSpec,
+        recoder: Recoder,
+        shape: tuple[int, int],
+        *,
+        box_numbers: int,
+    ) -> None:
         self._spec = spec
         self._recoder = recoder
         self._shape = shape  # (N, C) of one sample's new codes
+        self._box_numbers = box_numbers
 
     def do(self, item: tuple[Unit, AnyMark], stop: StopRequest) -> Mark:
         """Transcode one unit and return its new mark; may stop before each outer shard.
@@ -207,6 +218,7 @@ class Transcoding(Work[tuple[Unit, AnyMark], Mark]):
             identity_hash=self._spec.dest_hash,
             codec=self._recoder.target,
             shape=self._shape,
+            box_numbers=self._box_numbers,
             source_unit=unit_sha256(mark),
         )
         for start in range(0, mark.n, OUTER_SHARD):

@@ -1,4 +1,4 @@
-"""The list of units, their marks, which units are left to do, and why.
+"""Units, their marks, and why one is left to do.
 
 A unit is one view of one image shard. Its mark is written last, so a unit without a mark counts as
 not there.
@@ -7,19 +7,23 @@ not there.
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypedDict
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from milan_pipeline import storage
 from milan_pipeline.core.json_text import indented_bytes
-from milan_pipeline.core.schema import Count, DocumentError, Positive, conforming, parsed
+from milan_pipeline.core.schema import Count, DocumentError, parsed
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.images.budget import Skipped
 from milan_pipeline.shards.manifest import Manifest, Shard
-from milan_pipeline.targets.known_marks import BriefMark, keep_known, read_known
+from milan_pipeline.targets.marks.columns import BriefMark, MarkColumns, Marks
+from milan_pipeline.targets.marks.known import keep_known, read_known
 
 REVOKED = "its mark is revoked: it was, or is, being written over"
 NOT_DONE = "not done yet"
+VIEW_NAME = re.compile(r"view-(\d\d+)")
+"""See `view_name`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,16 +112,11 @@ def shard_details(unit: Unit, mark: AnyMark, identity_hash: str) -> dict[str, An
     }
 
 
-def list_units(manifest: Manifest, views: int) -> list[Unit]:
-    """Return the full, ordered list of units: view by view, shards in the manifest's order."""
-    return [Unit(view, shard) for view in range(views) for shard in manifest.shards]
-
-
-def read_marks(store_url: str, views: int, *, keep: bool = False) -> dict[str, BriefMark]:
+def read_marks(store_url: str, views: int, *, keep: bool = False) -> Marks:
     """Read all marks of the first `views` views, by mark path; lists one folder for each view.
 
     They come without their lists of objects, which only reading a unit needs (see `whole_mark`).
-    Those that are known (see `known_marks`) are not read again.
+    Those that are known (see `marks.known`) are not read again.
 
     Args:
         store_url: the store.
@@ -127,17 +126,27 @@ def read_marks(store_url: str, views: int, *, keep: bool = False) -> dict[str, B
     Raises:
         DataError: a mark is damaged.
     """
-    marks: dict[str, BriefMark] = {}
+    found = {}
     for view in map(view_name, range(views)):
         folder = storage.join(store_url, "done", view)
         stamps = storage.list_stamps(folder)
         known = read_known(store_url, view, stamps)
-        new = [name for name in stamps if name not in known]
-        known |= zip(new, _brief_marks(folder, new), strict=True)
+        new = known.lacking(list(stamps))
+        if new:
+            known = known.merged(MarkColumns.of(new, list(_brief_marks(folder, new))))
         if keep:
             keep_known(store_url, view, known, stamps, new=len(new))
-        marks |= {f"done/{view}/{name}": known[name] for name in stamps}
-    return marks
+        found[view] = known
+    return Marks(found)
+
+
+def marked_views(store_url: str) -> int:
+    """Return how many views a store has up to the last one with a mark.
+
+    Views before that may have none yet: parts of the work are done in any order.
+    """
+    found = map(VIEW_NAME.fullmatch, storage.list_names(storage.join(store_url, "done")))
+    return max((1 + int(match[1]) for match in found if match), default=0)
 
 
 def whole_mark(store_url: str, unit: Unit, mark: AnyMark) -> Mark:
@@ -169,40 +178,6 @@ def read_mark(store_url: str, unit: Unit) -> Mark | None:
         return _parsed(url, storage.read_bytes(url))
     except MissingDataError:
         return None
-
-
-def extent_of(manifest: Manifest, views: int) -> dict[str, Any]:
-    """Describe the full list of units for the stage's record: how many views of which shards."""
-    return {
-        "images_manifest_sha256": manifest.sha256,
-        "views": views,
-        "shards": {shard.name: shard.sha256 for shard in manifest.shards},
-        "samples": [shard.samples for shard in manifest.shards],
-    }
-
-
-class _Extent(TypedDict):
-    views: Positive
-    shards: dict[str, str]
-    samples: list[Count]
-
-
-def require_extent(document: Any) -> dict[str, Any]:
-    """Return the document if it is an extent; otherwise raise `DocumentError`."""
-    found = conforming(document, _Extent)
-    if len(found["samples"]) != len(found["shards"]):
-        raise DocumentError("it has not as many samples as shards")
-    return document  # type: ignore[no-any-return]
-
-
-def units_of_extent(extent: Mapping[str, Any], views: int) -> list[Unit]:
-    """Rebuild the list of units of the first views from what `extent_of` returned."""
-    counted = zip(extent["shards"].items(), extent["samples"], strict=True)
-    shards = [
-        Shard(name=name, samples=samples, bytes=0, sha256=sha256, index_sha256="")
-        for (name, sha256), samples in counted
-    ]
-    return [Unit(view, shard) for view in range(views) for shard in shards]
 
 
 def require_same_images(
@@ -273,14 +248,6 @@ def revoked(unit: Unit) -> Mark:
 def revoke(store_url: str, unit: Unit) -> None:
     """Overwrite a unit's mark, so that no process takes the unit for done."""
     storage.put_bytes(storage.join(store_url, unit.mark_path), revoked(unit).to_bytes())
-
-
-def undone_units(
-    units: Iterable[Unit], marks: Mapping[str, AnyMark], identity_hash: str
-) -> dict[Unit, str]:
-    """Return the units that are left to do, in order, and the reason for each."""
-    reasons = {unit: why_undone(unit, marks, identity_hash) for unit in units}
-    return {unit: reason for unit, reason in reasons.items() if reason is not None}
 
 
 def _brief_marks(folder: str, names: list[str]) -> Iterator[BriefMark]:

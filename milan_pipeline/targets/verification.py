@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from milan_pipeline.codecs.interface import LARGEST_FACTOR, Codec, Encoded, decode_prior
 from milan_pipeline.codecs.registry import spec_of
 from milan_pipeline.errors import reason_of
-from milan_pipeline.images.views import policy_of
+from milan_pipeline.images.views import policy_of, view_numbers
 from milan_pipeline.provenance.identity import Identity, content_hash
 from milan_pipeline.shards.index import keys_of, load_index
 from milan_pipeline.shards.manifest import Manifest, Shard
@@ -84,7 +84,8 @@ class StoreCheck:
     @functools.cached_property
     def _template(self) -> UnitBlock:
         """A block of no samples, whose arrays have the types and widths that a unit must have."""
-        return empty_block(spec_of(self.identity["codec"]), code_shape(self.identity))
+        numbers = view_numbers(self.identity["view_policy"])
+        return empty_block(spec_of(self.identity["codec"]), code_shape(self.identity), numbers)
 
     def _faults_of_arrays(self, stored: StoredUnit, mark: Mark) -> list[str]:
         """List the arrays that have another shape or type than they must, or lack chunks."""
@@ -155,7 +156,7 @@ class StoreCheck:
                 yield f"size of {key!r} is {height} x {width}"
                 return
             drawn = policy.box(height, width, key, view)
-            if (*box, flip) != (drawn.top, drawn.left, drawn.height, drawn.width, drawn.flip):
+            if (*box, flip) != (*drawn.numbers, drawn.flip):
                 yield f"box of {key!r} is {box}, not the one that the view policy draws"
                 return
 

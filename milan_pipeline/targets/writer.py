@@ -21,6 +21,7 @@ from zarr.storage import MemoryStore
 from milan_pipeline import storage
 from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.images.budget import Skipped
+from milan_pipeline.images.views import PLACE_NUMBERS
 from milan_pipeline.targets.layout import (
     OUTER_SHARD,
     ZARR_JSON,
@@ -50,6 +51,7 @@ class UnitWriter:
         identity_hash: str,
         codec: Codec,
         shape: tuple[int, int],
+        box_numbers: int = PLACE_NUMBERS,
         source_unit: str | None = None,
     ) -> None:
         """Start a unit.
@@ -60,6 +62,7 @@ class UnitWriter:
             identity_hash: that of the store.
             codec: how the codes are stored.
             shape: (N, C) of one sample's codes.
+            box_numbers: how many numbers a box has; see `views.view_numbers`.
             source_unit: hash of the unit that this one is transcoded from, if it is.
         """
         self._url = url
@@ -77,7 +80,7 @@ class UnitWriter:
         self._outer: NDArray[Any] = np.empty((min(OUTER_SHARD, capacity), *shape), codec.spec.dtype)
         self._gathered = self._written = 0
         # A unit without samples still has every array.
-        self._blocks = [empty_block(codec.spec, shape)]
+        self._blocks = [empty_block(codec.spec, shape, box_numbers)]
 
     def add(self, block: UnitBlock) -> None:
         """Append samples; their codes are copied, and each full outer shard is written at once.

@@ -2,6 +2,7 @@
 
 from typing import Any, Protocol
 
+from milan_pipeline.images.crops import Interpolation, pixels_words
 from milan_pipeline.images.statistics import Statistics
 from milan_pipeline.teacher.spec import TeacherSpec
 
@@ -66,7 +67,7 @@ def teacher_content(
 
 
 def preprocessing(
-    size: int, statistics: Statistics, interpolation: str = "bicubic"
+    size: int, statistics: Statistics, interpolation: Interpolation = "bicubic"
 ) -> dict[str, Any]:
     """Return the part on the tower's input.
 
@@ -75,5 +76,4 @@ def preprocessing(
         statistics: mean and std of the pixels.
         interpolation: by which images are resized.
     """
-    pixels = f"pillow-rgb, {interpolation} antialiased, uint8"
-    return {"pixels": pixels, "size": size, **statistics._asdict()}
+    return {"pixels": pixels_words(interpolation), "size": size, **statistics._asdict()}

@@ -105,7 +105,7 @@ def load_visual(spec: TeacherSpec) -> nn.Module:
     source.require_loadable()
     wanted = _wanted_input(spec, source)
     visual = source.trained(wanted.size)
-    visual.resampled = wanted.resampled
+    visual.resampled = wanted.resampled or is_resampled(visual)
     return _labelled(visual, source)
 
 
@@ -134,7 +134,7 @@ def blank_visual(spec: TeacherSpec) -> nn.Module:
 
 
 def is_resampled(visual: nn.Module) -> bool:
-    """Tell whether the position embeddings of a loaded tower were resampled."""
+    """Tell whether position embeddings were resampled, for a grid or from a file of another."""
     return bool(getattr(visual, "resampled", False))
 
 

@@ -13,10 +13,12 @@ class TimmVisual(nn.Module):
         head: None: there is no projection into a space that is shared with text.
         image_size: height and width of its input, in pixels.
         architecture: hash of what it was built from.
+        resampled: whether loading changed its positions to another size.
     """
 
     head = None
     architecture: str | None = None
+    resampled = False
 
     def __init__(self, trunk: Any) -> None:
         """Take a model; one that normalises its CLS token gives that as the image's feature.

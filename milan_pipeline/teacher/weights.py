@@ -17,7 +17,7 @@ from milan_pipeline.errors import ConfigError
 from milan_pipeline.teacher.configuration import shortened
 from milan_pipeline.teacher.spec import LOCAL, TIMM, WITH_WEIGHTS, TeacherSpec
 
-# The order in which open_clip looks for weights in a folder.
+# The order in which open_clip looks for weights in a folder, and timm from the middle on.
 SUFFIXES = (".safetensors", ".bin", ".pth")
 PREFERRED = (
     "open_clip_model.safetensors",
@@ -29,12 +29,15 @@ PREFERRED = (
     "pytorch_model.pth",
     "model.pth",
 )
+PREFERRED_BY_TIMM = (*PREFERRED[4:], *PREFERRED[:4])
 VISUAL, COMPILED = "visual.", "_orig_mod."
 WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+")
 """What torch puts before the names of a model that is shared out or compiled."""
 PLAIN = {"F64", "F32", "F16", "BF16"} | {
     torch.float64, torch.float32, torch.float16, torch.bfloat16,
 }  # fmt: skip
+COUNTING = {torch.int64, torch.int32, torch.bool}
+"""Types of tables of places and of counters."""
 FITTING = "give the --teacher that these weights are of or, in a folder, its model_cfg"
 ALONE = "save its state dict alone, best by safetensors.torch.save_file, and give that file"
 
@@ -75,13 +78,14 @@ def _in_folder(name: str, folder: Path) -> Path:
             f"--teacher {name!r} has no weights beside its configuration; give a folder that holds "
             f"one file of {', '.join(SUFFIXES)}"
         )
-    preferred = [path for path in found if path.name in PREFERRED]
+    names = PREFERRED_BY_TIMM if name.startswith(TIMM) else PREFERRED
+    preferred = [path for path in found if path.name in names]
     if preferred:
-        return min(preferred, key=lambda path: PREFERRED.index(path.name))
+        return min(preferred, key=lambda path: names.index(path.name))
     if len(found) > 1:
         raise ConfigError(
             f"--teacher {name!r} has several files of weights, such as {found[0].name} and "
-            f"{found[1].name}; call the right one {PREFERRED[0]}, or leave it there alone"
+            f"{found[1].name}; call the right one {names[0]}, or leave it there alone"
         )
     return found[0]
 
@@ -231,13 +235,12 @@ def stored_visual(path: Path) -> dict[str, Stored]:
     return {own: parts[name] for own, name in tower_names(parts).items()}
 
 
-def require_floats(visual: nn.Module, path: Path, *, within: str = VISUAL) -> None:
+def require_floats(visual: nn.Module, path: Path) -> None:
     """Refuse quantised weights, which loading would take for the weights themselves.
 
     Args:
         visual: the image tower.
         path: of the file that it was loaded from.
-        within: what the names in the file begin with, for the message.
 
     Raises:
         ConfigError: a floating-point weight of the tower is stored as something else.
@@ -245,7 +248,26 @@ def require_floats(visual: nn.Module, path: Path, *, within: str = VISUAL) -> No
     stored = stored_visual(path)
     for name, tensor in visual.state_dict().items():
         if tensor.is_floating_point() and name in stored and not stored[name].plain:
-            raise ConfigError(
-                f"{path} holds {within + name!r} quantised, which is not supported; give the "
-                "weights in float32, float16 or bfloat16"
-            )
+            raise _quantised(path, VISUAL + name)
+
+
+def require_plain(state: Mapping[str, Any], path: Path) -> None:
+    """Refuse quantised weights under whatever names a file has, before a library translates them.
+
+    Args:
+        state: what the file holds, by name.
+        path: of the file.
+
+    Raises:
+        ConfigError: a tensor is neither of plain floats nor a table of places or a counter.
+    """
+    for name, tensor in state.items():
+        if isinstance(tensor, torch.Tensor) and tensor.dtype not in PLAIN | COUNTING:
+            raise _quantised(path, name)
+
+
+def _quantised(path: Path, name: str) -> ConfigError:
+    return ConfigError(
+        f"{path} holds {name!r} quantised, which is not supported; give the weights in float32, "
+        "float16 or bfloat16"
+    )

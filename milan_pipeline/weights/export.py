@@ -73,8 +73,8 @@ def timm_files(
             "std": list(description["std"]),
             "first_conv": "patch_embed.proj",
             "classifier": "head",
-            **licence_of(description),
         },
+        **licence_of(description),
     }
     weights = weights_bytes(model.state_dict())
     return {"model.safetensors": weights, "config.json": _json(config)}
@@ -136,7 +136,8 @@ def encoder_with(state: Mapping[str, Tensor], description: Mapping[str, Any]) ->
 
 def licence_of(description: Mapping[str, Any]) -> dict[str, str]:
     """Return the licence of the teacher that an encoder learnt from, if it is known."""
-    return {"license": description["license"]} if "license" in description else {}
+    key = "teacher_license"
+    return {key: description[key]} if key in description else {}
 
 
 def weights_bytes(state: Mapping[str, Tensor]) -> bytes:

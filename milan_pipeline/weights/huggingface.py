@@ -40,10 +40,7 @@ def huggingface_files(
     Raises:
         ConfigError: transformers cannot express the model.
     """
-    if head is None:
-        config, state = vit_model_config(model), vit_model_state(model.state_dict())
-    else:
-        config, state = _classifier(model, description, head)
+    config, state = huggingface_model(model, description, head)
     size, pixels = config["image_size"], (description["mean"], description["std"])
     preprocessor = (
         preprocessor_config(size, *pixels)
@@ -55,6 +52,21 @@ def huggingface_files(
         "config.json": _json(config | {"torch_dtype": "float32"} | licence_of(description)),
         "preprocessor_config.json": _json(preprocessor),
     }
+
+
+def huggingface_model(
+    model: Any, description: Mapping[str, Any], head: ClassHead | None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return `config.json` and weights of the class of transformers that computes the same.
+
+    Arguments are those of `huggingface_files`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if head is not None:
+        return _classifier(model, description, head)
+    return vit_model_config(model), vit_model_state(model.state_dict())
 
 
 def _classifier(

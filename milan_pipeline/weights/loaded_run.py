@@ -18,6 +18,8 @@ from milan_pipeline.images.crops import Pixels
 from milan_pipeline.models.build import StudentSpec, build_student
 from milan_pipeline.models.student import Student, in_grid_order, patchify, supervised_slice
 from milan_pipeline.pretraining.masking import kept_count
+from milan_pipeline.pretraining.phi_s import PhiS
+from milan_pipeline.pretraining.phi_s_file import kept_phi_s
 from milan_pipeline.provenance.identity import identities_of
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.provenance.run_state import CONFIG_NAME
@@ -43,6 +45,8 @@ class LoadedRun:
         kept: K, the number of visible patches in training.
         mean: of each channel of its pixels, in [0, 1].
         std: standard deviation of each channel of its pixels, in [0, 1].
+        phi_s: what standardised the targets of each teacher, in the order of the heads; empty if
+            nothing did.
     """
 
     student: Student
@@ -51,6 +55,7 @@ class LoadedRun:
     kept: int
     mean: list[float]
     std: list[float]
+    phi_s: list[PhiS] = dataclasses.field(default_factory=list)
 
     @property
     def image_size(self) -> int:
@@ -73,6 +78,10 @@ class LoadedRun:
         pred_1TD: torch.Tensor = self.student(patches_LP[kept_1K], kept_1K, masked_1M)
         tokens, width = 1 + len(patches_LP), pred_1TD.shape[-1]
         wanted = supervised_slice(self.student.supervise, kept=len(kept_K), patches=tokens - 1)
+        if self.phi_s:
+            heads = torch.split(pred_1TD, [len(each.mean_D) for each in self.phi_s], dim=-1)
+            undone = [each.undo(head) for each, head in zip(self.phi_s, heads, strict=True)]
+            pred_1TD = torch.cat(undone, dim=-1)
         pred_1ND = torch.full((1, tokens, width), torch.nan)
         pred_1ND[:, wanted] = pred_1TD
         return in_grid_order(pred_1ND, kept_1K, masked_1M)[0]
@@ -104,6 +113,7 @@ def load_run(run: Path) -> LoadedRun:
         # An imported run may normalise pixels by other statistics than the runs trained here.
         mean=list(content.get("mean", IMAGENET_MEAN)),
         std=list(content.get("std", IMAGENET_STD)),
+        phi_s=kept_phi_s(run),
     )
 
 

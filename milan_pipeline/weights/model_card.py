@@ -41,9 +41,9 @@ def card_bytes(card: Card) -> bytes:
     size, millions = card.image_size, f"{card.parameters / 1e6:.1f} million parameters"
     what = f"Its architecture is timm's `{card.model}` with {millions}."
     licence = (
-        "No licence of these weights is stated here; a `license` in a configuration beside them is "
-        "that of the teacher. Before you publish them, look at the licences of the teacher and of "
-        "the images."
+        "No licence of these weights is stated here. Before you publish them, look at the licences "
+        "of the teacher, which is the `teacher_license` of a configuration beside them if it is "
+        "known, and of the images."
     )
     classes = ", ".join(card.classes[:MANY]) + (", …" if len(card.classes) > MANY else "")
     parts = [
@@ -162,7 +162,9 @@ print(model.config.id2label[int(model(**pixels).logits.argmax())])
     ("onnx", "classifier"): _ONNX
     + """number = int(output.argmax())
 print(number, about["classes"][number] if about["classes"] else "")""",
-    ("onnx", "segmenter"): _ONNX + "print(output[0].argmax(0))  # the class of each pixel",
+    ("onnx", "segmenter"): _ONNX
+    + """numbers = output[0].argmax(0)  # the class of each pixel
+print({about["classes"][n] if about["classes"] else n for n in np.unique(numbers).tolist()})""",
     ("official", "student"): """
 import torch
 
@@ -193,6 +195,7 @@ from milan_pipeline.evaluate.segmentation.files import read_segmenter
 model, description = read_segmenter("model.safetensors")
 size = description.image_size
 logits = model.eval()(torch.zeros(1, 3, size, size)).main_BYHW  # of normalised pixels
+print(description.classes)
 """,
 }
 """How to load each kind in each form, run from the folder; `image.jpg` is the reader's own."""

@@ -51,13 +51,7 @@ def onnx_model(
         ConfigError: a package is missing, the model is too large, or torch cannot trace it.
         DataError: the outputs differ too much.
     """
-    _, runtime, _ = (_package(name) for name in PACKAGES)
-    size = sum(4 * weight.numel() for weight in model.state_dict().values())
-    if size > LARGEST:
-        raise ConfigError(
-            f"--form onnx holds at most {LARGEST / 1e9:g} GB of weights, and these are "
-            f"{size / 1e9:.1f} GB; take --form safetensors"
-        )
+    runtime = require_onnx(model)
     generator = torch.Generator().manual_seed(0)
     pixels_BCSS = torch.randn(3, 3, image_size, image_size, generator=generator)
     proto = _traced(model, pixels_BCSS[:2], output)
@@ -80,6 +74,22 @@ def onnx_model(
             "onnxscript"
         )
     return OnnxModel(data, difference)
+
+
+def require_onnx(model: nn.Module) -> Any:
+    """Refuse a model that is too large for the form, or what is not installed; return onnxruntime.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    _, runtime, _ = (_package(name) for name in PACKAGES)
+    size = sum(4 * weight.numel() for weight in model.state_dict().values())
+    if size > LARGEST:
+        raise ConfigError(
+            f"--form onnx holds at most {LARGEST / 1e9:g} GB of weights, and these are "
+            f"{size / 1e9:.1f} GB; take --form safetensors"
+        )
+    return runtime
 
 
 def _traced(model: nn.Module, pixels_BCSS: Tensor, output: str) -> Any:

@@ -1,5 +1,6 @@
 """Measures what `doctor` tells of: products of matrices, a disk, shared memory, the hub."""
 
+import http.client
 import os
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ SIZES = {"cpu": 256, "cuda": 4096}
 TRIES = 3
 DISK_BYTES, PIECE = 64 * 2**20, 2**22
 HUB, HUB_SECONDS = "https://huggingface.co", 3.0
+PROXY_REFUSALS = (403, 407, 502, 503, 504)
 YES = ("1", "ON", "YES", "TRUE")
 """What the hub's client takes for a yes."""
 SHARED = "/dev/shm"  # noqa: S108 - it is looked at
@@ -126,7 +128,8 @@ def hub_failure(endpoint: str, offline: bool, seconds: float = HUB_SECONDS) -> s
         request = urllib.request.Request(endpoint, method="HEAD")  # noqa: S310 - the client's own
         with urllib.request.urlopen(request, timeout=seconds):  # noqa: S310
             return None
-    except urllib.error.HTTPError:
-        return None  # it has answered
-    except (OSError, ValueError) as error:
-        return str(getattr(error, "reason", error))
+    except urllib.error.HTTPError as error:
+        # The hub may refuse a HEAD of its first page; a proxy refuses with these.
+        return f"HTTP {error.code} {error.reason}" if error.code in PROXY_REFUSALS else None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return str(getattr(error, "reason", error)) or type(error).__name__

@@ -44,11 +44,11 @@ def examined(config: Examine, disk_bytes: int = measures.DISK_BYTES) -> Iterator
     yield rows.load_row(load, there)
     yield rows.threads_row(torch.get_num_threads(), usable, os.environ.get("OMP_NUM_THREADS"))
     yield rows.shared_memory_row(measures.free_shared_bytes())
-    free = storage.free_bytes(config.folder)
-    if free is None:
+    free, folder = storage.free_bytes(config.folder), storage.local_path(config.folder)
+    if free is None or folder is None:
         yield Row(name="disk", found=f"{config.folder} is on no local disk, and is not timed")
     else:
-        yield rows.disk_row(config.folder, measures.disk_speed(config.folder, disk_bytes), free)
+        yield rows.disk_row(config.folder, measures.disk_speed(str(folder), disk_bytes), free)
     if config.hub:
         yield rows.hub_row(measures.hub_failure(*measures.hub_in_use()))
 

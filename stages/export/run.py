@@ -18,9 +18,10 @@ from milan_pipeline.stages.export.source import Source, read_source
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
 from milan_pipeline.storage.checksums import put_with_sums
 from milan_pipeline.weights.export import official_files, own_files, timm_files
-from milan_pipeline.weights.huggingface import huggingface_files
+from milan_pipeline.weights.huggingface import huggingface_files, huggingface_model
 from milan_pipeline.weights.model_card import CARD
-from milan_pipeline.weights.onnx_file import INPUT, onnx_model
+from milan_pipeline.weights.official import require_official
+from milan_pipeline.weights.onnx_file import INPUT, onnx_model, require_onnx
 
 RECORD_NAME = "export.json"
 FILES = {
@@ -55,10 +56,25 @@ def describe(config: Export) -> None:
     if _is_done(config, record):
         return
     _require_no_others(config, record)
-    files, _ = _files(config, source)
-    say(f"files to write: {', '.join(files)}", files=list(files))
-    size = sum(map(len, files.values()))
-    say_bytes_to_write(config.out, bytes_text(size), size)
+    _require_expressible(config, source)
+    files = [*FILES[config.form], CARD]
+    say(f"files to write: {', '.join(files)}", files=files)
+    size = source.weight_bytes
+    say_bytes_to_write(config.out, f"about {bytes_text(size)} of weights", size)
+
+
+def _require_expressible(config: Export, source: Source) -> None:
+    """Refuse what writing would refuse, as far as that is known before a file is made.
+
+    Raises:
+        ConfigError: the form does not have such a model.
+    """
+    if config.form == "official":
+        require_official(source.model)
+    elif config.form == "huggingface":
+        huggingface_model(source.model, source.description, source.head)
+    elif config.form == "onnx":
+        require_onnx(source.model)
 
 
 def _files(config: Export, source: Source) -> tuple[dict[str, bytes], dict[str, float]]:
@@ -81,15 +97,14 @@ def _made_files(config: Export, source: Source) -> tuple[dict[str, bytes], dict[
         files = timm_files(model, described, head)
     else:
         files = huggingface_files(model, described, head)
-    card = card_of(config, source, counts.get("largest_difference"))
-    return files | {CARD: card}, counts
+    return files | {CARD: card_of(config, source)}, counts
 
 
 def _onnx_files(source: Source) -> tuple[dict[str, bytes], float]:
     described, head = source.description, source.head
     size, output = source.image_size, OUTPUTS[source.kind]
     about = {
-        "classes": list(head.names) if head else [],
+        "classes": list(source.classes),
         "image_size": size,
         "resized_shorter_side": resized_side(size, head.crop_pct if head else 1.0),
         "interpolation": "bicubic",

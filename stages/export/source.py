@@ -61,6 +61,16 @@ class Source:
         return int(size if isinstance(size, int) else size[0])
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the outputs; empty of an encoder, or if the data did not name them."""
+        return tuple(self.description.get("classes", ()))
+
+    @property
+    def weight_bytes(self) -> int:
+        """What the weights take."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.state.values())
+
+    @property
     def inputs(self) -> dict[str, Any]:
         """What the export depends on."""
         found = {"weights_sha256": self.sha256}

@@ -8,7 +8,7 @@ from milan_pipeline.cli.options import AUTO, option
 from milan_pipeline.cluster.work import Part
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.images.views import VIEW_POLICIES, ViewPolicy
+from milan_pipeline.images.views import TEACHER_SEES, ViewPolicy
 from milan_pipeline.stages.shared import common_options as common
 from milan_pipeline.stages.shared.dask_options import DaskOptions
 from milan_pipeline.stages.shared.teacher_options import TeacherOptions
@@ -42,8 +42,23 @@ class ExtractTargets(TeacherOptions, DaskOptions):
     )
     view_policy: str = option(
         "random-resized-crop",
-        help="How a view is cut from its image.",
-        choices=VIEW_POLICIES,
+        help="How a view is cut from its image: random-resized-crop or center. Changes of colours "
+        "may follow, each with its probability: DINO's are "
+        "random-resized-crop:jitter=0.8,grey=0.2,blur=0.5,solarise=0.2.",
+        group="Views",
+    )
+    teacher_sees: str = option(
+        "view",
+        help="What the teacher sees where views have changes of colours: the view, or a clean one "
+        "without them. The student always sees them.",
+        choices=TEACHER_SEES,
+        group="Views",
+    )
+    views_from: str | None = option(
+        None,
+        help="Target store or shards of another teacher whose view options are taken, so that one "
+        "student can learn from both; default: those given here.",
+        role="execution",
         group="Views",
     )
     view_seed: int = option(0, help="Seed of the crops.", group="Views", unit="number")
@@ -98,13 +113,27 @@ class ExtractTargets(TeacherOptions, DaskOptions):
             raise ConfigError(
                 f"--view-policy center gives one view, --views asks for {self.views}; give 1"
             )
+        if self.views_from is not None:
+            self._require_no_views_of_its_own()
         self._require_one_way_to_share()
         if self.batch_size == AUTO and (self.init or self.on_dask):
             raise ConfigError(
                 "--batch-size auto would be settled by this process and not by those that extract; "
                 f"give a number, such as --batch-size {USUAL_BATCH}"
             )
-        _ = self.policy, self.teacher_spec, self.own_part, parse_codec(self.codec)
+        _ = self.teacher_spec, self.own_part, parse_codec(self.codec)
+        if self.views_from is None:
+            _ = self.policy
+
+    def _require_no_views_of_its_own(self) -> None:
+        fields = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in ("view_policy", "view_seed", "min_scale"):
+            if getattr(self, name) != fields[name]:
+                flag = f"--{name.replace('_', '-')}"
+                raise ConfigError(
+                    f"{flag} {getattr(self, name)} and --views-from {self.views_from} both say how "
+                    f"views are cut; leave out {flag}"
+                )
 
     def _require_one_way_to_share(self) -> None:
         if self.devices and (self.init or self.on_dask or self.device != AUTO):
@@ -130,8 +159,13 @@ class ExtractTargets(TeacherOptions, DaskOptions):
 
     @property
     def policy(self) -> ViewPolicy:
-        """How views are cut."""
-        return ViewPolicy(name=self.view_policy, seed=self.view_seed, scale=(self.min_scale, 1.0))
+        """How views are cut; with `--views-from`, see `views.settled_views`."""
+        return ViewPolicy.parse(
+            self.view_policy,
+            seed=self.view_seed,
+            scale=(self.min_scale, 1.0),
+            teacher_sees=self.teacher_sees,
+        )
 
 
 run = lazily("milan_pipeline.stages.extract_targets.run:extract", stoppable=True)

@@ -4,7 +4,7 @@ This is separate from the options since it imports torch, which `--help` must no
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,43 +21,44 @@ from milan_pipeline.provenance.identity import Identity, content_hash, require_s
 from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.stages.extract_targets.command import USUAL_BATCH, ExtractTargets
+from milan_pipeline.stages.extract_targets.views import settled_views
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write, say_files_to_write
 from milan_pipeline.stages.shared.own_folder import require_own_folder
 from milan_pipeline.targets.expected_identity import expected_extracted
-from milan_pipeline.targets.known_marks import BriefMark
 from milan_pipeline.targets.layout import ANOTHER_STORE, existing_identity, require_place
 from milan_pipeline.targets.store_record import record_url
-from milan_pipeline.targets.units import (
-    NOT_DONE,
-    Unit,
+from milan_pipeline.targets.unit_list import (
+    FinishedUnits,
+    UnitList,
     extent_of,
     list_units,
-    read_marks,
-    require_same_images,
     undone_units,
-    view_name,
 )
+from milan_pipeline.targets.units import NOT_DONE, Unit, read_marks, require_same_images, view_name
 from milan_pipeline.teacher.description import settle_precision, visible_identity
 from milan_pipeline.teacher.load_by_name import require_weights
 from milan_pipeline.teacher.spec import TeacherSpec
 
 
 class WorkList(NamedTuple):
-    """The full list of units, this process's units, all marks, and all units that are left."""
+    """The full list of units, this process's units, all that are done, and all that are left."""
 
-    units: list[Unit]
-    own: list[Unit]
-    marks: dict[str, BriefMark]
+    units: UnitList
+    own: Sequence[Unit]
+    done: FinishedUnits
     left: dict[Unit, str]
 
     @property
     def own_left(self) -> dict[Unit, str]:
         """This process's units that are left to do, each with the reason."""
+        if self.own is self.units:
+            return self.left
         return {unit: self.left[unit] for unit in self.own if unit in self.left}
 
 
 def describe(config: ExtractTargets) -> None:
     """Print what is left and what it will take, without loading the teacher's weights."""
+    config = settled_views(config)
     spec = spec_of(config)
     manifest, work, wanted = survey(config, spec)
     say_teacher(config, spec.teacher)
@@ -198,7 +199,8 @@ def list_work(
         remedy = "give another --out for these images, or --overwrite to extract them anew"
         require_same_images(config.out, manifest, marks, remedy)
     own = units if config.own_part is None else config.own_part.of(units)
-    return WorkList(units, own, marks, undone_units(units, marks, identity_hash))
+    done = FinishedUnits(units, marks, identity_hash)
+    return WorkList(units, own, done, undone_units(units, marks, identity_hash))
 
 
 def samples_of(units: Iterable[Unit]) -> int:

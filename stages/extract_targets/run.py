@@ -37,9 +37,11 @@ from milan_pipeline.stages.extract_targets.plan import (
     say_teacher,
     spec_of,
 )
+from milan_pipeline.stages.extract_targets.views import settled_views
 from milan_pipeline.stages.shared.own_folder import require_own_folder
 from milan_pipeline.targets.layout import create_root, require_place
-from milan_pipeline.targets.units import Unit, read_marks, undone_units
+from milan_pipeline.targets.unit_list import FinishedUnits, undone_units
+from milan_pipeline.targets.units import Unit, read_marks
 from milan_pipeline.teacher.teacher import Teacher
 from milan_pipeline.training.compiling import explained_compiler
 
@@ -58,7 +60,7 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
     """
     require_place(config.out)
     require_own_folder(config.out, "target store")
-    config = on_one_device(config)
+    config = on_one_device(settled_views(config))
     spec = spec_of(config)
     manifest = spec.manifest()
     say_teacher(config, spec.teacher)
@@ -119,13 +121,12 @@ def uses_teacher(config: ExtractTargets) -> bool:
 
 def _budget(config: ExtractTargets, work: WorkList) -> BadImageBudget:
     """Return the budget of this process's units; units that are done are counted already."""
-    shards = {unit.shard for unit in work.own}
-    budget = BadImageBudget(
-        fraction=config.max_bad_fraction, images=sum(shard.samples for shard in shards)
-    )
-    for unit in work.own:
-        if unit not in work.left:
-            budget.add(unit.shard.name, work.marks[unit.mark_path].skipped)
+    shards = {unit.shard.name: unit.shard.samples for unit in work.own}
+    budget = BadImageBudget(fraction=config.max_bad_fraction, images=sum(shards.values()))
+    own = None if work.own is work.units else set(work.own)
+    for unit, mark in work.done.incomplete():
+        if own is None or unit in own:
+            budget.add(unit.shard.name, mark.skipped)
     return budget
 
 
@@ -221,14 +222,13 @@ def _finish(
         said = f"{config.out}: {own} units done now; others have begun to extract more, or less"
         say(said, out=config.out, units_done_now=own)
         return
-    everything = work._replace(own=work.units, marks=marks, left={})
-    _budget(config, everything)
-    done = [marks[unit.mark_path] for unit in work.units]
+    done = FinishedUnits(work.units, marks, content_hash(identity))
+    _budget(config, work._replace(own=work.units, done=done))
     counts = {
         "units": len(done),
         "units_done_now": own,
-        "targets": sum(mark.n for mark in done),
-        "skipped": sum(len(mark.skipped) for mark in done),
+        "targets": done.samples,
+        "skipped": sum(len(mark.skipped) for _, mark in done.incomplete()),
     }
     record.finish(counts)
     say_counts(config.out, counts)

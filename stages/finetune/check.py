@@ -17,6 +17,7 @@ from milan_pipeline.training.optim import BASE_BATCH
 
 MAX_CLASSES = 1_000_000
 PUBLISHED_RATE = 1e-4
+FEW_IMAGES = 20_000  # twice what `finetune-few-labels` was tried with
 
 
 def require_images(config: Finetune, val: LabelledTable, world: World) -> None:
@@ -88,7 +89,7 @@ def rate_warning(base_lr: float, batch: int, images: int) -> str | None:
         batch: images in a batch, which the rate is scaled to.
         images: to train on.
     """
-    if base_lr != PUBLISHED_RATE or batch >= BASE_BATCH:
+    if base_lr != PUBLISHED_RATE or batch >= BASE_BATCH or images > FEW_IMAGES:
         return None
     return (
         f"--train has {images} images, and in batches of {batch} the published --base-lr "

@@ -60,6 +60,13 @@ class Finetune(LabelledOptions):
         group="Schedule",
         help="Passes over the images. This sets the length of the schedule.",
     )
+    least_steps: int | None = count(
+        None,
+        "steps",
+        group="Schedule",
+        help="Steps that the schedule has at least: for few images --epochs, warm-up and "
+        "--eval-every are multiplied by the smallest whole number that does; default: none.",
+    )
     warmup_epochs: float | None = option(
         None,
         help="Epochs of warm-up, in which the learning rate rises; default: 5, or a tenth of "

@@ -66,6 +66,7 @@ def plan_evaluation(
         config=config,
         model=model,
         val=val,
+        class_names=val.classes,
         record=stage_record("finetune", config, encoder=encoder, val=val.source),
         evaluator=functools.partial(evaluator_of, config, model, description, val),
     )

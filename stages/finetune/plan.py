@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import torch
 from torch import nn
@@ -64,10 +65,21 @@ class FinetunePlan(LabelledPlan[Finetune]):
             classes=self.train.classes,
         )
 
+    @functools.cached_property
+    def stretch(self) -> int:
+        """Factor of all epochs of the schedule, so that it has `--least-steps`."""
+        least, steps = self.config.least_steps or 0, self.clock.total(self.config.epochs)
+        return max(1, math.ceil(least / max(1, steps)))
+
     @property
     def schedule_steps(self) -> int:
         """Length of the schedule."""
-        return self.clock.total(self.config.epochs)
+        return self.clock.total(self.config.epochs * self.stretch)
+
+    def is_due(self, step: int) -> bool:
+        """Whether the model is scored after a step."""
+        epoch, within = self.clock.locate(step)
+        return within == 0 and epoch % (self.config.eval_every * self.stretch) == 0
 
     @property
     def recipe(self) -> ClassificationConfig:
@@ -77,6 +89,8 @@ class FinetunePlan(LabelledPlan[Finetune]):
             ClassificationConfig,
             self.config,
             batch=self.order.batch,
+            epochs=self.config.epochs * self.stretch,
+            warmup_epochs=self.config.warmup * self.stretch,
             bf16=self.config.precision == "bf16",
             mean=description.mean,
             std=description.std,

@@ -31,10 +31,6 @@ def train(config: Finetune, process: Process) -> None:
     classes = planned.train.class_count
     model = model.to(process.device)
 
-    def is_due(step: int) -> bool:
-        epoch, within = planned.clock.locate(step)
-        return within == 0 and epoch % config.eval_every == 0
-
     train_labelled(
         planned,
         process,
@@ -42,7 +38,7 @@ def train(config: Finetune, process: Process) -> None:
         views,
         evaluator_of(config, model, description, planned.val),
         write=lambda name, state: write_classifier(config.folder, name, state, description),
-        is_due=is_due,
+        is_due=planned.is_due,
     )
 
 

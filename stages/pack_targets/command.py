@@ -24,6 +24,13 @@ class PackTargets(DaskOptions):
     codec: str | None = common.codec(
         None, text="Re-encode targets", more="; default: as they are stored"
     )
+    phi_s: bool = option(
+        False,
+        help="Also fit PHI-S to a sample of the targets, for `pretrain --target-norm phi-s`. "
+        "Shards that are there are kept.",
+        role="extent",
+        group="Targets",
+    )
     device: str = common.device("Where --codec decodes and encodes")
     workers: int = common.workers("Threads. Each writes one shard at a time.")
     allow_unfinished: bool = common.allow_unfinished(

@@ -23,11 +23,12 @@ from milan_pipeline.stages.pack_targets.codec import (
     settle,
 )
 from milan_pipeline.stages.pack_targets.command import PackTargets
+from milan_pipeline.stages.pack_targets.phi_s import has_phi_s, settled_phi_s
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
 from milan_pipeline.stages.shared.own_folder import require_own_folder
 from milan_pipeline.targets.codec_files import write_shards_codec
-from milan_pipeline.targets.known_marks import BriefMark
 from milan_pipeline.targets.layout import read_identity
+from milan_pipeline.targets.marks.columns import BriefMark
 from milan_pipeline.targets.packing import PackingSpec
 from milan_pipeline.targets.store_record import finished_units, read_store_record
 from milan_pipeline.targets.units import Unit, shard_details, target_shard_name, unit_sha256
@@ -50,10 +51,13 @@ def pack(config: PackTargets, stop: StopRequest) -> None:
     state = record.previous_state()
     listed = _current(config, identity, plan)
     left = {name: unit for name, unit in plan.items() if name not in listed}
-    if not left and state == "done" and has_codec(config.out, identity):
+    units = list(plan.values())
+    has_arrays = has_codec(config.out, identity) and has_phi_s(config, identity, units)
+    if not left and state == "done" and has_arrays:
         say_nothing_to_do(config.out, f"{len(listed)} shards are there")
         return
-    common = {"identity": identity, "identity_hash": content_hash(identity)}
+    phi_s = settled_phi_s(config, source, identity, codec=codec, units=units, stop=stop)
+    common = {"identity": identity, "identity_hash": content_hash(identity)} | phi_s
     manifest = Manifest(
         kind="targets",
         folder=config.out,
@@ -63,8 +67,8 @@ def pack(config: PackTargets, stop: StopRequest) -> None:
     )
     if config.overwrite:
         delete_unlisted(config.out, "targets", plan.keys())
-    # In this order: a manifest must not name a codec that is not there yet, and a record must not
-    # lie beside a manifest of other targets.
+    # In this order: a manifest must not name a codec (or PHI-S) that is not there yet, and a record
+    # must not lie beside a manifest of other targets.
     write_shards_codec(config.out, codec)
     manifest.save()
     record.begin()
@@ -94,6 +98,8 @@ def describe(config: PackTargets) -> None:
     size, targets = ShardSize(identity).units(units), sum(mark.n for _, mark in left)
     done = len(plan) - len(left)
     say(f"shards to do: {len(left)}, done: {done}", shards_to_do=len(left), shards_done=done)
+    if not has_phi_s(config, identity, plan.values()):
+        say("PHI-S is to be fitted", fits_phi_s=True)
     text = f"{bytes_text(size)} in tars and indices, {size / max(1, targets):.0f} a target"
     say_bytes_to_write(config.out, text, size, targets=targets)
 
@@ -108,7 +114,8 @@ def is_done(config: PackTargets) -> bool:
     plan, identity = _plan(config, source), expected_identity(config, source)
     state = _record(config, identity, plan).previous_state()
     listed = _current(config, identity, plan)
-    return state == "done" and listed.keys() == plan.keys() and has_codec(config.out, identity)
+    has_arrays = has_codec(config.out, identity) and has_phi_s(config, identity, plan.values())
+    return state == "done" and listed.keys() == plan.keys() and has_arrays
 
 
 def _plan(config: PackTargets, source: Identity) -> Plan:

@@ -9,7 +9,8 @@ from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.stages.extract_targets.command import ExtractTargets
 from milan_pipeline.stages.pack_targets.command import PackTargets
 from milan_pipeline.stages.plan.command import PlanTargets
-from milan_pipeline.targets.units import Unit, extent_of
+from milan_pipeline.targets.unit_list import extent_of
+from milan_pipeline.targets.units import Unit
 
 
 def record_bytes(

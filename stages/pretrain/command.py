@@ -1,6 +1,7 @@
 """`milan-pipeline pretrain`: image shards, target shards -> a run. No teacher anywhere."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.known_names import student_names
@@ -34,8 +35,9 @@ class Pretrain(TrainingOptions):
     targets: tuple[str, ...] = option(
         (),
         help="Folder of target shards with manifest.json. To learn from several teachers, repeat "
-        "it with a name for each: clip=FOLDER, dino=FOLDER. Each has a head of its own; views and "
-        "grid must be the same. Only --target pixels needs none; default: none.",
+        "it with a name for each: clip=FOLDER, dino=FOLDER. Each has a head of its own; views and, "
+        "without --resample-targets, the grid must be the same. Only --target pixels needs none; "
+        "default: none.",
         role="execution",
         group="Input",
     )
@@ -129,9 +131,16 @@ class Pretrain(TrainingOptions):
     target_norm: str | None = option(
         None,
         help="l2: targets of length 1 (MILAN). layer: targets after a layer norm (arXiv "
-        "2205.14141, 2210.10615). none: targets as they are stored, for smooth-l1 and mse; "
-        "default: l2, for pixels layer.",
-        choices=("l2", "layer", "none"),
+        "2205.14141, 2210.10615). none: targets as they are stored, for smooth-l1 and mse. phi-s: "
+        "rotated and scaled, so that no teacher counts more by the size of its values (arXiv "
+        "2410.01680); needs pack-targets --phi-s; default: l2, for pixels layer.",
+        choices=("l2", "layer", "none", "phi-s"),
+        group="Objective",
+    )
+    resample_targets: bool = option(
+        False,
+        help="Resample targets of another grid than the student's: bilinear, with antialiasing "
+        "where they get fewer; CLS stays. Else they are refused.",
         group="Objective",
     )
     supervise: str | None = option(
@@ -235,12 +244,26 @@ class Pretrain(TrainingOptions):
                 "--target-norm none does not change --loss cosine, which takes directions alone; "
                 "give --loss smooth-l1 or mse, or leave it out"
             )
-        if self.target == "pixels" and choices["masking"] == "semantic":
+        if self.target == "pixels":
+            self._require_what_pixels_have(choices)
+
+    def _require_what_pixels_have(self, choices: Mapping[str, str]) -> None:
+        if self.resample_targets:
+            raise ConfigError(
+                "--resample-targets is for targets of teachers, which --target pixels does not "
+                "have; leave it out"
+            )
+        if choices["target_norm"] == "phi-s":
+            raise ConfigError(
+                "--target-norm phi-s is for targets of teachers, which --target pixels does not "
+                "have; give layer, or leave it out"
+            )
+        if choices["masking"] == "semantic":
             raise ConfigError(
                 "--masking semantic needs a teacher's attention, which --target pixels does not "
                 "have; give random or block"
             )
-        if self.target == "pixels" and choices["supervise"] != "masked":
+        if choices["supervise"] != "masked":
             raise ConfigError(
                 f"--supervise {choices['supervise']} does not work with --target pixels, whose "
                 "loss counts masked patches; leave it out"

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from milan_pipeline import storage
 from milan_pipeline.cli.options import fields_from
 from milan_pipeline.cluster.launch import is_launched
 from milan_pipeline.cluster.world import require_processes
@@ -21,6 +22,8 @@ from milan_pipeline.pretraining.examples import Batch
 from milan_pipeline.pretraining.feature_data import RunData, open_run_data
 from milan_pipeline.pretraining.pixel_data import PixelData, open_pixel_data
 from milan_pipeline.pretraining.task import PretrainingConfig
+from milan_pipeline.provenance.record import read_record
+from milan_pipeline.provenance.run_state import CONFIG_NAME
 from milan_pipeline.stages.pretrain.command import Pretrain
 from milan_pipeline.stages.pretrain.teachers import target_folders, target_weights
 from milan_pipeline.stages.shared.training import (
@@ -166,7 +169,7 @@ def plan(config: Pretrain, device: torch.device) -> PretrainPlan:
 def _settled(config: Pretrain, device: torch.device) -> tuple[Pretrain, RunData | PixelData]:
     """Join the pairs; fill in what was left to the data, the machine or an earlier run."""
     frozen = ["views", "batch_size", "lanes", "precision", "warmup_epochs"]
-    if len(config.targets) > 1:
+    if _draws_by_recorded_prior(config):
         frozen.append("prior_from")
     config = with_frozen_choices(config, *frozen)
     data = _open_data(config)
@@ -188,6 +191,17 @@ def _settled(config: Pretrain, device: torch.device) -> tuple[Pretrain, RunData 
     )
     require_residual(settled, asked=config.precision)
     return settled, data
+
+
+def _draws_by_recorded_prior(config: Pretrain) -> bool:
+    """Tell whether the teacher whose prior an earlier part of the run drew masks by is here, too.
+
+    With another masking or other teachers it is another run, which its record says.
+    """
+    previous = read_record(storage.join(config.out, CONFIG_NAME)) or {"content": {}}
+    names = target_folders(config.targets)
+    known = len(names) > 1 and previous["content"].get("prior_from") in names
+    return known and config.choices()["masking"] == "semantic"
 
 
 def require_residual(config: Pretrain, *, asked: str) -> None:
@@ -220,4 +234,6 @@ def _open_data(config: Pretrain) -> RunData | PixelData:
         on_missing=on_missing,
         order=order,
         prior_from=config.prior_from,
+        phi_s=config.choices()["target_norm"] == "phi-s",
+        resample=config.resample_targets,
     )

@@ -1,5 +1,6 @@
 """Train a student as planned, and export its encoder."""
 
+from pathlib import Path
 from typing import Any
 
 from milan_pipeline.core.console import warn
@@ -7,6 +8,7 @@ from milan_pipeline.core.devices import pick_device
 from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.models.weight_files import export_encoder
 from milan_pipeline.pretraining.feature_data import RunData
+from milan_pipeline.pretraining.phi_s_file import keep_phi_s
 from milan_pipeline.pretraining.pixel_data import PixelData
 from milan_pipeline.pretraining.task import Pretraining
 from milan_pipeline.shards.cache import CacheConfig
@@ -26,6 +28,8 @@ def train(config: Pretrain, process: Process) -> None:
     student, to_examples = planned.built[0].to(process.device), planned.to_examples
     if world.leads:
         planned.warn()
+        if isinstance(data, RunData):
+            _keep_phi_s(config.folder, data)
     cache = config.cache_config()
     if cache is not None and world.leads:
         _warn_of_small_cache(cache, data)
@@ -38,7 +42,8 @@ def train(config: Pretrain, process: Process) -> None:
         unreadable = 0 if ledger is None else ledger.count
         return counts | {"missing": data.missing, "unreadable": unreadable}
 
-    task = Pretraining(student, data.targets(), planned.recipe)
+    others = data.other_grids(student) if isinstance(data, RunData) else None
+    task = Pretraining(student, data.targets(), planned.recipe, others)
     trainer = trainer_of(planned, task, world, ledger)
     train_as_planned(planned, process, trainer, to_examples, finish=finish)
 
@@ -52,6 +57,12 @@ def _warn_of_small_cache(cache: CacheConfig, data: RunData | PixelData) -> None:
             f"lanes of --shuffle-block {data.order.block}), so that shards are read again and "
             "again; give more"
         )
+
+
+def _keep_phi_s(folder: Path, data: RunData) -> None:
+    fitted = {each.name: each.phi_s for each in data.teachers if each.phi_s is not None}
+    if fitted:
+        keep_phi_s(folder, fitted)
 
 
 def _export(planned: PretrainPlan) -> None:

@@ -35,10 +35,10 @@ def target_folders(targets: Sequence[str]) -> dict[str, str]:
 
 
 def target_weights(weights: Sequence[str], names: Sequence[str]) -> dict[str, float]:
-    """Return the weights of teachers' losses by their names, in alphabetical order.
+    """Return the weight of each teacher's loss by their names, in alphabetical order.
 
     Args:
-        weights: NAME=NUMBER each.
+        weights: NAME=NUMBER each; teachers that are not there weigh 1.
         names: of the teachers.
 
     Raises:
@@ -66,7 +66,7 @@ def target_weights(weights: Sequence[str], names: Sequence[str]) -> dict[str, fl
                 f"--target-weight {text} is not above 0; to leave a teacher out, leave out its "
                 "--targets"
             )
-    return dict(sorted(found.items()))
+    return dict(sorted((dict.fromkeys(names, 1.0) | found).items()))
 
 
 def require_teachers(

@@ -16,6 +16,7 @@ from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.dense.retrieval import Retrieval
 from milan_pipeline.evaluate.dense.views import ShowView
 from milan_pipeline.evaluate.dense_protocol import PROTOCOL, DenseProtocol, ignored_values
+from milan_pipeline.evaluate.per_image import COUNT_BYTES
 from milan_pipeline.evaluate.scores_file import Result, write_stage_scores
 from milan_pipeline.evaluate.segmentation.masks import LabelConfig, Labels
 from milan_pipeline.images.budget import BadImageBudget
@@ -23,7 +24,11 @@ from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.reporter import reporting
 from milan_pipeline.stages.probe.command import Probe
 from milan_pipeline.stages.probe.run import SCORES_BYTES, is_done, settled_precision
-from milan_pipeline.stages.shared.checking import tell_of_random_weights, warn_of_equal_sets
+from milan_pipeline.stages.shared.checking import (
+    tell_of_random_weights,
+    warn_of_copies,
+    warn_of_equal_sets,
+)
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
 from milan_pipeline.stages.shared.scores import scores_table, write_files
 
@@ -47,7 +52,7 @@ def run(config: Probe) -> None:
     inputs = _opened(config)
     if is_done(inputs.config, inputs.record):
         return
-    warn_of_equal_sets(inputs.train, inputs.val)
+    _warn_of_what_was_seen(inputs)
     inputs.record.begin()
     with stop_request() as stop, reporting(inputs.config.folder, "probe", stop):
         result = _scored(inputs, stop)
@@ -63,10 +68,11 @@ def dry_run(config: Probe) -> None:
     inputs = _opened(config)
     if is_done(inputs.config, inputs.record):
         return
+    _warn_of_what_was_seen(inputs)
     left = {"train": inputs.train.samples, "val": inputs.val.samples}
     said = f"images to encode: {left['train']} to learn from, {left['val']} to score on"
     say(said, images_to_encode=left)
-    size = SCORES_BYTES
+    size = SCORES_BYTES + COUNT_BYTES * (inputs.config.classes or 0) * inputs.val.samples
     say_bytes_to_write(inputs.config.folder, f"about {bytes_text(size)}", size)
 
 
@@ -101,6 +107,12 @@ def _opened(config: Probe) -> _Inputs:
         },
     )
     return _Inputs(config, Labels(fields_from(LabelConfig, config)), train, val, record)
+
+
+def _warn_of_what_was_seen(inputs: _Inputs) -> None:
+    """Say so where images to score on are among those to learn from."""
+    warn_of_equal_sets(inputs.train, inputs.val)
+    warn_of_copies(inputs.train, inputs.val)
 
 
 def _scored(inputs: _Inputs, stop: StopRequest) -> Result:

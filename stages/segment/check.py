@@ -1,5 +1,7 @@
 """What `segment` looks at before its first step: every mask, with its image."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from milan_pipeline.cluster.world import World
@@ -22,8 +24,22 @@ from milan_pipeline.stages.shared.checking import unwritten_ledger
 MOSTLY = 0.5
 
 
-def check_masks(config: Segment, train: LabelledTable, val: LabelledTable, world: World) -> None:
+def check_masks(
+    config: Segment,
+    train: LabelledTable,
+    val: LabelledTable,
+    world: World,
+    *,
+    names: Sequence[str] = (),
+) -> None:
     """Look at the masks to learn from and to score on; every process must call this.
+
+    Args:
+        config: the options.
+        train: masks to learn from.
+        val: masks to score on.
+        world: the processes.
+        names: of the classes, where they are known.
 
     Raises:
         DataError: masks cannot be used, or they have nothing to learn or to score on.
@@ -49,7 +65,9 @@ def check_masks(config: Segment, train: LabelledTable, val: LabelledTable, world
     _warn_of_turned(other, places[1])
     learnt, scored = (np.flatnonzero(census.pixels_Y) for census in (one, other))
     classes = len(one.pixels_Y)
-    for text in warnings_of_classes(learnt, scored, what="pixel", places=places, outputs=classes):
+    for text in warnings_of_classes(
+        learnt, scored, what="pixel", places=places, names=names, outputs=classes
+    ):
         warn(text if whole else f"in the masks that were looked at, {text}")
     for census, place in zip((one, other), places, strict=True):
         if census.ignored_share > MOSTLY:

@@ -1,11 +1,13 @@
 """What `segment` settles of its options, to train as to score."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from milan_pipeline.cli.options import fields_from
+from milan_pipeline.errors import ConfigError, reason_of
 from milan_pipeline.evaluate.segmentation.files import SegmenterDescription
 from milan_pipeline.evaluate.segmentation.inference import InferenceConfig
 from milan_pipeline.evaluate.segmentation.masks import LabelConfig, Labels
@@ -49,6 +51,36 @@ def settled(config: Segment, device: torch.device, *, image_size: int = IMAGE_SI
 def labels_of(config: Segment) -> Labels:
     """Return what decodes masks."""
     return Labels(fields_from(LabelConfig, config))
+
+
+def class_names(config: Segment) -> tuple[str, ...]:
+    """Return the names of the classes by `--class-names`; none where there is no such file.
+
+    Names of image classes, which shards may have, are not those of a mask's numbers.
+
+    Raises:
+        ConfigError: the file cannot be read, or has not one name for each class.
+    """
+    if config.class_names is None:
+        return ()
+    given = f"--class-names {config.class_names}"
+    try:
+        text = Path(config.class_names).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{given} cannot be read ({reason_of(error)}); give a text file in UTF-8 with a name "
+            "in each line"
+        ) from error
+    names = [line.strip() for line in text.strip().splitlines()]
+    if len(names) != config.classes or not all(names):
+        raise ConfigError(
+            f"{given} has {len(names)} lines for {config.classes} classes; give the name of one "
+            "class in each line, in the order of their numbers"
+        )
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"{given} has the name {twice!r} twice; give each class its own")
+    return tuple(names)
 
 
 def scale_rule(config: Segment) -> ScaleRule:

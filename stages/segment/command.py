@@ -41,6 +41,12 @@ class Segment(LabelledOptions):
         help="Number of classes in the masks. Only --eval-only knows it from the segmenter; "
         "default: none.",
     )
+    class_names: str | None = option(
+        None,
+        help="Text file with the name of a class in each line, in the order of their numbers; "
+        "default: none, with --eval-only those of the segmenter.",
+        group="Input",
+    )
     ignore_index: int = option(
         255,
         help="Value of mask pixels that do not count.",

@@ -19,7 +19,12 @@ from milan_pipeline.evaluate.segmentation.model import Segmenter
 from milan_pipeline.evaluate.segmentation.scoring import SegmentationEvaluator
 from milan_pipeline.stages.segment.card import card_of_segmenter
 from milan_pipeline.stages.segment.check import check_scored
-from milan_pipeline.stages.segment.choices import evaluation_config, labels_of, settled
+from milan_pipeline.stages.segment.choices import (
+    class_names,
+    evaluation_config,
+    labels_of,
+    settled,
+)
 from milan_pipeline.stages.segment.command import Segment
 from milan_pipeline.stages.shared.labelled import EvaluationPlan, evaluate_as_planned
 from milan_pipeline.stages.shared.training import ledger_of, stage_record, with_frozen_choices
@@ -49,12 +54,14 @@ def plan_evaluation(
     config = with_frozen_choices(config, "precision")
     config = settled(config, device, image_size=description.image_size)
     config = dataclasses.replace(config, **dataclasses.asdict(description.spec))
+    names = class_names(config) or description.classes
     val = open_labelled(config.val, kind="mask", scans=scans)
     encoder = fingerprint(config.encoder)
     return EvaluationPlan(
         config=config,
         model=model,
         val=val,
+        class_names=names,
         record=stage_record("segment", config, encoder=encoder, val=val.source),
         evaluator=functools.partial(evaluator_of, config, model, description, val),
         card=card_of_segmenter(

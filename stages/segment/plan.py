@@ -18,6 +18,7 @@ from milan_pipeline.evaluate.segmentation.views import MaskedViewConfig
 from milan_pipeline.stages.segment.card import card_of_segmenter
 from milan_pipeline.stages.segment.check import check_masks
 from milan_pipeline.stages.segment.choices import (
+    class_names,
     evaluation_config,
     labels_of,
     scale_rule,
@@ -61,8 +62,14 @@ class SegmentPlan(LabelledPlan[Segment]):
             std=tuple(backbone.std),
             spec=spec,
             reduce_zero_label=config.reduce_zero_label,
+            classes=self.class_names,
         )
         return model, description
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; none where nobody gave them."""
+        return class_names(self.config)
 
     @property
     def schedule_steps(self) -> int:
@@ -128,7 +135,7 @@ class SegmentPlan(LabelledPlan[Segment]):
         """Look at what would end the run later; see `check.check_masks`."""
         if world.leads:
             warn_of_copies(self.train, self.val)
-        check_masks(self.config, self.train, self.val, world)
+        check_masks(self.config, self.train, self.val, world, names=self.class_names)
 
     def require_pairs(self, processes: int, device: torch.device) -> None:
         """Refuse to train on single images, which BatchNorm has no statistics of.
@@ -178,6 +185,7 @@ def plan(config: Segment, device: torch.device, *, world: World | None = None) -
     require_recorded(config.folder)
     config = settled(with_frozen_choices(config, "batch_size", "lanes", "precision"), device)
     labels_of(config)  # or say what is wrong with --classes
+    class_names(config)  # or with --class-names
     tables = open_tables(config, kind="mask", world=world)
     size = config.image_size
     return SegmentPlan(**settled_parts("segment", config, tables, PUBLISHED_BATCH, size))

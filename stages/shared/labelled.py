@@ -77,6 +77,11 @@ class LabelledPlan(TrainingPlan[LabelledT]):
         return super().is_done and known and there
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes that are scored; none where they are not known."""
+        return self.val.classes
+
+    @property
     def exports(self) -> tuple[str, ...]:
         """The weights that training ends with, the best, and the last ones not averaged."""
         both = (self.last, BEST)
@@ -111,6 +116,7 @@ class EvaluationPlan(Generic[LabelledT]):
         config: what was left to the machine or the model is filled in.
         model: the trained model, on the CPU.
         val: the images to score on.
+        class_names: of the classes that are scored; none where they are not known.
         record: `config.json`.
         evaluator: makes what scores the model, once that is on its device.
         card: see `LabelledPlan.card`.
@@ -119,6 +125,7 @@ class EvaluationPlan(Generic[LabelledT]):
     config: LabelledT
     model: nn.Module
     val: LabelledTable
+    class_names: tuple[str, ...]
     record: StageRecord
     evaluator: Callable[[], Evaluator]
     card: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -233,7 +240,7 @@ def train_labelled(
             "val": planned.val.samples,
             "unreadable": {"train": ledger.count, "val": evaluator.ledger.count},
             "images_per_second": counts["images_per_second"],
-            "class_names": list(planned.val.classes),
+            "class_names": list(planned.class_names),
             **planned.card,
             **notes,
         }
@@ -277,7 +284,7 @@ def evaluate_as_planned(planned: EvaluationPlan[Any], process: Process) -> None:
         extras = {
             "val": planned.val.samples,
             "unreadable": {"val": unreadable},
-            "class_names": list(planned.val.classes),
+            "class_names": list(planned.class_names),
             **planned.card,
             **scores.notes(),
         }

@@ -21,6 +21,7 @@ from milan_pipeline.report.folder_status import is_finished
 from milan_pipeline.stages.extract_targets import command as extract_targets
 from milan_pipeline.stages.extract_targets.command import ExtractTargets
 from milan_pipeline.stages.extract_targets.plan import WorkList, spec_of, survey
+from milan_pipeline.stages.extract_targets.views import settled_views
 from milan_pipeline.stages.finetune import command as finetune
 from milan_pipeline.stages.finetune.command import Finetune
 from milan_pipeline.stages.finetune.plan import open_class_tables
@@ -170,8 +171,9 @@ def _links(config: Submit, sections: dict[str, Any]) -> Iterator[Link]:
 def _extraction(config: Submit) -> Link:
     words = ("--images", config.absolute(config.images), "--out", config.store)
     # As its first job does: this must not depend on the machine that a job runs on.
-    wanted = _configured(config, ExtractTargets, extract_targets.command, (*words, "--init"))
-
+    wanted = settled_views(
+        _configured(config, ExtractTargets, extract_targets.command, (*words, "--init"))
+    )
     if wanted.precision == "auto" and not holds_store(wanted.out):
         raise ConfigError(
             f"recipe {config.recipe} leaves the teacher's precision to the machine, and many "

@@ -16,9 +16,10 @@ from milan_pipeline.stages.shared.dry_run import say_bytes_to_write, say_files_t
 from milan_pipeline.stages.shared.own_folder import require_own_folder
 from milan_pipeline.stages.transcode.command import Transcode
 from milan_pipeline.targets.expected_identity import expected_transcoded
-from milan_pipeline.targets.known_marks import BriefMark
 from milan_pipeline.targets.layout import existing_identity, read_identity, require_place
+from milan_pipeline.targets.marks.columns import BriefMark
 from milan_pipeline.targets.store_record import StoreRecord, finished_units, read_store_record
+from milan_pipeline.targets.unit_list import FinishedUnits
 from milan_pipeline.targets.units import NOT_DONE, Unit, read_marks, why_not_transcoded
 
 REMEDY = "give another OUT for these targets, or --overwrite to make them anew"
@@ -41,7 +42,7 @@ class Plan(NamedTuple):
 
     identity: Identity
     record: StoreRecord
-    units: list[Done]
+    units: FinishedUnits
     views: int
     spec: CodecSpec
     existing: Identity | None

@@ -20,6 +20,7 @@ from milan_pipeline.extraction.live_check import (
     draw_sample,
     targets_with_pixels,
 )
+from milan_pipeline.images.views import policy_of
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.stages.verify.store import StoreParts
 from milan_pipeline.targets.units import Unit, read_mark
@@ -118,6 +119,7 @@ def check_sample(
     if images is None or not sample:
         return [], {}
     size, interpolation = store.teacher.image_size, store.teacher.interpolation
+    policy = policy_of(store.identity["view_policy"])
     found: list[Comparison] = []
     faults: Faults = {}
     pending: list[StoredTarget] = []
@@ -139,6 +141,7 @@ def check_sample(
                     codec=store.codec,
                     size=size,
                     interpolation=interpolation,
+                    policy=policy,
                 )
             except DataError as error:
                 faults[unit] = [str(error)]

@@ -50,7 +50,7 @@ def verify(config: Verify, stop: StopRequest) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Findings:
-    """The result of checking some units."""
+    """The result of checking some units; `targets` counts those of the sound ones."""
 
     units: int
     targets: int
@@ -78,7 +78,11 @@ class _Findings:
                 )
         return cls(
             units=len(units),
-            targets=int(targets_u.sum()),
+            targets=sum(
+                int(count)
+                for unit, count in zip(units, targets_u, strict=True)
+                if unit not in wrong
+            ),
             faults=faults | wrong,
             extra=extra,
             leftovers=len(storage.leftovers(store.url)),

@@ -23,6 +23,7 @@ from milan_pipeline.stages.verify.command import Verify
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.store_record import read_store_record
+from milan_pipeline.targets.unit_list import UnitList
 from milan_pipeline.targets.units import Unit, revoke
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
@@ -59,13 +60,11 @@ class StoreParts:
         return before and str(before["name"])
 
     @functools.cached_property
-    def units(self) -> list[Unit]:
+    def units(self) -> UnitList:
         """The units of the last extraction, with their present image shards if these are known."""
         now = {shard.stem: shard for shard in self.images.shards} if self.images else {}
-        return [
-            dataclasses.replace(unit, shard=now.get(unit.shard.stem, unit.shard))
-            for unit in self._recorded
-        ]
+        shards = [now.get(shard.stem, shard) for shard in self._recorded.shards]
+        return UnitList(shards, self.views)
 
     @functools.cached_property
     def spec(self) -> TeacherSpec:
@@ -143,9 +142,9 @@ class StoreParts:
         """Return the units whose image shard has not changed; all, if there are no images here."""
         if self.images is None:
             return list(units)
-        recorded = {unit.path: unit.shard.sha256 for unit in self._recorded}
+        recorded = {shard.stem: shard.sha256 for shard in self._recorded.shards}
         listed = {shard.stem: shard.sha256 for shard in self.images.shards}
-        return [unit for unit in units if listed.get(unit.shard.stem) == recorded[unit.path]]
+        return [unit for unit in units if listed.get(unit.shard.stem) == recorded[unit.shard.stem]]
 
     def _load(self, spec: TeacherSpec) -> Teacher:
         return Teacher.load(spec, device=str(pick_device(self.config.device)))

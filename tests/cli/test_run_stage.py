@@ -28,7 +28,10 @@ def test_a_stage_runs_by_name_and_returns_its_document(pictures: Path, tmp_path:
 
 
 def test_a_function_takes_arguments_by_place_and_by_name(pictures: Path, tmp_path: Path) -> None:
-    first = mp.pack_images(pictures, tmp_path / "a", samples_per_shard=10, quiet=True)
+    out = tmp_path / "a"
+    first = mp.pack_images(
+        pictures, out, samples_per_shard=10, quiet=True, dry_run=False, debug=False
+    )
     again = mp.pack_images(pictures, dest=str(tmp_path / "a"), samples_per_shard=10, quiet=True)
     assert first.summary["shards"] == 3
     assert again.summary["nothing_to_do"] is True

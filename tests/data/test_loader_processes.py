@@ -7,8 +7,11 @@ import sys
 import pytest
 import torch
 
-from milan_pipeline.data.loader_processes import explained_start, next_part
+from milan_pipeline.core.device_copies import tensors_of
+from milan_pipeline.data import loader_processes
+from milan_pipeline.data.loader_processes import Part, carry_errors, explained_start, next_part
 from milan_pipeline.errors import StorageError
+from milan_pipeline.pretraining.examples import Batch
 from tests.support.pairs import open_data, stream
 
 # torch advises against more loader processes than cores; here they are few samples' worth.
@@ -31,6 +34,14 @@ def test_a_batch_that_has_no_room_in_shared_memory_ends_the_run(
         match=rf"finds no room in /dev/shm for \d+ bytes .*{re.escape(full)}.*give --workers 0",
     ):
         list(stream(data, range(4), workers=2))
+
+
+def test_every_tensor_of_a_batch_is_shared_those_in_lists_too(monkeypatch):
+    monkeypatch.setattr(loader_processes, "get_worker_info", lambda: "of a loader process")
+    kept_BK, masked_BM, *others = (torch.ones(2, 3) for _ in range(6))
+    batch = Batch(others[0], kept_BK, masked_BM, others[1:3], [others[3]], ["a", "b"])
+    assert len(list(carry_errors(iter([Part(batch, [])])))) == 1
+    assert [tensor.is_shared() for tensor in tensors_of(batch)] == [True] * 6
 
 
 def test_without_loader_processes_nothing_is_shared(image_shards, target_shards, monkeypatch):

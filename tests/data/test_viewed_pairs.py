@@ -1,6 +1,9 @@
 """Pairs from Python: the pixels that the teacher saw, beside what it said of them."""
 
+import dataclasses
 import pickle
+import shutil
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,9 @@ from torch.utils.data import DataLoader
 
 from milan_pipeline.data.viewed_pairs import PairDataset, iterate_pairs
 from milan_pipeline.errors import MissingDataError
+from milan_pipeline.images.crops import pixels_words
+from milan_pipeline.provenance.identity import content_hash
+from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.targets.store import open_targets
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
@@ -89,3 +95,25 @@ def test_torchs_loader_makes_batches(image_shards: Path, target_shards: Path) ->
     assert len({key for batch in batches for key in batch.key}) == 24
     assert batches[0].pixels_CSS.shape == (10, 3, 32, 32)
     assert batches[0].tokens_ND.shape[:1] == batches[0].prior_L.shape[:1] == (10,)
+
+
+def test_pixels_of_a_teacher_that_was_trained_on_bilinear_ones(
+    image_shards: Path, target_shards: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "shards"
+    shutil.copytree(target_shards, copy)
+    manifest = load_manifest(str(copy), kind="targets")
+    identity = deepcopy(manifest.common["identity"])
+    identity["preprocessing"]["pixels"] = pixels_words("bilinear")
+    stated = {"identity_hash": content_hash(identity)}
+    common = {**manifest.common, **stated, "identity": identity}
+    shards = tuple(
+        dataclasses.replace(shard, details={**shard.details, **stated}) for shard in manifest.shards
+    )
+    dataclasses.replace(manifest, common=common, shards=shards).save()
+    bicubic, bilinear = (
+        next(iterate_pairs(images=str(image_shards), targets=str(folder)))
+        for folder in (target_shards, copy)
+    )
+    difference = (bilinear.pixels_CSS.int() - bicubic.pixels_CSS.int()).abs().max()
+    assert 0 < difference < 100  # the same view, resized in another way

@@ -11,7 +11,7 @@ from milan_pipeline.evaluate.comparison import rows_of
 from milan_pipeline.evaluate.differences import lines_of, ties, ties_of
 from milan_pipeline.evaluate.intervals import wilson
 from milan_pipeline.evaluate.per_image import ANSWERS, COUNTS, answers_of, answers_table, npy
-from milan_pipeline.evaluate.resampling import ious
+from milan_pipeline.evaluate.resampling import ious, resampled_mious
 from tests.support.runs import result
 
 IMAGES = 200
@@ -77,7 +77,14 @@ def test_other_images_stages_and_settings_of_unknown_images_are_not_compared(tmp
     assert ties(rows_of([one, *others])) == []
 
 
-def test_miou_is_compared_by_a_paired_bootstrap(tmp_path):
+def test_miou_is_compared_by_a_paired_bootstrap(tmp_path, monkeypatch):
+    drawn = []
+
+    def counted(counts):
+        drawn.append(counts)
+        return resampled_mious(counts)
+
+    monkeypatch.setattr("milan_pipeline.evaluate.differences.resampled_mious", counted)
     right_n = np.random.default_rng(1).integers(10, 80, size=60).astype(np.int32)
     noise_n = np.random.default_rng(2).integers(-9, 10, size=60).astype(np.int32)
     results = []
@@ -90,6 +97,7 @@ def test_miou_is_compared_by_a_paired_bootstrap(tmp_path):
         results.append(result(name, metrics={"miou": miou}, **given))
     found = [({t.better.name, t.other.name}, t.test) for t in ties(rows_of(results))]
     assert found == [({"a", "c"}, "paired bootstrap over images")]
+    assert len(drawn) == len(results)  # once for each, not once a pair
 
 
 def test_rows_of_one_name_are_told_by_their_folders(tmp_path):

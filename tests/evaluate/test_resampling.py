@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from milan_pipeline.evaluate.resampling import ious, miou_difference, miou_interval
+from milan_pipeline.evaluate.resampling import (
+    ious,
+    miou_difference,
+    miou_interval,
+    resampled_mious,
+)
 
 
 def images_of(right_n, total=100):
@@ -46,6 +51,6 @@ def test_images_without_a_label_do_not_count():
 def test_a_paired_difference_sees_what_two_intervals_do_not():
     right_n = np.random.default_rng(1).integers(10, 91, size=100)
     worse, better = images_of(right_n), images_of(right_n + 4)
-    low, high = miou_difference(better, worse)
+    low, high = miou_difference(*map(resampled_mious, (better, worse)))
     assert (low, high) == pytest.approx((2, 2), abs=1e-9)
     assert interval_of(better)[0] < interval_of(worse)[1]

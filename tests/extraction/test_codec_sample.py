@@ -11,7 +11,7 @@ from milan_pipeline.errors import DataError, InterruptedRunError
 from milan_pipeline.extraction.codec_sample import extracted_sample
 from milan_pipeline.extraction.job import ExtractionJob
 from milan_pipeline.targets.codec_sample import stored_sample
-from milan_pipeline.targets.units import list_units
+from milan_pipeline.targets.unit_list import list_units
 from tests.support.extraction import RowTeacher, extract, job_on
 
 

@@ -22,7 +22,8 @@ from milan_pipeline.extraction.live_check import (
     targets_with_pixels,
 )
 from milan_pipeline.shards.manifest import load_manifest
-from milan_pipeline.targets.units import list_units, read_mark
+from milan_pipeline.targets.unit_list import list_units
+from milan_pipeline.targets.units import read_mark
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
 from tests.support.cli import extract_targets

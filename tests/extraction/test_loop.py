@@ -2,7 +2,7 @@
 
 import dataclasses
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,7 +24,8 @@ from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.shards.sequential import iterate_shard
 from milan_pipeline.shards.writer import Sample, write_shard
 from milan_pipeline.targets.reader import open_unit
-from milan_pipeline.targets.units import Mark, Unit, list_units, read_marks
+from milan_pipeline.targets.unit_list import list_units
+from milan_pipeline.targets.units import Mark, Unit, read_marks
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
 from tests.support.stores import files_of
@@ -44,7 +45,7 @@ def job(image_shards: Path, tiny_clip: Path, tmp_path: Path) -> ExtractionJob:
     )
 
 
-def extract(job: ExtractionJob, units: list[Unit], fraction: float = 0.5) -> list[Mark]:
+def extract(job: ExtractionJob, units: Sequence[Unit], fraction: float = 0.5) -> list[Mark]:
     budget = BadImageBudget(fraction=fraction, images=job.manifest.samples)
     return list(extract_units(job, units, budget, StopRequest()))
 
@@ -62,7 +63,7 @@ def test_every_sample_is_what_its_image_gives(job: ExtractionJob) -> None:
             rgb = decode_rgb(data)
             height, width, _ = rgb.shape
             box = job.policy.box(height, width, sample.key, unit.view)
-            assert (*row["box"], row["flip"]) == dataclasses.astuple(box)
+            assert (*row["box"], row["flip"]) == (*box.numbers, box.flip)
             assert row["size"].tolist() == [height, width]
             assert row["digest"] == digest(data)
             targets, prior = job.teacher(view_pixels(rgb, box, 32)[None])

@@ -15,7 +15,8 @@ from milan_pipeline.extraction.loop import extract_units
 from milan_pipeline.images.budget import BadImageBudget
 from milan_pipeline.targets.layout import OUTER_SHARD
 from milan_pipeline.targets.reader import open_unit
-from milan_pipeline.targets.units import Mark, list_units, read_marks
+from milan_pipeline.targets.unit_list import list_units
+from milan_pipeline.targets.units import Mark, read_marks
 from tests.support.disturbances import at_put
 from tests.support.extraction import RowTeacher, extract, job_on, threads_of_pools
 from tests.support.remote import Action, Request, answering, watched

@@ -17,7 +17,8 @@ from milan_pipeline.errors import DataError
 from milan_pipeline.extraction.job import ExtractionJob
 from milan_pipeline.extraction.target_batches import compute
 from milan_pipeline.extraction.view_batches import PixelBuffers, ViewBatch, view_batches
-from milan_pipeline.targets.units import list_units, read_marks
+from milan_pipeline.targets.unit_list import list_units
+from milan_pipeline.targets.units import read_marks
 from tests.support.extraction import WIDTH, RowTeacher, extract, job_on
 from tests.support.stores import files_of
 

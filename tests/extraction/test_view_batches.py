@@ -18,7 +18,8 @@ from milan_pipeline.images.crops import view_pixels
 from milan_pipeline.images.decode import decode_rgb, digest
 from milan_pipeline.images.views import Box, ViewPolicy
 from milan_pipeline.shards.sequential import iterate_shard
-from milan_pipeline.targets.units import Mark, Unit, list_units
+from milan_pipeline.targets.unit_list import list_units
+from milan_pipeline.targets.units import Mark, Unit
 from tests.support.extraction import SIZE, RowTeacher, extract, job_on, threads_of_pools
 from tests.support.processes import PATIENCE
 
@@ -79,7 +80,7 @@ def test_rows_are_the_views_of_their_images(tmp_path: Path, workers: int) -> Non
             box = job.policy.box(height, width, sample.key, unit.view)
             assert batch.keys[row] == sample.key
             assert batch.digest[row] == digest(sample.members["jpg"])
-            assert (*batch.box[row], batch.flip[row]) == dataclasses.astuple(box)
+            assert (*batch.box[row], batch.flip[row]) == (*box.numbers, box.flip)
             assert tuple(batch.size[row]) == (height, width)
             assert torch.equal(batch.buffer_BCSS[row], view_pixels(rgb, box, SIZE))
 
@@ -121,7 +122,7 @@ def test_empty_units_come_in_their_turn(tmp_path: Path, counts: list[int]) -> No
     job = job_on(tmp_path, counts)
     units = list_units(job.manifest, 1)
     batches = batches_of(job, units)
-    assert [batch.unit for batch in batches if batch.last] == units
+    assert [batch.unit for batch in batches if batch.last] == list(units)
     sums = [sum(len(batch.keys) for batch in batches if batch.unit == unit) for unit in units]
     assert sums == counts
 
@@ -167,7 +168,7 @@ def test_one_may_leave_early(tmp_path: Path) -> None:
     assert threads_of_pools() == before
 
 
-def peak_of(job: ExtractionJob, units: list[Unit]) -> tuple[int, int]:
+def peak_of(job: ExtractionJob, units: Sequence[Unit]) -> tuple[int, int]:
     """Return how many buffers were made and the most memory that Python and numpy took."""
     buffers = buffers_of(job)
     tracemalloc.start()

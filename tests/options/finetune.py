@@ -30,6 +30,7 @@ FINETUNE = Table(
         crop_pct=Differs(0.1, given={"seed": 3}),
         drop_path=Differs(0.5),
         epochs=Differs(3, given={"max_steps": 3}),
+        least_steps=Differs(5, given={"max_steps": 3}),
         warmup_epochs=Differs(1.0),
         base_lr=Differs(0.01),
         min_lr=Differs(1e-3),

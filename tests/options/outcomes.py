@@ -18,7 +18,7 @@ Parts = dict[str, Any]
 
 
 def run_folder(run: Finished) -> Parts:
-    """Weights that were exported, scores by step, pictures."""
+    """Weights that were exported, scores by step, pictures, names of classes."""
     folder = Path(run.settings["out"])
     parts: Parts = {}
     for path in folder.glob("*.safetensors"):
@@ -26,6 +26,9 @@ def run_folder(run: Finished) -> Parts:
     for name in ("evaluations.jsonl", "examples.png"):
         if (folder / name).exists():
             parts[name] = (folder / name).read_bytes()
+    scores = folder / "scores.json"
+    if scores.exists() and (names := json.loads(scores.read_text()).get("class_names")):
+        parts["class names"] = names
     return parts | metrics(folder)
 
 

@@ -132,6 +132,11 @@ def other_store(places: Places, path: Path) -> None:
 
 
 @place
+def seeded(places: Places, path: Path) -> None:
+    extract(places["images"], places["other_clip"], path, "--view-seed", 1)
+
+
+@place
 def other_targets(places: Places, path: Path) -> None:
     run_cli("pack-targets", "--targets", places["other_store"], "--out", path)
 
@@ -160,6 +165,11 @@ def edit_json(path: Path, **changes: Any) -> None:
 @place
 def scenes(_: Places, path: Path) -> None:
     write_ade_tree(path, {"training": 6, "validation": 2}, first=1)
+
+
+@place
+def names(_: Places, path: Path) -> None:
+    path.write_text("sky\nsea\nland\n", encoding="utf-8")
 
 
 @place

@@ -42,6 +42,7 @@ PRETRAIN = Table(
         decoder_heads=Differs(1),
         loss=Differs("smooth-l1"),
         target_norm=Differs("layer"),
+        resample_targets=Decides(True, given={"image_size": 64}, said="--resample-targets"),
         supervise=Differs("visible"),
         masking=Differs("random"),
         mask_ratio=Differs(0.5),

@@ -31,6 +31,7 @@ SEGMENT = Table(
         random_init=Differs(True),
         allow_unfinished=Decides(True, given={"encoder": "{unfinished}"}, said="'running'; finish"),
         classes=Differs(4),
+        class_names=Differs("{names}"),
         ignore_index=Differs(2),
         reduce_zero_label=Differs(False, given={"classes": 4}),
         head=Differs("linear"),

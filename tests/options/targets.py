@@ -9,6 +9,7 @@ ON_DASK: dict[str, Entry] = {
         "starts Dask's processes, in seconds each; see tests/end_to_end/test_dask_stages.py"
     ),
 }
+COLOURED = "random-resized-crop:solarise=1"
 NAMED = {"teacher": "tiny-of-options", "pretrained": "{clip}/open_clip_model.safetensors"}
 
 EXTRACT = Table(
@@ -26,6 +27,8 @@ EXTRACT = Table(
         "views": Grows(1),
         "view_policy": Differs("center", given={"views": 1}),
         "view_seed": Differs(1),
+        "teacher_sees": Differs("clean", given={"view_policy": COLOURED}),
+        "views_from": Place("{seeded_moved}", "{other_store}", given={"views_from": "{seeded}"}),
         "min_scale": Differs(0.9),
         "codec": Differs("int8"),
         "precision": Differs("bf16"),
@@ -73,6 +76,7 @@ PACK_TARGETS = Table(
         "out": Same("{else}/shards"),
         "views": Grows(1),
         "codec": Differs("int8"),
+        "phi_s": Grows(None, given={"phi_s": True}),
         "device": Same("cpu"),
         "threads": Same(2),
         "workers": Same(2),

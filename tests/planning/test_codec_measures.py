@@ -17,7 +17,8 @@ from milan_pipeline.planning.codec_measures import FileBytes, Measurement, bits_
 from milan_pipeline.planning.codec_targets import TargetSet, power_law_tokens
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.targets.layout import read_identity
-from milan_pipeline.targets.units import read_marks, units_of_extent
+from milan_pipeline.targets.unit_list import units_of_extent
+from milan_pipeline.targets.units import read_marks
 from tests.support.cli import run_cli
 
 CPU = torch.device("cpu")

@@ -16,9 +16,10 @@ from milan_pipeline.planning.codec_targets import (
 )
 from milan_pipeline.provenance.identity import Identity
 from milan_pipeline.provenance.record import read_record
-from milan_pipeline.targets.known_marks import BriefMark
 from milan_pipeline.targets.layout import read_identity
-from milan_pipeline.targets.units import Unit, read_marks, units_of_extent
+from milan_pipeline.targets.marks.columns import BriefMark
+from milan_pipeline.targets.unit_list import units_of_extent
+from milan_pipeline.targets.units import Unit, read_marks
 
 
 def opened(store: Path) -> tuple[str, Identity, list[tuple[Unit, BriefMark]]]:

@@ -1,5 +1,7 @@
 """The break-even and its reasons, against the step-by-step sums."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -144,3 +146,9 @@ def test_at_the_break_even_both_take_the_same_time(
     cached, in_loop = seconds(work.epochs)
     saved = make_plan(work, sizes, known).saved_hours
     assert saved == pytest.approx(7 * (in_loop - cached) / 3600, rel=1e-6, abs=1e-6)
+
+
+def test_no_room_for_files() -> None:
+    few = Bytes(store=1, shards=1, image=1, pair=1, files=9, free=1000, free_files=8)
+    assert plan(sizes=few).why == ("the store takes 9 files, the disk has room for 8",)
+    assert plan(sizes=dataclasses.replace(few, free_files=9)).pays

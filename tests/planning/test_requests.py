@@ -5,7 +5,7 @@ one object and its tar is one read.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,8 @@ from milan_pipeline.shards.random_access import Place
 from milan_pipeline.shards.writer import list_as_written
 from milan_pipeline.targets.layout import create_root
 from milan_pipeline.targets.shard_records import layout_of, write_target_shard
-from milan_pipeline.targets.units import Mark, Unit, list_units, read_marks, target_shard_name
+from milan_pipeline.targets.unit_list import list_units
+from milan_pipeline.targets.units import Mark, Unit, read_marks, target_shard_name
 from milan_pipeline.targets.verification import StoreCheck
 from milan_pipeline.targets.verification_work import Checking, extra_names
 from tests.support.extraction import extract, job_on
@@ -50,10 +51,10 @@ class World:
     job: ExtractionJob
     identity: Identity
 
-    def units(self) -> list[Unit]:
+    def units(self) -> Sequence[Unit]:
         return list_units(self.job.manifest, 2)
 
-    def extract(self, units: list[Unit]) -> list[Mark]:
+    def extract(self, units: Sequence[Unit]) -> list[Mark]:
         return extract(self.job, units)
 
     def pack(self, unit: Unit, mark: Mark) -> Shard:

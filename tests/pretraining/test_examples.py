@@ -8,7 +8,7 @@ import torch
 
 from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.data.batching import join, stack
-from milan_pipeline.data.viewed_pairs import student_view
+from milan_pipeline.data.viewed_pairs import stored_view
 from milan_pipeline.errors import DataError, MismatchError
 from milan_pipeline.images.decode import digest
 from milan_pipeline.models.student import SUPERVISE, in_grid_order, patchify, supervised_slice
@@ -84,7 +84,7 @@ def test_the_students_pixels_are_the_teachers_for_every_sample_and_view(
     assert len(pairs) == VIEWS * load_manifest(str(images), kind="images").samples
     for (view, key, image, target), teachers in zip(pairs, seen, strict=True):
         record = config.layouts[0].from_bytes(target)
-        ours = student_view(image, record, image_size=32, digest=digest(image), key=key)
+        ours = stored_view(image, record, image_size=32, digest=digest(image), key=key)
         assert ours.dtype == teachers.dtype == torch.uint8
         assert torch.equal(ours, teachers), (view, key)
         example = example_of(config, sample_of(key, image, target))

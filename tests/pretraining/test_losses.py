@@ -26,7 +26,7 @@ def spelled_out(loss, target_norm, pred, target):
     for p, raw in zip(pred.flatten(0, 1).double(), target.flatten(0, 1).double(), strict=True):
         if target_norm == "l2":
             t = raw / raw.square().sum().sqrt()
-        elif target_norm == "none":
+        elif target_norm in ("none", "phi-s"):  # given as they are learnt
             t = raw
         else:
             t = (raw - raw.mean()) / ((raw - raw.mean()).square().mean() + 1e-5).sqrt()

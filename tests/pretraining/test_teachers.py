@@ -71,7 +71,7 @@ def test_the_first_teacher_given_lends_its_prior_where_none_is_asked_for(folders
 def test_teachers_of_other_views_are_refused_with_the_command_that_helps(folders, tmp_path):
     images, targets = folders
     other = write_second_teacher(Path(targets["clip"]), tmp_path, view_policy={"seed": 7})
-    said = r"clip and dino .* view_policy\.seed is 0 in .* and 7 in .*--view-seed 0 for dino"
+    said = r"clip and dino .* view_policy\.seed is 0 in .* and 7 in .*for dino with --views-from .*"
     with pytest.raises(MismatchError, match=said):
         opened(images, targets | {"dino": str(other)})
 

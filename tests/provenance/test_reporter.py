@@ -107,6 +107,24 @@ def test_it_says_how_the_work_ended(
     assert only(tmp_path, reporter).failed == failed
 
 
+def test_a_second_ctrl_c_in_a_process_that_lives_on_ends_the_report(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    begun: set[threading.Thread] = set()
+
+    def interrupted() -> None:
+        with reporting(str(tmp_path), "pretrain", StopRequest()):
+            begun.update(set(threading.enumerate()) - before)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    (living,) = (each for each in begun if each.name == "report-life")
+    living.join(60)
+    assert not living.is_alive()
+    (report,) = read_reports(str(tmp_path))
+    assert report.state == "interrupted"
+
+
 def test_a_unit_that_is_done_after_all_has_not_failed(reporter: Reporter, tmp_path: Path) -> None:
     for _ in range(2):
         reporter.begin(UNITS[0].path)

@@ -13,7 +13,7 @@ from milan_pipeline.data.labelled import open_labelled
 from milan_pipeline.evaluate.accuracies import accuracy
 from milan_pipeline.evaluate.intervals import wilson
 from milan_pipeline.stages.finetune.command import Finetune
-from milan_pipeline.stages.finetune.plan import open_class_tables
+from milan_pipeline.stages.finetune.plan import open_class_tables, plan
 from tests.support.cli import run_cli
 from tests.support.disturbances import at_step, send_signal
 from tests.support.finetune import SHORT, TINY_VIT, finetune, record, rows
@@ -51,6 +51,22 @@ def test_the_recipe_is_the_official_one():
     assert (config.smoothing, config.mixup, config.cutmix) == (0.1, 0.8, 1.0)
     assert (config.erasing, config.pool) == (0.25, "mean")
     assert dataclasses.replace(config, epochs=10).warmup == 1
+
+
+def test_few_images_have_more_epochs_by_the_same_schedule(data, tmp_path):
+    """Three steps an epoch: 3 epochs are 9 steps, and three times as many are 27."""
+    train, val = map(str, data)
+    config = Finetune(
+        encoder="timm:test_vit", train=train, val=val, out=str(tmp_path / "run"), batch_size=4,
+        epochs=3, warmup_epochs=1.0, image_size=32,
+    )  # fmt: skip
+    found = []
+    for least in (None, 9, 20):
+        planned = plan(dataclasses.replace(config, least_steps=least), torch.device("cpu"))
+        recipe = planned.recipe
+        due = [step for step in range(1, 28) if planned.is_due(step)]
+        found.append((planned.schedule_steps, recipe.epochs, recipe.warmup_epochs, due[:3]))
+    assert found == [(9, 3, 1, [3, 6, 9]), (9, 3, 1, [3, 6, 9]), (27, 9, 3, [9, 18, 27])]
 
 
 def test_run_folder_is_complete(whole):

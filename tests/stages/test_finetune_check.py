@@ -250,4 +250,5 @@ def test_few_images_at_the_published_rate_are_warned_of(data, tmp_path, capsys):
     )
     finetune(*data, tmp_path / "run", options=(*words, "--base-lr", 0.001))
     assert "published" not in capsys.readouterr().err
-    assert rate_warning(1e-4, 1024, 1_281_167) is None
+    assert rate_warning(1e-4, 1024, 12) is None
+    assert rate_warning(1e-4, 128, 1_281_167) is None

@@ -1,6 +1,7 @@
 """The stage import-checkpoint: official weights become a run that the others take."""
 
 import json
+import shutil
 
 import pytest
 import timm
@@ -114,10 +115,19 @@ def test_a_lost_encoder_is_imported_again(checkpoint, tmp_path):
     assert lost.read_bytes() == data
 
 
+def test_a_lost_decoder_is_imported_again(checkpoint, tmp_path):
+    run = import_checkpoint(checkpoint, tmp_path / "run")
+    shutil.rmtree(run / "checkpoints")
+    import_checkpoint(checkpoint, run)
+    require_weights(run, official_weights())
+
+
 def test_an_encoder_alone_says_so_and_has_no_checkpoint(tmp_path, capsys):
     torch.save(encoder_only(official_weights()), tmp_path / "encoder.pth")
     run = import_checkpoint(tmp_path / "encoder.pth", tmp_path / "run")
     assert "an encoder alone" in capsys.readouterr().out
+    import_checkpoint(tmp_path / "encoder.pth", run)
+    assert "nothing to do" in capsys.readouterr().out
     assert not (run / "checkpoints").exists()
     found = load_file(run / "encoder.safetensors")
     expected = encoder_only(official_weights())

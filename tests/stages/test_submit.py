@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from milan_pipeline.targets.known_marks import BriefMark
+from milan_pipeline.targets.marks.columns import Marks
 from milan_pipeline.targets.units import read_marks
 from tests.support.cli import run_cli
 from tests.support.pictures import write_picture
@@ -179,7 +179,7 @@ def test_the_marks_of_a_finished_store_are_read_once(
 ) -> None:
     read = []
 
-    def count(store: str, views: int, *, keep: bool = False) -> dict[str, BriefMark]:
+    def count(store: str, views: int, *, keep: bool = False) -> Marks:
         read.append(store)
         return read_marks(store, views, keep=keep)
 

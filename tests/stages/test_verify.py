@@ -294,10 +294,12 @@ def test_targets_of_another_teacher(
     assert list(found["faults"]) == [UNIT]
     assert "to the live teacher's" in found["faults"][UNIT][0]
     assert found["live"]["worst"] < 0.9
+    assert found["targets"] == 48 - len(values_of(open_unit(store), "key"))
     assert verify(store, capsys, "--sample", 0)[0]["live"] is None
     found, _ = verify(store, capsys, "--sample", 48, "--repair")
     assert found["repaired"] == [UNIT]
     assert found["live"]["worst"] > 0.99
+    assert found["targets"] == 48
 
 
 def test_a_stricter_bound(store: Path, capsys) -> None:

@@ -54,13 +54,13 @@ def classifier_run(run: Path, *, pool: str = "avg", classes: tuple[str, ...] = C
     return model
 
 
-def segmenter_run(run: Path, head: str = "linear") -> Any:
+def segmenter_run(run: Path, head: str = "linear", classes: tuple[str, ...] = CLASSES) -> Any:
     """Write a run of `segment`; return its model."""
     arguments = VIT | {"num_classes": 0, "global_pool": "token"}
     spec = HeadSpec(head=head, channels=8, classes=3)
     model = perturbed(make_segmenter(arguments, spec)).eval()
     write_record(run, "segment")
-    description = SegmenterDescription(arguments=arguments, spec=spec, **PIXELS)
+    description = SegmenterDescription(arguments=arguments, spec=spec, classes=classes, **PIXELS)
     write_segmenter(run, "best", model.state_dict(), description)
     return model
 

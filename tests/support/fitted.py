@@ -20,7 +20,8 @@ from milan_pipeline.shards.sequential import iterate_shard
 from milan_pipeline.targets.codec_files import write_shards_codec
 from milan_pipeline.targets.layout import UnitBlock
 from milan_pipeline.targets.shard_records import layout_of, write_target_shard
-from milan_pipeline.targets.units import Unit, list_units, target_shard_name
+from milan_pipeline.targets.unit_list import list_units
+from milan_pipeline.targets.units import Unit, target_shard_name
 from milan_pipeline.targets.writer import UnitWriter
 from tests.support.extraction import SIDE, SIZE, WIDTH, job_on
 

@@ -103,7 +103,8 @@ class Run:
             for step, batch in zip(steps, source, strict=True):
                 yield change(step + 1, batch)
 
-        task = Pretraining(self.student, self.data.targets(), recipe)
+        others = self.data.other_grids(self.student)
+        task = Pretraining(self.student, self.data.targets(), recipe, others)
         clock = step_clock(self.data.samples, self.data.order)
         trainer = Trainer(self.folder, task, config, clock, world=self.world)
         self.counts = trainer.train(batches_from, stop or StopRequest())

@@ -31,7 +31,8 @@ from milan_pipeline.shards.writer import Sample, write_shard
 from milan_pipeline.targets.layout import UnitBlock, create_root
 from milan_pipeline.targets.reader import StoredUnit
 from milan_pipeline.targets.shard_records import TARGET_EXTENSION, layout_of
-from milan_pipeline.targets.units import Mark, Unit, extent_of, list_units
+from milan_pipeline.targets.unit_list import extent_of, list_units
+from milan_pipeline.targets.units import Mark, Unit
 from milan_pipeline.targets.writer import UnitWriter
 from tests.support.pictures import write_picture
 

@@ -21,7 +21,8 @@ from milan_pipeline.targets.codec_sample import (
 )
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.reader import open_unit
-from milan_pipeline.targets.units import read_marks, units_of_extent
+from milan_pipeline.targets.unit_list import units_of_extent
+from milan_pipeline.targets.units import read_marks
 from tests.support.remote import noting, watched
 
 KEYS = st.dictionaries(

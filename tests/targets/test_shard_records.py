@@ -16,16 +16,18 @@ from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.errors import DataError
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.shards.manifest import Manifest, load_manifest
-from milan_pipeline.targets.known_marks import BriefMark
 from milan_pipeline.targets.layout import OUTER_SHARD, read_identity
+from milan_pipeline.targets.marks.columns import BriefMark
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.shard_records import RecordLayout, layout_of, write_target_shard
-from milan_pipeline.targets.units import Unit, read_marks, units_of_extent
+from milan_pipeline.targets.unit_list import units_of_extent
+from milan_pipeline.targets.units import Unit, read_marks
 from tests.support.stores import make_block, targets_of, unit_with, write
 
 
 def identity(codec: str, *, patches: int = 6, width: int = 5) -> dict[str, Any]:
-    return {"teacher": {"grid": [1, patches], "width": width}, "codec": {"name": codec}}
+    teacher = {"grid": [1, patches], "width": width}
+    return {"teacher": teacher, "view_policy": {}, "codec": {"name": codec}}
 
 
 def finished_units(store: Path) -> list[tuple[Unit, BriefMark]]:
@@ -95,7 +97,7 @@ def test_a_patch_without_attention_stays_drawable(target_store: Path) -> None:
 
 def test_an_array_of_another_type_is_refused() -> None:
     """A prior that was not coded would become zeros, which numpy does without a word."""
-    layout = layout_of({"teacher": {"grid": [2, 3], "width": 5},
+    layout = layout_of({"teacher": {"grid": [2, 3], "width": 5}, "view_policy": {},
                         "codec": parse_codec("vector:bytes=2").parameters()})  # fmt: skip
     zeros = np.zeros(2, layout.dtype)
     arrays = {name: zeros[name] for name in layout.dtype.names or ()}

@@ -14,7 +14,8 @@ from milan_pipeline.provenance.reporter import Reporter
 from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.targets.layout import create_root
 from milan_pipeline.targets.status import Status, read_status
-from milan_pipeline.targets.units import Mark, Unit, extent_of, list_units, revoked
+from milan_pipeline.targets.unit_list import extent_of, list_units
+from milan_pipeline.targets.units import Mark, Unit, revoked
 from tests.support.processes import elsewhere
 
 IDENTITY = {

@@ -54,6 +54,11 @@ def test_a_unit_without_a_mark_or_with_a_revoked_one_does_not_exist(copied: Path
         store.read(*UNIT)
 
 
+def test_views_without_a_finished_unit_hide_no_later_ones(copied: Path) -> None:
+    shutil.rmtree(copied / "done/view-00")
+    assert [view for view, _ in open_targets(str(copied)).units] == [1, 1, 1]
+
+
 @pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"x")])
 def test_a_missing_or_damaged_chunk_is_an_error(copied: Path, harm) -> None:
     harm(copied / "view-01/images-000002/codes/c/0/0/0")

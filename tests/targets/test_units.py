@@ -9,18 +9,16 @@ import pytest
 from milan_pipeline import storage
 from milan_pipeline.errors import DataError, MismatchError
 from milan_pipeline.shards.manifest import Manifest
+from milan_pipeline.targets.unit_list import undone_units
 from milan_pipeline.targets.units import (
     REVOKED,
     Mark,
     Unit,
-    extent_of,
     read_mark,
     read_marks,
     require_same_images,
     revoked,
-    undone_units,
     unit_sha256,
-    units_of_extent,
     whole_mark,
     why_not_transcoded,
 )
@@ -44,45 +42,13 @@ def put(store: Path, *marks: tuple[Unit, Mark]) -> None:
         storage.put_bytes(storage.join(str(store), unit.mark_path), mark.to_bytes())
 
 
-def test_the_list_is_ordered_view_by_view() -> None:
-    assert [unit.path for unit in UNITS] == [
-        f"view-0{view}/x-{number}" for view in range(2) for number in range(3)
-    ]
-
-
 def test_units_spread_over_hash_tables() -> None:
     detailed = dataclasses.replace(SHARDS[0], details={"skipped": []})
     assert hash(Unit(0, detailed)) == hash(Unit(0, SHARDS[0]))
     assert len({hash(unit) for unit in UNITS}) == len(UNITS)
 
 
-def test_what_is_left_and_why(tmp_path: Path) -> None:
-    changed = dataclasses.replace(mark_of(UNITS[1]), sha256="another")
-    put(
-        tmp_path,
-        (UNITS[0], mark_of(UNITS[0])),
-        (UNITS[1], changed),
-        (UNITS[2], mark_of(UNITS[2], "other")),
-    )
-    marks = read_marks(str(tmp_path), 2)
-    assert marks[UNITS[0].mark_path] == mark_of(UNITS[0]).brief()
-    assert undone_units(UNITS, marks, "id") == {
-        UNITS[1]: "its image shard has changed",
-        UNITS[2]: "it was extracted with other parameters",
-        UNITS[3]: "not done yet",
-        UNITS[4]: "not done yet",
-        UNITS[5]: "not done yet",
-    }
-
-
 MANIFEST = Manifest(kind="images", folder=".", shards=SHARDS)
-
-
-def test_the_list_of_units_is_rebuilt_from_the_record() -> None:
-    rebuilt = units_of_extent(json.loads(json.dumps(extent_of(MANIFEST, 2))), 2)
-    assert [unit.mark_path for unit in rebuilt] == [unit.mark_path for unit in UNITS]
-    assert undone_units(rebuilt, {unit.mark_path: mark_of(unit) for unit in UNITS}, "id") == {}
-    assert len(units_of_extent(extent_of(MANIFEST, 2), 1)) == 3
 
 
 def test_other_images_under_the_same_names_are_refused() -> None:
@@ -141,11 +107,6 @@ def test_marks_of_a_store_that_is_no_local_folder() -> None:
         storage.put_bytes(storage.join(store, unit.mark_path), mark_of(unit).to_bytes())
     expected = {unit.mark_path: mark_of(unit).brief() for unit in UNITS}
     assert read_marks(store, 2) == expected
-
-
-def test_the_list_comes_back_with_its_samples() -> None:
-    extent = json.loads(json.dumps(extent_of(MANIFEST, 2)))
-    assert [unit.shard.samples for unit in units_of_extent(extent, 2)] == [2] * 6
 
 
 def test_a_transcoded_unit_is_stale_when_its_source_is_another() -> None:

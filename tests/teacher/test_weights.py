@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.teacher.description import describe_teacher
-from milan_pipeline.teacher.load_by_name import load_visual
+from milan_pipeline.teacher.load_by_name import is_resampled, load_visual
 from milan_pipeline.teacher.spec import TeacherSpec
 from tests.support.clip import write_tiny_clip
 
@@ -206,7 +206,7 @@ def test_positions_of_another_size_are_warned_of(
     document = json.loads(path.read_text())
     document["model_cfg"]["vision_cfg"]["image_size"] = 64
     path.write_text(json.dumps(document))
-    load_visual(TeacherSpec(name=name))
+    assert is_resampled(load_visual(TeacherSpec(name=name)))
     assert "has positions for 16 patches, but the image_size of" in caplog.text
     assert "asks for 64" in caplog.text
 

@@ -37,13 +37,14 @@ def test_split_and_merged_the_weights_are_equal_to_the_bit(bias):
     assert all(torch.equal(again[name], state[name]) for name in state)
 
 
-@pytest.mark.parametrize("licence", [{}, {"license": "cc-by-nc-4.0"}])
+@pytest.mark.parametrize("licence", [{}, {"teacher_license": "cc-by-nc-4.0"}])
 def test_the_licence_of_the_teacher_is_told(licence):
     description = {"timm": {"model_name": NAME, **SMALL}, **GREY, **licence}
     config = json.loads(timm_files(encoder(), description)["config.json"])
-    assert config["pretrained_cfg"].get("license") == licence.get("license")
+    assert config.get("teacher_license") == licence.get("teacher_license")
+    assert "license" not in config["pretrained_cfg"]
     config = json.loads(huggingface_files(encoder(), description)["config.json"])
-    assert config.get("license") == licence.get("license")
+    assert config.get("teacher_license") == licence.get("teacher_license")
 
 
 def test_config_tells_the_sizes():

@@ -32,6 +32,7 @@ class _Stored(TypedDict):
     std: Deviations
     segmenter: dict[str, Any]
     reduce_zero_label: NotRequired[bool]
+    classes: NotRequired[list[str]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,7 @@ class SegmenterDescription:
         spec: of its head.
         reduce_zero_label: whether 0 had no class in the masks that it was trained on; None where
             that is not known.
+        classes: names of its outputs; empty if nobody gave them.
     """
 
     arguments: dict[str, Any]
@@ -52,6 +54,7 @@ class SegmenterDescription:
     std: tuple[float, ...]
     spec: HeadSpec
     reduce_zero_label: bool | None = None
+    classes: tuple[str, ...] = ()
 
     @property
     def image_size(self) -> int:
@@ -71,6 +74,8 @@ def write_segmenter(
     }
     if description.reduce_zero_label is not None:
         document["reduce_zero_label"] = description.reduce_zero_label
+    if description.classes:
+        document["classes"] = list(description.classes)
     put_weights(folder, name, state, document)
 
 
@@ -124,4 +129,5 @@ def read_segmenter_description(weights: str) -> SegmenterDescription:
         std=tuple(document["std"]),
         spec=spec,
         reduce_zero_label=document.get("reduce_zero_label"),
+        classes=tuple(document.get("classes", ())),
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from milan_pipeline.evaluate.dense_protocol import card_line, card_of
 from milan_pipeline.evaluate.scores_file import Result, find_results
 from milan_pipeline.models.build import settled_student
 from milan_pipeline.models.weight_files import ENCODER
+from milan_pipeline.provenance.identity import identities_of
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.provenance.run_state import CONFIG_NAME, State, read_state
 from milan_pipeline.report.facts import Facts, flattened
@@ -78,7 +80,7 @@ class RunReport:
                 "newest_checkpoint": None if newest is None else newest[1].name,
                 "encoder_exported": storage.exists(str(self.folder / ENCODER)),
             },
-            "options": _options(self.record),
+            "options": options_of(self.record),
             "inputs": {
                 name: value
                 for name, value in flattened(self.record["inputs"])
@@ -125,12 +127,23 @@ def read_run(url: str, results: tuple[str, ...] = ()) -> RunReport:
     )
 
 
-def _options(record: dict[str, Any]) -> dict[str, Any]:
-    """The options; of a student, also the sizes that were left to its name and the targets."""
+def distinctly_named(runs: Sequence[RunReport]) -> list[RunReport]:
+    """Name each run by the shortest end of its path that tells it from the others."""
+    paths = [run.folder.resolve().parts for run in runs]
+    names = []
+    for path in paths:
+        lengths = range(1, len(path) + 1)
+        alone = (n for n in lengths if sum(p[-n:] == path[-n:] for p in paths) == 1)
+        names.append("/".join(path[-next(alone, 1) :]))
+    return [dataclasses.replace(run, name=name) for run, name in zip(runs, names, strict=True)]
+
+
+def options_of(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the options; of a student, also the sizes that its name and the targets settle."""
     options = dict(flattened(record["content"]))
     if "student" in options:
-        identity = record["inputs"].get("identity")
-        grid = None if identity is None else tuple(identity["teacher"]["grid"])
+        identities = identities_of(record["inputs"]).values()  # of several teachers, in one grid
+        grid = next((tuple(identity["teacher"]["grid"]) for identity in identities), None)
         sizes = settled_student(record["content"], grid)
         options |= {name: size for name, size in sizes.items() if options.get(name) is None}
     return options

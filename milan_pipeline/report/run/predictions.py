@@ -15,6 +15,7 @@ from milan_pipeline.codecs.spectrum import directions
 from milan_pipeline.errors import MilanError, MismatchError
 from milan_pipeline.pretraining.defaults import DEFAULTS
 from milan_pipeline.pretraining.masking import draw_mask
+from milan_pipeline.pretraining.resampling import resampled_prior, resampled_tokens
 from milan_pipeline.provenance.identity import differences, identities_of, without
 from milan_pipeline.report.gallery import colours_uri, heat_uri, jpeg_uri, mask_uri, token_colours
 from milan_pipeline.report.run.facts import RunReport
@@ -116,6 +117,7 @@ def predict(
         MissingDataError: the run has no checkpoint yet.
     """
     loaded, head = load_run(run.folder), head_of(run, teacher)
+    rows = _on_grid(rows, loaded.grid)
     target_nLD = directions(rows.tokens_nND[:, 1:])
     masking = run.record["content"].get("masking") or DEFAULTS["features"]["masking"]
     pairs = [
@@ -217,6 +219,20 @@ def _predicted(
     view_CSS = torch.from_numpy(view_SSC).permute(2, 0, 1)
     pred_ND = loaded.predict(view_CSS, torch.from_numpy(kept_K), torch.from_numpy(masked_M))
     return kept_K, pred_ND[1:]
+
+
+def _on_grid(rows: TargetRows, grid: tuple[int, int]) -> TargetRows:
+    """Return targets and priors on the grid of a student that learnt them resampled."""
+    if rows.grid == grid:
+        return rows
+    priors = [resampled_prior(prior_L, rows.grid, grid) for prior_L in rows.prior_nL]
+    teacher = {**rows.identity["teacher"], "grid": list(grid)}
+    return dataclasses.replace(
+        rows,
+        identity={**rows.identity, "teacher": teacher},
+        prior_nL=np.stack(priors),
+        tokens_nND=resampled_tokens(rows.tokens_nND, rows.grid, grid),
+    )
 
 
 def _mean(values: NDArray[np.float32]) -> float:

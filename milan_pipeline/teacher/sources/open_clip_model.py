@@ -102,7 +102,7 @@ class OpenClipModel:
         require_finite(visual, f"--teacher {spec.name!r}" if path is None else str(path))
         if path is not None:
             require_floats(visual, path)
-            _warn_of_positions(spec, visual, path)
+            visual.resampled = _has_other_positions(spec, visual, path)
         return self._labelled(visual, quick_gelu)
 
     def _settled_quick_gelu(self) -> bool:
@@ -178,15 +178,16 @@ def _sized(visual: Any, size: int | None) -> Any:
     return visual
 
 
-def _warn_of_positions(spec: TeacherSpec, visual: nn.Module, path: Path) -> None:
-    """Warn where open_clip resamples positions that do not fit the configuration's image size."""
+def _has_other_positions(spec: TeacherSpec, visual: nn.Module, path: Path) -> bool:
+    """Tell whether a file has positions of another size, so that open_clip resamples them."""
     stored = stored_visual(path).get("positional_embedding")
-    if stored is None or spec.grid is not None or not isinstance(visual, VisionTransformer):
-        return
+    if stored is None or not isinstance(visual, VisionTransformer):
+        return False
     there, here = stored.shape[0], len(visual.positional_embedding)
-    if there != here:
+    if there != here and spec.grid is None:
         logger.warning(
             "%s has positions for %d patches, but the image_size of --teacher %r asks for %d, so "
             "that they are resampled; if that is not meant, correct image_size, or give --grid %d",
             path, there - 1, spec.name, here - 1, math.isqrt(there - 1),
         )  # fmt: skip
+    return there != here

@@ -23,6 +23,7 @@ class PretrainingRun(TimmModel):
     Raises:
         MissingDataError: there is none.
         DataError: its description is damaged.
+        MismatchError: the run is not done: what is exported there is that of an earlier end.
     """
 
     def __init__(self, spec: TeacherSpec) -> None:
@@ -32,6 +33,7 @@ class PretrainingRun(TimmModel):
             raise ConfigError(f"--teacher {spec.name!r} names no run; give {RUN}FOLDER")
         is_file = place.endswith(".safetensors")
         self._weights = place if is_file else storage.join(place, ENCODER)
+        _require_done(spec.name, storage.folder_of(self._weights))
         url = self._weights.removesuffix(".safetensors") + ".json"
         self._description = read_encoder_description(url)
         arguments = dict(self._description["timm"])
@@ -44,7 +46,7 @@ class PretrainingRun(TimmModel):
 
     def identity(self) -> dict[str, Any]:
         """Return no path, and the licence of the run's own teacher, if that is known."""
-        licence = self._description.get("license")
+        licence = self._description.get("teacher_license")
         named = {"name": self._spec.name_in_identity, "pretrained": None}
         return named | ({"license": licence} if licence else {})
 
@@ -58,17 +60,7 @@ class PretrainingRun(TimmModel):
         return "bicubic"
 
     def require_loadable(self) -> None:
-        """Refuse a run that is not done: what is exported there is that of an earlier end.
-
-        Raises:
-            MismatchError: it is not.
-        """
-        folder = storage.folder_of(self._weights)
-        state = state_of(folder)
-        if state not in (None, "done"):
-            raise MismatchError(
-                f"--teacher {self._spec.name!r}: the run {folder} is {state!r}; finish it first"
-            )
+        """Refuse nothing: what can be known of a run was asked when it was named."""
 
     def trained(self, size: int | None) -> TimmVisual:
         """Load the encoder.
@@ -80,3 +72,9 @@ class PretrainingRun(TimmModel):
         visual = self.filled(state, self._weights, size)
         require_finite(visual.trunk, self._weights)
         return visual
+
+
+def _require_done(name: str, folder: str) -> None:
+    state = state_of(folder)
+    if state not in (None, "done"):
+        raise MismatchError(f"--teacher {name!r}: the run {folder} is {state!r}; finish it first")

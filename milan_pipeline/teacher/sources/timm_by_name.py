@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -19,7 +18,7 @@ from milan_pipeline.teacher.configuration import explaining, stated_configuratio
 from milan_pipeline.teacher.sources.timm_model import TimmModel
 from milan_pipeline.teacher.spec import HUB, LOCAL, TIMM, TeacherSpec
 from milan_pipeline.teacher.timm_visual import TimmVisual
-from milan_pipeline.teacher.weights import require_finite, require_floats, weights_file
+from milan_pipeline.teacher.weights import require_finite, require_plain, weights_file
 
 CONFIGURATION = "config.json"
 
@@ -78,7 +77,10 @@ class TimmModelByName(TimmModel):
         if stated in ("bicubic", "bilinear"):
             found: Interpolation = stated
             return found
-        _warn_of_interpolation(self.name, stated)
+        if isinstance(stated, tuple):
+            _warn_of_tags(self.name, stated)
+        else:
+            _warn_of_interpolation(self.name, stated)
         return "bicubic"
 
     def require_loadable(self) -> None:
@@ -95,10 +97,9 @@ class TimmModelByName(TimmModel):
             return visual
         with explaining(f"{path} cannot be read as weights", "copy or download it again"):
             state = timm.models.load_state_dict(str(path))
+        require_plain(state, path)
         visual = self.filled(state, str(path), size)
         require_finite(visual.trunk, str(path))
-        _require_floats_of(state, visual, path)
-        require_floats(visual.trunk, path, within="")
         return visual
 
     def _fetched(self, size: int | None) -> TimmVisual:
@@ -111,17 +112,6 @@ class TimmModelByName(TimmModel):
             name = self._asked if self._elsewhere else self.model
             visual = self.created(name, pretrained=True)
         return self._finished(visual, size)
-
-
-def _require_floats_of(state: Mapping[str, Any], visual: TimmVisual, path: Path) -> None:
-    """Refuse quantised weights, also where timm found them inside of another dictionary."""
-    for name, tensor in visual.trunk.state_dict().items():
-        stored = state.get(name, tensor)
-        if tensor.is_floating_point() and not stored.is_floating_point():
-            raise ConfigError(
-                f"{path} holds {name!r} quantised, which is not supported; give the weights in "
-                "float32, float16 or bfloat16"
-            )
 
 
 class _Used(TypedDict, total=False):
@@ -162,18 +152,23 @@ def _of_registry(spec: TeacherSpec) -> dict[str, Any]:
 
 
 def _of_file(spec: TeacherSpec, model: str, tags: list[str]) -> dict[str, Any]:
-    """Return what holds for a file of weights: all that timm says of the tags it may be of."""
+    """Return what holds for a file of weights: all that timm says of the tags it may be of.
+
+    Where their interpolations differ, these are a tuple.
+    """
     if not Path(spec.pretrained or "").is_file():
         raise ConfigError(
             f"--pretrained {spec.pretrained!r} is no file; give one, or name timm's own weights as "
             f"--teacher {TIMM}{model}.TAG"
         )
     found = [_entry(f"{model}.{tag}") for tag in tags]
-    return {
+    shared = {
         key: value
         for key, value in (found[0] if found else {}).items()
         if all(entry.get(key) == value for entry in found)
     }
+    stated = tuple(sorted({str(entry.get("interpolation")) for entry in found}))
+    return shared | ({"interpolation": stated} if len(stated) > 1 else {})
 
 
 def _entry(name: str) -> dict[str, Any]:
@@ -212,6 +207,17 @@ def _of_place(name: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
         ) from error
     fields = {field.name for field in dataclasses.fields(PretrainedCfg)}
     return model, arguments, {key: value for key, value in config.items() if key in fields}
+
+
+@functools.cache
+def _warn_of_tags(name: str, stated: tuple[str, ...]) -> None:
+    """Warn, once for the same teacher."""
+    logger.warning(
+        "--teacher %r has weights in timm that take images resized by %s, and --pretrained does "
+        "not say which of these the file holds; its views are resized by bicubic interpolation; "
+        "for another, name the weights as --teacher %s.TAG",
+        name, " or ".join(stated), name,
+    )  # fmt: skip
 
 
 @functools.cache

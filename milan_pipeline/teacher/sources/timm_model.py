@@ -82,7 +82,7 @@ class TimmModel:
                 if not BESIDE.match(name) or name in visual.trunk.state_dict()
             }
             visual.trunk.load_state_dict(known, strict=True)
-        _warn_of_positions(state.get("pos_embed"), visual.trunk, where)
+        visual.resampled = _has_other_positions(state.get("pos_embed"), visual.trunk, where)
         return self._finished(visual, size)
 
     def _built(self, size: int | None, device: str) -> TimmVisual:
@@ -106,11 +106,11 @@ class TimmModel:
         return visual.eval()
 
 
-def _warn_of_positions(stored_1NW: Tensor | None, trunk: Any, where: str) -> None:
-    """Warn where timm resamples positions that are of another size than the model is."""
+def _has_other_positions(stored_1NW: Tensor | None, trunk: Any, where: str) -> bool:
+    """Tell whether positions are of another size than the model, so that timm resamples them."""
     own_1NW = getattr(trunk, "pos_embed", None)
     if stored_1NW is None or own_1NW is None or stored_1NW.ndim != 3:
-        return
+        return False
     there, here = (math.isqrt(positions.shape[1]) for positions in (stored_1NW, own_1NW))
     if there != here:
         logger.warning(
@@ -118,3 +118,4 @@ def _warn_of_positions(stored_1NW: Tensor | None, trunk: Any, where: str) -> Non
             "resampled; if that is not meant, name the model that the weights are of",
             where, there, there, here, here,
         )  # fmt: skip
+    return there != here

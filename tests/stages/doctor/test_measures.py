@@ -75,3 +75,5 @@ def test_a_hub_that_does_not_answer() -> None:
         port = unused.server_port
     assert "refused" in str(hub_failure(f"http://127.0.0.1:{port}", False))
     assert hub_failure("nonsense", False)
+    assert "control characters" in str(hub_failure("http://a b", False))
+    assert "port" in str(hub_failure("http://a:x", False))

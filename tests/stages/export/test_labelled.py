@@ -9,6 +9,7 @@ import timm
 import torch
 from timm.data.config import resolve_model_data_config
 
+from milan_pipeline.core.console import bytes_text
 from milan_pipeline.errors import MismatchError
 from milan_pipeline.evaluate.classification.model import read_classifier
 from milan_pipeline.evaluate.segmentation.files import read_segmenter
@@ -64,7 +65,9 @@ def test_our_own_form_is_read_as_a_run_s_weights_are(tmp_path, monkeypatch, caps
 def test_a_segmenter_has_our_own_form_and_others_say_why_not(tmp_path, monkeypatch, capsys):
     model = segmenter_run(tmp_path / "run")
     out = export(tmp_path / "run", "safetensors", tmp_path / "out")
-    loaded, _ = read_segmenter(str(out / "model.safetensors"))
+    loaded, description = read_segmenter(str(out / "model.safetensors"))
+    assert description.classes == CLASSES
+    assert "Classes (3): ant, bee, an owl." in (out / "README.md").read_text()
     assert torch.equal(loaded.eval()(X).main_BYHW, model(X).main_BYHW)
     run_snippet(out, monkeypatch)
     for form in ("timm", "huggingface"):
@@ -126,6 +129,16 @@ def outputs_by_onnx(folder, x):
     return torch.from_numpy(found), session
 
 
+def test_a_dry_run_traces_nothing(tmp_path, monkeypatch, capsys):
+    model = classifier_run(tmp_path / "run")
+    monkeypatch.setattr(torch.onnx, "export", None)  # so that a call of it fails
+    export(tmp_path / "run", "onnx", tmp_path / "out", "--dry-run")
+    said = capsys.readouterr().out
+    assert "files to write: model.onnx, config.json, README.md" in said
+    size = 4 * sum(tensor.numel() for tensor in model.state_dict().values())
+    assert f"about {bytes_text(size)} of weights" in said
+
+
 @pytest.mark.slow
 def test_onnxruntime_gives_a_classifiers_logits_and_class_names(tmp_path, monkeypatch, capsys):
     model = classifier_run(tmp_path / "run")
@@ -137,11 +150,12 @@ def test_onnxruntime_gives_a_classifiers_logits_and_class_names(tmp_path, monkey
     assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == list(CLASSES)
     config = json.loads((out / "config.json").read_text())
     assert (config["classes"], config["resized_shorter_side"]) == (list(CLASSES), 40)
-    assert "largest difference from PyTorch's outputs" in (out / "README.md").read_text()
+    assert "outputs are within 0.0001 of PyTorch's" in (out / "README.md").read_text()
     run_snippet(out, monkeypatch)
     assert capsys.readouterr().out.split(maxsplit=1)[1].strip() in CLASSES
     again = export(tmp_path / "run", "onnx", tmp_path / "again")
-    assert (again / "model.onnx").read_bytes() == (out / "model.onnx").read_bytes()
+    for name in ("model.onnx", "README.md"):
+        assert (again / name).read_bytes() == (out / name).read_bytes()
 
 
 @pytest.mark.slow
@@ -149,6 +163,7 @@ def test_onnxruntime_gives_a_classifiers_logits_and_class_names(tmp_path, monkey
 def test_onnxruntime_gives_a_segmenters_logits(head, tmp_path, monkeypatch):
     model = segmenter_run(tmp_path / "run", head)
     out = export(tmp_path / "run", "onnx", tmp_path / "out")
-    found, _ = outputs_by_onnx(out, X)
+    found, session = outputs_by_onnx(out, X)
+    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == list(CLASSES)
     torch.testing.assert_close(found, model(X).main_BYHW, atol=1e-5, rtol=0)
     run_snippet(out, monkeypatch)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from milan_pipeline.pretraining.losses import LOSSES, TARGET_NORMS
 from milan_pipeline.pretraining.masking import MASKINGS
 from milan_pipeline.stages.pretrain.command import Pretrain
 from milan_pipeline.stages.pretrain.plan import PretrainPlan
+from tests.support.cli import run_cli
 from tests.support.pretrain import SHORT, log, pretrain, state, weights
 
 CHOICES = {
@@ -54,7 +56,9 @@ def test_views_that_no_epoch_uses_are_said(epochs, views, said, capsys):
     assert not capsys.readouterr().err
 
 
-def test_every_choice_makes_another_run(shards, tmp_path):
+def test_every_choice_makes_another_run(image_shards, target_store, target_shards, tmp_path):
+    shards = image_shards, shutil.copytree(target_shards, tmp_path / "targets")
+    run_cli("pack-targets", "--targets", target_store, "--out", shards[1], "--phi-s")
     pretrain(*shards, tmp_path / "default", "--max-steps", 2)
     found = {weights(tmp_path / "default")}
     others = [(name, value) for name, values in CHOICES.items() for value in values[1:]]

@@ -1,10 +1,15 @@
 """What `--targets`, `--target-weight` and `--prior-from` may say."""
 
-import pytest
+from pathlib import Path
 
-from milan_pipeline.errors import ConfigError
+import pytest
+import torch
+
+from milan_pipeline.errors import ConfigError, MismatchError
 from milan_pipeline.stages.pretrain.command import Pretrain
+from milan_pipeline.stages.pretrain.plan import plan
 from milan_pipeline.stages.pretrain.teachers import target_folders, target_weights
+from tests.support.second_teacher import write_second_teacher
 
 TWO = ("dino=b", "clip=a")
 
@@ -18,7 +23,8 @@ def test_folders_by_name_in_the_order_given():
 
 
 def test_weights_by_name():
-    assert target_weights(("dino=0.5",), ["dino", "clip"]) == {"dino": 0.5}
+    assert target_weights(("dino=0.5",), ["dino", "clip"]) == {"clip": 1.0, "dino": 0.5}
+    assert target_weights((), ["dino", "clip"]) == target_weights(("dino=1",), ["dino", "clip"])
     assert list(target_weights(("dino=2", "clip=1"), ["dino", "clip"])) == ["clip", "dino"]
 
 
@@ -43,3 +49,37 @@ def test_weights_by_name():
 def test_what_does_not_fit_is_refused(said, options):
     with pytest.raises(ConfigError, match=said):
         Pretrain(images="i", out="o", **({"targets": TWO} | options))
+
+
+@pytest.fixture
+def planned(image_shards: Path, target_shards: Path, tmp_path: Path):
+    """Plans a run of two teachers into one folder."""
+    second = write_second_teacher(target_shards, tmp_path / "second")
+
+    def plan_of(names=("clip", "dino"), **options):
+        folders = (target_shards, second)
+        targets = tuple(f"{name}={at}" for name, at in zip(names, folders, strict=True))
+        words = {"images": str(image_shards), "targets": targets, "out": str(tmp_path / "run")}
+        return plan(Pretrain(**(words | options)), torch.device("cpu"))
+
+    return plan_of
+
+
+def test_a_run_keeps_the_prior_it_began_with(planned):
+    began = planned(prior_from="dino")
+    began.record.begin()
+    assert planned().config.prior_from == "dino"
+    assert not planned(target_weight=("dino=1",)).is_done  # the default, so it is the same run
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"masking": "random"}, "masking is 'semantic' there and 'random' here"),
+        ({"names": ("sig", "dino")}, "targets.clip"),
+    ],
+)
+def test_another_masking_or_other_teachers_are_another_run(options, said, planned):
+    planned().record.begin()
+    with pytest.raises(MismatchError, match=said):
+        _ = planned(**options).is_done

@@ -1,6 +1,7 @@
 """`probe --dense`: mIoU by the nearest labelled patches, and the card of its protocol."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from milan_pipeline.errors import ConfigError, MismatchError
 from milan_pipeline.stages.probe import command as probe
 from milan_pipeline.stages.probe.command import Probe
 from tests.support.pictures import write_ade_tree
+
+PARTS = ("training", "validation")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +58,9 @@ def test_scores_and_their_protocol(options, capsys) -> None:
 
 def test_it_is_done_once_and_not_mixed_with_other_scores(options, capsys) -> None:
     probe.dry_run(Probe(**options))
-    assert "images to encode: 9 to learn from, 5 to score on" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "images to encode: 9 to learn from, 5 to score on" in said
+    assert "about 3180 (3.18 kB)" in said  # 180 bytes are counts of 3 classes of 5 images
     probe.run(Probe(**options))
     capsys.readouterr()
     for again in (probe.run, probe.dry_run):
@@ -83,6 +88,17 @@ def test_what_does_not_fit_is_refused(options, changed: dict[str, Any], says: st
 def test_a_memory_smaller_than_the_images_is_refused(options) -> None:
     with pytest.raises(ConfigError, match="--memory 8 is fewer than the 9 images of --train"):
         probe.run(Probe(**options, memory=8))
+
+
+def test_images_that_are_also_learnt_from_are_warned_of(options, tree, tmp_path, capsys) -> None:
+    copied = Path(shutil.copytree(tree, tmp_path / "ade"))
+    seen, image = (next(iter((copied / "images" / part).iterdir())) for part in PARTS)
+    image.write_bytes(seen.read_bytes())
+    places = {"train": f"{copied}/images/training", "val": f"{copied}/images/validation"}
+    probe.dry_run(Probe(**options | places))
+    assert "1 of the 5 images of --val that were compared are also in" in capsys.readouterr().err
+    probe.dry_run(Probe(**options | places | {"val": places["train"]}))
+    assert "--val has the images of --train" in capsys.readouterr().err
 
 
 def test_scores_depend_on_the_options_that_are_used_alone(options, tmp_path) -> None:

@@ -7,13 +7,16 @@ import pytest
 import torch
 from torch import nn
 
+from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.dense_protocol import differing_fields
 from milan_pipeline.evaluate.segmentation.inference import Inference, PrepareImage
 from milan_pipeline.evaluate.segmentation.task import Segmentation
 from milan_pipeline.images.crops import Pixels
 from milan_pipeline.stages.segment.choices import evaluation_config, labels_of
 from milan_pipeline.stages.segment.command import Segment
+from milan_pipeline.stages.segment.evaluate import plan_evaluation
 from milan_pipeline.stages.segment.plan import plan
+from tests.support.exports import CLASSES, segmenter_run
 from tests.support.pictures import sample, write_ade_tree
 
 
@@ -47,6 +50,33 @@ def test_the_segmenter_begins_with_the_encoders_weights(planned):
     given = plan.backbone.model.state_dict()
     found = plan.built[0].encoder.state_dict()
     assert all(torch.equal(found[name], value) for name, value in given.items())
+
+
+def test_the_classes_have_the_names_of_a_file(planned, tmp_path):
+    assert planned().built[1].classes == ()
+    file = tmp_path / "names.txt"
+    file.write_text("sky\r\n tree trunk \nwater\n", encoding="utf-8")
+    plan = planned(class_names=str(file))
+    assert plan.built[1].classes == plan.class_names == ("sky", "tree trunk", "water")
+    for text, said in (
+        ("sky\nwater\n", "has 2 lines for 3 classes; give the name of one class in each line"),
+        ("sky\n\nwater", "has 3 lines for 3 classes; give the name"),
+        ("sky\nwater\nsky", "has the name 'sky' twice"),
+        (None, "cannot be read"),
+    ):
+        file.write_text(text) if text else file.unlink()
+        with pytest.raises(ConfigError, match=f"--class-names .*{said}"):
+            planned(class_names=str(file))
+
+
+def test_a_segmenter_that_is_scored_keeps_its_names(planned, tmp_path):
+    config = planned().config
+    segmenter_run(tmp_path / "old")
+    scored = dataclasses.replace(
+        config, encoder=str(tmp_path / "old/best.safetensors"), eval_only=True, steps=None,
+        out=str(tmp_path / "scores"), classes=None, channels=8,
+    )  # fmt: skip
+    assert plan_evaluation(scored, torch.device("cpu")).class_names == CLASSES
 
 
 def test_images_are_looked_at_by_windows_at_each_scale(planned):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
 from milan_pipeline.models.vit import build_encoder, encoder_arguments
@@ -55,10 +56,39 @@ def test_a_run_that_is_not_done_is_refused(tmp_path: Path) -> None:
     """Where it is continued, the encoder that is there is that of its earlier end."""
     write_run(tmp_path)
     write_state(tmp_path, "running", step=3, total_steps=9)
-    with pytest.raises(MismatchError, match="is 'running'; finish it first"):
-        Teacher.load(TeacherSpec(name=f"run:{tmp_path}"))
+    spec = TeacherSpec(name=f"run:{tmp_path}")
+    for ask in (Teacher.load, visible_identity):  # `plan` asks for the second alone
+        with pytest.raises(MismatchError, match="is 'running'; finish it first"):
+            ask(spec)
     write_state(tmp_path, "done", step=9, total_steps=9)
-    Teacher.load(TeacherSpec(name=f"run:{tmp_path}"))
+    Teacher.load(spec)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (torch.ones(32, dtype=torch.int8), "'norm.weight' of type torch.int8 among its weights"),
+        (torch.full((32,), torch.nan), "'norm.weight', which has a value that is not finite"),
+    ],
+)
+def test_weights_that_are_no_plain_numbers_are_refused(
+    value: torch.Tensor, said: str, tmp_path: Path
+) -> None:
+    write_run(tmp_path)
+    path = tmp_path / "encoder.safetensors"
+    save_file(load_file(path) | {"norm.weight": value}, path)
+    (tmp_path / "encoder.sha256").unlink()
+    with pytest.raises(DataError, match=said):
+        Teacher.load(TeacherSpec(name=f"run:{tmp_path}"))
+
+
+def test_the_licence_under_its_first_name_is_read(tmp_path: Path) -> None:
+    write_run(tmp_path, "mit")
+    path = tmp_path / "encoder.json"
+    path.write_text(path.read_text().replace("teacher_license", "license"))
+    (tmp_path / "encoder.sha256").unlink()
+    known = visible_identity(TeacherSpec(name=f"run:{tmp_path}"))
+    assert known["teacher"]["license"] == "mit"
 
 
 def test_a_name_that_timm_would_fetch_is_refused(tmp_path: Path) -> None:
@@ -77,5 +107,6 @@ def test_what_is_no_finished_run_is_refused(tmp_path: Path) -> None:
         Teacher.load(TeacherSpec(name=f"run:{tmp_path}"))
     with pytest.raises(ConfigError, match="names no run; give run:FOLDER"):
         visible_identity(TeacherSpec(name="run:"))
-    with pytest.raises(ConfigError, match="--pretrained 'x' has no effect on --teacher 'run:y'"):
+    said = "has no effect on --teacher 'run:y'.*leave it out, or give run:FILE.safetensors"
+    with pytest.raises(ConfigError, match=said):
         TeacherSpec(name="run:y", pretrained="x")

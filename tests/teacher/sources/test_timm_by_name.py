@@ -264,6 +264,28 @@ def test_quantised_weights_inside_of_another_dictionary_are_refused(tmp_path: Pa
         Teacher.load(TeacherSpec(name=name))
 
 
+def test_quantised_weights_whose_names_timm_translates_are_refused(tmp_path: Path) -> None:
+    """open_clip's checkpoints call timm's weights so."""
+    name = write_timm(tmp_path, "mae")
+    path, file = tmp_path / "model.safetensors", tmp_path / "pytorch_model.bin"
+    state = {f"visual.trunk.{key}": tensor for key, tensor in load_file(path).items()}
+    path.unlink()
+    torch.save({"model": state}, file)
+    Teacher.load(TeacherSpec(name=name))
+    last = "visual.trunk.norm.weight"
+    torch.save({"model": state | {last: state[last].char()}}, file)
+    with pytest.raises(ConfigError, match=f"holds '{last}' quantised"):
+        Teacher.load(TeacherSpec(name=name))
+
+
+def test_of_several_files_the_weights_are_those_that_timm_takes(tmp_path: Path) -> None:
+    name = write_timm(tmp_path, "dinov2")
+    expected = Teacher.load(TeacherSpec(name=name)).weights_sha256
+    other = {key: tensor + 1 for key, tensor in load_file(tmp_path / "model.safetensors").items()}
+    save_file(other, tmp_path / "open_clip_model.safetensors")
+    assert Teacher.load(TeacherSpec(name=name)).weights_sha256 == expected
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("mean", "abc"), ("mean", 0.5), ("std", [None] * 3), ("interpolation", ["bicubic"]),
@@ -343,6 +365,18 @@ def test_positions_of_another_size_are_told(
     assert "has positions for 5x5 patches, but its model is of 4x4" in caplog.text
 
 
+def test_positions_resampled_from_a_file_are_not_hashed(tmp_path: Path) -> None:
+    """Their last bits differ between CPUs."""
+    name = write_timm(tmp_path, "mae")
+    path, found = tmp_path / "model.safetensors", []
+    state = load_file(path)
+    for offset in (0.0, 1.0):
+        new = torch.full((1, 9, 32), offset)
+        save_file(state | {"pos_embed": torch.cat([state["pos_embed"], new], dim=1)}, path)
+        found.append(Teacher.load(TeacherSpec(name=name)).weights_sha256)
+    assert found[0] == found[1]
+
+
 def test_an_input_that_is_no_multiple_of_its_patch_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -368,6 +402,27 @@ def test_the_interpolation_is_that_of_the_configuration(
     name = write_timm(tmp_path / "b", "mae", interpolation="lanczos")
     assert Teacher.load(TeacherSpec(name=name)).interpolation == "bicubic"
     assert "takes images resized by lanczos interpolation, which is not known" in caplog.text
+
+
+def test_a_file_of_tags_with_several_interpolations_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stated: Any = timm.get_pretrained_cfg
+
+    def entry(name: str) -> Any:
+        changes = {"interpolation": "bilinear"} if "fb_in1k" in name else {}
+        return dataclasses.replace(stated(name), **changes)
+
+    monkeypatch.setattr(timm, "get_pretrained_cfg", entry)
+    (tmp_path / "w.pth").touch()
+    model, file = "timm:deit3_base_patch16_224", str(tmp_path / "w.pth")
+    known = visible_identity(TeacherSpec(name=f"{model}.fb_in1k", pretrained=file))
+    assert known["preprocessing"]["pixels"] == "pillow-rgb, bilinear antialiased, uint8"
+    assert not caplog.records
+    known = visible_identity(TeacherSpec(name=model, pretrained=file))
+    assert "bilinear" not in known["preprocessing"]["pixels"]
+    assert "take images resized by bicubic or bilinear" in caplog.text
+    assert f"name the weights as --teacher {model}.TAG" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,46 @@
+"""Take the views of `extract-targets` from another teacher's targets, where that is asked for."""
+
+import dataclasses
+
+from milan_pipeline import storage
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.images.views import ViewPolicy, policy_of
+from milan_pipeline.provenance.identity import Identity, stated_identity
+from milan_pipeline.shards.manifest import MANIFEST_NAME, read_manifest
+from milan_pipeline.stages.extract_targets.command import ExtractTargets
+from milan_pipeline.targets.layout import read_identity
+
+
+def settled_views(config: ExtractTargets) -> ExtractTargets:
+    """Replace `--views-from` by the options that it stands for.
+
+    What the teacher sees of a view stays as it was asked for.
+
+    Raises:
+        ConfigError: the views are of a policy that these options cannot say.
+        DataError, MismatchError, MissingDataError: there are no targets, or they are damaged.
+    """
+    if config.views_from is None:
+        return config
+    policy = policy_of(_identity_of(config.views_from)["view_policy"])
+    low, high = policy.scale
+    if high != ViewPolicy().scale[1]:
+        raise ConfigError(
+            f"--views-from {config.views_from} has crops of at most {high} of an image, which no "
+            "option gives; give other targets"
+        )
+    return dataclasses.replace(
+        config,
+        views_from=None,
+        view_policy=policy.text,
+        view_seed=policy.seed,
+        min_scale=low,
+    )
+
+
+def _identity_of(url: str) -> Identity:
+    """Return what the targets of a store or of shards are."""
+    if not storage.exists(storage.join(url, MANIFEST_NAME)):
+        return read_identity(url)
+    manifest = read_manifest(url, lambda _: None, kind="targets", allow_unfinished=True)
+    return stated_identity(manifest.common, what=url)
