@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 from milan_pipeline.errors import ConfigError
-from workflows.study.report import report
 from workflows.study.snakefile import snakefile
 from workflows.study.spec import Study, read_study
 from workflows.study.task_graph import TaskError, digests, is_done, locked, run_tasks
@@ -56,6 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
         with locked(out):
             if not options.report:
                 run_tasks(tasks, logs=logs, jobs=options.jobs, marks=marks, environment=environment)
+            # Plots and torch are loaded when there is something to report, not before.
+            from workflows.study.report import report  # noqa: PLC0415
+
             print(report(study, out, marks=marks, tasks=len(tasks)), end="")
     except (TaskError, ConfigError) as error:
         print(f"error: {error}", file=sys.stderr)

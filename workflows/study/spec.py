@@ -5,6 +5,7 @@ many views, trained for so many epochs; students that learn no targets have neit
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -126,11 +127,14 @@ class Study:
         Raises:
             ConfigError: the recipe cannot be read.
         """
-        sections = read_sections(find_recipe(self.recipe)) if self.recipe else {}
         found: Options = {}
-        for options in (sections.get(stage, {}), self.options.get(stage, {}), *more):
+        for options in (self._sections.get(stage, {}), self.options.get(stage, {}), *more):
             found |= {name.replace("_", "-"): value for name, value in options.items()}
         return found
+
+    @functools.cached_property
+    def _sections(self) -> dict[str, Options]:
+        return read_sections(find_recipe(self.recipe)) if self.recipe else {}
 
     @property
     def arms(self) -> list["Arm"]:
