@@ -15,8 +15,7 @@ from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.extraction.job import ExtractionJob, TargetTeacher
 from milan_pipeline.extraction.loop import extract_units
 from milan_pipeline.images.budget import BadImageBudget
-from milan_pipeline.images.crops import Interpolation
-from milan_pipeline.images.views import Box, ViewPolicy
+from milan_pipeline.images.views import Box, Interpolation, ViewPolicy
 from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.shards.writer import Sample, write_shard
 from milan_pipeline.targets.unit_list import list_units

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from milan_pipeline import storage
 from milan_pipeline.cli.commands import stage_command
-from milan_pipeline.cli.known_names import student_names
 from milan_pipeline.cli.options import argument, option
 from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do
 from milan_pipeline.core.progress import waiting
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
+from milan_pipeline.models.timm_names import require_model, vit_names
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.run_state import CONFIG_NAME
+from milan_pipeline.stages.shared import inputs
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
 from milan_pipeline.stages.shared.own_folder import require_own_folder
 
@@ -32,13 +33,13 @@ class ImportCheckpoint:
     not change.
     """
 
-    checkpoint: str = argument()
+    checkpoint: str = argument(look=inputs.place)
     out: str = option(help="Run folder to write.", role="execution", group="Output")
     student: str | None = option(
         None,
         help="timm name of the student; default: the model with these sizes, else ViT-B/16.",
         group="Student",
-        complete=student_names,
+        complete=vit_names,
     )
     heads: int | None = option(
         None,
@@ -74,6 +75,8 @@ class ImportCheckpoint:
     )
 
     def __post_init__(self) -> None:
+        if self.student is not None:
+            require_model(self.student)
         for name in ("heads", "decoder_heads"):
             value = getattr(self, name)
             if value is not None and value < 1:

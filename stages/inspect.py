@@ -10,6 +10,7 @@ from milan_pipeline.core.cores import computing
 from milan_pipeline.core.progress import waiting
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.stages.shared import common_options as common
+from milan_pipeline.stages.shared import inputs
 
 FOR_THE_PAGE = ("images", "targets", "originals")
 """Options that only the page needs."""
@@ -34,6 +35,7 @@ class InspectOutput:
         help="Folder of the image shards, to show pixels on the page; default: no pixels.",
         group="Input",
         role="execution",
+        look=inputs.image_shards,
     )
     targets: str | None = option(
         None,
@@ -41,6 +43,7 @@ class InspectOutput:
         "runs were not trained on tell most; default: no predictions.",
         group="Input",
         role="execution",
+        look=inputs.place,
     )
     originals: str | None = option(
         None,
@@ -48,6 +51,7 @@ class InspectOutput:
         "default: no comparison.",
         group="Input",
         role="execution",
+        look=inputs.target_store,
     )
     results: tuple[str, ...] = option(
         (),

@@ -74,7 +74,7 @@ def codecs(setting: Setting, known: Figures, found: Findings) -> None:
 def codec_of(name: str, width: int) -> Codec:
     """Return a codec; one that must be fitted is fitted to a few made-up tokens."""
     spec = parse_codec(name)
-    return fit_codec(spec, _tokens(width).flatten(0, 1)) if spec.needs_fit else make_codec(name)
+    return fit_codec(spec, _tokens(width)) if spec.needs_fit else make_codec(name)
 
 
 def _tokens(width: int) -> Tensor:

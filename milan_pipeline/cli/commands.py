@@ -2,9 +2,6 @@
 
 import dataclasses
 import importlib
-import os
-import re
-import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -12,8 +9,9 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from milan_pipeline.cli.options import AUTO, GROUPS, Auto, renamed_from, require_names
+from milan_pipeline.cli.options import GROUPS, renamed_from, require_inputs, require_names
 from milan_pipeline.cli.recipes import Borrowed, config_file_option
+from milan_pipeline.cli.values import scalar_type, text
 from milan_pipeline.core.console import Verbosity, output
 from milan_pipeline.core.cores import computing
 from milan_pipeline.core.interrupts import stop_request
@@ -25,35 +23,11 @@ ConfigT = TypeVar("ConfigT")
 GENERAL = GROUPS[-1]
 HELP_OPTIONS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 """Settings of each context: click keeps the help option that the first one asks a command for."""
-HOME = re.compile(r"(?:(?<=:)|\A)~[^/:]*")
 VERBOSITY = {
     "quiet": "Print errors only. Commands that report still print their report.",
     "verbose": "Print also what is done to each unit or shard.",
     "debug": "Print everything, and the traceback of an error.",
 }
-
-
-def text(value: str) -> str:
-    """Return an option's text with the user's home folder for `~` at its start, or behind a colon.
-
-    The shell leaves that of `--init=~/run` and of `local-dir:~/clip` as it is, and a recipe has no
-    shell.
-    """
-    return HOME.sub(lambda found: os.path.expanduser(found[0]), str(value))  # noqa: PTH111
-
-
-def number_or_auto(value: str) -> int | Auto:
-    """Return a whole number, or "auto" as it stands.
-
-    Raises:
-        BadParameter: it is neither.
-    """
-    if value == AUTO:
-        return AUTO
-    try:
-        return int(value)
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is no whole number, and not auto") from error
 
 
 Names = Callable[[], Iterable[str]]
@@ -195,6 +169,7 @@ def stage_command(
     def callback(*, dry_run_asked: bool = False, **values: Any) -> None:
         require_names(config_class, values)
         config = config_class(**values)
+        require_inputs(config)
         with explained_worker_deaths(), explaining(config):
             (dry_run if dry_run_asked and dry_run is not None else run)(config)
 
@@ -284,17 +259,7 @@ def _parameter(field: "dataclasses.Field[Any]", hint: Any) -> click.Parameter:
         return StageOption([f"{flag}/--no-{flag[2:]}"], **settings)
     settings["multiple"] = typing.get_origin(hint) is tuple
     choices, unit = field.metadata["choices"], field.metadata["unit"]
-    settings["type"] = click.Choice(choices) if choices else _scalar_type(hint)
+    settings["type"] = click.Choice(choices) if choices else scalar_type(hint)
     settings["names"] = field.metadata["complete"]
     settings["metavar"] = unit and unit.upper().replace(" ", "-")
     return StageOption([flag], **settings)
-
-
-def _scalar_type(hint: Any) -> Callable[[str], Any]:
-    """The plain type behind `T`, `T | None`, `T | Auto` or `tuple[T, ...]`; for strings, `text`."""
-    if Auto in typing.get_args(hint):
-        return number_or_auto
-    origin = typing.get_origin(hint)
-    if origin in (types.UnionType, typing.Union, tuple):
-        hint = next(arg for arg in typing.get_args(hint) if arg not in (type(None), Ellipsis))
-    return text if hint is str else typing.cast(type, hint)

@@ -11,10 +11,10 @@ from click.shell_completion import get_completion_class
 
 from milan_pipeline.cli.commands import HELP_OPTIONS
 from milan_pipeline.cli.recipes import in_pipeline_order, installed_stages, stage_names
-from milan_pipeline.cli.suggestions import LEAST_ALIKE, did_you_mean
 from milan_pipeline.core.cores import wait_without_spinning
 from milan_pipeline.core.interrupts import EXIT_INTERRUPTED
 from milan_pipeline.core.out_of_memory import is_out_of_memory
+from milan_pipeline.core.suggestions import LEAST_ALIKE, did_you_mean
 from milan_pipeline.errors import ConfigError, InterruptedRunError, MilanError, reason_of
 
 PROGRAM = "milan-pipeline"

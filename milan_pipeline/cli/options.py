@@ -14,6 +14,8 @@ Role = Literal["content", "extent", "execution"]
 Auto = Literal["auto"]
 AUTO: Auto = "auto"
 """In the place of a number: the command chooses it."""
+Look = Callable[[str], object]
+"""Raises a `MilanError` if a value, a path or a name, stands for nothing that is there."""
 
 GROUPS = (
     *("Input", "Output", "Teacher", "Views", "Targets"),
@@ -36,6 +38,7 @@ def option(
     role: Role = "content",
     formerly: str | None = None,
     complete: Callable[[], Iterable[str]] | None = None,
+    look: Look | None = None,
 ) -> Any:
     """Declare a configuration field that is also the option `--field-name`.
 
@@ -51,10 +54,11 @@ def option(
             "extent" may grow; "execution" (workers, device) is free.
         formerly: name of the field in earlier versions, which is refused with the new one.
         complete: returns values that a shell offers, beside files; loads nothing heavy.
+        look: refuses a value that names nothing, before libraries load; see `require_inputs`.
     """
     metadata: dict[str, Any] = {"kind": "option", "help": help, "choices": choices, "role": role}
     metadata |= {"group": group, "unit": unit, "least": least, "most": most}
-    metadata |= {"formerly": formerly, "complete": complete}
+    metadata |= {"formerly": formerly, "complete": complete, "look": look}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -69,6 +73,7 @@ def argument(
     role: Role = "execution",
     formerly: str | None = None,
     complete: Callable[[], Iterable[str]] | None = None,
+    look: Look | None = None,
 ) -> Any:
     """Declare a configuration field that is also a positional argument of the command.
 
@@ -77,9 +82,10 @@ def argument(
         role: see `option`.
         formerly: name of the option that it was in earlier versions.
         complete: see `option`.
+        look: see `option`.
     """
     metadata = {"kind": "argument", "role": role, "formerly": formerly, "complete": complete}
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata | {"look": look})
 
 
 def arguments(*, role: Role = "execution") -> Any:
@@ -99,6 +105,20 @@ def renamed_from(config_class: type, name: str) -> str | None:
             is_option = field.metadata["kind"] == "option"
             return f"--{field.name.replace('_', '-')}" if is_option else field.name.upper()
     return None
+
+
+def require_inputs(config: Any) -> None:
+    """Look whether the inputs are there, as their options do, before libraries are loaded.
+
+    Raises:
+        MilanError: one of them is not.
+    """
+    for field in dataclasses.fields(config):
+        look: Look | None = field.metadata.get("look")
+        given = getattr(config, field.name)
+        for value in given if isinstance(given, tuple) else (given,):
+            if look is not None and value is not None:
+                look(value)
 
 
 LARGEST: dict[type, float] = {float: 1e30, int: 2**63 - 1}

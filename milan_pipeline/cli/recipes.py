@@ -18,7 +18,7 @@ from click.shell_completion import CompletionItem
 
 from milan_pipeline.cli.options import renamed_from
 from milan_pipeline.cli.strict_yaml import StrictLoader, SurprisingYamlError
-from milan_pipeline.cli.suggestions import did_you_mean
+from milan_pipeline.core.suggestions import did_you_mean
 from milan_pipeline.errors import ConfigError, reason_of
 
 PACKAGE = "milan_pipeline.workflows.recipes"

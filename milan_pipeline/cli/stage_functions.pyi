@@ -174,9 +174,10 @@ def plan(
         views: Number of views (crops) of each image.
         codec: How targets are stored: float16, bfloat16, int8, high, compact or tiny. The
             last three are 12, 24 and 60 times smaller than float16. For other sizes:
-            vector:ratio=X or transform:ratio=X (X times smaller than float16), or :bytes=N
-            (bytes for each token). rotation:bits=N needs no fit (1 to 4 bits for each
-            component).
+            joint:ratio=X (X times smaller than float16) or joint:bytes=N (bytes for each
+            token). cosine:X is the smallest size that keeps a mean cosine of X; plan and
+            --dry-run count it like int8 until it is fitted. rotation:bits=N needs no fit (1
+            to 4 bits for each component).
         epochs: Epochs of each student's pretraining.
         students: Number of students that are pretrained from the targets.
         devices: Number of devices that train one student.
@@ -289,9 +290,10 @@ def extract_targets(
         min_scale: Smallest share of an image's area that a crop covers.
         codec: How targets are stored: float16, bfloat16, int8, high, compact or tiny. The
             last three are 12, 24 and 60 times smaller than float16. For other sizes:
-            vector:ratio=X or transform:ratio=X (X times smaller than float16), or :bytes=N
-            (bytes for each token). rotation:bits=N needs no fit (1 to 4 bits for each
-            component).
+            joint:ratio=X (X times smaller than float16) or joint:bytes=N (bytes for each
+            token). cosine:X is the smallest size that keeps a mean cosine of X; plan and
+            --dry-run count it like int8 until it is fitted. rotation:bits=N needs no fit (1
+            to 4 bits for each component).
         compile: Compile the teacher's blocks with torch. This changes the last bits of
             targets.
         device: Where the teacher runs: auto, cpu, cuda.
@@ -389,8 +391,8 @@ def verify(
         pretrained: Weights tag or checkpoint file, if it has moved; default: as recorded.
         sample: Number of targets that the teacher computes again, for comparison; 0: none.
         min_cosine: Smallest cosine between a stored token and the same token computed
-            again. A fitted codec (high, vector, transform, …) may be off by its own error
-            and by this angle.
+            again. A fitted codec (high, joint, …) may be off by its own error and by this
+            angle.
         seed: Seed of the sample.
         device: Where the teacher runs: auto, cpu, cuda.
         workers: Threads. Each checks one unit at a time.
@@ -485,9 +487,10 @@ def transcode(
             keep their own.
         codec: How targets are stored: float16, bfloat16, int8, high, compact or tiny. The
             last three are 12, 24 and 60 times smaller than float16. For other sizes:
-            vector:ratio=X or transform:ratio=X (X times smaller than float16), or :bytes=N
-            (bytes for each token). rotation:bits=N needs no fit (1 to 4 bits for each
-            component).
+            joint:ratio=X (X times smaller than float16) or joint:bytes=N (bytes for each
+            token). cosine:X is the smallest size that keeps a mean cosine of X; plan and
+            --dry-run count it like int8 until it is fitted. rotation:bits=N needs no fit (1
+            to 4 bits for each component).
         views: Views to transcode; default: all.
         device: Where targets are decoded and encoded: auto, cpu, cuda.
         workers: Threads. Each does one unit at a time.
@@ -541,9 +544,10 @@ def pack_targets(
         views: Views to pack; default: all.
         codec: Re-encode targets: float16, bfloat16, int8, high, compact or tiny. The last
             three are 12, 24 and 60 times smaller than float16. For other sizes:
-            vector:ratio=X or transform:ratio=X (X times smaller than float16), or :bytes=N
-            (bytes for each token). rotation:bits=N needs no fit (1 to 4 bits for each
-            component); default: as they are stored.
+            joint:ratio=X (X times smaller than float16) or joint:bytes=N (bytes for each
+            token). cosine:X is the smallest size that keeps a mean cosine of X; plan and
+            --dry-run count it like int8 until it is fitted. rotation:bits=N needs no fit (1
+            to 4 bits for each component); default: as they are stored.
         phi_s: Also fit PHI-S to a sample of the targets, for `pretrain --target-norm
             phi-s`. Shards that are there are kept.
         device: Where --codec decodes and encodes: auto, cpu, cuda.
@@ -1311,6 +1315,7 @@ def export(
     form: Literal["timm", "official", "huggingface", "onnx", "safetensors"],
     out: StrPath,
     ema: bool = False,
+    threads: int | Literal["auto"] = 'auto',
     allow_unfinished: bool = False,
     overwrite: bool = False,
     config: StrPath | None = None,
@@ -1331,6 +1336,9 @@ def export(
         form: The program that will load the weights.
         out: Folder to write.
         ema: Export the moving average of the encoder's weights (--ema-decay of pretrain).
+        threads: Threads that compute in each process; auto: one for each core that the
+            process may use, at most OMP_NUM_THREADS, which torchrun sets to 1 for several
+            processes. The last bits of results depend on the number.
         allow_unfinished: Export a run that is not finished.
         overwrite: Replace an export that was made with other options.
         config: File or installed recipe (YAML) with values of options, at the top or under

@@ -1,8 +1,9 @@
-"""The arrays of a fitted codec, which transform and vector codecs share: shapes, types, hash.
+"""The arrays of a fitted codec: shapes, types, hash; `joint` says what they are.
 
-Bytes are counted by them alone, so nothing here loads torch. `components` says what they are.
+Bytes are counted by them alone, so nothing here loads torch.
 
-Legend: D target width, K components.
+Legend: D target width, S kinds of patches, E centres of a kind, K components, P predicting
+components of CLS; the last of S + 1 kinds is that of CLS.
 """
 
 import hashlib
@@ -18,7 +19,19 @@ from milan_pipeline.errors import DataError
 Arrays = Mapping[str, NDArray[Any]]
 LEVELS = 256
 BYTE = 8
-DTYPES = {"centre": "<f4", "basis": "<f4", "level": "<f4", "offset": "<i4", "bits": "u1"}
+MOST_KINDS = 16
+MOST_CENTRES = 16
+"""Both numbers together select one of 256: a byte."""
+MOST_PREDICTING = 96
+DTYPES = {
+    "centre": "<f2",
+    "basis": "<f2",
+    "predict": "<f2",
+    "spread": "<f4",
+    "level": "<f4",
+    "place": "<i4",
+}
+DIMENSIONS = {"centre": 3, "basis": 3, "predict": 3, "spread": 2, "level": 2, "place": 1}
 
 
 def hash_of(arrays: Arrays) -> str:
@@ -33,20 +46,21 @@ def hash_of(arrays: Arrays) -> str:
 
 
 def array_shapes(spec: CodecSpec, width: int) -> dict[str, tuple[int, ...]]:
-    """Return the arrays' shapes for targets of width D, with the most components possible."""
+    """Return the arrays' shapes for targets of width D, at their largest."""
     components = most_components(spec, width)
     return {
-        "centre": (LEVELS if spec.name == "vector" else 1, width),
-        "basis": (components, width),
+        "centre": (MOST_KINDS + 1, MOST_CENTRES, width),
+        "basis": (MOST_KINDS + 1, components, width),
+        "predict": (MOST_KINDS, min(components, MOST_PREDICTING), width),
+        "spread": (MOST_KINDS + 1, components),
         "level": (components, LEVELS),
-        "offset": (components,),
-        "bits": (components,),
+        "place": (components,),
     }
 
 
 def most_components(spec: CodecSpec, width: int) -> int:
     """Return the most components of a codec: each has at least one bit, and there are at most D."""
-    return min(width, 8 * spec.code_width(width))
+    return min(width, BYTE * (spec.code_width(width) - 1))
 
 
 def checked_arrays(spec: CodecSpec, arrays: Arrays) -> dict[str, NDArray[Any]]:
@@ -59,15 +73,28 @@ def checked_arrays(spec: CodecSpec, arrays: Arrays) -> dict[str, NDArray[Any]]:
     if missing:
         raise DataError(f"the codec {spec.name} lacks its array {min(missing)}; make it again")
     held = {name: np.ascontiguousarray(arrays[name], dtype) for name, dtype in DTYPES.items()}
-    ends_K = held["offset"].astype(np.int64) + held["bits"]
-    components, _ = held["basis"].shape if held["basis"].ndim == 2 else (-1, 0)
-    sound = (
-        components == len(held["level"]) == len(held["offset"]) == len(held["bits"])
-        and held["centre"].shape[1:] == held["basis"].shape[1:]
-        and held["level"].shape[1:] == (LEVELS,)
-        and bool((held["offset"] >= 0).all() and (ends_K <= 8 * (spec.token_bytes or 0)).all())
-        and bool((held["bits"] >= 1).all() and (held["bits"] <= 8).all())
-    )
-    if not sound:
+    if not (_are_shaped(held) and _are_placed(held, spec.token_bytes or 0)):
         raise DataError(f"the arrays of the codec {spec.name} do not fit together; make it again")
     return held
+
+
+def _are_shaped(held: Arrays) -> bool:
+    centre, basis, predict = held["centre"], held["basis"], held["predict"]
+    if not centre.ndim == basis.ndim == predict.ndim == 3:
+        return False
+    (kinds, centres, width), components = centre.shape, basis.shape[1]
+    return (
+        basis.shape == (kinds, components, width)
+        and predict.shape[::2] == (kinds - 1, width)
+        and predict.shape[1] <= components
+        and held["spread"].shape == (kinds, components)
+        and held["level"].shape == (components, LEVELS)
+        and held["place"].shape == (components,)
+        and kinds > 1
+        and 0 < centres * (kinds - 1) <= LEVELS
+    )
+
+
+def _are_placed(held: Arrays, size: int) -> bool:
+    """Tell whether the components' bytes are within a token's, after its class."""
+    return bool((held["place"] > 0).all() and (held["place"] < size).all())

@@ -1,160 +1,157 @@
 """Fit a codec to a sample of targets.
 
-Legend: T tokens, D target width, K components, E centres.
+Legend: n samples, N tokens (CLS first), M patches of a sample, T patches of all samples, D target
+width, C bytes a token; S kinds of patches, E centres of a kind, K components, P predicting ones.
 """
 
-import warnings
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-from milan_pipeline.codecs.component_arrays import BYTE, LEVELS, Arrays, most_components
-from milan_pipeline.codecs.components import ComponentCodec, TransformCodec, VectorCodec, nearest
+from milan_pipeline.codecs.clusters import centres, nearest, out_of_reach
+from milan_pipeline.codecs.component_arrays import (
+    BYTE,
+    LEVELS,
+    MOST_CENTRES,
+    MOST_PREDICTING,
+    most_components,
+)
+from milan_pipeline.codecs.fitting_kinds import STEPS, Kinds, drawn_rows, fit_kinds
+from milan_pipeline.codecs.fitting_size import smallest_size
+from milan_pipeline.codecs.joint import JointCodec
 from milan_pipeline.codecs.registry import CodecSpec
 from milan_pipeline.codecs.spectrum import directions, fill_water, spectrum_of
 from milan_pipeline.errors import DataError
 
-ROUNDS = 25
-"""Iterations of k-means; more of them have no measurable effect."""
-ROWS_AT_ONCE = 4096
 Progress = Callable[[int], object]
+USUAL_FITS = 5
+"""Fits until the size is found that keeps a cosine."""
+SMALLEST = np.float32(1e-12)
+IMAGES_A_CENTRE = 64
+"""As few images as may make up a centre of CLS, on average."""
+LEVEL_TOKENS = 32768
+"""Tokens that levels are fitted to: 128 for each of 256."""
 
 
 def fit_codec(
-    spec: CodecSpec, tokens_TD: torch.Tensor, progress: Progress = lambda _: None
-) -> ComponentCodec:
-    """Fit a transform or a vector codec; the same sample gives the same codec.
+    spec: CodecSpec, tokens_nND: torch.Tensor, progress: Progress = lambda _: None
+) -> JointCodec:
+    """Fit a codec; the same sample gives the same codec.
 
     Args:
         spec: a codec that needs fitting.
-        tokens_TD: float targets, of CLS and of patches.
-        progress: called with 1 for each codebook that is done; there are `codebooks` of them.
+        tokens_nND: float targets, CLS first; the patches may be a part of all.
+        progress: called with 1 for each step that is done; there are `fit_steps` of them, or about
+            so many if the size is searched for.
 
     Raises:
-        ConfigError: the codec would take more bytes than int8.
+        ConfigError: the codec would take more bytes than int8, also for the cosine it is to keep.
         DataError: a token is not finite, or there are no tokens.
     """
-    if not len(tokens_TD) or not bool(tokens_TD.isfinite().all()):
+    if not tokens_nND.numel() or not bool(tokens_nND.isfinite().all()):
         raise DataError(
-            f"a codec cannot be fitted to {len(tokens_TD)} targets, or to some that are not "
-            "finite; check the images and the teacher"
+            f"a codec cannot be fitted to the targets of {len(tokens_nND)} images, or to some that "
+            "are not finite; check the images and the teacher"
         )
-    spec = spec.for_width(tokens_TD.shape[1])
-    direction_TD = directions(tokens_TD).cpu().numpy()
-    fit = fit_transform if spec.name == "transform" else fit_vector
-    # With several threads, k-means adds in the order in which they end, which changes last bits.
+    spec = spec.for_width(tokens_nND.shape[-1])
+    direction_nND = directions(tokens_nND).cpu()
+
+    def fit(size: int, part_nND: torch.Tensor) -> JointCodec:
+        own = dataclasses.replace(spec, token_bytes=size)
+        return _fitted(own, part_nND.numpy(), progress)
+
+    # With several threads, sums are added in the order in which they end, which changes last bits.
     with threadpool_limits(limits=1):
-        return fit(spec, direction_TD, progress)
+        if spec.cosine is None:
+            return fit(spec.token_bytes or 0, direction_nND)
+        size = smallest_size(fit, direction_nND, spec.cosine, most=spec.token_bytes or 0)
+        return fit(size, direction_nND)
 
 
-def codebooks(spec: CodecSpec) -> int:
-    """Return about how many codebooks there are to fit."""
+def fit_steps(spec: CodecSpec) -> int:
+    """Return the number of steps of a fit, or about that of a search for a size."""
+    fits = 1 if spec.cosine is None else USUAL_FITS
+    return fits * (STEPS + (spec.token_bytes or 1) // fits - 1)
+
+
+def _fitted(spec: CodecSpec, direction_nND: NDArray[np.float32], progress: Progress) -> JointCodec:
+    """Fit kinds of patches, then levels that they and CLS share."""
     size = spec.token_bytes or 0
-    return size if spec.name == "vector" else 4 * size
+    bits, width = BYTE * (size - 1), direction_nND.shape[-1]
+    cls_nD = direction_nND[:, 0]
+    # Of images without patches, CLS stands for one.
+    patches_nMD = direction_nND[:, 1:] if direction_nND.shape[1] > 1 else direction_nND
+    own_ED = centres(cls_nD, min(MOST_CENTRES, max(1, len(cls_nD) // IMAGES_A_CENTRE)))
+    rest_nD = cls_nD - own_ED[nearest(cls_nD, own_ED)]
+    mean_D = cls_nD.mean(axis=0, dtype=np.float64)
+    _, variance_D, component_DD = spectrum_of(rest_nD)
+    cls_nP = _noisy((cls_nD - mean_D) @ component_DD.T, variance_D, bits)
+    cls_TP = np.repeat(cls_nP, patches_nMD.shape[1], axis=0)
+    kinds = fit_kinds(patches_nMD.reshape(-1, width), cls_TP, bits, progress)
+
+    pooled_D = np.square(kinds.spread_SD[kinds.kind_T]).mean(axis=0, dtype=np.float64)
+    group_K = _distributed(pooled_D[: most_components(spec, width)], size - 1)
+    coded = len(group_K)
+    spread_SD = np.append(kinds.spread_SD, np.sqrt(variance_D)[None], axis=0).astype(np.float32)
+    predict_SPD = kinds.predict_SPD[:, :coded]
+    # The decoder takes the components of CLS itself, not less its mean.
+    shift_P = component_DD[: predict_SPD.shape[1]] @ mean_D
+    centre_SED = kinds.centre_SED - np.einsum("p,spd->sd", shift_P, predict_SPD)[:, None]
+    both = max(len(own_ED), centre_SED.shape[1])
+    own_1ED, centre_SED = out_of_reach(own_ED[None], both), out_of_reach(centre_SED, both)
+    return JointCodec(
+        spec,
+        {
+            "centre": np.concatenate([centre_SED, own_1ED]),
+            "basis": np.concatenate([kinds.basis_SDD, component_DD[None]])[:, :coded],
+            "predict": predict_SPD,
+            "spread": spread_SD[:, :coded],
+            "level": _levels(kinds, group_K, np.sqrt(pooled_D[:coded]), progress),
+            "place": 1 + group_K,
+        },
+    )
 
 
-def fit_transform(
-    spec: CodecSpec, direction_TD: NDArray[np.float32], progress: Progress
-) -> TransformCodec:
-    """Fit principal components, bits by reverse water-filling, and Lloyd-Max levels.
-
-    (Goyal, Theoretical foundations of transform coding, 2001; levels: Lloyd 1982, which is k-means
-    in one dimension.)
-    """
-    mean_D, variance_D, component_DD = spectrum_of(direction_TD)
-    size, width = spec.code_width(len(mean_D)), len(mean_D)
-    bits_D = _whole_bits(variance_D, BYTE * size)
-    coded = np.flatnonzero(bits_D)
-    bits_K = bits_D[coded]
-    basis_KD = component_DD[coded]
-    value_TK = _components(direction_TD, basis_KD, mean_D)
-    level_K256 = np.full((len(coded), LEVELS), np.inf)
-    for row, bits in enumerate(bits_K.tolist()):
-        levels = np.sort(_centres(value_TK[:, row : row + 1], 2**bits)[:, 0])
-        level_K256[row, : 2**bits] = np.pad(levels, (0, 2**bits - len(levels)), mode="edge")
-        progress(1)
-    arrays = {
-        "centre": mean_D[None],
-        "basis": basis_KD.reshape(-1, width),
-        "level": level_K256,
-        "offset": np.cumsum(bits_K) - bits_K,
-        "bits": bits_K,
-    }
-    return TransformCodec(spec, arrays)
-
-
-def fit_vector(
-    spec: CodecSpec, direction_TD: NDArray[np.float32], progress: Progress
-) -> VectorCodec:
-    """Fit 256 centres, and product codebooks of the rotated residual.
-
-    The first stage quantises whole vectors and covers what is not Gaussian. The residual is rotated
-    to its principal components, which are distributed over the bytes so that each byte carries as
-    much information: the parametric solution of optimised product quantisation (Ge et al., arXiv
-    1311.4055, section 3.2), with bits by reverse water-filling in the place of variances. The
-    residuals take the place of `direction_TD`, to save memory.
-    """
-    size = spec.code_width(direction_TD.shape[1])
-    centre_ED = _padded(_centres(direction_TD, LEVELS))
-    progress(1)
-    centre_T = nearest(torch.from_numpy(direction_TD), torch.from_numpy(centre_ED)).numpy()
-    residual_TD = np.subtract(direction_TD, centre_ED[centre_T], out=direction_TD)
-    _, variance_D, component_DD = spectrum_of(residual_TD)
-    group_K = _distributed(variance_D[: most_components(spec, len(variance_D))], size - 1)
-    basis_KD = component_DD[: len(group_K)]
-    value_TK = _components(residual_TD, basis_KD)
-    level_K256 = np.zeros((len(group_K), LEVELS))
-    for group in range(size - 1):
-        members = np.flatnonzero(group_K == group)
-        level_K256[members] = _padded(_centres(value_TK[:, members], LEVELS)).T
-        progress(1)
-    arrays: Arrays = {
-        "centre": centre_ED,
-        "basis": basis_KD,
-        "level": level_K256,
-        "offset": BYTE * (1 + group_K),
-        "bits": np.full(len(group_K), BYTE),
-    }
-    return VectorCodec(spec, arrays)
-
-
-def _components(
-    vector_TD: NDArray[np.float32],
-    basis_KD: NDArray[np.float64],
-    mean_D: NDArray[np.float64] | float = 0.0,
+def _noisy(
+    value_nD: NDArray[np.float64], variance_D: NDArray[np.float64], bits: int
 ) -> NDArray[np.float32]:
-    """Return the components (T, K) of vectors less a mean; computed in float64, a part at a time.
-
-    In float64 all vectors at once would take four times the memory of the vectors.
-    """
-    value_TK = np.empty((len(vector_TD), len(basis_KD)), np.float32)
-    for first in range(0, len(vector_TD), ROWS_AT_ONCE):
-        part = slice(first, first + ROWS_AT_ONCE)
-        value_TK[part] = (vector_TD[part] - mean_D) @ basis_KD.T
-    return value_TK
+    """Return the components of CLS that have bits, with the noise of coding them."""
+    bits_D = fill_water(variance_D, bits)
+    coded = min(MOST_PREDICTING, max(1, int((bits_D > 0).sum())))
+    noise_nP = np.random.Generator(np.random.PCG64(0)).normal(size=(len(value_nD), coded))
+    deviation_P = np.sqrt(variance_D[:coded]) * 2.0 ** -bits_D[:coded]
+    return (value_nD[:, :coded] + noise_nP * deviation_P).astype(np.float32)
 
 
-def _whole_bits(variance_D: NDArray[np.float64], bits: int) -> NDArray[np.int64]:
-    """Allocate whole bits, up to 8 a component; each bit goes to the component of largest error.
-
-    This is reverse water-filling with whole bits: a bit divides a component's error by four.
-    """
-    bits_D = np.zeros(len(variance_D), np.int64)
-    error_D = variance_D.copy()
-    for _ in range(bits):
-        best = int(error_D.argmax())
-        bits_D[best] += 1
-        error_D[best] = -1.0 if bits_D[best] == BYTE else error_D[best] / 4
-    return bits_D
+def _levels(
+    kinds: Kinds, group_K: NDArray[np.int64], pooled_K: NDArray[np.float64], progress: Progress
+) -> NDArray[np.float32]:
+    """Fit the levels (K, 256) of each byte, in standard deviations, to patches of all kinds."""
+    rows = drawn_rows(len(kinds.kind_T), LEVEL_TOKENS)
+    coded = len(group_K)
+    spread_TK = kinds.spread_SD[kinds.kind_T[rows]][:, :coded]
+    value_TK = kinds.values()[rows, :coded] / np.maximum(spread_TK, SMALLEST)
+    level_K256 = np.zeros((coded, LEVELS), np.float32)
+    for group in range(group_K.max() + 1):
+        members = np.flatnonzero(group_K == group)
+        # In these units the largest components count most; so do patches of wide kinds.
+        unit_K = np.maximum(pooled_K[members], SMALLEST).astype(np.float32)
+        weight_T = np.square(spread_TK[:, members]).sum(axis=1) + SMALLEST
+        value_Tk = (value_TK[:, members] * unit_K).astype(np.float32)
+        level_K256[members] = (centres(value_Tk, LEVELS, weight_T) / unit_K).T
+        progress(1)
+    return level_K256
 
 
 def _distributed(variance_D: NDArray[np.float64], groups: int) -> NDArray[np.int64]:
     """Distribute components, of descending variance, over groups of about equal numbers of bits.
+
+    (The parametric solution of optimised product quantisation, Ge et al., arXiv 1311.4055, section
+    3.2, with bits by reverse water-filling in the place of variances.)
 
     Returns:
         The group of each component that is coded (K,); each group has at least one component.
@@ -169,19 +166,3 @@ def _distributed(variance_D: NDArray[np.float64], groups: int) -> NDArray[np.int
         group_K[component] = group
         filled_G[group] += bits_D[component]
     return group_K
-
-
-def _centres(vector_TD: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    """Return up to `count` centres of k-means, one a row."""
-    count = min(count, len(vector_TD))
-    means = KMeans(count, n_init=1, max_iter=ROUNDS, random_state=0, copy_x=False)
-    with warnings.catch_warnings():
-        # Raised if there are fewer different vectors than centres; then some centres are equal.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        found: NDArray[np.float32] = means.fit(vector_TD).cluster_centers_
-    return found.astype(np.float32)
-
-
-def _padded(centre_ED: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Repeat the last centre up to 256; of equal centres, the first counts as the nearest."""
-    return np.pad(centre_ED, ((0, LEVELS - len(centre_ED)), (0, 0)), mode="edge")

@@ -33,11 +33,18 @@ def spectrum_of(vectors_TD: NDArray[np.float32]) -> Spectrum:
     """Return the principal components of vectors; the sign of each is fixed."""
     mean_D = vectors_TD.mean(axis=0, dtype=np.float64)
     centred_TD = vectors_TD - mean_D
-    variance_D, columns_DD = np.linalg.eigh(centred_TD.T @ centred_TD / len(vectors_TD))
+    return Spectrum(mean_D, *principal(centred_TD.T @ centred_TD / len(vectors_TD)))
+
+
+def principal(
+    covariance_DD: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return variances (D,), descending, and components (D, D), one a row, of fixed signs."""
+    variance_D, columns_DD = np.linalg.eigh(covariance_DD)
     component_DD = columns_DD[:, ::-1].T
     largest_D = np.abs(component_DD).argmax(axis=1)
     signs_D = np.sign(component_DD[np.arange(len(component_DD)), largest_D])
-    return Spectrum(mean_D, variance_D[::-1].clip(0), component_DD * signs_D[:, None])
+    return variance_D[::-1].clip(0), component_DD * signs_D[:, None]
 
 
 def fill_water(variance_D: NDArray[np.float64], bits: float) -> NDArray[np.float64]:

@@ -4,9 +4,7 @@ timm itself converts the weights of open_clip's own vision transformer; where op
 model of timm, that model is taken as it is.
 """
 
-import contextlib
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import timm
@@ -17,55 +15,14 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 
 from milan_pipeline.encoders.backbone import EncoderParts, backbone_arguments
+from milan_pipeline.encoders.names import as_encoder, clip_spec
 from milan_pipeline.errors import ConfigError, reason_of
 from milan_pipeline.models.vit import CANNOT_BUILD
 from milan_pipeline.teacher.load_by_name import blank_visual, load_visual
-from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.statistics import settled_statistics
 
 # A model's name in timm fixes the epsilon of its norms; all else are arguments.
-IN_PLACE = "open_clip:MODEL/FILE, or open_clip:local-dir:FOLDER"
 BY_EPSILON = {1e-5: "vit_base_patch16_clip_224", 1e-6: "vit_base_patch16_224"}
-
-
-def clip_spec(rest: str) -> TeacherSpec:
-    """Return what open_clip calls a CLIP, and the tag or file of its weights; no prior is read.
-
-    Args:
-        rest: of a spec, after `open_clip:`.
-
-    Raises:
-        ConfigError: it names no weights.
-    """
-    if rest.startswith(("local-dir:", "hf-hub:")):
-        return TeacherSpec(name=rest, prior="uniform")
-    name, _, tag = rest.partition("/")
-    if not (name and tag):
-        raise ConfigError(
-            f"--encoder 'open_clip:{rest}' does not name a CLIP and its weights; write "
-            "open_clip:MODEL/TAG, for example open_clip:ViT-B-16/openai, or MODEL/FILE"
-        )
-    return TeacherSpec(name=name, pretrained=tag, prior="uniform")
-
-
-@contextlib.contextmanager
-def as_encoder(rest: str) -> Iterator[None]:
-    """Have errors of a teacher inside the block name the encoder.
-
-    Raises:
-        ConfigError: what was raised, in other words.
-    """
-    try:
-        yield
-    except ConfigError as error:
-        spec = clip_spec(rest)
-        said = (
-            str(error)
-            .replace(f" with --pretrained {spec.pretrained!r}", "")
-            .replace(f"--teacher {spec.name!r}", f"--encoder 'open_clip:{rest}'")
-        )
-        said = said.replace("--pretrained FILE, or --teacher local-dir:FOLDER", IN_PLACE)
-        raise ConfigError(said.replace("--teacher", "open_clip:MODEL")) from error
 
 
 def read_clip_encoder(rest: str, *, random_init: bool = False) -> EncoderParts:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import hashlib
+import os
 from pathlib import Path
 
 import timm
 
 from milan_pipeline import storage
 from milan_pipeline.encoders.backbone import Backbone, EncoderParts, assemble
-from milan_pipeline.encoders.clip import as_encoder, clip_spec, read_clip_encoder
+from milan_pipeline.encoders.clip import read_clip_encoder
 from milan_pipeline.encoders.frozen import (
     PIXELS_SIZE,
     FrozenEncoder,
@@ -16,7 +17,7 @@ from milan_pipeline.encoders.frozen import (
     StudentEncoder,
     TeacherEncoder,
 )
-from milan_pipeline.encoders.names import kind_of, require_done
+from milan_pipeline.encoders.names import as_encoder, clip_spec, kind_of, require_done
 from milan_pipeline.encoders.readers import (
     config_url,
     is_pretrained,
@@ -34,7 +35,7 @@ TEACHER_SUFFIXES = (".json", ".safetensors", ".bin", ".pth")
 
 
 def load_encoder(
-    spec: str,
+    spec: str | os.PathLike[str],
     *,
     random_init: bool = False,
     seed: int = 0,
@@ -60,6 +61,7 @@ def load_encoder(
         DataError: they are damaged.
         MismatchError: the weights do not fit the architecture beside them.
     """
+    spec = os.fspath(spec)
     kind, rest = _split(spec, random_init)
     if kind == "pixels":
         return PixelEncoder(_pixels_size(rest))

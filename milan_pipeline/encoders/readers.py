@@ -1,5 +1,6 @@
 """Gives the parts of an encoder from a run folder, from a file, or by a name of timm."""
 
+import os
 from typing import Any, NamedTuple
 
 import timm
@@ -16,7 +17,7 @@ from milan_pipeline.encoders.backbone import (
     assemble,
     backbone_arguments,
 )
-from milan_pipeline.encoders.names import kind_of
+from milan_pipeline.encoders.names import kind_of, of_a_hub, require_timm_name
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError, reason_of
 from milan_pipeline.models.vit import CANNOT_BUILD, build_encoder
 from milan_pipeline.models.weight_files import (
@@ -39,7 +40,7 @@ REBUILDABLE = {
     "depth": "depth",
     "num_heads": "heads",
 }
-BEST_MODEL, CLIPS = f"{BEST}.safetensors", ("local-dir:", "hf-hub:")
+BEST_MODEL = f"{BEST}.safetensors"
 DERIVED = {*ALONE, *LEFT_OUT, *NORM_ARGUMENTS, "global_pool"}  # it needs not be given these
 
 
@@ -53,8 +54,7 @@ def read_run_encoder(spec: str, *, random_init: bool = False, seed: int = 0) -> 
         seed: of that draw.
 
     Raises:
-        MissingDataError: the files are not there.
-        DataError: they are damaged.
+        MissingDataError, DataError: the files are not there, or damaged.
         ConfigError: this timm does not have the model, or it is no transformer.
     """
     url = config_url(spec)
@@ -99,7 +99,7 @@ def read_architecture(url: str) -> tuple[dict[str, Any], list[float], list[float
 def _what_it_is(url: str) -> str | None:
     """Say what lies where a description is missing, and what to give instead, if that is known."""
     folder = storage.folder_of(url)
-    if (said := _hub_name(folder)) is not None:
+    if (said := of_a_hub(folder)) is not None:
         return said
 
     def holds(*names: str) -> bool:
@@ -132,22 +132,6 @@ def _what_it_is(url: str) -> str | None:
     return (
         f"{weights} has no .json beside it that describes an encoder; give a run folder, which "
         f"`milan-pipeline import-checkpoint {weights} --out RUN` makes of an official checkpoint"
-    )
-
-
-def _hub_name(folder: str) -> str | None:
-    """Say how a model is given that a hub has under this name, if it may be meant."""
-    owner, _, name = folder.rpartition("/")
-    if owner.rpartition(":")[2] == "timm" and timm.is_model(name):
-        return f"{folder} does not exist; timm's own models are given as --encoder timm:{name}"
-    if folder.startswith(CLIPS):
-        return f"--encoder {folder} lacks open_clip: before it; give --encoder open_clip:{folder}"
-    local = storage.local_path(folder)
-    if local is None or local.exists() or folder.count("/") != 1 or folder.startswith("/"):
-        return None
-    return (
-        f"{folder} does not exist; check the path, or give a published model as timm:NAME or "
-        "open_clip:MODEL/TAG"
     )
 
 
@@ -245,11 +229,7 @@ def without_tag(name: str) -> str:
 
 def _known(name: str) -> Any:
     """Return timm's entry on a name's weights: their mean, std and where they are."""
-    if ":" in name or "/" in name or not timm.is_model(name):
-        raise MissingDataError(
-            f"--encoder {name!r} is neither a run folder, nor a .safetensors, nor a name that timm "
-            "knows; `timm.list_models('vit*')` names some"
-        )
+    require_timm_name(name)
     try:
         return timm.get_pretrained_cfg(name, allow_unregistered=False)
     except RuntimeError as error:
@@ -283,18 +263,18 @@ class TimmModel(NamedTuple):
     std: list[float]
 
 
-def load_timm_model(spec: str) -> TimmModel:
+def load_timm_model(spec: str | os.PathLike[str]) -> TimmModel:
     """Load the encoder of a run as a model of timm without a classifier.
 
     Args:
         spec: a run folder, or the path of an exported `.safetensors` with its `.json` beside it.
 
     Raises:
-        MissingDataError: the files are not there.
-        DataError: they are damaged.
+        MissingDataError, DataError: the files are not there, or damaged.
         ConfigError: this timm does not have the model.
         MismatchError: the weights do not fit the architecture beside them.
     """
-    parts = read_run_encoder(spec)
-    model, _ = assemble(parts, origin=spec)
+    origin = os.fspath(spec)
+    parts = read_run_encoder(origin)
+    model, _ = assemble(parts, origin=origin)
     return TimmModel(model.eval(), parts.mean, parts.std)

@@ -7,8 +7,7 @@ from typing import Protocol
 import torch
 
 from milan_pipeline.codecs.interface import Codec
-from milan_pipeline.images.crops import Interpolation
-from milan_pipeline.images.views import ViewPolicy
+from milan_pipeline.images.views import Interpolation, ViewPolicy
 from milan_pipeline.shards.manifest import Manifest
 
 

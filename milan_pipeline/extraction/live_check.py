@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from milan_pipeline.codecs.fidelity import Cosines, cosines_of
 from milan_pipeline.codecs.interface import LARGEST_FACTOR, Codec
-from milan_pipeline.images.crops import Interpolation, view_pixels
+from milan_pipeline.images.crops import view_pixels
 from milan_pipeline.images.decode import decode_rgb
-from milan_pipeline.images.views import ViewPolicy
+from milan_pipeline.images.views import Interpolation, ViewPolicy
 from milan_pipeline.shards.index import keys_of, load_index
 from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.shards.random_access import SampleReader

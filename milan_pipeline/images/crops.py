@@ -4,8 +4,8 @@ Shape suffixes: H, W height and width of the source, S size of the result, C = 3
 patches, P = 3 * p * p pixels of a patch.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,20 +15,9 @@ from torch.nn import functional as F
 
 from milan_pipeline.core.device_copies import stacked
 from milan_pipeline.images.colour_changes import changed_colours
-from milan_pipeline.images.views import Box
+from milan_pipeline.images.views import Box, Interpolation
 
 Scaling = Literal["statistics", "float32 statistics", "pixels"]
-Interpolation = Literal["bicubic", "bilinear"]
-
-
-def pixels_words(interpolation: Interpolation) -> str:
-    """Say in an identity's `preprocessing.pixels` how a teacher's views are made."""
-    return f"pillow-rgb, {interpolation} antialiased, uint8"
-
-
-def stated_interpolation(preprocessing: Mapping[str, Any]) -> Interpolation:
-    """Return the interpolation that an identity's `preprocessing` states; see `pixels_words`."""
-    return "bilinear" if preprocessing.get("pixels") == pixels_words("bilinear") else "bicubic"
 
 
 def view_pixels(

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from milan_pipeline.core.keyed_random import keyed_generator
 from milan_pipeline.errors import ConfigError
@@ -14,6 +14,7 @@ VIEW_POLICIES = ("random-resized-crop", "center")
 TEACHER_SEES = ("view", "clean")
 PLACE_NUMBERS = 4
 """Of a view without colours: top, left, height, width."""
+Interpolation = Literal["bicubic", "bilinear"]
 
 
 @dataclass(frozen=True)
@@ -227,3 +228,13 @@ def policy_of(parameters: Mapping[str, Any]) -> ViewPolicy:
     if "colours" in values:
         values["colours"] = tuple(values["colours"].items())
     return ViewPolicy(**values)
+
+
+def pixels_words(interpolation: Interpolation) -> str:
+    """Say in an identity's `preprocessing.pixels` how a teacher's views are made."""
+    return f"pillow-rgb, {interpolation} antialiased, uint8"
+
+
+def stated_interpolation(preprocessing: Mapping[str, Any]) -> Interpolation:
+    """Return the interpolation that an identity's `preprocessing` states; see `pixels_words`."""
+    return "bilinear" if preprocessing.get("pixels") == pixels_words("bilinear") else "bicubic"

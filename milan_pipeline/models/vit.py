@@ -18,6 +18,7 @@ from torch import nn
 from milan_pipeline.errors import ConfigError, reason_of
 from milan_pipeline.models.blocks import TOKEN_STD, init_linear_and_norm
 from milan_pipeline.models.positions import sincos_positions
+from milan_pipeline.models.timm_names import require_model
 
 CANNOT_BUILD = (AssertionError, RuntimeError, TypeError, ValueError, ZeroDivisionError)
 # A norm of the pooled output would get no gradient in pretraining: it becomes one of all tokens.
@@ -135,10 +136,7 @@ def _outlined(described: str) -> VisionTransformer:
     """Do the work of `_outline`, which a run asks for several times."""
     arguments: dict[str, Any] = json.loads(described)
     name = arguments["model_name"]
-    if not timm.is_model(name):
-        raise ConfigError(
-            f"--student {name!r} is no model that timm knows; `timm.list_models('vit*')` names some"
-        )
+    require_model(name)
     try:
         with torch.device("meta"):
             model = timm.create_model(**arguments)

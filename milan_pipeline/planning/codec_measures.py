@@ -128,9 +128,10 @@ class Measurement:
         self._files = files
         self._device = device
         tokens_nND = targets.measured_nND
-        direction_TD = directions(subsampled(tokens_nND)).numpy()
+        direction_TD = directions(subsampled(tokens_nND).flatten(0, 1)).numpy()
         self.variance_D: NDArray[np.float64] = spectrum_of(direction_TD).variance_D
-        self._colours = TokenColours(directions(subsampled(tokens_nND[:, 1:])).numpy())
+        patches_TD = subsampled(tokens_nND)[:, 1:].flatten(0, 1)
+        self._colours = TokenColours(directions(patches_TD).numpy())
 
     def of(self, text: str, codec: Codec) -> CodecMeasures:
         """Measure a codec.

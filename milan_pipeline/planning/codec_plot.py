@@ -20,8 +20,8 @@ from milan_pipeline.codecs.spectrum import effective_rank, gaussian_bound
 from milan_pipeline.planning.codec_measures import BITS, EXACT, CodecMeasures
 
 # Colours of Okabe and Ito, which colour-blind people can tell apart.
-BLUE, VERMILION, GREEN, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#000000", "#777777"
-FAMILIES = {"vector": (BLUE, "o"), "transform": (VERMILION, "s"), "rotation": (GREEN, "^")}
+BLUE, GREEN, BLACK, GREY = "#0072B2", "#009E73", "#000000", "#777777"
+FAMILIES = {"joint": (BLUE, "o"), "rotation": (GREEN, "^")}
 OTHERS = (BLACK, "D")
 BOUND_POINTS = 200
 MOST_DISTORTION = 0.999

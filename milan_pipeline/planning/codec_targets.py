@@ -1,6 +1,6 @@
 """The targets that codecs are measured on: those of a store, or random ones of a known spectrum.
 
-Legend: n samples, N tokens (CLS first), D target width, T tokens.
+Legend: n samples, N tokens (CLS first), M drawn ones, D target width.
 """
 
 import dataclasses
@@ -25,14 +25,14 @@ class TargetSet:
     Attributes:
         name: "store" or "synthetic".
         title: describes them in words.
-        fit_TD: tokens to fit to, float32.
+        fit_nMD: tokens to fit to, float32; CLS and drawn patches.
         measured_nND: targets to measure on, float32.
         notes: sentences that help to read the results.
     """
 
     name: str
     title: str
-    fit_TD: torch.Tensor
+    fit_nMD: torch.Tensor
     measured_nND: torch.Tensor
     notes: Sequence[str] = ()
 
@@ -83,7 +83,7 @@ def stored_targets(
     return TargetSet(
         name="store",
         title=f"{storage.basename(url)}: {shape}",
-        fit_TD=subsampled(fit_nND),
+        fit_nMD=subsampled(fit_nND),
         measured_nND=measured_nND,
         notes=notes,
     )
@@ -103,7 +103,7 @@ def synthetic_targets(like: TargetSet, decay: float) -> TargetSet:
     return TargetSet(
         name="synthetic",
         title=f"synthetic: {samples} of {tokens} x {width}, Gaussian, variances k^-{decay:g}",
-        fit_TD=power_law_tokens(tuple(like.fit_TD.shape), decay=decay, seed=1),
+        fit_nMD=power_law_tokens(tuple(like.fit_nMD.shape), decay=decay, seed=1),
         measured_nND=power_law_tokens((samples, tokens, width), decay=decay, seed=2),
     )
 

@@ -39,7 +39,9 @@ class Batch(NamedTuple):
         kept_BK: int64 patch indices, ascending.
         masked_BM: int64 patch indices, ascending.
         codes: of each teacher, (B, T, C): encoded targets of the supervised tokens, in student
-            order. Of one whose grid is not the student's, those of all its tokens, in grid order.
+            order. With a codec that needs CLS to decode patches, CLS is first, also where it is not
+            supervised: (B, 1 + T, C). Of a teacher whose grid is not the student's, those of all
+            its tokens, in grid order.
         scales: of each teacher, (B, T): float16 scales of these tokens; empty if its codec has no
             scale.
         keys: the samples.
@@ -173,12 +175,23 @@ class ToExamples:
             kept_BK=torch.from_numpy(kept_K),
             masked_BM=torch.from_numpy(masked_M),
             codes=[
-                torch.from_numpy(record["codes"].take(tokens, axis=0))
-                for record, tokens in zip(records, wanted, strict=True)
+                torch.from_numpy(_codes(record, layout, tokens))
+                for record, layout, tokens in zip(records, config.layouts, wanted, strict=True)
             ],
             scales=[torch.from_numpy(scale_T) for scale_T in scales],
             keys=[key],
         )
+
+
+def _codes(
+    record: NDArray[np.void], layout: RecordLayout, tokens_T: NDArray[np.int64]
+) -> NDArray[Any]:
+    """Return the codes of some tokens, and of CLS before them where the codec needs it."""
+    needs_more = layout.codec.needs_cls and tokens_T[0] != 0
+    codes: NDArray[Any] = record["codes"].take(
+        np.append(0, tokens_T) if needs_more else tokens_T, axis=0
+    )
+    return codes
 
 
 def _require_same_view(record: NDArray[np.void], other: NDArray[np.void], key: str) -> None:

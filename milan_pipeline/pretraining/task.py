@@ -134,6 +134,8 @@ class Pretraining:
         ]
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.bf16):
             pred_BTS = replica(patches_BKP, kept_BK, masked_BM)
+        # CLS may have come before the supervised tokens, to decode them.
+        decoded = [each_BTD[:, -pred_BTS.shape[1] :] for each_BTD in decoded]
         if teachers == 1:
             return self._loss_of(pred_BTS, decoded[0])
         heads = pred_BTS.split([targets_BTD.shape[-1] for targets_BTD in decoded], dim=-1)

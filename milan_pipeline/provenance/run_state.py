@@ -8,7 +8,7 @@ from typing import Literal, NotRequired, TypedDict
 
 from milan_pipeline import storage
 from milan_pipeline.core.schema import Count, DocumentError, parsed
-from milan_pipeline.errors import DataError, MissingDataError
+from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 
 CONFIG_NAME, STATE_NAME = "config.json", "state.json"
 """In a run's folder: its stage's record, and how far it is."""
@@ -63,6 +63,33 @@ def state_of(run: str) -> RunState | None:
     """
     state = read_state(run)
     return None if state is None else state["state"]
+
+
+def require_ended(
+    run: Path,
+    *,
+    allow_unfinished: bool = False,
+    remedy: str = "finish it first",
+    wrote: str = "pretrain or import-checkpoint",
+) -> None:
+    """Refuse a folder that holds no run, and one that is not done unless that is allowed.
+
+    Args:
+        run: the folder.
+        allow_unfinished: whether it may be not done.
+        remedy: what the error advises for a run that is not done.
+        wrote: which commands write such a run.
+
+    Raises:
+        MissingDataError: there is no run.
+        MismatchError: it is not done.
+    """
+    state = state_of(str(run))
+    if state is None:
+        there = storage.give_enclosing(str(run), STATE_NAME) or f"give a folder that {wrote} wrote"
+        raise MissingDataError(f"{run} holds no run; {there}")
+    if state != "done" and not allow_unfinished:
+        raise MismatchError(f"the run {run} is {state!r}; {remedy}")
 
 
 def trained_steps(run: Path) -> int:

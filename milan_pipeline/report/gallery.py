@@ -19,6 +19,8 @@ from PIL import Image
 
 from milan_pipeline.codecs.colours import TokenColours
 from milan_pipeline.codecs.spectrum import directions
+from milan_pipeline.images.colour_changes import ColourChange
+from milan_pipeline.images.views import box_of
 from milan_pipeline.pretraining.masking import kept_count, sample_kept
 from milan_pipeline.report.target_rows import TargetRows
 
@@ -111,9 +113,10 @@ def _entry(
 
 
 def _crop(record: NDArray[np.void]) -> str:
-    top, left, height, width = record["box"]
-    flipped = ", flipped" if record["flip"] else ""
-    return f"{width:.0f} by {height:.0f} pixels from {left:.0f}, {top:.0f}{flipped}"
+    box = box_of(record["box"].tolist(), flip=bool(record["flip"]))
+    flipped = ", flipped" if box.flip else ""
+    recoloured = ", in other colours" if box.colours not in (None, ColourChange()) else ""
+    return f"{box.width} by {box.height} pixels from {box.left}, {box.top}{flipped}{recoloured}"
 
 
 def _mask(

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from milan_pipeline import storage
-from milan_pipeline.images.crops import stated_interpolation
+from milan_pipeline.images.views import stated_interpolation
 from milan_pipeline.report.facts import Facts, text_of
 from milan_pipeline.report.fidelity import fidelity_facts, measured_facts, read_originals
 from milan_pipeline.report.gallery import entries, fitting_ratios, view_side

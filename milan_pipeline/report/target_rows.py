@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from milan_pipeline.codecs.interface import Codec, decode_prior
 from milan_pipeline.data.viewed_pairs import stored_view
 from milan_pipeline.errors import MissingDataError
-from milan_pipeline.images.crops import Interpolation
 from milan_pipeline.images.decode import digest
+from milan_pipeline.images.views import Interpolation
 from milan_pipeline.provenance.identity import Identity, stated_identity
 from milan_pipeline.report.folder_kind import folder_kind
 from milan_pipeline.shards.index import keys_of, load_index

@@ -16,9 +16,9 @@ from zarr.storage import MemoryStore
 
 from milan_pipeline import storage
 from milan_pipeline.codecs.build import codec_of
-from milan_pipeline.codecs.component_arrays import DTYPES, Arrays
-from milan_pipeline.codecs.components import ComponentCodec
+from milan_pipeline.codecs.component_arrays import DIMENSIONS, DTYPES, Arrays
 from milan_pipeline.codecs.interface import Codec
+from milan_pipeline.codecs.joint import JointCodec
 from milan_pipeline.codecs.registry import spec_of
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.provenance.identity import Identity
@@ -37,7 +37,7 @@ def write_store_codec(url: str, codec: Codec) -> None:
     Raises:
         StorageError: the store cannot be written.
     """
-    if isinstance(codec, ComponentCodec):
+    if isinstance(codec, JointCodec):
         for path, data in store_codec_objects(codec.arrays).items():
             storage.put_bytes(storage.join(url, CODEC_FOLDER, path), data)
 
@@ -73,7 +73,7 @@ def write_shards_codec(folder: str, codec: Codec) -> None:
     Raises:
         StorageError: the folder cannot be written to.
     """
-    if isinstance(codec, ComponentCodec):
+    if isinstance(codec, JointCodec):
         data = safetensors.numpy.save(dict(codec.arrays))
         storage.put_bytes(storage.join(folder, CODEC_FILE), data)
 
@@ -117,5 +117,4 @@ def _named(place: str, identity: Identity, arrays: Arrays) -> Codec:
 
 def _parts(name: str) -> tuple[str, str]:
     """Return the paths of an array's two objects: its metadata and its only chunk."""
-    is_vector = name in {"offset", "bits"}
-    return ZARR_JSON, "c/0" if is_vector else "c/0/0"
+    return ZARR_JSON, "c" + "/0" * DIMENSIONS[name]

@@ -4,7 +4,7 @@ So it is the same for extraction and for transcoding, on any machine and in any 
 codec can be measured on images that are not in the sample. A store may have any number of units:
 one is read after another, and no more of it than the sample needs.
 
-Legend: n samples, N tokens, T tokens of the sample, D target width.
+Legend: n samples, N tokens (CLS first), L patches, M drawn tokens of a sample, D target width.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ from collections.abc import Generator, Iterable, Sequence
 import numpy as np
 import torch
 import xxhash
+from numpy.typing import NDArray
 
 from milan_pipeline import storage
 from milan_pipeline.codecs.interface import Codec
@@ -25,8 +26,8 @@ from milan_pipeline.targets.stored_codes import decoded_targets
 from milan_pipeline.targets.units import AnyMark, Unit
 
 SAMPLE_IMAGES = 1024
-SAMPLE_TOKENS = 65536
-"""Enough for each of the 256 centres of k-means; fitting takes a minute or two."""
+SAMPLE_PATCHES = 65536
+"""Enough for each of 256 centres; fitting takes less than a minute at a width of 128."""
 UNFITTED = "nothing is fitted yet"
 KEY_THREADS, TARGET_THREADS = 8, 4
 """Units that are read at a time, since each is a few round trips; targets take more memory."""
@@ -57,14 +58,18 @@ def rows_by_hash(
 
 
 def subsampled(tokens_nND: torch.Tensor) -> torch.Tensor:
-    """Draw at most `SAMPLE_TOKENS` tokens with a fixed seed; return them in order: (T, D)."""
+    """Draw at most `SAMPLE_PATCHES` patches with a fixed seed, as many of each sample.
+
+    Returns:
+        Each sample's CLS and its drawn patches in order: (n, M, D).
+    """
     return _drawn([tokens_nND], len(tokens_nND))
 
 
 def stored_tokens(
     url: str, units: Sequence[tuple[Unit, AnyMark]], codec: Codec, stop: StopRequest
 ) -> torch.Tensor:
-    """Return the tokens (T, D), float32, that a codec is fitted to.
+    """Return the tokens (n, M, D), float32, that a codec is fitted to.
 
     They are `subsampled` of `stored_sample`, without the memory that all its tokens take.
 
@@ -153,23 +158,20 @@ def _decoded(
 
 
 def _drawn(parts: Iterable[torch.Tensor], samples: int) -> torch.Tensor:
-    """Draw tokens (T, D) of parts (n, N, D) that have so many samples together."""
+    """Draw tokens (n, M, D) of parts (·, N, D) that have so many samples together."""
     found: list[torch.Tensor] = []
-    at, drawn = 0, np.empty(0, dtype=np.int64)
+    random = np.random.Generator(np.random.PCG64(0))
     for part_nND in parts:
-        tokens_TD = part_nND.flatten(0, 1)
-        if not found:
-            total = samples * part_nND.shape[1]
-            drawn = _draw(total)
-        inside = drawn[(drawn >= at) & (drawn < at + len(tokens_TD))] - at
-        found.append(tokens_TD[torch.from_numpy(inside)])
-        at += len(tokens_TD)
+        count, tokens, width = part_nND.shape
+        rows_nM = _draw(count, tokens - 1, SAMPLE_PATCHES // max(1, samples), random)
+        index_nMD = torch.from_numpy(rows_nM)[..., None].expand(-1, -1, width)
+        found.append(part_nND.gather(1, index_nMD))
     return torch.cat(found)
 
 
-def _draw(total: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Draw the numbers of at most `SAMPLE_TOKENS` of so many tokens, in order."""
-    if total <= SAMPLE_TOKENS:
-        return np.arange(total)
-    random = np.random.Generator(np.random.PCG64(0))
-    return np.sort(random.choice(total, SAMPLE_TOKENS, replace=False))
+def _draw(samples: int, patches: int, most: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """Draw the numbers (n, M) of CLS and of at most so many patches of each sample, in order."""
+    if patches <= most:
+        return np.tile(np.arange(1 + patches), (samples, 1))
+    drawn = random.random((samples, patches)).argsort(axis=1)[:, : max(1, most)]
+    return np.pad(1 + np.sort(drawn, axis=1), ((0, 0), (1, 0)))

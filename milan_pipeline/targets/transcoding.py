@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from milan_pipeline.cluster.work import Work
 from milan_pipeline.codecs.build import codec_of
-from milan_pipeline.codecs.components import ComponentCodec
-from milan_pipeline.codecs.fitting import codebooks, fit_codec
+from milan_pipeline.codecs.fitting import fit_codec, fit_steps
 from milan_pipeline.codecs.interface import Codec, Encoded, decode_prior, encode_prior
+from milan_pipeline.codecs.joint import JointCodec
 from milan_pipeline.codecs.registry import CodecSpec
 from milan_pipeline.core.devices import device_of_process
 from milan_pipeline.core.interrupts import StopRequest
@@ -108,7 +108,7 @@ def new_codec(
         units: finished units of the store, with their marks.
         codec: that of the store.
         spec: the wanted codec, settled for the targets' width.
-        stop: asked before each unit of the sample, and after each codebook.
+        stop: asked before each unit of the sample, and after each step of the fit.
 
     Raises:
         DataError: there is no target to fit to, or one is not finite or cannot be read.
@@ -123,26 +123,26 @@ def new_codec(
     return fitted_codec(spec, stored_tokens(url, first, codec, stop), stop)
 
 
-def fitted_codec(spec: CodecSpec, tokens_TD: torch.Tensor, stop: StopRequest) -> ComponentCodec:
+def fitted_codec(spec: CodecSpec, tokens_nND: torch.Tensor, stop: StopRequest) -> JointCodec:
     """Fit a codec to targets, with a progress bar.
 
     Args:
         spec: a codec that needs fitting.
-        tokens_TD: float targets.
-        stop: asked after each codebook.
+        tokens_nND: float targets, CLS first; `fit_codec`'s.
+        stop: asked after each step.
 
     Raises:
         DataError: a target is not finite, or there is none.
         InterruptedRunError: a stop was asked for.
     """
-    bar = progress_bar("fit codec", total=codebooks(spec), unit="codebooks")
+    bar = progress_bar("fit codec", total=fit_steps(spec), unit="steps")
     with bar, ticking(bar):
 
         def progress(count: int) -> None:
             bar.update(count)
             stop.raise_if_asked(UNFITTED)
 
-        return fit_codec(spec, tokens_TD, progress)
+        return fit_codec(spec, tokens_nND, progress)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

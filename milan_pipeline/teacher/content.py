@@ -2,8 +2,8 @@
 
 from typing import Any, Protocol
 
-from milan_pipeline.images.crops import Interpolation, pixels_words
 from milan_pipeline.images.statistics import Statistics
+from milan_pipeline.images.views import Interpolation, pixels_words
 from milan_pipeline.teacher.spec import TeacherSpec
 
 

@@ -29,11 +29,16 @@ def architecture(name: str) -> dict[str, Any] | None:
     if factory is not None:
         loaded: dict[str, Any] | None = factory.get_model_config(name)
         return loaded
-    files = {path.stem: path for path in (_folder() / "model_configs").glob("*.json")}
+    files = _architectures()
     if name not in files:
         return None
     found: dict[str, Any] = json.loads(files[name].read_bytes())
     return found if all(key in found for key in NEEDED) else None
+
+
+def architecture_names() -> list[str]:
+    """Return the names of architectures that open_clip has files of; none if it is not there."""
+    return sorted(_architectures()) if importlib.util.find_spec("open_clip") else []
 
 
 def published(name: str, tag: str) -> dict[str, Any]:
@@ -104,6 +109,10 @@ class _Alone(importlib.machinery.SourceFileLoader):
 def _is_left_out(node: ast.stmt) -> bool:
     """Tell whether a statement tries an import, or imports what was loaded before."""
     return isinstance(node, ast.Try) or (isinstance(node, ast.ImportFrom) and node.level > 0)
+
+
+def _architectures() -> dict[str, Path]:
+    return {path.stem: path for path in (_folder() / "model_configs").glob("*.json")}
 
 
 def _folder() -> Path:

@@ -61,7 +61,9 @@ def onnx_model(
         entry = proto.metadata_props.add()
         entry.key, entry.value = name, json.dumps(value)
     data: bytes = proto.SerializeToString(deterministic=True)
-    session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     with torch.inference_mode():
         expected: Tensor = model(pixels_BCSS)
     (found,) = session.run([output], {INPUT: pixels_BCSS.numpy()})

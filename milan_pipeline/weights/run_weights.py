@@ -24,11 +24,13 @@ from milan_pipeline.models.weight_files import (
     read_encoder_description,
 )
 from milan_pipeline.provenance.record import read_record
-from milan_pipeline.provenance.run_state import CONFIG_NAME, STATE_NAME, state_of
+from milan_pipeline.provenance.run_state import CONFIG_NAME, require_ended, state_of
 from milan_pipeline.storage.checksums import read_checked
 from milan_pipeline.training.checkpoints import AVERAGE, MODEL, newest_checkpoint
 
 ENCODER_PART = "encoder."
+OUTPUT_PART = "decoder.pred."
+"""The last layer of a decoder, which is as wide as the targets."""
 
 
 class RunWeights(NamedTuple):
@@ -51,33 +53,6 @@ def require_finished(run: Path, *, allow_unfinished: bool = False) -> None:
     """
     require_ended(run, allow_unfinished=allow_unfinished)
     require_student(run)
-
-
-def require_ended(
-    run: Path,
-    *,
-    allow_unfinished: bool = False,
-    remedy: str = "finish it first",
-    wrote: str = "pretrain or import-checkpoint",
-) -> None:
-    """Refuse a folder that holds no run, and one that is not done unless that is allowed.
-
-    Args:
-        run: the folder.
-        allow_unfinished: whether it may be not done.
-        remedy: what the error advises for a run that is not done.
-        wrote: which commands write such a run.
-
-    Raises:
-        MissingDataError: there is no run.
-        MismatchError: it is not done.
-    """
-    state = state_of(str(run))
-    if state is None:
-        there = storage.give_enclosing(str(run), STATE_NAME) or f"give a folder that {wrote} wrote"
-        raise MissingDataError(f"{run} holds no run; {there}")
-    if state != "done" and not allow_unfinished:
-        raise MismatchError(f"the run {run} is {state!r}; {remedy}")
 
 
 def student_weights(run: Path) -> RunWeights | None:
@@ -251,9 +226,12 @@ def initialise(student: Student, run: Path, *, decoder_heads: int) -> None:
     for name in sorted(here.keys() | there.keys()):
         ours, theirs = here.get(name, "missing"), there.get(name, "missing")
         if ours != theirs:
+            remedy = "give the student the sizes of that run"
+            if name.startswith(OUTPUT_PART):
+                remedy = "give targets as wide as those of that run's teachers together"
             raise MismatchError(
                 f"--init {run} does not fit the student: {name} is {theirs} there and {ours} "
-                "here; give the student the sizes of that run"
+                f"here; {remedy}"
             )
     student.load_state_dict(weights, strict=not alone)
 

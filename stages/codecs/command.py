@@ -5,9 +5,10 @@ from typing import Literal
 
 from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import argument, count, option, require_least
-from milan_pipeline.codecs.registry import codec_names
+from milan_pipeline.codecs.registry import codec_names, parse_codec
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.stages.shared import common_options as common
+from milan_pipeline.stages.shared import inputs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class MeasureCodecs:
     the Gaussian rate-distortion bound. Images/s.
     """
 
-    store: str = argument(formerly="targets")
+    store: str = argument(formerly="targets", look=inputs.target_store)
     codec: tuple[str, ...] = option(
         (),
         help="Codec to measure; may be repeated; default: all levels and a range of ratios.",
@@ -51,6 +52,8 @@ class MeasureCodecs:
 
     def __post_init__(self) -> None:
         require_least(self)
+        for codec in self.codec:
+            parse_codec(codec)
         if not self.plot.lower().endswith(".png"):
             raise ConfigError(f"--plot {self.plot} is not a PNG; use a name that ends in .png")
 

@@ -4,13 +4,12 @@ This is separate from the options since it imports torch, which `--help` must no
 """
 
 import dataclasses
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from milan_pipeline import storage
 from milan_pipeline.codecs.build import make_codec
-from milan_pipeline.codecs.fitting import codebooks, fit_codec
+from milan_pipeline.codecs.fitting import fit_codec, fit_steps
 from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.codecs.registry import BITS, BITS_PER_BYTE, LEVELS, CodecSpec, parse_codec
 from milan_pipeline.codecs.spectrum import effective_rank
@@ -24,7 +23,6 @@ from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.store_record import finished_units, read_store_record
 
 NAMED = ("float16", "bfloat16", "int8", *LEVELS)
-FRONTIER_FAMILIES = ("vector", "transform")
 FRONTIER_RATIOS = (8, 12, 16, 24, 32, 48, 60, 96)
 COLUMNS = {
     "codec": ("codec", "{}"),
@@ -56,8 +54,6 @@ def measure(config: MeasureCodecs) -> None:
         DataError: the store is damaged.
         StorageError: the store cannot be read, or the picture cannot be written.
     """
-    for text in config.codec:
-        parse_codec(text)
     device = pick_device(config.device)
     storage.require_writable(storage.folder_of(config.plot))
     identity = read_identity(config.store)
@@ -87,9 +83,8 @@ def chosen(texts: Sequence[str], width: int) -> dict[str, CodecSpec]:
     specs = {text: parse_codec(text).for_width(width) for text in texts or NAMED}
     if texts:
         return specs
-    sizes = itertools.product(FRONTIER_FAMILIES, FRONTIER_RATIOS)
     rotations = [] if width % BITS_PER_BYTE else [f"rotation:bits={bits}" for bits in BITS]
-    for text in [*rotations, *(f"{name}:ratio={ratio}" for name, ratio in sizes)]:
+    for text in [*rotations, *(f"joint:ratio={ratio}" for ratio in FRONTIER_RATIOS)]:
         spec = parse_codec(text).for_width(width)
         if spec not in specs.values():
             specs[text] = spec
@@ -98,9 +93,9 @@ def chosen(texts: Sequence[str], width: int) -> dict[str, CodecSpec]:
 
 def _measured(measurement: Measurement, specs: Mapping[str, CodecSpec]) -> list[CodecMeasures]:
     """Fit each codec that needs it, and measure it."""
-    total = sum(codebooks(spec) for spec in specs.values() if spec.needs_fit)
+    total = sum(fit_steps(spec) for spec in specs.values() if spec.needs_fit)
     name = measurement.targets.name
-    bar = progress_bar(f"codecs, {name}", total=total, unit="codebooks")
+    bar = progress_bar(f"codecs, {name}", total=total, unit="steps")
     with bar, ticking(bar):
         return [
             measurement.of(text, _fitted(measurement, text, spec, bar))
@@ -111,10 +106,7 @@ def _measured(measurement: Measurement, specs: Mapping[str, CodecSpec]) -> list[
 def _fitted(measurement: Measurement, text: str, spec: CodecSpec, bar: Any) -> Codec:
     if not spec.needs_fit:
         return make_codec(text)
-    before = bar.n
-    codec = fit_codec(spec, measurement.targets.fit_TD, bar.update)
-    bar.update(before + codebooks(spec) - bar.n)  # a transform codec may have fewer
-    return codec
+    return fit_codec(spec, measurement.targets.fit_nMD, bar.update)
 
 
 def _picture(found: Mapping[Measurement, list[CodecMeasures]]) -> bytes:

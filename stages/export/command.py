@@ -2,12 +2,14 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 from milan_pipeline import storage
 from milan_pipeline.cli.commands import lazily, stage_command
-from milan_pipeline.cli.options import argument, option
+from milan_pipeline.cli.options import argument, option, require_least
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.stages.shared import common_options as common
+from milan_pipeline.stages.shared import inputs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,7 +22,7 @@ class Export:
     decoder for MILAN's own code. safetensors: any of them, as --encoder takes it.
     """
 
-    run: str = argument()
+    run: str = argument(look=inputs.place)
     form: str = option(
         help="The program that will load the weights.",
         choices=("timm", "official", "huggingface", "onnx", "safetensors"),
@@ -33,10 +35,12 @@ class Export:
         help="Export the moving average of the encoder's weights (--ema-decay of pretrain).",
         group="Input",
     )
+    threads: int | Literal["auto"] = common.threads()
     allow_unfinished: bool = common.allow_unfinished("Export a run that is not finished.")
     overwrite: bool = common.overwrite("Replace an export that was made with other options.")
 
     def __post_init__(self) -> None:
+        require_least(self)
         if self.ema and self.form == "official":
             raise ConfigError(
                 "--ema does not work with --form official: only the encoder has an average; take "

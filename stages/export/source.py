@@ -11,7 +11,7 @@ from milan_pipeline.core.schema import parsed
 from milan_pipeline.errors import ConfigError, MismatchError, MissingDataError
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.provenance.record import read_record
-from milan_pipeline.provenance.run_state import CONFIG_NAME
+from milan_pipeline.provenance.run_state import CONFIG_NAME, require_ended
 from milan_pipeline.stages.export.command import Export
 from milan_pipeline.storage.checksums import read_checked
 from milan_pipeline.training.evaluations import BEST
@@ -21,7 +21,6 @@ from milan_pipeline.weights.run_weights import (
     encoder_description,
     encoder_weights,
     recorded_encoder,
-    require_ended,
     student_weights,
     weights_sha256,
 )

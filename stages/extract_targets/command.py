@@ -10,8 +10,10 @@ from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.images.views import TEACHER_SEES, ViewPolicy
 from milan_pipeline.stages.shared import common_options as common
+from milan_pipeline.stages.shared import inputs
 from milan_pipeline.stages.shared.dask_options import DaskOptions
 from milan_pipeline.stages.shared.teacher_options import TeacherOptions
+from milan_pipeline.teacher.published_weights import require_known_tag
 
 USUAL_BATCH = 64
 
@@ -26,7 +28,10 @@ class ExtractTargets(TeacherOptions, DaskOptions):
     """
 
     images: str = option(
-        help="Folder of image shards with manifest.json.", role="extent", group="Input"
+        help="Folder of image shards with manifest.json.",
+        role="extent",
+        group="Input",
+        look=inputs.image_shards,
     )
     out: str = option(
         help="Target store to write, e.g. targets.zarr.", role="execution", group="Output"
@@ -60,6 +65,7 @@ class ExtractTargets(TeacherOptions, DaskOptions):
         "student can learn from both; default: those given here.",
         role="execution",
         group="Views",
+        look=inputs.place,
     )
     view_seed: int = option(0, help="Seed of the crops.", group="Views", unit="number")
     min_scale: float = option(
@@ -121,7 +127,8 @@ class ExtractTargets(TeacherOptions, DaskOptions):
                 "--batch-size auto would be settled by this process and not by those that extract; "
                 f"give a number, such as --batch-size {USUAL_BATCH}"
             )
-        _ = self.teacher_spec, self.own_part, parse_codec(self.codec)
+        _ = self.own_part, parse_codec(self.codec)
+        require_known_tag(self.teacher_spec)
         if self.views_from is None:
             _ = self.policy
 

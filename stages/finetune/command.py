@@ -6,6 +6,7 @@ from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import count, option
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.stages.shared import common_options as common
+from milan_pipeline.stages.shared import inputs
 from milan_pipeline.stages.shared.labelled_options import LabelledOptions
 from milan_pipeline.stages.shared.schedule import require_warmup
 from milan_pipeline.stages.shared.training_options import run_training
@@ -26,11 +27,13 @@ class Finetune(LabelledOptions):
         "--eval-only needs none; default: none.",
         role="execution",
         group="Input",
+        look=inputs.place,
     )
     val: str = option(
         help="Labelled images to score on: a folder of shards or of class folders.",
         role="execution",
         group="Input",
+        look=inputs.place,
     )
     image_size: int | None = count(
         None,

@@ -4,7 +4,9 @@ import dataclasses
 
 from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import option
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.stages.shared import common_options as common
+from milan_pipeline.stages.shared import inputs
 from milan_pipeline.stages.shared.dask_options import DaskOptions
 
 
@@ -16,7 +18,9 @@ class PackTargets(DaskOptions):
     kept. With --scheduler or --processes, Dask workers write the shards.
     """
 
-    targets: str = option(help="Target store.", role="execution", group="Input")
+    targets: str = option(
+        help="Target store.", role="execution", group="Input", look=inputs.target_store
+    )
     out: str = option(
         help="Folder for the shards and manifest.json.", role="execution", group="Output"
     )
@@ -37,6 +41,11 @@ class PackTargets(DaskOptions):
         "Pack the finished units of a store whose extraction is not finished."
     )
     overwrite: bool = common.overwrite("Write all shards again, even if they hold other targets.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.codec is not None:
+            parse_codec(self.codec)
 
 
 run = lazily("milan_pipeline.stages.pack_targets.run:pack", stoppable=True)

@@ -8,6 +8,7 @@ from milan_pipeline.cli.options import count, option, require_least
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.stages.shared import common_options as common
+from milan_pipeline.stages.shared import inputs
 from milan_pipeline.stages.shared.teacher_options import TeacherOptions
 
 TEACHER = tuple(field.name for field in dataclasses.fields(TeacherOptions))
@@ -30,6 +31,7 @@ class PlanTargets(TeacherOptions):
         None,
         help="Folder of image shards with manifest.json; default: none, see --samples.",
         group="Input",
+        look=inputs.image_shards,
     )
     samples: int | None = count(
         None,

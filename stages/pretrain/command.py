@@ -4,12 +4,13 @@ import dataclasses
 from collections.abc import Mapping
 
 from milan_pipeline.cli.commands import lazily, stage_command
-from milan_pipeline.cli.known_names import student_names
 from milan_pipeline.cli.options import count, option
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.models.timm_names import require_model, vit_names
 from milan_pipeline.pretraining.defaults import DEFAULTS, TARGETS
-from milan_pipeline.stages.pretrain.teachers import require_teachers
+from milan_pipeline.stages.pretrain.teachers import look_at_targets, require_teachers
 from milan_pipeline.stages.shared import common_options as common
+from milan_pipeline.stages.shared import inputs
 from milan_pipeline.stages.shared.schedule import require_warmup
 from milan_pipeline.stages.shared.training_options import TrainingOptions, run_training
 
@@ -23,7 +24,10 @@ class Pretrain(TrainingOptions):
     """
 
     images: str = option(
-        help="Folder of image shards with manifest.json.", role="execution", group="Input"
+        help="Folder of image shards with manifest.json.",
+        role="execution",
+        group="Input",
+        look=inputs.image_shards,
     )
     target: str = option(
         "features",
@@ -40,6 +44,7 @@ class Pretrain(TrainingOptions):
         "default: none.",
         role="execution",
         group="Input",
+        look=look_at_targets,
     )
     target_weight: tuple[str, ...] = option(
         (),
@@ -65,12 +70,13 @@ class Pretrain(TrainingOptions):
         help="Run whose newest weights the student starts with; default: random weights.",
         role="execution",
         group="Student",
+        look=inputs.run,
     )
     student: str = option(
         "vit_base_patch16_224",
         help="The student: timm's name of a ViT with a class token.",
         group="Student",
-        complete=student_names,
+        complete=vit_names,
     )
     image_size: int | None = count(
         None,
@@ -222,6 +228,7 @@ class Pretrain(TrainingOptions):
                 f"--student {self.student} names trained weights, and a student begins with random "
                 f"ones; give {self.student.partition('.')[0]}, or a run with --init"
             )
+        require_model(self.student)
         if (self.target == "features") != bool(self.targets):
             raise ConfigError(
                 f"--target {self.target} and --targets {', '.join(self.targets) or None} do not "

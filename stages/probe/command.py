@@ -18,6 +18,7 @@ from milan_pipeline.stages.probe.options import (
     LinearOptions,
     PatchOptions,
 )
+from milan_pipeline.stages.shared import inputs
 
 KS, TEMPERATURE = (10, 20, 100, 200), 0.07
 
@@ -106,13 +107,21 @@ score_patches = lazily("milan_pipeline.stages.probe.patches:run")
 describe_patches = lazily("milan_pipeline.stages.probe.patches:dry_run")
 
 
+def look_at_shards(config: Probe) -> None:
+    """Refuse other folders than those of shards, which only --dense takes."""
+    for folder in () if config.dense else (config.train, config.val):
+        inputs.image_shards(folder)
+
+
 def run(config: Probe) -> None:
     """Score the images, or their patches."""
+    look_at_shards(config)
     (score_patches if config.dense else score_images)(config)
 
 
 def dry_run(config: Probe) -> None:
     """Say what `run` would do."""
+    look_at_shards(config)
     (describe_patches if config.dense else describe_images)(config)
 
 

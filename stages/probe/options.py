@@ -4,8 +4,10 @@ import dataclasses
 from typing import Literal
 
 from milan_pipeline.cli.options import count, option
+from milan_pipeline.encoders.names import require_there
 from milan_pipeline.evaluate.probe.protocols import Attentive, OfficialLinear, Sweep
 from milan_pipeline.stages.shared import common_options as common
+from milan_pipeline.stages.shared import inputs
 
 LINEAR = ("logistic", "official", "sweep", "none")
 OFFICIAL, SWEEP, ATTENTIVE = OfficialLinear(), Sweep(), Attentive()
@@ -30,17 +32,20 @@ class FeatureOptions:
         help="The encoder: a run folder, a .safetensors with its .json, a timm name, "
         "open_clip:MODEL/TAG, or pixels.",
         group="Encoder",
+        look=require_there,
     )
     train: str = option(
         help="Folder of labelled image shards to learn from; with --dense, images and masks as "
         "segment takes them.",
         role="execution",
         group="Input",
+        look=inputs.place,
     )
     val: str = option(
         help="Folder of the same kind to score on, which is held out from --train.",
         role="execution",
         group="Input",
+        look=inputs.place,
         formerly="test",
     )
     out: str | None = option(

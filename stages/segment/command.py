@@ -5,6 +5,7 @@ import dataclasses
 from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import count, option
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.stages.shared import inputs
 from milan_pipeline.stages.shared.labelled_options import LabelledOptions
 from milan_pipeline.stages.shared.training_options import run_training
 
@@ -28,11 +29,13 @@ class Segment(LabelledOptions):
         "its masks below annotations/ (as in ADE20K). Only --eval-only needs none; default: none.",
         role="execution",
         group="Input",
+        look=inputs.place,
     )
     val: str = option(
         help="Images and masks to score on: a folder of the same kind.",
         role="execution",
         group="Input",
+        look=inputs.place,
     )
     classes: int | None = count(
         None,
@@ -46,6 +49,7 @@ class Segment(LabelledOptions):
         help="Text file with the name of a class in each line, in the order of their numbers; "
         "default: none, with --eval-only those of the segmenter.",
         group="Input",
+        look=inputs.place,
     )
     ignore_index: int = option(
         255,

@@ -4,8 +4,10 @@ import dataclasses
 from pathlib import Path
 
 from milan_pipeline.cli.options import option
+from milan_pipeline.encoders.names import require_there
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.stages.shared import common_options as common
+from milan_pipeline.stages.shared import inputs
 from milan_pipeline.stages.shared.training_options import TrainingOptions
 
 
@@ -17,14 +19,18 @@ class LabelledOptions(TrainingOptions):
         help="The encoder: a run folder, a .safetensors with its .json, a timm name (with a tag: "
         "pretrained), or open_clip:MODEL/TAG.",
         group="Encoder",
+        look=require_there,
     )
     train: str | None = option(
         None,
         help="Labelled images to train on. Only --eval-only needs none; default: none.",
         role="execution",
         group="Input",
+        look=inputs.place,
     )
-    val: str = option(help="Labelled images to score on.", role="execution", group="Input")
+    val: str = option(
+        help="Labelled images to score on.", role="execution", group="Input", look=inputs.place
+    )
     eval_only: bool = option(
         False,
         help="Do not train: score the model in --encoder, a .safetensors file of this stage.",

@@ -4,6 +4,7 @@ import dataclasses
 
 from milan_pipeline.cli.known_names import teacher_names
 from milan_pipeline.cli.options import fields_from, option
+from milan_pipeline.stages.shared import inputs
 from milan_pipeline.teacher.spec import NORM_HELP, OWN, PRECISIONS, PRIORS, SPACES, TeacherSpec
 
 MOST_TOKENS_A_SIDE = 128
@@ -19,6 +20,7 @@ class TeacherOptions:
         "model of timm, as timm:NAME.TAG; or run:FOLDER, the student of a run.",
         group="Teacher",
         complete=teacher_names,
+        look=inputs.teacher,
     )
     pretrained: str | None = option(
         None,

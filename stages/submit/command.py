@@ -10,6 +10,7 @@ from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import argument, count, option, require_least
 from milan_pipeline.cli.recipes import find_recipe
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.stages.shared import inputs
 
 JOBS = ("init", "extract", "pack", "pretrain", "finetune")
 WORD = re.compile(rf"(?:({'|'.join(JOBS)}):)?(-\S+)")
@@ -25,8 +26,10 @@ class Submit:
     options of your site in a file (--config site.yaml).
     """
 
-    recipe: str = argument()
-    images: str = option(help="Folder of image shards with manifest.json.", group="Input")
+    recipe: str = argument(look=find_recipe)
+    images: str = option(
+        help="Folder of image shards with manifest.json.", group="Input", look=inputs.image_shards
+    )
     out: str = option(
         help="Folder for scripts, logs, targets, shards and runs; on shared storage.",
         group="Output",
@@ -36,6 +39,7 @@ class Submit:
         help="Labelled images to score on, which fine-tuning needs; default: none, then nothing "
         "is fine-tuned.",
         group="Input",
+        look=inputs.place,
     )
     targets: str | None = option(
         None, help="Target store; default: OUT/targets.zarr.", group="Output"

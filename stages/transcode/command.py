@@ -4,7 +4,9 @@ import dataclasses
 
 from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import argument
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.stages.shared import common_options as common
+from milan_pipeline.stages.shared import inputs
 from milan_pipeline.stages.shared.dask_options import DaskOptions
 
 
@@ -17,7 +19,7 @@ class Transcode(DaskOptions):
     Dask workers do the units.
     """
 
-    source: str = argument()
+    source: str = argument(look=inputs.target_store)
     out: str = argument()
     codec: str = common.codec(dataclasses.MISSING)
     views: int | None = common.stored_views("Views to transcode")
@@ -29,6 +31,10 @@ class Transcode(DaskOptions):
     overwrite: bool = common.overwrite(
         "Replace targets of another codec or source, and fit the codec again."
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse_codec(self.codec)
 
 
 run = lazily("milan_pipeline.stages.transcode.run:transcode", stoppable=True)

@@ -7,6 +7,7 @@ from milan_pipeline.cli.known_names import teacher_names
 from milan_pipeline.cli.options import argument, option
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.stages.shared import common_options as common
+from milan_pipeline.stages.shared import inputs
 from milan_pipeline.stages.shared.dask_options import DaskOptions
 
 
@@ -20,12 +21,13 @@ class Verify(DaskOptions):
     workers check the units; the teacher runs in this process.
     """
 
-    store: str = argument(formerly="targets")
+    store: str = argument(formerly="targets", look=inputs.target_store)
     images: str | None = option(
         None,
         help="Folder of the image shards, if they have moved; default: as recorded.",
         group="Input",
         role="execution",
+        look=inputs.image_shards,
     )
     teacher: str | None = option(
         None,
@@ -33,6 +35,7 @@ class Verify(DaskOptions):
         group="Teacher",
         complete=teacher_names,
         role="execution",
+        look=inputs.teacher,
     )
     pretrained: str | None = option(
         None,
@@ -50,7 +53,7 @@ class Verify(DaskOptions):
     min_cosine: float = option(
         0.99,
         help="Smallest cosine between a stored token and the same token computed again. A fitted "
-        "codec (high, vector, transform, …) may be off by its own error and by this angle.",
+        "codec (high, joint, …) may be off by its own error and by this angle.",
         group="Scoring",
         unit="cosine",
     )

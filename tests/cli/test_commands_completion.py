@@ -8,9 +8,10 @@ import sys
 import pytest
 from click.shell_completion import ShellComplete
 
-from milan_pipeline.cli.known_names import student_names, teacher_names
+from milan_pipeline.cli.known_names import teacher_names
 from milan_pipeline.cli.main import COMPLETION, PROGRAM, group
 from milan_pipeline.cli.recipes import recipe_names, stage_names
+from milan_pipeline.models.timm_names import vit_names
 from tests.support.cli import run_cli
 
 
@@ -61,7 +62,7 @@ def test_codecs_teachers_and_students_are_offered() -> None:
 
 def test_no_name_is_offered_of_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    assert student_names() == []
+    assert vit_names() == []
     assert teacher_names() == ["hf-hub:", "local-dir:", "run:"]
 
 

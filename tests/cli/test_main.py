@@ -180,19 +180,6 @@ def test_every_error_is_ours_and_a_builtin() -> None:
         assert any(base.__module__ == "builtins" for base in error.__mro__[:-3])
 
 
-@pytest.mark.parametrize("words", [[], *([stage] for stage in STAGES)], ids=["group", *STAGES])
-def test_help_imports_nothing_heavy(words: list[str]) -> None:
-    command = [sys.executable, "-c", NO_HEAVY_IMPORTS, *words, "--help"]
-    output = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert output.stdout.startswith("Usage: milan-pipeline")
-
-
-def test_packing_imports_nothing_heavy(pictures: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", NO_HEAVY_IMPORTS, "pack-images"]
-    subprocess.run([*command, pictures, tmp_path / "out"], check=True, capture_output=True)
-    assert (tmp_path / "out" / "manifest.json").exists()
-
-
 @pytest.mark.slow
 def test_a_wheel_runs_outside_the_checkout(
     image_shards: Path, pictures: Path, tiny_clip: Path, tmp_path: Path

@@ -9,10 +9,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from milan_pipeline.cli.commands import HELP_OPTIONS, stage_command, text
+from milan_pipeline.cli.commands import HELP_OPTIONS, stage_command
 from milan_pipeline.cli.main import group
 from milan_pipeline.cli.options import arguments, option, require_least
 from milan_pipeline.cli.recipes import read_options
+from milan_pipeline.cli.values import text
 from milan_pipeline.errors import ConfigError
 from tests.support.cli import Bake, run_cli
 

@@ -1,16 +1,25 @@
 """Values of --codec: what they mean, what is refused, and what identities record."""
 
+import dataclasses
+
 import pytest
 
-from milan_pipeline.codecs.registry import CODECS, FORMAT_VERSION, LEVELS, parse_codec, spec_of
+from milan_pipeline.codecs.registry import (
+    CODECS,
+    FORMAT_VERSION,
+    LEVELS,
+    REPLACED,
+    parse_codec,
+    spec_of,
+)
 from milan_pipeline.errors import ConfigError, DataError
 
 
 @pytest.mark.parametrize(
     ("text", "width", "size"),
     [("high", 512, 85), ("compact", 512, 42), ("tiny", 512, 17), ("high", 128, 21), ("tiny", 8, 2),
-     ("vector:bytes=7", 512, 7), ("transform:bytes=7", 512, 7), ("transform:ratio=16", 128, 16),
-     ("vector:ratio=2.5", 100, 80)],
+     ("joint:bytes=7", 512, 7), ("joint:ratio=16", 128, 16),
+     ("joint:ratio=2.5", 100, 80)],
 )  # fmt: skip
 def test_bytes_a_token_are_known_before_anything_is_fitted(
     text: str, width: int, size: int
@@ -30,22 +39,26 @@ def test_plain_ones() -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_level_is_a_vector_codec_of_its_size(level: str) -> None:
+def test_a_level_is_a_joint_codec_of_its_size(level: str) -> None:
     size = parse_codec(level).code_width(512)
-    assert parse_codec(level).for_width(512) == parse_codec(f"vector:bytes={size}").for_width(512)
+    assert parse_codec(level).for_width(512) == parse_codec(f"joint:bytes={size}").for_width(512)
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [("pq", "'pq' is unknown; choose one of float16, bfloat16, int8, high"),
      ("int8:bytes=4", "int8 takes no options; give --codec int8"),
-     ("vector", "does not say how small; give vector:bytes=N"),
-     ("vector:bits=4", "is unknown; choose one of"), ("vector:bytes=1", "at least 2"),
-     ("vector:bytes=2.5", "whole bytes"), ("vector:ratio=1", "not within 2 to 1000"),
+     ("joint", "does not say how small; give joint:bytes=N"),
+     ("joint:bits=4", "is unknown; choose one of"), ("joint:bytes=1", "at least 2"),
+     ("joint:bytes=2.5", "whole bytes"), ("joint:ratio=1", "not within 2 to 1000"),
      ("high:bytes=4", "is unknown"), ("", "is unknown"),
      ("rotation", "does not say how small; give rotation:bits=4"), ("rotation:bytes=9", "unknown"),
      ("rotation:bits=5", "not within 1 to 4 whole bits"), ("rotation:bits=0", "not within 1 to"),
-     ("rotation:bits=2.5", "not within 1 to 4")],
+     ("rotation:bits=2.5", "not within 1 to 4"),
+     ("cosine:0.4", "takes a mean cosine from 0.5 to 0.9999; give cosine:0.99"),
+     ("cosine", "takes a mean cosine"), ("cosine:1", "takes a mean"), ("cosine:x", "takes a mean"),
+     ("vector:ratio=12", "joint has replaced vector, .* give joint:ratio=12"),
+     ("transform", "joint has replaced transform, .* give joint:bytes=N")],
 )  # fmt: skip
 def test_what_is_refused(text: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
@@ -72,7 +85,18 @@ def test_a_width_that_a_rotation_does_not_take_is_refused(width: int) -> None:
 
 def test_more_than_int8_takes_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"bytes=65 is more than int8 takes .* give at most 64"):
-        parse_codec("vector:bytes=65").for_width(64)
+        parse_codec("joint:bytes=65").for_width(64)
+
+
+def test_a_cosine_is_known_again_with_the_bytes_that_it_takes() -> None:
+    spec = parse_codec("cosine:0.99").for_width(64)
+    assert (spec.needs_fit, spec.code_width(64)) == (True, 64)
+    fitted = dataclasses.replace(spec, token_bytes=9)
+    assert spec_of(fitted.parameters()) == fitted
+    assert spec.asks_for(fitted)
+    assert not spec.asks_for(parse_codec("joint:bytes=9").for_width(64))
+    assert not parse_codec("joint:bytes=9").for_width(64).asks_for(fitted)
+    assert parse_codec("int8").asks_for(parse_codec("int8"))
 
 
 @pytest.mark.parametrize("name", CODECS)
@@ -84,10 +108,17 @@ def test_a_newer_version_is_refused_by_name(name: str) -> None:
 
 @pytest.mark.parametrize(
     "parameters",
-    [{}, {"name": "pq"}, {"name": "int8", "bits": 4}, {"name": "vector", "bytes": 4},
-     {"name": "vector", "version": 1, "bytes": 4, "prior": "raw", "arrays": "0" * 64},
+    [{}, {"name": "pq"}, {"name": "int8", "bits": 4}, {"name": "joint", "bytes": 4},
+     {"name": "joint", "version": 1, "bytes": 4, "prior": "raw", "arrays": "0" * 64},
      {"name": "rotation", "version": 1, "bits": 9, "prior": "log8"}],
 )  # fmt: skip
 def test_what_this_version_does_not_know_is_refused(parameters: dict[str, object]) -> None:
     with pytest.raises(DataError, match="this version does not know"):
         spec_of(parameters)
+
+
+@pytest.mark.parametrize("name", REPLACED)
+def test_targets_of_a_codec_of_earlier_versions_are_refused_by_name(name: str) -> None:
+    stored = {"name": name, "version": 1, "bytes": 4, "prior": "log8", "arrays": "0" * 64}
+    with pytest.raises(DataError, match=f"the codec {name}, which this version no longer reads"):
+        spec_of(stored)

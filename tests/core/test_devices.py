@@ -140,7 +140,13 @@ def eight_gpus(monkeypatch):
 def test_extractions_that_share_a_machine_take_gpus_in_turn(eight_gpus, variables, part, index):
     for name, value in variables.items():
         eight_gpus(name, value)
-    options = {"images": "x", "out": "y", "teacher": "ViT-B-16", "pretrained": "z", "part": part}
+    options = {
+        "images": "x",
+        "out": "y",
+        "teacher": "ViT-B-16",
+        "pretrained": "openai",
+        "part": part,
+    }
     assert own_device(ExtractTargets(**options)) == torch.device("cuda", index)
     named = ExtractTargets(**options, device="cuda:6")
     assert own_device(named) == torch.device("cuda", 6)

@@ -79,31 +79,34 @@ def load(ready):
 if __name__ == "__main__":
     multiprocessing.set_start_method(sys.argv[1])
     start_fork_server()
-    here, there = multiprocessing.Pipe()
-    loader = multiprocessing.Process(target=load, args=(there,))
-    loader.start()
-    pid = here.recv()
-    for name in ("USR1", "TERM", "INT"):
-        kill(pid, name)
-        if sys.argv[1] == "forkserver":
-            from multiprocessing import forkserver
-            kill(forkserver._forkserver._forkserver_pid, name)
-    loader.join(0.1)
-    assert loader.is_alive(), "a signal of another process ended it"
-    if sys.argv[2] == "die":
-        os._exit(0)
-    loader.terminate()
-    loader.join(60)
-    assert loader.exitcode == 0, loader.exitcode
+    for end in ("terminate", "die"):
+        here, there = multiprocessing.Pipe()
+        loader = multiprocessing.Process(target=load, args=(there,))
+        loader.start()
+        pid = here.recv()
+        for name in ("USR1", "TERM", "INT"):
+            kill(pid, name)
+            if sys.argv[1] == "forkserver":
+                from multiprocessing import forkserver
+                kill(forkserver._forkserver._forkserver_pid, name)
+        loader.join(0.1)
+        assert loader.is_alive(), "a signal of another process ended it"
+        if end == "die":
+            os._exit(0)
+        loader.terminate()
+        loader.join(60)
+        assert loader.exitcode == 0, loader.exitcode
 """
 
 
 @pytest.mark.parametrize("method", ["fork", pytest.param("forkserver", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("end", ["terminate", "die"])
-def test_a_loader_process_heeds_the_trainer_alone(tmp_path, method, end):
-    """A fork server, by which Python 3.14 starts processes, is not the trainer."""
+def test_a_loader_process_heeds_the_trainer_alone(tmp_path, method):
+    """One is ended by it, another ends when it dies.
+
+    A fork server, by which Python 3.14 starts processes, is not the trainer.
+    """
     script = tmp_path / "loader.py"
     script.write_text(LOADER)
-    words = [sys.executable, script, method, end]
+    words = [sys.executable, script, method]
     # Its output, which is read to its end, stays open as long as the loader lives.
     subprocess.run(words, check=True, capture_output=True, timeout=120)

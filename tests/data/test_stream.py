@@ -155,7 +155,7 @@ def test_a_resume_at_every_step_gives_the_remaining_batches(eight_lanes):
 # ---- targets of a fitted codec
 
 
-@pytest.fixture(scope="module", params=["vector:bytes=3", "transform:bytes=2"])
+@pytest.fixture(scope="module", params=["joint:bytes=3", "joint:bytes=2"])
 def fitted(request, tmp_path_factory):
     """A fitted codec, a block of such targets, and the folders of images and target shards."""
     return write_fitted(tmp_path_factory.mktemp("fitted"), request.param)

@@ -12,8 +12,7 @@ from milan_pipeline.core.device_copies import DeviceCopies
 from milan_pipeline.extraction.job import ExtractionJob
 from milan_pipeline.extraction.target_batches import compute
 from milan_pipeline.extraction.view_batches import PixelBuffers, ViewBatch
-from milan_pipeline.images.crops import Interpolation
-from milan_pipeline.images.views import ViewPolicy
+from milan_pipeline.images.views import Interpolation, ViewPolicy
 from tests.support.fake_gpu import GPU, Copy, fake_gpu
 from tests.support.fitted import FITTED, TOKEN_WIDTH, fitted
 

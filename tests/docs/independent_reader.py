@@ -16,8 +16,11 @@ import zarr
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 SMALLEST = np.float32(1.1754944e-38)
-CODE_TYPES = {"float16": "<f2", "bfloat16": "<u2", "int8": "i1", "transform": "u1", "vector": "u1"}
-CODEC_TYPES = {"centre": "<f4", "basis": "<f4", "level": "<f4", "offset": "<i4", "bits": "u1"}
+CODE_TYPES = {"float16": "<f2", "bfloat16": "<u2", "int8": "i1", "joint": "u1"}
+CODEC_TYPES = {
+    "centre": "<f2", "basis": "<f2", "predict": "<f2",
+    "spread": "<f4", "level": "<f4", "place": "<i4",
+}  # fmt: skip
 SAFE_TYPES = {"F32": "<f4", "F16": "<f2", "I32": "<i4", "I64": "<i8", "U8": "u1"}
 
 
@@ -113,7 +116,7 @@ def read_unit(store: Path, view: int, shard: str) -> Rows:
     group = zarr.open_group(str(store / f"view-{view:02d}" / shard), mode="r")
     arrays: dict[str, Any] = {name: np.asarray(array[:]) for name, array in group.arrays()}
     codec, fitted = read_root(store)["codec"], {}
-    if codec["name"] in ("transform", "vector"):
+    if codec["name"] == "joint":
         stored: Any = zarr.open_group(str(store / "codec"), mode="r")
         fitted = {name: np.asarray(stored[name][:]) for name in CODEC_TYPES}
     tokens = decoded(codec, fitted, arrays["codes"], arrays.get("scale"))
@@ -154,7 +157,7 @@ def record_type(identity: dict[str, Any]) -> "np.dtype[Any]":
     rows, columns = identity["teacher"]["grid"]
     patches, codec = rows * columns, identity["codec"]
     width = codec.get("bytes", identity["teacher"]["width"])
-    prior = "u1" if codec["name"] in ("transform", "vector") else "<f4"
+    prior = "u1" if codec["name"] == "joint" else "<f4"
     fields: list[Any] = [("box", "<f4", (4,)), ("flip", "?"), ("digest", "<u8")]
     fields.append(("prior", prior, (patches,)))
     if codec["name"] == "int8":
@@ -168,7 +171,7 @@ def record_type(identity: dict[str, Any]) -> "np.dtype[Any]":
 
 def rows_of(folder: Path, identity: dict[str, Any], keys: list[str], records: Any) -> Rows:
     codec, fitted = identity["codec"], {}
-    if codec["name"] in ("transform", "vector"):
+    if codec["name"] == "joint":
         fitted = read_safetensors(folder / "codec.safetensors")
     scale = records["scale"] if "scale" in records.dtype.names else None
     tokens = decoded(codec, fitted, records["codes"], scale)
@@ -186,14 +189,17 @@ def decoded(codec: dict[str, Any], fitted: dict[str, Any], codes: Any, scale: An
     if codec["name"] == "int8":
         return codes.astype("<f4") * scale.astype("<f4")[..., None]
     assert codec["arrays"] == codec_hash(fitted)
-    first = codes[..., 0] if codec["name"] == "vector" else np.zeros_like(codes[..., 0])
-    tokens = fitted["centre"][first]
-    for k, (offset, bits) in enumerate(zip(fitted["offset"], fitted["bits"], strict=True)):
-        index = sum(
-            (codes[..., at // 8].astype(int) >> at % 8 & 1) << place
-            for place, at in enumerate(range(int(offset), int(offset) + int(bits)))
-        )
-        tokens = tokens + fitted["level"][k][index][..., None] * fitted["basis"][k]
+    f = {name: fitted[name] if name == "place" else fitted[name].astype("<f4") for name in fitted}
+    kinds, centres, _ = f["centre"].shape
+    tokens = np.empty((*codes.shape[:2], f["centre"].shape[2]), "<f4")
+    for n, codes_NC in enumerate(codes):
+        for number, code in enumerate(codes_NC):
+            kind = kinds - 1 if number == 0 else code[0] // centres
+            level = f["level"][np.arange(len(f["place"])), code[f["place"]]] * f["spread"][kind]
+            tokens[n, number] = f["centre"][kind, code[0] % centres] + level @ f["basis"][kind]
+            if number:
+                of_cls = f["basis"][-1, : f["predict"].shape[1]] @ tokens[n, 0]
+                tokens[n, number] += of_cls @ f["predict"][kind]
     return tokens
 
 

@@ -17,7 +17,7 @@ from tests.support.cli import run_cli
 from tests.support.stores import values_of
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "formats.md"
-CODECS = ("float16", "bfloat16", "int8", "vector:bytes=4", "transform:bytes=3", "rotation:bits=3")
+CODECS = ("float16", "bfloat16", "int8", "joint:bytes=4", "rotation:bits=3")
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,10 @@ def templates() -> Iterator[str]:
 
 def is_in_code(message: str, texts: str) -> bool:
     """Whether one of the texts, each in a line, has the message."""
-    return re.search(".*".join(map(re.escape, message.split(VALUE))), texts) is not None
+    parts = message.split(VALUE)
+    rest = re.compile(".*".join(map(re.escape, parts)))
+    known = max(parts, key=len)  # which is found a hundred times as fast as the pattern
+    return any(rest.search(text) for text in texts.splitlines() if known in text)
 
 
 def test_every_message_is_one_of_ours() -> None:

@@ -8,7 +8,8 @@ import timm
 import torch
 
 from milan_pipeline.encoders.backbone import EncoderParts, assemble
-from milan_pipeline.encoders.clip import as_timm, clip_spec, read_clip_encoder
+from milan_pipeline.encoders.clip import as_timm, read_clip_encoder
+from milan_pipeline.encoders.names import clip_spec
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.teacher.load_by_name import load_visual
 from tests.support.clip import (

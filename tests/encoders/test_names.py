@@ -1,13 +1,12 @@
 """What a spec names is told without loading anything."""
 
 import json
-import subprocess
-import sys
+import re
 
 import pytest
 
-from milan_pipeline.encoders.names import is_named, kind_of, require_done
-from milan_pipeline.errors import MismatchError
+from milan_pipeline.encoders.names import is_named, kind_of, require_done, require_there
+from milan_pipeline.errors import ConfigError, MismatchError, MissingDataError
 
 
 @pytest.mark.parametrize(
@@ -48,10 +47,20 @@ def test_a_run_that_is_not_done_is_refused(tmp_path, file):
     require_done(spec)
 
 
-def test_no_heavy_library_is_imported():
-    code = (
-        "import sys, milan_pipeline.encoders.names as n; n.is_named('a');"
-        "print(sorted({'torch', 'timm', 'open_clip'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+def test_a_place_or_name_that_is_not_there_is_refused_at_a_glance(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    for spec in ("run", "pixels", "test_vit", "s3://bucket/run", "open_clip:ViT-B-32/openai"):
+        require_there(spec)
+    refused = {
+        "some/model": "check the path, or give a published model as timm:NAME",
+        "runs/first/encoder.safetensors": "encoder.safetensors does not exist; check the path",
+        "timm/vit_base_patch16_224.mae": "given as --encoder timm:vit_base_patch16_224.mae",
+        "hf-hub:some/model": "lacks open_clip: before it",
+        "timm:vit_none": "nor a name that timm knows",
+    }
+    for spec, said in refused.items():
+        with pytest.raises(MissingDataError, match=re.escape(said)):
+            require_there(spec)
+    with pytest.raises(ConfigError, match="open_clip:ViT-B-33/openai' is no open_clip model"):
+        require_there("open_clip:ViT-B-33/openai")

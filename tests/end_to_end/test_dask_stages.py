@@ -22,7 +22,7 @@ from tests.support.processes import files_without
 from tests.support.remote import Action, Request, answering, failing, watched
 from tests.support.servers import IMPATIENT, losing_a_worker
 
-CODEC = "vector:bytes=3"
+CODEC = "joint:bytes=3"
 RECORDS = ("pack-targets.json", "transcode.json")
 
 

@@ -14,7 +14,7 @@ from tests.support.cli import run_cli
 from tests.support.pretrain import SHORT, TINY_STUDENT
 
 CODECS: dict[str, dict[str, Any]] = {
-    "vector": {"name": "vector", "version": 2, "bytes": 4, "more": "fields", "arrays": "0" * 64},
+    "joint": {"name": "joint", "version": 2, "bytes": 4, "more": "fields", "arrays": "0" * 64},
     "int8": {"name": "int8", "version": 2},
 }
 REFUSED = "the codec {} in its format version 2, this program reads 1; use a newer milan-pipeline"
@@ -59,7 +59,7 @@ def test_of_a_store(
         ("verify", store),
         ("status", store),
         extract,
-        (*extract, "--codec", "vector:bytes=4"),
+        (*extract, "--codec", "joint:bytes=4"),
         (*extract, "--dry-run"),
     ):
         run_cli(*words, code=1)

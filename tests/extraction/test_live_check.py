@@ -130,7 +130,7 @@ def test_of_a_plain_codec_nothing_is_taken_off() -> None:
 
 def test_what_is_no_number_is_like_nothing() -> None:
     live_BND = tokens(30).reshape(3, 10, TOKEN_WIDTH)
-    for codec in (make_codec("int8"), fitted("vector:bytes=2")):
+    for codec in (make_codec("int8"), fitted("joint:bytes=2")):
         assert likeness(live_BND * torch.nan, live_BND, codec).isnan().all()
 
 
@@ -148,4 +148,4 @@ def test_a_coded_prior_is_right_within_its_step(
 
 
 def coded(target: StoredTarget) -> Codec:
-    return fit_codec(parse_codec("vector:bytes=2"), target.tokens_ND)
+    return fit_codec(parse_codec("joint:bytes=2"), target.tokens_ND[None])

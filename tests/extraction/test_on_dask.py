@@ -119,11 +119,11 @@ def test_a_part_on_workers(
 
 
 def test_workers_take_the_codec_that_was_fitted_once(scheduler: str, extract: Extract) -> None:
-    out = extract("--codec", "vector:bytes=4")
+    out = extract("--codec", "joint:bytes=4")
     alone = files_without(out, RECORD)
     for name in ("done", "view-00", "view-01"):
         shutil.rmtree(out / name)
-    extract("--codec", "vector:bytes=4", "--scheduler", scheduler)
+    extract("--codec", "joint:bytes=4", "--scheduler", scheduler)
     assert {report["name"] for report in reports(out)} > {"single"}
     assert files_without(out, RECORD) == alone
 

@@ -22,7 +22,7 @@ from milan_pipeline.targets.units import read_marks
 from tests.support.extraction import WIDTH, RowTeacher, extract, job_on
 from tests.support.stores import files_of
 
-FITTED = ("vector:bytes=2", "transform:bytes=2")
+FITTED = ("joint:bytes=2",)
 BAD = ["0/0", "0/5", "0/6", "0/7", "0/8", "1/2"]
 
 
@@ -38,8 +38,8 @@ def variant(
 def codec_of(text: str) -> Codec:
     if text in PLAIN:
         return make_codec(text)
-    tokens_TD = torch.randn(300, WIDTH, generator=torch.Generator().manual_seed(0))
-    return fit_codec(parse_codec(text), tokens_TD)
+    tokens_nND = torch.randn(60, 5, WIDTH, generator=torch.Generator().manual_seed(0))
+    return fit_codec(parse_codec(text), tokens_nND)
 
 
 @pytest.mark.parametrize("codec", [*PLAIN, *FITTED])

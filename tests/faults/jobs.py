@@ -177,7 +177,7 @@ PACK_TARGETS = Job(
 TRANSCODE = Job(
     name="transcode",
     commands=lambda inputs, out: [
-        ["transcode", inputs.store, out, "--codec", "vector:bytes=4", "--workers", 1]
+        ["transcode", inputs.store, out, "--codec", "joint:bytes=4", "--workers", 1]
     ],
 )
 PRETRAIN = Job(

@@ -124,7 +124,7 @@ def test_exported_weights(tmp_path: Path, name: str) -> None:
     ],
 )
 def test_a_codec_s_arrays(tmp_path: Path, where: str, write, read) -> None:
-    codec = fitted("vector:bytes=4")
+    codec = fitted("joint:bytes=4")
     write(str(tmp_path), codec)
 
     def consume() -> dict[str, bytes]:

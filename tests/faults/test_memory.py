@@ -33,7 +33,7 @@ def words_by_stage(root: Path, clip: Path) -> dict[str, Words]:
         "pack-targets": ["pack-targets", "--targets", store, "--out", targets],
         "transcode": ["transcode", store, root / "coded.zarr", "--codec", "int8"],
         "transcode to a fitted codec": [
-            "transcode", store, root / "fitted.zarr", "--codec", "vector:bytes=3"
+            "transcode", store, root / "fitted.zarr", "--codec", "joint:bytes=3"
         ],
         "verify": ["verify", store],
         "finetune": [

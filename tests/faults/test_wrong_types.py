@@ -154,7 +154,7 @@ ARRAYS: list[Any] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("text", ["vector:bytes=4", "transform:bytes=3"])
+@pytest.mark.parametrize("text", ["joint:bytes=4", "joint:bytes=3"])
 def test_codec_files(text: str, tmp_path: Path) -> None:
     """Each array is missing, or another; all are checked against the identity's hash."""
     codec, kind = fitted(text), "tensors: codec's arrays"

@@ -147,3 +147,9 @@ def a_tar():
 )
 def test_what_is_no_text_is_told_what_it_is(folder, data, message):
     assert message in refused(folder, data)
+
+
+def test_a_class_that_is_not_utf_8_is_refused(folder):
+    assert "tze' is not UTF-8; save the whole file as UTF-8" in refused(
+        folder, b"a.jpg\tK\xe4tze\n"
+    )

@@ -66,6 +66,7 @@ EXPORT = Table(
         "form": Differs("huggingface"),
         "out": Same("{else}/export"),
         "ema": Differs(True),
+        "threads": Same(2),
         "allow_unfinished": Decides(True, given={"run": "{unfinished}"}, said="'running'"),
         "overwrite": Decides(True, said="ema is", before={"ema": True}),
     },

@@ -1,5 +1,6 @@
 """The bytes of target shards, foretold: tars, indices and manifest, to the byte."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from milan_pipeline.codecs.component_arrays import array_shapes
 from milan_pipeline.codecs.fitting import fit_codec
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.planning.dataset import key_bytes
@@ -16,7 +18,7 @@ from milan_pipeline.provenance.identity import Identity, content_hash
 from milan_pipeline.shards.index import keys_of, load_index
 from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.shards.writer import Sample, write_shard
-from milan_pipeline.targets.codec_files import write_shards_codec
+from milan_pipeline.targets.codec_files import CODEC_FILE, write_shards_codec
 from milan_pipeline.targets.layout import OUTER_SHARD
 from milan_pipeline.targets.shard_records import TARGET_EXTENSION, layout_of
 from milan_pipeline.targets.units import Unit, target_shard_name
@@ -33,10 +35,10 @@ KEYS = {
     "quoted": ['"', "\\\\", "\t", "\u2028", "𝄞"],
 }
 SHARED = [
-    ("float16", 9, 6), ("int8", 9, 6), ("vector:bytes=4", 9, 6), ("tiny", 64, 128),
-    ("transform:bytes=21", 64, 128),
+    ("float16", 9, 6), ("int8", 9, 6), ("joint:bytes=4", 9, 6), ("tiny", 64, 128),
+    ("joint:bytes=21", 64, 128),
 ]  # fmt: skip
-LONE = [("float16", 64, 128), ("int8", 196, 64), ("vector:bytes=300", 40, 512)]
+LONE = [("float16", 64, 128), ("int8", 196, 64), ("joint:bytes=300", 40, 512)]
 
 
 def packed(folder: Path, identity: Identity, keys: list[str]) -> tuple[Manifest, Shard]:
@@ -99,10 +101,10 @@ def test_long_names_take_more(key: str, size: int) -> None:
     assert tar_header_bytes(key) == size
 
 
-@pytest.mark.parametrize("codec", ["int8", "vector:bytes=3"])
+@pytest.mark.parametrize("codec", ["int8", "joint:bytes=3"])
 def test_the_manifest_takes_what_was_said(tmp_path: Path, codec: str) -> None:
     identity, spec = identity_of(codec, 9, 6), parse_codec(codec)
-    tokens = torch.randn(300, 6, generator=torch.manual_seed(0))
+    tokens = torch.randn(30, 10, 6, generator=torch.manual_seed(0))
     fitted = fit_codec(spec, tokens) if spec.needs_fit else None
     shard = Shard(name="i.tar", samples=3, bytes=0, sha256="5" * 64, index_sha256="")
     keys = key_bytes(load_index(*indexed(tmp_path)))
@@ -129,9 +131,14 @@ def test_the_manifest_takes_what_was_said(tmp_path: Path, codec: str) -> None:
     common = {"identity": identity, "identity_hash": content_hash(identity)}
     folder = tmp_path / "m"
     Manifest(kind="targets", folder=str(folder), shards=listed, common=common).save()
-    if fitted is not None:
-        write_shards_codec(str(folder), fitted)
-    assert size.manifest(units) == sum(path.stat().st_size for path in folder.iterdir())
+    if fitted is None:
+        assert size.manifest(units) == sum(path.stat().st_size for path in folder.iterdir())
+        return
+    file = folder / CODEC_FILE
+    write_shards_codec(str(folder), fitted)
+    counted = size.manifest(units) - (folder / "manifest.json").stat().st_size
+    most = sum(math.prod(shape) * 4 for shape in array_shapes(fitted.spec, 6).values())
+    assert file.stat().st_size <= counted <= most
 
 
 def indexed(folder: Path) -> tuple[Manifest, Shard]:

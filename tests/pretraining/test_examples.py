@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from milan_pipeline.codecs.build import make_codec
+from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.data.batching import join, stack
 from milan_pipeline.data.viewed_pairs import stored_view
 from milan_pipeline.errors import DataError, MismatchError
@@ -243,3 +244,21 @@ def test_chunks_of_samples_give_what_single_samples_give(one):
     for ours, changed in zip(together, samples, strict=True):
         alone = example_of(config, changed)
         assert all(map(torch.equal, tensors_of(ours), tensors_of(alone)))
+
+
+@pytest.mark.parametrize("supervise", SUPERVISE)
+def test_cls_is_there_where_patches_are_decoded_with_it(one, supervise):
+    config, sample = one
+    (own,) = config.layouts
+    layout = RecordLayout(parse_codec("joint:bytes=4"), own.patches, own.width)
+    record = np.zeros((), dtype=layout.dtype)
+    for name in ("box", "flip", "digest"):
+        record[name] = own.from_bytes(sample["target.npy"])[name]
+    record["codes"] = np.arange(17 * 4).reshape(17, 4)
+    changed = sample | {"target.npy": layout.to_bytes(record)}
+    example = example_of(dataclasses.replace(config, layouts=(layout,)), changed)
+    part = example_of(dataclasses.replace(config, layouts=(layout,), supervise=supervise), changed)
+    wanted = example.codes[0][supervised_slice(supervise, kept=4, patches=16)]
+    if supervise == "masked":
+        wanted = torch.cat([example.codes[0][:1], wanted])
+    assert torch.equal(part.codes[0], wanted)

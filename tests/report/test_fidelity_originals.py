@@ -15,7 +15,7 @@ from tests.support.cli import run_cli
 from tests.support.pages import require_self_contained
 from tests.support.stores import make_store
 
-CODEC = "vector:bytes=3"
+CODEC = "joint:bytes=3"
 
 
 @pytest.fixture(scope="module")

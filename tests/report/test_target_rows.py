@@ -63,7 +63,7 @@ def test_few_blocks_are_read(tmp_path: Path) -> None:
 
 
 def test_fitted_codecs_are_decoded(tmp_path: Path) -> None:
-    codec, block, (_, targets) = write_fitted(tmp_path, "vector:bytes=2")
+    codec, block, (_, targets) = write_fitted(tmp_path, "joint:bytes=2")
     rows = read_target_rows(str(targets), 1000, 0)
     where = {key: row for row, key in enumerate(block.key)}
     order = [where[key] for key in rows.key]

@@ -15,7 +15,7 @@ KEYS = {
     "store_compression", "mean_cosine", "p01_cosine", "cls_cosine", "colour_agreement",
     "bits_over_bound", "encode_per_s", "decode_per_s", "rest_cosine", "rest_p01_cosine",
 }  # fmt: skip
-FEW = ("--codec", "float16", "--codec", "int8", "--codec", "vector:bytes=3", "--device", "cpu")
+FEW = ("--codec", "float16", "--codec", "int8", "--codec", "joint:bytes=3", "--device", "cpu")
 
 
 def test_the_list(target_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,7 +23,7 @@ def test_the_list(target_store: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     run_cli("codecs", target_store, *FEW, "--plot", plot, "--synthetic", 1, "--json")
     output = capsys.readouterr()
     rows = json.loads(output.out)
-    codecs = ["float16", "int8", "vector:bytes=3"]
+    codecs = ["float16", "int8", "joint:bytes=3"]
     assert [(row["targets"], row["codec"]) for row in rows] == [
         (targets, codec) for targets in ("store", "synthetic") for codec in codecs
     ]
@@ -55,7 +55,7 @@ def test_the_table(
     assert title.startswith("targets.zarr: 5 images of 17 x 24; effective rank ")
     assert note.startswith("note: a view has 24 images, fewer than 2048")
     assert [line.split()[0] for line in (heading, *table)] == [
-        "codec", "float16", "int8", "vector:bytes=3",
+        "codec", "float16", "int8", "joint:bytes=3",
     ]  # fmt: skip
     assert len({len(line) for line in (heading, *table)}) == 1
     assert table[1].split()[1:4] == ["26", "442", "1.85x"]
@@ -68,13 +68,13 @@ def test_all_codecs_are_measured_unless_some_are_named() -> None:
 
     wide = chosen((), 512)
     assert list(wide)[:6] == ["float16", "bfloat16", "int8", "high", "compact", "tiny"]
-    # Of the vector codec's eight ratios, three are the levels'.
-    assert len(wide) == 6 + 4 + 5 + 8
+    # Of the joint codec's eight ratios, three are the levels'.
+    assert len(wide) == 6 + 4 + 5
     assert not any(name.startswith("rotation") for name in chosen((), 100))
     assert len(set(wide.values())) == len(wide)
     narrow = chosen((), 24)
     assert {"high", "compact", "tiny"} < set(narrow)
-    assert "vector:ratio=96" not in narrow  # nor any that is as long as another
+    assert "joint:ratio=96" not in narrow  # nor any that is as long as another
     assert list(chosen(("int8",), 24)) == ["int8"]
 
 
@@ -109,7 +109,7 @@ def test_what_is_not_there_or_not_known_is_refused(
     assert "holds no target store; `milan-pipeline extract-targets` makes one" in read(capsys)
     run_cli("codecs", *store, *plot, "--codec", "mp3", code=2)
     assert "--codec 'mp3' is unknown; choose one of float16" in read(capsys)
-    run_cli("codecs", *store, *plot, "--codec", "vector:bytes=25", code=2)
+    run_cli("codecs", *store, *plot, "--codec", "joint:bytes=25", code=2)
     assert "is more than int8 takes for targets of width 24" in read(capsys)
     run_cli("codecs", *store, "--plot", "x.pdf", code=2)
     assert "--plot x.pdf is not a PNG; use a name that ends in .png" in read(capsys)

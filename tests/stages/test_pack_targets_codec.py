@@ -15,7 +15,7 @@ from tests.support.pretrain import log, pretrain
 from tests.support.processes import files_without
 from tests.support.remote import watched
 
-CODEC = "vector:bytes=3"
+CODEC = "joint:bytes=3"
 
 
 def pack(store: Path, out: Path, *words: object, code: int = 0) -> Path:
@@ -72,8 +72,8 @@ def test_packing_goes_on_with_the_codec_that_is_there(
     assert files_without(out, "pack-targets.json") == files_without(packed, "pack-targets.json")
     before = files_without(out)
     for other, message in (
-        (("--codec", "vector:bytes=4"), "options.codec.bytes is 3 there and 4 here"),
-        ((), "options.transcoded_from is {'name': 'float16'} there and None here"),
+        (("--codec", "joint:bytes=4"), "options.codec.bytes is 3 there and 4 here"),
+        ((), "options.transcoded_from is {'name': 'float16'} there and not given here"),
     ):
         pack(target_store, out, *other, code=1)
         assert message in capsys.readouterr().err

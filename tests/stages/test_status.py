@@ -3,14 +3,12 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from milan_pipeline.provenance.record import record_bytes
-from tests.support.cli import NO_HEAVY_IMPORTS, extract_targets, run_cli
+from tests.support.cli import extract_targets, run_cli
 from tests.support.processes import elsewhere, killed
 
 Captured = pytest.CaptureFixture[str]
@@ -143,9 +141,3 @@ def test_nothing(tmp_path: Path, capsys: Captured) -> None:
     run_cli("status", tmp_path, code=1)
     assert "holds nothing that a stage wrote" in capsys.readouterr().err
     run_cli("status", tmp_path, "--dry-run", code=2)
-
-
-def test_it_loads_no_torch(target_store: Path) -> None:
-    command = [sys.executable, "-c", NO_HEAVY_IMPORTS, "status", str(target_store)]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert said.startswith(f"{target_store}: done since ")

@@ -13,36 +13,36 @@ from tests.support.stores import files_and_times, values_of
 
 
 @pytest.fixture(scope="module")
-def vector_store(
+def joint_store(
     image_shards: Path, tiny_clip: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """Two views of the pictures' targets in two bytes a token."""
-    out = tmp_path_factory.mktemp("vector") / "targets.zarr"
-    words = ("--views", 2, "--codec", "vector:bytes=2", "--batch-size", 4, "--precision", "fp32")
+    out = tmp_path_factory.mktemp("joint") / "targets.zarr"
+    words = ("--views", 2, "--codec", "joint:bytes=2", "--batch-size", 4, "--precision", "fp32")
     extract_targets(image_shards, tiny_clip, out, *words)
     return out
 
 
 @pytest.fixture
-def store(vector_store: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(vector_store, tmp_path / "targets.zarr"))
+def store(joint_store: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(joint_store, tmp_path / "targets.zarr"))
 
 
-def test_the_codec_s_own_error_is_no_fault(vector_store: Path, capsys) -> None:
-    found, said = verify(vector_store, capsys, "--sample", 48)
+def test_the_codec_s_own_error_is_no_fault(joint_store: Path, capsys) -> None:
+    found, said = verify(joint_store, capsys, "--sample", 48)
     assert found["faults"] == {}
     assert 0.999 < found["live"]["worst"] <= found["live"]["mean"] <= 1
     assert 0.8 < found["codec_cosines"]["mean"] < 0.99
     # Of what its step leaves open, as float16 and int8 have it of rounding.
     assert found["live"]["prior_error"] < 1e-6
     cosines = found["codec_cosines"]
-    assert f"vector: mean cosine {cosines['mean']:.6f} to the teacher's" in said
+    assert f"joint: mean cosine {cosines['mean']:.6f} to the teacher's" in said
     assert f"without the largest channel {cosines['mean_without_the_largest_channel']:.6f}" in said
     assert cosines["first_percentile"] < cosines["mean"]
     assert cosines["its_first_percentile"] < cosines["mean_without_the_largest_channel"]
 
 
-def test_a_few_wrong_tokens_are_found_and_repaired(vector_store: Path, store: Path, capsys) -> None:
+def test_a_few_wrong_tokens_are_found_and_repaired(joint_store: Path, store: Path, capsys) -> None:
     def swap(codes: np.ndarray) -> np.ndarray:
         codes[[0, 1], 3] = codes[[1, 0], 3]
         return codes
@@ -55,7 +55,7 @@ def test_a_few_wrong_tokens_are_found_and_repaired(vector_store: Path, store: Pa
     assert len(found["faults"][UNIT]) == 2
     found, _ = verify(store, capsys, "--sample", 48, "--repair")
     assert (found["faults"], found["repaired"]) == ({}, [UNIT])
-    repaired, whole = files_and_times(store), files_and_times(vector_store)
+    repaired, whole = files_and_times(store), files_and_times(joint_store)
     assert {at: data for at, (data, _) in repaired.items()} == {
         at: data for at, (data, _) in whole.items()
     }
@@ -64,7 +64,7 @@ def test_a_few_wrong_tokens_are_found_and_repaired(vector_store: Path, store: Pa
 DAMAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "no group": ("zarr.json", Path.unlink, "is missing, without which no target can be decoded"),
     "no array": ("basis/zarr.json", Path.unlink, "is missing, without which no target"),
-    "no values": ("offset/c/0", Path.unlink, "is missing, without which no target"),
+    "no values": ("place/c/0", Path.unlink, "is missing, without which no target"),
     "a bit": ("level/c/0/0", flip_bit, "is damaged"),
 }
 
@@ -80,29 +80,29 @@ def test_arrays_that_are_missing_or_damaged_are_named(store: Path, kind: str, ca
 
 def test_arrays_of_another_codec(target_store: Path, store: Path, tmp_path: Path, capsys) -> None:
     other = tmp_path / "other.zarr"
-    run_cli("transcode", target_store, other, "--codec", "vector:bytes=3")
+    run_cli("transcode", target_store, other, "--codec", "joint:bytes=3")
     shutil.rmtree(store / "codec")
     shutil.copytree(other / "codec", store / "codec")
     run_cli("verify", store, "--sample", 0, code=1)
     said = capsys.readouterr().err
-    assert f"{store}/codec: the arrays of the codec vector are missing or are not those" in said
+    assert f"{store}/codec: the arrays of the codec joint are missing or are not those" in said
 
 
-def test_a_lossy_codec_before_the_store_s(vector_store: Path, tmp_path: Path, capsys) -> None:
+def test_a_lossy_codec_before_the_store_s(joint_store: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "int8.zarr"
-    run_cli("transcode", vector_store, out, "--codec", "int8")
+    run_cli("transcode", joint_store, out, "--codec", "int8")
     found, said = verify(out, capsys)
     assert found["faults"] == {}
     assert found["codec_cosines"]["mean"] == pytest.approx(found["live"]["mean"])
     assert found["live"]["worst"] < found["codec_cosines"]["mean"] < 0.99
-    assert "targets went through the codec vector before" in said
+    assert "targets went through the codec joint before" in said
 
 
 def test_transcoding_from_a_plain_codec_is_no_loss_unknown(
     target_store: Path, tmp_path: Path, capsys
 ) -> None:
-    out = tmp_path / "transform.zarr"
-    run_cli("transcode", target_store, out, "--codec", "transform:bytes=3")
+    out = tmp_path / "joint.zarr"
+    run_cli("transcode", target_store, out, "--codec", "joint:bytes=3")
     found, said = verify(out, capsys, "--sample", 48)
     assert found["faults"] == {}
     assert 0.99 < found["live"]["worst"] <= 1

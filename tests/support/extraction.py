@@ -11,8 +11,7 @@ from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.extraction.job import ExtractionJob
 from milan_pipeline.extraction.loop import extract_units
 from milan_pipeline.images.budget import BadImageBudget
-from milan_pipeline.images.crops import Interpolation
-from milan_pipeline.images.views import ViewPolicy
+from milan_pipeline.images.views import Interpolation, ViewPolicy
 from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.shards.writer import Sample, write_shard
 from milan_pipeline.targets.units import Mark, Unit

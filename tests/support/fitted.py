@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from milan_pipeline.codecs.components import ComponentCodec
 from milan_pipeline.codecs.fitting import fit_codec
 from milan_pipeline.codecs.interface import Codec, encode_prior
+from milan_pipeline.codecs.joint import JointCodec
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.images.decode import digest
 from milan_pipeline.provenance.identity import build_identity, content_hash
@@ -26,7 +26,7 @@ from milan_pipeline.targets.writer import UnitWriter
 from tests.support.extraction import SIDE, SIZE, WIDTH, job_on
 
 TOKEN_WIDTH = 12
-FITTED = ("vector:bytes=4", "vector:bytes=2", "transform:bytes=4", "transform:bytes=3")
+FITTED = ("joint:bytes=4", "joint:bytes=2")
 
 
 def tokens(count: int, *, seed: int = 0, width: int = TOKEN_WIDTH) -> torch.Tensor:
@@ -39,9 +39,14 @@ def tokens(count: int, *, seed: int = 0, width: int = TOKEN_WIDTH) -> torch.Tens
 
 
 @functools.cache
-def fitted(text: str) -> ComponentCodec:
+def fitted(text: str) -> JointCodec:
     """Fit a codec to 600 tokens."""
-    return fit_codec(parse_codec(text), tokens(600))
+    return fit_codec(parse_codec(text), sample(60))
+
+
+def sample(images: int, *, seed: int = 0) -> torch.Tensor:
+    """Draw the tokens (n, 10, D) of some images."""
+    return tokens(10 * images, seed=seed).reshape(images, 10, TOKEN_WIDTH)
 
 
 IMAGES = 13
@@ -58,7 +63,7 @@ def write_fitted(folder: Path, codec: str) -> tuple[Codec, UnitBlock, tuple[Path
     (unit,) = list_units(job.manifest, 1)
     random = torch.manual_seed(0)
     tokens_nND = torch.randn(IMAGES, 1 + SIDE**2, WIDTH, generator=random)
-    fitted = fit_codec(parse_codec(codec), tokens_nND.flatten(0, 1))
+    fitted = fit_codec(parse_codec(codec), tokens_nND)
     prior_nL = torch.rand(IMAGES, SIDE**2, generator=random)
     block = _block_of(job.manifest, unit, fitted.encode(tokens_nND).codes_nNC, prior_nL)
     identity = build_identity(

@@ -34,7 +34,7 @@ def identity_of(codec: Codec) -> Identity:
 
 
 @pytest.mark.parametrize(("write", "read"), FILES)
-@pytest.mark.parametrize("text", ["vector:bytes=4", "transform:bytes=3"])
+@pytest.mark.parametrize("text", ["joint:bytes=4", "joint:bytes=3"])
 def test_round_trip(tmp_path, write, read, text):
     codec = fitted(text)
     write(str(tmp_path), codec)
@@ -54,16 +54,16 @@ def test_a_codec_without_arrays_writes_nothing(tmp_path, write, read):
 
 
 def test_any_zarr_reader_sees_the_arrays(tmp_path):
-    codec = fitted("vector:bytes=4")
+    codec = fitted("joint:bytes=4")
     write_store_codec(str(tmp_path), codec)
     group = zarr.open_group(tmp_path / "codec", mode="r")
     for name, values in codec.arrays.items():
         assert np.array_equal(values_of(group, name), values)
 
 
-@pytest.mark.parametrize("path", sorted(store_codec_objects(fitted("vector:bytes=4").arrays)))
+@pytest.mark.parametrize("path", sorted(store_codec_objects(fitted("joint:bytes=4").arrays)))
 def test_an_object_that_is_missing_or_damaged(tmp_path, path):
-    codec = fitted("vector:bytes=4")
+    codec = fitted("joint:bytes=4")
     write_store_codec(str(tmp_path), codec)
     place = tmp_path / "codec" / path
     data = place.read_bytes()
@@ -80,7 +80,7 @@ def test_an_object_that_is_missing_or_damaged(tmp_path, path):
 
 @pytest.mark.parametrize("keep", [0, 7, 100, -1])
 def test_a_torn_file_beside_shards(tmp_path, keep):
-    codec = fitted("transform:bytes=3")
+    codec = fitted("joint:bytes=3")
     write_shards_codec(str(tmp_path), codec)
     place = tmp_path / CODEC_FILE
     place.write_bytes(place.read_bytes()[:keep])
@@ -90,6 +90,6 @@ def test_a_torn_file_beside_shards(tmp_path, keep):
 
 @pytest.mark.parametrize(("write", "read"), FILES)
 def test_another_codec_s_arrays_are_refused(tmp_path: Path, write, read):
-    write(str(tmp_path), fitted("vector:bytes=4"))
+    write(str(tmp_path), fitted("joint:bytes=4"))
     with pytest.raises(DataError, match="are not those that the targets were stored with"):
-        read(str(tmp_path), identity_of(fitted("vector:bytes=2")))
+        read(str(tmp_path), identity_of(fitted("joint:bytes=2")))

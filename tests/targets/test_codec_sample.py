@@ -13,7 +13,7 @@ from milan_pipeline.errors import DataError, InterruptedRunError
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.codec_sample import (
-    SAMPLE_TOKENS,
+    SAMPLE_PATCHES,
     rows_by_hash,
     stored_sample,
     stored_tokens,
@@ -60,12 +60,15 @@ def test_it_depends_on_keys_and_not_on_their_order():
 
 def test_thinning_keeps_order_and_bound():
     few = torch.arange(60.0).reshape(5, 4, 3)
-    assert torch.equal(subsampled(few), few.reshape(20, 3))
-    tokens = torch.arange(2.0 * SAMPLE_TOKENS).reshape(4, SAMPLE_TOKENS // 2, 1)
+    assert torch.equal(subsampled(few), few)
+    tokens = torch.arange(2.0 * SAMPLE_PATCHES).reshape(4, SAMPLE_PATCHES // 2, 1)
     drawn = subsampled(tokens)
-    assert drawn.shape == (SAMPLE_TOKENS, 1)
-    assert len(set(drawn[:, 0].tolist())) == SAMPLE_TOKENS
-    assert drawn[:, 0].tolist() == sorted(drawn[:, 0].tolist())
+    assert drawn.shape == (4, 1 + SAMPLE_PATCHES // 4, 1)
+    assert torch.equal(drawn[:, 0], tokens[:, 0])  # CLS is there
+    flat = drawn.flatten().tolist()
+    assert len(set(flat)) == len(flat)
+    assert flat == sorted(flat)
+    assert not torch.equal(drawn[0] + SAMPLE_PATCHES // 2, drawn[1])  # each has its own
     assert torch.equal(drawn, subsampled(tokens))
 
 

@@ -98,7 +98,7 @@ def test_a_patch_without_attention_stays_drawable(target_store: Path) -> None:
 def test_an_array_of_another_type_is_refused() -> None:
     """A prior that was not coded would become zeros, which numpy does without a word."""
     layout = layout_of({"teacher": {"grid": [2, 3], "width": 5}, "view_policy": {},
-                        "codec": parse_codec("vector:bytes=2").parameters()})  # fmt: skip
+                        "codec": parse_codec("joint:bytes=2").parameters()})  # fmt: skip
     zeros = np.zeros(2, layout.dtype)
     arrays = {name: zeros[name] for name in layout.dtype.names or ()}
     assert np.array_equal(layout.records_of(unit_with(arrays), range(2)), zeros)

@@ -36,7 +36,7 @@ def test_units_are_read_whole_and_in_part(target_store: Path) -> None:
 
 
 def test_fitted_codecs_are_decoded(target_store: Path, tmp_path: Path) -> None:
-    run_cli("transcode", target_store, tmp_path / "small.zarr", "--codec", "vector:bytes=12")
+    run_cli("transcode", target_store, tmp_path / "small.zarr", "--codec", "joint:bytes=12")
     small, full = open_targets(str(tmp_path / "small.zarr")), open_targets(str(target_store))
     ours, theirs = small.read(*UNIT), full.read(*UNIT)
     lengths = np.linalg.norm(ours.tokens_nND, axis=-1) * np.linalg.norm(theirs.tokens_nND, axis=-1)

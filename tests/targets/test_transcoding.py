@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from milan_pipeline.codecs.build import make_codec
-from milan_pipeline.codecs.fitting import codebooks, fit_codec
+from milan_pipeline.codecs.fitting import fit_codec, fit_steps
 from milan_pipeline.codecs.interface import Codec, encode_prior
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.interrupts import StopRequest
@@ -31,12 +31,12 @@ class StoppedWhenAskedTwice(StopRequest):
         super().raise_if_asked(what_is_kept)
 
 
-def test_a_stop_during_the_fit_is_heard_after_a_codebook() -> None:
-    spec, stop = parse_codec("vector:bytes=4").for_width(6), StoppedWhenAskedTwice()
-    assert codebooks(spec) > 2
-    tokens_TD = torch.from_numpy(make_block(9).codes).float().flatten(0, 1)
+def test_a_stop_during_the_fit_is_heard_after_a_step() -> None:
+    spec, stop = parse_codec("joint:bytes=4").for_width(6), StoppedWhenAskedTwice()
+    assert fit_steps(spec) > 2
+    tokens_nND = torch.from_numpy(make_block(9).codes).float()
     with pytest.raises(InterruptedRunError, match="SIGTERM received; nothing is fitted yet"):
-        fitted_codec(spec, tokens_TD, stop)
+        fitted_codec(spec, tokens_nND, stop)
     assert stop.asked == 2
 
 
@@ -47,17 +47,17 @@ def arrays_by(codec: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def vector() -> Codec:
-    tokens = torch.from_numpy(make_block(9).codes).float().flatten(0, 1)
-    return fit_codec(parse_codec("vector:bytes=3"), tokens)
+def joint() -> Codec:
+    tokens = torch.from_numpy(make_block(9).codes).float()
+    return fit_codec(parse_codec("joint:bytes=3"), tokens)
 
 
 @pytest.mark.parametrize("source", ["float16", "int8"])
-def test_rows_are_encoded_as_by_hand(source: str, vector: Codec) -> None:
+def test_rows_are_encoded_as_by_hand(source: str, joint: Codec) -> None:
     own, arrays = make_codec(source), arrays_by(source)
     scale = torch.from_numpy(arrays["scale"]) if source == "int8" else None
     tokens = own.decode(torch.from_numpy(arrays["codes"]), scale)
-    for target in (vector, make_codec("bfloat16"), make_codec("int8")):
+    for target in (joint, make_codec("bfloat16"), make_codec("int8")):
         found = Recoder(source=own, target=target, device=CPU)(unit_with(arrays), range(ROWS))
         codes, new_scale = target.encode(tokens)
         assert np.array_equal(found["codes"], codes.numpy())
@@ -67,7 +67,7 @@ def test_rows_are_encoded_as_by_hand(source: str, vector: Codec) -> None:
             assert np.array_equal(found["scale"], new_scale.numpy())
     prior = arrays["prior"]
     assert np.array_equal(found["prior"], prior)
-    coded = Recoder(source=own, target=vector, device=CPU)(unit_with(arrays), range(ROWS))["prior"]
+    coded = Recoder(source=own, target=joint, device=CPU)(unit_with(arrays), range(ROWS))["prior"]
     assert np.array_equal(coded, encode_prior(torch.from_numpy(prior)).numpy())
 
 
@@ -81,7 +81,7 @@ def test_what_cannot_be_encoded_is_refused() -> None:
 
 
 def test_without_a_target_there_is_nothing_to_fit_to() -> None:
-    spec, own = parse_codec("vector:bytes=3"), make_codec("float16")
+    spec, own = parse_codec("joint:bytes=3"), make_codec("float16")
     with pytest.raises(DataError, match=r"t\.zarr has no target in its first view"):
         new_codec("t.zarr", [], own, spec, StopRequest())
     assert new_codec("t.zarr", [], own, parse_codec("int8"), StopRequest()).parameters() == {

@@ -17,8 +17,8 @@ from torch import nn
 
 from milan_pipeline.core.hub import asking_hub
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.images.crops import Interpolation
 from milan_pipeline.images.statistics import Statistics
+from milan_pipeline.images.views import Interpolation
 from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.teacher.blank import blank_tower
 from milan_pipeline.teacher.configuration import explaining, model_config

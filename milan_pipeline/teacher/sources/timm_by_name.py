@@ -12,15 +12,14 @@ from timm.models import PretrainedCfg
 from milan_pipeline.core.hub import asking_hub
 from milan_pipeline.core.schema import DocumentError, conforming
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.images.crops import Interpolation
 from milan_pipeline.images.statistics import Statistics, fault_of_statistics
+from milan_pipeline.images.views import Interpolation
 from milan_pipeline.teacher.configuration import explaining, stated_configuration
+from milan_pipeline.teacher.sources.known_names import TIMM_CONFIGURATION, require_timm_model
 from milan_pipeline.teacher.sources.timm_model import TimmModel
 from milan_pipeline.teacher.spec import HUB, LOCAL, TIMM, TeacherSpec
 from milan_pipeline.teacher.timm_visual import TimmVisual
 from milan_pipeline.teacher.weights import require_finite, require_plain, weights_file
-
-CONFIGURATION = "config.json"
 
 logger = logging.getLogger(__name__)
 
@@ -130,11 +129,7 @@ def _of_registry(spec: TeacherSpec) -> dict[str, Any]:
         ConfigError: timm knows no such name or tag, or does not tell which weights are meant.
     """
     model, _, tag = spec.name.removeprefix(TIMM).partition(".")
-    if not timm.is_model(model):
-        raise ConfigError(
-            f"--teacher {spec.name!r} is no model of timm; `timm.list_models('*dino*')` names "
-            f"some, or give {TIMM}{LOCAL}PATH or {TIMM}{HUB}ORG/REPO"
-        )
+    require_timm_model(spec.name)
     tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{model}.*")]
     if tag and tag not in tags:
         raise ConfigError(
@@ -185,12 +180,12 @@ def _of_place(name: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
     Raises:
         ConfigError: there is none, or timm does not have the architecture.
     """
-    document = stated_configuration(name, CONFIGURATION)
+    document = stated_configuration(name, TIMM_CONFIGURATION)
     config, model = document.get("pretrained_cfg", document), document.get("architecture")
     arguments = document.get("model_args") or {}
     if not (isinstance(config, dict) and isinstance(arguments, dict) and isinstance(model, str)):
         raise ConfigError(
-            f"--teacher {name!r} has a {CONFIGURATION} that is not of timm's form, with "
+            f"--teacher {name!r} has a {TIMM_CONFIGURATION} that is not of timm's form, with "
             "architecture and pretrained_cfg; give a folder or repository that timm can load"
         )
     if not timm.is_model(model):
@@ -202,7 +197,7 @@ def _of_place(name: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
         conforming({key: config[key] for key in _Used.__annotations__ if key in config}, _Used)
     except DocumentError as error:
         raise ConfigError(
-            f"--teacher {name!r} has a {CONFIGURATION} whose pretrained_cfg cannot be used "
+            f"--teacher {name!r} has a {TIMM_CONFIGURATION} whose pretrained_cfg cannot be used "
             f"({error}); copy it again"
         ) from error
     fields = {field.name for field in dataclasses.fields(PretrainedCfg)}

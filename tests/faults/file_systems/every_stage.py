@@ -188,7 +188,7 @@ STATUS = Stage(
 TRANSCODE = Stage(
     name="transcode",
     words=lambda small, out: [
-        *("transcode", small.undisturbed(EXTRACT), out, "--codec", "vector:bytes=4"),
+        *("transcode", small.undisturbed(EXTRACT), out, "--codec", "joint:bytes=4"),
         *("--workers", 1),
     ],
     outcome=_data_set,

@@ -19,7 +19,7 @@ from tests.support.pictures import write_picture
 from tests.support.remote import watched
 from tests.support.stores import values_of
 
-CODEC = "vector:bytes=4"
+CODEC = "joint:bytes=4"
 
 
 def extract(images, clip, out, *options, codec=CODEC, code=0):
@@ -108,14 +108,14 @@ def test_shared_work_needs_a_fitted_codec(image_shards, tiny_clip, tmp_path, cap
     assert not (tmp_path / "targets.zarr").exists()
 
 
-@pytest.mark.parametrize("codec", ["float16", "vector:bytes=5", "transform:bytes=4"])
+@pytest.mark.parametrize("codec", ["float16", "joint:bytes=5", "rotation:bits=2"])
 def test_another_codec_is_refused_by_name(store, image_shards, tiny_clip, capsys, codec):
     before = data_of(store)
     for options in ((), ("--dry-run",)):
         extract(image_shards, tiny_clip, store, *options, codec=codec, code=1)
         error = capsys.readouterr().err
         assert "was made with other parameters" in error
-        field = "codec.bytes is 4 there and 5 here" if "5" in codec else "codec.name is 'vector' th"
+        field = "codec.bytes is 4 there and 5 here" if "5" in codec else "codec.name is 'joint' the"
         assert field in error
     assert data_of(store) == before
 
@@ -133,7 +133,7 @@ def test_overwriting_for_another_teacher_fits_anew(store, image_shards, tiny_cli
 
 def test_a_level_is_the_bytes_that_it_means(store, image_shards, tiny_clip, capsys):
     width = read_identity(str(store))["teacher"]["width"]
-    extract(image_shards, tiny_clip, store, codec=f"vector:ratio={2 * width / 4}")
+    extract(image_shards, tiny_clip, store, codec=f"joint:ratio={2 * width / 4}")
     assert "nothing to do" in capsys.readouterr().out
 
 
@@ -150,7 +150,7 @@ def test_unreadable_images_are_passed_over(tiny_clip, tmp_path, capsys):
     torn = tmp_path / "pictures" / "2.jpg"
     torn.write_bytes(torn.read_bytes()[:-200])
     run_cli("pack-images", tmp_path / "pictures", tmp_path / "shards", "--samples-per-shard", 5)
-    extract(tmp_path / "shards", tiny_clip, tmp_path / "a.zarr", codec="transform:bytes=3")
+    extract(tmp_path / "shards", tiny_clip, tmp_path / "a.zarr", codec="joint:bytes=3")
     assert "4 targets, 1 skipped" in capsys.readouterr().out
 
 

@@ -85,6 +85,14 @@ def test_a_store_with_colours_is_sound_and_keeps_them_where_it_is_transcoded(
     run_cli("verify", tmp_path / "int8.zarr")
 
 
+def test_the_page_of_a_store_with_colours_says_which_views_have_others(
+    stores, image_shards: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    run_cli("inspect", stores["view"][1], "--html", page, "--images", image_shards)
+    assert 0 < page.read_text().count(", in other colours") < 24
+
+
 def test_one_student_learns_from_teachers_of_which_one_sees_clean_views(
     stores, image_shards: Path
 ) -> None:

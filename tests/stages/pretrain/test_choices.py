@@ -1,5 +1,6 @@
 """The choices of pretrain train, are frozen in the run, and go on as they began."""
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -17,6 +18,7 @@ from milan_pipeline.pretraining.losses import LOSSES, TARGET_NORMS
 from milan_pipeline.pretraining.masking import MASKINGS
 from milan_pipeline.stages.pretrain.command import Pretrain
 from milan_pipeline.stages.pretrain.plan import PretrainPlan
+from milan_pipeline.weights.loaded_run import load_run
 from tests.support.cli import run_cli
 from tests.support.pretrain import SHORT, log, pretrain, state, weights
 
@@ -70,6 +72,16 @@ def test_every_choice_makes_another_run(image_shards, target_store, target_shard
         assert json.loads((run / "config.json").read_text())["content"][name] == value
         found.add(weights(run))
     assert len(found) == 1 + len(others)
+    _require_predictions_as_the_teacher_gives_them(tmp_path / "target_norm-phi-s")
+
+
+def _require_predictions_as_the_teacher_gives_them(run):
+    """Where targets are standardised, what is shown of predictions is turned back."""
+    loaded = load_run(run)
+    places = torch.arange(16)
+    inputs = torch.zeros(3, 32, 32, dtype=torch.uint8), places[:4], places[4:]
+    raw = dataclasses.replace(loaded, phi_s=[]).predict(*inputs)
+    torch.testing.assert_close(loaded.predict(*inputs), loaded.phi_s[0].undo(raw))
 
 
 @pytest.mark.parametrize(("decoder", "supervise"), [*itertools.product(DECODERS[1:], SUPERVISE)])

@@ -120,6 +120,7 @@ def test_a_second_run_has_nothing_to_do(command: Command, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in files}
 
 
+@MOSTLY_FINETUNE
 def test_a_moving_average_is_what_is_scored_and_kept(command: Command, tmp_path):
     command.train(*command.data, tmp_path, "--ema-decay", 0.5, "--clip-grad", 1, "--max-steps", 3)
     newest = tmp_path / "checkpoints/step-00000003"
@@ -135,6 +136,7 @@ def test_a_moving_average_is_what_is_scored_and_kept(command: Command, tmp_path)
 # ---- stop, crash, extend
 
 
+@MOSTLY_FINETUNE
 def test_a_stop_exits_with_75_and_a_rerun_ends_the_same(command: Command, tmp_path, capsys):
     with at_step(5, lambda: send_signal("SIGUSR1")):
         command.train(*command.data, tmp_path, code=75)

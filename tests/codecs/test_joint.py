@@ -12,7 +12,7 @@ from milan_pipeline.codecs.build import codec_of
 from milan_pipeline.codecs.component_arrays import array_shapes, hash_of
 from milan_pipeline.codecs.registry import spec_of
 from milan_pipeline.errors import DataError
-from tests.support.fitted import FITTED, TOKEN_WIDTH, fitted, tokens
+from tests.support.fitted import FITTED, TOKEN_WIDTH, fitted, sample, tokens
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)
 
@@ -92,18 +92,35 @@ def test_what_is_not_finite_is_refused(text: str, value: float) -> None:
 
 @pytest.mark.parametrize("text", FITTED)
 def test_decoding_is_the_documented_sum(text: str) -> None:
-    codec, codes = fitted(text), fitted(text).encode(tokens(9)[None]).codes_nNC
-    bits = np.unpackbits(codes.numpy(), axis=-1, bitorder="little")[0]
-    a = codec.arrays
-    expected = np.zeros((9, TOKEN_WIDTH))
-    for row in range(9):
-        first = int(codes[0, row, 0]) if len(a["centre"]) > 1 else 0
-        expected[row] = a["centre"][first]
-        for k in range(len(a["basis"])):
-            places = a["offset"][k] + np.arange(a["bits"][k])
-            index = int((bits[row, places] * 2 ** np.arange(a["bits"][k])).sum())
-            expected[row] += a["level"][k, index] * a["basis"][k]
-    np.testing.assert_allclose(codec.decode(codes, None)[0].numpy(), expected, atol=1e-5)
+    codec, given = fitted(text), tokens(9)[None]
+    codes_NC = codec.encode(given).codes_nNC[0].numpy()
+    a = {name: values.astype(np.float64) for name, values in codec.arrays.items()}
+    last, centres = len(a["basis"]) - 1, a["centre"].shape[1]
+
+    def summed(codes_C: np.ndarray, kind: int) -> np.ndarray:
+        token: np.ndarray = a["centre"][kind, codes_C[0] % centres].copy()
+        for k, place in enumerate(codec.arrays["place"]):
+            token += a["level"][k, codes_C[place]] * a["spread"][kind, k] * a["basis"][kind, k]
+        return token
+
+    expected = [summed(codes_NC[0], last)]
+    for codes_C in codes_NC[1:]:
+        kind = codes_C[0] // centres
+        patch = summed(codes_C, kind)
+        for p in range(a["predict"].shape[1]):
+            patch += (expected[0] @ a["basis"][last, p]) * a["predict"][kind, p]
+        expected.append(patch)
+    decoded = codec.decode(torch.from_numpy(codes_NC)[None], None)[0]
+    np.testing.assert_allclose(decoded.numpy(), np.stack(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize("text", FITTED)
+def test_some_patches_are_decoded_as_all(text: str) -> None:
+    codec, given = fitted(text), sample(7, seed=3)
+    codes, wanted = codec.encode(given).codes_nNC, [0, 2, 3, 9]
+    assert torch.allclose(
+        codec.decode(codes[:, wanted], None), codec.decode(codes, None)[:, wanted], atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("text", FITTED)
@@ -114,7 +131,7 @@ def test_every_byte_string_decodes_to_numbers(text: str) -> None:
     assert bool(codec.decode(codes.to(torch.uint8), None).isfinite().all())
 
 
-@pytest.mark.parametrize("text", ["vector:bytes=4", "transform:bytes=4"])
+@pytest.mark.parametrize("text", FITTED)
 def test_half_precision_tokens_are_encoded_as_floats(text: str) -> None:
     codec, plain = fitted(text), tokens(8)[None].bfloat16()
     assert torch.equal(codec.encode(plain).codes_nNC, codec.encode(plain.float()).codes_nNC)
@@ -132,7 +149,7 @@ def test_it_is_rebuilt_from_its_parameters_and_arrays(text: str) -> None:
 
 
 def test_other_arrays_are_refused() -> None:
-    codec = fitted("vector:bytes=4")
+    codec = fitted("joint:bytes=4")
     changed = dict(codec.arrays) | {"basis": codec.arrays["basis"] * np.float32(1.001)}
     with pytest.raises(DataError, match="are not those that the targets were stored with"):
         codec_of(codec.parameters(), changed)
@@ -143,15 +160,16 @@ def test_other_arrays_are_refused() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"bits": np.uint8(9)}, {"bits": np.uint8(0)}, {"offset": np.int32(-1)},
-        {"offset": np.int32(30)}, {"level": np.zeros((1, 256))}, {"centre": np.zeros((256, 5))},
+        {"place": np.int32(0)}, {"place": np.int32(4)}, {"level": np.zeros((1, 256))},
+        {"centre": np.zeros((3, 200, 12))}, {"basis": np.zeros((3, 5))},
+        {"spread": np.zeros((1, 12))}, {"predict": np.zeros((2, 99, 12))},
     ],
 )  # fmt: skip
 def test_arrays_that_do_not_fit_together_are_refused(change: dict[str, np.ndarray]) -> None:
-    arrays = dict(fitted("vector:bytes=4").arrays)
+    arrays = dict(fitted("joint:bytes=4").arrays)
     for name, value in change.items():
         arrays[name] = np.full_like(arrays[name], value) if value.ndim == 0 else value
-    parameters = fitted("vector:bytes=4").parameters() | {"arrays": hash_of(arrays)}
+    parameters = fitted("joint:bytes=4").parameters() | {"arrays": hash_of(arrays)}
     with pytest.raises(DataError, match="do not fit together"):
         codec_of(parameters, arrays)
 
@@ -166,7 +184,7 @@ def test_arrays_take_no_more_than_was_said(text: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", ["vector:bytes=4", "transform:bytes=4"])
+@pytest.mark.parametrize("text", FITTED)
 def test_compiled_decoding_is_decoding(text: str) -> None:
     codec = fitted(text)
     codes = codec.encode(tokens(40).reshape(4, 10, TOKEN_WIDTH)).codes_nNC
